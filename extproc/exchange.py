@@ -1,0 +1,98 @@
+"""The words: what one request through the gateway is made of.
+
+Standard library only. Fields without a default are unset until the stage named beside them writes them; reading one
+too early is an AttributeError, never a silent None.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from extproc.dialects import Dialect
+
+
+@dataclass(slots=True, frozen=True)
+class Request:
+    """The head of the client's request. Header names are lower case; repeated headers are joined with a comma."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+
+@dataclass(slots=True, frozen=True)
+class Consumer:
+    """Who pays. `models` are the patterns granted; None grants every model."""
+
+    name: str
+    team: str = ""
+    models: tuple[str, ...] | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, frozen=True)
+class Target:
+    """A provider and a model there: where one try may go.
+
+    `name` is the entry of `models` it came from, `model` the name the provider knows it by.
+    """
+
+    name: str
+    provider: str
+    model: str
+    max_output_tokens: int | None = None
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one exchange, as OpenTelemetry GenAI counts them: `input_tokens` includes `cached_tokens`."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    source: str = "provider"  # provider | estimated | none
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One client request and its answer, however it ends."""
+
+    id: str
+    request: Request
+    request_id: str = ""
+    started: float = field(default_factory=time.perf_counter)  # seconds, monotonic
+    stages: list[tuple[str, float]] = field(default_factory=list)  # (stage, seconds) in the order they ran
+
+    # Classify
+    dialect: Dialect = field(init=False)
+    operation: str = field(init=False)  # gen_ai.operation.name
+    # Authenticate
+    consumer: Consumer = field(init=False)
+    labels: Mapping[str, str] = field(init=False)
+    # Parse
+    body: bytes = field(init=False)
+    json: dict[str, Any] = field(init=False)
+    model: str = field(init=False)  # as the client named it
+    stream: bool = field(init=False)
+    # Route, then narrowed by Authorize
+    targets: tuple[Target, ...] = field(init=False)
+    # Forward
+    usage_hidden: bool = False  # we asked for the usage event, the client did not
+    # the answer
+    status: int = 0
+    target: Target | None = None  # who served
+    attempts: int = 0
+    usage: Usage | None = None
+    response_model: str = ""
+    finish_reasons: tuple[str, ...] = ()
+    first_token: float | None = None  # seconds, monotonic
+    error: str = ""  # the refusal's code, or what ended the exchange early
