@@ -7,12 +7,14 @@ too early is an AttributeError, never a silent None.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from extproc.dialects import Dialect
+    from extproc.budgets import Reservation
+    from extproc.dialects import Ask, Dialect, Report
+    from extproc.routing import Chain
 
 
 @dataclass(slots=True, frozen=True)
@@ -26,12 +28,12 @@ class Request:
 
 @dataclass(slots=True, frozen=True)
 class Consumer:
-    """Who pays. `models` are the patterns granted; None grants every model."""
+    """Who pays, and which models it was granted."""
 
     name: str
     team: str = ""
-    models: tuple[str, ...] | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    may_use: Callable[[str], bool] = lambda _model: True
 
 
 @dataclass(slots=True, frozen=True)
@@ -45,6 +47,7 @@ class Target:
     provider: str
     model: str
     max_output_tokens: int | None = None
+    disabled: bool = False
 
 
 @dataclass(slots=True)
@@ -81,18 +84,24 @@ class Exchange:
     # Parse
     body: bytes = field(init=False)
     json: dict[str, Any] = field(init=False)
-    model: str = field(init=False)  # as the client named it
-    stream: bool = field(init=False)
+    ask: Ask = field(init=False)
+    edits: dict[str, Any] = field(default_factory=dict)  # top-level fields to set in the body that leaves
     # Route, then narrowed by Authorize
+    chain: Chain = field(init=False)
     targets: tuple[Target, ...] = field(init=False)
+    # Reserve
+    reservation: Reservation = field(init=False)
     # Forward
+    order: tuple[Target, ...] = field(init=False)  # the target of each try
+    forwarded: bool = False
     usage_hidden: bool = False  # we asked for the usage event, the client did not
     # the answer
     status: int = 0
     target: Target | None = None  # who served
     attempts: int = 0
-    usage: Usage | None = None
-    response_model: str = ""
-    finish_reasons: tuple[str, ...] = ()
+    report: Report | None = None  # None: no answer that could be read
     first_token: float | None = None  # seconds, monotonic
+    complete: bool = False  # the answer reached its end
+    # Settle
+    usage: Usage = field(init=False)
     error: str = ""  # the refusal's code, or what ended the exchange early

@@ -1,19 +1,31 @@
 """Counters: what budgets and rate limits count on. One interface, one conformance suite, a file per store.
 
 An exchange holds amounts on several *scopes* at once and settles what it really used. The store decides atomically and
-on its own clock, so any number of workers that share it behave as one. Amounts are integers.
+on its own clock, so any number of workers that share it behave as one. Amounts are integers, 0 to `MAX_COUNT`.
 
     reserve ──► forward ──► settle          the lease ran out:  reserved, never forwarded → released
        └─ Denied                                                forwarded → charged what was held
 
-`settled + reserved <= limit` holds for every scope at every instant.
+`settled + reserved <= limit` holds for every scope at every instant, unless a settle says that more was used than held:
+the truth is recorded, and the scope is closed until its window ends.
 """
 
 from __future__ import annotations
 
+import calendar
+import importlib
+import pkgutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
+
+MAX_COUNT = 2**63 - 1  # what every store can keep exactly; a count that would pass it stays there
+EXPIRE_BATCH = 500  # leases ended by one call of `expire`, so that no call holds the store up for long
+LATE_SETTLE = 3600.0  # seconds after its expiry for which a reservation is remembered, at least, to be corrected
+
+_WEEK = 7 * 86_400
+_MONDAY = 4 * 86_400  # the epoch was a Thursday, weeks begin on a Monday
 
 
 class StoreError(Exception):
@@ -24,21 +36,30 @@ class StoreError(Exception):
 class Hold:
     """`amount` units wanted on `scope` (for example `rpm:consumer=ci-bot`), of which `limit` exist per window.
 
-    `window` is in seconds and windows are aligned to the epoch in UTC, so the window's number is part of the key and
-    nothing is ever reset. 0 means no window: the count never ends.
+    It fits when `settled + reserved + amount <= limit`. `window` is in seconds, or minus a number of calendar months (-1
+    a month, -3 a quarter), see `window_at`; 0 means no window: the count never ends. The window's number is part of the
+    key and nothing is ever reset.
+
+    A `slot` is held while the request lasts and never charged, however it ends: a concurrency limit.
     """
 
     scope: str
     window: int
     limit: int
     amount: int
+    slot: bool = False
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.amount <= MAX_COUNT and 0 <= self.limit <= MAX_COUNT):
+            raise ValueError(f"amount {self.amount} and limit {self.limit} must be between 0 and {MAX_COUNT}")
 
 
 @dataclass(slots=True, frozen=True)
 class Denied:
     """Why `reserve` said no: the index of the first hold that did not fit, what is left there (>= 0), seconds to reset.
 
-    `resets_in` is None when the window never ends.
+    What the request's own earlier holds took of the same scope is not left. `resets_in` is None when the window never
+    ends.
     """
 
     index: int
@@ -64,7 +85,7 @@ class Granted:
 
 @dataclass(slots=True, frozen=True)
 class Expired:
-    """A reservation whose lease ran out. `amounts` is what was charged per hold: all zeros when never forwarded."""
+    """A reservation whose lease ran out. `amounts` is what was charged per hold: 0 when never forwarded or a slot."""
 
     id: str
     forwarded: bool
@@ -76,23 +97,35 @@ class Counters(Protocol):
     """The port. Every method is one round trip and raises StoreError when the store does not answer."""
 
     async def reserve(self, id: str, holds: Sequence[Hold], lease: float) -> Granted | Denied:
-        """Take every hold or none. `id` is the server's own and new; `lease` is in seconds. `holds` may be empty."""
+        """Take every hold or none. `id` is the server's own; `lease` is in seconds. `holds` may be empty.
+
+        ValueError when a reservation of that id is still held or remembered: taking it over would lose its holds.
+        """
         ...
 
-    async def forward(self, id: str, lease: float) -> None:
-        """Say that the request is about to leave for a provider, and renew the lease. Unknown ids are ignored."""
+    async def forward(self, id: str, lease: float) -> bool:
+        """Say that the request is about to leave for a provider, and renew the lease; call again to renew.
+
+        False when nothing is held under that id: it is unknown, settled, or its lease ran out and was ended.
+        """
         ...
 
     async def settle(self, id: str, amounts: Sequence[int]) -> bool:
         """Replace what was held by what was used, `amounts` in the order of the holds.
 
-        Charged in the window the reservation was made in. Idempotent: a second call changes nothing. After an expiry
-        that charged the estimate, the first settle corrects the charge once. True when this call changed something.
+        Charged in the window the reservation was made in. True for the first settle of a reservation; a second one, or
+        one of an unknown id, changes nothing. The first settle after an expiry corrects what the expiry charged, within
+        `LATE_SETTLE`. ValueError, and nothing changed, when the amounts do not match the holds or are out of range.
         """
         ...
 
     async def expire(self) -> Sequence[Expired]:
-        """End every lease that ran out, each exactly once among all workers, and say what became of it."""
+        """End leases that ran out, each exactly once among all workers, and say what became of them.
+
+        At most `EXPIRE_BATCH` of them, the longest overdue first: call again until it answers none. Also forgets what is
+        no longer needed (ended windows but the last one, what can no longer be settled), so call it every few seconds.
+        A lease counts until this ends it: a late `forward` still renews it.
+        """
         ...
 
     async def levels(self, scopes: Sequence[tuple[str, int]]) -> Sequence[Level]:
@@ -100,3 +133,44 @@ class Counters(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def window_at(now: float, window: int) -> tuple[int, float | None]:
+    """The number of the window that `now` is in, and when it ends (None: never).
+
+    Windows of seconds are aligned to the epoch, those of whole weeks to a Monday, those of months to January; all UTC.
+    """
+    if window > 0:
+        start = 0 if window % _WEEK else _MONDAY
+        number = int((now - start) // window)
+        return number, float((number + 1) * window + start)
+    if window == 0:
+        return 0, None
+    moment = time.gmtime(now)
+    number = (moment.tm_year * 12 + moment.tm_mon - 1) // -window
+    year, month = divmod((number + 1) * -window, 12)
+    return number, float(calendar.timegm((year, month + 1, 1, 0, 0, 0)))
+
+
+def check_amounts(amounts: Sequence[int], holds: int) -> None:
+    """Raise ValueError unless `settle` may charge `amounts` for so many holds."""
+    if len(amounts) != holds:
+        raise ValueError(f"{len(amounts)} amounts for {holds} holds")
+    for amount in amounts:
+        if not 0 <= amount <= MAX_COUNT:
+            raise ValueError(f"amount {amount} must be between 0 and {MAX_COUNT}")
+
+
+class _Store(Protocol):
+    """What a module of this package offers: the module's name is the scheme."""
+
+    def from_url(self, rest: str) -> Counters: ...
+
+
+def open_counters(url: str) -> Counters:
+    """Open `memory:`, `sqlite:PATH` (relative to the working directory), or whatever else has a file in this package."""
+    scheme, colon, rest = url.partition(":")
+    schemes = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    if not colon or scheme not in schemes:
+        raise ValueError(f"unknown store {url!r}: expected one of {', '.join(f'{name}:' for name in schemes)}")
+    return cast("_Store", importlib.import_module(f"{__name__}.{scheme}")).from_url(rest)

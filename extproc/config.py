@@ -1,0 +1,353 @@
+"""The filter YAML: one file, one schema, every default visible here.
+
+`load` reads it or says everything that is wrong with it at once, each with its place: `file:line:column: path: message`.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+
+from extproc import guardrails, stores
+from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, TeamSettings
+from extproc.budgets import BudgetSettings
+from extproc.providers import ProviderSettings
+from extproc.routing import Catalog, ModelSettings, VirtualModelSettings
+from extproc.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, is_private
+
+if TYPE_CHECKING:
+    GuardrailEntry = guardrails.GuardrailSettings
+else:
+    GuardrailEntry = guardrails.settings_type()
+
+MAX_FILE = 4 << 20  # bytes
+MAX_NODES = 200_000  # values, aliases counted each time they are used
+MAX_DEPTH = 64
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class TLSSettings(Section):
+    certificate: Annotated[str, StringConstraints(pattern="^file:.+")] = Field(description="PEM chain: file:/path")
+    key: Annotated[str, StringConstraints(pattern="^file:.+")] = Field(description="PEM key: file:/path")
+
+
+class ListenerSettings(Section):
+    """Where clients connect."""
+
+    address: str = "0.0.0.0"  # noqa: S104 - it is the public door
+    port: Port = 10000
+    tls: TLSSettings | None = None
+    max_connections: int = Field(20000, ge=1)
+
+
+class StatusSettings(Section):
+    """/metrics /healthz /readyz, for probes and scrapers."""
+
+    address: str = "0.0.0.0"  # noqa: S104 - probes and scrapers come from outside the pod
+    port: Port = 9090
+
+
+class AdminSettings(Section):
+    """What operators ask: recent exchanges. Needs a token off loopback."""
+
+    address: str = "127.0.0.1"
+    port: Port = 9091
+    token: SecretRef | None = None
+
+    @model_validator(mode="after")
+    def _guarded(self) -> AdminSettings:
+        if self.token is None and not is_loopback(self.address):
+            raise ValueError("off loopback the admin API needs a token: env:NAME or file:/path")
+        return self
+
+
+class ProcessorSettings(Section):
+    """Where Envoy reaches the processor. Whoever can connect here can read prompts and forge verdicts."""
+
+    socket: str | None = Field(None, description="A unix socket, mode 0600; the default: /run/extproc/extproc.sock")
+    address: str | None = Field(None, description="host:port on loopback, where Envoy cannot share a socket")
+
+    @model_validator(mode="after")
+    def _one(self) -> ProcessorSettings:
+        if self.socket is not None and self.address is not None:
+            raise ValueError("give a socket or an address, not both")
+        if self.socket is not None and len(self.socket.encode()) > 100:
+            raise ValueError("the path of a unix socket is at most 100 bytes")
+        if self.address is not None:
+            host, _, port = self.address.rpartition(":")
+            if not port.isdecimal() or not 0 < int(port) < 65536 or not is_loopback(host.strip("[]")):
+                raise ValueError("the address is host:port on loopback: the connection has no other protection")
+        return self
+
+    @property
+    def path(self) -> str:
+        return self.socket or "/run/extproc/extproc.sock"
+
+
+class UsageSettings(Section):
+    mode: Literal["body"] = Field("body", description="body: counted from the answer")
+
+
+class StoresSettings(Section):
+    counters: str = Field("sqlite:data/counters.db", description="memory: or sqlite:path")
+
+    @model_validator(mode="after")
+    def _known(self) -> StoresSettings:
+        schemes = sorted(module.name for module in pkgutil.iter_modules(stores.__path__))
+        if self.counters.partition(":")[0] not in schemes or ":" not in self.counters:
+            raise ValueError(f"counters is one of {', '.join(f'{scheme}:' for scheme in schemes)}")
+        return self
+
+
+class LimitsSettings(Section):
+    request_body: Size = Field(20 << 20, ge=1 << 10, le=64 << 20)
+    json_depth: int = Field(128, ge=8, le=512)
+    buffered_response: Size = Field(10 << 20, description="A plain answer beyond this passes uncounted")
+    sse_event: Size = Field(1 << 20, description="An event beyond this passes uncounted")
+    stream_idle: PositiveDuration = Field(600.0, description="Silence after which a stream is ended")
+    output_tokens: int = Field(4096, ge=1, description="Of an answer, where neither client nor model sets a limit")
+    exchanges: int = Field(10000, ge=1, description="In flight; one more is refused: 503 overloaded")
+
+
+class TelemetrySettings(Section):
+    access_log: Literal["stdout", "off"] = Field("stdout", description="One JSON line for each exchange")
+
+
+class Settings(Section):
+    """The filter YAML, version 1."""
+
+    listener: ListenerSettings = ListenerSettings()
+    status: StatusSettings = StatusSettings()
+    admin: AdminSettings = AdminSettings()
+    processor: ProcessorSettings = ProcessorSettings()
+    providers: Mapping[Name, ProviderSettings] = Field(min_length=1)
+    models: Mapping[ModelName, ModelSettings] = Field(min_length=1)
+    virtual_models: Mapping[ModelName, VirtualModelSettings] = Field(default_factory=dict)
+    auth: AuthSettings = AuthSettings()
+    consumers: Sequence[ConsumerSettings] = ()
+    teams: Mapping[Name, TeamSettings] = Field(default_factory=dict)
+    attribution: AttributionSettings = AttributionSettings()
+    budgets: Sequence[BudgetSettings] = ()
+    guardrails: Sequence[GuardrailEntry] = ()
+    usage: UsageSettings = UsageSettings()
+    stores: StoresSettings = StoresSettings()
+    limits: LimitsSettings = LimitsSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+
+
+@dataclass(slots=True, frozen=True)
+class Problem:
+    """Something wrong, or worth a second look, and where it stands."""
+
+    path: str
+    message: str
+    line: int = 1
+    column: int = 1
+
+    def show(self, file: str) -> str:
+        return f"{file}:{self.line}:{self.column}: {self.path or 'file'}: {self.message}"
+
+
+class ConfigError(Exception):
+    """Everything that is wrong with a filter YAML."""
+
+    def __init__(self, file: str, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(problem.show(file) for problem in problems))
+        self.problems = tuple(problems)
+
+
+def load(path: str | Path) -> Settings:
+    """Read the filter YAML. Raises ConfigError with every error in it."""
+    return parse(_read(path), str(path))
+
+
+def parse(text: str, file: str = "gateway.yaml") -> Settings:
+    """The settings in `text`. Raises ConfigError with every error in it."""
+    document = Document(text, file)
+    try:
+        settings = Settings.model_validate(document.tree)
+    except ValidationError as error:
+        raise ConfigError(file, [document.problem(item["loc"], _message(item)) for item in error.errors()]) from None
+    problems = [document.problem(path, message) for path, message in _contradictions(settings)]
+    if problems:
+        raise ConfigError(file, problems)
+    return settings
+
+
+def lint(path: str | Path) -> Sequence[Problem]:
+    """What is allowed and still probably not meant. The file must be one that `load` accepts."""
+    document = Document(_read(path), str(path))
+    settings = Settings.model_validate(document.tree)
+    return [document.problem(where, message) for where, message in _doubts(settings)]
+
+
+def _read(path: str | Path) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+        if len(content) > MAX_FILE:
+            raise ConfigError(str(path), [Problem("", f"the file is larger than {MAX_FILE} bytes")])
+        return content.decode()
+    except OSError as error:
+        raise ConfigError(str(path), [Problem("", f"cannot be read: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise ConfigError(str(path), [Problem("", "is not UTF-8")]) from None
+
+
+class Document:
+    """YAML as plain values, with the place of each of them."""
+
+    def __init__(self, text: str, file: str) -> None:
+        self._places: dict[tuple[str | int, ...], yaml.Mark] = {}
+        self._file = file
+        self._problems: list[Problem] = []
+        self._count = 0
+        try:
+            loader = yaml.CSafeLoader(text)
+            try:
+                node = loader.get_single_node()
+                self.tree = {} if node is None else self._value(loader, node, ())
+            finally:
+                loader.dispose()
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            self._add((), mark, f"not YAML: {error.problem or error.context}")
+        except (yaml.YAMLError, ValueError) as error:
+            self._add((), None, f"not YAML: {error}".splitlines()[0])
+        if not self._problems and not isinstance(self.tree, dict):
+            self._add((), None, "the file must be a mapping of settings")
+        if self._problems:
+            raise ConfigError(file, self._problems)
+
+    def problem(self, path: Sequence[str | int], message: str) -> Problem:
+        """A problem at `path`, or at the nearest place above it that exists."""
+        known = tuple(path)
+        while known and known not in self._places:
+            known = known[:-1]
+        mark = self._places.get(known)
+        text = ".".join(str(part) for part in path if part != "[key]")
+        return Problem(text, message) if mark is None else Problem(text, message, mark.line + 1, mark.column + 1)
+
+    def _add(self, path: tuple[str | int, ...], mark: yaml.Mark | None, message: str) -> None:
+        line, column = (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
+        self._problems.append(Problem(".".join(map(str, path)), message, line, column))
+
+    def _value(self, loader: yaml.CSafeLoader, node: yaml.Node, path: tuple[str | int, ...]) -> Any:
+        self._count += 1
+        if self._count > MAX_NODES:
+            raise ValueError(f"more than {MAX_NODES} values")
+        if len(path) > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+        self._places.setdefault(path, node.start_mark)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(loader, item, (*path, index)) for index, item in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            return loader.construct_object(node)  # type: ignore[no-untyped-call]
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None  # type: ignore[no-untyped-call]
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                self._add(path, key_node.start_mark, "merge keys (<<) are not supported; repeat the settings")
+            elif not isinstance(key, str):
+                self._add(path, key_node.start_mark, f"{key!r}: a key must be a string; put it in quotes")
+            elif key in result:
+                self._add((*path, key), key_node.start_mark, "this key was given before")
+            else:
+                result[key] = self._value(loader, value_node, (*path, key))
+                self._places[(*path, key)] = key_node.start_mark
+        return result
+
+
+def _message(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "there is no such key"
+    if error["type"] == "missing":
+        return "this key is required"
+    message: str = error["msg"].removeprefix("Value error, ")
+    return message[0].lower() + message[1:]
+
+
+_Doubt = tuple[tuple[str | int, ...], str]
+
+
+def _contradictions(settings: Settings) -> Iterator[_Doubt]:
+    """What each key alone cannot know: references that lead nowhere, names given twice, ports that collide."""
+    for name, model in settings.models.items():
+        if model.provider not in settings.providers:
+            yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
+        if name.count("*") > 1:
+            yield ("models", name), "at most one * can stand in a name"
+    known = Catalog({}, {name: model for name, model in settings.models.items()}, {})
+    for name, virtual in settings.virtual_models.items():
+        if name in settings.models:
+            yield ("virtual_models", name), "this name is in models too"
+        if "*" in name:
+            yield ("virtual_models", name), "a virtual model's name has no *"
+        for index, target in enumerate(virtual.targets):
+            if known.target(target.model) is None:
+                where = ("virtual_models", name, "targets", index, "model")
+                yield where, f"there is no model {target.model!r} in models"
+    yield from _consumer_contradictions(settings)
+    for section in ("budgets", "guardrails"):
+        yield from _repeated((section, "name"), [entry.name for entry in getattr(settings, section)])
+    doors = {"listener": settings.listener, "status": settings.status, "admin": settings.admin}
+    taken: dict[int, str] = {}
+    for name, door in doors.items():
+        if door.port in taken:
+            yield (name, "port"), f"port {door.port} is the {taken[door.port]}'s too"
+        taken.setdefault(door.port, name)
+
+
+def _consumer_contradictions(settings: Settings) -> Iterator[_Doubt]:
+    yield from _repeated(("consumers", "name"), [consumer.name for consumer in settings.consumers])
+    for index, consumer in enumerate(settings.consumers):
+        if consumer.team is not None and consumer.team not in settings.teams:
+            yield ("consumers", index, "team"), f"there is no team {consumer.team!r} in teams"
+        if consumer.name == "anonymous":
+            yield ("consumers", index, "name"), "this name is for requests without a key"
+        for number, key in enumerate(consumer.keys):
+            if key.hash is not None and settings.auth.key_secret is None:
+                yield ("consumers", index, "keys", number), "a hash needs auth.key_secret, which made it"
+    secret = settings.auth.key_secret
+    if secret is not None and secret.read() is None:
+        yield ("auth", "key_secret"), f"{secret} is not set"
+
+
+def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield (path[0], index, path[1]), f"the name {name!r} was given before"
+
+
+def _doubts(settings: Settings) -> Iterator[_Doubt]:
+    for name, provider in settings.providers.items():
+        if provider.lacks_key:
+            missing = f"{provider.api_key} is not set" if provider.api_key else "has no api_key"
+            yield ("providers", name), f"{missing}: its models answer 503 until it is"
+        if provider.url.scheme == "http" and not is_private(provider.url.hostname or ""):
+            yield ("providers", name, "base_url"), "is not encrypted: keys and prompts can be read on the way"
+        if not any(model.provider == name for model in settings.models.values()):
+            yield ("providers", name), "no model uses it"
+    if settings.auth.required and not any(consumer.keys for consumer in settings.consumers):
+        yield ("consumers",), "nobody has a key and auth.required is on: every request is refused"
+    for index, consumer in enumerate(settings.consumers):
+        for number, key in enumerate(consumer.keys):
+            if key.secret is not None and key.secret.read() is None:
+                yield ("consumers", index, "keys", number), f"{key.secret} is not set: this key opens nothing"
+    names = {consumer.name for consumer in settings.consumers} | {"anonymous"}
+    for index, budget in enumerate(settings.budgets):
+        who = budget.match.get("consumer")
+        if who is not None and "*" not in who and who not in names:
+            yield ("budgets", index, "match", "consumer"), f"there is no consumer {who!r}: it never applies"
+        team = budget.match.get("team")
+        if team is not None and "*" not in team and team not in settings.teams:
+            yield ("budgets", index, "match", "team"), f"there is no team {team!r}: it never applies"
+        if budget.store_failure == "allow":
+            yield ("budgets", index, "store_failure"), "while the store is down this budget limits nothing"

@@ -1,0 +1,152 @@
+"""One API's JSON, a file each: what a request asks for, where its text is, what an answer reports.
+
+A dialect is found by the paths it serves. It interprets only what the gateway needs; everything else passes through.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from extproc.errors import INVALID_REQUEST, Kind, Refusal
+from extproc.exchange import Usage
+
+MAX_TOKENS = 1_000_000_000
+"""A token count above this is not believed, from a client or from a provider."""
+
+
+@dataclass(slots=True)
+class Ask:
+    """What a request asks for, read once and checked."""
+
+    model: str
+    stream: bool = False
+    choices: int = 1
+    max_output_tokens: int | None = None  # for one choice; None: the client set no limit
+    output_field: str | None = None  # the field that limits the output, None where the operation has none
+    images: int = 0
+    image_bytes: int = 0  # of the body, inside data URLs
+    unreadable: str = ""  # the path of input that is no text, so that no guardrail can read it
+
+
+@dataclass(slots=True, frozen=True)
+class Text:
+    """A view of one piece of text in a body: `holder[key]` is the string, `where` a path people can read."""
+
+    role: str
+    where: str
+    holder: Any
+    key: str | int
+
+    @property
+    def value(self) -> str:
+        return self.holder[self.key]  # type: ignore[no-any-return]
+
+
+@dataclass(slots=True)
+class Report:
+    """What an answer said of itself, gathered event by event."""
+
+    usage: Usage | None = None
+    usage_refused: bool = False  # the provider's usage was negative, absurd or no number
+    model: str = ""
+    finish_reasons: dict[int, str] = field(default_factory=dict)  # by choice
+    output_bytes: int = 0  # of generated text, UTF-8
+    output_events: int = 0  # that carried generated text
+    error: str = ""  # the provider's error in mid-stream
+
+
+class Dialect:
+    """The base of every dialect. The error shape here is OpenAI's; others override it."""
+
+    name: str
+    paths: Mapping[str, str]  # path -> gen_ai.operation.name
+
+    def read(self, body: Mapping[str, Any]) -> Ask:
+        """What the request asks for. Raises Refusal (400) when a field the gateway relies on has the wrong shape."""
+        raise NotImplementedError
+
+    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
+        """Every piece of text a client sent, wherever it stands in the body."""
+        raise NotImplementedError
+
+    def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The top-level fields to set so that a streamed answer reports its usage; empty when it will anyway."""
+        return {}
+
+    def observe(self, data: bytes, report: Report) -> bool:
+        """Read one event (or a whole plain answer) into `report`. True when it carries nothing but usage."""
+        raise NotImplementedError
+
+    def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
+        return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
+
+
+def read_model(body: Mapping[str, Any]) -> str:
+    """The `model` field. Raises Refusal (400)."""
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise Refusal(INVALID_REQUEST, "Say which model: 'model' must be a string.", param="model")
+    return model
+
+
+def read_integer(body: Mapping[str, Any], name: str, least: int, most: int) -> int | None:
+    """An optional whole number; null counts as absent. Raises Refusal (400)."""
+    value = body.get(name)
+    if value is None:
+        return None
+    if type(value) is not int or not least <= value <= most:
+        raise Refusal(INVALID_REQUEST, f"'{name}' must be a whole number from {least} to {most}.", param=name)
+    return value
+
+
+def read_flag(body: Mapping[str, Any], name: str) -> bool:
+    """An optional boolean; null counts as absent. Raises Refusal (400)."""
+    value = body.get(name)
+    if value is None:
+        return False
+    if type(value) is not bool:
+        raise Refusal(INVALID_REQUEST, f"'{name}' must be true or false.", param=name)
+    return value
+
+
+def strings(value: Any, role: str, where: str) -> Iterator[Text]:
+    """Every string at or below `value`, keys of objects excepted: for parts whose shape is not ours to know."""
+    stack: list[tuple[Any, str]] = [(value, where)]
+    while stack:
+        node, path = stack.pop()
+        items: Sequence[tuple[Any, Any]]
+        if isinstance(node, dict):
+            items = list(node.items())
+        elif isinstance(node, list):
+            items = list(enumerate(node))
+        else:
+            continue
+        for key, item in items:
+            at = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
+            if isinstance(item, str):
+                yield Text(role, at, node, key)
+            elif item:
+                stack.append((item, at))
+
+
+def token_count(value: Any) -> int | None:
+    """A provider's token count, or None when it cannot be believed."""
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
+
+
+@cache
+def dialects() -> Mapping[str, Dialect]:
+    """Every dialect in this package, by the name of its module."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    return {name: importlib.import_module(f"{__name__}.{name}").DIALECT for name in names}
+
+
+@cache
+def by_path() -> Mapping[str, Dialect]:
+    """The dialect that serves a path."""
+    return {path: dialect for dialect in dialects().values() for path in dialect.paths}

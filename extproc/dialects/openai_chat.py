@@ -1,0 +1,191 @@
+"""OpenAI chat completions.
+
+Source: https://platform.openai.com/docs/api-reference/chat (request, chat completion object, chunk object).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from extproc.dialects import (
+    MAX_TOKENS,
+    Ask,
+    Dialect,
+    Report,
+    Text,
+    read_flag,
+    read_integer,
+    read_model,
+    strings,
+    token_count,
+)
+from extproc.errors import INVALID_REQUEST, Refusal
+from extproc.exchange import Usage
+
+_MAX_CHOICES = 128  # OpenAI's own limit for n
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    """A completion or a chunk of one, as far as the gateway reads it."""
+
+    model: str | None = None
+    choices: list[_Choice] = []
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+class OpenAIChat(Dialect):
+    name = "openai_chat"
+    paths = {"/v1/chat/completions": "chat"}  # noqa: RUF012
+
+    def read(self, body: Mapping[str, Any]) -> Ask:
+        ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise Refusal(INVALID_REQUEST, "'messages' must be a list with at least one message.", param="messages")
+        for index, message in enumerate(messages):
+            if not isinstance(message, dict):
+                where = f"messages[{index}]"
+                raise Refusal(INVALID_REQUEST, f"'{where}' must be an object.", param=where)
+            content = message.get("content")
+            if isinstance(content, list):
+                _count_images(content, ask)
+        ask.choices = read_integer(body, "n", 1, _MAX_CHOICES) or 1
+        ask.output_field = "max_completion_tokens"
+        ask.max_output_tokens = read_integer(body, "max_completion_tokens", 1, MAX_TOKENS)
+        older = read_integer(body, "max_tokens", 1, MAX_TOKENS)
+        if older is not None:
+            if ask.max_output_tokens is not None:
+                raise Refusal(
+                    INVALID_REQUEST, "Give 'max_tokens' or 'max_completion_tokens', not both.", param="max_tokens"
+                )
+            ask.output_field, ask.max_output_tokens = "max_tokens", older
+        options = body.get("stream_options")
+        if options is not None and not isinstance(options, dict):
+            raise Refusal(INVALID_REQUEST, "'stream_options' must be an object.", param="stream_options")
+        return ask
+
+    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
+        for index, message in enumerate(body["messages"]):
+            role = message.get("role")
+            role = role if isinstance(role, str) else ""
+            where = f"messages[{index}]"
+            for key, value in message.items():
+                if key == "role":
+                    continue
+                if isinstance(value, str):
+                    yield Text(role, f"{where}.{key}", message, key)
+                else:
+                    yield from strings(value, role, f"{where}.{key}")
+        for key, value in body.items():
+            if key in ("messages", "model"):
+                continue
+            if isinstance(value, str):
+                yield Text("request", key, body, key)
+            else:
+                yield from strings(value, "request", key)
+
+    def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        options = body.get("stream_options") or {}
+        if options.get("include_usage") is True:
+            return {}
+        return {"stream_options": {**options, "include_usage": True}}
+
+    def observe(self, data: bytes, report: Report) -> bool:
+        if data == b"[DONE]":
+            return False
+        try:
+            answer = _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            report.output_bytes += len(data)  # unreadable: count all of it rather than nothing
+            report.output_events += 1
+            return False
+        if answer.model:
+            report.model = answer.model
+        if answer.error is not None:
+            report.error = "provider_error"
+        for choice in answer.choices:
+            delta = choice.delta or choice.message
+            if delta is not None:
+                size = _text_bytes(delta)
+                report.output_bytes += size
+                report.output_events += size > 0
+            if choice.finish_reason is not None:
+                report.finish_reasons[choice.index] = choice.finish_reason
+        if answer.usage is not None:
+            usage = read_usage(answer.usage)
+            if usage is None:
+                report.usage_refused = True
+            else:
+                report.usage = usage
+            return not answer.choices
+        return False
+
+
+def read_usage(usage: Mapping[str, Any]) -> Usage | None:
+    """OpenAI's usage object; None when its numbers cannot be believed. Shared with embeddings."""
+    given = usage.get("prompt_tokens")
+    made = usage.get("completion_tokens")
+    if given is None and made is None:
+        return None
+    input_tokens, output_tokens = token_count(given or 0), token_count(made or 0)
+    if input_tokens is None or output_tokens is None:
+        return None
+    input_details = usage.get("prompt_tokens_details")
+    output_details = usage.get("completion_tokens_details")
+    cached = token_count(input_details.get("cached_tokens")) if isinstance(input_details, dict) else None
+    reasoning = token_count(output_details.get("reasoning_tokens")) if isinstance(output_details, dict) else None
+    return Usage(input_tokens, output_tokens, min(cached or 0, input_tokens), min(reasoning or 0, output_tokens))
+
+
+def _text_bytes(delta: _Delta) -> int:
+    size = 0
+    for text in (delta.content, delta.refusal, delta.reasoning_content):
+        if text:
+            size += len(text) if text.isascii() else len(text.encode())
+    for call in delta.tool_calls or ():
+        if call.function is not None:
+            size += len(call.function.name or "") + len((call.function.arguments or "").encode())
+    return size
+
+
+def _count_images(parts: list[Any], ask: Ask) -> None:
+    for part in parts:
+        image = part.get("image_url") if isinstance(part, dict) else None
+        if image is not None:
+            ask.images += 1
+            url = image.get("url") if isinstance(image, dict) else image
+            if isinstance(url, str) and url.startswith("data:"):
+                ask.image_bytes += len(url)
+
+
+DIALECT = OpenAIChat()

@@ -1,0 +1,27 @@
+"""Bytes to events and back. A plain JSON answer is a stream of one event, so there is one path for both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(slots=True, frozen=True)
+class Event:
+    """`raw` is what came in, byte for byte; `data` is its payload, None where there is none (comments, blank lines)."""
+
+    raw: bytes
+    data: bytes | None
+
+
+class Framing(Protocol):
+    """Cuts a stream into events. Joining the `raw` of all events gives the stream back, whatever it holds."""
+
+    def feed(self, chunk: bytes) -> Sequence[Event]:
+        """The events that `chunk` completes."""
+        ...
+
+    def end(self) -> Sequence[Event]:
+        """What was left when the stream ended."""
+        ...

@@ -1,0 +1,115 @@
+"""JSON bodies: strict reading of what clients send, and a plain answer as a stream of one event.
+
+A body that two parsers could read differently is refused: duplicate keys (RFC 8259, 4 leaves them undefined, so the
+gateway could check one value and the provider use the other), invalid UTF-8, a byte order mark, lone surrogates, NaN,
+numbers out of range, and nesting beyond a limit.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from extproc.framing import Event
+
+
+class InvalidJSON(ValueError):
+    """The body is not JSON that every parser reads alike. The message can be shown to the client."""
+
+
+_decode = msgspec.json.Decoder().decode
+_WHITE_COLON = (b" :", b"\t:", b"\n:", b"\r:")
+
+
+def parse(body: bytes, max_depth: int) -> Any:
+    """Read `body` strictly. Raises InvalidJSON."""
+    try:
+        tree = _decode(body)
+    except RecursionError:
+        raise InvalidJSON(f"The body is nested deeper than {max_depth} levels.") from None
+    except UnicodeDecodeError as error:
+        raise InvalidJSON(f"The body is not valid UTF-8 (byte {error.start}).") from None
+    except msgspec.DecodeError as error:
+        raise InvalidJSON(f"The body is not valid JSON: {str(error).split(' - at ')[0]}.") from None
+    keys, depth = _measure(tree)
+    if depth > max_depth:
+        raise InvalidJSON(f"The body is nested {depth} levels deep; the limit is {max_depth}.")
+    if _may_hold_duplicates(body, keys):
+        _refuse_duplicates(body)
+    return tree
+
+
+def _measure(tree: Any) -> tuple[int, int]:
+    """How many keys, and how many levels of objects and lists."""
+    keys = depth = 0
+    level = [tree] if isinstance(tree, dict | list) else []
+    while level:
+        depth += 1
+        below: list[Any] = []
+        for node in level:
+            if type(node) is dict:
+                keys += len(node)
+                below.extend(value for value in node.values() if type(value) is dict or type(value) is list)
+            else:
+                below.extend(value for value in node if type(value) is dict or type(value) is list)
+        level = below
+    return keys, depth
+
+
+def _may_hold_duplicates(body: bytes, keys: int) -> bool:
+    """False only when the text has as many keys as the tree, so that none was given twice.
+
+    Every key ends with `":`. Inside a string those two characters read `\\":`, so they are taken off again. What could
+    hide a key from this count, a space before the colon or a backslash before the quote, is sent to the slow check; a
+    string that begins with a colon counts as a key too many and goes there as well. It never counts too few.
+    """
+    if b'\\":' in body:
+        if b'\\\\":' in body:
+            return True
+        found = body.count(b'":') - body.count(b'\\":')
+    else:
+        found = body.count(b'":')
+    return found != keys or any(white in body for white in _WHITE_COLON)
+
+
+def _refuse_duplicates(body: bytes) -> None:
+    def pairs(items: list[tuple[str, Any]]) -> None:
+        seen = set()
+        for key, _ in items:
+            if key in seen:
+                raise InvalidJSON(f"The body holds the key {key[:64]!r} twice in one object.")
+            seen.add(key)
+
+    json.loads(body, object_pairs_hook=pairs)
+
+
+class WholeBody:
+    """A plain answer: one event when it ends. Beyond `limit` bytes it is passed on in pieces, without its data."""
+
+    __slots__ = ("_limit", "_oversize", "_parts", "_size")
+
+    def __init__(self, limit: int = 10 << 20) -> None:
+        self._limit = limit
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._oversize = False
+
+    def feed(self, chunk: bytes) -> Sequence[Event]:
+        if self._oversize:
+            return [Event(chunk, None)]
+        self._parts.append(chunk)
+        self._size += len(chunk)
+        if self._size > self._limit:
+            self._oversize = True
+            raw = b"".join(self._parts)
+            self._parts.clear()
+            return [Event(raw, None)]
+        return []
+
+    def end(self) -> Sequence[Event]:
+        raw = b"".join(self._parts)
+        self._parts.clear()
+        return [Event(raw, raw)] if raw else []

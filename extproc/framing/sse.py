@@ -1,0 +1,62 @@
+"""Server-sent events, incrementally.
+
+Source: WHATWG HTML, "Server-sent events", 9.2.6 interpreting an event stream. Lines end with LF, CR or CRLF, an event
+ends with an empty line, `data:` may be followed by one space, several data lines are joined with LF. Unlike a browser we
+also give the last event when its empty line never came, because providers forget it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from extproc.framing import Event
+
+# The end of a line and an empty one. A CR at the very end may be half a CRLF, so it has to wait for the next byte.
+_BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
+_LINES = re.compile(rb"\r\n|\n|\r")
+
+
+class SSE:
+    """Cuts a stream of server-sent events. An event over `limit` bytes is passed on in pieces, without its data."""
+
+    __slots__ = ("_buffer", "_limit", "_oversize", "_searched")
+
+    def __init__(self, limit: int = 1 << 20) -> None:
+        self._buffer = b""
+        self._limit = limit
+        self._oversize = False
+        self._searched = 0
+
+    def feed(self, chunk: bytes) -> Sequence[Event]:
+        buffer = self._buffer + chunk if self._buffer else chunk
+        events: list[Event] = []
+        start, search = 0, self._searched
+        while (blank := _BLANK.search(buffer, search)) is not None:
+            events.append(self._event(buffer[start : blank.end()]))
+            start = search = blank.end()
+        rest = buffer[start:] if start else buffer
+        if len(rest) > self._limit:
+            events.append(Event(rest, None))
+            self._oversize = True
+            rest = b""
+        self._buffer = rest
+        self._searched = max(0, len(rest) - 3)  # an empty line may have begun up to three bytes ago
+        return events
+
+    def end(self) -> Sequence[Event]:
+        rest, self._buffer = self._buffer, b""
+        return [self._event(rest)] if rest else []
+
+    def _event(self, raw: bytes) -> Event:
+        if self._oversize:  # the tail of an event whose head has left
+            self._oversize = False
+            return Event(raw, None)
+        if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and b"\n" not in raw[:-2] and b"\r" not in raw:
+            return Event(raw, raw[6:-2])
+        data = [
+            line[6:] if line.startswith(b"data: ") else line[5:]
+            for line in _LINES.split(raw)
+            if line.startswith(b"data:")
+        ]
+        return Event(raw, b"\n".join(data) if data else None)

@@ -1,0 +1,99 @@
+"""What to look for, a file each. A guardrail only finds; what follows is decided once, in `GuardInput`.
+
+To add one, copy a file here: its module name is the `kind`, its `SETTINGS` are the keys it takes in the filter YAML.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, Protocol, Union
+
+from pydantic import Field
+
+from extproc.dialects import Text
+from extproc.errors import GUARDRAIL_BLOCKED, Refusal
+from extproc.exchange import Exchange
+from extproc.values import Name, Section
+
+_INLINE = 64 << 10
+"""Characters scanned on the event loop; longer requests are scanned on a thread, where RE2 lets go of the lock."""
+
+
+@dataclass(slots=True, frozen=True)
+class Finding:
+    """What a guardrail saw: `kind` for people, `span` in the text, `score` from 0 to 1."""
+
+    kind: str
+    span: tuple[int, int]
+    score: float = 1.0
+
+
+class Guardrail(Protocol):
+    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:
+        """Everything it looks for in `text`. Pure; may run on any thread."""
+        ...
+
+
+class GuardrailSettings(Section):
+    """The keys every guardrail takes."""
+
+    name: Name
+    kind: str
+    on: Sequence[Literal["input"]] = Field(("input",), min_length=1)
+    action: Literal["block", "audit"] = Field("block", description="audit: count and log, never refuse")
+
+    def build(self) -> Guardrail:
+        raise NotImplementedError
+
+
+class GuardInput:
+    """Refuses (400) a request in which a blocking guardrail finds something, anywhere a client can put text."""
+
+    def __init__(self, guardrails: Sequence[GuardrailSettings], count: Callable[[str, str], None]) -> None:
+        self._guardrails = [(settings, settings.build()) for settings in guardrails if "input" in settings.on]
+        self._count = count  # (guardrail, verdict)
+
+    async def __call__(self, exchange: Exchange) -> None:
+        if not self._guardrails:
+            return
+        if exchange.ask.unreadable:
+            where = exchange.ask.unreadable
+            message = f"'{where}' holds tokens instead of text, which the guardrails here cannot read; send text."
+            raise Refusal(GUARDRAIL_BLOCKED, message, param=where)
+        texts = list(exchange.dialect.texts(exchange.json))
+        if sum(len(text.value) for text in texts) <= _INLINE:
+            found = self._scan(texts)
+        else:
+            found = await asyncio.to_thread(self._scan, texts)
+        for settings, text in found:
+            self._count(settings.name, settings.action)
+            if settings.action == "block":
+                message = f"The guardrail {settings.name!r} blocked this request because of its '{text.where}'."
+                raise Refusal(GUARDRAIL_BLOCKED, message, param=text.where)
+
+    def _scan(self, texts: Sequence[Text]) -> list[tuple[GuardrailSettings, Text]]:
+        """The first text in which each guardrail finds something."""
+        found = []
+        for settings, guardrail in self._guardrails:
+            hit = next((text for text in texts if guardrail.find(text.value, text.role, text.where)), None)
+            if hit is not None:
+                found.append((settings, hit))
+        return found
+
+
+@cache
+def kinds() -> Mapping[str, type[GuardrailSettings]]:
+    """The settings of every guardrail in this package, by the name of its module."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    return {name: importlib.import_module(f"{__name__}.{name}").SETTINGS for name in names}
+
+
+def settings_type() -> Any:
+    """The type of an entry of `guardrails`: the settings of its kind."""
+    types = tuple(kinds().values())
+    return types[0] if len(types) == 1 else Annotated[Union[types], Field(discriminator="kind")]

@@ -1,0 +1,60 @@
+"""Patterns of the user's own, in RE2: time grows with the text and never explodes, whatever the pattern.
+
+Controls: OWASP LLM02 (sensitive information disclosure), FINOS AIGF ri-1 / mi-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import re2
+from pydantic import Field, field_validator
+
+from extproc.guardrails import Finding, GuardrailSettings
+
+_MAX_PATTERN = 4096  # characters
+_PROGRAM = 8 << 20  # bytes of memory for a compiled pattern
+
+
+def _compile(pattern: str) -> re2._Regexp:
+    options = re2.Options()
+    options.max_mem = _PROGRAM
+    options.log_errors = False
+    return re2.compile(pattern, options=options)
+
+
+class RegexSettings(GuardrailSettings):
+    kind: Literal["regex"]
+    patterns: Mapping[str, str] = Field(min_length=1, max_length=256, description="What to find, by a name for it")
+
+    @field_validator("patterns")
+    @classmethod
+    def _compiles(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for name, pattern in value.items():
+            if len(pattern) > _MAX_PATTERN:
+                raise ValueError(f"{name}: a pattern is at most {_MAX_PATTERN} characters")
+            try:
+                _compile(pattern)
+            except re2.error as error:
+                reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
+                raise ValueError(f"{name}: not a pattern RE2 knows: {reason}") from None
+        return value
+
+    def build(self) -> Regex:
+        return Regex(self.patterns)
+
+
+class Regex:
+    """Finds every match of every pattern."""
+
+    def __init__(self, patterns: Mapping[str, str]) -> None:
+        self._patterns = [(name, _compile(pattern)) for name, pattern in patterns.items()]
+
+    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
+        return [
+            Finding(name, match.span()) for name, pattern in self._patterns for match in pattern.finditer(text)
+        ]
+
+
+SETTINGS = RegexSettings

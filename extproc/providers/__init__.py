@@ -1,0 +1,131 @@
+"""Who serves. A file each: a provider is a value, and nobody else names it.
+
+To add one, copy a file here: its module name is the `kind` in the filter YAML, its `PROVIDER` says how to reach it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from extproc.values import PositiveDuration, SecretRef, Section
+
+
+@dataclass(slots=True, frozen=True)
+class Credential:
+    """The header that carries the provider's key, and what stands before the key in it."""
+
+    header: str = "authorization"
+    prefix: str = "Bearer "
+
+
+@dataclass(slots=True, frozen=True)
+class Provider:
+    """How a kind of provider is reached.
+
+    `gen_ai_name` is OpenTelemetry's `gen_ai.provider.name`; `base_url` ends where the API's own path begins and takes
+    the place of `/v1`; `dialects` are the APIs it serves, by the names of the modules in `extproc.dialects`.
+    """
+
+    gen_ai_name: str
+    source: str  # where its documentation is
+    dialects: frozenset[str]
+    base_url: str | None = None  # None: the settings must give one
+    credential: Credential = field(default_factory=Credential)
+    key_required: bool = True
+    catalogue: str | None = None  # its name in the catalogue of models
+
+
+class OutlierDetection(Section):
+    """When Envoy stops sending to a host that keeps failing."""
+
+    consecutive_5xx: int = Field(5, ge=1)
+    interval: PositiveDuration = 5.0
+    base_ejection_time: PositiveDuration = 15.0
+
+
+class ProviderSettings(Section):
+    """An entry of `providers`: one Envoy cluster of this name."""
+
+    kind: str = Field(description="Which provider this is: a module of extproc.providers")
+    base_url: str | None = Field(None, description="Where its API begins, with the version: https://host/v1")
+    api_key: SecretRef | None = Field(None, description="The key the gateway uses there")
+    headers: Mapping[str, str] = Field(default_factory=dict, description="Headers added to every request")
+    timeout: PositiveDuration = Field(600.0, description="The longest wait for an answer to begin")
+    connect_timeout: PositiveDuration = 5.0
+    max_requests: int = Field(1024, ge=1, description="Requests in flight; one more is refused and fails over")
+    max_connections: int = Field(1024, ge=1)
+    outlier_detection: OutlierDetection = OutlierDetection()
+    tls_ca: str | None = Field(None, description="A PEM file of certificate authorities; default: the system's")
+    disabled: bool = Field(False, description="Kill switch: no request goes there")
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in kinds():
+            raise ValueError(f"no such kind of provider; there are {', '.join(sorted(kinds()))}")
+        return value
+
+    @field_validator("base_url")
+    @classmethod
+    def _url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            url = urlsplit(value)
+            wrong = url.scheme not in ("http", "https") or not url.hostname or url.port == 0
+        except ValueError:
+            wrong = True
+        if wrong or url.query or url.fragment or url.username or url.password is not None:
+            raise ValueError("a base_url is http(s)://host[:port][/path], without user, query or fragment")
+        return value.rstrip("/")
+
+    @field_validator("headers")
+    @classmethod
+    def _headers(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        for name, text in value.items():
+            token = name.replace("-", "").replace("_", "")
+            if not token.isalnum() or not name.isascii() or name != name.lower() or not text.isprintable():
+                raise ValueError(f"{name!r}: a header is a lower-case name and a printable value")
+            if name in ("host", "authorization", "x-api-key", "api-key", "content-length", "transfer-encoding"):
+                raise ValueError(f"{name!r} is set by the gateway; use base_url or api_key")
+            if name.startswith(("x-extproc-", "x-envoy-", "x-ai-")):
+                raise ValueError(f"{name!r} is reserved")
+        return value
+
+    @model_validator(mode="after")
+    def _reachable(self) -> ProviderSettings:
+        if self.base_url is None and self.provider.base_url is None:
+            raise ValueError(f"kind {self.kind} needs a base_url")
+        return self
+
+    @property
+    def provider(self) -> Provider:
+        return kinds()[self.kind]
+
+    @property
+    def url(self) -> SplitResult:
+        """Where it is reached: the setting, else the kind's own address."""
+        return urlsplit(self.base_url or self.provider.base_url or "")
+
+    @property
+    def lacks_key(self) -> bool:
+        """True when the provider needs a key and none can be read now."""
+        if self.api_key is not None:
+            return self.api_key.read() is None
+        return self.provider.key_required and self.base_url is None
+
+
+@cache
+def kinds() -> Mapping[str, Provider]:
+    """Every provider in this package, by the name of its module."""
+    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    return {name: importlib.import_module(f"{__name__}.{name}").PROVIDER for name in names}
+
+

@@ -1,0 +1,142 @@
+"""Values as people write them in YAML: durations, sizes, secrets, patterns."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB)?")
+_BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_MODEL_NAME = re.compile(r"[\x21-\x7e]{1,256}")
+
+
+class Section(BaseModel):
+    """A mapping of the filter YAML: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _duration(value: object) -> object:
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a duration is a number and a unit: 250ms, 30s, 5m, 2h, 7d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _size(value: object) -> object:
+    if type(value) is int and value >= 0:
+        return value
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError("a size is a number of bytes, or a number and a unit: 64KiB, 10MiB")
+    return int(match[1]) * _BYTES[match[2]]
+
+
+def _positive(value: float) -> float:
+    if value <= 0:
+        raise ValueError("must be greater than 0")
+    return value
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("a name is 1 to 63 letters, digits, dots, dashes or underscores")
+    return value
+
+
+def _model_name(value: str) -> str:
+    if not is_model_name(value):
+        raise ValueError("a model name is 1 to 256 printable ASCII characters without spaces")
+    return value
+
+
+def is_model_name(value: str) -> bool:
+    """True when `value` can stand in a header and a log line: 1 to 256 printable ASCII characters, no spaces."""
+    return _MODEL_NAME.fullmatch(value) is not None
+
+
+@dataclass(slots=True, frozen=True)
+class Secret:
+    """Where a secret is, never the secret: `env:NAME` or `file:/path`."""
+
+    scheme: str
+    where: str
+
+    def read(self) -> str | None:
+        """The secret without surrounding white space, or None when it is missing or empty."""
+        if self.scheme == "env":
+            return os.environ.get(self.where, "").strip() or None
+        try:
+            return Path(self.where).read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def __str__(self) -> str:
+        return f"{self.scheme}:{self.where}"
+
+
+def _secret(value: object) -> object:
+    if isinstance(value, Secret):
+        return value
+    if isinstance(value, str):
+        scheme, _, where = value.partition(":")
+        if scheme in ("env", "file") and where:
+            return Secret(scheme, where)
+    # The value may be the secret itself: never repeat it.
+    raise ValueError("a secret is a reference, env:NAME or file:/path, never the secret itself")
+
+
+def _schema(pattern: str, *examples: str) -> Any:
+    from pydantic import WithJsonSchema  # noqa: PLC0415
+
+    return WithJsonSchema({"type": "string", "pattern": f"^(?:{pattern})$", "examples": list(examples)})
+
+
+Duration = Annotated[float, BeforeValidator(_duration), _schema(_DURATION.pattern, "250ms", "30s")]
+"""Seconds, written `250ms`, `30s`, `5m`, `2h`, `7d`."""
+PositiveDuration = Annotated[
+    float, BeforeValidator(_duration), AfterValidator(_positive), _schema(_DURATION.pattern, "250ms", "30s")
+]
+Size = Annotated[int, BeforeValidator(_size), _schema(_SIZE.pattern, "64KiB", "10MiB")]
+"""Bytes, written `64KiB`, `10MiB` or as a plain number."""
+SecretRef = Annotated[Secret, BeforeValidator(_secret), _schema(r"(env|file):.+", "env:OPENAI_API_KEY")]
+Name = Annotated[str, AfterValidator(_name)]
+ModelName = Annotated[str, AfterValidator(_model_name)]
+
+
+class Pattern:
+    """A name with `*` for any run of characters: `claude-*`, `*`, `gpt-4o`."""
+
+    __slots__ = ("_match", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self._match = re.compile(".*".join(re.escape(part) for part in text.split("*"))).fullmatch if "*" in text else None
+
+    def __call__(self, value: str) -> bool:
+        return value == self.text if self._match is None else self._match(value) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """True for an address that only this machine can reach."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def is_private(host: str) -> bool:
+    """True for an address, or a name, that does not lead over the open internet."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return host == "localhost" or "." not in host or host.endswith((".svc", ".local", ".internal", ".localhost"))
