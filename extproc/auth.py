@@ -158,11 +158,11 @@ class Authorize:
     def __call__(self, exchange: Exchange) -> None:
         consumer, model = exchange.consumer, exchange.ask.model
         if not consumer.may_use(model):
-            message = f"{consumer.name} may not use the model {model!r}; GET /v1/models lists what it may use."
+            message = f"{consumer.name} may not use {model!r}; GET /v1/models lists what it may use."
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
         exchange.targets = tuple(target for target in exchange.targets if consumer.may_use(target.name))
         if not exchange.targets:
-            message = f"{consumer.name} may use none of the models behind {model!r}; GET /v1/models lists what it may use."
+            message = f"{consumer.name} may use no model behind {model!r}; see GET /v1/models."
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -41,7 +41,9 @@ class BudgetSettings(Section):
     match: Mapping[Literal["consumer", "team", "model", "provider"], str] = Field(
         default_factory=dict, description="Patterns; a request falls under the budget when all of them match"
     )
-    per: Sequence[str] = Field((), max_length=4, description="A count for each: consumer, team, model, provider, label.x")
+    per: Sequence[str] = Field(
+        (), max_length=4, description="A count for each consumer, team, model, provider, label.x"
+    )
     unit: Literal["requests", "tokens", "input_tokens", "output_tokens"]
     limit: int = Field(ge=0, le=_UNLIMITED - 1)
     window: Literal["minute", "hour", "day", "total"]
@@ -93,6 +95,7 @@ class Reserve:
         self,
         budgets: Sequence[BudgetSettings],
         counters: Counters,
+        leases: set[str],
         default_output: int,
         count: Callable[[str, str], None],
     ) -> None:
@@ -106,6 +109,7 @@ class Reserve:
             for settings in budgets
         ]
         self._counters = counters
+        self._leases = leases
         self._default_output = default_output
         self._count = count  # (budget, verdict)
 
@@ -121,7 +125,7 @@ class Reserve:
         exchange.reservation = reservation
         if budgets:
             reservation.budgets = tuple(budgets.values())
-            await self._hold(exchange, reservation)
+            await self._hold(reservation)
 
     def _bound_output(self, exchange: Exchange, counts_tokens: bool) -> int:
         """The most the answer can hold; written into the request where its own limit is absent or too high."""
@@ -141,7 +145,7 @@ class Reserve:
             exchange.edits[ask.output_field] = limit
         return limit * ask.choices
 
-    async def _hold(self, exchange: Exchange, reservation: Reservation) -> None:
+    async def _hold(self, reservation: Reservation) -> None:
         holds = [
             Hold(
                 scope,
@@ -162,6 +166,7 @@ class Reserve:
             reservation.budgets = ()
             raise _refusal(budget, outcome, holds[outcome.index])
         reservation.held = True
+        self._leases.add(reservation.id)
         for (budget, _), level in zip(reservation.budgets, outcome.levels, strict=True):
             if budget.settings.mode == "shadow" and level.settled + level.reserved > budget.settings.limit:
                 self._count(budget.settings.name, "would_deny")
@@ -178,14 +183,17 @@ class Reserve:
 class Settle:
     """Writes `usage` and gives the rest of the reservation back. Runs once, however the exchange ended."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, leases: set[str], count: Callable[[str, str], None]) -> None:
         self._counters = counters
+        self._leases = leases
+        self._count = count  # (budget, verdict)
 
     async def __call__(self, exchange: Exchange) -> None:
         exchange.usage = usage = used(exchange)
         reservation = getattr(exchange, "reservation", None)
         if reservation is None or not reservation.held:
             return
+        self._leases.discard(reservation.id)
         reached = exchange.forwarded and (exchange.target is not None or exchange.status == 0)
         target = exchange.target or exchange.targets[0]
         amounts = [
@@ -194,7 +202,11 @@ class Settle:
             else 0
             for budget, scope in reservation.budgets
         ]
-        await self._counters.settle(reservation.id, amounts)
+        try:
+            await self._counters.settle(reservation.id, amounts)
+        except StoreError:  # the lease will run out and charge what was held
+            for budget, _ in reservation.budgets:
+                self._count(budget.settings.name, "settle_failed")
 
 
 def used(exchange: Exchange) -> Usage:

@@ -1,12 +1,12 @@
 """The filter YAML: one file, one schema, every default visible here.
 
-`load` reads it or says everything that is wrong with it at once, each with its place: `file:line:column: path: message`.
+`load` reads it or says all that is wrong with it at once, each with its place: `file:line:column: path: message`.
 """
 
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -183,9 +183,13 @@ def parse(text: str, file: str = "gateway.yaml") -> Settings:
 
 def lint(path: str | Path) -> Sequence[Problem]:
     """What is allowed and still probably not meant. The file must be one that `load` accepts."""
+    return locate(path, _doubts(load(path)))
+
+
+def locate(path: str | Path, problems: Iterable[tuple[tuple[str | int, ...], str]]) -> Sequence[Problem]:
+    """Problems given as (path of the key, message), with their places in the file."""
     document = Document(_read(path), str(path))
-    settings = Settings.model_validate(document.tree)
-    return [document.problem(where, message) for where, message in _doubts(settings)]
+    return [document.problem(where, message) for where, message in problems]
 
 
 def _read(path: str | Path) -> str:
@@ -249,10 +253,10 @@ class Document:
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, item, (*path, index)) for index, item in enumerate(node.value)]
         if not isinstance(node, yaml.MappingNode):
-            return loader.construct_object(node)  # type: ignore[no-untyped-call]
+            return loader.construct_object(node)
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None  # type: ignore[no-untyped-call]
+            key = loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if key_node.tag == "tag:yaml.org,2002:merge":
                 self._add(path, key_node.start_mark, "merge keys (<<) are not supported; repeat the settings")
             elif not isinstance(key, str):
@@ -284,7 +288,7 @@ def _contradictions(settings: Settings) -> Iterator[_Doubt]:
             yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
         if name.count("*") > 1:
             yield ("models", name), "at most one * can stand in a name"
-    known = Catalog({}, {name: model for name, model in settings.models.items()}, {})
+    known = Catalog({}, settings.models, {})
     for name, virtual in settings.virtual_models.items():
         if name in settings.models:
             yield ("virtual_models", name), "this name is in models too"
@@ -297,12 +301,12 @@ def _contradictions(settings: Settings) -> Iterator[_Doubt]:
     yield from _consumer_contradictions(settings)
     for section in ("budgets", "guardrails"):
         yield from _repeated((section, "name"), [entry.name for entry in getattr(settings, section)])
-    doors = {"listener": settings.listener, "status": settings.status, "admin": settings.admin}
+    doors = {"listener": settings.listener.port, "status": settings.status.port, "admin": settings.admin.port}
     taken: dict[int, str] = {}
-    for name, door in doors.items():
-        if door.port in taken:
-            yield (name, "port"), f"port {door.port} is the {taken[door.port]}'s too"
-        taken.setdefault(door.port, name)
+    for name, port in doors.items():
+        if port in taken:
+            yield (name, "port"), f"port {port} is the {taken[port]}'s too"
+        taken.setdefault(port, name)
 
 
 def _consumer_contradictions(settings: Settings) -> Iterator[_Doubt]:

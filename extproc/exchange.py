@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from extproc.actions import Continue
     from extproc.budgets import Reservation
     from extproc.dialects import Ask, Dialect, Report
     from extproc.routing import Chain
@@ -47,6 +48,7 @@ class Target:
     provider: str
     model: str
     max_output_tokens: int | None = None
+    context: int | None = None
     disabled: bool = False
 
 
@@ -72,8 +74,8 @@ class Exchange:
     id: str
     request: Request
     request_id: str = ""
+    attached: bool = False  # to somebody else's Envoy, which has no internal hop
     started: float = field(default_factory=time.perf_counter)  # seconds, monotonic
-    stages: list[tuple[str, float]] = field(default_factory=list)  # (stage, seconds) in the order they ran
 
     # Classify
     dialect: Dialect = field(init=False)
@@ -93,6 +95,7 @@ class Exchange:
     reservation: Reservation = field(init=False)
     # Forward
     order: tuple[Target, ...] = field(init=False)  # the target of each try
+    onward: Continue = field(init=False)  # what Envoy is told
     forwarded: bool = False
     usage_hidden: bool = False  # we asked for the usage event, the client did not
     # the answer
@@ -101,6 +104,7 @@ class Exchange:
     attempts: int = 0
     report: Report | None = None  # None: no answer that could be read
     first_token: float | None = None  # seconds, monotonic
+    finished: float = 0.0  # seconds, monotonic
     complete: bool = False  # the answer reached its end
     # Settle
     usage: Usage = field(init=False)

@@ -121,7 +121,7 @@ def _target(name: str, key: str, settings: ModelSettings) -> Target:
         prefix, star, rest = key.partition("*")
         # In `openai/*` the part before the slash says who serves; it is no part of the model's name there.
         there = name[len(prefix) :] if star and not rest and prefix.endswith("/") else name
-    return Target(name, settings.provider, there, settings.max_output_tokens, settings.disabled)
+    return Target(name, settings.provider, there, settings.max_output_tokens, settings.context, settings.disabled)
 
 
 class Route:

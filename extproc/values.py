@@ -120,7 +120,8 @@ class Pattern:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._match = re.compile(".*".join(re.escape(part) for part in text.split("*"))).fullmatch if "*" in text else None
+        pattern = ".*".join(re.escape(part) for part in text.split("*"))
+        self._match = re.compile(pattern).fullmatch if "*" in text else None
 
     def __call__(self, value: str) -> bool:
         return value == self.text if self._match is None else self._match(value) is not None

@@ -74,7 +74,7 @@ class Dialect:
         """Every piece of text a client sent, wherever it stands in the body."""
         raise NotImplementedError
 
-    def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
         """The top-level fields to set so that a streamed answer reports its usage; empty when it will anyway."""
         return {}
 

@@ -16,7 +16,7 @@ import msgspec
 from extproc.framing import Event
 
 
-class InvalidJSON(ValueError):
+class InvalidJSON(ValueError):  # noqa: N818
     """The body is not JSON that every parser reads alike. The message can be shown to the client."""
 
 
@@ -60,9 +60,9 @@ def _measure(tree: Any) -> tuple[int, int]:
 
 
 def _may_hold_duplicates(body: bytes, keys: int) -> bool:
-    """False only when the text has as many keys as the tree, so that none was given twice.
+    r"""False only when the text has as many keys as the tree, so that none was given twice.
 
-    Every key ends with `":`. Inside a string those two characters read `\\":`, so they are taken off again. What could
+    Every key ends with `":`. Inside a string those two characters read `\":`, so they are taken off again. What could
     hide a key from this count, a space before the colon or a backslash before the quote, is sent to the slow check; a
     string that begins with a colon counts as a key too many and goes there as well. It never counts too few.
     """

@@ -1,8 +1,8 @@
 """Server-sent events, incrementally.
 
 Source: WHATWG HTML, "Server-sent events", 9.2.6 interpreting an event stream. Lines end with LF, CR or CRLF, an event
-ends with an empty line, `data:` may be followed by one space, several data lines are joined with LF. Unlike a browser we
-also give the last event when its empty line never came, because providers forget it.
+ends with an empty line, `data:` may be followed by one space, several data lines are joined with LF. Unlike a browser
+we also give the last event when its empty line never came, because providers forget it.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Annotated, Any, Literal, Protocol, Union
+from functools import cache, reduce
+from operator import or_
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -96,4 +97,4 @@ def kinds() -> Mapping[str, type[GuardrailSettings]]:
 def settings_type() -> Any:
     """The type of an entry of `guardrails`: the settings of its kind."""
     types = tuple(kinds().values())
-    return types[0] if len(types) == 1 else Annotated[Union[types], Field(discriminator="kind")]
+    return types[0] if len(types) == 1 else Annotated[reduce(or_, types), Field(discriminator="kind")]

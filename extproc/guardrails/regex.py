@@ -52,9 +52,7 @@ class Regex:
         self._patterns = [(name, _compile(pattern)) for name, pattern in patterns.items()]
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
-        return [
-            Finding(name, match.span()) for name, pattern in self._patterns for match in pattern.finditer(text)
-        ]
+        return [Finding(name, match.span()) for name, pattern in self._patterns for match in pattern.finditer(text)]
 
 
 SETTINGS = RegexSettings

@@ -1,4 +1,4 @@
-"""A deterministic LLM provider in a process of its own: the upstream of `extproc up`, of the tests and the benchmarks."""
+"""A deterministic LLM provider in a process of its own: upstream of `extproc up`, of the tests and the benchmarks."""
 
 from __future__ import annotations
 

@@ -151,8 +151,8 @@ def _words(text: str) -> int:
 
 def _prompt_tokens(messages: list[Json]) -> int:
     words = sum(_words(_text(message)) for message in messages)
-    images = sum(part.get("type") == "image_url" for message in messages for part in _parts(message))
-    return max(1, words + TOKENS_PER_IMAGE * images)
+    images = [part for message in messages for part in _parts(message) if part.get("type") == "image_url"]
+    return max(1, words + TOKENS_PER_IMAGE * len(images))
 
 
 def _choice(question: Question, messages: list[Json], index: int) -> _Choice:
@@ -282,7 +282,7 @@ def _stream(question: Question, head: Json, choices: list[_Choice], usage: Json 
         for position, delta in enumerate(turns)
         if delta is not None
     ]
-    ends = [
+    ends: list[Json] = [
         {"index": index, "delta": {}, "logprobs": None, "finish_reason": choice.finish_reason}
         for index, choice in enumerate(choices)
     ]
@@ -511,8 +511,9 @@ def _merged(one: Json, other: Any) -> Json:
 
 def _bound(schema: Json, name: str, default: float) -> float:
     value = schema.get(name)
-    usable = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 10**15
-    return value if usable else default
+    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 10**15:
+        return default
+    return value
 
 
 def _number(schema: Json, step: float) -> float:

@@ -1,11 +1,11 @@
-r"""Faults on demand: suffixes of a model name, joined with `+`, such as `gpt-4o+status=503` or `stub+words=50+cut=3`.
+"""Faults on demand: suffixes of a model name, joined with `+`, such as `gpt-4o+status=503` or `stub+words=50+cut=3`.
 
 delay=2s        silence before the answer's headers; durations are 150s, 20ms or 1.5m
 hang            never answers
 status=503      an error answer in the dialect's shape (400 to 599)
 retry_after=7   a Retry-After header, for use with status=429
-garbage         200 with an HTML body
-badjson         200 with JSON that stops in the middle
+garbage         an HTML body, with 200 unless status= says otherwise
+badjson         JSON that stops in the middle, with 200 unless status= says otherwise
 size=3MB        a plain answer padded to that size with a field `padding`; sizes are 3MB, 64KiB or 1234
 headers=200     that many extra response headers (at most 1000)
 gzip            a gzip-encoded answer whatever the client accepts

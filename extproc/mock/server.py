@@ -1,7 +1,10 @@
 """The mock provider's HTTP server.
 
-`Mock` decides what is answered and remembers what was asked; it does no I/O. `Connection` is one TCP connection: bytes to
-requests (h11), replies to bytes, and the faults that need the socket. `Server` is the listening socket.
+`Mock` decides what is answered and remembers what was asked; it does no I/O. `Connection` is one TCP connection: bytes
+to requests (h11), replies to bytes, and the faults that need the socket. `Server` is the listening socket.
+
+Answers are written by hand: next to parsing, h11's writer would be the largest cost of the upstream of a benchmark. So
+h11 only reads, one h11.Connection per request.
 
 An answer that needs no waiting is written at once, in one write, from inside `data_received`. Everything else is played
 by a task of the connection; the task is cancelled as soon as the client leaves, wherever it sleeps.
@@ -18,10 +21,11 @@ import ssl
 import struct
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import unquote
 
 import h11
@@ -29,16 +33,22 @@ import msgspec
 
 from extproc.mock import Options, answers
 from extproc.mock.answers import Answer, Json, Question, Refused
-from extproc.mock.faults import NONE, Event, FaultError, Faults, of_model, padded, parse, sse
+from extproc.mock.faults import NO_PLAN, NONE, Event, FaultError, Faults, of_model, padded, parse, sse
 
 HEADER_LIMIT = 64 * 2**10  # of a request's head
 LOGGED_BODY = 64 * 2**10  # a larger body is kept as its length only
 PIPELINED = 64 * 2**10  # bytes a client may send while its answer is being played
 COUNTED_MODELS = 1000  # models with every= or first= whose requests are counted
 AT_ONCE = 32 * 2**10  # a body up to this size fits the socket buffer: there is nothing to wait for
+BACKLOG = 1024  # connections not yet accepted
 LINGER = 2.0  # seconds in which a client that sent too much may read why it was refused
 
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+STATUS_LINES = {
+    status: f"HTTP/1.1 {status} {_PHRASES.get(status, 'Unknown')}\r\n".encode() for status in range(200, 600)
+}
 JSON = (b"content-type", b"application/json")
+HTML = (b"content-type", b"text/html; charset=utf-8")
 EVENT_STREAM = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
 FORGED = ((b"x-extproc-origin", b"hop"), (b"x-ai-provider", b"forged"), (b"x-envoy-overloaded", b"true"))
 GARBAGE = b"<!doctype html><html><body><h1>It works!</h1></body></html>\n"
@@ -67,7 +77,7 @@ class Seen:
 
     method: str
     path: str
-    headers: h11._headers.Headers | list[tuple[bytes, bytes]]
+    headers: Sequence[tuple[bytes, bytes]]
     body: bytes
     body_length: int
     status: int = 0
@@ -113,17 +123,17 @@ class Mock:
         self._name = options.name
         self._keys = _accepted(options.api_key) if options.api_key else None
         self._log: deque[Seen] = deque(maxlen=options.log_size)
-        self._default_fault = parse(options.fault)
         self._by_model: OrderedDict[str, int] = OrderedDict()
         self._answered = 0  # numbers x-request-id, never reset
         self.clear()
+        self._fault = parse(options.fault)
 
     def clear(self) -> None:
-        """Forget the log, the counters and the fault, also the one of the command line."""
+        """Forget the log, the counters and the fault."""
         self._log.clear()
         self._by_model.clear()
         self._total = 0
-        self._fault = self._default_fault
+        self._fault = NO_PLAN
         self._fault_total = 0
 
     def refuse(self, refused: Refused) -> Reply:
@@ -150,47 +160,45 @@ class Mock:
         endpoint = ENDPOINTS.get(path)
         self._fault_total += 1
         values = self._fault.due(self._fault_total)
+        faults = Faults(**values) if values else NONE
         try:
             document = _decoded(body) if endpoint and seen.method == "POST" else None
             if document is not None and "+" in document["model"]:
-                values = {**values, **self._of_model(document["model"])}
-            faults = Faults(**values) if values else NONE
+                faults = replace(faults, **self._of_model(document["model"]))
+            self._admit(seen, faults)
+            if endpoint is None or document is None:
+                listing = _listing(seen.method, path, known=endpoint is not None)
+                return self._reply(listing, seen=seen, faults=faults)
+            return self._answer(endpoint, Question(document, _digest(body), self._name, faults), seen)
         except Refused as refused:
-            return self._refusal(endpoint, refused, seen, Faults(**values))
-        try:
-            if faults.status is not None:
-                raise Refused(faults.status, f"A fault was asked for: status={faults.status}.", code="mock_fault")  # noqa: TRY301
-            self._authenticate(seen.headers)
-            if endpoint is not None and document is not None:
-                question = Question(document, _digest(body), self._name, faults)
-                return self._answered_by(endpoint, question, seen)
-            return self._reply(_listing(seen.method, path, known=endpoint is not None), seen=seen, faults=faults)
-        except Refused as refused:
-            return self._refusal(endpoint, refused, seen, faults)
+            shape = endpoint.error if endpoint else answers.error
+            return self._reply(shape(refused), status=refused.status, seen=seen, faults=faults)
 
-    def _of_model(self, model: str) -> dict[str, Any]:
+    def _of_model(self, model: str) -> Mapping[str, Any]:
         try:
             plan = of_model(model)
         except FaultError as error:
             raise Refused(400, str(error), param="model", code="unknown_fault") from None
         if not plan.counts:
-            return dict(plan.faults)
+            return plan.faults
         nth = self._by_model.pop(model, 0) + 1
         self._by_model[model] = nth
         if len(self._by_model) > COUNTED_MODELS:
             self._by_model.popitem(last=False)
-        return dict(plan.due(nth))
+        return plan.due(nth)
 
-    def _authenticate(self, headers: Any) -> None:
+    def _admit(self, seen: Seen, faults: Faults) -> None:
+        if faults.status is not None:
+            raise Refused(faults.status, f"A fault was asked for: status={faults.status}.", code="mock_fault")
         if self._keys is None:
             return
-        for name, value in headers:
+        for name, value in seen.headers:
             wanted = self._keys.get(name)
             if wanted is not None and hmac.compare_digest(wanted, value):
                 return
         raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
 
-    def _answered_by(self, endpoint: Endpoint, question: Question, seen: Seen) -> Reply:
+    def _answer(self, endpoint: Endpoint, question: Question, seen: Seen) -> Reply:
         answer = endpoint.answer(question)
         faults = question.faults
         if answer.events is None or faults.garbage or faults.badjson:
@@ -203,16 +211,10 @@ class Mock:
         headers = self._headers(faults, *EVENT_STREAM)
         return Reply(200, headers, events=sse(events, faults.sse), length=length, faults=faults, seen=seen)
 
-    def _refusal(self, endpoint: Endpoint | None, refused: Refused, seen: Seen, faults: Faults) -> Reply:
-        shape = endpoint.error if endpoint else answers.error
-        return self._reply(shape(refused), status=refused.status, seen=seen, faults=faults)
-
     def _reply(self, document: Any, *, status: int = 200, seen: Seen | None = None, faults: Faults = NONE) -> Reply:
         content_type = JSON
-        if status >= 400:
-            body = msgspec.json.encode(document)
-        elif faults.garbage:
-            body, content_type = GARBAGE, (b"content-type", b"text/html; charset=utf-8")
+        if faults.garbage:
+            body, content_type = GARBAGE, HTML
         elif faults.badjson:
             body = BAD_JSON
         else:
@@ -250,7 +252,6 @@ class Mock:
             case "PUT", "/control":
                 return self._control(body)
             case "DELETE", "/control":
-                self._default_fault = parse("")
                 self.clear()
                 return self._reply({"fault": ""})
             case _:
@@ -311,9 +312,11 @@ class Connection(asyncio.Protocol):
         self._server = server
         self._mock = server.mock
         self._limit = server.body_limit
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_LIMIT)
+        self._http = _reader()
         self._transport: asyncio.Transport
         self._request: h11.Request | None = None
+        self._keep_alive = True
+        self._chunked = True
         self._body: list[bytes] = []
         self._received = 0
         self._playing: asyncio.Task[None] | None = None
@@ -325,12 +328,11 @@ class Connection(asyncio.Protocol):
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by its class
         self._server.connections.add(self)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _exc: Exception | None) -> None:
         self._server.connections.discard(self)
         if self._seen is not None and not self._closing:
             self._seen.aborted = True
@@ -362,24 +364,26 @@ class Connection(asyncio.Protocol):
             except h11.RemoteProtocolError as error:
                 self._reject(Refused(error.error_status_hint, f"Bad request: {error}"))
                 return
-            if event is h11.NEED_DATA:
-                if self._http.they_are_waiting_for_100_continue:
-                    self._transport.write(_sent(self._http, h11.InformationalResponse(status_code=100, headers=[])))
-                return
             if isinstance(event, h11.Request):
                 self._begin(event)
             elif isinstance(event, h11.Data):
                 self._collect(event.data)
             elif isinstance(event, h11.EndOfMessage):
                 self._answer()
-            else:  # paused after Connection: close, or the client has closed
+            else:  # more data is needed
                 return
 
     def _begin(self, request: h11.Request) -> None:
         self._request, self._body, self._received = request, [], 0
+        self._chunked = request.http_version == b"1.1"
+        self._keep_alive = self._chunked and not any(
+            name == b"connection" and b"close" in value.lower() for name, value in request.headers
+        )
         declared = next((value for name, value in request.headers if name == b"content-length"), b"0")
         if int(declared) > self._limit:
             self._reject(Refused(413, f"The body is larger than {self._limit} bytes.", code="body_too_large"))
+        elif self._http.they_are_waiting_for_100_continue:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _collect(self, data: bytes) -> None:
         self._received += len(data)
@@ -391,18 +395,17 @@ class Connection(asyncio.Protocol):
     def _reject(self, refused: Refused) -> None:
         """Refuse what cannot be read to its end; then wait a little, as closing at once would destroy the answer."""
         self._closing = True
-        if self._http.our_state in {h11.IDLE, h11.SEND_RESPONSE}:
-            reply = self._mock.refuse(refused)
-            reply.headers.append((b"connection", b"close"))
-            self._transport.write(self._whole(reply))
+        self._keep_alive = False
+        reply = self._mock.refuse(refused)
+        self._transport.write(self._head(reply) + reply.body)
         self._server.loop.call_later(LINGER, self._transport.close)
 
     def _answer(self) -> None:
         assert self._request is not None
         reply = self._mock.handle(self._request, b"".join(self._body))
         self._body = []
-        if reply.at_once:
-            self._transport.write(self._whole(reply))
+        if reply.at_once and self._writable.is_set():
+            self._transport.write(self._head(reply) + self._body_of(reply))
             self._finish()
         else:
             self._seen = reply.seen
@@ -410,17 +413,30 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         self._seen = None
-        if self._http.our_state is h11.MUST_CLOSE:
+        if not self._keep_alive:
             self._close()
-        else:
-            self._http.start_next_cycle()
+            return
+        already_received = self._http.trailing_data[0]
+        self._http = _reader()
+        if already_received:
+            self._http.receive_data(already_received)
 
     # Answers.
 
-    def _whole(self, reply: Reply) -> bytes:
-        head = h11.Response(status_code=reply.status, headers=reply.headers)
-        body = b"" if self._request is not None and self._request.method == b"HEAD" else reply.body
-        return _sent(self._http, head, h11.Data(data=body), h11.EndOfMessage())
+    def _head(self, reply: Reply) -> bytes:
+        lines = [STATUS_LINES[reply.status], *[b"%s: %s\r\n" % header for header in reply.headers]]
+        if reply.events is not None and self._chunked:
+            lines.append(b"transfer-encoding: chunked\r\n")
+        if not self._keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        return b"".join(lines)
+
+    def _body_of(self, reply: Reply) -> bytes:
+        return b"" if self._request is not None and self._request.method == b"HEAD" else reply.body
+
+    def _chunk(self, data: bytes) -> bytes:
+        return b"%x\r\n%s\r\n" % (len(data), data) if self._chunked else data
 
     async def _play(self, reply: Reply) -> None:
         faults = reply.faults
@@ -438,7 +454,7 @@ class Connection(asyncio.Protocol):
             self._advance()
 
     async def _play_whole(self, reply: Reply) -> bool:
-        data = self._whole(reply)
+        data = self._head(reply) + self._body_of(reply)
         faults = reply.faults
         if not faults.pause and faults.cut is None and faults.reset is None:
             self._transport.write(data)
@@ -452,11 +468,11 @@ class Connection(asyncio.Protocol):
         return True
 
     async def _play_events(self, reply: Reply, events: Iterator[bytes]) -> bool:
-        faults, seen, http = reply.faults, reply.seen, self._http
+        faults, seen = reply.faults, reply.seen
         assert seen is not None
         compressor = zlib.compressobj(wbits=31) if faults.gzip else None
         breaks_off = faults.reset if faults.cut is None else faults.cut
-        self._transport.write(_sent(http, h11.Response(status_code=reply.status, headers=reply.headers)))
+        self._transport.write(self._head(reply))
         for number, event in enumerate(events):
             if number == breaks_off and await self._broken_off(faults):
                 return False
@@ -470,19 +486,21 @@ class Connection(asyncio.Protocol):
             if "split" in faults.sse:
                 await self._write_bytewise(data)
             else:
-                self._transport.write(_sent(http, h11.Data(data=data)))
+                self._transport.write(self._chunk(data))
             seen.events += 1
             await self._writable.wait()
-        last = [h11.Data(data=compressor.flush())] if compressor is not None else []
-        self._transport.write(_sent(http, *last, h11.EndOfMessage()))
+        if await self._broken_off(faults):  # asked for after more events than there were
+            return False
+        last = self._chunk(compressor.flush()) if compressor is not None else b""
+        self._transport.write(last + (b"0\r\n\r\n" if self._chunked else b""))
         if faults.errorevent is not None:
             self._close()
             return False
         return True
 
     async def _write_bytewise(self, data: bytes) -> None:
-        for byte in struct.iter_unpack("c", data):
-            self._transport.write(_sent(self._http, h11.Data(data=byte[0])))
+        for at in range(len(data)):
+            self._transport.write(self._chunk(data[at : at + 1]))
             await asyncio.sleep(0)
 
     # Ends.
@@ -511,35 +529,48 @@ class Connection(asyncio.Protocol):
         self._transport.abort()
 
 
-def _sent(http: h11.Connection, *events: h11.Event) -> bytes:
-    return b"".join([http.send(event) or b"" for event in events])
+def _reader() -> h11.Connection:
+    return h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_LIMIT)
 
 
-class LateTls(asyncio.Protocol):
-    """Accepts the TCP connection, waits, and only then shakes hands."""
+class LateTls:
+    """A listener that accepts the TCP connection, waits, and only then shakes hands.
 
-    def __init__(self, server: Server, context: ssl.SSLContext, delay: float) -> None:
+    It accepts by itself: a transport cannot wait, as uvloop's starts to read whatever its protocol says.
+    """
+
+    def __init__(self, server: Server, options: Options, context: ssl.SSLContext) -> None:
+        family = socket.AF_INET6 if ":" in options.address else socket.AF_INET
+        self.sockets = (socket.create_server((options.address, options.port), family=family, backlog=BACKLOG),)
+        self.sockets[0].setblocking(False)
         self._server = server
+        self._delay = options.tls_delay
         self._context = context
-        self._delay = delay
+        self._tasks = {server.loop.create_task(self._accept())}
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.pause_reading()
-        task = self._server.loop.create_task(self._shake_hands(transport))
-        self._server.handshakes.add(task)
-        task.add_done_callback(self._server.handshakes.discard)
+    async def _accept(self) -> None:
+        while True:
+            accepted, _ = await self._server.loop.sock_accept(self.sockets[0])
+            task = self._server.loop.create_task(self._shake_hands(accepted))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    async def _shake_hands(self, transport: asyncio.Transport) -> None:
-        connection = Connection(self._server)
+    async def _shake_hands(self, accepted: socket.socket) -> None:
         try:
             await asyncio.sleep(self._delay)
-            secured = await self._server.loop.start_tls(transport, connection, self._context, server_side=True)
+            await self._server.loop.connect_accepted_socket(
+                lambda: Connection(self._server), accepted, ssl=self._context
+            )
         except (OSError, asyncio.CancelledError):
-            transport.abort()
-            return
-        if secured is not None:
-            connection.connection_made(secured)
+            accepted.close()
+
+    def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    async def wait_closed(self) -> None:
+        await asyncio.wait(self._tasks)
+        self.sockets[0].close()
 
 
 @dataclass(slots=True)
@@ -551,8 +582,7 @@ class Server:
     scheme: str
     loop: asyncio.AbstractEventLoop
     connections: set[Connection] = field(default_factory=set)
-    handshakes: set[asyncio.Task[None]] = field(default_factory=set)
-    listener: asyncio.Server = field(init=False)
+    listener: asyncio.Server | LateTls = field(init=False)
 
     @property
     def port(self) -> int:
@@ -566,12 +596,10 @@ class Server:
     async def close(self) -> None:
         """Stop listening and drop every connection, also in the middle of an answer."""
         self.listener.close()
-        for task in list(self.handshakes):
-            task.cancel()
         for connection in list(self.connections):
             connection.abort()
         await self.listener.wait_closed()
-        while self.connections or self.handshakes:
+        while self.connections:  # noqa: ASYNC110 - a few turns of the loop
             await asyncio.sleep(0)
 
 
@@ -580,13 +608,10 @@ async def start(options: Options) -> Server:
     context = _tls(options)
     server = Server(Mock(options), options.body_limit, "https" if context else "http", loop)
     if context is not None and options.tls_delay:
-        delayed, delay = context, options.tls_delay
-        server.listener = await loop.create_server(
-            lambda: LateTls(server, delayed, delay), options.address, options.port, backlog=1024
-        )
+        server.listener = LateTls(server, options, context)
     else:
         server.listener = await loop.create_server(
-            lambda: Connection(server), options.address, options.port, ssl=context, backlog=1024
+            lambda: Connection(server), options.address, options.port, ssl=context, backlog=BACKLOG
         )
     return server
 

@@ -127,5 +127,3 @@ def kinds() -> Mapping[str, Provider]:
     """Every provider in this package, by the name of its module."""
     names = [module.name for module in pkgutil.iter_modules(__path__)]
     return {name: importlib.import_module(f"{__name__}.{name}").PROVIDER for name in names}
-
-

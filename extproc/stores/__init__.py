@@ -36,9 +36,9 @@ class StoreError(Exception):
 class Hold:
     """`amount` units wanted on `scope` (for example `rpm:consumer=ci-bot`), of which `limit` exist per window.
 
-    It fits when `settled + reserved + amount <= limit`. `window` is in seconds, or minus a number of calendar months (-1
-    a month, -3 a quarter), see `window_at`; 0 means no window: the count never ends. The window's number is part of the
-    key and nothing is ever reset.
+    It fits when `settled + reserved + amount <= limit`. `window` is in seconds, or minus a number of calendar months
+    (-1 a month, -3 a quarter), see `window_at`; 0 means no window: the count never ends. The window's number is part of
+    the key and nothing is ever reset.
 
     A `slot` is held while the request lasts and never charged, however it ends: a concurrency limit.
     """
@@ -96,21 +96,21 @@ class Expired:
 class Counters(Protocol):
     """The port. Every method is one round trip and raises StoreError when the store does not answer."""
 
-    async def reserve(self, id: str, holds: Sequence[Hold], lease: float) -> Granted | Denied:
+    async def reserve(self, id: str, holds: Sequence[Hold], lease: float) -> Granted | Denied:  # noqa: A002
         """Take every hold or none. `id` is the server's own; `lease` is in seconds. `holds` may be empty.
 
         ValueError when a reservation of that id is still held or remembered: taking it over would lose its holds.
         """
         ...
 
-    async def forward(self, id: str, lease: float) -> bool:
+    async def forward(self, id: str, lease: float) -> bool:  # noqa: A002
         """Say that the request is about to leave for a provider, and renew the lease; call again to renew.
 
         False when nothing is held under that id: it is unknown, settled, or its lease ran out and was ended.
         """
         ...
 
-    async def settle(self, id: str, amounts: Sequence[int]) -> bool:
+    async def settle(self, id: str, amounts: Sequence[int]) -> bool:  # noqa: A002
         """Replace what was held by what was used, `amounts` in the order of the holds.
 
         Charged in the window the reservation was made in. True for the first settle of a reservation; a second one, or
@@ -122,9 +122,9 @@ class Counters(Protocol):
     async def expire(self) -> Sequence[Expired]:
         """End leases that ran out, each exactly once among all workers, and say what became of them.
 
-        At most `EXPIRE_BATCH` of them, the longest overdue first: call again until it answers none. Also forgets what is
-        no longer needed (ended windows but the last one, what can no longer be settled), so call it every few seconds.
-        A lease counts until this ends it: a late `forward` still renews it.
+        At most `EXPIRE_BATCH` of them, the longest overdue first: call again until it answers none. Also forgets what
+        is no longer needed (ended windows but the last one, what can no longer be settled), so call it every few
+        seconds. A lease counts until this ends it: a late `forward` still renews it.
         """
         ...
 
@@ -136,7 +136,7 @@ class Counters(Protocol):
 
 
 def window_at(now: float, window: int) -> tuple[int, float | None]:
-    """The number of the window that `now` is in, and when it ends (None: never).
+    """Find the window that `now` is in: its number, and when it ends (None: never).
 
     Windows of seconds are aligned to the epoch, those of whole weeks to a Monday, those of months to January; all UTC.
     """
@@ -168,7 +168,7 @@ class _Store(Protocol):
 
 
 def open_counters(url: str) -> Counters:
-    """Open `memory:`, `sqlite:PATH` (relative to the working directory), or whatever else has a file in this package."""
+    """Open `memory:`, `sqlite:PATH` (relative to the working directory), or what else has a file in this package."""
     scheme, colon, rest = url.partition(":")
     schemes = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if not colon or scheme not in schemes:

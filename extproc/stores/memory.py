@@ -1,7 +1,7 @@
 """Counters in the memory of one process: `memory:`. They end with it.
 
-A count lives in the bucket of its window, so an ended window goes in one `del`, whatever it holds. A settled reservation
-is forgotten at once: a second settle finds an unknown id. Only expired ones are remembered, for the late settle.
+A count lives in the bucket of its window, so an ended window goes in one `del`, whatever it holds. A settled
+reservation is forgotten at once: a second settle finds an unknown id. Expired ones are remembered, for the late settle.
 """
 
 from __future__ import annotations

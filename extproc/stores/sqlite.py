@@ -1,7 +1,7 @@
 """Counters in one SQLite file: `sqlite:PATH`. They survive a restart, and the processes of one host share them.
 
-Each phase is one transaction, and it runs on the event loop: tens of microseconds cost less than a thread would. WAL with
-synchronous=NORMAL survives the death of the process; a power cut may lose the last moments. Open it after forking.
+Each phase is one transaction, and it runs on the event loop: tens of microseconds cost less than a thread would. WAL
+with synchronous=NORMAL survives the death of the process; a power cut may lose the last moments. Open it after forking.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def _load(db: sqlite3.Connection, key: _Key) -> tuple[int, int]:
 
 
 def _save(db: sqlite3.Connection, key: _Key, settled: int, reserved: int) -> None:
-    """A count that is all zero is dropped: idle concurrency slots must not pile up."""
+    """Write a count. One that is all zero is dropped: idle concurrency slots must not pile up."""
     if settled or reserved:
         db.execute(_SAVE, (settled, reserved, *key))
     else:
@@ -233,7 +233,7 @@ def _move(db: sqlite3.Connection, key: _Key, settled: int, reserved: int) -> Non
 
 
 def _windows(db: sqlite3.Connection) -> list[int]:
-    """The window lengths in use, by a few seeks: DISTINCT would read every count."""
+    """List the window lengths in use, by a few seeks: DISTINCT would read every count."""
     windows: list[int] = []
     window = -MAX_COUNT
     while True:

@@ -1,0 +1,203 @@
+"""The command line: one verb per line of the table in `main`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from extproc import __version__
+from extproc.config import ConfigError
+
+
+def main() -> int:
+    """Run one verb. Returns 0, or 1 after saying on standard error what is wrong."""
+    parser = argparse.ArgumentParser(prog="extproc", description="An AI gateway for Envoy.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    table: list[tuple[str, str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int]]] = [
+        ("up", "Envoy, the processor and the mock provider, for a laptop or one machine", _up_arguments, _up),
+        ("serve", "the processor alone, beside an Envoy that someone else runs", _serve_arguments, _serve),
+        ("envoy", "print the Envoy configuration", _envoy_arguments, _envoy),
+        ("check", "validate and lint the settings", _config_argument, _check),
+        ("schema", "print the JSON Schema of the settings", _no_arguments, _schema),
+        ("keys", "make a gateway key, or hash one", _keys_arguments, _keys),
+        ("mock", "the mock provider alone", _mock_arguments, _mock),
+    ]
+    for name, help_, arguments, run in table:
+        verb = verbs.add_parser(name, help=help_, description=help_[0].upper() + help_[1:] + ".")
+        arguments(verb)
+        verb.set_defaults(run=run)
+    options = parser.parse_args()
+    try:
+        result: int = options.run(options)
+    except (ConfigError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return result
+
+
+def _no_arguments(_parser: argparse.ArgumentParser) -> None:
+    pass
+
+
+def _config_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-c", "--config", type=Path, default=Path("gateway.yaml"), help="default: gateway.yaml")
+
+
+# --- up, serve
+
+
+def _up_arguments(parser: argparse.ArgumentParser) -> None:
+    _config_argument(parser)
+    parser.add_argument("--envoy", default=None, help="the Envoy binary; default: the one of this Python environment")
+    parser.add_argument("--concurrency", type=int, default=None, help="Envoy's worker threads; default: one per core")
+
+
+def _up(options: argparse.Namespace) -> int:
+    from extproc.up import up  # noqa: PLC0415
+
+    return up(options.config, envoy=options.envoy, concurrency=options.concurrency)
+
+
+def _serve_arguments(parser: argparse.ArgumentParser) -> None:
+    _config_argument(parser)
+    parser.add_argument("--socket", help="listen here instead of where the settings say")
+    parser.add_argument("--drain-notice", type=float, default=3.0, help="seconds for Envoy to see that we are leaving")
+    parser.add_argument("--drain-grace", type=float, default=600.0, help="seconds for streams to end")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    import uvloop  # noqa: PLC0415
+
+    from extproc import config  # noqa: PLC0415
+    from extproc.processor import Processor, run  # noqa: PLC0415
+    from extproc.telemetry import JSONFormatter  # noqa: PLC0415
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(JSONFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    settings = config.load(options.config)
+    for doubt in config.lint(options.config):
+        logging.getLogger("extproc").warning("%s", doubt.show(str(options.config)))
+
+    async def serve() -> None:
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopped.set)
+        processor = Processor(options.config, settings, socket=options.socket)
+        await run(
+            processor,
+            stopped,
+            lambda: print("extproc is ready", file=sys.stderr, flush=True),
+            notice=options.drain_notice,
+            grace=options.drain_grace,
+        )
+
+    uvloop.run(serve())
+    return 0
+
+
+# --- envoy, check, schema, keys, mock
+
+
+def _envoy_arguments(parser: argparse.ArgumentParser) -> None:
+    _config_argument(parser)
+    parser.add_argument("--attach", action="store_true", help="only the filter, for somebody else's Envoy")
+    parser.add_argument(
+        "--secrets", metavar="DIR", help="where Envoy finds the providers' keys; they are written there"
+    )
+    parser.add_argument("-o", "--output", type=Path, help="write here instead of to standard output")
+
+
+def _envoy(options: argparse.Namespace) -> int:
+    from extproc import config, envoy_config  # noqa: PLC0415
+
+    settings = config.load(options.config)
+    if options.attach:
+        problems = envoy_config.attach_problems(settings)
+        if problems:
+            raise ConfigError(str(options.config), config.locate(options.config, problems))
+        text = envoy_config.attach(settings)
+    else:
+        secrets = options.secrets or "/run/extproc/secrets"
+        if options.secrets:
+            envoy_config.write_secrets(settings, secrets)
+        text = envoy_config.render(envoy_config.bootstrap(settings, secrets_dir=secrets))
+    if options.output is None:
+        sys.stdout.write(text)
+    else:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        partial = options.output.with_name(options.output.name + ".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.rename(options.output)
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from extproc import config  # noqa: PLC0415
+
+    config.load(options.config)
+    for doubt in config.lint(options.config):
+        print(f"{doubt.show(str(options.config))} (warning)")
+    print(f"{options.config}: ok")
+    return 0
+
+
+def _schema(_options: argparse.Namespace) -> int:
+    from extproc.config import Settings  # noqa: PLC0415
+
+    print(json.dumps(Settings.model_json_schema(), indent=2))
+    return 0
+
+
+def _keys_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--key-secret", default="env:EXTPROC_KEY_SECRET", help="auth.key_secret of the settings")
+    parser.add_argument("--stdin", action="store_true", help="hash the key on standard input instead of making one")
+
+
+def _keys(options: argparse.Namespace) -> int:
+    from extproc.auth import hash_key, make_key  # noqa: PLC0415
+    from extproc.values import Secret  # noqa: PLC0415
+
+    scheme, _, where = options.key_secret.partition(":")
+    if scheme not in ("env", "file"):
+        raise ValueError("--key-secret is a reference: env:NAME or file:/path")
+    secret = Secret(scheme, where).read()
+    if secret is None:
+        raise ValueError(f"{options.key_secret} is not set; make one with: openssl rand -hex 32")
+    if options.stdin:
+        print(f"hash: {hash_key(sys.stdin.readline().strip(), secret)}")
+        return 0
+    key = make_key()
+    print(f"key:  {key}\nhash: {hash_key(key, secret)}")
+    print("Give the key to its owner; put `{hash: …}` in the consumer's keys. The key is not stored.", file=sys.stderr)
+    return 0
+
+
+def _mock_arguments(parser: argparse.ArgumentParser) -> None:
+    if "mock" in sys.argv:  # its server is not loaded for any other verb
+        from extproc import mock  # noqa: PLC0415
+
+        mock.add_arguments(parser)
+
+
+def _mock(options: argparse.Namespace) -> int:
+    from extproc import mock  # noqa: PLC0415
+
+    return mock.run(options)
+
+
+if __name__ == "__main__":
+    # gRPC's own C logging prints addresses and tokens of peers at some levels; nothing below an error is wanted.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    sys.exit(main())

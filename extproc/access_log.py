@@ -1,0 +1,128 @@
+"""Envoy's gRPC access log entries: what became of each try, which is invisible to the gateway attachment.
+
+Source: envoy/data/accesslog/v3/accesslog.proto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from google.protobuf.duration_pb2 import Duration
+
+from extproc import contract
+from extproc.pb import extproc_pb2 as pb
+
+SERVICE = "envoy.service.accesslog.v3.AccessLogService"
+METHOD = "StreamAccessLogs"
+
+OUTCOMES = (
+    *("ok", "client_left", "cut", "connect", "reset", "timeout", "overflow", "unhealthy", "credential", "other"),
+    *("401", "403", "408", "429", "4xx", "5xx"),
+)
+"""How a try can end: answered, left by the client, cut in mid-answer, failed inside the hop, refused with a status."""
+
+_DOWNSTREAM_REASONS = {
+    "request_headers_timeout": "request_timeout",
+    "stream_idle_timeout": "idle_timeout",
+    "max_request_bytes": "body_too_large",
+    "overload": "overloaded",
+}
+
+
+@dataclass(slots=True, frozen=True)
+class Try:
+    """One try at a provider, as Envoy saw it. Times are in seconds; `first_byte` is None when none came."""
+
+    exchange_id: str
+    provider: str
+    model: str
+    attempt: int
+    status: int
+    outcome: str
+    seconds: float
+    first_byte: float | None
+    retry_after: str
+
+
+@dataclass(slots=True, frozen=True)
+class DownstreamEnd:
+    """A client's request that ended without an answer of the processor's or of a provider's."""
+
+    reason: str
+
+
+def read(data: bytes, log_name: str) -> tuple[str, Sequence[Try | DownstreamEnd]]:
+    """The entries of one message, and the log's name: only the first message of a stream carries it."""
+    message = pb.StreamAccessLogsMessage.FromString(data)
+    log_name = message.identifier.log_name or log_name
+    entries = message.http_logs.log_entry
+    if log_name.startswith(contract.TRY_PREFIX):
+        provider = log_name.removeprefix(contract.TRY_PREFIX)
+        return log_name, [_try(provider, entry) for entry in entries]
+    ends = (_downstream_end(entry) for entry in entries)
+    return log_name, [end for end in ends if end is not None]
+
+
+def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
+    common, response = entry.common_properties, entry.response
+    told = common.metadata.filter_metadata[contract.LOG_NAMESPACE].fields
+    attempt = int(told["attempt"].number_value or 1) if "attempt" in told else 1
+    model = ""
+    if "targets" in told:
+        targets = contract.decode_targets(told["targets"].string_value)
+        model = targets[min(attempt, len(targets)) - 1][0]
+    first_byte = None
+    if common.HasField("time_to_first_upstream_rx_byte"):
+        first_byte = _seconds(common.time_to_first_upstream_rx_byte)
+    return Try(
+        exchange_id=told["id"].string_value if "id" in told else "",
+        provider=provider,
+        model=model,
+        attempt=attempt,
+        status=response.response_code.value,
+        outcome=_outcome(common.response_flags, response),
+        seconds=_seconds(common.duration),
+        first_byte=first_byte,
+        retry_after=response.response_headers.get("retry-after", ""),
+    )
+
+
+def _outcome(flags: pb.ResponseFlags, response: pb.HTTPResponseProperties) -> str:
+    status = response.response_code.value
+    answered = response.response_code_details == "via_upstream"
+    reset = flags.upstream_remote_reset or flags.upstream_connection_termination or flags.upstream_protocol_error
+    if answered and reset:
+        return "cut"
+    if flags.downstream_connection_termination or flags.downstream_remote_reset:
+        return "client_left"
+    if answered:
+        if status < 400:
+            return "ok"
+        exact = str(status)
+        return exact if exact in OUTCOMES else f"{status // 100}xx"
+    if flags.upstream_connection_failure:
+        return "connect"
+    if flags.upstream_request_timeout or flags.stream_idle_timeout:
+        return "timeout"
+    if flags.upstream_overflow:
+        return "overflow"
+    if flags.no_healthy_upstream:
+        return "unhealthy"
+    if reset:
+        return "reset"
+    return "credential" if status == 401 else "other"
+
+
+def _downstream_end(entry: pb.HTTPAccessLogEntry) -> DownstreamEnd | None:
+    flags, details = entry.common_properties.response_flags, entry.response.response_code_details
+    if flags.downstream_connection_termination or flags.downstream_remote_reset:
+        return DownstreamEnd("client_left")
+    if details == "via_upstream" or details.startswith("extproc_"):
+        return None
+    found = next((reason for part, reason in _DOWNSTREAM_REASONS.items() if part in details), None)
+    return DownstreamEnd(found or f"{entry.response.response_code.value // 100}xx")
+
+
+def _seconds(duration: Duration) -> float:
+    return float(duration.seconds + duration.nanos / 1e9)

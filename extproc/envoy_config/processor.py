@@ -1,0 +1,114 @@
+"""How Envoy talks to this service: its cluster, the ext_proc filter, the gRPC access log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
+from envoy_data_plane.envoy.config.core.v3 import (
+    ApiVersion,
+    GrpcService,
+    GrpcServiceEnvoyGrpc,
+    HeaderValue,
+    Http2ProtocolOptions,
+    Pipe,
+)
+from envoy_data_plane.envoy.config.core.v3 import Address as EnvoyAddress
+from envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 import CommonGrpcAccessLogConfig, HttpGrpcAccessLogConfig
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
+    HeaderForwardingRules,
+    ProcessingMode,
+    ProcessingModeBodySendMode,
+    ProcessingModeHeaderSendMode,
+)
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptions,
+    HttpProtocolOptionsExplicitHttpConfig,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
+
+from extproc import contract
+from extproc.auth import CREDENTIAL_HEADERS
+from extproc.config import Settings
+from extproc.envoy_config.typed import breakers, buffer_bytes, discovery, endpoints, pack, seconds, socket_address
+
+CLUSTER = "extproc"
+PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+MESSAGE_TIMEOUT = seconds(10)
+"""For one answer of the processor; Envoy's default of 200 ms is less than a guardrail may take."""
+
+_REQUEST_HEADERS = (":method", ":path", "content-type", "content-encoding", "content-length", "x-request-id")
+_RESPONSE_HEADERS = (":status", "retry-after")  # and those that requests have too
+
+
+def cluster(settings: Settings, socket: str | None = None) -> Cluster:
+    """The processor. A pipe unless the settings say host:port."""
+    address, kind = EnvoyAddress(pipe=Pipe(path=socket or settings.processor.path)), ClusterDiscoveryType.STATIC
+    if socket is None and settings.processor.address is not None:
+        host, _, port = settings.processor.address.rpartition(":")
+        host = host.strip("[]")
+        address, kind = socket_address(host, int(port)), discovery(host)
+    http2 = HttpProtocolOptions(
+        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
+    )
+    return Cluster(
+        name=CLUSTER,
+        type=kind,
+        connect_timeout=seconds(1),
+        per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        circuit_breakers=breakers(),
+        load_assignment=endpoints(CLUSTER, address),
+        typed_extension_protocol_options={PROTOCOL_OPTIONS: pack(http2)},
+    )
+
+
+def service(attachment: str | None = None) -> GrpcService:
+    metadata = [HeaderValue(key=contract.ATTACHMENT, value=attachment)] if attachment else []
+    return GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=CLUSTER), initial_metadata=metadata)
+
+
+def processing_mode(*, response_headers: bool) -> ProcessingMode:
+    """The request whole, before it goes anywhere; of the answer the headers at most, until the processor asks for
+    more. Any other request mode loses or doubles bodies together with retries."""
+    send, skip = ProcessingModeHeaderSendMode.SEND, ProcessingModeHeaderSendMode.SKIP
+    return ProcessingMode(
+        request_header_mode=send,
+        request_body_mode=ProcessingModeBodySendMode.BUFFERED,
+        request_trailer_mode=skip,
+        response_header_mode=send if response_headers else skip,
+        response_body_mode=ProcessingModeBodySendMode.NONE,
+        response_trailer_mode=skip,
+    )
+
+
+def gateway_headers(settings: Settings) -> HeaderForwardingRules:
+    """What the gateway attachment reads: the fewer headers a message has, the less it costs."""
+    prefixes = dict.fromkeys((settings.attribution.prefix, contract.PREFIX, "x-ai-"))
+    return _only((*_REQUEST_HEADERS, *CREDENTIAL_HEADERS, *_RESPONSE_HEADERS), tuple(prefixes))
+
+
+def attempt_headers() -> HeaderForwardingRules:
+    return _only((":path", "content-type", contract.ATTEMPT_COUNT, ":status"), (contract.PREFIX,))
+
+
+def _only(names: Sequence[str], prefixes: Sequence[str]) -> HeaderForwardingRules:
+    patterns = [StringMatcher(exact=name) for name in names] + [StringMatcher(prefix=prefix) for prefix in prefixes]
+    return HeaderForwardingRules(allowed_headers=ListStringMatcher(patterns=patterns))
+
+
+def access_log(name: str, *, request: Sequence[str] = (), response: Sequence[str] = ()) -> AccessLog:
+    """An entry for each request, sent however it ended, within about a second."""
+    config = HttpGrpcAccessLogConfig(
+        common_config=CommonGrpcAccessLogConfig(
+            log_name=name,
+            grpc_service=service(),
+            transport_api_version=ApiVersion.V3,
+            buffer_flush_interval=seconds(1),
+            buffer_size_bytes=16384,
+        ),
+        additional_request_headers_to_log=list(request),
+        additional_response_headers_to_log=list(response),
+    )
+    return AccessLog(name="envoy.access_loggers.http_grpc", typed_config=pack(config))

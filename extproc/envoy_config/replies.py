@@ -1,0 +1,115 @@
+"""Envoy's own answers (404, 413, 503, 504 …) in OpenAI's shape, with the gateway's fixed codes.
+
+The first mapper that matches wins. Envoy's own reason (RESPONSE_CODE_DETAILS) chooses the mapper and is never shown.
+"""
+
+from __future__ import annotations
+
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter, ExtensionFilter, ResponseFlagFilter
+from envoy_data_plane.envoy.config.core.v3 import DataSource, SubstitutionFormatString
+from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    LocalReplyConfig,
+    ResponseMapper,
+)
+from envoy_data_plane.google.protobuf import Struct
+
+from extproc import contract
+from extproc.envoy_config.typed import pack, set_header
+from extproc.errors import (
+    BODY_TOO_LARGE,
+    INVALID_REQUEST,
+    NO_PROVIDER_AVAILABLE,
+    OVERLOADED,
+    PATH_NOT_FOUND,
+    PROVIDER_BAD_ANSWER,
+    PROVIDER_CREDENTIAL_REJECTED,
+    PROVIDER_TIMEOUT,
+    Kind,
+)
+
+ORIGIN = "x-ai-error-origin"
+INTERNAL_ERROR = Kind(500, "api_error", "internal_error")
+
+_AGAIN = "Try again; if it persists, give the operator of this gateway the x-request-id of this answer."
+
+
+def public(request_body: int) -> LocalReplyConfig:
+    """Of the public listener: what never reached a provider, or took too long there."""
+    too_large = f"The request body is larger than the {request_body} bytes this gateway accepts; send less."
+    timeout = "No provider answered in time; try again, ask for less, or stream the answer."
+    nobody = "No provider can serve this request now; try again in a moment."
+    busy = "The gateway is busy; try again in a moment."
+    malformed = "This is not an HTTP request the gateway accepts; check its method, path, headers and length."
+    return LocalReplyConfig(
+        mappers=[
+            _ours(),
+            _reply(_cel("response.code_details.startsWith('ext_proc') && response.code == 504"), OVERLOADED, busy),
+            _reply(_cel("response.code_details.startsWith('ext_proc')"), INTERNAL_ERROR, f"Internal error. {_AGAIN}"),
+            _reply(_cel("response.code == 404"), PATH_NOT_FOUND, "There is no such path here; see GET /v1/models."),
+            _reply(_cel("response.code == 413"), BODY_TOO_LARGE, too_large),
+            _reply(_flags("UO", "OM", "DO"), OVERLOADED, busy),
+            _reply(_cel("response.code == 504"), PROVIDER_TIMEOUT, timeout),
+            _reply(_cel("response.code == 503 || response.code == 502"), NO_PROVIDER_AVAILABLE, nobody),
+            _reply(_cel("response.code >= 500"), INTERNAL_ERROR, f"Internal error. {_AGAIN}"),
+            _reply(_cel("response.code >= 400"), INVALID_REQUEST, malformed, keep_status=True),
+        ]
+    )
+
+
+def hop(provider: str) -> LocalReplyConfig:
+    """Of a try: where a provider's answer should be. `contract.HOP` says why it is not there."""
+    down = f"Provider {provider} cannot be reached; try again, or use another model."
+    busy = f"Provider {provider} has as many requests as its max_requests allows; try again in a moment."
+    ejected = f"Provider {provider} failed too often and is left alone for now; try again in a moment."
+    slow = f"Provider {provider} did not answer in time; try again, ask for less, or stream the answer."
+    keyless = f"The gateway has no key for provider {provider}; the operator must set its api_key."
+    broken = f"Provider {provider} sent an answer that is not HTTP; try again, or use another model."
+    return LocalReplyConfig(
+        mappers=[
+            _ours(),
+            _reply(_cel(f"response.code_details == '{NO_CREDENTIAL}'"), PROVIDER_CREDENTIAL_REJECTED, keyless, "credential"),
+            _reply(_flags("UF"), NO_PROVIDER_AVAILABLE, down, "connect"),
+            _reply(_flags("UT", "SI", "UMSDR"), PROVIDER_TIMEOUT, slow, "timeout"),
+            _reply(_flags("UO"), NO_PROVIDER_AVAILABLE, busy, "overflow"),
+            _reply(_flags("UH", "NC"), NO_PROVIDER_AVAILABLE, ejected, "unhealthy"),
+            _reply(_flags("UPE"), PROVIDER_BAD_ANSWER, broken, "other"),
+            _reply(_flags("UC", "UR", "LR"), NO_PROVIDER_AVAILABLE, down, "reset"),
+            _reply(_cel("response.code >= 400"), INTERNAL_ERROR, f"Internal error. {_AGAIN}", "other"),
+        ]
+    )
+
+
+NO_CREDENTIAL = "failed_to_inject_credential"
+"""Envoy's reason when the credential injector has no secret."""
+
+
+def _ours() -> ResponseMapper:
+    """The processor's own refusals stay as it wrote them."""
+    body = SubstitutionFormatString(text_format_source=DataSource(inline_string="%LOCAL_REPLY_BODY%"))
+    return ResponseMapper(filter=_cel("response.code_details.startsWith('extproc_')"), body_format_override=body)
+
+
+def _reply(
+    when: AccessLogFilter, kind: Kind, message: str, hop: str | None = None, *, keep_status: bool = False
+) -> ResponseMapper:
+    error = {"message": message.replace("%", "%%"), "type": kind.type, "param": None, "code": kind.code}
+    headers = [set_header(ORIGIN, "gateway")] + ([set_header(contract.HOP, hop)] if hop else [])
+    return ResponseMapper(
+        filter=when,
+        status_code=None if keep_status else kind.status,
+        headers_to_add=headers,
+        body_format_override=SubstitutionFormatString(json_format=Struct.from_dict({"error": error})),
+    )
+
+
+def _cel(expression: str) -> AccessLogFilter:
+    name = "envoy.access_loggers.extension_filters.cel"
+    typed = pack(ExpressionFilter(expression=expression))
+    return AccessLogFilter(extension_filter=ExtensionFilter(name=name, typed_config=typed))
+
+
+def _flags(*names: str) -> AccessLogFilter:
+    return AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=list[str](names)))
+
+

@@ -1,0 +1,114 @@
+"""Envoy's messages as values: packing an extension into Any, durations, addresses, buffers."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any as Json
+
+import betterproto2
+from envoy_data_plane.envoy.config.cluster.v3 import CircuitBreakers, CircuitBreakersThresholds, ClusterDiscoveryType
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    DataSource,
+    HeaderValue,
+    HeaderValueOption,
+    HeaderValueOptionHeaderAppendAction,
+    SocketAddress,
+    TypedExtensionConfig,
+)
+from envoy_data_plane.envoy.config.endpoint.v3 import (
+    ClusterLoadAssignment,
+    Endpoint,
+    LbEndpoint,
+    LocalityLbEndpoints,
+)
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.google.protobuf import Any, Struct
+from envoy_data_plane.message_pool import default_message_pool
+
+from extproc.config import Settings
+
+UNLIMITED = 1_000_000
+"""For circuit breakers that must never be the one to refuse: Envoy's default is 1,024."""
+
+
+@dataclass(eq=False, repr=False)
+class TypedStruct(betterproto2.Message):
+    """xds.type.v3.TypedStruct: an extension by name, for those that envoy_data_plane does not have."""
+
+    type_url: str = betterproto2.field(1, betterproto2.TYPE_STRING)
+    value: Struct | None = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+
+
+default_message_pool.register_message("xds.type.v3", "TypedStruct", TypedStruct)
+
+
+def pack(message: betterproto2.Message) -> Any:
+    return Any.pack(message)
+
+
+def extension(name: str, message: betterproto2.Message) -> TypedExtensionConfig:
+    return TypedExtensionConfig(name=name, typed_config=pack(message))
+
+
+def http_filter(name: str, message: betterproto2.Message) -> HttpFilter:
+    return HttpFilter(name=f"envoy.filters.http.{name}", typed_config=pack(message))
+
+
+def untyped(kind: str, value: Mapping[str, Json]) -> TypedStruct:
+    """The message `kind` of Envoy, which envoy_data_plane does not know."""
+    return TypedStruct(type_url=f"type.googleapis.com/{kind}", value=Struct.from_dict(dict(value)))
+
+
+def seconds(value: float) -> timedelta:
+    return timedelta(seconds=value)
+
+
+def file(path: str) -> DataSource:
+    return DataSource(filename=path)
+
+
+def set_header(name: str, value: str) -> HeaderValueOption:
+    """A header that replaces whatever was there. `%` would begin one of Envoy's format commands."""
+    header = HeaderValue(key=name, value=value.replace("%", "%%"))
+    action = HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
+    return HeaderValueOption(header=header, append_action=action)
+
+
+def socket_address(host: str, port: int) -> Address:
+    return Address(socket_address=SocketAddress(address=host, port_value=port))
+
+
+def endpoints(cluster: str, address: Address, hostname: str = "") -> ClusterLoadAssignment:
+    """A cluster's only endpoint."""
+    endpoint = Endpoint(address=address, hostname=hostname)
+    locality = LocalityLbEndpoints(lb_endpoints=[LbEndpoint(endpoint=endpoint)])
+    return ClusterLoadAssignment(cluster_name=cluster, endpoints=[locality])
+
+
+def discovery(host: str) -> ClusterDiscoveryType:
+    return ClusterDiscoveryType.STATIC if is_ip(host) else ClusterDiscoveryType.STRICT_DNS
+
+
+def is_ip(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def breakers(requests: int = UNLIMITED, connections: int = UNLIMITED) -> CircuitBreakers:
+    thresholds = CircuitBreakersThresholds(
+        max_connections=connections, max_pending_requests=requests, max_requests=requests, max_retries=UNLIMITED
+    )
+    return CircuitBreakers(thresholds=[thresholds])
+
+
+def buffer_bytes(settings: Settings) -> int:
+    """Of a connection and of a request on its way to be retried: the largest body, and what guards and translation
+    may add to it. Envoy's default of 1 MiB refuses larger bodies, and forgets how to retry them."""
+    return 2 * settings.limits.request_body + (1 << 20)

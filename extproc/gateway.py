@@ -1,0 +1,174 @@
+"""The gateway attachment: one client request, from its headers to however it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Mapping
+
+import msgspec
+
+from extproc import contract
+from extproc.actions import CONTINUE, Answer, Chunk, Continue
+from extproc.errors import INVALID_JSON, OVERLOADED, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal
+from extproc.exchange import Exchange, Request
+from extproc.pipeline import Pipeline, Stages
+from extproc.response import AnswerReader, framing_for
+
+log = logging.getLogger(__name__)
+
+TOLD = "x-ai-"
+"""What the gateway tells clients in headers; providers cannot."""
+ORIGIN = TOLD + "error-origin"
+_FROM_UPSTREAM = "via_upstream"  # what Envoy calls an answer that came through a cluster
+
+
+class GatewayStream:
+    """Drives one Exchange through the stages as Envoy reports it. A new one for each request."""
+
+    def __init__(self, pipeline: Pipeline, *, attached: bool = False) -> None:
+        self.done = False
+        self._pipeline = pipeline
+        self._attached = attached  # to somebody else's Envoy: no internal hop
+        self._exchange: Exchange | None = None
+        self._reader: AnswerReader | None = None
+        self._ended = False
+
+    async def on_request_headers(self, headers: Mapping[str, str], end: bool) -> Continue | Answer:
+        request = Request(headers.get(":method", ""), headers.get(":path", ""), headers)
+        self._exchange = exchange = Exchange(uuid.uuid4().hex, request, headers.get("x-request-id", ""), self._attached)
+        telemetry = self._pipeline.telemetry
+        telemetry.in_flight += 1
+        answer = await self._run(self._pipeline.on_headers, exchange)
+        if answer is not None:
+            return answer
+        if telemetry.in_flight > self._pipeline.settings.limits.exchanges:
+            message = "Too many requests are in flight; try again in a moment."
+            return self._refuse(exchange, Refusal(OVERLOADED, message, headers={"retry-after": "1"}))
+        if end:
+            return self._refuse(exchange, Refusal(INVALID_JSON, "Send a JSON body."))
+        return CONTINUE
+
+    async def on_request_body(self, body: bytes) -> Continue | Answer:
+        exchange = self._current()
+        exchange.body = body
+        answer = await self._run(self._pipeline.on_request, exchange)
+        if answer is not None:
+            return answer
+        return exchange.onward
+
+    async def on_response_headers(
+        self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
+    ) -> Continue | Answer:
+        exchange = self._current()
+        exchange.status = int(headers.get(":status", "0"))
+        exchange.attempts = _count(attributes.get("upstream.request_attempt_count"))
+        removed = tuple(name for name in headers if name.startswith((contract.PREFIX, TOLD)))
+        if not self._from_provider(exchange, headers, attributes):
+            exchange.error = headers.get(contract.HOP, "") or "gateway"
+            await self._end()
+            return Continue({ORIGIN: "gateway"}, removed)
+        exchange.target = target = exchange.order[min(exchange.attempts, len(exchange.order)) - 1]
+        told = {
+            TOLD + "provider": target.provider,
+            TOLD + "model": target.model,
+            TOLD + "attempts": str(exchange.attempts),
+        }
+        if (request_id := headers.get("x-request-id")) is not None:  # Envoy puts the gateway's own in its place
+            told[TOLD + "provider-request-id"] = request_id
+        if exchange.status in (401, 403):
+            message = f"Provider {target.provider} refused the gateway's credential; its operator has to look at it."
+            refusal = Refusal(PROVIDER_CREDENTIAL_REJECTED, message, headers=told | {ORIGIN: "provider"})
+            return self._refuse(exchange, refusal)
+        if exchange.status >= 400:
+            told[ORIGIN] = "provider"
+        elif not end and (reader := self._answer_reader(exchange, headers)) is not None:
+            self._reader = reader
+            exchange.report = reader.report
+            return Continue(told, removed, read_answer=True)
+        exchange.complete = True
+        await self._end()
+        return Continue(told, removed)
+
+    async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
+        exchange, reader = self._current(), self._reader
+        assert reader is not None, "a body nobody asked for"
+        out = reader.feed(chunk, end)
+        if exchange.first_token is None and reader.report.output_events:
+            exchange.first_token = time.perf_counter()
+        if end:
+            exchange.complete = True
+            await self._end()
+        return Chunk(out, end)
+
+    async def on_end(self) -> None:
+        """The stream is over, in whatever way. Settles what is still open."""
+        exchange = self._exchange
+        if exchange is None or self._ended:
+            return
+        if not exchange.error and not exchange.complete:
+            exchange.error = "client_left" if exchange.forwarded else "abandoned"
+        await asyncio.shield(self._end())
+
+    def _current(self) -> Exchange:
+        assert self._exchange is not None, "Envoy always sends the headers first"
+        return self._exchange
+
+    async def _run(self, stages: Stages, exchange: Exchange) -> Answer | None:
+        try:
+            answer = await stages(exchange)
+        except Refusal as refusal:
+            return self._refuse(exchange, refusal)
+        if answer is not None:
+            exchange.status = answer.status
+            exchange.complete = True
+            await self._end()
+        return answer
+
+    def _refuse(self, exchange: Exchange, refusal: Refusal) -> Answer:
+        """The one place where a refusal becomes an answer."""
+        exchange.status, exchange.error = refusal.kind.status, refusal.kind.code
+        self._pipeline.telemetry.refusal(refusal.kind.code)
+        self.done = True
+        return refusal_answer(exchange, refusal)
+
+    def _from_provider(self, exchange: Exchange, headers: Mapping[str, str], attributes: Mapping[str, object]) -> bool:
+        return (
+            exchange.forwarded
+            and exchange.attempts > 0
+            and contract.HOP not in headers
+            and attributes.get("response.code_details", _FROM_UPSTREAM) == _FROM_UPSTREAM
+        )
+
+    def _answer_reader(self, exchange: Exchange, headers: Mapping[str, str]) -> AnswerReader | None:
+        if headers.get("content-encoding", "identity") != "identity":
+            return None
+        limits = self._pipeline.settings.limits
+        framing = framing_for(
+            headers.get("content-type", ""), event_limit=limits.sse_event, body_limit=limits.buffered_response
+        )
+        if framing is None:
+            return None
+        return AnswerReader(exchange.dialect, framing, hide_usage=exchange.usage_hidden)
+
+    async def _end(self) -> None:
+        self._ended = self.done = True
+        exchange = self._current()
+        self._pipeline.telemetry.in_flight -= 1
+        await self._pipeline.on_end(exchange)
+
+
+def refusal_answer(exchange: Exchange, refusal: Refusal) -> Answer:
+    """A refusal in the dialect of the client's path."""
+    kind: Kind = refusal.kind
+    headers = {"content-type": "application/json", ORIGIN: "gateway"}
+    if exchange.request_id:
+        headers["x-request-id"] = exchange.request_id
+    body = exchange.dialect.error(kind, refusal.message, refusal.param)
+    return Answer(kind.status, msgspec.json.encode(body), headers | refusal.headers, kind.code)
+
+
+def _count(value: object) -> int:
+    return int(value) if isinstance(value, float | int) else 0

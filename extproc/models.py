@@ -1,0 +1,83 @@
+"""`GET /v1/models`: what the caller may name, in the shape of OpenAI's list.
+
+Source: https://platform.openai.com/docs/api-reference/models. `context_length` and `pricing` (USD per million tokens)
+are added where the catalogue knows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from extproc.actions import Answer
+from extproc.errors import MODEL_NOT_FOUND, Refusal
+from extproc.exchange import Consumer, Exchange
+from extproc.parsing import MODELS_PATH
+from extproc.prices import Known, known_model, known_models
+from extproc.routing import Catalog
+
+_CREATED = 1735689600  # OpenAI's clients want a number here; the settings have no date to give
+
+
+class Models:
+    """Answers the list of models and one of them; leaves every other request alone."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._objects = {name: self._describe(name) for name in catalog.names()}
+        for pattern, provider in catalog.wildcards():
+            for model in known_models(catalog.providers[provider].provider.catalogue):
+                name = pattern.replace("*", model) if pattern.endswith("/*") or pattern == "*" else model
+                if catalog.resolve(name) is not None:
+                    self._objects.setdefault(name, self._describe(name))
+
+    def __call__(self, exchange: Exchange) -> Answer | None:
+        if exchange.operation != "list_models":
+            return None
+        path = exchange.request.path.partition("?")[0]
+        if path == MODELS_PATH:
+            return _json({"object": "list", "data": self._list(exchange.consumer)})
+        name = unquote(path.removeprefix(MODELS_PATH + "/"))
+        found = self._objects.get(name)
+        if found is None and self._catalog.resolve(name) is not None:
+            found = self._describe(name)
+        if found is None or not exchange.consumer.may_use(name):
+            raise Refusal(MODEL_NOT_FOUND, f"There is no model {name[:256]!r} here.", param="model")
+        return _json(found)
+
+    def _list(self, consumer: Consumer) -> Sequence[Mapping[str, Any]]:
+        return [found for name, found in self._objects.items() if self._usable(name, consumer)]
+
+    def _usable(self, name: str, consumer: Consumer) -> bool:
+        chain = self._catalog.resolve(name)
+        return (
+            consumer.may_use(name)
+            and chain is not None
+            and any(consumer.may_use(t.name) and self._catalog.unavailable(t) is None for t in chain.targets)
+        )
+
+    def _describe(self, name: str) -> Mapping[str, Any]:
+        chain = self._catalog.resolve(name)
+        assert chain is not None, name
+        target = chain.targets[0]
+        provider = self._catalog.providers[target.provider].provider
+        virtual = len(chain.targets) > 1 or target.name != name
+        known = Known() if virtual else known_model(provider.catalogue, target.model)
+        found: dict[str, Any] = {
+            "id": name,
+            "object": "model",
+            "created": _CREATED,
+            "owned_by": "gateway" if virtual else provider.gen_ai_name,
+        }
+        if (context := target.context or known.context) is not None:
+            found["context_length"] = context
+        if known.price:
+            found["pricing"] = known.price
+        return found
+
+
+def _json(value: Any) -> Answer:
+    return Answer(200, msgspec.json.encode(value), {"content-type": "application/json"})

@@ -1,0 +1,89 @@
+"""What a request is: the path says which API, the body says what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import unquote
+
+from extproc.dialects import Dialect, by_path
+from extproc.errors import (
+    BODY_TOO_LARGE,
+    INVALID_JSON,
+    INVALID_REQUEST,
+    METHOD_NOT_ALLOWED,
+    PATH_NOT_FOUND,
+    UNSUPPORTED_ENCODING,
+    Refusal,
+)
+from extproc.exchange import Exchange
+from extproc.framing.json import InvalidJSON, parse
+
+MODELS_PATH = "/v1/models"
+
+
+class Classify:
+    """Writes `dialect` and `operation`. 404 for a path nobody serves, 405 for the wrong method, 415 for no JSON."""
+
+    def __init__(self) -> None:
+        self._dialects: Mapping[str, Dialect] = by_path()
+        self._default = next(iter(self._dialects.values()))
+
+    def __call__(self, exchange: Exchange) -> None:
+        request = exchange.request
+        path = request.path.partition("?")[0]
+        dialect = self._dialects.get(path)
+        exchange.dialect = dialect or self._default  # an unknown path is refused in the shape of the default one
+        exchange.operation = "unknown"
+        if dialect is None:
+            if path == MODELS_PATH or is_model_path(path):
+                exchange.operation = "list_models"
+                _check_method(request.method, ("GET", "HEAD"), path)
+                return
+            raise Refusal(PATH_NOT_FOUND, f"This gateway does not serve that path; it serves {self._paths()}.")
+        exchange.operation = dialect.paths[path]
+        _check_method(request.method, ("POST",), path)
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("identity", ""):
+            raise Refusal(UNSUPPORTED_ENCODING, "Send the body without content-encoding.")
+        kind, _, parameters = request.headers.get("content-type", "application/json").lower().partition(";")
+        charset = parameters.partition("charset=")[2].strip('" ')
+        if kind.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):
+            raise Refusal(UNSUPPORTED_ENCODING, "Send JSON in UTF-8, with 'content-type: application/json'.")
+
+    def _paths(self) -> str:
+        return ", ".join([*sorted(self._dialects), MODELS_PATH])
+
+
+class Parse:
+    """Writes `body`, `json` and `ask`. 400 for anything that two parsers could read differently."""
+
+    def __init__(self, max_bytes: int, max_depth: int) -> None:
+        self._max_bytes = max_bytes
+        self._max_depth = max_depth
+
+    def __call__(self, exchange: Exchange) -> None:
+        body = exchange.body
+        if len(body) > self._max_bytes:
+            raise Refusal(BODY_TOO_LARGE, f"The body is larger than {self._max_bytes} bytes.")
+        if not body:
+            raise Refusal(INVALID_JSON, "Send a JSON body.")
+        try:
+            tree = parse(body, self._max_depth)
+        except InvalidJSON as error:
+            raise Refusal(INVALID_JSON, str(error)) from None
+        if not isinstance(tree, dict):
+            raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
+        exchange.json = tree
+        exchange.ask = exchange.dialect.read(tree)
+
+
+def is_model_path(path: str) -> bool:
+    """True for `/v1/models/{id}`, where the id may hold slashes, plain or escaped, but leads nowhere else."""
+    name = path.removeprefix(MODELS_PATH + "/")
+    return name != path and bool(name) and not any(part in ("", ".", "..") for part in unquote(name).split("/"))
+
+
+def _check_method(method: str, allowed: tuple[str, ...], path: str) -> None:
+    if method not in allowed:
+        headers = {"allow": ", ".join(allowed)}
+        raise Refusal(METHOD_NOT_ALLOWED, f"Use {allowed[0]} for {path}.", headers=headers)

@@ -1,0 +1,1 @@
+"""Generated from protos/extproc.proto by `make protos`; do not edit."""

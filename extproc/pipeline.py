@@ -1,0 +1,95 @@
+"""The stages, in order. `build` is the table of contents of the program.
+
+A stage is a callable with its settings in the constructor and its work in `__call__(exchange)`. It reads what earlier
+stages wrote and writes the fields it is named for; its class name is its label in metrics and logs. Only a Refusal, or
+an Answer that a stage returns, ends the exchange early; anything else that is raised is a bug and fails closed.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from extproc.actions import Answer
+from extproc.auth import Authenticate, Authorize
+from extproc.budgets import Reserve, Settle
+from extproc.config import Settings
+from extproc.exchange import Exchange
+from extproc.forward import Forward
+from extproc.guardrails import GuardInput
+from extproc.models import Models
+from extproc.parsing import Classify, Parse
+from extproc.routing import Catalog, Route
+from extproc.stores import Counters
+from extproc.telemetry import Record, Telemetry
+
+Stage = Callable[[Exchange], Any]
+
+
+class Stages:
+    """Runs stages one after the other and times them."""
+
+    def __init__(self, stages: Sequence[Stage], observe: Callable[[str], Callable[[float], None]]) -> None:
+        self._stages = [
+            (stage, inspect.iscoroutinefunction(type(stage).__call__), observe(type(stage).__name__))
+            for stage in stages
+        ]
+
+    async def __call__(self, exchange: Exchange) -> Answer | None:
+        """Raises Refusal. Returns the answer with which a stage ended the exchange, if one did."""
+        for stage, is_async, observe in self._stages:
+            start = time.perf_counter()
+            try:
+                result = await stage(exchange) if is_async else stage(exchange)
+            finally:
+                observe(time.perf_counter() - start)
+            if result is not None:
+                return result  # type: ignore[no-any-return]
+        return None
+
+
+@dataclass(slots=True, frozen=True)
+class Pipeline:
+    """One configuration at work. An exchange keeps the pipeline it began with."""
+
+    settings: Settings
+    catalog: Catalog
+    telemetry: Telemetry
+    on_headers: Stages
+    on_request: Stages
+    on_end: Stages
+
+
+def build(
+    settings: Settings,
+    counters: Counters,
+    leases: set[str],
+    telemetry: Telemetry,
+    now: Callable[[], float] = time.time,
+) -> Pipeline:
+    """The stages for `settings`, in the order they run. `leases` collects the reservations to keep alive."""
+    catalog = Catalog(settings.providers, settings.models, settings.virtual_models)
+    limits = settings.limits
+    on_headers: list[Stage] = [
+        Classify(),
+        Authenticate(settings.auth, settings.consumers, settings.teams, settings.attribution, now),
+        Models(catalog),
+    ]
+    on_request: list[Stage] = [
+        Parse(limits.request_body, limits.json_depth),
+        Route(catalog),
+        Authorize(),
+        GuardInput(settings.guardrails, telemetry.guardrail),
+        Reserve(settings.budgets, counters, leases, limits.output_tokens, telemetry.budget),
+        Forward(settings.attribution),
+    ]
+    on_end: list[Stage] = [Settle(counters, leases, telemetry.budget), Record(telemetry)]
+    return Pipeline(
+        settings,
+        catalog,
+        telemetry,
+        *(Stages(stages, telemetry.stage) for stages in (on_headers, on_request, on_end)),
+    )

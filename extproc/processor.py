@@ -1,0 +1,146 @@
+"""The processor as a whole: one configuration at work, its servers, and what runs beside the requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+from extproc import config, pipeline
+from extproc.admin import HTTPThread, admin_app, status_app
+from extproc.budgets import LEASE
+from extproc.config import ConfigError, Settings
+from extproc.server import Server
+from extproc.stores import Counters, StoreError, open_counters
+from extproc.telemetry import Telemetry
+
+log = logging.getLogger(__name__)
+
+_RELOAD_EVERY = 1.0  # seconds between looks at the settings file
+_LAG_EVERY = 0.5
+_DRAIN_NOTICE = 3.0  # seconds for Envoy's health check to see that we are leaving
+_DRAIN_GRACE = 600.0  # seconds for streams to end
+
+# What binds when the processor starts; a change of these needs a new one, and a new Envoy configuration with it.
+_FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "attribution")
+
+
+class Processor:
+    """Serves `settings`, and whatever replaces them in `file`."""
+
+    def __init__(self, file: Path, settings: Settings, *, socket: str | None = None) -> None:
+        self._file = file
+        self._socket = socket or settings.processor.path
+        self._settings = settings
+        self._telemetry = Telemetry(settings)
+        self._counters: Counters = open_counters(settings.stores.counters)
+        self._leases: set[str] = set()
+        self._pipeline = pipeline.build(settings, self._counters, self._leases, self._telemetry)
+        self._content = _content(file)
+        self._server: Server | None = None
+        self._http = HTTPThread()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen everywhere. Raises OSError, naming the address, when one cannot be had."""
+        settings, telemetry = self._settings, self._telemetry
+        token = settings.admin.token.read() if settings.admin.token else None
+        if settings.admin.token is not None and token is None:
+            raise OSError(f"admin.token: {settings.admin.token} is not set")
+        for name, app, door in (
+            ("status", status_app(telemetry, self._unready), settings.status),
+            ("admin", admin_app(telemetry, token), settings.admin),
+        ):
+            try:
+                self._http.add(app, door.address, door.port)
+            except OSError as error:
+                raise OSError(f"{name}: cannot listen on {door.address}:{door.port}: {error.strerror}") from error
+        self._server = Server(lambda: self._pipeline, telemetry)
+        await self._server.start(socket=self._socket, address=settings.processor.address)
+        self._http.start()
+        for work in (self._watch_lag(), self._watch_file(), self._keep_leases()):
+            self._spawn(work)
+
+    async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
+        """Drain: `notice` seconds for Envoy to look elsewhere, up to `grace` seconds for streams to end."""
+        if self._server is not None:
+            await self._server.drain(notice, grace)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._http.stop()
+        await self._counters.close()
+
+    def _unready(self) -> str:
+        return "" if self._server is not None and self._server.serving else "draining"
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+
+    async def _watch_lag(self) -> None:
+        while True:
+            due = time.perf_counter() + _LAG_EVERY
+            await asyncio.sleep(_LAG_EVERY)
+            self._telemetry.loop_lag.set(max(0.0, time.perf_counter() - due))
+
+    async def _watch_file(self) -> None:
+        """Looks at the content, so it sees an edit, a rename and the symlink swap of a ConfigMap alike."""
+        while True:
+            await asyncio.sleep(_RELOAD_EVERY)
+            content = await asyncio.to_thread(_content, self._file)
+            if content != self._content:
+                self._content = content
+                await self.reload()
+
+    async def reload(self) -> None:
+        """Take the settings file's new content, or keep the last good one and say what is wrong."""
+        try:
+            settings = await asyncio.to_thread(config.load, self._file)
+        except ConfigError as error:
+            self._telemetry.reloads.labels("refused").inc()
+            log.error("the new settings are refused; the last good ones stay: %s", error)  # noqa: TRY400
+            return
+        changed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
+        if changed:
+            self._telemetry.reloads.labels("refused").inc()
+            log.error("changes of %s bind at a restart; the last good settings stay", ", ".join(changed))
+            return
+        self._telemetry.configure(settings)
+        self._settings = settings
+        self._pipeline = pipeline.build(settings, self._counters, self._leases, self._telemetry)
+        self._telemetry.reloads.labels("taken").inc()
+        log.info("new settings taken")
+
+    async def _keep_leases(self) -> None:
+        """Renews what is alive, and ends the leases of what is not."""
+        while True:
+            await asyncio.sleep(LEASE / 3)
+            with contextlib.suppress(StoreError):
+                for id in list(self._leases):
+                    await self._counters.forward(id, LEASE)
+                for expired in await self._counters.expire():
+                    self._telemetry.lease_expired(expired.forwarded)
+                    log.warning("the reservation of exchange %s ran out: charged %s", expired.id, expired.amounts)
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+async def run(
+    processor: Processor, stopped: asyncio.Event, ready: Callable[[], None], *, notice: float, grace: float
+) -> None:
+    """Serve until `stopped` is set, then drain."""
+    await processor.start()
+    ready()
+    try:
+        await stopped.wait()
+    finally:
+        await processor.stop(notice=notice, grace=grace)

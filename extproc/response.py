@@ -1,0 +1,48 @@
+"""The answer on its way back, event by event: a plain JSON answer is a stream of one.
+
+    bytes ─► framing ─► event ─► dialect.observe() into the report ─► the bytes it came in, or nothing
+
+An event leaves as soon as it is whole, as the bytes it came in. The one that carries nothing but the usage which the
+gateway asked for and the client did not is left out.
+"""
+
+from __future__ import annotations
+
+from extproc.dialects import Dialect, Report
+from extproc.framing import Event, Framing
+from extproc.framing.json import WholeBody
+from extproc.framing.sse import SSE
+
+
+class AnswerReader:
+    """Reads one answer. `report` is what it said of itself so far."""
+
+    def __init__(self, dialect: Dialect, framing: Framing, *, hide_usage: bool) -> None:
+        self.report = Report()
+        self._dialect = dialect
+        self._framing = framing
+        self._hide_usage = hide_usage
+
+    def feed(self, chunk: bytes, end: bool) -> bytes:
+        """What may leave of the answer now. With `end`, all that is left."""
+        out = [event.raw for event in self._framing.feed(chunk) if self._passes(event)]
+        if end:
+            out += [event.raw for event in self._framing.end() if self._passes(event)]
+        return b"".join(out)
+
+    def _passes(self, event: Event) -> bool:
+        if event.data is None:
+            self.report.output_bytes += len(event.raw)  # not readable, so all of it counts as text
+            return True
+        usage_only = self._dialect.observe(event.data, self.report)
+        return not (usage_only and self._hide_usage)
+
+
+def framing_for(content_type: str, *, event_limit: int, body_limit: int) -> Framing | None:
+    """The framing of an answer, or None when it is of a kind the gateway cannot read."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "text/event-stream":
+        return SSE(event_limit)
+    if kind == "application/json" or kind.endswith("+json"):
+        return WholeBody(body_limit)
+    return None

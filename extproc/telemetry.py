@@ -1,0 +1,315 @@
+"""Metrics and the log of exchanges. Every name the outside world sees is in this file.
+
+Names and units follow the OpenTelemetry semantic conventions for generative AI, version 1.37, in Prometheus form
+(https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/). Label values come from the settings or from a
+bounded set; what does not fit in it is `other`, so no client can make the number of series grow.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from extproc.config import Settings
+from extproc.exchange import Exchange
+from extproc.providers import kinds
+
+# The buckets that the conventions advise.
+_DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+_STAGE = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
+
+_MAX_LABEL_VALUES = 200
+"""Values that a label which is not from the settings can take before the rest is `other`."""
+_MAX_EXCHANGES = 1000
+"""Recent exchanges kept in memory for the admin API."""
+
+
+class Bounded:
+    """Lets through the values it knows and the first few it learns; everything else becomes `other`."""
+
+    def __init__(self, known: Collection[str] = (), learn: int = 0) -> None:
+        self._known = set(known)
+        self._learn = learn
+
+    def __call__(self, value: str) -> str:
+        if value in self._known or not value:
+            return value
+        if self._learn > 0:
+            self._learn -= 1
+            self._known.add(value)
+            return value
+        return "other"
+
+
+class Telemetry:
+    """The metrics of one process. `configure` is called again when the settings change; the counts go on."""
+
+    def __init__(self, settings: Settings, write: Callable[[str], object] | None = None) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
+        self._attributed = tuple(settings.attribution.metrics)
+        self._label_values = {name: Bounded(learn=_MAX_LABEL_VALUES) for name in self._attributed}
+        self._response_model = Bounded(learn=_MAX_LABEL_VALUES)
+        self._wild_model = Bounded(learn=_MAX_LABEL_VALUES)
+        self._configure(settings)
+        self._write = write or sys.stdout.write
+        self.recent: deque[Mapping[str, Any]] = deque(maxlen=_MAX_EXCHANGES)
+
+        names = [
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+            "gen_ai_request_model",
+            "gen_ai_response_model",
+            "error_type",
+            "consumer",
+            "team",
+            *(f"label_{name.replace('-', '_').replace('.', '_')}" for name in self._attributed),
+        ]
+        self._tokens = Histogram(
+            "gen_ai_client_token_usage",
+            "Tokens used",
+            [*names, "gen_ai_token_type"],
+            registry=registry,
+            buckets=_TOKENS,
+        )
+        self._duration = Histogram(
+            "gen_ai_server_request_duration_seconds",
+            "From the request's headers to the end of the answer",
+            names,
+            registry=registry,
+            buckets=_DURATION,
+        )
+        self._first_token = Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "From the request's headers to the first piece of a streamed answer",
+            names,
+            registry=registry,
+            buckets=_FIRST_TOKEN,
+        )
+        self._per_token = Histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Between the pieces of a streamed answer, per token after the first",
+            names,
+            registry=registry,
+            buckets=_PER_TOKEN,
+        )
+        self._requests = Counter("extproc_requests", "Exchanges ended", ["operation", "status"], registry=registry)
+        self._refusals = Counter("extproc_refusals", "Requests the gateway refused", ["code"], registry=registry)
+        self._tries = Counter(
+            "extproc_tries",
+            "Tries at a provider, by how they ended",
+            ["provider", "model", "outcome"],
+            registry=registry,
+        )
+        self._try_seconds = Histogram(
+            "extproc_try_seconds", "How long a try took", ["provider"], registry=registry, buckets=_DURATION
+        )
+        self._failovers = Counter(
+            "extproc_failovers", "Exchanges that more than one try was needed for", ["provider"], registry=registry
+        )
+        self._stage = Histogram(
+            "extproc_stage_seconds", "Time in a stage", ["stage"], registry=registry, buckets=_STAGE
+        )
+        self._guardrail = Counter(
+            "extproc_guardrail_findings", "Guardrails that found something", ["guardrail", "action"], registry=registry
+        )
+        self._budget = Counter(
+            "extproc_budget_decisions", "What budgets said", ["budget", "verdict"], registry=registry
+        )
+        self._usage_source = Counter(
+            "extproc_usage", "Where the usage of an exchange came from", ["source"], registry=registry
+        )
+        self._bad_usage = Counter(
+            "extproc_provider_usage_refused", "Usage that cannot be believed", ["provider"], registry=registry
+        )
+        self._expired = Counter(
+            "extproc_leases_expired", "Reservations that nobody settled", ["forwarded"], registry=registry
+        )
+        self._downstream = Counter(
+            "extproc_downstream_ends",
+            "Requests at the public listener that ended without the processor's or a provider's answer",
+            ["reason"],
+            registry=registry,
+        )
+        self._errors = Counter(
+            "extproc_internal_errors", "Bugs: the stream was ended and Envoy answered 500", ["where"], registry=registry
+        )
+        self.in_flight = 0
+        """Exchanges not yet ended."""
+        in_flight = Gauge("extproc_exchanges_in_flight", "Exchanges not yet ended", registry=registry)
+        in_flight.set_function(lambda: self.in_flight)
+        self.streams = Gauge("extproc_grpc_streams", "gRPC streams of Envoy's", registry=registry)
+        self.loop_lag = Gauge("extproc_event_loop_lag_seconds", "How late the event loop was", registry=registry)
+        self.reloads = Counter("extproc_reloads", "Changes of the settings file", ["outcome"], registry=registry)
+
+    def stage(self, name: str) -> Callable[[float], None]:
+        """The observer (seconds) of a stage."""
+        return self._stage.labels(name).observe
+
+    def configure(self, settings: Settings) -> None:
+        """Take the names of new settings; the labels of metrics stay as they were at the start."""
+        self._configure(settings)
+
+    def _configure(self, settings: Settings) -> None:
+        self._models = {*settings.models, *settings.virtual_models}
+        self._providers = {name: kinds()[provider.kind].gen_ai_name for name, provider in settings.providers.items()}
+        self._log = settings.telemetry.access_log == "stdout"
+
+    def guardrail(self, name: str, action: str) -> None:
+        self._guardrail.labels(name, action).inc()
+
+    def budget(self, name: str, verdict: str) -> None:
+        self._budget.labels(name, verdict).inc()
+
+    def refusal(self, code: str) -> None:
+        self._refusals.labels(code).inc()
+
+    def lease_expired(self, forwarded: bool) -> None:
+        self._expired.labels(str(forwarded).lower()).inc()
+
+    def internal_error(self, where: str) -> None:
+        self._errors.labels(where).inc()
+
+    def downstream_end(self, reason: str) -> None:
+        self._downstream.labels(reason).inc()
+
+    def attempt(self, provider: str, model: str, outcome: str, seconds: float) -> None:
+        """A try that Envoy reported. `outcome` is from a fixed set (access_log.OUTCOMES)."""
+        if provider not in self._providers:
+            provider = "other"
+        self._tries.labels(provider, self._model(model), outcome).inc()
+        self._try_seconds.labels(provider).observe(seconds)
+
+    def record(self, exchange: Exchange) -> None:
+        """Count an exchange that ended, and write its line."""
+        status = str(exchange.status) if 100 <= exchange.status <= 599 else "none"
+        self._requests.labels(exchange.operation, status).inc()
+        if exchange.forwarded:
+            self._count(exchange)
+        entry = describe(exchange)
+        self.recent.append(entry)
+        if self._log:
+            self._write(msgspec.json.encode(entry).decode() + "\n")
+
+    def _count(self, exchange: Exchange) -> None:
+        usage, target, report = exchange.usage, exchange.target, exchange.report
+        error = exchange.error or (str(exchange.status) if exchange.status >= 400 else "")
+        consumer = exchange.consumer
+        labels = [
+            exchange.operation,
+            self._providers.get(target.provider, "other") if target else "",
+            self._model(exchange.ask.model),
+            self._response_model(report.model) if report else "",
+            error,
+            consumer.name,
+            consumer.team,
+            *(self._label_values[name](exchange.labels.get(name, "")) for name in self._attributed),
+        ]
+        self._duration.labels(*labels).observe(exchange.finished - exchange.started)
+        self._usage_source.labels(usage.source).inc()
+        if usage.source != "none":
+            self._tokens.labels(*labels, "input").observe(usage.input_tokens)
+            if exchange.operation != "embeddings":
+                self._tokens.labels(*labels, "output").observe(usage.output_tokens)
+        if exchange.ask.stream and exchange.first_token is not None:
+            self._first_token.labels(*labels).observe(exchange.first_token - exchange.started)
+            if exchange.complete and usage.output_tokens > 1:
+                seconds = exchange.finished - exchange.first_token
+                self._per_token.labels(*labels).observe(seconds / (usage.output_tokens - 1))
+        if report is not None and report.usage_refused and target is not None:
+            self._bad_usage.labels(target.provider).inc()
+        if exchange.attempts > 1 and target is not None:
+            self._failovers.labels(target.provider).inc()
+
+    def _model(self, name: str) -> str:
+        return name if name in self._models else self._wild_model(name)
+
+
+class Record:
+    """Counts the exchange and writes its line. The last stage."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def __call__(self, exchange: Exchange) -> None:
+        exchange.finished = time.perf_counter()
+        self._telemetry.record(exchange)
+
+
+def describe(exchange: Exchange) -> Mapping[str, Any]:
+    """An exchange as one flat record: never a body, never a credential. Text from outside is cut short."""
+    entry: dict[str, Any] = {
+        "time": time.time(),
+        "event": "exchange",
+        "id": exchange.id,
+        "request_id": exchange.request_id[:128],
+        "operation": exchange.operation,
+        "status": exchange.status,
+        "error": exchange.error,
+        "duration_ms": round((exchange.finished - exchange.started) * 1000, 3),
+    }
+    if hasattr(exchange, "consumer"):
+        entry |= {"consumer": exchange.consumer.name, "team": exchange.consumer.team}
+        if exchange.labels:
+            entry["labels"] = exchange.labels
+    if hasattr(exchange, "ask"):
+        entry |= {"model": exchange.ask.model[:256], "stream": exchange.ask.stream}
+    if exchange.forwarded:
+        usage = exchange.usage
+        entry |= {
+            "attempts": exchange.attempts,
+            "provider": exchange.target.provider if exchange.target else "",
+            "target_model": exchange.target.model if exchange.target else "",
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+            "usage_source": usage.source,
+            "complete": exchange.complete,
+        }
+        if exchange.first_token is not None:
+            entry["first_token_ms"] = round((exchange.first_token - exchange.started) * 1000, 3)
+        if (report := exchange.report) is not None:
+            entry["response_model"] = report.model[:256]
+            entry["finish_reasons"] = [reason[:64] for reason in list(report.finish_reasons.values())[:8]]
+    return entry
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON line for each record of the standard logging module."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": record.created,
+            "event": "log",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            entry["exception"] = record.exc_info[0].__name__
+            entry["traceback"] = _frames(record.exc_info[2])
+        return msgspec.json.encode(entry).decode()
+
+
+def _frames(traceback: Any) -> Sequence[str]:
+    """Where it happened, innermost last. The exception's text is left out: it may quote a body or a key."""
+    frames = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        frames.append(f"{code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno} {code.co_qualname}")
+        traceback = traceback.tb_next
+    return frames[-20:]

@@ -1,0 +1,595 @@
+"""What every store must do. A new store adds one line to STORES."""
+
+import asyncio
+import calendar
+import pkgutil
+
+import pytest
+
+from extproc import stores
+from extproc.stores import (
+    EXPIRE_BATCH,
+    LATE_SETTLE,
+    MAX_COUNT,
+    Denied,
+    Expired,
+    Granted,
+    Hold,
+    Level,
+    check_amounts,
+    open_counters,
+    window_at,
+)
+from extproc.stores.memory import MemoryCounters
+from extproc.stores.sqlite import SqliteCounters
+
+
+class Clock:
+    def __init__(self, now=1_700_000_000.0):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+STORES = {
+    "memory": lambda _directory, clock: MemoryCounters(clock),
+    "sqlite": lambda directory, clock: SqliteCounters(directory / "counters.db", clock),
+}
+MINUTE = 60
+START = 1_700_000_000.0 // MINUTE * MINUTE  # the beginning of a minute
+LEASE = 30.0
+
+
+def test_every_store_is_tested():
+    assert set(STORES) == {module.name for module in pkgutil.iter_modules(stores.__path__)}
+
+
+@pytest.fixture
+def clock():
+    return Clock(START)
+
+
+@pytest.fixture(params=STORES)
+async def counters(request, tmp_path, clock):
+    counters = STORES[request.param](tmp_path, clock)
+    yield counters
+    await counters.close()
+
+
+def hold(amount=1, limit=10, scope="a", window=MINUTE, slot=False):
+    return Hold(scope, window, limit, amount, slot)
+
+
+async def level(counters, scope="a", window=MINUTE):
+    [found] = await counters.levels([(scope, window)])
+    return found.settled, found.reserved
+
+
+async def expire(counters):
+    return [expired async for batch in batches(counters) for expired in batch]
+
+
+async def batches(counters):
+    while batch := await counters.expire():
+        yield batch
+
+
+# --- reserve
+
+
+async def test_an_unknown_scope_reads_as_zeros(counters):
+    assert await counters.levels([("a", MINUTE), ("a", 0)]) == [Level(0, 0, 60.0), Level(0, 0, None)]
+    assert await counters.levels([]) == []
+
+
+async def test_reserve_answers_the_levels_after_it(counters, clock):
+    await counters.reserve("r1", [hold(2)], LEASE)
+    await counters.settle("r1", [2])
+    clock.now += 20
+    granted = await counters.reserve("r2", [hold(3), hold(4, scope="b", window=0)], LEASE)
+    assert granted == Granted((Level(2, 3, 40.0), Level(0, 4, None)))
+    assert list(await counters.levels([("a", MINUTE), ("b", 0)])) == list(granted.levels)
+
+
+async def test_all_or_none_and_the_denial_names_the_hold(counters, clock):
+    await counters.reserve("r1", [hold(7, scope="b")], LEASE)
+    clock.now += 15
+    denied = await counters.reserve("r2", [hold(5), hold(4, scope="b"), hold(1, scope="c")], LEASE)
+    assert denied == Denied(1, 3, 45.0)
+    assert [await level(counters, scope) for scope in "abc"] == [(0, 0), (0, 7), (0, 0)]
+    assert not await counters.forward("r2", LEASE)
+    assert not await counters.settle("r2", [5, 4, 1])
+    assert [await level(counters, scope) for scope in "abc"] == [(0, 0), (0, 7), (0, 0)]
+
+
+async def test_a_denial_leaves_the_holds_of_others(counters):
+    await counters.reserve("r1", [hold(3), hold(10, scope="b")], LEASE)
+    assert isinstance(await counters.reserve("r2", [hold(5), hold(1, scope="b")], LEASE), Denied)
+    assert await level(counters) == (0, 3)
+
+
+async def test_a_denied_id_can_be_used_again(counters):
+    assert await counters.reserve("r1", [hold(11)], LEASE) == Denied(0, 10, 60.0)
+    assert isinstance(await counters.reserve("r1", [hold(10)], LEASE), Granted)
+
+
+async def test_exactly_the_limit_fits(counters):
+    assert await counters.reserve("r1", [hold(10)], LEASE) == Granted((Level(0, 10, 60.0),))
+    assert await counters.reserve("r2", [hold(1)], LEASE) == Denied(0, 0, 60.0)
+    await counters.settle("r1", [9])
+    assert await counters.reserve("r3", [hold(1)], LEASE) == Granted((Level(9, 1, 60.0),))
+
+
+async def test_two_holds_on_one_scope_add_up(counters):
+    assert await counters.reserve("r1", [hold(6), hold(5)], LEASE) == Denied(1, 4, 60.0)
+    assert await level(counters) == (0, 0)
+    granted = await counters.reserve("r2", [hold(6), hold(4, limit=20)], LEASE)
+    assert granted == Granted((Level(0, 10, 60.0), Level(0, 10, 60.0)))
+    await counters.settle("r2", [1, 2])
+    assert await level(counters) == (3, 0)
+
+
+async def test_one_scope_under_two_windows_counts_apart(counters, clock):
+    await counters.reserve("r1", [hold(2), hold(3, window=3600), hold(4, window=0)], LEASE)
+    await counters.settle("r1", [2, 3, 4])
+    assert [await level(counters, window=window) for window in (MINUTE, 3600, 0)] == [(2, 0), (3, 0), (4, 0)]
+    clock.now += 3600
+    assert [await level(counters, window=window) for window in (MINUTE, 3600, 0)] == [(0, 0), (0, 0), (4, 0)]
+
+
+async def test_an_id_still_held_or_remembered_is_refused(counters, clock):
+    await counters.reserve("r1", [hold(2)], LEASE)
+    with pytest.raises(ValueError, match="r1"):
+        await counters.reserve("r1", [hold(3)], LEASE)
+    assert await level(counters) == (0, 2)
+    clock.now += LEASE
+    await expire(counters)
+    with pytest.raises(ValueError, match="r1"):
+        await counters.reserve("r1", [hold(3)], LEASE)
+    assert await level(counters) == (0, 0)
+
+
+async def test_empty_holds(counters, clock):
+    assert await counters.reserve("r1", [], LEASE) == Granted(())
+    assert await counters.forward("r1", LEASE)
+    assert await counters.settle("r1", [])
+    assert not await counters.settle("r1", [])
+    await counters.reserve("r2", [], LEASE)
+    clock.now += LEASE
+    assert await expire(counters) == [Expired("r2", False, (), ())]
+
+
+async def test_an_amount_of_zero_fits_a_full_scope_but_not_an_overdrawn_one(counters):
+    await counters.reserve("r1", [hold(10)], LEASE)
+    assert await counters.reserve("r2", [hold(0)], LEASE) == Granted((Level(0, 10, 60.0),))
+    await counters.settle("r1", [11])
+    assert await counters.reserve("r3", [hold(0)], LEASE) == Denied(0, 0, 60.0)
+    assert await counters.settle("r2", [4])
+    assert await level(counters) == (15, 0)
+
+
+async def test_amounts_of_zero_all_the_way(counters):
+    assert await counters.reserve("r1", [hold(0, limit=0)], LEASE) == Granted((Level(0, 0, 60.0),))
+    assert await counters.reserve("r2", [hold(1, limit=0)], LEASE) == Denied(0, 0, 60.0)
+    assert await counters.settle("r1", [0])
+    assert not await counters.settle("r1", [0])
+    assert await level(counters) == (0, 0)
+
+
+async def test_a_lowered_limit_binds_from_the_next_request(counters):
+    await counters.reserve("r1", [hold(8, limit=10)], LEASE)
+    assert await counters.reserve("r2", [hold(1, limit=5)], LEASE) == Denied(0, 0, 60.0)
+    assert await counters.reserve("r3", [hold(2, limit=10)], LEASE) == Granted((Level(0, 10, 60.0),))
+
+
+# --- settle
+
+
+@pytest.mark.parametrize("used", [0, 3, 5, 10, 25])
+async def test_settle_records_the_truth(counters, used):
+    await counters.reserve("r1", [hold(5), hold(1, scope="b")], LEASE)
+    await counters.forward("r1", LEASE)
+    assert await counters.settle("r1", [used, 1])
+    assert await level(counters) == (used, 0)
+    assert await level(counters, "b") == (1, 0)
+    left = max(10 - used, 0)
+    assert await counters.reserve("r2", [hold(left + 1)], LEASE) == Denied(0, left, 60.0)
+
+
+async def test_settle_twice_is_once(counters):
+    await counters.reserve("r1", [hold(5)], LEASE)
+    await counters.reserve("r2", [hold(2)], LEASE)
+    assert await counters.settle("r1", [4])
+    assert not await counters.settle("r1", [4])
+    assert not await counters.settle("r1", [9])
+    assert not await counters.forward("r1", LEASE)
+    assert await level(counters) == (4, 2)
+
+
+async def test_unknown_ids(counters):
+    assert not await counters.forward("nobody", LEASE)
+    assert not await counters.settle("nobody", [5])
+    assert await expire(counters) == []
+    assert await level(counters) == (0, 0)
+
+
+@pytest.mark.parametrize("amounts", [[], [1], [1, 2, 3], [1, -1], [MAX_COUNT + 1, 1]])
+async def test_settle_refuses_amounts_that_do_not_match(counters, amounts):
+    await counters.reserve("r1", [hold(5), hold(5, scope="b")], LEASE)
+    with pytest.raises(ValueError):
+        await counters.settle("r1", amounts)
+    assert await level(counters) == (0, 5)
+    assert await counters.settle("r1", [1, 2])
+    assert [await level(counters, scope) for scope in "ab"] == [(1, 0), (2, 0)]
+
+
+def test_values_out_of_range_are_refused():
+    for amount, limit in ((-1, 10), (1, -1), (MAX_COUNT + 1, 10), (1, MAX_COUNT + 1), (float("nan"), 10)):
+        with pytest.raises(ValueError):
+            hold(amount, limit)
+    check_amounts([0, MAX_COUNT], 2)
+
+
+# --- windows
+
+
+async def test_windows_roll_over(counters, clock):
+    await counters.reserve("r1", [hold(10)], 300.0)
+    clock.now += 59.5
+    assert await counters.reserve("r2", [hold(1)], 300.0) == Denied(0, 0, 0.5)
+    clock.now += 0.5
+    assert await counters.reserve("r3", [hold(1)], 300.0) == Granted((Level(0, 1, 60.0),))
+
+
+async def test_settle_charges_the_window_of_the_reservation(counters, clock):
+    await counters.reserve("r1", [hold(5), hold(5, window=0)], 300.0)
+    clock.now += 60
+    await counters.reserve("r2", [hold(3)], 300.0)
+    assert await counters.settle("r1", [4, 4])
+    assert await level(counters) == (0, 3)
+    assert await level(counters, window=0) == (4, 0)
+    clock.now -= 60
+    assert await level(counters) == (4, 0)
+
+
+async def test_a_reservation_outlives_many_windows(counters, clock):
+    await counters.reserve("r1", [hold(5)], 10_000.0)
+    for _ in range(10):
+        clock.now += 60
+        await counters.reserve(f"r{clock.now}", [hold(1)], 10_000.0)
+        await expire(counters)
+    assert await counters.settle("r1", [4])
+    assert await level(counters) == (0, 1)
+    assert await expire(counters) == []
+
+
+async def test_a_count_without_a_window_never_ends(counters, clock):
+    await counters.reserve("r1", [hold(5, window=0)], LEASE)
+    await counters.settle("r1", [5])
+    for _ in range(3):
+        clock.now += 400 * 86400
+        await expire(counters)
+    assert await counters.reserve("r2", [hold(6, window=0)], LEASE) == Denied(0, 5, None)
+
+
+async def test_a_calendar_month(counters, clock):
+    clock.now = calendar.timegm((2024, 2, 28, 23, 0, 0))
+    assert await counters.reserve("r1", [hold(10, window=-1)], 1e6) == Granted((Level(0, 10, 25 * 3600.0),))
+    clock.now += 25 * 3600 - 1
+    assert await counters.reserve("r2", [hold(1, window=-1)], 1e6) == Denied(0, 0, 1.0)
+    clock.now += 1
+    assert await counters.reserve("r3", [hold(1, window=-1)], 1e6) == Granted((Level(0, 1, 31 * 86400.0),))
+
+
+def test_window_ends():
+    def ends(window, *moment):
+        end = window_at(calendar.timegm((*moment, 0, 0, 0)), window)[1]
+        return end - calendar.timegm((*moment, 0, 0, 0))
+
+    assert ends(60, 2024, 1, 1) == 60
+    assert ends(86400, 2024, 1, 1) == 86400
+    assert ends(7 * 86400, 2024, 1, 1) == 7 * 86400  # a Monday
+    assert ends(7 * 86400, 2024, 1, 7) == 86400
+    assert ends(-1, 2023, 2, 28) == 86400
+    assert ends(-3, 2024, 12, 31) == ends(-12, 2024, 12, 31) == ends(-1, 2024, 12, 31) == 86400
+    assert ends(-3, 2024, 1, 1) == (31 + 29 + 31) * 86400
+    numbers = [window_at(calendar.timegm((2023, month, 15, 0, 0, 0)), -3)[0] for month in range(1, 13)]
+    assert [number - numbers[0] for number in numbers] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert window_at(0.0, 0) == (0, None)
+
+
+async def test_a_clock_that_steps_back_keeps_the_count(counters, clock):
+    clock.now += 61
+    await counters.reserve("r1", [hold(6)], LEASE)
+    await counters.settle("r1", [6])
+    clock.now -= 2  # into the minute before, and on again
+    assert await counters.reserve("r2", [hold(4)], LEASE) == Granted((Level(0, 4, 1.0),))
+    clock.now += 2
+    await expire(counters)
+    assert await counters.reserve("r3", [hold(5)], LEASE) == Denied(0, 4, 59.0)
+
+
+async def test_clock_steps_leave_no_negative_counts(counters, clock):
+    steps = [0, 86400, -86400, -3600, 7200, 10 * 86400, -10 * 86400, 59, -61]
+    for number, step in enumerate(steps):
+        await counters.reserve(f"r{number}", [hold(1), hold(2, window=86400), hold(1, window=0)], 1e9)
+        clock.now += step
+        await expire(counters)
+        for other in range(0, number, 2):
+            await counters.settle(f"r{other}", [0, 1, 0])
+        for found in await counters.levels([("a", MINUTE), ("a", 86400), ("a", 0)]):
+            assert found.settled >= 0
+            assert found.reserved >= 0
+    for number in range(len(steps)):
+        await counters.settle(f"r{number}", [0, 0, 0])
+    assert await level(counters, window=0) == (0, 0)
+
+
+# --- leases
+
+
+async def test_a_lease_that_runs_out_before_forward_is_released(counters, clock):
+    await counters.reserve("r1", [hold(5), hold(2, scope="b")], LEASE)
+    clock.now += LEASE - 1
+    assert await expire(counters) == []
+    assert await level(counters) == (0, 5)
+    clock.now += 1
+    assert await expire(counters) == [Expired("r1", False, ("a", "b"), (0, 0))]
+    assert [await level(counters, scope) for scope in "ab"] == [(0, 0), (0, 0)]
+    assert await expire(counters) == []
+    assert not await counters.forward("r1", LEASE)
+
+
+async def test_a_lease_that_runs_out_after_forward_charges_what_was_held(counters, clock):
+    await counters.reserve("r1", [hold(5, window=0), hold(2, scope="b", window=0)], LEASE)
+    await counters.forward("r1", LEASE)
+    clock.now += LEASE
+    assert await expire(counters) == [Expired("r1", True, ("a", "b"), (5, 2))]
+    assert [await level(counters, scope, 0) for scope in "ab"] == [(5, 0), (2, 0)]
+    assert await expire(counters) == []
+
+
+async def test_an_expiry_charges_the_window_of_the_reservation(counters, clock):
+    await counters.reserve("r1", [hold(5)], LEASE)
+    await counters.forward("r1", LEASE)
+    clock.now += 60
+    assert await expire(counters) == [Expired("r1", True, ("a",), (5,))]
+    assert await level(counters) == (0, 0)
+    clock.now -= 60
+    assert await level(counters) == (5, 0)
+
+
+@pytest.mark.parametrize(("forwarded", "used"), [(True, 3), (True, 5), (True, 9), (True, 0), (False, 4), (False, 0)])
+async def test_a_late_settle_corrects_once(counters, clock, forwarded, used):
+    await counters.reserve("r1", [hold(5, window=0)], LEASE)
+    if forwarded:
+        await counters.forward("r1", LEASE)
+    await counters.reserve("r2", [hold(1, window=0)], 1000.0)
+    clock.now += LEASE
+    await expire(counters)
+    assert await level(counters, window=0) == (5 if forwarded else 0, 1)
+    assert await counters.settle("r1", [used])
+    assert not await counters.settle("r1", [7])
+    assert await level(counters, window=0) == (used, 1)
+
+
+async def test_a_late_settle_corrects_the_window_of_the_reservation(counters, clock):
+    await counters.reserve("r1", [hold(5)], LEASE)
+    await counters.forward("r1", LEASE)
+    clock.now += 60
+    await expire(counters)
+    assert await counters.settle("r1", [2])
+    assert await level(counters) == (0, 0)
+    clock.now -= 60
+    assert await level(counters) == (2, 0)
+
+
+async def test_a_refused_late_settle_can_be_repeated(counters, clock):
+    await counters.reserve("r1", [hold(5, window=0)], LEASE)
+    clock.now += LEASE
+    await expire(counters)
+    with pytest.raises(ValueError):
+        await counters.settle("r1", [1, 2])
+    assert await counters.settle("r1", [1])
+
+
+async def test_an_expired_reservation_is_forgotten_in_the_end(counters, clock):
+    await counters.reserve("r1", [hold(5, window=0)], LEASE)
+    await counters.forward("r1", LEASE)
+    clock.now += LEASE
+    await expire(counters)
+    clock.now += LATE_SETTLE - 1
+    await expire(counters)
+    clock.now += 2
+    await expire(counters)
+    assert not await counters.settle("r1", [1])
+    assert await level(counters, window=0) == (5, 0)
+
+
+async def test_an_expired_reservation_is_remembered_until_then(counters, clock):
+    await counters.reserve("r1", [hold(5, window=0)], LEASE)
+    await counters.forward("r1", LEASE)
+    clock.now += LEASE
+    await expire(counters)
+    clock.now += LATE_SETTLE - 1
+    await expire(counters)
+    assert await counters.settle("r1", [1])
+    assert await level(counters, window=0) == (1, 0)
+
+
+async def test_forward_renews_the_lease(counters, clock):
+    await counters.reserve("r1", [hold(5)], LEASE)
+    for _ in range(6):
+        clock.now += LEASE / 3
+        assert await counters.forward("r1", LEASE)
+        assert await expire(counters) == []
+    clock.now += LEASE - 1
+    assert await expire(counters) == []
+    clock.now += 1
+    assert await expire(counters) == [Expired("r1", True, ("a",), (5,))]
+
+
+async def test_forward_renews_a_lease_that_nobody_ended_yet(counters, clock):
+    await counters.reserve("r1", [hold(5)], LEASE)
+    clock.now += LEASE + 1
+    assert await counters.forward("r1", LEASE)
+    assert await expire(counters) == []
+
+
+async def test_forward_may_shorten_the_lease(counters, clock):
+    await counters.reserve("r1", [hold(5)], 1000.0)
+    await counters.forward("r1", 10.0)
+    clock.now += 10
+    assert await expire(counters) == [Expired("r1", True, ("a",), (5,))]
+    clock.now += 1000
+    assert await expire(counters) == []
+
+
+async def test_a_settled_reservation_does_not_expire(counters, clock):
+    await counters.reserve("r1", [hold(5)], LEASE)
+    await counters.settle("r1", [5])
+    clock.now += LEASE
+    assert await expire(counters) == []
+
+
+async def test_expire_takes_the_longest_overdue_first_and_only_so_many(counters, clock):
+    total = EXPIRE_BATCH + 20
+    for number in range(total):
+        await counters.reserve(f"r{number}", [hold(1, limit=total, window=0)], float(2 * total - number))
+    clock.now += 2 * total
+    first = await counters.expire()
+    assert [expired.id for expired in first] == [f"r{number}" for number in reversed(range(20, total))]
+    assert await level(counters, window=0) == (0, 20)
+    assert [expired.id for expired in await counters.expire()] == [f"r{number}" for number in reversed(range(20))]
+    assert await counters.expire() == []
+
+
+async def test_a_slot_is_given_back_however_the_request_ends(counters, clock):
+    slots = [hold(1, limit=2, scope="slots", window=0, slot=True), hold(5, window=0)]
+    await counters.reserve("r1", slots, LEASE)
+    await counters.reserve("r2", slots, LEASE)
+    assert await counters.reserve("r3", slots, LEASE) == Denied(0, 0, None)
+    await counters.settle("r1", [1, 4])
+    assert await level(counters, "slots", 0) == (0, 1)
+    await counters.forward("r2", LEASE)
+    clock.now += LEASE
+    assert await expire(counters) == [Expired("r2", True, ("slots", "a"), (0, 5))]
+    assert await counters.settle("r2", [1, 3])
+    assert await level(counters, "slots", 0) == (0, 0)
+    assert await level(counters, "a", 0) == (7, 0)
+
+
+# --- values
+
+
+async def test_large_integers_are_exact(counters):
+    large = 2**62 - 1
+    await counters.reserve("r1", [hold(large - 1, limit=large)], LEASE)
+    assert await level(counters) == (0, large - 1)
+    assert await counters.reserve("r2", [hold(2, limit=large)], LEASE) == Denied(0, 1, 60.0)
+    assert await counters.reserve("r3", [hold(1, limit=large)], LEASE) == Granted((Level(0, large, 60.0),))
+    assert await counters.reserve("r4", [hold(large, limit=large)], LEASE) == Denied(0, 0, 60.0)
+    await counters.settle("r1", [2**53 + 1])
+    assert await level(counters) == (2**53 + 1, 1)
+
+
+async def test_a_count_stops_at_the_largest(counters):
+    for number in range(3):
+        await counters.reserve(f"r{number}", [hold(0, limit=MAX_COUNT)], LEASE)
+        await counters.settle(f"r{number}", [2**62])
+    assert await level(counters) == (MAX_COUNT, 0)
+    assert await counters.reserve("r", [hold(1, limit=MAX_COUNT)], LEASE) == Denied(0, 0, 60.0)
+    assert await counters.reserve("s", [hold(MAX_COUNT, limit=MAX_COUNT)], LEASE) == Denied(0, 0, 60.0)
+
+
+@pytest.mark.parametrize(
+    "scope",
+    ["", "é日本語🦜", "it's \"quoted\" `so`", "a:b=c d\t\n\r", "{tag}*?[x]%s%d\\", "x" * 1024, "'; DROP TABLE counts; --"],
+)
+async def test_odd_names(counters, clock, scope):
+    await counters.reserve(scope, [hold(3, scope=scope), hold(1, scope=scope + "!")], LEASE)
+    assert await level(counters, scope) == (0, 3)
+    assert await counters.forward(scope, LEASE)
+    clock.now += LEASE
+    assert await expire(counters) == [Expired(scope, True, (scope, scope + "!"), (3, 1))]
+    assert await counters.settle(scope, [2, 2])
+    assert await level(counters, scope) == (2, 0)
+    assert await level(counters, scope + "!") == (2, 0)
+
+
+# --- concurrency
+
+
+async def test_concurrent_reservations_never_exceed_the_limit(counters):
+    async def request(number):
+        granted = await counters.reserve(f"r{number}", [hold(3, limit=100), hold(1, limit=1000, scope="b")], LEASE)
+        if isinstance(granted, Denied):
+            return None
+        assert granted.levels[0].settled + granted.levels[0].reserved <= 100
+        await asyncio.sleep(0)
+        await counters.forward(f"r{number}", LEASE)
+        await asyncio.sleep(0)
+        used = number % 4
+        assert sorted(await asyncio.gather(*[counters.settle(f"r{number}", [used, 1]) for _ in range(3)])) == [0, 0, 1]
+        return used
+
+    used = [charge for charge in await asyncio.gather(*[request(number) for number in range(200)]) if charge is not None]
+    assert 33 <= len(used) < 200
+    assert await level(counters) == (sum(used), 0)
+    assert await level(counters, "b") == (len(used), 0)
+
+
+async def test_concurrent_expiries_report_each_once(counters, clock):
+    for number in range(50):
+        await counters.reserve(f"r{number}", [hold(1, limit=50)], LEASE)
+    clock.now += LEASE
+    reports = await asyncio.gather(*[counters.expire() for _ in range(5)])
+    assert sorted(expired.id for report in reports for expired in report) == sorted(f"r{n}" for n in range(50))
+
+
+# --- housekeeping
+
+
+async def test_memory_is_bounded(clock):
+    counters = MemoryCounters(clock)
+    for number in range(5000):
+        await counters.reserve(f"r{number}", [hold(scope=str(number)), hold(scope=str(number), window=0)], 600.0)
+        await counters.settle(f"r{number}", [1, 0])
+        clock.now += 1
+    assert len(counters._live) == len(counters._expired) == 0
+    assert len(counters._leases) <= 1001
+    assert sum(len(bucket) for bucket in counters._buckets.values()) <= 120
+    clock.now += 120
+    await expire(counters)
+    assert not [bucket for (window, _), bucket in counters._buckets.items() if window or bucket]
+
+
+async def test_memory_remembers_so_many_expired(clock, monkeypatch):
+    monkeypatch.setattr("extproc.stores.memory.MAX_EXPIRED", 3)
+    counters = MemoryCounters(clock)
+    for number in range(5):
+        await counters.reserve(f"r{number}", [hold(1)], LEASE + number)
+    clock.now += 2 * LEASE
+    await expire(counters)
+    assert [await counters.settle(f"r{number}", [1]) for number in range(5)] == [False, False, True, True, True]
+
+
+# --- urls
+
+
+async def test_open_counters(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    memory, sqlite = open_counters("memory:"), open_counters("sqlite:var/counters.db")
+    assert isinstance(memory, MemoryCounters)
+    assert isinstance(sqlite, SqliteCounters)
+    assert (tmp_path / "var" / "counters.db").exists()
+    for counters in (memory, sqlite):
+        assert isinstance(await counters.reserve("r1", [hold()], LEASE), Granted)
+        await counters.close()
+
+
+@pytest.mark.parametrize("url", ["", "memory", "etcd://host", "mysql:x", "../x:y", "memory:x", "sqlite:", "__init__:"])
+def test_unknown_urls(url):
+    with pytest.raises(ValueError, match=r"memory:|sqlite:"):
+        open_counters(url)

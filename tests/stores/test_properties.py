@@ -1,0 +1,237 @@
+"""Random histories of every store against a model that is obviously right: it keeps everything and adds it up anew."""
+
+import asyncio
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from test_conformance import START, STORES, Clock
+
+from extproc.stores import Denied, Expired, Granted, Hold, Level
+
+LIMITS = {("a", 60): 10, ("b", 60): 6, ("b", 3600): 12, ("c", 0): 9, ("c", -1): 25, ("slots", 0): 3}
+LEASES = (5.0, 20.0, 90.0)
+MONTH_END = 1_701_388_800  # 2023-12-01, some minutes after START of the history
+
+
+@dataclass
+class Request:
+    holds: list[Hold]
+    windows: list[int]  # the number of the window of each hold
+    deadline: float
+    state: str = "reserved"  # forwarded, released, charged, settled
+    charges: list[int] = field(default_factory=list)
+
+
+class Model:
+    def __init__(self):
+        self.requests: dict[str, Request] = {}
+
+    def number(self, now, window):
+        if window == -1:
+            return int(now >= MONTH_END)
+        return int(now // window) if window else 0
+
+    def ends(self, now, window):
+        if window == -1:
+            return (MONTH_END if now < MONTH_END else MONTH_END + 31 * 86400) - now
+        return (int(now // window) + 1) * window - now if window else None
+
+    def level(self, scope, window, number):
+        settled = reserved = 0
+        for request in self.requests.values():
+            for index, (hold, at) in enumerate(zip(request.holds, request.windows, strict=True)):
+                if (hold.scope, hold.window, at) == (scope, window, number):
+                    if request.state in ("reserved", "forwarded"):
+                        reserved += hold.amount
+                    else:
+                        settled += request.charges[index]
+        return settled, reserved
+
+    def current(self, now, scope, window):
+        return Level(*self.level(scope, window, self.number(now, window)), self.ends(now, window))
+
+    def reserve(self, now, id, holds, lease):
+        mine = {}
+        for index, hold in enumerate(holds):
+            level = self.current(now, hold.scope, hold.window)
+            before = mine.get((hold.scope, hold.window), 0)
+            room = hold.limit - level.settled - level.reserved - before
+            if hold.amount > room:
+                return Denied(index, max(room, 0), level.resets_in)
+            mine[hold.scope, hold.window] = before + hold.amount
+        self.requests[id] = Request(holds, [self.number(now, hold.window) for hold in holds], now + lease)
+        return Granted(tuple(self.current(now, hold.scope, hold.window) for hold in holds))
+
+    def forward(self, now, id, lease):
+        request = self.requests.get(id)
+        if request is None or request.state not in ("reserved", "forwarded"):
+            return False
+        request.state, request.deadline = "forwarded", now + lease
+        return True
+
+    def settle(self, id, amounts):
+        request = self.requests.get(id)
+        if request is None or request.state == "settled":
+            return False
+        request.state = "settled"
+        request.charges = [
+            0 if hold.slot else amount for hold, amount in zip(request.holds, amounts, strict=True)
+        ]
+        return True
+
+    def expire(self, now):
+        ended = []
+        for id, request in self.requests.items():
+            if request.state in ("reserved", "forwarded") and request.deadline <= now:
+                forwarded = request.state == "forwarded"
+                request.state = "charged" if forwarded else "released"
+                request.charges = [hold.amount if forwarded and not hold.slot else 0 for hold in request.holds]
+                scopes = tuple(hold.scope for hold in request.holds)
+                ended.append(Expired(id, forwarded, scopes, tuple(request.charges)))
+        return ended
+
+
+class History(RuleBasedStateMachine):
+    name: str
+
+    def __init__(self):
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.directory = tempfile.TemporaryDirectory()
+        self.clock = Clock(MONTH_END - 300.0)
+        self.latest = self.clock.now
+        self.model = Model()
+        self.overdrawn = set()  # counts of which more was used than held: no promise about their limit is left
+        # Workers that share a store must behave as one.
+        count = 1 if self.name == "memory" else 2
+        self.workers = [self.runner.run(self.open()) for _ in range(count)]
+        self.turn = 0
+
+    async def open(self):
+        return STORES[self.name](Path(self.directory.name), self.clock)
+
+    def call(self, method, *args):
+        self.turn += 1
+        return self.runner.run(getattr(self.workers[self.turn % len(self.workers)], method)(*args))
+
+    @initialize(offset=st.sampled_from([0.0, 0.25, 59.5, 280.0]))
+    def start(self, offset):
+        self.clock.now += offset
+        self.latest = self.clock.now
+
+    @rule(
+        wanted=st.lists(st.tuples(st.sampled_from(sorted(LIMITS)), st.integers(0, 7)), max_size=4),
+        lease=st.sampled_from(LEASES),
+        lower=st.sampled_from([0, 0, 0, 3]),
+    )
+    def reserve(self, wanted, lease, lower):
+        holds = [
+            Hold(scope, window, LIMITS[scope, window] - lower, amount, slot=scope == "slots")
+            for (scope, window), amount in wanted
+        ]
+        id = f"r{len(self.model.requests)}-{self.turn}"
+        expected = self.model.reserve(self.clock.now, id, holds, lease)
+        assert self.call("reserve", id, holds, lease) == expected
+
+    def some(self, data, states):
+        ids = [id for id, request in self.model.requests.items() if request.state in states]
+        return data.draw(st.sampled_from([*ids, "unknown"]))
+
+    @precondition(lambda self: self.model.requests)
+    @rule(data=st.data(), lease=st.sampled_from(LEASES))
+    def forward(self, data, lease):
+        id = self.some(data, ("reserved", "forwarded"))
+        assert self.call("forward", id, lease) == self.model.forward(self.clock.now, id, lease)
+
+    @precondition(lambda self: self.model.requests)
+    @rule(data=st.data(), lease=st.sampled_from(LEASES))
+    def forward_too_late(self, data, lease):
+        id = self.some(data, ("released", "charged", "settled"))
+        assert self.call("forward", id, lease) is False
+
+    @precondition(lambda self: self.model.requests)
+    @rule(data=st.data(), more=st.booleans())
+    def settle(self, data, more):
+        id = self.some(data, ("reserved", "forwarded", "released", "charged"))
+        request = self.model.requests.get(id)
+        holds = request.holds if request else []
+        held = [hold.amount for hold in holds]
+        if request and request.state == "released":
+            held = [0] * len(holds)
+        amounts = [data.draw(st.integers(0, amount + (5 if more else 0))) for amount in held]
+        for index, (hold, amount) in enumerate(zip(holds, amounts, strict=True)):
+            if amount > held[index]:
+                self.overdrawn.add((hold.scope, hold.window, request.windows[index]))
+        assert self.call("settle", id, amounts) == self.model.settle(id, amounts)
+
+    @precondition(lambda self: self.model.requests)
+    @rule(data=st.data(), amount=st.integers(0, 20))
+    def settle_again(self, data, amount):
+        id = self.some(data, ("settled",))
+        holds = self.model.requests[id].holds if id in self.model.requests else []
+        assert self.call("settle", id, [amount] * len(holds)) is False
+
+    @rule()
+    def expire(self):
+        expected = self.model.expire(self.clock.now)
+        assert sorted(self.call("expire"), key=lambda expired: expired.id) == sorted(expected, key=lambda e: e.id)
+        assert self.call("expire") == []
+
+    # Forty steps of a minute stay within LATE_SETTLE, after which a store may forget.
+    @rule(seconds=st.sampled_from([0.5, 1.0, 7.0, 30.0, 61.0]))
+    def time_passes(self, seconds):
+        self.clock.now += seconds
+        self.latest = max(self.latest, self.clock.now)
+
+    @rule(seconds=st.sampled_from([1.0, 10.0, 45.0]))
+    def clock_steps_back(self, seconds):
+        """By less than the shortest window: the stores keep the last one that ended, no more."""
+        self.clock.now = max(self.clock.now - seconds, self.latest - 59)
+
+    @invariant()
+    def every_scope_reads_as_the_model_says(self):
+        now = self.clock.now
+        levels = self.call("levels", sorted(LIMITS))
+        for (scope, window), level in zip(sorted(LIMITS), levels, strict=True):
+            assert level == self.model.current(now, scope, window)
+            assert level.settled >= 0
+            assert level.reserved >= 0
+            if (scope, window, self.model.number(now, window)) not in self.overdrawn:
+                assert level.settled + level.reserved <= LIMITS[scope, window]
+
+    def teardown(self):
+        try:
+            self.clock.now = self.latest + max(LEASES)
+            self.expire()
+            for level in self.call("levels", sorted(LIMITS)):
+                assert level.reserved == 0
+            if self.name == "sqlite":
+                rows = self.workers[0]._db.execute("SELECT total(reserved), min(settled) FROM counts").fetchone()
+                assert rows[0] == 0
+                assert (rows[1] or 0) >= 0
+        finally:
+            for worker in self.workers:
+                self.runner.run(worker.close())
+            self.runner.close()
+            self.directory.cleanup()
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_random_histories(name):
+    machine = type("History", (History,), {"name": name})
+    examples = 80 if name == "memory" else 40
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=40,
+            deadline=None,
+            database=None,
+            suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        ),
+    )
