@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
+from envoy_data_plane.envoy.config.core.v3 import Address as EnvoyAddress
 from envoy_data_plane.envoy.config.core.v3 import (
     ApiVersion,
     GrpcService,
@@ -14,7 +15,6 @@ from envoy_data_plane.envoy.config.core.v3 import (
     Http2ProtocolOptions,
     Pipe,
 )
-from envoy_data_plane.envoy.config.core.v3 import Address as EnvoyAddress
 from envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 import CommonGrpcAccessLogConfig, HttpGrpcAccessLogConfig
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     HeaderForwardingRules,
@@ -71,7 +71,8 @@ def service(attachment: str | None = None) -> GrpcService:
 
 def processing_mode(*, response_headers: bool) -> ProcessingMode:
     """The request whole, before it goes anywhere; of the answer the headers at most, until the processor asks for
-    more. Any other request mode loses or doubles bodies together with retries."""
+    more. Any other request mode loses or doubles bodies together with retries.
+    """
     send, skip = ProcessingModeHeaderSendMode.SEND, ProcessingModeHeaderSendMode.SKIP
     return ProcessingMode(
         request_header_mode=send,

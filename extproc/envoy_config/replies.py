@@ -31,6 +31,7 @@ from extproc.errors import (
 ORIGIN = "x-ai-error-origin"
 INTERNAL_ERROR = Kind(500, "api_error", "internal_error")
 
+NO_CREDENTIAL = "response.code_details == 'failed_to_inject_credential'"  # the injector has no secret
 _AGAIN = "Try again; if it persists, give the operator of this gateway the x-request-id of this answer."
 
 
@@ -68,7 +69,7 @@ def hop(provider: str) -> LocalReplyConfig:
     return LocalReplyConfig(
         mappers=[
             _ours(),
-            _reply(_cel(f"response.code_details == '{NO_CREDENTIAL}'"), PROVIDER_CREDENTIAL_REJECTED, keyless, "credential"),
+            _reply(_cel(NO_CREDENTIAL), PROVIDER_CREDENTIAL_REJECTED, keyless, "credential"),
             _reply(_flags("UF"), NO_PROVIDER_AVAILABLE, down, "connect"),
             _reply(_flags("UT", "SI", "UMSDR"), PROVIDER_TIMEOUT, slow, "timeout"),
             _reply(_flags("UO"), NO_PROVIDER_AVAILABLE, busy, "overflow"),
@@ -78,10 +79,6 @@ def hop(provider: str) -> LocalReplyConfig:
             _reply(_cel("response.code >= 400"), INTERNAL_ERROR, f"Internal error. {_AGAIN}", "other"),
         ]
     )
-
-
-NO_CREDENTIAL = "failed_to_inject_credential"
-"""Envoy's reason when the credential injector has no secret."""
 
 
 def _ours() -> ResponseMapper:
@@ -111,5 +108,3 @@ def _cel(expression: str) -> AccessLogFilter:
 
 def _flags(*names: str) -> AccessLogFilter:
     return AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=list[str](names)))
-
-

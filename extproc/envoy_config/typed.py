@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any as Json
 
 import betterproto2
+import yaml
 from envoy_data_plane.envoy.config.cluster.v3 import CircuitBreakers, CircuitBreakersThresholds, ClusterDiscoveryType
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
@@ -40,7 +41,7 @@ class TypedStruct(betterproto2.Message):
     """xds.type.v3.TypedStruct: an extension by name, for those that envoy_data_plane does not have."""
 
     type_url: str = betterproto2.field(1, betterproto2.TYPE_STRING)
-    value: Struct | None = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)
+    value: Struct | None = betterproto2.field(2, betterproto2.TYPE_MESSAGE, optional=True)  # noqa: RUF009
 
 
 default_message_pool.register_message("xds.type.v3", "TypedStruct", TypedStruct)
@@ -110,5 +111,30 @@ def breakers(requests: int = UNLIMITED, connections: int = UNLIMITED) -> Circuit
 
 def buffer_bytes(settings: Settings) -> int:
     """Of a connection and of a request on its way to be retried: the largest body, and what guards and translation
-    may add to it. Envoy's default of 1 MiB refuses larger bodies, and forgets how to retry them."""
+    may add to it. Envoy's default of 1 MiB refuses larger bodies, and forgets how to retry them.
+    """
     return 2 * settings.limits.request_body + (1 << 20)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Envoy reads y and n as booleans, PyYAML writes them as if they were not."""
+
+    def ignore_aliases(self, _data: Json) -> bool:
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = '"' if value.lower() in ("y", "n") else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def to_json(message: betterproto2.Message) -> dict[str, Json]:
+    """With the field names of Envoy's documentation; betterproto2's own casing would write consecutive_5_xx."""
+    return message.to_dict(casing=str)  # type: ignore[arg-type]
+
+
+def to_yaml(tree: Json) -> str:
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=120)

@@ -96,21 +96,21 @@ class Expired:
 class Counters(Protocol):
     """The port. Every method is one round trip and raises StoreError when the store does not answer."""
 
-    async def reserve(self, id: str, holds: Sequence[Hold], lease: float) -> Granted | Denied:  # noqa: A002
+    async def reserve(self, id: str, holds: Sequence[Hold], lease: float) -> Granted | Denied:
         """Take every hold or none. `id` is the server's own; `lease` is in seconds. `holds` may be empty.
 
         ValueError when a reservation of that id is still held or remembered: taking it over would lose its holds.
         """
         ...
 
-    async def forward(self, id: str, lease: float) -> bool:  # noqa: A002
+    async def forward(self, id: str, lease: float) -> bool:
         """Say that the request is about to leave for a provider, and renew the lease; call again to renew.
 
         False when nothing is held under that id: it is unknown, settled, or its lease ran out and was ended.
         """
         ...
 
-    async def settle(self, id: str, amounts: Sequence[int]) -> bool:  # noqa: A002
+    async def settle(self, id: str, amounts: Sequence[int]) -> bool:
         """Replace what was held by what was used, `amounts` in the order of the holds.
 
         Charged in the window the reservation was made in. True for the first settle of a reservation; a second one, or

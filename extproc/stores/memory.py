@@ -57,7 +57,7 @@ class MemoryCounters:
         # At least one entry per live reservation, not later than its deadline. Renewing and settling leave it alone.
         self._leases: list[tuple[float, str]] = []
 
-    async def reserve(self, id: str, holds: Sequence[Hold], lease: float) -> Granted | Denied:  # noqa: A002
+    async def reserve(self, id: str, holds: Sequence[Hold], lease: float) -> Granted | Denied:
         if id in self._live or id in self._expired:
             raise ValueError(f"reservation {id!r} exists")
         now = self._clock()
@@ -93,7 +93,7 @@ class MemoryCounters:
             )
         )
 
-    async def forward(self, id: str, lease: float) -> bool:  # noqa: A002
+    async def forward(self, id: str, lease: float) -> bool:
         reservation = self._live.get(id)
         if reservation is None:
             return False
@@ -104,7 +104,7 @@ class MemoryCounters:
         reservation.forwarded = True
         return True
 
-    async def settle(self, id: str, amounts: Sequence[int]) -> bool:  # noqa: A002
+    async def settle(self, id: str, amounts: Sequence[int]) -> bool:
         live = self._live.get(id)
         reservation = live or self._expired.get(id)
         if reservation is None:
@@ -125,7 +125,7 @@ class MemoryCounters:
         now = self._clock()
         ended: list[Expired] = []
         while self._leases and self._leases[0][0] <= now and len(ended) < EXPIRE_BATCH:
-            id = heapq.heappop(self._leases)[1]  # noqa: A001
+            id = heapq.heappop(self._leases)[1]
             reservation = self._live.get(id)
             if reservation is None:  # settled since
                 continue
@@ -165,10 +165,10 @@ class MemoryCounters:
             if window and number < window_at(now, window)[0] - 1:
                 del self._buckets[window, number]
 
-    def _queue(self, deadline: float, id: str) -> None:  # noqa: A002
+    def _queue(self, deadline: float, id: str) -> None:
         heapq.heappush(self._leases, (deadline, id))
         if len(self._leases) > 2 * len(self._live) + 1000:  # mostly settled ones: as many pushes paid for this pass
-            self._leases = [(reservation.deadline, id) for id, reservation in self._live.items()]  # noqa: A001
+            self._leases = [(reservation.deadline, id) for id, reservation in self._live.items()]
             heapq.heapify(self._leases)
 
     def _forget_expired(self, now: float) -> None:

@@ -85,7 +85,7 @@ class SqliteCounters:
             self._db.close()
             raise
 
-    async def reserve(self, id: str, holds: Sequence[Hold], lease: float) -> Granted | Denied:  # noqa: A002
+    async def reserve(self, id: str, holds: Sequence[Hold], lease: float) -> Granted | Denied:
         now = self._clock()
         counts: dict[_Key, tuple[int, int]] = {}  # as they will be: two holds may be on one scope
         taken: list[_Taken] = []
@@ -117,7 +117,7 @@ class SqliteCounters:
             )
         )
 
-    async def forward(self, id: str, lease: float) -> bool:  # noqa: A002
+    async def forward(self, id: str, lease: float) -> bool:
         try:  # one statement is a transaction of its own
             renewed = self._db.execute(
                 "UPDATE reservations SET deadline = ?, forwarded = 1 WHERE id = ? AND expired = 0",
@@ -127,7 +127,7 @@ class SqliteCounters:
             raise StoreError(f"{self._path}: {error}") from error
         return renewed > 0
 
-    async def settle(self, id: str, amounts: Sequence[int]) -> bool:  # noqa: A002
+    async def settle(self, id: str, amounts: Sequence[int]) -> bool:
         with self._transaction() as db:
             row = db.execute("SELECT forwarded, expired, holds FROM reservations WHERE id = ?", (id,)).fetchone()
             if row is not None:
@@ -153,7 +153,7 @@ class SqliteCounters:
                 "ORDER BY deadline LIMIT ?",
                 (now, EXPIRE_BATCH),
             ).fetchall()
-            for id, forwarded, holds in due:  # noqa: A001
+            for id, forwarded, holds in due:
                 taken = _decode(holds)
                 charged = tuple(held if forwarded and not slot else 0 for *_, held, slot in taken)
                 for (window, number, scope, held, _), amount in zip(taken, charged, strict=True):

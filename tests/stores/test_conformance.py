@@ -1,4 +1,4 @@
-"""What every store must do. A new store adds one line to STORES."""
+"""What every store must do."""
 
 import asyncio
 import calendar
@@ -6,7 +6,7 @@ import pkgutil
 
 import pytest
 
-from extproc import stores
+import extproc.stores
 from extproc.stores import (
     EXPIRE_BATCH,
     LATE_SETTLE,
@@ -23,38 +23,12 @@ from extproc.stores import (
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
 
-
-class Clock:
-    def __init__(self, now=1_700_000_000.0):
-        self.now = now
-
-    def __call__(self):
-        return self.now
-
-
-STORES = {
-    "memory": lambda _directory, clock: MemoryCounters(clock),
-    "sqlite": lambda directory, clock: SqliteCounters(directory / "counters.db", clock),
-}
 MINUTE = 60
-START = 1_700_000_000.0 // MINUTE * MINUTE  # the beginning of a minute
 LEASE = 30.0
 
 
-def test_every_store_is_tested():
-    assert set(STORES) == {module.name for module in pkgutil.iter_modules(stores.__path__)}
-
-
-@pytest.fixture
-def clock():
-    return Clock(START)
-
-
-@pytest.fixture(params=STORES)
-async def counters(request, tmp_path, clock):
-    counters = STORES[request.param](tmp_path, clock)
-    yield counters
-    await counters.close()
+def test_every_store_is_tested(stores):
+    assert set(stores) == {module.name for module in pkgutil.iter_modules(extproc.stores.__path__)}
 
 
 def hold(amount=1, limit=10, scope="a", window=MINUTE, slot=False):
@@ -505,7 +479,15 @@ async def test_a_count_stops_at_the_largest(counters):
 
 @pytest.mark.parametrize(
     "scope",
-    ["", "é日本語🦜", "it's \"quoted\" `so`", "a:b=c d\t\n\r", "{tag}*?[x]%s%d\\", "x" * 1024, "'; DROP TABLE counts; --"],
+    [
+        "",
+        "é日本語🦜",
+        'it\'s "quoted" `so`',
+        "a:b=c d\t\n\r",
+        "{tag}*?[x]%s%d\\",
+        "x" * 1024,
+        "'; DROP TABLE counts; --",
+    ],
 )
 async def test_odd_names(counters, clock, scope):
     await counters.reserve(scope, [hold(3, scope=scope), hold(1, scope=scope + "!")], LEASE)
@@ -534,7 +516,9 @@ async def test_concurrent_reservations_never_exceed_the_limit(counters):
         assert sorted(await asyncio.gather(*[counters.settle(f"r{number}", [used, 1]) for _ in range(3)])) == [0, 0, 1]
         return used
 
-    used = [charge for charge in await asyncio.gather(*[request(number) for number in range(200)]) if charge is not None]
+    used = [
+        charge for charge in await asyncio.gather(*[request(number) for number in range(200)]) if charge is not None
+    ]
     assert 33 <= len(used) < 200
     assert await level(counters) == (sum(used), 0)
     assert await level(counters, "b") == (len(used), 0)

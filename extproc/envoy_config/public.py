@@ -1,0 +1,228 @@
+"""The public listener: the edge, the gateway attachment, and the route whose retries are the failover."""
+
+from __future__ import annotations
+
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
+    HeaderMutation,
+    HeaderMutationRemoveOnMatch,
+    HeaderMutationRules,
+)
+from envoy_data_plane.envoy.config.core.v3 import (
+    Http2ProtocolOptions,
+    HttpProtocolOptions,
+    HttpProtocolOptionsHeadersWithUnderscoresAction,
+    KeepaliveSettings,
+    TransportSocket,
+    TypedExtensionConfig,
+)
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener
+from envoy_data_plane.envoy.config.route.v3 import (
+    ClusterSpecifierPlugin,
+    DirectResponseAction,
+    HeaderMatcher,
+    RetryPolicy,
+    RetryPolicyRetryBackOff,
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
+    ExternalProcessor,
+    MetadataOptions,
+    MetadataOptionsMetadataNamespaces,
+)
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+    HttpConnectionManagerPathWithEscapedSlashesAction,
+    HttpConnectionManagerServerHeaderTransformation,
+    HttpFilter,
+)
+from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
+    HeaderMutation as EarlyHeaderMutation,
+)
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CommonTlsContext,
+    DownstreamTlsContext,
+    TlsCertificate,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+
+from extproc import contract
+from extproc.config import Settings, TLSSettings
+from extproc.dialects import by_path
+from extproc.envoy_config import processor, replies
+from extproc.envoy_config.typed import (
+    buffer_bytes,
+    extension,
+    file,
+    http_filter,
+    pack,
+    seconds,
+    socket_address,
+    untyped,
+)
+
+NO_ORDER = "no-order"
+"""A cluster without endpoints: where a request goes that got no order from the processor. It is answered 503."""
+
+ENVOY_PREFIX = "x-envoy-"
+
+
+def listener(settings: Settings) -> Listener:
+    door = settings.listener
+    manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(_manager(settings)))
+    chain = FilterChain(filters=[manager], transport_socket=None if door.tls is None else _tls(door.tls))
+    return Listener(
+        name="public",
+        address=socket_address(door.address, door.port),
+        per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        filter_chains=[chain],
+    )
+
+
+def no_order() -> Cluster:
+    return Cluster(name=NO_ORDER, type=ClusterDiscoveryType.STATIC, connect_timeout=seconds(1))
+
+
+def remove(prefix: str) -> HeaderMutation:
+    """Every header that begins with `prefix`."""
+    return HeaderMutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(prefix=prefix)))
+
+
+def _manager(settings: Settings) -> HttpConnectionManager:
+    return HttpConnectionManager(
+        stat_prefix="public",
+        # The client's address is that of its connection, not what it says in x-forwarded-for.
+        use_remote_address=True,
+        normalize_path=True,
+        merge_slashes=True,
+        # Official SDKs encode the slash of a model id; the processor refuses %2F everywhere but in /v1/models/{id}.
+        path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
+        common_http_protocol_options=HttpProtocolOptions(
+            idle_timeout=seconds(900),
+            # x_ai_team would pass for x-ai-team.
+            headers_with_underscores_action=HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
+        ),
+        http2_protocol_options=Http2ProtocolOptions(
+            max_concurrent_streams=100,
+            initial_stream_window_size=1 << 20,
+            initial_connection_window_size=4 << 20,
+            connection_keepalive=KeepaliveSettings(interval=seconds(60), timeout=seconds(20)),
+        ),
+        request_headers_timeout=seconds(10),
+        request_timeout=seconds(300),  # until the whole body is here
+        stream_idle_timeout=seconds(settings.limits.stream_idle),
+        server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
+        always_set_request_id_in_response=True,
+        early_header_mutation_extensions=[_forged_headers()],
+        local_reply_config=replies.public(settings.limits.request_body),
+        access_log=[
+            processor.access_log(
+                contract.GATEWAY_LOG, request=[contract.ID, contract.TARGETS], response=["retry-after", replies.ORIGIN]
+            )
+        ],
+        http_filters=[_internal_headers(), _body_limit(settings), _gateway(settings), http_filter("router", Router())],
+        route_config=_routes(settings),
+    )
+
+
+def _forged_headers() -> TypedExtensionConfig:
+    """Runs before routing and before every filter, whatever becomes of the request."""
+    config = EarlyHeaderMutation(mutations=[remove(contract.PREFIX), remove(ENVOY_PREFIX)])
+    return extension("envoy.http.early_header_mutation.header_mutation", config)
+
+
+def _internal_headers() -> HttpFilter:
+    """First of the filters, so last to see the answer: nothing internal reaches the client."""
+    mutations = Mutations(response_mutations=[remove(contract.PREFIX), remove(ENVOY_PREFIX)])
+    return http_filter("header_mutation", HeaderMutationFilter(mutations=mutations))
+
+
+def _body_limit(settings: Settings) -> HttpFilter:
+    """The 413. A buffer limit alone would answer it too late, and with retries lost."""
+    limit = {"max_request_bytes": settings.limits.request_body}
+    kind = "envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit"
+    return http_filter("body_size_limit", untyped(kind, limit))
+
+
+def _gateway(settings: Settings) -> HttpFilter:
+    order = MetadataOptionsMetadataNamespaces(untyped=[contract.ORDER_NAMESPACE])
+    config = ExternalProcessor(
+        grpc_service=processor.service(contract.GATEWAY),
+        failure_mode_allow=False,
+        message_timeout=processor.MESSAGE_TIMEOUT,
+        processing_mode=processor.processing_mode(response_headers=True),
+        allow_mode_override=True,
+        response_attributes=list(contract.RESPONSE_ATTRIBUTES),
+        # The number of tries and what to retry on are given per request, in x-envoy-* headers.
+        mutation_rules=HeaderMutationRules(allow_envoy=True),
+        metadata_options=MetadataOptions(receiving_namespaces=order),
+        forward_rules=processor.gateway_headers(settings),
+    )
+    return http_filter("ext_proc", config)
+
+
+def _routes(settings: Settings) -> RouteConfiguration:
+    elsewhere = Route(match=RouteMatch(prefix="/"), direct_response=DirectResponseAction(status=404))
+    host = VirtualHost(
+        name="ai",
+        domains=["*"],
+        include_request_attempt_count=True,
+        routes=[*(_route(settings, path) for path in sorted(by_path())), elsewhere],
+    )
+    return RouteConfiguration(name="public", virtual_hosts=[host])
+
+
+def _route(settings: Settings, path: str) -> Route:
+    post = HeaderMatcher(name=":method", string_match=StringMatcher(exact="POST"))
+    return Route(
+        name=path,
+        match=RouteMatch(path=path, headers=[post]),
+        route=RouteAction(
+            inline_cluster_specifier_plugin=_order(),
+            timeout=seconds(0),  # an answer may stream for hours
+            idle_timeout=seconds(_patience(settings)),
+            retry_policy=RetryPolicy(
+                num_retries=0,  # the processor raises it
+                refresh_cluster_on_retry=True,  # without it every retry goes to the first target
+                retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.005), max_interval=seconds(0.05)),
+            ),
+        ),
+        request_body_buffer_limit=buffer_bytes(settings),
+    )
+
+
+def _order() -> ClusterSpecifierPlugin:
+    """The processor gives the order per request. The configured one only serves a request that came without."""
+    group = {"name": "none", "clusters": [{"cluster_name": NO_ORDER, "weight": 1}]}
+    config = {"override_metadata_namespace": contract.ORDER_NAMESPACE, "priority_groups": [group]}
+    kind = "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier"
+    name = "envoy.router.cluster_specifier_plugin.priority_group"
+    return ClusterSpecifierPlugin(extension=extension(name, untyped(kind, config)))
+
+
+def _patience(settings: Settings) -> float:
+    """How long nothing may pass to or from the client: as long as all tries of the longest chain may take to begin.
+
+    Each try watches its own provider's silence, and says so when it ends; this limit must not come first.
+    """
+    slowest = max(provider.timeout for provider in settings.providers.values())
+    retries = [virtual.retry for virtual in settings.virtual_models.values()]
+    chains = [retry.attempts * max(retry.per_try_timeout, retry.per_try_timeout_stream) for retry in retries]
+    return max(settings.limits.stream_idle, slowest, *chains) + 30
+
+
+def _tls(tls: TLSSettings) -> TransportSocket:
+    certificate = TlsCertificate(
+        certificate_chain=file(tls.certificate.removeprefix("file:")), private_key=file(tls.key.removeprefix("file:"))
+    )
+    context = CommonTlsContext(tls_certificates=[certificate], alpn_protocols=["h2", "http/1.1"])
+    return TransportSocket(
+        name="envoy.transport_sockets.tls", typed_config=pack(DownstreamTlsContext(common_tls_context=context))
+    )

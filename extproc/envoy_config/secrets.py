@@ -1,0 +1,59 @@
+"""Providers' keys for Envoy: one file each, that Envoy watches. They stand nowhere else, least of all the bootstrap."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from extproc.config import Settings
+
+
+def secret_name(provider: str) -> str:
+    return f"key-{provider}"
+
+
+def secret_file(directory: str | Path, provider: str) -> str:
+    return str(Path(directory) / f"{provider}.yaml")
+
+
+def write_secrets(settings: Settings, directory: str | Path) -> list[str]:
+    """Write a file for each provider with an api_key; returns the providers whose key cannot be read.
+
+    Their files are written too, without a secret: Envoy does not start when a file is missing, and answers for such a
+    provider itself. Call it again to rotate keys: a rename into a watched directory is what Envoy notices.
+    """
+    place = Path(directory)
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    place.chmod(0o700)
+    missing = []
+    for name, provider in settings.providers.items():
+        if provider.api_key is None or provider.disabled:
+            continue
+        key = provider.api_key.read()
+        if key is None:
+            missing.append(name)
+        _replace(Path(secret_file(place, name)), _resources(name, key))
+    return missing
+
+
+def _resources(provider: str, key: str | None) -> str:
+    secret = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+        "name": secret_name(provider),
+        "generic_secret": {"secret": {"inline_string": key}},
+    }
+    return json.dumps({"resources": [] if key is None else [secret]}) + "\n"
+
+
+def _replace(path: Path, text: str) -> None:
+    """Atomically, and never readable by others, not even for a moment."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

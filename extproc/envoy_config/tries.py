@@ -1,0 +1,264 @@
+"""A try: the internal listener in front of each provider, and the cluster that leads into it.
+
+Every try starts clean: it sees the request as the gateway attachment left it, gives it this provider's host, path and
+key, and takes away what no provider may see. Envoy's own refusals (full circuit breaker, ejected host) come out of it
+as ordinary answers that the public route fails over.
+
+The access log `try-<provider>` has, for each try: metadata `contract.LOG_NAMESPACE` (id, attempt, targets), response
+code and flags, upstream timings, bytes, and the response headers retry-after, x-request-id and `contract.HOP`.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult
+
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation, HeaderMutationRules
+from envoy_data_plane.envoy.config.core.v3 import (
+    Address,
+    ApiVersion,
+    ConfigSource,
+    EnvoyInternalAddress,
+    Http1ProtocolOptions,
+    HttpProtocolOptions,
+    PathConfigSource,
+    SchemeHeaderTransformation,
+    TransportSocket,
+    WatchedDirectory,
+)
+from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Listener, ListenerInternalListenerConfig
+from envoy_data_plane.envoy.config.route.v3 import (
+    HeaderMatcher,
+    RetryPolicy,
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+from envoy_data_plane.envoy.extensions.filters.http.credential_injector.v3 import CredentialInjector
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ExternalProcessor, ExtProcPerRoute
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
+from envoy_data_plane.envoy.extensions.filters.http.header_to_metadata.v3 import (
+    Config as HeaderToMetadata,
+)
+from envoy_data_plane.envoy.extensions.filters.http.header_to_metadata.v3 import (
+    ConfigKeyValuePair,
+    ConfigRule,
+    ConfigValueType,
+)
+from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
+    HttpConnectionManager,
+    HttpConnectionManagerServerHeaderTransformation,
+    HttpFilter,
+)
+from envoy_data_plane.envoy.extensions.http.injected_credentials.generic.v3 import Generic
+from envoy_data_plane.envoy.extensions.transport_sockets.internal_upstream.v3 import InternalUpstreamTransport
+from envoy_data_plane.envoy.extensions.transport_sockets.raw_buffer.v3 import RawBuffer
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import SdsSecretConfig
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions as UpstreamProtocolOptions
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptionsExplicitHttpConfig
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher
+
+from extproc import contract
+from extproc.auth import CREDENTIAL_HEADERS
+from extproc.config import Settings
+from extproc.envoy_config import processor, replies
+from extproc.envoy_config.public import ENVOY_PREFIX, remove
+from extproc.envoy_config.secrets import secret_file, secret_name
+from extproc.envoy_config.typed import (
+    breakers,
+    buffer_bytes,
+    endpoints,
+    extension,
+    http_filter,
+    pack,
+    seconds,
+    set_header,
+)
+from extproc.providers import ProviderSettings
+
+# What a client may send that is not the provider's business, besides credentials and what is internal.
+_PRIVATE_HEADERS = ("cookie", "forwarded", "x-request-id", "traceparent", "tracestate", "baggage")
+
+
+def provider_cluster(provider: str) -> str:
+    """The cluster of the provider itself, behind the hop."""
+    return f"provider-{provider}"
+
+
+def listener(settings: Settings, name: str, secrets_dir: str) -> Listener:
+    provider = settings.providers[name]
+    manager = pack(_manager(settings, name, provider, secrets_dir))
+    filters = [Filter(name="envoy.filters.network.http_connection_manager", typed_config=manager)]
+    return Listener(
+        name=contract.try_cluster(name),
+        internal_listener=ListenerInternalListenerConfig(),
+        per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        filter_chains=[FilterChain(filters=filters)],
+    )
+
+
+def hop_cluster(settings: Settings, name: str) -> Cluster:
+    hop = contract.try_cluster(name)
+    # HTTP/1: with HTTP/2 one client that reads slowly holds up all others in the same connection's window.
+    http1 = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
+    options = UpstreamProtocolOptions(
+        common_http_protocol_options=HttpProtocolOptions(idle_timeout=seconds(60)), explicit_http_config=http1
+    )
+    raw = TransportSocket(name="envoy.transport_sockets.raw_buffer", typed_config=pack(RawBuffer()))
+    return Cluster(
+        name=hop,
+        type=ClusterDiscoveryType.STATIC,
+        connect_timeout=seconds(1),
+        per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        circuit_breakers=breakers(),
+        load_assignment=endpoints(hop, Address(envoy_internal_address=EnvoyInternalAddress(server_listener_name=hop))),
+        transport_socket=TransportSocket(
+            name="envoy.transport_sockets.internal_upstream",
+            typed_config=pack(InternalUpstreamTransport(transport_socket=raw)),
+        ),
+        typed_extension_protocol_options={processor.PROTOCOL_OPTIONS: pack(options)},
+    )
+
+
+def host_header(url: SplitResult) -> str:
+    """`host`, or `host:port` where the port is not the scheme's own."""
+    host = url.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    usual = url.port is None or url.port == {"http": 80, "https": 443}[url.scheme]
+    return host if usual else f"{host}:{url.port}"
+
+
+def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_dir: str) -> HttpConnectionManager:
+    hop = contract.try_cluster(name)
+    filters = [_log_metadata(), _attempt(), _provider_headers(settings, provider)]
+    if provider.api_key is not None:
+        filters.append(_credential(name, provider, secrets_dir))
+    filters.append(http_filter("router", Router(suppress_envoy_headers=True)))
+    return HttpConnectionManager(
+        stat_prefix=hop,
+        max_request_headers_kb=96,  # the public listener's 60, and what the gateway attachment adds
+        generate_request_id=False,
+        skip_xff_append=True,
+        # On HTTP/2 the :scheme is the provider's, not that of the plain connection between the listeners.
+        scheme_header_transformation=SchemeHeaderTransformation(match_upstream=True),
+        server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
+        stream_idle_timeout=seconds(_silence(settings, provider)),
+        delayed_close_timeout=seconds(0.001),  # else a provider's reset reaches the client a second late
+        local_reply_config=replies.hop(name),
+        access_log=[processor.access_log(hop, response=["retry-after", "x-request-id", contract.HOP])],
+        http_filters=filters,
+        route_config=_routes(settings, name, provider),
+    )
+
+
+def _silence(settings: Settings, provider: ProviderSettings) -> float:
+    """In the middle of an answer. Before it begins, `timeout` of the provider decides alone."""
+    return max(settings.limits.stream_idle, provider.timeout + 10)
+
+
+def _log_metadata() -> HttpFilter:
+    """What a try was, for its access log entry: the headers themselves are removed before they could be logged."""
+
+    def rule(header: str, key: str, kind: ConfigValueType = ConfigValueType.STRING) -> ConfigRule:
+        pair = ConfigKeyValuePair(metadata_namespace=contract.LOG_NAMESPACE, key=key, type=kind)
+        return ConfigRule(header=header, on_header_present=pair)
+
+    rules = [
+        rule(contract.ID, "id"),
+        rule(contract.ATTEMPT_COUNT, "attempt", ConfigValueType.NUMBER),
+        rule(contract.TARGETS, "targets"),
+    ]
+    return http_filter("header_to_metadata", HeaderToMetadata(request_rules=rules))
+
+
+def _attempt() -> HttpFilter:
+    """The attempt attachment. It runs on the first of the two routes only."""
+    config = ExternalProcessor(
+        grpc_service=processor.service(contract.ATTEMPT),
+        failure_mode_allow=False,
+        message_timeout=processor.MESSAGE_TIMEOUT,
+        processing_mode=processor.processing_mode(response_headers=False),
+        allow_mode_override=True,
+        mutation_rules=HeaderMutationRules(allow_all_routing=True),
+        forward_rules=processor.attempt_headers(),
+    )
+    return http_filter("ext_proc", config)
+
+
+def _provider_headers(settings: Settings, provider: ProviderSettings) -> HttpFilter:
+    """After this nothing of the gateway and of the client's identity is left. Envoy's own x-envoy-* headers must go
+    before the router of this hop reads them: it would retry as well.
+    """
+    labels = [settings.attribution.prefix] if settings.attribution.strip else []
+    prefixes = dict.fromkeys((contract.PREFIX, ENVOY_PREFIX, "x-forwarded-", *labels))
+    removed = [HeaderMutation(remove=name) for name in (*CREDENTIAL_HEADERS, *_PRIVATE_HEADERS)]
+    # What the gateway reads must not be compressed.
+    added = {"accept-encoding": "identity", **provider.headers}
+    mutations = [
+        *(remove(prefix) for prefix in prefixes),
+        *removed,
+        *(HeaderMutation(append=set_header(name, value)) for name, value in added.items()),
+    ]
+    return http_filter("header_mutation", HeaderMutationFilter(mutations=Mutations(request_mutations=mutations)))
+
+
+def _credential(name: str, provider: ProviderSettings, secrets_dir: str) -> HttpFilter:
+    """The provider's key, from a file that Envoy watches. Without it the hop answers itself and sends nothing on."""
+    watched = PathConfigSource(
+        path=secret_file(secrets_dir, name), watched_directory=WatchedDirectory(path=secrets_dir)
+    )
+    source = ConfigSource(path_config_source=watched, resource_api_version=ApiVersion.V3)
+    credential = provider.provider.credential
+    generic = Generic(
+        credential=SdsSecretConfig(name=secret_name(name), sds_config=source),
+        header=credential.header,
+        header_value_prefix=credential.prefix,
+    )
+    config = CredentialInjector(
+        overwrite=True,  # false would let a client's own header through
+        credential=extension("envoy.http.injected_credentials.generic", generic),
+    )
+    return http_filter("credential_injector", config)
+
+
+def _routes(settings: Settings, name: str, provider: ProviderSettings) -> RouteConfiguration:
+    translated = HeaderMatcher(name=contract.TRANSLATE, present_match=True)
+    off = pack(ExtProcPerRoute(disabled=True))
+    routes = [
+        Route(
+            name="translated",
+            match=RouteMatch(prefix="/", headers=[translated]),
+            route=_action(settings, name, provider),
+            request_body_buffer_limit=buffer_bytes(settings),
+        ),
+        Route(
+            name="plain",
+            match=RouteMatch(prefix="/"),
+            route=_action(settings, name, provider),
+            request_body_buffer_limit=buffer_bytes(settings),
+            typed_per_filter_config={"envoy.filters.http.ext_proc": off},
+        ),
+    ]
+    return RouteConfiguration(
+        name=contract.try_cluster(name), virtual_hosts=[VirtualHost(name=name, domains=["*"], routes=routes)]
+    )
+
+
+def _action(settings: Settings, name: str, provider: ProviderSettings) -> RouteAction:
+    path = provider.url.path.rstrip("/")
+    rewrite = RegexMatchAndSubstitute(
+        pattern=RegexMatcher(regex="^/v1/"), substitution=path.replace("\\", "\\\\") + "/"
+    )
+    return RouteAction(
+        cluster=provider_cluster(name),
+        host_rewrite_literal=host_header(provider.url),
+        regex_rewrite=None if path == "/v1" else rewrite,
+        timeout=seconds(0),
+        idle_timeout=seconds(_silence(settings, provider)),
+        # No retries here: only the time until an answer begins.
+        retry_policy=RetryPolicy(num_retries=0, per_try_timeout=seconds(provider.timeout)),
+    )

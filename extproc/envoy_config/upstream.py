@@ -1,0 +1,136 @@
+"""The provider itself: a cluster with its address, TLS, limits and outlier detection."""
+
+from __future__ import annotations
+
+from envoy_data_plane.envoy.config.cluster.v3 import (
+    Cluster,
+    ClusterCommonLbConfig,
+    ClusterDnsLookupFamily,
+    OutlierDetection,
+    UpstreamConnectionOptions,
+)
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation
+from envoy_data_plane.envoy.config.core.v3 import (
+    Http1ProtocolOptions,
+    Http2ProtocolOptions,
+    HttpProtocolOptions,
+    KeepaliveSettings,
+    TcpKeepalive,
+    TransportSocket,
+)
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
+from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
+from envoy_data_plane.envoy.extensions.filters.http.upstream_codec.v3 import UpstreamCodec
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CertificateValidationContext,
+    CommonTlsContext,
+    SubjectAltNameMatcher,
+    SubjectAltNameMatcherSanType,
+    UpstreamTlsContext,
+)
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions as UpstreamProtocolOptions
+from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
+    HttpProtocolOptionsAutoHttpConfig,
+    HttpProtocolOptionsExplicitHttpConfig,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.envoy.type.v3 import Percent
+
+from extproc import contract
+from extproc.config import Settings
+from extproc.envoy_config import processor
+from extproc.envoy_config.public import ENVOY_PREFIX, remove
+from extproc.envoy_config.tries import provider_cluster
+from extproc.envoy_config.typed import (
+    breakers,
+    buffer_bytes,
+    discovery,
+    endpoints,
+    file,
+    http_filter,
+    is_ip,
+    pack,
+    seconds,
+    socket_address,
+)
+from extproc.providers import ProviderSettings
+
+
+def cluster(settings: Settings, name: str, ca_file: str) -> Cluster:
+    provider = settings.providers[name]
+    url, there = provider.url, provider_cluster(name)
+    host, secure = url.hostname or "", url.scheme == "https"
+    port = url.port or (443 if secure else 80)
+    return Cluster(
+        name=there,
+        type=discovery(host),
+        # AUTO would prefer IPv6 even where nothing routes it.
+        dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
+        connect_timeout=seconds(provider.connect_timeout),
+        per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        circuit_breakers=breakers(provider.max_requests, provider.max_connections),
+        outlier_detection=_outliers(provider),
+        # No panic: with every host ejected the try is refused at once and fails over.
+        common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0.0)),
+        load_assignment=endpoints(there, socket_address(host, port), host),
+        # A long silence is normal here; a vanished peer is not.
+        upstream_connection_options=UpstreamConnectionOptions(
+            tcp_keepalive=TcpKeepalive(keepalive_probes=3, keepalive_time=30, keepalive_interval=10)
+        ),
+        transport_socket=_tls(provider, host, ca_file) if secure else None,
+        typed_extension_protocol_options={processor.PROTOCOL_OPTIONS: pack(_protocol(secure=secure))},
+    )
+
+
+def _outliers(provider: ProviderSettings) -> OutlierDetection:
+    detection = provider.outlier_detection
+    return OutlierDetection(
+        consecutive_5xx=detection.consecutive_5xx,
+        interval=seconds(detection.interval),
+        base_ejection_time=seconds(detection.base_ejection_time),
+        max_ejection_percent=100,
+    )
+
+
+def _protocol(*, secure: bool) -> UpstreamProtocolOptions:
+    http2 = Http2ProtocolOptions(
+        initial_stream_window_size=1 << 20,
+        initial_connection_window_size=4 << 20,
+        connection_keepalive=KeepaliveSettings(interval=seconds(30), timeout=seconds(10)),
+    )
+    plain = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
+    return UpstreamProtocolOptions(
+        common_http_protocol_options=HttpProtocolOptions(idle_timeout=seconds(60)),
+        explicit_http_config=None if secure else plain,
+        # HTTP/2 where the provider offers it.
+        auto_config=HttpProtocolOptionsAutoHttpConfig(http2_protocol_options=http2) if secure else None,
+        http_filters=[_forged_headers(), http_filter("upstream_codec", UpstreamCodec())],
+    )
+
+
+def _forged_headers() -> HttpFilter:
+    """Headers only the gateway may send. It stands here, not in the internal listener, where it would also take them
+    from Envoy's own answers; and x-envoy-* could tell the routers not to retry.
+    """
+    names = ("alt-svc", "set-cookie")  # say something of the provider's host, not of this gateway
+    mutations = [
+        *(remove(prefix) for prefix in (contract.PREFIX, "x-ai-", ENVOY_PREFIX)),
+        *(HeaderMutation(remove=name) for name in names),
+    ]
+    return http_filter("header_mutation", HeaderMutationFilter(mutations=Mutations(response_mutations=mutations)))
+
+
+def _tls(provider: ProviderSettings, host: str, ca_file: str) -> TransportSocket:
+    validation = CertificateValidationContext(trusted_ca=file(provider.tls_ca or ca_file))
+    if is_ip(host):  # an address is no SNI
+        address = SubjectAltNameMatcher(
+            san_type=SubjectAltNameMatcherSanType.IP_ADDRESS, matcher=StringMatcher(exact=host)
+        )
+        validation.match_typed_subject_alt_names.append(address)
+    context = UpstreamTlsContext(
+        sni="" if is_ip(host) else host,
+        auto_sni_san_validation=not is_ip(host),
+        common_tls_context=CommonTlsContext(validation_context=validation),
+    )
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))

@@ -1,0 +1,213 @@
+"""A whole gateway for a test: `extproc up` with a filter YAML of the test's own, on free ports.
+
+`start` is a factory; `demo` is one gateway that most tests share. Children are ended by pid when the test is over.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+HERE = Path(__file__).parent
+KEY = "sk-gw-demo"
+PORTS = 3  # listener, status, admin
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in held]
+    for listener in held:
+        listener.close()
+    return ports
+
+
+@dataclass
+class Gateway:
+    """A running gateway and its mock providers, by name."""
+
+    url: str
+    status: str
+    admin: str
+    file: Path
+    process: subprocess.Popen[bytes]
+    mocks: dict[str, str] = field(default_factory=dict)
+    log: Path = Path()
+
+    @property
+    def base_url(self) -> str:
+        return self.url + "/v1"
+
+    def post(self, path: str, body: Any = None, *, key: str | None = KEY, **kwargs: Any) -> httpx.Response:
+        headers = {"authorization": f"Bearer {key}"} if key else {}
+        headers |= kwargs.pop("headers", {})
+        if body is not None:
+            kwargs["json"] = body
+        return httpx.post(self.url + path, headers=headers, timeout=30, **kwargs)
+
+    def chat(self, model: str = "stub", text: str = "Hello", **fields: Any) -> httpx.Response:
+        headers = fields.pop("headers", {})
+        body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
+        return self.post("/v1/chat/completions", body, headers=headers)
+
+    def fault(self, name: str, fault: str) -> None:
+        httpx.put(self.mocks[name] + "/control", json={"fault": fault}).raise_for_status()
+
+    def reset(self) -> None:
+        for url in self.mocks.values():
+            httpx.delete(url + "/control").raise_for_status()
+
+    def seen(self, name: str) -> list[dict[str, Any]]:
+        """The requests that reached a mock provider."""
+        found: list[dict[str, Any]] = httpx.get(self.mocks[name] + "/requests").json()
+        return found
+
+    def calls(self) -> int:
+        return sum(len(self.seen(name)) for name in self.mocks)
+
+    def metrics(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        from prometheus_client.parser import text_string_to_metric_families
+
+        families = text_string_to_metric_families(httpx.get(self.status + "/metrics").text)
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in families
+            for sample in family.samples
+        }
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of all series of `name` that carry `labels`."""
+        return sum(
+            value
+            for (found, have), value in self.metrics().items()
+            if found == name and set(labels.items()) <= set(have)
+        )
+
+    def exchanges(self) -> list[dict[str, Any]]:
+        """Recent exchanges, the latest first."""
+        found: list[dict[str, Any]] = httpx.get(self.admin + "/exchanges?limit=1000").json()["data"]
+        return found
+
+    def last(self, wanted: Callable[[dict[str, Any]], bool] = lambda _entry: True) -> dict[str, Any]:
+        """The latest exchange that is `wanted`, waiting for it to be written."""
+        return eventually(lambda: next((entry for entry in self.exchanges() if wanted(entry)), None))
+
+
+def eventually(find: Callable[[], Any], timeout: float = 10) -> Any:
+    """The first true value of `find`, asked until `timeout` seconds have passed."""
+    deadline = time.monotonic() + timeout
+    while not (found := find()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+    return found
+
+
+def run_gateway(folder: Path, yaml: str, mocks: tuple[str, ...], env: dict[str, str]) -> Iterator[Gateway]:
+    """Start a gateway whose YAML may hold `{mock_<name>}` for the address of a mock provider."""
+    listener, status, admin, *ports = free_ports(PORTS + len(mocks))
+    urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(mocks, ports, strict=True)}
+    text = textwrap.dedent(yaml)
+    for name, url in urls.items():
+        text = text.replace("{mock_" + name + "}", url + "/v1")
+    head = f"""
+listener: {{address: 127.0.0.1, port: {listener}}}
+status: {{address: 127.0.0.1, port: {status}}}
+admin: {{address: 127.0.0.1, port: {admin}}}
+"""
+    file = folder / "gateway.yaml"
+    file.write_text(head + text, encoding="utf-8")
+    log = folder / "log.txt"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "extproc", "up", "--config", str(file), "--concurrency", "2"],
+            cwd=folder,
+            env={**os.environ, "EXTPROC_DEMO_KEY": KEY, **env},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    base = "http://127.0.0.1"
+    gateway = Gateway(f"{base}:{listener}", f"{base}:{status}", f"{base}:{admin}", file, process, urls, log)
+    try:
+        deadline = time.monotonic() + 30
+        while b"Ctrl-C stops it" not in log.read_bytes():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield gateway
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
+    """`start(yaml, mocks=("a", "b"), env={})`: gateways of this test's own."""
+    running: list[Iterator[Gateway]] = []
+
+    def begin(yaml: str, mocks: tuple[str, ...] = ("sandbox",), env: dict[str, str] | None = None) -> Gateway:
+        folder = tmp_path / f"gateway{len(running)}"
+        folder.mkdir()
+        gateway = run_gateway(folder, yaml, mocks, env or {})
+        running.append(gateway)
+        return next(gateway)
+
+    yield begin
+    for gateway in running:
+        next(gateway, None)
+
+
+DEMO = """
+providers:
+  sandbox: {kind: mock, base_url: "{mock_sandbox}"}
+  backup: {kind: mock, base_url: "{mock_backup}"}
+models:
+  stub: {provider: sandbox}
+  spare: {provider: backup, model: spare-v2}
+  renamed: {provider: sandbox, model: stub-v1}
+  "any/*": {provider: sandbox}
+virtual_models:
+  assistant: {targets: [{model: stub}, {model: spare}]}
+consumers:
+  - {name: demo, team: platform, keys: [{env: EXTPROC_DEMO_KEY}]}
+  - {name: narrow, keys: [{env: NARROW_KEY}], models: [stub]}
+teams:
+  platform: {models: ["*"]}
+guardrails:
+  - {name: no-keys, kind: regex, patterns: {aws: 'AKIA[0-9A-Z]{16}'}}
+limits: {request_body: 1MiB}
+stores: {counters: "memory:"}
+"""
+
+
+@pytest.fixture(scope="session")
+def shared_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    folder = tmp_path_factory.mktemp("demo")
+    yield from run_gateway(folder, DEMO, ("sandbox", "backup"), {"NARROW_KEY": "sk-gw-narrow"})
+
+
+@pytest.fixture
+def demo(shared_demo: Gateway) -> Gateway:
+    """The shared gateway, its mocks without faults and without memory."""
+    shared_demo.reset()
+    return shared_demo

@@ -1,0 +1,318 @@
+"""A real Envoy with the generated configuration, between a scripted processor and scripted providers."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from envoy_data_plane.envoy.config.core.v3 import HeaderValue, HeaderValueOption
+from envoy_data_plane.envoy.service.accesslog.v3 import StreamAccessLogsMessage, StreamAccessLogsResponse
+from envoy_data_plane.envoy.service.ext_proc.v3 import (
+    BodyResponse,
+    CommonResponse,
+    HeaderMutation,
+    HeadersResponse,
+    ImmediateResponse,
+    ProcessingRequest,
+    ProcessingResponse,
+)
+from envoy_data_plane.envoy.type.v3 import HttpStatus
+from envoy_data_plane.google.protobuf import Struct
+
+from extproc import contract
+from extproc.config import Settings, parse
+from extproc.envoy_config import bootstrap, render, write_secrets
+from extproc.exchange import Target
+
+ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent))
+
+
+@dataclass
+class Plan:
+    """What the scripted processor does with the next requests."""
+
+    order: list[str] = field(default_factory=list)  # providers
+    headers: dict[str, str] = field(default_factory=dict)
+    refuse: int = 0
+    crash: bool = False
+
+
+class Processor:
+    """Answers ext_proc by a plan; remembers every header it was sent, and every access log entry."""
+
+    def __init__(self, path: str) -> None:
+        self.plan = Plan()
+        self.seen: list[tuple[str, str, dict[str, str]]] = []  # attachment, phase, headers
+        self.attributes: list[dict[str, Any]] = []
+        self.logs: list[tuple[str, Any]] = []
+        self._server = grpc.server(futures.ThreadPoolExecutor(64))
+        process = grpc.stream_stream_rpc_method_handler(self._process, ProcessingRequest.parse, bytes)
+        logs = grpc.stream_unary_rpc_method_handler(self._log, StreamAccessLogsMessage.parse, bytes)
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler("envoy.service.ext_proc.v3.ExternalProcessor", {"Process": process}),
+                grpc.method_handlers_generic_handler(
+                    "envoy.service.accesslog.v3.AccessLogService", {"StreamAccessLogs": logs}
+                ),
+            )
+        )
+        self._server.add_insecure_port(f"unix:{path}")
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(0).wait()
+
+    def reset(self) -> None:
+        self.plan = Plan()
+        self.seen.clear()
+        self.attributes.clear()
+
+    def headers(self, attachment: str, phase: str) -> list[dict[str, str]]:
+        return [headers for who, when, headers in self.seen if (who, when) == (attachment, phase)]
+
+    def log_entries(self, name: str, wanted: Callable[[Any], bool], seconds: float = 4.0) -> list[Any]:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            found = [entry for log, entry in self.logs if log == name and wanted(entry)]
+            if found:
+                return found
+            time.sleep(0.05)
+        return []
+
+    def _process(self, requests: Iterator[ProcessingRequest], context: grpc.ServicerContext):
+        who = dict(context.invocation_metadata())[contract.ATTACHMENT]
+        for message in requests:
+            if message.request_headers is not None:
+                self._saw(who, "request", message.request_headers.headers)
+                if self.plan.crash and who == contract.GATEWAY:
+                    context.abort(grpc.StatusCode.INTERNAL, "scripted")
+                if self.plan.refuse and who == contract.GATEWAY:
+                    yield self._refusal()
+                    return
+                yield ProcessingResponse(request_headers=HeadersResponse(response=CommonResponse()))
+            elif message.request_body is not None:
+                yield self._forward() if who == contract.GATEWAY else ProcessingResponse(
+                    request_body=BodyResponse(response=_set({"x-attempted": "yes", "x-extproc-secret": "no"}))
+                )
+            elif message.response_headers is not None:
+                self._saw(who, "response", message.response_headers.headers)
+                self.attributes.append({key: value.to_dict() for key, value in message.attributes.items()})
+                yield ProcessingResponse(response_headers=HeadersResponse(response=_set({"x-extproc-mine": "no"})))
+
+    def _saw(self, who: str, phase: str, headers: Any) -> None:
+        self.seen.append((who, phase, {item.key: item.raw_value.decode() or item.value for item in headers.headers}))
+
+    def _forward(self) -> ProcessingResponse:
+        plan = self.plan
+        targets = [Target(f"m-{name}", name, "m") for name in plan.order]
+        headers = {contract.ID: "exchange-1", contract.TARGETS: contract.encode_targets(targets)} if targets else {}
+        response = _set(headers | plan.headers)
+        response.clear_route_cache = True
+        groups = [
+            {"name": f"{index}", "clusters": [{"cluster_name": contract.try_cluster(name), "weight": 1}]}
+            for index, name in enumerate(plan.order)
+        ]
+        order = {contract.ORDER_NAMESPACE: {contract.ORDER_KEY: groups}}
+        return ProcessingResponse(
+            request_body=BodyResponse(response=response),
+            dynamic_metadata=Struct.from_dict(order) if plan.order else None,
+        )
+
+    def _refusal(self) -> ProcessingResponse:
+        headers = _set({"content-type": "application/problem+json", "x-ai-error-origin": "gateway"}).header_mutation
+        return ProcessingResponse(
+            immediate_response=ImmediateResponse(
+                status=HttpStatus(code=self.plan.refuse),
+                headers=headers,
+                body=b'{"mine":"100%"}',
+                details="extproc_test",
+            )
+        )
+
+    def _log(self, messages: Iterator[StreamAccessLogsMessage], _context: grpc.ServicerContext):
+        name = ""
+        for message in messages:
+            name = message.identifier.log_name if message.identifier else name
+            self.logs += [(name, entry) for entry in message.http_logs.log_entry]
+        return StreamAccessLogsResponse()
+
+
+def _set(headers: dict[str, str]) -> CommonResponse:
+    options = [HeaderValueOption(header=HeaderValue(key=key, raw_value=value.encode())) for key, value in headers.items()]
+    return CommonResponse(header_mutation=HeaderMutation(set_headers=options))
+
+
+@dataclass
+class Seen:
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Provider(http.server.ThreadingHTTPServer):
+    """Remembers what it was asked and does what `behave` says: a status, "hang", "reset", or how long to be silent."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.seen: list[Seen] = []
+        self.behave: Any = 200
+        self.extra: dict[str, str] = {}
+        self.released = threading.Event()
+        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        return self.server_address[1]
+
+    def reset(self) -> None:
+        self.seen.clear()
+        self.behave = 200
+        self.extra = {}
+        self.released.set()
+        self.released = threading.Event()
+
+    def stop(self) -> None:
+        self.released.set()
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Provider
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        headers = {key.lower(): value for key, value in self.headers.items()}
+        self.server.seen.append(Seen(self.command, self.path, headers, body))
+        behave = self.server.behave
+        if behave == "hang":
+            self.server.released.wait(20)
+        if behave in ("hang", "reset"):
+            self.close_connection = True
+            return
+        silence = behave if isinstance(behave, float) else 0.0
+        time.sleep(silence)
+        self.send_response(200 if silence else behave)
+        answer = json.dumps({"served_by": self.server.port}).encode()
+        for name, value in {"content-length": str(len(answer)), **self.server.extra}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer[:5])
+        self.wfile.flush()
+        time.sleep(silence)
+        self.wfile.write(answer[5:])
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class World:
+    processor: Processor
+    providers: dict[str, Provider]
+    client: httpx.Client
+    settings: Settings
+    secrets: Path
+    admin: str
+
+    def post(self, path: str = "/v1/chat/completions", **options: Any) -> httpx.Response:
+        options.setdefault("json", {"model": "m"})
+        return self.client.post(path, **options)
+
+
+SETTINGS = """
+listener: {{address: 127.0.0.1, port: {port}}}
+limits: {{request_body: 64KiB, stream_idle: 5s}}
+providers:
+  a: {{kind: openai, base_url: "http://127.0.0.1:{a}/base/v2", api_key: env:A_KEY}}
+  b: {{kind: openai, base_url: "http://127.0.0.1:{b}/v1", api_key: env:B_KEY, headers: {{x-org: "100%"}}}}
+  keyless: {{kind: openai, base_url: "http://127.0.0.1:{a}/v1", api_key: env:MISSING_KEY}}
+  down: {{kind: mock, base_url: "http://127.0.0.1:{down}"}}
+  slow: {{kind: mock, base_url: "http://127.0.0.1:{a}/v1", timeout: 1s}}
+  narrow: {{kind: mock, base_url: "http://127.0.0.1:{b}/v1", max_requests: 1, max_connections: 1}}
+  fragile: {{kind: mock, base_url: "http://127.0.0.1:{b}/v1", outlier_detection: {{consecutive_5xx: 1}}}}
+  retired: {{kind: mock, disabled: true}}
+models:
+  m: {{provider: a}}
+"""
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    if ENVOY is None:
+        pytest.skip("there is no envoy beside this Python")
+    place = tmp_path_factory.mktemp("envoy")
+    providers = {"a": Provider(), "b": Provider()}
+    port, admin = free_port(), free_port()
+    text = SETTINGS.format(port=port, a=providers["a"].port, b=providers["b"].port, down=free_port())
+    settings = parse(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("A_KEY", "key-of-a")
+        patch.setenv("B_KEY", "key-of-b")
+        missing = write_secrets(settings, place / "secrets")
+    assert missing == ["keyless"]
+    sock = str(place / "p.sock")
+    tree = bootstrap(settings, secrets_dir=str(place / "secrets"), socket=sock, admin_port=admin)
+    (place / "envoy.yaml").write_text(render(tree))
+    processor = Processor(sock)
+    with (place / "envoy.log").open("wb") as log:
+        command = [ENVOY, "-c", str(place / "envoy.yaml"), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"]
+        envoy = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            _wait_ready(f"http://127.0.0.1:{admin}/ready", envoy, place / "envoy.log")
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
+                yield World(
+                    processor, providers, client, settings, place / "secrets", f"http://127.0.0.1:{admin}"
+                )
+        finally:
+            envoy.terminate()
+            envoy.wait(10)
+            processor.stop()
+            for provider in providers.values():
+                provider.stop()
+
+
+def _wait_ready(url: str, envoy: subprocess.Popen, log: Path) -> None:
+    for _ in range(200):
+        if envoy.poll() is not None:
+            pytest.fail(f"Envoy ended:\n{log.read_text()[-4000:]}")
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    pytest.fail(f"Envoy is not ready:\n{log.read_text()[-4000:]}")
+
+
+@pytest.fixture
+def gateway(world: World) -> World:
+    """The world, with nothing left of the test before."""
+    world.processor.reset()
+    for provider in world.providers.values():
+        provider.reset()
+    return world

@@ -1,0 +1,232 @@
+"""What only a store in a file can do: restart, be shared, be locked, full, newer or broken."""
+
+import itertools
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+from extproc.stores import Denied, Expired, Granted, Hold, Level, StoreError
+from extproc.stores.sqlite import SqliteCounters
+
+LEASE = 60.0
+HOLD = Hold("a", 0, 10, 4)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "deep" / "er" / "counters.db"
+
+
+@pytest.fixture
+async def counters(path):
+    counters = SqliteCounters(path)
+    yield counters
+    await counters.close()
+
+
+def start(script, *args):
+    return subprocess.Popen([sys.executable, "-c", script, *map(str, args)], stdout=subprocess.PIPE, text=True)
+
+
+async def test_restart(path):
+    first = SqliteCounters(path)
+    await first.reserve("r1", [HOLD], LEASE)
+    await first.reserve("r2", [HOLD], LEASE)
+    await first.settle("r1", [3])
+    await first.close()
+
+    second = SqliteCounters(path)
+    assert await second.levels([("a", 0)]) == [Level(3, 4, None)]
+    assert await second.reserve("r3", [HOLD], LEASE) == Denied(0, 3, None)
+    assert await second.settle("r2", [5])
+    assert not await second.settle("r1", [3])
+    assert await second.levels([("a", 0)]) == [Level(8, 0, None)]
+    await second.close()
+
+
+WORKER = """
+import asyncio, json, sys
+from extproc.stores import Granted, Hold
+from extproc.stores.sqlite import SqliteCounters
+
+async def main(path, name):
+    counters = SqliteCounters(path, timeout=20)
+    charged = most = 0
+    for number in range(200):
+        id = f"{name}-{number}"
+        granted = await counters.reserve(id, [Hold("a", 0, 500, 3), Hold("b", 0, 10**6, 1)], 60)
+        if isinstance(granted, Granted):
+            most = max(most, granted.levels[0].settled + granted.levels[0].reserved)
+            await counters.forward(id, 60)
+            await counters.settle(id, [number % 4, 1])
+            charged += number % 4
+    await counters.close()
+    print(json.dumps([charged, most]))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_processes_share_one_file(path):
+    workers = [start(WORKER, path, name) for name in range(4)]  # none of them finds the file there
+    results = [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0, 0]
+    assert all(most <= 500 for _, most in results)
+    counters = SqliteCounters(path)
+    [level] = await counters.levels([("a", 0)])
+    assert level == Level(sum(charged for charged, _ in results), 0, None)
+    assert 498 <= level.settled <= 500
+    await counters.close()
+
+
+KILLED = """
+import asyncio, sys
+from extproc.stores import Hold
+from extproc.stores.sqlite import SqliteCounters
+
+async def main(path):
+    counters = SqliteCounters(path)
+    for id in ("waiting", "sent", "done"):
+        await counters.reserve(id, [Hold("a", 0, 100, 4), Hold("slots", 0, 5, 1, slot=True)], 60)
+    await counters.forward("sent", 60)
+    await counters.settle("done", [1, 1])
+    print("ready", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_the_leases_of_a_killed_process_run_out(path):
+    worker = start(KILLED, path)
+    assert worker.stdout.readline() == "ready\n"
+    worker.send_signal(signal.SIGKILL)
+    worker.communicate(timeout=10)
+
+    now = itertools.chain([time.time()] * 2, itertools.repeat(time.time() + 61))
+    counters = SqliteCounters(path, clock=lambda: next(now))
+    assert await counters.levels([("a", 0), ("slots", 0)]) == [Level(1, 8, None), Level(0, 2, None)]
+    assert await counters.expire() == []
+    assert sorted(await counters.expire(), key=lambda expired: expired.id) == [
+        Expired("sent", True, ("a", "slots"), (4, 0)),
+        Expired("waiting", False, ("a", "slots"), (0, 0)),
+    ]
+    assert await counters.levels([("a", 0), ("slots", 0)]) == [Level(5, 0, None), Level(0, 0, None)]
+    await counters.close()
+
+
+async def test_a_locked_database_is_a_store_error_in_time(path, counters):
+    await counters.reserve("r1", [HOLD], LEASE)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    for call in (
+        lambda: counters.reserve("r2", [HOLD], LEASE),
+        lambda: counters.forward("r1", LEASE),
+        lambda: counters.settle("r1", [1]),
+        counters.expire,
+    ):
+        before = time.monotonic()
+        with pytest.raises(StoreError, match="locked"):
+            await call()
+        assert 0.03 < time.monotonic() - before < 0.5
+    assert await counters.levels([("a", 0)]) == [Level(0, 4, None)]  # readers do not wait
+    other.execute("ROLLBACK")
+    other.close()
+    assert await counters.settle("r1", [1])
+    assert await counters.levels([("a", 0)]) == [Level(1, 0, None)]
+
+
+async def test_the_timeout_is_an_argument(path, counters):
+    impatient = SqliteCounters(path, timeout=0)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    before = time.monotonic()
+    with pytest.raises(StoreError):
+        await impatient.reserve("r1", [HOLD], LEASE)
+    assert time.monotonic() - before < 0.03
+    other.close()
+    await impatient.close()
+
+
+async def test_a_full_disk_takes_nothing(counters):
+    await counters.reserve("r1", [HOLD], LEASE)
+    [pages] = counters._db.execute("PRAGMA page_count").fetchone()
+    counters._db.execute(f"PRAGMA max_page_count = {pages}")
+    scopes = [Hold("x" * 900 + str(number), 0, 10, 1) for number in range(20)]
+    with pytest.raises(StoreError, match="full"):
+        await counters.reserve("r2", [HOLD, *scopes], LEASE)
+    assert await counters.levels([("a", 0), (scopes[0].scope, 0)]) == [Level(0, 4, None), Level(0, 0, None)]
+    assert await counters.settle("r1", [2])
+
+
+async def test_a_newer_schema_is_refused(path):
+    await SqliteCounters(path).close()
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version = 99")
+    other.close()
+    with pytest.raises(StoreError, match="newer release"):
+        SqliteCounters(path)
+
+
+async def test_a_file_that_is_no_database_is_refused(tmp_path):
+    path = tmp_path / "counters.db"
+    path.write_bytes(b"these are not the pages you are looking for" * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        SqliteCounters(path)
+
+
+async def test_a_file_that_breaks_later_is_a_store_error(path):
+    counters = SqliteCounters(path)
+    for number in range(200):
+        await counters.reserve(f"r{number}", [Hold(f"scope-{number}", 0, 10, 1)], LEASE)
+    await counters.close()
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xa5" * (len(content) - 4096))
+    counters = SqliteCounters(path)
+    with pytest.raises(StoreError, match="malformed"):
+        await counters.reserve("r", [HOLD], LEASE)
+    await counters.close()
+
+
+async def test_a_place_that_cannot_be_opened(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "counters.db"):
+        with pytest.raises(StoreError, match="cannot open"):
+            SqliteCounters(path)
+
+
+async def test_a_closed_store_is_a_store_error(path):
+    counters = SqliteCounters(path)
+    await counters.close()
+    await counters.close()
+    for call in (counters.reserve("r", [HOLD], LEASE), counters.forward("r", LEASE), counters.settle("r", [1])):
+        with pytest.raises(StoreError):
+            await call
+
+
+async def test_ended_windows_are_purged(path):
+    now = 0.0
+    counters = SqliteCounters(path, clock=lambda: now)
+    for minute in range(50):
+        now = minute * 60.0
+        for number in range(20):
+            id = f"r{minute}-{number}"
+            holds = [Hold(f"s{number}", window, 10**6, 1) for window in (60, 3600, -1, 0)]
+            assert isinstance(await counters.reserve(id, holds, LEASE), Granted)
+            await counters.settle(id, [1, 1, 1, 1])
+        await counters.expire()
+    assert counters._db.execute("SELECT window, count(*) FROM counts GROUP BY window").fetchall() == [
+        (-1, 20),
+        (0, 20),
+        (60, 40),
+        (3600, 20),
+    ]
+    assert counters._db.execute("SELECT count(*) FROM reservations").fetchone() == (0,)
+    plan = " ".join(row[3] for row in counters._db.execute("EXPLAIN QUERY PLAN SELECT min(window) FROM counts"))
+    assert "SEARCH" in plan
+    await counters.close()
