@@ -162,7 +162,7 @@ class Authorize:
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
         exchange.targets = tuple(target for target in exchange.targets if consumer.may_use(target.name))
         if not exchange.targets:
-            message = f"{consumer.name} may use no model behind {model!r}; see GET /v1/models."
+            message = f"{consumer.name} may use no model behind {model!r}: GET /v1/models."
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
 
 

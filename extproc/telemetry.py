@@ -15,12 +15,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from extproc.config import Settings
 from extproc.exchange import Exchange
+from extproc.histogram import Histogram
 from extproc.providers import kinds
 
 # The buckets that the conventions advise.
@@ -30,7 +31,7 @@ _PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 _STAGE = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
 
-disable_created_metrics()  # a series more for every counter and histogram, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for every counter and histogram, which nobody asks for
 
 _MAX_LABEL_VALUES = 200
 """Values that a label which is not from the settings can take before the rest is `other`."""
@@ -81,32 +82,28 @@ class Telemetry:
             *(f"label_{name.replace('-', '_').replace('.', '_')}" for name in self._attributed),
         ]
         self._tokens = Histogram(
-            "gen_ai_client_token_usage",
-            "Tokens used",
-            [*names, "gen_ai_token_type"],
-            registry=registry,
-            buckets=_TOKENS,
+            "gen_ai_client_token_usage", "Tokens used", [*names, "gen_ai_token_type"], _TOKENS, registry
         )
         self._duration = Histogram(
             "gen_ai_server_request_duration_seconds",
             "From the request's headers to the end of the answer",
             names,
-            registry=registry,
-            buckets=_DURATION,
+            _DURATION,
+            registry,
         )
         self._first_token = Histogram(
             "gen_ai_server_time_to_first_token_seconds",
             "From the request's headers to the first piece of a streamed answer",
             names,
-            registry=registry,
-            buckets=_FIRST_TOKEN,
+            _FIRST_TOKEN,
+            registry,
         )
         self._per_token = Histogram(
             "gen_ai_server_time_per_output_token_seconds",
             "Between the pieces of a streamed answer, per token after the first",
             names,
-            registry=registry,
-            buckets=_PER_TOKEN,
+            _PER_TOKEN,
+            registry,
         )
         self._requests = Counter("extproc_requests", "Exchanges ended", ["operation", "status"], registry=registry)
         self._refusals = Counter("extproc_refusals", "Requests the gateway refused", ["code"], registry=registry)
@@ -116,15 +113,11 @@ class Telemetry:
             ["provider", "model", "outcome"],
             registry=registry,
         )
-        self._try_seconds = Histogram(
-            "extproc_try_seconds", "How long a try took", ["provider"], registry=registry, buckets=_DURATION
-        )
+        self._try_seconds = Histogram("extproc_try_seconds", "How long a try took", ["provider"], _DURATION, registry)
         self._failovers = Counter(
             "extproc_failovers", "Exchanges that more than one try was needed for", ["provider"], registry=registry
         )
-        self._stage = Histogram(
-            "extproc_stage_seconds", "Time in a stage", ["stage"], registry=registry, buckets=_STAGE
-        )
+        self._stage = Histogram("extproc_stage_seconds", "Time in a stage", ["stage"], _STAGE, registry)
         self._guardrail = Counter(
             "extproc_guardrail_findings", "Guardrails that found something", ["guardrail", "action"], registry=registry
         )
@@ -159,7 +152,7 @@ class Telemetry:
 
     def stage(self, name: str) -> Callable[[float], None]:
         """The observer (seconds) of a stage."""
-        return self._stage.labels(name).observe
+        return self._stage.series((name,)).observe
 
     def configure(self, settings: Settings) -> None:
         """Take the names of new settings; the labels of metrics stay as they were at the start."""
@@ -193,7 +186,7 @@ class Telemetry:
         if provider not in self._providers:
             provider = "other"
         self._tries.labels(provider, self._model(model), outcome).inc()
-        self._try_seconds.labels(provider).observe(seconds)
+        self._try_seconds.series((provider,)).observe(seconds)
 
     def record(self, exchange: Exchange) -> None:
         """Count an exchange that ended, and write its line."""
@@ -210,7 +203,7 @@ class Telemetry:
         usage, target, report = exchange.usage, exchange.target, exchange.report
         error = exchange.error or (str(exchange.status) if exchange.status >= 400 else "")
         consumer = exchange.consumer
-        labels = [
+        labels = (
             exchange.operation,
             self._providers.get(target.provider, "other") if target else "",
             self._model(exchange.ask.model),
@@ -219,18 +212,18 @@ class Telemetry:
             consumer.name,
             consumer.team,
             *(self._label_values[name](exchange.labels.get(name, "")) for name in self._attributed),
-        ]
-        self._duration.labels(*labels).observe(exchange.finished - exchange.started)
+        )
+        self._duration.series(labels).observe(exchange.finished - exchange.started)
         self._usage_source.labels(usage.source).inc()
         if usage.source != "none":
-            self._tokens.labels(*labels, "input").observe(usage.input_tokens)
+            self._tokens.series((*labels, "input")).observe(usage.input_tokens)
             if exchange.operation != "embeddings":
-                self._tokens.labels(*labels, "output").observe(usage.output_tokens)
+                self._tokens.series((*labels, "output")).observe(usage.output_tokens)
         if exchange.ask.stream and exchange.first_token is not None:
-            self._first_token.labels(*labels).observe(exchange.first_token - exchange.started)
+            self._first_token.series(labels).observe(exchange.first_token - exchange.started)
             if exchange.complete and usage.output_tokens > 1:
                 seconds = exchange.finished - exchange.first_token
-                self._per_token.labels(*labels).observe(seconds / (usage.output_tokens - 1))
+                self._per_token.series(labels).observe(seconds / (usage.output_tokens - 1))
         if report is not None and report.usage_refused and target is not None:
             self._bad_usage.labels(target.provider).inc()
         if exchange.attempts > 1 and target is not None:

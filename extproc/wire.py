@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.struct_pb2 import Struct
 
 from extproc import contract
-from extproc.actions import Answer, Attachment, Chunk, Continue
+from extproc.actions import CONTINUE, Answer, Attachment, Chunk, Continue
 from extproc.pb import extproc_pb2 as pb
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -30,6 +30,12 @@ _READ_ANSWER = pb.ProcessingMode(
     request_trailer_mode=pb.ProcessingMode.SKIP,
     response_trailer_mode=pb.ProcessingMode.SEND,
 )
+
+
+_UNCHANGED = {
+    phase: pb.ProcessingResponse(**{phase: pb.HeadersResponse(response=pb.CommonResponse())}).SerializeToString()
+    for phase in ("request_headers", "response_headers")
+}
 
 
 class UnexpectedMessage(Exception):  # noqa: N818
@@ -82,6 +88,8 @@ def _attributes(message: pb.ProcessingRequest) -> Mapping[str, object]:
 def _headers(phase: str, action: Continue | Answer) -> bytes:
     if isinstance(action, Answer):
         return _answer(action)
+    if action is CONTINUE:
+        return _UNCHANGED[phase]
     message = pb.ProcessingResponse()
     common = getattr(message, phase).response
     common.SetInParent()

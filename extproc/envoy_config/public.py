@@ -20,6 +20,7 @@ from envoy_data_plane.envoy.config.listener.v3 import Filter, FilterChain, Liste
 from envoy_data_plane.envoy.config.route.v3 import (
     ClusterSpecifierPlugin,
     DirectResponseAction,
+    FilterConfig,
     HeaderMatcher,
     RetryPolicy,
     RetryPolicyRetryBackOff,
@@ -31,6 +32,8 @@ from envoy_data_plane.envoy.config.route.v3 import (
 )
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ExternalProcessor,
+    ExtProcOverrides,
+    ExtProcPerRoute,
     MetadataOptions,
     MetadataOptionsMetadataNamespaces,
 )
@@ -165,7 +168,15 @@ def _gateway(settings: Settings) -> HttpFilter:
         metadata_options=MetadataOptions(receiving_namespaces=order),
         forward_rules=processor.gateway_headers(settings),
     )
-    return http_filter("ext_proc", config)
+    # Off until there is a route, and every route turns it on: a request too broken to have one (400, 431) would be
+    # answered by Envoy alone, and its connection closed before the processor could have said anything to the answer.
+    gateway = http_filter("ext_proc", config)
+    gateway.disabled = True
+    return gateway
+
+
+def _everywhere() -> ExtProcPerRoute:
+    return ExtProcPerRoute(overrides=ExtProcOverrides())
 
 
 def _routes(settings: Settings) -> RouteConfiguration:
@@ -174,6 +185,7 @@ def _routes(settings: Settings) -> RouteConfiguration:
         name="ai",
         domains=["*"],
         include_request_attempt_count=True,
+        typed_per_filter_config={"envoy.filters.http.ext_proc": pack(FilterConfig(config=pack(_everywhere())))},
         routes=[*(_route(settings, path) for path in sorted(by_path())), elsewhere],
     )
     return RouteConfiguration(name="public", virtual_hosts=[host])

@@ -21,8 +21,9 @@ def secret_file(directory: str | Path, provider: str) -> str:
 def write_secrets(settings: Settings, directory: str | Path) -> list[str]:
     """Write a file for each provider with an api_key; returns the providers whose key cannot be read.
 
-    Their files are written too, without a secret: Envoy does not start when a file is missing, and answers for such a
-    provider itself. Call it again to rotate keys: a rename into a watched directory is what Envoy notices.
+    Their files are written too, with an empty secret: Envoy does not start when a file is missing, and would keep the old
+    key when the resource is; an empty one it never sends on, but answers itself. Call it again to rotate or to revoke
+    keys: a rename into a watched directory is what Envoy notices.
     """
     place = Path(directory)
     place.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -34,17 +35,17 @@ def write_secrets(settings: Settings, directory: str | Path) -> list[str]:
         key = provider.api_key.read()
         if key is None:
             missing.append(name)
-        _replace(Path(secret_file(place, name)), _resources(name, key))
+        _replace(Path(secret_file(place, name)), _resource(name, key or ""))
     return missing
 
 
-def _resources(provider: str, key: str | None) -> str:
+def _resource(provider: str, key: str) -> str:
     secret = {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
         "name": secret_name(provider),
         "generic_secret": {"secret": {"inline_string": key}},
     }
-    return json.dumps({"resources": [] if key is None else [secret]}) + "\n"
+    return json.dumps({"resources": [secret]}) + "\n"
 
 
 def _replace(path: Path, text: str) -> None:

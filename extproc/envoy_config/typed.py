@@ -133,7 +133,17 @@ _Dumper.add_representer(str, _text)
 
 def to_json(message: betterproto2.Message) -> dict[str, Json]:
     """With the field names of Envoy's documentation; betterproto2's own casing would write consecutive_5_xx."""
-    return message.to_dict(casing=str)  # type: ignore[arg-type]
+    tree: dict[str, Json] = _integers(message.to_dict(casing=str))  # type: ignore[arg-type]
+    return tree
+
+
+def _integers(value: Json) -> Json:
+    """Numbers in a Struct are doubles; people write 1 and not 1.0."""
+    if isinstance(value, dict):
+        return {key: _integers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_integers(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def to_yaml(tree: Json) -> str:

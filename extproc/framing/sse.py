@@ -32,9 +32,14 @@ class SSE:
         buffer = self._buffer + chunk if self._buffer else chunk
         events: list[Event] = []
         start, search = 0, self._searched
-        while (blank := _BLANK.search(buffer, search)) is not None:
-            events.append(self._event(buffer[start : blank.end()]))
-            start = search = blank.end()
+        if b"\r" not in buffer:  # as nearly every provider sends it
+            while (blank := buffer.find(b"\n\n", search)) >= 0:
+                events.append(self._event(buffer[start : blank + 2]))
+                start = search = blank + 2
+        else:
+            while (match := _BLANK.search(buffer, search)) is not None:
+                events.append(self._event(buffer[start : match.end()]))
+                start = search = match.end()
         rest = buffer[start:] if start else buffer
         if len(rest) > self._limit:
             events.append(Event(rest, None))
@@ -52,8 +57,8 @@ class SSE:
         if self._oversize:  # the tail of an event whose head has left
             self._oversize = False
             return Event(raw, None)
-        if raw.startswith(b"data: ") and raw.endswith(b"\n\n") and b"\n" not in raw[:-2] and b"\r" not in raw:
-            return Event(raw, raw[6:-2])
+        if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
+            return Event(raw, raw[6:-2])  # one line: no need to look for more
         data = [
             line[6:] if line.startswith(b"data: ") else line[5:]
             for line in _LINES.split(raw)

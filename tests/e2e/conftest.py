@@ -13,6 +13,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class Gateway:
     process: subprocess.Popen[bytes]
     mocks: dict[str, str] = field(default_factory=dict)
     log: Path = Path()
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30, trust_env=False))
 
     @property
     def base_url(self) -> str:
@@ -60,23 +62,35 @@ class Gateway:
         headers |= kwargs.pop("headers", {})
         if body is not None:
             kwargs["json"] = body
-        return httpx.post(self.url + path, headers=headers, timeout=30, **kwargs)
+        return self.http.post(self.url + path, headers=headers, **kwargs)
 
     def chat(self, model: str = "stub", text: str = "Hello", **fields: Any) -> httpx.Response:
-        headers = fields.pop("headers", {})
-        body = {"model": model, "messages": [{"role": "user", "content": text}], **fields}
-        return self.post("/v1/chat/completions", body, headers=headers)
+        headers, key = fields.pop("headers", {}), fields.pop("key", KEY)
+        return self.post("/v1/chat/completions", chat_body(model, text, **fields), headers=headers, key=key)
+
+    @contextmanager
+    def stream(self, model: str = "stub", text: str = "Hello", **fields: Any) -> Iterator[httpx.Response]:
+        """A streamed answer while it arrives."""
+        headers = {"authorization": f"Bearer {fields.pop('key', KEY)}"}
+        body = chat_body(model, text, stream=True, **fields)
+        with self.http.stream("POST", self.base_url + "/chat/completions", json=body, headers=headers) as answer:
+            yield answer
+
+    def direct(self, name: str, body: Any, path: str = "/v1/chat/completions") -> httpx.Response:
+        """What a mock provider answers to somebody who calls it without the gateway."""
+        content = {"content": body} if isinstance(body, bytes) else {"json": body}
+        return self.http.post(self.mocks[name] + path, headers={"accept-encoding": "identity"}, **content)
 
     def fault(self, name: str, fault: str) -> None:
-        httpx.put(self.mocks[name] + "/control", json={"fault": fault}).raise_for_status()
+        self.http.put(self.mocks[name] + "/control", json={"fault": fault}).raise_for_status()
 
     def reset(self) -> None:
         for url in self.mocks.values():
-            httpx.delete(url + "/control").raise_for_status()
+            self.http.delete(url + "/control").raise_for_status()
 
     def seen(self, name: str) -> list[dict[str, Any]]:
         """The requests that reached a mock provider."""
-        found: list[dict[str, Any]] = httpx.get(self.mocks[name] + "/requests").json()
+        found: list[dict[str, Any]] = self.http.get(self.mocks[name] + "/requests").json()
         return found
 
     def calls(self) -> int:
@@ -85,7 +99,7 @@ class Gateway:
     def metrics(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         from prometheus_client.parser import text_string_to_metric_families
 
-        families = text_string_to_metric_families(httpx.get(self.status + "/metrics").text)
+        families = text_string_to_metric_families(self.http.get(self.status + "/metrics").text)
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
             for family in families
@@ -102,12 +116,25 @@ class Gateway:
 
     def exchanges(self) -> list[dict[str, Any]]:
         """Recent exchanges, the latest first."""
-        found: list[dict[str, Any]] = httpx.get(self.admin + "/exchanges?limit=1000").json()["data"]
+        found: list[dict[str, Any]] = self.http.get(self.admin + "/exchanges?limit=1000").json()["data"]
         return found
 
     def last(self, wanted: Callable[[dict[str, Any]], bool] = lambda _entry: True) -> dict[str, Any]:
         """The latest exchange that is `wanted`, waiting for it to be written."""
         return eventually(lambda: next((entry for entry in self.exchanges() if wanted(entry)), None))
+
+    def exchange_of(self, answer: httpx.Response) -> dict[str, Any]:
+        """The record of the exchange that ended with `answer`."""
+        return self.last(lambda entry: entry["request_id"] == answer.headers["x-request-id"])
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ask it to end. Returns its exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+
+def chat_body(model: str, text: str = "Hello", **fields: Any) -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": text}], **fields}
 
 
 def eventually(find: Callable[[], Any], timeout: float = 10) -> Any:
@@ -158,6 +185,7 @@ admin: {{address: 127.0.0.1, port: {admin}}}
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        gateway.http.close()
 
 
 @pytest.fixture
@@ -179,8 +207,8 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
 
 DEMO = """
 providers:
-  sandbox: {kind: mock, base_url: "{mock_sandbox}"}
-  backup: {kind: mock, base_url: "{mock_backup}"}
+  sandbox: {kind: mock, base_url: "{mock_sandbox}", outlier_detection: {consecutive_5xx: 10000}}
+  backup: {kind: mock, base_url: "{mock_backup}", outlier_detection: {consecutive_5xx: 10000}}
 models:
   stub: {provider: sandbox}
   spare: {provider: backup, model: spare-v2}
@@ -191,8 +219,13 @@ virtual_models:
 consumers:
   - {name: demo, team: platform, keys: [{env: EXTPROC_DEMO_KEY}]}
   - {name: narrow, keys: [{env: NARROW_KEY}], models: [stub]}
+  - {name: poor, keys: [{env: POOR_KEY}]}
+  - {name: hasty, keys: [{env: HASTY_KEY}]}
 teams:
   platform: {models: ["*"]}
+budgets:
+  - {name: nothing-a-day, match: {consumer: poor}, unit: requests, limit: 0, window: day}
+  - {name: nothing-a-minute, match: {consumer: hasty}, unit: requests, limit: 0, window: minute}
 guardrails:
   - {name: no-keys, kind: regex, patterns: {aws: 'AKIA[0-9A-Z]{16}'}}
 limits: {request_body: 1MiB}
@@ -203,7 +236,8 @@ stores: {counters: "memory:"}
 @pytest.fixture(scope="session")
 def shared_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("demo")
-    yield from run_gateway(folder, DEMO, ("sandbox", "backup"), {"NARROW_KEY": "sk-gw-narrow"})
+    keys = {f"{name.upper()}_KEY": f"sk-gw-{name}" for name in ("narrow", "poor", "hasty")}
+    yield from run_gateway(folder, DEMO, ("sandbox", "backup"), keys)
 
 
 @pytest.fixture
