@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 export EXTPROC_DEMO_KEY ?= sk-gw-demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint unit e2e abuse bench protos examples schema clean
+.PHONY: help setup run test check lint unit e2e abuse bench protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: $(READY) ## Cost and latency beside Envoy alone, in one run
 
 protos: $(READY) ## Generate extproc/pb from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=extproc/pb --pyi_out=extproc/pb protos/extproc.proto
+
+docs: $(READY) ## Generate docs/configuration.md from the settings
+	$(BIN)/extproc schema --markdown > docs/configuration.md
 
 examples: $(READY) ## Generate the Envoy configurations in envoy/
 	$(BIN)/python -m extproc.envoy_config.examples

@@ -26,7 +26,7 @@ def main() -> int:
         ("serve", "the processor alone, beside an Envoy that someone else runs", _serve_arguments, _serve),
         ("envoy", "print the Envoy configuration", _envoy_arguments, _envoy),
         ("check", "validate and lint the settings", _config_argument, _check),
-        ("schema", "print the JSON Schema of the settings", _no_arguments, _schema),
+        ("schema", "print the JSON Schema of the settings", _schema_arguments, _schema),
         ("keys", "make a gateway key, or hash one", _keys_arguments, _keys),
         ("mock", "the mock provider alone", _mock_arguments, _mock),
     ]
@@ -43,10 +43,6 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return result
-
-
-def _no_arguments(_parser: argparse.ArgumentParser) -> None:
-    pass
 
 
 def _config_argument(parser: argparse.ArgumentParser) -> None:
@@ -153,9 +149,17 @@ def _check(options: argparse.Namespace) -> int:
     return 0
 
 
-def _schema(_options: argparse.Namespace) -> int:
-    from extproc.config import Settings  # noqa: PLC0415
+def _schema_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--markdown", action="store_true", help="a page for people instead")
 
+
+def _schema(options: argparse.Namespace) -> int:
+    from extproc.config import Settings  # noqa: PLC0415
+    from extproc.reference import markdown  # noqa: PLC0415
+
+    if options.markdown:
+        sys.stdout.write(markdown())
+        return 0
     print(json.dumps(Settings.model_json_schema(), indent=2))
     return 0
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from extproc.errors import EXPIRED_KEY, INVALID_KEY, MISSING_KEY, MODEL_NOT_ALLOWED, Refusal
 from extproc.exchange import Consumer, Exchange, Request
-from extproc.values import Name, Pattern, Secret, SecretRef, Section
+from extproc.values import Name, Pattern, Secret, SecretRef, Section, is_variable
 
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
 """Where a client may put its key; none of them ever reaches a provider."""
@@ -40,6 +40,8 @@ class KeySettings(Section):
     def _one(self) -> KeySettings:
         if sum(value is not None for value in (self.env, self.file, self.hash)) != 1:
             raise ValueError("a key is one of {env: NAME}, {file: /path} or {hash: hmac-sha256:…}")
+        if self.env is not None and not is_variable(self.env):
+            raise ValueError("env is the name of an environment variable, never the key itself")
         return self
 
     @property
@@ -74,6 +76,13 @@ class AttributionSettings(Section):
     prefix: Annotated[str, StringConstraints(pattern=r"^x-[a-z0-9-]*-$")] = "x-ai-"
     strip: bool = Field(True, description="Labels do not reach the provider")
     metrics: Sequence[Name] = Field((), max_length=4, description="Labels that become labels of metrics")
+
+    @field_validator("metrics")
+    @classmethod
+    def _distinct(cls, value: Sequence[str]) -> Sequence[str]:
+        if len({name.replace("-", "_").replace(".", "_") for name in value}) < len(value):
+            raise ValueError("two of these would be the same label of a metric, where - and . are written _")
+        return value
 
 
 def hash_key(key: str, secret: str) -> str:
@@ -167,7 +176,7 @@ class Authorize:
 
 
 def credential(request: Request) -> str | None:
-    """The client's key, None when there is none. Raises Refusal (401) when there are two that differ or no key in it."""
+    """The client's key, or None. Raises Refusal (401) when there are two that differ, or a header holds no key."""
     found: str | None = None
     for name in CREDENTIAL_HEADERS:
         value = request.headers.get(name)

@@ -29,6 +29,9 @@ else:
 MAX_FILE = 4 << 20  # bytes
 MAX_NODES = 200_000  # values, aliases counted each time they are used
 MAX_DEPTH = 64
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
+_COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+_MERGE = "tag:yaml.org,2002:merge"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -214,6 +217,7 @@ class Document:
         self._problems: list[Problem] = []
         self._count = 0
         try:
+            _check_depth(text)
             loader = yaml.CSafeLoader(text)
             try:
                 node = loader.get_single_node()
@@ -248,7 +252,9 @@ class Document:
         if self._count > MAX_NODES:
             raise ValueError(f"more than {MAX_NODES} values")
         if len(path) > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+            raise ValueError(_TOO_DEEP)
+        if isinstance(node, yaml.CollectionNode) and node.tag not in _COLLECTIONS:
+            self._add(path, node.start_mark, "tags (!) are not supported")
         self._places.setdefault(path, node.start_mark)
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, item, (*path, index)) for index, item in enumerate(node.value)]
@@ -256,8 +262,8 @@ class Document:
             return loader.construct_object(node)
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
-            if key_node.tag == "tag:yaml.org,2002:merge":
+            key = _key(loader, key_node)
+            if key_node.tag == _MERGE:
                 self._add(path, key_node.start_mark, "merge keys (<<) are not supported; repeat the settings")
             elif not isinstance(key, str):
                 self._add(path, key_node.start_mark, f"{key!r}: a key must be a string; put it in quotes")
@@ -267,6 +273,25 @@ class Document:
                 result[key] = self._value(loader, value_node, (*path, key))
                 self._places[(*path, key)] = key_node.start_mark
         return result
+
+
+def _key(loader: yaml.CSafeLoader, node: yaml.Node) -> Any:
+    """A key as it was written, also where YAML 1.1 makes something else of it, like True of `on`."""
+    if not isinstance(node, yaml.ScalarNode):
+        return None
+    return node.value if node.tag in ("tag:yaml.org,2002:bool", _MERGE) else loader.construct_object(node)
+
+
+def _check_depth(text: str) -> None:
+    """Raise before PyYAML is given something nested too deep: its recursion is in C and ends the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise yaml.MarkedYAMLError(problem=_TOO_DEEP, problem_mark=event.start_mark)  # type: ignore[arg-type]
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def _message(error: Any) -> str:

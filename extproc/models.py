@@ -44,7 +44,7 @@ class Models:
         found = self._objects.get(name)
         if found is None and self._catalog.resolve(name) is not None:
             found = self._describe(name)
-        if found is None or not exchange.consumer.may_use(name):
+        if found is None or not self._usable(name, exchange.consumer):
             raise Refusal(MODEL_NOT_FOUND, f"There is no model {name[:256]!r} here.", param="model")
         return _json(found)
 

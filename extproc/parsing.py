@@ -46,7 +46,7 @@ class Classify:
         if encoding not in ("identity", ""):
             raise Refusal(UNSUPPORTED_ENCODING, "Send the body without content-encoding.")
         kind, _, parameters = request.headers.get("content-type", "application/json").lower().partition(";")
-        charset = parameters.partition("charset=")[2].strip('" ')
+        charset = parameters.partition("charset=")[2].partition(";")[0].strip('" ')
         if kind.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):
             raise Refusal(UNSUPPORTED_ENCODING, "Send JSON in UTF-8, with 'content-type: application/json'.")
 

@@ -13,9 +13,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST = 366 * 86400.0
 _SIZE = re.compile(r"(\d+)(B|KiB|MiB|GiB)?")
 _BYTES = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _MODEL_NAME = re.compile(r"[\x21-\x7e]{1,256}")
 
 
@@ -29,7 +31,10 @@ def _duration(value: object) -> object:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError("a duration is a number and a unit: 250ms, 30s, 5m, 2h, 7d")
-    return float(match[1]) * _SECONDS[match[2]]
+    seconds = float(match[1]) * _SECONDS[match[2]]
+    if seconds > _LONGEST:
+        raise ValueError("a duration is at most 366d")
+    return seconds
 
 
 def _size(value: object) -> object:
@@ -64,6 +69,11 @@ def is_model_name(value: str) -> bool:
     return _MODEL_NAME.fullmatch(value) is not None
 
 
+def is_variable(name: str) -> bool:
+    """True when an environment variable can be called so. A secret pasted in its place most often cannot."""
+    return _VARIABLE.fullmatch(name) is not None
+
+
 @dataclass(slots=True, frozen=True)
 class Secret:
     """Where a secret is, never the secret: `env:NAME` or `file:/path`."""
@@ -89,7 +99,7 @@ def _secret(value: object) -> object:
         return value
     if isinstance(value, str):
         scheme, _, where = value.partition(":")
-        if scheme in ("env", "file") and where:
+        if (scheme == "env" and is_variable(where)) or (scheme == "file" and where):
             return Secret(scheme, where)
     # The value may be the secret itself: never repeat it.
     raise ValueError("a secret is a reference, env:NAME or file:/path, never the secret itself")
@@ -120,8 +130,11 @@ class Pattern:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        pattern = ".*".join(re.escape(part) for part in text.split("*"))
-        self._match = re.compile(pattern).fullmatch if "*" in text else None
+        first, *others = (re.escape(part) for part in text.split("*"))
+        # The leftmost place of a middle part is as good as any: without going back, the time stays linear.
+        middle = "".join(f"(?>.*?{part})" for part in others[:-1])
+        pattern = f"{first}{middle}.*{others[-1]}" if others else first
+        self._match = re.compile(pattern, re.DOTALL).fullmatch if others else None
 
     def __call__(self, value: str) -> bool:
         return value == self.text if self._match is None else self._match(value) is not None

@@ -32,9 +32,10 @@ _READ_ANSWER = pb.ProcessingMode(
 )
 
 
+_NOTHING = pb.HeadersResponse(response=pb.CommonResponse())
 _UNCHANGED = {
-    phase: pb.ProcessingResponse(**{phase: pb.HeadersResponse(response=pb.CommonResponse())}).SerializeToString()
-    for phase in ("request_headers", "response_headers")
+    "request_headers": pb.ProcessingResponse(request_headers=_NOTHING).SerializeToString(),
+    "response_headers": pb.ProcessingResponse(response_headers=_NOTHING).SerializeToString(),
 }
 
 

@@ -139,7 +139,7 @@ class OpenAIChat(Dialect):
                 size = _text_bytes(delta)
                 report.output_bytes += size
                 report.output_events += size > 0
-            if choice.finish_reason is not None:
+            if choice.finish_reason is not None and 0 <= choice.index < _MAX_CHOICES:
                 report.finish_reasons[choice.index] = choice.finish_reason
         if answer.usage is not None:
             usage = read_usage(answer.usage)
@@ -147,17 +147,13 @@ class OpenAIChat(Dialect):
                 report.usage_refused = True
             else:
                 report.usage = usage
-            return not answer.choices
+            return not answer.choices and answer.error is None
         return False
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage | None:
     """OpenAI's usage object; None when its numbers cannot be believed. Shared with embeddings."""
-    given = usage.get("prompt_tokens")
-    made = usage.get("completion_tokens")
-    if given is None and made is None:
-        return None
-    input_tokens, output_tokens = token_count(given or 0), token_count(made or 0)
+    input_tokens, output_tokens = token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
     if input_tokens is None or output_tokens is None:
         return None
     input_details = usage.get("prompt_tokens_details")

@@ -49,7 +49,7 @@ class OpenAIEmbeddings(Dialect):
             return False
         report.model = answer.model or report.model
         if answer.usage is not None:
-            report.usage = read_usage(answer.usage)
+            report.usage = read_usage({"completion_tokens": 0, **answer.usage})
             report.usage_refused = report.usage is None
         return False
 

@@ -21,9 +21,9 @@ def secret_file(directory: str | Path, provider: str) -> str:
 def write_secrets(settings: Settings, directory: str | Path) -> list[str]:
     """Write a file for each provider with an api_key; returns the providers whose key cannot be read.
 
-    Their files are written too, with an empty secret: Envoy does not start when a file is missing, and would keep the old
-    key when the resource is; an empty one it never sends on, but answers itself. Call it again to rotate or to revoke
-    keys: a rename into a watched directory is what Envoy notices.
+    Their files are written too, with an empty secret: without the file Envoy does not start, without the resource in it
+    Envoy keeps the old key; an empty one makes the try answer for itself. Call it again to rotate or revoke keys: a
+    rename into a watched directory is what Envoy notices.
     """
     place = Path(directory)
     place.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -42,9 +42,10 @@ class SSE:
                 start = search = match.end()
         rest = buffer[start:] if start else buffer
         if len(rest) > self._limit:
-            events.append(Event(rest, None))
+            # The empty line that ends it may have begun, so the last three bytes wait.
+            events.append(Event(rest[:-3], None))
             self._oversize = True
-            rest = b""
+            rest = rest[-3:]
         self._buffer = rest
         self._searched = max(0, len(rest) - 3)  # an empty line may have begun up to three bytes ago
         return events

@@ -11,9 +11,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from tests.e2e.conftest import KEY, Gateway, chat_body, eventually
 from openai import AsyncOpenAI, OpenAI
 from pydantic import BaseModel
+
+from tests.e2e.conftest import KEY, Gateway, chat_body, eventually
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 SLOW = "any/stub+words=500+pace=20ms"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -64,7 +66,9 @@ class Processor:
         logs = grpc.stream_unary_rpc_method_handler(self._log, StreamAccessLogsMessage.parse, bytes)
         self._server.add_generic_rpc_handlers(
             (
-                grpc.method_handlers_generic_handler("envoy.service.ext_proc.v3.ExternalProcessor", {"Process": process}),
+                grpc.method_handlers_generic_handler(
+                    "envoy.service.ext_proc.v3.ExternalProcessor", {"Process": process}
+                ),
                 grpc.method_handlers_generic_handler(
                     "envoy.service.accesslog.v3.AccessLogService", {"StreamAccessLogs": logs}
                 ),
@@ -105,8 +109,12 @@ class Processor:
                     return
                 yield ProcessingResponse(request_headers=HeadersResponse(response=CommonResponse()))
             elif message.request_body is not None:
-                yield self._forward() if who == contract.GATEWAY else ProcessingResponse(
-                    request_body=BodyResponse(response=_set({"x-attempted": "yes", "x-extproc-secret": "no"}))
+                yield (
+                    self._forward()
+                    if who == contract.GATEWAY
+                    else ProcessingResponse(
+                        request_body=BodyResponse(response=_set({"x-attempted": "yes", "x-extproc-secret": "no"}))
+                    )
                 )
             elif message.response_headers is not None:
                 self._saw(who, "response", message.response_headers.headers)
@@ -152,7 +160,9 @@ class Processor:
 
 
 def _set(headers: dict[str, str]) -> CommonResponse:
-    options = [HeaderValueOption(header=HeaderValue(key=key, raw_value=value.encode())) for key, value in headers.items()]
+    options = [
+        HeaderValueOption(header=HeaderValue(key=key, raw_value=value.encode())) for key, value in headers.items()
+    ]
     return CommonResponse(header_mutation=HeaderMutation(set_headers=options))
 
 
@@ -169,8 +179,10 @@ class Provider(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        if tls is not None:
+            self.socket = tls.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.seen: list[Seen] = []
         self.behave: Any = 200
         self.extra: dict[str, str] = {}
@@ -220,6 +232,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         time.sleep(silence)
         self.wfile.write(answer[5:])
 
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):  # Envoy left first
+            super().handle()
+
     def log_message(self, *_args: object) -> None:
         pass
 
@@ -237,7 +253,7 @@ class World:
     client: httpx.Client
     settings: Settings
     secrets: Path
-    admin: str
+    port: int
 
     def post(self, path: str = "/v1/chat/completions", **options: Any) -> httpx.Response:
         options.setdefault("json", {"model": "m"})
@@ -255,6 +271,8 @@ providers:
   slow: {{kind: mock, base_url: "http://127.0.0.1:{a}/v1", timeout: 1s}}
   narrow: {{kind: mock, base_url: "http://127.0.0.1:{b}/v1", max_requests: 1, max_connections: 1}}
   fragile: {{kind: mock, base_url: "http://127.0.0.1:{b}/v1", outlier_detection: {{consecutive_5xx: 1}}}}
+  secure: {{kind: mock, base_url: "https://localhost:{c}/v1", tls_ca: "{ca}"}}
+  impostor: {{kind: mock, base_url: "https://127.0.0.1:{c}/v1", tls_ca: "{ca}"}}
   retired: {{kind: mock, disabled: true}}
 models:
   m: {{provider: a}}
@@ -262,13 +280,45 @@ models:
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    if ENVOY is None:
-        pytest.skip("there is no envoy beside this Python")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate for localhost that signed itself, and its key."""
+    place = tmp_path_factory.mktemp("tls")
+    openssl = shutil.which("openssl") or pytest.skip("there is no openssl")
+    options = ["-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-out", str(place / "cert.pem"), "-keyout", str(place / "key.pem")]
+    subprocess.run([openssl, "req", *options, *names, *files], check=True, capture_output=True)
+    return place / "cert.pem", place / "key.pem"
+
+
+@pytest.fixture(scope="session")
+def envoy() -> str:
+    return ENVOY or pytest.skip("there is no envoy beside this Python")
+
+
+@pytest.fixture(scope="session")
+def validate(envoy: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """What Envoy has to say against a configuration; nothing when it accepts it."""
+
+    def run(text: str) -> str:
+        path = tmp_path_factory.mktemp("validate") / "envoy.yaml"
+        path.write_text(text)
+        command = [envoy, "--mode", "validate", "-c", str(path), "-l", "error"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+        return "" if done.returncode == 0 else done.stderr + done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def world(envoy: str, certificate: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     place = tmp_path_factory.mktemp("envoy")
-    providers = {"a": Provider(), "b": Provider()}
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(*certificate)
+    providers = {"a": Provider(), "b": Provider(), "c": Provider(tls)}
     port, admin = free_port(), free_port()
-    text = SETTINGS.format(port=port, a=providers["a"].port, b=providers["b"].port, down=free_port())
+    ports = {name: provider.port for name, provider in providers.items()}
+    text = SETTINGS.format(port=port, down=free_port(), ca=certificate[0], **ports)
     settings = parse(text)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("A_KEY", "key-of-a")
@@ -280,25 +330,32 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     (place / "envoy.yaml").write_text(render(tree))
     processor = Processor(sock)
     with (place / "envoy.log").open("wb") as log:
-        command = [ENVOY, "-c", str(place / "envoy.yaml"), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"]
-        envoy = subprocess.Popen(command, stdout=log, stderr=log)
+        command = [
+            envoy,
+            "-c",
+            str(place / "envoy.yaml"),
+            "--use-dynamic-base-id",
+            "--concurrency",
+            "1",
+            "-l",
+            "warning",
+        ]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            _wait_ready(f"http://127.0.0.1:{admin}/ready", envoy, place / "envoy.log")
+            _wait_ready(f"http://127.0.0.1:{admin}/ready", process, place / "envoy.log")
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
-                yield World(
-                    processor, providers, client, settings, place / "secrets", f"http://127.0.0.1:{admin}"
-                )
+                yield World(processor, providers, client, settings, place / "secrets", port)
         finally:
-            envoy.terminate()
-            envoy.wait(10)
+            process.terminate()
+            process.wait(10)
             processor.stop()
             for provider in providers.values():
                 provider.stop()
 
 
-def _wait_ready(url: str, envoy: subprocess.Popen, log: Path) -> None:
+def _wait_ready(url: str, process: subprocess.Popen, log: Path) -> None:
     for _ in range(200):
-        if envoy.poll() is not None:
+        if process.poll() is not None:
             pytest.fail(f"Envoy ended:\n{log.read_text()[-4000:]}")
         try:
             if httpx.get(url).status_code == 200:
