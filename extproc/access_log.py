@@ -22,6 +22,8 @@ OUTCOMES = (
 )
 """How a try can end: answered, left by the client, cut in mid-answer, failed inside the hop, refused with a status."""
 
+_CUT = "upstream_reset_after_response_started"  # and in braces why
+
 _DOWNSTREAM_REASONS = {
     "request_headers_timeout": "request_timeout",
     "stream_idle_timeout": "idle_timeout",
@@ -92,7 +94,7 @@ def _outcome(flags: pb.ResponseFlags, response: pb.HTTPResponseProperties) -> st
     status = response.response_code.value
     answered = response.response_code_details == "via_upstream"
     reset = flags.upstream_remote_reset or flags.upstream_connection_termination or flags.upstream_protocol_error
-    if answered and reset:
+    if response.response_code_details.startswith(_CUT) or (answered and reset):
         return "cut"
     if flags.downstream_connection_termination or flags.downstream_remote_reset:
         return "client_left"

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from extproc.errors import INVALID_REQUEST, MODEL_NOT_FOUND, NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.exchange import Exchange, Target
 from extproc.providers import ProviderSettings
 from extproc.values import ModelName, Pattern, PositiveDuration, Section, is_model_name
 
-Condition = Literal["connect", "reset", "timeout", "401", "403", "408", "429", "5xx"]
+Condition = Annotated[
+    Literal["connect", "reset", "timeout", "401", "403", "408", "429", "5xx"],
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),  # YAML reads 429 as a number
+]
 
 
 class ModelSettings(Section):

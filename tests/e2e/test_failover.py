@@ -18,6 +18,7 @@ providers:
   a: {{kind: mock, base_url: "{{mock_a}}", api_key: env:KEY_A, outlier_detection: {{consecutive_5xx: 10000}}}}
   b: {{kind: mock, base_url: "{{mock_b}}", outlier_detection: {{consecutive_5xx: 10000}}}}
   c: {{kind: mock, base_url: "{{mock_c}}", outlier_detection: {{consecutive_5xx: 10000}}}}
+  slow: {{kind: mock, base_url: "{{mock_c}}", timeout: 500ms, outlier_detection: {{consecutive_5xx: 10000}}}}
   small: {{kind: mock, base_url: "{{mock_small}}", max_requests: 1}}
   fragile:
     kind: mock
@@ -28,6 +29,7 @@ models:
   model-a: {{provider: a, model: name-at-a}}
   model-b: {{provider: b, model: name-at-b}}
   model-c: {{provider: c, model: name/at-c}}
+  model-slow: {{provider: slow}}
   model-small: {{provider: small}}
   model-fragile: {{provider: fragile}}
   model-closed: {{provider: closed}}
@@ -38,6 +40,7 @@ virtual_models:
   impatient:
     targets: [{{model: model-a}}, {{model: model-b}}]
     retry: {{per_try_timeout: 500ms, per_try_timeout_stream: 500ms}}
+  slow-first: {{targets: [{{model: model-slow}}, {{model: model-b}}]}}
   at-most-two: {{targets: [{{model: model-a}}, {{model: model-b}}, {{model: model-c}}], retry: {{attempts: 2}}}}
   only-429: {{targets: [{{model: model-a}}, {{model: model-b}}], retry: {{on: ["429"]}}}}
   unreachable-first: {{targets: [{{model: model-closed}}, {{model: model-b}}]}}
@@ -256,10 +259,12 @@ def test_tries_are_counted_by_provider_and_outcome(gateway: Gateway):
               ("b", "model-b", "ok"), ("closed", "model-closed", "connect")]  # fmt: skip
     before = {key: count(*key) for key in wanted}
     failovers = gateway.metric("extproc_failovers_total", provider="b")
-    for fault in ("status=503", "status=429", "reset", "hang"):
+    gateway.fault("c", "hang")
+    for fault in ("status=503", "status=429", "reset"):
         gateway.fault("a", fault)
-        assert gateway.chat("impatient").status_code == 200
-    gateway.chat("unreachable-first")
+        assert gateway.chat("two").status_code == 200
+    for model in ("slow-first", "unreachable-first"):
+        assert gateway.chat(model).status_code == 200
     added: dict[Any, int] = dict.fromkeys(wanted, 1) | {("b", "model-b", "ok"): 5}
     eventually(lambda: {key: count(*key) - before[key] for key in wanted} == added)
     assert gateway.metric("extproc_failovers_total", provider="b") == failovers + 5
