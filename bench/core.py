@@ -86,7 +86,9 @@ async def _events(build: pipeline.Pipeline, count: int) -> None:
     stream = GatewayStream(build)
     event = pb.ProcessingRequest(response_body=pb.HttpBody(body=_EVENT)).SerializeToString()
     sse = _headers(
-        "response_headers", {":status": "200", "content-type": "text/event-stream"}, {"upstream.request_attempt_count": 1}
+        "response_headers",
+        {":status": "200", "content-type": "text/event-stream"},
+        {"upstream.request_attempt_count": 1},
     )
     for message in (headers, request, sse):
         await converse(stream, message)

@@ -55,9 +55,7 @@ async def run(port: int, message: bytes, *, total: int, concurrency: int) -> Res
     return result
 
 
-async def _exchange(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes, result: Result
-) -> None:
+async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes, result: Result) -> None:
     start = time.perf_counter()
     writer.write(message)
     head = await reader.readuntil(b"\r\n\r\n")

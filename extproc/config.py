@@ -31,6 +31,7 @@ MAX_NODES = 200_000  # values, aliases counted each time they are used
 MAX_DEPTH = 64
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+_BOOL = "tag:yaml.org,2002:bool"
 _MERGE = "tag:yaml.org,2002:merge"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -259,7 +260,7 @@ class Document:
         if isinstance(node, yaml.SequenceNode):
             return [self._value(loader, item, (*path, index)) for index, item in enumerate(node.value)]
         if not isinstance(node, yaml.MappingNode):
-            return loader.construct_object(node)
+            return _scalar(loader, node)
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = _key(loader, key_node)
@@ -276,10 +277,16 @@ class Document:
 
 
 def _key(loader: yaml.CSafeLoader, node: yaml.Node) -> Any:
-    """A key as it was written, also where YAML 1.1 makes something else of it, like True of `on`."""
+    """A key; None when it is no scalar."""
     if not isinstance(node, yaml.ScalarNode):
         return None
-    return node.value if node.tag in ("tag:yaml.org,2002:bool", _MERGE) else loader.construct_object(node)
+    return node.value if node.tag in (_BOOL, _MERGE) else loader.construct_object(node)
+
+
+def _scalar(loader: yaml.CSafeLoader, node: yaml.Node) -> Any:
+    """A plain value. Only true and false are booleans, as in YAML 1.2: `off` is a word, and may be a name."""
+    word = node.tag == _BOOL and node.value.lower() not in ("true", "false")
+    return node.value if word else loader.construct_object(node)
 
 
 def _check_depth(text: str) -> None:

@@ -62,10 +62,13 @@ class GatewayStream:
     async def on_response_headers(
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
     ) -> Continue | Answer:
-        exchange = self._current()
+        removed = tuple(name for name in headers if name.startswith((contract.PREFIX, TOLD)))
+        if self._exchange is None:  # Envoy refused the request before it came here: too large, an upgrade
+            self.done = True
+            return Continue({ORIGIN: "gateway"}, removed)
+        exchange = self._exchange
         exchange.status = int(headers.get(":status", "0"))
         exchange.attempts = _count(attributes.get("upstream.request_attempt_count"))
-        removed = tuple(name for name in headers if name.startswith((contract.PREFIX, TOLD)))
         if not self._from_provider(exchange, headers, attributes):
             exchange.error = headers.get(contract.HOP, "") or "gateway"
             await self._end()
@@ -113,7 +116,7 @@ class GatewayStream:
         await asyncio.shield(self._end())
 
     def _current(self) -> Exchange:
-        assert self._exchange is not None, "Envoy always sends the headers first"
+        assert self._exchange is not None, "Envoy sends the headers before a body"
         return self._exchange
 
     async def _run(self, stages: Stages, exchange: Exchange) -> Answer | None:

@@ -45,9 +45,7 @@ class Classify:
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
             raise Refusal(UNSUPPORTED_ENCODING, "Send the body without content-encoding.")
-        kind, _, parameters = request.headers.get("content-type", "application/json").lower().partition(";")
-        charset = parameters.partition("charset=")[2].partition(";")[0].strip('" ')
-        if kind.strip() != "application/json" or charset not in ("", "utf-8", "utf8"):
+        if not is_json(request.headers.get("content-type", "application/json")):
             raise Refusal(UNSUPPORTED_ENCODING, "Send JSON in UTF-8, with 'content-type: application/json'.")
 
     def _paths(self) -> str:
@@ -75,6 +73,14 @@ class Parse:
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
         exchange.json = tree
         exchange.ask = exchange.dialect.read(tree)
+
+
+def is_json(content_type: str) -> bool:
+    """True for `application/json` when every charset it names is UTF-8: the provider might believe another one."""
+    kind, *parameters = (part.strip() for part in content_type.lower().split(";"))
+    pairs = (parameter.partition("=") for parameter in parameters)
+    charsets = [value.strip(' \t"') for name, _, value in pairs if name.startswith("charset")]
+    return kind == "application/json" and all(charset in ("utf-8", "utf8") for charset in charsets)
 
 
 def is_model_path(path: str) -> bool:

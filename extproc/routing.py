@@ -115,7 +115,8 @@ class Catalog:
     def _wildcard(self, name: str) -> Target | None:
         if "*" in name or not is_model_name(name):
             return None
-        return next((_target(name, key, model) for pattern, key, model in self._wildcards if pattern(name)), None)
+        found = next((_target(name, key, model) for pattern, key, model in self._wildcards if pattern(name)), None)
+        return found if found is not None and found.model else None  # `openai/` alone names nothing there
 
 
 def _target(name: str, key: str, settings: ModelSettings) -> Target:

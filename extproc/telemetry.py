@@ -7,6 +7,7 @@ bounded set; what does not fit in it is `other`, so no client can make the numbe
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
@@ -35,6 +36,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for 
 
 _MAX_LABEL_VALUES = 200
 """Values that a label which is not from the settings can take before the rest is `other`."""
+_MAX_COMBINATIONS = 1000
+"""Combinations of such values that are counted apart: together, a few labels of 200 values make millions of series."""
 _MAX_EXCHANGES = 1000
 """Recent exchanges kept in memory for the admin API."""
 
@@ -67,6 +70,7 @@ class Telemetry:
         self._label_values = {name: Bounded(learn=_MAX_LABEL_VALUES) for name in self._attributed}
         self._response_model = Bounded(learn=_MAX_LABEL_VALUES)
         self._wild_model = Bounded(learn=_MAX_LABEL_VALUES)
+        self._combinations: set[tuple[str, ...]] = set()
         self._configure(settings)
         self._write = write or sys.stdout.write
         self.recent: deque[Mapping[str, Any]] = deque(maxlen=_MAX_EXCHANGES)
@@ -197,21 +201,22 @@ class Telemetry:
         entry = describe(exchange)
         self.recent.append(entry)
         if self._log:
-            self._write(msgspec.json.encode(entry).decode() + "\n")
+            self._write(json_line(entry) + "\n")
 
     def _count(self, exchange: Exchange) -> None:
         usage, target, report = exchange.usage, exchange.target, exchange.report
         error = exchange.error or (str(exchange.status) if exchange.status >= 400 else "")
         consumer = exchange.consumer
+        model, response_model, *attributed = self._chosen(exchange)
         labels = (
             exchange.operation,
             self._providers.get(target.provider, "other") if target else "",
-            self._model(exchange.ask.model),
-            self._response_model(report.model) if report else "",
+            model,
+            response_model,
             error,
             consumer.name,
             consumer.team,
-            *(self._label_values[name](exchange.labels.get(name, "")) for name in self._attributed),
+            *attributed,
         )
         self._duration.series(labels).observe(exchange.finished - exchange.started)
         self._usage_source.labels(usage.source).inc()
@@ -228,6 +233,20 @@ class Telemetry:
             self._bad_usage.labels(target.provider).inc()
         if exchange.attempts > 1 and target is not None:
             self._failovers.labels(target.provider).inc()
+
+    def _chosen(self, exchange: Exchange) -> tuple[str, ...]:
+        """The labels whose values clients and providers choose: both models, then `attribution.metrics`."""
+        values = (
+            self._model(exchange.ask.model),
+            self._response_model(exchange.report.model) if exchange.report else "",
+            *(self._label_values[name](exchange.labels.get(name, "")) for name in self._attributed),
+        )
+        if values not in self._combinations:
+            if len(self._combinations) >= _MAX_COMBINATIONS:
+                model = values[0] if values[0] in self._models else "other"
+                return (model, *("other" if value else "" for value in values[1:]))
+            self._combinations.add(values)
+        return values
 
     def _model(self, name: str) -> str:
         return name if name in self._models else self._wild_model(name)
@@ -283,6 +302,12 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
     return entry
 
 
+def json_line(entry: Mapping[str, Any]) -> str:
+    """`entry` as one line of printable ASCII: msgspec leaves DEL, C1 controls and bidi marks in it."""
+    line = msgspec.json.encode(entry).decode()
+    return line if line.isascii() and line.isprintable() else json.dumps(entry)
+
+
 class JSONFormatter(logging.Formatter):
     """One JSON line for each record of the standard logging module."""
 
@@ -297,7 +322,7 @@ class JSONFormatter(logging.Formatter):
         if record.exc_info and record.exc_info[0] is not None:
             entry["exception"] = record.exc_info[0].__name__
             entry["traceback"] = _frames(record.exc_info[2])
-        return msgspec.json.encode(entry).decode()
+        return json_line(entry)
 
 
 def _frames(traceback: Any) -> Sequence[str]:

@@ -26,6 +26,7 @@ from extproc.errors import INVALID_REQUEST, Refusal
 from extproc.exchange import Usage
 
 _MAX_CHOICES = 128  # OpenAI's own limit for n
+_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
 
 class _Function(msgspec.Struct):
@@ -100,7 +101,7 @@ class OpenAIChat(Dialect):
             role = role if isinstance(role, str) else ""
             where = f"messages[{index}]"
             for key, value in message.items():
-                if key == "role":
+                if key == "role" and role in _ROLES:
                     continue
                 if isinstance(value, str):
                     yield Text(role, f"{where}.{key}", message, key)

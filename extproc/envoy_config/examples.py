@@ -23,9 +23,7 @@ def examples(folder: Path = FOLDER) -> Mapping[Path, str]:
         if name == "attach":
             texts[folder / "attach.snippet.yaml"] = attach(settings)
         else:
-            texts[folder / f"{name}.envoy.yaml"] = render(
-                bootstrap(settings, secrets_dir=SECRETS_DIR, admin_port=9901)
-            )
+            texts[folder / f"{name}.envoy.yaml"] = render(bootstrap(settings, secrets_dir=SECRETS_DIR, admin_port=9901))
     return texts
 
 

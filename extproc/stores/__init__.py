@@ -24,8 +24,7 @@ MAX_COUNT = 2**63 - 1  # what every store can keep exactly; a count that would p
 EXPIRE_BATCH = 500  # leases ended by one call of `expire`, so that no call holds the store up for long
 LATE_SETTLE = 3600.0  # seconds after its expiry for which a reservation is remembered, at least, to be corrected
 
-_WEEK = 7 * 86_400
-_MONDAY = 4 * 86_400  # the epoch was a Thursday, weeks begin on a Monday
+_MONDAY = 4 * 86_400  # the first Monday after the epoch, which was a Thursday
 
 
 class StoreError(Exception):
@@ -138,12 +137,12 @@ class Counters(Protocol):
 def window_at(now: float, window: int) -> tuple[int, float | None]:
     """Find the window that `now` is in: its number, and when it ends (None: never).
 
-    Windows of seconds are aligned to the epoch, those of whole weeks to a Monday, those of months to January; all UTC.
+    Windows of seconds are counted from a Monday, 0:00 UTC, so that minutes, hours, days and weeks begin where people
+    expect it; windows of months from a January.
     """
     if window > 0:
-        start = 0 if window % _WEEK else _MONDAY
-        number = int((now - start) // window)
-        return number, float((number + 1) * window + start)
+        number = int((now - _MONDAY) // window)
+        return number, float(_MONDAY + (number + 1) * window)
     if window == 0:
         return 0, None
     moment = time.gmtime(now)

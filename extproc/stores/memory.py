@@ -162,7 +162,7 @@ class MemoryCounters:
     def _drop_ended(self, now: float) -> None:
         """Forget ended windows but the last one, which a clock that steps back may still need."""
         for window, number in list(self._buckets):
-            if window and number < window_at(now, window)[0] - 1:
+            if number < window_at(now, window)[0] - 1:
                 del self._buckets[window, number]
 
     def _queue(self, deadline: float, id: str) -> None:

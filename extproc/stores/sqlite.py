@@ -240,8 +240,7 @@ def _windows(db: sqlite3.Connection) -> list[int]:
         (window,) = db.execute("SELECT min(window) FROM counts WHERE window > ?", (window,)).fetchone()
         if window is None:
             return windows
-        if window:
-            windows.append(window)
+        windows.append(window)
 
 
 def from_url(rest: str) -> Counters:

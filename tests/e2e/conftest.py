@@ -172,7 +172,7 @@ admin: {{address: 127.0.0.1, port: {admin}}}
     base = "http://127.0.0.1"
     gateway = Gateway(f"{base}:{listener}", f"{base}:{status}", f"{base}:{admin}", file, process, urls, log)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while b"Ctrl-C stops it" not in log.read_bytes():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()

@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ConnectionTerminated, DataReceived, ResponseReceived, StreamEnded, StreamReset
+
 TIMEOUT = 30  # seconds; generous, as nothing here asserts on time
 
 Headers = Sequence[tuple[str | bytes, str | bytes]]
@@ -17,7 +21,7 @@ Headers = Sequence[tuple[str | bytes, str | bytes]]
 
 @dataclass(slots=True, frozen=True)
 class Reply:
-    """An answer. Header names are lower case; of a repeated header the values are joined with a comma."""
+    """An answer, its body perhaps cut short. Header names are lower case; repeated headers are joined with a comma."""
 
     status: int
     headers: dict[str, str]
@@ -67,7 +71,10 @@ def read(connection: socket.socket, method: str = "POST") -> Reply | None:
     answer = http.client.HTTPResponse(connection, method=method)
     try:
         answer.begin()
-        body = answer.read()
+        try:
+            body = answer.read()
+        except http.client.IncompleteRead as error:
+            body = error.partial
     except (http.client.RemoteDisconnected, ConnectionResetError, http.client.BadStatusLine):
         return None
     finally:
@@ -81,3 +88,42 @@ def read(connection: socket.socket, method: str = "POST") -> Reply | None:
 
 def _bytes(text: str | bytes) -> bytes:
     return text if isinstance(text, bytes) else text.encode()
+
+
+def send_http2(url: str, headers: Headers, body: bytes | None, trailers: Headers = ()) -> Reply | None:
+    """One request over HTTP/2 without TLS. None: its stream was reset, or the connection closed, without an answer."""
+    config = H2Configuration(header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False)
+    http2 = H2Connection(config)
+    http2.initiate_connection()
+    http2.send_headers(1, headers, end_stream=body is None and not trailers)
+    if body is not None:
+        http2.send_data(1, body, end_stream=not trailers)
+    if trailers:
+        http2.send_headers(1, trailers, end_stream=True)
+    answered: dict[str, str] = {}
+    data = b""
+    with connect(url) as connection:
+        connection.sendall(http2.data_to_send())
+        while received := _receive(connection):
+            for event in http2.receive_data(received):
+                if isinstance(event, ResponseReceived):
+                    answered = {_text(name): _text(value) for name, value in event.headers}
+                elif isinstance(event, DataReceived):
+                    data += event.data
+                elif isinstance(event, StreamEnded):
+                    return Reply(int(answered.pop(":status")), answered, data)
+                elif isinstance(event, StreamReset | ConnectionTerminated):
+                    return None
+            connection.sendall(http2.data_to_send())
+    return None
+
+
+def _receive(connection: socket.socket) -> bytes:
+    try:
+        return connection.recv(65536)
+    except ConnectionResetError:
+        return b""
+
+
+def _text(text: str | bytes) -> str:
+    return text if isinstance(text, str) else text.decode()

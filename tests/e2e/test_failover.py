@@ -121,6 +121,7 @@ def test_the_next_target_answers_when_the_first_is_full(gateway: Gateway):
         assert told(answer) == ("b", "name-at-b", "2")
         assert len(gateway.seen("small")) == 1
         assert error(gateway.chat("model-small")) == (503, "no_provider_available", "gateway")
+    eventually(lambda: gateway.metric("extproc_tries_total", provider="small", outcome="overflow") >= 2)
 
 
 def test_an_ejected_target_is_not_asked_again(gateway: Gateway):
@@ -141,6 +142,12 @@ def test_the_order_goes_on_to_the_third_target(gateway: Gateway):
     gateway.fault("b", "reset")
     assert told(gateway.chat("three")) == ("c", "name/at-c", "3")
     assert models(gateway, "c") == ["name/at-c"]
+
+
+def test_embeddings_fail_over_too(gateway: Gateway):
+    gateway.fault("a", "status=503")
+    answer = gateway.post("/v1/embeddings", {"model": "two", "input": "one"})
+    assert (told(answer), answer.json()["model"]) == (("b", "name-at-b", "2"), "name-at-b")
 
 
 def test_a_target_may_stand_in_the_order_twice(gateway: Gateway):
@@ -255,8 +262,12 @@ def test_tries_are_counted_by_provider_and_outcome(gateway: Gateway):
     def count(provider: str, model: str, outcome: str) -> float:
         return gateway.metric("extproc_tries_total", provider=provider, model=model, outcome=outcome)
 
-    wanted = [("a", "model-a", "5xx"), ("a", "model-a", "429"), ("a", "model-a", "reset"), ("a", "model-a", "timeout"),
-              ("b", "model-b", "ok"), ("closed", "model-closed", "connect")]  # fmt: skip
+    wanted = [
+        *(("a", "model-a", outcome) for outcome in ("5xx", "429", "reset")),
+        ("slow", "model-slow", "timeout"),
+        ("closed", "model-closed", "connect"),
+        ("b", "model-b", "ok"),
+    ]
     before = {key: count(*key) for key in wanted}
     failovers = gateway.metric("extproc_failovers_total", provider="b")
     gateway.fault("c", "hang")

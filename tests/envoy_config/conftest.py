@@ -22,8 +22,14 @@ import grpc
 import httpx
 import pytest
 from envoy_data_plane.envoy.config.core.v3 import HeaderValue, HeaderValueOption
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
+    ProcessingMode,
+    ProcessingModeBodySendMode,
+    ProcessingModeHeaderSendMode,
+)
 from envoy_data_plane.envoy.service.accesslog.v3 import StreamAccessLogsMessage, StreamAccessLogsResponse
 from envoy_data_plane.envoy.service.ext_proc.v3 import (
+    BodyMutation,
     BodyResponse,
     CommonResponse,
     HeaderMutation,
@@ -31,6 +37,7 @@ from envoy_data_plane.envoy.service.ext_proc.v3 import (
     ImmediateResponse,
     ProcessingRequest,
     ProcessingResponse,
+    StreamedBodyResponse,
 )
 from envoy_data_plane.envoy.type.v3 import HttpStatus
 from envoy_data_plane.google.protobuf import Struct
@@ -42,6 +49,14 @@ from extproc.exchange import Target
 
 ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent))
 
+WATCH = ProcessingMode(
+    request_header_mode=ProcessingModeHeaderSendMode.SEND,
+    request_body_mode=ProcessingModeBodySendMode.BUFFERED,
+    response_header_mode=ProcessingModeHeaderSendMode.SEND,
+    response_body_mode=ProcessingModeBodySendMode.FULL_DUPLEX_STREAMED,
+    response_trailer_mode=ProcessingModeHeaderSendMode.SEND,
+)
+
 
 @dataclass
 class Plan:
@@ -51,6 +66,7 @@ class Plan:
     headers: dict[str, str] = field(default_factory=dict)
     refuse: int = 0
     crash: bool = False
+    watch: bool = False  # the answer's body, from its headers on
 
 
 class Processor:
@@ -61,6 +77,7 @@ class Processor:
         self.seen: list[tuple[str, str, dict[str, str]]] = []  # attachment, phase, headers
         self.attributes: list[dict[str, Any]] = []
         self.logs: list[tuple[str, Any]] = []
+        self.watched = b""
         self._server = grpc.server(futures.ThreadPoolExecutor(64))
         process = grpc.stream_stream_rpc_method_handler(self._process, ProcessingRequest.parse, bytes)
         logs = grpc.stream_unary_rpc_method_handler(self._log, StreamAccessLogsMessage.parse, bytes)
@@ -84,6 +101,7 @@ class Processor:
         self.plan = Plan()
         self.seen.clear()
         self.attributes.clear()
+        self.watched = b""
 
     def headers(self, attachment: str, phase: str) -> list[dict[str, str]]:
         return [headers for who, when, headers in self.seen if (who, when) == (attachment, phase)]
@@ -111,7 +129,7 @@ class Processor:
             elif message.request_body is not None:
                 yield (
                     self._forward()
-                    if who == contract.GATEWAY
+                    if who != contract.ATTEMPT
                     else ProcessingResponse(
                         request_body=BodyResponse(response=_set({"x-attempted": "yes", "x-extproc-secret": "no"}))
                     )
@@ -119,7 +137,17 @@ class Processor:
             elif message.response_headers is not None:
                 self._saw(who, "response", message.response_headers.headers)
                 self.attributes.append({key: value.to_dict() for key, value in message.attributes.items()})
-                yield ProcessingResponse(response_headers=HeadersResponse(response=_set({"x-extproc-mine": "no"})))
+                yield ProcessingResponse(
+                    response_headers=HeadersResponse(response=_set({"x-extproc-mine": "no"})),
+                    mode_override=WATCH if self.plan.watch else None,
+                )
+            elif message.response_body is not None:
+                self.watched += message.response_body.body
+                streamed = StreamedBodyResponse(
+                    body=message.response_body.body, end_of_stream=message.response_body.end_of_stream
+                )
+                body = CommonResponse(body_mutation=BodyMutation(streamed_response=streamed))
+                yield ProcessingResponse(response_body=BodyResponse(response=body))
 
     def _saw(self, who: str, phase: str, headers: Any) -> None:
         self.seen.append((who, phase, {item.key: item.raw_value.decode() or item.value for item in headers.headers}))
@@ -254,6 +282,11 @@ class World:
     settings: Settings
     secrets: Path
     port: int
+    socket: str
+    spare_port: int
+
+    def address(self, provider: str) -> dict[str, Any]:
+        return {"socket_address": {"address": "127.0.0.1", "port_value": self.providers[provider].port}}
 
     def post(self, path: str = "/v1/chat/completions", **options: Any) -> httpx.Response:
         options.setdefault("json", {"model": "m"})
@@ -329,28 +362,41 @@ def world(envoy: str, certificate: tuple[Path, Path], tmp_path_factory: pytest.T
     tree = bootstrap(settings, secrets_dir=str(place / "secrets"), socket=sock, admin_port=admin)
     (place / "envoy.yaml").write_text(render(tree))
     processor = Processor(sock)
-    with (place / "envoy.log").open("wb") as log:
-        command = [
-            envoy,
-            "-c",
-            str(place / "envoy.yaml"),
-            "--use-dynamic-base-id",
-            "--concurrency",
-            "1",
-            "-l",
-            "warning",
-        ]
+    try:
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15)
+        with running(envoy, place / "envoy.yaml", admin), client:
+            yield World(processor, providers, client, settings, place / "secrets", port, sock, free_port())
+    finally:
+        processor.stop()
+        for provider in providers.values():
+            provider.stop()
+
+
+@contextlib.contextmanager
+def running(envoy: str, config: Path, admin: int) -> Iterator[None]:
+    """An Envoy with this configuration, ready, until the end of the block."""
+    with config.with_suffix(".log").open("wb") as log:
+        command = [envoy, "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"]
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            _wait_ready(f"http://127.0.0.1:{admin}/ready", process, place / "envoy.log")
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15) as client:
-                yield World(processor, providers, client, settings, place / "secrets", port)
+            _wait_ready(f"http://127.0.0.1:{admin}/ready", process, config.with_suffix(".log"))
+            yield
         finally:
             process.terminate()
             process.wait(10)
-            processor.stop()
-            for provider in providers.values():
-                provider.stop()
+
+
+@pytest.fixture
+def run_envoy(envoy: str, tmp_path: Path) -> Callable[[dict[str, Any]], Any]:
+    """Run Envoy with a configuration of the test's own, on an admin port of its own."""
+
+    def run(tree: dict[str, Any]) -> Any:
+        admin = free_port()
+        address = {"socket_address": {"address": "127.0.0.1", "port_value": admin}}
+        (tmp_path / "envoy.yaml").write_text(json.dumps(tree | {"admin": {"address": address}}))
+        return running(envoy, tmp_path / "envoy.yaml", admin)
+
+    return run
 
 
 def _wait_ready(url: str, process: subprocess.Popen, log: Path) -> None:

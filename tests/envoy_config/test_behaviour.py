@@ -293,6 +293,16 @@ def test_silence_is_not_the_end(gateway):
     assert answer.elapsed.total_seconds() > 1.3
 
 
+def test_the_processor_may_ask_for_the_answers_body_at_its_headers(gateway):
+    gateway.processor.plan.order = ["a"]
+    gateway.post()
+    assert gateway.processor.watched == b""
+    gateway.processor.plan.watch = True
+    answer = gateway.post()
+    assert answer.status_code == 200
+    assert gateway.processor.watched == answer.content
+
+
 def test_a_request_without_an_order_goes_nowhere(gateway):
     answer = gateway.post()
     assert (answer.status_code, code(answer)) == (503, "no_provider_available")

@@ -384,8 +384,8 @@ async def test_an_expired_reservation_is_forgotten_in_the_end(counters, clock):
 async def test_an_expired_reservation_is_remembered_until_then(counters, clock):
     await counters.reserve("r1", [hold(5, window=0)], LEASE)
     await counters.forward("r1", LEASE)
-    clock.now += LEASE
-    await expire(counters)
+    clock.now += LEASE + LATE_SETTLE  # it is the expiry that counts, however late that is
+    assert len(await expire(counters)) == 1
     clock.now += LATE_SETTLE - 1
     await expire(counters)
     assert await counters.settle("r1", [1])
@@ -547,6 +547,15 @@ async def test_memory_is_bounded(clock):
     clock.now += 120
     await expire(counters)
     assert not [bucket for (window, _), bucket in counters._buckets.items() if window or bucket]
+
+
+async def test_denials_cost_no_memory(clock):
+    counters = MemoryCounters(clock)
+    for number in range(10):
+        await counters.reserve(f"r{number}", [hold(scope=str(number)), hold(11, scope=f"{number}!")], LEASE)
+    assert not any(counters._buckets.values())
+    assert not counters._live
+    assert not counters._leases
 
 
 async def test_memory_remembers_so_many_expired(clock, monkeypatch):

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -141,6 +142,18 @@ async def test_a_locked_database_is_a_store_error_in_time(path, counters):
     assert await counters.levels([("a", 0)]) == [Level(1, 0, None)]
 
 
+async def test_opening_waits_for_another_process_that_opens(path):
+    path.parent.mkdir(parents=True)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    done = threading.Timer(0.2, other.close)
+    done.start()
+    counters = SqliteCounters(path)
+    assert isinstance(await counters.reserve("r1", [HOLD], LEASE), Granted)
+    await counters.close()
+    done.join()
+
+
 async def test_the_timeout_is_an_argument(path, counters):
     impatient = SqliteCounters(path, timeout=0)
     other = sqlite3.connect(path, isolation_level=None)
@@ -217,8 +230,9 @@ async def test_ended_windows_are_purged(path):
         for number in range(20):
             id = f"r{minute}-{number}"
             holds = [Hold(f"s{number}", window, 10**6, 1) for window in (60, 3600, -1, 0)]
+            holds.append(Hold(f"slot-{number}", 0, 1, 1, slot=True))  # leaves nothing behind
             assert isinstance(await counters.reserve(id, holds, LEASE), Granted)
-            await counters.settle(id, [1, 1, 1, 1])
+            await counters.settle(id, [1, 1, 1, 1, 1])
         await counters.expire()
     assert counters._db.execute("SELECT window, count(*) FROM counts GROUP BY window").fetchall() == [
         (-1, 20),

@@ -1,0 +1,126 @@
+"""Builders that most tests use. They are fixtures of the whole session so that hypothesis can use them too."""
+
+import json
+from dataclasses import dataclass, field
+
+import pytest
+
+from extproc.config import parse
+from extproc.dialects import by_path
+from extproc.exchange import Consumer, Exchange, Request, Target
+from extproc.gateway import GatewayStream
+from extproc.pipeline import Pipeline, build
+from extproc.routing import Chain, RetrySettings
+from extproc.stores import Counters
+from extproc.stores.memory import MemoryCounters
+from extproc.telemetry import Telemetry
+
+# What a filter YAML of a test holds when the test does not say it.
+SECTIONS = {
+    "providers": "{a: {kind: mock}, b: {kind: mock, base_url: 'http://127.0.0.1:8090/v1'}}",
+    "models": "{m: {provider: a}, n: {provider: b}}",
+    "auth": "{required: false}",
+}
+
+TARGETS = (Target("m", "a", "m"),)
+
+
+class Clock:
+    """Seconds since the epoch, moved by hand."""
+
+    def __init__(self, now=1_700_000_040.0):  # the beginning of a minute
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+def make_settings(text=""):
+    given = {line.partition(":")[0] for line in text.splitlines()}
+    rest = [f"{name}: {value}" for name, value in SECTIONS.items() if name not in given]
+    return parse("\n".join([text, *rest]))
+
+
+def make_exchange(
+    body=None,
+    *,
+    path="/v1/chat/completions",
+    headers=None,
+    consumer=None,
+    labels=None,
+    targets=TARGETS,
+    retry=None,
+):
+    """An exchange as it is when Reserve begins."""
+    exchange = Exchange("id-1", Request("POST", path, headers or {}))
+    exchange.dialect = by_path()[path]
+    exchange.operation = exchange.dialect.paths[path]
+    exchange.consumer = consumer or Consumer("alice", "red")
+    exchange.labels = labels or {}
+    if body is None:
+        body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+    exchange.body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    exchange.json = json.loads(exchange.body)
+    exchange.ask = exchange.dialect.read(exchange.json)
+    exchange.targets = targets
+    exchange.chain = Chain(targets, retry or RetrySettings())
+    return exchange
+
+
+@dataclass
+class World:
+    """One configuration at work, and everything it writes to."""
+
+    pipeline: Pipeline
+    counters: Counters
+    telemetry: Telemetry
+    clock: Clock
+    leases: set = field(default_factory=set)
+    lines: list = field(default_factory=list)
+
+    def stream(self, *, attached=False):
+        return GatewayStream(self.pipeline, attached=attached)
+
+    def metric(self, name, **labels):
+        return self.telemetry.registry.get_sample_value(name, labels)
+
+    @property
+    def log(self):
+        return [json.loads(line) for line in self.lines]
+
+    async def level(self, scope, window=60):
+        [level] = await self.counters.levels([(scope, window)])
+        return level.settled, level.reserved
+
+
+def make_world(text="", counters=None):
+    settings, clock = make_settings(text), Clock()
+    counters = counters or MemoryCounters(clock)
+    lines, leases = [], set()
+    telemetry = Telemetry(settings, lines.append)
+    pipeline = build(settings, counters, leases, telemetry, clock)
+    return World(pipeline, counters, telemetry, clock, leases, lines)
+
+
+@pytest.fixture(scope="session")
+def settings():
+    """Call it with YAML: the settings, with sections of SECTIONS where the text has none."""
+    return make_settings
+
+
+@pytest.fixture(scope="session")
+def exchange():
+    """Call it with a body and more: an exchange as it is when Reserve begins."""
+    return make_exchange
+
+
+@pytest.fixture(scope="session")
+def world():
+    """Call it with YAML: a pipeline with its counters, telemetry and clock."""
+    return make_world
+
+
+@pytest.fixture(scope="session")
+def clocks():
+    """Call it: a clock that a test moves."""
+    return Clock

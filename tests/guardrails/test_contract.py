@@ -1,0 +1,153 @@
+"""What every guardrail must do, and what `GuardInput` makes of it. A new kind adds an example here."""
+
+import json
+import time
+
+import pytest
+from pydantic import TypeAdapter
+
+from extproc.errors import Refusal
+from extproc.guardrails import Finding, GuardInput, GuardrailSettings, kinds, settings_type
+
+# For each kind: settings, and a text in which they find something.
+EXAMPLES = {
+    "regex": ({"patterns": {"canary": "CANARY-[0-9]+"}}, "CANARY-42"),
+}
+each = pytest.mark.parametrize("kind", EXAMPLES)
+
+
+def test_every_kind_has_an_example():
+    assert set(EXAMPLES) == set(kinds())
+
+
+def build(kind, **more):
+    return kinds()[kind](**{"name": "g", "kind": kind} | EXAMPLES[kind][0] | more)
+
+
+@pytest.mark.parametrize(("kind", "settings"), kinds().items())
+def test_its_settings_are_those_of_its_kind(kind, settings):
+    assert issubclass(settings, GuardrailSettings)
+    assert settings.model_fields["kind"].annotation.__args__ == (kind,)
+
+
+@each
+def test_an_entry_of_the_settings_is_of_its_kind(kind):
+    entry = {"name": "g", "kind": kind} | EXAMPLES[kind][0]
+    assert type(TypeAdapter(settings_type()).validate_python(entry)) is kinds()[kind]
+
+
+@each
+def test_it_finds_with_a_span_and_a_score(kind):
+    text = f"é🌍 {EXAMPLES[kind][1]} and more"
+    [finding] = build(kind).build().find(text, "user", "messages[0].content")
+    assert isinstance(finding, Finding)
+    start, end = finding.span
+    assert text[start:end] in EXAMPLES[kind][1]
+    assert 0 < finding.score <= 1
+    assert finding.kind
+
+
+@each
+@pytest.mark.parametrize("text", ["", "Hello", "\0", "🌍" * 1000, "a" * 100_000])
+def test_it_finds_nothing_where_nothing_is(kind, text):
+    assert list(build(kind).build().find(text, "user", "x")) == []
+
+
+# --- GuardInput
+
+
+class Guard:
+    def __init__(self, *settings):
+        self.counted = []
+        self.stage = GuardInput(settings, lambda *what: self.counted.append(what))
+
+    async def refusal(self, exchange):
+        with pytest.raises(Refusal) as refused:
+            await self.stage(exchange)
+        return refused.value
+
+
+PLACES = {
+    "messages[0].content": lambda text: {"messages": [{"role": "user", "content": text}]},
+    "messages[1].content[0].text": lambda text: {
+        "messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": [{"type": "text", "text": text}]}]
+    },
+    "messages[0].tool_calls[0].function.arguments": lambda text: {
+        "messages": [{"role": "assistant", "tool_calls": [{"function": {"arguments": text}}]}]
+    },
+    "tools[0].function.description": lambda text: {"tools": [{"function": {"description": text}}]},
+    "response_format.json_schema.schema.description": lambda text: {
+        "response_format": {"json_schema": {"schema": {"description": text}}}
+    },
+    "metadata.a": lambda text: {"metadata": {"a": text}},
+    "user": lambda text: {"user": text},
+}
+
+
+def question(**fields):
+    return {"model": "m", "messages": [{"role": "user", "content": "Hello"}]} | fields
+
+
+@each
+@pytest.mark.parametrize("where", PLACES)
+@pytest.mark.parametrize("padding", [0, 100_000])
+async def test_it_blocks_anywhere_however_long_the_request(exchange, kind, where, padding):
+    guard = Guard(build(kind))
+    text = "." * padding + " " + EXAMPLES[kind][1] + " " + "." * padding
+    refused = await guard.refusal(exchange(question(**PLACES[where](text))))
+    assert (refused.kind.status, refused.kind.code, refused.param) == (400, "guardrail_blocked", where)
+    assert "'g'" in refused.message
+    assert where in refused.message
+    assert guard.counted == [("g", "block")]
+
+
+@each
+async def test_the_refusal_never_repeats_what_was_found(exchange, kind):
+    refused = await Guard(build(kind)).refusal(exchange(question(user=EXAMPLES[kind][1])))
+    assert EXAMPLES[kind][1] not in refused.message + str(refused) + json.dumps(refused.headers)
+
+
+@each
+@pytest.mark.parametrize("padding", [0, 100_000])
+async def test_audit_counts_and_lets_pass(exchange, kind, padding):
+    guard = Guard(build(kind, action="audit"))
+    await guard.stage(exchange(question(user=EXAMPLES[kind][1] + "." * padding)))
+    assert guard.counted == [("g", "audit")]
+
+
+@each
+async def test_nothing_found_is_nothing_counted(exchange, kind):
+    guard = Guard(build(kind))
+    await guard.stage(exchange(question(user="." * 100_000)))
+    assert guard.counted == []
+
+
+async def test_audits_before_a_block_are_counted_too(exchange):
+    patterns = {"a": "CANARY"}
+    guard = Guard(
+        build("regex", name="watch", action="audit", patterns=patterns),
+        build("regex", name="stop", patterns=patterns),
+        build("regex", name="later", patterns=patterns),
+    )
+    assert "'stop'" in (await guard.refusal(exchange(question(user="CANARY")))).message
+    assert guard.counted == [("watch", "audit"), ("stop", "block")]
+
+
+@pytest.mark.parametrize("given", [[1, 2, 3], [[1], [2]], ["text", [1]]])
+async def test_tokens_that_cannot_be_read_are_refused_where_something_guards(exchange, given):
+    body = {"model": "m", "input": given}
+    refused = await Guard(build("regex")).refusal(exchange(body, path="/v1/embeddings"))
+    assert (refused.kind.code, refused.param) == ("guardrail_blocked", "input")
+    await Guard().stage(exchange(body, path="/v1/embeddings"))
+
+
+async def test_json_escapes_do_not_hide_text(exchange):
+    body = rb'{"model":"m","messages":[{"content":"\u0043ANARY\u002d42"}]}'
+    await Guard(build("regex")).refusal(exchange(body))
+
+
+async def test_a_long_request_does_not_hold_up_the_event_loop_for_its_patterns_sake(exchange):
+    guard = Guard(build("regex", patterns={"evil": "(a+)+$"}))
+    start = time.perf_counter()
+    await guard.stage(exchange(question(user="a" * 100_000 + "!")))
+    assert time.perf_counter() - start < 5

@@ -1,0 +1,133 @@
+import pytest
+
+from extproc import contract
+from extproc.access_log import OUTCOMES, DownstreamEnd, Try, read
+from extproc.exchange import Target
+from extproc.pb import extproc_pb2 as pb
+
+TARGETS = contract.encode_targets([Target("one", "a", "model-1"), Target("two/x", "b", "model-2")])
+
+
+def entry(status=200, details="via_upstream", *, flags=(), told=None, seconds=1.5, first_byte=None, headers=None):
+    found = pb.HTTPAccessLogEntry()
+    found.response.response_code.value = status
+    found.response.response_code_details = details
+    found.response.response_headers.update(headers or {})
+    for flag in flags:
+        setattr(found.common_properties.response_flags, flag, True)
+    found.common_properties.duration.FromNanoseconds(int(seconds * 1e9))
+    if first_byte is not None:
+        found.common_properties.time_to_first_upstream_rx_byte.FromNanoseconds(int(first_byte * 1e9))
+    if told:
+        found.common_properties.metadata.filter_metadata[contract.LOG_NAMESPACE].update(told)
+    return found
+
+
+def message(*entries, name="try-a"):
+    found = pb.StreamAccessLogsMessage()
+    found.identifier.log_name = name
+    found.http_logs.log_entry.extend(entries)
+    return found.SerializeToString()
+
+
+def one(*arguments, name="try-a", **more):
+    [found] = read(message(entry(*arguments, **more), name=name), "")[1]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("status", "details", "flags", "outcome"),
+    [
+        (200, "via_upstream", (), "ok"),
+        (302, "via_upstream", (), "ok"),
+        *((status, "via_upstream", (), f"{status}") for status in (401, 403, 408, 429)),
+        (404, "via_upstream", (), "4xx"),
+        (422, "via_upstream", (), "4xx"),
+        (500, "via_upstream", (), "5xx"),
+        (529, "via_upstream", (), "5xx"),
+        (200, "via_upstream", ("upstream_remote_reset",), "cut"),
+        (200, "via_upstream", ("upstream_connection_termination",), "cut"),
+        (200, "via_upstream", ("upstream_protocol_error",), "cut"),
+        (200, "via_upstream", ("downstream_remote_reset",), "client_left"),
+        (0, "downstream_remote_disconnect", ("downstream_connection_termination",), "client_left"),
+        (
+            503,
+            "upstream_reset_before_response_started{connection_failure}",
+            ("upstream_connection_failure",),
+            "connect",
+        ),
+        (503, "upstream_reset_before_response_started", ("upstream_remote_reset",), "reset"),
+        (503, "upstream_reset_before_response_started", ("upstream_connection_termination",), "reset"),
+        (504, "upstream_response_timeout", ("upstream_request_timeout",), "timeout"),
+        (504, "stream_idle_timeout", ("stream_idle_timeout",), "timeout"),
+        (503, "upstream_reset_before_response_started{overflow}", ("upstream_overflow",), "overflow"),
+        (503, "no_healthy_upstream", ("no_healthy_upstream",), "unhealthy"),
+        (401, "credential_injector_failed", (), "credential"),
+        (500, "ext_proc_error", (), "other"),
+        (0, "", (), "other"),
+    ],
+)
+def test_how_a_try_ended(status, details, flags, outcome):
+    found = one(status, details, flags=flags)
+    assert found.outcome == outcome
+    assert outcome in OUTCOMES
+
+
+@pytest.mark.parametrize("status", [*range(100, 600, 7), 600, 999])
+def test_every_status_is_one_of_the_outcomes(status):
+    assert one(status).outcome in OUTCOMES
+
+
+@pytest.mark.parametrize(
+    ("told", "attempt", "model"),
+    [
+        ({"id": "x", "attempt": 1, "targets": TARGETS}, 1, "one"),
+        ({"id": "x", "attempt": 2, "targets": TARGETS}, 2, "two/x"),
+        ({"id": "x", "attempt": 3, "targets": TARGETS}, 3, "two/x"),
+        ({"id": "x", "targets": TARGETS}, 1, "one"),
+        ({"id": "x", "attempt": 2}, 2, ""),
+    ],
+)
+def test_what_a_try_stood_for(told, attempt, model):
+    found = one(told=told)
+    assert (found.exchange_id, found.provider, found.attempt, found.model) == ("x", "a", attempt, model)
+
+
+def test_a_try_in_full():
+    headers = {"retry-after": "7"}
+    assert one(429, told={"id": "x", "targets": TARGETS}, seconds=2.25, first_byte=0.5, headers=headers) == Try(
+        "x", "a", "one", 1, 429, "429", 2.25, 0.5, "7"
+    )
+    assert one().first_byte is None
+
+
+@pytest.mark.parametrize(
+    ("status", "details", "flags", "reason"),
+    [
+        (0, "", ("downstream_connection_termination",), "client_left"),
+        (408, "request_headers_timeout", (), "request_timeout"),
+        (504, "stream_idle_timeout", (), "idle_timeout"),
+        (413, "request_payload_exceeded_max_request_bytes", (), "body_too_large"),
+        (503, "overload", (), "overloaded"),
+        (404, "route_not_found", (), "4xx"),
+        (500, "ext_proc_error_gRPC_error_13", (), "5xx"),
+    ],
+)
+def test_how_a_clients_request_ended_without_an_answer(status, details, flags, reason):
+    assert one(status, details, flags=flags, name="gateway") == DownstreamEnd(reason)
+
+
+@pytest.mark.parametrize("details", ["via_upstream", "extproc_invalid_key"])
+def test_an_answer_of_a_provider_or_of_the_processor_is_no_such_end(details):
+    assert read(message(entry(401, details), name="gateway"), "")[1] == []
+
+
+def test_only_the_first_message_of_a_stream_names_the_log():
+    name, _ = read(message(entry(), name="try-b"), "")
+    assert name == "try-b"
+    name, [found] = read(message(entry(), name=""), name)
+    assert (name, found.provider) == ("try-b", "b")
+
+
+def test_a_message_without_entries():
+    assert read(b"", "gateway") == ("gateway", [])

@@ -1,0 +1,437 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.budgets import LEASE, BudgetSettings, Reservation, Reserve, Settle, estimate, input_bound, used
+from extproc.dialects import Report
+from extproc.errors import Refusal
+from extproc.exchange import Consumer, Target, Usage
+from extproc.stores import StoreError
+from extproc.stores.memory import MemoryCounters
+
+DEFAULT_OUTPUT = 4096
+
+
+class World:
+    """Reserve and Settle over one store, and what they counted."""
+
+    def __init__(self, clock, *budgets, counters=None):
+        self.clock = clock
+        self.counters = counters or MemoryCounters(clock)
+        self.counted = []
+        self.leases = set()
+        defaults = {"name": "b", "unit": "tokens", "limit": 10**9, "window": "minute"}
+        settings = [BudgetSettings(**defaults | budget) for budget in budgets]
+        count = lambda *what: self.counted.append(what)  # noqa: E731
+        self.reserve = Reserve(settings, self.counters, self.leases, DEFAULT_OUTPUT, count)
+        self.settle = Settle(self.counters, self.leases, count)
+
+    async def level(self, scope, window=60):
+        [level] = await self.counters.levels([(scope, window)])
+        return level.settled, level.reserved
+
+
+@pytest.fixture
+def budgets(clocks):
+    clock = clocks()
+    return lambda *settings, **more: World(clock, *settings, **more)
+
+
+def question(**fields):
+    return {"model": "m", "messages": [{"role": "user", "content": "Hello"}]} | fields
+
+
+def served(exchange, *, target=None, status=200, usage=None, report=None):
+    """The exchange as it is when the provider answered."""
+    exchange.forwarded = True
+    exchange.status = status
+    exchange.target = target or exchange.targets[0]
+    exchange.report = report or (Report(usage=usage) if usage else None)
+    return exchange
+
+
+def with_id(exchange, id):
+    exchange.id = id
+    return exchange
+
+
+# --- upper bounds
+
+CEILING = (Target("m", "a", "m", max_output_tokens=1000),)
+FREE = (Target("m", "a", "m"),)
+
+
+@pytest.mark.parametrize(
+    ("fields", "targets", "written", "bound"),
+    [
+        ({}, FREE, {"max_completion_tokens": 4096}, 4096),
+        ({}, CEILING, {"max_completion_tokens": 1000}, 1000),
+        ({"max_tokens": None}, CEILING, {"max_completion_tokens": 1000}, 1000),
+        ({"max_tokens": 5}, CEILING, {}, 5),
+        ({"max_tokens": 5000}, CEILING, {"max_tokens": 1000}, 1000),
+        ({"max_tokens": 5000}, FREE, {}, 5000),
+        ({"max_completion_tokens": 1000}, CEILING, {}, 1000),
+        ({"max_completion_tokens": 1001}, CEILING, {"max_completion_tokens": 1000}, 1000),
+        ({"n": 3, "max_tokens": 5}, CEILING, {}, 15),
+        ({"n": 128}, CEILING, {"max_completion_tokens": 1000}, 128_000),
+    ],
+)
+async def test_the_output_is_bound_and_the_bound_is_written_only_where_needed(
+    budgets, exchange, *, fields, targets, written, bound
+):
+    world, sent = budgets({}), exchange(question(**fields), targets=targets)
+    await world.reserve(sent)
+    assert sent.edits == written
+    assert sent.reservation.output_tokens == bound
+    assert await world.level("b") == (0, len(sent.body) + bound)
+
+
+async def test_the_lowest_ceiling_of_the_targets_binds(budgets, exchange):
+    targets = (Target("m", "a", "m", 1000), Target("n", "b", "n", 200), Target("o", "c", "o"))
+    sent = exchange(question(), targets=targets)
+    await budgets({}).reserve(sent)
+    assert sent.edits == {"max_completion_tokens": 200}
+
+
+async def test_where_only_requests_count_the_body_stays_as_it_is(budgets, exchange):
+    sent = exchange(question(), targets=CEILING)
+    await budgets({"unit": "requests"}).reserve(sent)
+    assert sent.edits == {}
+
+
+async def test_a_models_ceiling_binds_even_without_budgets(budgets, exchange):
+    sent = exchange(question(max_tokens=5000), targets=CEILING)
+    await budgets().reserve(sent)
+    assert sent.edits == {"max_tokens": 1000}
+
+
+async def test_embeddings_have_no_output(budgets, exchange):
+    world, sent = budgets({}), exchange({"model": "m", "input": "Hello"}, path="/v1/embeddings")
+    await world.reserve(sent)
+    assert sent.edits == {}
+    assert await world.level("b") == (0, len(sent.body))
+
+
+@given(st.text(max_size=200))
+def test_the_input_is_never_bound_below_its_bytes(exchange, text):
+    sent = exchange(question(messages=[{"role": "user", "content": text}]))
+    assert input_bound(sent) >= len(text.encode())
+
+
+def image(url):
+    return question(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}])
+
+
+def test_an_image_in_the_body_is_not_counted_by_its_bytes(exchange):
+    assert 2000 <= input_bound(exchange(image("data:image/png;base64," + "A" * 100_000))) < 2500
+
+
+def test_an_image_by_its_address_is_bound_too(exchange):
+    assert input_bound(exchange(image("https://example.com/cat.png"))) >= 2000
+
+
+# --- units and scopes
+
+
+@pytest.mark.parametrize(
+    ("unit", "held", "charged"),
+    [("requests", 1, 1), ("tokens", 5000, 10), ("input_tokens", 4000, 7), ("output_tokens", 1000, 3)],
+)
+async def test_every_unit_holds_its_bound_and_is_charged_what_was_used(budgets, exchange, unit, held, charged):
+    world, sent = budgets({"unit": unit}), exchange(question(), targets=CEILING)
+    sent.body = b"x" * 4000
+    await world.reserve(sent)
+    assert await world.level("b") == (0, held)
+    await world.settle(served(sent, usage=Usage(7, 3)))
+    assert await world.level("b") == (charged, 0)
+
+
+@pytest.mark.parametrize(
+    ("per", "scope"),
+    [
+        ([], "b"),
+        (["consumer"], "b:consumer=alice"),
+        (["team", "model"], "b:team=red:model=m"),
+        (["provider"], "b:provider=a"),
+        (["label.run"], "b:label.run=7"),
+        (["label.missing"], "b:label.missing="),
+    ],
+)
+async def test_a_count_for_each_of(budgets, exchange, per, scope):
+    world = budgets({"unit": "requests", "per": per})
+    await world.reserve(exchange(labels={"run": "7"}))
+    assert await world.level(scope) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("match", "applies"),
+    [
+        ({}, True),
+        ({"consumer": "alice"}, True),
+        ({"consumer": "al*"}, True),
+        ({"consumer": "bob"}, False),
+        ({"team": "red", "model": "m"}, True),
+        ({"team": "red", "model": "n"}, False),
+        ({"provider": "a"}, True),
+        ({"provider": "b"}, False),
+        ({"model": "*"}, True),
+    ],
+)
+async def test_a_budget_applies_when_all_patterns_match(budgets, exchange, match, applies):
+    world = budgets({"unit": "requests", "match": match})
+    await world.reserve(exchange())
+    assert await world.level("b") == (0, int(applies))
+
+
+async def test_every_target_is_held_and_the_one_that_served_is_charged(budgets, exchange):
+    targets = (Target("m", "a", "m"), Target("n", "b", "n"))
+    world = budgets({"unit": "tokens", "per": ["provider"]})
+    sent = exchange(question(max_tokens=10), targets=targets)
+    await world.reserve(sent)
+    held = (await world.level("b:provider=a"), await world.level("b:provider=b"))
+    assert held == ((0, len(sent.body) + 10),) * 2
+    await world.settle(served(sent, target=targets[1], usage=Usage(7, 3)))
+    assert (await world.level("b:provider=a"), await world.level("b:provider=b")) == ((0, 0), (10, 0))
+
+
+async def test_consumers_do_not_share_what_is_counted_for_each(budgets, exchange):
+    world = budgets({"unit": "requests", "limit": 1, "per": ["consumer"]})
+    await world.reserve(with_id(exchange(consumer=Consumer("alice")), "1"))
+    await world.reserve(with_id(exchange(consumer=Consumer("bob")), "2"))
+    with pytest.raises(Refusal):
+        await world.reserve(with_id(exchange(consumer=Consumer("alice")), "3"))
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(("window", "seconds"), [("minute", 60), ("hour", 3600)])
+async def test_a_short_window_is_a_429_that_says_when_to_come_back(budgets, exchange, window, seconds):
+    world = budgets({"unit": "requests", "limit": 1, "window": window})
+    await world.reserve(exchange())
+    world.clock.now += 10.5
+    with pytest.raises(Refusal) as refused:
+        await world.reserve(with_id(exchange(), "2"))
+    resets = int(refused.value.headers["retry-after"])
+    assert refused.value.kind.status == 429
+    assert 0 < resets <= seconds
+    assert refused.value.headers == {
+        "retry-after": str(resets),
+        "x-ratelimit-limit-requests": "1",
+        "x-ratelimit-remaining-requests": "0",
+        "x-ratelimit-reset-requests": f"{resets}s",
+    }
+    assert "'b'" in refused.value.message
+    assert world.counted == [("b", "denied")]
+    world.clock.now += resets
+    await world.reserve(with_id(exchange(), "3"))
+
+
+@pytest.mark.parametrize("window", ["day", "total"])
+async def test_a_long_window_is_a_402_that_clients_do_not_retry(budgets, exchange, window):
+    world = budgets({"unit": "requests", "limit": 0, "window": window})
+    with pytest.raises(Refusal) as refused:
+        await world.reserve(exchange())
+    assert (refused.value.kind.status, refused.value.kind.code) == (402, "budget_exceeded")
+    assert "retry-after" not in refused.value.headers
+
+
+async def test_the_answer_says_what_remains_and_whether_it_can_ever_fit(budgets, exchange):
+    world = budgets({"unit": "output_tokens", "limit": 100})
+    with pytest.raises(Refusal) as refused:
+        await world.reserve(exchange(question(max_tokens=101)))
+    assert refused.value.headers["x-ratelimit-remaining-tokens"] == "100"
+    assert "can never fit" in refused.value.message
+    await world.reserve(exchange(question(max_tokens=100)))
+
+
+async def test_all_budgets_or_none(budgets, exchange):
+    world = budgets(
+        {"name": "first", "unit": "requests"},
+        {"name": "second", "unit": "requests", "limit": 0},
+        {"name": "third", "unit": "requests"},
+    )
+    sent = exchange()
+    with pytest.raises(Refusal) as refused:
+        await world.reserve(sent)
+    assert "'second'" in refused.value.message
+    assert [await world.level(name) for name in ("first", "second", "third")] == [(0, 0)] * 3
+    assert world.leases == set()
+    await world.settle(sent)
+    assert sent.usage.source == "none"
+
+
+async def test_a_shadow_budget_counts_and_never_refuses(budgets, exchange):
+    world = budgets({"unit": "requests", "limit": 1, "mode": "shadow"})
+    for number in range(3):
+        await world.reserve(with_id(exchange(), f"{number}"))
+    assert await world.level("b") == (0, 3)
+    assert world.counted == [("b", "would_deny")] * 2
+
+
+# --- store trouble
+
+
+class DownStore(MemoryCounters):
+    """Fails to do what a test names."""
+
+    def __init__(self, clock, *fails):
+        super().__init__(clock)
+        self.fails = fails
+
+    async def reserve(self, id, holds, lease):
+        if "reserve" in self.fails:
+            raise StoreError("down")
+        return await super().reserve(id, holds, lease)
+
+    async def settle(self, id, amounts):
+        if "settle" in self.fails:
+            raise StoreError("down")
+        return await super().settle(id, amounts)
+
+
+async def test_while_the_store_is_down_nothing_passes(budgets, exchange, clocks):
+    world = budgets({"store_failure": "allow"}, {"name": "strict"}, counters=DownStore(clocks(), "reserve"))
+    with pytest.raises(Refusal) as refused:
+        await world.reserve(exchange())
+    assert (refused.value.kind.status, refused.value.headers) == (503, {"retry-after": "1"})
+    assert world.counted == [("b", "store_failure"), ("strict", "store_failure")]
+
+
+@pytest.mark.parametrize("settings", [{"store_failure": "allow"}, {"mode": "shadow"}])
+async def test_while_the_store_is_down_a_budget_may_let_requests_pass(budgets, exchange, clocks, settings):
+    world, sent = budgets(settings, counters=DownStore(clocks(), "reserve", "settle")), exchange()
+    await world.reserve(sent)
+    await world.settle(served(sent, usage=Usage(7, 3)))
+    assert sent.usage == Usage(7, 3)
+    assert world.counted == [("b", "store_failure")]
+
+
+async def test_a_store_that_fails_to_settle_is_counted_and_the_lease_charges_later(budgets, exchange, clocks):
+    clock = clocks()
+    world = budgets({}, counters=DownStore(clock, "settle"))
+    sent = exchange(question(max_tokens=10))
+    await world.reserve(sent)
+    await world.settle(served(sent, usage=Usage(7, 3)))
+    assert world.counted == [("b", "settle_failed")]
+    assert sent.usage == Usage(7, 3)
+    assert world.leases == set()
+    clock.now += LEASE + 1
+    assert len(await world.counters.expire()) == 1
+    assert (await world.level("b"))[1] == 0
+
+
+# --- how an exchange can end
+
+BODY = question(max_tokens=100)
+INPUT = len(json.dumps(BODY))
+
+
+def answered(**report):
+    return lambda exchange: served(exchange, report=Report(**report))
+
+
+def refused_later(_exchange):
+    """By a stage after Reserve."""
+
+
+def failed(status, target=None):
+    def end(exchange):
+        served(exchange, status=status)
+        exchange.target = exchange.targets[0] if target else None
+
+    return end
+
+
+def left_before_the_answer(exchange):
+    exchange.forwarded = True
+
+
+@pytest.mark.parametrize(
+    ("end", "tokens", "requests", "source"),
+    [
+        (answered(usage=Usage(7, 3)), 10, 1, "provider"),
+        (answered(usage=Usage(7, 300)), 307, 1, "provider"),  # more than was held: the truth is charged
+        (answered(output_bytes=30, output_events=2), estimate(INPUT) + 10, 1, "estimated"),
+        (answered(output_bytes=0, output_events=0), estimate(INPUT), 1, "estimated"),
+        (answered(output_bytes=3, output_events=9), estimate(INPUT) + 9, 1, "estimated"),
+        (answered(output_bytes=30, usage_refused=True), estimate(INPUT) + 10, 1, "estimated"),
+        (served, estimate(INPUT) + 100, 1, "estimated"),
+        (refused_later, 0, 0, "none"),
+        (failed(500, target=True), 0, 1, "none"),
+        (failed(429, target=True), 0, 1, "none"),
+        (failed(503), 0, 0, "none"),
+        (left_before_the_answer, INPUT + 100, 1, "estimated"),
+    ],
+)
+async def test_what_is_charged(budgets, exchange, *, end, tokens, requests, source):
+    world, sent = budgets({}, {"name": "r", "unit": "requests"}), exchange(BODY)
+    await world.reserve(sent)
+    end(sent)
+    await world.settle(sent)
+    assert sent.usage.source == source
+    assert await world.level("b") == (tokens, 0)
+    assert await world.level("r") == (requests, 0)
+    assert world.leases == set()
+
+
+async def test_settling_twice_charges_once(budgets, exchange):
+    world, sent = budgets({}), exchange(BODY)
+    await world.reserve(sent)
+    served(sent, usage=Usage(7, 3))
+    await world.settle(sent)
+    await world.settle(sent)
+    assert await world.level("b") == (10, 0)
+
+
+async def test_settling_after_the_lease_ran_out_charges_once(budgets, exchange):
+    world, sent = budgets({}), exchange(BODY)
+    await world.reserve(sent)
+    await world.counters.forward(sent.id, LEASE)
+    world.clock.now += LEASE + 1
+    await world.counters.expire()
+    await world.settle(served(sent, usage=Usage(7, 3)))
+    world.clock.now -= LEASE + 1  # back in the window it was reserved in
+    assert await world.level("b") == (10, 0)
+
+
+async def test_an_exchange_refused_before_it_reserved_settles_to_nothing(budgets, exchange):
+    world, sent = budgets({}), exchange(BODY)
+    await world.settle(sent)
+    assert sent.usage == Usage(source="none")
+
+
+def test_an_image_counts_as_much_in_an_estimate_as_it_was_held(exchange):
+    sent = exchange(image("https://example.com/cat.png"))
+    sent.reservation = Reservation(sent.id, input_bound(sent), 10)
+    served(sent, report=Report(output_bytes=30))
+    assert used(sent).input_tokens >= 2000
+
+
+STEPS = st.tuples(st.integers(1, 200), st.integers(0, 300), st.sampled_from(["used", "left", "failed"]))
+
+
+@given(st.lists(STEPS, max_size=20))
+async def test_nothing_is_ever_negative_and_the_limit_holds(exchange, clocks, steps):
+    world = World(clocks(), {"unit": "output_tokens", "limit": 1000})
+    charged = 0
+    for number, (limit, made, end) in enumerate(steps):
+        sent = with_id(exchange(question(max_tokens=limit)), f"{number}")
+        try:
+            await world.reserve(sent)
+        except Refusal:
+            assert charged + limit > 1000
+            continue
+        settled, reserved = await world.level("b")
+        assert settled + reserved <= 1000
+        if end == "used":
+            served(sent, usage=Usage(1, min(made, limit)))
+        elif end == "left":
+            left_before_the_answer(sent)
+        else:
+            failed(503)(sent)
+        await world.settle(sent)
+        charged += {"used": min(made, limit), "left": limit, "failed": 0}[end]
+        assert await world.level("b") == (charged, 0)

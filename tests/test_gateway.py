@@ -1,0 +1,572 @@
+"""Conversations: what Envoy says and what we answer."""
+
+import asyncio
+import gzip
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc import contract
+from extproc.actions import CONTINUE, Chunk, Continue
+from extproc.stores.memory import MemoryCounters
+
+TOKENS = "budgets: [{name: t, unit: tokens, limit: 100000, window: minute}]"
+QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+STREAMED = QUESTION | {"stream": True}
+USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+CHOICE = {"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}
+ANSWER = {"model": "m-1", "choices": [CHOICE], "usage": USAGE}
+
+
+def event(value):
+    return b"data: " + (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n\n"
+
+
+TEXT = event({"model": "m-1", "choices": [{"index": 0, "delta": {"content": "Hi"}}], "usage": None})
+STOP = event({"model": "m-1", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": None})
+USED = event({"model": "m-1", "choices": [], "usage": USAGE})
+DONE = event(b"[DONE]")
+
+
+# --- what Envoy says
+
+
+def asks(path="/v1/chat/completions", *, method="POST", end=False, **headers):
+    given = {":method": method, ":path": path, "x-request-id": "r-1"}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    return lambda stream: stream.on_request_headers(given, end)
+
+
+def sends(body):
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return lambda stream: stream.on_request_body(data)
+
+
+def answers(status=200, kind="application/json", *, attempts=1.0, details="via_upstream", end=False, **headers):
+    given = {":status": str(status), "content-type": kind}
+    given |= {name.replace("_", "-"): value for name, value in headers.items()}
+    attributes = {"upstream.request_attempt_count": attempts, "response.code_details": details}
+    return lambda stream: stream.on_response_headers(given, attributes, end)
+
+
+def streams(chunk, end=False):
+    data = chunk if isinstance(chunk, bytes) else json.dumps(chunk).encode()
+    return lambda stream: stream.on_response_body(data, end)
+
+
+async def talk(stream, *says):
+    """What we answer to each. The stream is over after the last, as the server does it."""
+    replies = []
+    for say in says:
+        assert not stream.done, "Envoy would not say this: the stream is over"
+        replies.append(await say(stream))
+    await stream.on_end()
+    assert stream.done
+    return replies
+
+
+def error(answer):
+    return answer.status, json.loads(answer.body)["error"]["code"], answer.headers["x-ai-error-origin"]
+
+
+# --- answers
+
+
+async def test_a_plain_answer(world):
+    gateway = world(TOKENS)
+    body = json.dumps(ANSWER).encode()
+    headers, onward, told, first, last = await talk(
+        gateway.stream(), asks(), sends(QUESTION), answers(), streams(body[:20]), streams(body[20:], end=True)
+    )
+    assert headers == CONTINUE
+    assert onward.reroute
+    assert onward.order == ("try-a",)
+    assert told == Continue({"x-ai-provider": "a", "x-ai-model": "m", "x-ai-attempts": "1"}, read_answer=True)
+    assert (first, last) == (Chunk(b""), Chunk(body, end=True))
+    assert await gateway.level("t") == (10, 0)
+    [entry] = gateway.log
+    assert (entry["status"], entry["error"], entry["complete"]) == (200, "", True)
+    assert (entry["input_tokens"], entry["output_tokens"], entry["usage_source"]) == (7, 3, "provider")
+    assert (entry["response_model"], entry["finish_reasons"], entry["provider"]) == ("m-1", ["stop"], "a")
+
+
+async def test_the_usage_event_is_hidden_from_a_client_that_did_not_ask(world):
+    gateway = world(TOKENS)
+    replies = await talk(
+        gateway.stream(),
+        asks(),
+        sends(STREAMED),
+        answers(kind="text/event-stream; charset=utf-8"),
+        *(streams(chunk) for chunk in (TEXT, STOP, USED, DONE)),
+        streams(b"", end=True),
+    )
+    assert json.loads(replies[1].body)["stream_options"] == {"include_usage": True}
+    assert replies[3:] == [Chunk(TEXT), Chunk(STOP), Chunk(b""), Chunk(DONE), Chunk(b"", end=True)]
+    assert await gateway.level("t") == (10, 0)
+
+
+async def test_the_usage_event_reaches_a_client_that_asked(world):
+    body = STREAMED | {"stream_options": {"include_usage": True}, "max_tokens": 5}
+    _, onward, *_, last = await talk(
+        world(TOKENS).stream(),
+        asks(),
+        sends(body),
+        answers(kind="text/event-stream"),
+        streams(TEXT + STOP + USED + DONE, end=True),
+    )
+    assert onward.body is None
+    assert last == Chunk(TEXT + STOP + USED + DONE, end=True)
+
+
+async def test_a_stream_without_usage_is_counted_from_its_text(world):
+    gateway = world(TOKENS)
+    text = event({"choices": [{"index": 0, "delta": {"content": "x" * 300}}]})
+    await talk(
+        gateway.stream(), asks(), sends(STREAMED), answers(kind="text/event-stream"), streams(text + DONE, end=True)
+    )
+    [entry] = gateway.log
+    assert (entry["usage_source"], entry["output_tokens"]) == ("estimated", 100)
+
+
+async def test_usage_in_the_last_text_event_is_counted_and_passes(world):
+    gateway = world(TOKENS)
+    last = event({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "usage": USAGE})
+    *_, chunk = await talk(
+        gateway.stream(), asks(), sends(STREAMED), answers(kind="text/event-stream"), streams(TEXT + last, end=True)
+    )
+    assert chunk.body == TEXT + last
+    assert await gateway.level("t") == (10, 0)
+
+
+async def test_a_plain_answer_to_a_request_for_a_stream_passes(world):
+    body = json.dumps(ANSWER).encode()
+    *_, chunk = await talk(world().stream(), asks(), sends(STREAMED), answers(), streams(body, end=True))
+    assert chunk == Chunk(body, end=True)
+
+
+async def test_a_plain_answer_is_never_hidden(world):
+    body = json.dumps({"choices": [], "usage": USAGE}).encode()
+    *_, chunk = await talk(world().stream(), asks(), sends(STREAMED), answers(), streams(body, end=True))
+    assert chunk == Chunk(body, end=True)
+
+
+async def test_an_error_event_is_never_hidden(world):
+    failed = event({"error": {"message": "overloaded"}, "usage": USAGE})
+    *_, chunk = await talk(
+        world().stream(), asks(), sends(STREAMED), answers(kind="text/event-stream"), streams(failed, end=True)
+    )
+    assert chunk == Chunk(failed, end=True)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"kind": "audio/mpeg"},
+        {"kind": ""},
+        {"kind": "text/html"},
+        {"kind": "text/event-stream", "content_encoding": "gzip"},
+        {"kind": "application/json", "content_encoding": "br"},
+    ],
+)
+async def test_an_answer_of_a_kind_nobody_can_read_passes_and_is_charged_in_full(world, headers):
+    gateway = world(TOKENS)
+    body = QUESTION | {"max_tokens": 100}
+    *_, told = await talk(gateway.stream(), asks(), sends(body), answers(**headers))
+    assert not told.read_answer
+    [entry] = gateway.log
+    assert (entry["usage_source"], entry["output_tokens"], entry["complete"]) == ("estimated", 100, True)
+
+
+async def test_gzip_bytes_under_a_false_name_pass_unchanged(world):
+    body = gzip.compress(json.dumps(ANSWER).encode())
+    *_, chunk = await talk(world().stream(), asks(), sends(QUESTION), answers(), streams(body, end=True))
+    assert chunk == Chunk(body, end=True)
+
+
+async def test_an_answer_over_the_limit_passes_and_is_charged_by_its_size(world):
+    gateway = world("limits: {buffered_response: 1KiB}\n" + TOKENS)
+    chunks = [b"x" * 800, b"y" * 800, b"z" * 800]
+    *_, first, second, third, last = await talk(
+        gateway.stream(), asks(), sends(QUESTION), answers(), *map(streams, chunks), streams(b"", end=True)
+    )
+    assert [first, second, third] == [Chunk(b""), Chunk(chunks[0] + chunks[1]), Chunk(chunks[2])]
+    assert last == Chunk(b"", end=True)
+    assert gateway.log[0]["output_tokens"] == 800
+
+
+async def test_an_answer_without_a_body(world):
+    gateway = world(TOKENS)
+    *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(204, end=True))
+    assert not told.read_answer
+    assert await gateway.level("t") != (0, 0)
+
+
+@given(cuts=st.lists(st.integers(min_value=0), max_size=12), newline=st.sampled_from([b"\n", b"\r\n", b"\r"]))
+def test_an_unedited_stream_leaves_as_the_bytes_it_came_in_however_it_is_split(world, cuts, newline):
+    stream = (b": ping\n\n" + TEXT * 3 + STOP + USED + DONE + b"\n").replace(b"\n", newline)
+    places = sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})
+    chunks = [stream[start:end] for start, end in itertools.pairwise(places)]
+    body = STREAMED | {"stream_options": {"include_usage": True}}
+    gateway = world()
+    *replies, last = asyncio.run(
+        talk(
+            gateway.stream(),
+            asks(),
+            sends(body),
+            answers(kind="text/event-stream"),
+            *map(streams, chunks),
+            streams(b"", end=True),
+        )
+    )
+    assert b"".join(chunk.body for chunk in [*replies[3:], last]) == stream
+    assert gateway.log[0]["output_tokens"] == 3
+
+
+@given(cuts=st.lists(st.integers(min_value=0), max_size=12))
+def test_the_usage_event_stays_hidden_however_the_stream_is_split(world, cuts):
+    stream = TEXT + STOP + USED + DONE
+    places = sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})
+    chunks = [stream[start:end] for start, end in itertools.pairwise(places)]
+    *replies, last = asyncio.run(
+        talk(
+            world().stream(),
+            asks(),
+            sends(STREAMED),
+            answers(kind="text/event-stream"),
+            *map(streams, chunks),
+            streams(b"", end=True),
+        )
+    )
+    assert b"".join(chunk.body for chunk in [*replies[3:], last]) == TEXT + STOP + DONE
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "code"),
+    [
+        (asks(authorization="Bearer nope"), 401, "invalid_key"),
+        (asks("/v1/nothing"), 404, "path_not_found"),
+        (asks("//v1/chat/completions"), 404, "path_not_found"),
+        (asks("/v1/chat/completions/"), 404, "path_not_found"),
+        (asks("/v1%2Fchat%2Fcompletions"), 404, "path_not_found"),
+        (asks("/v1/chat/completions;a"), 404, "path_not_found"),
+        (asks("/V1/chat/completions"), 404, "path_not_found"),
+        (asks(method="GET"), 405, "method_not_allowed"),
+        (asks(content_type="text/plain"), 415, "unsupported_encoding"),
+        (asks(content_type="application/json;charset=utf-7"), 415, "unsupported_encoding"),
+        (asks(content_encoding="gzip"), 415, "unsupported_encoding"),
+        (asks(content_encoding="identity, gzip"), 415, "unsupported_encoding"),
+        (asks(end=True), 400, "invalid_json"),
+    ],
+)
+async def test_a_refusal_at_the_headers(world, says, status, code):
+    gateway = world()
+    stream = gateway.stream()
+    [answer] = await talk(stream, says)
+    assert error(answer) == (status, code, "gateway")
+    assert answer.reason == code
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"] == "r-1"
+    assert [entry["error"] for entry in gateway.log] == [code]
+    assert gateway.metric("extproc_refusals_total", code=code) == 1
+    assert gateway.telemetry.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        'Application/JSON;charset="UTF-8"',
+        "application/json; charset=utf-8; a=b",
+    ],
+)
+async def test_json_by_any_of_its_names_is_read(world, kind):
+    [reply, _] = await talk(world().stream(), asks(content_type=kind), sends(QUESTION))
+    assert reply == CONTINUE
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "invalid_json"),
+        (b"{", 400, "invalid_json"),
+        (b'{"model":"m","model":"n"}', 400, "invalid_json"),
+        (b"[]", 400, "invalid_request"),
+        ({"model": "m"}, 400, "invalid_request"),
+        (QUESTION | {"model": "unknown"}, 404, "model_not_found"),
+        (QUESTION | {"model": "a\r\nx: y"}, 400, "invalid_request"),
+        (QUESTION | {"model": "../../x"}, 404, "model_not_found"),
+        (QUESTION | {"model": "m" * 1_000_000}, 400, "invalid_request"),
+        (QUESTION | {"model": "м"}, 400, "invalid_request"),
+        (QUESTION | {"model": ["m"]}, 400, "invalid_request"),
+        (QUESTION | {"stream": "true"}, 400, "invalid_request"),
+    ],
+)
+async def test_a_refusal_at_the_body(world, body, status, code):
+    gateway = world(TOKENS)
+    _, answer = await talk(gateway.stream(), asks(), sends(body))
+    assert error(answer) == (status, code, "gateway")
+    assert len(answer.body) < 1000
+    assert await gateway.level("t") == (0, 0)
+    assert gateway.metric("extproc_requests_total", operation="chat", status=str(status)) == 1
+
+
+async def test_a_body_over_the_limit(world):
+    gateway = world("limits: {request_body: 1KiB}")
+    _, answer = await talk(gateway.stream(), asks(), sends(b'{"a":"' + b"x" * 1024 + b'"}'))
+    assert error(answer) == (413, "body_too_large", "gateway")
+
+
+async def test_one_exchange_too_many_is_refused(world):
+    gateway = world("limits: {exchanges: 1}")
+    first, second = gateway.stream(), gateway.stream()
+    assert await asks()(first) == CONTINUE
+    [answer] = await talk(second, asks())
+    assert error(answer) == (503, "overloaded", "gateway")
+    assert answer.headers["retry-after"] == "1"
+    await first.on_end()
+    assert (await talk(gateway.stream(), asks()))[0] == CONTINUE
+
+
+async def test_the_list_of_models_is_answered_at_the_headers(world):
+    gateway = world()
+    stream = gateway.stream()
+    [answer] = await talk(stream, asks("/v1/models", method="GET", end=True))
+    assert [model["id"] for model in json.loads(answer.body)["data"]] == ["m", "n"]
+    assert gateway.metric("extproc_requests_total", operation="list_models", status="200") == 1
+    assert gateway.telemetry.in_flight == 0
+
+
+# --- what providers and Envoy answer
+
+
+@pytest.mark.parametrize("status", [400, 404, 408, 422, 429, 500, 503])
+async def test_an_error_of_the_provider_passes_and_costs_no_tokens(world, status):
+    gateway = world(TOKENS)
+    *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(status))
+    assert not told.read_answer
+    assert told.set_headers["x-ai-error-origin"] == "provider"
+    assert told.set_headers["x-ai-provider"] == "a"
+    assert await gateway.level("t") == (0, 0)
+    assert gateway.log[0]["status"] == status
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_credential_is_a_502_and_not_the_clients_fault(world, status):
+    gateway = world(TOKENS)
+    *_, answer = await talk(gateway.stream(), asks(), sends(QUESTION), answers(status))
+    assert error(answer) == (502, "provider_credential_rejected", "provider")
+    assert answer.headers["x-ai-provider"] == "a"
+    assert await gateway.level("t") == (0, 0)
+
+
+@pytest.mark.parametrize("reason", ["connect", "reset", "timeout", "overflow", "unhealthy", "credential", "other"])
+async def test_a_failure_inside_the_hop_comes_from_the_gateway(world, reason):
+    gateway = world(TOKENS)
+    *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(503, x_extproc_hop=reason))
+    assert told == Continue({"x-ai-error-origin": "gateway"}, ("x-extproc-hop",))
+    assert await gateway.level("t") == (0, 0)
+    assert gateway.log[0]["error"] == reason
+
+
+@pytest.mark.parametrize(
+    ("details", "attempts"), [("no_healthy_upstream", 0.0), ("response_timeout", 1.0), ("via_upstream", 0.0)]
+)
+async def test_a_local_reply_of_the_public_listener_comes_from_the_gateway(world, details, attempts):
+    gateway = world(TOKENS)
+    *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(503, details=details, attempts=attempts))
+    assert told == Continue({"x-ai-error-origin": "gateway"})
+    assert await gateway.level("t") == (0, 0)
+
+
+async def test_a_local_reply_before_the_body_came(world):
+    gateway = world(TOKENS)
+    _, told = await talk(gateway.stream(), asks(), answers(413, details="request_payload_too_large", attempts=0.0))
+    assert told.set_headers == {"x-ai-error-origin": "gateway"}
+    assert gateway.telemetry.in_flight == 0
+
+
+async def test_a_local_reply_to_a_request_that_never_came(world):
+    gateway = world(TOKENS)
+    stream = gateway.stream()
+    [told] = await talk(stream, answers(413, details="request_headers_too_large", attempts=0.0, x_ai_provider="forged"))
+    assert told == Continue({"x-ai-error-origin": "gateway"}, ("x-ai-provider",))
+    assert gateway.log == []
+    assert gateway.telemetry.in_flight == 0
+
+
+@pytest.mark.parametrize("status", [200, 404, 503])
+async def test_a_provider_cannot_forge_internal_or_x_ai_headers(world, status):
+    forged = {
+        "x_extproc_id": "1",
+        "x_extproc_targets": "2",
+        "x_ai_cost": "0",
+        "x_ai_provider": "other",
+        "x_ai_new": "3",
+    }
+    *_, told = await talk(world().stream(), asks(), sends(QUESTION), answers(status, **forged))
+    assert set(told.remove_headers) == {name.replace("_", "-") for name in forged}
+    assert told.set_headers["x-ai-provider"] == "a"
+
+
+async def test_the_providers_request_id_is_told_under_another_name(world):
+    *_, told = await talk(world().stream(), asks(), sends(QUESTION), answers(x_request_id="theirs"))
+    assert told.set_headers["x-ai-provider-request-id"] == "theirs"
+
+
+FALLBACK = """
+providers: {a: {kind: mock}, b: {kind: mock, base_url: 'http://127.0.0.1:8090/v1'}}
+models: {one: {provider: a}, two: {provider: b, model: deux}}
+virtual_models: {v: {targets: [{model: one}, {model: two}]}}
+"""
+
+
+@pytest.mark.parametrize(("attempts", "provider", "model"), [(1, "a", "one"), (2, "b", "deux"), (3, "b", "deux")])
+async def test_who_served_is_told_by_the_number_of_the_try(world, attempts, provider, model):
+    gateway = world(FALLBACK)
+    _, onward, told = await talk(
+        gateway.stream(), asks(), sends(QUESTION | {"model": "v"}), answers(attempts=float(attempts))
+    )
+    assert onward.order == ("try-a", "try-b")
+    assert contract.TRANSLATE in onward.set_headers
+    assert told.set_headers["x-ai-provider"] == provider
+    assert told.set_headers["x-ai-model"] == model
+    assert told.set_headers["x-ai-attempts"] == str(attempts)
+
+
+# --- ends
+
+
+CONVERSATION = [
+    asks(),
+    sends(STREAMED),
+    answers(kind="text/event-stream"),
+    streams(TEXT),
+    streams(STOP),
+    streams(USED + DONE, end=True),
+]
+
+
+@pytest.mark.parametrize("said", range(len(CONVERSATION) + 1))
+async def test_a_client_may_leave_at_any_point(world, said):
+    gateway = world(TOKENS)
+    stream = gateway.stream()
+    await talk_until(stream, said)
+    await stream.on_end()
+    await stream.on_end()  # twice is once
+    settled, reserved = await gateway.level("t")
+    assert reserved == 0
+    assert gateway.leases == set()
+    assert gateway.telemetry.in_flight == 0
+    assert len(gateway.log) == (1 if said else 0)
+    assert (settled > 0) == (said >= 2)  # what may have reached a provider is charged
+    if 2 <= said < len(CONVERSATION):
+        assert gateway.log[0]["error"] == "client_left"
+        assert not gateway.log[0]["complete"]
+
+
+async def talk_until(stream, said):
+    for say in CONVERSATION[:said]:
+        await say(stream)
+
+
+async def test_a_client_that_leaves_before_any_answer_is_charged_what_was_held(world):
+    gateway = world(TOKENS)
+    body = QUESTION | {"max_tokens": 50}
+    await talk(gateway.stream(), asks(), sends(body))
+    assert await gateway.level("t") == (len(json.dumps(body)) + 50, 0)
+
+
+class CountingStore(MemoryCounters):
+    def __init__(self):
+        super().__init__()
+        self.settled = 0
+
+    async def settle(self, id, amounts):
+        self.settled += 1
+        await asyncio.sleep(0)
+        return await super().settle(id, amounts)
+
+
+@pytest.mark.parametrize("said", range(2, len(CONVERSATION) + 1))
+async def test_an_exchange_is_settled_once(world, said):
+    store = CountingStore()
+    gateway = world(TOKENS, store)
+    stream = gateway.stream()
+    await talk_until(stream, said)
+    await stream.on_end()
+    await stream.on_end()
+    assert store.settled == 1
+
+
+async def test_a_handler_that_is_cancelled_while_it_settles_still_settles(world):
+    store = CountingStore()
+    gateway = world(TOKENS, store)
+    stream = gateway.stream()
+    await talk_until(stream, len(CONVERSATION) - 1)
+    last = asyncio.create_task(CONVERSATION[-1](stream))
+    while not store.settled:
+        await asyncio.sleep(0)
+    last.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await last
+    await stream.on_end()
+    await asyncio.sleep(0.01)
+    assert await gateway.level("t") == (10, 0)
+    assert len(gateway.log) == 1
+
+
+async def test_a_request_that_left_is_charged_even_if_this_process_dies(world):
+    gateway = world(TOKENS)
+    stream = gateway.stream()
+    await talk_until(stream, 2)
+    gateway.clock.now += 61  # nobody renews the lease
+    [expired] = await gateway.counters.expire()
+    assert expired.forwarded
+    assert expired.amounts[0] > 0
+
+
+async def test_an_exchange_keeps_the_settings_it_began_with(world):
+    before, after = world(), world("models: {other: {provider: a}}")
+    stream = before.stream()
+    await asks()(stream)
+    onward = await sends(QUESTION)(stream)
+    assert onward.order == ("try-a",)
+    _, answer = await talk(after.stream(), asks(), sends(QUESTION))
+    assert answer.status == 404
+    await stream.on_end()
+
+
+# --- attached to somebody else's Envoy
+
+
+async def test_attach_mode_names_the_provider_and_gives_no_order(world):
+    gateway = world()
+    _, onward, told = await talk(gateway.stream(attached=True), asks(), sends(QUESTION), answers())
+    assert onward.set_headers == {"x-extproc-provider": "a"}
+    assert onward.order == ()
+    assert onward.reroute
+    assert told.set_headers["x-ai-provider"] == "a"
+
+
+async def test_attach_mode_removes_the_clients_key_and_labels(world, monkeypatch):
+    monkeypatch.setenv("ALICE", "sk-alice")
+    gateway = world("consumers: [{name: alice, keys: [{env: ALICE}]}]")
+    _, onward = await talk(
+        gateway.stream(attached=True), asks(x_api_key="sk-alice", x_ai_agent="planner"), sends(QUESTION)
+    )
+    assert set(onward.remove_headers) == {"x-api-key", "x-ai-agent"}
+
+
+async def test_attach_mode_has_no_hop_so_a_provider_cannot_claim_one(world):
+    gateway = world(TOKENS)
+    *_, told = await talk(gateway.stream(attached=True), asks(), sends(QUESTION), answers(x_extproc_hop="mine"))
+    assert told.remove_headers == ("x-extproc-hop",)
+    assert told.set_headers.get("x-ai-provider") == "a"
+    assert told.read_answer

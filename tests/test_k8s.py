@@ -1,0 +1,432 @@
+"""The manifests: valid, hardened, consistent; and their commands start a gateway that answers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import kubernetes_validate
+import pytest
+import yaml
+
+from extproc import config
+
+ROOT = Path(__file__).parent.parent
+K8S = ROOT / "k8s"
+BASE, MOCK = K8S / "base", K8S / "overlays" / "mock"
+SCHEMA = kubernetes_validate.latest_version()
+BIN = Path(sys.executable).parent
+LEVELS = {"": 1.0, "m": 0.001, "Mi": 2.0**20, "Gi": 2.0**30}
+
+
+def documents(file: Path) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(file.read_text(encoding="utf-8")) if document]
+
+
+def kustomization(folder: Path) -> dict[str, Any]:
+    return documents(folder / "kustomization.yaml")[0]
+
+
+def plain(folder: Path) -> list[dict[str, Any]]:
+    """The resources of a kustomization: its files, those of its bases, and its patches."""
+    found: list[dict[str, Any]] = []
+    for name in kustomization(folder)["resources"]:
+        found += plain(folder / name) if (folder / name).is_dir() else documents(folder / name)
+    for patch in kustomization(folder).get("patches", []):
+        for change in documents(folder / patch["path"]):
+            target = next(doc for doc in found if doc["kind"] == change["kind"] and name_of(doc) == name_of(change))
+            pod, added = target["spec"]["template"]["spec"], change["spec"]["template"]["spec"]
+            assert set(added) == {"initContainers"}, "this test merges nothing else"
+            pod["initContainers"] = [*added["initContainers"], *pod["initContainers"]]
+    return found
+
+
+def name_of(document: Mapping[str, Any]) -> str:
+    return str(document["metadata"]["name"])
+
+
+def only(found: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (document,) = [document for document in found if document["kind"] == kind]
+    return document
+
+
+def pod(folder: Path = BASE) -> dict[str, Any]:
+    spec: dict[str, Any] = only(plain(folder), "Deployment")["spec"]["template"]["spec"]
+    return spec
+
+
+def containers(folder: Path = MOCK) -> dict[str, dict[str, Any]]:
+    spec = pod(folder)
+    return {entry["name"]: entry for entry in [*spec["initContainers"], *spec["containers"]]}
+
+
+def lasting(entry: Mapping[str, Any]) -> bool:
+    """True for what runs as long as the pod: all but an init container that ends."""
+    return entry["name"] == "envoy" or entry.get("restartPolicy") == "Always"
+
+
+def amount(text: str) -> float:
+    number = text.rstrip("mMGi")
+    return float(number) * LEVELS[text.removeprefix(number)]
+
+
+every_container = pytest.mark.parametrize("name", sorted(containers()))
+both = pytest.mark.parametrize("folder", [BASE, MOCK], ids=lambda folder: folder.name)
+
+
+@both
+def test_every_file_is_listed_and_every_listed_file_is_there(folder: Path) -> None:
+    tree = kustomization(folder)
+    listed = {name for name in tree["resources"] if not (folder / name).is_dir()}
+    listed |= {patch["path"] for patch in tree.get("patches", [])}
+    listed |= {file for entry in tree.get("configMapGenerator", []) for file in entry["files"]}
+    assert listed == {path.name for path in folder.iterdir()} - {"kustomization.yaml"}
+
+
+@both
+def test_every_manifest_is_valid(folder: Path) -> None:
+    for document in plain(folder):
+        kubernetes_validate.validate(document, SCHEMA, strict=True)
+
+
+@both
+@pytest.mark.skipif(not any(map(shutil.which, ("kustomize", "kubectl"))), reason="needs kustomize or kubectl")
+def test_kustomize_makes_of_it_what_these_tests_look_at(folder: Path, tmp_path: Path) -> None:
+    command = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "KUBECONFIG": os.devnull}
+    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=True, env=env)
+    built = list(yaml.safe_load_all(done.stdout))
+    for document in built:
+        kubernetes_validate.validate(document, SCHEMA, strict=True)
+        assert document["kind"] == "Namespace" or document["metadata"]["namespace"] == "extproc"
+    assert only(built, "Deployment")["spec"] == only(plain(folder), "Deployment")["spec"]
+    assert only(built, "ConfigMap")["metadata"]["name"] == "extproc-settings"
+
+
+def test_the_namespace_enforces_the_restricted_standard() -> None:
+    namespace = only(plain(BASE), "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert kustomization(BASE)["namespace"] == kustomization(MOCK)["namespace"] == name_of(namespace)
+
+
+@pytest.mark.parametrize("folder", [BASE, MOCK], ids=lambda folder: folder.name)
+def test_the_pod_has_no_way_into_the_cluster_or_the_node(folder: Path) -> None:
+    spec = pod(folder)
+    assert spec["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in spec
+    assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    kinds = {kind for volume in spec["volumes"] for kind in volume if kind != "name"}
+    assert kinds <= {"configMap", "secret", "emptyDir", "persistentVolumeClaim"}
+
+
+@every_container
+def test_containers_are_restricted(name: str) -> None:
+    entry = containers()[name]
+    assert entry["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 65532,
+        "runAsGroup": 65532,
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    for what in ("cpu", "memory"):
+        assert 0 < amount(entry["resources"]["requests"][what]) <= amount(entry["resources"]["limits"][what])
+    image, _, tag = entry["image"].rpartition(":")
+    assert image, "an image without a tag is the latest"
+    assert tag != "latest"
+    assert not any("hostPort" in port for port in entry.get("ports", []))
+    assert "env" not in entry, "secrets are files"
+    assert "envFrom" not in entry
+
+
+def test_who_shares_the_socket_is_one_user() -> None:
+    """Mode 0600: another uid could not connect, and need not."""
+    sharing = [
+        entry for entry in containers().values() if "run" in {mount["name"] for mount in entry.get("volumeMounts", ())}
+    ]
+    assert {entry["name"] for entry in sharing} == {"render", "processor", "envoy"}
+    ids = {(entry["securityContext"]["runAsUser"], entry["securityContext"]["runAsGroup"]) for entry in sharing}
+    spec = pod()["securityContext"]
+    assert ids == {(spec["runAsUser"], spec["runAsGroup"])} == {(65532, spec["fsGroup"])}
+
+
+def test_envoy_sees_neither_the_secret_nor_the_settings() -> None:
+    mounts = containers()["envoy"]["volumeMounts"]
+    assert [(mount["name"], mount["readOnly"]) for mount in mounts] == [("run", True)]
+
+
+def test_keys_are_never_on_a_disk() -> None:
+    (run,) = [volume for volume in pod()["volumes"] if volume["name"] == "run"]
+    assert run["emptyDir"]["medium"] == "Memory"
+
+
+@every_container
+def test_what_lasts_is_probed(name: str) -> None:
+    entry = containers()[name]
+    probes = {"startupProbe", "readinessProbe", "livenessProbe"} & set(entry)
+    assert probes == ({"startupProbe", "readinessProbe", "livenessProbe"} if lasting(entry) else set())
+    ports = {port["name"]: port["containerPort"] for port in entry.get("ports", [])}
+    for probe in probes:
+        for how in ("httpGet", "tcpSocket"):
+            assert how not in entry[probe] or entry[probe][how]["port"] in ports
+
+
+def test_envoy_starts_after_the_processor_and_stops_before_it() -> None:
+    spec = pod()
+    assert [entry["name"] for entry in spec["initContainers"]] == ["render", "processor"]
+    assert [entry["name"] for entry in spec["containers"]] == ["envoy"]
+    assert containers()["processor"]["restartPolicy"] == "Always"
+
+
+def test_the_grace_period_is_long_enough_for_both_to_drain() -> None:
+    waits = containers()["envoy"]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    serve = dict(part.split("=") for part in containers()["processor"]["args"][1:])
+    drains = float(serve["--drain-notice"]) + float(serve["--drain-grace"])
+    assert waits + drains + 10 <= pod()["terminationGracePeriodSeconds"]
+
+
+def test_a_volume_for_one_node_is_not_rolled() -> None:
+    spec = only(plain(BASE), "Deployment")["spec"]
+    assert only(plain(BASE), "PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert spec["replicas"] == 1
+    assert spec["strategy"] == {"type": "Recreate"}
+
+
+@pytest.mark.parametrize("folder", [BASE, MOCK], ids=lambda folder: folder.name)
+def test_references_between_the_manifests_lead_somewhere(folder: Path) -> None:
+    found, spec = plain(folder), pod(folder)
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    mounted = {mount["name"] for entry in containers(folder).values() for mount in entry.get("volumeMounts", ())}
+    assert mounted == set(volumes)
+    (generated,) = kustomization(folder)["configMapGenerator"]
+    assert volumes["settings"]["configMap"] == {"name": generated["name"]}
+    assert generated["files"] == ["gateway.yaml"]
+    assert volumes["counters"]["persistentVolumeClaim"]["claimName"] == name_of(only(found, "PersistentVolumeClaim"))
+
+    labels = only(found, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    ports = {port["name"] for entry in containers(folder).values() for port in entry.get("ports", ())}
+    for service in (document for document in found if document["kind"] == "Service"):
+        assert service["spec"]["selector"].items() <= labels.items()
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
+    assert only(found, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+
+    mounts = {mount["mountPath"] for mount in containers()["processor"]["volumeMounts"]}
+    for entry in containers(folder).values():
+        for part in entry["args"]:
+            path = part.partition("=")[2] if part.startswith("--") else part
+            assert not path.startswith("/") or any(path.startswith(mount + "/") for mount in mounts), part
+
+
+def test_the_network_policy_opens_the_two_doors_and_no_other() -> None:
+    policy = only(plain(BASE), "NetworkPolicy")["spec"]
+    assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
+    doors = {rule["ports"][0]["port"]: rule["from"] for rule in policy["ingress"]}
+    ports = {
+        port["name"]: port["containerPort"] for entry in containers(BASE).values() for port in entry.get("ports", ())
+    }
+    assert set(doors) == set(ports.values())
+    assert doors[ports["status"]][0]["namespaceSelector"]["matchLabels"]
+    assert {port["port"] for rule in policy["egress"] for port in rule["ports"]} == {53, 443}
+
+
+@both
+def test_the_settings_are_good_and_fit_the_manifests(folder: Path) -> None:
+    settings = config.load(folder / "gateway.yaml")
+    ports = {
+        port["name"]: port["containerPort"] for entry in containers(BASE).values() for port in entry.get("ports", ())
+    }
+    assert ports == {"public": settings.listener.port, "status": settings.status.port}
+    mounts = {mount["name"]: mount["mountPath"] for mount in containers()["processor"]["volumeMounts"]}
+    assert settings.processor.path.startswith(mounts["run"] + "/")
+    assert settings.stores.counters.startswith(f"sqlite:{mounts['counters']}/")
+    secrets = [provider.api_key for provider in settings.providers.values() if provider.api_key]
+    secrets += [key.secret for consumer in settings.consumers for key in consumer.keys if key.secret]
+    assert secrets
+    assert all(secret.scheme == "file" and Path(secret.where).parent == Path(mounts["keys"]) for secret in secrets)
+
+
+def test_the_mock_overlay_has_every_key_that_its_settings_name() -> None:
+    (generated,) = kustomization(MOCK)["secretGenerator"]
+    (volume,) = [volume for volume in pod(MOCK)["volumes"] if volume["name"] == "keys"]
+    assert generated["name"] == volume["secret"]["secretName"]
+    given = {literal.partition("=")[0] for literal in generated["literals"]}
+    settings = config.load(MOCK / "gateway.yaml")
+    assert given == {Path(key.file or "").name for consumer in settings.consumers for key in consumer.keys}
+
+
+def test_the_documentation_names_every_key_of_the_secret() -> None:
+    text = (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8")
+    settings = config.load(BASE / "gateway.yaml")
+    names = {Path(provider.api_key.where).name for provider in settings.providers.values() if provider.api_key}
+    names |= {Path(key.file or "").name for consumer in settings.consumers for key in consumer.keys}
+    for name in names:
+        assert f"--from-file={name}=" in text
+
+
+def test_the_image_takes_what_the_context_has_and_runs_as_the_pod_says() -> None:
+    lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = {
+        part for line in lines if line.startswith("COPY ") and "--from" not in line for part in line.split()[1:-1]
+    }
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert copied == allowed
+    assert all((ROOT / name).exists() for name in copied)
+    user = pod()["securityContext"]
+    assert f"USER {user['runAsUser']}:{user['runAsGroup']}" in lines
+    assert 'ENTRYPOINT ["extproc"]' in lines
+
+
+# --- The commands of the manifests, on this machine
+
+
+class Pod:
+    """A pod without Kubernetes: mount paths become folders, ports become free ones, containers become processes."""
+
+    def __init__(self, folder: Path, ports: list[int]) -> None:
+        self.folder = folder
+        self.listener, self.status, self.admin, self.mock = ports
+        self.url = f"http://127.0.0.1:{self.listener}"
+        self._mounts = {
+            mount["mountPath"]: str(folder / mount["name"]) for mount in containers()["processor"]["volumeMounts"]
+        }
+        for path in self._mounts.values():
+            Path(path).mkdir()
+
+    def here(self, text: str) -> str:
+        for mount, path in self._mounts.items():
+            text = text.replace(mount + "/", path + "/")
+        return text
+
+    def settings(self, source: Path) -> None:
+        tree = yaml.safe_load(self.here(source.read_text(encoding="utf-8")))
+        for door, port in (("listener", self.listener), ("status", self.status), ("admin", self.admin)):
+            tree[door] = {"address": "127.0.0.1", "port": port}
+        tree["processor"] = {"socket": self.here("/run/extproc/extproc.sock")}
+        for provider in tree["providers"].values():
+            provider["base_url"] = f"http://127.0.0.1:{self.mock}/v1"
+        (self.folder / "settings/gateway.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
+
+    def secret(self, name: str, value: str) -> None:
+        (self.folder / "keys" / name).write_text(value, encoding="utf-8")
+
+    def command(self, name: str) -> list[str]:
+        binary = "envoy" if name == "envoy" else "extproc"
+        parts = [self.here(part) for part in containers()[name]["args"]]
+        return [str(BIN / binary), *(f"--port={self.mock}" if part.startswith("--port=") else part for part in parts)]
+
+    def run(self, name: str) -> None:
+        subprocess.run(self.command(name), check=True, timeout=60, cwd=self.folder)
+
+    def start(self, name: str, running: ExitStack, *more: str) -> subprocess.Popen[bytes]:
+        process = subprocess.Popen([*self.command(name), *more], cwd=self.folder)
+        running.callback(_end, process)
+        return process
+
+    def chat(self, model: str, key: str = "try-me") -> httpx.Response:
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+        headers = {"authorization": f"Bearer {key}"}
+        return httpx.post(self.url + "/v1/chat/completions", json=body, headers=headers, timeout=30)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def eventually(find: Callable[[], Any], timeout: float = 30) -> Any:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            if found := find():
+                return found
+        except httpx.TransportError:
+            pass
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.05)
+
+
+def free_ports(count: int) -> list[int]:
+    import socket
+
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports: list[int] = [listener.getsockname()[1] for listener in held]
+    for listener in held:
+        listener.close()
+    return ports
+
+
+@pytest.fixture
+def here() -> Iterator[Pod]:
+    with tempfile.TemporaryDirectory(prefix="pod-") as folder:  # short: a socket's path is at most 100 bytes
+        yield Pod(Path(folder), free_ports(4))
+
+
+def start(pod: Pod, running: ExitStack, *mock: str) -> None:
+    """As the kubelet does: each when the one before is ready."""
+    pod.run("render")
+    pod.start("mock", running, *mock)
+    eventually(lambda: httpx.get(f"http://127.0.0.1:{pod.mock}/healthz").is_success)
+    processor = pod.start("processor", running)
+    probe = containers()["processor"]["readinessProbe"]["httpGet"]["path"]
+    eventually(lambda: processor.poll() is None and httpx.get(f"http://127.0.0.1:{pod.status}{probe}").is_success)
+    pod.start("envoy", running)
+    eventually(lambda: httpx.get(pod.url + "/").status_code == 404)
+
+
+@pytest.mark.e2e
+def test_envoy_accepts_what_the_init_container_renders(here: Pod) -> None:
+    shutil.copy(BASE / "gateway.yaml", here.folder / "settings/gateway.yaml")
+    here.run("render")
+    rendered = here.folder / "run/envoy.yaml"
+    # The settings as they are in the cluster: only where Envoy looks for things that must exist is of this machine.
+    rendered.write_text(rendered.read_text(encoding="utf-8").replace("/run/extproc/", f"{here.folder}/run/"))
+    command = [str(BIN / "envoy"), "--mode", "validate", "--use-dynamic-base-id", "--log-level", "error"]
+    done = subprocess.run([*command, "-c", str(rendered)], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.e2e
+@both
+def test_the_commands_of_the_manifests_answer_a_request(here: Pod, folder: Path) -> None:
+    here.settings(folder / "gateway.yaml")
+    here.secret("demo-key", "try-me\n")
+    here.secret("openai-api-key", "of-the-provider\n")
+    with ExitStack() as running:
+        start(here, running, *(["--api-key", "of-the-provider"] if folder == BASE else []))
+        answer = here.chat("gpt-4o" if folder == BASE else "assistant")
+        assert answer.status_code == 200, answer.text
+        assert "Hello" in answer.json()["choices"][0]["message"]["content"]
+        assert here.chat("gpt-4o", key="another").status_code == 401
+        assert (here.folder / "counters/counters.db").exists()
+        assert (here.folder / "run/extproc.sock").stat().st_mode & 0o777 == 0o600
+        assert (here.folder / "run/secrets").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.e2e
+def test_running_the_init_command_again_rotates_a_key(here: Pod) -> None:
+    here.settings(BASE / "gateway.yaml")
+    here.secret("demo-key", "try-me")
+    here.secret("openai-api-key", "old")
+    with ExitStack() as running:
+        start(here, running, "--api-key", "new")
+        assert here.chat("gpt-4o").status_code == 502
+        here.secret("openai-api-key", "new")
+        here.run("render")
+        eventually(lambda: here.chat("gpt-4o").status_code == 200)

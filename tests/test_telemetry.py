@@ -1,0 +1,329 @@
+import json
+import logging
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_open_metrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families as plain_text
+
+from extproc.dialects import Report
+from extproc.exchange import Consumer, Usage
+from extproc.histogram import Histogram
+from extproc.telemetry import Bounded, JSONFormatter, describe
+
+COMMON = {
+    *("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"),
+    *("error_type", "consumer", "team"),
+}
+METRICS = {
+    "gen_ai_client_token_usage": {*COMMON, "gen_ai_token_type"},
+    "gen_ai_server_request_duration_seconds": COMMON,
+    "gen_ai_server_time_to_first_token_seconds": COMMON,
+    "gen_ai_server_time_per_output_token_seconds": COMMON,
+    "extproc_requests_total": {"operation", "status"},
+    "extproc_refusals_total": {"code"},
+    "extproc_tries_total": {"provider", "model", "outcome"},
+    "extproc_try_seconds": {"provider"},
+    "extproc_failovers_total": {"provider"},
+    "extproc_stage_seconds": {"stage"},
+    "extproc_guardrail_findings_total": {"guardrail", "action"},
+    "extproc_budget_decisions_total": {"budget", "verdict"},
+    "extproc_usage_total": {"source"},
+    "extproc_provider_usage_refused_total": {"provider"},
+    "extproc_leases_expired_total": {"forwarded"},
+    "extproc_downstream_ends_total": {"reason"},
+    "extproc_internal_errors_total": {"where"},
+    "extproc_exchanges_in_flight": set(),
+    "extproc_grpc_streams": set(),
+    "extproc_event_loop_lag_seconds": set(),
+    "extproc_reloads_total": {"outcome"},
+}
+
+
+def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
+    """An exchange that a provider served."""
+    body = body or {"model": model, "stream": True, "messages": [{"role": "user", "content": "CANARY-PROMPT"}]}
+    found = exchange(body, **more)
+    found.order = found.targets
+    found.forwarded = found.complete = True
+    found.status, found.attempts = 200, 2
+    found.target = found.targets[0]
+    found.report = Report(model=response_model, usage_refused=True, finish_reasons={0: "stop"})
+    found.usage = Usage(7, 3, 2, 1)
+    found.first_token, found.finished = found.started + 0.2, found.started + 1.2
+    return found
+
+
+def touch_all(telemetry, exchange):
+    """Make every metric there is say something."""
+    telemetry.record(ended(exchange))
+    telemetry.stage("Parse")(0.001)
+    telemetry.refusal("invalid_key")
+    telemetry.attempt("a", "m", "ok", 0.5)
+    telemetry.guardrail("g", "block")
+    telemetry.budget("b", "denied")
+    telemetry.lease_expired(forwarded=True)
+    telemetry.downstream_end("4xx")
+    telemetry.internal_error("GatewayStream")
+    telemetry.reloads.labels("taken").inc()
+
+
+def samples(telemetry):
+    return [sample for family in telemetry.registry.collect() for sample in family.samples]
+
+
+# --- names
+
+
+def test_the_metrics_and_their_labels_are_those_that_are_documented(world, exchange):
+    telemetry = world().telemetry
+    touch_all(telemetry, exchange)
+    found = {}
+    for sample in samples(telemetry):
+        name = re.sub("_(bucket|count|sum)$", "", sample.name)
+        if not name.startswith(("process_", "python_")):
+            found.setdefault(name, set()).update(set(sample.labels) - {"le"})
+    assert found == METRICS
+
+
+def test_no_document_names_a_metric_that_is_not_there():
+    docs = Path(__file__).parents[1] / "docs"
+    named = re.compile(r"`((?:extproc|gen_ai)_[a-z_]+?)(?:\{[^`]*)?`")
+    for page in sorted(docs.glob("*.md")):
+        labels = {*COMMON, "gen_ai_token_type"}
+        assert set(named.findall(page.read_text())) - labels <= set(METRICS), page.name
+
+
+def test_attributed_labels_are_labels_of_metrics(world, exchange):
+    telemetry = world("attribution: {metrics: [agent, cost-center]}").telemetry
+    telemetry.record(ended(exchange, labels={"agent": "planner", "cost-center": "42", "other": "x"}))
+    [sample] = [found for found in samples(telemetry) if found.name == "gen_ai_server_request_duration_seconds_count"]
+    assert sample.labels["label_agent"] == "planner"
+    assert sample.labels["label_cost_center"] == "42"
+    assert set(sample.labels) == COMMON | {"label_agent", "label_cost_center"}
+
+
+def test_an_exchange_is_counted(world, exchange):
+    gateway = world()
+    gateway.telemetry.record(ended(exchange))
+    labels = {
+        "gen_ai_operation_name": "chat",
+        "gen_ai_provider_name": "mock",
+        "gen_ai_request_model": "m",
+        "gen_ai_response_model": "m-1",
+        "error_type": "",
+        "consumer": "alice",
+        "team": "red",
+    }
+    assert gateway.metric("gen_ai_client_token_usage_sum", **labels, gen_ai_token_type="input") == 7
+    assert gateway.metric("gen_ai_client_token_usage_sum", **labels, gen_ai_token_type="output") == 3
+    assert gateway.metric("gen_ai_server_request_duration_seconds_sum", **labels) == pytest.approx(1.2)
+    assert gateway.metric("gen_ai_server_time_to_first_token_seconds_sum", **labels) == pytest.approx(0.2)
+    assert gateway.metric("gen_ai_server_time_per_output_token_seconds_sum", **labels) == pytest.approx(0.5)
+    assert gateway.metric("extproc_requests_total", operation="chat", status="200") == 1
+    assert gateway.metric("extproc_provider_usage_refused_total", provider="a") == 1
+    assert gateway.metric("extproc_failovers_total", provider="a") == 1
+
+
+@pytest.mark.parametrize("status", [0, 99, 600, 999])
+def test_a_status_that_is_none_is_none(world, exchange, status):
+    gateway = world()
+    found = ended(exchange)
+    found.status = status
+    gateway.telemetry.record(found)
+    assert gateway.metric("extproc_requests_total", operation="chat", status="none") == 1
+
+
+# --- both formats can be read
+
+
+@pytest.mark.parametrize(("write", "read"), [(generate_latest, plain_text), (generate_open_metrics, open_metrics)])
+def test_the_metrics_can_be_read(world, exchange, write, read):
+    gateway = world()
+    touch_all(gateway.telemetry, exchange)
+    gateway.telemetry.record(ended(exchange, response_model='a"b\\c\nd é'))
+    found = {sample.name for family in read(write(gateway.telemetry.registry).decode()) for sample in family.samples}
+    for name in METRICS:
+        assert {name, f"{name}_bucket"} & found
+
+
+def test_histograms_count_cumulatively(world):
+    registry = world().telemetry.registry
+    histogram = Histogram("h", "text", ["a"], (1, 2, 4), registry)
+    for value in (0.5, 1, 1.5, 2, 3, 5, 100):
+        histogram.series(("x",)).observe(value)
+    buckets = [registry.get_sample_value("h_bucket", {"a": "x", "le": le}) for le in ("1.0", "2.0", "4.0", "+Inf")]
+    assert buckets == [2, 4, 5, 7]
+    assert registry.get_sample_value("h_count", {"a": "x"}) == 7
+    assert registry.get_sample_value("h_sum", {"a": "x"}) == 113
+
+
+# --- how many series (T20)
+
+
+def test_a_bounded_label_learns_a_few_values():
+    bounded = Bounded(known=["known"], learn=2)
+    assert [bounded(value) for value in ("known", "", "a", "b", "c", "a", "d")] == [
+        *("known", "", "a", "b", "other", "a", "other")
+    ]
+
+
+def test_what_clients_and_providers_say_makes_no_number_of_series(world, exchange):
+    gateway = world("attribution: {metrics: [agent]}\nmodels: {m: {provider: a}, '*': {provider: a}}")
+    telemetry = gateway.telemetry
+    for number in range(10_000):
+        found = ended(exchange, labels={"agent": f"agent-{number}"}, response_model=f"r-{number}")
+        found.ask.model = f"model-{number}"
+        telemetry.record(found)
+        telemetry.attempt(f"provider-{number}", f"model-{number}", "ok", 0.1)
+    for name in ("gen_ai_server_request_duration_seconds_count", "extproc_tries_total", "extproc_try_seconds_count"):
+        assert len([sample for sample in samples(telemetry) if sample.name == name]) <= 201
+    assert len(telemetry.recent) == 1000
+
+
+def test_combinations_of_labels_make_no_number_of_series_either(world, exchange):
+    telemetry = world("attribution: {metrics: [agent, task]}\nmodels: {m: {provider: a}, '*': {provider: a}}").telemetry
+    for number in range(5000):
+        labels = {"agent": f"agent-{number % 97}", "task": f"task-{number % 89}"}
+        found = ended(exchange, labels=labels, response_model=f"r-{number % 101}")
+        found.ask.model = f"model-{number % 103}"
+        telemetry.record(found)
+    series = [sample for sample in samples(telemetry) if sample.name == "gen_ai_server_request_duration_seconds_count"]
+    assert len(series) <= 1001
+
+
+def test_an_error_that_a_provider_names_makes_no_number_of_series(world, exchange):
+    telemetry = world().telemetry
+    for number in range(1000):
+        found = ended(exchange)
+        found.error = f"error-{number}"  # in attach mode the header that says so is the provider's to send
+        telemetry.record(found)
+    series = [sample for sample in samples(telemetry) if sample.name == "gen_ai_server_request_duration_seconds_count"]
+    assert len(series) <= 300
+
+
+# --- the log of exchanges (T18, T19)
+
+
+HOSTILE = 'x\r\n{"event":"forged"}\x1b[31m\0"\\ \u2028 ' + "y" * 100_000
+
+
+def test_an_exchange_is_one_line_of_json_whatever_it_holds(world, exchange):
+    gateway = world()
+    found = ended(exchange, labels={"run": HOSTILE[:256]}, response_model=HOSTILE, consumer=Consumer("alice"))
+    found.request_id, found.ask.model = HOSTILE, HOSTILE
+    found.report.finish_reasons = dict.fromkeys(range(100), HOSTILE)
+    gateway.telemetry.record(found)
+    [line] = gateway.lines
+    assert line.endswith("\n")
+    assert "\n" not in line[:-1]
+    assert not re.search(r"[\x00-\x1f]", line[:-1])
+    entry = json.loads(line)
+    assert entry["event"] == "exchange"
+    assert len(line) < 6000
+
+
+def test_the_line_has_no_body_and_no_credential(world, exchange):
+    gateway = world()
+    headers = {"authorization": "Bearer CANARY-KEY", "x-api-key": "CANARY-KEY", "cookie": "CANARY-COOKIE"}
+    gateway.telemetry.record(ended(exchange, headers=headers))
+    assert "CANARY" not in gateway.lines[0]
+    assert "CANARY" not in json.dumps(list(gateway.telemetry.recent))
+    assert "CANARY" not in generate_latest(gateway.telemetry.registry).decode()
+
+
+def test_the_line_says_what_happened(world, exchange):
+    gateway = world()
+    gateway.telemetry.record(ended(exchange, labels={"run": "7"}))
+    [entry] = gateway.log
+    del entry["time"], entry["id"]
+    assert entry == {
+        "event": "exchange",
+        "request_id": "",
+        "operation": "chat",
+        "status": 200,
+        "error": "",
+        "duration_ms": 1200.0,
+        "consumer": "alice",
+        "team": "red",
+        "labels": {"run": "7"},
+        "model": "m",
+        "stream": True,
+        "attempts": 2,
+        "provider": "a",
+        "target_model": "m",
+        "input_tokens": 7,
+        "output_tokens": 3,
+        "cached_tokens": 2,
+        "reasoning_tokens": 1,
+        "usage_source": "provider",
+        "complete": True,
+        "first_token_ms": 200.0,
+        "response_model": "m-1",
+        "finish_reasons": ["stop"],
+    }
+
+
+def test_an_exchange_that_did_not_come_far_can_be_described(exchange):
+    found = exchange()
+    for name in ("consumer", "labels", "ask"):
+        delattr(found, name)
+    assert "consumer" not in describe(found)
+    assert "model" not in describe(found)
+
+
+def test_the_log_can_be_turned_off(world, exchange):
+    gateway = world("telemetry: {access_log: 'off'}")
+    gateway.telemetry.record(ended(exchange))
+    assert gateway.lines == []
+    assert len(gateway.telemetry.recent) == 1
+
+
+def test_new_settings_bring_new_names(world, settings, exchange):
+    gateway = world()
+    gateway.telemetry.configure(settings("models: {fresh: {provider: a}}\ntelemetry: {access_log: 'off'}"))
+    for number in range(300):
+        gateway.telemetry.attempt("a", f"learned-{number}", "ok", 0.1)
+    gateway.telemetry.attempt("a", "fresh", "ok", 0.1)
+    assert gateway.metric("extproc_tries_total", provider="a", model="fresh", outcome="ok") == 1
+    gateway.telemetry.record(ended(exchange))
+    assert gateway.lines == []
+
+
+# --- the log of the program (T19)
+
+
+def formatted(message, *arguments, exc_info=None):
+    record = logging.LogRecord("extproc.x", logging.ERROR, "x.py", 1, message, arguments, exc_info)
+    return JSONFormatter().format(record)
+
+
+def test_a_record_is_one_line_of_json():
+    entry = json.loads(formatted("hello %s", "wor\nld\x1b"))
+    assert (entry["level"], entry["logger"], entry["message"]) == ("error", "extproc.x", "hello wor\nld\x1b")
+    assert "\n" not in formatted("a\nb")
+
+
+def test_the_text_of_an_exception_is_never_logged():
+    def fail():
+        raise ValueError("CANARY")
+
+    def wrap():
+        try:
+            fail()
+        except ValueError as error:
+            raise RuntimeError("CANARY too") from error
+
+    try:
+        wrap()
+    except RuntimeError:
+        line = formatted("failed", exc_info=sys.exc_info())
+    assert "CANARY" not in line
+    entry = json.loads(line)
+    assert entry["exception"] == "RuntimeError"
+    assert any("wrap" in frame for frame in entry["traceback"])
+    assert len(entry["traceback"]) <= 20
