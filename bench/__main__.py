@@ -1,8 +1,8 @@
 """What the gateway costs: `make bench`. Ratios in one run, Envoy alone beside it; about three minutes.
 
 With the processor: authentication, one budget in memory, routing, usage and metrics are on. The mock provider and this
-client are not counted. CPU is what the scheduler counted for the processes, in microseconds; `least` of several rounds is
-the one that other work on the machine disturbed least.
+client are not counted. CPU is what the scheduler counted for the processes, in microseconds; `least` of several rounds
+is the one that other work on the machine disturbed least.
 """
 
 from __future__ import annotations

@@ -101,8 +101,8 @@ def _outcome(flags: pb.ResponseFlags, response: pb.HTTPResponseProperties) -> st
     if answered:
         if status < 400:
             return "ok"
-        exact = str(status)
-        return exact if exact in OUTCOMES else f"{status // 100}xx"
+        exact, kind = str(status), f"{status // 100}xx"
+        return exact if exact in OUTCOMES else kind if kind in OUTCOMES else "other"
     if flags.upstream_connection_failure:
         return "connect"
     if flags.upstream_request_timeout or flags.stream_idle_timeout:

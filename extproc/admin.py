@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -53,7 +54,7 @@ def admin_app(telemetry: Telemetry, token: str | None) -> Starlette:
         if (answer := refused(request)) is not None:
             return answer
         limit = request.query_params.get("limit", "100")
-        if not limit.isdecimal() or not 1 <= int(limit[:6]) <= _MAX_LISTED:
+        if not limit.isdecimal() or len(limit) > len(str(_MAX_LISTED)) or not 1 <= int(limit) <= _MAX_LISTED:
             return JSONResponse({"error": f"limit is a number from 1 to {_MAX_LISTED}"}, status_code=400)
         latest = list(telemetry.recent)[-int(limit) :]
         return JSONResponse({"data": latest[::-1]})
@@ -93,6 +94,7 @@ class HTTPThread:
         self._servers.append((uvicorn.Server(config), listener))
 
     def start(self) -> None:
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
         self._thread.start()
 
     def stop(self) -> None:

@@ -156,7 +156,7 @@ class Reserve:
             for budget, scope in reservation.budgets
         ]
         try:
-            outcome = await self._counters.reserve(reservation.id, holds, LEASE)
+            outcome = await self._counters.reserve(reservation.id, holds, LEASE, forwarded=True)
         except StoreError as error:
             self._store_failed(reservation, error)
             return
@@ -222,7 +222,9 @@ def used(exchange: Exchange) -> Usage:
         return report.usage
     if exchange.status == 0:  # the client left before any answer began
         return Usage(reservation.input_tokens, reservation.output_tokens, source="estimated")
-    input_tokens = min(reservation.input_tokens, estimate(len(exchange.body)))
+    ask = exchange.ask
+    text = len(exchange.body) - ask.image_bytes
+    input_tokens = min(reservation.input_tokens, estimate(text) + ask.images * _IMAGE_TOKENS)
     if report is None:
         return Usage(input_tokens, reservation.output_tokens, source="estimated")
     return Usage(input_tokens, max(estimate(report.output_bytes), report.output_events), source="estimated")

@@ -14,6 +14,7 @@ from extproc import contract
 from extproc.actions import CONTINUE, Answer, Chunk, Continue
 from extproc.errors import INVALID_JSON, OVERLOADED, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal
 from extproc.exchange import Exchange, Request
+from extproc.framing.sse import SSE
 from extproc.pipeline import Pipeline, Stages
 from extproc.response import AnswerReader, framing_for
 
@@ -34,7 +35,8 @@ class GatewayStream:
         self._attached = attached  # to somebody else's Envoy: no internal hop
         self._exchange: Exchange | None = None
         self._reader: AnswerReader | None = None
-        self._ended = False
+        self._ended = False  # settled and recorded
+        self._left = False  # by Envoy
 
     async def on_request_headers(self, headers: Mapping[str, str], end: bool) -> Continue | Answer:
         request = Request(headers.get(":method", ""), headers.get(":path", ""), headers)
@@ -70,7 +72,7 @@ class GatewayStream:
         exchange.status = int(headers.get(":status", "0"))
         exchange.attempts = _count(attributes.get("upstream.request_attempt_count"))
         if not self._from_provider(exchange, headers, attributes):
-            exchange.error = headers.get(contract.HOP, "") or "gateway"
+            exchange.error = "gateway" if exchange.attached else headers.get(contract.HOP, "gateway")
             await self._end()
             return Continue({ORIGIN: "gateway"}, removed)
         exchange.target = target = exchange.order[min(exchange.attempts, len(exchange.order)) - 1]
@@ -109,10 +111,15 @@ class GatewayStream:
     async def on_end(self) -> None:
         """The stream is over, in whatever way. Settles what is still open."""
         exchange = self._exchange
-        if exchange is None or self._ended:
+        if exchange is None:
+            return
+        self._pipeline.telemetry.in_flight -= not self._left
+        self._left = True
+        if self._ended:
             return
         if not exchange.error and not exchange.complete:
-            exchange.error = "client_left" if exchange.forwarded else "abandoned"
+            # Once an answer has begun, nobody here can tell a client that left from a provider that broke off.
+            exchange.error = "incomplete" if exchange.status else "client_left" if exchange.forwarded else "abandoned"
         await asyncio.shield(self._end())
 
     def _current(self) -> Exchange:
@@ -141,7 +148,7 @@ class GatewayStream:
         return (
             exchange.forwarded
             and exchange.attempts > 0
-            and contract.HOP not in headers
+            and (exchange.attached or contract.HOP not in headers)
             and attributes.get("response.code_details", _FROM_UPSTREAM) == _FROM_UPSTREAM
         )
 
@@ -154,13 +161,14 @@ class GatewayStream:
         )
         if framing is None:
             return None
-        return AnswerReader(exchange.dialect, framing, hide_usage=exchange.usage_hidden)
+        hide_usage = exchange.usage_hidden and isinstance(framing, SSE)
+        return AnswerReader(exchange.dialect, framing, hide_usage=hide_usage)
 
     async def _end(self) -> None:
-        self._ended = self.done = True
-        exchange = self._current()
-        self._pipeline.telemetry.in_flight -= 1
-        await self._pipeline.on_end(exchange)
+        """Settle and record. Cancelled in the middle, `on_end` comes here again, shielded: settling twice is once."""
+        self.done = True
+        await self._pipeline.on_end(self._current())
+        self._ended = True
 
 
 def refusal_answer(exchange: Exchange, refusal: Refusal) -> Answer:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
 from extproc import config, pipeline
@@ -14,13 +14,14 @@ from extproc.admin import HTTPThread, admin_app, status_app
 from extproc.budgets import LEASE
 from extproc.config import ConfigError, Settings
 from extproc.server import Server
-from extproc.stores import Counters, StoreError, open_counters
+from extproc.stores import Counters, Expired, StoreError, open_counters
 from extproc.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
 
 _RELOAD_EVERY = 1.0  # seconds between looks at the settings file
 _LAG_EVERY = 0.5
+_EXPIRE_EVERY = 1.0
 _DRAIN_NOTICE = 3.0  # seconds for Envoy's health check to see that we are leaving
 _DRAIN_GRACE = 600.0  # seconds for streams to end
 
@@ -117,14 +118,22 @@ class Processor:
 
     async def _keep_leases(self) -> None:
         """Renews what is alive, and ends the leases of what is not."""
+        renewed = time.monotonic()
         while True:
-            await asyncio.sleep(LEASE / 3)
-            with contextlib.suppress(StoreError):
+            await asyncio.sleep(_EXPIRE_EVERY)
+            if time.monotonic() - renewed >= LEASE / 3:
+                renewed = time.monotonic()
                 for id in list(self._leases):
-                    await self._counters.forward(id, LEASE)
-                for expired in await self._counters.expire():
-                    self._telemetry.lease_expired(expired.forwarded)
-                    log.warning("the reservation of exchange %s ran out: charged %s", expired.id, expired.amounts)
+                    with contextlib.suppress(StoreError):  # two more renewals fit into the lease
+                        await self._counters.forward(id, LEASE)
+            with contextlib.suppress(StoreError):
+                while ended := await self._counters.expire():
+                    self._report(ended)
+
+    def _report(self, ended: Sequence[Expired]) -> None:
+        for expired in ended:
+            self._telemetry.lease_expired(expired.forwarded)
+            log.warning("the reservation of exchange %s ran out: charged %s", expired.id, expired.amounts)
 
 
 def _content(file: Path) -> bytes:

@@ -32,7 +32,8 @@ class AnswerReader:
 
     def _passes(self, event: Event) -> bool:
         if event.data is None:
-            self.report.output_bytes += len(event.raw)  # not readable, so all of it counts as text
+            if not event.raw.startswith(b":"):  # no comment, so not readable: all of it counts as text
+                self.report.output_bytes += len(event.raw)
             return True
         usage_only = self._dialect.observe(event.data, self.report)
         return not (usage_only and self._hide_usage)

@@ -73,10 +73,10 @@ class Catalog:
         virtual_models: Mapping[str, VirtualModelSettings],
     ) -> None:
         self.providers = providers
-        self._unavailable = {
-            name: "it is disabled" if provider.disabled else f"its key {provider.api_key or 'api_key'} is not set"
+        self._keyless = {
+            name: f"its key {provider.api_key or 'api_key'} is not set"
             for name, provider in providers.items()
-            if provider.disabled or provider.lacks_key
+            if provider.lacks_key
         }
         self._wildcards = [(Pattern(name), name, model) for name, model in models.items() if "*" in name]
         self._wildcards.sort(key=lambda entry: len(entry[1]), reverse=True)  # the most specific first
@@ -108,9 +108,11 @@ class Catalog:
     def speaks(self, target: Target, dialect: str) -> bool:
         return dialect in self.providers[target.provider].provider.dialects
 
-    def unavailable(self, target: Target) -> str | None:
-        """Why no request may go there now, or None."""
-        return "it is disabled" if target.disabled else self._unavailable.get(target.provider)
+    def unavailable(self, target: Target, *, attached: bool = False) -> str | None:
+        """Why no request may go there now, or None. An Envoy that we are attached to has keys of its own."""
+        if target.disabled or self.providers[target.provider].disabled:
+            return "it is disabled"
+        return None if attached else self._keyless.get(target.provider)
 
     def _wildcard(self, name: str) -> Target | None:
         if "*" in name or not is_model_name(name):
@@ -147,7 +149,7 @@ class Route:
         if not able:
             message = f"No provider of {name!r} can serve {exchange.request.path}."
             raise Refusal(UNSUPPORTED_BY_TARGETS, message, param="model")
-        reasons = [catalog.unavailable(target) for target in able]
+        reasons = [catalog.unavailable(target, attached=exchange.attached) for target in able]
         exchange.chain = chain
         exchange.targets = tuple(target for target, reason in zip(able, reasons, strict=True) if reason is None)
         if not exchange.targets:

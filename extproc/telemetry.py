@@ -38,6 +38,8 @@ _MAX_LABEL_VALUES = 200
 """Values that a label which is not from the settings can take before the rest is `other`."""
 _MAX_COMBINATIONS = 1000
 """Combinations of such values that are counted apart: together, a few labels of 200 values make millions of series."""
+_MAX_ERRORS = 64
+"""Kinds of errors counted apart."""
 _MAX_EXCHANGES = 1000
 """Recent exchanges kept in memory for the admin API."""
 
@@ -69,6 +71,7 @@ class Telemetry:
         self._attributed = tuple(settings.attribution.metrics)
         self._label_values = {name: Bounded(learn=_MAX_LABEL_VALUES) for name in self._attributed}
         self._response_model = Bounded(learn=_MAX_LABEL_VALUES)
+        self._error = Bounded(learn=_MAX_ERRORS)
         self._wild_model = Bounded(learn=_MAX_LABEL_VALUES)
         self._combinations: set[tuple[str, ...]] = set()
         self._configure(settings)
@@ -205,7 +208,7 @@ class Telemetry:
 
     def _count(self, exchange: Exchange) -> None:
         usage, target, report = exchange.usage, exchange.target, exchange.report
-        error = exchange.error or (str(exchange.status) if exchange.status >= 400 else "")
+        error = self._error(exchange.error or (str(exchange.status) if exchange.status >= 400 else ""))
         consumer = exchange.consumer
         model, response_model, *attributed = self._chosen(exchange)
         labels = (

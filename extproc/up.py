@@ -1,6 +1,6 @@
 """`extproc up`: Envoy, the processor and the mock provider on one machine, stopped together.
 
-Three kinds of child processes, of which none outlives this one: whichever ends first, the others are ended too.
+Three kinds of child processes: whichever ends first, the others are ended too.
 """
 
 from __future__ import annotations

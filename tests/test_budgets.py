@@ -281,10 +281,10 @@ class DownStore(MemoryCounters):
         super().__init__(clock)
         self.fails = fails
 
-    async def reserve(self, id, holds, lease):
+    async def reserve(self, id, holds, lease, *, forwarded=False):
         if "reserve" in self.fails:
             raise StoreError("down")
-        return await super().reserve(id, holds, lease)
+        return await super().reserve(id, holds, lease, forwarded=forwarded)
 
     async def settle(self, id, amounts):
         if "settle" in self.fails:

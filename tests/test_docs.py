@@ -26,7 +26,7 @@ def snippets() -> list[tuple[str, str]]:
     return [
         (f"{page.name}-{number}", text)
         for page in PAGES
-        for number, text in enumerate(re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.S | re.M))
+        for number, text in enumerate(re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE))
     ]
 
 

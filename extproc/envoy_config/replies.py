@@ -41,17 +41,20 @@ def public(request_body: int) -> LocalReplyConfig:
     timeout = "No provider answered in time; try again, ask for less, or stream the answer."
     nobody = "No provider can serve this request now; try again in a moment."
     busy = "The gateway is busy; try again in a moment."
+    headers = "The request has too many headers; send less than 80."
     malformed = "This is not an HTTP request the gateway accepts; check its method, path, headers and length."
     return LocalReplyConfig(
         mappers=[
             _ours(),
             _reply(_cel("response.code_details.startsWith('ext_proc') && response.code == 504"), OVERLOADED, busy),
             _reply(_cel("response.code_details.startsWith('ext_proc')"), INTERNAL_ERROR, f"Internal error. {_AGAIN}"),
+            _reply(_cel("response.code_details == 'header_mutation_result_exceeds_limit'"), INVALID_REQUEST, headers),
             _reply(_cel("response.code == 404"), PATH_NOT_FOUND, "There is no such path here; see GET /v1/models."),
             _reply(_cel("response.code == 413"), BODY_TOO_LARGE, too_large),
             _reply(_flags("UO", "OM", "DO"), OVERLOADED, busy),
             _reply(_cel("response.code == 504"), PROVIDER_TIMEOUT, timeout),
             _reply(_cel("response.code == 503 || response.code == 502"), NO_PROVIDER_AVAILABLE, nobody),
+            _reply(_cel("response.code == 501"), INVALID_REQUEST, malformed),
             _reply(_cel("response.code >= 500"), INTERNAL_ERROR, f"Internal error. {_AGAIN}"),
             _reply(_cel("response.code >= 400"), INVALID_REQUEST, malformed, keep_status=True),
         ]
@@ -91,7 +94,9 @@ def _reply(
     when: AccessLogFilter, kind: Kind, message: str, hop: str | None = None, *, keep_status: bool = False
 ) -> ResponseMapper:
     error = {"message": message.replace("%", "%%"), "type": kind.type, "param": None, "code": kind.code}
-    headers = [set_header(ORIGIN, "gateway")] + ([set_header(contract.HOP, hop)] if hop else [])
+    headers = [set_header(ORIGIN, "gateway")] + (
+        [set_header(contract.HOP, hop), set_header(f"{contract.HOP}-{hop}", "1")] if hop else []
+    )
     return ResponseMapper(
         filter=when,
         status_code=None if keep_status else kind.status,

@@ -81,7 +81,11 @@ from extproc.envoy_config.typed import (
 from extproc.providers import ProviderSettings
 
 # What a client may send that is not the provider's business, besides credentials and what is internal.
-_PRIVATE_HEADERS = ("cookie", "forwarded", "x-request-id", "traceparent", "tracestate", "baggage")
+_PRIVATE_HEADERS = (
+    *("cookie", "forwarded", "x-request-id", "traceparent", "tracestate", "baggage", "proxy-authorization"),
+    *("x-real-ip", "true-client-ip", "x-original-url", "x-rewrite-url"),
+    *("x-http-method", "x-http-method-override", "x-method-override"),
+)
 
 
 def provider_cluster(provider: str) -> str:

@@ -6,6 +6,7 @@ Controls: OWASP LLM02 (sensitive information disclosure), FINOS AIGF ri-1 / mi-1
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Literal
 
 import re2
@@ -13,6 +14,7 @@ from pydantic import Field, field_validator
 
 from extproc.guardrails import Finding, GuardrailSettings
 
+_MAX_FINDINGS = 1000  # of one pattern in one text
 _MAX_PATTERN = 4096  # characters
 _PROGRAM = 8 << 20  # bytes of memory for a compiled pattern
 
@@ -52,7 +54,11 @@ class Regex:
         self._patterns = [(name, _compile(pattern)) for name, pattern in patterns.items()]
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
-        return [Finding(name, match.span()) for name, pattern in self._patterns for match in pattern.finditer(text)]
+        return [
+            Finding(name, match.span())
+            for name, pattern in self._patterns
+            for match in islice(pattern.finditer(text), _MAX_FINDINGS)
+        ]
 
 
 SETTINGS = RegexSettings

@@ -95,8 +95,12 @@ class Expired:
 class Counters(Protocol):
     """The port. Every method is one round trip and raises StoreError when the store does not answer."""
 
-    async def reserve(self, id: str, holds: Sequence[Hold], lease: float) -> Granted | Denied:
+    async def reserve(
+        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
+    ) -> Granted | Denied:
         """Take every hold or none. `id` is the server's own; `lease` is in seconds. `holds` may be empty.
+
+        `forwarded` saves the call of `forward` where the request leaves at once.
 
         ValueError when a reservation of that id is still held or remembered: taking it over would lose its holds.
         """

@@ -57,7 +57,9 @@ class MemoryCounters:
         # At least one entry per live reservation, not later than its deadline. Renewing and settling leave it alone.
         self._leases: list[tuple[float, str]] = []
 
-    async def reserve(self, id: str, holds: Sequence[Hold], lease: float) -> Granted | Denied:
+    async def reserve(
+        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
+    ) -> Granted | Denied:
         if id in self._live or id in self._expired:
             raise ValueError(f"reservation {id!r} exists")
         now = self._clock()
@@ -82,7 +84,7 @@ class MemoryCounters:
             buckets.append(bucket)
             resets.append(resets_in)
         deadline = now + lease
-        self._live[id] = _Reservation(tuple(holds), buckets, deadline)
+        self._live[id] = _Reservation(tuple(holds), buckets, deadline, forwarded)
         self._queue(deadline, id)
         return Granted(
             tuple(

@@ -85,7 +85,9 @@ class SqliteCounters:
             self._db.close()
             raise
 
-    async def reserve(self, id: str, holds: Sequence[Hold], lease: float) -> Granted | Denied:
+    async def reserve(
+        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
+    ) -> Granted | Denied:
         now = self._clock()
         counts: dict[_Key, tuple[int, int]] = {}  # as they will be: two holds may be on one scope
         taken: list[_Taken] = []
@@ -105,7 +107,8 @@ class SqliteCounters:
             for key, (settled, reserved) in counts.items():
                 _save(db, key, settled, reserved)
             try:
-                db.execute("INSERT INTO reservations VALUES (?, ?, 0, 0, ?)", (id, now + lease, _encode(taken)))
+                row = (id, now + lease, forwarded, _encode(taken))
+                db.execute("INSERT INTO reservations VALUES (?, ?, ?, 0, ?)", row)
             except sqlite3.IntegrityError as error:
                 raise ValueError(f"reservation {id!r} exists") from error
         return Granted(

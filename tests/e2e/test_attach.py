@@ -177,7 +177,7 @@ def test_a_client_that_leaves_is_recorded(gateway: Gateway):
         pieces = answer.iter_raw()
         next(pieces)
     eventually(lambda: gateway.seen("openai")[0]["aborted"])
-    entry = gateway.last(lambda entry: entry["error"] == "client_left")
+    entry = gateway.last(lambda entry: entry["error"] == "incomplete")
     assert entry["usage_source"] == "estimated"
 
 

@@ -127,7 +127,7 @@ def test_a_client_that_leaves_is_charged_about_what_it_saw(gateway: Gateway):
         pieces = answer.iter_raw()
         for _ in range(20):
             next(pieces)
-    entry = gateway.last(lambda entry: entry["consumer"] == "tokensc" and entry["error"] == "client_left")
+    entry = gateway.last(lambda entry: entry["consumer"] == "tokensc" and entry["error"] == "incomplete")
     assert entry["usage_source"] == "estimated"
     assert 18 <= entry["output_tokens"] < 1000
     spent = entry["input_tokens"] + entry["output_tokens"]

@@ -212,7 +212,7 @@ def left(demo: Gateway) -> dict[str, Any]:
     """What became of the stream that the client did not read to its end."""
     eventually(lambda: demo.seen("sandbox")[-1]["aborted"])
     entry = demo.last(lambda entry: entry["model"] == SLOW)
-    assert (entry["error"], entry["usage_source"]) == ("client_left", "estimated")
+    assert (entry["error"], entry["usage_source"]) == ("incomplete", "estimated")
     return entry
 
 

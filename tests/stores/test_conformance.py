@@ -324,6 +324,13 @@ async def test_a_lease_that_runs_out_after_forward_charges_what_was_held(counter
     assert await expire(counters) == []
 
 
+async def test_a_reservation_may_be_forwarded_from_the_start(counters, clock):
+    await counters.reserve("r1", [hold(5, window=0)], LEASE, forwarded=True)
+    clock.now += LEASE
+    assert await expire(counters) == [Expired("r1", True, ("a",), (5,))]
+    assert await level(counters, "a", 0) == (5, 0)
+
+
 async def test_an_expiry_charges_the_window_of_the_reservation(counters, clock):
     await counters.reserve("r1", [hold(5)], LEASE)
     await counters.forward("r1", LEASE)
