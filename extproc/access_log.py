@@ -5,6 +5,7 @@ Source: envoy/data/accesslog/v3/accesslog.proto.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ OUTCOMES = (
 
 _CUT = "upstream_reset_after_response_started"  # and in braces why
 
+_NEARLY = 0.98  # of a try's time: the two listeners do not start their clocks together
 _DOWNSTREAM_REASONS = {
     "request_headers_timeout": "request_timeout",
     "stream_idle_timeout": "idle_timeout",
@@ -74,6 +76,11 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
     if "targets" in told:
         targets = contract.decode_targets(told["targets"].string_value)
         model = targets[min(attempt, len(targets)) - 1][0]
+    seconds, outcome = _seconds(common.duration), _outcome(common.response_flags, response)
+    # The public listener ends a try that takes too long; in here that looks as if the client had left.
+    timeout = told["timeout"].number_value / 1000 if "timeout" in told else math.inf
+    if outcome == "client_left" and response.response_code.value == 0 and seconds >= timeout * _NEARLY:
+        outcome = "timeout"
     first_byte = None
     if common.HasField("time_to_first_upstream_rx_byte"):
         first_byte = _seconds(common.time_to_first_upstream_rx_byte)
@@ -83,8 +90,8 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
         model=model,
         attempt=attempt,
         status=response.response_code.value,
-        outcome=_outcome(common.response_flags, response),
-        seconds=_seconds(common.duration),
+        outcome=outcome,
+        seconds=seconds,
         first_byte=first_byte,
         retry_after=response.response_headers.get("retry-after", ""),
     )

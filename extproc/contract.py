@@ -21,6 +21,7 @@ GATEWAY, ATTEMPT, ATTACH = "gateway", "attempt", "attach"
 ID = "x-extproc-id"  # the exchange's id
 TARGETS = "x-extproc-targets"  # encode_targets(): what each try stands for
 TRANSLATE = "x-extproc-translate"  # present: this request's tries need the attempt attachment
+TIMEOUT = "x-extproc-timeout"  # milliseconds that a try may take to begin its answer
 PROVIDER = "x-extproc-provider"  # attach mode only: where the owner's routes should send the request
 
 # Response header of an answer that Envoy itself gave inside the hop, where a provider's answer should be. Its value
@@ -30,7 +31,7 @@ HOP = "x-extproc-hop"
 # Dynamic metadata that gives Envoy's priority_group cluster specifier the order of the tries.
 ORDER_NAMESPACE = "ai.groups"
 ORDER_KEY = "priority_groups"
-# Dynamic metadata of a try's access log entry: id, attempt, targets.
+# Dynamic metadata of a try's access log entry: id, attempt, targets, timeout.
 LOG_NAMESPACE = "ai"
 
 TRY_PREFIX = "try-"

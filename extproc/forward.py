@@ -57,7 +57,8 @@ class Forward:
         headers = {
             contract.ID: exchange.id,
             contract.TARGETS: contract.encode_targets(order),
-            "x-envoy-upstream-rq-per-try-timeout-ms": str(int(timeout * 1000)),
+            contract.TIMEOUT: (milliseconds := str(int(timeout * 1000))),
+            "x-envoy-upstream-rq-per-try-timeout-ms": milliseconds,
         }
         if len({target.model for target in order}) > 1:
             headers[contract.TRANSLATE] = "1"

@@ -93,6 +93,12 @@ def test_what_a_try_stood_for(told, attempt, model):
     assert (found.exchange_id, found.provider, found.attempt, found.model) == ("x", "a", attempt, model)
 
 
+@pytest.mark.parametrize(("seconds", "outcome"), [(0.3, "client_left"), (0.51, "timeout")])
+def test_a_try_that_the_public_listener_ends_ran_out_of_time(seconds, outcome):
+    flags = ("downstream_connection_termination",)
+    assert one(0, "", flags=flags, told={"id": "x", "timeout": 500}, seconds=seconds).outcome == outcome
+
+
 def test_a_try_in_full():
     headers = {"retry-after": "7"}
     assert one(429, told={"id": "x", "targets": TARGETS}, seconds=2.25, first_byte=0.5, headers=headers) == Try(

@@ -76,6 +76,7 @@ def test_one_target_of_the_same_name_leaves_the_body_alone(exchange):
         contract.ID: "id-1",
         contract.TARGETS: "m=m",
         "x-envoy-upstream-rq-per-try-timeout-ms": "600000",
+        "x-extproc-timeout": "600000",
     }
 
 

@@ -175,6 +175,7 @@ def _log_metadata() -> HttpFilter:
         rule(contract.ID, "id"),
         rule(contract.ATTEMPT_COUNT, "attempt", ConfigValueType.NUMBER),
         rule(contract.TARGETS, "targets"),
+        rule(contract.TIMEOUT, "timeout", ConfigValueType.NUMBER),
     ]
     return http_filter("header_to_metadata", HeaderToMetadata(request_rules=rules))
 

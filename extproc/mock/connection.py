@@ -10,27 +10,21 @@ by a task of the connection; the task is cancelled as soon as the client leaves,
 from __future__ import annotations
 
 import asyncio
-import gzip
-import hashlib
-import hmac
 import socket
-import ssl
 import struct
 import zlib
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
 from http import HTTPStatus
-from itertools import chain, islice
-from typing import Any, NamedTuple, cast
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, cast
 
 import h11
-import msgspec
 
-from extproc.mock import Options, answers
-from extproc.mock.answers import Answer, Json, Question, Refused
-from extproc.mock.faults import NO_PLAN, NONE, Event, FaultError, Faults, of_model, padded, parse, sse
+from extproc.mock.answers import Refused
+from extproc.mock.faults import Faults
+from extproc.mock.provider import Reply, Seen
+
+if TYPE_CHECKING:
+    from extproc.mock.server import Server
 
 HEADER_LIMIT = 64 * 2**10  # of a request's head
 PIPELINED = 64 * 2**10  # bytes a client may send while its answer is being played

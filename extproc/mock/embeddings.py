@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.mock.answers import Answer, Json, Question, Refused, count_words, positive, report_usage
+from extproc.mock.answers import Answer, Question, Refused, count_words, positive, report_usage
 
 
 def embeddings(question: Question) -> Answer:

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import hashlib
 import hmac
-import socket
-import ssl
-import struct
-import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from http import HTTPStatus
+from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import h11
 import msgspec
 
-from extproc.mock import Options, answers
+from extproc.mock import Options, answers, models
 from extproc.mock.answers import Answer, Json, Question, Refused
+from extproc.mock.chat import chat
+from extproc.mock.embeddings import embeddings
 from extproc.mock.faults import NO_PLAN, NONE, Event, FaultError, Faults, of_model, padded, parse, sse
 
 LOGGED_BODY = 64 * 2**10  # a larger body is kept as its length only
@@ -46,8 +42,8 @@ class Endpoint(NamedTuple):
 
 # The next dialect is files beside chat.py with functions of the same form (Question in, Answer out), listed here.
 ENDPOINTS = {
-    "/v1/chat/completions": Endpoint(chat, error),
-    "/v1/embeddings": Endpoint(embeddings, error),
+    "/v1/chat/completions": Endpoint(chat, answers.error),
+    "/v1/embeddings": Endpoint(embeddings, answers.error),
 }
 
 OWN_PATHS = frozenset({"/healthz", "/requests", "/control"})  # not the provider's: no faults, no key, not in the log
@@ -120,7 +116,7 @@ class Mock:
 
     def refuse(self, refused: Refused) -> Reply:
         """Answer what never became a request."""
-        return self._reply(error(refused), status=refused.status)
+        return self._reply(answers.error(refused), status=refused.status)
 
     def handle(self, request: h11.Request, body: bytes) -> Reply:
         target = request.target.decode("latin-1")
@@ -153,7 +149,7 @@ class Mock:
                 return self._reply(listing, seen=seen, faults=faults)
             return self._answer(endpoint, Question(document, _digest(body), self._name, faults), seen)
         except Refused as refused:
-            shape = endpoint.error if endpoint else error
+            shape = endpoint.error if endpoint else answers.error
             return self._reply(shape(refused), status=refused.status, seen=seen, faults=faults)
 
     def _of_model(self, model: str) -> Mapping[str, Any]:

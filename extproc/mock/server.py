@@ -6,27 +6,13 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
-import hashlib
-import hmac
 import socket
 import ssl
-import struct
-import zlib
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from http import HTTPStatus
-from itertools import chain, islice
-from typing import Any, NamedTuple, cast
-from urllib.parse import unquote
+from dataclasses import dataclass, field
 
-import h11
-import msgspec
-
-from extproc.mock import Options, answers
-from extproc.mock.answers import Answer, Json, Question, Refused
-from extproc.mock.faults import NO_PLAN, NONE, Event, FaultError, Faults, of_model, padded, parse, sse
+from extproc.mock import Options
+from extproc.mock.connection import Connection
+from extproc.mock.provider import Mock
 
 BACKLOG = 1024  # connections not yet accepted
 

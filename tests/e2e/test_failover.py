@@ -106,6 +106,7 @@ def test_the_next_target_answers_when_the_first_hangs(gateway: Gateway, stream: 
     answer = gateway.chat("impatient", stream=stream)
     assert (answer.status_code, told(answer)) == (200, ("b", "name-at-b", "2"))
     eventually(lambda: gateway.seen("a")[0]["aborted"])
+    eventually(lambda: gateway.metric("extproc_tries_total", provider="a", outcome="timeout") >= 1)
 
 
 def test_the_next_target_answers_when_nobody_listens_at_the_first(gateway: Gateway):

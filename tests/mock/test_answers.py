@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
 
-from extproc.mock import answers
-from extproc.mock.answers import Question, Refused, satisfy
+from extproc.mock import answers, embeddings, models
+from extproc.mock import chat as completions
+from extproc.mock.answers import Question, Refused
 from extproc.mock.faults import NONE, Faults
+from extproc.mock.schemas import satisfy
 
 WEATHER = {
     "type": "function",
@@ -39,7 +41,7 @@ def ask(body, faults=NONE):
 
 
 def chat(faults=NONE, **body):
-    return answers.chat(ask({"messages": user("hello there")} | body, faults)).document
+    return completions.chat(ask({"messages": user("hello there")} | body, faults)).document
 
 
 def said(**body):
@@ -47,7 +49,7 @@ def said(**body):
 
 
 def stream(faults=NONE, **body):
-    answer = answers.chat(ask({"messages": user("hello there"), "stream": True} | body, faults))
+    answer = completions.chat(ask({"messages": user("hello there"), "stream": True} | body, faults))
     events = [event.data for event in answer.events]
     assert len(events) == answer.length
     assert events.pop() == b"[DONE]"
@@ -81,7 +83,7 @@ def test_the_answer_repeats_the_last_user_message():
 
 
 def test_long_messages_are_quoted_in_part():
-    assert said(messages=user("x" * 500)) == "You said: " + "x" * answers.QUOTED
+    assert said(messages=user("x" * 500)) == "You said: " + "x" * completions.QUOTED
 
 
 def test_no_user_text_still_gets_an_answer():
@@ -389,7 +391,7 @@ def test_any_json_is_answered_or_refused(body, content):
     body = {"model": "m", "messages": [{"role": "user", "content": content}], **body}
     for streamed in (False, True):
         try:
-            answer = answers.chat(ask(body | {"stream": streamed}))
+            answer = completions.chat(ask(body | {"stream": streamed}))
         except Refused:
             continue
         json.dumps(answer.document)
@@ -412,7 +414,7 @@ def test_any_schema_is_answered(schema):
 
 
 def embed(**body):
-    return answers.embeddings(ask({"input": "hello there"} | body)).document
+    return embeddings.embeddings(ask({"input": "hello there"} | body)).document
 
 
 @pytest.mark.parametrize(
@@ -452,5 +454,5 @@ def test_wrong_embedding_options_are_refused(body):
 
 
 def test_models():
-    assert [each["id"] for each in answers.models()["data"]] == list(answers.MODELS)
-    assert answers.model("x") == {"id": "x", "object": "model", "created": answers.CREATED, "owned_by": "mock"}
+    assert [each["id"] for each in models.models()["data"]] == list(models.MODELS)
+    assert models.model("x") == {"id": "x", "object": "model", "created": answers.CREATED, "owned_by": "mock"}
