@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 HERE = Path(__file__).parent
-KEY = "sk-gw-demo"
+KEY = "sk-gw-tests"
 PORTS = 3  # listener, status, admin
 
 

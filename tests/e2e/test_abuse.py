@@ -333,11 +333,12 @@ def test_two_requests_at_once_are_two_requests(target: Gateway) -> None:
     """What follows a body is the next request, whose own key counts."""
     smuggled = http(without=["authorization"])
     with connect(target.url) as connection:
-        first = exchange(connection, [http() + smuggled])
-        second = read(connection)
-    assert first is not None
-    assert first.status == 200
-    check_refusal(second, 401, "missing_key")
+        connection.sendall(http() + smuggled)
+        answers = b""
+        while b"missing_key" not in answers and (data := connection.recv(65536)):
+            answers += data
+    statuses = re.findall(rb"^HTTP/1\.1 (\d+)", answers, re.MULTILINE)
+    assert statuses == [b"200", b"401"]
     assert calls(target) == 1
 
 
