@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from extproc import __version__
-from extproc.config import ConfigError
+from extproc.config import ConfigError, Settings
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
         ("up", "Envoy, the processor and the mock provider, for a laptop or one machine", _up_arguments, _up),
         ("serve", "the processor alone, beside an Envoy that someone else runs", _serve_arguments, _serve),
         ("envoy", "print the Envoy configuration", _envoy_arguments, _envoy),
-        ("check", "validate and lint the settings", _config_argument, _check),
+        ("check", "validate and lint the settings", _check_arguments, _check),
         ("schema", "print the JSON Schema of the settings", _schema_arguments, _schema),
         ("keys", "make a gateway key, or hash one", _keys_arguments, _keys),
         ("mock", "the mock provider alone", _mock_arguments, _mock),
@@ -120,9 +120,7 @@ def _envoy(options: argparse.Namespace) -> int:
 
     settings = config.load(options.config)
     if options.attach:
-        problems = envoy_config.attach_problems(settings)
-        if problems:
-            raise ConfigError(str(options.config), config.locate(options.config, problems))
+        _check_attach(options.config, settings)
         text = envoy_config.attach(settings)
     else:
         secrets = options.secrets or "/run/extproc/secrets"
@@ -139,14 +137,29 @@ def _envoy(options: argparse.Namespace) -> int:
     return 0
 
 
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    _config_argument(parser)
+    parser.add_argument("--attach", action="store_true", help="also say what attach mode cannot do")
+
+
 def _check(options: argparse.Namespace) -> int:
     from extproc import config  # noqa: PLC0415
 
-    config.load(options.config)
+    settings = config.load(options.config)
+    if options.attach:
+        _check_attach(options.config, settings)
     for doubt in config.lint(options.config):
         print(f"{doubt.show(str(options.config))} (warning)")
     print(f"{options.config}: ok")
     return 0
+
+
+def _check_attach(file: Path, settings: Settings) -> None:
+    """Raise ConfigError when `settings` need the internal hop, which somebody else's Envoy does not have."""
+    from extproc import config, envoy_config  # noqa: PLC0415
+
+    if problems := envoy_config.attach_problems(settings):
+        raise ConfigError(str(file), config.locate(file, problems))
 
 
 def _schema_arguments(parser: argparse.ArgumentParser) -> None:
@@ -154,7 +167,6 @@ def _schema_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    from extproc.config import Settings  # noqa: PLC0415
     from extproc.reference import markdown  # noqa: PLC0415
 
     if options.markdown:
