@@ -214,7 +214,6 @@ class Document:
 
     def __init__(self, text: str, file: str) -> None:
         self._places: dict[tuple[str | int, ...], yaml.Mark] = {}
-        self._file = file
         self._problems: list[Problem] = []
         self._count = 0
         try:

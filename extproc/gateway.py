@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import uuid
 from collections.abc import Mapping
@@ -17,8 +16,6 @@ from extproc.exchange import Exchange, Request
 from extproc.framing.sse import SSE
 from extproc.pipeline import Pipeline, Stages
 from extproc.response import AnswerReader, framing_for
-
-log = logging.getLogger(__name__)
 
 TOLD = "x-ai-"
 """What the gateway tells clients in headers; providers cannot."""

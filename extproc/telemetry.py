@@ -74,7 +74,7 @@ class Telemetry:
         self._error = Bounded(learn=_MAX_ERRORS)
         self._wild_model = Bounded(learn=_MAX_LABEL_VALUES)
         self._combinations: set[tuple[str, ...]] = set()
-        self._configure(settings)
+        self.configure(settings)
         self._write = write or sys.stdout.write
         self.recent: deque[Mapping[str, Any]] = deque(maxlen=_MAX_EXCHANGES)
 
@@ -163,9 +163,6 @@ class Telemetry:
 
     def configure(self, settings: Settings) -> None:
         """Take the names of new settings; the labels of metrics stay as they were at the start."""
-        self._configure(settings)
-
-    def _configure(self, settings: Settings) -> None:
         self._models = {*settings.models, *settings.virtual_models}
         self._providers = {name: kinds()[provider.kind].gen_ai_name for name, provider in settings.providers.items()}
         self._log = settings.telemetry.access_log == "stdout"
