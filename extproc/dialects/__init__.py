@@ -57,6 +57,7 @@ class Report:
     finish_reasons: dict[int, str] = field(default_factory=dict)  # by choice
     output_bytes: int = 0  # of generated text, UTF-8
     output_events: int = 0  # that carried generated text
+    error: str = ""  # the provider's error in mid-stream
 
 
 class Dialect:

@@ -132,6 +132,8 @@ class OpenAIChat(Dialect):
             return False
         if answer.model:
             report.model = answer.model
+        if answer.error is not None:
+            report.error = "provider_error"
         for choice in answer.choices:
             delta = choice.delta or choice.message
             if delta is not None:
