@@ -47,6 +47,9 @@ class Try:
     seconds: float
     first_byte: float | None
     retry_after: str
+    request_bytes: int = 0
+    answer_bytes: int = 0
+    streamed: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -75,7 +78,7 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
     model = ""
     if "targets" in told:
         targets = contract.decode_targets(told["targets"].string_value)
-        model = targets[min(attempt, len(targets)) - 1][0]
+        model = targets[min(attempt, len(targets)) - 1]
     seconds, outcome = _seconds(common.duration), _outcome(common.response_flags, response)
     # The public listener ends a try that takes too long; in here that looks as if the client had left.
     timeout = told["timeout"].number_value / 1000 if "timeout" in told else math.inf
@@ -94,6 +97,9 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
         seconds=seconds,
         first_byte=first_byte,
         retry_after=response.response_headers.get("retry-after", ""),
+        request_bytes=entry.request.request_body_bytes,
+        answer_bytes=response.response_body_bytes,
+        streamed=response.response_headers.get("content-type", "").startswith("text/event-stream"),
     )
 
 

@@ -18,6 +18,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from extproc.errors import EXPIRED_KEY, INVALID_KEY, MISSING_KEY, MODEL_NOT_ALLOWED, Refusal
 from extproc.exchange import Consumer, Exchange, Request
+from extproc.routing import Skip
 from extproc.values import Name, Pattern, Secret, SecretRef, Section, is_variable
 
 CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
@@ -98,6 +99,7 @@ def make_key() -> str:
 @dataclass(slots=True, frozen=True)
 class _Entry:
     consumer: Consumer
+    key: str  # a name for it that is no secret and the same in every replica
     expires: float | None  # seconds since the epoch
     disabled: bool
 
@@ -120,8 +122,9 @@ class Authenticate:
         self._secret = (secret or secrets.token_hex(32)).encode()
         self._entries: dict[bytes, _Entry] = {}
         for settings in consumers:
-            entry = _Entry(consumer(settings, teams), _expiry(settings.expires), settings.disabled)
-            for key in settings.keys:
+            who, expires = consumer(settings, teams), _expiry(settings.expires)
+            for index, key in enumerate(settings.keys):
+                entry = _Entry(who, f"{settings.name}#{index}", expires, settings.disabled)
                 if key.hash is not None:
                     self._entries[bytes.fromhex(key.hash.removeprefix(HASH_PREFIX))] = entry
                 elif key.secret is not None and (value := key.secret.read()) is not None:
@@ -135,19 +138,20 @@ class Authenticate:
                 raise Refusal(MISSING_KEY, "Send your gateway key: 'Authorization: Bearer <key>'.")
             exchange.consumer = self._anonymous
         else:
-            exchange.consumer = self._find(key)
+            entry = self._find(key)
+            exchange.consumer, exchange.key = entry.consumer, entry.key
         exchange.labels = self._labels(exchange)
 
     def _digest(self, key: str) -> bytes:
         return hmac.digest(self._secret, key.encode("utf-8", "surrogateescape"), "sha256")
 
-    def _find(self, key: str) -> Consumer:
+    def _find(self, key: str) -> _Entry:
         entry = self._entries.get(self._digest(key)) if len(key) <= _MAX_KEY else None
         if entry is None or entry.disabled:
             raise Refusal(INVALID_KEY, "This gateway does not know that key, or it is disabled.")
         if entry.expires is not None and self._now() >= entry.expires:
             raise Refusal(EXPIRED_KEY, "This key has expired; ask for a new one.")
-        return entry.consumer
+        return entry
 
     def _labels(self, exchange: Exchange) -> Mapping[str, str]:
         prefix = self._prefix
@@ -166,10 +170,16 @@ class Authorize:
 
     def __call__(self, exchange: Exchange) -> None:
         consumer, model = exchange.consumer, exchange.ask.model
-        if not consumer.may_use(model):
+        if not consumer.may_use(exchange.chain.name):
             message = f"{consumer.name} may not use {model!r}; GET /v1/models lists what it may use."
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
-        exchange.targets = tuple(target for target in exchange.targets if consumer.may_use(target.name))
+        granted = tuple(target for target in exchange.targets if consumer.may_use(target.name))
+        if len(granted) < len(exchange.targets):
+            text = f"{consumer.name} may not use it"
+            exchange.skipped += [
+                Skip(target, "not_granted", text) for target in exchange.targets if target not in granted
+            ]
+            exchange.targets = granted
         if not exchange.targets:
             message = f"{consumer.name} may use no model behind {model!r}: GET /v1/models."
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")

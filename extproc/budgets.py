@@ -16,6 +16,8 @@ from pydantic import Field, field_validator
 
 from extproc.errors import BUDGET_EXCEEDED, RATE_LIMITED, STORE_UNAVAILABLE, Refusal
 from extproc.exchange import Exchange, Target, Usage
+from extproc.facts import check_fact, fact
+from extproc.parameters import output_limit
 from extproc.stores import Counters, Denied, Hold, StoreError
 from extproc.values import Name, Pattern, Section
 
@@ -54,9 +56,7 @@ class BudgetSettings(Section):
     @classmethod
     def _fields(cls, value: Sequence[str]) -> Sequence[str]:
         for item in value:
-            label = item.startswith("label.") and item != "label."
-            if item not in ("consumer", "team", "model", "provider") and not label:
-                raise ValueError(f"{item!r}: one of consumer, team, model, provider, label.<name>")
+            check_fact(item, "model", "provider")
         return value
 
 
@@ -128,22 +128,24 @@ class Reserve:
             await self._hold(reservation)
 
     def _bound_output(self, exchange: Exchange, counts_tokens: bool) -> int:
-        """The most the answer can hold; written into the request where its own limit is absent or too high."""
+        """The most the answer can hold, at whichever target. Writes `output_limits`, where a target's own limit has to
+        stand in the request: it has none and one is counted on, or the client asks for more than the target may write.
+        """
         ask = exchange.ask
         if ask.output_field is None:
             return 0
-        ceilings = [target.max_output_tokens for target in exchange.targets if target.max_output_tokens is not None]
-        ceiling = min(ceilings, default=None)
-        limit = ask.max_output_tokens
-        if limit is None and counts_tokens:
-            limit = ceiling or self._default_output
-        if limit is not None and ceiling is not None:
-            limit = min(limit, ceiling)
-        if limit is None:
-            return self._default_output * ask.choices
-        if limit != ask.max_output_tokens:
-            exchange.edits[ask.output_field] = limit
-        return limit * ask.choices
+        most, limits = 0, []
+        for target in exchange.targets:
+            asked = limit = output_limit(target.changes, ask.max_output_tokens)
+            ceiling = target.max_output_tokens
+            if limit is None and counts_tokens:
+                limit = ceiling or self._default_output
+            if limit is not None and ceiling is not None:
+                limit = min(limit, ceiling)
+            limits.append(None if limit == asked else limit)
+            most = max(most, limit or self._default_output)
+        exchange.output_limits = tuple(limits)
+        return most * ask.choices
 
     async def _hold(self, reservation: Reservation) -> None:
         holds = [
@@ -241,15 +243,11 @@ def input_bound(exchange: Exchange) -> int:
 
 
 def _value(field: str, exchange: Exchange, target: Target) -> str:
-    if field == "consumer":
-        return exchange.consumer.name
-    if field == "team":
-        return exchange.consumer.team
     if field == "model":
         return target.name
     if field == "provider":
         return target.provider
-    return exchange.labels.get(field.removeprefix("label."), "")
+    return fact(field, exchange)
 
 
 def _refusal(budget: Budget, denied: Denied, hold: Hold) -> Refusal:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from extproc import guardrails, stores
+from extproc import checks, guardrails, stores
 from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, TeamSettings
 from extproc.budgets import BudgetSettings
 from extproc.providers import ProviderSettings
-from extproc.routing import Catalog, ModelSettings, VirtualModelSettings
-from extproc.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, is_private
+from extproc.routing import ModelSettings, VirtualModelSettings
+from extproc.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback
 
 if TYPE_CHECKING:
     GuardrailEntry = guardrails.GuardrailSettings
@@ -179,7 +179,7 @@ def parse(text: str, file: str = "gateway.yaml") -> Settings:
         settings = Settings.model_validate(document.tree)
     except ValidationError as error:
         raise ConfigError(file, [document.problem(item["loc"], _message(item)) for item in error.errors()]) from None
-    problems = [document.problem(path, message) for path, message in _contradictions(settings)]
+    problems = [document.problem(path, message) for path, message in checks.contradictions(settings)]
     if problems:
         raise ConfigError(file, problems)
     return settings
@@ -187,7 +187,7 @@ def parse(text: str, file: str = "gateway.yaml") -> Settings:
 
 def lint(path: str | Path) -> Sequence[Problem]:
     """What is allowed and still probably not meant. The file must be one that `load` accepts."""
-    return locate(path, _doubts(load(path)))
+    return locate(path, checks.doubts(load(path)))
 
 
 def locate(path: str | Path, problems: Iterable[tuple[tuple[str | int, ...], str]]) -> Sequence[Problem]:
@@ -307,82 +307,3 @@ def _message(error: Any) -> str:
         return "this key is required"
     message: str = error["msg"].removeprefix("Value error, ")
     return message[0].lower() + message[1:]
-
-
-_Doubt = tuple[tuple[str | int, ...], str]
-
-
-def _contradictions(settings: Settings) -> Iterator[_Doubt]:
-    """What each key alone cannot know: references that lead nowhere, names given twice, ports that collide."""
-    for name, model in settings.models.items():
-        if model.provider not in settings.providers:
-            yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
-        if name.count("*") > 1:
-            yield ("models", name), "at most one * can stand in a name"
-    known = Catalog({}, settings.models, {})
-    for name, virtual in settings.virtual_models.items():
-        if name in settings.models:
-            yield ("virtual_models", name), "this name is in models too"
-        if "*" in name:
-            yield ("virtual_models", name), "a virtual model's name has no *"
-        for index, target in enumerate(virtual.targets):
-            if known.target(target.model) is None:
-                where = ("virtual_models", name, "targets", index, "model")
-                yield where, f"there is no model {target.model!r} in models"
-    yield from _consumer_contradictions(settings)
-    for section in ("budgets", "guardrails"):
-        yield from _repeated((section, "name"), [entry.name for entry in getattr(settings, section)])
-    doors = {"listener": settings.listener.port, "status": settings.status.port, "admin": settings.admin.port}
-    taken: dict[int, str] = {}
-    for name, port in doors.items():
-        if port in taken:
-            yield (name, "port"), f"port {port} is the {taken[port]}'s too"
-        taken.setdefault(port, name)
-
-
-def _consumer_contradictions(settings: Settings) -> Iterator[_Doubt]:
-    yield from _repeated(("consumers", "name"), [consumer.name for consumer in settings.consumers])
-    for index, consumer in enumerate(settings.consumers):
-        if consumer.team is not None and consumer.team not in settings.teams:
-            yield ("consumers", index, "team"), f"there is no team {consumer.team!r} in teams"
-        if consumer.name == "anonymous":
-            yield ("consumers", index, "name"), "this name is for requests without a key"
-        for number, key in enumerate(consumer.keys):
-            if key.hash is not None and settings.auth.key_secret is None:
-                yield ("consumers", index, "keys", number), "a hash needs auth.key_secret, which made it"
-    secret = settings.auth.key_secret
-    if secret is not None and secret.read() is None:
-        yield ("auth", "key_secret"), f"{secret} is not set"
-
-
-def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
-    for index, name in enumerate(names):
-        if name in names[:index]:
-            yield (path[0], index, path[1]), f"the name {name!r} was given before"
-
-
-def _doubts(settings: Settings) -> Iterator[_Doubt]:
-    for name, provider in settings.providers.items():
-        if provider.lacks_key:
-            missing = f"{provider.api_key} is not set" if provider.api_key else "has no api_key"
-            yield ("providers", name), f"{missing}: its models answer 503 until it is"
-        if provider.url.scheme == "http" and not is_private(provider.url.hostname or ""):
-            yield ("providers", name, "base_url"), "is not encrypted: keys and prompts can be read on the way"
-        if not any(model.provider == name for model in settings.models.values()):
-            yield ("providers", name), "no model uses it"
-    if settings.auth.required and not any(consumer.keys for consumer in settings.consumers):
-        yield ("consumers",), "nobody has a key and auth.required is on: every request is refused"
-    for index, consumer in enumerate(settings.consumers):
-        for number, key in enumerate(consumer.keys):
-            if key.secret is not None and key.secret.read() is None:
-                yield ("consumers", index, "keys", number), f"{key.secret} is not set: this key opens nothing"
-    names = {consumer.name for consumer in settings.consumers} | {"anonymous"}
-    for index, budget in enumerate(settings.budgets):
-        who = budget.match.get("consumer")
-        if who is not None and "*" not in who and who not in names:
-            yield ("budgets", index, "match", "consumer"), f"there is no consumer {who!r}: it never applies"
-        team = budget.match.get("team")
-        if team is not None and "*" not in team and team not in settings.teams:
-            yield ("budgets", index, "match", "team"), f"there is no team {team!r}: it never applies"
-        if budget.store_failure == "allow":
-            yield ("budgets", index, "store_failure"), "while the store is down this budget limits nothing"

@@ -6,7 +6,10 @@ for a provider, from what a provider answers, and from what goes back to the cli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote, unquote
 
 from extproc.exchange import Target
@@ -19,8 +22,11 @@ GATEWAY, ATTEMPT, ATTACH = "gateway", "attempt", "attach"
 
 # Request headers, from the gateway attachment to the tries.
 ID = "x-extproc-id"  # the exchange's id
-TARGETS = "x-extproc-targets"  # encode_targets(): what each try stands for
-TRANSLATE = "x-extproc-translate"  # present: this request's tries need the attempt attachment
+TARGETS = "x-extproc-targets"  # encode_targets(): the target of each try
+EDITS = "x-extproc-edits"  # encode_edits(): what each try changes in the body
+ATTEND = "x-extproc-attend"  # which tries need the attempt attachment: ATTEND_ALL or ATTEND_LATER
+ATTEND_ALL, ATTEND_LATER = "all", "later"  # later: all but the first
+BACK_OFF = "x-extproc-back-off"  # milliseconds before the second try in a row at one target
 TIMEOUT = "x-extproc-timeout"  # milliseconds that a try may take to begin its answer
 PROVIDER = "x-extproc-provider"  # attach mode only: where the owner's routes should send the request
 
@@ -51,11 +57,28 @@ def try_cluster(provider: str) -> str:
 
 
 def encode_targets(targets: Sequence[Target]) -> str:
-    """The value of `TARGETS`: for each try, in order, the target's name and its model's name at the provider."""
-    return ",".join(f"{quote(target.name)}={quote(target.model)}" for target in targets)
+    """The value of `TARGETS`: the name of each try's target, in order."""
+    return ",".join(quote(target.name) for target in targets)
 
 
-def decode_targets(value: str) -> list[tuple[str, str]]:
-    """(name, model) of each try. Raises ValueError when `value` was not made by `encode_targets`."""
-    pairs = [item.split("=") for item in value.split(",")]
-    return [(unquote(name), unquote(model)) for name, model in pairs]
+def decode_targets(value: str) -> list[str]:
+    """The name of each try's target."""
+    return [unquote(name) for name in value.split(",")]
+
+
+@dataclass(slots=True, frozen=True)
+class Edit:
+    """What one try changes in the body that the gateway attachment sent on: top-level fields to set and to take out."""
+
+    fields: Mapping[str, Any]
+    removed: Sequence[str] = ()
+
+
+def encode_edits(edits: Sequence[Edit]) -> str:
+    """The value of `EDITS`: printable ASCII."""
+    return json.dumps([[edit.fields, edit.removed] for edit in edits], separators=(",", ":"))
+
+
+def decode_edits(value: str) -> list[Edit]:
+    """The edit of each try. Raises ValueError when `value` was not made by `encode_edits`."""
+    return [Edit(fields, removed) for fields, removed in json.loads(value)]

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from extproc.actions import Continue
     from extproc.budgets import Reservation
     from extproc.dialects import Ask, Dialect, Report
-    from extproc.routing import Chain
+    from extproc.parameters import Changes
+    from extproc.routing import Chain, Skip
 
 
 @dataclass(slots=True, frozen=True)
@@ -38,18 +39,36 @@ class Consumer:
 
 
 @dataclass(slots=True, frozen=True)
-class Target:
-    """A provider and a model there: where one try may go.
+class Price:
+    """USD per million tokens."""
 
-    `name` is the entry of `models` it came from, `model` the name the provider knows it by.
+    input: float
+    output: float
+
+
+@dataclass(slots=True, frozen=True)
+class Target:
+    """A provider and a model there: where a try may go.
+
+    `name` is the entry of `models` it came from, `model` the name the provider knows it by. What is None is unknown.
     """
 
     name: str
     provider: str
     model: str
     max_output_tokens: int | None = None
-    context: int | None = None
+    context: int | None = None  # tokens
+    supports: frozenset[str] | None = None  # abilities, see `dialects.ABILITIES`
+    price: Price | None = None
     disabled: bool = False
+    tries: int = 1  # in a row, before the next target
+    changes: Changes = ()  # to fields of the request
+    match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # facts a request must have to go here
+
+    @property
+    def place(self) -> str:
+        """What providers limit and what has a speed: the model at the provider, whatever it is called here."""
+        return f"{self.provider}/{self.model}"
 
 
 @dataclass(slots=True)
@@ -82,19 +101,21 @@ class Exchange:
     operation: str = field(init=False)  # gen_ai.operation.name
     # Authenticate
     consumer: Consumer = field(init=False)
+    key: str = ""  # which of the consumer's keys, by a name that is no secret
     labels: Mapping[str, str] = field(init=False)
     # Parse
     body: bytes = field(init=False)
     json: dict[str, Any] = field(init=False)
     ask: Ask = field(init=False)
     edits: dict[str, Any] = field(default_factory=dict)  # top-level fields to set in the body that leaves
-    # Route, then narrowed by Authorize
+    # Route, then narrowed by Authorize; Select makes it the target of each try, in order
     chain: Chain = field(init=False)
     targets: tuple[Target, ...] = field(init=False)
+    skipped: list[Skip] = field(default_factory=list)
     # Reserve
     reservation: Reservation = field(init=False)
+    output_limits: tuple[int | None, ...] = ()  # for each target what to write into the request; None: nothing
     # Forward
-    order: tuple[Target, ...] = field(init=False)  # the target of each try
     onward: Continue = field(init=False)  # what Envoy is told
     forwarded: bool = False
     usage_hidden: bool = False  # we asked for the usage event, the client did not

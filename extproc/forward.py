@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -11,7 +11,9 @@ import msgspec
 from extproc import contract
 from extproc.actions import Continue
 from extproc.auth import CREDENTIAL_HEADERS, AttributionSettings
-from extproc.exchange import Exchange, Target
+from extproc.contract import Edit
+from extproc.exchange import Exchange
+from extproc.parameters import apply
 
 # What each retry condition is to Envoy. A failure inside the hop reaches the public listener as an answer of Envoy's
 # own with its reason in the name of a header; only a try that ran out of time is a reset there.
@@ -31,50 +33,75 @@ _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.encode
 
 
+_MAX_EDITS = 8192
+"""Bytes of the header that says what each try changes. When it would be longer because a try has to put back what the
+first one changed, every try starts from the client's body instead."""
+
+
 class Forward:
-    """Writes `order` and `onward`, and says that the request is on its way."""
+    """Writes `onward`, and says that the request is on its way.
+
+    The body leaves as the first target wants it. Tries at others are changed by the attempt attachment, so the usual
+    request, whose first try succeeds, does without it.
+    """
 
     def __init__(self, attribution: AttributionSettings) -> None:
         self._label_prefix = attribution.prefix if attribution.strip else None
 
     def __call__(self, exchange: Exchange) -> None:
-        order = exchange.targets[: exchange.chain.retry.attempts]
-        exchange.order = order
-        self._edit(exchange, order)
-        body = patch(exchange.body, exchange.edits) if exchange.edits else None
+        targets = exchange.targets
+        edits = self._edits(exchange)
         if exchange.attached:
-            headers = {contract.PROVIDER: ",".join(target.provider for target in order)}
+            # Nobody changes the body between the tries of somebody else's Envoy: `check --attach` refuses such chains.
+            headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}
             clusters: tuple[str, ...] = ()
+            first = edits[0]
         else:
-            headers = self._headers(exchange, order)
-            clusters = tuple(contract.try_cluster(target.provider) for target in order)
+            headers = self._headers(exchange)
+            clusters = tuple(contract.try_cluster(target.provider) for target in targets)
+            first, told = _share_out(edits, exchange)
+            headers |= told
+        body = None
+        fields = {**exchange.edits, **first.fields}
+        if fields.get("model") == exchange.ask.model:
+            del fields["model"]
+        if fields or first.removed:
+            body = patch(exchange.body, fields, first.removed)
         exchange.onward = Continue(headers, self._removed(exchange), body, reroute=True, order=clusters)
         exchange.forwarded = True
 
-    def _headers(self, exchange: Exchange, order: Sequence[Target]) -> dict[str, str]:
-        retry = exchange.chain.retry
+    def _edits(self, exchange: Exchange) -> list[Edit]:
+        """What each try changes in the client's body. What all of them change goes into `edits` of the exchange."""
+        if exchange.ask.stream and (usage := exchange.dialect.usage_request(exchange.json)):
+            exchange.edits |= usage
+            exchange.usage_hidden = True
+        output_field = exchange.ask.output_field
+        found = []
+        for index, target in enumerate(exchange.targets):
+            fields, removed = apply(target.changes, exchange.json, output_field) if target.changes else ({}, [])
+            fields["model"] = target.model
+            if exchange.output_limits and (limit := exchange.output_limits[index]) is not None and output_field:
+                fields[output_field] = limit
+                removed = [name for name in removed if name != output_field]
+            found.append(Edit(fields, removed))
+        return found
+
+    def _headers(self, exchange: Exchange) -> dict[str, str]:
+        retry, targets = exchange.chain.retry, exchange.targets
         timeout = retry.per_try_timeout_stream if exchange.ask.stream else retry.per_try_timeout
         headers = {
             contract.ID: exchange.id,
-            contract.TARGETS: contract.encode_targets(order),
+            contract.TARGETS: contract.encode_targets(targets),
             contract.TIMEOUT: (milliseconds := str(int(timeout * 1000))),
             "x-envoy-upstream-rq-per-try-timeout-ms": milliseconds,
         }
-        if len({target.model for target in order}) > 1:
-            headers[contract.TRANSLATE] = "1"
-        if len(order) > 1:
-            headers["x-envoy-max-retries"] = str(len(order) - 1)
+        if len(targets) > 1:
+            headers["x-envoy-max-retries"] = str(len(targets) - 1)
             headers |= retry_headers(tuple(retry.on))
+            if retry.back_off and any(target.tries > 1 for target in targets):
+                headers[contract.ATTEND] = contract.ATTEND_LATER
+                headers[contract.BACK_OFF] = str(int(retry.back_off * 1000))
         return headers
-
-    def _edit(self, exchange: Exchange, order: Sequence[Target]) -> None:
-        """What every try has in common is written here, once."""
-        model = order[0].model
-        if model != exchange.ask.model and all(target.model == model for target in order):
-            exchange.edits["model"] = model
-        if exchange.ask.stream and (edit := exchange.dialect.usage_request(exchange.json)):
-            exchange.edits |= edit
-            exchange.usage_hidden = True
 
     def _removed(self, exchange: Exchange) -> tuple[str, ...]:
         """Attach mode has no inner listener that strips these, so they are always removed here."""
@@ -86,9 +113,42 @@ class Forward:
         )
 
 
-def patch(body: bytes, edits: Mapping[str, Any]) -> bytes:
-    """`body`, a JSON object, with some of its fields set; the others stay as they were, byte for byte."""
+def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, dict[str, str]]:
+    """What to change in the body now, and the headers that tell the tries what is left for them."""
+    first = edits[0]
+    if all(edit == first for edit in edits):
+        return first, {}
+    left = [_difference(first, edit, exchange) for edit in edits]
+    which, value = contract.ATTEND_LATER, contract.encode_edits(left)
+    if len(value) > _MAX_EDITS:
+        first, which, value = Edit({}), contract.ATTEND_ALL, contract.encode_edits(edits)
+    return first, {contract.ATTEND: which, contract.EDITS: value}
+
+
+def _difference(done: Edit, wanted: Edit, exchange: Exchange) -> Edit:
+    """What turns a body that `done` has changed into the one that `wanted` makes of the client's."""
+    fields = {
+        name: value
+        for name, value in wanted.fields.items()
+        if name not in done.fields or done.fields[name] != value or type(done.fields[name]) is not type(value)
+    }
+    removed = [name for name in wanted.removed if name not in done.removed]
+    before = {**exchange.json, **exchange.edits}
+    for name in (*done.fields, *done.removed):
+        if name in wanted.fields or name in wanted.removed:
+            continue
+        if name in before:
+            fields[name] = before[name]
+        else:
+            removed.append(name)
+    return Edit(fields, removed)
+
+
+def patch(body: bytes, edits: Mapping[str, Any], removed: Collection[str] = ()) -> bytes:
+    """`body`, a JSON object, with some of its fields set or taken out; the others stay as they were, byte for byte."""
     fields: dict[str, Any] = {**_decode_fields(body), **edits}
+    for name in removed:
+        fields.pop(name, None)
     return _encode(fields)
 
 

@@ -72,7 +72,7 @@ class GatewayStream:
             exchange.error = "gateway" if exchange.attached else headers.get(contract.HOP, "gateway")
             await self._end()
             return Continue({ORIGIN: "gateway"}, removed)
-        exchange.target = target = exchange.order[min(exchange.attempts, len(exchange.order)) - 1]
+        exchange.target = target = exchange.targets[min(exchange.attempts, len(exchange.targets)) - 1]
         told = {
             TOLD + "provider": target.provider,
             TOLD + "model": target.model,

@@ -11,7 +11,7 @@ import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extproc.actions import Answer
 from extproc.auth import Authenticate, Authorize
@@ -20,13 +20,21 @@ from extproc.config import Settings
 from extproc.exchange import Exchange
 from extproc.forward import Forward
 from extproc.guardrails import GuardInput
+from extproc.history import History, retry_after
 from extproc.models import Models
 from extproc.parsing import Classify, Parse
 from extproc.routing import Catalog, Route
+from extproc.selection import Select
 from extproc.stores import Counters
 from extproc.telemetry import Record, Telemetry
 
+if TYPE_CHECKING:
+    from extproc.access_log import Try
+
 Stage = Callable[[Exchange], Any]
+
+_ASK_TO_WAIT = (429, 503, 529)
+"""Statuses whose Retry-After is about the provider, not about the request."""
 
 
 class Stages:
@@ -57,10 +65,34 @@ class Pipeline:
 
     settings: Settings
     catalog: Catalog
+    history: History
     telemetry: Telemetry
     on_headers: Stages
     on_request: Stages
     on_end: Stages
+
+    def learn(self, try_: Try) -> None:
+        """Take in what Envoy reported of a try: for the metrics, for cool-downs and for latency routing."""
+        self.telemetry.attempt(try_.provider, try_.model, try_.outcome, try_.seconds)
+        target = self.catalog.target(try_.model)
+        if target is None or target.provider != try_.provider:  # of settings that are no longer
+            return
+        streamed, first_byte = try_.streamed, try_.first_byte
+        self.history.learn(
+            target.place,
+            try_.outcome,
+            size=try_.request_bytes,
+            streamed=streamed,
+            first_byte=first_byte,
+            rest=try_.seconds - (first_byte or 0.0),
+            answer=try_.answer_bytes,
+        )
+        cool_down = self.settings.providers[target.provider].cool_down
+        asked = retry_after(try_.retry_after, time.time()) if try_.status in _ASK_TO_WAIT else None
+        if asked is None and try_.status == 429:
+            asked = cool_down.default
+        if asked is not None:
+            self.history.cool(target.place, min(asked, cool_down.longest))
 
 
 def build(
@@ -68,10 +100,16 @@ def build(
     counters: Counters,
     leases: set[str],
     telemetry: Telemetry,
+    *,
+    history: History | None = None,
     now: Callable[[], float] = time.time,
 ) -> Pipeline:
-    """The stages for `settings`, in the order they run. `leases` collects the reservations to keep alive."""
-    catalog = Catalog(settings.providers, settings.models, settings.virtual_models)
+    """The stages for `settings`, in the order they run.
+
+    `leases` collects the reservations to keep alive, `history` what tries teach; both outlive a configuration.
+    """
+    history = history or History(now)
+    catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history)
     limits = settings.limits
     on_headers: list[Stage] = [
         Classify(),
@@ -82,6 +120,7 @@ def build(
         Parse(limits.request_body, limits.json_depth),
         Route(catalog),
         Authorize(),
+        Select(catalog, history, telemetry.skip),
         GuardInput(settings.guardrails, telemetry.guardrail),
         Reserve(settings.budgets, counters, leases, limits.output_tokens, telemetry.budget),
         Forward(settings.attribution),
@@ -90,6 +129,7 @@ def build(
     return Pipeline(
         settings,
         catalog,
+        history,
         telemetry,
         *(Stages(stages, telemetry.stage) for stages in (on_headers, on_request, on_end)),
     )

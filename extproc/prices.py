@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 
 from genai_prices import types
 from genai_prices.data import providers
@@ -28,6 +28,7 @@ def known_models(provider: str | None) -> Sequence[str]:
     return [] if found is None else [model.id for model in found.models if not model.deprecated]
 
 
+@lru_cache(maxsize=4096)  # a look-up takes longer than all else that a name costs
 def known_model(provider: str | None, model: str) -> Known:
     """What is known of `model` at `provider`; nothing when either is unknown."""
     found = _provider(provider)

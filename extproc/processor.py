@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from extproc import config, pipeline
 from extproc.admin import HTTPThread, admin_app, status_app
 from extproc.budgets import LEASE
 from extproc.config import ConfigError, Settings
+from extproc.history import History
+from extproc.pipeline import Pipeline
+from extproc.providers import CoolDown
 from extproc.server import Server
 from extproc.stores import Counters, Expired, StoreError, open_counters
 from extproc.telemetry import Telemetry
@@ -22,6 +26,8 @@ log = logging.getLogger(__name__)
 _RELOAD_EVERY = 1.0  # seconds between looks at the settings file
 _LAG_EVERY = 0.5
 _EXPIRE_EVERY = 1.0
+_SHARE_EVERY = 1.0  # seconds between looks at what other processes learned of providers
+_SHARED_FOR = 60.0  # seconds after which a process that ended is forgotten
 _DRAIN_NOTICE = 3.0  # seconds for Envoy's health check to see that we are leaving
 _DRAIN_GRACE = 600.0  # seconds for streams to end
 
@@ -39,7 +45,8 @@ class Processor:
         self._telemetry = Telemetry(settings)
         self._counters: Counters = open_counters(settings.stores.counters)
         self._leases: set[str] = set()
-        self._pipeline = pipeline.build(settings, self._counters, self._leases, self._telemetry)
+        self._history = History()
+        self._pipeline = self._build(settings)
         self._content = _content(file)
         self._server: Server | None = None
         self._http = HTTPThread()
@@ -62,7 +69,7 @@ class Processor:
         self._server = Server(lambda: self._pipeline, telemetry)
         await self._server.start(socket=self._socket, address=settings.processor.address)
         self._http.start()
-        for work in (self._watch_lag(), self._watch_file(), self._keep_leases()):
+        for work in (self._watch_lag(), self._watch_file(), self._keep_leases(), self._share_history()):
             self._spawn(work)
 
     async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
@@ -105,16 +112,27 @@ class Processor:
             self._telemetry.reloads.labels("refused").inc()
             log.error("the new settings are refused; the last good ones stay: %s", error)  # noqa: TRY400
             return
-        changed = [name for name in _FIXED if getattr(settings, name) != getattr(self._settings, name)]
+        changed = [name for name in _FIXED if _fixed(settings, name) != _fixed(self._settings, name)]
         if changed:
             self._telemetry.reloads.labels("refused").inc()
             log.error("changes of %s bind at a restart; the last good settings stay", ", ".join(changed))
             return
         self._telemetry.configure(settings)
         self._settings = settings
-        self._pipeline = pipeline.build(settings, self._counters, self._leases, self._telemetry)
+        self._pipeline = self._build(settings)
         self._telemetry.reloads.labels("taken").inc()
         log.info("new settings taken")
+
+    def _build(self, settings: Settings) -> Pipeline:
+        return pipeline.build(settings, self._counters, self._leases, self._telemetry, history=self._history)
+
+    async def _share_history(self) -> None:
+        """Exchange with other workers and replicas what tries taught."""
+        me = uuid.uuid4().hex
+        while True:
+            await asyncio.sleep(_SHARE_EVERY)
+            with contextlib.suppress(StoreError):  # what was learned here still counts here
+                self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
 
     async def _keep_leases(self) -> None:
         """Renews what is alive, and ends the leases of what is not."""
@@ -134,6 +152,17 @@ class Processor:
         for expired in ended:
             self._telemetry.lease_expired(expired.forwarded)
             log.warning("the reservation of exchange %s ran out: charged %s", expired.id, expired.amounts)
+
+
+def _fixed(settings: Settings, name: str) -> object:
+    """A section as far as Envoy or the start depends on it: a provider's kill switch binds at once."""
+    if name != "providers":
+        return getattr(settings, name)
+    free = CoolDown()
+    return {
+        name: provider.model_copy(update={"disabled": False, "cool_down": free})
+        for name, provider in settings.providers.items()
+    }
 
 
 def _content(file: Path) -> bytes:

@@ -37,8 +37,9 @@ def _section(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[
         return definitions[value["$ref"].rpartition("/")[2]], ""
     if "items" in value and "$ref" in value["items"]:
         return _section(value["items"], definitions)[0], "A list of these:"
-    if "$ref" in value.get("additionalProperties", ()):
-        return _section(value["additionalProperties"], definitions)[0], "A mapping from a name to these:"
+    rest = value.get("additionalProperties")
+    if isinstance(rest, dict) and "$ref" in rest:
+        return _section(rest, definitions)[0], "A mapping from a name to these:"
     return None, ""
 
 

@@ -1,26 +1,43 @@
-"""Which providers may answer a request, and in what order.
+"""What a name leads to: entries of `models`, and virtual models that stand for several.
 
-A client names an entry of `models`, or a virtual model that stands for several. Envoy executes the order: one cluster
-per try, with the retry conditions given per request in its own `x-envoy-*` headers.
+A chain is a tree: its leaves are targets, its branches virtual models, each with a strategy that orders what is below
+it. `Select` prunes and orders it for one request; Envoy executes the order, one cluster per try.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from extproc.errors import INVALID_REQUEST, MODEL_NOT_FOUND, NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.exchange import Exchange, Target
+from extproc.dialects import ABILITIES
+from extproc.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
+from extproc.exchange import Exchange, Price, Target
+from extproc.facts import check_fact
+from extproc.history import History
+from extproc.parameters import Changes, compile_changes, compose
+from extproc.prices import known_model
 from extproc.providers import ProviderSettings
-from extproc.values import ModelName, Pattern, PositiveDuration, Section, is_model_name
+from extproc.strategies import StickySettings, Strategy, strategies
+from extproc.values import Duration, ModelName, Pattern, PositiveDuration, Section, is_model_name
+
+MAX_TARGETS = 64  # behind one name, nested virtual models resolved
+MAX_NESTING = 8
 
 Condition = Annotated[
     Literal["connect", "reset", "timeout", "401", "403", "408", "429", "5xx"],
     BeforeValidator(lambda value: str(value) if type(value) is int else value),  # YAML reads 429 as a number
 ]
+
+
+class PriceSettings(Section):
+    """USD per million tokens; wins over the bundled catalogue."""
+
+    input: float = Field(ge=0)
+    output: float = Field(ge=0)
 
 
 class ModelSettings(Section):
@@ -29,12 +46,48 @@ class ModelSettings(Section):
     provider: str
     model: ModelName | None = Field(None, description="Its name at the provider; default: the key")
     max_output_tokens: int | None = Field(None, ge=1, description="The most it can write; caps what clients ask for")
-    context: int | None = Field(None, ge=1, description="Tokens of its context window")
+    context: int | None = Field(None, ge=1, description="Tokens of its context window; default: the catalogue's")
+    supports: Sequence[str] | None = Field(
+        None, description=f"What it can do, of {', '.join(ABILITIES)}; absent: everything"
+    )
+    price: PriceSettings | None = None
     disabled: bool = Field(False, description="Kill switch: as if every request had to go elsewhere")
+
+    @field_validator("supports")
+    @classmethod
+    def _known(cls, value: Sequence[str] | None) -> Sequence[str] | None:
+        for ability in value or ():
+            if ability not in ABILITIES:
+                raise ValueError(f"{ability!r}: one of {', '.join(ABILITIES)}")
+        return value
 
 
 class TargetSettings(Section):
-    model: str = Field(description="A name in `models`, or one that an entry with `*` covers")
+    """One of the targets of a virtual model, and what becomes of requests that go there."""
+
+    model: str = Field(description="A model's name, provider/model-id, or another virtual model")
+    weight: int = Field(1, ge=0, le=1_000_000, description="Its share, where weighted; 0: only what fails over")
+    max_complexity: float | None = Field(
+        None, ge=0, le=1, description="The hardest request it should get, where the strategy is complexity"
+    )
+    override: Mapping[str, Any] = Field(default_factory=dict, description="Fields of the request to set")
+    default: Mapping[str, Any] = Field(default_factory=dict, description="Fields to set where the client did not")
+    remove: Sequence[str] = Field((), description="Fields to take out")
+    match: Mapping[str, str] = Field(
+        default_factory=dict, description="Only for requests with these facts: consumer, team, label.<name>: pattern"
+    )
+    tries: int = Field(1, ge=1, le=5, description="In a row, with retry.back_off between them, before the next target")
+    disabled: bool = Field(False, description="Kill switch: the target is skipped")
+
+    @field_validator("match")
+    @classmethod
+    def _facts(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        return {check_fact(name): pattern for name, pattern in value.items()}
+
+    @model_validator(mode="after")
+    def _changes(self) -> TargetSettings:
+        compile_changes(self.override, self.default, self.remove)
+        return self
 
 
 class RetrySettings(Section):
@@ -42,37 +95,85 @@ class RetrySettings(Section):
 
     attempts: int = Field(3, ge=1, le=16, description="The most tries in all")
     on: Sequence[Condition] = ("connect", "reset", "timeout", "401", "403", "408", "429", "5xx")
+    back_off: Duration = Field(0.005, le=5, description="Before the second try on one target; doubled for each further")
     per_try_timeout: PositiveDuration = Field(600.0, description="Until a plain answer begins")
     per_try_timeout_stream: PositiveDuration = Field(60.0, description="Until a streamed answer begins")
 
 
 class VirtualModelSettings(Section):
-    strategy: Literal["fallback"] = "fallback"
+    """A name for several targets, and how to choose among them."""
+
+    strategy: str = Field("fallback", description="fallback, weighted, latency, cost or complexity")
     targets: Sequence[TargetSettings] = Field(min_length=1, max_length=16)
+    sticky: StickySettings | None = Field(None, description="Where the strategy is weighted")
     retry: RetrySettings = RetrySettings()
+
+    @field_validator("strategy")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in strategies():
+            raise ValueError(f"{value!r}: one of {', '.join(sorted(strategies()))}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> VirtualModelSettings:
+        if self.sticky is not None and self.strategy != "weighted":
+            raise ValueError("sticky is for the strategy weighted")
+        if self.strategy == "weighted" and not any(target.weight for target in self.targets):
+            raise ValueError("one target at least needs a weight above 0")
+        limits = [target.max_complexity for target in self.targets if target.max_complexity is not None]
+        if limits != sorted(limits):
+            raise ValueError("max_complexity must not fall from one target to the next: the weakest comes first")
+        return self
+
+
+@dataclass(slots=True, frozen=True)
+class Skip:
+    """A target that a request does not go to. `reason` is of a fixed set, `text` says it to people."""
+
+    target: Target
+    reason: str
+    text: str
+
+
+@dataclass(slots=True, frozen=True)
+class Branch:
+    """A virtual model in a chain. `shares` are the weight and the max_complexity of each thing below it."""
+
+    strategy: Strategy
+    below: tuple[Branch | Target, ...]
+    shares: tuple[tuple[int, float], ...]
 
 
 @dataclass(slots=True, frozen=True)
 class Chain:
-    """What a requested name leads to: the targets in order, and how Envoy moves along them."""
+    """What a requested name leads to. `name` is what grants are checked against, `targets` are in the settings' order.
+
+    `root` decides the order for a request; None: the order of `targets`.
+    """
 
     targets: tuple[Target, ...]
     retry: RetrySettings
+    name: str = ""
+    root: Branch | None = None
 
 
 _ONE_TRY = RetrySettings(attempts=1)
 
 
 class Catalog:
-    """Resolves names. Built once for a configuration; a look-up is one of a dictionary for all but wildcards."""
+    """Resolves names. Built once for a configuration that has no contradictions."""
 
     def __init__(
         self,
         providers: Mapping[str, ProviderSettings],
         models: Mapping[str, ModelSettings],
         virtual_models: Mapping[str, VirtualModelSettings],
+        history: History | None = None,
     ) -> None:
         self.providers = providers
+        self._virtual = virtual_models
+        self._history = history or History()
         self._keyless = {
             name: f"its key {provider.api_key or 'api_key'} is not set"
             for name, provider in providers.items()
@@ -80,22 +181,25 @@ class Catalog:
         }
         self._wildcards = [(Pattern(name), name, model) for name, model in models.items() if "*" in name]
         self._wildcards.sort(key=lambda entry: len(entry[1]), reverse=True)  # the most specific first
-        self._targets = {name: _target(name, name, model) for name, model in models.items() if "*" not in name}
-        self._chains = {name: Chain((target,), _ONE_TRY) for name, target in self._targets.items()}
-        for name, virtual in virtual_models.items():
-            targets = (self.target(target.model) for target in virtual.targets)
-            self._chains[name] = Chain(tuple(target for target in targets if target is not None), virtual.retry)
+        self._targets = {name: self._target(name, name, model) for name, model in models.items() if "*" not in name}
+        self._places: dict[str, Target] = {}
+        for target in self._targets.values():
+            self._places.setdefault(target.place, target)
+        self.wildcard = lru_cache(maxsize=4096)(self._wildcard)
+        self._chains = {name: _alone(target) for name, target in self._targets.items()}
+        for name in virtual_models:
+            self._chains[name] = self._chain(name)
 
     def resolve(self, name: str) -> Chain | None:
-        """The chain of a name that a client gave, or None."""
+        """The chain of a name that a client gave, or None. `provider/model-id` finds an entry by what it stands for."""
         chain = self._chains.get(name)
-        if chain is None and (target := self._wildcard(name)) is not None:
-            chain = Chain((target,), _ONE_TRY)
+        if chain is None and (target := self.target(name)) is not None:
+            chain = _alone(target)
         return chain
 
     def target(self, name: str) -> Target | None:
-        """The target that a name of `models` leads to, or None."""
-        return self._targets.get(name) or self._wildcard(name)
+        """The target that a name of `models`, or `provider/model-id`, leads to, or None."""
+        return self._targets.get(name) or self.wildcard(name) or self._places.get(name)
 
     def names(self) -> Iterator[str]:
         """Every name a client may give, except those that only a wildcard covers."""
@@ -108,50 +212,114 @@ class Catalog:
     def speaks(self, target: Target, dialect: str) -> bool:
         return dialect in self.providers[target.provider].provider.dialects
 
-    def unavailable(self, target: Target, *, attached: bool = False) -> str | None:
-        """Why no request may go there now, or None. An Envoy that we are attached to has keys of its own."""
+    def unavailable(self, target: Target, *, attached: bool = False) -> tuple[str, str] | None:
+        """Why no request may go there now, as (reason, text), or None. An Envoy that we are attached to has keys of
+        its own.
+        """
         if target.disabled or self.providers[target.provider].disabled:
-            return "it is disabled"
-        return None if attached else self._keyless.get(target.provider)
+            return "disabled", "it is disabled"
+        if not attached and (text := self._keyless.get(target.provider)) is not None:
+            return "no_key", text
+        return None
 
     def _wildcard(self, name: str) -> Target | None:
         if "*" in name or not is_model_name(name):
             return None
-        found = next((_target(name, key, model) for pattern, key, model in self._wildcards if pattern(name)), None)
+        found = next((self._target(name, key, model) for pattern, key, model in self._wildcards if pattern(name)), None)
         return found if found is not None and found.model else None  # `openai/` alone names nothing there
 
+    def _target(self, name: str, key: str, settings: ModelSettings) -> Target:
+        there = settings.model
+        if there is None:
+            prefix, star, rest = key.partition("*")
+            # In `openai/*` the part before the slash says who serves; it is no part of the model's name there.
+            there = name[len(prefix) :] if star and not rest and prefix.endswith("/") else name
+        provider = self.providers.get(settings.provider)
+        known = known_model(provider.provider.catalogue if provider else None, there)
+        price = None
+        if settings.price is not None:
+            price = Price(settings.price.input, settings.price.output)
+        elif "input" in known.price and "output" in known.price:
+            price = Price(known.price["input"], known.price["output"])
+        return Target(
+            name,
+            settings.provider,
+            there,
+            settings.max_output_tokens,
+            settings.context or known.context,
+            None if settings.supports is None else frozenset(settings.supports),
+            price,
+            settings.disabled,
+        )
 
-def _target(name: str, key: str, settings: ModelSettings) -> Target:
-    there = settings.model
-    if there is None:
-        prefix, star, rest = key.partition("*")
-        # In `openai/*` the part before the slash says who serves; it is no part of the model's name there.
-        there = name[len(prefix) :] if star and not rest and prefix.endswith("/") else name
-    return Target(name, settings.provider, there, settings.max_output_tokens, settings.context, settings.disabled)
+    def _chain(self, name: str) -> Chain:
+        targets: list[Target] = []
+        root = self._branch(name, Target("", "", ""), targets)
+        return Chain(tuple(targets), self._virtual[name].retry, name, root)
+
+    def _branch(self, name: str, around: Target, targets: list[Target]) -> Branch:
+        """The branch of a virtual model; its leaves are added to `targets`, with what the models around it say."""
+        virtual = self._virtual[name]
+        below: list[Branch | Target] = []
+        for settings in virtual.targets:
+            here = _within(around, settings)
+            if settings.model in self._virtual:
+                below.append(self._branch(settings.model, here, targets))
+                continue
+            target = self.target(settings.model)
+            assert target is not None, settings.model
+            leaf = replace(
+                target,
+                disabled=target.disabled or here.disabled,
+                tries=settings.tries,
+                changes=here.changes,
+                match=here.match,
+            )
+            below.append(leaf)
+            targets.append(leaf)
+        strategy = strategies()[virtual.strategy](name, virtual.sticky, self._history)
+        return Branch(strategy, tuple(below), _shares(virtual.targets))
+
+
+def _within(around: Target, settings: TargetSettings) -> Target:
+    """What holds for everything below one entry of `targets`; only the fields that settings give."""
+    changes: Changes = compile_changes(settings.override, settings.default, settings.remove)
+    match = tuple((name, Pattern(pattern)) for name, pattern in settings.match.items())
+    return replace(
+        around,
+        disabled=around.disabled or settings.disabled,
+        changes=compose(around.changes, changes),
+        match=around.match + match,
+    )
+
+
+def _shares(targets: Sequence[TargetSettings]) -> tuple[tuple[int, float], ...]:
+    """Weight and max_complexity of each. Where no max_complexity is given they spread evenly; the last takes all."""
+    shares = []
+    for index, target in enumerate(targets, 1):
+        limit = index / len(targets) if target.max_complexity is None else target.max_complexity
+        shares.append((target.weight, 1.0 if index == len(targets) else limit))
+    return tuple(shares)
+
+
+def _alone(target: Target) -> Chain:
+    return Chain((target,), _ONE_TRY, target.name)
 
 
 class Route:
-    """Writes `chain`, and as `targets` those of it that can serve this request. 404 when nobody knows the name."""
+    """Writes `chain`, and as `targets` all of it. 404 when nobody knows the name."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
     def __call__(self, exchange: Exchange) -> None:
-        catalog, name, dialect = self._catalog, exchange.ask.model, exchange.dialect.name
+        name = exchange.ask.model
         if not is_model_name(name):
             message = "'model' must be 1 to 256 printable ASCII characters without spaces."
             raise Refusal(INVALID_REQUEST, message, param="model")
-        chain = catalog.resolve(name)
+        chain = self._catalog.resolve(name)
         if chain is None:
             message = f"There is no model {name!r} here; GET /v1/models lists what there is."
             raise Refusal(MODEL_NOT_FOUND, message, param="model")
-        able = [target for target in chain.targets if catalog.speaks(target, dialect)]
-        if not able:
-            message = f"No provider of {name!r} can serve {exchange.request.path}."
-            raise Refusal(UNSUPPORTED_BY_TARGETS, message, param="model")
-        reasons = [catalog.unavailable(target, attached=exchange.attached) for target in able]
         exchange.chain = chain
-        exchange.targets = tuple(target for target, reason in zip(able, reasons, strict=True) if reason is None)
-        if not exchange.targets:
-            message = f"{name!r} cannot be served now: provider {able[0].provider}: {reasons[0]}."
-            raise Refusal(NO_PROVIDER_AVAILABLE, message)
+        exchange.targets = chain.targets

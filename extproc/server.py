@@ -135,7 +135,7 @@ class Server:
             name, entries = access_log.read(data, name)
             for entry in entries:
                 if isinstance(entry, access_log.Try):
-                    self._telemetry.attempt(entry.provider, entry.model, entry.outcome, entry.seconds)
+                    self._pipeline().learn(entry)
                 else:
                     self._telemetry.downstream_end(entry.reason)
         return b""

@@ -32,6 +32,8 @@ _PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 _STAGE = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
 
+log = logging.getLogger(__name__)
+
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for every counter and histogram, which nobody asks for
 
 _MAX_LABEL_VALUES = 200
@@ -40,6 +42,8 @@ _MAX_COMBINATIONS = 1000
 """Combinations of such values that are counted apart: together, a few labels of 200 values make millions of series."""
 _MAX_ERRORS = 64
 """Kinds of errors counted apart."""
+_TELL_EVERY = 60.0
+"""Seconds between two log lines about the same provider's refusals of our key."""
 _MAX_EXCHANGES = 1000
 """Recent exchanges kept in memory for the admin API."""
 
@@ -74,6 +78,7 @@ class Telemetry:
         self._error = Bounded(learn=_MAX_ERRORS)
         self._wild_model = Bounded(learn=_MAX_LABEL_VALUES)
         self._combinations: set[tuple[str, ...]] = set()
+        self._told: dict[str, float] = {}  # provider -> when its refused credential was logged
         self.configure(settings)
         self._write = write or sys.stdout.write
         self.recent: deque[Mapping[str, Any]] = deque(maxlen=_MAX_EXCHANGES)
@@ -121,6 +126,18 @@ class Telemetry:
             registry=registry,
         )
         self._try_seconds = Histogram("extproc_try_seconds", "How long a try took", ["provider"], _DURATION, registry)
+        self._lost_seconds = Counter(
+            "extproc_failed_tries_seconds", "Time lost to tries that failed", ["provider", "outcome"], registry=registry
+        )
+        self._credentials = Counter(
+            "extproc_provider_credentials_rejected",
+            "Tries that a provider refused because of the gateway's own key: look at it",
+            ["provider"],
+            registry=registry,
+        )
+        self._skips = Counter(
+            "extproc_targets_skipped", "Targets that a request did not go to", ["reason"], registry=registry
+        )
         self._failovers = Counter(
             "extproc_failovers", "Exchanges that more than one try was needed for", ["provider"], registry=registry
         )
@@ -170,6 +187,9 @@ class Telemetry:
     def guardrail(self, name: str, action: str) -> None:
         self._guardrail.labels(name, action).inc()
 
+    def skip(self, reason: str) -> None:
+        self._skips.labels(reason).inc()
+
     def budget(self, name: str, verdict: str) -> None:
         self._budget.labels(name, verdict).inc()
 
@@ -191,6 +211,13 @@ class Telemetry:
             provider = "other"
         self._tries.labels(provider, self._model(model), outcome).inc()
         self._try_seconds.series((provider,)).observe(seconds)
+        if outcome not in ("ok", "client_left", "cut"):
+            self._lost_seconds.labels(provider, outcome).inc(seconds)
+        if outcome in ("401", "403", "credential"):
+            self._credentials.labels(provider).inc()
+            if time.monotonic() - self._told.get(provider, -_TELL_EVERY) >= _TELL_EVERY:
+                self._told[provider] = time.monotonic()
+                log.error("provider %s refuses the gateway's credential; its requests fail over, or fail", provider)
 
     def record(self, exchange: Exchange) -> None:
         """Count an exchange that ended, and write its line."""
@@ -294,6 +321,8 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
             "usage_source": usage.source,
             "complete": exchange.complete,
         }
+        if exchange.skipped:
+            entry["skipped"] = {skip.target.name: skip.reason for skip in exchange.skipped[:16]}
         if exchange.first_token is not None:
             entry["first_token_ms"] = round((exchange.first_token - exchange.started) * 1000, 3)
         if (report := exchange.report) is not None:

@@ -9,6 +9,7 @@ from extproc.config import parse
 from extproc.dialects import by_path
 from extproc.exchange import Consumer, Exchange, Request, Target
 from extproc.gateway import GatewayStream
+from extproc.history import History
 from extproc.pipeline import Pipeline, build
 from extproc.routing import Chain, RetrySettings
 from extproc.stores import Counters
@@ -98,7 +99,7 @@ def make_world(text="", counters=None):
     counters = counters or MemoryCounters(clock)
     lines, leases = [], set()
     telemetry = Telemetry(settings, lines.append)
-    pipeline = build(settings, counters, leases, telemetry, clock)
+    pipeline = build(settings, counters, leases, telemetry, history=History(clock), now=clock)
     return World(pipeline, counters, telemetry, clock, leases, lines)
 
 

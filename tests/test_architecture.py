@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import extproc
-from extproc import dialects, guardrails, providers
+from extproc import dialects, guardrails, providers, strategies
 
 PACKAGE = Path(extproc.__file__).parent
 ROOT = PACKAGE.parent
@@ -16,11 +16,11 @@ TESTS = Path(__file__).parent
 # Imports point downwards: a module may import those of its own line and of the lines above it. A name stands for the
 # module or for all of a package.
 LAYERS = [
-    ("pb", "exchange", "errors", "values", "actions", "histogram"),
-    ("contract", "framing", "dialects", "providers", "stores", "prices"),
-    ("parsing", "routing", "auth", "guardrails"),
+    ("pb", "exchange", "errors", "values", "actions", "histogram", "facts", "parameters"),
+    ("contract", "framing", "dialects", "providers", "stores", "strategies", "prices", "history"),
+    ("parsing", "routing", "selection", "auth", "guardrails"),
     ("budgets", "forward", "models", "response"),
-    ("config",),
+    ("config", "checks"),
     ("telemetry", "reference"),
     ("pipeline",),
     ("gateway", "attempt", "wire", "access_log"),
@@ -36,6 +36,7 @@ RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 RESERVED = {
     "grpc": {"server.py"},
     "asyncio": {
+        "attempt.py",
         "gateway.py",
         "guardrails/__init__.py",
         "server.py",
@@ -184,6 +185,7 @@ def test_every_file_is_tested(path):
         "errors": "dialects/test_contract.py",
         "actions": "test_wire.py",
         "contract": "test_forward.py",
+        "facts": "test_budgets.py",
         "pipeline": "test_gateway.py",
         "response": "test_gateway.py",
         "prices": "test_models.py",
@@ -202,6 +204,7 @@ def test_every_plug_in_is_found():
         (dialects, dialects.dialects()),
         (providers, providers.kinds()),
         (guardrails, guardrails.kinds()),
+        (strategies, strategies.strategies()),
     ):
         folder = Path(package.__file__).parent
         assert set(found) == {path.stem for path in folder.glob("*.py")} - {"__init__"}

@@ -18,6 +18,9 @@ from extproc.exchange import Usage
 MAX_TOKENS = 1_000_000_000
 """A token count above this is not believed, from a client or from a provider."""
 
+ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
+"""What a model may be able to do or not. A request needs one when leaving it out would change what is asked."""
+
 
 @dataclass(slots=True)
 class Ask:
@@ -31,6 +34,7 @@ class Ask:
     images: int = 0
     image_bytes: int = 0  # of the body, inside data URLs
     unreadable: str = ""  # the path of input that is no text, so that no guardrail can read it
+    needs: dict[str, str] = field(default_factory=dict)  # abilities, each with the field that asks for it
 
 
 @dataclass(slots=True, frozen=True)

@@ -26,6 +26,7 @@ from extproc.errors import INVALID_REQUEST, Refusal
 from extproc.exchange import Usage
 
 _MAX_CHOICES = 128  # OpenAI's own limit for n
+_PARTS = (("image_url", "images"), ("file", "files"), ("input_audio", "audio"))  # field of a part, what it needs
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
 
@@ -79,7 +80,7 @@ class OpenAIChat(Dialect):
                 raise Refusal(INVALID_REQUEST, f"'{where}' must be an object.", param=where)
             content = message.get("content")
             if isinstance(content, list):
-                _count_images(content, ask)
+                _read_parts(content, ask)
         ask.choices = read_integer(body, "n", 1, _MAX_CHOICES) or 1
         ask.output_field = "max_completion_tokens"
         ask.max_output_tokens = read_integer(body, "max_completion_tokens", 1, MAX_TOKENS)
@@ -90,6 +91,12 @@ class OpenAIChat(Dialect):
                     INVALID_REQUEST, "Give 'max_tokens' or 'max_completion_tokens', not both.", param="max_tokens"
                 )
             ask.output_field, ask.max_output_tokens = "max_tokens", older
+        for name in ("tools", "functions"):
+            if body.get(name):
+                ask.needs["tools"] = name
+        answer_format = body.get("response_format")
+        if isinstance(answer_format, dict) and answer_format.get("type") == "json_schema":
+            ask.needs["json_schema"] = "response_format"
         options = body.get("stream_options")
         if options is not None and not isinstance(options, dict):
             raise Refusal(INVALID_REQUEST, "'stream_options' must be an object.", param="stream_options")
@@ -175,9 +182,14 @@ def _text_bytes(delta: _Delta) -> int:
     return size
 
 
-def _count_images(parts: list[Any], ask: Ask) -> None:
+def _read_parts(parts: list[Any], ask: Ask) -> None:
     for part in parts:
-        image = part.get("image_url") if isinstance(part, dict) else None
+        if not isinstance(part, dict):
+            continue
+        for name, ability in _PARTS:
+            if part.get(name) is not None:
+                ask.needs[ability] = "messages"
+        image = part.get("image_url")
         if image is not None:
             ask.images += 1
             url = image.get("url") if isinstance(image, dict) else image

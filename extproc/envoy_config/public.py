@@ -203,7 +203,8 @@ def _route(settings: Settings, path: str) -> Route:
             retry_policy=RetryPolicy(
                 num_retries=0,  # the processor raises it
                 refresh_cluster_on_retry=True,  # without it every retry goes to the first target
-                retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.005), max_interval=seconds(0.05)),
+                # To another target at once. Before a further try at the same one the attempt attachment waits.
+                retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.001), max_interval=seconds(0.001)),
             ),
         ),
         request_body_buffer_limit=buffer_bytes(settings),

@@ -5,7 +5,8 @@ key, and takes away what no provider may see. Envoy's own refusals (full circuit
 as ordinary answers that the public route fails over.
 
 The access log `try-<provider>` has, for each try: metadata `contract.LOG_NAMESPACE` (id, attempt, targets), response
-code and flags, upstream timings, bytes, and the response headers retry-after, x-request-id and `contract.HOP`.
+code and flags, upstream timings, bytes, and the response headers retry-after, content-type, x-request-id and
+`contract.HOP`.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ from envoy_data_plane.envoy.extensions.transport_sockets.raw_buffer.v3 import Ra
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import SdsSecretConfig
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions as UpstreamProtocolOptions
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptionsExplicitHttpConfig
-from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher, StringMatcher
 
 from extproc import contract
 from extproc.auth import CREDENTIAL_HEADERS
@@ -153,7 +154,7 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
         stream_idle_timeout=seconds(_silence(settings, provider)),
         delayed_close_timeout=seconds(0.001),  # else a provider's reset reaches the client a second late
         local_reply_config=replies.hop(name),
-        access_log=[processor.access_log(hop, response=["retry-after", "x-request-id", contract.HOP])],
+        access_log=[processor.access_log(hop, response=["retry-after", "content-type", "x-request-id", contract.HOP])],
         http_filters=filters,
         route_config=_routes(settings, name, provider),
     )
@@ -181,7 +182,7 @@ def _log_metadata() -> HttpFilter:
 
 
 def _attempt() -> HttpFilter:
-    """The attempt attachment. It runs on the first of the two routes only."""
+    """The attempt attachment. It is off on the last route, that of tries which need nothing changed."""
     config = ExternalProcessor(
         grpc_service=processor.service(contract.ATTEMPT),
         failure_mode_allow=False,
@@ -231,14 +232,22 @@ def _credential(name: str, provider: ProviderSettings, secrets_dir: str) -> Http
 
 
 def _routes(settings: Settings, name: str, provider: ProviderSettings) -> RouteConfiguration:
-    translated = HeaderMatcher(name=contract.TRANSLATE, present_match=True)
+    def attends(which: str) -> HeaderMatcher:
+        return HeaderMatcher(name=contract.ATTEND, string_match=StringMatcher(exact=which))
+
+    first = StringMatcher(exact="1")
+    later = HeaderMatcher(name=contract.ATTEMPT_COUNT, string_match=first, invert_match=True)
+    attended = {"every-try": [attends(contract.ATTEND_ALL)], "later-tries": [attends(contract.ATTEND_LATER), later]}
     off = pack(ExtProcPerRoute(disabled=True))
     routes = [
-        Route(
-            name="translated",
-            match=RouteMatch(prefix="/", headers=[translated]),
-            route=_action(settings, name, provider),
-            request_body_buffer_limit=buffer_bytes(settings),
+        *(
+            Route(
+                name=which,
+                match=RouteMatch(prefix="/", headers=headers),
+                route=_action(settings, name, provider),
+                request_body_buffer_limit=buffer_bytes(settings),
+            )
+            for which, headers in attended.items()
         ),
         Route(
             name="plain",

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from extproc.values import PositiveDuration, SecretRef, Section
+from extproc.values import Duration, PositiveDuration, SecretRef, Section
 
 
 @dataclass(slots=True, frozen=True)
@@ -50,6 +50,13 @@ class OutlierDetection(Section):
     base_ejection_time: PositiveDuration = 15.0
 
 
+class CoolDown(Section):
+    """How long a model is left alone after its provider asked for it, where there are other targets."""
+
+    default: Duration = Field(1.0, description="After a 429 without Retry-After; 0s: not at all")
+    longest: Duration = Field(300.0, description="Whatever Retry-After says")
+
+
 class ProviderSettings(Section):
     """An entry of `providers`: one Envoy cluster of this name."""
 
@@ -62,6 +69,7 @@ class ProviderSettings(Section):
     max_requests: int = Field(1024, ge=1, description="Requests in flight; one more is refused and fails over")
     max_connections: int = Field(1024, ge=1)
     outlier_detection: OutlierDetection = OutlierDetection()
+    cool_down: CoolDown = CoolDown()
     tls_ca: str | None = Field(None, description="A PEM file of certificate authorities; default: the system's")
     disabled: bool = Field(False, description="Kill switch: no request goes there")
 

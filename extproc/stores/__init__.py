@@ -1,4 +1,5 @@
-"""Counters: what budgets and rate limits count on. One interface, one conformance suite, a file per store.
+"""Counters: what budgets and rate limits count on, and the boards where those who share a store leave each other notes.
+One interface, one conformance suite, a file per store.
 
 An exchange holds amounts on several *scopes* at once and settles what it really used. The store decides atomically and
 on its own clock, so any number of workers that share it behave as one. Amounts are integers, 0 to `MAX_COUNT`.
@@ -8,6 +9,9 @@ on its own clock, so any number of workers that share it behave as one. Amounts 
 
 `settled + reserved <= limit` holds for every scope at every instant, unless a settle says that more was used than held:
 the truth is recorded, and the scope is closed until its window ends.
+
+A *board* holds one note of each author for a while: what each process learned, for the others to read. The store does
+not look into it, and a process that dies takes nothing back: its note runs out.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from typing import Protocol, cast
 MAX_COUNT = 2**63 - 1  # what every store can keep exactly; a count that would pass it stays there
 EXPIRE_BATCH = 500  # leases ended by one call of `expire`, so that no call holds the store up for long
 LATE_SETTLE = 3600.0  # seconds after its expiry for which a reservation is remembered, at least, to be corrected
+MAX_NOTE = 64 * 1024  # bytes of a note on a board
 
 _MONDAY = 4 * 86_400  # the first Monday after the epoch, which was a Thursday
 
@@ -126,13 +131,22 @@ class Counters(Protocol):
         """End leases that ran out, each exactly once among all workers, and say what became of them.
 
         At most `EXPIRE_BATCH` of them, the longest overdue first: call again until it answers none. Also forgets what
-        is no longer needed (ended windows but the last one, what can no longer be settled), so call it every few
-        seconds. A lease counts until this ends it: a late `forward` still renews it.
+        is no longer needed (ended windows but the last one, what can no longer be settled, notes that ran out), so call
+        it every few seconds. A lease counts until this ends it: a late `forward` still renews it.
         """
         ...
 
     async def levels(self, scopes: Sequence[tuple[str, int]]) -> Sequence[Level]:
         """Read (scope, window seconds) pairs in their current window; an unknown scope reads as zeros."""
+        ...
+
+    async def share(self, board: str, author: str, note: bytes, ttl: float) -> Sequence[bytes]:
+        """Put `note` in place of the author's last one on `board`, for `ttl` seconds, and return the others' notes.
+
+        Those are the notes that have not run out, ordered by their authors. `author` is a process's own random id. An
+        empty note takes the author's away. Forgets the notes that ran out, on every board. ValueError, and nothing
+        changed, for a note of more than `MAX_NOTE` bytes.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -162,6 +176,12 @@ def check_amounts(amounts: Sequence[int], holds: int) -> None:
     for amount in amounts:
         if not 0 <= amount <= MAX_COUNT:
             raise ValueError(f"amount {amount} must be between 0 and {MAX_COUNT}")
+
+
+def check_note(note: bytes) -> None:
+    """Raise ValueError unless `share` may put `note` on a board."""
+    if len(note) > MAX_NOTE:
+        raise ValueError(f"a note of {len(note)} bytes must not be longer than {MAX_NOTE}")
 
 
 class _Store(Protocol):

@@ -1,4 +1,4 @@
-"""Counters in the memory of one process: `memory:`. They end with it.
+"""Counters in the memory of one process: `memory:`. They end with it, and so do the notes on its boards.
 
 A count lives in the bucket of its window, so an ended window goes in one `del`, whatever it holds. A settled
 reservation is forgotten at once: a second settle finds an unknown id. Expired ones are remembered, for the late settle.
@@ -22,6 +22,7 @@ from extproc.stores import (
     Hold,
     Level,
     check_amounts,
+    check_note,
     window_at,
 )
 
@@ -56,6 +57,7 @@ class MemoryCounters:
         self._expired: dict[str, _Reservation] = {}  # oldest first
         # At least one entry per live reservation, not later than its deadline. Renewing and settling leave it alone.
         self._leases: list[tuple[float, str]] = []
+        self._notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # by board and author: when it runs out, the note
 
     async def reserve(
         self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
@@ -143,6 +145,7 @@ class MemoryCounters:
             ended.append(Expired(id, reservation.forwarded, tuple(hold.scope for hold in reservation.holds), charged))
         self._forget_expired(now)
         self._drop_ended(now)
+        self._drop_notes(now)
         return ended
 
     async def levels(self, scopes: Sequence[tuple[str, int]]) -> Sequence[Level]:
@@ -153,6 +156,16 @@ class MemoryCounters:
             count = self._buckets.get((window, number), {}).get(scope) or _Count()
             levels.append(Level(count.settled, count.reserved, None if ends is None else ends - now))
         return levels
+
+    async def share(self, board: str, author: str, note: bytes, ttl: float) -> Sequence[bytes]:
+        check_note(note)
+        now = self._clock()
+        self._drop_notes(now)
+        self._notes.pop((board, author), None)
+        others = sorted((other, kept) for (place, other), (_, kept) in self._notes.items() if place == board)
+        if note:
+            self._notes[board, author] = now + ttl, note
+        return [kept for _, kept in others]
 
     async def close(self) -> None:
         pass
@@ -166,6 +179,10 @@ class MemoryCounters:
         for window, number in list(self._buckets):
             if number < window_at(now, window)[0] - 1:
                 del self._buckets[window, number]
+
+    def _drop_notes(self, now: float) -> None:
+        for key in [key for key, (runs_out, _) in self._notes.items() if runs_out <= now]:
+            del self._notes[key]
 
     def _queue(self, deadline: float, id: str) -> None:
         heapq.heappush(self._leases, (deadline, id))

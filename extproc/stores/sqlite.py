@@ -1,4 +1,4 @@
-"""Counters in one SQLite file: `sqlite:PATH`. They survive a restart, and the processes of one host share them.
+"""Counters and boards in one SQLite file: `sqlite:PATH`. They survive a restart; the processes of one host share them.
 
 Each phase is one transaction, and it runs on the event loop: tens of microseconds cost less than a thread would. WAL
 with synchronous=NORMAL survives the death of the process; a power cut may lose the last moments. Open it after forking.
@@ -7,6 +7,7 @@ with synchronous=NORMAL survives the death of the process; a power cut may lose 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,27 +27,36 @@ from extproc.stores import (
     Level,
     StoreError,
     check_amounts,
+    check_note,
     window_at,
 )
 
-SCHEMA_VERSION = 1
 OPEN_TIMEOUT = 5.0  # seconds to wait for other processes while opening; a start is not a request
 PURGE_BATCH = 5000  # counts of ended windows deleted by one call of `expire`
 
+# What leads from each version of the schema to the next. A new file takes every step; a released step stays as it is.
 # An ended window is one range of the primary key. `deadline` is the lease's; once expired, when that was.
-_SCHEMA = (
-    """CREATE TABLE counts (
-        window INTEGER NOT NULL, number INTEGER NOT NULL, scope TEXT NOT NULL,
-        settled INTEGER NOT NULL, reserved INTEGER NOT NULL,
-        PRIMARY KEY (window, number, scope)
-    ) WITHOUT ROWID""",
-    """CREATE TABLE reservations (
-        id TEXT PRIMARY KEY, deadline REAL NOT NULL, forwarded INTEGER NOT NULL, expired INTEGER NOT NULL,
-        holds TEXT NOT NULL
-    ) WITHOUT ROWID""",
-    "CREATE INDEX leases ON reservations (expired, deadline)",
-    f"PRAGMA user_version = {SCHEMA_VERSION}",
+_STEPS = (
+    (
+        """CREATE TABLE counts (
+            window INTEGER NOT NULL, number INTEGER NOT NULL, scope TEXT NOT NULL,
+            settled INTEGER NOT NULL, reserved INTEGER NOT NULL,
+            PRIMARY KEY (window, number, scope)
+        ) WITHOUT ROWID""",
+        """CREATE TABLE reservations (
+            id TEXT PRIMARY KEY, deadline REAL NOT NULL, forwarded INTEGER NOT NULL, expired INTEGER NOT NULL,
+            holds TEXT NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX leases ON reservations (expired, deadline)",
+    ),
+    (
+        """CREATE TABLE notes (
+            board TEXT NOT NULL, author TEXT NOT NULL, expires REAL NOT NULL, note BLOB NOT NULL,
+            PRIMARY KEY (board, author)
+        ) WITHOUT ROWID""",
+    ),
 )
+SCHEMA_VERSION = len(_STEPS)  # 2
 
 _LOAD = "SELECT settled, reserved FROM counts WHERE window = ? AND number = ? AND scope = ?"
 _SAVE = "REPLACE INTO counts (settled, reserved, window, number, scope) VALUES (?, ?, ?, ?, ?)"
@@ -164,6 +174,7 @@ class SqliteCounters:
                 db.execute("UPDATE reservations SET expired = 1, deadline = ? WHERE id = ?", (now, id))
                 ended.append(Expired(id, bool(forwarded), tuple(scope for _, _, scope, _, _ in taken), charged))
             db.execute("DELETE FROM reservations WHERE expired = 1 AND deadline <= ?", (now - LATE_SETTLE,))
+            db.execute("DELETE FROM notes WHERE expires <= ?", (now,))
             for window in _windows(db):
                 # The last ended window stays: a clock that steps back may still need it. So does what is held.
                 db.execute(_PURGE, (window, window_at(now, window)[0] - 1, PURGE_BATCH))
@@ -177,6 +188,17 @@ class SqliteCounters:
                 number, ends = window_at(now, window)
                 levels.append(Level(*_load(db, (window, number, scope)), None if ends is None else ends - now))
         return levels
+
+    async def share(self, board: str, author: str, note: bytes, ttl: float) -> Sequence[bytes]:
+        check_note(note)
+        now = self._clock()
+        with self._transaction() as db:
+            # A pass over the whole table, which has a row for each process that lives or died a moment ago.
+            db.execute("DELETE FROM notes WHERE expires <= ? OR (board = ? AND author = ?)", (now, board, author))
+            others = db.execute("SELECT note FROM notes WHERE board = ? ORDER BY author", (board,)).fetchall()
+            if note:
+                db.execute("INSERT INTO notes VALUES (?, ?, ?, ?)", (board, author, now + ttl, note))
+        return [other for (other,) in others]
 
     async def close(self) -> None:
         self._db.close()
@@ -198,9 +220,10 @@ class SqliteCounters:
                 raise StoreError(
                     f"{self._path} was written by a newer release (schema {version}, this one reads {SCHEMA_VERSION})"
                 )
-            if version == 0:
-                for statement in _SCHEMA:
+            if version < SCHEMA_VERSION:
+                for statement in itertools.chain(*_STEPS[version:]):
                     db.execute(statement)
+                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     @contextlib.contextmanager
     def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:

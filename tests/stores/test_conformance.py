@@ -11,6 +11,7 @@ from extproc.stores import (
     EXPIRE_BATCH,
     LATE_SETTLE,
     MAX_COUNT,
+    MAX_NOTE,
     Denied,
     Expired,
     Granted,
@@ -507,6 +508,124 @@ async def test_odd_names(counters, clock, scope):
     assert await level(counters, scope + "!") == (2, 0)
 
 
+# --- boards
+
+
+async def test_authors_read_each_other_and_not_themselves(counters):
+    assert list(await counters.share("board", "a", b"from a", 60.0)) == []
+    assert list(await counters.share("board", "b", b"from b", 60.0)) == [b"from a"]
+    assert list(await counters.share("board", "a", b"from a", 60.0)) == [b"from b"]
+
+
+async def test_a_note_takes_the_place_of_the_last_one(counters):
+    await counters.share("board", "a", b"first", 60.0)
+    await counters.share("board", "a", b"second", 60.0)
+    assert list(await counters.share("board", "b", b"", 60.0)) == [b"second"]
+
+
+async def test_notes_are_ordered_by_author(counters):
+    for author in ("b", "é", "a", "B", "10", "日", "\U0001f99c", "\uffee", "9", ""):
+        await counters.share("board", author, author.encode() + b"!", 60.0)
+    notes = await counters.share("board", "reader", b"", 60.0)
+    assert [note.decode()[:-1] for note in notes] == ["", "10", "9", "B", "a", "b", "é", "日", "\uffee", "\U0001f99c"]
+
+
+async def test_boards_are_independent(counters):
+    await counters.share("one", "a", b"on one", 60.0)
+    await counters.share("two", "a", b"on two", 60.0)
+    assert list(await counters.share("one", "b", b"", 60.0)) == [b"on one"]
+    await counters.share("one", "a", b"", 60.0)
+    assert list(await counters.share("one", "b", b"", 60.0)) == []
+    assert list(await counters.share("two", "b", b"", 60.0)) == [b"on two"]
+
+
+async def test_an_empty_note_takes_the_authors_away(counters):
+    await counters.share("board", "a", b"from a", 60.0)
+    await counters.share("board", "b", b"from b", 60.0)
+    assert list(await counters.share("board", "a", b"", 60.0)) == [b"from b"]
+    assert list(await counters.share("board", "a", b"", 60.0)) == [b"from b"]  # nothing is left to take away
+    assert list(await counters.share("board", "b", b"from b", 60.0)) == []
+
+
+async def test_a_note_runs_out(counters, clock):
+    await counters.share("board", "a", b"short", 10.0)
+    await counters.share("board", "b", b"long", 20.0)
+    clock.now += 9.5
+    assert list(await counters.share("board", "c", b"", 60.0)) == [b"short", b"long"]
+    clock.now += 0.5
+    assert list(await counters.share("board", "c", b"", 60.0)) == [b"long"]
+    clock.now += 10
+    assert list(await counters.share("board", "c", b"", 60.0)) == []
+
+
+async def test_a_note_put_up_again_lasts_from_then(counters, clock):
+    for _ in range(5):
+        await counters.share("board", "a", b"here", 10.0)
+        clock.now += 9
+        assert list(await counters.share("board", "b", b"", 60.0)) == [b"here"]
+    await counters.share("board", "a", b"here", 2.0)  # shorter than what was left
+    clock.now += 2
+    assert list(await counters.share("board", "b", b"", 60.0)) == []
+
+
+@pytest.mark.parametrize("ttl", [0.0, -1.0])
+async def test_a_note_for_no_time_is_never_read(counters, ttl):
+    await counters.share("board", "a", b"before", 60.0)
+    await counters.share("board", "a", b"nothing", ttl)
+    assert list(await counters.share("board", "b", b"", 60.0)) == []
+
+
+@pytest.mark.parametrize("forget", ["expire", "share"])
+async def test_a_note_that_ran_out_is_forgotten_on_every_board(counters, clock, forget):
+    await counters.share("board", "a", b"gone", 10.0)
+    clock.now += 10
+    if forget == "expire":
+        await counters.expire()
+    else:
+        await counters.share("another", "b", b"", 60.0)
+    clock.now -= 5
+    assert list(await counters.share("board", "b", b"", 60.0)) == []
+
+
+async def test_expire_leaves_the_notes_that_last(counters, clock):
+    await counters.share("board", "a", b"here", 10.0)
+    clock.now += 9
+    assert await expire(counters) == []
+    assert list(await counters.share("board", "b", b"", 60.0)) == [b"here"]
+
+
+async def test_a_note_too_long_changes_nothing(counters, clock):
+    longest = bytes(range(256)) * (MAX_NOTE // 256)
+    await counters.share("board", "a", longest, 10.0)
+    clock.now += 5
+    with pytest.raises(ValueError, match=str(MAX_NOTE)):
+        await counters.share("board", "a", longest + b"!", 60.0)
+    assert list(await counters.share("board", "b", b"", 60.0)) == [longest]
+    clock.now += 5
+    assert list(await counters.share("board", "b", b"", 60.0)) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["", "é日本語🦜", 'it\'s "x" `y`', "a:b\t\n", "{tag}*?%s\\", "'; DROP TABLE notes; --"]
+)
+async def test_odd_boards_authors_and_notes(counters, name):
+    await counters.share(name, name, b"\x00" + name.encode() + b"\xff", 60.0)
+    assert list(await counters.share(name, name + "!", b"\x00", 60.0)) == [b"\x00" + name.encode() + b"\xff"]
+    assert list(await counters.share(name, name, b"", 60.0)) == [b"\x00"]
+    assert list(await counters.share(name + "!", "a", b"", 60.0)) == []
+
+
+async def test_boards_and_budgets_leave_each_other_alone(counters, clock):
+    await counters.reserve("a", [hold(4, scope="a", window=0)], LEASE, forwarded=True)
+    await counters.share("a", "a", b"here", 2 * LEASE)
+    assert await level(counters, window=0) == (0, 4)
+    clock.now += LEASE
+    assert await expire(counters) == [Expired("a", True, ("a",), (4,))]
+    assert await counters.settle("a", [3])
+    assert list(await counters.share("a", "b", b"", 60.0)) == [b"here"]
+    assert await level(counters, window=0) == (3, 0)
+
+
 # --- concurrency
 
 
@@ -539,6 +658,18 @@ async def test_concurrent_expiries_report_each_once(counters, clock):
     assert sorted(expired.id for report in reports for expired in report) == sorted(f"r{n}" for n in range(50))
 
 
+async def test_concurrent_authors_lose_no_note(counters):
+    async def worker(author):
+        for turn in range(10):
+            notes = list(await counters.share("board", author, f"{author} {turn}".encode(), 60.0))
+            assert author not in {note.decode().split()[0] for note in notes}
+            assert notes == sorted(notes)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*[worker(f"w{number}") for number in range(8)])
+    assert list(await counters.share("board", "reader", b"", 60.0)) == [f"w{number} 9".encode() for number in range(8)]
+
+
 # --- housekeeping
 
 
@@ -563,6 +694,18 @@ async def test_denials_cost_no_memory(clock):
     assert not any(counters._buckets.values())
     assert not counters._live
     assert not counters._leases
+
+
+async def test_short_lived_authors_cost_no_memory(clock):
+    counters = MemoryCounters(clock)
+    for number in range(3000):
+        notes = await counters.share(f"board-{number % 2}", f"author-{number}", b"x" * 100, 20.0)
+        assert len(notes) <= 10
+        assert len(counters._notes) <= 20
+        clock.now += 1
+    clock.now += 20
+    await expire(counters)
+    assert not counters._notes
 
 
 async def test_memory_remembers_so_many_expired(clock, monkeypatch):

@@ -21,6 +21,8 @@ from extproc.stores import Denied, Expired, Granted, Hold, Level
 
 LIMITS = {("a", 60): 10, ("b", 60): 6, ("b", 3600): 12, ("c", 0): 9, ("c", -1): 25, ("slots", 0): 3}
 LEASES = (5.0, 20.0, 90.0)
+BOARDS = ("one", "two")
+AUTHORS = ("x", "y", "z")
 MONTH_END = 1_701_388_800  # 2023-12-01: every history begins minutes before it
 
 
@@ -36,6 +38,7 @@ class Request:
 class Model:
     def __init__(self):
         self.requests: dict[str, Request] = {}
+        self.notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # by board and author: when it runs out, the note
 
     def number(self, now, window):
         if window == -1:
@@ -88,7 +91,16 @@ class Model:
         request.charges = [0 if hold.slot else amount for hold, amount in zip(request.holds, amounts, strict=True)]
         return True
 
+    def share(self, now, board, author, note, ttl):
+        self.forget_notes(now)
+        self.notes[board, author] = now + ttl, note
+        return [kept for other in AUTHORS if other != author and (kept := self.notes.get((board, other), (0, b""))[1])]
+
+    def forget_notes(self, now):
+        self.notes = {key: (runs_out, note) for key, (runs_out, note) in self.notes.items() if runs_out > now}
+
     def expire(self, now):
+        self.forget_notes(now)
         ended = []
         for id, request in self.requests.items():
             if request.state in ("reserved", "forwarded") and request.deadline <= now:
@@ -186,6 +198,16 @@ class History(RuleBasedStateMachine):
         assert sorted(self.call("expire"), key=lambda expired: expired.id) == sorted(expected, key=lambda e: e.id)
         assert self.call("expire") == []
 
+    @rule(
+        board=st.sampled_from(BOARDS),
+        author=st.sampled_from(AUTHORS),
+        note=st.binary(max_size=4),
+        ttl=st.sampled_from(LEASES),
+    )
+    def share(self, board, author, note, ttl):
+        expected = self.model.share(self.now, board, author, note, ttl)
+        assert list(self.call("share", board, author, note, ttl)) == expected
+
     # Forty steps of a minute stay within LATE_SETTLE, after which a store may forget.
     @rule(seconds=st.sampled_from([0.5, 1.0, 7.0, 30.0, 61.0]))
     def time_passes(self, seconds):
@@ -218,6 +240,7 @@ class History(RuleBasedStateMachine):
                 rows = self.workers[0]._db.execute("SELECT total(reserved), min(settled) FROM counts").fetchone()
                 assert rows[0] == 0
                 assert (rows[1] or 0) >= 0
+                assert self.workers[0]._db.execute("SELECT count(*) FROM notes").fetchone() == (0,)
         finally:
             for worker in self.workers:
                 self.runner.run(worker.close())

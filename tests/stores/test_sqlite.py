@@ -11,8 +11,8 @@ import time
 
 import pytest
 
-from extproc.stores import Denied, Expired, Granted, Hold, Level, StoreError
-from extproc.stores.sqlite import SqliteCounters
+from extproc.stores import MAX_NOTE, Denied, Expired, Granted, Hold, Level, StoreError
+from extproc.stores.sqlite import SCHEMA_VERSION, SqliteCounters
 
 LEASE = 60.0
 HOLD = Hold("a", 0, 10, 4)
@@ -31,7 +31,8 @@ async def counters(path):
 
 
 def start(script, *args):
-    return subprocess.Popen([sys.executable, "-c", script, *map(str, args)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", script, *map(str, args)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 async def test_restart(path):
@@ -121,8 +122,27 @@ async def test_the_leases_of_a_killed_process_run_out(path):
     await counters.close()
 
 
+async def test_two_connections_share_a_board(path, counters):
+    other = SqliteCounters(path)
+    assert list(await counters.share("board", "a", b"from a", 60.0)) == []
+    assert list(await other.share("board", "b", b"from b", 60.0)) == [b"from a"]
+    assert list(await counters.share("board", "a", b"", 60.0)) == [b"from b"]
+    assert list(await other.share("board", "b", b"from b", 60.0)) == []
+    await other.close()
+
+
+async def test_notes_survive_a_restart(path):
+    first = SqliteCounters(path)
+    await first.share("board", "a", b"from a", 60.0)
+    await first.close()
+    second = SqliteCounters(path)
+    assert list(await second.share("board", "b", b"", 60.0)) == [b"from a"]
+    await second.close()
+
+
 async def test_a_locked_database_is_a_store_error_in_time(path, counters):
     await counters.reserve("r1", [HOLD], LEASE)
+    await counters.share("board", "a", b"before", 60.0)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     for call in (
@@ -130,6 +150,7 @@ async def test_a_locked_database_is_a_store_error_in_time(path, counters):
         lambda: counters.forward("r1", LEASE),
         lambda: counters.settle("r1", [1]),
         counters.expire,
+        lambda: counters.share("board", "a", b"after", 60.0),
     ):
         before = time.monotonic()
         with pytest.raises(StoreError, match="locked"):
@@ -140,6 +161,7 @@ async def test_a_locked_database_is_a_store_error_in_time(path, counters):
     other.close()
     assert await counters.settle("r1", [1])
     assert await counters.levels([("a", 0)]) == [Level(1, 0, None)]
+    assert list(await counters.share("board", "b", b"", 60.0)) == [b"before"]
 
 
 async def test_opening_waits_for_another_process_that_opens(path):
@@ -175,6 +197,115 @@ async def test_a_full_disk_takes_nothing(counters):
         await counters.reserve("r2", [HOLD, *scopes], LEASE)
     assert await counters.levels([("a", 0), (scopes[0].scope, 0)]) == [Level(0, 4, None), Level(0, 0, None)]
     assert await counters.settle("r1", [2])
+
+
+async def test_a_full_disk_keeps_the_last_note(counters):
+    await counters.share("board", "a", b"before", 60.0)
+    [pages] = counters._db.execute("PRAGMA page_count").fetchone()
+    counters._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StoreError, match="full"):
+        await counters.share("board", "a", b"x" * MAX_NOTE, 60.0)
+    assert list(await counters.share("board", "b", b"", 60.0)) == [b"before"]
+
+
+# What the release before boards wrote.
+V1 = """
+PRAGMA journal_mode = WAL;
+CREATE TABLE counts (
+        window INTEGER NOT NULL, number INTEGER NOT NULL, scope TEXT NOT NULL,
+        settled INTEGER NOT NULL, reserved INTEGER NOT NULL,
+        PRIMARY KEY (window, number, scope)
+    ) WITHOUT ROWID;
+CREATE TABLE reservations (
+        id TEXT PRIMARY KEY, deadline REAL NOT NULL, forwarded INTEGER NOT NULL, expired INTEGER NOT NULL,
+        holds TEXT NOT NULL
+    ) WITHOUT ROWID;
+CREATE INDEX leases ON reservations (expired, deadline);
+PRAGMA user_version = 1;
+INSERT INTO counts VALUES (0, 0, 'a', 3, 4);
+INSERT INTO reservations VALUES ('r1', 9e12, 1, 0, CAST('[[0,0,"a",4,false]]' AS BLOB));
+"""
+
+
+@pytest.fixture
+def old(path):
+    """A connection to a file of schema 1, as a worker of the old release has it open."""
+    path.parent.mkdir(parents=True)
+    old = sqlite3.connect(path, isolation_level=None)
+    old.executescript(V1)
+    yield old
+    old.close()
+
+
+def schema(path):
+    db = sqlite3.connect(path)
+    found = sorted(" ".join(text.split()) for (text,) in db.execute("SELECT sql FROM sqlite_schema WHERE sql NOTNULL"))
+    version = db.execute("PRAGMA user_version").fetchone()
+    db.close()
+    return version, found
+
+
+async def test_an_older_file_is_migrated_and_keeps_its_counts(path, tmp_path, old):
+    counters = SqliteCounters(path)
+    assert await counters.levels([("a", 0)]) == [Level(3, 4, None)]
+    old.execute("UPDATE counts SET settled = 2")  # a worker not yet restarted goes on
+    assert await counters.forward("r1", LEASE)
+    assert await counters.settle("r1", [5])
+    assert await counters.levels([("a", 0)]) == [Level(7, 0, None)]
+    assert list(await counters.share("board", "a", b"from a", 60.0)) == []
+    await counters.close()
+
+    again = SqliteCounters(path)
+    assert list(await again.share("board", "b", b"", 60.0)) == [b"from a"]
+    await again.close()
+    await SqliteCounters(tmp_path / "new.db").close()
+    assert schema(path) == schema(tmp_path / "new.db")
+    assert schema(path)[0] == (SCHEMA_VERSION,) == (2,)
+
+
+async def test_a_migration_that_fails_changes_nothing(path, old):
+    before = schema(path)
+    old.execute("CREATE VIEW notes AS SELECT 1")  # in the way
+    with pytest.raises(StoreError, match="notes"):
+        SqliteCounters(path)
+    old.execute("DROP VIEW notes")
+    assert schema(path) == before
+    counters = SqliteCounters(path)
+    assert await counters.levels([("a", 0)]) == [Level(3, 4, None)]
+    await counters.close()
+
+
+MIGRATING = """
+import asyncio, sys
+from extproc.stores.sqlite import SqliteCounters
+
+async def main(path, name):
+    print("ready", flush=True)
+    sys.stdin.readline()
+    counters = SqliteCounters(path, timeout=20)
+    await counters.share("board", name, name.encode(), 60)
+    await counters.close()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_processes_migrate_one_file_at_once(path, old):
+    workers = [start(MIGRATING, path, name) for name in "abcd"]
+    assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 4
+    old.execute("BEGIN IMMEDIATE")  # until all of them wait for it
+    for worker in workers:
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    time.sleep(0.2)
+    old.execute("ROLLBACK")
+    for worker in workers:
+        worker.communicate(timeout=60)
+    assert [worker.returncode for worker in workers] == [0, 0, 0, 0]
+    counters = SqliteCounters(path)
+    assert list(await counters.share("board", "e", b"", 60.0)) == [b"a", b"b", b"c", b"d"]
+    assert await counters.levels([("a", 0)]) == [Level(3, 4, None)]
+    await counters.close()
 
 
 async def test_a_newer_schema_is_refused(path):
@@ -217,7 +348,12 @@ async def test_a_closed_store_is_a_store_error(path):
     counters = SqliteCounters(path)
     await counters.close()
     await counters.close()
-    for call in (counters.reserve("r", [HOLD], LEASE), counters.forward("r", LEASE), counters.settle("r", [1])):
+    for call in (
+        counters.reserve("r", [HOLD], LEASE),
+        counters.forward("r", LEASE),
+        counters.settle("r", [1]),
+        counters.share("board", "a", b"note", 60.0),
+    ):
         with pytest.raises(StoreError):
             await call
 
@@ -243,4 +379,18 @@ async def test_ended_windows_are_purged(path):
     assert counters._db.execute("SELECT count(*) FROM reservations").fetchone() == (0,)
     plan = " ".join(row[3] for row in counters._db.execute("EXPLAIN QUERY PLAN SELECT min(window) FROM counts"))
     assert "SEARCH" in plan
+    await counters.close()
+
+
+async def test_short_lived_authors_leave_nothing_in_the_file(path):
+    now = 0.0
+    counters = SqliteCounters(path, clock=lambda: now)
+    for number in range(2000):
+        await counters.share(f"board-{number % 2}", f"author-{number}", b"x" * 1000, 20.0)
+        assert counters._db.execute("SELECT count(*) <= 20 FROM notes").fetchone() == (1,)
+        now += 1
+    assert counters._db.execute("PRAGMA page_count").fetchone() < (50,)
+    now += 20
+    await counters.expire()
+    assert counters._db.execute("SELECT count(*) FROM notes").fetchone() == (0,)
     await counters.close()
