@@ -1,6 +1,6 @@
 """HTTP for people and probes, on a thread of its own so that a slow scraper never delays a request.
 
-Two doors: `status` (metrics and health, no token) and `admin` (recent exchanges; a token off loopback).
+Two doors: `status` (metrics and health, no token) and `admin` (recent exchanges, providers; a token off loopback).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hmac
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import uvicorn
 from prometheus_client.exposition import choose_encoder
@@ -41,8 +41,12 @@ def status_app(telemetry: Telemetry, ready: Callable[[], str]) -> Starlette:
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
 
 
-def admin_app(telemetry: Telemetry, token: str | None) -> Starlette:
-    """`/exchanges?limit=100`: the latest ones first, as they are logged; `/exchanges/{id}`: one of them."""
+def admin_app(
+    telemetry: Telemetry, token: str | None, places: Callable[[], Mapping[str, Mapping[str, float]]] = dict
+) -> Starlette:
+    """`/exchanges?limit=100`: the latest ones first, as they are logged; `/exchanges/{id}`: one of them; `/providers`:
+    what tries taught about each model at a provider.
+    """
 
     def refused(request: Request) -> Response | None:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -66,7 +70,16 @@ def admin_app(telemetry: Telemetry, token: str | None) -> Starlette:
         found = next((entry for entry in list(telemetry.recent) if wanted in (entry["id"], entry["request_id"])), None)
         return JSONResponse(found or {"error": "no recent exchange has that id"}, status_code=200 if found else 404)
 
-    return Starlette(routes=[Route("/exchanges", exchanges), Route("/exchanges/{id}", exchange)])
+    def providers(request: Request) -> Response:
+        return refused(request) or JSONResponse({"data": places()})
+
+    return Starlette(
+        routes=[
+            Route("/exchanges", exchanges),
+            Route("/exchanges/{id}", exchange),
+            Route("/providers", providers),
+        ]
+    )
 
 
 class HTTPThread:

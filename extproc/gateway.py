@@ -84,6 +84,8 @@ class GatewayStream:
             message = f"Provider {target.provider} refused the gateway's credential; its operator has to look at it."
             refusal = Refusal(PROVIDER_CREDENTIAL_REJECTED, message, headers=told | {ORIGIN: "provider"})
             return self._refuse(exchange, refusal)
+        if exchange.attached:  # else Envoy's access log tells, of the failed tries too
+            self._pipeline.cool_down(target, exchange.status, headers.get("retry-after", ""))
         if exchange.status >= 400:
             told[ORIGIN] = "provider"
         elif not end and (reader := self._answer_reader(exchange, headers)) is not None:

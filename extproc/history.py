@@ -175,13 +175,13 @@ class History:
         self._others = others
 
     def places(self) -> dict[str, dict[str, float]]:
-        """For people: what is known of each place, seconds rounded."""
+        """For people: what is known of each place, seconds rounded. May be called from another thread."""
         now = self._clock()
         found: dict[str, dict[str, float]] = {}
         for place in list(self._cool):
             if wait := self.cooling(place):
                 found.setdefault(place, {})["cooling_down_s"] = round(wait, 1)
-        for (place, streamed, _), speed in self._speeds.items():
+        for (place, streamed, _), speed in list(self._speeds.items()):
             if now - speed.at < FORGET:
                 entry = found.setdefault(place, {})
                 entry["streamed_first_byte_s" if streamed else "plain_s"] = round(speed.first_byte, 4)

@@ -17,7 +17,7 @@ from extproc.actions import Answer
 from extproc.auth import Authenticate, Authorize
 from extproc.budgets import Reserve, Settle
 from extproc.config import Settings
-from extproc.exchange import Exchange
+from extproc.exchange import Exchange, Target
 from extproc.forward import Forward
 from extproc.guardrails import GuardInput
 from extproc.history import History, retry_after
@@ -87,12 +87,18 @@ class Pipeline:
             rest=try_.seconds - (first_byte or 0.0),
             answer=try_.answer_bytes,
         )
-        cool_down = self.settings.providers[target.provider].cool_down
-        asked = retry_after(try_.retry_after, time.time()) if try_.status in _ASK_TO_WAIT else None
-        if asked is None and try_.status == 429:
-            asked = cool_down.default
+        self.cool_down(target, try_.status, try_.retry_after)
+
+    def cool_down(self, target: Target, status: int, header: str) -> None:
+        """Leave a target alone that answered so, with `header` as its Retry-After."""
+        if status not in _ASK_TO_WAIT:
+            return
+        settings = self.settings.providers[target.provider].cool_down
+        asked = retry_after(header, time.time())
+        if asked is None and status == 429:
+            asked = settings.default
         if asked is not None:
-            self.history.cool(target.place, min(asked, cool_down.longest))
+            self.history.cool(target.place, min(asked, settings.longest))
 
 
 def build(

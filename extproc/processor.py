@@ -60,7 +60,7 @@ class Processor:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
         for name, app, door in (
             ("status", status_app(telemetry, self._unready), settings.status),
-            ("admin", admin_app(telemetry, token), settings.admin),
+            ("admin", admin_app(telemetry, token, self._history.places), settings.admin),
         ):
             try:
                 self._http.add(app, door.address, door.port)

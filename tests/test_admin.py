@@ -4,6 +4,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
 from extproc.admin import HTTPThread, admin_app, status_app
+from extproc.history import History
 
 ENTRIES = [{"id": f"id-{number}", "request_id": f"r-{number}"} for number in range(5)]
 TOKEN = "operator-token"
@@ -140,3 +141,13 @@ def test_applications_are_served_from_a_thread_until_it_stops(telemetry):
         thread.stop()
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{port}/healthz")
+
+
+async def test_what_tries_taught_is_shown_by_place(telemetry):
+    history = History(lambda: 1_700_000_000.0)
+    history.cool("a/m", 12)
+    history.learn("b/n", "ok", first_byte=0.25)
+    async with client(admin_app(telemetry, TOKEN, history.places)) as http:
+        assert (await http.get("/providers")).status_code == 401
+        answer = await http.get("/providers", headers={"authorization": f"Bearer {TOKEN}"})
+    assert answer.json()["data"] == {"a/m": {"cooling_down_s": 12.0}, "b/n": {"plain_s": 0.25, "failing": 0.0}}

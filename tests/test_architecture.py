@@ -16,7 +16,7 @@ TESTS = Path(__file__).parent
 # Imports point downwards: a module may import those of its own line and of the lines above it. A name stands for the
 # module or for all of a package.
 LAYERS = [
-    ("pb", "exchange", "errors", "values", "actions", "histogram", "facts", "parameters"),
+    ("pb", "exchange", "errors", "values", "actions", "histogram", "facts", "parameters", "messages"),
     ("contract", "framing", "dialects", "providers", "stores", "strategies", "prices", "history"),
     ("parsing", "routing", "selection", "auth", "guardrails"),
     ("budgets", "forward", "models", "response"),
@@ -186,6 +186,7 @@ def test_every_file_is_tested(path):
         "actions": "test_wire.py",
         "contract": "test_forward.py",
         "facts": "test_budgets.py",
+        "messages": "dialects",
         "pipeline": "test_gateway.py",
         "response": "test_gateway.py",
         "prices": "test_models.py",

@@ -10,8 +10,9 @@ import pkgutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
+from extproc import messages
 from extproc.errors import INVALID_REQUEST, Kind, Refusal
 from extproc.exchange import Usage
 
@@ -64,11 +65,47 @@ class Report:
     error: str = ""  # the provider's error in mid-stream
 
 
+@dataclass(slots=True, frozen=True)
+class Place:
+    """What a provider's dialect has to know of where a translated request goes."""
+
+    model: str  # its name at the provider
+    max_output_tokens: int | None = None  # the most it can write
+
+
+class Decoder(Protocol):
+    """Reads a streamed answer of a provider, event by event."""
+
+    def feed(self, data: bytes, name: str) -> Sequence[messages.Event]:
+        """What one framed event says: its payload, and its name where the framing has one. Unreadable or unknown
+        events say nothing; never raises.
+        """
+        ...
+
+    def end(self) -> Sequence[messages.Event]:
+        """What is left when the body ended: `Ended` where the API has no end marker and the answer was whole."""
+        ...
+
+
+class Encoder(Protocol):
+    """Writes a streamed answer for a client, event by event."""
+
+    def feed(self, event: messages.Event) -> bytes:
+        """The bytes that say it, possibly none. After `Failed` and `Ended` nothing more is fed."""
+        ...
+
+
 class Dialect:
-    """The base of every dialect. The error shape here is OpenAI's; others override it."""
+    """The base of every dialect. The error shape here is OpenAI's; others override it.
+
+    Three sides: what the gateway needs of a request it lets pass; what a translation needs when a client speaks it; and
+    what a translation needs when a provider does. A dialect that no client speaks has no `paths`.
+    """
 
     name: str
     paths: Mapping[str, str]  # path -> gen_ai.operation.name
+    lacks: frozenset[str] = frozenset()
+    """What requests may need (`Ask.needs`) and this API has no words for: no translation into it."""
 
     def read(self, body: Mapping[str, Any]) -> Ask:
         """What the request asks for. Raises Refusal (400) when a field the gateway relies on has the wrong shape."""
@@ -88,6 +125,43 @@ class Dialect:
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
+
+    # --- a client speaks it
+
+    def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
+        """What a client asks for. Raises Refusal (400), naming the field, when the shape is not the API's."""
+        raise NotImplementedError
+
+    def encode_answer(self, answer: messages.Answer) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def encoder(self) -> Encoder:
+        raise NotImplementedError
+
+    def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:
+        """A provider's error as this API would write it."""
+        raise NotImplementedError
+
+    # --- a provider speaks it
+
+    def path(self, place: Place, *, stream: bool) -> str:
+        """Where its request goes, after the provider's base_url: `/chat/completions`."""
+        raise NotImplementedError
+
+    def encode_request(self, prompt: messages.Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
+        """The body, and the names of advisory fields that it cannot say."""
+        raise NotImplementedError
+
+    def decode_answer(self, body: bytes) -> messages.Answer:
+        """Raises ValueError when it is not an answer of this API."""
+        raise NotImplementedError
+
+    def decoder(self) -> Decoder:
+        raise NotImplementedError
+
+    def decode_problem(self, status: int, body: bytes) -> messages.Problem:
+        """What an error answer says, as far as it can be read; never raises."""
+        raise NotImplementedError
 
 
 def read_model(body: Mapping[str, Any]) -> str:

@@ -54,13 +54,16 @@ def attach_problems(settings: Settings) -> list[tuple[tuple[str | int, ...], str
     problems: list[tuple[tuple[str | int, ...], str]] = []
     for name in settings.virtual_models:
         chain = catalog.resolve(name)
-        models = dict.fromkeys(target.model for target in chain.targets) if chain else {}
+        targets = chain.targets if chain else ()
+        instead = "let extproc generate the whole Envoy configuration"
+        models = dict.fromkeys(target.model for target in targets)
+        where = ("virtual_models", name, "targets")
         if len(models) > 1:
-            message = (
-                f"attach mode cannot give each try its own model name ({', '.join(models)}): "
-                "keep targets of one name, or let extproc generate the whole Envoy configuration"
-            )
-            problems.append((("virtual_models", name, "targets"), message))
+            message = f"attach mode cannot give each try its own model name ({', '.join(models)}): keep to one, or "
+            problems.append((where, message + instead))
+        elif any(target.changes != targets[0].changes for target in targets):
+            message = "attach mode cannot change the request for each try: keep to the same changes, or "
+            problems.append((where, message + instead))
     return problems
 
 

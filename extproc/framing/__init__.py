@@ -9,10 +9,14 @@ from typing import Protocol
 
 @dataclass(slots=True, frozen=True)
 class Event:
-    """`raw` is what came in, byte for byte; `data` is its payload, None where there is none (comments, blank lines)."""
+    """`raw` is what came in, byte for byte; `data` is its payload, None where there is none (comments, blank lines).
+
+    `name` is what a binary framing calls the event.
+    """
 
     raw: bytes
     data: bytes | None
+    name: str = ""
 
 
 class Framing(Protocol):
