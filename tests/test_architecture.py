@@ -16,7 +16,7 @@ TESTS = Path(__file__).parent
 # Imports point downwards: a module may import those of its own line and of the lines above it. A name stands for the
 # module or for all of a package.
 LAYERS = [
-    ("pb", "exchange", "errors", "values", "actions", "histogram", "facts", "parameters", "messages"),
+    ("pb", "exchange", "errors", "values", "actions", "histogram", "facts", "parameters", "messages", "effort"),
     ("contract", "framing", "dialects", "providers", "stores", "strategies", "prices", "history"),
     ("parsing", "routing", "selection", "auth", "guardrails"),
     ("budgets", "forward", "models", "response"),
@@ -187,6 +187,7 @@ def test_every_file_is_tested(path):
         "contract": "test_forward.py",
         "facts": "test_budgets.py",
         "messages": "dialects",
+        "effort": "dialects",
         "pipeline": "test_gateway.py",
         "response": "test_gateway.py",
         "prices": "test_models.py",
