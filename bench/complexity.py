@@ -1,9 +1,10 @@
 """What the `complexity` strategy does with labelled requests: `python -m bench.complexity`.
 
-`complexity.jsonl` holds one case a line: `label` simple or hard, `set` tune or held_out, `request` the body. The weights
-and the words were chosen while looking at the cases of `tune` alone; those of `held_out`, a third drawn by lot before
-that, say what to expect of others. Cases and heuristic have one author, so expect less of your own traffic: put a few
-hundred of your requests into such a file and name it, `python -m bench.complexity mine.jsonl`.
+`complexity.jsonl` holds one case a line: `label` simple or hard, `set` tune or held_out, `request` the body without its
+model. Weights and words were chosen while looking at the cases of `tune` alone. A third was held out, drawn by lot
+before that (four in other languages were added, as the lot had left none): it says what to expect of new requests.
+Cases and heuristic have one author, so expect less of your own traffic. Label some of it and see:
+`python -m bench.complexity mine.jsonl`.
 """
 
 from __future__ import annotations
@@ -88,8 +89,9 @@ def is_right(case: Case, threshold: float = THRESHOLD) -> bool:
 
 
 def share(cases: Sequence[Case], threshold: float = THRESHOLD) -> Share:
-    right = {label: [is_right(case, threshold) for case in cases if case.label == label] for label in ("simple", "hard")}
-    return Share(sum(right["simple"]), len(right["simple"]), sum(right["hard"]), len(right["hard"]))
+    simple = [is_right(case, threshold) for case in cases if case.label == "simple"]
+    hard = [is_right(case, threshold) for case in cases if case.label == "hard"]
+    return Share(sum(simple), len(simple), sum(hard), len(hard))
 
 
 def cost(exchange: Exchange, rounds: int = 15, count: int = 400) -> float:
@@ -113,7 +115,9 @@ def _timed(work: Callable[[], None], count: int) -> float:
 def _message(size: int) -> dict[str, Any]:
     words = "The queue is drained by one worker, so a slow message holds up the others and the order is kept. "
     text = "Compare two ways to shorten this. " + words * (size // len(words))
-    return {"messages": [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": text}]}
+    return {
+        "messages": [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": text}]
+    }
 
 
 def _conversation(size: int) -> dict[str, Any]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,7 @@ class Process:
 
 @dataclass
 class Bench:
-    """Everything that runs: two doors to the same mock."""
+    """Everything that runs: two doors to the same mock, and further mocks where a benchmark asks for them."""
 
     alone: int  # port of Envoy without the processor
     gateway: int  # port of Envoy with it
@@ -68,12 +69,13 @@ class Bench:
     envoy_alone: Process
     envoy: Process
     processor: Process
+    mocks: Mapping[str, int]  # ports by name
 
-    def counted(self) -> int:
-        """Exchanges that the processor says it has seen to their end."""
+    def counted(self, pattern: str = r"extproc_requests_total\{") -> int:
+        """The sum of the processor's metrics that match; as it is, exchanges that it has seen to their end."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.status}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
-        return sum(int(float(line.split()[-1])) for line in lines if line.startswith("extproc_requests_total{"))
+        return sum(int(float(line.split()[-1])) for line in lines if re.match(pattern, line))
 
 
 def free_port() -> int:
@@ -83,9 +85,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def bench(counters: str = "memory:") -> Iterator[Bench]:
-    """Start a mock, Envoy alone, and Envoy with the processor; end them when done."""
-    ports = {name: free_port() for name in ("listener", "status", "admin", "mock", "alone")}
+def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequence[str] = ("mock",)) -> Iterator[Bench]:
+    """Start the mocks, Envoy alone before the first of them, and Envoy with the processor; end them when done.
+
+    `settings` is a filter YAML with `{listener}`, `{status}`, `{admin}`, `{counters}` and the name of each mock for its
+    port; other braces are doubled.
+    """
+    ports = {name: free_port() for name in ("listener", "status", "admin", "alone", *mocks)}
     children: list[subprocess.Popen[bytes]] = []
 
     def spawn(name: str, *command: str) -> Process:
@@ -95,19 +101,20 @@ def bench(counters: str = "memory:") -> Iterator[Bench]:
 
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         root = Path(folder)
-        settings = root / "gateway.yaml"
-        settings.write_text(SETTINGS.format(**ports, counters=counters.replace("{dir}", folder)))
+        file = root / "gateway.yaml"
+        file.write_text(settings.format(**ports, counters=counters.replace("{dir}", folder)))
         alone = root / "alone.yaml"
-        alone.write_text(yaml.safe_dump(_alone(ports["alone"], ports["mock"])))
+        alone.write_text(yaml.safe_dump(_alone(ports["alone"], ports[mocks[0]])))
         envoy_yaml, secrets, sock = str(root / "envoy.yaml"), str(root / "secrets"), str(root / "extproc.sock")
-        _render(settings, envoy_yaml, secrets, sock)
+        _render(file, envoy_yaml, secrets, sock)
         envoy = str(Path(sys.executable).with_name("envoy"))
         quiet = ("--log-level", "error", "--use-dynamic-base-id", "--concurrency", "2")
         try:
-            spawn("mock", sys.executable, "-m", "extproc", "mock", "--port", str(ports["mock"]))
-            _wait(ports["mock"])
+            for name in mocks:
+                spawn(name, sys.executable, "-m", "extproc", "mock", "--port", str(ports[name]))
+                _wait(ports[name])
             processor = spawn(
-                "processor", sys.executable, "-m", "extproc", "serve", "-c", str(settings), "--socket", sock,
+                "processor", sys.executable, "-m", "extproc", "serve", "-c", str(file), "--socket", sock,
                 "--drain-notice", "0", "--drain-grace", "0",
             )  # fmt: skip
             _wait(ports["status"])
@@ -115,7 +122,8 @@ def bench(counters: str = "memory:") -> Iterator[Bench]:
             with_processor = spawn("envoy", envoy, "-c", envoy_yaml, *quiet)
             _wait(ports["alone"])
             _wait(ports["listener"])
-            yield Bench(ports["alone"], ports["listener"], ports["status"], envoy_alone, with_processor, processor)
+            doors = ports["alone"], ports["listener"], ports["status"]
+            yield Bench(*doors, envoy_alone, with_processor, processor, {name: ports[name] for name in mocks})
         finally:
             for child in reversed(children):
                 child.terminate()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bench.harness import KEY
@@ -36,16 +37,17 @@ def request(model: str, *, stream: bool = False, size: int = 0, words: int = 0) 
     return head.encode() + payload
 
 
-async def run(port: int, message: bytes, *, total: int, concurrency: int) -> Result:
-    """Send `message` `total` times over `concurrency` connections."""
+async def run(port: int, message: bytes | Sequence[bytes], *, total: int, concurrency: int) -> Result:
+    """Send `message`, or several in turn, `total` times in all over `concurrency` connections."""
     result = Result()
+    messages = (message,) if isinstance(message, bytes) else message
     left = iter(range(total))
 
     async def worker() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
         try:
-            for _ in left:
-                await _exchange(reader, writer, message, result)
+            for index in left:
+                await _exchange(reader, writer, messages[index % len(messages)], result)
         except (OSError, asyncio.IncompleteReadError, ValueError) as error:
             result.errors.append(repr(error))
         finally:

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from extproc import __version__
@@ -25,7 +25,7 @@ def main() -> int:
         ("up", "Envoy, the processor and the mock provider, for a laptop or one machine", _up_arguments, _up),
         ("serve", "the processor alone, beside an Envoy that someone else runs", _serve_arguments, _serve),
         ("envoy", "print the Envoy configuration", _envoy_arguments, _envoy),
-        ("check", "validate and lint the settings", _check_arguments, _check),
+        ("check", "validate and lint the settings, or explain what a request would meet", _check_arguments, _check),
         ("schema", "print the JSON Schema of the settings", _schema_arguments, _schema),
         ("keys", "make a gateway key, or hash one", _keys_arguments, _keys),
         ("mock", "the mock provider alone", _mock_arguments, _mock),
@@ -140,6 +140,14 @@ def _envoy(options: argparse.Namespace) -> int:
 def _check_arguments(parser: argparse.ArgumentParser) -> None:
     _config_argument(parser)
     parser.add_argument("--attach", action="store_true", help="also say what attach mode cannot do")
+    explain = parser.add_argument_group("what a request would meet, and why; exit code 1 when it would be refused")
+    explain.add_argument("--explain", nargs="?", const="", metavar="FILE", help="its JSON body; - for standard input")
+    explain.add_argument("--model", help="in place of FILE's; without FILE, a minimal request for this model")
+    explain.add_argument("--path", help="default: /v1/chat/completions")
+    who = explain.add_mutually_exclusive_group()
+    who.add_argument("--consumer", metavar="NAME", help="who asks")
+    who.add_argument("--key", metavar="env:NAME|file:PATH", help="where the gateway key is with which it is asked")
+    explain.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -148,10 +156,59 @@ def _check(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
     if options.attach:
         _check_attach(options.config, settings)
+    if options.explain is not None:
+        return _explain(options, settings)
+    if options.model or options.path or options.consumer or options.key or options.label:
+        raise ValueError("--model, --path, --consumer, --key and --label say what to --explain")
     for doubt in config.lint(options.config):
         print(f"{doubt.show(str(options.config))} (warning)")
     print(f"{options.config}: ok")
     return 0
+
+
+_PATH = "/v1/chat/completions"
+_LEAST: Mapping[str, Mapping[str, object]] = {
+    "/v1/embeddings": {"input": "Hello"},
+    _PATH: {"messages": [{"role": "user", "content": "Hello"}]},
+}
+
+
+def _explain(options: argparse.Namespace, settings: Settings) -> int:
+    from extproc.explain import Question, explain  # noqa: PLC0415
+
+    labels = [label.partition("=") for label in options.label]
+    if not all(name and equals for name, equals, _ in labels):
+        raise ValueError("a label is given as --label name=value")
+    question = Question(
+        _body(options, settings),
+        options.path or _PATH,
+        options.consumer,
+        None if options.key is None else _secret(options.key, "--key"),
+        {name: value for name, _, value in labels},
+        options.attach,
+    )
+    explanation = asyncio.run(explain(settings, question))
+    print("\n".join(explanation.lines))
+    return 0 if explanation.forwarded else 1
+
+
+def _body(options: argparse.Namespace, settings: Settings) -> bytes:
+    """The request to explain. What the gateway would not read keeps its model, and is refused as it is."""
+    from extproc.forward import patch  # noqa: PLC0415
+    from extproc.framing.json import InvalidJSON, parse  # noqa: PLC0415
+
+    limits = settings.limits
+    if not options.explain:
+        if not options.model:
+            raise ValueError("--explain needs a request: a FILE, - for standard input, or --model NAME")
+        return json.dumps({"model": options.model, **_LEAST.get(options.path, _LEAST[_PATH])}).encode()
+    with sys.stdin.buffer if options.explain == "-" else Path(options.explain).open("rb") as file:
+        body = file.read(limits.request_body + 1)
+    try:
+        changes = options.model is not None and isinstance(parse(body, limits.json_depth), dict)
+    except InvalidJSON:
+        changes = False
+    return patch(body, {"model": options.model}) if changes else body
 
 
 def _check_attach(file: Path, settings: Settings) -> None:
@@ -183,14 +240,8 @@ def _keys_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _keys(options: argparse.Namespace) -> int:
     from extproc.auth import hash_key, make_key  # noqa: PLC0415
-    from extproc.values import Secret  # noqa: PLC0415
 
-    scheme, _, where = options.key_secret.partition(":")
-    if scheme not in ("env", "file"):
-        raise ValueError("--key-secret is a reference: env:NAME or file:/path")
-    secret = Secret(scheme, where).read()
-    if secret is None:
-        raise ValueError(f"{options.key_secret} is not set; make one with: openssl rand -hex 32")
+    secret = _secret(options.key_secret, "--key-secret", "; make one with: openssl rand -hex 32")
     if options.stdin:
         print(f"hash: {hash_key(sys.stdin.readline().strip(), secret)}")
         return 0
@@ -198,6 +249,19 @@ def _keys(options: argparse.Namespace) -> int:
     print(f"key:  {key}\nhash: {hash_key(key, secret)}")
     print("Give the key to its owner; put `{hash: …}` in the consumer's keys. The key is not stored.", file=sys.stderr)
     return 0
+
+
+def _secret(reference: str, option: str, hint: str = "") -> str:
+    """The secret that an option refers to. Raises ValueError, which does not repeat what may be the secret itself."""
+    from extproc.values import Secret, is_variable  # noqa: PLC0415
+
+    scheme, _, where = reference.partition(":")
+    if not where or not (scheme == "file" or (scheme == "env" and is_variable(where))):
+        raise ValueError(f"{option} is a reference: env:NAME or file:/path")
+    secret = Secret(scheme, where).read()
+    if secret is None:
+        raise ValueError(f"{reference} is not set{hint}")
+    return secret
 
 
 def _mock_arguments(parser: argparse.ArgumentParser) -> None:

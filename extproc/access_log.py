@@ -84,6 +84,9 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
     timeout = told["timeout"].number_value / 1000 if "timeout" in told else math.inf
     if outcome == "client_left" and response.response_code.value == 0 and seconds >= timeout * _NEARLY:
         outcome = "timeout"
+    content_type = response.response_headers.get("content-type", "")
+    if outcome in ("ok", "client_left") and content_type.startswith("text/html"):
+        outcome = "other"  # failed over, see envoy_config.public
     first_byte = None
     if common.HasField("time_to_first_upstream_rx_byte"):
         first_byte = _seconds(common.time_to_first_upstream_rx_byte)
@@ -99,19 +102,20 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
         retry_after=response.response_headers.get("retry-after", ""),
         request_bytes=entry.request.request_body_bytes,
         answer_bytes=response.response_body_bytes,
-        streamed=response.response_headers.get("content-type", "").startswith("text/event-stream"),
+        streamed=content_type.startswith("text/event-stream"),
     )
 
 
 def _outcome(flags: pb.ResponseFlags, response: pb.HTTPResponseProperties) -> str:
     status = response.response_code.value
     answered = response.response_code_details == "via_upstream"
+    left = flags.downstream_connection_termination or flags.downstream_remote_reset
     reset = flags.upstream_remote_reset or flags.upstream_connection_termination or flags.upstream_protocol_error
     if response.response_code_details.startswith(_CUT) or (answered and reset):
         return "cut"
-    if flags.downstream_connection_termination or flags.downstream_remote_reset:
+    if left and status < 400:
         return "client_left"
-    if answered:
+    if answered or left:  # left: the public listener fails over at the headers, before the error's body is whole
         if status < 400:
             return "ok"
         exact, kind = str(status), f"{status // 100}xx"

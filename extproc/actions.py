@@ -12,7 +12,7 @@ class Continue:
     """Go on, with these changes. `body` replaces the request's; None leaves it byte for byte.
 
     `reroute` makes Envoy choose the route again; `order` are the clusters of the tries. `read_answer` asks for the
-    response body, and only means something in the answer to the response headers.
+    response body, and only means something in the answer to headers, the request's or the response's.
     """
 
     set_headers: Mapping[str, str] = field(default_factory=dict)
@@ -35,10 +35,14 @@ class Answer:
 
 @dataclass(slots=True, frozen=True)
 class Chunk:
-    """Bytes of the response body that may leave now; `end` when no more will. Empty and without `end`: nothing yet."""
+    """Bytes of the response body that may leave now; `end` when no more will. Empty and without `end`: nothing yet.
+
+    `head` is the answer to the response headers where they were held back until now.
+    """
 
     body: bytes
     end: bool = False
+    head: Continue | Answer | None = None
 
 
 CONTINUE = Continue()
@@ -59,7 +63,9 @@ class Attachment(Protocol):
 
     async def on_response_headers(
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
-    ) -> Continue | Answer: ...
+    ) -> Continue | Answer | None:
+        """None holds the headers back: a later Chunk answers them with its `head`."""
+        ...
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk: ...
 

@@ -9,20 +9,34 @@ import asyncio
 import random
 from collections.abc import Mapping
 
+import msgspec
+
 from extproc import contract
 from extproc.actions import CONTINUE, Answer, Chunk, Continue
+from extproc.config import LimitsSettings
 from extproc.contract import Edit
+from extproc.dialects import dialects
+from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.forward import patch
+from extproc.translate import Stream, Translation, Unwrapping, bad_answer
 
 _LONGEST_BACK_OFF = 5.0  # seconds
 
 
 class AttemptStream:
-    """Makes of the body what this provider is to get. A further try in a row at the same target waits first."""
+    """Makes of the request what this provider is to get, and of its answer what the client expects. A further try in a
+    row at the same target waits first.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, limits: LimitsSettings) -> None:
         self.done = False
+        self._limits = limits
         self._edit = Edit({})
+        self._translation: Translation | None = None
+        self._stream: Stream | Unwrapping | None = None
+        self._status = 0
+        self._parts: list[bytes] = []  # of an answer that has to be whole first
+        self._size = 0
 
     async def on_request_headers(self, headers: Mapping[str, str], end: bool) -> Continue | Answer:  # noqa: ARG002
         targets = contract.decode_targets(headers[contract.TARGETS])
@@ -31,23 +45,93 @@ class AttemptStream:
             self._edit = contract.decode_edits(edits)[index]
         if (base := headers.get(contract.BACK_OFF)) is not None and (wait := back_off(targets, index, int(base))):
             await asyncio.sleep(wait)
+        if self._edit.service is not None:
+            self._translation = Translation(dialects()[headers[contract.DIALECT]], self._edit.service)
+            if self._translation.reads_answer:
+                return Continue(read_answer=True)
         return CONTINUE
 
     async def on_request_body(self, body: bytes) -> Continue | Answer:
-        self.done = True
-        edit = self._edit
-        return Continue(body=patch(body, edit.fields, edit.removed)) if edit.fields or edit.removed else CONTINUE
+        edit, translation = self._edit, self._translation
+        if edit.fields or edit.removed:
+            body = patch(body, edit.fields, edit.removed)
+        if translation is None:
+            self.done = True
+            return Continue(body=body) if edit.fields or edit.removed else CONTINUE
+        try:
+            path, body = translation.request(msgspec.json.decode(body))
+        except Refusal as refusal:
+            return self._refuse(refusal)
+        self.done = not translation.reads_answer
+        # The route of the try puts the provider's base_url in the place of /v1.
+        return Continue({":path": f"/v1{path}", "content-type": "application/json"}, body=body)
 
     async def on_response_headers(
-        self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
-    ) -> Continue | Answer:
-        raise NotImplementedError("the answer of a try is not asked for")
+        self,
+        headers: Mapping[str, str],
+        attributes: Mapping[str, object],  # noqa: ARG002
+        end: bool,
+    ) -> Continue | Answer | None:
+        translation = self._translation
+        assert translation is not None, "the answer of a plain try is not asked for"
+        self._status = int(headers.get(":status", "0"))
+        if end or contract.HOP in headers:  # no body, or Envoy's own answer
+            self.done = True
+            return CONTINUE
+        if self._status >= 400:
+            return Continue({"content-type": "application/json"})
+        if translation.streamed:
+            try:
+                self._stream = translation.stream(
+                    headers.get("content-type", ""),
+                    event_limit=self._limits.sse_event,
+                    body_limit=self._limits.buffered_response,
+                )
+            except Refusal as refusal:
+                return self._refuse(refusal)
+            return Continue({"content-type": "text/event-stream", **translation.headers()})
+        return None if translation.translates else CONTINUE
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
-        raise NotImplementedError("the answer of a try is not asked for")
+        translation = self._translation
+        assert translation is not None, "the answer of a plain try is not asked for"
+        if self._stream is not None:
+            self.done = end
+            return Chunk(self._stream.feed(chunk, end), end)
+        if self._status < 400 and not translation.translates:  # a plain answer that needs nothing
+            return Chunk(chunk, end)
+        self._size += len(chunk)
+        if self._size <= self._limits.buffered_response:
+            self._parts.append(chunk)
+        if not end:
+            return Chunk(b"")
+        self.done = True
+        whole = b"".join(self._parts)
+        if self._status >= 400:
+            return Chunk(translation.problem(self._status, whole), True)
+        try:
+            if self._size > self._limits.buffered_response:
+                raise bad_answer("is too large to be translated")
+            body, usage = translation.answer(whole)
+        except Refusal as refusal:
+            return Chunk(b"", head=self._refuse(refusal))
+        told = translation.headers()
+        if usage is not None:
+            told[contract.USAGE] = contract.encode_usage(usage).decode()
+        return Chunk(body, True, Continue({"content-type": "application/json", **told}, ("content-length",)))
 
     async def on_end(self) -> None:
         """Nothing is open."""
+
+    def _refuse(self, refusal: Refusal) -> Answer:
+        assert self._translation is not None
+        self.done = True
+        kind = refusal.kind
+        headers = {"content-type": "application/json"}
+        if kind is UNSUPPORTED_BY_TARGETS:  # here; the next target may be able
+            headers |= {contract.HOP: "unsupported", f"{contract.HOP}-unsupported": "1"}
+        body = self._translation.client.error(kind, refusal.message, refusal.param)
+        return Answer(kind.status, msgspec.json.encode(body), headers, kind.code)
 
 
 def back_off(targets: list[str], index: int, base: int) -> float:

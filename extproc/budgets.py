@@ -220,8 +220,8 @@ def used(exchange: Exchange) -> Usage:
     if not exchange.forwarded or exchange.status >= 400:
         return Usage(source="none")
     report, reservation = exchange.report, exchange.reservation
-    if report is not None and report.usage is not None:
-        return report.usage
+    if report is not None and (usage := report.told_usage or report.usage) is not None:
+        return usage
     if exchange.status == 0:  # the client left before any answer began
         return Usage(reservation.input_tokens, reservation.output_tokens, source="estimated")
     ask = exchange.ask

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from extproc.auth import consumer
+from extproc.dialects import ABILITIES
+from extproc.exchange import Target
 from extproc.parameters import MAX_CHANGES, Changes, compile_changes, compose, encode
-from extproc.routing import MAX_NESTING, MAX_TARGETS, Catalog, VirtualModelSettings
+from extproc.routing import MAX_NESTING, MAX_TARGETS, Branch, Catalog, Chain, VirtualModelSettings
 from extproc.values import is_private
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ Place = tuple[str | int, ...]
 """The keys that lead to a setting."""
 
 _Doubt = tuple[Place, str]
+
+_ASKED_BY: Mapping[str, Sequence[str]] = {"tools": ("tools", "functions"), "json_schema": ("response_format",)}
+"""Fields that ask for an ability. A target that changes one of them is not skipped for it."""
 
 
 def contradictions(settings: Settings) -> Iterator[_Doubt]:
@@ -103,13 +109,13 @@ def _size_contradictions(name: str, virtual_models: Mapping[str, VirtualModelSet
 
 
 def _consumer_contradictions(settings: Settings) -> Iterator[_Doubt]:
-    yield from _repeated(("consumers", "name"), [consumer.name for consumer in settings.consumers])
-    for index, consumer in enumerate(settings.consumers):
-        if consumer.team is not None and consumer.team not in settings.teams:
-            yield ("consumers", index, "team"), f"there is no team {consumer.team!r} in teams"
-        if consumer.name == "anonymous":
+    yield from _repeated(("consumers", "name"), [entry.name for entry in settings.consumers])
+    for index, entry in enumerate(settings.consumers):
+        if entry.team is not None and entry.team not in settings.teams:
+            yield ("consumers", index, "team"), f"there is no team {entry.team!r} in teams"
+        if entry.name == "anonymous":
             yield ("consumers", index, "name"), "this name is for requests without a key"
-        for number, key in enumerate(consumer.keys):
+        for number, key in enumerate(entry.keys):
             if key.hash is not None and settings.auth.key_secret is None:
                 yield ("consumers", index, "keys", number), "a hash needs auth.key_secret, which made it"
     secret = settings.auth.key_secret
@@ -124,6 +130,29 @@ def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
 
 
 def doubts(settings: Settings) -> Iterator[_Doubt]:
+    """For settings without contradictions. Never raises."""
+    yield from _doubts_alone(settings)
+    catalog = Catalog(settings.providers, settings.models, settings.virtual_models)
+    yield from _grant_doubts(settings, catalog)
+    parts = {target.model for virtual in settings.virtual_models.values() for target in virtual.targets}
+    for name, virtual in settings.virtual_models.items():
+        where: Place = ("virtual_models", name)
+        yield from _share_doubts(where, virtual)
+        chain = catalog.resolve(name)
+        if chain is None or chain.root is None:
+            continue
+        groups = [_leaves(below, catalog) for below in chain.root.below]
+        yield from _ability_doubts(where, groups)
+        if virtual.strategy == "cost":
+            yield from _price_doubts(where, groups)
+        if virtual.strategy == "fallback":
+            yield from _attempt_doubts(where, groups, chain)
+        if name not in parts:  # a part of another chain may well stay at one provider
+            yield from _provider_doubts(where, groups, in_order=virtual.strategy == "fallback")
+
+
+def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
+    """Those that a glance at one entry tells."""
     for name, provider in settings.providers.items():
         if provider.lacks_key:
             missing = f"{provider.api_key} is not set" if provider.api_key else "has no api_key"
@@ -132,13 +161,13 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
             yield ("providers", name, "base_url"), "is not encrypted: keys and prompts can be read on the way"
         if not any(model.provider == name for model in settings.models.values()):
             yield ("providers", name), "no model uses it"
-    if settings.auth.required and not any(consumer.keys for consumer in settings.consumers):
+    if settings.auth.required and not any(entry.keys for entry in settings.consumers):
         yield ("consumers",), "nobody has a key and auth.required is on: every request is refused"
-    for index, consumer in enumerate(settings.consumers):
-        for number, key in enumerate(consumer.keys):
+    for index, entry in enumerate(settings.consumers):
+        for number, key in enumerate(entry.keys):
             if key.secret is not None and key.secret.read() is None:
                 yield ("consumers", index, "keys", number), f"{key.secret} is not set: this key opens nothing"
-    names = {consumer.name for consumer in settings.consumers} | {"anonymous"}
+    names = {entry.name for entry in settings.consumers} | {"anonymous"}
     for index, budget in enumerate(settings.budgets):
         who = budget.match.get("consumer")
         if who is not None and "*" not in who and who not in names:
@@ -148,3 +177,101 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
             yield ("budgets", index, "match", "team"), f"there is no team {team!r}: it never applies"
         if budget.store_failure == "allow":
             yield ("budgets", index, "store_failure"), "while the store is down this budget limits nothing"
+
+
+def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
+    """Names that nobody with a key may use. What a wildcard stands for is too much to ask about."""
+    consumers = [consumer(entry, settings.teams) for entry in settings.consumers if entry.keys]
+    if not settings.auth.required or not consumers:
+        return
+    for name in catalog.names():
+        where: Place = ("models" if name in settings.models else "virtual_models", name)
+        chain = catalog.resolve(name)
+        granted = [who for who in consumers if who.may_use(name)]
+        if not granted:
+            yield where, "no consumer may use it"
+        elif chain and not any(who.may_use(target.name) for who in granted for target in chain.targets):
+            yield where, "no consumer who may use it may use any of its targets"
+
+
+# --- about virtual models. A group is what is below one entry of `targets`: several, where that is a virtual model.
+
+
+def _leaves(below: Branch | Target, catalog: Catalog) -> Sequence[Target]:
+    """The targets there, without those that are switched off."""
+    if isinstance(below, Target):
+        off = below.disabled or catalog.providers[below.provider].disabled
+        return () if off else (below,)
+    return [target for part in below.below for target in _leaves(part, catalog)]
+
+
+def _share_doubts(where: Place, virtual: VirtualModelSettings) -> Iterator[_Doubt]:
+    weights = [target.weight for target in virtual.targets if "weight" in target.model_fields_set]
+    total = sum(target.weight for target in virtual.targets)
+    if virtual.strategy == "weighted" and weights and total != 100:
+        yield (*where, "targets"), f"the weights add up to {total}, not to 100"
+    for index, target in enumerate(virtual.targets):
+        for field, strategy in (("weight", "weighted"), ("max_complexity", "complexity")):
+            if field in target.model_fields_set and virtual.strategy != strategy:
+                message = f"means nothing where the strategy is {virtual.strategy}: it is for {strategy}"
+                yield (*where, "targets", index, field), message
+
+
+def _ability_doubts(where: Place, groups: Sequence[Sequence[Target]]) -> Iterator[_Doubt]:
+    """An inner virtual model can what one of its targets can; how those differ is told where it is defined."""
+    able = [{ability for ability in ABILITIES if any(_able(target, ability) for target in group)} for group in groups]
+    contexts = [_context(group) for group in groups]
+    most = max((context for context in contexts if context), default=0)
+    for index, group in enumerate(groups):
+        place = (*where, "targets", index)
+        others = set().union(*able)
+        lacking = [ability for ability in ABILITIES if ability in others - able[index]]
+        if group and lacking:
+            yield place, f"does not support {', '.join(lacking)} as others here do: requests that need it skip this one"
+        context = contexts[index]
+        if context and context < most:
+            yield place, f"has a context of {context} tokens, others here of {most}: longer requests skip this one"
+
+
+def _able(target: Target, ability: str) -> bool:
+    if target.supports is None or ability in target.supports:
+        return True
+    return any(name in _ASKED_BY.get(ability, ()) for name, *_ in target.changes)
+
+
+def _context(group: Sequence[Target]) -> int | None:
+    """The largest context there, None when one of them is unknown."""
+    known = [target.context for target in group if target.context is not None]
+    return max(known) if known and len(known) == len(group) else None
+
+
+def _price_doubts(where: Place, groups: Sequence[Sequence[Target]]) -> Iterator[_Doubt]:
+    for index, group in enumerate(groups):
+        unknown = list(dict.fromkeys(target.name for target in group if target.price is None))
+        if unknown:
+            message = f"the price of {', '.join(map(repr, unknown[:3]))} is unknown, so it comes last: give `price`"
+            yield (*where, "targets", index), message
+
+
+def _attempt_doubts(where: Place, groups: Sequence[Sequence[Target]], chain: Chain) -> Iterator[_Doubt]:
+    """Targets with a `match` do not count: which of them a request meets is not known here."""
+    different: list[Target] = []
+    for target in (target for group in groups for target in group if not target.match):
+        if not any(target.name == other.name and target.changes == other.changes for other in different):
+            different.append(target)
+    needed, attempts = sum(target.tries for target in different), chain.retry.attempts
+    if attempts < needed:
+        message = f"is {attempts}, its targets need {needed}: the last are tried only when others are skipped"
+        yield (*where, "retry", "attempts"), message
+
+
+def _provider_doubts(where: Place, groups: Sequence[Sequence[Target]], *, in_order: bool) -> Iterator[_Doubt]:
+    providers = [{target.provider for target in group} for group in groups if group]
+    if sum(map(len, groups)) < 2:
+        return
+    everywhere = set().union(*providers)
+    if in_order and len(everywhere) == 1:
+        yield (*where, "targets"), f"all are at provider {everywhere.pop()!r}: when it is down, nothing is left"
+    elif in_order and len(providers[0]) == 1 and providers[0] == providers[-1]:
+        message = f"ends at provider {next(iter(providers[0]))!r}, where it began: when that is down, both tries fail"
+        yield (*where, "targets"), message

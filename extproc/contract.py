@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
-from extproc.exchange import Target
+from extproc.exchange import Target, Usage
 
 PREFIX = "x-extproc-"
 
@@ -28,11 +28,18 @@ ATTEND = "x-extproc-attend"  # which tries need the attempt attachment: ATTEND_A
 ATTEND_ALL, ATTEND_LATER = "all", "later"  # later: all but the first
 BACK_OFF = "x-extproc-back-off"  # milliseconds before the second try in a row at one target
 TIMEOUT = "x-extproc-timeout"  # milliseconds that a try may take to begin its answer
+DIALECT = "x-extproc-dialect"  # the client's, where a try has to translate
 PROVIDER = "x-extproc-provider"  # attach mode only: where the owner's routes should send the request
 
 # Response header of an answer that Envoy itself gave inside the hop, where a provider's answer should be. Its value
-# says why: connect, reset, timeout, overflow, unhealthy, credential or other.
+# says why: connect, reset, timeout, overflow, unhealthy, credential, unsupported or other.
 HOP = "x-extproc-hop"
+
+# Response headers of an answer that a try translated.
+TRANSLATED = "x-extproc-translated"  # present
+USAGE = "x-extproc-usage"  # encode_usage(), where the answer is plain
+IGNORED = "x-extproc-ignored"  # names of the client's fields that the provider's API has no words for
+USAGE_EVENT = b": x-extproc-usage "  # begins the comment that says encode_usage() at the end of a streamed answer
 
 # Dynamic metadata that gives Envoy's priority_group cluster specifier the order of the tries.
 ORDER_NAMESPACE = "ai.groups"
@@ -67,18 +74,54 @@ def decode_targets(value: str) -> list[str]:
 
 
 @dataclass(slots=True, frozen=True)
+class Service:
+    """Who serves a try, where the request has to be made theirs: another API, or a path of their own."""
+
+    kind: str  # of provider
+    dialect: str
+    model: str  # its name there
+    max_output_tokens: int | None = None
+
+
+@dataclass(slots=True, frozen=True)
 class Edit:
-    """What one try changes in the body that the gateway attachment sent on: top-level fields to set and to take out."""
+    """What one try changes in the body that the gateway attachment sent on: top-level fields to set and to take out,
+    and then, with a `service`, the whole request.
+    """
 
     fields: Mapping[str, Any]
     removed: Sequence[str] = ()
+    service: Service | None = None
 
 
 def encode_edits(edits: Sequence[Edit]) -> str:
     """The value of `EDITS`: printable ASCII."""
-    return json.dumps([[edit.fields, edit.removed] for edit in edits], separators=(",", ":"))
+    text = json.dumps([[edit.fields, edit.removed, edit.service and astuple(edit.service)] for edit in edits])
+    return text.replace("\x7f", "\\u007f")  # no header may hold it, and JSON leaves it as it is
 
 
 def decode_edits(value: str) -> list[Edit]:
     """The edit of each try. Raises ValueError when `value` was not made by `encode_edits`."""
-    return [Edit(fields, removed) for fields, removed in json.loads(value)]
+    return [
+        Edit(fields, removed, None if service is None else Service(*service))
+        for fields, removed, service in json.loads(value)
+    ]
+
+
+def encode_usage(usage: Usage) -> bytes:
+    """What a translation knows of the usage and the client's dialect cannot say: the value of `USAGE`."""
+    return json.dumps(
+        [
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+            usage.cache_write_tokens,
+        ]
+    ).encode()
+
+
+def decode_usage(value: bytes) -> Usage:
+    """Raises ValueError or TypeError when `value` was not made by `encode_usage`."""
+    input_tokens, output_tokens, cached, reasoning, cache_write = json.loads(value)
+    return Usage(input_tokens, output_tokens, cached, reasoning, cache_write)

@@ -73,12 +73,15 @@ class Target:
 
 @dataclass(slots=True)
 class Usage:
-    """Tokens of one exchange, as OpenTelemetry GenAI counts them: `input_tokens` includes `cached_tokens`."""
+    """Tokens of one exchange, as OpenTelemetry GenAI counts them: `input_tokens` includes `cached_tokens` and
+    `cache_write_tokens`, `output_tokens` includes `reasoning_tokens`.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
     source: str = "provider"  # provider | estimated | none
 
     @property

@@ -11,9 +11,11 @@ import msgspec
 from extproc import contract
 from extproc.actions import Continue
 from extproc.auth import CREDENTIAL_HEADERS, AttributionSettings
-from extproc.contract import Edit
-from extproc.exchange import Exchange
+from extproc.contract import Edit, Service
+from extproc.exchange import Exchange, Target
 from extproc.parameters import apply
+from extproc.providers import kinds
+from extproc.routing import Catalog
 
 # What each retry condition is to Envoy. A failure inside the hop reaches the public listener as an answer of Envoy's
 # own with its reason in the name of a header; only a try that ran out of time is a reset there.
@@ -23,7 +25,7 @@ _RETRY_ON: Mapping[str, Sequence[str]] = {
     "timeout": ("reset",),
 }
 _HOP_REASONS: Mapping[str, Sequence[str]] = {
-    "connect": ("connect", "unhealthy", "overflow", "credential"),
+    "connect": ("connect", "unhealthy", "overflow", "credential", "unsupported"),
     "reset": ("reset",),
     "timeout": ("timeout",),
 }
@@ -45,7 +47,8 @@ class Forward:
     request, whose first try succeeds, does without it.
     """
 
-    def __init__(self, attribution: AttributionSettings) -> None:
+    def __init__(self, attribution: AttributionSettings, catalog: Catalog) -> None:
+        self._catalog = catalog
         self._label_prefix = attribution.prefix if attribution.strip else None
 
     def __call__(self, exchange: Exchange) -> None:
@@ -83,8 +86,16 @@ class Forward:
             if exchange.output_limits and (limit := exchange.output_limits[index]) is not None and output_field:
                 fields[output_field] = limit
                 removed = [name for name in removed if name != output_field]
-            found.append(Edit(fields, removed))
+            found.append(Edit(fields, removed, self._service(exchange, target)))
         return found
+
+    def _service(self, exchange: Exchange, target: Target) -> Service | None:
+        """How the request has to be made the provider's own; None where it is that already."""
+        dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
+        kind = self._catalog.providers[target.provider].kind
+        if dialect is exchange.dialect and kinds()[kind].adapt is None:
+            return None
+        return Service(kind, dialect.name, target.model, target.max_output_tokens)
 
     def _headers(self, exchange: Exchange) -> dict[str, str]:
         retry, targets = exchange.chain.retry, exchange.targets
@@ -116,13 +127,17 @@ class Forward:
 def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, dict[str, str]]:
     """What to change in the body now, and the headers that tell the tries what is left for them."""
     first = edits[0]
-    if all(edit == first for edit in edits):
-        return first, {}
     left = [_difference(first, edit, exchange) for edit in edits]
-    which, value = contract.ATTEND_LATER, contract.encode_edits(left)
+    if not any(edit.fields or edit.removed or edit.service for edit in left):
+        return first, {}
+    which = contract.ATTEND_LATER if first.service is None else contract.ATTEND_ALL
+    value = contract.encode_edits(left)
     if len(value) > _MAX_EDITS:
         first, which, value = Edit({}), contract.ATTEND_ALL, contract.encode_edits(edits)
-    return first, {contract.ATTEND: which, contract.EDITS: value}
+    headers = {contract.ATTEND: which, contract.EDITS: value}
+    if any(edit.service is not None for edit in edits):
+        headers[contract.DIALECT] = exchange.dialect.name
+    return first, headers
 
 
 def _difference(done: Edit, wanted: Edit, exchange: Exchange) -> Edit:
@@ -130,7 +145,7 @@ def _difference(done: Edit, wanted: Edit, exchange: Exchange) -> Edit:
     fields = {
         name: value
         for name, value in wanted.fields.items()
-        if name not in done.fields or done.fields[name] != value or type(done.fields[name]) is not type(value)
+        if name not in done.fields or not _same(done.fields[name], value)
     }
     removed = [name for name in wanted.removed if name not in done.removed]
     before = {**exchange.json, **exchange.edits}
@@ -141,7 +156,12 @@ def _difference(done: Edit, wanted: Edit, exchange: Exchange) -> Edit:
             fields[name] = before[name]
         else:
             removed.append(name)
-    return Edit(fields, removed)
+    return Edit(fields, removed, wanted.service)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equal in JSON, where 1 and true are not."""
+    return one == other and (type(one) is type(other) is str or _encode(one) == _encode(other))
 
 
 def patch(body: bytes, edits: Mapping[str, Any], removed: Collection[str] = ()) -> bytes:

@@ -80,6 +80,8 @@ class GatewayStream:
         }
         if (request_id := headers.get("x-request-id")) is not None:  # Envoy puts the gateway's own in its place
             told[TOLD + "provider-request-id"] = request_id
+        if not exchange.attached and (ignored := headers.get(contract.IGNORED)) is not None:
+            told[TOLD + "ignored"] = ignored
         if exchange.status in (401, 403):
             message = f"Provider {target.provider} refused the gateway's credential; its operator has to look at it."
             refusal = Refusal(PROVIDER_CREDENTIAL_REJECTED, message, headers=told | {ORIGIN: "provider"})
@@ -161,7 +163,11 @@ class GatewayStream:
         if framing is None:
             return None
         hide_usage = exchange.usage_hidden and isinstance(framing, SSE)
-        return AnswerReader(exchange.dialect, framing, hide_usage=hide_usage)
+        translated = not exchange.attached and contract.TRANSLATED in headers
+        reader = AnswerReader(exchange.dialect, framing, hide_usage=hide_usage, translated=translated)
+        if translated and (usage := headers.get(contract.USAGE)) is not None:
+            reader.report.told_usage = contract.decode_usage(usage.encode())
+        return reader
 
     async def _end(self) -> None:
         """Settle and record. Cancelled in the middle, `on_end` comes here again, shielded: settling twice is once."""

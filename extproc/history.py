@@ -78,7 +78,7 @@ class History:
             return 0.0
         left = until - self._clock()
         if left <= 0:
-            del self._cool[place]
+            self._cool.pop(place, None)  # another thread may have come first
             return 0.0
         return left
 
@@ -135,7 +135,7 @@ class History:
                 return own.expected(now)
             if other is not None:
                 return other.expected(now)
-        return math.inf if now - self._probes.get((place, streamed, own_class), 0.0) < _PROBE else None
+        return math.inf if 0 <= now - self._probes.get((place, streamed, own_class), 0.0) < _PROBE else None
 
     def chosen(self, place: str, size: int, *, streamed: bool) -> None:
         """Note that a request goes there, so that one is enough to measure a place, or to measure it anew."""
@@ -204,7 +204,9 @@ def retry_after(value: str, now: float) -> float | None:
 
 
 def _towards(known: float, sample: float, step: float) -> float:
-    if known > 0 and step == _STEP:
+    if not known:  # only failures yet
+        return sample
+    if step == _STEP:
         sample = min(sample, known * _LEAP)
     return known + step * (sample - known)
 

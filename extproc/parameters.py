@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
-
-import msgspec
 
 Changes = tuple[tuple[str, Literal["set", "default", "remove"], Any], ...]
 """For each field, at most once: what is done, and the value."""
@@ -47,30 +46,34 @@ def compile_changes(override: Mapping[str, Any], default: Mapping[str, Any], rem
 
 def encode(value: Any) -> bytes:
     """JSON. Raises ValueError for what JSON has no word for, such as a date that YAML made of 2026-01-01."""
-    try:
-        return msgspec.json.encode(value, enc_hook=_refuse)
-    except TypeError as error:
-        raise ValueError(str(error)) from None
+    return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_refuse).encode()
 
 
 def compose(outer: Changes, inner: Changes) -> Changes:
     """Both, one after the other: the request passes the outer virtual model first."""
-    result = {name: (name, action, value) for name, action, value in outer}
+    result = {_field(name): (name, action, value) for name, action, value in outer}
     for name, action, value in inner:
-        before = result.get(name)
+        key = _field(name)
+        before = result.get(key)
         if action != "default" or before is None:
-            result[name] = (name, action, value)
+            result[key] = (name, action, value)
         elif before[1] == "remove":  # taken away, so always absent when the default is looked at
-            result[name] = (name, "set", value)
+            result[key] = (name, "set", value)
+        elif before[2] is None:  # null counts as absent
+            result[key] = (name, before[1], value)
     return tuple(result.values())
 
 
 def apply(changes: Changes, body: Mapping[str, Any], output_field: str | None) -> tuple[dict[str, Any], list[str]]:
-    """What to set in `body`, and what to take out of it. `output_field` is its API's name of the output limit."""
+    """What to set in `body`, and what to take out of it. `output_field` is its API's name of the output limit; None:
+    it has none to change.
+    """
     fields: dict[str, Any] = {}
     removed: list[str] = []
     for name, action, value in changes:
-        here = (output_field or name) if name in OUTPUT_LIMITS else name
+        here = output_field if name in OUTPUT_LIMITS else name
+        if here is None:
+            continue
         if action == "remove":
             if here in body:
                 removed.append(here)
@@ -90,5 +93,10 @@ def output_limit(changes: Changes, asked: int | None) -> int | None:
     return asked
 
 
+def _field(name: str) -> str:
+    """The same for all names of one field."""
+    return OUTPUT_LIMITS[0] if name in OUTPUT_LIMITS else name
+
+
 def _refuse(value: Any) -> Any:
-    raise ValueError(f"{value!r} is no JSON; put it in quotes")
+    raise ValueError(f"{value} is no JSON; put it in quotes")

@@ -129,7 +129,7 @@ def build(
         Select(catalog, history, telemetry.skip),
         GuardInput(settings.guardrails, telemetry.guardrail),
         Reserve(settings.budgets, counters, leases, limits.output_tokens, telemetry.budget),
-        Forward(settings.attribution),
+        Forward(settings.attribution, catalog),
     ]
     on_end: list[Stage] = [Settle(counters, leases, telemetry.budget), Record(telemetry)]
     return Pipeline(

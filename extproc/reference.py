@@ -35,6 +35,9 @@ def _section(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[
     """The object a key holds, and how many of it."""
     if "$ref" in value:
         return definitions[value["$ref"].rpartition("/")[2]], ""
+    options = [item for item in value.get("anyOf", ()) if item.get("type") != "null"]
+    if len(options) == 1 and "$ref" in options[0]:
+        return _section(options[0], definitions)[0], ""
     if "items" in value and "$ref" in value["items"]:
         return _section(value["items"], definitions)[0], "A list of these:"
     rest = value.get("additionalProperties")
@@ -57,7 +60,7 @@ def _table(section: Mapping[str, Any], definitions: Mapping[str, Any], prefix: s
         text = str(value.get("description", "")).replace("|", "\\|")
         yield f"| `{prefix}{name}` | {_type(value, definitions)} | {default} | {text} |"
         if inner is not None:
-            marker = "[]" if "items" in value else ".*"
+            marker = "[]" if "items" in value else ".*" if "additionalProperties" in value else ""
             yield from _table(inner, definitions, f"{prefix}{name}{marker}.")
 
 

@@ -8,17 +8,22 @@ gateway asked for and the client did not is left out.
 
 from __future__ import annotations
 
+from extproc.contract import USAGE_EVENT, decode_usage
 from extproc.dialects import Dialect, Report
 from extproc.framing import Event, Framing
+from extproc.framing.aws_eventstream import AWSEventStream
 from extproc.framing.json import WholeBody
 from extproc.framing.sse import SSE
+
+AMAZON = "application/vnd.amazon.eventstream"
 
 
 class AnswerReader:
     """Reads one answer. `report` is what it said of itself so far."""
 
-    def __init__(self, dialect: Dialect, framing: Framing, *, hide_usage: bool) -> None:
+    def __init__(self, dialect: Dialect, framing: Framing, *, hide_usage: bool, translated: bool = False) -> None:
         self.report = Report()
+        self._translated = translated  # by a try, which may be believed
         self._dialect = dialect
         self._framing = framing
         self._hide_usage = hide_usage
@@ -32,6 +37,9 @@ class AnswerReader:
 
     def _passes(self, event: Event) -> bool:
         if event.data is None:
+            if self._translated and event.raw.startswith(USAGE_EVENT):
+                self.report.told_usage = decode_usage(event.raw[len(USAGE_EVENT) :])
+                return False
             if not event.raw.startswith(b":"):  # no comment, so not readable: all of it counts as text
                 self.report.output_bytes += len(event.raw)
             return True
@@ -44,6 +52,8 @@ def framing_for(content_type: str, *, event_limit: int, body_limit: int) -> Fram
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "text/event-stream":
         return SSE(event_limit)
+    if kind == AMAZON:
+        return AWSEventStream(event_limit)
     if kind == "application/json" or kind.endswith("+json"):
         return WholeBody(body_limit)
     return None

@@ -13,14 +13,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from extproc.dialects import ABILITIES
+from extproc.dialects import ABILITIES, Dialect, dialects
 from extproc.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
 from extproc.exchange import Exchange, Price, Target
 from extproc.facts import check_fact
 from extproc.history import History
 from extproc.parameters import Changes, compile_changes, compose
 from extproc.prices import known_model
-from extproc.providers import ProviderSettings
+from extproc.providers import ProviderSettings, kinds
 from extproc.strategies import StickySettings, Strategy, strategies
 from extproc.values import Duration, ModelName, Pattern, PositiveDuration, Section, is_model_name
 
@@ -209,8 +209,11 @@ class Catalog:
         """The entries with `*`, and the provider of each."""
         return ((key, model.provider) for _, key, model in self._wildcards)
 
-    def speaks(self, target: Target, dialect: str) -> bool:
-        return dialect in self.providers[target.provider].provider.dialects
+    def dialect(self, target: Target, client: Dialect) -> Dialect | None:
+        """The API in which a request of the `client`'s reaches the target: the same one where it is spoken there, else
+        the first that it can be translated into; None when there is none.
+        """
+        return _dialect(self.providers[target.provider].kind, target.model, client.name)
 
     def unavailable(self, target: Target, *, attached: bool = False) -> tuple[str, str] | None:
         """Why no request may go there now, as (reason, text), or None. An Envoy that we are attached to has keys of
@@ -279,6 +282,25 @@ class Catalog:
             targets.append(leaf)
         strategy = strategies()[virtual.strategy](name, virtual.sticky, self._history)
         return Branch(strategy, tuple(below), _shares(virtual.targets))
+
+
+@lru_cache(maxsize=4096)
+def _dialect(kind: str, model: str, client: str) -> Dialect | None:
+    provider, known = kinds()[kind], dialects()
+    if provider.speaks(model, client):
+        return known[client]
+    if not known[client].translates_from:
+        return None
+    return next(
+        (
+            known[name]
+            for name in provider.dialects
+            if known[name].family == known[client].family
+            and known[name].translates_into
+            and provider.speaks(model, name)
+        ),
+        None,
+    )
 
 
 def _within(around: Target, settings: TargetSettings) -> Target:

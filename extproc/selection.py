@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
+from extproc.dialects import ABILITIES
 from extproc.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.exchange import Exchange, Target
 from extproc.facts import fact
@@ -53,11 +54,14 @@ class Select:
         self._tell(exchange)
 
     def _unable(self, target: Target, exchange: Exchange) -> tuple[str, str] | None:
-        catalog, ask, dialect = self._catalog, exchange.ask, exchange.dialect.name
+        catalog, ask, client = self._catalog, exchange.ask, exchange.dialect
         if (unavailable := catalog.unavailable(target, attached=exchange.attached)) is not None:
             return unavailable
-        if not catalog.speaks(target, dialect):
+        dialect = catalog.dialect(target, client)
+        if dialect is None or (exchange.attached and dialect is not client):
             return "dialect", f"provider {target.provider} does not serve {exchange.request.path}"
+        if dialect is not client and (unsaid := [need for need in ask.needs if need in dialect.lacks]):
+            return "dialect", f"the API of provider {target.provider} has no {', '.join(unsaid)}"
         for name, matches in target.match:
             if not matches(value := fact(name, exchange)):
                 return "no_match", f"it is not for {name} {value[:64]!r}"
@@ -66,7 +70,7 @@ class Select:
             lacking = [
                 ability
                 for ability, field in ask.needs.items()
-                if ability not in target.supports and field not in changed
+                if ability in ABILITIES and ability not in target.supports and field not in changed
             ]
             if lacking:
                 return "ability", f"it does not support {', '.join(lacking)}"
@@ -100,7 +104,7 @@ class Select:
             return Refusal(NO_PROVIDER_AVAILABLE, message)
         reasons = "; ".join(f"{skip.target.name}: {skip.text}" for skip in skipped[:4])
         fields = [exchange.ask.needs[ability] for ability in exchange.ask.needs]
-        param = fields[0] if fields and any(skip.reason == "ability" for skip in skipped) else "model"
+        param = fields[0] if fields and any(skip.reason in ("ability", "dialect") for skip in skipped) else "model"
         return Refusal(UNSUPPORTED_BY_TARGETS, f"No target of {name!r} can serve this: {reasons}."[:1000], param=param)
 
 

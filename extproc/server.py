@@ -126,7 +126,7 @@ class Server:
         metadata = dict(context.invocation_metadata() or ())
         kind = metadata.get(contract.ATTACHMENT, contract.ATTACH)
         if kind == contract.ATTEMPT:
-            return AttemptStream()
+            return AttemptStream(self._pipeline().settings.limits)
         return GatewayStream(self._pipeline(), attached=kind == contract.ATTACH)
 
     async def _access_log(self, messages: AsyncIterator[bytes], _context: grpc.aio.ServicerContext) -> bytes:

@@ -55,14 +55,16 @@ async def converse(attachment: Attachment, data: bytes) -> Sequence[bytes]:
     if phase == "response_headers":
         part = message.response_headers
         action = await attachment.on_response_headers(read_headers(part), _attributes(message), part.end_of_stream)
-        return [_headers(phase, action)]
+        return [] if action is None else [_headers(phase, action)]
     if phase == "response_body":
         body = message.response_body
         return _chunks(await attachment.on_response_body(body.body, body.end_of_stream))
     if phase == "response_trailers":  # the body ended without saying so
         last = await attachment.on_response_body(b"", True)
+        if isinstance(last.head, Answer):
+            return _chunks(last)
         trailers = pb.ProcessingResponse(response_trailers=pb.TrailersResponse())
-        return [*_chunks(Chunk(last.body)), trailers.SerializeToString()]
+        return [*_chunks(Chunk(last.body, head=last.head)), trailers.SerializeToString()]
     raise UnexpectedMessage(str(phase))
 
 
@@ -146,6 +148,9 @@ def _answer(action: Answer) -> bytes:
 
 def _chunks(chunk: Chunk) -> Sequence[bytes]:
     body = chunk.body
+    if chunk.head is not None:
+        head = _headers("response_headers", chunk.head)
+        return [head] if isinstance(chunk.head, Answer) else [head, *_chunks(Chunk(body, chunk.end))]
     if len(body) <= _MAX_CHUNK:
         return [_chunk(body, chunk.end)] if body or chunk.end else ()
     pieces = [body[start : start + _MAX_CHUNK] for start in range(0, len(body), _MAX_CHUNK)]

@@ -50,6 +50,8 @@ def one(*arguments, name="try-a", **more):
         (200, "via_upstream", ("upstream_protocol_error",), "cut"),
         (200, "via_upstream", ("downstream_remote_reset",), "client_left"),
         (0, "downstream_remote_disconnect", ("downstream_connection_termination",), "client_left"),
+        (503, "downstream_remote_disconnect", ("downstream_connection_termination",), "5xx"),  # failed over at once
+        (401, "downstream_remote_disconnect", ("downstream_connection_termination",), "401"),
         (
             503,
             "upstream_reset_before_response_started{connection_failure}",
@@ -97,6 +99,11 @@ def test_what_a_try_stood_for(told, attempt, model):
 def test_a_try_that_the_public_listener_ends_ran_out_of_time(seconds, outcome):
     flags = ("downstream_connection_termination",)
     assert one(0, "", flags=flags, told={"id": "x", "timeout": 500}, seconds=seconds).outcome == outcome
+
+
+@pytest.mark.parametrize("flags", [(), ("downstream_connection_termination",)])
+def test_a_page_of_some_proxy_is_no_answer(flags):
+    assert one(200, flags=flags, headers={"content-type": "text/html; charset=utf-8"}).outcome == "other"
 
 
 def test_a_try_in_full():

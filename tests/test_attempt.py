@@ -1,32 +1,74 @@
 import json
+import random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from extproc import contract
 from extproc.actions import CONTINUE, Continue
-from extproc.attempt import AttemptStream
+from extproc.attempt import AttemptStream, back_off
+from extproc.config import LimitsSettings
+from extproc.contract import Edit
 from extproc.exchange import Target
 
 TARGETS = [Target("one", "a", "model-one"), Target("two", "b", "vendor/model=2,x")]
+EDITS = [Edit({}), Edit({"model": "vendor/model=2,x", "seed": 7}, ["user"])]
+BODY = b'{"model":"v","x":1.50,"user":"u"}'
 
 
-def headers(attempt, targets=TARGETS):
-    return {contract.TARGETS: contract.encode_targets(targets), contract.ATTEMPT_COUNT: str(attempt)}
+def attempt_stream():
+    return AttemptStream(LimitsSettings())
 
 
-@pytest.mark.parametrize(
-    ("attempt", "model"), [(1, "model-one"), (2, "vendor/model=2,x"), (3, "vendor/model=2,x"), (16, "vendor/model=2,x")]
-)
-async def test_each_try_names_the_model_of_its_target(attempt, model):
-    stream = AttemptStream()
-    assert await stream.on_request_headers(headers(attempt), end=False) == CONTINUE
+def headers(attempt, targets=TARGETS, edits=None, base=None):
+    given = {contract.TARGETS: contract.encode_targets(targets), contract.ATTEMPT_COUNT: str(attempt)}
+    if edits is not None:
+        given[contract.EDITS] = contract.encode_edits(edits)
+    if base is not None:
+        given[contract.BACK_OFF] = str(base)
+    return given
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """How long tries wait; nobody really does."""
+    found = []
+
+    async def sleep(seconds):
+        found.append(seconds)
+
+    monkeypatch.setattr("extproc.attempt.asyncio.sleep", sleep)
+    return found
+
+
+# --- what a try changes
+
+
+async def test_the_first_try_has_nothing_to_change():
+    stream = attempt_stream()
+    assert await stream.on_request_headers(headers(1, edits=EDITS), end=False) == CONTINUE
     assert not stream.done
-    reply = await stream.on_request_body(b'{"model":"v","x":1.50}')
-    assert isinstance(reply, Continue)
-    assert json.loads(reply.body)["model"] == model
-    assert b"1.50" in reply.body
+    assert await stream.on_request_body(BODY) == CONTINUE
     assert stream.done
     await stream.on_end()
+
+
+@pytest.mark.parametrize("attempt", [2, 3, 16])
+async def test_a_try_makes_its_own_changes_by_its_number(attempt):
+    stream = attempt_stream()
+    assert await stream.on_request_headers(headers(attempt, edits=EDITS), end=False) == CONTINUE
+    reply = await stream.on_request_body(BODY)
+    assert isinstance(reply, Continue)
+    assert json.loads(reply.body) == {"model": "vendor/model=2,x", "x": 1.5, "seed": 7}
+    assert b"1.50" in reply.body
+    assert stream.done
+
+
+async def test_without_edits_the_body_stays_as_it_is():
+    stream = attempt_stream()
+    await stream.on_request_headers(headers(2), end=False)
+    assert await stream.on_request_body(BODY) == CONTINUE
 
 
 @pytest.mark.parametrize("missing", [contract.TARGETS, contract.ATTEMPT_COUNT])
@@ -34,12 +76,51 @@ async def test_without_what_the_gateway_attachment_wrote_it_fails_closed(missing
     given = headers(1)
     del given[missing]
     with pytest.raises(KeyError):
-        await AttemptStream().on_request_headers(given, end=False)
+        await attempt_stream().on_request_headers(given, end=False)
 
 
-async def test_the_answer_is_not_asked_for():
-    stream = AttemptStream()
-    with pytest.raises(NotImplementedError):
-        await stream.on_response_headers({}, {}, end=False)
-    with pytest.raises(NotImplementedError):
-        await stream.on_response_body(b"", end=True)
+@pytest.mark.parametrize("edits", [EDITS[:1], []])
+async def test_with_too_few_edits_it_fails_closed(edits):
+    with pytest.raises(IndexError):
+        await attempt_stream().on_request_headers(headers(2, edits=edits), end=False)
+
+
+# --- waiting before a further try at the same target
+
+
+async def test_a_new_target_is_asked_at_once(waits):
+    targets = [TARGETS[0], TARGETS[0], TARGETS[1]]
+    for attempt in (1, 2, 3):
+        await attempt_stream().on_request_headers(headers(attempt, targets, base=100), end=False)
+    assert waits == [pytest.approx(0.075, abs=0.025)]  # the second
+
+
+async def test_without_a_back_off_nobody_waits(waits):
+    await attempt_stream().on_request_headers(headers(2, [TARGETS[0]] * 2), end=False)
+    assert waits == []
+
+
+@pytest.mark.parametrize(
+    ("order", "repeats"),
+    [
+        ("a", [0]),
+        ("aaaa", [0, 1, 2, 3]),
+        ("aabb", [0, 1, 0, 1]),
+        ("aba", [0, 0, 0]),
+        ("aabaa", [0, 1, 0, 0, 1]),
+    ],
+)
+def test_each_further_try_in_a_row_waits_twice_as_long(monkeypatch, order, repeats):
+    monkeypatch.setattr(random, "uniform", lambda _low, high: high)
+    found = [back_off(list(order), index, 100) for index in range(len(order))]
+    assert found == [pytest.approx(0.1 * 2 ** (count - 1) if count else 0) for count in repeats]
+
+
+@given(st.integers(0, 15), st.integers(1, 5000))
+def test_a_wait_is_half_by_chance_and_never_longer_than_five_seconds(index, base):
+    longest = min(5.0, base / 1000 * 2 ** (index - 1)) if index else 0.0
+    assert longest / 2 <= back_off(["a"] * 16, index, base) <= longest
+
+
+def test_clients_do_not_come_back_in_step():
+    assert len({back_off(["a", "a"], 1, 100) for _ in range(20)}) > 10

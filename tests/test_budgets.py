@@ -8,6 +8,7 @@ from extproc.budgets import LEASE, BudgetSettings, Reservation, Reserve, Settle,
 from extproc.dialects import Report
 from extproc.errors import Refusal
 from extproc.exchange import Consumer, Target, Usage
+from extproc.parameters import OUTPUT_LIMITS, apply, compile_changes, compose
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
 
@@ -66,16 +67,16 @@ FREE = (Target("m", "a", "m"),)
 @pytest.mark.parametrize(
     ("fields", "targets", "written", "bound"),
     [
-        ({}, FREE, {"max_completion_tokens": 4096}, 4096),
-        ({}, CEILING, {"max_completion_tokens": 1000}, 1000),
-        ({"max_tokens": None}, CEILING, {"max_completion_tokens": 1000}, 1000),
-        ({"max_tokens": 5}, CEILING, {}, 5),
-        ({"max_tokens": 5000}, CEILING, {"max_tokens": 1000}, 1000),
-        ({"max_tokens": 5000}, FREE, {}, 5000),
-        ({"max_completion_tokens": 1000}, CEILING, {}, 1000),
-        ({"max_completion_tokens": 1001}, CEILING, {"max_completion_tokens": 1000}, 1000),
-        ({"n": 3, "max_tokens": 5}, CEILING, {}, 15),
-        ({"n": 128}, CEILING, {"max_completion_tokens": 1000}, 128_000),
+        ({}, FREE, 4096, 4096),
+        ({}, CEILING, 1000, 1000),
+        ({"max_tokens": None}, CEILING, 1000, 1000),
+        ({"max_tokens": 5}, CEILING, None, 5),
+        ({"max_tokens": 5000}, CEILING, 1000, 1000),
+        ({"max_tokens": 5000}, FREE, None, 5000),
+        ({"max_completion_tokens": 1000}, CEILING, None, 1000),
+        ({"max_completion_tokens": 1001}, CEILING, 1000, 1000),
+        ({"n": 3, "max_tokens": 5}, CEILING, None, 15),
+        ({"n": 128}, CEILING, 1000, 128_000),
     ],
 )
 async def test_the_output_is_bound_and_the_bound_is_written_only_where_needed(
@@ -83,34 +84,92 @@ async def test_the_output_is_bound_and_the_bound_is_written_only_where_needed(
 ):
     world, sent = budgets({}), exchange(question(**fields), targets=targets)
     await world.reserve(sent)
-    assert sent.edits == written
+    assert sent.output_limits == (written,)
+    assert sent.edits == {}
     assert sent.reservation.output_tokens == bound
     assert await world.level("b") == (0, len(sent.body) + bound)
 
 
-async def test_the_lowest_ceiling_of_the_targets_binds(budgets, exchange):
+@pytest.mark.parametrize(
+    ("fields", "written", "bound"),
+    [
+        ({}, (1000, 200, 4096), 4096),
+        ({"max_tokens": 500}, (None, 200, None), 500),
+        ({"max_tokens": 9000}, (1000, 200, None), 9000),
+        ({"n": 2, "max_tokens": 100}, (None, None, None), 200),
+    ],
+)
+async def test_each_target_has_its_own_ceiling_and_the_worst_is_held(budgets, exchange, fields, written, bound):
+    """A small ceiling of one target does not cap what the others may write."""
     targets = (Target("m", "a", "m", 1000), Target("n", "b", "n", 200), Target("o", "c", "o"))
-    sent = exchange(question(), targets=targets)
+    sent = exchange(question(**fields), targets=targets)
     await budgets({}).reserve(sent)
-    assert sent.edits == {"max_completion_tokens": 200}
+    assert sent.output_limits == written
+    assert sent.reservation.output_tokens == bound
+
+
+def changed(ceiling=None, **changes):
+    given = {"override": {}, "default": {}, "remove": ()} | changes
+    return Target("m", "a", "m", ceiling, changes=compile_changes(**given))
+
+
+@pytest.mark.parametrize("name", OUTPUT_LIMITS)
+@pytest.mark.parametrize(
+    ("client", "changes", "written", "bound"),
+    [
+        ({"max_tokens": 9}, {"override": 50}, None, 50),
+        ({}, {"override": 50}, None, 50),
+        ({"max_tokens": 9}, {"default": 50}, None, 9),
+        ({}, {"default": 50}, None, 50),
+        ({"max_tokens": 9}, {"remove": True}, 4096, 4096),
+        ({}, {"remove": True}, 4096, 4096),
+        ({"max_tokens": 9}, {"override": None}, 4096, 4096),
+        ({"max_tokens": 9}, {"override": 50, "ceiling": 20}, 20, 20),
+        ({"max_tokens": 90}, {"default": 50, "ceiling": 20}, 20, 20),
+        ({"max_tokens": 9}, {"remove": True, "ceiling": 20}, 20, 20),
+    ],
+)
+async def test_what_a_target_makes_of_the_limit_is_what_is_held(
+    budgets, exchange, *, name, client, changes, written, bound
+):
+    ceiling = changes.get("ceiling")
+    given = {
+        action: [name] if action == "remove" else {name: value}
+        for action, value in changes.items()
+        if action != "ceiling"
+    }
+    sent = exchange(question(**client), targets=(changed(ceiling, **given),))
+    await budgets({}).reserve(sent)
+    assert sent.output_limits == (written,)
+    assert sent.reservation.output_tokens == bound
+
+
+async def test_nested_changes_of_one_limit_under_two_names_are_held_as_they_leave(budgets, exchange):
+    """What the budget holds and what the provider gets come from the same changes."""
+    outer, inner = changed(override={"max_tokens": 5}), changed(default={"max_completion_tokens": 700})
+    target = Target("m", "a", "m", changes=compose(outer.changes, inner.changes))
+    sent = exchange(question(), targets=(target,))
+    await budgets({}).reserve(sent)
+    assert sent.reservation.output_tokens == 5
+    assert apply(target.changes, sent.json, sent.ask.output_field) == ({"max_completion_tokens": 5}, [])
 
 
 async def test_where_only_requests_count_the_body_stays_as_it_is(budgets, exchange):
     sent = exchange(question(), targets=CEILING)
     await budgets({"unit": "requests"}).reserve(sent)
-    assert sent.edits == {}
+    assert sent.output_limits == (None,)
 
 
 async def test_a_models_ceiling_binds_even_without_budgets(budgets, exchange):
     sent = exchange(question(max_tokens=5000), targets=CEILING)
     await budgets().reserve(sent)
-    assert sent.edits == {"max_tokens": 1000}
+    assert sent.output_limits == (1000,)
 
 
 async def test_embeddings_have_no_output(budgets, exchange):
     world, sent = budgets({}), exchange({"model": "m", "input": "Hello"}, path="/v1/embeddings")
     await world.reserve(sent)
-    assert sent.edits == {}
+    assert sent.output_limits == ()
     assert await world.level("b") == (0, len(sent.body))
 
 

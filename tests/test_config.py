@@ -170,15 +170,11 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
             "consumers: [{name: a, keys: [{hash: 'hmac-sha256:" + "0" * 64 + "'}]}]",
             "5:30: consumers.0.keys.0: a hash needs auth.key_secret, which made it",
         ),
-        ("virtual_models: {m: {targets: [{model: m}]}}", "5:18: virtual_models.m: this name is in models too"),
+        ("virtual_models: {m: {targets: [{model: a/m}]}}", "5:18: virtual_models.m: this name is in models too"),
         ("virtual_models: {'v*': {targets: [{model: m}]}}", "5:18: virtual_models.v*: a virtual model's name has no *"),
         (
             "virtual_models: {v: {targets: [{model: x}]}}",
-            "5:33: virtual_models.v.targets.0.model: there is no model 'x' in models",
-        ),
-        (
-            "virtual_models: {v: {targets: [{model: w}]}, w: {targets: [{model: m}]}}",
-            "5:33: virtual_models.v.targets.0.model: there is no model 'w' in models",
+            "5:33: virtual_models.v.targets.0.model: there is no model 'x' in models or virtual_models",
         ),
         (
             "virtual_models: {v: {targets: []}}",
@@ -301,7 +297,11 @@ def test_errors_of_providers(provider, message):
             "m: {provider: a, max_output_tokens: 0}",
             "4:20: models.m.max_output_tokens: input should be greater than or equal to 1",
         ),
-        ("m: {provider: a, price: 1}", "4:20: models.m.price: there is no such key"),
+        ("m: {provider: a, price: {input: 1}}", "4:20: models.m.price.output: this key is required"),
+        (
+            "m: {provider: a, supports: [flight]}",
+            "4:20: models.m.supports: 'flight': one of tools, images, files, audio, json_schema, reasoning",
+        ),
         (
             "m: {provider: a, model: 'x y'}",
             "4:20: models.m.model: a model name is 1 to 256 printable ASCII characters without spaces",
@@ -310,6 +310,101 @@ def test_errors_of_providers(provider, message):
 )
 def test_errors_of_models(model, expected):
     assert errors(f"providers:\n  a: {{kind: mock}}\nmodels:\n  {model}\n") == [f"gateway.yaml:{expected}"]
+
+
+LONG, MORE = f"{{a: {'x' * 600}}}", f"{{b: {'x' * 600}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("v: {targets: [{model: v}]}", "5:18: virtual_models.v: leads back to itself: v → v"),
+        (
+            "v: {targets: [{model: w, tries: 2}]}, w: {targets: [{model: m}]}",
+            "5:43: virtual_models.v.targets.0.tries: several tries are for a model, not for a virtual model",
+        ),
+        (
+            "v: {strategy: dice, targets: [{model: m}]}",
+            "5:22: virtual_models.v.strategy: 'dice': one of complexity, cost, fallback, latency, weighted",
+        ),
+        (
+            "v: {strategy: weighted, targets: [{model: m, weight: 0}]}",
+            "5:18: virtual_models.v: one target at least needs a weight above 0",
+        ),
+        (
+            "v: {sticky: {by: key}, targets: [{model: m}]}",
+            "5:18: virtual_models.v: sticky is for the strategy weighted",
+        ),
+        (
+            "v: {strategy: weighted, sticky: {by: ip}, targets: [{model: m}]}",
+            "5:51: virtual_models.v.sticky.by: 'ip': one of consumer, team, key, label.<name>",
+        ),
+        (
+            "v: {strategy: weighted, sticky: {by: key, ttl: 0s}, targets: [{model: m}]}",
+            "5:60: virtual_models.v.sticky.ttl: must be greater than 0",
+        ),
+        (
+            "v: {strategy: complexity, targets: [{model: m, max_complexity: 0.5}, {model: m, max_complexity: 0.4}]}",
+            "5:18: virtual_models.v: max_complexity must not fall from one target to the next: the weakest comes first",
+        ),
+        (
+            "v: {targets: [{model: m, match: {model: x}}]}",
+            "5:43: virtual_models.v.targets.0.match: 'model': one of consumer, team, label.<name>",
+        ),
+        (
+            "v: {targets: [{model: m, override: {model: x}}]}",
+            "5:32: virtual_models.v.targets.0: 'model' cannot be changed for a target",
+        ),
+        (
+            "v: {targets: [{model: m, override: {a: 2026-01-01}}]}",
+            "5:32: virtual_models.v.targets.0: 2026-01-01 is no JSON; put it in quotes",
+        ),
+        (
+            "v: {targets: [{model: m, tries: 6}]}",
+            "5:43: virtual_models.v.targets.0.tries: input should be less than or equal to 5",
+        ),
+        (
+            "v: {targets: [{model: m, weight: 1000001}]}",
+            "5:43: virtual_models.v.targets.0.weight: input should be less than or equal to 1000000",
+        ),
+        (
+            "v: {targets: [{model: m}], retry: {back_off: 6s}}",
+            "5:53: virtual_models.v.retry.back_off: input should be less than or equal to 5",
+        ),
+        (
+            f"v: {{targets: [{'{model: m}, ' * 17}]}}",
+            "5:22: virtual_models.v.targets: value should have at most 16 items after validation, not 17",
+        ),
+        (
+            f"v: {{targets: [{'{model: w}, ' * 5}]}}, w: {{targets: [{'{model: m}, ' * 13}]}}",
+            "5:18: virtual_models.v: leads to more than 64 targets",
+        ),
+        (
+            f"v: {{targets: [{{model: w, override: {LONG}}}]}}, w: {{targets: [{{model: m, default: {MORE}}}]}}",
+            "5:18: virtual_models.v: the changes on the way to 'm' are 1235 bytes, at most 1024 fit",
+        ),
+    ],
+)
+def test_errors_of_virtual_models(text, expected):
+    assert added(f"virtual_models: {{{text}}}") == [f"gateway.yaml:{expected}"]
+
+
+def test_circles_are_told_by_those_who_are_in_them():
+    text = "{v: {targets: [{model: w}]}, w: {targets: [{model: m}, {model: v}]}, u: {targets: [{model: v}]}}"
+    assert [line.split(": ", 1)[1] for line in added(f"virtual_models: {text}")] == [
+        "virtual_models.v: leads back to itself: v → w → v",
+        "virtual_models.w: leads back to itself: w → v → w",
+    ]
+
+
+@pytest.mark.parametrize(("depth", "fits"), [(8, True), (9, False)])
+def test_how_deep_virtual_models_nest(depth, fits):
+    nested = "".join(f"v{level}: {{targets: [{{model: v{level + 1}}}]}}, " for level in range(1, depth))
+    text = f"virtual_models: {{{nested}v{depth}: {{targets: [{{model: m}}]}}}}"
+    if fits:
+        assert len(parse(MINIMAL + text).virtual_models) == depth
+    else:
+        assert added(text) == ["gateway.yaml:5:18: virtual_models.v1: virtual models are nested deeper than 8"]
 
 
 def test_all_errors_are_told_at_once():

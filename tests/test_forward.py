@@ -6,12 +6,26 @@ from hypothesis import strategies as st
 
 from extproc import contract
 from extproc.auth import AttributionSettings
+from extproc.config import parse
+from extproc.contract import Edit, Service
 from extproc.exchange import Target
 from extproc.forward import Forward, patch, retry_headers
-from extproc.routing import RetrySettings
+from extproc.parameters import OUTPUT_LIMITS, compile_changes
+from extproc.routing import Catalog, RetrySettings
+
+SETTINGS = parse("""
+providers: {a: {kind: mock}, b: {kind: mock, base_url: 'http://127.0.0.1:8090/v1'}}
+models: {m: {provider: a}}
+""")
+CATALOG = Catalog(SETTINGS.providers, SETTINGS.models, {})
 
 ONE = Target("m", "a", "m")
 OTHER = Target("n", "b", "vendor/n")
+
+
+def target(name="m", provider="a", model="m", **changes):
+    given = {"override": {}, "default": {}, "remove": ()} | changes
+    return Target(name, provider, model, changes=compile_changes(**given))
 
 
 def question(**fields):
@@ -19,9 +33,20 @@ def question(**fields):
 
 
 def forward(exchange, attribution=None):
-    Forward(attribution or AttributionSettings())(exchange)
+    Forward(attribution or AttributionSettings(), CATALOG)(exchange)
     assert exchange.forwarded
     return exchange.onward
+
+
+def arrives(exchange, attempt):
+    """The body that the provider of a try gets: what left, changed by the attempt attachment where it is asked for."""
+    onward = exchange.onward
+    body = onward.body or exchange.body
+    attend, edits = (onward.set_headers.get(name) for name in (contract.ATTEND, contract.EDITS))
+    if edits is not None and (attend == contract.ATTEND_ALL or attempt > 1):
+        edit = contract.decode_edits(edits)[attempt - 1]
+        body = patch(body, edit.fields, edit.removed)
+    return json.loads(body)
 
 
 # --- patch
@@ -64,6 +89,23 @@ def test_text_keeps_its_escapes_and_order_is_kept():
     assert patch(body, {"model": "n"}) == rb'{"b":"\u00e9\/","model":"n","a":{ "z" : 1, "y":2 }}'
 
 
+@given(
+    st.dictionaries(st.sampled_from("abcd"), JSON),
+    st.dictionaries(st.sampled_from("abce"), JSON),
+    st.sets(st.sampled_from("abcf")),
+)
+def test_a_patch_takes_fields_out_even_those_it_sets(body, edits, removed):
+    after = patch(json.dumps(body).encode(), edits, removed)
+    assert strict(json.loads(after)) == strict(
+        {key: value for key, value in {**body, **edits}.items() if key not in removed}
+    )
+
+
+def strict(value):
+    """Python takes 1, 1.0 and true for the same; JSON does not."""
+    return json.dumps(value, sort_keys=True)
+
+
 # --- one target, several targets
 
 
@@ -74,45 +116,169 @@ def test_one_target_of_the_same_name_leaves_the_body_alone(exchange):
     assert onward.reroute
     assert onward.set_headers == {
         contract.ID: "id-1",
-        contract.TARGETS: "m=m",
+        contract.TARGETS: "m",
         "x-envoy-upstream-rq-per-try-timeout-ms": "600000",
         "x-extproc-timeout": "600000",
     }
 
 
-def test_one_target_of_another_name_is_renamed_once(exchange):
-    onward = forward(exchange(question(), targets=(OTHER,)))
-    assert json.loads(onward.body)["model"] == "vendor/n"
-    assert contract.TRANSLATE not in onward.set_headers
-
-
-def test_targets_of_one_name_are_renamed_once(exchange):
-    targets = (Target("x", "a", "same"), Target("y", "b", "same"))
+@pytest.mark.parametrize(
+    "targets",
+    [
+        (OTHER,),
+        (Target("x", "a", "vendor/n"), Target("y", "b", "vendor/n")),
+        (OTHER, OTHER),
+    ],
+)
+def test_what_all_tries_want_is_changed_once(exchange, targets):
     onward = forward(exchange(question(), targets=targets))
-    assert json.loads(onward.body)["model"] == "same"
-    assert contract.TRANSLATE not in onward.set_headers
-    assert onward.order == ("try-a", "try-b")
+    assert json.loads(onward.body)["model"] == "vendor/n"
+    assert not {contract.ATTEND, contract.EDITS} & set(onward.set_headers)
+    assert onward.order == tuple(f"try-{target.provider}" for target in targets)
 
 
-def test_targets_of_different_names_are_renamed_in_each_try(exchange):
+def test_the_body_leaves_as_the_first_target_wants_it(exchange):
     onward = forward(exchange(question(), targets=(ONE, OTHER)))
     assert onward.body is None
-    assert onward.set_headers[contract.TRANSLATE] == "1"
-    assert contract.decode_targets(onward.set_headers[contract.TARGETS]) == [("m", "m"), ("n", "vendor/n")]
+    assert onward.set_headers[contract.ATTEND] == contract.ATTEND_LATER
+    assert contract.decode_targets(onward.set_headers[contract.TARGETS]) == ["m", "n"]
+    assert contract.decode_edits(onward.set_headers[contract.EDITS]) == [
+        Edit({}, []),
+        Edit({"model": "vendor/n"}, []),
+    ]
 
 
-def test_the_tries_are_as_many_as_the_retry_settings_allow(exchange):
-    targets = (ONE, OTHER, ONE, OTHER)
-    sent = exchange(question(), targets=targets, retry=RetrySettings(attempts=2))
+def test_a_later_try_starts_from_what_the_client_sent(exchange):
+    first = target(override={"temperature": 0, "seed": 1}, remove=["user"])
+    sent = exchange(question(temperature=0.5, user="u"), targets=(first, OTHER))
+    forward(sent)
+    assert arrives(sent, 1) == question(temperature=0, seed=1)
+    assert arrives(sent, 2) == question(temperature=0.5, user="u", model="vendor/n")
+
+
+@pytest.mark.parametrize(("client", "name"), [({}, "max_completion_tokens"), ({"max_tokens": 9}, "max_tokens")])
+@pytest.mark.parametrize("given", OUTPUT_LIMITS)
+def test_the_limit_of_the_output_has_the_name_the_client_gave_it(exchange, client, name, given):
+    sent = exchange(question(**client), targets=(target(override={given: 5}),))
+    forward(sent)
+    assert arrives(sent, 1) == question(**{name: 5})
+
+
+def test_embeddings_have_no_output_to_limit(exchange):
+    body = {"model": "m", "input": "x"}
+    sent = exchange(body, path="/v1/embeddings", targets=(target(override={"max_tokens": 5, "dimensions": 8}),))
+    forward(sent)
+    assert arrives(sent, 1) == body | {"dimensions": 8}
+
+
+def test_a_limit_that_a_budget_needs_stands_even_where_the_target_removes_the_field(exchange):
+    sent = exchange(question(max_tokens=9), targets=(target(remove=["max_tokens"]),))
+    sent.output_limits = (100,)
+    forward(sent)
+    assert arrives(sent, 1) == question(max_tokens=100)
+
+
+@pytest.mark.parametrize(("first", "second"), [(1, True), (False, 0), ({"a": 1}, {"a": True}), ([0], [False])])
+def test_numbers_and_booleans_are_not_the_same(exchange, first, second):
+    sent = exchange(question(), targets=(target(override={"logprobs": first}), target(override={"logprobs": second})))
+    forward(sent)
+    assert [strict(arrives(sent, attempt)["logprobs"]) for attempt in (1, 2)] == [strict(first), strict(second)]
+
+
+def test_edits_that_would_be_too_long_start_from_the_clients_body(exchange):
+    """The second try needs the tools back, and they do not fit into a header."""
+    tools = [{"type": "function", "function": {"name": "f", "description": "x" * 9000}}]
+    lean = target(remove=["tools"])
+    sent = exchange(question(tools=tools), targets=(lean, OTHER))
     onward = forward(sent)
-    assert sent.order == targets[:2]
-    assert onward.order == ("try-a", "try-b")
-    assert onward.set_headers["x-envoy-max-retries"] == "1"
+    assert onward.set_headers[contract.ATTEND] == contract.ATTEND_ALL
+    assert len(onward.set_headers[contract.EDITS]) < 1000
+    assert onward.body is None
+    assert arrives(sent, 1) == question()
+    assert arrives(sent, 2) == question(tools=tools, model="vendor/n")
+
+
+SHORT_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2) | st.floats(-1e300, 1e300) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+LONG = st.integers(8100, 8300).map("x".__mul__)
+PLAIN = ("temperature", "seed", "tools", "user")
+
+
+@st.composite
+def questions(draw):
+    fields = draw(st.dictionaries(st.sampled_from(PLAIN), SHORT_JSON | LONG))
+    limit = draw(st.none() | st.sampled_from(OUTPUT_LIMITS[:2]))
+    if limit is not None:
+        fields[limit] = draw(st.none() | st.integers(1, 3))
+    if draw(st.booleans()):
+        fields["stream"] = draw(st.booleans())
+    return question(model=draw(st.sampled_from(["m", "n", "v"])), **fields)
+
+
+@st.composite
+def changed_targets(draw):
+    changes = {"override": {}, "default": {}, "remove": []}
+    names = draw(st.lists(st.sampled_from((*PLAIN, draw(st.sampled_from(OUTPUT_LIMITS)))), unique=True))
+    for name in names:
+        action = draw(st.sampled_from(list(changes)))
+        if action == "remove":
+            changes[action].append(name)
+        else:
+            changes[action][name] = draw(st.integers(1, 3) if name in OUTPUT_LIMITS else SHORT_JSON)
+    return target(draw(st.sampled_from("mn")), "a", draw(st.sampled_from("mn")), **changes)
+
+
+def made_for(target, limit, sent):
+    """What a try should get, as the settings read."""
+    body = dict(sent.json)
+    for name, action, value in target.changes:
+        here = sent.ask.output_field if name in OUTPUT_LIMITS else name
+        if action == "remove":
+            body.pop(here, None)
+        elif action == "set" or body.get(here) is None:
+            body[here] = value
+    if limit is not None:
+        body[sent.ask.output_field] = limit
+    if sent.ask.stream:
+        body["stream_options"] = {"include_usage": True}
+    return body | {"model": target.model}
+
+
+@given(questions(), st.lists(st.tuples(changed_targets(), st.none() | st.integers(1, 3)), min_size=1, max_size=4))
+def test_every_try_gets_the_clients_body_as_its_target_wants_it(exchange, body, tries):
+    sent = exchange(body, targets=tuple(target for target, _ in tries))
+    sent.output_limits = tuple(limit for _, limit in tries)
+    forward(sent)
+    for attempt, (target_, limit) in enumerate(tries, 1):
+        assert strict(arrives(sent, attempt)) == strict(made_for(target_, limit, sent))
+
+
+# --- how often and how long
+
+
+def test_the_tries_are_the_targets(exchange):
+    onward = forward(exchange(question(), targets=(ONE, ONE, OTHER)))
+    assert onward.order == ("try-a", "try-a", "try-b")
+    assert onward.set_headers["x-envoy-max-retries"] == "2"
+    assert contract.decode_targets(onward.set_headers[contract.TARGETS]) == ["m", "m", "n"]
 
 
 def test_only_one_try_has_no_retry_headers(exchange):
-    headers = forward(exchange(question(), targets=(ONE, OTHER), retry=RetrySettings(attempts=1))).set_headers
-    assert not {"x-envoy-max-retries", "x-envoy-retry-on"} & set(headers)
+    headers = forward(exchange(question(), targets=(OTHER,))).set_headers
+    assert not {"x-envoy-max-retries", "x-envoy-retry-on", contract.BACK_OFF, contract.ATTEND} & set(headers)
+
+
+@pytest.mark.parametrize(
+    ("tries", "back_off", "told"), [(2, "25ms", "25"), (2, "0s", None), (1, "25ms", None), (5, "5s", "5000")]
+)
+def test_further_tries_at_one_target_wait_first(exchange, tries, back_off, told):
+    targets = (Target("m", "a", "m", tries=tries),) * 2
+    headers = forward(exchange(question(), targets=targets, retry=RetrySettings(back_off=back_off))).set_headers
+    assert headers.get(contract.BACK_OFF) == told
+    assert headers.get(contract.ATTEND) == (contract.ATTEND_LATER if told else None)
 
 
 @pytest.mark.parametrize(("stream", "milliseconds"), [(False, "1500"), (True, "250")])
@@ -228,20 +394,45 @@ def test_all_conditions_by_default():
 NAMES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=256)
 
 
-@given(st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=16))
-def test_targets_survive_their_header(pairs):
-    value = contract.encode_targets([Target(name, "a", model) for name, model in pairs])
-    assert value.isascii()
-    assert value.isprintable()
-    assert contract.decode_targets(value) == pairs
+def fits_into_a_header(value):
+    return value.isascii() and value.isprintable()
 
 
-@pytest.mark.parametrize("value", ["", "a", "a=b=c", "a=b,", ",a=b"])
-def test_what_was_not_made_by_it_is_refused(value):
-    with pytest.raises(ValueError):
-        contract.decode_targets(value)
+@given(st.lists(NAMES, min_size=1, max_size=16))
+def test_targets_survive_their_header(names):
+    value = contract.encode_targets([Target(name, "a", "x") for name in names])
+    assert fits_into_a_header(value)
+    assert contract.decode_targets(value) == names
+
+
+SERVICES = st.none() | st.builds(Service, NAMES, NAMES, NAMES, st.none() | st.integers(1, 9))
+EDITS = st.builds(
+    Edit, st.dictionaries(st.text(max_size=5), SHORT_JSON), st.lists(st.text(max_size=5), max_size=3), SERVICES
+)
+
+
+@given(st.lists(EDITS, min_size=1, max_size=4))
+def test_edits_survive_their_header(edits):
+    value = contract.encode_edits(edits)
+    assert fits_into_a_header(value)
+    assert contract.decode_edits(value) == edits
+
+
+def test_what_no_header_may_hold_is_escaped_in_edits():
+    edits = [Edit({"\x7f": "\x7f\r\n\0é"}, ["\x7f"])]
+    assert fits_into_a_header(contract.encode_edits(edits))
+    assert contract.decode_edits(contract.encode_edits(edits)) == edits
+
+
+@pytest.mark.parametrize("value", ["", "a", "{", "[1]", "[[1]]"])
+def test_edits_that_were_not_made_by_it_are_refused(value):
+    with pytest.raises((ValueError, TypeError)):
+        contract.decode_edits(value)
 
 
 def test_internal_headers_share_one_prefix():
-    names = (contract.ID, contract.TARGETS, contract.TRANSLATE, contract.PROVIDER, contract.HOP, contract.ATTACHMENT)
-    assert all(name.startswith(contract.PREFIX) and name == name.lower() for name in names)
+    names = {value for name, value in vars(contract).items() if name.isupper() and str(value).startswith("x-")}
+    assert {contract.ID, contract.TARGETS, contract.EDITS, contract.ATTEND, contract.PROVIDER, contract.HOP} <= names
+    for name in names - {contract.ATTEMPT_COUNT}:
+        assert name.startswith(contract.PREFIX)
+        assert name == name.lower()

@@ -434,7 +434,7 @@ async def test_who_served_is_told_by_the_number_of_the_try(world, attempts, prov
         gateway.stream(), asks(), sends(QUESTION | {"model": "v"}), answers(attempts=float(attempts))
     )
     assert onward.order == ("try-a", "try-b")
-    assert contract.TRANSLATE in onward.set_headers
+    assert onward.set_headers[contract.ATTEND] == contract.ATTEND_LATER
     assert told.set_headers["x-ai-provider"] == provider
     assert told.set_headers["x-ai-model"] == model
     assert told.set_headers["x-ai-attempts"] == str(attempts)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -78,3 +81,122 @@ def test_the_schema_is_json_schema(run):
     schema = json.loads(run("schema")[1])
     assert schema["additionalProperties"] is False
     assert {"providers", "models"} == set(schema["required"])
+
+
+# --- check --explain
+
+GUARDED = TWO_NAMES.replace("auth: {required: false}", "") + (
+    "consumers: [{name: ci, keys: [{env: CI_KEY}]}, {name: eve, models: [], keys: [{env: EVE_KEY}]}]\n"
+    "guardrails: [{name: g, kind: regex, patterns: {a: secret-word}}]\n"
+)
+BODY = '{"model": "both", "messages": [{"role": "user", "content": "Hello"}]}'
+
+
+@pytest.fixture
+def check(run, monkeypatch, file):
+    """`extproc check` with GUARDED as its settings, and a body on standard input."""
+    file.write_text(GUARDED)
+    monkeypatch.setenv("CI_KEY", "sk-gw-ci")
+    monkeypatch.setenv("EVE_KEY", "sk-gw-eve")
+
+    def call(*arguments, stdin=""):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        status, out, err = run("check", "-c", file, *arguments)
+        assert "sk-gw-" not in out + err
+        return status, out, err
+
+    return call
+
+
+def test_explain_is_a_command_of_its_own_process(file):
+    command = [sys.executable, "-m", "extproc", "check", "-c", file, "--explain", "-"]
+    done = subprocess.run(command, input=BODY, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert answer(done.stdout) == "forwarded to a first"
+    refused = BODY.replace("both", "three")
+    done = subprocess.run(command, input=refused, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert answer(done.stdout).startswith("404 model_not_found: ")
+
+
+def answer(out):
+    return next(line[11:] for line in out.splitlines() if line.startswith("answer"))
+
+
+def test_explain_makes_a_minimal_request_for_a_model(check):
+    status, out, err = check("--explain", "--model", "both", "--consumer", "ci")
+    assert (status, err) == (0, "")
+    assert out.startswith("request    both, chat, plain, about ")
+    assert answer(out) == "forwarded to a first"
+    status, out, _ = check("--explain", "--model", "one", "--key", "env:CI_KEY", "--path", "/v1/embeddings")
+    assert (status, out.split(",")[1]) == (0, " embeddings")
+
+
+def test_explain_takes_a_file_and_another_model(check, tmp_path):
+    file = tmp_path / "body.json"
+    file.write_text(BODY)
+    assert answer(check("--explain", file, "--consumer", "ci")[1]) == "forwarded to a first"
+    status, out, _ = check("--explain", file, "--model", "two", "--consumer", "ci")
+    assert (status, answer(out)) == (0, "forwarded to b")
+
+
+def test_explain_reads_standard_input_and_labels(check):
+    status, out, _ = check("--explain", "-", "--consumer", "ci", "--label", "run=a", "--label", "B=c=d", stdin=BODY)
+    assert status == 0
+    assert "labels     run=a, b=c=d" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "expected"),
+    [
+        (("--explain", "-", "--consumer", "eve"), BODY, "403 model_not_allowed: "),
+        (("--explain", "-", "--consumer", "ci"), BODY.replace("Hello", "secret-word"), "400 guardrail_blocked: "),
+        (("--explain", "--model", "three", "--consumer", "ci"), "", "404 model_not_found: "),
+        (("--explain", "-", "--model", "one", "--consumer", "ci"), '{"model": 1, "model": 2}', "400 invalid_json: "),
+        (("--explain", "-", "--model", "one", "--consumer", "ci"), "[", "400 invalid_json: "),
+        (("--explain", "-", "--model", "one", "--consumer", "ci"), "[]", "400 invalid_request: "),
+        (("--explain", "--model", "one", "--path", "/x", "--consumer", "ci"), "", "404 path_not_found: "),
+    ],
+)
+def test_explain_of_a_refusal_exits_with_1(check, arguments, stdin, expected):
+    status, out, err = check(*arguments, stdin=stdin)
+    assert (status, err) == (1, "")
+    assert answer(out).startswith(expected)
+    assert "secret-word" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--explain",), "--explain needs a request: a FILE, - for standard input, or --model NAME"),
+        (("--explain", "--model", "one"), "auth.required is on: say who asks with --consumer NAME or --key env:NAME"),
+        (("--explain", "--model", "one", "--consumer", "x"), "there is no consumer 'x'; there are ci, eve"),
+        (("--explain", "--model", "one", "--key", "literal"), "--key is a reference: env:NAME or file:/path"),
+        (("--explain", "--model", "one", "--key", "env:literal-key"), "--key is a reference: env:NAME or file:/path"),
+        (("--explain", "--model", "one", "--key", "env:UNSET_FOR_SURE"), "env:UNSET_FOR_SURE is not set"),
+        (("--explain", "--model", "one", "--label", "run"), "a label is given as --label name=value"),
+        (("--model", "one"), "--model, --path, --consumer, --key and --label say what to --explain"),
+        (("--explain", "none.json"), "No such file or directory"),
+    ],
+)
+def test_explain_says_what_it_needs(check, arguments, message):
+    status, out, err = check(*arguments)
+    assert (status, out) == (1, "")
+    assert message in err
+    assert "literal" not in err
+
+
+def test_explain_of_settings_that_are_wrong(check, file):
+    file.write_text(GUARDED.replace("provider: b", "provider: c"))
+    status, out, err = check("--explain", "--model", "one", "--consumer", "ci")
+    assert (status, out) == (1, "")
+    assert "models.two.provider: there is no provider 'c'" in err
+
+
+def test_explain_of_attach_mode(check, file):
+    arguments = ("--attach", "--explain", "--model", "one", "--consumer", "ci")
+    assert check(*arguments)[0] == 1  # `both` cannot be attached
+    file.write_text("\n".join(line for line in GUARDED.splitlines() if "virtual" not in line))
+    status, out, _ = check(*arguments)
+    assert status == 0
+    assert "your own routes go by x-extproc-provider: a" in out

@@ -1,9 +1,9 @@
 import pytest
 
-from extproc.dialects import Ask, by_path
+from extproc.dialects import Ask
 from extproc.errors import Refusal
-from extproc.exchange import Exchange, Request, Target
-from extproc.routing import Catalog, Route
+from extproc.exchange import Exchange, Price, Request, Target
+from extproc.routing import Branch, Catalog, Route
 
 TEXT = """
 providers:
@@ -15,18 +15,21 @@ providers:
 models:
   m: {provider: a, max_output_tokens: 100, context: 1000}
   renamed: {provider: b, model: vendor/other}
+  again: {provider: b, model: vendor/other}
   stopped: {provider: a, disabled: true}
   off: {provider: off}
   keyless: {provider: keyless}
   own: {provider: own}
+  able: {provider: b, supports: [tools, images], price: {input: 1, output: 2.5}}
   "a/*": {provider: a}
   "a/special-*": {provider: b}
   "claude-*": {provider: b}
   "fixed-*": {provider: a, model: always-this}
 virtual_models:
   v: {targets: [{model: m}, {model: renamed}, {model: a/x}]}
-  half: {targets: [{model: keyless}, {model: stopped}, {model: m}]}
   dead: {targets: [{model: off}, {model: stopped}]}
+  by-place: {targets: [{model: b/vendor/other}, {model: a/m}]}
+  outer: {targets: [{model: v}, {model: own}], retry: {attempts: 7}}
 """
 
 
@@ -34,6 +37,15 @@ virtual_models:
 def catalog(settings):
     found = settings(TEXT)
     return Catalog(found.providers, found.models, found.virtual_models)
+
+
+def chain(settings, text, name="v"):
+    """The chain of a virtual model of `text`."""
+    found = settings(text)
+    return Catalog(found.providers, found.models, found.virtual_models).resolve(name)
+
+
+# --- references
 
 
 @pytest.mark.parametrize(
@@ -49,34 +61,125 @@ def catalog(settings):
     ],
 )
 def test_a_name_leads_to_a_model_at_a_provider(catalog, name, provider, model):
-    [target] = catalog.resolve(name).targets
+    found = catalog.resolve(name)
+    [target] = found.targets
     assert (target.name, target.provider, target.model) == (name, provider, model)
-    assert catalog.resolve(name).retry.attempts == 1
+    assert (found.name, found.retry.attempts) == (name, 1)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "x", "M", "a/*", "*", "claude-*", "a/x y", "a/é", "a/x\r\ny", "a/" + "x" * 300, "a", "a/"]
+    "name",
+    [
+        *("", "x", "M", "a/*", "*", "claude-*", "a/x y", "a/é", "a/x\r\ny", "a/" + "x" * 300, "a", "a/", "fixed-*"),
+        *("b/m", "b/renamed", "b/", "own/", "vendor/other", "b/vendor/other/x", "a/v/../m y"),
+    ],
 )
 def test_other_names_lead_nowhere(catalog, name):
     assert catalog.resolve(name) is None
 
 
+@pytest.mark.parametrize(("name", "entry"), [("b/vendor/other", "renamed"), ("own/own", "own"), ("off/off", "off")])
+def test_a_provider_and_a_model_there_are_the_entry_that_stands_for_them(catalog, name, entry):
+    found = catalog.resolve(name)
+    assert found.targets == catalog.resolve(entry).targets
+    assert found.name == entry  # what grants are checked against
+
+
+def test_a_wildcard_comes_before_what_an_entry_stands_for(catalog):
+    assert catalog.resolve("a/m").name == "a/m"
+    assert [target.name for target in catalog.resolve("by-place").targets] == ["renamed", "a/m"]
+
+
 def test_what_the_settings_say_of_a_model_is_in_its_target(catalog):
     assert catalog.target("m") == Target("m", "a", "m", 100, 1000)
+    able = catalog.target("able")
+    assert (able.supports, able.price) == (frozenset({"tools", "images"}), Price(1, 2.5))
+
+
+def test_the_catalogue_fills_in_what_the_settings_leave_out(settings):
+    text = "providers: {openai: {kind: openai}}\nmodels: {gpt-4o: {provider: openai}, own: {provider: openai}}"
+    known = chain(settings, text, "gpt-4o").targets[0]
+    assert known.price.input > 0
+    assert known.context > 1000
+    unknown = chain(settings, text, "own").targets[0]
+    assert (unknown.price, unknown.context, unknown.supports) == (None, None, None)
+
+
+def test_the_place_of_a_target_is_the_model_at_the_provider(catalog):
+    assert catalog.target("renamed").place == catalog.target("again").place == "b/vendor/other"
+
+
+# --- virtual models
 
 
 def test_a_virtual_model_is_its_targets_in_order(catalog):
-    chain = catalog.resolve("v")
-    assert [(target.name, target.model) for target in chain.targets] == [
+    found = catalog.resolve("v")
+    assert [(target.name, target.model) for target in found.targets] == [
         ("m", "m"),
         ("renamed", "vendor/other"),
         ("a/x", "x"),
     ]
-    assert chain.retry.attempts == 3
+    assert (found.name, found.retry.attempts) == ("v", 3)
+
+
+def test_nested_virtual_models_are_a_tree_and_the_outermost_says_how_to_retry(catalog):
+    found = catalog.resolve("outer")
+    assert [target.name for target in found.targets] == ["m", "renamed", "a/x", "own"]
+    assert (found.name, found.retry.attempts) == ("outer", 7)
+    inner, own = found.root.below
+    assert isinstance(inner, Branch)
+    assert [target.name for target in inner.below] == ["m", "renamed", "a/x"]
+    assert own is found.targets[3]
+
+
+NESTED = """
+virtual_models:
+  v: {targets: [
+    {model: inner, override: {temperature: 0}, default: {seed: 1}, match: {team: red}},
+    {model: n, tries: 3}]}
+  inner: {targets: [
+    {model: m, override: {temperature: 1}, match: {label.tier: gold}},
+    {model: n, default: {seed: 2}, remove: [user], disabled: true}]}
+"""
+
+
+def test_what_stands_around_a_target_holds_for_it_too(settings):
+    first, second, third = chain(settings, NESTED).targets
+    assert set(first.changes) == {("temperature", "set", 1), ("seed", "default", 1)}  # the inner one comes later
+    assert set(second.changes) == {("temperature", "set", 0), ("seed", "default", 1), ("user", "remove", None)}
+    assert [name for name, _ in first.match] == ["team", "label.tier"]
+    assert [(target.disabled, target.tries) for target in (first, second, third)] == [(False, 1), (True, 1), (False, 3)]
+    assert third.changes == ()
+
+
+def test_what_is_around_does_not_change_the_inner_one_itself(settings):
+    first, _ = chain(settings, NESTED, "inner").targets
+    assert first.changes == (("temperature", "set", 1),)
+
+
+def test_a_disabled_branch_switches_off_all_below(settings):
+    text = "virtual_models: {v: {targets: [{model: w, disabled: true}, {model: m}]}, w: {targets: [{model: n}]}}"
+    assert [target.disabled for target in chain(settings, text).targets] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("given", "shares"),
+    [
+        ([None, None], [0.5, 1.0]),
+        ([None, None, None, None], [0.25, 0.5, 0.75, 1.0]),
+        ([0.2, 0.3], [0.2, 1.0]),
+        ([0.1, None, 0.9], [0.1, 2 / 3, 1.0]),
+    ],
+)
+def test_the_last_target_takes_the_hardest_requests_whatever_it_says(settings, given, shares):
+    targets = [f"{{model: m{'' if limit is None else f', max_complexity: {limit}'}}}" for limit in given]
+    root = chain(settings, f"virtual_models: {{v: {{strategy: complexity, targets: [{', '.join(targets)}]}}}}").root
+    assert [limit for _, limit in root.shares] == pytest.approx(shares)
 
 
 def test_names_and_wildcards_are_listed(catalog):
-    assert list(catalog.names()) == ["m", "renamed", "stopped", "off", "keyless", "own", "v", "half", "dead"]
+    models = ["m", "renamed", "again", "stopped", "off", "keyless", "own", "able"]
+    assert list(catalog.names()) == [*models, "v", "dead", "by-place", "outer"]
     assert dict(catalog.wildcards()) == {"a/special-*": "b", "claude-*": "b", "fixed-*": "a", "a/*": "a"}
 
 
@@ -85,32 +188,43 @@ def test_names_and_wildcards_are_listed(catalog):
     [
         ("m", None),
         ("own", None),
-        ("stopped", "it is disabled"),
-        ("off", "it is disabled"),
-        ("keyless", "its key env:UNSET_FOR_SURE is not set"),
+        ("stopped", ("disabled", "it is disabled")),
+        ("off", ("disabled", "it is disabled")),
+        ("keyless", ("no_key", "its key env:UNSET_FOR_SURE is not set")),
     ],
 )
 def test_why_no_request_may_go_somewhere(catalog, name, reason):
     assert catalog.unavailable(catalog.target(name)) == reason
 
 
+def test_somebody_elses_envoy_has_keys_of_its_own(catalog):
+    assert catalog.unavailable(catalog.target("keyless"), attached=True) is None
+    assert catalog.unavailable(catalog.target("stopped"), attached=True) is not None
+
+
 # --- Route
 
 
-def route(catalog, model, path="/v1/chat/completions"):
-    exchange = Exchange("id", Request("POST", path, {}))
-    exchange.dialect = by_path()[path]
+def route(catalog, model):
+    exchange = Exchange("id", Request("POST", "/v1/chat/completions", {}))
     exchange.ask = Ask(model)
     Route(catalog)(exchange)
+    assert exchange.targets == exchange.chain.targets
     return [target.name for target in exchange.targets]
 
 
 @pytest.mark.parametrize(
-    ("model", "targets"), [("m", ["m"]), ("v", ["m", "renamed", "a/x"]), ("half", ["m"]), ("claude-1", ["claude-1"])]
+    ("model", "targets"),
+    [
+        ("m", ["m"]),
+        ("v", ["m", "renamed", "a/x"]),
+        ("claude-1", ["claude-1"]),
+        ("b/vendor/other", ["renamed"]),
+        ("dead", ["off", "stopped"]),  # for Select to say why
+    ],
 )
-def test_targets_are_those_that_can_serve(catalog, model, targets):
+def test_a_request_may_go_to_all_that_its_model_leads_to(catalog, model, targets):
     assert route(catalog, model) == targets
-    assert route(catalog, model, "/v1/embeddings") == targets
 
 
 @pytest.mark.parametrize(
@@ -122,20 +236,10 @@ def test_targets_are_those_that_can_serve(catalog, model, targets):
         ("a b", 400, "invalid_request"),
         ("ｍ", 400, "invalid_request"),
         ("m" * 257, 400, "invalid_request"),
-        ("dead", 503, "no_provider_available"),
-        ("keyless", 503, "no_provider_available"),
     ],
 )
 def test_names_that_lead_to_no_answer(catalog, model, status, code):
     with pytest.raises(Refusal) as refused:
         route(catalog, model)
-    assert (refused.value.kind.status, refused.value.kind.code) == (status, code)
+    assert (refused.value.kind.status, refused.value.kind.code, refused.value.param) == (status, code, "model")
     assert len(refused.value.message) < 500
-
-
-def test_an_api_that_no_provider_of_the_model_serves(catalog, monkeypatch):
-    monkeypatch.setattr(Catalog, "speaks", lambda _self, _target, dialect: dialect == "openai_embeddings")
-    with pytest.raises(Refusal) as refused:
-        route(catalog, "m")
-    assert refused.value.kind.code == "unsupported_by_targets"
-    assert route(catalog, "m", "/v1/embeddings") == ["m"]

@@ -11,8 +11,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
 from extproc.dialects import Report
-from extproc.exchange import Consumer, Usage
+from extproc.exchange import Consumer, Target, Usage
 from extproc.histogram import Histogram
+from extproc.routing import Skip
 from extproc.telemetry import Bounded, JSONFormatter, describe
 
 COMMON = {
@@ -28,6 +29,9 @@ METRICS = {
     "extproc_refusals_total": {"code"},
     "extproc_tries_total": {"provider", "model", "outcome"},
     "extproc_try_seconds": {"provider"},
+    "extproc_failed_tries_seconds_total": {"provider", "outcome"},
+    "extproc_provider_credentials_rejected_total": {"provider"},
+    "extproc_targets_skipped_total": {"reason"},
     "extproc_failovers_total": {"provider"},
     "extproc_stage_seconds": {"stage"},
     "extproc_guardrail_findings_total": {"guardrail", "action"},
@@ -48,7 +52,6 @@ def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
     """An exchange that a provider served."""
     body = body or {"model": model, "stream": True, "messages": [{"role": "user", "content": "CANARY-PROMPT"}]}
     found = exchange(body, **more)
-    found.order = found.targets
     found.forwarded = found.complete = True
     found.status, found.attempts = 200, 2
     found.target = found.targets[0]
@@ -64,6 +67,8 @@ def touch_all(telemetry, exchange):
     telemetry.stage("Parse")(0.001)
     telemetry.refusal("invalid_key")
     telemetry.attempt("a", "m", "ok", 0.5)
+    telemetry.attempt("a", "m", "401", 0.5)
+    telemetry.skip("disabled")
     telemetry.guardrail("g", "block")
     telemetry.budget("b", "denied")
     telemetry.lease_expired(forwarded=True)
@@ -136,6 +141,25 @@ def test_a_status_that_is_none_is_none(world, exchange, status):
     found.status = status
     gateway.telemetry.record(found)
     assert gateway.metric("extproc_requests_total", operation="chat", status="none") == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "lost"),
+    [("ok", None), ("client_left", None), ("cut", None), ("429", 0.5), ("timeout", 0.5), ("4xx", 0.5)],
+)
+def test_the_time_that_failed_tries_take_is_counted(world, outcome, lost):
+    gateway = world()
+    gateway.telemetry.attempt("a", "m", outcome, 0.5)
+    assert gateway.metric("extproc_failed_tries_seconds_total", provider="a", outcome=outcome) == lost
+
+
+@pytest.mark.parametrize("outcome", ["401", "403", "credential"])
+def test_a_refused_credential_is_counted_each_time_and_told_now_and_then(world, caplog, outcome):
+    gateway = world()
+    for provider in "aaba":
+        gateway.telemetry.attempt(provider, "m", outcome, 0.5)
+    assert gateway.metric("extproc_provider_credentials_rejected_total", provider="a") == 3
+    assert [record.getMessage().split()[1] for record in caplog.records] == ["a", "b"]
 
 
 # --- both formats can be read
@@ -266,6 +290,14 @@ def test_the_line_says_what_happened(world, exchange):
         "response_model": "m-1",
         "finish_reasons": ["stop"],
     }
+
+
+def test_the_line_says_which_targets_were_skipped_and_why(exchange):
+    found = ended(exchange)
+    found.skipped = [Skip(Target(f"t{index}", "a", "x"), "disabled", "it is disabled") for index in range(64)]
+    skipped = describe(found)["skipped"]
+    assert skipped["t0"] == "disabled"
+    assert len(skipped) == 16
 
 
 def test_an_exchange_that_did_not_come_far_can_be_described(exchange):

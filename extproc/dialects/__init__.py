@@ -57,6 +57,7 @@ class Report:
     """What an answer said of itself, gathered event by event."""
 
     usage: Usage | None = None
+    told_usage: Usage | None = None  # by the attempt attachment: more than the client's API can say
     usage_refused: bool = False  # the provider's usage was negative, absurd or no number
     model: str = ""
     finish_reasons: dict[int, str] = field(default_factory=dict)  # by choice
@@ -103,7 +104,11 @@ class Dialect:
     """
 
     name: str
-    paths: Mapping[str, str]  # path -> gen_ai.operation.name
+    paths: Mapping[str, str] = {}  # path -> gen_ai.operation.name  # noqa: RUF012
+    family: str = "chat"
+    """Dialects of one family can be translated into each other."""
+    stream_type: str = "text/event-stream"
+    """Content type of its streamed answers."""
     lacks: frozenset[str] = frozenset()
     """What requests may need (`Ask.needs`) and this API has no words for: no translation into it."""
 
@@ -125,6 +130,16 @@ class Dialect:
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
+
+    @property
+    def translates_from(self) -> bool:
+        """Whether a client's request in it can become one of another dialect."""
+        return type(self).decode_request is not Dialect.decode_request
+
+    @property
+    def translates_into(self) -> bool:
+        """Whether a request of another dialect can become one in it."""
+        return type(self).encode_request is not Dialect.encode_request
 
     # --- a client speaks it
 

@@ -25,6 +25,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 class OpenAIEmbeddings(Dialect):
     name = "openai_embeddings"
+    family = "embeddings"
     paths = {"/v1/embeddings": "embeddings"}  # noqa: RUF012
 
     def read(self, body: Mapping[str, Any]) -> Ask:

@@ -202,6 +202,8 @@ def _route(settings: Settings, path: str) -> Route:
             idle_timeout=seconds(_patience(settings)),
             retry_policy=RetryPolicy(
                 num_retries=0,  # the processor raises it
+                # No API of a model answers in HTML: it is the page of some proxy, whatever its status says.
+                retriable_headers=[HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="text/html"))],
                 refresh_cluster_on_retry=True,  # without it every retry goes to the first target
                 # To another target at once. Before a further try at the same one the attempt attachment waits.
                 retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.001), max_interval=seconds(0.001)),

@@ -22,6 +22,10 @@ from envoy_data_plane.envoy.config.core.v3 import (
     EnvoyInternalAddress,
     Http1ProtocolOptions,
     HttpProtocolOptions,
+    KeyValueAppend,
+    KeyValueAppendKeyValueAppendAction,
+    KeyValueMutation,
+    KeyValuePair,
     PathConfigSource,
     SchemeHeaderTransformation,
     TransportSocket,
@@ -62,6 +66,7 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import SdsSecret
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions as UpstreamProtocolOptions
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptionsExplicitHttpConfig
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher, StringMatcher
+from envoy_data_plane.google.protobuf import Value
 
 from extproc import contract
 from extproc.auth import CREDENTIAL_HEADERS
@@ -203,13 +208,22 @@ def _provider_headers(settings: Settings, provider: ProviderSettings) -> HttpFil
     prefixes = dict.fromkeys((contract.PREFIX, ENVOY_PREFIX, "x-forwarded-", *labels))
     removed = [HeaderMutation(remove=name) for name in (*CREDENTIAL_HEADERS, *_PRIVATE_HEADERS)]
     # What the gateway reads must not be compressed.
-    added = {"accept-encoding": "identity", **provider.headers}
+    added = {"accept-encoding": "identity", **provider.provider.headers, **provider.headers}
     mutations = [
         *(remove(prefix) for prefix in prefixes),
         *removed,
         *(HeaderMutation(append=set_header(name, value)) for name, value in added.items()),
     ]
-    return http_filter("header_mutation", HeaderMutationFilter(mutations=Mutations(request_mutations=mutations)))
+    # In place of the client's own, if it sent one.
+    overwrite = KeyValueAppendKeyValueAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
+    parameters = [
+        KeyValueMutation(
+            append=KeyValueAppend(record=KeyValuePair(key=key, value=Value(string_value=value)), action=overwrite)
+        )
+        for key, value in provider.query.items()
+    ]
+    found = Mutations(request_mutations=mutations, query_parameter_mutations=parameters)
+    return http_filter("header_mutation", HeaderMutationFilter(mutations=found))
 
 
 def _credential(name: str, provider: ProviderSettings, secrets_dir: str) -> HttpFilter:

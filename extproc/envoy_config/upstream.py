@@ -18,6 +18,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     TcpKeepalive,
     TransportSocket,
 )
+from envoy_data_plane.envoy.extensions.filters.http.aws_request_signing.v3 import AwsRequestSigning
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
 from envoy_data_plane.envoy.extensions.filters.http.upstream_codec.v3 import UpstreamCodec
@@ -79,7 +80,7 @@ def cluster(settings: Settings, name: str, ca_file: str) -> Cluster:
             tcp_keepalive=TcpKeepalive(keepalive_probes=3, keepalive_time=30, keepalive_interval=10)
         ),
         transport_socket=_tls(provider, host, ca_file) if secure else None,
-        typed_extension_protocol_options={processor.PROTOCOL_OPTIONS: pack(_protocol(secure=secure))},
+        typed_extension_protocol_options={processor.PROTOCOL_OPTIONS: pack(_protocol(provider, secure=secure))},
     )
 
 
@@ -93,7 +94,7 @@ def _outliers(provider: ProviderSettings) -> OutlierDetection:
     )
 
 
-def _protocol(*, secure: bool) -> UpstreamProtocolOptions:
+def _protocol(provider: ProviderSettings, *, secure: bool) -> UpstreamProtocolOptions:
     http2 = Http2ProtocolOptions(
         initial_stream_window_size=1 << 20,
         initial_connection_window_size=4 << 20,
@@ -105,8 +106,19 @@ def _protocol(*, secure: bool) -> UpstreamProtocolOptions:
         explicit_http_config=None if secure else plain,
         # HTTP/2 where the provider offers it.
         auto_config=HttpProtocolOptionsAutoHttpConfig(http2_protocol_options=http2) if secure else None,
-        http_filters=[_forged_headers(), http_filter("upstream_codec", UpstreamCodec())],
+        http_filters=[_forged_headers(), *_signature(provider), http_filter("upstream_codec", UpstreamCodec())],
     )
+
+
+def _signature(provider: ProviderSettings) -> list[HttpFilter]:
+    """Here and not in the internal listener: the body, the path and the host are final only now."""
+    service = provider.provider.signed_for
+    if service is None or provider.api_key is not None:
+        return []
+    # What Envoy adds on the way is not part of the signature.
+    unsigned = [StringMatcher(prefix=prefix) for prefix in ("x-envoy-", "x-forwarded-", "x-request-id")]
+    signing = AwsRequestSigning(service_name=service, region=provider.region or "", match_excluded_headers=unsigned)
+    return [http_filter("aws_request_signing", signing)]
 
 
 def _forged_headers() -> HttpFilter:

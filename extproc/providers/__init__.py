@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
-from extproc.values import Duration, PositiveDuration, SecretRef, Section
+from extproc.values import Duration, Pattern, PositiveDuration, SecretRef, Section
 
 
 @dataclass(slots=True, frozen=True)
@@ -25,21 +26,48 @@ class Credential:
     prefix: str = "Bearer "
 
 
+_PLACES = ("region", "project", "account", "api_version")
+Place = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+
+Adapt = Callable[[str, str, bool, str, dict[str, Any]], tuple[str, dict[str, Any]]]
+"""How a provider's requests differ from the API it speaks: (dialect, model, streamed, the API's path, body) to (path
+after base_url, body)."""
+
+
 @dataclass(slots=True, frozen=True)
 class Provider:
     """How a kind of provider is reached.
 
     `gen_ai_name` is OpenTelemetry's `gen_ai.provider.name`; `base_url` ends where the API's own path begins and takes
-    the place of `/v1`; `dialects` are the APIs it serves, by the names of the modules in `extproc.dialects`.
+    the place of `/v1`; `dialects` are the APIs it serves, by the names of the modules in `extproc.dialects`, the one to
+    translate into first. `models` says which models speak a dialect, by patterns, where not all do.
+
+    `unwrap` says for which dialects streamed answers come inside Amazon's binary events, and takes the event out.
+
+    In `base_url` and `query` stand names in braces, such as {region}: fields of ProviderSettings that must be given.
     """
 
     gen_ai_name: str
     source: str  # where its documentation is
-    dialects: frozenset[str]
+    dialects: tuple[str, ...]
     base_url: str | None = None  # None: the settings must give one
+    base_path: str = ""  # of a base_url that has no path of its own
+    models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    adapt: Adapt | None = None
+    unwrap: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)  # every request has to carry
+    query: Mapping[str, str] = field(default_factory=dict)  # parameters that every request has to carry
+    signed_for: str | None = None  # the AWS service that requests are signed for, where there is no key
     credential: Credential = field(default_factory=Credential)
     key_required: bool = True
     catalogue: str | None = None  # its name in the catalogue of models
+
+    def speaks(self, model: str, dialect: str) -> bool:
+        """Whether that model there can be asked in that dialect."""
+        if dialect not in self.dialects:
+            return False
+        patterns = self.models.get(dialect)
+        return patterns is None or any(Pattern(pattern)(model) for pattern in patterns)
 
 
 class OutlierDetection(Section):
@@ -70,6 +98,10 @@ class ProviderSettings(Section):
     max_connections: int = Field(1024, ge=1)
     outlier_detection: OutlierDetection = OutlierDetection()
     cool_down: CoolDown = CoolDown()
+    region: Place | None = Field(None, description="Where it runs: of the cloud providers")
+    project: Place | None = Field(None, description="Of Google Cloud")
+    account: Place | None = Field(None, description="Of Cloudflare")
+    api_version: Place | None = Field(None, description="Of Azure, where its API is versioned by date")
     tls_ca: str | None = Field(None, description="A PEM file of certificate authorities; default: the system's")
     disabled: bool = Field(False, description="Kill switch: no request goes there")
 
@@ -111,6 +143,11 @@ class ProviderSettings(Section):
     def _reachable(self) -> ProviderSettings:
         if self.base_url is None and self.provider.base_url is None:
             raise ValueError(f"kind {self.kind} needs a base_url")
+        templates = [self.base_url or self.provider.base_url or "", *self.provider.query.values()]
+        for name in _PLACES:
+            wanted = any(f"{{{name}}}" in template for template in templates)
+            if wanted and getattr(self, name) is None:
+                raise ValueError(f"kind {self.kind} needs {name}")
         return self
 
     @property
@@ -120,14 +157,25 @@ class ProviderSettings(Section):
     @property
     def url(self) -> SplitResult:
         """Where it is reached: the setting, else the kind's own address."""
-        return urlsplit(self.base_url or self.provider.base_url or "")
+        url = urlsplit(self._filled(self.base_url or self.provider.base_url or ""))
+        return url if url.path else url._replace(path=self.provider.base_path)
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """Parameters for the query of every request."""
+        return {name: self._filled(value) for name, value in self.provider.query.items()}
+
+    def _filled(self, template: str) -> str:
+        for name in _PLACES:
+            template = template.replace(f"{{{name}}}", getattr(self, name) or "")
+        return template
 
     @property
     def lacks_key(self) -> bool:
         """True when the provider needs a key and none can be read now."""
         if self.api_key is not None:
             return self.api_key.read() is None
-        return self.provider.key_required and self.base_url is None
+        return self.provider.key_required and self.provider.signed_for is None and self.base_url is None
 
 
 @cache

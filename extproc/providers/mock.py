@@ -6,7 +6,7 @@ PROVIDER = Provider(
     gen_ai_name="mock",
     source="extproc/mock",
     base_url="http://127.0.0.1:8089/v1",
-    dialects=frozenset({"openai_chat", "openai_embeddings"}),
+    dialects=("openai_chat", "openai_embeddings"),
     credential=Credential(),
     key_required=False,
 )

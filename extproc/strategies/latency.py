@@ -6,6 +6,7 @@ ten minutes; and one request in `_EXPLORE` goes to another target than the best,
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -33,7 +34,9 @@ class Latency:
 
     def why(self, choice: Choice, exchange: Exchange) -> str:
         expected = self._expected(choice, exchange)
-        return "not measured yet" if expected is None else f"about {expected:.3f} s expected"
+        if expected is None:
+            return "not measured yet"
+        return "being measured" if expected == math.inf else f"about {expected:.3f} s expected"
 
     def _expected(self, choice: Choice, exchange: Exchange) -> float | None:
         ask = exchange.ask

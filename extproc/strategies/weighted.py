@@ -82,11 +82,12 @@ class Weighted:
 
 def _lot(seed: str, choice: Choice) -> float:
     """Weighted rendezvous hashing: the highest lot wins with a chance in proportion to the weight, and a change of one
-    weight moves only those sessions that it must.
+    weight moves only those sessions that it must. The lot goes by the place in the settings: which target of an inner
+    virtual model comes first may change with every request.
     """
     if not choice.weight:
         return -math.inf
-    return choice.weight / -math.log(_uniform(f"{seed}\0{choice.targets[0].name}\0{choice.index}"))
+    return choice.weight / -math.log(_uniform(f"{seed}\0{choice.index}"))
 
 
 def _uniform(text: str) -> float:

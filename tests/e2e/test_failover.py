@@ -2,64 +2,134 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.e2e.conftest import KEY, Gateway, chat_body, eventually, free_ports, run_gateway
+from tests.envoy_config.conftest import certificate  # noqa: F401 - a fixture
 
-(CLOSED,) = free_ports(1)
+CLOSED, SECURE = free_ports(2)
+# No provider is ejected, none is left alone for what it said: each test begins anew.
+CALM = "outlier_detection: {consecutive_5xx: 10000}, cool_down: {default: 0s, longest: 0s}"
 SETTINGS = f"""
 providers:
-  a: {{kind: mock, base_url: "{{mock_a}}", api_key: env:KEY_A, outlier_detection: {{consecutive_5xx: 10000}}}}
-  b: {{kind: mock, base_url: "{{mock_b}}", outlier_detection: {{consecutive_5xx: 10000}}}}
-  c: {{kind: mock, base_url: "{{mock_c}}", outlier_detection: {{consecutive_5xx: 10000}}}}
-  slow: {{kind: mock, base_url: "{{mock_c}}", timeout: 500ms, outlier_detection: {{consecutive_5xx: 10000}}}}
+  a: {{kind: mock, base_url: "{{mock_a}}", api_key: env:KEY_A, {CALM}}}
+  b: {{kind: mock, base_url: "{{mock_b}}", {CALM}}}
+  c: {{kind: mock, base_url: "{{mock_c}}", {CALM}}}
+  slow: {{kind: mock, base_url: "{{mock_a}}", timeout: 500ms, {CALM}}}
   small: {{kind: mock, base_url: "{{mock_small}}", max_requests: 1}}
   fragile:
     kind: mock
     base_url: "{{mock_fragile}}"
     outlier_detection: {{consecutive_5xx: 2, interval: 100ms, base_ejection_time: 300s}}
-  closed: {{kind: openai, base_url: "http://127.0.0.1:{CLOSED}/v1", outlier_detection: {{consecutive_5xx: 10000}}}}
+  closed: {{kind: openai, base_url: "http://127.0.0.1:{CLOSED}/v1", {CALM}}}
+  babbler: {{kind: openai, base_url: "{{babbler}}/v1", {CALM}}}
+  secure: {{kind: openai, base_url: "https://localhost:{SECURE}/v1", tls_ca: "{{ca}}", {CALM}}}
+  late: {{kind: openai, base_url: "https://localhost:{SECURE}/v1", tls_ca: "{{ca}}", connect_timeout: 100ms, {CALM}}}
 models:
   model-a: {{provider: a, model: name-at-a}}
   model-b: {{provider: b, model: name-at-b}}
   model-c: {{provider: c, model: name/at-c}}
-  model-slow: {{provider: slow}}
+  model-slow: {{provider: slow, model: name-at-a}}
   model-small: {{provider: small}}
   model-fragile: {{provider: fragile}}
   model-closed: {{provider: closed}}
+  model-babbler: {{provider: babbler}}
+  model-secure: {{provider: secure, model: name-at-secure}}
+  model-late: {{provider: late}}
 virtual_models:
   two: {{targets: [{{model: model-a}}, {{model: model-b}}]}}
   three: {{targets: [{{model: model-a}}, {{model: model-b}}, {{model: model-c}}]}}
-  twice: {{targets: [{{model: model-a}}, {{model: model-a}}, {{model: model-b}}]}}
+  twice: {{targets: [{{model: model-a, tries: 2}}, {{model: model-b}}]}}
   impatient:
     targets: [{{model: model-a}}, {{model: model-b}}]
     retry: {{per_try_timeout: 500ms, per_try_timeout_stream: 500ms}}
   slow-first: {{targets: [{{model: model-slow}}, {{model: model-b}}]}}
   at-most-two: {{targets: [{{model: model-a}}, {{model: model-b}}, {{model: model-c}}], retry: {{attempts: 2}}}}
   only-429: {{targets: [{{model: model-a}}, {{model: model-b}}], retry: {{on: ["429"]}}}}
-  unreachable-first: {{targets: [{{model: model-closed}}, {{model: model-b}}]}}
-  unreachable: {{targets: [{{model: model-closed}}, {{model: model-closed}}]}}
-  busy-first: {{targets: [{{model: model-small}}, {{model: model-b}}]}}
+  closed-first: {{targets: [{{model: model-closed}}, {{model: model-b}}]}}
+  unreachable: {{targets: [{{model: model-closed, tries: 2}}]}}
+  small-first: {{targets: [{{model: model-small}}, {{model: model-b}}]}}
   fragile-first: {{targets: [{{model: model-fragile}}, {{model: model-b}}]}}
+  babbler-first: {{targets: [{{model: model-babbler}}, {{model: model-b}}]}}
+  secure-second: {{targets: [{{model: model-a}}, {{model: model-secure}}]}}
+  late-first: {{targets: [{{model: model-late}}, {{model: model-b}}]}}
 consumers:
   - {{name: demo, keys: [{{env: EXTPROC_DEMO_KEY}}]}}
   - {{name: partly, keys: [{{env: PARTLY_KEY}}], models: [two, model-b]}}
-limits: {{request_body: 2MiB}}
+  - {{name: counted, keys: [{{env: COUNTED_KEY}}]}}
+budgets:
+  - {{name: six, match: {{consumer: counted}}, unit: requests, limit: 6, window: total}}
+  - {{name: one-at-a, match: {{consumer: counted, provider: a}}, unit: requests, limit: 1, window: total}}
+limits: {{request_body: 8MiB}}
 stores: {{counters: "memory:"}}
 """
 
 
+class Babbler:
+    """Listens where a provider should be, and says something else than HTTP."""
+
+    def __init__(self) -> None:
+        self.says = b""
+        self.asked = 0
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            with connection:
+                connection.recv(1 << 16)
+                self.asked += 1
+                connection.sendall(self.says)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(5)
+
+
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def babbler() -> Iterator[Babbler]:
+    server = Babbler()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def tls_mock(certificate: tuple[Path, Path]) -> Iterator[Path]:  # noqa: F811
+    """A provider that takes its time to shake hands, and answers at length. Gives its certificate."""
+    cert, key = map(str, certificate)
+    command = [sys.executable, "-m", "extproc", "mock", "--port", str(SECURE), "--fault", "size=5MB"]
+    command += ["--tls-cert", cert, "--tls-key", key, "--tls-delay", "300ms"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert b"listening" in process.stdout.readline()
+        yield certificate[0]
+        process.terminate()
+
+
+@pytest.fixture(scope="module")
+def shared(babbler: Babbler, tls_mock: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder = tmp_path_factory.mktemp("failover")
-    keys = {"KEY_A": "sk-provider-a", "PARTLY_KEY": "sk-gw-partly"}
-    yield from run_gateway(folder, SETTINGS, ("a", "b", "c", "small", "fragile"), keys)
+    keys = {"KEY_A": "sk-provider-a", "PARTLY_KEY": "sk-gw-partly", "COUNTED_KEY": "sk-gw-counted"}
+    yaml = SETTINGS.replace("{babbler}", babbler.url).replace("{ca}", str(tls_mock))
+    yield from run_gateway(folder, yaml, ("a", "b", "c", "small", "fragile"), keys)
 
 
 @pytest.fixture
@@ -84,45 +154,132 @@ def models(gateway: Gateway, name: str) -> list[str]:
     return [seen["body"]["model"] for seen in gateway.seen(name)]
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(
-    "fault", ["status=503", "status=500", "status=529", "status=429+retry_after=7", "status=401", "status=403",
-              "status=408", "reset"],
-)  # fmt: skip
-def test_the_next_target_answers_when_the_first_fails(gateway: Gateway, fault: str, stream: bool):
-    gateway.fault("a", fault)
-    answer = gateway.chat("two", stream=stream)
+class Counts:
+    """What is counted of one request that fails over once, from `first` to b."""
+
+    def __init__(self, gateway: Gateway, first: str, outcome: str) -> None:
+        self._gateway = gateway
+        self._wanted: dict[tuple[str, frozenset[tuple[str, str]]], float] = {
+            ("extproc_tries_total", frozenset({("provider", first), ("outcome", outcome)})): 1,
+            ("extproc_tries_total", frozenset({("provider", first)})): 1,
+            ("extproc_tries_total", frozenset({("provider", "b"), ("outcome", "ok")})): 1,
+            ("extproc_failovers_total", frozenset({("provider", "b")})): 1,
+            ("gen_ai_client_token_usage_count", frozenset({("gen_ai_token_type", "input")})): 1,
+            ("gen_ai_client_token_usage_sum", frozenset({("gen_ai_token_type", "input")})): 1,  # "Hello"
+        }
+        self._before = self._now()
+
+    def _now(self) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+        metrics = self._gateway.metrics()
+        return {
+            (name, labels): sum(v for (found, have), v in metrics.items() if found == name and labels <= set(have))
+            for name, labels in self._wanted
+        }
+
+    def check(self) -> None:
+        def missing() -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+            now = self._now()
+            return {
+                key: now[key] - self._before[key] for key in now if now[key] - self._before[key] != self._wanted[key]
+            }
+
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: not missing(), 5)
+        assert missing() == {}
+
+
+def check_served_by_b(gateway: Gateway, answer: httpx.Response, counts: Counts, *, stream: bool) -> None:
+    """One whole answer, of b's, at the second try; charged once."""
     assert answer.status_code == 200, answer.text
     assert told(answer) == ("b", "name-at-b", "2")
-    assert models(gateway, "a") == ["name-at-a"]
     assert models(gateway, "b") == ["name-at-b"]
+    if stream:
+        assert answer.text.count("data: [DONE]") == 1
+    else:
+        assert answer.json()["model"] == "name-at-b"
     entry = gateway.exchange_of(answer)
     assert (entry["attempts"], entry["provider"], entry["usage_source"]) == (2, "b", "provider")
+    counts.check()
 
 
-@pytest.mark.parametrize("stream", [False, True])
-def test_the_next_target_answers_when_the_first_hangs(gateway: Gateway, stream: bool):
-    gateway.fault("a", "hang")
-    answer = gateway.chat("impatient", stream=stream)
-    assert (answer.status_code, told(answer)) == (200, ("b", "name-at-b", "2"))
-    eventually(lambda: gateway.seen("a")[0]["aborted"])
-    eventually(lambda: gateway.metric("extproc_tries_total", provider="a", outcome="timeout") >= 1)
+def check_both(gateway: Gateway, first: str, outcome: str) -> None:
+    """A plain and a streamed request to `<first>-first`."""
+    for stream in (False, True):
+        gateway.http.delete(gateway.mocks["b"] + "/control").raise_for_status()
+        counts = Counts(gateway, first, outcome)
+        check_served_by_b(gateway, gateway.chat(f"{first}-first", stream=stream), counts, stream=stream)
 
 
-def test_the_next_target_answers_when_nobody_listens_at_the_first(gateway: Gateway):
-    assert told(gateway.chat("unreachable-first")) == ("b", "name-at-b", "2")
+streamed = pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
+
+
+@streamed
+@pytest.mark.parametrize(
+    ("model", "fault", "outcome"),
+    [
+        ("two", "status=500", "5xx"),
+        ("two", "status=503", "5xx"),
+        ("two", "status=503+retry_after=7", "5xx"),
+        ("two", "status=529", "5xx"),
+        ("two", "status=502+garbage", "5xx"),
+        ("two", "garbage", "other"),
+        ("two", "garbage+pause=300ms", "other"),
+        ("two", "status=503+pause=300ms", "5xx"),
+        ("two", "status=401+pause=300ms", "401"),
+        ("two", "status=503+size=5MB", "5xx"),
+        ("two", "status=408", "408"),
+        ("two", "status=429", "429"),
+        ("two", "status=429+retry_after=7", "429"),
+        ("two", "status=401", "401"),
+        ("two", "status=403", "403"),
+        ("two", "reset", "reset"),
+        ("impatient", "hang", "timeout"),
+        ("impatient", "delay=5s", "timeout"),
+        ("impatient", "delay=5s+status=503", "timeout"),
+        ("slow-first", "hang", "timeout"),
+        ("slow-first", "delay=5s", "timeout"),
+    ],
+)
+def test_the_next_target_answers_when_the_first_fails(
+    gateway: Gateway, model: str, fault: str, outcome: str, stream: bool
+):
+    gateway.fault("a", fault)
+    counts = Counts(gateway, "slow" if model == "slow-first" else "a", outcome)
+    check_served_by_b(gateway, gateway.chat(model, stream=stream), counts, stream=stream)
+    assert models(gateway, "a") == ["name-at-a"]
+    if outcome == "timeout":
+        eventually(lambda: gateway.seen("a")[0]["aborted"])
+
+
+@pytest.mark.parametrize("first", ["closed", "late"])
+def test_the_next_target_answers_when_the_first_cannot_be_reached(gateway: Gateway, first: str):
+    check_both(gateway, first, "connect")
+
+
+@streamed
+@pytest.mark.parametrize(
+    "says",
+    [b"SSH-2.0-OpenSSH_9.6\r\n", b"\x15\x03\x01\x00\x02\x02\x46", b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n",
+     b"HTTP/1.1 20", b"HTTP/1.1 200 OK\r\ncontent-type: te", b""],
+    ids=["ssh", "tls", "length", "status cut", "head cut", "nothing"],
+)  # fmt: skip
+def test_the_next_target_answers_when_the_first_speaks_no_http(
+    gateway: Gateway, babbler: Babbler, says: bytes, stream: bool
+):
+    babbler.says, asked = says, babbler.asked
+    counts = Counts(gateway, "babbler", "reset")
+    check_served_by_b(gateway, gateway.chat("babbler-first", stream=stream), counts, stream=stream)
+    assert babbler.asked == asked + 1
 
 
 def test_the_next_target_answers_when_the_first_is_full(gateway: Gateway):
-    gateway.fault("small", "words=100+pace=100ms")
+    gateway.fault("small", "words=200+pace=100ms")
     with gateway.stream("model-small") as slow:
         pieces = slow.iter_raw()
         next(pieces)
-        answer = gateway.chat("busy-first")
-        assert told(answer) == ("b", "name-at-b", "2")
+        check_both(gateway, "small", "overflow")
         assert len(gateway.seen("small")) == 1
         assert error(gateway.chat("model-small")) == (503, "no_provider_available", "gateway")
-    eventually(lambda: gateway.metric("extproc_tries_total", provider="small", outcome="overflow") >= 2)
 
 
 def test_an_ejected_target_is_not_asked_again(gateway: Gateway):
@@ -133,9 +290,20 @@ def test_an_ejected_target_is_not_asked_again(gateway: Gateway):
         assert told(gateway.chat("fragile-first"))[0] == "b"
         return len(gateway.seen("fragile")) == before
 
+    before = gateway.metric("extproc_tries_total", provider="b")
     eventually(ejected)
+    eventually(lambda: gateway.metric("extproc_tries_total", provider="b") == before + len(gateway.seen("b")))
+    check_both(gateway, "fragile", "unhealthy")
     assert error(gateway.chat("model-fragile")) == (503, "no_provider_available", "gateway")
-    eventually(lambda: gateway.metric("extproc_tries_total", provider="fragile", outcome="unhealthy") >= 2)
+
+
+def test_a_client_is_charged_once_however_many_tries_it_took(gateway: Gateway):
+    for fault in ("status=503", "status=429", "reset", "status=401", "hang", "delay=5s"):
+        gateway.fault("a", fault)
+        assert told(gateway.chat("impatient", key="sk-gw-counted")) == ("b", "name-at-b", "2")
+    # Six of six, and a, whose budget is one request, was charged none.
+    assert error(gateway.chat("impatient", key="sk-gw-counted")) == (402, "budget_exceeded", "gateway")
+    assert len(gateway.seen("a")) == len(gateway.seen("b")) == 6
 
 
 def test_the_order_goes_on_to_the_third_target(gateway: Gateway):
@@ -184,14 +352,20 @@ def test_a_target_that_is_not_granted_is_left_out(gateway: Gateway):
     assert gateway.seen("a") == []
 
 
-def test_a_large_body_is_carried_to_the_second_try(gateway: Gateway):
-    gateway.fault("a", "status=503")
-    text = "word " * 180_000
-    answer = gateway.chat("two", text)
-    assert told(answer) == ("b", "name-at-b", "2")
-    assert answer.json()["usage"]["prompt_tokens"] == 180_000
-    first, second = (gateway.seen(name)[0]["body_length"] for name in "ab")
-    assert first == second > 900_000
+@pytest.mark.parametrize("fault", ["status=503", "reset", "status=503+size=5MB"])
+@pytest.mark.parametrize(("model", "second"), [("two", "b"), ("secure-second", "secure")])
+def test_large_bodies_are_carried_through_a_failover_both_ways(gateway: Gateway, model: str, second: str, fault: str):
+    """Five megabytes up, twice, and five down; `secure` is a provider whose TLS handshake takes 300 ms."""
+    gateway.fault("a", fault)
+    gateway.fault("b", "size=5MB")
+    answer = gateway.chat(model, "word " * 1_000_000)
+    assert told(answer) == (second, f"name-at-{second}", "2")
+    assert answer.json()["usage"]["prompt_tokens"] == 1_000_000
+    assert len(answer.content) == 5_000_000
+    assert gateway.seen("a")[0]["body_length"] > 5_000_000
+    if second == "b":
+        assert gateway.seen("b")[0]["body_length"] == gateway.seen("a")[0]["body_length"]
+    assert gateway.exchange_of(answer)["input_tokens"] == 1_000_000
 
 
 def test_providers_see_their_own_key_and_nothing_of_the_gateway_or_the_client(gateway: Gateway):
@@ -208,18 +382,30 @@ def test_providers_see_their_own_key_and_nothing_of_the_gateway_or_the_client(ga
         assert headers["host"] == gateway.mocks[name].removeprefix("http://")
 
 
-@pytest.mark.parametrize("fault", ["reset=3", "cut=3"])
-def test_an_answer_that_began_is_never_begun_again(gateway: Gateway, fault: str):
+@pytest.mark.parametrize(
+    ("fault", "events"), [("reset=3", 3), ("cut=3", 3), ("cut=0", 0), ("reset=3", None), ("cut=3", None)]
+)
+def test_an_answer_that_began_is_never_begun_again(gateway: Gateway, fault: str, events: int | None):
+    """Cut after so many events, or (None) in the middle of a plain answer: the client sees that it is not whole."""
     gateway.fault("a", fault + "+words=50")
-    body = b""
-    with pytest.raises(httpx.RemoteProtocolError), gateway.stream("two") as answer:
-        assert told(answer) == ("a", "name-at-a", "1")
+    counted = ("extproc_usage_total", "extproc_tries_total")
+    before = [gateway.metric(name) for name in counted]
+    body, stream = b"", events is not None
+    headers = {"authorization": f"Bearer {KEY}"}
+    request = gateway.http.stream(
+        "POST", gateway.base_url + "/chat/completions", json=chat_body("two", stream=stream), headers=headers
+    )
+    with pytest.raises(httpx.RemoteProtocolError), request as answer:
+        assert (answer.status_code, told(answer)) == (200, ("a", "name-at-a", "1"))
         for chunk in answer.iter_raw():
             body += chunk
-    assert body.count(b"data:") == 3
+    assert b"[DONE]" not in body
+    if stream:
+        assert body.count(b"data:") == events
     assert gateway.seen("b") == []
     entry = gateway.last(lambda entry: entry["request_id"] == answer.headers["x-request-id"])
-    assert (entry["complete"], entry["usage_source"]) == (False, "estimated")
+    assert (entry["complete"], entry["attempts"], entry["usage_source"]) == (False, 1, "estimated")
+    eventually(lambda: [gateway.metric(name) for name in counted] == [count + 1 for count in before])
     eventually(lambda: gateway.metric("extproc_tries_total", provider="a", outcome="cut") >= 1)
 
 
@@ -254,9 +440,12 @@ def test_nobody_answers_in_time(gateway: Gateway):
 def test_a_key_that_the_provider_refuses_is_the_gateways_fault(gateway: Gateway, model: str, status: int):
     for name in "ab":
         gateway.fault(name, f"status={status}")
+    name, tries = "extproc_provider_credentials_rejected_total", 1 if model == "model-a" else 2
+    before = gateway.metric(name)
     answer = gateway.chat(model)
-    assert error(answer)[:2] == (502, "provider_credential_rejected")
-    assert answer.headers["x-ai-error-origin"] == "provider"
+    assert error(answer) == (502, "provider_credential_rejected", "provider")
+    assert gateway.exchange_of(answer)["usage_source"] == "none"
+    eventually(lambda: gateway.metric(name) == before + tries)
 
 
 def test_tries_are_counted_by_provider_and_outcome(gateway: Gateway):
@@ -271,11 +460,11 @@ def test_tries_are_counted_by_provider_and_outcome(gateway: Gateway):
     ]
     before = {key: count(*key) for key in wanted}
     failovers = gateway.metric("extproc_failovers_total", provider="b")
-    gateway.fault("c", "hang")
     for fault in ("status=503", "status=429", "reset"):
         gateway.fault("a", fault)
         assert gateway.chat("two").status_code == 200
-    for model in ("slow-first", "unreachable-first"):
+    gateway.fault("a", "hang")
+    for model in ("slow-first", "closed-first"):
         assert gateway.chat(model).status_code == 200
     added: dict[Any, int] = dict.fromkeys(wanted, 1) | {("b", "model-b", "ok"): 5}
     eventually(lambda: {key: count(*key) - before[key] for key in wanted} == added)

@@ -25,7 +25,8 @@ FORGED = {
     "x-request-id": "of-the-client",
     "x-ai-team": "mine",
     "x-extproc-targets": "forged",
-    "x-extproc-translate": "forged",
+    "x-extproc-edits": "forged",
+    "x-extproc-attend": "all",
     "x-envoy-max-retries": "9",
     "x-envoy-retry-on": "5xx",
     "x-envoy-upstream-rq-timeout-ms": "1",
@@ -35,6 +36,11 @@ FORGED = {
 def retry(tries: int, on: str = "5xx", **headers: str) -> dict[str, str]:
     """What the processor says when a request may fail over."""
     return {"x-envoy-max-retries": str(tries - 1), "x-envoy-retry-on": on} | headers
+
+
+def retry_429(tries: int) -> dict[str, str]:
+    """Any number of these ejects nobody."""
+    return retry(tries, "retriable-status-codes") | {"x-envoy-retriable-status-codes": "429"}
 
 
 def code(answer: httpx.Response) -> str:
@@ -124,30 +130,45 @@ def test_the_attempt_attachment_runs_where_it_is_asked_for(gateway):
     gateway.processor.plan.order = ["b"]
     gateway.post()
     assert gateway.processor.headers(contract.ATTEMPT, "request") == []
-    gateway.processor.plan.headers = {contract.TRANSLATE: "1"}
+    told = {contract.ATTEND: contract.ATTEND_ALL, contract.EDITS: "[]", contract.BACK_OFF: "5"}
+    gateway.processor.plan.headers = told
     gateway.post()
     (seen,) = gateway.processor.headers(contract.ATTEMPT, "request")
-    assert seen == {
+    assert seen == told | {
         ":path": "/v1/chat/completions",
         "content-type": "application/json",
         contract.ID: "exchange-1",
-        contract.TARGETS: "m-b=m",
-        contract.TRANSLATE: "1",
+        contract.TARGETS: "m-b",
         contract.ATTEMPT_COUNT: "1",
     }
-    plain, translated = gateway.providers["b"].seen
-    assert translated.headers == plain.headers | {"x-attempted": "yes"}  # what the attachment set, but x-extproc-secret
+    plain, attended = gateway.providers["b"].seen
+    assert attended.headers == plain.headers | {"x-attempted": "yes"}  # what the attachment set, but x-extproc-secret
     assert plain.headers["x-org"] == "100%"
 
 
-def test_the_attempt_attachment_knows_which_try_it_is(gateway):
-    gateway.processor.plan.order = ["a", "b"]
-    gateway.processor.plan.headers = retry(2) | {contract.TRANSLATE: "1"}
-    gateway.providers["a"].behave = 500
+@pytest.mark.parametrize(
+    ("which", "attended"), [(contract.ATTEND_ALL, ["1", "2", "3"]), (contract.ATTEND_LATER, ["2", "3"]), ("", [])]
+)
+def test_the_attempt_attachment_knows_which_try_it_is(gateway, which, attended):
+    gateway.processor.plan.order = ["a", "a", "b"]
+    gateway.processor.plan.headers = retry_429(3) | {contract.ATTEND: which}
+    gateway.providers["a"].behave = 429
     assert gateway.post().status_code == 200
     seen = gateway.processor.headers(contract.ATTEMPT, "request")
-    assert [headers[contract.ATTEMPT_COUNT] for headers in seen] == ["1", "2"]
-    assert {headers[contract.TARGETS] for headers in seen} == {"m-a=m,m-b=m"}
+    assert [headers[contract.ATTEMPT_COUNT] for headers in seen] == attended
+    assert {headers[contract.TARGETS] for headers in seen} <= {"m-a,m-a,m-b"}
+    tries = [*gateway.providers["a"].seen, *gateway.providers["b"].seen]
+    assert [str(number) for number, one in enumerate(tries, 1) if "x-attempted" in one.headers] == attended
+
+
+def test_an_order_may_hold_one_target_many_times(gateway):
+    gateway.processor.plan.order = ["a"] * 8 + ["b"]
+    gateway.processor.plan.headers = retry_429(9)
+    gateway.providers["a"].behave = 429
+    answer = gateway.post()
+    assert (answer.status_code, len(gateway.providers["a"].seen)) == (200, 8)
+    (attributes,) = gateway.processor.attributes
+    assert attributes["envoy.filters.http.ext_proc"]["upstream.request_attempt_count"] == 9
 
 
 def test_tries_follow_the_order_and_start_clean(gateway):
@@ -366,7 +387,8 @@ def test_what_is_hardly_a_request_is_answered_in_shape(gateway, request_, status
 def test_every_try_is_logged_with_what_it_stood_for(gateway):
     gateway.processor.plan.order = ["down", "b"]
     gateway.processor.plan.headers = retry(2) | {contract.ID: "logged"}
-    gateway.providers["b"].extra = {"retry-after": "7", "x-request-id": "of-the-provider"}
+    told = {"retry-after": "7", "x-request-id": "of-the-provider", "content-type": "text/event-stream"}
+    gateway.providers["b"].extra = told
     request_id = gateway.post().headers["x-request-id"]
 
     def mine(entry) -> bool:
@@ -377,12 +399,14 @@ def test_every_try_is_logged_with_what_it_stood_for(gateway):
 
     (failed,) = gateway.processor.log_entries("try-down", mine)
     (served,) = gateway.processor.log_entries("try-b", mine)
-    assert failed.response.response_headers == {contract.HOP: "connect"}
+    assert failed.response.response_headers == {contract.HOP: "connect", "content-type": "application/json"}
     assert failed.common_properties.response_flags.upstream_connection_failure
     metadata = served.common_properties.metadata.to_dict()["filterMetadata"]["ai"]
-    assert metadata == {"id": "logged", "attempt": 2, "targets": "m-down=m,m-b=m"}
-    assert served.response.response_headers == {"retry-after": "7", "x-request-id": "of-the-provider"}
+    assert metadata == {"id": "logged", "attempt": 2, "targets": "m-down,m-b"}
+    assert served.response.response_headers == told
+    assert served.request.request_body_bytes == len(b'{"model":"m"}')
+    assert served.response.response_body_bytes > 0
     assert served.common_properties.time_to_first_upstream_rx_byte is not None
     (whole,) = gateway.processor.log_entries(contract.GATEWAY_LOG, public)
-    assert whole.request.request_headers == {contract.ID: "logged", contract.TARGETS: "m-down=m,m-b=m"}
+    assert whole.request.request_headers == {contract.ID: "logged", contract.TARGETS: "m-down,m-b"}
     assert whole.common_properties.upstream_request_attempt_count == 2

@@ -121,8 +121,7 @@ def test_no_timeout_of_envoy_comes_before_the_settings():
     tree = make(MANY)
     assert {route["route"]["idle_timeout"] for route in routes(tree, "public")[:-1]} == {"1230s"}  # 4 tries of 300 s
     assert manager(tree, "public")["stream_idle_timeout"] == "120s"
-    (translated, plain) = routes(tree, "try-custom")
-    for route in (translated, plain):
+    for route in routes(tree, "try-custom"):
         assert route["route"]["timeout"] == "0s"
         assert route["route"]["retry_policy"] == {"num_retries": 0, "per_try_timeout": "90s"}
         assert route["route"]["idle_timeout"] == "120s"
@@ -212,6 +211,21 @@ def test_the_processor_fails_closed():
         assert not config.get("failure_mode_allow")
         assert config["processing_mode"]["request_body_mode"] == "BUFFERED"
         assert config["grpc_service"]["initial_metadata"] == [{"key": contract.ATTACHMENT, "value": attachment}]
+
+
+def test_the_attempt_attachment_is_called_only_where_a_try_needs_it():
+    every_try, later_tries, plain = routes(make(MINIMAL), "try-openai")
+    attends = {"name": contract.ATTEND, "string_match": {"exact": contract.ATTEND_ALL}}
+    assert every_try["match"]["headers"] == [attends]
+    attends_later = {"name": contract.ATTEND, "string_match": {"exact": contract.ATTEND_LATER}}
+    not_the_first = {"name": contract.ATTEMPT_COUNT, "string_match": {"exact": "1"}, "invert_match": True}
+    assert later_tries["match"]["headers"] == [attends_later, not_the_first]
+    assert "headers" not in plain["match"]
+    assert [bool(every(route, "disabled")) for route in (every_try, later_tries, plain)] == [False, False, True]
+
+
+def test_tries_are_logged_at_once_because_cool_downs_rest_on_it():
+    assert set(every(make(MINIMAL), "buffer_flush_interval")) == {"0.100s"}
 
 
 def test_every_public_route_goes_through_the_processor():

@@ -1,19 +1,23 @@
-"""OpenAI chat completions.
+"""OpenAI chat completions, as OpenAI and many other providers serve them.
 
 Source: https://platform.openai.com/docs/api-reference/chat (request, chat completion object, chunk object).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from extproc import messages
 from extproc.dialects import (
     MAX_TOKENS,
     Ask,
+    Decoder,
     Dialect,
+    Encoder,
+    Place,
     Report,
     Text,
     read_flag,
@@ -22,6 +26,11 @@ from extproc.dialects import (
     strings,
     token_count,
 )
+from extproc.dialects.openai_chat import outgoing, request, stream
+from extproc.dialects.openai_chat.answer import decode as decode_answer
+from extproc.dialects.openai_chat.answer import encode as encode_answer
+from extproc.dialects.openai_chat.problem import decode as decode_problem
+from extproc.dialects.openai_chat.problem import encode as encode_problem
 from extproc.errors import INVALID_REQUEST, Refusal
 from extproc.exchange import Usage
 
@@ -68,13 +77,14 @@ _decode = msgspec.json.Decoder(_Answer).decode
 class OpenAIChat(Dialect):
     name = "openai_chat"
     paths = {"/v1/chat/completions": "chat"}  # noqa: RUF012
+    lacks = frozenset()
 
     def read(self, body: Mapping[str, Any]) -> Ask:
         ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
+        conversation = body.get("messages")
+        if not isinstance(conversation, list) or not conversation:
             raise Refusal(INVALID_REQUEST, "'messages' must be a list with at least one message.", param="messages")
-        for index, message in enumerate(messages):
+        for index, message in enumerate(conversation):
             if not isinstance(message, dict):
                 where = f"messages[{index}]"
                 raise Refusal(INVALID_REQUEST, f"'{where}' must be an object.", param=where)
@@ -97,6 +107,13 @@ class OpenAIChat(Dialect):
         answer_format = body.get("response_format")
         if isinstance(answer_format, dict) and answer_format.get("type") == "json_schema":
             ask.needs["json_schema"] = "response_format"
+        if ask.choices > 1:
+            ask.needs["choices"] = "n"
+        if body.get("logprobs") is True:
+            ask.needs["logprobs"] = "logprobs"
+        modalities = body.get("modalities")
+        if isinstance(modalities, list) and "audio" in modalities:
+            ask.needs.setdefault("audio", "modalities")
         options = body.get("stream_options")
         if options is not None and not isinstance(options, dict):
             raise Refusal(INVALID_REQUEST, "'stream_options' must be an object.", param="stream_options")
@@ -132,16 +149,16 @@ class OpenAIChat(Dialect):
         if data == b"[DONE]":
             return False
         try:
-            answer = _decode(data)
+            said = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             report.output_bytes += len(data)  # unreadable: count all of it rather than nothing
             report.output_events += 1
             return False
-        if answer.model:
-            report.model = answer.model
-        if answer.error is not None:
+        if said.model:
+            report.model = said.model
+        if said.error is not None:
             report.error = "provider_error"
-        for choice in answer.choices:
+        for choice in said.choices:
             delta = choice.delta or choice.message
             if delta is not None:
                 size = _text_bytes(delta)
@@ -149,14 +166,41 @@ class OpenAIChat(Dialect):
                 report.output_events += size > 0
             if choice.finish_reason is not None and 0 <= choice.index < _MAX_CHOICES:
                 report.finish_reasons[choice.index] = choice.finish_reason
-        if answer.usage is not None:
-            usage = read_usage(answer.usage)
+        if said.usage is not None:
+            usage = read_usage(said.usage)
             if usage is None:
                 report.usage_refused = True
             else:
                 report.usage = usage
-            return not answer.choices and answer.error is None
+            return not said.choices and said.error is None
         return False
+
+    def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
+        return request.decode(body)
+
+    def encode_answer(self, answer: messages.Answer) -> dict[str, Any]:
+        return encode_answer(answer)
+
+    def encoder(self) -> Encoder:
+        return stream.Encoder()
+
+    def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:  # noqa: ARG002 - it has none
+        return encode_problem(problem)
+
+    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002 - the same for all
+        return "/chat/completions"
+
+    def encode_request(self, prompt: messages.Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
+        return outgoing.encode(prompt, place)
+
+    def decode_answer(self, body: bytes) -> messages.Answer:
+        return decode_answer(body)
+
+    def decoder(self) -> Decoder:
+        return stream.Decoder()
+
+    def decode_problem(self, status: int, body: bytes) -> messages.Problem:
+        return decode_problem(status, body)
 
 
 def read_usage(usage: Mapping[str, Any]) -> Usage | None:
@@ -167,8 +211,15 @@ def read_usage(usage: Mapping[str, Any]) -> Usage | None:
     input_details = usage.get("prompt_tokens_details")
     output_details = usage.get("completion_tokens_details")
     cached = token_count(input_details.get("cached_tokens")) if isinstance(input_details, dict) else None
+    written = token_count(input_details.get("cache_write_tokens")) if isinstance(input_details, dict) else None
     reasoning = token_count(output_details.get("reasoning_tokens")) if isinstance(output_details, dict) else None
-    return Usage(input_tokens, output_tokens, min(cached or 0, input_tokens), min(reasoning or 0, output_tokens))
+    return Usage(
+        input_tokens,
+        output_tokens,
+        cached_tokens=min(cached or 0, input_tokens),
+        reasoning_tokens=min(reasoning or 0, output_tokens),
+        cache_write_tokens=min(written or 0, input_tokens),
+    )
 
 
 def _text_bytes(delta: _Delta) -> int:

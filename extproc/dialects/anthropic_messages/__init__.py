@@ -1,0 +1,80 @@
+"""Anthropic messages: as a client speaks it and as a provider does.
+
+    reading.py           what the gateway reads of what it lets pass
+    client_request.py    a client's request into the neutral form    provider_request.py  that into a provider's
+    answer.py stream.py  answers, both ways                          problem.py           errors, both ways
+    thinking.py          what each generation of models accepts      schema.py            schemas it can enforce
+    shapes.py            what answers and events hold
+
+Source: https://platform.claude.com/docs/en/api/messages
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from extproc.dialects import Ask, Dialect, Place, Report, Text
+from extproc.dialects.anthropic_messages import answer, client_request, problem, provider_request, reading, stream
+from extproc.errors import OVERLOADED, Kind
+from extproc.messages import Answer, Problem, Prompt
+
+
+class AnthropicMessages(Dialect):
+    name = "anthropic_messages"
+    paths = {"/v1/messages": "chat"}  # noqa: RUF012
+    lacks = frozenset(("choices", "logprobs", "audio"))
+
+    def read(self, body: Mapping[str, Any], *, counting: bool = False) -> Ask:
+        """`counting`: the body of /v1/messages/count_tokens, which sets no limit."""
+        return reading.read(body, counting=counting)
+
+    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
+        return reading.texts(body)
+
+    def observe(self, data: bytes, report: Report) -> bool:
+        reading.observe(data, report)
+        return False  # usage comes unasked, so no event of it has to be hidden
+
+    def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
+        type = "overloaded_error" if kind is OVERLOADED else problem.type_of(kind.status, kind.type)
+        return problem.encode_error(message, type, kind.code, param)
+
+    # --- a client speaks it
+
+    def decode_request(self, body: Mapping[str, Any]) -> Prompt:
+        return client_request.decode_request(body)
+
+    def encode_answer(self, answered: Answer) -> dict[str, Any]:
+        return answer.encode_answer(answered)
+
+    def encoder(self) -> stream.Encoder:
+        return stream.Encoder()
+
+    def encode_problem(self, status: int, said: Problem) -> dict[str, Any]:
+        return problem.encode_problem(status, said)
+
+    # --- a provider speaks it
+
+    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002
+        return "/messages"
+
+    def encode_request(self, prompt: Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
+        return provider_request.encode_request(prompt, place)
+
+    def decode_answer(self, body: bytes) -> Answer:
+        return answer.decode_answer(body)
+
+    def decoder(self) -> stream.Decoder:
+        return stream.Decoder()
+
+    def decode_problem(self, status: int, body: bytes) -> Problem:
+        return problem.decode_problem(status, body)
+
+
+def count_tokens_answer(tokens: int) -> dict[str, Any]:
+    """The answer of /v1/messages/count_tokens."""
+    return {"input_tokens": tokens}
+
+
+DIALECT = AnthropicMessages()

@@ -1,0 +1,121 @@
+"""Whole answers, both ways: a provider's read into the neutral form, and that written for a client.
+
+A thought signature of Gemini's has no place in a `tool_use` block; it stands there as `extra_content`, which SDKs keep
+and send back.
+
+Source: https://platform.claude.com/docs/en/api/messages/create (message object)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from extproc.dialects.anthropic_messages.provider_request import arguments, new_id
+from extproc.dialects.anthropic_messages.shapes import (
+    FINISH,
+    STOP,
+    TIERS,
+    UNREADABLE,
+    Block,
+    Tally,
+    decode,
+    encode_usage,
+    explanation,
+)
+from extproc.messages import (
+    Answer,
+    Choice,
+    Counts,
+    FinishReason,
+    Part,
+    RefusalPart,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
+
+_TIERS = {neutral: name for name, neutral in TIERS.items()}
+
+
+def decode_answer(body: bytes) -> Answer:
+    """Raises ValueError when it is not a message."""
+    try:
+        message = decode(body)
+    except UNREADABLE:
+        raise ValueError("no message") from None
+    if message.type != "message":
+        raise ValueError("no message")
+    parts = [part for block in message.content if (part := _part(block)) is not None]
+    if words := explanation(message.stop_details):
+        parts.append(RefusalPart(words))
+    finish = FINISH.get(message.stop_reason or "", "stop")
+    tally = Tally()
+    told = tally.add(message.usage)
+    tier = message.usage.get("service_tier") if isinstance(message.usage, dict) else None
+    return Answer(
+        [Choice(parts, finish, message.stop_sequence or "")],
+        message.id or "",
+        message.model or "",
+        usage=tally.counts() if told else None,
+        service_tier=TIERS.get(tier, "") if isinstance(tier, str) else "",
+    )
+
+
+def _part(block: Block) -> Part | None:
+    """None for what only Anthropic's own tools write."""
+    kind = block.type
+    if kind == "text":
+        return TextPart(block.text or "")
+    if kind == "thinking":
+        return ThinkingPart(block.thinking or "", block.signature or "")
+    if kind == "redacted_thinking":
+        return ThinkingPart(redacted=block.data or "")
+    if kind == "tool_use":
+        return ToolCall(block.id or "", block.name or "", bytes(block.input).decode(errors="replace") or "{}")
+    return None
+
+
+def encode_answer(answer: Answer) -> dict[str, Any]:
+    """The first choice; a client of this API cannot ask for more."""
+    choice = answer.choices[0] if answer.choices else Choice([])
+    usage = encode_usage(answer.usage or Counts())
+    if tier := _TIERS.get(answer.service_tier):
+        usage["service_tier"] = tier
+    refused = any(type(part) is RefusalPart for part in choice.parts)
+    return {
+        "id": answer.id or new_id("msg"),
+        "type": "message",
+        "role": "assistant",
+        "model": answer.model,
+        "content": list(_blocks(choice.parts)),
+        "stop_reason": stop_reason(choice.finish, refused=refused),
+        "stop_sequence": choice.stop_sequence or None,
+        "usage": usage,
+    }
+
+
+def _blocks(parts: list[Part]) -> Iterable[dict[str, Any]]:
+    for part in parts:
+        if isinstance(part, TextPart | RefusalPart):
+            if part.text:
+                yield {"type": "text", "text": part.text}
+        elif isinstance(part, ToolCall):
+            yield encode_tool_call(part.id, part.name, part.signature, arguments(part.arguments))
+        elif isinstance(part, ThinkingPart):
+            if part.redacted:
+                yield {"type": "redacted_thinking", "data": part.redacted}
+            else:
+                yield {"type": "thinking", "thinking": part.text, "signature": part.signature}
+
+
+def encode_tool_call(id: str, name: str, signature: str, input: dict[str, Any]) -> dict[str, Any]:
+    block: dict[str, Any] = {"type": "tool_use", "id": id or new_id("toolu"), "name": name, "input": input}
+    if signature:
+        block["extra_content"] = {"google": {"thought_signature": signature}}
+    return block
+
+
+def stop_reason(finish: FinishReason, *, refused: bool) -> str:
+    """`refused`: the model said in its own words that it will not, which other APIs call a normal end."""
+    return "refusal" if refused and finish == "stop" else STOP[finish]

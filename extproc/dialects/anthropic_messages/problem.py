@@ -1,0 +1,80 @@
+"""Errors, as Anthropic's API writes them: its types, and a code of the cause under `details`.
+
+Source: https://platform.claude.com/docs/en/api/errors
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from extproc.dialects.anthropic_messages.shapes import ERRORS, UNREADABLE
+from extproc.messages import Problem
+
+_BY_STATUS = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+_BY_TYPE = {"insufficient_quota": "billing_error"} | {
+    neutral: name for name, neutral in ERRORS.items() if name == neutral
+}
+_GENERAL = frozenset(("invalid_request_error", "api_error"))  # types that the status can say more exactly
+_NEUTRAL_BY_STATUS = {status: ERRORS[name] for status, name in _BY_STATUS.items()}
+_MOST_TEXT = 2000  # characters of a message that came in a shape unknown here
+_decode = msgspec.json.Decoder().decode
+
+
+def encode_error(message: str, type: str, code: str = "", param: str | None = None) -> dict[str, Any]:
+    error: dict[str, Any] = {"type": type, "message": message}
+    if code:
+        error["details"] = {"error_code": code} | ({"param": param} if param else {})
+    return {"type": "error", "error": error}
+
+
+def type_of(status: int, type: str) -> str:
+    """Anthropic's type of an error, from its status and one of OpenAI's types."""
+    if type in _GENERAL or type not in _BY_TYPE:
+        return _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
+    return _BY_TYPE[type]
+
+
+def encode_problem(status: int, problem: Problem) -> dict[str, Any]:
+    return encode_error(problem.message, type_of(status, problem.type), problem.code, problem.param)
+
+
+def decode_problem(status: int, body: bytes) -> Problem:
+    """What an error answer says; in whatever shape, if need be only the status. Never raises."""
+    otherwise = _NEUTRAL_BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
+    try:
+        said = _decode(body)
+    except UNREADABLE:
+        text = body[: 4 * _MOST_TEXT].decode(errors="replace").strip()[:_MOST_TEXT]
+        return Problem(text or f"The provider answered with status {status}.", otherwise)
+    said = said[0] if isinstance(said, list) and said else said
+    error = said.get("error") if isinstance(said, dict) else None
+    problem = read_error(error if error is not None else said)
+    if not problem.message:
+        problem.message = f"The provider answered with status {status}."
+    if not problem.type:
+        problem.type = otherwise
+    return problem
+
+
+def read_error(error: Any) -> Problem:
+    """An error object, of an answer or in mid-stream. Message and type are empty where it does not say."""
+    if not isinstance(error, dict):
+        return Problem(error[:_MOST_TEXT] if isinstance(error, str) else "", "")
+    message, kind, details = error.get("message"), error.get("type"), error.get("details")
+    code = details.get("error_code") if isinstance(details, dict) else None
+    return Problem(
+        message if isinstance(message, str) else "",
+        ERRORS.get(kind, "") if isinstance(kind, str) else "",
+        code if isinstance(code, str) else "",
+    )

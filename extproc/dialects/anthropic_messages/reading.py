@@ -1,0 +1,214 @@
+"""What the gateway reads of requests and answers that it lets pass as they are.
+
+Source: https://platform.claude.com/docs/en/api/messages/create
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from extproc.dialects import (
+    MAX_TOKENS,
+    Ask,
+    Report,
+    Text,
+    read_flag,
+    read_integer,
+    read_model,
+    strings,
+    token_count,
+)
+from extproc.dialects.anthropic_messages.shapes import UNREADABLE, Block, Event, decode
+from extproc.errors import INVALID_REQUEST, Refusal
+from extproc.exchange import Usage
+
+_ROLES = frozenset(("user", "assistant", "system"))
+_BYTES_PER_TOKEN = 3  # as budgets.py estimates
+
+
+def read(body: Mapping[str, Any], *, counting: bool) -> Ask:
+    """`counting`: the body asks for a count of its tokens, so it has no limit."""
+    ask = Ask(read_model(body), read_flag(body, "stream"))
+    messages = body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise Refusal(INVALID_REQUEST, "'messages' must be a list with at least one message.", param="messages")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict):
+            where = f"messages[{index}]"
+            raise Refusal(INVALID_REQUEST, f"'{where}' must be an object.", param=where)
+        content = message.get("content")
+        if isinstance(content, list):
+            _read_blocks(content, ask)
+    if body.get("tools"):
+        ask.needs["tools"] = "tools"
+    config = body.get("output_config")
+    if isinstance(config, dict) and config.get("format"):
+        ask.needs["json_schema"] = "output_config"
+    elif body.get("output_format"):
+        ask.needs["json_schema"] = "output_format"
+    if not counting:
+        limit = read_integer(body, "max_tokens", 0, MAX_TOKENS)
+        if limit is None:
+            message = "'max_tokens' is required: say how many tokens the answer may have."
+            raise Refusal(INVALID_REQUEST, message, param="max_tokens")
+        ask.output_field = "max_tokens"
+        ask.max_output_tokens = max(1, limit)  # 0 only fills the prompt cache
+    return ask
+
+
+def _read_blocks(blocks: list[Any], ask: Ask) -> None:
+    for block in blocks:
+        if not isinstance(block, dict):
+            continue
+        kind, source = block.get("type"), block.get("source")
+        if kind == "image":
+            ask.needs["images"] = "messages"
+            ask.images += 1
+            data = source.get("data") if isinstance(source, dict) else None
+            if isinstance(data, str):
+                ask.image_bytes += len(data)
+        elif kind == "document":
+            content = source.get("content") if isinstance(source, dict) else None
+            if isinstance(content, list):
+                _read_blocks(content, ask)
+            elif content is None:
+                ask.needs["files"] = "messages"
+        elif kind == "tool_result":
+            content = block.get("content")
+            if isinstance(content, list):
+                _read_blocks(content, ask)
+
+
+def texts(body: Mapping[str, Any]) -> Iterator[Text]:
+    for index, message in enumerate(body["messages"]):
+        role = message.get("role")
+        role = role if isinstance(role, str) else ""
+        where = f"messages[{index}]"
+        for key, value in message.items():
+            if key == "role" and role in _ROLES:
+                continue
+            if isinstance(value, str):
+                yield Text(role, f"{where}.{key}", message, key)
+            elif key == "content" and isinstance(value, list):
+                yield from _texts_of_blocks(value, role, f"{where}.content")
+            else:
+                yield from strings(value, role, f"{where}.{key}")
+    for key, value in body.items():
+        if key in ("messages", "model"):
+            continue
+        role = "system" if key == "system" else "request"
+        if isinstance(value, str):
+            yield Text(role, key, body, key)
+        else:
+            yield from strings(value, role, key)
+
+
+def _texts_of_blocks(blocks: list[Any], role: str, where: str) -> Iterator[Text]:
+    for index, block in enumerate(blocks):
+        at = f"{where}[{index}]"
+        if isinstance(block, str):
+            yield Text(role, at, blocks, index)
+        elif isinstance(block, dict):
+            yield from strings(block, "tool" if block.get("type") == "tool_result" else role, at)
+        else:
+            yield from strings(block, role, at)
+
+
+def observe(data: bytes, report: Report) -> None:
+    """Read one event, or a whole answer, into `report`.
+
+    The beginning of a stream tells the input. Until its end tells the output, `report.usage` holds an estimate of it.
+    """
+    try:
+        event = decode(data)
+    except UNREADABLE:
+        _count(len(data), report)  # all of it rather than nothing
+        return
+    kind = event.type
+    if kind == "content_block_delta":
+        delta = event.delta
+        if delta is not None:
+            _count(_size(delta.text) + _size(delta.thinking) + _size(delta.partial_json), report)
+    elif kind == "content_block_start":
+        if event.content_block is not None:
+            _count(_block_size(event.content_block), report)
+    elif kind == "message_start":
+        if event.message is not None:
+            report.model = event.message.model or report.model
+            _read_usage(event.message.usage, report, final=False)
+    elif kind == "message_delta":
+        if event.delta is not None and event.delta.stop_reason is not None:
+            report.finish_reasons[0] = event.delta.stop_reason
+        _read_usage(event.usage, report, final=True)
+    elif kind == "error" or event.error is not None:
+        report.error = "provider_error"
+    else:
+        _read_whole(event, report)
+
+
+def _read_whole(answer: Event, report: Report) -> None:
+    report.model = answer.model or report.model
+    for block in answer.content:
+        _count(_block_size(block) + (len(bytes(block.input)) if block.type == "tool_use" else 0), report)
+    if answer.stop_reason is not None:
+        report.finish_reasons[0] = answer.stop_reason
+    _read_usage(answer.usage, report, final=True)
+
+
+def _read_usage(usage: Any, report: Report, *, final: bool) -> None:
+    """What is not told again stays as it was."""
+    if usage is None:
+        return
+    if not isinstance(usage, dict):
+        report.usage_refused = True
+        return
+    before = report.usage
+    known = Usage() if before is None else before
+    counts = []
+    for name, earlier in (
+        ("input_tokens", known.input_tokens - known.cached_tokens - known.cache_write_tokens),
+        ("cache_read_input_tokens", known.cached_tokens),
+        ("cache_creation_input_tokens", known.cache_write_tokens),
+        ("output_tokens", known.output_tokens),
+    ):
+        value = usage.get(name)
+        count = earlier if value is None else token_count(value)
+        if count is None:
+            report.usage_refused = True
+            return
+        counts.append(count)
+    told, cached, cache_write, output = counts
+    total = told + cached + cache_write
+    if total > MAX_TOKENS:
+        report.usage_refused = True
+        return
+    if before is None and (usage.get("input_tokens") is None or usage.get("output_tokens") is None):
+        return  # half of it is no count
+    details = usage.get("output_tokens_details")
+    thought = token_count(details.get("thinking_tokens")) if isinstance(details, dict) else None
+    reasoning = min(known.reasoning_tokens if thought is None else thought, output)
+    final = final and usage.get("output_tokens") is not None
+    source = "provider" if final or (known.source == "provider" and before is not None) else "estimated"
+    report.usage = Usage(total, output, cached, reasoning, cache_write, source)
+
+
+def _count(size: int, report: Report) -> None:
+    if not size:
+        return
+    report.output_bytes += size
+    report.output_events += 1
+    usage = report.usage
+    if usage is not None and usage.source == "estimated":
+        seen = max(report.output_events, -(-report.output_bytes // _BYTES_PER_TOKEN))
+        usage.output_tokens = max(usage.output_tokens, seen)
+
+
+def _size(text: str | None) -> int:
+    if not text:
+        return 0
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _block_size(block: Block) -> int:
+    return _size(block.text) + _size(block.thinking) + (_size(block.name) if block.type == "tool_use" else 0)

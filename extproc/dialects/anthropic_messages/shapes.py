@@ -1,0 +1,160 @@
+"""What Anthropic's answers, events and usage hold, as far as they are read, and its words for why a model stopped.
+
+Source: https://platform.claude.com/docs/en/api/messages/create (message object) and
+https://platform.claude.com/docs/en/build-with-claude/streaming (events).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from extproc.dialects import token_count
+from extproc.messages import Counts, FinishReason
+
+FINISH: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "stop_sequence": "stop_sequence",
+    "tool_use": "tool_calls",
+    "pause_turn": "pause",
+    "refusal": "refusal",
+}
+STOP: dict[FinishReason, str] = {
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "stop_sequence": "stop_sequence",
+    "tool_calls": "tool_use",
+    "pause": "pause_turn",
+    "refusal": "refusal",
+    "content_filter": "refusal",
+}
+TIERS = {"standard": "default", "priority": "priority", "batch": "batch"}
+"""`usage.service_tier`, and OpenAI's word for it, which the neutral form uses."""
+
+ERRORS = {
+    "invalid_request_error": "invalid_request_error",
+    "request_too_large": "invalid_request_error",
+    "conflict_error": "invalid_request_error",
+    "authentication_error": "authentication_error",
+    "billing_error": "insufficient_quota",
+    "permission_error": "permission_error",
+    "not_found_error": "not_found_error",
+    "rate_limit_error": "rate_limit_error",
+    "timeout_error": "api_error",
+    "api_error": "api_error",
+    "overloaded_error": "overloaded_error",
+}
+"""Anthropic's types of errors, and OpenAI's, which the neutral form uses."""
+
+_NOTHING = msgspec.Raw(b"")
+
+
+class Block(msgspec.Struct):
+    """A content block. Of a kind unknown here, only its type is read."""
+
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None  # of redacted thinking
+    id: str | None = None
+    name: str | None = None
+    input: msgspec.Raw = _NOTHING
+
+
+class Delta(msgspec.Struct):
+    """Of a content block, or of the message."""
+
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    partial_json: str | None = None
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    stop_details: Any = None
+
+
+class Message(msgspec.Struct):
+    id: str | None = None
+    model: str | None = None
+    content: list[Block] = []
+    stop_reason: str | None = None
+    stop_sequence: str | None = None
+    stop_details: Any = None
+    usage: Any = None
+
+
+class Event(Message):
+    """One event of a stream, or a whole answer: its fields are those of a message then."""
+
+    type: str = ""
+    index: int = 0
+    message: Message | None = None
+    content_block: Block | None = None
+    delta: Delta | None = None
+    error: Any = None
+
+
+decode = msgspec.json.Decoder(Event).decode
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What `decode` raises."""
+
+
+class Tally:
+    """The usage as told so far. Counts are cumulative: a later one takes the place of an earlier one."""
+
+    __slots__ = ("cache_write", "cached", "input", "output", "reasoning")
+
+    def __init__(self) -> None:
+        self.input = self.cached = self.cache_write = self.output = self.reasoning = 0
+
+    def add(self, usage: Any) -> bool:
+        """Take in a usage object. False when there is nothing in it."""
+        if not isinstance(usage, dict):
+            return False
+        told = False
+        for key, name in _COUNTS:
+            count = token_count(usage.get(key))
+            if count is not None:
+                setattr(self, name, count)
+                told = True
+        details = usage.get("output_tokens_details")
+        if isinstance(details, dict):
+            self.reasoning = token_count(details.get("thinking_tokens")) or self.reasoning
+        return told
+
+    def counts(self) -> Counts:
+        total = self.input + self.cached + self.cache_write
+        return Counts(total, self.output, self.cached, self.cache_write, min(self.reasoning, self.output))
+
+
+_COUNTS = (
+    ("input_tokens", "input"),
+    ("output_tokens", "output"),
+    ("cache_read_input_tokens", "cached"),
+    ("cache_creation_input_tokens", "cache_write"),
+)
+
+
+def encode_usage(counts: Counts) -> dict[str, Any]:
+    """The usage object that says `counts`."""
+    usage: dict[str, Any] = {
+        "input_tokens": max(0, counts.input - counts.cached - counts.cache_write),
+        "cache_creation_input_tokens": counts.cache_write,
+        "cache_read_input_tokens": counts.cached,
+        "output_tokens": counts.output,
+    }
+    if counts.reasoning:
+        usage["output_tokens_details"] = {"thinking_tokens": counts.reasoning}
+    return usage
+
+
+def explanation(stop_details: Any) -> str:
+    """Why the model was stopped, in words, where it was."""
+    said = stop_details.get("explanation") if isinstance(stop_details, dict) else None
+    return said if isinstance(said, str) else ""

@@ -1,0 +1,281 @@
+"""Streamed answers, both ways: a provider's events read into the neutral ones, and those written for a client.
+
+The encoder closes a block when another one begins, so that blocks follow one another as Anthropic's do. More of an
+earlier text or thinking begins a new block; more of an earlier tool call goes out under that call's own index, although
+it has ended, since SDKs gather the input by index.
+
+Source: https://platform.claude.com/docs/en/build-with-claude/streaming
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from extproc import messages
+from extproc.dialects.anthropic_messages import shapes
+from extproc.dialects.anthropic_messages.answer import encode_tool_call, stop_reason
+from extproc.dialects.anthropic_messages.problem import encode_error, read_error, type_of
+from extproc.dialects.anthropic_messages.provider_request import new_id
+from extproc.dialects.anthropic_messages.shapes import FINISH, UNREADABLE, Tally, encode_usage, explanation
+from extproc.messages import Counts, Ended, Failed, Finished, FinishReason, Started, Used
+
+_encode = msgspec.json.Encoder().encode
+_NO_INPUT = frozenset((b"", b"{}", b"null"))
+
+
+class _Open:
+    """A tool call that is being told: its number, and the input that came with its beginning."""
+
+    __slots__ = ("block", "input", "told")
+
+    def __init__(self, block: int, input: bytes) -> None:
+        self.block = block
+        self.input = input
+        self.told = False
+
+
+class Decoder:
+    """Reads Anthropic's events."""
+
+    __slots__ = ("_blocks", "_calls", "_finished", "_next", "_over", "_started", "_tally")
+
+    def __init__(self) -> None:
+        self._tally = Tally()
+        self._blocks: dict[tuple[int, str], int] = {}  # (index there, kind) -> number here
+        self._calls: dict[int, _Open] = {}  # by index there
+        self._next = 0
+        self._started = self._finished = self._over = False
+
+    def feed(self, data: bytes, name: str) -> Sequence[messages.Event]:  # noqa: ARG002
+        if self._over:
+            return ()
+        try:
+            event = shapes.decode(data)
+        except UNREADABLE:
+            return ()
+        kind = event.type
+        out: list[messages.Event] = []
+        if kind == "content_block_delta":
+            if event.delta is not None:
+                self._more(event.index, event.delta, out)
+        elif kind == "content_block_start":
+            if event.content_block is not None:
+                self._begin(event.index, event.content_block, out)
+        elif kind == "content_block_stop":
+            self._end_call(event.index, out)
+        elif kind == "message_start":
+            message = event.message or shapes.Message()
+            told = self._tally.add(message.usage)
+            if not self._started:
+                self._started = True
+                counts = self._tally.counts() if told else None
+                return [Started(message.id or "", message.model or "", usage=counts)]
+            return ()
+        elif kind == "message_delta":
+            if event.delta is not None:
+                self._finish(event.delta, out)
+        elif kind == "error":
+            self._over = True
+            problem = read_error(event.error)
+            message_text = problem.message or "The provider broke off its answer."
+            out.append(Failed(message_text, problem.type or "api_error", problem.code))
+            return out
+        elif kind == "message_stop":
+            self._over = True
+            for index in list(self._calls):
+                self._end_call(index, out)
+            if not self._finished:
+                out.append(Finished())
+        if event.usage is not None and self._tally.add(event.usage):
+            out.append(Used(self._tally.counts()))
+        if kind == "message_stop":
+            out.append(Ended())
+        if out and not self._started:
+            self._started = True
+            out.insert(0, Started())
+        return out
+
+    def end(self) -> Sequence[messages.Event]:
+        """The API says itself when an answer is over."""
+        return ()
+
+    def _block(self, index: int, kind: str) -> int:
+        key = (index, kind)
+        number = self._blocks.get(key)
+        if number is None:
+            number = self._blocks[key] = self._next
+            self._next += 1
+        return number
+
+    def _begin(self, index: int, block: shapes.Block, out: list[messages.Event]) -> None:
+        kind = block.type
+        if kind == "tool_use":
+            self._end_call(index, out)
+            number = self._next
+            self._next += 1
+            self._calls[index] = _Open(number, bytes(block.input))
+            out.append(messages.Delta("tool_call", "", number, id=block.id or "", name=block.name or ""))
+            return
+        self._blocks.pop((index, "text"), None)
+        self._blocks.pop((index, "thinking"), None)
+        if kind == "text":
+            if block.text:
+                out.append(messages.Delta("text", block.text, self._block(index, "text")))
+        elif kind == "thinking":
+            if block.thinking or block.signature:
+                number = self._block(index, "thinking")
+                out.append(messages.Delta("thinking", block.thinking or "", number, signature=block.signature or ""))
+        elif kind == "redacted_thinking" and block.data:
+            number = self._next
+            self._next += 1
+            out.append(messages.Delta("thinking", "", number, redacted=block.data))
+
+    def _more(self, index: int, delta: shapes.Delta, out: list[messages.Event]) -> None:
+        kind = delta.type
+        if kind == "text_delta":
+            if delta.text:
+                out.append(messages.Delta("text", delta.text, self._block(index, "text")))
+        elif kind == "input_json_delta":
+            call = self._calls.get(index)
+            if call is not None and delta.partial_json:
+                call.told = True
+                out.append(messages.Delta("tool_call", delta.partial_json, call.block))
+        elif kind == "thinking_delta":
+            if delta.thinking:
+                out.append(messages.Delta("thinking", delta.thinking, self._block(index, "thinking")))
+        elif kind == "signature_delta" and delta.signature:
+            out.append(messages.Delta("thinking", "", self._block(index, "thinking"), signature=delta.signature))
+
+    def _end_call(self, index: int, out: list[messages.Event]) -> None:
+        """A call whose input never came in pieces has it from its beginning, or has none."""
+        call = self._calls.pop(index, None)
+        if call is not None and not call.told:
+            text = "{}" if call.input in _NO_INPUT else call.input.decode(errors="replace")
+            out.append(messages.Delta("tool_call", text, call.block))
+
+    def _finish(self, delta: shapes.Delta, out: list[messages.Event]) -> None:
+        if delta.stop_reason is None or self._finished:
+            return
+        self._finished = True
+        for index in list(self._calls):
+            self._end_call(index, out)
+        if words := explanation(delta.stop_details):
+            out.append(messages.Delta("refusal", words, self._next))
+            self._next += 1
+        out.append(Finished(FINISH.get(delta.stop_reason, "stop"), stop_sequence=delta.stop_sequence or ""))
+
+
+_TEXT = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":%b}}\n\n'
+_STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
+_EMPTY: dict[str, dict[str, Any]] = {
+    "text": {"type": "text", "text": ""},
+    "refusal": {"type": "text", "text": ""},
+    "thinking": {"type": "thinking", "thinking": "", "signature": ""},
+}
+_DELTAS = {
+    "text": (b"text_delta", b"text"),
+    "refusal": (b"text_delta", b"text"),
+    "thinking": (b"thinking_delta", b"thinking"),
+    "tool_call": (b"input_json_delta", b"partial_json"),
+}
+
+
+class Encoder:
+    """Writes Anthropic's events."""
+
+    __slots__ = ("_calls", "_finish", "_next", "_number", "_open", "_refused", "_sequence", "_started", "_usage")
+
+    def __init__(self) -> None:
+        self._started = self._refused = False
+        self._usage = Counts()
+        self._next = 0
+        self._open = -1  # the index of the block that is open
+        self._number = -1  # its number in the neutral events
+        self._calls: dict[int, int] = {}  # the index of each tool call, by its number
+        self._finish: FinishReason = "stop"
+        self._sequence = ""
+
+    def feed(self, event: messages.Event) -> bytes:
+        if isinstance(event, messages.Delta):
+            return self._say(event) if event.choice == 0 else b""
+        if isinstance(event, Started):
+            return self._start(event)
+        if isinstance(event, Used):
+            self._usage = event.usage
+        elif isinstance(event, Finished):
+            if event.choice == 0:
+                self._finish, self._sequence = event.reason, event.stop_sequence
+        elif isinstance(event, Failed):
+            return _frame(encode_error(event.message, type_of(500, event.type), event.code))
+        elif isinstance(event, Ended):
+            return self._end()
+        return b""
+
+    def _start(self, event: Started) -> bytes:
+        if self._started:
+            return b""
+        self._started = True
+        self._usage = event.usage or self._usage
+        message: dict[str, Any] = {
+            "id": event.id or new_id("msg"),
+            "type": "message",
+            "role": "assistant",
+            "model": event.model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": encode_usage(self._usage),
+        }
+        return _frame({"type": "message_start", "message": message})
+
+    def _say(self, event: messages.Delta) -> bytes:
+        kind, text = event.kind, event.text
+        head = b"" if self._started else self._start(Started())
+        if event.block == self._number:
+            index = self._open
+        elif kind == "tool_call" and event.block in self._calls:
+            index = self._calls[event.block]
+        else:
+            index = self._next
+            head += self._begin(event)
+        name, field = _DELTAS[kind]
+        if text:
+            head += _TEXT % (index, name, field, _encode(text))
+        if event.signature and kind == "thinking":
+            head += _TEXT % (index, b"signature_delta", b"signature", _encode(event.signature))
+        return head
+
+    def _begin(self, event: messages.Delta) -> bytes:
+        head = self._close()
+        index = self._next
+        self._next += 1
+        if event.kind == "tool_call":
+            block = encode_tool_call(event.id, event.name, event.signature, {})
+            self._calls[event.block] = index
+        elif event.redacted:
+            block = {"type": "redacted_thinking", "data": event.redacted}
+        else:
+            block = _EMPTY[event.kind]
+            self._refused |= event.kind == "refusal"
+        self._open, self._number = index, event.block
+        return head + _frame({"type": "content_block_start", "index": index, "content_block": block})
+
+    def _close(self) -> bytes:
+        index, self._open, self._number = self._open, -1, -1
+        return _STOP % index if index >= 0 else b""
+
+    def _end(self) -> bytes:
+        head = b"" if self._started else self._start(Started())
+        delta = {
+            "stop_reason": stop_reason(self._finish, refused=self._refused),
+            "stop_sequence": self._sequence or None,
+        }
+        last = _frame({"type": "message_delta", "delta": delta, "usage": encode_usage(self._usage)})
+        return head + self._close() + last + _frame({"type": "message_stop"})
+
+
+def _frame(event: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encode(event))

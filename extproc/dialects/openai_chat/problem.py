@@ -1,0 +1,78 @@
+"""Error answers, and errors in mid-stream.
+
+Source: https://platform.openai.com/docs/guides/error-codes/api-errors
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from extproc.messages import Problem
+
+_read_any = msgspec.json.Decoder().decode
+_BY_STATUS = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+_TYPES = frozenset((*_BY_STATUS.values(), "invalid_request_error", "api_error"))
+
+
+def decode(status: int, body: bytes) -> Problem:
+    """Never raises."""
+    try:
+        said = _read_any(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        said = None
+    return read(status, said)
+
+
+def read(status: int, said: Any) -> Problem:
+    """From an error answer or, with status 200, from an error in mid-stream."""
+    if isinstance(said, list) and said:  # Google wraps it
+        said = said[0]
+    error: Any = said.get("error", said) if isinstance(said, dict) else said
+    fields: Mapping[str, Any] = error if isinstance(error, dict) else {}
+    message = error if isinstance(error, str) else ""
+    for name in ("message", "detail", "msg"):
+        message = message or _text(fields.get(name))
+    code, type = fields.get("code"), _text(fields.get("type"))
+    if status == 200 and isinstance(code, int):  # the status that the error would have had, as OpenRouter writes it
+        status = code
+    if "insufficient_quota" in (type, code):
+        kind = "insufficient_quota"
+    elif status in _BY_STATUS:
+        kind = _BY_STATUS[status]
+    elif 400 <= status < 500:
+        kind = "invalid_request_error"
+    else:
+        kind = type if type in _TYPES else "api_error"
+    param = fields.get("param")
+    return Problem(
+        message or f"The provider answered with status {status} and no message.",
+        kind,
+        str(code) if isinstance(code, str | int) and not isinstance(code, bool) else "",
+        param if isinstance(param, str) else None,
+    )
+
+
+def encode(problem: Problem) -> dict[str, Any]:
+    return {
+        "error": {
+            "message": problem.message,
+            "type": problem.type,
+            "param": problem.param,
+            "code": problem.code or None,
+        }
+    }
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -1,0 +1,166 @@
+"""The shape of a chat completion request, as far as it is carried into the neutral form.
+
+Source: https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from extproc.dialects import MAX_TOKENS
+
+Limit = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
+
+
+class Marked(Struct):
+    cache_control: dict[str, Any] | None = None
+    prompt_cache_breakpoint: dict[str, Any] | None = None
+
+
+class Image(Struct):
+    url: str
+    detail: str | None = None
+
+
+class Audio(Struct):
+    data: str
+    format: str
+
+
+class File(Struct):
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+    format: str | None = None
+
+
+class Part(Marked):
+    type: str = "text"
+    text: str | None = None
+    refusal: str | None = None
+    image_url: Image | str | None = None
+    input_audio: Audio | None = None
+    file: File | None = None
+
+
+class Call(Struct):
+    name: str
+    arguments: str | None = None
+
+
+class ToolCall(Struct):
+    id: str
+    type: str | None = None
+    function: Call | None = None
+    extra_content: Any = None
+    cache_control: dict[str, Any] | None = None
+
+
+class Block(Struct):
+    type: str
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+
+
+class Message(Marked, kw_only=True):
+    role: str
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: Call | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    thinking_blocks: list[Block] | None = None
+    audio: Any = None
+
+
+class Function(Struct):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    cache_control: dict[str, Any] | None = None
+
+
+class Tool(Struct):
+    type: str | None = None
+    function: Function | None = None
+    cache_control: dict[str, Any] | None = None
+
+
+class Named(Struct):
+    name: str
+
+
+class NamedTool(Struct):
+    type: str | None = None
+    function: Named | None = None
+
+
+class Allowed(Struct):
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool]
+
+
+class Choice(NamedTool):
+    allowed_tools: Allowed | None = None
+
+
+class Schema(Struct):
+    name: str | None = None
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Format(Struct):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Schema | None = None
+
+
+class Thinking(Struct):
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None = None
+
+
+class Reasoning(Struct):
+    effort: str | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None = None
+    exclude: bool | None = None
+
+
+class Request(Struct):
+    model: Annotated[str, Meta(min_length=1)]
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    stream: bool | None = None
+    tools: list[Tool] | None = None
+    functions: list[Function] | None = None
+    tool_choice: str | Choice | None = None
+    function_call: str | Named | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: Format | None = None
+    max_completion_tokens: Limit | None = None
+    max_tokens: Limit | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    reasoning_effort: str | None = None
+    thinking: Thinking | None = None
+    reasoning: Reasoning | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    metadata: dict[str, Any] | None = None
+    service_tier: str | None = None
+    modalities: list[str] | None = None
+    web_search_options: Any = None

@@ -1,0 +1,13 @@
+"""Anthropic."""
+
+from extproc.providers import Credential, Provider
+
+PROVIDER = Provider(
+    gen_ai_name="anthropic",
+    source="https://docs.anthropic.com/en/api/messages",
+    base_url="https://api.anthropic.com/v1",
+    dialects=("anthropic_messages",),
+    credential=Credential("x-api-key", ""),
+    headers={"anthropic-version": "2023-06-01"},
+    catalogue="anthropic",
+)

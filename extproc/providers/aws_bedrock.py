@@ -1,0 +1,45 @@
+"""Amazon Bedrock: Converse for every model, and Anthropic's own API for Anthropic's models.
+
+Requests are signed by Envoy with the credentials it finds (environment, instance, pod identity); with an `api_key`, a
+Bedrock API key, they carry that instead.
+"""
+
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from extproc.providers import Provider
+
+
+class _Chunk(msgspec.Struct):
+    bytes: bytes
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+def adapt(dialect: str, model: str, stream: bool, path: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    if dialect != "anthropic_messages":
+        return path, body
+    body = {name: value for name, value in body.items() if name not in ("model", "stream")}
+    verb = "invoke-with-response-stream" if stream else "invoke"
+    return f"/model/{quote(model, safe='')}/{verb}", {"anthropic_version": "bedrock-2023-05-31", **body}
+
+
+def unwrap(data: bytes) -> bytes:
+    """The event of Anthropic's that a chunk of Bedrock's stream holds. Raises ValueError."""
+    return _decode(data).bytes
+
+
+PROVIDER = Provider(
+    gen_ai_name="aws.bedrock",
+    source="https://docs.aws.amazon.com/bedrock/latest/APIReference/welcome.html",
+    base_url="https://bedrock-runtime.{region}.amazonaws.com",
+    adapt=adapt,
+    unwrap={"anthropic_messages": unwrap},
+    dialects=("aws_converse", "anthropic_messages", "aws_titan_embed"),
+    models={"anthropic_messages": ("anthropic.*", "*.anthropic.*"), "aws_titan_embed": ("amazon.titan-embed-*",)},
+    signed_for="bedrock",
+    catalogue="aws",
+)

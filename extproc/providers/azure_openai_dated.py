@@ -1,0 +1,22 @@
+"""Azure OpenAI by the older, dated `api_version`s: the deployment stands in the path."""
+
+from typing import Any
+from urllib.parse import quote
+
+from extproc.providers import Credential, Provider
+
+
+def adapt(dialect: str, model: str, stream: bool, path: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:  # noqa: ARG001
+    return f"/deployments/{quote(model, safe='')}{path}", body
+
+
+PROVIDER = Provider(
+    gen_ai_name="azure.ai.openai",
+    source="https://learn.microsoft.com/en-us/azure/ai-foundry/openai/reference",
+    base_path="/openai",
+    query={"api-version": "{api_version}"},
+    adapt=adapt,
+    dialects=("openai_chat", "openai_embeddings"),
+    credential=Credential("api-key", ""),
+    catalogue="azure",
+)

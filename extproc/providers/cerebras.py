@@ -1,0 +1,11 @@
+"""Cerebras."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="cerebras",
+    source="https://inference-docs.cerebras.ai/resources/openai",
+    base_url="https://api.cerebras.ai/v1",
+    dialects=("openai_chat",),
+    catalogue="cerebras",
+)

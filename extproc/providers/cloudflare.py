@@ -1,0 +1,11 @@
+"""Cloudflare Workers AI; with a `base_url`, its AI Gateway: https://gateway.ai.cloudflare.com/v1/<account>/<gateway>/compat."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="cloudflare",
+    source="https://developers.cloudflare.com/workers-ai/configuration/open-ai-compatibility/",
+    base_url="https://api.cloudflare.com/client/v4/accounts/{account}/ai/v1",
+    dialects=("openai_chat", "openai_embeddings"),
+    catalogue="cloudflare",
+)

@@ -1,0 +1,11 @@
+"""Cohere, version 2 of its API."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="cohere",
+    source="https://docs.cohere.com/reference/chat",
+    base_url="https://api.cohere.com/v2",
+    dialects=("cohere_chat", "cohere_embed"),
+    catalogue="cohere",
+)

@@ -1,0 +1,10 @@
+"""Databricks model serving; `base_url` is https://<workspace>/serving-endpoints."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="databricks",
+    source="https://docs.databricks.com/aws/en/machine-learning/model-serving/score-foundation-models",
+    dialects=("openai_chat", "openai_embeddings"),
+    catalogue="databricks",
+)

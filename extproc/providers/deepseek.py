@@ -1,0 +1,11 @@
+"""DeepSeek."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="deepseek",
+    source="https://api-docs.deepseek.com/",
+    base_url="https://api.deepseek.com/v1",
+    dialects=("openai_chat",),
+    catalogue="deepseek",
+)

@@ -1,0 +1,11 @@
+"""Fireworks AI."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="fireworks",
+    source="https://docs.fireworks.ai/tools-sdks/openai-compatibility",
+    base_url="https://api.fireworks.ai/inference/v1",
+    dialects=("openai_chat", "openai_embeddings"),
+    catalogue="fireworks",
+)

@@ -1,0 +1,12 @@
+"""Google's Gemini API, with a key of AI Studio."""
+
+from extproc.providers import Credential, Provider
+
+PROVIDER = Provider(
+    gen_ai_name="gcp.gemini",
+    source="https://ai.google.dev/api/generate-content",
+    base_url="https://generativelanguage.googleapis.com/v1beta",
+    dialects=("gemini_generate_content", "gemini_embeddings"),
+    credential=Credential("x-goog-api-key", ""),
+    catalogue="google",
+)

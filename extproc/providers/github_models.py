@@ -1,0 +1,10 @@
+"""GitHub Models."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="github_models",
+    source="https://docs.github.com/en/rest/models/inference",
+    base_url="https://models.github.ai/inference",
+    dialects=("openai_chat", "openai_embeddings"),
+)

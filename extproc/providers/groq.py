@@ -1,0 +1,11 @@
+"""Groq."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="groq",
+    source="https://console.groq.com/docs/openai",
+    base_url="https://api.groq.com/openai/v1",
+    dialects=("openai_chat",),
+    catalogue="groq",
+)

@@ -1,0 +1,10 @@
+"""Helicone's AI Gateway."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="helicone",
+    source="https://docs.helicone.ai/ai-gateway/overview",
+    base_url="https://ai-gateway.helicone.ai/v1",
+    dialects=("openai_chat",),
+)

@@ -1,0 +1,11 @@
+"""Mistral AI."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="mistral_ai",
+    source="https://docs.mistral.ai/api/",
+    base_url="https://api.mistral.ai/v1",
+    dialects=("openai_chat", "openai_embeddings"),
+    catalogue="mistral",
+)

@@ -1,0 +1,11 @@
+"""Ollama, by default on this machine."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="ollama",
+    source="https://docs.ollama.com/api/openai-compatibility",
+    base_url="http://127.0.0.1:11434/v1",
+    dialects=("openai_chat", "openai_embeddings"),
+    key_required=False,
+)

@@ -1,0 +1,11 @@
+"""Perplexity."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="perplexity",
+    source="https://docs.perplexity.ai/api-reference/chat-completions-post",
+    base_url="https://api.perplexity.ai",
+    dialects=("openai_chat",),
+    catalogue="perplexity",
+)

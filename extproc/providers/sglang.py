@@ -1,0 +1,10 @@
+"""SGLang; `base_url` is where it listens, with /v1."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="sglang",
+    source="https://docs.sglang.ai/basic_usage/openai_api.html",
+    dialects=("openai_chat", "openai_embeddings"),
+    key_required=False,
+)

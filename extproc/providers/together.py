@@ -1,0 +1,11 @@
+"""Together AI."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="together",
+    source="https://docs.together.ai/docs/openai-api-compatibility",
+    base_url="https://api.together.xyz/v1",
+    dialects=("openai_chat", "openai_embeddings"),
+    catalogue="together",
+)

@@ -1,0 +1,10 @@
+"""Vercel's AI Gateway."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="vercel",
+    source="https://vercel.com/docs/ai-gateway/openai-compat",
+    base_url="https://ai-gateway.vercel.sh/v1",
+    dialects=("openai_chat", "openai_embeddings"),
+)

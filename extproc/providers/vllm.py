@@ -1,0 +1,10 @@
+"""vLLM; `base_url` is where it listens, with /v1."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="vllm",
+    source="https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
+    dialects=("openai_chat", "openai_embeddings"),
+    key_required=False,
+)

@@ -1,0 +1,11 @@
+"""xAI."""
+
+from extproc.providers import Provider
+
+PROVIDER = Provider(
+    gen_ai_name="x_ai",
+    source="https://docs.x.ai/docs/api-reference",
+    base_url="https://api.x.ai/v1",
+    dialects=("openai_chat",),
+    catalogue="x-ai",
+)

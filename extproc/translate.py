@@ -1,0 +1,174 @@
+"""One try's request made the provider's own, and its answer made the client's: through `messages`, so N + M.
+
+A plain answer is held until it is whole; a streamed one leaves event by event. What the client's API cannot say of the
+usage reaches the gateway attachment beside the answer (see `contract`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from extproc import contract
+from extproc.contract import Service
+from extproc.dialects import Dialect, Place, dialects
+from extproc.errors import PROVIDER_BAD_ANSWER, Refusal
+from extproc.exchange import Usage
+from extproc.framing import Event as Framed
+from extproc.framing import Framing
+from extproc.messages import Counts, Ended, Event, Failed, Used
+from extproc.providers import kinds
+from extproc.response import AMAZON, framing_for
+
+_encode = msgspec.json.encode
+
+
+class Translation:
+    """One try. `request` comes first, then `problem`, `answer` or `Stream`, by what the provider says."""
+
+    def __init__(self, client: Dialect, service: Service) -> None:
+        self.client = client
+        self.dialect = dialects()[service.dialect]
+        self.streamed = False
+        self.ignored: list[str] = []
+        self._service = service
+
+    @property
+    def translates(self) -> bool:
+        """Whether client and provider speak different APIs."""
+        return self.dialect is not self.client
+
+    @property
+    def reads_answer(self) -> bool:
+        """False where only the request differs from what the client sent."""
+        return self.translates or self.dialect.name in kinds()[self._service.kind].unwrap
+
+    def request(self, body: Mapping[str, Any]) -> tuple[str, bytes]:
+        """The path, after the provider's base_url, and the body. Raises Refusal for what has no translation."""
+        service, adapt = self._service, kinds()[self._service.kind].adapt
+        place = Place(service.model, service.max_output_tokens)
+        made: dict[str, Any] = dict(body)
+        self.streamed = body.get("stream") is True
+        if self.translates:
+            prompt = self.client.decode_request(body)
+            made, ignored = self.dialect.encode_request(prompt, place)
+            self.ignored = list(dict.fromkeys([*prompt.ignored, *ignored]))
+        path = self.dialect.path(place, stream=self.streamed)
+        if adapt is not None:
+            path, made = adapt(service.dialect, service.model, self.streamed, path, made)
+        return path, _encode(made)
+
+    def headers(self) -> dict[str, str]:
+        """What the gateway attachment is told of a translated answer."""
+        found = {contract.TRANSLATED: "1"}
+        if self.ignored:
+            found[contract.IGNORED] = ",".join(self.ignored)
+        return found
+
+    def problem(self, status: int, body: bytes) -> bytes:
+        """The body of a provider's error answer, as the client's API would say it."""
+        return _encode(self.client.encode_problem(status, self.dialect.decode_problem(status, body)))
+
+    def answer(self, body: bytes) -> tuple[bytes, Usage | None]:
+        """A plain answer, and its usage. Raises Refusal when it is no answer of the provider's API."""
+        try:
+            answer = self.dialect.decode_answer(body)
+        except (ValueError, RecursionError):
+            raise bad_answer("is not what its API promises") from None
+        return _encode(self.client.encode_answer(answer)), usage_of(answer.usage)
+
+    def stream(self, content_type: str, *, event_limit: int, body_limit: int) -> Stream | Unwrapping:
+        """A streamed answer. Raises Refusal when it is no stream."""
+        unwrap = kinds()[self._service.kind].unwrap.get(self.dialect.name)
+        wanted = AMAZON if unwrap else self.dialect.stream_type
+        kind = content_type.partition(";")[0].strip().lower()
+        framing = framing_for(kind, event_limit=event_limit, body_limit=body_limit)
+        if kind != wanted or framing is None:
+            raise bad_answer("is not the stream it was asked for")
+        if unwrap is None or self.translates:
+            return Stream(self, framing)
+        return Unwrapping(self, framing, unwrap)
+
+
+class Stream:
+    """A streamed answer on its way through a translation."""
+
+    def __init__(self, translation: Translation, framing: Framing) -> None:
+        self._framing = framing
+        self._decoder = translation.dialect.decoder()
+        self._encoder = translation.client.encoder()
+        self._usage: Counts | None = None
+        self._over = False
+
+    def feed(self, chunk: bytes, end: bool) -> bytes:
+        """What may leave now; with `end`, all that is left and the usage."""
+        out: list[bytes] = []
+        events = list(self._framing.feed(chunk))
+        if end:
+            events += self._framing.end()
+        for event in events:
+            if event.data is not None:
+                self._say(self._decoder.feed(event.data, event.name), out)
+        if end:
+            self._say(self._decoder.end(), out)
+            if not self._over:
+                self._say([Failed("The provider's answer ended before it was complete.")], out)
+            if (usage := usage_of(self._usage)) is not None:
+                out += [contract.USAGE_EVENT, contract.encode_usage(usage), b"\n\n"]
+        return b"".join(out)
+
+    def _say(self, events: Sequence[Event], out: list[bytes]) -> None:
+        for event in events:
+            if self._over:
+                return
+            if type(event) is Used:
+                self._usage = event.usage
+            elif type(event) is Ended or type(event) is Failed:
+                self._over = True
+            out.append(self._encoder.feed(event))
+
+
+class Unwrapping:
+    """A streamed answer in the client's own dialect, inside Amazon's binary events."""
+
+    def __init__(self, translation: Translation, framing: Framing, unwrap: Callable[[bytes], bytes]) -> None:
+        self._framing = framing
+        self._unwrap = unwrap
+        self._encoder = translation.client.encoder()
+
+    def feed(self, chunk: bytes, end: bool) -> bytes:
+        events = [*self._framing.feed(chunk), *(self._framing.end() if end else ())]
+        return b"".join(self._event(event) for event in events)
+
+    def _event(self, event: Framed) -> bytes:
+        if event.data is None:
+            return b""
+        if event.name.startswith(("exception:", "error:")):
+            return self._encoder.feed(Failed("The provider broke off."))
+        try:
+            data = self._unwrap(event.data)
+            kind = _decode_type(data).type
+        except ValueError:
+            return b""
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
+
+
+class _Typed(msgspec.Struct):
+    type: str
+
+
+_decode_type = msgspec.json.Decoder(_Typed).decode
+
+
+def usage_of(counts: Counts | None) -> Usage | None:
+    """The provider's counts in the gateway's words."""
+    if counts is None:
+        return None
+    return Usage(counts.input, counts.output, counts.cached, counts.reasoning, counts.cache_write)
+
+
+def bad_answer(what: str) -> Refusal:
+    """The 502 for an answer that cannot be translated; the next target may do better."""
+    return Refusal(PROVIDER_BAD_ANSWER, f"The provider's answer {what}; try again, or use another model.")

@@ -1,0 +1,344 @@
+"""What a streamed answer says, event by event."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.dialects.gemini_generate_content import DIALECT
+from extproc.framing.sse import SSE
+from extproc.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
+
+
+def candidate(*parts, finish=None, index=None, **rest):
+    found = {"content": {"role": "model", "parts": list(parts)}, "finishReason": finish, "index": index, **rest}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def said(*parts, finish=None, **rest):
+    return {"candidates": [candidate(*parts, finish=finish)], **rest}
+
+
+def sse(*chunks, newline="\r\n"):
+    return "".join(f"data: {json.dumps(chunk)}{newline}{newline}" for chunk in chunks).encode()
+
+
+def read(*pieces):
+    framing, decoder, events = SSE(), DIALECT.decoder(), []
+    for piece in pieces:
+        for event in framing.feed(piece):
+            if event.data is not None:
+                events += decoder.feed(event.data, event.name)
+    for event in framing.end():
+        if event.data is not None:
+            events += decoder.feed(event.data, event.name)
+    return [*events, *decoder.end()]
+
+
+def events(*chunks):
+    return read(sse(*chunks))
+
+
+def text(more, block=0, choice=0, **rest):
+    return Delta("text", more, block, choice, **rest)
+
+
+def thinking(more, block=0, signature="", choice=0):
+    return Delta("thinking", more, block, choice, signature=signature)
+
+
+META = {"modelVersion": "gemini-3.8-flash", "responseId": "abc"}
+START = Started("abc", "gemini-3.8-flash")
+PLAIN = (
+    [
+        said({"text": "Hel"}, usageMetadata={"promptTokenCount": 5, "candidatesTokenCount": 1}, **META),
+        said({"text": "lo €"}, usageMetadata={"promptTokenCount": 5, "candidatesTokenCount": 1}, **META),
+        said({"text": ""}, finish="STOP", usageMetadata={"promptTokenCount": 5, "candidatesTokenCount": 2}, **META),
+    ],
+    [
+        Started("abc", "gemini-3.8-flash", usage=Counts(input=5, output=1)),
+        text("Hel"),
+        Used(Counts(input=5, output=1)),
+        text("lo €"),
+        Used(Counts(input=5, output=2)),
+        Finished("stop"),
+        Ended(),
+    ],
+)
+THINKING = (
+    [
+        said({"text": "I ", "thought": True}, usageMetadata={"trafficType": "ON_DEMAND"}, **META),
+        said({"text": "think", "thought": True}),
+        said({"text": "", "thought": True}, {"text": "hi"}),
+        said({"text": " there", "thoughtSignature": "YQ=="}),
+        said(
+            {"text": ""},
+            finish="MAX_TOKENS",
+            usageMetadata={
+                "promptTokenCount": 5,
+                "candidatesTokenCount": 2,
+                "thoughtsTokenCount": 7,
+                "totalTokenCount": 14,
+            },
+        ),
+    ],
+    [
+        START,
+        thinking("I "),
+        thinking("think"),
+        text("hi", 1),
+        text(" there", 1),
+        thinking("", 2, "gemini:YQ=="),
+        Used(Counts(input=5, output=9, reasoning=7)),
+        Finished("length"),
+        Ended(),
+    ],
+)
+TOOLS = (
+    [
+        said({"text": "hm", "thought": True}, **META),
+        said(
+            {"functionCall": {"id": "1", "name": "weather", "args": {"city": "Rome"}}, "thoughtSignature": "c2ln"},
+            {"functionCall": {"id": "2", "name": "now", "args": {}}},
+        ),
+        said({"text": "", "thoughtSignature": "Yg=="}, {"text": "so"}),
+        said({"functionCall": {"id": "3", "name": "now"}}),
+        {"candidates": [{"finishReason": "STOP"}]},
+    ],
+    [
+        START,
+        thinking("hm"),
+        Delta("tool_call", '{"city":"Rome"}', 1, id="1", name="weather", signature="c2ln"),
+        Delta("tool_call", "{}", 2, id="2", name="now"),
+        thinking("", 3, "gemini:Yg=="),
+        text("so", 4),
+        Delta("tool_call", "{}", 5, id="3", name="now"),
+        Finished("tool_calls"),
+        Ended(),
+    ],
+)
+CHOICES = (
+    [
+        {"candidates": [candidate({"text": "a"}), candidate({"text": "b"}, index=1)], **META},
+        {"candidates": [candidate({"text": "B"}, finish="STOP", index=1)]},
+        {"candidates": [candidate({"text": "A"}, finish="SAFETY", index=0)]},
+    ],
+    [
+        START,
+        text("a"),
+        text("b", choice=1),
+        text("B", choice=1),
+        text("A"),
+        Finished("content_filter"),
+        Finished("stop", 1),
+        Ended(),
+    ],
+)
+# As older models do it: a reason to finish with every event.
+EAGER = (
+    [said({"text": "a"}, finish="STOP", **META), said({"text": "b"}, finish="STOP"), said(finish="MAX_TOKENS")],
+    [START, text("a"), text("b"), Finished("length"), Ended()],
+)
+BLOCKED = (
+    [{"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 5}, **META}],
+    [
+        Started("abc", "gemini-3.8-flash", usage=Counts(input=5)),
+        Used(Counts(input=5)),
+        Finished("content_filter"),
+        Ended(),
+    ],
+)
+BROKEN = (
+    [
+        said({"text": "a"}, **META),
+        {"error": {"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"}},
+        said({"text": "b"}, finish="STOP"),
+    ],
+    [START, text("a"), Failed("The model is overloaded.", "overloaded_error", "unavailable")],
+)
+CUT = ([said({"text": "a"}, **META), said({"text": "b"})], [START, text("a"), text("b")])
+CUT_CHOICE = (
+    [{"candidates": [candidate({"text": "a"}, finish="STOP"), candidate({"text": "b"}, index=1)], **META}],
+    [START, text("a"), text("b", choice=1)],
+)
+STREAMS = {
+    "plain": PLAIN,
+    "thinking": THINKING,
+    "tools": TOOLS,
+    "choices": CHOICES,
+    "eager": EAGER,
+    "blocked": BLOCKED,
+    "broken": BROKEN,
+    "cut": CUT,
+    "cut choice": CUT_CHOICE,
+}
+each = pytest.mark.parametrize(("chunks", "expected"), STREAMS.values(), ids=STREAMS)
+
+
+@each
+def test_streams(chunks, expected):
+    assert events(*chunks) == expected
+
+
+@each
+@pytest.mark.parametrize("newline", ["\r\n", "\n"])
+def test_a_stream_cut_anywhere_says_the_same(chunks, expected, newline):
+    whole = sse(*chunks, newline=newline)
+    for place in range(1, len(whole)):
+        assert read(whole[:place], whole[place:]) == expected
+    assert read(*(whole[place : place + 1] for place in range(len(whole)))) == expected
+
+
+@each
+def test_a_stream_that_is_cut_has_no_end(chunks, expected):
+    if Ended() not in expected or chunks is BLOCKED[0] or chunks is EAGER[0]:
+        return
+    assert Ended() not in events(*chunks[:-1])
+    assert Ended() in events(*chunks)
+
+
+def test_calls_without_ids_get_one():
+    calls = {"functionCall": {"name": "f"}}
+    _, first, second, *_ = events(said(calls, calls, finish="STOP", **META))
+    assert first.id.startswith("call_")
+    assert second.id.startswith("call_")
+    assert first.id != second.id
+
+
+def test_logprobs_come_with_the_text():
+    likely = {"chosenCandidates": [{"token": "a", "logProbability": -1}]}
+    chunk = {"candidates": [candidate({"text": "a"}, {"text": "b"}, finish="STOP", logprobsResult=likely)], **META}
+    content = [{"token": "a", "logprob": -1, "bytes": [97], "top_logprobs": []}]
+    assert events(chunk)[1:3] == [text("a", logprobs={"content": content, "refusal": None}), text("b")]
+
+
+def test_a_block_in_mid_stream():
+    assert events(said({"text": "a"}, **META), {"promptFeedback": {"blockReason": "SAFETY"}}) == [
+        START,
+        text("a"),
+        Finished("content_filter"),
+        Ended(),
+    ]
+
+
+def test_the_time_is_told():
+    assert events(said(createTime="2026-01-02T03:04:05Z"))[0] == Started(created=1767323045)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[DONE]",
+        b"null",
+        b"{}",
+        b'{"candidates":[]}',
+        b'{"candidates":[{"content":{"parts":[{"text":1}]}}]}',
+        b"[" * 100_000,
+        b"\xff",
+        b'{"usageMetadata":{"trafficType":"ON_DEMAND"}}',
+    ],
+)
+def test_events_that_say_nothing(data):
+    decoder = DIALECT.decoder()
+    assert list(decoder.feed(data, "")) == []
+    assert list(decoder.end()) == []
+
+
+def test_candidates_beyond_belief_are_left_out():
+    decoder = DIALECT.decoder()
+    for index in (-1, 128, 2**70):
+        body = json.dumps({"candidates": [candidate({"text": "a"}, index=index)]}).encode()
+        assert not any(isinstance(event, Delta) for event in decoder.feed(body, ""))
+
+
+def test_a_failure_at_once():
+    assert events({"error": {"code": 429, "message": "Slow.", "status": "RESOURCE_EXHAUSTED"}}) == [
+        Failed("Slow.", "rate_limit_error", "resource_exhausted")
+    ]
+    assert events({"error": "?"}) == [Failed("?")]
+
+
+def test_the_end_comes_once():
+    decoder = DIALECT.decoder()
+    decoder.feed(json.dumps(said({"text": "a"}, finish="STOP")).encode(), "")
+    assert list(decoder.end()) == [Finished("stop"), Ended()]
+    assert list(decoder.end()) == []
+
+
+# --- whatever is sent
+
+PART = st.fixed_dictionaries(
+    {},
+    optional={
+        "text": st.text(max_size=3) | st.none(),
+        "thought": st.booleans(),
+        "thoughtSignature": st.sampled_from(["", "YQ=="]),
+        "functionCall": st.dictionaries(st.sampled_from(["name", "id", "args"]), st.text(max_size=2), max_size=3),
+    },
+)
+CANDIDATE = st.fixed_dictionaries(
+    {},
+    optional={
+        "content": st.fixed_dictionaries({}, optional={"parts": st.lists(PART, max_size=4)}),
+        "finishReason": st.sampled_from(["", "STOP", "?"]),
+        "index": st.integers(-1, 3),
+    },
+)
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["candidates", "content", "parts", "text", "usageMetadata", "promptFeedback", "error"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=10,
+)
+CHUNK = st.fixed_dictionaries(
+    {},
+    optional={
+        "candidates": st.lists(CANDIDATE, max_size=3),
+        "usageMetadata": st.dictionaries(
+            st.sampled_from(["promptTokenCount", "candidatesTokenCount"]), ANY, max_size=2
+        ),
+        "promptFeedback": st.fixed_dictionaries({}, optional={"blockReason": st.sampled_from(["", "OTHER"])}),
+    },
+)
+
+
+@given(st.lists(CHUNK | ANY, max_size=6))
+def test_whatever_comes_the_order_of_events_holds(chunks):
+    decoder, found = DIALECT.decoder(), []
+    for chunk in chunks:
+        found += decoder.feed(json.dumps(chunk).encode(), "")
+    found += decoder.end()
+    msgspec.json.encode(found)
+    kinds = [type(event) for event in found]
+    assert kinds.count(Started) <= 1
+    assert not kinds or kinds[0] in (Started, Failed)
+    assert kinds.count(Ended) + kinds.count(Failed) <= 1
+    assert not {Ended, Failed} & set(kinds[:-1])
+    assert (Finished in kinds) == (Ended in kinds)
+    blocks = {}
+    for event in found:
+        if isinstance(event, Delta):
+            begun = blocks.setdefault(event.choice, [])
+            if event.block == len(begun):
+                begun.append(event.kind)
+            assert event.block == len(begun) - 1
+            assert begun[-1] == event.kind
+    finished = [event.choice for event in found if isinstance(event, Finished)]
+    assert len(set(finished)) == len(finished)
+    assert not finished or set(blocks) <= set(finished)
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_break_it(data):
+    decoder = DIALECT.decoder()
+    decoder.feed(data, "")
+    decoder.end()
