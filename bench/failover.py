@@ -96,7 +96,8 @@ def faults(what: Bench, total: int) -> None:
     mixes = [(outcome(), outcome()) for _ in range(total)]
     messages = {mix: load.request("mix-{}-{}".format(*mix)) for mix in set(mixes)}
     needed = sum(1 if first == "ok" else 2 if second == "ok" else 3 for first, second in mixes)
-    charged, tries = r"gen_ai_client_token_usage_count\{.*type=\"input\"", r"extproc_tries_total\{model=\"mix-.*outcome=\"%s\""
+    charged = r"gen_ai_client_token_usage_count\{.*type=\"input\""
+    tries = r"extproc_tries_total\{model=\"mix-.*outcome=\"%s\""
     before = what.counted(charged)
     outcomes = ("ok", "5xx", "reset", "429", "timeout")
     start = time.perf_counter()
@@ -155,7 +156,7 @@ def split_sent(what: Bench, total: int) -> dict[str, int]:
 
 
 def split(how: str, found: dict[str, int], total: int) -> None:
-    row(f"Weights {'/'.join(map(str, WEIGHTS.values()))}, {total} requests", *MOCKS, "off by, points")
+    row(f"Weights {'/'.join(map(str, WEIGHTS.values()))}, {total} requests", *MOCKS, "off, points")
     shares = {name: found.get(name, 0) / total * 100 for name in MOCKS}
     off = max(abs(shares[name] - weight) for name, weight in WEIGHTS.items())
     row(f"  {how}", *(f"{share:.2f} %" for share in shares.values()), f"{off:.2f}")

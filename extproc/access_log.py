@@ -111,11 +111,11 @@ def _outcome(flags: pb.ResponseFlags, response: pb.HTTPResponseProperties) -> st
     answered = response.response_code_details == "via_upstream"
     left = flags.downstream_connection_termination or flags.downstream_remote_reset
     reset = flags.upstream_remote_reset or flags.upstream_connection_termination or flags.upstream_protocol_error
-    if response.response_code_details.startswith(_CUT) or (answered and reset):
-        return "cut"
-    if left and status < 400:
-        return "client_left"
-    if answered or left:  # left: the public listener fails over at the headers, before the error's body is whole
+    cut = response.response_code_details.startswith(_CUT) or (answered and reset)
+    if status < 400 and (cut or left):
+        return "cut" if cut else "client_left"
+    # An error's status counts, whole or not: the public listener fails over at its headers, and leaves.
+    if answered or cut or left:
         if status < 400:
             return "ok"
         exact, kind = str(status), f"{status // 100}xx"

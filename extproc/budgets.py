@@ -145,7 +145,8 @@ class Reserve:
             limits.append(None if limit == asked else limit)
             most = max(most, limit or self._default_output)
         exchange.output_limits = tuple(limits)
-        return most * ask.choices
+        # Some APIs count thinking beside the limit that others include it in: a translation then raises the limit.
+        return (most + (ask.thinking if exchange.translated else 0)) * ask.choices
 
     async def _hold(self, reservation: Reservation) -> None:
         holds = [

@@ -81,6 +81,7 @@ class Service:
     dialect: str
     model: str  # its name there
     max_output_tokens: int | None = None
+    reasoning: bool = True  # whether it can think
 
 
 @dataclass(slots=True, frozen=True)

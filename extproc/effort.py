@@ -22,6 +22,11 @@ def budget(effort: Effort) -> int:
     return _BUDGETS[effort]
 
 
+def asked(level: object) -> int:
+    """Tokens of thinking for a level that a client sent; 0 for what is none."""
+    return _BUDGETS.get(level, 0) if isinstance(level, str) else 0  # type: ignore[call-overload]
+
+
 def effort(budget: int) -> Effort:
     """The lowest level that gives at least `budget` tokens; the highest when none does."""
     return next((level for level, tokens in _BUDGETS.items() if tokens >= budget), "xhigh")

@@ -95,7 +95,8 @@ class Forward:
         kind = self._catalog.providers[target.provider].kind
         if dialect is exchange.dialect and kinds()[kind].adapt is None:
             return None
-        return Service(kind, dialect.name, target.model, target.max_output_tokens)
+        reasoning = target.supports is None or "reasoning" in target.supports
+        return Service(kind, dialect.name, target.model, target.max_output_tokens, reasoning)
 
     def _headers(self, exchange: Exchange) -> dict[str, str]:
         retry, targets = exchange.chain.retry, exchange.targets

@@ -10,7 +10,7 @@ user message, as they are turns of the caller's. Binary data is base64 text, as 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct, field
 
@@ -270,6 +270,20 @@ class EmbeddingPrompt(Struct):
 
 
 class Embeddings(Struct):
+    """One vector for each input, in their order. `encoding` is how the client asked for them."""
+
     vectors: list[list[float]]
     model: str = ""
     usage: Counts | None = None
+    encoding: Literal["float", "base64"] = "float"
+
+
+# --- what the sides of a translation hand each other
+
+AnyPrompt: TypeAlias = Any
+"""A `Prompt`, or an `EmbeddingPrompt` in the family of embeddings. Dialects of one family mean the same one, which a
+union could not say: each of them names it in its own signatures.
+"""
+
+AnyAnswer: TypeAlias = Any
+"""An `Answer`, or `Embeddings` in the family of embeddings."""

@@ -26,7 +26,7 @@ class Classify:
 
     def __init__(self) -> None:
         self._dialects: Mapping[str, Dialect] = by_path()
-        self._default = next(iter(self._dialects.values()))
+        self._default = self._dialects["/v1/chat/completions"]
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
-from extproc.dialects import ABILITIES
+from extproc.dialects import ABILITIES, NATIVE
 from extproc.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.exchange import Exchange, Target
 from extproc.facts import fact
@@ -50,6 +50,8 @@ class Select:
             left = _unique(order(root, {id(target) for target in left}, exchange))
         if not exchange.attached:  # there the owner's Envoy decides how often it tries
             left = [target for target in left for _ in range(target.tries)][: exchange.chain.retry.attempts]
+        client = exchange.dialect
+        exchange.translated = any(self._catalog.dialect(target, client) is not client for target in left)
         exchange.targets = tuple(left)
         self._tell(exchange)
 
@@ -60,7 +62,7 @@ class Select:
         dialect = catalog.dialect(target, client)
         if dialect is None or (exchange.attached and dialect is not client):
             return "dialect", f"provider {target.provider} does not serve {exchange.request.path}"
-        if dialect is not client and (unsaid := [need for need in ask.needs if need in dialect.lacks]):
+        if dialect is not client and (unsaid := [need for need in ask.needs if need in dialect.lacks | NATIVE]):
             return "dialect", f"the API of provider {target.provider} has no {', '.join(unsaid)}"
         for name, matches in target.match:
             if not matches(value := fact(name, exchange)):

@@ -18,7 +18,7 @@ from extproc.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.exchange import Usage
 from extproc.framing import Event as Framed
 from extproc.framing import Framing
-from extproc.messages import Counts, Ended, Event, Failed, Used
+from extproc.messages import Counts, Ended, Event, Failed, Prompt, Used
 from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
 
@@ -47,17 +47,18 @@ class Translation:
 
     def request(self, body: Mapping[str, Any]) -> tuple[str, bytes]:
         """The path, after the provider's base_url, and the body. Raises Refusal for what has no translation."""
-        service, adapt = self._service, kinds()[self._service.kind].adapt
-        place = Place(service.model, service.max_output_tokens)
+        service, provider = self._service, kinds()[self._service.kind]
+        place = Place(service.model, service.max_output_tokens, provider.more)
         made: dict[str, Any] = dict(body)
         self.streamed = body.get("stream") is True
         if self.translates:
             prompt = self.client.decode_request(body)
+            unable = [] if service.reasoning else _think_not(prompt)
             made, ignored = self.dialect.encode_request(prompt, place)
-            self.ignored = list(dict.fromkeys([*prompt.ignored, *ignored]))
+            self.ignored = list(dict.fromkeys([*prompt.ignored, *unable, *ignored]))
         path = self.dialect.path(place, stream=self.streamed)
-        if adapt is not None:
-            path, made = adapt(service.dialect, service.model, self.streamed, path, made)
+        if provider.adapt is not None:
+            path, made = provider.adapt(service.dialect, service.model, self.streamed, path, made)
         return path, _encode(made)
 
     def headers(self) -> dict[str, str]:
@@ -160,6 +161,17 @@ class _Typed(msgspec.Struct):
 
 
 _decode_type = msgspec.json.Decoder(_Typed).decode
+
+
+def _think_not(prompt: Prompt) -> list[str]:
+    """Take the wish for thinking out of a prompt for a model that cannot; its names, if there was one."""
+    asked = {
+        "reasoning_effort": prompt.effort not in (None, "none"),
+        "thinking": bool(prompt.thinking_budget) or prompt.thinking_adaptive,
+    }
+    prompt.effort = prompt.thinking_budget = None
+    prompt.thinking_adaptive = False
+    return [name for name, was in asked.items() if was]
 
 
 def usage_of(counts: Counts | None) -> Usage | None:

@@ -8,8 +8,19 @@ from extproc.pb import extproc_pb2 as pb
 TARGETS = contract.encode_targets([Target("one", "a", "model-1"), Target("two/x", "b", "model-2")])
 
 
-def entry(status=200, details="via_upstream", *, flags=(), told=None, seconds=1.5, first_byte=None, headers=None):
+def entry(
+    status=200,
+    details="via_upstream",
+    *,
+    flags=(),
+    told=None,
+    seconds=1.5,
+    first_byte=None,
+    headers=None,
+    sizes=(0, 0),
+):
     found = pb.HTTPAccessLogEntry()
+    found.request.request_body_bytes, found.response.response_body_bytes = sizes
     found.response.response_code.value = status
     found.response.response_code_details = details
     found.response.response_headers.update(headers or {})
@@ -52,6 +63,8 @@ def one(*arguments, name="try-a", **more):
         (0, "downstream_remote_disconnect", ("downstream_connection_termination",), "client_left"),
         (503, "downstream_remote_disconnect", ("downstream_connection_termination",), "5xx"),  # failed over at once
         (401, "downstream_remote_disconnect", ("downstream_connection_termination",), "401"),
+        (429, "upstream_reset_after_response_started{connection_termination}", (), "429"),
+        (503, "via_upstream", ("upstream_remote_reset",), "5xx"),
         (
             503,
             "upstream_reset_before_response_started{connection_failure}",
@@ -107,11 +120,41 @@ def test_a_page_of_some_proxy_is_no_answer(flags):
 
 
 def test_a_try_in_full():
-    headers = {"retry-after": "7"}
-    assert one(429, told={"id": "x", "targets": TARGETS}, seconds=2.25, first_byte=0.5, headers=headers) == Try(
-        "x", "a", "one", 1, 429, "429", 2.25, 0.5, "7"
+    headers = {"retry-after": "7", "content-type": "application/json"}
+    told = {"id": "x", "targets": TARGETS}
+    assert one(429, told=told, seconds=2.25, first_byte=0.5, headers=headers, sizes=(300, 40)) == Try(
+        exchange_id="x",
+        provider="a",
+        model="one",
+        attempt=1,
+        status=429,
+        outcome="429",
+        seconds=2.25,
+        first_byte=0.5,
+        retry_after="7",
+        request_bytes=300,
+        answer_bytes=40,
+        streamed=False,
     )
-    assert one().first_byte is None
+
+
+def test_a_try_of_which_little_is_known():
+    found = one(0, "")
+    assert (found.exchange_id, found.model, found.first_byte, found.retry_after) == ("", "", None, "")
+    assert (found.request_bytes, found.answer_bytes, found.streamed) == (0, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "streamed"),
+    [
+        ("text/event-stream", True),
+        ("text/event-stream; charset=utf-8", True),
+        ("application/json", False),
+        ("", False),
+    ],
+)
+def test_whether_the_answer_was_a_stream(content_type, streamed):
+    assert one(headers={"content-type": content_type}).streamed is streamed
 
 
 @pytest.mark.parametrize(

@@ -189,7 +189,6 @@ def test_every_file_is_tested(path):
         "messages": "dialects",
         "translate": "test_attempt.py",
         "effort": "dialects",
-        "pipeline": "test_gateway.py",
         "response": "test_gateway.py",
         "prices": "test_models.py",
         "histogram": "test_telemetry.py",
@@ -210,4 +209,5 @@ def test_every_plug_in_is_found():
         (strategies, strategies.strategies()),
     ):
         folder = Path(package.__file__).parent
-        assert set(found) == {path.stem for path in folder.glob("*.py")} - {"__init__"}
+        packages = {path.parent.name for path in folder.glob("*/__init__.py")}
+        assert set(found) == packages | {path.stem for path in folder.glob("*.py")} - {"__init__"}

@@ -356,18 +356,18 @@ def test_attach_mode_names_the_providers_in_order(exchange):
     [
         (("429",), "retriable-status-codes,retriable-headers", "429", None),
         (("401", "403"), "retriable-status-codes,retriable-headers", "401,403", None),
-        (("timeout",), "reset,retriable-status-codes,retriable-headers", None, "x-extproc-hop-timeout"),
+        (("timeout",), "reset,retriable-status-codes,retriable-headers", None, ["timeout"]),
         (
             ("reset", "timeout"),
             "reset,retriable-status-codes,retriable-headers",
             None,
-            "x-extproc-hop-reset,x-extproc-hop-timeout",
+            ["reset", "timeout"],
         ),
         (
             ("connect",),
             "connect-failure,refused-stream,retriable-status-codes,retriable-headers",
             None,
-            "x-extproc-hop-connect,x-extproc-hop-unhealthy,x-extproc-hop-overflow,x-extproc-hop-credential",
+            ["connect", "unhealthy", "overflow", "credential", "unsupported"],
         ),
     ],
 )
@@ -375,7 +375,8 @@ def test_retry_conditions_are_what_envoy_calls_them(conditions, on, statuses, na
     headers = retry_headers(conditions)
     assert headers["x-envoy-retry-on"] == on
     assert headers.get("x-envoy-retriable-status-codes") == statuses
-    assert headers.get("x-envoy-retriable-header-names") == names
+    told = names and ",".join(f"{contract.HOP}-{name}" for name in names)
+    assert headers.get("x-envoy-retriable-header-names") == told
 
 
 def test_every_server_error_is_a_5xx():

@@ -440,6 +440,36 @@ async def test_who_served_is_told_by_the_number_of_the_try(world, attempts, prov
     assert told.set_headers["x-ai-attempts"] == str(attempts)
 
 
+async def test_what_was_skipped_is_in_the_log_and_what_served_is_told(world):
+    text = FALLBACK.replace("{model: one}", "{model: one, disabled: true}, {model: two, tries: 2}")
+    gateway = world(text)
+    _, onward, told = await talk(gateway.stream(), asks(), sends(QUESTION | {"model": "v"}), answers(attempts=2.0))
+    assert onward.order == ("try-b", "try-b")
+    assert told.set_headers["x-ai-provider"] == "b"
+    assert gateway.log[0]["skipped"] == {"one": "disabled"}
+    assert gateway.metric("extproc_targets_skipped_total", reason="disabled") == 1
+
+
+async def test_a_request_that_no_target_can_serve_is_refused_before_anything_is_held(world):
+    gateway = world(FALLBACK.replace("one: {provider: a}", "one: {provider: a, supports: []}") + TOKENS)
+    body = QUESTION | {"model": "one", "tools": [{"type": "function", "function": {"name": "f"}}]}
+    _, answer = await talk(gateway.stream(), asks(), sends(body))
+    assert error(answer) == (400, "unsupported_by_targets", "gateway")
+    assert json.loads(answer.body)["error"]["param"] == "tools"
+    assert await gateway.level("t") == (0, 0)
+
+
+async def test_only_the_targets_that_will_be_tried_are_held_for(world):
+    text = FALLBACK.replace("}]}}", "}], retry: {attempts: 1}}}")
+    gateway = world(text + "budgets: [{name: t, per: [provider], unit: requests, limit: 9, window: minute}]")
+    stream = gateway.stream()
+    await asks()(stream)
+    await sends(QUESTION | {"model": "v"})(stream)
+    assert await gateway.level("t:provider=a") == (0, 1)
+    assert await gateway.level("t:provider=b") == (0, 0)
+    await stream.on_end()
+
+
 # --- ends
 
 
@@ -553,6 +583,13 @@ async def test_attach_mode_names_the_provider_and_gives_no_order(world):
     assert onward.order == ()
     assert onward.reroute
     assert told.set_headers["x-ai-provider"] == "a"
+
+
+@pytest.mark.parametrize(("attached", "seconds"), [(True, 30), (False, 0)])
+async def test_attach_mode_has_no_log_of_tries_so_the_answer_says_who_wants_to_be_left_alone(world, attached, seconds):
+    gateway = world()
+    await talk(gateway.stream(attached=attached), asks(), sends(QUESTION), answers(429, retry_after="30"))
+    assert gateway.pipeline.history.cooling("a/m") == pytest.approx(seconds)
 
 
 async def test_attach_mode_removes_the_clients_key_and_labels(world, monkeypatch):

@@ -23,6 +23,10 @@ ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 """What a model may be able to do or not. A request needs one when leaving it out would change what is asked."""
 
 
+NATIVE = frozenset(("state", "hosted_tools"))
+"""What a request may need and only the API it was written for has: no translation at all."""
+
+
 @dataclass(slots=True)
 class Ask:
     """What a request asks for, read once and checked."""
@@ -32,6 +36,7 @@ class Ask:
     choices: int = 1
     max_output_tokens: int | None = None  # for one choice; None: the client set no limit
     output_field: str | None = None  # the field that limits the output, None where the operation has none
+    thinking: int = 0  # tokens of thinking asked for, which the output limit includes
     images: int = 0
     image_bytes: int = 0  # of the body, inside data URLs
     unreadable: str = ""  # the path of input that is no text, so that no guardrail can read it
@@ -72,6 +77,7 @@ class Place:
 
     model: str  # its name at the provider
     max_output_tokens: int | None = None  # the most it can write
+    more: tuple[str, ...] = ()  # what it knows beyond its API, or otherwise, by words of the dialect's own
 
 
 class Decoder(Protocol):
@@ -143,11 +149,11 @@ class Dialect:
 
     # --- a client speaks it
 
-    def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
+    def decode_request(self, body: Mapping[str, Any]) -> messages.AnyPrompt:
         """What a client asks for. Raises Refusal (400), naming the field, when the shape is not the API's."""
         raise NotImplementedError
 
-    def encode_answer(self, answer: messages.Answer) -> dict[str, Any]:
+    def encode_answer(self, answer: messages.AnyAnswer) -> dict[str, Any]:
         raise NotImplementedError
 
     def encoder(self) -> Encoder:
@@ -163,11 +169,11 @@ class Dialect:
         """Where its request goes, after the provider's base_url: `/chat/completions`."""
         raise NotImplementedError
 
-    def encode_request(self, prompt: messages.Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
+    def encode_request(self, prompt: messages.AnyPrompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
         """The body, and the names of advisory fields that it cannot say."""
         raise NotImplementedError
 
-    def decode_answer(self, body: bytes) -> messages.Answer:
+    def decode_answer(self, body: bytes) -> messages.AnyAnswer:
         """Raises ValueError when it is not an answer of this API."""
         raise NotImplementedError
 

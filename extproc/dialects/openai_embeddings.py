@@ -1,18 +1,41 @@
-"""OpenAI embeddings.
+"""OpenAI embeddings: what clients speak, and providers that serve the same.
 
 Source: https://platform.openai.com/docs/api-reference/embeddings.
+
+Read besides is `input_type`, as other servers of this API take it: what the vectors are for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import re
+import sys
+from array import array
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 
-from extproc.dialects import Ask, Dialect, Report, Text, read_model, strings
+from extproc.dialects import Ask, Dialect, Report, Text, read_integer, read_model, strings
+from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat import read_usage
-from extproc.errors import INVALID_REQUEST, Refusal
+from extproc.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.messages import EmbeddingPrompt, Embeddings, Problem
+
+_MOST_DIMENSIONS = 1_000_000
+_CARRIED = frozenset(("model", "input", "dimensions", "encoding_format", "user"))
+_PURPOSES = {
+    "search_document": "search_document",
+    "document": "search_document",
+    "passage": "search_document",
+    "search_query": "search_query",
+    "query": "search_query",
+    "classification": "classification",
+    "clustering": "clustering",
+    "similarity": "similarity",
+}
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
+_MOST_IGNORED = 32
 
 
 class _Answer(msgspec.Struct):
@@ -53,6 +76,100 @@ class OpenAIEmbeddings(Dialect):
             report.usage = read_usage({"completion_tokens": 0, **answer.usage})
             report.usage_refused = report.usage is None
         return False
+
+    def decode_request(self, body: Mapping[str, Any]) -> EmbeddingPrompt:
+        purpose = body.get("input_type")
+        known = _PURPOSES.get(purpose, "") if isinstance(purpose, str) else ""
+        ignored = {
+            name if _NAME(name) else "other"
+            for name, value in body.items()
+            if name not in _CARRIED and value is not None and value is not False
+        }
+        if known:
+            ignored.discard("input_type")
+        return EmbeddingPrompt(
+            model=read_model(body),
+            input=_inputs(body.get("input")),
+            dimensions=read_integer(body, "dimensions", 1, _MOST_DIMENSIONS),
+            encoding=_encoding(body.get("encoding_format")),
+            purpose=known,
+            user=_user(body.get("user")),
+            ignored=sorted(ignored)[:_MOST_IGNORED],
+        )
+
+    def encode_answer(self, answer: Embeddings) -> dict[str, Any]:
+        """Without `usage` when the provider told none: a zero would be taken for a count."""
+        vectors: Sequence[Any] = answer.vectors
+        if answer.encoding == "base64":
+            vectors = [_base64(vector) for vector in answer.vectors]
+        body: dict[str, Any] = {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)
+            ],
+            "model": answer.model,
+        }
+        if answer.usage is not None:
+            body["usage"] = {"prompt_tokens": answer.usage.input, "total_tokens": answer.usage.input}
+        return body
+
+    def encode_problem(self, status: int, problem: Problem) -> dict[str, Any]:  # noqa: ARG002 - it has none
+        return chat_problem.encode(problem)
+
+
+def input_texts(prompt: EmbeddingPrompt, most: int) -> list[str]:
+    """The input for a provider that takes text only, and at most so many in one request. Raises Refusal (400)."""
+    texts = [item for item in prompt.input if isinstance(item, str)]
+    if len(texts) != len(prompt.input):
+        raise Refusal(
+            UNSUPPORTED_BY_TARGETS, "The target of this model takes text only: send strings, not tokens.", param="input"
+        )
+    if len(texts) > most:
+        some = "one input per request: send each in a request of its own" if most == 1 else f"{most} inputs per request"
+        raise Refusal(UNSUPPORTED_BY_TARGETS, f"The target of this model takes {some}.", param="input")
+    return texts
+
+
+def _inputs(given: Any) -> list[str | list[int]]:
+    """The four forms of `input`: a string, strings, tokens, lists of tokens. Raises Refusal (400)."""
+    found: list[Any] = [given] if isinstance(given, str) else given if isinstance(given, list) else []
+    if found and type(found[0]) is int:
+        found = [found]
+    if found and (all(map(_is_text, found)) or all(map(_are_tokens, found))):
+        return found
+    raise Refusal(
+        INVALID_REQUEST, "'input' must be a string, strings, tokens or lists of tokens, none empty.", param="input"
+    )
+
+
+def _is_text(item: Any) -> bool:
+    return isinstance(item, str) and item != ""
+
+
+def _are_tokens(item: Any) -> bool:
+    return isinstance(item, list) and bool(item) and all(type(token) is int and token >= 0 for token in item)
+
+
+def _encoding(given: Any) -> Literal["float", "base64"]:
+    if given is None or given == "float":
+        return "float"
+    if given == "base64":
+        return "base64"
+    raise Refusal(INVALID_REQUEST, "'encoding_format' must be float or base64.", param="encoding_format")
+
+
+def _user(given: Any) -> str:
+    if given is None or isinstance(given, str):
+        return given or ""
+    raise Refusal(INVALID_REQUEST, "'user' must be a string.", param="user")
+
+
+def _base64(vector: Sequence[float]) -> str:
+    """As 32-bit floats, little-endian."""
+    values = array("f", vector)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return b64encode(values).decode()
 
 
 DIALECT = OpenAIEmbeddings()

@@ -1,13 +1,11 @@
-"""What an endpoint is asked and what it answers, and what OpenAI's endpoints share: errors, token counts, usage.
+"""What an endpoint is asked and what it answers, and what OpenAI's endpoints share: errors and usage.
 
-OpenAI's API is played deterministically: a request's JSON in (Question), an answer's JSON or its stream events out
-(Answer). Tokens are counted by one rule, the same for plain and streamed answers: one per word between white space, 85
-per image, at least one.
+An API is played deterministically: a request's JSON in (Question), an answer's JSON or its stream events out (Answer).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +14,7 @@ from extproc.mock.faults import Event, Faults
 CREATED = 1_700_000_000
 
 Json = dict[str, Any]
+Headers = Sequence[tuple[bytes, bytes]]  # names in lower case
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -37,15 +36,31 @@ class Question:
     digest: str
     name: str
     faults: Faults
+    model: str = ""  # from the path or the body, its suffixes included
+    headers: Headers = ()
+    query: str = ""
+
+    def header(self, name: str) -> str | None:
+        return header(self.headers, name)
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A JSON document, or the events of a stream and how many there are."""
+    """A JSON document, or the events of a stream, how many there are, and how they are framed (see framings.py)."""
 
-    document: Json = field(default_factory=dict)
+    document: Any = field(default_factory=dict)
     events: Iterator[Event] | None = None
     length: int = 0
+    framing: str = "sse"
+
+
+def header(headers: Headers, name: str) -> str | None:
+    wanted = name.encode()
+    return next((value.decode("latin-1") for each, value in headers if each == wanted), None)
+
+
+def streamed(events: Sequence[Event], framing: str = "sse") -> Answer:
+    return Answer(events=iter(events), length=len(events), framing=framing)
 
 
 def error(refused: Refused) -> Json:
@@ -68,16 +83,23 @@ def count_words(text: str) -> int:
     return len(text.split())
 
 
-def report_usage(faults: Faults, prompt: int, completion: int) -> Json | None:
+def told(faults: Faults, counts: Mapping[str, Any]) -> Json | None:
+    """Write token counts as the fault `usage=` wants them; counts in objects within `counts` are never lied about."""
     if faults.usage == "none":
         return None
-    return {
-        "prompt_tokens": _lie(faults.usage, prompt),
-        "completion_tokens": _lie(faults.usage, completion),
-        "total_tokens": _lie(faults.usage, prompt + completion),
-        "prompt_tokens_details": {"cached_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 0},
+    return {name: _lie(faults.usage, count) if isinstance(count, int) else count for name, count in counts.items()}
+
+
+def report_usage(faults: Faults, prompt: int, completion: int, *, cached: int = 0, reasoning: int = 0) -> Json | None:
+    """Write usage as OpenAI's chat completions and embeddings do."""
+    counts = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": reasoning},
     }
+    return told(faults, counts)
 
 
 def _lie(kind: str | None, count: int) -> Any:

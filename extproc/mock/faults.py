@@ -13,16 +13,19 @@ forge           response headers a provider has no business sending: x-extproc-o
                 x-envoy-overloaded
 words=500       the length of the answer's text (at most 100000)
 usage=none      leaves usage out even when asked; or lies: negative, string, float, huge (2^64-1); or early: the
-                usage event of a stream comes before the last content
+                usage of a stream comes before the last content, and not at its end
+cached=20       that many tokens of the prompt count as read from a cache
 pace=20ms       silence between the events of a stream
 pause=150s      silence once, in the middle of a stream or of a plain body
 cut=3           closes the connection after that many events, without the end of the body; a plain answer is cut
                 in the middle
 reset           TCP reset before any header; reset=3: after that many events, or in the middle of a plain answer
-errorevent=3    an error event after that many events, then a clean end and no [DONE]
+errorevent=3    an error event after that many events, then a clean end and no end marker
+corrupt=3       the event after that many is damaged: its JSON stops in the middle, its checksum is wrong in an AWS
+                event stream
 sse=crlf        odd framing, several joined with a comma: crlf, cr (line ends), nospace (after `data:`), comments
-                (before each event), multiline (JSON over several data lines), split (every byte written alone),
-                nodone, twodone (no [DONE], two), nofinal (no line end after the last event)
+                (before each event), multiline (JSON over several data lines), nofinal (no line end after the last
+                event); and in every framing split (every byte written alone), nodone, twodone (no end marker, two)
 every=3         the other suffixes apply only to every third request for that model
 first=2         the other suffixes apply only to the first two requests for that model
 """
@@ -30,13 +33,11 @@ first=2         the other suffixes apply only to the first two requests for that
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
-
-import msgspec
 
 
 class FaultError(ValueError):
@@ -63,7 +64,9 @@ class Faults:
     pause: float = 0.0
     cut: int | None = None
     reset: int | None = None  # 0: before any header
+    cached: int | None = None
     errorevent: int | None = None
+    corrupt: int | None = None
     sse: frozenset[str] = frozenset()
 
 
@@ -139,11 +142,13 @@ READERS: Mapping[str, Callable[[str], Any]] = {
     "forge": _flag,
     "words": _number(0, 100_000),
     "usage": _one_of("none", "negative", "string", "float", "huge", "early"),
+    "cached": _number(0, 1_000_000),
     "pace": seconds,
     "pause": seconds,
     "cut": _EVENTS,
     "reset": _reset,
     "errorevent": _EVENTS,
+    "corrupt": _EVENTS,
     "sse": _styles,
     "every": _number(1, 1_000_000),
     "first": _number(0, 1_000_000),
@@ -200,49 +205,14 @@ def of_model(model: str) -> Plan:
 
 
 class Event(NamedTuple):
-    """One server-sent event; `name` is its `event:` line, for dialects that have one."""
+    """One event of a stream; `name` is its `event:` line or `:event-type`, for dialects that have one."""
 
     data: bytes
     name: str = ""
+    last: bool = False  # the end marker of the dialect
 
 
-DONE = Event(b"[DONE]")
-
-
-def sse(events: Iterable[Event], styles: frozenset[str]) -> Iterator[bytes]:
-    """Frame events, each as the bytes of one write."""
-    if "twodone" in styles:
-        events = (again for event in events for again in ((DONE, DONE) if event is DONE else (event,)))
-    if "nodone" in styles:
-        events = (event for event in events if event is not DONE)
-    if not styles:
-        yield from map(_plain_frame, events)
-        return
-    held: bytes | None = None  # one behind, because only the last event may lose its line end
-    for event in events:
-        if held is not None:
-            yield held
-        held = _frame(event, styles)
-    if held is not None:
-        yield held.rstrip(b"\r\n") if "nofinal" in styles else held
-
-
-def _plain_frame(event: Event) -> bytes:
-    if event.name:
-        return b"event: %s\ndata: %s\n\n" % (event.name.encode(), event.data)
-    return b"data: %s\n\n" % event.data
-
-
-def _frame(event: Event, styles: frozenset[str]) -> bytes:
-    end = b"\r\n" if "crlf" in styles else b"\r" if "cr" in styles else b"\n"
-    space = b"" if "nospace" in styles else b" "
-    lines = [b": keep-alive", b""] if "comments" in styles else []
-    if event.name:
-        lines.append(b"event:" + space + event.name.encode())
-    spread = "multiline" in styles and event is not DONE
-    data = msgspec.json.format(event.data, indent=1) if spread else event.data
-    lines += [b"data:" + space + line for line in data.split(b"\n")]
-    return end.join([*lines, b"", b""])
+DONE = Event(b"[DONE]", last=True)
 
 
 def padded(document: bytes, size: int) -> bytes:

@@ -42,6 +42,8 @@ class Provider:
     the place of `/v1`; `dialects` are the APIs it serves, by the names of the modules in `extproc.dialects`, the one to
     translate into first. `models` says which models speak a dialect, by patterns, where not all do.
 
+    `more` is what it knows beyond its API, or otherwise, for `dialects.Place`.
+
     `unwrap` says for which dialects streamed answers come inside Amazon's binary events, and takes the event out.
 
     In `base_url` and `query` stand names in braces, such as {region}: fields of ProviderSettings that must be given.
@@ -55,6 +57,7 @@ class Provider:
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     adapt: Adapt | None = None
     unwrap: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
+    more: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)  # every request has to carry
     query: Mapping[str, str] = field(default_factory=dict)  # parameters that every request has to carry
     signed_for: str | None = None  # the AWS service that requests are signed for, where there is no key

@@ -7,5 +7,6 @@ PROVIDER = Provider(
     source="https://developers.cloudflare.com/workers-ai/configuration/open-ai-compatibility/",
     base_url="https://api.cloudflare.com/client/v4/accounts/{account}/ai/v1",
     dialects=("openai_chat", "openai_embeddings"),
+    more=("max_tokens",),
     catalogue="cloudflare",
 )

@@ -6,5 +6,6 @@ PROVIDER = Provider(
     gen_ai_name="databricks",
     source="https://docs.databricks.com/aws/en/machine-learning/model-serving/score-foundation-models",
     dialects=("openai_chat", "openai_embeddings"),
+    more=("max_tokens",),
     catalogue="databricks",
 )

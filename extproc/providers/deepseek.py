@@ -7,5 +7,6 @@ PROVIDER = Provider(
     source="https://api-docs.deepseek.com/",
     base_url="https://api.deepseek.com/v1",
     dialects=("openai_chat",),
+    more=("thinking", "max_tokens"),
     catalogue="deepseek",
 )

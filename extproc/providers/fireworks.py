@@ -7,5 +7,6 @@ PROVIDER = Provider(
     source="https://docs.fireworks.ai/tools-sdks/openai-compatibility",
     base_url="https://api.fireworks.ai/inference/v1",
     dialects=("openai_chat", "openai_embeddings"),
+    more=("max_tokens", "top_k"),
     catalogue="fireworks",
 )

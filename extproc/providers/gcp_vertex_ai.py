@@ -11,7 +11,7 @@ def adapt(dialect: str, model: str, stream: bool, path: str, body: dict[str, Any
         return f"/google{path}", body
     body = {name: value for name, value in body.items() if name != "model"}
     verb = "streamRawPredict" if stream else "rawPredict"
-    return f"/anthropic/models/{quote(model)}:{verb}", {"anthropic_version": "vertex-2023-10-16", **body}
+    return f"/anthropic/models/{quote(model, safe='@')}:{verb}", {"anthropic_version": "vertex-2023-10-16", **body}
 
 
 PROVIDER = Provider(

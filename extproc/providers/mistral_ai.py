@@ -7,5 +7,6 @@ PROVIDER = Provider(
     source="https://docs.mistral.ai/api/",
     base_url="https://api.mistral.ai/v1",
     dialects=("openai_chat", "openai_embeddings"),
+    more=("max_tokens",),
     catalogue="mistral",
 )

@@ -7,4 +7,5 @@ PROVIDER = Provider(
     source="https://docs.api.nvidia.com/nim/reference/llm-apis",
     base_url="https://integrate.api.nvidia.com/v1",
     dialects=("openai_chat", "openai_embeddings"),
+    more=("max_tokens",),
 )

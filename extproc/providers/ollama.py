@@ -7,5 +7,6 @@ PROVIDER = Provider(
     source="https://docs.ollama.com/api/openai-compatibility",
     base_url="http://127.0.0.1:11434/v1",
     dialects=("openai_chat", "openai_embeddings"),
+    more=("max_tokens",),
     key_required=False,
 )

@@ -7,5 +7,6 @@ PROVIDER = Provider(
     source="https://docs.perplexity.ai/api-reference/chat-completions-post",
     base_url="https://api.perplexity.ai",
     dialects=("openai_chat",),
+    more=("max_tokens", "top_k"),
     catalogue="perplexity",
 )

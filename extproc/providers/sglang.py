@@ -6,5 +6,6 @@ PROVIDER = Provider(
     gen_ai_name="sglang",
     source="https://docs.sglang.ai/basic_usage/openai_api.html",
     dialects=("openai_chat", "openai_embeddings"),
+    more=("top_k",),
     key_required=False,
 )

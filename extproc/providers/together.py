@@ -7,5 +7,6 @@ PROVIDER = Provider(
     source="https://docs.together.ai/docs/openai-api-compatibility",
     base_url="https://api.together.xyz/v1",
     dialects=("openai_chat", "openai_embeddings"),
+    more=("max_tokens", "top_k"),
     catalogue="together",
 )

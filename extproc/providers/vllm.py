@@ -6,5 +6,6 @@ PROVIDER = Provider(
     gen_ai_name="vllm",
     source="https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
     dialects=("openai_chat", "openai_embeddings"),
+    more=("top_k",),
     key_required=False,
 )

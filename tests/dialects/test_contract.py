@@ -10,7 +10,8 @@ from extproc.dialects import Ask, Report, by_path, dialects
 from extproc.errors import ALL, Refusal
 
 DIALECTS = dialects()
-each = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+SPOKEN = {name: dialect for name, dialect in DIALECTS.items() if dialect.paths}  # by clients
+each = pytest.mark.parametrize("dialect", SPOKEN.values(), ids=SPOKEN)
 
 FIELDS = [
     *("model", "messages", "input", "prompt", "stream", "n", "max_tokens", "max_completion_tokens", "stream_options"),
@@ -47,7 +48,11 @@ def test_paths_are_unique_and_versioned():
 @pytest.mark.parametrize(("name", "dialect"), DIALECTS.items())
 def test_a_dialect_is_called_as_its_module(name, dialect):
     assert dialect.name == name
-    assert dialect.paths
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+def test_a_dialect_is_spoken_by_clients_or_translated_into(dialect):
+    assert dialect.paths or dialect.translates_into
 
 
 @each
@@ -69,6 +74,7 @@ def test_a_request_is_read_or_refused(dialect, body):
     assert 1 <= ask.choices <= 128
     assert ask.max_output_tokens is None or 1 <= ask.max_output_tokens <= 10**9
     assert 0 <= ask.image_bytes <= len(json.dumps(body))
+    assert set(ask.needs.values()) <= set(body)  # each need names the field that asks for it
     # What was read can be scanned, and asked for its usage.
     assert all(isinstance(text.value, str) for text in dialect.texts(body))
     json.dumps(dialect.usage_request(body))

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from extproc.dialects import Report, dialects
+from extproc.dialects import ABILITIES, Report, dialects
 from extproc.errors import Refusal
 from extproc.exchange import Usage
 
@@ -104,6 +104,49 @@ def test_images_are_counted_and_so_are_their_bytes_in_the_body():
     ]
     ask = CHAT.read(question(messages=[{"role": "user", "content": parts}]))
     assert (ask.images, ask.image_bytes) == (4, len("data:image/png;base64,AAAA") + len("data:,"))
+
+
+def content(*parts):
+    return {"messages": [{"role": "user", "content": list(parts)}]}
+
+
+SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
+FUNCTION = {"type": "function", "function": {"name": "f"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "ability", "field"),
+    [
+        ({"tools": [FUNCTION]}, "tools", "tools"),
+        ({"functions": [{"name": "f"}]}, "tools", "functions"),
+        ({"response_format": SCHEMA}, "json_schema", "response_format"),
+        (content({"type": "image_url", "image_url": {"url": "https://x/a.png"}}), "images", "messages"),
+        (content({"type": "file", "file": {"file_id": "f"}}), "files", "messages"),
+        (content({"type": "input_audio", "input_audio": {"data": "AAAA"}}), "audio", "messages"),
+        (content({"type": "text", "text": "x"}, {"type": "new", "file": {}}), "files", "messages"),
+    ],
+)
+def test_what_a_request_needs_of_a_model(fields, ability, field):
+    assert CHAT.read(question(**fields)).needs.get(ability) == field
+    assert ability in ABILITIES
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"tools": []},
+        {"tools": None, "functions": None},
+        {"response_format": None},
+        {"response_format": {"type": "text"}},
+        {"response_format": {"type": "json_object"}},
+        {"response_format": "json_schema"},
+        {"stream": True, "temperature": 0, "seed": 1, "stop": ["x"], "tool_choice": "none", "user": "u"},
+        content({"type": "text", "text": "x"}, {"image_url": None, "file": None, "input_audio": None}, "loose", 7),
+    ],
+)
+def test_what_any_model_can_do_is_no_need(fields):
+    assert not set(CHAT.read(question(**fields)).needs) & set(ABILITIES)
 
 
 # --- texts (T11)

@@ -120,8 +120,10 @@ def tls_mock(certificate: tuple[Path, Path]) -> Iterator[Path]:  # noqa: F811
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert b"listening" in process.stdout.readline()
-        yield certificate[0]
-        process.terminate()
+        try:
+            yield certificate[0]
+        finally:
+            process.terminate()
 
 
 @pytest.fixture(scope="module")

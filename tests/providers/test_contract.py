@@ -9,6 +9,8 @@ from extproc.prices import known_models
 from extproc.providers import Provider, ProviderSettings, kinds
 from extproc.values import is_loopback
 
+PLACES = {"region": "r", "project": "p", "account": "a", "api_version": "2025-01-01"}
+
 each = pytest.mark.parametrize("provider", kinds().values(), ids=kinds())
 
 
@@ -24,7 +26,7 @@ def test_it_is_a_provider_with_a_source(provider):
 def test_its_address_is_encrypted_or_on_this_machine(provider):
     if provider.base_url is None:
         return
-    url = urlsplit(provider.base_url)
+    url = urlsplit(provider.base_url.format(**PLACES))
     assert url.hostname
     assert url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname))
     assert (url.query, url.fragment, url.username) == ("", "", None)
@@ -34,7 +36,10 @@ def test_its_address_is_encrypted_or_on_this_machine(provider):
 @each
 def test_it_speaks_dialects_there_are(provider):
     assert provider.dialects
-    assert provider.dialects <= set(dialects())
+    assert len(set(provider.dialects)) == len(provider.dialects)
+    for name in {*provider.dialects, *provider.models, *provider.unwrap}:
+        assert name in dialects()
+        assert name in provider.dialects
 
 
 @each
@@ -51,10 +56,96 @@ def test_its_catalogue_exists(provider):
 
 @pytest.mark.parametrize("kind", kinds())
 def test_it_can_be_configured(kind):
-    settings = ProviderSettings(kind=kind, base_url="https://example.com/v1/", api_key="env:UNSET_FOR_SURE")
+    settings = ProviderSettings(kind=kind, base_url="https://example.com/v1/", api_key="env:UNSET_FOR_SURE", **PLACES)
     assert settings.url.geturl() == "https://example.com/v1"
     assert settings.provider is kinds()[kind]
     assert settings.lacks_key
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        ({"kind": "openai"}, "https://api.openai.com/v1"),
+        (
+            {"kind": "azure_openai", "base_url": "https://acme.openai.azure.com"},
+            "https://acme.openai.azure.com/openai/v1",
+        ),
+        ({"kind": "azure_openai", "base_url": "https://acme.test/own"}, "https://acme.test/own"),
+        ({"kind": "aws_bedrock", "region": "us-east-1"}, "https://bedrock-runtime.us-east-1.amazonaws.com"),
+        (
+            {"kind": "gcp_vertex_ai", "region": "europe-west4", "project": "acme-ml"},
+            "https://europe-west4-aiplatform.googleapis.com/v1/projects/acme-ml/locations/europe-west4/publishers",
+        ),
+        ({"kind": "cloudflare", "account": "a1"}, "https://api.cloudflare.com/client/v4/accounts/a1/ai/v1"),
+    ],
+)
+def test_where_it_is(settings, url):
+    assert ProviderSettings(**settings).url.geturl() == url
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"kind": "aws_bedrock"}, "needs region"),
+        ({"kind": "gcp_vertex_ai", "region": "europe-west4"}, "needs project"),
+        ({"kind": "cloudflare"}, "needs account"),
+        ({"kind": "azure_openai_dated", "base_url": "https://acme.openai.azure.com"}, "needs api_version"),
+        ({"kind": "aws_bedrock", "region": "../evil"}, "region"),
+        ({"kind": "vllm"}, "needs a base_url"),
+    ],
+)
+def test_what_has_to_be_said(settings, wanted):
+    with pytest.raises(ValueError, match=wanted):
+        ProviderSettings(**settings)
+
+
+BODY = {"model": "m", "stream": True, "messages": []}
+
+
+@pytest.mark.parametrize(
+    ("kind", "dialect", "model", "stream", "path", "adapted"),
+    [
+        (
+            "azure_openai_dated", "openai_chat", "my/gpt", False, "/chat/completions",
+            ("/deployments/my%2Fgpt/chat/completions", BODY),
+        ),
+        ("gcp_vertex_ai", "gemini_generate_content", "g", True, "/models/g:x", ("/google/models/g:x", BODY)),
+        (
+            "gcp_vertex_ai", "anthropic_messages", "claude-sonnet-4@20250514", True, "/messages",
+            (
+                "/anthropic/models/claude-sonnet-4@20250514:streamRawPredict",
+                {"anthropic_version": "vertex-2023-10-16", "stream": True, "messages": []},
+            ),
+        ),
+        (
+            "aws_bedrock", "anthropic_messages", "anthropic.claude:0", True, "/messages",
+            (
+                "/model/anthropic.claude%3A0/invoke-with-response-stream",
+                {"anthropic_version": "bedrock-2023-05-31", "messages": []},
+            ),
+        ),
+        ("aws_bedrock", "aws_converse", "x", True, "/model/x/converse-stream", ("/model/x/converse-stream", BODY)),
+    ],
+)  # fmt: skip
+def test_how_requests_differ(kind, dialect, model, stream, path, adapted):  # noqa: PLR0917
+    found, body = kinds()[kind].adapt(dialect, model, stream, path, dict(BODY))
+    assert (found, body) == adapted
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "dialect", "speaks"),
+    [
+        ("aws_bedrock", "anthropic.claude-sonnet-4-6-v1:0", "anthropic_messages", True),
+        ("aws_bedrock", "eu.anthropic.claude-sonnet-4-6-v1:0", "anthropic_messages", True),
+        ("aws_bedrock", "meta.llama3", "anthropic_messages", False),
+        ("aws_bedrock", "meta.llama3", "aws_converse", True),
+        ("aws_bedrock", "meta.llama3", "openai_chat", False),
+        ("gcp_vertex_ai", "claude-opus", "anthropic_messages", True),
+        ("gcp_vertex_ai", "gemini-3-pro", "anthropic_messages", False),
+    ],
+)
+def test_which_models_speak_what(kind, model, dialect, speaks):
+    assert kinds()[kind].speaks(model, dialect) is speaks
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from extproc.dialects import Ask, Dialect, Place, Report, Text
-from extproc.dialects.anthropic_messages import answer, client_request, problem, provider_request, reading, stream
+from extproc.dialects.anthropic_messages import answer as answers
+from extproc.dialects.anthropic_messages import client_request, provider_request, reading
+from extproc.dialects.anthropic_messages import problem as problems
+from extproc.dialects.anthropic_messages import stream as streams
 from extproc.errors import OVERLOADED, Kind
 from extproc.messages import Answer, Problem, Prompt
 
@@ -37,22 +40,22 @@ class AnthropicMessages(Dialect):
         return False  # usage comes unasked, so no event of it has to be hidden
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
-        type = "overloaded_error" if kind is OVERLOADED else problem.type_of(kind.status, kind.type)
-        return problem.encode_error(message, type, kind.code, param)
+        type = "overloaded_error" if kind is OVERLOADED else problems.type_of(kind.status, kind.type)
+        return problems.encode_error(message, type, kind.code, param)
 
     # --- a client speaks it
 
     def decode_request(self, body: Mapping[str, Any]) -> Prompt:
         return client_request.decode_request(body)
 
-    def encode_answer(self, answered: Answer) -> dict[str, Any]:
-        return answer.encode_answer(answered)
+    def encode_answer(self, answer: Answer) -> dict[str, Any]:
+        return answers.encode_answer(answer)
 
-    def encoder(self) -> stream.Encoder:
-        return stream.Encoder()
+    def encoder(self) -> streams.Encoder:
+        return streams.Encoder()
 
-    def encode_problem(self, status: int, said: Problem) -> dict[str, Any]:
-        return problem.encode_problem(status, said)
+    def encode_problem(self, status: int, problem: Problem) -> dict[str, Any]:
+        return problems.encode_problem(status, problem)
 
     # --- a provider speaks it
 
@@ -63,13 +66,13 @@ class AnthropicMessages(Dialect):
         return provider_request.encode_request(prompt, place)
 
     def decode_answer(self, body: bytes) -> Answer:
-        return answer.decode_answer(body)
+        return answers.decode_answer(body)
 
-    def decoder(self) -> stream.Decoder:
-        return stream.Decoder()
+    def decoder(self) -> streams.Decoder:
+        return streams.Decoder()
 
     def decode_problem(self, status: int, body: bytes) -> Problem:
-        return problem.decode_problem(status, body)
+        return problems.decode_problem(status, body)
 
 
 def count_tokens_answer(tokens: int) -> dict[str, Any]:

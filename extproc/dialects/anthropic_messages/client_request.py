@@ -266,9 +266,8 @@ def _read_tools(body: Mapping[str, Any], prompt: Prompt) -> None:
                 _cache(tool, where),
             )
         )
-        if len(tool) > 3:
-            more = (name for name, value in tool.items() if name not in _TOOL_FIELDS and value is not None)
-            _ignore(prompt, "tools.", more)
+        if not tool.keys() <= _TOOL_FIELDS:
+            _ignore(prompt, "tools.", (name for name in tool if name not in _TOOL_FIELDS and tool[name] is not None))
     choice = _optional_object(body.get("tool_choice"), "tool_choice")
     if not choice:
         return

@@ -150,8 +150,8 @@ def _thinking(part: ThinkingPart) -> Body | None:
 
 
 def _own(signature: str) -> bool:
-    """Whether it can be Anthropic's: base64, and not the encrypted reasoning of OpenAI. Others carry a mark."""
-    return bool(signature) and ":" not in signature and not signature.startswith("gAAAA")
+    """Whether it can be Anthropic's, which is base64; those of other providers carry a mark: `gemini:`, `openai:`."""
+    return bool(signature) and ":" not in signature
 
 
 def _image(part: ImagePart, ignored: list[str]) -> Body:

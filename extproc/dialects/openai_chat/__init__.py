@@ -31,6 +31,7 @@ from extproc.dialects.openai_chat.answer import decode as decode_answer
 from extproc.dialects.openai_chat.answer import encode as encode_answer
 from extproc.dialects.openai_chat.problem import decode as decode_problem
 from extproc.dialects.openai_chat.problem import encode as encode_problem
+from extproc.effort import asked
 from extproc.errors import INVALID_REQUEST, Refusal
 from extproc.exchange import Usage
 
@@ -111,6 +112,7 @@ class OpenAIChat(Dialect):
             ask.needs["choices"] = "n"
         if body.get("logprobs") is True:
             ask.needs["logprobs"] = "logprobs"
+        ask.thinking = asked(body.get("reasoning_effort"))
         modalities = body.get("modalities")
         if isinstance(modalities, list) and "audio" in modalities:
             ask.needs.setdefault("audio", "modalities")
@@ -191,7 +193,7 @@ class OpenAIChat(Dialect):
         return "/chat/completions"
 
     def encode_request(self, prompt: messages.Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
-        return outgoing.encode(prompt, place)
+        return outgoing.encode(prompt, place, place.more)
 
     def decode_answer(self, body: bytes) -> messages.Answer:
         return decode_answer(body)

@@ -46,8 +46,8 @@ def encode(prompt: Prompt, place: Place, more: Collection[str] = ()) -> tuple[di
     marks, thinking = "cache_control" in more, "thinking" in more
     ignored: list[str] = []
     messages: list[dict[str, Any]] = []
-    if prompt.system:
-        messages.append({"role": "system", "content": _system(prompt.system, marks=marks)})
+    if system := _system(prompt.system, marks=marks):
+        messages.append({"role": "system", "content": system})
     for message in prompt.messages:
         if message.role == "assistant":
             messages += _assistant(message, thinking=thinking, marks=marks)
@@ -66,9 +66,9 @@ def encode(prompt: Prompt, place: Place, more: Collection[str] = ()) -> tuple[di
     if prompt.format is not None:
         body["response_format"] = _format(prompt.format)
         if prompt.format.schema is None and not _says_json(messages):
-            messages.insert(0, {"role": "system", "content": "Answer in JSON."})  # or OpenAI refuses the mode
+            _ask_for_json(messages)
     if (limit := _limit(prompt.max_tokens, place.max_output_tokens)) is not None:
-        body["max_completion_tokens"] = limit
+        body["max_tokens" if "max_tokens" in more else "max_completion_tokens"] = limit
     body |= {
         name: value
         for name, value in (
@@ -127,6 +127,15 @@ def _says_json(messages: Iterable[Mapping[str, Any]]) -> bool:
     return False
 
 
+def _ask_for_json(messages: list[dict[str, Any]]) -> None:
+    """OpenAI refuses the JSON mode unless a message says the word."""
+    first = messages[0] if messages else {}
+    if first.get("role") == "system" and isinstance(first["content"], str):
+        first["content"] += "\n\nAnswer in JSON."
+    else:
+        messages.insert(0, {"role": "system", "content": "Answer in JSON."})
+
+
 def _marked(prompt: Prompt) -> bool:
     return (
         any(part.cache for part in prompt.system)
@@ -147,27 +156,15 @@ def _system(parts: Sequence[TextPart], *, marks: bool) -> str | list[dict[str, A
 
 def _user(message: Message, *, marks: bool) -> list[dict[str, Any]]:
     """Results of tools first, as they must follow the calls. What of them is no text comes after all of them."""
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    attached: list[dict[str, Any]] = []
     content: list[dict[str, Any]] = []
-    for result in message.parts:
-        if isinstance(result, ToolResult):
-            texts = [part.text for part in result.parts if isinstance(part, TextPart)]
-            text = "\n".join(texts)
-            answer: dict[str, Any] = {
-                "role": "tool",
-                "tool_call_id": _id(result.id),
-                "content": f"Error: {text}" if result.error else text,
-            }
-            if marks and result.cache:
-                answer["content"] = [_text(answer["content"], result.cache)]
-            found.append(answer)
-            if len(texts) < len(result.parts):
-                content.append(_text(f"What came with the result of {_id(result.id)}:"))
-                content += [_file_or_image(part) for part in result.parts if not isinstance(part, TextPart)]
     for part in message.parts:
         if isinstance(part, TextPart):
             if part.text:
                 content.append(_text(part.text, part.cache if marks else None))
+        elif isinstance(part, ToolResult):
+            results.append(_result(part, attached, marks=marks))
         elif isinstance(part, AudioPart):
             content.append({"type": "input_audio", "input_audio": {"data": part.data, "format": part.format}})
         elif isinstance(part, ImagePart | FilePart):
@@ -175,9 +172,22 @@ def _user(message: Message, *, marks: bool) -> list[dict[str, Any]]:
             if marks and part.cache:
                 sent["cache_control"] = part.cache
             content.append(sent)
-    if content or not found:
-        found.append({"role": "user", "content": _plain(content)})
-    return found
+    if attached or content or not results:
+        results.append({"role": "user", "content": _plain(attached + content)})
+    return results
+
+
+def _result(result: ToolResult, attached: list[dict[str, Any]], *, marks: bool) -> dict[str, Any]:
+    texts = [part.text for part in result.parts if isinstance(part, TextPart)]
+    if len(texts) < len(result.parts):
+        attached.append(_text(f"What came with the result of {_id(result.id)}:"))
+        attached += [_file_or_image(part) for part in result.parts if not isinstance(part, TextPart)]
+    text = "\n".join(texts)
+    if result.error:
+        text = f"Error: {text}"
+    cache = (result.cache or next((part.cache for part in result.parts if part.cache), None)) if marks else None
+    content = [_text(text, cache)] if cache else text
+    return {"role": "tool", "tool_call_id": _id(result.id), "content": content}
 
 
 def _assistant(message: Message, *, thinking: bool, marks: bool) -> list[dict[str, Any]]:
@@ -185,7 +195,7 @@ def _assistant(message: Message, *, thinking: bool, marks: bool) -> list[dict[st
     parts = message.parts
     texts = [part for part in parts if isinstance(part, TextPart) and part.text]
     refusal = "".join(part.text for part in parts if isinstance(part, RefusalPart))
-    calls = [_call(part, thinking=thinking) for part in parts if isinstance(part, ToolCall)]
+    calls = [_call(part, thinking=thinking, marks=marks) for part in parts if isinstance(part, ToolCall)]
     said: dict[str, Any] = {"role": "assistant", "content": None}
     if marks and any(part.cache for part in texts):
         said["content"] = [_text(part.text, part.cache) for part in texts]
@@ -222,7 +232,7 @@ def thinking_block(part: ThinkingPart) -> dict[str, Any]:
     return {"type": "thinking", "thinking": part.text, "signature": part.signature}
 
 
-def _call(call: ToolCall, *, thinking: bool) -> dict[str, Any]:
+def _call(call: ToolCall, *, thinking: bool, marks: bool) -> dict[str, Any]:
     said: dict[str, Any] = {
         "id": _id(call.id),
         "type": "function",
@@ -230,6 +240,8 @@ def _call(call: ToolCall, *, thinking: bool) -> dict[str, Any]:
     }
     if thinking and call.signature:
         said["extra_content"] = {"google": {"thought_signature": call.signature}}
+    if marks and call.cache:
+        said["cache_control"] = call.cache
     return said
 
 

@@ -584,12 +584,14 @@ def test_the_limit_is_never_above_what_the_model_can_write(wanted, most, told):
 def test_system_prompts_are_one_text():
     body, _ = encode(system=[TextPart("a"), TextPart(""), TextPart("b")])
     assert body["messages"][0] == {"role": "system", "content": "a\n\nb"}
+    assert encode(system=[TextPart("")])[0]["messages"] == [HELLO]
 
 
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
         ({}, [{"role": "system", "content": "Answer in JSON."}, HELLO]),
+        ({"system": [TextPart("Be brief")]}, [{"role": "system", "content": "Be brief\n\nAnswer in JSON."}, HELLO]),
         ({"system": [TextPart("Use Json")]}, [{"role": "system", "content": "Use Json"}, HELLO]),
     ],
 )
@@ -615,7 +617,10 @@ def test_providers_that_take_more_are_told_more():
     body, ignored = encode(
         user(TextPart("a", MARK), ImagePart(url="https://x", cache=MARK)),
         assistant(
-            ThinkingPart("hm", "S"), ThinkingPart(redacted="X"), TextPart("b", MARK), ToolCall("1", "f", "{}", "T")
+            ThinkingPart("hm", "S"),
+            ThinkingPart(redacted="X"),
+            TextPart("b", MARK),
+            ToolCall("1", "f", "{}", "T", MARK),
         ),
         user(ToolResult("1", [TextPart("c")], cache=MARK)),
         assistant(ThinkingPart("so"), "d"),
@@ -646,7 +651,9 @@ def test_providers_that_take_more_are_told_more():
                     {"type": "thinking", "thinking": "hm", "signature": "S"},
                     {"type": "redacted_thinking", "data": "X"},
                 ],
-                "tool_calls": [call("1", "f", "{}", extra_content={"google": {"thought_signature": "T"}})],
+                "tool_calls": [
+                    call("1", "f", "{}", extra_content={"google": {"thought_signature": "T"}}, cache_control=MARK)
+                ],
             },
             tool("1", [{"type": "text", "text": "c", "cache_control": MARK}]),
             {"role": "assistant", "content": "d", "reasoning_content": "so"},

@@ -1,0 +1,74 @@
+"""Amazon Titan's embeddings, through Bedrock's InvokeModel. No client speaks it here.
+
+Source: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-embed-text.html (V2 and G1) and
+https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-embed-mm.html (Multimodal G1)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct, field
+
+from extproc.dialects import Dialect, Place, aws_converse, token_count
+from extproc.dialects.openai_embeddings import input_texts
+from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+
+_OF_THE_FIRST = 1536  # dimensions that Titan Embeddings G1 - Text always gives
+
+
+class _Answer(Struct):
+    embedding: list[float]
+    tokens: Any = field(name="inputTextTokenCount", default=None)
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+class AWSTitanEmbed(Dialect):
+    name = "aws_titan_embed"
+    family = "embeddings"
+
+    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
+        return f"/model/{quote(place.model, safe='')}/invoke"
+
+    def encode_request(self, prompt: EmbeddingPrompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
+        (text,) = input_texts(prompt, 1)
+        body: dict[str, Any] = {"inputText": text}
+        if "embed-image" in place.model:
+            if prompt.dimensions is not None:
+                body["embeddingConfig"] = {"outputEmbeddingLength": prompt.dimensions}
+        elif "embed-text-v1" not in place.model and "embed-g1" not in place.model:
+            if prompt.dimensions is not None:
+                body["dimensions"] = prompt.dimensions
+            body["normalize"] = True
+        elif prompt.dimensions not in (None, _OF_THE_FIRST):
+            raise Refusal(
+                UNSUPPORTED_BY_TARGETS,
+                f"The target of this model gives {_OF_THE_FIRST} dimensions only: leave 'dimensions' out.",
+                param="dimensions",
+            )
+        ignored = ["input_type"] if prompt.purpose else []
+        if prompt.user:
+            ignored.append("user")
+        return body, ignored
+
+    def decode_answer(self, body: bytes) -> Embeddings:
+        try:
+            answer = _decode(body)
+        except RecursionError as error:
+            raise ValueError("not an answer of Titan Embeddings") from error
+        if not answer.embedding:
+            raise ValueError("an answer of Titan Embeddings has an embedding")
+        tokens = token_count(answer.tokens)
+        return Embeddings([answer.embedding], usage=None if tokens is None else Counts(input=tokens))
+
+    def decode_problem(self, status: int, body: bytes) -> Problem:
+        return aws_converse.DIALECT.decode_problem(status, body)
+
+
+DIALECT = AWSTitanEmbed()

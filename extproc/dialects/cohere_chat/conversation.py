@@ -1,0 +1,133 @@
+"""The conversation as `messages`: system, user, assistant and tool.
+
+Source: https://docs.cohere.com/reference/chat#request.body.messages and https://docs.cohere.com/docs/tool-use-overview
+
+What the API insists on: the system message comes first and alone, no message is empty, results follow the calls they
+belong to, and what an assistant says beside its calls of tools is a plan, not content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.messages import (
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    RefusalPart,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+    ToolResult,
+)
+
+_decode = msgspec.json.Decoder().decode
+_DETAILS = frozenset(("auto", "low", "high"))
+
+Json = dict[str, Any]
+
+
+def conversation(system: Iterable[TextPart], messages: Iterable[Message], *, reasons: bool) -> list[Json]:
+    """Raises Refusal for what Cohere cannot read. `reasons`: whether the model takes back what it thought."""
+    found: list[Json] = []
+    for message in messages:
+        if message.role == "assistant":
+            found += _assistant(message.parts, reasons=reasons)
+        else:
+            _add_user(message.parts, found)
+    rules = "\n\n".join(part.text for part in system if part.text)
+    if not found:  # a system message alone is refused
+        return [{"role": "user", "content": rules or " "}]
+    return [{"role": "system", "content": rules}, *found] if rules else found
+
+
+def _assistant(parts: list[Part], *, reasons: bool) -> list[Json]:
+    """One message, or none when nothing of it can be said."""
+    thoughts: list[str] = []
+    texts: list[str] = []
+    calls: list[Json] = []
+    for part in parts:
+        if isinstance(part, TextPart | RefusalPart):
+            if part.text:
+                texts.append(part.text)
+        elif isinstance(part, ThinkingPart):
+            if part.text:
+                thoughts.append(part.text)
+        elif isinstance(part, ToolCall):
+            function = {"name": part.name, "arguments": part.arguments or "{}"}
+            calls.append({"id": part.id, "type": "function", "function": function})
+    thinking = [{"type": "thinking", "thinking": text} for text in thoughts] if reasons else []
+    said: Json = {"role": "assistant"}
+    if calls:
+        if thinking:
+            said["content"] = thinking
+        if plan := "\n\n".join(texts if reasons else [*thoughts, *texts]):
+            said["tool_plan"] = plan
+        said["tool_calls"] = calls
+    elif thinking and texts:
+        said["content"] = [*thinking, {"type": "text", "text": "".join(texts)}]
+    elif texts:
+        said["content"] = "".join(texts)
+    else:  # thinking alone is no turn
+        return []
+    return [said]
+
+
+def _add_user(parts: list[Part], found: list[Json]) -> None:
+    """The results of tools first, then all else."""
+    content: list[Json] = []
+    for result in parts:
+        if isinstance(result, ToolResult):
+            documents = [_document(part.text, error=result.error) for part in result.parts if isinstance(part, TextPart)]
+            if len(documents) < len(result.parts):  # only texts can be documents
+                content.append({"type": "text", "text": f"What came with the result of {result.id}:"})
+                content += [_media(part) for part in result.parts if not isinstance(part, TextPart)]
+            found.append(
+                {
+                    "role": "tool",
+                    "tool_call_id": result.id,
+                    "content": documents or [_document("", error=result.error)],
+                }
+            )
+    for part in parts:
+        if isinstance(part, TextPart | RefusalPart):
+            if part.text:
+                content.append({"type": "text", "text": part.text})
+        elif not isinstance(part, ToolResult | ToolCall | ThinkingPart):
+            content.append(_media(part))
+    if content:
+        alone = len(content) == 1 and content[0]["type"] == "text"
+        found.append({"role": "user", "content": content[0]["text"] if alone else content})
+
+
+def _document(text: str, *, error: bool) -> Json:
+    """A result as a document, whose data is an object: the one that the text holds, or one around it."""
+    data: Any = None
+    if not error and text.lstrip()[:1] == "{":
+        try:
+            data = _decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            data = None
+    return {"type": "document", "document": {"data": data or {"error" if error else "output": text}}}
+
+
+def _media(part: Part) -> Json:
+    if isinstance(part, ImagePart):
+        url = f"data:{part.media_type or 'image/png'};base64,{part.data}" if part.data else part.url
+        if not part.data and not url.startswith(("https://", "http://", "data:")):
+            raise _unreadable("The image is at a URL that Cohere cannot read: send its data in base64 instead.")
+        image = {"url": url}
+        if part.detail in _DETAILS:
+            image["detail"] = part.detail
+        return {"type": "image_url", "image_url": image}
+    what = "files" if isinstance(part, FilePart) else "audio"
+    raise _unreadable(f"The target of this model takes no {what}: send text or images.")
+
+
+def _unreadable(message: str) -> Refusal:
+    return Refusal(UNSUPPORTED_BY_TARGETS, message, param="messages")

@@ -1,0 +1,21 @@
+"""Which models think, read from their names.
+
+Source: https://docs.cohere.com/docs/models and https://docs.cohere.com/docs/reasoning
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+_PLAIN = (
+    *("command-r-", "command-r7b", "command-light", "command-nightly"),
+    *("command-a-03", "command-a-vision", "command-a-translate", "c4ai-", "aya-", "tiny-aya"),
+)
+_PLAIN_NAMES = frozenset(("command", "command-r", "command-a"))
+
+
+@lru_cache(maxsize=256)
+def reasons(model: str) -> bool:
+    """True also where the name does not tell: newer models all do."""
+    name = model.rpartition("/")[2].lower()
+    return name not in _PLAIN_NAMES and not name.startswith(_PLAIN)

@@ -1,0 +1,168 @@
+"""OpenAI responses, as far as they need nothing that a provider stores or runs itself.
+
+    needs.py     what a request asks for       shape.py, request.py   a client's request
+    outgoing.py  a request for a provider      answer.py              whole responses
+    decoder.py   streams of providers          encoder.py             streams for clients
+    thinking.py  how signatures travel         custom.py              custom tools elsewhere
+
+Source: https://developers.openai.com/api/reference/resources/responses
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from extproc import messages
+from extproc.dialects import Ask, Dialect, Place, Report, Text, strings, token_count
+from extproc.dialects.openai_chat import problem as problems
+from extproc.dialects.openai_responses import answer, needs, outgoing, request
+from extproc.dialects.openai_responses.answer import Body, Output
+from extproc.dialects.openai_responses.decoder import Decoder
+from extproc.dialects.openai_responses.encoder import Encoder
+from extproc.exchange import Usage
+
+
+class _Said(Body):
+    """An event, or a whole response, as far as the gateway reads it."""
+
+    type: Any = None
+    delta: Any = None
+    item: Output | None = None
+    response: Body | None = None
+
+
+_read = msgspec.json.Decoder(_Said).decode
+
+
+class OpenAIResponses(Dialect):
+    name = "openai_responses"
+    paths = {"/v1/responses": "chat"}  # noqa: RUF012
+    lacks = frozenset(("choices", "audio"))
+
+    def read(self, body: Mapping[str, Any]) -> Ask:
+        return needs.read(body)
+
+    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
+        for key, value in body.items():
+            if key == "model":
+                continue
+            role = "system" if key == "instructions" else "user" if key == "input" else "request"
+            if isinstance(value, str):
+                yield Text(role, key, body, key)
+            elif key == "input" and isinstance(value, list):
+                for index, item in enumerate(value):
+                    yield from strings(item, _role(item), f"input[{index}]")
+            else:
+                yield from strings(value, role, key)
+
+    def observe(self, data: bytes, report: Report) -> bool:
+        if data == b"[DONE]":
+            return False
+        try:
+            said = _read(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            report.output_bytes += len(data)  # unreadable: count all of it rather than nothing
+            report.output_events += 1
+            return False
+        if isinstance(said.delta, str):
+            size = len(said.delta) if said.delta.isascii() else len(said.delta.encode())
+            report.output_bytes += size
+            report.output_events += size > 0
+            return False
+        if said.type == "error" or said.error is not None:
+            report.error = "provider_error"
+        whole = said.response if said.type is not None else said
+        if whole is not None:
+            _observe_response(whole, report)
+        return False
+
+    # --- a client speaks it
+
+    def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
+        return request.decode(body)
+
+    def encode_answer(self, answered: messages.Answer) -> dict[str, Any]:
+        return answer.encode(answered)
+
+    def encoder(self) -> Encoder:
+        return Encoder()
+
+    def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:  # noqa: ARG002
+        return problems.encode(problem)
+
+    # --- a provider speaks it
+
+    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002
+        return "/responses"
+
+    def encode_request(self, prompt: messages.Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
+        return outgoing.encode(prompt, place)
+
+    def decode_answer(self, body: bytes) -> messages.Answer:
+        return answer.decode(body)
+
+    def decoder(self) -> Decoder:
+        return Decoder()
+
+    def decode_problem(self, status: int, body: bytes) -> messages.Problem:
+        return problems.decode(status, body)
+
+
+def _role(item: Any) -> str:
+    """Who says an item: its role, else what kind it is of."""
+    if not isinstance(item, dict):
+        return ""
+    role, kind = item.get("role"), item.get("type")
+    if isinstance(role, str):
+        return role
+    if not isinstance(kind, str):
+        return ""
+    return "tool" if kind.endswith("_output") else "assistant"
+
+
+def _observe_response(said: Body, report: Report) -> None:
+    if isinstance(said.model, str) and said.model:
+        report.model = said.model
+    if said.error is not None or said.status == "failed":
+        report.error = "provider_error"
+    if said.status in ("completed", "incomplete"):
+        parts = [part for item in said.output or () for part in answer.parts_of(item)]
+        if not report.output_bytes:  # a whole answer, or one of a provider without deltas
+            report.output_bytes = sum(len(_text(part).encode(errors="replace")) for part in parts)
+            report.output_events += report.output_bytes > 0
+        called = any(isinstance(part, messages.ToolCall) for part in parts)
+        report.finish_reasons[0] = answer.reason_of(said, called=called, refused=False)
+    if said.usage is not None:
+        usage = _usage(said.usage)
+        if usage is None:
+            report.usage_refused = True
+        else:
+            report.usage = usage
+
+
+def _text(part: messages.Part) -> str:
+    if isinstance(part, messages.ToolCall):
+        return part.name + part.arguments
+    return part.text if isinstance(part, messages.TextPart | messages.RefusalPart | messages.ThinkingPart) else ""
+
+
+def _usage(said: Any) -> Usage | None:
+    """None when its numbers cannot be believed."""
+    if not isinstance(said, dict) or token_count(said.get("input_tokens")) is None:
+        return None
+    counts = answer.read_counts(said)
+    if counts is None or token_count(said.get("output_tokens")) is None:
+        return None
+    return Usage(
+        counts.input,
+        counts.output,
+        cached_tokens=min(counts.cached, counts.input),
+        reasoning_tokens=min(counts.reasoning, counts.output),
+        cache_write_tokens=min(counts.cache_write, counts.input),
+    )
+
+
+DIALECT = OpenAIResponses()

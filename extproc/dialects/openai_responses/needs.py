@@ -1,0 +1,106 @@
+"""What a request asks for, read once and checked.
+
+Source: https://developers.openai.com/api/reference/resources/responses/methods/create
+
+What lives on OpenAI's servers is "state": earlier responses, conversations, stored prompts and items, compacted
+history, answers in the background. Tools that the provider runs itself are "hosted_tools", and so are the items they
+leave in the input. Other APIs have neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from extproc.dialects import MAX_TOKENS, Ask, read_flag, read_integer, read_model
+from extproc.errors import INVALID_REQUEST, Refusal
+
+LOGPROBS = "message.output_text.logprobs"
+"""What `include` names to have the probabilities of tokens."""
+
+_TRANSLATABLE = frozenset(
+    (
+        *("message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"),
+        *("reasoning", "additional_tools"),
+    )
+)
+_STATE = frozenset(("item_reference", "compaction", "compaction_trigger", "configuration_update"))
+_PARTS = {"input_file": "files", "input_audio": "audio"}
+_STORED = ("previous_response_id", "conversation", "prompt")
+
+
+def read(body: Mapping[str, Any]) -> Ask:
+    """Raises Refusal (400) when a field the gateway relies on has the wrong shape."""
+    ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
+    ask.output_field = "max_output_tokens"
+    ask.max_output_tokens = read_integer(body, "max_output_tokens", 1, MAX_TOKENS)
+    needs = ask.needs
+    for name in _STORED:
+        if body.get(name) is not None:
+            needs.setdefault("state", name)
+    _read_input(body.get("input"), ask)
+    if read_flag(body, "background"):
+        needs.setdefault("state", "background")
+    _read_tools(body.get("tools"), "tools", needs)
+    choice = body.get("tool_choice")
+    if isinstance(choice, dict) and choice.get("type") not in ("function", "custom", "allowed_tools"):
+        needs.setdefault("hosted_tools", "tool_choice")
+    settings = body.get("text")
+    answer_format = settings.get("format") if isinstance(settings, dict) else None
+    if isinstance(answer_format, dict) and answer_format.get("type") == "json_schema":
+        needs["json_schema"] = "text"
+    include = body.get("include")
+    if isinstance(include, list) and LOGPROBS in include:
+        needs["logprobs"] = "include"
+    elif read_integer(body, "top_logprobs", 0, 20):
+        needs["logprobs"] = "top_logprobs"
+    return ask
+
+
+def _read_input(items: Any, ask: Ask) -> None:
+    if isinstance(items, str) or (items is None and "state" in ask.needs):
+        return
+    if not isinstance(items, list) or not items:
+        raise Refusal(INVALID_REQUEST, "'input' must be a text or a list with at least one item.", param="input")
+    for index, item in enumerate(items):
+        if not isinstance(item, dict):
+            where = f"input[{index}]"
+            raise Refusal(INVALID_REQUEST, f"'{where}' must be an object.", param=where)
+        type = item.get("type")
+        if type is None and "role" not in item and "id" in item:
+            type = "item_reference"
+        if type in ("image_generation_call", "additional_tools"):
+            if type == "additional_tools":
+                _read_tools(item.get("tools"), "input", ask.needs)
+            elif isinstance(item.get("result"), str):
+                ask.images += 1
+                ask.image_bytes += len(item["result"])
+                ask.needs["images"] = "input"
+            else:
+                ask.needs.setdefault("hosted_tools", "input")
+        elif isinstance(type, str) and type not in _TRANSLATABLE:
+            ask.needs.setdefault("state" if type in _STATE else "hosted_tools", "input")
+        for parts in (item.get("content"), item.get("output")):
+            if isinstance(parts, list):
+                _read_parts(parts, ask)
+
+
+def _read_parts(parts: list[Any], ask: Ask) -> None:
+    for part in parts:
+        if not isinstance(part, dict):
+            continue
+        type = part.get("type")
+        if type == "input_image":
+            ask.needs["images"] = "input"
+            ask.images += 1
+            url = part.get("image_url")
+            if isinstance(url, str) and url.startswith("data:"):
+                ask.image_bytes += len(url)
+        elif isinstance(type, str) and type in _PARTS:
+            ask.needs[_PARTS[type]] = "input"
+
+
+def _read_tools(tools: Any, field: str, needs: dict[str, str]) -> None:
+    for tool in tools if isinstance(tools, list) else ():
+        ours = isinstance(tool, dict) and tool.get("type") in ("function", "custom")
+        needs.setdefault("tools" if ours else "hosted_tools", field)

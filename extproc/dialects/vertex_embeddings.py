@@ -1,0 +1,108 @@
+"""Embeddings of Vertex AI. No client speaks it here.
+
+Source: https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api (predict) and, for the
+Gemini models, https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.publishers.models
+(batchEmbedContents), which takes several inputs where their predict takes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from extproc.dialects import Dialect, Place, gemini_generate_content, token_count
+from extproc.dialects.gemini_embeddings import TASKS, decode_batch, for_purpose, model_name
+from extproc.dialects.openai_embeddings import input_texts
+from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+
+_MOST_INSTANCES = 250
+_MOST_CONTENTS = 100
+
+
+class _Embedding(Struct):
+    values: list[float]
+    statistics: Any = None
+
+
+class _Prediction(Struct):
+    embeddings: _Embedding
+
+
+class _Answer(Struct):
+    predictions: list[_Prediction] | None = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+class VertexEmbeddings(Dialect):
+    name = "vertex_embeddings"
+    family = "embeddings"
+
+    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
+        name = model_name(place)
+        return f"/models/{quote(name, safe='@')}:{'batchEmbedContents' if _is_gemini(name) else 'predict'}"
+
+    def encode_request(self, prompt: EmbeddingPrompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
+        ignored = ["user"] if prompt.user else []
+        name = model_name(place)
+        return _contents(prompt, name) if _is_gemini(name) else _instances(prompt), ignored
+
+    def decode_answer(self, body: bytes) -> Embeddings:
+        try:
+            answer = _decode(body)
+        except RecursionError as error:
+            raise ValueError("not an answer of predict") from error
+        if not answer.predictions:
+            return decode_batch(body)
+        found = [prediction.embeddings for prediction in answer.predictions]
+        return Embeddings([embedding.values for embedding in found], usage=_usage(found))
+
+    def decode_problem(self, status: int, body: bytes) -> Problem:
+        return gemini_generate_content.DIALECT.decode_problem(status, body)
+
+
+def _is_gemini(model: str) -> bool:
+    return "gemini" in model
+
+
+def _contents(prompt: EmbeddingPrompt, model: str) -> dict[str, Any]:
+    """A BatchEmbedContentsRequest."""
+    texts, task = for_purpose(prompt.purpose, input_texts(prompt, _MOST_CONTENTS), model)
+    settings: dict[str, Any] = {"taskType": task} if task else {}
+    if prompt.dimensions is not None:
+        settings["outputDimensionality"] = prompt.dimensions
+    more = {"embedContentConfig": settings} if settings else {}
+    return {"requests": [{"content": {"parts": [{"text": text}]}, **more} for text in texts]}
+
+
+def _instances(prompt: EmbeddingPrompt) -> dict[str, Any]:
+    """A PredictRequest."""
+    task = TASKS.get(prompt.purpose)
+    more = {"task_type": task} if task else {}
+    body: dict[str, Any] = {
+        "instances": [{"content": text, **more} for text in input_texts(prompt, _MOST_INSTANCES)],
+    }
+    if prompt.dimensions is not None:
+        body["parameters"] = {"outputDimensionality": prompt.dimensions}
+    return body
+
+
+def _usage(found: list[_Embedding]) -> Counts | None:
+    """None when one of them does not say its tokens."""
+    total = 0
+    for embedding in found:
+        tokens = embedding.statistics.get("token_count") if isinstance(embedding.statistics, dict) else None
+        if type(tokens) is float and tokens.is_integer():  # its type there is a number
+            tokens = int(tokens)
+        if (count := token_count(tokens)) is None:
+            return None
+        total += count
+    return Counts(input=total)
+
+
+DIALECT = VertexEmbeddings()

@@ -1,0 +1,52 @@
+"""Opaque texts that come back: signatures of thinking, redacted thinking, encrypted reasoning.
+
+Every mock accepts what any mock sealed for the same vendor, as the real ones do across their regions and resellers; what
+another vendor sealed, or what was changed on the way, is not accepted.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from hashlib import blake2b
+
+_MAC = 12  # bytes
+
+
+def seal(vendor: str, text: str) -> str:
+    """Base64 that `unseal` reads. OpenAI's begins with gAAAA, as its does."""
+    sealed = b64encode(_mac(vendor, text.encode()) + text.encode()).decode()
+    return _beginning(vendor) + sealed
+
+
+def unseal(vendor: str, sealed: str) -> str | None:
+    """The text, or None when no mock sealed it for this vendor."""
+    beginning = _beginning(vendor)
+    if not sealed.startswith(beginning):
+        return None
+    try:
+        data = b64decode(sealed.removeprefix(beginning), validate=True)
+        text = data[_MAC:].decode()
+    except ValueError:
+        return None
+    return text if data[:_MAC] == _mac(vendor, data[_MAC:]) else None
+
+
+def sign(vendor: str, text: str) -> str:
+    """Make a signature of a text."""
+    return seal(vendor, _digest(text))
+
+
+def signed(vendor: str, text: str, signature: str) -> bool:
+    return unseal(vendor, signature) == _digest(text)
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _mac(vendor: str, data: bytes) -> bytes:
+    return blake2b(data, digest_size=_MAC, key=b"mock " + vendor.encode()).digest()
+
+
+def _beginning(vendor: str) -> str:
+    return "gAAAAA" if vendor == "openai" else ""

@@ -1,0 +1,202 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.dialects import dialects
+from extproc.messages import (
+    Answer,
+    AudioPart,
+    Choice,
+    Counts,
+    RefusalPart,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
+
+MESSAGES = dialects()["anthropic_messages"]
+
+
+def message(*blocks, **fields):
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-x",
+        "content": list(blocks),
+        "stop_reason": "end_turn",
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 10,
+            "cache_creation_input_tokens": 0,
+            "cache_read_input_tokens": 0,
+            "output_tokens": 5,
+        },
+    } | fields
+
+
+def answer(*parts, finish="stop", **fields):
+    return Answer([Choice(list(parts), finish)], "msg_1", "claude-x", **({"usage": Counts(10, 5)} | fields))
+
+
+def decode(said):
+    return MESSAGES.decode_answer(json.dumps(said).encode())
+
+
+TEXT = {"type": "text", "text": "Hi"}
+CALL = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"city": "Köln"}}
+
+# What the API writes and what it means, both ways.
+ANSWERS = {
+    "text": (message(TEXT), answer(TextPart("Hi"))),
+    "thinking": (
+        message({"type": "thinking", "thinking": "Hm", "signature": "EqQB"}, TEXT),
+        answer(ThinkingPart("Hm", "EqQB"), TextPart("Hi")),
+    ),
+    "thinking that is not shown": (
+        message({"type": "thinking", "thinking": "", "signature": "EqQB"}, TEXT),
+        answer(ThinkingPart("", "EqQB"), TextPart("Hi")),
+    ),
+    "redacted thinking": (
+        message({"type": "redacted_thinking", "data": "EmwK"}, TEXT),
+        answer(ThinkingPart(redacted="EmwK"), TextPart("Hi")),
+    ),
+    "calls": (
+        message(TEXT, CALL, CALL | {"id": "toolu_2", "input": {}}, stop_reason="tool_use"),
+        answer(
+            TextPart("Hi"),
+            ToolCall("toolu_1", "f", '{"city": "K\\u00f6ln"}'),
+            ToolCall("toolu_2", "f", "{}"),
+            finish="tool_calls",
+        ),
+    ),
+    "cut short": (message(TEXT, stop_reason="max_tokens"), answer(TextPart("Hi"), finish="length")),
+    "paused": (message(stop_reason="pause_turn"), answer(finish="pause")),
+    "refused": (message(stop_reason="refusal"), answer(finish="refusal")),
+    "stopped": (
+        message(TEXT, stop_reason="stop_sequence", stop_sequence="###"),
+        Answer([Choice([TextPart("Hi")], "stop_sequence", "###")], "msg_1", "claude-x", usage=Counts(10, 5)),
+    ),
+    "usage": (
+        message(
+            TEXT,
+            usage={
+                "input_tokens": 10,
+                "cache_creation_input_tokens": 3,
+                "cache_read_input_tokens": 20,
+                "output_tokens": 50,
+                "output_tokens_details": {"thinking_tokens": 40},
+                "service_tier": "standard",
+            },
+        ),
+        answer(TextPart("Hi"), usage=Counts(33, 50, 20, 3, 40), service_tier="default"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("said", "means"), ANSWERS.values(), ids=ANSWERS)
+def test_answers(said, means):
+    assert decode(said) == means
+    assert MESSAGES.encode_answer(means) == said
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"), [("model_context_window_exceeded", "length"), ("invented", "stop"), (None, "stop")]
+)
+def test_other_reasons_to_stop(reason, finish):
+    assert decode(message(stop_reason=reason)).choices[0].finish == finish
+
+
+def test_why_it_was_refused():
+    details = {"type": "refusal", "category": "bio", "explanation": "Not that."}
+    refused = decode(message(stop_reason="refusal", stop_details=details))
+    assert refused.choices == [Choice([RefusalPart("Not that.")], "refusal")]
+
+
+def test_what_only_servers_do_is_left_out():
+    blocks = [
+        {"type": "server_tool_use", "id": "srv_1", "name": "web_search", "input": {"query": "x"}},
+        {"type": "web_search_tool_result", "tool_use_id": "srv_1", "content": []},
+        TEXT | {"citations": [{"type": "char_location"}]},
+    ]
+    assert decode(message(*blocks)) == answer(TextPart("Hi"))
+
+
+@pytest.mark.parametrize("usage", [None, {}, 7, {"input_tokens": "5", "output_tokens": -1}])
+def test_usage_that_says_nothing(usage):
+    assert decode(message(TEXT, usage=usage)).usage is None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"null", b"[]", b"{}", b'{"type":"error","error":{}}', b'{"type":"message","content":"Hi"}', b"[" * 100_000],
+)
+def test_what_is_no_message(body):
+    with pytest.raises(ValueError):
+        MESSAGES.decode_answer(body)
+
+
+def test_a_refusal_in_words():
+    said = MESSAGES.encode_answer(answer(RefusalPart("No.")))
+    assert (said["content"], said["stop_reason"]) == ([{"type": "text", "text": "No."}], "refusal")
+
+
+def test_a_filtered_answer_was_refused():
+    assert MESSAGES.encode_answer(answer(finish="content_filter"))["stop_reason"] == "refusal"
+
+
+def test_parts_without_a_place():
+    said = MESSAGES.encode_answer(answer(TextPart(""), AudioPart("AAAA", "wav"), TextPart("Hi")))
+    assert said["content"] == [TEXT]
+
+
+def test_an_answer_without_anything():
+    said = MESSAGES.encode_answer(Answer([]))
+    assert said["id"].startswith("msg_")
+    assert said["content"] == []
+    assert said["usage"]["output_tokens"] == 0
+
+
+def test_a_thought_signature_of_geminis_goes_along():
+    said = MESSAGES.encode_answer(answer(ToolCall("1", "f", "{}", "sig")))
+    assert said["content"][0]["extra_content"] == {"google": {"thought_signature": "sig"}}
+    back = {"role": "assistant", "content": said["content"]}
+    prompt = MESSAGES.decode_request({"model": "m", "max_tokens": 1, "messages": [back]})
+    assert prompt.messages[0].parts == [ToolCall("1", "f", "{}", "sig")]
+
+
+@pytest.mark.parametrize(("said", "means"), ANSWERS.values(), ids=ANSWERS)
+def test_answers_come_back_as_they_were(said, means):
+    prompt = MESSAGES.decode_request(
+        {"model": "m", "max_tokens": 1, "messages": [{"role": "assistant", "content": said["content"]}]}
+    )
+    for part, was in zip(prompt.messages[0].parts, means.choices[0].parts, strict=True):
+        if isinstance(was, ToolCall):
+            assert json.loads(part.arguments) == json.loads(was.arguments)
+        else:
+            assert part == was
+
+
+FIELDS = [
+    *("type", "id", "model", "content", "text", "thinking", "signature", "data", "name", "input", "stop_reason"),
+    *("stop_sequence", "stop_details", "explanation", "usage", "input_tokens", "output_tokens", "service_tier"),
+]
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.sampled_from(["message", "text", "tool_use", "thinking", "x", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(body=st.binary(max_size=99) | st.dictionaries(st.sampled_from(FIELDS), JSON).map(lambda said: message() | said))
+def test_an_answer_is_understood_or_refused(body):
+    try:
+        understood = MESSAGES.decode_answer(body if isinstance(body, bytes) else json.dumps(body).encode())
+    except ValueError:
+        return
+    json.dumps(MESSAGES.encode_answer(understood))

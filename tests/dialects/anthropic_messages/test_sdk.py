@@ -1,0 +1,201 @@
+"""Anthropic's own SDK reads what the dialect writes, and the dialect reads what the SDK sends back."""
+
+import json
+from collections.abc import Iterator
+
+import pydantic
+import pytest
+
+from extproc.dialects import Place, dialects
+from extproc.errors import INVALID_REQUEST, OVERLOADED, RATE_LIMITED
+from extproc.messages import (
+    Answer,
+    Choice,
+    Counts,
+    Delta,
+    Ended,
+    Failed,
+    FilePart,
+    Finished,
+    ImagePart,
+    Message,
+    OutputFormat,
+    Prompt,
+    Started,
+    TextPart,
+    ThinkingPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+    Used,
+)
+
+anthropic = pytest.importorskip("anthropic")
+httpx = pytest.importorskip("httpx2")  # the SDK's
+
+MESSAGES = dialects()["anthropic_messages"]
+QUESTION = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Hello"}]}
+PARTS = [
+    ThinkingPart("Hm", "EqQB"),
+    ThinkingPart(redacted="EmwK"),
+    TextPart("Grüße"),
+    ToolCall("toolu_1", "f", '{"city":"Köln"}', "sig"),
+    ToolCall("toolu_2", "g", "{}"),
+]
+EVENTS = [
+    Started("msg_1", "claude-x", usage=Counts(33, 1, 20, 3)),
+    Delta("thinking", "Hm", 0),
+    Delta("thinking", "", 0, signature="EqQB"),
+    Delta("thinking", "", 1, redacted="EmwK"),
+    Delta("text", "Grü", 2),
+    Delta("text", "ße", 2),
+    Delta("tool_call", "", 3, id="toolu_1", name="f", signature="sig"),
+    Delta("tool_call", '{"city":', 3),
+    Delta("tool_call", "", 4, id="toolu_2", name="g"),
+    Delta("tool_call", '"Köln"}', 3),  # side by side with the next one
+    Delta("tool_call", "{}", 4),
+    Finished("tool_calls"),
+    Used(Counts(33, 50, 20, 3, 40)),
+    Ended(),
+]
+
+
+def client(body, status=200, content_type="application/json"):
+    """An SDK client that gets `body` for an answer; the list holds what it sent."""
+    sent = []
+
+    def answer(request):
+        sent.append(json.loads(request.content))
+        return httpx.Response(status, headers={"content-type": content_type}, content=body)
+
+    transport = httpx.Client(transport=httpx.MockTransport(answer))
+    return anthropic.Anthropic(api_key="sk", http_client=transport, max_retries=0), sent
+
+
+def streaming(events):
+    encoder = MESSAGES.encoder()
+    return client(b"".join(encoder.feed(event) for event in events), content_type="text/event-stream")
+
+
+def check(message):
+    assert [block.type for block in message.content] == [
+        "thinking",
+        "redacted_thinking",
+        "text",
+        "tool_use",
+        "tool_use",
+    ]
+    assert message.content[0].signature == "EqQB"
+    assert message.content[2].text == "Grüße"
+    assert message.content[3].input == {"city": "Köln"}
+    assert message.stop_reason == "tool_use"
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (10, 50)
+    assert message.usage.cache_read_input_tokens == 20
+    assert message.usage.output_tokens_details.thinking_tokens == 40
+
+
+def test_plain_answers_come_back_as_they_were():
+    answer = Answer([Choice(PARTS, "tool_calls")], "msg_1", "claude-x", usage=Counts(33, 50, 20, 3, 40))
+    sdk, sent = client(json.dumps(MESSAGES.encode_answer(answer)))
+    message = sdk.messages.create(**QUESTION)
+    check(message)
+    sdk.messages.create(**QUESTION | {"messages": [{"role": "assistant", "content": message.content}]})
+    assert MESSAGES.decode_request(sent[-1]).messages == [Message("assistant", PARTS)]
+
+
+def test_streamed_answers_come_back_as_they_were():
+    sdk, sent = streaming(EVENTS)
+    with sdk.messages.stream(**QUESTION) as stream:
+        message = stream.get_final_message()
+    check(message)
+    with sdk.messages.stream(**QUESTION | {"messages": [{"role": "assistant", "content": message.content}]}):
+        pass
+    assert MESSAGES.decode_request(sent[-1]).messages == [Message("assistant", PARTS)]
+
+
+def test_every_event_is_one_of_the_sdks():
+    sdk, _ = streaming(EVENTS)
+    adapter = pydantic.TypeAdapter(anthropic.types.RawMessageStreamEvent)
+    for event in sdk.messages.create(**QUESTION, stream=True):
+        adapter.validate_python(event.to_dict())
+
+
+def test_a_failure_in_mid_stream_is_an_error():
+    sdk, _ = streaming([*EVENTS[:5], Failed("Overloaded", "overloaded_error")])
+    with pytest.raises(anthropic.APIStatusError, match="Overloaded"), sdk.messages.stream(**QUESTION) as stream:
+        stream.get_final_message()
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        (INVALID_REQUEST, anthropic.BadRequestError),
+        (RATE_LIMITED, anthropic.RateLimitError),
+        (OVERLOADED, anthropic.InternalServerError),
+    ],
+)
+def test_refusals(kind, error):
+    sdk, _ = client(json.dumps(MESSAGES.error(kind, "What is wrong.", "model")), kind.status)
+    with pytest.raises(error, match="What is wrong") as raised:
+        sdk.messages.create(**QUESTION)
+    assert raised.value.type == MESSAGES.error(kind, "", None)["error"]["type"]
+
+
+def drained(value):
+    """All of it: pydantic looks into iterables only when they are used."""
+    if isinstance(value, dict):
+        return {key: drained(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | Iterator) or type(value).__name__ == "ValidatorIterator":
+        return [drained(item) for item in value]
+    return value
+
+
+CACHE = {"type": "ephemeral", "ttl": "1h"}
+SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
+PROMPTS = {
+    "everything": {
+        "system": [TextPart("a", CACHE), TextPart("b")],
+        "messages": [
+            Message("user", [TextPart("a"), ImagePart("AAAA", "image/png"), FilePart("AAAA", "application/pdf")]),
+            Message("user", [ImagePart(url="https://x"), FilePart(id="file_1"), FilePart("SGk=", "text/plain")]),
+            Message("assistant", PARTS),
+            Message("user", [ToolResult("toolu_1", [TextPart("7")]), ToolResult("toolu_2", [], error=True)]),
+        ],
+        "tools": [Tool("f", "d", SCHEMA, strict=True, cache=CACHE), Tool("g")],
+        "tool_choice": ToolChoice("tool", "f"),
+        "parallel_tools": False,
+        "format": OutputFormat(SCHEMA),
+        "effort": "high",
+        "show_thinking": True,
+        "stop": ["x"],
+        "user": "u",
+        "service_tier": "default",
+    },
+    "little": {"messages": []},
+    "past calls": {
+        "messages": [Message("assistant", [ToolCall("1", "f", "{}")]), Message("user", [ToolResult("1", [])])]
+    },
+}
+MODELS = ["claude-sonnet-4-5", "claude-opus-4-6", "claude-opus-4-8", "claude-sonnet-5-5", "claude-opus-5-5"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("name", PROMPTS)
+def test_requests_are_of_the_sdks_types(name, model):
+    body, _ = MESSAGES.encode_request(Prompt("m", **PROMPTS[name]), Place(model, 64_000))
+    content = pydantic.TypeAdapter(list[anthropic.types.ContentBlockParam])
+    for message in body["messages"]:
+        drained(content.validate_python(message["content"]))
+    for field, type in (
+        ("thinking", anthropic.types.ThinkingConfigParam),
+        ("tool_choice", anthropic.types.ToolChoiceParam),
+        ("tools", list[anthropic.types.ToolParam]),
+        ("output_config", anthropic.types.OutputConfigParam),
+        ("metadata", anthropic.types.MetadataParam),
+        ("system", str | list[anthropic.types.TextBlockParam]),
+    ):
+        if field in body:
+            drained(pydantic.TypeAdapter(type).validate_python(body[field]))
+    known = {"model", "max_tokens", "messages", "system", "thinking", "tools", "tool_choice", "output_config"}
+    assert body.keys() <= known | {"stop_sequences", "metadata", "service_tier"}

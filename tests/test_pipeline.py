@@ -1,0 +1,130 @@
+"""What a configuration learns from its tries. How its stages work together is in test_gateway.py."""
+
+import time
+from email.utils import formatdate
+
+import pytest
+
+from extproc.access_log import OUTCOMES, Try
+
+TEXT = """
+providers:
+  a: {kind: mock, cool_down: {default: 2s, longest: 60s}}
+  b: {kind: mock, base_url: 'http://127.0.0.1:8090/v1', cool_down: {default: 0s}}
+models:
+  m: {provider: a}
+  n: {provider: b, model: vendor/n}
+  "a/*": {provider: a}
+virtual_models:
+  v: {targets: [{model: m}, {model: n}]}
+"""
+
+
+@pytest.fixture
+def gateway(world):
+    return world(TEXT)
+
+
+def tried(model="m", provider="a", *, status=200, outcome=None, retry_after="", seconds=1.0, first_byte=0.5, **more):
+    outcome = outcome or ("ok" if status < 400 else "429" if status == 429 else "5xx")
+    return Try("id", provider, model, 1, status, outcome, seconds, first_byte, retry_after, **more)
+
+
+def learn(gateway, *tries):
+    for one in tries:
+        gateway.pipeline.learn(one)
+
+
+def cooling(gateway, place="a/m"):
+    return gateway.pipeline.history.cooling(place)
+
+
+# --- cool-downs
+
+
+@pytest.mark.parametrize(
+    ("status", "retry_after", "seconds"),
+    [
+        (429, "30", 30),
+        (429, "1.5", 1.5),
+        (429, "0", 0),
+        (429, "3600", 60),  # no longer than the settings allow
+        (429, "", 2),
+        (429, "soon", 2),
+        (503, "30", 30),
+        (529, "30", 30),
+        (503, "", 0),
+        (529, "", 0),
+        (503, "soon", 0),
+        (200, "30", 0),
+        (400, "30", 0),
+        (500, "30", 0),
+    ],
+)
+def test_who_asked_to_be_left_alone_is(gateway, status, retry_after, seconds):
+    learn(gateway, tried(status=status, retry_after=retry_after))
+    assert cooling(gateway) == pytest.approx(seconds)
+
+
+def test_until_a_date(gateway):
+    learn(gateway, tried(status=429, retry_after=formatdate(time.time() + 20, usegmt=True)))
+    assert 15 < cooling(gateway) <= 20
+
+
+@pytest.mark.parametrize(("retry_after", "seconds"), [("", 0), ("30", 30), ("3600", 300)])
+def test_each_provider_has_its_own_settings(gateway, retry_after, seconds):
+    learn(gateway, tried("n", "b", status=429, retry_after=retry_after))
+    assert cooling(gateway, "b/vendor/n") == pytest.approx(seconds)
+    assert cooling(gateway) == 0
+
+
+def test_one_model_of_a_provider_says_nothing_of_another(gateway):
+    learn(gateway, tried("a/x", status=429, retry_after="30"))
+    assert (cooling(gateway, "a/x"), cooling(gateway)) == (pytest.approx(30), 0)
+
+
+@pytest.mark.parametrize(("model", "provider"), [("m", "b"), ("m", "gone"), ("gone", "a"), ("", "a"), ("v", "a")])
+def test_a_try_of_settings_that_are_no_longer_teaches_nothing(gateway, model, provider):
+    learn(gateway, tried(model, provider, status=429, retry_after="30"))
+    assert gateway.pipeline.history.places() == {}
+
+
+# --- speeds
+
+
+def test_tries_teach_how_fast_their_place_is(gateway):
+    learn(gateway, tried("n", "b", first_byte=0.25, request_bytes=100))
+    assert gateway.pipeline.history.expected("b/vendor/n", 100, streamed=False) == pytest.approx(0.25)
+    assert gateway.pipeline.history.expected("b/vendor/n", 100, streamed=True) is None
+
+
+def test_streams_teach_how_fast_they_flow(gateway):
+    learn(gateway, tried(seconds=2.5, first_byte=0.5, answer_bytes=20_000, streamed=True))
+    assert gateway.pipeline.history.expected("a/m", 0, streamed=True) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_every_outcome_is_counted_and_can_be_learned_from(gateway, outcome):
+    learn(gateway, tried(outcome=outcome, first_byte=None))
+    assert gateway.metric("extproc_tries_total", provider="a", model="m", outcome=outcome) == 1
+
+
+# --- what it is good for
+
+
+def test_what_one_try_taught_the_next_request_heeds(gateway, exchange):
+    [select] = [stage for stage, *_ in gateway.pipeline.on_request._stages if type(stage).__name__ == "Select"]
+
+    def targets():
+        sent = exchange({"model": "v", "messages": [{"role": "user", "content": "Hello"}]})
+        sent.chain = gateway.pipeline.catalog.resolve("v")
+        sent.targets = sent.chain.targets
+        select(sent)
+        return [target.name for target in sent.targets]
+
+    assert targets() == ["m", "n"]
+    learn(gateway, tried(status=429, retry_after="30"))
+    assert targets() == ["n"]
+    assert gateway.metric("extproc_targets_skipped_total", reason="cooling_down") == 1
+    gateway.clock.now += 30
+    assert targets() == ["m", "n"]
