@@ -218,7 +218,7 @@ def used(exchange: Exchange) -> Usage:
     The provider's own count when there is a believable one. An answer without: the gateway's count of the input and of
     the text that was seen. Forwarded, and nobody knows what the provider did: what was held. Otherwise nothing.
     """
-    if not exchange.forwarded or exchange.status >= 400:
+    if not exchange.forwarded or exchange.status >= 400 or exchange.ask.free:
         return Usage(source="none")
     report, reservation = exchange.report, exchange.reservation
     if report is not None and (usage := report.told_usage or report.usage) is not None:
@@ -240,7 +240,8 @@ def estimate(size: int) -> int:
 
 def input_bound(exchange: Exchange) -> int:
     """No fewer tokens than the input can be: one for each byte of text, and a flat amount for each image."""
-    return len(exchange.body) - exchange.ask.image_bytes + exchange.ask.images * _IMAGE_TOKENS
+    ask = exchange.ask
+    return 0 if ask.free else len(exchange.body) - ask.image_bytes + ask.images * _IMAGE_TOKENS
 
 
 def _value(field: str, exchange: Exchange, target: Target) -> str:

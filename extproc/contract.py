@@ -82,6 +82,8 @@ class Service:
     model: str  # its name there
     max_output_tokens: int | None = None
     reasoning: bool = True  # whether it can think
+    anew: bool = False  # write the request anew even in the client's own API: it holds what only translations leave
+    cache: bool = False  # mark what a prompt cache should keep
 
 
 @dataclass(slots=True, frozen=True)

@@ -61,6 +61,7 @@ class Target:
     supports: frozenset[str] | None = None  # abilities, see `dialects.ABILITIES`
     price: Price | None = None
     disabled: bool = False
+    prompt_cache: bool = False  # mark what its provider's cache should keep
     tries: int = 1  # in a row, before the next target
     changes: Changes = ()  # to fields of the request
     match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # facts a request must have to go here

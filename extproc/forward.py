@@ -93,10 +93,13 @@ class Forward:
         """How the request has to be made the provider's own; None where it is that already."""
         dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
         kind = self._catalog.providers[target.provider].kind
-        if dialect is exchange.dialect and kinds()[kind].adapt is None:
+        anew = dialect is exchange.dialect and (
+            target.prompt_cache or any(trace in exchange.body for trace in dialect.traces)
+        )
+        if dialect is exchange.dialect and kinds()[kind].adapt is None and not anew:
             return None
         reasoning = target.supports is None or "reasoning" in target.supports
-        return Service(kind, dialect.name, target.model, target.max_output_tokens, reasoning)
+        return Service(kind, dialect.name, target.model, target.max_output_tokens, reasoning, anew, target.prompt_cache)
 
     def _headers(self, exchange: Exchange) -> dict[str, str]:
         retry, targets = exchange.chain.retry, exchange.targets

@@ -17,6 +17,7 @@ from extproc.actions import Answer
 from extproc.auth import Authenticate, Authorize
 from extproc.budgets import Reserve, Settle
 from extproc.config import Settings
+from extproc.counting import CountTokens
 from extproc.exchange import Exchange, Target
 from extproc.forward import Forward
 from extproc.guardrails import GuardInput
@@ -126,6 +127,7 @@ def build(
         Parse(limits.request_body, limits.json_depth),
         Route(catalog),
         Authorize(),
+        CountTokens(catalog),
         Select(catalog, history, telemetry.skip),
         GuardInput(settings.guardrails, telemetry.guardrail),
         Reserve(settings.budgets, counters, leases, limits.output_tokens, telemetry.budget),

@@ -51,6 +51,9 @@ class ModelSettings(Section):
         None, description=f"What it can do, of {', '.join(ABILITIES)}; absent: everything"
     )
     price: PriceSettings | None = None
+    prompt_cache: bool = Field(
+        False, description="Mark the long stable parts of prompts for the provider's cache: where it bills by marks"
+    )
     disabled: bool = Field(False, description="Kill switch: as if every request had to go elsewhere")
 
     @field_validator("supports")
@@ -253,6 +256,7 @@ class Catalog:
             None if settings.supports is None else frozenset(settings.supports),
             price,
             settings.disabled,
+            prompt_cache=settings.prompt_cache,
         )
 
     def _chain(self, name: str) -> Chain:

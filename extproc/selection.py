@@ -48,6 +48,7 @@ class Select:
         root = exchange.chain.root
         if root is not None and len(left) > 1:
             left = _unique(order(root, {id(target) for target in left}, exchange))
+            self._history.chosen(left[0].place, len(exchange.body), streamed=exchange.ask.stream)
         if not exchange.attached:  # there the owner's Envoy decides how often it tries
             left = [target for target in left for _ in range(target.tries)][: exchange.chain.retry.attempts]
         client = exchange.dialect
@@ -57,8 +58,6 @@ class Select:
 
     def _unable(self, target: Target, exchange: Exchange) -> tuple[str, str] | None:
         catalog, ask, client = self._catalog, exchange.ask, exchange.dialect
-        if (unavailable := catalog.unavailable(target, attached=exchange.attached)) is not None:
-            return unavailable
         dialect = catalog.dialect(target, client)
         if dialect is None or (exchange.attached and dialect is not client):
             return "dialect", f"provider {target.provider} does not serve {exchange.request.path}"
@@ -80,7 +79,7 @@ class Select:
             tokens = (len(exchange.body) - ask.image_bytes) // _CHARACTERS_PER_TOKEN
             if tokens > target.context:
                 return "context", f"about {tokens} tokens do not fit into its context of {target.context}"
-        return None
+        return catalog.unavailable(target, attached=exchange.attached)  # last: what could serve, but is switched off
 
     def _warm(self, left: list[Target], exchange: Exchange) -> list[Target]:
         """Those not cooling down; when all are, all of them: a provider that answers is better than none asked."""

@@ -308,6 +308,8 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
             entry["labels"] = exchange.labels
     if hasattr(exchange, "ask"):
         entry |= {"model": exchange.ask.model[:256], "stream": exchange.ask.stream}
+    if exchange.skipped:
+        entry["skipped"] = {skip.target.name: skip.reason for skip in exchange.skipped[:16]}
     if exchange.forwarded:
         usage = exchange.usage
         entry |= {
@@ -318,11 +320,10 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
             "output_tokens": usage.output_tokens,
             "cached_tokens": usage.cached_tokens,
             "reasoning_tokens": usage.reasoning_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
             "usage_source": usage.source,
             "complete": exchange.complete,
         }
-        if exchange.skipped:
-            entry["skipped"] = {skip.target.name: skip.reason for skip in exchange.skipped[:16]}
         if exchange.first_token is not None:
             entry["first_token_ms"] = round((exchange.first_token - exchange.started) * 1000, 3)
         if (report := exchange.report) is not None:

@@ -6,23 +6,27 @@ usage reaches the gateway attachment beside the answer (see `contract`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from extproc import contract
+from extproc.caching import mark_stable
 from extproc.contract import Service
 from extproc.dialects import Dialect, Place, dialects
 from extproc.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.exchange import Usage
 from extproc.framing import Event as Framed
 from extproc.framing import Framing
-from extproc.messages import Counts, Ended, Event, Failed, Prompt, Used
+from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Ended, Event, Failed, Prompt, Used
 from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
 
 _encode = msgspec.json.encode
+_name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
+_MOST_IGNORED = 32
 
 
 class Translation:
@@ -33,12 +37,13 @@ class Translation:
         self.dialect = dialects()[service.dialect]
         self.streamed = False
         self.ignored: list[str] = []
+        self._prompt: Prompt | EmbeddingPrompt | None = None
         self._service = service
 
     @property
     def translates(self) -> bool:
-        """Whether client and provider speak different APIs."""
-        return self.dialect is not self.client
+        """Whether the request is written anew: client and provider speak different APIs, or the service wants it."""
+        return self.dialect is not self.client or self._service.anew
 
     @property
     def reads_answer(self) -> bool:
@@ -54,8 +59,11 @@ class Translation:
         if self.translates:
             prompt = self.client.decode_request(body)
             unable = [] if service.reasoning else _think_not(prompt)
+            if service.cache and self.dialect.cache_marks:
+                mark_stable(prompt)
+            self._prompt = prompt
             made, ignored = self.dialect.encode_request(prompt, place)
-            self.ignored = list(dict.fromkeys([*prompt.ignored, *unable, *ignored]))
+            self.ignored = _safe([*prompt.ignored, *unable, *ignored])
         path = self.dialect.path(place, stream=self.streamed)
         if provider.adapt is not None:
             path, made = provider.adapt(service.dialect, service.model, self.streamed, path, made)
@@ -78,6 +86,8 @@ class Translation:
             answer = self.dialect.decode_answer(body)
         except (ValueError, RecursionError):
             raise bad_answer("is not what its API promises") from None
+        if isinstance(answer, Embeddings) and isinstance(self._prompt, EmbeddingPrompt):
+            answer.encoding = self._prompt.encoding
         return _encode(self.client.encode_answer(answer)), usage_of(answer.usage)
 
     def stream(self, content_type: str, *, event_limit: int, body_limit: int) -> Stream | Unwrapping:
@@ -163,8 +173,15 @@ class _Typed(msgspec.Struct):
 _decode_type = msgspec.json.Decoder(_Typed).decode
 
 
-def _think_not(prompt: Prompt) -> list[str]:
+def _safe(names: Sequence[str]) -> list[str]:
+    """Names that may stand in a header: a client chose some of them."""
+    return list(dict.fromkeys(name if _name(name) else "other" for name in names))[:_MOST_IGNORED]
+
+
+def _think_not(prompt: Prompt | EmbeddingPrompt) -> list[str]:
     """Take the wish for thinking out of a prompt for a model that cannot; its names, if there was one."""
+    if isinstance(prompt, EmbeddingPrompt):
+        return []
     asked = {
         "reasoning_effort": prompt.effort not in (None, "none"),
         "thinking": bool(prompt.thinking_budget) or prompt.thinking_adaptive,

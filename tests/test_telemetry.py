@@ -284,6 +284,7 @@ def test_the_line_says_what_happened(world, exchange):
         "output_tokens": 3,
         "cached_tokens": 2,
         "reasoning_tokens": 1,
+        "cache_write_tokens": 0,
         "usage_source": "provider",
         "complete": True,
         "first_token_ms": 200.0,

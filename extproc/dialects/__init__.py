@@ -36,6 +36,7 @@ class Ask:
     choices: int = 1
     max_output_tokens: int | None = None  # for one choice; None: the client set no limit
     output_field: str | None = None  # the field that limits the output, None where the operation has none
+    free: bool = False  # it uses no tokens
     thinking: int = 0  # tokens of thinking asked for, which the output limit includes
     images: int = 0
     image_bytes: int = 0  # of the body, inside data URLs
@@ -110,9 +111,13 @@ class Dialect:
     """
 
     name: str
-    paths: Mapping[str, str] = {}  # path -> gen_ai.operation.name  # noqa: RUF012
+    paths: Mapping[str, str] = {}  # path -> gen_ai.operation.name
     family: str = "chat"
     """Dialects of one family can be translated into each other."""
+    traces: tuple[bytes, ...] = ()
+    """What a translated answer leaves in a conversation, and providers of this API do not know."""
+    cache_marks: bool = False
+    """Whether requests say what a prompt cache should keep."""
     stream_type: str = "text/event-stream"
     """Content type of its streamed answers."""
     lacks: frozenset[str] = frozenset()
@@ -165,9 +170,9 @@ class Dialect:
 
     # --- a provider speaks it
 
-    def path(self, place: Place, *, stream: bool) -> str:
+    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002
         """Where its request goes, after the provider's base_url: `/chat/completions`."""
-        raise NotImplementedError
+        return next(iter(self.paths)).removeprefix("/v1")
 
     def encode_request(self, prompt: messages.AnyPrompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
         """The body, and the names of advisory fields that it cannot say."""

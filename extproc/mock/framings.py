@@ -50,7 +50,7 @@ def json_array(events: Iterable[Event], faults: Faults) -> Iterator[bytes]:
 
 
 def event_stream(events: Iterable[Event], faults: Faults) -> Iterator[bytes]:
-    """Frame events as messages of AWS' event stream. A name such as exception:throttlingException makes an exception."""
+    """Frame events as messages of AWS' event stream. A name exception:... makes an exception."""
     for number, event in enumerate(_ended(events, faults.sse)):
         exception = event.name.removeprefix("exception:")
         kind = "event" if exception == event.name else "exception"

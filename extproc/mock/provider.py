@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import hmac
+import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 import h11
 import msgspec
 
 from extproc.mock import Options, answers, models
-from extproc.mock.answers import Answer, Json, Question, Refused
-from extproc.mock.chat import chat
-from extproc.mock.embeddings import embeddings
-from extproc.mock.faults import NO_PLAN, NONE, Event, FaultError, Faults, of_model, padded, parse, sse
+from extproc.mock.answers import Json, Question, Refused
+from extproc.mock.credentials import Asked, Keys
+from extproc.mock.endpoints import Endpoint
+from extproc.mock.faults import NO_PLAN, NONE, FaultError, Faults, of_model, padded, parse
+from extproc.mock.framings import FRAMINGS
+from extproc.mock.routes import OPENAI, find
 
 LOGGED_BODY = 64 * 2**10  # a larger body is kept as its length only
 COUNTED_MODELS = 1000  # models with every= or first= whose requests are counted
@@ -27,26 +29,12 @@ AT_ONCE = 32 * 2**10  # a body up to this size fits the socket buffer: there is 
 
 JSON = (b"content-type", b"application/json")
 HTML = (b"content-type", b"text/html; charset=utf-8")
-EVENT_STREAM = ((b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"))
 FORGED = ((b"x-extproc-origin", b"hop"), (b"x-ai-provider", b"forged"), (b"x-envoy-overloaded", b"true"))
 GARBAGE = b"<!doctype html><html><body><h1>It works!</h1></body></html>\n"
 BAD_JSON = b'{"id":"chatcmpl-mock","object":"chat.completion","choices":[{"index":0,"message":{"role":"assi'
 
-
-class Endpoint(NamedTuple):
-    """One POST endpoint of a dialect: how it answers, and the shape of its errors."""
-
-    answer: Callable[[Question], Answer]
-    error: Callable[[Refused], Json]
-
-
-# The next dialect is files beside chat.py with functions of the same form (Question in, Answer out), listed here.
-ENDPOINTS = {
-    "/v1/chat/completions": Endpoint(chat, answers.error),
-    "/v1/embeddings": Endpoint(embeddings, answers.error),
-}
-
 OWN_PATHS = frozenset({"/healthz", "/requests", "/control"})  # not the provider's: no faults, no key, not in the log
+AWS_SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 @dataclass(slots=True)
@@ -61,11 +49,15 @@ class Seen:
     status: int = 0
     events: int = 0
     aborted: bool = False  # the client left before the end of the answer
+    dialect: str = ""
+    model: str = ""
 
     def shown(self) -> Json:
         return {
             "method": self.method,
             "path": self.path,
+            "dialect": self.dialect,
+            "model": self.model,
             "headers": [(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers],
             "body": _json_or_none(self.body),
             "body_length": self.body_length,
@@ -99,7 +91,7 @@ class Mock:
 
     def __init__(self, options: Options) -> None:
         self._name = options.name
-        self._keys = _accepted(options.api_key) if options.api_key else None
+        self._keys = Keys(options.api_key, _aws_secrets())
         self._log: deque[Seen] = deque(maxlen=options.log_size)
         self._by_model: OrderedDict[str, int] = OrderedDict()
         self._answered = 0  # numbers x-request-id, never reset
@@ -128,29 +120,35 @@ class Mock:
         seen = Seen(method, target, request.headers, kept, len(body))
         self._total += 1
         self._log.append(seen)
-        reply = self._serve(seen, path, body)
+        reply = self._serve(seen, Asked(method, path, query, request.headers, body))
         seen.status = reply.status
         return reply
 
     # The provider's own API.
 
-    def _serve(self, seen: Seen, path: str, body: bytes) -> Reply:
-        endpoint = ENDPOINTS.get(path)
+    def _serve(self, seen: Seen, asked: Asked) -> Reply:
+        endpoint, model = find(asked.path)
+        seen.dialect = endpoint.dialect.name if endpoint else OPENAI.name
         self._fault_total += 1
         values = self._fault.due(self._fault_total)
         faults = Faults(**values) if values else NONE
+        dialect = endpoint.dialect if endpoint else OPENAI
         try:
-            document = _decoded(body) if endpoint and seen.method == "POST" else None
-            if document is not None and "+" in document["model"]:
-                faults = replace(faults, **self._of_model(document["model"]))
-            self._admit(seen, faults)
+            document = _decoded(asked.body, model) if endpoint and seen.method == "POST" else None
+            if document is not None:
+                seen.model = model or document["model"]
+                if "+" in seen.model:
+                    faults = replace(faults, **self._of_model(seen.model))
+            if faults.status is not None:
+                raise Refused(faults.status, f"A fault was asked for: status={faults.status}.", code="mock_fault")
+            dialect.admit(self._keys, asked)
             if endpoint is None or document is None:
-                listing = _listing(seen.method, path, known=endpoint is not None)
-                return self._reply(listing, seen=seen, faults=faults)
-            return self._answer(endpoint, Question(document, _digest(body), self._name, faults), seen)
+                return self._reply(_listing(seen.method, asked.path, known=endpoint is not None), seen, faults)
+            digest = _digest(asked.body)
+            question = Question(document, digest, self._name, faults, seen.model, asked.headers, asked.query)
+            return self._answer(endpoint, question, seen)
         except Refused as refused:
-            shape = endpoint.error if endpoint else answers.error
-            return self._reply(shape(refused), status=refused.status, seen=seen, faults=faults)
+            return self._reply(dialect.error(refused), seen, faults, refused.status, dialect.error_headers(refused))
 
     def _of_model(self, model: str) -> Mapping[str, Any]:
         try:
@@ -165,31 +163,28 @@ class Mock:
             self._by_model.popitem(last=False)
         return plan.due(nth)
 
-    def _admit(self, seen: Seen, faults: Faults) -> None:
-        if faults.status is not None:
-            raise Refused(faults.status, f"A fault was asked for: status={faults.status}.", code="mock_fault")
-        if self._keys is None:
-            return
-        for name, value in seen.headers:
-            wanted = self._keys.get(name)
-            if wanted is not None and hmac.compare_digest(wanted, value):
-                return
-        raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
-
     def _answer(self, endpoint: Endpoint, question: Question, seen: Seen) -> Reply:
         answer = endpoint.answer(question)
         faults = question.faults
         if answer.events is None or faults.garbage or faults.badjson:
-            return self._reply(answer.document, seen=seen, faults=faults)
+            return self._reply(answer.document, seen, faults)
         events, length = answer.events, answer.length
         if faults.errorevent is not None:
             refused = Refused(500, "A fault was asked for: errorevent.", code="mock_fault")
-            document = msgspec.json.encode(endpoint.error(refused))
-            events = chain(islice(events, faults.errorevent), [Event(document)])
-        headers = self._headers(faults, *EVENT_STREAM)
-        return Reply(200, headers, events=sse(events, faults.sse), length=length, faults=faults, seen=seen)
+            failure = endpoint.dialect.failure(refused, faults.errorevent)
+            events = chain(islice(events, faults.errorevent), [failure])
+        framing = FRAMINGS[answer.framing]
+        headers = self._headers(faults, *framing.headers)
+        return Reply(200, headers, events=framing.frame(events, faults), length=length, faults=faults, seen=seen)
 
-    def _reply(self, document: Any, *, status: int = 200, seen: Seen | None = None, faults: Faults = NONE) -> Reply:
+    def _reply(
+        self,
+        document: Any,
+        seen: Seen | None = None,
+        faults: Faults = NONE,
+        status: int = 200,
+        more: Iterable[tuple[bytes, bytes]] = (),
+    ) -> Reply:
         content_type = JSON
         if faults.garbage:
             body, content_type = GARBAGE, HTML
@@ -199,7 +194,7 @@ class Mock:
             body = msgspec.json.encode(document)
             body = padded(body, faults.size) if faults.size else body
         body = gzip.compress(body, mtime=0) if faults.gzip else body
-        headers = self._headers(faults, content_type)
+        headers = self._headers(faults, content_type, *more)
         headers.append((b"content-length", b"%d" % len(body)))
         return Reply(status, headers, body, faults=faults, seen=seen)
 
@@ -248,9 +243,9 @@ class Mock:
         return self._reply({"fault": fault})
 
 
-def _accepted(key: str) -> dict[bytes, bytes]:
-    raw = key.encode()
-    return {b"authorization": b"Bearer " + raw, b"x-api-key": raw, b"api-key": raw}
+def _aws_secrets() -> dict[str, str]:
+    found = {name: os.environ[name] for name in AWS_SECRETS if os.environ.get(name)}
+    return found if "AWS_SECRET_ACCESS_KEY" in found else {}
 
 
 def _json_or_none(body: bytes) -> Any:
@@ -260,11 +255,12 @@ def _json_or_none(body: bytes) -> Any:
         return None
 
 
-def _decoded(body: bytes) -> Json:
+def _decoded(body: bytes, model: str) -> Json:
+    """The body, which has to name the model where the path does not."""
     document = _json_or_none(body)
     if not isinstance(document, dict):
         raise Refused(400, "The body is not a JSON object.", code="invalid_json")
-    if not isinstance(document.get("model"), str) or not document["model"]:
+    if not model and (not isinstance(document.get("model"), str) or not document["model"]):
         raise Refused(400, "You must provide a model parameter.", param="model")
     return document
 

@@ -1,7 +1,7 @@
 """Opaque texts that come back: signatures of thinking, redacted thinking, encrypted reasoning.
 
-Every mock accepts what any mock sealed for the same vendor, as the real ones do across their regions and resellers; what
-another vendor sealed, or what was changed on the way, is not accepted.
+Every mock accepts what any mock sealed for the same vendor, as the real ones do across their regions and resellers;
+what another vendor sealed, or what was changed on the way, is not accepted.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ PROVIDER = Provider(
     gen_ai_name="fireworks",
     source="https://docs.fireworks.ai/tools-sdks/openai-compatibility",
     base_url="https://api.fireworks.ai/inference/v1",
-    dialects=("openai_chat", "openai_embeddings"),
+    dialects=("openai_chat", "openai_embeddings", "openai_completions"),
     more=("max_tokens", "top_k"),
     catalogue="fireworks",
 )

@@ -6,7 +6,7 @@ PROVIDER = Provider(
     gen_ai_name="ollama",
     source="https://docs.ollama.com/api/openai-compatibility",
     base_url="http://127.0.0.1:11434/v1",
-    dialects=("openai_chat", "openai_embeddings"),
+    dialects=("openai_chat", "openai_embeddings", "openai_completions"),
     more=("max_tokens",),
     key_required=False,
 )

@@ -6,6 +6,6 @@ PROVIDER = Provider(
     gen_ai_name="openai",
     source="https://platform.openai.com/docs/api-reference",
     base_url="https://api.openai.com/v1",
-    dialects=("openai_chat", "openai_embeddings"),
+    dialects=("openai_chat", "openai_responses", "openai_embeddings", "openai_completions"),
     catalogue="openai",
 )

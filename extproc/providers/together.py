@@ -6,7 +6,7 @@ PROVIDER = Provider(
     gen_ai_name="together",
     source="https://docs.together.ai/docs/openai-api-compatibility",
     base_url="https://api.together.xyz/v1",
-    dialects=("openai_chat", "openai_embeddings"),
+    dialects=("openai_chat", "openai_embeddings", "openai_completions"),
     more=("max_tokens", "top_k"),
     catalogue="together",
 )

@@ -5,7 +5,7 @@ from extproc.providers import Provider
 PROVIDER = Provider(
     gen_ai_name="vllm",
     source="https://docs.vllm.ai/en/latest/serving/openai_compatible_server.html",
-    dialects=("openai_chat", "openai_embeddings"),
+    dialects=("openai_chat", "openai_embeddings", "openai_completions"),
     more=("top_k",),
     key_required=False,
 )

@@ -6,6 +6,9 @@ PROVIDER = Provider(
     gen_ai_name="x_ai",
     source="https://docs.x.ai/docs/api-reference",
     base_url="https://api.x.ai/v1",
-    dialects=("openai_chat",),
+    dialects=(
+        "openai_chat",
+        "openai_responses",
+    ),
     catalogue="x-ai",
 )

@@ -28,8 +28,6 @@ class Latency:
         ordered = sorted(choices, key=lambda choice: self._expected(choice, exchange) or 0.0)
         if random.randrange(_EXPLORE) == 0:  # noqa: S311 - no secret
             ordered.insert(0, ordered.pop(random.randrange(1, len(ordered))))  # noqa: S311
-        first = ordered[0].targets[0].place
-        self._history.chosen(first, len(exchange.body), streamed=exchange.ask.stream)
         return ordered
 
     def why(self, choice: Choice, exchange: Exchange) -> str:

@@ -104,8 +104,12 @@ def test_every_string_that_can_hold_text_is_seen_once(dialect, body):
     except Refusal:
         return
     without = {key: value for key, value in body.items() if key != "model"}
-    if dialect.name == "openai_chat":
-        known = ("system", "developer", "user", "assistant", "tool", "function")
+    known = {
+        "openai_chat": ("system", "developer", "user", "assistant", "tool", "function"),
+        "anthropic_messages": ("system", "user", "assistant"),
+        "anthropic_count_tokens": ("system", "user", "assistant"),
+    }.get(dialect.name)
+    if known:
         without["messages"] = [
             {key: value for key, value in message.items() if key != "role" or value not in known}
             for message in body["messages"]

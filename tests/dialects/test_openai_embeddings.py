@@ -1,10 +1,16 @@
+import base64
 import json
+import struct
 
 import pytest
+from hypothesis import given as whatever
+from hypothesis import strategies as st
+from openai.types import CreateEmbeddingResponse
 
 from extproc.dialects import Report, dialects
-from extproc.errors import Refusal
+from extproc.errors import INVALID_REQUEST, Refusal
 from extproc.exchange import Usage
+from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Problem
 
 EMBEDDINGS = dialects()["openai_embeddings"]
 
@@ -65,3 +71,122 @@ def test_usage(usage, expected):
     report = Report()
     assert EMBEDDINGS.observe(json.dumps({"model": "e-1", "data": [], "usage": usage}).encode(), report) is False
     assert (report.usage, report.usage_refused, report.model) == (expected, expected is None, "e-1")
+
+
+# --- what a client says, in the neutral form
+
+
+def decode(**fields):
+    return EMBEDDINGS.decode_request({"model": "m", "input": "a"} | fields)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("a", ["a"]),
+        (["a", "b"], ["a", "b"]),
+        ([1, 2], [[1, 2]]),
+        ([[1, 2], [3]], [[1, 2], [3]]),
+    ],
+)
+def test_the_four_forms_of_input(given, expected):
+    assert decode(input=given) == EmbeddingPrompt("m", expected)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"dimensions": 256}, {"dimensions": 256}),
+        ({"dimensions": None, "encoding_format": None, "user": None}, {}),
+        ({"encoding_format": "float"}, {}),
+        ({"encoding_format": "base64"}, {"encoding": "base64"}),
+        ({"user": "u"}, {"user": "u"}),
+        ({"input_type": "query"}, {"purpose": "search_query"}),
+        ({"input_type": "passage"}, {"purpose": "search_document"}),
+        ({"input_type": "clustering"}, {"purpose": "clustering"}),
+        ({"input_type": "invented"}, {"ignored": ["input_type"]}),
+        ({"input_type": ["query"]}, {"ignored": ["input_type"]}),
+        ({"truncate": "END", "a,b": 1, "stream": False, "x": None}, {"ignored": ["other", "truncate"]}),
+    ],
+)
+def test_settings(fields, expected):
+    assert decode(**fields) == EmbeddingPrompt("m", ["a"], **expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(
+            ("input", value)
+            for value in (None, "", [], {}, 7, [""], ["a", ""], ["a", [1]], [[1], "a"], [[]], [[1], []])
+        ),
+        *(("input", value) for value in ([-1], [True], [1, True], [1.5], [1, "a"], [[1, "a"]], [{"a": 1}], [None])),
+        *(("dimensions", value) for value in (0, -1, 1.5, "8", True, 10**12)),
+        *(("encoding_format", value) for value in ("int8", 7, ["float"], {})),
+        *(("user", value) for value in (7, ["u"], {})),
+        *(("model", value) for value in (None, "", 7)),
+    ],
+)
+def test_shapes_that_are_not_the_apis(field, value):
+    with pytest.raises(Refusal) as refused:
+        decode(**{field: value})
+    assert refused.value.kind is INVALID_REQUEST
+    assert refused.value.param == field
+
+
+# --- what a client is told
+
+
+def test_an_answer():
+    answer = EMBEDDINGS.encode_answer(Embeddings([[0.5, -1], [2.0, 0]], "e-1", Counts(input=7)))
+    assert answer == {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": 0, "embedding": [0.5, -1]},
+            {"object": "embedding", "index": 1, "embedding": [2.0, 0]},
+        ],
+        "model": "e-1",
+        "usage": {"prompt_tokens": 7, "total_tokens": 7},
+    }
+    CreateEmbeddingResponse.model_validate(answer, strict=True)
+    report = Report()
+    EMBEDDINGS.observe(json.dumps(answer).encode(), report)
+    assert report.usage == Usage(7, 0)
+
+
+def test_an_answer_without_a_count_claims_none():
+    report = Report()
+    EMBEDDINGS.observe(json.dumps(EMBEDDINGS.encode_answer(Embeddings([[0.5]]))).encode(), report)
+    assert (report.usage, report.usage_refused) == (None, False)
+
+
+def test_base64():
+    answer = EMBEDDINGS.encode_answer(Embeddings([[0.5, -1.0, 3e38], []], encoding="base64"))
+    first, second = (base64.b64decode(item["embedding"]) for item in answer["data"])
+    assert struct.unpack("<3f", first) == pytest.approx((0.5, -1.0, 3e38))
+    assert second == b""
+
+
+def test_an_error():
+    assert EMBEDDINGS.encode_problem(429, Problem("Slow.", "rate_limit_error", "busy")) == {
+        "error": {"message": "Slow.", "type": "rate_limit_error", "param": None, "code": "busy"}
+    }
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(-9, 9) | st.text(max_size=2),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=2), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(["model", "input", "dimensions", "encoding_format", "user", "input_type"])
+
+
+@whatever(st.dictionaries(NAMES | st.text(max_size=3), JSON, max_size=6))
+def test_whatever_is_asked_is_read_or_refused(body):
+    for asked in (body, {"model": "m", "input": ["a"]} | body):
+        try:
+            prompt = EMBEDDINGS.decode_request(asked)
+        except Refusal:
+            continue
+        assert prompt.input
+        assert all(name.isascii() and "," not in name for name in prompt.ignored)

@@ -5,13 +5,7 @@ import json
 import pytest
 
 from extproc.mock import faults
-from extproc.mock.faults import DONE, Event, FaultError, Faults, of_model, padded, parse, sse
-
-EVENTS = [Event(b'{"a":{"b":1}}'), Event(b'{"c":"d"}', "named"), DONE]
-
-
-def framed(styles: str) -> bytes:
-    return b"".join(sse(EVENTS, frozenset(styles.split(",")) if styles else frozenset()))
+from extproc.mock.faults import FaultError, Faults, of_model, padded, parse
 
 
 def test_every_fault_is_in_the_table_that_help_prints():
@@ -39,6 +33,8 @@ def test_every_fault_but_the_counting_ones_is_a_field():
         ("reset", "reset", 0),
         ("reset=3", "reset", 3),
         ("usage=early", "usage", "early"),
+        ("cached=20", "cached", 20),
+        ("corrupt=2", "corrupt", 2),
         ("sse=crlf,nodone", "sse", frozenset({"crlf", "nodone"})),
     ],
 )
@@ -81,42 +77,6 @@ def test_every_and_first_choose_the_requests():
     assert [bool(parse("hang+first=2").due(nth)) for nth in range(1, 5)] == [True, True, False, False]
     assert [bool(parse("first=0+hang").due(nth)) for nth in range(1, 3)] == [False, False]
     assert not parse("hang").counts
-
-
-@pytest.mark.parametrize(
-    ("styles", "expected"),
-    [
-        ("", b'data: {"a":{"b":1}}\n\nevent: named\ndata: {"c":"d"}\n\ndata: [DONE]\n\n'),
-        ("crlf", b'data: {"a":{"b":1}}\r\n\r\nevent: named\r\ndata: {"c":"d"}\r\n\r\ndata: [DONE]\r\n\r\n'),
-        ("cr", b'data: {"a":{"b":1}}\r\revent: named\rdata: {"c":"d"}\r\rdata: [DONE]\r\r'),
-        ("nospace", b'data:{"a":{"b":1}}\n\nevent:named\ndata:{"c":"d"}\n\ndata:[DONE]\n\n'),
-        ("nodone", b'data: {"a":{"b":1}}\n\nevent: named\ndata: {"c":"d"}\n\n'),
-        ("twodone", b'data: {"a":{"b":1}}\n\nevent: named\ndata: {"c":"d"}\n\ndata: [DONE]\n\ndata: [DONE]\n\n'),
-        ("nofinal", b'data: {"a":{"b":1}}\n\nevent: named\ndata: {"c":"d"}\n\ndata: [DONE]'),
-        ("nofinal,nodone,cr", b'data: {"a":{"b":1}}\r\revent: named\rdata: {"c":"d"}'),
-        (
-            "multiline",
-            (
-                b'data: {\ndata:  "a": {\ndata:   "b": 1\ndata:  }\ndata: }\n\n'
-                b'event: named\ndata: {\ndata:  "c": "d"\ndata: }\n\ndata: [DONE]\n\n'
-            ),
-        ),
-        (
-            "comments",
-            (
-                b': keep-alive\n\ndata: {"a":{"b":1}}\n\n: keep-alive\n\nevent: named\ndata: {"c":"d"}\n\n'
-                b": keep-alive\n\ndata: [DONE]\n\n"
-            ),
-        ),
-    ],
-)
-def test_sse_styles(styles, expected):
-    assert framed(styles) == expected
-
-
-def test_an_event_is_one_piece_in_every_style():
-    for styles in ("", "crlf", "comments", "multiline", "nofinal"):
-        assert len(list(sse(EVENTS, frozenset(styles.split(",")) - {""}))) == len(EVENTS)
 
 
 def test_padding_reaches_the_size_exactly_and_never_shortens():

@@ -28,6 +28,7 @@ class Fleet:
         for number in range(count):
             self._report()
             first = self.strategy.order(self.choices, self.sent)[0].targets[0]
+            self.history.chosen(first.place, len(self.sent.body), streamed=self.sent.ask.stream)  # as Select does
             went[first.name] += 1
             took = self.seconds[first.name]
             heapq.heappush(self._ends, (self.clock.now + abs(took) + REPORT, number, first.place, took))

@@ -26,6 +26,8 @@ from extproc.messages import Answer, Problem, Prompt
 class AnthropicMessages(Dialect):
     name = "anthropic_messages"
     paths = {"/v1/messages": "chat"}  # noqa: RUF012
+    cache_marks = True
+    traces = (b'"gemini:', b'"openai:', b'"extra_content"')
     lacks = frozenset(("choices", "logprobs", "audio"))
 
     def read(self, body: Mapping[str, Any], *, counting: bool = False) -> Ask:

@@ -223,9 +223,11 @@ def new_id(prefix: str) -> str:
 
 
 def _in_turn(messages: list[Body]) -> bool:
-    """Whether the model is in the middle of calling tools and did not begin with thinking."""
+    """Whether the model is amid a turn, since it called tools or the client began it, and began without thinking."""
     last = next((message["content"] for message in reversed(messages) if message["role"] == "assistant"), None)
-    if last is None or not any(block["type"] == "tool_use" for block in last):
+    if last is None:
+        return False
+    if messages[-1]["role"] == "user" and not any(block["type"] == "tool_use" for block in last):
         return False
     return last[0]["type"] not in ("thinking", "redacted_thinking")
 

@@ -98,7 +98,7 @@ class Plan:
 
 def plan(prompt: Prompt, place: Place, traits: Traits, ignored: list[str], *, in_turn: bool) -> Plan:
     """How to ask for the thinking that `prompt` wants. What cannot be had is named in `ignored`. `in_turn`: the model
-    is in the middle of calling tools without having thought, so that it may not begin to with a budget.
+    is in the middle of a turn that began without thinking, so that it may not begin to with a budget.
 
     Thinking and a forced tool exclude each other: a client that asks for thinking itself loses the force, one that
     only names an effort loses the thinking.

@@ -18,6 +18,7 @@ from extproc.messages import Answer, Problem, Prompt
 class AWSConverse(Dialect):
     name = "aws_converse"
     stream_type = "application/vnd.amazon.eventstream"
+    cache_marks = True
     lacks = frozenset(("choices", "logprobs", "state"))
 
     def path(self, place: Place, *, stream: bool) -> str:

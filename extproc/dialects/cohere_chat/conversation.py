@@ -83,17 +83,12 @@ def _add_user(parts: list[Part], found: list[Json]) -> None:
     content: list[Json] = []
     for result in parts:
         if isinstance(result, ToolResult):
-            documents = [_document(part.text, error=result.error) for part in result.parts if isinstance(part, TextPart)]
-            if len(documents) < len(result.parts):  # only texts can be documents
+            texts = [part.text for part in result.parts if isinstance(part, TextPart)]
+            documents = [_document(text, error=result.error) for text in texts or [""]]
+            if len(texts) < len(result.parts):  # only texts can be documents
                 content.append({"type": "text", "text": f"What came with the result of {result.id}:"})
                 content += [_media(part) for part in result.parts if not isinstance(part, TextPart)]
-            found.append(
-                {
-                    "role": "tool",
-                    "tool_call_id": result.id,
-                    "content": documents or [_document("", error=result.error)],
-                }
-            )
+            found.append({"role": "tool", "tool_call_id": result.id, "content": documents})
     for part in parts:
         if isinstance(part, TextPart | RefusalPart):
             if part.text:

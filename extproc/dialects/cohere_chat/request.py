@@ -14,7 +14,7 @@ from extproc.dialects import Place
 from extproc.dialects.cohere_chat.conversation import Json, conversation
 from extproc.dialects.cohere_chat.models import reasons
 from extproc.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.messages import OutputFormat, Prompt, TextPart, Tool
+from extproc.messages import OutputFormat, Prompt, Tool
 
 _MOST_STOPS = 5
 _MOST_K = 500
@@ -180,7 +180,7 @@ def _add_thinking(prompt: Prompt, place: Place, body: Json, ignored: dict[str, N
         body["thinking"] = {"type": "enabled"}
     elif budget == 0:
         body["thinking"] = {"type": "disabled"}
-    if thinks and prompt.show_thinking is False:
+    if thinks and prompt.show_thinking is False and (wanted or budget != 0):
         ignored["show_thinking"] = None
     if limit is not None:
         body["max_tokens"] = limit if most is None else min(limit, most)
@@ -191,11 +191,5 @@ def _marked(prompt: Prompt) -> bool:
     return (
         any(part.cache is not None for part in prompt.system)
         or any(tool.cache is not None for tool in prompt.tools)
-        or any(_has_mark(part) for message in prompt.messages for part in message.parts)
-    )
-
-
-def _has_mark(part: Any) -> bool:
-    return type(part) is TextPart and part.cache is not None if type(part) is TextPart else bool(
-        getattr(part, "cache", None)
+        or any(getattr(part, "cache", None) is not None for message in prompt.messages for part in message.parts)
     )

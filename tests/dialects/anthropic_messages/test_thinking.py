@@ -242,6 +242,13 @@ def test_a_forced_tool(case):
 CALL, RESULT = ToolCall("1", "f", "{}"), ToolResult("1", [TextPart("7")])
 
 
+def test_an_answer_that_the_client_began_goes_on_without_thinking():
+    begun = [Message("user", [TextPart("Hello")]), Message("assistant", [TextPart("Well")])]
+    body, ignored = encode(OLD, messages=begun, effort="low")
+    assert ("thinking" in body, ignored) == (False, ["reasoning_effort"])
+    assert "thinking" in encode(OLD, messages=[*begun, Message("user", [TextPart("?")])], effort="low")[0]
+
+
 @pytest.mark.parametrize(
     ("model", "said", "on"),
     [

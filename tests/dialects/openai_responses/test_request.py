@@ -178,7 +178,12 @@ SIGNED = thinking.pack("sig==")
         ),
         (
             [
-                {"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": thinking.pack(calls={"c": "g"})},
+                {
+                    "id": "rs_1",
+                    "type": "reasoning",
+                    "summary": [],
+                    "encrypted_content": thinking.pack(calls={"c": "g"}),
+                },
                 {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
             ],
             [said(ToolCall("c", "f", "{}", "g"))],
@@ -325,7 +330,7 @@ def test_more_tools_in_the_input():
         ),
         ({"input": 5}, "invalid_request", "input"),
         ({"input": [{"role": "robot", "content": "x"}]}, "invalid_request", "input[0].role"),
-        ({"input": [{"role": ["user"], "content": "x"}]}, "invalid_request", "input[...].role"),
+        ({"input": [{"role": ["user"], "content": "x"}]}, "invalid_request", "input[0].role"),
         ({"input": [{"role": "user"}]}, "invalid_request", "input[0].content"),
         ({"input": [{"role": "user", "content": [{"type": "picture"}]}]}, "invalid_request", "input[0].content[0]"),
         (
@@ -699,11 +704,6 @@ BODY = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6).flatmap(
 def test_hostile_requests_are_read_or_refused(body):
     try:
         prompt = DIALECT.decode_request(body)
-    except Refusal as refused:
-        assert refused.kind.status == 400
-        return
-    try:
-        made, _ = DIALECT.encode_request(prompt, Place("m"))
     except Refusal:
         return
-    json.dumps(made)
+    json.dumps(DIALECT.encode_request(prompt, Place("m")))

@@ -1,0 +1,133 @@
+"""What Cohere's answers hold, plain or streamed, as far as it is read.
+
+Source: https://docs.cohere.com/reference/chat#response.body and, for errors, https://docs.cohere.com/reference/errors
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from extproc.dialects import token_count
+from extproc.messages import Counts, FinishReason, Problem
+
+UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
+
+
+class Content(Struct):
+    text: str | None = None
+    thinking: str | None = None
+
+
+class Function(Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class Call(Struct):
+    id: str | None = None
+    function: Function = field(default_factory=Function)
+
+
+class Message(Struct):
+    """A whole one has lists; a delta of one has single objects, and sometimes empty lists."""
+
+    content: list[Content] | Content | str | None = None
+    plan: str | None = field(name="tool_plan", default=None)
+    calls: list[Call] | Call | None = field(name="tool_calls", default=None)
+
+
+BROKEN_OFF = frozenset(("ERROR", "TIMEOUT"))
+"""Finish reasons of answers that are none."""
+
+_FINISH: Mapping[str, FinishReason] = {
+    "COMPLETE": "stop",
+    "STOP_SEQUENCE": "stop_sequence",
+    "MAX_TOKENS": "length",
+    "TOOL_CALL": "tool_calls",
+    "ERROR_LIMIT": "length",
+    "ERROR_TOXIC": "content_filter",
+}
+
+
+def finish_reason(reason: Any, *, called: bool) -> FinishReason:
+    found = _FINISH.get(reason, "stop") if isinstance(reason, str) else "stop"
+    return "tool_calls" if called and found == "stop" else found
+
+
+def counts(usage: Any) -> Counts | None:
+    """What the model read and wrote, which is more than what is billed. None when it counts nothing."""
+    if not isinstance(usage, dict):
+        return None
+    tokens = usage.get("tokens")
+    if not isinstance(tokens, dict):
+        tokens = usage.get("billed_units")
+    if not isinstance(tokens, dict):
+        return None
+    given, written = count(tokens.get("input_tokens")), count(tokens.get("output_tokens"))
+    if given is None and written is None:
+        return None
+    return Counts(given or 0, written or 0, cached=count(usage.get("cached_tokens")) or 0)
+
+
+def count(value: Any) -> int | None:
+    """A token count; there its type is a number, so it may be 5.0."""
+    return token_count(int(value) if type(value) is float and value.is_integer() else value)
+
+
+def call_id(id: str | None) -> str:
+    return id or f"call_{uuid.uuid4().hex}"
+
+
+def arguments(text: str) -> str:
+    """JSON text; tools without parameters are called with nothing, or with null."""
+    return "{}" if text.strip() in ("", "null") else text
+
+
+def logprobs(items: Any) -> dict[str, Any] | None:
+    """As OpenAI chat writes them; None when there are none. Cohere tells them by chunks of text, not always of one
+    token: the probability of a chunk is the product of its tokens'.
+    """
+    content = []
+    for item in items if isinstance(items, list) else ():
+        values = item.get("logprobs") if isinstance(item, dict) else None
+        if not isinstance(values, list) or not values or not all(type(value) in (float, int) for value in values):
+            continue
+        text = item.get("text")
+        text = text if isinstance(text, str) else ""
+        content.append({"token": text, "logprob": sum(values), "bytes": list(text.encode()), "top_logprobs": []})
+    return {"content": content, "refusal": None} if content else None
+
+
+# --- errors
+
+_BY_STATUS = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    498: "authentication_error",  # a blocked token
+    499: "api_error",  # cancelled
+    503: "overloaded_error",
+}
+
+_decode_any = msgspec.json.Decoder().decode
+
+
+def problem(status: int, body: bytes) -> Problem:
+    """What an error answer says; its type follows from the status."""
+    try:
+        said: Any = _decode_any(body)
+    except UNREADABLE:
+        said = None
+    for _ in range(2):  # gateways before it wrap it once more
+        if isinstance(said, dict):
+            said = next((said[name] for name in ("message", "error", "detail") if said.get(name)), None)
+    kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
+    message = said if isinstance(said, str) else ""
+    return Problem(message or f"The provider answered with status {status} and no message.", kind)

@@ -1,0 +1,78 @@
+"""Cohere's Embed API, version 2. No client speaks it here.
+
+Source: https://docs.cohere.com/reference/embed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct, field
+
+from extproc.dialects import Dialect, Place, cohere_chat
+from extproc.dialects.cohere_chat.shapes import count
+from extproc.dialects.openai_embeddings import input_texts
+from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+
+_TYPES = frozenset(("search_document", "search_query", "classification", "clustering"))
+_USUAL_TYPE = "search_document"  # it insists on one
+_MOST_INPUTS = 96
+
+
+class _ByType(Struct):
+    floats: list[list[float]] = field(name="float")
+
+
+class _Answer(Struct):
+    embeddings: _ByType
+    meta: Any = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+class CohereEmbed(Dialect):
+    name = "cohere_embed"
+    family = "embeddings"
+
+    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
+        return "/embed"
+
+    def encode_request(self, prompt: EmbeddingPrompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
+        known = prompt.purpose in _TYPES
+        body: dict[str, Any] = {
+            "model": place.model,
+            "texts": input_texts(prompt, _MOST_INPUTS),
+            "input_type": prompt.purpose if known else _USUAL_TYPE,
+            "embedding_types": ["float"],
+        }
+        if prompt.dimensions is not None:
+            body["output_dimension"] = prompt.dimensions
+        ignored = ["input_type"] if prompt.purpose and not known else []
+        if prompt.user:
+            ignored.append("user")
+        return body, ignored
+
+    def decode_answer(self, body: bytes) -> Embeddings:
+        try:
+            answer = _decode(body)
+        except RecursionError as error:
+            raise ValueError("not an answer of Cohere's embed") from error
+        if not answer.embeddings.floats:
+            raise ValueError("an answer of Cohere's embed has embeddings")
+        return Embeddings(answer.embeddings.floats, usage=_usage(answer.meta))
+
+    def decode_problem(self, status: int, body: bytes) -> Problem:
+        return cohere_chat.DIALECT.decode_problem(status, body)
+
+
+def _usage(meta: Any) -> Counts | None:
+    """What is billed: all of the input, unlike in chats, where their own prompt is not."""
+    billed = meta.get("billed_units") if isinstance(meta, dict) else None
+    tokens = count(billed.get("input_tokens")) if isinstance(billed, dict) else None
+    return None if tokens is None else Counts(input=tokens)
+
+
+DIALECT = CohereEmbed()

@@ -1,0 +1,101 @@
+"""OpenAI's older completions, without messages. Only for providers that serve them: there is no translation.
+
+Source: https://platform.openai.com/docs/api-reference/completions
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+
+from extproc.dialects import MAX_TOKENS, Ask, Dialect, Report, Text, read_flag, read_integer, read_model, strings
+from extproc.dialects.openai_chat import read_usage
+from extproc.errors import INVALID_REQUEST, Refusal
+
+_MAX_CHOICES = 128
+_DEFAULT_OUTPUT = 16  # tokens: the API's own, where the request sets no limit
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    model: str | None = None
+    choices: list[_Choice] = []
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+class OpenAICompletions(Dialect):
+    name = "openai_completions"
+    family = "completions"
+    paths = {"/v1/completions": "text_completion"}  # noqa: RUF012
+
+    def read(self, body: Mapping[str, Any]) -> Ask:
+        ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
+        prompt = body.get("prompt")
+        if not isinstance(prompt, str | list) or not prompt:
+            raise Refusal(INVALID_REQUEST, "'prompt' must be a string or a list, not empty.", param="prompt")
+        prompts = 1
+        if isinstance(prompt, list):
+            texts = all(isinstance(item, str) for item in prompt)
+            lists = all(isinstance(item, list) for item in prompt)
+            prompts = len(prompt) if texts or lists else 1
+            ask.unreadable = "" if texts else "prompt"  # tokens
+        ask.choices = prompts * max(
+            read_integer(body, "n", 1, _MAX_CHOICES) or 1, read_integer(body, "best_of", 1, _MAX_CHOICES) or 1
+        )
+        ask.output_field = "max_tokens"
+        ask.max_output_tokens = read_integer(body, "max_tokens", 0, MAX_TOKENS) or _DEFAULT_OUTPUT
+        options = body.get("stream_options")
+        if options is not None and not isinstance(options, dict):
+            raise Refusal(INVALID_REQUEST, "'stream_options' must be an object.", param="stream_options")
+        return ask
+
+    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
+        for key, value in body.items():
+            if isinstance(value, str):
+                if key != "model":
+                    yield Text("user", key, body, key)
+            else:
+                yield from strings(value, "user", key)
+
+    def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        options = body.get("stream_options") or {}
+        return {} if options.get("include_usage") is True else {"stream_options": {**options, "include_usage": True}}
+
+    def observe(self, data: bytes, report: Report) -> bool:
+        if data == b"[DONE]":
+            return False
+        try:
+            answer = _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            report.output_bytes += len(data)  # unreadable: count all of it rather than nothing
+            report.output_events += 1
+            return False
+        report.model = answer.model or report.model
+        if answer.error is not None:
+            report.error = "provider_error"
+        for choice in answer.choices:
+            if choice.text:
+                report.output_bytes += len(choice.text.encode())
+                report.output_events += 1
+            if choice.finish_reason is not None and 0 <= choice.index < _MAX_CHOICES:
+                report.finish_reasons[choice.index] = choice.finish_reason
+        if answer.usage is None:
+            return False
+        usage = read_usage({"completion_tokens": 0, **answer.usage})
+        report.usage_refused = usage is None
+        report.usage = usage or report.usage
+        return not answer.choices and answer.error is None
+
+
+DIALECT = OpenAICompletions()

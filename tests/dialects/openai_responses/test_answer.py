@@ -1,0 +1,343 @@
+"""Whole responses: a provider's in the neutral form, the neutral form for a client, errors."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.responses import Response
+
+from extproc.dialects.openai_responses import DIALECT, custom, thinking
+from extproc.messages import (
+    Answer,
+    Choice,
+    Counts,
+    ImagePart,
+    Problem,
+    RefusalPart,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
+
+COUNTS = Counts(10, 7, 4, 2, 5)
+USAGE = {
+    "input_tokens": 10,
+    "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 2},
+    "output_tokens": 7,
+    "output_tokens_details": {"reasoning_tokens": 5},
+    "total_tokens": 17,
+}
+TOKEN = {
+    "token": "H",
+    "logprob": -0.5,
+    "bytes": [72],
+    "top_logprobs": [{"token": "h", "logprob": -1.5, "bytes": [104]}],
+}
+
+
+def decode(*output, **fields):
+    body = {"id": "resp_1", "object": "response", "created_at": 1700000000.0, "model": "gpt-x", "status": "completed"}
+    return DIALECT.decode_answer(json.dumps({**body, "output": list(output), "error": None, **fields}).encode())
+
+
+def encode(*parts, finish="stop", **fields):
+    """The body, as OpenAI's SDK reads it too. Ids are random: what is left of them is the kind."""
+    body = DIALECT.encode_answer(Answer([Choice(list(parts), finish)], **fields))
+    Response.model_validate(body, strict=True)
+    body = json.loads(json.dumps(body))
+    assert len({item["id"] for item in body["output"]}) == len(body["output"])
+    for item in body["output"]:
+        item["id"] = item["id"].partition("_")[0]
+    return body
+
+
+def message(*content):
+    return {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": list(content)}
+
+
+def text(said, **fields):
+    return {"type": "output_text", "text": said, "annotations": [], **fields}
+
+
+# --- from a provider
+
+
+@pytest.mark.parametrize(
+    ("output", "parts", "finish"),
+    [
+        ([message(text("Hi"))], [TextPart("Hi")], "stop"),
+        ([message(text("Hi"), text(""), text(" there"))], [TextPart("Hi"), TextPart(" there")], "stop"),
+        ([message({"type": "refusal", "refusal": "No."})], [RefusalPart("No.")], "refusal"),
+        (
+            [
+                {
+                    "type": "reasoning",
+                    "id": "rs_1",
+                    "summary": [{"type": "summary_text", "text": "A"}, {"type": "summary_text", "text": "B"}],
+                    "encrypted_content": "gAAA",
+                },
+                message(text("Hm")),
+                {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": '{"a":1}'},
+                {"type": "function_call", "id": "fc_2", "call_id": "c2", "name": "f", "arguments": ""},
+            ],
+            [
+                ThinkingPart("A\n\nB", "openai:rs_1:gAAA"),
+                TextPart("Hm"),
+                ToolCall("c1", "f", '{"a":1}'),
+                ToolCall("c2", "f", "{}"),
+            ],
+            "tool_calls",
+        ),
+        (
+            [{"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "raw"}]}],
+            [ThinkingPart("raw")],
+            "stop",
+        ),
+        ([{"type": "reasoning", "id": "rs_1", "summary": []}, {"type": "web_search_call"}], [], "stop"),
+        ([], [], "stop"),
+    ],
+)
+def test_parts_and_why_it_ended(output, parts, finish):
+    (choice,) = decode(*output).choices
+    assert (choice.parts, choice.finish) == (parts, finish)
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [("max_output_tokens", "length"), ("content_filter", "content_filter"), (None, "length"), ("steered", "stop")],
+)
+def test_incomplete_answers(reason, finish):
+    answer = decode(message(text("Hi")), status="incomplete", incomplete_details=reason and {"reason": reason})
+    assert answer.choices[0].finish == finish
+
+
+def test_what_else_it_says():
+    answer = decode(message(text("H", logprobs=[TOKEN])), usage=USAGE, service_tier="flex")
+    assert (answer.id, answer.model, answer.created) == ("resp_1", "gpt-x", 1700000000)
+    assert (answer.usage, answer.service_tier) == (COUNTS, "flex")
+    assert answer.choices[0].logprobs == {"content": [TOKEN], "refusal": None}
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        (None, None),
+        ("x", None),
+        ({}, None),
+        ({"input_tokens": 3}, Counts(3)),
+        ({"input_tokens": -3, "output_tokens": 2, "input_tokens_details": None}, Counts(0, 2)),
+        ({"input_tokens": 3, "output_tokens": 2, "output_tokens_details": {"reasoning_tokens": "1"}}, Counts(3, 2)),
+    ],
+)
+def test_odd_usage(usage, counts):
+    assert decode(usage=usage).usage == counts
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"output":"x"}',
+        b'{"output":[],"error":{"message":"x"}}',
+        b'{"output":[],"status":"failed"}',
+        b'{"output":[],"status":"in_progress"}',
+        b'{"output":[],"status":"queued"}',
+    ],
+)
+def test_what_is_no_answer(body):
+    with pytest.raises(ValueError):
+        DIALECT.decode_answer(body)
+
+
+# --- for a client
+
+
+@pytest.mark.parametrize(
+    ("parts", "output"),
+    [
+        ([], []),
+        (
+            [TextPart("Hi"), TextPart(" there")],
+            [message(text("Hi", logprobs=[]), text(" there", logprobs=[])) | {"id": "msg"}],
+        ),
+        ([RefusalPart("No.")], [message({"type": "refusal", "refusal": "No."}) | {"id": "msg"}]),
+        (
+            [
+                ThinkingPart("Hm", "sig"),
+                ThinkingPart(redacted="enc"),
+                ThinkingPart("unsigned"),
+                TextPart("I look."),
+                ToolCall("c1", "f", '{"a":1}'),
+                ToolCall("c2", "f", "", "google"),
+                ToolCall("c3", "patch", custom.arguments("x\ny")),
+            ],
+            [
+                {
+                    "id": "rs",
+                    "type": "reasoning",
+                    "summary": [{"type": "summary_text", "text": "Hm"}],
+                    "encrypted_content": thinking.pack("sig"),
+                },
+                {"id": "rs", "type": "reasoning", "summary": [], "encrypted_content": thinking.pack("", "enc")},
+                {"id": "rs", "type": "reasoning", "summary": [{"type": "summary_text", "text": "unsigned"}]},
+                message(text("I look.", logprobs=[])) | {"id": "msg"},
+                {
+                    "id": "fc",
+                    "type": "function_call",
+                    "status": "completed",
+                    "call_id": "c1",
+                    "name": "f",
+                    "arguments": '{"a":1}',
+                },
+                {
+                    "id": "rs",
+                    "type": "reasoning",
+                    "summary": [],
+                    "encrypted_content": thinking.pack(calls={"c2": "google"}),
+                },
+                {
+                    "id": "fc",
+                    "type": "function_call",
+                    "status": "completed",
+                    "call_id": "c2",
+                    "name": "f",
+                    "arguments": "{}",
+                },
+                {
+                    "id": "ctc",
+                    "type": "custom_tool_call",
+                    "status": "completed",
+                    "call_id": "c3",
+                    "name": "patch",
+                    "input": "x\ny",
+                },
+            ],
+        ),
+        (
+            [ImagePart(data="AAAA", media_type="image/webp")],
+            [
+                {
+                    "id": "ig",
+                    "type": "image_generation_call",
+                    "status": "completed",
+                    "result": "AAAA",
+                    "output_format": "webp",
+                }
+            ],
+        ),
+    ],
+)
+def test_the_output(parts, output):
+    body = encode(*parts)
+    assert body["output"] == output
+    assert (body["status"], body["incomplete_details"], body["error"]) == ("completed", None, None)
+
+
+@pytest.mark.parametrize(
+    ("finish", "parts", "status", "why"),
+    [
+        ("stop", [TextPart("x")], "completed", None),
+        ("stop_sequence", [TextPart("x")], "completed", None),
+        ("pause", [TextPart("x")], "completed", None),
+        ("tool_calls", [ToolCall("c", "f", "{}")], "completed", None),
+        ("refusal", [RefusalPart("No.")], "completed", None),
+        ("refusal", [TextPart("x")], "incomplete", "content_filter"),
+        ("content_filter", [TextPart("x")], "incomplete", "content_filter"),
+        ("length", [ThinkingPart("Hm"), TextPart("x")], "incomplete", "max_output_tokens"),
+        ("length", [ThinkingPart("Hm")], "incomplete", "max_output_tokens"),
+    ],
+)
+def test_how_it_ended(finish, parts, status, why):
+    body = encode(*parts, finish=finish)
+    assert (body["status"], body["incomplete_details"]) == (status, why and {"reason": why})
+    assert body["output"][-1].get("status", status) == status
+
+
+def test_the_head_and_the_usage():
+    body = encode(
+        TextPart("x"), id="resp_7", model="claude-x", created=1700000000, usage=COUNTS, service_tier="standard"
+    )
+    assert (body["id"], body["model"], body["created_at"]) == ("resp_7", "claude-x", 1700000000)
+    assert (body["usage"], body["service_tier"]) == (USAGE, "default")
+    assert encode(id="msg_1")["id"] == "resp_msg_1"
+    assert encode()["id"].startswith("resp_")
+    assert encode()["usage"] is None
+
+
+def test_logprobs():
+    answer = Answer([Choice([TextPart("H")], logprobs={"content": [{**TOKEN, "bytes": None}], "refusal": None})])
+    body = DIALECT.encode_answer(answer)
+    Response.model_validate(body)
+    assert body["output"][0]["content"][0]["logprobs"] == [{**TOKEN, "bytes": []}]
+
+
+def test_an_answer_comes_back_as_the_clients_next_input():
+    parts = [
+        ThinkingPart("Hm", "sig"),
+        ThinkingPart(redacted="enc"),
+        TextPart("I look."),
+        ToolCall("c1", "f", '{"a":1}', "google"),
+        ToolCall("c2", "patch", custom.arguments("x")),
+    ]
+    output = DIALECT.encode_answer(Answer([Choice(parts)]))["output"]
+    kept = [item.to_dict() for item in Response.model_validate(encode() | {"output": output}).output]
+    prompt = DIALECT.decode_request({"model": "m", "input": [{"role": "user", "content": "x"}, *kept]})
+    assert prompt.messages[1].parts == parts
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "problem"),
+    [
+        (
+            400,
+            {"message": "Too small.", "type": "invalid_request_error", "param": "input", "code": "too_small"},
+            Problem("Too small.", "invalid_request_error", "too_small", "input"),
+        ),
+        (429, {"message": "Slow down.", "type": "tokens", "code": None}, Problem("Slow down.", "rate_limit_error")),
+        (500, {"message": "Oh.", "type": "server_error"}, Problem("Oh.", "api_error")),
+    ],
+)
+def test_errors(status, error, problem):
+    assert DIALECT.decode_problem(status, json.dumps({"error": error}).encode()) == problem
+
+
+def test_an_error_for_a_client():
+    body = DIALECT.encode_problem(429, Problem("Slow down.", "rate_limit_error", "", None))
+    assert body == {"error": {"message": "Slow down.", "type": "rate_limit_error", "param": None, "code": None}}
+
+
+# --- hostile answers
+
+FIELDS = [
+    *("id", "model", "created_at", "status", "output", "usage", "error", "incomplete_details", "type", "content"),
+    *("text", "refusal", "summary", "encrypted_content", "call_id", "name", "arguments", "logprobs", "input_tokens"),
+]
+WORDS = ["message", "reasoning", "function_call", "output_text", "completed", "incomplete", "reason", ""]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(-1e300, 1e300) | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=5),
+    max_leaves=20,
+)
+ITEM = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5)
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5), st.lists(ITEM, max_size=3))
+def test_hostile_answers_are_read_or_refused(fields, output):
+    try:
+        answer = DIALECT.decode_answer(json.dumps({"output": output, **fields}).encode())
+    except ValueError:
+        return
+    json.dumps(DIALECT.encode_answer(answer))
+
+
+@given(st.integers(100, 599), st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_hostile_errors_are_read(status, body):
+    json.dumps(DIALECT.encode_problem(status, DIALECT.decode_problem(status, body)))

@@ -1,0 +1,66 @@
+import json
+
+import pytest
+
+from extproc.dialects import Report
+from extproc.dialects.openai_completions import DIALECT
+from extproc.errors import Refusal
+from extproc.exchange import Usage
+
+
+def test_what_a_request_asks_for():
+    ask = DIALECT.read({"model": "m", "prompt": "Once", "n": 2, "best_of": 3, "max_tokens": 5, "stream": True})
+    assert (ask.model, ask.stream, ask.choices, ask.output_field, ask.max_output_tokens) == (
+        "m",
+        True,
+        3,
+        "max_tokens",
+        5,
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "choices", "unreadable"),
+    [("a", 1, ""), (["a", "b"], 2, ""), ([1, 2, 3], 1, "prompt"), ([[1], [2]], 2, "prompt")],
+)
+def test_each_prompt_is_answered(prompt, choices, unreadable):
+    ask = DIALECT.read({"model": "m", "prompt": prompt})
+    assert (ask.choices, ask.unreadable, ask.max_output_tokens) == (choices, unreadable, 16)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": "m"}, {"model": "m", "prompt": ""}, {"model": "m", "prompt": 5}, {"prompt": "a"},
+        {"model": "m", "prompt": "a", "best_of": 1000}, {"model": "m", "prompt": "a", "stream_options": 5},
+        {"model": "m", "prompt": "a", "max_tokens": -1},
+    ],
+)  # fmt: skip
+def test_wrong_shapes_are_refused(body):
+    with pytest.raises(Refusal):
+        DIALECT.read(body)
+
+
+def test_guardrails_see_every_prompt():
+    texts = DIALECT.texts({"model": "m", "prompt": ["a", "b"], "suffix": "c"})
+    assert [text.value for text in texts] == ["a", "b", "c"]
+
+
+def test_an_answer_is_counted():
+    report = Report()
+    whole = {
+        "model": "m-1",
+        "choices": [{"index": 0, "text": "upon a time", "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 3, "total_tokens": 4},
+    }
+    assert not DIALECT.observe(json.dumps(whole).encode(), report)
+    assert (report.model, report.usage, report.finish_reasons) == ("m-1", Usage(1, 3), {0: "stop"})
+    assert report.output_bytes == len("upon a time")
+
+
+def test_the_event_that_holds_only_usage_is_known():
+    report = Report()
+    assert DIALECT.observe(b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":3}}', report)
+    assert not DIALECT.observe(b"[DONE]", report)
+    assert not DIALECT.observe(b"{", report)
+    assert report.output_events == 1
