@@ -48,8 +48,9 @@ bench: $(READY) ## Cost and latency beside Envoy alone, in one run
 protos: $(READY) ## Generate extproc/pb from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=extproc/pb --pyi_out=extproc/pb protos/extproc.proto
 
-docs: $(READY) ## Generate docs/configuration.md from the settings
+docs: $(READY) ## Generate docs/configuration.md and docs/providers/ from the code
 	$(BIN)/extproc schema --markdown > docs/configuration.md
+	$(BIN)/extproc schema --providers docs/providers
 
 examples: $(READY) ## Generate the Envoy configurations in envoy/
 	$(BIN)/python -m extproc.envoy_config.examples

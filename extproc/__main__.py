@@ -221,11 +221,17 @@ def _check_attach(file: Path, settings: Settings) -> None:
 
 def _schema_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", action="store_true", help="a page for people instead")
+    parser.add_argument("--providers", type=Path, metavar="DIR", help="write a page for each kind of provider there")
 
 
 def _schema(options: argparse.Namespace) -> int:
-    from extproc.reference import markdown  # noqa: PLC0415
+    from extproc.reference import markdown, provider_pages  # noqa: PLC0415
 
+    if options.providers is not None:
+        options.providers.mkdir(parents=True, exist_ok=True)
+        for name, text in provider_pages().items():
+            (options.providers / name).write_text(text, encoding="utf-8")
+        return 0
     if options.markdown:
         sys.stdout.write(markdown())
         return 0

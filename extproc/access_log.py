@@ -25,7 +25,7 @@ OUTCOMES = (
 
 _CUT = "upstream_reset_after_response_started"  # and in braces why
 
-_NEARLY = 0.98  # of a try's time: the two listeners do not start their clocks together
+_EARLY = 0.05  # seconds, or a fiftieth of the limit: the two listeners do not start their clocks together
 _DOWNSTREAM_REASONS = {
     "request_headers_timeout": "request_timeout",
     "stream_idle_timeout": "idle_timeout",
@@ -82,7 +82,8 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
     seconds, outcome = _seconds(common.duration), _outcome(common.response_flags, response)
     # The public listener ends a try that takes too long; in here that looks as if the client had left.
     timeout = told["timeout"].number_value / 1000 if "timeout" in told else math.inf
-    if outcome == "client_left" and response.response_code.value == 0 and seconds >= timeout * _NEARLY:
+    late = seconds >= timeout - max(_EARLY, timeout / 50)
+    if outcome == "client_left" and response.response_code.value == 0 and late:
         outcome = "timeout"
     content_type = response.response_headers.get("content-type", "")
     if outcome in ("ok", "client_left") and content_type.startswith("text/html"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -65,7 +66,12 @@ def try_cluster(provider: str) -> str:
 
 def encode_targets(targets: Sequence[Target]) -> str:
     """The value of `TARGETS`: the name of each try's target, in order."""
-    return ",".join(quote(target.name) for target in targets)
+    return ",".join([_quoted(target.name) for target in targets])
+
+
+@lru_cache(maxsize=4096)
+def _quoted(name: str) -> str:
+    return quote(name)
 
 
 def decode_targets(value: str) -> list[str]:

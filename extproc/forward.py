@@ -79,6 +79,7 @@ class Forward:
             exchange.edits |= usage
             exchange.usage_hidden = True
         output_field = exchange.ask.output_field
+        traces = any(trace in exchange.body for trace in exchange.dialect.traces)
         found = []
         for index, target in enumerate(exchange.targets):
             fields, removed = apply(target.changes, exchange.json, output_field) if target.changes else ({}, [])
@@ -86,16 +87,14 @@ class Forward:
             if exchange.output_limits and (limit := exchange.output_limits[index]) is not None and output_field:
                 fields[output_field] = limit
                 removed = [name for name in removed if name != output_field]
-            found.append(Edit(fields, removed, self._service(exchange, target)))
+            found.append(Edit(fields, removed, self._service(exchange, target, traces=traces)))
         return found
 
-    def _service(self, exchange: Exchange, target: Target) -> Service | None:
+    def _service(self, exchange: Exchange, target: Target, *, traces: bool) -> Service | None:
         """How the request has to be made the provider's own; None where it is that already."""
         dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
         kind = self._catalog.providers[target.provider].kind
-        anew = dialect is exchange.dialect and (
-            target.prompt_cache or any(trace in exchange.body for trace in dialect.traces)
-        )
+        anew = dialect is exchange.dialect and (traces or (target.prompt_cache and dialect.cache_marks))
         if dialect is exchange.dialect and kinds()[kind].adapt is None and not anew:
             return None
         reasoning = target.supports is None or "reasoning" in target.supports
@@ -128,9 +127,11 @@ class Forward:
         )
 
 
-def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, dict[str, str]]:
+def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping[str, str]]:
     """What to change in the body now, and the headers that tell the tries what is left for them."""
     first = edits[0]
+    if not any(len(edit.fields) > 1 or edit.removed or edit.service for edit in edits):
+        return first, _names_only(tuple([edit.fields["model"] for edit in edits]))
     left = [_difference(first, edit, exchange) for edit in edits]
     if not any(edit.fields or edit.removed or edit.service for edit in left):
         return first, {}
@@ -142,6 +143,15 @@ def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, dict[st
     if any(edit.service is not None for edit in edits):
         headers[contract.DIALECT] = exchange.dialect.name
     return first, headers
+
+
+@lru_cache(maxsize=4096)
+def _names_only(models: tuple[str, ...]) -> Mapping[str, str]:
+    """The headers where tries differ in nothing but the model's name."""
+    if len(set(models)) == 1:
+        return {}
+    edits = [Edit({} if model == models[0] else {"model": model}) for model in models]
+    return {contract.ATTEND: contract.ATTEND_LATER, contract.EDITS: contract.encode_edits(edits)}
 
 
 def _difference(done: Edit, wanted: Edit, exchange: Exchange) -> Edit:

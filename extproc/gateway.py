@@ -11,7 +11,7 @@ import msgspec
 
 from extproc import contract
 from extproc.actions import CONTINUE, Answer, Chunk, Continue
-from extproc.errors import INVALID_JSON, OVERLOADED, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal
+from extproc.errors import INVALID_JSON, OVERLOADED, PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal
 from extproc.exchange import Exchange, Request
 from extproc.framing.sse import SSE
 from extproc.pipeline import Pipeline, Stages
@@ -88,6 +88,9 @@ class GatewayStream:
             return self._refuse(exchange, refusal)
         if exchange.attached:  # else Envoy's access log tells, of the failed tries too
             self._pipeline.cool_down(target, exchange.status, headers.get("retry-after", ""))
+        if exchange.status < 400 and headers.get("content-type", "").startswith("text/html"):
+            message = f"Provider {target.provider} answered with a web page; try again, or use another model."
+            return self._refuse(exchange, Refusal(PROVIDER_BAD_ANSWER, message, headers=told | {ORIGIN: "provider"}))
         if exchange.status >= 400:
             told[ORIGIN] = "provider"
         elif not end and (reader := self._answer_reader(exchange, headers)) is not None:

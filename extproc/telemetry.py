@@ -309,7 +309,10 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
     if hasattr(exchange, "ask"):
         entry |= {"model": exchange.ask.model[:256], "stream": exchange.ask.stream}
     if exchange.skipped:
-        entry["skipped"] = {skip.target.name: skip.reason for skip in exchange.skipped[:16]}
+        tried = {target.name for target in exchange.targets} if exchange.forwarded else ()
+        entry["skipped"] = {
+            skip.target.name: skip.reason for skip in exchange.skipped[:16] if skip.target.name not in tried
+        }
     if exchange.forwarded:
         usage = exchange.usage
         entry |= {

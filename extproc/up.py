@@ -125,7 +125,7 @@ def _mocks(settings: Settings) -> Sequence[tuple[str, str, int]]:
     found: dict[int, tuple[str, str, int]] = {}
     for name, provider in settings.providers.items():
         host, port = provider.url.hostname or "", provider.url.port or 80
-        if provider.kind == "mock" and not provider.disabled and is_loopback(host):
+        if provider.kind == "mock" and is_loopback(host):
             found.setdefault(port, (name, host, port))
     return list(found.values())
 

@@ -10,7 +10,7 @@ import yaml
 
 from extproc import config
 from extproc.errors import ALL
-from extproc.reference import markdown
+from extproc.reference import markdown, provider_pages
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
@@ -50,9 +50,16 @@ def test_the_reference_is_up_to_date() -> None:
     assert (ROOT / "docs/configuration.md").read_text() == markdown(), "run `make docs`"
 
 
+def test_every_provider_has_its_page() -> None:
+    pages = provider_pages()
+    assert {name: (ROOT / "docs/providers" / name).read_text() for name in pages} == pages, "run `make docs`"
+    written = {path.name for path in (ROOT / "docs/providers").glob("*.md")}
+    assert written - {"credentials.md"} == set(pages)
+
+
 def test_every_refusal_is_explained() -> None:
     text = (ROOT / "docs/troubleshooting.md").read_text()
-    later = {"unbounded_input", "provider_bad_answer"}  # in the table of codes; nothing raises them yet
+    later = {"unbounded_input"}  # in the table of codes; nothing raises them yet
     assert {kind.code for kind in ALL} - later == {kind.code for kind in ALL if f"`{kind.code}`" in text}
 
 

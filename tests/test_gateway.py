@@ -166,7 +166,7 @@ async def test_an_error_event_is_never_hidden(world):
     [
         {"kind": "audio/mpeg"},
         {"kind": ""},
-        {"kind": "text/html"},
+        {"kind": "text/plain"},
         {"kind": "text/event-stream", "content_encoding": "gzip"},
         {"kind": "application/json", "content_encoding": "br"},
     ],
@@ -178,6 +178,17 @@ async def test_an_answer_of_a_kind_nobody_can_read_passes_and_is_charged_in_full
     assert not told.read_answer
     [entry] = gateway.log
     assert (entry["usage_source"], entry["output_tokens"], entry["complete"]) == ("estimated", 100, True)
+
+
+async def test_a_web_page_is_no_answer(world):
+    gateway = world(TOKENS)
+    *_, refused = await talk(gateway.stream(), asks(), sends(QUESTION), answers(kind="text/html; charset=utf-8"))
+    assert (refused.status, refused.reason, refused.headers["x-ai-error-origin"]) == (
+        502,
+        "provider_bad_answer",
+        "provider",
+    )
+    assert await gateway.level("t") == (0, 0)
 
 
 async def test_gzip_bytes_under_a_false_name_pass_unchanged(world):

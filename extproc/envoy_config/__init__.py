@@ -45,7 +45,7 @@ def bootstrap(
     `socket` takes the place of the processor's own in the settings. Envoy's admin interface can stop it and show its
     memory: it is off, on a loopback port, or on a unix socket.
     """
-    names = [name for name, provider in settings.providers.items() if not provider.disabled]
+    names = list(settings.providers)  # those that are switched off too: they can be switched on while Envoy runs
     message = Bootstrap(
         node=Node(id="gateway", cluster="extproc"),
         static_resources=BootstrapStaticResources(

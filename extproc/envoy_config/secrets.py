@@ -30,7 +30,7 @@ def write_secrets(settings: Settings, directory: str | Path) -> list[str]:
     place.chmod(0o700)
     missing = []
     for name, provider in settings.providers.items():
-        if provider.api_key is None or provider.disabled:
+        if provider.api_key is None:
             continue
         key = provider.api_key.read()
         if key is None:

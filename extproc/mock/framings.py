@@ -27,6 +27,7 @@ def sse(events: Iterable[Event], faults: Faults = NONE) -> Iterator[bytes]:
     styles = faults.sse
     if faults.corrupt is not None:
         events = _halved(events, faults.corrupt)
+        styles -= {"multiline"}  # which reads the JSON
     if not styles:
         yield from map(_plain_frame, events)
         return

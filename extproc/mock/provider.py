@@ -147,6 +147,9 @@ class Mock:
             digest = _digest(asked.body)
             question = Question(document, digest, self._name, faults, seen.model, asked.headers, asked.query)
             return self._answer(endpoint, question, seen)
+        except RecursionError:
+            refused = Refused(400, "The JSON is nested too deeply.", code="invalid_json")
+            return self._reply(dialect.error(refused), seen, faults, 400, dialect.error_headers(refused))
         except Refused as refused:
             return self._reply(dialect.error(refused), seen, faults, refused.status, dialect.error_headers(refused))
 

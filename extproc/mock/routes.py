@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from urllib.parse import unquote
 
 import msgspec
 
-from extproc.mock import answers, credentials
+from extproc.mock import answers, anthropic, credentials
 from extproc.mock.answers import Refused
 from extproc.mock.chat import chat
 from extproc.mock.embeddings import embeddings
@@ -22,10 +22,20 @@ def _openai_failure(refused: Refused, _number: int) -> Event:
 
 OPENAI = Dialect("openai", answers.error, _openai_failure, credentials.openai)
 
+VERTEX = "/v1/projects/{project}/locations/{location}/"
+
 # `{name}` stands for one segment of a path, of which `{model}` is read.
 ROUTES = {
     "/v1/chat/completions": Endpoint(OPENAI, chat),
     "/v1/embeddings": Endpoint(OPENAI, embeddings),
+    "/v1/messages": Endpoint(anthropic.DIALECT, anthropic.messages),
+    "/v1/messages/count_tokens": Endpoint(anthropic.DIALECT, anthropic.count_tokens),
+    VERTEX + "publishers/anthropic/models/{model}:rawPredict": Endpoint(
+        anthropic.ON_VERTEX, partial(anthropic.vertex, stream=False)
+    ),
+    VERTEX + "publishers/anthropic/models/{model}:streamRawPredict": Endpoint(
+        anthropic.ON_VERTEX, partial(anthropic.vertex, stream=True)
+    ),
 }
 
 _BY_MODEL = [

@@ -6,6 +6,7 @@ To add one, copy a file here: its module name is the `kind` in the filter YAML, 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,9 +14,17 @@ from functools import cache
 from typing import Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    Field,
+    StringConstraints,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
 
-from extproc.values import Duration, Pattern, PositiveDuration, SecretRef, Section
+from extproc.values import Duration, Pattern, PositiveDuration, Secret, SecretRef, Section
 
 
 @dataclass(slots=True, frozen=True)
@@ -52,6 +61,7 @@ class Provider:
     gen_ai_name: str
     source: str  # where its documentation is
     dialects: tuple[str, ...]
+    example: tuple[str, str]  # an entry of `providers`, and a model's name there
     base_url: str | None = None  # None: the settings must give one
     base_path: str = ""  # of a base_url that has no path of its own
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -63,6 +73,7 @@ class Provider:
     signed_for: str | None = None  # the AWS service that requests are signed for, where there is no key
     credential: Credential = field(default_factory=Credential)
     key_required: bool = True
+    tokens: str | None = None  # whose short-lived tokens it takes in place of a key: google, azure
     catalogue: str | None = None  # its name in the catalogue of models
 
     def speaks(self, model: str, dialect: str) -> bool:
@@ -88,12 +99,74 @@ class CoolDown(Section):
     longest: Duration = Field(300.0, description="Whatever Retry-After says")
 
 
+METADATA = Secret("metadata", "")
+"""In place of a reference: the metadata server of Google's machines."""
+
+
+def _or_metadata(value: object, reference: ValidatorFunctionWrapHandler) -> Secret:
+    if value in ("metadata", METADATA):
+        return METADATA
+    found: Secret = reference(value)
+    if importlib.util.find_spec("cryptography") is None:
+        raise ValueError("a service account needs a library more: pip install 'llm-extproc[google]'")
+    return found
+
+
+ServiceAccount = Annotated[
+    SecretRef,
+    WrapValidator(_or_metadata),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^(?:metadata|(env|file):.+)$", "examples": ["file:/run/secrets/google.json"]}
+    ),
+]
+
+
+class AzureCredentials(Section):
+    """An application of Entra ID, known by its secret or by the token of its workload."""
+
+    tenant: Place
+    client_id: Place
+    client_secret: SecretRef | None = Field(None, description="Of the application, or:")
+    federated_token: SecretRef | None = Field(None, description="Of workload identity: file:/path")
+    scope: str = Field("https://cognitiveservices.azure.com/.default", description="Another in other Azure clouds")
+
+    @model_validator(mode="after")
+    def _one(self) -> AzureCredentials:
+        if (self.client_secret is None) == (self.federated_token is None):
+            raise ValueError("give a client_secret or a federated_token")
+        return self
+
+
+class Credentials(Section):
+    """What short-lived tokens are asked for with, in place of an api_key."""
+
+    google: ServiceAccount | None = Field(None, description="A service account's key file, or `metadata`")
+    azure: AzureCredentials | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Credentials:
+        if (self.google is None) == (self.azure is None):
+            raise ValueError("give google or azure")
+        return self
+
+    @property
+    def cloud(self) -> str:
+        return "google" if self.azure is None else "azure"
+
+    @property
+    def reference(self) -> Secret:
+        found = self.google if self.azure is None else self.azure.client_secret or self.azure.federated_token
+        assert found is not None
+        return found
+
+
 class ProviderSettings(Section):
     """An entry of `providers`: one Envoy cluster of this name."""
 
     kind: str = Field(description="Which provider this is: a module of extproc.providers")
     base_url: str | None = Field(None, description="Where its API begins, with the version: https://host/v1")
     api_key: SecretRef | None = Field(None, description="The key the gateway uses there")
+    credentials: Credentials | None = Field(None, description="In place of api_key: a cloud's short-lived tokens")
     headers: Mapping[str, str] = Field(default_factory=dict, description="Headers added to every request")
     timeout: PositiveDuration = Field(600.0, description="The longest wait for an answer to begin")
     connect_timeout: PositiveDuration = 5.0
@@ -153,6 +226,16 @@ class ProviderSettings(Section):
                 raise ValueError(f"kind {self.kind} needs {name}")
         return self
 
+    @model_validator(mode="after")
+    def _one_credential(self) -> ProviderSettings:
+        if self.credentials is None:
+            return self
+        if self.api_key is not None:
+            raise ValueError("give api_key or credentials, not both")
+        if self.provider.tokens != self.credentials.cloud and self.base_url is None:
+            raise ValueError(f"kind {self.kind} takes no tokens of {self.credentials.cloud} at its own address")
+        return self
+
     @property
     def provider(self) -> Provider:
         return kinds()[self.kind]
@@ -174,10 +257,27 @@ class ProviderSettings(Section):
         return template
 
     @property
+    def credential(self) -> Credential | None:
+        """The header for a secret that Envoy adds, None where it adds none. A token's is the same everywhere."""
+        if self.credentials is not None:
+            return Credential()
+        return None if self.api_key is None else self.provider.credential
+
+    @property
+    def reference(self) -> Secret | None:
+        """Where the key is, or what tokens are asked for with."""
+        return self.api_key if self.credentials is None else self.credentials.reference
+
+    def read_secret(self) -> str | None:
+        """What stands at `reference`, None when there is nothing."""
+        reference = self.reference
+        return "metadata" if reference == METADATA else reference and reference.read()
+
+    @property
     def lacks_key(self) -> bool:
-        """True when the provider needs a key and none can be read now."""
-        if self.api_key is not None:
-            return self.api_key.read() is None
+        """True when the provider needs a key, or what tokens are asked for with, and none can be read now."""
+        if self.reference is not None:
+            return self.read_secret() is None
         return self.provider.key_required and self.provider.signed_for is None and self.base_url is None
 
 

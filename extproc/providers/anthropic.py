@@ -10,4 +10,5 @@ PROVIDER = Provider(
     credential=Credential("x-api-key", ""),
     headers={"anthropic-version": "2023-06-01"},
     catalogue="anthropic",
+    example=("{kind: anthropic, api_key: env:ANTHROPIC_API_KEY}", "claude-sonnet-4-6"),
 )

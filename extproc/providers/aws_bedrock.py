@@ -42,4 +42,5 @@ PROVIDER = Provider(
     models={"anthropic_messages": ("anthropic.*", "*.anthropic.*"), "aws_titan_embed": ("amazon.titan-embed-*",)},
     signed_for="bedrock",
     catalogue="aws",
+    example=("{kind: aws_bedrock, region: us-east-1}", "anthropic.claude-sonnet-4-6-v1:0"),
 )

@@ -8,5 +8,10 @@ PROVIDER = Provider(
     base_path="/openai/v1",
     dialects=("openai_chat", "openai_responses", "openai_embeddings", "openai_completions"),
     credential=Credential("api-key", ""),
+    tokens="azure",
     catalogue="azure",
+    example=(
+        "{kind: azure_openai, base_url: https://acme-eu.openai.azure.com, api_key: env:AZURE_OPENAI_API_KEY}",
+        "my-gpt-4o-deployment",
+    ),
 )

@@ -18,5 +18,10 @@ PROVIDER = Provider(
     adapt=adapt,
     dialects=("openai_chat", "openai_embeddings"),
     credential=Credential("api-key", ""),
+    tokens="azure",
     catalogue="azure",
+    example=(
+        "{kind: azure_openai_dated, base_url: https://acme.openai.azure.com, api_version: '2024-10-21', api_key: env:KEY}",
+        "my-gpt-4o-deployment",
+    ),
 )

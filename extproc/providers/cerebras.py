@@ -8,4 +8,5 @@ PROVIDER = Provider(
     base_url="https://api.cerebras.ai/v1",
     dialects=("openai_chat",),
     catalogue="cerebras",
+    example=("{kind: cerebras, api_key: env:CEREBRAS_API_KEY}", "llama-3.3-70b"),
 )

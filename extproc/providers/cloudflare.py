@@ -9,4 +9,8 @@ PROVIDER = Provider(
     dialects=("openai_chat", "openai_embeddings"),
     more=("max_tokens",),
     catalogue="cloudflare",
+    example=(
+        "{kind: cloudflare, account: 0a1b2c3d4e5f, api_key: env:CLOUDFLARE_API_TOKEN}",
+        "@cf/meta/llama-3.3-70b-instruct-fp8-fast",
+    ),
 )

@@ -8,4 +8,5 @@ PROVIDER = Provider(
     base_url="https://api.cohere.com/v2",
     dialects=("cohere_chat", "cohere_embed"),
     catalogue="cohere",
+    example=("{kind: cohere, api_key: env:COHERE_API_KEY}", "command-a-03-2025"),
 )

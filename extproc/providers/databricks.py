@@ -8,4 +8,8 @@ PROVIDER = Provider(
     dialects=("openai_chat", "openai_embeddings"),
     more=("max_tokens",),
     catalogue="databricks",
+    example=(
+        "{kind: databricks, base_url: https://acme.cloud.databricks.com/serving-endpoints, api_key: env:TOKEN}",
+        "databricks-meta-llama-3-3-70b-instruct",
+    ),
 )

@@ -9,4 +9,5 @@ PROVIDER = Provider(
     dialects=("openai_chat",),
     more=("thinking", "max_tokens"),
     catalogue="deepseek",
+    example=("{kind: deepseek, api_key: env:DEEPSEEK_API_KEY}", "deepseek-chat"),
 )

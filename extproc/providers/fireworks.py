@@ -9,4 +9,8 @@ PROVIDER = Provider(
     dialects=("openai_chat", "openai_embeddings", "openai_completions"),
     more=("max_tokens", "top_k"),
     catalogue="fireworks",
+    example=(
+        "{kind: fireworks, api_key: env:FIREWORKS_API_KEY}",
+        "accounts/fireworks/models/llama-v3p3-70b-instruct",
+    ),
 )

@@ -21,5 +21,10 @@ PROVIDER = Provider(
     adapt=adapt,
     dialects=("anthropic_messages", "gemini_generate_content", "vertex_embeddings"),
     models={"anthropic_messages": ("claude-*",)},
+    tokens="google",
     catalogue="google",
+    example=(
+        "{kind: gcp_vertex_ai, project: acme-ml, region: europe-west4, api_key: file:/run/secrets/google-token}",
+        "gemini-2.5-pro",
+    ),
 )

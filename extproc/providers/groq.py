@@ -8,4 +8,5 @@ PROVIDER = Provider(
     base_url="https://api.groq.com/openai/v1",
     dialects=("openai_chat",),
     catalogue="groq",
+    example=("{kind: groq, api_key: env:GROQ_API_KEY}", "llama-3.3-70b-versatile"),
 )

@@ -9,4 +9,5 @@ PROVIDER = Provider(
     dialects=("openai_chat", "openai_embeddings"),
     more=("max_tokens",),
     catalogue="mistral",
+    example=("{kind: mistral_ai, api_key: env:MISTRAL_API_KEY}", "mistral-large-latest"),
 )

@@ -9,4 +9,5 @@ PROVIDER = Provider(
     dialects=("openai_chat", "openai_embeddings"),
     credential=Credential(),
     key_required=False,
+    example=("{kind: mock}", "stub"),
 )

@@ -8,4 +8,5 @@ PROVIDER = Provider(
     base_url="https://integrate.api.nvidia.com/v1",
     dialects=("openai_chat", "openai_embeddings"),
     more=("max_tokens",),
+    example=("{kind: nvidia, api_key: env:NVIDIA_API_KEY}", "meta/llama-3.3-70b-instruct"),
 )

@@ -9,4 +9,5 @@ PROVIDER = Provider(
     dialects=("openai_chat", "openai_embeddings", "openai_completions"),
     more=("max_tokens",),
     key_required=False,
+    example=("{kind: ollama}", "llama3.3"),
 )

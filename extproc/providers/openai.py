@@ -8,4 +8,5 @@ PROVIDER = Provider(
     base_url="https://api.openai.com/v1",
     dialects=("openai_chat", "openai_responses", "openai_embeddings", "openai_completions"),
     catalogue="openai",
+    example=("{kind: openai, api_key: env:OPENAI_API_KEY}", "gpt-4o"),
 )

@@ -9,4 +9,5 @@ PROVIDER = Provider(
     dialects=("openai_chat",),
     more=("cache_control", "top_k"),
     catalogue="openrouter",
+    example=("{kind: openrouter, api_key: env:OPENROUTER_API_KEY}", "meta-llama/llama-3.3-70b-instruct"),
 )

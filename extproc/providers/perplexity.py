@@ -9,4 +9,5 @@ PROVIDER = Provider(
     dialects=("openai_chat",),
     more=("max_tokens", "top_k"),
     catalogue="perplexity",
+    example=("{kind: perplexity, api_key: env:PERPLEXITY_API_KEY}", "sonar-pro"),
 )

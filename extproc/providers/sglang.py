@@ -8,4 +8,8 @@ PROVIDER = Provider(
     dialects=("openai_chat", "openai_embeddings", "openai_completions"),
     more=("top_k",),
     key_required=False,
+    example=(
+        "{kind: sglang, base_url: http://sglang.models.svc:30000/v1}",
+        "meta-llama/Llama-3.3-70B-Instruct",
+    ),
 )

@@ -9,4 +9,5 @@ PROVIDER = Provider(
     dialects=("openai_chat", "openai_embeddings", "openai_completions"),
     more=("max_tokens", "top_k"),
     catalogue="together",
+    example=("{kind: together, api_key: env:TOGETHER_API_KEY}", "meta-llama/Llama-3.3-70B-Instruct-Turbo"),
 )

@@ -8,4 +8,5 @@ PROVIDER = Provider(
     dialects=("openai_chat", "openai_embeddings", "openai_completions"),
     more=("top_k",),
     key_required=False,
+    example=("{kind: vllm, base_url: http://vllm.models.svc:8000/v1}", "meta-llama/Llama-3.3-70B-Instruct"),
 )

@@ -11,4 +11,5 @@ PROVIDER = Provider(
         "openai_responses",
     ),
     catalogue="x-ai",
+    example=("{kind: x_ai, api_key: env:XAI_API_KEY}", "grok-4"),
 )

@@ -401,7 +401,6 @@ def test_what_runs_ends_and_a_file_with_a_mistake_switches_nothing(start: Start)
         assert told(gateway.chat("assistant")) == (1, "openai", "gpt-4o-mini")
 
 
-@pytest.mark.xfail(strict=False, reason="Envoy's configuration leaves out what was off at the start: requests are 503")
 def test_a_provider_that_was_off_at_the_start_can_be_switched_on(start: Start, monkeypatch: pytest.MonkeyPatch):
     text = settings("kill-switch.md").replace(
         "env:OPENAI_API_KEY, disabled: false", "env:OPENAI_API_KEY, disabled: true"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
 
-from extproc.mock import answers, embeddings, models
+from extproc.mock import answers, embeddings, models, scene
 from extproc.mock import chat as completions
 from extproc.mock.answers import Question, Refused
 from extproc.mock.faults import NONE, Faults
@@ -83,7 +83,7 @@ def test_the_answer_repeats_the_last_user_message():
 
 
 def test_long_messages_are_quoted_in_part():
-    assert said(messages=user("x" * 500)) == "You said: " + "x" * completions.QUOTED
+    assert said(messages=user("x" * 500)) == "You said: " + "x" * scene.QUOTED
 
 
 def test_no_user_text_still_gets_an_answer():

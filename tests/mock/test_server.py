@@ -495,6 +495,21 @@ async def test_errorevent_ends_the_stream_cleanly(client, server):
     assert received.endswith(b"}\n\n\r\n0\r\n\r\n")
 
 
+async def test_cached_tokens_are_told(client):
+    usage = (await client.post(CHAT, json=body("stub+cached=1"))).json()["usage"]
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 1}
+    usage = (await client.post(CHAT, json=body("stub+cached=99"))).json()["usage"]
+    assert (usage["prompt_tokens"], usage["prompt_tokens_details"]) == (2, {"cached_tokens": 2})
+
+
+async def test_corrupt_damages_one_event(client):
+    sent = await events(client, "stub+corrupt=1+sse=multiline")
+    assert sent[-1] == "[DONE]"
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(sent[1])
+    assert json.loads(sent[2])["choices"][0]["delta"] == {"content": " said:"}
+
+
 def test_every_fault_has_a_test_here():
     source = Path(__file__).read_text()
     assert [name for name in faults.READERS if f"+{name}" not in source] == []

@@ -17,7 +17,7 @@ from uuid import uuid4
 import msgspec
 
 from extproc.dialects import Place
-from extproc.dialects.anthropic_messages.schema import STRICT_TOOLS, Fitter
+from extproc.dialects.anthropic_messages.schema import Fitter, strict_schemas
 from extproc.dialects.anthropic_messages.thinking import Plan, Traits, plan, traits_of
 from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.messages import (
@@ -32,11 +32,11 @@ from extproc.messages import (
     ToolResult,
 )
 
-_OPENING = "Begin."
+OPENING = "Begin."
 """What the user says in a conversation that does not begin with them."""
-_JSON_ONLY = "Answer with one JSON object and nothing else: no other text, no code fence."
+JSON_ONLY = "Answer with one JSON object and nothing else: no other text, no code fence."
 _TIERS = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
-_IMAGES = {"/9j/": "image/jpeg", "iVBO": "image/png", "R0lG": "image/gif", "UklG": "image/webp"}  # by base64 beginning
+IMAGES = {"/9j/": "image/jpeg", "iVBO": "image/png", "R0lG": "image/gif", "UklG": "image/webp"}  # by base64 beginning
 _TEXTS = frozenset(("application/json", "application/xml", "application/yaml", "application/x-yaml"))
 _MAX_USER = 256
 _decode = msgspec.json.Decoder().decode
@@ -60,7 +60,7 @@ def encode_request(prompt: Prompt, place: Place) -> tuple[Body, Sequence[str]]:
     if made.thinking is not None:
         body["thinking"] = made.thinking
     _add_tools(prompt, traits, made, body, ignored)
-    _add_sampling(prompt, traits, made, body, ignored)
+    add_sampling(prompt, traits, made, body, ignored)
     _add_rest(prompt, body, ignored)
     return body, ignored
 
@@ -89,7 +89,7 @@ def _messages(prompt: Prompt, ignored: list[str]) -> list[Body]:
         else:
             made.append({"role": message.role, "content": blocks})
     if not made or made[0]["role"] != "user":
-        made.insert(0, {"role": "user", "content": [{"type": "text", "text": _OPENING}]})
+        made.insert(0, {"role": "user", "content": [{"type": "text", "text": OPENING}]})
     last = made[-1]
     if last["role"] == "assistant" and last["content"][-1]["type"] == "text":  # continued, and must not end in a space
         last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
@@ -163,7 +163,7 @@ def _image(part: ImagePart, ignored: list[str]) -> Body:
         media_type = head[5:].partition(";")[0]
     elif part.url:
         return _cached({"type": "image", "source": {"type": "url", "url": part.url}}, part.cache)
-    media_type = "image/jpeg" if media_type == "image/jpg" else media_type or _IMAGES.get(data[:4], "image/png")
+    media_type = "image/jpeg" if media_type == "image/jpg" else media_type or IMAGES.get(data[:4], "image/png")
     source = {"type": "base64", "media_type": media_type, "data": data}
     return _cached({"type": "image", "source": source}, part.cache)
 
@@ -241,7 +241,7 @@ def _add_format(prompt: Prompt, made: Plan, body: Body, system: list[Body], igno
         config["effort"] = made.effort
     if prompt.format is not None:
         if prompt.format.schema is None:
-            system.append({"type": "text", "text": _JSON_ONLY})
+            system.append({"type": "text", "text": JSON_ONLY})
             ignored.append("response_format")
         else:
             fitter = Fitter()
@@ -261,13 +261,11 @@ def _add_tools(prompt: Prompt, traits: Traits, made: Plan, body: Body, ignored: 
             body["tools"] = [{"name": name, "input_schema": {"type": "object"}} for name in dict.fromkeys(names)]
             body["tool_choice"] = {"type": "none"}
         return
-    strict = sum(tool.strict is True for tool in prompt.tools)
-    fitter, schemas = Fitter(), {}
-    if 0 < strict <= STRICT_TOOLS:
-        schemas = {index: fitter.fit(tool.schema) for index, tool in enumerate(prompt.tools) if tool.strict}
-    if strict and (not schemas or fitter.too_much or fitter.closed or not traits.strict):
+    schemas = strict_schemas(prompt.tools) if traits.strict else None
+    if schemas is None:
         schemas = {}
-        ignored.append("strict")
+        if any(tool.strict for tool in prompt.tools):
+            ignored.append("strict")
     tools = []
     for index, tool in enumerate(prompt.tools):
         schema = schemas.get(index, tool.schema)
@@ -295,7 +293,7 @@ def _add_tools(prompt: Prompt, traits: Traits, made: Plan, body: Body, ignored: 
         body["tool_choice"] = choice
 
 
-def _add_sampling(prompt: Prompt, traits: Traits, made: Plan, body: Body, ignored: list[str]) -> None:
+def add_sampling(prompt: Prompt, traits: Traits, made: Plan, body: Body, ignored: list[str]) -> None:
     """Temperature, top_p and top_k, where the model takes them; with thinking, only what does not change it."""
     temperature, top_p, top_k = prompt.temperature, prompt.top_p, prompt.top_k
     if temperature is not None:

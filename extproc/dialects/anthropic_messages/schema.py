@@ -5,8 +5,10 @@ Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from extproc.messages import Tool
 
 STRICT_TOOLS = 20
 """The most tools of a request that may be strict."""
@@ -24,6 +26,15 @@ _UNENFORCED = frozenset(
 _FORMATS = frozenset(("date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid"))
 _SCHEMAS_BY_NAME = frozenset(("properties", "$defs", "definitions"))
 _LISTS_OF_SCHEMAS = frozenset(("anyOf", "allOf", "oneOf"))
+
+
+def strict_schemas(tools: Sequence[Tool]) -> dict[int, dict[str, Any]] | None:
+    """The schemas of the tools that are to be strict, fitted, by the tools' places. None where they cannot be strict:
+    too many of them, too much in them, or objects that may hold anything.
+    """
+    fitter = Fitter()
+    schemas = {index: fitter.fit(tool.schema) for index, tool in enumerate(tools) if tool.strict}
+    return None if len(schemas) > STRICT_TOOLS or fitter.too_much or fitter.closed else schemas
 
 
 class Fitter:

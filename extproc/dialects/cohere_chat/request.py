@@ -172,9 +172,8 @@ def _add_thinking(prompt: Prompt, place: Place, body: Json, ignored: dict[str, N
     elif budget:
         if limit is not None and limit <= budget:
             limit += budget
-        ceiling = limit if most is None else most if limit is None else min(limit, most)
-        if ceiling is not None:
-            budget = min(budget, max(ceiling - _ROOM, ceiling // 2, 1))
+        if most is not None and (limit is None or limit > most):
+            budget = min(budget, max(most - _ROOM, most // 2, 1))
         body["thinking"] = {"type": "enabled", "token_budget": budget}
     elif wanted:
         body["thinking"] = {"type": "enabled"}

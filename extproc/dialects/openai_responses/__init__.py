@@ -40,6 +40,7 @@ _read = msgspec.json.Decoder(_Said).decode
 class OpenAIResponses(Dialect):
     name = "openai_responses"
     paths = {"/v1/responses": "chat"}  # noqa: RUF012
+    traces = (b'"extproc:',)
     lacks = frozenset(("choices", "audio"))
 
     def read(self, body: Mapping[str, Any]) -> Ask:
