@@ -67,6 +67,9 @@ def _up(options: argparse.Namespace) -> int:
 def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     _config_argument(parser)
     parser.add_argument("--socket", help="listen here instead of where the settings say")
+    parser.add_argument(
+        "--secrets", type=Path, metavar="DIR", help="keep the providers' keys and tokens there, for Envoy"
+    )
     parser.add_argument("--drain-notice", type=float, default=3.0, help="seconds for Envoy to see that we are leaving")
     parser.add_argument("--drain-grace", type=float, default=600.0, help="seconds for streams to end")
 
@@ -90,7 +93,7 @@ def _serve(options: argparse.Namespace) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopped.set)
-        processor = Processor(options.config, settings, socket=options.socket)
+        processor = Processor(options.config, settings, socket=options.socket, secrets=options.secrets)
         await run(
             processor,
             stopped,

@@ -13,6 +13,7 @@ from extproc.dialects import ABILITIES
 from extproc.exchange import Target
 from extproc.parameters import MAX_CHANGES, Changes, compile_changes, compose, encode
 from extproc.routing import MAX_NESTING, MAX_TARGETS, Branch, Catalog, Chain, VirtualModelSettings
+from extproc.tokens import problem
 from extproc.values import is_private
 
 if TYPE_CHECKING:
@@ -155,8 +156,11 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
     """Those that a glance at one entry tells."""
     for name, provider in settings.providers.items():
         if provider.lacks_key:
-            missing = f"{provider.api_key} is not set" if provider.api_key else "has no api_key"
+            unset = "has neither api_key nor credentials" if provider.provider.tokens else "has no api_key"
+            missing = f"{provider.reference} is not set" if provider.reference else unset
             yield ("providers", name), f"{missing}: its models answer 503 until it is"
+        elif provider.credentials is not None and (text := problem(provider.credentials, provider.read_secret() or "")):
+            yield ("providers", name, "credentials"), f"{text}: its models answer 502"
         if provider.url.scheme == "http" and not is_private(provider.url.hostname or ""):
             yield ("providers", name, "base_url"), "is not encrypted: keys and prompts can be read on the way"
         if not any(model.provider == name for model in settings.models.values()):

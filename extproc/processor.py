@@ -14,6 +14,7 @@ from extproc import config, pipeline
 from extproc.admin import HTTPThread, admin_app, status_app
 from extproc.budgets import LEASE
 from extproc.config import ConfigError, Settings
+from extproc.credentials import Keeper
 from extproc.history import History
 from extproc.pipeline import Pipeline
 from extproc.providers import CoolDown
@@ -38,8 +39,11 @@ _FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "at
 class Processor:
     """Serves `settings`, and whatever replaces them in `file`."""
 
-    def __init__(self, file: Path, settings: Settings, *, socket: str | None = None) -> None:
+    def __init__(
+        self, file: Path, settings: Settings, *, socket: str | None = None, secrets: Path | None = None
+    ) -> None:
         self._file = file
+        self._secrets = secrets
         self._socket = socket or settings.processor.path
         self._settings = settings
         self._telemetry = Telemetry(settings)
@@ -71,6 +75,10 @@ class Processor:
         self._http.start()
         for work in (self._watch_lag(), self._watch_file(), self._keep_leases(), self._share_history()):
             self._spawn(work)
+        if self._secrets is not None:
+            self._spawn(Keeper(self._secrets, self._count_refresh).run(lambda: self._settings.providers, self._rebuild))
+        elif waiting := [name for name, provider in settings.providers.items() if provider.credentials is not None]:
+            log.warning("nobody fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
 
     async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
         """Drain: `notice` seconds for Envoy to look elsewhere, up to `grace` seconds for streams to end."""
@@ -119,12 +127,19 @@ class Processor:
             return
         self._telemetry.configure(settings)
         self._settings = settings
-        self._pipeline = self._build(settings)
+        self._rebuild()
         self._telemetry.reloads.labels("taken").inc()
         log.info("new settings taken")
 
     def _build(self, settings: Settings) -> Pipeline:
         return pipeline.build(settings, self._counters, self._leases, self._telemetry, history=self._history)
+
+    def _rebuild(self) -> None:
+        """Take new settings into use, or what else a pipeline knows since it was built: which keys are there."""
+        self._pipeline = self._build(self._settings)
+
+    def _count_refresh(self, provider: str, outcome: str) -> None:
+        self._telemetry.credential_refreshes.labels(provider, outcome).inc()
 
     async def _share_history(self) -> None:
         """Exchange with other workers and replicas what tries taught."""

@@ -178,7 +178,7 @@ class Catalog:
         self._virtual = virtual_models
         self._history = history or History()
         self._keyless = {
-            name: f"its key {provider.api_key or 'api_key'} is not set"
+            name: f"its key {provider.reference or 'api_key'} is not set"
             for name, provider in providers.items()
             if provider.lacks_key
         }

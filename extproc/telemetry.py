@@ -135,6 +135,12 @@ class Telemetry:
             ["provider"],
             registry=registry,
         )
+        self.credential_refreshes = Counter(
+            "extproc_credential_refreshes",
+            "Keys read again and tokens fetched, by how it went",
+            ["provider", "outcome"],
+            registry=registry,
+        )
         self._skips = Counter(
             "extproc_targets_skipped", "Targets that a request did not go to", ["reason"], registry=registry
         )

@@ -79,7 +79,7 @@ def _start(
         command = [sys.executable, "-m", "extproc", "mock", "--name", name, "--address", host, "--port", str(port)]
         children.append(_spawn(f"mock provider {name}", command, quiet=True))
         _wait_for_port(children[-1], host, port)
-    command = [sys.executable, "-m", "extproc", "serve", "--config", str(file), "--socket", path]
+    command = [sys.executable, "-m", "extproc", "serve", "--config", str(file), "--socket", path, "--secrets", secrets]
     children.append(_spawn("processor", [*command, "--drain-notice", "0", "--drain-grace", "1"]))
     _wait_for(children[-1], f"http://{_local(settings.status.address)}:{settings.status.port}/readyz")
     command = [binary, "-c", str(bootstrap), "--log-level", "warn", "--use-dynamic-base-id"]

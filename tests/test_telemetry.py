@@ -31,6 +31,7 @@ METRICS = {
     "extproc_try_seconds": {"provider"},
     "extproc_failed_tries_seconds_total": {"provider", "outcome"},
     "extproc_provider_credentials_rejected_total": {"provider"},
+    "extproc_credential_refreshes_total": {"provider", "outcome"},
     "extproc_targets_skipped_total": {"reason"},
     "extproc_failovers_total": {"provider"},
     "extproc_stage_seconds": {"stage"},
@@ -75,6 +76,7 @@ def touch_all(telemetry, exchange):
     telemetry.downstream_end("4xx")
     telemetry.internal_error("GatewayStream")
     telemetry.reloads.labels("taken").inc()
+    telemetry.credential_refreshes.labels("a", "ok").inc()
 
 
 def samples(telemetry):

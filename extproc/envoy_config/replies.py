@@ -61,13 +61,15 @@ def public(request_body: int) -> LocalReplyConfig:
     )
 
 
-def hop(provider: str) -> LocalReplyConfig:
+def hop(provider: str, *, tokens: bool = False) -> LocalReplyConfig:
     """Of a try: where a provider's answer should be. `contract.HOP` says why it is not there."""
     down = f"Provider {provider} cannot be reached; try again, or use another model."
     busy = f"Provider {provider} has as many requests as its max_requests allows; try again in a moment."
     ejected = f"Provider {provider} failed too often and is left alone for now; try again in a moment."
     slow = f"Provider {provider} did not answer in time; try again, ask for less, or stream the answer."
     keyless = f"The gateway has no key for provider {provider}; the operator must set its api_key."
+    if tokens:
+        keyless = f"The gateway has no token for provider {provider} now; try again in a moment, or use another model."
     broken = f"Provider {provider} sent an answer that is not HTTP; try again, or use another model."
     return LocalReplyConfig(
         mappers=[

@@ -84,7 +84,7 @@ from extproc.envoy_config.typed import (
     seconds,
     set_header,
 )
-from extproc.providers import ProviderSettings
+from extproc.providers import Credential, ProviderSettings
 
 # What a client may send that is not the provider's business, besides credentials and what is internal.
 _PRIVATE_HEADERS = (
@@ -145,8 +145,8 @@ def host_header(url: SplitResult) -> str:
 def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_dir: str) -> HttpConnectionManager:
     hop = contract.try_cluster(name)
     filters = [_log_metadata(), _attempt(), _provider_headers(settings, provider)]
-    if provider.api_key is not None:
-        filters.append(_credential(name, provider, secrets_dir))
+    if provider.credential is not None:
+        filters.append(_credential(name, provider.credential, secrets_dir))
     filters.append(http_filter("router", Router(suppress_envoy_headers=True)))
     return HttpConnectionManager(
         stat_prefix=hop,
@@ -158,7 +158,7 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         stream_idle_timeout=seconds(_silence(settings, provider)),
         delayed_close_timeout=seconds(0.001),  # else a provider's reset reaches the client a second late
-        local_reply_config=replies.hop(name),
+        local_reply_config=replies.hop(name, tokens=provider.credentials is not None),
         access_log=[processor.access_log(hop, response=["retry-after", "content-type", "x-request-id", contract.HOP])],
         http_filters=filters,
         route_config=_routes(settings, name, provider),
@@ -226,13 +226,12 @@ def _provider_headers(settings: Settings, provider: ProviderSettings) -> HttpFil
     return http_filter("header_mutation", HeaderMutationFilter(mutations=found))
 
 
-def _credential(name: str, provider: ProviderSettings, secrets_dir: str) -> HttpFilter:
-    """The provider's key, from a file that Envoy watches. Without it the hop answers itself and sends nothing on."""
+def _credential(name: str, credential: Credential, secrets_dir: str) -> HttpFilter:
+    """The provider's secret, from a file that Envoy watches. Without it the hop answers itself and sends nothing on."""
     watched = PathConfigSource(
         path=secret_file(secrets_dir, name), watched_directory=WatchedDirectory(path=secrets_dir)
     )
     source = ConfigSource(path_config_source=watched, resource_api_version=ApiVersion.V3)
-    credential = provider.provider.credential
     generic = Generic(
         credential=SdsSecretConfig(name=secret_name(name), sds_config=source),
         header=credential.header,

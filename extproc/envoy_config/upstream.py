@@ -113,7 +113,7 @@ def _protocol(provider: ProviderSettings, *, secure: bool) -> UpstreamProtocolOp
 def _signature(provider: ProviderSettings) -> list[HttpFilter]:
     """Here and not in the internal listener: the body, the path and the host are final only now."""
     service = provider.provider.signed_for
-    if service is None or provider.api_key is not None:
+    if service is None or provider.credential is not None:
         return []
     # What Envoy adds on the way is not part of the signature.
     unsigned = [StringMatcher(prefix=prefix) for prefix in ("x-envoy-", "x-forwarded-", "x-request-id")]

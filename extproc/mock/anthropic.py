@@ -21,7 +21,7 @@ from extproc.mock.endpoints import Dialect
 from extproc.mock.faults import Event
 from extproc.mock.scene import Counts, Line, Part, Play, Scene, Tool, Turn, play, prompt_tokens, result_text
 from extproc.mock.seals import seal
-from extproc.mock.shapes import Check, Wrong
+from extproc.mock.shapes import Wrong
 
 _STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "stop_sequence": "stop_sequence"}
 _ERRORS = {
@@ -40,35 +40,34 @@ _TYPES = {"object": "dictionary", "array": "list"}
 
 def messages(question: Question) -> Answer:
     """POST /v1/messages."""
-    _check_version(question)
-    beta = question.header("anthropic-beta") is not None
-    checked(shapes.MESSAGES_BETA if beta else shapes.MESSAGES, question)
+    checked(question, "api", _version(question))
     return spoken(question, stream=question.body.get("stream") is True)
 
 
 def count_tokens(question: Question) -> Answer:
     """POST /v1/messages/count_tokens."""
-    _check_version(question)
-    checked(shapes.COUNT_TOKENS, question)
+    checked(question, "count", _version(question))
     return Answer({"input_tokens": prompt_tokens(_scene(question.body))})
 
 
 def vertex(question: Question, *, stream: bool) -> Answer:
     """POST …/publishers/anthropic/models/{model}:rawPredict and :streamRawPredict."""
+    version = question.body.get("anthropic_version")
     if question.model == "count-tokens":
-        checked(shapes.COUNT_TOKENS, question)
+        checked(question, "vertex count", version)
         return Answer({"input_tokens": prompt_tokens(_scene(question.body))})
-    checked(shapes.VERTEX, question)
+    checked(question, "vertex", version)
     return spoken(question, stream=stream or question.body.get("stream") is True)
 
 
-def checked(shape: Check, question: Question) -> None:
+def checked(question: Question, place: str, version: object) -> None:
     """Refuse a body that is wrong."""
+    beta = question.header("anthropic-beta") is not None
     try:
-        shape(question.body, ())
+        shapes.request(place, str(version), beta=beta)(question.body, ())
     except Wrong as wrong:
         raise Refused(400, _worded(wrong)) from None
-    check(question.body, question.model or question.body["model"])
+    check(question.body, question.model or question.body["model"], new=version == shapes.NEW)
 
 
 def spoken(question: Question, *, stream: bool) -> Answer:
@@ -77,12 +76,13 @@ def spoken(question: Question, *, stream: bool) -> Answer:
     return streamed(list(_events(question, played))) if stream else Answer(_message(question, played))
 
 
-def _check_version(question: Question) -> None:
+def _version(question: Question) -> str:
     version = question.header("anthropic-version")
     if version is None:
         raise Refused(400, "anthropic-version: header is required")
-    if version not in ("2023-06-01", "2023-01-01"):
+    if version not in ("2023-01-01", "2023-06-01", shapes.NEW):
         raise Refused(400, f'anthropic-version: "{version}" is not a valid version')
+    return version
 
 
 def _worded(wrong: Wrong) -> str:

@@ -1,7 +1,7 @@
 """What Anthropic demands of a request whose shape is right: order, pairs, thinking, schemas, and what each model takes.
 
 Sources: https://platform.claude.com/docs/en/api/messages/create, .../build-with-claude/extended-thinking,
-.../build-with-claude/structured-outputs, .../build-with-claude/prompt-caching, and the migration guides of the models.
+.../build-with-claude/prompt-caching, .../api/migration-2026-10-21, and the migration guides of the models.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Run(NamedTuple):
     content: list[Json]
 
 
-def check(body: Json, model: str) -> None:
+def check(body: Json, model: str, *, new: bool = False) -> None:
     """Refuse what the API would refuse."""
     _check_texts(body)
     runs = _runs(body["messages"])
@@ -37,6 +37,8 @@ def check(body: Json, model: str) -> None:
     _check_tools(body)
     _check_thinking(body, runs)
     _check_marks(body)
+    if new:
+        _check_new(body["messages"])
     _check_model(body, _generation(model))
     wanted = (body.get("output_config") or {}).get("format")
     if wanted:
@@ -215,6 +217,18 @@ def _check_marks(body: Json) -> None:
     count = sum(bool(each.get("cache_control")) for each in held)
     if count > MAX_MARKS:
         raise Refused(400, f"A maximum of {MAX_MARKS} blocks with cache_control may be provided. Found {count}.")
+
+
+def _check_new(messages: list[Json]) -> None:
+    """What version 2026-10-21 does not take any more."""
+    for index, message in enumerate(messages):
+        for at, block in enumerate(blocks(message["content"])):
+            where = f"messages.{index}.content.{at}"
+            if message["role"] == "assistant" and block["type"] == "document":
+                raise Refused(400, f"{where}: `document` blocks cannot be in `assistant` messages")
+            held = block["content"] if block["type"] == "search_result" else [block]
+            if message["role"] == "user" and any(each.get("citations") for each in held if each["type"] == "text"):
+                raise Refused(400, f"{where}.citations: citations are not permitted in `user` messages")
 
 
 # --- models

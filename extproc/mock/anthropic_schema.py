@@ -11,10 +11,34 @@ from typing import Any
 from extproc.mock.answers import Refused
 
 _KEYWORDS = frozenset(
-    "type title description default examples enum const anyOf allOf $ref $defs definitions properties required "
-    "additionalProperties items minItems format pattern $schema $id $comment".split()
+    [
+        "type",
+        "title",
+        "description",
+        "default",
+        "examples",
+        "enum",
+        "const",
+        "anyOf",
+        "allOf",
+        "$ref",
+        "$defs",
+        "definitions",
+        "properties",
+        "required",
+        "additionalProperties",
+        "items",
+        "minItems",
+        "format",
+        "pattern",
+        "$schema",
+        "$id",
+        "$comment",
+    ]
 )
-_FORMATS = frozenset("date-time time date duration email hostname uri ipv4 ipv6 uuid text".split())
+_FORMATS = frozenset(
+    ["date-time", "time", "date", "duration", "email", "hostname", "uri", "ipv4", "ipv6", "uuid", "text"]
+)
 
 
 def check_schema(schema: Any, where: str) -> None:
@@ -54,9 +78,10 @@ def _wrong(schema: Any) -> str:
         return "For 'object' type, 'additionalProperties' must be explicitly set to false"
     if schema.get("minItems", 0) not in (0, 1):
         return "For 'array' type, 'minItems' values other than 0 or 1 are not supported"
-    if schema.get("format", "text") not in _FORMATS:
+    if str(schema.get("format", "text")) not in _FORMATS:
         return f"For 'string' type, format '{schema['format']}' is not supported"
-    if any(isinstance(each, dict | list) for each in schema.get("enum") or ()):
+    values = schema.get("enum", [])
+    if not isinstance(values, list) or any(isinstance(each, dict | list) for each in values):
         return "enum values must be primitive"
     if not str(schema.get("$ref", "#")).startswith("#"):
         return "external $ref is not supported"
@@ -69,7 +94,8 @@ def _is_recursive(schema: Any) -> bool:
         return False
     edges: dict[str, set[str]] = {"#": {ref for ref in _refs(schema) if ref == "#"}}
     for name in ("$defs", "definitions"):
-        for key, each in (schema.get(name) or {}).items():
+        definitions = schema.get(name)
+        for key, each in definitions.items() if isinstance(definitions, dict) else ():
             edges[f"#/{name}/{key}"] = {*_refs(each)}
     left = set(edges)
     while free := {each for each in left if not edges[each] & left}:

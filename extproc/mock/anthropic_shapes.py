@@ -1,13 +1,15 @@
 """The shape of requests to Anthropic's Messages: fields, types, and which of them are required.
 
-Source: https://platform.claude.com/docs/en/api/messages/create; the official SDK's types.
+Sources: https://platform.claude.com/docs/en/api/messages/create, .../api/migration-2026-10-21; the official SDK
 """
 
 from __future__ import annotations
 
 import re
+from functools import cache
 
 from extproc.mock.shapes import (
+    Check,
     an_array,
     an_object,
     anything,
@@ -24,6 +26,9 @@ from extproc.mock.shapes import (
     tagged,
     text,
 )
+
+NEW = "2026-10-21"
+"""The version of the API that changed what requests may hold; before it was 2023-06-01."""
 
 _ID = matching(
     lambda each: bool(re.fullmatch(r"[a-zA-Z0-9_-]+", each)), "String should match pattern '^[a-zA-Z0-9_-]+$'"
@@ -159,9 +164,7 @@ _TOOL = tagged(
 )
 _DISPLAY = one_of("summarized", "omitted")
 _ALONE = boolean  # disable_parallel_tool_use
-
-# What counting and asking share.
-COUNTED = {
+_COUNTED = {
     "messages!": array(_MESSAGE, most=100_000),
     "system": either(("string", string), ("array", array(_TEXT))),
     "tools": array(_TOOL),
@@ -192,27 +195,33 @@ COUNTED = {
     "cache_control?": _CACHE,
     "speed?": one_of("standard", "fast"),
 }
-ASKED = COUNTED | {
+_ASKED = _COUNTED | {
     "max_tokens!": integer(0),
     "metadata": record({"user_id?": text(0, 512)}),
     "stop_sequences": array(string),
-    "temperature": number(0, 1),
-    "top_p": number(0, 1),
-    "top_k": integer(0),
     "service_tier": one_of("auto", "standard_only"),
     "container?": anything,
     "diagnostics?": an_object,
     "inference_geo?": string,
     "user_profile_id": string,
 }
-MODEL = {"model!": text()}
-STREAM = {"stream": boolean}
-BETA = {"mcp_servers": array(an_object), "context_management?": an_object, "output_format?": an_object}
+_SAMPLING = {"temperature": number(0, 1), "top_p": number(0, 1), "top_k": integer(0)}
+_MODEL = {"model!": text()}
+_STREAM = {"stream": boolean}
+_BETA = {"mcp_servers": array(an_object), "context_management?": an_object, "output_format?": an_object}
+_PLACES = {
+    "api": _MODEL | _STREAM | _ASKED,
+    "count": _MODEL | _COUNTED,
+    "vertex": {"anthropic_version!": one_of("vertex-2023-10-16", NEW)} | _STREAM | _ASKED | _BETA,
+    "vertex count": {"anthropic_version!": one_of("vertex-2023-10-16", NEW)} | _MODEL | _COUNTED | _BETA,
+    "bedrock": {"anthropic_version!": one_of("bedrock-2023-05-31", NEW), "anthropic_beta": array(string)}
+    | _ASKED
+    | _BETA,
+}
 
-MESSAGES = record(MODEL | STREAM | ASKED)
-MESSAGES_BETA = record(MODEL | STREAM | ASKED | BETA)
-COUNT_TOKENS = record(MODEL | COUNTED | BETA)
-VERTEX = record({"anthropic_version!": one_of("vertex-2023-10-16")} | STREAM | ASKED | BETA)
-BEDROCK = record(
-    {"anthropic_version!": one_of("bedrock-2023-05-31"), "anthropic_beta": array(string)} | ASKED | BETA,
-)
+
+@cache
+def request(place: str, version: object, *, beta: bool = False) -> Check:
+    """The shape of requests at a place: a version of the API has no sampling parameters any more."""
+    sampling = {} if version == NEW or "count" in place else _SAMPLING
+    return record(_PLACES[place] | sampling | (_BETA if beta else {}))

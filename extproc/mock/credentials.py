@@ -60,9 +60,10 @@ def openai(keys: Keys, asked: Asked) -> None:
 
 
 def anthropic(keys: Keys, asked: Asked) -> None:
-    """x-api-key, or a bearer token."""
-    if keys.key and not asked.shows(keys.key, "x-api-key", "authorization"):
-        given = asked.header("x-api-key") or asked.header("authorization")
+    """x-api-key, or a bearer token where there is none."""
+    shown = "authorization" if asked.header("x-api-key") is None else "x-api-key"
+    if keys.key and not asked.shows(keys.key, shown):
+        given = asked.header(shown)
         raise Refused(401, "invalid x-api-key" if given else "x-api-key header is required")
 
 

@@ -270,8 +270,9 @@ class ProviderSettings(Section):
 
     def read_secret(self) -> str | None:
         """What stands at `reference`, None when there is nothing."""
-        reference = self.reference
-        return "metadata" if reference == METADATA else reference and reference.read()
+        if self.reference is None:
+            return None
+        return "metadata" if self.reference == METADATA else self.reference.read()
 
     @property
     def lacks_key(self) -> bool:

@@ -8,7 +8,6 @@ PROVIDER = Provider(
     base_url="https://generativelanguage.googleapis.com/v1beta",
     dialects=("gemini_generate_content", "gemini_embeddings"),
     credential=Credential("x-goog-api-key", ""),
-    tokens="google",
     catalogue="google",
     example=("{kind: gcp_gemini, api_key: env:GEMINI_API_KEY}", "gemini-2.5-flash"),
 )

@@ -147,12 +147,14 @@ def eventually(find: Callable[[], Any], timeout: float = 10) -> Any:
 
 
 def run_gateway(folder: Path, yaml: str, mocks: tuple[str, ...], env: dict[str, str]) -> Iterator[Gateway]:
-    """Start a gateway whose YAML may hold `{mock_<name>}` for the address of a mock provider."""
+    """Start a gateway whose YAML may hold `{mock_<name>}` for the address of a mock provider with /v1, `{at_<name>}`
+    without.
+    """
     listener, status, admin, *ports = free_ports(PORTS + len(mocks))
     urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(mocks, ports, strict=True)}
     text = textwrap.dedent(yaml)
     for name, url in urls.items():
-        text = text.replace("{mock_" + name + "}", url + "/v1")
+        text = text.replace("{mock_" + name + "}", url + "/v1").replace("{at_" + name + "}", url)
     head = f"""
 listener: {{address: 127.0.0.1, port: {listener}}}
 status: {{address: 127.0.0.1, port: {status}}}

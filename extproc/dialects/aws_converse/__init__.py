@@ -19,7 +19,7 @@ class AWSConverse(Dialect):
     name = "aws_converse"
     stream_type = "application/vnd.amazon.eventstream"
     cache_marks = True
-    lacks = frozenset(("choices", "logprobs", "state"))
+    lacks = frozenset(("choices", "logprobs"))
 
     def path(self, place: Place, *, stream: bool) -> str:
         return f"/model/{quote(place.model, safe='')}/{'converse-stream' if stream else 'converse'}"

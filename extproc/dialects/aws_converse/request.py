@@ -168,7 +168,7 @@ class _Request:
         self.body["outputConfig"] = self.body.get("outputConfig", {}) | {"textFormat": form}
 
     def _add_tools(self, called: Sequence[str]) -> None:
-        """`called`: the tools that the conversation knows, which need to be defined even when there are to be no more."""
+        """`called`: the tools that the conversation knows. They have to be defined even when there are to be no calls."""
         prompt, claude = self._prompt, self._family.claude
         mode = prompt.tool_choice.mode if prompt.tool_choice is not None else "auto"
         if not prompt.tools and called:
@@ -192,7 +192,8 @@ class _Request:
                 spec["strict"] = True
             tools.append({"toolSpec": spec})
             self._add_mark(tool.cache, tools, can=claude is not None)
-        self.body["toolConfig"] = config = {"tools": tools}
+        config: Json = {"tools": tools}
+        self.body["toolConfig"] = config
         if mode == "none" or (mode != "auto" and not self._forced_tools):
             self.ignored.append("tool_choice")
         elif mode == "required":

@@ -1,14 +1,20 @@
-"""A streamed answer of Converse: the events of the binary stream, by name."""
+"""A streamed answer of Converse: the events of the binary stream, by name.
+
+Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
+
+The usage comes after the stop and nothing marks the end, so an answer is whole when the body ends after a stop.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import msgspec
 from msgspec import Struct
 
-from extproc.dialects.aws_converse.answer import FINISH, Usage
-from extproc.messages import Delta, Ended, Event, Failed, Finished, FinishReason, Started, Used
+from extproc.dialects.aws_converse.answer import UNREADABLE, Stop, Usage
+from extproc.messages import Delta, Ended, Event, Failed, Finished, Started, Used
 
 _EXCEPTIONS = {
     "throttlingException": "rate_limit_error",
@@ -18,8 +24,8 @@ _EXCEPTIONS = {
 
 
 class _ToolStart(Struct, rename="camel"):
-    tool_use_id: str = ""
-    name: str = ""
+    tool_use_id: str | None = None
+    name: str | None = None
 
 
 class _Start(Struct, rename="camel"):
@@ -27,13 +33,13 @@ class _Start(Struct, rename="camel"):
 
 
 class _ToolDelta(Struct):
-    input: str = ""
+    input: str | None = None
 
 
 class _ReasoningDelta(Struct, rename="camel"):
-    text: str = ""
-    signature: str = ""
-    redacted_content: str = ""
+    text: str | None = None
+    signature: str | None = None
+    redacted_content: str | None = None
 
 
 class _BlockDelta(Struct, rename="camel"):
@@ -48,82 +54,106 @@ class _Block(Struct, rename="camel"):
     delta: _BlockDelta | None = None
 
 
-class _Stop(Struct, rename="camel"):
-    stop_reason: str = "end_turn"
-
-
 class _Metadata(Struct):
     usage: Usage | None = None
 
 
 class _Exception(Struct):
-    message: str = ""
+    message: str | None = None
 
 
 _decode_block = msgspec.json.Decoder(_Block).decode
-_decode_stop = msgspec.json.Decoder(_Stop).decode
+_decode_stop = msgspec.json.Decoder(Stop).decode
 _decode_metadata = msgspec.json.Decoder(_Metadata).decode
 _decode_exception = msgspec.json.Decoder(_Exception).decode
+_BLOCKS = frozenset(("contentBlockDelta", "contentBlockStart", "contentBlockStop"))
 
 
 class ConverseDecoder:
-    """Blocks come one after the other and are numbered by the API; empty ones leave no part."""
+    """Reads the events of one stream. Blocks are numbered by the API; those that say nothing are no part."""
 
     def __init__(self) -> None:
-        self._blocks: dict[int, int] = {}  # the API's numbers -> ours
-        self._finish: FinishReason | None = None
-        self._failed = False
+        self._blocks: dict[tuple[int, str], int] = {}  # (the API's number, kind) -> ours
+        self._silent: dict[int, int] = {}  # calls that have no arguments yet: the API's number -> ours
+        self._started = self._called = self._finished = self._over = False
 
     def feed(self, data: bytes, name: str) -> Sequence[Event]:
-        if name.startswith(("exception:", "error:")):
-            self._failed = True
-            return [_failure(data, name.partition(":")[2])]
+        if self._over:
+            return ()
+        events: list[Event] = []
         try:
-            if name in ("contentBlockDelta", "contentBlockStart"):
-                return self._block(_decode_block(data))
-            if name == "messageStart":
-                return [Started()]
-            if name == "messageStop":
-                self._finish = FINISH.get(_decode_stop(data).stop_reason, "stop")
-                return [Finished(self._finish)]
-            if name == "metadata":
+            if name in _BLOCKS:
+                if not self._finished:
+                    self._block(_decode_block(data), events, ends=name == "contentBlockStop")
+            elif name == "messageStop":
+                self._stop(_decode_stop(data), events)
+            elif name == "metadata":
                 usage = _decode_metadata(data).usage
-                counts = usage.counts() if usage is not None else None
-                return [] if counts is None else [Used(counts)]
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return []
-        return []
+                if usage is not None and (counts := usage.counts()) is not None:
+                    events.append(Used(counts))
+            elif name == "messageStart":
+                if not self._started:
+                    self._started = True
+                    return (Started(),)
+            elif name.startswith(("exception:", "error:")):
+                self._over = True
+                events.append(_failure(data, name.partition(":")[2]))
+        except UNREADABLE:
+            return ()
+        if events and not self._started and not self._over:
+            self._started = True
+            events.insert(0, Started())
+        return events
 
     def end(self) -> Sequence[Event]:
-        """The usage comes after the stop, and nothing marks the end."""
-        return [Ended()] if self._finish is not None and not self._failed else []
+        if self._over or not self._finished:
+            return ()
+        self._over = True
+        return (Ended(),)
 
-    def _block(self, found: _Block) -> Sequence[Event]:
-        start, delta = found.start, found.delta
-        if start is not None and start.tool_use is not None:
-            block = self._number(found)
-            return [Delta("tool_call", "", block, id=start.tool_use.tool_use_id, name=start.tool_use.name)]
+    def _block(self, found: _Block, events: list[Event], *, ends: bool) -> None:
+        index, start, delta = found.content_block_index, found.start, found.delta
+        if ends:
+            self._end_call(index, events)
+        if start is not None and (call := start.tool_use) is not None and (index, "tool_call") not in self._blocks:
+            self._called = True
+            block = self._silent[index] = self._number(index, "tool_call")
+            events.append(Delta("tool_call", "", block, id=call.tool_use_id or "", name=call.name or ""))
         if delta is None:
-            return []
+            return
         if delta.text:
-            return [Delta("text", delta.text, self._number(found))]
-        if delta.tool_use is not None and delta.tool_use.input:
-            return [Delta("tool_call", delta.tool_use.input, self._number(found))]
-        thought = delta.reasoning_content
-        if thought is not None and (thought.text or thought.signature or thought.redacted_content):
-            block = self._number(found)
-            return [
-                Delta("thinking", thought.text, block, signature=thought.signature, redacted=thought.redacted_content)
-            ]
-        return []
+            events.append(Delta("text", delta.text, self._number(index, "text")))
+        if delta.tool_use is not None and delta.tool_use.input and (index, "tool_call") in self._blocks:
+            self._silent.pop(index, None)
+            events.append(Delta("tool_call", delta.tool_use.input, self._blocks[index, "tool_call"]))
+        if (thought := delta.reasoning_content) is not None:
+            if thought.text or thought.signature:
+                block = self._number(index, "thinking")
+                events.append(Delta("thinking", thought.text or "", block, signature=thought.signature or ""))
+            if thought.redacted_content:
+                block = self._number(index, "redacted")
+                events.append(Delta("thinking", "", block, redacted=thought.redacted_content))
 
-    def _number(self, found: _Block) -> int:
-        return self._blocks.setdefault(found.content_block_index, len(self._blocks))
+    def _stop(self, found: Stop, events: list[Event]) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        for index in list(self._silent):
+            self._end_call(index, events)
+        events.append(Finished(found.reason(called=self._called), stop_sequence=found.sequence()))
+
+    def _end_call(self, index: int, events: list[Event]) -> None:
+        """A call without arguments has those of nothing."""
+        if (block := self._silent.pop(index, None)) is not None:
+            events.append(Delta("tool_call", "{}", block))
+
+    def _number(self, index: int, kind: Literal["text", "thinking", "redacted", "tool_call"]) -> int:
+        return self._blocks.setdefault((index, kind), len(self._blocks))
 
 
 def _failure(data: bytes, kind: str) -> Failed:
     try:
         message = _decode_exception(data).message
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         message = ""
     return Failed(message or f"The provider broke off: {kind[:64]}.", _EXCEPTIONS.get(kind, "api_error"), kind[:64])

@@ -1,0 +1,566 @@
+"""What a conversation becomes as a request for Converse."""
+
+import base64
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.dialects import Place
+from extproc.dialects.aws_converse import DIALECT
+from extproc.dialects.aws_converse.models import family_of
+from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.messages import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    OutputFormat,
+    Prompt,
+    RefusalPart,
+    TextPart,
+    ThinkingPart,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
+
+OLD, EITHER, NEW = "anthropic.claude-sonnet-4-5-20250929-v1:0", "us.anthropic.claude-opus-4-6-v1", "claude-opus-4-7"
+NOVA, NOVA_1, OSS, GPT = (
+    "us.amazon.nova-2-lite-v1:0",
+    "amazon.nova-pro-v1:0",
+    "openai.gpt-oss-120b-1:0",
+    "us.openai.gpt-6",
+)
+LLAMA = "meta.llama4-scout-17b-instruct-v1:0"
+HELLO = [{"role": "user", "content": [{"text": "hello"}]}]
+MARK = {"type": "ephemeral"}
+POINT = {"cachePoint": {"type": "default"}}
+
+
+def user(*parts):
+    return Message("user", [TextPart(part) if isinstance(part, str) else part for part in parts])
+
+
+def assistant(*parts):
+    return Message("assistant", [TextPart(part) if isinstance(part, str) else part for part in parts])
+
+
+def turn(role, *blocks):
+    return {"role": role, "content": list(blocks)}
+
+
+def encode(prompt, model=OLD, most=None):
+    body, ignored = DIALECT.encode_request(prompt, Place(model, most))
+    return json.loads(json.dumps(body)), list(ignored)
+
+
+def turns(*messages, model=OLD):
+    body, ignored = encode(Prompt("m", list(messages)), model)
+    assert ignored == []
+    return body["messages"]
+
+
+def settings(model=OLD, most=None, **fields):
+    """All that a prompt with these fields adds to the least of bodies, and what it cannot say."""
+    body, ignored = encode(Prompt("m", [user("hello")], **fields), model, most)
+    assert body.pop("messages") == HELLO
+    return body, ignored
+
+
+@pytest.mark.parametrize(
+    ("model", "stream", "path"),
+    [
+        (LLAMA, False, "/model/meta.llama4-scout-17b-instruct-v1%3A0/converse"),
+        (NEW, True, "/model/claude-opus-4-7/converse-stream"),
+        (
+            "arn:aws:bedrock:x:1:inference-profile/a",
+            False,
+            "/model/arn%3Aaws%3Abedrock%3Ax%3A1%3Ainference-profile%2Fa/converse",
+        ),
+    ],
+)
+def test_path(model, stream, path):
+    assert DIALECT.path(Place(model), stream=stream) == path
+
+
+@pytest.mark.parametrize(
+    ("model", "claude", "effort", "caches"),
+    [
+        (OLD, True, "", True),
+        ("arn:aws:bedrock:us-east-1:1:inference-profile/us.anthropic.claude-opus-4-6-v1", True, "", True),
+        (NOVA, False, "nova", True),
+        (NOVA_1, False, "", True),
+        (OSS, False, "oss", False),
+        (GPT, False, "openai", False),
+        (LLAMA, False, "", False),
+        ("arn:aws:bedrock:us-east-1:1:application-inference-profile/abc", False, "", False),
+    ],
+)
+def test_families(model, claude, effort, caches):
+    family = family_of(model)
+    assert (family.claude is not None, family.effort, family.caches) == (claude, effort, caches)
+
+
+# --- text, system prompts, roles
+
+
+def test_the_least():
+    assert encode(Prompt("m", [user("hello")])) == ({"messages": HELLO}, [])
+
+
+def test_system_prompts_stand_apart_and_none_is_blank():
+    system = [TextPart("be brief", MARK), TextPart(" \n"), TextPart("be kind")]
+    assert settings(system=system)[0] == {"system": [{"text": "be brief"}, POINT, {"text": "be kind"}]}
+    assert settings(system=[TextPart(" ")])[0] == {}
+
+
+@pytest.mark.parametrize("messages", [[], [user("")], [assistant(ThinkingPart("hm"))]])
+def test_there_is_always_a_turn(messages):
+    assert turns(*messages) == [turn("user", {"text": "Begin."})]
+
+
+def test_roles_take_turns_the_user_begins_and_no_text_is_blank():
+    assert turns(assistant("a"), user("b", ""), user(" ", "c"), user(""), assistant(RefusalPart("no"), "d \n")) == [
+        turn("user", {"text": "Begin."}),
+        turn("assistant", {"text": "a"}),
+        turn("user", {"text": "b"}, {"text": "c"}),
+        turn("assistant", {"text": "no"}, {"text": "d"}),
+    ]
+
+
+# --- images, files, audio
+
+
+@pytest.mark.parametrize(
+    ("part", "block"),
+    [
+        (ImagePart("iVBO", "image/png"), {"image": {"format": "png", "source": {"bytes": "iVBO"}}}),
+        (ImagePart("QQ==", "image/jpg"), {"image": {"format": "jpeg", "source": {"bytes": "QQ=="}}}),
+        (ImagePart("/9j/"), {"image": {"format": "jpeg", "source": {"bytes": "/9j/"}}}),
+        (FilePart("R0lG", "image/gif"), {"image": {"format": "gif", "source": {"bytes": "R0lG"}}}),
+        (ImagePart(url="s3://b/a.JPG"), {"image": {"format": "jpeg", "source": {"s3Location": {"uri": "s3://b/a.JPG"}}}}),
+        (FilePart("QQ==", "application/pdf", name="a_b.pdf"), {"document": {"format": "pdf", "name": "a b", "source": {"bytes": "QQ=="}}}),
+        (FilePart("QQ==", "text/plain;charset=utf-8"), {"document": {"format": "txt", "name": "document", "source": {"bytes": "QQ=="}}}),
+        (FilePart("QQ==", "text/x-python", name="v1.2 é/x"), {"document": {"format": "txt", "name": "v1 2 x", "source": {"bytes": "QQ=="}}}),
+        (FilePart("QQ==", name="Q3 (final).XLSX"), {"document": {"format": "xlsx", "name": "Q3 (final)", "source": {"bytes": "QQ=="}}}),
+        (FilePart(url="s3://b/a", name="a.md"), {"document": {"format": "md", "name": "a", "source": {"s3Location": {"uri": "s3://b/a"}}}}),
+        (AudioPart("QQ==", "mp3"), {"audio": {"format": "mp3", "source": {"bytes": "QQ=="}}}),
+    ],
+)  # fmt: skip
+def test_media(part, block):
+    assert turns(user("look", part)) == [turn("user", {"text": "look"}, block)]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        ImagePart(url="https://x.test/a.png"),
+        ImagePart("QQ==", "image/bmp"),
+        ImagePart(),
+        FilePart(id="file-1"),
+        FilePart(url="https://x.test/a.pdf"),
+        FilePart("QQ==", "application/zip"),
+    ],
+)
+def test_media_that_it_cannot_take_is_refused(part):
+    with pytest.raises(Refusal) as refused:
+        turns(user(part))
+    assert refused.value.kind is UNSUPPORTED_BY_TARGETS
+
+
+def test_documents_have_names_of_their_own_and_a_text_beside_them():
+    def document(name):
+        return FilePart("QQ==", "application/pdf", name=name)
+
+    given = turns(
+        user(document("a.pdf"), document("A.docx")), assistant("so"), user("and", document(""), document("a"))
+    )
+    names = [block["document"]["name"] for turn in given for block in turn["content"] if "document" in block]
+    assert names == ["a", "A-2", "document", "a-3"]
+    assert given[0]["content"][2:] == [{"text": "See the document."}]
+    assert given[2]["content"][0] == {"text": "and"}
+
+
+def test_the_detail_of_an_image_is_advisory():
+    for detail, ignored in (("", []), ("auto", []), ("low", ["detail"]), ("high", ["detail"])):
+        assert encode(Prompt("m", [user(ImagePart("QQ==", "image/png", detail=detail))]))[1] == ignored
+
+
+# --- tools
+
+WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+CALLS = assistant("let me see", ToolCall("1", "weather", '{"city":"Rome"}'), ToolCall("2", "now", ""))
+
+
+def spec(name, schema, **rest):
+    return {"toolSpec": {"name": name, "inputSchema": {"json": schema}, **rest}}
+
+
+def use(id, name, input):
+    return {"toolUse": {"toolUseId": id, "name": name, "input": input}}
+
+
+def result(id, *content, **rest):
+    return {"toolResult": {"toolUseId": id, "content": list(content), **rest}}
+
+
+def test_tools():
+    tools = [Tool("weather", "tells it", WEATHER), Tool("now"), Tool("x", schema={"properties": {}}, cache=MARK)]
+    expected = [
+        spec("weather", WEATHER, description="tells it"),
+        spec("now", {"type": "object"}),
+        spec("x", {"properties": {}, "type": "object"}),
+    ]
+    assert settings(tools=tools) == ({"toolConfig": {"tools": [*expected, POINT]}}, [])
+    assert settings(NOVA, tools=tools) == ({"toolConfig": {"tools": expected}}, ["cache_control"])
+
+
+@pytest.mark.parametrize(
+    ("choice", "expected", "ignored"),
+    [
+        (ToolChoice("auto"), None, []),
+        (ToolChoice("required"), {"any": {}}, []),
+        (ToolChoice("tool", "x"), {"tool": {"name": "x"}}, []),
+    ],
+)
+def test_tool_choice(choice, expected, ignored):
+    body, found = settings(tools=[Tool("x")], tool_choice=choice)
+    assert (body["toolConfig"].get("toolChoice"), found) == (expected, ignored)
+
+
+def test_no_tool_may_be_called():
+    tools, none = [Tool("weather"), Tool("now")], ToolChoice("none")
+    assert settings(tools=tools, tool_choice=none) == ({}, [])
+    # Tools that the conversation knows have to be defined, and there is no such choice.
+    body, ignored = encode(Prompt("m", [user("hello"), CALLS], tools=tools, tool_choice=none))
+    assert body["toolConfig"] == {"tools": [spec("weather", {"type": "object"}), spec("now", {"type": "object"})]}
+    assert ignored == ["tool_choice"]
+
+
+def test_tools_of_the_past_are_defined():
+    body, ignored = encode(Prompt("m", [user("hello"), CALLS, user(ToolResult("1", []))]))
+    assert body["toolConfig"] == {"tools": [spec("weather", {"type": "object"}), spec("now", {"type": "object"})]}
+    assert encode(Prompt("m", [user(ToolResult("1", []))]))[0]["toolConfig"] == {
+        "tools": [spec("tool", {"type": "object"})]
+    }
+    assert ignored == []
+
+
+def test_what_tools_cannot_be_told():
+    assert settings(tools=[Tool("x")], parallel_tools=False)[1] == ["parallel_tool_calls"]
+    assert settings(tools=[Tool("x")], parallel_tools=True)[1] == []
+    # A Claude that must think cannot be forced.
+    body, ignored = settings("claude-fable-5-1", tools=[Tool("x")], tool_choice=ToolChoice("required"))
+    assert ("toolChoice" in body["toolConfig"], ignored) == (False, ["tool_choice"])
+
+
+def test_strict_tools():
+    closed = {**WEATHER, "additionalProperties": False}
+    body, ignored = settings(tools=[Tool("a", schema=WEATHER, strict=True), Tool("b", schema=WEATHER, strict=False)])
+    assert body["toolConfig"] == {"tools": [spec("a", closed, strict=True), spec("b", WEATHER)]}
+    assert ignored == []
+    loose = Tool("a", schema={"type": "object", "additionalProperties": True}, strict=True)
+    assert settings(tools=[loose])[1] == ["strict"]
+    assert settings(LLAMA, tools=[Tool("a", schema=WEATHER, strict=True)])[1] == ["strict"]
+
+
+def test_calls_and_results():
+    given = [
+        user("hello"),
+        CALLS,
+        user("so?", ToolResult("2", [TextPart("noon")]), ToolResult("1", [TextPart("x")], error=True)),
+    ]
+    expected = [
+        *HELLO,
+        turn("assistant", {"text": "let me see"}, use("1", "weather", {"city": "Rome"}), use("2", "now", {})),
+        turn("user", result("2", {"text": "noon"}), result("1", {"text": "x"}, status="error"), {"text": "so?"}),
+    ]
+    assert turns(*given) == expected
+    del expected[2]["content"][1]["toolResult"]["status"]
+    assert turns(*given, model=LLAMA) == expected
+
+
+def test_results_of_one_turn_come_first_in_it():
+    given = turns(
+        user("hello"), CALLS, user(ToolResult("1", [])), user("quick"), user(ToolResult("2", [TextPart(" ")]))
+    )
+    nothing = {"text": "(no output)"}
+    assert given[2:] == [turn("user", result("1", nothing), result("2", nothing), {"text": "quick"})]
+
+
+def test_tools_that_answer_with_images_and_files():
+    parts = [TextPart("here"), ImagePart("QQ==", "image/png"), FilePart("QQ==", "text/csv", name="a.csv")]
+    assert turns(user(ToolResult("1", parts)))[0]["content"] == [
+        result(
+            "1",
+            {"text": "here"},
+            {"image": {"format": "png", "source": {"bytes": "QQ=="}}},
+            {"document": {"format": "csv", "name": "a", "source": {"bytes": "QQ=="}}},
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "input"),
+    [("", {}), (" ", {}), ('{"a":[1,2.5]}', {"a": [1, 2.5]}), ("[1]", {"arguments": "[1]"}), ("{", {"arguments": "{"})],
+)
+def test_arguments_are_always_an_object(text, input):
+    assert turns(user("hello"), assistant(ToolCall("1", "f", text)))[1]["content"] == [use("1", "f", input)]
+
+
+def test_ids_fit_and_stay_the_same():
+    given = turns(
+        user("a"), assistant(ToolCall("a b/é", "f", ""), ToolCall("x" * 65, "f", "")), user(ToolResult("x" * 65, []))
+    )
+    first, second = given[1]["content"]
+    assert first["toolUse"]["toolUseId"] == "a_b__"
+    assert len(second["toolUse"]["toolUseId"]) == 64
+    assert second["toolUse"]["toolUseId"] == given[2]["content"][0]["toolResult"]["toolUseId"]
+
+
+# --- thinking
+
+
+def test_thinking_goes_back_to_those_whose_it_is():
+    said = assistant(
+        ThinkingPart("a", "c2ln"),
+        ThinkingPart("", "b21pdHRlZA=="),
+        ThinkingPart(redacted="cmVk"),
+        ThinkingPart("b"),
+        ThinkingPart("c", "gemini:x"),
+        ThinkingPart("d", "openai:rs_1:x"),
+        "hi",
+    )
+    shown = [
+        {"reasoningContent": {"reasoningText": {"text": "a", "signature": "c2ln"}}},
+        {"reasoningContent": {"reasoningText": {"text": "", "signature": "b21pdHRlZA=="}}},
+    ]
+    redacted = {"reasoningContent": {"redactedContent": "cmVk"}}
+    for model, blocks in ((OLD, [*shown, redacted]), (GPT, [redacted]), (NOVA, []), (LLAMA, [])):
+        assert turns(user("a"), said, model=model)[1] == turn("assistant", *blocks, {"text": "hi"})
+
+
+def fields(**more):
+    return {"additionalModelRequestFields": more}
+
+
+def limit(tokens):
+    return {"inferenceConfig": {"maxTokens": tokens}}
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "expected", "ignored"),
+    [
+        # with a budget: the limit is raised above it
+        (OLD, {"effort": "low"}, limit(4096) | fields(thinking={"type": "enabled", "budget_tokens": 2048}), []),
+        (OLD, {"effort": "low", "max_tokens": 1000}, limit(3048) | fields(thinking={"type": "enabled", "budget_tokens": 2048}), []),
+        (OLD, {"thinking_budget": 5000, "max_tokens": 9000, "show_thinking": True}, limit(9000) | fields(thinking={"type": "enabled", "budget_tokens": 5000}), []),
+        (OLD, {"thinking_budget": 5000, "max_tokens": 9000, "show_thinking": False}, limit(9000) | fields(thinking={"type": "enabled", "budget_tokens": 5000}), ["thinking.display"]),
+        (OLD, {"effort": "none"}, {}, []),
+        # by effort
+        (NEW, {"effort": "high"}, {"outputConfig": {"effort": "high"}} | fields(thinking={"type": "adaptive"}), []),
+        (NEW, {"effort": "minimal", "max_tokens": 100}, limit(100) | {"outputConfig": {"effort": "low"}} | fields(thinking={"type": "adaptive"}), []),
+        (NEW, {"thinking_budget": 5000, "show_thinking": True}, {"outputConfig": {"effort": "medium"}} | fields(thinking={"type": "adaptive", "display": "summarized"}), []),
+        (EITHER, {"thinking_adaptive": True, "effort": "xhigh"}, {"outputConfig": {"effort": "max"}} | fields(thinking={"type": "adaptive"}), []),
+        ("claude-opus-5", {"effort": "none"}, fields(thinking={"type": "disabled"}), []),
+        # of others
+        (NOVA, {"effort": "minimal"}, fields(reasoningConfig={"type": "enabled", "maxReasoningEffort": "low"}), []),
+        (NOVA, {"thinking_adaptive": True, "max_tokens": 9}, limit(9) | fields(reasoningConfig={"type": "enabled", "maxReasoningEffort": "medium"}), []),
+        (NOVA, {"effort": "xhigh", "temperature": 0.5, "top_k": 3}, fields(reasoningConfig={"type": "enabled", "maxReasoningEffort": "high"}), ["temperature", "top_k"]),
+        (NOVA, {"effort": "high", "max_tokens": 9}, limit(9) | fields(reasoningConfig={"type": "enabled", "maxReasoningEffort": "medium"}), ["reasoning_effort"]),
+        (NOVA, {"effort": "none"}, {}, []),
+        (NOVA_1, {"effort": "low"}, {}, ["reasoning_effort"]),
+        (OSS, {"thinking_budget": 30000}, fields(reasoning_effort="high"), []),
+        (OSS, {"thinking_budget": 0}, {}, ["thinking"]),
+        (GPT, {"effort": "minimal"}, fields(reasoning={"effort": "low"}), []),
+        (GPT, {"effort": "none"}, fields(reasoning={"effort": "none"}), []),
+        (GPT, {"thinking_adaptive": True}, {}, []),
+        (LLAMA, {"thinking_budget": 2000}, {}, ["thinking"]),
+        (LLAMA, {"effort": "none"}, {}, []),
+    ],
+)  # fmt: skip
+def test_effort_and_budget(model, asked, expected, ignored):
+    assert settings(model, **asked) == (expected, ignored)
+
+
+def test_a_turn_that_began_without_thinking_cannot_begin_to_with_a_budget():
+    messages = [user("hello"), CALLS, user(ToolResult("1", []), ToolResult("2", []))]
+    body, ignored = encode(Prompt("m", messages, effort="low"))
+    assert ("additionalModelRequestFields" in body, ignored) == (False, ["reasoning_effort"])
+    messages[1] = assistant(ThinkingPart("hm", "c2ln"), *CALLS.parts)
+    assert encode(Prompt("m", messages, effort="low"))[0]["additionalModelRequestFields"] == {
+        "thinking": {"type": "enabled", "budget_tokens": 2048}
+    }
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected", "ignored"),
+    [
+        ({"max_tokens": 9}, limit(9), []),
+        ({"temperature": 0.5}, {"inferenceConfig": {"temperature": 0.5}}, []),
+        ({"temperature": 2.0}, {"inferenceConfig": {"temperature": 1.0}}, ["temperature"]),
+        ({"top_p": 0.5}, {"inferenceConfig": {"topP": 0.5}}, []),
+        ({"top_k": 5}, fields(top_k=5), []),
+        ({"temperature": 0.5, "top_p": 0.5}, {"inferenceConfig": {"temperature": 0.5}}, ["top_p"]),
+        ({"temperature": 0.5, "effort": "low"}, limit(4096) | fields(thinking={"type": "enabled", "budget_tokens": 2048}), ["temperature"]),
+        ({"stop": ["END", "\n"]}, {"inferenceConfig": {"stopSequences": ["END"]}, "additionalModelResponseFieldPaths": ["/stop_sequence"]}, ["stop"]),
+        ({"metadata": {"team": "a/b"}}, {"requestMetadata": {"team": "a/b"}}, []),
+        ({"metadata": {"team": "a", "n": 1, "q": "?"}}, {"requestMetadata": {"team": "a"}}, ["metadata"]),
+        ({"metadata": {str(n): "a" for n in range(17)}}, {}, ["metadata"]),
+        ({"service_tier": "auto"}, {}, []),
+        ({"service_tier": "standard_only"}, {"serviceTier": {"type": "default"}}, []),
+        ({"service_tier": "flex"}, {"serviceTier": {"type": "flex"}}, []),
+        ({"service_tier": "scale"}, {}, ["service_tier"]),
+        ({"seed": 1, "presence_penalty": 0.5, "frequency_penalty": 0.0, "user": "u"}, {}, ["seed", "presence_penalty", "user"]),
+    ],
+)  # fmt: skip
+def test_settings_of_a_claude(asked, expected, ignored):
+    assert settings(**asked) == (expected, ignored)
+
+
+def test_settings_of_others():
+    sampling = {"temperature": 1.5, "top_p": 0.5, "top_k": 5}
+    inference = {"inferenceConfig": {"temperature": 1.0, "topP": 0.5}}
+    assert settings(LLAMA, **sampling) == (inference, ["temperature", "top_k"])
+    assert settings(NOVA, **sampling) == (inference | fields(inferenceConfig={"topK": 5}), ["temperature"])
+    assert settings(LLAMA, stop=["END"]) == ({"inferenceConfig": {"stopSequences": ["END"]}}, [])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "most", "limit"), [(None, 100, 100), (50, 100, 50), (200, 100, 100), (None, None, None)]
+)
+def test_the_limit_is_what_the_model_can_write(wanted, most, limit):
+    for model in (OLD, LLAMA):
+        body, _ = settings(model, most, max_tokens=wanted)
+        assert body.get("inferenceConfig", {}).get("maxTokens") == limit
+
+
+def test_structured_output():
+    schema = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}, "required": ["a"]}
+    body, ignored = settings(NEW, format=OutputFormat(schema, "it", "what it is"), effort="low")
+    form = body["outputConfig"]["textFormat"]
+    told = form["structure"]["jsonSchema"]
+    assert body["outputConfig"]["effort"] == "low"
+    assert json.loads(told.pop("schema")) == {
+        "type": "object",
+        "properties": {"a": {"type": "integer", "description": "(minimum: 1)"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    assert form == {"type": "json_schema", "structure": {"jsonSchema": {"name": "it", "description": "what it is"}}}
+    assert ignored == []
+    assert settings(format=OutputFormat({"type": "object"}))[1] == ["response_format"]  # it had to be closed
+
+
+def test_any_json_is_asked_for_in_words():
+    body, ignored = settings(format=OutputFormat(), system=[TextPart("be brief")])
+    assert [block["text"][:8] for block in body["system"]] == ["be brief", "Answer w"]
+    assert ignored == ["response_format"]
+
+
+# --- prompt-cache marks
+
+
+def test_cache_points():
+    long = {"type": "ephemeral", "ttl": "1h"}
+    messages = [
+        user(TextPart("a", MARK), ImagePart("QQ==", "image/png", cache=MARK)),
+        assistant(ToolCall("1", "f", "", cache=MARK)),
+        user(ToolResult("1", [TextPart("b", long)])),
+    ]
+    body, ignored = encode(Prompt("m", messages))
+    kinds = [[next(iter(block)) for block in turn["content"]] for turn in body["messages"]]
+    assert kinds == [
+        ["text", "cachePoint", "image", "cachePoint"],
+        ["toolUse", "cachePoint"],
+        ["toolResult", "cachePoint"],
+    ]
+    assert body["messages"][2]["content"][1] == {"cachePoint": {"type": "default", "ttl": "1h"}}
+    assert ignored == []
+    assert encode(Prompt("m", messages), NOVA)[0]["messages"][2]["content"][1] == POINT  # lifetimes are for Claude only
+    body, ignored = encode(Prompt("m", messages, system=[TextPart("x", MARK)]), LLAMA)
+    assert "cachePoint" not in json.dumps(body)
+    assert ignored == ["cache_control"]
+
+
+# --- whatever is asked, what Amazon's own SDK accepts
+
+TEXT = st.sampled_from(["", " ", "a", "é\n"])
+CACHE = st.none() | st.just(MARK)
+DATA = st.sampled_from(["QQ==", "iVBO"])
+RESULT_PART = st.one_of(
+    st.builds(TextPart, TEXT, CACHE),
+    st.builds(ImagePart, DATA, st.sampled_from(["", "image/png", "image/jpg"])),
+    st.builds(FilePart, DATA, st.sampled_from(["", "text/plain", "application/json"]), name=st.text(max_size=5)),
+)
+PART = st.one_of(
+    RESULT_PART,
+    st.builds(ThinkingPart, TEXT, TEXT, TEXT),
+    st.builds(RefusalPart, TEXT),
+    st.builds(ToolCall, st.text(max_size=3), st.sampled_from("fg"), TEXT, cache=CACHE),
+    st.builds(ToolResult, st.text(max_size=3), st.lists(RESULT_PART, max_size=2), error=st.booleans(), cache=CACHE),
+)
+EFFORTS = st.none() | st.sampled_from(["none", "minimal", "low", "medium", "high", "xhigh"])
+PROMPT = st.builds(
+    Prompt,
+    st.just("m"),
+    st.lists(st.builds(Message, st.sampled_from(["user", "assistant"]), st.lists(PART, max_size=3)), max_size=4),
+    system=st.lists(st.builds(TextPart, TEXT, CACHE), max_size=2),
+    tools=st.lists(st.builds(Tool, st.sampled_from("fg"), TEXT, st.sampled_from([{}, WEATHER]), st.none() | st.booleans(), CACHE), max_size=2),
+    tool_choice=st.none() | st.builds(ToolChoice, st.sampled_from(["auto", "none", "required", "tool"]), st.just("f")),
+    parallel_tools=st.none() | st.booleans(),
+    format=st.none() | st.builds(OutputFormat, st.none() | st.just(WEATHER)),
+    max_tokens=st.none() | st.integers(1, 10**6),
+    temperature=st.none() | st.floats(0, 2),
+    top_p=st.none() | st.floats(0, 1),
+    top_k=st.none() | st.integers(0, 10),
+    stop=st.lists(TEXT, max_size=2),
+    effort=EFFORTS,
+    thinking_budget=st.none() | st.integers(0, 10**5),
+    thinking_adaptive=st.booleans(),
+    show_thinking=st.none() | st.booleans(),
+    metadata=st.dictionaries(st.text(max_size=3), st.text(max_size=3) | st.integers(), max_size=2),
+    service_tier=st.sampled_from(["", "auto", "priority", "?"]),
+)  # fmt: skip
+
+
+def sent(value):
+    """As the SDK would have it: bytes where JSON holds base64."""
+    if isinstance(value, list):
+        return [sent(item) for item in value]
+    if isinstance(value, dict):
+        return {
+            key: base64.b64decode(item) if key in ("bytes", "redactedContent") and isinstance(item, str) else sent(item)
+            for key, item in value.items()
+        }
+    return value
+
+
+@given(PROMPT, st.sampled_from([OLD, EITHER, NEW, "claude-opus-5", NOVA, OSS, GPT, LLAMA]), st.none() | st.just(8192))
+def test_amazon_accepts_it(prompt, model, most):
+    validate = pytest.importorskip("botocore.validate")
+    shape = _model().operation_model("Converse").input_shape
+    body, ignored = DIALECT.encode_request(prompt, Place(model, most))
+    report = validate.ParamValidator().validate({"modelId": model, **sent(body)}, shape)
+    assert not report.has_errors(), report.generate_report()
+    assert len(set(ignored)) == len(ignored)
+    roles = [turn["role"] for turn in body["messages"]]
+    assert roles == [("user", "assistant")[index % 2] for index in range(len(roles))]
+    blocks = [block for turn in body["messages"] for block in turn["content"]]
+    assert all(block["text"].strip() for block in [*blocks, *body.get("system", [])] if "text" in block)
+    names = [block["document"]["name"].lower() for block in blocks if "document" in block]
+    assert len(set(names)) == len(names)
+    if any("toolUse" in block or "toolResult" in block for block in blocks):
+        assert body["toolConfig"]["tools"]
+
+
+def _model():
+    from botocore.session import get_session
+
+    return get_session().get_service_model("bedrock-runtime")
