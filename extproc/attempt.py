@@ -18,6 +18,8 @@ from extproc.contract import Edit
 from extproc.dialects import dialects
 from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.forward import patch
+from extproc.framing.inflate import ENCODINGS, Inflate
+from extproc.response import MOST_INFLATED
 from extproc.translate import Stream, Translation, Unwrapping, bad_answer
 
 _LONGEST_BACK_OFF = 5.0  # seconds
@@ -34,6 +36,7 @@ class AttemptStream:
         self._edit = Edit({})
         self._translation: Translation | None = None
         self._stream: Stream | Unwrapping | None = None
+        self._inflate: Inflate | None = None
         self._status = 0
         self._parts: list[bytes] = []  # of an answer that has to be whole first
         self._size = 0
@@ -78,8 +81,15 @@ class AttemptStream:
         if end or contract.HOP in headers:  # no body, or Envoy's own answer
             self.done = True
             return CONTINUE
+        removed: tuple[str, ...] = ()
+        encoding = headers.get("content-encoding", "identity")
+        if encoding in ENCODINGS:
+            self._inflate = Inflate(MOST_INFLATED)
+            removed = ("content-encoding", "content-length")
+        elif encoding != "identity":
+            return self._refuse(bad_answer("is compressed in a way nobody asked for"))
         if self._status >= 400:
-            return Continue({"content-type": "application/json"})
+            return Continue({"content-type": "application/json"}, removed)
         if translation.streamed:
             try:
                 self._stream = translation.stream(
@@ -89,12 +99,14 @@ class AttemptStream:
                 )
             except Refusal as refusal:
                 return self._refuse(refusal)
-            return Continue({"content-type": "text/event-stream", **translation.headers()})
-        return None if translation.translates else CONTINUE
+            return Continue({"content-type": "text/event-stream", **translation.headers()}, removed)
+        return None if translation.translates else Continue({}, removed)
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         translation = self._translation
         assert translation is not None, "the answer of a plain try is not asked for"
+        if self._inflate is not None:
+            chunk = self._inflate.feed(chunk)
         if self._stream is not None:
             self.done = end
             return Chunk(self._stream.feed(chunk, end), end)
@@ -118,7 +130,8 @@ class AttemptStream:
         told = translation.headers()
         if usage is not None:
             told[contract.USAGE] = contract.encode_usage(usage).decode()
-        return Chunk(body, True, Continue({"content-type": "application/json", **told}, ("content-length",)))
+        head = Continue({"content-type": "application/json", **told}, ("content-length", "content-encoding"))
+        return Chunk(body, True, head)
 
     async def on_end(self) -> None:
         """Nothing is open."""

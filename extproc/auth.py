@@ -173,7 +173,8 @@ class Authorize:
         if not consumer.may_use(exchange.chain.name):
             message = f"{consumer.name} may not use {model!r}; GET /v1/models lists what it may use."
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
-        granted = tuple(target for target in exchange.targets if consumer.may_use(target.name))
+        may_use = consumer.may_use
+        granted = tuple([target for target in exchange.targets if may_use(target.name)])
         if len(granted) < len(exchange.targets):
             text = f"{consumer.name} may not use it"
             exchange.skipped += [
@@ -218,6 +219,8 @@ def consumer(settings: ConsumerSettings, teams: Mapping[str, TeamSettings]) -> C
         for models in (settings.models, team.models if team else None)
         if models is not None
     ]
+    if not grants:
+        return Consumer(settings.name, settings.team or "", dict(settings.labels))
 
     def may_use(model: str) -> bool:
         return all(any(pattern(model) for pattern in patterns) for patterns in grants)

@@ -61,7 +61,7 @@ class Forward:
             first = edits[0]
         else:
             headers = self._headers(exchange)
-            clusters = tuple(contract.try_cluster(target.provider) for target in targets)
+            clusters = tuple([contract.try_cluster(target.provider) for target in targets])
             first, told = _share_out(edits, exchange)
             headers |= told
         body = None

@@ -13,9 +13,10 @@ from extproc import contract
 from extproc.actions import CONTINUE, Answer, Chunk, Continue
 from extproc.errors import INVALID_JSON, OVERLOADED, PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal
 from extproc.exchange import Exchange, Request
+from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.framing.sse import SSE
 from extproc.pipeline import Pipeline, Stages
-from extproc.response import AnswerReader, framing_for
+from extproc.response import MOST_INFLATED, AnswerReader, framing_for
 
 TOLD = "x-ai-"
 """What the gateway tells clients in headers; providers cannot."""
@@ -96,6 +97,8 @@ class GatewayStream:
         elif not end and (reader := self._answer_reader(exchange, headers)) is not None:
             self._reader = reader
             exchange.report = reader.report
+            if "content-encoding" in headers:  # it leaves as it was before it was compressed
+                removed += ("content-encoding", "content-length")
             return Continue(told, removed, read_answer=True)
         exchange.complete = True
         await self._end()
@@ -109,6 +112,7 @@ class GatewayStream:
             exchange.first_token = time.perf_counter()
         if end:
             exchange.complete = True
+            exchange.error = reader.report.error  # the provider's own, in the middle of the answer
             await self._end()
         return Chunk(out, end)
 
@@ -157,7 +161,8 @@ class GatewayStream:
         )
 
     def _answer_reader(self, exchange: Exchange, headers: Mapping[str, str]) -> AnswerReader | None:
-        if headers.get("content-encoding", "identity") != "identity":
+        encoding = headers.get("content-encoding", "identity")
+        if encoding not in ("identity", *ENCODINGS):
             return None
         limits = self._pipeline.settings.limits
         framing = framing_for(
@@ -167,7 +172,8 @@ class GatewayStream:
             return None
         hide_usage = exchange.usage_hidden and isinstance(framing, SSE)
         translated = not exchange.attached and contract.TRANSLATED in headers
-        reader = AnswerReader(exchange.dialect, framing, hide_usage=hide_usage, translated=translated)
+        inflate = Inflate(MOST_INFLATED) if encoding != "identity" else None
+        reader = AnswerReader(exchange.dialect, framing, hide_usage=hide_usage, translated=translated, inflate=inflate)
         if translated and (usage := headers.get(contract.USAGE)) is not None:
             reader.report.told_usage = contract.decode_usage(usage.encode())
         return reader

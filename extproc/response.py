@@ -12,17 +12,29 @@ from extproc.contract import USAGE_EVENT, decode_usage
 from extproc.dialects import Dialect, Report
 from extproc.framing import Event, Framing
 from extproc.framing.aws_eventstream import AWSEventStream
+from extproc.framing.inflate import Inflate
 from extproc.framing.json import WholeBody
 from extproc.framing.sse import SSE
 
+MOST_INFLATED = 128 << 20
+"""Bytes that a compressed answer may grow to."""
 AMAZON = "application/vnd.amazon.eventstream"
 
 
 class AnswerReader:
     """Reads one answer. `report` is what it said of itself so far."""
 
-    def __init__(self, dialect: Dialect, framing: Framing, *, hide_usage: bool, translated: bool = False) -> None:
+    def __init__(
+        self,
+        dialect: Dialect,
+        framing: Framing,
+        *,
+        hide_usage: bool,
+        translated: bool = False,
+        inflate: Inflate | None = None,
+    ) -> None:
         self.report = Report()
+        self._inflate = inflate
         self._translated = translated  # by a try, which may be believed
         self._dialect = dialect
         self._framing = framing
@@ -30,6 +42,12 @@ class AnswerReader:
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
         """What may leave of the answer now. With `end`, all that is left."""
+        if self._inflate is not None:
+            chunk = self._inflate.feed(chunk)
+            if end:
+                self._inflate.end()
+                if self._inflate.broken:
+                    self.report.error = "provider_bad_answer"
         out = [event.raw for event in self._framing.feed(chunk) if self._passes(event)]
         if end:
             out += [event.raw for event in self._framing.end() if self._passes(event)]

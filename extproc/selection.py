@@ -132,6 +132,8 @@ def choices(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequen
 
 def _unique(targets: Sequence[Target]) -> list[Target]:
     """A target that several paths lead to is tried where it comes first."""
+    if len({target.name for target in targets}) == len(targets):
+        return list(targets)
     found: list[Target] = []
     for target in targets:
         if not any(target.name == other.name and target.changes == other.changes for other in found):

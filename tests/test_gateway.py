@@ -167,7 +167,7 @@ async def test_an_error_event_is_never_hidden(world):
         {"kind": "audio/mpeg"},
         {"kind": ""},
         {"kind": "text/plain"},
-        {"kind": "text/event-stream", "content_encoding": "gzip"},
+        {"kind": "text/event-stream", "content_encoding": "br"},
         {"kind": "application/json", "content_encoding": "br"},
     ],
 )
@@ -189,6 +189,25 @@ async def test_a_web_page_is_no_answer(world):
         "provider",
     )
     assert await gateway.level("t") == (0, 0)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_a_compressed_answer_leaves_as_it_was_before(world, whole):
+    body = gzip.compress(json.dumps(ANSWER).encode())
+    gateway = world()
+    pieces = [body] if whole else [body[:20], body[20:]]
+    *first, last = [streams(piece) for piece in pieces[:-1]] + [streams(pieces[-1], end=True)]
+    *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(content_encoding="gzip"), *first, last)
+    assert (json.loads(told.body), told.end) == (ANSWER, True)
+    assert gateway.log[0]["usage_source"] == "provider"
+
+
+async def test_a_compressed_answer_that_is_corrupt_is_cut(world):
+    gateway = world()
+    *_, last = await talk(
+        gateway.stream(), asks(), sends(QUESTION), answers(content_encoding="gzip"), streams(b"no gzip", end=True)
+    )
+    assert (last, gateway.log[0]["error"]) == (Chunk(b"", end=True), "provider_bad_answer")
 
 
 async def test_gzip_bytes_under_a_false_name_pass_unchanged(world):

@@ -91,7 +91,8 @@ def gateway_headers(settings: Settings) -> HeaderForwardingRules:
 
 
 def attempt_headers() -> HeaderForwardingRules:
-    return _only((":path", "content-type", contract.ATTEMPT_COUNT, ":status"), (contract.PREFIX,))
+    names = (":path", "content-type", "content-encoding", contract.ATTEMPT_COUNT, ":status")
+    return _only(names, (contract.PREFIX,))
 
 
 def _only(names: Sequence[str], prefixes: Sequence[str]) -> HeaderForwardingRules:

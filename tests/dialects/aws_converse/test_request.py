@@ -2,6 +2,7 @@
 
 import base64
 import json
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -133,23 +134,33 @@ def test_roles_take_turns_the_user_begins_and_no_text_is_blank():
 
 # --- images, files, audio
 
+HERE = {"bytes": "QQ=="}
+
+
+def image(format, source):
+    return {"image": {"format": format, "source": source}}
+
+
+def document(format, name, source):
+    return {"document": {"format": format, "name": name, "source": source}}
+
 
 @pytest.mark.parametrize(
     ("part", "block"),
     [
-        (ImagePart("iVBO", "image/png"), {"image": {"format": "png", "source": {"bytes": "iVBO"}}}),
-        (ImagePart("QQ==", "image/jpg"), {"image": {"format": "jpeg", "source": {"bytes": "QQ=="}}}),
-        (ImagePart("/9j/"), {"image": {"format": "jpeg", "source": {"bytes": "/9j/"}}}),
-        (FilePart("R0lG", "image/gif"), {"image": {"format": "gif", "source": {"bytes": "R0lG"}}}),
-        (ImagePart(url="s3://b/a.JPG"), {"image": {"format": "jpeg", "source": {"s3Location": {"uri": "s3://b/a.JPG"}}}}),
-        (FilePart("QQ==", "application/pdf", name="a_b.pdf"), {"document": {"format": "pdf", "name": "a b", "source": {"bytes": "QQ=="}}}),
-        (FilePart("QQ==", "text/plain;charset=utf-8"), {"document": {"format": "txt", "name": "document", "source": {"bytes": "QQ=="}}}),
-        (FilePart("QQ==", "text/x-python", name="v1.2 é/x"), {"document": {"format": "txt", "name": "v1 2 x", "source": {"bytes": "QQ=="}}}),
-        (FilePart("QQ==", name="Q3 (final).XLSX"), {"document": {"format": "xlsx", "name": "Q3 (final)", "source": {"bytes": "QQ=="}}}),
-        (FilePart(url="s3://b/a", name="a.md"), {"document": {"format": "md", "name": "a", "source": {"s3Location": {"uri": "s3://b/a"}}}}),
-        (AudioPart("QQ==", "mp3"), {"audio": {"format": "mp3", "source": {"bytes": "QQ=="}}}),
+        (ImagePart("iVBO", "image/png"), image("png", {"bytes": "iVBO"})),
+        (ImagePart("QQ==", "image/jpg"), image("jpeg", HERE)),
+        (ImagePart("/9j/"), image("jpeg", {"bytes": "/9j/"})),
+        (FilePart("QQ==", "image/gif"), image("gif", HERE)),
+        (ImagePart(url="s3://b/a.JPG"), image("jpeg", {"s3Location": {"uri": "s3://b/a.JPG"}})),
+        (FilePart("QQ==", "application/pdf", name="a_b.pdf"), document("pdf", "a b", HERE)),
+        (FilePart("QQ==", "text/plain;charset=utf-8"), document("txt", "document", HERE)),
+        (FilePart("QQ==", "text/x-python", name="v1.2 é/x"), document("txt", "v1 2 x", HERE)),
+        (FilePart("QQ==", name="Q3 (final).XLSX"), document("xlsx", "Q3 (final)", HERE)),
+        (FilePart(url="s3://b/a", name="a.md"), document("md", "a", {"s3Location": {"uri": "s3://b/a"}})),
+        (AudioPart("QQ==", "mp3"), {"audio": {"format": "mp3", "source": HERE}}),
     ],
-)  # fmt: skip
+)
 def test_media(part, block):
     assert turns(user("look", part)) == [turn("user", {"text": "look"}, block)]
 
@@ -172,12 +183,10 @@ def test_media_that_it_cannot_take_is_refused(part):
 
 
 def test_documents_have_names_of_their_own_and_a_text_beside_them():
-    def document(name):
+    def pdf(name):
         return FilePart("QQ==", "application/pdf", name=name)
 
-    given = turns(
-        user(document("a.pdf"), document("A.docx")), assistant("so"), user("and", document(""), document("a"))
-    )
+    given = turns(user(pdf("a.pdf"), pdf("A.docx")), assistant("so"), user("and", pdf(""), pdf("a")))
     names = [block["document"]["name"] for turn in given for block in turn["content"] if "document" in block]
     assert names == ["a", "A-2", "document", "a-3"]
     assert given[0]["content"][2:] == [{"text": "See the document."}]
@@ -297,8 +306,8 @@ def test_tools_that_answer_with_images_and_files():
         result(
             "1",
             {"text": "here"},
-            {"image": {"format": "png", "source": {"bytes": "QQ=="}}},
-            {"document": {"format": "csv", "name": "a", "source": {"bytes": "QQ=="}}},
+            image("png", HERE),
+            document("csv", "a", HERE),
         )
     ]
 
@@ -351,26 +360,41 @@ def limit(tokens):
     return {"inferenceConfig": {"maxTokens": tokens}}
 
 
+def by_budget(tokens, most):
+    return limit(most) | fields(thinking={"type": "enabled", "budget_tokens": tokens})
+
+
+def by_effort(level, **thinking):
+    return {"outputConfig": {"effort": level}} | fields(thinking={"type": "adaptive", **thinking})
+
+
+def nova(level):
+    return fields(reasoningConfig={"type": "enabled", "maxReasoningEffort": level})
+
+
+SHOWN, HIDDEN = {"show_thinking": True}, {"show_thinking": False}
+
+
 @pytest.mark.parametrize(
     ("model", "asked", "expected", "ignored"),
     [
         # with a budget: the limit is raised above it
-        (OLD, {"effort": "low"}, limit(4096) | fields(thinking={"type": "enabled", "budget_tokens": 2048}), []),
-        (OLD, {"effort": "low", "max_tokens": 1000}, limit(3048) | fields(thinking={"type": "enabled", "budget_tokens": 2048}), []),
-        (OLD, {"thinking_budget": 5000, "max_tokens": 9000, "show_thinking": True}, limit(9000) | fields(thinking={"type": "enabled", "budget_tokens": 5000}), []),
-        (OLD, {"thinking_budget": 5000, "max_tokens": 9000, "show_thinking": False}, limit(9000) | fields(thinking={"type": "enabled", "budget_tokens": 5000}), ["thinking.display"]),
+        (OLD, {"effort": "low"}, by_budget(2048, 4096), []),
+        (OLD, {"effort": "low", "max_tokens": 1000}, by_budget(2048, 3048), []),
+        (OLD, {"thinking_budget": 5000, "max_tokens": 9000, **SHOWN}, by_budget(5000, 9000), []),
+        (OLD, {"thinking_budget": 5000, "max_tokens": 9000, **HIDDEN}, by_budget(5000, 9000), ["thinking.display"]),
         (OLD, {"effort": "none"}, {}, []),
         # by effort
-        (NEW, {"effort": "high"}, {"outputConfig": {"effort": "high"}} | fields(thinking={"type": "adaptive"}), []),
-        (NEW, {"effort": "minimal", "max_tokens": 100}, limit(100) | {"outputConfig": {"effort": "low"}} | fields(thinking={"type": "adaptive"}), []),
-        (NEW, {"thinking_budget": 5000, "show_thinking": True}, {"outputConfig": {"effort": "medium"}} | fields(thinking={"type": "adaptive", "display": "summarized"}), []),
-        (EITHER, {"thinking_adaptive": True, "effort": "xhigh"}, {"outputConfig": {"effort": "max"}} | fields(thinking={"type": "adaptive"}), []),
+        (NEW, {"effort": "high"}, by_effort("high"), []),
+        (NEW, {"effort": "minimal", "max_tokens": 100}, limit(100) | by_effort("low"), []),
+        (NEW, {"thinking_budget": 5000, **SHOWN}, by_effort("medium", display="summarized"), []),
+        (EITHER, {"thinking_adaptive": True, "effort": "xhigh"}, by_effort("max"), []),
         ("claude-opus-5", {"effort": "none"}, fields(thinking={"type": "disabled"}), []),
         # of others
-        (NOVA, {"effort": "minimal"}, fields(reasoningConfig={"type": "enabled", "maxReasoningEffort": "low"}), []),
-        (NOVA, {"thinking_adaptive": True, "max_tokens": 9}, limit(9) | fields(reasoningConfig={"type": "enabled", "maxReasoningEffort": "medium"}), []),
-        (NOVA, {"effort": "xhigh", "temperature": 0.5, "top_k": 3}, fields(reasoningConfig={"type": "enabled", "maxReasoningEffort": "high"}), ["temperature", "top_k"]),
-        (NOVA, {"effort": "high", "max_tokens": 9}, limit(9) | fields(reasoningConfig={"type": "enabled", "maxReasoningEffort": "medium"}), ["reasoning_effort"]),
+        (NOVA, {"effort": "minimal"}, nova("low"), []),
+        (NOVA, {"thinking_adaptive": True, "max_tokens": 9}, limit(9) | nova("medium"), []),
+        (NOVA, {"effort": "xhigh", "temperature": 0.5, "top_k": 3}, nova("high"), ["temperature", "top_k"]),
+        (NOVA, {"effort": "high", "max_tokens": 9}, limit(9) | nova("medium"), ["reasoning_effort"]),
         (NOVA, {"effort": "none"}, {}, []),
         (NOVA_1, {"effort": "low"}, {}, ["reasoning_effort"]),
         (OSS, {"thinking_budget": 30000}, fields(reasoning_effort="high"), []),
@@ -381,7 +405,7 @@ def limit(tokens):
         (LLAMA, {"thinking_budget": 2000}, {}, ["thinking"]),
         (LLAMA, {"effort": "none"}, {}, []),
     ],
-)  # fmt: skip
+)
 def test_effort_and_budget(model, asked, expected, ignored):
     assert settings(model, **asked) == (expected, ignored)
 
@@ -408,8 +432,7 @@ def test_a_turn_that_began_without_thinking_cannot_begin_to_with_a_budget():
         ({"top_p": 0.5}, {"inferenceConfig": {"topP": 0.5}}, []),
         ({"top_k": 5}, fields(top_k=5), []),
         ({"temperature": 0.5, "top_p": 0.5}, {"inferenceConfig": {"temperature": 0.5}}, ["top_p"]),
-        ({"temperature": 0.5, "effort": "low"}, limit(4096) | fields(thinking={"type": "enabled", "budget_tokens": 2048}), ["temperature"]),
-        ({"stop": ["END", "\n"]}, {"inferenceConfig": {"stopSequences": ["END"]}, "additionalModelResponseFieldPaths": ["/stop_sequence"]}, ["stop"]),
+        ({"temperature": 0.5, "effort": "low"}, by_budget(2048, 4096), ["temperature"]),
         ({"metadata": {"team": "a/b"}}, {"requestMetadata": {"team": "a/b"}}, []),
         ({"metadata": {"team": "a", "n": 1, "q": "?"}}, {"requestMetadata": {"team": "a"}}, ["metadata"]),
         ({"metadata": {str(n): "a" for n in range(17)}}, {}, ["metadata"]),
@@ -417,7 +440,8 @@ def test_a_turn_that_began_without_thinking_cannot_begin_to_with_a_budget():
         ({"service_tier": "standard_only"}, {"serviceTier": {"type": "default"}}, []),
         ({"service_tier": "flex"}, {"serviceTier": {"type": "flex"}}, []),
         ({"service_tier": "scale"}, {}, ["service_tier"]),
-        ({"seed": 1, "presence_penalty": 0.5, "frequency_penalty": 0.0, "user": "u"}, {}, ["seed", "presence_penalty", "user"]),
+        ({"seed": 1, "user": "u"}, {}, ["seed", "user"]),
+        ({"presence_penalty": 0.5, "frequency_penalty": 0.0}, {}, ["presence_penalty"]),
     ],
 )  # fmt: skip
 def test_settings_of_a_claude(asked, expected, ignored):
@@ -429,7 +453,13 @@ def test_settings_of_others():
     inference = {"inferenceConfig": {"temperature": 1.0, "topP": 0.5}}
     assert settings(LLAMA, **sampling) == (inference, ["temperature", "top_k"])
     assert settings(NOVA, **sampling) == (inference | fields(inferenceConfig={"topK": 5}), ["temperature"])
-    assert settings(LLAMA, stop=["END"]) == ({"inferenceConfig": {"stopSequences": ["END"]}}, [])
+
+
+def test_stop():
+    inference = {"inferenceConfig": {"stopSequences": ["END"]}}
+    assert settings(LLAMA, stop=["END"]) == (inference, [])
+    told = inference | {"additionalModelResponseFieldPaths": ["/stop_sequence"]}  # which of them it was
+    assert settings(stop=["END", "\n"]) == (told, ["stop"])
 
 
 @pytest.mark.parametrize(
@@ -501,18 +531,20 @@ RESULT_PART = st.one_of(
 )
 PART = st.one_of(
     RESULT_PART,
-    st.builds(ThinkingPart, TEXT, TEXT, TEXT),
+    st.builds(ThinkingPart, TEXT, TEXT, st.just("") | DATA),
     st.builds(RefusalPart, TEXT),
     st.builds(ToolCall, st.text(max_size=3), st.sampled_from("fg"), TEXT, cache=CACHE),
     st.builds(ToolResult, st.text(max_size=3), st.lists(RESULT_PART, max_size=2), error=st.booleans(), cache=CACHE),
 )
+SCHEMA = st.sampled_from([{}, WEATHER])
+TOOL = st.builds(Tool, st.sampled_from("fg"), TEXT, SCHEMA, st.none() | st.booleans(), CACHE)
 EFFORTS = st.none() | st.sampled_from(["none", "minimal", "low", "medium", "high", "xhigh"])
 PROMPT = st.builds(
     Prompt,
     st.just("m"),
     st.lists(st.builds(Message, st.sampled_from(["user", "assistant"]), st.lists(PART, max_size=3)), max_size=4),
     system=st.lists(st.builds(TextPart, TEXT, CACHE), max_size=2),
-    tools=st.lists(st.builds(Tool, st.sampled_from("fg"), TEXT, st.sampled_from([{}, WEATHER]), st.none() | st.booleans(), CACHE), max_size=2),
+    tools=st.lists(TOOL, max_size=2),
     tool_choice=st.none() | st.builds(ToolChoice, st.sampled_from(["auto", "none", "required", "tool"]), st.just("f")),
     parallel_tools=st.none() | st.booleans(),
     format=st.none() | st.builds(OutputFormat, st.none() | st.just(WEATHER)),
@@ -527,7 +559,14 @@ PROMPT = st.builds(
     show_thinking=st.none() | st.booleans(),
     metadata=st.dictionaries(st.text(max_size=3), st.text(max_size=3) | st.integers(), max_size=2),
     service_tier=st.sampled_from(["", "auto", "priority", "?"]),
-)  # fmt: skip
+)
+
+
+@cache
+def shape():
+    from botocore.session import get_session
+
+    return get_session().get_service_model("bedrock-runtime").operation_model("Converse").input_shape
 
 
 def sent(value):
@@ -545,9 +584,8 @@ def sent(value):
 @given(PROMPT, st.sampled_from([OLD, EITHER, NEW, "claude-opus-5", NOVA, OSS, GPT, LLAMA]), st.none() | st.just(8192))
 def test_amazon_accepts_it(prompt, model, most):
     validate = pytest.importorskip("botocore.validate")
-    shape = _model().operation_model("Converse").input_shape
     body, ignored = DIALECT.encode_request(prompt, Place(model, most))
-    report = validate.ParamValidator().validate({"modelId": model, **sent(body)}, shape)
+    report = validate.ParamValidator().validate({"modelId": model, **sent(body)}, shape())
     assert not report.has_errors(), report.generate_report()
     assert len(set(ignored)) == len(ignored)
     roles = [turn["role"] for turn in body["messages"]]
@@ -558,9 +596,3 @@ def test_amazon_accepts_it(prompt, model, most):
     assert len(set(names)) == len(names)
     if any("toolUse" in block or "toolResult" in block for block in blocks):
         assert body["toolConfig"]["tools"]
-
-
-def _model():
-    from botocore.session import get_session
-
-    return get_session().get_service_model("bedrock-runtime")

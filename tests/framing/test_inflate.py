@@ -1,0 +1,47 @@
+import gzip
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.framing.inflate import Inflate
+
+TEXT = b"data: hello\n\n" * 100
+
+
+def inflate(data, limit=1 << 20, step=7):
+    found = Inflate(limit)
+    out = b"".join(found.feed(data[at : at + step]) for at in range(0, len(data), step))
+    found.end()
+    return out, found.broken
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
+def test_what_was_compressed_comes_back(compress):
+    assert inflate(compress(TEXT)) == (TEXT, False)
+
+
+def test_an_answer_cut_short_is_broken():
+    out, broken = inflate(gzip.compress(TEXT)[:-9])
+    assert TEXT.startswith(out)
+    assert broken
+
+
+def test_what_is_not_compressed_is_broken():
+    assert inflate(TEXT) == (b"", True)
+
+
+def test_an_answer_that_grows_beyond_the_limit_ends():
+    out, broken = inflate(gzip.compress(bytes(1 << 22)), limit=1000)
+    assert len(out) <= 1000
+    assert broken
+
+
+def test_what_follows_the_end_is_left_out():
+    assert inflate(gzip.compress(TEXT) + b"more") == (TEXT, False)
+
+
+@given(st.binary(max_size=100))
+def test_nothing_raises(data):
+    inflate(data)
