@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,7 @@ from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.response import MOST_INFLATED
 from extproc.translate import Stream, Translation, Unwrapping, bad_answer
 
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
 _LONGEST_BACK_OFF = 5.0  # seconds
 
 
@@ -56,13 +58,16 @@ class AttemptStream:
 
     async def on_request_body(self, body: bytes) -> Continue | Answer:
         edit, translation = self._edit, self._translation
-        if edit.fields or edit.removed:
-            body = patch(body, edit.fields, edit.removed)
         if translation is None:
             self.done = True
-            return Continue(body=body) if edit.fields or edit.removed else CONTINUE
+            if edit.fields or edit.removed:
+                return Continue(body=patch(body, edit.fields, edit.removed))
+            return CONTINUE
+        asked = {**_decode(body), **edit.fields}
+        for name in edit.removed:
+            asked.pop(name, None)
         try:
-            path, body = translation.request(msgspec.json.decode(body))
+            path, body = translation.request(asked)
         except Refusal as refusal:
             return self._refuse(refusal)
         self.done = not translation.reads_answer

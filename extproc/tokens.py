@@ -34,7 +34,7 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _METADATA_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 _ENTRA = "https://login.microsoftonline.com"
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-_TOKEN = re.compile(r"[\x21-\x7e]{1,16384}")
+_PRINTABLE = re.compile(r"[\x21-\x7e]{1,16384}")
 # What an endpoint may say of its refusal and see in our log (RFC 6749, section 5.2): nothing of its own making.
 _REASONS = (
     *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type"),
@@ -97,7 +97,7 @@ def _checked(url: str, *, plain: bool = False) -> str:
         wrong = not parts.hostname or parts.port == 0 or parts.username is not None
     except ValueError:
         wrong = True
-    if wrong or not url.isascii() or not url.isprintable():
+    if wrong or not _PRINTABLE.fullmatch(url):
         raise TokenError("unusable", "the address of its token endpoint is not a URL")
     if parts.scheme != "https" and not (parts.scheme == "http" and (plain or is_loopback(parts.hostname or ""))):
         raise TokenError("unusable", "its token endpoint is not https")
@@ -184,7 +184,7 @@ def read(status: int, body: bytes, now: float) -> Token:
         grant = _grant(body)
     except (ValueError, RecursionError):
         raise TokenError("bad_answer", "it is not JSON with access_token and expires_in") from None
-    if grant.token_type.lower() != "bearer" or not _TOKEN.fullmatch(grant.access_token):
+    if grant.token_type.lower() != "bearer" or not _PRINTABLE.fullmatch(grant.access_token):
         raise TokenError("bad_answer", "its token cannot stand in a header")
     if not grant.expires_in > 0:
         raise TokenError("bad_answer", "its token has expired")
@@ -247,10 +247,10 @@ async def fetch(credentials: Credentials, secret: str, now: float) -> Token:
             status, body = await asyncio.to_thread(exchange)
     except TimeoutError:
         raise TokenError("timeout", f"no answer in {_TIMEOUT:.0f} s") from None
-    except http.client.HTTPException:
-        raise TokenError("bad_answer", "it is not HTTP") from None
     except (OSError, ValueError) as error:
         raise TokenError("unreachable", type(error).__name__) from None
+    except http.client.HTTPException:
+        raise TokenError("bad_answer", "it is not HTTP") from None
     finally:
         exchange.end()
     return read(status, body, now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -37,7 +37,7 @@ class Translation:
         self.dialect = dialects()[service.dialect]
         self.streamed = False
         self.ignored: list[str] = []
-        self._prompt: Prompt | EmbeddingPrompt | None = None
+        self._encoding: Literal["float", "base64"] = "float"  # of embeddings
         self._service = service
 
     @property
@@ -61,7 +61,8 @@ class Translation:
             unable = [] if service.reasoning else _think_not(prompt)
             if service.cache and self.dialect.cache_marks:
                 mark_stable(prompt)
-            self._prompt = prompt
+            if isinstance(prompt, EmbeddingPrompt):
+                self._encoding = prompt.encoding
             made, ignored = self.dialect.encode_request(prompt, place)
             self.ignored = _safe([*prompt.ignored, *unable, *ignored])
         path = self.dialect.path(place, stream=self.streamed)
@@ -86,8 +87,8 @@ class Translation:
             answer = self.dialect.decode_answer(body)
         except (ValueError, RecursionError):
             raise bad_answer("is not what its API promises") from None
-        if isinstance(answer, Embeddings) and isinstance(self._prompt, EmbeddingPrompt):
-            answer.encoding = self._prompt.encoding
+        if isinstance(answer, Embeddings):
+            answer.encoding = self._encoding
         return _encode(self.client.encode_answer(answer)), usage_of(answer.usage)
 
     def stream(self, content_type: str, *, event_limit: int, body_limit: int) -> Stream | Unwrapping:

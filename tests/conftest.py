@@ -64,7 +64,7 @@ def make_exchange(
     exchange.json = json.loads(exchange.body)
     exchange.ask = exchange.dialect.read(exchange.json)
     exchange.targets = targets
-    exchange.chain = Chain(targets, retry or RetrySettings())
+    exchange.chain = Chain(targets, retry or RetrySettings(), exchange.ask.model)
     return exchange
 
 

@@ -25,7 +25,7 @@ def embeddings(question: Question) -> Answer:
         raise Refused(400, "'encoding_format' must be float or base64.", param="encoding_format")
     vectors = [vector(each, dimensions) for each in inputs]
     data = [
-        {"object": "embedding", "index": index, "embedding": each.tolist() if encoding == "float" else _base64(each)}
+        {"object": "embedding", "index": index, "embedding": each.tolist() if encoding == "float" else base64(each)}
         for index, each in enumerate(vectors)
     ]
     tokens = max(1, sum(len(each) if isinstance(each, list) else count_words(each) for each in inputs))
@@ -60,7 +60,7 @@ def vector(text: str | list[int], dimensions: int) -> array[float]:
     return array("f", [value / length for value in values])
 
 
-def _base64(values: array[float]) -> str:
+def base64(values: array[float]) -> str:
     values = values[:]
     if array("H", [1]).tobytes() != b"\x01\x00":
         values.byteswap()  # the format is little-endian whatever this machine is

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from urllib.parse import unquote
 
 import msgspec
 
-from extproc.mock import answers, anthropic, credentials
-from extproc.mock.answers import Refused
+from extproc.mock import answers, anthropic, cohere, credentials, gemini
+from extproc.mock.answers import Answer, Question, Refused
 from extproc.mock.chat import chat
 from extproc.mock.embeddings import embeddings
+from extproc.mock.embeddings_cohere import embed
 from extproc.mock.endpoints import Dialect, Endpoint
 from extproc.mock.faults import Event
 
@@ -22,19 +24,54 @@ def _openai_failure(refused: Refused, _number: int) -> Event:
 
 OPENAI = Dialect("openai", answers.error, _openai_failure, credentials.openai)
 
-VERTEX = "/v1/projects/{project}/locations/{location}/"
+ANTHROPIC_ON_VERTEX = "projects/{project}/locations/{location}/publishers/anthropic/models/{model}:"
+GEMINI = ("/v1beta/models/{model}:", "/v1/models/{model}:")
+GEMINI_ON_VERTEX = tuple(
+    f"/{version}/{place}publishers/google/models/{{model}}:"
+    for version in ("v1", "v1beta1")
+    for place in ("projects/{project}/locations/{location}/", "")
+)
+
+
+def _everywhere(
+    places: Iterable[str], dialect: Dialect, verbs: Mapping[str, Callable[[Question], Answer]]
+) -> Mapping[str, Endpoint]:
+    return {place + verb: Endpoint(dialect, answer) for place in places for verb, answer in verbs.items()}
+
 
 # `{name}` stands for one segment of a path, of which `{model}` is read.
 ROUTES = {
     "/v1/chat/completions": Endpoint(OPENAI, chat),
     "/v1/embeddings": Endpoint(OPENAI, embeddings),
+    "/v2/chat": Endpoint(cohere.DIALECT, cohere.chat),
+    "/v2/embed": Endpoint(cohere.DIALECT, embed),
     "/v1/messages": Endpoint(anthropic.DIALECT, anthropic.messages),
     "/v1/messages/count_tokens": Endpoint(anthropic.DIALECT, anthropic.count_tokens),
-    VERTEX + "publishers/anthropic/models/{model}:rawPredict": Endpoint(
-        anthropic.ON_VERTEX, partial(anthropic.vertex, stream=False)
+    **_everywhere(
+        ("/v1/" + ANTHROPIC_ON_VERTEX, "/v1beta1/" + ANTHROPIC_ON_VERTEX),
+        anthropic.ON_VERTEX,
+        {
+            "rawPredict": partial(anthropic.vertex, stream=False),
+            "streamRawPredict": partial(anthropic.vertex, stream=True),
+        },
     ),
-    VERTEX + "publishers/anthropic/models/{model}:streamRawPredict": Endpoint(
-        anthropic.ON_VERTEX, partial(anthropic.vertex, stream=True)
+    **_everywhere(
+        GEMINI,
+        gemini.DIALECT,
+        {
+            "generateContent": gemini.generate_content,
+            "streamGenerateContent": partial(gemini.generate_content, stream=True),
+            "countTokens": gemini.count_tokens,
+        },
+    ),
+    **_everywhere(
+        GEMINI_ON_VERTEX,
+        gemini.ON_VERTEX,
+        {
+            "generateContent": partial(gemini.generate_content, vertex=True),
+            "streamGenerateContent": partial(gemini.generate_content, vertex=True, stream=True),
+            "countTokens": partial(gemini.count_tokens, vertex=True),
+        },
     ),
 }
 

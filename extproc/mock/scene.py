@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -120,6 +120,14 @@ class Line:
         return max(1, said) + len(self.thinking)
 
 
+class Likelihood(NamedTuple):
+    """A token, its log probability, and the most likely tokens in its place, itself first."""
+
+    text: str
+    logprob: float
+    others: list[tuple[str, float]]
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Tokens: `input` includes `cached` and `written`, `output` includes `reasoning`."""
@@ -150,6 +158,14 @@ def play(scene: Scene, question: Question) -> Play:
         written = min(written, total - cached)
     output = sum(line.tokens for line in lines)
     return Play(lines, Counts(total, output, cached, written, sum(len(line.thinking) for line in lines)))
+
+
+def likelihoods(line: Line, others: int) -> list[Likelihood]:
+    """How likely each token of the text was: always the same."""
+    return [
+        Likelihood(piece, -0.25, [(piece if rank == 0 else f" other{rank}", -0.25 - rank) for rank in range(others)])
+        for piece in line.pieces
+    ]
 
 
 def prompt_tokens(scene: Scene) -> int:
@@ -251,6 +267,11 @@ def _calls(scene: Scene, question: Question, index: int, heard: str) -> tuple[Ca
     elif not scene.parallel or "parallel" not in heard:
         tools = scene.tools[:1]
     return tuple(
-        Call(f"{question.digest[:16]}_{index}_{position}", tool.name, spaced_json(satisfy(tool.schema)))
+        Call(f"{question.digest[:16]}_{index}_{position}", tool.name, _arguments(tool))
         for position, tool in enumerate(tools)
     )
+
+
+def _arguments(tool: Tool) -> str:
+    made = satisfy(tool.schema)
+    return spaced_json(made if isinstance(made, dict) else {})

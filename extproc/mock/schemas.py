@@ -103,7 +103,7 @@ class _Stub:
             kind = "null" if deep else kind[0] if kind else None
         if kind is None:
             kind = "object" if "properties" in schema else "array" if "items" in schema else None
-        return kind
+        return kind.lower() if isinstance(kind, str) else kind  # Gemini writes OBJECT
 
     def _object(self, schema: Json, depth: int) -> Json:
         properties = schema.get("properties")

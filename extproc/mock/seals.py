@@ -10,6 +10,7 @@ from base64 import b64decode, b64encode
 from hashlib import blake2b
 
 _MAC = 12  # bytes
+_STANDARD = str.maketrans("-_", "+/")  # Google's clients write the other alphabet of base64
 
 
 def seal(vendor: str, text: str) -> str:
@@ -23,25 +24,13 @@ def unseal(vendor: str, sealed: str) -> str | None:
     beginning = _beginning(vendor)
     if not sealed.startswith(beginning):
         return None
+    text = sealed.removeprefix(beginning).translate(_STANDARD)
     try:
-        data = b64decode(sealed.removeprefix(beginning), validate=True)
+        data = b64decode(text, validate=True)
         text = data[_MAC:].decode()
     except ValueError:
         return None
     return text if data[:_MAC] == _mac(vendor, data[_MAC:]) else None
-
-
-def sign(vendor: str, text: str) -> str:
-    """Make a signature of a text."""
-    return seal(vendor, _digest(text))
-
-
-def signed(vendor: str, text: str, signature: str) -> bool:
-    return unseal(vendor, signature) == _digest(text)
-
-
-def _digest(text: str) -> str:
-    return blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def _mac(vendor: str, data: bytes) -> bytes:

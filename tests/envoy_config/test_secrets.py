@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from extproc.config import parse
+from extproc.credentials import write_secret
 from extproc.envoy_config import write_secrets
 from extproc.envoy_config.secrets import secret_file, secret_name
 
@@ -15,8 +16,14 @@ providers:
   custom: {kind: openai, base_url: https://llm.example.com/v1, api_key: env:TEST_CUSTOM_KEY}
   retired: {kind: openai, api_key: env:TEST_OPENAI_KEY, disabled: true}
   stub: {kind: mock}
+  vertex: {kind: gcp_vertex_ai, project: p, region: r, credentials: {google: metadata}}
+  azure:
+    kind: azure_openai
+    base_url: https://acme.openai.azure.com
+    credentials: {azure: {tenant: t, client_id: c, client_secret: env:TEST_CUSTOM_KEY}}
 models: {m: {provider: openai}}
 """)
+FILES = ["azure", "custom", "openai", "retired", "vertex"]
 
 
 @pytest.fixture(autouse=True)
@@ -33,14 +40,28 @@ def key(directory: Path, provider: str) -> str:
 
 def test_one_file_for_each_provider_with_a_key(tmp_path):
     place = tmp_path / "run" / "secrets"
-    assert write_secrets(SETTINGS, place) == ["custom"]
-    assert sorted(path.name for path in place.iterdir()) == ["custom.yaml", "openai.yaml"]
+    assert write_secrets(SETTINGS, place) == ["custom", "azure"]
+    assert sorted(path.stem for path in place.iterdir()) == FILES
     assert key(place, "openai") == 'sk-"quoted": yes'
+    assert key(place, "retired") == 'sk-"quoted": yes'  # it can be switched on while Envoy runs
 
 
 def test_a_missing_key_is_an_empty_secret(tmp_path):
     write_secrets(SETTINGS, tmp_path)
     assert key(tmp_path, "custom") == ""
+
+
+def test_a_token_is_an_empty_secret_until_a_processor_fetched_one(tmp_path, monkeypatch):
+    write_secrets(SETTINGS, tmp_path)
+    assert key(tmp_path, "vertex") == key(tmp_path, "azure") == ""
+    monkeypatch.setenv("TEST_CUSTOM_KEY", "of-the-application")
+    for provider in ("vertex", "azure"):
+        write_secret(tmp_path, provider, "token")
+    write_secrets(SETTINGS, tmp_path)
+    assert key(tmp_path, "vertex") == key(tmp_path, "azure") == "token"
+    monkeypatch.delenv("TEST_CUSTOM_KEY")
+    write_secrets(SETTINGS, tmp_path)
+    assert (key(tmp_path, "vertex"), key(tmp_path, "azure")) == ("token", "")
 
 
 def test_nobody_else_can_read_them(tmp_path):
@@ -76,5 +97,5 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space"):
         write_secrets(SETTINGS, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["custom.yaml", "openai.yaml"]
+    assert sorted(path.stem for path in tmp_path.iterdir()) == FILES
     assert key(tmp_path, "openai") == 'sk-"quoted": yes'

@@ -1,0 +1,230 @@
+"""What an answer of Converse, or an error instead of one, says."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.dialects import Place
+from extproc.dialects.aws_converse import DIALECT
+from extproc.messages import (
+    Answer,
+    Choice,
+    Counts,
+    ImagePart,
+    Message,
+    Problem,
+    Prompt,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
+
+
+def decode(body):
+    return DIALECT.decode_answer(body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+def answer(*blocks, stop="end_turn", **rest):
+    return {"output": {"message": {"role": "assistant", "content": list(blocks)}}, "stopReason": stop, **rest}
+
+
+def choice(*blocks, **rest):
+    [found] = decode(answer(*blocks, **rest)).choices
+    return found
+
+
+def test_an_answer():
+    assert decode(
+        answer(
+            {"text": "hi"},
+            usage={"inputTokens": 5, "outputTokens": 2, "totalTokens": 7, "cacheDetails": []},
+            metrics={"latencyMs": 551},
+            serviceTier={"type": "flex"},
+            performanceConfig={"latency": "standard"},
+        )
+    ) == Answer([Choice([TextPart("hi")], "stop")], usage=Counts(input=5, output=2), service_tier="flex")
+
+
+CALL = {"toolUse": {"toolUseId": "tooluse_1", "name": "weather", "input": {"city": "Rome", "n": 1.10}}}
+THOUGHT = {"reasoningContent": {"reasoningText": {"text": "I think", "signature": "c2ln"}}}
+REDACTED = {"reasoningContent": {"redactedContent": "cmVk"}}
+
+
+def test_every_kind_of_block():
+    cited = {"content": [{"text": "It is "}, {"text": "so."}], "citations": [{"title": "a"}]}
+    blocks = [
+        THOUGHT,
+        REDACTED,
+        {"reasoningContent": {"reasoningText": {"text": ""}}},
+        {"text": ""},
+        {"text": "let me see"},
+        {"citationsContent": cited},
+        {"image": {"format": "webp", "source": {"bytes": "QQ=="}}},
+        {"image": {"format": "webp", "source": {}}},
+        {"next": {"year": 1}},
+        CALL,
+    ]
+    assert choice(*blocks, stop="tool_use") == Choice(
+        [
+            ThinkingPart("I think", "c2ln"),
+            ThinkingPart(redacted="cmVk"),
+            TextPart("let me see"),
+            TextPart("It is so."),
+            ImagePart("QQ==", "image/webp"),
+            ToolCall("tooluse_1", "weather", '{"city": "Rome", "n": 1.1}'),
+        ],
+        "tool_calls",
+    )
+
+
+def test_what_a_model_said_goes_back_as_it_came():
+    blocks = [THOUGHT, REDACTED, {"text": "let me see"}, CALL]
+    said = Message("assistant", choice(*blocks).parts)
+    body, _ = DIALECT.encode_request(Prompt("m", [Message("user", [TextPart("a")]), said]), Place("claude-opus-4-6"))
+    assert body["messages"][1] == {"role": "assistant", "content": blocks}
+
+
+@pytest.mark.parametrize(
+    ("stop", "finish"),
+    [
+        ("end_turn", "stop"),
+        (None, "stop"),
+        ("of_next_year", "stop"),
+        ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("stop_sequence", "stop_sequence"),
+        ("guardrail_intervened", "content_filter"),
+        ("content_filtered", "content_filter"),
+        ("malformed_model_output", "content_filter"),
+        ("malformed_tool_use", "content_filter"),
+        ("refusal", "refusal"),
+    ],
+)
+def test_why_it_finished(stop, finish):
+    assert choice({"text": "hi"}, stop=stop).finish == finish
+    assert choice(CALL, stop=stop).finish == ("tool_calls" if finish == "stop" else finish)
+
+
+def test_which_stop_sequence():
+    found = choice({"text": "hi"}, stop="stop_sequence", additionalModelResponseFields={"stop_sequence": "END"})
+    assert (found.finish, found.stop_sequence) == ("stop_sequence", "END")
+    for fields in (None, [], {}, {"stop_sequence": None}, {"stop_sequence": 1}):
+        assert choice({"text": "hi"}, additionalModelResponseFields=fields).stop_sequence == ""
+
+
+@pytest.mark.parametrize(
+    ("usage", "counts"),
+    [
+        ({"inputTokens": 9, "outputTokens": 2}, Counts(9, 2)),
+        (
+            {"inputTokens": 9, "outputTokens": 2, "cacheReadInputTokens": 100, "cacheWriteInputTokens": 20},
+            Counts(129, 2, cached=100, cache_write=20),
+        ),
+        ({"inputTokens": 9, "outputTokens": -1, "cacheReadInputTokens": "1"}, Counts(9)),
+        ({"inputTokens": 9.5, "outputTokens": True}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_usage(usage, counts):
+    assert decode(answer({"text": "hi"}, usage=usage)).usage == counts
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"<html>",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"message":"no"}',
+        b'{"output":{}}',
+        b'{"output":{"message":{"content":[{"text":1}]}}}',
+        b'{"output":{"message":{"content":[{"text":"\\ud800"}]}}}',
+        b'{"output":{"message":{"content":[{"toolUse":{"input":"\xff"}}]}}}',
+    ],
+)
+def test_what_is_no_answer(body):
+    with pytest.raises(ValueError, match="Converse"):
+        decode(body)
+
+
+# --- errors
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "expected"),
+    [
+        (400, {"message": "Bad."}, Problem("Bad.", "invalid_request_error")),
+        (403, {"Message": "No."}, Problem("No.", "permission_error")),
+        (404, {"message": "Gone."}, Problem("Gone.", "not_found_error")),
+        (408, {"message": "Late."}, Problem("Late.", "api_error")),
+        (418, {"message": "Tea."}, Problem("Tea.", "invalid_request_error")),
+        (424, {"message": "It failed.", "originalStatusCode": 500}, Problem("It failed.", "api_error")),
+        (
+            429,
+            {"message": "Slow.", "__type": "com.amazon.coral.service#ThrottlingException"},
+            Problem("Slow.", "rate_limit_error", "ThrottlingException"),
+        ),
+        (500, {"message": "Oh."}, Problem("Oh.", "api_error")),
+        (503, {"message": "Full."}, Problem("Full.", "overloaded_error")),
+        (503, {"message": None}, Problem("The provider answered with status 503 and no message.", "overloaded_error")),
+        (500, ["?"], Problem("The provider answered with status 500 and no message.", "api_error")),
+    ],
+)
+def test_errors(status, body, expected):
+    assert DIALECT.decode_problem(status, json.dumps(body).encode()) == expected
+
+
+# --- whatever is sent
+
+KEYS = [
+    *(
+        "output",
+        "message",
+        "content",
+        "text",
+        "toolUse",
+        "toolUseId",
+        "name",
+        "input",
+        "reasoningContent",
+        "stopReason",
+    ),
+    *("reasoningText", "signature", "redactedContent", "citationsContent", "image", "source", "bytes", "usage"),
+    *("inputTokens", "outputTokens", "cacheReadInputTokens", "additionalModelResponseFields", "serviceTier", "type"),
+]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.sampled_from(["", "end_turn", "x"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4),
+    max_leaves=20,
+)
+BLOCK = st.dictionaries(
+    st.sampled_from(KEYS), JSON | st.dictionaries(st.sampled_from(KEYS), JSON, max_size=3), max_size=2
+)
+ANSWER = st.builds(answer, st.text(max_size=3).map(lambda text: {"text": text}), BLOCK, stop=JSON, usage=JSON)
+
+
+@given(JSON | ANSWER)
+def test_no_answer_breaks_it(value):
+    body = json.dumps(value).encode()
+    try:
+        found = decode(body)
+    except ValueError:
+        pass
+    else:
+        msgspec.json.encode(found)
+    assert DIALECT.decode_problem(400, body).message
+
+
+@given(st.binary(max_size=50))
+def test_no_bytes_break_it(body):
+    with pytest.raises(ValueError, match="Converse"):
+        decode(body)
+    assert DIALECT.decode_problem(500, body).message

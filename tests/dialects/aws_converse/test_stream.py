@@ -1,0 +1,279 @@
+"""What a streamed answer says, event by event."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.dialects.aws_converse import DIALECT
+from extproc.framing.aws_eventstream import AWSEventStream, encode
+from extproc.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
+
+
+def frame(name, payload, kind="event"):
+    names = {"event": ":event-type", "exception": ":exception-type", "error": ":error-code"}
+    headers = {names[kind]: name, ":content-type": "application/json", ":message-type": kind}
+    return encode(headers, json.dumps(payload).encode())
+
+
+def read(*pieces):
+    framing, decoder, events = AWSEventStream(), DIALECT.decoder(), []
+    for piece in pieces:
+        for event in framing.feed(piece):
+            if event.data is not None:
+                events += decoder.feed(event.data, event.name)
+    for event in framing.end():
+        if event.data is not None:
+            events += decoder.feed(event.data, event.name)
+    return [*events, *decoder.end()]
+
+
+def start():
+    return frame("messageStart", {"role": "assistant", "p": "abcdef"})
+
+
+def begin(index, id, name):
+    return frame(
+        "contentBlockStart", {"contentBlockIndex": index, "start": {"toolUse": {"toolUseId": id, "name": name}}}
+    )
+
+
+def delta(index, **said):
+    return frame("contentBlockDelta", {"contentBlockIndex": index, "delta": said, "p": "abc"})
+
+
+def end(index):
+    return frame("contentBlockStop", {"contentBlockIndex": index})
+
+
+def stop(reason, **rest):
+    return frame("messageStop", {"stopReason": reason, **rest})
+
+
+def usage(**counts):
+    return frame("metadata", {"usage": counts, "metrics": {"latencyMs": 5}})
+
+
+def thought(index, **said):
+    return delta(index, reasoningContent=said)
+
+
+def text(more, block=0):
+    return Delta("text", more, block)
+
+
+COUNTS = {"inputTokens": 9, "outputTokens": 2, "totalTokens": 31, "cacheReadInputTokens": 20}
+PLAIN = (
+    [
+        start(),
+        delta(0, text="Hel"),
+        delta(0, text="lo €"),
+        delta(0, text=""),
+        end(0),
+        stop("end_turn"),
+        usage(**COUNTS),
+    ],
+    [Started(), text("Hel"), text("lo €"), Finished("stop"), Used(Counts(29, 2, cached=20)), Ended()],
+)
+THINKING = (
+    [
+        start(),
+        thought(0, text="I "),
+        thought(0, text="think"),
+        thought(0, signature="c2ln"),
+        end(0),
+        thought(1, redactedContent="cmVk"),
+        end(1),
+        delta(2, text="hi"),
+        end(2),
+        stop("max_tokens"),
+        usage(**COUNTS),
+    ],
+    [
+        Started(),
+        Delta("thinking", "I ", 0),
+        Delta("thinking", "think", 0),
+        Delta("thinking", "", 0, signature="c2ln"),
+        Delta("thinking", "", 1, redacted="cmVk"),
+        text("hi", 2),
+        Finished("length"),
+        Used(Counts(29, 2, cached=20)),
+        Ended(),
+    ],
+)
+TOOLS = (
+    [
+        start(),
+        delta(0, text="hm"),
+        end(0),
+        begin(1, "a", "weather"),
+        delta(1, toolUse={"input": ""}),
+        delta(1, toolUse={"input": '{"city":'}),
+        delta(1, toolUse={"input": '"Rome"}'}),
+        end(1),
+        begin(3, "b", "now"),
+        end(3),
+        delta(4, toolUse={"input": "of nobody"}),
+        stop("tool_use"),
+    ],
+    [
+        Started(),
+        text("hm"),
+        Delta("tool_call", "", 1, id="a", name="weather"),
+        Delta("tool_call", '{"city":', 1),
+        Delta("tool_call", '"Rome"}', 1),
+        Delta("tool_call", "", 2, id="b", name="now"),
+        Delta("tool_call", "{}", 2),
+        Finished("tool_calls"),
+        Ended(),
+    ],
+)
+# No beginning, a call that never ends, a stop that does not know of it, citations, news of next year.
+ODD = (
+    [
+        delta(0, citation={"title": "a"}),
+        delta(0, text="a"),
+        frame("ofNextYear", {"a": 1}),
+        begin(1, "a", "f"),
+        start(),
+        stop("end_turn", additionalModelResponseFields={"stop_sequence": "END"}),
+        delta(2, text="late"),
+        stop("max_tokens"),
+    ],
+    [
+        Started(),
+        text("a"),
+        Delta("tool_call", "", 1, id="a", name="f"),
+        Delta("tool_call", "{}", 1),
+        Finished("tool_calls", stop_sequence="END"),
+        Ended(),
+    ],
+)
+BROKEN = (
+    [start(), delta(0, text="a"), frame("throttlingException", {"message": "Slow."}, "exception"), delta(0, text="b")],
+    [Started(), text("a"), Failed("Slow.", "rate_limit_error", "throttlingException")],
+)
+ERROR = (
+    [frame("InternalFailure", {}, "error"), start()],
+    [Failed("The provider broke off: InternalFailure.", "api_error", "InternalFailure")],
+)
+CUT = ([start(), delta(0, text="a"), end(0)], [Started(), text("a")])
+STREAMS = {
+    "plain": PLAIN,
+    "thinking": THINKING,
+    "tools": TOOLS,
+    "odd": ODD,
+    "broken": BROKEN,
+    "error": ERROR,
+    "cut": CUT,
+}
+each = pytest.mark.parametrize(("frames", "expected"), STREAMS.values(), ids=STREAMS)
+
+
+@each
+def test_streams(frames, expected):
+    assert read(b"".join(frames)) == expected
+
+
+@each
+def test_a_stream_cut_anywhere_says_the_same(frames, expected):
+    whole = b"".join(frames)
+    for place in range(1, len(whole)):
+        assert read(whole[:place], whole[place:]) == expected
+    assert read(*(whole[place : place + 1] for place in range(len(whole)))) == expected
+
+
+@each
+def test_a_stream_that_ends_too_early_has_no_end(frames, expected):
+    """In the middle of a frame or before the stop; what comes after it may be missing."""
+    whole = b"".join(frames)
+    for place in range(1, len(whole)):
+        kinds = [type(event) for event in read(whole[:place])]
+        assert Ended not in kinds or Finished in kinds
+        assert place in _borders(frames) or kinds[-1] is Failed
+
+
+def _borders(frames):
+    return {sum(map(len, frames[:count])) for count in range(len(frames))}
+
+
+def test_a_damaged_frame_is_a_failure():
+    whole = bytearray(b"".join(PLAIN[0]))
+    whole[len(start()) + 40] ^= 1
+    assert read(bytes(whole)) == [Started(), Failed("The provider broke off: corrupt.", "api_error", "corrupt")]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("throttlingException", "rate_limit_error"),
+        ("validationException", "invalid_request_error"),
+        ("serviceUnavailableException", "overloaded_error"),
+        ("modelStreamErrorException", "api_error"),
+        ("internalServerException", "api_error"),
+    ],
+)
+def test_exceptions(name, kind):
+    assert read(frame(name, {"message": "No.", "originalStatusCode": 500}, "exception")) == [Failed("No.", kind, name)]
+
+
+@pytest.mark.parametrize("data", [b"", b"null", b"[]", b"[" * 100_000, b"\xff", b'{"delta":1,"stopReason":1}'])
+@pytest.mark.parametrize("name", ["contentBlockDelta", "messageStop", "metadata", "?"])
+def test_events_that_say_nothing(data, name):
+    decoder = DIALECT.decoder()
+    assert list(decoder.feed(data, name)) == []
+    assert list(decoder.end()) == []
+
+
+# --- whatever is sent
+
+NAMES = ["messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata", "?"]
+INDEX = st.integers(0, 2)
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=2),
+    lambda inner: st.dictionaries(
+        st.sampled_from(["delta", "start", "toolUse", "input", "text", "usage", "contentBlockIndex", "stopReason"]),
+        inner,
+        max_size=3,
+    ),
+    max_leaves=8,
+)
+FRAME = st.one_of(
+    st.builds(begin, INDEX, st.text(max_size=2), st.sampled_from("fg")),
+    st.builds(delta, INDEX, text=st.text(max_size=2)),
+    st.builds(delta, INDEX, toolUse=st.builds(dict, input=st.text(max_size=2))),
+    st.builds(thought, INDEX, text=st.text(max_size=2), signature=st.text(max_size=2)),
+    st.builds(end, INDEX),
+    st.builds(stop, st.sampled_from(["end_turn", "tool_use", "?"])),
+    st.builds(frame, st.sampled_from(NAMES), ANY),
+    st.builds(frame, st.text("ab", max_size=3), ANY, st.sampled_from(["exception", "error"])),
+)
+
+
+@given(st.lists(FRAME, max_size=8))
+def test_whatever_comes_the_order_of_events_holds(frames):
+    found = read(b"".join(frames))
+    msgspec.json.encode(found)
+    kinds = [type(event) for event in found]
+    assert kinds.count(Started) <= 1
+    assert not kinds or kinds[0] in (Started, Failed)
+    assert kinds.count(Ended) + kinds.count(Failed) <= 1
+    assert not {Ended, Failed} & set(kinds[:-1])
+    assert kinds.count(Finished) <= 1
+    assert Ended not in kinds or Finished in kinds
+    begun = []
+    for event in found:
+        if isinstance(event, Delta):
+            if event.block == len(begun):
+                begun.append(event.kind)
+                assert bool(event.name) == (event.kind == "tool_call")
+            assert begun[event.block] == event.kind
+
+
+@given(st.binary(max_size=60), st.sampled_from(NAMES))
+def test_no_bytes_break_it(data, name):
+    decoder = DIALECT.decoder()
+    decoder.feed(data, name)
+    decoder.end()
