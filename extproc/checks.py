@@ -160,7 +160,8 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
             missing = f"{provider.reference} is not set" if provider.reference else unset
             yield ("providers", name), f"{missing}: its models answer 503 until it is"
         elif provider.credentials is not None and (text := problem(provider.credentials, provider.read_secret() or "")):
-            yield ("providers", name, "credentials"), f"{text}: its models answer 502"
+            message = f"{provider.reference} cannot be used, {text}: its models answer 502"
+            yield ("providers", name, "credentials"), message
         if provider.url.scheme == "http" and not is_private(provider.url.hostname or ""):
             yield ("providers", name, "base_url"), "is not encrypted: keys and prompts can be read on the way"
         if not any(model.provider == name for model in settings.models.values()):

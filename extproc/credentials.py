@@ -189,9 +189,10 @@ class Keeper:
             state.failures += 1
             wait = min(_MOST_PATIENT, 2.0 ** min(state.failures, 10))
             state.due = self._clock() + wait * random.uniform(0.5, 1)  # noqa: S311 - so that replicas spread
-            left = max(0.0, state.token.expires - self._clock()) if state.token else 0.0
+            left = state.token.expires - self._clock() if state.token else 0.0
+            serves = f"the old one is good for {left:.0f} s" if left > 0 else "there is none"
             self._count(name, error.outcome)
-            log.warning("provider %s has no new token (%s); the old one is good for %.0f s", name, error, left)
+            log.warning("provider %s: no new token (%s); %s", name, error, serves)
         else:
             state.failures, state.token = 0, token
             early = min(_EARLY, (token.expires - now) / 4) * random.uniform(0.8, 1)  # noqa: S311

@@ -73,6 +73,8 @@ def _provider_page(kind: str, provider: Provider) -> str:
     ]
     known = f"catalogue `{provider.catalogue}`" if provider.catalogue else "`price` and `context` of the model"
     key = "signed by Envoy" if provider.signed_for else f"`{provider.credential.header}`"
+    if provider.tokens:
+        key += f", or `authorization` with [tokens of {provider.tokens}](credentials.md)"
     if not provider.key_required:
         key += ", optional"
     return f"""# {kind}

@@ -98,9 +98,9 @@ def _checked(url: str, *, plain: bool = False) -> str:
     except ValueError:
         wrong = True
     if wrong or not _PRINTABLE.fullmatch(url):
-        raise TokenError("unusable", "the address of its token endpoint is not a URL")
+        raise TokenError("unusable", "the address of the token endpoint is not a URL")
     if parts.scheme != "https" and not (parts.scheme == "http" and (plain or is_loopback(parts.hostname or ""))):
-        raise TokenError("unusable", "its token endpoint is not https")
+        raise TokenError("unusable", "the token endpoint is not https")
     return url
 
 
@@ -127,7 +127,7 @@ def _ask_google(secret: str, now: float) -> Ask:
     try:
         account = msgspec.json.decode(secret.encode(), type=_ServiceAccount)
     except (ValueError, RecursionError):
-        raise TokenError("unusable", "it is not the key file (JSON) of a service account") from None
+        raise TokenError("unusable", "not the key file (JSON) of a service account") from None
     url = _checked(account.token_uri)
     grant = "urn:ietf:params:oauth:grant-type:jwt-bearer"
     return Ask(url, {"grant_type": grant, "assertion": _signed(account, int(now))})

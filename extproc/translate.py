@@ -20,7 +20,7 @@ from extproc.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.exchange import Usage
 from extproc.framing import Event as Framed
 from extproc.framing import Framing
-from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Ended, Event, Failed, Prompt, Used
+from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Ended, Event, Failed, Prompt, Started, Used
 from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
 
@@ -35,6 +35,7 @@ class Translation:
     def __init__(self, client: Dialect, service: Service) -> None:
         self.client = client
         self.dialect = dialects()[service.dialect]
+        self.model = service.model  # which some answers do not name
         self.streamed = False
         self.ignored: list[str] = []
         self._encoding: Literal["float", "base64"] = "float"  # of embeddings
@@ -87,6 +88,7 @@ class Translation:
             answer = self.dialect.decode_answer(body)
         except (ValueError, RecursionError):
             raise bad_answer("is not what its API promises") from None
+        answer.model = answer.model or self.model
         if isinstance(answer, Embeddings):
             answer.encoding = self._encoding
         return _encode(self.client.encode_answer(answer)), usage_of(answer.usage)
@@ -111,6 +113,7 @@ class Stream:
         self._framing = framing
         self._decoder = translation.dialect.decoder()
         self._encoder = translation.client.encoder()
+        self._model = translation.model
         self._usage: Counts | None = None
         self._over = False
 
@@ -137,6 +140,8 @@ class Stream:
                 return
             if type(event) is Used:
                 self._usage = event.usage
+            elif type(event) is Started:
+                event.model = event.model or self._model
             elif type(event) is Ended or type(event) is Failed:
                 self._over = True
             out.append(self._encoder.feed(event))

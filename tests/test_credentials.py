@@ -183,7 +183,7 @@ async def test_tokens_that_live_a_moment_are_not_asked_for_without_pause(world):
     assert len(world.asked) == 1
 
 
-async def test_a_refusal_is_asked_again_with_growing_patience_and_the_old_token_serves_until_it_expires(world):
+async def test_a_refusal_is_asked_again_with_growing_patience_and_the_old_token_serves_until_it_expires(world, caplog):
     world.answers = [3600.0]
     await world.look()
     refreshed = world.now = world.now + 3600 - 225 + 1
@@ -202,6 +202,8 @@ async def test_a_refusal_is_asked_again_with_growing_patience_and_the_old_token_
     await world.look()
     assert world.secret.startswith("token-")
     assert {outcome for _, outcome in world.counted} == {"ok", "refused"}
+    assert "no new token (refused: status 503); the old one is good for 224 s" in caplog.text
+    assert "no new token (refused: status 503); there is none" in caplog.text
 
 
 async def test_another_secret_is_used_at_once(world):
@@ -412,7 +414,7 @@ def test_a_token_goes_where_tokens_go():
         (VERTEX % "", "has neither api_key nor credentials: its models answer 503 until it is"),
         (VERTEX % ", credentials: {google: metadata}", None),
         (VERTEX % ", credentials: {google: file:/no/such}", "file:/no/such is not set"),
-        (VERTEX % ", credentials: {google: env:NOT_A_KEY_FILE}", "it is not the key file (JSON) of a service"),
+        (VERTEX % ", credentials: {google: env:NOT_A_KEY_FILE}", "env:NOT_A_KEY_FILE cannot be used, not the key file"),
         (CLOUD % (AZURE % ", client_secret: env:UNSET_FOR_SURE"), "env:UNSET_FOR_SURE is not"),
         (CLOUD % (AZURE % ", federated_token: env:NOT_A_KEY_FILE"), None),
     ],

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from extproc.mock.server import Server
 
 _EPILOG = """\
-The API is OpenAI's: POST /v1/chat/completions, POST /v1/embeddings, GET /v1/models. For tests: GET /requests lists what
-was asked (GET /requests?count only counts), PUT /control {"fault": "status=503"} changes --fault, DELETE /control
-clears fault and list, GET /healthz answers 200.
+Every dialect is spoken, each at the paths of its API: OpenAI's chat completions, responses, embeddings and models,
+Anthropic's messages (also as Vertex and Bedrock have them), Gemini (also as Vertex has it), Bedrock's Converse and
+Titan, Cohere. Requests are checked as the real APIs check them, and the same words get the same answer in each; what
+makes it call tools or think is told in extproc/mock/scene.py. Signatures of AWS are verified if AWS_SECRET_ACCESS_KEY
+is set. For tests: GET /requests lists what was asked (GET /requests?count only counts), PUT /control
+{"fault": "status=503"} changes --fault, DELETE /control clears fault and list, GET /healthz answers 200.
 
 """
 

@@ -16,7 +16,7 @@ import msgspec
 from extproc.mock import anthropic_shapes as shapes
 from extproc.mock import credentials
 from extproc.mock.answers import Answer, Json, Question, Refused, streamed, told
-from extproc.mock.anthropic_rules import blocks, check
+from extproc.mock.anthropic_rules import blocks, check, worded
 from extproc.mock.endpoints import Dialect
 from extproc.mock.faults import Event
 from extproc.mock.scene import Counts, Line, Part, Play, Scene, Tool, Turn, play, prompt_tokens, result_text
@@ -35,7 +35,6 @@ _ERRORS = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-_TYPES = {"object": "dictionary", "array": "list"}
 
 
 def messages(question: Question) -> Answer:
@@ -47,7 +46,7 @@ def messages(question: Question) -> Answer:
 def count_tokens(question: Question) -> Answer:
     """POST /v1/messages/count_tokens."""
     checked(question, "count", _version(question))
-    return Answer({"input_tokens": prompt_tokens(_scene(question.body))})
+    return Answer({"input_tokens": prompt_tokens(scene(question.body))})
 
 
 def vertex(question: Question, *, stream: bool) -> Answer:
@@ -55,7 +54,7 @@ def vertex(question: Question, *, stream: bool) -> Answer:
     version = question.body.get("anthropic_version")
     if question.model == "count-tokens":
         checked(question, "vertex count", version)
-        return Answer({"input_tokens": prompt_tokens(_scene(question.body))})
+        return Answer({"input_tokens": prompt_tokens(scene(question.body))})
     checked(question, "vertex", version)
     return spoken(question, stream=stream or question.body.get("stream") is True)
 
@@ -66,13 +65,13 @@ def checked(question: Question, place: str, version: object) -> None:
     try:
         shapes.request(place, str(version), beta=beta)(question.body, ())
     except Wrong as wrong:
-        raise Refused(400, _worded(wrong)) from None
+        raise Refused(400, worded(wrong)) from None
     check(question.body, question.model or question.body["model"], new=version == shapes.NEW)
 
 
 def spoken(question: Question, *, stream: bool) -> Answer:
     """Answer a body that is right."""
-    played = play(_scene(question.body), question)
+    played = play(scene(question.body), question)
     return streamed(list(_events(question, played))) if stream else Answer(_message(question, played))
 
 
@@ -85,23 +84,10 @@ def _version(question: Question) -> str:
     return version
 
 
-def _worded(wrong: Wrong) -> str:
-    match wrong.problem:
-        case "missing":
-            sentence = "Field required"
-        case "unknown":
-            sentence = "Extra inputs are not permitted"
-        case "type":
-            sentence = f"Input should be a valid {_TYPES.get(wrong.expected, wrong.expected)}"
-        case _:
-            sentence = wrong.expected
-    return f"{wrong.at()}: {sentence}"
-
-
 # --- the request
 
 
-def _scene(body: Json) -> Scene:
+def scene(body: Json) -> Scene:
     turns = [Turn("system", _parts(body.get("system") or []))]
     turns += [Turn(message["role"], _parts(message["content"])) for message in body["messages"]]
     if body.get("cache_control"):
@@ -191,7 +177,7 @@ def _omits(question: Question) -> bool:
 
 
 def _usage(question: Question, counts: Counts, output: int | None = None) -> Json | None:
-    long = _ttl(question.body) == "1h"
+    long = ttl(question.body) == "1h"
     details = {"thinking_tokens": counts.reasoning}
     usage = {
         "input_tokens": counts.input - counts.cached - counts.written,
@@ -207,7 +193,7 @@ def _usage(question: Question, counts: Counts, output: int | None = None) -> Jso
     return told(question.faults, usage | ({"output_tokens_details": details} if output is None else {}))
 
 
-def _ttl(body: Json) -> str:
+def ttl(body: Json) -> str:
     """How long the last mark keeps what is written."""
     system = body.get("system") or []
     held = [*body.get("tools", []), *([] if isinstance(system, str) else system)]

@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 from extproc.mock.answers import Json, Refused
 from extproc.mock.anthropic_schema import check_schema
 from extproc.mock.seals import unseal
+from extproc.mock.shapes import Wrong
 
 MAX_MARKS = 4
+_TYPES = {"object": "dictionary", "array": "list"}
 _THOUGHTS = ("thinking", "redacted_thinking")
 _GENERATION = re.compile(r"claude-(?:[a-z]+-)*(\d)(?:[-.](\d{1,2})(?!\d))?")
 
@@ -43,6 +45,19 @@ def check(body: Json, model: str, *, new: bool = False) -> None:
     wanted = (body.get("output_config") or {}).get("format")
     if wanted:
         check_schema(wanted["schema"], "output_config.format.schema")
+
+
+def worded(wrong: Wrong) -> str:
+    match wrong.problem:
+        case "missing":
+            sentence = "Field required"
+        case "unknown":
+            sentence = "Extra inputs are not permitted"
+        case "type":
+            sentence = f"Input should be a valid {_TYPES.get(wrong.expected, wrong.expected)}"
+        case _:
+            sentence = wrong.expected
+    return f"{wrong.at()}: {sentence}"
 
 
 def blocks(content: str | list[Json]) -> list[Json]:

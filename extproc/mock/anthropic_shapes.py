@@ -206,6 +206,9 @@ _ASKED = _COUNTED | {
     "user_profile_id": string,
 }
 _SAMPLING = {"temperature": number(0, 1), "top_p": number(0, 1), "top_k": integer(0)}
+EXTRA = _SAMPLING | {name: _COUNTED[name] for name in ("thinking", "output_config")} | {"anthropic_beta": array(string)}
+"""What Converse lets pass in additionalModelRequestFields."""
+
 _MODEL = {"model!": text()}
 _STREAM = {"stream": boolean}
 _BETA = {"mcp_servers": array(an_object), "context_management?": an_object, "output_format?": an_object}

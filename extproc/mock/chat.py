@@ -12,7 +12,7 @@ import msgspec
 
 from extproc.mock.answers import CREATED, Answer, Json, Question, Refused, positive, report_usage
 from extproc.mock.faults import DONE, Event
-from extproc.mock.scene import Call, Line, Part, Scene, Tool, Turn, play, result_text
+from extproc.mock.scene import Call, Line, Part, Scene, Tool, Turn, likelihoods, play, result_text
 
 _MEDIA = frozenset({"image_url", "file", "input_audio"})
 _FINISH = {"stop_sequence": "stop"}
@@ -35,7 +35,7 @@ def chat(question: Question) -> Answer:
     if body.get("stream") is True:
         return _stream(question, head, played.lines, usage)
     answers = [
-        {"index": index, "message": _message(line), "logprobs": None, "finish_reason": _finish(line)}
+        {"index": index, "message": _message(line), "logprobs": _logprobs(body, line), "finish_reason": _finish(line)}
         for index, line in enumerate(played.lines)
     ]
     return Answer(head | {"choices": answers} | ({"usage": usage} if usage else {}))
@@ -139,14 +139,31 @@ def _call(call: Call) -> Json:
     return {"id": "call_" + call.key, "type": "function", "function": function}
 
 
+def _logprobs(body: Json, line: Line) -> Json | None:
+    others = body.get("top_logprobs")
+    if body.get("logprobs") is not True or not line.pieces:
+        return None
+    tokens = likelihoods(line, others if isinstance(others, int) and 0 < others <= 20 else 0)
+    told = [
+        _likely(token.text, token.logprob) | {"top_logprobs": [_likely(*other) for other in token.others]}
+        for token in tokens
+    ]
+    return {"content": told, "refusal": None}
+
+
+def _likely(token: str, logprob: float) -> Json:
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+
+
 def _stream(question: Question, head: Json, lines: tuple[Line, ...], usage: Json | None) -> Answer:
     """Play a stream as OpenAI does: role, one word a chunk, finish_reason; then usage if asked for, and [DONE]."""
     options = question.body.get("stream_options")
     include_usage = isinstance(options, dict) and options.get("include_usage") is True
     head = head | {"choices": [], "usage": None} if include_usage and usage else head | {"choices": []}
+    likely = [iter((_logprobs(question.body, line) or {"content": []})["content"]) for line in lines]
     turns = chain.from_iterable(zip_longest(*map(_deltas, lines)))  # choices take turns
     chunks = [
-        {"index": position % len(lines), "delta": delta, "logprobs": None, "finish_reason": None}
+        _chunk(position % len(lines), delta, likely[position % len(lines)])
         for position, delta in enumerate(turns)
         if delta is not None
     ]
@@ -165,6 +182,12 @@ def _stream(question: Question, head: Json, lines: tuple[Line, ...], usage: Json
         yield DONE
 
     return Answer(events=events(), length=len(sequence) + 1)
+
+
+def _chunk(index: int, delta: Json, likely: Iterator[Json]) -> Json:
+    token = next(likely, None) if delta.get("content") else None
+    logprobs = {"content": [token], "refusal": None} if token else None
+    return {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": None}
 
 
 def _deltas(line: Line) -> Iterator[Json]:

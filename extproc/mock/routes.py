@@ -9,7 +9,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from extproc.mock import answers, anthropic, cohere, credentials, gemini
+from extproc.mock import answers, anthropic, bedrock, cohere, converse, credentials, embeddings_gemini, gemini
 from extproc.mock.answers import Answer, Question, Refused
 from extproc.mock.chat import chat
 from extproc.mock.embeddings import embeddings
@@ -45,6 +45,10 @@ ROUTES = {
     "/v1/embeddings": Endpoint(OPENAI, embeddings),
     "/v2/chat": Endpoint(cohere.DIALECT, cohere.chat),
     "/v2/embed": Endpoint(cohere.DIALECT, embed),
+    "/model/{model}/converse": Endpoint(bedrock.CONVERSE, converse.converse),
+    "/model/{model}/converse-stream": Endpoint(bedrock.CONVERSE, partial(converse.converse, stream=True)),
+    "/model/{model}/invoke": Endpoint(bedrock.INVOKE, bedrock.invoke),
+    "/model/{model}/invoke-with-response-stream": Endpoint(bedrock.INVOKE, bedrock.invoke_with_response_stream),
     "/v1/messages": Endpoint(anthropic.DIALECT, anthropic.messages),
     "/v1/messages/count_tokens": Endpoint(anthropic.DIALECT, anthropic.count_tokens),
     **_everywhere(
@@ -62,6 +66,7 @@ ROUTES = {
             "generateContent": gemini.generate_content,
             "streamGenerateContent": partial(gemini.generate_content, stream=True),
             "countTokens": gemini.count_tokens,
+            "batchEmbedContents": embeddings_gemini.batch,
         },
     ),
     **_everywhere(
@@ -71,6 +76,9 @@ ROUTES = {
             "generateContent": partial(gemini.generate_content, vertex=True),
             "streamGenerateContent": partial(gemini.generate_content, vertex=True, stream=True),
             "countTokens": partial(gemini.count_tokens, vertex=True),
+            "batchEmbedContents": partial(embeddings_gemini.batch, vertex=True),
+            "embedContent": embeddings_gemini.embed,
+            "predict": embeddings_gemini.predict,
         },
     ),
 }

@@ -126,6 +126,38 @@ def test_words_sets_the_length():
     assert chat(Faults(words=0))["choices"][0]["message"]["content"] == ""
 
 
+def test_logprobs():
+    assert chat(logprobs=False)["choices"][0]["logprobs"] is None
+    told = chat(logprobs=True, top_logprobs=2)["choices"][0]["logprobs"]
+    assert [token["token"] for token in told["content"]] == ["You", " said:", " hello", " there"]
+    assert told["content"][0] == {
+        "token": "You",
+        "logprob": -0.25,
+        "bytes": [89, 111, 117],
+        "top_logprobs": [
+            {"token": "You", "logprob": -0.25, "bytes": [89, 111, 117]},
+            {"token": " other1", "logprob": -1.25, "bytes": list(b" other1")},
+        ],
+    }
+    chunks = stream(logprobs=True, top_logprobs=2)
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert [choice["logprobs"]["content"] for choice in choices if choice["logprobs"]] == [
+        [token] for token in told["content"]
+    ]
+
+
+def test_results_and_neighbours_are_read_as_in_every_dialect():
+    results = [{"role": "tool", "tool_call_id": str(n), "content": text} for n, text in enumerate(['{"a": 1}', "b"])]
+    assert said(messages=[*user("a"), *results]) == 'The tool said: {"a":1}; b'
+    assert said(messages=[*user("a"), {"role": "system", "content": "s"}, *user("b")]) == "You said: a b"
+
+
+def test_reasoning_is_counted():
+    usage = chat(reasoning_effort="low")["usage"]
+    assert (usage["completion_tokens"], usage["completion_tokens_details"]) == (11, {"reasoning_tokens": 7})
+    assert chat(reasoning_effort="none")["usage"]["completion_tokens"] == 4
+
+
 # --- streams
 
 

@@ -27,7 +27,8 @@ class AnthropicMessages(Dialect):
     name = "anthropic_messages"
     paths = {"/v1/messages": "chat"}  # noqa: RUF012
     cache_marks = True
-    traces = (b'"gemini:', b'"openai:', b'"extra_content"')
+    # The last two are thinking that its provider does not sign, which Anthropic refuses.
+    traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
     lacks = frozenset(("choices", "logprobs", "audio"))
 
     def read(self, body: Mapping[str, Any], *, counting: bool = False) -> Ask:

@@ -168,7 +168,7 @@ class _Request:
         self.body["outputConfig"] = self.body.get("outputConfig", {}) | {"textFormat": form}
 
     def _add_tools(self, called: Sequence[str]) -> None:
-        """`called`: the tools that the conversation knows. They have to be defined even when there are to be no calls."""
+        """`called`: the tools that the conversation knows; they must be defined even when there are to be no calls."""
         prompt, claude = self._prompt, self._family.claude
         mode = prompt.tool_choice.mode if prompt.tool_choice is not None else "auto"
         if not prompt.tools and called:

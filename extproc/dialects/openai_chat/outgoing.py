@@ -16,6 +16,7 @@ from typing import Any
 
 from extproc import effort
 from extproc.dialects import Place
+from extproc.dialects.openai_chat.strict import can_be_strict
 from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.messages import (
     AudioPart,
@@ -59,6 +60,8 @@ def encode(prompt: Prompt, place: Place, more: Collection[str] = ()) -> tuple[di
         body["stream_options"] = {"include_usage": True}
     if prompt.tools:
         body["tools"] = [_tool(tool, marks=marks) for tool in prompt.tools]
+        if any(tool.strict and not can_be_strict(tool.schema) for tool in prompt.tools):
+            ignored.append("strict")
         if prompt.tool_choice is not None:
             body["tool_choice"] = _tool_choice(prompt.tool_choice)
         if prompt.parallel_tools is not None:
@@ -304,7 +307,7 @@ def _tool(tool: Tool, *, marks: bool) -> dict[str, Any]:
         function["description"] = tool.description
     function["parameters"] = tool.schema or {"type": "object", "properties": {}}
     if tool.strict is not None:
-        function["strict"] = tool.strict
+        function["strict"] = tool.strict and can_be_strict(tool.schema)
     said: dict[str, Any] = {"type": "function", "function": function}
     if marks and tool.cache:
         said["cache_control"] = tool.cache

@@ -12,6 +12,7 @@ from typing import Any
 
 from extproc import effort
 from extproc.dialects import Place
+from extproc.dialects.openai_chat.strict import can_be_strict
 from extproc.dialects.openai_responses import thinking
 from extproc.dialects.openai_responses.needs import LOGPROBS
 from extproc.messages import (
@@ -109,6 +110,8 @@ def _name_ignored(prompt: Prompt, body: Mapping[str, Any], ignored: list[str]) -
     ):
         if value is not None and name not in body:
             ignored.append(name)
+    if any(tool.strict and not can_be_strict(tool.schema) for tool in prompt.tools):
+        ignored.append("strict")
     if (
         any(part.cache for part in prompt.system)
         or any(tool.cache for tool in prompt.tools)
@@ -277,7 +280,7 @@ def _tool(tool: Tool) -> dict[str, Any]:
     if tool.description:
         said["description"] = tool.description
     said["parameters"] = tool.schema or {"type": "object", "properties": {}}
-    said["strict"] = tool.strict is True
+    said["strict"] = tool.strict is True and can_be_strict(tool.schema)
     return said
 
 

@@ -49,10 +49,10 @@ def own(signature: str) -> tuple[str, str] | None:
     return (id, encrypted) if colon and encrypted else None
 
 
-def pack(signature: str = "", redacted: str = "", calls: Mapping[str, str] | None = None) -> str | None:
-    """The `encrypted_content` that carries it; None when there is nothing to carry."""
-    if not (signature or redacted or calls):
-        return None
+def pack(signature: str = "", redacted: str = "", calls: Mapping[str, str] | None = None) -> str:
+    """The `encrypted_content` that carries it. With nothing to carry it still says that OpenAI does not know the item,
+    which would refuse it.
+    """
     return _PREFIX + base64.b64encode(_write(Proof(signature, redacted, dict(calls or {})))).decode()
 
 

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from extproc.dialects import Place, dialects
 from extproc.dialects.openai_chat import outgoing
+from extproc.dialects.openai_chat.strict import can_be_strict
 from extproc.errors import Refusal
 from extproc.messages import (
     AudioPart,
@@ -27,7 +28,12 @@ from extproc.messages import (
 
 CHAT = dialects()["openai_chat"]
 HELLO = {"role": "user", "content": "Hello"}
-SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+    "additionalProperties": False,
+}
 MARK = {"type": "ephemeral"}
 DATA = "data:image/png;base64,AAAA"
 
@@ -805,3 +811,25 @@ def test_a_hostile_request_is_read_or_refused(body, messages):
     for hostile in (body, {"model": "m", "messages": messages} | body, {"model": "m", "messages": messages}):
         refusal = refused(hostile)
         assert refusal is None or (refusal.kind.status == 400 and len(refusal.message) < 1000)
+
+
+OPEN = {key: value for key, value in SCHEMA.items() if key != "additionalProperties"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "strict"),
+    [
+        (SCHEMA, True),
+        ({"type": "object", "properties": {}, "additionalProperties": False}, True),
+        ({}, False),
+        (OPEN, False),
+        ({**SCHEMA, "required": []}, False),
+        ({**SCHEMA, "required": None}, False),
+        ({**SCHEMA, "properties": {"city": {"type": "array", "items": OPEN}}}, False),
+        ({**SCHEMA, "properties": {"city": {"anyOf": [{"type": "null"}, OPEN]}}}, False),
+        ({**SCHEMA, "$defs": {"city": OPEN}}, False),
+        ({**SCHEMA, "$defs": [OPEN], "properties": {"city": True}}, True),
+    ],
+)
+def test_tools_are_strict_only_where_openai_can(schema, strict):
+    assert can_be_strict(schema) is strict

@@ -184,7 +184,12 @@ def test_what_is_no_answer(body):
                     "encrypted_content": thinking.pack("sig"),
                 },
                 {"id": "rs", "type": "reasoning", "summary": [], "encrypted_content": thinking.pack("", "enc")},
-                {"id": "rs", "type": "reasoning", "summary": [{"type": "summary_text", "text": "unsigned"}]},
+                {
+                    "id": "rs",
+                    "type": "reasoning",
+                    "summary": [{"type": "summary_text", "text": "unsigned"}],
+                    "encrypted_content": thinking.pack(),
+                },
                 message(text("I look.", logprobs=[])) | {"id": "msg"},
                 {
                     "id": "fc",

@@ -1,0 +1,33 @@
+"""What OpenAI takes as the schema of a strict tool. Others leave properties optional there, or objects open.
+
+Source: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def can_be_strict(schema: Mapping[str, Any]) -> bool:
+    """Whether every object in it is closed, and all its properties are required. An empty one is of any object."""
+    waiting: list[Any] = [schema or {"type": "object"}]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, list):
+            waiting += node
+        elif isinstance(node, dict):
+            properties, required = node.get("properties"), node.get("required")
+            properties = properties if isinstance(properties, dict) else {}
+            if properties or node.get("type") == "object":
+                if node.get("additionalProperties") is not False:
+                    return False
+                if not properties.keys() <= set(required if isinstance(required, list) else ()):
+                    return False
+            waiting += properties.values()
+            waiting += [node.get("items"), node.get("anyOf"), *_values(node.get("$defs"))]
+    return True
+
+
+def _values(found: Any) -> list[Any]:
+    return list(found.values()) if isinstance(found, dict) else []
