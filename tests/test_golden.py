@@ -1,8 +1,8 @@
 """Every client's API to every provider's and back, in files that people can read.
 
     golden/requests/<client>/<case>.json             what a client sends
-    golden/requests/<client>/<case>/<provider>.json  what the provider is sent: its path, its body and what was left out;
-                                                     or why that provider is skipped, or the request refused
+    golden/requests/<client>/<case>/<provider>.json  what the provider is sent: path, body and what was left out; or why
+                                                     that provider is skipped, or the request refused
     golden/answers/<provider>/<case>.json            what a provider answers, `error_429` with that status; streamed as
                                                      .sse or, where the stream is Amazon's, as .events.json, a list of
                                                      [headers, payload]
@@ -16,16 +16,17 @@ import json
 import os
 from pathlib import Path
 
-import anthropic
 import httpx
 import openai
 import pytest
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
 
 from extproc.contract import Service
 from extproc.dialects import NATIVE, Place, dialects
 from extproc.errors import Refusal
 from extproc.framing.aws_eventstream import encode
-from extproc.framing.sse import SSE
 from extproc.translate import Translation
 
 ROOT = Path(__file__).parent / "golden"
@@ -135,15 +136,53 @@ def test_requests(client, case, provider):
     check(ROOT / "requests" / client / case / f"{provider}.json", made)
 
 
+# What changes in a request that is read and written again in the same API, by case. Texts that need no parts of their
+# own are joined, what the API says by default is said, what nobody may see again is left out, and strict schemas are
+# closed.
+CHANGED = {
+    ("openai_chat", "files"): {"messages"},
+    ("openai_chat", "json_object"): {"system"},
+    ("openai_chat", "sampling"): {"metadata"},
+    ("openai_chat", "system_and_developer"): {"system"},
+    ("openai_responses", "cache_marks"): {"messages"},
+    ("openai_responses", "custom_tool"): {"tools"},
+    ("openai_responses", "image_url"): {"messages"},
+    ("openai_responses", "json_object"): {"system"},
+    ("openai_responses", "parallel_tools"): {"messages", "tools"},
+    ("openai_responses", "reasoning"): {"messages"},
+    ("openai_responses", "system_and_developer"): {"system"},
+    ("anthropic_messages", "conversation"): {"messages"},
+    ("anthropic_messages", "reasoning"): {"messages"},
+    ("anthropic_messages", "tools"): {"tools"},
+}
+
+
+@each(("client", "case"), dict.fromkeys(row[:2] for row in REQUESTS))
+def test_a_request_written_again_asks_the_same(client, case):
+    dialect, model = CLIENTS[client], SERVICES[client].model
+
+    def again(prompt):
+        body, _ = dialect.encode_request(prompt, Place(model, more=("thinking", "cache_control", "top_k")))
+        return dialect.decode_request(body)
+
+    asks = dialect.decode_request(asked(client, case) | {"model": model})
+    once = again(asks)
+    asks.ignored = []
+    changed = {name for name in asks.__struct_fields__ if getattr(asks, name) != getattr(once, name)}
+    assert changed == CHANGED.get((client, case), set())
+    assert again(once) == once
+
+
 # --- answers
 
 
 def answered(path):
+    if path.name.endswith(".sse"):
+        return path.read_bytes()
+    found = json.loads(path.read_bytes())
     if path.name.endswith(".events.json"):
-        return b"".join(
-            encode(headers, json.dumps(payload).encode()) for headers, payload in json.loads(path.read_bytes())
-        )
-    return path.read_bytes()
+        return b"".join(encode(headers, json.dumps(payload).encode()) for headers, payload in found)
+    return json.dumps(found, separators=(",", ":")).encode()
 
 
 @each(("provider", "case", "path", "client"), PLAIN)
@@ -171,3 +210,73 @@ def test_streamed_answers(provider, case, path, client, pinned):
     for place in range(1, len(whole)):
         pinned()
         assert made == translated(provider, client, whole[:place], whole[place:])
+
+
+# --- what the official SDKs make of them
+
+TEXTS = {"basic": "Hello there! How can I help?", "reasoning": "Four.", "tools": ""}
+CALLS = {"tools": [("get_weather", {"city": "Rome"}), ("get_weather", {"city": "Oslo"})]}
+
+
+class OpenAIChat:
+    whole, event = TypeAdapter(ChatCompletion), TypeAdapter(ChatCompletionChunk)
+
+    def final(self, http):
+        client = openai.OpenAI(api_key="k", http_client=http, max_retries=0)
+        with client.chat.completions.stream(model="m", messages=[{"role": "user", "content": "x"}]) as stream:
+            message = stream.get_final_completion().choices[0].message
+        calls = [(call.function.name, json.loads(call.function.arguments)) for call in message.tool_calls or ()]
+        return message.content or "", calls
+
+
+class OpenAIResponses:
+    whole, event = TypeAdapter(Response), TypeAdapter(ResponseStreamEvent)
+
+    def final(self, http):
+        client = openai.OpenAI(api_key="k", http_client=http, max_retries=0)
+        with client.responses.stream(model="m", input="x") as stream:
+            response = stream.get_final_response()
+        calls = [(item.name, json.loads(item.arguments)) for item in response.output if item.type == "function_call"]
+        return response.output_text, calls
+
+
+class AnthropicMessages:
+    def __init__(self):
+        types = pytest.importorskip("anthropic.types")
+        self.whole, self.event = TypeAdapter(types.Message), TypeAdapter(types.RawMessageStreamEvent)
+
+    def final(self, http):
+        import anthropic
+
+        client = anthropic.Anthropic(api_key="k", http_client=http, max_retries=0)
+        with client.messages.stream(model="m", max_tokens=9, messages=[{"role": "user", "content": "x"}]) as stream:
+            message = stream.get_final_message()
+        text = "".join(block.text for block in message.content if block.type == "text")
+        return text, [(block.name, block.input) for block in message.content if block.type == "tool_use"]
+
+
+SDKS = {"openai_chat": OpenAIChat, "openai_responses": OpenAIResponses, "anthropic_messages": AnthropicMessages}
+
+
+@each(("provider", "case", "path", "client"), PLAIN)
+def test_sdks_know_the_answers(provider, case, path, client):
+    if "error_" not in case:
+        SDKS[client]().whole.validate_json((path.parent / case / f"{client}.json").read_bytes(), strict=True)
+
+
+@each(("provider", "case", "path", "client"), STREAMED)
+def test_sdks_gather_the_streams(provider, case, path, client):
+    sdk, data = SDKS[client](), (path.parent / case / f"{client}.sse").read_bytes()
+    headers = {"content-type": "text/event-stream"}
+    http = httpx.Client(
+        transport=httpx.MockTransport(lambda request: httpx.Response(200, headers=headers, content=data))
+    )
+    what = case.removeprefix("streaming_")
+    if what not in TEXTS:
+        with pytest.raises(Exception, match=r"broke off|overloaded|Overloaded|server had an error|failed to|complete"):
+            sdk.final(http)
+        return
+    assert sdk.final(http) == (TEXTS[what], CALLS.get(what, []))
+    for line in data.splitlines():
+        if line.startswith(b"data: {"):
+            sdk.event.validate_json(line[6:], strict=True)

@@ -33,11 +33,8 @@ _TYPES = {"array": "JSONArray", "object": "JSONObject", "string": "String", "int
 
 def titan(question: Question) -> Answer:
     """POST /model/{id}/invoke of a Titan."""
-    body, model = question.body, question.model
-    if "embed-image" in model:
-        shape = _MULTIMODAL
-    else:
-        shape = _G1 if "embed-text-v1" in model or "embed-g1" in model else _V2
+    body = question.body
+    shape = _shape(question.model)
     _check(shape, body)
     asked = body.get("inputText", "")
     counts = told(question.faults, {"inputTextTokenCount": max(1, count_words(asked))}) or {}
@@ -52,6 +49,12 @@ def titan(question: Question) -> Answer:
     forms: Json = {"float": values, "binary": [int(value > 0) for value in values]}
     by_type = {kind: forms[kind] for kind in body.get("embeddingTypes", ["float"])}
     return Answer({"embedding": values} | counts | {"embeddingsByType": by_type})
+
+
+def _shape(model: str) -> Check:
+    if "embed-image" in model:
+        return _MULTIMODAL
+    return _G1 if "embed-text-v1" in model or "embed-g1" in model else _V2
 
 
 def _sized(asked: int | None, sizes: tuple[int, ...]) -> int:

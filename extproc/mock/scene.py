@@ -20,6 +20,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -229,11 +230,11 @@ def _heard(turns: Sequence[Turn]) -> tuple[str, str]:
             run[:0] = turn.parts
         elif turn.role == "assistant" and run:
             break
-    spoken = [part for part in run if not part.result]
-    if spoken or not run:
-        return USER, " ".join(part.text for part in spoken if part.text)
-    who = "The tool failed" if any(part.failed for part in run) else "The tool said"
-    return who, "; ".join(part.text.strip() for part in run if part.text.strip())
+    if not run or not run[-1].result:
+        return USER, " ".join(part.text for part in run if part.text and not part.result)
+    results = [*takewhile(lambda part: part.result, reversed(run))][::-1]
+    who = "The tool failed" if any(part.failed for part in results) else "The tool said"
+    return who, "; ".join(part.text.strip() for part in results if part.text.strip())
 
 
 def _said(who: str, heard: str, index: int) -> str:

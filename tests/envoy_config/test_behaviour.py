@@ -327,7 +327,7 @@ def test_the_processor_may_ask_for_the_answers_body_at_its_headers(gateway):
 def test_a_request_without_an_order_goes_nowhere(gateway):
     answer = gateway.post()
     assert (answer.status_code, code(answer)) == (503, "no_provider_available")
-    gateway.processor.plan.order = ["retired", "a"]  # has no cluster: the rest is not tried
+    gateway.processor.plan.order = ["nobody", "a"]  # has no cluster: the rest is not tried
     gateway.processor.plan.headers = retry(2)
     assert code(gateway.post()) == "no_provider_available"
     assert gateway.providers["a"].seen == []

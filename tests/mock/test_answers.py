@@ -148,7 +148,7 @@ def test_logprobs():
 
 def test_results_and_neighbours_are_read_as_in_every_dialect():
     results = [{"role": "tool", "tool_call_id": str(n), "content": text} for n, text in enumerate(['{"a": 1}', "b"])]
-    assert said(messages=[*user("a"), *results]) == 'The tool said: {"a":1}; b'
+    assert said(messages=[*user("a"), {"role": "assistant", "tool_calls": []}, *results]) == 'The tool said: {"a":1}; b'
     assert said(messages=[*user("a"), {"role": "system", "content": "s"}, *user("b")]) == "You said: a b"
 
 
