@@ -2,8 +2,8 @@
 
 Rows are what the client speaks, columns what the provider does. CPU is in microseconds, the median of several rounds.
 Where both speak the same API the request is written anew, as it is where providers mark what their caches keep.
-`untranslated` is the passage of the same where the provider speaks it: a request gets another model's name, an answer is
-read by the gateway attachment and left as it came; the attachment of the try sees no answer at all.
+`untranslated` is what becomes of the same where the provider speaks the client's API: a request gets another model's
+name, an answer is read by the gateway attachment and left as it came, and the attachment of the try sees no answer.
 """
 
 from __future__ import annotations
@@ -435,7 +435,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, to see that it runs")
     quick = parser.parse_args().quick
-    cost = partial(costs, rounds=5 if quick else 15, seconds=0.01 if quick else 0.05)
+    cost = partial(costs, rounds=5 if quick else 15, seconds=0.01 if quick else 0.03)
     streams = 100 if quick else 1000
 
     check()

@@ -43,6 +43,8 @@ class Select:
         if not left:
             self._tell(exchange)
             raise self._refusal(exchange)
+        if "state" in exchange.ask.needs:
+            left = left[:1]  # always the same: the others know nothing of what this one keeps
         if len(left) > 1:
             left = self._warm(left, exchange)
         root = exchange.chain.root

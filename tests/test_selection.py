@@ -388,3 +388,18 @@ def test_somebody_elses_envoy_decides_how_often_it_tries(gateway, exchange):
 def test_somebody_elses_envoy_has_keys_of_its_own(gateway, exchange):
     world = gateway(virtual("keyless", "off", "m"))
     assert world.select(attached(exchange, question())) == ["keyless", "m"]
+
+
+def test_what_builds_on_a_providers_state_goes_to_one_provider(settings, clocks, exchange, monkeypatch):
+    text = """
+providers: {a: {kind: openai, base_url: 'http://a/v1'}, b: {kind: openai, base_url: 'http://b/v1'}, c: {kind: mock}}
+models: {m: {provider: a}, n: {provider: b}, o: {provider: c}}
+"""
+    monkeypatch.setitem(globals(), "PROVIDERS", text)
+    world = Gateway(settings, clocks(), virtual("o", "m", "n", strategy="weighted"))
+    for number in range(9):
+        sent = exchange(
+            {"model": "v", "input": "And now", "previous_response_id": f"resp_{number}"}, path="/v1/responses"
+        )
+        assert world.select(sent) == ["m"]
+        assert skipped(sent) == {"o": "dialect"}

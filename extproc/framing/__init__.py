@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
+OVERSIZE = "error:oversize"
+"""Name of the beginning of an event that is too long to be read; what is left of it follows without a name."""
+
+
 @dataclass(slots=True, frozen=True)
 class Event:
     """`raw` is what came in, byte for byte; `data` is its payload, None where there is none (comments, blank lines).
 
-    `name` is what a binary framing calls the event.
+    `name` is what a binary framing calls the event, or what is wrong with it.
     """
 
     raw: bytes

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from extproc.framing import Event
+from extproc.framing import OVERSIZE, Event
 
 # The end of a line and an empty one. A CR at the very end may be half a CRLF, so it has to wait for the next byte.
 _BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
@@ -43,7 +43,7 @@ class SSE:
         rest = buffer[start:] if start else buffer
         if len(rest) > self._limit:
             # The empty line that ends it may have begun, so the last three bytes wait.
-            events.append(Event(rest[:-3], None))
+            events.append(Event(rest[:-3], None, "" if self._oversize else OVERSIZE))
             self._oversize = True
             rest = rest[-3:]
         self._buffer = rest

@@ -6,8 +6,9 @@ An API is played deterministically: a request's JSON in (Question), an answer's 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from extproc.mock.faults import Event, Faults
 
@@ -28,8 +29,7 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """A request as an endpoint sees it. `digest` stands for the body in ids, `name` is this mock's name."""
 
     body: Json
@@ -44,8 +44,7 @@ class Question:
         return header(self.headers, name)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """A JSON document, or the events of a stream, how many there are, and how they are framed (see framings.py)."""
 
     document: Any = field(default_factory=dict)
@@ -85,6 +84,8 @@ def count_words(text: str) -> int:
 
 def told(faults: Faults, counts: Mapping[str, Any]) -> Json | None:
     """Write token counts as the fault `usage=` wants them; counts in objects within `counts` are never lied about."""
+    if faults.usage is None:
+        return dict(counts)
     if faults.usage == "none":
         return None
     return {name: _lie(faults.usage, count) if isinstance(count, int) else count for name, count in counts.items()}

@@ -9,9 +9,10 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, quote
+
+from msgspec import Struct, field
 
 from extproc.mock.answers import Headers, Refused, header
 
@@ -22,16 +23,14 @@ _SIGNED = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(Struct, frozen=True):
     """What is accepted: the key of --api-key, and the secret of AWS_SECRET_ACCESS_KEY with its id and session token."""
 
     key: str | None = None
     aws: Mapping[str, str] = field(default_factory=dict)  # names of environment variables
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """A request as it came."""
 
     method: str

@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import Any, Literal, NamedTuple
 
 import msgspec
+from msgspec import Struct
 
 from extproc.mock.answers import Question, Refused, count_words
 from extproc.mock.schemas import satisfy
@@ -36,8 +36,7 @@ USER = "You said"
 PIECE = re.compile(r"\s*\S+")
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """A piece of a turn: text, or `media` images and the like, or the `result` of a tool, which may hold both."""
 
     text: str = ""
@@ -51,20 +50,17 @@ class Part:
         return count_words(self.text) + TOKENS_PER_IMAGE * self.media
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True):
     role: Literal["system", "user", "assistant"]  # results of tools are parts of the user's
     parts: Sequence[Part]
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(Struct, frozen=True):
     name: str
     schema: Any = None
 
 
-@dataclass(frozen=True, slots=True)
-class Scene:
+class Scene(Struct, frozen=True):
     """What a request asks for."""
 
     turns: Sequence[Turn]
@@ -80,8 +76,7 @@ class Scene:
     tools_marked: bool = False  # a cache mark follows the definitions of the tools
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     key: str  # unique; dialects make their kind of id of it
     name: str
     arguments: str  # JSON
@@ -96,8 +91,7 @@ class Call:
         return [self.arguments[start : start + 8] for start in range(0, len(self.arguments), 8)]
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """One choice."""
 
     pieces: tuple[str, ...]  # of the text; empty when tools are called
@@ -129,8 +123,7 @@ class Likelihood(NamedTuple):
     others: list[tuple[str, float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
+class Counts(Struct, frozen=True):
     """Tokens: `input` includes `cached` and `written`, `output` includes `reasoning`."""
 
     input: int
@@ -140,8 +133,7 @@ class Counts:
     reasoning: int
 
 
-@dataclass(frozen=True, slots=True)
-class Play:
+class Play(Struct, frozen=True):
     lines: tuple[Line, ...]
     counts: Counts
 
