@@ -40,6 +40,7 @@ class AttemptStream:
         self._stream: Stream | Unwrapping | None = None
         self._inflate: Inflate | None = None
         self._status = 0
+        self._own = False  # Envoy's own answer where the provider's should be
         self._parts: list[bytes] = []  # of an answer that has to be whole first
         self._size = 0
 
@@ -83,7 +84,10 @@ class AttemptStream:
         translation = self._translation
         assert translation is not None, "the answer of a plain try is not asked for"
         self._status = int(headers.get(":status", "0"))
-        if end or contract.HOP in headers:  # no body, or Envoy's own answer
+        self._own = contract.HOP in headers
+        if end:
+            if self._status < 400 and (translation.translates or translation.streamed):
+                return self._refuse(bad_answer("is empty"))
             self.done = True
             return CONTINUE
         removed: tuple[str, ...] = ()
@@ -113,21 +117,25 @@ class AttemptStream:
         if self._inflate is not None:
             chunk = self._inflate.feed(chunk)
         if self._stream is not None:
-            self.done = end
-            return Chunk(self._stream.feed(chunk, end), end)
+            out = self._stream.feed(chunk, end)
+            self.done = end or self._stream.failed  # whatever else the provider sends
+            return Chunk(out, self.done)
         if self._status < 400 and not translation.translates:  # a plain answer that needs nothing
             return Chunk(chunk, end)
         self._size += len(chunk)
-        if self._size <= self._limits.buffered_response:
+        large = self._size > self._limits.buffered_response
+        if not large:
             self._parts.append(chunk)
-        if not end:
-            return Chunk(b"")
+            if not end:
+                return Chunk(b"")
         self.done = True
         whole = b"".join(self._parts)
+        if self._own:
+            return Chunk(translation.own_problem(self._status, whole), True)
         if self._status >= 400:
             return Chunk(translation.problem(self._status, whole), True)
         try:
-            if self._size > self._limits.buffered_response:
+            if large:
                 raise bad_answer("is too large to be translated")
             body, usage = translation.answer(whole)
         except Refusal as refusal:
@@ -148,6 +156,8 @@ class AttemptStream:
         headers = {"content-type": "application/json"}
         if kind is UNSUPPORTED_BY_TARGETS:  # here; the next target may be able
             headers |= {contract.HOP: "unsupported", f"{contract.HOP}-unsupported": "1"}
+        elif kind.status < 500:  # the request's own fault, which no provider has seen
+            headers[contract.HOP] = kind.code
         body = self._translation.client.error(kind, refusal.message, refusal.param)
         return Answer(kind.status, msgspec.json.encode(body), headers, kind.code)
 

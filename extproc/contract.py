@@ -33,7 +33,8 @@ DIALECT = "x-extproc-dialect"  # the client's, where a try has to translate
 PROVIDER = "x-extproc-provider"  # attach mode only: where the owner's routes should send the request
 
 # Response header of an answer that Envoy itself gave inside the hop, where a provider's answer should be. Its value
-# says why: connect, reset, timeout, overflow, unhealthy, credential, unsupported or other.
+# says why: connect, reset, timeout, overflow, unhealthy, credential, unsupported or other; or it is the code with which
+# a try refused the request.
 HOP = "x-extproc-hop"
 
 # Response headers of an answer that a try translated.

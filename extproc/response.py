@@ -62,6 +62,8 @@ class AnswerReader:
                 self.report.output_bytes += len(event.raw)
             return True
         usage_only = self._dialect.observe(event.data, self.report)
+        if self._translated:
+            self.report.usage = None  # where the provider told none, a translation may have had to write zeros
         return not (usage_only and self._hide_usage)
 
 

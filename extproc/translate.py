@@ -15,15 +15,16 @@ import msgspec
 from extproc import contract
 from extproc.caching import mark_stable
 from extproc.contract import Service
-from extproc.dialects import Dialect, Place, dialects
-from extproc.errors import PROVIDER_BAD_ANSWER, Refusal
+from extproc.dialects import MAX_TOKENS, Dialect, Place, dialects
+from extproc.errors import PROVIDER_BAD_ANSWER, Kind, Refusal
 from extproc.exchange import Usage
+from extproc.framing import OVERSIZE, Framing
 from extproc.framing import Event as Framed
-from extproc.framing import Framing
 from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Ended, Event, Failed, Prompt, Started, Used
 from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
 
+Unwrap = Callable[[bytes], bytes]
 _encode = msgspec.json.encode
 _name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
 _MOST_IGNORED = 32
@@ -72,7 +73,9 @@ class Translation:
         return path, _encode(made)
 
     def headers(self) -> dict[str, str]:
-        """What the gateway attachment is told of a translated answer."""
+        """What the gateway attachment is told of the answer."""
+        if not self.translates:  # it may read for itself what the provider says
+            return {}
         found = {contract.TRANSLATED: "1"}
         if self.ignored:
             found[contract.IGNORED] = ",".join(self.ignored)
@@ -81,6 +84,14 @@ class Translation:
     def problem(self, status: int, body: bytes) -> bytes:
         """The body of a provider's error answer, as the client's API would say it."""
         return _encode(self.client.encode_problem(status, self.dialect.decode_problem(status, body)))
+
+    def own_problem(self, status: int, body: bytes) -> bytes:
+        """The same of an error that Envoy wrote in the provider's place, in the shape of OpenAI's."""
+        try:
+            said = _decode_own(body).error
+        except ValueError:
+            return body
+        return _encode(self.client.error(Kind(status, said.type, said.code), said.message, None))
 
     def answer(self, body: bytes) -> tuple[bytes, Usage | None]:
         """A plain answer, and its usage. Raises Refusal when it is no answer of the provider's API."""
@@ -102,15 +113,17 @@ class Translation:
         if kind != wanted or framing is None:
             raise bad_answer("is not the stream it was asked for")
         if unwrap is None or self.translates:
-            return Stream(self, framing)
+            return Stream(self, framing, unwrap)
         return Unwrapping(self, framing, unwrap)
 
 
 class Stream:
-    """A streamed answer on its way through a translation."""
+    """A streamed answer on its way through a translation. `failed`: it has said so, and nothing more is to come."""
 
-    def __init__(self, translation: Translation, framing: Framing) -> None:
+    def __init__(self, translation: Translation, framing: Framing, unwrap: Unwrap | None = None) -> None:
+        self.failed = False
         self._framing = framing
+        self._unwrap = unwrap
         self._decoder = translation.dialect.decoder()
         self._encoder = translation.client.encoder()
         self._model = translation.model
@@ -118,21 +131,30 @@ class Stream:
         self._over = False
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
-        """What may leave now; with `end`, all that is left and the usage."""
+        """What may leave now; with `end`, all that is left."""
         out: list[bytes] = []
-        events = list(self._framing.feed(chunk))
+        for event in self._framing.feed(chunk):
+            self._say(self._read(event), out)
         if end:
-            events += self._framing.end()
-        for event in events:
-            if event.data is not None:
-                self._say(self._decoder.feed(event.data, event.name), out)
-        if end:
+            for event in self._framing.end():
+                self._say(self._read(event), out)
             self._say(self._decoder.end(), out)
-            if not self._over:
-                self._say([Failed("The provider's answer ended before it was complete.")], out)
-            if (usage := usage_of(self._usage)) is not None:
-                out += [contract.USAGE_EVENT, contract.encode_usage(usage), b"\n\n"]
+            self._say([Failed(_CUT)], out)
         return b"".join(out)
+
+    def _read(self, event: Framed) -> Sequence[Event]:
+        if event.name == OVERSIZE:
+            return [Failed("The provider sent an event that is too large to be read.")]
+        if event.data is None:
+            return ()
+        if self._unwrap is None:
+            return self._decoder.feed(event.data, event.name)
+        if event.name.startswith(_BROKEN):
+            return [Failed(_BROKE_OFF)]
+        try:
+            return self._decoder.feed(self._unwrap(event.data), "")
+        except ValueError:
+            return ()
 
     def _say(self, events: Sequence[Event], out: list[bytes]) -> None:
         for event in events:
@@ -143,40 +165,74 @@ class Stream:
             elif type(event) is Started:
                 event.model = event.model or self._model
             elif type(event) is Ended or type(event) is Failed:
-                self._over = True
+                self._over, self.failed = True, type(event) is Failed
+                if (usage := usage_of(self._usage)) is not None:  # before the last event, after which clients leave
+                    out += [contract.USAGE_EVENT, contract.encode_usage(usage), b"\n\n"]
             out.append(self._encoder.feed(event))
 
 
 class Unwrapping:
-    """A streamed answer in the client's own dialect, inside Amazon's binary events."""
+    """A streamed answer in the client's own dialect, inside Amazon's binary events. `failed` as in Stream."""
 
-    def __init__(self, translation: Translation, framing: Framing, unwrap: Callable[[bytes], bytes]) -> None:
+    def __init__(self, translation: Translation, framing: Framing, unwrap: Unwrap) -> None:
+        self.failed = False
+        self._ended = False
         self._framing = framing
         self._unwrap = unwrap
         self._encoder = translation.client.encoder()
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
-        events = [*self._framing.feed(chunk), *(self._framing.end() if end else ())]
-        return b"".join(self._event(event) for event in events)
+        out = [self._event(event) for event in self._framing.feed(chunk)]
+        if end:
+            out += [self._event(event) for event in self._framing.end()]
+            if not self._ended:
+                out.append(self._fail(_CUT))
+        return b"".join(out)
 
     def _event(self, event: Framed) -> bytes:
-        if event.data is None:
+        if event.data is None or self.failed:
             return b""
-        if event.name.startswith(("exception:", "error:")):
-            return self._encoder.feed(Failed("The provider broke off."))
+        if event.name.startswith(_BROKEN):
+            return self._fail(_BROKE_OFF)
         try:
             data = self._unwrap(event.data)
             kind = _decode_type(data).type
-        except ValueError:
+        except (ValueError, RecursionError):
             return b""
-        return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
+        if not _name(kind):
+            return b""
+        self._ended |= kind in ("message_stop", "error")
+        return b"event: %b\ndata: %b\n\n" % (kind.encode(), data.translate(_ONE_LINE))
+
+    def _fail(self, message: str) -> bytes:
+        if self.failed:
+            return b""
+        self.failed = True
+        return self._encoder.feed(Failed(message))
+
+
+_CUT = "The provider's answer ended before it was complete."
+_BROKE_OFF = "The provider broke off."
+_BROKEN = ("exception:", "error:")
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # in JSON they only stand between things
 
 
 class _Typed(msgspec.Struct):
     type: str
 
 
+class _OwnError(msgspec.Struct):
+    message: str
+    type: str
+    code: str
+
+
+class _Own(msgspec.Struct):
+    error: _OwnError
+
+
 _decode_type = msgspec.json.Decoder(_Typed).decode
+_decode_own = msgspec.json.Decoder(_Own).decode
 
 
 def _safe(names: Sequence[str]) -> list[str]:
@@ -198,10 +254,16 @@ def _think_not(prompt: Prompt | EmbeddingPrompt) -> list[str]:
 
 
 def usage_of(counts: Counts | None) -> Usage | None:
-    """The provider's counts in the gateway's words."""
-    if counts is None:
+    """The provider's counts in the gateway's words; None when they cannot be believed."""
+    if counts is None or max(counts.input, counts.output) > MAX_TOKENS:
         return None
-    return Usage(counts.input, counts.output, counts.cached, counts.reasoning, counts.cache_write)
+    return Usage(
+        counts.input,
+        counts.output,
+        min(counts.cached, counts.input),
+        min(counts.reasoning, counts.output),
+        min(counts.cache_write, counts.input),
+    )
 
 
 def bad_answer(what: str) -> Refusal:

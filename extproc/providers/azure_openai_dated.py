@@ -21,7 +21,7 @@ PROVIDER = Provider(
     tokens="azure",
     catalogue="azure",
     example=(
-        "{kind: azure_openai_dated, base_url: https://acme.openai.azure.com, api_version: '2024-10-21', api_key: env:KEY}",
+        "{kind: azure_openai_dated, base_url: https://eu.openai.azure.com, api_version: '2024-10-21', api_key: env:K}",
         "my-gpt-4o-deployment",
     ),
 )
