@@ -87,7 +87,7 @@ def _turn(message: Json) -> Turn:
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
     text = " ".join(part["text"] for part in parts if isinstance(part.get("text"), str))
     text = content if isinstance(content, str) else text
-    media = sum(part.get("type") in _MEDIA for part in parts)
+    media = sum(str(part.get("type")) in _MEDIA for part in parts)
     match message["role"]:
         case "tool" | "function":
             return Turn("user", [Part(result_text(text), media, result=True)])

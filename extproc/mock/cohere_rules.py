@@ -101,7 +101,7 @@ def _check_results(messages: list[Json]) -> None:
             continue
         _check_answered(open)
         open = [_called(call) for call in message.get("tool_calls") or ()]
-        if len({*open}) != len(open) or known & {*open}:
+        if len({*open}) != len(open):
             raise Refused(400, "cannot have duplicate tool ids")
         known |= {*open}
     _check_answered(open)
@@ -170,7 +170,7 @@ def _check_schema(schema: Json) -> None:
         properties = properties if isinstance(properties, dict) else {}
         required = each.get("required")
         for name in required if isinstance(required, list) else ():
-            if name not in properties:
+            if not isinstance(name, str) or name not in properties:
                 raise Refused(400, f"required field {name} not found in properties")
         for name, value in properties.items():
             if not isinstance(value, dict) or not any(key in value for key in _TYPED):

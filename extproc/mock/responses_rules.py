@@ -46,6 +46,12 @@ def type_of(item: Json) -> str:
     return item.get("type") or "message"
 
 
+def parts_of(item: Json) -> list[Json]:
+    """What a message says or a result is; a text is one part."""
+    content = item["content"] if type_of(item) == "message" else item["output"] if type_of(item) in _CALLS else []
+    return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
+
+
 def _invalid(message: str, param: str | None, code: str | None = "invalid_value") -> Refused:
     return Refused(400, message, param=param, code=code)
 
@@ -70,6 +76,8 @@ def _check_item(item: Json, index: int, *, stored: bool) -> None:
     kind, where = type_of(item), f"input[{index}]"
     if kind == "item_reference":
         raise _not_found(item["id"], stored=stored)
+    if kind not in (*_PREFIXES, *_CALLS):
+        return  # hosted, of which anything is taken
     id = item.get("id")
     if id is not None and not _ID.fullmatch(id):
         message = "Expected an ID that contains letters, numbers, underscores, or dashes"
@@ -81,9 +89,9 @@ def _check_item(item: Json, index: int, *, stored: bool) -> None:
         raise _invalid(f"Invalid '{where}.id': '{id}'. {message}", f"{where}.id")
     if kind == "reasoning":
         _check_sealed(item, stored=stored)
-    content = item.get("content") if kind == "message" else item.get("output")
-    for at, part in enumerate(content if isinstance(content, list) else ()):
-        _check_part(part, f"{where}.{'content' if kind == 'message' else 'output'}[{at}]")
+    name = "output" if kind in _CALLS else "content"
+    for at, part in enumerate(parts_of(item)):
+        _check_part(part, f"{where}.{name}[{at}]")
 
 
 def _check_sealed(item: Json, *, stored: bool) -> None:
@@ -108,9 +116,9 @@ def _not_found(id: Any, *, stored: bool) -> Refused:
 def _check_part(part: Json, where: str) -> None:
     match part["type"]:
         case "input_image":
-            wanted = ("image_url", "file_id")
+            wanted = ["image_url", "file_id"]
         case "input_file":
-            wanted = ("file_data", "file_id", "file_url")
+            wanted = ["file_data", "file_id", "file_url"]
         case _:
             return
     given = [name for name in wanted if part.get(name)]
@@ -165,16 +173,22 @@ def _check_tools(body: Json) -> None:
             if wrong:
                 message = f"Invalid schema for function '{tool['name']}': {wrong}"
                 raise _invalid(message, f"tools[{index}].parameters", "invalid_function_parameters")
-    named = {(tool["type"], tool.get("name")) for tool in tools}
+    named = {_named(tool) for tool in tools}
     choice = body.get("tool_choice", "auto")
     if choice == "required" and not tools:
         raise _invalid("Tool choice 'required' must be specified with 'tools' parameter.", "tool_choice")
     if isinstance(choice, dict):
         chosen = choice["tools"] if choice["type"] == "allowed_tools" else [choice]
         for each in chosen:
-            if (each.get("type"), each.get("name")) not in named:
+            if _named(each) not in named:
                 message = f"Tool choice '{each.get('type')}' not found in 'tools' parameter."
                 raise _invalid(message, "tool_choice")
+
+
+def _named(tool: Json) -> tuple[str, str]:
+    """Hosted tools have no name."""
+    kind = str(tool.get("type"))
+    return kind, str(tool.get("name")) if kind in ("function", "custom") else ""
 
 
 def _check_format(body: Json, items: list[Json]) -> None:
@@ -184,14 +198,11 @@ def _check_format(body: Json, items: list[Json]) -> None:
         if wrong:
             message = f"Invalid schema for response_format '{wanted['name']}': {wrong}"
             raise _invalid(message, "text.format.schema", "invalid_json_schema")
-    if wanted["type"] == "json_object" and not any("json" in text.lower() for item in items for text in _texts(item)):
+    if wanted["type"] == "json_object" and not any(
+        "json" in (part.get("text") or "").lower() for item in items for part in parts_of(item)
+    ):
         message = "Response input messages must contain the word 'json' in some form to use 'text.format' of type"
         raise _invalid(f"{message} 'json_object'.", "input", None)
-
-
-def _texts(item: Json) -> list[str]:
-    content = item.get("content") or item.get("output") or ""
-    return [content] if isinstance(content, str) else [part.get("text") or "" for part in content]
 
 
 # --- models

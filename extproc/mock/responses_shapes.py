@@ -285,8 +285,9 @@ def refusal(wrong: Wrong) -> Refused:
         case "missing":
             return _refused(f"Missing required parameter: '{where}'.", where, "missing_required_parameter")
         case "unknown" if where in _MOVED:
-            moved = f"In the Responses API, this parameter has moved to '{_MOVED[where]}'. Try again with the new parameter."
-            return _refused(f"Unsupported parameter: '{where}'. {moved}", where, "unsupported_parameter")
+            moved = f"In the Responses API, this parameter has moved to '{_MOVED[where]}'."
+            message = f"Unsupported parameter: '{where}'. {moved} Try again with the new parameter."
+            return _refused(message, where, "unsupported_parameter")
         case "unknown":
             return _refused(f"Unknown parameter: '{where}'.", where, "unknown_parameter")
         case "type":

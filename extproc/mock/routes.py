@@ -9,7 +9,17 @@ from urllib.parse import unquote
 
 import msgspec
 
-from extproc.mock import answers, anthropic, bedrock, cohere, converse, credentials, embeddings_gemini, gemini
+from extproc.mock import (
+    answers,
+    anthropic,
+    bedrock,
+    cohere,
+    converse,
+    credentials,
+    embeddings_gemini,
+    gemini,
+    responses,
+)
 from extproc.mock.answers import Answer, Question, Refused
 from extproc.mock.chat import chat
 from extproc.mock.embeddings import embeddings
@@ -42,6 +52,7 @@ def _everywhere(
 # `{name}` stands for one segment of a path, of which `{model}` is read.
 ROUTES = {
     "/v1/chat/completions": Endpoint(OPENAI, chat),
+    "/v1/responses": Endpoint(responses.DIALECT, responses.create),
     "/v1/embeddings": Endpoint(OPENAI, embeddings),
     "/v2/chat": Endpoint(cohere.DIALECT, cohere.chat),
     "/v2/embed": Endpoint(cohere.DIALECT, embed),

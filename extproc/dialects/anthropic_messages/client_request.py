@@ -92,10 +92,10 @@ def decode_request(body: Mapping[str, Any]) -> Prompt:
 
 def _read_system(system: Any, where: str, prompt: Prompt) -> None:
     if isinstance(system, str):
-        prompt.system = [*prompt.system, TextPart(system)] if system else prompt.system
+        if system:
+            prompt.system.append(TextPart(system))
     elif system is not None:
-        parts = _texts(system, where)
-        prompt.system = [*prompt.system, *parts]
+        prompt.system += _texts(system, where)
 
 
 def _read_messages(messages: Any, prompt: Prompt) -> None:

@@ -69,39 +69,28 @@ def encode_request(prompt: Prompt, place: Place) -> tuple[Body, Sequence[str]]:
 
 
 def _messages(prompt: Prompt, ignored: list[str]) -> list[Body]:
-    made: list[Body] = []
+    turns: list[tuple[str, list[Body], list[Body]]] = []  # role, results of tools, all else
     for message in prompt.messages:
+        results: list[Body] = []
         blocks: list[Body] = []
-        results = 0
         for part in message.parts:
             block = _block(part, ignored)
-            if block is None:
-                continue
-            if block["type"] == "tool_result":
-                blocks.insert(results, block)
-                results += 1
-            else:
-                blocks.append(block)
-        if not blocks:
+            if block is not None:
+                (results if block["type"] == "tool_result" else blocks).append(block)
+        if not results and not blocks:
             continue
-        if made and made[-1]["role"] == message.role:
-            _merge(made[-1]["content"], blocks, results)
+        if turns and turns[-1][0] == message.role:
+            turns[-1][1].extend(results)
+            turns[-1][2].extend(blocks)
         else:
-            made.append({"role": message.role, "content": blocks})
+            turns.append((message.role, results, blocks))
+    made: list[Body] = [{"role": role, "content": results + blocks} for role, results, blocks in turns]
     if not made or made[0]["role"] != "user":
         made.insert(0, {"role": "user", "content": [{"type": "text", "text": OPENING}]})
     last = made[-1]
     if last["role"] == "assistant" and last["content"][-1]["type"] == "text":  # continued, and must not end in a space
         last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
     return made
-
-
-def _merge(content: list[Body], blocks: list[Body], results: int) -> None:
-    """Two messages of one role become one."""
-    if results:
-        at = next((index for index, block in enumerate(content) if block["type"] != "tool_result"), len(content))
-        content[at:at] = blocks[:results]
-    content += blocks[results:]
 
 
 def _block(part: Part, ignored: list[str]) -> Body | None:

@@ -67,7 +67,7 @@ class Conversation:
         self._family = family
         self._ignored = ignored
         self._results = 0  # blocks of results at the head of the last turn
-        self._names: set[str] = set()  # of documents, in lower case
+        self._names: dict[str, int] = {}  # of documents, in lower case, with the number that was tried last
 
     def add(self, message: Message) -> None:
         results: list[Json] = []
@@ -184,11 +184,10 @@ class Conversation:
             _not_in_names.sub(" ", stem if extension.lower() in _FORMATS else name).strip()[:_LONGEST_NAME].rstrip()
         )
         found = wanted = wanted or "document"
-        number = 1
         while found.lower() in self._names:
-            number += 1
-            found = f"{wanted}-{number}"
-        self._names.add(found.lower())
+            self._names[wanted.lower()] += 1
+            found = f"{wanted}-{self._names[wanted.lower()]}"
+        self._names[found.lower()] = 1
         return found
 
 

@@ -4,6 +4,7 @@ Source: https://docs.cohere.com/reference/chat and https://docs.cohere.com/refer
 
     request.py   settings, tools, thinking    conversation.py  messages               models.py  which of them think
     answer.py    plain answers                stream.py        streamed ones          shapes.py  what both hold, errors
+    names.py     of tools
 """
 
 from __future__ import annotations

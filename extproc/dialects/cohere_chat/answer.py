@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from extproc.dialects.cohere_chat.names import unescape
 from extproc.dialects.cohere_chat.shapes import (
     BROKEN_OFF,
     UNREADABLE,
@@ -65,6 +66,6 @@ def _contents(message: Message) -> list[Part]:
 
 def _calls(calls: list[Call] | Call | None) -> list[ToolCall]:
     return [
-        ToolCall(call_id(call.id), call.function.name or "", arguments(call.function.arguments or ""))
+        ToolCall(call_id(call.id), unescape(call.function.name or ""), arguments(call.function.arguments or ""))
         for call in ([calls] if isinstance(calls, Call) else calls or ())
     ]

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects.cohere_chat.names import escape
 from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.messages import (
     FilePart,
@@ -59,7 +60,7 @@ def _assistant(parts: list[Part], *, reasons: bool) -> list[Json]:
             if part.text:
                 thoughts.append(part.text)
         elif isinstance(part, ToolCall):
-            function = {"name": part.name, "arguments": part.arguments or "{}"}
+            function = {"name": escape(part.name), "arguments": part.arguments or "{}"}
             calls.append({"id": part.id, "type": "function", "function": function})
     thinking = [{"type": "thinking", "thinking": text} for text in thoughts] if reasons else []
     said: Json = {"role": "assistant"}

@@ -13,6 +13,7 @@ from extproc import effort
 from extproc.dialects import Place
 from extproc.dialects.cohere_chat.conversation import Json, conversation
 from extproc.dialects.cohere_chat.models import reasons
+from extproc.dialects.cohere_chat.names import escape
 from extproc.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.messages import OutputFormat, Prompt, Tool
 
@@ -78,7 +79,7 @@ def _add_tools(prompt: Prompt, body: Json, ignored: dict[str, None]) -> None:
 
 
 def _tool(tool: Tool) -> Json:
-    function: Json = {"name": tool.name}
+    function: Json = {"name": escape(tool.name)}
     if tool.description:
         function["description"] = tool.description
     function["parameters"] = tool.schema or _NO_PARAMETERS

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from extproc.dialects.cohere_chat.names import unescape
 from extproc.dialects.cohere_chat.shapes import (
     BROKEN_OFF,
     UNREADABLE,
@@ -154,7 +155,7 @@ class Decoder:
             self._called = True
             self._next += 1
             events.append(
-                Delta("tool_call", "", writing.block, id=call_id(call.id), name=call.function.name or ""),
+                Delta("tool_call", "", writing.block, id=call_id(call.id), name=unescape(call.function.name or "")),
             )
             writing.more(call.function.arguments or "", events)
 

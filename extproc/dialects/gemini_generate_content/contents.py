@@ -41,6 +41,7 @@ class Contents:
         self.ignored: dict[str, None] = {}
         self._model = model
         self._calls: dict[str, tuple[int, str]] = {}  # id -> place among all calls, name
+        self._called = False  # in the model's turn that is being written
         self._after_calls = 0  # where in `turns` the results of the last calls belong
         self._results: list[Json] | None = None  # those that are there already
 
@@ -69,20 +70,20 @@ class Contents:
                 out.append(self._call(part))
             elif not isinstance(part, ToolResult) and (written := self._part(part)):
                 out.append(written)
-        for signature in loose:
-            _sign_text(out, signature)
+        _sign_texts(out, loose)
         if not out:
             return
         if self.turns and self.turns[-1]["role"] == "model":
             self.turns[-1]["parts"] += out
-            out = self.turns[-1]["parts"]
         else:
             self.turns.append({"role": "model", "parts": out})
+            self._called = False
         self._order_results()
         self._after_calls, self._results = len(self.turns), None
-        if self._model.signed_calls:
-            first = next((part for part in out if "functionCall" in part), None)
-            if first is not None:
+        first = next((part for part in out if "functionCall" in part), None) if not self._called else None
+        if first is not None:
+            self._called = True
+            if self._model.signed_calls:
                 first.setdefault("thoughtSignature", UNSIGNED)
 
     def _add_user(self, parts: list[Part]) -> None:
@@ -164,13 +165,14 @@ class Contents:
             self._results.sort(key=lambda part: self._calls.get(part["functionResponse"].get("id", ""), last)[0])
 
 
-def _sign_text(parts: list[Json], signature: str) -> None:
-    """The signature stood beside the last text, perhaps an empty one."""
-    for part in reversed(parts):
-        if "text" in part and "thoughtSignature" not in part:
-            part["thoughtSignature"] = signature
-            return
-    parts.append({"text": "", "thoughtSignature": signature})
+def _sign_texts(parts: list[Json], signatures: list[str]) -> None:
+    """Each signature stood beside a text, the last of those without one, or an empty one."""
+    texts = [part for part in parts if "text" in part and "thoughtSignature" not in part]
+    for signature in signatures:
+        if texts:
+            texts.pop()["thoughtSignature"] = signature
+        else:
+            parts.append({"text": "", "thoughtSignature": signature})
 
 
 def _arguments(text: str) -> Json:

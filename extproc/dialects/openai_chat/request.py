@@ -137,7 +137,7 @@ def _ignored(body: Mapping[str, Any]) -> Iterator[str]:
 def _conversation(said: list[shape.Message]) -> tuple[list[TextPart], list[Message]]:
     system: list[TextPart] = []
     messages: list[Message] = []
-    pending: list[tuple[str, str]] = []  # name and id of the calls of functions, whose results name only the function
+    pending: dict[str, str] = {}  # the id of each function's last call, as its result names only the function
     results: list[Part] | None = None  # of the turn that is being read: they are one turn of the caller's
     for index, message in enumerate(said):
         where = f"messages[{index}]"
@@ -166,7 +166,7 @@ def _conversation(said: list[shape.Message]) -> tuple[list[TextPart], list[Messa
     return system, messages
 
 
-def _assistant(message: shape.Message, where: str, index: int, pending: list[tuple[str, str]]) -> list[Part]:
+def _assistant(message: shape.Message, where: str, index: int, pending: dict[str, str]) -> list[Part]:
     if message.audio is not None:
         raise _unsupported("An earlier answer in audio can only be read by who gave it.", f"{where}.audio")
     parts: list[Part] = []
@@ -199,7 +199,7 @@ def _assistant(message: shape.Message, where: str, index: int, pending: list[tup
         )
     if message.function_call is not None:
         made = f"call_{index}"  # the same in every turn, or the provider's cache of the prompt would miss
-        pending.append((message.function_call.name, made))
+        pending[message.function_call.name] = made
         parts.append(ToolCall(made, message.function_call.name, message.function_call.arguments or ""))
     return parts
 
@@ -210,7 +210,7 @@ def _signature(extra: Any) -> str:
     return signature if isinstance(signature, str) else ""
 
 
-def _result(message: shape.Message, where: str, pending: list[tuple[str, str]]) -> ToolResult:
+def _result(message: shape.Message, where: str, pending: Mapping[str, str]) -> ToolResult:
     parts: list[TextPart | ImagePart | FilePart] = []
     for part in _parts(message, where, marked=False):
         if not isinstance(part, TextPart | ImagePart | FilePart):
@@ -222,10 +222,10 @@ def _result(message: shape.Message, where: str, pending: list[tuple[str, str]]) 
         return ToolResult(message.tool_call_id, parts, name=message.name or "", cache=_mark(message))
     if not message.name:
         raise _wrong(f"'{where}.name' must say which function this answers.", f"{where}.name")
-    call = next((call for call in reversed(pending) if call[0] == message.name), None)
+    call = pending.get(message.name)
     if call is None:
         raise _wrong(f"'{where}' answers a function that was not called.", f"{where}.name")
-    return ToolResult(call[1], parts, name=message.name, cache=_mark(message))
+    return ToolResult(call, parts, name=message.name, cache=_mark(message))
 
 
 def _parts(message: shape.Message, where: str, *, marked: bool = True) -> list[Part]:

@@ -22,7 +22,8 @@ def can_be_strict(schema: Mapping[str, Any]) -> bool:
             if properties or node.get("type") == "object":
                 if node.get("additionalProperties") is not False:
                     return False
-                if not properties.keys() <= set(required if isinstance(required, list) else ()):
+                names = {name for name in (required if isinstance(required, list) else ()) if isinstance(name, str)}
+                if not properties.keys() <= names:
                     return False
             waiting += properties.values()
             waiting += [node.get("items"), node.get("anyOf"), *_values(node.get("$defs"))]

@@ -217,6 +217,7 @@ def _assistant(parts: Sequence[Part], items: list[dict[str, Any]]) -> bool:
     """
     thoughts: list[dict[str, Any]] = []  # that wait for what they led to
     content: list[dict[str, Any]] | None = None  # of the message that is being written
+    said: list[dict[str, Any]] = []  # the messages
     reasoned = False
     for part in parts:
         if isinstance(part, ThinkingPart):
@@ -231,6 +232,7 @@ def _assistant(parts: Sequence[Part], items: list[dict[str, Any]]) -> bool:
             if content is None:
                 content = []
                 item = _message("assistant", content)
+                said.append(item)
             kind, key = ("output_text", "text") if isinstance(part, TextPart) else ("refusal", "refusal")
             content.append({"type": kind, key: part.text})
         if item is not None:
@@ -238,10 +240,10 @@ def _assistant(parts: Sequence[Part], items: list[dict[str, Any]]) -> bool:
             items += thoughts
             items.append(item)
             thoughts.clear()
-    for item in items:
-        said = item.get("content")
-        if isinstance(said, list) and all(piece["type"] == "output_text" for piece in said):
-            item["content"] = "".join(piece["text"] for piece in said)
+    for message in said:
+        pieces = message["content"]
+        if all(piece["type"] == "output_text" for piece in pieces):
+            message["content"] = "".join(piece["text"] for piece in pieces)
     return reasoned
 
 

@@ -1,0 +1,22 @@
+"""Names of tools: Cohere takes letters, digits and _ alone, and no digit first, where others take a hyphen too.
+
+Source: https://docs.cohere.com/reference/errors ("tool names can only contain certain characters")
+
+Every other character travels as its code point: get-it is get_0x2d_it there.
+"""
+
+from __future__ import annotations
+
+import re
+
+_OTHERS = re.compile(r"[^A-Za-z0-9_]|^[0-9]|_(?=0x[0-9a-f])").sub
+_CODE = "(?!d[89a-f][0-9a-f]{2}_)[0-9a-f]{2,5}|10[0-9a-f]{4}"  # halves of surrogate pairs are no characters
+_ESCAPES = re.compile(f"_0x({_CODE})_").sub
+
+
+def escape(name: str) -> str:
+    return _OTHERS(lambda found: f"_0x{ord(found[0]):02x}_", name)
+
+
+def unescape(name: str) -> str:
+    return _ESCAPES(lambda found: chr(int(found[1], 16)), name)

@@ -1,0 +1,42 @@
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from extproc.dialects.cohere_chat.names import escape, unescape
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [
+        ("weather", "weather"),
+        ("_Weather_2", "_Weather_2"),
+        ("get-it", "get_0x2d_it"),
+        ("files.read", "files_0x2e_read"),
+        ("2nd", "_0x32_nd"),
+        ("get_0x2d_it", "get_0x5f_0x2d_it"),
+        ("", ""),
+    ],
+)
+def test_names_that_cohere_takes(name, there):
+    assert escape(name) == there
+    assert unescape(there) == name
+
+
+@given(st.text(alphabet=st.one_of(st.sampled_from("_0xd2-.1"), st.characters(codec="utf-8"))))
+@example("_0x2d-")
+def test_every_name_comes_back(name):
+    assert re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)?", escape(name))
+    assert unescape(escape(name)) == name
+
+
+@given(st.text())
+def test_any_name_of_a_providers_is_read(name):
+    unescape(name)
+    unescape(f"_0x{name}_").encode(errors="surrogatepass")
+
+
+def test_what_is_no_character_stays():
+    assert unescape("_0xd800_") == "_0xd800_"
+    assert unescape("_0xdfff_") == "_0xdfff_"
