@@ -14,10 +14,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from extproc.dialects import Report
 from extproc.errors import BUDGET_EXCEEDED, RATE_LIMITED, STORE_UNAVAILABLE, Refusal
 from extproc.exchange import Exchange, Target, Usage
 from extproc.facts import check_fact, fact
-from extproc.parameters import output_limit
+from extproc.parameters import apply, output_limit
 from extproc.stores import Counters, Denied, Hold, StoreError
 from extproc.values import Name, Pattern, Section
 
@@ -28,6 +29,8 @@ WINDOWS = {"minute": 60, "hour": 3600, "day": 86400, "total": 0}
 _SHORT = 3600  # seconds: up to here a refusal is a 429 that clients retry, beyond it a 402 that they do not
 _BYTES_PER_TOKEN = 3  # prose in English has four; counting three keeps an estimate from being too low
 _IMAGE_TOKENS = 2000
+_LEAST_OUTPUT = 16  # tokens: OpenAI's responses take no smaller limit
+_THINKING = frozenset(("reasoning_effort", "reasoning", "thinking", "output_config"))
 _UNLIMITED = 1 << 62
 _Amount = Callable[[int, int], int]
 _UNITS: Mapping[str, _Amount] = {
@@ -134,19 +137,22 @@ class Reserve:
         ask = exchange.ask
         if ask.output_field is None:
             return 0
+        usual = ask.usual_output or self._default_output
         most, limits = 0, []
         for target in exchange.targets:
             asked = limit = output_limit(target.changes, ask.max_output_tokens)
             ceiling = target.max_output_tokens
             if limit is None and counts_tokens:
-                limit = ceiling or self._default_output
+                limit = ask.usual_output or ceiling or self._default_output
             if limit is not None and ceiling is not None:
                 limit = min(limit, ceiling)
             limits.append(None if limit == asked else limit)
-            most = max(most, limit or self._default_output)
+            bound = limit or usual
+            if exchange.translated:
+                bound = _translated(bound, _thinking(exchange, target), ceiling)
+            most = max(most, bound)
         exchange.output_limits = tuple(limits)
-        # Some APIs count thinking beside the limit that others include it in: a translation then raises the limit.
-        return (most + (ask.thinking if exchange.translated else 0)) * ask.choices
+        return most * ask.choices
 
     async def _hold(self, reservation: Reservation) -> None:
         holds = [
@@ -212,6 +218,23 @@ class Settle:
                 self._count(budget.settings.name, "settle_failed")
 
 
+def _translated(limit: int, thinking: int, ceiling: int | None) -> int:
+    """The most that a translation can make of a limit: some APIs count thinking beside it that others include, and some
+    take none that is smaller.
+    """
+    raised = limit + thinking
+    return max(raised if ceiling is None else min(raised, ceiling), _LEAST_OUTPUT)
+
+
+def _thinking(exchange: Exchange, target: Target) -> int:
+    """Tokens of thinking that the request asks for, as the target changes it."""
+    if not any(name in _THINKING for name, *_ in target.changes):
+        return exchange.ask.thinking
+    fields, removed = apply(target.changes, exchange.json, exchange.ask.output_field)
+    body = {name: value for name, value in {**exchange.json, **fields}.items() if name not in removed}
+    return exchange.dialect.read(body).thinking
+
+
 def used(exchange: Exchange) -> Usage:
     """What the exchange used, as well as anybody can know it.
 
@@ -221,9 +244,9 @@ def used(exchange: Exchange) -> Usage:
     if not exchange.forwarded or exchange.status >= 400 or exchange.ask.free:
         return Usage(source="none")
     report, reservation = exchange.report, exchange.reservation
-    if report is not None and (usage := report.told_usage or report.usage) is not None:
+    if report is not None and (usage := _counted(report)) is not None:
         return usage
-    if exchange.status == 0:  # the client left before any answer began
+    if exchange.status == 0 or exchange.ask.lasting:  # the client left before any answer began, or will not see it
         return Usage(reservation.input_tokens, reservation.output_tokens, source="estimated")
     ask = exchange.ask
     text = len(exchange.body) - ask.image_bytes
@@ -231,6 +254,15 @@ def used(exchange: Exchange) -> Usage:
     if report is None:
         return Usage(input_tokens, reservation.output_tokens, source="estimated")
     return Usage(input_tokens, max(estimate(report.output_bytes), report.output_events), source="estimated")
+
+
+def _counted(report: Report) -> Usage | None:
+    """The provider's own count; None where there is none, or it is nothing although there was something."""
+    usage = report.told_usage or report.usage
+    if usage is not None and (not usage.input_tokens or (report.output_bytes and not usage.output_tokens)):
+        report.usage_refused = True
+        return None
+    return usage
 
 
 def estimate(size: int) -> int:

@@ -6,6 +6,7 @@ from extproc.messages import Effort
 
 LEAST_BUDGET = 1024
 """What Anthropic and Bedrock take at least when thinking is on."""
+_NEVER_OFF = 128  # what some models think at least when they are told not to: Gemini 2.5 Pro
 
 _BUDGETS: dict[Effort, int] = {
     "none": 0,
@@ -17,14 +18,26 @@ _BUDGETS: dict[Effort, int] = {
 }
 
 
+def openai_reasons(model: str) -> bool:
+    """False for OpenAI's models before the reasoning ones, under whatever publisher's prefix."""
+    return not model.rpartition("/")[2].startswith(("gpt-3", "gpt-4", "chatgpt-"))
+
+
 def budget(effort: Effort) -> int:
     """Tokens of thinking for a level; 0 for none."""
     return _BUDGETS[effort]
 
 
-def asked(level: object) -> int:
-    """Tokens of thinking for a level that a client sent; 0 for what is none."""
-    return _BUDGETS.get(level, 0) if isinstance(level, str) else 0  # type: ignore[call-overload]
+def asked(level: object, tokens: object = None, *, adaptive: bool = False) -> int:
+    """The most tokens of thinking that the wish of a client can become at any provider; 0 when it has none. `level` and
+    `tokens` are as they stand in the request, `adaptive` leaves it to the model how much it thinks.
+    """
+    most = 0
+    if isinstance(level, str) and (level == "max" or level in _BUDGETS):
+        most = max(_NEVER_OFF, _BUDGETS["xhigh" if level == "max" else level])  # type: ignore[index]
+    if type(tokens) is int:
+        most = max(most, _NEVER_OFF, tokens and max(tokens, LEAST_BUDGET))
+    return max(most, _BUDGETS["medium"]) if adaptive else most
 
 
 def effort(budget: int) -> Effort:

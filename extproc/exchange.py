@@ -116,7 +116,7 @@ class Exchange:
     chain: Chain = field(init=False)
     targets: tuple[Target, ...] = field(init=False)
     skipped: list[Skip] = field(default_factory=list)
-    translated: bool = False  # a target may be asked in another API than the client's
+    translated: bool = False  # a target may be asked in words other than the client's
     # Reserve
     reservation: Reservation = field(init=False)
     output_limits: tuple[int | None, ...] = ()  # for each target what to write into the request; None: nothing

@@ -232,7 +232,8 @@ class Catalog:
         if "*" in name or not is_model_name(name):
             return None
         found = next((self._target(name, key, model) for pattern, key, model in self._wildcards if pattern(name)), None)
-        return found if found is not None and found.model else None  # `openai/` alone names nothing there
+        # `openai/` alone names nothing there, and dots would be a way out of a path that the model stands in.
+        return found if found is not None and found.model not in ("", ".", "..") else None
 
     def _target(self, name: str, key: str, settings: ModelSettings) -> Target:
         there = settings.model

@@ -316,9 +316,8 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
         entry |= {"model": exchange.ask.model[:256], "stream": exchange.ask.stream}
     if exchange.skipped:
         tried = {target.name for target in exchange.targets} if exchange.forwarded else ()
-        entry["skipped"] = {
-            skip.target.name: skip.reason for skip in exchange.skipped[:16] if skip.target.name not in tried
-        }
+        skipped = [skip for skip in exchange.skipped[:16] if skip.target.name not in tried]
+        entry |= {"skipped": {skip.target.name: skip.reason for skip in skipped}} if skipped else {}
     if exchange.forwarded:
         usage = exchange.usage
         entry |= {

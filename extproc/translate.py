@@ -60,7 +60,8 @@ class Translation:
         self.streamed = body.get("stream") is True
         if self.translates:
             prompt = self.client.decode_request(body)
-            unable = [] if service.reasoning else _think_not(prompt)
+            able = service.reasoning and self.dialect.reasons(service.model)
+            unable = [] if able else _think_not(prompt)
             if service.cache and self.dialect.cache_marks:
                 mark_stable(prompt)
             if isinstance(prompt, EmbeddingPrompt):

@@ -36,8 +36,10 @@ class Ask:
     choices: int = 1
     max_output_tokens: int | None = None  # for one choice; None: the client set no limit
     output_field: str | None = None  # the field that limits the output, None where the operation has none
+    usual_output: int | None = None  # what the API writes at most where nobody sets a limit
     free: bool = False  # it uses no tokens
     thinking: int = 0  # tokens of thinking asked for, which the output limit includes
+    lasting: bool = False  # the provider goes on with it when nobody listens any more
     images: int = 0
     image_bytes: int = 0  # of the body, inside data URLs
     unreadable: str = ""  # the path of input that is no text, so that no guardrail can read it
@@ -169,6 +171,10 @@ class Dialect:
         raise NotImplementedError
 
     # --- a provider speaks it
+
+    def reasons(self, model: str) -> bool:  # noqa: ARG002
+        """False for a model that is known to refuse the wish for thinking."""
+        return True
 
     def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002
         """Where its request goes, after the provider's base_url: `/chat/completions`."""

@@ -15,7 +15,7 @@ from extproc.dialects.openai_chat import read_usage
 from extproc.errors import INVALID_REQUEST, Refusal
 
 _MAX_CHOICES = 128
-_DEFAULT_OUTPUT = 16  # tokens: the API's own, where the request sets no limit
+_DEFAULT_OUTPUT = 16  # tokens: OpenAI's own, where the request sets no limit; others write more
 
 
 class _Choice(msgspec.Struct):
@@ -54,7 +54,9 @@ class OpenAICompletions(Dialect):
             read_integer(body, "n", 1, _MAX_CHOICES) or 1, read_integer(body, "best_of", 1, _MAX_CHOICES) or 1
         )
         ask.output_field = "max_tokens"
-        ask.max_output_tokens = read_integer(body, "max_tokens", 0, MAX_TOKENS) or _DEFAULT_OUTPUT
+        limit = read_integer(body, "max_tokens", 0, MAX_TOKENS)
+        ask.max_output_tokens = None if limit is None else max(1, limit)
+        ask.usual_output = _DEFAULT_OUTPUT
         options = body.get("stream_options")
         if options is not None and not isinstance(options, dict):
             raise Refusal(INVALID_REQUEST, "'stream_options' must be an object.", param="stream_options")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-
 OVERSIZE = "error:oversize"
 """Name of the beginning of an event that is too long to be read; what is left of it follows without a name."""
 

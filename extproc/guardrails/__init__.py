@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+import re
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, Literal, Protocol
 
+import msgspec
 from pydantic import Field
 
 from extproc.dialects import Text
@@ -23,6 +26,11 @@ from extproc.values import Name, Section
 
 _INLINE = 64 << 10
 """Characters scanned on the event loop; longer requests are scanned on a thread, where RE2 lets go of the lock."""
+
+_LONG = 1_000_000  # numbers below say nothing
+_word = re.compile(r"[a-z_]{1,40}").fullmatch
+_begins_json = re.compile(r"\s*[\[{]").match
+_decode = msgspec.json.Decoder().decode
 
 
 @dataclass(slots=True, frozen=True)
@@ -66,7 +74,7 @@ class GuardInput:
             where = exchange.ask.unreadable
             message = f"'{where}' holds tokens instead of text, which the guardrails here cannot read; send text."
             raise Refusal(GUARDRAIL_BLOCKED, message, param=where)
-        texts = list(exchange.dialect.texts(exchange.json))
+        texts = [*exchange.dialect.texts(exchange.json), *between(exchange.json)]
         if sum(len(text.value) for text in texts) <= _INLINE:
             found = self._scan(texts)
         else:
@@ -79,12 +87,55 @@ class GuardInput:
 
     def _scan(self, texts: Sequence[Text]) -> list[tuple[GuardrailSettings, Text]]:
         """The first text in which each guardrail finds something."""
+        texts = [*texts, *(inner for text in texts for inner in inside(text))]
         found = []
         for settings, guardrail in self._guardrails:
             hit = next((text for text in texts if guardrail.find(text.value, text.role, text.where)), None)
             if hit is not None:
                 found.append((settings, hit))
         return found
+
+
+def between(body: Mapping[str, Any]) -> Iterator[Text]:
+    """What of a body stands in no string and still reaches a model: names in objects that are no plain words, and long
+    numbers. One text for each field.
+    """
+    for name, value in body.items():
+        if found := "\n".join(_leaves({name: value}, strings=False)):
+            yield Text("request", name if _word(name) else "the name of a field", [found], 0)
+
+
+def inside(text: Text) -> Iterator[Text]:
+    """What is written in a text in a way that a translation may undo: JSON with escapes, a file in base64."""
+    value = text.value
+    if "\\" in value and _begins_json(value):
+        try:
+            found = "\n".join(_leaves(_decode(value), strings=True))
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return
+        yield Text(text.role, text.where, [found], 0)
+    elif text.key in ("data", "file_data") or value.startswith("data:"):
+        try:
+            written = b64decode(value.rpartition(",")[2]).decode()
+        except ValueError:
+            return
+        yield Text(text.role, text.where, [written], 0)
+
+
+def _leaves(tree: Any, *, strings: bool) -> Iterator[str]:
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield from (name for name in node if not _word(name))
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+        elif isinstance(node, str):
+            if strings:
+                yield node
+        elif type(node) in (int, float) and abs(node) >= _LONG:
+            yield str(node)
 
 
 @cache

@@ -93,7 +93,7 @@ def _lot(seed: str, choice: Choice) -> float:
 def _uniform(text: str) -> float:
     """A number above 0 and below 1 that only depends on `text`."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return (int.from_bytes(digest) + 0.5) / 2**64
+    return ((int.from_bytes(digest) >> 12) + 0.5) / 2**52  # more bits would round to 1
 
 
 STRATEGY = Weighted

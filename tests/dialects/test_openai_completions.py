@@ -25,7 +25,7 @@ def test_what_a_request_asks_for():
 )
 def test_each_prompt_is_answered(prompt, choices, unreadable):
     ask = DIALECT.read({"model": "m", "prompt": prompt})
-    assert (ask.choices, ask.unreadable, ask.max_output_tokens) == (choices, unreadable, 16)
+    assert (ask.choices, ask.unreadable, ask.max_output_tokens, ask.usual_output) == (choices, unreadable, None, 16)
 
 
 @pytest.mark.parametrize(

@@ -540,6 +540,8 @@ UNKNOWN_NAMES = (
         "**",
         "any/*",
         "any/",
+        "any/.",
+        "any/..",
         "st*",
         "s?ub",
         "stub*",
@@ -553,7 +555,7 @@ UNKNOWN_NAMES = (
     ),
     *(
         "sandbox",
-        "sandbox/stub",
+        "sandbox/spare",
         "try-sandbox",
         "provider-sandbox",
         "stub,spare",
@@ -603,7 +605,7 @@ UNKNOWN_NAMES = (
 WILD_NAMES = (
     *(
         "../../v1",
-        "..",
+        "...",
         "../x",
         "./x",
         "/x",
@@ -672,9 +674,26 @@ UNKNOWN_PATHS = (
         "/v1/",
         "/v2/chat/completions",
         "/chat/completions",
-        "/v1/completions",
-        "/v1/responses",
-        "/v1/messages",
+        "/completions",
+        "/responses",
+        "/messages",
+    ),
+    *(
+        "/v1/responses/resp_1",
+        "/v1/responses/resp_1/cancel",
+        "/v1/responses/resp_1/input_items",
+        "/v1/responses/input_tokens",
+        "/v1/responses/compact",
+        "/v1/conversations",
+        "/v1/messages/batches",
+        "/v1/messages/count_tokens/",
+        "/v1/messages/count-tokens",
+        "/v1/messages%2fcount_tokens",
+        "/v1/complete",
+        "/v1/Messages",
+        "/v1/responses/",
+        "/v1/messages;x",
+        "/v1/completions%2f",
     ),
     *(
         "/v1/batches",
@@ -751,7 +770,6 @@ UNKNOWN_PATHS = (
         "/v1/chat%252fcompletions",
         "/v1/chat;/completions",
         "/v1;a/chat/completions",
-        "/v1/chat/..;/completions",
         "/V1/chat/completions",
     ),
     *(
@@ -893,7 +911,7 @@ def paths() -> Iterator[Refused]:
     for path in UNKNOWN_PATHS:
         name, request = f"path: {path[:60]!r}", http(target=path)
         yield Refused(name, 404, "path_not_found", (request,))
-    for path in ("/", "/v1/chat/completions%2f", "/v1/responses", "/metrics", "/v1/models/..%2fx"):
+    for path in ("/", "/v1/chat/completions%2f", "/v1/responses/x", "/metrics", "/v1/models/..%2fx"):
         request = http(target=path, without=["authorization"])
         yield Refused(f"path: {path!r} without a key", 404, "path_not_found", (request,))
     for id in BAD_MODEL_PATHS:
@@ -1304,6 +1322,14 @@ FORGED: Mapping[str, str] = {
     "x-extproc-provider": "backup",
     "x-extproc-hop": "forged",
     "x-extproc-attachment": "attempt",
+    "x-extproc-edits": '[[{"model": "forged"}, [], ["openai", "openai_chat", "forged", null, true, true, false]]]',
+    "x-extproc-attend": "all",
+    "x-extproc-dialect": "anthropic_messages",
+    "x-extproc-back-off": "5000",
+    "x-extproc-timeout": "1",
+    "x-extproc-translated": "1",
+    "x-extproc-usage": "[0, 0, 0, 0, 0]",
+    "x-extproc-ignored": "forged",
     "x-extproc-anything": "forged",
     "x-envoy-retry-on": "5xx,gateway-error,reset",
     "x-envoy-max-retries": "9",
@@ -1343,6 +1369,7 @@ FORGED: Mapping[str, str] = {
     "x-ai-error-origin": "provider",
     "x-ai-attempts": "9",
     "x-ai-cost": "-1",
+    "x-ai-ignored": "forged",
     "x-request-id": "forged",
     "cookie": "forged=1",
     "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",

@@ -20,6 +20,7 @@ from extproc.dialects import (
     token_count,
 )
 from extproc.dialects.anthropic_messages.shapes import UNREADABLE, Block, Event, decode
+from extproc.effort import asked
 from extproc.errors import INVALID_REQUEST, Refusal
 from extproc.exchange import Usage
 
@@ -54,7 +55,17 @@ def read(body: Mapping[str, Any], *, counting: bool) -> Ask:
             raise Refusal(INVALID_REQUEST, message, param="max_tokens")
         ask.output_field = "max_tokens"
         ask.max_output_tokens = max(1, limit)  # 0 only fills the prompt cache
+        ask.thinking = _thinking(body.get("thinking"), config)
     return ask
+
+
+def _thinking(thinking: Any, config: Any) -> int:
+    level = config.get("effort") if isinstance(config, dict) else None
+    if not isinstance(thinking, dict):
+        return asked(level)
+    kind = thinking.get("type")
+    tokens = thinking.get("budget_tokens") if kind == "enabled" else 0 if kind != "adaptive" else None
+    return asked(level, tokens, adaptive=kind == "adaptive")
 
 
 def _read_blocks(blocks: list[Any], ask: Ask) -> None:

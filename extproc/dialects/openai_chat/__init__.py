@@ -31,7 +31,7 @@ from extproc.dialects.openai_chat.answer import decode as decode_answer
 from extproc.dialects.openai_chat.answer import encode as encode_answer
 from extproc.dialects.openai_chat.problem import decode as decode_problem
 from extproc.dialects.openai_chat.problem import encode as encode_problem
-from extproc.effort import asked
+from extproc.effort import asked, openai_reasons
 from extproc.errors import INVALID_REQUEST, Refusal
 from extproc.exchange import Usage
 
@@ -113,7 +113,7 @@ class OpenAIChat(Dialect):
             ask.needs["choices"] = "n"
         if body.get("logprobs") is True:
             ask.needs["logprobs"] = "logprobs"
-        ask.thinking = asked(body.get("reasoning_effort"))
+        ask.thinking = _thinking(body)
         modalities = body.get("modalities")
         if isinstance(modalities, list) and "audio" in modalities:
             ask.needs.setdefault("audio", "modalities")
@@ -193,6 +193,9 @@ class OpenAIChat(Dialect):
     def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002 - the same for all
         return "/chat/completions"
 
+    def reasons(self, model: str) -> bool:
+        return openai_reasons(model)
+
     def encode_request(self, prompt: messages.Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
         return outgoing.encode(prompt, place, place.more)
 
@@ -223,6 +226,19 @@ def read_usage(usage: Mapping[str, Any]) -> Usage | None:
         reasoning_tokens=min(reasoning or 0, output_tokens),
         cache_write_tokens=min(written or 0, input_tokens),
     )
+
+
+def _thinking(body: Mapping[str, Any]) -> int:
+    """Wherever clients ask for it, see `request.py`."""
+    thinking, reasoning = body.get("thinking"), body.get("reasoning")
+    most = asked(body.get("reasoning_effort"))
+    if isinstance(thinking, dict):
+        kind, tokens = thinking.get("type"), thinking.get("budget_tokens")
+        tokens = 0 if kind == "disabled" else tokens
+        most = max(most, asked(None, tokens, adaptive=kind == "adaptive" or tokens is None))
+    if isinstance(reasoning, dict):
+        most = max(most, asked(reasoning.get("effort"), reasoning.get("max_tokens")))
+    return most
 
 
 def _text_bytes(delta: _Delta) -> int:

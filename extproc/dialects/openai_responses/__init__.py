@@ -22,6 +22,7 @@ from extproc.dialects.openai_responses import answer, needs, outgoing, request
 from extproc.dialects.openai_responses.answer import Body, Output
 from extproc.dialects.openai_responses.decoder import Decoder
 from extproc.dialects.openai_responses.encoder import Encoder
+from extproc.effort import openai_reasons
 from extproc.exchange import Usage
 
 
@@ -98,6 +99,9 @@ class OpenAIResponses(Dialect):
 
     def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002
         return "/responses"
+
+    def reasons(self, model: str) -> bool:
+        return openai_reasons(model)
 
     def encode_request(self, prompt: messages.Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
         return outgoing.encode(prompt, place)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extproc.dialects import MAX_TOKENS, Ask, read_flag, read_integer, read_model
+from extproc.effort import asked
 from extproc.errors import INVALID_REQUEST, Refusal
 
 LOGPROBS = "message.output_text.logprobs"
@@ -41,10 +42,14 @@ def read(body: Mapping[str, Any]) -> Ask:
     _read_input(body.get("input"), ask)
     if read_flag(body, "background"):
         needs.setdefault("state", "background")
+        ask.lasting = True
     _read_tools(body.get("tools"), "tools", needs)
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") not in ("function", "custom", "allowed_tools"):
         needs.setdefault("hosted_tools", "tool_choice")
+    reasoning = body.get("reasoning")
+    if isinstance(reasoning, dict):
+        ask.thinking = asked(reasoning.get("effort"))
     settings = body.get("text")
     answer_format = settings.get("format") if isinstance(settings, dict) else None
     if isinstance(answer_format, dict) and answer_format.get("type") == "json_schema":

@@ -1,10 +1,14 @@
+import json
 import re
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from extproc.dialects import Place
+from extproc.dialects.cohere_chat import DIALECT
 from extproc.dialects.cohere_chat.names import escape, unescape
+from extproc.messages import Message, Prompt, TextPart, Tool, ToolCall, ToolResult
 
 
 @pytest.mark.parametrize(
@@ -40,3 +44,17 @@ def test_any_name_of_a_providers_is_read(name):
 def test_what_is_no_character_stays():
     assert unescape("_0xd800_") == "_0xd800_"
     assert unescape("_0xdfff_") == "_0xdfff_"
+
+
+def test_tools_and_their_calls_are_named_so():
+    asked = [Message("user", [TextPart("hi")]), Message("assistant", [ToolCall("1", "get-it", "{}")])]
+    asked.append(Message("user", [ToolResult("1", [TextPart("18")])]))
+    body, _ = DIALECT.encode_request(Prompt("m", asked, tools=[Tool("get-it")]), Place("command-a-03-2025"))
+    assert body["tools"][0]["function"]["name"] == "get_0x2d_it"
+    made = body["messages"][1]["tool_calls"][0]
+    assert made["function"]["name"] == "get_0x2d_it"
+    answer = {"message": {"tool_calls": [made]}, "finish_reason": "TOOL_CALL"}
+    assert DIALECT.decode_answer(json.dumps(answer).encode()).choices[0].parts == [ToolCall("1", "get-it", "{}")]
+    start = {"type": "tool-call-start", "index": 0, "delta": {"message": {"tool_calls": made}}}
+    _, told = DIALECT.decoder().feed(json.dumps(start).encode(), "tool-call-start")[:2]
+    assert told.name == "get-it"
