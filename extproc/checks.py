@@ -204,7 +204,7 @@ def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
 
 def _money_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
     """Budgets in USD over targets of unknown price. What a wildcard stands for is too much to ask about."""
-    targets = [target for name in catalog.names() if (target := catalog.target(name)) is not None]
+    targets = [target for name in settings.models if "*" not in name and (target := catalog.target(name)) is not None]
     for index, budget in enumerate(settings.budgets):
         if budget.unit != "usd":
             continue
@@ -213,6 +213,7 @@ def _money_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
             target.name
             for target in targets
             if target.price is None
+            and not target.disabled
             and all(
                 pattern(target.name if field == "model" else target.provider) for field, pattern in patterns.items()
             )

@@ -30,7 +30,7 @@ MOST = 1 << 56
 _PER_TOKEN = 10**9  # USD per million tokens -> femto-USD per token
 _PER_REQUEST = 10**15  # USD -> femto-USD
 _FEMTO = 10**6  # in a nano-USD
-_DEAREST = 1_000_000.0
+_DEAREST = 1_000_000
 
 _Rate = float | Decimal
 
