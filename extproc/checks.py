@@ -12,9 +12,10 @@ from extproc.auth import consumer
 from extproc.dialects import ABILITIES
 from extproc.exchange import Target
 from extproc.parameters import MAX_CHANGES, Changes, compile_changes, compose, encode
+from extproc.prices import PriceBook
 from extproc.routing import MAX_NESTING, MAX_TARGETS, Branch, Catalog, Chain, VirtualModelSettings
 from extproc.tokens import problem
-from extproc.values import is_private
+from extproc.values import Pattern, is_private
 
 if TYPE_CHECKING:
     from extproc.config import Settings
@@ -133,8 +134,10 @@ def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
 def doubts(settings: Settings) -> Iterator[_Doubt]:
     """For settings without contradictions. Never raises."""
     yield from _doubts_alone(settings)
-    catalog = Catalog(settings.providers, settings.models, settings.virtual_models)
+    prices = PriceBook(settings.prices)
+    catalog = Catalog(settings.providers, settings.models, settings.virtual_models, prices=prices)
     yield from _grant_doubts(settings, catalog)
+    yield from _money_doubts(settings, catalog)
     parts = {target.model for virtual in settings.virtual_models.values() for target in virtual.targets}
     for name, virtual in settings.virtual_models.items():
         where: Place = ("virtual_models", name)
@@ -197,6 +200,31 @@ def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
             yield where, "no consumer may use it"
         elif chain and not any(who.may_use(target.name) for who in granted for target in chain.targets):
             yield where, "no consumer who may use it may use any of its targets"
+
+
+def _money_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
+    """Budgets in USD over targets of unknown price. What a wildcard stands for is too much to ask about."""
+    targets = [target for name in settings.models if "*" not in name and (target := catalog.target(name)) is not None]
+    for index, budget in enumerate(settings.budgets):
+        if budget.unit != "usd":
+            continue
+        patterns = {field: Pattern(text) for field, text in budget.match.items() if field in ("model", "provider")}
+        unknown = [
+            target.name
+            for target in targets
+            if target.price is None
+            and not target.disabled
+            and all(
+                pattern(target.name if field == "model" else target.provider) for field, pattern in patterns.items()
+            )
+        ]
+        if unknown:
+            then = "is free here" if settings.unknown_price == "warn" else "is refused"
+            message = f"the price of {', '.join(map(repr, unknown[:3]))} is unknown, so it {then}: give `price`"
+            yield ("budgets", index), message
+    for index, entry in enumerate(settings.prices):
+        if entry.provider is not None and entry.provider not in settings.providers:
+            yield ("prices", index, "provider"), f"there is no provider {entry.provider!r}: it never applies"
 
 
 # --- about virtual models. A group is what is below one entry of `targets`: several, where that is a virtual model.

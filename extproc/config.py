@@ -17,6 +17,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from extproc import checks, guardrails, stores
 from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, TeamSettings
 from extproc.budgets import BudgetSettings
+from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
 from extproc.routing import ModelSettings, VirtualModelSettings
 from extproc.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback
@@ -97,6 +98,9 @@ class ProcessorSettings(Section):
 
 class UsageSettings(Section):
     mode: Literal["body"] = Field("body", description="body: counted from the answer")
+    cost_in_response: bool = Field(
+        False, description="Add `cost`, in USD, to the usage in answers of OpenAI's APIs, where the price is known"
+    )
 
 
 class StoresSettings(Section):
@@ -134,6 +138,11 @@ class Settings(Section):
     providers: Mapping[Name, ProviderSettings] = Field(min_length=1)
     models: Mapping[ModelName, ModelSettings] = Field(min_length=1)
     virtual_models: Mapping[ModelName, VirtualModelSettings] = Field(default_factory=dict)
+    prices: Sequence[DatedPriceSettings] = ()
+    unknown_price: Literal["warn", "refuse"] = Field(
+        "warn",
+        description="Of a target, where a budget in USD applies. warn: it counts as nothing; refuse: it is skipped",
+    )
     auth: AuthSettings = AuthSettings()
     consumers: Sequence[ConsumerSettings] = ()
     teams: Mapping[Name, TeamSettings] = Field(default_factory=dict)

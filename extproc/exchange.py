@@ -40,10 +40,18 @@ class Consumer:
 
 @dataclass(slots=True, frozen=True)
 class Price:
-    """USD per million tokens."""
+    """Femto-USD (1e-15 USD) for a token of each kind, and for a request; see `prices`.
 
-    input: float
-    output: float
+    `tiers` are (input tokens, the price of everything in a request of more than those), the smallest first.
+    """
+
+    input: int
+    output: int
+    cached_input: int
+    cache_write: int
+    reasoning: int
+    per_request: int = 0
+    tiers: tuple[tuple[int, Price], ...] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -120,6 +128,7 @@ class Exchange:
     # Reserve
     reservation: Reservation = field(init=False)
     output_limits: tuple[int | None, ...] = ()  # for each target what to write into the request; None: nothing
+    alert: str = ""  # the fullest budget beyond one of its `alert_at`
     # Forward
     onward: Continue = field(init=False)  # what Envoy is told
     forwarded: bool = False
@@ -134,4 +143,5 @@ class Exchange:
     complete: bool = False  # the answer reached its end
     # Settle
     usage: Usage = field(init=False)
+    cost: int | None = 0  # nano-USD; None: the price is unknown
     error: str = ""  # the refusal's code, or what ended the exchange early

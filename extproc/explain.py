@@ -274,17 +274,17 @@ class _Story:
 
     def _budgets(self) -> Iterator[_Row]:
         reservation = self.exchange.reservation
-        for budget, scope in reservation.budgets:
-            settings = budget.settings
-            amount = budget.amount(reservation.input_tokens, reservation.output_tokens)
-            whose = scope.removeprefix(settings.name).removeprefix(":") or "shared by all"
+        for claim in (*reservation.claims, *reservation.calls):
+            budget, settings = claim.budget, claim.budget.settings
+            whose = claim.scope.removeprefix(settings.name).removeprefix(":") or "shared by all"
             per = "in all" if settings.window == "total" else f"per {settings.window}"
-            text = f"{settings.name} ({whose}): holds at most {amount} of {settings.limit} {settings.unit} {per}"
+            held, limit = budget.show(claim.amount), budget.show(budget.limit, unit=True)
+            text = f"{settings.name} ({whose}): holds at most {held} of {limit} {per}"
             if settings.mode == "shadow":
-                text += ", too much" if amount > settings.limit else ""
+                text += ", too much" if claim.amount > budget.limit else ""
                 text += ", but shadow never refuses"
             yield "budgets", text
-        if not reservation.budgets:
+        if not reservation.claims and not reservation.calls:
             yield "budgets", "none"
 
     def _envoy(self) -> Iterator[str]:

@@ -12,10 +12,11 @@ import msgspec
 from extproc import contract
 from extproc.actions import CONTINUE, Answer, Chunk, Continue
 from extproc.errors import INVALID_JSON, OVERLOADED, PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal
-from extproc.exchange import Exchange, Request
+from extproc.exchange import Exchange, Request, Target
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.framing.sse import SSE
 from extproc.pipeline import Pipeline, Stages
+from extproc.prices import cost, decimal
 from extproc.response import MOST_INFLATED, AnswerReader, framing_for
 
 TOLD = "x-ai-"
@@ -83,6 +84,8 @@ class GatewayStream:
             told[TOLD + "provider-request-id"] = request_id
         if not exchange.attached and (ignored := headers.get(contract.IGNORED)) is not None:
             told[TOLD + "ignored"] = ignored
+        if exchange.alert:
+            told[TOLD + "budget"] = exchange.alert
         if exchange.status in (401, 403):
             message = f"Provider {target.provider} refused the gateway's credential; its operator has to look at it."
             refusal = Refusal(PROVIDER_CREDENTIAL_REJECTED, message, headers=told | {ORIGIN: "provider"})
@@ -94,11 +97,14 @@ class GatewayStream:
             return self._refuse(exchange, Refusal(PROVIDER_BAD_ANSWER, message, headers=told | {ORIGIN: "provider"}))
         if exchange.status >= 400:
             told[ORIGIN] = "provider"
-        elif not end and (reader := self._answer_reader(exchange, headers)) is not None:
+        elif not end and (reader := self._answer_reader(exchange, target, headers)) is not None:
             self._reader = reader
             exchange.report = reader.report
-            if "content-encoding" in headers:  # it leaves as it was before it was compressed
+            if reader.changes_length:
                 removed += ("content-encoding", "content-length")
+            usage = reader.report.told_usage
+            if self._pipeline.settings.usage.cost_in_response and usage is not None and target.price is not None:
+                told[TOLD + "cost"] = decimal(cost(target.price, usage))
             return Continue(told, removed, read_answer=True)
         exchange.complete = True
         await self._end()
@@ -160,7 +166,7 @@ class GatewayStream:
             and attributes.get("response.code_details", _FROM_UPSTREAM) == _FROM_UPSTREAM
         )
 
-    def _answer_reader(self, exchange: Exchange, headers: Mapping[str, str]) -> AnswerReader | None:
+    def _answer_reader(self, exchange: Exchange, target: Target, headers: Mapping[str, str]) -> AnswerReader | None:
         encoding = headers.get("content-encoding", "identity")
         if encoding not in ("identity", *ENCODINGS):
             return None
@@ -173,7 +179,10 @@ class GatewayStream:
         hide_usage = exchange.usage_hidden and isinstance(framing, SSE)
         translated = not exchange.attached and contract.TRANSLATED in headers
         inflate = Inflate(MOST_INFLATED) if encoding != "identity" else None
-        reader = AnswerReader(exchange.dialect, framing, hide_usage=hide_usage, translated=translated, inflate=inflate)
+        price = target.price if self._pipeline.settings.usage.cost_in_response else None
+        reader = AnswerReader(
+            exchange.dialect, framing, hide_usage=hide_usage, translated=translated, inflate=inflate, price=price
+        )
         if translated and (usage := headers.get(contract.USAGE)) is not None:
             reader.report.told_usage = contract.decode_usage(usage.encode())
         return reader

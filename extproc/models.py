@@ -1,7 +1,7 @@
 """`GET /v1/models`: what the caller may name, in the shape of OpenAI's list.
 
 Source: https://platform.openai.com/docs/api-reference/models. `context_length` and `pricing` (USD per million tokens)
-are added where the catalogue knows them.
+are added where they are known.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from extproc.actions import Answer
 from extproc.errors import MODEL_NOT_FOUND, Refusal
 from extproc.exchange import Consumer, Exchange
 from extproc.parsing import MODELS_PATH
-from extproc.prices import Known, known_model, known_models
+from extproc.prices import known_models, per_million
 from extproc.routing import Catalog
 
 _CREATED = 1735689600  # OpenAI's clients want a number here; the settings have no date to give
@@ -65,17 +65,16 @@ class Models:
         target = chain.targets[0]
         provider = self._catalog.providers[target.provider].provider
         virtual = len(chain.targets) > 1 or target.name != name
-        known = Known() if virtual else known_model(provider.catalogue, target.model)
         found: dict[str, Any] = {
             "id": name,
             "object": "model",
             "created": _CREATED,
             "owned_by": "gateway" if virtual else provider.gen_ai_name,
         }
-        if (context := target.context or known.context) is not None:
-            found["context_length"] = context
-        if known.price:
-            found["pricing"] = known.price
+        if target.context is not None:
+            found["context_length"] = target.context
+        if target.price is not None and not virtual:
+            found["pricing"] = per_million(target.price)
         return found
 
 

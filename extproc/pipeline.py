@@ -11,11 +11,12 @@ import inspect
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from extproc.actions import Answer
 from extproc.auth import Authenticate, Authorize
-from extproc.budgets import Reserve, Settle
+from extproc.budgets import Reserve, Unpriced
 from extproc.config import Settings
 from extproc.counting import CountTokens
 from extproc.exchange import Exchange, Target
@@ -24,8 +25,10 @@ from extproc.guardrails import GuardInput
 from extproc.history import History, retry_after
 from extproc.models import Models
 from extproc.parsing import Classify, Parse
+from extproc.prices import PriceBook
 from extproc.routing import Catalog, Route
 from extproc.selection import Select
+from extproc.settle import Settle
 from extproc.stores import Counters
 from extproc.telemetry import Record, Telemetry
 
@@ -116,7 +119,9 @@ def build(
     `leases` collects the reservations to keep alive, `history` what tries teach; both outlive a configuration.
     """
     history = history or History(now)
-    catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history)
+    prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date())
+    catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
+    unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
     limits = settings.limits
     on_headers: list[Stage] = [
         Classify(),
@@ -128,9 +133,17 @@ def build(
         Route(catalog),
         Authorize(),
         CountTokens(catalog),
-        Select(catalog, history, telemetry.skip),
+        Select(catalog, history, telemetry.skip, unpriced),
         GuardInput(settings.guardrails, telemetry.guardrail),
-        Reserve(settings.budgets, counters, leases, limits.output_tokens, telemetry.budget),
+        Reserve(
+            settings.budgets,
+            counters,
+            leases,
+            limits.output_tokens,
+            telemetry.budget,
+            used=telemetry.budget_used,
+            now=now,
+        ),
         Forward(settings.attribution, catalog),
     ]
     on_end: list[Stage] = [Settle(counters, leases, telemetry.budget), Record(telemetry)]

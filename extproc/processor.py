@@ -8,6 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from extproc import config, pipeline
@@ -104,9 +105,13 @@ class Processor:
             self._telemetry.loop_lag.set(max(0.0, time.perf_counter() - due))
 
     async def _watch_file(self) -> None:
-        """Looks at the content, so it sees an edit, a rename and the symlink swap of a ConfigMap alike."""
+        """Looks at the content, so it sees an edit, a rename and the symlink swap of a ConfigMap alike. With a new day
+        other prices may begin.
+        """
         while True:
             await asyncio.sleep(_RELOAD_EVERY)
+            if self._pipeline.catalog.prices.today != datetime.now(UTC).date():
+                self._rebuild()
             content = await asyncio.to_thread(_content, self._file)
             if content != self._content:
                 self._content = content

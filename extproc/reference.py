@@ -35,7 +35,8 @@ def markdown() -> str:
         lines.append(f"## {name}\n")
         section, how = _section(value, definitions)
         if section is None:
-            lines.append(f"{_type(value, definitions)}. Default: `{_plain(value.get('default'))}`.\n")
+            what = f" {value['description']}." if "description" in value else ""
+            lines.append(f"{_type(value, definitions)}. Default: `{_plain(value.get('default'))}`.{what}\n")
             continue
         lines.append(f"{section.get('description', '').strip()} {how}".strip() + "\n")
         lines += _table(section, definitions)

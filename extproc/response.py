@@ -3,13 +3,19 @@
     bytes ─► framing ─► event ─► dialect.observe() into the report ─► the bytes it came in, or nothing
 
 An event leaves as soon as it is whole, as the bytes it came in. The one that carries nothing but the usage which the
-gateway asked for and the client did not is left out.
+gateway asked for and the client did not is left out. Where the settings say so, what it cost is written into the usage.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from extproc import prices
 from extproc.contract import USAGE_EVENT, decode_usage
 from extproc.dialects import Dialect, Report
+from extproc.exchange import Price
 from extproc.framing import Event, Framing
 from extproc.framing.aws_eventstream import AWSEventStream
 from extproc.framing.inflate import Inflate
@@ -18,6 +24,8 @@ from extproc.framing.sse import SSE
 
 MOST_INFLATED = 128 << 20
 """Bytes that a compressed answer may grow to."""
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.encode
 AMAZON = "application/vnd.amazon.eventstream"
 
 
@@ -32,6 +40,7 @@ class AnswerReader:
         hide_usage: bool,
         translated: bool = False,
         inflate: Inflate | None = None,
+        price: Price | None = None,
     ) -> None:
         self.report = Report()
         self._inflate = inflate
@@ -39,6 +48,12 @@ class AnswerReader:
         self._dialect = dialect
         self._framing = framing
         self._hide_usage = hide_usage
+        self._price = price if dialect.usage_at else None  # for what it cost, if that is to be told
+
+    @property
+    def changes_length(self) -> bool:
+        """Whether what leaves may be longer than what came."""
+        return self._inflate is not None or self._price is not None
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
         """What may leave of the answer now. With `end`, all that is left."""
@@ -48,23 +63,50 @@ class AnswerReader:
                 self._inflate.end()
                 if self._inflate.broken:
                     self.report.error = "provider_bad_answer"
-        out = [event.raw for event in self._framing.feed(chunk) if self._passes(event)]
+        out = [self._let_pass(event) for event in self._framing.feed(chunk)]
         if end:
-            out += [event.raw for event in self._framing.end() if self._passes(event)]
+            out += [self._let_pass(event) for event in self._framing.end()]
         return b"".join(out)
 
-    def _passes(self, event: Event) -> bool:
+    def _let_pass(self, event: Event) -> bytes:
+        """What of the event may leave."""
+        report = self.report
         if event.data is None:
             if self._translated and event.raw.startswith(USAGE_EVENT):
-                self.report.told_usage = decode_usage(event.raw[len(USAGE_EVENT) :])
-                return False
+                report.told_usage = decode_usage(event.raw[len(USAGE_EVENT) :])
+                return b""
             if not event.raw.startswith(b":"):  # no comment, so not readable: all of it counts as text
-                self.report.output_bytes += len(event.raw)
-            return True
-        usage_only = self._dialect.observe(event.data, self.report)
+                report.output_bytes += len(event.raw)
+            return event.raw
+        before = report.usage
+        usage_only = self._dialect.observe(event.data, report)
+        usage = report.usage
         if self._translated:
-            self.report.usage = None  # where the provider told none, a translation may have had to write zeros
-        return not (usage_only and self._hide_usage)
+            report.usage = None  # where the provider told none, a translation may have had to write zeros
+        if usage_only and self._hide_usage:
+            return b""
+        if self._price is None or usage is None or usage is before:
+            return event.raw
+        cost = prices.decimal(prices.cost(self._price, report.told_usage or usage))
+        return event.raw.replace(event.data, with_cost(event.data, cost, self._dialect.usage_at), 1)
+
+
+def with_cost(data: bytes, cost: str, places: Sequence[Sequence[str]]) -> bytes:
+    """`data`, JSON, with `cost` in the usage object at the first of `places` where there is one; else as it was."""
+    for place in places:
+        try:
+            return _encode(_inserted(_decode_fields(data), place, msgspec.Raw(cost.encode())))
+        except (KeyError, msgspec.DecodeError):
+            continue
+    return data
+
+
+def _inserted(fields: Mapping[str, msgspec.Raw], place: Sequence[str], cost: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
+    """Fields with `cost` in the object at `place`. What is not on the way there stays as it is, byte for byte."""
+    if not place:
+        return {**fields, "cost": cost}
+    inner = _inserted(_decode_fields(fields[place[0]]), place[1:], cost)
+    return {**fields, place[0]: msgspec.Raw(_encode(inner))}
 
 
 def framing_for(content_type: str, *, event_limit: int, body_limit: int) -> Framing | None:

@@ -15,11 +15,11 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from extproc.dialects import ABILITIES, Dialect, dialects
 from extproc.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
-from extproc.exchange import Exchange, Price, Target
+from extproc.exchange import Exchange, Target
 from extproc.facts import check_fact
 from extproc.history import History
 from extproc.parameters import Changes, compile_changes, compose
-from extproc.prices import known_model
+from extproc.prices import PriceBook, PriceSettings, known_model
 from extproc.providers import ProviderSettings, kinds
 from extproc.strategies import StickySettings, Strategy, strategies
 from extproc.values import Duration, ModelName, Pattern, PositiveDuration, Section, is_model_name
@@ -31,13 +31,6 @@ Condition = Annotated[
     Literal["connect", "reset", "timeout", "401", "403", "408", "429", "5xx"],
     BeforeValidator(lambda value: str(value) if type(value) is int else value),  # YAML reads 429 as a number
 ]
-
-
-class PriceSettings(Section):
-    """USD per million tokens; wins over the bundled catalogue."""
-
-    input: float = Field(ge=0)
-    output: float = Field(ge=0)
 
 
 class ModelSettings(Section):
@@ -173,8 +166,10 @@ class Catalog:
         models: Mapping[str, ModelSettings],
         virtual_models: Mapping[str, VirtualModelSettings],
         history: History | None = None,
+        prices: PriceBook | None = None,
     ) -> None:
         self.providers = providers
+        self.prices = prices or PriceBook()
         self._virtual = virtual_models
         self._history = history or History()
         self._keyless = {
@@ -242,12 +237,7 @@ class Catalog:
             # In `openai/*` the part before the slash says who serves; it is no part of the model's name there.
             there = name[len(prefix) :] if star and not rest and prefix.endswith("/") else name
         provider = self.providers.get(settings.provider)
-        known = known_model(provider.provider.catalogue if provider else None, there)
-        price = None
-        if settings.price is not None:
-            price = Price(settings.price.input, settings.price.output)
-        elif "input" in known.price and "output" in known.price:
-            price = Price(known.price["input"], known.price["output"])
+        known = known_model(provider.provider.catalogue if provider else None, there, self.prices.today)
         return Target(
             name,
             settings.provider,
@@ -255,7 +245,7 @@ class Catalog:
             settings.max_output_tokens,
             settings.context or known.context,
             None if settings.supports is None else frozenset(settings.supports),
-            price,
+            self.prices.find(name, settings.provider, there, settings.price, known),
             settings.disabled,
             prompt_cache=settings.prompt_cache,
         )

@@ -27,10 +27,17 @@ class Select:
     long as there are others.
     """
 
-    def __init__(self, catalog: Catalog, history: History, count: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        history: History,
+        count: Callable[[str], None],
+        unpriced: Callable[[Exchange, Target], str | None] | None = None,
+    ) -> None:
         self._catalog = catalog
         self._history = history
         self._count = count  # of skips, by reason
+        self._unpriced = unpriced  # the budget that keeps a request from a target of unknown price
 
     def __call__(self, exchange: Exchange) -> None:
         left: list[Target] = []
@@ -83,6 +90,8 @@ class Select:
             tokens = (len(exchange.body) - ask.image_bytes) // _CHARACTERS_PER_TOKEN
             if tokens > target.context:
                 return "context", f"about {tokens} tokens do not fit into its context of {target.context}"
+        if self._unpriced is not None and (budget := self._unpriced(exchange, target)) is not None:
+            return "no_price", f"its price is unknown and the budget {budget!r} counts money: it needs a `price`"
         return catalog.unavailable(target, attached=exchange.attached)  # last: what could serve, but is switched off
 
     def _warm(self, left: list[Target], exchange: Exchange) -> list[Target]:

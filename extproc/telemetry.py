@@ -23,6 +23,7 @@ from prometheus_client.process_collector import ProcessCollector
 from extproc.config import Settings
 from extproc.exchange import Exchange
 from extproc.histogram import Histogram
+from extproc.prices import NANO
 from extproc.providers import kinds
 
 # The buckets that the conventions advise.
@@ -154,6 +155,14 @@ class Telemetry:
         self._budget = Counter(
             "extproc_budget_decisions", "What budgets said", ["budget", "verdict"], registry=registry
         )
+        self._budget_used = Gauge(
+            "extproc_budget_used_ratio", "Share of the limit spent, in the fullest count", ["budget"], registry=registry
+        )
+        spender = ["provider", "model", "consumer", "team"]
+        self._cost = Counter("extproc_cost_usd", "What exchanges cost, in USD", spender, registry=registry)
+        self._no_price = Counter(
+            "extproc_cost_unknown", "Exchanges whose price is unknown", ["provider", "model"], registry=registry
+        )
         self._usage_source = Counter(
             "extproc_usage", "Where the usage of an exchange came from", ["source"], registry=registry
         )
@@ -198,6 +207,10 @@ class Telemetry:
 
     def budget(self, name: str, verdict: str) -> None:
         self._budget.labels(name, verdict).inc()
+
+    def budget_used(self, name: str, share: float, ends: float | None) -> None:
+        """The fullest count of a budget, until its window ends (seconds since the epoch)."""
+        self._budget_used.labels(name).set_function(lambda: share if ends is None or time.time() < ends else 0.0)
 
     def refusal(self, code: str) -> None:
         self._refusals.labels(code).inc()
@@ -257,6 +270,7 @@ class Telemetry:
             self._tokens.series((*labels, "input")).observe(usage.input_tokens)
             if exchange.operation != "embeddings":
                 self._tokens.series((*labels, "output")).observe(usage.output_tokens)
+        self._count_cost(exchange)
         if exchange.ask.stream and exchange.first_token is not None:
             self._first_token.series(labels).observe(exchange.first_token - exchange.started)
             if exchange.complete and usage.output_tokens > 1:
@@ -266,6 +280,16 @@ class Telemetry:
             self._bad_usage.labels(target.provider).inc()
         if exchange.attempts > 1 and target is not None:
             self._failovers.labels(target.provider).inc()
+
+    def _count_cost(self, exchange: Exchange) -> None:
+        if exchange.cost == 0:
+            return
+        target, consumer = exchange.target or exchange.targets[0], exchange.consumer
+        where = target.provider if target.provider in self._providers else "other", self._model(target.name)
+        if exchange.cost is None:
+            self._no_price.labels(*where).inc()
+        else:
+            self._cost.labels(*where, consumer.name, consumer.team).inc(exchange.cost / NANO)
 
     def _chosen(self, exchange: Exchange) -> tuple[str, ...]:
         """The labels whose values clients and providers choose: both models, then `attribution.metrics`."""
@@ -330,6 +354,7 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
             "reasoning_tokens": usage.reasoning_tokens,
             "cache_write_tokens": usage.cache_write_tokens,
             "usage_source": usage.source,
+            "cost_usd": None if exchange.cost is None else exchange.cost / NANO,
             "complete": exchange.complete,
         }
         if exchange.first_token is not None:

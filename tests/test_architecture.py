@@ -19,7 +19,7 @@ LAYERS = [
     ("pb", "exchange", "errors", "values", "actions", "histogram", "facts", "parameters", "messages", "effort"),
     ("contract", "framing", "dialects", "providers", "stores", "strategies", "prices", "history"),
     ("parsing", "routing", "selection", "auth", "guardrails", "tokens", "credentials"),
-    ("budgets", "forward", "models", "response", "caching", "counting", "translate"),
+    ("budgets", "settle", "forward", "models", "response", "caching", "counting", "translate"),
     ("config", "checks"),
     ("telemetry", "reference"),
     ("pipeline",),

@@ -4,11 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budgets import LEASE, BudgetSettings, Reservation, Reserve, Settle, estimate, input_bound, used
+from extproc.budgets import LEASE, BudgetSettings, Reservation, Reserve, estimate, input_bound
 from extproc.dialects import Report
 from extproc.errors import Refusal
 from extproc.exchange import Consumer, Target, Usage
 from extproc.parameters import OUTPUT_LIMITS, apply, compile_changes, compose
+from extproc.settle import Settle, used
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
 

@@ -73,9 +73,14 @@ budgets:
   - {name: rpm, match: {}, per: [consumer], unit: requests, limit: 600, window: minute}
   - {name: tpm, match: {model: "gpt-4o*"}, per: [consumer, label.run], unit: tokens, limit: 200000, window: minute}
   - {name: month, unit: output_tokens, limit: 1000000, window: total, mode: shadow, store_failure: allow}
+  - {name: team-month, match: {team: platform}, unit: usd, limit: 500, window: month, alert_at: [0.75, 0.9, 1.0]}
+  - {name: per-call, unit: usd, limit: 0.50, window: call}
+prices:
+  - {model: gpt-4o, provider: openai, input: 2.5, cached_input: 1.25, output: 10, from: 2026-01-01}
+unknown_price: warn
 guardrails:
   - {name: words, kind: regex, on: [input], action: audit, patterns: {word: "(?i)word"}}
-usage: {mode: body}
+usage: {mode: body, cost_in_response: true}
 stores: {counters: "memory:"}
 limits: {request_body: 20MiB, json_depth: 128, buffered_response: 10MiB, stream_idle: 600s}
 telemetry: {access_log: stdout}
@@ -185,9 +190,38 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
             "5:53: virtual_models.v.retry.attempts: input should be less than or equal to 16",
         ),
         (
-            "budgets: [{name: b, unit: usd, limit: 1, window: day}]",
-            "5:21: budgets.0.unit: input should be 'requests', 'tokens', 'input_tokens' or 'output_tokens'",
+            "budgets: [{name: b, unit: eur, limit: 1, window: day}]",
+            "5:21: budgets.0.unit: input should be 'requests', 'tokens', 'input_tokens', 'output_tokens' or 'usd'",
         ),
+        (
+            "budgets: [{name: b, unit: tokens, limit: 0.5, window: day}]",
+            "5:35: budgets.0.limit: a whole number below 4611686018427387904; only USD have decimals",
+        ),
+        (
+            "budgets: [{name: b, unit: usd, limit: 0.0000000001, window: day}]",
+            "5:32: budgets.0.limit: at most nine decimals of a USD",
+        ),
+        (
+            "budgets: [{name: b, unit: usd, limit: 50000001, window: day}]",
+            "5:32: budgets.0.limit: at most 50000000 USD",
+        ),
+        (
+            "budgets: [{name: b, unit: requests, limit: 1, window: call}]",
+            "5:47: budgets.0.window: a call is one request: there is nothing to limit",
+        ),
+        (
+            "budgets: [{name: b, unit: usd, limit: 1, window: day, alert_at: [1.5]}]",
+            "5:66: budgets.0.alert_at.0: input should be less than or equal to 1",
+        ),
+        (
+            "prices: [{model: m, input: 1, output: 1, from: soon}]",
+            "5:42: prices.0.from: input should be a valid date or datetime, input is too short",
+        ),
+        (
+            "prices: [{model: m, input: -1, output: 1}]",
+            "5:21: prices.0.input: input should be greater than or equal to 0",
+        ),
+        ("prices: [{model: m, input: 1}]", "5:10: prices.0.output: this key is required"),
         (
             "budgets: [{name: b, unit: tokens, limit: -1, window: day}]",
             "5:35: budgets.0.limit: input should be greater than or equal to 0",
@@ -548,10 +582,34 @@ def test_nothing_to_say_of_good_settings(tmp_path, monkeypatch):
             "auth: {required: false}\nbudgets: [{name: b, unit: tokens, limit: 1, window: day, store_failure: allow}]",
             "g:6:58: budgets.0.store_failure: while the store is down this budget limits nothing",
         ),
+        (
+            "auth: {required: false}\nbudgets: [{name: b, unit: usd, limit: 1, window: day}]",
+            "g:6:11: budgets.0: the price of 'm' is unknown, so it is free here: give `price`",
+        ),
+        (
+            "auth: {required: false}\nunknown_price: refuse\nbudgets: [{name: b, unit: usd, limit: 1, window: day}]",
+            "g:7:11: budgets.0: the price of 'm' is unknown, so it is refused: give `price`",
+        ),
+        (
+            "auth: {required: false}\nprices: [{model: m, provider: gone, input: 1, output: 1}]",
+            "g:6:21: prices.0.provider: there is no provider 'gone': it never applies",
+        ),
     ],
 )
 def test_doubts(tmp_path, text, expected):
     assert lints(tmp_path, MINIMAL + text) == [expected]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "budgets: [{name: b, unit: usd, limit: 1, window: day, match: {provider: other}}]",
+        "budgets: [{name: b, unit: usd, limit: 1, window: day, match: {model: 'gpt-*'}}]",
+        "budgets: [{name: b, unit: usd, limit: 1, window: day}]\nprices: [{model: '*', input: 1, output: 1}]",
+    ],
+)
+def test_money_over_known_prices_is_no_doubt(tmp_path, text):
+    assert lints(tmp_path, MINIMAL + "auth: {required: false}\n" + text) == []
 
 
 @pytest.mark.parametrize(

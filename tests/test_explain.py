@@ -351,3 +351,27 @@ async def test_it_agrees_with_the_gateway(settings, monkeypatch, model, stream):
         clusters = [f"try-{line.split('.', 1)[1].split()[1].partition('/')[0]}" for line in of(rows, "targets")]
         assert clusters == list(answer.order)
     await gateway.on_end()
+
+
+MONEY = """
+models: {m: {provider: a, price: {input: 1, output: 2}}}
+budgets:
+  - {name: month, unit: usd, limit: 500, window: month}
+  - {name: call, unit: usd, limit: 0.5, window: call}
+"""
+
+
+async def test_money_is_shown_in_usd(settings):
+    found = await explain(settings(MONEY), Question(chat("m", max_tokens=1000)))
+    held = (len(chat("m", max_tokens=1000)) + 2000) / 1e6
+    assert [line for line in found.lines if " USD " in line] == [
+        f"budgets    month (shared by all): holds at most {held:f} USD of 500 USD per month",
+        f"           call (shared by all): holds at most {held:f} USD of 0.5 USD per call",
+    ]
+
+
+async def test_an_unknown_price_that_is_refused_is_told(settings):
+    text = MONEY.replace(", price: {input: 1, output: 2}", "") + "unknown_price: refuse\n"
+    found = await explain(settings(text), Question(chat("m")))
+    assert not found.forwarded
+    assert any("it needs a `price`" in line for line in found.lines)

@@ -37,6 +37,9 @@ METRICS = {
     "extproc_stage_seconds": {"stage"},
     "extproc_guardrail_findings_total": {"guardrail", "action"},
     "extproc_budget_decisions_total": {"budget", "verdict"},
+    "extproc_budget_used_ratio": {"budget"},
+    "extproc_cost_usd_total": {"provider", "model", "consumer", "team"},
+    "extproc_cost_unknown_total": {"provider", "model"},
     "extproc_usage_total": {"source"},
     "extproc_provider_usage_refused_total": {"provider"},
     "extproc_leases_expired_total": {"forwarded"},
@@ -57,7 +60,7 @@ def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
     found.status, found.attempts = 200, 2
     found.target = found.targets[0]
     found.report = Report(model=response_model, usage_refused=True, finish_reasons={0: "stop"})
-    found.usage = Usage(7, 3, 2, 1)
+    found.usage, found.cost = Usage(7, 3, 2, 1), 12_500
     found.first_token, found.finished = found.started + 0.2, found.started + 1.2
     return found
 
@@ -72,6 +75,10 @@ def touch_all(telemetry, exchange):
     telemetry.skip("disabled")
     telemetry.guardrail("g", "block")
     telemetry.budget("b", "denied")
+    telemetry.budget_used("b", 0.5, None)
+    unpriced = ended(exchange)
+    unpriced.cost = None
+    telemetry.record(unpriced)
     telemetry.lease_expired(forwarded=True)
     telemetry.downstream_end("4xx")
     telemetry.internal_error("GatewayStream")
@@ -288,6 +295,7 @@ def test_the_line_says_what_happened(world, exchange):
         "reasoning_tokens": 1,
         "cache_write_tokens": 0,
         "usage_source": "provider",
+        "cost_usd": 0.0000125,
         "complete": True,
         "first_token_ms": 200.0,
         "response_model": "m-1",
@@ -362,3 +370,31 @@ def test_the_text_of_an_exception_is_never_logged():
     assert entry["exception"] == "RuntimeError"
     assert any("wrap" in frame for frame in entry["traceback"])
     assert len(entry["traceback"]) <= 20
+
+
+def test_what_was_spent_is_counted_by_who_and_where(world, exchange):
+    gateway = world()
+    for model in ("m", "elsewhere"):
+        target = Target(model, "a" if model == "m" else "gone", model)
+        gateway.telemetry.record(ended(exchange, targets=(target,)))
+    spent = [
+        gateway.metric("extproc_cost_usd_total", provider=provider, model=model, consumer="alice", team="red")
+        for provider, model in (("a", "m"), ("other", "elsewhere"))
+    ]
+    assert spent == [0.0000125] * 2
+
+
+def test_an_unknown_price_can_be_seen(world, exchange):
+    gateway, found = world(), ended(exchange)
+    found.cost = None
+    gateway.telemetry.record(found)
+    assert gateway.log[0]["cost_usd"] is None
+    assert gateway.metric("extproc_cost_unknown_total", provider="a", model="m") == 1
+
+
+def test_the_share_of_a_budget_is_nothing_once_its_window_ended(world):
+    gateway = world()
+    for name, ends in (("ended", 1.0), ("runs", 1e12), ("total", None)):
+        gateway.telemetry.budget_used(name, 0.5, ends)
+    shares = [gateway.metric("extproc_budget_used_ratio", budget=name) for name in ("ended", "runs", "total")]
+    assert shares == [0, 0.5, 0.5]

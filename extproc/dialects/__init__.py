@@ -122,6 +122,8 @@ class Dialect:
     """Whether requests say what a prompt cache should keep."""
     stream_type: str = "text/event-stream"
     """Content type of its streamed answers."""
+    usage_at: Sequence[Sequence[str]] = ()
+    """Where an answer, or an event of one, has the usage object that a cost can be written into; empty: nowhere."""
     lacks: frozenset[str] = frozenset()
     """What requests may need (`Ask.needs`) and this API has no words for: no translation into it."""
 

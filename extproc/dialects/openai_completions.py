@@ -38,6 +38,7 @@ class OpenAICompletions(Dialect):
     name = "openai_completions"
     family = "completions"
     paths = {"/v1/completions": "text_completion"}  # noqa: RUF012
+    usage_at = (("usage",),)
 
     def read(self, body: Mapping[str, Any]) -> Ask:
         ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))

@@ -50,6 +50,7 @@ class OpenAIEmbeddings(Dialect):
     name = "openai_embeddings"
     family = "embeddings"
     paths = {"/v1/embeddings": "embeddings"}  # noqa: RUF012
+    usage_at = (("usage",),)
 
     def read(self, body: Mapping[str, Any]) -> Ask:
         given = body.get("input")

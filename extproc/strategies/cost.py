@@ -1,6 +1,6 @@
 """The cheapest first, by the price of the request's input and of the output it may ask for.
 
-Prices come from `price` of the model, else from the bundled catalogue; a target without one comes last.
+Prices come from `prices`, then `price` of the model, then the bundled catalogue; a target without one comes last.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from extproc.exchange import Exchange, Target
+from extproc.prices import at
 from extproc.strategies import Choice, StickySettings
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def cost(target: Target, exchange: Exchange) -> float:
     ask = exchange.ask
     input_tokens = (len(exchange.body) - ask.image_bytes) / _BYTES_PER_TOKEN
     output_tokens = min(ask.max_output_tokens or _OUTPUT, _OUTPUT) * ask.choices
-    return (input_tokens * target.price.input + output_tokens * target.price.output) / 1e6
+    rates = at(target.price, int(input_tokens))
+    return (input_tokens * rates.input + output_tokens * rates.output + rates.per_request) / 1e15
 
 
 STRATEGY = Cost

@@ -2,16 +2,17 @@ import math
 
 import pytest
 
-from extproc.exchange import Price, Target
+from extproc.exchange import Target
 from extproc.history import History
+from extproc.prices import price
 from extproc.strategies import Choice
 from extproc.strategies.cost import Cost, cost
 
 
 def choices(**prices):
     return [
-        Choice((Target(name, "a", name, price=price and Price(*price)),), index=index)
-        for index, (name, price) in enumerate(prices.items())
+        Choice((Target(name, "a", name, price=rates and price(*rates)),), index=index)
+        for index, (name, rates) in enumerate(prices.items())
     ]
 
 
@@ -50,7 +51,7 @@ def test_it_depends_on_the_request_what_is_cheap(exchange, body, first):
 
 
 def test_the_cost_is_that_of_the_input_and_of_an_answer_of_usual_length(exchange):
-    target = Target("m", "a", "m", price=Price(1, 10))
+    target = Target("m", "a", "m", price=price(1, 10))
     sent = exchange(question("x" * 4000))
     assert cost(target, sent) == pytest.approx((len(sent.body) / 4 * 1 + 500 * 10) / 1e6)
     assert cost(target, exchange(question(max_tokens=100_000))) == pytest.approx(
@@ -62,7 +63,7 @@ def test_the_cost_is_that_of_the_input_and_of_an_answer_of_usual_length(exchange
 def test_an_image_is_not_counted_by_its_bytes(exchange):
     part = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 100_000}}
     sent = exchange(question([part]))
-    assert cost(Target("m", "a", "m", price=Price(1, 0)), sent) < 0.001
+    assert cost(Target("m", "a", "m", price=price(1, 0)), sent) < 0.001
 
 
 def test_why_is_the_cost(exchange):

@@ -78,6 +78,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 class OpenAIChat(Dialect):
     name = "openai_chat"
     paths = {"/v1/chat/completions": "chat"}  # noqa: RUF012
+    usage_at = (("usage",),)
     traces = (b'"thinking_blocks"', b'"thought_signature"')
     lacks = frozenset()
 

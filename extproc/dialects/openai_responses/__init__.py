@@ -41,6 +41,7 @@ _read = msgspec.json.Decoder(_Said).decode
 class OpenAIResponses(Dialect):
     name = "openai_responses"
     paths = {"/v1/responses": "chat"}  # noqa: RUF012
+    usage_at = (("response", "usage"), ("usage",))
     traces = (b'"extproc:',)
     lacks = frozenset(("choices", "audio"))
 

@@ -1,0 +1,112 @@
+"""A secret in every place of every API is found before anybody else sees it, through a real Envoy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.e2e.abuse_places import OPENAI_ONLY, SECRET, TABLES, Place
+from tests.e2e.conftest import Gateway, run_gateway
+from tests.e2e.test_abuse_apis import YAML, check_error
+
+CASES = [(api, model, name) for api, (_, _, models, places) in TABLES.items() for model in models for name in places]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    yield from run_gateway(tmp_path_factory.mktemp("places"), YAML, ("sandbox",), {})
+
+
+@pytest.fixture
+def gateway(running: Gateway) -> Gateway:
+    running.reset()
+    return running
+
+
+def check_blocked(gateway: Gateway, api: str, body: Mapping[str, Any] | bytes, code: str = "guardrail_blocked") -> str:
+    """What is wrong, if anything."""
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = gateway.post(TABLES[api][0], content=content, headers={"content-type": "application/json"})
+    if answer.status_code != 400:
+        return f"{answer.status_code} {answer.text[:200]}"
+    try:
+        check_error(answer.json(), code, anthropic=api in ("messages", "count_tokens"))
+    except (AssertionError, KeyError):
+        return f"another refusal: {answer.text[:300]}"
+    if SECRET in answer.text + str(answer.headers):
+        return "the secret is in the answer"
+    return ""
+
+
+def expected(model: str, name: str) -> str:
+    """What only OpenAI itself can do is refused for other reasons before anybody looks at it."""
+    return "unsupported_by_targets" if model == "stub" and name in OPENAI_ONLY else "guardrail_blocked"
+
+
+@pytest.mark.parametrize(("api", "model"), list(dict.fromkeys((api, model) for api, model, _ in CASES)))
+def test_it_is_found_wherever_it_stands(api: str, model: str, gateway: Gateway) -> None:
+    _, good, _, places = TABLES[api]
+    found = {
+        name: check_blocked(gateway, api, {"model": model, **good, **place}, expected(model, name))
+        for name, place in places.items()
+    }
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+    assert gateway.calls() == 0
+
+
+@pytest.mark.parametrize(("api", "model"), list(dict.fromkeys((api, model) for api, model, _ in CASES)))
+def test_it_is_found_in_streamed_requests_with_escapes(api: str, model: str, gateway: Gateway) -> None:
+    """Letters are written as escapes in the body, and the request asks for a stream."""
+    _, good, _, places = TABLES[api]
+    wrong = {}
+    for name, place in list(places.items())[::7]:
+        text = json.dumps({"model": model, "stream": True, **good, **place}).replace("AKIA", "\\u0041\\u004bI\\u0041")
+        if problem := check_blocked(gateway, api, text.encode(), expected(model, name)):
+            wrong[name] = problem
+    assert wrong == {}
+    assert gateway.calls() == 0
+
+
+def padded(place: Place, megabytes: float) -> Place:
+    return {**place, "x_padding": "word " * int(megabytes * 200_000)}
+
+
+@pytest.mark.parametrize("api", ["responses", "messages"])
+def test_it_is_found_in_a_large_body(api: str, gateway: Gateway) -> None:
+    _, good, models, places = TABLES[api]
+    body = {"model": models[0], **good, **padded(next(iter(places.values())), 0.9)}
+    assert check_blocked(gateway, api, body) == ""
+    assert gateway.calls() == 0
+
+
+@pytest.mark.parametrize(
+    ("api", "model"), [("responses", "stub"), ("messages", "stub"), ("messages", "claude"), ("count_tokens", "claude")]
+)
+def test_what_only_looks_like_it_passes(api: str, model: str, gateway: Gateway) -> None:
+    path, good, _, _ = TABLES[api]
+    tool = {"name": "AKIA", "description": f"AKIA{SECRET[4:].lower()}", "input_schema": {"type": "object"}}
+    harmless = {"tools": [tool | ({"type": "function"} if api == "responses" else {})]}
+    answer = gateway.post(path, {"model": model, **good, **harmless})
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_count_that_nobody_else_hears_of_is_not_scanned(gateway: Gateway) -> None:
+    """The gateway estimates it itself where the provider has no such thing: nothing leaves."""
+    answer = gateway.post(
+        "/v1/messages/count_tokens", {"model": "stub", "messages": [{"role": "user", "content": SECRET}]}
+    )
+    assert answer.status_code == 200
+    assert gateway.calls() == 0
+
+
+def test_a_finding_is_written_nowhere(gateway: Gateway) -> None:
+    for api, model, name in CASES[::5]:
+        _, good, _, places = TABLES[api]
+        gateway.post(TABLES[api][0], {"model": model, **good, **places[name]})
+    everything = (
+        gateway.log.read_text() + json.dumps(gateway.exchanges()) + gateway.http.get(gateway.status + "/metrics").text
+    )
+    assert "CANARY7" not in everything

@@ -1,0 +1,151 @@
+"""Money end to end: never more than the limit, and what it cost is told everywhere."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.e2e.conftest import Gateway, run_gateway
+
+WHO = "rich team crowd caller alarm unknown anthropic"
+SETTINGS = """
+providers:
+  sandbox: {kind: mock, base_url: "{mock_sandbox}", outlier_detection: {consecutive_5xx: 10000}}
+  other: {kind: anthropic, base_url: "{mock_sandbox}", api_key: env:OTHER_KEY}
+models:
+  stub: {provider: sandbox, price: {input: 1000, output: 2000}}
+  claude: {provider: other, price: {input: 1000, output: 2000}}
+  nameless: {provider: sandbox}
+  dated: {provider: sandbox, price: {input: 7, output: 7}}
+virtual_models:
+  either: {targets: [{model: nameless}, {model: stub}]}
+prices:
+  - {model: dated, provider: sandbox, input: 100, output: 100, from: 2020-01-01}
+  - {model: dated, input: 999, output: 999, from: 2099-01-01}
+unknown_price: refuse
+usage: {cost_in_response: true}
+stores: {counters: "memory:"}
+budgets:
+  - {name: team-month, match: {team: everybody, consumer: team}, unit: usd, limit: 1, window: month}
+  - {name: run, match: {consumer: crowd}, per: [label.run], unit: usd, limit: 2.50, window: total}
+  - {name: call, match: {consumer: caller}, unit: usd, limit: 0.50, window: call}
+  - {name: alarm, match: {consumer: alarm}, unit: usd, limit: 1, window: quarter, alert_at: [0.005]}
+  - {name: known, match: {consumer: unknown}, unit: usd, limit: 10, window: week}
+teams: {everybody: {}}
+consumers:
+"""
+
+
+def key(name: str) -> str:
+    return f"sk-gw-{name}"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    consumers = "".join(f"  - {{name: {name}, team: everybody, keys: [{{env: KEY_{name}}}]}}\n" for name in WHO.split())
+    env = {f"KEY_{name}": key(name) for name in WHO.split()} | {"OTHER_KEY": "sk-other"}
+    yield from run_gateway(tmp_path_factory.mktemp("money"), SETTINGS + consumers, ("sandbox",), env)
+
+
+@pytest.fixture
+def gateway(shared: Gateway) -> Gateway:
+    shared.reset()
+    return shared
+
+
+def refused(answer: httpx.Response) -> tuple[int, str]:
+    assert answer.headers["x-ai-error-origin"] == "gateway"
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+@pytest.mark.parametrize(("model", "price"), [("stub", (1000, 2000)), ("dated", (100, 100))])
+def test_what_it_cost_is_in_the_answer_the_record_and_the_metric(gateway: Gateway, model: str, price: tuple[int, int]):
+    before = gateway.metric("extproc_cost_usd_total", model=model)
+    answer = gateway.chat(model, "one two three", key=key("rich"))
+    usage = answer.json()["usage"]
+    expected = (usage["prompt_tokens"] * price[0] + usage["completion_tokens"] * price[1]) / 1e6
+    entry = gateway.exchange_of(answer)
+    assert usage["cost"] == entry["cost_usd"] == expected > 0
+    assert "x-ai-cost" not in answer.headers
+    spent = gateway.metric("extproc_cost_usd_total", provider="sandbox", model=model, consumer="rich", team="everybody")
+    assert spent - before == pytest.approx(expected)
+
+
+def test_the_usage_event_of_a_stream_has_the_cost_and_the_others_stay_as_they_are(gateway: Gateway):
+    options = {"include_usage": True}
+    with gateway.stream("stub", "one two", key=key("rich"), stream_options=options) as answer:
+        events = [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
+    *pieces, used, done = events
+    usage = json.loads(used)["usage"]
+    assert usage["cost"] == (usage["prompt_tokens"] * 1000 + usage["completion_tokens"] * 2000) / 1e6
+    assert done == "[DONE]"
+    assert not any("cost" in piece for piece in pieces)
+    assert gateway.exchange_of(answer)["cost_usd"] == usage["cost"]
+
+
+def test_a_translated_plain_answer_tells_its_cost_in_a_header(gateway: Gateway):
+    answer = gateway.chat("claude", "one two", key=key("rich"), max_tokens=50)
+    assert answer.status_code == 200, answer.text
+    cost = answer.json()["usage"]["cost"]
+    assert float(answer.headers["x-ai-cost"]) == cost == gateway.exchange_of(answer)["cost_usd"] > 0
+
+
+def test_a_limit_in_usd_is_a_402_that_names_what_is_left(gateway: Gateway):
+    answer = gateway.chat("stub", key=key("team"), max_tokens=1000)
+    assert refused(answer) == (402, "budget_exceeded")
+    message = answer.json()["error"]["message"]
+    assert "'team-month' of 1 USD per month has 1 USD left" in message
+    assert "resets in" in message
+    assert "retry-after" not in answer.headers
+    assert gateway.calls() == 0
+    assert gateway.chat("stub", key=key("team"), max_tokens=50).status_code == 200
+
+
+def test_of_many_at_once_no_run_spends_more_than_it_has(gateway: Gateway):
+    """Each may need about 0.3 USD until it is known to be 0.01: what is in flight is held."""
+    gateway.fault("sandbox", "delay=300ms")
+
+    def ask(index: int) -> httpx.Response:
+        headers = {"x-ai-run": f"r{index % 2}"}
+        return gateway.chat("stub", key=key("crowd"), max_tokens=100, headers=headers)
+
+    with ThreadPoolExecutor(40) as pool:
+        answers = list(pool.map(ask, range(40)))
+    found = Counter(answer.status_code for answer in answers)
+    assert set(found) == {200, 402}
+    held = (len(answers[0].request.content) * 1000 + 100 * 2000) / 1e6
+    assert found[200] == 2 * int(2.5 / held)
+    assert gateway.calls() == found[200]
+
+
+def test_one_call_may_not_need_more_than_its_limit(gateway: Gateway):
+    answer = gateway.chat("stub", key=key("caller"), max_tokens=500)
+    assert refused(answer) == (402, "budget_exceeded")
+    assert "'call' allows 0.5 USD per call" in answer.json()["error"]["message"]
+    for _ in range(3):
+        assert gateway.chat("stub", key=key("caller"), max_tokens=50).status_code == 200
+
+
+def test_a_budget_that_runs_out_is_told(gateway: Gateway):
+    assert "x-ai-budget" not in gateway.chat("stub", key=key("alarm"), max_tokens=50).headers
+    answer = gateway.chat("stub", key=key("alarm"), max_tokens=50)
+    name, _, share = answer.headers["x-ai-budget"].partition("; used=")
+    assert name == "alarm"
+    assert 0.005 <= float(share) < 0.1
+    assert gateway.metric("extproc_budget_used_ratio", budget="alarm") == pytest.approx(float(share), abs=0.01)
+
+
+def test_where_the_price_is_unknown_money_cannot_be_limited(gateway: Gateway):
+    answer = gateway.chat("nameless", key=key("unknown"))
+    assert refused(answer) == (400, "unsupported_by_targets")
+    assert "the budget 'known' counts money" in answer.json()["error"]["message"]
+    answer = gateway.chat("either", key=key("unknown"), max_tokens=50)
+    assert gateway.exchange_of(answer)["skipped"] == {"nameless": "no_price"}
+    free = gateway.chat("nameless", key=key("rich"))
+    assert "cost" not in free.json()["usage"]
+    assert gateway.exchange_of(free)["cost_usd"] is None
