@@ -40,7 +40,7 @@ class AttemptStream:
         self._stream: Stream | Unwrapping | None = None
         self._inflate: Inflate | None = None
         self._status = 0
-        self._own = False  # Envoy's own answer where the provider's should be
+        self._own = False  # Envoy gave the answer, where the provider's should be
         self._parts: list[bytes] = []  # of an answer that has to be whole first
         self._size = 0
 
@@ -85,6 +85,8 @@ class AttemptStream:
         assert translation is not None, "the answer of a plain try is not asked for"
         self._status = int(headers.get(":status", "0"))
         self._own = contract.HOP in headers
+        if self._own and not end:
+            return CONTINUE
         if end:
             if self._status < 400 and (translation.translates or translation.streamed):
                 return self._refuse(bad_answer("is empty"))
@@ -114,6 +116,9 @@ class AttemptStream:
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         translation = self._translation
         assert translation is not None, "the answer of a plain try is not asked for"
+        if self._own:
+            self.done = end
+            return Chunk(chunk, end)
         if self._inflate is not None:
             chunk = self._inflate.feed(chunk)
         if self._stream is not None:
@@ -130,8 +135,6 @@ class AttemptStream:
                 return Chunk(b"")
         self.done = True
         whole = b"".join(self._parts)
-        if self._own:
-            return Chunk(translation.own_problem(self._status, whole), True)
         if self._status >= 400:
             return Chunk(translation.problem(self._status, whole), True)
         try:

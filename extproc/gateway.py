@@ -11,6 +11,7 @@ import msgspec
 
 from extproc import contract
 from extproc.actions import CONTINUE, Answer, Chunk, Continue
+from extproc.dialects import Dialect
 from extproc.errors import INVALID_JSON, OVERLOADED, PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal
 from extproc.exchange import Exchange, Request, Target
 from extproc.framing.inflate import ENCODINGS, Inflate
@@ -34,6 +35,7 @@ class GatewayStream:
         self._attached = attached  # to somebody else's Envoy: no internal hop
         self._exchange: Exchange | None = None
         self._reader: AnswerReader | None = None
+        self._own: list[bytes] | None = None  # pieces of an answer that Envoy gave, which is no client's of OpenAI's
         self._ended = False  # settled and recorded
         self._left = False  # by Envoy
 
@@ -72,6 +74,9 @@ class GatewayStream:
         exchange.attempts = _count(attributes.get("upstream.request_attempt_count"))
         if not self._from_provider(exchange, headers, attributes):
             exchange.error = "gateway" if exchange.attached else headers.get(contract.HOP, "gateway")
+            if not end and type(exchange.dialect).error is not Dialect.error:
+                self._own = []
+                return Continue({ORIGIN: "gateway"}, (*removed, "content-length"), read_answer=True)
             await self._end()
             return Continue({ORIGIN: "gateway"}, removed)
         exchange.target = target = exchange.targets[min(exchange.attempts, len(exchange.targets)) - 1]
@@ -112,6 +117,12 @@ class GatewayStream:
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         exchange, reader = self._current(), self._reader
+        if self._own is not None:
+            self._own.append(chunk)
+            if not end:
+                return Chunk(b"")
+            await self._end()
+            return Chunk(reworded(exchange, b"".join(self._own)), True)
         assert reader is not None, "a body nobody asked for"
         out = reader.feed(chunk, end)
         if exchange.first_token is None and reader.report.output_events:
@@ -202,6 +213,29 @@ def refusal_answer(exchange: Exchange, refusal: Refusal) -> Answer:
         headers["x-request-id"] = exchange.request_id
     body = exchange.dialect.error(kind, refusal.message, refusal.param)
     return Answer(kind.status, msgspec.json.encode(body), headers | refusal.headers, kind.code)
+
+
+class _Error(msgspec.Struct):
+    message: str
+    type: str
+    code: str
+
+
+class _Answered(msgspec.Struct):
+    error: _Error
+
+
+_decode = msgspec.json.Decoder(_Answered).decode
+
+
+def reworded(exchange: Exchange, body: bytes) -> bytes:
+    """An error that Envoy wrote, which it does in OpenAI's shape, in the dialect of the client's path."""
+    try:
+        said = _decode(body).error
+    except ValueError:
+        return body
+    kind = Kind(exchange.status, said.type, said.code)
+    return msgspec.json.encode(exchange.dialect.error(kind, said.message, None))
 
 
 def _count(value: object) -> int:

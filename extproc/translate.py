@@ -16,7 +16,7 @@ from extproc import contract
 from extproc.caching import mark_stable
 from extproc.contract import Service
 from extproc.dialects import MAX_TOKENS, Dialect, Place, dialects
-from extproc.errors import PROVIDER_BAD_ANSWER, Kind, Refusal
+from extproc.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.exchange import Usage
 from extproc.framing import OVERSIZE, Framing
 from extproc.framing import Event as Framed
@@ -85,14 +85,6 @@ class Translation:
     def problem(self, status: int, body: bytes) -> bytes:
         """The body of a provider's error answer, as the client's API would say it."""
         return _encode(self.client.encode_problem(status, self.dialect.decode_problem(status, body)))
-
-    def own_problem(self, status: int, body: bytes) -> bytes:
-        """The same of an error that Envoy wrote in the provider's place, in the shape of OpenAI's."""
-        try:
-            said = _decode_own(body).error
-        except ValueError:
-            return body
-        return _encode(self.client.error(Kind(status, said.type, said.code), said.message, None))
 
     def answer(self, body: bytes) -> tuple[bytes, Usage | None]:
         """A plain answer, and its usage. Raises Refusal when it is no answer of the provider's API."""
@@ -222,18 +214,7 @@ class _Typed(msgspec.Struct):
     type: str
 
 
-class _OwnError(msgspec.Struct):
-    message: str
-    type: str
-    code: str
-
-
-class _Own(msgspec.Struct):
-    error: _OwnError
-
-
 _decode_type = msgspec.json.Decoder(_Typed).decode
-_decode_own = msgspec.json.Decoder(_Own).decode
 
 
 def _safe(names: Sequence[str]) -> list[str]:

@@ -99,7 +99,10 @@ async def test_a_request_that_is_forwarded(settings):
     )
     assert explanation.forwarded
     assert list(explanation.lines) == [
-        "request    split, chat, streamed, about 49 input tokens, at most 50 output tokens, 2 choices, needs tools and choices",
+        (
+            "request    split, chat, streamed, about 49 input tokens, at most 50 output tokens, 2 choices, "
+            "needs tools and choices"
+        ),
         "consumer   ci-bot of team platform: may use it",
         "labels     run=r1, cost_center=42",
         "strategy   split: weighted",
