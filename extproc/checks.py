@@ -13,6 +13,7 @@ from extproc.dialects import ABILITIES
 from extproc.exchange import Target
 from extproc.parameters import MAX_CHANGES, Changes, compile_changes, compose, encode
 from extproc.routing import MAX_NESTING, MAX_TARGETS, Branch, Catalog, Chain, VirtualModelSettings
+from extproc.stores import doubt_counters
 from extproc.tokens import problem
 from extproc.values import is_private
 
@@ -154,6 +155,8 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
 
 def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
     """Those that a glance at one entry tells."""
+    for text in doubt_counters(settings.stores.counters):
+        yield ("stores", "counters"), text
     for name, provider in settings.providers.items():
         if provider.lacks_key:
             unset = "has neither api_key nor credentials" if provider.provider.tokens else "has no api_key"
