@@ -155,8 +155,8 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
 
 def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
     """Those that a glance at one entry tells."""
-    for text in doubt_counters(settings.stores.counters):
-        yield ("stores", "counters"), text
+    for doubt in doubt_counters(settings.stores.counters):
+        yield ("stores", "counters"), doubt
     for name, provider in settings.providers.items():
         if provider.lacks_key:
             unset = "has neither api_key nor credentials" if provider.provider.tokens else "has no api_key"

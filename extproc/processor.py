@@ -19,7 +19,7 @@ from extproc.history import History
 from extproc.pipeline import Pipeline
 from extproc.providers import CoolDown
 from extproc.server import Server
-from extproc.stores import Counters, CountsLost, Expired, StoreError, open_counters
+from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
 from extproc.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -162,7 +162,7 @@ class Processor:
             try:
                 while ended := await self._counters.expire():
                     self._report(ended)
-            except CountsLost:
+            except CountsLostError:
                 self._telemetry.store_losses.inc()
                 log.error("the counters lost what they had counted: budgets begin anew")  # noqa: TRY400
             except StoreError:

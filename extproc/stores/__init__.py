@@ -36,7 +36,7 @@ class StoreError(Exception):
     """The store could not answer. Nothing is known about the call: the budget's `store_failure` decides."""
 
 
-class CountsLost(StoreError):
+class CountsLostError(StoreError):
     """The store answers, but what it had counted is gone. Raised by `expire`, once for each loss."""
 
 
@@ -202,7 +202,7 @@ _ALIASES = {"rediss": "redis"}
 
 
 def check_counters(url: str) -> None:
-    """Raise ValueError, without opening anything, when `open_counters` could not take `url`. Its text holds no secret."""
+    """Raise ValueError when `open_counters` could not take `url`. Opens nothing, and repeats no secret."""
     _store(url).check(url)
 
 

@@ -59,7 +59,7 @@ class Scripted:
         length = 0
         if not handler.rfile.readline():
             return
-        while line := handler.rfile.readline().strip():
+        while (line := handler.rfile.readline().strip()):
             name, _, value = line.decode("latin-1").partition(":")
             if name.lower() == "content-length":
                 length = int(value)

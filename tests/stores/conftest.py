@@ -23,25 +23,24 @@ def open_redis(directory, clock, timeout=5.0):
     from extproc.stores.redis import Place
     from extproc.stores.redis.counters import RedisCounters
 
-    global _server
-    if _server is None:
+    if not _shared:
         RedisServer.need()
-        _server = RedisServer(Path(tempfile.mkdtemp(prefix="extproc-redis-")))
-        _server.start()
+        _shared.append(RedisServer(Path(tempfile.mkdtemp(prefix="extproc-redis-"))))
+        _shared[0].start()
     prefix = hashlib.sha256(str(directory).encode()).hexdigest()
-    return RedisCounters(Place("127.0.0.1", _server.port, prefix=prefix), clock, timeout)
+    return RedisCounters(Place("127.0.0.1", _shared[0].port, prefix=prefix), clock, timeout)
 
 
-_server = None
+_shared = []
 STORES["redis"] = open_redis
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _shared_redis():
     yield
-    if _server is not None:
-        _server.stop()
-        shutil.rmtree(_server.folder)
+    for server in _shared:
+        server.stop()
+        shutil.rmtree(server.folder)
 
 
 class Clock:

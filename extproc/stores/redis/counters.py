@@ -15,7 +15,7 @@ from pathlib import Path
 from extproc.stores import (
     EXPIRE_BATCH,
     LATE_SETTLE,
-    CountsLost,
+    CountsLostError,
     Denied,
     Expired,
     Granted,
@@ -26,7 +26,7 @@ from extproc.stores import (
     check_note,
 )
 from extproc.stores.redis import Place
-from extproc.stores.redis.link import Link, NotSent
+from extproc.stores.redis.link import Link, NotSentError
 
 TIMEOUT = 0.05  # seconds for a call, below what Envoy waits for us
 MAX_OWED = 10_000  # calls without an answer that are made up for; beyond it the lease decides
@@ -43,10 +43,9 @@ class RedisCounters:
     def __init__(self, place: Place, clock: Callable[[], float] | None = None, timeout: float = TIMEOUT) -> None:
         self._clock = clock
         self._link = Link(place, f"{{{place.prefix}}}", _SCRIPT, _SHA, timeout)
-        self._epoch = uuid.uuid4().hex  # ours to write where there is none; then the one that is there
-        self._met = False  # whether the store has told its epoch
+        self._epoch = b""  # of the store, once it was asked: another one later means that the counts are lost
         self._lost = False
-        self._owed: dict[str, tuple[Sequence[int], int]] = {}  # by id: what to settle it with, how often it was tried
+        self._owed: dict[str, tuple[Sequence[int], int]] = {}  # by id: what to settle it with, how often to try
 
     async def reserve(
         self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
@@ -56,10 +55,10 @@ class RedisCounters:
             arguments += (hold.scope, str(hold.window), str(hold.limit), str(hold.amount), "01"[hold.slot])
         try:
             answer = await self._link.call("reserve", self._now(), *arguments)
-        except NotSent:
+        except NotSentError:
             raise
         except (StoreError, asyncio.CancelledError):  # whoever asked will not come back with this id
-            self._owe(id, [0] * len(holds))
+            self._owe(id, [0] * len(holds), OWED_TURNS)  # it may still be on its way
             raise
         if answer[0] == b"granted":
             return Granted(tuple(_levels(answer, 1)))
@@ -75,27 +74,27 @@ class RedisCounters:
         try:
             answer = int(await self._link.call("settle", self._now(), id, *map(str, amounts)))
         except (StoreError, asyncio.CancelledError):
-            self._owe(id, amounts)
+            self._owe(id, amounts, 1)
             raise
         if answer < 0:
             raise ValueError(f"{len(amounts)} amounts for {-1 - answer} holds")
         return answer == 1
 
     async def expire(self) -> Sequence[Expired]:
-        """As everywhere; and raises CountsLost, once, when the store is not the one that was asked before."""
+        """As everywhere; and raises CountsLostError, once, when the store is not the one that was asked before."""
         if self._lost:
             self._lost = False
-            raise CountsLost("the store was emptied or replaced: what was counted before is lost")
+            raise CountsLostError("the store was emptied or replaced: what was counted before is lost")
         owed = list(self._owed.items())[:OWED_BATCH]
-        arguments = [str(EXPIRE_BATCH), repr(LATE_SETTLE), self._epoch]
+        arguments = [str(EXPIRE_BATCH), repr(LATE_SETTLE), uuid.uuid4().hex]
         for id, (amounts, _) in owed:
             arguments += (id, str(len(amounts)), *map(str, amounts))
         epoch, settled, ended = await self._link.call("expire", self._now(), *arguments)
         for (id, (amounts, turns)), done in zip(owed, settled, strict=True):
-            if self._owed.pop(id, None) is not None and not done and turns < OWED_TURNS:
-                self._owed[id] = amounts, turns + 1  # at the end: others have their turn
-        self._lost = self._met and epoch.decode() != self._epoch
-        self._met, self._epoch = True, epoch.decode()
+            if self._owed.pop(id, None) is not None and not done and turns > 1:
+                self._owed[id] = amounts, turns - 1  # at the end: others have their turn
+        self._lost = self._epoch not in (b"", epoch)
+        self._epoch = epoch
         if self._lost and not ended:
             return await self.expire()
         return [
@@ -118,9 +117,9 @@ class RedisCounters:
     def _now(self) -> str:
         return "" if self._clock is None else repr(self._clock())
 
-    def _owe(self, id: str, amounts: Sequence[int]) -> None:
+    def _owe(self, id: str, amounts: Sequence[int], turns: int) -> None:
         if len(self._owed) < MAX_OWED:
-            self._owed[id] = tuple(amounts), 0
+            self._owed[id] = tuple(amounts), turns
 
 
 def _levels(answer: Sequence[bytes], first: int = 0) -> list[Level]:

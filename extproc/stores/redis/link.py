@@ -29,7 +29,7 @@ PAUSE = 1.0  # seconds until it lets one call through to see
 LONGEST_PAUSE = 5.0  # it doubles up to here
 
 
-class NotSent(StoreError):
+class NotSentError(StoreError):
     """The store could not answer, and certainly did nothing."""
 
 
@@ -48,11 +48,11 @@ class Breaker:
         return self._failures >= FAILURES
 
     def enter(self) -> bool:
-        """Say whether this call is a probe. Raises NotSent while nobody may call."""
+        """Say whether this call is a probe. Raises NotSentError while nobody may call."""
         if not self.open:
             return False
         if self._probing or self._clock() < self._until:
-            raise NotSent("the store did not answer lately; it is asked again in a moment")
+            raise NotSentError("the store did not answer lately; it is asked again in a moment")
         self._probing = True
         return True
 
@@ -158,9 +158,9 @@ class Link:
         self.breaker = Breaker()
 
     async def call(self, *arguments: str | bytes) -> Any:
-        """The script's answer. Raises StoreError when there is none in time, NotSent when it certainly never ran."""
+        """The script's answer. Raises StoreError when there is none in time: NotSentError where it cannot have run."""
         if self._closed:
-            raise NotSent("the store is closed")
+            raise NotSentError("the store is closed")
         probe = self.breaker.enter()
         try:
             async with asyncio.timeout(self._timeout):
@@ -168,7 +168,7 @@ class Link:
         except TimeoutError:
             await self._failed(probe)
             raise StoreError(f"no answer within {self._timeout * 1000:g} ms") from None
-        except NotSent:
+        except NotSentError:
             await self._failed(probe)
             raise
         except (RedisError, OSError) as error:
@@ -202,7 +202,7 @@ class Link:
             return await asyncio.shield(task)
         except (RedisError, OSError) as error:
             self._address = (self._place.host, self._place.port)
-            raise NotSent(f"cannot connect: {type(error).__name__}") from None
+            raise NotSentError(f"cannot connect: {type(error).__name__}") from None
 
     async def _connect(self) -> _Line:
         place = self._place
@@ -215,7 +215,7 @@ class Link:
             options["credential_provider"] = _Credentials(place.user, place.password)
         if place.tls:
             options |= {"ssl_check_hostname": True, "ssl_ca_certs": place.ca}
-        connection = (SSLConnection if place.tls else Connection)(**options)
+        connection: Any = (SSLConnection if place.tls else Connection)(**options)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await connection.connect()
