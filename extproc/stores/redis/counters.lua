@@ -173,6 +173,14 @@ local function move(window, number, scope, charged, taken_back, released)
   save(window, number, scope, count)
 end
 
+local function epoch_or(new)
+  local epoch = redis.call('GET', EPOCH)
+  if not epoch then
+    redis.call('SET', EPOCH, new)
+  end
+  return epoch or new
+end
+
 -- The phases.
 
 local function reserve(id, lease, forwarded) -- then for each hold: scope, window, limit, amount, slot
@@ -201,7 +209,7 @@ local function reserve(id, lease, forwarded) -- then for each hold: scope, windo
     taken[packed + 1], taken[packed + 2], taken[packed + 3] = window, number, scope
     taken[packed + 4], taken[packed + 5] = ARGV[at + 3], ARGV[at + 4]
   end
-  local answer = { 'granted' }
+  local answer = { 'granted', epoch_or(id) }
   for _, hold in ipairs(holds) do
     local window, number, scope, count = hold[1], hold[2], hold[3], hold[4]
     save(window, number, scope, count)
@@ -291,8 +299,7 @@ local function expire(batch, late, epoch) -- then settles to make up for: id, ho
     redis.call('ZREM', LATE, id)
   end
   forget_notes()
-  redis.call('SETNX', EPOCH, epoch)
-  return { redis.call('GET', EPOCH), settled, ended }
+  return { epoch_or(epoch), settled, ended }
 end
 
 local function levels() -- pairs of scope and window

@@ -61,7 +61,8 @@ class RedisCounters:
             self._owe(id, [0] * len(holds), OWED_TURNS)  # it may still be on its way
             raise
         if answer[0] == b"granted":
-            return Granted(tuple(_levels(answer, 1)))
+            self._saw(answer[1])
+            return Granted(tuple(_levels(answer, 2)))
         if answer[0] == b"denied":
             return Denied(answer[1], int(answer[2]), _seconds(answer[3]))
         raise ValueError(f"reservation {id!r} exists")
@@ -93,8 +94,7 @@ class RedisCounters:
         for (id, (amounts, turns)), done in zip(owed, settled, strict=True):
             if self._owed.pop(id, None) is not None and not done and turns > 1:
                 self._owed[id] = amounts, turns - 1  # at the end: others have their turn
-        self._lost = self._epoch not in (b"", epoch)
-        self._epoch = epoch
+        self._saw(epoch)
         if self._lost and not ended:
             return await self.expire()
         return [
@@ -116,6 +116,10 @@ class RedisCounters:
 
     def _now(self) -> str:
         return "" if self._clock is None else repr(self._clock())
+
+    def _saw(self, epoch: bytes) -> None:
+        self._lost = self._lost or self._epoch not in (b"", epoch)
+        self._epoch = epoch
 
     def _owe(self, id: str, amounts: Sequence[int], turns: int) -> None:
         if len(self._owed) < MAX_OWED:
