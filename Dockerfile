@@ -8,8 +8,8 @@ WORKDIR /src
 RUN python -m venv --without-pip /opt/extproc
 COPY constraints.txt pyproject.toml README.md LICENSE ./
 COPY extproc extproc
-# The extra `envoy` renders Envoy's configuration, `google` signs for service accounts. Not `local`: it is Envoy itself.
-RUN python -m pip --python /opt/extproc/bin/python install --no-cache-dir -c constraints.txt '.[envoy,google]'
+# The extra `envoy` renders Envoy's configuration, `google` signs for service accounts, `redis` counts for a fleet. Not `local`: it is Envoy itself.
+RUN python -m pip --python /opt/extproc/bin/python install --no-cache-dir -c constraints.txt '.[envoy,google,redis]'
 
 FROM ${PYTHON}
 COPY --from=build /opt/extproc /opt/extproc

@@ -1,12 +1,19 @@
-"""CPU cost of a request's counting, per store: reserve + forward + settle. `python -m bench.stores`."""
+"""Cost of a request's counting, per store, as the gateway does it: reserve (forwarded at once) + settle.
+
+`python -m bench.stores`. CPU is this process's; Redis has its own beside it, and a redis-server must be installed.
+"""
 
 import asyncio
+import shutil
+import subprocess
 import tempfile
 import time
 from pathlib import Path
 
 from extproc.stores import Counters, Hold
 from extproc.stores.memory import MemoryCounters
+from extproc.stores.redis import Place
+from extproc.stores.redis.counters import RedisCounters
 from extproc.stores.sqlite import SqliteCounters
 
 REQUESTS = 5000
@@ -14,32 +21,60 @@ ROUNDS = 5
 CONSUMERS = 100
 
 
-async def cost(counters: Counters, holds: int, name: str) -> tuple[float, float]:
+AT_ONCE = 50
+REDIS_PORT = 16399
+
+
+async def cost(counters: Counters, holds: int, name: str, at_once: int) -> tuple[float, float]:
     """Microseconds of CPU and of wall time per request, in the best of some rounds."""
     cpu, wall = [], []
-    for round_ in range(ROUNDS):
-        cpu_before, wall_before = time.process_time(), time.perf_counter()
-        for number in range(REQUESTS):
+
+    async def worker(round_: int, first: int) -> None:
+        for number in range(first, REQUESTS, at_once):
             id_ = f"{name}-{round_}-{number}"
             consumer = number % CONSUMERS
             wanted = [Hold(f"budget-{index}:consumer={consumer}", 60, 1 << 60, 900) for index in range(holds)]
-            await counters.reserve(id_, wanted, 60.0)
-            await counters.forward(id_, 60.0)
+            await counters.reserve(id_, wanted, 60.0, forwarded=True)
             await counters.settle(id_, [450] * holds)
+
+    for round_ in range(ROUNDS):
+        cpu_before, wall_before = time.process_time(), time.perf_counter()
+        await asyncio.gather(*[worker(round_, first) for first in range(at_once)])
         cpu.append((time.process_time() - cpu_before) / REQUESTS * 1e6)
         wall.append((time.perf_counter() - wall_before) / REQUESTS * 1e6)
     return min(cpu), min(wall)
 
 
-async def main() -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        print(f"{'store':8} {'holds':>5} {'cpu µs':>8} {'wall µs':>8}")
-        for name, counters in (("memory", MemoryCounters()), ("sqlite", SqliteCounters(Path(directory) / "c.db"))):
-            for holds in (1, 2, 4):
-                cpu, wall = await cost(counters, holds, f"{name}-{holds}")
-                print(f"{name:8} {holds:5} {cpu:8.1f} {wall:8.1f}")
-            await counters.close()
+async def table(name: str, counters: Counters, round_trips: int, at_once: int = 1) -> None:
+    for holds in (1, 2, 4):
+        cpu, wall = await cost(counters, holds, f"{name}-{at_once}-{holds}", at_once)
+        print(f"{name:8} {at_once:8} {holds:5} {round_trips:11} {cpu:8.1f} {wall:8.1f}")
+
+
+async def main(directory: Path) -> None:
+    print(f"{'store':8} {'at once':>8} {'holds':>5} {'round trips':>11} {'cpu µs':>8} {'wall µs':>8}")
+    await table("memory", MemoryCounters(), 0)
+    sqlite = SqliteCounters(directory / "c.db")
+    await table("sqlite", sqlite, 0)
+    await sqlite.close()
+    if shutil.which("redis-server") is None:
+        print("redis: there is no redis-server")
+        return
+    options = ["--port", str(REDIS_PORT), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
+    server = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
+    try:
+        await asyncio.sleep(0.5)
+        redis = RedisCounters(Place("127.0.0.1", REDIS_PORT), timeout=5.0)
+        for at_once in (1, AT_ONCE):
+            await table("redis", redis, 2, at_once)
+        await redis.close()
+    finally:
+        server.terminate()
+        server.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    import uvloop
+
+    with tempfile.TemporaryDirectory() as folder:
+        uvloop.run(main(Path(folder)))

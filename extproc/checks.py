@@ -14,6 +14,7 @@ from extproc.exchange import Target
 from extproc.parameters import MAX_CHANGES, Changes, compile_changes, compose, encode
 from extproc.prices import PriceBook
 from extproc.routing import MAX_NESTING, MAX_TARGETS, Branch, Catalog, Chain, VirtualModelSettings
+from extproc.stores import doubt_counters
 from extproc.tokens import problem
 from extproc.values import Pattern, is_private
 
@@ -157,6 +158,8 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
 
 def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
     """Those that a glance at one entry tells."""
+    for doubt in doubt_counters(settings.stores.counters):
+        yield ("stores", "counters"), doubt
     for name, provider in settings.providers.items():
         if provider.lacks_key:
             unset = "has neither api_key nor credentials" if provider.provider.tokens else "has no api_key"

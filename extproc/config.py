@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,13 +103,14 @@ class UsageSettings(Section):
 
 
 class StoresSettings(Section):
-    counters: str = Field("sqlite:data/counters.db", description="memory: or sqlite:path")
+    counters: str = Field(
+        "sqlite:data/counters.db",
+        description="memory:, sqlite:path, or redis://user@host:6379/0?password=env:NAME (rediss: over TLS)",
+    )
 
     @model_validator(mode="after")
     def _known(self) -> StoresSettings:
-        schemes = sorted(module.name for module in pkgutil.iter_modules(stores.__path__))
-        if self.counters.partition(":")[0] not in schemes or ":" not in self.counters:
-            raise ValueError(f"counters is one of {', '.join(f'{scheme}:' for scheme in schemes)}")
+        stores.check_counters(self.counters)
         return self
 
 

@@ -20,7 +20,7 @@ from extproc.history import History
 from extproc.pipeline import Pipeline
 from extproc.providers import CoolDown
 from extproc.server import Server
-from extproc.stores import Counters, Expired, StoreError, open_counters
+from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
 from extproc.telemetry import Telemetry
 
 log = logging.getLogger(__name__)
@@ -164,9 +164,14 @@ class Processor:
                 for id in list(self._leases):
                     with contextlib.suppress(StoreError):  # two more renewals fit into the lease
                         await self._counters.forward(id, LEASE)
-            with contextlib.suppress(StoreError):
+            try:
                 while ended := await self._counters.expire():
                     self._report(ended)
+            except CountsLostError:
+                self._telemetry.store_losses.inc()
+                log.error("the counters lost what they had counted: budgets begin anew")  # noqa: TRY400
+            except StoreError:
+                pass
 
     def _report(self, ended: Sequence[Expired]) -> None:
         for expired in ended:

@@ -172,6 +172,9 @@ class Telemetry:
         self._expired = Counter(
             "extproc_leases_expired", "Reservations that nobody settled", ["forwarded"], registry=registry
         )
+        self.store_losses = Counter(
+            "extproc_store_losses", "Times the counters store turned out to have lost its counts", registry=registry
+        )
         self._downstream = Counter(
             "extproc_downstream_ends",
             "Requests at the public listener that ended without the processor's or a provider's answer",

@@ -94,7 +94,8 @@ class Secret:
         return f"{self.scheme}:{self.where}"
 
 
-def _secret(value: object) -> object:
+def secret(value: object) -> Secret:
+    """Read a reference to a secret. The message of its ValueError does not repeat `value`, which may be one."""
     if isinstance(value, Secret):
         return value
     if isinstance(value, str):
@@ -118,7 +119,7 @@ PositiveDuration = Annotated[
 ]
 Size = Annotated[int, BeforeValidator(_size), _schema(_SIZE.pattern, "64KiB", "10MiB")]
 """Bytes, written `64KiB`, `10MiB` or as a plain number."""
-SecretRef = Annotated[Secret, BeforeValidator(_secret), _schema(r"(env|file):.+", "env:OPENAI_API_KEY")]
+SecretRef = Annotated[Secret, BeforeValidator(secret), _schema(r"(env|file):.+", "env:OPENAI_API_KEY")]
 Name = Annotated[str, AfterValidator(_name)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
 

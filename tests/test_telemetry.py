@@ -43,6 +43,7 @@ METRICS = {
     "extproc_usage_total": {"source"},
     "extproc_provider_usage_refused_total": {"provider"},
     "extproc_leases_expired_total": {"forwarded"},
+    "extproc_store_losses_total": set(),
     "extproc_downstream_ends_total": {"reason"},
     "extproc_internal_errors_total": {"where"},
     "extproc_exchanges_in_flight": set(),

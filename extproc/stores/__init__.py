@@ -1,5 +1,5 @@
 """Counters: what budgets and rate limits count on, and the boards where those who share a store leave each other notes.
-One interface, one conformance suite, a file per store.
+One interface, one conformance suite, a file or folder per store.
 
 An exchange holds amounts on several *scopes* at once and settles what it really used. The store decides atomically and
 on its own clock, so any number of workers that share it behave as one. Amounts are integers, 0 to `MAX_COUNT`.
@@ -20,7 +20,7 @@ import calendar
 import importlib
 import pkgutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -34,6 +34,10 @@ _MONDAY = 4 * 86_400  # the first Monday after the epoch, which was a Thursday
 
 class StoreError(Exception):
     """The store could not answer. Nothing is known about the call: the budget's `store_failure` decides."""
+
+
+class CountsLostError(StoreError):
+    """The store answers, but what it had counted is gone. Raised by `expire`, once for each loss."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -185,15 +189,37 @@ def check_note(note: bytes) -> None:
 
 
 class _Store(Protocol):
-    """What a module of this package offers: the module's name is the scheme."""
+    """What a module of this package offers: the module's name is the scheme. Each is given the whole URL."""
 
-    def from_url(self, rest: str) -> Counters: ...
+    def check(self, url: str) -> None: ...  # raises ValueError, without repeating the URL
+
+    def doubts(self, url: str) -> Iterable[str]: ...  # what is probably not meant
+
+    def from_url(self, url: str) -> Counters: ...
+
+
+_ALIASES = {"rediss": "redis"}
+
+
+def check_counters(url: str) -> None:
+    """Raise ValueError when `open_counters` could not take `url`. Opens nothing, and repeats no secret."""
+    _store(url).check(url)
+
+
+def doubt_counters(url: str) -> Iterable[str]:
+    """Say what is probably not meant in a URL that was checked."""
+    return _store(url).doubts(url)
 
 
 def open_counters(url: str) -> Counters:
-    """Open `memory:`, `sqlite:PATH` (relative to the working directory), or what else has a file in this package."""
-    scheme, colon, rest = url.partition(":")
+    """Open `memory:`, `sqlite:PATH` (relative to the working directory), or what else has a place in this package."""
+    return _store(url).from_url(url)
+
+
+def _store(url: str) -> _Store:
+    scheme, colon, _ = url.partition(":")
+    scheme = _ALIASES.get(scheme, scheme)
     schemes = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if not colon or scheme not in schemes:
-        raise ValueError(f"unknown store {url!r}: expected one of {', '.join(f'{name}:' for name in schemes)}")
-    return cast("_Store", importlib.import_module(f"{__name__}.{scheme}")).from_url(rest)
+        raise ValueError(f"counters is one of {', '.join(f'{name}:' for name in schemes)}")
+    return cast("_Store", importlib.import_module(f"{__name__}.{scheme}"))

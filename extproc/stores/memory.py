@@ -209,7 +209,15 @@ def _move(bucket: _Bucket, scope: str, settled: int, reserved: int) -> None:
         del bucket[scope]
 
 
-def from_url(rest: str) -> Counters:
-    if rest:
-        raise ValueError(f"memory: takes nothing after the colon, not {rest!r}")
+def check(url: str) -> None:
+    if url != "memory:":
+        raise ValueError("memory: takes nothing after the colon")
+
+
+def doubts(_url: str) -> Sequence[str]:
+    return ()
+
+
+def from_url(url: str) -> Counters:
+    check(url)
     return MemoryCounters()

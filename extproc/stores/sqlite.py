@@ -269,7 +269,15 @@ def _windows(db: sqlite3.Connection) -> list[int]:
         windows.append(window)
 
 
-def from_url(rest: str) -> Counters:
-    if not rest:
+def check(url: str) -> None:
+    if url == "sqlite:":
         raise ValueError("sqlite: needs a path, for example sqlite:var/counters.db")
-    return SqliteCounters(rest)
+
+
+def doubts(_url: str) -> Sequence[str]:
+    return ()
+
+
+def from_url(url: str) -> Counters:
+    check(url)
+    return SqliteCounters(url.removeprefix("sqlite:"))

@@ -42,6 +42,7 @@ models:
   good: {provider: good}
 virtual_models:
   chain: {targets: [{model: bad}, {model: good}]}
+  hasty: {targets: [{model: claude}], retry: {attempts: 1, per_try_timeout: 300ms, per_try_timeout_stream: 300ms}}
   claude-chain: {targets: [{model: claude}, {model: good}]}
   nova-chain: {targets: [{model: nova}, {model: good}]}
 consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}]
@@ -285,6 +286,19 @@ def test_a_provider_that_is_gone(model: str, streamed: bool, gateway: Gateway) -
     assert answer.headers["x-ai-error-origin"] == "gateway"
     check_error(answer.json(), "no_provider_available", anthropic=True)
     assert "gone" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_provider_that_is_silent(streamed: bool, gateway: Gateway, provider: Scripted) -> None:
+    """Time runs out at the public listener, which the client's path tells what to say."""
+    release = threading.Event()
+    play(provider, lambda: [plain({}) for _ in [release.wait(5)]])
+    answer = ask(gateway, "hasty", stream=streamed)
+    release.set()
+    assert answer.status_code == 504
+    assert answer.headers["x-ai-error-origin"] == "gateway"
+    check_error(answer.json(), "provider_timeout", anthropic=True)
+    assert gateway.exchange_of(answer)["error"] in ("gateway", "timeout")
 
 
 def test_what_a_translation_refuses_is_no_fault_of_the_provider(gateway: Gateway, provider: Scripted) -> None:

@@ -1,15 +1,46 @@
 """The stores under test. A new store adds one line to STORES."""
 
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
+from tests.redis_server import RedisServer
 
 # Each opens a store in a directory, on a clock. Opened twice in one, two workers share it, unless it is `memory`.
 STORES = {
     "memory": lambda _directory, clock: MemoryCounters(clock),
     "sqlite": lambda directory, clock: SqliteCounters(directory / "counters.db", clock),
 }
+
+
+def open_redis(directory, clock, timeout=5.0):
+    """Patient, because a machine that runs tests is busy. The directory keeps the stores of two tests apart."""
+    from extproc.stores.redis import Place
+    from extproc.stores.redis.counters import RedisCounters
+
+    if not _shared:
+        RedisServer.need()
+        _shared.append(RedisServer(Path(tempfile.mkdtemp(prefix="extproc-redis-"))))
+        _shared[0].start()
+    prefix = hashlib.sha256(str(directory).encode()).hexdigest()
+    return RedisCounters(Place("127.0.0.1", _shared[0].port, prefix=prefix), clock, timeout)
+
+
+_shared = []
+STORES["redis"] = open_redis
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shared_redis():
+    yield
+    for server in _shared:
+        server.stop()
+        shutil.rmtree(server.folder)
 
 
 class Clock:

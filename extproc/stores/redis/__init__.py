@@ -1,0 +1,91 @@
+"""Counters in a Redis (or Valkey) that a fleet of gateways shares: `redis://host:port/db`, `rediss://` over TLS.
+
+    redis://[user@]host[:port][/db][?password=env:NAME|file:/path][&ca=/path][&prefix=name]
+
+This file reads the address and needs nothing; the client is an extra, and only what opens the store imports it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from extproc.values import Secret, is_private, secret
+
+if TYPE_CHECKING:
+    from extproc.stores import Counters
+
+FORM = "redis://user@host:6379/0?password=env:NAME (rediss:// for TLS)"
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(slots=True, frozen=True)
+class Place:
+    """Where the store is. `prefix` keeps those who share a Redis apart, and is the hash tag of every key."""
+
+    host: str
+    port: int = 6379
+    db: int = 0
+    tls: bool = False
+    user: str | None = None
+    password: Secret | None = None
+    ca: str | None = None
+    prefix: str = "extproc"
+
+
+def parse(url: str) -> Place:
+    """Read a URL. The messages of its ValueErrors repeat nothing that could be a secret."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+        query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise ValueError(f"redis: cannot be read; expected {FORM}") from None
+    options = dict(query)
+    if parts.password is not None:
+        raise ValueError(
+            "redis: the password is a reference, ?password=env:NAME or file:/path, never the secret itself"
+        )
+    if not host or parts.fragment or len(options) < len(query) or not options.keys() <= {"password", "ca", "prefix"}:
+        raise ValueError(f"redis: expected {FORM}, with password, ca and prefix at most once")
+    db = parts.path.removeprefix("/") or "0"
+    if not (db.isascii() and db.isdecimal() and len(db) <= 4):
+        raise ValueError(f"redis: the database is a number; expected {FORM}")
+    password = secret(options["password"]) if "password" in options else None
+    user = unquote(parts.username) if parts.username else None
+    if user is not None and password is None:
+        raise ValueError("redis: a user needs a password, ?password=env:NAME or file:/path")
+    tls = parts.scheme == "rediss"
+    if "ca" in options and not tls:
+        raise ValueError("redis: ca is for rediss://")
+    prefix = options.get("prefix", "extproc")
+    if not _PREFIX.fullmatch(prefix):
+        raise ValueError("redis: a prefix is 1 to 64 letters, digits, dots, dashes or underscores")
+    return Place(host, port or 6379, int(db), tls, user, password, options.get("ca"), prefix)
+
+
+def check(url: str) -> None:
+    """Raise ValueError when `url` cannot be meant, or the client is not installed."""
+    parse(url)
+    if importlib.util.find_spec("redis") is None:
+        raise ValueError("redis: needs its client; install the extra: pip install 'llm-extproc[redis]'")
+
+
+def doubts(url: str) -> Iterator[str]:
+    """Say what is probably not meant."""
+    place = parse(url)
+    if place.password is not None and place.password.read() is None:
+        yield f"{place.password} is not set: the store cannot be asked until it is"
+    if not place.tls and not is_private(place.host):
+        yield "is not encrypted: use rediss://"
+
+
+def from_url(url: str) -> Counters:
+    check(url)
+    from extproc.stores.redis.counters import RedisCounters  # noqa: PLC0415 - an extra
+
+    return RedisCounters(parse(url))

@@ -1,0 +1,140 @@
+"""The counters themselves: each phase is one call of one script, `counters.lua`, which decides on the server's clock.
+
+A call that got no answer may have run all the same. Such a reservation would be charged when its lease runs out, and a
+lost settle would leave the estimate in the books; so both are remembered here and made up for by a later `expire`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from extproc.stores import (
+    EXPIRE_BATCH,
+    LATE_SETTLE,
+    CountsLostError,
+    Denied,
+    Expired,
+    Granted,
+    Hold,
+    Level,
+    StoreError,
+    check_amounts,
+    check_note,
+)
+from extproc.stores.redis import Place
+from extproc.stores.redis.link import Link, NotSentError
+
+TIMEOUT = 0.05  # seconds for a call, below what Envoy waits for us
+MAX_OWED = 10_000  # calls without an answer that are made up for; beyond it the lease decides
+OWED_BATCH = 200  # of them in one call of `expire`
+OWED_TURNS = 30  # calls of `expire` after which what was never found is taken for never done
+
+_SCRIPT = Path(__file__).with_name("counters.lua").read_text(encoding="utf-8")
+_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+
+class RedisCounters:
+    """`timeout` is how long a call may take, in seconds. `clock` is for tests: the server has one of its own."""
+
+    def __init__(self, place: Place, clock: Callable[[], float] | None = None, timeout: float = TIMEOUT) -> None:
+        self._clock = clock
+        self._link = Link(place, f"{{{place.prefix}}}", _SCRIPT, _SHA, timeout)
+        self._epoch = b""  # of the store, once it was asked: another one later means that the counts are lost
+        self._lost = False
+        self._owed: dict[str, tuple[Sequence[int], int]] = {}  # by id: what to settle it with, how often to try
+
+    async def reserve(
+        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
+    ) -> Granted | Denied:
+        arguments = [id, repr(float(lease)), "01"[forwarded]]
+        for hold in holds:
+            arguments += (hold.scope, str(hold.window), str(hold.limit), str(hold.amount), "01"[hold.slot])
+        try:
+            answer = await self._link.call("reserve", self._now(), *arguments)
+        except NotSentError:
+            raise
+        except (StoreError, asyncio.CancelledError):  # whoever asked will not come back with this id
+            self._owe(id, [0] * len(holds), OWED_TURNS)  # it may still be on its way
+            raise
+        if answer[0] == b"granted":
+            self._saw(answer[1])
+            return Granted(tuple(_levels(answer, 2)))
+        if answer[0] == b"denied":
+            return Denied(answer[1], int(answer[2]), _seconds(answer[3]))
+        raise ValueError(f"reservation {id!r} exists")
+
+    async def forward(self, id: str, lease: float) -> bool:
+        return bool(await self._link.call("forward", self._now(), id, repr(float(lease))))
+
+    async def settle(self, id: str, amounts: Sequence[int]) -> bool:
+        check_amounts(amounts, len(amounts))
+        try:
+            answer = int(await self._link.call("settle", self._now(), id, *map(str, amounts)))
+        except (StoreError, asyncio.CancelledError):
+            self._owe(id, amounts, 1)
+            raise
+        if answer < 0:
+            raise ValueError(f"{len(amounts)} amounts for {-1 - answer} holds")
+        return answer == 1
+
+    async def expire(self) -> Sequence[Expired]:
+        """As everywhere; and raises CountsLostError, once, when the store is not the one that was asked before."""
+        if self._lost:
+            self._lost = False
+            raise CountsLostError("the store was emptied or replaced: what was counted before is lost")
+        owed = list(self._owed.items())[:OWED_BATCH]
+        arguments = [str(EXPIRE_BATCH), repr(LATE_SETTLE), uuid.uuid4().hex]
+        for id, (amounts, _) in owed:
+            arguments += (id, str(len(amounts)), *map(str, amounts))
+        epoch, settled, ended = await self._link.call("expire", self._now(), *arguments)
+        for (id, (amounts, turns)), done in zip(owed, settled, strict=True):
+            if self._owed.pop(id, None) is not None and not done and turns > 1:
+                self._owed[id] = amounts, turns - 1  # at the end: others have their turn
+        self._saw(epoch)
+        if self._lost and not ended:
+            return await self.expire()
+        return [
+            Expired(_text(id), bool(forwarded), tuple(map(_text, holds[::2])), tuple(map(int, holds[1::2])))
+            for id, forwarded, *holds in ended
+        ]
+
+    async def levels(self, scopes: Sequence[tuple[str, int]]) -> Sequence[Level]:
+        pairs = [part for scope, window in scopes for part in (scope, str(window))]
+        return _levels(await self._link.call("levels", self._now(), *pairs))
+
+    async def share(self, board: str, author: str, note: bytes, ttl: float) -> Sequence[bytes]:
+        check_note(note)
+        found = await self._link.call("share", self._now(), board, author, note, repr(float(ttl)))
+        return [note for _, note in sorted(zip(found[::2], found[1::2], strict=True))]
+
+    async def close(self) -> None:
+        await self._link.close()
+
+    def _now(self) -> str:
+        return "" if self._clock is None else repr(self._clock())
+
+    def _saw(self, epoch: bytes) -> None:
+        self._lost = self._lost or self._epoch not in (b"", epoch)
+        self._epoch = epoch
+
+    def _owe(self, id: str, amounts: Sequence[int], turns: int) -> None:
+        if len(self._owed) < MAX_OWED:
+            self._owed[id] = tuple(amounts), turns
+
+
+def _levels(answer: Sequence[bytes], first: int = 0) -> list[Level]:
+    return [
+        Level(int(answer[at]), int(answer[at + 1]), _seconds(answer[at + 2])) for at in range(first, len(answer), 3)
+    ]
+
+
+def _seconds(text: bytes) -> float | None:
+    return float(text) if text else None
+
+
+def _text(name: bytes) -> str:
+    return name.decode(errors="surrogatepass")

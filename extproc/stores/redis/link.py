@@ -1,0 +1,268 @@
+"""One connection to a Redis with many calls on it at once, and a breaker that spares it and us when it does not answer.
+
+A pool would need a connection for each call in flight; here the calls share one, and those of a moment leave together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.asyncio import Connection, SSLConnection
+from redis.credentials import CredentialProvider
+from redis.exceptions import MovedError, NoScriptError, ReadOnlyError, RedisError, ResponseError
+
+from extproc.stores import StoreError
+from extproc.stores.redis import Place
+from extproc.values import Secret
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT = 2.0  # seconds for a connection to be made; the calls that wait for it wait no longer than usual
+FAILURES = 5  # in a row, after which the breaker opens
+PAUSE = 1.0  # seconds until it lets one call through to see
+LONGEST_PAUSE = 5.0  # it doubles up to here
+
+
+class NotSentError(StoreError):
+    """The store could not answer, and certainly did nothing."""
+
+
+class Breaker:
+    """Lets calls through until `FAILURES` in a row failed; from then on one at a time, after a pause."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failures = 0
+        self._pause = PAUSE
+        self._until = 0.0
+        self._probing = False
+
+    @property
+    def open(self) -> bool:
+        return self._failures >= FAILURES
+
+    def enter(self) -> bool:
+        """Say whether this call is a probe. Raises NotSentError while nobody may call."""
+        if not self.open:
+            return False
+        if self._probing or self._clock() < self._until:
+            raise NotSentError("the store did not answer lately; it is asked again in a moment")
+        self._probing = True
+        return True
+
+    def succeeded(self) -> None:
+        self._failures, self._pause, self._probing = 0, PAUSE, False
+
+    def failed(self, probe: bool) -> bool:
+        """Say whether the breaker opened just now. Calls that began before do not make the pause longer."""
+        self._failures += 1
+        if probe:
+            self._probing = False
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+            self._until = self._clock() + self._pause
+        elif self._failures == FAILURES:
+            self._until = self._clock() + self._pause
+            return True
+        return False
+
+    def abandoned(self, probe: bool) -> None:
+        if probe:
+            self._probing = False
+
+
+class _Credentials(CredentialProvider):
+    """Read anew for each connection, so that a password in a file rotates."""
+
+    def __init__(self, user: str | None, secret: Secret) -> None:
+        self._user = user
+        self._secret = secret
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        password = self._secret.read()
+        if password is None:
+            raise ConnectionError(f"{self._secret} is not set")
+        return (password,) if self._user is None else (self._user, password)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
+
+class _Line:
+    """A connection and those who wait for its answers, in the order in which they asked."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._reader = asyncio.create_task(self._read())
+        self.broken = False
+
+    async def ask(self, *command: str | bytes) -> Any:
+        """The answer, or the server's error as a ResponseError."""
+        if self.broken:
+            raise ConnectionError
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        # Nothing is awaited between the line above and the write in there.
+        await self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
+        answer = await future
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def _read(self) -> None:
+        failure: Exception = ConnectionError()
+        try:
+            while True:
+                try:
+                    answer = await self._connection.read_response(disconnect_on_error=False)
+                except ResponseError as error:
+                    answer = error
+                future = self._waiting.popleft()
+                if not future.done():  # else nobody waits any more
+                    future.set_result(answer)
+        except (RedisError, OSError) as error:
+            failure = error
+        finally:
+            self.broken = True
+            for future in self._waiting:
+                if not future.done():
+                    future.set_result(failure)
+            self._waiting.clear()
+            with contextlib.suppress(RedisError, OSError):
+                await self._connection.disconnect(nowait=True)
+
+    async def close(self) -> None:
+        self.broken = True
+        self._reader.cancel()
+        await asyncio.gather(self._reader, return_exceptions=True)
+
+
+class Link:
+    """Calls one script at `place`, through a connection that is made when it is needed."""
+
+    def __init__(self, place: Place, key: str, script: str, sha: str, timeout: float) -> None:
+        self._place = place
+        self._key = key
+        self._script = script
+        self._sha = sha
+        self._timeout = timeout
+        self._address = (place.host, place.port)
+        self._line: asyncio.Task[_Line] | None = None
+        self._closed = False
+        self.breaker = Breaker()
+
+    async def call(self, *arguments: str | bytes) -> Any:
+        """The script's answer. Raises StoreError when there is none in time: NotSentError where it cannot have run."""
+        if self._closed:
+            raise NotSentError("the store is closed")
+        probe = self.breaker.enter()
+        try:
+            async with asyncio.timeout(self._timeout):
+                answer = await self._call(arguments)
+        except TimeoutError:
+            await self._failed(probe)
+            raise StoreError(f"no answer within {self._timeout * 1000:g} ms") from None
+        except NotSentError:
+            await self._failed(probe)
+            raise
+        except (RedisError, OSError) as error:
+            await self._failed(probe)
+            raise StoreError(type(error).__name__) from None
+        except BaseException:
+            self.breaker.abandoned(probe)
+            raise
+        self.breaker.succeeded()
+        return answer
+
+    async def _call(self, arguments: Sequence[str | bytes]) -> Any:
+        line = await self._connected()
+        try:
+            return await line.ask("EVALSHA", self._sha, "1", self._key, *arguments)
+        except NoScriptError:  # a new server, or one that was flushed or failed over
+            return await line.ask("EVAL", self._script, "1", self._key, *arguments)
+        except MovedError as error:  # all keys are on one node of the cluster: from now on we talk to that one
+            self._address = (error.host or self._address[0], error.port)
+            await self._hang_up(line)
+            return await (await self._connected()).ask("EVAL", self._script, "1", self._key, *arguments)
+        except ReadOnlyError:  # no longer the primary: look up its address again
+            await self._hang_up(line)
+            raise
+
+    async def _connected(self) -> _Line:
+        task = self._line
+        if task is None or (task.done() and (task.cancelled() or task.exception() or task.result().broken)):
+            self._line = task = asyncio.create_task(self._connect())
+        try:
+            return await asyncio.shield(task)
+        except (RedisError, OSError) as error:
+            self._address = (self._place.host, self._place.port)
+            raise NotSentError(f"cannot connect: {type(error).__name__}") from None
+
+    async def _connect(self) -> _Line:
+        place = self._place
+        host, port = self._address
+        # No timeout of its own: the calls have one. RESP2 needs one round trip less to greet.
+        options: dict[str, Any] = {"host": host, "port": port, "db": place.db, "protocol": 2}
+        options |= {"socket_timeout": None, "socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
+        options |= {"encoding_errors": "surrogatepass"}
+        if place.password is not None:
+            options["credential_provider"] = _Credentials(place.user, place.password)
+        if place.tls:
+            options |= {"ssl_check_hostname": True, "ssl_ca_certs": place.ca}
+        connection: Any = (SSLConnection if place.tls else Connection)(**options)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await connection.connect()
+        except BaseException:
+            with contextlib.suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
+            raise
+        line = _Line(connection)
+        await self._check_eviction(line)
+        return line
+
+    async def _check_eviction(self, line: _Line) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                text = (await line.ask("INFO", "memory")).decode()
+        except ResponseError:  # not ours to ask
+            return
+        except BaseException:
+            await line.close()
+            raise
+        facts = dict(entry.split(":", 1) for entry in text.split("\r\n") if ":" in entry)
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction" and facts.get("maxmemory", "0") != "0":
+            log.error("the Redis of stores.counters may evict budgets (maxmemory-policy %s): set noeviction", policy)
+
+    async def _failed(self, probe: bool) -> None:
+        if self.breaker.failed(probe):
+            log.error("the Redis of stores.counters does not answer; budgets do what their store_failure says")
+        if self.breaker.open:  # what hangs is given up: the next probe begins with a new connection
+            await self._drop()
+
+    async def _drop(self) -> None:
+        task, self._line = self._line, None
+        if task is None:
+            return
+        if not task.done():
+            task.cancel()
+        [line] = await asyncio.gather(task, return_exceptions=True)
+        if isinstance(line, _Line):
+            await line.close()
+
+    async def _hang_up(self, line: _Line) -> None:
+        """Drop the connection, unless another call did so already."""
+        task = self._line
+        if task is not None and task.done() and not task.cancelled() and not task.exception() and task.result() is line:
+            await self._drop()
+
+    async def close(self) -> None:
+        self._closed = True
+        await self._drop()

@@ -1,0 +1,71 @@
+"""A redis-server of a test's own, on a free port of loopback, ended by its id."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+
+class RedisServer:
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder = folder
+        self._options = options
+        with socket.create_server(("127.0.0.1", 0)) as held:
+            self.port: int = held.getsockname()[1]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    def need() -> None:
+        if shutil.which("redis-server") is None:
+            pytest.skip("there is no redis-server: apt-get install redis-server")
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        command = ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        command += ["--save", "", "--appendonly", "no", "--daemonize", "no", *self._options]
+        with (self.folder / "redis.log").open("ab") as out:
+            self._process = subprocess.Popen(command, stdout=out, stderr=out)
+        deadline = time.monotonic() + 20
+        while not self._listens():
+            assert self._process.poll() is None, (self.folder / "redis.log").read_text()
+            assert time.monotonic() < deadline, (self.folder / "redis.log").read_text()
+            time.sleep(0.02)
+
+    def _listens(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return True
+        except OSError:
+            return False
+
+    def send(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def pause(self) -> None:
+        self.send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.send(signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Kill it, paused or not. Nothing is on a disk, so all of it is lost."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait(20)
+
+    def cli(self, *arguments: str, check: bool = True) -> str:
+        command = ["redis-cli", "-p", str(self.port), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout.strip()

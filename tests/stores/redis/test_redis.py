@@ -1,0 +1,544 @@
+"""What only a store across a network can do: die, hang, be flushed, move, refuse us, be shared by a fleet."""
+
+import asyncio
+import json
+import logging
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from extproc.stores import (
+    CountsLostError,
+    Denied,
+    Expired,
+    Granted,
+    Hold,
+    Level,
+    StoreError,
+    check_counters,
+    doubt_counters,
+    open_counters,
+    window_at,
+)
+from extproc.stores.redis import Place, parse
+from extproc.stores.redis.counters import RedisCounters
+from extproc.stores.redis.link import FAILURES, Breaker, NotSentError
+from extproc.values import Secret
+from tests.redis_server import RedisServer
+
+LEASE = 60.0
+HOLD = Hold("a", 0, 10, 4)
+TIMEOUT = 0.2  # a test's machine is busy
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Start a server of this test's own."""
+    RedisServer.need()
+    servers = []
+
+    def begin(*options):
+        folder = tmp_path / f"redis{len(servers)}"
+        folder.mkdir()
+        servers.append(RedisServer(folder, *options))
+        servers[-1].start()
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+def server(run):
+    return run()
+
+
+@pytest.fixture
+async def counters(server):
+    counters = RedisCounters(Place("127.0.0.1", server.port), timeout=TIMEOUT)
+    yield counters
+    await counters.close()
+
+
+async def until_answered(call, seconds=15.0):
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return await call()
+        except StoreError:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+
+async def until_open(counters):
+    while not counters._link.breaker.open:
+        with pytest.raises(StoreError):
+            await counters.levels([("a", 0)])
+
+
+# --- the server's clock
+
+
+async def test_windows_are_those_of_the_servers_clock(counters):
+    windows = (60, 3600, 86400, 7 * 86400, -1, -3, 0)
+    granted = await counters.reserve("r1", [Hold("a", window, 10, 1) for window in windows], LEASE)
+    now = time.time()
+    for window, level in zip(windows, granted.levels, strict=True):
+        ends = window_at(now, window)[1]
+        assert (level.resets_in is None) == (ends is None)
+        assert ends is None or abs(level.resets_in - (ends - now)) < 5 or level.resets_in < 5
+
+
+async def test_windows_are_those_of_the_other_stores_for_all_times(server):
+    moments = random.Random(7)
+    now = 0.0
+    counters = RedisCounters(Place("127.0.0.1", server.port), lambda: now, 5.0)
+    windows = (60, 3600, 86400, 7 * 86400, -1, -3, -12, -5)
+    for _ in range(300):
+        now = moments.choice([moments.uniform(0, 8e9), float(60 * moments.randrange(10**8)), 86400.0 * 365 * 54])
+        levels = await counters.levels([("a", window) for window in windows])
+        assert [level.resets_in for level in levels] == [window_at(now, window)[1] - now for window in windows]
+    await counters.close()
+
+
+async def test_ended_windows_end_by_themselves(server, counters):
+    await counters.reserve("r1", [Hold("a", 60, 10, 1), Hold("a", -1, 10, 1), Hold("a", 0, 10, 1)], LEASE)
+    await counters.settle("r1", [1, 1, 1])
+    lives = {key.split(":")[2]: int(server.cli("ttl", key)) for key in server.cli("keys", "*counts*").split()}
+    assert 3600 <= lives["60"] <= 3661
+    assert 28 * 86400 < lives["-1"] < 63 * 86400
+    assert lives["0"] == -1
+
+
+async def test_every_key_has_one_hash_tag(server, counters):
+    await counters.reserve("r1", [Hold("a{b}", 60, 10, 1)], LEASE, forwarded=True)
+    await counters.share("board{x}", "author", b"note", 60.0)
+    await counters.expire()
+    keys = server.cli("keys", "*").splitlines()
+    assert len(keys) == 6
+    assert all(key.startswith("{extproc}:") for key in keys)
+
+
+async def test_nothing_piles_up(server):
+    now = 0.0
+    counters = RedisCounters(Place("127.0.0.1", server.port), lambda: now, 5.0)
+    for number in range(300):
+        now = float(number)
+        await counters.reserve(f"r{number}", [Hold(f"s{number}", 0, 10, 1, slot=True)], 10.0)
+        if number % 2:
+            await counters.settle(f"r{number}", [0])
+        await counters.share(f"board-{number % 2}", f"author-{number}", b"x", 20.0)
+        await counters.expire()
+    now += 4000
+    assert len(await counters.expire()) == 5
+    now += 4000
+    assert await counters.expire() == []
+    assert server.cli("keys", "*") == "{extproc}:epoch"
+    await counters.close()
+
+
+# --- sharing
+
+
+WORKER = """
+import asyncio, json, sys
+from extproc.stores import Granted, Hold
+from extproc.stores.redis import Place
+from extproc.stores.redis.counters import RedisCounters
+
+async def main(port, name):
+    counters = RedisCounters(Place("127.0.0.1", int(port)), timeout=20)
+    charged = most = 0
+
+    async def request(number):
+        nonlocal charged, most
+        id = f"{name}-{number}"
+        granted = await counters.reserve(id, [Hold("a", 0, 500, 3), Hold("b", 0, 10**6, 1)], 60)
+        if isinstance(granted, Granted):
+            most = max(most, granted.levels[0].settled + granted.levels[0].reserved)
+            await counters.forward(id, 60)
+            await counters.settle(id, [number % 4, 1])
+            charged += number % 4
+
+    for start in range(0, 200, 20):
+        await asyncio.gather(*[request(number) for number in range(start, start + 20)])
+    await counters.close()
+    print(json.dumps([charged, most]))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_three_gateways_count_as_one(server, counters):
+    command = [sys.executable, "-c", WORKER, str(server.port)]
+    workers = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "xyz"]
+    results = [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0, 0]
+    assert all(most <= 500 for _, most in results)
+    [level] = await counters.levels([("a", 0)])
+    assert level == Level(sum(charged for charged, _ in results), 0, None)
+    assert 400 <= level.settled <= 500  # sixty at once hold up to 180
+
+
+async def test_the_leases_of_a_gateway_that_is_gone_run_out_in_another(server, counters):
+    gone = RedisCounters(Place("127.0.0.1", server.port), timeout=TIMEOUT)
+    await gone.reserve("sent", [HOLD], 0.05, forwarded=True)
+    await gone.reserve("waiting", [HOLD], 0.06)
+    await gone.close()
+    await asyncio.sleep(0.1)
+    assert await counters.expire() == [Expired("sent", True, ("a",), (4,)), Expired("waiting", False, ("a",), (0,))]
+
+
+async def test_prefixes_keep_fleets_apart(server, counters):
+    other = open_counters(f"{server.url}?prefix=other")
+    await counters.reserve("r1", [HOLD], LEASE)
+    assert await until_answered(lambda: other.levels([("a", 0)])) == [Level(0, 0, None)]
+    await other.close()
+
+
+# --- trouble
+
+
+async def test_a_killed_server_is_a_store_error_and_comes_back(server, counters):
+    await counters.reserve("r1", [HOLD], LEASE)
+    server.stop()
+    before = time.monotonic()
+    await until_open(counters)
+    for _ in range(100):
+        with pytest.raises(StoreError):
+            await counters.reserve("r2", [HOLD], LEASE)
+    assert time.monotonic() - before < 0.9, "a dead server, or a breaker that is open, costs no waiting"
+    server.start()
+    assert isinstance(await until_answered(lambda: counters.reserve("r3", [HOLD], LEASE)), Granted)
+    assert not counters._link.breaker.open
+
+
+async def test_a_paused_server_fails_calls_in_time_and_comes_back(server):
+    counters = RedisCounters(Place("127.0.0.1", server.port))  # with the timeout that it has in use
+    await until_answered(lambda: counters.reserve("r1", [HOLD], LEASE))
+    server.pause()
+    for number in range(FAILURES):
+        before = time.monotonic()
+        with pytest.raises(StoreError, match="50 ms"):
+            await counters.reserve(f"hung-{number}", [HOLD], LEASE)
+        assert 0.04 < time.monotonic() - before < 0.3
+    assert counters._link.breaker.open
+    before = time.monotonic()
+    for _ in range(200):
+        with pytest.raises(NotSentError):
+            await counters.reserve("r2", [HOLD], LEASE)
+    assert time.monotonic() - before < 0.1
+    await asyncio.sleep(1.0)
+    with pytest.raises(StoreError, match="50 ms"):  # one is let through to see
+        await counters.levels([("a", 0)])
+    with pytest.raises(NotSentError):
+        await counters.levels([("a", 0)])
+    server.resume()
+    await until_answered(lambda: counters.settle("r1", [3]))
+    # What ran while nobody waited for it any more is given back.
+    await until_answered(counters.expire)
+    assert await until_answered(lambda: counters.levels([("a", 0)])) == [Level(3, 0, None)]
+    await counters.close()
+
+
+async def test_a_settle_that_got_no_answer_is_made_up_for(server, counters):
+    await counters.reserve("r1", [HOLD], LEASE, forwarded=True)
+    await counters.reserve("r2", [HOLD], LEASE, forwarded=True)
+    server.pause()
+    with pytest.raises(StoreError):
+        await counters.settle("r1", [1])
+    await until_open(counters)
+    with pytest.raises(NotSentError):
+        await counters.settle("r2", [2])
+    server.resume()
+    await until_answered(counters.expire)
+    assert await until_answered(lambda: counters.levels([("a", 0)])) == [Level(3, 0, None)]
+    assert not counters._owed
+
+
+async def test_a_reservation_that_was_given_up_is_given_back(server, counters):
+    await counters.levels([])
+    server.pause()
+    task = asyncio.create_task(counters.reserve("r1", [HOLD], LEASE, forwarded=True))
+    await asyncio.sleep(0.01)
+    task.cancel()  # the client left
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    server.resume()
+    await until_answered(counters.expire)
+    await until_answered(counters.expire)
+    assert await counters.levels([("a", 0)]) == [Level(0, 0, None)]
+    assert not counters._link.breaker.open
+
+
+async def test_what_was_never_found_is_forgotten(counters):
+    counters._owe("never", [0], 30)
+    for _ in range(40):
+        await counters.expire()
+    assert not counters._owed
+
+
+async def test_a_flush_under_load_is_reported_and_counting_goes_on(server, counters):
+    stop = False
+    errors = []
+
+    async def load(name):
+        number = 0
+        while not stop:
+            number += 1
+            id = f"{name}-{number}"
+            try:
+                granted = await counters.reserve(id, [Hold("a", 0, 10**9, 3)], LEASE, forwarded=True)
+                assert isinstance(granted, Granted)
+                await counters.settle(id, [2])
+            except StoreError as error:
+                errors.append(error)
+                await asyncio.sleep(0.01)
+
+    assert await counters.expire() == []
+    workers = [asyncio.create_task(load(name)) for name in "abcdefgh"]
+    await asyncio.sleep(0.3)
+    await asyncio.to_thread(server.cli, "flushall")
+    await asyncio.to_thread(server.cli, "script", "flush")
+    with pytest.raises(CountsLostError):
+        await counters.expire()
+    assert await counters.expire() == []  # reported once
+    await asyncio.sleep(0.2)
+    stop = True
+    await asyncio.gather(*workers)
+    assert len(errors) <= 1  # a machine that is busy
+    await counters.expire()
+    [level] = await counters.levels([("a", 0)])
+    assert level.reserved == 0
+    assert level.settled > 0
+
+
+async def test_a_server_that_lost_its_scripts_is_given_them_again(server, counters):
+    await counters.reserve("r1", [HOLD], LEASE)
+    server.cli("script", "flush")
+    assert await asyncio.gather(*[counters.levels([("a", 0)]) for _ in range(20)]) == [[Level(0, 4, None)]] * 20
+
+
+async def test_a_full_server_takes_nothing(server, counters):
+    await counters.reserve("r1", [HOLD], LEASE)
+    server.cli("config", "set", "maxmemory", "1")
+    with pytest.raises(StoreError, match="OutOfMemory"):
+        await counters.reserve("r2", [HOLD], LEASE)
+    server.cli("config", "set", "maxmemory", "0")
+    assert await until_answered(lambda: counters.levels([("a", 0)])) == [Level(0, 4, None)]
+
+
+async def test_a_replica_is_a_store_error(server, run):
+    replica = run("--replicaof", f"127.0.0.1 {server.port}")
+    counters = RedisCounters(Place("127.0.0.1", replica.port), timeout=TIMEOUT)
+    with pytest.raises(StoreError, match="ReadOnly"):
+        await counters.reserve("r1", [HOLD], LEASE)
+    replica.cli("replicaof", "no", "one")
+    assert isinstance(await until_answered(lambda: counters.reserve("r1", [HOLD], LEASE)), Granted)
+    await counters.close()
+
+
+async def test_a_cluster_is_followed_to_the_node_of_our_keys(run):
+    nodes = [run("--cluster-enabled", "yes") for _ in range(2)]
+    slot = int(nodes[0].cli("cluster", "keyslot", "{extproc}"))
+    nodes[0].cli("cluster", "addslotsrange", "0", str(slot - 1), str(slot + 1), "16383")
+    nodes[1].cli("cluster", "addslots", str(slot))
+    nodes[0].cli("cluster", "meet", "127.0.0.1", str(nodes[1].port))
+    for node in nodes:
+        deadline = time.monotonic() + 20
+        while "cluster_state:ok" not in node.cli("cluster", "info"):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+    counters = RedisCounters(Place("127.0.0.1", nodes[0].port), timeout=2.0)
+    granted = await asyncio.gather(*[counters.reserve(f"r{number}", [HOLD], LEASE) for number in range(5)])
+    assert sum(isinstance(one, Granted) for one in granted) == 2
+    assert await counters.levels([("a", 0)]) == [Level(0, 8, None)]
+    assert nodes[1].cli("dbsize") != "0"
+    await counters.close()
+
+
+@pytest.mark.parametrize(
+    ("policy", "maxmemory", "warned"),
+    [
+        ("allkeys-lru", "100mb", True),
+        ("volatile-ttl", "100mb", True),
+        ("allkeys-lru", "0", False),
+        ("noeviction", "100mb", False),
+    ],
+)
+async def test_a_server_that_may_evict_is_reported(run, caplog, policy, maxmemory, warned):
+    server = run("--maxmemory-policy", policy, "--maxmemory", maxmemory)
+    counters = RedisCounters(Place("127.0.0.1", server.port), timeout=TIMEOUT)
+    with caplog.at_level(logging.ERROR, "extproc"):
+        await until_answered(lambda: counters.levels([]))
+    assert any(policy in record.getMessage() for record in caplog.records) == warned
+    await counters.close()
+
+
+async def test_passwords(run, monkeypatch, tmp_path, caplog):
+    server = run("--requirepass", "canary-1")
+    server.cli("-a", "canary-1", "acl", "setuser", "gateway", "on", ">canary-2", "~*", "+@all")
+    monkeypatch.setenv("REDIS_PASSWORD", "canary-1")
+    file = tmp_path / "password"
+    for place, fails in (
+        (Place("127.0.0.1", server.port, password=Secret("env", "REDIS_PASSWORD")), False),
+        (Place("127.0.0.1", server.port, user="gateway", password=Secret("file", str(file))), True),
+        (Place("127.0.0.1", server.port), True),
+    ):
+        counters = RedisCounters(place, timeout=TIMEOUT)
+        if fails:
+            with pytest.raises(StoreError) as error:
+                await counters.levels([])
+            assert "canary" not in str(error.value)
+        if place.user:
+            file.write_text("canary-2\n")  # it is there now
+        if place.password:
+            assert await until_answered(lambda counters=counters: counters.levels([])) == []
+        await counters.close()
+    assert "canary" not in caplog.text
+
+
+async def test_tls(tmp_path):
+    RedisServer.need()
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    make_certificate(key, certificate)
+    server = RedisServer(tmp_path, "--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    server._options += ("--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no")
+    server._options += ("--tls-port", str(server.port), "--port", "0")
+    server.start()
+    try:
+        for ca, trusted in ((str(certificate), True), (None, False)):
+            place = Place("127.0.0.1", server.port, tls=True, ca=ca)
+            counters = RedisCounters(place, timeout=2.0)
+            if trusted:
+                assert await counters.levels([("a", 0)]) == [Level(0, 0, None)]
+            else:
+                with pytest.raises(StoreError):
+                    await counters.levels([])
+            await counters.close()
+    finally:
+        server.stop()
+
+
+def make_certificate(key_file, file):
+    import datetime as dt
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "redis")])
+    now = dt.datetime.now(dt.UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + dt.timedelta(days=1))
+    signed = builder.add_extension(address, critical=False).sign(key, hashes.SHA256())
+    file.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, *form))
+
+
+async def test_a_closed_store_is_a_store_error(counters):
+    await counters.levels([])
+    await counters.close()
+    await counters.close()
+    with pytest.raises(StoreError, match="closed"):
+        await counters.reserve("r", [HOLD], LEASE)
+
+
+# --- the breaker
+
+
+def test_the_breaker():
+    now = 0.0
+    breaker = Breaker(lambda: now)
+    for _ in range(FAILURES - 1):
+        assert breaker.enter() is False
+        assert breaker.failed(False) is False
+    breaker.succeeded()
+    for number in range(FAILURES + 3):  # those that began before it opened
+        assert breaker.failed(False) == (number == FAILURES - 1)
+    for pause in (1, 2, 4, 5, 5):
+        with pytest.raises(NotSentError):
+            breaker.enter()
+        now += pause
+        assert breaker.enter() is True
+        with pytest.raises(NotSentError):
+            breaker.enter()
+        breaker.failed(True)
+    now += 5
+    breaker.abandoned(breaker.enter())
+    assert breaker.enter() is True
+    breaker.succeeded()
+    assert breaker.enter() is False
+
+
+# --- urls
+
+
+def test_urls():
+    assert parse("redis://host") == Place("host")
+    assert parse("rediss://me@host:7000/3?password=env:PASSWORD&ca=/etc/ca.pem&prefix=blue") == Place(
+        "host", 7000, 3, tls=True, user="me", password=Secret("env", "PASSWORD"), ca="/etc/ca.pem", prefix="blue"
+    )
+    assert parse("redis://[::1]:7000?password=file:/run/secrets/redis").password == Secret("file", "/run/secrets/redis")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis:",
+        "redis://",
+        "redis:host",
+        "redis://:canary@host",
+        "redis://user:canary@host",
+        "redis://user@host",
+        "redis://host?password=canary",
+        "redis://host?password=",
+        "redis://host?canary",
+        "redis://host?canary=1",
+        "redis://host:port",
+        "redis://host:99999",
+        "redis://host/canary",
+        "redis://host/1/2",
+        "redis://host?ca=/x",
+        "redis://host?prefix={canary}",
+        "redis://host?prefix=a&prefix=b",
+        "redis://host#canary",
+        "redis://[canary",
+    ],
+)
+def test_urls_that_are_refused_are_not_repeated(url):
+    for call in (check_counters, open_counters):
+        with pytest.raises(ValueError, match=r"redis|secret") as error:
+            call(url)
+        assert "canary" not in str(error.value)
+
+
+def test_a_missing_client_is_said(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"llm-extproc\[redis\]"):
+        check_counters("redis://host")
+
+
+def test_doubts(monkeypatch):
+    monkeypatch.setenv("SET", "x")
+    assert list(doubt_counters("redis://redis.svc?password=env:SET")) == []
+    assert list(doubt_counters("rediss://redis.example.com")) == []
+    [unset] = doubt_counters("redis://redis.svc?password=env:UNSET")
+    assert "env:UNSET" in unset
+    [plain] = doubt_counters("redis://redis.example.com")
+    assert "rediss" in plain
+
+
+async def test_a_window_denied_by_the_servers_clock(counters):
+    await counters.reserve("r1", [Hold("a", -3, 10, 10)], LEASE)
+    denied = await counters.reserve("r2", [Hold("a", -3, 10, 1)], LEASE)
+    assert isinstance(denied, Denied)
+    assert denied.remaining == 0
+    assert 0 < denied.resets_in <= 92 * 86400
