@@ -43,8 +43,7 @@ _MAX_COMBINATIONS = 1000
 """Combinations of such values that are counted apart: together, a few labels of 200 values make millions of series."""
 _MAX_ERRORS = 64
 """Kinds of errors counted apart."""
-_TELL_EVERY = 60.0
-"""Seconds between two log lines about the same provider's refusals of our key."""
+_TELL_EVERY = 60.0  # seconds between two log lines about the same provider's refusals of our key
 _MAX_EXCHANGES = 1000
 """Recent exchanges kept in memory for the admin API."""
 
@@ -343,8 +342,8 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
         entry |= {"model": exchange.ask.model[:256], "stream": exchange.ask.stream}
     if exchange.skipped:
         tried = {target.name for target in exchange.targets} if exchange.forwarded else ()
-        skipped = [skip for skip in exchange.skipped[:16] if skip.target.name not in tried]
-        entry |= {"skipped": {skip.target.name: skip.reason for skip in skipped}} if skipped else {}
+        if skipped := {s.target.name: s.reason for s in exchange.skipped[:16] if s.target.name not in tried}:
+            entry["skipped"] = skipped
     if exchange.forwarded:
         usage = exchange.usage
         entry |= {

@@ -1,5 +1,6 @@
 """Both attachments, one after the other: what leaves for a provider is never more than what budgets hold for it."""
 
+import contextlib
 import itertools
 import json
 
@@ -8,7 +9,10 @@ import pytest
 from extproc.actions import Answer
 from extproc.attempt import AttemptStream
 from extproc.config import LimitsSettings, parse
-from extproc.dialects import by_path
+from extproc.contract import Service
+from extproc.dialects import by_path, dialects
+from extproc.errors import Refusal
+from extproc.translate import Translation
 
 YAML = """
 providers:
@@ -204,6 +208,64 @@ async def test_arguments_of_any_depth_are_translated(world, model, depth):
     items = [*HELLO, {"type": "function_call", "call_id": "c", "name": "f", "arguments": arguments}]
     items.append({"type": "function_call_output", "call_id": "c", "output": arguments})
     assert await leaving(gateway, "/v1/responses", {"model": model, "input": items}) is not None
+
+
+MANY = 20_000
+CALLS = [{"type": "tool_use", "id": f"c{number}", "name": "f", "input": {}} for number in range(MANY)]
+LARGE = {
+    "turns": ("openai_chat", [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}] * (MANY // 2)),
+    "answers": ("openai_chat", [*HELLO, *[{"role": "assistant", "content": "y"}] * MANY]),
+    "functions": (
+        "openai_chat",
+        [
+            *HELLO,
+            *(
+                {"role": "assistant", "content": None, "function_call": {"name": f"f{number}", "arguments": "{}"}}
+                for number in range(MANY // 2)
+            ),
+            *[{"role": "function", "name": "f0", "content": "x"}] * (MANY // 2),
+        ],
+    ),
+    "signatures": (
+        "openai_chat",
+        [
+            *HELLO,
+            {
+                "role": "assistant",
+                "content": [{"type": "text", "text": "x"}] * MANY,
+                "thinking_blocks": [{"type": "thinking", "thinking": "", "signature": "gemini:aa"}] * MANY,
+            },
+        ],
+    ),
+    "system messages": ("anthropic_messages", [*HELLO, *[{"role": "system", "content": "x"}] * MANY]),
+    "results": (
+        "anthropic_messages",
+        [
+            *HELLO,
+            {"role": "assistant", "content": CALLS},
+            *({"role": "user", "content": [{"type": "tool_result", "tool_use_id": c["id"]}]} for c in CALLS),
+        ],
+    ),
+    "documents": (
+        "anthropic_messages",
+        [{"role": "user", "content": [{"type": "document", "source": {"type": "text", "data": "x"}}] * MANY}],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_the_time_of_a_translation_grows_with_the_request_alone(name):
+    """A second or so; where it grew with the square of it, this took minutes, and nobody else was served meanwhile."""
+    client, turns = LARGE[name]
+    body = {"model": "m", "max_tokens": 9, "messages": turns}
+    for service in (
+        Service("openai", "openai_responses", "gpt-5"),
+        Service("anthropic", "anthropic_messages", "claude-sonnet-4-5", anew=True),
+        Service("gcp_gemini", "gemini_generate_content", "gemini-3-pro"),
+        Service("aws_bedrock", "aws_converse", "anthropic.claude-sonnet-4-5-v1:0"),
+    ):
+        with contextlib.suppress(Refusal):  # not everyone takes documents
+            assert Translation(dialects()[client], service).request(body)
 
 
 def test_every_client_that_is_translated_is_asked_here():
