@@ -16,6 +16,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from extproc import checks, guardrails, stores
 from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, TeamSettings
 from extproc.budgets import BudgetSettings
+from extproc.ledger import check_ledger
 from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
 from extproc.routing import ModelSettings, VirtualModelSettings
@@ -108,9 +109,16 @@ class StoresSettings(Section):
         description="memory:, sqlite:path, or redis://user@host:6379/0?password=env:NAME (rediss: over TLS)",
     )
 
+    ledger: str = Field(
+        "sqlite:data/ledger.db",
+        description="One row for each exchange: sqlite:path, postgresql://user@host/db?password=env:NAME, or memory:",
+    )
+    ledger_keep: PositiveDuration | None = Field(None, description="Rows older than this are deleted; absent: none")
+
     @model_validator(mode="after")
     def _known(self) -> StoresSettings:
         stores.check_counters(self.counters)
+        check_ledger(self.ledger)
         return self
 
 

@@ -51,6 +51,7 @@ class Price:
     cache_write: int
     reasoning: int
     per_request: int = 0
+    version: str = ""  # where it comes from: a day, `settings`, or the catalogue's name and version
     tiers: tuple[tuple[int, Price], ...] = ()
 
 
@@ -125,10 +126,15 @@ class Exchange:
     targets: tuple[Target, ...] = field(init=False)
     skipped: list[Skip] = field(default_factory=list)
     translated: bool = False  # a target may be asked in words other than the client's
+    # GuardInput
+    verdicts: list[str] = field(default_factory=list)  # of guardrails that found something: `name:action`
     # Reserve
     reservation: Reservation = field(init=False)
     output_limits: tuple[int | None, ...] = ()  # for each target what to write into the request; None: nothing
     alert: str = ""  # the fullest budget beyond one of its `alert_at`
+    rate: Mapping[str, str] = field(default_factory=dict)  # x-ratelimit-…: what the tightest short windows have left
+    downgraded: str = ""  # the budget for whose sake another model than the one asked for serves
+    denied_by: str = ""  # the budget that refused
     # Forward
     onward: Continue = field(init=False)  # what Envoy is told
     forwarded: bool = False
@@ -144,4 +150,5 @@ class Exchange:
     # Settle
     usage: Usage = field(init=False)
     cost: int | None = 0  # nano-USD; None: the price is unknown
+    charges: Mapping[str, int] | None = None  # by count: what budgets were charged; None: nobody knows, or nothing
     error: str = ""  # the refusal's code, or what ended the exchange early

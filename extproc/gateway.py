@@ -16,6 +16,7 @@ from extproc.errors import INVALID_JSON, OVERLOADED, PROVIDER_BAD_ANSWER, PROVID
 from extproc.exchange import Exchange, Request, Target
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.framing.sse import SSE
+from extproc.messages import Failed
 from extproc.pipeline import Pipeline, Stages
 from extproc.prices import cost, decimal
 from extproc.response import MOST_INFLATED, AnswerReader, framing_for
@@ -35,6 +36,7 @@ class GatewayStream:
         self._attached = attached  # to somebody else's Envoy: no internal hop
         self._exchange: Exchange | None = None
         self._reader: AnswerReader | None = None
+        self._grows = False  # a streamed answer that budgets have to have room for
         self._own: list[bytes] | None = None  # pieces of an answer that Envoy gave, which is no client's of OpenAI's
         self._ended = False  # settled and recorded
         self._left = False  # by Envoy
@@ -91,6 +93,9 @@ class GatewayStream:
             told[TOLD + "ignored"] = ignored
         if exchange.alert:
             told[TOLD + "budget"] = exchange.alert
+        if exchange.downgraded:
+            told[TOLD + "downgraded"] = exchange.downgraded
+        told |= exchange.rate
         if exchange.status in (401, 403):
             message = f"Provider {target.provider} refused the gateway's credential; its operator has to look at it."
             refusal = Refusal(PROVIDER_CREDENTIAL_REJECTED, message, headers=told | {ORIGIN: "provider"})
@@ -104,6 +109,7 @@ class GatewayStream:
             told[ORIGIN] = "provider"
         elif not end and (reader := self._answer_reader(exchange, target, headers)) is not None:
             self._reader = reader
+            self._grows = reader.streamed and exchange.reservation.held
             exchange.report = reader.report
             if reader.changes_length:
                 removed += ("content-encoding", "content-length")
@@ -127,6 +133,13 @@ class GatewayStream:
         out = reader.feed(chunk, end)
         if exchange.first_token is None and reader.report.output_events:
             exchange.first_token = time.perf_counter()
+        if self._grows and not end and reader.report.output_bytes > exchange.reservation.enough:
+            refusal = await self._pipeline.extend(exchange)
+            if refusal is not None:  # Envoy ends the provider's answer when ours ends
+                exchange.error = refusal.kind.code
+                self._pipeline.telemetry.refusal(refusal.kind.code)
+                await self._end()
+                return Chunk(out + cut_off(exchange, refusal), True)
         if end:
             exchange.complete = True
             exchange.error = reader.report.error  # the provider's own, in the middle of the answer
@@ -213,6 +226,14 @@ def refusal_answer(exchange: Exchange, refusal: Refusal) -> Answer:
         headers["x-request-id"] = exchange.request_id
     body = exchange.dialect.error(kind, refusal.message, refusal.param)
     return Answer(kind.status, msgspec.json.encode(body), headers | refusal.headers, kind.code)
+
+
+def cut_off(exchange: Exchange, refusal: Refusal) -> bytes:
+    """A refusal in the middle of a stream, as an error event in the dialect of the client's path."""
+    dialect, kind = exchange.dialect, refusal.kind
+    if dialect.translates_from:
+        return dialect.encoder().feed(Failed(refusal.message, kind.type, kind.code))
+    return b"data: " + msgspec.json.encode(dialect.error(kind, refusal.message, None)) + b"\n\n"
 
 
 class _Error(msgspec.Struct):

@@ -19,6 +19,8 @@ from extproc.exchange import Exchange
 from extproc.framing.json import InvalidJSON, parse
 
 MODELS_PATH = "/v1/models"
+OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
+"""What a consumer may ask of its own spending: path -> operation."""
 
 
 class Classify:
@@ -39,6 +41,10 @@ class Classify:
                 exchange.operation = "list_models"
                 _check_method(request.method, ("GET", "HEAD"), path)
                 return
+            if path in OWN_PATHS:
+                exchange.operation = OWN_PATHS[path]
+                _check_method(request.method, ("GET",), path)
+                return
             raise Refusal(PATH_NOT_FOUND, f"This gateway does not serve that path; it serves {self._paths()}.")
         exchange.operation = dialect.paths[path]
         _check_method(request.method, ("POST",), path)
@@ -49,7 +55,7 @@ class Classify:
             raise Refusal(UNSUPPORTED_ENCODING, "Send JSON in UTF-8, with 'content-type: application/json'.")
 
     def _paths(self) -> str:
-        return ", ".join([*sorted(self._dialects), MODELS_PATH])
+        return ", ".join([*sorted(self._dialects), MODELS_PATH, *OWN_PATHS])
 
 
 class Parse:

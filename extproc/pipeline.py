@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from extproc.actions import Answer
 from extproc.auth import Authenticate, Authorize
-from extproc.budgets import Reserve, Unpriced
+from extproc.books import Books, Enter
+from extproc.budgets import Reserve, Tools, Unpriced
 from extproc.config import Settings
 from extproc.counting import CountTokens
+from extproc.errors import Refusal
 from extproc.exchange import Exchange, Target
 from extproc.forward import Forward
 from extproc.guardrails import GuardInput
@@ -74,6 +76,8 @@ class Pipeline:
     on_headers: Stages
     on_request: Stages
     on_end: Stages
+    extend: Callable[[Exchange], Awaitable[Refusal | None]]
+    """Holds more for a streamed answer; the refusal with which to end it, if there is no room."""
 
     def learn(self, try_: Try) -> None:
         """Take in what Envoy reported of a try: for the metrics, for cool-downs and for latency routing."""
@@ -112,45 +116,70 @@ def build(
     telemetry: Telemetry,
     *,
     history: History | None = None,
+    tools: Tools | None = None,
+    books: Books | None = None,
+    own: Callable[[Exchange], Awaitable[Answer | None]] | None = None,
     now: Callable[[], float] = time.time,
 ) -> Pipeline:
     """The stages for `settings`, in the order they run.
 
-    `leases` collects the reservations to keep alive, `history` what tries teach; both outlive a configuration.
+    `leases` collects the reservations to keep alive, `history` what tries teach, `tools` what budgets use, `books` what
+    was spent, `own` answers what consumers ask of it; all outlive a configuration.
     """
     history = history or History(now)
+    tools = tools or Tools(used=telemetry.budget_used)
+    books = books or Books(counters, None, now=now)
     prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date())
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
     limits = settings.limits
+    authorize, select = Authorize(), Select(catalog, history, telemetry.skip, unpriced)
+
+    def reroute(exchange: Exchange, model: str) -> None:
+        """To another model than the one asked for, if the consumer may use it and it can serve."""
+        chain = catalog.resolve(model)
+        assert chain is not None, "checked with the settings"
+        exchange.chain, exchange.targets = chain, chain.targets
+        authorize(exchange)
+        select(exchange)
+
+    reserve = Reserve(
+        settings.budgets,
+        counters,
+        leases,
+        limits.output_tokens,
+        telemetry.budget,
+        tools=tools,
+        reroute=reroute,
+        now=now,
+    )
     on_headers: list[Stage] = [
         Classify(),
         Authenticate(settings.auth, settings.consumers, settings.teams, settings.attribution, now),
         Models(catalog),
     ]
+    if own is not None:
+        on_headers.append(own)
     on_request: list[Stage] = [
         Parse(limits.request_body, limits.json_depth),
         Route(catalog),
-        Authorize(),
+        authorize,
         CountTokens(catalog),
-        Select(catalog, history, telemetry.skip, unpriced),
+        select,
         GuardInput(settings.guardrails, telemetry.guardrail),
-        Reserve(
-            settings.budgets,
-            counters,
-            leases,
-            limits.output_tokens,
-            telemetry.budget,
-            used=telemetry.budget_used,
-            now=now,
-        ),
+        reserve,
         Forward(settings.attribution, catalog),
     ]
-    on_end: list[Stage] = [Settle(counters, leases, telemetry.budget), Record(telemetry)]
+    on_end: list[Stage] = [
+        Settle(counters, leases, telemetry.budget, keep=books.keeps, owe=books.owe, expected=tools.expected),
+        Record(telemetry),
+        Enter(books),
+    ]
     return Pipeline(
         settings,
         catalog,
         history,
         telemetry,
         *(Stages(stages, telemetry.stage) for stages in (on_headers, on_request, on_end)),
+        reserve.extend,
     )

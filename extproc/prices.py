@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache, lru_cache
+from importlib import metadata
 
 from genai_prices import types
 from genai_prices.data import providers
@@ -54,7 +55,13 @@ class PriceSettings(Section):
             cache_write=self.cache_write,
             reasoning=self.reasoning,
             per_request=self.per_request,
+            version=self.version,
         )
+
+    @property
+    def version(self) -> str:
+        """What a ledger says that a cost was computed with."""
+        return "settings"
 
 
 class DatedPriceSettings(PriceSettings):
@@ -66,6 +73,10 @@ class DatedPriceSettings(PriceSettings):
     provider: str | None = Field(None, description="A key of `providers`; absent: all")
     since: date = Field(date.min, alias="from", description="The first day, UTC; absent: always")
 
+    @property
+    def version(self) -> str:
+        return "settings" if self.since == date.min else f"settings {self.since}"
+
 
 def price(
     input: _Rate,
@@ -75,6 +86,7 @@ def price(
     cache_write: _Rate | None = None,
     reasoning: _Rate | None = None,
     per_request: _Rate = 0,
+    version: str = "",
 ) -> Price:
     """A price in USD per million tokens (`per_request`: USD), compiled."""
     return Price(
@@ -84,6 +96,7 @@ def price(
         _whole(input if cache_write is None else cache_write, _PER_TOKEN),
         _whole(output if reasoning is None else reasoning, _PER_TOKEN),
         _whole(per_request, _PER_REQUEST),
+        version,
     )
 
 
@@ -198,14 +211,19 @@ def _compiled(prices: types.ModelPrice) -> Price | None:
     }
     if kinds["input"] is None:
         return None
-    per_request = _base(prices.requests_kcount) / 1000
+    per_request, version = _base(prices.requests_kcount) / 1000, _catalogue()
     given = {kind: value for kind, value in kinds.items() if value is not None}
     tiers = []
     for start in sorted({tier.start for value in given.values() for tier in _tiers(value)}):
         rates = {kind: _at(value, start) for kind, value in given.items()}
-        tiers.append((start, price(**rates, per_request=per_request)))
+        tiers.append((start, price(**rates, per_request=per_request, version=version)))
     rates = {kind: _base(value) for kind, value in given.items()}
-    return replace(price(**rates, per_request=per_request), tiers=tuple(tiers))
+    return replace(price(**rates, per_request=per_request, version=version), tiers=tuple(tiers))
+
+
+@cache
+def _catalogue() -> str:
+    return f"genai-prices {metadata.version('genai-prices')}"
 
 
 _CataloguePrice = Decimal | types.TieredPrices | None

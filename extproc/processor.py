@@ -7,18 +7,23 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from extproc import config, pipeline
 from extproc.admin import HTTPThread, admin_app, status_app
-from extproc.budgets import LEASE
+from extproc.alerts import Alerts
+from extproc.books import Books
+from extproc.budgets import LEASE, Budget, Expected, Grants, Tools, compile_budget
 from extproc.config import ConfigError, Settings
 from extproc.credentials import Keeper
 from extproc.history import History
+from extproc.ledger import LedgerError, open_ledger
+from extproc.own import Own
 from extproc.pipeline import Pipeline
 from extproc.providers import CoolDown
+from extproc.reports import Reporter
 from extproc.server import Server
 from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
 from extproc.telemetry import Telemetry
@@ -28,6 +33,7 @@ log = logging.getLogger(__name__)
 _RELOAD_EVERY = 1.0  # seconds between looks at the settings file
 _LAG_EVERY = 0.5
 _EXPIRE_EVERY = 1.0
+_PRUNE_EVERY = 3600.0
 _SHARE_EVERY = 1.0  # seconds between looks at what other processes learned of providers
 _SHARED_FOR = 60.0  # seconds after which a process that ended is forgotten
 _DRAIN_NOTICE = 3.0  # seconds for Envoy's health check to see that we are leaving
@@ -49,8 +55,14 @@ class Processor:
         self._settings = settings
         self._telemetry = Telemetry(settings)
         self._counters: Counters = open_counters(settings.stores.counters)
+        self._ledger = open_ledger(settings.stores.ledger)
         self._leases: set[str] = set()
         self._history = History()
+        self._grants = Grants(self._counters)
+        self._alerts = Alerts(self._counters, self._telemetry.alert)
+        self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), Tokenizer.start())
+        self._books = Books(self._counters, self._ledger, self._report)
+        self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
         self._pipeline = self._build(settings)
         self._content = _content(file)
         self._server: Server | None = None
@@ -60,6 +72,8 @@ class Processor:
     async def start(self) -> None:
         """Listen everywhere. Raises OSError, naming the address, when one cannot be had."""
         settings, telemetry = self._settings, self._telemetry
+        self._ledger.start()
+        telemetry.watch_ledger(self._ledger)
         token = settings.admin.token.read() if settings.admin.token else None
         if settings.admin.token is not None and token is None:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
@@ -74,7 +88,14 @@ class Processor:
         self._server = Server(lambda: self._pipeline, telemetry)
         await self._server.start(socket=self._socket, address=settings.processor.address)
         self._http.start()
-        for work in (self._watch_lag(), self._watch_file(), self._keep_leases(), self._share_history()):
+        for work in (
+            self._watch_lag(),
+            self._watch_file(),
+            self._renew_leases(),
+            self._keep_books(),
+            self._share(),
+            self._alerts.run(),
+        ):
             self._spawn(work)
         if self._secrets is not None:
             self._spawn(Keeper(self._secrets, self._count_refresh).run(lambda: self._settings.providers, self._rebuild))
@@ -89,6 +110,9 @@ class Processor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._http.stop()
+        await asyncio.to_thread(self._ledger.stop)
+        with contextlib.suppress(StoreError):  # else a lease will say the same once more
+            await self._books.turn(*self._known())
         await self._counters.close()
 
     def _unready(self) -> str:
@@ -137,7 +161,16 @@ class Processor:
         log.info("new settings taken")
 
     def _build(self, settings: Settings) -> Pipeline:
-        return pipeline.build(settings, self._counters, self._leases, self._telemetry, history=self._history)
+        return pipeline.build(
+            settings,
+            self._counters,
+            self._leases,
+            self._telemetry,
+            history=self._history,
+            tools=self._tools,
+            books=self._books,
+            own=Own(self._reporter, settings.budgets),
+        )
 
     def _rebuild(self) -> None:
         """Take new settings into use, or what else a pipeline knows since it was built: which keys are there."""
@@ -146,37 +179,49 @@ class Processor:
     def _count_refresh(self, provider: str, outcome: str) -> None:
         self._telemetry.credential_refreshes.labels(provider, outcome).inc()
 
-    async def _share_history(self) -> None:
-        """Exchange with other workers and replicas what tries taught."""
+    async def _share(self) -> None:
+        """Exchange with other workers and replicas what tries taught, and read what operators granted."""
         me = uuid.uuid4().hex
         while True:
             await asyncio.sleep(_SHARE_EVERY)
             with contextlib.suppress(StoreError):  # what was learned here still counts here
                 self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
+                await self._grants.refresh()
 
-    async def _keep_leases(self) -> None:
-        """Renews what is alive, and ends the leases of what is not."""
-        renewed = time.monotonic()
+    async def _renew_leases(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE / 3)
+            for id in list(self._leases):
+                with contextlib.suppress(StoreError):  # two more renewals fit into the lease
+                    await self._counters.forward(id, LEASE)
+
+    async def _keep_books(self) -> None:
+        """Ends the leases of what is no longer alive, and sees to it that counters and ledger agree."""
+        pruned = 0.0
         while True:
             await asyncio.sleep(_EXPIRE_EVERY)
-            if time.monotonic() - renewed >= LEASE / 3:
-                renewed = time.monotonic()
-                for id in list(self._leases):
-                    with contextlib.suppress(StoreError):  # two more renewals fit into the lease
-                        await self._counters.forward(id, LEASE)
             try:
-                while ended := await self._counters.expire():
-                    self._report(ended)
+                await self._books.turn(*self._known())
             except CountsLostError:
                 self._telemetry.store_losses.inc()
                 log.error("the counters lost what they had counted: budgets begin anew")  # noqa: TRY400
             except StoreError:
                 pass
+            keep = self._settings.stores.ledger_keep
+            if keep is not None and time.monotonic() - pruned > _PRUNE_EVERY:
+                pruned = time.monotonic()
+                with contextlib.suppress(LedgerError):  # there is no hurry
+                    await asyncio.to_thread(self._ledger.prune, time.time() - keep)
 
-    def _report(self, ended: Sequence[Expired]) -> None:
-        for expired in ended:
-            self._telemetry.lease_expired(expired.forwarded)
-            log.warning("the reservation of exchange %s ran out: charged %s", expired.id, expired.amounts)
+    def _known(self) -> tuple[Mapping[str, Budget], Mapping[str, str]]:
+        """The budgets by name, and the team of each consumer."""
+        settings = self._settings
+        budgets = {entry.name: compile_budget(entry) for entry in settings.budgets}
+        return budgets, {entry.name: entry.team or "" for entry in settings.consumers}
+
+    def _report(self, expired: Expired) -> None:
+        self._telemetry.lease_expired(expired.forwarded)
+        log.warning("the reservation of exchange %s ran out: charged %s", expired.id, expired.amounts)
 
 
 def _fixed(settings: Settings, name: str) -> object:

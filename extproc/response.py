@@ -51,6 +51,11 @@ class AnswerReader:
         self._price = price if dialect.usage_at else None  # for what it cost, if that is to be told
 
     @property
+    def streamed(self) -> bool:
+        """Whether the answer comes event by event."""
+        return not isinstance(self._framing, WholeBody)
+
+    @property
     def changes_length(self) -> bool:
         """Whether what leaves may be longer than what came."""
         return self._inflate is not None or self._price is not None

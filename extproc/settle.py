@@ -2,46 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from extproc import prices
-from extproc.budgets import IMAGE_TOKENS, estimate
+from extproc.budgets import Budget, Claim, Expected, estimate, input_estimate
 from extproc.dialects import Report
-from extproc.exchange import Exchange, Usage
+from extproc.exchange import Exchange, Target, Usage
 from extproc.stores import Counters, StoreError
 
 
 class Settle:
-    """Writes `usage` and `cost` and gives the rest of the reservation back. Runs once, however the exchange ended."""
+    """Writes `usage`, `cost` and `charges`, and gives the rest of the reservation back. Runs once, however the exchange
+    ended.
 
-    def __init__(self, counters: Counters, leases: set[str], count: Callable[[str, str], None]) -> None:
+    `keep` makes the store remember what was charged until its record is written, see `books`; what the store could not
+    be told goes to `owe`, to be tried again.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        leases: set[str],
+        count: Callable[[str, str], None],
+        *,
+        keep: bool = False,
+        owe: Callable[[str, Sequence[int]], None] = lambda _id, _amounts: None,
+        expected: Expected | None = None,
+    ) -> None:
         self._counters = counters
         self._leases = leases
         self._count = count  # (budget, verdict)
+        self._keep = keep
+        self._owe = owe
+        self._expected = expected
 
     async def __call__(self, exchange: Exchange) -> None:
         exchange.usage = usage = used(exchange)
         exchange.cost = spent(exchange)
+        if self._expected is not None and exchange.target is not None and usage.source == "provider":
+            self._expected.learn(exchange.target.place, usage.output_tokens)
         reservation = getattr(exchange, "reservation", None)
         if reservation is None or not reservation.held:
             return
         self._leases.discard(reservation.id)
         reached = exchange.forwarded and (exchange.target is not None or exchange.status == 0)
         target = exchange.target or exchange.targets[0]
+        claimed = {claim.scope for claim in reservation.claims}
         amounts = []
         for claim in reservation.claims:
             budget = claim.budget
-            if not reached or not budget.covers(exchange, target) or budget.scope(exchange, target) != claim.scope:
+            if (
+                not reached
+                or not budget.covers(exchange, target)
+                or claim.scope != _count_of(budget, exchange, target, claimed)
+            ):
                 amounts.append(0)
             elif budget.counts_money and exchange.target is None:  # nobody knows which price applies
                 amounts.append(claim.amount)
             else:
                 amounts.append(budget.charge(usage, exchange.cost))
+        exchange.charges = charged(reservation.claims, amounts)
         try:
-            await self._counters.settle(reservation.id, amounts)
-        except StoreError:  # the lease will run out and charge what was held
+            await self._counters.settle(reservation.id, amounts, keep=self._keep)
+        except StoreError:
+            self._owe(reservation.id, amounts)
             for claim in reservation.claims:
                 self._count(claim.budget.settings.name, "settle_failed")
+
+
+def _count_of(budget: Budget, exchange: Exchange, target: Target, claimed: Collection[str]) -> str:
+    """Where a request that `target` served counts: of its own, or with those beyond `max_scopes`."""
+    own = budget.scope(exchange, target)
+    return own if own in claimed else budget.overflow
+
+
+def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int]:
+    """What each count was charged. A request under way is counted while it is, and never charged."""
+    return {
+        claim.scope: amount
+        for claim, amount in zip(claims, amounts, strict=True)
+        if claim.budget.settings.unit != "concurrency"
+    }
 
 
 def used(exchange: Exchange) -> Usage:
@@ -57,9 +98,7 @@ def used(exchange: Exchange) -> Usage:
         return usage
     if exchange.status == 0 or exchange.ask.lasting:  # the client left before any answer began, or will not see it
         return Usage(reservation.input_tokens, reservation.output_tokens, source="estimated")
-    ask = exchange.ask
-    text = len(exchange.body) - ask.image_bytes
-    input_tokens = min(reservation.input_tokens, estimate(text) + ask.images * IMAGE_TOKENS)
+    input_tokens = min(reservation.input_tokens, input_estimate(exchange))
     if report is None:
         return Usage(input_tokens, _output_bound(exchange), source="estimated")
     return Usage(input_tokens, max(estimate(report.output_bytes), report.output_events), source="estimated")

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
-import http.client
 import os
 import re
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
+from extproc.https import HTTPException, send
 from extproc.providers import METADATA, AzureCredentials, Credentials
 from extproc.values import is_loopback
 
@@ -205,52 +203,19 @@ def _reason(body: bytes) -> str:
 # --- over the network
 
 
-class _Exchange:
-    """One question and its answer, for a thread of its own. It follows no redirect and uses no proxy."""
-
-    def __init__(self, ask: Ask) -> None:
-        self._ask = ask
-        self._socket: socket.socket | None = None
-        self._ended = False
-
-    def __call__(self) -> tuple[int, bytes]:
-        url, form = urlsplit(self._ask.url), self._ask.form
-        target = url._replace(scheme="", netloc="", fragment="").geturl() or "/"
-        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        with contextlib.closing(kind(url.hostname or "", url.port, timeout=_TIMEOUT)) as connection:
-            connection.connect()
-            self._socket = connection.sock
-            if self._ended:
-                raise TimeoutError
-            headers = {"accept": "application/json", "connection": "close", **self._ask.headers}
-            if form is None:
-                connection.request("GET", target, headers=headers)
-            else:
-                headers["content-type"] = "application/x-www-form-urlencoded"
-                connection.request("POST", target, urlencode(form).encode(), headers)
-            with connection.getresponse() as answer:
-                return answer.status, answer.read(_LARGEST + 1)
-
-    def end(self) -> None:
-        """A thread cannot be cancelled; without its connection it ends, however slowly it was being answered."""
-        self._ended = True
-        if self._socket is not None:
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
-
-
 async def fetch(credentials: Credentials, secret: str, now: float) -> Token:
     """A token, asked for with `secret`. Raises TokenError. Nothing here blocks the event loop."""
-    exchange = _Exchange(await asyncio.to_thread(ask, credentials, secret, now))
+    wanted = await asyncio.to_thread(ask, credentials, secret, now)
+    body, headers = None, wanted.headers
+    if wanted.form is not None:
+        body = urlencode(wanted.form).encode()
+        headers = {**headers, "content-type": "application/x-www-form-urlencoded"}
     try:
-        async with asyncio.timeout(_TIMEOUT):
-            status, body = await asyncio.to_thread(exchange)
+        status, answer = await send(wanted.url, body, headers, timeout=_TIMEOUT, most=_LARGEST)
     except TimeoutError:
         raise TokenError("timeout", f"no answer in {_TIMEOUT:.0f} s") from None
     except (OSError, ValueError) as error:
         raise TokenError("unreachable", type(error).__name__) from None
-    except http.client.HTTPException:
+    except HTTPException:
         raise TokenError("bad_answer", "it is not HTTP") from None
-    finally:
-        exchange.end()
-    return read(status, body, now)
+    return read(status, answer, now)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budgets import BudgetSettings, Reserve
+from extproc.budgets import BudgetSettings, Reserve, Tools
 from extproc.dialects import Report
 from extproc.errors import Refusal
 from extproc.exchange import Target, Usage
@@ -25,7 +25,7 @@ class World:
         settings = [BudgetSettings(**{"name": "b", "unit": "usd", "window": "month", **budget}) for budget in budgets]
         count = lambda *what: self.counted.append(what)  # noqa: E731
         used = lambda *what: self.shares.append(what)  # noqa: E731
-        self.reserve = Reserve(settings, self.counters, leases, 4096, count, used=used, now=clock)
+        self.reserve = Reserve(settings, self.counters, leases, 4096, count, tools=Tools(used), now=clock)
         self.settle = Settle(self.counters, leases, count)
 
     async def level(self, scope="b", window=-1):

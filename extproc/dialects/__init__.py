@@ -42,6 +42,7 @@ class Ask:
     lasting: bool = False  # the provider goes on with it when nobody listens any more
     images: int = 0
     image_bytes: int = 0  # of the body, inside data URLs
+    unseen: tuple[str, ...] = ()  # what the body only names: its tokens have no bound in bytes
     unreadable: str = ""  # the path of input that is no text, so that no guardrail can read it
     needs: dict[str, str] = field(default_factory=dict)  # abilities, each with the field that asks for it
 

@@ -346,10 +346,10 @@ class DownStore(MemoryCounters):
             raise StoreError("down")
         return await super().reserve(id, holds, lease, forwarded=forwarded)
 
-    async def settle(self, id, amounts):
+    async def settle(self, id, amounts, *, keep=False):
         if "settle" in self.fails:
             raise StoreError("down")
-        return await super().settle(id, amounts)
+        return await super().settle(id, amounts, keep=keep)
 
 
 async def test_while_the_store_is_down_nothing_passes(budgets, exchange, clocks):

@@ -1,0 +1,36 @@
+"""Budgets and rate limits: reserved before anything is spent. `settle` replaces that by what was.
+
+A rate limit is a budget with a short window. Before a request leaves, an upper bound of what it can use is taken from
+every budget it falls under, all or none; when it ended, however it ended, the bound is replaced by the truth. So
+`settled + reserved <= limit` holds at every instant, with any number of requests in flight.
+"""
+
+from extproc.budgets.bounds import IMAGE_TOKENS, estimate, input_bound, input_estimate
+from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, read_scope
+from extproc.budgets.expected import Expected
+from extproc.budgets.grants import Grant, Grants
+from extproc.budgets.reserve import LEASE, Reserve, Tokenizer, Tools, Unpriced
+from extproc.budgets.settings import BudgetSettings
+from extproc.budgets.watch import Alert
+
+__all__ = [
+    "IMAGE_TOKENS",
+    "LEASE",
+    "Alert",
+    "Budget",
+    "BudgetSettings",
+    "Claim",
+    "Expected",
+    "Grant",
+    "Grants",
+    "Reservation",
+    "Reserve",
+    "Tokenizer",
+    "Tools",
+    "Unpriced",
+    "compile_budget",
+    "estimate",
+    "input_bound",
+    "input_estimate",
+    "read_scope",
+]

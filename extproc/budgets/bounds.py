@@ -1,0 +1,76 @@
+"""What a request can use at most: tokens in, tokens out, at each of its targets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from extproc.exchange import Exchange, Target
+from extproc.parameters import apply, output_limit
+
+IMAGE_TOKENS = 2000
+_BYTES_PER_TOKEN = 3  # prose in English has four; counting three keeps an estimate from being too low
+_LEAST_OUTPUT = 16  # tokens: OpenAI's responses take no smaller limit
+_THINKING = frozenset(("reasoning_effort", "reasoning", "thinking", "output_config"))
+
+
+def estimate(size: int) -> int:
+    """About how many tokens `size` bytes of UTF-8 text are, rather too many than too few."""
+    return math.ceil(size / _BYTES_PER_TOKEN)
+
+
+def input_bound(exchange: Exchange) -> int:
+    """No fewer tokens than the input can be: one for each byte of text, and a flat amount for each image."""
+    ask = exchange.ask
+    return 0 if ask.free else len(exchange.body) - ask.image_bytes + ask.images * IMAGE_TOKENS
+
+
+def input_estimate(exchange: Exchange) -> int:
+    """About how many tokens the input is."""
+    ask = exchange.ask
+    return 0 if ask.free else estimate(len(exchange.body) - ask.image_bytes) + ask.images * IMAGE_TOKENS
+
+
+def bound_output(exchange: Exchange, default: int, *, counted: bool) -> Sequence[int]:
+    """The most the answer can hold at each target; `default` where neither client nor model sets a limit.
+
+    Writes `output_limits`, where a target's own limit has to stand in the request: it has none and one is `counted` on,
+    or the client asks for more than the target may write.
+    """
+    ask = exchange.ask
+    if ask.output_field is None:
+        exchange.output_limits = ()
+        return ()
+    usual = ask.usual_output or default
+    bounds, limits = [], []
+    for target in exchange.targets:
+        asked = limit = output_limit(target.changes, ask.max_output_tokens)
+        ceiling = target.max_output_tokens
+        if limit is None and counted:
+            limit = ask.usual_output or ceiling or default
+        if limit is not None and ceiling is not None:
+            limit = min(limit, ceiling)
+        limits.append(None if limit == asked else limit)
+        bound = limit or usual
+        if exchange.translated:
+            bound = _translated(bound, _thinking(exchange, target), ceiling)
+        bounds.append(bound * ask.choices)
+    exchange.output_limits = tuple(limits)
+    return bounds
+
+
+def _translated(limit: int, thinking: int, ceiling: int | None) -> int:
+    """The most that a translation can make of a limit: some APIs count thinking beside it that others include, and some
+    take none that is smaller.
+    """
+    raised = limit + thinking
+    return max(raised if ceiling is None else min(raised, ceiling), _LEAST_OUTPUT)
+
+
+def _thinking(exchange: Exchange, target: Target) -> int:
+    """Tokens of thinking that the request asks for, as the target changes it."""
+    if not any(name in _THINKING for name, *_ in target.changes):
+        return exchange.ask.thinking
+    fields, removed = apply(target.changes, exchange.json, exchange.ask.output_field)
+    body = {name: value for name, value in {**exchange.json, **fields}.items() if name not in removed}
+    return exchange.dialect.read(body).thinking

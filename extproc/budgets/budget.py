@@ -1,0 +1,156 @@
+"""A budget at work, and what a request wants and holds of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from urllib.parse import quote, unquote
+
+from extproc import prices
+from extproc.budgets.settings import CALL, CONCURRENCY, UNLIMITED, USD, WINDOWS, BudgetSettings
+from extproc.exchange import Exchange, Target, Usage
+from extproc.facts import fact
+from extproc.stores import Hold
+from extproc.values import Pattern
+
+_Amount = Callable[[int, int], int]
+_UNITS: Mapping[str, _Amount] = {
+    "requests": lambda _input, _output: 1,
+    CONCURRENCY: lambda _input, _output: 1,
+    "tokens": lambda input_, output: input_ + output,
+    "input_tokens": lambda input_, _output: input_,
+    "output_tokens": lambda _input, output: output,
+}
+_ANY = "*"
+"""The count of all that came when a budget had `max_scopes` others."""
+
+
+@dataclass(slots=True, frozen=True)
+class Budget:
+    """A budget, compiled. Amounts and the limit are whole: of its unit, and nano-USD where that is money."""
+
+    settings: BudgetSettings
+    match: tuple[tuple[str, Pattern], ...]
+    limit: int
+    window: int
+    alert_at: tuple[float, ...]  # the shares that are told, the highest first
+    grows: bool  # with the length of the answer
+    patient: bool  # holds what is expected, not the worst
+
+    @property
+    def counts_money(self) -> bool:
+        return self.settings.unit == USD
+
+    @property
+    def enforced(self) -> bool:
+        return self.settings.mode == "enforce"
+
+    def covers(self, exchange: Exchange, target: Target) -> bool:
+        return all(pattern(_value(name, exchange, target)) for name, pattern in self.match)
+
+    def scope(self, exchange: Exchange, target: Target) -> str:
+        """The count that the request falls under: `per-run:label.run=42`, see `read_scope`."""
+        per, name = self.settings.per, self.settings.name
+        if not per:
+            return name
+        return ":".join([name, *[f"{field}={_quoted(_value(field, exchange, target))}" for field in per]])
+
+    @staticmethod
+    def quoted(value: str) -> str:
+        """A value as it stands in the name of a count."""
+        return _quoted(value)
+
+    @property
+    def overflow(self) -> str:
+        """The count of what finds no room for a count of its own."""
+        return ":".join([self.settings.name, *[f"{field}={_ANY}" for field in self.settings.per]])
+
+    def bound(self, target: Target, input_tokens: int, output_tokens: int) -> int:
+        """The most that a request of so many tokens at most can use at `target`."""
+        if not self.counts_money:
+            return _UNITS[self.settings.unit](input_tokens, output_tokens)
+        return 0 if target.price is None else prices.bound(target.price, input_tokens, output_tokens)
+
+    def charge(self, usage: Usage, cost: int | None) -> int:
+        """What was used; a price that is unknown counts as nothing."""
+        if self.counts_money:
+            return cost or 0
+        return _UNITS[self.settings.unit](usage.input_tokens, usage.output_tokens)
+
+    def hold(self, scope: str, amount: int, room: int = 0) -> Hold:
+        """`amount` wanted of the store; `room` is what was granted beyond the limit."""
+        limit = min(self.limit + room, UNLIMITED) if self.enforced else UNLIMITED
+        idle = self.settings.idle_ttl if self.window == 0 else 0.0
+        return Hold(scope, self.window, limit, amount, self.settings.unit == CONCURRENCY, idle)
+
+    def show(self, amount: int, *, unit: bool = False) -> str:
+        """An amount for people. With `unit`, tokens and requests say what they are too; money always does."""
+        if self.counts_money:
+            return f"{prices.decimal(amount)} USD"
+        what = "requests at once" if self.settings.unit == CONCURRENCY else self.settings.unit
+        return f"{amount} {what}" if unit else f"{amount}"
+
+
+def compile_budget(settings: BudgetSettings) -> Budget:
+    return Budget(
+        settings,
+        tuple((name, Pattern(pattern)) for name, pattern in settings.match.items()),
+        int(settings.limit * (prices.NANO if settings.unit == USD else 1)),
+        WINDOWS.get(settings.window or "total", 0),
+        tuple(sorted(settings.alert_at, reverse=True)),
+        settings.unit not in ("requests", CONCURRENCY, "input_tokens"),
+        settings.reserve == "expected",
+    )
+
+
+def read_scope(scope: str) -> tuple[str, Mapping[str, str]]:
+    """The budget's name and the fields of a count's name."""
+    name, *parts = scope.split(":")
+    return name, {key: unquote(value) for key, _, value in (part.partition("=") for part in parts)}
+
+
+@lru_cache(maxsize=4096)
+def _quoted(value: str) -> str:
+    return quote(value, safe="/")
+
+
+@dataclass(slots=True)
+class Claim:
+    """What a request wants of one budget."""
+
+    budget: Budget
+    scope: str
+    amount: int
+
+
+@dataclass(slots=True)
+class Reservation:
+    """What an exchange holds. `input_tokens` and `output_tokens` are upper bounds of what it can use."""
+
+    id: str
+    input_tokens: int
+    output_tokens: int
+    outputs: Sequence[int] = ()  # the bound at each target
+    inputs: Sequence[int] = ()  # the same of the input
+    claims: Sequence[Claim] = ()  # in the order of the holds
+    calls: Sequence[Claim] = ()  # of budgets for one request, which hold nothing
+    held: bool = False  # False: the store knows nothing of it
+    output: int = 0  # tokens of output that the claims have room for
+    enough: float = field(default=math.inf)  # bytes of answer for which what is held is enough
+
+
+def window_is_call(budget: Budget) -> bool:
+    """True for a budget that compares and counts nothing."""
+    return budget.settings.window == CALL
+
+
+def _value(name: str, exchange: Exchange, target: Target) -> str:
+    if name == "model":
+        return target.name
+    if name == "provider":
+        return target.provider
+    if name == "key":
+        return exchange.key
+    return fact(name, exchange)

@@ -1,0 +1,39 @@
+"""What answers usually come to: a running 95th percentile of output tokens for each place, of one process."""
+
+from __future__ import annotations
+
+from collections import deque
+
+_LEAST_SAMPLES = 20  # fewer say nothing of the 95th of a hundred
+_KEPT = 200
+_EVERY = 10  # samples between two looks
+_MOST_PLACES = 2000
+
+
+class Expected:
+    """`learn` from every answer, ask for `output` before the next."""
+
+    def __init__(self) -> None:
+        self._samples: dict[str, deque[int]] = {}
+        self._known: dict[str, int] = {}
+        self._since: dict[str, int] = {}
+
+    def output(self, place: str) -> int | None:
+        """Tokens that 95 of 100 answers there do not pass; None until enough were seen."""
+        return self._known.get(place)
+
+    def learn(self, place: str, output_tokens: int) -> None:
+        samples = self._samples.get(place)
+        if samples is None:
+            if len(self._samples) >= _MOST_PLACES:
+                self._forget(next(iter(self._samples)))
+            samples = self._samples[place] = deque(maxlen=_KEPT)
+        samples.append(output_tokens)
+        self._since[place] = since = self._since.get(place, 0) + 1
+        if since >= _EVERY and len(samples) >= _LEAST_SAMPLES:
+            self._since[place] = 0
+            self._known[place] = sorted(samples)[len(samples) * 95 // 100]
+
+    def _forget(self, place: str) -> None:
+        for known in (self._samples, self._known, self._since):
+            known.pop(place, None)

@@ -1,0 +1,92 @@
+"""Room beyond a budget's limit that an operator gave one count until its window ends (`on_exceed: approval`).
+
+Grants are notes on a board of the counters store, so every process that shares it knows them within a second, and they
+end by themselves.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from extproc.stores import Counters
+
+BOARD = "grants"
+MOST = 1000
+"""Grants at one time."""
+_LONGEST = 366 * 86400.0  # seconds
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """`amount` is of the budget's unit, nano-USD for money; `expires` in seconds since the epoch."""
+
+    id: str
+    budget: str
+    scope: str
+    amount: int
+    expires: float
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Grant).decode
+
+
+class Grants:
+    """What this process knows of them. `refresh` reads what others gave."""
+
+    def __init__(self, counters: Counters, now: Callable[[], float] = time.time) -> None:
+        self._counters = counters
+        self._now = now
+        self._all: dict[str, Grant] = {}
+        self._room: Mapping[str, int] = {}
+
+    def room(self, scope: str) -> int:
+        """What the count may use beyond its budget's limit."""
+        return self._room.get(scope, 0)
+
+    def all(self) -> Sequence[Grant]:
+        """Those that hold, the latest to expire last."""
+        now = self._now()
+        return sorted((grant for grant in self._all.values() if grant.expires > now), key=lambda grant: grant.expires)
+
+    async def give(self, budget: str, scope: str, amount: int, expires: float | None) -> Grant:
+        """Grant it. Raises StoreError when it cannot be kept, ValueError when there are too many."""
+        await self.refresh()
+        if len(self._all) >= MOST:
+            raise ValueError(f"there are {MOST} grants already: revoke some")
+        now = self._now()
+        until = min(now + _LONGEST, expires or now + _LONGEST)
+        grant = Grant(uuid.uuid4().hex, budget, scope, amount, until)
+        await self._counters.share(BOARD, grant.id, _encode(grant), until - now)
+        self._take([*self._all.values(), grant])
+        return grant
+
+    async def revoke(self, id: str) -> bool:
+        """Take a grant back: it binds from the next request. Raises StoreError. False when there is none of that id."""
+        await self.refresh()
+        if id not in self._all:
+            return False
+        await self._counters.share(BOARD, id, b"", 1.0)
+        self._take(grant for grant in self._all.values() if grant.id != id)
+        return True
+
+    async def refresh(self) -> None:
+        """Read the board. Raises StoreError."""
+        found = []
+        for note in await self._counters.share(BOARD, "", b"", 1.0):
+            try:
+                found.append(_decode(note))
+            except msgspec.DecodeError:  # of another release
+                continue
+        self._take(found)
+
+    def _take(self, grants: Iterable[Grant]) -> None:
+        now = self._now()
+        self._all = {grant.id: grant for grant in grants if grant.expires > now}
+        room: dict[str, int] = {}
+        for grant in self._all.values():
+            room[grant.scope] = room.get(grant.scope, 0) + grant.amount
+        self._room = room

@@ -1,0 +1,86 @@
+"""What a client is told of budgets: why it was refused, and what is left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from extproc.budgets.budget import Claim
+from extproc.budgets.settings import CONCURRENCY
+from extproc.errors import APPROVAL_REQUIRED, BUDGET_EXCEEDED, RATE_LIMITED, Refusal
+from extproc.stores import Denied, Level
+
+_SHORT = 3600  # seconds: up to here a refusal is a 429 that clients retry, beyond it a 402 that they do not
+
+
+def too_dear(claim: Claim) -> Refusal:
+    """One request may need more than `window: call` allows."""
+    budget = claim.budget
+    message = (
+        f"The budget {budget.settings.name!r} allows {budget.show(budget.limit, unit=True)} per call and this request "
+        f"may need {budget.show(claim.amount)}. Send less, or ask for a shorter answer."
+    )
+    return Refusal(BUDGET_EXCEEDED, message)
+
+
+def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
+    """A count has no room. `granted` is what operators gave it beyond the budget's limit."""
+    budget, settings = claim.budget, claim.budget.settings
+    limit = budget.limit + granted
+    if settings.unit == CONCURRENCY:
+        message = f"The budget {settings.name!r} allows {budget.show(limit, unit=True)}; try again when one has ended."
+        return Refusal(RATE_LIMITED, message, headers={"retry-after": "1"})
+    resets = "" if denied.resets_in is None else f" It resets in {_span(denied.resets_in)}."
+    per = "" if settings.window == "total" else f" per {settings.window}"
+    message = (
+        f"The budget {settings.name!r} of {budget.show(limit, unit=True)}{per} has "
+        f"{budget.show(denied.remaining)} left and this request may need {budget.show(claim.amount)}.{resets}"
+    )
+    if settings.on_exceed == "approval":
+        message += f" An operator can grant more to {claim.scope!r}: POST /grants of the admin API."
+        return Refusal(APPROVAL_REQUIRED, message)
+    if claim.amount > limit:
+        message += " It can never fit: send less, or ask for a shorter answer."
+    if budget.counts_money or not 0 < budget.window <= _SHORT:
+        return Refusal(BUDGET_EXCEEDED, message)
+    headers = {"retry-after": str(max(1, math.ceil(denied.resets_in or 0)))}
+    return Refusal(RATE_LIMITED, message, headers=headers | _rate(claim, limit, denied.remaining, denied.resets_in))
+
+
+def rates(claims: Sequence[Claim], levels: Sequence[Level]) -> Mapping[str, str]:
+    """The headers that say what is left of the tightest budget in requests and of the tightest in tokens, as OpenAI
+    writes them (https://platform.openai.com/docs/guides/rate-limits). Only windows up to an hour are rates.
+    """
+    headers: dict[str, str] = {}
+    tightest: dict[str, float] = {}
+    for claim, level in zip(claims, levels, strict=True):
+        budget = claim.budget
+        if not (0 < budget.window <= _SHORT and budget.enforced) or budget.counts_money:
+            continue
+        left = max(0, budget.limit - level.settled - level.reserved)
+        share = left / budget.limit if budget.limit else 0.0
+        if share < tightest.get(kind := _kind(claim), math.inf):
+            tightest[kind] = share
+            headers |= _rate(claim, budget.limit, left, level.resets_in)
+    return headers
+
+
+def _kind(claim: Claim) -> str:
+    return "requests" if claim.budget.settings.unit == "requests" else "tokens"
+
+
+def _rate(claim: Claim, limit: int, left: int, resets_in: float | None) -> Mapping[str, str]:
+    kind = _kind(claim)
+    return {
+        f"x-ratelimit-limit-{kind}": str(limit),
+        f"x-ratelimit-remaining-{kind}": str(left),
+        f"x-ratelimit-reset-{kind}": f"{math.ceil(resets_in or 0)}s",
+    }
+
+
+def _span(seconds: float) -> str:
+    """`45 s`, `5 h`, `12 days`: rounded up, so that whoever waits so long finds it reset."""
+    for size, unit in ((86400, "days"), (3600, "h")):
+        if seconds > 2 * size:
+            return f"{math.ceil(seconds / size)} {unit}"
+    return f"{math.ceil(seconds)} s"

@@ -1,0 +1,316 @@
+"""The stage that holds what a request can use before it leaves, and holds more while its answer grows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from extproc.budgets.bounds import bound_output, input_bound, input_estimate
+from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, window_is_call
+from extproc.budgets.expected import Expected
+from extproc.budgets.grants import Grants
+from extproc.budgets.refusals import exceeded, rates, too_dear
+from extproc.budgets.scopes import Scopes
+from extproc.budgets.settings import USD, BudgetSettings
+from extproc.budgets.watch import Alert, Watch
+from extproc.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
+from extproc.exchange import Exchange, Target
+from extproc.stores import Counters, Denied, StoreError
+
+LEASE = 60.0
+"""Seconds a reservation outlives the last sign of its exchange."""
+
+_LIAR = 8  # bytes for each token held: an answer this much longer passes its limit, whatever a token is
+_PROSE = 4  # bytes of a token, about: when what was expected is used up
+_SLACK = 512  # bytes that a few tokens can be
+_STEP = 256  # tokens of output that are held more at a time, at least
+
+
+class Unpriced:
+    """Which budget keeps a request from a target whose price nobody knows: its name, or None."""
+
+    def __init__(self, budgets: Sequence[BudgetSettings]) -> None:
+        self._budgets = [compile_budget(entry) for entry in budgets if entry.unit == USD and entry.mode == "enforce"]
+
+    def __call__(self, exchange: Exchange, target: Target) -> str | None:
+        if target.price is not None or exchange.ask.free:
+            return None
+        return next((budget.settings.name for budget in self._budgets if budget.covers(exchange, target)), None)
+
+
+class Tokenizer(Protocol):
+    """Counts the input exactly, for targets whose tokens are known."""
+
+    def fits(self, target: Target) -> bool: ...
+
+    async def count(self, exchange: Exchange) -> int | None:
+        """An upper bound of the input tokens, or None when nobody can say. Called off the hot path only."""
+        ...
+
+
+@dataclass(slots=True, frozen=True)
+class Tools:
+    """What reserving may use beside the store: each is optional, and outlives a configuration."""
+
+    used: Callable[[str, float, float | None], None] = lambda _budget, _share, _ends: None
+    tell: Callable[[Alert], None] = lambda _alert: None
+    grants: Grants | None = None
+    expected: Expected | None = None
+    tokenizer: Tokenizer | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class _No:
+    """A claim that found no room."""
+
+    claim: Claim
+    refusal: Refusal
+
+
+class Reserve:
+    """Writes `reservation`. 429 or 402 when a budget has no room, 503 when the store cannot say.
+
+    `reroute` sends an exchange to another model, for `on_exceed: downgrade`; it raises Refusal when that cannot be.
+    """
+
+    def __init__(
+        self,
+        budgets: Sequence[BudgetSettings],
+        counters: Counters,
+        leases: set[str],
+        default_output: int,
+        count: Callable[[str, str], None],
+        *,
+        tools: Tools | None = None,
+        reroute: Callable[[Exchange, str], None] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        tools = tools or Tools()
+        self._budgets = [compile_budget(settings) for settings in budgets]
+        self._scopes = {budget.settings.name: Scopes(budget, now) for budget in self._budgets}
+        self._counters = counters
+        self._leases = leases
+        self._default_output = default_output
+        self._count = count  # (budget, verdict)
+        self._watch = Watch(tools.used, tools.tell, now)
+        self._grants = tools.grants
+        self._expected = tools.expected
+        self._tokenizer = tools.tokenizer
+        self._reroute = reroute
+
+    async def __call__(self, exchange: Exchange) -> None:
+        counted: int | None = None
+        left = len(self._budgets)  # of downgrades
+        while True:
+            reservation = self._plan(exchange, counted)
+            no = self._call(reservation) or await self._hold(exchange, reservation)
+            if no is None:
+                return
+            if counted is None and (counted := await self._counted(exchange, reservation, no)) is not None:
+                continue
+            settings = no.claim.budget.settings
+            if settings.downgrade_to is None or left == 0 or not self._downgrade(exchange, settings):
+                self._count(settings.name, "denied")
+                exchange.denied_by = settings.name
+                raise no.refusal
+            left -= 1
+
+    def _plan(self, exchange: Exchange, counted: int | None) -> Reservation:
+        """What the request wants of each budget it falls under. `counted` is its input, where it was counted."""
+        covered = [
+            (budget, index)
+            for budget in self._budgets
+            for index, target in enumerate(exchange.targets)
+            if budget.covers(exchange, target)
+        ]
+        tokens = any(budget.settings.unit not in ("requests", "concurrency") for budget, _ in covered)
+        outputs = bound_output(exchange, self._default_output, counted=tokens)
+        inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
+        reservation = Reservation(exchange.id, max(inputs), max(outputs, default=0), outputs, inputs)
+        exchange.reservation = reservation
+        claims: dict[str, Claim] = {}
+        reservation.output = reservation.output_tokens
+        grows = False
+        for budget, index in covered:
+            target = exchange.targets[index]
+            tokens_in, tokens_out = inputs[index], outputs[index] if outputs else 0
+            if exchange.ask.unseen and not exchange.ask.free:
+                tokens_in = self._unseen(exchange, budget, target, tokens_in)
+            if budget.patient and (usual := self._usual(target)) is not None:
+                tokens_in, tokens_out = min(tokens_in, input_estimate(exchange)), min(usual, tokens_out)
+                reservation.output = min(reservation.output, tokens_out)
+            grows = grows or (budget.grows and budget.enforced)
+            free = exchange.ask.free and budget.counts_money
+            amount = 0 if free else budget.bound(target, tokens_in, tokens_out)
+            scope = self._scope(budget, exchange, target)
+            if scope not in claims:
+                claims[scope] = Claim(budget, scope, amount)
+            elif amount > claims[scope].amount:
+                claims[scope].amount = amount
+        reservation.calls = [claim for claim in claims.values() if window_is_call(claim.budget)]
+        reservation.claims = [claim for claim in claims.values() if not window_is_call(claim.budget)]
+        if grows and outputs:
+            reservation.enough = _enough(reservation)
+        return reservation
+
+    def _inputs(self, exchange: Exchange, counted: int | None) -> list[int]:
+        bound, tokenizer = input_bound(exchange), self._tokenizer
+        if counted is None or tokenizer is None:
+            return [bound] * len(exchange.targets)
+        return [min(bound, counted) if tokenizer.fits(target) else bound for target in exchange.targets]
+
+    def _unseen(self, exchange: Exchange, budget: Budget, target: Target, tokens: int) -> int:
+        """The bound where the body only names some of the input: all that the model can read."""
+        if target.context is not None:
+            return max(tokens, target.context)
+        if (
+            budget.settings.unit in ("requests", "concurrency", "output_tokens")
+            or budget.patient
+            or not budget.enforced
+        ):
+            return tokens
+        exchange.denied_by = budget.settings.name
+        message = (
+            f"{', '.join(exchange.ask.unseen[:4])} only names its content, so the budget {budget.settings.name!r} "
+            f"cannot know what it costs. Send the content itself; or the gateway's settings need the `context` of "
+            f"{target.name!r}."
+        )
+        raise Refusal(UNBOUNDED_INPUT, message, param=exchange.ask.unseen[0])
+
+    def _usual(self, target: Target) -> int | None:
+        return None if self._expected is None else self._expected.output(target.place)
+
+    def _scope(self, budget: Budget, exchange: Exchange, target: Target) -> str:
+        settings = budget.settings
+        if settings.missing == "refuse":
+            for name in settings.per:
+                label = name.removeprefix("label.")
+                if label != name and not exchange.labels.get(label):
+                    exchange.denied_by = settings.name
+                    message = f"The budget {settings.name!r} counts by the label {label!r}, which this request lacks."
+                    raise Refusal(INVALID_REQUEST, message)
+        return self._scopes[settings.name].admit(budget.scope(exchange, target))
+
+    def _call(self, reservation: Reservation) -> _No | None:
+        """Compare what the request may need with what one request may."""
+        for claim in reservation.calls:
+            if claim.amount > claim.budget.limit:
+                if claim.budget.enforced:
+                    return _No(claim, too_dear(claim))
+                self._count(claim.budget.settings.name, "would_deny")
+        return None
+
+    async def _hold(self, exchange: Exchange, reservation: Reservation) -> _No | None:
+        """Take what is claimed."""
+        claims = reservation.claims
+        if not claims:
+            return None
+        holds = [claim.budget.hold(claim.scope, claim.amount, self._room(claim)) for claim in claims]
+        try:
+            outcome = await self._counters.reserve(reservation.id, holds, LEASE, forwarded=True)
+        except StoreError as error:
+            self._store_failed(reservation, error)
+            return None
+        if isinstance(outcome, Denied):
+            claim = claims[outcome.index]
+            reservation.claims = ()
+            self._watch.denied(claim, outcome)
+            return _No(claim, exceeded(claim, outcome, self._room(claim)))
+        reservation.held = True
+        self._leases.add(reservation.id)
+        for claim, level in zip(claims, outcome.levels, strict=True):
+            budget = claim.budget
+            if not budget.enforced and level.settled + level.reserved > budget.limit:
+                self._count(budget.settings.name, "would_deny")
+        exchange.alert = self._watch.granted(claims, outcome.levels)
+        exchange.rate = rates(claims, outcome.levels)
+        return None
+
+    def _room(self, claim: Claim) -> int:
+        return 0 if self._grants is None else self._grants.room(claim.scope)
+
+    def _store_failed(self, reservation: Reservation, error: StoreError) -> None:
+        for claim in reservation.claims:
+            settings = claim.budget.settings
+            self._count(settings.name, "store_failure")
+            if settings.store_failure == "deny" and settings.mode == "enforce":
+                message = f"The budget {settings.name!r} cannot be checked now; try again in a moment."
+                raise Refusal(STORE_UNAVAILABLE, message, headers={"retry-after": "1"}) from error
+        reservation.claims = ()
+
+    async def _counted(self, exchange: Exchange, reservation: Reservation, no: _No) -> int | None:
+        """The input's tokens, counted, where that may find the room that a bound in bytes did not."""
+        tokenizer = self._tokenizer
+        if tokenizer is None or no.claim.budget.settings.unit in ("requests", "concurrency", "output_tokens"):
+            return None
+        if exchange.ask.free or not any(tokenizer.fits(target) for target in exchange.targets):
+            return None
+        counted = await tokenizer.count(exchange)
+        return counted if counted is not None and counted < reservation.input_tokens else None
+
+    def _downgrade(self, exchange: Exchange, settings: BudgetSettings) -> bool:
+        """Send the exchange to the model that needs less. False when it cannot go there, or is there already."""
+        model = settings.downgrade_to
+        if self._reroute is None or model is None or model == exchange.chain.name:
+            return False
+        try:
+            self._reroute(exchange, model)
+        except Refusal:
+            return False
+        self._count(settings.name, "downgraded")
+        exchange.downgraded = settings.name
+        return True
+
+    # --- while the answer streams
+
+    async def extend(self, exchange: Exchange) -> Refusal | None:
+        """Hold more for an answer that is longer than what was held. The refusal with which to end it, or None."""
+        reservation = exchange.reservation
+        output = reservation.output + max(_STEP, reservation.output // 2)
+        worst = reservation.output_tokens
+        if reservation.output < worst:
+            output = min(output, worst)
+        more = [self._more(exchange, claim, output) for claim in reservation.claims]
+        holds = [
+            claim.budget.hold(claim.scope, amount, self._room(claim))
+            for claim, amount in zip(reservation.claims, more, strict=True)
+        ]
+        try:
+            outcome = await self._counters.extend(reservation.id, holds)
+        except StoreError:
+            for claim, amount in zip(reservation.claims, more, strict=True):
+                if amount and claim.budget.enforced and claim.budget.settings.store_failure == "deny":
+                    self._count(claim.budget.settings.name, "store_failure")
+                    exchange.denied_by = claim.budget.settings.name
+                    message = f"The budget {claim.budget.settings.name!r} cannot be checked now: the answer ends here."
+                    return Refusal(STORE_UNAVAILABLE, message)
+            outcome = None
+        if isinstance(outcome, Denied):
+            claim = reservation.claims[outcome.index]
+            self._watch.denied(claim, outcome)
+            self._count(claim.budget.settings.name, "cut")
+            exchange.denied_by = claim.budget.settings.name
+            return exceeded(claim, outcome, self._room(claim))
+        if outcome is not None:
+            for claim, amount in zip(reservation.claims, more, strict=True):
+                claim.amount += amount
+        reservation.output = output
+        reservation.enough = _enough(reservation)
+        return None
+
+    def _more(self, exchange: Exchange, claim: Claim, output: int) -> int:
+        budget, target = claim.budget, exchange.target
+        if not budget.grows or target is None or not budget.covers(exchange, target):
+            return 0
+        inputs = exchange.reservation.inputs
+        return max(0, budget.bound(target, inputs[exchange.targets.index(target)], output) - claim.amount)
+
+
+def _enough(reservation: Reservation) -> int:
+    """Bytes of an answer for which what is held is enough. While less than the worst is held, a guess; after that only
+    what can no longer be within its limit.
+    """
+    output = reservation.output
+    return output * (_PROSE if output < reservation.output_tokens else _LIAR) + _SLACK

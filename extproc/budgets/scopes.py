@@ -1,0 +1,35 @@
+"""Keeps the number of a budget's counts within `max_scopes`: labels are the client's word, and a store has an end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from extproc.budgets.budget import Budget
+
+_MONTH = 31 * 86400.0
+
+
+class Scopes:
+    """The counts of one budget that this process has met. What comes when all are in use shares `budget.overflow`."""
+
+    def __init__(self, budget: Budget, now: Callable[[], float] = time.time) -> None:
+        self._budget = budget
+        self._now = now
+        self._bounded = any(name != "team" for name in budget.settings.per)
+        self._seen: dict[str, float] = {}  # the longest unused first
+        window = budget.window
+        self._idle = budget.settings.idle_ttl if window == 0 else float(window) if window > 0 else -window * _MONTH
+
+    def admit(self, scope: str) -> str:
+        """`scope`, or the one that those beyond `max_scopes` share."""
+        if not self._bounded:
+            return scope
+        seen, now = self._seen, self._now()
+        if seen.pop(scope, None) is None and len(seen) >= self._budget.settings.max_scopes:
+            oldest = next(iter(seen))
+            if now - seen[oldest] <= self._idle:
+                return self._budget.overflow
+            del seen[oldest]
+        seen[scope] = now
+        return scope

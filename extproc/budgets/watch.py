@@ -1,0 +1,79 @@
+"""Follows how full budgets get: the gauge, `x-ai-budget`, and who has to be told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from extproc.budgets.budget import Budget, Claim
+from extproc.stores import Denied, Level, window_at
+
+_MOST_TOLD = 100_000
+"""Counts of which is remembered what was told; the store remembers all (see `alerts`)."""
+
+
+@dataclass(slots=True, frozen=True)
+class Alert:
+    """A count reached one of its budget's `alert_at`. Amounts are of the budget's unit, nano-USD for money."""
+
+    budget: Budget
+    scope: str
+    threshold: float
+    used: float  # share of the limit
+    window: int  # its number
+    ends: float | None  # seconds since the epoch
+
+
+class Watch:
+    """Of one configuration. `used` is told (budget, share spent in its fullest count, when its window ends)."""
+
+    def __init__(
+        self,
+        used: Callable[[str, float, float | None], None],
+        tell: Callable[[Alert], None],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._used = used
+        self._tell = tell
+        self._now = now
+        self._fullest: dict[str, tuple[int, float]] = {}  # budget -> number of its window, that share
+        self._told: dict[str, tuple[int, float]] = {}  # count -> number of its window, highest share told
+
+    def granted(self, claims: Sequence[Claim], levels: Sequence[Level]) -> str:
+        """Take in what a reservation found. The fullest budget beyond one of its `alert_at`, for the client; or
+        nothing.
+        """
+        alert, most = "", 0.0
+        for claim, level in zip(claims, levels, strict=True):
+            budget, name = claim.budget, claim.budget.settings.name
+            share = level.settled / budget.limit if budget.limit else 1.0
+            window, ends = window_at(self._now(), budget.window)
+            if name not in self._fullest or self._fullest[name] < (window, share):
+                self._fullest[name] = window, share
+                self._used(name, share, ends)
+            if budget.alert_at and share >= budget.alert_at[-1]:
+                self._reached(budget, claim.scope, share, window, ends)
+                if share > most:
+                    alert, most = f"{name}; used={share:.2f}", share
+        return alert
+
+    def denied(self, claim: Claim, denied: Denied) -> None:
+        """Take in that a count had no room: as full as its budget lets it get."""
+        budget = claim.budget
+        if budget.alert_at and budget.limit:
+            share = 1 - denied.remaining / budget.limit
+            window, ends = window_at(self._now(), budget.window)
+            self._reached(budget, claim.scope, share, window, ends)
+
+    def _reached(self, budget: Budget, scope: str, share: float, window: int, ends: float | None) -> None:
+        """Tell of the highest share reached, once for each count and window."""
+        threshold = next((at for at in budget.alert_at if share >= at), None)
+        if threshold is None or budget.settings.alert_webhook is None:
+            return
+        if self._told.get(scope, (window, 0.0)) >= (window, threshold):
+            return
+        self._told[scope] = window, threshold
+        if len(self._told) > _MOST_TOLD:
+            del self._told[next(iter(self._told))]
+        self._tell(Alert(budget, scope, threshold, share, window, ends))

@@ -1,0 +1,64 @@
+"""`GET /v1/usage` and `GET /v1/budgets`: what a consumer spent and has left, asked with its own key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from extproc.actions import Answer
+from extproc.budgets import BudgetSettings
+from extproc.errors import INVALID_REQUEST, OVERLOADED, STORE_UNAVAILABLE, Refusal
+from extproc.exchange import Exchange
+from extproc.ledger import LedgerError
+from extproc.reports import Reporter
+from extproc.stores import StoreError
+
+_AT_ONCE = 4
+"""Usage reports in preparation; one more is refused: 503 overloaded."""
+_MOST_PARAMETERS = 64
+
+
+class Own:
+    """Answers the two; leaves every other request alone. The report is of the consumer, whatever it asks for."""
+
+    def __init__(self, reporter: Reporter, budgets: Sequence[BudgetSettings]) -> None:
+        self._reporter = reporter
+        self._budgets = budgets
+        self._busy = 0
+
+    async def __call__(self, exchange: Exchange) -> Answer | None:
+        if exchange.operation == "usage":
+            return _json(await self._usage(exchange))
+        if exchange.operation == "budgets":
+            try:
+                return _json(await self._reporter.budgets(self._budgets, who=exchange.consumer))
+            except StoreError:
+                raise Refusal(STORE_UNAVAILABLE, "The counters cannot be read now; try again in a moment.") from None
+        return None
+
+    async def _usage(self, exchange: Exchange) -> object:
+        if self._busy >= _AT_ONCE:
+            message = "Too many usage reports are being prepared; try again in a moment."
+            raise Refusal(OVERLOADED, message, headers={"retry-after": "1"})
+        query = exchange.request.path.partition("?")[2]
+        try:
+            asked = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
+            parameters = [(name, value) for name, value in asked if name not in ("consumer", "team", "format")]
+        except ValueError:
+            raise Refusal(INVALID_REQUEST, f"At most {_MOST_PARAMETERS} parameters.") from None
+        self._busy += 1
+        try:
+            return await asyncio.to_thread(self._reporter.usage, [*parameters, ("consumer", exchange.consumer.name)])
+        except ValueError as error:
+            raise Refusal(INVALID_REQUEST, f"{error}.") from None
+        except LedgerError:
+            raise Refusal(STORE_UNAVAILABLE, "The ledger cannot be read now; try again in a moment.") from None
+        finally:
+            self._busy -= 1
+
+
+def _json(value: object) -> Answer:
+    return Answer(200, msgspec.json.encode(value), {"content-type": "application/json"}, "answered")

@@ -1,0 +1,194 @@
+"""What operators and consumers are told: who spent what, what is left, who was granted more.
+
+Two askers: the admin API, for everything, from its own threads; and a consumer through the gateway, for its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from extproc import prices
+from extproc.admin.sources import Entry, SourceError, matches
+from extproc.alerts import amount, moment
+from extproc.budgets import Budget, BudgetSettings, Grant, Grants, compile_budget, read_scope
+from extproc.exchange import Consumer
+from extproc.ledger import LedgerError, Query
+from extproc.ledger.ledger import Ledger
+from extproc.stores import Counters, Level, StoreError, window_at
+
+MOST_SCOPES = 100
+"""Counts of one budget in an answer, the fullest first."""
+_PATIENCE = 10.0  # seconds that a thread waits for the event loop
+
+_T = TypeVar("_T")
+
+
+@dataclass(slots=True, frozen=True)
+class Reporter:
+    """Asks the counters and the ledger. `now` in seconds since the epoch."""
+
+    counters: Counters
+    ledger: Ledger
+    grants: Grants
+    now: Callable[[], float]
+
+    async def budgets(
+        self, settings: Sequence[BudgetSettings], name: str | None = None, who: Consumer | None = None
+    ) -> Mapping[str, Any]:
+        """Every budget with its fullest counts; of a consumer, with those that are its own. Raises StoreError."""
+        data = []
+        for entry in settings:
+            if name not in (None, entry.name) or entry.window == "call":
+                continue
+            if who is not None and not _concerns(entry, who):
+                continue
+            data.append(await self._budget(compile_budget(entry), who))
+        return {"object": "list", "data": data}
+
+    async def _budget(self, budget: Budget, who: Consumer | None) -> Mapping[str, Any]:
+        settings = budget.settings
+        _, ends = window_at(self.now(), budget.window)
+        prefix, fields = settings.name, iter(settings.per)
+        for field in fields:  # a consumer's own counts begin alike, where its name comes first
+            if who is None or field not in ("consumer", "team"):
+                break
+            prefix += f":{field}={budget.quoted(who.name if field == 'consumer' else who.team)}"
+        found = await self.counters.fullest(prefix, budget.window, MOST_SCOPES)
+        scopes = [self._scope(budget, scope, level) for scope, level in found if who is None or _is_of(scope, who)]
+        return {
+            "name": settings.name,
+            "unit": settings.unit,
+            "window": settings.window,
+            "limit": amount(budget, budget.limit),
+            "mode": settings.mode,
+            "on_exceed": settings.on_exceed,
+            "resets_at": None if ends is None else moment(ends),
+            "scopes": scopes,
+        }
+
+    def _scope(self, budget: Budget, scope: str, level: Level) -> Mapping[str, Any]:
+        granted = self.grants.room(scope)
+        limit = budget.limit + granted
+        return {
+            "scope": scope,
+            "fields": read_scope(scope)[1],
+            "settled": amount(budget, level.settled),
+            "reserved": amount(budget, level.reserved),
+            "granted": amount(budget, granted),
+            "remaining": amount(budget, max(0, limit - level.settled - level.reserved)),
+            "used": round((level.settled + level.reserved) / limit, 4) if limit else 1.0,
+        }
+
+    def usage(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+        """The usage report. Blocks. Raises ValueError for parameters nobody can read, LedgerError."""
+        return self.ledger.usage(Query.parse(parameters, self.now()))
+
+
+class Everything:
+    """`admin.sources.Sources` of a running processor: what its threads ask, the event loop answers."""
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        budgets: Callable[[], Sequence[BudgetSettings]],
+        recent: Callable[[], Sequence[Entry]],
+        places: Callable[[], Mapping[str, Mapping[str, float]]],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._reporter = reporter
+        self._budgets = budgets
+        self._recent = recent
+        self._places = places
+        self._loop = loop
+
+    def usage(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+        try:
+            return self._reporter.usage(parameters)
+        except LedgerError as error:
+            raise SourceError(503, str(error)) from None
+
+    def budgets(self, name: str | None) -> Mapping[str, Any]:
+        return self._ask(self._reporter.budgets(self._budgets(), name))
+
+    def exchanges(self, limit: int, filters: Mapping[str, str]) -> Sequence[Entry]:
+        return [entry for entry in self._recent() if matches(entry, filters)][-limit:][::-1]
+
+    def exchange(self, id: str) -> Entry | None:
+        found = next((entry for entry in self._recent() if id in (entry["id"], entry["request_id"])), None)
+        if found is not None:
+            return found
+        try:
+            return self._reporter.ledger.exchange(id)
+        except LedgerError as error:
+            raise SourceError(503, str(error)) from None
+
+    def providers(self) -> Mapping[str, Mapping[str, float]]:
+        return self._places()
+
+    def grants(self) -> Sequence[Mapping[str, Any]]:
+        known = self._compiled()
+        return [told(grant, known[grant.budget]) for grant in self._reporter.grants.all() if grant.budget in known]
+
+    def grant(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        budget = self._compiled().get(str(body["budget"]))
+        scope = str(body["scope"])
+        if budget is None or budget.settings.window is None or budget.settings.window == "call":
+            raise ValueError(f"there is no budget {body['budget']!r} that counts over a time")
+        if read_scope(scope)[0] != budget.settings.name or set(read_scope(scope)[1]) != set(budget.settings.per):
+            raise ValueError(f"{scope!r} is no count of the budget {budget.settings.name!r}")
+        more = Decimal(str(body["amount"])) * (prices.NANO if budget.counts_money else 1)
+        if more % 1 or not 0 < more <= max(budget.limit, 1):
+            raise ValueError(
+                f"amount is more than 0, at most the limit {budget.show(budget.limit, unit=True)}, and whole"
+            )
+        now, seconds = self._reporter.now(), body.get("expires_in")
+        ends = window_at(now, budget.window)[1]
+        until = min(
+            (at for at in (ends, None if seconds is None else now + float(seconds)) if at is not None), default=None
+        )
+        return told(self._ask(self._reporter.grants.give(budget.settings.name, scope, int(more), until)), budget)
+
+    def revoke(self, id: str) -> bool:
+        return self._ask(self._reporter.grants.revoke(id))
+
+    def _compiled(self) -> Mapping[str, Budget]:
+        return {entry.name: compile_budget(entry) for entry in self._budgets()}
+
+    def _ask(self, question: Coroutine[Any, Any, _T]) -> _T:
+        try:
+            return asyncio.run_coroutine_threadsafe(question, self._loop).result(_PATIENCE)
+        except StoreError:
+            raise SourceError(503, "the counters store does not answer") from None
+        except TimeoutError:
+            raise SourceError(503, "the processor is too busy to answer") from None
+
+
+def told(grant: Grant, budget: Budget) -> Mapping[str, Any]:
+    return {
+        "id": grant.id,
+        "budget": grant.budget,
+        "scope": grant.scope,
+        "amount": amount(budget, grant.amount),
+        "expires_at": moment(grant.expires),
+    }
+
+
+def _concerns(settings: BudgetSettings, who: Consumer) -> bool:
+    """Whether a consumer's requests may fall under the budget, and its counts are not of everybody."""
+    facts = {"consumer": who.name, "team": who.team}
+    match = compile_budget(settings).match
+    return all(pattern(facts[name]) for name, pattern in match if name in facts)
+
+
+def _is_of(scope: str, who: Consumer) -> bool:
+    """Whether a count is the consumer's own, its team's, or of all; those by label alone may be anybody's."""
+    fields = read_scope(scope)[1]
+    if "consumer" in fields:
+        return fields["consumer"] == who.name
+    if any(name == "key" or name.startswith("label.") for name in fields):
+        return False
+    return fields.get("team", who.team) == who.team

@@ -1,0 +1,522 @@
+"""What budgets can do beyond counting: concurrency, labels, downgrade, approval, expectation, growth, rates, alerts."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.budgets import (
+    BudgetSettings,
+    Expected,
+    Grants,
+    Reserve,
+    Tools,
+    compile_budget,
+    read_scope,
+)
+from extproc.budgets.scopes import Scopes
+from extproc.dialects import Report
+from extproc.errors import Refusal
+from extproc.exchange import Consumer, Target, Usage
+from extproc.prices import price
+from extproc.routing import Chain, RetrySettings
+from extproc.settle import Settle
+from extproc.stores import StoreError
+from extproc.stores.memory import MemoryCounters
+
+DEAR = Target("dear", "a", "dear", 1000, price=price(10, 50))
+CHEAP = Target("cheap", "b", "cheap", 1000, price=price(1, 2))
+BODY = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100}
+
+
+class World:
+    def __init__(self, clock, *budgets, tools=None, reroute=None, counters=None):
+        self.clock, self.counted, self.used, self.told = clock, [], [], []
+        self.counters = counters or MemoryCounters(clock)
+        defaults = {"name": "b", "unit": "requests", "limit": 10, "window": "minute"}
+        settings = [BudgetSettings(**{**defaults, **budget}) for budget in budgets]
+        count = lambda *what: self.counted.append(what)  # noqa: E731
+        self.grants = Grants(self.counters, clock)
+        self.expected = Expected()
+        used = lambda *what: self.used.append(what)  # noqa: E731
+        tools = tools or Tools(used, self.told.append, self.grants, self.expected)
+        leases = set()
+        self.reserve = Reserve(settings, self.counters, leases, 4096, count, tools=tools, reroute=reroute, now=clock)
+        self.settle = Settle(self.counters, leases, count, expected=self.expected)
+
+    async def level(self, scope="b", window=60):
+        [level] = await self.counters.levels([(scope, window)])
+        return level.settled, level.reserved
+
+
+@pytest.fixture
+def world(clocks):
+    return lambda *budgets, **more: World(clocks(), *budgets, **more)
+
+
+@pytest.fixture
+def asks(exchange):
+    """Exchanges with ids of their own."""
+    made = iter(range(10**6))
+
+    def make(body=None, **more):
+        found = exchange(BODY if body is None else body, **more)
+        found.id = f"id-{next(made)}"
+        return found
+
+    return make
+
+
+def served(exchange, usage=None, target=None, **report):
+    exchange.forwarded, exchange.status = True, 200
+    exchange.target = target or exchange.targets[0]
+    exchange.report = Report(usage=usage, **report)
+    return exchange
+
+
+async def refusal_of(stage, exchange):
+    with pytest.raises(Refusal) as caught:
+        await stage(exchange)
+    return caught.value
+
+
+# --- concurrency
+
+
+async def test_requests_at_once_are_limited_and_given_back_at_the_end(world, asks):
+    here = world({"unit": "concurrency", "limit": 2, "window": None, "per": ["consumer"]})
+    first, second, third = asks(), asks(), asks()
+    await here.reserve(first)
+    await here.reserve(second)
+    refusal = await refusal_of(here.reserve, third)
+    assert (refusal.kind.code, refusal.headers) == ("rate_limited", {"retry-after": "1"})
+    assert "2 requests at once" in refusal.message
+    assert await here.level("b:consumer=alice", 0) == (0, 2)
+    await here.settle(served(first, Usage(5, 5)))
+    assert first.charges == {}, "a place is given back, not charged"
+    await here.reserve(asks())
+    assert await here.level("b:consumer=alice", 0) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"unit": "concurrency", "window": "minute"}, "it has no window"),
+        ({"unit": "tokens", "window": None}, "say over what time"),
+        ({"unit": "requests", "window": "call"}, "there is nothing to limit"),
+        ({"on_exceed": "downgrade"}, "belong together"),
+        ({"downgrade_to": "m"}, "belong together"),
+        ({"on_exceed": "approval", "unit": "tokens", "window": "call"}, "no count to grant more of"),
+        ({"on_exceed": "approval", "unit": "concurrency", "window": None}, "no count to grant more of"),
+        ({"alert_webhook": "https://a.example/x"}, "needs alert_at"),
+        ({"alert_webhook": "ftp://a.example/x", "alert_at": [0.5]}, "a URL"),
+        ({"alert_webhook": "https://user:secret@a.example/x", "alert_at": [0.5]}, "without a password"),
+        ({"reserve": "expected"}, "is for tokens and USD"),
+        ({"max_scopes": 0}, "greater than or equal to 1"),
+        ({"idle_ttl": "0s"}, "greater than 0"),
+        ({"per": ["labels.x"]}, "one of consumer, team, key"),
+        ({"match": {"colour": "red"}}, "one of consumer, team, key"),
+    ],
+)
+def test_settings_that_say_two_things_are_refused(settings, error):
+    with pytest.raises(ValueError, match=error) as caught:
+        BudgetSettings(**{"name": "b", "unit": "requests", "limit": 1, "window": "minute", **settings})
+    assert "secret@" not in str(caught.value.errors()[0]["msg"])
+
+
+# --- who counts where
+
+
+async def test_budgets_match_and_count_by_key_and_label(world, asks):
+    here = world({"match": {"label.project": "x*"}, "per": ["key", "label.run"]})
+    inside, outside = asks(labels={"project": "x1", "run": "7"}), asks(labels={"project": "y"})
+    inside.key = "ci#0"
+    await here.reserve(inside)
+    await here.reserve(outside)
+    assert [claim.scope for claim in inside.reservation.claims] == ["b:key=ci%230:label.run=7"]
+    assert outside.reservation.claims == []
+
+
+async def test_labels_that_look_alike_have_counts_of_their_own(world, asks):
+    here = world({"per": ["label.a", "label.b"]})
+    for labels in ({"a": "1:label.b=2", "b": ""}, {"a": "1", "b": "2"}, {"a": "1%3Alabel.b=2", "b": ""}):
+        await here.reserve(asks(labels=labels))
+    scopes = await here.counters.fullest("b", 60)
+    assert [level.reserved for _, level in scopes] == [1, 1, 1]
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.text(max_size=20)))
+def test_a_count_can_be_read_from_its_name(exchange, labels):
+    settings = BudgetSettings(
+        name="b", unit="requests", limit=1, window="minute", per=["label.a", "label.b", "label.c", "model"]
+    )
+    scope = compile_budget(settings).scope(exchange(BODY, labels=labels), DEAR)
+    fields = {f"label.{name}": labels.get(name, "") for name in "abc"} | {"model": "dear"}
+    assert read_scope(scope) == ("b", fields)
+    assert scope.isascii()
+
+
+async def test_a_missing_label_is_shared_or_refused(world, asks):
+    here = world({"per": ["label.run"]}, {"name": "strict", "per": ["label.run"], "missing": "refuse"})
+    refusal = await refusal_of(here.reserve, sent := asks())
+    assert (refusal.kind.code, sent.denied_by) == ("invalid_request", "strict")
+    assert "the label 'run'" in refusal.message
+    shared = world({"per": ["label.run"], "limit": 1})
+    await shared.reserve(asks())
+    assert (await refusal_of(shared.reserve, asks(labels={"run": ""}))).kind.code == "rate_limited"
+    await shared.reserve(asks(labels={"run": "1"}))
+
+
+async def test_beyond_max_scopes_new_ones_count_together(world, asks):
+    here = world({"per": ["label.run"], "max_scopes": 3, "limit": 2, "window": "total"})
+    for run in range(3):
+        await here.reserve(asks(labels={"run": str(run)}))
+    extra = [asks(labels={"run": f"new-{run}"}) for run in range(3)]
+    await here.reserve(extra[0])
+    await here.reserve(extra[1])
+    assert (await refusal_of(here.reserve, extra[2])).kind.code == "budget_exceeded"
+    assert await here.level("b:label.run=*", 0) == (0, 2)
+    await here.reserve(asks(labels={"run": "0"}))  # whoever was there keeps a count of its own
+    await here.settle(served(extra[0], Usage(1, 1)))
+    assert extra[0].charges == {"b:label.run=*": 1}
+    assert await here.level("b:label.run=*", 0) == (1, 1)
+
+
+async def test_a_client_cannot_name_the_count_of_the_others(world, asks):
+    here = world({"per": ["label.run"]})
+    await here.reserve(asks(labels={"run": "*"}))
+    assert await here.level("b:label.run=%2A") == (0, 1)
+
+
+def test_places_of_counts_that_nobody_uses_are_free_again(clocks):
+    clock = clocks()
+    settings = BudgetSettings(
+        name="b", unit="requests", limit=1, window="total", per=["label.x"], max_scopes=2, idle_ttl="1h"
+    )
+    scopes = Scopes(compile_budget(settings), clock)
+    assert [scopes.admit(name) for name in ("b:a", "b:b", "b:c")] == ["b:a", "b:b", "b:label.x=*"]
+    clock.now += 3000
+    scopes.admit("b:a")
+    clock.now += 1000
+    assert scopes.admit("b:c") == "b:c"
+    assert scopes.admit("b:b") == "b:label.x=*"
+
+
+# --- what clients are told
+
+
+async def test_answers_say_what_the_tightest_rates_have_left(world, asks):
+    here = world(
+        {"name": "loose", "limit": 100},
+        {"name": "tight", "limit": 5, "per": ["consumer"]},
+        {"name": "tpm", "unit": "tokens", "limit": 10_000},
+        {"name": "day", "limit": 3, "window": "day"},
+        {"name": "seen", "limit": 1, "mode": "shadow"},
+        {"name": "money", "unit": "usd", "limit": 1},
+    )
+    sent = asks()
+    await here.reserve(sent)
+    here.clock.now += 15
+    await here.reserve(again := asks())
+    held = sent.reservation.input_tokens + 100
+    assert sent.rate == {
+        "x-ratelimit-limit-requests": "5",
+        "x-ratelimit-remaining-requests": "4",
+        "x-ratelimit-reset-requests": "60s",
+        "x-ratelimit-limit-tokens": "10000",
+        "x-ratelimit-remaining-tokens": str(10_000 - held),
+        "x-ratelimit-reset-tokens": "60s",
+    }
+    assert again.rate["x-ratelimit-remaining-requests"] == "3"
+    assert again.rate["x-ratelimit-reset-requests"] == "45s"
+
+
+async def test_budgets_of_long_windows_are_no_rates(world, asks):
+    here = world({"window": "day"}, {"name": "c", "unit": "concurrency", "window": None})
+    await here.reserve(sent := asks())
+    assert sent.rate == {}
+
+
+# --- downgrade
+
+
+def to_cheap(exchange, model):
+    assert model == "cheap"
+    exchange.targets = (CHEAP,)
+    exchange.chain = Chain((CHEAP,), RetrySettings(), "cheap")
+
+
+MONEY = {"unit": "usd", "limit": 0.01, "window": "month", "on_exceed": "downgrade", "downgrade_to": "cheap"}
+
+
+async def test_a_request_that_does_not_fit_goes_to_the_cheaper_model(world, asks):
+    here = world(MONEY, reroute=to_cheap)
+    fits, does_not, neither = (asks({**BODY, "max_tokens": n}, targets=(DEAR,)) for n in (100, 150, 1000))
+    await here.reserve(fits)
+    assert (fits.targets, fits.downgraded) == ((DEAR,), "")
+    await here.reserve(does_not)
+    assert (does_not.targets, does_not.downgraded) == ((CHEAP,), "b")
+    assert here.counted == [("b", "downgraded")]
+    await here.reserve(asks({**BODY, "max_tokens": 1000}, targets=(CHEAP,)))
+    refusal = await refusal_of(here.reserve, neither)
+    assert (refusal.kind.code, neither.denied_by) == ("budget_exceeded", "b")
+    settled, reserved = await here.level(window=-1)
+    assert settled + reserved <= 10_000_000
+
+
+async def test_a_call_that_is_too_dear_is_downgraded_too(world, asks):
+    here = world({**MONEY, "window": "call", "limit": 0.001}, reroute=to_cheap)
+    await here.reserve(sent := asks(targets=(DEAR,)))
+    assert (sent.targets, sent.downgraded) == ((CHEAP,), "b")
+
+
+async def test_a_downgrade_that_may_not_be_is_a_refusal(world, asks):
+    def forbidden(_exchange, _model):
+        from extproc.errors import MODEL_NOT_ALLOWED
+
+        raise Refusal(MODEL_NOT_ALLOWED, "no")
+
+    here = world({**MONEY, "limit": 0}, reroute=forbidden)
+    assert (await refusal_of(here.reserve, asks(targets=(DEAR,)))).kind.code == "budget_exceeded"
+    assert here.counted == [("b", "denied")]
+
+
+async def test_two_budgets_that_send_to_each_other_end(world, asks):
+    def swap(exchange, model):
+        exchange.targets = (DEAR if model == "dear" else CHEAP,)
+        exchange.chain = Chain(exchange.targets, RetrySettings(), model)
+
+    one = {**MONEY, "limit": 0, "match": {"model": "dear"}}
+    other = {**MONEY, "name": "c", "limit": 0, "match": {"model": "cheap"}, "downgrade_to": "dear"}
+    here = world(one, other, reroute=swap)
+    assert (await refusal_of(here.reserve, asks(targets=(DEAR,)))).kind.code == "budget_exceeded"
+    assert await here.level("b", -1) == (0, 0)
+    assert await here.level("c", -1) == (0, 0)
+
+
+# --- approval
+
+
+async def test_more_is_granted_to_one_count_until_its_window_ends(world, asks):
+    here = world({"limit": 1, "window": "day", "per": ["consumer"], "on_exceed": "approval"})
+    await here.reserve(asks())
+    refusal = await refusal_of(here.reserve, asks())
+    assert (refusal.kind.status, refusal.kind.code) == (402, "approval_required")
+    assert "'b:consumer=alice'" in refusal.message
+    grant = await here.grants.give("b", "b:consumer=alice", 1, here.clock.now + 100)
+    await here.reserve(asks())
+    assert (await refusal_of(here.reserve, asks())).kind.code == "approval_required"
+    await here.reserve(asks(consumer=Consumer("bob", "red")))
+    assert (await refusal_of(here.reserve, asks(consumer=Consumer("bob", "red")))).kind.code == "approval_required"
+    assert await here.grants.revoke(grant.id)
+    assert not await here.grants.revoke(grant.id)
+    assert here.grants.room("b:consumer=alice") == 0
+
+
+async def test_grants_are_known_to_every_process_and_end_by_themselves(clocks):
+    clock = clocks()
+    counters = MemoryCounters(clock)
+    here, there = Grants(counters, clock), Grants(counters, clock)
+    first = await here.give("b", "b:x=1", 5, clock.now + 100)
+    await there.refresh()
+    second = await there.give("b", "b:x=1", 2, clock.now + 50)
+    await here.refresh()
+    assert here.room("b:x=1") == there.room("b:x=1") == 7
+    assert list(here.all()) == [second, first]
+    clock.now += 60
+    await here.refresh()
+    assert here.room("b:x=1") == 5
+    clock.now += 60
+    assert list(here.all()) == []
+    await here.refresh()
+    assert here.room("b:x=1") == 0
+
+
+# --- what is usual
+
+
+def test_what_is_expected_is_what_95_of_100_do_not_pass():
+    expected = Expected()
+    for output in range(19):
+        expected.learn("a/m", output)
+    assert expected.output("a/m") is None
+    for output in range(19, 200):
+        expected.learn("a/m", output)
+    assert 185 <= expected.output("a/m") <= 195
+    assert expected.output("b/m") is None
+
+
+TOKENS = {"unit": "tokens", "limit": 2000, "reserve": "expected"}
+
+
+async def test_the_usual_is_held_where_the_settings_say_so_and_it_is_known(world, asks):
+    here = world(TOKENS, {"name": "worst", "unit": "tokens", "limit": 10**6})
+    long = {**BODY, "messages": [{"role": "user", "content": "x" * 900}], "max_tokens": 1000}
+    await here.reserve(first := asks(long, targets=(DEAR,)))
+    assert await here.level() == (0, first.reservation.input_tokens + 1000), "nobody knows what is usual"
+    await here.settle(served(first, Usage(250, 10)))
+    for _ in range(40):
+        here.expected.learn(DEAR.place, 50)
+    await here.reserve(sent := asks(long, targets=(DEAR,)))
+    settled, reserved = await here.level()
+    assert (settled, reserved) == (260, math.ceil(len(sent.body) / 3) + 50)
+    assert await here.level("worst") == (260, sent.reservation.input_tokens + 1000)
+    assert sent.reservation.enough < 50 * 8 + 600
+
+
+async def test_an_answer_that_is_longer_than_usual_holds_more_and_ends_where_there_is_none(world, asks):
+    here = world({**TOKENS, "limit": 700})
+    for _ in range(40):
+        here.expected.learn(DEAR.place, 50)
+    body = {**BODY, "stream": True, "max_tokens": 1000}
+    sent = asks(body, targets=(DEAR,))
+    await here.reserve(sent)
+    served(sent)
+    enough = sent.reservation.enough
+    assert await here.reserve.extend(sent) is None
+    assert sent.reservation.enough > enough
+    held = (await here.level())[1]
+    assert held == sent.reservation.claims[0].amount <= 700
+    refusal = None
+    for _ in range(10):
+        refusal = refusal or await here.reserve.extend(sent)
+    assert (refusal.kind.code, sent.denied_by) == ("rate_limited", "b")
+    settled, reserved = await here.level()
+    assert settled + reserved <= 700
+    await here.settle(sent)
+    assert (await here.level())[1] == 0
+
+
+async def test_an_answer_that_passes_its_own_limit_needs_room_too(world, asks):
+    here = world({"unit": "tokens", "limit": 500})
+    sent = asks({**BODY, "stream": True, "max_tokens": 100})
+    await here.reserve(sent)
+    served(sent)
+    assert sent.reservation.enough >= 800, "whatever a token is, an honest answer is not cut"
+    await here.reserve.extend(sent)
+    assert await here.reserve.extend(sent) is not None
+    settled, reserved = await here.level()
+    assert settled + reserved <= 500
+
+
+async def test_a_budget_of_requests_never_cuts_an_answer(world, asks):
+    here = world({"limit": 1}, {"name": "in", "unit": "input_tokens", "limit": 1000})
+    await here.reserve(sent := asks())
+    assert sent.reservation.enough == math.inf
+
+
+class NoMore(MemoryCounters):
+    async def extend(self, id, holds):
+        raise StoreError("down")
+
+
+@pytest.mark.parametrize(("failure", "code"), [("deny", "store_unavailable"), ("allow", None)])
+async def test_without_a_store_an_answer_goes_on_only_where_the_budget_lets_it(world, asks, clocks, failure, code):
+    here = world({"unit": "tokens", "limit": 5000, "store_failure": failure}, counters=NoMore(clocks()))
+    await here.reserve(sent := asks({**BODY, "stream": True}))
+    served(sent)
+    refusal = await here.reserve.extend(sent)
+    assert (refusal and refusal.kind.code) == code
+
+
+# --- counted exactly
+
+
+class Exact:
+    def __init__(self, tokens, fits=True):
+        self.tokens, self._fits, self.asked = tokens, fits, 0
+
+    def fits(self, _target):
+        return self._fits
+
+    async def count(self, _exchange):
+        self.asked += 1
+        return self.tokens
+
+
+async def test_the_input_is_counted_only_where_a_bound_in_bytes_finds_no_room(world, asks):
+    exact = Exact(20)
+    here = world({"unit": "tokens", "limit": 150}, tools=Tools(tokenizer=exact))
+    await here.reserve(first := asks({**BODY, "max_tokens": 10}))
+    assert exact.asked == 0
+    assert await here.level() == (0, len(first.body) + 10)
+    await here.reserve(second := asks({**BODY, "max_tokens": 10}))
+    assert exact.asked == 1
+    assert second.reservation.input_tokens == 20
+    assert await here.level() == (0, len(first.body) + 10 + 30)
+
+
+@pytest.mark.parametrize("exact", [Exact(20, fits=False), Exact(None), Exact(10**9)])
+async def test_without_an_exact_count_the_bound_decides(world, asks, exact):
+    here = world({"unit": "tokens", "limit": 50}, tools=Tools(tokenizer=exact))
+    assert (await refusal_of(here.reserve, asks())).kind.code == "rate_limited"
+
+
+# --- what the body only names
+
+
+def unseen(exchange, *names):
+    exchange.ask.unseen = names
+    return exchange
+
+
+async def test_input_that_is_only_named_counts_as_the_whole_context(world, asks):
+    here = world({"unit": "tokens", "limit": 10**6})
+    await here.reserve(unseen(asks(targets=(Target("m", "a", "m", context=128_000),)), "file_id"))
+    assert (await here.level())[1] == 128_100
+
+
+@pytest.mark.parametrize(
+    ("budget", "refused"),
+    [
+        ({"unit": "tokens"}, True),
+        ({"unit": "usd"}, True),
+        ({"unit": "tokens", "mode": "shadow"}, False),
+        ({"unit": "tokens", "reserve": "expected"}, False),
+        ({"unit": "output_tokens"}, False),
+        ({"unit": "requests"}, False),
+    ],
+)
+async def test_input_without_a_bound_is_refused_where_the_worst_is_held(world, asks, budget, refused):
+    here = world({"limit": 10**6, **budget})
+    sent = unseen(asks(), "previous_response_id")
+    if refused:
+        refusal = await refusal_of(here.reserve, sent)
+        assert (refusal.kind.code, refusal.param) == ("unbounded_input", "previous_response_id")
+        assert "`context`" in refusal.message
+    else:
+        await here.reserve(sent)
+
+
+# --- alerts
+
+HOOK = {"alert_at": [0.5, 0.9], "alert_webhook": "https://alerts.example/x"}
+
+
+async def test_each_share_is_told_once_for_each_count_and_window(world, asks):
+    here = world({**HOOK, "limit": 10, "per": ["consumer"]})
+    for _ in range(10):
+        await here.reserve(sent := asks())
+        await here.settle(served(sent, Usage(1, 1)))
+    assert [(alert.scope, alert.threshold) for alert in here.told] == [
+        ("b:consumer=alice", 0.5),
+        ("b:consumer=alice", 0.9),
+    ]
+    await refusal_of(here.reserve, asks())
+    assert len(here.told) == 2
+    here.clock.now += 60
+    for _ in range(6):
+        await here.reserve(sent := asks())
+        await here.settle(served(sent, Usage(1, 1)))
+    assert [alert.threshold for alert in here.told] == [0.5, 0.9, 0.5]
+
+
+async def test_a_refusal_tells_too(world, asks):
+    here = world({**HOOK, "unit": "tokens", "limit": 140})
+    await refusal_of(here.reserve, asks())
+    assert here.told == []
+    await here.reserve(sent := asks({**BODY, "max_tokens": 50}))
+    await refusal_of(here.reserve, asks({**BODY, "max_tokens": 50}))
+    assert [alert.threshold for alert in here.told] == [0.9]
+    assert sent.alert == ""
