@@ -1,0 +1,106 @@
+"""The ledger: one row for each authenticated exchange, who asked for what and what it cost. No bodies, no credentials.
+
+    sqlite:PATH                                          one host; its processes share the file
+    postgresql://user@host/db?password=env:NAME          a fleet
+    memory:                                              a trial; ends with the process
+
+Rows are queued by the event loop (`Ledger.add`), written by a thread in batches, and read with `Ledger.usage`. This file
+and `query.py` need no database; SQLAlchemy is imported when a ledger is opened, and only in this package.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from extproc.ledger.place import parse
+from extproc.values import is_private
+
+if TYPE_CHECKING:
+    from extproc.ledger.ledger import Ledger
+
+EXPIRED = "expired"
+"""The `usage_source` of a row that a lease's end wrote. Only such a row is ever replaced, by the exchange's own."""
+
+
+class LedgerError(Exception):
+    """The ledger cannot be opened or does not answer. Its text holds no secret and no row."""
+
+
+class SchemaError(LedgerError):
+    """The database answers, but it is not one that this release can use."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One exchange. Texts are cut to 256 bytes, integers to what a column holds (`rows.py`); nothing is refused.
+
+    `time` is when it began, in seconds since the epoch. `cost` is in nano-USD: 0 where nothing was asked of a provider,
+    None where the price is unknown.
+    `charges` is what counters were charged: by scope, in the unit of its budget (nano-USD for money); None: not known.
+    """
+
+    id: str
+    time: float
+    request_id: str = ""
+    consumer: str = ""
+    team: str = ""
+    key: str = ""
+    labels: Mapping[str, str] = {}
+    operation: str = ""
+    model: str = ""  # as requested
+    target: str = ""  # the entry of `models` that served
+    provider: str = ""
+    provider_model: str = ""
+    attempts: int = 0
+    status: int = 0  # 0: no answer
+    error: str = ""
+    stream: bool = False
+    complete: bool = True
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    usage_source: str = "none"  # provider | estimated | expired | none
+    cost: int | None = None
+    price_version: str = ""
+    duration_ms: int = 0
+    first_token_ms: int | None = None
+    guardrails: Sequence[str] = ()
+    denied_by: str = ""
+    charges: Mapping[str, int] | None = None
+
+
+def check_ledger(url: str) -> None:
+    """Raise ValueError when `open_ledger` could not take `url`. Opens nothing, and repeats no secret."""
+    place = parse(url)
+    if place.server is not None and importlib.util.find_spec("psycopg") is None:
+        raise ValueError("postgresql: needs its driver; install the extra: pip install 'llm-extproc[postgres]'")
+
+
+def doubt_ledger(url: str) -> Iterator[str]:
+    """Say what is probably not meant in a URL that was checked."""
+    place = parse(url)
+    if place.path is None and place.server is None:
+        yield "is forgotten when the process ends, and grows until then"
+    if place.server is not None:
+        server = place.server
+        if server.password is not None and server.password.read() is None:
+            yield f"{server.password} is not set: the ledger cannot be written until it is"
+        if server.sslmode not in ("require", "verify-ca", "verify-full") and not server.is_local:
+            if not is_private(server.host):
+                yield "is not encrypted: add sslmode=verify-full"
+
+
+def open_ledger(url: str) -> Ledger:
+    """Open what `check_ledger` accepts. A server that does not answer yet is asked again while rows wait.
+
+    Raises LedgerError when the database cannot be used: a path that cannot be opened, a schema of a newer release.
+    """
+    check_ledger(url)
+    from extproc.ledger.ledger import Ledger  # noqa: PLC0415 - SQLAlchemy takes a third of a second
+
+    return Ledger(parse(url))

@@ -1,0 +1,171 @@
+"""Connections to a ledger's database: SQLite in a file or in memory, or PostgreSQL. The only file that knows the drivers."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import StaticPool
+
+from extproc.ledger import LedgerError
+from extproc.ledger.place import Place, Server
+from extproc.ledger.schema import migrate
+
+CONNECT_TIMEOUT = 5  # seconds
+LOCK_TIMEOUT = 5.0  # seconds to wait for another process's transaction on the same file
+READ_TIMEOUT = 60_000  # milliseconds that a report may take in PostgreSQL
+_SILENCE = 15_000  # milliseconds without an answer of the peer's kernel after which a connection is given up
+
+
+class Database:
+    """Opens connections and, before the first of them is used, leads the schema to the version of this release."""
+
+    def __init__(self, place: Place) -> None:
+        self._ready = False
+        self._preparing = threading.Lock()
+        # Memory is one connection, which threads take in turn.
+        self._one = threading.Lock() if place.path is None and place.server is None else None
+        self._engine = _postgresql(place.server) if place.server is not None else _sqlite(place.path)
+        self.dialect = self._engine.dialect.name
+        self.placeholder = "%s" if place.server is not None else "?"
+
+    def prepare(self) -> None:
+        """Lead the schema to this release's version, once. Raises LedgerError."""
+        with self._preparing:
+            if not self._ready:
+                with self._transaction(write=True) as connection:
+                    migrate(connection)
+                self._ready = True
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction that is committed at the end. Raises SQLAlchemyError, and LedgerError as `prepare` does."""
+        if not self._ready:
+            self.prepare()
+        with self._begin(write=True) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A transaction that sees one instant. Raises LedgerError."""
+        if not self._ready:
+            self.prepare()
+        with self._transaction(write=False) as connection:
+            if self.dialect == "postgresql":  # reports are few and long: more memory for hashes, no compiler
+                connection.exec_driver_sql(
+                    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL jit = off; "
+                    f"SET LOCAL work_mem = '64MB'; SET LOCAL statement_timeout = {READ_TIMEOUT}"
+                )
+            yield connection
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Connection]:
+        """As `write`. Raises LedgerError only."""
+        if not self._ready:
+            self.prepare()
+        with self._transaction(write=True) as connection:
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _transaction(self, *, write: bool) -> Iterator[Connection]:
+        """As `_begin`; the database's errors become LedgerErrors, whose text has no row and no address."""
+        try:
+            with self._begin(write=write) as connection:
+                yield connection
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            raise LedgerError(f"the ledger does not answer ({reason(error)})") from None
+
+    @contextlib.contextmanager
+    def _begin(self, *, write: bool) -> Iterator[Connection]:
+        with self._one or contextlib.nullcontext(), self._engine.connect() as connection:
+            connection = connection.execution_options(ledger_write=write)
+            with connection.begin():
+                yield connection
+
+
+def reason(error: BaseException) -> str:
+    """What went wrong, in names only: texts of these errors repeat parameters and addresses."""
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        original: Any = error.orig
+        code = getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None)
+        return f"{type(original).__name__} {code}" if code else type(original).__name__
+    return type(error).__name__
+
+
+def _sqlite(path: str | None) -> Engine:
+    if path is None:
+        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    else:
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LedgerError(f"cannot open {path}: {error.strerror}") from None
+
+        def connect() -> sqlite3.Connection:
+            return sqlite3.connect(path, timeout=LOCK_TIMEOUT, check_same_thread=False)
+
+        engine = create_engine("sqlite:///ledger", creator=connect)  # the creator knows the path
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # transactions begin where `_begins` says
+        _use_wal(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA cache_size = -32768")
+
+    @event.listens_for(engine, "begin")
+    def _begins(connection: Connection) -> None:
+        # IMMEDIATE: nobody writes between our reads and our writes.
+        write = connection.get_execution_options().get("ledger_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT
+    while True:  # SQLite does not wait for a lock to change the journal mode
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _postgresql(server: Server) -> Engine:
+    psycopg = importlib.import_module("psycopg")  # an extra
+
+    def connect() -> Any:
+        return psycopg.connect(
+            host=server.host,
+            port=server.port,
+            dbname=server.database,
+            user=server.user,
+            password=None if server.password is None else server.password.read(),  # anew: it may have been rotated
+            sslmode=server.sslmode,
+            sslrootcert=server.sslrootcert,
+            connect_timeout=CONNECT_TIMEOUT,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+            tcp_user_timeout=_SILENCE,
+            client_encoding="utf8",
+            application_name="extproc",
+        )
+
+    # Few connections: one writes, and reports are rare. Those that a restart of the server left dead are not handed out.
+    return create_engine("postgresql+psycopg://", creator=connect, pool_size=2, max_overflow=2, pool_pre_ping=True)

@@ -1,0 +1,87 @@
+"""Single exchanges, as JSON: the latest, one by its id; and what counters were charged for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, literal, not_, select, tuple_
+from sqlalchemy import text as sql
+
+from extproc.ledger.query import ExchangeQuery
+from extproc.ledger.rows import label_name, micros, text
+from extproc.ledger.schema import EXCHANGES
+from extproc.ledger.usage import FAILED, REFUSED, conditions, from_micros, rfc3339, to_micros
+from extproc.prices import decimal
+
+_c = EXCHANGES.c
+
+# SQLite's sums are of 64 bits, so there are two halves.
+_WHERE = "WHERE time >= :since AND (each.key = :prefix OR substr(each.key, 1, :length) = :start) GROUP BY each.key"
+_CHARGES = {
+    "sqlite": sql(
+        "SELECT each.key, sum(each.value & 4294967295), sum(each.value >> 32) "  # noqa: S608
+        f"FROM exchanges, json_each(exchanges.charges) AS each {_WHERE}"
+    ),
+    "postgresql": sql(
+        "SELECT each.key, sum(CAST(each.value AS numeric)), 0 "  # noqa: S608
+        f"FROM exchanges, jsonb_each_text(exchanges.charges) AS each {_WHERE}"
+    ),
+}
+
+_OUTCOMES = {"ok": not_(FAILED), "refused": REFUSED, "error": and_(FAILED, not_(REFUSED))}
+
+
+def latest(connection: Connection, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
+    """The exchanges that a query asks for, the latest first."""
+    wanted: list[ColumnElement[bool]] = [conditions(query.filters, connection.dialect.name)]
+    if query.start is not None:
+        wanted.append(_c.time >= to_micros(query.start))
+    if query.end is not None:
+        wanted.append(_c.time < to_micros(query.end))
+    if query.outcome is not None:
+        wanted.append(_OUTCOMES[query.outcome])
+    if query.before is not None:
+        time = connection.execute(select(_c.time).where(_c.id == text(query.before))).scalar()
+        if time is None:
+            return []
+        wanted.append(tuple_(_c.time, _c.id) < tuple_(literal(time), literal(text(query.before))))
+    rows = connection.execute(
+        select(EXCHANGES).where(*wanted).order_by(_c.time.desc(), _c.id.desc()).limit(query.limit)
+    )
+    return [_json(row) for row in rows.mappings()]
+
+
+def one(connection: Connection, id: str) -> Mapping[str, Any] | None:
+    """The exchange of that id; else the latest whose `request_id` it is."""
+    for column in (_c.id, _c.request_id):
+        wanted = select(EXCHANGES).where(column == text(id)).order_by(_c.time.desc()).limit(1)
+        found = connection.execute(wanted).mappings().first()
+        if found is not None:
+            return _json(found)
+    return None
+
+
+def charges(connection: Connection, prefix: str, since: float) -> Mapping[str, int]:
+    """Sums of charges by scope, exact: of scopes that are `prefix` or go on with a colon, since then (epoch seconds)."""
+    start = f"{prefix}:"
+    wanted = {"since": micros(since), "prefix": prefix, "length": len(start), "start": start}
+    rows = connection.execute(_CHARGES[connection.dialect.name], wanted)
+    return {scope: int(low) + (int(high) << 32) for scope, low, high in rows}
+
+
+def prune(connection: Connection, before: float, most: int) -> int:
+    """Delete the oldest rows from before then (epoch seconds), at most so many. Returns how many it were."""
+    oldest = select(_c.id).where(_c.time < micros(before)).order_by(_c.time, _c.id).limit(most)
+    return connection.execute(delete(EXCHANGES).where(_c.id.in_(oldest))).rowcount
+
+
+def _json(row: RowMapping) -> Mapping[str, Any]:
+    shown = dict(row)
+    cost = shown.pop("cost")
+    return {
+        **shown,
+        "time": rfc3339(from_micros(row["time"])),
+        "labels": {label_name(key): value for key, value in row["labels"].items()},
+        "cost_usd": None if cost is None else decimal(cost),
+    }

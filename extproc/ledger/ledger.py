@@ -1,0 +1,117 @@
+"""A ledger that is open: rows go in on the event loop, answers come out on whatever thread asks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from extproc.ledger import LedgerError, Row, SchemaError, exchanges
+from extproc.ledger.database import Database
+from extproc.ledger.place import Place
+from extproc.ledger.query import ExchangeQuery, Query
+from extproc.ledger.usage import Usage, usage
+from extproc.ledger.writer import MAX_QUEUED, STOP_TIMEOUT, Writer
+
+PRUNE_BATCH = 5000
+PRUNE_PAUSE = 0.05  # seconds between batches, in which the writer has its turn
+
+_log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """`start`, `stop` and `add` are the event loop's. The other methods block, and raise LedgerError."""
+
+    def __init__(self, place: Place, max_queued: int = MAX_QUEUED) -> None:
+        self._database = Database(place)
+        self._writer = Writer(self._database, max_queued)
+        try:
+            self._database.prepare()
+        except SchemaError:
+            raise
+        except LedgerError as error:
+            if place.server is None:
+                raise LedgerError(f"cannot open {place.path}: {error}") from None
+            _log.warning("%s: rows wait until it does", error)
+
+    @property
+    def on_written(self) -> Callable[[Sequence[str]], None]:
+        """Called on the writer's thread with the ids of rows, once they are committed; those of replays too."""
+        return self._writer.on_written
+
+    @on_written.setter
+    def on_written(self, listener: Callable[[Sequence[str]], None]) -> None:
+        self._writer.on_written = listener
+
+    @property
+    def written(self) -> int:
+        """Rows committed by this process."""
+        return self._writer.written
+
+    @property
+    def dropped(self) -> int:
+        """Rows that `add` did not take."""
+        return self._writer.dropped
+
+    @property
+    def refused(self) -> int:
+        """Rows that the database refused for what is in them."""
+        return self._writer.refused
+
+    @property
+    def failures(self) -> int:
+        """Commits that failed; their rows wait."""
+        return self._writer.failures
+
+    @property
+    def queued(self) -> int:
+        """Rows that wait to be committed."""
+        return self._writer.queued
+
+    def start(self) -> None:
+        """Begin to write. Rows may be added before."""
+        self._writer.start()
+
+    def stop(self, timeout: float = STOP_TIMEOUT) -> int:
+        """Write what is queued, in `timeout` seconds at most, and end the thread. Returns how many rows are lost."""
+        return self._writer.stop(timeout)
+
+    def close(self) -> None:
+        """Give the connections back. What was in memory is gone."""
+        self._database.close()
+
+    def add(self, row: Row) -> bool:
+        """Queue a row; never blocks. False: the queue is full, and the row is not taken."""
+        return self._writer.add(row)
+
+    def usage(self, query: Query) -> Usage:
+        """Who used how much."""
+        with self._database.read() as connection:
+            return usage(connection, query)
+
+    def exchanges(self, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
+        """The latest exchanges, as JSON."""
+        with self._database.read() as connection:
+            return exchanges.latest(connection, query)
+
+    def exchange(self, id: str) -> Mapping[str, Any] | None:
+        """One exchange, as JSON, by its id or its request's; None: there is none."""
+        with self._database.read() as connection:
+            return exchanges.one(connection, id)
+
+    def charges_by_scope(self, prefix: str, since: float = 0.0) -> Mapping[str, int]:
+        """What counters were charged, by scope, in exchanges since `since` (epoch seconds): what they should show."""
+        with self._database.read() as connection:
+            return exchanges.charges(connection, prefix, since)
+
+    def prune(self, before: float) -> int:
+        """Delete what is older than `before` (epoch seconds), batch by batch. Returns how many rows it were."""
+        total = 0
+        while True:
+            with self._database.change() as connection:
+                deleted = exchanges.prune(connection, before, PRUNE_BATCH)
+            total += deleted
+            if deleted < PRUNE_BATCH:
+                return total
+            time.sleep(PRUNE_PAUSE)

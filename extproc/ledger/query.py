@@ -1,0 +1,180 @@
+"""What is asked of a ledger, read from the parameters of a URL and checked. Needs no database.
+
+    start=2026-11-01&end=2026-12-01&resolution=day&group_by=team,label.agent&consumer=ci-bot&consumer=alice&format=csv
+
+Any field of FIELDS, or `label.` and a name, groups and filters. A filter that is repeated means any of its values; a
+label that an exchange does not have counts as the empty text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+FIELDS = (
+    *("consumer", "team", "key", "operation", "model", "target", "provider", "provider_model"),
+    *("status", "error", "stream", "usage_source"),
+)
+RESOLUTIONS = ("hour", "day", "month", "total")
+FORMATS = ("json", "csv")
+OUTCOMES = ("ok", "refused", "error")
+MAX_GROUPS = 8
+MAX_FILTER_VALUES = 200
+MAX_LIMIT = 1000
+"""Exchanges in one answer."""
+
+_LABEL = "label."
+_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+
+Filters = Mapping[str, Sequence[str]]
+"""By field, what it may be. No values: nothing is found."""
+
+
+@dataclass(slots=True, frozen=True)
+class Query:
+    """A usage report: `start` inclusive, `end` exclusive."""
+
+    start: datetime
+    end: datetime
+    resolution: str = "total"
+    group_by: tuple[str, ...] = ()
+    filters: Filters = field(default_factory=dict)
+    format: str = "json"
+
+    @classmethod
+    def parse(cls, parameters: Iterable[tuple[str, str]], now: datetime) -> Self:
+        """Read names and values, in order. `now` is aware. Raises ValueError, whose text is for the caller."""
+        own, filters = _split(parameters, {"start", "end", "resolution", "group_by", "format"}, {"group_by"})
+        start, end = _range(own, now)
+        names = [name for value in own.get("group_by", ()) for name in value.split(",") if name]
+        for name in names:
+            _check_field("group_by", name)
+        if len(set(names)) < len(names) or len(names) > MAX_GROUPS:
+            raise ValueError(f"group_by takes each field once, and at most {MAX_GROUPS}")
+        resolution = _one_of("resolution", own, RESOLUTIONS, "total")
+        return cls(start, end, resolution, tuple(names), filters, _one_of("format", own, FORMATS, "json"))
+
+    def only(self, name: str, value: str) -> Self:
+        """The same question about exchanges whose field is `value`, whatever else was asked for."""
+        return replace(self, filters={**self.filters, name: _narrow(self.filters, name, value)})
+
+
+@dataclass(slots=True, frozen=True)
+class ExchangeQuery:
+    """The latest exchanges: at most `limit`, those before the exchange `before` (its id) when given."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    filters: Filters = field(default_factory=dict)
+    outcome: str | None = None
+    before: str | None = None
+    limit: int = 100
+
+    @classmethod
+    def parse(cls, parameters: Iterable[tuple[str, str]]) -> Self:
+        """Read names and values. Raises ValueError, whose text is for the caller."""
+        own, filters = _split(parameters, {"start", "end", "outcome", "before", "limit"}, set())
+        limit = own.get("limit", ["100"])[0]
+        if not (limit.isascii() and limit.isdecimal() and len(limit) < 6 and 1 <= int(limit) <= MAX_LIMIT):
+            raise ValueError(f"limit is a number from 1 to {MAX_LIMIT}")
+        return cls(
+            _instant("start", own["start"][0]) if "start" in own else None,
+            _instant("end", own["end"][0]) if "end" in own else None,
+            filters,
+            _one_of("outcome", own, OUTCOMES, "") or None,
+            own["before"][0] if "before" in own else None,
+            int(limit),
+        )
+
+    def only(self, name: str, value: str) -> Self:
+        """The same question about exchanges whose field is `value`, whatever else was asked for."""
+        return replace(self, filters={**self.filters, name: _narrow(self.filters, name, value)})
+
+
+def label_of(name: str) -> str | None:
+    """The label's name in `label.NAME`; None for another field."""
+    return name.removeprefix(_LABEL) if name.startswith(_LABEL) else None
+
+
+def month_of(moment: datetime) -> datetime:
+    return moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+
+
+def next_month(moment: datetime) -> datetime:
+    """The beginning of the month after that of `moment`."""
+    return month_of(month_of(moment) + timedelta(days=31))
+
+
+def _split(
+    parameters: Iterable[tuple[str, str]], known: set[str], repeatable: set[str]
+) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    own: dict[str, list[str]] = {}
+    filters: dict[str, list[str]] = {}
+    for name, value in parameters:
+        if name in known:
+            if name in own and name not in repeatable:
+                raise ValueError(f"{name} is given twice")
+            own.setdefault(name, []).append(value)
+        else:
+            _check_field("a filter", name)
+            _check_value(name, value)
+            filters.setdefault(name, []).append(value)
+    if sum(map(len, filters.values())) > MAX_FILTER_VALUES:
+        raise ValueError(f"filters have at most {MAX_FILTER_VALUES} values")
+    return own, filters
+
+
+def _check_field(what: str, name: str) -> None:
+    if name not in FIELDS and not label_of(name):
+        raise ValueError(f"{what} is one of {', '.join(FIELDS)} or label.NAME, not {name[:64]!r}")
+
+
+def _check_value(name: str, value: str) -> None:
+    if name == "status" and not (value.isascii() and value.isdecimal() and len(value) <= 3):
+        raise ValueError("status is a number of up to three digits")
+    if name == "stream" and value not in ("true", "false"):
+        raise ValueError("stream is true or false")
+
+
+def _one_of(name: str, own: Mapping[str, Sequence[str]], allowed: Sequence[str], default: str) -> str:
+    value = own.get(name, [default])[0]
+    if value not in allowed and name in own:
+        raise ValueError(f"{name} is one of {', '.join(allowed)}")
+    return value
+
+
+def _range(own: Mapping[str, Sequence[str]], now: datetime) -> tuple[datetime, datetime]:
+    """Absent: the current month; with one of the two, from it to the end of this month, or from its month's beginning."""
+    end = _instant("end", own["end"][0]) if "end" in own else next_month(now.astimezone(UTC))
+    if "start" in own:
+        start = _instant("start", own["start"][0])
+    else:
+        start = month_of(max(end - timedelta(microseconds=1), _EARLIEST))
+    if start >= end:
+        raise ValueError("start must be before end")
+    return start, end
+
+
+def _instant(name: str, value: str) -> datetime:
+    wanted = f"{name} is a date, 2026-11-01 (UTC), or a time, 2026-11-01T09:30:00Z"
+    try:
+        if _DATE.fullmatch(value):
+            found = datetime.fromisoformat(value).replace(tzinfo=UTC)
+        elif _TIME.fullmatch(value):
+            found = datetime.fromisoformat(value.upper()).astimezone(UTC)
+        else:
+            raise ValueError(wanted)
+    except (ValueError, OverflowError):
+        raise ValueError(wanted) from None
+    if not _EARLIEST <= found <= _LATEST:
+        raise ValueError(f"{name} is between the years 1970 and 9999")
+    return found
+
+
+def _narrow(filters: Filters, name: str, value: str) -> Sequence[str]:
+    return (value,) if name not in filters or value in filters[name] else ()

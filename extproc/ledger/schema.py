@@ -1,0 +1,117 @@
+"""The table, and the numbered steps that lead a database from each version to the next.
+
+`STEPS` say what is created, `EXCHANGES` what is queried; a test compares the two. A released step stays as it is.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Connection, MetaData, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from extproc.ledger import EXPIRED, SchemaError
+from extproc.ledger.rows import COLUMNS
+
+# `{text}` and `{json}` differ: PostgreSQL orders text by its locale unless told, SQLite by bytes.
+_TYPES = {
+    "sqlite": {"text": "TEXT", "json": "TEXT"},
+    "postgresql": {"text": 'TEXT COLLATE "C"', "json": "JSONB"},
+}
+
+STEPS = (
+    (
+        # What reports read stands first: SQLite reads a row only as far as it must.
+        """CREATE TABLE exchanges (
+            id {text} NOT NULL PRIMARY KEY,
+            time BIGINT NOT NULL,
+            consumer {text} NOT NULL,
+            team {text} NOT NULL,
+            key {text} NOT NULL,
+            operation {text} NOT NULL,
+            model {text} NOT NULL,
+            target {text} NOT NULL,
+            provider {text} NOT NULL,
+            provider_model {text} NOT NULL,
+            attempts BIGINT NOT NULL,
+            status BIGINT NOT NULL,
+            error {text} NOT NULL,
+            stream BOOLEAN NOT NULL,
+            usage_source {text} NOT NULL,
+            input_tokens BIGINT NOT NULL,
+            output_tokens BIGINT NOT NULL,
+            cached_tokens BIGINT NOT NULL,
+            cache_write_tokens BIGINT NOT NULL,
+            reasoning_tokens BIGINT NOT NULL,
+            cost BIGINT,
+            labels {json} NOT NULL,
+            request_id {text} NOT NULL,
+            complete BOOLEAN NOT NULL,
+            price_version {text} NOT NULL,
+            duration_ms BIGINT NOT NULL,
+            first_token_ms BIGINT,
+            guardrails {json} NOT NULL,
+            denied_by {text} NOT NULL,
+            charges {json}
+        )""",
+        "CREATE INDEX exchanges_by_time ON exchanges (time, id)",
+        "CREATE INDEX exchanges_by_consumer ON exchanges (consumer, time)",
+        "CREATE INDEX exchanges_by_request ON exchanges (request_id)",
+    ),
+)
+VERSION = len(STEPS)  # 1
+
+_LOCK = 7_310_868_733_423_012  # of PostgreSQL's advisory locks: any number that nobody else in the database takes
+
+_NUMBERS = {
+    *("time", "attempts", "status", "input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens"),
+    *("reasoning_tokens", "cost", "duration_ms", "first_token_ms"),
+}
+_JSON = JSON().with_variant(JSONB(), "postgresql")
+
+
+def _column(name: str) -> Column[object]:
+    if name in _NUMBERS:
+        return Column(name, BigInteger)
+    if name in ("stream", "complete"):
+        return Column(name, Boolean)
+    return Column(name, _JSON if name in ("labels", "guardrails", "charges") else Text)
+
+
+EXCHANGES = Table("exchanges", MetaData(), *[_column(name) for name in COLUMNS])
+
+
+def insert(placeholder: str) -> str:
+    """The one statement that writes rows, for values in the order of COLUMNS: `?` or `%s`.
+
+    The exchange's own row replaces one that a lease's end wrote; what was charged then stays unless the row knows it.
+    """
+    changes = [f"{name} = excluded.{name}" for name in COLUMNS if name not in ("id", "charges")]
+    changes.append("charges = coalesce(excluded.charges, exchanges.charges)")
+    return (
+        f"INSERT INTO exchanges ({', '.join(COLUMNS)}) VALUES ({', '.join([placeholder] * len(COLUMNS))}) "  # noqa: S608
+        f"ON CONFLICT (id) DO UPDATE SET {', '.join(changes)} "
+        f"WHERE exchanges.usage_source = '{EXPIRED}' AND excluded.usage_source <> '{EXPIRED}'"
+    )
+
+
+def migrate(connection: Connection) -> None:
+    """Lead the database to VERSION, in the connection's transaction; of many who try at once, one does it.
+
+    On SQLite that transaction must be IMMEDIATE. Raises SchemaError when a newer release wrote the database.
+    """
+    dialect = connection.dialect.name
+    if dialect == "postgresql":
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        (encoding,) = connection.exec_driver_sql("SHOW server_encoding").one()
+        if encoding != "UTF8":
+            raise SchemaError(f"the database's encoding is {encoding}; the ledger needs UTF8")
+    connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS ledger_version (version BIGINT NOT NULL)")
+    version = connection.exec_driver_sql("SELECT max(version) FROM ledger_version").scalar() or 0
+    if version > VERSION:
+        raise SchemaError(f"the ledger was written by a newer release (schema {version}, this one knows {VERSION})")
+    if version == VERSION:
+        return
+    for step in STEPS[version:]:
+        for statement in step:
+            connection.exec_driver_sql(statement.format(**_TYPES[dialect]))
+    connection.exec_driver_sql("DELETE FROM ledger_version")
+    connection.exec_driver_sql(f"INSERT INTO ledger_version VALUES ({VERSION})")  # noqa: S608

@@ -1,0 +1,225 @@
+"""Usage reports: rows summed by time and by any fields, in the database; exact, as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, astuple, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, case, collate, extract, func, literal_column, or_, select, true
+
+from extproc.ledger.query import Filters, Query, label_of, next_month
+from extproc.ledger.rows import label_key, text
+from extproc.ledger.schema import EXCHANGES
+from extproc.prices import decimal
+
+MAX_BUCKETS = 10_000
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICRO = timedelta(microseconds=1)
+_LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
+_LOW = (1 << 32) - 1
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+_c = EXCHANGES.c
+REFUSED = and_(_c.status >= 400, _c.error != "", _c.attempts == 0)
+"""By the gateway itself, before any provider."""
+FAILED = or_(_c.status >= 400, _c.status == 0)
+"""Refused, or ended in another error, or without an answer."""
+
+
+@dataclass(slots=True, frozen=True)
+class Numbers:
+    """Sums. `cost` is in nano-USD, of the requests whose price is known; `unpriced` are the others."""
+
+    requests: int = 0
+    refused: int = 0
+    errors: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    cost: int = 0
+    unpriced: int = 0
+
+    def __add__(self, other: Numbers) -> Numbers:
+        return Numbers(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+    def json(self) -> dict[str, Any]:
+        numbers: dict[str, Any] = asdict(self)
+        unpriced = numbers.pop("unpriced")
+        cost = numbers.pop("cost")
+        return {**numbers, "cost_usd": decimal(cost), "unpriced": unpriced}
+
+
+@dataclass(slots=True, frozen=True)
+class Bucket:
+    """A time and a value for each field of the query's `group_by`. Hours, days and months are whole ones."""
+
+    start: datetime
+    end: datetime
+    group: tuple[str, ...]
+    numbers: Numbers
+
+
+@dataclass(slots=True, frozen=True)
+class Usage:
+    """A report: buckets in order of time, the dearest of each first. `total` is of all, `truncated` or not."""
+
+    query: Query
+    buckets: Sequence[Bucket]
+    total: Numbers
+    truncated: bool = False
+
+    def json(self) -> dict[str, Any]:
+        query = self.query
+        return {
+            "object": "usage",
+            "start": rfc3339(query.start),
+            "end": rfc3339(query.end),
+            "resolution": query.resolution,
+            "group_by": list(query.group_by),
+            "data": [
+                {
+                    "start": rfc3339(bucket.start),
+                    "end": rfc3339(bucket.end),
+                    "group": dict(zip(query.group_by, bucket.group, strict=True)),
+                    **bucket.numbers.json(),
+                }
+                for bucket in self.buckets
+            ],
+            "total": self.total.json(),
+            "truncated": self.truncated,
+        }
+
+    def csv(self) -> str:
+        """A line for each bucket. Texts that a spreadsheet would run as a formula begin with an apostrophe."""
+        out = io.StringIO()
+        lines = csv.writer(out)
+        lines.writerow(["start", "end", *map(_cell, self.query.group_by), *Numbers().json()])
+        for bucket in self.buckets:
+            numbers = bucket.numbers.json().values()
+            lines.writerow([rfc3339(bucket.start), rfc3339(bucket.end), *map(_cell, bucket.group), *numbers])
+        return out.getvalue()
+
+
+def usage(connection: Connection, query: Query) -> Usage:
+    """Answer a query."""
+    dialect = connection.dialect.name
+    within = and_(_c.time >= to_micros(query.start), _c.time < to_micros(query.end), conditions(query.filters, dialect))
+    keys = [*_bucket(query.resolution, dialect), *[field_of(name, dialect) for name in query.group_by]]
+    numbered: list[ColumnElement[Any]] = [
+        literal_column(str(number + 1)) for number in range(len(keys))
+    ]  # by position: a label is a parameter
+    times = len(keys) - len(query.group_by)
+    sums, dearest = _sums(dialect)
+    report = select(*keys, *sums).where(within).group_by(*numbered)
+    found = connection.execute(
+        report.order_by(*numbered[:times], *dearest, *numbered[times:]).limit(MAX_BUCKETS + 1)
+    ).all()
+    buckets = [
+        Bucket(*_bounds(query, row[0]), tuple(map(_value, row[times : len(keys)])), _numbers(row[len(keys) :]))
+        for row in found[:MAX_BUCKETS]
+    ]
+    if len(found) > MAX_BUCKETS:
+        return Usage(query, buckets, _numbers(connection.execute(select(*sums).where(within)).one()), truncated=True)
+    buckets = [bucket for bucket in buckets if bucket.numbers.requests]  # without keys, there is a row for nothing
+    return Usage(query, buckets, sum((bucket.numbers for bucket in buckets), Numbers()))
+
+
+def conditions(filters: Filters, dialect: str) -> ColumnElement[bool]:
+    """Every field is one of its values."""
+    return and_(true(), *[field_of(name, dialect).in_(_wanted(name, values)) for name, values in filters.items()])
+
+
+def field_of(name: str, dialect: str) -> ColumnElement[Any]:
+    """The column of a field, or a label's value: empty where it is missing. A label's name is a parameter, never SQL."""
+    label = label_of(name)
+    if label is None:
+        return _c[name]
+    key = label_key(label)
+    if dialect == "sqlite":
+        return func.coalesce(func.json_extract(_c.labels, f'$."{key}"'), "")
+    return collate(func.coalesce(func.jsonb_extract_path_text(_c.labels, key), ""), "C")
+
+
+def to_micros(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICRO
+
+
+def from_micros(micros: int) -> datetime:
+    return _EPOCH + micros * _MICRO
+
+
+def rfc3339(moment: datetime) -> str:
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _bucket(resolution: str, dialect: str) -> list[ColumnElement[Any]]:
+    """When a row's bucket begins, in microseconds; nothing for the total."""
+    if resolution == "total":
+        return []
+    if resolution in _LENGTHS:
+        return [_c.time - _c.time % (_LENGTHS[resolution] // _MICRO)]
+    seconds = _c.time / 1_000_000
+    if dialect == "sqlite":
+        return [func.strftime("%s", _c.time.op("/")(1_000_000), "unixepoch", "start of month").op("*")(1_000_000)]
+    month = func.date_trunc("month", func.timezone("UTC", func.to_timestamp(seconds)))
+    return [extract("epoch", month) * 1_000_000]
+
+
+def _bounds(query: Query, begins: Any) -> tuple[datetime, datetime]:
+    if query.resolution == "total":
+        return query.start, query.end
+    start = from_micros(int(begins))
+    return start, next_month(start) if query.resolution == "month" else start + _LENGTHS[query.resolution]
+
+
+def _sums(dialect: str) -> tuple[list[ColumnElement[Any]], list[ColumnElement[Any]]]:
+    """What `_numbers` reads, and the order from dear to cheap. SQLite's sums are of 64 bits, so money is in two halves."""
+    cost: list[ColumnElement[Any]] = [func.coalesce(func.sum(_c.cost), 0)]
+    dearest: list[ColumnElement[Any]] = [cost[0].desc()]
+    if dialect == "sqlite":
+        high = func.coalesce(func.sum(_c.cost.op(">>")(32)), 0)
+        low = func.coalesce(func.sum(_c.cost.op("&")(_LOW)), 0)
+        cost = [low, high]
+        dearest = [(high + low.op(">>")(32)).desc(), low.op("&")(_LOW).desc()]
+    counts: list[ColumnElement[Any]] = [
+        func.count(),
+        func.sum(case((REFUSED, 1), else_=0)),
+        func.sum(case((FAILED, 1), else_=0)),
+        func.count(_c.cost),
+        *[func.sum(column) for column in (_c.input_tokens, _c.output_tokens, _c.cached_tokens)],
+        *[func.sum(column) for column in (_c.cache_write_tokens, _c.reasoning_tokens)],
+    ]
+    return [*counts, *cost], dearest
+
+
+def _numbers(row: Sequence[Any]) -> Numbers:
+    requests, refused, failed, priced, input, output, cached, written, reasoning = [
+        int(number or 0) for number in row[:9]
+    ]
+    cost = sum(int(part) << (32 * place) for place, part in enumerate(row[9:]))
+    return Numbers(
+        requests, refused, failed - refused, input, output, cached, written, reasoning, cost, requests - priced
+    )
+
+
+def _wanted(name: str, values: Sequence[str]) -> list[Any]:
+    if name == "status":
+        return [int(value) for value in values]
+    if name == "stream":
+        return [value == "true" for value in values]
+    return [text(value) for value in values]  # cut as what is stored was
+
+
+def _value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _cell(value: str) -> str:
+    return f"'{value}" if value.startswith(_FORMULA) else value

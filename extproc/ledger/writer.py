@@ -1,0 +1,153 @@
+"""The thread that writes rows: a bounded queue in, batches out, and patience while the database is away.
+
+A row leaves the queue when it is committed. A batch that is written twice, because nobody knows whether the first commit
+arrived, is harmless: rows have ids. What the database refuses for its values is found by halving the batch, counted and
+left out; its reservation stays in the counters, so that its lease's end makes a row of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+
+from extproc.ledger import LedgerError, Row
+from extproc.ledger.database import Database, reason
+from extproc.ledger.rows import values
+from extproc.ledger.schema import insert
+
+MAX_QUEUED = 100_000
+BATCH = 1000
+PAUSE = 0.25  # seconds that rows wait for others, at most
+SLICE = 50  # rows prepared or sent at once; in between the event loop has its turn
+YIELD = 0.0005  # seconds of such a turn
+FIRST_RETRY, LAST_RETRY = 0.25, 10.0  # seconds
+STOP_TIMEOUT = 5.0
+
+_REFUSED = (DataError, IntegrityError, TypeError, ValueError, AttributeError, OverflowError)
+_AWAY = (SQLAlchemyError, LedgerError, OSError)
+
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """`written`, `dropped` (the queue was full), `refused` (by the database) count rows; `failures` failed commits."""
+
+    def __init__(self, database: Database, max_queued: int = MAX_QUEUED) -> None:
+        self.written = 0
+        self.dropped = 0
+        self.refused = 0
+        self.failures = 0
+        self.on_written: Callable[[Sequence[str]], None] = lambda _ids: None
+        self._database = database
+        self._insert = insert(database.placeholder)
+        self._max_queued = max_queued
+        self._queue: deque[Row] = deque()
+        self._batch: list[Row] = []
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._deadline = float("inf")
+        self._away = False
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+
+    @property
+    def queued(self) -> int:
+        """Rows that are not committed yet."""
+        return len(self._queue) + len(self._batch)
+
+    def add(self, row: Row) -> bool:
+        """Queue a row. False: the queue is full, or closed. Never blocks."""
+        if self.queued >= self._max_queued or self._stopping.is_set():
+            self.dropped += 1
+            return False
+        self._queue.append(row)
+        if len(self._queue) >= BATCH:
+            self._wake.set()
+        return True
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout: float) -> int:
+        """Write what is queued, for `timeout` seconds at most. Returns how many rows were left."""
+        self._deadline = time.monotonic() + timeout
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout + 0.5)
+        if self.queued:
+            _log.error("the ledger was stopped with %d rows unwritten", self.queued)
+        return self.queued
+
+    def _run(self) -> None:
+        retry = FIRST_RETRY
+        while time.monotonic() <= self._deadline:
+            if len(self._queue) < BATCH and not self._stopping.is_set():
+                self._wake.wait(PAUSE)
+                self._wake.clear()
+            while self._queue and len(self._batch) < BATCH:
+                self._batch.append(self._queue.popleft())
+            if not self._batch:
+                if self._stopping.is_set():
+                    return
+            elif self._write_batch():
+                retry = FIRST_RETRY
+            elif self._stopping.is_set():
+                time.sleep(FIRST_RETRY)
+            else:
+                self._stopping.wait(retry)
+                retry = min(retry * 2, LAST_RETRY)
+
+    def _write_batch(self) -> bool:
+        """Write the batch; what could not be written stays in it. False: the database is away."""
+        try:
+            self._write(self._batch)
+        except _AWAY as error:
+            self.failures += 1
+            if not self._away:
+                self._away = True
+                detail = str(error) if isinstance(error, LedgerError) else reason(error)
+                _log.error("the ledger cannot be written: %s; rows wait", detail)
+            return False
+        if self._away:
+            self._away = False
+            _log.warning("the ledger is written again; %d rows waited", self.queued)
+        return True
+
+    def _write(self, rows: list[Row]) -> None:
+        """Commit rows, and take them out of the batch, in halves where something in them is refused."""
+        try:
+            self._commit(rows)
+        except _REFUSED as error:
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                first, second = rows[:middle], rows[middle:]
+                self._write(first)
+                self._write(second)
+                return
+            self.refused += 1
+            _log.error("the ledger refused the row %.256r: %s", rows[0].id, reason(error))
+        else:
+            self.written += len(rows)
+            self._tell([row.id for row in rows])
+        done = {id(row) for row in rows}
+        self._batch = [row for row in self._batch if id(row) not in done]
+
+    def _commit(self, rows: Sequence[Row]) -> None:
+        slices = []
+        for first in range(0, len(rows), SLICE):
+            slices.append([values(row) for row in rows[first : first + SLICE]])
+            time.sleep(YIELD)
+        with self._database.write() as connection:
+            for values_ in slices:
+                connection.exec_driver_sql(self._insert, values_)
+
+    def _tell(self, ids: Sequence[str]) -> None:
+        try:
+            self.on_written(ids)
+        except Exception as error:  # noqa: BLE001 - whoever listens must not stop the ledger
+            _log.error("a listener of the ledger failed: %s", type(error).__name__)
