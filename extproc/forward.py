@@ -79,7 +79,6 @@ class Forward:
             exchange.edits |= usage
             exchange.usage_hidden = True
         output_field = exchange.ask.output_field
-        traces = any(trace in exchange.body for trace in exchange.dialect.traces)
         found = []
         for index, target in enumerate(exchange.targets):
             fields, removed = apply(target.changes, exchange.json, output_field) if target.changes else ({}, [])
@@ -87,14 +86,14 @@ class Forward:
             if exchange.output_limits and (limit := exchange.output_limits[index]) is not None and output_field:
                 fields[output_field] = limit
                 removed = [name for name in removed if name != output_field]
-            found.append(Edit(fields, removed, self._service(exchange, target, traces=traces)))
+            found.append(Edit(fields, removed, self._service(exchange, target)))
         return found
 
-    def _service(self, exchange: Exchange, target: Target, *, traces: bool) -> Service | None:
+    def _service(self, exchange: Exchange, target: Target) -> Service | None:
         """How the request has to be made the provider's own; None where it is that already."""
         dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
         kind = self._catalog.providers[target.provider].kind
-        anew = dialect is exchange.dialect and (traces or (target.prompt_cache and dialect.cache_marks))
+        anew = dialect is exchange.dialect and (exchange.traces or (target.prompt_cache and dialect.cache_marks))
         if dialect is exchange.dialect and kinds()[kind].adapt is None and not anew:
             return None
         reasoning = target.supports is None or "reasoning" in target.supports
