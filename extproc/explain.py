@@ -19,7 +19,7 @@ from extproc.config import Settings
 from extproc.contract import Edit
 from extproc.errors import Refusal
 from extproc.exchange import Exchange, Request, Target
-from extproc.forward import patch
+from extproc.forward import decode_fields, patch
 from extproc.guardrails import GuardInput, GuardrailSettings
 from extproc.parsing import Parse
 from extproc.pipeline import build
@@ -36,7 +36,6 @@ _NOTES: Mapping[str, str] = {
     "latency": "how fast targets are: nothing is measured here",
 }
 
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 _Row = tuple[str, str]
 """A label and a text."""
@@ -292,10 +291,10 @@ def _edits(exchange: Exchange) -> Sequence[Edit]:
 
 def _changed(exchange: Exchange) -> Sequence[str]:
     """What each provider gets that the client did not send, but for the model's name: the fields, and plain values."""
-    before, onward = _decode_fields(exchange.body), exchange.onward.body
+    before, onward = decode_fields(exchange.body), exchange.onward.body
     found = []
     for edit in _edits(exchange):
-        after = _decode_fields(patch(exchange.body if onward is None else onward, edit.fields, edit.removed))
+        after = decode_fields(patch(exchange.body if onward is None else onward, edit.fields, edit.removed))
         fields = [name for name, value in after.items() if name != "model" and before.get(name) != value]
         removed = [name for name in before if name not in after]
         texts = [f"sets {', '.join(name + _plain_value(after[name]) for name in fields)}"] if fields else []

@@ -31,7 +31,8 @@ _HOP_REASONS: Mapping[str, Sequence[str]] = {
 }
 _SERVER_ERRORS = ("500", "501", "502", "503", "504", "505", "507", "508", "520", "521", "522", "523", "524", "529")
 
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+"""The fields of a JSON object, each still the bytes it came in."""
 _encode = msgspec.json.encode
 
 
@@ -179,7 +180,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def patch(body: bytes, edits: Mapping[str, Any], removed: Collection[str] = ()) -> bytes:
     """`body`, a JSON object, with some of its fields set or taken out; the others stay as they were, byte for byte."""
-    fields: dict[str, Any] = {**_decode_fields(body), **edits}
+    fields: dict[str, Any] = {**decode_fields(body), **edits}
     for name in removed:
         fields.pop(name, None)
     return _encode(fields)

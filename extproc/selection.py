@@ -74,7 +74,9 @@ class Select:
         dialect = catalog.dialect(target, client)
         if dialect is None or (exchange.attached and dialect is not client):
             return "dialect", f"provider {target.provider} does not serve {exchange.request.path}"
-        if dialect is not client and (unsaid := [need for need in ask.needs if need in dialect.lacks | NATIVE]):
+        if dialect is not client and (
+            unsaid := [need for need in ask.needs if need in dialect.lacks or need in NATIVE]
+        ):
             return "dialect", f"the API of provider {target.provider} has no {', '.join(unsaid)}"
         for name, matches in target.match:
             if not matches(value := fact(name, exchange)):
