@@ -78,8 +78,8 @@ def _serve(options: argparse.Namespace) -> int:
     import uvloop  # noqa: PLC0415
 
     from extproc import config  # noqa: PLC0415
+    from extproc.logs import JSONFormatter  # noqa: PLC0415
     from extproc.processor import Processor, run  # noqa: PLC0415
-    from extproc.telemetry import JSONFormatter  # noqa: PLC0415
 
     handler = logging.StreamHandler()
     handler.setFormatter(JSONFormatter())
@@ -177,7 +177,8 @@ _LEAST: Mapping[str, Mapping[str, object]] = {
 
 
 def _explain(options: argparse.Namespace, settings: Settings) -> int:
-    from extproc.explain import Question, explain  # noqa: PLC0415
+    from extproc.explain import explain  # noqa: PLC0415
+    from extproc.question import Question  # noqa: PLC0415
 
     labels = [label.partition("=") for label in options.label]
     if not all(name and equals for name, equals, _ in labels):

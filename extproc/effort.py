@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from extproc.messages import Effort
 
 LEAST_BUDGET = 1024
@@ -16,6 +18,9 @@ _BUDGETS: dict[Effort, int] = {
     "high": 16384,
     "xhigh": 32768,
 }
+
+LEVELS: Mapping[str, Effort] = {**{str(level): level for level in _BUDGETS}, "max": "xhigh"}
+"""The levels that clients name."""
 
 
 def openai_reasons(model: str) -> bool:
@@ -33,8 +38,8 @@ def asked(level: object, tokens: object = None, *, adaptive: bool = False) -> in
     `tokens` are as they stand in the request, `adaptive` leaves it to the model how much it thinks.
     """
     most = 0
-    if isinstance(level, str) and (level == "max" or level in _BUDGETS):
-        most = max(_NEVER_OFF, _BUDGETS["xhigh" if level == "max" else level])  # type: ignore[index]
+    if isinstance(level, str) and level in LEVELS:
+        most = max(_NEVER_OFF, _BUDGETS[LEVELS[level]])
     if type(tokens) is int:
         most = max(most, _NEVER_OFF, tokens and max(tokens, LEAST_BUDGET))
     return max(most, _BUDGETS["medium"]) if adaptive else most

@@ -125,6 +125,7 @@ class Exchange:
     chain: Chain = field(init=False)
     targets: tuple[Target, ...] = field(init=False)
     skipped: list[Skip] = field(default_factory=list)
+    traces: bool = False  # the body holds what only a translation leaves in it, see `Dialect.traces`
     translated: bool = False  # a target may be asked in words other than the client's
     # GuardInput
     verdicts: list[str] = field(default_factory=list)  # of guardrails that found something: `name:action`

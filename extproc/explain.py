@@ -7,32 +7,28 @@ what they do. What the running gateway has counted and learned is not known.
 from __future__ import annotations
 
 import re
-import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from extproc import contract
-from extproc.auth import Authenticate, Authorize, KeySettings
+from extproc.auth import Authenticate, Authorize
 from extproc.budgets import Reserve, estimate
 from extproc.config import Settings
 from extproc.contract import Edit
 from extproc.errors import Refusal
 from extproc.exchange import Exchange, Request, Target
-from extproc.forward import patch
+from extproc.forward import decode_fields, patch
 from extproc.guardrails import GuardInput, GuardrailSettings
-from extproc.history import History
 from extproc.parsing import Parse
 from extproc.pipeline import build
+from extproc.question import Blank, Question, Witness, pose
 from extproc.routing import Branch, Route
 from extproc.selection import Select
 from extproc.stores.memory import MemoryCounters
 from extproc.strategies import Choice
-from extproc.telemetry import Telemetry
-from extproc.values import Secret
 
-_ANONYMOUS = "anonymous"
 _LABEL_WIDTH = 11
 
 _NOTES: Mapping[str, str] = {
@@ -40,22 +36,9 @@ _NOTES: Mapping[str, str] = {
     "latency": "how fast targets are: nothing is measured here",
 }
 
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 _Row = tuple[str, str]
 """A label and a text."""
-
-
-@dataclass(slots=True, frozen=True)
-class Question:
-    """A request to explain. Who asks: a consumer's name, or a gateway key; neither: nobody who says so."""
-
-    body: bytes
-    path: str = "/v1/chat/completions"
-    consumer: str | None = None
-    key: str | None = field(default=None, repr=False)
-    labels: Mapping[str, str] = field(default_factory=dict)
-    attached: bool = False  # to somebody else's Envoy
 
 
 @dataclass(slots=True, frozen=True)
@@ -66,9 +49,9 @@ class Explanation:
 
 async def explain(settings: Settings, question: Question) -> Explanation:
     """Run the stages on the request. Raises ValueError when it is not said who asks, or nobody has that name."""
-    posed, headers = _pose(settings, question)
-    witness = _Witness(posed)
-    pipeline = build(posed, MemoryCounters(), set(), witness, history=_Blank())
+    posed, headers = pose(settings, question)
+    witness = Witness(posed)
+    pipeline = build(posed, MemoryCounters(), set(), witness, history=Blank())
     request = Request("POST", question.path, headers)
     exchange = Exchange("explained", request, attached=question.attached)
     refusal: Refusal | None = None
@@ -82,67 +65,6 @@ async def explain(settings: Settings, question: Question) -> Explanation:
     guardrails = settings.guardrails if story.reached(GuardInput) else ()
     verdicts = [await _verdict(entry, exchange, settings) for entry in guardrails]
     return Explanation(list(_lines(story.rows(verdicts))), refusal is None)
-
-
-# --- standing in for the client and for the running gateway
-
-
-class _Witness(Telemetry):
-    """Notes which stages ran."""
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, lambda _line: None)
-        self.stages: list[str] = []
-
-    def stage(self, name: str) -> Callable[[float], None]:
-        return lambda _seconds: self.stages.append(name)
-
-
-class _Blank(History):
-    """Knows nothing and learns nothing, not even that this request was on its way."""
-
-    def chosen(self, place: str, size: int, *, streamed: bool) -> None:
-        """Nothing goes there."""
-
-
-class _Held(Secret):
-    """A secret made here instead of read from somewhere."""
-
-    __slots__ = ()
-
-    def read(self) -> str | None:
-        return self.where
-
-
-class _PosedKey(KeySettings):
-    @property
-    def secret(self) -> Secret | None:
-        return _Held("env", self.env or "")
-
-
-def _pose(settings: Settings, question: Question) -> tuple[Settings, Mapping[str, str]]:
-    """Settings in which a consumer that is named has a key that we know, and the headers of the request."""
-    headers = {settings.attribution.prefix + name.lower(): value for name, value in question.labels.items()}
-    name, key = question.consumer, question.key
-    if (name is None and key is None) or name == _ANONYMOUS:
-        if settings.auth.required:
-            raise ValueError("auth.required is on: say who asks with --consumer NAME or --key env:NAME")
-    elif name is not None:
-        names = [entry.name for entry in settings.consumers]
-        if name not in names:
-            raise ValueError(f"there is no consumer {name!r}; there are {', '.join(names) or 'none'}")
-        key = secrets.token_urlsafe(32)
-        keys = [_PosedKey.model_construct(env=key)]
-        consumers = [
-            entry.model_copy(update={"keys": keys}) if entry.name == name else entry for entry in settings.consumers
-        ]
-        settings = settings.model_copy(update={"consumers": consumers})
-    if key is not None:
-        headers["authorization"] = f"Bearer {key}"
-    return settings, headers
-
-
-# --- what became of it
 
 
 @dataclass(slots=True, frozen=True)
@@ -369,10 +291,10 @@ def _edits(exchange: Exchange) -> Sequence[Edit]:
 
 def _changed(exchange: Exchange) -> Sequence[str]:
     """What each provider gets that the client did not send, but for the model's name: the fields, and plain values."""
-    before, onward = _decode_fields(exchange.body), exchange.onward.body
+    before, onward = decode_fields(exchange.body), exchange.onward.body
     found = []
     for edit in _edits(exchange):
-        after = _decode_fields(patch(exchange.body if onward is None else onward, edit.fields, edit.removed))
+        after = decode_fields(patch(exchange.body if onward is None else onward, edit.fields, edit.removed))
         fields = [name for name, value in after.items() if name != "model" and before.get(name) != value]
         removed = [name for name in before if name not in after]
         texts = [f"sets {', '.join(name + _plain_value(after[name]) for name in fields)}"] if fields else []

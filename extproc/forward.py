@@ -31,7 +31,8 @@ _HOP_REASONS: Mapping[str, Sequence[str]] = {
 }
 _SERVER_ERRORS = ("500", "501", "502", "503", "504", "505", "507", "508", "520", "521", "522", "523", "524", "529")
 
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+"""The fields of a JSON object, each still the bytes it came in."""
 _encode = msgspec.json.encode
 
 
@@ -79,7 +80,6 @@ class Forward:
             exchange.edits |= usage
             exchange.usage_hidden = True
         output_field = exchange.ask.output_field
-        traces = any(trace in exchange.body for trace in exchange.dialect.traces)
         found = []
         for index, target in enumerate(exchange.targets):
             fields, removed = apply(target.changes, exchange.json, output_field) if target.changes else ({}, [])
@@ -87,14 +87,14 @@ class Forward:
             if exchange.output_limits and (limit := exchange.output_limits[index]) is not None and output_field:
                 fields[output_field] = limit
                 removed = [name for name in removed if name != output_field]
-            found.append(Edit(fields, removed, self._service(exchange, target, traces=traces)))
+            found.append(Edit(fields, removed, self._service(exchange, target)))
         return found
 
-    def _service(self, exchange: Exchange, target: Target, *, traces: bool) -> Service | None:
+    def _service(self, exchange: Exchange, target: Target) -> Service | None:
         """How the request has to be made the provider's own; None where it is that already."""
         dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
         kind = self._catalog.providers[target.provider].kind
-        anew = dialect is exchange.dialect and (traces or (target.prompt_cache and dialect.cache_marks))
+        anew = dialect is exchange.dialect and (exchange.traces or (target.prompt_cache and dialect.cache_marks))
         if dialect is exchange.dialect and kinds()[kind].adapt is None and not anew:
             return None
         reasoning = target.supports is None or "reasoning" in target.supports
@@ -180,7 +180,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def patch(body: bytes, edits: Mapping[str, Any], removed: Collection[str] = ()) -> bytes:
     """`body`, a JSON object, with some of its fields set or taken out; the others stay as they were, byte for byte."""
-    fields: dict[str, Any] = {**_decode_fields(body), **edits}
+    fields: dict[str, Any] = {**decode_fields(body), **edits}
     for name in removed:
         fields.pop(name, None)
     return _encode(fields)

@@ -16,6 +16,7 @@ from extproc import prices
 from extproc.contract import USAGE_EVENT, decode_usage
 from extproc.dialects import Dialect, Report
 from extproc.exchange import Price
+from extproc.forward import decode_fields
 from extproc.framing import Event, Framing
 from extproc.framing.aws_eventstream import AWSEventStream
 from extproc.framing.inflate import Inflate
@@ -24,7 +25,6 @@ from extproc.framing.sse import SSE
 
 MOST_INFLATED = 128 << 20
 """Bytes that a compressed answer may grow to."""
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.encode
 AMAZON = "application/vnd.amazon.eventstream"
 
@@ -100,7 +100,7 @@ def with_cost(data: bytes, cost: str, places: Sequence[Sequence[str]]) -> bytes:
     """`data`, JSON, with `cost` in the usage object at the first of `places` where there is one; else as it was."""
     for place in places:
         try:
-            return _encode(_inserted(_decode_fields(data), place, msgspec.Raw(cost.encode())))
+            return _encode(_inserted(decode_fields(data), place, msgspec.Raw(cost.encode())))
         except (KeyError, msgspec.DecodeError):
             continue
     return data
@@ -110,7 +110,7 @@ def _inserted(fields: Mapping[str, msgspec.Raw], place: Sequence[str], cost: msg
     """Fields with `cost` in the object at `place`. What is not on the way there stays as it is, byte for byte."""
     if not place:
         return {**fields, "cost": cost}
-    inner = _inserted(_decode_fields(fields[place[0]]), place[1:], cost)
+    inner = _inserted(decode_fields(fields[place[0]]), place[1:], cost)
     return {**fields, place[0]: msgspec.Raw(_encode(inner))}
 
 

@@ -61,8 +61,10 @@ class Select:
         if not exchange.attached:  # there the owner's Envoy decides how often it tries
             left = [target for target in left for _ in range(target.tries)][: exchange.chain.retry.attempts]
         client = exchange.dialect
+        exchange.traces = any(trace in exchange.body for trace in client.traces)
+        marked = client.cache_marks and any(target.prompt_cache for target in left)
         exchange.translated = any(self._catalog.dialect(target, client) is not client for target in left) or (
-            bool(exchange.ask.thinking) and anew(left, exchange)
+            bool(exchange.ask.thinking) and (exchange.traces or marked)  # written anew, see Forward
         )
         exchange.targets = tuple(left)
         self._tell(exchange)
@@ -72,7 +74,9 @@ class Select:
         dialect = catalog.dialect(target, client)
         if dialect is None or (exchange.attached and dialect is not client):
             return "dialect", f"provider {target.provider} does not serve {exchange.request.path}"
-        if dialect is not client and (unsaid := [need for need in ask.needs if need in dialect.lacks | NATIVE]):
+        if dialect is not client and (
+            unsaid := [need for need in ask.needs if need in dialect.lacks or need in NATIVE]
+        ):
             return "dialect", f"the API of provider {target.provider} has no {', '.join(unsaid)}"
         for name, matches in target.match:
             if not matches(value := fact(name, exchange)):
@@ -120,12 +124,6 @@ class Select:
         fields = [exchange.ask.needs[ability] for ability in exchange.ask.needs]
         param = fields[0] if fields and any(skip.reason in ("ability", "dialect") for skip in skipped) else "model"
         return Refusal(UNSUPPORTED_BY_TARGETS, f"No target of {name!r} can serve this: {reasons}."[:1000], param=param)
-
-
-def anew(targets: Collection[Target], exchange: Exchange) -> bool:
-    """Whether a target of the client's own API may be sent a request that is written anew, see Forward."""
-    marks = exchange.dialect.cache_marks and any(target.prompt_cache for target in targets)
-    return marks or any(trace in exchange.body for trace in exchange.dialect.traces)
 
 
 def order(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence[Target]:

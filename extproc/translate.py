@@ -15,7 +15,7 @@ import msgspec
 from extproc import contract
 from extproc.caching import mark_stable
 from extproc.contract import Service
-from extproc.dialects import MAX_TOKENS, Dialect, Place, dialects
+from extproc.dialects import MAX_TOKENS, Dialect, Place, dialects, safe_names
 from extproc.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.exchange import Usage
 from extproc.framing import OVERSIZE, Framing
@@ -27,7 +27,6 @@ from extproc.response import AMAZON, framing_for
 Unwrap = Callable[[bytes], bytes]
 _encode = msgspec.json.encode
 _name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
-_MOST_IGNORED = 32
 
 
 class Translation:
@@ -67,7 +66,7 @@ class Translation:
             if isinstance(prompt, EmbeddingPrompt):
                 self._encoding = prompt.encoding
             made, ignored = self.dialect.encode_request(prompt, place)
-            self.ignored = _safe([*prompt.ignored, *unable, *ignored])
+            self.ignored = safe_names([*prompt.ignored, *unable, *ignored])
         path = self.dialect.path(place, stream=self.streamed)
         if provider.adapt is not None:
             path, made = provider.adapt(service.dialect, service.model, self.streamed, path, made)
@@ -215,11 +214,6 @@ class _Typed(msgspec.Struct):
 
 
 _decode_type = msgspec.json.Decoder(_Typed).decode
-
-
-def _safe(names: Sequence[str]) -> list[str]:
-    """Names that may stand in a header: a client chose some of them."""
-    return list(dict.fromkeys(name if _name(name) else "other" for name in names))[:_MOST_IGNORED]
 
 
 def _think_not(prompt: Prompt | EmbeddingPrompt) -> list[str]:

@@ -74,13 +74,15 @@ def _start(
     bootstrap.write_text(
         envoy_config.render(envoy_config.bootstrap(settings, secrets_dir=secrets, socket=path)), encoding="utf-8"
     )
-    _validate(binary, bootstrap)
-    for name, host, port in _mocks(settings):
+    mocks = _mocks(settings)
+    for name, host, port in mocks:
         command = [sys.executable, "-m", "extproc", "mock", "--name", name, "--address", host, "--port", str(port)]
         children.append(_spawn(f"mock provider {name}", command, quiet=True))
-        _wait_for_port(children[-1], host, port)
     command = [sys.executable, "-m", "extproc", "serve", "--config", str(file), "--socket", path, "--secrets", secrets]
     children.append(_spawn("processor", [*command, "--drain-notice", "0", "--drain-grace", "1"]))
+    _validate(binary, bootstrap)  # while they start
+    for child, (_, host, port) in zip(children, mocks, strict=False):
+        _wait_for_port(child, host, port)
     _wait_for(children[-1], f"http://{_local(settings.status.address)}:{settings.status.port}/readyz")
     command = [binary, "-c", str(bootstrap), "--log-level", "warn", "--use-dynamic-base-id"]
     command += ["--concurrency", str(concurrency)] if concurrency else []

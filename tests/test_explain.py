@@ -6,10 +6,11 @@ import json
 
 import pytest
 
-from extproc.explain import Question, explain
+from extproc.explain import explain
 from extproc.gateway import GatewayStream
 from extproc.history import History
 from extproc.pipeline import build
+from extproc.question import Question
 from extproc.stores.memory import MemoryCounters
 from extproc.telemetry import Telemetry
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
@@ -25,6 +26,9 @@ ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 
 NATIVE = frozenset(("state", "hosted_tools"))
 """What a request may need and only the API it was written for has: no translation at all."""
+
+_name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
+_MOST_NAMES = 32
 
 
 @dataclass(slots=True)
@@ -133,8 +137,13 @@ class Dialect:
         raise NotImplementedError
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        """Every piece of text a client sent, wherever it stands in the body."""
-        raise NotImplementedError
+        """Every piece of text a client sent, wherever it stands in the body. Here all but the model is the user's."""
+        for key, value in body.items():
+            if isinstance(value, str):
+                if key != "model":
+                    yield Text("user", key, body, key)
+            else:
+                yield from strings(value, "user", key)
 
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
         """The top-level fields to set so that a streamed answer reports its usage; empty when it will anyway."""
@@ -245,6 +254,11 @@ def strings(value: Any, role: str, where: str) -> Iterator[Text]:
                 yield Text(role, at, node, key)
             elif item:
                 stack.append((item, at))
+
+
+def safe_names(names: Iterable[str]) -> list[str]:
+    """Names of fields as they may stand in a header, each once and the first few: a client chose some of them."""
+    return list(dict.fromkeys(name if _name(name) else "other" for name in names))[:_MOST_NAMES]
 
 
 def token_count(value: Any) -> int | None:

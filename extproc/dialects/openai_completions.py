@@ -5,13 +5,14 @@ Source: https://platform.openai.com/docs/api-reference/completions
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from extproc.dialects import MAX_TOKENS, Ask, Dialect, Report, Text, read_flag, read_integer, read_model, strings
+from extproc.dialects import MAX_TOKENS, Ask, Dialect, Report, read_flag, read_integer, read_model
 from extproc.dialects.openai_chat import read_usage
+from extproc.dialects.openai_chat.common import check_stream_options, usage_request
 from extproc.errors import INVALID_REQUEST, Refusal
 
 _MAX_CHOICES = 128
@@ -58,22 +59,11 @@ class OpenAICompletions(Dialect):
         limit = read_integer(body, "max_tokens", 0, MAX_TOKENS)
         ask.max_output_tokens = None if limit is None else max(1, limit)
         ask.usual_output = _DEFAULT_OUTPUT
-        options = body.get("stream_options")
-        if options is not None and not isinstance(options, dict):
-            raise Refusal(INVALID_REQUEST, "'stream_options' must be an object.", param="stream_options")
+        check_stream_options(body)
         return ask
 
-    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        for key, value in body.items():
-            if isinstance(value, str):
-                if key != "model":
-                    yield Text("user", key, body, key)
-            else:
-                yield from strings(value, "user", key)
-
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        options = body.get("stream_options") or {}
-        return {} if options.get("include_usage") is True else {"stream_options": {**options, "include_usage": True}}
+        return usage_request(body)
 
     def observe(self, data: bytes, report: Report) -> bool:
         if data == b"[DONE]":

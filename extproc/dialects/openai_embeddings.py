@@ -7,16 +7,15 @@ Read besides is `input_type`, as other servers of this API take it: what the vec
 
 from __future__ import annotations
 
-import re
 import sys
 from array import array
 from base64 import b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from extproc.dialects import Ask, Dialect, Report, Text, read_integer, read_model, strings
+from extproc.dialects import Ask, Dialect, Report, read_integer, read_model, safe_names
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat import read_usage
 from extproc.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
@@ -34,8 +33,6 @@ _PURPOSES = {
     "clustering": "clustering",
     "similarity": "similarity",
 }
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
-_MOST_IGNORED = 32
 
 
 class _Answer(msgspec.Struct):
@@ -59,14 +56,6 @@ class OpenAIEmbeddings(Dialect):
         tokens = isinstance(given, list) and not all(isinstance(item, str) for item in given)
         return Ask(model=read_model(body), unreadable="input" if tokens else "")
 
-    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        for key, value in body.items():
-            if isinstance(value, str):
-                if key != "model":
-                    yield Text("user", key, body, key)
-            else:
-                yield from strings(value, "user", key)
-
     def observe(self, data: bytes, report: Report) -> bool:
         try:
             answer = _decode(data)
@@ -82,9 +71,7 @@ class OpenAIEmbeddings(Dialect):
         purpose = body.get("input_type")
         known = _PURPOSES.get(purpose, "") if isinstance(purpose, str) else ""
         ignored = {
-            name if _NAME(name) else "other"
-            for name, value in body.items()
-            if name not in _CARRIED and value is not None and value is not False
+            name for name, value in body.items() if name not in _CARRIED and value is not None and value is not False
         }
         if known:
             ignored.discard("input_type")
@@ -95,7 +82,7 @@ class OpenAIEmbeddings(Dialect):
             encoding=_encoding(body.get("encoding_format")),
             purpose=known,
             user=_user(body.get("user")),
-            ignored=sorted(ignored)[:_MOST_IGNORED],
+            ignored=safe_names(sorted(ignored)),
         )
 
     def encode_answer(self, answer: Embeddings) -> dict[str, Any]:

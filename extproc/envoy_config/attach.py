@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from betterproto2 import Message
-from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import ExternalProcessor
 
 from extproc import contract
 from extproc.auth import CREDENTIAL_HEADERS
@@ -44,7 +43,8 @@ def attach(settings: Settings, *, socket: str | None = None) -> str:
     where = _FILTER.format(limit=buffer_bytes(settings), prefix=contract.PREFIX)
     log = processor.access_log(contract.GATEWAY_LOG, request=[contract.ID, contract.TARGETS], response=["retry-after"])
     cluster = processor.cluster(settings, socket)
-    pieces = ((where, _filter(settings)), (_CLUSTER, cluster), (_LOG, log))
+    ext_proc = http_filter("ext_proc", processor.gateway_filter(settings, contract.ATTACH))
+    pieces = ((where, ext_proc), (_CLUSTER, cluster), (_LOG, log))
     return header + "".join(comment + _item(message) for comment, message in pieces)
 
 
@@ -65,19 +65,6 @@ def attach_problems(settings: Settings) -> list[tuple[tuple[str | int, ...], str
             message = "attach mode cannot change the request for each try: keep to the same changes, or "
             problems.append((where, message + instead))
     return problems
-
-
-def _filter(settings: Settings) -> Message:
-    config = ExternalProcessor(
-        grpc_service=processor.service(contract.ATTACH),
-        failure_mode_allow=False,
-        message_timeout=processor.MESSAGE_TIMEOUT,
-        processing_mode=processor.processing_mode(response_headers=True),
-        allow_mode_override=True,
-        response_attributes=list(contract.RESPONSE_ATTRIBUTES),
-        forward_rules=processor.gateway_headers(settings),
-    )
-    return http_filter("ext_proc", config)
 
 
 def _item(message: Message) -> str:

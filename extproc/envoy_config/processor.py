@@ -17,6 +17,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
 )
 from envoy_data_plane.envoy.extensions.access_loggers.grpc.v3 import CommonGrpcAccessLogConfig, HttpGrpcAccessLogConfig
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
+    ExternalProcessor,
     HeaderForwardingRules,
     ProcessingMode,
     ProcessingModeBodySendMode,
@@ -81,6 +82,19 @@ def processing_mode(*, response_headers: bool) -> ProcessingMode:
         response_header_mode=send if response_headers else skip,
         response_body_mode=ProcessingModeBodySendMode.NONE,
         response_trailer_mode=skip,
+    )
+
+
+def gateway_filter(settings: Settings, attachment: str) -> ExternalProcessor:
+    """The settings of the gateway's filter that both modes share."""
+    return ExternalProcessor(
+        grpc_service=service(attachment),
+        failure_mode_allow=False,
+        message_timeout=MESSAGE_TIMEOUT,
+        processing_mode=processing_mode(response_headers=True),
+        allow_mode_override=True,
+        response_attributes=list(contract.RESPONSE_ATTRIBUTES),
+        forward_rules=gateway_headers(settings),
     )
 
 

@@ -31,7 +31,6 @@ from envoy_data_plane.envoy.config.route.v3 import (
     VirtualHost,
 )
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
-    ExternalProcessor,
     ExtProcOverrides,
     ExtProcPerRoute,
     MetadataOptions,
@@ -155,19 +154,11 @@ def _body_limit(settings: Settings) -> HttpFilter:
 
 
 def _gateway(settings: Settings) -> HttpFilter:
+    config = processor.gateway_filter(settings, contract.GATEWAY)
+    # The number of tries and what to retry on are given per request, in x-envoy-* headers.
+    config.mutation_rules = HeaderMutationRules(allow_envoy=True)
     order = MetadataOptionsMetadataNamespaces(untyped=[contract.ORDER_NAMESPACE])
-    config = ExternalProcessor(
-        grpc_service=processor.service(contract.GATEWAY),
-        failure_mode_allow=False,
-        message_timeout=processor.MESSAGE_TIMEOUT,
-        processing_mode=processor.processing_mode(response_headers=True),
-        allow_mode_override=True,
-        response_attributes=list(contract.RESPONSE_ATTRIBUTES),
-        # The number of tries and what to retry on are given per request, in x-envoy-* headers.
-        mutation_rules=HeaderMutationRules(allow_envoy=True),
-        metadata_options=MetadataOptions(receiving_namespaces=order),
-        forward_rules=processor.gateway_headers(settings),
-    )
+    config.metadata_options = MetadataOptions(receiving_namespaces=order)
     # Off until there is a route, and every route turns it on: a request too broken to have one (400, 431) would be
     # answered by Envoy alone, and its connection closed before the processor could have said anything to the answer.
     gateway = http_filter("ext_proc", config)

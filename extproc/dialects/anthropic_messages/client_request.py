@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model
+from extproc.effort import LEVELS
 from extproc.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.messages import (
-    Effort,
     FilePart,
     ImagePart,
     Message,
@@ -34,7 +34,7 @@ from extproc.messages import (
 
 Parts = list[TextPart | ImagePart | FilePart]
 
-_EFFORTS: dict[str, Effort] = {"low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "xhigh"}
+_EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _KNOWN = frozenset(
     (
         *("model", "messages", "max_tokens", "stream", "system", "tools", "tool_choice", "thinking", "output_config"),
@@ -307,9 +307,9 @@ def _read_output(body: Mapping[str, Any], prompt: Prompt) -> None:
     config = _optional_object(body.get("output_config"), "output_config")
     level = _optional_string(config.get("effort"), "output_config.effort")
     if level:
-        prompt.effort = _EFFORTS.get(level)
-        if prompt.effort is None:
+        if level not in _EFFORTS:
             raise _wrong("output_config.effort", "must be low, medium, high, xhigh or max")
+        prompt.effort = LEVELS[level]
     for where, value in (("output_config.format", config.get("format")), ("output_format", body.get("output_format"))):
         form = _optional_object(value, where)
         if not form:

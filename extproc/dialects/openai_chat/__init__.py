@@ -29,6 +29,7 @@ from extproc.dialects import (
 from extproc.dialects.openai_chat import outgoing, request, stream
 from extproc.dialects.openai_chat.answer import decode as decode_answer
 from extproc.dialects.openai_chat.answer import encode as encode_answer
+from extproc.dialects.openai_chat.common import check_stream_options, usage_request
 from extproc.dialects.openai_chat.problem import decode as decode_problem
 from extproc.dialects.openai_chat.problem import encode as encode_problem
 from extproc.effort import asked, openai_reasons
@@ -81,6 +82,7 @@ class OpenAIChat(Dialect):
     usage_at = (("usage",),)
     traces = (b'"thinking_blocks"', b'"thought_signature"')
     lacks = frozenset()
+    reasons = staticmethod(openai_reasons)
 
     def read(self, body: Mapping[str, Any]) -> Ask:
         ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
@@ -118,9 +120,7 @@ class OpenAIChat(Dialect):
         modalities = body.get("modalities")
         if isinstance(modalities, list) and "audio" in modalities:
             ask.needs.setdefault("audio", "modalities")
-        options = body.get("stream_options")
-        if options is not None and not isinstance(options, dict):
-            raise Refusal(INVALID_REQUEST, "'stream_options' must be an object.", param="stream_options")
+        check_stream_options(body)
         return ask
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
@@ -144,10 +144,7 @@ class OpenAIChat(Dialect):
                 yield from strings(value, "request", key)
 
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
-        options = body.get("stream_options") or {}
-        if options.get("include_usage") is True:
-            return {}
-        return {"stream_options": {**options, "include_usage": True}}
+        return usage_request(body)
 
     def observe(self, data: bytes, report: Report) -> bool:
         if data == b"[DONE]":
@@ -193,9 +190,6 @@ class OpenAIChat(Dialect):
 
     def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002 - the same for all
         return "/chat/completions"
-
-    def reasons(self, model: str) -> bool:
-        return openai_reasons(model)
 
     def encode_request(self, prompt: messages.Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
         return outgoing.encode(prompt, place, place.more)

@@ -8,17 +8,18 @@ and on assistant messages the `reasoning_content` and `thinking_blocks` that `an
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
+from extproc.dialects import safe_names
 from extproc.dialects.openai_chat import shape
-from extproc.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.dialects.openai_chat.common import MODES, data_url, file_type, unsupported, wrong
+from extproc.effort import LEVELS
+from extproc.errors import INVALID_REQUEST, Refusal
 from extproc.messages import (
     AudioPart,
-    Effort,
     FilePart,
     ImagePart,
     Message,
@@ -38,25 +39,6 @@ Cache = Mapping[str, Any] | None
 
 _CARRIED = frozenset((*shape.Request.__struct_fields__, "stream_options"))
 _OF_A_MESSAGE = frozenset(shape.Message.__struct_fields__) - {"name"}
-_MODES: Mapping[str, Literal["auto", "none", "required"]] = {"auto": "auto", "none": "none", "required": "required"}
-_EFFORTS: Mapping[str, Effort] = {
-    "none": "none",
-    "minimal": "minimal",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "xhigh",
-    "max": "xhigh",
-}
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}").fullmatch
-_MOST_IGNORED = 32
-_MEDIA_TYPES = {
-    "txt": "text/plain",
-    "md": "text/markdown",
-    "csv": "text/csv",
-    "html": "text/html",
-    "json": "application/json",
-}
 
 
 def decode(body: Mapping[str, Any]) -> Prompt:
@@ -68,9 +50,9 @@ def decode(body: Mapping[str, Any]) -> Prompt:
     except RecursionError:
         raise Refusal(INVALID_REQUEST, "The body is nested too deeply.") from None
     if "audio" in (asked.modalities or ()):
-        raise _unsupported("The answer cannot be audio here: ask for text.", "modalities")
+        raise unsupported("The answer cannot be audio here: ask for text.", "modalities")
     if asked.web_search_options is not None:
-        raise _unsupported("The target of this model has no search of the web.", "web_search_options")
+        raise unsupported("The target of this model has no search of the web.", "web_search_options")
     tools = [_tool(tool, index) for index, tool in enumerate(asked.tools or ())]
     tools += [_function(function, function.cache_control) for function in asked.functions or ()]
     system, messages = _conversation(asked.messages)
@@ -95,7 +77,7 @@ def decode(body: Mapping[str, Any]) -> Prompt:
         user=asked.safety_identifier or asked.user or "",
         metadata=asked.metadata or {},
         service_tier=asked.service_tier or "",
-        ignored=sorted({name if _NAME(name) else "other" for name in _ignored(body)})[:_MOST_IGNORED],
+        ignored=safe_names(sorted({*_ignored(body)})),
     )
     _choose_tools(asked, prompt)
     _set_thinking(asked, prompt)
@@ -109,14 +91,6 @@ def _refusal(error: msgspec.ValidationError) -> Refusal:
     what = what.replace("`", "")
     said = f"'{path}': {what[0].lower()}{what[1:]}." if path else f"{what}."
     return Refusal(INVALID_REQUEST, said[:500], param=path[:200] or None)
-
-
-def _wrong(message: str, where: str) -> Refusal:
-    return Refusal(INVALID_REQUEST, message, param=where)
-
-
-def _unsupported(message: str, where: str) -> Refusal:
-    return Refusal(UNSUPPORTED_BY_TARGETS, message, param=where)
 
 
 def _ignored(body: Mapping[str, Any]) -> Iterator[str]:
@@ -143,7 +117,7 @@ def _conversation(said: list[shape.Message]) -> tuple[list[TextPart], list[Messa
         where = f"messages[{index}]"
         role = message.role
         if message.content is None and role in ("user", "system", "developer", "tool"):
-            raise _wrong(f"'{where}.content' is missing.", f"{where}.content")
+            raise wrong(f"'{where}.content' is missing.", f"{where}.content")
         if role in ("tool", "function"):
             result = _result(message, where, pending)
             if results is None:
@@ -159,16 +133,16 @@ def _conversation(said: list[shape.Message]) -> tuple[list[TextPart], list[Messa
         elif role in ("system", "developer"):
             for part in _parts(message, where):
                 if not isinstance(part, TextPart):
-                    raise _wrong(f"'{where}.content' can only be text.", f"{where}.content")
+                    raise wrong(f"'{where}.content' can only be text.", f"{where}.content")
                 system.append(part)
         else:
-            raise _wrong(f"'{where}.role' is none of this API's.", f"{where}.role")
+            raise wrong(f"'{where}.role' is none of this API's.", f"{where}.role")
     return system, messages
 
 
 def _assistant(message: shape.Message, where: str, index: int, pending: dict[str, str]) -> list[Part]:
     if message.audio is not None:
-        raise _unsupported("An earlier answer in audio can only be read by who gave it.", f"{where}.audio")
+        raise unsupported("An earlier answer in audio can only be read by who gave it.", f"{where}.audio")
     parts: list[Part] = []
     if message.thinking_blocks:
         for block in message.thinking_blocks:
@@ -177,7 +151,7 @@ def _assistant(message: shape.Message, where: str, index: int, pending: dict[str
             elif block.type == "redacted_thinking":
                 parts.append(ThinkingPart(redacted=block.data or ""))
             else:
-                raise _wrong(f"'{where}.thinking_blocks' holds an unknown type.", f"{where}.thinking_blocks")
+                raise wrong(f"'{where}.thinking_blocks' holds an unknown type.", f"{where}.thinking_blocks")
     elif message.reasoning_content:
         parts.append(ThinkingPart(message.reasoning_content))
     if message.content:
@@ -187,7 +161,7 @@ def _assistant(message: shape.Message, where: str, index: int, pending: dict[str
     for number, call in enumerate(message.tool_calls or ()):
         if call.function is None or call.type not in (None, "function"):
             at = f"{where}.tool_calls[{number}]"
-            raise _unsupported(f"'{at}': only calls of functions can be translated.", at)
+            raise unsupported(f"'{at}': only calls of functions can be translated.", at)
         parts.append(
             ToolCall(
                 call.id,
@@ -214,17 +188,17 @@ def _result(message: shape.Message, where: str, pending: Mapping[str, str]) -> T
     parts: list[TextPart | ImagePart | FilePart] = []
     for part in _parts(message, where, marked=False):
         if not isinstance(part, TextPart | ImagePart | FilePart):
-            raise _wrong(f"'{where}.content' can only be text, images and files.", f"{where}.content")
+            raise wrong(f"'{where}.content' can only be text, images and files.", f"{where}.content")
         parts.append(part)
     if message.role == "tool":
         if not message.tool_call_id:
-            raise _wrong(f"'{where}.tool_call_id' must say which call this answers.", f"{where}.tool_call_id")
+            raise wrong(f"'{where}.tool_call_id' must say which call this answers.", f"{where}.tool_call_id")
         return ToolResult(message.tool_call_id, parts, name=message.name or "", cache=_mark(message))
     if not message.name:
-        raise _wrong(f"'{where}.name' must say which function this answers.", f"{where}.name")
+        raise wrong(f"'{where}.name' must say which function this answers.", f"{where}.name")
     call = pending.get(message.name)
     if call is None:
-        raise _wrong(f"'{where}' answers a function that was not called.", f"{where}.name")
+        raise wrong(f"'{where}' answers a function that was not called.", f"{where}.name")
     return ToolResult(call, parts, name=message.name, cache=_mark(message))
 
 
@@ -252,41 +226,32 @@ def _part(part: shape.Part, where: str, role: str) -> Part:
         return _file(part.file, where, _mark(part))
     if part.type == "input_audio" and part.input_audio is not None:
         return AudioPart(part.input_audio.data, part.input_audio.format)
-    raise _wrong(f"'{where}' is no part that this API knows.", where)
+    raise wrong(f"'{where}' is no part that this API knows.", where)
 
 
 def _image(image: shape.Image | str, where: str, cache: Cache) -> ImagePart:
     url, detail = (image, "") if isinstance(image, str) else (image.url, image.detail or "")
     if not url:
-        raise _wrong(f"'{where}.image_url' is empty.", where)
+        raise wrong(f"'{where}.image_url' is empty.", where)
     if not url.startswith("data:"):
         return ImagePart(url=url, detail=detail, cache=cache)
-    media_type, data = _data_url(url, where)
+    media_type, data = data_url(url, where)
     return ImagePart(data=data, media_type=media_type, detail=detail, cache=cache)
 
 
 def _file(file: shape.File, where: str, cache: Cache) -> FilePart:
     name, address = file.filename or "", file.file_data or file.file_id
     if not address:
-        raise _wrong(f"'{where}.file' needs file_data or file_id.", where)
+        raise wrong(f"'{where}.file' needs file_data or file_id.", where)
     if address.startswith(("https://", "http://")):
         return FilePart(url=address, media_type=file.format or "", name=name, cache=cache)
     if not file.file_data:
         return FilePart(id=address, name=name, cache=cache)
     if address.startswith("data:"):
-        media_type, data = _data_url(address, where)
+        media_type, data = data_url(address, where)
     else:
-        suffix = name.rpartition(".")[2].lower()
-        media_type, data = file.format or _MEDIA_TYPES.get(suffix, "application/pdf"), address
+        media_type, data = file.format or file_type(name), address
     return FilePart(data=data, media_type=media_type, name=name, cache=cache)
-
-
-def _data_url(url: str, where: str) -> tuple[str, str]:
-    head, comma, data = url[5:].partition(",")
-    kind, _, encoding = head.rpartition(";")
-    if not comma or encoding.strip() != "base64":
-        raise _wrong(f"'{where}': a data URL must hold base64.", where)
-    return kind.partition(";")[0].strip().lower(), data
 
 
 def _mark(marked: shape.Marked) -> Cache:
@@ -306,9 +271,9 @@ def _mark(marked: shape.Marked) -> Cache:
 def _tool(tool: shape.Tool, index: int) -> Tool:
     where = f"tools[{index}]"
     if tool.type not in (None, "function"):
-        raise _unsupported(f"'{where}': only functions can be translated.", where)
+        raise unsupported(f"'{where}': only functions can be translated.", where)
     if tool.function is None:
-        raise _wrong(f"'{where}.function' is missing.", where)
+        raise wrong(f"'{where}.function' is missing.", where)
     return _function(tool.function, tool.cache_control or tool.function.cache_control)
 
 
@@ -336,9 +301,9 @@ def _choose_tools(asked: shape.Request, prompt: Prompt) -> None:
             prompt.tool_choice = ToolChoice(choice.allowed_tools.mode)
             return
         choice = choice.type
-    mode = _MODES.get(choice or "")
+    mode = MODES.get(choice or "")
     if mode is None:
-        raise _wrong("'tool_choice' must be auto, none, required or name a function.", "tool_choice")
+        raise wrong("'tool_choice' must be auto, none, required or name a function.", "tool_choice")
     prompt.tool_choice = ToolChoice(mode)
 
 
@@ -349,7 +314,7 @@ def _format(asked: shape.Format | None) -> OutputFormat | None:
         return OutputFormat()
     schema = asked.json_schema
     if schema is None:
-        raise _wrong("'response_format.json_schema' is missing.", "response_format")
+        raise wrong("'response_format.json_schema' is missing.", "response_format")
     return OutputFormat(schema.schema, schema.name or "", schema.description or "", schema.strict)
 
 
@@ -357,7 +322,7 @@ def _set_thinking(asked: shape.Request, prompt: Prompt) -> None:
     reasoning = asked.reasoning or shape.Reasoning()
     effort = asked.reasoning_effort or reasoning.effort
     if effort is not None:
-        prompt.effort = _EFFORTS.get(effort)
+        prompt.effort = LEVELS.get(effort)
         if prompt.effort is None:  # a level of next year's is advice that we cannot give
             prompt.ignored.append("reasoning_effort")
     prompt.thinking_budget = reasoning.max_tokens

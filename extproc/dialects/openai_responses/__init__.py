@@ -44,6 +44,7 @@ class OpenAIResponses(Dialect):
     usage_at = (("response", "usage"), ("usage",))
     traces = (b'"extproc:',)
     lacks = frozenset(("choices", "audio"))
+    reasons = staticmethod(openai_reasons)
 
     def read(self, body: Mapping[str, Any]) -> Ask:
         return needs.read(body)
@@ -100,9 +101,6 @@ class OpenAIResponses(Dialect):
 
     def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002
         return "/responses"
-
-    def reasons(self, model: str) -> bool:
-        return openai_reasons(model)
 
     def encode_request(self, prompt: messages.Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
         return outgoing.encode(prompt, place)

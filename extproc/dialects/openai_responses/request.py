@@ -9,13 +9,14 @@ of tools in a row.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
+from extproc.dialects import safe_names
+from extproc.dialects.openai_chat.common import MODES, data_url, file_type, unsupported, wrong
 from extproc.dialects.openai_responses import custom, needs, shape, thinking
-from extproc.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.effort import LEVELS
 from extproc.messages import (
     AudioPart,
-    Effort,
     FilePart,
     ImagePart,
     Message,
@@ -33,27 +34,6 @@ from extproc.messages import (
 
 _CARRIED = frozenset((*shape.Request.__struct_fields__, "stream_options", "background"))
 _OF_A_TOOL = frozenset(shape.Tool.__struct_fields__)
-_MODES: Mapping[str, Literal["auto", "none", "required"]] = {"auto": "auto", "none": "none", "required": "required"}
-_EFFORTS: Mapping[str, Effort] = {
-    "none": "none",
-    "minimal": "minimal",
-    "low": "low",
-    "medium": "medium",
-    "high": "high",
-    "xhigh": "xhigh",
-    "max": "xhigh",
-}
-_MEDIA_TYPES = {
-    "txt": "text/plain",
-    "md": "text/markdown",
-    "csv": "text/csv",
-    "html": "text/html",
-    "json": "application/json",
-    "docx": "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
-    "xlsx": "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
-    "pptx": "application/vnd.openxmlformats-officedocument.presentationml.presentation",
-}
-_MOST_IGNORED = 32
 _HERE_ONLY = {
     "state": "what the provider has stored can only be used there: send the whole conversation in 'input'.",
     "hosted_tools": "tools that OpenAI runs itself exist nowhere else: use functions.",
@@ -65,7 +45,7 @@ def decode(body: Mapping[str, Any]) -> Prompt:
     asks = needs.read(body)
     for need, why in _HERE_ONLY.items():
         if (field := asks.needs.get(need)) is not None:
-            raise _unsupported(f"'{field}': {why}", field)
+            raise unsupported(f"'{field}': {why}", field)
     asked = shape.read(body)
     prompt = Prompt(
         model=asked.model,
@@ -92,24 +72,11 @@ def decode(body: Mapping[str, Any]) -> Prompt:
         prompt.format = _format(asked.text.format)
     if asked.reasoning is not None:
         if asked.reasoning.effort is not None:
-            prompt.effort = _EFFORTS.get(asked.reasoning.effort)
+            prompt.effort = LEVELS.get(asked.reasoning.effort)
         if asked.reasoning.summary or asked.reasoning.generate_summary:
             prompt.show_thinking = True
-    ignored = {name if len(name) <= 64 and _plain(name) else "other" for name in _ignored(body)}
-    prompt.ignored = sorted(ignored)[:_MOST_IGNORED]
+    prompt.ignored = safe_names(sorted({*_ignored(body)}))
     return prompt
-
-
-def _wrong(message: str, where: str) -> Refusal:
-    return Refusal(INVALID_REQUEST, message, param=where)
-
-
-def _unsupported(message: str, where: str) -> Refusal:
-    return Refusal(UNSUPPORTED_BY_TARGETS, message, param=where)
-
-
-def _plain(name: str) -> bool:
-    return name.isascii() and name.replace("_", "").replace(".", "").replace("-", "").isalnum()
 
 
 def _ignored(body: Mapping[str, Any]) -> Iterator[str]:
@@ -124,7 +91,7 @@ def _ignored(body: Mapping[str, Any]) -> Iterator[str]:
         yield "text.verbosity"
     reasoning = body.get("reasoning") or {}
     for name, value in reasoning.items():
-        if value and (name not in shape.Reasoning.__struct_fields__ or (name == "effort" and value not in _EFFORTS)):
+        if value and (name not in shape.Reasoning.__struct_fields__ or (name == "effort" and value not in LEVELS)):
             yield f"reasoning.{name}"
     for tool in body.get("tools") or ():
         if not tool.keys() <= _OF_A_TOOL:
@@ -182,9 +149,9 @@ class _Conversation:
     def _message(self, item: shape.Item, where: str) -> None:
         role, content = item.role, item.content
         if content is None:
-            raise _wrong(f"'{where}.content' is missing.", f"{where}.content")
+            raise wrong(f"'{where}.content' is missing.", f"{where}.content")
         if role not in ("user", "assistant", "system", "developer"):
-            raise _wrong(f"'{where}.role' is none of this API's.", f"{where}.role")
+            raise wrong(f"'{where}.role' is none of this API's.", f"{where}.role")
         parts: list[Part]
         if isinstance(content, str):
             parts = [TextPart(content)]
@@ -196,7 +163,7 @@ class _Conversation:
         if role in ("system", "developer"):
             for part in parts:
                 if not isinstance(part, TextPart):
-                    raise _wrong(f"'{where}.content' can only be text.", f"{where}.content")
+                    raise wrong(f"'{where}.content' can only be text.", f"{where}.content")
                 self._prompt.system.append(part)
             return
         self._results = None
@@ -208,9 +175,9 @@ class _Conversation:
 
     def _result(self, item: shape.Item, where: str) -> None:
         if not item.call_id:
-            raise _wrong(f"'{where}.call_id' must say which call this answers.", f"{where}.call_id")
+            raise wrong(f"'{where}.call_id' must say which call this answers.", f"{where}.call_id")
         if item.output is None:
-            raise _wrong(f"'{where}.output' is missing.", f"{where}.output")
+            raise wrong(f"'{where}.output' is missing.", f"{where}.output")
         found: list[TextPart | ImagePart | FilePart] = []
         if isinstance(item.output, str):
             found.append(TextPart(item.output))
@@ -219,7 +186,7 @@ class _Conversation:
                 at = f"{where}.output[{number}]"
                 part = _part(said, at, by_model=False)
                 if not isinstance(part, TextPart | ImagePart | FilePart):
-                    raise _wrong(f"'{at}' can only be text, an image or a file.", at)
+                    raise wrong(f"'{at}' can only be text, an image or a file.", at)
                 found.append(part)
         self._said = None
         if self._results is None:
@@ -234,7 +201,7 @@ class _Conversation:
             proof = thinking.unpack(item.id or "", item.encrypted_content or "")
         except ValueError:
             at = f"{where}.encrypted_content"
-            raise _wrong(f"'{at}' did not come back as it was sent.", at) from None
+            raise wrong(f"'{at}' did not come back as it was sent.", at) from None
         self._signatures |= proof.calls
         if text or proof.signature or proof.redacted:
             said.append(ThinkingPart(text, proof.signature, proof.redacted))
@@ -243,11 +210,11 @@ class _Conversation:
 def _call(item: shape.Item, kind: str, where: str) -> ToolCall:
     if not item.call_id or not item.name:
         name = "name" if item.call_id else "call_id"
-        raise _wrong(f"'{where}.{name}' is missing.", f"{where}.{name}")
+        raise wrong(f"'{where}.{name}' is missing.", f"{where}.{name}")
     written = item.arguments if kind == "function_call" else item.input
     if written is None:
         name = "arguments" if kind == "function_call" else "input"
-        raise _wrong(f"'{where}.{name}' is missing.", f"{where}.{name}")
+        raise wrong(f"'{where}.{name}' is missing.", f"{where}.{name}")
     return ToolCall(item.call_id, item.name, written if kind == "function_call" else custom.arguments(written))
 
 
@@ -263,18 +230,18 @@ def _part(part: shape.Part, where: str, *, by_model: bool) -> Part:
         return _file(part, where)
     if kind == "input_audio" and part.input_audio is not None:
         return AudioPart(part.input_audio.data, part.input_audio.format)
-    raise _wrong(f"'{where}' is no part that this API knows.", where)
+    raise wrong(f"'{where}' is no part that this API knows.", where)
 
 
 def _image(part: shape.Part, where: str) -> ImagePart:
     url = part.image_url
     if not url:
         if part.file_id:
-            raise _unsupported(f"'{where}.file_id': send the image itself, as a data URL.", f"{where}.file_id")
-        raise _wrong(f"'{where}.image_url' is missing.", where)
+            raise unsupported(f"'{where}.file_id': send the image itself, as a data URL.", f"{where}.file_id")
+        raise wrong(f"'{where}.image_url' is missing.", where)
     if not url.startswith("data:"):
         return ImagePart(url=url, detail=part.detail or "", cache=_mark(part))
-    media_type, data = _data_url(url, where)
+    media_type, data = data_url(url, where)
     return ImagePart(data=data, media_type=media_type, detail=part.detail or "", cache=_mark(part))
 
 
@@ -282,24 +249,16 @@ def _file(part: shape.Part, where: str) -> FilePart:
     name = part.filename or ""
     if part.file_data:
         if part.file_data.startswith("data:"):
-            media_type, data = _data_url(part.file_data, where)
+            media_type, data = data_url(part.file_data, where)
         else:
             media_type, data = "", part.file_data
-        media_type = media_type or _MEDIA_TYPES.get(name.rpartition(".")[2].lower(), "application/pdf")
+        media_type = media_type or file_type(name)
         return FilePart(data=data, media_type=media_type, name=name, cache=_mark(part))
     if part.file_url:
         return FilePart(url=part.file_url, name=name, cache=_mark(part))
     if part.file_id:
         return FilePart(id=part.file_id, name=name, cache=_mark(part))
-    raise _wrong(f"'{where}' needs file_data, file_url or file_id.", where)
-
-
-def _data_url(url: str, where: str) -> tuple[str, str]:
-    head, comma, data = url[5:].partition(",")
-    kind, _, encoding = head.rpartition(";")
-    if not comma or encoding.strip() != "base64":
-        raise _wrong(f"'{where}': a data URL must hold base64.", where)
-    return kind.partition(";")[0].strip().lower(), data
+    raise wrong(f"'{where}' needs file_data, file_url or file_id.", where)
 
 
 def _mark(part: shape.Part) -> Mapping[str, Any] | None:
@@ -326,7 +285,7 @@ def _choose_tools(choice: str | shape.Choice | None, prompt: Prompt) -> None:
     if choice is None:
         return
     if isinstance(choice, str):
-        mode = _MODES.get(choice)
+        mode = MODES.get(choice)
         if mode is None:
             _wrong_choice()
         prompt.tool_choice = ToolChoice(mode)
@@ -343,7 +302,7 @@ def _choose_tools(choice: str | shape.Choice | None, prompt: Prompt) -> None:
 
 
 def _wrong_choice() -> NoReturn:
-    raise _wrong("'tool_choice' must be auto, none, required, allowed tools or name a function.", "tool_choice")
+    raise wrong("'tool_choice' must be auto, none, required, allowed tools or name a function.", "tool_choice")
 
 
 def _format(asked: shape.Format | None) -> OutputFormat | None:
@@ -352,5 +311,5 @@ def _format(asked: shape.Format | None) -> OutputFormat | None:
     if asked.type == "json_object":
         return OutputFormat()
     if asked.schema is None:
-        raise _wrong("'text.format.schema' is missing.", "text.format.schema")
+        raise wrong("'text.format.schema' is missing.", "text.format.schema")
     return OutputFormat(asked.schema, asked.name or "", asked.description or "", asked.strict)

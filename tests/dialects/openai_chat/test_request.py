@@ -36,6 +36,7 @@ SCHEMA = {
 }
 MARK = {"type": "ephemeral"}
 DATA = "data:image/png;base64,AAAA"
+WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml.document"
 
 
 def decode(*messages, **fields):
@@ -93,6 +94,10 @@ CONVERSATIONS = {
     "a file without its type": (
         [{"role": "user", "content": [{"type": "file", "file": {"file_data": "AA", "filename": "a.CSV"}}]}],
         [user(FilePart(data="AA", media_type="text/csv", name="a.CSV"))],
+    ),
+    "a document without its type": (
+        [{"role": "user", "content": [{"type": "file", "file": {"file_data": "AA", "filename": "a.docx"}}]}],
+        [user(FilePart(data="AA", media_type=WORD, name="a.docx"))],
     ),
     "a file by id": (
         [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file-1"}}]}],
