@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from extproc import config, pipeline
-from extproc.admin import HTTPThread, admin_app, status_app
+from extproc.admin import HTTPThread, Recent, admin_app, status_app
 from extproc.budgets import LEASE
 from extproc.config import ConfigError, Settings
 from extproc.credentials import Keeper
@@ -65,7 +65,7 @@ class Processor:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
         for name, app, door in (
             ("status", status_app(telemetry, self._unready), settings.status),
-            ("admin", admin_app(telemetry, token, self._history.places), settings.admin),
+            ("admin", admin_app(Recent(telemetry.recent, self._history.places), token), settings.admin),
         ):
             try:
                 self._http.add(app, door.address, door.port)
