@@ -175,11 +175,5 @@ def build(
         Record(telemetry),
         Enter(books),
     ]
-    return Pipeline(
-        settings,
-        catalog,
-        history,
-        telemetry,
-        *(Stages(stages, telemetry.stage) for stages in (on_headers, on_request, on_end)),
-        reserve.extend,
-    )
+    groups = [Stages(stages, telemetry.stage) for stages in (on_headers, on_request, on_end)]
+    return Pipeline(settings, catalog, history, telemetry, *groups, extend=reserve.extend)

@@ -23,7 +23,7 @@ from extproc.ledger import LedgerError, open_ledger
 from extproc.own import Own
 from extproc.pipeline import Pipeline
 from extproc.providers import CoolDown
-from extproc.reports import Reporter
+from extproc.reports import Everything, Reporter
 from extproc.server import Server
 from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
 from extproc.telemetry import Telemetry
@@ -60,7 +60,7 @@ class Processor:
         self._history = History()
         self._grants = Grants(self._counters)
         self._alerts = Alerts(self._counters, self._telemetry.alert)
-        self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), Tokenizer.start())
+        self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected())
         self._books = Books(self._counters, self._ledger, self._report)
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
         self._pipeline = self._build(settings)
@@ -73,13 +73,13 @@ class Processor:
         """Listen everywhere. Raises OSError, naming the address, when one cannot be had."""
         settings, telemetry = self._settings, self._telemetry
         self._ledger.start()
-        telemetry.watch_ledger(self._ledger)
+        telemetry.watch(self._ledger)
         token = settings.admin.token.read() if settings.admin.token else None
         if settings.admin.token is not None and token is None:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
         for name, app, door in (
             ("status", status_app(telemetry, self._unready), settings.status),
-            ("admin", admin_app(telemetry, token, self._history.places), settings.admin),
+            ("admin", admin_app(self._everything(), token), settings.admin),
         ):
             try:
                 self._http.add(app, door.address, door.port)
@@ -114,6 +114,15 @@ class Processor:
         with contextlib.suppress(StoreError):  # else a lease will say the same once more
             await self._books.turn(*self._known())
         await self._counters.close()
+
+    def _everything(self) -> Everything:
+        return Everything(
+            self._reporter,
+            lambda: self._settings.budgets,
+            self._telemetry.recent,
+            self._history.places,
+            asyncio.get_running_loop(),
+        )
 
     def _unready(self) -> str:
         return "" if self._server is not None and self._server.serving else "draining"

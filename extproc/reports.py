@@ -6,18 +6,20 @@ Two askers: the admin API, for everything, from its own threads; and a consumer 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, TypeVar
 
 from extproc import prices
-from extproc.admin.sources import Entry, SourceError, matches
+from extproc.admin import Recent, SourceError
 from extproc.alerts import amount, moment
 from extproc.budgets import Budget, BudgetSettings, Grant, Grants, compile_budget, read_scope
 from extproc.exchange import Consumer
-from extproc.ledger import LedgerError, Query
+from extproc.ledger import LedgerError
 from extproc.ledger.ledger import Ledger
+from extproc.ledger.query import ExchangeQuery, Query
 from extproc.stores import Counters, Level, StoreError, window_at
 
 MOST_SCOPES = 100
@@ -25,6 +27,8 @@ MOST_SCOPES = 100
 _PATIENCE = 10.0  # seconds that a thread waits for the event loop
 
 _T = TypeVar("_T")
+_Asked = TypeVar("_Asked")
+Entry = Mapping[str, Any]
 
 
 @dataclass(slots=True, frozen=True)
@@ -85,49 +89,44 @@ class Reporter:
 
     def usage(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
         """The usage report. Blocks. Raises ValueError for parameters nobody can read, LedgerError."""
-        return self.ledger.usage(Query.parse(parameters, self.now()))
+        return self.ledger.usage(Query.parse(parameters, datetime.fromtimestamp(self.now(), UTC))).json()
 
 
-class Everything:
-    """`admin.sources.Sources` of a running processor: what its threads ask, the event loop answers."""
+class Everything(Recent):
+    """What the admin API shows of a running processor. Its threads ask, the event loop answers where it has to."""
 
     def __init__(
         self,
         reporter: Reporter,
         budgets: Callable[[], Sequence[BudgetSettings]],
-        recent: Callable[[], Sequence[Entry]],
+        entries: Collection[Entry],
         places: Callable[[], Mapping[str, Mapping[str, float]]],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        super().__init__(entries, places)
         self._reporter = reporter
         self._budgets = budgets
-        self._recent = recent
-        self._places = places
         self._loop = loop
 
     def usage(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
-        try:
-            return self._reporter.usage(parameters)
-        except LedgerError as error:
-            raise SourceError(503, str(error)) from None
+        return _from_ledger(self._reporter.usage, parameters)
 
     def budgets(self, name: str | None) -> Mapping[str, Any]:
         return self._ask(self._reporter.budgets(self._budgets(), name))
 
     def exchanges(self, limit: int, filters: Mapping[str, str]) -> Sequence[Entry]:
-        return [entry for entry in self._recent() if matches(entry, filters)][-limit:][::-1]
+        """Those this process remembers, refused keys included; then what the ledger has of others and of before."""
+        found = list(super().exchanges(limit, filters))
+        if len(found) < limit and filters.get("error") != "*":
+            seen = {entry["id"] for entry in found}
+            query = ExchangeQuery.parse([*filters.items(), ("limit", str(limit))])
+            found += [
+                entry for entry in _from_ledger(self._reporter.ledger.exchanges, query) if entry["id"] not in seen
+            ]
+        return found[:limit]
 
     def exchange(self, id: str) -> Entry | None:
-        found = next((entry for entry in self._recent() if id in (entry["id"], entry["request_id"])), None)
-        if found is not None:
-            return found
-        try:
-            return self._reporter.ledger.exchange(id)
-        except LedgerError as error:
-            raise SourceError(503, str(error)) from None
-
-    def providers(self) -> Mapping[str, Mapping[str, float]]:
-        return self._places()
+        return super().exchange(id) or _from_ledger(self._reporter.ledger.exchange, id)
 
     def grants(self) -> Sequence[Mapping[str, Any]]:
         known = self._compiled()
@@ -165,6 +164,13 @@ class Everything:
             raise SourceError(503, "the counters store does not answer") from None
         except TimeoutError:
             raise SourceError(503, "the processor is too busy to answer") from None
+
+
+def _from_ledger(read: Callable[[_Asked], _T], asked: _Asked) -> _T:
+    try:
+        return read(asked)
+    except LedgerError as error:
+        raise SourceError(503, str(error)) from None
 
 
 def told(grant: Grant, budget: Budget) -> Mapping[str, Any]:

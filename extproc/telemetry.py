@@ -11,13 +11,16 @@ import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
+from extproc.budgets import input_estimate
 from extproc.config import Settings
 from extproc.exchange import Exchange
 from extproc.histogram import Histogram
@@ -25,12 +28,16 @@ from extproc.logs import describe, json_line
 from extproc.prices import NANO
 from extproc.providers import kinds
 
+if TYPE_CHECKING:
+    from extproc.ledger.ledger import Ledger
+
 # The buckets that the conventions advise.
 _DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
 _STAGE = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
+_RATIO = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 25.0)
 
 log = logging.getLogger(__name__)
 
@@ -173,6 +180,14 @@ class Telemetry:
         self.store_losses = Counter(
             "extproc_store_losses", "Times the counters store turned out to have lost its counts", registry=registry
         )
+        self._alerts = Counter("extproc_budget_alerts", "Webhooks told of budgets", ["outcome"], registry=registry)
+        self._guessed = Histogram(
+            "extproc_input_tokens_guessed_ratio",
+            "Input tokens that were estimated (or held, as an upper bound) for each that the provider counted",
+            ["provider", "guess"],
+            _RATIO,
+            registry,
+        )
         self._downstream = Counter(
             "extproc_downstream_ends",
             "Requests at the public listener that ended without the processor's or a provider's answer",
@@ -212,6 +227,16 @@ class Telemetry:
     def budget_used(self, name: str, share: float, ends: float | None) -> None:
         """The fullest count of a budget, until its window ends (seconds since the epoch)."""
         self._budget_used.labels(name).set_function(lambda: share if ends is None or time.time() < ends else 0.0)
+
+    def alert(self, outcome: str) -> None:
+        """A webhook was told (or not) of a budget: told, failed, dropped."""
+        self._alerts.labels(outcome).inc()
+
+    def watch(self, ledger: Ledger) -> None:
+        """Show how the ledger fares."""
+        queued = Gauge("extproc_ledger_queued", "Rows that wait to be written", registry=self.registry)
+        queued.set_function(lambda: ledger.queued)
+        self.registry.register(_LedgerRows(ledger))
 
     def refusal(self, code: str) -> None:
         self._refusals.labels(code).inc()
@@ -271,6 +296,8 @@ class Telemetry:
             self._tokens.series((*labels, "input")).observe(usage.input_tokens)
             if exchange.operation != "embeddings":
                 self._tokens.series((*labels, "output")).observe(usage.output_tokens)
+            if usage.source == "provider" and usage.input_tokens and target is not None:
+                self._count_guesses(exchange, target.provider)
         self._count_cost(exchange)
         if exchange.ask.stream and exchange.first_token is not None:
             self._first_token.series(labels).observe(exchange.first_token - exchange.started)
@@ -281,6 +308,13 @@ class Telemetry:
             self._bad_usage.labels(target.provider).inc()
         if exchange.attempts > 1 and target is not None:
             self._failovers.labels(target.provider).inc()
+
+    def _count_guesses(self, exchange: Exchange, provider: str) -> None:
+        if provider not in self._providers:
+            provider = "other"
+        actual = exchange.usage.input_tokens
+        self._guessed.series((provider, "estimate")).observe(input_estimate(exchange) / actual)
+        self._guessed.series((provider, "held")).observe(exchange.reservation.input_tokens / actual)
 
     def _count_cost(self, exchange: Exchange) -> None:
         if exchange.cost == 0:
@@ -319,3 +353,20 @@ class Record:
     def __call__(self, exchange: Exchange) -> None:
         exchange.finished = time.perf_counter()
         self._telemetry.record(exchange)
+
+
+class _LedgerRows(Collector):
+    """What the ledger's writer counted of itself."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def collect(self) -> Iterator[Metric]:
+        ledger = self._ledger
+        rows = CounterMetricFamily(
+            "extproc_ledger_rows", "Rows of the ledger, by what became of them", labels=["outcome"]
+        )
+        for outcome, value in (("written", ledger.written), ("dropped", ledger.dropped), ("refused", ledger.refused)):
+            rows.add_metric([outcome], value)
+        yield rows
+        yield CounterMetricFamily("extproc_ledger_failures", "Commits that failed; rows wait", value=ledger.failures)

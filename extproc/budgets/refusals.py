@@ -44,7 +44,9 @@ def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
     if budget.counts_money or not 0 < budget.window <= _SHORT:
         return Refusal(BUDGET_EXCEEDED, message)
     headers = {"retry-after": str(max(1, math.ceil(denied.resets_in or 0)))}
-    return Refusal(RATE_LIMITED, message, headers=headers | _rate(claim, limit, denied.remaining, denied.resets_in))
+    return Refusal(
+        RATE_LIMITED, message, headers={**headers, **_rate(claim, limit, denied.remaining, denied.resets_in)}
+    )
 
 
 def rates(claims: Sequence[Claim], levels: Sequence[Level]) -> Mapping[str, str]:

@@ -1,0 +1,126 @@
+"""What stands before every admin route: who may ask, from which page, and how much at a time."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from extproc.values import is_loopback
+
+MAX_TARGET = 8 << 10  # bytes of path and query
+OPEN = frozenset(("/", "/openapi.json"))
+"""Paths without data, served without the token: the console asks for it."""
+
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:]+))(?::[0-9]{1,5})?")
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]|%[01][0-9A-Fa-f]|%7[Ff]")
+_CODES = {
+    400: "invalid_request",
+    401: "invalid_token",
+    403: "cross_site",
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "too_slow",
+    409: "conflict",
+    411: "length_required",
+    413: "body_too_large",
+    414: "address_too_long",
+    415: "unsupported_type",
+    421: "wrong_host",
+    500: "internal",
+    501: "not_available",
+    503: "unavailable",
+}
+
+
+class JSON(Response):
+    """JSON in ASCII, so that no text of a client's can spoil it, lone surrogates included."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+
+
+def failure(status: int, message: str, **headers: str) -> Response:
+    """An error in the API's shape."""
+    content = {"error": {"message": message, "code": _CODES.get(status, "error")}}
+    return JSON(content, status_code=status, headers=headers)
+
+
+class Guard:
+    """Refuses before `app` sees the request, and puts the security headers on every answer.
+
+    Without a token the API is on loopback, where any page of a browser can send requests: so the Host must be of
+    loopback too (a name that was rebound to 127.0.0.1 is not). Only same-origin pages may change anything.
+    """
+
+    def __init__(self, app: ASGIApp, token: str | None) -> None:
+        self._app = app
+        self._token = token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        answer = self._refusal(Request(scope)) if scope["type"] == "http" else None
+        await (answer or self._app)(scope, receive, send_guarded)
+
+    def _refusal(self, request: Request) -> Response | None:
+        host = request.headers.get("host", "")
+        if self._token is None and not _is_local(host):
+            return failure(421, "without a token this is for this machine: ask for localhost or 127.0.0.1")
+        path: bytes = request.scope.get("raw_path") or request.url.path.encode()
+        target = path + b"?" + request.scope["query_string"]
+        if len(target) > MAX_TARGET:
+            return failure(414, f"path and query are at most {MAX_TARGET} bytes")
+        if _CONTROL.search(target):
+            return failure(400, "path and query have no control characters")
+        if self._token is not None and request.url.path not in OPEN and not self._known(request):
+            return failure(401, "send 'Authorization: Bearer <admin token>'", **{"www-authenticate": "Bearer"})
+        if request.method in ("POST", "DELETE"):
+            return _refused_change(request, host)
+        return None
+
+    def _known(self, request: Request) -> bool:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        expected = (self._token or "").encode()
+        return hmac.compare_digest(given.encode(), expected) and scheme.lower() == "bearer"
+
+
+def _refused_change(request: Request, host: str) -> Response | None:
+    """A page of another site can send neither this content type nor these headers without our leave."""
+    origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "none")
+    try:
+        foreign = origin is not None and urlsplit(origin).netloc != host
+    except ValueError:
+        foreign = True
+    if foreign or site not in ("same-origin", "none"):
+        return failure(403, "pages of other sites may not change anything here")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        return failure(415, "send 'Content-Type: application/json'")
+    return None
+
+
+def _is_local(host: str) -> bool:
+    match = _HOST.fullmatch(host)
+    return match is not None and is_loopback((match[1] or match[2]).lower())

@@ -1,0 +1,229 @@
+"""Sources with data of their own: exchanges of a week, two budgets and their grants."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from extproc.admin import SourceError
+from extproc.admin.openapi import USAGE_FIELDS
+from extproc.admin.sources import matches
+
+TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
+NUMBERS = ("requests", "refused", "errors", *TOKENS, "cost", "unpriced")
+WHO = {"ada": "platform", "ci-bot": "platform", "maps": "search", "research": "lab"}
+WHERE = {
+    "assistant": ("openai", "gpt-4o"),
+    "claude-sonnet-4-5": ("anthropic", "claude-sonnet-4-5"),
+    "small": ("groq", "llama"),
+}
+
+
+def exchange(number: int, time: float, **more) -> dict:
+    return {
+        "time": time,
+        "id": f"id-{number}",
+        "request_id": f"r-{number}",
+        "operation": "chat",
+        "status": 200,
+        "error": "",
+        "consumer": "ada",
+        "team": "platform",
+        "labels": {},
+        "model": "assistant",
+        "provider": "openai",
+        "target_model": "gpt-4o",
+        "duration_ms": 812.4,
+        "attempts": 1,
+        **dict.fromkeys(TOKENS, 0),
+        "cost_usd": "0",
+    } | more
+
+
+def some(now: float, count: int = 600, seed: int = 5) -> Iterator[dict]:
+    """Exchanges of the last week, the oldest first."""
+    chance = random.Random(seed)
+    for number, ago in enumerate(sorted((chance.random() ** 1.6 * 6.5 * 86400 for _ in range(count)), reverse=True)):
+        consumer = chance.choices(list(WHO), [5, 3, 2, 1])[0]
+        model = chance.choices(list(WHERE), [5, 3, 2])[0]
+        more = {
+            "consumer": consumer,
+            "team": WHO[consumer],
+            "labels": {"agent": chance.choice(["reviewer", "planner", "triage"])},
+            "model": model,
+            "duration_ms": chance.expovariate(1 / 900),
+        }
+        fate = chance.random()
+        if fate < 0.05:
+            error, status = chance.choice([("budget_exceeded", 402), ("rate_limited", 429), ("guardrail_blocked", 400)])
+            yield exchange(number, now - ago, **more, error=error, status=status, provider="", target_model="")
+            continue
+        if fate < 0.07:
+            more |= {"error": "no_provider_available", "status": 503}
+        provider, name = WHERE[model]
+        input_ = chance.randrange(200, 9000)
+        tokens = {"input_tokens": input_, "output_tokens": chance.randrange(20, 900), "cached_tokens": input_ // 3}
+        cost = Decimal(tokens["input_tokens"] * 2500 + tokens["output_tokens"] * 10000) / 10**9
+        yield exchange(number, now - ago, **more, **tokens, provider=provider, target_model=name, cost_usd=f"{cost:f}")
+
+
+class FakeSources:
+    """What a gateway with a ledger would tell of `entries`."""
+
+    def __init__(self, entries=(), now: float = 1_795_000_000.0) -> None:
+        self.entries = list(entries)
+        self.now = datetime.fromtimestamp(now, UTC)
+        self.asked: list = []
+        self.given: list[dict] = []
+        self.places = {
+            "openai/gpt-4o": {"plain_s": 1.2, "streamed_first_byte_s": 0.31, "failing": 0.002},
+            "anthropic/claude-sonnet-4-5": {"streamed_first_byte_s": 0.44, "failing": 0.08},
+            "groq/llama": {"cooling_down_s": 12.0, "plain_s": 0.2, "failing": 0.6},
+        }
+        self.scopes = [
+            ("platform", "455.25", "8.5", "0"),
+            ("search", "500", "0", "25"),
+            ("lab", "1.5", "0.2", "0"),
+        ]
+        self.budgetless = False
+
+    def usage(self, parameters):
+        self.asked.append(list(parameters))
+        given: dict[str, list[str]] = {}
+        for name, value in parameters:
+            given.setdefault(name, []).append(value)
+        fields = [name for name in given.pop("group_by", [""])[-1].split(",") if name]
+        resolution = given.pop("resolution", ["total"])[-1]
+        if resolution not in ("hour", "day", "month", "total"):
+            raise ValueError("resolution is hour, day, month or total")
+        start = self._time(given.pop("start", []), self.now.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
+        end = self._time(given.pop("end", []), self.now + timedelta(days=1))
+        for name in (*fields, *given):
+            if name not in USAGE_FIELDS and not (name.startswith("label.") and len(name) > 6):
+                raise ValueError(f"there is no field {name!r}")
+        rows: dict[tuple, dict] = {}
+        total = dict.fromkeys(NUMBERS, 0)
+        for entry in self.entries:
+            at = datetime.fromtimestamp(entry["time"], UTC)
+            if not start <= at < end or any(self._value(entry, name) not in wanted for name, wanted in given.items()):
+                continue
+            first, last = self._bucket(at, resolution, start, end)
+            group = tuple(self._value(entry, name) for name in fields)
+            row = rows.setdefault((first, last, group), dict.fromkeys(NUMBERS, 0))
+            for numbers in (row, total):
+                numbers["requests"] += 1
+                numbers["refused"] += bool(entry["error"]) and not entry["provider"]
+                numbers["errors"] += bool(entry["error"]) and bool(entry["provider"])
+                for name in TOKENS:
+                    numbers[name] += entry[name]
+                numbers["cost"] += Decimal(entry["cost_usd"])
+        return {
+            "object": "usage",
+            "start": _text(start),
+            "end": _text(end),
+            "resolution": resolution,
+            "group_by": fields,
+            "data": [
+                {"start": _text(a), "end": _text(b), "group": dict(zip(fields, group, strict=True)), **_told(numbers)}
+                for (a, b, group), numbers in sorted(rows.items(), key=str)
+            ],
+            "total": _told(total),
+            "truncated": False,
+        }
+
+    def _time(self, given, default):
+        if not given:
+            return default
+        found = datetime.fromisoformat(given[-1])  # its ValueError is told
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+    def _value(self, entry, name):
+        return entry["labels"].get(name[6:], "") if name.startswith("label.") else str(entry.get(name, ""))
+
+    def _bucket(self, at, resolution, start, end):
+        if resolution == "total":
+            return start, end
+        hour = at.replace(minute=0, second=0, microsecond=0)
+        if resolution == "hour":
+            return hour, hour + timedelta(hours=1)
+        day = hour.replace(hour=0)
+        if resolution == "day":
+            return day, day + timedelta(days=1)
+        month = day.replace(day=1)
+        return month, (month + timedelta(days=32)).replace(day=1)
+
+    def budgets(self, name):
+        if name not in (None, "team-month", "per-minute", "try-out"):
+            raise SourceError(404, "there is no budget of that name")
+        if self.budgetless:
+            return {"object": "list", "data": []}
+        usd = {"unit": "usd", "window": "month", "limit": "500", "mode": "enforce", "on_exceed": "refuse"}
+        scopes = [
+            {
+                "scope": f"team-month:team={team}",
+                "fields": {"team": team},
+                "settled": settled,
+                "reserved": reserved,
+                "granted": granted,
+                "remaining": f"{500 + Decimal(granted) - Decimal(settled) - Decimal(reserved):f}",
+                "used": float(Decimal(settled) / 500),
+            }
+            for team, settled, reserved, granted in self.scopes
+        ]
+        rate = {"unit": "requests", "window": "minute", "limit": "60", "mode": "enforce", "on_exceed": "refuse"}
+        shadow = {"unit": "tokens", "window": "hour", "limit": "100000", "mode": "shadow", "on_exceed": "refuse"}
+        numbers = {"settled": "104200", "reserved": "0", "granted": "0", "remaining": "0", "used": 1.042}
+        data = [
+            {"name": "team-month", **usd, "resets_at": "2026-12-01T00:00:00Z", "alert_at": [0.9], "scopes": scopes},
+            {"name": "per-minute", **rate, "resets_at": "2026-11-21T10:42:00Z", "scopes": []},
+            {
+                "name": "try-out",
+                **shadow,
+                "resets_at": None,
+                "scopes": [{"scope": "try-out:label.agent=triage", "fields": {"label.agent": "triage"}, **numbers}],
+            },
+        ]
+        return {"object": "list", "data": [budget for budget in data if name in (None, budget["name"])]}
+
+    def exchanges(self, limit, filters):
+        return [entry for entry in self.entries if matches(entry, filters)][-limit:][::-1]
+
+    def exchange(self, id):
+        return next((entry for entry in self.entries if id in (entry["id"], entry["request_id"])), None)
+
+    def providers(self):
+        return self.places
+
+    def grants(self):
+        return list(self.given)
+
+    def grant(self, body):
+        assert isinstance(body["amount"], Decimal)
+        if not body["scope"].startswith("team-month"):
+            raise SourceError(404, "there is no such budget")
+        given = {
+            "id": f"g-{len(self.given) + 1}",
+            "budget": body["budget"],
+            "scope": body["scope"],
+            "amount": f"{body['amount']:f}",
+            "expires_at": "2026-12-01T00:00:00Z",
+        }
+        self.given.append(given)
+        return given
+
+    def revoke(self, id):
+        before = len(self.given)
+        self.given = [grant for grant in self.given if grant["id"] != id]
+        return len(self.given) < before
+
+
+def _text(time):
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _told(numbers):
+    found = {**numbers, "cost_usd": f"{numbers['cost']:f}"}
+    del found["cost"]
+    return found
