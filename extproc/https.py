@@ -1,4 +1,4 @@
-"""One question to an HTTP server and its answer, off the event loop: bounded in time and size, no redirects, no proxy."""
+"""One question to an HTTP server and its answer, off the event loop: bounded in time and size, without redirects."""
 
 from __future__ import annotations
 
