@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from extproc.actions import Answer
-from extproc.auth import Authenticate, Authorize
+from extproc.auth import Authenticate, Authorize, Grants
 from extproc.budgets import Reserve, Unpriced
 from extproc.config import Settings
 from extproc.counting import CountTokens
@@ -122,10 +122,11 @@ def build(
     prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date())
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
+    grants = Grants(settings.teams, settings.groups)
     limits = settings.limits
     on_headers: list[Stage] = [
         Classify(),
-        Authenticate(settings.auth, settings.consumers, settings.teams, settings.attribution, now),
+        Authenticate(settings.auth, settings.consumers, grants, settings.attribution, now),
         Models(catalog),
     ]
     on_request: list[Stage] = [

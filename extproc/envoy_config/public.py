@@ -34,8 +34,6 @@ from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ExternalProcessor,
     ExtProcOverrides,
     ExtProcPerRoute,
-    MetadataOptions,
-    MetadataOptionsMetadataNamespaces,
 )
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
@@ -49,21 +47,15 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
     HeaderMutation as EarlyHeaderMutation,
 )
-from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
-    CommonTlsContext,
-    DownstreamTlsContext,
-    TlsCertificate,
-)
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
 from extproc import contract
-from extproc.config import Settings, TLSSettings
+from extproc.config import Settings
 from extproc.dialects import by_path
-from extproc.envoy_config import processor, replies
+from extproc.envoy_config import identity, processor, replies
 from extproc.envoy_config.typed import (
     buffer_bytes,
     extension,
-    file,
     http_filter,
     pack,
     seconds,
@@ -80,7 +72,11 @@ ENVOY_PREFIX = "x-envoy-"
 def listener(settings: Settings) -> Listener:
     door = settings.listener
     manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(_manager(settings)))
-    chain = FilterChain(filters=[manager], transport_socket=None if door.tls is None else _tls(door.tls))
+    tls = None
+    if door.tls is not None:
+        context = pack(identity.tls_context(door.tls))
+        tls = TransportSocket(name="envoy.transport_sockets.tls", typed_config=context)
+    chain = FilterChain(filters=[manager], transport_socket=tls)
     return Listener(
         name="public",
         address=socket_address(door.address, door.port),
@@ -130,7 +126,13 @@ def _manager(settings: Settings) -> HttpConnectionManager:
                 contract.GATEWAY_LOG, request=[contract.ID, contract.TARGETS], response=["retry-after", replies.ORIGIN]
             )
         ],
-        http_filters=[_internal_headers(), _body_limit(settings), _gateway(settings), http_filter("router", Router())],
+        http_filters=[
+            _internal_headers(),
+            _body_limit(settings),
+            *identity.jwt_filters(settings),
+            _gateway(settings),
+            http_filter("router", Router()),
+        ],
         route_config=_routes(settings),
     )
 
@@ -155,17 +157,17 @@ def _body_limit(settings: Settings) -> HttpFilter:
 
 
 def _gateway(settings: Settings) -> HttpFilter:
-    order = MetadataOptionsMetadataNamespaces(untyped=[contract.ORDER_NAMESPACE])
     config = ExternalProcessor(
         grpc_service=processor.service(contract.GATEWAY),
         failure_mode_allow=False,
         message_timeout=processor.MESSAGE_TIMEOUT,
         processing_mode=processor.processing_mode(response_headers=True),
         allow_mode_override=True,
+        request_attributes=identity.attributes(settings),
         response_attributes=list(contract.RESPONSE_ATTRIBUTES),
         # The number of tries and what to retry on are given per request, in x-envoy-* headers.
         mutation_rules=HeaderMutationRules(allow_envoy=True),
-        metadata_options=MetadataOptions(receiving_namespaces=order),
+        metadata_options=identity.metadata(settings, receiving=[contract.ORDER_NAMESPACE]),
         forward_rules=processor.gateway_headers(settings),
     )
     # Off until there is a route, and every route turns it on: a request too broken to have one (400, 431) would be
@@ -231,13 +233,3 @@ def _patience(settings: Settings) -> float:
     retries = [virtual.retry for virtual in settings.virtual_models.values()]
     chains = [retry.attempts * max(retry.per_try_timeout, retry.per_try_timeout_stream) for retry in retries]
     return max(settings.limits.stream_idle, slowest, *chains) + 30
-
-
-def _tls(tls: TLSSettings) -> TransportSocket:
-    certificate = TlsCertificate(
-        certificate_chain=file(tls.certificate.removeprefix("file:")), private_key=file(tls.key.removeprefix("file:"))
-    )
-    context = CommonTlsContext(tls_certificates=[certificate], alpn_protocols=["h2", "http/1.1"])
-    return TransportSocket(
-        name="envoy.transport_sockets.tls", typed_config=pack(DownstreamTlsContext(common_tls_context=context))
-    )
