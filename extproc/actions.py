@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from extproc.exchange import Verified
 
 
 @dataclass(slots=True, frozen=True)
@@ -57,7 +60,9 @@ class Attachment(Protocol):
 
     done: bool
 
-    async def on_request_headers(self, headers: Mapping[str, str], end: bool) -> Continue | Answer: ...
+    async def on_request_headers(
+        self, headers: Mapping[str, str], end: bool, verified: Verified
+    ) -> Continue | Answer: ...
 
     async def on_request_body(self, body: bytes) -> Continue | Answer: ...
 

@@ -18,6 +18,7 @@ from extproc.config import LimitsSettings
 from extproc.contract import Edit
 from extproc.dialects import dialects
 from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.exchange import NOTHING_VERIFIED, Verified
 from extproc.forward import patch
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.response import MOST_INFLATED
@@ -44,7 +45,12 @@ class AttemptStream:
         self._parts: list[bytes] = []  # of an answer that has to be whole first
         self._size = 0
 
-    async def on_request_headers(self, headers: Mapping[str, str], end: bool) -> Continue | Answer:  # noqa: ARG002
+    async def on_request_headers(
+        self,
+        headers: Mapping[str, str],
+        end: bool,  # noqa: ARG002
+        verified: Verified = NOTHING_VERIFIED,  # noqa: ARG002
+    ) -> Continue | Answer:
         targets = contract.decode_targets(headers[contract.TARGETS])
         index = min(int(headers[contract.ATTEMPT_COUNT]), len(targets)) - 1
         if (edits := headers.get(contract.EDITS)) is not None:

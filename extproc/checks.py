@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from extproc.auth import consumer
+from extproc.auth import ANONYMOUS, Grants
+from extproc.auth import checks as auth_checks
 from extproc.dialects import ABILITIES
 from extproc.exchange import Target
 from extproc.parameters import MAX_CHANGES, Changes, compile_changes, compose, encode
@@ -38,7 +39,7 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
         if name.count("*") > 1:
             yield ("models", name), "at most one * can stand in a name"
     yield from _virtual_contradictions(settings)
-    yield from _consumer_contradictions(settings)
+    yield from auth_checks.contradictions(settings)
     for section in ("budgets", "guardrails"):
         yield from _repeated((section, "name"), [entry.name for entry in getattr(settings, section)])
     doors = {"listener": settings.listener.port, "status": settings.status.port, "admin": settings.admin.port}
@@ -111,21 +112,6 @@ def _size_contradictions(name: str, virtual_models: Mapping[str, VirtualModelSet
                 yield where, f"the changes on the way to {target.model!r} are {size} bytes, at most {MAX_CHANGES} fit"
 
 
-def _consumer_contradictions(settings: Settings) -> Iterator[_Doubt]:
-    yield from _repeated(("consumers", "name"), [entry.name for entry in settings.consumers])
-    for index, entry in enumerate(settings.consumers):
-        if entry.team is not None and entry.team not in settings.teams:
-            yield ("consumers", index, "team"), f"there is no team {entry.team!r} in teams"
-        if entry.name == "anonymous":
-            yield ("consumers", index, "name"), "this name is for requests without a key"
-        for number, key in enumerate(entry.keys):
-            if key.hash is not None and settings.auth.key_secret is None:
-                yield ("consumers", index, "keys", number), "a hash needs auth.key_secret, which made it"
-    secret = settings.auth.key_secret
-    if secret is not None and secret.read() is None:
-        yield ("auth", "key_secret"), f"{secret} is not set"
-
-
 def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -172,16 +158,11 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
             yield ("providers", name, "base_url"), "is not encrypted: keys and prompts can be read on the way"
         if not any(model.provider == name for model in settings.models.values()):
             yield ("providers", name), "no model uses it"
-    if settings.auth.required and not any(entry.keys for entry in settings.consumers):
-        yield ("consumers",), "nobody has a key and auth.required is on: every request is refused"
-    for index, entry in enumerate(settings.consumers):
-        for number, key in enumerate(entry.keys):
-            if key.secret is not None and key.secret.read() is None:
-                yield ("consumers", index, "keys", number), f"{key.secret} is not set: this key opens nothing"
-    names = {entry.name for entry in settings.consumers} | {"anonymous"}
+    yield from auth_checks.doubts(settings)
+    names = {entry.name for entry in settings.consumers} | {ANONYMOUS}
     for index, budget in enumerate(settings.budgets):
         who = budget.match.get("consumer")
-        if who is not None and "*" not in who and who not in names:
+        if who is not None and "*" not in who and who not in names and not settings.auth.jwt:
             yield ("budgets", index, "match", "consumer"), f"there is no consumer {who!r}: it never applies"
         team = budget.match.get("team")
         if team is not None and "*" not in team and team not in settings.teams:
@@ -191,9 +172,10 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
 
 
 def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
-    """Names that nobody with a key may use. What a wildcard stands for is too much to ask about."""
-    consumers = [consumer(entry, settings.teams) for entry in settings.consumers if entry.keys]
-    if not settings.auth.required or not consumers:
+    """Names that nobody who can enter may use. What a wildcard stands for is too much to ask about."""
+    grants = Grants(settings.teams, settings.groups)
+    consumers = [grants.consumer(entry) for entry in settings.consumers if entry.can_enter]
+    if not settings.auth.required or settings.auth.jwt or not consumers:  # nobody knows whom tokens will name
         return
     for name in catalog.names():
         where: Place = ("models" if name in settings.models else "virtual_models", name)

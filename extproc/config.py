@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from extproc import checks, guardrails, stores
-from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, TeamSettings
+from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, GroupSettings, TeamSettings
 from extproc.budgets import BudgetSettings
 from extproc.ledger import check_ledger
 from extproc.prices import DatedPriceSettings
@@ -41,6 +41,16 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 class TLSSettings(Section):
     certificate: Annotated[str, StringConstraints(pattern="^file:.+")] = Field(description="PEM chain: file:/path")
     key: Annotated[str, StringConstraints(pattern="^file:.+")] = Field(description="PEM key: file:/path")
+    client_ca: Annotated[str, StringConstraints(pattern="^file:.+")] | None = Field(
+        None, description="PEM authorities of client certificates, file:/path; a certificate of another is refused"
+    )
+    require_client_certificate: bool = Field(False, description="No connection without a client certificate")
+
+    @model_validator(mode="after")
+    def _verifiable(self) -> TLSSettings:
+        if self.require_client_certificate and self.client_ca is None:
+            raise ValueError("require_client_certificate needs client_ca, against which to verify it")
+        return self
 
 
 class ListenerSettings(Section):
@@ -154,6 +164,7 @@ class Settings(Section):
     auth: AuthSettings = AuthSettings()
     consumers: Sequence[ConsumerSettings] = ()
     teams: Mapping[Name, TeamSettings] = Field(default_factory=dict)
+    groups: Mapping[Name, GroupSettings] = Field(default_factory=dict)
     attribution: AttributionSettings = AttributionSettings()
     budgets: Sequence[BudgetSettings] = ()
     guardrails: Sequence[GuardrailEntry] = ()

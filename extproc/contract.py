@@ -49,6 +49,14 @@ ORDER_KEY = "priority_groups"
 # Dynamic metadata of a try's access log entry: id, attempt, targets, timeout.
 LOG_NAMESPACE = "ai"
 
+# Dynamic metadata of Envoy's jwt_authn filter, which the gateway attachment is sent: claims_key(), failure_key().
+JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
+# Attributes of a connection whose client showed a certificate. Of several names of a kind Envoy tells the first.
+URI_SAN = "connection.uri_san_peer_certificate"
+DNS_SAN = "connection.dns_san_peer_certificate"
+SUBJECT = "connection.subject_peer_certificate"
+PEER_ATTRIBUTES = (URI_SAN, DNS_SAN, SUBJECT)
+
 TRY_PREFIX = "try-"
 """A provider's internal listener, and the cluster that leads into it."""
 
@@ -58,6 +66,16 @@ GATEWAY_LOG = "gateway"
 ATTEMPT_COUNT = "x-envoy-attempt-count"
 RESPONSE_ATTRIBUTES = ("upstream.request_attempt_count", "response.code_details")
 """What Envoy reports of the answer with its headers."""
+
+
+def claims_key(issuer: int) -> str:
+    """Where the claims of a token of that issuer of the settings are."""
+    return f"claims-{issuer}"
+
+
+def failure_key(issuer: int) -> str:
+    """Where `code` and `message` are of a token that is not good as that issuer's."""
+    return f"failure-{issuer}"
 
 
 def try_cluster(provider: str) -> str:

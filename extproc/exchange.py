@@ -20,12 +20,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True, frozen=True)
+class Verified:
+    """What Envoy found out about the client; nobody else can write it. The keys are in `contract`."""
+
+    token: Mapping[str, Any] = field(default_factory=dict)  # claims, or why a token was not accepted
+    connection: Mapping[str, object] = field(default_factory=dict)  # names in the client's certificate
+
+
+NOTHING_VERIFIED = Verified()
+
+
+@dataclass(slots=True, frozen=True)
 class Request:
     """The head of the client's request. Header names are lower case; repeated headers are joined with a comma."""
 
     method: str
     path: str
     headers: Mapping[str, str]
+    verified: Verified = NOTHING_VERIFIED
 
 
 @dataclass(slots=True, frozen=True)
@@ -36,6 +48,13 @@ class Consumer:
     team: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     may_use: Callable[[str], bool] = lambda _model: True
+    groups: tuple[str, ...] = ()
+    listed: bool = True  # in the settings; else only a token told its name, and there may be any number of such
+
+    @property
+    def series(self) -> str:
+        """What metrics call it: their number must stay bounded."""
+        return self.name if self.listed else "other"
 
 
 @dataclass(slots=True, frozen=True)

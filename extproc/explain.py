@@ -127,8 +127,8 @@ class _Story:
         if self.reached(Authorize):
             text += ": may use it" if self.passed(Authorize) else ": may not use it"
         yield "consumer", text
-        if any(entry.name == who.name and not entry.keys for entry in self.settings.consumers):
-            yield "consumer", "it has no key in the settings: nobody can ask in its name"
+        if any(entry.name == who.name and not entry.can_enter for entry in self.settings.consumers):
+            yield "consumer", "it has no credential in the settings: nobody can ask in its name"
         if self.exchange.labels:
             yield "labels", ", ".join(f"{name}={value}" for name, value in self.exchange.labels.items())
 

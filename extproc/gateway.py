@@ -13,7 +13,7 @@ from extproc import contract
 from extproc.actions import CONTINUE, Answer, Chunk, Continue
 from extproc.dialects import Dialect
 from extproc.errors import INVALID_JSON, OVERLOADED, PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal
-from extproc.exchange import Exchange, Request, Target
+from extproc.exchange import NOTHING_VERIFIED, Exchange, Request, Target, Verified
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.framing.sse import SSE
 from extproc.messages import Failed
@@ -41,8 +41,10 @@ class GatewayStream:
         self._ended = False  # settled and recorded
         self._left = False  # by Envoy
 
-    async def on_request_headers(self, headers: Mapping[str, str], end: bool) -> Continue | Answer:
-        request = Request(headers.get(":method", ""), headers.get(":path", ""), headers)
+    async def on_request_headers(
+        self, headers: Mapping[str, str], end: bool, verified: Verified = NOTHING_VERIFIED
+    ) -> Continue | Answer:
+        request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified)
         self._exchange = exchange = Exchange(uuid.uuid4().hex, request, headers.get("x-request-id", ""), self._attached)
         telemetry = self._pipeline.telemetry
         telemetry.in_flight += 1

@@ -40,7 +40,7 @@ _DRAIN_NOTICE = 3.0  # seconds for Envoy's health check to see that we are leavi
 _DRAIN_GRACE = 600.0  # seconds for streams to end
 
 # What binds when the processor starts; a change of these needs a new one, and a new Envoy configuration with it.
-_FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "attribution")
+_FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "attribution", "auth")
 
 
 class Processor:
@@ -235,6 +235,8 @@ class Processor:
 
 def _fixed(settings: Settings, name: str) -> object:
     """A section as far as Envoy or the start depends on it: a provider's kill switch binds at once."""
+    if name == "auth":
+        return settings.auth.jwt
     if name != "providers":
         return getattr(settings, name)
     free = CoolDown()

@@ -286,7 +286,7 @@ class Telemetry:
             model,
             response_model,
             error,
-            consumer.name,
+            consumer.series,
             consumer.team,
             *attributed,
         )
@@ -324,7 +324,7 @@ class Telemetry:
         if exchange.cost is None:
             self._no_price.labels(*where).inc()
         else:
-            self._cost.labels(*where, consumer.name, consumer.team).inc(exchange.cost / NANO)
+            self._cost.labels(*where, consumer.series, consumer.team).inc(exchange.cost / NANO)
 
     def _chosen(self, exchange: Exchange) -> tuple[str, ...]:
         """The labels whose values clients and providers choose: both models, then `attribution.metrics`."""

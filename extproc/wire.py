@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 
 from extproc import contract
 from extproc.actions import CONTINUE, Answer, Attachment, Chunk, Continue
+from extproc.exchange import NOTHING_VERIFIED, Verified
 from extproc.pb import extproc_pb2 as pb
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -49,7 +50,8 @@ async def converse(attachment: Attachment, data: bytes) -> Sequence[bytes]:
     phase = message.WhichOneof("request")
     if phase == "request_headers":
         part = message.request_headers
-        return [_headers(phase, await attachment.on_request_headers(read_headers(part), part.end_of_stream))]
+        verified = _verified(message)
+        return [_headers(phase, await attachment.on_request_headers(read_headers(part), part.end_of_stream, verified))]
     if phase == "request_body":
         return [_body(phase, await attachment.on_request_body(message.request_body.body))]
     if phase == "response_headers":
@@ -86,6 +88,32 @@ def _attributes(message: pb.ProcessingRequest) -> Mapping[str, object]:
             if kind in ("number_value", "string_value", "bool_value"):
                 found[name] = getattr(value, kind)
     return found
+
+
+def _verified(message: pb.ProcessingRequest) -> Verified:
+    """What came with the request's headers of the client's token and certificate."""
+    if not message.attributes and not message.HasField("metadata_context"):
+        return NOTHING_VERIFIED
+    namespaces = message.metadata_context.filter_metadata
+    token = _plain_struct(namespaces[contract.JWT_NAMESPACE]) if contract.JWT_NAMESPACE in namespaces else {}
+    return Verified(token, _attributes(message))
+
+
+def _plain_struct(struct: Struct) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in struct.fields.items()}
+
+
+def _plain(value: Value) -> Any:
+    """A value as JSON has it. Numbers are doubles on the way; whole ones come out as int."""
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return _plain_struct(value.struct_value)
+    if kind == "list_value":
+        return [_plain(item) for item in value.list_value.values]
+    if kind == "number_value":
+        number = value.number_value
+        return int(number) if number.is_integer() else number
+    return getattr(value, kind) if kind in ("string_value", "bool_value") else None
 
 
 def _headers(phase: str, action: Continue | Answer) -> bytes:

@@ -144,7 +144,7 @@ auth: {required: true}
 virtual_models: {v: {targets: [{model: m}, {model: n}]}}
 teams: {red: {models: ["*"]}, none: {models: []}}
 """
-KEY = "keys: [{env: A_KEY}]"
+KEY, OTHER = "keys: [{env: A_KEY}]", "keys: [{env: B_KEY}]"
 
 
 @pytest.mark.parametrize(
@@ -152,11 +152,11 @@ KEY = "keys: [{env: A_KEY}]"
     [
         (f"{{name: a, {KEY}}}", []),
         (f"{{name: a, {KEY}, team: red}}", []),
-        (f"{{name: a, {KEY}, models: [m, v]}}, {{name: b, {KEY}, models: [n]}}", []),
+        (f"{{name: a, {KEY}, models: [m, v]}}, {{name: b, {OTHER}, models: [n]}}", []),
         (f"{{name: a, {KEY}, models: [m, v]}}", [("models.n", "no consumer may use it")]),
         (f"{{name: a, {KEY}, models: [m, n]}}", [("virtual_models.v", "no consumer may use it")]),
         (
-            f"{{name: a, {KEY}, models: [v]}}, {{name: b, {KEY}, models: [m, n]}}",
+            f"{{name: a, {KEY}, models: [v]}}, {{name: b, {OTHER}, models: [m, n]}}",
             [("virtual_models.v", "no consumer who may use it may use any of its targets")],
         ),
         (
@@ -165,15 +165,20 @@ KEY = "keys: [{env: A_KEY}]"
         ),
         (  # nobody can ask as b
             f"{{name: a, {KEY}, models: [m, v]}}, {{name: b}}",
-            [("models.n", "no consumer may use it")],
+            [
+                ("consumers.1", "has no keys, subjects or certificates: nobody can ask in its name"),
+                ("models.n", "no consumer may use it"),
+            ],
         ),
     ],
 )
 def test_names_that_nobody_may_use(settings, monkeypatch, consumers, expected):
     monkeypatch.setenv("A_KEY", "sk-gw-x")
+    monkeypatch.setenv("B_KEY", "sk-gw-y")
     text = f"{GRANTS}consumers: [{consumers}]"
     assert found(settings, text) == expected
-    assert found(settings, text.replace("required: true", "required: false")) == []
+    others = [doubt for doubt in expected if doubt[0].startswith("consumers")]
+    assert found(settings, text.replace("required: true", "required: false")) == others
 
 
 def test_a_doubt_has_its_place_in_the_file(tmp_path):

@@ -307,7 +307,7 @@ async def test_a_key_speaks_for_its_consumer(settings, monkeypatch):
 
 async def test_a_consumer_without_a_key_is_told_of(settings):
     rows, _ = await told(settings, chat("m"), consumer="keyless")
-    assert of(rows, "consumer")[1] == "it has no key in the settings: nobody can ask in its name"
+    assert of(rows, "consumer")[1] == "it has no credential in the settings: nobody can ask in its name"
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ class Scripted:
         self.reply = reply
         self.heard = []
 
-    async def on_request_headers(self, headers, end):
+    async def on_request_headers(self, headers, end, verified):
         self.heard.append((dict(headers), end))
+        self.verified = verified
         return self.reply
 
     async def on_request_body(self, body):

@@ -1,5 +1,6 @@
 """Filter YAML → Envoy configuration. The only package that knows Envoy's configuration messages.
 
+identity.py   what Envoy verifies of a client: tokens, certificates
 public.py     the listener clients talk to: the edge, the gateway attachment, failover by retries
 tries.py      an internal listener and a hop cluster for each provider: what one try is
 upstream.py   the provider's own cluster: address, TLS, limits, outlier detection
@@ -21,14 +22,12 @@ from envoy_data_plane.envoy.extensions.bootstrap.internal_listener.v3 import Int
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import DownstreamConnectionsConfig
 
 from extproc.config import Settings
-from extproc.envoy_config import processor, public, tries, upstream
+from extproc.envoy_config import identity, processor, public, tries, upstream
 from extproc.envoy_config.attach import attach, attach_problems
 from extproc.envoy_config.secrets import write_secrets
-from extproc.envoy_config.typed import extension, pack, socket_address, to_json, to_yaml
+from extproc.envoy_config.typed import CA_FILE, extension, pack, socket_address, to_json, to_yaml
 
 __all__ = ("attach", "attach_problems", "bootstrap", "render", "write_secrets")
-
-CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 
 
 def bootstrap(
@@ -53,6 +52,7 @@ def bootstrap(
             clusters=[
                 processor.cluster(settings, socket),
                 public.no_order(),
+                *identity.jwks_clusters(settings, ca_file),
                 *(tries.hop_cluster(settings, name) for name in names),
                 *(upstream.cluster(settings, name, ca_file) for name in names),
             ],

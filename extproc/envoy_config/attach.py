@@ -5,10 +5,10 @@ from __future__ import annotations
 from betterproto2 import Message
 
 from extproc import contract
-from extproc.auth import CREDENTIAL_HEADERS
+from extproc.auth import credential_headers
 from extproc.config import Settings
-from extproc.envoy_config import processor
-from extproc.envoy_config.typed import buffer_bytes, http_filter, to_json, to_yaml
+from extproc.envoy_config import identity, processor
+from extproc.envoy_config.typed import CA_FILE, buffer_bytes, http_filter, to_json, to_yaml
 from extproc.routing import Catalog
 
 _HEADER = """\
@@ -27,6 +27,13 @@ _FILTER = """
 #    - A body larger than per_connection_buffer_limit_bytes of the listener (default 1 MiB) is answered 413, and one
 #      larger than request_body_buffer_limit of the route is not retried: set both to {limit}.
 """
+_TOKENS = """
+#    The first of the two verifies tokens (auth.jwt). No other filter of yours may write its metadata. Envoy before
+#    1.36.3 can crash on several tokens in one request while the issuer cannot be reached (CVE-2025-64527).
+"""
+_CERTIFICATES = """
+#    Consumers have client certificates: your listener must verify them, with a trusted_ca, and not ACCEPT_UNTRUSTED.
+"""
 _CLUSTER = """
 # 2. static_resources: clusters. Where the processor listens.
 """
@@ -38,14 +45,18 @@ _LOG = """
 
 def attach(settings: Settings, *, socket: str | None = None) -> str:
     """YAML of the HTTP filter, the processor's cluster and the access log, to be pasted."""
-    removed = ", ".join((*CREDENTIAL_HEADERS, f"{contract.PREFIX}*"))
+    removed = ", ".join((*credential_headers(settings.auth), f"{contract.PREFIX}*"))
     header = _HEADER.format(provider=contract.PROVIDER, removed=removed)
     where = _FILTER.format(limit=buffer_bytes(settings), prefix=contract.PREFIX)
     log = processor.access_log(contract.GATEWAY_LOG, request=[contract.ID, contract.TARGETS], response=["retry-after"])
-    cluster = processor.cluster(settings, socket)
-    ext_proc = http_filter("ext_proc", processor.gateway_filter(settings, contract.ATTACH))
-    pieces = ((where, ext_proc), (_CLUSTER, cluster), (_LOG, log))
-    return header + "".join(comment + _item(message) for comment, message in pieces)
+    tokens, certificates = identity.jwt_filters(settings), identity.attributes(settings, attached=True)
+    where += (_TOKENS.lstrip() if tokens else "") + (_CERTIFICATES.lstrip() if certificates else "")
+    clusters = [processor.cluster(settings, socket), *identity.jwks_clusters(settings, CA_FILE)]
+    config = processor.gateway_filter(settings, contract.ATTACH)
+    config.request_attributes = identity.attributes(settings, attached=True)
+    config.metadata_options = identity.metadata(settings)
+    pieces = ((where, [*tokens, http_filter("ext_proc", config)]), (_CLUSTER, clusters), (_LOG, [log]))
+    return header + "".join(comment + "".join(map(_item, messages)) for comment, messages in pieces)
 
 
 def attach_problems(settings: Settings) -> list[tuple[tuple[str | int, ...], str]]:

@@ -30,7 +30,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
 
 from extproc import contract
-from extproc.auth import CREDENTIAL_HEADERS
+from extproc.auth import credential_headers
 from extproc.config import Settings
 from extproc.envoy_config.typed import breakers, buffer_bytes, discovery, endpoints, pack, seconds, socket_address
 
@@ -101,7 +101,7 @@ def gateway_filter(settings: Settings, attachment: str) -> ExternalProcessor:
 def gateway_headers(settings: Settings) -> HeaderForwardingRules:
     """What the gateway attachment reads: the fewer headers a message has, the less it costs."""
     prefixes = dict.fromkeys((settings.attribution.prefix, contract.PREFIX, "x-ai-"))
-    return _only((*_REQUEST_HEADERS, *CREDENTIAL_HEADERS, *_RESPONSE_HEADERS), tuple(prefixes))
+    return _only((*_REQUEST_HEADERS, *credential_headers(settings.auth), *_RESPONSE_HEADERS), tuple(prefixes))
 
 
 def attempt_headers() -> HeaderForwardingRules:

@@ -33,8 +33,6 @@ from envoy_data_plane.envoy.config.route.v3 import (
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ExtProcOverrides,
     ExtProcPerRoute,
-    MetadataOptions,
-    MetadataOptionsMetadataNamespaces,
 )
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
@@ -48,21 +46,15 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
     HeaderMutation as EarlyHeaderMutation,
 )
-from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
-    CommonTlsContext,
-    DownstreamTlsContext,
-    TlsCertificate,
-)
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
 from extproc import contract
-from extproc.config import Settings, TLSSettings
+from extproc.config import Settings
 from extproc.dialects import by_path
-from extproc.envoy_config import processor, replies
+from extproc.envoy_config import identity, processor, replies
 from extproc.envoy_config.typed import (
     buffer_bytes,
     extension,
-    file,
     http_filter,
     pack,
     seconds,
@@ -79,7 +71,11 @@ ENVOY_PREFIX = "x-envoy-"
 def listener(settings: Settings) -> Listener:
     door = settings.listener
     manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(_manager(settings)))
-    chain = FilterChain(filters=[manager], transport_socket=None if door.tls is None else _tls(door.tls))
+    tls = None
+    if door.tls is not None:
+        context = pack(identity.tls_context(door.tls))
+        tls = TransportSocket(name="envoy.transport_sockets.tls", typed_config=context)
+    chain = FilterChain(filters=[manager], transport_socket=tls)
     return Listener(
         name="public",
         address=socket_address(door.address, door.port),
@@ -129,7 +125,13 @@ def _manager(settings: Settings) -> HttpConnectionManager:
                 contract.GATEWAY_LOG, request=[contract.ID, contract.TARGETS], response=["retry-after", replies.ORIGIN]
             )
         ],
-        http_filters=[_internal_headers(), _body_limit(settings), _gateway(settings), http_filter("router", Router())],
+        http_filters=[
+            _internal_headers(),
+            _body_limit(settings),
+            *identity.jwt_filters(settings),
+            _gateway(settings),
+            http_filter("router", Router()),
+        ],
         route_config=_routes(settings),
     )
 
@@ -157,8 +159,8 @@ def _gateway(settings: Settings) -> HttpFilter:
     config = processor.gateway_filter(settings, contract.GATEWAY)
     # The number of tries and what to retry on are given per request, in x-envoy-* headers.
     config.mutation_rules = HeaderMutationRules(allow_envoy=True)
-    order = MetadataOptionsMetadataNamespaces(untyped=[contract.ORDER_NAMESPACE])
-    config.metadata_options = MetadataOptions(receiving_namespaces=order)
+    config.request_attributes = identity.attributes(settings)
+    config.metadata_options = identity.metadata(settings, receiving=[contract.ORDER_NAMESPACE])
     # Off until there is a route, and every route turns it on: a request too broken to have one (400, 431) would be
     # answered by Envoy alone, and its connection closed before the processor could have said anything to the answer.
     gateway = http_filter("ext_proc", config)
@@ -222,13 +224,3 @@ def _patience(settings: Settings) -> float:
     retries = [virtual.retry for virtual in settings.virtual_models.values()]
     chains = [retry.attempts * max(retry.per_try_timeout, retry.per_try_timeout_stream) for retry in retries]
     return max(settings.limits.stream_idle, slowest, *chains) + 30
-
-
-def _tls(tls: TLSSettings) -> TransportSocket:
-    certificate = TlsCertificate(
-        certificate_chain=file(tls.certificate.removeprefix("file:")), private_key=file(tls.key.removeprefix("file:"))
-    )
-    context = CommonTlsContext(tls_certificates=[certificate], alpn_protocols=["h2", "http/1.1"])
-    return TransportSocket(
-        name="envoy.transport_sockets.tls", typed_config=pack(DownstreamTlsContext(common_tls_context=context))
-    )

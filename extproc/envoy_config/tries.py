@@ -69,7 +69,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, Rege
 from envoy_data_plane.google.protobuf import Value
 
 from extproc import contract
-from extproc.auth import CREDENTIAL_HEADERS
+from extproc.auth import credential_headers
 from extproc.config import Settings
 from extproc.envoy_config import processor, replies
 from extproc.envoy_config.public import ENVOY_PREFIX, remove
@@ -206,7 +206,7 @@ def _provider_headers(settings: Settings, provider: ProviderSettings) -> HttpFil
     """
     labels = [settings.attribution.prefix] if settings.attribution.strip else []
     prefixes = dict.fromkeys((contract.PREFIX, ENVOY_PREFIX, "x-forwarded-", *labels))
-    removed = [HeaderMutation(remove=name) for name in (*CREDENTIAL_HEADERS, *_PRIVATE_HEADERS)]
+    removed = [HeaderMutation(remove=name) for name in (*credential_headers(settings.auth), *_PRIVATE_HEADERS)]
     # What the gateway reads must not be compressed.
     added = {"accept-encoding": "identity", **provider.provider.headers, **provider.headers}
     mutations = [

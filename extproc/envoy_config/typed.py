@@ -18,6 +18,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     HeaderValueOption,
     HeaderValueOptionHeaderAppendAction,
     SocketAddress,
+    TransportSocket,
     TypedExtensionConfig,
 )
 from envoy_data_plane.envoy.config.endpoint.v3 import (
@@ -27,10 +28,21 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
     LocalityLbEndpoints,
 )
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CertificateValidationContext,
+    CommonTlsContext,
+    SubjectAltNameMatcher,
+    SubjectAltNameMatcherSanType,
+    UpstreamTlsContext,
+)
+from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any, Struct
 from envoy_data_plane.message_pool import default_message_pool
 
 from extproc.config import Settings
+
+CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
+"""The system's certificate authorities, where Debian and its kin keep them."""
 
 UNLIMITED = 1_000_000
 """For circuit breakers that must never be the one to refuse: Envoy's default is 1,024."""
@@ -100,6 +112,22 @@ def is_ip(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def tls_to(host: str, ca_file: str) -> TransportSocket:
+    """TLS to `host`, whose certificate one of the authorities in `ca_file` must have given to that name."""
+    validation = CertificateValidationContext(trusted_ca=file(ca_file))
+    if is_ip(host):  # an address is no SNI
+        address = SubjectAltNameMatcher(
+            san_type=SubjectAltNameMatcherSanType.IP_ADDRESS, matcher=StringMatcher(exact=host)
+        )
+        validation.match_typed_subject_alt_names.append(address)
+    context = UpstreamTlsContext(
+        sni="" if is_ip(host) else host,
+        auto_sni_san_validation=not is_ip(host),
+        common_tls_context=CommonTlsContext(validation_context=validation),
+    )
+    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))
 
 
 def breakers(requests: int = UNLIMITED, connections: int = UNLIMITED) -> CircuitBreakers:

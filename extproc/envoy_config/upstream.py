@@ -16,20 +16,12 @@ from envoy_data_plane.envoy.config.core.v3 import (
     HttpProtocolOptions,
     KeepaliveSettings,
     TcpKeepalive,
-    TransportSocket,
 )
 from envoy_data_plane.envoy.extensions.filters.http.aws_request_signing.v3 import AwsRequestSigning
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import HeaderMutation as HeaderMutationFilter
 from envoy_data_plane.envoy.extensions.filters.http.header_mutation.v3 import Mutations
 from envoy_data_plane.envoy.extensions.filters.http.upstream_codec.v3 import UpstreamCodec
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
-from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
-    CertificateValidationContext,
-    CommonTlsContext,
-    SubjectAltNameMatcher,
-    SubjectAltNameMatcherSanType,
-    UpstreamTlsContext,
-)
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions as UpstreamProtocolOptions
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
     HttpProtocolOptionsAutoHttpConfig,
@@ -48,12 +40,11 @@ from extproc.envoy_config.typed import (
     buffer_bytes,
     discovery,
     endpoints,
-    file,
     http_filter,
-    is_ip,
     pack,
     seconds,
     socket_address,
+    tls_to,
 )
 from extproc.providers import ProviderSettings
 
@@ -79,7 +70,7 @@ def cluster(settings: Settings, name: str, ca_file: str) -> Cluster:
         upstream_connection_options=UpstreamConnectionOptions(
             tcp_keepalive=TcpKeepalive(keepalive_probes=3, keepalive_time=30, keepalive_interval=10)
         ),
-        transport_socket=_tls(provider, host, ca_file) if secure else None,
+        transport_socket=tls_to(host, provider.tls_ca or ca_file) if secure else None,
         typed_extension_protocol_options={processor.PROTOCOL_OPTIONS: pack(_protocol(provider, secure=secure))},
     )
 
@@ -131,18 +122,3 @@ def _forged_headers() -> HttpFilter:
         *(HeaderMutation(remove=name) for name in names),
     ]
     return http_filter("header_mutation", HeaderMutationFilter(mutations=Mutations(response_mutations=mutations)))
-
-
-def _tls(provider: ProviderSettings, host: str, ca_file: str) -> TransportSocket:
-    validation = CertificateValidationContext(trusted_ca=file(provider.tls_ca or ca_file))
-    if is_ip(host):  # an address is no SNI
-        address = SubjectAltNameMatcher(
-            san_type=SubjectAltNameMatcherSanType.IP_ADDRESS, matcher=StringMatcher(exact=host)
-        )
-        validation.match_typed_subject_alt_names.append(address)
-    context = UpstreamTlsContext(
-        sni="" if is_ip(host) else host,
-        auto_sni_san_validation=not is_ip(host),
-        common_tls_context=CommonTlsContext(validation_context=validation),
-    )
-    return TransportSocket(name="envoy.transport_sockets.tls", typed_config=pack(context))

@@ -11,8 +11,8 @@ from extproc.auth import (
     Authorize,
     AuthSettings,
     ConsumerSettings,
+    Grants,
     TeamSettings,
-    consumer,
     credential,
     hash_key,
     make_key,
@@ -44,7 +44,7 @@ def door(monkeypatch, clocks):
         stage = Authenticate(
             AuthSettings(**auth or {}),
             [ConsumerSettings(**{"name": "alice", "keys": [{"env": "ALICE"}]} | given) for given in consumers or ({},)],
-            {name: TeamSettings(**team) for name, team in (teams or {}).items()},
+            Grants({name: TeamSettings(**team) for name, team in (teams or {}).items()}, {}),
             AttributionSettings(**attribution),
             clock,
         )
@@ -182,7 +182,9 @@ def test_the_empty_value_of_a_variable_is_no_key(door, monkeypatch):
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=50))
 def test_no_text_opens_by_chance(settings, clocks, text):
-    stage = Authenticate(AuthSettings(), [ConsumerSettings(name="alice")], {}, AttributionSettings(), clocks())
+    stage = Authenticate(
+        AuthSettings(), [ConsumerSettings(name="alice")], Grants({}, {}), AttributionSettings(), clocks()
+    )
     assert refusal(stage, Exchange("id", request(x_api_key=text))) == (401, "invalid_key")
 
 
@@ -261,7 +263,7 @@ TEAMS = {"red": TeamSettings(models=["gpt-*", "claude-1"]), "open": TeamSettings
     ],
 )
 def test_a_model_must_be_granted_by_consumer_and_team(models, team, model, granted):
-    assert consumer(ConsumerSettings(name="a", team=team, models=models), TEAMS).may_use(model) is granted
+    assert Grants(TEAMS, {}).consumer(ConsumerSettings(name="a", team=team, models=models)).may_use(model) is granted
 
 
 def authorize(exchange, model, targets, may_use):
@@ -299,7 +301,7 @@ def test_no_key_is_in_memory_as_text(door, monkeypatch):
     stage = Authenticate(
         AuthSettings(),
         [ConsumerSettings(name="alice", keys=[{"env": "ALICE"}])],
-        {},
+        Grants({}, {}),
         AttributionSettings(),
         lambda: 0.0,
     )

@@ -1,0 +1,234 @@
+"""Who is asking, and which models they may use.
+
+A gateway key is kept only as a keyed hash and found by that hash, so neither the settings, nor the memory of a running
+processor, nor the time a lookup takes gives a key away. Tokens and client certificates are Envoy's to verify; here
+their names become consumers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, date, datetime, time
+from typing import NoReturn
+
+from extproc.auth.certificates import Certificates
+from extproc.auth.claims import Tokens
+from extproc.auth.grants import Grants, Identity
+from extproc.auth.settings import (
+    MOST_LABEL,
+    AttributionSettings,
+    AuthSettings,
+    ConsumerSettings,
+    GroupSettings,
+    JWTSettings,
+    KeySettings,
+    TeamSettings,
+)
+from extproc.errors import EXPIRED_KEY, INVALID_KEY, MISSING_KEY, MODEL_NOT_ALLOWED, Refusal
+from extproc.exchange import NOTHING_VERIFIED, Consumer, Exchange, Request
+from extproc.routing import Skip
+
+__all__ = (
+    "ANONYMOUS",
+    "CREDENTIAL_HEADERS",
+    "AttributionSettings",
+    "AuthSettings",
+    "Authenticate",
+    "Authorize",
+    "ConsumerSettings",
+    "Grants",
+    "GroupSettings",
+    "JWTSettings",
+    "KeySettings",
+    "TeamSettings",
+    "credential",
+    "credential_headers",
+    "hash_key",
+    "make_key",
+)
+
+CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
+"""Where a client may put its key; none of them ever reaches a provider."""
+
+ANONYMOUS = "anonymous"
+HASH_PREFIX = "hmac-sha256:"
+_MAX_KEY = 4096  # bytes; longer ones are refused unhashed
+_MAX_LABELS = 32
+_UNKNOWN = "This gateway does not know that key, or it is disabled."
+_SEVERAL = "The request carries credentials of two consumers; send those of one."
+
+
+def credential_headers(auth: AuthSettings) -> Sequence[str]:
+    """Every header that may hold a key or a token."""
+    return tuple(dict.fromkeys((*CREDENTIAL_HEADERS, *(issuer.header for issuer in auth.jwt))))
+
+
+def hash_key(key: str, secret: str) -> str:
+    """What is stored in place of a gateway key."""
+    return HASH_PREFIX + hmac.new(secret.encode(), key.encode(), hashlib.sha256).hexdigest()
+
+
+def make_key() -> str:
+    """A new gateway key: 256 random bits."""
+    return "sk-gw-" + secrets.token_urlsafe(32)
+
+
+class Authenticate:
+    """Writes `consumer`, `key` and `labels`. 401 without a good credential, or with those of two consumers."""
+
+    def __init__(
+        self,
+        auth: AuthSettings,
+        consumers: Sequence[ConsumerSettings],
+        grants: Grants,
+        attribution: AttributionSettings,
+        now: Callable[[], float],
+    ) -> None:
+        self._required = auth.required
+        self._now = now
+        self._prefix = attribution.prefix
+        self._token_headers = [name for name in credential_headers(auth) if name not in CREDENTIAL_HEADERS]
+        secret = auth.key_secret.read() if auth.key_secret else None
+        self._secret = (secret or secrets.token_hex(32)).encode()
+        self._keys: dict[bytes, Identity] = {}
+        subjects: dict[str, Identity] = {}
+        certificates: dict[str, Identity] = {}
+        for settings in consumers:
+            who, expires = grants.consumer(settings), _expiry(settings.expires)
+            for digest, identity in self._read_keys(settings, who):
+                self._keys[digest] = identity
+            by_token = Identity(who, f"{who.name}#jwt", expires, settings.disabled)
+            subjects |= dict.fromkeys(settings.subjects, by_token)
+            certificates |= dict.fromkeys(settings.certificates, replace(by_token, key=f"{who.name}#certificate"))
+        taken = frozenset((ANONYMOUS, *(settings.name for settings in consumers)))
+        self._tokens = Tokens(auth.jwt, subjects, taken, grants)
+        self._certificates = Certificates(certificates)
+        self._anonymous = Consumer(ANONYMOUS)
+
+    def __call__(self, exchange: Exchange) -> None:
+        request = exchange.request
+        for name in self._token_headers:
+            if name in request.headers:  # a token that Envoy has accepted is no longer in the request
+                self._refuse(request)
+        key = credential(request)
+        identity = None if key is None else self._by_key(key, request)
+        if request.verified is not NOTHING_VERIFIED:
+            for other in self._verified(request):
+                if identity is not None and identity.consumer.name != other.consumer.name:
+                    raise Refusal(INVALID_KEY, _SEVERAL)
+                identity = identity or other
+        if identity is not None:
+            exchange.consumer, exchange.key = identity.consumer, identity.key
+        elif self._required:
+            raise Refusal(MISSING_KEY, "Send your gateway key: 'Authorization: Bearer <key>'.")
+        else:
+            exchange.consumer = self._anonymous
+        exchange.labels = self._labels(exchange)
+
+    def _read_keys(self, settings: ConsumerSettings, who: Consumer) -> Iterator[tuple[bytes, Identity]]:
+        """The digests of a consumer's keys; those that are not set have none."""
+        for index, key in enumerate(settings.keys):
+            days = [day for day in (settings.expires, key.expires) if day is not None]
+            expires = _expiry(min(days, default=None))
+            consumer = replace(who, labels={**who.labels, **key.labels}) if key.labels else who
+            name = str(index) if key.name is None else key.name
+            identity = Identity(consumer, f"{settings.name}#{name}", expires, settings.disabled or key.disabled)
+            if key.hash is not None:
+                yield bytes.fromhex(key.hash.removeprefix(HASH_PREFIX)), identity
+            elif key.secret is not None and (value := key.secret.read()) is not None:
+                yield self._digest(value), identity
+
+    def _digest(self, key: str) -> bytes:
+        return hmac.digest(self._secret, key.encode("utf-8", "surrogateescape"), "sha256")
+
+    def _by_key(self, key: str, request: Request) -> Identity:
+        identity = self._keys.get(self._digest(key)) if len(key) <= _MAX_KEY else None
+        if identity is None:
+            self._refuse(request, token=key.count(".") == 2)
+        return self._good(identity)
+
+    def _refuse(self, request: Request, *, token: bool = True) -> NoReturn:
+        """401, with Envoy's reason where it looked at a token."""
+        if token:
+            self._tokens.refuse(request.verified.token)
+        raise Refusal(INVALID_KEY, _UNKNOWN)
+
+    def _verified(self, request: Request) -> Iterator[Identity]:
+        """Whom the credentials stand for that Envoy has looked at."""
+        for identity in self._tokens.find(request.verified.token):
+            yield self._good(identity)
+        found = self._certificates.find(request.verified.connection)
+        if found is not None:
+            yield self._good(found)
+
+    def _good(self, identity: Identity) -> Identity:
+        if identity.disabled:
+            raise Refusal(INVALID_KEY, _UNKNOWN)
+        if identity.expires is not None and self._now() >= identity.expires:
+            raise Refusal(EXPIRED_KEY, "This key has expired; ask for a new one.")
+        return identity
+
+    def _labels(self, exchange: Exchange) -> Mapping[str, str]:
+        prefix = self._prefix
+        labels: dict[str, str] = {}
+        for name, value in exchange.request.headers.items():
+            if name.startswith(prefix) and len(labels) < _MAX_LABELS:
+                label = name[len(prefix) :]
+                if label and value:
+                    labels[label[:64]] = value[:MOST_LABEL]
+        for label, value in exchange.consumer.labels.items():
+            if value:
+                labels[label] = value
+            else:  # it has none, and cannot give itself one
+                labels.pop(label, None)
+        return labels
+
+
+class Authorize:
+    """Narrows `targets` to those granted. 403 when none is left."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        consumer, model = exchange.consumer, exchange.ask.model
+        if not consumer.may_use(exchange.chain.name):
+            message = f"{consumer.name} may not use {model!r}; GET /v1/models lists what it may use."
+            raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
+        may_use = consumer.may_use
+        granted = tuple([target for target in exchange.targets if may_use(target.name)])
+        if len(granted) < len(exchange.targets):
+            text = f"{consumer.name} may not use it"
+            exchange.skipped += [
+                Skip(target, "not_granted", text) for target in exchange.targets if target not in granted
+            ]
+            exchange.targets = granted
+        if not exchange.targets:
+            message = f"{consumer.name} may use no model behind {model!r}: GET /v1/models."
+            raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
+
+
+def credential(request: Request) -> str | None:
+    """The client's key, or None. Raises Refusal (401) when there are two that differ, or a header holds no key."""
+    found: str | None = None
+    for name in CREDENTIAL_HEADERS:
+        value = request.headers.get(name)
+        if value is None:
+            continue
+        key = value
+        if name == "authorization":
+            scheme, _, key = value.partition(" ")
+            if scheme.lower() != "bearer":
+                raise Refusal(INVALID_KEY, "Send the key as 'Authorization: Bearer <key>'.")
+        key = key.strip()
+        if not key:
+            raise Refusal(INVALID_KEY, f"The header '{name}' holds no key.")
+        if found is not None and found != key:
+            raise Refusal(INVALID_KEY, "The request carries two keys that differ; send one.")
+        found = key
+    return found
+
+
+def _expiry(day: date | None) -> float | None:
+    return None if day is None else datetime.combine(day, time.min, UTC).timestamp()

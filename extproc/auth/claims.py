@@ -1,0 +1,120 @@
+"""Tokens: from what Envoy's jwt_authn filter verified to a consumer.
+
+Envoy has checked signature, issuer, audience and time, and has taken the token out of the request. Its metadata, which
+no client can write, holds for issuer N of the settings either its claims or why it did not accept the token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from extproc import contract
+from extproc.auth.grants import Grants, Identity, nothing
+from extproc.auth.settings import MOST_LABEL, JWTSettings
+from extproc.errors import EXPIRED_KEY, INVALID_KEY, Refusal
+from extproc.exchange import Consumer
+
+_Claims = Mapping[str, Any]
+
+_MOST_EXACT = (1 << 53) - 1  # claims arrive as doubles: beyond this two numbers may look alike
+_MOST_GROUPS = 64
+_EXPIRED, _OTHER_ISSUER = 3, 24  # statuses of Envoy's jwt_verify_lib
+
+
+class Tokens:
+    """Finds the consumer a token names. A consumer of the settings only where that lists the name in `subjects`."""
+
+    def __init__(
+        self,
+        issuers: Sequence[JWTSettings],
+        subjects: Mapping[str, Identity],
+        taken: frozenset[str],
+        grants: Grants,
+    ) -> None:
+        self._issuers = issuers
+        self._subjects = subjects  # consumers of the settings
+        self._taken = taken  # names that no token can have by itself
+        self._grants = grants
+
+    def find(self, token: Mapping[str, Any]) -> Iterator[Identity]:
+        """Whom the verified tokens of a request name. Raises Refusal (401) for one that names nobody."""
+        for index, issuer in enumerate(self._issuers):
+            claims = token.get(contract.claims_key(index))
+            if isinstance(claims, Mapping) and claims.get("iss") == issuer.issuer:
+                yield self._identity(issuer, claims)
+
+    def refuse(self, token: Mapping[str, Any]) -> None:
+        """Raise Refusal (401) that says why Envoy did not accept the token, if it told."""
+        failures = [token.get(contract.failure_key(index)) for index in range(len(self._issuers))]
+        told = [failure for failure in failures if isinstance(failure, Mapping)]
+        told.sort(key=lambda failure: failure.get("code") == _OTHER_ISSUER)  # its own issuer knows best
+        if not told:
+            return
+        if told[0].get("code") == _EXPIRED:
+            raise Refusal(EXPIRED_KEY, "This token has expired; get a new one.")
+        raise Refusal(INVALID_KEY, f"The token was not accepted: {told[0].get('message', 'it is not valid')}.")
+
+    def _identity(self, issuer: JWTSettings, claims: _Claims) -> Identity:
+        plain = _name(_claim(claims, issuer.consumer))
+        if plain is None:
+            message = f"The token's claim {issuer.consumer!r} cannot name a consumer."
+            raise Refusal(INVALID_KEY, message)
+        name = issuer.prefix + plain
+        labels = {label: _label(_claim(claims, path)) for label, path in issuer.labels.items()}
+        known = self._subjects.get(name)
+        if known is not None:
+            who = known.consumer
+            return replace(known, consumer=replace(who, labels={**labels, **who.labels})) if labels else known
+        if name in self._taken:
+            message = f"A token cannot be {name!r}: the consumer of that name does not list it in its subjects."
+            raise Refusal(INVALID_KEY, message)
+        return Identity(self._consumer(issuer, claims, name, labels), f"{name}#jwt")
+
+    def _consumer(self, issuer: JWTSettings, claims: _Claims, name: str, labels: Mapping[str, str]) -> Consumer:
+        """One that only its token tells of. Where a claim should grant something and does not, nothing is granted."""
+        grants = self._grants
+        team = next((value for value in _values(claims, issuer.team) if value in grants.teams), "")
+        found = (value for value in _values(claims, issuer.groups) if value in grants.groups)
+        groups = tuple(dict.fromkeys(found))[:_MOST_GROUPS]
+        lacking = (issuer.team and not team) or (issuer.groups and not groups)
+        may_use = nothing if lacking else grants.may_use(team, groups)
+        return Consumer(name, team, {**labels, **grants.labels(team)}, may_use, groups, listed=False)
+
+
+def _claim(claims: _Claims, path: str) -> Any:
+    """The claim of that name, or at that path: `realm_access.roles`. Names may have dots too. None: not there."""
+    if path in claims:
+        return claims[path]
+    for index, letter in enumerate(path):
+        inner = claims.get(path[:index]) if letter == "." else None
+        if isinstance(inner, Mapping) and (value := _claim(inner, path[index + 1 :])) is not None:
+            return value
+    return None
+
+
+def _values(claims: _Claims, path: str | None) -> Sequence[str]:
+    value = None if path is None else _claim(claims, path)
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
+
+
+def _name(value: Any) -> str | None:
+    """A claim as somebody's name. Nothing is cut off or cleaned: two people might become one."""
+    text = _text(value)
+    if text is None or not text.isprintable() or text != text.strip() or not 0 < len(text.encode()) <= MOST_LABEL:
+        return None
+    return text
+
+
+def _label(value: Any) -> str:
+    """A claim as a label's value; empty when there is none, so that no header can take its place."""
+    text = str(value).lower() if isinstance(value, bool) else _text(value)
+    return "".join(filter(str.isprintable, text or ""))[:MOST_LABEL]
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MOST_EXACT
+    return str(value) if whole else None

@@ -1,0 +1,67 @@
+"""What a credential opens: a consumer, and the models that it, its team and its groups were granted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from extproc.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
+from extproc.exchange import Consumer
+from extproc.values import Pattern
+
+_Patterns = Sequence[Pattern]
+
+
+@dataclass(slots=True, frozen=True)
+class Identity:
+    """Whom one credential stands for."""
+
+    consumer: Consumer
+    key: str  # a name for the credential that is no secret and the same in every replica
+    expires: float | None = None  # seconds since the epoch
+    disabled: bool = False
+
+
+class Grants:
+    """A model must be granted by the consumer, by its team and by one of its groups, where they say anything."""
+
+    def __init__(self, teams: Mapping[str, TeamSettings], groups: Mapping[str, GroupSettings]) -> None:
+        self.teams = {name: _patterns(team.models) for name, team in teams.items()}
+        self.groups = {name: _patterns(group.models) for name, group in groups.items()}
+        self._labels = {name: team.labels for name, team in teams.items()}
+
+    def consumer(self, settings: ConsumerSettings) -> Consumer:
+        """A consumer of the settings."""
+        labels = {**self.labels(settings.team), **settings.labels}
+        may_use = self.may_use(settings.team, settings.groups, settings.models)
+        return Consumer(settings.name, settings.team or "", labels, may_use, tuple(settings.groups))
+
+    def labels(self, team: str | None) -> Mapping[str, str]:
+        """The labels that every member of the team has."""
+        return self._labels.get(team, {}) if team else {}
+
+    def may_use(
+        self, team: str | None, groups: Sequence[str], models: Sequence[str] | None = None
+    ) -> Callable[[str], bool]:
+        """Whether a model is granted, by its name. Names of teams and groups that are not there say nothing."""
+        grants = [patterns for patterns in (_patterns(models), self.teams.get(team or "")) if patterns is not None]
+        shared = [patterns for name in groups if (patterns := self.groups.get(name)) is not None]
+        if shared:
+            grants.append([pattern for patterns in shared for pattern in patterns])
+        if not grants:
+            return everything
+        return lambda model: all(any(pattern(model) for pattern in patterns) for patterns in grants)
+
+
+def everything(_model: str) -> bool:
+    """The grant of those of whom nothing is said."""
+    return True
+
+
+def nothing(_model: str) -> bool:
+    """The grant of those who should have been granted something by name, and were not."""
+    return False
+
+
+def _patterns(models: Sequence[str] | None) -> _Patterns | None:
+    return None if models is None else [Pattern(model) for model in models]

@@ -1,0 +1,141 @@
+"""What Envoy verifies of a client before the gateway attachment is asked: tokens and client certificates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDnsLookupFamily
+from envoy_data_plane.envoy.config.core.v3 import HttpUri
+from envoy_data_plane.envoy.config.route.v3 import RouteMatch
+from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
+    MetadataOptions,
+    MetadataOptionsMetadataNamespaces,
+)
+from envoy_data_plane.envoy.extensions.filters.http.jwt_authn.v3 import (
+    JwksAsyncFetch,
+    JwtAuthentication,
+    JwtHeader,
+    JwtProvider,
+    JwtRequirement,
+    JwtRequirementOrList,
+    RemoteJwks,
+    RequirementRule,
+)
+from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
+from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
+    CertificateValidationContext,
+    CommonTlsContext,
+    DownstreamTlsContext,
+    TlsCertificate,
+)
+from envoy_data_plane.google.protobuf import Empty
+
+from extproc import contract
+from extproc.auth import JWTSettings
+from extproc.config import Settings, TLSSettings
+from extproc.envoy_config.typed import discovery, endpoints, file, http_filter, seconds, socket_address, tls_to
+
+_FETCH_TIMEOUT = 5.0  # seconds
+_CACHED = 300.0  # seconds that an issuer's keys are kept; after a failure it is asked again every second
+
+
+def jwt_filters(settings: Settings) -> Sequence[HttpFilter]:
+    """The filter that verifies tokens; none where no issuer is set. It refuses nothing: a gateway key is no token, and
+    why a token is not good goes to the processor, which answers in the client's API.
+    """
+    issuers = settings.auth.jwt
+    if not issuers:
+        return []
+    requirements = [JwtRequirement(provider_name=_name(index)) for index in range(len(issuers))]
+    any_of = [*requirements, JwtRequirement(allow_missing_or_failed=Empty())]
+    rule = RequirementRule(
+        match=RouteMatch(prefix="/"), requires=JwtRequirement(requires_any=JwtRequirementOrList(requirements=any_of))
+    )
+    providers = {_name(index): _provider(index, issuer) for index, issuer in enumerate(issuers)}
+    return [http_filter("jwt_authn", JwtAuthentication(providers=providers, rules=[rule]))]
+
+
+def _provider(index: int, issuer: JWTSettings) -> JwtProvider:
+    bearer = "Bearer " if issuer.header == "authorization" else ""
+    provider = JwtProvider(
+        issuer=issuer.issuer,
+        audiences=list(issuer.audiences),
+        require_expiration=True,
+        clock_skew_seconds=int(issuer.clock_skew),
+        # Said, or a token in the query would do too, and go on to the provider.
+        from_headers=[JwtHeader(name=issuer.header, value_prefix=bearer)],
+        forward=False,  # once verified it is taken out of the request
+        payload_in_metadata=contract.claims_key(index),
+        failed_status_in_metadata=contract.failure_key(index),
+    )
+    if issuer.jwks_uri is None:
+        provider.local_jwks = file((issuer.jwks or "").removeprefix("file:"))
+    else:
+        uri = HttpUri(uri=issuer.jwks_uri, cluster=_cluster_name(index), timeout=seconds(_FETCH_TIMEOUT))
+        # In the background, from the start: no request waits for the issuer, and Envoy starts without it.
+        fetch = JwksAsyncFetch(fast_listener=True)
+        provider.remote_jwks = RemoteJwks(http_uri=uri, cache_duration=seconds(_CACHED), async_fetch=fetch)
+    return provider
+
+
+def jwks_clusters(settings: Settings, ca_file: str) -> Sequence[Cluster]:
+    """Where the keys of issuers are fetched."""
+    return [
+        _cluster(index, issuer, ca_file)
+        for index, issuer in enumerate(settings.auth.jwt)
+        if issuer.jwks_uri is not None
+    ]
+
+
+def _cluster(index: int, issuer: JWTSettings, ca_file: str) -> Cluster:
+    url, name = urlsplit(issuer.jwks_uri or ""), _cluster_name(index)
+    host, secure = url.hostname or "", url.scheme == "https"
+    address = socket_address(host, url.port or (443 if secure else 80))
+    return Cluster(
+        name=name,
+        type=discovery(host),
+        dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
+        connect_timeout=seconds(_FETCH_TIMEOUT),
+        load_assignment=endpoints(name, address, host),
+        transport_socket=tls_to(host, issuer.tls_ca or ca_file) if secure else None,
+    )
+
+
+def metadata(settings: Settings, receiving: Sequence[str] = ()) -> MetadataOptions | None:
+    """Which metadata the processor is sent, and which it may set."""
+    sent = MetadataOptionsMetadataNamespaces(untyped=[contract.JWT_NAMESPACE]) if settings.auth.jwt else None
+    received = MetadataOptionsMetadataNamespaces(untyped=list(receiving)) if receiving else None
+    if sent is None and received is None:
+        return None
+    return MetadataOptions(forwarding_namespaces=sent, receiving_namespaces=received)
+
+
+def attributes(settings: Settings, *, attached: bool = False) -> list[str]:
+    """What the processor is told of a connection: the names in the client's certificate, where there can be one."""
+    tls = settings.listener.tls
+    wanted = any(consumer.certificates for consumer in settings.consumers)
+    verified = wanted if attached else tls is not None and tls.client_ca is not None
+    return list(contract.PEER_ATTRIBUTES) if verified else []
+
+
+def tls_context(tls: TLSSettings) -> DownstreamTlsContext:
+    """The certificate that clients see, and what they must show."""
+    certificate = TlsCertificate(
+        certificate_chain=file(tls.certificate.removeprefix("file:")), private_key=file(tls.key.removeprefix("file:"))
+    )
+    context = CommonTlsContext(tls_certificates=[certificate], alpn_protocols=["h2", "http/1.1"])
+    if tls.client_ca is None:
+        return DownstreamTlsContext(common_tls_context=context)
+    context.validation_context = CertificateValidationContext(trusted_ca=file(tls.client_ca.removeprefix("file:")))
+    return DownstreamTlsContext(
+        common_tls_context=context, require_client_certificate=tls.require_client_certificate or None
+    )
+
+
+def _name(index: int) -> str:
+    return f"issuer-{index}"
+
+
+def _cluster_name(index: int) -> str:
+    return f"jwks-{index}"
