@@ -176,5 +176,5 @@ def build(
         Record(telemetry),
         Enter(books),
     ]
-    groups = [Stages(stages, telemetry.stage) for stages in (on_headers, on_request, on_end)]
-    return Pipeline(settings, catalog, history, telemetry, *groups, extend=reserve.extend)
+    first, second, last = (Stages(stages, telemetry.stage) for stages in (on_headers, on_request, on_end))
+    return Pipeline(settings, catalog, history, telemetry, first, second, last, reserve.extend)
