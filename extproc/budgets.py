@@ -20,6 +20,7 @@ from extproc import prices
 from extproc.errors import BUDGET_EXCEEDED, RATE_LIMITED, STORE_UNAVAILABLE, Refusal
 from extproc.exchange import Exchange, Target, Usage
 from extproc.facts import check_fact, fact
+from extproc.media import dearest
 from extproc.parameters import apply, output_limit
 from extproc.stores import Counters, Denied, Granted, Hold, StoreError, window_at
 from extproc.values import Name, Pattern, Section
@@ -41,7 +42,6 @@ CALL = "call"
 USD = "usd"
 _SHORT = 3600  # seconds: up to here a refusal is a 429 that clients retry, beyond it a 402 that they do not
 _BYTES_PER_TOKEN = 3  # prose in English has four; counting three keeps an estimate from being too low
-IMAGE_TOKENS = 2000
 _LEAST_OUTPUT = 16  # tokens: OpenAI's responses take no smaller limit
 _THINKING = frozenset(("reasoning_effort", "reasoning", "thinking", "output_config"))
 _UNLIMITED = 1 << 62
@@ -349,9 +349,14 @@ def estimate(size: int) -> int:
 
 
 def input_bound(exchange: Exchange) -> int:
-    """No fewer tokens than the input can be: one for each byte of text, and a flat amount for each image."""
+    """No fewer tokens than the input can be: one for each byte of text, what its images can come to, and what providers
+    write themselves.
+    """
     ask = exchange.ask
-    return 0 if ask.free else len(exchange.body) - ask.image_bytes + ask.images * IMAGE_TOKENS
+    if ask.free:
+        return 0
+    images = dearest(ask.images, ask.image_tokens, (target.model for target in exchange.targets))
+    return len(exchange.body) - ask.image_bytes + images + ask.added_tokens
 
 
 def _value(field: str, exchange: Exchange, target: Target) -> str:

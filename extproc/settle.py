@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from extproc import prices
-from extproc.budgets import IMAGE_TOKENS, estimate
+from extproc.budgets import estimate
 from extproc.dialects import Report
 from extproc.exchange import Exchange, Usage
 from extproc.stores import Counters, StoreError
@@ -59,7 +59,7 @@ def used(exchange: Exchange) -> Usage:
         return Usage(reservation.input_tokens, reservation.output_tokens, source="estimated")
     ask = exchange.ask
     text = len(exchange.body) - ask.image_bytes
-    input_tokens = min(reservation.input_tokens, estimate(text) + ask.images * IMAGE_TOKENS)
+    input_tokens = min(reservation.input_tokens, estimate(text) + ask.image_tokens)
     if report is None:
         return Usage(input_tokens, _output_bound(exchange), source="estimated")
     return Usage(input_tokens, max(estimate(report.output_bytes), report.output_events), source="estimated")

@@ -16,9 +16,21 @@ TESTS = Path(__file__).parent
 # Imports point downwards: a module may import those of its own line and of the lines above it. A name stands for the
 # module or for all of a package.
 LAYERS = [
-    ("pb", "exchange", "errors", "values", "actions", "histogram", "facts", "parameters", "messages", "effort"),
+    (
+        "pb",
+        "exchange",
+        "errors",
+        "values",
+        "actions",
+        "histogram",
+        "facts",
+        "parameters",
+        "messages",
+        "effort",
+        "media",
+    ),
     ("contract", "framing", "dialects", "providers", "stores", "strategies", "prices", "history"),
-    ("parsing", "routing", "selection", "auth", "guardrails", "tokens", "credentials"),
+    ("tokenizer", "parsing", "routing", "selection", "auth", "guardrails", "tokens", "credentials"),
     ("budgets", "settle", "forward", "models", "response", "caching", "counting", "translate"),
     ("config", "checks"),
     ("telemetry", "reference"),
@@ -61,7 +73,8 @@ RESERVED = {
     "h11": {"mock"},
     "httpx": set(),
     "redis": {"stores"},
-    "threading": {"admin.py", "stores"},
+    "threading": {"admin.py", "stores", "tokenizer.py"},
+    "tiktoken": {"tokenizer.py"},
     "tempfile": {"up.py", "credentials.py"},
     "envoy_data_plane": {"envoy_config"},
     "betterproto2": {"envoy_config"},
