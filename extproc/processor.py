@@ -15,7 +15,7 @@ from extproc import config, pipeline
 from extproc.admin import HTTPThread, admin_app, status_app
 from extproc.alerts import Alerts
 from extproc.books import Books
-from extproc.budgets import LEASE, Budget, Expected, Grants, Tools, compile_budget
+from extproc.budgets import LEASE, Budget, Exact, Expected, Grants, Tools, compile_budget
 from extproc.config import ConfigError, Settings
 from extproc.credentials import Keeper
 from extproc.history import History
@@ -60,7 +60,8 @@ class Processor:
         self._history = History()
         self._grants = Grants(self._counters)
         self._alerts = Alerts(self._counters, self._telemetry.alert)
-        self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected())
+        exact = Exact({name: provider.kind for name, provider in settings.providers.items()})
+        self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), exact)
         self._books = Books(self._counters, self._ledger, self._report)
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
         self._pipeline = self._build(settings)

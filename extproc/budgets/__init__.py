@@ -5,27 +5,27 @@ every budget it falls under, all or none; when it ended, however it ended, the b
 `settled + reserved <= limit` holds at every instant, with any number of requests in flight.
 """
 
-from extproc.budgets.bounds import IMAGE_TOKENS, estimate, input_bound, input_estimate
+from extproc.budgets.bounds import estimate, input_bound, input_estimate
 from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, read_scope
+from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
 from extproc.budgets.grants import Grant, Grants
-from extproc.budgets.reserve import LEASE, Reserve, Tokenizer, Tools, Unpriced
+from extproc.budgets.reserve import LEASE, Reserve, Tools, Unpriced
 from extproc.budgets.settings import BudgetSettings
 from extproc.budgets.watch import Alert
 
 __all__ = [
-    "IMAGE_TOKENS",
     "LEASE",
     "Alert",
     "Budget",
     "BudgetSettings",
     "Claim",
+    "Exact",
     "Expected",
     "Grant",
     "Grants",
     "Reservation",
     "Reserve",
-    "Tokenizer",
     "Tools",
     "Unpriced",
     "compile_budget",

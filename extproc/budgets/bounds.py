@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from extproc.exchange import Exchange, Target
+from extproc.media import dearest
 from extproc.parameters import apply, output_limit
 
-IMAGE_TOKENS = 2000
 _BYTES_PER_TOKEN = 3  # prose in English has four; counting three keeps an estimate from being too low
 _LEAST_OUTPUT = 16  # tokens: OpenAI's responses take no smaller limit
 _THINKING = frozenset(("reasoning_effort", "reasoning", "thinking", "output_config"))
@@ -20,15 +20,25 @@ def estimate(size: int) -> int:
 
 
 def input_bound(exchange: Exchange) -> int:
-    """No fewer tokens than the input can be: one for each byte of text, and a flat amount for each image."""
+    """No fewer tokens than the input can be: one for each byte of text, what its images can come to, and what providers
+    write themselves.
+    """
     ask = exchange.ask
-    return 0 if ask.free else len(exchange.body) - ask.image_bytes + ask.images * IMAGE_TOKENS
+    return 0 if ask.free else len(exchange.body) - ask.image_bytes + beside_text(exchange)
+
+
+def beside_text(exchange: Exchange) -> int:
+    """Tokens that its images can come to, and what providers write into a prompt themselves."""
+    ask = exchange.ask
+    if not ask.images:
+        return ask.added_tokens
+    return ask.added_tokens + dearest(ask.images, ask.image_tokens, (target.model for target in exchange.targets))
 
 
 def input_estimate(exchange: Exchange) -> int:
     """About how many tokens the input is."""
     ask = exchange.ask
-    return 0 if ask.free else estimate(len(exchange.body) - ask.image_bytes) + ask.images * IMAGE_TOKENS
+    return 0 if ask.free else estimate(len(exchange.body) - ask.image_bytes) + ask.image_tokens
 
 
 def bound_output(exchange: Exchange, default: int, *, counted: bool) -> Sequence[int]:

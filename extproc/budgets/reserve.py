@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from extproc.budgets.bounds import bound_output, input_bound, input_estimate
 from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, window_is_call
+from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
 from extproc.budgets.grants import Grants
 from extproc.budgets.refusals import exceeded, rates, too_dear
@@ -40,16 +40,6 @@ class Unpriced:
         return next((budget.settings.name for budget in self._budgets if budget.covers(exchange, target)), None)
 
 
-class Tokenizer(Protocol):
-    """Counts the input exactly, for targets whose tokens are known."""
-
-    def fits(self, target: Target) -> bool: ...
-
-    async def count(self, exchange: Exchange) -> int | None:
-        """An upper bound of the input tokens, or None when nobody can say. Called off the hot path only."""
-        ...
-
-
 @dataclass(slots=True, frozen=True)
 class Tools:
     """What reserving may use beside the store: each is optional, and outlives a configuration."""
@@ -58,7 +48,7 @@ class Tools:
     tell: Callable[[Alert], None] = lambda _alert: None
     grants: Grants | None = None
     expected: Expected | None = None
-    tokenizer: Tokenizer | None = None
+    exact: Exact | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -97,7 +87,7 @@ class Reserve:
         self._watch = Watch(tools.used, tools.tell, now)
         self._grants = tools.grants
         self._expected = tools.expected
-        self._tokenizer = tools.tokenizer
+        self._exact = tools.exact
         self._reroute = reroute
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -156,10 +146,10 @@ class Reserve:
         return reservation
 
     def _inputs(self, exchange: Exchange, counted: int | None) -> list[int]:
-        bound, tokenizer = input_bound(exchange), self._tokenizer
-        if counted is None or tokenizer is None:
+        bound, exact = input_bound(exchange), self._exact
+        if counted is None or exact is None:
             return [bound] * len(exchange.targets)
-        return [min(bound, counted) if tokenizer.fits(target) else bound for target in exchange.targets]
+        return [min(bound, counted) if exact.fits(target) else bound for target in exchange.targets]
 
     def _unseen(self, exchange: Exchange, budget: Budget, target: Target, tokens: int) -> int:
         """The bound where the body only names some of the input: all that the model can read."""
@@ -242,12 +232,12 @@ class Reserve:
 
     async def _counted(self, exchange: Exchange, reservation: Reservation, no: _No) -> int | None:
         """The input's tokens, counted, where that may find the room that a bound in bytes did not."""
-        tokenizer = self._tokenizer
-        if tokenizer is None or no.claim.budget.settings.unit in ("requests", "concurrency", "output_tokens"):
+        exact = self._exact
+        if exact is None or no.claim.budget.settings.unit in ("requests", "concurrency", "output_tokens"):
             return None
-        if exchange.ask.free or not any(tokenizer.fits(target) for target in exchange.targets):
+        if exchange.ask.free or not any(exact.fits(target) for target in exchange.targets):
             return None
-        counted = await tokenizer.count(exchange)
+        counted = await exact.count(exchange)
         return counted if counted is not None and counted < reservation.input_tokens else None
 
     def _downgrade(self, exchange: Exchange, settings: BudgetSettings) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
-from extproc import messages
+from extproc import media, messages
 from extproc.errors import INVALID_REQUEST, Kind, Refusal
 from extproc.exchange import Usage
 
@@ -23,6 +23,12 @@ MAX_TOKENS = 1_000_000_000
 ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 """What a model may be able to do or not. A request needs one when leaving it out would change what is asked."""
 
+
+ADDED_TOKENS = 1024
+"""Anthropic's own words about tools are the longest: up to 804 tokens. Schemas for answers come to fewer."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}").fullmatch
+_MOST_UNSEEN = 8
 
 NATIVE = frozenset(("state", "hosted_tools"))
 """What a request may need and only the API it was written for has: no translation at all."""
@@ -46,9 +52,39 @@ class Ask:
     lasting: bool = False  # the provider goes on with it when nobody listens any more
     images: int = 0
     image_bytes: int = 0  # of the body, inside data URLs
-    unseen: tuple[str, ...] = ()  # what the body only names: its tokens have no bound in bytes
+    image_tokens: int = 0  # what they can come to, see `media`
+    image_data: list[str] = field(default_factory=list)  # the strings of the body that are images
+    added_tokens: int = 0  # what providers can write into the prompt themselves, about tools and schemas
+    unseen: tuple[str, ...] = ()  # fields and types that name input which the body does not hold: nobody can bound it
     unreadable: str = ""  # the path of input that is no text, so that no guardrail can read it
     needs: dict[str, str] = field(default_factory=dict)  # abilities, each with the field that asks for it
+
+    def add_image(self, url: Any, name: str) -> None:
+        """Count an image, of its URL. `name` is what names it, where the body does not hold it."""
+        if isinstance(url, str) and url.startswith("data:image/"):
+            self.image_tokens += media.url_tokens(url)
+            self._hold(url)
+        else:
+            self.images += 1
+            self.image_tokens += media.MOST
+            self.add_unseen(name)
+
+    def add_image_data(self, data: str) -> None:
+        """Count an image, of its base64."""
+        self.image_tokens += media.image_tokens(data)
+        self._hold(data)
+
+    def _hold(self, data: str) -> None:
+        self.images += 1
+        self.image_bytes += len(data)
+        self.image_data.append(data)
+
+    def add_unseen(self, name: Any, otherwise: str = "") -> None:
+        """Note what the body only names. `name` may be the client's word: then `otherwise` stands for a strange one."""
+        if otherwise and not (isinstance(name, str) and _NAME(name)):
+            name = otherwise
+        if name not in self.unseen and len(self.unseen) < _MOST_UNSEEN:
+            self.unseen = (*self.unseen, name)
 
 
 @dataclass(slots=True, frozen=True)

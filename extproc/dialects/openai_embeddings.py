@@ -54,7 +54,10 @@ class OpenAIEmbeddings(Dialect):
         if not isinstance(given, str | list) or not given:
             raise Refusal(INVALID_REQUEST, "'input' must be a string or a list, not empty.", param="input")
         tokens = isinstance(given, list) and not all(isinstance(item, str) for item in given)
-        return Ask(model=read_model(body), unreadable="input" if tokens else "")
+        ask = Ask(model=read_model(body), unreadable="input" if tokens else "")
+        if tokens and any(isinstance(item, dict) for item in given):  # as Jina and others take images
+            ask.add_unseen("input")
+        return ask
 
     def observe(self, data: bytes, report: Report) -> bool:
         try:

@@ -423,7 +423,7 @@ async def test_without_a_store_an_answer_goes_on_only_where_the_budget_lets_it(w
 # --- counted exactly
 
 
-class Exact:
+class Counts:
     def __init__(self, tokens, fits=True):
         self.tokens, self._fits, self.asked = tokens, fits, 0
 
@@ -436,8 +436,8 @@ class Exact:
 
 
 async def test_the_input_is_counted_only_where_a_bound_in_bytes_finds_no_room(world, asks):
-    exact = Exact(20)
-    here = world({"unit": "tokens", "limit": 150}, tools=Tools(tokenizer=exact))
+    exact = Counts(20)
+    here = world({"unit": "tokens", "limit": 150}, tools=Tools(exact=exact))
     await here.reserve(first := asks({**BODY, "max_tokens": 10}))
     assert exact.asked == 0
     assert await here.level() == (0, len(first.body) + 10)
@@ -447,9 +447,9 @@ async def test_the_input_is_counted_only_where_a_bound_in_bytes_finds_no_room(wo
     assert await here.level() == (0, len(first.body) + 10 + 30)
 
 
-@pytest.mark.parametrize("exact", [Exact(20, fits=False), Exact(None), Exact(10**9)])
+@pytest.mark.parametrize("exact", [Counts(20, fits=False), Counts(None), Counts(10**9)])
 async def test_without_an_exact_count_the_bound_decides(world, asks, exact):
-    here = world({"unit": "tokens", "limit": 50}, tools=Tools(tokenizer=exact))
+    here = world({"unit": "tokens", "limit": 50}, tools=Tools(exact=exact))
     assert (await refusal_of(here.reserve, asks())).kind.code == "rate_limited"
 
 

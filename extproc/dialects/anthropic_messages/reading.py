@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extproc.dialects import (
+    ADDED_TOKENS,
     MAX_TOKENS,
     Ask,
     Report,
@@ -25,6 +26,10 @@ from extproc.errors import INVALID_REQUEST, Refusal
 from extproc.exchange import Usage
 
 _ROLES = frozenset(("user", "assistant", "system"))
+_INLINE = ("text", "content")  # a PDF is packed: a kilobyte of it can hold a thousand pages
+_SAID = frozenset(("text", "thinking", "redacted_thinking", "tool_use", "search_result"))
+_CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")  # the client runs them, Anthropic defines them
+_DEFINITION = 1280  # tokens of such a definition: at most 735, and 499 for using a computer
 _BYTES_PER_TOKEN = 3  # as budgets.py estimates
 
 
@@ -41,13 +46,19 @@ def read(body: Mapping[str, Any], *, counting: bool) -> Ask:
         content = message.get("content")
         if isinstance(content, list):
             _read_blocks(content, ask)
+    for name in ("container", "mcp_servers"):
+        if body.get(name):
+            ask.add_unseen(name)
     if body.get("tools"):
         ask.needs["tools"] = "tools"
+        _read_tools(body["tools"], ask)
     config = body.get("output_config")
     if isinstance(config, dict) and config.get("format"):
         ask.needs["json_schema"] = "output_config"
     elif body.get("output_format"):
         ask.needs["json_schema"] = "output_format"
+    if "tools" in ask.needs or "json_schema" in ask.needs:
+        ask.added_tokens += ADDED_TOKENS
     if not counting:
         limit = read_integer(body, "max_tokens", 0, MAX_TOKENS)
         if limit is None:
@@ -73,22 +84,39 @@ def _read_blocks(blocks: list[Any], ask: Ask) -> None:
         if not isinstance(block, dict):
             continue
         kind, source = block.get("type"), block.get("source")
+        source = source if isinstance(source, dict) else {}
         if kind == "image":
             ask.needs["images"] = "messages"
-            ask.images += 1
-            data = source.get("data") if isinstance(source, dict) else None
-            if isinstance(data, str):
-                ask.image_bytes += len(data)
+            data = source.get("data")
+            if source.get("type") == "base64" and isinstance(data, str):
+                ask.add_image_data(data)
+            else:
+                ask.add_image(None, kind)
         elif kind == "document":
-            content = source.get("content") if isinstance(source, dict) else None
+            content = source.get("content")
             if isinstance(content, list):
                 _read_blocks(content, ask)
             elif content is None:
                 ask.needs["files"] = "messages"
+            if source.get("type") not in _INLINE:
+                ask.add_unseen(kind)
         elif kind == "tool_result":
             content = block.get("content")
             if isinstance(content, list):
                 _read_blocks(content, ask)
+        elif not (isinstance(kind, str) and kind in _SAID):
+            ask.add_unseen(kind, "content")
+
+
+def _read_tools(tools: Any, ask: Ask) -> None:
+    for tool in tools if isinstance(tools, list) else ():
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if kind is None or kind == "custom":
+            continue
+        if isinstance(kind, str) and kind.startswith(_CLIENT_TOOLS):
+            ask.added_tokens += _DEFINITION
+        else:
+            ask.add_unseen(kind, "tools")
 
 
 def texts(body: Mapping[str, Any]) -> Iterator[Text]:

@@ -10,8 +10,9 @@ from typing import Any
 
 import msgspec
 
-from extproc import messages
+from extproc import media, messages
 from extproc.dialects import (
+    ADDED_TOKENS,
     MAX_TOKENS,
     Ask,
     Decoder,
@@ -37,7 +38,10 @@ from extproc.errors import INVALID_REQUEST, Refusal
 from extproc.exchange import Usage
 
 _MAX_CHOICES = 128  # OpenAI's own limit for n
-_PARTS = (("image_url", "images"), ("file", "files"), ("input_audio", "audio"))  # field of a part, what it needs
+_OWN_TOOLS = ("function", "custom", None)  # which the client runs; the provider runs others itself
+_TEXTS = frozenset(("text", "refusal", "thinking", "redacted_thinking"))  # types of parts that say all they are
+_ELSEWHERE = ("web_search_options", "search_parameters", "plugins", "data_sources")
+"""Fields by which a provider searches or reads what it keeps: OpenAI's, xAI's, OpenRouter's, Azure's."""
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
 
@@ -96,6 +100,9 @@ class OpenAIChat(Dialect):
             content = message.get("content")
             if isinstance(content, list):
                 _read_parts(content, ask)
+            if message.get("audio") is not None:  # an earlier answer's, by its id
+                ask.add_unseen("audio")
+        _read_elsewhere(body, ask)
         ask.choices = read_integer(body, "n", 1, _MAX_CHOICES) or 1
         ask.output_field = "max_completion_tokens"
         ask.max_output_tokens = read_integer(body, "max_completion_tokens", 1, MAX_TOKENS)
@@ -109,9 +116,12 @@ class OpenAIChat(Dialect):
         for name in ("tools", "functions"):
             if body.get(name):
                 ask.needs["tools"] = name
+                ask.added_tokens = ADDED_TOKENS
+        _read_tools(body.get("tools"), ask)
         answer_format = body.get("response_format")
         if isinstance(answer_format, dict) and answer_format.get("type") == "json_schema":
             ask.needs["json_schema"] = "response_format"
+            ask.added_tokens = ADDED_TOKENS
         if ask.choices > 1:
             ask.needs["choices"] = "n"
         if body.get("logprobs") is True:
@@ -251,15 +261,41 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
     for part in parts:
         if not isinstance(part, dict):
             continue
-        for name, ability in _PARTS:
-            if part.get(name) is not None:
-                ask.needs[ability] = "messages"
-        image = part.get("image_url")
+        image, file, audio = part.get("image_url"), part.get("file"), part.get("input_audio")
         if image is not None:
-            ask.images += 1
-            url = image.get("url") if isinstance(image, dict) else image
-            if isinstance(url, str) and url.startswith("data:"):
-                ask.image_bytes += len(url)
+            ask.needs["images"] = "messages"
+            ask.add_image(image.get("url") if isinstance(image, dict) else image, "image_url")
+        if file is not None:
+            ask.needs["files"] = "messages"
+            data = file.get("file_data") if isinstance(file, dict) else None
+            if not (isinstance(data, str) and media.is_text(data)):
+                ask.add_unseen("file")
+        if audio is not None:
+            ask.needs["audio"] = "messages"
+            data = audio.get("data") if isinstance(audio, dict) else None
+            if not (isinstance(data, str) and media.is_audio_of_its_size(data)):
+                ask.add_unseen("input_audio")
+        if image is None and file is None and audio is None:
+            kind = part.get("type")
+            if not (isinstance(kind, str) and kind in _TEXTS):  # a video, or what comes next
+                ask.add_unseen(kind, "content")
+
+
+def _read_elsewhere(body: Mapping[str, Any], ask: Ask) -> None:
+    for name in _ELSEWHERE:
+        if body.get(name):
+            ask.add_unseen(name)
+    extra = body.get("extra_body")
+    google = extra.get("google") if isinstance(extra, dict) else None
+    if isinstance(google, dict) and google.get("cached_content"):
+        ask.add_unseen("cached_content")
+
+
+def _read_tools(tools: Any, ask: Ask) -> None:
+    for tool in tools if isinstance(tools, list) else ():
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if kind not in _OWN_TOOLS:
+            ask.add_unseen(kind, "tools")
 
 
 DIALECT = OpenAIChat()

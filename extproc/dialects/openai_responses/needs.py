@@ -4,7 +4,7 @@ Source: https://developers.openai.com/api/reference/resources/responses/methods/
 
 What lives on OpenAI's servers is "state": earlier responses, conversations, stored prompts and items, compacted
 history, answers in the background. Tools that the provider runs itself are "hosted_tools", and so are the items they
-leave in the input. Other APIs have neither.
+leave in the input. Other APIs have neither. Nobody knows how many tokens they are before the provider has read them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from extproc.dialects import MAX_TOKENS, Ask, read_flag, read_integer, read_model
+from extproc import media
+from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, Ask, read_flag, read_integer, read_model
 from extproc.effort import asked
 from extproc.errors import INVALID_REQUEST, Refusal
 
@@ -26,7 +27,7 @@ _TRANSLATABLE = frozenset(
     )
 )
 _STATE = frozenset(("item_reference", "compaction", "compaction_trigger", "configuration_update"))
-_PARTS = {"input_file": "files", "input_audio": "audio"}
+_TEXTS = frozenset(("input_text", "output_text", "refusal", "summary_text", "reasoning_text", "text"))
 _STORED = ("previous_response_id", "conversation", "prompt")
 
 
@@ -39,11 +40,12 @@ def read(body: Mapping[str, Any]) -> Ask:
     for name in _STORED:
         if body.get(name) is not None:
             needs.setdefault("state", name)
+            ask.add_unseen(name)
     _read_input(body.get("input"), ask)
     if read_flag(body, "background"):
         needs.setdefault("state", "background")
         ask.lasting = True
-    _read_tools(body.get("tools"), "tools", needs)
+    _read_tools(body.get("tools"), "tools", ask)
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") not in ("function", "custom", "allowed_tools"):
         needs.setdefault("hosted_tools", "tool_choice")
@@ -54,6 +56,7 @@ def read(body: Mapping[str, Any]) -> Ask:
     answer_format = settings.get("format") if isinstance(settings, dict) else None
     if isinstance(answer_format, dict) and answer_format.get("type") == "json_schema":
         needs["json_schema"] = "text"
+        ask.added_tokens = ADDED_TOKENS
     include = body.get("include")
     if isinstance(include, list) and LOGPROBS in include:
         needs["logprobs"] = "include"
@@ -76,15 +79,18 @@ def _read_input(items: Any, ask: Ask) -> None:
             type = "item_reference"
         if type in ("image_generation_call", "additional_tools"):
             if type == "additional_tools":
-                _read_tools(item.get("tools"), "input", ask.needs)
+                _read_tools(item.get("tools"), "input", ask)
             elif isinstance(item.get("result"), str):
-                ask.images += 1
-                ask.image_bytes += len(item["result"])
+                ask.add_image_data(item["result"])
                 ask.needs["images"] = "input"
             else:
                 ask.needs.setdefault("hosted_tools", "input")
+                ask.add_unseen(type)
         elif isinstance(type, str) and type not in _TRANSLATABLE:
             ask.needs.setdefault("state" if type in _STATE else "hosted_tools", "input")
+            ask.add_unseen(type, "input")
+        elif type == "reasoning" and item.get("id") and not (item.get("encrypted_content") or item.get("content")):
+            ask.add_unseen(type)  # OpenAI keeps what was thought
         for parts in (item.get("content"), item.get("output")):
             if isinstance(parts, list):
                 _read_parts(parts, ask)
@@ -97,15 +103,27 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
         type = part.get("type")
         if type == "input_image":
             ask.needs["images"] = "input"
-            ask.images += 1
-            url = part.get("image_url")
-            if isinstance(url, str) and url.startswith("data:"):
-                ask.image_bytes += len(url)
-        elif isinstance(type, str) and type in _PARTS:
-            ask.needs[_PARTS[type]] = "input"
+            ask.add_image(part.get("image_url"), type)
+        elif type == "input_file":
+            ask.needs["files"] = "input"
+            data = part.get("file_data")
+            if part.get("file_id") or part.get("file_url") or not (isinstance(data, str) and media.is_text(data)):
+                ask.add_unseen(type)
+        elif type == "input_audio":
+            ask.needs["audio"] = "input"
+            audio = part.get("input_audio")
+            data = audio.get("data") if isinstance(audio, dict) else None
+            if not (isinstance(data, str) and media.is_audio_of_its_size(data)):
+                ask.add_unseen(type)
+        elif not (isinstance(type, str) and type in _TEXTS):
+            ask.add_unseen(type, "input")
 
 
-def _read_tools(tools: Any, field: str, needs: dict[str, str]) -> None:
+def _read_tools(tools: Any, field: str, ask: Ask) -> None:
     for tool in tools if isinstance(tools, list) else ():
-        ours = isinstance(tool, dict) and tool.get("type") in ("function", "custom")
-        needs.setdefault("tools" if ours else "hosted_tools", field)
+        type = tool.get("type") if isinstance(tool, dict) else None
+        ours = type in ("function", "custom")
+        ask.needs.setdefault("tools" if ours else "hosted_tools", field)
+        ask.added_tokens = ADDED_TOKENS
+        if not ours:
+            ask.add_unseen(type, field)

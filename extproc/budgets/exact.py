@@ -1,0 +1,38 @@
+"""Counts the input of a request exactly, for models whose tokens are known: where a bound in bytes finds no room."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from extproc import tokenizer
+from extproc.budgets.bounds import beside_text
+from extproc.exchange import Exchange, Target
+
+_MOST = 4 << 20
+"""Bytes that are counted; what is beyond is a token each."""
+_AT_ONCE = 2
+"""Requests counted at the same time; for others the bound in bytes decides."""
+
+
+class Exact:
+    """`kinds` are those of the providers, by name."""
+
+    def __init__(self, kinds: Mapping[str, str]) -> None:
+        self._kinds = kinds
+        self._busy = 0
+
+    def fits(self, target: Target) -> bool:
+        """Whether the model's tokens are known."""
+        return tokenizer.fits(self._kinds.get(target.provider, ""), target.model)
+
+    async def count(self, exchange: Exchange) -> int | None:
+        """No fewer tokens than the input is to models that fit; None where nobody can count, or too many do."""
+        if self._busy >= _AT_ONCE:
+            return None
+        self._busy += 1
+        try:
+            found = await asyncio.to_thread(tokenizer.bound, exchange.json, exchange.ask.image_data, _MOST)
+        finally:
+            self._busy -= 1
+        return None if found is None else found + beside_text(exchange)
