@@ -24,10 +24,11 @@ run: $(READY) ## Envoy, the processor and the mock provider, with a curl line to
 	@$(BIN)/extproc up --config gateway.yaml
 
 test: $(READY) ## All tests, those through a real Envoy included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not e2e" -n auto
+	$(BIN)/python -m pytest -m e2e
 
-unit: $(READY) ## The tests that need no Envoy
-	$(BIN)/python -m pytest -m "not e2e"
+unit: $(READY) ## The tests that need no whole gateway, on all cores
+	$(BIN)/python -m pytest -m "not e2e" -n auto
 
 e2e: $(READY) ## The tests through a real Envoy
 	$(BIN)/python -m pytest -m e2e

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, field
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from extproc.config import parse
 from extproc.dialects import by_path
@@ -22,6 +23,10 @@ SECTIONS = {
     "models": "{m: {provider: a}, n: {provider: b}}",
     "auth": "{required: false}",
 }
+
+# How long a test takes is never asserted.
+hypothesis_settings.register_profile("untimed", deadline=None)
+hypothesis_settings.load_profile("untimed")
 
 TARGETS = (Target("m", "a", "m"),)
 

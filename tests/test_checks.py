@@ -236,7 +236,7 @@ CONSUMERS = st.fixed_dictionaries(
     st.lists(CONSUMERS, max_size=2, unique_by=lambda consumer: consumer["name"]),
     st.booleans(),
 )
-@hypothesis_settings(max_examples=200, deadline=None)
+@hypothesis_settings(max_examples=200)
 def test_doubts_never_raise(virtual_models, one, other, consumers, off):
     tree = {
         "providers": {"a": {"kind": "mock", "disabled": off}, "b": {"kind": "openai"}},

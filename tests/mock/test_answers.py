@@ -415,7 +415,7 @@ KEYWORDS = ["type", "properties", "required", "items", "anyOf", "allOf", "$ref",
 KEYWORDS += ["minItems", "maxItems", "enum", "format", "maximum", "prefixItems", "const", "object", "array", "integer"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.dictionaries(st.sampled_from(["n", "stop", "tools", "tool_choice", "stream_options", "messages"]), JSON), JSON
 )
@@ -430,7 +430,7 @@ def test_any_json_is_answered_or_refused(body, content):
         list(answer.events or ())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.recursive(
         st.sampled_from([*KEYWORDS, "#", None, True, -1, 0, 1e300, 2.5]),

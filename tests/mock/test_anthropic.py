@@ -494,7 +494,7 @@ FIELDS = ["system", "tools", "tool_choice", "thinking", "output_config", "messag
 BLOCK = st.sampled_from([text("a"), IMAGE, use(), result("a"), {"type": "thinking"}, {"type": "redacted_thinking"}])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.lists(BLOCK | JSON, max_size=4), JSON)
 def test_any_json_is_answered_or_refused(more, content, schema):
     asked = body(user(), assistant(content), user(content)) | more

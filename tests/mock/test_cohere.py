@@ -411,7 +411,7 @@ FIELDS = ["tools", "tool_choice", "thinking", "response_format", "messages", "do
 MESSAGE = st.sampled_from([user(), system(), assistant("a"), assistant(tool_calls=[call()]), result("a")])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.lists(MESSAGE | JSON, max_size=4), JSON)
 def test_any_json_is_answered_or_refused(more, messages, schema):
     asked = body(user(), *messages) | more

@@ -435,7 +435,7 @@ FIELDS = ["system", "toolConfig", "inferenceConfig", "additionalModelRequestFiel
 BLOCK = st.sampled_from([{"text": "a"}, IMAGE, use(), result("a"), MARK, {"reasoningContent": {}}, document()])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.lists(BLOCK | JSON, max_size=4), st.booleans())
 def test_any_json_is_answered_or_refused(more, blocks, stream):
     asked = body(user("a"), {"role": "assistant", "content": blocks}, {"role": "user", "content": blocks}, tools=TOOLS)

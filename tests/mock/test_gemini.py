@@ -447,7 +447,7 @@ CONTENT = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.lists(CONTENT | JSON, max_size=4), JSON, st.booleans())
 def test_any_json_is_answered_or_refused(more, contents, schema, vertex):
     asked = body(*contents, tools=[{"name": "f", "parameters": {"type": "object", "properties": {"a": schema}}}]) | more

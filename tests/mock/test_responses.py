@@ -656,7 +656,7 @@ CHOSEN = st.builds(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.lists(ITEM | HOSTED | JSON, max_size=4), JSON, JSON | CHOSEN)
 def test_any_json_is_answered_or_refused(more, items, schema, choice):
     asked = body(user(), *items) | more

@@ -1,7 +1,7 @@
 """What holds for every strategy there is, whatever it has to order."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.exchange import Price, Target
@@ -36,6 +36,7 @@ def body(text, **fields):
 @each_strategy
 @pytest.mark.parametrize("sticky", STICKY)
 @given(choices=CHOICES, text=TEXTS, labels=st.dictionaries(st.just("run"), st.text(min_size=1, max_size=5)))
+@settings(max_examples=40)
 def test_an_order_is_all_of_the_choices_and_nothing_else(exchange, *, name, sticky, choices, text, labels):
     strategy = strategies()[name]("v", sticky, History())
     sent = exchange(body(text, stream=bool(labels)), labels=labels)
@@ -47,6 +48,7 @@ def test_an_order_is_all_of_the_choices_and_nothing_else(exchange, *, name, stic
 
 @each_strategy
 @given(CHOICES, TEXTS)
+@settings(max_examples=40)
 def test_why_is_a_few_words(exchange, name, choices, text):
     strategy = strategies()[name]("v", None, History())
     sent = exchange(body(text))

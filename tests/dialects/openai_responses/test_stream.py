@@ -5,7 +5,7 @@ import json
 import httpx
 import openai
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
@@ -503,7 +503,6 @@ HOSTILE = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=5).flatmap(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.binary(max_size=30) | HOSTILE.map(lambda said: json.dumps(said).encode()), max_size=6), JSON)
 def test_hostile_streams_are_read_and_can_be_written(pieces, rest):
     decoder, encoder = DIALECT.decoder(), DIALECT.encoder()
