@@ -146,17 +146,19 @@ def eventually(find: Callable[[], Any], timeout: float = 10) -> Any:
     return found
 
 
-def run_gateway(folder: Path, yaml: str, mocks: tuple[str, ...], env: dict[str, str]) -> Iterator[Gateway]:
+def run_gateway(
+    folder: Path, yaml: str, mocks: tuple[str, ...], env: dict[str, str], *, listener: str = ""
+) -> Iterator[Gateway]:
     """Start a gateway whose YAML may hold `{mock_<name>}` for the address of a mock provider with /v1, `{at_<name>}`
-    without.
+    without. `listener` has more settings of the listener.
     """
-    listener, status, admin, *ports = free_ports(PORTS + len(mocks))
+    door, status, admin, *ports = free_ports(PORTS + len(mocks))
     urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(mocks, ports, strict=True)}
     text = textwrap.dedent(yaml)
     for name, url in urls.items():
         text = text.replace("{mock_" + name + "}", url + "/v1").replace("{at_" + name + "}", url)
     head = f"""
-listener: {{address: 127.0.0.1, port: {listener}}}
+listener: {{address: 127.0.0.1, port: {door}, {listener}}}
 status: {{address: 127.0.0.1, port: {status}}}
 admin: {{address: 127.0.0.1, port: {admin}}}
 """
@@ -172,7 +174,7 @@ admin: {{address: 127.0.0.1, port: {admin}}}
             stderr=subprocess.STDOUT,
         )
     base = "http://127.0.0.1"
-    gateway = Gateway(f"{base}:{listener}", f"{base}:{status}", f"{base}:{admin}", file, process, urls, log)
+    gateway = Gateway(f"{base}:{door}", f"{base}:{status}", f"{base}:{admin}", file, process, urls, log)
     try:
         deadline = time.monotonic() + 60
         while b"Ctrl-C stops it" not in log.read_bytes():
