@@ -27,10 +27,10 @@ from starlette.types import ASGIApp
 
 from extproc.admin.guard import JSON, Guard, failure
 from extproc.admin.openapi import document
-from extproc.admin.sources import EXCHANGE_FILTERS, SourceError, Sources
+from extproc.admin.sources import EXCHANGE_FILTERS, OUTCOMES, SourceError, Sources
 
 MAX_LISTED = 1000
-MAX_PARAMETERS = 64  # of one query
+MAX_PARAMETERS = 256  # of one query
 MAX_BODY = 64 << 10  # bytes
 _SLOWEST = 10.0  # seconds for a body to arrive
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would compute
@@ -48,7 +48,7 @@ class GrantBody(msgspec.Struct, forbid_unknown_fields=True):
     budget: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
     scope: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,2048}\Z")]
     amount: Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?\Z")]
-    expires_in: Annotated[int, msgspec.Meta(ge=1, le=366 * 86400)] | None = None
+    expires_in: Annotated[float, msgspec.Meta(ge=1, le=366 * 86400)] | None = None
 
 
 def admin_app(sources: Sources, token: str | None) -> ASGIApp:
@@ -128,6 +128,8 @@ def exchanges(request: Request) -> Response:
         return failure(400, f"limit is a number from 1 to {MAX_LISTED}")
     if not re.fullmatch("[0-9]{1,3}", filters.get("status", "200")):
         return failure(400, "status is a number of up to three digits")
+    if filters.get("outcome", "ok") not in OUTCOMES:
+        return failure(400, f"outcome is one of {', '.join(OUTCOMES)}")
     return JSON({"object": "list", "data": list(_sources(request).exchanges(int(limit), filters))})
 
 

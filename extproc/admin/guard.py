@@ -108,7 +108,7 @@ class Guard:
 
 
 def _refused_change(request: Request, host: str) -> Response | None:
-    """A page of another site can send neither this content type nor these headers without our leave."""
+    """A page of another site cannot send a DELETE or this content type without asking, and nobody gives it leave."""
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "none")
     try:
         foreign = origin is not None and urlsplit(origin).netloc != host
@@ -116,7 +116,8 @@ def _refused_change(request: Request, host: str) -> Response | None:
         foreign = True
     if foreign or site not in ("same-origin", "none"):
         return failure(403, "pages of other sites may not change anything here")
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method == "POST" and kind != "application/json":
         return failure(415, "send 'Content-Type: application/json'")
     return None
 

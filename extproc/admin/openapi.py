@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from extproc import __version__
+from extproc.admin.sources import OUTCOMES
 
 Json = Mapping[str, Any]
 
 USAGE_FIELDS = (
     *("consumer", "team", "key", "operation", "model", "target", "provider", "provider_model"),
-    *("status", "error", "stream", "usage_source", "denied_by"),
+    *("status", "error", "stream", "usage_source"),
 )
 """What the usage report groups and filters by, beside `label.<name>`."""
 
 _TEXT: Json = {"type": "string"}
+_PRINTABLE: Json = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f]*$"}
 _COUNT: Json = {"type": "integer", "minimum": 0}
 _TIME: Json = {"type": "string", "format": "date-time"}
 _AMOUNT: Json = {
@@ -116,7 +118,7 @@ _SCHEMAS: Mapping[str, Json] = {
                 "description": "More than 0, in the budget's unit",
             },
             "expires_in": {
-                "type": ["integer", "null"],
+                "type": ["number", "null"],
                 "minimum": 1,
                 "maximum": 366 * 86400,
                 "description": "Seconds; without it, until the window ends",
@@ -127,7 +129,7 @@ _SCHEMAS: Mapping[str, Json] = {
         {
             "id": _TEXT,
             "request_id": _TEXT,
-            "time": {"type": "number", "description": "Seconds since the epoch"},
+            "time": {"type": ["string", "number"], "description": "RFC 3339, or seconds since the epoch"},
             "status": {"type": "integer"},
             "error": _TEXT | {"description": "The refusal's code, or what ended the exchange early; else empty"},
         },
@@ -167,7 +169,7 @@ def _parameter(name: str, schema: Json, description: str) -> Json:
 
 
 def _path(name: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    return {"name": name, "in": "path", "required": True, "schema": _PRINTABLE | {"minLength": 1}}
 
 
 def _json(schema: Json, description: str = "As asked") -> Json:
@@ -184,15 +186,28 @@ def _operation(
 
 
 _STORE = (501, 503)
-_CHANGE = (403, 415, *_STORE)
+_CHANGE = (403, *_STORE)
+
+_MOMENT: Json = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}
+_FIELD = f"({'|'.join(USAGE_FIELDS)}|label\\.[^,\\x00-\\x1f\\x7f]+)"
+_SPECIAL: Mapping[str, Json] = {
+    "status": {"type": "string", "pattern": "^[0-9]{1,3}$"},
+    "stream": {"enum": ["true", "false"]},
+}
+
+
+def _only(name: str) -> Json:
+    schema = {"type": "array", "items": _SPECIAL.get(name, _PRINTABLE)}
+    return _parameter(name, schema, "Only these; repeatable")
+
 
 _USAGE_PARAMETERS = [
-    _parameter("start", _TEXT, "A date or RFC 3339, inclusive; default: the month's beginning, UTC"),
-    _parameter("end", _TEXT, "A date or RFC 3339, exclusive; default: the month's end"),
+    _parameter("start", _MOMENT, "A date or RFC 3339, inclusive; default: the month's beginning, UTC"),
+    _parameter("end", _MOMENT, "A date or RFC 3339, exclusive; default: the month's end"),
     _parameter("resolution", {"enum": ["hour", "day", "month", "total"]}, "The length of a row"),
-    _parameter("group_by", _TEXT, f"Comma-separated: {', '.join(USAGE_FIELDS)}, label.<name>"),
+    _parameter("group_by", {"type": "string", "pattern": f"^{_FIELD}(,{_FIELD}){{0,7}}$"}, "Fields, comma-separated"),
     _parameter("format", {"enum": ["json", "csv"]}, "Default: as Accept says, else json"),
-    *(_parameter(name, {"type": "array", "items": _TEXT}, "Only these; repeatable") for name in USAGE_FIELDS),
+    *map(_only, USAGE_FIELDS),
     {
         "name": "labels",
         "in": "query",
@@ -200,8 +215,8 @@ _USAGE_PARAMETERS = [
         "explode": True,
         "schema": {
             "type": "object",
-            "propertyNames": {"pattern": r"^label\.[a-z0-9-]{1,32}$"},
-            "additionalProperties": _TEXT,
+            "propertyNames": {"pattern": r"^label\.[^,\x00-\x1f\x7f]+$"},
+            "additionalProperties": _PRINTABLE,
         },
         "description": "`label.<name>=<value>`: only exchanges with this label",
     },
@@ -247,7 +262,7 @@ _PATHS: Mapping[str, Json] = {
             "grant",
             "Give one scope room beyond its budget's limit",
             {201: _json(_ref("Grant"), "Given")},
-            (404, 409, 411, 413, *_CHANGE),
+            (404, 409, 411, 413, 415, *_CHANGE),
             requestBody={"required": True, "content": {"application/json": {"schema": _ref("NewGrant")}}},
         ),
     },
@@ -263,11 +278,12 @@ _PATHS: Mapping[str, Json] = {
             _STORE,
             parameters=[
                 _parameter("limit", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}, "At most"),
-                _parameter("consumer", _TEXT, "Only this one's"),
-                _parameter("team", _TEXT, "Only this one's"),
-                _parameter("model", _TEXT, "Only for this model, as the client asked"),
-                _parameter("status", {"type": "string", "pattern": "^[0-9]{1,3}$"}, "Only with this status"),
-                _parameter("error", _TEXT, "Only with this code; * is any"),
+                _parameter("consumer", _PRINTABLE, "Only this one's"),
+                _parameter("team", _PRINTABLE, "Only this one's"),
+                _parameter("model", _PRINTABLE, "Only for this model, as the client asked"),
+                _parameter("status", _SPECIAL["status"], "Only with this status"),
+                _parameter("error", _PRINTABLE, "Only with this code"),
+                _parameter("outcome", {"enum": list(OUTCOMES)}, "refused: by the gateway; error: failed otherwise"),
             ],
         )
     },

@@ -8,7 +8,8 @@ from typing import Any, NoReturn, Protocol
 Entry = Mapping[str, Any]
 """One exchange as JSON; at least `id`, `request_id`, `time` (epoch seconds) and `status`."""
 
-EXCHANGE_FILTERS = ("consumer", "team", "model", "status", "error")
+EXCHANGE_FILTERS = ("consumer", "team", "model", "status", "error", "outcome")
+OUTCOMES = ("ok", "refused", "error")
 
 
 class SourceError(Exception):
@@ -24,13 +25,13 @@ class Sources(Protocol):
     """All methods may block and are called on threads, several at a time. They raise SourceError."""
 
     def usage(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
-        """The usage report for these query parameters. Raises ValueError, whose text is told, for those it cannot read."""
+        """The usage report for these query parameters. Raises ValueError, whose text is told."""
 
     def budgets(self, name: str | None) -> Mapping[str, Any]:
         """All budgets, or the one of that name, with what is left of them."""
 
     def exchanges(self, limit: int, filters: Mapping[str, str]) -> Sequence[Entry]:
-        """Up to `limit` exchanges, the latest first. `filters` are of EXCHANGE_FILTERS; the error `*` means any."""
+        """Up to `limit` exchanges, the latest first. `filters` are of EXCHANGE_FILTERS."""
 
     def exchange(self, id: str) -> Entry | None:
         """One exchange, by its own id or the `x-request-id`."""
@@ -90,8 +91,14 @@ class Recent:
 
 def matches(entry: Entry, filters: Mapping[str, str]) -> bool:
     """True when `entry` has all that `filters` ask for; a status is compared as text."""
-    for name, wanted in filters.items():
-        found = str(entry.get(name, ""))
-        if found != wanted and not (name == "error" and wanted == "*" and found):
-            return False
-    return True
+    return all(
+        wanted == (outcome(entry) if name == "outcome" else str(entry.get(name, "")))
+        for name, wanted in filters.items()
+    )
+
+
+def outcome(entry: Entry) -> str:
+    """One of OUTCOMES: refused is what the gateway answered itself, before any provider."""
+    if 0 < entry["status"] < 400:
+        return "ok"
+    return "error" if entry.get("attempts") or not entry["status"] else "refused"

@@ -58,7 +58,9 @@ def some(now: float, count: int = 600, seed: int = 5) -> Iterator[dict]:
         fate = chance.random()
         if fate < 0.05:
             error, status = chance.choice([("budget_exceeded", 402), ("rate_limited", 429), ("guardrail_blocked", 400)])
-            yield exchange(number, now - ago, **more, error=error, status=status, provider="", target_model="")
+            yield exchange(
+                number, now - ago, **more, error=error, status=status, provider="", target_model="", attempts=0
+            )
             continue
         if fate < 0.07:
             more |= {"error": "no_provider_available", "status": 503}
@@ -85,6 +87,7 @@ class FakeSources:
         self.scopes = [
             ("platform", "455.25", "8.5", "0"),
             ("search", "500", "0", "25"),
+            ("sales", "499.999", "0.001", "0"),
             ("lab", "1.5", "0.2", "0"),
         ]
         self.budgetless = False
@@ -100,6 +103,10 @@ class FakeSources:
             raise ValueError("resolution is hour, day, month or total")
         start = self._time(given.pop("start", []), self.now.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
         end = self._time(given.pop("end", []), self.now + timedelta(days=1))
+        if any(not value.isdecimal() or len(value) > 3 for value in given.get("status", ())):
+            raise ValueError("status is a number of up to three digits")
+        if not set(given.get("stream", ())) <= {"true", "false"}:
+            raise ValueError("stream is true or false")
         for name in (*fields, *given):
             if name not in USAGE_FIELDS and not (name.startswith("label.") and len(name) > 6):
                 raise ValueError(f"there is no field {name!r}")
@@ -220,7 +227,7 @@ class FakeSources:
 
 
 def _text(time):
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
 
 
 def _told(numbers):

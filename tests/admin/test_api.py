@@ -1,90 +1,212 @@
-import httpx
+"""The routes: what they ask of the sources, and what they make of the answers."""
+
+import csv
+import io
+import json
+
 import pytest
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
-from prometheus_client.parser import text_string_to_metric_families as plain_text
+from hypothesis import given
+from hypothesis import strategies as st
 
-from extproc.admin import HTTPThread, admin_app, status_app
-from extproc.history import History
+from extproc.admin import SourceError, admin_app
+from extproc.admin.api import MAX_BODY, as_csv
+from tests.admin.conftest import JSON, NOW
+from tests.admin.fakes import FakeSources
 
-ENTRIES = [{"id": f"id-{number}", "request_id": f"r-{number}"} for number in range(5)]
-TOKEN = "operator-token"
-
-
-def client(app):
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://x")
+GRANT = {"budget": "team-month", "scope": "team-month:team=lab", "amount": "25.5"}
+FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "=cmd|' /C calc'!A0"]
 
 
-@pytest.fixture
-def telemetry(world):
-    found = world().telemetry
-    found.recent.extend(ENTRIES)
-    return found
+def rows(text):
+    return list(csv.reader(io.StringIO(text, newline="")))
 
 
-@pytest.fixture
-async def admin(telemetry):
-    async with client(admin_app(telemetry, None)) as found:
-        yield found
+# --- usage
 
 
-# --- status
-
-
-@pytest.mark.parametrize(("reason", "status", "text"), [("", 200, "ok\n"), ("draining", 503, "draining\n")])
-async def test_health(telemetry, reason, status, text):
-    async with client(status_app(telemetry, lambda: reason)) as http:
-        assert (await http.get("/healthz")).text == "ok\n"
-        ready = await http.get("/readyz")
-    assert (ready.status_code, ready.text) == (status, text)
+async def test_the_parameters_reach_the_report_as_they_were_given(admin, sources):
+    query = "start=2026-11-01&group_by=team,label.agent&consumer=ada&consumer=maps&label.agent=a%26b&format=json"
+    answer = await admin.get("/usage?" + query)
+    assert answer.status_code == 200
+    assert sources.asked == [
+        [
+            ("start", "2026-11-01"),
+            ("group_by", "team,label.agent"),
+            ("consumer", "ada"),
+            ("consumer", "maps"),
+            ("label.agent", "a&b"),
+        ]
+    ]
+    assert answer.json()["group_by"] == ["team", "label.agent"]
 
 
 @pytest.mark.parametrize(
-    ("accept", "kind", "read"),
+    ("query", "accept", "kind"),
     [
-        ("", "text/plain", plain_text),
-        ("*/*", "text/plain", plain_text),
-        ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text", open_metrics),
+        ("", "*/*", "application/json"),
+        ("", "text/csv", "text/csv; charset=utf-8"),
+        ("format=csv", "application/json", "text/csv; charset=utf-8"),
+        ("format=json", "text/csv", "application/json"),
     ],
 )
-async def test_metrics_in_both_formats(telemetry, accept, kind, read):
-    telemetry.refusal("invalid_key")
-    async with client(status_app(telemetry, str)) as http:
-        answer = await http.get("/metrics", headers={"accept": accept})
-    assert answer.headers["content-type"].startswith(kind)
-    samples = {sample.name: sample for family in read(answer.text) for sample in family.samples}
-    assert samples["extproc_refusals_total"].value == 1
+async def test_json_or_csv(admin, query, accept, kind):
+    answer = await admin.get("/usage?group_by=team&" + query, headers={"accept": accept})
+    assert answer.headers["content-type"] == kind
 
 
-@pytest.mark.parametrize("path", ["/", "/metrics/x", "/exchanges", "/admin", "/healthz/"])
-async def test_the_status_door_has_nothing_else(telemetry, path):
-    async with client(status_app(telemetry, str)) as http:
-        assert (await http.get(path)).status_code in (404, 307)
+async def test_csv_has_the_same_rows(admin):
+    query = "/usage?group_by=team,label.agent&resolution=day&start=2026-11-01"
+    report = (await admin.get(query)).json()
+    heads, *found = rows((await admin.get(query + "&format=csv")).text)
+    assert heads[:5] == ["start", "end", "team", "label.agent", "requests"]
+    assert len(found) == len(report["data"]) > 10
+    for cells, row in zip(found, report["data"], strict=True):
+        named = dict(zip(heads, cells, strict=True))
+        assert (named["team"], named["cost_usd"]) == (row["group"]["team"], row["cost_usd"])
+        assert int(named["input_tokens"]) == row["input_tokens"]
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
-async def test_the_status_door_is_for_reading(telemetry, path):
-    async with client(status_app(telemetry, str)) as http:
-        assert (await http.post(path)).status_code == 405
+@pytest.mark.parametrize("text", FORMULAS)
+async def test_no_cell_is_a_formula(connect, make, text):
+    source = FakeSources([make(1, NOW - 60, labels={"agent": text})], NOW)
+    async with connect(admin_app(source, None)) as http:
+        answer = await http.get("/usage?group_by=label.agent&format=csv")
+    [_, cells] = rows(answer.text)
+    assert cells[2] == "'" + text
 
 
-# --- admin
+@given(st.text(), st.one_of(st.none(), st.text()))
+def test_any_text_is_one_cell(name, value):
+    numbers = dict.fromkeys(("requests", "refused", "errors", "input_tokens", "output_tokens", "cached_tokens"), 0)
+    numbers |= {"cache_write_tokens": 0, "reasoning_tokens": 0, "cost_usd": "0.1", "unpriced": 0}
+    row = {"start": "a", "end": "b", "group": {name: value}, **numbers}
+    [heads, cells] = rows(as_csv({"group_by": [name], "data": [row]}))
+    assert len(heads) == len(cells) == 13
+    assert cells[2].removeprefix("'") == (value or "").removeprefix("'")
+    assert not cells[2].startswith(("=", "+", "-", "@", "\t"))
 
 
-async def test_the_latest_exchanges_come_first(admin):
-    answer = await admin.get("/exchanges")
-    assert [entry["id"] for entry in answer.json()["data"]] == [f"id-{number}" for number in (4, 3, 2, 1, 0)]
-    answer = await admin.get("/exchanges?limit=2")
-    assert [entry["id"] for entry in answer.json()["data"]] == ["id-4", "id-3"]
+@pytest.mark.parametrize(
+    "query",
+    ["format=xml", "format=", "format=csv&format=json", "resolution=week", "group_by=nothing", "x=1", "start=never"],
+)
+async def test_what_cannot_be_read_is_a_400_that_says_so(admin, query):
+    answer = await admin.get("/usage?" + query)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+    assert answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("id", ["id-3", "r-3"])
-async def test_one_exchange_by_either_id(admin, id):
-    assert (await admin.get(f"/exchanges/{id}")).json() == ENTRIES[3]
+async def test_a_query_is_bounded(admin):
+    assert (await admin.get("/usage?" + "&".join(["team=a"] * 256))).status_code == 200
+    assert (await admin.get("/usage?" + "&".join(["team=a"] * 257))).status_code == 400
+    assert (await admin.get("/usage?team=" + "a" * 8300)).status_code == 414
+    assert (await admin.get("/exchanges/" + "a" * 8300)).status_code == 414
 
 
-@pytest.mark.parametrize("id", ["nobody", "id", "%2e%2e", "id-3'--"])
-async def test_an_unknown_exchange_is_a_404(admin, id):
-    assert (await admin.get(f"/exchanges/{id}")).status_code == 404
+@pytest.mark.parametrize("path", ["/exchanges/a%00b", "/usage?team=%00", "/usage?team=a%0Ab", "/budgets/%7f"])
+async def test_control_characters_go_no_further(admin, sources, path):
+    assert (await admin.get(path)).status_code == 400
+    assert sources.asked == []
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\u202eevil", "<script>", "é" * 10_000])
+async def test_any_label_can_be_told(connect, make, text):
+    source = FakeSources([make(1, NOW - 60, labels={"agent": text})], NOW)
+    async with connect(admin_app(source, None)) as http:
+        for path in ("/usage?group_by=label.agent", "/exchanges", "/usage?group_by=label.agent&format=csv"):
+            answer = await http.get(path)
+            assert answer.status_code == 200
+            assert answer.content.isascii() or "csv" in path
+        assert (await http.get("/exchanges")).json()["data"][0]["labels"]["agent"] == text
+
+
+# --- budgets and grants
+
+
+async def test_budgets(admin):
+    assert [b["name"] for b in (await admin.get("/budgets")).json()["data"]] == ["team-month", "per-minute", "try-out"]
+    assert [b["name"] for b in (await admin.get("/budgets/try-out")).json()["data"]] == ["try-out"]
+    answer = await admin.get("/budgets/none")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_a_grant_is_given_listed_and_revoked(admin, sources):
+    given = await admin.post("/grants", json=GRANT)
+    assert (given.status_code, given.json()["amount"]) == (201, "25.5")
+    assert (await admin.get("/grants")).json()["data"] == [given.json()]
+    path = "/grants/" + given.json()["id"]
+    assert (await admin.delete(path)).status_code == 204
+    assert (await admin.delete(path)).status_code == 404
+    assert sources.given == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"amount": amount} for amount in ("0", "0.0", "-1", "1e5", "NaN", "Infinity", "", "1" * 19, "0.1234567891")),
+        *({"amount": amount} for amount in ("٣", "5\n", " 5", "01", 5, 5.5, None, ["5"])),
+        *({"scope": scope} for scope in ("", "a b", "é", "a\n", "a" * 2049, None)),
+        *({"budget": budget} for budget in ("", "../x", "a" * 64, 1)),
+        *({"expires_in": seconds} for seconds in (0, -1, "60", 0.5, 10**9)),
+        {"more": 1},
+    ],
+    ids=repr,
+)
+async def test_a_grant_that_is_none(admin, sources, change):
+    answer = await admin.post("/grants", json=GRANT | change)
+    assert answer.status_code == 400, answer.text
+    assert sources.given == []
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 60_000, b'{"budget":"\\ud800"}'])
+async def test_a_body_that_is_no_grant(admin, body):
+    answer = await admin.post("/grants", content=body, headers=JSON)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
+
+
+async def test_a_body_is_bounded(admin):
+    padded = json.dumps(GRANT).encode().ljust(MAX_BODY)
+    assert (await admin.post("/grants", content=padded, headers=JSON)).status_code == 201
+    assert (await admin.post("/grants", content=padded + b" ", headers=JSON)).status_code == 413
+    for length in ("999999999999", "-1", "x", ""):
+        assert (
+            await admin.post("/grants", content=b"{}", headers=JSON | {"content-length": length})
+        ).status_code == 413
+
+    async def pieces():
+        yield b"{}"
+
+    assert (await admin.post("/grants", content=pieces(), headers=JSON)).status_code == 411
+    lies = JSON | {"content-length": "2"}
+    assert (await admin.post("/grants", content=padded + b" ", headers=lies)).status_code == 413
+
+
+# --- exchanges
+
+
+async def test_the_latest_exchanges_come_first(admin, sources):
+    data = (await admin.get("/exchanges?limit=2")).json()["data"]
+    assert [entry["id"] for entry in data] == [entry["id"] for entry in sources.entries[:-3:-1]]
+    assert len((await admin.get("/exchanges")).json()["data"]) == 90
+
+
+async def test_exchanges_are_filtered(admin, sources):
+    bad = [entry["id"] for entry in sources.entries[::-1] if entry["error"] and not entry["provider"]]
+    assert bad
+    assert [entry["id"] for entry in (await admin.get("/exchanges?outcome=refused")).json()["data"]] == bad
+    for field, value in (("consumer", "maps"), ("team", "lab"), ("model", "small"), ("status", "200")):
+        found = (await admin.get("/exchanges", params={field: value})).json()["data"]
+        assert found
+        assert {str(entry[field]) for entry in found} == {value}
+    assert (await admin.get("/exchanges?consumer=nobody")).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["label.x=1", "consumer=a&consumer=b", "status=x", "status=2000", "status=", "id=1", "outcome=", "outcome=bad"],
+)
+async def test_a_filter_that_is_none(admin, query):
+    assert (await admin.get("/exchanges?" + query)).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -94,60 +216,48 @@ async def test_a_limit_is_a_number_from_1_to_1000(admin, limit):
     assert (await admin.get("/exchanges", params={"limit": limit})).status_code == 400
 
 
-async def test_the_admin_door_has_no_metrics(admin):
-    for path in ("/metrics", "/", "/config"):
-        assert (await admin.get(path)).status_code == 404
+@pytest.mark.parametrize("id", ["nobody", "id", "%2e%2e", "id-3'--"])
+async def test_an_unknown_exchange_is_a_404(admin, id):
+    answer = await admin.get(f"/exchanges/{id}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
-@pytest.mark.parametrize("path", ["/exchanges", "/exchanges/id-1", "/exchanges?limit=x"])
+# --- everything else
+
+
 @pytest.mark.parametrize(
-    "authorization",
-    [None, "", "Bearer ", "Bearer wrong", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", "Bearer é"],
+    "path", ["/metrics", "/config", "/usage/", "/console.html", "/usage//", "/..%2f", "/budgets/a/b"]
 )
-async def test_without_the_token_nothing_is_told(telemetry, path, authorization):
-    headers = {} if authorization is None else {"authorization": authorization.encode()}
-    async with client(admin_app(telemetry, TOKEN)) as http:
-        answer = await http.get(path, headers=headers)
-    assert answer.status_code == 401
-    assert TOKEN not in answer.text
-    assert "id-" not in answer.text
+async def test_there_is_nothing_else(admin, path):
+    answer = await admin.get(path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
-async def test_with_the_token(telemetry):
-    async with client(admin_app(telemetry, TOKEN)) as http:
-        answer = await http.get("/exchanges", headers={"authorization": f"Bearer {TOKEN}"})
-    assert len(answer.json()["data"]) == 5
+@pytest.mark.parametrize("path", ["/", "/usage", "/budgets", "/exchanges", "/exchanges/id-1", "/providers"])
+async def test_what_is_read_is_not_written(admin, path):
+    for method in ("PUT", "PATCH", "OPTIONS"):
+        answer = await admin.request(method, path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert (await admin.post(path, json={})).status_code == 405
 
 
-async def test_only_so_many_exchanges_are_kept(telemetry):
-    telemetry.recent.extend({"id": f"{number}", "request_id": ""} for number in range(5000))
-    async with client(admin_app(telemetry, None)) as http:
-        assert len((await http.get("/exchanges?limit=1000")).json()["data"]) == 1000
+async def test_a_source_that_fails_says_why_and_a_bug_says_nothing(admin, sources):
+    def fail(error):
+        def raiser(*_):
+            raise error
 
+        return raiser
 
-# --- the thread
-
-
-def test_applications_are_served_from_a_thread_until_it_stops(telemetry):
-    thread = HTTPThread()
-    thread.add(status_app(telemetry, str), "127.0.0.1", 0)
-    port = thread._servers[0][1].getsockname()[1]
-    thread.start()
-    try:
-        assert httpx.get(f"http://127.0.0.1:{port}/healthz").text == "ok\n"
-        with pytest.raises(OSError):
-            HTTPThread().add(status_app(telemetry, str), "127.0.0.1", port)
-    finally:
-        thread.stop()
-    with pytest.raises(httpx.TransportError):
-        httpx.get(f"http://127.0.0.1:{port}/healthz")
-
-
-async def test_what_tries_taught_is_shown_by_place(telemetry):
-    history = History(lambda: 1_700_000_000.0)
-    history.cool("a/m", 12)
-    history.learn("b/n", "ok", first_byte=0.25)
-    async with client(admin_app(telemetry, TOKEN, history.places)) as http:
-        assert (await http.get("/providers")).status_code == 401
-        answer = await http.get("/providers", headers={"authorization": f"Bearer {TOKEN}"})
-    assert answer.json()["data"] == {"a/m": {"cooling_down_s": 12.0}, "b/n": {"plain_s": 0.25, "failing": 0.0}}
+    sources.budgets = fail(SourceError(503, "the ledger does not answer"))
+    answer = await admin.get("/budgets")
+    assert (answer.status_code, answer.json()) == (
+        503,
+        {"error": {"message": "the ledger does not answer", "code": "unavailable"}},
+    )
+    sources.providers = fail(RuntimeError("sk-canary"))
+    answer = await admin.get("/providers")
+    assert answer.status_code == 500
+    assert "canary" not in answer.text
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    sources.grant = fail(ValueError("USD only"))
+    assert (await admin.post("/grants", json=GRANT)).json()["error"]["message"] == "USD only"

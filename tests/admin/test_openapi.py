@@ -1,0 +1,70 @@
+"""The description is true: schemathesis holds the API to it, and both have the same routes."""
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from jsonschema import Draft202012Validator
+from schemathesis.specs.openapi.checks import unsupported_method
+
+from extproc.admin import admin_app
+from extproc.admin.api import ROUTES
+from extproc.admin.openapi import USAGE_FIELDS, document
+from tests.admin.conftest import NOW
+from tests.admin.fakes import FakeSources, some
+
+SCHEMA = schemathesis.openapi.from_dict(document())
+APP = admin_app(FakeSources(some(NOW, 30), NOW), None)
+SCHEMA.app = APP
+
+
+def test_every_route_is_described_and_nothing_else():
+    routes = {(route.path, method) for route in ROUTES for method in route.methods - {"HEAD"}}
+    described = {
+        (path, method.upper())
+        for path, item in document()["paths"].items()
+        for method in item
+        if method != "parameters"
+    }
+    assert routes == described
+
+
+def test_every_schema_is_one_and_every_reference_leads_somewhere():
+    schemas = document()["components"]["schemas"]
+    used = set()
+
+    def walk(value):
+        if isinstance(value, dict):
+            if "$ref" in value:
+                used.add(value["$ref"].removeprefix("#/components/schemas/"))
+            for inner in value.values():
+                walk(inner)
+        elif isinstance(value, list | tuple):
+            for inner in value:
+                walk(inner)
+
+    walk(document())
+    assert used == set(schemas)
+    for schema in schemas.values():
+        Draft202012Validator.check_schema(schema)
+
+
+@pytest.mark.parametrize("field", USAGE_FIELDS)
+async def test_every_field_groups_and_filters(admin, field):
+    assert (
+        await admin.get(
+            "/usage", params={"group_by": field, field: {"status": "200", "stream": "true"}.get(field, "x")}
+        )
+    ).status_code == 200
+
+
+@SCHEMA.parametrize()
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    phases=[Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_the_api_keeps_to_its_description(case):
+    case.call_and_validate(headers={"host": "localhost"}, excluded_checks=[unsupported_method])
