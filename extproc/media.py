@@ -23,7 +23,7 @@ from collections.abc import Iterable
 MOST = 39_200
 """Tokens of the largest image: 30,000 patches of 32 px, in patches of 28."""
 GPT_4O_MINI = 48_169
-"""Tokens of the largest image there, 2,833 and eight tiles of 5,667: counted so that they cost no less than elsewhere."""
+"""Tokens of the largest image there, 2,833 and eight tiles of 5,667: so many that it costs what it does elsewhere."""
 
 _SMALL = 1601
 _SMALL_SIDE = 559
