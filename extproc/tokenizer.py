@@ -104,8 +104,8 @@ def count(text: bytes, most: int) -> int | None:
     """The tokens of UTF-8 text: exact where no 32,000 characters are without a break, else no fewer than it is.
 
     Beyond `most` bytes each counts as a token. Never more than the bytes. None where nobody can count: tiktoken is not
-    installed, or the ranks are not read yet (this begins it). Text like `<|endoftext|>` is text. A megabyte takes 40 ms
-    of prose and 400 ms at worst; the interpreter is free meanwhile.
+    installed, or the ranks are not read yet (this begins it). Text like `<|endoftext|>` is text. A megabyte takes
+    some 50 ms, and nearly a second at worst; the interpreter is free for most of it.
     """
     encoding = _ranks.encoding
     if encoding is None:
