@@ -27,7 +27,7 @@ GPT_4O_MINI = 48_169
 
 _SMALL = 1601
 _SMALL_SIDE = 559
-_LARGE = 6450  # 25 tiles of 258: Google's, of an image many times as long as high; Together's four are 6,404
+_LARGE = 6708  # 26 tiles of 258: Google's, of an image many times as long as high; Together's four are 6,404
 _PATCH = 28
 _HEAD = 64  # characters: of most formats, the size is in the bytes they hold
 _DEPTHS = (1 << 12, 1 << 17)  # characters: the size of a JPEG or GIF comes behind its metadata

@@ -183,6 +183,7 @@ PUBLISHED = {
 @example((559, 559))
 @example((560, 560))
 @example((3072, 385))
+@example((5508, 460))
 @example((1, 16_383))
 @example((5536, 5536))
 def test_no_provider_counts_more(published, size):
