@@ -205,6 +205,18 @@ def test_a_token_in_the_query_does_not_count(gateway: Gateway) -> None:
     assert refused(answer) == (401, "missing_key")
 
 
+def test_grants_bind_at_once_and_issuers_at_a_restart(gateway: Gateway) -> None:
+    before = gateway.file.read_text()
+    try:
+        gateway.file.write_text(before.replace("stubs: {models: [stub, assistant]}", "stubs: {models: []}"))
+        eventually(lambda: gateway.chat(key=staff()).status_code == 403)
+        gateway.file.write_text(before.replace(AUDIENCE, "everybody"))
+        eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == 1)
+    finally:
+        gateway.file.write_text(before)
+    eventually(lambda: gateway.chat(key=staff()).status_code == 200)
+
+
 # --- certificates, and an issuer that is down when the gateway starts
 
 TLS = """
