@@ -83,9 +83,18 @@ def test_budgets(run, urls):
     status, out, _ = run("budgets", "--url", urls[0])
     lines = [line.split() for line in out.splitlines()]
     assert status == 0
-    assert lines[2][
-        :10
-    ] == ["team-month", "team=platform", "usd", "month", "500", "455.25", "8.50", "0", "36.25", "91.0%"]
+    assert lines[2][:10] == [
+        "team-month",
+        "team=platform",
+        "usd",
+        "month",
+        "500",
+        "455.25",
+        "8.50",
+        "0",
+        "36.25",
+        "91.0%",
+    ]
     assert lines[6][:10] == ["per-minute", "-", "requests", "minute", "60", "0", "0", "0", "60", "0.0%"]
     assert lines[7][-1] == "never"
 
