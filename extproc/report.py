@@ -87,16 +87,17 @@ def usage_table(report: Mapping[str, Any]) -> str:
     fields, timed = report["group_by"], report["resolution"] != "total"
     heads = [*(["from (UTC)"] if timed else []), *fields, *_SUMS, "usd"]
     short = {"hour": 16, "day": 10, "month": 7}.get(report["resolution"], 0)
+    places = max(len(row["cost_usd"].partition(".")[2]) for row in (*report["data"], report["total"]))
     rows = [
         [
             *([row["start"][:short].replace("T", " ")] if timed else []),
             *(_named(row["group"].get(name)) for name in fields),
-            *_numbers(row),
+            *_numbers(row, places),
         ]
         for row in report["data"]
     ]
     before = len(heads) - len(_SUMS) - 1
-    foot = [*(["total"] if before else []), *[""] * (before - 1), *_numbers(report["total"])]
+    foot = [*(["total"] if before else []), *[""] * (before - 1), *_numbers(report["total"], places)]
     lines = [table(heads, rows, foot, right=range(before, len(heads)))]
     if unpriced := report["total"]["unpriced"]:
         lines.append(f"{unpriced} requests have no known price and are not in the USD; see `prices` in the settings.")
@@ -105,8 +106,8 @@ def usage_table(report: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _numbers(row: Mapping[str, Any]) -> Sequence[str]:
-    return [*(f"{row[name]:,}" for name in _SUMS), money(row["cost_usd"])]
+def _numbers(row: Mapping[str, Any], places: int) -> Sequence[str]:
+    return [*(f"{row[name]:,}" for name in _SUMS), money(row["cost_usd"], places)]
 
 
 def budgets_table(answer: Mapping[str, Any]) -> str:
@@ -128,11 +129,11 @@ def budgets_table(answer: Mapping[str, Any]) -> str:
     return table(heads, rows, right=range(4, 10))
 
 
-def money(text: str) -> str:
-    """An exact amount with thousands set apart; where it has decimals, at least two."""
+def money(text: str, places: int = 0) -> str:
+    """An exact amount with thousands set apart and at least `places` decimals; where it has decimals, at least two."""
     whole, _, decimals = f"{Decimal(text):f}".partition(".")
     sign = "-" if whole.startswith("-") else ""
-    return f"{sign}{int(whole.lstrip('-')):,}" + (f".{decimals:0<2}" if decimals else "")
+    return f"{sign}{int(whole.lstrip('-')):,}" + (f".{decimals:0<{max(2, places)}}" if decimals or places else "")
 
 
 def table(

@@ -116,7 +116,7 @@ async def test_any_label_can_be_told(connect, make, text):
         for path in ("/usage?group_by=label.agent", "/exchanges", "/usage?group_by=label.agent&format=csv"):
             answer = await http.get(path)
             assert answer.status_code == 200
-            assert answer.content.isascii() or "csv" in path
+            answer.content.decode()
         assert (await http.get("/exchanges")).json()["data"][0]["labels"]["agent"] == text
 
 

@@ -44,7 +44,7 @@ class Page:
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def open(self, fragment: str = "") -> None:
-        """A fresh load, until everything that was asked is drawn. (What polls in the page is forbidden by its policy.)"""
+        """A fresh load, until everything that was asked is drawn. The page's policy lets nobody poll in it."""
         self.page.goto("about:blank")
         self.page.goto(self.url + fragment)
         self.wait(lambda: self.text("#state"))
