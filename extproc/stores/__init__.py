@@ -4,11 +4,16 @@ One interface, one conformance suite, a file or folder per store.
 An exchange holds amounts on several *scopes* at once and settles what it really used. The store decides atomically and
 on its own clock, so any number of workers that share it behave as one. Amounts are integers, 0 to `MAX_COUNT`.
 
-    reserve ──► forward ──► settle          the lease ran out:  reserved, never forwarded → released
-       └─ Denied                                                forwarded → charged what was held
+    reserve ──► forward ──► settle ──► recorded    the lease ran out:  reserved, never forwarded → released
+       └─ Denied   └ extend                                            forwarded → charged what was held
+                                                                       settled, not recorded → reported, as charged
 
 `settled + reserved <= limit` holds for every scope at every instant, unless a settle says that more was used than held:
 the truth is recorded, and the scope is closed until its window ends.
+
+What an exchange used is also written elsewhere, a moment after it was settled. A reservation that is settled with
+`keep` is remembered until `recorded` says that it was. If its process dies in between, its lease runs out, and whoever
+ends it is told what was charged and can write that down in its stead.
 
 A *board* holds one note of each author for a while: what each process learned, for the others to read. The store does
 not look into it, and a process that dies takes nothing back: its note runs out.
@@ -17,17 +22,21 @@ not look into it, and a process that dies takes nothing back: its note runs out.
 from __future__ import annotations
 
 import calendar
+import heapq
 import importlib
 import pkgutil
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol, cast
 
 MAX_COUNT = 2**63 - 1  # what every store can keep exactly; a count that would pass it stays there
 EXPIRE_BATCH = 500  # leases ended by one call of `expire`, so that no call holds the store up for long
 LATE_SETTLE = 3600.0  # seconds after its expiry for which a reservation is remembered, at least, to be corrected
 MAX_NOTE = 64 * 1024  # bytes of a note on a board
+PAGE = 1000  # counts that `fullest` reads at a time, with a turn for others in between
+MAX_LOOK = 100_000  # counts that one call of `fullest` looks at, at most
 
 _MONDAY = 4 * 86_400  # the first Monday after the epoch, which was a Thursday
 
@@ -49,6 +58,10 @@ class Hold:
     the key and nothing is ever reset.
 
     A `slot` is held while the request lasts and never charged, however it ends: a concurrency limit.
+
+    `idle` is for a count without a window, which would stay forever: `expire` forgets it when for so many seconds
+    nothing was reserved, extended, settled or expired there; 0: never, from now on. While something is reserved on it,
+    it is not idle, and what expired there keeps it for `LATE_SETTLE` at least, so that it can be corrected.
     """
 
     scope: str
@@ -56,15 +69,18 @@ class Hold:
     limit: int
     amount: int
     slot: bool = False
+    idle: float = 0.0
 
     def __post_init__(self) -> None:
         if not (0 <= self.amount <= MAX_COUNT and 0 <= self.limit <= MAX_COUNT):
             raise ValueError(f"amount {self.amount} and limit {self.limit} must be between 0 and {MAX_COUNT}")
+        if not 0 <= self.idle < inf:
+            raise ValueError(f"idle {self.idle} must be a number of seconds, 0 or more")
 
 
 @dataclass(slots=True, frozen=True)
 class Denied:
-    """Why `reserve` said no: the index of the first hold that did not fit, what is left there (>= 0), seconds to reset.
+    """Why there is no room: the index of the first hold that did not fit, what is left there (>= 0), seconds to reset.
 
     What the request's own earlier holds took of the same scope is not left. `resets_in` is None when the window never
     ends.
@@ -86,23 +102,27 @@ class Level:
 
 @dataclass(slots=True, frozen=True)
 class Granted:
-    """What `reserve` took: for each hold, in order, the level of its scope after the reservation."""
+    """What was taken: for each hold, in order, the level of its scope after it, in the reservation's own window."""
 
     levels: tuple[Level, ...]
 
 
 @dataclass(slots=True, frozen=True)
 class Expired:
-    """A reservation whose lease ran out. `amounts` is what was charged per hold: 0 when never forwarded or a slot."""
+    """A reservation whose lease ran out. `amounts` is what was charged per hold: 0 when never forwarded or a slot.
+
+    With `settled` it was settled and kept, and nobody said that it was recorded: `amounts` is what that charged.
+    """
 
     id: str
     forwarded: bool
     scopes: tuple[str, ...]
     amounts: tuple[int, ...]
+    settled: bool = False
 
 
 class Counters(Protocol):
-    """The port. Every method is one round trip and raises StoreError when the store does not answer."""
+    """The port. Every method but `fullest` is one round trip. All raise StoreError when the store does not answer."""
 
     async def reserve(
         self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
@@ -122,12 +142,33 @@ class Counters(Protocol):
         """
         ...
 
-    async def settle(self, id: str, amounts: Sequence[int]) -> bool:
+    async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
+        """Hold `amount` more on each scope, all or none. None when nothing is held under that id, see `forward`.
+
+        The holds are the reservation's, in its order, with what is wanted now; ValueError when they are others. They
+        count in the windows that the reservation was made in, so `resets_in` is 0 for one that has ended. A hold of
+        amount 0 asks for nothing and is never denied. The lease stays as it is.
+
+        After a StoreError it may have happened: then more is held until the settle, which is safe.
+        """
+        ...
+
+    async def settle(self, id: str, amounts: Sequence[int], *, keep: bool = False) -> bool:
         """Replace what was held by what was used, `amounts` in the order of the holds.
 
         Charged in the window the reservation was made in. True for the first settle of a reservation; a second one, or
         one of an unknown id, changes nothing. The first settle after an expiry corrects what the expiry charged, within
         `LATE_SETTLE`. ValueError, and nothing changed, when the amounts do not match the holds or are out of range.
+
+        With `keep` the reservation stays remembered, with what is left of its lease, until `recorded` or `expire`. One
+        that had expired is not: it was reported then.
+        """
+        ...
+
+    async def recorded(self, ids: Sequence[str]) -> None:
+        """Forget settled reservations that were kept: what they used is written down. Other ids are left alone.
+
+        After a StoreError they may be reported by `expire`, although they are recorded.
         """
         ...
 
@@ -135,13 +176,23 @@ class Counters(Protocol):
         """End leases that ran out, each exactly once among all workers, and say what became of them.
 
         At most `EXPIRE_BATCH` of them, the longest overdue first: call again until it answers none. Also forgets what
-        is no longer needed (ended windows but the last one, what can no longer be settled, notes that ran out), so call
-        it every few seconds. A lease counts until this ends it: a late `forward` still renews it.
+        is no longer needed (ended windows but the last one, idle counts, what can no longer be settled, notes that ran
+        out), a bounded number at a time, so call it every few seconds. A lease counts until this ends it: a late
+        `forward` still renews it. Ending the lease of a kept one changes no count.
         """
         ...
 
     async def levels(self, scopes: Sequence[tuple[str, int]]) -> Sequence[Level]:
         """Read (scope, window seconds) pairs in their current window; an unknown scope reads as zeros."""
+        ...
+
+    async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
+        """Find the scopes that are `prefix` or begin with `prefix + ":"`, at most `limit` of them.
+
+        In the current window, most settled + reserved first, those that are all zero left out. For people: it is not
+        one round trip but one for each `PAGE` counts, so that nobody waits long, and each page is of its own instant.
+        Of more than `MAX_LOOK` counts it sees that many.
+        """
         ...
 
     async def share(self, board: str, author: str, note: bytes, ttl: float) -> Sequence[bytes]:
@@ -169,8 +220,22 @@ def window_at(now: float, window: int) -> tuple[int, float | None]:
         return 0, None
     moment = time.gmtime(now)
     number = (moment.tm_year * 12 + moment.tm_mon - 1) // -window
+    return number, window_end(window, number)
+
+
+def window_end(window: int, number: int) -> float | None:
+    """When a window ends, of which `window_at` gave the number."""
+    if window > 0:
+        return float(_MONDAY + (number + 1) * window)
+    if window == 0:
+        return None
     year, month = divmod((number + 1) * -window, 12)
-    return number, float(calendar.timegm((year, month + 1, 1, 0, 0, 0)))
+    return float(calendar.timegm((year, month + 1, 1, 0, 0, 0)))
+
+
+def resets_in(ends: float | None, now: float) -> float | None:
+    """Seconds until a window ends: 0 once it has, None for never."""
+    return None if ends is None else max(0.0, ends - now)
 
 
 def check_amounts(amounts: Sequence[int], holds: int) -> None:
@@ -182,10 +247,26 @@ def check_amounts(amounts: Sequence[int], holds: int) -> None:
             raise ValueError(f"amount {amount} must be between 0 and {MAX_COUNT}")
 
 
+def check_extension(holds: Sequence[Hold], held: Sequence[tuple[str, int, bool]]) -> None:
+    """Raise ValueError unless `holds` are those of the reservation, given as (scope, window, slot)."""
+    if [(hold.scope, hold.window, hold.slot) for hold in holds] != list(held):
+        raise ValueError("an extension has the holds of its reservation, in the same order")
+
+
 def check_note(note: bytes) -> None:
     """Raise ValueError unless `share` may put `note` on a board."""
     if len(note) > MAX_NOTE:
         raise ValueError(f"a note of {len(note)} bytes must not be longer than {MAX_NOTE}")
+
+
+Count = tuple[str, int, int]  # scope, settled, reserved
+
+
+def fuller(best: Sequence[Count], page: Iterable[Count], limit: int) -> list[Count]:
+    """The `limit` fullest of both, fullest first. The page is the newer one where both have a scope."""
+    found = {count[0]: count for count in (*best, *page)}.values()
+    some = (count for count in found if count[1] or count[2])
+    return heapq.nsmallest(limit, some, key=lambda count: (-count[1] - count[2], count[0]))
 
 
 class _Store(Protocol):

@@ -6,15 +6,20 @@ reservation is forgotten at once: a second settle finds an unknown id. Expired o
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from extproc.stores import (
     EXPIRE_BATCH,
     LATE_SETTLE,
     MAX_COUNT,
+    MAX_LOOK,
+    PAGE,
+    Count,
     Counters,
     Denied,
     Expired,
@@ -22,11 +27,15 @@ from extproc.stores import (
     Hold,
     Level,
     check_amounts,
+    check_extension,
     check_note,
+    fuller,
+    resets_in,
     window_at,
 )
 
 MAX_EXPIRED = 50_000  # expired reservations remembered for a late settle; beyond it the oldest are forgotten early
+IDLE_BATCH = 5000  # idle counts that one call of `expire` looks at
 
 
 @dataclass(slots=True)
@@ -42,8 +51,10 @@ _Bucket = dict[str, _Count]  # one window of one length: scope -> count, without
 class _Reservation:
     holds: tuple[Hold, ...]
     buckets: list[_Bucket]  # where each hold was taken: kept by reference, so that it settles there even after its end
+    ends: list[float | None]  # of those windows
     deadline: float  # of the lease; once expired, when that was
     forwarded: bool = False
+    charged: tuple[int, ...] | None = None  # by the settle of one that is kept
 
     def charged_at_expiry(self) -> tuple[int, ...]:
         return tuple(hold.amount if self.forwarded and not hold.slot else 0 for hold in self.holds)
@@ -53,10 +64,13 @@ class MemoryCounters:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._buckets: dict[tuple[int, int], _Bucket] = {}  # by window length and number
-        self._live: dict[str, _Reservation] = {}
+        self._live: dict[str, _Reservation] = {}  # those that are settled and kept too
         self._expired: dict[str, _Reservation] = {}  # oldest first
         # At least one entry per live reservation, not later than its deadline. Renewing and settling leave it alone.
         self._leases: list[tuple[float, str]] = []
+        # When a count without a window may be forgotten, and at least one entry for each, not later than that.
+        self._idle: dict[str, float] = {}
+        self._idle_queue: list[tuple[float, str]] = []
         self._notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # by board and author: when it runs out, the note
 
     async def reserve(
@@ -66,10 +80,9 @@ class MemoryCounters:
             raise ValueError(f"reservation {id!r} exists")
         now = self._clock()
         buckets: list[_Bucket] = []
-        resets: list[float | None] = []
+        all_ends: list[float | None] = []
         for index, hold in enumerate(holds):
             number, ends = window_at(now, hold.window)
-            resets_in = None if ends is None else ends - now
             bucket = self._buckets.get((hold.window, number))
             if bucket is None:
                 bucket = self._open_bucket(hold.window, number, now)
@@ -78,28 +91,21 @@ class MemoryCounters:
             if hold.amount > room:
                 for taken, taken_from in zip(holds, buckets, strict=False):
                     _move(taken_from, taken.scope, 0, -taken.amount)
-                return Denied(index, max(room, 0), resets_in)
+                return Denied(index, max(room, 0), resets_in(ends, now))
             if count is None:
                 bucket[hold.scope] = _Count(0, hold.amount)
             else:
                 count.reserved += hold.amount
             buckets.append(bucket)
-            resets.append(resets_in)
+            all_ends.append(ends)
         deadline = now + lease
-        self._live[id] = _Reservation(tuple(holds), buckets, deadline, forwarded)
+        self._live[id] = reservation = _Reservation(tuple(holds), buckets, all_ends, deadline, forwarded)
         self._queue(deadline, id)
-        return Granted(
-            tuple(
-                [
-                    Level((count := bucket[hold.scope]).settled, count.reserved, resets_in)
-                    for hold, bucket, resets_in in zip(holds, buckets, resets, strict=True)
-                ]
-            )
-        )
+        return self._granted(reservation, now)
 
     async def forward(self, id: str, lease: float) -> bool:
         reservation = self._live.get(id)
-        if reservation is None:
+        if reservation is None or reservation.charged is not None:
             return False
         deadline = self._clock() + lease
         if deadline < reservation.deadline:
@@ -108,22 +114,57 @@ class MemoryCounters:
         reservation.forwarded = True
         return True
 
-    async def settle(self, id: str, amounts: Sequence[int]) -> bool:
+    async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
+        reservation = self._live.get(id)
+        if reservation is None or reservation.charged is not None:
+            return None
+        check_extension(holds, [(held.scope, held.window, held.slot) for held in reservation.holds])
+        now = self._clock()
+        for index, (hold, bucket) in enumerate(zip(holds, reservation.buckets, strict=True)):
+            count = bucket.get(hold.scope) or _Count()
+            room = hold.limit - count.settled - count.reserved
+            if hold.amount and hold.amount > room:
+                for taken, taken_from in zip(holds[:index], reservation.buckets, strict=False):
+                    _move(taken_from, taken.scope, 0, -taken.amount)
+                return Denied(index, max(room, 0), resets_in(reservation.ends[index], now))
+            _move(bucket, hold.scope, 0, hold.amount)
+        reservation.holds = tuple(
+            [
+                replace(hold, amount=held.amount + hold.amount)
+                for held, hold in zip(reservation.holds, holds, strict=True)
+            ]
+        )
+        return self._granted(reservation, now)
+
+    async def settle(self, id: str, amounts: Sequence[int], *, keep: bool = False) -> bool:
         live = self._live.get(id)
         reservation = live or self._expired.get(id)
-        if reservation is None:
+        if reservation is None or reservation.charged is not None:
             return False
         check_amounts(amounts, len(reservation.holds))
+        now = self._clock()
         if live:
             for hold, bucket, amount in zip(live.holds, live.buckets, amounts, strict=True):
                 _move(bucket, hold.scope, 0 if hold.slot else amount, -hold.amount)
-            del self._live[id]
+                self._touch(hold, now)
+            if keep:
+                used = zip(live.holds, amounts, strict=True)
+                live.charged = tuple([0 if hold.slot else amount for hold, amount in used])
+            else:
+                del self._live[id]
         else:
             charged = reservation.charged_at_expiry()
             for hold, bucket, amount, was in zip(reservation.holds, reservation.buckets, amounts, charged, strict=True):
                 _move(bucket, hold.scope, (0 if hold.slot else amount) - was, 0)
+                self._touch(hold, now)
             del self._expired[id]
         return True
+
+    async def recorded(self, ids: Sequence[str]) -> None:
+        for id in ids:
+            reservation = self._live.get(id)
+            if reservation is not None and reservation.charged is not None:
+                del self._live[id]
 
     async def expire(self) -> Sequence[Expired]:
         now = self._clock()
@@ -136,14 +177,20 @@ class MemoryCounters:
             if reservation.deadline > now:  # renewed since
                 heapq.heappush(self._leases, (reservation.deadline, id))
                 continue
+            del self._live[id]
+            scopes = tuple([hold.scope for hold in reservation.holds])
+            if reservation.charged is not None:
+                ended.append(Expired(id, reservation.forwarded, scopes, reservation.charged, settled=True))
+                continue
             charged = reservation.charged_at_expiry()
             for hold, bucket, amount in zip(reservation.holds, reservation.buckets, charged, strict=True):
                 _move(bucket, hold.scope, amount, -hold.amount)
-            del self._live[id]
+                self._touch(hold, now, LATE_SETTLE)
             reservation.deadline = now
             self._expired[id] = reservation
-            ended.append(Expired(id, reservation.forwarded, tuple(hold.scope for hold in reservation.holds), charged))
+            ended.append(Expired(id, reservation.forwarded, scopes, charged))
         self._forget_expired(now)
+        self._forget_idle(now)
         self._drop_ended(now)
         self._drop_notes(now)
         return ended
@@ -154,8 +201,23 @@ class MemoryCounters:
         for scope, window in scopes:
             number, ends = window_at(now, window)
             count = self._buckets.get((window, number), {}).get(scope) or _Count()
-            levels.append(Level(count.settled, count.reserved, None if ends is None else ends - now))
+            levels.append(Level(count.settled, count.reserved, resets_in(ends, now)))
         return levels
+
+    async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
+        now = self._clock()
+        number, ends = window_at(now, window)
+        counts = islice(list(self._buckets.get((window, number), {}).items()), MAX_LOOK)
+        best: list[Count] = []
+        while page := list(islice(counts, PAGE)):
+            ours = [
+                (scope, count.settled, count.reserved)
+                for scope, count in page
+                if scope == prefix or scope.startswith(prefix + ":")
+            ]
+            best = fuller(best, ours, limit)
+            await asyncio.sleep(0)
+        return [(scope, Level(settled, reserved, resets_in(ends, now))) for scope, settled, reserved in best]
 
     async def share(self, board: str, author: str, note: bytes, ttl: float) -> Sequence[bytes]:
         check_note(note)
@@ -169,6 +231,29 @@ class MemoryCounters:
 
     async def close(self) -> None:
         pass
+
+    def _granted(self, reservation: _Reservation, now: float) -> Granted:
+        levels = []
+        for hold, bucket, ends in zip(reservation.holds, reservation.buckets, reservation.ends, strict=True):
+            count = bucket.get(hold.scope) or _Count()
+            levels.append(Level(count.settled, count.reserved, resets_in(ends, now)))
+            self._touch(hold, now)
+        return Granted(tuple(levels))
+
+    def _touch(self, hold: Hold, now: float, least: float = 0.0) -> None:
+        if hold.window:
+            return
+        known = self._idle.get(hold.scope)
+        if not hold.idle:
+            if known is not None:
+                del self._idle[hold.scope]
+            return
+        self._idle[hold.scope] = until = max(known or 0.0, now + max(hold.idle, least))
+        if known is None:
+            heapq.heappush(self._idle_queue, (until, hold.scope))
+            if len(self._idle_queue) > 2 * len(self._idle) + 1000:
+                self._idle_queue = [(until, scope) for scope, until in self._idle.items()]
+                heapq.heapify(self._idle_queue)
 
     def _open_bucket(self, window: int, number: int, now: float) -> _Bucket:
         self._drop_ended(now)
@@ -189,6 +274,26 @@ class MemoryCounters:
         if len(self._leases) > 2 * len(self._live) + 1000:  # mostly settled ones: as many pushes paid for this pass
             self._leases = [(reservation.deadline, id) for id, reservation in self._live.items()]
             heapq.heapify(self._leases)
+
+    def _forget_idle(self, now: float) -> None:
+        bucket = self._buckets.get((0, 0), {})
+        in_use = []
+        for _ in range(IDLE_BATCH):
+            if not self._idle_queue or self._idle_queue[0][0] > now:
+                break
+            scope = heapq.heappop(self._idle_queue)[1]
+            until, count = self._idle.get(scope), bucket.get(scope)
+            if until is None:
+                continue
+            if until > now:  # touched since
+                heapq.heappush(self._idle_queue, (until, scope))
+            elif count is not None and count.reserved:
+                in_use.append((now, scope))  # behind the others, which have their turn
+            else:
+                bucket.pop(scope, None)
+                del self._idle[scope]
+        for entry in in_use:
+            heapq.heappush(self._idle_queue, entry)
 
     def _forget_expired(self, now: float) -> None:
         while self._expired:

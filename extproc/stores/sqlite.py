@@ -6,6 +6,7 @@ with synchronous=NORMAL survives the death of the process; a power cut may lose 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import sqlite3
@@ -19,6 +20,9 @@ from extproc.stores import (
     EXPIRE_BATCH,
     LATE_SETTLE,
     MAX_COUNT,
+    MAX_LOOK,
+    PAGE,
+    Count,
     Counters,
     Denied,
     Expired,
@@ -27,12 +31,16 @@ from extproc.stores import (
     Level,
     StoreError,
     check_amounts,
+    check_extension,
     check_note,
+    fuller,
+    resets_in,
     window_at,
+    window_end,
 )
 
 OPEN_TIMEOUT = 5.0  # seconds to wait for other processes while opening; a start is not a request
-PURGE_BATCH = 5000  # counts of ended windows deleted by one call of `expire`
+PURGE_BATCH = 5000  # counts of ended windows, and idle ones, deleted by one call of `expire`
 
 # What leads from each version of the schema to the next. A new file takes every step; a released step stays as it is.
 # An ended window is one range of the primary key. `deadline` is the lease's; once expired, when that was.
@@ -55,20 +63,54 @@ _STEPS = (
             PRIMARY KEY (board, author)
         ) WITHOUT ROWID""",
     ),
+    (
+        # `idle` is when a count without a window may be forgotten, `charged` what the settle of a kept one charged.
+        "ALTER TABLE counts ADD COLUMN idle REAL",
+        "CREATE INDEX idle ON counts (idle) WHERE idle IS NOT NULL",
+        "ALTER TABLE reservations ADD COLUMN charged TEXT",
+        # A worker of an older release that is still running would take kept ones for live: it finds none any more.
+        "ALTER TABLE reservations RENAME TO holdings",
+    ),
 )
-SCHEMA_VERSION = len(_STEPS)  # 2
+SCHEMA_VERSION = len(_STEPS)  # 3
 
-_LOAD = "SELECT settled, reserved FROM counts WHERE window = ? AND number = ? AND scope = ?"
-_SAVE = "REPLACE INTO counts (settled, reserved, window, number, scope) VALUES (?, ?, ?, ?, ?)"
+_LOAD = "SELECT settled, reserved, idle FROM counts WHERE window = ? AND number = ? AND scope = ?"
+_SAVE = "REPLACE INTO counts (settled, reserved, window, number, scope) VALUES (?, ?, ?, ?, ?)"  # never idle
+_SAVE_IDLE = "REPLACE INTO counts (settled, reserved, idle, window, number, scope) VALUES (?, ?, ?, ?, ?, ?)"
+_MOVE = """UPDATE counts SET settled = max(0, min(settled + ?, 9223372036854775807)), reserved = reserved + ?
+    WHERE window = ? AND number = ? AND scope = ?"""
 _DROP = "DELETE FROM counts WHERE window = ? AND number = ? AND scope = ?"
 _PURGE = """DELETE FROM counts WHERE (window, number, scope) IN (
     SELECT window, number, scope FROM counts WHERE window = ? AND number < ? AND reserved = 0 LIMIT ?)"""
 
+_IDLE = """DELETE FROM counts WHERE (window, number, scope) IN (
+    SELECT window, number, scope FROM counts WHERE idle <= ? AND reserved = 0 LIMIT ?)"""
+_PAGE = """SELECT scope, settled, reserved FROM counts
+    WHERE window = ? AND number = ? AND scope > ? AND scope < ? ORDER BY scope LIMIT ?"""
+
 _Key = tuple[int, int, str]  # window, its number, scope
-_Taken = tuple[int, int, str, int, bool]  # the key, what is held there, and whether it is a slot
+_Count = tuple[int, int, float | None]  # settled, reserved, when it may be forgotten (None: never)
+_NOTHING: _Count = (0, 0, None)
+
+
+class _Taken(msgspec.Struct, array_like=True, gc=False):
+    """A hold as it was taken. What older releases wrote ends before `idle`."""
+
+    window: int
+    number: int
+    scope: str
+    amount: int
+    slot: bool
+    idle: float = 0.0
+
+    @property
+    def key(self) -> _Key:
+        return self.window, self.number, self.scope
+
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(list[_Taken]).decode
+_decode_amounts = msgspec.json.Decoder(tuple[int, ...]).decode
 
 
 class SqliteCounters:
@@ -99,82 +141,114 @@ class SqliteCounters:
         self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
     ) -> Granted | Denied:
         now = self._clock()
-        counts: dict[_Key, tuple[int, int]] = {}  # as they will be: two holds may be on one scope
+        counts: dict[_Key, _Count] = {}  # as they will be: two holds may be on one scope
         taken: list[_Taken] = []
         resets: list[float | None] = []
         with self._transaction() as db:
             for index, hold in enumerate(holds):
                 number, ends = window_at(now, hold.window)
-                resets_in = None if ends is None else ends - now
                 key = (hold.window, number, hold.scope)
-                settled, reserved = counts.get(key) or _load(db, key)
+                settled, reserved, idle = counts.get(key) or _load(db, key)
                 room = hold.limit - settled - reserved
                 if hold.amount > room:
-                    return Denied(index, max(room, 0), resets_in)
-                counts[key] = settled, reserved + hold.amount
-                taken.append((*key, hold.amount, hold.slot))
-                resets.append(resets_in)
-            for key, (settled, reserved) in counts.items():
-                _save(db, key, settled, reserved)
+                    return Denied(index, max(room, 0), resets_in(ends, now))
+                counts[key] = settled, reserved + hold.amount, _idle_at(hold, now, idle)
+                taken.append(_Taken(*key, hold.amount, hold.slot, hold.idle))
+                resets.append(resets_in(ends, now))
+            for key, count in counts.items():
+                _save(db, key, *count)
             try:
                 row = (id, now + lease, forwarded, _encode(taken))
-                db.execute("INSERT INTO reservations VALUES (?, ?, ?, 0, ?)", row)
+                db.execute("INSERT INTO holdings VALUES (?, ?, ?, 0, ?, NULL)", row)
             except sqlite3.IntegrityError as error:
                 raise ValueError(f"reservation {id!r} exists") from error
-        return Granted(
-            tuple(
-                [
-                    Level(*counts[window, number, scope], resets_in)
-                    for (window, number, scope, _, _), resets_in in zip(taken, resets, strict=True)
-                ]
-            )
-        )
+        return _granted(taken, counts, resets)
 
     async def forward(self, id: str, lease: float) -> bool:
         try:  # one statement is a transaction of its own
             renewed = self._db.execute(
-                "UPDATE reservations SET deadline = ?, forwarded = 1 WHERE id = ? AND expired = 0",
+                "UPDATE holdings SET deadline = ?, forwarded = 1 WHERE id = ? AND expired = 0 AND charged IS NULL",
                 (self._clock() + lease, id),
             ).rowcount
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: {error}") from error
         return renewed > 0
 
-    async def settle(self, id: str, amounts: Sequence[int]) -> bool:
+    async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
+        now = self._clock()
+        counts: dict[_Key, _Count] = {}
+        resets: list[float | None] = []
         with self._transaction() as db:
-            row = db.execute("SELECT forwarded, expired, holds FROM reservations WHERE id = ?", (id,)).fetchone()
-            if row is not None:
-                forwarded, expired, holds = row
-                taken = _decode(holds)
-                check_amounts(amounts, len(taken))
-                for (window, number, scope, held, slot), amount in zip(taken, amounts, strict=True):
-                    used = 0 if slot else amount
-                    if expired:
-                        _move(db, (window, number, scope), used - (held if forwarded and not slot else 0), 0)
-                    else:
-                        _move(db, (window, number, scope), used, -held)
-                # Nothing remembers it: a second settle finds an unknown id.
-                db.execute("DELETE FROM reservations WHERE id = ?", (id,))
-        return row is not None
+            row = db.execute(
+                "SELECT holds FROM holdings WHERE id = ? AND expired = 0 AND charged IS NULL", (id,)
+            ).fetchone()
+            if row is None:
+                return None
+            taken = _decode(row[0])
+            check_extension(holds, [(held.scope, held.window, held.slot) for held in taken])
+            for index, (held, hold) in enumerate(zip(taken, holds, strict=True)):
+                resets.append(resets_in(window_end(held.window, held.number), now))
+                settled, reserved, idle = counts.get(held.key) or _load(db, held.key)
+                room = hold.limit - settled - reserved
+                if hold.amount and hold.amount > room:
+                    return Denied(index, max(room, 0), resets[-1])
+                counts[held.key] = settled, reserved + hold.amount, _idle_at(hold, now, idle)
+                held.amount += hold.amount
+                held.idle = hold.idle
+            for key, count in counts.items():
+                _save(db, key, *count)
+            db.execute("UPDATE holdings SET holds = ? WHERE id = ?", (_encode(taken), id))
+        return _granted(taken, counts, resets)
+
+    async def settle(self, id: str, amounts: Sequence[int], *, keep: bool = False) -> bool:
+        now = self._clock()
+        with self._transaction() as db:
+            row = db.execute("SELECT forwarded, expired, holds, charged FROM holdings WHERE id = ?", (id,)).fetchone()
+            if row is None or row[3] is not None:
+                return False
+            forwarded, expired, holds, _ = row
+            taken = _decode(holds)
+            check_amounts(amounts, len(taken))
+            charged = [0 if held.slot else amount for held, amount in zip(taken, amounts, strict=True)]
+            for held, used in zip(taken, charged, strict=True):
+                if expired:
+                    _move(db, held, used - (held.amount if forwarded and not held.slot else 0), 0, _idle_at(held, now))
+                else:
+                    _move(db, held, used, -held.amount, _idle_at(held, now))
+            if keep and not expired:
+                db.execute("UPDATE holdings SET charged = ? WHERE id = ?", (_encode(charged), id))
+            else:  # nothing remembers it: a second settle finds an unknown id
+                db.execute("DELETE FROM holdings WHERE id = ?", (id,))
+        return True
+
+    async def recorded(self, ids: Sequence[str]) -> None:
+        with self._transaction() as db:
+            db.executemany("DELETE FROM holdings WHERE id = ? AND charged IS NOT NULL", [(id,) for id in ids])
 
     async def expire(self) -> Sequence[Expired]:
         now = self._clock()
         ended: list[Expired] = []
         with self._transaction() as db:
             due = db.execute(
-                "SELECT id, forwarded, holds FROM reservations WHERE expired = 0 AND deadline <= ? "
+                "SELECT id, forwarded, holds, charged FROM holdings WHERE expired = 0 AND deadline <= ? "
                 "ORDER BY deadline LIMIT ?",
                 (now, EXPIRE_BATCH),
             ).fetchall()
-            for id, forwarded, holds in due:
+            for id, forwarded, holds, kept in due:
                 taken = _decode(holds)
-                charged = tuple(held if forwarded and not slot else 0 for *_, held, slot in taken)
-                for (window, number, scope, held, _), amount in zip(taken, charged, strict=True):
-                    _move(db, (window, number, scope), amount, -held)
-                db.execute("UPDATE reservations SET expired = 1, deadline = ? WHERE id = ?", (now, id))
-                ended.append(Expired(id, bool(forwarded), tuple(scope for _, _, scope, _, _ in taken), charged))
-            db.execute("DELETE FROM reservations WHERE expired = 1 AND deadline <= ?", (now - LATE_SETTLE,))
+                scopes = tuple([held.scope for held in taken])
+                if kept is not None:
+                    db.execute("DELETE FROM holdings WHERE id = ?", (id,))
+                    ended.append(Expired(id, bool(forwarded), scopes, _decode_amounts(kept), settled=True))
+                    continue
+                charged = tuple([held.amount if forwarded and not held.slot else 0 for held in taken])
+                for held, amount in zip(taken, charged, strict=True):
+                    _move(db, held, amount, -held.amount, _idle_at(held, now, least=LATE_SETTLE))
+                db.execute("UPDATE holdings SET expired = 1, deadline = ? WHERE id = ?", (now, id))
+                ended.append(Expired(id, bool(forwarded), scopes, charged))
+            db.execute("DELETE FROM holdings WHERE expired = 1 AND deadline <= ?", (now - LATE_SETTLE,))
             db.execute("DELETE FROM notes WHERE expires <= ?", (now,))
+            db.execute(_IDLE, (now, PURGE_BATCH))
             for window in _windows(db):
                 # The last ended window stays: a clock that steps back may still need it. So does what is held.
                 db.execute(_PURGE, (window, window_at(now, window)[0] - 1, PURGE_BATCH))
@@ -186,8 +260,28 @@ class SqliteCounters:
         with self._transaction("BEGIN") as db:  # reading needs no lock, but all of it must be of one instant
             for scope, window in scopes:
                 number, ends = window_at(now, window)
-                levels.append(Level(*_load(db, (window, number, scope)), None if ends is None else ends - now))
+                settled, reserved, _ = _load(db, (window, number, scope))
+                levels.append(Level(settled, reserved, resets_in(ends, now)))
         return levels
+
+    async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
+        now = self._clock()
+        number, ends = window_at(now, window)
+        after, beyond = f"{prefix}:", f"{prefix};"
+        best: list[Count] = []
+        try:
+            page = [(scope, *_load(self._db, (window, number, scope))[:2]) for scope in (prefix, after)]
+            for _ in range(0, MAX_LOOK, PAGE):
+                best = fuller(best, page, limit)
+                page = self._db.execute(_PAGE, (window, number, after, beyond, PAGE)).fetchall()
+                if not page:
+                    break
+                after = page[-1][0]
+                await asyncio.sleep(0)
+            best = fuller(best, page, limit)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: {error}") from error
+        return [(scope, Level(settled, reserved, resets_in(ends, now))) for scope, settled, reserved in best]
 
     async def share(self, board: str, author: str, note: bytes, ttl: float) -> Sequence[bytes]:
         check_note(note)
@@ -240,22 +334,43 @@ class SqliteCounters:
             raise StoreError(f"{self._path}: {error}") from error
 
 
-def _load(db: sqlite3.Connection, key: _Key) -> tuple[int, int]:
-    return db.execute(_LOAD, key).fetchone() or (0, 0)
+def _load(db: sqlite3.Connection, key: _Key) -> _Count:
+    return db.execute(_LOAD, key).fetchone() or _NOTHING
 
 
-def _save(db: sqlite3.Connection, key: _Key, settled: int, reserved: int) -> None:
-    """Write a count. One that is all zero is dropped: idle concurrency slots must not pile up."""
-    if settled or reserved:
+def _save(db: sqlite3.Connection, key: _Key, settled: int, reserved: int, idle: float | None) -> None:
+    """Write a count. One that is all zero is dropped, unless `expire` does that: unused slots must not pile up."""
+    if idle is not None:
+        db.execute(_SAVE_IDLE, (settled, reserved, idle, *key))
+    elif settled or reserved:
         db.execute(_SAVE, (settled, reserved, *key))
     else:
         db.execute(_DROP, key)
 
 
-def _move(db: sqlite3.Connection, key: _Key, settled: int, reserved: int) -> None:
-    """Add to a count. In Python, because SQLite would turn an integer that overflows into a float."""
-    was_settled, was_reserved = _load(db, key)
-    _save(db, key, max(0, min(was_settled + settled, MAX_COUNT)), was_reserved + reserved)
+def _move(db: sqlite3.Connection, held: _Taken, settled: int, reserved: int, idle: float | None) -> None:
+    """Add to a count, which is `idle` then at the earliest."""
+    if held.window and db.execute(_MOVE, (settled, reserved, *held.key)).rowcount:
+        return  # one that became all zero goes with its window
+    was_settled, was_reserved, was_idle = _load(db, held.key)
+    if idle is not None and was_idle is not None:
+        idle = max(idle, was_idle)
+    _save(db, held.key, max(0, min(was_settled + settled, MAX_COUNT)), was_reserved + reserved, idle)
+
+
+def _idle_at(hold: Hold | _Taken, now: float, before: float | None = None, least: float = 0.0) -> float | None:
+    """When the count of a hold that touches it now may be forgotten: not sooner than was said `before`."""
+    if hold.window or not hold.idle:
+        return None
+    return max(before or 0.0, now + max(hold.idle, least))
+
+
+def _granted(taken: Sequence[_Taken], counts: dict[_Key, _Count], resets: Sequence[float | None]) -> Granted:
+    levels = []
+    for held, resets_in_ in zip(taken, resets, strict=True):
+        settled, reserved, _ = counts[held.key]
+        levels.append(Level(settled, reserved, resets_in_))
+    return Granted(tuple(levels))
 
 
 def _windows(db: sqlite3.Connection) -> list[int]:

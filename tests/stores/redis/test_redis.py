@@ -276,7 +276,7 @@ async def test_a_reservation_that_was_given_up_is_given_back(server, counters):
 
 
 async def test_what_was_never_found_is_forgotten(counters):
-    counters._owe("never", [0], 30)
+    counters._owe("never", [0], keep=False, turns=30)
     for _ in range(40):
         await counters.expire()
     assert not counters._owed
