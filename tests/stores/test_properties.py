@@ -119,7 +119,6 @@ class Model:
 
         def level(index):
             hold, number = request.holds[index], request.windows[index]
-            # A clock that stepped back may be before the window; the distance to its end is then that much longer.
             ends = self.end(hold.window, number)
             return Level(*self.level(hold.scope, hold.window, number), None if ends is None else max(0.0, ends - now))
 
