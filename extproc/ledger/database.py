@@ -122,7 +122,6 @@ def _sqlite(path: str | None) -> Engine:
         connection.isolation_level = None  # transactions begin where `_begins` says
         _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA cache_size = -32768")
 
     @event.listens_for(engine, "begin")
     def _begins(connection: Connection) -> None:
