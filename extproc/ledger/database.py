@@ -1,4 +1,4 @@
-"""Connections to a ledger's database: SQLite in a file or in memory, or PostgreSQL. The only file that knows the drivers."""
+"""Connections to a ledger's database: SQLite in a file or in memory, or PostgreSQL. It alone knows the drivers."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Database:
     @contextlib.contextmanager
     def _begin(self, *, write: bool) -> Iterator[Connection]:
         with self._one or contextlib.nullcontext(), self._engine.connect() as connection:
-            connection = connection.execution_options(ledger_write=write)
+            connection.execution_options(ledger_write=write)
             with connection.begin():
                 yield connection
 
@@ -122,7 +122,6 @@ def _sqlite(path: str | None) -> Engine:
         connection.isolation_level = None  # transactions begin where `_begins` says
         _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA cache_size = -32768")
 
     @event.listens_for(engine, "begin")
     def _begins(connection: Connection) -> None:
@@ -167,5 +166,5 @@ def _postgresql(server: Server) -> Engine:
             application_name="extproc",
         )
 
-    # Few connections: one writes, and reports are rare. Those that a restart of the server left dead are not handed out.
+    # Few connections: one writes, and reports are rare. A ping finds those that a restart of the server left dead.
     return create_engine("postgresql+psycopg://", creator=connect, pool_size=2, max_overflow=2, pool_pre_ping=True)

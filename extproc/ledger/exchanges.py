@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, lite
 from sqlalchemy import text as sql
 
 from extproc.ledger.query import ExchangeQuery
-from extproc.ledger.rows import label_name, micros, text
+from extproc.ledger.rows import MAX_SCOPE, label_name, micros, text
 from extproc.ledger.schema import EXCHANGES
 from extproc.ledger.usage import FAILED, REFUSED, conditions, from_micros, rfc3339, to_micros
 from extproc.prices import decimal
@@ -63,7 +63,8 @@ def one(connection: Connection, id: str) -> Mapping[str, Any] | None:
 
 
 def charges(connection: Connection, prefix: str, since: float) -> Mapping[str, int]:
-    """Sums of charges by scope, exact: of scopes that are `prefix` or go on with a colon, since then (epoch seconds)."""
+    """Sums of charges by scope, exact: of scopes that are `prefix` or go on with a colon; `since` in epoch seconds."""
+    prefix = text(prefix, MAX_SCOPE)
     start = f"{prefix}:"
     wanted = {"since": micros(since), "prefix": prefix, "length": len(start), "start": start}
     rows = connection.execute(_CHARGES[connection.dialect.name], wanted)

@@ -149,7 +149,7 @@ def _one_of(name: str, own: Mapping[str, Sequence[str]], allowed: Sequence[str],
 
 
 def _range(own: Mapping[str, Sequence[str]], now: datetime) -> tuple[datetime, datetime]:
-    """Absent: the current month; with one of the two, from it to the end of this month, or from its month's beginning."""
+    """Absent: the current month. `start` alone goes to its end; `end` alone begins with the month it ends."""
     end = _instant("end", own["end"][0]) if "end" in own else next_month(now.astimezone(UTC))
     if "start" in own:
         start = _instant("start", own["start"][0])

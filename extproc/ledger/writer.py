@@ -1,8 +1,8 @@
 """The thread that writes rows: a bounded queue in, batches out, and patience while the database is away.
 
-A row leaves the queue when it is committed. A batch that is written twice, because nobody knows whether the first commit
-arrived, is harmless: rows have ids. What the database refuses for its values is found by halving the batch, counted and
-left out; its reservation stays in the counters, so that its lease's end makes a row of it.
+A row leaves the queue when it is committed. A batch that is written twice, because nobody knows whether the first
+commit arrived, is harmless: rows have ids. What the database refuses for its values is found by halving the batch,
+counted and left out; its reservation stays in the counters, so that its lease's end makes a row of it.
 """
 
 from __future__ import annotations
