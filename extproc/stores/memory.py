@@ -207,15 +207,16 @@ class MemoryCounters:
     async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
         now = self._clock()
         number, ends = window_at(now, window)
-        counts = islice(list(self._buckets.get((window, number), {}).items()), MAX_LOOK)
+        bucket = self._buckets.get((window, number), {})
+        scopes = list(islice(bucket, MAX_LOOK))
         best: list[Count] = []
-        while page := list(islice(counts, PAGE)):
-            ours = [
+        for first in range(0, len(scopes), PAGE):
+            page = [
                 (scope, count.settled, count.reserved)
-                for scope, count in page
-                if scope == prefix or scope.startswith(prefix + ":")
+                for scope in scopes[first : first + PAGE]
+                if (scope == prefix or scope.startswith(f"{prefix}:")) and (count := bucket.get(scope))
             ]
-            best = fuller(best, ours, limit)
+            best = fuller(best, page, limit)
             await asyncio.sleep(0)
         return [(scope, Level(settled, reserved, resets_in(ends, now))) for scope, settled, reserved in best]
 

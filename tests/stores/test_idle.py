@@ -78,6 +78,7 @@ async def test_what_may_be_corrected_is_not_forgotten(counters, clock):
     await counters.reserve("r1", [RUN], LEASE, forwarded=True)
     clock.now += LEASE
     assert len(await counters.expire()) == 1
+    await spend(counters, "r2", RUN, 0)  # a touch that would keep it for less
     clock.now += LATE_SETTLE - 1
     await counters.expire()
     assert await level(counters) == (4, 0)
