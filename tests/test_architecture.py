@@ -17,7 +17,7 @@ TESTS = Path(__file__).parent
 # module or for all of a package.
 LAYERS = [
     ("pb", "exchange", "errors", "values", "actions", "histogram", "facts", "parameters", "messages", "effort"),
-    ("contract", "framing", "dialects", "providers", "stores", "strategies", "prices", "history"),
+    ("contract", "framing", "dialects", "providers", "stores", "ledger", "strategies", "prices", "history"),
     ("parsing", "routing", "selection", "auth", "guardrails", "tokens", "credentials"),
     ("budgets", "settle", "forward", "models", "response", "caching", "counting", "translate"),
     ("config", "checks"),
@@ -50,7 +50,9 @@ RESERVED = {
     },
     "socket": {"server.py", "admin.py", "up.py", "tokens.py", "mock"},
     "ssl": {"mock"},
-    "sqlite3": {"stores"},
+    "sqlite3": {"stores", "ledger"},
+    "sqlalchemy": {"ledger"},
+    "psycopg": {"ledger"},
     "subprocess": {"up.py"},
     "urllib.request": {"up.py"},
     "http.client": {"tokens.py"},
@@ -61,7 +63,7 @@ RESERVED = {
     "h11": {"mock"},
     "httpx": set(),
     "redis": {"stores"},
-    "threading": {"admin.py", "stores"},
+    "threading": {"admin.py", "stores", "ledger"},
     "tempfile": {"up.py", "credentials.py"},
     "envoy_data_plane": {"envoy_config"},
     "betterproto2": {"envoy_config"},

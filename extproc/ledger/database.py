@@ -122,6 +122,7 @@ def _sqlite(path: str | None) -> Engine:
         connection.isolation_level = None  # transactions begin where `_begins` says
         _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA threads = 1")  # a second one, to sort what reports group
 
     @event.listens_for(engine, "begin")
     def _begins(connection: Connection) -> None:
