@@ -81,6 +81,7 @@ RESERVED = {
     "threading": {"admin", "stores", "ledger", "tokenizer.py"},
     "tiktoken": {"tokenizer.py"},
     "sqlalchemy": {"ledger"},
+    "psycopg": {"ledger"},
     "tempfile": {"up.py", "credentials.py"},
     "envoy_data_plane": {"envoy_config"},
     "betterproto2": {"envoy_config"},

@@ -26,6 +26,12 @@ EXPIRED = "expired"
 """The `usage_source` of a row that a lease's end wrote. Only such a row is ever replaced, by the exchange's own."""
 
 
+OUTCOMES = ("ok", "refused", "error")
+"""How exchanges end. Refused: with an error of the gateway's own before any provider was asked; the other errors are
+statuses from 400 on, and no answer at all.
+"""
+
+
 class LedgerError(Exception):
     """The ledger cannot be opened or does not answer. Its text holds no secret and no row."""
 
@@ -72,6 +78,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     guardrails: Sequence[str] = ()
     denied_by: str = ""
     charges: Mapping[str, int] | None = None
+
+    @property
+    def outcome(self) -> str:
+        """One of OUTCOMES."""
+        if 0 < self.status < 400:
+            return "ok"
+        return "refused" if self.status and self.error and not self.attempts else "error"
 
 
 def check_ledger(url: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, collate, extract, func, literal_column, or_, select, true
+from sqlalchemy import ColumnElement, Connection, and_, case, collate, extract, func, literal_column, select, true
 
 from extproc.ledger.query import Filters, Query, label_of, next_month
 from extproc.ledger.rows import label_key, text
@@ -26,10 +26,6 @@ _LOW = (1 << 32) - 1
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 _c = EXCHANGES.c
-REFUSED = and_(_c.status >= 400, _c.error != "", _c.attempts == 0)
-"""By the gateway itself, before any provider."""
-FAILED = or_(_c.status >= 400, _c.status == 0)
-"""Refused, or ended in another error, or without an answer."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -139,7 +135,7 @@ def _parts(connection: Connection, query: Query) -> Iterator[tuple[datetime, dat
         return
     # Two questions: SQLite answers each from the index, and both at once from every row.
     first, last = (connection.execute(select(bound(_c.time))).scalar() for bound in (func.min, func.max))
-    if first is None:
+    if first is None or last is None:
         return
     start = max(query.start, _floor(from_micros(first), length))
     end = min(query.end, _floor(from_micros(last), length) + length)
@@ -217,8 +213,7 @@ def _sums(dialect: str) -> tuple[list[ColumnElement[Any]], list[ColumnElement[An
         dearest = [(high + low.op(">>")(32)).desc(), low.op("&")(_LOW).desc()]
     counts: list[ColumnElement[Any]] = [
         func.count(),
-        func.sum(case((REFUSED, 1), else_=0)),
-        func.sum(case((FAILED, 1), else_=0)),
+        *[func.sum(case((_c.outcome == outcome, 1), else_=0)) for outcome in ("refused", "error")],
         func.count(_c.cost),
         *[func.sum(column) for column in (_c.input_tokens, _c.output_tokens, _c.cached_tokens)],
         *[func.sum(column) for column in (_c.cache_write_tokens, _c.reasoning_tokens)],
@@ -227,13 +222,11 @@ def _sums(dialect: str) -> tuple[list[ColumnElement[Any]], list[ColumnElement[An
 
 
 def _numbers(row: Sequence[Any]) -> Numbers:
-    requests, refused, failed, priced, input, output, cached, written, reasoning = [
+    requests, refused, errors, priced, input, output, cached, written, reasoning = [
         int(number or 0) for number in row[:9]
     ]
     cost = sum(int(part) << (32 * place) for place, part in enumerate(row[9:]))
-    return Numbers(
-        requests, refused, failed - refused, input, output, cached, written, reasoning, cost, requests - priced
-    )
+    return Numbers(requests, refused, errors, input, output, cached, written, reasoning, cost, requests - priced)
 
 
 def _wanted(name: str, values: Sequence[str]) -> list[Any]:

@@ -22,19 +22,27 @@ def postgres():
     server.stop()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
-def url(request, tmp_path):
+@pytest.fixture(autouse=True)
+def _in_a_hurry(monkeypatch):
+    monkeypatch.setattr("extproc.ledger.writer.PAUSE", 0.01)
+
+
+def place(request):
     if request.param == "postgresql":
         return request.getfixturevalue("postgres").create(f"ledger{next(_numbers)}")
-    return "memory:" if request.param == "memory" else f"sqlite:{tmp_path}/deep/ledger.db"
+    folder = request.getfixturevalue("tmp_path")
+    return "memory:" if request.param == "memory" else f"sqlite:{folder}/deep/ledger.db"
 
 
-@pytest.fixture
-def shared_url(url):
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def url(request):
+    return place(request)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared_url(request):
     """Of a ledger that can be opened twice."""
-    if url == "memory:":
-        pytest.skip("memory is one process's own")
-    return url
+    return place(request)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 
 from extproc.ledger import Row, open_ledger
 from extproc.ledger.query import ExchangeQuery, Query
-from extproc.ledger.rows import MAX_AMOUNT
+from extproc.ledger.rows import COLUMNS, MAX_AMOUNT
 from tests.ledger.conftest import NOW, row, write
 
 HOSTILE = [
@@ -73,7 +73,7 @@ def test_a_row_comes_back_as_it_was(ledger):
         charges={"team-month:team=platform": 1_234_567_891, "rpm:consumer=ci-bot": 1},
     )
     write(ledger, given)
-    fields = {name: getattr(given, name) for name in Row.__struct_fields__ if name != "cost"}
+    fields = {name: getattr(given, name) for name in COLUMNS if name != "cost"}
     wanted = fields | {"time": "2026-11-18T11:06:40.250000Z", "cost_usd": "1.234567891"}
     assert ledger.exchange("id-1") == ledger.exchange("request-1") == wanted
     assert ledger.exchange("id-2") is None

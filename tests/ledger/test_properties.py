@@ -21,7 +21,7 @@ AMOUNTS = st.sampled_from([0, 1, 999_999_999, 1 << 32, (1 << 63) - 1]) | st.inte
 ROWS = st.builds(
     row,
     time=st.integers(0, 4 * 86_400 * 10).map(lambda tenths: START.timestamp() + tenths / 10),
-    **{name: TEXTS for name in FIELDS if name not in ("status", "stream")},
+    **{name: TEXTS for name in FIELDS if name not in ("status", "outcome", "stream")},
     labels=st.dictionaries(LABELS, TEXTS, max_size=3),
     attempts=st.integers(0, 2),
     status=st.sampled_from([0, 200, 400, 429, 503]),
@@ -47,7 +47,9 @@ def queries(draw):
 
 def values(name):
     return st.sampled_from(
-        {"status": ["200", "429"], "stream": ["true", "false"]}.get(name, ["", "a", "A", "é", "z\n"])
+        {"status": ["200", "429"], "stream": ["true", "false"], "outcome": ["error"]}.get(
+            name, ["", "a", "A", "é", "z\n"]
+        )
     )
 
 

@@ -199,3 +199,27 @@ def test_a_postgresql_really_refuses_what_the_rows_are_rid_of(postgres):
 def test_rows_of_wrong_types_are_the_only_ones_that_a_queue_drops(ledger):
     write(ledger, row("a"), Row(id=5, time=NOW), Row(id="b", time="now"), row("c"))
     assert (ledger.refused, ledger.written) == (2, 2)
+
+
+def test_reports_take_turns(ledger, monkeypatch):
+    from extproc.ledger import LedgerError, database
+
+    monkeypatch.setattr(database, "READ_WAIT", 0.05)
+    held = [ledger._database._reads.acquire() for _ in range(database.MAX_READS)]
+    with pytest.raises(LedgerError, match="too many"):
+        count(ledger)
+    write(ledger, row("a"))  # which does not wait for them
+    for _ in held:
+        ledger._database._reads.release()
+    assert count(ledger) == 1
+
+
+def test_an_error_that_nobody_foresaw_costs_no_row(ledger, monkeypatch, caplog):
+    write_ = ledger._database.write
+    monkeypatch.setattr(ledger._database, "write", lambda: 1 / 0)
+    ledger.add(row("a"))
+    ledger.start()
+    assert wait(lambda: ledger.failures >= 2)
+    monkeypatch.setattr(ledger._database, "write", write_)
+    assert wait(lambda: ledger.written == 1)
+    assert "ZeroDivisionError" in caplog.text
