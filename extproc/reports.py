@@ -137,7 +137,7 @@ class Everything(Recent):
         scope = str(body["scope"])
         if budget is None or budget.settings.window is None or budget.settings.window == "call":
             raise ValueError(f"there is no budget {body['budget']!r} that counts over a time")
-        if read_scope(scope)[0] != budget.settings.name or set(read_scope(scope)[1]) != set(budget.settings.per):
+        if not budget.has(scope):
             raise ValueError(f"{scope!r} is no count of the budget {budget.settings.name!r}")
         more = Decimal(str(body["amount"])) * (prices.NANO if budget.counts_money else 1)
         if more % 1 or not 0 < more <= max(budget.limit, 1):
