@@ -4,7 +4,8 @@
        └─ no answer from the store: owed, tried again        ends it writes the row (`usage_source: expired`)
 
 A row is written after its charge is settled, and the store forgets a charge after its row is written; so neither is
-ever without the other for longer than a lease.
+ever without the other for longer than a lease. What is not covered: who ended a lease of another's, and dies in the
+quarter of a second before that row is written.
 """
 
 from __future__ import annotations

@@ -81,7 +81,6 @@ TRICKS = [
     "?consumer=mallory&consumer=alice",
     "?consumer=alice&consumer=mallory",
     "?c%6Fnsumer=mallory",
-    "?consumer%3Dmallory=x&consumer=",
     "?team=red",
     "?team=red&team=blue",
     "?group_by=consumer",
@@ -98,11 +97,7 @@ TRICKS = [
 
 @pytest.mark.parametrize("query", TRICKS)
 async def test_usage_is_of_whoever_asks(ledger, exchange, query):
-    try:
-        report = await usage(own(ledger), exchange, query)
-    except Refusal as refusal:
-        assert refusal.kind.code == "invalid_request"
-        return
+    report = await usage(own(ledger), exchange, query)
     assert report["total"]["requests"] == 2
     assert report["total"]["input_tokens"] == 8
     assert {group["group"].get("consumer", "alice") for group in report["data"]} == {"alice"}
@@ -120,8 +115,7 @@ def test_no_parameters_show_what_others_used(ledger, exchange, parameters, encod
     query = "&".join(f"{quote(name) if encoded else name}={quote(value, safe='')}" for name, value in parameters)
     try:
         report = asyncio.run(usage(own(ledger), exchange, f"?{query}"))
-    except Refusal as refusal:
-        assert refusal.kind.code == "invalid_request"
+    except Refusal:  # of parameters that nobody can read
         return
     assert report["total"]["input_tokens"] in (0, 3, 5, 8)
     assert not any(word in json.dumps(report["data"]) for word in ("mallory", "alice2", "secret-model"))
@@ -132,7 +126,17 @@ async def test_a_name_that_holds_a_comma_is_one_name(ledger, exchange):
     assert report["total"]["input_tokens"] == 13000
 
 
-@pytest.mark.parametrize("query", ["?resolution=week", "?start=x", "?nope=1", "?" + "model=a&" * 65, "?group_by=body"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "?resolution=week",
+        "?consumer%3Dmallory=x&consumer=",
+        "?start=x",
+        "?nope=1",
+        "?" + "model=a&" * 65,
+        "?group_by=body",
+    ],
+)
 async def test_what_cannot_be_read_is_refused(ledger, exchange, query):
     assert await code_of(own(ledger), exchange, query) == "invalid_request"
 
