@@ -158,11 +158,13 @@ class Everything(Recent):
         return {entry.name: compile_budget(entry) for entry in self._budgets()}
 
     def _ask(self, question: Coroutine[Any, Any, _T]) -> _T:
+        asked = asyncio.run_coroutine_threadsafe(question, self._loop)
         try:
-            return asyncio.run_coroutine_threadsafe(question, self._loop).result(_PATIENCE)
+            return asked.result(_PATIENCE)
         except StoreError:
             raise SourceError(503, "the counters store does not answer") from None
         except TimeoutError:
+            asked.cancel()  # nobody was told that it happened
             raise SourceError(503, "the processor is too busy to answer") from None
 
 
