@@ -158,13 +158,20 @@ class Everything(Recent):
         return {entry.name: compile_budget(entry) for entry in self._budgets()}
 
     def _ask(self, question: Coroutine[Any, Any, _T]) -> _T:
-        asked = asyncio.run_coroutine_threadsafe(question, self._loop)
+        late = False
+
+        async def answer() -> _T:
+            if late:  # nobody would be told that it happened
+                question.close()
+                raise TimeoutError
+            return await question
+
         try:
-            return asked.result(_PATIENCE)
+            return asyncio.run_coroutine_threadsafe(answer(), self._loop).result(_PATIENCE)
         except StoreError:
             raise SourceError(503, "the counters store does not answer") from None
         except TimeoutError:
-            asked.cancel()  # nobody was told that it happened
+            late = True
             raise SourceError(503, "the processor is too busy to answer") from None
 
 
