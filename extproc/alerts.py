@@ -60,7 +60,8 @@ class Alerts:
 
     async def _first(self, alert: Alert) -> bool:
         """Whether it is ours to tell. A store that cannot say makes it ours: told twice is better than not at all."""
-        scope, id = f"alert:{alert.threshold}:{alert.scope}", uuid.uuid4().hex
+        # No budget's name begins so.
+        scope, id = f"!alert:{alert.threshold}:{alert.scope}", uuid.uuid4().hex
         idle = alert.budget.settings.idle_ttl if alert.budget.window == 0 else 0.0
         try:
             outcome = await self._counters.reserve(id, [Hold(scope, alert.budget.window, 1, 1, idle=idle)], _LEASE)

@@ -4,7 +4,8 @@
        └─ no answer from the store: owed, tried again        ends it writes the row (`usage_source: expired`)
 
 A row is written after its charge is settled, and the store forgets a charge after its row is written; so neither is
-ever without the other for longer than a lease.
+ever without the other for longer than a lease. What is not covered: who ended a lease of another's, and dies in the
+quarter of a second before that row is written.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Books:
         self._owed: dict[str, _Owed] = {}
         self._charged: set[str] = set()  # ids that the store keeps until their row is written
         self._written: deque[Sequence[str]] = deque()  # from the ledger's thread
+        self._ended: deque[Row] = deque()  # of leases, which the ledger had no room for: nobody else knows of them
         if ledger is not None:
             ledger.on_written = self._written.append
 
@@ -80,24 +82,35 @@ class Books:
             return
         self._add(row)
 
-    def _add(self, row: Row) -> None:
+    def _add(self, row: Row) -> bool:
         assert self._ledger is not None
-        if self._ledger.add(row) and row.charges is not None:
+        taken = self._ledger.add(row)
+        if taken and row.charges is not None:
             self._charged.add(row.id)
+        return taken
 
-    async def turn(self, budgets: Mapping[str, Budget], teams: Mapping[str, str]) -> None:
-        """Once a second: settle what is owed, tell the store what is written, and end leases that ran out. `teams` are
-        those of consumers.
-
-        Raises StoreError; the next turn goes on where it stopped.
+    async def catch_up(self) -> None:
+        """Settle what is owed, and tell the store what is written. Raises StoreError; the next call goes on where it
+        stopped.
         """
         await self._settle_owed()
         await self._tell_written()
-        while ended := await self._counters.expire():
+
+    async def turn(self, budgets: Mapping[str, Budget], teams: Mapping[str, str]) -> None:
+        """Once a second: catch up, and end leases that ran out. `teams` are those of consumers. Raises StoreError.
+
+        While the ledger has no room for their rows, leases are left to whoever has, or to later.
+        """
+        await self.catch_up()
+        while self._ended and self._add(self._ended[0]):
+            self._ended.popleft()
+        while not self._ended and (ended := await self._counters.expire()):
             for expired in ended:
                 self._expired(expired)
                 if self._ledger is not None and (expired.forwarded or expired.settled):
-                    self._add(row_of_expired(expired, budgets, teams, self._now()))
+                    row = row_of_expired(expired, budgets, teams, self._now())
+                    if not self._add(row):
+                        self._ended.append(row)
 
     async def _settle_owed(self) -> None:
         for id, owed in list(self._owed.items()):
@@ -179,7 +192,7 @@ def row_of_expired(expired: Expired, budgets: Mapping[str, Budget], teams: Mappi
     charges: dict[str, int] = {}
     fields: dict[str, str] = {}
     tokens = {"input_tokens": 0, "output_tokens": 0, "tokens": 0}
-    cost = 0
+    cost: int | None = None
     for scope, amount in zip(expired.scopes, expired.amounts, strict=True):
         name, found = read_scope(scope)
         budget = budgets.get(name)
@@ -189,7 +202,7 @@ def row_of_expired(expired: Expired, budgets: Mapping[str, Budget], teams: Mappi
         charges[scope] = amount
         fields |= found
         if unit == "usd":
-            cost = max(cost, amount)
+            cost = max(cost or 0, amount)
         elif unit in tokens:
             tokens[unit] = max(tokens[unit], amount)
     output = max(tokens["output_tokens"], tokens["tokens"] - tokens["input_tokens"]) if tokens["input_tokens"] else 0

@@ -16,7 +16,6 @@ from extproc.errors import INVALID_JSON, OVERLOADED, PROVIDER_BAD_ANSWER, PROVID
 from extproc.exchange import NOTHING_VERIFIED, Exchange, Request, Target, Verified
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.framing.sse import SSE
-from extproc.messages import Failed
 from extproc.pipeline import Pipeline, Stages
 from extproc.prices import cost, decimal
 from extproc.response import MOST_INFLATED, AnswerReader, framing_for
@@ -141,7 +140,7 @@ class GatewayStream:
                 exchange.error = refusal.kind.code
                 self._pipeline.telemetry.refusal(refusal.kind.code)
                 await self._end()
-                return Chunk(out + cut_off(exchange, refusal), True)
+                return Chunk(out + exchange.dialect.cut_off(refusal.kind, refusal.message), True)
         if end:
             exchange.complete = True
             exchange.error = reader.report.error  # the provider's own, in the middle of the answer
@@ -228,14 +227,6 @@ def refusal_answer(exchange: Exchange, refusal: Refusal) -> Answer:
         headers["x-request-id"] = exchange.request_id
     body = exchange.dialect.error(kind, refusal.message, refusal.param)
     return Answer(kind.status, msgspec.json.encode(body), headers | refusal.headers, kind.code)
-
-
-def cut_off(exchange: Exchange, refusal: Refusal) -> bytes:
-    """A refusal in the middle of a stream, as an error event in the dialect of the client's path."""
-    dialect, kind = exchange.dialect, refusal.kind
-    if dialect.translates_from:
-        return dialect.encoder().feed(Failed(refusal.message, kind.type, kind.code))
-    return b"data: " + msgspec.json.encode(dialect.error(kind, refusal.message, None)) + b"\n\n"
 
 
 class _Error(msgspec.Struct):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -49,15 +50,21 @@ class Own:
             parameters = [(name, value) for name, value in asked if name not in ("consumer", "team", "format")]
         except ValueError:
             raise Refusal(INVALID_REQUEST, f"At most {_MOST_PARAMETERS} parameters.") from None
+        parameters.append(("consumer", exchange.consumer.name))
         self._busy += 1
+        work = asyncio.ensure_future(asyncio.to_thread(self._reporter.usage, parameters))
+        work.add_done_callback(self._done)
         try:
-            return await asyncio.to_thread(self._reporter.usage, [*parameters, ("consumer", exchange.consumer.name)])
+            return await asyncio.shield(work)  # a thread goes on when the client leaves, and counts until it ends
         except ValueError as error:
             raise Refusal(INVALID_REQUEST, f"{error}.") from None
         except LedgerError:
             raise Refusal(STORE_UNAVAILABLE, "The ledger cannot be read now; try again in a moment.") from None
-        finally:
-            self._busy -= 1
+
+    def _done(self, work: asyncio.Future[Any]) -> None:
+        self._busy -= 1
+        if not work.cancelled():
+            work.exception()  # it was told, or there is nobody left to tell
 
 
 def _json(value: object) -> Answer:

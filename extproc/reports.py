@@ -137,7 +137,7 @@ class Everything(Recent):
         scope = str(body["scope"])
         if budget is None or budget.settings.window is None or budget.settings.window == "call":
             raise ValueError(f"there is no budget {body['budget']!r} that counts over a time")
-        if read_scope(scope)[0] != budget.settings.name or set(read_scope(scope)[1]) != set(budget.settings.per):
+        if not budget.has(scope):
             raise ValueError(f"{scope!r} is no count of the budget {budget.settings.name!r}")
         more = Decimal(str(body["amount"])) * (prices.NANO if budget.counts_money else 1)
         if more % 1 or not 0 < more <= max(budget.limit, 1):
@@ -158,11 +158,20 @@ class Everything(Recent):
         return {entry.name: compile_budget(entry) for entry in self._budgets()}
 
     def _ask(self, question: Coroutine[Any, Any, _T]) -> _T:
+        late = False
+
+        async def answer() -> _T:
+            if late:  # nobody would be told that it happened
+                question.close()
+                raise TimeoutError
+            return await question
+
         try:
-            return asyncio.run_coroutine_threadsafe(question, self._loop).result(_PATIENCE)
+            return asyncio.run_coroutine_threadsafe(answer(), self._loop).result(_PATIENCE)
         except StoreError:
             raise SourceError(503, "the counters store does not answer") from None
         except TimeoutError:
+            late = True
             raise SourceError(503, "the processor is too busy to answer") from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from extproc import prices
@@ -101,7 +102,11 @@ def used(exchange: Exchange) -> Usage:
     input_tokens = min(reservation.input_tokens, input_estimate(exchange))
     if report is None:
         return Usage(input_tokens, _output_bound(exchange), source="estimated")
-    return Usage(input_tokens, max(estimate(report.output_bytes), report.output_events), source="estimated")
+    output_tokens = max(estimate(report.output_bytes), report.output_events)
+    if report.output_bytes <= reservation.enough < math.inf:  # an honest answer keeps to the limit in its request
+        extended = reservation.output > reservation.output_tokens
+        output_tokens = min(output_tokens, reservation.output if extended else _output_bound(exchange))
+    return Usage(input_tokens, output_tokens, source="estimated")
 
 
 def _counted(report: Report) -> Usage | None:

@@ -62,6 +62,14 @@ class Budget:
         """A value as it stands in the name of a count."""
         return _quoted(value)
 
+    def has(self, scope: str) -> bool:
+        """Whether a request can fall under the count of that name."""
+        name, fields = read_scope(scope)
+        if name != self.settings.name or fields.keys() != set(self.settings.per):
+            return False
+        own = ":".join([name, *[f"{field}={_quoted(fields[field])}" for field in self.settings.per]])
+        return scope in (own, self.overflow)
+
     @property
     def overflow(self) -> str:
         """The count of what finds no room for a count of its own."""

@@ -6,6 +6,7 @@ end by themselves.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -42,9 +43,12 @@ class Grants:
         self._now = now
         self._all: dict[str, Grant] = {}
         self._room: Mapping[str, int] = {}
+        self._ends = math.inf  # when the first of them does
 
     def room(self, scope: str) -> int:
         """What the count may use beyond its budget's limit."""
+        if self._room and self._now() >= self._ends:
+            self._take(self._all.values())
         return self._room.get(scope, 0)
 
     def all(self) -> Sequence[Grant]:
@@ -90,3 +94,4 @@ class Grants:
         for grant in self._all.values():
             room[grant.scope] = room.get(grant.scope, 0) + grant.amount
         self._room = room
+        self._ends = min((grant.expires for grant in self._all.values()), default=math.inf)

@@ -20,7 +20,7 @@ from extproc.exchange import Exchange, Target
 from extproc.stores import Counters, Denied, StoreError
 
 LEASE = 60.0
-"""Seconds a reservation outlives the last sign of its exchange."""
+"""Seconds a reservation outlives the last sign of its exchange, unless the settings say otherwise (`limits.lease`)."""
 
 _LIAR = 8  # bytes for each token held: an answer this much longer passes its limit, whatever a token is
 _PROSE = 4  # bytes of a token, about: when what was expected is used up
@@ -76,6 +76,7 @@ class Reserve:
         *,
         tools: Tools | None = None,
         reroute: Callable[[Exchange, str], None] | None = None,
+        lease: float = LEASE,
         now: Callable[[], float] = time.time,
     ) -> None:
         tools = tools or Tools()
@@ -90,6 +91,7 @@ class Reserve:
         self._expected = tools.expected
         self._exact = tools.exact
         self._reroute = reroute
+        self._lease = lease
 
     async def __call__(self, exchange: Exchange) -> None:
         counted: int | None = None
@@ -201,7 +203,7 @@ class Reserve:
             return None
         holds = [claim.budget.hold(claim.scope, claim.amount, self._room(claim)) for claim in claims]
         try:
-            outcome = await self._counters.reserve(reservation.id, holds, LEASE, forwarded=True)
+            outcome = await self._counters.reserve(reservation.id, holds, self._lease, forwarded=True)
         except StoreError as error:
             self._store_failed(reservation, error)
             return None

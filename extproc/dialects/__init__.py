@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
 
+import msgspec
+
 from extproc import media, messages
 from extproc.errors import INVALID_REQUEST, Kind, Refusal
 from extproc.exchange import Usage
@@ -191,6 +193,10 @@ class Dialect:
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
+
+    def cut_off(self, kind: Kind, message: str) -> bytes:
+        """A refusal in the middle of a stream that somebody else began, as an event of it."""
+        return b"data: %b\n\n" % msgspec.json.encode(self.error(kind, message, None))
 
     @property
     def translates_from(self) -> bool:

@@ -46,6 +46,9 @@ class AnthropicMessages(Dialect):
         type = "overloaded_error" if kind is OVERLOADED else problems.type_of(kind.status, kind.type)
         return problems.encode_error(message, type, kind.code, param)
 
+    def cut_off(self, kind: Kind, message: str) -> bytes:
+        return b"event: error\n" + super().cut_off(kind, message)
+
     # --- a client speaks it
 
     def decode_request(self, body: Mapping[str, Any]) -> Prompt:

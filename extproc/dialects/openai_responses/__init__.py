@@ -18,11 +18,12 @@ import msgspec
 from extproc import messages
 from extproc.dialects import Ask, Dialect, Place, Report, Text, strings, token_count
 from extproc.dialects.openai_chat import problem as problems
-from extproc.dialects.openai_responses import answer, needs, outgoing, request
+from extproc.dialects.openai_responses import answer, needs, outgoing, problem, request
 from extproc.dialects.openai_responses.answer import Body, Output
 from extproc.dialects.openai_responses.decoder import Decoder
 from extproc.dialects.openai_responses.encoder import Encoder
 from extproc.effort import openai_reasons
+from extproc.errors import Kind
 from extproc.exchange import Usage
 
 
@@ -90,6 +91,11 @@ class OpenAIResponses(Dialect):
 
     def encode_answer(self, answered: messages.Answer) -> dict[str, Any]:
         return answer.encode(answered)
+
+    def cut_off(self, kind: Kind, message: str) -> bytes:
+        """The error alone: only who began the response can say how it failed. Nor is its number in the order known."""
+        said = problem.of_event(messages.Failed(message, kind.type, kind.code))
+        return b"event: error\ndata: %b\n\n" % msgspec.json.encode({"type": "error", "sequence_number": 0, **said})
 
     def encoder(self) -> Encoder:
         return Encoder()
