@@ -15,7 +15,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 
 from extproc import checks, guardrails, stores
 from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, GroupSettings, TeamSettings
-from extproc.budgets import BudgetSettings
+from extproc.budgets import LEASE, BudgetSettings
 from extproc.ledger import check_ledger
 from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
@@ -140,6 +140,9 @@ class LimitsSettings(Section):
     stream_idle: PositiveDuration = Field(600.0, description="Silence after which a stream is ended")
     output_tokens: int = Field(4096, ge=1, description="Of an answer, where neither client nor model sets a limit")
     exchanges: int = Field(10000, ge=1, description="In flight; one more is refused: 503 overloaded")
+    lease: PositiveDuration = Field(
+        LEASE, ge=1, le=600, description="After which what a process that died had in flight is charged as it was held"
+    )
 
 
 class TelemetrySettings(Section):

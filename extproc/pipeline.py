@@ -152,6 +152,7 @@ def build(
         telemetry.budget,
         tools=tools,
         reroute=reroute,
+        lease=limits.lease,
         now=now,
     )
     on_headers: list[Stage] = [

@@ -15,7 +15,7 @@ from extproc import config, pipeline
 from extproc.admin import HTTPThread, admin_app, status_app
 from extproc.alerts import Alerts
 from extproc.books import Books
-from extproc.budgets import LEASE, Budget, Exact, Expected, Grants, Tools, compile_budget
+from extproc.budgets import Budget, Exact, Expected, Grants, Tools, compile_budget
 from extproc.config import ConfigError, Settings
 from extproc.credentials import Keeper
 from extproc.history import History
@@ -200,10 +200,11 @@ class Processor:
 
     async def _renew_leases(self) -> None:
         while True:
-            await asyncio.sleep(LEASE / 3)
+            lease = self._settings.limits.lease
+            await asyncio.sleep(lease / 3)
             for id in list(self._leases):
                 with contextlib.suppress(StoreError):  # two more renewals fit into the lease
-                    await self._counters.forward(id, LEASE)
+                    await self._counters.forward(id, lease)
 
     async def _keep_books(self) -> None:
         """Ends the leases of what is no longer alive, and sees to it that counters and ledger agree."""

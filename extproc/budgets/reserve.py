@@ -20,7 +20,7 @@ from extproc.exchange import Exchange, Target
 from extproc.stores import Counters, Denied, StoreError
 
 LEASE = 60.0
-"""Seconds a reservation outlives the last sign of its exchange."""
+"""Seconds a reservation outlives the last sign of its exchange, unless the settings say otherwise."""
 
 _LIAR = 8  # bytes for each token held: an answer this much longer passes its limit, whatever a token is
 _PROSE = 4  # bytes of a token, about: when what was expected is used up
@@ -75,6 +75,7 @@ class Reserve:
         *,
         tools: Tools | None = None,
         reroute: Callable[[Exchange, str], None] | None = None,
+        lease: float = LEASE,
         now: Callable[[], float] = time.time,
     ) -> None:
         tools = tools or Tools()
@@ -82,6 +83,7 @@ class Reserve:
         self._scopes = {budget.settings.name: Scopes(budget, now) for budget in self._budgets}
         self._counters = counters
         self._leases = leases
+        self._lease = lease
         self._default_output = default_output
         self._count = count  # (budget, verdict)
         self._watch = Watch(tools.used, tools.tell, now)
@@ -199,7 +201,7 @@ class Reserve:
             return None
         holds = [claim.budget.hold(claim.scope, claim.amount, self._room(claim)) for claim in claims]
         try:
-            outcome = await self._counters.reserve(reservation.id, holds, LEASE, forwarded=True)
+            outcome = await self._counters.reserve(reservation.id, holds, self._lease, forwarded=True)
         except StoreError as error:
             self._store_failed(reservation, error)
             return None
