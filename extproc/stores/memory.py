@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
+<<<<<<< HEAD
 from math import inf
+=======
+>>>>>>> stores
 
 from extproc.stores import (
     EXPIRE_BATCH,
@@ -69,7 +72,11 @@ class MemoryCounters:
         self._expired: dict[str, _Reservation] = {}  # oldest first
         # At least one entry per live reservation, not later than its deadline. Renewing and settling leave it alone.
         self._leases: list[tuple[float, str]] = []
+<<<<<<< HEAD
         # When a count without a window is idle (infinite: never). One entry in the queue for each, not later than that.
+=======
+        # When a count without a window may be forgotten, and at least one entry for each, not later than that.
+>>>>>>> stores
         self._idle: dict[str, float] = {}
         self._idle_queue: list[tuple[float, str]] = []
         self._notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # by board and author: when it runs out, the note
@@ -245,6 +252,7 @@ class MemoryCounters:
         if hold.window:
             return
         known = self._idle.get(hold.scope)
+<<<<<<< HEAD
         if hold.idle:
             until = now + max(hold.idle, least)
             if known is None:
@@ -252,6 +260,18 @@ class MemoryCounters:
             self._idle[hold.scope] = until if known in (None, inf) else max(known, until)
         elif known is not None:
             self._idle[hold.scope] = inf
+=======
+        if not hold.idle:
+            if known is not None:
+                del self._idle[hold.scope]
+            return
+        self._idle[hold.scope] = until = max(known or 0.0, now + max(hold.idle, least))
+        if known is None:
+            heapq.heappush(self._idle_queue, (until, hold.scope))
+            if len(self._idle_queue) > 2 * len(self._idle) + 1000:
+                self._idle_queue = [(until, scope) for scope, until in self._idle.items()]
+                heapq.heapify(self._idle_queue)
+>>>>>>> stores
 
     def _open_bucket(self, window: int, number: int, now: float) -> _Bucket:
         self._drop_ended(now)
@@ -280,6 +300,7 @@ class MemoryCounters:
             if not self._idle_queue or self._idle_queue[0][0] > now:
                 break
             scope = heapq.heappop(self._idle_queue)[1]
+<<<<<<< HEAD
             until, count = self._idle[scope], bucket.get(scope)
             if count is not None and count.reserved and until < inf:
                 in_use.append((now, scope))  # behind the others: they have their turn
@@ -289,6 +310,18 @@ class MemoryCounters:
                 del self._idle[scope]
                 if until < inf:
                     bucket.pop(scope, None)
+=======
+            until, count = self._idle.get(scope), bucket.get(scope)
+            if until is None:
+                continue
+            if until > now:  # touched since
+                heapq.heappush(self._idle_queue, (until, scope))
+            elif count is not None and count.reserved:
+                in_use.append((now, scope))  # behind the others, which have their turn
+            else:
+                bucket.pop(scope, None)
+                del self._idle[scope]
+>>>>>>> stores
         for entry in in_use:
             heapq.heappush(self._idle_queue, entry)
 
