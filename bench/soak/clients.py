@@ -40,8 +40,8 @@ class Clients:
         self._random = random.Random(seed)
         self._numbers: Iterator[int] = iter(range(1, 10**9))
 
-    async def run(self, total: int, at_once: int, **how: float | bool) -> list[Outcome]:
-        """Send `total` requests, `at_once` at a time; `leaving` and `streams` are shares."""
+    async def run(self, total: int, at_once: int, **how: float) -> list[Outcome]:
+        """Send `total` requests, `at_once` at a time; `how` as for `one`."""
         left, before = iter(range(total)), len(self.outcomes)
 
         async def worker() -> None:
@@ -53,18 +53,10 @@ class Clients:
         await asyncio.gather(*(worker() for _ in range(at_once)))
         return self.outcomes[before:]
 
-    async def one(
-        self,
-        consumer: int | None = None,
-        *,
-        leaving: float | None = None,
-        streams: float = 0.85,
-        max_tokens: int = MAX_TOKENS,
-    ) -> Outcome:
-        """One request, on a connection of its own."""
+    async def one(self, *, leaving: float | None = None, streams: float = 0.85) -> Outcome:
+        """One request, on a connection of its own. `leaving` and `streams` are shares of all."""
         chance, tag = self._random, f"r{next(self._numbers):06}"
-        if consumer is None:
-            consumer = chance.choices(range(CONSUMERS), [HEAVY] + [1] * (CONSUMERS - 1))[0]
+        consumer = chance.choices(range(CONSUMERS), [HEAVY] + [1] * (CONSUMERS - 1))[0]
         run = chance.randrange(HOT) if chance.random() < 0.3 else chance.randrange(HOT, RUNS)
         stream = chance.random() < streams
         share = self._plan.leaving if leaving is None else leaving
@@ -76,7 +68,7 @@ class Clients:
         except OSError:
             return outcome
         try:
-            writer.write(_message(tag, consumer, run, stream=stream, max_tokens=max_tokens))
+            writer.write(_message(tag, consumer, run, stream=stream))
             await asyncio.wait_for(_read(reader, outcome, leaves), 60)
         except (OSError, asyncio.IncompleteReadError, TimeoutError):
             pass  # it stays broken
@@ -85,11 +77,11 @@ class Clients:
         return outcome
 
 
-def _message(tag: str, consumer: int, run: int, *, stream: bool, max_tokens: int) -> bytes:
+def _message(tag: str, consumer: int, run: int, *, stream: bool) -> bytes:
     body: dict[str, object] = {
         "model": "slow" if stream else "plain",
         "messages": [{"role": "user", "content": f"{tag} tell me of gateways"}],
-        "max_tokens": max_tokens,
+        "max_tokens": MAX_TOKENS,
     }
     if stream:
         body["stream"] = True

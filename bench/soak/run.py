@@ -1,4 +1,4 @@
-"""One soak: a calm load, processors killed under load, a lowered limit, and a store that is paused, killed and emptied."""
+"""One soak: a calm load, processors killed under load, a lowered limit, a store that is paused, killed and emptied."""
 
 from __future__ import annotations
 
@@ -83,9 +83,7 @@ class Soak:
             self.findings["I5"].check(outcome.tag in tags, f"{outcome.tag} has no row")
         sent = sum(not row["denied_by"] and row["attempts"] > 0 for row in written)
         asked = await asyncio.to_thread(self._world.provided_count)
-        self.findings["I6"].check(
-            sent == asked, f"the ledger has {sent} exchanges that were sent, the provider {asked}"
-        )
+        self.findings["I6"].check(sent == asked, f"{sent} rows were sent, {asked} requests arrived")
 
     async def _killing(self) -> None:
         load = asyncio.create_task(self._load("kills", int(self._plan.requests * (1 - self._plan.calm))))

@@ -12,10 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-<<<<<<< HEAD
-from math import inf
-=======
->>>>>>> stores
 
 from extproc.stores import (
     EXPIRE_BATCH,
@@ -72,11 +68,7 @@ class MemoryCounters:
         self._expired: dict[str, _Reservation] = {}  # oldest first
         # At least one entry per live reservation, not later than its deadline. Renewing and settling leave it alone.
         self._leases: list[tuple[float, str]] = []
-<<<<<<< HEAD
-        # When a count without a window is idle (infinite: never). One entry in the queue for each, not later than that.
-=======
         # When a count without a window may be forgotten, and at least one entry for each, not later than that.
->>>>>>> stores
         self._idle: dict[str, float] = {}
         self._idle_queue: list[tuple[float, str]] = []
         self._notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # by board and author: when it runs out, the note
@@ -252,15 +244,6 @@ class MemoryCounters:
         if hold.window:
             return
         known = self._idle.get(hold.scope)
-<<<<<<< HEAD
-        if hold.idle:
-            until = now + max(hold.idle, least)
-            if known is None:
-                heapq.heappush(self._idle_queue, (until, hold.scope))
-            self._idle[hold.scope] = until if known in (None, inf) else max(known, until)
-        elif known is not None:
-            self._idle[hold.scope] = inf
-=======
         if not hold.idle:
             if known is not None:
                 del self._idle[hold.scope]
@@ -271,7 +254,6 @@ class MemoryCounters:
             if len(self._idle_queue) > 2 * len(self._idle) + 1000:
                 self._idle_queue = [(until, scope) for scope, until in self._idle.items()]
                 heapq.heapify(self._idle_queue)
->>>>>>> stores
 
     def _open_bucket(self, window: int, number: int, now: float) -> _Bucket:
         self._drop_ended(now)
@@ -300,17 +282,6 @@ class MemoryCounters:
             if not self._idle_queue or self._idle_queue[0][0] > now:
                 break
             scope = heapq.heappop(self._idle_queue)[1]
-<<<<<<< HEAD
-            until, count = self._idle[scope], bucket.get(scope)
-            if count is not None and count.reserved and until < inf:
-                in_use.append((now, scope))  # behind the others: they have their turn
-            elif count is not None and now < until < inf:
-                heapq.heappush(self._idle_queue, (until, scope))
-            else:
-                del self._idle[scope]
-                if until < inf:
-                    bucket.pop(scope, None)
-=======
             until, count = self._idle.get(scope), bucket.get(scope)
             if until is None:
                 continue
@@ -321,7 +292,6 @@ class MemoryCounters:
             else:
                 bucket.pop(scope, None)
                 del self._idle[scope]
->>>>>>> stores
         for entry in in_use:
             heapq.heappush(self._idle_queue, entry)
 
