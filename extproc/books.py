@@ -1,7 +1,8 @@
 """Keeps counters and ledger saying the same, whatever ends when.
 
     settle(keep) ──► row in the ledger ──► recorded          a process died in between: the lease runs out, and whoever
-       └─ no answer from the store: owed, tried again        ends it writes the row (`usage_source: expired`)
+       └─ no answer from the store: owed, tried again        ends it writes the row (`usage_source: expired`); should it
+                                                             die too, the next one does
 
 A row is written after its charge is settled, and the store forgets a charge after its row is written; so neither is
 ever without the other for longer than a lease.
@@ -40,7 +41,7 @@ class _Owed:
 
 
 class Books:
-    """Of one process. `expired` is told of each lease that ran out."""
+    """Of one process. `expired` is told of each lease that ran out: every `again` seconds, until its row is written."""
 
     def __init__(
         self,
@@ -48,9 +49,11 @@ class Books:
         ledger: Ledger | None,
         expired: Callable[[Expired], None] = lambda _expired: None,
         *,
+        again: float = LEASE,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._counters = counters
+        self._again = again
         self._ledger = ledger
         self._expired = expired
         self._now = now
@@ -93,8 +96,10 @@ class Books:
         """
         await self._settle_owed()
         await self._tell_written()
-        while ended := await self._counters.expire():
+        while ended := await self._counters.expire(keep=self._again if self.keeps else 0.0):
             for expired in ended:
+                if expired.id in self._charged:  # its row waits for the database
+                    continue
                 self._expired(expired)
                 if self._ledger is not None and (expired.forwarded or expired.settled):
                     self._add(row_of_expired(expired, budgets, teams, self._now()))

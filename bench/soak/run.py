@@ -78,6 +78,9 @@ class Soak:
             "nano-USD": sum(_nano(row["cost_usd"]) for row in written),
             "refused": sum(bool(row["denied_by"]) for row in written),
         })  # fmt: skip
+        for number in range(PROCESSORS):
+            served = await self._metric(r'extproc_requests_total\{.*status="200"', number)
+            self.findings["I11"].check(served > 0, f"processor {number} served nothing")
         tags = {row["labels"]["tag"] for row in written}
         for outcome in outcomes:
             self.findings["I5"].check(outcome.tag in tags, f"{outcome.tag} has no row")
@@ -108,9 +111,6 @@ class Soak:
             self.findings["I11"].check(settled <= limit, f"{scope}: {settled} > {limit}")
         windows = {number for scope, _, number in self._watch.final if scope.startswith("rate:")}
         self.findings["I8"].note = f"{len(windows)} windows of a minute"
-        for number in range(PROCESSORS):
-            served = await self._metric(r'extproc_requests_total\{.*status="200"', number)
-            self.findings["I11"].check(served > 0, f"processor {number} served nothing")
 
     async def _lowered(self) -> None:
         """`count` allows nothing any more."""
@@ -154,7 +154,7 @@ class Soak:
         took = time.perf_counter() - start
         ends = Counter(_word(outcome) for outcome in outcomes)
         said = ", ".join(f"{count} {end}" for end, count in ends.most_common())
-        print(f"{name}: {total} requests in {took:.0f} s: {said}", flush=True)
+        print(f"{name}: {total} requests in {took:.1f} s: {said}", flush=True)
         return outcomes
 
     async def _rest(self, when: str) -> None:
