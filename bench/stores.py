@@ -1,5 +1,7 @@
 """Cost of a request's counting, per store, as the gateway does it: reserve (forwarded at once) + settle.
 
+With a ledger the settled ones are kept until it has them, and `recorded` tells the store of a batch.
+
 `python -m bench.stores`. CPU is this process's; Redis has its own beside it, and a redis-server must be installed.
 """
 
@@ -19,15 +21,15 @@ from extproc.stores.sqlite import SqliteCounters
 REQUESTS = 5000
 ROUNDS = 5
 CONSUMERS = 100
-
-
+LEDGER_BATCH = 100
 AT_ONCE = 50
 REDIS_PORT = 16399
 
 
-async def cost(counters: Counters, holds: int, name: str, at_once: int) -> tuple[float, float]:
+async def cost(counters: Counters, holds: int, name: str, at_once: int, *, keep: bool) -> tuple[float, float]:
     """Microseconds of CPU and of wall time per request, in the best of some rounds."""
     cpu, wall = [], []
+    kept: list[str] = []
 
     async def worker(round_: int, first: int) -> None:
         for number in range(first, REQUESTS, at_once):
@@ -35,7 +37,13 @@ async def cost(counters: Counters, holds: int, name: str, at_once: int) -> tuple
             consumer = number % CONSUMERS
             wanted = [Hold(f"budget-{index}:consumer={consumer}", 60, 1 << 60, 900) for index in range(holds)]
             await counters.reserve(id_, wanted, 60.0, forwarded=True)
-            await counters.settle(id_, [450] * holds)
+            await counters.settle(id_, [450] * holds, keep=keep)
+            if keep:
+                kept.append(id_)
+                if len(kept) == LEDGER_BATCH:
+                    batch = kept[:]
+                    kept.clear()
+                    await counters.recorded(batch)
 
     for round_ in range(ROUNDS):
         cpu_before, wall_before = time.process_time(), time.perf_counter()
@@ -46,13 +54,15 @@ async def cost(counters: Counters, holds: int, name: str, at_once: int) -> tuple
 
 
 async def table(name: str, counters: Counters, round_trips: int, at_once: int = 1) -> None:
-    for holds in (1, 2, 4):
-        cpu, wall = await cost(counters, holds, f"{name}-{at_once}-{holds}", at_once)
-        print(f"{name:8} {at_once:8} {holds:5} {round_trips:11} {cpu:8.1f} {wall:8.1f}")
+    for keep in (False, True):
+        for holds in (1, 2, 4):
+            cpu, wall = await cost(counters, holds, f"{name}-{at_once}-{holds}-{keep}", at_once, keep=keep)
+            ledger = "yes" if keep else "no"
+            print(f"{name:8} {at_once:8} {ledger:>6} {holds:5} {round_trips:11} {cpu:8.1f} {wall:8.1f}")
 
 
 async def main(directory: Path) -> None:
-    print(f"{'store':8} {'at once':>8} {'holds':>5} {'round trips':>11} {'cpu µs':>8} {'wall µs':>8}")
+    print(f"{'store':8} {'at once':>8} {'ledger':>6} {'holds':>5} {'round trips':>11} {'cpu µs':>8} {'wall µs':>8}")
     await table("memory", MemoryCounters(), 0)
     sqlite = SqliteCounters(directory / "c.db")
     await table("sqlite", sqlite, 0)

@@ -11,9 +11,13 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from extproc import __version__
 from extproc.config import ConfigError, Settings
+
+if TYPE_CHECKING:
+    from extproc.tables import Gateway
 
 
 def main() -> int:
@@ -27,6 +31,8 @@ def main() -> int:
         ("envoy", "print the Envoy configuration", _envoy_arguments, _envoy),
         ("check", "validate and lint the settings, or explain what a request would meet", _check_arguments, _check),
         ("schema", "print the JSON Schema of the settings", _schema_arguments, _schema),
+        ("usage", "who spent what: a table, from a running gateway", _usage_arguments, _usage),
+        ("budgets", "what is left of budgets, and grants beyond them", _budgets_arguments, _budgets),
         ("keys", "make a gateway key, or hash one", _keys_arguments, _keys),
         ("mock", "the mock provider alone", _mock_arguments, _mock),
     ]
@@ -272,6 +278,84 @@ def _secret(reference: str, option: str, hint: str = "") -> str:
     if secret is None:
         raise ValueError(f"{reference} is not set{hint}")
     return secret
+
+
+# --- usage, budgets
+
+
+def _gateway_arguments(parser: argparse.ArgumentParser) -> None:
+    _config_argument(parser)
+    parser.add_argument("--url", help="the admin API; default: where the settings say, with their token")
+    parser.add_argument("--token", metavar="env:NAME|file:PATH", help="where the admin token is")
+
+
+def _ask(options: argparse.Namespace) -> Gateway:
+    """The admin API of `--url`, else of the settings. Their token is for their address alone."""
+    from extproc import config  # noqa: PLC0415
+    from extproc.tables import Gateway  # noqa: PLC0415
+
+    token = None if options.token is None else _secret(options.token, "--token")
+    if options.url is not None:
+        return Gateway(options.url, token)
+    admin = config.load(options.config).admin
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.address, admin.address)  # noqa: S104
+    if token is None and admin.token is not None:
+        token = _secret(str(admin.token), "admin.token")
+    return Gateway(f"http://[{host}]:{admin.port}" if ":" in host else f"http://{host}:{admin.port}", token)
+
+
+def _usage_arguments(parser: argparse.ArgumentParser) -> None:
+    _gateway_arguments(parser)
+    parser.add_argument("--start", metavar="DATE", help="or RFC 3339, inclusive; default: the month's beginning, UTC")
+    parser.add_argument("--end", metavar="DATE", help="or RFC 3339, exclusive; default: the month's end")
+    parser.add_argument("--resolution", choices=["hour", "day", "month", "total"], default="total")
+    parser.add_argument("--group-by", metavar="FIELDS", default="team,consumer", help="default: team,consumer")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="FIELD=VALUE", help="may be repeated; label.agent=x too"
+    )
+    parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
+
+
+def _usage(options: argparse.Namespace) -> int:
+    from extproc.tables import usage_table  # noqa: PLC0415
+
+    only = [text.partition("=") for text in options.only]
+    if not all(name and equals for name, equals, _ in only):
+        raise ValueError("--only is given as field=value")
+    given = {name: getattr(options, name) for name in ("start", "end", "resolution", "group_by")}
+    parameters = [(name, value) for name, value in given.items() if value]
+    parameters += [(name, value) for name, _, value in only]
+    gateway = _ask(options)
+    if options.format == "table":
+        print(usage_table(gateway.json("/usage", parameters)))
+    else:
+        print(gateway.text("/usage", [*parameters, ("format", options.format)]).rstrip())
+    return 0
+
+
+def _budgets_arguments(parser: argparse.ArgumentParser) -> None:
+    _gateway_arguments(parser)
+    parser.add_argument("--format", choices=["table", "json"], default="table")
+    parser.add_argument(
+        "--grant",
+        nargs=3,
+        metavar=("BUDGET", "SCOPE", "AMOUNT"),
+        help="give one scope so much beyond the limit until its window ends: team-month team-month:team=search 25",
+    )
+
+
+def _budgets(options: argparse.Namespace) -> int:
+    from extproc.tables import budgets_table, safe  # noqa: PLC0415
+
+    gateway = _ask(options)
+    if options.grant is not None:
+        given = gateway.json("/grants", body=dict(zip(("budget", "scope", "amount"), options.grant, strict=True)))
+        print(safe(f"granted {given['amount']} to {given['scope']} until {given['expires_at']} ({given['id']})", 4096))
+    elif options.format == "json":
+        print(gateway.text("/budgets"))
+    else:
+        print(budgets_table(gateway.json("/budgets")))
+    return 0
 
 
 def _mock_arguments(parser: argparse.ArgumentParser) -> None:

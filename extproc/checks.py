@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 
 from extproc.auth import ANONYMOUS, Grants
 from extproc.auth import checks as auth_checks
+from extproc.budgets import checks as budget_checks
 from extproc.dialects import ABILITIES
 from extproc.exchange import Target
+from extproc.ledger import doubt_ledger
 from extproc.parameters import MAX_CHANGES, Changes, compile_changes, compose, encode
 from extproc.prices import PriceBook
 from extproc.routing import MAX_NESTING, MAX_TARGETS, Branch, Catalog, Chain, VirtualModelSettings
 from extproc.stores import doubt_counters
 from extproc.tokens import problem
-from extproc.values import Pattern, is_private
+from extproc.values import is_private
 
 if TYPE_CHECKING:
     from extproc.config import Settings
@@ -40,6 +42,7 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
             yield ("models", name), "at most one * can stand in a name"
     yield from _virtual_contradictions(settings)
     yield from auth_checks.contradictions(settings)
+    yield from budget_checks.contradictions(settings)
     for section in ("budgets", "guardrails"):
         yield from _repeated((section, "name"), [entry.name for entry in getattr(settings, section)])
     doors = {"listener": settings.listener.port, "status": settings.status.port, "admin": settings.admin.port}
@@ -124,7 +127,7 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
     prices = PriceBook(settings.prices)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, prices=prices)
     yield from _grant_doubts(settings, catalog)
-    yield from _money_doubts(settings, catalog)
+    yield from _budget_doubts(settings, catalog)
     parts = {target.model for virtual in settings.virtual_models.values() for target in virtual.targets}
     for name, virtual in settings.virtual_models.items():
         where: Place = ("virtual_models", name)
@@ -144,6 +147,8 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
 
 def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
     """Those that a glance at one entry tells."""
+    for doubt in doubt_ledger(settings.stores.ledger):
+        yield ("stores", "ledger"), doubt
     for doubt in doubt_counters(settings.stores.counters):
         yield ("stores", "counters"), doubt
     for name, provider in settings.providers.items():
@@ -159,16 +164,6 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
         if not any(model.provider == name for model in settings.models.values()):
             yield ("providers", name), "no model uses it"
     yield from auth_checks.doubts(settings)
-    names = {entry.name for entry in settings.consumers} | {ANONYMOUS}
-    for index, budget in enumerate(settings.budgets):
-        who = budget.match.get("consumer")
-        if who is not None and "*" not in who and who not in names and not settings.auth.jwt:
-            yield ("budgets", index, "match", "consumer"), f"there is no consumer {who!r}: it never applies"
-        team = budget.match.get("team")
-        if team is not None and "*" not in team and team not in settings.teams:
-            yield ("budgets", index, "match", "team"), f"there is no team {team!r}: it never applies"
-        if budget.store_failure == "allow":
-            yield ("budgets", index, "store_failure"), "while the store is down this budget limits nothing"
 
 
 def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
@@ -187,26 +182,9 @@ def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
             yield where, "no consumer who may use it may use any of its targets"
 
 
-def _money_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
-    """Budgets in USD over targets of unknown price. What a wildcard stands for is too much to ask about."""
-    targets = [target for name in settings.models if "*" not in name and (target := catalog.target(name)) is not None]
-    for index, budget in enumerate(settings.budgets):
-        if budget.unit != "usd":
-            continue
-        patterns = {field: Pattern(text) for field, text in budget.match.items() if field in ("model", "provider")}
-        unknown = [
-            target.name
-            for target in targets
-            if target.price is None
-            and not target.disabled
-            and all(
-                pattern(target.name if field == "model" else target.provider) for field, pattern in patterns.items()
-            )
-        ]
-        if unknown:
-            then = "is free here" if settings.unknown_price == "warn" else "is refused"
-            message = f"the price of {', '.join(map(repr, unknown[:3]))} is unknown, so it {then}: give `price`"
-            yield ("budgets", index), message
+def _budget_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
+    named = [] if settings.auth.jwt else [ANONYMOUS, *(entry.name for entry in settings.consumers)]
+    yield from budget_checks.doubts(settings, catalog, named)
     for index, entry in enumerate(settings.prices):
         if entry.provider is not None and entry.provider not in settings.providers:
             yield ("prices", index, "provider"), f"there is no provider {entry.provider!r}: it never applies"

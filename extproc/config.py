@@ -70,7 +70,7 @@ class StatusSettings(Section):
 
 
 class AdminSettings(Section):
-    """What operators ask: recent exchanges. Needs a token off loopback."""
+    """The console and the API behind it: usage, budgets, recent exchanges. Needs a token off loopback."""
 
     address: str = "127.0.0.1"
     port: Port = 9091

@@ -199,12 +199,18 @@ class _Story:
         for claim in (*reservation.claims, *reservation.calls):
             budget, settings = claim.budget, claim.budget.settings
             whose = claim.scope.removeprefix(settings.name).removeprefix(":") or "shared by all"
-            per = "in all" if settings.window == "total" else f"per {settings.window}"
+            per = {"total": " in all", None: ""}.get(settings.window, f" per {settings.window}")
             held, limit = budget.show(claim.amount), budget.show(budget.limit, unit=True)
-            text = f"{settings.name} ({whose}): holds at most {held} of {limit} {per}"
+            text = f"{settings.name} ({whose}): holds at most {held} of {limit}{per}"
+            if settings.reserve == "expected":
+                text += ", less once it is known what is usual"
             if settings.mode == "shadow":
                 text += ", too much" if claim.amount > budget.limit else ""
                 text += ", but shadow never refuses"
+            elif settings.on_exceed == "downgrade":
+                text += f"; without room it goes to {settings.downgrade_to}"
+            elif settings.on_exceed == "approval":
+                text += "; without room an operator has to grant more"
             yield "budgets", text
         if not reservation.claims and not reservation.calls:
             yield "budgets", "none"

@@ -18,19 +18,19 @@ from __future__ import annotations
 
 import binascii
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 MOST = 39_200
 """Tokens of the largest image: 30,000 patches of 32 px, in patches of 28."""
 GPT_4O_MINI = 48_169
-"""Tokens of the largest image there, 2,833 and eight tiles of 5,667: counted so that they cost no less than elsewhere."""
+"""Tokens of the largest image there, 2,833 and eight tiles of 5,667: so many that it costs what it does elsewhere."""
 
 _SMALL = 1601
 _SMALL_SIDE = 559
-_LARGE = 6450  # 25 tiles of 258: Google's, of an image many times as long as high; Together's four are 6,404
+_LARGE = 6708  # 26 tiles of 258: Google's, of an image many times as long as high; Together's four are 6,404
 _PATCH = 28
 _HEAD = 64  # characters: of most formats, the size is in the bytes they hold
-_DEEP = 1 << 17  # characters: the size of a JPEG or GIF comes behind its metadata
+_DEPTHS = (1 << 12, 1 << 17)  # characters: the size of a JPEG or GIF comes behind its metadata
 _NO_SIZE = frozenset((0xC4, 0xC8, 0xCC))  # of the JPEG markers 0xC0 to 0xCF, these begin no frame
 _SLOWEST = 1000  # bytes a second, the least an MP3 has: audio is at most 32 tokens a second
 _PLAIN_WAV = frozenset((1, 3, 6, 7))  # PCM, float, A-law, mu-law: every sample has its bytes
@@ -74,9 +74,9 @@ def image_size(data: str) -> tuple[int, int] | None:
         elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
             width, height = _webp(head)
         elif head.startswith((b"GIF87a", b"GIF89a")):
-            width, height = _gif(binascii.a2b_base64(data[:_DEEP], strict_mode=True))
+            width, height = _behind_metadata(_gif, data)
         elif head.startswith(b"\xff\xd8"):
-            width, height = _jpeg(binascii.a2b_base64(data[:_DEEP], strict_mode=True))
+            width, height = _behind_metadata(_jpeg, data)
         else:
             return None
     except (ValueError, IndexError, struct.error):  # no base64, or it ends too early
@@ -118,6 +118,14 @@ def _webp(head: bytes) -> tuple[int, int]:
         width, height = struct.unpack_from("<HH", head, 26)
         return width & 0x3FFF, height & 0x3FFF
     raise ValueError("no WebP")
+
+
+def _behind_metadata(read: Callable[[bytes], tuple[int, int]], data: str) -> tuple[int, int]:
+    near, deep = _DEPTHS
+    try:
+        return read(binascii.a2b_base64(data[:near], strict_mode=True))
+    except (IndexError, struct.error):
+        return read(binascii.a2b_base64(data[:deep], strict_mode=True))
 
 
 def _gif(data: bytes) -> tuple[int, int]:

@@ -60,7 +60,7 @@ class Processor:
         self._history = History()
         self._grants = Grants(self._counters)
         self._alerts = Alerts(self._counters, self._telemetry.alert)
-        exact = Exact({name: provider.kind for name, provider in settings.providers.items()})
+        exact = Exact({name: entry.kind for name, entry in settings.providers.items() if entry.base_url is None})
         self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), exact)
         self._books = Books(self._counters, self._ledger, self._report)
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)

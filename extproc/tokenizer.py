@@ -69,7 +69,11 @@ class _Ranks:
             import tiktoken  # noqa: PLC0415 - an extra
         except ImportError:
             return
-        raw = lzma.decompress(resources.files("extproc").joinpath("data", _RANKS).read_bytes())
+        try:
+            raw = lzma.decompress(resources.files("extproc").joinpath("data", _RANKS).read_bytes())
+        except (OSError, lzma.LZMAError):
+            _log.error("The ranks of the tokenizer cannot be read; tokens are counted by bytes.")
+            return
         if hashlib.sha256(raw).hexdigest() != _SHA256:
             _log.error("The ranks of the tokenizer are not OpenAI's; tokens are counted by bytes.")
             return
@@ -100,8 +104,8 @@ def count(text: bytes, most: int) -> int | None:
     """The tokens of UTF-8 text: exact where no 32,000 characters are without a break, else no fewer than it is.
 
     Beyond `most` bytes each counts as a token. Never more than the bytes. None where nobody can count: tiktoken is not
-    installed, or the ranks are not read yet (this begins it). Text like `<|endoftext|>` is text. A megabyte takes 40 ms
-    of prose and 400 ms at worst; the interpreter is free meanwhile.
+    installed, or the ranks are not read yet (this begins it). Text like `<|endoftext|>` is text. A megabyte takes
+    some 50 ms, and nearly a second at worst; the interpreter is free for most of it.
     """
     encoding = _ranks.encoding
     if encoding is None:
@@ -119,9 +123,9 @@ def bound(body: Mapping[str, Any], images: Collection[str], most: int) -> int | 
     only names. None as for `count`. `images` are strings of the body that are images (`Ask.image_data`).
 
     A prompt is made of the strings of a request, so all of them are counted, keys as well, each by itself as OpenAI
-    does, and beside them an allowance for each entry, object and list. That covers the tokens around messages and calls,
-    and the notation that tools and schemas are told in. It rests on what OpenAI published of both (see above), not on a
-    promise. The JSON text itself would be no bound: a line break before `abla` can be more tokens than its escape.
+    does, and beside them an allowance for each entry, object and list. That covers the tokens around messages and
+    calls, and the notation that tools and schemas are told in. It rests on what OpenAI published of both (see above),
+    not on a promise. The JSON text itself would be no bound: its escape can be fewer tokens than a control character.
     """
     encoding = _ranks.encoding
     if encoding is None:

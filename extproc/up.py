@@ -209,7 +209,7 @@ def _welcome(settings: Settings) -> str:
         "",
         f"  gateway   {base}/v1      (OpenAI SDKs: base_url)",
         f"  metrics   {status}/metrics",
-        f"  exchanges {admin}/exchanges",
+        f"  console   {admin}/            (who spends what)",
         "",
         'Try it; add "stream": true and -N for a stream:',
         "",

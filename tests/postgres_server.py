@@ -80,7 +80,7 @@ class PostgresServer:
 
     def stop(self) -> None:
         """End it and remove its data."""
-        self._end(signal.SIGINT)
+        self._end(signal.SIGQUIT)  # nobody needs its data
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self, number: int) -> None:

@@ -112,7 +112,7 @@ async def test_a_request_that_is_forwarded(settings):
         "guardrails no-keys (regex, input, block): nothing found",
         "           words (regex, input, audit): nothing found",
         "budgets    rpm (consumer=ci-bot): holds at most 1 of 5 requests per minute",
-        "           tpm (shared by all): holds at most 245 of 5000 tokens per day",
+        "           tpm (shared by all): holds at most 1269 of 5000 tokens per day",
         f"           seen (shared by all): holds at most 100 of 10 output_tokens in all, {TOO_MUCH}",
         "envoy      up to 2 tries, at clusters try-a, then try-b",
         "           moves on at connect, reset, timeout, 401, 403, 408, 429, 5xx",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from extproc import wire
 from extproc.actions import CONTINUE, Answer, Chunk, Continue
+from extproc.exchange import NOTHING_VERIFIED
 from extproc.pb import extproc_pb2 as pb
 
 
@@ -96,6 +97,26 @@ async def test_response_headers_are_read_with_their_attributes():
     await wire.converse(attachment, headers_message("response_headers", [(":status", b"200")], attributes=attributes))
     known = {"upstream.request_attempt_count": 2.0, "response.code_details": "via_upstream"}
     assert attachment.heard == [({":status": "200"}, known, False)]
+
+
+async def test_what_envoy_verified_comes_with_the_request_headers():
+    attachment = Scripted(CONTINUE)
+    message = pb.ProcessingRequest.FromString(HEADERS)
+    claims = {"sub": "a", "n": 42, "x": 1.5, "b": True, "none": None, "list": ["a", 1, {"c": []}], "o": {"p": {}}}
+    failure = {"code": 3, "message": "Jwt is expired"}
+    namespaces = message.metadata_context.filter_metadata
+    namespaces["envoy.filters.http.jwt_authn"].update({"claims-0": claims, "failure-1": failure})
+    namespaces["somebody.else"].update({"claims-0": {"sub": "root"}})
+    message.attributes["envoy.filters.http.ext_proc"].update({"connection.uri_san_peer_certificate": "spiffe://a"})
+    await wire.converse(attachment, message.SerializeToString())
+    assert attachment.verified.token == {"claims-0": claims, "failure-1": failure}
+    assert attachment.verified.connection == {"connection.uri_san_peer_certificate": "spiffe://a"}
+
+
+async def test_most_requests_come_with_nothing_verified():
+    attachment = Scripted(CONTINUE)
+    await wire.converse(attachment, HEADERS)
+    assert attachment.verified is NOTHING_VERIFIED
 
 
 async def test_bodies_are_read():

@@ -8,7 +8,7 @@ from typing import Any
 from extproc import __version__
 from extproc.admin.sources import OUTCOMES
 
-Json = Mapping[str, Any]
+Json = dict[str, Any]
 
 USAGE_FIELDS = (
     *("consumer", "team", "key", "operation", "model", "target", "provider", "provider_model"),

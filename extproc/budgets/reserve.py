@@ -25,6 +25,7 @@ LEASE = 60.0
 _LIAR = 8  # bytes for each token held: an answer this much longer passes its limit, whatever a token is
 _PROSE = 4  # bytes of a token, about: when what was expected is used up
 _SLACK = 512  # bytes that a few tokens can be
+_PICTURES = ("image_url", "input_image", "image")
 _STEP = 256  # tokens of output that are held more at a time, at least
 
 
@@ -122,13 +123,14 @@ class Reserve:
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
         reservation = Reservation(exchange.id, max(inputs), max(outputs, default=0), outputs, inputs)
         exchange.reservation = reservation
+        unseen = not exchange.ask.free and _unseen(exchange)
         claims: dict[str, Claim] = {}
         reservation.output = reservation.output_tokens
         grows = False
         for budget, index in covered:
             target = exchange.targets[index]
             tokens_in, tokens_out = inputs[index], outputs[index] if outputs else 0
-            if exchange.ask.unseen and not exchange.ask.free:
+            if unseen:
                 tokens_in = self._unseen(exchange, budget, target, tokens_in)
             if budget.patient and (usual := self._usual(target)) is not None:
                 tokens_in, tokens_out = min(tokens_in, input_estimate(exchange)), min(usual, tokens_out)
@@ -165,11 +167,11 @@ class Reserve:
             return tokens
         exchange.denied_by = budget.settings.name
         message = (
-            f"{', '.join(exchange.ask.unseen[:4])} only names its content, so the budget {budget.settings.name!r} "
+            f"{', '.join(_unseen(exchange)[:4])} only names its content, so the budget {budget.settings.name!r} "
             f"cannot know what it costs. Send the content itself; or the gateway's settings need the `context` of "
             f"{target.name!r}."
         )
-        raise Refusal(UNBOUNDED_INPUT, message, param=exchange.ask.unseen[0])
+        raise Refusal(UNBOUNDED_INPUT, message, param=_unseen(exchange)[0])
 
     def _usual(self, target: Target) -> int | None:
         return None if self._expected is None else self._expected.output(target.place)
@@ -298,6 +300,14 @@ class Reserve:
             return 0
         inputs = exchange.reservation.inputs
         return max(0, budget.bound(target, inputs[exchange.targets.index(target)], output) - claim.amount)
+
+
+def _unseen(exchange: Exchange) -> Sequence[str]:
+    """What the body only names and nobody can bound. A picture is bounded, as long as no translation can take it for
+    more than a picture.
+    """
+    names = exchange.ask.unseen
+    return names if exchange.translated else [name for name in names if name not in _PICTURES]
 
 
 def _enough(reservation: Reservation) -> int:

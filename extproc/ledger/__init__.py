@@ -4,8 +4,8 @@
     postgresql://user@host/db?password=env:NAME          a fleet
     memory:                                              a trial; ends with the process
 
-Rows are queued by the event loop (`Ledger.add`), written by a thread in batches, and read with `Ledger.usage`. This file
-and `query.py` need no database; SQLAlchemy is imported when a ledger is opened, and only in this package.
+Rows are queued by the event loop (`Ledger.add`), written by a thread in batches, and read with `Ledger.usage`. This
+file and `query.py` need no database; SQLAlchemy is imported when a ledger is opened, and only in this package.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 
 EXPIRED = "expired"
 """The `usage_source` of a row that a lease's end wrote. Only such a row is ever replaced, by the exchange's own."""
+
+
+OUTCOMES = ("ok", "refused", "error")
+"""How exchanges end. Refused: with an error of the gateway's own before any provider was asked; the other errors are
+statuses from 400 on, and no answer at all.
+"""
 
 
 class LedgerError(Exception):
@@ -73,6 +79,13 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     denied_by: str = ""
     charges: Mapping[str, int] | None = None
 
+    @property
+    def outcome(self) -> str:
+        """One of OUTCOMES."""
+        if 0 < self.status < 400:
+            return "ok"
+        return "refused" if self.status and self.error and not self.attempts else "error"
+
 
 def check_ledger(url: str) -> None:
     """Raise ValueError when `open_ledger` could not take `url`. Opens nothing, and repeats no secret."""
@@ -87,12 +100,11 @@ def doubt_ledger(url: str) -> Iterator[str]:
     if place.path is None and place.server is None:
         yield "is forgotten when the process ends, and grows until then"
     if place.server is not None:
-        server = place.server
-        if server.password is not None and server.password.read() is None:
-            yield f"{server.password} is not set: the ledger cannot be written until it is"
-        if server.sslmode not in ("require", "verify-ca", "verify-full") and not server.is_local:
-            if not is_private(server.host):
-                yield "is not encrypted: add sslmode=verify-full"
+        password = place.server.password
+        if password is not None and password.read() is None:
+            yield f"{password} is not set: the ledger cannot be written until it is"
+        if not (place.server.is_encrypted or place.server.is_local or is_private(place.server.host)):
+            yield "is not encrypted: add sslmode=verify-full"
 
 
 def open_ledger(url: str) -> Ledger:

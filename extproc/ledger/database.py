@@ -1,4 +1,4 @@
-"""Connections to a ledger's database: SQLite in a file or in memory, or PostgreSQL. The only file that knows the drivers."""
+"""Connections to a ledger's database: SQLite in a file or in memory, or PostgreSQL. It alone knows the drivers."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from extproc.ledger.schema import migrate
 CONNECT_TIMEOUT = 5  # seconds
 LOCK_TIMEOUT = 5.0  # seconds to wait for another process's transaction on the same file
 READ_TIMEOUT = 60_000  # milliseconds that a report may take in PostgreSQL
+MAX_READS = 2  # reports at once: they are rare and heavy, and must not hold the writer up
+READ_WAIT = 30.0  # seconds that others wait for their turn
 _SILENCE = 15_000  # milliseconds without an answer of the peer's kernel after which a connection is given up
 
 
@@ -31,6 +33,7 @@ class Database:
     def __init__(self, place: Place) -> None:
         self._ready = False
         self._preparing = threading.Lock()
+        self._reads = threading.BoundedSemaphore(MAX_READS)
         # Memory is one connection, which threads take in turn.
         self._one = threading.Lock() if place.path is None and place.server is None else None
         self._engine = _postgresql(place.server) if place.server is not None else _sqlite(place.path)
@@ -58,7 +61,7 @@ class Database:
         """A transaction that sees one instant. Raises LedgerError."""
         if not self._ready:
             self.prepare()
-        with self._transaction(write=False) as connection:
+        with self._turn(), self._transaction(write=False) as connection:
             if self.dialect == "postgresql":  # reports are few and long: more memory for hashes, no compiler
                 connection.exec_driver_sql(
                     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL jit = off; "
@@ -78,6 +81,15 @@ class Database:
         self._engine.dispose()
 
     @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._reads.acquire(timeout=READ_WAIT):
+            raise LedgerError("too many reports at once")
+        try:
+            yield
+        finally:
+            self._reads.release()
+
+    @contextlib.contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
         """As `_begin`; the database's errors become LedgerErrors, whose text has no row and no address."""
         try:
@@ -89,7 +101,7 @@ class Database:
     @contextlib.contextmanager
     def _begin(self, *, write: bool) -> Iterator[Connection]:
         with self._one or contextlib.nullcontext(), self._engine.connect() as connection:
-            connection = connection.execution_options(ledger_write=write)
+            connection.execution_options(ledger_write=write)
             with connection.begin():
                 yield connection
 
@@ -122,7 +134,7 @@ def _sqlite(path: str | None) -> Engine:
         connection.isolation_level = None  # transactions begin where `_begins` says
         _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA cache_size = -32768")
+        connection.execute("PRAGMA threads = 1")  # a second one, to sort what reports group
 
     @event.listens_for(engine, "begin")
     def _begins(connection: Connection) -> None:
@@ -167,5 +179,7 @@ def _postgresql(server: Server) -> Engine:
             application_name="extproc",
         )
 
-    # Few connections: one writes, and reports are rare. Those that a restart of the server left dead are not handed out.
-    return create_engine("postgresql+psycopg://", creator=connect, pool_size=2, max_overflow=2, pool_pre_ping=True)
+    # Two read, one writes, one deletes. A ping finds those that a restart of the server left dead.
+    return create_engine(
+        "postgresql+psycopg://", creator=connect, pool_size=MAX_READS + 2, max_overflow=0, pool_pre_ping=True
+    )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, delete, literal, not_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, delete, literal, select, tuple_
 from sqlalchemy import text as sql
 
 from extproc.ledger.query import ExchangeQuery
-from extproc.ledger.rows import label_name, micros, text
+from extproc.ledger.rows import MAX_SCOPE, label_name, micros, text
 from extproc.ledger.schema import EXCHANGES
-from extproc.ledger.usage import FAILED, REFUSED, conditions, from_micros, rfc3339, to_micros
+from extproc.ledger.usage import conditions, from_micros, rfc3339, to_micros
 from extproc.prices import decimal
 
 _c = EXCHANGES.c
@@ -29,8 +29,6 @@ _CHARGES = {
     ),
 }
 
-_OUTCOMES = {"ok": not_(FAILED), "refused": REFUSED, "error": and_(FAILED, not_(REFUSED))}
-
 
 def latest(connection: Connection, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
     """The exchanges that a query asks for, the latest first."""
@@ -39,8 +37,6 @@ def latest(connection: Connection, query: ExchangeQuery) -> Sequence[Mapping[str
         wanted.append(_c.time >= to_micros(query.start))
     if query.end is not None:
         wanted.append(_c.time < to_micros(query.end))
-    if query.outcome is not None:
-        wanted.append(_OUTCOMES[query.outcome])
     if query.before is not None:
         time = connection.execute(select(_c.time).where(_c.id == text(query.before))).scalar()
         if time is None:
@@ -63,7 +59,8 @@ def one(connection: Connection, id: str) -> Mapping[str, Any] | None:
 
 
 def charges(connection: Connection, prefix: str, since: float) -> Mapping[str, int]:
-    """Sums of charges by scope, exact: of scopes that are `prefix` or go on with a colon, since then (epoch seconds)."""
+    """Sums of charges by scope, exact: of scopes that are `prefix` or go on with a colon; `since` in epoch seconds."""
+    prefix = text(prefix, MAX_SCOPE)
     start = f"{prefix}:"
     wanted = {"since": micros(since), "prefix": prefix, "length": len(start), "start": start}
     rows = connection.execute(_CHARGES[connection.dialect.name], wanted)

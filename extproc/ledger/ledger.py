@@ -29,9 +29,11 @@ class Ledger:
         try:
             self._database.prepare()
         except SchemaError:
+            self._database.close()
             raise
         except LedgerError as error:
             if place.server is None:
+                self._database.close()
                 raise LedgerError(f"cannot open {place.path}: {error}") from None
             _log.warning("%s: rows wait until it does", error)
 

@@ -28,6 +28,11 @@ class Server:
     def is_local(self) -> bool:
         return self.host.startswith("/")
 
+    @property
+    def is_encrypted(self) -> bool:
+        """True when an unencrypted connection would be refused."""
+        return self.sslmode in ("require", "verify-ca", "verify-full")
+
 
 @dataclass(slots=True, frozen=True)
 class Place:

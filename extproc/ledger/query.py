@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Self
 
+from extproc.ledger import OUTCOMES
+
 FIELDS = (
     *("consumer", "team", "key", "operation", "model", "target", "provider", "provider_model"),
-    *("status", "error", "stream", "usage_source"),
+    *("status", "error", "outcome", "stream", "usage_source"),
 )
 RESOLUTIONS = ("hour", "day", "month", "total")
 FORMATS = ("json", "csv")
-OUTCOMES = ("ok", "refused", "error")
 MAX_GROUPS = 8
 MAX_FILTER_VALUES = 200
 MAX_LIMIT = 1000
@@ -71,14 +72,13 @@ class ExchangeQuery:
     start: datetime | None = None
     end: datetime | None = None
     filters: Filters = field(default_factory=dict)
-    outcome: str | None = None
     before: str | None = None
     limit: int = 100
 
     @classmethod
     def parse(cls, parameters: Iterable[tuple[str, str]]) -> Self:
         """Read names and values. Raises ValueError, whose text is for the caller."""
-        own, filters = _split(parameters, {"start", "end", "outcome", "before", "limit"}, set())
+        own, filters = _split(parameters, {"start", "end", "before", "limit"}, set())
         limit = own.get("limit", ["100"])[0]
         if not (limit.isascii() and limit.isdecimal() and len(limit) < 6 and 1 <= int(limit) <= MAX_LIMIT):
             raise ValueError(f"limit is a number from 1 to {MAX_LIMIT}")
@@ -86,7 +86,6 @@ class ExchangeQuery:
             _instant("start", own["start"][0]) if "start" in own else None,
             _instant("end", own["end"][0]) if "end" in own else None,
             filters,
-            _one_of("outcome", own, OUTCOMES, "") or None,
             own["before"][0] if "before" in own else None,
             int(limit),
         )
@@ -139,6 +138,8 @@ def _check_value(name: str, value: str) -> None:
         raise ValueError("status is a number of up to three digits")
     if name == "stream" and value not in ("true", "false"):
         raise ValueError("stream is true or false")
+    if name == "outcome" and value not in OUTCOMES:
+        raise ValueError(f"outcome is one of {', '.join(OUTCOMES)}")
 
 
 def _one_of(name: str, own: Mapping[str, Sequence[str]], allowed: Sequence[str], default: str) -> str:
@@ -149,7 +150,7 @@ def _one_of(name: str, own: Mapping[str, Sequence[str]], allowed: Sequence[str],
 
 
 def _range(own: Mapping[str, Sequence[str]], now: datetime) -> tuple[datetime, datetime]:
-    """Absent: the current month; with one of the two, from it to the end of this month, or from its month's beginning."""
+    """Absent: the current month. `start` alone goes to its end; `end` alone begins with the month it ends."""
     end = _instant("end", own["end"][0]) if "end" in own else next_month(now.astimezone(UTC))
     if "start" in own:
         start = _instant("start", own["start"][0])

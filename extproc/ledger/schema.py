@@ -34,6 +34,7 @@ STEPS = (
             attempts BIGINT NOT NULL,
             status BIGINT NOT NULL,
             error {text} NOT NULL,
+            outcome {text} NOT NULL,
             stream BOOLEAN NOT NULL,
             usage_source {text} NOT NULL,
             input_tokens BIGINT NOT NULL,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, collate, extract, func, literal_column, or_, select, true
+from sqlalchemy import ColumnElement, Connection, and_, case, collate, extract, func, literal_column, select, true
 
 from extproc.ledger.query import Filters, Query, label_of, next_month
 from extproc.ledger.rows import label_key, text
@@ -17,6 +17,7 @@ from extproc.ledger.schema import EXCHANGES
 from extproc.prices import decimal
 
 MAX_BUCKETS = 10_000
+FIRST_PART = 16  # of so many parts of a report's time, the first is read first
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
@@ -25,10 +26,6 @@ _LOW = (1 << 32) - 1
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 _c = EXCHANGES.c
-REFUSED = and_(_c.status >= 400, _c.error != "", _c.attempts == 0)
-"""By the gateway itself, before any provider."""
-FAILED = or_(_c.status >= 400, _c.status == 0)
-"""Refused, or ended in another error, or without an answer."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -108,27 +105,53 @@ class Usage:
 
 
 def usage(connection: Connection, query: Query) -> Usage:
-    """Answer a query."""
+    """Answer a query: in order of time, until the answer is full."""
     dialect = connection.dialect.name
-    within = and_(_c.time >= to_micros(query.start), _c.time < to_micros(query.end), conditions(query.filters, dialect))
     keys = [*_bucket(query.resolution, dialect), *[field_of(name, dialect) for name in query.group_by]]
-    numbered: list[ColumnElement[Any]] = [
-        literal_column(str(number + 1)) for number in range(len(keys))
-    ]  # by position: a label is a parameter
     times = len(keys) - len(query.group_by)
+    by_position: list[ColumnElement[Any]] = [literal_column(str(number + 1)) for number in range(len(keys))]
     sums, dearest = _sums(dialect)
-    report = select(*keys, *sums).where(within).group_by(*numbered)
-    found = connection.execute(
-        report.order_by(*numbered[:times], *dearest, *numbered[times:]).limit(MAX_BUCKETS + 1)
-    ).all()
-    buckets = [
-        Bucket(*_bounds(query, row[0]), tuple(map(_value, row[times : len(keys)])), _numbers(row[len(keys) :]))
-        for row in found[:MAX_BUCKETS]
-    ]
-    if len(found) > MAX_BUCKETS:
-        return Usage(query, buckets, _numbers(connection.execute(select(*sums).where(within)).one()), truncated=True)
-    buckets = [bucket for bucket in buckets if bucket.numbers.requests]  # without keys, there is a row for nothing
+    wanted = conditions(query.filters, dialect)
+    report = select(*keys, *sums).group_by(*by_position)  # by position: a label's name is a parameter, not a name
+    report = report.order_by(*by_position[:times], *dearest, *by_position[times:]).limit(MAX_BUCKETS + 1)
+    buckets: list[Bucket] = []
+    for part in _parts(connection, query):
+        found = connection.execute(report.where(_within(*part), wanted)).all()
+        for row in found:
+            numbers = _numbers(row[len(keys) :])
+            if numbers.requests:  # without keys there is one row, even of nothing
+                buckets.append(Bucket(*_bounds(query, row[0]), tuple(map(_value, row[times : len(keys)])), numbers))
+        if len(buckets) > MAX_BUCKETS:
+            total = connection.execute(select(*sums).where(_within(query.start, query.end), wanted)).one()
+            return Usage(query, buckets[:MAX_BUCKETS], _numbers(total), truncated=True)
     return Usage(query, buckets, sum((bucket.numbers for bucket in buckets), Numbers()))
+
+
+def _parts(connection: Connection, query: Query) -> Iterator[tuple[datetime, datetime]]:
+    """The query's time in pieces of whole buckets that double in length: few groups take few, and many soon fill it."""
+    length = _LENGTHS.get(query.resolution)
+    if length is None or not query.group_by:
+        yield query.start, query.end
+        return
+    # Two questions: SQLite answers each from the index, and both at once from every row.
+    first, last = (connection.execute(select(bound(_c.time))).scalar() for bound in (func.min, func.max))
+    if first is None or last is None:
+        return
+    start = max(query.start, _floor(from_micros(first), length))
+    end = min(query.end, _floor(from_micros(last), length) + length)
+    step = max(length, (end - start) / FIRST_PART)
+    while start < end:
+        until = min(end, _floor(start + step, length))
+        yield start, until
+        start, step = until, step * 2
+
+
+def _floor(moment: datetime, length: timedelta) -> datetime:
+    return moment - (moment - _EPOCH) % length
+
+
+def _within(start: datetime, end: datetime) -> ColumnElement[bool]:
+    return and_(_c.time >= to_micros(start), _c.time < to_micros(end))
 
 
 def conditions(filters: Filters, dialect: str) -> ColumnElement[bool]:
@@ -137,7 +160,7 @@ def conditions(filters: Filters, dialect: str) -> ColumnElement[bool]:
 
 
 def field_of(name: str, dialect: str) -> ColumnElement[Any]:
-    """The column of a field, or a label's value: empty where it is missing. A label's name is a parameter, never SQL."""
+    """The column of a field, or a label's value: empty where it is missing. Its name is a parameter, never SQL."""
     label = label_of(name)
     if label is None:
         return _c[name]
@@ -180,7 +203,7 @@ def _bounds(query: Query, begins: Any) -> tuple[datetime, datetime]:
 
 
 def _sums(dialect: str) -> tuple[list[ColumnElement[Any]], list[ColumnElement[Any]]]:
-    """What `_numbers` reads, and the order from dear to cheap. SQLite's sums are of 64 bits, so money is in two halves."""
+    """What `_numbers` reads, and the order from dear to cheap. SQLite's sums are of 64 bits: money is in two halves."""
     cost: list[ColumnElement[Any]] = [func.coalesce(func.sum(_c.cost), 0)]
     dearest: list[ColumnElement[Any]] = [cost[0].desc()]
     if dialect == "sqlite":
@@ -190,8 +213,7 @@ def _sums(dialect: str) -> tuple[list[ColumnElement[Any]], list[ColumnElement[An
         dearest = [(high + low.op(">>")(32)).desc(), low.op("&")(_LOW).desc()]
     counts: list[ColumnElement[Any]] = [
         func.count(),
-        func.sum(case((REFUSED, 1), else_=0)),
-        func.sum(case((FAILED, 1), else_=0)),
+        *[func.sum(case((_c.outcome == outcome, 1), else_=0)) for outcome in ("refused", "error")],
         func.count(_c.cost),
         *[func.sum(column) for column in (_c.input_tokens, _c.output_tokens, _c.cached_tokens)],
         *[func.sum(column) for column in (_c.cache_write_tokens, _c.reasoning_tokens)],
@@ -200,13 +222,11 @@ def _sums(dialect: str) -> tuple[list[ColumnElement[Any]], list[ColumnElement[An
 
 
 def _numbers(row: Sequence[Any]) -> Numbers:
-    requests, refused, failed, priced, input, output, cached, written, reasoning = [
+    requests, refused, errors, priced, input, output, cached, written, reasoning = [
         int(number or 0) for number in row[:9]
     ]
     cost = sum(int(part) << (32 * place) for place, part in enumerate(row[9:]))
-    return Numbers(
-        requests, refused, failed - refused, input, output, cached, written, reasoning, cost, requests - priced
-    )
+    return Numbers(requests, refused, errors, input, output, cached, written, reasoning, cost, requests - priced)
 
 
 def _wanted(name: str, values: Sequence[str]) -> list[Any]:

@@ -1,8 +1,8 @@
 """The thread that writes rows: a bounded queue in, batches out, and patience while the database is away.
 
-A row leaves the queue when it is committed. A batch that is written twice, because nobody knows whether the first commit
-arrived, is harmless: rows have ids. What the database refuses for its values is found by halving the batch, counted and
-left out; its reservation stays in the counters, so that its lease's end makes a row of it.
+A row leaves the queue when it is committed. A batch that is written twice, because nobody knows whether the first
+commit arrived, is harmless: rows have ids. What the database refuses for its values is found by halving the batch,
+counted and left out; its reservation stays in the counters, so that its lease's end makes a row of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError
 
 from extproc.ledger import LedgerError, Row
 from extproc.ledger.database import Database, reason
@@ -28,8 +28,7 @@ YIELD = 0.0005  # seconds of such a turn
 FIRST_RETRY, LAST_RETRY = 0.25, 10.0  # seconds
 STOP_TIMEOUT = 5.0
 
-_REFUSED = (DataError, IntegrityError, TypeError, ValueError, AttributeError, OverflowError)
-_AWAY = (SQLAlchemyError, LedgerError, OSError)
+_Stored = tuple[str, tuple[object, ...]]  # a row's id, and its values
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ class Writer:
         self._insert = insert(database.placeholder)
         self._max_queued = max_queued
         self._queue: deque[Row] = deque()
-        self._batch: list[Row] = []
+        self._batch: list[_Stored] = []
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._deadline = float("inf")
@@ -89,8 +88,7 @@ class Writer:
             if len(self._queue) < BATCH and not self._stopping.is_set():
                 self._wake.wait(PAUSE)
                 self._wake.clear()
-            while self._queue and len(self._batch) < BATCH:
-                self._batch.append(self._queue.popleft())
+            self._take()
             if not self._batch:
                 if self._stopping.is_set():
                     return
@@ -102,11 +100,24 @@ class Writer:
                 self._stopping.wait(retry)
                 retry = min(retry * 2, LAST_RETRY)
 
+    def _take(self) -> None:
+        """Fill the batch from the queue, as the database will take it."""
+        while self._queue and len(self._batch) < BATCH:
+            for _ in range(min(SLICE, len(self._queue), BATCH - len(self._batch))):
+                row = self._queue[0]
+                try:
+                    self._batch.append((row.id, values(row)))
+                except (TypeError, ValueError, AttributeError) as error:
+                    self._refuse(row.id, error)
+                self._queue.popleft()  # only now: `queued` must never say less than there is
+            time.sleep(YIELD)
+
     def _write_batch(self) -> bool:
         """Write the batch; what could not be written stays in it. False: the database is away."""
+        waited = self.queued
         try:
             self._write(self._batch)
-        except _AWAY as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, rows wait and it is tried again
             self.failures += 1
             if not self._away:
                 self._away = True
@@ -115,36 +126,30 @@ class Writer:
             return False
         if self._away:
             self._away = False
-            _log.warning("the ledger is written again; %d rows waited", self.queued)
+            _log.warning("the ledger is written again; %d rows waited", waited)
         return True
 
-    def _write(self, rows: list[Row]) -> None:
-        """Commit rows, and take them out of the batch, in halves where something in them is refused."""
+    def _write(self, batch: Sequence[_Stored]) -> None:
+        """Commit rows and take them out of the batch; in halves, where one of them is refused."""
         try:
-            self._commit(rows)
-        except _REFUSED as error:
-            if len(rows) > 1:
-                middle = len(rows) // 2
-                first, second = rows[:middle], rows[middle:]
-                self._write(first)
-                self._write(second)
+            with self._database.write() as connection:
+                for first in range(0, len(batch), SLICE):
+                    connection.exec_driver_sql(self._insert, [row for _, row in batch[first : first + SLICE]])
+        except (DataError, IntegrityError) as error:
+            if len(batch) > 1:
+                middle = len(batch) // 2
+                self._write(batch[:middle])
+                self._write(batch[middle:])
                 return
-            self.refused += 1
-            _log.error("the ledger refused the row %.256r: %s", rows[0].id, reason(error))
+            self._refuse(batch[0][0], error)
         else:
-            self.written += len(rows)
-            self._tell([row.id for row in rows])
-        done = {id(row) for row in rows}
-        self._batch = [row for row in self._batch if id(row) not in done]
+            self.written += len(batch)
+            self._tell([id for id, _ in batch])
+        self._batch = self._batch[len(batch) :]  # they were its first
 
-    def _commit(self, rows: Sequence[Row]) -> None:
-        slices = []
-        for first in range(0, len(rows), SLICE):
-            slices.append([values(row) for row in rows[first : first + SLICE]])
-            time.sleep(YIELD)
-        with self._database.write() as connection:
-            for values_ in slices:
-                connection.exec_driver_sql(self._insert, values_)
+    def _refuse(self, id: object, error: Exception) -> None:
+        self.refused += 1
+        _log.error("the ledger refused the row %.256r: %s", id, reason(error))
 
     def _tell(self, ids: Sequence[str]) -> None:
         try:

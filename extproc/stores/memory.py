@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from math import inf
 
 from extproc.stores import (
     EXPIRE_BATCH,
@@ -69,7 +68,7 @@ class MemoryCounters:
         self._expired: dict[str, _Reservation] = {}  # oldest first
         # At least one entry per live reservation, not later than its deadline. Renewing and settling leave it alone.
         self._leases: list[tuple[float, str]] = []
-        # When a count without a window is idle (infinite: never). One entry in the queue for each, not later than that.
+        # When a count without a window may be forgotten, and at least one entry for each, not later than that.
         self._idle: dict[str, float] = {}
         self._idle_queue: list[tuple[float, str]] = []
         self._notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # by board and author: when it runs out, the note
@@ -208,15 +207,16 @@ class MemoryCounters:
     async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
         now = self._clock()
         number, ends = window_at(now, window)
-        counts = islice(list(self._buckets.get((window, number), {}).items()), MAX_LOOK)
+        bucket = self._buckets.get((window, number), {})
+        scopes = list(islice(bucket, MAX_LOOK))
         best: list[Count] = []
-        while page := list(islice(counts, PAGE)):
-            ours = [
+        for first in range(0, len(scopes), PAGE):
+            page = [
                 (scope, count.settled, count.reserved)
-                for scope, count in page
-                if scope == prefix or scope.startswith(prefix + ":")
+                for scope in scopes[first : first + PAGE]
+                if (scope == prefix or scope.startswith(f"{prefix}:")) and (count := bucket.get(scope))
             ]
-            best = fuller(best, ours, limit)
+            best = fuller(best, page, limit)
             await asyncio.sleep(0)
         return [(scope, Level(settled, reserved, resets_in(ends, now))) for scope, settled, reserved in best]
 
@@ -245,13 +245,16 @@ class MemoryCounters:
         if hold.window:
             return
         known = self._idle.get(hold.scope)
-        if hold.idle:
-            until = now + max(hold.idle, least)
-            if known is None:
-                heapq.heappush(self._idle_queue, (until, hold.scope))
-            self._idle[hold.scope] = until if known in (None, inf) else max(known, until)
-        elif known is not None:
-            self._idle[hold.scope] = inf
+        if not hold.idle:
+            if known is not None:
+                del self._idle[hold.scope]
+            return
+        self._idle[hold.scope] = until = max(known or 0.0, now + max(hold.idle, least))
+        if known is None:
+            heapq.heappush(self._idle_queue, (until, hold.scope))
+            if len(self._idle_queue) > 2 * len(self._idle) + 1000:
+                self._idle_queue = [(until, scope) for scope, until in self._idle.items()]
+                heapq.heapify(self._idle_queue)
 
     def _open_bucket(self, window: int, number: int, now: float) -> _Bucket:
         self._drop_ended(now)
@@ -280,15 +283,16 @@ class MemoryCounters:
             if not self._idle_queue or self._idle_queue[0][0] > now:
                 break
             scope = heapq.heappop(self._idle_queue)[1]
-            until, count = self._idle[scope], bucket.get(scope)
-            if count is not None and count.reserved and until < inf:
-                in_use.append((now, scope))  # behind the others: they have their turn
-            elif count is not None and now < until < inf:
+            until, count = self._idle.get(scope), bucket.get(scope)
+            if until is None:
+                continue
+            if until > now:  # touched since
                 heapq.heappush(self._idle_queue, (until, scope))
+            elif count is not None and count.reserved:
+                in_use.append((now, scope))  # behind the others, which have their turn
             else:
+                bucket.pop(scope, None)
                 del self._idle[scope]
-                if until < inf:
-                    bucket.pop(scope, None)
         for entry in in_use:
             heapq.heappush(self._idle_queue, entry)
 

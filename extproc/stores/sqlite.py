@@ -77,7 +77,7 @@ SCHEMA_VERSION = len(_STEPS)  # 3
 _LOAD = "SELECT settled, reserved, idle FROM counts WHERE window = ? AND number = ? AND scope = ?"
 _SAVE = "REPLACE INTO counts (settled, reserved, window, number, scope) VALUES (?, ?, ?, ?, ?)"  # never idle
 _SAVE_IDLE = "REPLACE INTO counts (settled, reserved, idle, window, number, scope) VALUES (?, ?, ?, ?, ?, ?)"
-_MOVE = f"""UPDATE counts SET settled = max(0, min(settled + ?, {MAX_COUNT})), reserved = reserved + ?
+_MOVE = """UPDATE counts SET settled = max(0, min(settled + ?, 9223372036854775807)), reserved = reserved + ?
     WHERE window = ? AND number = ? AND scope = ?"""
 _DROP = "DELETE FROM counts WHERE window = ? AND number = ? AND scope = ?"
 _PURGE = """DELETE FROM counts WHERE (window, number, scope) IN (
@@ -339,13 +339,13 @@ def _load(db: sqlite3.Connection, key: _Key) -> _Count:
 
 
 def _save(db: sqlite3.Connection, key: _Key, settled: int, reserved: int, idle: float | None) -> None:
-    """Write a count. One that is all zero is dropped: idle concurrency slots must not pile up."""
-    if not settled and not reserved:
-        db.execute(_DROP, key)
-    elif idle is None:
+    """Write a count. One that is all zero is dropped, unless `expire` does that: unused slots must not pile up."""
+    if idle is not None:
+        db.execute(_SAVE_IDLE, (settled, reserved, idle, *key))
+    elif settled or reserved:
         db.execute(_SAVE, (settled, reserved, *key))
     else:
-        db.execute(_SAVE_IDLE, (settled, reserved, idle, *key))
+        db.execute(_DROP, key)
 
 
 def _move(db: sqlite3.Connection, held: _Taken, settled: int, reserved: int, idle: float | None) -> None:

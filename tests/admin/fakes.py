@@ -231,6 +231,7 @@ def _text(time):
 
 
 def _told(numbers):
-    found = {**numbers, "cost_usd": f"{numbers['cost']:f}"}
+    numbers = {**numbers, "cost": Decimal(numbers["cost"])}
+    found = {**numbers, "cost_usd": f"{numbers['cost'].normalize():f}"}
     del found["cost"]
     return found

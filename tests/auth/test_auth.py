@@ -1,4 +1,5 @@
 import traceback
+from dataclasses import replace
 from datetime import UTC, date, datetime
 
 import pytest
@@ -12,13 +13,14 @@ from extproc.auth import (
     AuthSettings,
     ConsumerSettings,
     Grants,
+    GroupSettings,
     TeamSettings,
     credential,
     hash_key,
     make_key,
 )
 from extproc.errors import Refusal
-from extproc.exchange import Consumer, Exchange, Request, Target
+from extproc.exchange import NOTHING_VERIFIED, Consumer, Exchange, Request, Target, Verified
 from extproc.values import Secret
 
 KEY = "sk-gw-alice"
@@ -49,8 +51,8 @@ def door(monkeypatch, clocks):
             clock,
         )
 
-        def enter(**headers):
-            exchange = Exchange("id", request(**headers))
+        def enter(*, verified=NOTHING_VERIFIED, **headers):
+            exchange = Exchange("id", replace(request(**headers), verified=verified))
             stage(exchange)
             return exchange
 
@@ -212,6 +214,137 @@ def test_a_disabled_consumer_does_not_enter(door):
     assert refusal(lambda: door({"disabled": True})(x_api_key=KEY)) == (401, "invalid_key")
 
 
+@pytest.mark.parametrize(
+    ("consumer", "key", "moment", "code"),
+    [
+        (None, "2027-01-01", "2026-12-31", None),
+        (None, "2027-01-01", "2027-01-01", "expired_key"),
+        ("2027-01-01", "2028-01-01", "2027-01-01", "expired_key"),
+        ("2028-01-01", "2027-01-01", "2027-01-01", "expired_key"),
+        ("2028-01-01", "2027-01-01", "2026-12-31", None),
+    ],
+)
+def test_the_first_day_of_key_and_consumer_binds(door, consumer, key, moment, code):
+    enter = door({"expires": consumer, "keys": [{"env": "ALICE", "expires": key}]})
+    enter.clock.now = datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()
+    if code is None:
+        assert enter(x_api_key=KEY).consumer.name == "alice"
+    else:
+        assert refusal(lambda: enter(x_api_key=KEY)) == (401, code)
+
+
+def test_each_key_has_its_own_name_switch_and_labels(door, monkeypatch):
+    monkeypatch.setenv("NEXT", "sk-gw-next")
+    monkeypatch.setenv("LOST", "sk-gw-lost")
+    lost, following = (
+        {"env": "LOST", "disabled": True},
+        {"env": "NEXT", "name": "2027", "labels": {"a": "key", "c": ""}},
+    )
+    enter = door({"labels": {"a": "own", "b": "own"}, "keys": [{"env": "ALICE"}, lost, following]})
+    first, second = enter(x_api_key=KEY), enter(x_api_key="sk-gw-next", x_ai_a="x", x_ai_c="x", x_ai_d="x")
+    assert (first.key, second.key) == ("alice#0", "alice#2027")
+    assert (first.labels, second.labels) == ({"a": "own", "b": "own"}, {"a": "key", "b": "own", "d": "x"})
+    assert refusal(lambda: enter(x_api_key="sk-gw-lost")) == (401, "invalid_key")
+
+
+# --- what Envoy verified
+
+URI, DNS, SUBJECT = (f"connection.{kind}_peer_certificate" for kind in ("uri_san", "dns_san", "subject"))
+AGENT = {"name": "agent", "keys": [], "certificates": ["spiffe://acme/ci", "ci.acme.example", "CN=ci,O=Acme"]}
+JWT = {"jwt": [{"issuer": "i", "audiences": ["x"], "jwks": "file:/keys"}]}
+
+
+def shown(**names):
+    return Verified(connection={f"connection.{kind}_peer_certificate": name for kind, name in names.items()})
+
+
+def token(**claims):
+    return Verified({"claims-0": {"iss": "i", **claims}})
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"uri_san": "spiffe://acme/ci"},
+        {"dns_san": "ci.acme.example", "uri_san": ""},
+        {"subject": "CN=ci,O=Acme"},
+        {"uri_san": "spiffe://other", "subject": "CN=ci,O=Acme"},
+    ],
+)
+def test_a_certificate_opens(door, names):
+    entered = door(AGENT)(verified=shown(**names))
+    assert (entered.consumer.name, entered.key) == ("agent", "agent#certificate")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {},
+        {"uri_san": "spiffe://acme/ci/x"},
+        {"uri_san": "ci.acme.example"},  # a name counts only where it belongs
+        {"dns_san": "spiffe://acme/ci"},
+        {"dns_san": "CN=ci,O=Acme"},
+        {"subject": "ci.acme.example"},
+        {"subject": "CN=ci,O=Acme,C=X"},
+        {"subject": "O=Acme,CN=ci"},
+        {"uri_san": 1.0},
+    ],
+)
+def test_another_certificate_does_not_open(door, names):
+    assert refusal(lambda: door(AGENT)(verified=shown(**names))) == (401, "missing_key")
+    assert door(AGENT, {})(verified=shown(**names), x_api_key=KEY).consumer.name == "alice"
+    assert door(AGENT, auth={"required": False})(verified=shown(**names)).consumer.name == "anonymous"
+
+
+@pytest.mark.parametrize(
+    ("more", "code"), [({"disabled": True}, "invalid_key"), ({"expires": "2020-01-01"}, "expired_key")]
+)
+def test_the_switches_of_a_consumer_bind_for_every_credential(door, more, code):
+    enter = door(AGENT | {"subjects": ["bob"]} | more, auth=JWT)
+    for verified in (shown(uri_san="spiffe://acme/ci"), token(sub="bob")):
+        assert refusal(lambda: enter(verified=verified)) == (401, code)  # noqa: B023 - at once
+
+
+def test_all_credentials_must_be_of_one_consumer(door, monkeypatch):
+    monkeypatch.setenv("AGENT", "sk-gw-agent")
+    agent = AGENT | {"subjects": ["bob"], "keys": [{"env": "AGENT"}]}
+    enter = door(agent, {}, auth=JWT)
+    certificate, both = (
+        shown(uri_san="spiffe://acme/ci"),
+        replace(token(sub="bob"), connection={URI: "spiffe://acme/ci"}),
+    )
+    assert enter(verified=both, x_api_key="sk-gw-agent").key == "agent#0"
+    assert enter(verified=both).key == "agent#jwt"
+    for verified, headers in (
+        (certificate, {"x_api_key": KEY}),
+        (token(sub="bob"), {"x_api_key": KEY}),
+        (token(sub="carol"), {"x_api_key": KEY}),
+        (replace(both, token=token(sub="carol").token), {}),
+        (certificate, {"x_api_key": "wrong"}),
+    ):
+        assert refusal(lambda: enter(verified=verified, **headers)) == (401, "invalid_key")  # noqa: B023 - at once
+
+
+def test_a_token_opens_only_where_an_issuer_is_set(door):
+    assert door(auth=JWT)(verified=token(sub="carol")).consumer.name == "carol"
+    assert refusal(lambda: door()(verified=token(sub="carol"))) == (401, "missing_key")
+
+
+def test_a_token_that_is_still_in_its_header_was_not_accepted(door):
+    enter = door(auth={"required": False, "jwt": [JWT["jwt"][0] | {"header": "x-identity"}]})
+    expired = Verified({"failure-0": {"code": 3, "message": "Jwt is expired"}})
+    assert refusal(lambda: enter(verified=expired, x_identity="a.b.c")) == (401, "expired_key")
+    for value in ("", "x", KEY, "a.b.c"):
+        assert refusal(lambda: enter(x_identity=value, x_api_key=KEY)) == (401, "invalid_key")  # noqa: B023 - at once
+    assert enter().consumer.name == "anonymous"
+
+
+def test_an_expired_token_says_so_and_a_wrong_key_does_not(door):
+    enter, failed = door(auth=JWT), Verified({"failure-0": {"code": 3, "message": "Jwt is expired"}})
+    assert refusal(lambda: enter(verified=failed, authorization="Bearer a.b.c")) == (401, "expired_key")
+    assert refusal(lambda: enter(verified=failed, authorization="Bearer abc")) == (401, "invalid_key")
+
+
 # --- labels
 
 
@@ -238,6 +371,7 @@ def test_labels_are_bounded_in_number_and_size(door):
 
 # --- grants
 
+GROUPS = {"small": GroupSettings(models=["*-mini"]), "big": GroupSettings(models=["*-4o"]), "idle": GroupSettings()}
 TEAMS = {"red": TeamSettings(models=["gpt-*", "claude-1"]), "open": TeamSettings(), "closed": TeamSettings(models=[])}
 
 
@@ -264,6 +398,24 @@ TEAMS = {"red": TeamSettings(models=["gpt-*", "claude-1"]), "open": TeamSettings
 )
 def test_a_model_must_be_granted_by_consumer_and_team(models, team, model, granted):
     assert Grants(TEAMS, {}).consumer(ConsumerSettings(name="a", team=team, models=models)).may_use(model) is granted
+
+
+@pytest.mark.parametrize(
+    ("models", "team", "groups", "granted"),
+    [
+        (None, None, ["small"], {"gpt-mini", "llama-mini"}),
+        (None, None, ["small", "big"], {"gpt-mini", "llama-mini", "gpt-4o"}),
+        (None, None, ["idle"], {"gpt-mini", "llama-mini", "gpt-4o"}),
+        (None, None, ["idle", "big"], {"gpt-4o"}),
+        (None, "red", ["small"], {"gpt-mini"}),
+        (["gpt-*"], None, ["big"], {"gpt-4o"}),
+        (["llama-mini"], "red", ["small"], set()),
+    ],
+)
+def test_one_of_its_groups_must_grant_a_model_too(models, team, groups, granted):
+    who = Grants(TEAMS, GROUPS).consumer(ConsumerSettings(name="a", team=team, models=models, groups=groups))
+    assert who.groups == tuple(groups)
+    assert {model for model in ("gpt-mini", "llama-mini", "gpt-4o") if who.may_use(model)} == granted
 
 
 def authorize(exchange, model, targets, may_use):

@@ -184,12 +184,25 @@ def image(url):
     return question(messages=[{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}])
 
 
+PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAGQAAABkCAIAAAAA" + "A" * 100_000  # 100 px a side
+
+
 def test_an_image_in_the_body_is_not_counted_by_its_bytes(exchange):
-    assert 2000 <= input_bound(exchange(image("data:image/png;base64," + "A" * 100_000))) < 2500
+    assert 1601 <= input_bound(exchange(image(PNG))) < 2000
 
 
 def test_an_image_by_its_address_is_bound_too(exchange):
-    assert input_bound(exchange(image("https://example.com/cat.png"))) >= 2000
+    assert input_bound(exchange(image("https://example.com/cat.png"))) >= 39_200
+
+
+def test_an_image_counts_as_where_it_is_dearest(exchange):
+    both = [*FREE, Target("s", "openai", "gpt-4o-mini")]
+    assert 48_169 <= input_bound(exchange(image(PNG), targets=both)) < 49_000
+
+
+def test_providers_write_of_tools_themselves(exchange):
+    plain, tools = exchange(question()), exchange(question(tools=[{"type": "function", "function": {"name": "f"}}]))
+    assert input_bound(tools) - len(tools.body) == 1024 + input_bound(plain) - len(plain.body)
 
 
 # --- units and scopes

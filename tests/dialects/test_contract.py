@@ -1,6 +1,7 @@
 """What every dialect must do. A new one is tested by being there."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,8 @@ FIELDS = [
     *("model", "messages", "input", "prompt", "stream", "n", "max_tokens", "max_completion_tokens", "stream_options"),
     *("role", "content", "type", "text", "image_url", "url", "tool_calls", "function", "arguments", "include_usage"),
     *("choices", "delta", "message", "usage", "prompt_tokens", "completion_tokens", "prompt_tokens_details", "index"),
+    *("image_url", "file", "file_data", "input_audio", "data", "source", "output", "result", "file_id", "extra_body"),
+    *("container", "conversation", "previous_response_id", "web_search_options", "audio", "encrypted_content", "id"),
     *("finish_reason", "error", "cached_tokens", "completion_tokens_details", "reasoning_tokens", "system", "tools"),
 ]
 VALUES = st.one_of(
@@ -24,7 +27,8 @@ VALUES = st.one_of(
     st.booleans(),
     st.integers(-(2**70), 2**70),
     st.floats(-1e300, 1e300),
-    st.sampled_from(["", "m", "data:x", "user", "stop", "5"]),
+    st.sampled_from(["", "m", "data:x", "user", "stop", "5", "data:image/png;base64,AAAA", "input_image", "image"]),
+    st.sampled_from(["base64", "input_file", "image_url", "document", "web_search", "reasoning", "http://x/y.png"]),
     st.text(max_size=4),
 )
 JSON = st.recursive(
@@ -74,6 +78,11 @@ def test_a_request_is_read_or_refused(dialect, body):
     assert 1 <= ask.choices <= 128
     assert ask.max_output_tokens is None or 1 <= ask.max_output_tokens <= 10**9
     assert 0 <= ask.image_bytes <= len(json.dumps(body))
+    assert sum(map(len, ask.image_data)) == ask.image_bytes
+    assert len(ask.image_data) <= ask.images
+    assert 1601 * ask.images <= ask.image_tokens <= 39_200 * ask.images
+    assert len(ask.unseen) <= 8
+    assert all(re.fullmatch("[a-z][a-z0-9_]{0,40}", name) for name in ask.unseen)  # fit to be told
     assert set(ask.needs.values()) <= set(body)  # each need names the field that asks for it
     # What was read can be scanned, and asked for its usage.
     assert all(isinstance(text.value, str) for text in dialect.texts(body))

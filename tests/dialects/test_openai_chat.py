@@ -110,6 +110,58 @@ def content(*parts):
     return {"messages": [{"role": "user", "content": list(parts)}]}
 
 
+PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAGQAAABkCAIAAAA="  # the beginning of one, 100 px a side
+PDF = "data:application/pdf;base64,JVBERi0xLjc="
+TEXT_FILE = {"file_data": "data:text/plain;base64,SGVsbG8=", "filename": "a.txt"}
+MP3 = {"data": "SUQzBAAA", "format": "mp3"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "unseen"),
+    [
+        ({}, ()),
+        (content({"type": "text", "text": "x"}, {"type": "refusal", "refusal": "x"}, "loose"), ()),
+        (content({"type": "image_url", "image_url": {"url": PNG}}), ()),
+        (content({"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}), ("image_url",)),
+        (content({"type": "image_url", "image_url": "gs://bucket/a.png"}), ("image_url",)),
+        (content({"type": "image_url", "image_url": {"url": PDF}}), ("image_url",)),
+        (content({"type": "image_url", "image_url": {}}), ("image_url",)),
+        (content({"type": "text", "text": "x", "image_url": "https://example.com/a.png"}), ("image_url",)),
+        (content({"type": "file", "file": {"file_id": "file-1"}}), ("file",)),
+        (content({"type": "file", "file": {"file_data": PDF}}), ("file",)),
+        (content({"type": "file", "file": {"file_data": "https://example.com/a.pdf"}}), ("file",)),
+        (content({"type": "file", "file": TEXT_FILE}), ()),
+        (content({"type": "input_audio", "input_audio": MP3}), ()),
+        (content({"type": "input_audio", "input_audio": {"data": "ZkxhQwAA", "format": "flac"}}), ("input_audio",)),
+        (content({"type": "input_audio", "input_audio": {"id": "x"}}), ("input_audio",)),
+        (content({"type": "video_url", "video_url": {"url": "https://example.com/a.mp4"}}), ("video_url",)),
+        (content({"type": "A new\nkind", "x": 1}, {"type": ["text"]}, {}), ("content",)),
+        ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, ("audio",)),
+        ({"tools": [{"type": "function"}, {"type": "custom"}, {"function": {}}]}, ()),
+        ({"tools": [{"type": "web_search"}, {"type": "$web_search"}, {"type": "web_search"}]}, ("web_search", "tools")),
+        ({"web_search_options": {"search_context_size": "low"}}, ("web_search_options",)),
+        ({"web_search_options": None, "plugins": []}, ()),
+        ({"plugins": [{"id": "web"}], "data_sources": [{}]}, ("data_sources", "plugins")),
+        ({"search_parameters": {"mode": "on"}}, ("search_parameters",)),
+        ({"extra_body": {"google": {"cached_content": "cachedContents/1"}}}, ("cached_content",)),
+        ({"extra_body": {"google": {"thinking_config": {}}}}, ()),
+    ],
+)
+def test_what_the_body_only_names(fields, unseen):
+    assert CHAT.read(question(**fields)).unseen == unseen
+
+
+def test_images_count_by_their_size():
+    ask = CHAT.read(question(**content({"type": "image_url", "image_url": {"url": PNG}}, {"image_url": "https://x/y"})))
+    assert (ask.images, ask.image_tokens, ask.image_data) == (2, 1601 + 39_200, [PNG])
+
+
+def test_providers_write_of_tools_themselves():
+    assert CHAT.read(question()).added_tokens == 0
+    assert CHAT.read(question(tools=[FUNCTION])).added_tokens == 1024
+    assert CHAT.read(question(response_format=SCHEMA)).added_tokens == 1024
+
+
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
 FUNCTION = {"type": "function", "function": {"name": "f"}}
 

@@ -31,6 +31,13 @@ def test_tokens_are_input_that_no_guardrail_can_read(given, unreadable):
     assert (ask.unreadable, ask.output_field, ask.stream) == (unreadable, None, False)
 
 
+@pytest.mark.parametrize(
+    ("given", "unseen"), [("text", ()), (["a"], ()), ([[1]], ()), ([{"image": "https://x/y.png"}], ("input",))]
+)
+def test_what_the_body_only_names(given, unseen):
+    assert EMBEDDINGS.read({"model": "m", "input": given}).unseen == unseen
+
+
 @pytest.mark.parametrize("given", [None, "", [], {}, 1, True])
 def test_input_is_text_or_a_list(given):
     with pytest.raises(Refusal) as refused:

@@ -135,15 +135,15 @@ BAD = {
     "for ever": (lambda: staff(exp=None), "invalid_key"),
     "audience": (lambda: staff(aud="other"), "invalid_key"),
     "no audience": (lambda: staff(aud=None), "invalid_key"),
-    "issuer": (lambda: STRANGER.token(), "invalid_key"),
+    "issuer": (STRANGER.token, "invalid_key"),
     "no issuer": (lambda: staff(iss=None), "invalid_key"),
     "issuer with a slash": (lambda: staff(iss=STAFF.url + "/"), "invalid_key"),
     "signed by another": (lambda: STRANGER.token(iss=STAFF.url), "invalid_key"),
     "signed by the other issuer": (lambda: ROBOTS.token(iss=STAFF.url), "invalid_key"),
     "unknown kid": (lambda: staff(kid="two"), "invalid_key"),
-    "none": (lambda: STAFF.unsigned(), "invalid_key"),
+    "none": (STAFF.unsigned, "invalid_key"),
     "none, with a signature": (lambda: STAFF.unsigned() + base64url(b"x"), "invalid_key"),
-    "hs256 with the public key": (lambda: STAFF.confused(), "invalid_key"),
+    "hs256 with the public key": (STAFF.confused, "invalid_key"),
     "tampered": (lambda: STAFF.tampered(sub="root"), "invalid_key"),
     "cut": (lambda: staff()[:-10], "invalid_key"),
     "two dots": (lambda: "a.b.c", "invalid_key"),
@@ -203,6 +203,18 @@ def test_a_token_counts_only_where_the_settings_say(gateway: Gateway) -> None:
 def test_a_token_in_the_query_does_not_count(gateway: Gateway) -> None:
     answer = gateway.post(f"/v1/chat/completions?access_token={staff()}", chat_body("stub"), key=None)
     assert refused(answer) == (401, "missing_key")
+
+
+def test_grants_bind_at_once_and_issuers_at_a_restart(gateway: Gateway) -> None:
+    before = gateway.file.read_text()
+    try:
+        gateway.file.write_text(before.replace("stubs: {models: [stub, assistant]}", "stubs: {models: []}"))
+        eventually(lambda: gateway.chat(key=staff()).status_code == 403)
+        gateway.file.write_text(before.replace(AUDIENCE, "everybody"))
+        eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == 1)
+    finally:
+        gateway.file.write_text(before)
+    eventually(lambda: gateway.chat(key=staff()).status_code == 200)
 
 
 # --- certificates, and an issuer that is down when the gateway starts

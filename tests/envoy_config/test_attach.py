@@ -6,6 +6,7 @@ import yaml
 from extproc import contract
 from extproc.config import parse
 from extproc.envoy_config import attach, attach_problems
+from tests.e2e.idp import Issuer
 
 SETTINGS = parse("""
 providers:
@@ -95,4 +96,34 @@ def test_envoy_accepts_it_pasted(validate):
     manager["http_filters"].insert(0, ext_proc)
     manager["access_log"] = [log]
     theirs["static_resources"]["clusters"].append(cluster)
+    assert validate(yaml.safe_dump({"node": {"id": "theirs", "cluster": "theirs"}} | theirs)) == ""
+
+
+IDENTITY = """
+providers: {openai: {kind: mock}}
+models: {m: {provider: openai}}
+auth:
+  jwt:
+    - {issuer: https://a.example, audiences: [ai], jwks_uri: "https://a.example/jwks", prefix: "a:"}
+    - {issuer: https://b.example, audiences: [ai], jwks: "file:FILE", prefix: "b:", header: x-identity}
+consumers: [{name: agent, certificates: ["spiffe://acme/ci"]}]
+"""
+
+
+@pytest.mark.e2e
+def test_tokens_and_certificates_are_verified_by_their_envoy(validate, tmp_path):
+    (tmp_path / "keys.json").write_bytes(Issuer("https://b.example").jwks())
+    text = attach(parse(IDENTITY.replace("FILE", str(tmp_path / "keys.json"))))
+    tokens, ext_proc, cluster, jwks, log = yaml.safe_load(text)
+    assert tokens["name"] == "envoy.filters.http.jwt_authn"
+    assert ext_proc["typed_config"]["request_attributes"] == list(contract.PEER_ATTRIBUTES)
+    sent = ext_proc["typed_config"]["metadata_options"]["forwarding_namespaces"]["untyped"]
+    assert sent == [contract.JWT_NAMESPACE]
+    assert "ACCEPT_UNTRUSTED" in text
+    assert "x-identity" in text.partition("\n# 1.")[0]  # among what they have to remove
+    theirs = yaml.safe_load(THEIRS)
+    manager = theirs["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
+    manager["http_filters"][:0] = [tokens, ext_proc]
+    manager["access_log"] = [log]
+    theirs["static_resources"]["clusters"] += [cluster, jwks]
     assert validate(yaml.safe_dump({"node": {"id": "theirs", "cluster": "theirs"}} | theirs)) == ""

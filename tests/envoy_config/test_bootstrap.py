@@ -284,3 +284,82 @@ def test_envoy_is_asked_in_earnest(validate, tmp_path):
     tree = bootstrap(settings, secrets_dir=str(tmp_path))
     tree["static_resources"]["listeners"][0]["no_such_field"] = 1
     assert "no_such_field" in validate(render(tree))
+
+
+# --- who asks
+
+TOKENS = (
+    MINIMAL
+    + """
+auth:
+  jwt:
+    - {issuer: https://a.example, audiences: [ai, bi], jwks_uri: "https://idp.example/keys?v=1", prefix: "a:"}
+    - {issuer: https://b.example, audiences: [ai], jwks_uri: "http://127.0.0.1:8000/", prefix: "b:", clock_skew: 0s}
+    - {issuer: https://c.example, audiences: [ai], jwks: "file:/keys", prefix: "c:", header: x-identity}
+"""
+)
+
+
+def filters(tree: dict) -> dict[str, dict]:
+    found = manager(tree, "public")["http_filters"]
+    return {item["name"].removeprefix("envoy.filters.http."): item["typed_config"] for item in found}
+
+
+def test_tokens_are_verified_before_the_processor_is_asked_and_refuse_nothing():
+    found = filters(make(TOKENS))
+    assert list(found)[-3:] == ["jwt_authn", "ext_proc", "router"]
+    [rule] = found["jwt_authn"]["rules"]
+    assert rule["match"] == {"prefix": "/"}
+    names = [{"provider_name": f"issuer-{number}"} for number in range(3)]
+    assert rule["requires"]["requires_any"]["requirements"] == [*names, {"allow_missing_or_failed": {}}]
+    assert found["ext_proc"]["metadata_options"] == {
+        "forwarding_namespaces": {"untyped": [contract.JWT_NAMESPACE]},
+        "receiving_namespaces": {"untyped": [contract.ORDER_NAMESPACE]},
+    }
+
+
+def test_an_issuer_is_held_to_all_that_the_settings_say():
+    tree = make(TOKENS)
+    first, second, third = filters(tree)["jwt_authn"]["providers"].values()
+    assert (first["issuer"], first["audiences"]) == ("https://a.example", ["ai", "bi"])
+    assert first["from_headers"] == [{"name": "authorization", "value_prefix": "Bearer "}]
+    assert third["from_headers"] == [{"name": "x-identity"}]
+    for provider in (first, second, third):
+        assert provider["require_expiration"] is True
+        assert not provider.get("forward")
+        assert not {"from_params", "from_cookies", "claim_to_headers", "forward_payload_header"} & set(provider)
+    assert (first["clock_skew_seconds"], third["local_jwks"]) == (60, {"filename": "/keys"})
+    assert first["remote_jwks"]["http_uri"]["uri"] == "https://idp.example/keys?v=1"
+    assert first["remote_jwks"]["async_fetch"] == {"fast_listener": True}
+    secure, plain = cluster(tree, "jwks-0"), cluster(tree, "jwks-1")
+    assert secure["transport_socket"]["typed_config"]["sni"] == "idp.example"
+    assert "transport_socket" not in plain
+    assert "jwks-2" not in render(tree)
+
+
+def test_a_header_for_tokens_never_leaves():
+    allowed = filters(make(TOKENS))["ext_proc"]["forward_rules"]["allowed_headers"]["patterns"]
+    assert {"exact": "x-identity"} in allowed
+    config = manager(make(TOKENS), "try-openai")
+    assert {"remove": "x-identity"} in named(config["http_filters"], "envoy.filters.http.header_mutation")[
+        "typed_config"
+    ]["mutations"]["request_mutations"]
+
+
+@pytest.mark.parametrize("required", [True, False])
+def test_client_certificates_are_verified_and_told(required):
+    files = "certificate: file:/c.pem, key: file:/k.pem, client_ca: file:/ca.pem"
+    tree = make(MINIMAL + f"listener: {{tls: {{{files}, require_client_certificate: {str(required).lower()}}}}}")
+    chain = named(tree["static_resources"]["listeners"], "public")["filter_chains"][0]
+    config = chain["transport_socket"]["typed_config"]
+    assert config["common_tls_context"]["validation_context"] == {"trusted_ca": {"filename": "/ca.pem"}}
+    assert config.get("require_client_certificate", False) is required
+    assert filters(tree)["ext_proc"]["request_attributes"] == list(contract.PEER_ATTRIBUTES)
+    assert "forward_client_cert_details" not in render(tree)  # Envoy takes the header away, unless it is told not to
+
+
+def test_without_tokens_and_certificates_nothing_of_them_is_there():
+    found = filters(make(MINIMAL))
+    assert "jwt_authn" not in found
+    assert "request_attributes" not in found["ext_proc"]
+    assert "forwarding_namespaces" not in found["ext_proc"]["metadata_options"]

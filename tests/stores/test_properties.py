@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -17,9 +17,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from extproc.stores import Denied, Expired, Granted, Hold, Level
+from extproc.stores import LATE_SETTLE, Denied, Expired, Granted, Hold, Level
 
 LIMITS = {("a", 60): 10, ("b", 60): 6, ("b", 3600): 12, ("c", 0): 9, ("c", -1): 25, ("slots", 0): 3}
+LIMITS |= {("run:x=1", 0): 8, ("run:x=2", 0): 8, ("run", 0): 20, ("runs:x=1", 0): 8}
+IDLE = 60.0  # seconds after which the counts of runs are forgotten
 LEASES = (5.0, 20.0, 90.0)
 BOARDS = ("one", "two")
 AUTHORS = ("x", "y", "z")
@@ -32,13 +34,46 @@ class Request:
     windows: list[int]  # the number of the window of each hold
     deadline: float
     state: str = "reserved"  # forwarded, released, charged, settled
-    charges: list[int] = field(default_factory=list)
+    charges: list[int] = field(default_factory=list)  # what the counts still know of them
+    charges_as_settled: tuple[int, ...] = ()
+    forwarded: bool = False
+    kept: bool = False
+
+    @property
+    def live(self):
+        return self.state in ("reserved", "forwarded")
 
 
 class Model:
     def __init__(self):
         self.requests: dict[str, Request] = {}
         self.notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # by board and author: when it runs out, the note
+        self.idle: dict[str, float] = {}  # by scope: when it may be forgotten
+
+    def touch(self, now, holds, least=0.0):
+        for hold in holds:
+            if not hold.window and hold.idle:
+                self.idle[hold.scope] = max(self.idle.get(hold.scope, 0.0), now + max(hold.idle, least))
+            elif not hold.window:
+                self.idle.pop(hold.scope, None)
+
+    def forget_idle(self, now):
+        for scope, at in list(self.idle.items()):
+            if at <= now and self.level(scope, 0, 0)[1] == 0:
+                del self.idle[scope]
+                for request in self.requests.values():
+                    for index, hold in enumerate(request.holds):
+                        if (hold.scope, hold.window) == (scope, 0) and not request.live:
+                            assert request.state != "charged", "forgotten, and may still be corrected"
+                            request.charges[index] = 0
+
+    def fullest(self, now, prefix, window, limit):
+        found = []
+        for scope in {scope for scope, of in LIMITS if of == window and f"{scope}:".startswith(f"{prefix}:")}:
+            level = self.current(now, scope, window)
+            if level.settled + level.reserved:
+                found.append((scope, level))
+        return sorted(found, key=lambda pair: (-pair[1].settled - pair[1].reserved, pair[0]))[:limit]
 
     def number(self, now, window):
         if window == -1:
@@ -55,7 +90,7 @@ class Model:
         for request in self.requests.values():
             for index, (hold, at) in enumerate(zip(request.holds, request.windows, strict=True)):
                 if (hold.scope, hold.window, at) == (scope, window, number):
-                    if request.state in ("reserved", "forwarded"):
+                    if request.live:
                         reserved += hold.amount
                     else:
                         settled += request.charges[index]
@@ -74,21 +109,54 @@ class Model:
                 return Denied(index, max(room, 0), level.resets_in)
             mine[hold.scope, hold.window] = before + hold.amount
         self.requests[id] = Request(holds, [self.number(now, hold.window) for hold in holds], now + lease)
+        self.touch(now, holds)
         return Granted(tuple(self.current(now, hold.scope, hold.window) for hold in holds))
+
+    def extend(self, now, id, more):
+        request = self.requests.get(id)
+        if request is None or not request.live:
+            return None
+
+        def level(index):
+            hold, number = request.holds[index], request.windows[index]
+            ends = self.end(hold.window, number)
+            return Level(*self.level(hold.scope, hold.window, number), None if ends is None else max(0.0, ends - now))
+
+        mine = {}
+        for index, hold in enumerate(more):
+            found = level(index)
+            before = mine.get((hold.scope, hold.window), 0)
+            room = hold.limit - found.settled - found.reserved - before
+            if hold.amount and hold.amount > room:
+                return Denied(index, max(room, 0), found.resets_in)
+            mine[hold.scope, hold.window] = before + hold.amount
+        request.holds = [
+            replace(new, amount=old.amount + new.amount) for old, new in zip(request.holds, more, strict=True)
+        ]
+        self.touch(now, more)
+        return Granted(tuple(level(index) for index in range(len(more))))
+
+    def end(self, window, number):
+        if window == -1:
+            return MONTH_END + 31 * 86400 * number
+        return (number + 1) * window if window else None
 
     def forward(self, now, id, lease):
         request = self.requests.get(id)
-        if request is None or request.state not in ("reserved", "forwarded"):
+        if request is None or not request.live:
             return False
-        request.state, request.deadline = "forwarded", now + lease
+        request.state, request.deadline, request.forwarded = "forwarded", now + lease, True
         return True
 
-    def settle(self, id, amounts):
+    def settle(self, now, id, amounts, keep):
         request = self.requests.get(id)
         if request is None or request.state == "settled":
             return False
+        request.kept = keep and request.live
         request.state = "settled"
+        self.touch(now, request.holds)
         request.charges = [0 if hold.slot else amount for hold, amount in zip(request.holds, amounts, strict=True)]
+        request.charges_as_settled = tuple(request.charges)
         return True
 
     def share(self, now, board, author, note, ttl):
@@ -103,13 +171,23 @@ class Model:
         self.forget_notes(now)
         ended = []
         for id, request in self.requests.items():
-            if request.state in ("reserved", "forwarded") and request.deadline <= now:
-                forwarded = request.state == "forwarded"
+            scopes = tuple(hold.scope for hold in request.holds)
+            if request.live and request.deadline <= now:
+                forwarded = request.forwarded
                 request.state = "charged" if forwarded else "released"
                 request.charges = [hold.amount if forwarded and not hold.slot else 0 for hold in request.holds]
-                scopes = tuple(hold.scope for hold in request.holds)
+                self.touch(now, request.holds, LATE_SETTLE)
                 ended.append(Expired(id, forwarded, scopes, tuple(request.charges)))
+            elif request.kept and request.deadline <= now:
+                request.kept = False
+                ended.append(Expired(id, request.forwarded, scopes, request.charges_as_settled, settled=True))
+        self.forget_idle(now)
         return ended
+
+    def recorded(self, ids):
+        for id in ids:
+            if id in self.requests:
+                self.requests[id].kept = False
 
 
 class History(RuleBasedStateMachine):
@@ -127,13 +205,14 @@ class History(RuleBasedStateMachine):
         count = 1 if self.name == "memory" else 2
         self.workers = [self.runner.run(self.open()) for _ in range(count)]
         self.turn = 0
+        self.reported = []  # the ids of those that were settled and never recorded
 
     async def open(self):
         return self.open_store(Path(self.directory.name), lambda: self.now)
 
-    def call(self, method, *args):
+    def call(self, method, *args, **options):
         self.turn += 1
-        return self.runner.run(getattr(self.workers[self.turn % len(self.workers)], method)(*args))
+        return self.runner.run(getattr(self.workers[self.turn % len(self.workers)], method)(*args, **options))
 
     @initialize(offset=st.sampled_from([0.0, 0.25, 59.5, 280.0]))
     def start(self, offset):
@@ -144,10 +223,18 @@ class History(RuleBasedStateMachine):
         wanted=st.lists(st.tuples(st.sampled_from(sorted(LIMITS)), st.integers(0, 7)), max_size=4),
         lease=st.sampled_from(LEASES),
         lower=st.sampled_from([0, 0, 0, 3]),
+        idle=st.sampled_from([IDLE, IDLE, IDLE, 0.0]),
     )
-    def reserve(self, wanted, lease, lower):
+    def reserve(self, wanted, lease, lower, idle):
         holds = [
-            Hold(scope, window, LIMITS[scope, window] - lower, amount, slot=scope == "slots")
+            Hold(
+                scope,
+                window,
+                LIMITS[scope, window] - lower,
+                amount,
+                slot=scope == "slots",
+                idle=idle * ("run" in scope),
+            )
             for (scope, window), amount in wanted
         ]
         id = f"r{len(self.model.requests)}-{self.turn}"
@@ -171,8 +258,23 @@ class History(RuleBasedStateMachine):
         assert self.call("forward", id, lease) is False
 
     @precondition(lambda self: self.model.requests)
-    @rule(data=st.data(), more=st.booleans())
-    def settle(self, data, more):
+    @rule(data=st.data(), lower=st.sampled_from([0, 0, 3]))
+    def extend(self, data, lower):
+        id = self.some(data, ("reserved", "forwarded"))
+        holds = self.model.requests[id].holds if id in self.model.requests else []
+        more = [replace(hold, limit=max(hold.limit - lower, 0), amount=data.draw(st.integers(0, 3))) for hold in holds]
+        assert self.call("extend", id, more) == self.model.extend(self.now, id, more)
+
+    @precondition(lambda self: self.model.requests)
+    @rule(data=st.data())
+    def extend_too_late(self, data):
+        id = self.some(data, ("released", "charged", "settled"))
+        holds = self.model.requests[id].holds if id in self.model.requests else []
+        assert self.call("extend", id, holds) is None
+
+    @precondition(lambda self: self.model.requests)
+    @rule(data=st.data(), more=st.booleans(), keep=st.booleans())
+    def settle(self, data, more, keep):
         id = self.some(data, ("reserved", "forwarded", "released", "charged"))
         request = self.model.requests.get(id)
         holds = request.holds if request else []
@@ -183,20 +285,37 @@ class History(RuleBasedStateMachine):
         for index, (hold, amount) in enumerate(zip(holds, amounts, strict=True)):
             if amount > held[index]:
                 self.overdrawn.add((hold.scope, hold.window, request.windows[index]))
-        assert self.call("settle", id, amounts) == self.model.settle(id, amounts)
+        assert self.call("settle", id, amounts, keep=keep) == self.model.settle(self.now, id, amounts, keep)
 
     @precondition(lambda self: self.model.requests)
-    @rule(data=st.data(), amount=st.integers(0, 20))
-    def settle_again(self, data, amount):
+    @rule(data=st.data(), amount=st.integers(0, 20), keep=st.booleans())
+    def settle_again(self, data, amount, keep):
         id = self.some(data, ("settled",))
         holds = self.model.requests[id].holds if id in self.model.requests else []
-        assert self.call("settle", id, [amount] * len(holds)) is False
+        assert self.call("settle", id, [amount] * len(holds), keep=keep) is False
+
+    @precondition(lambda self: self.model.requests)
+    @rule(data=st.data())
+    def recorded(self, data):
+        """Of any of them: one that is live or can still be corrected must not be forgotten by it."""
+        ids = data.draw(st.lists(st.sampled_from([*self.model.requests, "unknown"]), max_size=4))
+        self.call("recorded", ids)
+        self.model.recorded(ids)
 
     @rule()
     def expire(self):
         expected = self.model.expire(self.now)
-        assert sorted(self.call("expire"), key=lambda expired: expired.id) == sorted(expected, key=lambda e: e.id)
+        ended = self.call("expire")
+        assert sorted(ended, key=lambda expired: expired.id) == sorted(expected, key=lambda e: e.id)
         assert self.call("expire") == []
+        self.reported += [expired.id for expired in ended if expired.settled]
+        assert len(set(self.reported)) == len(self.reported)
+
+    @rule(prefix=st.sampled_from(["run", "run:x=1", "b", "c", "ru"]), window=st.sampled_from([0, 60]))
+    def fullest(self, prefix, window):
+        for limit in (100, 1):
+            expected = self.model.fullest(self.now, prefix, window, limit)
+            assert list(self.call("fullest", prefix, window, limit)) == expected
 
     @rule(
         board=st.sampled_from(BOARDS),
@@ -236,6 +355,7 @@ class History(RuleBasedStateMachine):
             self.expire()
             for level in self.call("levels", sorted(LIMITS)):
                 assert level.reserved == 0
+            assert not any(request.kept for request in self.model.requests.values())
             if self.name == "sqlite":
                 rows = self.workers[0]._db.execute("SELECT total(reserved), min(settled) FROM counts").fetchone()
                 assert rows[0] == 0

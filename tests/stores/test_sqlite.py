@@ -93,10 +93,11 @@ from extproc.stores.sqlite import SqliteCounters
 
 async def main(path):
     counters = SqliteCounters(path)
-    for id in ("waiting", "sent", "done"):
+    for id in ("waiting", "sent", "done", "unrecorded"):
         await counters.reserve(id, [Hold("a", 0, 100, 4), Hold("slots", 0, 5, 1, slot=True)], 60)
     await counters.forward("sent", 60)
     await counters.settle("done", [1, 1])
+    await counters.settle("unrecorded", [2, 1], keep=True)
     print("ready", flush=True)
     await asyncio.sleep(60)
 
@@ -112,13 +113,15 @@ async def test_the_leases_of_a_killed_process_run_out(path):
 
     now = itertools.chain([time.time()] * 2, itertools.repeat(time.time() + 61))
     counters = SqliteCounters(path, clock=lambda: next(now))
-    assert await counters.levels([("a", 0), ("slots", 0)]) == [Level(1, 8, None), Level(0, 2, None)]
+    assert await counters.levels([("a", 0), ("slots", 0)]) == [Level(3, 8, None), Level(0, 2, None)]
     assert await counters.expire() == []
     assert sorted(await counters.expire(), key=lambda expired: expired.id) == [
         Expired("sent", True, ("a", "slots"), (4, 0)),
+        Expired("unrecorded", False, ("a", "slots"), (2, 0), settled=True),
         Expired("waiting", False, ("a", "slots"), (0, 0)),
     ]
-    assert await counters.levels([("a", 0), ("slots", 0)]) == [Level(5, 0, None), Level(0, 0, None)]
+    assert await counters.levels([("a", 0), ("slots", 0)]) == [Level(7, 0, None), Level(0, 0, None)]
+    assert await counters.expire() == []
     await counters.close()
 
 
@@ -248,10 +251,14 @@ def schema(path):
 async def test_an_older_file_is_migrated_and_keeps_its_counts(path, tmp_path, old):
     counters = SqliteCounters(path)
     assert await counters.levels([("a", 0)]) == [Level(3, 4, None)]
-    old.execute("UPDATE counts SET settled = 2")  # a worker not yet restarted goes on
     assert await counters.forward("r1", LEASE)
-    assert await counters.settle("r1", [5])
-    assert await counters.levels([("a", 0)]) == [Level(7, 0, None)]
+    assert await counters.extend("r1", [Hold("a", 0, 10, 2)]) == Granted((Level(3, 6, None),))
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):
+        old.execute(
+            "UPDATE reservations SET expired = 1"
+        )  # a worker not yet restarted takes nothing for what it is not
+    assert await counters.settle("r1", [5], keep=True)
+    assert await counters.levels([("a", 0)]) == [Level(8, 0, None)]
     assert list(await counters.share("board", "a", b"from a", 60.0)) == []
     await counters.close()
 
@@ -260,7 +267,7 @@ async def test_an_older_file_is_migrated_and_keeps_its_counts(path, tmp_path, ol
     await again.close()
     await SqliteCounters(tmp_path / "new.db").close()
     assert schema(path) == schema(tmp_path / "new.db")
-    assert schema(path)[0] == (SCHEMA_VERSION,) == (2,)
+    assert schema(path)[0] == (SCHEMA_VERSION,) == (3,)
 
 
 async def test_a_migration_that_fails_changes_nothing(path, old):
@@ -376,7 +383,7 @@ async def test_ended_windows_are_purged(path):
         (60, 40),
         (3600, 20),
     ]
-    assert counters._db.execute("SELECT count(*) FROM reservations").fetchone() == (0,)
+    assert counters._db.execute("SELECT count(*) FROM holdings").fetchone() == (0,)
     plan = " ".join(row[3] for row in counters._db.execute("EXPLAIN QUERY PLAN SELECT min(window) FROM counts"))
     assert "SEARCH" in plan
     await counters.close()

@@ -40,8 +40,8 @@ from extproc.exchange import Usage
 _MAX_CHOICES = 128  # OpenAI's own limit for n
 _OWN_TOOLS = ("function", "custom", None)  # which the client runs; the provider runs others itself
 _TEXTS = frozenset(("text", "refusal", "thinking", "redacted_thinking"))  # types of parts that say all they are
-_ELSEWHERE = ("web_search_options", "search_parameters", "plugins", "data_sources")
-"""Fields by which a provider searches or reads what it keeps: OpenAI's, xAI's, OpenRouter's, Azure's."""
+_ELSEWHERE = frozenset(("web_search_options", "search_parameters", "plugins", "data_sources", "extra_body"))
+"""Fields by which a provider searches or reads what it keeps: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
 
@@ -102,7 +102,8 @@ class OpenAIChat(Dialect):
                 _read_parts(content, ask)
             if message.get("audio") is not None:  # an earlier answer's, by its id
                 ask.add_unseen("audio")
-        _read_elsewhere(body, ask)
+        if not _ELSEWHERE.isdisjoint(body):
+            _read_elsewhere(body, ask)
         ask.choices = read_integer(body, "n", 1, _MAX_CHOICES) or 1
         ask.output_field = "max_completion_tokens"
         ask.max_output_tokens = read_integer(body, "max_completion_tokens", 1, MAX_TOKENS)
@@ -282,7 +283,7 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
 
 
 def _read_elsewhere(body: Mapping[str, Any], ask: Ask) -> None:
-    for name in _ELSEWHERE:
+    for name in sorted(_ELSEWHERE - {"extra_body"}):
         if body.get(name):
             ask.add_unseen(name)
     extra = body.get("extra_body")

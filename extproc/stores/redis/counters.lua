@@ -4,9 +4,12 @@
 -- KEYS[1] the hash tag with its braces · ARGV[1] the phase · ARGV[2] the time, or '' for this server's clock · the rest
 -- as the phase wants it. Nothing is written before all that can refuse has been asked.
 --
---   TAG:counts:WINDOW:NUMBER   hash   scope -> 'settled reserved', without those that are all zero; ends by its TTL
+--   TAG:counts:WINDOW:NUMBER   hash   scope -> 'settled reserved', and ' idle' seconds where it may be forgotten; without
+--                                     those that are all zero, unless they are forgotten anyway; ends by its TTL
+--   TAG:idle                   zset   scope without a window, by when it may be forgotten
 --   TAG:reservations           hash   id -> state, then its holds packed: window, number, scope, amount, slot, ...
---   TAG:leases                 zset   id by the end of its lease; states 0 (reserved) and 1 (forwarded)
+--   TAG:leases                 zset   id by the end of its lease; states 0 (reserved), 1 (forwarded), and of those that
+--                                     were settled and kept 4 (was reserved) and 5 (was forwarded): amounts as charged
 --   TAG:late                   zset   id by when it was ended; states 2 (was released) and 3 (was charged)
 --   TAG:board:BOARD            hash   author -> note
 --   TAG:notes                  zset   {board, author} packed, by when the note runs out
@@ -18,108 +21,18 @@ if not now then
   now = tonumber(time[1]) + tonumber(time[2]) / 1e6
 end
 local RESERVATIONS, LEASES, LATE = tag .. ':reservations', tag .. ':leases', tag .. ':late'
+local IDLE = tag .. ':idle'
 local NOTES, EPOCH = tag .. ':notes', tag .. ':epoch'
-local MONDAY = 4 * 86400
 local KEPT = 3600 -- seconds that the counts of an ended window stay at least, for what is still held there
 local PURGE = 1000 -- what is forgotten by one call, at most
-local MAX = '9223372036854775807'
-
--- Integers to 2^63-1. Lua has only doubles, exact to 2^53, so a number is two of them: hi * BASE + lo.
-
-local BASE = 1e10
-
-local function parse(text)
-  if #text <= 10 then
-    return 0, tonumber(text)
-  end
-  return tonumber(text:sub(1, -11)), tonumber(text:sub(-10))
-end
-
-local function show(hi, lo)
-  if hi == 0 then
-    return string.format('%d', lo)
-  end
-  return string.format('%d%010d', hi, lo)
-end
-
-local function add(hi, lo, more_hi, more_lo)
-  hi, lo = hi + more_hi, lo + more_lo
-  if lo >= BASE then
-    return hi + 1, lo - BASE
-  end
-  return hi, lo
-end
-
-local function less(hi, lo, than_hi, than_lo)
-  return hi < than_hi or (hi == than_hi and lo < than_lo)
-end
-
-local function subtract(hi, lo, less_hi, less_lo) -- never below zero
-  if less(hi, lo, less_hi, less_lo) then
-    return 0, 0
-  end
-  hi, lo = hi - less_hi, lo - less_lo
-  if lo < 0 then
-    return hi - 1, lo + BASE
-  end
-  return hi, lo
-end
-
--- Windows, as `window_at` has them.
-
-local function days_from_civil(year, month) -- of the first of a month
-  if month <= 2 then
-    year = year - 1
-  end
-  local era = math.floor(year / 400)
-  local of_era = year - era * 400
-  local of_year = math.floor((153 * ((month + 9) % 12) + 2) / 5)
-  return era * 146097 + of_era * 365 + math.floor(of_era / 4) - math.floor(of_era / 100) + of_year - 719468
-end
-
-local function months_at(moment) -- since the year 0
-  local days = math.floor(moment / 86400) + 719468
-  local era = math.floor(days / 146097)
-  local day = days - era * 146097
-  local year = math.floor((day - math.floor(day / 1460) + math.floor(day / 36524) - math.floor(day / 146096)) / 365)
-  day = day - (365 * year + math.floor(year / 4) - math.floor(year / 100))
-  local month = (math.floor((5 * day + 2) / 153) + 2) % 12
-  year = year + era * 400
-  if month < 2 then
-    year = year + 1
-  end
-  return year * 12 + month
-end
-
-local function number_at(moment, window)
-  if window == 0 then
-    return 0
-  elseif window < 0 then
-    return math.floor(months_at(moment) / -window)
-  end
-  local since = moment - MONDAY
-  local into = math.fmod(since, window)
-  if into < 0 then
-    into = into + window
-  end
-  return (since - into) / window
-end
-
-local function end_of(window, number) -- nil: never
-  if window > 0 then
-    return MONDAY + (number + 1) * window
-  elseif window < 0 then
-    local months = (number + 1) * -window
-    return days_from_civil(math.floor(months / 12), months % 12 + 1) * 86400
-  end
-end
 
 local function resets_in(window, number)
   local ends = end_of(window, number)
-  return ends and string.format('%.17g', ends - now) or ''
+  return ends and string.format('%.17g', math.max(0, ends - now)) or ''
 end
 
--- Counts. One is a table: the two halves of what is settled, those of what is reserved, and whether it was found.
+-- Counts. One is a table: the two halves of what is settled, those of what is reserved, whether it was found, how many
+-- seconds it may be idle (0: for ever), and whether it could be forgotten until now.
 
 local function counts_of(window, number)
   return string.format('%s:counts:%d:%d', tag, window, number)
@@ -128,17 +41,26 @@ end
 local function load(counts, scope)
   local found = redis.call('HGET', counts, scope)
   if not found then
-    return { 0, 0, 0, 0, false }
+    return { 0, 0, 0, 0, false, 0, false }
   end
-  local space = found:find(' ', 1, true)
-  local settled_hi, settled_lo = parse(found:sub(1, space - 1))
-  local reserved_hi, reserved_lo = parse(found:sub(space + 1))
-  return { settled_hi, settled_lo, reserved_hi, reserved_lo, true }
+  local settled, reserved, idle = found:match('^(%d+) (%d+) ?(.*)$')
+  local settled_hi, settled_lo = parse(settled)
+  local reserved_hi, reserved_lo = parse(reserved)
+  idle = tonumber(idle) or 0
+  return { settled_hi, settled_lo, reserved_hi, reserved_lo, true, idle, idle > 0 }
 end
 
-local function save(window, number, scope, count)
+local function save(window, number, scope, count, least) -- which stays for so many seconds, if it may be forgotten
   local counts = counts_of(window, number)
   local settled, reserved = show(count[1], count[2]), show(count[3], count[4])
+  if window == 0 and count[6] > 0 then
+    redis.call('HSET', counts, scope, string.format('%s %s %.17g', settled, reserved, count[6]))
+    local idle_at = string.format('%.17g', now + math.max(count[6], least or 0))
+    redis.call('ZADD', IDLE, 'GT', idle_at, scope)
+    return
+  elseif count[7] then
+    redis.call('ZREM', IDLE, scope)
+  end
   if settled == '0' and reserved == '0' then
     if count[5] then
       redis.call('HDEL', counts, scope)
@@ -160,7 +82,7 @@ local function save(window, number, scope, count)
   end
 end
 
-local function move(window, number, scope, charged, taken_back, released)
+local function move(window, number, scope, charged, taken_back, released, least)
   local count = load(counts_of(window, number), scope)
   local hi, lo = add(count[1], count[2], parse(charged))
   hi, lo = subtract(hi, lo, parse(taken_back))
@@ -170,7 +92,7 @@ local function move(window, number, scope, charged, taken_back, released)
   end
   count[1], count[2] = hi, lo
   count[3], count[4] = subtract(count[3], count[4], parse(released))
-  save(window, number, scope, count)
+  save(window, number, scope, count, least)
 end
 
 local function epoch_or(new)
@@ -183,14 +105,16 @@ end
 
 -- The phases.
 
-local function reserve(id, lease, forwarded) -- then for each hold: scope, window, limit, amount, slot
-  if redis.call('HEXISTS', RESERVATIONS, id) == 1 then
-    return { 'exists' }
-  end
-  local holds, taken, seen = {}, {}, {}
-  for at = 6, #ARGV, 5 do
+-- Take holds, or say which has no room: ARGV from `first`, for each its scope, window, limit, amount, slot, idle. Where
+-- `taken` has the reservation's they are added to it, in its windows.
+local function take(answer, first, taken)
+  local extends = #taken > 0
+  local holds, seen = {}, {}
+  for at = first, #ARGV, 6 do
+    local index = (at - first) / 6
+    local packed = index * 5
     local scope, window = ARGV[at], tonumber(ARGV[at + 1])
-    local number = number_at(now, window)
+    local number = extends and taken[packed + 2] or number_at(now, window)
     local counts = counts_of(window, number)
     seen[counts] = seen[counts] or {}
     local count = seen[counts][scope] or load(counts, scope)
@@ -199,27 +123,65 @@ local function reserve(id, lease, forwarded) -- then for each hold: scope, windo
     local amount_hi, amount_lo = parse(ARGV[at + 3])
     local hi, lo = add(count[1], count[2], count[3], count[4])
     local wanted_hi, wanted_lo = add(hi, lo, amount_hi, amount_lo)
-    if less(limit_hi, limit_lo, wanted_hi, wanted_lo) then
-      local left = show(subtract(limit_hi, limit_lo, hi, lo))
-      return { 'denied', (at - 6) / 5, left, resets_in(window, number) }
+    local asks = not extends or amount_hi + amount_lo > 0
+    if asks and less(limit_hi, limit_lo, wanted_hi, wanted_lo) then
+      return { 'denied', index, show(subtract(limit_hi, limit_lo, hi, lo)), resets_in(window, number) }
     end
     count[3], count[4] = add(count[3], count[4], amount_hi, amount_lo)
+    count[6] = tonumber(ARGV[at + 5])
     holds[#holds + 1] = { window, number, scope, count }
-    local packed = #taken
+    if extends then
+      amount_hi, amount_lo = add(amount_hi, amount_lo, parse(taken[packed + 4]))
+    end
     taken[packed + 1], taken[packed + 2], taken[packed + 3] = window, number, scope
-    taken[packed + 4], taken[packed + 5] = ARGV[at + 3], ARGV[at + 4]
+    taken[packed + 4], taken[packed + 5] = show(amount_hi, amount_lo), ARGV[at + 4]
   end
-  local answer = { 'granted', epoch_or(id) }
   for _, hold in ipairs(holds) do
     local window, number, scope, count = hold[1], hold[2], hold[3], hold[4]
     save(window, number, scope, count)
-    count[5] = true
+    count[5], count[7] = true, count[6] > 0
     local at = #answer
     answer[at + 1], answer[at + 2] = show(count[1], count[2]), show(count[3], count[4])
     answer[at + 3] = resets_in(window, number)
   end
-  redis.call('HSET', RESERVATIONS, id, forwarded .. cmsgpack.pack(taken))
-  redis.call('ZADD', LEASES, string.format('%.17g', now + tonumber(lease)), id)
+  return answer
+end
+
+local function reserve(id, lease, forwarded) -- then the holds
+  if redis.call('HEXISTS', RESERVATIONS, id) == 1 then
+    return { 'exists' }
+  end
+  local taken = {}
+  local answer = take({ 'granted', '' }, 6, taken)
+  if answer[1] == 'granted' then
+    answer[2] = epoch_or(id)
+    redis.call('HSET', RESERVATIONS, id, forwarded .. cmsgpack.pack(taken))
+    redis.call('ZADD', LEASES, string.format('%.17g', now + tonumber(lease)), id)
+  end
+  return answer
+end
+
+local function extend(id) -- then the holds
+  local record = redis.call('HGET', RESERVATIONS, id)
+  local state = record and record:sub(1, 1)
+  if state ~= '0' and state ~= '1' then
+    return { 'gone' }
+  end
+  local taken = cmsgpack.unpack(record:sub(2))
+  local same = (#ARGV - 3) / 6 == #taken / 5
+  for at = 1, same and #taken or 0, 5 do
+    local other = 4 + (at - 1) / 5 * 6
+    local window, slot = tonumber(ARGV[other + 1]), ARGV[other + 4]
+    same = same and window == taken[at] and ARGV[other] == taken[at + 2] and slot == taken[at + 4]
+  end
+  if not same then
+    return { 'others' }
+  end
+  local answer = take({ 'granted', '' }, 4, taken)
+  if answer[1] == 'granted' then
+    answer[2] = epoch_or(id)
+    redis.call('HSET', RESERVATIONS, id, state .. cmsgpack.pack(taken))
+  end
   return answer
 end
 
@@ -235,26 +197,59 @@ local function forward(id, lease)
   return 1
 end
 
-local function settle(id, first, last) -- the amounts are ARGV[first] to ARGV[last]. Not as many as holds: minus 1, minus those
+-- The amounts are ARGV[first] to ARGV[last]. Answers, where they are not as many as the holds: minus 1, minus those.
+local function settle(id, keep, first, last)
   local record = redis.call('HGET', RESERVATIONS, id)
-  if not record then
+  local state = record and record:sub(1, 1)
+  if not record or state == '4' or state == '5' then
     return 0
   end
-  local state, taken = record:sub(1, 1), cmsgpack.unpack(record:sub(2))
+  local taken = cmsgpack.unpack(record:sub(2))
   if (last - first + 1) * 5 ~= #taken then
     return -1 - #taken / 5
   end
+  local live = state == '0' or state == '1'
   for at = 1, #taken, 5 do
     local held, slot = taken[at + 3], taken[at + 4] == '1'
     local used = slot and '0' or ARGV[first + (at - 1) / 5]
-    local live = state == '0' or state == '1'
     local charged = (state == '3' and not slot) and held or '0'
     move(taken[at], taken[at + 1], taken[at + 2], used, charged, live and held or '0')
+    taken[at + 3] = used
+  end
+  if live and keep then
+    redis.call('HSET', RESERVATIONS, id, (state == '1' and '5' or '4') .. cmsgpack.pack(taken))
+    return 1
   end
   redis.call('HDEL', RESERVATIONS, id)
   redis.call('ZREM', LEASES, id)
   redis.call('ZREM', LATE, id)
   return 1
+end
+
+local function recorded() -- ids
+  for at = 3, #ARGV do
+    local state = redis.call('HGET', RESERVATIONS, ARGV[at])
+    state = state and state:sub(1, 1)
+    if state == '4' or state == '5' then
+      redis.call('HDEL', RESERVATIONS, ARGV[at])
+      redis.call('ZREM', LEASES, ARGV[at])
+    end
+  end
+  return 1
+end
+
+local function forget_idle()
+  local counts = counts_of(0, 0)
+  local moment = string.format('%.17g', now)
+  for _, scope in ipairs(redis.call('ZRANGEBYSCORE', IDLE, '-inf', moment, 'LIMIT', 0, PURGE)) do
+    local count = load(counts, scope)
+    if count[3] > 0 or count[4] > 0 then -- in use: behind the others, which have their turn
+      redis.call('ZADD', IDLE, moment, scope)
+    else
+      redis.call('HDEL', counts, scope)
+      redis.call('ZREM', IDLE, scope)
+    end
+  end
 end
 
 local function forget_notes()
@@ -266,12 +261,12 @@ local function forget_notes()
   end
 end
 
-local function expire(batch, late, epoch) -- then settles to make up for: id, how many amounts, the amounts
+local function expire(batch, late, epoch) -- then settles to make up for: id, keep, how many amounts, the amounts
   local settled, at = {}, 6
   while at < #ARGV do
-    local amounts = tonumber(ARGV[at + 1])
-    settled[#settled + 1] = settle(ARGV[at], at + 2, at + 1 + amounts)
-    at = at + 2 + amounts
+    local amounts = tonumber(ARGV[at + 2])
+    settled[#settled + 1] = settle(ARGV[at], ARGV[at + 1] == '1', at + 3, at + 2 + amounts)
+    at = at + 3 + amounts
   end
   local ended = {}
   local moment = string.format('%.17g', now)
@@ -279,17 +274,24 @@ local function expire(batch, late, epoch) -- then settles to make up for: id, ho
     local record = redis.call('HGET', RESERVATIONS, id)
     redis.call('ZREM', LEASES, id)
     if record then
-      local forwarded, taken = record:sub(1, 1) == '1', cmsgpack.unpack(record:sub(2))
-      local report = { id, forwarded and 1 or 0 }
+      local state, taken = record:sub(1, 1), cmsgpack.unpack(record:sub(2))
+      local forwarded, kept = state == '1' or state == '5', state == '4' or state == '5'
+      local report = { id, forwarded and 1 or 0, kept and 1 or 0 }
       for hold = 1, #taken, 5 do
         local held = taken[hold + 3]
-        local charged = (forwarded and taken[hold + 4] == '0') and held or '0'
-        move(taken[hold], taken[hold + 1], taken[hold + 2], charged, '0', held)
+        local charged = kept and held or (forwarded and taken[hold + 4] == '0') and held or '0'
+        if not kept then
+          move(taken[hold], taken[hold + 1], taken[hold + 2], charged, '0', held, tonumber(late))
+        end
         report[#report + 1] = taken[hold + 2]
         report[#report + 1] = charged
       end
-      redis.call('HSET', RESERVATIONS, id, (forwarded and '3' or '2') .. record:sub(2))
-      redis.call('ZADD', LATE, moment, id)
+      if kept then
+        redis.call('HDEL', RESERVATIONS, id)
+      else
+        redis.call('HSET', RESERVATIONS, id, (forwarded and '3' or '2') .. record:sub(2))
+        redis.call('ZADD', LATE, moment, id)
+      end
       ended[#ended + 1] = report
     end
   end
@@ -298,6 +300,7 @@ local function expire(batch, late, epoch) -- then settles to make up for: id, ho
     redis.call('HDEL', RESERVATIONS, id)
     redis.call('ZREM', LATE, id)
   end
+  forget_idle()
   forget_notes()
   return { epoch_or(epoch), settled, ended }
 end
@@ -313,6 +316,13 @@ local function levels() -- pairs of scope and window
     answer[#answer + 1] = resets_in(window, number)
   end
   return answer
+end
+
+local function fullest(pattern, window, number, cursor, page) -- some of the counts, and where the next begin
+  window = tonumber(window)
+  number = tonumber(number) or number_at(now, window)
+  local found = redis.call('HSCAN', counts_of(window, number), cursor, 'MATCH', pattern, 'COUNT', page)
+  return { string.format('%d', number), resets_in(window, number), found[1], found[2] }
 end
 
 local function share(board, author, note, ttl)
@@ -333,7 +343,13 @@ if phase == 'reserve' then
 elseif phase == 'forward' then
   return forward(ARGV[3], ARGV[4])
 elseif phase == 'settle' then
-  return settle(ARGV[3], 4, #ARGV)
+  return settle(ARGV[3], ARGV[4] == '1', 5, #ARGV)
+elseif phase == 'extend' then
+  return extend(ARGV[3])
+elseif phase == 'recorded' then
+  return recorded()
+elseif phase == 'fullest' then
+  return fullest(ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7])
 elseif phase == 'expire' then
   return expire(ARGV[3], ARGV[4], ARGV[5])
 elseif phase == 'levels' then

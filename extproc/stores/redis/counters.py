@@ -1,4 +1,5 @@
 """The counters themselves: each phase is one call of one script, `counters.lua`, which decides on the server's clock.
+`numbers.lua` is its beginning.
 
 A call that got no answer may have run all the same. Such a reservation would be charged when its lease runs out, and a
 lost settle would leave the estimate in the books; so both are remembered here and made up for by a later `expire`.
@@ -8,13 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from extproc.stores import (
     EXPIRE_BATCH,
     LATE_SETTLE,
+    MAX_LOOK,
+    PAGE,
+    Count,
     CountsLostError,
     Denied,
     Expired,
@@ -24,6 +30,7 @@ from extproc.stores import (
     StoreError,
     check_amounts,
     check_note,
+    fuller,
 )
 from extproc.stores.redis import Place
 from extproc.stores.redis.link import Link, NotSentError
@@ -33,8 +40,13 @@ MAX_OWED = 10_000  # calls without an answer that are made up for; beyond it the
 OWED_BATCH = 200  # of them in one call of `expire`
 OWED_TURNS = 30  # calls of `expire` after which what was never found is taken for never done
 
-_SCRIPT = Path(__file__).with_name("counters.lua").read_text(encoding="utf-8")
+RECORDED_BATCH = 500  # ids of `recorded` in one call
+
+_SCRIPT = "\n".join(
+    Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("numbers.lua", "counters.lua")
+)
 _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_GLOB = re.compile(r"[*?\[\]\\]")
 
 
 class RedisCounters:
@@ -45,41 +57,57 @@ class RedisCounters:
         self._link = Link(place, f"{{{place.prefix}}}", _SCRIPT, _SHA, timeout)
         self._epoch = b""  # of the store, once it was asked: another one later means that the counts are lost
         self._lost = False
-        self._owed: dict[str, tuple[Sequence[int], int]] = {}  # by id: what to settle it with, how often to try
+        # By id: what to settle it with, whether to keep it, how often to try.
+        self._owed: dict[str, tuple[Sequence[int], bool, int]] = {}
 
     async def reserve(
         self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
     ) -> Granted | Denied:
         arguments = [id, repr(float(lease)), "01"[forwarded]]
         for hold in holds:
-            arguments += (hold.scope, str(hold.window), str(hold.limit), str(hold.amount), "01"[hold.slot])
+            arguments += _packed(hold)
         try:
             answer = await self._link.call("reserve", self._now(), *arguments)
         except NotSentError:
             raise
         except (StoreError, asyncio.CancelledError):  # whoever asked will not come back with this id
-            self._owe(id, [0] * len(holds), OWED_TURNS)  # it may still be on its way
+            self._owe(id, [0] * len(holds), keep=False, turns=OWED_TURNS)  # it may still be on its way
             raise
-        if answer[0] == b"granted":
-            self._saw(answer[1])
-            return Granted(tuple(_levels(answer, 2)))
-        if answer[0] == b"denied":
-            return Denied(answer[1], int(answer[2]), _seconds(answer[3]))
-        raise ValueError(f"reservation {id!r} exists")
+        if answer[0] == b"exists":
+            raise ValueError(f"reservation {id!r} exists")
+        return self._taken(answer)
 
     async def forward(self, id: str, lease: float) -> bool:
         return bool(await self._link.call("forward", self._now(), id, repr(float(lease))))
 
-    async def settle(self, id: str, amounts: Sequence[int]) -> bool:
+    async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
+        """As everywhere. Nothing is owed after a call without an answer: the settle gives back what it took."""
+        arguments = [part for hold in holds for part in _packed(hold)]
+        answer = await self._link.call("extend", self._now(), id, *arguments)
+        if answer[0] == b"gone":
+            return None
+        if answer[0] == b"others":
+            raise ValueError("an extension has the holds of its reservation, in the same order")
+        return self._taken(answer)
+
+    async def settle(self, id: str, amounts: Sequence[int], *, keep: bool = False) -> bool:
         check_amounts(amounts, len(amounts))
         try:
-            answer = int(await self._link.call("settle", self._now(), id, *map(str, amounts)))
+            answer = int(await self._link.call("settle", self._now(), id, "01"[keep], *map(str, amounts)))
         except (StoreError, asyncio.CancelledError):
-            self._owe(id, amounts, 1)
+            self._owe(id, amounts, keep=keep, turns=1)
             raise
         if answer < 0:
             raise ValueError(f"{len(amounts)} amounts for {-1 - answer} holds")
         return answer == 1
+
+    async def recorded(self, ids: Sequence[str]) -> None:
+        for id in ids:
+            if id in self._owed:  # when that is made up for, nothing is left to be kept for
+                amounts, _, turns = self._owed[id]
+                self._owed[id] = amounts, False, turns
+        for first in range(0, len(ids), RECORDED_BATCH):
+            await self._link.call("recorded", self._now(), *ids[first : first + RECORDED_BATCH])
 
     async def expire(self) -> Sequence[Expired]:
         """As everywhere; and raises CountsLostError, once, when the store is not the one that was asked before."""
@@ -88,23 +116,37 @@ class RedisCounters:
             raise CountsLostError("the store was emptied or replaced: what was counted before is lost")
         owed = list(self._owed.items())[:OWED_BATCH]
         arguments = [str(EXPIRE_BATCH), repr(LATE_SETTLE), uuid.uuid4().hex]
-        for id, (amounts, _) in owed:
-            arguments += (id, str(len(amounts)), *map(str, amounts))
+        for id, (amounts, keep, _) in owed:
+            arguments += (id, "01"[keep], str(len(amounts)), *map(str, amounts))
         epoch, settled, ended = await self._link.call("expire", self._now(), *arguments)
-        for (id, (amounts, turns)), done in zip(owed, settled, strict=True):
+        for (id, (amounts, keep, turns)), done in zip(owed, settled, strict=True):
             if self._owed.pop(id, None) is not None and not done and turns > 1:
-                self._owed[id] = amounts, turns - 1  # at the end: others have their turn
+                self._owed[id] = amounts, keep, turns - 1  # at the end: others have their turn
         self._saw(epoch)
         if self._lost and not ended:
             return await self.expire()
         return [
-            Expired(_text(id), bool(forwarded), tuple(map(_text, holds[::2])), tuple(map(int, holds[1::2])))
-            for id, forwarded, *holds in ended
+            Expired(_text(id), bool(forwarded), tuple(map(_text, holds[::2])), tuple(map(int, holds[1::2])), bool(kept))
+            for id, forwarded, kept, *holds in ended
         ]
 
     async def levels(self, scopes: Sequence[tuple[str, int]]) -> Sequence[Level]:
         pairs = [part for scope, window in scopes for part in (scope, str(window))]
         return _levels(await self._link.call("levels", self._now(), *pairs))
+
+    async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
+        """As everywhere; but what other budgets of that window count is looked at too, by the server."""
+        pattern = _GLOB.sub(r"\\\g<0>", prefix) + "*"
+        best: list[Count] = []
+        resets, number, cursor = b"", b"", b"0"
+        for _ in range(0, MAX_LOOK, PAGE):
+            number, resets, cursor, found = await self._link.call(
+                "fullest", self._now(), pattern, str(window), number, cursor, str(PAGE)
+            )
+            best = fuller(best, _page(found, prefix), limit)
+            if cursor == b"0":
+                break
+        return [(scope, Level(settled, reserved, _seconds(resets))) for scope, settled, reserved in best]
 
     async def share(self, board: str, author: str, note: bytes, ttl: float) -> Sequence[bytes]:
         check_note(note)
@@ -121,9 +163,27 @@ class RedisCounters:
         self._lost = self._lost or self._epoch not in (b"", epoch)
         self._epoch = epoch
 
-    def _owe(self, id: str, amounts: Sequence[int], turns: int) -> None:
+    def _taken(self, answer: Sequence[Any]) -> Granted | Denied:
+        if answer[0] == b"denied":
+            return Denied(answer[1], int(answer[2]), _seconds(answer[3]))
+        self._saw(answer[1])
+        return Granted(tuple(_levels(answer, 2)))
+
+    def _owe(self, id: str, amounts: Sequence[int], *, keep: bool, turns: int) -> None:
         if len(self._owed) < MAX_OWED:
-            self._owed[id] = tuple(amounts), turns
+            self._owed[id] = tuple(amounts), keep, turns
+
+
+def _packed(hold: Hold) -> tuple[str, ...]:
+    return hold.scope, str(hold.window), str(hold.limit), str(hold.amount), "01"[hold.slot], repr(hold.idle)
+
+
+def _page(found: Sequence[bytes], prefix: str) -> Iterator[Count]:
+    for name, count in zip(found[::2], found[1::2], strict=True):
+        scope = _text(name)
+        if scope == prefix or scope.startswith(f"{prefix}:"):
+            settled, reserved = count.split(b" ")[:2]
+            yield scope, int(settled), int(reserved)
 
 
 def _levels(answer: Sequence[bytes], first: int = 0) -> list[Level]:

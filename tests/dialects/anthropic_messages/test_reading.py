@@ -86,6 +86,59 @@ def test_images_are_counted_and_so_are_their_bytes():
     assert (ask.images, ask.image_bytes) == (3, 8)
 
 
+UNSEEN = {
+    "nothing": ({}, ()),
+    "an image": (asking(IMAGE), ()),
+    "an image elsewhere": (asking({"type": "image", "source": {"type": "url", "url": "https://x"}}), ("image",)),
+    "an uploaded image": (asking({"type": "image", "source": {"type": "file", "file_id": "f"}}), ("image",)),
+    "an image without a source": (asking({"type": "image"}), ("image",)),
+    "an image elsewhere as a result": (
+        asking({"type": "tool_result", "content": [{"type": "image", "source": {"type": "url"}}]}),
+        ("image",),
+    ),
+    "a PDF": (asking({"type": "document", "source": {"type": "base64", "data": "JVBERi0="}}), ("document",)),
+    "a document elsewhere": (
+        asking({"type": "document", "source": {"type": "url", "url": "https://x"}}),
+        ("document",),
+    ),
+    "an uploaded document": (asking({"type": "document", "source": {"type": "file", "file_id": "f"}}), ("document",)),
+    "a document of text": (asking({"type": "document", "source": {"type": "text", "data": "x"}}), ()),
+    "a document of blocks": (asking({"type": "document", "source": {"type": "content", "content": [IMAGE]}}), ()),
+    "what was said": (
+        asking(*({"type": kind} for kind in ("text", "thinking", "redacted_thinking", "tool_use", "search_result"))),
+        (),
+    ),
+    "an upload for a container": (asking({"type": "container_upload", "file_id": "f"}), ("container_upload",)),
+    "what a server tool found": (asking({"type": "web_search_tool_result"}), ("web_search_tool_result",)),
+    "a strange block": (asking({"type": "A new\nkind"}, {"type": None}), ("content",)),
+    "a container": ({"container": "container_1"}, ("container",)),
+    "MCP servers": ({"mcp_servers": [{"url": "https://x"}]}, ("mcp_servers",)),
+    "no MCP servers": ({"mcp_servers": [], "container": None}, ()),
+    "tools": ({"tools": [{"name": "f"}, {"type": "custom", "name": "g"}, {"type": "bash_20250124"}]}, ()),
+    "server tools": (
+        {
+            "tools": [
+                {"type": kind} for kind in ("web_search_20250305", "web_fetch_20250910", "code_execution_20250825")
+            ]
+        },
+        ("web_search_20250305", "web_fetch_20250910", "code_execution_20250825"),
+    ),
+    "a strange tool": ({"tools": [{"type": 5}, {"type": "x y"}, 7]}, ("tools",)),
+}
+
+
+@pytest.mark.parametrize(("fields", "unseen"), UNSEEN.values(), ids=UNSEEN)
+def test_what_the_body_only_names(fields, unseen):
+    assert MESSAGES.read(question(**fields)).unseen == unseen
+
+
+def test_anthropic_writes_of_tools_itself():
+    assert MESSAGES.read(question(**asking(IMAGE))).added_tokens == 0
+    assert MESSAGES.read(question(tools=[{"name": "f"}] * 3)).added_tokens == 1024
+    assert MESSAGES.read(question(tools=[{"type": "computer_20250124"}])).added_tokens == 1024 + 1280
+    assert MESSAGES.read(question(output_config={"format": {"type": "json_schema"}})).added_tokens == 1024
+
+
 CANARIES = {
     "content": {"messages": [{"role": "user", "content": "CANARY"}]},
     "a block": asking({"type": "text", "text": "CANARY"}),

@@ -73,6 +73,64 @@ def test_what_it_needs(fields, needs):
     assert asks(**fields).needs == needs
 
 
+def says(*parts, **fields):
+    return {"input": [{"role": "user", "content": list(parts), **fields}]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "unseen"),
+    [
+        ({}, ()),
+        (says({"type": "input_text", "text": "x"}), ()),
+        ({"previous_response_id": "resp_1"}, ("previous_response_id",)),
+        ({"conversation": "conv_1", "input": None}, ("conversation",)),
+        ({"prompt": {"id": "pmpt_1"}}, ("prompt",)),
+        ({"prompt": None, "conversation": None}, ()),
+        ({"input": [{"type": "item_reference", "id": "msg_1"}]}, ("item_reference",)),
+        ({"input": [{"id": "msg_1"}]}, ("item_reference",)),
+        ({"input": [{"type": "compaction", "encrypted_content": "x"}]}, ("compaction",)),
+        ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, ("web_search_call",)),
+        ({"input": [{"type": "image_generation_call", "id": "ig_1"}]}, ("image_generation_call",)),
+        ({"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}, ("reasoning",)),
+        ({"input": [{"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}]}, ()),
+        ({"input": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}]}]}, ()),
+        ({"input": [{"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c", "id": "fc_1"}]}, ()),
+        ({"input": [{"type": "function_call_output", "call_id": "c", "output": "x"}]}, ()),
+        (says({"type": "input_image", "image_url": "https://example.com/a.png"}), ("input_image",)),
+        (says({"type": "input_image", "file_id": "file-1"}), ("input_image",)),
+        (says({"type": "input_image", "image_url": "data:image/png;base64,AAAA"}), ()),
+        (says({"type": "input_file", "file_id": "file-1"}), ("input_file",)),
+        (says({"type": "input_file", "file_url": "https://example.com/a.pdf"}), ("input_file",)),
+        (says({"type": "input_file", "file_data": "data:application/pdf;base64,JVBERi0="}), ("input_file",)),
+        (says({"type": "input_file", "file_data": "data:text/plain;base64,SGVsbG8="}), ()),
+        (says({"type": "input_audio", "input_audio": {"data": "SUQzBAAA", "format": "mp3"}}), ()),
+        (says({"type": "input_audio"}), ("input_audio",)),
+        (says({"type": "input_video", "x": 1}), ("input_video",)),
+        (says({"type": 5}), ("input",)),
+        ({"tools": [{"type": "function", "name": "f"}, {"type": "custom", "name": "g"}]}, ()),
+        ({"tools": [{"type": "web_search"}, {"type": "mcp", "server_label": "x"}]}, ("web_search", "mcp")),
+        (
+            {"tools": [{"type": kind} for kind in ("file_search", "code_interpreter")]},
+            ("file_search", "code_interpreter"),
+        ),
+        ({"tools": [{"type": "computer_use_preview"}, {"type": "X" * 99}]}, ("computer_use_preview", "tools")),
+        (
+            {"tools": [{"type": f"tool_{number}"} for number in range(20)]},
+            tuple(f"tool_{number}" for number in range(8)),
+        ),
+        ({"input": [{"type": "additional_tools", "tools": [{"type": "file_search"}]}]}, ("file_search",)),
+    ],
+)
+def test_what_the_body_only_names(fields, unseen):
+    assert asks(**fields).unseen == unseen
+
+
+def test_providers_write_of_tools_themselves():
+    assert asks().added_tokens == 0
+    assert asks(tools=[{"type": "function", "name": "f"}] * 3).added_tokens == 1024
+    assert asks(text={"format": {"type": "json_schema", "name": "a", "schema": {}}}).added_tokens == 1024
+
+
 def test_images_are_counted():
     image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
     ask = asks(input=[{"role": "user", "content": [image, {"type": "input_image", "image_url": "https://x/y.png"}]}])

@@ -117,9 +117,11 @@ async def test_ended_windows_end_by_themselves(server, counters):
 async def test_every_key_has_one_hash_tag(server, counters):
     await counters.reserve("r1", [Hold("a{b}", 60, 10, 1)], LEASE, forwarded=True)
     await counters.share("board{x}", "author", b"note", 60.0)
+    await counters.reserve("r2", [Hold("run", 0, 10, 1, idle=60.0)], LEASE)
+    await counters.settle("r2", [1], keep=True)
     await counters.expire()
     keys = server.cli("keys", "*").splitlines()
-    assert len(keys) == 6
+    assert len(keys) == 8
     assert all(key.startswith("{extproc}:") for key in keys)
 
 
@@ -130,7 +132,10 @@ async def test_nothing_piles_up(server):
         now = float(number)
         await counters.reserve(f"r{number}", [Hold(f"s{number}", 0, 10, 1, slot=True)], 10.0)
         if number % 2:
-            await counters.settle(f"r{number}", [0])
+            await counters.settle(f"r{number}", [0], keep=number % 3 == 0)
+            await counters.recorded([f"r{number}"])
+        await counters.reserve(f"run{number}", [Hold(f"run:{number}", 0, 10, 1, idle=5.0)], 10.0)
+        await counters.settle(f"run{number}", [number % 2])
         await counters.share(f"board-{number % 2}", f"author-{number}", b"x", 20.0)
         await counters.expire()
     now += 4000
@@ -187,10 +192,41 @@ async def test_three_gateways_count_as_one(server, counters):
 async def test_the_leases_of_a_gateway_that_is_gone_run_out_in_another(server, counters):
     gone = RedisCounters(Place("127.0.0.1", server.port), timeout=TIMEOUT)
     await gone.reserve("sent", [HOLD], 0.05, forwarded=True)
-    await gone.reserve("waiting", [HOLD], 0.06)
+    await gone.reserve("waiting", [Hold("b", 0, 10, 4)], 0.06)
+    await gone.reserve("unrecorded", [HOLD], 0.07, forwarded=True)
+    await gone.settle("unrecorded", [3], keep=True)
     await gone.close()
     await asyncio.sleep(0.1)
-    assert await counters.expire() == [Expired("sent", True, ("a",), (4,)), Expired("waiting", False, ("a",), (0,))]
+    assert await counters.expire() == [
+        Expired("sent", True, ("a",), (4,)),
+        Expired("waiting", False, ("b",), (0,)),
+        Expired("unrecorded", True, ("a",), (3,), settled=True),
+    ]
+    assert await counters.levels([("a", 0), ("b", 0)]) == [Level(7, 0, None), Level(0, 0, None)]
+
+
+# What the script before `extend` and `keep` wrote: counts, one that is forwarded, one that was charged at its expiry.
+OLD = """
+redis.call('HSET', KEYS[1] .. ':counts:0:0', 'a', '9 4', 'slots', '0 1')
+local live = cmsgpack.pack({0, 0, 'a', '4', '0', 0, 0, 'slots', '1', '1'})
+redis.call('HSET', KEYS[1] .. ':reservations', 'live', '1' .. live, 'late', '3' .. cmsgpack.pack({0, 0, 'a', '5', '0'}))
+redis.call('ZADD', KEYS[1] .. ':leases', 9e12, 'live')
+redis.call('ZADD', KEYS[1] .. ':late', 9e12, 'late')
+redis.call('SET', KEYS[1] .. ':epoch', 'old')
+"""
+
+
+async def test_what_an_older_release_wrote_is_read(server, counters):
+    server.cli("eval", OLD, "1", "{extproc}")
+    assert await counters.levels([("a", 0), ("slots", 0)]) == [Level(9, 4, None), Level(0, 1, None)]
+    assert await counters.forward("live", LEASE)
+    more = [Hold("a", 0, 20, 6, idle=60.0), Hold("slots", 0, 5, 0, slot=True)]
+    assert await counters.extend("live", more) == Granted((Level(9, 10, None), Level(0, 1, None)))
+    assert await counters.settle("late", [1], keep=True)
+    assert await counters.settle("live", [7, 1], keep=True)
+    await counters.recorded(["live"])
+    assert await counters.levels([("a", 0), ("slots", 0)]) == [Level(12, 0, None), Level(0, 0, None)]
+    assert await counters.expire() == []
 
 
 async def test_prefixes_keep_fleets_apart(server, counters):
@@ -260,6 +296,40 @@ async def test_a_settle_that_got_no_answer_is_made_up_for(server, counters):
     assert not counters._owed
 
 
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_a_kept_settle_that_got_no_answer_is_made_up_for(server, counters, recorded):
+    await counters.reserve("r1", [HOLD], 2.0, forwarded=True)
+    server.pause()
+    await until_open(counters)
+    with pytest.raises(NotSentError):
+        await counters.settle("r1", [1], keep=True)
+    if recorded:  # before the store knows that it was settled
+        with pytest.raises(NotSentError):
+            await counters.recorded(["r1"])
+    server.resume()
+    ended = list(await until_answered(counters.expire))
+    deadline = time.monotonic() + 2.5
+    while time.monotonic() < deadline:
+        ended += await until_answered(counters.expire)
+        await asyncio.sleep(0.05)
+    assert [expired for expired in ended if expired.settled] == (
+        [] if recorded else [Expired("r1", True, ("a",), (1,), settled=True)]
+    )
+    assert await counters.levels([("a", 0)]) == [Level(1, 0, None)]
+
+
+async def test_an_extension_that_got_no_answer_is_given_back_by_the_settle(server, counters):
+    await counters.reserve("r1", [HOLD], LEASE, forwarded=True)
+    server.pause()
+    with pytest.raises(StoreError):
+        await counters.extend("r1", [HOLD])
+    server.resume()
+    assert await until_answered(lambda: counters.levels([("a", 0)])) == [Level(0, 8, None)]
+    assert not counters._owed
+    assert await counters.settle("r1", [5])
+    assert await counters.levels([("a", 0)]) == [Level(5, 0, None)]
+
+
 async def test_a_reservation_that_was_given_up_is_given_back(server, counters):
     await counters.levels([])
     server.pause()
@@ -276,7 +346,7 @@ async def test_a_reservation_that_was_given_up_is_given_back(server, counters):
 
 
 async def test_what_was_never_found_is_forgotten(counters):
-    counters._owe("never", [0], 30)
+    counters._owe("never", [0], keep=False, turns=30)
     for _ in range(40):
         await counters.expire()
     assert not counters._owed
@@ -354,6 +424,7 @@ async def test_a_cluster_is_followed_to_the_node_of_our_keys(run):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.1)
     counters = RedisCounters(Place("127.0.0.1", nodes[0].port), timeout=2.0)
+    await until_answered(lambda: counters.levels([]))  # the nodes may not agree yet
     granted = await asyncio.gather(*[counters.reserve(f"r{number}", [HOLD], LEASE) for number in range(5)])
     assert sum(isinstance(one, Granted) for one in granted) == 2
     assert await counters.levels([("a", 0)]) == [Level(0, 8, None)]

@@ -1,0 +1,329 @@
+"""The console in headless Chromium: what it shows, what it asks, and what it never does."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from extproc.admin import HTTPThread, SourceError, admin_app
+from tests.admin.fakes import FakeSources, exchange, some
+from tests.e2e.conftest import Gateway
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+TOKEN = "operator-token"
+HOSTILE = [
+    "<img src=x onerror=\"window.owned='img'\">",
+    "<script>window.owned='script'</script>",
+    "'\"><svg onload=window.owned='svg'>",
+    "javascript:window.owned='url'",
+    "{{constructor.constructor('window.owned=1')()}}",
+    "\u202egnp.exe\u202c",
+    "__proto__",
+    "\ud800 lone",
+    "x" * 10_000,
+]
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+
+
+@dataclass
+class Page:
+    """An open console, and what the browser had to say of it."""
+
+    page: object
+    sources: FakeSources
+    url: str
+    complaints: list[str] = field(default_factory=list)
+    requests: list[tuple[str, str]] = field(default_factory=list)
+
+    def open(self, fragment: str = "") -> None:
+        """A fresh load, until everything that was asked is drawn. The page's policy lets nobody poll in it."""
+        self.page.goto("about:blank")
+        self.page.goto(self.url + fragment)
+        self.wait(lambda: self.text("#state"))
+
+    def text(self, where: str) -> str:
+        return self.page.inner_text(where)
+
+    def choose(self, where: str, value: str) -> None:
+        """Choose, and wait until the answers to it are drawn."""
+        self.page.evaluate("document.getElementById('state').textContent = ''")
+        self.page.select_option(where, value)
+        self.wait(lambda: self.text("#state"))
+
+    def wait(self, found) -> None:
+        deadline = time.monotonic() + 10
+        while not found():
+            assert time.monotonic() < deadline, "it did not happen"
+            self.page.wait_for_timeout(20)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[object]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def opened(chromium, url: str, sources=None, **options) -> Iterator[Page]:
+    context = chromium.new_context(viewport={"width": 1300, "height": 1000}, **options)
+    page = context.new_page()
+    page.set_default_timeout(10_000)
+    found = Page(page, sources, url)
+    page.on("console", lambda m: found.complaints.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: found.complaints.append(str(error)))
+    page.on("request", lambda request: found.requests.append((request.method, request.url)))
+    try:
+        yield found
+        assert [
+            asked for _, asked in found.requests if not asked.startswith((url, "data:", "blob:" + url, "about:"))
+        ] == []
+        assert page.evaluate("window.owned") is None
+    finally:
+        context.close()
+
+
+@contextlib.contextmanager
+def served(sources: FakeSources, token: str | None = None) -> Iterator[str]:
+    thread = HTTPThread()
+    port = thread.add(admin_app(sources, token), "127.0.0.1", 0)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        thread.stop()
+
+
+@pytest.fixture
+def sources() -> FakeSources:
+    now = time.time()
+    return FakeSources(some(now, 200), now)
+
+
+@pytest.fixture
+def console(chromium, sources) -> Iterator[Page]:
+    with served(sources) as url, opened(chromium, url, sources) as found:
+        yield found
+        assert found.complaints == []
+
+
+def test_it_shows_who_spent_what(console, sources):
+    console.open()
+    report = sources.usage([("group_by", "team")])
+    totals = console.text("#totals")
+    for title in ("Spend", "Requests", "Tokens", "Refused"):
+        assert title in totals
+    assert re.search(r"\$\d+\.\d\d", totals)
+    assert report["data"]
+    rows = console.page.locator("#groups tbody tr").all_inner_texts()
+    assert {row.split()[0] for row in rows} == {"platform", "search", "lab"}
+    assert console.page.locator("#chart rect").count() >= 7
+    assert "by team" in console.page.get_attribute("#chart svg", "aria-label")
+    assert "a budget is spent" in console.text("#refusals")
+    assert "cooling down 12 s" in console.text("#providers")
+
+
+def test_every_group_and_measure_and_period(console, sources):
+    console.open()
+    console.choose("#group", "model")
+    assert "claude-sonnet-4-5" in console.text("#groups")
+    console.choose("#group", "label")
+    assert ("group_by", "label.agent") in sources.asked[-1] + sources.asked[-2]
+    console.page.wait_for_selector("#groups >> text=reviewer")
+    console.page.fill("#label", "run")
+    console.page.press("#label", "Enter")
+    console.page.wait_for_selector("#groups >> text=(none)")
+    for period, bars in (("day", 24), ("week", 7), ("thirty", 30), ("year", 12)):
+        console.choose("#period", period)
+        console.page.wait_for_selector(f'#chart svg[aria-label*=" {bars} bars"]')
+    console.choose("#period", "month")
+    console.page.check('input[value="requests"]', force=True)
+    console.wait(lambda: "$" not in console.page.locator("#chart svg text").first.text_content())
+    assert "group=label" in console.page.url
+    console.page.reload()
+    assert console.page.is_checked('input[value="requests"]')
+    assert console.page.input_value("#label") == "run"
+
+
+def test_budgets_say_what_is_left(console):
+    console.open()
+    text = console.text("#budgets")
+    for word in ("team-month", "$500.00 per month", "$36.25 left", "alert", "exhausted", "ok", "shadow: not enforced"):
+        assert word in text
+    meters = console.page.locator("[role=meter]")
+    assert meters.nth(0).get_attribute("aria-valuenow") == "91"
+    box = meters.nth(0).locator(".spent").bounding_box()["width"] / meters.nth(0).bounding_box()["width"]
+    assert 0.90 < box < 0.92
+
+
+def test_a_grant_is_given_and_taken_back(console, sources):
+    console.open()
+    console.page.click('button[aria-label="Grant room to team sales of team-month"]')
+    assert console.page.evaluate("document.activeElement.id") == "amount"
+    console.page.fill("#amount", "25.5")
+    console.page.press("#amount", "Enter")
+    console.page.wait_for_selector("#budgets >> text=granted $25.50")
+    assert [(g["scope"], g["amount"]) for g in sources.given] == [("team-month:team=sales", "25.5")]
+    assert [method for method, _ in console.requests].count("POST") == 1
+    console.page.click("button >> text=Revoke")
+    console.wait(lambda: sources.given == [])
+    console.page.wait_for_selector("button >> text=Revoke", state="detached")
+
+
+def test_a_grant_that_is_refused_says_why(console, sources):
+    def refuse(_body):
+        raise ValueError("this budget takes no grants")
+
+    sources.grant = refuse
+    console.open()
+    console.page.click('button[aria-label="Grant room to team sales of team-month"]')
+    console.page.fill("#amount", "1")
+    console.page.press("#amount", "Enter")
+    console.page.wait_for_selector("#grant-error >> text=this budget takes no grants")
+    console.page.press("#amount", "Escape")
+    assert not console.page.is_visible("#grant")
+    assert len([line for line in console.complaints if "400" in line]) == len(console.complaints) == 1
+    console.complaints.clear()
+
+
+def test_an_exchange_and_its_details_by_keyboard(console, sources):
+    console.open()
+    console.choose("#outcome", "refused")
+    assert "\t200\t" not in console.text("#exchanges tbody")
+    first = console.page.locator("#exchanges tbody button").first
+    first.focus()
+    console.page.keyboard.press("Enter")
+    console.page.wait_for_selector("#details[open]")
+    [entry] = sources.exchanges(1, {"outcome": "refused"})
+    assert entry["request_id"] in console.text("#facts")
+    assert entry["error"] in console.text("#facts")
+    console.page.keyboard.press("Escape")
+    assert not console.page.is_visible("#details")
+    assert console.page.evaluate("document.activeElement.dataset.key") == "exchange " + entry["id"]
+
+
+def test_it_refreshes_until_it_is_paused_and_keeps_the_place(console, sources):
+    console.open()
+    console.page.clock.install()
+    console.open("#period=day")
+    first = console.page.locator("#exchanges tbody button").first
+    first.focus()
+    key = first.get_attribute("data-key")
+    sources.entries.append(exchange(9999, time.time(), consumer="newcomer"))
+    console.page.clock.run_for(6000)
+    console.page.wait_for_selector("#exchanges >> text=newcomer")
+    assert console.page.evaluate("document.activeElement.dataset.key") == key
+    console.page.click("#pause")
+    console.page.wait_for_timeout(300)
+    asked = len(sources.asked)
+    console.page.clock.run_for(60_000)
+    console.page.wait_for_timeout(300)
+    assert len(sources.asked) == asked
+    assert console.page.get_attribute("#pause", "aria-pressed") == "true"
+
+
+def test_csv_is_downloaded(console):
+    console.open()
+    with console.page.expect_download() as download:
+        console.page.click("#csv")
+    assert download.value.suggested_filename == "usage.csv"
+    assert download.value.path().read_text().startswith("start,end,team,requests")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_hostile_text_is_text(chromium, scheme):
+    now = time.time()
+    entries = [
+        exchange(
+            number,
+            now - number,
+            **dict.fromkeys(("consumer", "team", "model", "provider", "target_model", "error", "request_id"), text),
+            labels={"agent": text, text: text},
+            status=400,
+            cost_usd="0.5",
+        )
+        for number, text in enumerate(HOSTILE)
+    ]
+    sources = FakeSources(entries, now)
+    sources.places = {text: {"failing": 0.5} for text in HOSTILE}
+    sources.scopes = [(text, "1", "0", "0") for text in HOSTILE]
+    with served(sources) as url, opened(chromium, url, sources, color_scheme=scheme) as console:
+        for group in ("team", "model", "label"):
+            console.open(f"#group={group}&label=agent")
+            console.page.wait_for_selector("#groups tbody tr")
+            for place in ("#groups", "#providers", "#exchanges", "#refusals", "#budgets"):
+                assert "<img src=x onerror=" in console.text(place), place
+            assert "[object" not in console.text("main")
+            assert "\ufffdgnp.exe\ufffd" in console.text("#groups")
+            assert console.page.locator("main img, main script, main iframe, main a").count() == 0
+        console.page.locator("#exchanges tbody button").last.click()
+        console.page.wait_for_selector("#details[open]")
+        assert "<img src=x onerror=" in console.text("#facts")
+        assert console.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        console.open("#group=%3Cimg src=x onerror=window.owned=1%3E&period=__proto__&measure=x&label=%3Cb%3E")
+        assert console.complaints == []
+
+
+def test_the_token_is_asked_for_and_kept_in_this_tab(chromium, sources):
+    with served(sources, TOKEN) as url, opened(chromium, url, sources) as console:
+        console.page.goto(url)
+        console.page.wait_for_selector("#login[open]")
+        assert console.page.locator("#exchanges tbody tr").count() == 0
+        console.page.fill("#token", "wrong")
+        console.page.press("#token", "Enter")
+        console.page.wait_for_selector("#login-error >> text=This is not the token")
+        console.page.fill("#token", TOKEN)
+        console.page.press("#token", "Enter")
+        console.page.wait_for_selector("#exchanges tbody tr")
+        assert not console.page.is_visible("#login")
+        assert TOKEN not in console.page.url
+        assert console.page.evaluate("[localStorage.length, document.cookie]") == [0, ""]
+        console.page.reload()
+        console.page.wait_for_selector("#exchanges tbody tr")
+        with console.page.expect_download():
+            console.page.click("#csv")
+        assert [line for line in console.complaints if "401" not in line] == []
+
+
+def test_an_empty_gateway_says_what_to_do(chromium):
+    sources = FakeSources()
+    sources.places, sources.budgetless = {}, True
+    with served(sources) as url, opened(chromium, url, sources) as console:
+        console.open()
+        assert "curl http://127.0.0.1:10000/v1/chat/completions" in console.text("#groups")
+        assert "{name: team-month, per: [team]" in console.text("#budgets")
+        assert "No exchange yet" in console.text("#exchanges")
+        assert "$0.00" in console.text("#totals")
+        assert console.complaints == []
+
+
+def test_what_fails_fails_alone(chromium, sources):
+    def fail(*_):
+        raise SourceError(503, "the ledger does not answer")
+
+    sources.usage = fail
+    with served(sources) as url, opened(chromium, url, sources) as console:
+        console.open()
+        assert "Not available: the ledger does not answer." in console.text("#groups")
+        assert "team-month" in console.text("#budgets")
+        assert console.page.locator("#exchanges tbody tr").count() == 100
+
+
+@pytest.mark.e2e
+def test_a_real_gateway_shows_its_exchanges(chromium, demo: Gateway):
+    request_id = demo.chat().headers["x-request-id"]
+    entry = demo.last(lambda entry: entry["request_id"] == request_id)
+    with opened(chromium, demo.admin + "/") as console:
+        console.open()
+        console.page.wait_for_selector(f"#exchanges button[data-key='exchange {entry['id']}']")
+        assert "sandbox/stub" in console.text("#exchanges")

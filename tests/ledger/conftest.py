@@ -1,0 +1,75 @@
+"""The ledgers under test: in memory, in a SQLite file, and in a real PostgreSQL of the session."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from extproc.ledger import Row, open_ledger
+from tests.postgres_server import PostgresServer
+
+NOW = 1_795_000_000.0  # 2026-11-18T11:06:40Z
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    PostgresServer.need()
+    server = PostgresServer()
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _in_a_hurry(monkeypatch):
+    monkeypatch.setattr("extproc.ledger.writer.PAUSE", 0.01)
+
+
+def place(request):
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres").create(f"ledger{next(_numbers)}")
+    folder = request.getfixturevalue("tmp_path")
+    return "memory:" if request.param == "memory" else f"sqlite:{folder}/deep/ledger.db"
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def url(request):
+    return place(request)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def shared_url(request):
+    """Of a ledger that can be opened twice."""
+    return place(request)
+
+
+@pytest.fixture
+def ledger(url):
+    ledger = open_ledger(url)
+    yield ledger
+    ledger.stop()
+    ledger.close()
+
+
+def row(id="id-1", **fields):
+    return Row(**{"id": id, "time": NOW, "status": 200, "attempts": 1, "usage_source": "provider", "cost": 0, **fields})
+
+
+def write(ledger, *rows):
+    """Rows, committed, in the order given."""
+    for each in rows:
+        assert ledger.add(each)
+    if ledger._writer._thread.ident is None:
+        ledger.start()
+    assert wait(lambda: not ledger.queued)
+
+
+def wait(condition, seconds=20.0):
+    import time
+
+    deadline = time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return found

@@ -1,0 +1,117 @@
+"""The table, its steps and who may use it."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+
+import pytest
+from sqlalchemy import inspect
+
+from extproc.ledger import LedgerError, SchemaError, open_ledger
+from extproc.ledger.rows import COLUMNS
+from extproc.ledger.schema import EXCHANGES, STEPS, VERSION
+from tests.ledger.conftest import row, write
+
+
+def sql(ledger, statement):
+    with ledger._database.change() as connection:
+        return connection.exec_driver_sql(statement)
+
+
+def test_what_is_queried_is_what_was_created(ledger):
+    with ledger._database.read() as connection:
+        found = {column["name"]: column for column in inspect(connection).get_columns("exchanges")}
+    assert set(found) == set(COLUMNS) == {column.name for column in EXCHANGES.c}
+    assert {name for name, column in found.items() if column["nullable"]} == {"cost", "first_token_ms", "charges"}
+
+
+def test_a_database_of_a_newer_release_is_refused(shared_url):
+    ledger = open_ledger(shared_url)
+    write(ledger, row("a"))
+    ledger.stop()
+    sql(ledger, f"UPDATE ledger_version SET version = {VERSION + 1}")
+    ledger.close()
+    with pytest.raises(SchemaError, match="newer release"):
+        open_ledger(shared_url)
+
+
+def test_a_database_is_led_to_this_version_once(shared_url, monkeypatch):
+    open_ledger(shared_url).close()
+    monkeypatch.setattr("extproc.ledger.schema.STEPS", (*STEPS, ("CREATE TABLE added (a {text}, b {json})",)))
+    monkeypatch.setattr("extproc.ledger.schema.VERSION", VERSION + 1)
+    for _ in range(2):
+        ledger = open_ledger(shared_url)
+        with ledger._database.read() as connection:
+            assert connection.exec_driver_sql("SELECT version FROM ledger_version").all() == [(VERSION + 1,)]
+            assert connection.exec_driver_sql("SELECT * FROM added").all() == []
+        ledger.close()
+
+
+def test_a_step_that_fails_changes_nothing(shared_url, monkeypatch):
+    monkeypatch.setattr("extproc.ledger.schema.STEPS", (*STEPS, ("CREATE TABLE added (a {text})", "NO SQL")))
+    monkeypatch.setattr("extproc.ledger.schema.VERSION", VERSION + 1)
+    if shared_url.startswith("sqlite"):
+        with pytest.raises(LedgerError):
+            open_ledger(shared_url)
+    else:
+        open_ledger(shared_url).close()  # as if it did not answer: it may be mended while rows wait
+    monkeypatch.undo()
+    ledger = open_ledger(shared_url)
+    with ledger._database.read() as connection:
+        assert connection.exec_driver_sql("SELECT version FROM ledger_version").all() == [(VERSION,)]
+        assert not inspect(connection).has_table("added")
+    ledger.close()
+
+
+def test_many_who_start_at_once_create_it_once(shared_url):
+    ledgers, errors = [], []
+
+    def start():
+        try:
+            ledgers.append(open_ledger(shared_url))
+        except LedgerError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    with ledgers[0]._database.read() as connection:
+        assert connection.exec_driver_sql("SELECT version FROM ledger_version").all() == [(VERSION,)]
+    for ledger in ledgers:
+        ledger.close()
+
+
+def test_what_is_no_database_is_refused(tmp_path):
+    (tmp_path / "text.db").write_text("not a database, whatever its name says" * 50)
+    (tmp_path / "file").touch()
+    for path in ("text.db", "file/ledger.db", "."):
+        with pytest.raises(LedgerError, match="cannot open"):
+            open_ledger(f"sqlite:{tmp_path}/{path}")
+
+
+def test_a_file_survives_the_process(tmp_path):
+    url = f"sqlite:{tmp_path}/ledger.db"
+    ledger = open_ledger(url)
+    write(ledger, row("a"))
+    ledger.stop()
+    ledger.close()
+    assert sqlite3.connect(tmp_path / "ledger.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    ledger = open_ledger(url)
+    assert ledger.exchange("a") is not None
+    ledger.close()
+
+
+def test_a_database_of_another_encoding_is_refused(postgres):
+    with pytest.raises(SchemaError, match="LATIN1"):
+        open_ledger(postgres.create("latin", "ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'"))
+
+
+def test_errors_have_no_address_and_no_row(postgres):
+    with pytest.raises(LedgerError, match="does not answer") as raised:
+        open_ledger(postgres.url("nowhere").replace("gateway@", "hunter2@")).exchange("hunter2")
+    assert "hunter2" not in str(raised.value)
+    assert raised.value.__cause__ is None
