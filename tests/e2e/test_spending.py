@@ -367,6 +367,7 @@ def test_what_was_in_flight_when_the_processor_was_killed_is_charged_and_recorde
     gateway = start(yaml, env=env)
     for _ in range(5):
         assert ask(gateway, "agent", headers={"x-ai-run": "1"}).status_code == 200
+    eventually(lambda: rows_in(tmp_path, "provider") == 5)
     gateway.fault("sandbox", "words=500+pace=50ms")
     opened = threading.Barrier(7)
 
