@@ -112,16 +112,16 @@ def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequenc
         try:
             for name in mocks:
                 spawn(name, sys.executable, "-m", "extproc", "mock", "--port", str(ports[name]))
-                _wait(ports[name])
+                wait(ports[name])
             processor = spawn(
                 "processor", sys.executable, "-m", "extproc", "serve", "-c", str(file), "--socket", sock,
                 "--drain-notice", "0", "--drain-grace", "0",
             )  # fmt: skip
-            _wait(ports["status"])
+            wait(ports["status"])
             envoy_alone = spawn("envoy alone", envoy, "-c", str(alone), *quiet)
             with_processor = spawn("envoy", envoy, "-c", envoy_yaml, *quiet)
-            _wait(ports["alone"])
-            _wait(ports["listener"])
+            wait(ports["alone"])
+            wait(ports["listener"])
             doors = ports["alone"], ports["listener"], ports["status"]
             yield Bench(*doors, envoy_alone, with_processor, processor, {name: ports[name] for name in mocks})
         finally:
@@ -140,7 +140,7 @@ def _render(settings: Path, output: str, secrets: str, sock: str) -> None:
     Path(output).write_text(rendered)
 
 
-def _wait(port: int) -> None:
+def wait(port: int) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with socket.socket() as probe:

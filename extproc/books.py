@@ -1,11 +1,11 @@
 """Keeps counters and ledger saying the same, whatever ends when.
 
     settle(keep) ──► row in the ledger ──► recorded          a process died in between: the lease runs out, and whoever
-       └─ no answer from the store: owed, tried again        ends it writes the row (`usage_source: expired`)
+       └─ no answer from the store: owed, tried again        ends it writes the row (`usage_source: expired`); should it
+                                                             die too, the next one does
 
 A row is written after its charge is settled, and the store forgets a charge after its row is written; so neither is
-ever without the other for longer than a lease. What is not covered: who ended a lease of another's, and dies in the
-quarter of a second before that row is written.
+ever without the other for longer than a lease.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Owed:
 
 
 class Books:
-    """Of one process. `expired` is told of each lease that ran out."""
+    """Of one process. `expired` is told of each lease that ran out: every `again` seconds, until its row is written."""
 
     def __init__(
         self,
@@ -49,16 +49,17 @@ class Books:
         ledger: Ledger | None,
         expired: Callable[[Expired], None] = lambda _expired: None,
         *,
+        again: float = LEASE,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._counters = counters
+        self._again = again
         self._ledger = ledger
         self._expired = expired
         self._now = now
         self._owed: dict[str, _Owed] = {}
         self._charged: set[str] = set()  # ids that the store keeps until their row is written
         self._written: deque[Sequence[str]] = deque()  # from the ledger's thread
-        self._ended: deque[Row] = deque()  # of leases, which the ledger had no room for: nobody else knows of them
         if ledger is not None:
             ledger.on_written = self._written.append
 
@@ -82,12 +83,10 @@ class Books:
             return
         self._add(row)
 
-    def _add(self, row: Row) -> bool:
+    def _add(self, row: Row) -> None:
         assert self._ledger is not None
-        taken = self._ledger.add(row)
-        if taken and row.charges is not None:
+        if self._ledger.add(row) and row.charges is not None:
             self._charged.add(row.id)
-        return taken
 
     async def catch_up(self) -> None:
         """Settle what is owed, and tell the store what is written. Raises StoreError; the next call goes on where it
@@ -99,18 +98,16 @@ class Books:
     async def turn(self, budgets: Mapping[str, Budget], teams: Mapping[str, str]) -> None:
         """Once a second: catch up, and end leases that ran out. `teams` are those of consumers. Raises StoreError.
 
-        While the ledger has no room for their rows, leases are left to whoever has, or to later.
+        A row that the ledger has no room for comes again with the next look at its lease.
         """
         await self.catch_up()
-        while self._ended and self._add(self._ended[0]):
-            self._ended.popleft()
-        while not self._ended and (ended := await self._counters.expire()):
+        while ended := await self._counters.expire(keep=self._again if self.keeps else 0.0):
             for expired in ended:
+                if expired.id in self._charged:  # its row waits for the database
+                    continue
                 self._expired(expired)
                 if self._ledger is not None and (expired.forwarded or expired.settled):
-                    row = row_of_expired(expired, budgets, teams, self._now())
-                    if not self._add(row):
-                        self._ended.append(row)
+                    self._add(row_of_expired(expired, budgets, teams, self._now()))
 
     async def _settle_owed(self) -> None:
         for id, owed in list(self._owed.items()):

@@ -62,7 +62,7 @@ class Processor:
         self._alerts = Alerts(self._counters, self._telemetry.alert)
         exact = Exact({name: entry.kind for name, entry in settings.providers.items() if entry.base_url is None})
         self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), exact)
-        self._books = Books(self._counters, self._ledger, self._report)
+        self._books = Books(self._counters, self._ledger, self._report, again=settings.limits.lease)
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
         self._pipeline = self._build(settings)
         self._content = _content(file)

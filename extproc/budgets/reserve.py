@@ -84,6 +84,7 @@ class Reserve:
         self._scopes = {budget.settings.name: Scopes(budget, now) for budget in self._budgets}
         self._counters = counters
         self._leases = leases
+        self._lease = lease
         self._default_output = default_output
         self._count = count  # (budget, verdict)
         self._watch = Watch(tools.used, tools.tell, now)

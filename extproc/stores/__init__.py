@@ -166,14 +166,19 @@ class Counters(Protocol):
         ...
 
     async def recorded(self, ids: Sequence[str]) -> None:
-        """Forget settled reservations that were kept: what they used is written down. Other ids are left alone.
+        """Forget reservations that were kept: what they used is written down. Other ids are left alone.
+
+        One that expired can still be settled late.
 
         After a StoreError they may be reported by `expire`, although they are recorded.
         """
         ...
 
-    async def expire(self) -> Sequence[Expired]:
+    async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
         """End leases that ran out, each exactly once among all workers, and say what became of them.
+
+        With `keep` what was charged is remembered and said again, every `keep` seconds, until it is `recorded`: whoever
+        is told may die before it is written. Without, it is said once.
 
         At most `EXPIRE_BATCH` of them, the longest overdue first: call again until it answers none. Also forgets what
         is no longer needed (ended windows but the last one, idle counts, what can no longer be settled, notes that ran

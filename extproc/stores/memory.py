@@ -55,6 +55,11 @@ class _Reservation:
     deadline: float  # of the lease; once expired, when that was
     forwarded: bool = False
     charged: tuple[int, ...] | None = None  # by the settle of one that is kept
+    ended: bool = False  # its lease, and nobody said yet that this is recorded
+
+    @property
+    def over(self) -> bool:
+        return self.ended or self.charged is not None
 
     def charged_at_expiry(self) -> tuple[int, ...]:
         return tuple(hold.amount if self.forwarded and not hold.slot else 0 for hold in self.holds)
@@ -64,7 +69,7 @@ class MemoryCounters:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._buckets: dict[tuple[int, int], _Bucket] = {}  # by window length and number
-        self._live: dict[str, _Reservation] = {}  # those that are settled and kept too
+        self._live: dict[str, _Reservation] = {}  # those that are over and kept too
         self._expired: dict[str, _Reservation] = {}  # oldest first
         # At least one entry per live reservation, not later than its deadline. Renewing and settling leave it alone.
         self._leases: list[tuple[float, str]] = []
@@ -105,7 +110,7 @@ class MemoryCounters:
 
     async def forward(self, id: str, lease: float) -> bool:
         reservation = self._live.get(id)
-        if reservation is None or reservation.charged is not None:
+        if reservation is None or reservation.over:
             return False
         deadline = self._clock() + lease
         if deadline < reservation.deadline:
@@ -116,7 +121,7 @@ class MemoryCounters:
 
     async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
         reservation = self._live.get(id)
-        if reservation is None or reservation.charged is not None:
+        if reservation is None or reservation.over:
             return None
         check_extension(holds, [(held.scope, held.window, held.slot) for held in reservation.holds])
         now = self._clock()
@@ -143,7 +148,7 @@ class MemoryCounters:
             return False
         check_amounts(amounts, len(reservation.holds))
         now = self._clock()
-        if live:
+        if live and not live.ended:
             for hold, bucket, amount in zip(live.holds, live.buckets, amounts, strict=True):
                 _move(bucket, hold.scope, 0 if hold.slot else amount, -hold.amount)
                 self._touch(hold, now)
@@ -157,16 +162,24 @@ class MemoryCounters:
             for hold, bucket, amount, was in zip(reservation.holds, reservation.buckets, amounts, charged, strict=True):
                 _move(bucket, hold.scope, (0 if hold.slot else amount) - was, 0)
                 self._touch(hold, now)
-            del self._expired[id]
+            self._live.pop(id, None)
+            self._expired.pop(id, None)
         return True
 
     async def recorded(self, ids: Sequence[str]) -> None:
         for id in ids:
             reservation = self._live.get(id)
-            if reservation is not None and reservation.charged is not None:
-                del self._live[id]
+            if reservation is not None and reservation.over:
+                self._forget(id, reservation, self._clock())
 
-    async def expire(self) -> Sequence[Expired]:
+    def _forget(self, id: str, reservation: _Reservation, now: float) -> None:
+        """One that is over. What expired can still be settled late."""
+        del self._live[id]
+        if reservation.ended:
+            reservation.deadline = now
+            self._expired[id] = reservation
+
+    async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
         now = self._clock()
         ended: list[Expired] = []
         while self._leases and self._leases[0][0] <= now and len(ended) < EXPIRE_BATCH:
@@ -177,18 +190,19 @@ class MemoryCounters:
             if reservation.deadline > now:  # renewed since
                 heapq.heappush(self._leases, (reservation.deadline, id))
                 continue
-            del self._live[id]
+            charged = reservation.charged or reservation.charged_at_expiry()
+            if not reservation.over:
+                for hold, bucket, amount in zip(reservation.holds, reservation.buckets, charged, strict=True):
+                    _move(bucket, hold.scope, amount, -hold.amount)
+                    self._touch(hold, now, LATE_SETTLE)
+                reservation.ended = True
+            if keep and (reservation.forwarded or not reservation.ended):
+                reservation.deadline = now + keep
+                self._queue(reservation.deadline, id)
+            else:
+                self._forget(id, reservation, now)
             scopes = tuple([hold.scope for hold in reservation.holds])
-            if reservation.charged is not None:
-                ended.append(Expired(id, reservation.forwarded, scopes, reservation.charged, settled=True))
-                continue
-            charged = reservation.charged_at_expiry()
-            for hold, bucket, amount in zip(reservation.holds, reservation.buckets, charged, strict=True):
-                _move(bucket, hold.scope, amount, -hold.amount)
-                self._touch(hold, now, LATE_SETTLE)
-            reservation.deadline = now
-            self._expired[id] = reservation
-            ended.append(Expired(id, reservation.forwarded, scopes, charged))
+            ended.append(Expired(id, reservation.forwarded, scopes, charged, settled=not reservation.ended))
         self._forget_expired(now)
         self._forget_idle(now)
         self._drop_ended(now)

@@ -43,7 +43,7 @@ OPEN_TIMEOUT = 5.0  # seconds to wait for other processes while opening; a start
 PURGE_BATCH = 5000  # counts of ended windows, and idle ones, deleted by one call of `expire`
 
 # What leads from each version of the schema to the next. A new file takes every step; a released step stays as it is.
-# An ended window is one range of the primary key. `deadline` is the lease's; once expired, when that was.
+# An ended window is one range of the primary key. `deadline` is the lease's; `expired` 1: when that was, 2: the next.
 _STEPS = (
     (
         """CREATE TABLE counts (
@@ -79,6 +79,8 @@ _SAVE = "REPLACE INTO counts (settled, reserved, window, number, scope) VALUES (
 _SAVE_IDLE = "REPLACE INTO counts (settled, reserved, idle, window, number, scope) VALUES (?, ?, ?, ?, ?, ?)"
 _MOVE = """UPDATE counts SET settled = max(0, min(settled + ?, 9223372036854775807)), reserved = reserved + ?
     WHERE window = ? AND number = ? AND scope = ?"""
+_END = "DELETE FROM holdings WHERE id = ?"
+_AGAIN = "UPDATE holdings SET expired = ?, deadline = ? WHERE id = ?"
 _DROP = "DELETE FROM counts WHERE window = ? AND number = ? AND scope = ?"
 _PURGE = """DELETE FROM counts WHERE (window, number, scope) IN (
     SELECT window, number, scope FROM counts WHERE window = ? AND number < ? AND reserved = 0 LIMIT ?)"""
@@ -130,12 +132,9 @@ class SqliteCounters:
         try:
             self._prepare()
             self._db.execute(f"PRAGMA busy_timeout = {round(timeout * 1000)}")
-        except sqlite3.Error as error:
+        except (sqlite3.Error, StoreError) as error:
             self._db.close()
             raise StoreError(f"cannot open {self._path}: {error}") from error
-        except StoreError:
-            self._db.close()
-            raise
 
     async def reserve(
         self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
@@ -218,34 +217,37 @@ class SqliteCounters:
             if keep and not expired:
                 db.execute("UPDATE holdings SET charged = ? WHERE id = ?", (_encode(charged), id))
             else:  # nothing remembers it: a second settle finds an unknown id
-                db.execute("DELETE FROM holdings WHERE id = ?", (id,))
+                db.execute(_END, (id,))
         return True
 
     async def recorded(self, ids: Sequence[str]) -> None:
         with self._transaction() as db:
-            db.executemany("DELETE FROM holdings WHERE id = ? AND charged IS NOT NULL", [(id,) for id in ids])
+            db.executemany(_END + " AND charged IS NOT NULL", [(id,) for id in ids])
+            db.executemany(_AGAIN + " AND expired = 2", [(1, self._clock(), id) for id in ids])
 
-    async def expire(self) -> Sequence[Expired]:
+    async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
         now = self._clock()
         ended: list[Expired] = []
         with self._transaction() as db:
             due = db.execute(
-                "SELECT id, forwarded, holds, charged FROM holdings WHERE expired = 0 AND deadline <= ? "
-                "ORDER BY deadline LIMIT ?",
+                "SELECT id, forwarded, expired, holds, charged FROM holdings "
+                "WHERE expired IN (0, 2) AND deadline <= ? ORDER BY deadline LIMIT ?",
                 (now, EXPIRE_BATCH),
             ).fetchall()
-            for id, forwarded, holds, kept in due:
+            for id, forwarded, expired, holds, kept in due:
                 taken = _decode(holds)
                 scopes = tuple([held.scope for held in taken])
                 if kept is not None:
-                    db.execute("DELETE FROM holdings WHERE id = ?", (id,))
-                    ended.append(Expired(id, bool(forwarded), scopes, _decode_amounts(kept), settled=True))
-                    continue
-                charged = tuple([held.amount if forwarded and not held.slot else 0 for held in taken])
-                for held, amount in zip(taken, charged, strict=True):
-                    _move(db, held, amount, -held.amount, _idle_at(held, now, least=LATE_SETTLE))
-                db.execute("UPDATE holdings SET expired = 1, deadline = ? WHERE id = ?", (now, id))
-                ended.append(Expired(id, bool(forwarded), scopes, charged))
+                    charged = _decode_amounts(kept)
+                    change, state = (_AGAIN, (0, now + keep, id)) if keep else (_END, (id,))
+                else:
+                    charged = tuple([held.amount if forwarded and not held.slot else 0 for held in taken])
+                    change, state = _AGAIN, (2, now + keep, id) if keep and forwarded else (1, now, id)
+                    for held, amount in zip(taken, charged, strict=True):
+                        if not expired:
+                            _move(db, held, amount, -held.amount, _idle_at(held, now, least=LATE_SETTLE))
+                db.execute(change, state)
+                ended.append(Expired(id, bool(forwarded), scopes, charged, kept is not None))
             db.execute("DELETE FROM holdings WHERE expired = 1 AND deadline <= ?", (now - LATE_SETTLE,))
             db.execute("DELETE FROM notes WHERE expires <= ?", (now,))
             db.execute(_IDLE, (now, PURGE_BATCH))

@@ -57,6 +57,73 @@ async def test_a_kept_one_is_settled_and_nothing_else(counters, clock):
     assert await level(counters) == (3, 0)
 
 
+@pytest.mark.parametrize("settled", [True, False])
+async def test_what_was_charged_is_said_again_until_it_is_recorded(counters, clock, settled):
+    """Whoever was told may have died before it wrote it down."""
+    await counters.reserve("r1", HOLDS, LEASE, forwarded=True)
+    if settled:
+        await counters.settle("r1", [3, 1], keep=True)
+    said = Expired("r1", True, ("a", "slots"), (3, 0) if settled else (5, 0), settled=settled)
+    clock.now += LEASE
+    for _ in range(3):
+        assert await counters.expire(keep=LEASE) == [said]
+        assert await counters.expire(keep=LEASE) == []
+        assert await level(counters) == (said.amounts[0], 0)
+        assert not await counters.forward("r1", LEASE)
+        assert await counters.extend("r1", HOLDS) is None
+        clock.now += LEASE
+    await counters.recorded(["r1"])
+    await counters.recorded(["r1"])
+    clock.now += LEASE
+    assert await counters.expire(keep=LEASE) == []
+    assert await level(counters) == (said.amounts[0], 0)
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+async def test_what_is_said_again_can_still_be_settled_late(counters, clock, recorded):
+    await counters.reserve("r1", HOLDS, LEASE, forwarded=True)
+    clock.now += LEASE
+    assert len(await counters.expire(keep=LEASE)) == 1
+    if recorded:
+        await counters.recorded(["r1"])
+    with pytest.raises(ValueError, match="r1"):
+        await counters.reserve("r1", HOLDS, LEASE)
+    with pytest.raises(ValueError, match="2 holds"):
+        await counters.settle("r1", [3])
+    assert await counters.settle("r1", [2, 1], keep=True)
+    assert await level(counters) == (2, 0)
+    assert not await counters.settle("r1", [4, 1], keep=True)
+    clock.now += LEASE
+    assert await counters.expire(keep=LEASE) == []
+    assert await level(counters) == (2, 0)
+
+
+async def test_what_was_released_is_said_once(counters, clock):
+    await counters.reserve("r1", HOLDS, LEASE)
+    clock.now += LEASE
+    assert await counters.expire(keep=LEASE) == [Expired("r1", False, ("a", "slots"), (0, 0))]
+    clock.now += LEASE
+    assert await counters.expire(keep=LEASE) == []
+    assert await counters.settle("r1", [2, 1])
+    assert await level(counters) == (2, 0)
+
+
+async def test_without_keeping_what_waits_is_said_once_more(counters, clock):
+    for id, settled in (("r1", True), ("r2", False)):
+        await counters.reserve(id, HOLDS, LEASE, forwarded=True)
+        if settled:
+            await counters.settle(id, [3, 1], keep=True)
+    clock.now += LEASE
+    assert len(await counters.expire(keep=LEASE)) == 2
+    clock.now += LEASE
+    assert len(await counters.expire()) == 2
+    clock.now += LEASE
+    assert await counters.expire() == []
+    assert await counters.settle("r2", [1, 1])
+    assert not await counters.settle("r1", [1, 1])
+    assert await level(counters) == (4, 0)
+
+
 @pytest.mark.parametrize("end", ["recorded", "expire"])
 async def test_its_id_is_free_again_in_the_end(counters, clock, end):
     await counters.reserve("r1", HOLDS, LEASE)

@@ -9,7 +9,8 @@
 --   TAG:idle                   zset   scope without a window, by when it may be forgotten
 --   TAG:reservations           hash   id -> state, then its holds packed: window, number, scope, amount, slot, ...
 --   TAG:leases                 zset   id by the end of its lease; states 0 (reserved), 1 (forwarded), and of those that
---                                     were settled and kept 4 (was reserved) and 5 (was forwarded): amounts as charged
+--                                     were settled and kept 4 (was reserved) and 5 (was forwarded): amounts as charged;
+--                                     3 too, by when it is said again, until it is recorded
 --   TAG:late                   zset   id by when it was ended; states 2 (was released) and 3 (was charged)
 --   TAG:board:BOARD            hash   author -> note
 --   TAG:notes                  zset   {board, author} packed, by when the note runs out
@@ -233,6 +234,8 @@ local function recorded() -- ids
     if state == '4' or state == '5' then
       redis.call('HDEL', RESERVATIONS, ARGV[at])
       redis.call('ZREM', LEASES, ARGV[at])
+    elseif state == '3' and redis.call('ZREM', LEASES, ARGV[at]) == 1 then
+      redis.call('ZADD', LATE, string.format('%.17g', now), ARGV[at])
     end
   end
   return 1
@@ -261,8 +264,8 @@ local function forget_notes()
   end
 end
 
-local function expire(batch, late, epoch) -- then settles to make up for: id, keep, how many amounts, the amounts
-  local settled, at = {}, 6
+local function expire(batch, late, epoch, keep) -- then settles to make up for: id, keep, how many amounts, the amounts
+  local settled, at = {}, 7
   while at < #ARGV do
     local amounts = tonumber(ARGV[at + 2])
     settled[#settled + 1] = settle(ARGV[at], ARGV[at + 1] == '1', at + 3, at + 2 + amounts)
@@ -270,26 +273,31 @@ local function expire(batch, late, epoch) -- then settles to make up for: id, ke
   end
   local ended = {}
   local moment = string.format('%.17g', now)
+  local again = tonumber(keep) > 0 and string.format('%.17g', now + tonumber(keep))
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', LEASES, '-inf', moment, 'LIMIT', 0, batch)) do
     local record = redis.call('HGET', RESERVATIONS, id)
     redis.call('ZREM', LEASES, id)
     if record then
       local state, taken = record:sub(1, 1), cmsgpack.unpack(record:sub(2))
-      local forwarded, kept = state == '1' or state == '5', state == '4' or state == '5'
+      local forwarded, kept = state == '1' or state == '3' or state == '5', state == '4' or state == '5'
       local report = { id, forwarded and 1 or 0, kept and 1 or 0 }
       for hold = 1, #taken, 5 do
         local held = taken[hold + 3]
         local charged = kept and held or (forwarded and taken[hold + 4] == '0') and held or '0'
-        if not kept then
+        if not kept and state ~= '3' then
           move(taken[hold], taken[hold + 1], taken[hold + 2], charged, '0', held, tonumber(late))
         end
         report[#report + 1] = taken[hold + 2]
         report[#report + 1] = charged
       end
-      if kept then
+      if not kept then
+        redis.call('HSET', RESERVATIONS, id, (forwarded and '3' or '2') .. record:sub(2))
+      end
+      if again and (kept or forwarded) then
+        redis.call('ZADD', LEASES, again, id)
+      elseif kept then
         redis.call('HDEL', RESERVATIONS, id)
       else
-        redis.call('HSET', RESERVATIONS, id, (forwarded and '3' or '2') .. record:sub(2))
         redis.call('ZADD', LATE, moment, id)
       end
       ended[#ended + 1] = report
@@ -351,7 +359,7 @@ elseif phase == 'recorded' then
 elseif phase == 'fullest' then
   return fullest(ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7])
 elseif phase == 'expire' then
-  return expire(ARGV[3], ARGV[4], ARGV[5])
+  return expire(ARGV[3], ARGV[4], ARGV[5], ARGV[6])
 elseif phase == 'levels' then
   return levels()
 elseif phase == 'share' then

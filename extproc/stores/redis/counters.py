@@ -109,22 +109,22 @@ class RedisCounters:
         for first in range(0, len(ids), RECORDED_BATCH):
             await self._link.call("recorded", self._now(), *ids[first : first + RECORDED_BATCH])
 
-    async def expire(self) -> Sequence[Expired]:
+    async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
         """As everywhere; and raises CountsLostError, once, when the store is not the one that was asked before."""
         if self._lost:
             self._lost = False
             raise CountsLostError("the store was emptied or replaced: what was counted before is lost")
         owed = list(self._owed.items())[:OWED_BATCH]
-        arguments = [str(EXPIRE_BATCH), repr(LATE_SETTLE), uuid.uuid4().hex]
-        for id, (amounts, keep, _) in owed:
-            arguments += (id, "01"[keep], str(len(amounts)), *map(str, amounts))
+        arguments = [str(EXPIRE_BATCH), repr(LATE_SETTLE), uuid.uuid4().hex, repr(float(keep))]
+        for id, (amounts, kept, _) in owed:
+            arguments += (id, "01"[kept], str(len(amounts)), *map(str, amounts))
         epoch, settled, ended = await self._link.call("expire", self._now(), *arguments)
-        for (id, (amounts, keep, turns)), done in zip(owed, settled, strict=True):
+        for (id, (amounts, kept, turns)), done in zip(owed, settled, strict=True):
             if self._owed.pop(id, None) is not None and not done and turns > 1:
-                self._owed[id] = amounts, keep, turns - 1  # at the end: others have their turn
+                self._owed[id] = amounts, kept, turns - 1  # at the end: others have their turn
         self._saw(epoch)
         if self._lost and not ended:
-            return await self.expire()
+            return await self.expire(keep=keep)
         return [
             Expired(_text(id), bool(forwarded), tuple(map(_text, holds[::2])), tuple(map(int, holds[1::2])), bool(kept))
             for id, forwarded, kept, *holds in ended

@@ -31,7 +31,7 @@ from tests.redis_server import RedisServer
 
 LEASE = 60.0
 HOLD = Hold("a", 0, 10, 4)
-TIMEOUT = 0.5  # a test's machine is busy
+TIMEOUT = 0.2  # a test's machine is busy
 
 
 @pytest.fixture

@@ -1,0 +1,37 @@
+"""The command: a table of what was checked, how often, and what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.soak.plan import FULL, SHORT
+from bench.soak.run import Soak
+from bench.soak.world import World
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description="Budgets under load, and what must hold.")
+    parser.add_argument("--short", action="store_true", help="a tenth of the requests, two kills, SQLite as the ledger")
+    options = parser.parse_args()
+    plan = SHORT if options.short else FULL
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        world = World(plan, Path(folder), postgres=not options.short)
+        try:
+            world.start()
+            findings = asyncio.run(Soak(world, plan).run())
+        finally:
+            world.stop()
+        print(f"\n{findings.table()}\n\n{time.perf_counter() - start:.0f} s")
+        if not findings.held:
+            print(world.log[-4000:], file=sys.stderr)
+    return 0 if findings.held else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
