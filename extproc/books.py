@@ -5,7 +5,8 @@
                                                              die too, the next one does
 
 A row is written after its charge is settled, and the store forgets a charge after its row is written; so neither is
-ever without the other for longer than a lease.
+ever without the other for longer than a lease. Not covered: a store that was away for longer than a lease, a settle
+that then corrects what the lease charged, and a death before the row of that is written.
 """
 
 from __future__ import annotations
