@@ -220,7 +220,7 @@ class Reserve:
             if not budget.enforced and level.settled + level.reserved > budget.limit:
                 self._count(budget.settings.name, "would_deny")
         exchange.alert = self._watch.granted(claims, outcome.levels)
-        exchange.rate = rates(claims, outcome.levels)
+        exchange.rate = rates(claims, holds, outcome.levels)
         return None
 
     def _room(self, claim: Claim) -> int:

@@ -232,6 +232,13 @@ async def test_answers_say_what_the_tightest_rates_have_left(world, asks):
     assert again.rate["x-ratelimit-reset-requests"] == "45s"
 
 
+async def test_what_was_granted_is_left_too(world, asks):
+    here = world({"limit": 1, "per": ["consumer"], "on_exceed": "approval"})
+    await here.grants.give("b", "b:consumer=alice", 4, None)
+    await here.reserve(sent := asks())
+    assert (sent.rate["x-ratelimit-limit-requests"], sent.rate["x-ratelimit-remaining-requests"]) == ("5", "4")
+
+
 async def test_budgets_of_long_windows_are_no_rates(world, asks):
     here = world({"window": "day"}, {"name": "c", "unit": "concurrency", "window": None})
     await here.reserve(sent := asks())
