@@ -9,7 +9,7 @@ from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, collate, func, literal_column, select, true
+from sqlalchemy import ColumnElement, Connection, Text, and_, case, collate, func, literal_column, select, true
 
 from extproc.ledger.query import Filters, Query, label_of, month_of, next_month
 from extproc.ledger.rows import label_key, text
@@ -178,7 +178,7 @@ def field_of(name: str, dialect: str) -> ColumnElement[Any]:
     key = label_key(label)
     if dialect == "sqlite":
         return func.coalesce(func.json_extract(_c.labels, f'$."{key}"'), "")
-    return collate(func.coalesce(func.jsonb_extract_path_text(_c.labels, key), ""), "C")
+    return collate(func.coalesce(_c.labels.op("->>", return_type=Text())(key), ""), "C")
 
 
 def to_micros(moment: datetime) -> int:
