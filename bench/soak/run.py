@@ -42,8 +42,7 @@ class Soak:
             await self._calm()
             await self._killing()
             await self._lowered()
-            if self._plan.outages:
-                await self._paused()
+            await self._paused()
         finally:
             for task in beside:
                 task.cancel()
@@ -56,8 +55,7 @@ class Soak:
         twice.checked += self._twice.tried
         twice.wrong += [f"{id} was settled again" for id in self._twice.taken]
         twice.note = f"{self._twice.tried} settled once more"
-        if self._plan.outages:
-            await self._lost()
+        await self._lost()
         errors = await self._metric("extproc_internal_errors_total")
         self.findings["bugs"].check(errors == 0, f"{errors:.0f} internal errors")
         self.findings["bugs"].check("Traceback" not in self._world.log, "a traceback in the log")
@@ -93,8 +91,9 @@ class Soak:
         load = asyncio.create_task(self._load("kills", int(self._plan.requests * (1 - self._plan.calm))))
         for number in range(self._plan.kills):
             await asyncio.sleep(self._plan.every)
-            if load.done():
-                break
+            if load.done():  # sooner than the kills
+                await load
+                load = asyncio.create_task(self._load("more", self._plan.in_flight))
             victim = number % PROCESSORS
             await asyncio.to_thread(self._world.kill, victim)
             self._world.revive(victim)
@@ -116,7 +115,7 @@ class Soak:
     async def _lowered(self) -> None:
         """`count` allows nothing any more."""
         await self._reload(room=0.0)
-        await self._refused("I14", "lowered", 24, "budget_exceeded")
+        await self._refused("I14", "lowered", 24, "rate_limited")
         await self._reload()
 
     async def _paused(self) -> None:
