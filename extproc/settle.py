@@ -16,8 +16,8 @@ class Settle:
     """Writes `usage`, `cost` and `charges`, and gives the rest of the reservation back. Runs once, however the exchange
     ended.
 
-    `keep` makes the store remember what was charged until its record is written, see `books`; what the store could not
-    be told goes to `owe`, to be tried again.
+    Where `keep` says so, the store remembers what was charged until its record is written, see `books`; what the store
+    could not be told goes to `owe`, to be tried again.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Settle:
         leases: set[str],
         count: Callable[[str, str], None],
         *,
-        keep: bool = False,
+        keep: Callable[[], bool] = lambda: False,
         owe: Callable[[str, Sequence[int]], None] = lambda _id, _amounts: None,
         expected: Expected | None = None,
     ) -> None:
@@ -64,7 +64,7 @@ class Settle:
                 amounts.append(budget.charge(usage, exchange.cost))
         exchange.charges = charged(reservation.claims, amounts)
         try:
-            await self._counters.settle(reservation.id, amounts, keep=self._keep)
+            await self._counters.settle(reservation.id, amounts, keep=self._keep())
         except StoreError:
             self._owe(reservation.id, amounts)
             for claim in reservation.claims:
@@ -74,7 +74,7 @@ class Settle:
 def _count_of(budget: Budget, exchange: Exchange, target: Target, claimed: Collection[str]) -> str:
     """Where a request that `target` served counts: of its own, or with those beyond `max_scopes`."""
     own = budget.scope(exchange, target)
-    return own if own in claimed else budget.overflow
+    return next((scope for scope in (own, budget.shared(own)) if scope in claimed), budget.overflow)
 
 
 def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int]:

@@ -1,5 +1,6 @@
 """What budgets can do beyond counting: concurrency, labels, downgrade, approval, expectation, growth, rates, alerts."""
 
+import contextlib
 import math
 
 import pytest
@@ -181,6 +182,32 @@ async def test_beyond_max_scopes_new_ones_count_together(world, asks):
     await here.settle(served(extra[0], Usage(1, 1)))
     assert extra[0].charges == {"b:label.run=*": 1}
     assert await here.level("b:label.run=*", 0) == (1, 1)
+
+
+async def test_who_invents_labels_fills_up_only_its_own_counts(world, asks):
+    fields = {"per": ["consumer", "label.run"], "max_scopes": 3, "limit": 2, "window": "total"}
+    here = world(fields)
+
+    async def ask(who, run):
+        sent = asks(labels={"run": run})
+        sent.consumer = Consumer(who)
+        await here.reserve(sent)
+        return sent
+
+    for number in range(5):
+        last = await ask("mallory", str(number))
+    with pytest.raises(Refusal):
+        await ask("mallory", "more")
+    await here.settle(served(last, Usage(1, 1)))
+    assert last.charges == {"b:consumer=mallory:label.run=*": 1}
+    for run in ("x", "y"):
+        await ask("alice", run)
+    assert await here.level("b:consumer=alice:label.run=*", 0) == (0, 2)
+    assert await here.level("b:consumer=mallory:label.run=*", 0) == (1, 1)
+    for number in range(3):  # more consumers than counts: the fourth and later ones share
+        with contextlib.suppress(Refusal):
+            await ask(f"c{number}", "x")
+    assert await here.level("b:consumer=*:label.run=*", 0) == (0, 2)
 
 
 async def test_a_client_cannot_name_the_count_of_the_others(world, asks):
