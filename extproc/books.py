@@ -5,11 +5,13 @@
                                                              die too, the next one does
 
 A row is written after its charge is settled, and the store forgets a charge after its row is written; so neither is
-ever without the other for longer than a lease.
+ever without the other for longer than a lease. Not covered: a store that was away for longer than a lease, a settle
+that then corrects what the lease charged, and a death before the row of that is written.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 MAX_OWED = 10_000
 """Settles without an answer that are tried again; beyond it the lease decides."""
+MAX_UNTAKEN = 100_000
+"""Charges that the store keeps because the ledger had no room for their rows; beyond it, rows without room are lost."""
 _BATCH = 1000  # ids in one call of `recorded`
 _OTHER = ("list_models", "usage", "budgets", "unknown")
 """Operations that use no model: nothing to put into the books."""
@@ -59,14 +63,16 @@ class Books:
         self._now = now
         self._owed: dict[str, _Owed] = {}
         self._charged: set[str] = set()  # ids that the store keeps until their row is written
+        self._full = False  # the ledger did not take the latest row
+        self._untaken = 0  # charges of this process that the store keeps and whose row found no room
         self._written: deque[Sequence[str]] = deque()  # from the ledger's thread
         if ledger is not None:
             ledger.on_written = self._written.append
 
     @property
     def keeps(self) -> bool:
-        """Whether the store has to remember what was charged until `recorded`."""
-        return self._ledger is not None
+        """Whether the store has to remember what was charged until `recorded`. It has an end too."""
+        return self._ledger is not None and not (self._full and self._untaken >= MAX_UNTAKEN)
 
     def owe(self, id: str, amounts: Sequence[int]) -> None:
         """The store did not say whether it settled `id`: try again later."""
@@ -81,12 +87,18 @@ class Books:
         if (owed := self._owed.get(exchange.id)) is not None:
             owed.row = row
             return
-        self._add(row)
+        self._enter(row)
 
-    def _add(self, row: Row) -> None:
+    def _enter(self, row: Row) -> None:
+        if not self._add(row) and row.charges is not None and self.keeps:
+            self._untaken += 1
+
+    def _add(self, row: Row) -> bool:
         assert self._ledger is not None
-        if self._ledger.add(row) and row.charges is not None:
+        self._full = not self._ledger.add(row)
+        if not self._full and row.charges is not None:
             self._charged.add(row.id)
+        return not self._full
 
     async def catch_up(self) -> None:
         """Settle what is owed, and tell the store what is written. Raises StoreError; the next call goes on where it
@@ -98,16 +110,21 @@ class Books:
     async def turn(self, budgets: Mapping[str, Budget], teams: Mapping[str, str]) -> None:
         """Once a second: catch up, and end leases that ran out. `teams` are those of consumers. Raises StoreError.
 
-        A row that the ledger has no room for comes again with the next look at its lease.
+        A row that the ledger has no room for comes again with the next look at its lease, and is told of then.
         """
         await self.catch_up()
-        while ended := await self._counters.expire(keep=self._again if self.keeps else 0.0):
+        room = True
+        while ended := await self._counters.expire(keep=self._again if self._ledger is not None else 0.0):
             for expired in ended:
                 if expired.id in self._charged:  # its row waits for the database
                     continue
-                self._expired(expired)
                 if self._ledger is not None and (expired.forwarded or expired.settled):
-                    self._add(row_of_expired(expired, budgets, teams, self._now()))
+                    room = room and self._add(row_of_expired(expired, budgets, teams, self._now()))
+                    if not room:
+                        continue
+                    self._untaken = max(0, self._untaken - 1)
+                self._expired(expired)
+            await asyncio.sleep(0)  # a store in memory gives nobody else a turn
 
     async def _settle_owed(self) -> None:
         for id, owed in list(self._owed.items()):
@@ -117,7 +134,7 @@ class Books:
                 continue
             if not known and self._now() - owed.since > LATE_SETTLE - LEASE:  # its lease ran out, and decided
                 owed.row = msgspec.structs.replace(owed.row, charges=None)
-            self._add(owed.row)
+            self._enter(owed.row)
 
     async def _tell_written(self) -> None:
         ids: list[str] = []

@@ -177,7 +177,7 @@ def build(
         Forward(settings.attribution, catalog),
     ]
     on_end: list[Stage] = [
-        Settle(counters, leases, telemetry.budget, keep=books.keeps, owe=books.owe, expected=tools.expected),
+        Settle(counters, leases, telemetry.budget, keep=lambda: books.keeps, owe=books.owe, expected=tools.expected),
         Record(telemetry),
         Enter(books),
     ]

@@ -138,7 +138,10 @@ class Everything(Recent):
         if budget is None or budget.settings.window is None or budget.settings.window == "call":
             raise ValueError(f"there is no budget {body['budget']!r} that counts over a time")
         if not budget.has(scope):
-            raise ValueError(f"{scope!r} is no count of the budget {budget.settings.name!r}")
+            raise ValueError(
+                f"{scope!r} is no count of the budget {budget.settings.name!r}; GET /budgets/{budget.settings.name} "
+                "has its counts, each with its `scope`"
+            )
         more = Decimal(str(body["amount"])) * (prices.NANO if budget.counts_money else 1)
         if more % 1 or not 0 < more <= max(budget.limit, 1):
             raise ValueError(

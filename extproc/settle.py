@@ -16,8 +16,8 @@ class Settle:
     """Writes `usage`, `cost` and `charges`, and gives the rest of the reservation back. Runs once, however the exchange
     ended.
 
-    `keep` makes the store remember what was charged until its record is written, see `books`; what the store could not
-    be told goes to `owe`, to be tried again.
+    Where `keep` says so, the store remembers what was charged until its record is written, see `books`; what the store
+    could not be told goes to `owe`, to be tried again.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Settle:
         leases: set[str],
         count: Callable[[str, str], None],
         *,
-        keep: bool = False,
+        keep: Callable[[], bool] = lambda: False,
         owe: Callable[[str, Sequence[int]], None] = lambda _id, _amounts: None,
         expected: Expected | None = None,
     ) -> None:
@@ -59,7 +59,7 @@ class Settle:
                 amounts.append(claim.budget.charge(usage, exchange.cost))
         exchange.charges = charged(reservation.claims, amounts)
         try:
-            await self._counters.settle(reservation.id, amounts, keep=self._keep)
+            await self._counters.settle(reservation.id, amounts, keep=self._keep())
         except StoreError:
             self._owe(reservation.id, amounts)
             for claim in reservation.claims:

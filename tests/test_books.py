@@ -13,7 +13,7 @@ from extproc.budgets import BudgetSettings, compile_budget
 from extproc.exchange import Usage
 from extproc.ledger import Row, open_ledger
 from extproc.ledger.query import ExchangeQuery
-from extproc.stores import LATE_SETTLE, Expired, Hold, StoreError
+from extproc.stores import EXPIRE_BATCH, LATE_SETTLE, Expired, Hold, StoreError
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
 
@@ -262,6 +262,45 @@ async def test_leases_wait_while_the_ledger_has_no_room_for_their_rows(world):
     assert await here.level() == (30, 0)
 
 
+async def test_what_waits_for_a_ledger_without_room_is_bounded_and_told_of_once(world, monkeypatch):
+    monkeypatch.setattr(books_module, "MAX_UNTAKEN", 3)
+    here = world(ledger=Ledger(room=0))
+    for number in range(6):
+        await here.hold(str(number))
+        await here.settle(str(number))
+    assert not here.books.keeps
+    assert len(here.store._live) == 3, "the store is no second ledger"
+    for _ in range(3):
+        await here.turn(LEASE + 1)
+    assert here.expired == [], "nothing new is known"
+    here.ledger.room = 10
+    await here.turn(LEASE + 1)
+    assert here.books.keeps
+    here.ledger.write()
+    await here.turn()
+    assert sorted(here.ledger.rows) == ["0", "1", "2"]
+    assert [told.id for told in here.expired] == ["0", "1", "2"]
+    assert await here.level() == (42, 0), "all is charged, whatever has a row"
+    assert here.store._live == {}
+
+
+async def test_others_have_their_turn_while_many_leases_end(world):
+    here = world(ledger=Ledger(room=0))
+    for number in range(3 * EXPIRE_BATCH):
+        await here.hold(str(number))
+    turns = []
+
+    async def other():
+        while True:
+            turns.append(len(here.store.calls))
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(other())
+    await here.turn(LEASE + 1)
+    beside.cancel()
+    assert len(turns) >= 3
+
+
 async def test_at_a_stop_no_lease_is_ended_whose_row_nobody_would_write(world):
     here = world()
     await here.hold("a")
@@ -371,7 +410,6 @@ STEP = st.tuples(
 @settings(max_examples=60)
 @given(st.lists(STEP, max_size=40))
 def test_counters_and_ledger_agree_once_all_leases_ended(clocks, exchange, tmp_path_factory, steps):
-    """A process that ended a lease of another's is spared until the row of it is written: that is told in `books`."""
     path = tmp_path_factory.mktemp("books") / "counters.db"
     asyncio.run(interleave(clocks(), exchange, path, steps))
 
@@ -402,15 +440,13 @@ async def interleave(clock, exchange, path, steps):
         elif what == "turn":
             await process.books.turn(BUDGETS, {})
         elif what == "die":
-            if any(row.usage_source == "expired" for row in process.ledger.queue):
-                process.ledger.write()
             await process.die()
             processes[which] = Process(path, rows, clock)
         elif what in ("wait", "long"):
             clock.now += 5 if what == "wait" else LEASE + 1
     for process in processes:
         process.held.clear()
-    for _ in range(3):
+    for _ in range(4):
         clock.now += LEASE + 1
         for process in processes:
             await process.books.turn(BUDGETS, {})

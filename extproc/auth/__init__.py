@@ -19,7 +19,6 @@ from extproc.auth.certificates import Certificates
 from extproc.auth.claims import Tokens
 from extproc.auth.grants import Grants, Identity
 from extproc.auth.settings import (
-    MOST_LABEL,
     AttributionSettings,
     AuthSettings,
     ConsumerSettings,
@@ -27,6 +26,7 @@ from extproc.auth.settings import (
     JWTSettings,
     KeySettings,
     TeamSettings,
+    cut,
 )
 from extproc.errors import EXPIRED_KEY, INVALID_KEY, MISSING_KEY, MODEL_NOT_ALLOWED, Refusal
 from extproc.exchange import NOTHING_VERIFIED, Consumer, Exchange, Request
@@ -179,7 +179,7 @@ class Authenticate:
             if name.startswith(prefix) and len(labels) < _MAX_LABELS:
                 label = name[len(prefix) :]
                 if label and value:
-                    labels[label[:64]] = value[:MOST_LABEL]
+                    labels[label[:64]] = cut(value)
         for label, value in exchange.consumer.labels.items():
             if value:
                 labels[label] = value

@@ -12,7 +12,7 @@ from typing import Any
 
 from extproc import contract
 from extproc.auth.grants import Grants, Identity, nothing
-from extproc.auth.settings import MOST_LABEL, JWTSettings
+from extproc.auth.settings import MOST_LABEL, JWTSettings, cut
 from extproc.errors import EXPIRED_KEY, INVALID_KEY, Refusal
 from extproc.exchange import Consumer
 
@@ -110,7 +110,7 @@ def _name(value: Any) -> str | None:
 def _label(value: Any) -> str:
     """A claim as a label's value; empty when there is none, so that no header can take its place."""
     text = str(value).lower() if isinstance(value, bool) else _text(value)
-    return "".join(filter(str.isprintable, text or ""))[:MOST_LABEL]
+    return cut("".join(filter(str.isprintable, text or "")))
 
 
 def _text(value: Any) -> str | None:

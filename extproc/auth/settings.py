@@ -12,10 +12,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, 
 from extproc.values import Duration, Name, Secret, SecretRef, Section, is_variable
 
 MOST_LABEL = 256
-"""Bytes of a label's value, and of a consumer's name that comes from a token."""
+"""Bytes of UTF-8 of a label's value, and of a consumer's name that comes from a token."""
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")]
 _LABELS = "Labels that headers cannot override"
+
+
+def cut(label: str) -> str:
+    """As much of a label's value as is kept."""
+    if label.isascii():
+        return label[:MOST_LABEL]
+    return label[:MOST_LABEL].encode(errors="replace")[:MOST_LABEL].decode(errors="ignore")
 
 
 class KeySettings(Section):

@@ -24,7 +24,9 @@ _UNITS: Mapping[str, _Amount] = {
     "output_tokens": lambda _input, output: output,
 }
 _ANY = "*"
-"""The count of all that came when a budget had `max_scopes` others."""
+"""Stands for any value in the counts of what came when a budget had `max_scopes` others."""
+PROVEN = frozenset(("consumer", "team", "key"))
+"""Facts that a credential tells; the client chooses the others."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -68,11 +70,19 @@ class Budget:
         if name != self.settings.name or fields.keys() != set(self.settings.per):
             return False
         own = ":".join([name, *[f"{field}={_quoted(fields[field])}" for field in self.settings.per]])
-        return scope in (own, self.overflow)
+        return scope in (own, self.shared(own), self.overflow)
+
+    def shared(self, scope: str) -> str:
+        """The count of what finds no room for a count of its own: whose it is stays, what the client chose does not."""
+        _, *parts = scope.split(":")
+        kept = [
+            part if field in PROVEN else f"{field}={_ANY}" for field, part in zip(self.settings.per, parts, strict=True)
+        ]
+        return ":".join([self.settings.name, *kept])
 
     @property
     def overflow(self) -> str:
-        """The count of what finds no room for a count of its own."""
+        """The count of what finds no room there either."""
         return ":".join([self.settings.name, *[f"{field}={_ANY}" for field in self.settings.per]])
 
     def bound(self, target: Target, input_tokens: int, output_tokens: int) -> int:
@@ -164,7 +174,8 @@ def counting(claims: Sequence[Claim], exchange: Exchange, target: Target) -> Seq
 def _count_of(claim: Claim, exchange: Exchange, target: Target, claimed: Collection[str]) -> str:
     """Where a request that `target` serves counts: on a count of its own, or with those beyond `max_scopes`."""
     own = claim.budget.scope(exchange, target)
-    return own if own in claimed else claim.budget.overflow
+    shared = claim.budget.shared(own)
+    return own if own in claimed else shared if shared in claimed else claim.budget.overflow
 
 
 def window_is_call(budget: Budget) -> bool:

@@ -53,17 +53,19 @@ def rates(claims: Sequence[Claim], holds: Sequence[Hold], levels: Sequence[Level
     """The headers that say what is left of the tightest budget in requests and of the tightest in tokens, as OpenAI
     writes them (https://platform.openai.com/docs/guides/rate-limits). Only windows up to an hour are rates.
     """
-    headers: dict[str, str] = {}
-    tightest: dict[str, float] = {}
+    tightest: dict[str, tuple[float, Claim, int, int, float | None]] = {}
     for claim, hold, level in zip(claims, holds, levels, strict=True):
-        budget, limit = claim.budget, hold.limit  # with what operators granted
+        budget = claim.budget
         if not (0 < budget.window <= _SHORT and budget.enforced) or budget.counts_money:
             continue
-        left = max(0, limit - level.settled - level.reserved)
-        share = left / limit if limit else 0.0
-        if share < tightest.get(kind := _kind(claim), math.inf):
-            tightest[kind] = share
-            headers |= _rate(claim, limit, left, level.resets_in)
+        left = max(0, hold.limit - level.settled - level.reserved)
+        share = left / hold.limit if hold.limit else 0.0
+        known = tightest.get(kind := _kind(claim))
+        if known is None or share < known[0]:
+            tightest[kind] = share, claim, hold.limit, left, level.resets_in
+    headers: dict[str, str] = {}
+    for _, claim, limit, left, resets_in in tightest.values():
+        headers |= _rate(claim, limit, left, resets_in)
     return headers
 
 

@@ -11,25 +11,34 @@ _MONTH = 31 * 86400.0
 
 
 class Scopes:
-    """The counts of one budget that this process has met. What comes when all are in use shares `budget.overflow`."""
+    """The counts of one budget that this process has met.
+
+    What comes when all are in use shares a count with the rest of the same consumer, team or key (`budget.shared`), so
+    that nobody fills up what others have; where those are too many too, with everybody (`budget.overflow`).
+    """
 
     def __init__(self, budget: Budget, now: Callable[[], float] = time.time) -> None:
         self._budget = budget
         self._now = now
         self._bounded = any(name != "team" for name in budget.settings.per)
-        self._seen: dict[str, float] = {}  # the longest unused first
+        self._own: dict[str, float] = {}  # the longest unused first
+        self._shared: dict[str, float] = {}
         window = budget.window
         self._idle = budget.settings.idle_ttl if window == 0 else float(window) if window > 0 else -window * _MONTH
 
     def admit(self, scope: str) -> str:
         """`scope`, or the one that those beyond `max_scopes` share."""
-        if not self._bounded:
+        if not self._bounded or self._take(self._own, scope):
             return scope
-        seen, now = self._seen, self._now()
+        shared = self._budget.shared(scope)
+        return shared if shared != scope and self._take(self._shared, shared) else self._budget.overflow
+
+    def _take(self, seen: dict[str, float], scope: str) -> bool:
+        now = self._now()
         if seen.pop(scope, None) is None and len(seen) >= self._budget.settings.max_scopes:
             oldest = next(iter(seen))
             if now - seen[oldest] <= self._idle:
-                return self._budget.overflow
+                return False
             del seen[oldest]
         seen[scope] = now
-        return scope
+        return True

@@ -122,7 +122,7 @@ class SqliteCounters:
         self._path = Path(path)
         self._clock = clock
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # who asks what is nobody else's
             # The thread that opens need not be the event loop's; the calls come one at a time all the same.
             self._db = sqlite3.connect(
                 self._path, timeout=OPEN_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=32

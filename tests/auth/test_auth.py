@@ -367,6 +367,8 @@ def test_labels_are_bounded_in_number_and_size(door):
     assert len(door()(x_api_key=KEY, **flood).labels) == 32
     labels = door()(x_api_key=KEY, **{"x_ai_" + "n" * 10_000: "v" * 10_000}).labels
     assert labels == {"n" * 64: "v" * 256}
+    emoji = "\N{GRINNING FACE}"
+    assert door()(x_api_key=KEY, x_ai_a=f"v{emoji * 300}").labels == {"a": f"v{emoji * 63}"}  # of UTF-8
 
 
 # --- grants

@@ -1,6 +1,7 @@
 """What budgets can do beyond counting: concurrency, labels, downgrade, approval, expectation, growth, rates, alerts."""
 
 import asyncio
+import contextlib
 import math
 import threading
 
@@ -120,6 +121,9 @@ async def test_requests_at_once_are_limited_and_given_back_at_the_end(world, ask
         ({"max_scopes": 0}, "greater than or equal to 1"),
         ({"idle_ttl": "0s"}, "greater than 0"),
         ({"per": ["labels.x"]}, "one of consumer, team, key"),
+        ({"per": ["label.a:b"]}, "no such characters"),
+        ({"per": ["label.a=b"]}, "no such characters"),
+        ({"alert_webhook": "https://a.example:99999/x", "alert_at": [0.5]}, "ort out of range"),
         ({"match": {"colour": "red"}}, "one of consumer, team, key"),
     ],
 )
@@ -190,6 +194,32 @@ async def test_beyond_max_scopes_new_ones_count_together(world, asks):
     assert await here.level("b:label.run=*", 0) == (1, 1)
 
 
+async def test_who_invents_labels_fills_up_only_its_own_counts(world, asks):
+    fields = {"per": ["consumer", "label.run"], "max_scopes": 3, "limit": 2, "window": "total"}
+    here = world(fields)
+
+    async def ask(who, run):
+        sent = asks(labels={"run": run})
+        sent.consumer = Consumer(who)
+        await here.reserve(sent)
+        return sent
+
+    for number in range(5):
+        last = await ask("mallory", str(number))
+    with pytest.raises(Refusal):
+        await ask("mallory", "more")
+    await here.settle(served(last, Usage(1, 1)))
+    assert last.charges == {"b:consumer=mallory:label.run=*": 1}
+    for run in ("x", "y"):
+        await ask("alice", run)
+    assert await here.level("b:consumer=alice:label.run=*", 0) == (0, 2)
+    assert await here.level("b:consumer=mallory:label.run=*", 0) == (1, 1)
+    for number in range(3):  # more consumers than counts: the fourth and later ones share
+        with contextlib.suppress(Refusal):
+            await ask(f"c{number}", "x")
+    assert await here.level("b:consumer=*:label.run=*", 0) == (0, 2)
+
+
 async def test_a_client_cannot_name_the_count_of_the_others(world, asks):
     here = world({"per": ["label.run"]})
     await here.reserve(asks(labels={"run": "*"}))
@@ -239,11 +269,11 @@ async def test_answers_say_what_the_tightest_rates_have_left(world, asks):
     assert again.rate["x-ratelimit-reset-requests"] == "45s"
 
 
-async def test_what_an_operator_granted_is_left_too(world, asks):
-    here = world({"limit": 1})
-    await here.grants.give("b", "b", 1, None)
+async def test_what_was_granted_is_left_too(world, asks):
+    here = world({"limit": 1, "per": ["consumer"], "on_exceed": "approval"})
+    await here.grants.give("b", "b:consumer=alice", 4, None)
     await here.reserve(sent := asks())
-    assert (sent.rate["x-ratelimit-limit-requests"], sent.rate["x-ratelimit-remaining-requests"]) == ("2", "1")
+    assert (sent.rate["x-ratelimit-limit-requests"], sent.rate["x-ratelimit-remaining-requests"]) == ("5", "4")
 
 
 async def test_budgets_of_long_windows_are_no_rates(world, asks):
