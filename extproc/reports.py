@@ -87,9 +87,12 @@ class Reporter:
             "used": round((level.settled + level.reserved) / limit, 4) if limit else 1.0,
         }
 
-    def usage(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
-        """The usage report. Blocks. Raises ValueError for parameters nobody can read, LedgerError."""
-        return self.ledger.usage(Query.parse(parameters, datetime.fromtimestamp(self.now(), UTC))).json()
+    def usage(self, parameters: Sequence[tuple[str, str]], who: Consumer | None = None) -> Mapping[str, Any]:
+        """The usage report, of a consumer's own requests only. Blocks. Raises ValueError for parameters nobody can
+        read, LedgerError.
+        """
+        query = Query.parse(parameters, datetime.fromtimestamp(self.now(), UTC))
+        return self.ledger.usage(query if who is None else query.only("consumer", who.name)).json()
 
 
 class Everything(Recent):
