@@ -66,8 +66,10 @@ class Books:
         self._full = False  # the ledger did not take the latest row
         self._untaken = 0  # charges of this process that the store keeps and whose row found no room
         self._written: deque[Sequence[str]] = deque()  # from the ledger's thread
+        self._refused: deque[str] = deque()  # also; the end of their leases makes rows of them
         if ledger is not None:
             ledger.on_written = self._written.append
+            ledger.on_refused = self._refused.append
 
     @property
     def keeps(self) -> bool:
@@ -137,6 +139,8 @@ class Books:
             self._enter(owed.row)
 
     async def _tell_written(self) -> None:
+        while self._refused:
+            self._charged.discard(self._refused.popleft())
         ids: list[str] = []
         while self._written:
             ids += [id for id in self._written.popleft() if id in self._charged]

@@ -183,7 +183,7 @@ def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
 
 
 def _budget_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
-    named = [] if settings.auth.jwt else [ANONYMOUS, *(entry.name for entry in settings.consumers)]
+    named = None if settings.auth.jwt else [ANONYMOUS, *(entry.name for entry in settings.consumers)]
     yield from budget_checks.doubts(settings, catalog, named)
     for index, entry in enumerate(settings.prices):
         if entry.provider is not None and entry.provider not in settings.providers:

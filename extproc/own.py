@@ -17,8 +17,10 @@ from extproc.ledger import LedgerError
 from extproc.reports import Reporter
 from extproc.stores import StoreError
 
-_AT_ONCE = 4
-"""Usage reports in preparation; one more is refused: 503 overloaded."""
+_AT_ONCE = 2
+"""Usage reports in preparation, as many as the ledger prepares; one more is refused: 503 overloaded."""
+_LOOKS = 4
+"""Requests that look for counts at the same time: of many counts that takes a while. Others wait."""
 _MOST_PARAMETERS = 64
 
 
@@ -29,13 +31,15 @@ class Own:
         self._reporter = reporter
         self._budgets = budgets
         self._busy = 0
+        self._looks = asyncio.Semaphore(_LOOKS)
 
     async def __call__(self, exchange: Exchange) -> Answer | None:
         if exchange.operation == "usage":
             return _json(await self._usage(exchange))
         if exchange.operation == "budgets":
             try:
-                return _json(await self._reporter.budgets(self._budgets, who=exchange.consumer))
+                async with self._looks:
+                    return _json(await self._reporter.budgets(self._budgets, who=exchange.consumer))
             except StoreError:
                 raise Refusal(STORE_UNAVAILABLE, "The counters cannot be read now; try again in a moment.") from None
         return None

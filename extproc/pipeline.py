@@ -20,7 +20,7 @@ from extproc.books import Books, Enter
 from extproc.budgets import Reserve, Tools, Unpriced
 from extproc.config import Settings
 from extproc.counting import CountTokens
-from extproc.errors import Refusal
+from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.exchange import Exchange, Target
 from extproc.forward import Forward
 from extproc.guardrails import GuardInput
@@ -137,12 +137,16 @@ def build(
     authorize, select = Authorize(), Select(catalog, history, telemetry.skip, unpriced)
 
     def reroute(exchange: Exchange, model: str) -> None:
-        """To another model than the one asked for, if the consumer may use it and it can serve."""
-        chain = catalog.resolve(model)
+        """To another model than the one asked for, if the consumer may use it and it can serve. Raises Refusal, and
+        then the exchange goes nowhere.
+        """
+        chain, before = catalog.resolve(model), exchange.targets[0].provider
         assert chain is not None, "checked with the settings"
-        exchange.chain, exchange.targets = chain, chain.targets
+        exchange.chain, exchange.targets, exchange.skipped = chain, chain.targets, []
         authorize(exchange)
         select(exchange)
+        if "state" in exchange.ask.needs and exchange.targets[0].provider != before:
+            raise Refusal(UNSUPPORTED_BY_TARGETS, f"What the request refers to is kept by {before}.")
 
     reserve = Reserve(
         settings.budgets,

@@ -50,6 +50,7 @@ RESERVED = {
     "asyncio": {
         "budgets",
         "attempt.py",
+        "books.py",
         "gateway.py",
         "guardrails/__init__.py",
         "server.py",

@@ -138,6 +138,19 @@ async def test_a_charge_is_forgotten_by_the_store_only_after_its_row_is_written(
     assert await here.level() == (7, 0)
 
 
+async def test_a_row_that_the_database_refuses_is_made_by_the_end_of_its_lease(world):
+    here = world()
+    await here.hold("a")
+    await here.settle("a")
+    here.ledger.queue.clear()
+    here.ledger.on_refused("a")
+    await here.turn()
+    await here.turn(LEASE + 1)
+    here.ledger.write()
+    assert (here.ledger.rows["a"].usage_source, here.ledger.rows["a"].charges) == ("expired", {"b": 7})
+    assert await here.level() == (7, 0)
+
+
 @pytest.mark.parametrize("trouble", ["down", "mute"])
 async def test_a_settle_without_an_answer_is_tried_again_and_its_row_follows(world, trouble):
     here = world()
