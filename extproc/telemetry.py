@@ -163,6 +163,7 @@ class Telemetry:
         self._budget_used = Gauge(
             "extproc_budget_used_ratio", "Share of the limit spent, in the fullest count", ["budget"], registry=registry
         )
+        self._shares: dict[str, tuple[float, float]] = {}  # by budget: of its fullest count, and until when
         spender = ["provider", "model", "consumer", "team"]
         self._cost = Counter("extproc_cost_usd", "What exchanges cost, in USD", spender, registry=registry)
         self._no_price = Counter(
@@ -224,9 +225,15 @@ class Telemetry:
     def budget(self, name: str, verdict: str) -> None:
         self._budget.labels(name, verdict).inc()
 
-    def budget_used(self, name: str, share: float, ends: float | None) -> None:
-        """The fullest count of a budget, until its window ends (seconds since the epoch)."""
-        self._budget_used.labels(name).set_function(lambda: share if ends is None or time.time() < ends else 0.0)
+    def budget_used(self, name: str, share: float, ends: float) -> None:
+        """The fullest count of a budget, until its window ends (seconds since the epoch, or infinite)."""
+        if name not in self._shares:
+            self._budget_used.labels(name).set_function(lambda: self._share(name))
+        self._shares[name] = share, ends
+
+    def _share(self, name: str) -> float:
+        share, ends = self._shares[name]
+        return share if time.time() < ends else 0.0
 
     def alert(self, outcome: str) -> None:
         """A webhook was told (or not) of a budget: told, failed, dropped."""

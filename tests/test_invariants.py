@@ -107,7 +107,7 @@ class Process:
         store = Flaky(world.store(), world.chance)
         self.counters = store
         self.books = Books(store, self.queue, again=LEASE, now=world.clock)
-        self.settle = Settle(store, self.leases, lambda *_: None, keep=True, owe=self.books.owe)
+        self.settle = Settle(store, self.leases, lambda *_: None, keep=lambda: True, owe=self.books.owe)
         self.configure()
 
     def configure(self):

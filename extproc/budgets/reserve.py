@@ -45,7 +45,7 @@ class Unpriced:
 class Tools:
     """What reserving may use beside the store: each is optional, and outlives a configuration."""
 
-    used: Callable[[str, float, float | None], None] = lambda _budget, _share, _ends: None
+    used: Callable[[str, float, float], None] = lambda _budget, _share, _ends: None
     tell: Callable[[Alert], None] = lambda _alert: None
     grants: Grants | None = None
     expected: Expected | None = None

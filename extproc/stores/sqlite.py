@@ -7,11 +7,10 @@ with synchronous=NORMAL survives the death of the process; a power cut may lose 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -321,18 +320,36 @@ class SqliteCounters:
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    @contextlib.contextmanager
-    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        """Commit at the end, roll back on any exception. IMMEDIATE: nobody writes between our reads and our writes."""
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> _Transaction:
+        return _Transaction(self._db, self._path, begin)
+
+
+class _Transaction:
+    """Commit at the end, roll back on any exception. IMMEDIATE: nobody writes between our reads and our writes."""
+
+    __slots__ = ("_begin", "_db", "_path")
+
+    def __init__(self, db: sqlite3.Connection, path: Path, begin: str) -> None:
+        self._db, self._path, self._begin = db, path, begin
+
+    def __enter__(self) -> sqlite3.Connection:
         try:
-            self._db.execute(begin)
+            self._db.execute(self._begin)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: {error}") from error
+        return self._db
+
+    def __exit__(self, kind: object, error: BaseException | None, _traceback: object) -> None:
+        try:
             try:
-                yield self._db
-                self._db.execute("COMMIT")
+                if kind is None:
+                    self._db.execute("COMMIT")
             finally:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-        except sqlite3.Error as error:
+        except sqlite3.Error as failed:
+            raise StoreError(f"{self._path}: {failed}") from failed
+        if isinstance(error, sqlite3.Error):
             raise StoreError(f"{self._path}: {error}") from error
 
 
