@@ -75,7 +75,7 @@ class Reporter:
         }
 
     def _scope(self, budget: Budget, scope: str, level: Level) -> Mapping[str, Any]:
-        granted = self.grants.room(scope)
+        granted = self.grants.room(scope, budget.settings.unit)
         limit = budget.limit + granted
         return {
             "scope": scope,
@@ -130,7 +130,11 @@ class Everything(Recent):
 
     def grants(self) -> Sequence[Mapping[str, Any]]:
         known = self._compiled()
-        return [told(grant, known[grant.budget]) for grant in self._reporter.grants.all() if grant.budget in known]
+        return [
+            told(grant, budget)
+            for grant in self._reporter.grants.all()
+            if (budget := known.get(grant.budget)) is not None and budget.settings.unit == grant.unit
+        ]
 
     def grant(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         budget = self._compiled().get(str(body["budget"]))
@@ -149,7 +153,8 @@ class Everything(Recent):
         until = min(
             (at for at in (ends, None if seconds is None else now + float(seconds)) if at is not None), default=None
         )
-        return told(self._ask(self._reporter.grants.give(budget.settings.name, scope, int(more), until)), budget)
+        settings = budget.settings
+        return told(self._ask(self._reporter.grants.give(settings.name, scope, int(more), settings.unit, until)), budget)
 
     def revoke(self, id: str) -> bool:
         return self._ask(self._reporter.grants.revoke(id))
