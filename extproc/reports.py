@@ -154,7 +154,9 @@ class Everything(Recent):
             (at for at in (ends, None if seconds is None else now + float(seconds)) if at is not None), default=None
         )
         settings = budget.settings
-        return told(self._ask(self._reporter.grants.give(settings.name, scope, int(more), settings.unit, until)), budget)
+        return told(
+            self._ask(self._reporter.grants.give(settings.name, scope, int(more), settings.unit, until)), budget
+        )
 
     def revoke(self, id: str) -> bool:
         return self._ask(self._reporter.grants.revoke(id))

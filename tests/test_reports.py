@@ -219,7 +219,9 @@ def test_a_grant_that_means_nothing_is_refused(shared, fields):
     assert shared.http.get("/grants").json()["data"] == []
 
 
-@pytest.mark.parametrize("scope", [SCOPE, "month:consumer=*:label.run=*", "month:consumer=a:label.run=*", "month:consumer=a/b:label.run="])
+@pytest.mark.parametrize(
+    "scope", [SCOPE, "month:consumer=*:label.run=*", "month:consumer=a:label.run=*", "month:consumer=a/b:label.run="]
+)
 def test_a_count_that_a_request_can_fall_under_can_be_granted_more(shared, scope):
     answer = shared.grant(scope=scope)
     assert answer.status_code == 201
