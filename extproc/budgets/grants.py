@@ -22,7 +22,7 @@ _LONGEST = 366 * 86400.0  # seconds
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """`amount` is of `unit`, the budget's when it was given; nano-USD for money. `expires` in seconds since the epoch."""
+    """`amount` is of `unit`, the budget's when it was given; nano-USD for money. `expires` in epoch seconds."""
 
     id: str
     budget: str

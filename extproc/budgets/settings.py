@@ -90,6 +90,8 @@ class BudgetSettings(Section):
     def _fields(cls, value: Sequence[str]) -> Sequence[str]:
         for item in value:
             check_fact(item, "key", "model", "provider")
+            if set(":=") & set(item):  # they set the fields apart in the name of a count
+                raise ValueError(f"{item!r}: a label that is counted by has no ':' and no '=' in its name")
         return value
 
     @field_validator("limit")

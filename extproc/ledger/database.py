@@ -51,9 +51,7 @@ class Database:
         """
         with self._preparing:
             if self._ready and self._file != _file(self._path):
-                _log.error(
-                    "the ledger's file was removed or replaced: rows go into what stands there now, or a new one"
-                )
+                _log.error("the ledger's file was removed or replaced: rows go into what stands there, or a new one")
                 self._ready = False
                 self._engine.dispose()
             if not self._ready:

@@ -114,6 +114,8 @@ async def test_requests_at_once_are_limited_and_given_back_at_the_end(world, ask
         ({"alert_webhook": "ftp://a.example/x", "alert_at": [0.5]}, "a URL"),
         ({"alert_webhook": "https://user:secret@a.example/x", "alert_at": [0.5]}, "without a password"),
         ({"reserve": "expected"}, "is for tokens and USD"),
+        ({"per": ["label.a:b"]}, "no ':' and no '='"),
+        ({"per": ["consumer", "label.a=b"]}, "no ':' and no '='"),
         ({"max_scopes": 0}, "greater than or equal to 1"),
         ({"idle_ttl": "0s"}, "greater than 0"),
         ({"per": ["labels.x"]}, "one of consumer, team, key"),
