@@ -1,3 +1,4 @@
+import math
 import re
 import shutil
 import subprocess
@@ -83,7 +84,7 @@ def touch_all(telemetry, exchange):
     telemetry.skip("disabled")
     telemetry.guardrail("g", "block")
     telemetry.budget("b", "denied")
-    telemetry.budget_used("b", 0.5, None)
+    telemetry.budget_used("b", 0.5, math.inf)
     unpriced = ended(exchange)
     unpriced.cost = None
     telemetry.record(unpriced)
@@ -281,7 +282,7 @@ def test_an_unknown_price_can_be_seen(world, exchange):
 
 def test_the_share_of_a_budget_is_nothing_once_its_window_ended(world):
     gateway = world()
-    for name, ends in (("ended", 1.0), ("runs", 1e12), ("total", None)):
+    for name, ends in (("ended", 1.0), ("runs", 1e12), ("total", math.inf)):
         gateway.telemetry.budget_used(name, 0.5, ends)
     shares = [gateway.metric("extproc_budget_used_ratio", budget=name) for name in ("ended", "runs", "total")]
     assert shares == [0, 0.5, 0.5]

@@ -273,7 +273,7 @@ async def test_answers_say_what_the_tightest_rates_have_left(world, asks):
 
 async def test_what_was_granted_is_left_too(world, asks):
     here = world({"limit": 1, "per": ["consumer"], "on_exceed": "approval"})
-    await here.grants.give("b", "b:consumer=alice", 4, None)
+    await here.grants.give("b", "b:consumer=alice", 4, "requests", None)
     await here.reserve(sent := asks())
     assert (sent.rate["x-ratelimit-limit-requests"], sent.rate["x-ratelimit-remaining-requests"]) == ("5", "4")
 
