@@ -17,10 +17,10 @@ from extproc.ledger import LedgerError
 from extproc.reports import Reporter
 from extproc.stores import StoreError
 
-_AT_ONCE = 2
+_REPORTS = 2
 """Usage reports in preparation, as many as the ledger prepares; one more is refused: 503 overloaded."""
 _LOOKS = 4
-"""Requests that look for counts at the same time: of many counts that takes a while. Others wait."""
+"""Looks for counts at the same time; one more is refused likewise."""
 _MOST_PARAMETERS = 64
 
 
@@ -31,23 +31,27 @@ class Own:
         self._reporter = reporter
         self._budgets = budgets
         self._busy = 0
-        self._looks = asyncio.Semaphore(_LOOKS)
+        self._looking = 0
 
     async def __call__(self, exchange: Exchange) -> Answer | None:
         if exchange.operation == "usage":
             return _json(await self._usage(exchange))
         if exchange.operation == "budgets":
-            try:
-                async with self._looks:
-                    return _json(await self._reporter.budgets(self._budgets, who=exchange.consumer))
-            except StoreError:
-                raise Refusal(STORE_UNAVAILABLE, "The counters cannot be read now; try again in a moment.") from None
+            return _json(await self._counts(exchange))
         return None
 
+    async def _counts(self, exchange: Exchange) -> object:
+        _check_room(self._looking, _LOOKS)
+        self._looking += 1
+        try:
+            return await self._reporter.budgets(self._budgets, who=exchange.consumer)
+        except StoreError:
+            raise Refusal(STORE_UNAVAILABLE, "The counters cannot be read now; try again in a moment.") from None
+        finally:
+            self._looking -= 1
+
     async def _usage(self, exchange: Exchange) -> object:
-        if self._busy >= _AT_ONCE:
-            message = "Too many usage reports are being prepared; try again in a moment."
-            raise Refusal(OVERLOADED, message, headers={"retry-after": "1"})
+        _check_room(self._busy, _REPORTS)
         query = exchange.request.path.partition("?")[2]
         try:
             asked = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
@@ -68,6 +72,12 @@ class Own:
         self._busy -= 1
         if not work.cancelled():
             work.exception()  # it was told, or there is nobody left to tell
+
+
+def _check_room(busy: int, most: int) -> None:
+    if busy >= most:
+        message = "Too many reports are being prepared; try again in a moment."
+        raise Refusal(OVERLOADED, message, headers={"retry-after": "1"})
 
 
 def _json(value: object) -> Answer:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,6 +53,7 @@ class Processor:
         self._secrets = secrets
         self._socket = socket or settings.processor.path
         self._settings = settings
+        self._units = _units(settings)  # of every budget this process has had
         self._telemetry = Telemetry(settings)
         self._counters: Counters = open_counters(settings.stores.counters)
         self._ledger = open_ledger(settings.stores.ledger)
@@ -174,11 +175,21 @@ class Processor:
             self._telemetry.reloads.labels("refused").inc()
             log.error("changes of %s bind at a restart; the last good settings stay", ", ".join(changed))
             return
+        if other := self._recounted(settings):
+            self._telemetry.reloads.labels("refused").inc()
+            names = ", ".join(other)
+            log.error("what %s counted is in another unit: give it a new name; the last good settings stay", names)
+            return
         self._telemetry.configure(settings)
         self._settings = settings
+        self._units |= _units(settings)
         self._rebuild()
         self._telemetry.reloads.labels("taken").inc()
         log.info("new settings taken")
+
+    def _recounted(self, settings: Settings) -> Sequence[str]:
+        """Budgets that would read counts of one unit as those of another: tokens as nano-USD."""
+        return [name for name, unit in _units(settings).items() if self._units.get(name, unit) != unit]
 
     def _build(self, settings: Settings) -> Pipeline:
         return pipeline.build(
@@ -241,6 +252,10 @@ class Processor:
     def _report(self, expired: Expired) -> None:
         self._telemetry.lease_expired(expired.forwarded)
         log.warning("the reservation of exchange %s ran out: charged %s", expired.id, expired.amounts)
+
+
+def _units(settings: Settings) -> dict[str, str]:
+    return {entry.name: entry.unit for entry in settings.budgets}
 
 
 def _fixed(settings: Settings, name: str) -> object:

@@ -56,13 +56,11 @@ class Reporter:
     async def _budget(self, budget: Budget, who: Consumer | None) -> Mapping[str, Any]:
         settings = budget.settings
         _, ends = window_at(self.now(), budget.window)
-        prefix, fields = settings.name, iter(settings.per)
-        for field in fields:  # a consumer's own counts begin alike, where its name comes first
-            if who is None or field not in ("consumer", "team"):
-                break
-            prefix += f":{field}={budget.quoted(who.name if field == 'consumer' else who.team)}"
-        found = await self.counters.fullest(prefix, budget.window, MOST_SCOPES)
-        scopes = [self._scope(budget, scope, level) for scope, level in found if who is None or _is_of(scope, who)]
+        if who is None:
+            found = await self.counters.fullest(settings.name, budget.window, MOST_SCOPES)
+        else:
+            found = await self._own(budget, who)
+        scopes = [self._scope(budget, scope, level) for scope, level in found]
         return {
             "name": settings.name,
             "unit": settings.unit,
@@ -74,8 +72,27 @@ class Reporter:
             "scopes": scopes,
         }
 
+    async def _own(self, budget: Budget, who: Consumer) -> Sequence[tuple[str, Level]]:
+        """The counts of a budget that are the consumer's own, its team's, or of all. Looks no further than it has to:
+        any client may ask, as often as it likes.
+        """
+        per = budget.settings.per
+        if "consumer" not in per and any(field == "key" or field.startswith("label.") for field in per):
+            return []  # they may be anybody's
+        prefix, known = budget.settings.name, 0
+        for field in per:  # its own counts begin alike, where its name comes first
+            if field not in ("consumer", "team"):
+                break
+            prefix += f":{field}={budget.quoted(who.name if field == 'consumer' else who.team)}"
+            known += 1
+        if known == len(per):
+            [level] = await self.counters.levels([(prefix, budget.window)])
+            return [(prefix, level)] if level.settled or level.reserved else []
+        found = await self.counters.fullest(prefix, budget.window, MOST_SCOPES)
+        return [(scope, level) for scope, level in found if _is_of(scope, who)]
+
     def _scope(self, budget: Budget, scope: str, level: Level) -> Mapping[str, Any]:
-        granted = self.grants.room(scope)
+        granted = self.grants.room(scope, budget.settings.unit)
         limit = budget.limit + granted
         return {
             "scope": scope,
@@ -141,7 +158,11 @@ class Everything:
 
     def grants(self) -> Sequence[Mapping[str, Any]]:
         known = self._compiled()
-        return [told(grant, known[grant.budget]) for grant in self._reporter.grants.all() if grant.budget in known]
+        return [
+            told(grant, budget)
+            for grant in self._reporter.grants.all()
+            if (budget := known.get(grant.budget)) is not None and budget.settings.unit == grant.unit
+        ]
 
     def grant(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         budget = self._compiled().get(str(body["budget"]))
@@ -163,7 +184,10 @@ class Everything:
         until = min(
             (at for at in (ends, None if seconds is None else now + float(seconds)) if at is not None), default=None
         )
-        return told(self._ask(self._reporter.grants.give(budget.settings.name, scope, int(more), until)), budget)
+        settings = budget.settings
+        return told(
+            self._ask(self._reporter.grants.give(settings.name, scope, int(more), settings.unit, until)), budget
+        )
 
     def revoke(self, id: str) -> bool:
         return self._ask(self._reporter.grants.revoke(id))
@@ -220,10 +244,6 @@ def _concerns(settings: BudgetSettings, who: Consumer) -> bool:
 
 
 def _is_of(scope: str, who: Consumer) -> bool:
-    """Whether a count is the consumer's own, its team's, or of all; those by label alone may be anybody's."""
+    """Whether a count whose fields tell it is the consumer's own, or its team's."""
     fields = read_scope(scope)[1]
-    if "consumer" in fields:
-        return fields["consumer"] == who.name
-    if any(name == "key" or name.startswith("label.") for name in fields):
-        return False
-    return fields.get("team", who.team) == who.team
+    return fields["consumer"] == who.name if "consumer" in fields else fields.get("team", who.team) == who.team

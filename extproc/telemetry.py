@@ -182,6 +182,10 @@ class Telemetry:
             "extproc_store_losses", "Times the counters store turned out to have lost its counts", registry=registry
         )
         self._alerts = Counter("extproc_budget_alerts", "Webhooks told of budgets", ["outcome"], registry=registry)
+        for forwarded in ("true", "false"):  # from 0 on, so that an alert sees the first one
+            self._expired.labels(forwarded)
+        for outcome in ("told", "failed", "dropped"):
+            self._alerts.labels(outcome)
         self._guessed = Histogram(
             "extproc_input_tokens_guessed_ratio",
             "Input tokens that were estimated (or held, as an upper bound) for each that the provider counted",
@@ -205,6 +209,8 @@ class Telemetry:
         self.streams = Gauge("extproc_grpc_streams", "gRPC streams of Envoy's", registry=registry)
         self.loop_lag = Gauge("extproc_event_loop_lag_seconds", "How late the event loop was", registry=registry)
         self.reloads = Counter("extproc_reloads", "Changes of the settings file", ["outcome"], registry=registry)
+        for outcome in ("taken", "refused"):
+            self.reloads.labels(outcome)
 
     def stage(self, name: str) -> Callable[[float], None]:
         """The observer (seconds) of a stage."""

@@ -246,6 +246,52 @@ async def test_budgets_show_the_counts_of_whoever_asks(ledger, exchange, fields,
     assert all((scope["reserved"], scope["remaining"], scope["used"]) == ("2", "8", 0.2) for scope in found["scopes"])
 
 
+class Looks(MemoryCounters):
+    """Notes how far it looked, and waits where it is told to."""
+
+    def __init__(self, wait=None):
+        super().__init__(lambda: NOW)
+        self.found, self.wait = [], wait
+
+    async def fullest(self, prefix, window, limit=100):
+        self.found.append(prefix)
+        if self.wait is not None:
+            await self.wait.wait()
+        return await super().fullest(prefix, window, limit)
+
+
+@pytest.mark.parametrize(
+    ("fields", "looked"),
+    [
+        ({}, []),
+        ({"per": ["consumer"]}, []),
+        ({"per": ["team", "consumer"]}, []),
+        ({"per": ["label.run"]}, []),
+        ({"per": ["team", "key"]}, []),
+        ({"per": ["consumer", "label.run"]}, ["b:consumer=alice"]),
+        ({"per": ["label.run", "consumer"]}, ["b"]),
+        ({"per": ["model"]}, ["b"]),
+    ],
+)
+async def test_no_client_makes_the_store_look_through_counts_of_others_for_nothing(ledger, exchange, fields, looked):
+    counters = Looks()
+    await usage(own(ledger, budget(**fields), counters=counters), exchange, operation="budgets")
+    assert counters.found == looked
+
+
+async def test_four_look_at_their_budgets_at_once(ledger, exchange):
+    stage = own(ledger, budget(per=["model"]), counters=(counters := Looks(go := asyncio.Event())))
+    four = [asyncio.create_task(stage(asked(exchange, operation="budgets"))) for _ in range(4)]
+    while len(counters.found) < 4:
+        await asyncio.sleep(0)
+    assert await code_of(stage, exchange, operation="budgets") == "overloaded"
+    four.pop().cancel()
+    await asyncio.sleep(0)
+    go.set()
+    assert (await stage(asked(exchange, operation="budgets"))).status == 200
+    assert [answer.status for answer in await asyncio.gather(*four)] == [200] * 3
+
+
 @pytest.mark.parametrize("match", [{"consumer": "mallory"}, {"team": "blue"}, {"consumer": "alice", "team": "b*"}])
 async def test_budgets_that_cannot_concern_somebody_are_not_told(ledger, exchange, match):
     stage = own(
@@ -269,10 +315,14 @@ class Down(MemoryCounters):
     async def fullest(self, prefix, window, limit=100):
         raise StoreError("redis://user:secret@host")
 
+    async def levels(self, scopes):
+        raise StoreError("redis://user:secret@host")
 
-async def test_a_store_that_is_down(ledger, exchange):
+
+@pytest.mark.parametrize("per", [[], ["model"]])
+async def test_a_store_that_is_down(ledger, exchange, per):
     with pytest.raises(Refusal) as caught:
-        await own(ledger, budget(), counters=Down())(asked(exchange, operation="budgets"))
+        await own(ledger, budget(per=per), counters=Down())(asked(exchange, operation="budgets"))
     assert caught.value.kind.code == "store_unavailable"
     assert "secret" not in caught.value.message
 

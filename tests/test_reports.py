@@ -61,8 +61,9 @@ class World:
         self.thread.start()
         self.grants = Grants(self.counters, clock)
         self.reporter = Reporter(self.counters, self.ledger, self.grants, clock)
-        self.entries = []
-        self.everything = Everything(self.reporter, lambda: BUDGETS, self.entries, history.places, self.loop)
+        self.budgets, self.entries = BUDGETS, []
+        places = history.places
+        self.everything = Everything(self.reporter, lambda: self.budgets, self.entries, places, self.loop)
         self.http = TestClient(admin_app(self.everything, None), base_url="http://localhost")
 
     def run(self, work):
@@ -162,14 +163,28 @@ def test_a_grant_is_room_until_it_is_revoked(world):
     assert world.http.get("/budgets/month").json()["data"][0]["scopes"][0]["remaining"] == "0"
 
 
+@pytest.mark.parametrize("now", [{**MONTH, "unit": "tokens"}, None])
+def test_a_grant_of_a_budget_that_is_another_now_grants_nothing(world, now):
+    """Five USD are five thousand million nano-USD, and never so many tokens."""
+    world.hold("1", SCOPE, -1, 1)
+    given = world.grant(amount="5").json()
+    world.budgets = [] if now is None else [BudgetSettings(name="month", **now)]
+    assert world.http.get("/grants").json()["data"] == []
+    assert world.grants.room(SCOPE, "tokens") == 0
+    if now is not None:
+        [scope] = world.http.get("/budgets/month").json()["data"][0]["scopes"]
+        assert (scope["granted"], scope["remaining"]) == ("0", "499")
+    assert world.http.delete(f"/grants/{given['id']}").status_code == 204
+
+
 def test_a_grant_ends_with_its_window_or_before(world):
     for seconds, ends in ((60, NOW + 60), (366 * 86400, 1_701_388_800)):
         assert world.grant(expires_in=seconds).status_code == 201
         assert max(grant.expires for grant in world.grants.all()) == ends
     world.clock.now = 1_701_388_800 - 1
-    assert world.grants.room(SCOPE) == 10**9
+    assert world.grants.room(SCOPE, "usd") == 10**9
     world.clock.now += 1
-    assert world.grants.room(SCOPE) == 0, "at once, although nobody has read the board since"
+    assert world.grants.room(SCOPE, "usd") == 0, "at once, although nobody has read the board since"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +223,9 @@ def test_a_grant_that_means_nothing_is_refused(shared, fields):
     assert shared.http.get("/grants").json()["data"] == []
 
 
-@pytest.mark.parametrize("scope", [SCOPE, "month:consumer=*:label.run=*", "month:consumer=a/b:label.run="])
+@pytest.mark.parametrize(
+    "scope", [SCOPE, "month:consumer=*:label.run=*", "month:consumer=a:label.run=*", "month:consumer=a/b:label.run="]
+)
 def test_a_count_that_a_request_can_fall_under_can_be_granted_more(shared, scope):
     answer = shared.grant(scope=scope)
     assert answer.status_code == 201
@@ -253,7 +270,7 @@ async def test_what_was_granted_lets_one_count_through(clocks, exchange):
         return 402
 
     assert [await ask("1"), await ask("2")] == [200, 402]
-    grant = await grants.give("b", "b:consumer=alice", 1, None)
+    grant = await grants.give("b", "b:consumer=alice", 1, "requests", None)
     assert [await ask("3"), await ask("4")] == [200, 402]
     await grants.revoke(grant.id)
     assert await ask("5") == 402

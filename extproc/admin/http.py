@@ -15,25 +15,58 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from extproc.telemetry import Telemetry
+
+_SLOWEST = 10.0  # seconds for the head of a request to arrive
+_SILENT = 20_000  # milliseconds that a client may take nothing of its answer
 
 
 def status_app(telemetry: Telemetry, ready: Callable[[], str]) -> Starlette:
     """`/metrics`, `/healthz` (the process lives) and `/readyz` (`ready()` gives the reason when it is not)."""
 
-    def metrics(request: Request) -> Response:
+    # None of them takes a thread: reports may have them all, and whoever asks for health must not wait for those.
+    async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(telemetry.registry), headers={"content-type": content_type})
 
-    def healthz(_request: Request) -> Response:
+    async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
-    def readyz(_request: Request) -> Response:
+    async def readyz(_request: Request) -> Response:
         reason = ready()
         return PlainTextResponse(f"{reason or 'ok'}\n", status_code=503 if reason else 200)
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
+
+
+class _Prompt(H11Protocol):
+    """Closes a connection on which no whole request arrives in time: there are only so many, and health needs one."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._late is not None:
+            self._late.cancel()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+        self._late = self.loop.call_later(_SLOWEST, self._check)
+
+    def _check(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
 
 
 class HTTPThread:
@@ -47,10 +80,12 @@ class HTTPThread:
         """Serve `app` there; returns the port. Raises OSError at once when the port cannot be had."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT)
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=_Prompt,
             log_config=None,
             access_log=False,
             server_header=False,

@@ -75,9 +75,8 @@ class Budget:
     def shared(self, scope: str) -> str:
         """The count of what finds no room for a count of its own: whose it is stays, what the client chose does not."""
         _, *parts = scope.split(":")
-        kept = [
-            part if field in PROVEN else f"{field}={_ANY}" for field, part in zip(self.settings.per, parts, strict=True)
-        ]
+        pairs = zip(self.settings.per, parts, strict=True)
+        kept = [part if field in PROVEN else f"{field}={_ANY}" for field, part in pairs]
         return ":".join([self.settings.name, *kept])
 
     @property

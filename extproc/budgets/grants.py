@@ -22,12 +22,13 @@ _LONGEST = 366 * 86400.0  # seconds
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """`amount` is of the budget's unit, nano-USD for money; `expires` in seconds since the epoch."""
+    """`amount` is of `unit`, the budget's when it was given; nano-USD for money. `expires` in epoch seconds."""
 
     id: str
     budget: str
     scope: str
     amount: int
+    unit: str
     expires: float
 
 
@@ -42,28 +43,28 @@ class Grants:
         self._counters = counters
         self._now = now
         self._all: dict[str, Grant] = {}
-        self._room: Mapping[str, int] = {}
+        self._room: Mapping[tuple[str, str], int] = {}
         self._ends = math.inf  # when the first of them does
 
-    def room(self, scope: str) -> int:
-        """What the count may use beyond its budget's limit."""
+    def room(self, scope: str, unit: str) -> int:
+        """What the count may use beyond its budget's limit. What was given in another unit says nothing."""
         if self._room and self._now() >= self._ends:
             self._take(self._all.values())
-        return self._room.get(scope, 0)
+        return self._room.get((scope, unit), 0)
 
     def all(self) -> Sequence[Grant]:
         """Those that hold, the latest to expire last."""
         now = self._now()
         return sorted((grant for grant in self._all.values() if grant.expires > now), key=lambda grant: grant.expires)
 
-    async def give(self, budget: str, scope: str, amount: int, expires: float | None) -> Grant:
+    async def give(self, budget: str, scope: str, amount: int, unit: str, expires: float | None) -> Grant:
         """Grant it. Raises StoreError when it cannot be kept, ValueError when there are too many."""
         await self.refresh()
         if len(self._all) >= MOST:
             raise ValueError(f"there are {MOST} grants already: revoke some")
         now = self._now()
         until = min(now + _LONGEST, expires or now + _LONGEST)
-        grant = Grant(uuid.uuid4().hex, budget, scope, amount, until)
+        grant = Grant(uuid.uuid4().hex, budget, scope, amount, unit, until)
         await self._counters.share(BOARD, grant.id, _encode(grant), until - now)
         self._take([*self._all.values(), grant])
         return grant
@@ -90,8 +91,9 @@ class Grants:
     def _take(self, grants: Iterable[Grant]) -> None:
         now = self._now()
         self._all = {grant.id: grant for grant in grants if grant.expires > now}
-        room: dict[str, int] = {}
+        room: dict[tuple[str, str], int] = {}
         for grant in self._all.values():
-            room[grant.scope] = room.get(grant.scope, 0) + grant.amount
+            key = grant.scope, grant.unit
+            room[key] = room.get(key, 0) + grant.amount
         self._room = room
         self._ends = min((grant.expires for grant in self._all.values()), default=math.inf)

@@ -229,7 +229,7 @@ class Reserve:
         return None
 
     def _room(self, claim: Claim) -> int:
-        return 0 if self._grants is None else self._grants.room(claim.scope)
+        return 0 if self._grants is None else self._grants.room(claim.scope, claim.budget.settings.unit)
 
     def _store_failed(self, reservation: Reservation, error: StoreError) -> None:
         for claim in reservation.claims:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
+import os
 import sqlite3
 import threading
 import time
@@ -24,6 +26,7 @@ LOCK_TIMEOUT = 5.0  # seconds to wait for another process's transaction on the s
 READ_TIMEOUT = 60_000  # milliseconds that a report may take in PostgreSQL
 MAX_READS = 2  # reports at once: they are rare and heavy, and must not hold the writer up
 READ_WAIT = 30.0  # seconds that others wait for their turn
+_log = logging.getLogger(__name__)
 _SILENCE = 15_000  # milliseconds without an answer of the peer's kernel after which a connection is given up
 
 
@@ -33,6 +36,8 @@ class Database:
     def __init__(self, place: Place) -> None:
         self._ready = False
         self._preparing = threading.Lock()
+        self._path = place.path  # of SQLite
+        self._file: tuple[int, int] | None = None  # which one stood there when it was opened
         self._reads = threading.BoundedSemaphore(MAX_READS)
         # Memory is one connection, which threads take in turn.
         self._one = threading.Lock() if place.path is None and place.server is None else None
@@ -41,26 +46,31 @@ class Database:
         self.placeholder = "%s" if place.server is not None else "?"
 
     def prepare(self) -> None:
-        """Lead the schema to this release's version, once. Raises LedgerError."""
+        """Lead the schema to this release's version, once; and again where somebody took the file away: what is written
+        to a deleted file is gone. Raises LedgerError.
+        """
         with self._preparing:
+            if self._ready and self._file != _file(self._path):
+                _log.error("the ledger's file was removed or replaced: rows go into what stands there, or a new one")
+                self._ready = False
+                self._engine.dispose()
             if not self._ready:
                 with self._transaction(write=True) as connection:
                     migrate(connection)
+                self._file = _file(self._path)
                 self._ready = True
 
     @contextlib.contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction that is committed at the end. Raises SQLAlchemyError, and LedgerError as `prepare` does."""
-        if not self._ready:
-            self.prepare()
+        self.prepare()
         with self._begin(write=True) as connection:
             yield connection
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one instant. Raises LedgerError."""
-        if not self._ready:
-            self.prepare()
+        self.prepare()
         with self._turn(), self._transaction(write=False) as connection:
             if self.dialect == "postgresql":  # reports are few and long: more memory for hashes, no compiler
                 connection.exec_driver_sql(
@@ -72,8 +82,7 @@ class Database:
     @contextlib.contextmanager
     def change(self) -> Iterator[Connection]:
         """As `write`. Raises LedgerError only."""
-        if not self._ready:
-            self.prepare()
+        self.prepare()
         with self._transaction(write=True) as connection:
             yield connection
 
@@ -113,6 +122,17 @@ def reason(error: BaseException) -> str:
         code = getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None)
         return f"{type(original).__name__} {code}" if code else type(original).__name__
     return type(error).__name__
+
+
+def _file(path: str | None) -> tuple[int, int] | None:
+    """Which file stands at a path now; None: none."""
+    if path is None:
+        return None
+    try:
+        found = os.stat(path)  # noqa: PTH116 - it is looked at before every batch
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _sqlite(path: str | None) -> Engine:

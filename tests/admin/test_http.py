@@ -1,11 +1,17 @@
 """The thread that serves, and the status door."""
 
+import contextlib
+import socket
+import threading
+import time
+
 import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
-from extproc.admin import HTTPThread, status_app
+from extproc.admin import HTTPThread, admin_app, status_app
+from tests.admin.fakes import FakeSources
 
 
 @pytest.fixture
@@ -62,3 +68,54 @@ def test_applications_are_served_from_a_thread_until_it_stops(telemetry):
         thread.stop()
     with pytest.raises(httpx.TransportError):
         httpx.get(f"http://127.0.0.1:{port}/healthz")
+
+
+@pytest.fixture
+def doors(telemetry, monkeypatch):
+    """The status door on a thread, impatient, beside an admin door whose reports never end. Their ports."""
+    monkeypatch.setattr("extproc.admin.http._SLOWEST", 0.3)
+    go = threading.Event()
+
+    class Stuck(FakeSources):
+        def usage(self, parameters):
+            go.wait(20)
+            return {}
+
+    thread = HTTPThread()
+    ports = [thread.add(app, "127.0.0.1", 0) for app in (status_app(telemetry, str), admin_app(Stuck(), None))]
+    thread.start()
+    yield ports
+    go.set()
+    thread.stop()
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: ", b"after one"])
+def test_connections_that_say_nothing_do_not_keep_health_out(doors, said):
+    address = "127.0.0.1", doors[0]
+    if said == b"after one":
+        said = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /heal"
+    idle = [socket.create_connection(address) for _ in range(70)]
+    for connection in idle:
+        connection.sendall(said)
+    started = time.monotonic()
+    url = f"http://127.0.0.1:{doors[0]}/healthz"
+    while httpx.get(url, trust_env=False).status_code != 200:
+        assert time.monotonic() - started < 3
+        time.sleep(0.05)
+    for connection in idle:
+        connection.settimeout(3)
+        with contextlib.suppress(ConnectionResetError):
+            while connection.recv(1000):
+                pass
+        connection.close()
+
+
+def test_reports_that_do_not_end_do_not_keep_health_out(doors):
+    """They may take every thread there is."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", doors[1])))
+            connection.sendall(b"GET /usage HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        time.sleep(0.3)
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert httpx.get(f"http://127.0.0.1:{doors[0]}{path}", trust_env=False, timeout=2).status_code == 200

@@ -118,6 +118,8 @@ async def test_requests_at_once_are_limited_and_given_back_at_the_end(world, ask
         ({"alert_webhook": "ftp://a.example/x", "alert_at": [0.5]}, "a URL"),
         ({"alert_webhook": "https://user:secret@a.example/x", "alert_at": [0.5]}, "without a password"),
         ({"reserve": "expected"}, "is for tokens and USD"),
+        ({"per": ["label.a:b"]}, "has no such characters"),
+        ({"per": ["consumer", "label.a=b"]}, "has no such characters"),
         ({"max_scopes": 0}, "greater than or equal to 1"),
         ({"idle_ttl": "0s"}, "greater than 0"),
         ({"per": ["labels.x"]}, "one of consumer, team, key"),
@@ -271,7 +273,7 @@ async def test_answers_say_what_the_tightest_rates_have_left(world, asks):
 
 async def test_what_was_granted_is_left_too(world, asks):
     here = world({"limit": 1, "per": ["consumer"], "on_exceed": "approval"})
-    await here.grants.give("b", "b:consumer=alice", 4, None)
+    await here.grants.give("b", "b:consumer=alice", 4, "requests", None)
     await here.reserve(sent := asks())
     assert (sent.rate["x-ratelimit-limit-requests"], sent.rate["x-ratelimit-remaining-requests"]) == ("5", "4")
 
@@ -348,33 +350,33 @@ async def test_more_is_granted_to_one_count_until_its_window_ends(world, asks):
     refusal = await refusal_of(here.reserve, asks())
     assert (refusal.kind.status, refusal.kind.code) == (402, "approval_required")
     assert "'b:consumer=alice'" in refusal.message
-    grant = await here.grants.give("b", "b:consumer=alice", 1, here.clock.now + 100)
+    grant = await here.grants.give("b", "b:consumer=alice", 1, "requests", here.clock.now + 100)
     await here.reserve(asks())
     assert (await refusal_of(here.reserve, asks())).kind.code == "approval_required"
     await here.reserve(asks(consumer=Consumer("bob", "red")))
     assert (await refusal_of(here.reserve, asks(consumer=Consumer("bob", "red")))).kind.code == "approval_required"
     assert await here.grants.revoke(grant.id)
     assert not await here.grants.revoke(grant.id)
-    assert here.grants.room("b:consumer=alice") == 0
+    assert here.grants.room("b:consumer=alice", "requests") == 0
 
 
 async def test_grants_are_known_to_every_process_and_end_by_themselves(clocks):
     clock = clocks()
     counters = MemoryCounters(clock)
     here, there = Grants(counters, clock), Grants(counters, clock)
-    first = await here.give("b", "b:x=1", 5, clock.now + 100)
+    first = await here.give("b", "b:x=1", 5, "tokens", clock.now + 100)
     await there.refresh()
-    second = await there.give("b", "b:x=1", 2, clock.now + 50)
+    second = await there.give("b", "b:x=1", 2, "tokens", clock.now + 50)
     await here.refresh()
-    assert here.room("b:x=1") == there.room("b:x=1") == 7
+    assert here.room("b:x=1", "tokens") == there.room("b:x=1", "tokens") == 7
     assert list(here.all()) == [second, first]
     clock.now += 60
     await here.refresh()
-    assert here.room("b:x=1") == 5
+    assert here.room("b:x=1", "tokens") == 5
     clock.now += 60
     assert list(here.all()) == []
     await here.refresh()
-    assert here.room("b:x=1") == 0
+    assert here.room("b:x=1", "tokens") == 0
 
 
 # --- what is usual

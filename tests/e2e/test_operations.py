@@ -179,6 +179,21 @@ def test_an_edit_of_the_settings_binds_without_a_restart(start: Start):
     assert gateway.process.poll() is None
 
 
+def test_a_budget_never_reads_what_it_counted_in_another_unit(start: Start):
+    """A limit, a window and a name may change; tokens are never taken for nano-USD."""
+    gateway = start(SMALL + "budgets: [{name: b, unit: tokens, limit: 1000000, window: day}]\n")
+    edit(gateway, "{name: b, unit: tokens, limit: 1000000,", "{name: b, unit: usd, limit: 5,")
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == 1)
+    assert "what b counted is in another unit: give it a new name" in gateway.log.read_text()
+    edit(gateway, "{name: b, unit: usd,", "{name: renamed, unit: usd,")
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") == 1)
+    edit(gateway, "{name: renamed, unit: usd,", "{name: b, unit: usd,")
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == 2)
+    edit(gateway, "{name: b, unit: usd, limit: 5,", "{name: b, unit: tokens, limit: 7,")
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") == 2)
+    assert gateway.chat("stub").status_code == 402
+
+
 def test_a_request_in_flight_keeps_the_settings_it_began_with(start: Start):
     gateway = start(SMALL)
     gateway.fault("sandbox", "words=100+pace=30ms")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sqlite3
 import threading
 import time
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 
 from extproc.ledger import Row, open_ledger
 from extproc.ledger.ledger import Ledger
@@ -123,6 +124,71 @@ def test_rows_wait_while_a_file_is_locked(tmp_path, caplog, monkeypatch):
     assert "SQLITE_BUSY" in caplog.text
     assert "hunter2" not in caplog.text
     other.close()
+    ledger.close()
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved", "restored", "with its folder"])
+def test_a_file_that_somebody_takes_away_is_made_anew(tmp_path, caplog, how):
+    folder = tmp_path / "data"
+    file = folder / "ledger.db"
+    ledger = open_ledger(f"sqlite:{file}")
+    write(ledger, row("a"))
+    assert count(ledger) == 1
+    if how == "deleted":
+        for part in folder.iterdir():
+            part.unlink()
+    elif how == "moved":
+        file.rename(folder / "yesterday.db")
+    elif how == "restored":
+        backup = open_ledger(f"sqlite:{tmp_path}/backup.db")
+        write(backup, row("old-1"), row("old-2"))
+        backup.stop()
+        backup.close()
+        for part in folder.iterdir():  # else SQLite takes the journal for that of the copy
+            part.unlink()
+        (tmp_path / "backup.db").rename(file)
+    else:
+        shutil.rmtree(folder)
+        ledger.add(row("b"))
+        assert wait(lambda: ledger.failures >= 1), "there is nowhere to write"
+        assert ledger.queued == 1
+        folder.mkdir()
+    if how != "with its folder":
+        assert count(ledger) == (2 if how == "restored" else 0)  # a report says what stands there
+        ledger.add(row("b"))
+    assert wait(lambda: ledger.written == 2)
+    assert ledger.stop() == 0
+    ledger.close()
+    assert "removed or replaced" in caplog.text
+    with sqlite3.connect(file) as there:
+        found = {id for (id,) in there.execute("SELECT id FROM exchanges")}
+    assert found == {"b"} | ({"old-1", "old-2"} if how == "restored" else set())
+
+
+def test_rows_wait_while_the_disk_is_full(tmp_path, caplog, monkeypatch):
+    """As SQLite says it: here the file may not grow."""
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr("extproc.ledger.writer.FIRST_RETRY", 0.01)
+    ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
+    room = [20]
+
+    @event.listens_for(ledger._database._engine, "checkout")
+    def limit(connection, _record, _proxy):
+        connection.execute(f"PRAGMA max_page_count = {room[0]}")
+
+    ledger.start()
+    for number in range(500):
+        assert ledger.add(row(str(number), labels={"secret": "hunter2" * 30}))
+    assert wait(lambda: ledger.failures >= 2)
+    assert ledger.written + ledger.queued == 500
+    assert ledger.queued
+    assert count(ledger) == ledger.written, "reports are read all the same"
+    room[0] = 100_000
+    assert wait(lambda: ledger.written == 500)
+    assert ledger.stop() == 0
+    assert count(ledger) == 500
+    assert "SQLITE_FULL" in caplog.text
+    assert "hunter2" not in caplog.text
     ledger.close()
 
 
