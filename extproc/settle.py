@@ -38,14 +38,15 @@ class Settle:
         self._expected = expected
 
     async def __call__(self, exchange: Exchange) -> None:
+        reservation = getattr(exchange, "reservation", None)
+        if reservation is not None:  # first: whatever fails below, a lease that nobody renews ends
+            self._leases.discard(reservation.id)
         exchange.usage = usage = used(exchange)
         exchange.cost = spent(exchange)
         if self._expected is not None and exchange.target is not None and usage.source == "provider":
             self._expected.learn(exchange.target.place, usage.output_tokens)
-        reservation = getattr(exchange, "reservation", None)
         if reservation is None or not reservation.held:
             return
-        self._leases.discard(reservation.id)
         reached = exchange.forwarded and (exchange.target is not None or exchange.status == 0)
         target = exchange.target or exchange.targets[0]
         amounts = []

@@ -20,7 +20,8 @@ BODY = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "max_t
 
 class World:
     def __init__(self, clock, *budgets):
-        self.clock, self.counted, self.shares, leases = clock, [], [], set()
+        self.clock, self.counted, self.shares, self.leases = clock, [], [], set()
+        leases = self.leases
         self.counters = MemoryCounters(clock)
         settings = [BudgetSettings(**{"name": "b", "unit": "usd", "window": "month", **budget}) for budget in budgets]
         count = lambda *what: self.counted.append(what)  # noqa: E731
@@ -50,6 +51,20 @@ def with_id(exchange, id):
 
 
 # --- held and charged
+
+
+async def test_a_settle_that_fails_leaves_the_charge_to_the_end_of_the_lease(world, exchange, monkeypatch):
+    here, sent = world({"limit": 1}), exchange(BODY, targets=(CHEAP,))
+    await here.reserve(sent)
+    assert here.leases == {sent.id}
+    monkeypatch.setattr("extproc.settle.used", lambda _exchange: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await here.settle(served(sent, CHEAP))
+    assert here.leases == set(), "nobody renews it for ever"
+    held = (await here.level())[1]
+    here.clock.now += 61
+    await here.counters.expire()
+    assert await here.level() == (held, 0)
 
 
 @pytest.mark.parametrize("targets", [(CHEAP,), (DEAR,), (CHEAP, DEAR), (DEAR, CHEAP), (CHEAP, UNKNOWN)])

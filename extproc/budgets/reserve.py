@@ -211,7 +211,7 @@ class Reserve:
         try:
             outcome = await self._counters.reserve(reservation.id, holds, self._lease, forwarded=True)
         except StoreError as error:
-            self._store_failed(reservation, error)
+            self._store_failed(exchange, error)
             return None
         if isinstance(outcome, Denied):
             claim = claims[outcome.index]
@@ -231,14 +231,15 @@ class Reserve:
     def _room(self, claim: Claim) -> int:
         return 0 if self._grants is None else self._grants.room(claim.scope, claim.budget.settings.unit)
 
-    def _store_failed(self, reservation: Reservation, error: StoreError) -> None:
-        for claim in reservation.claims:
+    def _store_failed(self, exchange: Exchange, error: StoreError) -> None:
+        for claim in exchange.reservation.claims:
             settings = claim.budget.settings
             self._count(settings.name, "store_failure")
             if settings.store_failure == "deny" and settings.mode == "enforce":
+                exchange.denied_by = settings.name
                 message = f"The budget {settings.name!r} cannot be checked now; try again in a moment."
                 raise Refusal(STORE_UNAVAILABLE, message, headers={"retry-after": "1"}) from error
-        reservation.claims = ()
+        exchange.reservation.claims = ()
 
     async def _counted(self, exchange: Exchange, reservation: Reservation, no: _No) -> int | None:
         """The tokens of its text, counted, where that may find the room that a bound in bytes did not."""
