@@ -58,9 +58,8 @@ class Own:
             parameters = [(name, value) for name, value in asked if name not in ("consumer", "team", "format")]
         except ValueError:
             raise Refusal(INVALID_REQUEST, f"At most {_MOST_PARAMETERS} parameters.") from None
-        parameters.append(("consumer", exchange.consumer.name))
         self._busy += 1
-        work = asyncio.ensure_future(asyncio.to_thread(self._reporter.usage, parameters))
+        work = asyncio.ensure_future(asyncio.to_thread(self._reporter.usage, parameters, exchange.consumer))
         work.add_done_callback(self._done)
         try:
             return await asyncio.shield(work)  # a thread goes on when the client leaves, and counts until it ends

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from extproc.actions import Answer
-from extproc.auth import Authenticate, Authorize, Grants
+from extproc.auth import Access, Authenticate, Authorize
 from extproc.books import Books, Enter
 from extproc.budgets import Reserve, Tools, Unpriced
 from extproc.config import Settings
@@ -132,7 +132,7 @@ def build(
     prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date())
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
-    grants = Grants(settings.teams, settings.groups)
+    access = Access(settings.teams, settings.groups)
     limits = settings.limits
     authorize, select = Authorize(), Select(catalog, history, telemetry.skip, unpriced)
 
@@ -161,7 +161,7 @@ def build(
     )
     on_headers: list[Stage] = [
         Classify(),
-        Authenticate(settings.auth, settings.consumers, grants, settings.attribution, now),
+        Authenticate(settings.auth, settings.consumers, access, settings.attribution, now),
         Models(catalog),
     ]
     if own is not None:

@@ -1,9 +1,7 @@
-"""Usage reports: rows summed by time and by any fields, in the database; exact, as JSON and as CSV."""
+"""Usage reports: rows summed by time and by any fields, in the database; exact."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,7 +21,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
 _LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 _LOW = (1 << 32) - 1
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 _c = EXCHANGES.c
 
@@ -92,16 +89,6 @@ class Usage:
             "total": self.total.json(),
             "truncated": self.truncated,
         }
-
-    def csv(self) -> str:
-        """A line for each bucket. Texts that a spreadsheet would run as a formula begin with an apostrophe."""
-        out = io.StringIO()
-        lines = csv.writer(out)
-        lines.writerow(["start", "end", *map(_cell, self.query.group_by), *Numbers().json()])
-        for bucket in self.buckets:
-            numbers = bucket.numbers.json().values()
-            lines.writerow([rfc3339(bucket.start), rfc3339(bucket.end), *map(_cell, bucket.group), *numbers])
-        return out.getvalue()
 
 
 def usage(connection: Connection, query: Query) -> Usage:
@@ -239,7 +226,3 @@ def _wanted(name: str, values: Sequence[str]) -> list[Any]:
 
 def _value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _cell(value: str) -> str:
-    return f"'{value}" if value.startswith(_FORMULA) else value

@@ -7,7 +7,6 @@ with synchronous=NORMAL survives the death of the process; a power cut may lose 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -37,41 +36,11 @@ from extproc.stores import (
     window_at,
     window_end,
 )
+from extproc.stores.sqlite.schema import OPEN_TIMEOUT, SCHEMA_VERSION, migrate, use_wal
 
-OPEN_TIMEOUT = 5.0  # seconds to wait for other processes while opening; a start is not a request
+__all__ = ["SCHEMA_VERSION", "SqliteCounters", "check", "doubts", "from_url"]
+
 PURGE_BATCH = 5000  # counts of ended windows, and idle ones, deleted by one call of `expire`
-
-# What leads from each version of the schema to the next. A new file takes every step; a released step stays as it is.
-# An ended window is one range of the primary key. `deadline` is the lease's; `expired` 1: when that was, 2: the next.
-_STEPS = (
-    (
-        """CREATE TABLE counts (
-            window INTEGER NOT NULL, number INTEGER NOT NULL, scope TEXT NOT NULL,
-            settled INTEGER NOT NULL, reserved INTEGER NOT NULL,
-            PRIMARY KEY (window, number, scope)
-        ) WITHOUT ROWID""",
-        """CREATE TABLE reservations (
-            id TEXT PRIMARY KEY, deadline REAL NOT NULL, forwarded INTEGER NOT NULL, expired INTEGER NOT NULL,
-            holds TEXT NOT NULL
-        ) WITHOUT ROWID""",
-        "CREATE INDEX leases ON reservations (expired, deadline)",
-    ),
-    (
-        """CREATE TABLE notes (
-            board TEXT NOT NULL, author TEXT NOT NULL, expires REAL NOT NULL, note BLOB NOT NULL,
-            PRIMARY KEY (board, author)
-        ) WITHOUT ROWID""",
-    ),
-    (
-        # `idle` is when a count without a window may be forgotten, `charged` what the settle of a kept one charged.
-        "ALTER TABLE counts ADD COLUMN idle REAL",
-        "CREATE INDEX idle ON counts (idle) WHERE idle IS NOT NULL",
-        "ALTER TABLE reservations ADD COLUMN charged TEXT",
-        # A worker of an older release that is still running would take kept ones for live: it finds none any more.
-        "ALTER TABLE reservations RENAME TO holdings",
-    ),
-)
-SCHEMA_VERSION = len(_STEPS)  # 3
 
 _LOAD = "SELECT settled, reserved, idle FROM counts WHERE window = ? AND number = ? AND scope = ?"
 _SAVE = "REPLACE INTO counts (settled, reserved, window, number, scope) VALUES (?, ?, ?, ?, ?)"  # never idle
@@ -129,7 +98,9 @@ class SqliteCounters:
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"cannot open {self._path}: {error}") from error
         try:
-            self._prepare()
+            use_wal(self._db)
+            with self._transaction() as db:
+                migrate(db, self._path)
             self._db.execute(f"PRAGMA busy_timeout = {round(timeout * 1000)}")
         except (sqlite3.Error, StoreError) as error:
             self._db.close()
@@ -297,28 +268,6 @@ class SqliteCounters:
 
     async def close(self) -> None:
         self._db.close()
-
-    def _prepare(self) -> None:
-        deadline = time.monotonic() + OPEN_TIMEOUT
-        while True:  # SQLite does not wait for a lock to change the journal mode
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                break
-            except sqlite3.OperationalError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        with self._transaction() as db:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version > SCHEMA_VERSION:
-                raise StoreError(
-                    f"{self._path} was written by a newer release (schema {version}, this one reads {SCHEMA_VERSION})"
-                )
-            if version < SCHEMA_VERSION:
-                for statement in itertools.chain(*_STEPS[version:]):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> _Transaction:
         return _Transaction(self._db, self._path, begin)
