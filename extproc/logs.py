@@ -32,6 +32,10 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
             entry["labels"] = exchange.labels
     if hasattr(exchange, "ask"):
         entry |= {"model": exchange.ask.model[:256], "stream": exchange.ask.stream}
+    if exchange.denied_by:
+        entry["denied_by"] = exchange.denied_by
+    if exchange.downgraded:
+        entry["downgraded"] = exchange.downgraded
     if exchange.skipped:
         tried = {target.name for target in exchange.targets} if exchange.forwarded else ()
         if skipped := {s.target.name: s.reason for s in exchange.skipped[:16] if s.target.name not in tried}:

@@ -111,7 +111,7 @@ class Processor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._http.stop()
+        await asyncio.to_thread(self._http.stop)  # whom it still serves may be waiting for this loop
         with contextlib.suppress(StoreError):  # what is owed still gets its row
             await self._books.catch_up()
         await asyncio.to_thread(self._ledger.stop)

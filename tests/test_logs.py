@@ -16,6 +16,13 @@ from tests.test_telemetry import ended
 HOSTILE = 'x\r\n{"event":"forged"}\x1b[31m\0"\\ \u2028 ' + "y" * 100_000
 
 
+def test_a_record_says_which_budget_refused_or_sent_elsewhere(exchange):
+    found = ended(exchange)
+    assert not {"denied_by", "downgraded"} & describe(found).keys()
+    found.denied_by, found.downgraded = "month", "week"
+    assert (describe(found)["denied_by"], describe(found)["downgraded"]) == ("month", "week")
+
+
 def test_an_exchange_is_one_line_of_json_whatever_it_holds(world, exchange):
     gateway = world()
     found = ended(exchange, labels={"run": HOSTILE[:256]}, response_model=HOSTILE, consumer=Consumer("alice"))

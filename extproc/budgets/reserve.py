@@ -187,7 +187,10 @@ class Reserve:
                 if label != name and not exchange.labels.get(label):
                     exchange.denied_by = settings.name
                     message = f"The budget {settings.name!r} counts by the label {label!r}, which this request lacks"
-                    raise Refusal(INVALID_REQUEST, f"{message}: send it in the header x-ai-{label}.")
+                    raise Refusal(
+                        INVALID_REQUEST,
+                        f"{message}: send it as a header, {label!r} after the prefix (by default x-ai-{label}).",
+                    )
         return self._scopes[settings.name].admit(budget.scope(exchange, target))
 
     def _call(self, reservation: Reservation) -> _No | None:

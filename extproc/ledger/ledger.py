@@ -117,12 +117,14 @@ class Ledger:
             return exchanges.charges(connection, prefix, since)
 
     def prune(self, before: float) -> int:
-        """Delete what is older than `before` (epoch seconds), batch by batch. Returns how many rows it were."""
+        """Delete what is older than `before` (epoch seconds), batch by batch. Returns how many rows it were: not all,
+        once the ledger is stopped.
+        """
         total = 0
         while True:
             with self._database.change() as connection:
                 deleted = exchanges.prune(connection, before, PRUNE_BATCH)
             total += deleted
-            if deleted < PRUNE_BATCH:
+            if deleted < PRUNE_BATCH or self._writer.stopping:
                 return total
             time.sleep(PRUNE_PAUSE)

@@ -59,6 +59,10 @@ class Writer:
         """Rows that are not committed yet."""
         return len(self._queue) + len(self._batch)
 
+    @property
+    def stopping(self) -> bool:
+        return self._stopping.is_set()
+
     def add(self, row: Row) -> bool:
         """Queue a row. False: the queue is full, or closed. Never blocks."""
         if self.queued >= self._max_queued or self._stopping.is_set():
