@@ -62,8 +62,7 @@ class World:
         self.grants = Grants(self.counters, clock)
         self.reporter = Reporter(self.counters, self.ledger, self.grants, clock)
         self.budgets, self.entries = BUDGETS, []
-        places = history.places
-        self.everything = Everything(self.reporter, lambda: self.budgets, self.entries, places, self.loop)
+        self.everything = Everything(self.reporter, lambda: self.budgets, self.entries, history.places, self.loop)
         self.http = TestClient(admin_app(self.everything, None), base_url="http://localhost")
 
     def run(self, work):
