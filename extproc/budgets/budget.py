@@ -38,19 +38,15 @@ class Budget:
     limit: int
     window: int
     alert_at: tuple[float, ...]  # the shares that are told, the highest first
+    enforced: bool
+    per_call: bool  # it compares, and counts nothing
+    counts_money: bool
+    counts_input: bool  # what the request holds, whether in tokens or in money
     grows: bool  # with the length of the answer
     patient: bool  # holds what is expected, not the worst
 
-    @property
-    def counts_money(self) -> bool:
-        return self.settings.unit == USD
-
-    @property
-    def enforced(self) -> bool:
-        return self.settings.mode == "enforce"
-
     def covers(self, exchange: Exchange, target: Target) -> bool:
-        return all(pattern(_value(name, exchange, target)) for name, pattern in self.match)
+        return not self.match or all(pattern(_value(name, exchange, target)) for name, pattern in self.match)
 
     def scope(self, exchange: Exchange, target: Target) -> str:
         """The count that the request falls under: `per-run:label.run=42`, see `read_scope`."""
@@ -117,8 +113,12 @@ def compile_budget(settings: BudgetSettings) -> Budget:
         int(settings.limit * (prices.NANO if settings.unit == USD else 1)),
         WINDOWS.get(settings.window or "total", 0),
         tuple(sorted(settings.alert_at, reverse=True)),
-        settings.unit not in ("requests", CONCURRENCY, "input_tokens"),
-        settings.reserve == "expected",
+        enforced=settings.mode == "enforce",
+        per_call=settings.window == CALL,
+        counts_money=settings.unit == USD,
+        counts_input=settings.unit in (USD, "tokens", "input_tokens"),
+        grows=settings.unit in (USD, "tokens", "output_tokens"),
+        patient=settings.reserve == "expected",
     )
 
 
@@ -175,11 +175,6 @@ def _count_of(claim: Claim, exchange: Exchange, target: Target, claimed: Collect
     own = claim.budget.scope(exchange, target)
     shared = claim.budget.shared(own)
     return own if own in claimed else shared if shared in claimed else claim.budget.overflow
-
-
-def window_is_call(budget: Budget) -> bool:
-    """True for a budget that compares and counts nothing."""
-    return budget.settings.window == CALL
 
 
 def _value(name: str, exchange: Exchange, target: Target) -> str:

@@ -69,17 +69,19 @@ def rates(claims: Sequence[Claim], holds: Sequence[Hold], levels: Sequence[Level
     return headers
 
 
+_NAMES = {
+    kind: (f"x-ratelimit-limit-{kind}", f"x-ratelimit-remaining-{kind}", f"x-ratelimit-reset-{kind}")
+    for kind in ("requests", "tokens")
+}
+
+
 def _kind(claim: Claim) -> str:
     return "requests" if claim.budget.settings.unit == "requests" else "tokens"
 
 
 def _rate(claim: Claim, limit: int, left: int, resets_in: float | None) -> Mapping[str, str]:
-    kind = _kind(claim)
-    return {
-        f"x-ratelimit-limit-{kind}": str(limit),
-        f"x-ratelimit-remaining-{kind}": str(left),
-        f"x-ratelimit-reset-{kind}": f"{math.ceil(resets_in or 0)}s",
-    }
+    limited, remaining, reset = _NAMES[_kind(claim)]
+    return {limited: str(limit), remaining: str(left), reset: f"{math.ceil(resets_in or 0)}s"}
 
 
 def _span(seconds: float) -> str:

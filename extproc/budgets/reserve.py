@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from extproc.budgets.bounds import beside_text, bound_output, input_bound, input_estimate
-from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, counting, window_is_call
+from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, counting
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
 from extproc.budgets.grants import Grants
@@ -120,7 +120,7 @@ class Reserve:
             for index, target in enumerate(exchange.targets)
             if budget.covers(exchange, target)
         ]
-        tokens = any(budget.settings.unit not in ("requests", "concurrency") for budget, _ in covered)
+        tokens = any(budget.counts_input or budget.grows for budget, _ in covered)
         outputs = bound_output(exchange, self._default_output, counted=tokens)
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
         unseen = () if exchange.ask.free else _unseen(exchange)
@@ -148,8 +148,8 @@ class Reserve:
                 claims[scope] = Claim(budget, scope, amount)
             elif amount > claims[scope].amount:
                 claims[scope].amount = amount
-        reservation.calls = [claim for claim in claims.values() if window_is_call(claim.budget)]
-        reservation.claims = [claim for claim in claims.values() if not window_is_call(claim.budget)]
+        reservation.calls = [claim for claim in claims.values() if claim.budget.per_call]
+        reservation.claims = [claim for claim in claims.values() if not claim.budget.per_call]
         if grows and outputs:
             reservation.enough = _enough(reservation)
         return reservation
@@ -165,9 +165,7 @@ class Reserve:
         """Where the body only names some of the input, it is bounded by all that the model can read. 400 where that is
         not known and the worst is to be held.
         """
-        if target.context is not None or budget.patient or not budget.enforced:
-            return
-        if budget.settings.unit in ("requests", "concurrency", "output_tokens"):
+        if target.context is not None or budget.patient or not budget.enforced or not budget.counts_input:
             return
         exchange.denied_by = budget.settings.name
         message = (
@@ -244,11 +242,7 @@ class Reserve:
     async def _counted(self, exchange: Exchange, reservation: Reservation, no: _No) -> int | None:
         """The tokens of its text, counted, where that may find the room that a bound in bytes did not."""
         exact = self._exact
-        if (
-            exact is None
-            or reservation.unseen
-            or no.claim.budget.settings.unit in ("requests", "concurrency", "output_tokens")
-        ):
+        if exact is None or reservation.unseen or not no.claim.budget.counts_input:
             return None
         if exchange.ask.free or not any(exact.fits(target) for target in exchange.targets):
             return None
