@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from extproc import prices
 from extproc.budgets import Alert, Budget, read_scope
 from extproc.https import HTTPException, send
 from extproc.stores import Counters, Granted, Hold, StoreError
+
+log = logging.getLogger(__name__)
 
 MOST_WAITING = 1000
 """Alerts not yet told; more are dropped, and counted."""
@@ -65,7 +68,10 @@ class Alerts:
             alert = await self._waiting.get()
             try:
                 if await self._first(alert):
-                    self._count("told" if await self._post(alert) else "failed")
+                    told = await self._post(alert)
+                    self._count("told" if told else "failed")
+                    if not told:
+                        log.warning("the webhook of the budget %s did not take an alert", alert.budget.settings.name)
             finally:
                 self._waiting.task_done()
 
