@@ -214,7 +214,7 @@ class Reserve:
         if isinstance(outcome, Denied):
             claim = claims[outcome.index]
             reservation.claims = ()
-            self._watch.denied(claim, outcome)
+            self._watch.denied(claim, holds[outcome.index], outcome)
             return _No(claim, exceeded(claim, outcome, self._room(claim)))
         reservation.held = True
         self._leases.add(reservation.id)
@@ -288,7 +288,7 @@ class Reserve:
             outcome = None
         if isinstance(outcome, Denied):
             claim = reservation.claims[outcome.index]
-            self._watch.denied(claim, outcome)
+            self._watch.denied(claim, holds[outcome.index], outcome)
             self._count(claim.budget.settings.name, "cut")
             exchange.denied_by = claim.budget.settings.name
             return exceeded(claim, outcome, self._room(claim))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from extproc.budgets.budget import Budget, Claim
-from extproc.stores import Denied, Level, window_at
+from extproc.stores import Denied, Hold, Level, window_at
 
 _NOTHING = -math.inf, -1.0
 _MOST_TOLD = 100_000
@@ -64,11 +64,11 @@ class Watch:
                     alert, most = f"{budget.settings.name}; used={share:.2f}", share
         return alert
 
-    def denied(self, claim: Claim, denied: Denied) -> None:
-        """Take in that a count had no room: as full as its budget lets it get."""
+    def denied(self, claim: Claim, hold: Hold, denied: Denied) -> None:
+        """Take in that a count had no room for what was wanted."""
         budget = claim.budget
         if budget.alert_at and budget.limit:
-            self._reached(budget, claim.scope, 1 - denied.remaining / budget.limit)
+            self._reached(budget, claim.scope, (hold.limit - denied.remaining) / budget.limit)
 
     def _reached(self, budget: Budget, scope: str, share: float) -> None:
         """Tell of the highest share reached, once for each count and window."""

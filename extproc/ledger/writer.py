@@ -112,7 +112,7 @@ class Writer:
                 row = self._queue[0]
                 try:
                     self._batch.append((row.id, values(row)))
-                except (TypeError, ValueError, AttributeError) as error:
+                except Exception as error:  # noqa: BLE001 - a thread that ended would write nothing any more
                     self._refuse(row.id, error)
                 self._queue.popleft()  # only now: `queued` must never say less than there is
             time.sleep(YIELD)

@@ -617,6 +617,15 @@ async def test_each_share_is_told_once_for_each_count_and_window(world, asks):
     assert [alert.threshold for alert in here.told] == [0.5, 0.9, 0.5]
 
 
+async def test_a_refusal_tells_of_what_was_used_of_a_grant_too(world, asks):
+    here = world({**HOOK, "unit": "tokens", "limit": 100})
+    await here.grants.give("b", "b", 100, "tokens", None)
+    await here.reserve(asks({**BODY, "max_tokens": 60}))
+    await refusal_of(here.reserve, asks())
+    assert [alert.threshold for alert in here.told] == [0.9]
+    assert here.told[0].used > 1
+
+
 async def test_a_refusal_tells_too(world, asks):
     here = world({**HOOK, "unit": "tokens", "limit": 140})
     await refusal_of(here.reserve, asks())
