@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from extproc import prices
-from extproc.budgets import Budget, Claim, Expected, estimate, input_estimate
+from extproc.budgets import Budget, Claim, Exact, Expected, estimate, input_estimate, input_seen
 from extproc.dialects import Report
 from extproc.exchange import Exchange, Target, Usage
 from extproc.stores import Counters, StoreError
@@ -29,6 +29,7 @@ class Settle:
         keep: Callable[[], bool] = lambda: False,
         owe: Callable[[str, Sequence[int]], None] = lambda _id, _amounts: None,
         expected: Expected | None = None,
+        exact: Exact | None = None,
     ) -> None:
         self._counters = counters
         self._leases = leases
@@ -36,9 +37,12 @@ class Settle:
         self._keep = keep
         self._owe = owe
         self._expected = expected
+        self._exact = exact
 
     async def __call__(self, exchange: Exchange) -> None:
         exchange.usage = usage = used(exchange)
+        if usage.source == "estimated" and self._exact is not None:
+            await self._count_input(exchange, self._exact)
         exchange.cost = spent(exchange)
         if self._expected is not None and exchange.target is not None and usage.source == "provider":
             self._expected.learn(exchange.target.place, usage.output_tokens)
@@ -70,6 +74,14 @@ class Settle:
             for claim in reservation.claims:
                 self._count(claim.budget.settings.name, "settle_failed")
 
+    async def _count_input(self, exchange: Exchange, exact: Exact) -> None:
+        """Where less than what was held is charged: by the encoding that is known, whatever the model. A client that
+        leaves in mid-answer must not pay less for text that a guess takes for prose.
+        """
+        usage, held = exchange.usage, exchange.reservation.input_tokens
+        if usage.input_tokens < held and (counted := await exact.about(exchange)) is not None:
+            usage.input_tokens = min(held, max(counted, input_estimate(exchange)))
+
 
 def _count_of(budget: Budget, exchange: Exchange, target: Target, claimed: Collection[str]) -> str:
     """Where a request that `target` served counts: of its own, or with those beyond `max_scopes`."""
@@ -99,7 +111,7 @@ def used(exchange: Exchange) -> Usage:
         return usage
     if exchange.status == 0 or exchange.ask.lasting:  # the client left before any answer began, or will not see it
         return Usage(reservation.input_tokens, reservation.output_tokens, source="estimated")
-    input_tokens = min(reservation.input_tokens, input_estimate(exchange))
+    input_tokens = min(reservation.input_tokens, input_seen(exchange))
     if report is None:
         return Usage(input_tokens, _output_bound(exchange), source="estimated")
     output_tokens = max(estimate(report.output_bytes), report.output_events)

@@ -49,6 +49,7 @@ RESERVED = {
     "grpc": {"server.py"},
     "asyncio": {
         "budgets",
+        "books.py",
         "attempt.py",
         "gateway.py",
         "guardrails/__init__.py",

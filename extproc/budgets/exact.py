@@ -28,11 +28,19 @@ class Exact:
 
     async def count(self, exchange: Exchange) -> int | None:
         """No fewer tokens than the input is to models that fit; None where nobody can count, or too many do."""
+        found = await self._text(exchange)
+        return None if found is None else found + beside_text(exchange)
+
+    async def about(self, exchange: Exchange) -> int | None:
+        """About how many tokens the input is to any model. None as for `count`."""
+        found = await self._text(exchange)
+        return None if found is None else found + exchange.ask.image_tokens
+
+    async def _text(self, exchange: Exchange) -> int | None:
         if self._busy >= _AT_ONCE:
             return None
         self._busy += 1
         try:
-            found = await asyncio.to_thread(tokenizer.bound, exchange.json, exchange.ask.image_data, _MOST)
+            return await asyncio.to_thread(tokenizer.bound, exchange.json, exchange.ask.image_data, _MOST)
         finally:
             self._busy -= 1
-        return None if found is None else found + beside_text(exchange)
