@@ -180,6 +180,9 @@ class Telemetry:
         self.store_losses = Counter(
             "extproc_store_losses", "Times the counters store turned out to have lost its counts", registry=registry
         )
+        self._unwritten = Counter(
+            "extproc_log_lines_lost", "Lines of exchanges that could not be written", registry=registry
+        )
         self._alerts = Counter("extproc_budget_alerts", "Webhooks told of budgets", ["outcome"], registry=registry)
         self._guessed = Histogram(
             "extproc_input_tokens_guessed_ratio",
@@ -273,7 +276,10 @@ class Telemetry:
         entry = describe(exchange)
         self.recent.append(entry)
         if self._log:
-            self._write(json_line(entry) + "\n")
+            try:
+                self._write(json_line(entry) + "\n")
+            except OSError:  # no room where it goes, or nobody reads it: no reason to fail a request
+                self._unwritten.inc()
 
     def _count(self, exchange: Exchange) -> None:
         usage, target, report = exchange.usage, exchange.target, exchange.report

@@ -40,6 +40,7 @@ METRICS = {
     "extproc_provider_usage_refused_total": {"provider"},
     "extproc_leases_expired_total": {"forwarded"},
     "extproc_store_losses_total": set(),
+    "extproc_log_lines_lost_total": set(),
     "extproc_downstream_ends_total": {"reason"},
     "extproc_internal_errors_total": {"where"},
     "extproc_exchanges_in_flight": set(),
