@@ -51,6 +51,7 @@ METRICS = {
     "extproc_ledger_rows_total": {"outcome"},
     "extproc_ledger_failures_total": set(),
     "extproc_ledger_queued": set(),
+    "extproc_log_lines_lost_total": set(),
     "extproc_downstream_ends_total": {"reason"},
     "extproc_internal_errors_total": {"where"},
     "extproc_exchanges_in_flight": set(),

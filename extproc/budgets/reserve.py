@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from extproc.budgets.bounds import beside_text, bound_output, input_bound, input_estimate
-from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, counting, window_is_call
+from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, counting
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
 from extproc.budgets.grants import Grants
@@ -38,7 +38,7 @@ class Unpriced:
     def __call__(self, exchange: Exchange, target: Target) -> str | None:
         if target.price is not None or exchange.ask.free:
             return None
-        return next((budget.settings.name for budget in self._budgets if budget.covers(exchange, target)), None)
+        return next((budget.name for budget in self._budgets if budget.covers(exchange, target)), None)
 
 
 @dataclass(slots=True, frozen=True)
@@ -81,7 +81,7 @@ class Reserve:
     ) -> None:
         tools = tools or Tools()
         self._budgets = [compile_budget(settings) for settings in budgets]
-        self._scopes = {budget.settings.name: Scopes(budget, now) for budget in self._budgets}
+        self._scopes = {budget.name: Scopes(budget, now) for budget in self._budgets}
         self._counters = counters
         self._leases = leases
         self._lease = lease
@@ -120,7 +120,7 @@ class Reserve:
             for index, target in enumerate(exchange.targets)
             if budget.covers(exchange, target)
         ]
-        tokens = any(budget.settings.unit not in ("requests", "concurrency") for budget, _ in covered)
+        tokens = any(budget.counts_tokens for budget, _ in covered)
         outputs = bound_output(exchange, self._default_output, counted=tokens)
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
         unseen = () if exchange.ask.free else _unseen(exchange)
@@ -148,8 +148,8 @@ class Reserve:
                 claims[scope] = Claim(budget, scope, amount)
             elif amount > claims[scope].amount:
                 claims[scope].amount = amount
-        reservation.calls = [claim for claim in claims.values() if window_is_call(claim.budget)]
-        reservation.claims = [claim for claim in claims.values() if not window_is_call(claim.budget)]
+        reservation.calls = [claim for claim in claims.values() if claim.budget.is_call]
+        reservation.claims = [claim for claim in claims.values() if not claim.budget.is_call]
         if grows and outputs:
             reservation.enough = _enough(reservation)
         return reservation
@@ -167,11 +167,11 @@ class Reserve:
         """
         if target.context is not None or budget.patient or not budget.enforced:
             return
-        if budget.settings.unit in ("requests", "concurrency", "output_tokens"):
+        if not budget.counts_input:
             return
-        exchange.denied_by = budget.settings.name
+        exchange.denied_by = budget.name
         message = (
-            f"{', '.join(unseen[:4])} only names its content, so the budget {budget.settings.name!r} cannot know what "
+            f"{', '.join(unseen[:4])} only names its content, so the budget {budget.name!r} cannot know what "
             f"it costs. Send the content itself; or the gateway's settings need the `context` of {target.name!r}."
         )
         raise Refusal(UNBOUNDED_INPUT, message, param=unseen[0])
@@ -199,7 +199,7 @@ class Reserve:
             if claim.amount > claim.budget.limit:
                 if claim.budget.enforced:
                     return _No(claim, too_dear(claim))
-                self._count(claim.budget.settings.name, "would_deny")
+                self._count(claim.budget.name, "would_deny")
         return None
 
     async def _hold(self, exchange: Exchange, reservation: Reservation) -> _No | None:
@@ -223,7 +223,7 @@ class Reserve:
         for claim, level in zip(claims, outcome.levels, strict=True):
             budget = claim.budget
             if not budget.enforced and level.settled + level.reserved > budget.limit:
-                self._count(budget.settings.name, "would_deny")
+                self._count(budget.name, "would_deny")
         exchange.alert = self._watch.granted(claims, outcome.levels)
         exchange.rate = rates(claims, holds, outcome.levels)
         return None
@@ -243,11 +243,7 @@ class Reserve:
     async def _counted(self, exchange: Exchange, reservation: Reservation, no: _No) -> int | None:
         """The tokens of its text, counted, where that may find the room that a bound in bytes did not."""
         exact = self._exact
-        if (
-            exact is None
-            or reservation.unseen
-            or no.claim.budget.settings.unit in ("requests", "concurrency", "output_tokens")
-        ):
+        if exact is None or reservation.unseen or not no.claim.budget.counts_input:
             return None
         if exchange.ask.free or not any(exact.fits(target) for target in exchange.targets):
             return None
@@ -286,16 +282,16 @@ class Reserve:
         except StoreError:
             for claim, amount in zip(reservation.claims, more, strict=True):
                 if amount and claim.budget.enforced and claim.budget.settings.store_failure == "deny":
-                    self._count(claim.budget.settings.name, "store_failure")
-                    exchange.denied_by = claim.budget.settings.name
-                    message = f"The budget {claim.budget.settings.name!r} cannot be checked now: the answer ends here."
+                    self._count(claim.budget.name, "store_failure")
+                    exchange.denied_by = claim.budget.name
+                    message = f"The budget {claim.budget.name!r} cannot be checked now: the answer ends here."
                     return Refusal(STORE_UNAVAILABLE, message)
             outcome = None
         if isinstance(outcome, Denied):
             claim = reservation.claims[outcome.index]
             self._watch.denied(claim, outcome)
-            self._count(claim.budget.settings.name, "cut")
-            exchange.denied_by = claim.budget.settings.name
+            self._count(claim.budget.name, "cut")
+            exchange.denied_by = claim.budget.name
             return exceeded(claim, outcome, self._room(claim))
         if outcome is not None:
             for claim, amount in zip(reservation.claims, more, strict=True):
