@@ -176,8 +176,17 @@ def build(
         reserve,
         Forward(settings.attribution, catalog),
     ]
+    settle = Settle(
+        counters,
+        leases,
+        telemetry.budget,
+        keep=lambda: books.keeps,
+        owe=books.owe,
+        expected=tools.expected,
+        exact=tools.exact,
+    )
     on_end: list[Stage] = [
-        Settle(counters, leases, telemetry.budget, keep=lambda: books.keeps, owe=books.owe, expected=tools.expected),
+        settle,
         Record(telemetry),
         Enter(books),
     ]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from extproc import prices
-from extproc.budgets import Claim, Expected, counting, estimate, input_estimate
+from extproc.budgets import Claim, Exact, Expected, counting, estimate, input_estimate, input_seen
 from extproc.dialects import Report
 from extproc.exchange import Exchange, Usage
 from extproc.stores import Counters, StoreError
@@ -29,6 +29,7 @@ class Settle:
         keep: Callable[[], bool] = lambda: False,
         owe: Callable[[str, Sequence[int]], None] = lambda _id, _amounts: None,
         expected: Expected | None = None,
+        exact: Exact | None = None,
     ) -> None:
         self._counters = counters
         self._leases = leases
@@ -36,12 +37,15 @@ class Settle:
         self._keep = keep
         self._owe = owe
         self._expected = expected
+        self._exact = exact
 
     async def __call__(self, exchange: Exchange) -> None:
         reservation = getattr(exchange, "reservation", None)
         if reservation is not None:  # first: whatever fails below, a lease that nobody renews ends
             self._leases.discard(reservation.id)
         exchange.usage = usage = used(exchange)
+        if usage.source == "estimated" and self._exact is not None:
+            await self._count_input(exchange, self._exact)
         exchange.cost = spent(exchange)
         if self._expected is not None and exchange.target is not None and usage.source == "provider":
             self._expected.learn(exchange.target.place, usage.output_tokens)
@@ -64,16 +68,20 @@ class Settle:
         except StoreError:
             self._owe(reservation.id, amounts)
             for claim in reservation.claims:
-                self._count(claim.budget.settings.name, "settle_failed")
+                self._count(claim.budget.name, "settle_failed")
+
+    async def _count_input(self, exchange: Exchange, exact: Exact) -> None:
+        """Where less than what was held is charged: by the encoding that is known, whatever the model. A client that
+        leaves in mid-answer must not pay less for text that a guess takes for prose.
+        """
+        usage, held = exchange.usage, exchange.reservation.input_tokens
+        if usage.input_tokens < held and (counted := await exact.about(exchange)) is not None:
+            usage.input_tokens = min(held, max(counted, input_estimate(exchange)))
 
 
 def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int]:
     """What each count was charged. A request under way is counted while it is, and never charged."""
-    return {
-        claim.scope: amount
-        for claim, amount in zip(claims, amounts, strict=True)
-        if claim.budget.settings.unit != "concurrency"
-    }
+    return {claim.scope: amount for claim, amount in zip(claims, amounts, strict=True) if not claim.budget.is_slot}
 
 
 def used(exchange: Exchange) -> Usage:
@@ -103,7 +111,7 @@ def _input(exchange: Exchange) -> int:
     """The gateway's count of the input; of what it cannot see, the most that who served can have read."""
     reservation, target = exchange.reservation, exchange.target
     if not reservation.unseen:
-        return min(reservation.input_tokens, input_estimate(exchange))
+        return min(reservation.input_tokens, input_seen(exchange))
     return reservation.input_tokens if target is None else reservation.inputs[exchange.targets.index(target)]
 
 

@@ -181,6 +181,9 @@ class Telemetry:
         self.store_losses = Counter(
             "extproc_store_losses", "Times the counters store turned out to have lost its counts", registry=registry
         )
+        self._unwritten = Counter(
+            "extproc_log_lines_lost", "Lines of exchanges that could not be written", registry=registry
+        )
         self._alerts = Counter("extproc_budget_alerts", "Webhooks told of budgets", ["outcome"], registry=registry)
         for forwarded in ("true", "false"):  # from 0 on, so that an alert sees the first one
             self._expired.labels(forwarded)
@@ -286,7 +289,10 @@ class Telemetry:
         entry = describe(exchange)
         self.recent.append(entry)
         if self._log:
-            self._write(json_line(entry) + "\n")
+            try:
+                self._write(json_line(entry) + "\n")
+            except OSError:  # no room where it goes, or nobody reads it: no reason to fail a request
+                self._unwritten.inc()
 
     def _count(self, exchange: Exchange) -> None:
         usage, target, report = exchange.usage, exchange.target, exchange.report

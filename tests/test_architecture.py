@@ -49,8 +49,8 @@ RESERVED = {
     "grpc": {"server.py"},
     "asyncio": {
         "budgets",
-        "attempt.py",
         "books.py",
+        "attempt.py",
         "gateway.py",
         "guardrails/__init__.py",
         "server.py",

@@ -1,10 +1,15 @@
 """Money: what is held is never less than what it costs, and a limit in USD is never passed."""
 
+import random
+from base64 import b64encode
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budgets import BudgetSettings, Reserve, Tools
+from extproc import tokenizer
+from extproc.budgets import BudgetSettings, Exact, Reserve, Tools
 from extproc.dialects import Report
 from extproc.errors import Refusal
 from extproc.exchange import Target, Usage
@@ -48,6 +53,9 @@ def served(exchange, target, usage=None, **report):
 def with_id(exchange, id):
     exchange.id = id
     return exchange
+
+
+SEEN = 32  # tokens of BODY, as a count by kinds of letters has it
 
 
 # --- held and charged
@@ -115,7 +123,7 @@ def unreadable(exchange):
         (failed, (DEAR,), lambda _body: 0),
         (left, (CHEAP, DEAR), lambda body: bound(DEAR.price, body, 50)),
         (left, (UNKNOWN,), lambda _body: None),
-        (unreadable, (CHEAP, DEAR), lambda body: cost(DEAR.price, Usage(-(-body // 3), 50))),
+        (unreadable, (CHEAP, DEAR), lambda _body: cost(DEAR.price, Usage(SEEN, 50))),
         (lambda sent: served(sent, UNKNOWN, Usage(7, 3)), (CHEAP, UNKNOWN), lambda _body: None),
     ],
 )
@@ -145,6 +153,67 @@ async def test_what_uses_no_tokens_costs_nothing(world, exchange):
     assert await here.level() == (0, 0)
     await here.settle(served(sent, toll, Usage(7, 3)))
     assert sent.cost == 0
+
+
+# --- clients that leave before anybody counted
+
+
+def random_text(letters, size=1500):
+    return "".join(random.Random(7).choices(letters, k=size))
+
+
+DENSE = {
+    "base64": b64encode(random.Random(7).randbytes(1200)).decode(),
+    "hex": random.Random(7).randbytes(800).hex(),
+    "printable": random_text([chr(code) for code in range(33, 127)]),
+    "punctuation": random_text("!@#$%^&*()_+{}|:<>?~`-=[];',./"),
+    "letters": " ".join(random_text("abcdefghijklmnopqrstuvwxyz")),
+    "capitals": random_text("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+    "numbers": "\n".join(f"{number * 7919 % 100_003},{number * 104_729 % 1_000_003}" for number in range(120)),
+}
+WIDE = {
+    "chinese": random_text([chr(code) for code in range(0x4E00, 0x9FA5)]),
+    "emoji": random_text([chr(code) for code in range(0x1F300, 0x1F6FF)]),
+    "yi": random_text([chr(code) for code in range(0xA000, 0xA48C)]),
+    "accents": random_text([chr(code) for code in range(0xC0, 0x180)]),
+}
+PROSE = "The quick brown fox jumps over the lazy dog, and then it sleeps for a while in the sun. " * 20
+
+
+def left_in_mid_answer(exchange, text):
+    sent = exchange(BODY | {"messages": [{"role": "user", "content": text}]}, targets=(CHEAP,))
+    sent.body = msgspec.json.encode(sent.json)  # as it is, without escapes
+    return sent
+
+
+@pytest.mark.parametrize("name", DENSE)
+async def test_text_that_is_no_prose_is_not_cheaper_for_who_leaves(world, exchange, name):
+    tokenizer.load().join()
+    here, sent = world(), left_in_mid_answer(exchange, DENSE[name])
+    await here.reserve(sent)
+    await here.settle(served(sent, CHEAP, output_bytes=3, output_events=1))
+    true = tokenizer.count(DENSE[name].encode(), 10**6)
+    assert sent.usage.source == "estimated"
+    assert 0.9 * true <= sent.usage.input_tokens <= min(len(sent.body), 3 * true)
+
+
+@pytest.mark.parametrize("name", [*DENSE, *WIDE])
+async def test_where_tokens_can_be_counted_they_are(clocks, exchange, name):
+    tokenizer.load().join()
+    text = (DENSE | WIDE)[name]
+    here, sent = World(clocks()), left_in_mid_answer(exchange, text)
+    settle = Settle(here.counters, set(), lambda *_: None, exact=Exact({}))
+    await here.reserve(sent)
+    await settle(served(sent, CHEAP, output_bytes=3, output_events=1))
+    true = tokenizer.count(text.encode(), 10**6)
+    assert true <= sent.usage.input_tokens <= max(1.2 * true, len(sent.body) / 3 + 1)
+
+
+async def test_prose_costs_who_leaves_no_more_than_before(world, exchange):
+    here, sent = world(), left_in_mid_answer(exchange, PROSE)
+    await here.reserve(sent)
+    await here.settle(served(sent, CHEAP, output_bytes=3, output_events=1))
+    assert sent.usage.input_tokens == -(-len(sent.body) // 3)
 
 
 # --- refusals

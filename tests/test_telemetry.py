@@ -51,6 +51,7 @@ METRICS = {
     "extproc_ledger_rows_total": {"outcome"},
     "extproc_ledger_failures_total": set(),
     "extproc_ledger_queued": set(),
+    "extproc_log_lines_lost_total": set(),
     "extproc_downstream_ends_total": {"reason"},
     "extproc_internal_errors_total": {"where"},
     "extproc_exchanges_in_flight": set(),
@@ -322,6 +323,49 @@ def test_what_alerts_count_begins_at_zero(world):
         ("extproc_store_losses_total",),
     ):
         assert found[(name, *labels)] == 0
+
+
+CASES = {
+    # a series and its values by the minute, the minute of the look, and the alerts that fire then
+    "a budget": ('extproc_budget_used_ratio{budget="b"}', "0.5 0.91", "1m", ["BudgetNearlySpent"]),
+    "half of it": ('extproc_budget_used_ratio{budget="b"}', "0.5 0.5", "1m", []),
+    "a ledger away": ("extproc_ledger_failures_total", "0+5x20", "12m", ["LedgerCannotBeWritten"]),
+    "one failure": ("extproc_ledger_failures_total", "0 1x20", "12m", []),
+    "rows lost": ('extproc_ledger_rows_total{outcome="dropped"}', "0 3 3", "2m", ["LedgerRowsLost"]),
+    "rows written": ('extproc_ledger_rows_total{outcome="written"}', "0+100x3", "2m", []),
+    "counters lost": ("extproc_store_losses_total", "0 1 1", "2m", ["CountersLost"]),
+    "one kill": ('extproc_leases_expired_total{forwarded="true"}', "0 8x40", "30m", []),
+    "kills": ('extproc_leases_expired_total{forwarded="true"}', "0+3x40", "35m", ["LeasesExpired"]),
+    "webhook": ('extproc_budget_alerts_total{outcome="failed"}', "0 1 1", "2m", ["BudgetAlertNotTold"]),
+    "told": ('extproc_budget_alerts_total{outcome="told"}', "0 1 1", "2m", []),
+}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
+def test_alerts_fire_when_they_should(tmp_path):
+    def case(series, values, at, firing):
+        silent = [
+            {"eval_time": at, "alertname": rule["alert"], "exp_alerts": []}
+            for rule in rules()
+            if rule["alert"] not in firing
+        ]
+        one = [{"labels": "{}", "value": 1}]
+        loud = [
+            {"expr": f'count(ALERTS{{alertstate="firing",alertname="{name}"}})', "eval_time": at, "exp_samples": one}
+            for name in firing
+        ]
+        return {
+            "interval": "1m",
+            "input_series": [{"series": series, "values": values}],
+            "alert_rule_test": silent,
+            "promql_expr_test": loud,
+        }
+
+    tests = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [case(*each) for each in CASES.values()]}
+    file = tmp_path / "tests.yaml"
+    file.write_text(yaml.safe_dump(tests))
+    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")

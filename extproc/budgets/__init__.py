@@ -5,7 +5,7 @@ every budget it falls under, all or none; when it ended, however it ended, the b
 `settled + reserved <= limit` holds at every instant, with any number of requests in flight.
 """
 
-from extproc.budgets.bounds import estimate, input_bound, input_estimate
+from extproc.budgets.bounds import estimate, input_bound, input_estimate, input_seen
 from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, counting, read_scope
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
@@ -33,5 +33,6 @@ __all__ = [
     "estimate",
     "input_bound",
     "input_estimate",
+    "input_seen",
     "read_scope",
 ]

@@ -9,7 +9,7 @@ from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from extproc import prices
-from extproc.budgets.settings import CALL, CONCURRENCY, UNLIMITED, USD, WINDOWS, BudgetSettings
+from extproc.budgets.settings import CALL, CONCURRENCY, RATE, UNLIMITED, USD, WINDOWS, BudgetSettings
 from extproc.exchange import Exchange, Target, Usage
 from extproc.facts import fact
 from extproc.stores import Hold
@@ -34,26 +34,34 @@ class Budget:
     """A budget, compiled. Amounts and the limit are whole: of its unit, and nano-USD where that is money."""
 
     settings: BudgetSettings
+    name: str
+    per: tuple[str, ...]
     match: tuple[tuple[str, Pattern], ...]
     limit: int
     window: int
+    idle: float  # seconds after which a count that nobody used is forgotten; 0: never
     alert_at: tuple[float, ...]  # the shares that are told, the highest first
     enforced: bool
-    per_call: bool  # it compares, and counts nothing
+    is_call: bool  # compares each request and counts nothing
+    is_slot: bool  # counts requests at once
+    is_rate: bool  # clients are told in headers what is left
     counts_money: bool
-    counts_input: bool  # what the request holds, whether in tokens or in money
+    counts_tokens: bool  # or money, which needs them
+    counts_input: bool
     grows: bool  # with the length of the answer
     patient: bool  # holds what is expected, not the worst
+    amount: _Amount  # of input and output tokens
 
     def covers(self, exchange: Exchange, target: Target) -> bool:
-        return not self.match or all(pattern(_value(name, exchange, target)) for name, pattern in self.match)
+        match = self.match
+        return not match or all(pattern(_value(name, exchange, target)) for name, pattern in match)
 
     def scope(self, exchange: Exchange, target: Target) -> str:
         """The count that the request falls under: `per-run:label.run=42`, see `read_scope`."""
-        per, name = self.settings.per, self.settings.name
-        if not per:
-            return name
-        return ":".join([name, *[f"{field}={_quoted(_value(field, exchange, target))}" for field in per]])
+        if not self.per:
+            return self.name
+        fields = [f"{field}={_quoted(_value(field, exchange, target))}" for field in self.per]
+        return f"{self.name}:{':'.join(fields)}"
 
     @staticmethod
     def quoted(value: str) -> str:
@@ -63,63 +71,76 @@ class Budget:
     def has(self, scope: str) -> bool:
         """Whether a request can fall under the count of that name."""
         name, fields = read_scope(scope)
-        if name != self.settings.name or fields.keys() != set(self.settings.per):
+        if name != self.name or fields.keys() != set(self.per):
             return False
-        own = ":".join([name, *[f"{field}={_quoted(fields[field])}" for field in self.settings.per]])
+        own = ":".join([name, *[f"{field}={_quoted(fields[field])}" for field in self.per]])
         return scope in (own, self.shared(own), self.overflow)
 
     def shared(self, scope: str) -> str:
         """The count of what finds no room for a count of its own: whose it is stays, what the client chose does not."""
         _, *parts = scope.split(":")
-        pairs = zip(self.settings.per, parts, strict=True)
+        pairs = zip(self.per, parts, strict=True)
         kept = [part if field in PROVEN else f"{field}={_ANY}" for field, part in pairs]
-        return ":".join([self.settings.name, *kept])
+        return ":".join([self.name, *kept])
 
     @property
     def overflow(self) -> str:
         """The count of what finds no room there either."""
-        return ":".join([self.settings.name, *[f"{field}={_ANY}" for field in self.settings.per]])
+        return ":".join([self.name, *[f"{field}={_ANY}" for field in self.per]])
 
     def bound(self, target: Target, input_tokens: int, output_tokens: int) -> int:
         """The most that a request of so many tokens at most can use at `target`."""
         if not self.counts_money:
-            return _UNITS[self.settings.unit](input_tokens, output_tokens)
+            return self.amount(input_tokens, output_tokens)
         return 0 if target.price is None else prices.bound(target.price, input_tokens, output_tokens)
 
     def charge(self, usage: Usage, cost: int | None) -> int:
         """What was used; a price that is unknown counts as nothing."""
         if self.counts_money:
             return cost or 0
-        return _UNITS[self.settings.unit](usage.input_tokens, usage.output_tokens)
+        return self.amount(usage.input_tokens, usage.output_tokens)
 
     def hold(self, scope: str, amount: int, room: int = 0) -> Hold:
         """`amount` wanted of the store; `room` is what was granted beyond the limit."""
         limit = min(self.limit + room, UNLIMITED) if self.enforced else UNLIMITED
-        idle = self.settings.idle_ttl if self.window == 0 else 0.0
-        return Hold(scope, self.window, limit, amount, self.settings.unit == CONCURRENCY, idle)
+        return Hold(scope, self.window, limit, amount, self.is_slot, self.idle)
 
     def show(self, amount: int, *, unit: bool = False) -> str:
         """An amount for people. With `unit`, tokens and requests say what they are too; money always does."""
         if self.counts_money:
             return f"{prices.decimal(amount)} USD"
-        what = "requests at once" if self.settings.unit == CONCURRENCY else self.settings.unit
+        what = "requests at once" if self.is_slot else self.settings.unit
         return f"{amount} {what}" if unit else f"{amount}"
 
 
 def compile_budget(settings: BudgetSettings) -> Budget:
+    unit = settings.unit
+    window = WINDOWS.get(settings.window or "total", 0)
+    enforced = settings.mode == "enforce"
     return Budget(
         settings,
+        settings.name,
+        tuple(settings.per),
         tuple((name, Pattern(pattern)) for name, pattern in settings.match.items()),
-        int(settings.limit * (prices.NANO if settings.unit == USD else 1)),
-        WINDOWS.get(settings.window or "total", 0),
-        tuple(sorted(settings.alert_at, reverse=True)),
-        enforced=settings.mode == "enforce",
-        per_call=settings.window == CALL,
-        counts_money=settings.unit == USD,
-        counts_input=settings.unit in (USD, "tokens", "input_tokens"),
-        grows=settings.unit in (USD, "tokens", "output_tokens"),
+        limit=int(settings.limit * (prices.NANO if unit == USD else 1)),
+        window=window,
+        idle=settings.idle_ttl if window == 0 else 0.0,
+        alert_at=tuple(sorted(settings.alert_at, reverse=True)),
+        enforced=enforced,
+        is_call=settings.window == CALL,
+        is_slot=unit == CONCURRENCY,
+        is_rate=enforced and unit != USD and 0 < window <= RATE,
+        counts_money=unit == USD,
+        counts_tokens=unit not in ("requests", CONCURRENCY),
+        counts_input=unit not in ("requests", CONCURRENCY, "output_tokens"),
+        grows=unit not in ("requests", CONCURRENCY, "input_tokens"),
         patient=settings.reserve == "expected",
+        amount=_UNITS.get(unit, _nothing),
     )
+
+
+def _nothing(_input: int, _output: int) -> int:
+    raise AssertionError("money is no number of tokens")
 
 
 def read_scope(scope: str) -> tuple[str, Mapping[str, str]]:

@@ -38,6 +38,11 @@ class Exact:
         work.add_done_callback(self._done)
         return await asyncio.shield(work)  # a thread goes on when the client leaves, and counts until it ends
 
+    async def about(self, exchange: Exchange) -> int | None:
+        """About how many tokens the input is to any model. None as for `count`."""
+        found = await self.count(exchange)
+        return None if found is None else found + exchange.ask.image_tokens
+
     def _done(self, work: asyncio.Future[int | None]) -> None:
         self._busy -= 1
         if not work.cancelled():

@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from extproc.budgets.budget import Claim
-from extproc.budgets.settings import CONCURRENCY
+from extproc.budgets.settings import RATE
 from extproc.errors import APPROVAL_REQUIRED, BUDGET_EXCEEDED, RATE_LIMITED, Refusal
 from extproc.stores import Denied, Hold, Level
-
-_SHORT = 3600  # seconds: up to here a refusal is a 429 that clients retry, beyond it a 402 that they do not
 
 
 def too_dear(claim: Claim) -> Refusal:
@@ -27,7 +25,7 @@ def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
     """A count has no room. `granted` is what operators gave it beyond the budget's limit."""
     budget, settings = claim.budget, claim.budget.settings
     limit = budget.limit + granted
-    if settings.unit == CONCURRENCY:
+    if budget.is_slot:
         message = f"The budget {settings.name!r} allows {budget.show(limit, unit=True)}; try again when one has ended."
         return Refusal(RATE_LIMITED, message, headers={"retry-after": "1"})
     resets = "" if denied.resets_in is None else f" It resets in {_span(denied.resets_in)}."
@@ -41,7 +39,7 @@ def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
         return Refusal(APPROVAL_REQUIRED, message)
     if claim.amount > limit:
         message += " It can never fit: send less, or ask for a shorter answer."
-    if budget.counts_money or not 0 < budget.window <= _SHORT:
+    if budget.counts_money or not 0 < budget.window <= RATE:
         return Refusal(BUDGET_EXCEEDED, message)
     headers = {"retry-after": str(max(1, math.ceil(denied.resets_in or 0)))}
     return Refusal(
@@ -56,7 +54,7 @@ def rates(claims: Sequence[Claim], holds: Sequence[Hold], levels: Sequence[Level
     tightest: dict[str, tuple[float, Claim, int, int, float | None]] = {}
     for claim, hold, level in zip(claims, holds, levels, strict=True):
         budget = claim.budget
-        if not (0 < budget.window <= _SHORT and budget.enforced) or budget.counts_money:
+        if not budget.is_rate:
             continue
         left = max(0, hold.limit - level.settled - level.reserved)
         share = left / hold.limit if hold.limit else 0.0

@@ -38,7 +38,7 @@ class Unpriced:
     def __call__(self, exchange: Exchange, target: Target) -> str | None:
         if target.price is not None or exchange.ask.free:
             return None
-        return next((budget.settings.name for budget in self._budgets if budget.covers(exchange, target)), None)
+        return next((budget.name for budget in self._budgets if budget.covers(exchange, target)), None)
 
 
 @dataclass(slots=True, frozen=True)
@@ -81,7 +81,7 @@ class Reserve:
     ) -> None:
         tools = tools or Tools()
         self._budgets = [compile_budget(settings) for settings in budgets]
-        self._scopes = {budget.settings.name: Scopes(budget, now) for budget in self._budgets}
+        self._scopes = {budget.name: Scopes(budget, now) for budget in self._budgets}
         self._counters = counters
         self._leases = leases
         self._lease = lease
@@ -120,7 +120,7 @@ class Reserve:
             for index, target in enumerate(exchange.targets)
             if budget.covers(exchange, target)
         ]
-        tokens = any(budget.counts_input or budget.grows for budget, _ in covered)
+        tokens = any(budget.counts_tokens for budget, _ in covered)
         outputs = bound_output(exchange, self._default_output, counted=tokens)
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
         unseen = () if exchange.ask.free else _unseen(exchange)
@@ -148,8 +148,8 @@ class Reserve:
                 claims[scope] = Claim(budget, scope, amount)
             elif amount > claims[scope].amount:
                 claims[scope].amount = amount
-        reservation.calls = [claim for claim in claims.values() if claim.budget.per_call]
-        reservation.claims = [claim for claim in claims.values() if not claim.budget.per_call]
+        reservation.calls = [claim for claim in claims.values() if claim.budget.is_call]
+        reservation.claims = [claim for claim in claims.values() if not claim.budget.is_call]
         if grows and outputs:
             reservation.enough = _enough(reservation)
         return reservation
@@ -165,11 +165,13 @@ class Reserve:
         """Where the body only names some of the input, it is bounded by all that the model can read. 400 where that is
         not known and the worst is to be held.
         """
-        if target.context is not None or budget.patient or not budget.enforced or not budget.counts_input:
+        if target.context is not None or budget.patient or not budget.enforced:
             return
-        exchange.denied_by = budget.settings.name
+        if not budget.counts_input:
+            return
+        exchange.denied_by = budget.name
         message = (
-            f"{', '.join(unseen[:4])} only names its content, so the budget {budget.settings.name!r} cannot know what "
+            f"{', '.join(unseen[:4])} only names its content, so the budget {budget.name!r} cannot know what "
             f"it costs. Send the content itself; or the gateway's settings need the `context` of {target.name!r}."
         )
         raise Refusal(UNBOUNDED_INPUT, message, param=unseen[0])
@@ -197,7 +199,7 @@ class Reserve:
             if claim.amount > claim.budget.limit:
                 if claim.budget.enforced:
                     return _No(claim, too_dear(claim))
-                self._count(claim.budget.settings.name, "would_deny")
+                self._count(claim.budget.name, "would_deny")
         return None
 
     async def _hold(self, exchange: Exchange, reservation: Reservation) -> _No | None:
@@ -221,7 +223,7 @@ class Reserve:
         for claim, level in zip(claims, outcome.levels, strict=True):
             budget = claim.budget
             if not budget.enforced and level.settled + level.reserved > budget.limit:
-                self._count(budget.settings.name, "would_deny")
+                self._count(budget.name, "would_deny")
         exchange.alert = self._watch.granted(claims, outcome.levels)
         exchange.rate = rates(claims, holds, outcome.levels)
         return None
@@ -281,16 +283,16 @@ class Reserve:
         except StoreError:
             for claim, amount in zip(reservation.claims, more, strict=True):
                 if amount and claim.budget.enforced and claim.budget.settings.store_failure == "deny":
-                    self._count(claim.budget.settings.name, "store_failure")
-                    exchange.denied_by = claim.budget.settings.name
-                    message = f"The budget {claim.budget.settings.name!r} cannot be checked now: the answer ends here."
+                    self._count(claim.budget.name, "store_failure")
+                    exchange.denied_by = claim.budget.name
+                    message = f"The budget {claim.budget.name!r} cannot be checked now: the answer ends here."
                     return Refusal(STORE_UNAVAILABLE, message)
             outcome = None
         if isinstance(outcome, Denied):
             claim = reservation.claims[outcome.index]
             self._watch.denied(claim, holds[outcome.index], outcome)
-            self._count(claim.budget.settings.name, "cut")
-            exchange.denied_by = claim.budget.settings.name
+            self._count(claim.budget.name, "cut")
+            exchange.denied_by = claim.budget.name
             return exceeded(claim, outcome, self._room(claim))
         if outcome is not None:
             for claim, amount in zip(reservation.claims, more, strict=True):

@@ -20,7 +20,7 @@ class Scopes:
     def __init__(self, budget: Budget, now: Callable[[], float] = time.time) -> None:
         self._budget = budget
         self._now = now
-        self._bounded = any(name != "team" for name in budget.settings.per)
+        self._bounded = any(name != "team" for name in budget.per)
         self._own: dict[str, float] = {}  # the longest unused first
         self._shared: dict[str, float] = {}
         window = budget.window

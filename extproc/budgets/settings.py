@@ -28,6 +28,8 @@ CALL = "call"
 USD = "usd"
 CONCURRENCY = "concurrency"
 UNLIMITED = 1 << 62
+RATE = 3600
+"""Seconds: up to here a window is a rate. A refusal is a 429 that clients retry; beyond it a 402 that they do not."""
 _HEADER = re.compile(r"[A-Za-z0-9._~!#$&'*+^`|-]+")  # what names of headers are made of, and of counts can be
 _MOST_SCOPES = 1_000_000
 _MOST_USD = 50_000_000  # less than what any request is held for at most (`prices.MOST`)

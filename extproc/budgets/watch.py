@@ -52,16 +52,16 @@ class Watch:
         for claim, level in zip(claims, levels, strict=True):
             budget = claim.budget
             share = level.settled / budget.limit if budget.limit else 1.0
-            ends, fullest = self._fullest.get(budget.settings.name, _NOTHING)
+            ends, fullest = self._fullest.get(budget.name, _NOTHING)
             if share > fullest or now >= ends:
-                name = budget.settings.name
+                name = budget.name
                 ends = math.inf if level.resets_in is None else now + level.resets_in
                 self._fullest[name] = ends, share
                 self._used(name, share, ends)
             if budget.alert_at and share >= budget.alert_at[-1]:
                 self._reached(budget, claim.scope, share)
                 if share > most:
-                    alert, most = f"{budget.settings.name}; used={share:.2f}", share
+                    alert, most = f"{budget.name}; used={share:.2f}", share
         return alert
 
     def denied(self, claim: Claim, hold: Hold, denied: Denied) -> None:
