@@ -47,7 +47,7 @@ async def run(port: int, message: bytes | Sequence[bytes], *, total: int, concur
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
         try:
             for index in left:
-                await _exchange(reader, writer, messages[index % len(messages)], result)
+                await exchange(reader, writer, messages[index % len(messages)], result)
         except (OSError, asyncio.IncompleteReadError, ValueError) as error:
             result.errors.append(repr(error))
         finally:
@@ -57,7 +57,8 @@ async def run(port: int, message: bytes | Sequence[bytes], *, total: int, concur
     return result
 
 
-async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes, result: Result) -> None:
+async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes, result: Result) -> None:
+    """Send one request, and read its answer to the end."""
     start = time.perf_counter()
     writer.write(message)
     head = await reader.readuntil(b"\r\n\r\n")

@@ -22,6 +22,7 @@ from extproc.stores import Counters, Granted, Hold, StoreError
 
 MOST_WAITING = 1000
 """Alerts not yet told; more are dropped, and counted."""
+_AT_ONCE = 4
 _TIMEOUT = 5.0  # seconds for a webhook to answer
 _AGAIN = (1.0, 5.0, 25.0)  # seconds to wait before asking again
 _LEASE = 120.0  # seconds: longer than all of it takes
@@ -37,11 +38,13 @@ class Alerts:
         *,
         again: Sequence[float] = _AGAIN,
         timeout: float = _TIMEOUT,
+        at_once: int = _AT_ONCE,
     ) -> None:
         self._counters = counters
         self._count = count
         self._again = again
         self._timeout = timeout
+        self._at_once = at_once
         self._waiting: asyncio.Queue[Alert] = asyncio.Queue(MOST_WAITING)
 
     def tell(self, alert: Alert) -> None:
@@ -52,11 +55,19 @@ class Alerts:
             self._count("dropped")
 
     async def run(self) -> None:
-        """Tell what waits, one after the other, until cancelled."""
+        """Tell what waits, until cancelled. A webhook that does not answer holds up few others."""
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._at_once):
+                tasks.create_task(self._work())
+
+    async def _work(self) -> None:
         while True:
             alert = await self._waiting.get()
-            if await self._first(alert):
-                self._count("told" if await self._post(alert) else "failed")
+            try:
+                if await self._first(alert):
+                    self._count("told" if await self._post(alert) else "failed")
+            finally:
+                self._waiting.task_done()
 
     async def _first(self, alert: Alert) -> bool:
         """Whether it is ours to tell. A store that cannot say makes it ours: told twice is better than not at all."""

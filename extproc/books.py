@@ -5,7 +5,8 @@
                                                              die too, the next one does
 
 A row is written after its charge is settled, and the store forgets a charge after its row is written; so neither is
-ever without the other for longer than a lease.
+ever without the other for longer than a lease. Not covered: a store that was away for longer than a lease, a settle
+that then corrects what the lease charged, and a death before the row of that is written.
 """
 
 from __future__ import annotations
@@ -65,8 +66,10 @@ class Books:
         self._full = False  # the ledger did not take the latest row
         self._untaken = 0  # charges of this process that the store keeps and whose row found no room
         self._written: deque[Sequence[str]] = deque()  # from the ledger's thread
+        self._refused: deque[str] = deque()  # also; the end of their leases makes rows of them
         if ledger is not None:
             ledger.on_written = self._written.append
+            ledger.on_refused = self._refused.append
 
     @property
     def keeps(self) -> bool:
@@ -136,6 +139,8 @@ class Books:
             self._enter(owed.row)
 
     async def _tell_written(self) -> None:
+        while self._refused:
+            self._charged.discard(self._refused.popleft())
         ids: list[str] = []
         while self._written:
             ids += [id for id in self._written.popleft() if id in self._charged]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from extproc.auth import ANONYMOUS, Grants
+from extproc.auth import ANONYMOUS, Access
 from extproc.auth import checks as auth_checks
 from extproc.budgets import checks as budget_checks
 from extproc.dialects import ABILITIES
@@ -168,8 +168,8 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
 
 def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
     """Names that nobody who can enter may use. What a wildcard stands for is too much to ask about."""
-    grants = Grants(settings.teams, settings.groups)
-    consumers = [grants.consumer(entry) for entry in settings.consumers if entry.can_enter]
+    access = Access(settings.teams, settings.groups)
+    consumers = [access.consumer(entry) for entry in settings.consumers if entry.can_enter]
     if not settings.auth.required or settings.auth.jwt or not consumers:  # nobody knows whom tokens will name
         return
     for name in catalog.names():
@@ -183,7 +183,7 @@ def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
 
 
 def _budget_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
-    named = [] if settings.auth.jwt else [ANONYMOUS, *(entry.name for entry in settings.consumers)]
+    named = None if settings.auth.jwt else [ANONYMOUS, *(entry.name for entry in settings.consumers)]
     yield from budget_checks.doubts(settings, catalog, named)
     for index, entry in enumerate(settings.prices):
         if entry.provider is not None and entry.provider not in settings.providers:

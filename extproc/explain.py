@@ -14,7 +14,7 @@ import msgspec
 
 from extproc import contract
 from extproc.auth import Authenticate, Authorize
-from extproc.budgets import Reserve, estimate
+from extproc.budgets import Reserve, estimate, read_scope
 from extproc.config import Settings
 from extproc.contract import Edit
 from extproc.errors import Refusal
@@ -198,7 +198,8 @@ class _Story:
         reservation = self.exchange.reservation
         for claim in (*reservation.claims, *reservation.calls):
             budget, settings = claim.budget, claim.budget.settings
-            whose = claim.scope.removeprefix(settings.name).removeprefix(":") or "shared by all"
+            fields = read_scope(claim.scope)[1].items()
+            whose = ", ".join(f"{name}={value}" for name, value in fields) or "shared by all"
             per = {"total": " in all", None: ""}.get(settings.window, f" per {settings.window}")
             held, limit = budget.show(claim.amount), budget.show(budget.limit, unit=True)
             text = f"{settings.name} ({whose}): holds at most {held} of {limit}{per}"

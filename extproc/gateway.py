@@ -96,7 +96,9 @@ class GatewayStream:
             told[TOLD + "budget"] = exchange.alert
         if exchange.downgraded:
             told[TOLD + "downgraded"] = exchange.downgraded
-        told |= exchange.rate
+        if exchange.rate:  # the provider's are of the gateway's account, and not to be mixed with these
+            removed += tuple(name for name in headers if name.startswith("x-ratelimit-"))
+            told |= exchange.rate
         if exchange.status in (401, 403):
             message = f"Provider {target.provider} refused the gateway's credential; its operator has to look at it."
             refusal = Refusal(PROVIDER_CREDENTIAL_REJECTED, message, headers=told | {ORIGIN: "provider"})

@@ -17,8 +17,10 @@ from extproc.ledger import LedgerError
 from extproc.reports import Reporter
 from extproc.stores import StoreError
 
-_AT_ONCE = 4
-"""Reports of each kind in preparation; one more is refused: 503 overloaded."""
+_REPORTS = 2
+"""Usage reports in preparation, as many as the ledger prepares; one more is refused: 503 overloaded."""
+_LOOKS = 4
+"""Looks for counts at the same time; one more is refused likewise."""
 _MOST_PARAMETERS = 64
 
 
@@ -39,7 +41,7 @@ class Own:
         return None
 
     async def _counts(self, exchange: Exchange) -> object:
-        _check_room(self._looking)
+        _check_room(self._looking, _LOOKS)
         self._looking += 1
         try:
             return await self._reporter.budgets(self._budgets, who=exchange.consumer)
@@ -49,16 +51,15 @@ class Own:
             self._looking -= 1
 
     async def _usage(self, exchange: Exchange) -> object:
-        _check_room(self._busy)
+        _check_room(self._busy, _REPORTS)
         query = exchange.request.path.partition("?")[2]
         try:
             asked = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
             parameters = [(name, value) for name, value in asked if name not in ("consumer", "team", "format")]
         except ValueError:
             raise Refusal(INVALID_REQUEST, f"At most {_MOST_PARAMETERS} parameters.") from None
-        parameters.append(("consumer", exchange.consumer.name))
         self._busy += 1
-        work = asyncio.ensure_future(asyncio.to_thread(self._reporter.usage, parameters))
+        work = asyncio.ensure_future(asyncio.to_thread(self._reporter.usage, parameters, exchange.consumer))
         work.add_done_callback(self._done)
         try:
             return await asyncio.shield(work)  # a thread goes on when the client leaves, and counts until it ends
@@ -73,8 +74,8 @@ class Own:
             work.exception()  # it was told, or there is nobody left to tell
 
 
-def _check_room(busy: int) -> None:
-    if busy >= _AT_ONCE:
+def _check_room(busy: int, most: int) -> None:
+    if busy >= most:
         message = "Too many reports are being prepared; try again in a moment."
         raise Refusal(OVERLOADED, message, headers={"retry-after": "1"})
 

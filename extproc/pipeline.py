@@ -15,12 +15,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from extproc.actions import Answer
-from extproc.auth import Authenticate, Authorize, Grants
+from extproc.auth import Access, Authenticate, Authorize
 from extproc.books import Books, Enter
 from extproc.budgets import Reserve, Tools, Unpriced
 from extproc.config import Settings
 from extproc.counting import CountTokens
-from extproc.errors import Refusal
+from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.exchange import Exchange, Target
 from extproc.forward import Forward
 from extproc.guardrails import GuardInput
@@ -132,17 +132,21 @@ def build(
     prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date())
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
-    grants = Grants(settings.teams, settings.groups)
+    access = Access(settings.teams, settings.groups)
     limits = settings.limits
     authorize, select = Authorize(), Select(catalog, history, telemetry.skip, unpriced)
 
     def reroute(exchange: Exchange, model: str) -> None:
-        """To another model than the one asked for, if the consumer may use it and it can serve."""
-        chain = catalog.resolve(model)
+        """To another model than the one asked for, if the consumer may use it and it can serve. Raises Refusal, and
+        then the exchange goes nowhere.
+        """
+        chain, before = catalog.resolve(model), exchange.targets[0].provider
         assert chain is not None, "checked with the settings"
-        exchange.chain, exchange.targets = chain, chain.targets
+        exchange.chain, exchange.targets, exchange.skipped = chain, chain.targets, []
         authorize(exchange)
         select(exchange)
+        if "state" in exchange.ask.needs and exchange.targets[0].provider != before:
+            raise Refusal(UNSUPPORTED_BY_TARGETS, f"What the request refers to is kept by {before}.")
 
     reserve = Reserve(
         settings.budgets,
@@ -157,7 +161,7 @@ def build(
     )
     on_headers: list[Stage] = [
         Classify(),
-        Authenticate(settings.auth, settings.consumers, grants, settings.attribution, now),
+        Authenticate(settings.auth, settings.consumers, access, settings.attribution, now),
         Models(catalog),
     ]
     if own is not None:

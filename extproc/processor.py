@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from extproc import config, pipeline
 from extproc.admin import HTTPThread, admin_app, status_app
 from extproc.alerts import Alerts
 from extproc.books import Books
-from extproc.budgets import Budget, Exact, Expected, Grants, Tools, compile_budget
+from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
 from extproc.config import ConfigError, Settings
 from extproc.credentials import Keeper
 from extproc.history import History
@@ -65,7 +65,7 @@ class Processor:
         self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), exact)
         self._books = Books(self._counters, self._ledger, self._report, again=settings.limits.lease)
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
-        self._pipeline = self._build(settings)
+        self._rebuild()
         self._content = _content(file)
         self._server: Server | None = None
         self._http = HTTPThread()
@@ -112,9 +112,12 @@ class Processor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._http.stop()
+        with contextlib.suppress(StoreError):  # what is owed still gets its row
+            await self._books.catch_up()
         await asyncio.to_thread(self._ledger.stop)
         with contextlib.suppress(StoreError):  # else a lease will say the same once more
             await self._books.catch_up()
+        self._ledger.close()
         await self._counters.close()
 
     def _everything(self) -> Everything:
@@ -130,8 +133,15 @@ class Processor:
         return "" if self._server is not None and self._server.serving else "draining"
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(work, name=getattr(work, "__qualname__", "work"))
         self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Say so when what runs beside the requests ends by itself: leases would never end, and nobody know."""
+        if not task.cancelled():
+            self._telemetry.internal_error(task.get_name())
+            log.error("%s ended: a bug; restart", task.get_name(), exc_info=task.exception())
 
     async def _watch_lag(self) -> None:
         while True:
@@ -195,7 +205,10 @@ class Processor:
 
     def _rebuild(self) -> None:
         """Take new settings into use, or what else a pipeline knows since it was built: which keys are there."""
-        self._pipeline = self._build(self._settings)
+        settings = self._settings
+        self._pipeline = self._build(settings)
+        self._budgets = {entry.name: compile_budget(entry) for entry in settings.budgets}
+        self._teams = {entry.name: entry.team or "" for entry in settings.consumers}
 
     def _count_refresh(self, provider: str, outcome: str) -> None:
         self._telemetry.credential_refreshes.labels(provider, outcome).inc()
@@ -216,6 +229,7 @@ class Processor:
             for id in list(self._leases):
                 with contextlib.suppress(StoreError):  # two more renewals fit into the lease
                     await self._counters.forward(id, lease)
+                await asyncio.sleep(0)  # a store on this host gives nobody else a turn
 
     async def _keep_books(self) -> None:
         """Ends the leases of what is no longer alive, and sees to it that counters and ledger agree."""
@@ -223,7 +237,7 @@ class Processor:
         while True:
             await asyncio.sleep(_EXPIRE_EVERY)
             try:
-                await self._books.turn(*self._known())
+                await self._books.turn(self._budgets, self._teams)
             except CountsLostError:
                 self._telemetry.store_losses.inc()
                 log.error("the counters lost what they had counted: budgets begin anew")  # noqa: TRY400
@@ -234,12 +248,6 @@ class Processor:
                 pruned = time.monotonic()
                 with contextlib.suppress(LedgerError):  # there is no hurry
                     await asyncio.to_thread(self._ledger.prune, time.time() - keep)
-
-    def _known(self) -> tuple[Mapping[str, Budget], Mapping[str, str]]:
-        """The budgets by name, and the team of each consumer."""
-        settings = self._settings
-        budgets = {entry.name: compile_budget(entry) for entry in settings.budgets}
-        return budgets, {entry.name: entry.team or "" for entry in settings.consumers}
 
     def _report(self, expired: Expired) -> None:
         self._telemetry.lease_expired(expired.forwarded)

@@ -13,7 +13,8 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from extproc import prices
-from extproc.admin import Recent, SourceError
+from extproc.admin import SourceError
+from extproc.admin.sources import Entry, matches
 from extproc.alerts import amount, moment
 from extproc.budgets import Budget, BudgetSettings, Grant, Grants, compile_budget, read_scope
 from extproc.exchange import Consumer
@@ -28,7 +29,6 @@ _PATIENCE = 10.0  # seconds that a thread waits for the event loop
 
 _T = TypeVar("_T")
 _Asked = TypeVar("_Asked")
-Entry = Mapping[str, Any]
 
 
 @dataclass(slots=True, frozen=True)
@@ -104,13 +104,19 @@ class Reporter:
             "used": round((level.settled + level.reserved) / limit, 4) if limit else 1.0,
         }
 
-    def usage(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
-        """The usage report. Blocks. Raises ValueError for parameters nobody can read, LedgerError."""
-        return self.ledger.usage(Query.parse(parameters, datetime.fromtimestamp(self.now(), UTC))).json()
+    def usage(self, parameters: Sequence[tuple[str, str]], who: Consumer | None = None) -> Mapping[str, Any]:
+        """The usage report, of a consumer's own requests only. Blocks. Raises ValueError for parameters nobody can
+        read, LedgerError.
+        """
+        query = Query.parse(parameters, datetime.fromtimestamp(self.now(), UTC))
+        return self.ledger.usage(query if who is None else query.only("consumer", who.name)).json()
 
 
-class Everything(Recent):
-    """What the admin API shows of a running processor. Its threads ask, the event loop answers where it has to."""
+class Everything:
+    """What the admin API shows of a running processor. Its threads ask, the event loop answers where it has to.
+
+    `entries` are the exchanges that this process remembers, the latest last; `places` is `History.places`.
+    """
 
     def __init__(
         self,
@@ -120,7 +126,8 @@ class Everything(Recent):
         places: Callable[[], Mapping[str, Mapping[str, float]]],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        super().__init__(entries, places)
+        self._entries = entries
+        self._places = places
         self._reporter = reporter
         self._budgets = budgets
         self._loop = loop
@@ -129,21 +136,25 @@ class Everything(Recent):
         return _from_ledger(self._reporter.usage, parameters)
 
     def budgets(self, name: str | None) -> Mapping[str, Any]:
-        return self._ask(self._reporter.budgets(self._budgets(), name))
+        found = self._ask(self._reporter.budgets(self._budgets(), name))
+        if name is not None and not found["data"]:
+            raise SourceError(404, "no budget that counts has that name")
+        return found
+
+    def providers(self) -> Mapping[str, Mapping[str, float]]:
+        return self._places()
 
     def exchanges(self, limit: int, filters: Mapping[str, str]) -> Sequence[Entry]:
-        """Those this process remembers, refused keys included; then what the ledger has of others and of before."""
-        found = list(super().exchanges(limit, filters))
-        if len(found) < limit and filters.get("error") != "*":
-            seen = {entry["id"] for entry in found}
-            query = ExchangeQuery.parse([*filters.items(), ("limit", str(limit))])
-            found += [
-                entry for entry in _from_ledger(self._reporter.ledger.exchanges, query) if entry["id"] not in seen
-            ]
-        return found[:limit]
+        """Those this process remembers, refused keys included, and what the ledger has of others and of before."""
+        found = [entry for entry in list(self._entries) if matches(entry, filters)][-limit:]
+        seen = {entry["id"] for entry in found}
+        query = ExchangeQuery.parse([*filters.items(), ("limit", str(limit))])
+        found += [entry for entry in _from_ledger(self._reporter.ledger.exchanges, query) if entry["id"] not in seen]
+        return sorted(found, key=_began, reverse=True)[:limit]
 
     def exchange(self, id: str) -> Entry | None:
-        return super().exchange(id) or _from_ledger(self._reporter.ledger.exchange, id)
+        remembered = (entry for entry in list(self._entries) if id in (entry["id"], entry["request_id"]))
+        return next(remembered, None) or _from_ledger(self._reporter.ledger.exchange, id)
 
     def grants(self) -> Sequence[Mapping[str, Any]]:
         known = self._compiled()
@@ -159,7 +170,10 @@ class Everything(Recent):
         if budget is None or budget.settings.window is None or budget.settings.window == "call":
             raise ValueError(f"there is no budget {body['budget']!r} that counts over a time")
         if not budget.has(scope):
-            raise ValueError(f"{scope!r} is no count of the budget {budget.settings.name!r}")
+            raise ValueError(
+                f"{scope!r} is no count of the budget {budget.settings.name!r}; GET /budgets/{budget.settings.name} "
+                "has its counts, each with its `scope`"
+            )
         more = Decimal(str(body["amount"])) * (prices.NANO if budget.counts_money else 1)
         if more % 1 or not 0 < more <= max(budget.limit, 1):
             raise ValueError(
@@ -197,6 +211,12 @@ class Everything(Recent):
         except TimeoutError:
             late = True
             raise SourceError(503, "the processor is too busy to answer") from None
+
+
+def _began(entry: Entry) -> float:
+    """When an exchange began, in seconds since the epoch. What is remembered says when it ended."""
+    time = entry["time"]
+    return datetime.fromisoformat(time).timestamp() if isinstance(time, str) else time - entry["duration_ms"] / 1000
 
 
 def _from_ledger(read: Callable[[_Asked], _T], asked: _Asked) -> _T:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from extproc import prices
-from extproc.budgets import Budget, Claim, Exact, Expected, estimate, input_estimate, input_seen
+from extproc.budgets import Claim, Exact, Expected, counting, estimate, input_estimate, input_seen
 from extproc.dialects import Report
-from extproc.exchange import Exchange, Target, Usage
+from extproc.exchange import Exchange, Usage
 from extproc.stores import Counters, StoreError
 
 
@@ -52,20 +52,15 @@ class Settle:
         self._leases.discard(reservation.id)
         reached = exchange.forwarded and (exchange.target is not None or exchange.status == 0)
         target = exchange.target or exchange.targets[0]
-        claimed = {claim.scope for claim in reservation.claims}
         amounts = []
-        for claim in reservation.claims:
-            budget = claim.budget
-            if (
-                not reached
-                or not budget.covers(exchange, target)
-                or claim.scope != _count_of(budget, exchange, target, claimed)
-            ):
+        counts = counting(reservation.claims, exchange, target)
+        for claim, counted in zip(reservation.claims, counts, strict=True):
+            if not reached or not counted:
                 amounts.append(0)
-            elif budget.counts_money and exchange.target is None:  # nobody knows which price applies
+            elif claim.budget.counts_money and exchange.target is None:  # nobody knows which price applies
                 amounts.append(claim.amount)
             else:
-                amounts.append(budget.charge(usage, exchange.cost))
+                amounts.append(claim.budget.charge(usage, exchange.cost))
         exchange.charges = charged(reservation.claims, amounts)
         try:
             await self._counters.settle(reservation.id, amounts, keep=self._keep())
@@ -79,14 +74,10 @@ class Settle:
         leaves in mid-answer must not pay less for text that a guess takes for prose.
         """
         usage, held = exchange.usage, exchange.reservation.input_tokens
-        if usage.input_tokens < held and (counted := await exact.about(exchange)) is not None:
-            usage.input_tokens = min(held, max(counted, input_estimate(exchange)))
-
-
-def _count_of(budget: Budget, exchange: Exchange, target: Target, claimed: Collection[str]) -> str:
-    """Where a request that `target` served counts: of its own, or with those beyond `max_scopes`."""
-    own = budget.scope(exchange, target)
-    return next((scope for scope in (own, budget.shared(own)) if scope in claimed), budget.overflow)
+        if exchange.reservation.unseen or usage.input_tokens >= held:
+            return
+        if (counted := await exact.count(exchange)) is not None:
+            usage.input_tokens = min(held, max(counted + exchange.ask.image_tokens, input_estimate(exchange)))
 
 
 def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int]:
@@ -111,7 +102,7 @@ def used(exchange: Exchange) -> Usage:
         return usage
     if exchange.status == 0 or exchange.ask.lasting:  # the client left before any answer began, or will not see it
         return Usage(reservation.input_tokens, reservation.output_tokens, source="estimated")
-    input_tokens = min(reservation.input_tokens, input_seen(exchange))
+    input_tokens = _input(exchange)
     if report is None:
         return Usage(input_tokens, _output_bound(exchange), source="estimated")
     output_tokens = max(estimate(report.output_bytes), report.output_events)
@@ -119,6 +110,14 @@ def used(exchange: Exchange) -> Usage:
         extended = reservation.output > reservation.output_tokens
         output_tokens = min(output_tokens, reservation.output if extended else _output_bound(exchange))
     return Usage(input_tokens, output_tokens, source="estimated")
+
+
+def _input(exchange: Exchange) -> int:
+    """The gateway's count of the input; of what it cannot see, the most that who served can have read."""
+    reservation, target = exchange.reservation, exchange.target
+    if not reservation.unseen:
+        return min(reservation.input_tokens, input_seen(exchange))
+    return reservation.input_tokens if target is None else reservation.inputs[exchange.targets.index(target)]
 
 
 def _counted(report: Report) -> Usage | None:

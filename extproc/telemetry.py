@@ -163,6 +163,7 @@ class Telemetry:
         self._budget_used = Gauge(
             "extproc_budget_used_ratio", "Share of the limit spent, in the fullest count", ["budget"], registry=registry
         )
+        self._shares: dict[str, tuple[float, float]] = {}  # by budget: of its fullest count, and until when
         spender = ["provider", "model", "consumer", "team"]
         self._cost = Counter("extproc_cost_usd", "What exchanges cost, in USD", spender, registry=registry)
         self._no_price = Counter(
@@ -184,6 +185,10 @@ class Telemetry:
             "extproc_log_lines_lost", "Lines of exchanges that could not be written", registry=registry
         )
         self._alerts = Counter("extproc_budget_alerts", "Webhooks told of budgets", ["outcome"], registry=registry)
+        for forwarded in ("true", "false"):  # from 0 on, so that an alert sees the first one
+            self._expired.labels(forwarded)
+        for outcome in ("told", "failed", "dropped"):
+            self._alerts.labels(outcome)
         self._guessed = Histogram(
             "extproc_input_tokens_guessed_ratio",
             "Input tokens that were estimated (or held, as an upper bound) for each that the provider counted",
@@ -207,6 +212,8 @@ class Telemetry:
         self.streams = Gauge("extproc_grpc_streams", "gRPC streams of Envoy's", registry=registry)
         self.loop_lag = Gauge("extproc_event_loop_lag_seconds", "How late the event loop was", registry=registry)
         self.reloads = Counter("extproc_reloads", "Changes of the settings file", ["outcome"], registry=registry)
+        for outcome in ("taken", "refused"):
+            self.reloads.labels(outcome)
 
     def stage(self, name: str) -> Callable[[float], None]:
         """The observer (seconds) of a stage."""
@@ -227,9 +234,15 @@ class Telemetry:
     def budget(self, name: str, verdict: str) -> None:
         self._budget.labels(name, verdict).inc()
 
-    def budget_used(self, name: str, share: float, ends: float | None) -> None:
-        """The fullest count of a budget, until its window ends (seconds since the epoch)."""
-        self._budget_used.labels(name).set_function(lambda: share if ends is None or time.time() < ends else 0.0)
+    def budget_used(self, name: str, share: float, ends: float) -> None:
+        """The fullest count of a budget, until its window ends (seconds since the epoch, or infinite)."""
+        if name not in self._shares:
+            self._budget_used.labels(name).set_function(lambda: self._share(name))
+        self._shares[name] = share, ends
+
+    def _share(self, name: str) -> float:
+        share, ends = self._shares[name]
+        return share if time.time() < ends else 0.0
 
     def alert(self, outcome: str) -> None:
         """A webhook was told (or not) of a budget: told, failed, dropped."""

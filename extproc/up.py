@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -53,7 +54,7 @@ def up(file: Path, *, envoy: str | None = None, concurrency: int | None = None) 
         children: list[Child] = []
         try:
             _start(children, settings, file=file, runtime=Path(runtime), binary=binary, concurrency=concurrency)
-            _say(_welcome(settings))
+            _say(_welcome(settings, file))
             return _watch(children)
         except KeyboardInterrupt:
             _say("\nstopping")
@@ -110,8 +111,8 @@ def _check_ports(settings: Settings) -> None:
             socket.create_server((host, port)).close()
         except OSError as error:
             raise UpError(
-                f"{name}: cannot listen on {host}:{port}: {error.strerror}. "
-                "Stop what listens there, or choose another port in the settings."
+                f"{name}: cannot listen on {host}:{port}: {(error.strerror or '').partition(' (')[0]}. "
+                "Stop what listens there (another `make run`?), or choose another port in the settings."
             ) from None
 
 
@@ -197,19 +198,21 @@ def _local(address: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104
 
 
-def _welcome(settings: Settings) -> str:
+def _welcome(settings: Settings, file: Path) -> str:
     scheme = "https" if settings.listener.tls else "http"
     base = f"{scheme}://{_local(settings.listener.address)}:{settings.listener.port}"
     status = f"http://{_local(settings.status.address)}:{settings.status.port}"
     admin = f"http://{_local(settings.admin.address)}:{settings.admin.port}"
     model = next((name for name in [*settings.virtual_models, *settings.models] if "*" not in name), "MODEL")
     key = _first_key(settings)
+    given = "" if file == Path("gateway.yaml") else f" -c {shlex.quote(str(file))}"
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}]})
     lines = [
         "",
         f"  gateway   {base}/v1      (OpenAI SDKs: base_url)",
+        f"  console   {admin}/      (who spends what)",
+        f"            {_ourselves()} usage{given}      (the same, as a table; and {_ourselves()} budgets{given})",
         f"  metrics   {status}/metrics",
-        f"  console   {admin}/            (who spends what)",
         "",
         'Try it; add "stream": true and -N for a stream:',
         "",
@@ -220,6 +223,11 @@ def _welcome(settings: Settings) -> str:
         "Ctrl-C stops it.",
     ]
     return "\n".join(lines)
+
+
+def _ourselves() -> str:
+    """What to type for this program: as it was called, which need not be on the PATH."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "extproc" else "extproc"
 
 
 def _first_key(settings: Settings) -> str:

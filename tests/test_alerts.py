@@ -74,31 +74,17 @@ def alert(url, threshold=0.75, scope="b:consumer=a", **fields):
 
 
 class Process:
-    def __init__(self, counters, again=(0.0, 0.0), seconds=0.3):
+    def __init__(self, counters, again=(0.0, 0.0), seconds=0.3, at_once=1):
         self.outcomes = []
-        self.alerts = Alerts(counters, self.outcomes.append, again=again, timeout=seconds)
+        self.alerts = Alerts(counters, self.outcomes.append, again=again, timeout=seconds, at_once=at_once)
 
     async def tell(self, *alerts):
         """Tell them, and wait until all is said."""
         for each in alerts:
             self.alerts.tell(each)
         work = asyncio.create_task(self.alerts.run())
-        while not self.alerts._waiting.empty():
-            await asyncio.sleep(0.005)
-        done = asyncio.Event()
-        self.alerts._waiting.put_nowait(SimpleNamespace(budget=None))  # what comes after all others
-        first = self.alerts._first
-
-        async def last(each):
-            if each.budget is not None:
-                return await first(each)
-            done.set()
-            return False
-
-        self.alerts._first = last
-        await asyncio.wait_for(done.wait(), 20)
+        await asyncio.wait_for(self.alerts._waiting.join(), 20)
         work.cancel()
-        self.alerts._first = first
 
 
 @pytest.fixture
@@ -190,6 +176,13 @@ async def test_one_that_hangs_holds_up_no_more_than_its_time(webhook, counters):
     process = Process(counters, again=(0.0,), seconds=0.1)
     await process.tell(alert(webhook.url), alert(webhook.url, threshold=1.0))
     assert process.outcomes == ["failed", "told"]
+
+
+async def test_one_that_hangs_does_not_hold_up_others(webhook, counters):
+    webhook.answers = ["hang"]
+    process = Process(counters, again=(), seconds=2.0, at_once=2)
+    await process.tell(*(alert(webhook.url, scope=f"b:consumer={who}") for who in "abcd"))
+    assert process.outcomes == ["told", "told", "told", "failed"]
 
 
 async def test_an_answer_without_end_is_an_answer(webhook, counters):

@@ -138,6 +138,19 @@ async def test_a_charge_is_forgotten_by_the_store_only_after_its_row_is_written(
     assert await here.level() == (7, 0)
 
 
+async def test_a_row_that_the_database_refuses_is_made_by_the_end_of_its_lease(world):
+    here = world()
+    await here.hold("a")
+    await here.settle("a")
+    here.ledger.queue.clear()
+    here.ledger.on_refused("a")
+    await here.turn()
+    await here.turn(LEASE + 1)
+    here.ledger.write()
+    assert (here.ledger.rows["a"].usage_source, here.ledger.rows["a"].charges) == ("expired", {"b": 7})
+    assert await here.level() == (7, 0)
+
+
 @pytest.mark.parametrize("trouble", ["down", "mute"])
 async def test_a_settle_without_an_answer_is_tried_again_and_its_row_follows(world, trouble):
     here = world()
@@ -410,7 +423,6 @@ STEP = st.tuples(
 @settings(max_examples=60)
 @given(st.lists(STEP, max_size=40))
 def test_counters_and_ledger_agree_once_all_leases_ended(clocks, exchange, tmp_path_factory, steps):
-    """A process that ended a lease of another's is spared until the row of it is written: that is told in `books`."""
     path = tmp_path_factory.mktemp("books") / "counters.db"
     asyncio.run(interleave(clocks(), exchange, path, steps))
 
@@ -441,15 +453,13 @@ async def interleave(clock, exchange, path, steps):
         elif what == "turn":
             await process.books.turn(BUDGETS, {})
         elif what == "die":
-            if any(row.usage_source == "expired" for row in process.ledger.queue):
-                process.ledger.write()
             await process.die()
             processes[which] = Process(path, rows, clock)
         elif what in ("wait", "long"):
             clock.now += 5 if what == "wait" else LEASE + 1
     for process in processes:
         process.held.clear()
-    for _ in range(3):
+    for _ in range(4):
         clock.now += LEASE + 1
         for process in processes:
             await process.books.turn(BUDGETS, {})

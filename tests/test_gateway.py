@@ -97,6 +97,30 @@ async def test_a_plain_answer(world):
     assert (entry["response_model"], entry["finish_reasons"], entry["provider"]) == ("m-1", ["stop"], "a")
 
 
+async def test_the_rates_of_the_gateways_account_are_not_mixed_with_the_clients(world):
+    theirs = {"x_ratelimit_limit_requests": "9999", "x_ratelimit_remaining_requests": "9998"}
+    *_, told = await talk(world(TOKENS).stream(), asks(), sends(QUESTION), answers(end=True, **theirs))
+    assert set(told.remove_headers) == {"x-ratelimit-limit-requests", "x-ratelimit-remaining-requests"}
+    *_, told = await talk(world().stream(), asks(), sends(QUESTION), answers(end=True, **theirs))
+    assert told.remove_headers == ()
+
+
+@pytest.mark.parametrize(("model", "served"), [("m2", True), ("n", False)])
+async def test_a_conversation_is_downgraded_only_where_its_provider_keeps_it(world, model, served):
+    budget = "name: b, unit: tokens, limit: 1, window: day, match: {model: m}, on_exceed: downgrade"
+    models = "models: {m: {provider: a, context: 9000}, m2: {provider: a}, n: {provider: b}}"
+    keyless = "kind: openai, base_url: 'http://127.0.0.1:8090/v1'"
+    providers = f"providers: {{a: {{{keyless}}}, b: {{{keyless}}}}}"
+    gateway = world(f"{providers}\n{models}\nbudgets: [{{{budget}, downgrade_to: {model}}}]")
+    body = {"model": "m", "input": "Hello", "previous_response_id": "resp_1"}
+    [_, onward] = await talk(gateway.stream(), asks("/v1/responses"), sends(body))
+    assert isinstance(onward, Continue) is served
+    if served:
+        assert json.loads(onward.body)["model"] == model
+    else:
+        assert error(onward)[:2] == (402, "budget_exceeded")
+
+
 async def test_the_usage_event_is_hidden_from_a_client_that_did_not_ask(world):
     gateway = world(TOKENS)
     replies = await talk(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import kubernetes_validate
@@ -19,13 +22,24 @@ import pytest
 import yaml
 
 from extproc import config
+from extproc.auth import hash_key
+from tests.postgres_server import PostgresServer
+from tests.redis_server import RedisServer
 
 ROOT = Path(__file__).parent.parent
 K8S = ROOT / "k8s"
-BASE, MOCK = K8S / "base", K8S / "overlays" / "mock"
+BASE, MOCK, FLEET = K8S / "base", K8S / "overlays" / "mock", K8S / "overlays" / "fleet"
 SCHEMA = kubernetes_validate.latest_version()
 BIN = Path(sys.executable).parent
 LEVELS = {"": 1.0, "m": 0.001, "Mi": 2.0**20, "Gi": 2.0**30}
+# The lists that a patch merges entry by entry, and what an entry is known by.
+KNOWN_BY = {
+    **dict.fromkeys(("initContainers", "containers", "volumes"), "name"),
+    "volumeMounts": "mountPath",
+    "ports": "containerPort",
+    "topologySpreadConstraints": "topologyKey",
+}
+SECRETS = re.compile(r"(?:file: ?|=)/run/secrets/extproc/([a-z-]+)")
 
 
 def documents(file: Path) -> list[dict[str, Any]]:
@@ -43,11 +57,26 @@ def plain(folder: Path) -> list[dict[str, Any]]:
         found += plain(folder / name) if (folder / name).is_dir() else documents(folder / name)
     for patch in kustomization(folder).get("patches", []):
         for change in documents(folder / patch["path"]):
-            target = next(doc for doc in found if doc["kind"] == change["kind"] and name_of(doc) == name_of(change))
-            pod, added = target["spec"]["template"]["spec"], change["spec"]["template"]["spec"]
-            assert set(added) == {"initContainers"}, "this test merges nothing else"
-            pod["initContainers"] = [*added["initContainers"], *pod["initContainers"]]
+            [at] = [
+                index
+                for index, document in enumerate(found)
+                if document["kind"] == change["kind"] and name_of(document) == name_of(change)
+            ]
+            found[at : at + 1] = [] if change.get("$patch") == "delete" else [merged(found[at], change)]
     return found
+
+
+def merged(old: Any, new: Any, field: str = "") -> Any:
+    """A strategic merge, as far as the overlays need one. What a patch names comes first, in the patch's order."""
+    if isinstance(old, dict):
+        changed = {key: merged(old[key], value, key) if key in old else value for key, value in new.items()}
+        return {**old, **changed}
+    if isinstance(old, list):
+        key = KNOWN_BY[field]
+        known, named = {entry[key]: entry for entry in old}, {entry[key] for entry in new}
+        first = [merged(known.get(entry[key], {}), entry) for entry in new if entry.get("$patch") != "delete"]
+        return [*first, *(entry for entry in old if entry[key] not in named)]
+    return new
 
 
 def name_of(document: Mapping[str, Any]) -> str:
@@ -81,9 +110,10 @@ def amount(text: str) -> float:
 
 every_container = pytest.mark.parametrize("name", sorted(containers()))
 both = pytest.mark.parametrize("folder", [BASE, MOCK], ids=lambda folder: folder.name)
+each = pytest.mark.parametrize("folder", [BASE, MOCK, FLEET], ids=lambda folder: folder.name)
 
 
-@both
+@each
 def test_every_file_is_listed_and_every_listed_file_is_there(folder: Path) -> None:
     tree = kustomization(folder)
     listed = {name for name in tree["resources"] if not (folder / name).is_dir()}
@@ -92,13 +122,13 @@ def test_every_file_is_listed_and_every_listed_file_is_there(folder: Path) -> No
     assert listed == {path.name for path in folder.iterdir()} - {"kustomization.yaml"}
 
 
-@both
+@each
 def test_every_manifest_is_valid(folder: Path) -> None:
     for document in plain(folder):
         kubernetes_validate.validate(document, SCHEMA, strict=True)
 
 
-@both
+@each
 @pytest.mark.skipif(not any(map(shutil.which, ("kustomize", "kubectl"))), reason="needs kustomize or kubectl")
 def test_kustomize_makes_of_it_what_these_tests_look_at(folder: Path, tmp_path: Path) -> None:
     command = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
@@ -118,7 +148,7 @@ def test_the_namespace_enforces_the_restricted_standard() -> None:
     assert kustomization(BASE)["namespace"] == kustomization(MOCK)["namespace"] == name_of(namespace)
 
 
-@pytest.mark.parametrize("folder", [BASE, MOCK], ids=lambda folder: folder.name)
+@each
 def test_the_pod_has_no_way_into_the_cluster_or_the_node(folder: Path) -> None:
     spec = pod(folder)
     assert spec["automountServiceAccountToken"] is False
@@ -184,8 +214,9 @@ def test_what_lasts_is_probed(name: str) -> None:
             assert how not in entry[probe] or entry[probe][how]["port"] in ports
 
 
-def test_envoy_starts_after_the_processor_and_stops_before_it() -> None:
-    spec = pod()
+@pytest.mark.parametrize("folder", [BASE, FLEET], ids=lambda folder: folder.name)
+def test_envoy_starts_after_the_processor_and_stops_before_it(folder: Path) -> None:
+    spec = pod(folder)
     assert [entry["name"] for entry in spec["initContainers"]] == ["render", "processor"]
     assert [entry["name"] for entry in spec["containers"]] == ["envoy"]
     assert containers()["processor"]["restartPolicy"] == "Always"
@@ -205,7 +236,7 @@ def test_a_volume_for_one_node_is_not_rolled() -> None:
     assert spec["strategy"] == {"type": "Recreate"}
 
 
-@pytest.mark.parametrize("folder", [BASE, MOCK], ids=lambda folder: folder.name)
+@each
 def test_references_between_the_manifests_lead_somewhere(folder: Path) -> None:
     found, spec = plain(folder), pod(folder)
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
@@ -214,16 +245,21 @@ def test_references_between_the_manifests_lead_somewhere(folder: Path) -> None:
     (generated,) = kustomization(folder)["configMapGenerator"]
     assert volumes["settings"]["configMap"] == {"name": generated["name"]}
     assert generated["files"] == ["gateway.yaml"]
-    assert volumes["counters"]["persistentVolumeClaim"]["claimName"] == name_of(only(found, "PersistentVolumeClaim"))
+    claims = [name_of(document) for document in found if document["kind"] == "PersistentVolumeClaim"]
+    assert [
+        claim["claimName"] for volume in volumes.values() if (claim := volume.get("persistentVolumeClaim"))
+    ] == claims
 
     labels = only(found, "Deployment")["spec"]["template"]["metadata"]["labels"]
     ports = {port["name"] for entry in containers(folder).values() for port in entry.get("ports", ())}
     for service in (document for document in found if document["kind"] == "Service"):
         assert service["spec"]["selector"].items() <= labels.items()
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= ports
-    assert only(found, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+    for document in found:
+        if document["kind"] == "NetworkPolicy":
+            assert document["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
 
-    mounts = {mount["mountPath"] for mount in containers()["processor"]["volumeMounts"]}
+    mounts = {mount["mountPath"] for mount in containers(folder)["processor"]["volumeMounts"]}
     for entry in containers(folder).values():
         for part in entry["args"]:
             path = part.partition("=")[2] if part.startswith("--") else part
@@ -251,7 +287,9 @@ def test_the_settings_are_good_and_fit_the_manifests(folder: Path) -> None:
     assert ports == {"public": settings.listener.port, "status": settings.status.port}
     mounts = {mount["name"]: mount["mountPath"] for mount in containers()["processor"]["volumeMounts"]}
     assert settings.processor.path.startswith(mounts["run"] + "/")
-    assert settings.stores.counters.startswith(f"sqlite:{mounts['counters']}/")
+    for store in (settings.stores.counters, settings.stores.ledger):  # the root cannot be written
+        assert store.startswith(f"sqlite:{mounts['data']}/")
+    assert settings.admin.address == "127.0.0.1", "without a token, which the base has none of"
     secrets = [provider.api_key for provider in settings.providers.values() if provider.api_key]
     secrets += [key.secret for consumer in settings.consumers for key in consumer.keys if key.secret]
     assert secrets
@@ -269,11 +307,61 @@ def test_the_mock_overlay_has_every_key_that_its_settings_name() -> None:
 
 def test_the_documentation_names_every_key_of_the_secret() -> None:
     text = (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8")
-    settings = config.load(BASE / "gateway.yaml")
-    names = {Path(provider.api_key.where).name for provider in settings.providers.values() if provider.api_key}
-    names |= {Path(key.file or "").name for consumer in settings.consumers for key in consumer.keys}
-    for name in names:
-        assert f"--from-file={name}=" in text
+    for folder, line in zip((BASE, FLEET), text.split("create secret generic extproc-keys")[1:], strict=True):
+        command = line.partition("\n\n")[0]
+        assert set(re.findall(r"--from-file=([a-z-]+)=", command)) == secrets(folder)
+
+
+def secrets(folder: Path) -> set[str]:
+    """The files of the Secret that settings name."""
+    return set(SECRETS.findall((folder / "gateway.yaml").read_text(encoding="utf-8")))
+
+
+# --- A fleet
+
+
+def test_a_fleet_keeps_nothing_in_a_pod() -> None:
+    found = plain(FLEET)
+    assert not [document for document in found if document["kind"] == "PersistentVolumeClaim"]
+    assert {volume["name"] for volume in pod(FLEET)["volumes"]} == {"settings", "keys", "run"}
+    text = (FLEET / "gateway.yaml").read_text(encoding="utf-8")
+    stores = yaml.safe_load(text)["stores"]
+    assert stores["counters"].startswith("rediss://")
+    assert stores["ledger"].startswith("postgresql://")
+    assert "sslmode=verify-full" in stores["ledger"]
+
+
+def test_a_fleet_is_rolled_and_drained_one_pod_at_a_time() -> None:
+    found = plain(FLEET)
+    spec = only(found, "Deployment")["spec"]
+    assert spec["replicas"] > 1
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    budget = only(found, "PodDisruptionBudget")["spec"]
+    assert budget["selector"] == spec["selector"]
+    assert budget["maxUnavailable"] == 1
+
+
+def test_a_fleet_opens_the_admin_api_to_labelled_namespaces_with_a_token() -> None:
+    admin = yaml.safe_load((FLEET / "gateway.yaml").read_text(encoding="utf-8"))["admin"]
+    ports = {port["name"]: port["containerPort"] for port in containers(FLEET)["processor"]["ports"]}
+    assert ports["admin"] == admin["port"]
+    assert admin["token"].startswith("file:")
+    (policy,) = [document["spec"] for document in plain(FLEET) if name_of(document) == "extproc-fleet"]
+    (door,) = policy["ingress"]
+    assert [port["port"] for port in door["ports"]] == [admin["port"]]
+    assert all(peer["namespaceSelector"]["matchLabels"] for peer in door["from"])
+    (out,) = policy["egress"]
+    assert all(peer["namespaceSelector"]["matchLabels"] for peer in out["to"])
+    stores = yaml.safe_load((FLEET / "gateway.yaml").read_text(encoding="utf-8"))["stores"]
+    assert {port["port"] for port in out["ports"]} == {urlsplit(stores["counters"]).port, 5432}
+
+
+def test_the_image_has_what_a_fleet_needs() -> None:
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    extras = re.findall(r"'\.\[([a-z,]+)\]'", text)[0].split(",")
+    assert {"redis", "postgres", "envoy"} <= set(extras)
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    assert set(extras) <= set(known)
 
 
 def test_the_image_takes_what_the_context_has_and_runs_as_the_pod_says() -> None:
@@ -310,13 +398,15 @@ class Pod:
             text = text.replace(mount + "/", path + "/")
         return text
 
-    def settings(self, source: Path) -> None:
+    def settings(self, source: Path, **more: Any) -> None:
+        """Those of `source`, with this machine's addresses and the sections of `more`."""
         tree = yaml.safe_load(self.here(source.read_text(encoding="utf-8")))
         for door, port in (("listener", self.listener), ("status", self.status), ("admin", self.admin)):
-            tree[door] = {"address": "127.0.0.1", "port": port}
+            tree[door] = {**tree.get(door, {}), "address": "127.0.0.1", "port": port}
         tree["processor"] = {"socket": self.here("/run/extproc/extproc.sock")}
         for provider in tree["providers"].values():
             provider["base_url"] = f"http://127.0.0.1:{self.mock}/v1"
+        tree |= more
         (self.folder / "settings/gateway.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
 
     def secret(self, name: str, value: str) -> None:
@@ -414,7 +504,7 @@ def test_the_commands_of_the_manifests_answer_a_request(here: Pod, folder: Path)
         assert answer.status_code == 200, answer.text
         assert "Hello" in answer.json()["choices"][0]["message"]["content"]
         assert here.chat("gpt-4o", key="another").status_code == 401
-        assert (here.folder / "counters/counters.db").exists()
+        assert {"counters.db", "ledger.db"} <= {path.name for path in (here.folder / "data").iterdir()}
         assert (here.folder / "run/extproc.sock").stat().st_mode & 0o777 == 0o600
         assert (here.folder / "run/secrets").stat().st_mode & 0o777 == 0o700
 
@@ -429,3 +519,34 @@ def test_a_changed_secret_rotates_a_key(here: Pod) -> None:
         assert here.chat("gpt-4o").status_code == 502
         here.secret("openai-api-key", "new")
         eventually(lambda: here.chat("gpt-4o").status_code == 200)
+
+
+@pytest.mark.e2e
+def test_a_pod_of_a_fleet_counts_in_redis_and_writes_to_postgresql(here: Pod, tmp_path: Path) -> None:
+    RedisServer.need()
+    PostgresServer.need()
+    with ExitStack() as running:
+        counters, ledger = RedisServer(tmp_path, "--requirepass", "of-redis"), PostgresServer()
+        for server in (counters, ledger):
+            running.callback(server.stop)
+            server.start()
+        folder = here.folder / "keys"
+        values = {"openai-api-key": "of-the-provider", "key-secret": "s" * 32, "admin-token": "of-admin"}
+        for name in secrets(FLEET):
+            here.secret(name, values.get(name, "of-" + name.removesuffix("-password")))
+        stores = {
+            "counters": f"{counters.url}?password=file:{folder}/redis-password",
+            "ledger": f"{ledger.url()}?password=file:{folder}/postgres-password",
+        }
+        consumer = {"name": "ci-bot", "team": "platform", "keys": [{"hash": hash_key("try-me", "s" * 32)}]}
+        here.settings(FLEET / "gateway.yaml", stores=stores, consumers=[consumer])
+        start(here, running, "--api-key", "of-the-provider")
+        assert here.chat("gpt-4o").status_code == 200
+        admin = f"http://127.0.0.1:{here.admin}"
+        assert httpx.get(admin + "/usage").status_code == 401
+        token = {"authorization": "Bearer of-admin"}
+        eventually(lambda: httpx.get(admin + "/usage", headers=token).json()["total"]["requests"] == 1)
+        (budget,) = httpx.get(admin + "/budgets/requests-per-minute", headers=token).json()["data"]
+        assert [scope["fields"] for scope in budget["scopes"]] == [{"consumer": "ci-bot"}]
+        assert ledger.sql("SELECT consumer FROM exchanges").split() == ["ci-bot"]
+        assert not list((here.folder / "data").iterdir())

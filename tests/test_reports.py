@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from extproc.admin import SourceError, admin_app
 from extproc.budgets import BudgetSettings, Grants, Reserve, Tools
 from extproc.errors import Refusal
+from extproc.history import History
 from extproc.ledger import LedgerError, Row, open_ledger
 from extproc.reports import MOST_SCOPES, Everything, Reporter
 from extproc.stores import Hold, StoreError
@@ -51,6 +52,8 @@ class World:
     """A processor's loop on a thread of its own, as the admin API meets it."""
 
     def __init__(self, clock):
+        history = History(clock)
+        history.cool("a/m", 12)
         self.clock, self.counters, self.ledger = clock, Store(clock), open_ledger("memory:")
         self.ledger.start()
         self.loop = asyncio.new_event_loop()
@@ -58,8 +61,8 @@ class World:
         self.thread.start()
         self.grants = Grants(self.counters, clock)
         self.reporter = Reporter(self.counters, self.ledger, self.grants, clock)
-        self.budgets = BUDGETS
-        self.everything = Everything(self.reporter, lambda: self.budgets, [], dict, self.loop)
+        self.budgets, self.entries = BUDGETS, []
+        self.everything = Everything(self.reporter, lambda: self.budgets, self.entries, history.places, self.loop)
         self.http = TestClient(admin_app(self.everything, None), base_url="http://localhost")
 
     def run(self, work):
@@ -322,3 +325,34 @@ def test_usage_and_exchanges_come_from_the_ledger(world):
     assert world.http.get("/exchanges/2").json()["consumer"] == "b"
     assert world.http.get("/exchanges/4").status_code == 404
     assert world.http.get("/usage?resolution=week").status_code == 400
+
+
+def test_exchanges_of_here_and_of_elsewhere_are_in_the_order_they_began(world):
+    def remember(id, began, status=200, error=""):
+        times = {"time": began + 2, "duration_ms": 2000.0}
+        world.entries.append({"id": id, "request_id": f"r-{id}", "status": status, "error": error, **times})
+
+    for id, began in (("before", NOW - 50), ("both", NOW - 30), ("elsewhere", NOW - 10)):
+        world.ledger.add(Row(id=id, time=began, status=200, operation="chat"))
+    world.ledger.stop()
+    remember("both", NOW - 30)
+    remember("no-key", NOW - 20, 401, "invalid_key")
+    remember("here", NOW)
+
+    def ids(query=""):
+        return [entry["id"] for entry in world.http.get(f"/exchanges{query}").json()["data"]]
+
+    assert ids() == ["here", "elsewhere", "no-key", "both", "before"]
+    assert ids("?limit=2") == ["here", "elsewhere"]
+    assert ids("?outcome=refused") == ids("?status=401") == ["no-key"]
+    assert [world.http.get(f"/exchanges/{id}").json()["id"] for id in ("r-here", "before")] == ["here", "before"]
+
+
+def test_what_tries_taught_is_shown_by_place(world):
+    assert world.http.get("/providers").json()["data"] == {"a/m": {"cooling_down_s": 12.0}}
+
+
+def test_a_budget_that_is_not_there_is_not_found(world):
+    assert world.http.get("/budgets/rpm").json()["data"][0]["name"] == "rpm"
+    for name in ("call", "nothing"):
+        assert world.http.get(f"/budgets/{name}").status_code == 404

@@ -1,15 +1,21 @@
+import math
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_open_metrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
+from extproc.budgets import Reservation
 from extproc.dialects import Report
 from extproc.exchange import Target, Usage
 from extproc.histogram import Histogram
+from extproc.ledger import open_ledger
 from extproc.telemetry import Bounded
 
 COMMON = {
@@ -41,6 +47,11 @@ METRICS = {
     "extproc_leases_expired_total": {"forwarded"},
     "extproc_store_losses_total": set(),
     "extproc_log_lines_lost_total": set(),
+    "extproc_budget_alerts_total": {"outcome"},
+    "extproc_input_tokens_guessed_ratio": {"provider", "guess"},
+    "extproc_ledger_rows_total": {"outcome"},
+    "extproc_ledger_failures_total": set(),
+    "extproc_ledger_queued": set(),
     "extproc_downstream_ends_total": {"reason"},
     "extproc_internal_errors_total": {"where"},
     "extproc_exchanges_in_flight": set(),
@@ -59,6 +70,7 @@ def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
     found.target = found.targets[0]
     found.report = Report(model=response_model, usage_refused=True, finish_reasons={0: "stop"})
     found.usage, found.cost = Usage(7, 3, 2, 1), 12_500
+    found.reservation = Reservation(found.id, 14, 3)
     found.first_token, found.finished = found.started + 0.2, found.started + 1.2
     return found
 
@@ -73,7 +85,7 @@ def touch_all(telemetry, exchange):
     telemetry.skip("disabled")
     telemetry.guardrail("g", "block")
     telemetry.budget("b", "denied")
-    telemetry.budget_used("b", 0.5, None)
+    telemetry.budget_used("b", 0.5, math.inf)
     unpriced = ended(exchange)
     unpriced.cost = None
     telemetry.record(unpriced)
@@ -82,6 +94,7 @@ def touch_all(telemetry, exchange):
     telemetry.internal_error("GatewayStream")
     telemetry.reloads.labels("taken").inc()
     telemetry.credential_refreshes.labels("a", "ok").inc()
+    telemetry.watch(open_ledger("memory:"))
 
 
 def samples(telemetry):
@@ -270,7 +283,49 @@ def test_an_unknown_price_can_be_seen(world, exchange):
 
 def test_the_share_of_a_budget_is_nothing_once_its_window_ended(world):
     gateway = world()
-    for name, ends in (("ended", 1.0), ("runs", 1e12), ("total", None)):
+    for name, ends in (("ended", 1.0), ("runs", 1e12), ("total", math.inf)):
         gateway.telemetry.budget_used(name, 0.5, ends)
     shares = [gateway.metric("extproc_budget_used_ratio", budget=name) for name in ("ended", "runs", "total")]
     assert shares == [0, 0.5, 0.5]
+
+
+# --- alerts
+
+RULES = Path(__file__).parents[1] / "k8s" / "monitoring" / "alerts.yaml"
+
+
+def rules():
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def test_alerts_ask_for_metrics_and_labels_that_there_are():
+    asked = [(rule, name) for rule in rules() for name in re.findall(r"(?:extproc|gen_ai)_\w+", rule["expr"])]
+    for rule, name in asked:
+        matched = set(re.findall(r"(\w+)=~?\"", rule["expr"]))
+        grouped = {label for part in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in part.split(", ")}
+        assert matched | grouped <= METRICS[name] | {"instance"}, rule["alert"]
+        told = set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"])))
+        assert told <= (grouped or {"instance"}), rule["alert"]
+    assert {rule["alert"] for rule, _ in asked} == {rule["alert"] for rule in rules()}
+
+
+def test_what_alerts_count_begins_at_zero(world):
+    """A counter that begins at 1 has not increased, as Prometheus sees it."""
+    telemetry = world().telemetry
+    telemetry.watch(open_ledger("memory:"))
+    found = {(sample.name, *sample.labels.values()): sample.value for sample in samples(telemetry)}
+    for name, *labels in (
+        *(("extproc_budget_alerts_total", outcome) for outcome in ("told", "failed", "dropped")),
+        *(("extproc_leases_expired_total", forwarded) for forwarded in ("true", "false")),
+        *(("extproc_ledger_rows_total", outcome) for outcome in ("written", "dropped", "refused")),
+        *(("extproc_reloads_total", outcome) for outcome in ("taken", "refused")),
+        ("extproc_ledger_failures_total",),
+        ("extproc_store_losses_total",),
+    ):
+        assert found[(name, *labels)] == 0
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
+def test_prometheus_takes_the_alerts():
+    done = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -47,10 +47,13 @@ class Finding:
 
 
 class Findings(dict[str, Finding]):
-    """By the name of the invariant."""
+    """By the name of the invariant. `refused`, `expired` and `fullest` say how hard it was."""
 
     def __init__(self) -> None:
         super().__init__({name: Finding() for name in INVARIANTS})
+        self.refused = 0  # requests
+        self.expired = 0  # leases
+        self.fullest = 0.0  # share of its limit that a count was seen at
 
     @property
     def held(self) -> bool:
@@ -75,6 +78,7 @@ class Findings(dict[str, Finding]):
         for name, wrong in (("I1", samples.beyond), ("I2", samples.negative)):
             self[name].checked += samples.counts
             self[name].wrong += wrong
+        self.fullest = samples.fullest
         self["I1"].note = f"{samples.taken} samples, the fullest count at {samples.fullest:.1%}"
 
 
@@ -92,10 +96,11 @@ def check_books(
         findings["I5"].check(number == 1, f"{tag} has {number} rows")
     findings["I6"].check(len(asked) == len(provided), "a request reached the provider twice")
     left = []
-    expired = sum(row["usage_source"] == "expired" for row in rows)
+    findings.expired = expired = sum(row["usage_source"] == "expired" for row in rows)
     for outcome in outcomes:
         row = by_tag.get(outcome.tag)
         if outcome.status in REFUSED:
+            findings.refused += 1
             findings["I6"].check(outcome.tag not in asked, f"{outcome.tag} was refused and reached the provider")
             findings["I10"].check(not outcome.needless, f"{outcome.tag} was refused with room left")
         elif outcome.tag in asked and row is not None and outcome.ended == "left":

@@ -28,7 +28,6 @@ class Plan:
     calm: float  # share of the requests before processors are killed
     kills: int
     every: float  # between two kills
-    outages: bool
     lease: float = 5.0
     leaving: float = 0.1  # share of the clients that leave in the middle
     twice: float = 0.3  # share of the exchanges that are settled once more
@@ -39,17 +38,17 @@ class Plan:
         return self.requests * HEAVY / (CONSUMERS - 1 + HEAVY)
 
 
-FULL = Plan(12_000, 200, 0.2, 0.25, 6, 10.0, outages=True)
-SHORT = Plan(1200, 60, 0.1, 0.4, 2, 3.0, outages=True)
+FULL = Plan(12_000, 200, 0.25, 0.2, 6, 10.0)
+SHORT = Plan(900, 60, 0.1, 0.35, 2, 2.5)
 
 
 def limits(plan: Plan, room: float = ROOM) -> dict[str, int]:
     """The limit of each budget, of its unit; nano-USD for money."""
     return {
         "tokens": int(plan.heavy * 14),
-        "usd": plan.requests * 55_000,
+        "usd": plan.requests * 65_000,
         "count": int(plan.requests * room),
-        "rate": int(plan.requests * 0.15),
+        "rate": int(plan.requests * 0.22),
         "run": plan.requests * 5_000,
         "busy": int(plan.in_flight * 0.35),
     }

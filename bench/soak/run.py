@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from bench.soak.clients import REFUSED, Clients, Outcome
+from bench.soak.clients import Clients, Outcome
 from bench.soak.findings import Findings, check_books
 from bench.soak.plan import CHARGED, Plan, limits
 from bench.soak.watch import Twice, Watch, rows
@@ -19,6 +19,7 @@ from extproc.stores.redis.counters import RedisCounters
 
 _PATIENCE = 30.0  # seconds beyond a lease in which everything comes to rest
 _ASKED = 60  # requests while the store is away
+_PROBES = 4 * PROCESSORS  # at once: every processor gets some
 
 
 class Soak:
@@ -41,8 +42,7 @@ class Soak:
             await self._calm()
             await self._killing()
             await self._lowered()
-            if self._plan.outages:
-                await self._paused()
+            await self._paused()
         finally:
             for task in beside:
                 task.cancel()
@@ -55,8 +55,7 @@ class Soak:
         twice.checked += self._twice.tried
         twice.wrong += [f"{id} was settled again" for id in self._twice.taken]
         twice.note = f"{self._twice.tried} settled once more"
-        if self._plan.outages:
-            await self._lost()
+        await self._lost()
         errors = await self._metric("extproc_internal_errors_total")
         self.findings["bugs"].check(errors == 0, f"{errors:.0f} internal errors")
         self.findings["bugs"].check("Traceback" not in self._world.log, "a traceback in the log")
@@ -92,8 +91,9 @@ class Soak:
         load = asyncio.create_task(self._load("kills", int(self._plan.requests * (1 - self._plan.calm))))
         for number in range(self._plan.kills):
             await asyncio.sleep(self._plan.every)
-            if load.done():
-                break
+            if load.done():  # sooner than the kills
+                await load
+                load = asyncio.create_task(self._load("more", self._plan.in_flight))
             victim = number % PROCESSORS
             await asyncio.to_thread(self._world.kill, victim)
             self._world.revive(victim)
@@ -103,7 +103,7 @@ class Soak:
         written = await asyncio.to_thread(rows, self._ledger)
         provided = await asyncio.to_thread(self._world.provided)
         check_books(self.findings, written, self._clients.outcomes, provided)
-        expired = sum(row["usage_source"] == "expired" for row in written)
+        expired = self.findings.expired
         self.findings["I4"].note = f"{len(written)} rows, {expired} of leases that ran out, {self.kills} kills"
         most = limits(self._plan)
         for (scope, _, _), (settled, _) in self._watch.final.items():
@@ -115,7 +115,7 @@ class Soak:
     async def _lowered(self) -> None:
         """`count` allows nothing any more."""
         await self._reload(room=0.0)
-        await self._refused("I14", "lowered", 24)
+        await self._refused("I14", "lowered", 24, "rate_limited")
         await self._reload()
 
     async def _paused(self) -> None:
@@ -125,7 +125,7 @@ class Soak:
         self._world.redis.pause()
         try:
             await asyncio.sleep(0.1)
-            await self._refused("I12", "paused", _ASKED)
+            await self._refused("I12", "paused", _ASKED, "store_unavailable")
             await streams
             await asyncio.sleep(0.5)
         finally:
@@ -136,7 +136,7 @@ class Soak:
     async def _lost(self) -> None:
         before = [await self._losses(number) for number in range(PROCESSORS)]
         self._world.redis.stop()
-        await self._refused("I12", "killed", _ASKED)
+        await self._refused("I12", "killed", _ASKED, "store_unavailable")
         self._world.redis.start()
         await self._told("killed", before, 1)
         await self._back()
@@ -172,20 +172,20 @@ class Soak:
             charged |= await asyncio.to_thread(self._ledger.charges_by_scope, name)
         self.findings.equal("I4", when, self._watch.settled(), charged)
 
-    async def _refused(self, name: str, when: str, total: int) -> None:
-        """Nothing passes now."""
+    async def _refused(self, name: str, when: str, total: int, code: str) -> None:
+        """Nothing passes now, and everybody is told why."""
         before = await asyncio.to_thread(self._world.provided_count)
         outcomes = await self._clients.run(total, 20, leaving=0.0)
         reached = await asyncio.to_thread(self._world.provided_count) - before
         self.findings[name].check(reached == 0, f"{when}: {reached} reached the provider")
         for outcome in outcomes:
-            self.findings[name].check(outcome.status in REFUSED, f"{when}: {outcome.tag} got {outcome.status}")
+            got = _word(outcome)
+            self.findings[name].check(got == code, f"{when}: {outcome.tag} got {got}")
 
     async def _back(self) -> None:
         """Wait until every processor asks its store again."""
-        good = 0
-        while good < 4 * PROCESSORS:
-            good = good + 1 if (await self._clients.one(leaving=0.0)).status != 503 else 0
+        while any(outcome.status == 503 for outcome in await self._clients.run(_PROBES, _PROBES, leaving=0.0)):
+            pass
 
     async def _told(self, when: str, before: Sequence[float], more: int) -> None:
         """Each processor says that the counts were lost."""

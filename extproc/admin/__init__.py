@@ -5,6 +5,6 @@ Two doors: `status` (metrics and health, no token) and `admin` (who spent what, 
 
 from extproc.admin.api import admin_app
 from extproc.admin.http import HTTPThread, status_app
-from extproc.admin.sources import Recent, SourceError, Sources
+from extproc.admin.sources import SourceError, Sources
 
-__all__ = ["HTTPThread", "Recent", "SourceError", "Sources", "admin_app", "status_app"]
+__all__ = ["HTTPThread", "SourceError", "Sources", "admin_app", "status_app"]

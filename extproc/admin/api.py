@@ -27,7 +27,8 @@ from starlette.types import ASGIApp
 
 from extproc.admin.guard import JSON, Guard, failure
 from extproc.admin.openapi import document
-from extproc.admin.sources import EXCHANGE_FILTERS, OUTCOMES, SourceError, Sources
+from extproc.admin.sources import EXCHANGE_FILTERS, SourceError, Sources
+from extproc.ledger import OUTCOMES
 
 MAX_LISTED = 1000
 MAX_PARAMETERS = 256  # of one query

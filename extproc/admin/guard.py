@@ -44,7 +44,6 @@ _CODES = {
     415: "unsupported_type",
     421: "wrong_host",
     500: "internal",
-    501: "not_available",
     503: "unavailable",
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from extproc import __version__
-from extproc.admin.sources import OUTCOMES
+from extproc.ledger import OUTCOMES
 
 Json = dict[str, Any]
 
@@ -158,7 +158,6 @@ _ERRORS = {
     414: "Path and query are longer than 8 KiB",
     415: "The content type is not application/json",
     421: "Without a token, the Host is a name of this machine's loopback",
-    501: "This gateway keeps no such thing",
     503: "The store does not answer",
 }
 _ALWAYS = (400, 401, 414, 421)
@@ -185,7 +184,7 @@ def _operation(
     return {"operationId": id, "summary": summary, "responses": every, **more}
 
 
-_STORE = (501, 503)
+_STORE = (503,)
 _CHANGE = (403, *_STORE)
 
 _MOMENT: Json = {"type": "string", "anyOf": [{"format": "date"}, {"format": "date-time"}]}

@@ -1,15 +1,16 @@
-"""Where the admin API's data comes from: a port, and what can be told from the memory of this process alone."""
+"""Where the admin API's data comes from: a port. `reports` has what a running processor puts there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NoReturn, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from extproc.ledger import outcome_of
 
 Entry = Mapping[str, Any]
 """One exchange as JSON; at least `id`, `request_id`, `time` (epoch seconds) and `status`."""
 
 EXCHANGE_FILTERS = ("consumer", "team", "model", "status", "error", "outcome")
-OUTCOMES = ("ok", "refused", "error")
 
 
 class SourceError(Exception):
@@ -51,44 +52,6 @@ class Sources(Protocol):
         """Take a grant back. False: there is none of that id."""
 
 
-class Recent:
-    """What one process remembers: its latest exchanges and its providers. It keeps no ledger and knows no budgets."""
-
-    def __init__(
-        self, entries: Collection[Entry], places: Callable[[], Mapping[str, Mapping[str, float]]] = dict
-    ) -> None:
-        self._entries = entries
-        self._places = places
-
-    def exchanges(self, limit: int, filters: Mapping[str, str]) -> Sequence[Entry]:
-        found = [entry for entry in list(self._entries) if matches(entry, filters)]
-        return found[-limit:][::-1]
-
-    def exchange(self, id: str) -> Entry | None:
-        return next((entry for entry in list(self._entries) if id in (entry["id"], entry["request_id"])), None)
-
-    def providers(self) -> Mapping[str, Mapping[str, float]]:
-        return self._places()
-
-    def usage(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:  # noqa: ARG002
-        self._absent("no ledger is kept, so there is no usage report")
-
-    def budgets(self, name: str | None) -> Mapping[str, Any]:  # noqa: ARG002
-        self._absent("budgets cannot be read here")
-
-    def grants(self) -> Sequence[Mapping[str, Any]]:
-        self._absent("grants cannot be read here")
-
-    def grant(self, body: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
-        self._absent("grants cannot be given here")
-
-    def revoke(self, id: str) -> bool:  # noqa: ARG002
-        self._absent("grants cannot be given here")
-
-    def _absent(self, message: str) -> NoReturn:
-        raise SourceError(501, message)
-
-
 def matches(entry: Entry, filters: Mapping[str, str]) -> bool:
     """True when `entry` has all that `filters` ask for; a status is compared as text."""
     return all(
@@ -98,7 +61,5 @@ def matches(entry: Entry, filters: Mapping[str, str]) -> bool:
 
 
 def outcome(entry: Entry) -> str:
-    """One of OUTCOMES: refused is what the gateway answered itself, before any provider."""
-    if 0 < entry["status"] < 400:
-        return "ok"
-    return "error" if entry.get("attempts") or not entry["status"] else "refused"
+    """One of OUTCOMES."""
+    return outcome_of(entry["status"], entry.get("error", ""), entry.get("attempts", 0))

@@ -15,9 +15,9 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from typing import NoReturn
 
+from extproc.auth.access import Access, Identity
 from extproc.auth.certificates import Certificates
 from extproc.auth.claims import Tokens
-from extproc.auth.grants import Grants, Identity
 from extproc.auth.settings import (
     AttributionSettings,
     AuthSettings,
@@ -35,12 +35,12 @@ from extproc.routing import Skip
 __all__ = (
     "ANONYMOUS",
     "CREDENTIAL_HEADERS",
+    "Access",
     "AttributionSettings",
     "AuthSettings",
     "Authenticate",
     "Authorize",
     "ConsumerSettings",
-    "Grants",
     "GroupSettings",
     "JWTSettings",
     "KeySettings",
@@ -84,7 +84,7 @@ class Authenticate:
         self,
         auth: AuthSettings,
         consumers: Sequence[ConsumerSettings],
-        grants: Grants,
+        access: Access,
         attribution: AttributionSettings,
         now: Callable[[], float],
     ) -> None:
@@ -98,14 +98,14 @@ class Authenticate:
         subjects: dict[str, Identity] = {}
         certificates: dict[str, Identity] = {}
         for settings in consumers:
-            who, expires = grants.consumer(settings), _expiry(settings.expires)
+            who, expires = access.consumer(settings), _expiry(settings.expires)
             for digest, identity in self._read_keys(settings, who):
                 self._keys[digest] = identity
             by_token = Identity(who, f"{who.name}#jwt", expires, settings.disabled)
             subjects |= dict.fromkeys(settings.subjects, by_token)
             certificates |= dict.fromkeys(settings.certificates, replace(by_token, key=f"{who.name}#certificate"))
         taken = frozenset((ANONYMOUS, *(settings.name for settings in consumers)))
-        self._tokens = Tokens(auth.jwt, subjects, taken, grants)
+        self._tokens = Tokens(auth.jwt, subjects, taken, access)
         self._certificates = Certificates(certificates)
         self._anonymous = Consumer(ANONYMOUS)
 

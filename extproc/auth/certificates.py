@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from extproc import contract
-from extproc.auth.grants import Identity
+from extproc.auth.access import Identity
 
 
 def place(name: str) -> str:

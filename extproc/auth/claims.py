@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from extproc import contract
-from extproc.auth.grants import Grants, Identity, nothing
+from extproc.auth.access import Access, Identity, nothing
 from extproc.auth.settings import MOST_LABEL, JWTSettings, cut
 from extproc.errors import EXPIRED_KEY, INVALID_KEY, Refusal
 from extproc.exchange import Consumer
@@ -31,12 +31,12 @@ class Tokens:
         issuers: Sequence[JWTSettings],
         subjects: Mapping[str, Identity],
         taken: frozenset[str],
-        grants: Grants,
+        access: Access,
     ) -> None:
         self._issuers = issuers
         self._subjects = subjects  # consumers of the settings
         self._taken = taken  # names that no token can have by itself
-        self._grants = grants
+        self._access = access
 
     def find(self, token: Mapping[str, Any]) -> Iterator[Identity]:
         """Whom the verified tokens of a request name. Raises Refusal (401) for one that names nobody."""
@@ -74,13 +74,13 @@ class Tokens:
 
     def _consumer(self, issuer: JWTSettings, claims: _Claims, name: str, labels: Mapping[str, str]) -> Consumer:
         """One that only its token tells of. Where a claim should grant something and does not, nothing is granted."""
-        grants = self._grants
-        team = next((value for value in _values(claims, issuer.team) if value in grants.teams), "")
-        found = (value for value in _values(claims, issuer.groups) if value in grants.groups)
+        access = self._access
+        team = next((value for value in _values(claims, issuer.team) if value in access.teams), "")
+        found = (value for value in _values(claims, issuer.groups) if value in access.groups)
         groups = tuple(dict.fromkeys(found))[:_MOST_GROUPS]
         lacking = (issuer.team and not team) or (issuer.groups and not groups)
-        may_use = nothing if lacking else grants.may_use(team, groups)
-        return Consumer(name, team, {**labels, **grants.labels(team)}, may_use, groups, listed=False)
+        may_use = nothing if lacking else access.may_use(team, groups)
+        return Consumer(name, team, {**labels, **access.labels(team)}, may_use, groups, listed=False)
 
 
 def _claim(claims: _Claims, path: str) -> Any:

@@ -6,7 +6,7 @@ every budget it falls under, all or none; when it ended, however it ended, the b
 """
 
 from extproc.budgets.bounds import estimate, input_bound, input_estimate, input_seen
-from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, read_scope
+from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, counting, read_scope
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
 from extproc.budgets.grants import Grant, Grants
@@ -29,6 +29,7 @@ __all__ = [
     "Tools",
     "Unpriced",
     "compile_budget",
+    "counting",
     "estimate",
     "input_bound",
     "input_estimate",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from urllib.parse import quote, unquote
@@ -154,8 +154,27 @@ class Reservation:
     claims: Sequence[Claim] = ()  # in the order of the holds
     calls: Sequence[Claim] = ()  # of budgets for one request, which hold nothing
     held: bool = False  # False: the store knows nothing of it
+    unseen: bool = False  # the body only names some of the input: no count of it is one of all
     output: int = 0  # tokens of output that the claims have room for
     enough: float = field(default=math.inf)  # bytes of answer for which what is held is enough
+
+
+def counting(claims: Sequence[Claim], exchange: Exchange, target: Target) -> Sequence[bool]:
+    """For each claim whether an exchange that `target` serves counts there: the others are of other targets."""
+    if len(exchange.targets) == 1:
+        return [True] * len(claims)
+    claimed = {claim.scope for claim in claims}
+    return [
+        claim.budget.covers(exchange, target) and claim.scope == _count_of(claim, exchange, target, claimed)
+        for claim in claims
+    ]
+
+
+def _count_of(claim: Claim, exchange: Exchange, target: Target, claimed: Collection[str]) -> str:
+    """Where a request that `target` serves counts: on a count of its own, or with those beyond `max_scopes`."""
+    own = claim.budget.scope(exchange, target)
+    shared = claim.budget.shared(own)
+    return own if own in claimed else shared if shared in claimed else claim.budget.overflow
 
 
 def window_is_call(budget: Budget) -> bool:

@@ -26,20 +26,20 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
             yield ("budgets", index, "downgrade_to"), f"there is no model {model!r} in models or virtual_models"
 
 
-def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str]) -> Iterator[_Doubt]:
-    """Budgets that limit nothing, or less than it seems. `consumers` are all that can be named, if that is known."""
+def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | None) -> Iterator[_Doubt]:
+    """Budgets that limit nothing, or less than it seems. `consumers` are all that there can be; None: nobody knows."""
     targets = [target for name in settings.models if "*" not in name and (target := catalog.target(name)) is not None]
     wild = any("*" in name for name in settings.models)
-    known: Mapping[str, Collection[str]] = {
+    known: Mapping[str, Collection[str] | None] = {
         "consumer": consumers,
-        "team": settings.teams,
+        "team": ("", *settings.teams),
         "provider": settings.providers,
-        "model": () if wild else [target.name for target in targets],
+        "model": None if wild else [target.name for target in targets],
     }
     for index, budget in enumerate(settings.budgets):
         for field, pattern in budget.match.items():
             names = known.get(field)
-            if names and not any(map(Pattern(pattern), names)):
+            if names is not None and not any(map(Pattern(pattern), names)):
                 yield ("budgets", index, "match", field), f"there is no {field} {pattern!r}: it never applies"
         if budget.store_failure == "allow":
             yield ("budgets", index, "store_failure"), "while the store is down this budget limits nothing"

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Mapping
 
 from extproc import tokenizer
-from extproc.budgets.bounds import beside_text
 from extproc.exchange import Exchange, Target
 
 _MOST = 4 << 20
@@ -27,20 +26,19 @@ class Exact:
         return tokenizer.fits(self._kinds.get(target.provider, ""), target.model)
 
     async def count(self, exchange: Exchange) -> int | None:
-        """No fewer tokens than the input is to models that fit; None where nobody can count, or too many do."""
-        found = await self._text(exchange)
-        return None if found is None else found + beside_text(exchange)
-
-    async def about(self, exchange: Exchange) -> int | None:
-        """About how many tokens the input is to any model. None as for `count`."""
-        found = await self._text(exchange)
-        return None if found is None else found + exchange.ask.image_tokens
-
-    async def _text(self, exchange: Exchange) -> int | None:
+        """No fewer tokens than the input's text is to models that fit, see `beside_text`; None where nobody can count,
+        or too many do.
+        """
         if self._busy >= _AT_ONCE:
             return None
         self._busy += 1
-        try:
-            return await asyncio.to_thread(tokenizer.bound, exchange.json, exchange.ask.image_data, _MOST)
-        finally:
-            self._busy -= 1
+        work = asyncio.ensure_future(
+            asyncio.to_thread(tokenizer.bound, exchange.json, exchange.ask.image_data, _MOST),
+        )
+        work.add_done_callback(self._done)
+        return await asyncio.shield(work)  # a thread goes on when the client leaves, and counts until it ends
+
+    def _done(self, work: asyncio.Future[int | None]) -> None:
+        self._busy -= 1
+        if not work.cancelled():
+            work.exception()  # it was told, or there is nobody left to tell

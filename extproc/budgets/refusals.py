@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from extproc.budgets.budget import Claim
 from extproc.budgets.settings import CONCURRENCY
 from extproc.errors import APPROVAL_REQUIRED, BUDGET_EXCEEDED, RATE_LIMITED, Refusal
-from extproc.stores import Denied, Level
+from extproc.stores import Denied, Hold, Level
 
 _SHORT = 3600  # seconds: up to here a refusal is a 429 that clients retry, beyond it a 402 that they do not
 
@@ -49,21 +49,23 @@ def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
     )
 
 
-def rates(claims: Sequence[Claim], levels: Sequence[Level]) -> Mapping[str, str]:
+def rates(claims: Sequence[Claim], holds: Sequence[Hold], levels: Sequence[Level]) -> Mapping[str, str]:
     """The headers that say what is left of the tightest budget in requests and of the tightest in tokens, as OpenAI
     writes them (https://platform.openai.com/docs/guides/rate-limits). Only windows up to an hour are rates.
     """
-    headers: dict[str, str] = {}
-    tightest: dict[str, float] = {}
-    for claim, level in zip(claims, levels, strict=True):
+    tightest: dict[str, tuple[float, Claim, int, int, float | None]] = {}
+    for claim, hold, level in zip(claims, holds, levels, strict=True):
         budget = claim.budget
         if not (0 < budget.window <= _SHORT and budget.enforced) or budget.counts_money:
             continue
-        left = max(0, budget.limit - level.settled - level.reserved)
-        share = left / budget.limit if budget.limit else 0.0
-        if share < tightest.get(kind := _kind(claim), math.inf):
-            tightest[kind] = share
-            headers |= _rate(claim, budget.limit, left, level.resets_in)
+        left = max(0, hold.limit - level.settled - level.reserved)
+        share = left / hold.limit if hold.limit else 0.0
+        known = tightest.get(kind := _kind(claim))
+        if known is None or share < known[0]:
+            tightest[kind] = share, claim, hold.limit, left, level.resets_in
+    headers: dict[str, str] = {}
+    for _, claim, limit, left, resets_in in tightest.values():
+        headers |= _rate(claim, limit, left, resets_in)
     return headers
 
 

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from extproc.budgets.bounds import bound_output, input_bound, input_estimate
-from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, window_is_call
+from extproc.budgets.bounds import beside_text, bound_output, input_bound, input_estimate
+from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, counting, window_is_call
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
 from extproc.budgets.grants import Grants
@@ -45,7 +45,7 @@ class Unpriced:
 class Tools:
     """What reserving may use beside the store: each is optional, and outlives a configuration."""
 
-    used: Callable[[str, float, float | None], None] = lambda _budget, _share, _ends: None
+    used: Callable[[str, float, float], None] = lambda _budget, _share, _ends: None
     tell: Callable[[Alert], None] = lambda _alert: None
     grants: Grants | None = None
     expected: Expected | None = None
@@ -92,7 +92,6 @@ class Reserve:
         self._expected = tools.expected
         self._exact = tools.exact
         self._reroute = reroute
-        self._lease = lease
 
     async def __call__(self, exchange: Exchange) -> None:
         counted: int | None = None
@@ -112,7 +111,9 @@ class Reserve:
             left -= 1
 
     def _plan(self, exchange: Exchange, counted: int | None) -> Reservation:
-        """What the request wants of each budget it falls under. `counted` is its input, where it was counted."""
+        """What the request wants of each budget it falls under. `counted` are the tokens of its text, where they were
+        counted.
+        """
         covered = [
             (budget, index)
             for budget in self._budgets
@@ -122,17 +123,20 @@ class Reserve:
         tokens = any(budget.settings.unit not in ("requests", "concurrency") for budget, _ in covered)
         outputs = bound_output(exchange, self._default_output, counted=tokens)
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
+        unseen = () if exchange.ask.free else _unseen(exchange)
+        if unseen:
+            for budget, index in covered:
+                self._bounded(exchange, budget, exchange.targets[index], unseen)
+            inputs = [max(known, target.context or 0) for known, target in zip(inputs, exchange.targets, strict=True)]
         reservation = Reservation(exchange.id, max(inputs), max(outputs, default=0), outputs, inputs)
+        reservation.unseen = bool(unseen)
         exchange.reservation = reservation
-        unseen = not exchange.ask.free and _unseen(exchange)
         claims: dict[str, Claim] = {}
         reservation.output = reservation.output_tokens
         grows = False
         for budget, index in covered:
             target = exchange.targets[index]
             tokens_in, tokens_out = inputs[index], outputs[index] if outputs else 0
-            if unseen:
-                tokens_in = self._unseen(exchange, budget, target, tokens_in)
             if budget.patient and (usual := self._usual(target)) is not None:
                 tokens_in, tokens_out = min(tokens_in, input_estimate(exchange)), min(usual, tokens_out)
                 reservation.output = min(reservation.output, tokens_out)
@@ -154,38 +158,36 @@ class Reserve:
         bound, exact = input_bound(exchange), self._exact
         if counted is None or exact is None:
             return [bound] * len(exchange.targets)
+        counted += beside_text(exchange)
         return [min(bound, counted) if exact.fits(target) else bound for target in exchange.targets]
 
-    def _unseen(self, exchange: Exchange, budget: Budget, target: Target, tokens: int) -> int:
-        """The bound where the body only names some of the input: all that the model can read."""
-        if target.context is not None:
-            return max(tokens, target.context)
-        if (
-            budget.settings.unit in ("requests", "concurrency", "output_tokens")
-            or budget.patient
-            or not budget.enforced
-        ):
-            return tokens
+    def _bounded(self, exchange: Exchange, budget: Budget, target: Target, unseen: Sequence[str]) -> None:
+        """Where the body only names some of the input, it is bounded by all that the model can read. 400 where that is
+        not known and the worst is to be held.
+        """
+        if target.context is not None or budget.patient or not budget.enforced:
+            return
+        if budget.settings.unit in ("requests", "concurrency", "output_tokens"):
+            return
         exchange.denied_by = budget.settings.name
         message = (
-            f"{', '.join(_unseen(exchange)[:4])} only names its content, so the budget {budget.settings.name!r} "
-            f"cannot know what it costs. Send the content itself; or the gateway's settings need the `context` of "
-            f"{target.name!r}."
+            f"{', '.join(unseen[:4])} only names its content, so the budget {budget.settings.name!r} cannot know what "
+            f"it costs. Send the content itself; or the gateway's settings need the `context` of {target.name!r}."
         )
-        raise Refusal(UNBOUNDED_INPUT, message, param=_unseen(exchange)[0])
+        raise Refusal(UNBOUNDED_INPUT, message, param=unseen[0])
 
     def _usual(self, target: Target) -> int | None:
         return None if self._expected is None else self._expected.output(target.place)
 
     def _scope(self, budget: Budget, exchange: Exchange, target: Target) -> str:
         settings = budget.settings
-        if settings.missing == "refuse":
+        if settings.missing == "refuse" and budget.enforced:
             for name in settings.per:
                 label = name.removeprefix("label.")
                 if label != name and not exchange.labels.get(label):
                     exchange.denied_by = settings.name
-                    message = f"The budget {settings.name!r} counts by the label {label!r}, which this request lacks."
-                    raise Refusal(INVALID_REQUEST, message)
+                    message = f"The budget {settings.name!r} counts by the label {label!r}, which this request lacks"
+                    raise Refusal(INVALID_REQUEST, f"{message}: send it in the header x-ai-{label}.")
         return self._scopes[settings.name].admit(budget.scope(exchange, target))
 
     def _call(self, reservation: Reservation) -> _No | None:
@@ -220,7 +222,7 @@ class Reserve:
             if not budget.enforced and level.settled + level.reserved > budget.limit:
                 self._count(budget.settings.name, "would_deny")
         exchange.alert = self._watch.granted(claims, outcome.levels)
-        exchange.rate = rates(claims, outcome.levels)
+        exchange.rate = rates(claims, holds, outcome.levels)
         return None
 
     def _room(self, claim: Claim) -> int:
@@ -236,14 +238,18 @@ class Reserve:
         reservation.claims = ()
 
     async def _counted(self, exchange: Exchange, reservation: Reservation, no: _No) -> int | None:
-        """The input's tokens, counted, where that may find the room that a bound in bytes did not."""
+        """The tokens of its text, counted, where that may find the room that a bound in bytes did not."""
         exact = self._exact
-        if exact is None or no.claim.budget.settings.unit in ("requests", "concurrency", "output_tokens"):
+        if (
+            exact is None
+            or reservation.unseen
+            or no.claim.budget.settings.unit in ("requests", "concurrency", "output_tokens")
+        ):
             return None
         if exchange.ask.free or not any(exact.fits(target) for target in exchange.targets):
             return None
         counted = await exact.count(exchange)
-        return counted if counted is not None and counted < reservation.input_tokens else None
+        return counted if counted is not None and counted + beside_text(exchange) < reservation.input_tokens else None
 
     def _downgrade(self, exchange: Exchange, settings: BudgetSettings) -> bool:
         """Send the exchange to the model that needs less. False when it cannot go there, or is there already."""
@@ -267,7 +273,7 @@ class Reserve:
         worst = reservation.output_tokens
         if reservation.output < worst:
             output = min(output, worst)
-        more = [self._more(exchange, claim, output) for claim in reservation.claims]
+        more = _more(exchange, output)
         holds = [
             claim.budget.hold(claim.scope, amount, self._room(claim))
             for claim, amount in zip(reservation.claims, more, strict=True)
@@ -295,12 +301,19 @@ class Reserve:
         reservation.enough = _enough(reservation)
         return None
 
-    def _more(self, exchange: Exchange, claim: Claim, output: int) -> int:
-        budget, target = claim.budget, exchange.target
-        if not budget.grows or target is None or not budget.covers(exchange, target):
-            return 0
-        inputs = exchange.reservation.inputs
-        return max(0, budget.bound(target, inputs[exchange.targets.index(target)], output) - claim.amount)
+
+def _more(exchange: Exchange, output: int) -> Sequence[int]:
+    """What each claim lacks for `output` tokens of an answer from who serves it."""
+    reservation, target = exchange.reservation, exchange.target
+    assert target is not None, "it answers"
+    known = reservation.inputs[exchange.targets.index(target)]
+    usual = min(known, input_estimate(exchange))
+    return [
+        max(0, claim.budget.bound(target, usual if claim.budget.patient else known, output) - claim.amount)
+        if counted and claim.budget.grows
+        else 0
+        for claim, counted in zip(reservation.claims, counting(reservation.claims, exchange, target), strict=True)
+    ]
 
 
 def _unseen(exchange: Exchange) -> Sequence[str]:

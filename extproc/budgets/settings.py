@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Annotated, Literal
@@ -27,6 +28,7 @@ CALL = "call"
 USD = "usd"
 CONCURRENCY = "concurrency"
 UNLIMITED = 1 << 62
+_HEADER = re.compile(r"[A-Za-z0-9._~!#$&'*+^`|-]+")  # what names of headers are made of, and of counts can be
 _MOST_SCOPES = 1_000_000
 _MOST_USD = 50_000_000  # less than what any request is held for at most (`prices.MOST`)
 
@@ -90,8 +92,8 @@ class BudgetSettings(Section):
     def _fields(cls, value: Sequence[str]) -> Sequence[str]:
         for item in value:
             check_fact(item, "key", "model", "provider")
-            if set(":=") & set(item):  # they set the fields apart in the name of a count
-                raise ValueError(f"{item!r}: a label that is counted by has no ':' and no '=' in its name")
+            if not _HEADER.fullmatch(item):
+                raise ValueError(f"{item!r}: a label comes in a header, whose name has no such characters")
         return value
 
     @field_validator("limit")
@@ -124,6 +126,7 @@ class BudgetSettings(Section):
         url = urlsplit(value or "https://none")
         if url.scheme not in ("http", "https") or not url.hostname or url.username or url.password:
             raise ValueError("a URL: https://host/path, without a password")
+        url.port  # noqa: B018 - raises ValueError
         return value
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from extproc.budgets.budget import Budget, Claim
 from extproc.stores import Denied, Level, window_at
 
+_NOTHING = -math.inf, -1.0
 _MOST_TOLD = 100_000
 """Counts of which is remembered what was told; the store remembers all (see `alerts`)."""
 
@@ -26,51 +28,54 @@ class Alert:
 
 
 class Watch:
-    """Of one configuration. `used` is told (budget, share spent in its fullest count, when its window ends)."""
+    """Of one configuration. `used` is told a budget, the share spent in its fullest count, and when its window ends, in
+    seconds since the epoch (infinite: never).
+    """
 
     def __init__(
         self,
-        used: Callable[[str, float, float | None], None],
+        used: Callable[[str, float, float], None],
         tell: Callable[[Alert], None],
         now: Callable[[], float] = time.time,
     ) -> None:
         self._used = used
         self._tell = tell
         self._now = now
-        self._fullest: dict[str, tuple[int, float]] = {}  # budget -> number of its window, that share
+        self._fullest: dict[str, tuple[float, float]] = {}  # budget -> when its window ends, that share
         self._told: dict[str, tuple[int, float]] = {}  # count -> number of its window, highest share told
 
     def granted(self, claims: Sequence[Claim], levels: Sequence[Level]) -> str:
         """Take in what a reservation found. The fullest budget beyond one of its `alert_at`, for the client; or
         nothing.
         """
-        alert, most = "", 0.0
+        alert, most, now = "", 0.0, self._now()
         for claim, level in zip(claims, levels, strict=True):
-            budget, name = claim.budget, claim.budget.settings.name
+            budget = claim.budget
             share = level.settled / budget.limit if budget.limit else 1.0
-            window, ends = window_at(self._now(), budget.window)
-            if name not in self._fullest or self._fullest[name] < (window, share):
-                self._fullest[name] = window, share
+            ends, fullest = self._fullest.get(budget.settings.name, _NOTHING)
+            if share > fullest or now >= ends:
+                name = budget.settings.name
+                ends = math.inf if level.resets_in is None else now + level.resets_in
+                self._fullest[name] = ends, share
                 self._used(name, share, ends)
             if budget.alert_at and share >= budget.alert_at[-1]:
-                self._reached(budget, claim.scope, share, window, ends)
+                self._reached(budget, claim.scope, share)
                 if share > most:
-                    alert, most = f"{name}; used={share:.2f}", share
+                    alert, most = f"{budget.settings.name}; used={share:.2f}", share
         return alert
 
     def denied(self, claim: Claim, denied: Denied) -> None:
         """Take in that a count had no room: as full as its budget lets it get."""
         budget = claim.budget
         if budget.alert_at and budget.limit:
-            share = 1 - denied.remaining / budget.limit
-            window, ends = window_at(self._now(), budget.window)
-            self._reached(budget, claim.scope, share, window, ends)
+            self._reached(budget, claim.scope, 1 - denied.remaining / budget.limit)
 
-    def _reached(self, budget: Budget, scope: str, share: float, window: int, ends: float | None) -> None:
+    def _reached(self, budget: Budget, scope: str, share: float) -> None:
         """Tell of the highest share reached, once for each count and window."""
         threshold = next((at for at in budget.alert_at if share >= at), None)
         if threshold is None or budget.settings.alert_webhook is None:
             return
+        window, ends = window_at(self._now(), budget.window)
         if self._told.get(scope, (window, 0.0)) >= (window, threshold):
             return
         self._told[scope] = window, threshold

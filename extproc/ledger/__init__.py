@@ -82,9 +82,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def outcome(self) -> str:
         """One of OUTCOMES."""
-        if 0 < self.status < 400:
-            return "ok"
-        return "refused" if self.status and self.error and not self.attempts else "error"
+        return outcome_of(self.status, self.error, self.attempts)
+
+
+def outcome_of(status: int, error: str, attempts: int) -> str:
+    """How an exchange ended: one of OUTCOMES."""
+    if 0 < status < 400:
+        return "ok"
+    return "refused" if status and error and not attempts else "error"
 
 
 def check_ledger(url: str) -> None:

@@ -140,7 +140,7 @@ def _sqlite(path: str | None) -> Engine:
         engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     else:
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # who spent what is nobody else's
         except OSError as error:
             raise LedgerError(f"cannot open {path}: {error.strerror}") from None
 

@@ -47,6 +47,15 @@ class Ledger:
         self._writer.on_written = listener
 
     @property
+    def on_refused(self) -> Callable[[str], None]:
+        """Called on the writer's thread with the id of a row that the database refused for what is in it."""
+        return self._writer.on_refused
+
+    @on_refused.setter
+    def on_refused(self, listener: Callable[[str], None]) -> None:
+        self._writer.on_refused = listener
+
+    @property
     def written(self) -> int:
         """Rows committed by this process."""
         return self._writer.written

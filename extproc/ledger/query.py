@@ -1,6 +1,6 @@
 """What is asked of a ledger, read from the parameters of a URL and checked. Needs no database.
 
-    start=2026-11-01&end=2026-12-01&resolution=day&group_by=team,label.agent&consumer=ci-bot&consumer=alice&format=csv
+    start=2026-11-01&end=2026-12-01&resolution=day&group_by=team,label.agent&consumer=ci-bot&consumer=alice
 
 Any field of FIELDS, or `label.` and a name, groups and filters. A filter that is repeated means any of its values; a
 label that an exchange does not have counts as the empty text.
@@ -21,7 +21,6 @@ FIELDS = (
     *("status", "error", "outcome", "stream", "usage_source"),
 )
 RESOLUTIONS = ("hour", "day", "month", "total")
-FORMATS = ("json", "csv")
 MAX_GROUPS = 8
 MAX_FILTER_VALUES = 200
 MAX_LIMIT = 1000
@@ -45,12 +44,11 @@ class Query:
     resolution: str = "total"
     group_by: tuple[str, ...] = ()
     filters: Filters = field(default_factory=dict)
-    format: str = "json"
 
     @classmethod
     def parse(cls, parameters: Iterable[tuple[str, str]], now: datetime) -> Self:
         """Read names and values, in order. `now` is aware. Raises ValueError, whose text is for the caller."""
-        own, filters = _split(parameters, {"start", "end", "resolution", "group_by", "format"}, {"group_by"})
+        own, filters = _split(parameters, {"start", "end", "resolution", "group_by"}, {"group_by"})
         start, end = _range(own, now)
         names = [name for value in own.get("group_by", ()) for name in value.split(",") if name]
         for name in names:
@@ -58,7 +56,7 @@ class Query:
         if len(set(names)) < len(names) or len(names) > MAX_GROUPS:
             raise ValueError(f"group_by takes each field once, and at most {MAX_GROUPS}")
         resolution = _one_of("resolution", own, RESOLUTIONS, "total")
-        return cls(start, end, resolution, tuple(names), filters, _one_of("format", own, FORMATS, "json"))
+        return cls(start, end, resolution, tuple(names), filters)
 
     def only(self, name: str, value: str) -> Self:
         """The same question about exchanges whose field is `value`, whatever else was asked for."""
@@ -89,10 +87,6 @@ class ExchangeQuery:
             own["before"][0] if "before" in own else None,
             int(limit),
         )
-
-    def only(self, name: str, value: str) -> Self:
-        """The same question about exchanges whose field is `value`, whatever else was asked for."""
-        return replace(self, filters={**self.filters, name: _narrow(self.filters, name, value)})
 
 
 def label_of(name: str) -> str | None:

@@ -1,17 +1,15 @@
-"""Usage reports: rows summed by time and by any fields, in the database; exact, as JSON and as CSV."""
+"""Usage reports: rows summed by time and by any fields, in the database; exact."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, collate, extract, func, literal_column, select, true
+from sqlalchemy import ColumnElement, Connection, Text, and_, case, collate, func, literal_column, select, true
 
-from extproc.ledger.query import Filters, Query, label_of, next_month
+from extproc.ledger.query import Filters, Query, label_of, month_of, next_month
 from extproc.ledger.rows import label_key, text
 from extproc.ledger.schema import EXCHANGES
 from extproc.prices import decimal
@@ -23,7 +21,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
 _LENGTHS = {"hour": timedelta(hours=1), "day": timedelta(days=1)}
 _LOW = (1 << 32) - 1
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 _c = EXCHANGES.c
 
@@ -93,34 +90,25 @@ class Usage:
             "truncated": self.truncated,
         }
 
-    def csv(self) -> str:
-        """A line for each bucket. Texts that a spreadsheet would run as a formula begin with an apostrophe."""
-        out = io.StringIO()
-        lines = csv.writer(out)
-        lines.writerow(["start", "end", *map(_cell, self.query.group_by), *Numbers().json()])
-        for bucket in self.buckets:
-            numbers = bucket.numbers.json().values()
-            lines.writerow([rfc3339(bucket.start), rfc3339(bucket.end), *map(_cell, bucket.group), *numbers])
-        return out.getvalue()
-
 
 def usage(connection: Connection, query: Query) -> Usage:
     """Answer a query: in order of time, until the answer is full."""
     dialect = connection.dialect.name
-    keys = [*_bucket(query.resolution, dialect), *[field_of(name, dialect) for name in query.group_by]]
-    times = len(keys) - len(query.group_by)
+    length = _LENGTHS.get(query.resolution)
+    times = [] if length is None else [_c.time - _c.time % (length // _MICRO)]
+    keys = [*times, *[field_of(name, dialect) for name in query.group_by]]
     by_position: list[ColumnElement[Any]] = [literal_column(str(number + 1)) for number in range(len(keys))]
     sums, dearest = _sums(dialect)
     wanted = conditions(query.filters, dialect)
     report = select(*keys, *sums).group_by(*by_position)  # by position: a label's name is a parameter, not a name
-    report = report.order_by(*by_position[:times], *dearest, *by_position[times:]).limit(MAX_BUCKETS + 1)
+    report = report.order_by(*by_position[: len(times)], *dearest, *by_position[len(times) :]).limit(MAX_BUCKETS + 1)
     buckets: list[Bucket] = []
     for part in _parts(connection, query):
-        found = connection.execute(report.where(_within(*part), wanted)).all()
-        for row in found:
+        for row in connection.execute(report.where(_within(*part), wanted)):
             numbers = _numbers(row[len(keys) :])
             if numbers.requests:  # without keys there is one row, even of nothing
-                buckets.append(Bucket(*_bounds(query, row[0]), tuple(map(_value, row[times : len(keys)])), numbers))
+                group = tuple(map(_value, row[len(times) : len(keys)]))
+                buckets.append(Bucket(*_bounds(query, part, row[0]), group, numbers))
         if len(buckets) > MAX_BUCKETS:
             total = connection.execute(select(*sums).where(_within(query.start, query.end), wanted)).one()
             return Usage(query, buckets[:MAX_BUCKETS], _numbers(total), truncated=True)
@@ -128,22 +116,32 @@ def usage(connection: Connection, query: Query) -> Usage:
 
 
 def _parts(connection: Connection, query: Query) -> Iterator[tuple[datetime, datetime]]:
-    """The query's time in pieces of whole buckets that double in length: few groups take few, and many soon fill it."""
-    length = _LENGTHS.get(query.resolution)
-    if length is None or not query.group_by:
+    """The query's time in pieces that are asked for one by one: months; of hours and days, whole ones in pieces that
+    double in length, so that few groups take few questions and many soon fill the answer.
+    """
+    if query.resolution == "total":
         yield query.start, query.end
         return
-    # Two questions: SQLite answers each from the index, and both at once from every row.
-    first, last = (connection.execute(select(bound(_c.time))).scalar() for bound in (func.min, func.max))
-    if first is None or last is None:
-        return
-    start = max(query.start, _floor(from_micros(first), length))
-    end = min(query.end, _floor(from_micros(last), length) + length)
+    latest = select(func.max(_c.time)).where(_c.time < to_micros(query.end))
+    end = from_micros(connection.execute(latest).scalar() or 0) + _MICRO
+    start = _next(connection, query.start, end)
+    length = _LENGTHS.get(query.resolution, _MICRO)
     step = max(length, (end - start) / FIRST_PART)
     while start < end:
-        until = min(end, _floor(start + step, length))
+        if query.resolution == "month":
+            until = min(end, next_month(start))
+        elif start < end - step:
+            until, step = _floor(start + step, length), step * 2
+        else:
+            until = end
         yield start, until
-        start, step = until, step * 2
+        start = _next(connection, until, end)
+
+
+def _next(connection: Connection, at: datetime, end: datetime) -> datetime:
+    """When the first exchange at `at` or later began; `end` when there is none."""
+    found = connection.execute(select(func.min(_c.time)).where(_c.time >= to_micros(at))).scalar()
+    return end if found is None else from_micros(found)
 
 
 def _floor(moment: datetime, length: timedelta) -> datetime:
@@ -167,7 +165,7 @@ def field_of(name: str, dialect: str) -> ColumnElement[Any]:
     key = label_key(label)
     if dialect == "sqlite":
         return func.coalesce(func.json_extract(_c.labels, f'$."{key}"'), "")
-    return collate(func.coalesce(func.jsonb_extract_path_text(_c.labels, key), ""), "C")
+    return collate(func.coalesce(_c.labels.op("->>", return_type=Text())(key), ""), "C")
 
 
 def to_micros(moment: datetime) -> int:
@@ -182,24 +180,13 @@ def rfc3339(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-def _bucket(resolution: str, dialect: str) -> list[ColumnElement[Any]]:
-    """When a row's bucket begins, in microseconds; nothing for the total."""
-    if resolution == "total":
-        return []
-    if resolution in _LENGTHS:
-        return [_c.time - _c.time % (_LENGTHS[resolution] // _MICRO)]
-    seconds = _c.time / 1_000_000
-    if dialect == "sqlite":
-        return [func.strftime("%s", _c.time.op("/")(1_000_000), "unixepoch", "start of month").op("*")(1_000_000)]
-    month = func.date_trunc("month", func.timezone("UTC", func.to_timestamp(seconds)))
-    return [extract("epoch", month) * 1_000_000]
-
-
-def _bounds(query: Query, begins: Any) -> tuple[datetime, datetime]:
+def _bounds(query: Query, part: tuple[datetime, datetime], begins: Any) -> tuple[datetime, datetime]:
     if query.resolution == "total":
-        return query.start, query.end
+        return part
+    if query.resolution == "month":
+        return month_of(part[0]), next_month(part[0])
     start = from_micros(int(begins))
-    return start, next_month(start) if query.resolution == "month" else start + _LENGTHS[query.resolution]
+    return start, start + _LENGTHS[query.resolution]
 
 
 def _sums(dialect: str) -> tuple[list[ColumnElement[Any]], list[ColumnElement[Any]]]:
@@ -239,7 +226,3 @@ def _wanted(name: str, values: Sequence[str]) -> list[Any]:
 
 def _value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _cell(value: str) -> str:
-    return f"'{value}" if value.startswith(_FORMULA) else value

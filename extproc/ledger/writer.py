@@ -42,6 +42,7 @@ class Writer:
         self.refused = 0
         self.failures = 0
         self.on_written: Callable[[Sequence[str]], None] = lambda _ids: None
+        self.on_refused: Callable[[str], None] = lambda _id: None
         self._database = database
         self._insert = insert(database.placeholder)
         self._max_queued = max_queued
@@ -147,8 +148,9 @@ class Writer:
             self._tell([id for id, _ in batch])
         self._batch = self._batch[len(batch) :]  # they were its first
 
-    def _refuse(self, id: object, error: Exception) -> None:
+    def _refuse(self, id: str, error: Exception) -> None:
         self.refused += 1
+        self.on_refused(id)
         _log.error("the ledger refused the row %.256r: %s", id, reason(error))
 
     def _tell(self, ids: Sequence[str]) -> None:

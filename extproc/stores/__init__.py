@@ -27,9 +27,10 @@ import importlib
 import pkgutil
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import inf
 from typing import Protocol, cast
+
+import msgspec
 
 MAX_COUNT = 2**63 - 1  # what every store can keep exactly; a count that would pass it stays there
 EXPIRE_BATCH = 500  # leases ended by one call of `expire`, so that no call holds the store up for long
@@ -49,8 +50,7 @@ class CountsLostError(StoreError):
     """The store answers, but what it had counted is gone. Raised by `expire`, once for each loss."""
 
 
-@dataclass(slots=True, frozen=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """`amount` units wanted on `scope` (for example `rpm:consumer=ci-bot`), of which `limit` exist per window.
 
     It fits when `settled + reserved + amount <= limit`. `window` is in seconds, or minus a number of calendar months
@@ -78,8 +78,7 @@ class Hold:
             raise ValueError(f"idle {self.idle} must be a number of seconds, 0 or more")
 
 
-@dataclass(slots=True, frozen=True)
-class Denied:
+class Denied(msgspec.Struct, frozen=True):
     """Why there is no room: the index of the first hold that did not fit, what is left there (>= 0), seconds to reset.
 
     What the request's own earlier holds took of the same scope is not left. `resets_in` is None when the window never
@@ -91,8 +90,7 @@ class Denied:
     resets_in: float | None
 
 
-@dataclass(slots=True, frozen=True)
-class Level:
+class Level(msgspec.Struct, frozen=True):
     """One scope in its current window: integers >= 0, and seconds until the window ends (None: never)."""
 
     settled: int
@@ -100,15 +98,13 @@ class Level:
     resets_in: float | None
 
 
-@dataclass(slots=True, frozen=True)
-class Granted:
+class Granted(msgspec.Struct, frozen=True):
     """What was taken: for each hold, in order, the level of its scope after it, in the reservation's own window."""
 
     levels: tuple[Level, ...]
 
 
-@dataclass(slots=True, frozen=True)
-class Expired:
+class Expired(msgspec.Struct, frozen=True):
     """A reservation whose lease ran out. `amounts` is what was charged per hold: 0 when never forwarded or a slot.
 
     With `settled` it was settled and kept, and nobody said that it was recorded: `amounts` is what that charged.
@@ -218,14 +214,27 @@ def window_at(now: float, window: int) -> tuple[int, float | None]:
     Windows of seconds are counted from a Monday, 0:00 UTC, so that minutes, hours, days and weeks begin where people
     expect it; windows of months from a January.
     """
+    if window == 0:
+        return _ENDLESS
+    begins, ends, found = _last.get(window, _NEVER)
+    if begins <= now < ends:
+        return found
     if window > 0:
         number = int((now - _MONDAY) // window)
-        return number, float(_MONDAY + (number + 1) * window)
-    if window == 0:
-        return 0, None
-    moment = time.gmtime(now)
-    number = (moment.tm_year * 12 + moment.tm_mon - 1) // -window
-    return number, window_end(window, number)
+    else:
+        moment = time.gmtime(now)
+        number = (moment.tm_year * 12 + moment.tm_mon - 1) // -window
+    begins, ends = window_end(window, number - 1) or 0.0, window_end(window, number) or inf
+    found = number, ends
+    if begins <= now < ends and len(_last) < _MOST_WINDOWS:
+        _last[window] = begins, ends, found
+    return found
+
+
+_ENDLESS = 0, None
+_NEVER = inf, -inf, (0, None)
+_MOST_WINDOWS = 100
+_last: dict[int, tuple[float, float, tuple[int, float | None]]] = {}  # by window: the one that was asked for last
 
 
 def window_end(window: int, number: int) -> float | None:

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
-from extproc.admin import HTTPThread, Recent, admin_app, status_app
-from extproc.history import History
+from extproc.admin import HTTPThread, admin_app, status_app
+from tests.admin.fakes import FakeSources
 
 
 @pytest.fixture
@@ -76,13 +76,13 @@ def doors(telemetry, monkeypatch):
     monkeypatch.setattr("extproc.admin.http._SLOWEST", 0.3)
     go = threading.Event()
 
-    class Stuck(Recent):
+    class Stuck(FakeSources):
         def usage(self, parameters):
             go.wait(20)
             return {}
 
     thread = HTTPThread()
-    ports = [thread.add(app, "127.0.0.1", 0) for app in (status_app(telemetry, str), admin_app(Stuck([], dict), None))]
+    ports = [thread.add(app, "127.0.0.1", 0) for app in (status_app(telemetry, str), admin_app(Stuck(), None))]
     thread.start()
     yield ports
     go.set()
@@ -119,40 +119,3 @@ def test_reports_that_do_not_end_do_not_keep_health_out(doors):
         time.sleep(0.3)
         for path in ("/healthz", "/readyz", "/metrics"):
             assert httpx.get(f"http://127.0.0.1:{doors[0]}{path}", trust_env=False, timeout=2).status_code == 200
-
-
-# --- what one process remembers
-
-
-@pytest.fixture
-def recent():
-    return Recent([{"id": f"id-{number}", "request_id": f"r-{number}", "status": 200} for number in range(5)])
-
-
-async def test_the_latest_come_first_and_only_so_many_are_told(telemetry, connect):
-    telemetry.recent.extend({"id": f"{number}", "request_id": ""} for number in range(5000))
-    async with connect(admin_app(Recent(telemetry.recent), None)) as http:
-        data = (await http.get("/exchanges?limit=1000")).json()["data"]
-    assert [data[0]["id"], data[-1]["id"], len(data)] == ["4999", "4000", 1000]
-
-
-@pytest.mark.parametrize("id", ["id-3", "r-3"])
-async def test_one_exchange_by_either_id(recent, connect, id):
-    async with connect(admin_app(recent, None)) as http:
-        assert (await http.get(f"/exchanges/{id}")).json()["id"] == "id-3"
-
-
-@pytest.mark.parametrize("path", ["/usage", "/budgets", "/budgets/x", "/grants"])
-async def test_what_it_does_not_know_it_says(recent, connect, path):
-    async with connect(admin_app(recent, None)) as http:
-        answer = await http.get(path)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (501, "not_available")
-
-
-async def test_what_tries_taught_is_shown_by_place(connect):
-    history = History(lambda: 1_700_000_000.0)
-    history.cool("a/m", 12)
-    history.learn("b/n", "ok", first_byte=0.25)
-    async with connect(admin_app(Recent([], history.places), None)) as http:
-        answer = await http.get("/providers")
-    assert answer.json()["data"] == {"a/m": {"cooling_down_s": 12.0}, "b/n": {"plain_s": 0.25, "failing": 0.0}}

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.auth import (
+    Access,
     AttributionSettings,
     Authenticate,
     Authorize,
     AuthSettings,
     ConsumerSettings,
-    Grants,
     GroupSettings,
     TeamSettings,
     credential,
@@ -46,7 +46,7 @@ def door(monkeypatch, clocks):
         stage = Authenticate(
             AuthSettings(**auth or {}),
             [ConsumerSettings(**{"name": "alice", "keys": [{"env": "ALICE"}]} | given) for given in consumers or ({},)],
-            Grants({name: TeamSettings(**team) for name, team in (teams or {}).items()}, {}),
+            Access({name: TeamSettings(**team) for name, team in (teams or {}).items()}, {}),
             AttributionSettings(**attribution),
             clock,
         )
@@ -185,7 +185,7 @@ def test_the_empty_value_of_a_variable_is_no_key(door, monkeypatch):
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=50))
 def test_no_text_opens_by_chance(settings, clocks, text):
     stage = Authenticate(
-        AuthSettings(), [ConsumerSettings(name="alice")], Grants({}, {}), AttributionSettings(), clocks()
+        AuthSettings(), [ConsumerSettings(name="alice")], Access({}, {}), AttributionSettings(), clocks()
     )
     assert refusal(stage, Exchange("id", request(x_api_key=text))) == (401, "invalid_key")
 
@@ -399,7 +399,7 @@ TEAMS = {"red": TeamSettings(models=["gpt-*", "claude-1"]), "open": TeamSettings
     ],
 )
 def test_a_model_must_be_granted_by_consumer_and_team(models, team, model, granted):
-    assert Grants(TEAMS, {}).consumer(ConsumerSettings(name="a", team=team, models=models)).may_use(model) is granted
+    assert Access(TEAMS, {}).consumer(ConsumerSettings(name="a", team=team, models=models)).may_use(model) is granted
 
 
 @pytest.mark.parametrize(
@@ -415,7 +415,7 @@ def test_a_model_must_be_granted_by_consumer_and_team(models, team, model, grant
     ],
 )
 def test_one_of_its_groups_must_grant_a_model_too(models, team, groups, granted):
-    who = Grants(TEAMS, GROUPS).consumer(ConsumerSettings(name="a", team=team, models=models, groups=groups))
+    who = Access(TEAMS, GROUPS).consumer(ConsumerSettings(name="a", team=team, models=models, groups=groups))
     assert who.groups == tuple(groups)
     assert {model for model in ("gpt-mini", "llama-mini", "gpt-4o") if who.may_use(model)} == granted
 
@@ -455,7 +455,7 @@ def test_no_key_is_in_memory_as_text(door, monkeypatch):
     stage = Authenticate(
         AuthSettings(),
         [ConsumerSettings(name="alice", keys=[{"env": "ALICE"}])],
-        Grants({}, {}),
+        Access({}, {}),
         AttributionSettings(),
         lambda: 0.0,
     )

@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.auth import Grants, GroupSettings, JWTSettings, TeamSettings
+from extproc.auth import Access, GroupSettings, JWTSettings, TeamSettings
+from extproc.auth.access import Identity
 from extproc.auth.claims import Tokens, _claim
-from extproc.auth.grants import Identity
 from extproc.errors import Refusal
 from extproc.exchange import Consumer
 
 ISSUER = "https://idp.example"
-GRANTS = Grants(
+ACCESS = Access(
     {"red": TeamSettings(models=["gpt-*"], labels={"division": "r"}), "blue": TeamSettings()},
     {"small": GroupSettings(models=["*-mini"]), "big": GroupSettings(models=["*-4o"]), "idle": GroupSettings()},
 )
@@ -28,7 +28,7 @@ def issuer(**settings):
 
 
 def tokens(*issuers):
-    return Tokens(issuers, KNOWN, frozenset({"alice", "robert", "anonymous"}), GRANTS)
+    return Tokens(issuers, KNOWN, frozenset({"alice", "robert", "anonymous"}), ACCESS)
 
 
 def identity(claims, **settings):
@@ -138,7 +138,7 @@ def test_where_nothing_is_mapped_everything_is_granted():
 
 
 def test_groups_are_bounded():
-    many = Grants({}, {f"g{number}": GroupSettings() for number in range(100)})
+    many = Access({}, {f"g{number}": GroupSettings() for number in range(100)})
     [found] = Tokens([issuer(groups="g")], {}, frozenset(), many).find(
         {"claims-0": {"iss": ISSUER, "sub": "x", "g": [f"g{number % 100}" for number in range(10_000)]}}
     )

@@ -1,14 +1,18 @@
 """What budgets can do beyond counting: concurrency, labels, downgrade, approval, expectation, growth, rates, alerts."""
 
+import asyncio
 import contextlib
 import math
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc import tokenizer
 from extproc.budgets import (
     BudgetSettings,
+    Exact,
     Expected,
     Grants,
     Reserve,
@@ -114,11 +118,14 @@ async def test_requests_at_once_are_limited_and_given_back_at_the_end(world, ask
         ({"alert_webhook": "ftp://a.example/x", "alert_at": [0.5]}, "a URL"),
         ({"alert_webhook": "https://user:secret@a.example/x", "alert_at": [0.5]}, "without a password"),
         ({"reserve": "expected"}, "is for tokens and USD"),
-        ({"per": ["label.a:b"]}, "no ':' and no '='"),
-        ({"per": ["consumer", "label.a=b"]}, "no ':' and no '='"),
+        ({"per": ["label.a:b"]}, "has no such characters"),
+        ({"per": ["consumer", "label.a=b"]}, "has no such characters"),
         ({"max_scopes": 0}, "greater than or equal to 1"),
         ({"idle_ttl": "0s"}, "greater than 0"),
         ({"per": ["labels.x"]}, "one of consumer, team, key"),
+        ({"per": ["label.a:b"]}, "no such characters"),
+        ({"per": ["label.a=b"]}, "no such characters"),
+        ({"alert_webhook": "https://a.example:99999/x", "alert_at": [0.5]}, "ort out of range"),
         ({"match": {"colour": "red"}}, "one of consumer, team, key"),
     ],
 )
@@ -169,6 +176,9 @@ async def test_a_missing_label_is_shared_or_refused(world, asks):
     await shared.reserve(asks())
     assert (await refusal_of(shared.reserve, asks(labels={"run": ""}))).kind.code == "rate_limited"
     await shared.reserve(asks(labels={"run": "1"}))
+    shadow = world({"per": ["label.run"], "missing": "refuse", "mode": "shadow"})
+    await shadow.reserve(asks())
+    assert await shadow.level("b:label.run=") == (0, 1)
 
 
 async def test_beyond_max_scopes_new_ones_count_together(world, asks):
@@ -259,6 +269,13 @@ async def test_answers_say_what_the_tightest_rates_have_left(world, asks):
     }
     assert again.rate["x-ratelimit-remaining-requests"] == "3"
     assert again.rate["x-ratelimit-reset-requests"] == "45s"
+
+
+async def test_what_was_granted_is_left_too(world, asks):
+    here = world({"limit": 1, "per": ["consumer"], "on_exceed": "approval"})
+    await here.grants.give("b", "b:consumer=alice", 4, "requests", None)
+    await here.reserve(sent := asks())
+    assert (sent.rate["x-ratelimit-limit-requests"], sent.rate["x-ratelimit-remaining-requests"]) == ("5", "4")
 
 
 async def test_budgets_of_long_windows_are_no_rates(world, asks):
@@ -449,6 +466,16 @@ async def test_without_a_store_an_answer_goes_on_only_where_the_budget_lets_it(w
     assert (refusal and refusal.kind.code) == code
 
 
+async def test_an_answer_grows_on_the_counts_of_who_serves_it_alone(world, asks):
+    here = world({"unit": "tokens", "limit": 1000, "per": ["model"]})
+    await here.reserve(sent := asks({**BODY, "stream": True}, targets=(DEAR, CHEAP)))
+    await here.reserve(asks({**BODY, "max_tokens": 700}, targets=(DEAR,)))
+    before = (await here.level("b:model=dear"))[1]
+    assert await here.reserve.extend(served(sent, target=CHEAP)) is None
+    assert (await here.level("b:model=dear"))[1] == before
+    assert (await here.level("b:model=cheap"))[1] == sent.reservation.input_tokens + 100 + 256
+
+
 # --- counted exactly
 
 
@@ -480,6 +507,46 @@ async def test_the_input_is_counted_only_where_a_bound_in_bytes_finds_no_room(wo
 async def test_without_an_exact_count_the_bound_decides(world, asks, exact):
     here = world({"unit": "tokens", "limit": 50}, tools=Tools(exact=exact))
     assert (await refusal_of(here.reserve, asks())).kind.code == "rate_limited"
+
+
+async def test_pictures_count_as_the_model_that_is_asked_after_a_downgrade_takes_them(world, asks):
+    mini = Target("mini", "a", "gpt-4o-mini", 1000)
+
+    def to_mini(exchange, _model):
+        exchange.targets = (mini,)
+        exchange.chain = Chain((mini,), RetrySettings(), "mini")
+
+    budget = {"unit": "tokens", "limit": 110, "match": {"model": "dear"}, "on_exceed": "downgrade"}
+    wide = {"name": "all", "unit": "tokens", "limit": 10**6}
+    here = world({**budget, "downgrade_to": "mini"}, wide, tools=Tools(exact=Counts(20)), reroute=to_mini)
+    sent = asks(targets=(DEAR,))
+    sent.ask.images, sent.ask.image_tokens = 1, 500
+    await here.reserve(sent)
+    assert sent.downgraded == "b"
+    assert await here.level("all") == (0, 20 + 48_169 + 100)
+
+
+async def test_a_count_that_nobody_waits_for_counts_until_it_ends(asks, monkeypatch):
+    go, counted = threading.Event(), []
+
+    def slow(*_):
+        go.wait(10)
+        counted.append(1)
+        return 7
+
+    monkeypatch.setattr(tokenizer, "bound", slow)
+    exact = Exact({"a": "openai"})
+    left = [asyncio.ensure_future(exact.count(asks())) for _ in range(2)]
+    await asyncio.sleep(0)
+    for one in left:
+        one.cancel()
+    await asyncio.wait(left)
+    assert await exact.count(asks()) is None, "both threads are still at it"
+    go.set()
+    while len(counted) < 2:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+    assert await exact.count(asks()) == 7
 
 
 # --- what the body only names
@@ -516,6 +583,15 @@ async def test_input_without_a_bound_is_refused_where_the_worst_is_held(world, a
         assert "`context`" in refusal.message
     else:
         await here.reserve(sent)
+
+
+async def test_whoever_leaves_before_the_usage_is_told_pays_for_what_nobody_saw(world, asks):
+    here = world({"unit": "tokens", "limit": 10**6})
+    sent = unseen(asks(targets=(Target("m", "a", "m", context=128_000),)), "previous_response_id")
+    await here.reserve(sent)
+    await here.settle(served(sent, output_bytes=30, output_events=3))
+    assert await here.level() == (128_010, 0)
+    assert (sent.usage.input_tokens, sent.usage.source) == (128_000, "estimated")
 
 
 # --- alerts

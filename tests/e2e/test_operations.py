@@ -68,6 +68,12 @@ def listens(url: str) -> bool:
 # --- what it tells
 
 
+def test_it_says_where_the_console_is_and_what_prints_the_same(demo: Gateway):
+    text = demo.log.read_text()
+    assert f"{demo.admin}/ " in text
+    assert f"extproc usage -c {demo.file} " in text
+
+
 def test_it_is_healthy_and_ready(demo: Gateway):
     for path in ("/healthz", "/readyz"):
         answer = demo.http.get(demo.status + path)
@@ -234,6 +240,7 @@ def test_a_port_that_is_taken_is_named(file: Path, door: str):
         done = up(file)
     assert done.returncode == 1
     assert f"{door}: cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "Address already in use. Stop what listens there" in done.stderr
     assert "choose another port" in done.stderr
 
 

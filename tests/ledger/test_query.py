@@ -54,10 +54,9 @@ def test_what_is_no_time(text):
 
 
 def test_groups_and_filters():
-    query = parse("group_by=team,label.agent&group_by=model&team=a&team=b&label.run=&status=429&format=csv")
+    query = parse("group_by=team,label.agent&group_by=model&team=a&team=b&label.run=&status=429")
     assert query.group_by == ("team", "label.agent", "model")
     assert query.filters == {"team": ["a", "b"], "label.run": [""], "status": ["429"]}
-    assert query.format == "csv"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +68,7 @@ def test_groups_and_filters():
         ("group_by=" + ",".join(f"label.{number}" for number in range(9)), "at most 8"),
         ("resolution=week", "resolution is one of"),
         ("resolution=", "resolution is one of"),
-        ("format=xml", "format is one of"),
+        ("format=xml", "not 'format'"),
         ("start=2026-01-01&start=2026-01-02", "twice"),
         ("start=2026-01-02&end=2026-01-02", "before"),
         ("id;DROP TABLE exchanges=1", "a filter is one of"),
@@ -104,8 +103,8 @@ def reason(parse_):
     return ""
 
 
-@pytest.mark.parametrize("query", [parse("team=x"), ExchangeQuery.parse([("team", "x")])], ids=["usage", "exchanges"])
-def test_a_consumer_sees_its_own_only(query):
+def test_a_consumer_sees_its_own_only():
+    query = parse("team=x")
     assert query.only("consumer", "me").filters == {"team": ["x"], "consumer": ("me",)}
     assert query.only("team", "x").filters == {"team": ("x",)}
     assert query.only("team", "y").filters == {"team": ()}

@@ -93,6 +93,14 @@ def test_what_is_no_database_is_refused(tmp_path):
             open_ledger(f"sqlite:{tmp_path}/{path}")
 
 
+def test_a_folder_that_is_made_is_the_users_alone(tmp_path):
+    ledger = open_ledger(f"sqlite:{tmp_path}/data/ledger.db")
+    write(ledger, row("a"))
+    ledger.stop()
+    ledger.close()
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
 def test_a_file_survives_the_process(tmp_path):
     url = f"sqlite:{tmp_path}/ledger.db"
     ledger = open_ledger(url)

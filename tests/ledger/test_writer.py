@@ -98,8 +98,10 @@ def test_a_row_that_the_database_refuses_is_left_out_alone(ledger, monkeypatch, 
     monkeypatch.setattr(
         writer, "values", lambda row, made=writer.values: (*made(row)[:1], None if row.id == "3" else 5, *made(row)[2:])
     )
+    refused = []
+    ledger.on_refused = refused.append
     write(ledger, *[row(str(number), labels={"secret": "hunter2"}) for number in range(9)])
-    assert (ledger.refused, ledger.written) == (1, 8)
+    assert (ledger.refused, ledger.written, refused) == (1, 8, ["3"])
     assert "IntegrityError" in caplog.text or "NotNullViolation" in caplog.text
     assert "hunter2" not in caplog.text
 

@@ -1,8 +1,7 @@
 """What every store must do when a request in flight wants more than it holds."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from extproc.stores import MAX_COUNT, Denied, Expired, Granted, Hold, Level
 

@@ -200,6 +200,11 @@ class Link:
             self._line = task = asyncio.create_task(self._connect())
         try:
             return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            asker = asyncio.current_task()
+            if not task.cancelled() or (asker is not None and asker.cancelling()):
+                raise
+            raise NotSentError("another call gave the connection up") from None  # whoever asks now was not cancelled
         except (RedisError, OSError) as error:
             self._address = (self._place.host, self._place.port)
             raise NotSentError(f"cannot connect: {type(error).__name__}") from None

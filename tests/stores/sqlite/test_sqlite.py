@@ -167,6 +167,12 @@ async def test_a_locked_database_is_a_store_error_in_time(path, counters):
     assert list(await counters.share("board", "b", b"", 60.0)) == [b"before"]
 
 
+async def test_a_folder_that_is_made_is_the_users_alone(tmp_path):
+    counters = SqliteCounters(tmp_path / "data" / "counters.db")
+    await counters.close()
+    assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
 async def test_opening_waits_for_another_process_that_opens(path):
     path.parent.mkdir(parents=True)
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

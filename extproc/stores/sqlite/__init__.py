@@ -7,11 +7,9 @@ with synchronous=NORMAL survives the death of the process; a power cut may lose 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import itertools
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,41 +36,11 @@ from extproc.stores import (
     window_at,
     window_end,
 )
+from extproc.stores.sqlite.schema import OPEN_TIMEOUT, SCHEMA_VERSION, migrate, use_wal
 
-OPEN_TIMEOUT = 5.0  # seconds to wait for other processes while opening; a start is not a request
+__all__ = ["SCHEMA_VERSION", "SqliteCounters", "check", "doubts", "from_url"]
+
 PURGE_BATCH = 5000  # counts of ended windows, and idle ones, deleted by one call of `expire`
-
-# What leads from each version of the schema to the next. A new file takes every step; a released step stays as it is.
-# An ended window is one range of the primary key. `deadline` is the lease's; `expired` 1: when that was, 2: the next.
-_STEPS = (
-    (
-        """CREATE TABLE counts (
-            window INTEGER NOT NULL, number INTEGER NOT NULL, scope TEXT NOT NULL,
-            settled INTEGER NOT NULL, reserved INTEGER NOT NULL,
-            PRIMARY KEY (window, number, scope)
-        ) WITHOUT ROWID""",
-        """CREATE TABLE reservations (
-            id TEXT PRIMARY KEY, deadline REAL NOT NULL, forwarded INTEGER NOT NULL, expired INTEGER NOT NULL,
-            holds TEXT NOT NULL
-        ) WITHOUT ROWID""",
-        "CREATE INDEX leases ON reservations (expired, deadline)",
-    ),
-    (
-        """CREATE TABLE notes (
-            board TEXT NOT NULL, author TEXT NOT NULL, expires REAL NOT NULL, note BLOB NOT NULL,
-            PRIMARY KEY (board, author)
-        ) WITHOUT ROWID""",
-    ),
-    (
-        # `idle` is when a count without a window may be forgotten, `charged` what the settle of a kept one charged.
-        "ALTER TABLE counts ADD COLUMN idle REAL",
-        "CREATE INDEX idle ON counts (idle) WHERE idle IS NOT NULL",
-        "ALTER TABLE reservations ADD COLUMN charged TEXT",
-        # A worker of an older release that is still running would take kept ones for live: it finds none any more.
-        "ALTER TABLE reservations RENAME TO holdings",
-    ),
-)
-SCHEMA_VERSION = len(_STEPS)  # 3
 
 _LOAD = "SELECT settled, reserved, idle FROM counts WHERE window = ? AND number = ? AND scope = ?"
 _SAVE = "REPLACE INTO counts (settled, reserved, window, number, scope) VALUES (?, ?, ?, ?, ?)"  # never idle
@@ -122,7 +90,7 @@ class SqliteCounters:
         self._path = Path(path)
         self._clock = clock
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # who asks what is nobody else's
             # The thread that opens need not be the event loop's; the calls come one at a time all the same.
             self._db = sqlite3.connect(
                 self._path, timeout=OPEN_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=32
@@ -130,7 +98,9 @@ class SqliteCounters:
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"cannot open {self._path}: {error}") from error
         try:
-            self._prepare()
+            use_wal(self._db)
+            with self._transaction() as db:
+                migrate(db, self._path)
             self._db.execute(f"PRAGMA busy_timeout = {round(timeout * 1000)}")
         except (sqlite3.Error, StoreError) as error:
             self._db.close()
@@ -299,40 +269,36 @@ class SqliteCounters:
     async def close(self) -> None:
         self._db.close()
 
-    def _prepare(self) -> None:
-        deadline = time.monotonic() + OPEN_TIMEOUT
-        while True:  # SQLite does not wait for a lock to change the journal mode
-            try:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                break
-            except sqlite3.OperationalError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        with self._transaction() as db:
-            (version,) = db.execute("PRAGMA user_version").fetchone()
-            if version > SCHEMA_VERSION:
-                raise StoreError(
-                    f"{self._path} was written by a newer release (schema {version}, this one reads {SCHEMA_VERSION})"
-                )
-            if version < SCHEMA_VERSION:
-                for statement in itertools.chain(*_STEPS[version:]):
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> _Transaction:
+        return _Transaction(self._db, self._path, begin)
 
-    @contextlib.contextmanager
-    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        """Commit at the end, roll back on any exception. IMMEDIATE: nobody writes between our reads and our writes."""
+
+class _Transaction:
+    """Commit at the end, roll back on any exception. IMMEDIATE: nobody writes between our reads and our writes."""
+
+    __slots__ = ("_begin", "_db", "_path")
+
+    def __init__(self, db: sqlite3.Connection, path: Path, begin: str) -> None:
+        self._db, self._path, self._begin = db, path, begin
+
+    def __enter__(self) -> sqlite3.Connection:
         try:
-            self._db.execute(begin)
+            self._db.execute(self._begin)
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: {error}") from error
+        return self._db
+
+    def __exit__(self, kind: object, error: BaseException | None, _traceback: object) -> None:
+        try:
             try:
-                yield self._db
-                self._db.execute("COMMIT")
+                if kind is None:
+                    self._db.execute("COMMIT")
             finally:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-        except sqlite3.Error as error:
+        except sqlite3.Error as failed:
+            raise StoreError(f"{self._path}: {failed}") from failed
+        if isinstance(error, sqlite3.Error):
             raise StoreError(f"{self._path}: {error}") from error
 
 

@@ -22,7 +22,7 @@ class Identity:
     disabled: bool = False
 
 
-class Grants:
+class Access:
     """A model must be granted by the consumer, by its team and by one of its groups, where they say anything."""
 
     def __init__(self, teams: Mapping[str, TeamSettings], groups: Mapping[str, GroupSettings]) -> None:

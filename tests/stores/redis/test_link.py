@@ -1,0 +1,44 @@
+"""The connection itself, where nobody answers."""
+
+import asyncio
+import socket
+
+import pytest
+
+from extproc.stores import StoreError
+from extproc.stores.redis import Place
+from extproc.stores.redis.link import FAILURES, Link
+
+
+@pytest.fixture
+def mute():
+    """A port that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+async def test_a_connection_that_others_gave_up_is_a_failure_and_no_cancellation(mute):
+    """A call that ended as if it were cancelled would leave Envoy without an answer."""
+    link = Link(Place("127.0.0.1", mute), "{x}", "return 1", "0" * 40, 0.1)
+
+    async def late():
+        await asyncio.sleep(0.05)
+        await link.call("levels")
+
+    calls = [asyncio.create_task(link.call("levels")) for _ in range(FAILURES)] + [asyncio.create_task(late())]
+    found = await asyncio.gather(*calls, return_exceptions=True)
+    assert [isinstance(error, StoreError) for error in found] == [True] * len(calls), found
+    await link.close()
+
+
+async def test_a_call_that_is_cancelled_stays_so(mute):
+    link = Link(Place("127.0.0.1", mute), "{x}", "return 1", "0" * 40, 5.0)
+    calls = [asyncio.create_task(link.call("levels")) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    calls[0].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calls[0]
+    assert not calls[1].done()
+    calls[1].cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    await link.close()
