@@ -75,8 +75,10 @@ class Settle:
         leaves in mid-answer must not pay less for text that a guess takes for prose.
         """
         usage, held = exchange.usage, exchange.reservation.input_tokens
-        if usage.input_tokens < held and (counted := await exact.about(exchange)) is not None:
-            usage.input_tokens = min(held, max(counted, input_estimate(exchange)))
+        if exchange.reservation.unseen or usage.input_tokens >= held:
+            return
+        if (counted := await exact.count(exchange)) is not None:
+            usage.input_tokens = min(held, max(counted + exchange.ask.image_tokens, input_estimate(exchange)))
 
 
 def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int]:
