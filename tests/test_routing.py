@@ -94,7 +94,7 @@ def test_a_wildcard_comes_before_what_an_entry_stands_for(catalog):
 def test_what_the_settings_say_of_a_model_is_in_its_target(catalog):
     assert catalog.target("m") == Target("m", "a", "m", 100, 1000)
     able = catalog.target("able")
-    assert (able.supports, able.price) == (frozenset({"tools", "images"}), price(1, 2.5))
+    assert (able.supports, able.price) == (frozenset({"tools", "images"}), price(1, 2.5, version="settings"))
 
 
 def test_the_catalogue_fills_in_what_the_settings_leave_out(settings):
