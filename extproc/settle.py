@@ -100,9 +100,11 @@ def used(exchange: Exchange) -> Usage:
     if exchange.status == 0 or exchange.ask.lasting:  # the client left before any answer began, or will not see it
         return Usage(reservation.input_tokens, reservation.output_tokens, source="estimated")
     input_tokens = _input(exchange)
-    if report is None:
+    if report is None or not (exchange.complete or report.output_bytes):  # it may have thought
         return Usage(input_tokens, _output_bound(exchange), source="estimated")
     output_tokens = max(estimate(report.output_bytes), report.output_events)
+    if not exchange.complete:
+        output_tokens += exchange.ask.thinking
     if report.output_bytes <= reservation.enough < math.inf:  # an honest answer keeps to the limit in its request
         extended = reservation.output > reservation.output_tokens
         output_tokens = min(output_tokens, reservation.output if extended else _output_bound(exchange))

@@ -86,6 +86,18 @@ async def refusal_of(stage, exchange):
     return caught.value
 
 
+# --- left in the middle
+
+
+async def test_thinking_that_was_asked_for_is_charged_to_whoever_leaves(world, asks):
+    here = world({"unit": "output_tokens", "limit": 10**6})
+    for complete, charged in ((True, 10), (False, 60)):
+        await here.reserve(sent := asks())
+        sent.ask.thinking, sent.complete = 50, complete
+        await here.settle(served(sent, output_bytes=30, output_events=3))
+        assert sent.charges == {"b": charged}
+
+
 # --- concurrency
 
 

@@ -403,8 +403,12 @@ INPUT = len(json.dumps(BODY))
 SEEN = 33  # tokens of it, as a count by kinds of letters has it
 
 
-def answered(**report):
-    return lambda exchange: served(exchange, report=Report(**report))
+def answered(*, complete=True, **report):
+    def end(exchange):
+        served(exchange, report=Report(**report))
+        exchange.complete = complete
+
+    return end
 
 
 def refused_later(_exchange):
@@ -432,6 +436,8 @@ def left_before_the_answer(exchange):
         (answered(output_bytes=0, output_events=0), SEEN, 1, "estimated"),
         (answered(output_bytes=3, output_events=9), SEEN + 9, 1, "estimated"),
         (answered(output_bytes=30, usage_refused=True), SEEN + 10, 1, "estimated"),
+        (answered(output_bytes=30, complete=False), SEEN + 10, 1, "estimated"),
+        (answered(complete=False), SEEN + 100, 1, "estimated"),  # before any text: it may have thought
         (served, SEEN + 100, 1, "estimated"),
         (refused_later, 0, 0, "none"),
         (failed(500, target=True), 0, 1, "none"),
