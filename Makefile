@@ -25,13 +25,15 @@ run: $(READY) ## Envoy, the processor and the mock provider, with a curl line to
 
 test: $(READY) ## All tests, those through a real Envoy included
 	$(BIN)/python -m pytest -m "not e2e" -n auto
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest -m "e2e and not alone" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m alone
 
 unit: $(READY) ## The tests that need no whole gateway, on all cores
 	$(BIN)/python -m pytest -m "not e2e" -n auto
 
 e2e: $(READY) ## The tests through a real Envoy
-	$(BIN)/python -m pytest -m e2e
+	$(BIN)/python -m pytest -m "e2e and not alone" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m alone
 
 lint: $(READY)
 	$(BIN)/ruff check

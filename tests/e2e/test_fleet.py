@@ -12,6 +12,8 @@ import pytest
 from tests.e2e.conftest import Gateway, eventually
 from tests.redis_server import RedisServer
 
+pytestmark = pytest.mark.alone  # it measures time
+
 YAML = """
 providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
 models: {stub: {provider: sandbox}}

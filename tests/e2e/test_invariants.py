@@ -13,6 +13,8 @@ from bench.soak.run import Soak
 from bench.soak.world import World
 from tests.redis_server import RedisServer
 
+pytestmark = pytest.mark.alone  # it measures time
+
 
 @pytest.fixture(scope="module")
 def findings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Findings]:

@@ -21,6 +21,8 @@ import pytest
 
 from tests.e2e.conftest import KEY, Gateway, eventually, free_ports
 
+pytestmark = pytest.mark.alone  # it measures time
+
 Start = Callable[..., Gateway]
 
 SMALL = """
