@@ -240,7 +240,7 @@ def test_a_processor_that_is_told_to_stop_ends_its_streams_first_and_then_nothin
             first = next(pieces)
             gateway.process.send_signal(signal.SIGTERM)
             assert (first + b"".join(pieces)).endswith(b"data: [DONE]\n\n")
-        assert gateway.process.wait(30) == 0
+        assert gateway.process.wait(70) == 0
         assert '"usage_source":"provider"' in gateway.log.read_text()
         before = len(gateway.seen("openai"))
         assert ask(gateway).status_code >= 500
