@@ -132,7 +132,8 @@ def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequenc
 
 
 def _render(settings: Path, output: str, secrets: str, sock: str) -> None:
-    from extproc import config, envoy_config
+    from extproc import envoy_config
+    from extproc.settings import config
 
     loaded = config.load(settings)
     envoy_config.write_secrets(loaded, secrets)
