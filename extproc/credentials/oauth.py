@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from extproc.outbound.https import HTTPException, send
+from extproc.outbound.client import HTTPException, send
 from extproc.providers import METADATA, AzureCredentials, Credentials
 from extproc.words.values import is_loopback
 
