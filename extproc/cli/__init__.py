@@ -94,7 +94,11 @@ def _run(words: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.arguments(parser)
-    status: int = module.run(parser.parse_args(rest))
+    try:
+        options = parser.parse_args(rest)
+    except SystemExit as ended:  # argparse has printed help, or what it cannot read
+        return int(ended.code or 0)
+    status: int = module.run(options)
     return status
 
 

@@ -194,7 +194,7 @@ class Problem:
         return f"{file}:{self.line}:{self.column}: {self.path or 'file'}: {self.message}"
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """Everything that is wrong with a filter YAML."""
 
     def __init__(self, file: str, problems: Sequence[Problem]) -> None:

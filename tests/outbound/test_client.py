@@ -30,10 +30,14 @@ async def blocking(url, body=None, headers=None, *, timeout=5.0, most=MOST):
 
 
 async def waiting(url, body=None, headers=None, *, timeout=5.0, most=MOST):
-    try:
-        return await send(url, body, headers, timeout=timeout, most=most)
-    finally:  # no thread is left behind that would hold up the end of the process
-        await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 5)
+    return await send(url, body, headers, timeout=timeout, most=most)
+
+
+@pytest.fixture(autouse=True)
+async def no_thread_is_left():
+    """One that is still busy would hold up the end of the process."""
+    yield
+    await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 5)
 
 
 both = pytest.mark.parametrize("call", [blocking, waiting], ids=["ask", "send"])
@@ -141,4 +145,3 @@ async def test_cancelling_ends_the_thread_and_the_loop_goes_on():
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 5)
