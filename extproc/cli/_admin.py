@@ -41,7 +41,9 @@ class Gateway:
         try:
             status, data = ask(url, content, headers, timeout=_TIMEOUT, most=_MAX_ANSWER)
         except (OSError, HTTPException) as error:
-            raise OSError(f"{self._url} does not answer: {str(error) or type(error).__name__}; is the gateway up?") from None
+            raise OSError(
+                f"{self._url} does not answer: {str(error) or type(error).__name__}; is the gateway up?"
+            ) from None
         if len(data) > _MAX_ANSWER:
             raise ValueError(f"the answer is longer than {_MAX_ANSWER >> 20} MiB: ask for less")
         found = data.decode(errors="replace")

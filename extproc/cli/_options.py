@@ -11,7 +11,12 @@ from extproc.words.values import Secret, is_variable
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Declare `--config`."""
     parser.add_argument(
-        "-c", "--config", type=Path, default=Path("gateway.yaml"), metavar="FILE", help="settings (default: gateway.yaml)"
+        "-c",
+        "--config",
+        type=Path,
+        default=Path("gateway.yaml"),
+        metavar="FILE",
+        help="settings (default: gateway.yaml)",
     )
 
 

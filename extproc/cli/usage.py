@@ -16,16 +16,25 @@ EXAMPLES = """\
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_gateway(parser)
-    parser.add_argument("--start", metavar="DATE", help="date or RFC 3339, inclusive (default: start of the month, UTC)")
+    parser.add_argument(
+        "--start", metavar="DATE", help="date or RFC 3339, inclusive (default: start of the month, UTC)"
+    )
     parser.add_argument("--end", metavar="DATE", help="date or RFC 3339, exclusive (default: end of the month)")
     parser.add_argument(
-        "--resolution", choices=["hour", "day", "month", "total"], default="total", help="length of a row (default: total)"
+        "--resolution",
+        choices=["hour", "day", "month", "total"],
+        default="total",
+        help="length of a row (default: total)",
     )
     parser.add_argument(
         "--group-by", metavar="FIELDS", default="team,consumer", help="comma-separated fields (default: team,consumer)"
     )
     parser.add_argument(
-        "--only", action="append", default=[], metavar="FIELD=VALUE", help="filter; may be repeated, label.NAME=VALUE too"
+        "--only",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="filter; may be repeated, label.NAME=VALUE too",
     )
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table", help="(default: table)")
 

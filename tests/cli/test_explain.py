@@ -7,7 +7,6 @@ import json
 import pytest
 
 from extproc.cli._explain import Question, explain
-
 from extproc.gateway import GatewayStream
 from extproc.pipeline import build
 from extproc.routing.history import History

@@ -119,7 +119,9 @@ async def test_a_host_that_is_not_there(call):
 
 
 @both
-@pytest.mark.parametrize("url", ["http://[::1", "http://127.0.0.1:99999/", "http://127.0.0.1:port/", "http://a/\r\nb:c"])
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://127.0.0.1:99999/", "http://127.0.0.1:port/", "http://a/\r\nb:c"]
+)
 async def test_a_malformed_url(call, url):
     with pytest.raises((ValueError, http.client.InvalidURL, OSError)):
         await call(url)
