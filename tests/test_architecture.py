@@ -56,7 +56,7 @@ RESERVED = {
     "h11": {"mock"},
     "httpx": set(),
     "redis": {"stores"},
-    "threading": {"admin", "budgets/tokenizer.py", "ledger", "outbound", "stores"},
+    "threading": {"admin", "budgets/tokenizer.py", "ledger", "outbound", "stores", "telemetry/lines.py"},
     "tiktoken": {"budgets/tokenizer.py"},
     "sqlalchemy": {"ledger"},
     "psycopg": {"ledger"},

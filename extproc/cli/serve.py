@@ -16,11 +16,13 @@ from extproc.cli._options import add_config
 from extproc.server.processor import Processor
 from extproc.server.processor import run as serve
 from extproc.settings import config
+from extproc.telemetry.lines import Lines, LinesHandler
 from extproc.telemetry.logs import JSONFormatter
 
 EXAMPLES = """\
   extproc serve -c gateway.yaml --secrets /run/extproc/secrets     beside the Envoy of `extproc envoy`
 """
+_LOG_BUFFER = 1 << 20  # bytes
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT, then drain. Raises ConfigError, or OSError for an address in use."""
     # gRPC's own C logging prints addresses and tokens of peers at some levels; nothing below an error is wanted.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    handler = logging.StreamHandler()
+    handler = LinesHandler(Lines(sys.stderr.fileno(), _LOG_BUFFER, lambda: None))
     handler.setFormatter(JSONFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     settings = config.load(options.config)
