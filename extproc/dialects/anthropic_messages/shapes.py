@@ -10,8 +10,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import token_count
-from extproc.words.messages import Counts, FinishReason
+from extproc.words.messages import FinishReason
 
 FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -101,57 +100,11 @@ class Event(Message):
 
 decode = msgspec.json.Decoder(Event).decode
 
+NO_INPUT = frozenset((b"", b"{}", b"null"))
+"""The input of a call that comes in pieces later, or that has none."""
+
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What `decode` raises."""
-
-
-class Tally:
-    """The usage as told so far. Counts are cumulative: a later one takes the place of an earlier one."""
-
-    __slots__ = ("cache_write", "cached", "input", "output", "reasoning")
-
-    def __init__(self) -> None:
-        self.input = self.cached = self.cache_write = self.output = self.reasoning = 0
-
-    def add(self, usage: Any) -> bool:
-        """Take in a usage object. False when there is nothing in it."""
-        if not isinstance(usage, dict):
-            return False
-        told = False
-        for key, name in _COUNTS:
-            count = token_count(usage.get(key))
-            if count is not None:
-                setattr(self, name, count)
-                told = True
-        details = usage.get("output_tokens_details")
-        if isinstance(details, dict):
-            self.reasoning = token_count(details.get("thinking_tokens")) or self.reasoning
-        return told
-
-    def counts(self) -> Counts:
-        total = self.input + self.cached + self.cache_write
-        return Counts(total, self.output, self.cached, self.cache_write, min(self.reasoning, self.output))
-
-
-_COUNTS = (
-    ("input_tokens", "input"),
-    ("output_tokens", "output"),
-    ("cache_read_input_tokens", "cached"),
-    ("cache_creation_input_tokens", "cache_write"),
-)
-
-
-def encode_usage(counts: Counts) -> dict[str, Any]:
-    """The usage object that says `counts`."""
-    usage: dict[str, Any] = {
-        "input_tokens": max(0, counts.input - counts.cached - counts.cache_write),
-        "cache_creation_input_tokens": counts.cache_write,
-        "cache_read_input_tokens": counts.cached,
-        "output_tokens": counts.output,
-    }
-    if counts.reasoning:
-        usage["output_tokens_details"] = {"thinking_tokens": counts.reasoning}
-    return usage
 
 
 def explanation(stop_details: Any) -> str:
