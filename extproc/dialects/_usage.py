@@ -15,25 +15,28 @@ from extproc.words.exchange import Usage
 
 def are_counts(*values: Any) -> bool:
     """Whether these tell something: at least one is there, and each that is there is a count of tokens."""
-    there = [value for value in values if value is not None]
-    return bool(there) and all(token_count(value) is not None for value in there)
+    told = False
+    for value in values:
+        if value is not None:
+            if token_count(value) is None:
+                return False
+            told = True
+    return told
 
 
 def first_count(*values: Any) -> int:
     """The first that is a count of tokens, else 0: providers have several names for one detail."""
-    return next((count for value in values if (count := token_count(value)) is not None), 0)
+    for value in values:
+        if value is not None and token_count(value) is not None:
+            return value  # type: ignore[no-any-return]
+    return 0
 
 
 def make_usage(
     input_tokens: int, output_tokens: int = 0, *, cached: int = 0, reasoning: int = 0, cache_write: int = 0
 ) -> Usage | None:
     """`input_tokens` with what caches read and wrote, `output_tokens` with the reasoning. None for absurd sums."""
-    if max(input_tokens, output_tokens) > MAX_TOKENS:
+    if input_tokens > MAX_TOKENS or output_tokens > MAX_TOKENS:
         return None
-    return Usage(
-        input_tokens,
-        output_tokens,
-        cached_tokens=min(cached, input_tokens),
-        reasoning_tokens=min(reasoning, output_tokens),
-        cache_write_tokens=min(cache_write, input_tokens),
-    )
+    cached, cache_write = min(cached, input_tokens), min(cache_write, input_tokens)
+    return Usage(input_tokens, output_tokens, cached, min(reasoning, output_tokens), cache_write)

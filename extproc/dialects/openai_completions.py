@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model
+from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model, text_size
 from extproc.dialects.openai_chat.common import check_stream_options, usage_request
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.dialect import Ask, Dialect, Report
@@ -79,7 +79,7 @@ class OpenAICompletions(Dialect):
             report.error = "provider_error"
         for choice in answer.choices or ():
             if choice.text:
-                report.add_text(len(choice.text.encode()))
+                report.add_text(text_size(choice.text))
             if choice.finish_reason is not None and 0 <= choice.index < _MAX_CHOICES:
                 report.finish_reasons[choice.index] = choice.finish_reason
         if answer.usage is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model
+from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model, text_size
 from extproc.dialects._effort import asked
 from extproc.dialects.anthropic_messages.shapes import NO_INPUT, UNREADABLE, Block, Event, decode
 from extproc.dialects.anthropic_messages.usage import Tally
@@ -157,7 +157,7 @@ def observe(data: bytes, report: Report) -> None:
     if kind == "content_block_delta":
         delta = event.delta
         if delta is not None:
-            report.add_text(_size(delta.text) + _size(delta.thinking) + _size(delta.partial_json))
+            report.add_text(text_size(delta.text) + text_size(delta.thinking) + text_size(delta.partial_json))
     elif kind == "content_block_start":
         if (block := event.content_block) is not None:
             report.add_text(_block_size(block) + (len(bytes(block.input)) if bytes(block.input) not in NO_INPUT else 0))
@@ -197,11 +197,6 @@ def _read_usage(said: Any, report: Report, *, final: bool) -> None:
     report.add_usage(usage)
 
 
-def _size(text: str | None) -> int:
-    if not text:
-        return 0
-    return len(text) if text.isascii() else len(text.encode())
-
-
 def _block_size(block: Block) -> int:
-    return _size(block.text) + _size(block.thinking) + (_size(block.name) if block.type == "tool_use" else 0)
+    name = block.name if block.type == "tool_use" else ""
+    return text_size(block.text) + text_size(block.thinking) + text_size(name)

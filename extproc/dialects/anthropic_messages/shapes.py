@@ -51,7 +51,7 @@ ERRORS = {
 _NOTHING = msgspec.Raw(b"")
 
 
-class Block(msgspec.Struct):
+class Block(msgspec.Struct, gc=False):
     """A content block. Of a kind unknown here, only its type is read."""
 
     type: str = ""
@@ -64,7 +64,7 @@ class Block(msgspec.Struct):
     input: msgspec.Raw = _NOTHING
 
 
-class Delta(msgspec.Struct):
+class Delta(msgspec.Struct, gc=False):
     """Of a content block, or of the message."""
 
     type: str = ""
@@ -77,7 +77,7 @@ class Delta(msgspec.Struct):
     stop_details: Any = None
 
 
-class Message(msgspec.Struct):
+class Message(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     content: list[Block] = []
@@ -87,7 +87,7 @@ class Message(msgspec.Struct):
     usage: Any = None
 
 
-class Event(Message):
+class Event(Message, gc=False):
     """One event of a stream, or a whole answer: its fields are those of a message then."""
 
     type: str = ""

@@ -6,7 +6,6 @@ https://platform.claude.com/docs/en/build-with-claude/compaction
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from extproc.dialects._usage import are_counts, first_count, make_usage
@@ -29,7 +28,7 @@ class Tally:
 
     def add(self, said: Any) -> Usage | None:
         """What is known with one more usage object; None when that tells nothing, or nothing to be believed."""
-        if not isinstance(said, Mapping):
+        if not isinstance(said, dict):
             return None
         told = [said.get(name) for name in _COUNTS]
         if not are_counts(*told):
@@ -37,7 +36,7 @@ class Tally:
         counts = [before if count is None else count for before, count in zip(self._counts, told, strict=True)]
         beside = _beside(said["iterations"]) if "iterations" in said else self._beside
         details = said.get("output_tokens_details")
-        thought = first_count(details.get("thinking_tokens")) if isinstance(details, Mapping) else 0
+        thought = first_count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
         given, cached, written, output = map(sum, zip(counts, beside, strict=True))
         reasoning = thought or self._reasoning
         usage = make_usage(given + cached + written, output, cached=cached, reasoning=reasoning, cache_write=written)
@@ -50,7 +49,7 @@ def _beside(iterations: Any) -> list[int]:
     """The sums of what the counts at the top leave out, in the order of `_COUNTS`."""
     sums = [0, 0, 0, 0]
     for one in iterations if isinstance(iterations, list) else ():
-        if isinstance(one, Mapping) and one.get("type") in _BESIDE:
+        if isinstance(one, dict) and one.get("type") in _BESIDE:
             sums = [total + first_count(one.get(name)) for total, name in zip(sums, _COUNTS, strict=True)]
     return sums
 

@@ -5,7 +5,6 @@ Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Toke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from extproc.dialects._usage import are_counts, first_count, make_usage
@@ -14,7 +13,7 @@ from extproc.words.exchange import Usage
 
 def read_usage(said: Any) -> Usage | None:
     """The counts of a TokenUsage; None when it has none that can be believed."""
-    if not isinstance(said, Mapping):
+    if not isinstance(said, dict):
         return None
     plain, output = said.get("inputTokens"), said.get("outputTokens")
     if not are_counts(plain, output):

@@ -5,7 +5,6 @@ Source: https://docs.cohere.com/reference/chat#response.body
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from extproc.dialects._usage import are_counts, first_count, make_usage
@@ -14,12 +13,12 @@ from extproc.words.exchange import Usage
 
 def read_usage(said: Any) -> Usage | None:
     """The counts of a usage object; None when it has none that can be believed."""
-    if not isinstance(said, Mapping):
+    if not isinstance(said, dict):
         return None
     tokens = said.get("tokens")
-    if not isinstance(tokens, Mapping):
+    if not isinstance(tokens, dict):
         tokens = said.get("billed_units")
-    if not isinstance(tokens, Mapping):
+    if not isinstance(tokens, dict):
         return None
     given, written = whole(tokens.get("input_tokens")), whole(tokens.get("output_tokens"))
     if not are_counts(given, written):

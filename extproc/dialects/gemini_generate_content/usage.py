@@ -7,7 +7,6 @@ Thoughts are counted beside the candidates, but for some answers whose total sho
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from extproc.dialects import token_count
@@ -17,7 +16,7 @@ from extproc.words.exchange import Usage
 
 def read_usage(said: Any) -> Usage | None:
     """The counts of a usageMetadata; None when it has none that can be believed."""
-    if not isinstance(said, Mapping):
+    if not isinstance(said, dict):
         return None
     prompt, candidates, thoughts = (
         said.get(name) for name in ("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")

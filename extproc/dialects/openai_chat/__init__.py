@@ -111,8 +111,7 @@ class OpenAIChat(Dialect):
         except answer.UNREADABLE:
             report.add_text(len(data))  # all of it rather than nothing
             return False
-        model = said.model
-        if model and isinstance(model, str):
+        if type(model := said.model) is str and model:
             report.model = model
         if said.error is not None:
             report.error = "provider_error"

@@ -17,6 +17,7 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct
 
+from extproc.dialects import text_size
 from extproc.dialects.openai_chat.provider_request import thoughts
 from extproc.dialects.openai_chat.usage import read_usage, write_usage
 from extproc.words.messages import (
@@ -34,19 +35,20 @@ from extproc.words.messages import (
 MAX_CHOICES = 128  # OpenAI's own limit for n
 
 
-class SaidFunction(Struct):
+# Without gc: events come by the thousand, and no JSON has circles.
+class SaidFunction(Struct, gc=False):
     name: Any = None
     arguments: Any = None
 
 
-class SaidCall(Struct):
+class SaidCall(Struct, gc=False):
     index: Any = None
     id: Any = None
     function: SaidFunction | None = None
     extra_content: Any = None
 
 
-class Said(Struct):
+class Said(Struct, gc=False):
     """A message, or a piece of one."""
 
     content: Any = None
@@ -58,7 +60,7 @@ class Said(Struct):
     thinking_blocks: Any = None
 
 
-class SeenChoice(Struct):
+class SeenChoice(Struct, gc=False):
     """A choice, as far as the gateway reads one that it lets pass."""
 
     index: Any = 0
@@ -68,7 +70,7 @@ class SeenChoice(Struct):
     usage: Any = None
 
 
-class Seen(Struct):
+class Seen(Struct, gc=False):
     """A completion or a chunk of one, as far as the gateway reads one that it lets pass."""
 
     model: Any = None
@@ -78,11 +80,11 @@ class Seen(Struct):
     error: Any = None
 
 
-class SaidChoice(SeenChoice):
+class SaidChoice(SeenChoice, gc=False):
     logprobs: Any = None
 
 
-class Body(Seen):
+class Body(Seen, gc=False):
     """A completion or a chunk of one."""
 
     choices: list[SaidChoice] | None = None  # type: ignore[assignment]
@@ -187,14 +189,18 @@ def words_of(said: Said) -> tuple[str, str, str]:
 
 def text_bytes(said: Said) -> int:
     """The bytes of all that a message says: its words, and the names and arguments of its calls."""
-    thinking, text, refusal = words_of(said)
-    size = _size(text)
-    if thinking:
-        size += _size(thinking)
-    if refusal:
-        size += _size(refusal)
+    if (  # text alone, nearly always
+        type(text := said.content) is str
+        and said.reasoning_content is None
+        and said.reasoning is None
+        and said.refusal is None
+        and said.tool_calls is None
+        and said.function_call is None
+    ):
+        return text_size(text)
+    size = sum(map(text_size, words_of(said)))
     for function in _functions(said) if said.tool_calls or said.function_call else ():
-        size += _size(text_of(function.name)) + _size(arguments_of(function.arguments))
+        size += text_size(text_of(function.name)) + text_size(arguments_of(function.arguments))
     return size
 
 
@@ -204,10 +210,6 @@ def _functions(said: Said) -> Iterator[SaidFunction]:
             yield call.function
     if said.function_call is not None:
         yield said.function_call
-
-
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 def blocks_of(said: Said) -> list[ThinkingPart]:

@@ -19,7 +19,7 @@ def read_usage(said: Any) -> Usage | None:
     Cached tokens have other names at DeepSeek, Moonshot and Databricks. Where input or output is missing (Fireworks),
     the total tells it.
     """
-    if not isinstance(said, Mapping):
+    if not isinstance(said, dict):
         return None
     input_tokens, output_tokens = said.get("prompt_tokens"), said.get("completion_tokens")
     if not are_counts(input_tokens, output_tokens):
@@ -64,4 +64,4 @@ def write_usage(usage: Usage) -> dict[str, Any]:
 
 
 def _details(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects import text_size
 from extproc.dialects._effort import openai_reasons
 from extproc.dialects.openai_chat import problem as problems
 from extproc.dialects.openai_responses import answer, client_request, needs, problem, provider_request
@@ -27,7 +28,7 @@ from extproc.words.dialect import Ask, Destination, Dialect, Report, Text, strin
 from extproc.words.errors import Kind
 
 
-class _Said(Body):
+class _Said(Body, gc=False):
     """An event, or a whole response, as far as the gateway reads it."""
 
     type: Any = None
@@ -72,7 +73,7 @@ class OpenAIResponses(Dialect):
             report.add_text(len(data))  # all of it rather than nothing
             return False
         if isinstance(said.delta, str):
-            report.add_text(_size(said.delta))
+            report.add_text(text_size(said.delta))
             return False
         if said.type == "error" or said.error is not None:
             report.error = "provider_error"
@@ -80,7 +81,7 @@ class OpenAIResponses(Dialect):
         if whole is not None:
             _observe_response(whole, report)
         elif said.item is not None and said.type == "response.output_item.added":
-            report.add_text(_size(answer.text_of(said.item.name)))  # its arguments come in pieces
+            report.add_text(text_size(answer.text_of(said.item.name)))  # its arguments come in pieces
         return False
 
     # --- a client speaks it
@@ -139,8 +140,9 @@ def _observe_response(said: Body, report: Report) -> None:
         report.error = "provider_error"
     if said.status in ("completed", "incomplete"):
         parts = [part for item in said.output or () for part in answer.parts_of(item)]
-        if not report.output_bytes:  # a whole answer, or one of a provider without deltas
-            report.add_text(sum(_size(_text(part)) for part in parts))
+        size = sum(text_size(_text(part)) for part in parts)
+        if size > report.output_bytes:  # a whole answer, or one of a provider without deltas
+            report.add_text(size - report.output_bytes)
         called = any(isinstance(part, messages.ToolCall) for part in parts)
         report.finish_reasons[0] = answer.reason_of(said, called=called, refused=False)
     if said.usage is not None:
@@ -151,10 +153,6 @@ def _text(part: messages.Part) -> str:
     if isinstance(part, messages.ToolCall):
         return part.name + part.arguments
     return part.text if isinstance(part, messages.TextPart | messages.RefusalPart | messages.ThinkingPart) else ""
-
-
-def _size(text: str) -> int:
-    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 DIALECT = OpenAIResponses()

@@ -28,7 +28,7 @@ from extproc.words.messages import (
 )
 
 
-class Output(Struct):
+class Output(Struct, gc=False):
     """An item of the output."""
 
     type: Any = None
@@ -41,7 +41,7 @@ class Output(Struct):
     encrypted_content: Any = None
 
 
-class Body(Struct):
+class Body(Struct, gc=False):
     id: Any = None
     model: Any = None
     created_at: Any = None

@@ -5,7 +5,6 @@ Source: https://github.com/openai/openai-python/blob/main/src/openai/types/respo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from extproc.dialects._usage import are_counts, first_count, make_usage
@@ -14,14 +13,14 @@ from extproc.words.exchange import Usage
 
 def read_usage(said: Any) -> Usage | None:
     """The counts of a usage object; None when it has none that can be believed."""
-    if not isinstance(said, Mapping):
+    if not isinstance(said, dict):
         return None
     input_tokens, output_tokens = said.get("input_tokens"), said.get("output_tokens")
     if not are_counts(input_tokens, output_tokens):
         return None
     of_input, of_output = said.get("input_tokens_details"), said.get("output_tokens_details")
-    of_input = of_input if isinstance(of_input, Mapping) else {}
-    of_output = of_output if isinstance(of_output, Mapping) else {}
+    of_input = of_input if isinstance(of_input, dict) else {}
+    of_output = of_output if isinstance(of_output, dict) else {}
     return make_usage(
         input_tokens or 0,
         output_tokens or 0,
