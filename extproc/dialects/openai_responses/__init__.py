@@ -1,9 +1,10 @@
 """OpenAI responses, as far as they need nothing that a provider stores or runs itself.
 
-    needs.py     what a request asks for       shape.py, client_request.py   a client's request
-    provider_request.py  a request for a provider      answer.py              whole responses
-    decoder.py   streams of providers          encoder.py             streams for clients
-    thinking.py  how signatures travel         custom.py              custom tools elsewhere
+    needs.py             what a request asks for     shapes.py, client_request.py  a client's request
+    provider_request.py  a request for a provider    answer.py                     whole responses
+    provider_stream.py   streams of providers        client_stream.py              streams for clients
+    thinking.py          how signatures travel       custom.py                     custom tools elsewhere
+    usage.py             usage, both ways
 
 Source: https://developers.openai.com/api/reference/resources/responses
 """
