@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from extproc import __version__
-from extproc.config import ConfigError, Settings
+from extproc.settings.config import ConfigError, Settings
 
 if TYPE_CHECKING:
-    from extproc.tables import Gateway
+    from extproc.cli.tables import Gateway
 
 
 def main() -> int:
@@ -65,7 +65,7 @@ def _up_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _up(options: argparse.Namespace) -> int:
-    from extproc.up import up  # noqa: PLC0415
+    from extproc.cli.up import up  # noqa: PLC0415
 
     return up(options.config, envoy=options.envoy, concurrency=options.concurrency)
 
@@ -83,9 +83,9 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
 def _serve(options: argparse.Namespace) -> int:
     import uvloop  # noqa: PLC0415
 
-    from extproc import config  # noqa: PLC0415
-    from extproc.logs import JSONFormatter  # noqa: PLC0415
-    from extproc.processor import Processor, run  # noqa: PLC0415
+    from extproc.server.processor import Processor, run  # noqa: PLC0415
+    from extproc.settings import config  # noqa: PLC0415
+    from extproc.telemetry.logs import JSONFormatter  # noqa: PLC0415
 
     handler = logging.StreamHandler()
     handler.setFormatter(JSONFormatter())
@@ -125,7 +125,8 @@ def _envoy_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _envoy(options: argparse.Namespace) -> int:
-    from extproc import config, envoy_config  # noqa: PLC0415
+    from extproc import envoy_config  # noqa: PLC0415
+    from extproc.settings import config  # noqa: PLC0415
 
     settings = config.load(options.config)
     if options.attach:
@@ -160,7 +161,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from extproc import config  # noqa: PLC0415
+    from extproc.settings import config  # noqa: PLC0415
 
     settings = config.load(options.config)
     if options.attach:
@@ -183,8 +184,8 @@ _LEAST: Mapping[str, Mapping[str, object]] = {
 
 
 def _explain(options: argparse.Namespace, settings: Settings) -> int:
-    from extproc.explain import explain  # noqa: PLC0415
-    from extproc.question import Question  # noqa: PLC0415
+    from extproc.cli.explain import explain  # noqa: PLC0415
+    from extproc.cli.question import Question  # noqa: PLC0415
 
     labels = [label.partition("=") for label in options.label]
     if not all(name and equals for name, equals, _ in labels):
@@ -223,7 +224,8 @@ def _body(options: argparse.Namespace, settings: Settings) -> bytes:
 
 def _check_attach(file: Path, settings: Settings) -> None:
     """Raise ConfigError when `settings` need the internal hop, which somebody else's Envoy does not have."""
-    from extproc import config, envoy_config  # noqa: PLC0415
+    from extproc import envoy_config  # noqa: PLC0415
+    from extproc.settings import config  # noqa: PLC0415
 
     if problems := envoy_config.attach_problems(settings):
         raise ConfigError(str(file), config.locate(file, problems))
@@ -235,7 +237,7 @@ def _schema_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    from extproc.reference import markdown, provider_pages  # noqa: PLC0415
+    from extproc.settings.reference import markdown, provider_pages  # noqa: PLC0415
 
     if options.providers is not None:
         options.providers.mkdir(parents=True, exist_ok=True)
@@ -269,7 +271,7 @@ def _keys(options: argparse.Namespace) -> int:
 
 def _secret(reference: str, option: str, hint: str = "") -> str:
     """The secret that an option refers to. Raises ValueError, which does not repeat what may be the secret itself."""
-    from extproc.values import Secret, is_variable  # noqa: PLC0415
+    from extproc.words.values import Secret, is_variable  # noqa: PLC0415
 
     scheme, _, where = reference.partition(":")
     if not where or not (scheme == "file" or (scheme == "env" and is_variable(where))):
@@ -291,8 +293,8 @@ def _gateway_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _ask(options: argparse.Namespace) -> Gateway:
     """The admin API of `--url`, else of the settings. Their token is for their address alone."""
-    from extproc import config  # noqa: PLC0415
-    from extproc.tables import Gateway  # noqa: PLC0415
+    from extproc.cli.tables import Gateway  # noqa: PLC0415
+    from extproc.settings import config  # noqa: PLC0415
 
     token = None if options.token is None else _secret(options.token, "--token")
     if options.url is not None:
@@ -317,7 +319,7 @@ def _usage_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _usage(options: argparse.Namespace) -> int:
-    from extproc.tables import usage_table  # noqa: PLC0415
+    from extproc.cli.tables import usage_table  # noqa: PLC0415
 
     only = [text.partition("=") for text in options.only]
     if not all(name and equals for name, equals, _ in only):
@@ -345,7 +347,7 @@ def _budgets_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _budgets(options: argparse.Namespace) -> int:
-    from extproc.tables import budgets_table, safe  # noqa: PLC0415
+    from extproc.cli.tables import budgets_table, safe  # noqa: PLC0415
 
     gateway = _ask(options)
     if options.grant is not None:

@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from extproc import contract
-from extproc.actions import Continue
 from extproc.auth import CREDENTIAL_HEADERS, AttributionSettings
-from extproc.contract import Edit, Service
-from extproc.exchange import Exchange, Target
-from extproc.parameters import apply
 from extproc.providers import kinds
-from extproc.routing import Catalog
+from extproc.routing.catalog import Catalog
+from extproc.routing.parameters import apply
+from extproc.words import contract
+from extproc.words.actions import Continue
+from extproc.words.contract import Edit, Service
+from extproc.words.exchange import Exchange, Target
 
 # What each retry condition is to Envoy. A failure inside the hop reaches the public listener as an answer of Envoy's
 # own with its reason in the name of a header; only a try that ran out of time is a reset there.

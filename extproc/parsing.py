@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import unquote
 
-from extproc.dialects import Dialect, by_path
-from extproc.errors import (
+from extproc.dialects import by_path
+from extproc.framing.json import InvalidJSON, parse
+from extproc.words.dialect import Dialect
+from extproc.words.errors import (
     BODY_TOO_LARGE,
     INVALID_JSON,
     INVALID_REQUEST,
@@ -15,8 +17,7 @@ from extproc.errors import (
     UNSUPPORTED_ENCODING,
     Refusal,
 )
-from extproc.exchange import Exchange
-from extproc.framing.json import InvalidJSON, parse
+from extproc.words.exchange import Exchange
 
 MODELS_PATH = "/v1/models"
 OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from extproc.config import parse
 from extproc.dialects import by_path
-from extproc.exchange import Consumer, Exchange, Request, Target
 from extproc.gateway import GatewayStream
-from extproc.history import History
 from extproc.pipeline import Pipeline, build
-from extproc.routing import Chain, RetrySettings
+from extproc.routing.history import History
+from extproc.settings.config import parse
 from extproc.stores import Counters
 from extproc.stores.memory import MemoryCounters
-from extproc.telemetry import Telemetry
+from extproc.telemetry.metrics import Telemetry
+from extproc.words.chain import Chain, RetrySettings
+from extproc.words.exchange import Consumer, Exchange, Request, Target
 
 # What a filter YAML of a test holds when the test does not say it.
 SECTIONS = {

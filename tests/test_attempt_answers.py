@@ -6,16 +6,17 @@ from base64 import b64encode
 
 import pytest
 
-from extproc import contract, wire
 from extproc.attempt import AttemptStream
-from extproc.config import LimitsSettings
-from extproc.contract import Edit, Service
 from extproc.dialects import by_path, dialects
-from extproc.exchange import Exchange, Request, Target
 from extproc.framing.aws_eventstream import encode
 from extproc.gateway import reworded
 from extproc.pb import extproc_pb2 as pb
 from extproc.response import AnswerReader, framing_for
+from extproc.server import wire
+from extproc.settings.config import LimitsSettings
+from extproc.words import contract
+from extproc.words.contract import Edit, Service
+from extproc.words.exchange import Exchange, Request, Target
 
 LIMITS = LimitsSettings(buffered_response=64 << 10, sse_event=16 << 10)
 OPENAI = Service("openai", "openai_chat", "gpt-5")

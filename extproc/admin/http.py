@@ -17,7 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from extproc.telemetry import Telemetry
+from extproc.telemetry.metrics import Telemetry
 
 _SLOWEST = 10.0  # seconds for the head of a request to arrive
 _SILENT = 20_000  # milliseconds that a client may take nothing of its answer

@@ -6,9 +6,9 @@ import math
 import string
 from collections.abc import Sequence
 
-from extproc.exchange import Exchange, Target
-from extproc.media import dearest
-from extproc.parameters import apply, output_limit
+from extproc.routing.parameters import apply, output_limit
+from extproc.words.exchange import Exchange, Target
+from extproc.words.media import dearest
 
 _BYTES_PER_TOKEN = 3  # prose in English has four; counting three keeps an estimate from being too low
 _LEAST_OUTPUT = 16  # tokens: OpenAI's responses take no smaller limit

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from extproc import tokenizer
-from extproc.exchange import Exchange, Target
+from extproc.budgets import tokenizer
+from extproc.words.exchange import Exchange, Target
 
 _MOST = 4 << 20
 """Bytes that are counted; what is beyond is a token each."""

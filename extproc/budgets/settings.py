@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
 from extproc import prices
-from extproc.facts import check_fact
-from extproc.values import ModelName, Name, PositiveDuration, Section
+from extproc.words.facts import check_fact
+from extproc.words.values import ModelName, Name, PositiveDuration, Section
 
 WINDOWS: Mapping[str, int] = {
     "minute": 60,

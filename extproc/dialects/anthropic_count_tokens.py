@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from extproc.dialects import Ask, Dialect, Report
 from extproc.dialects.anthropic_messages import AnthropicMessages
+from extproc.words.dialect import Ask, Dialect, Report
 
 
 class AnthropicCountTokens(AnthropicMessages):

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from extproc.dialects import Dialect, Place, cohere_chat
+from extproc.dialects import cohere_chat
 from extproc.dialects.cohere_chat.shapes import count
 from extproc.dialects.openai_embeddings import input_texts
-from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.words.dialect import Destination, Dialect
+from extproc.words.messages import Counts, EmbeddingPrompt, Embeddings, Problem
 
 _TYPES = frozenset(("search_document", "search_query", "classification", "clustering"))
 _USUAL_TYPE = "search_document"  # it insists on one
@@ -37,13 +38,13 @@ class CohereEmbed(Dialect):
     name = "cohere_embed"
     family = "embeddings"
 
-    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
+    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
         return "/embed"
 
-    def encode_request(self, prompt: EmbeddingPrompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
+    def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
         known = prompt.purpose in _TYPES
         body: dict[str, Any] = {
-            "model": place.model,
+            "model": destination.model,
             "texts": input_texts(prompt, _MOST_INPUTS),
             "input_type": prompt.purpose if known else _USUAL_TYPE,
             "embedding_types": ["float"],

@@ -10,10 +10,11 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import MAX_TOKENS, Ask, Dialect, Report, read_flag, read_integer, read_model
+from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model
 from extproc.dialects.openai_chat import read_usage
 from extproc.dialects.openai_chat.common import check_stream_options, usage_request
-from extproc.errors import INVALID_REQUEST, Refusal
+from extproc.words.dialect import Ask, Dialect, Report
+from extproc.words.errors import INVALID_REQUEST, Refusal
 
 _MAX_CHOICES = 128
 _DEFAULT_OUTPUT = 16  # tokens: OpenAI's own, where the request sets no limit; others write more

@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from extproc.dialects import Ask, Dialect, Report, read_integer, read_model, safe_names
+from extproc.dialects import read_integer, read_model, safe_names
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat import read_usage
-from extproc.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.messages import EmbeddingPrompt, Embeddings, Problem
+from extproc.words.dialect import Ask, Dialect, Report
+from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 _MOST_DIMENSIONS = 1_000_000
 _CARRIED = frozenset(("model", "input", "dimensions", "encoding_format", "user"))

@@ -29,10 +29,10 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 )
 from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
 
-from extproc import contract
 from extproc.auth import credential_headers
-from extproc.config import Settings
 from extproc.envoy_config.typed import breakers, buffer_bytes, discovery, endpoints, pack, seconds, socket_address
+from extproc.settings.config import Settings
+from extproc.words import contract
 
 CLUSTER = "extproc"
 PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"

@@ -48,19 +48,11 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
 )
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 
-from extproc import contract
-from extproc.config import Settings
 from extproc.dialects import by_path
 from extproc.envoy_config import identity, processor, replies
-from extproc.envoy_config.typed import (
-    buffer_bytes,
-    extension,
-    http_filter,
-    pack,
-    seconds,
-    socket_address,
-    untyped,
-)
+from extproc.envoy_config.typed import buffer_bytes, extension, http_filter, pack, seconds, socket_address, untyped
+from extproc.settings.config import Settings
+from extproc.words import contract
 
 NO_ORDER = "no-order"
 """A cluster without endpoints: where a request goes that got no order from the processor. It is answered 503."""

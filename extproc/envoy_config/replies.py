@@ -14,9 +14,9 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 )
 from envoy_data_plane.google.protobuf import Struct
 
-from extproc import contract
 from extproc.envoy_config.typed import pack, set_header
-from extproc.errors import (
+from extproc.words import contract
+from extproc.words.errors import (
     BODY_TOO_LARGE,
     INVALID_REQUEST,
     NO_PROVIDER_AVAILABLE,

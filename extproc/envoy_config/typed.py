@@ -39,7 +39,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.google.protobuf import Any, Struct
 from envoy_data_plane.message_pool import default_message_pool
 
-from extproc.config import Settings
+from extproc.settings.config import Settings
 
 CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 """The system's certificate authorities, where Debian and its kin keep them."""

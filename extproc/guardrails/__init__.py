@@ -19,10 +19,10 @@ from typing import Annotated, Any, Literal, Protocol
 import msgspec
 from pydantic import Field
 
-from extproc.dialects import Text
-from extproc.errors import GUARDRAIL_BLOCKED, Refusal
-from extproc.exchange import Exchange
-from extproc.values import Name, Section
+from extproc.words.dialect import Text
+from extproc.words.errors import GUARDRAIL_BLOCKED, Refusal
+from extproc.words.exchange import Exchange
+from extproc.words.values import Name, Section
 
 _INLINE = 64 << 10
 """Characters scanned on the event loop; longer requests are scanned on a thread, where RE2 lets go of the lock."""
@@ -142,7 +142,7 @@ def _leaves(tree: Any, *, strings: bool) -> Iterator[str]:
 @cache
 def kinds() -> Mapping[str, type[GuardrailSettings]]:
     """The settings of every guardrail in this package, by the name of its module."""
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     return {name: importlib.import_module(f"{__name__}.{name}").SETTINGS for name in names}
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import Ask, Report, by_path, dialects
-from extproc.errors import ALL, Refusal
+from extproc.dialects import by_path, dialects
+from extproc.words.dialect import Ask, Report
+from extproc.words.errors import ALL, Refusal
 
 DIALECTS = dialects()
 SPOKEN = {name: dialect for name, dialect in DIALECTS.items() if dialect.paths}  # by clients

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import Place, dialects
-from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.dialects import dialects
+from extproc.words.dialect import Destination
+from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.messages import Counts, EmbeddingPrompt, Embeddings, Problem
 
 OPENAI = dialects()["openai_embeddings"]
 GEMINI, VERTEX, COHERE, TITAN = (
@@ -27,7 +28,7 @@ def said(body, ignored):
 
 
 def encode(dialect, model, *texts, **fields):
-    return said(*dialect.encode_request(ask(*texts, **fields), Place(model)))
+    return said(*dialect.encode_request(ask(*texts, **fields), Destination(model)))
 
 
 def decode(dialect, body):
@@ -91,7 +92,7 @@ def test_titan_takes_one_input_and_says_so():
     ],
 )
 def test_paths(dialect, model, path):
-    assert dialect.path(Place(model), stream=False) == path
+    assert dialect.path(Destination(model), stream=False) == path
 
 
 # --- what is asked
@@ -228,7 +229,7 @@ TITAN_2, TITAN_1, TITAN_MM = (
     ],
 )
 def test_requests(dialect, model, prompt, body, ignored):
-    assert said(*dialect.encode_request(prompt, Place(model))) == (body, ignored)
+    assert said(*dialect.encode_request(prompt, Destination(model))) == (body, ignored)
 
 
 def test_the_first_titan_has_a_length_of_its_own():

@@ -2,9 +2,10 @@ import json
 
 import pytest
 
-from extproc.dialects import ABILITIES, Report, dialects
-from extproc.errors import Refusal
-from extproc.exchange import Usage
+from extproc.dialects import dialects
+from extproc.words.dialect import ABILITIES, Report
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Usage
 
 CHAT = dialects()["openai_chat"]
 

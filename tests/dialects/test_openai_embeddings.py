@@ -7,10 +7,11 @@ from hypothesis import given as whatever
 from hypothesis import strategies as st
 from openai.types import CreateEmbeddingResponse
 
-from extproc.dialects import Report, dialects
-from extproc.errors import INVALID_REQUEST, Refusal
-from extproc.exchange import Usage
-from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.dialects import dialects
+from extproc.words.dialect import Report
+from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.words.exchange import Usage
+from extproc.words.messages import Counts, EmbeddingPrompt, Embeddings, Problem
 
 EMBEDDINGS = dialects()["openai_embeddings"]
 

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from extproc import contract
 from extproc.envoy_config import write_secrets
+from extproc.words import contract
 
 pytestmark = pytest.mark.e2e
 

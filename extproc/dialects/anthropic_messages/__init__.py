@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from extproc.dialects import Ask, Dialect, Place, Report, Text
 from extproc.dialects.anthropic_messages import answer as answers
 from extproc.dialects.anthropic_messages import client_request, provider_request, reading
 from extproc.dialects.anthropic_messages import problem as problems
 from extproc.dialects.anthropic_messages import stream as streams
-from extproc.errors import OVERLOADED, Kind
-from extproc.messages import Answer, Problem, Prompt
+from extproc.words.dialect import Ask, Destination, Dialect, Report, Text
+from extproc.words.errors import OVERLOADED, Kind
+from extproc.words.messages import Answer, Problem, Prompt
 
 
 class AnthropicMessages(Dialect):
@@ -65,11 +65,11 @@ class AnthropicMessages(Dialect):
 
     # --- a provider speaks it
 
-    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002
+    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
         return "/messages"
 
-    def encode_request(self, prompt: Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
-        return provider_request.encode_request(prompt, place)
+    def encode_request(self, prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+        return provider_request.encode_request(prompt, destination)
 
     def decode_answer(self, body: bytes) -> Answer:
         return answers.decode_answer(body)

@@ -23,7 +23,7 @@ from extproc.dialects.anthropic_messages.shapes import (
     encode_usage,
     explanation,
 )
-from extproc.messages import (
+from extproc.words.messages import (
     Answer,
     Choice,
     Counts,

@@ -8,22 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from extproc.dialects import (
-    ADDED_TOKENS,
-    MAX_TOKENS,
-    Ask,
-    Report,
-    Text,
-    read_flag,
-    read_integer,
-    read_model,
-    strings,
-    token_count,
-)
+from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model, token_count
+from extproc.dialects._effort import asked
 from extproc.dialects.anthropic_messages.shapes import UNREADABLE, Block, Event, decode
-from extproc.effort import asked
-from extproc.errors import INVALID_REQUEST, Refusal
-from extproc.exchange import Usage
+from extproc.words.dialect import ADDED_TOKENS, Ask, Report, Text, strings
+from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.words.exchange import Usage
 
 _ROLES = frozenset(("user", "assistant", "system"))
 _INLINE = ("text", "content")  # a PDF is packed: a kilobyte of it can hold a thousand pages

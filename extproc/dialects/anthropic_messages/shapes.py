@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from extproc.dialects import token_count
-from extproc.messages import Counts, FinishReason
+from extproc.words.messages import Counts, FinishReason
 
 FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",

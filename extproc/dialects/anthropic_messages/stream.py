@@ -14,13 +14,13 @@ from typing import Any
 
 import msgspec
 
-from extproc import messages
 from extproc.dialects.anthropic_messages import shapes
 from extproc.dialects.anthropic_messages.answer import encode_tool_call, stop_reason
 from extproc.dialects.anthropic_messages.problem import encode_error, read_error, type_of
 from extproc.dialects.anthropic_messages.provider_request import new_id
 from extproc.dialects.anthropic_messages.shapes import FINISH, UNREADABLE, Tally, encode_usage, explanation
-from extproc.messages import Counts, Ended, Failed, Finished, FinishReason, Started, Used
+from extproc.words import messages
+from extproc.words.messages import Counts, Ended, Failed, Finished, FinishReason, Started, Used
 
 _encode = msgspec.json.Encoder().encode
 _NO_INPUT = frozenset((b"", b"{}", b"null"))

@@ -15,9 +15,9 @@ from itertools import takewhile
 from re import split
 from typing import Any
 
-from extproc.dialects import Place
-from extproc.effort import LEAST_BUDGET, budget, effort
-from extproc.messages import Effort, Prompt
+from extproc.dialects._effort import LEAST_BUDGET, budget, effort
+from extproc.words.dialect import Destination
+from extproc.words.messages import Effort, Prompt
 
 DEFAULT_MAX_TOKENS = 4096
 """The limit of an answer, which the API requires, where nobody set one."""
@@ -96,14 +96,14 @@ class Plan:
     on: bool = False  # the request turns thinking on
 
 
-def plan(prompt: Prompt, place: Place, traits: Traits, ignored: list[str], *, in_turn: bool) -> Plan:
+def plan(prompt: Prompt, destination: Destination, traits: Traits, ignored: list[str], *, in_turn: bool) -> Plan:
     """How to ask for the thinking that `prompt` wants. What cannot be had is named in `ignored`. `in_turn`: the model
     is in the middle of a turn that began without thinking, so that it may not begin to with a budget.
 
     Thinking and a forced tool exclude each other: a client that asks for thinking itself loses the force, one that
     only names an effort loses the thinking.
     """
-    most = place.max_output_tokens
+    most = destination.max_output_tokens
     made = Plan(prompt.max_tokens or most or DEFAULT_MAX_TOKENS, forced_tools=traits.forced_tools)
     if most is not None:
         made.max_tokens = min(made.max_tokens, most)
@@ -130,7 +130,7 @@ def plan(prompt: Prompt, place: Place, traits: Traits, ignored: list[str], *, in
         made.effort = _level(wanted or (effort(asked) if asked else None), traits)
         made.thinking = _shown({"type": "adaptive"}, prompt, traits, ignored)
         made.on = True
-    elif in_turn or not _with_budget(place.max_output_tokens, made, asked or budget(wanted or "medium")):
+    elif in_turn or not _with_budget(destination.max_output_tokens, made, asked or budget(wanted or "medium")):
         made.forced_tools = traits.forced_tools
         ignored.append(_name(prompt))
     else:

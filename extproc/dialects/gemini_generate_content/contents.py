@@ -15,7 +15,7 @@ import msgspec
 from extproc.dialects.gemini_generate_content.media import media
 from extproc.dialects.gemini_generate_content.models import Model
 from extproc.dialects.gemini_generate_content.signature import UNSIGNED, own
-from extproc.messages import (
+from extproc.words.messages import (
     AudioPart,
     FilePart,
     ImagePart,

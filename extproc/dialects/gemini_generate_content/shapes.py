@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from extproc.dialects import token_count
-from extproc.messages import Counts, FinishReason, Problem
+from extproc.words.messages import Counts, FinishReason, Problem
 
 UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 

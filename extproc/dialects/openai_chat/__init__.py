@@ -10,32 +10,18 @@ from typing import Any
 
 import msgspec
 
-from extproc import media, messages
-from extproc.dialects import (
-    ADDED_TOKENS,
-    MAX_TOKENS,
-    Ask,
-    Decoder,
-    Dialect,
-    Encoder,
-    Place,
-    Report,
-    Text,
-    read_flag,
-    read_integer,
-    read_model,
-    strings,
-    token_count,
-)
-from extproc.dialects.openai_chat import outgoing, request, stream
+from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model, token_count
+from extproc.dialects._effort import asked, openai_reasons
+from extproc.dialects.openai_chat import client_request, provider_request, stream
 from extproc.dialects.openai_chat.answer import decode as decode_answer
 from extproc.dialects.openai_chat.answer import encode as encode_answer
 from extproc.dialects.openai_chat.common import check_stream_options, usage_request
 from extproc.dialects.openai_chat.problem import decode as decode_problem
 from extproc.dialects.openai_chat.problem import encode as encode_problem
-from extproc.effort import asked, openai_reasons
-from extproc.errors import INVALID_REQUEST, Refusal
-from extproc.exchange import Usage
+from extproc.words import media, messages
+from extproc.words.dialect import ADDED_TOKENS, Ask, Decoder, Destination, Dialect, Encoder, Report, Text, strings
+from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.words.exchange import Usage
 
 _MAX_CHOICES = 128  # OpenAI's own limit for n
 _OWN_TOOLS = ("function", "custom", None)  # which the client runs; the provider runs others itself
@@ -188,7 +174,7 @@ class OpenAIChat(Dialect):
         return False
 
     def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
-        return request.decode(body)
+        return client_request.decode(body)
 
     def encode_answer(self, answer: messages.Answer) -> dict[str, Any]:
         return encode_answer(answer)
@@ -199,11 +185,11 @@ class OpenAIChat(Dialect):
     def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:  # noqa: ARG002 - it has none
         return encode_problem(problem)
 
-    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002 - the same for all
+    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - the same for all
         return "/chat/completions"
 
-    def encode_request(self, prompt: messages.Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
-        return outgoing.encode(prompt, place, place.more)
+    def encode_request(self, prompt: messages.Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+        return provider_request.encode(prompt, destination, destination.more)
 
     def decode_answer(self, body: bytes) -> messages.Answer:
         return decode_answer(body)

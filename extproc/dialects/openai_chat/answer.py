@@ -18,8 +18,8 @@ import msgspec
 from msgspec import Struct
 
 from extproc.dialects import token_count
-from extproc.dialects.openai_chat.outgoing import thoughts
-from extproc.messages import (
+from extproc.dialects.openai_chat.provider_request import thoughts
+from extproc.words.messages import (
     Answer,
     Choice,
     Counts,

@@ -16,19 +16,8 @@ import msgspec
 
 from extproc.dialects.openai_chat import answer, problem
 from extproc.dialects.openai_chat.answer import Body, Said, SaidCall, SaidChoice, text_of
-from extproc.dialects.openai_chat.outgoing import thinking_block
-from extproc.messages import (
-    Counts,
-    Delta,
-    Ended,
-    Event,
-    Failed,
-    Finished,
-    Problem,
-    Started,
-    ThinkingPart,
-    Used,
-)
+from extproc.dialects.openai_chat.provider_request import thinking_block
+from extproc.words.messages import Counts, Delta, Ended, Event, Failed, Finished, Problem, Started, ThinkingPart, Used
 
 _write = msgspec.json.Encoder().encode
 

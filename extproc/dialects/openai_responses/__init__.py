@@ -1,7 +1,7 @@
 """OpenAI responses, as far as they need nothing that a provider stores or runs itself.
 
-    needs.py     what a request asks for       shape.py, request.py   a client's request
-    outgoing.py  a request for a provider      answer.py              whole responses
+    needs.py     what a request asks for       shape.py, client_request.py   a client's request
+    provider_request.py  a request for a provider      answer.py              whole responses
     decoder.py   streams of providers          encoder.py             streams for clients
     thinking.py  how signatures travel         custom.py              custom tools elsewhere
 
@@ -15,16 +15,17 @@ from typing import Any
 
 import msgspec
 
-from extproc import messages
-from extproc.dialects import Ask, Dialect, Place, Report, Text, strings, token_count
+from extproc.dialects import token_count
+from extproc.dialects._effort import openai_reasons
 from extproc.dialects.openai_chat import problem as problems
-from extproc.dialects.openai_responses import answer, needs, outgoing, problem, request
+from extproc.dialects.openai_responses import answer, client_request, needs, problem, provider_request
 from extproc.dialects.openai_responses.answer import Body, Output
-from extproc.dialects.openai_responses.decoder import Decoder
-from extproc.dialects.openai_responses.encoder import Encoder
-from extproc.effort import openai_reasons
-from extproc.errors import Kind
-from extproc.exchange import Usage
+from extproc.dialects.openai_responses.client_stream import Encoder
+from extproc.dialects.openai_responses.provider_stream import Decoder
+from extproc.words import messages
+from extproc.words.dialect import Ask, Destination, Dialect, Report, Text, strings
+from extproc.words.errors import Kind
+from extproc.words.exchange import Usage
 
 
 class _Said(Body):
@@ -87,7 +88,7 @@ class OpenAIResponses(Dialect):
     # --- a client speaks it
 
     def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
-        return request.decode(body)
+        return client_request.decode(body)
 
     def encode_answer(self, answered: messages.Answer) -> dict[str, Any]:
         return answer.encode(answered)
@@ -105,11 +106,11 @@ class OpenAIResponses(Dialect):
 
     # --- a provider speaks it
 
-    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002
+    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
         return "/responses"
 
-    def encode_request(self, prompt: messages.Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
-        return outgoing.encode(prompt, place)
+    def encode_request(self, prompt: messages.Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+        return provider_request.encode(prompt, destination)
 
     def decode_answer(self, body: bytes) -> messages.Answer:
         return answer.decode(body)

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from extproc.dialects import token_count
 from extproc.dialects.openai_responses import custom, thinking
-from extproc.messages import (
+from extproc.words.messages import (
     Answer,
     Choice,
     Counts,

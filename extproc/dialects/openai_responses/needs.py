@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from extproc import media
-from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, Ask, read_flag, read_integer, read_model
-from extproc.effort import asked
-from extproc.errors import INVALID_REQUEST, Refusal
+from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model
+from extproc.dialects._effort import asked
+from extproc.words import media
+from extproc.words.dialect import ADDED_TOKENS, Ask
+from extproc.words.errors import INVALID_REQUEST, Refusal
 
 LOGPROBS = "message.output_text.logprobs"
 """What `include` names to have the probabilities of tokens."""

@@ -5,16 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects import dialects
-from extproc.messages import (
-    Answer,
-    AudioPart,
-    Choice,
-    Counts,
-    RefusalPart,
-    TextPart,
-    ThinkingPart,
-    ToolCall,
-)
+from extproc.words.messages import Answer, AudioPart, Choice, Counts, RefusalPart, TextPart, ThinkingPart, ToolCall
 
 MESSAGES = dialects()["anthropic_messages"]
 

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from extproc.dialects import Report, dialects
+from extproc.dialects import dialects
 from extproc.dialects.anthropic_messages import count_tokens_answer
-from extproc.errors import Refusal
-from extproc.exchange import Usage
+from extproc.words.dialect import Report
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Usage
 
 MESSAGES = dialects()["anthropic_messages"]
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import pydantic
 import pytest
 
-from extproc.dialects import Place, dialects
-from extproc.errors import INVALID_REQUEST, OVERLOADED, RATE_LIMITED
-from extproc.messages import (
+from extproc.dialects import dialects
+from extproc.words.dialect import Destination
+from extproc.words.errors import INVALID_REQUEST, OVERLOADED, RATE_LIMITED
+from extproc.words.messages import (
     Answer,
     Choice,
     Counts,
@@ -183,7 +184,7 @@ MODELS = ["claude-sonnet-4-5", "claude-opus-4-6", "claude-opus-4-8", "claude-son
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", PROMPTS)
 def test_requests_are_of_the_sdks_types(name, model):
-    body, _ = MESSAGES.encode_request(Prompt("m", **PROMPTS[name]), Place(model, 64_000))
+    body, _ = MESSAGES.encode_request(Prompt("m", **PROMPTS[name]), Destination(model, 64_000))
     content = pydantic.TypeAdapter(list[anthropic.types.ContentBlockParam])
     for message in body["messages"]:
         drained(content.validate_python(message["content"]))

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from extproc.dialects import dialects
 from extproc.framing.sse import SSE
-from extproc.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
+from extproc.words.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
 
 MESSAGES = dialects()["anthropic_messages"]
 

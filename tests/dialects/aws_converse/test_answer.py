@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import Place
 from extproc.dialects.aws_converse import DIALECT
-from extproc.messages import (
+from extproc.words.dialect import Destination
+from extproc.words.messages import (
     Answer,
     Choice,
     Counts,
@@ -83,7 +83,9 @@ def test_every_kind_of_block():
 def test_what_a_model_said_goes_back_as_it_came():
     blocks = [THOUGHT, REDACTED, {"text": "let me see"}, CALL]
     said = Message("assistant", choice(*blocks).parts)
-    body, _ = DIALECT.encode_request(Prompt("m", [Message("user", [TextPart("a")]), said]), Place("claude-opus-4-6"))
+    body, _ = DIALECT.encode_request(
+        Prompt("m", [Message("user", [TextPart("a")]), said]), Destination("claude-opus-4-6")
+    )
     assert body["messages"][1] == {"role": "assistant", "content": blocks}
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from extproc.dialects.aws_converse import DIALECT
 from extproc.framing.aws_eventstream import AWSEventStream, encode
-from extproc.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
+from extproc.words.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
 
 
 def frame(name, payload, kind="event"):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import Place
 from extproc.dialects.cohere_chat import DIALECT
-from extproc.messages import Answer, Choice, Counts, Message, Problem, Prompt, TextPart, ThinkingPart, ToolCall
+from extproc.words.dialect import Destination
+from extproc.words.messages import Answer, Choice, Counts, Message, Problem, Prompt, TextPart, ThinkingPart, ToolCall
 
 
 def decode(body):
@@ -194,11 +194,11 @@ def test_thinking_and_calls_come_back_as_they_went():
         "tool_calls": [call('{"city": "Rome"}')],
     }
     prompt = Prompt("m", [Message("assistant", choice("TOOL_CALL", **message).parts)])
-    body, _ = DIALECT.encode_request(prompt, Place("command-a-reasoning-08-2025"))
+    body, _ = DIALECT.encode_request(prompt, Destination("command-a-reasoning-08-2025"))
     assert body["messages"] == [{"role": "assistant"} | message]
     message = {"tool_plan": "I will look.", "tool_calls": [call('{"city": "Rome"}')]}
     prompt = Prompt("m", [Message("assistant", choice("TOOL_CALL", **message).parts)])
-    body, _ = DIALECT.encode_request(prompt, Place("command-a-03-2025"))
+    body, _ = DIALECT.encode_request(prompt, Destination("command-a-03-2025"))
     assert body["messages"] == [{"role": "assistant"} | message]
 
 

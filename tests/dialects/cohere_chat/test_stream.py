@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from extproc.dialects import dialects
 from extproc.dialects.cohere_chat import DIALECT
 from extproc.framing.sse import SSE
-from extproc.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
+from extproc.words.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
 
 
 def event(type, index=None, message=None, **rest):

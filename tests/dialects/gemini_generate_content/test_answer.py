@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import Place
 from extproc.dialects.gemini_generate_content import DIALECT
-from extproc.messages import Answer, Choice, Counts, Message, Problem, Prompt, TextPart, ThinkingPart, ToolCall
+from extproc.words.dialect import Destination
+from extproc.words.messages import Answer, Choice, Counts, Message, Problem, Prompt, TextPart, ThinkingPart, ToolCall
 
 
 def decode(body):
@@ -227,7 +227,7 @@ def test_what_a_model_said_goes_back_as_it_came():
     ]
     said = Message("assistant", choice(*parts).parts)
     body, ignored = DIALECT.encode_request(
-        Prompt("m", [Message("user", [TextPart("hello")]), said]), Place("gemini-3.8-flash")
+        Prompt("m", [Message("user", [TextPart("hello")]), said]), Destination("gemini-3.8-flash")
     )
     assert body["contents"][1] == {"role": "model", "parts": parts}
     assert list(ignored) == []

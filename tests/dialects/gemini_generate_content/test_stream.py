@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from extproc.dialects.gemini_generate_content import DIALECT
 from extproc.framing.sse import SSE
-from extproc.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
+from extproc.words.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
 
 
 def candidate(*parts, finish=None, index=None, **rest):

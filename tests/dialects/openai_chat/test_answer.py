@@ -7,8 +7,8 @@ from openai.types.chat import ChatCompletion
 
 from extproc.dialects import dialects
 from extproc.dialects.openai_chat import read_usage
-from extproc.exchange import Usage
-from extproc.messages import (
+from extproc.words.exchange import Usage
+from extproc.words.messages import (
     Answer,
     Choice,
     Counts,

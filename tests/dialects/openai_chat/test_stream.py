@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletionChunk
 
-from extproc.dialects import Report, dialects
-from extproc.exchange import Usage
+from extproc.dialects import dialects
 from extproc.framing.sse import SSE
-from extproc.messages import (
+from extproc.words.dialect import Report
+from extproc.words.exchange import Usage
+from extproc.words.messages import (
     Counts,
     Delta,
     Ended,

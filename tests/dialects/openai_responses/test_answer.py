@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from openai.types.responses import Response
 
 from extproc.dialects.openai_responses import DIALECT, custom, thinking
-from extproc.messages import (
+from extproc.words.messages import (
     Answer,
     Choice,
     Counts,

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from extproc.dialects import Report
 from extproc.dialects.openai_responses import DIALECT
-from extproc.errors import Refusal
-from extproc.exchange import Usage
+from extproc.words.dialect import Report
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Usage
 
 
 def asks(**fields):

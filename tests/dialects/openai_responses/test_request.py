@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.dialects import Place
 from extproc.dialects.openai_responses import DIALECT, custom, thinking
-from extproc.errors import Refusal
-from extproc.messages import (
+from extproc.words.dialect import Destination
+from extproc.words.errors import Refusal
+from extproc.words.messages import (
     AudioPart,
     FilePart,
     ImagePart,
@@ -30,9 +30,9 @@ def decode(input="Hi", **fields):
     return DIALECT.decode_request({"model": "m", "input": input, **fields})
 
 
-def encode(*messages, place=None, **fields):
+def encode(*messages, destination=None, **fields):
     prompt = Prompt("m", list(messages), **fields)
-    return DIALECT.encode_request(prompt, place or Place("gpt-x"))
+    return DIALECT.encode_request(prompt, destination or Destination("gpt-x"))
 
 
 def user(*parts):
@@ -590,7 +590,7 @@ def test_what_the_provider_has_no_words_for(fields, names):
 
 
 def test_the_limit_of_the_place():
-    assert encode(user("Hi"), place=Place("m", 20), max_tokens=100)[0]["max_output_tokens"] == 20
+    assert encode(user("Hi"), destination=Destination("m", 20), max_tokens=100)[0]["max_output_tokens"] == 20
 
 
 def test_json_mode_needs_the_word():
@@ -616,7 +616,7 @@ def test_own_reasoning_is_asked_for_again():
 
 
 def test_where_it_goes():
-    assert DIALECT.path(Place("m"), stream=True) == "/responses"
+    assert DIALECT.path(Destination("m"), stream=True) == "/responses"
 
 
 # --- round trips
@@ -654,7 +654,7 @@ def test_where_it_goes():
     ],
 )
 def test_what_both_sides_say_survives(prompt):
-    body, ignored = DIALECT.encode_request(prompt, Place("m"))
+    body, ignored = DIALECT.encode_request(prompt, Destination("m"))
     assert ignored == []
     assert DIALECT.decode_request(json.loads(json.dumps(body))) == prompt
 
@@ -711,4 +711,4 @@ def test_hostile_requests_are_read_or_refused(body):
         prompt = DIALECT.decode_request(body)
     except Refusal:
         return
-    json.dumps(DIALECT.encode_request(prompt, Place("m")))
+    json.dumps(DIALECT.encode_request(prompt, Destination("m")))

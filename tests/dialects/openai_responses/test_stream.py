@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from extproc.dialects import Report
 from extproc.dialects.openai_responses import DIALECT, custom, thinking
-from extproc.exchange import Usage
 from extproc.framing.sse import SSE
-from extproc.messages import (
+from extproc.words.dialect import Report
+from extproc.words.exchange import Usage
+from extproc.words.messages import (
     Answer,
     Choice,
     Counts,
