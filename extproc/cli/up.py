@@ -26,6 +26,8 @@ from extproc.settings import config
 from extproc.settings.config import Settings
 from extproc.words.values import is_loopback
 
+MOCK = (sys.executable, "-m", "extproc", "mock")
+"""The command that starts a mock provider; its name, address and port follow."""
 _START = 20.0  # seconds for everything to be up
 _DEMO_KEY = "sk-gw-demo"
 """The key `make run` sets: in the README, so no secret, and the only one that is ever printed."""
@@ -78,7 +80,7 @@ def _start(
     )
     mocks = _mocks(settings)
     for name, host, port in mocks:
-        command = [sys.executable, "-m", "extproc", "mock", "--name", name, "--address", host, "--port", str(port)]
+        command = [*MOCK, "--name", name, "--address", host, "--port", str(port)]
         children.append(_spawn(f"mock provider {name}", command, quiet=True))
     command = [sys.executable, "-m", "extproc", "serve", "--config", str(file), "--socket", path, "--secrets", secrets]
     children.append(_spawn("processor", [*command, "--drain-notice", "0", "--drain-grace", "1"]))

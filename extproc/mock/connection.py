@@ -16,16 +16,12 @@ from typing import Self
 
 import h11
 
-from extproc.mock import Options
-from extproc.mock.endpoints import Refused
+from extproc.mock.endpoints import Options, Refused
 from extproc.mock.faults import Faults
 from extproc.mock.provider import Mock, Reply
 
-
-READ = 64 * 2**10
-HEADER_LIMIT = 64 * 2**10  # of a request's head
 BACKLOG = 1024  # connections not yet accepted
-PIPELINED = 64 * 2**10  # bytes a client may send while its answer is being played
+MOST = 64 * 2**10  # bytes of a request's head, of one read, and of what a client may send before its answer is complete
 LINGER = 2.0  # seconds in which a client that sent too much may read why it was refused
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
@@ -66,7 +62,7 @@ class Connection:
     # --- requests
 
     async def _exchange(self) -> None:
-        http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_LIMIT)
+        http = h11.Connection(h11.SERVER, max_incomplete_event_size=MOST)
         if self._early:
             http.receive_data(self._early)
         request = await self._next(http)
@@ -74,14 +70,15 @@ class Connection:
             raise ConnectionResetError
         self._bodiless = request.method == b"HEAD"
         self._chunked = request.http_version == b"1.1"
-        self._open = self._chunked and (b"connection", b"close") not in request.headers
-        self._limit(int(next((value for name, value in request.headers if name == b"content-length"), b"0")))
+        closing = any(name == b"connection" and b"close" in value.lower() for name, value in request.headers)
+        self._open = self._chunked and not closing
         if http.they_are_waiting_for_100_continue:
             self._writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = bytearray()
+        body, limit = bytearray(), self._server.options.body_limit
         while isinstance(event := await self._next(http), h11.Data):
             body += event.data
-            self._limit(len(body))
+            if len(body) > limit:
+                raise Refused(413, f"The body is larger than {limit} bytes.", code="body_too_large")
         self._early = http.trailing_data[0]
         reply = self._server.mock.handle(request, bytes(body))
         if reply.at_once:
@@ -90,21 +87,16 @@ class Connection:
         else:
             await self._play_watched(reply)
 
-    async def _next(self, http: h11.Connection) -> h11.Event | type[h11.PAUSED]:
+    async def _next(self, http: h11.Connection) -> object:
         """The next event of a request. Raises Refused for a bad one, and ConnectionError when the client leaves."""
         try:
             while (event := http.next_event()) is h11.NEED_DATA:
-                if not (data := await self._reader.read(READ)):
+                if not (data := await self._reader.read(MOST)):
                     raise ConnectionResetError
                 http.receive_data(data)
         except h11.RemoteProtocolError as error:
             raise Refused(error.error_status_hint, f"Bad request: {error}") from None
         return event
-
-    def _limit(self, size: int) -> None:
-        limit = self._server.options.body_limit
-        if size > limit:
-            raise Refused(413, f"The body is larger than {limit} bytes.", code="body_too_large")
 
     async def _reject(self, refused: Refused) -> None:
         """Refuse what cannot be read to its end; then read on a little, as closing at once would destroy the answer."""
@@ -112,7 +104,7 @@ class Connection:
         self._writer.write(self._whole(self._server.mock.refuse(refused)))
         with contextlib.suppress(TimeoutError, ConnectionError):
             async with asyncio.timeout(LINGER):
-                while await self._reader.read(READ):
+                while await self._reader.read(MOST):
                     pass
 
     # --- answers
@@ -143,8 +135,9 @@ class Connection:
 
     async def _watch(self) -> None:
         """Return when the client leaves, or sends too much before its answer is complete."""
-        while len(self._early) <= PIPELINED and (data := await self._reader.read(READ)):
-            self._early += data
+        with contextlib.suppress(ConnectionError):
+            while len(self._early) <= MOST and (data := await self._reader.read(MOST)):
+                self._early += data
 
     async def _play(self, reply: Reply) -> None:
         faults = reply.faults
@@ -188,7 +181,8 @@ class Connection:
         if await self._broken_off(faults):  # asked for after more events than there were
             return
         self._writer.write(b"0\r\n\r\n" if self._chunked else b"")
-        self._open = self._open and faults.errorevent is None
+        if faults.errorevent is not None:
+            self._close()
 
     async def _send(self, event: bytes, _faults: Faults) -> None:
         self._writer.write(b"%x\r\n%s\r\n" % (len(event), event) if self._chunked else event)
@@ -199,10 +193,12 @@ class Connection:
         if faults.cut is None and faults.reset is None:
             return False
         await asyncio.sleep(0.01)  # what was sent is read before the connection breaks
-        if faults.cut is None:
-            self._reset()
-        self._open = False
+        self._reset() if faults.cut is None else self._close()
         return True
+
+    def _close(self) -> None:
+        self._open = False
+        self._writer.close()
 
     def _reset(self) -> None:
         linger = struct.pack("ii", 1, 0)

@@ -1,10 +1,8 @@
 """The words of the mock: the same for the same request, in every API.
 
 An answer repeats the last user message: "You said: hello". After results of tools it is "The tool said: 18 degrees".
-If tools are offered and the user spoke last, the first tool is called, or the one that the request demands, or every
-one when the message says "parallel". Arguments and structured output are small documents that fit their schema.
-
-Tokens: one for each word between white space, 85 for each image, file or sound, at least one.
+If tools are offered and the user spoke last, the first tool is called, or the one that the request demands. Arguments
+and structured output are small documents that fit their schema. A word is a token, an image, file or sound is 85.
 """
 
 from __future__ import annotations
@@ -15,25 +13,28 @@ from typing import Any
 
 import msgspec
 
-from extproc import messages
-from extproc.messages import Choice, Counts, Delta, Part, Prompt, TextPart, ToolCall, ToolResult
+from extproc.mock.faults import Faults
+from extproc.words import messages
+from extproc.words.messages import Choice, Counts, Delta, Prompt, TextPart, ToolCall, ToolResult
 
 CREATED = 1_700_000_000
 TOKENS_PER_IMAGE = 85
 QUOTED = 200  # characters of the last message that the answer repeats
 MAX_CHOICES = 8
 USER = "You said"
-PIECE = re.compile(r"\s*\S+")
+PIECE = re.compile(r"\s*\S+")  # of a text that is streamed
+FRAGMENT = re.compile(r"(?s).{1,8}")  # of arguments that are streamed
+_MEDIA = (messages.ImagePart, messages.FilePart, messages.AudioPart)
 MOST_DEPTH = 8  # objects and lists within each other that a schema is followed into
 
 
-def answer(prompt: Prompt, words: int | None, digest: str) -> messages.Answer:
-    """The answer to a prompt, `words` words long if given. `digest` makes the ids of its calls."""
-    choices = [_choice(prompt, words, f"call_{digest[:16]}_{at}", at) for at in range(min(prompt.choices, MAX_CHOICES))]
+def answer(prompt: Prompt, faults: Faults, id: str) -> messages.Answer:
+    """The answer to a prompt."""
+    choices = [_choice(prompt, faults.words, f"call_{at}_{id}", at) for at in range(min(prompt.choices, MAX_CHOICES))]
     asked = [*prompt.system, *(part for message in prompt.messages for part in message.parts)]
     said = [part for choice in choices for part in choice.parts]
     usage = Counts(*(max(1, sum(map(_tokens, parts))) for parts in (asked, said)))
-    return messages.Answer(choices, model=prompt.model, created=CREATED, usage=usage)
+    return messages.Answer(choices, id, prompt.model, CREATED, None if faults.usage == "none" else usage)
 
 
 def events(answer: messages.Answer, *, usage: bool) -> Iterator[messages.Event]:
@@ -43,7 +44,7 @@ def events(answer: messages.Answer, *, usage: bool) -> Iterator[messages.Event]:
         for block, part in enumerate(choice.parts):
             if isinstance(part, ToolCall):
                 yield Delta("tool_call", "", block, index, part.id, part.name)
-                yield from (Delta("tool_call", piece, block, index) for piece in fragments(part.arguments))
+                yield from (Delta("tool_call", piece, block, index) for piece in FRAGMENT.findall(part.arguments))
             elif isinstance(part, TextPart):
                 yield from (Delta("text", piece, block, index) for piece in PIECE.findall(part.text))
         yield messages.Finished(choice.finish, index, choice.stop_sequence)
@@ -54,9 +55,8 @@ def events(answer: messages.Answer, *, usage: bool) -> Iterator[messages.Event]:
 
 def _choice(prompt: Prompt, words: int | None, key: str, index: int) -> Choice:
     who, heard = _heard(prompt)
-    if who == USER and prompt.messages and prompt.messages[-1].role == "user" and (tools := _called(prompt, heard)):
-        calls = [ToolCall(f"{key}_{at}", tool.name, spaced_json(fitting(tool.schema, tool.schema))) for at, tool in enumerate(tools)]
-        return Choice([*calls], "tool_calls")
+    if who == USER and prompt.messages and prompt.messages[-1].role == "user" and (tool := _called(prompt)):
+        return Choice([ToolCall(key, tool.name, spaced_json(fitting(tool.schema, tool.schema)))], "tool_calls")
     if prompt.format is None:
         text = of_length(said(who, heard, index), words)
     else:
@@ -71,7 +71,7 @@ def _choice(prompt: Prompt, words: int | None, key: str, index: int) -> Choice:
 
 def _heard(prompt: Prompt) -> tuple[str, str]:
     """Who spoke last but the assistant, and the words. Neighbouring messages are one."""
-    run: list[Part] = []
+    run: list[messages.Part] = []
     for message in reversed(prompt.messages):
         if message.role == "user":
             run[:0] = message.parts
@@ -84,26 +84,20 @@ def _heard(prompt: Prompt) -> tuple[str, str]:
     return who, "; ".join(part.text for result in results for part in result.parts if isinstance(part, TextPart))
 
 
-def _called(prompt: Prompt, heard: str) -> Sequence[messages.Tool]:
+def _called(prompt: Prompt) -> messages.Tool | None:
+    """The tool to call."""
     choice = prompt.tool_choice or messages.ToolChoice()
-    if choice.mode == "tool":
-        return [tool for tool in prompt.tools if tool.name == choice.name]
-    every = "parallel" in heard and prompt.parallel_tools is not False
-    return () if choice.mode == "none" else prompt.tools if every else prompt.tools[:1]
+    tools = [tool for tool in prompt.tools if choice.mode != "tool" or tool.name == choice.name]
+    return tools[0] if tools and choice.mode != "none" else None
 
 
-def _tokens(part: Part) -> int:
+def _tokens(part: messages.Part) -> int:
     match part:
-        case TextPart():
-            return count_words(part.text)
-        case ToolCall():
-            return count_words(part.arguments)
+        case TextPart(text=text) | ToolCall(arguments=text):
+            return len(text.split())
         case ToolResult():
             return sum(map(_tokens, part.parts))
-    return TOKENS_PER_IMAGE
-
-
-# --- words
+    return TOKENS_PER_IMAGE if isinstance(part, _MEDIA) else 0
 
 
 def said(who: str, heard: str, index: int) -> str:
@@ -124,15 +118,6 @@ def stopped(text: str, stops: Sequence[str]) -> tuple[str, str]:
         before, found, _ = text.partition(each)
         text, stop = before, found or stop
     return text.rstrip(), stop
-
-
-def count_words(text: str) -> int:
-    return len(text.split())
-
-
-def fragments(arguments: str) -> list[str]:
-    """The arguments of a call as they are streamed."""
-    return [arguments[start : start + 8] for start in range(0, len(arguments), 8)]
 
 
 def spaced_json(value: Any) -> str:
@@ -157,8 +142,9 @@ def fitting(schema: Any, root: Any, depth: int = 0) -> Any:
     properties = properties if isinstance(properties, dict) else {}
     match kind[0] if isinstance(kind, list) and kind else kind or ("object" if properties else "string"):
         case "object":
-            names = schema.get("required", () if depth else properties)
-            return {name: fitting(properties.get(name), root, depth + 1) for name in names if isinstance(name, str)}
+            wanted = schema.get("required", None if depth else [*properties])
+            names = filter(lambda name: isinstance(name, str), wanted if isinstance(wanted, list) else ())
+            return {name: fitting(properties.get(name), root, depth + 1) for name in names}
         case "array":
             return [fitting(schema.get("items"), root, depth + 1)] if depth < MOST_DEPTH else []
         case other:

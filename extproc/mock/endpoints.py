@@ -1,8 +1,9 @@
-"""The values that pass between the provider and an API of it: a request's JSON in, an answer or a refusal out."""
+"""The values that pass between the parts of the mock: a request's JSON in, an answer or a refusal out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from msgspec import Struct
@@ -12,6 +13,19 @@ from extproc.mock.faults import Faults
 Json = dict[str, Any]
 Headers = Sequence[tuple[bytes, bytes]]  # names in lower case
 _TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line as values. Port 0 picks a free one; `fault` applies to every request."""
+
+    address: str = "127.0.0.1"
+    port: int = 0
+    name: str = "mock"
+    api_key: str | None = None
+    fault: str = ""
+    body_limit: int = 64 * 2**20  # bytes
+    log_size: int = 1000  # requests
 
 
 class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -32,8 +46,7 @@ class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
 
 def error(refused: Refused) -> Json:
     """An error as OpenAI writes it."""
-    names = ("message", "type", "param", "code")
-    return {"error": {name: getattr(refused, name) for name in names}}
+    return {"error": {name: getattr(refused, name) for name in ("message", "type", "param", "code")}}
 
 
 class Question(Struct, frozen=True):

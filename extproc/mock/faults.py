@@ -21,11 +21,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
-
-Readers = Mapping[str, Callable[[str], Any]]
 
 
 class FaultError(ValueError):
@@ -78,14 +76,10 @@ def number(low: int = 0, high: int = 1_000_000) -> Callable[[str], int]:
     return read
 
 
-def flag(text: str) -> bool:
-    return one_of("")(text) == ""
-
-
 # The readers of the table above, in its order.
-READERS: Readers = {
+READERS: Mapping[str, Callable[[str], Any]] = {
     "delay": seconds,
-    "hang": flag,
+    "hang": lambda text: one_of("")(text) == "",
     "status": number(400, 599),
     "retry_after": number(),
     "words": number(0, 100_000),
@@ -121,7 +115,7 @@ class Plan(NamedTuple):
 NO_PLAN = Plan()
 
 
-def read_plan(text: str, readers: Readers) -> Plan:
+def read_plan(readers: Mapping[str, Callable[[str], Any]], text: str) -> Plan:
     """Read suffixes without the model name: `status=503+every=3`. Raises FaultError naming the wrong one."""
     values: dict[str, Any] = {}
     for suffix in text.split("+") if text else ():
@@ -136,10 +130,7 @@ def read_plan(text: str, readers: Readers) -> Plan:
     return Plan(MappingProxyType(values), every, first) if text else NO_PLAN
 
 
-@lru_cache(maxsize=1024)
-def parse(text: str) -> Plan:
-    """Read suffixes of the table above."""
-    return read_plan(text, READERS)
+parse = lru_cache(maxsize=1024)(partial(read_plan, READERS))
 
 
 def of_model(model: str, parse: Callable[[str], Plan] = parse) -> Plan:

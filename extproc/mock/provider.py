@@ -7,12 +7,13 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import unquote
 
 import h11
 import msgspec
 
-from extproc.mock import Options, apis
-from extproc.mock.endpoints import Answer, Endpoint, Headers, Json, Question, Refused, error
+from extproc.mock import apis
+from extproc.mock.endpoints import Answer, Endpoint, Headers, Json, Options, Question, Refused, error
 from extproc.mock.faults import NONE, FaultError, Faults, Plan, of_model, parse
 
 LOGGED_BODY = 64 * 2**10  # a larger body is kept as its length only
@@ -67,7 +68,6 @@ class Mock:
     none = NONE
     speaks = ", ".join((*apis.ENDPOINTS, "/v1/models"))
     parse: Callable[[str], Plan] = staticmethod(parse)
-    find: Callable[[str], tuple[Endpoint | None, str]] = staticmethod(apis.find)
 
     def __init__(self, options: Options) -> None:
         self._name = options.name
@@ -102,8 +102,12 @@ class Mock:
 
     # --- the provider's API
 
+    def _find(self, path: str) -> tuple[Endpoint | None, str]:
+        """The endpoint of a path, and the model that the path names."""
+        return apis.ENDPOINTS.get(path), ""
+
     def _serve(self, seen: Seen, path: str, query: str, body: bytes) -> Reply:
-        endpoint, model = self.find(path)
+        endpoint, model = self._find(path)
         seen.dialect = endpoint.dialect if endpoint else seen.dialect
         self._fault_total += 1
         faults = replace(self.none, **self._fault.due(self._fault_total))
@@ -142,12 +146,12 @@ class Mock:
 
     def _listing(self, method: str, path: str, *, known: bool) -> Json:
         """Answer the GET endpoints, and refuse the rest."""
-        listed = None if known else apis.models(path)
-        if not known and listed is None:
+        listing, name = path == "/v1/models", unquote(path.removeprefix("/v1/models/"))
+        if not known and not listing and name in ("", path):
             raise Refused(404, f"The mock provider speaks {self.speaks}; not {method} {path}.", code="unknown_url")
-        if listed is None or method != "GET":
+        if known or method != "GET":
             raise Refused(405, f"Not allowed to {method} on {path}.", code="method_not_allowed")
-        return listed
+        return apis.models() if listing else apis.model(name)
 
     def _play(self, answer: Answer, seen: Seen, faults: Faults) -> Reply:
         if answer.events is None:

@@ -1,7 +1,4 @@
-"""What an endpoint is asked and what it answers, and what OpenAI's endpoints share: errors and usage.
-
-An API is played deterministically: a request's JSON in (Question), an answer's JSON or its stream events out (Answer).
-"""
+"""The answer of a double: a JSON document or the events of a stream; and the counts that answers tell."""
 
 from __future__ import annotations
 
@@ -10,38 +7,11 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from extproc.mock.conversation import CREATED
+from extproc.mock.endpoints import Headers, Json, Question, Refused, error
 from tests.doubles.faults import Event, Faults
 
-CREATED = 1_700_000_000
-
-Json = dict[str, Any]
-Headers = Sequence[tuple[bytes, bytes]]  # names in lower case
-
-
-class Refused(Exception):  # noqa: N818 - it is an answer, not a fault
-    """Ends the request with an error answer in the dialect's shape."""
-
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.param = param
-        self.code = code
-
-
-class Question(Struct, frozen=True):
-    """A request as an endpoint sees it. `digest` stands for the body in ids, `name` is this mock's name."""
-
-    body: Json
-    digest: str
-    name: str
-    faults: Faults
-    model: str = ""  # from the path or the body, its suffixes included
-    headers: Headers = ()
-    query: str = ""
-
-    def header(self, name: str) -> str | None:
-        return header(self.headers, name)
+__all__ = ["CREATED", "Answer", "Headers", "Json", "Question", "Refused", "error"]
 
 
 class Answer(Struct, frozen=True):
@@ -54,19 +24,17 @@ class Answer(Struct, frozen=True):
 
 
 def header(headers: Headers, name: str) -> str | None:
+    """The value of a header, whose name is in lower case."""
     wanted = name.encode()
     return next((value.decode("latin-1") for each, value in headers if each == wanted), None)
 
 
+def count_words(text: str) -> int:
+    return len(text.split())
+
+
 def streamed(events: Sequence[Event], framing: str = "sse") -> Answer:
     return Answer(events=iter(events), length=len(events), framing=framing)
-
-
-def error(refused: Refused) -> Json:
-    """Write an error as OpenAI does."""
-    kinds = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-    kind = "server_error" if refused.status >= 500 else kinds.get(refused.status, "invalid_request_error")
-    return {"error": {"message": refused.message, "type": kind, "param": refused.param, "code": refused.code}}
 
 
 def positive(body: Json, name: str) -> int | None:
@@ -76,10 +44,6 @@ def positive(body: Json, name: str) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise Refused(400, f"{name!r} must be a whole number of at least 1.", param=name)
     return value
-
-
-def count_words(text: str) -> int:
-    return len(text.split())
 
 
 def told(faults: Faults, counts: Mapping[str, Any]) -> Json | None:

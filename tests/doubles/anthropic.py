@@ -15,7 +15,7 @@ import msgspec
 
 from tests.doubles import anthropic_shapes as shapes
 from tests.doubles import credentials
-from tests.doubles.answers import Answer, Json, Question, Refused, streamed, told
+from tests.doubles.answers import Answer, Json, Question, Refused, header, streamed, told
 from tests.doubles.anthropic_rules import blocks, check, worded
 from tests.doubles.endpoints import Dialect
 from tests.doubles.faults import Event
@@ -61,7 +61,7 @@ def vertex(question: Question, *, stream: bool) -> Answer:
 
 def checked(question: Question, place: str, version: object) -> None:
     """Refuse a body that is wrong."""
-    beta = question.header("anthropic-beta") is not None
+    beta = header(question.headers, "anthropic-beta") is not None
     try:
         shapes.request(place, str(version), beta=beta)(question.body, ())
     except Wrong as wrong:
@@ -76,7 +76,7 @@ def spoken(question: Question, *, stream: bool) -> Answer:
 
 
 def _version(question: Question) -> str:
-    version = question.header("anthropic-version")
+    version = header(question.headers, "anthropic-version")
     if version is None:
         raise Refused(400, "anthropic-version: header is required")
     if version not in ("2023-01-01", "2023-06-01", shapes.NEW):

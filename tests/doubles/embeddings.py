@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
 from array import array
 from base64 import b64encode
 from typing import Any
 
-import msgspec
-
+from extproc.mock.apis import vector
 from tests.doubles.answers import Answer, Question, Refused, count_words, positive, report_usage
+
+__all__ = ["vector"]
 
 
 def embeddings(question: Question) -> Answer:
@@ -50,14 +49,6 @@ def _inputs(value: Any) -> list[str | list[int]]:
 
 def _are(kind: type, values: list[Any]) -> bool:
     return all(isinstance(value, kind) and not isinstance(value, bool) for value in values)
-
-
-def vector(text: str | list[int], dimensions: int) -> array[float]:
-    """Derive a vector of unit length from a text, as the 32-bit floats that both encodings carry."""
-    random = hashlib.shake_128(msgspec.json.encode(text)).digest(4 * dimensions)
-    values = [int.from_bytes(random[at : at + 4], "little") - 2**31 for at in range(0, len(random), 4)]
-    length = math.hypot(*values)
-    return array("f", [value / length for value in values])
 
 
 def base64(values: array[float]) -> str:

@@ -17,7 +17,6 @@ fault `cached=` sets what is read.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any, Literal, NamedTuple
@@ -25,15 +24,22 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from extproc.mock.conversation import (
+    FRAGMENT,
+    MAX_CHOICES,
+    PIECE,
+    QUOTED,
+    TOKENS_PER_IMAGE,
+    USER,
+    of_length,
+    said,
+    spaced_json,
+    stopped,
+)
 from tests.doubles.answers import Question, Refused, count_words
 from tests.doubles.schemas import satisfy
 
-TOKENS_PER_IMAGE = 85
-QUOTED = 200  # characters of the last message that the answer repeats
-MAX_CHOICES = 8
-
-USER = "You said"
-PIECE = re.compile(r"\s*\S+")
+__all__ = ["PIECE", "QUOTED", "spaced_json"]
 
 
 class Part(Struct, frozen=True):
@@ -88,7 +94,7 @@ class Call(Struct, frozen=True):
     @property
     def fragments(self) -> list[str]:
         """The arguments as they are streamed."""
-        return [self.arguments[start : start + 8] for start in range(0, len(self.arguments), 8)]
+        return FRAGMENT.findall(self.arguments)
 
 
 class Line(Struct, frozen=True):
@@ -191,18 +197,14 @@ def _prompt_tokens(scene: Scene) -> tuple[int, int, int]:
 
 def _line(scene: Scene, question: Question, index: int) -> Line:
     who, heard = _heard(scene.turns)
-    said = _said(who, heard, index)
-    thinking = tuple(PIECE.findall(f"Let me think. {said}")) if scene.thinks else ()
+    told = said(who, heard, index)
+    thinking = tuple(PIECE.findall(f"Let me think. {told}")) if scene.thinks else ()
     redacted = "redacted" in heard
     calls = _calls(scene, question, index, heard) if who == USER and _user_is_last(scene.turns) else ()
     if calls:
         return Line((), calls, "tool_calls", thinking=thinking, redacted=redacted)
-    text = _structured(scene) or _of_length(said, question.faults.words)
-    stop = ""
-    for each in scene.stops:
-        before, found, _ = text.partition(each)
-        text, stop = before, found or stop
-    pieces = tuple(PIECE.findall(text.rstrip()))
+    text, stop = stopped(_structured(scene) or of_length(told, question.faults.words), scene.stops)
+    pieces = tuple(PIECE.findall(text))
     if scene.limit is not None and len(thinking) + len(pieces) > scene.limit:
         thinking = thinking[: scene.limit]
         pieces = pieces[: scene.limit - len(thinking)]
@@ -229,26 +231,10 @@ def _heard(turns: Sequence[Turn]) -> tuple[str, str]:
     return who, "; ".join(part.text.strip() for part in results if part.text.strip())
 
 
-def _said(who: str, heard: str, index: int) -> str:
-    said = f"{who}: {heard[:QUOTED].strip()}" if heard.strip() else f"{who} nothing."
-    return said if index == 0 else f"({index}) {said}"
-
-
-def _of_length(text: str, words: int | None) -> str:
-    if words is None:
-        return text
-    spoken = text.split() or ["word"]
-    return " ".join((spoken * (words // len(spoken) + 1))[:words])
-
-
 def _structured(scene: Scene) -> str | None:
     if not scene.json:
         return None
     return '{"answer": "stub"}' if scene.schema is None else spaced_json(satisfy(scene.schema))
-
-
-def spaced_json(value: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=0).decode()
 
 
 def _calls(scene: Scene, question: Question, index: int, heard: str) -> tuple[Call, ...]:
