@@ -26,7 +26,7 @@ from extproc.settings import config
 from extproc.settings.config import Settings
 from extproc.words.values import is_loopback
 
-MOCK = (sys.executable, "-m", "extproc", "mock")
+MOCK: Sequence[str] = (sys.executable, "-m", "extproc", "mock")
 """The command that starts a mock provider; its name, address and port follow."""
 _START = 20.0  # seconds for everything to be up
 _DEMO_KEY = "sk-gw-demo"

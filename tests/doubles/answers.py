@@ -9,7 +9,8 @@ from msgspec import Struct, field
 
 from extproc.mock.conversation import CREATED
 from extproc.mock.endpoints import Headers, Json, Question, Refused, error
-from tests.doubles.faults import Event, Faults
+from extproc.mock.faults import Faults
+from tests.doubles.faults import Event
 
 __all__ = ["CREATED", "Answer", "Headers", "Json", "Question", "Refused", "error"]
 

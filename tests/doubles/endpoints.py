@@ -9,7 +9,7 @@ from typing import NamedTuple
 from extproc.mock import endpoints as shared
 from tests.doubles.answers import Answer, Headers, Json, Question, Refused
 from tests.doubles.credentials import Asked, Keys
-from tests.doubles.faults import Event
+from tests.doubles.faults import Event, odd
 from tests.doubles.framings import FRAMINGS
 
 
@@ -38,7 +38,7 @@ class Endpoint(NamedTuple):
         return self.api.name
 
     def answer(self, question: Question) -> shared.Answer:
-        answer, faults = self.asked(question), question.faults
+        answer, faults = self.asked(question), odd(question.faults)
         if answer.events is None or faults.garbage or faults.badjson:
             return shared.Answer(answer.document)
         events, framing = answer.events, FRAMINGS[answer.framing]

@@ -10,12 +10,11 @@ from typing import Any
 
 import msgspec
 
-from extproc.mock.endpoints import Answer, Headers, Options
+from extproc.mock.endpoints import Answer, Endpoint, Headers, Options
 from extproc.mock.faults import Faults as SharedFaults
 from extproc.mock.provider import JSON, Mock, Reply, Seen
 from tests.doubles.credentials import Asked, Keys
-from tests.doubles.endpoints import Endpoint
-from tests.doubles.faults import NONE, Faults, padded, parse
+from tests.doubles.faults import NONE, Faults, odd, padded, parse
 from tests.doubles.routes import OPENAI, find
 
 HTML = ((b"content-type", b"text/html; charset=utf-8"),)
@@ -38,7 +37,8 @@ class Double(Mock):
         self._keys = Keys(options.api_key, found if "AWS_SECRET_ACCESS_KEY" in found else {})
 
     def _find(self, path: str) -> tuple[Endpoint | None, str]:
-        return find(path)
+        found, model = find(path)
+        return found and Endpoint(found.dialect, found.answer, found.error), model
 
     def _admit(self, seen: Seen, body: bytes) -> None:
         path, _, query = seen.path.partition("?")
@@ -46,8 +46,8 @@ class Double(Mock):
         asked = Asked(seen.method, path, query, seen.headers, body)
         (endpoint.api if endpoint else OPENAI).admit(self._keys, asked)
 
-    def _play(self, answer: Answer, seen: Seen, faults: Faults) -> Reply:
-        if answer.events is not None and faults.gzip:
+    def _play(self, answer: Answer, seen: Seen, faults: SharedFaults) -> Reply:
+        if answer.events is not None and odd(faults).gzip:
             answer = answer._replace(events=_zipped(answer.events))
         return super()._play(answer, seen, faults)
 

@@ -37,9 +37,10 @@ from extproc.mock.conversation import (
     stopped,
 )
 from tests.doubles.answers import Question, Refused, count_words
+from tests.doubles.faults import odd
 from tests.doubles.schemas import satisfy
 
-__all__ = ["PIECE", "QUOTED", "spaced_json"]
+__all__ = ["PIECE", "QUOTED", "TOKENS_PER_IMAGE", "spaced_json"]
 
 
 class Part(Struct, frozen=True):
@@ -152,8 +153,8 @@ def play(scene: Scene, question: Question) -> Play:
     """Answer a request."""
     lines = tuple(_line(scene, question, index) for index in range(min(scene.choices, MAX_CHOICES)))
     total, cached, written = _prompt_tokens(scene)
-    if question.faults.cached is not None:
-        cached = min(question.faults.cached, total)
+    if (asked := odd(question.faults).cached) is not None:
+        cached = min(asked, total)
         written = min(written, total - cached)
     output = sum(line.tokens for line in lines)
     return Play(lines, Counts(total, output, cached, written, sum(len(line.thinking) for line in lines)))

@@ -7,10 +7,11 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 from extproc.mock import connection, endpoints
-from tests.doubles.faults import Faults
+from extproc.mock.faults import Faults
+from tests.doubles.faults import odd
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Connection(connection.Connection):
     """A connection that can write every byte alone."""
 
     async def _send(self, event: bytes, faults: Faults) -> None:
-        if "split" not in faults.sse:
+        if "split" not in odd(faults).sse:
             await super()._send(event, faults)
             return
         for at in range(len(event)):
@@ -93,7 +94,7 @@ class Server(connection.Server):
         context.load_cert_chain(options.tls_cert, options.tls_key)
         context.set_alpn_protocols(["http/1.1"])
         if options.tls_delay:
-            self.listener = LateTls(self, context)
+            self.listener = cast("asyncio.Server", LateTls(self, context))  # it has what is used of one
         else:
             at = (options.address, options.port)
             self.listener = await asyncio.start_server(self.answer, *at, ssl=context, backlog=connection.BACKLOG)
