@@ -12,7 +12,7 @@ import msgspec
 
 from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model
 from extproc.dialects.openai_chat import read_usage
-from extproc.dialects.openai_chat.common import check_stream_options, usage_request
+from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
 from extproc.words.dialect import Ask, Dialect, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects.gemini_generate_content import problem
 from extproc.dialects.gemini_generate_content.shapes import (
     MOST_CHOICES,
     UNREADABLE,
@@ -23,7 +24,6 @@ from extproc.dialects.gemini_generate_content.shapes import (
     counts,
     finish_reason,
     logprobs,
-    problem,
     seconds,
 )
 from extproc.dialects.gemini_generate_content.signature import mark
@@ -107,7 +107,7 @@ class Decoder:
             return ()
         if response.error is not None:
             self._over = True
-            error = problem(_MIDSTREAM, response.error)
+            error = problem.read(_MIDSTREAM, response.error)
             return (Failed(error.message, error.type, error.code),)
         events: list[Event] = []
         usage = counts(response.usage) if response.usage is not None else None

@@ -1,15 +1,22 @@
-"""The shape of a chat completion request, as far as it is carried into the neutral form.
+"""The shapes of a chat completion request, of a completion and of a chunk, as far as they are read.
 
-Source: https://platform.openai.com/docs/api-reference/chat/create
+Source: https://platform.openai.com/docs/api-reference/chat/create and https://platform.openai.com/docs/api-reference/chat/object
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from extproc.dialects import MAX_TOKENS
+
+MAX_CHOICES = 128
+"""OpenAI's own limit for `n`."""
+
+MODES: Mapping[str, Literal["auto", "none", "required"]] = {"auto": "auto", "none": "none", "required": "required"}
+"""Words of `tool_choice`."""
 
 Limit = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 
@@ -164,3 +171,55 @@ class Request(Struct):
     service_tier: str | None = None
     modalities: list[str] | None = None
     web_search_options: Any = None
+
+
+# --- answers
+
+
+class SaidFunction(Struct):
+    name: Any = None
+    arguments: Any = None
+
+
+class SaidCall(Struct):
+    index: Any = None
+    id: Any = None
+    function: SaidFunction | None = None
+    extra_content: Any = None
+
+
+class Said(Struct):
+    """A message, or a piece of one."""
+
+    content: Any = None
+    refusal: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    thinking_blocks: Any = None
+    tool_calls: list[SaidCall] | None = None
+
+
+class SaidChoice(Struct):
+    index: Any = 0
+    message: Said | None = None
+    delta: Said | None = None
+    finish_reason: Any = None
+    logprobs: Any = None
+    usage: Any = None
+
+
+class Body(Struct):
+    """A completion or a chunk of one."""
+
+    choices: list[SaidChoice] | None = None
+    id: Any = None
+    model: Any = None
+    created: Any = None
+    service_tier: Any = None
+    usage: Any = None
+    x_groq: Any = None
+    error: Any = None
+    object: Any = None
+    message: Any = None
+    type: Any = None
+    code: Any = None

@@ -1,10 +1,5 @@
 """OpenAI responses, as far as they need nothing that a provider stores or runs itself.
 
-    needs.py     what a request asks for       shape.py, client_request.py   a client's request
-    provider_request.py  a request for a provider      answer.py              whole responses
-    decoder.py   streams of providers          encoder.py             streams for clients
-    thinking.py  how signatures travel         custom.py              custom tools elsewhere
-
 Source: https://developers.openai.com/api/reference/resources/responses
 """
 
@@ -18,12 +13,19 @@ import msgspec
 from extproc.dialects import token_count
 from extproc.dialects._effort import openai_reasons
 from extproc.dialects.openai_chat import problem as problems
-from extproc.dialects.openai_responses import answer, client_request, needs, problem, provider_request
-from extproc.dialects.openai_responses.answer import Body, Output
-from extproc.dialects.openai_responses.client_stream import Encoder
-from extproc.dialects.openai_responses.provider_stream import Decoder
+from extproc.dialects.openai_responses import (
+    ask,
+    client_answer,
+    client_request,
+    client_stream,
+    problem,
+    provider_answer,
+    provider_request,
+    provider_stream,
+)
+from extproc.dialects.openai_responses.shapes import Body, Output
 from extproc.words import messages
-from extproc.words.dialect import Ask, Destination, Dialect, Report, Text, strings
+from extproc.words.dialect import Ask, Destination, Dialect, Report, Text
 from extproc.words.errors import Kind
 from extproc.words.exchange import Usage
 
@@ -49,20 +51,10 @@ class OpenAIResponses(Dialect):
     reasons = staticmethod(openai_reasons)
 
     def read(self, body: Mapping[str, Any]) -> Ask:
-        return needs.read(body)
+        return ask.read(body)
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        for key, value in body.items():
-            if key == "model":
-                continue
-            role = "system" if key == "instructions" else "user" if key == "input" else "request"
-            if isinstance(value, str):
-                yield Text(role, key, body, key)
-            elif key == "input" and isinstance(value, list):
-                for index, item in enumerate(value):
-                    yield from strings(item, _role(item), f"input[{index}]")
-            else:
-                yield from strings(value, role, key)
+        return ask.texts(body)
 
     def observe(self, data: bytes, report: Report) -> bool:
         if data == b"[DONE]":
@@ -90,16 +82,16 @@ class OpenAIResponses(Dialect):
     def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
         return client_request.decode(body)
 
-    def encode_answer(self, answered: messages.Answer) -> dict[str, Any]:
-        return answer.encode(answered)
+    def encode_answer(self, answer: messages.Answer) -> dict[str, Any]:
+        return client_answer.encode(answer)
 
     def cut_off(self, kind: Kind, message: str) -> bytes:
         """The error alone: only who began the response can say how it failed. Nor is its number in the order known."""
         said = problem.of_event(messages.Failed(message, kind.type, kind.code))
         return b"event: error\ndata: %b\n\n" % msgspec.json.encode({"type": "error", "sequence_number": 0, **said})
 
-    def encoder(self) -> Encoder:
-        return Encoder()
+    def encoder(self) -> client_stream.Encoder:
+        return client_stream.Encoder()
 
     def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:  # noqa: ARG002
         return problems.encode(problem)
@@ -113,25 +105,13 @@ class OpenAIResponses(Dialect):
         return provider_request.encode(prompt, destination)
 
     def decode_answer(self, body: bytes) -> messages.Answer:
-        return answer.decode(body)
+        return provider_answer.decode(body)
 
-    def decoder(self) -> Decoder:
-        return Decoder()
+    def decoder(self) -> provider_stream.Decoder:
+        return provider_stream.Decoder()
 
     def decode_problem(self, status: int, body: bytes) -> messages.Problem:
         return problems.decode(status, body)
-
-
-def _role(item: Any) -> str:
-    """Who says an item: its role, else what kind it is of."""
-    if not isinstance(item, dict):
-        return ""
-    role, kind = item.get("role"), item.get("type")
-    if isinstance(role, str):
-        return role
-    if not isinstance(kind, str):
-        return ""
-    return "tool" if kind.endswith("_output") else "assistant"
 
 
 def _observe_response(said: Body, report: Report) -> None:
@@ -140,12 +120,12 @@ def _observe_response(said: Body, report: Report) -> None:
     if said.error is not None or said.status == "failed":
         report.error = "provider_error"
     if said.status in ("completed", "incomplete"):
-        parts = [part for item in said.output or () for part in answer.parts_of(item)]
+        parts = [part for item in said.output or () for part in provider_answer.parts_of(item)]
         if not report.output_bytes:  # a whole answer, or one of a provider without deltas
             report.output_bytes = sum(len(_text(part).encode(errors="replace")) for part in parts)
             report.output_events += report.output_bytes > 0
         called = any(isinstance(part, messages.ToolCall) for part in parts)
-        report.finish_reasons[0] = answer.reason_of(said, called=called, refused=False)
+        report.finish_reasons[0] = provider_answer.reason_of(said, called=called, refused=False)
     if said.usage is not None:
         usage = _usage(said.usage)
         if usage is None:
@@ -164,7 +144,7 @@ def _usage(said: Any) -> Usage | None:
     """None when its numbers cannot be believed."""
     if not isinstance(said, dict) or token_count(said.get("input_tokens")) is None:
         return None
-    counts = answer.read_counts(said)
+    counts = provider_answer.read_counts(said)
     if counts is None or token_count(said.get("output_tokens")) is None:
         return None
     return Usage(

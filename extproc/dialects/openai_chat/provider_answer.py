@@ -1,4 +1,4 @@
-"""Whole chat completions, read from providers and written for clients.
+"""Whole chat completions, read from providers.
 
 Source: https://platform.openai.com/docs/api-reference/chat/object
 
@@ -9,80 +9,25 @@ Moonshot), output that does not include the reasoning (xAI). All of that is read
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
 import msgspec
-from msgspec import Struct
 
 from extproc.dialects import token_count
-from extproc.dialects.openai_chat.provider_request import thoughts
+from extproc.dialects.openai_chat.shapes import Body, Said, SaidCall, SaidChoice, SaidFunction
 from extproc.words.messages import (
     Answer,
     Choice,
     Counts,
     FinishReason,
-    ImagePart,
     Part,
     RefusalPart,
     TextPart,
     ThinkingPart,
     ToolCall,
 )
-
-MAX_CHOICES = 128  # OpenAI's own limit for n
-
-
-class SaidFunction(Struct):
-    name: Any = None
-    arguments: Any = None
-
-
-class SaidCall(Struct):
-    index: Any = None
-    id: Any = None
-    function: SaidFunction | None = None
-    extra_content: Any = None
-
-
-class Said(Struct):
-    """A message, or a piece of one."""
-
-    content: Any = None
-    refusal: Any = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    thinking_blocks: Any = None
-    tool_calls: list[SaidCall] | None = None
-
-
-class SaidChoice(Struct):
-    index: Any = 0
-    message: Said | None = None
-    delta: Said | None = None
-    finish_reason: Any = None
-    logprobs: Any = None
-    usage: Any = None
-
-
-class Body(Struct):
-    """A completion or a chunk of one."""
-
-    choices: list[SaidChoice] | None = None
-    id: Any = None
-    model: Any = None
-    created: Any = None
-    service_tier: Any = None
-    usage: Any = None
-    x_groq: Any = None
-    error: Any = None
-    object: Any = None
-    message: Any = None
-    type: Any = None
-    code: Any = None
-
 
 read_body = msgspec.json.Decoder(Body).decode
 _write = msgspec.json.Encoder().encode
@@ -99,10 +44,6 @@ REASONS: Mapping[str, FinishReason] = {
 }
 FAILURES = frozenset(("error", "network_error", "insufficient_system_resource"))
 """Finish reasons that say the answer broke off: OpenRouter's, Z.ai's, DeepSeek's."""
-_TIERS = {tier: tier for tier in ("auto", "default", "flex", "scale", "priority", "fast")} | {"standard": "default"}
-
-
-# --- from a provider
 
 
 def decode(body: bytes) -> Answer:
@@ -247,85 +188,3 @@ def read_counts(usage: Mapping[str, Any]) -> Counts | None:
 
 def _first(*values: Any) -> int:
     return next((count for value in values if (count := token_count(value)) is not None), 0)
-
-
-# --- for a client
-
-
-def encode(answer: Answer) -> dict[str, Any]:
-    body: dict[str, Any] = {
-        "id": answer.id or new_id(),
-        "object": "chat.completion",
-        "created": answer.created or int(time.time()),
-        "model": answer.model,
-        "choices": [_said_choice(index, choice) for index, choice in enumerate(answer.choices)],
-    }
-    if answer.usage is not None:
-        body["usage"] = write_counts(answer.usage)
-    if tier := _TIERS.get(answer.service_tier):
-        body["service_tier"] = tier
-    return body
-
-
-def new_id() -> str:
-    return f"chatcmpl-{uuid4().hex}"
-
-
-def _said_choice(index: int, choice: Choice) -> dict[str, Any]:
-    text = refusal = ""
-    thinking: list[ThinkingPart] = []
-    calls: list[dict[str, Any]] = []
-    images: list[dict[str, Any]] = []
-    for part in choice.parts:
-        if isinstance(part, TextPart):
-            text += part.text
-        elif isinstance(part, ToolCall):
-            calls.append(said_call(part.id, part.name, part.arguments, part.signature))
-        elif isinstance(part, ThinkingPart):
-            thinking.append(part)
-        elif isinstance(part, RefusalPart):
-            refusal += part.text
-        elif isinstance(part, ImagePart):
-            url = f"data:{part.media_type};base64,{part.data}" if part.data else part.url
-            images.append({"type": "image_url", "image_url": {"url": url}})
-    message: dict[str, Any] = {
-        "role": "assistant",
-        "content": text if text or not (calls or refusal) else None,
-        "refusal": refusal or None,
-    }
-    if thinking:
-        message |= thoughts(thinking)
-    if calls:
-        message["tool_calls"] = calls
-    if images:
-        message["images"] = images  # as OpenRouter and others give them
-    return {
-        "index": index,
-        "message": message,
-        "logprobs": choice.logprobs,
-        "finish_reason": write_reason(choice.finish, refused=bool(refusal)),
-    }
-
-
-def said_call(id: str, name: str, arguments: str, signature: str) -> dict[str, Any]:
-    call: dict[str, Any] = {"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}
-    if signature:
-        call["extra_content"] = {"google": {"thought_signature": signature}}
-    return call
-
-
-def write_reason(reason: FinishReason, *, refused: bool) -> str:
-    """A refusal in words ends with `stop` here; one without must still be told from an answer."""
-    if reason == "refusal":
-        return "stop" if refused else "content_filter"
-    return "stop" if reason in ("stop_sequence", "pause") else reason
-
-
-def write_counts(counts: Counts) -> dict[str, Any]:
-    return {
-        "prompt_tokens": counts.input,
-        "completion_tokens": counts.output,
-        "total_tokens": counts.input + counts.output,
-        "prompt_tokens_details": {"cached_tokens": counts.cached, "cache_write_tokens": counts.cache_write},
-        "completion_tokens_details": {"reasoning_tokens": counts.reasoning},
-    }

@@ -1,4 +1,4 @@
-"""What a request asks for, read once and checked.
+"""What the gateway reads of a request.
 
 Source: https://developers.openai.com/api/reference/resources/responses/methods/create
 
@@ -9,13 +9,13 @@ leave in the input. Other APIs have neither. Nobody knows how many tokens they a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model
 from extproc.dialects._effort import asked
 from extproc.words import media
-from extproc.words.dialect import ADDED_TOKENS, Ask
+from extproc.words.dialect import ADDED_TOKENS, Ask, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
 LOGPROBS = "message.output_text.logprobs"
@@ -64,6 +64,32 @@ def read(body: Mapping[str, Any]) -> Ask:
     elif read_integer(body, "top_logprobs", 0, 20):
         needs["logprobs"] = "top_logprobs"
     return ask
+
+
+def texts(body: Mapping[str, Any]) -> Iterator[Text]:
+    for key, value in body.items():
+        if key == "model":
+            continue
+        role = "system" if key == "instructions" else "user" if key == "input" else "request"
+        if isinstance(value, str):
+            yield Text(role, key, body, key)
+        elif key == "input" and isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from strings(item, _role(item), f"input[{index}]")
+        else:
+            yield from strings(value, role, key)
+
+
+def _role(item: Any) -> str:
+    """Who says an item: its role, else what kind it is of."""
+    if not isinstance(item, dict):
+        return ""
+    role, kind = item.get("role"), item.get("type")
+    if isinstance(role, str):
+        return role
+    if not isinstance(kind, str):
+        return ""
+    return "tool" if kind.endswith("_output") else "assistant"
 
 
 def _read_input(items: Any, ask: Ask) -> None:
