@@ -19,7 +19,7 @@ from extproc.dialects.anthropic_messages import (
     usage,
 )
 from extproc.dialects.anthropic_messages import problem as problems
-from extproc.words.dialect import Ask, Destination, Dialect, Report, Text
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Report, Text
 from extproc.words.errors import OVERLOADED, Kind
 from extproc.words.messages import Answer, Problem, Prompt
 
@@ -30,11 +30,17 @@ class AnthropicMessages(Dialect):
     cache_marks = True
     # The last two are thinking that its provider does not sign, which Anthropic refuses.
     traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
+    fields = ask.FIELDS
     lacks = frozenset(("choices", "logprobs", "audio"))
 
-    def read(self, body: Mapping[str, Any], *, counting: bool = False) -> Ask:
-        """`counting`: the body of /v1/messages/count_tokens, which sets no limit."""
-        return ask.read(body, counting=counting)
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
+        return ask.read(body, counting=False)
+
+    def thinking(self, body: Mapping[str, Any]) -> int:
+        return ask.thinking(body)
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        return ask.conversation(body)
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         return ask.texts(body)
@@ -64,6 +70,9 @@ class AnthropicMessages(Dialect):
     def encode_problem(self, status: int, problem: Problem) -> dict[str, Any]:
         return problems.encode_problem(status, problem)
 
+    def frame(self, data: bytes) -> tuple[bytes, bool]:
+        return client_stream.frame(data)
+
     # --- a provider speaks it
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
@@ -80,11 +89,6 @@ class AnthropicMessages(Dialect):
 
     def decode_problem(self, status: int, body: bytes) -> Problem:
         return problems.decode_problem(status, body)
-
-
-def count_tokens_answer(tokens: int) -> dict[str, Any]:
-    """The answer of /v1/messages/count_tokens."""
-    return {"input_tokens": tokens}
 
 
 DIALECT = AnthropicMessages()

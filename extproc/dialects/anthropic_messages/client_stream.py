@@ -9,6 +9,7 @@ Source: https://platform.claude.com/docs/en/build-with-claude/streaming
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -16,11 +17,12 @@ import msgspec
 from extproc.dialects.anthropic_messages.client_answer import encode_tool_call, stop_reason
 from extproc.dialects.anthropic_messages.problem import encode_error, type_of
 from extproc.dialects.anthropic_messages.provider_request import new_id
-from extproc.dialects.anthropic_messages.shapes import encode_usage
+from extproc.dialects.anthropic_messages.shapes import UNREADABLE, encode_usage
 from extproc.words import messages
 from extproc.words.messages import Counts, Ended, Failed, Finished, FinishReason, Started, Used
 
 _encode = msgspec.json.Encoder().encode
+_LAST = ("message_stop", "error")
 _TEXT = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":%b}}\n\n'
 _STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
 _EMPTY: dict[str, dict[str, Any]] = {
@@ -34,6 +36,26 @@ _DELTAS = {
     "thinking": (b"thinking_delta", b"thinking"),
     "tool_call": (b"input_json_delta", b"partial_json"),
 }
+
+
+class _Typed(msgspec.Struct):
+    type: str
+
+
+_decode_type = msgspec.json.Decoder(_Typed).decode
+_name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # in JSON they only stand between things
+
+
+def frame(data: bytes) -> tuple[bytes, bool]:
+    """See `Dialect.frame`."""
+    try:
+        kind = _decode_type(data).type
+    except UNREADABLE:
+        return b"", False
+    if not _name(kind):
+        return b"", False
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), data.translate(_ONE_LINE)), kind in _LAST
 
 
 class Encoder:

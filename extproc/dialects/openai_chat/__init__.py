@@ -24,7 +24,18 @@ from extproc.dialects.openai_chat import (
 from extproc.dialects.openai_chat import problem as problems
 from extproc.dialects.openai_chat.shapes import MAX_CHOICES
 from extproc.words import messages
-from extproc.words.dialect import Ask, Decoder, Destination, Dialect, Encoder, Report, Text
+from extproc.words.dialect import (
+    NO_ENDPOINT,
+    Ask,
+    Conversation,
+    Decoder,
+    Destination,
+    Dialect,
+    Encoder,
+    Endpoint,
+    Report,
+    Text,
+)
 from extproc.words.exchange import Usage
 
 
@@ -68,11 +79,18 @@ class OpenAIChat(Dialect):
     paths = {"/v1/chat/completions": "chat"}  # noqa: RUF012
     usage_at = (("usage",),)
     traces = (b'"thinking_blocks"', b'"thought_signature"')
+    fields = ask.FIELDS
     lacks = frozenset()
     reasons = staticmethod(openai_reasons)
 
-    def read(self, body: Mapping[str, Any]) -> Ask:
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         return ask.read(body)
+
+    def thinking(self, body: Mapping[str, Any]) -> int:
+        return ask.thinking(body)
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        return ask.conversation(body)
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         return ask.texts(body)

@@ -8,18 +8,36 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model
+from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, read_flag, read_integer, read_model
+from extproc.dialects._conversation import count, effort_of, first_instructions, inner, last_said, pieces
 from extproc.dialects._effort import asked
 from extproc.dialects._refusals import wrong
 from extproc.dialects.openai_chat.shapes import MAX_CHOICES
-from extproc.words import media
-from extproc.words.dialect import ADDED_TOKENS, Ask, Text, strings
+from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
+
+FIELDS = Fields(
+    model="model",
+    fixed=("model", "messages", "stream", "stream_options", "n"),
+    output_limits=("max_completion_tokens", "max_tokens"),
+    needs={
+        **dict.fromkeys(("images", "files"), ("messages",)),
+        "audio": ("messages", "modalities"),
+        "tools": ("tools", "functions"),
+        "json_schema": ("response_format",),
+        "choices": ("n",),
+        "logprobs": ("logprobs",),
+    },
+    spoken=frozenset(("messages",)),
+    files=frozenset(("data", "file_data")),
+    opaque=frozenset(("data", "file_data", "signature")),
+)
 
 _OWN_TOOLS = ("function", "custom", None)  # which the client runs; the provider runs others itself
 _TEXTS = frozenset(("text", "refusal", "thinking", "redacted_thinking"))  # types of parts that say all they are
 _ELSEWHERE = frozenset(("web_search_options", "search_parameters", "plugins", "data_sources", "extra_body"))
 """Fields by which a provider searches or reads what it keeps: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
+_HOLD_TEXT = ("text", "content")  # fields of messages and parts
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
 
@@ -62,7 +80,7 @@ def read(body: Mapping[str, Any]) -> Ask:
         ask.needs["choices"] = "n"
     if body.get("logprobs") is True:
         ask.needs["logprobs"] = "logprobs"
-    ask.thinking = _thinking(body)
+    ask.thinking = thinking(body)
     modalities = body.get("modalities")
     if isinstance(modalities, list) and "audio" in modalities:
         ask.needs.setdefault("audio", "modalities")
@@ -91,6 +109,40 @@ def texts(body: Mapping[str, Any]) -> Iterator[Text]:
             yield from strings(value, "request", key)
 
 
+def thinking(body: Mapping[str, Any]) -> int:
+    """See `Dialect.thinking`. Wherever clients ask for it, see `client_request.py`."""
+    settings, reasoning = body.get("thinking"), body.get("reasoning")
+    most = asked(body.get("reasoning_effort"))
+    if isinstance(settings, dict):
+        kind, tokens = settings.get("type"), settings.get("budget_tokens")
+        tokens = 0 if kind == "disabled" else tokens
+        most = max(most, asked(None, tokens, adaptive=kind == "adaptive" or tokens is None))
+    if isinstance(reasoning, dict):
+        most = max(most, asked(reasoning.get("effort"), reasoning.get("max_tokens")))
+    return most
+
+
+def conversation(body: Mapping[str, Any]) -> Conversation:
+    """See `Dialect.conversation`."""
+    messages = body.get("messages")
+    last, result = last_said(messages, _HOLD_TEXT, _is_result)
+    effort = effort_of(body.get("reasoning_effort"), inner(body, "reasoning", "effort"))
+    return Conversation(
+        asked=last,
+        turns=count(messages),
+        result=result,
+        system=pieces(first_instructions(messages), _HOLD_TEXT),
+        tools=count(body.get("tools")),
+        shaped=inner(body, "response_format", "type") in ("json_schema", "json_object")
+        or inner(body, "tool_choice", "type") == "function",
+        effort="high" if effort is None and inner(body, "thinking", "type") == "enabled" else effort,
+    )
+
+
+def _is_result(message: Mapping[str, Any]) -> bool:
+    return message.get("role") in ("tool", "function")
+
+
 def check_stream_options(body: Mapping[str, Any]) -> None:
     """Raises Refusal (400)."""
     options = body.get("stream_options")
@@ -104,19 +156,6 @@ def usage_request(body: Mapping[str, Any]) -> Mapping[str, Any]:
     return {} if options.get("include_usage") is True else {"stream_options": {**options, "include_usage": True}}
 
 
-def _thinking(body: Mapping[str, Any]) -> int:
-    """Wherever clients ask for it, see `request.py`."""
-    thinking, reasoning = body.get("thinking"), body.get("reasoning")
-    most = asked(body.get("reasoning_effort"))
-    if isinstance(thinking, dict):
-        kind, tokens = thinking.get("type"), thinking.get("budget_tokens")
-        tokens = 0 if kind == "disabled" else tokens
-        most = max(most, asked(None, tokens, adaptive=kind == "adaptive" or tokens is None))
-    if isinstance(reasoning, dict):
-        most = max(most, asked(reasoning.get("effort"), reasoning.get("max_tokens")))
-    return most
-
-
 def _read_parts(parts: list[Any], ask: Ask) -> None:
     for part in parts:
         if not isinstance(part, dict):
@@ -124,16 +163,16 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
         image, file, audio = part.get("image_url"), part.get("file"), part.get("input_audio")
         if image is not None:
             ask.needs["images"] = "messages"
-            ask.add_image(image.get("url") if isinstance(image, dict) else image, "image_url")
+            _media.add_image(ask, image.get("url") if isinstance(image, dict) else image, "image_url")
         if file is not None:
             ask.needs["files"] = "messages"
             data = file.get("file_data") if isinstance(file, dict) else None
-            if not (isinstance(data, str) and media.is_text(data)):
+            if not (isinstance(data, str) and _media.is_text(data)):
                 ask.add_unseen("file")
         if audio is not None:
             ask.needs["audio"] = "messages"
             data = audio.get("data") if isinstance(audio, dict) else None
-            if not (isinstance(data, str) and media.is_audio_of_its_size(data)):
+            if not (isinstance(data, str) and _media.is_audio_of_its_size(data)):
                 ask.add_unseen("input_audio")
         if image is None and file is None and audio is None:
             kind = part.get("type")

@@ -25,7 +25,7 @@ from extproc.dialects.openai_responses import (
 )
 from extproc.dialects.openai_responses.shapes import Body, Output
 from extproc.words import messages
-from extproc.words.dialect import Ask, Destination, Dialect, Report, Text
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Report, Text
 from extproc.words.errors import Kind
 from extproc.words.exchange import Usage
 
@@ -47,11 +47,18 @@ class OpenAIResponses(Dialect):
     paths = {"/v1/responses": "chat"}  # noqa: RUF012
     usage_at = (("response", "usage"), ("usage",))
     traces = (b'"extproc:',)
+    fields = ask.FIELDS
     lacks = frozenset(("choices", "audio"))
     reasons = staticmethod(openai_reasons)
 
-    def read(self, body: Mapping[str, Any]) -> Ask:
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         return ask.read(body)
+
+    def thinking(self, body: Mapping[str, Any]) -> int:
+        return ask.thinking(body)
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        return ask.conversation(body)
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         return ask.texts(body)
