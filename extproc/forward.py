@@ -60,7 +60,7 @@ class Forward:
             headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}
             clusters: tuple[str, ...] = ()
             first = edits[0]
-            if not exchange.dialect.fields.model:
+            if exchange.dialect.fields.model is None:
                 headers[":path"] = exchange.endpoint.path(targets[0].model) + _query(exchange.request.path)
         else:
             headers = self._headers(exchange)
@@ -70,7 +70,7 @@ class Forward:
         body = None
         fields = {**exchange.edits, **first.fields}
         model = exchange.dialect.fields.model
-        if fields.get(model) == exchange.ask.model:
+        if model is not None and fields.get(model) == exchange.ask.model:
             del fields[model]
         if fields or first.removed:
             body = patch(exchange.body, fields, first.removed)
@@ -86,7 +86,7 @@ class Forward:
         found = []
         for index, target in enumerate(exchange.targets):
             fields, removed = apply(target.changes, exchange.json, output_field) if target.changes else ({}, [])
-            if model:
+            if model is not None:
                 fields[model] = target.model
             if exchange.output_limits and (limit := exchange.output_limits[index]) is not None and output_field:
                 fields[output_field] = limit
@@ -99,8 +99,8 @@ class Forward:
         dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
         kind = self._catalog.providers[target.provider].kind
         anew = dialect is exchange.dialect and (exchange.traces or (target.prompt_cache and dialect.cache_marks))
-        in_body = bool(exchange.dialect.fields.model)
-        if dialect is exchange.dialect and kinds()[kind].adapt is None and not anew and in_body:
+        same = dialect is exchange.dialect and dialect.fields.model is not None  # else the path has to name the target's
+        if same and kinds()[kind].adapt is None and not anew:
             return None
         return Service(
             kind,
@@ -147,9 +147,8 @@ def _query(path: str) -> str:
 
 def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping[str, str]]:
     """What to change in the body now, and the headers that tell the tries what is left for them."""
-    first = edits[0]
-    if not any(len(edit.fields) > 1 or edit.removed or edit.service for edit in edits):
-        name = exchange.dialect.fields.model
+    first, name = edits[0], exchange.dialect.fields.model
+    if name is not None and not any(len(edit.fields) > 1 or edit.removed or edit.service for edit in edits):
         return first, _names_only(name, tuple([edit.fields[name] for edit in edits]))
     left = [_difference(first, edit, exchange) for edit in edits]
     if not any(edit.fields or edit.removed or edit.service for edit in left):

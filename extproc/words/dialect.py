@@ -63,7 +63,7 @@ class Fields:
     others at any depth.
     """
 
-    model: str  # names the model; empty where the path does
+    model: str | None  # names the model; None where the path does
     fixed: tuple[str, ...]  # no target may change it: routing, guardrails, budgets, reading the answer rely on it
     output_limits: tuple[str, ...]  # limit the output, the usual name first
     needs: Mapping[str, tuple[str, ...]]  # by need (`Ask.needs`): those that can ask for it

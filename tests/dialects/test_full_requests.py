@@ -184,7 +184,7 @@ def nothing(part, name):
         return field.default
     if field.default_factory is not MISSING:
         return field.default_factory()
-    empty = {"str": "", "tuple[str, ...]": (), "frozenset[str]": frozenset(), "Sequence[str]": ()}
+    empty = {"str": "", "str | None": None, "tuple[str, ...]": (), "frozenset[str]": frozenset(), "Sequence[str]": ()}
     return empty.get(field.type, {})
 
 

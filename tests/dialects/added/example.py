@@ -25,7 +25,7 @@ class Example(Dialect):
         "/v1beta/models/{model}:streamGenerateContent": "chat",
     }
     fields = Fields(
-        model="",
+        model=None,
         fixed=("contents",),
         output_limits=("maxOutputTokens",),
         needs={
