@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -177,10 +177,6 @@ def _check(options: argparse.Namespace) -> int:
 
 
 _PATH = "/v1/chat/completions"
-_LEAST: Mapping[str, Mapping[str, object]] = {
-    "/v1/embeddings": {"input": "Hello"},
-    _PATH: {"messages": [{"role": "user", "content": "Hello"}]},
-}
 
 
 def _explain(options: argparse.Namespace, settings: Settings) -> int:
@@ -205,21 +201,23 @@ def _explain(options: argparse.Namespace, settings: Settings) -> int:
 
 def _body(options: argparse.Namespace, settings: Settings) -> bytes:
     """The request to explain. What the gateway would not read keeps its model, and is refused as it is."""
+    from extproc.dialects import serving  # noqa: PLC0415
     from extproc.forward import patch  # noqa: PLC0415
     from extproc.framing.json import InvalidJSON, parse  # noqa: PLC0415
 
-    limits = settings.limits
+    limits, dialect = settings.limits, serving(options.path or _PATH) or serving(_PATH)
+    assert dialect is not None, "clients speak it"
     if not options.explain:
         if not options.model:
             raise ValueError("--explain needs a request: a FILE, - for standard input, or --model NAME")
-        return json.dumps({"model": options.model, **_LEAST.get(options.path, _LEAST[_PATH])}).encode()
+        return json.dumps(dialect.smallest(options.model)).encode()
     with sys.stdin.buffer if options.explain == "-" else Path(options.explain).open("rb") as file:
         body = file.read(limits.request_body + 1)
     try:
         changes = options.model is not None and isinstance(parse(body, limits.json_depth), dict)
     except InvalidJSON:
         changes = False
-    return patch(body, {"model": options.model}) if changes else body
+    return patch(body, {dialect.fields.model: options.model}) if changes and dialect.fields.model else body
 
 
 def _check_attach(file: Path, settings: Settings) -> None:

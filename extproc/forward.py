@@ -99,7 +99,9 @@ class Forward:
         dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
         kind = self._catalog.providers[target.provider].kind
         anew = dialect is exchange.dialect and (exchange.traces or (target.prompt_cache and dialect.cache_marks))
-        same = dialect is exchange.dialect and dialect.fields.model is not None  # else the path has to name the target's
+        same = (
+            dialect is exchange.dialect and dialect.fields.model is not None
+        )  # else the path has to name the target's
         if same and kinds()[kind].adapt is None and not anew:
             return None
         return Service(

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extproc import envoy_config
+from extproc.dialects import by_path
 from extproc.settings import config
 from extproc.settings.config import Settings
 from extproc.words.values import is_loopback
@@ -207,7 +208,8 @@ def _welcome(settings: Settings, file: Path) -> str:
     model = next((name for name in [*settings.virtual_models, *settings.models] if "*" not in name), "MODEL")
     key = _first_key(settings)
     given = "" if file == Path("gateway.yaml") else f" -c {shlex.quote(str(file))}"
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}]})
+    path = "/v1/chat/completions"
+    body = json.dumps(by_path()[path].smallest(model))
     lines = [
         "",
         f"  gateway   {base}/v1      (OpenAI SDKs: base_url)",
@@ -217,7 +219,7 @@ def _welcome(settings: Settings, file: Path) -> str:
         "",
         'Try it; add "stream": true and -N for a stream:',
         "",
-        f"  curl {base}/v1/chat/completions \\",
+        f"  curl {base}{path} \\",
         *([f"    -H 'authorization: Bearer {key}' \\"] if key else []),
         f"    -H 'content-type: application/json' -d '{body}'",
         "",

@@ -115,6 +115,12 @@ def is_name(text: str) -> bool:
     return bool(text) and not any(part in ("", ".", "..") for part in text.split("/"))
 
 
+def serving(path: str) -> Dialect | None:
+    """The dialect that serves a path with names in it; None where none does."""
+    found = Endpoints(dialects().values()).find(path)
+    return None if found is None else found[0]
+
+
 def _spoken() -> Iterable[Dialect]:
     return (dialect for dialect in dialects().values() if dialect.paths)
 

@@ -28,6 +28,9 @@ class AnthropicCountTokens(AnthropicMessages):
         found.free = True
         return found
 
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+
     def encode_count(self, tokens: int) -> dict[str, Any]:
         return {"input_tokens": tokens}
 

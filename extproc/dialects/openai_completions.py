@@ -76,6 +76,9 @@ class OpenAICompletions(Dialect):
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         return Conversation(asked=pieces(body.get("prompt"), ()))
 
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "prompt": "Hello"}
+
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return usage_request(body)
 

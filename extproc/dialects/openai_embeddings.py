@@ -84,6 +84,9 @@ class OpenAIEmbeddings(Dialect):
             report.usage_refused = report.usage is None
         return False
 
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "input": "Hello"}
+
     def decode_request(self, body: Mapping[str, Any]) -> EmbeddingPrompt:
         purpose = body.get("input_type")
         known = _PURPOSES.get(purpose, "") if isinstance(purpose, str) else ""

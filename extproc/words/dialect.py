@@ -271,6 +271,10 @@ class Dialect:
 
     # --- a client speaks it
 
+    def smallest(self, model: str) -> dict[str, Any]:
+        """The body of the smallest request, for people to try a model with."""
+        raise NotImplementedError
+
     def encode_count(self, tokens: int) -> dict[str, Any]:
         """The answer to a request for the count of its tokens, where that is the operation."""
         raise NotImplementedError

@@ -163,6 +163,13 @@ def test_every_string_that_can_hold_text_is_seen_once(dialect, body):
 
 
 @each
+def test_its_smallest_request_asks_something(dialect):
+    ask, said = read(dialect, body := dialect.smallest("m")), dialect.conversation(body)
+    assert (ask.model, ask.stream, said.asked) == (body.get(dialect.fields.model, "in-the-path"), False, ["Hello"])
+    assert said.turns <= 1
+
+
+@each
 @given(body=OBJECTS | LIKELY)
 def test_a_conversation_is_read_whatever_the_body(dialect, body):
     said = dialect.conversation(body)

@@ -58,6 +58,9 @@ class AnthropicMessages(Dialect):
 
     # --- a client speaks it
 
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "max_tokens": 256, "messages": [{"role": "user", "content": "Hello"}]}
+
     def decode_request(self, body: Mapping[str, Any]) -> Prompt:
         return client_request.decode_request(body)
 

@@ -128,6 +128,11 @@ class OpenAIChat(Dialect):
             return not said.choices and said.error is None
         return False
 
+    # --- a client speaks it
+
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+
     def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
         return client_request.decode(body)
 
@@ -139,6 +144,8 @@ class OpenAIChat(Dialect):
 
     def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:  # noqa: ARG002 - it has none
         return problems.encode(problem)
+
+    # --- a provider speaks it
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - the same for all
         return "/chat/completions"

@@ -86,6 +86,9 @@ class OpenAIResponses(Dialect):
 
     # --- a client speaks it
 
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "input": "Hello"}
+
     def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
         return client_request.decode(body)
 

@@ -91,6 +91,9 @@ class Example(Dialect):
     def path(self, destination, *, stream):
         return f"/models/{quote(destination.model, safe='')}:{'streamGenerateContent' if stream else 'generateContent'}"
 
+    def smallest(self, model):
+        return {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
+
     def decode_request(self, body):
         system, schema = pieces(body.get("systemInstruction"), _HOLD_TEXT), body.get("responseSchema")
         return Prompt(
