@@ -18,7 +18,7 @@ import msgspec
 from extproc.dialects import read_integer, read_model, safe_names
 from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat import problem as chat_problem
-from extproc.dialects.openai_chat import read_usage
+from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
@@ -39,7 +39,7 @@ _PURPOSES = {
 
 class _Answer(msgspec.Struct):
     model: str | None = None
-    usage: dict[str, Any] | None = None
+    usage: Any = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -80,8 +80,7 @@ class OpenAIEmbeddings(Dialect):
             return False
         report.model = answer.model or report.model
         if answer.usage is not None:
-            report.usage = read_usage({"completion_tokens": 0, **answer.usage})
-            report.usage_refused = report.usage is None
+            report.add_usage(read_usage(answer.usage))
         return False
 
     def smallest(self, model: str) -> dict[str, Any]:
@@ -118,7 +117,8 @@ class OpenAIEmbeddings(Dialect):
             "model": answer.model,
         }
         if answer.usage is not None:
-            body["usage"] = {"prompt_tokens": answer.usage.input, "total_tokens": answer.usage.input}
+            tokens = answer.usage.input_tokens
+            body["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
         return body
 
     def encode_problem(self, status: int, problem: Problem) -> dict[str, Any]:  # noqa: ARG002 - it has none

@@ -16,10 +16,10 @@ from extproc.dialects.anthropic_messages import (
     provider_answer,
     provider_request,
     provider_stream,
-    usage,
+    report,
 )
 from extproc.dialects.anthropic_messages import problem as problems
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Report, Text
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Text
 from extproc.words.errors import OVERLOADED, Kind
 from extproc.words.messages import Answer, Problem, Prompt
 
@@ -31,6 +31,7 @@ class AnthropicMessages(Dialect):
     # The last two are thinking that its provider does not sign, which Anthropic refuses.
     traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
     fields = ask.FIELDS
+    observe = staticmethod(report.observe)
     lacks = frozenset(("choices", "logprobs", "audio"))
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
@@ -44,10 +45,6 @@ class AnthropicMessages(Dialect):
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         return ask.texts(body)
-
-    def observe(self, data: bytes, report: Report) -> bool:
-        usage.observe(data, report)
-        return False  # usage comes unasked, so no event of it has to be hidden
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         type = "overloaded_error" if kind is OVERLOADED else problems.type_of(kind.status, kind.type)

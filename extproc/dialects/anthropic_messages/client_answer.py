@@ -12,11 +12,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from extproc.dialects.anthropic_messages.provider_request import arguments, new_id
-from extproc.dialects.anthropic_messages.shapes import STOP, TIERS, encode_usage
+from extproc.dialects.anthropic_messages.shapes import STOP, TIERS
+from extproc.dialects.anthropic_messages.usage import write_usage
+from extproc.words.exchange import Usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     FinishReason,
     Part,
     RefusalPart,
@@ -31,7 +32,7 @@ _TIERS = {neutral: name for name, neutral in TIERS.items()}
 def encode_answer(answer: Answer) -> dict[str, Any]:
     """The first choice; a client of this API cannot ask for more."""
     choice = answer.choices[0] if answer.choices else Choice([])
-    usage = encode_usage(answer.usage or Counts())
+    usage = write_usage(answer.usage or Usage())
     if tier := _TIERS.get(answer.service_tier):
         usage["service_tier"] = tier
     refused = any(type(part) is RefusalPart for part in choice.parts)

@@ -17,9 +17,11 @@ import msgspec
 from extproc.dialects.anthropic_messages.client_answer import encode_tool_call, stop_reason
 from extproc.dialects.anthropic_messages.problem import encode_error, type_of
 from extproc.dialects.anthropic_messages.provider_request import new_id
-from extproc.dialects.anthropic_messages.shapes import UNREADABLE, encode_usage
+from extproc.dialects.anthropic_messages.shapes import UNREADABLE
+from extproc.dialects.anthropic_messages.usage import write_usage
 from extproc.words import messages
-from extproc.words.messages import Counts, Ended, Failed, Finished, FinishReason, Started, Used
+from extproc.words.exchange import Usage
+from extproc.words.messages import Ended, Failed, Finished, FinishReason, Started, Used
 
 _encode = msgspec.json.Encoder().encode
 _LAST = ("message_stop", "error")
@@ -65,7 +67,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self._started = self._refused = False
-        self._usage = Counts()
+        self._usage = Usage()
         self._next = 0
         self._open = -1  # the index of the block that is open
         self._number = -1  # its number in the neutral events
@@ -102,7 +104,7 @@ class Encoder:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": encode_usage(self._usage),
+            "usage": write_usage(self._usage),
         }
         return _frame({"type": "message_start", "message": message})
 
@@ -148,7 +150,7 @@ class Encoder:
             "stop_reason": stop_reason(self._finish, refused=self._refused),
             "stop_sequence": self._sequence or None,
         }
-        last = _frame({"type": "message_delta", "delta": delta, "usage": encode_usage(self._usage)})
+        last = _frame({"type": "message_delta", "delta": delta, "usage": write_usage(self._usage)})
         return head + self._close() + last + _frame({"type": "message_stop"})
 
 

@@ -10,10 +10,10 @@ from extproc.dialects.anthropic_messages.shapes import (
     TIERS,
     UNREADABLE,
     Block,
-    Tally,
     decode,
     explanation,
 )
+from extproc.dialects.anthropic_messages.usage import read_usage
 from extproc.words.messages import (
     Answer,
     Choice,
@@ -37,14 +37,12 @@ def decode_answer(body: bytes) -> Answer:
     if words := explanation(message.stop_details):
         parts.append(RefusalPart(words))
     finish = FINISH.get(message.stop_reason or "", "stop")
-    tally = Tally()
-    told = tally.add(message.usage)
     tier = message.usage.get("service_tier") if isinstance(message.usage, dict) else None
     return Answer(
         [Choice(parts, finish, message.stop_sequence or "")],
         message.id or "",
         message.model or "",
-        usage=tally.counts() if told else None,
+        usage=read_usage(message.usage),
         service_tier=TIERS.get(tier, "") if isinstance(tier, str) else "",
     )
 

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 from extproc.dialects.anthropic_messages import shapes
 from extproc.dialects.anthropic_messages.problem import read_error
-from extproc.dialects.anthropic_messages.shapes import FINISH, UNREADABLE, Tally, explanation
+from extproc.dialects.anthropic_messages.shapes import FINISH, NO_INPUT, UNREADABLE, explanation
+from extproc.dialects.anthropic_messages.usage import Tally
 from extproc.words import messages
 from extproc.words.messages import Ended, Failed, Finished, Started, Used
-
-_NO_INPUT = frozenset((b"", b"{}", b"null"))
 
 
 class _Open:
@@ -58,11 +57,10 @@ class Decoder:
             self._end_call(event.index, out)
         elif kind == "message_start":
             message = event.message or shapes.Message()
-            told = self._tally.add(message.usage)
+            usage = self._tally.add(message.usage)
             if not self._started:
                 self._started = True
-                counts = self._tally.counts() if told else None
-                return [Started(message.id or "", message.model or "", usage=counts)]
+                return [Started(message.id or "", message.model or "", usage=usage)]
             return ()
         elif kind == "message_delta":
             if event.delta is not None:
@@ -79,8 +77,8 @@ class Decoder:
                 self._end_call(index, out)
             if not self._finished:
                 out.append(Finished())
-        if event.usage is not None and self._tally.add(event.usage):
-            out.append(Used(self._tally.counts()))
+        if event.usage is not None and (usage := self._tally.add(event.usage)) is not None:
+            out.append(Used(usage))
         if kind == "message_stop":
             out.append(Ended())
         if out and not self._started:
@@ -143,7 +141,7 @@ class Decoder:
         """A call whose input never came in pieces has it from its beginning, or has none."""
         call = self._calls.pop(index, None)
         if call is not None and not call.told:
-            text = "{}" if call.input in _NO_INPUT else call.input.decode(errors="replace")
+            text = "{}" if call.input in NO_INPUT else call.input.decode(errors="replace")
             out.append(messages.Delta("tool_call", text, call.block))
 
     def _finish(self, delta: shapes.Delta, out: list[messages.Event]) -> None:

@@ -1,114 +1,71 @@
-"""What the gateway reads of answers that it lets pass as they are.
+"""Usage of a message, written and read. A stream tells it in pieces.
 
-Source: https://platform.claude.com/docs/en/api/messages/create
+Source: https://platform.claude.com/docs/en/api/messages/create (usage) and, for `iterations`,
+https://platform.claude.com/docs/en/build-with-claude/compaction
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from extproc.dialects import MAX_TOKENS, token_count
-from extproc.dialects.anthropic_messages.shapes import UNREADABLE, Block, Event, decode
-from extproc.words.dialect import Report
+from extproc.dialects._usage import are_counts, first_count, make_usage
 from extproc.words.exchange import Usage
 
-_BYTES_PER_TOKEN = 3  # as budgets.py estimates
+_COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
+_BESIDE = frozenset(("compaction", "advisor_message"))
+"""Kinds of `iterations` whose tokens are billed and are not in the counts beside them."""
 
 
-def observe(data: bytes, report: Report) -> None:
-    """Read one event, or a whole answer, into `report`.
+class Tally:
+    """The usage as told so far. Counts are cumulative: a later one takes the place of an earlier one."""
 
-    The beginning of a stream tells the input. Until its end tells the output, `report.usage` holds an estimate of it.
-    """
-    try:
-        event = decode(data)
-    except UNREADABLE:
-        _count(len(data), report)  # all of it rather than nothing
-        return
-    kind = event.type
-    if kind == "content_block_delta":
-        delta = event.delta
-        if delta is not None:
-            _count(_size(delta.text) + _size(delta.thinking) + _size(delta.partial_json), report)
-    elif kind == "content_block_start":
-        if event.content_block is not None:
-            _count(_block_size(event.content_block), report)
-    elif kind == "message_start":
-        if event.message is not None:
-            report.model = event.message.model or report.model
-            _read_usage(event.message.usage, report, final=False)
-    elif kind == "message_delta":
-        if event.delta is not None and event.delta.stop_reason is not None:
-            report.finish_reasons[0] = event.delta.stop_reason
-        _read_usage(event.usage, report, final=True)
-    elif kind == "error" or event.error is not None:
-        report.error = "provider_error"
-    else:
-        _read_whole(event, report)
+    __slots__ = ("_beside", "_counts", "_reasoning")
+
+    def __init__(self) -> None:
+        self._counts = [0, 0, 0, 0]  # in the order of `_COUNTS`
+        self._beside = [0, 0, 0, 0]
+        self._reasoning = 0
+
+    def add(self, said: Any) -> Usage | None:
+        """What is known with one more usage object; None when that tells nothing, or nothing to be believed."""
+        if not isinstance(said, dict):
+            return None
+        told = [said.get(name) for name in _COUNTS]
+        if not are_counts(*told):
+            return None
+        counts = [before if count is None else count for before, count in zip(self._counts, told, strict=True)]
+        beside = _beside(said["iterations"]) if "iterations" in said else self._beside
+        details = said.get("output_tokens_details")
+        thought = first_count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
+        given, cached, written, output = map(sum, zip(counts, beside, strict=True))
+        reasoning = thought or self._reasoning
+        usage = make_usage(given + cached + written, output, cached=cached, reasoning=reasoning, cache_write=written)
+        if usage is not None:
+            self._counts, self._beside, self._reasoning = counts, beside, reasoning
+        return usage
 
 
-def _read_whole(answer: Event, report: Report) -> None:
-    report.model = answer.model or report.model
-    for block in answer.content:
-        _count(_block_size(block) + (len(bytes(block.input)) if block.type == "tool_use" else 0), report)
-    if answer.stop_reason is not None:
-        report.finish_reasons[0] = answer.stop_reason
-    _read_usage(answer.usage, report, final=True)
+def _beside(iterations: Any) -> list[int]:
+    """The sums of what the counts at the top leave out, in the order of `_COUNTS`."""
+    sums = [0, 0, 0, 0]
+    for one in iterations if isinstance(iterations, list) else ():
+        if isinstance(one, dict) and one.get("type") in _BESIDE:
+            sums = [total + first_count(one.get(name)) for total, name in zip(sums, _COUNTS, strict=True)]
+    return sums
 
 
-def _read_usage(usage: Any, report: Report, *, final: bool) -> None:
-    """What is not told again stays as it was."""
-    if usage is None:
-        return
-    if not isinstance(usage, dict):
-        report.usage_refused = True
-        return
-    before = report.usage
-    known = Usage() if before is None else before
-    counts = []
-    for name, earlier in (
-        ("input_tokens", known.input_tokens - known.cached_tokens - known.cache_write_tokens),
-        ("cache_read_input_tokens", known.cached_tokens),
-        ("cache_creation_input_tokens", known.cache_write_tokens),
-        ("output_tokens", known.output_tokens),
-    ):
-        value = usage.get(name)
-        count = earlier if value is None else token_count(value)
-        if count is None:
-            report.usage_refused = True
-            return
-        counts.append(count)
-    told, cached, cache_write, output = counts
-    total = told + cached + cache_write
-    if total > MAX_TOKENS:
-        report.usage_refused = True
-        return
-    if before is None and (usage.get("input_tokens") is None or usage.get("output_tokens") is None):
-        return  # half of it is no count
-    details = usage.get("output_tokens_details")
-    thought = token_count(details.get("thinking_tokens")) if isinstance(details, dict) else None
-    reasoning = min(known.reasoning_tokens if thought is None else thought, output)
-    final = final and usage.get("output_tokens") is not None
-    source = "provider" if final or (known.source == "provider" and before is not None) else "estimated"
-    report.usage = Usage(total, output, cached, reasoning, cache_write, source)
+def read_usage(said: Any) -> Usage | None:
+    """The counts of a whole message; None when there are none that can be believed."""
+    return Tally().add(said)
 
 
-def _count(size: int, report: Report) -> None:
-    if not size:
-        return
-    report.output_bytes += size
-    report.output_events += 1
-    usage = report.usage
-    if usage is not None and usage.source == "estimated":
-        seen = max(report.output_events, -(-report.output_bytes // _BYTES_PER_TOKEN))
-        usage.output_tokens = max(usage.output_tokens, seen)
-
-
-def _size(text: str | None) -> int:
-    if not text:
-        return 0
-    return len(text) if text.isascii() else len(text.encode())
-
-
-def _block_size(block: Block) -> int:
-    return _size(block.text) + _size(block.thinking) + (_size(block.name) if block.type == "tool_use" else 0)
+def write_usage(usage: Usage) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "input_tokens": max(0, usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens),
+        "cache_creation_input_tokens": usage.cache_write_tokens,
+        "cache_read_input_tokens": usage.cached_tokens,
+        "output_tokens": usage.output_tokens,
+    }
+    if usage.reasoning_tokens:
+        written["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
+    return written

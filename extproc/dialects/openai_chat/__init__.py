@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from extproc.dialects import token_count
 from extproc.dialects._effort import openai_reasons
 from extproc.dialects.openai_chat import (
     ask,
@@ -20,9 +17,9 @@ from extproc.dialects.openai_chat import (
     provider_answer,
     provider_request,
     provider_stream,
+    report,
 )
 from extproc.dialects.openai_chat import problem as problems
-from extproc.dialects.openai_chat.shapes import MAX_CHOICES
 from extproc.words import messages
 from extproc.words.dialect import (
     NO_ENDPOINT,
@@ -33,45 +30,8 @@ from extproc.words.dialect import (
     Dialect,
     Encoder,
     Endpoint,
-    Report,
     Text,
 )
-from extproc.words.exchange import Usage
-
-
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCall(msgspec.Struct):
-    function: _Function | None = None
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-
-
-class _Choice(msgspec.Struct):
-    index: int = 0
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _Answer(msgspec.Struct):
-    """A completion or a chunk of one, as far as the gateway reads it."""
-
-    model: str | None = None
-    choices: list[_Choice] = []
-    usage: dict[str, Any] | None = None
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Answer).decode
 
 
 class OpenAIChat(Dialect):
@@ -82,6 +42,7 @@ class OpenAIChat(Dialect):
     fields = ask.FIELDS
     lacks = frozenset()
     reasons = staticmethod(openai_reasons)
+    observe = staticmethod(report.observe)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         return ask.read(body)
@@ -97,36 +58,6 @@ class OpenAIChat(Dialect):
 
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return ask.usage_request(body)
-
-    def observe(self, data: bytes, report: Report) -> bool:
-        if data == b"[DONE]":
-            return False
-        try:
-            said = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            report.output_bytes += len(data)  # unreadable: count all of it rather than nothing
-            report.output_events += 1
-            return False
-        if said.model:
-            report.model = said.model
-        if said.error is not None:
-            report.error = "provider_error"
-        for choice in said.choices:
-            delta = choice.delta or choice.message
-            if delta is not None:
-                size = _text_bytes(delta)
-                report.output_bytes += size
-                report.output_events += size > 0
-            if choice.finish_reason is not None and 0 <= choice.index < MAX_CHOICES:
-                report.finish_reasons[choice.index] = choice.finish_reason
-        if said.usage is not None:
-            usage = read_usage(said.usage)
-            if usage is None:
-                report.usage_refused = True
-            else:
-                report.usage = usage
-            return not said.choices and said.error is None
-        return False
 
     # --- a client speaks it
 
@@ -161,36 +92,6 @@ class OpenAIChat(Dialect):
 
     def decode_problem(self, status: int, body: bytes) -> messages.Problem:
         return problems.decode(status, body)
-
-
-def read_usage(usage: Mapping[str, Any]) -> Usage | None:
-    """OpenAI's usage object; None when its numbers cannot be believed. Shared with embeddings."""
-    input_tokens, output_tokens = token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
-    if input_tokens is None or output_tokens is None:
-        return None
-    input_details = usage.get("prompt_tokens_details")
-    output_details = usage.get("completion_tokens_details")
-    cached = token_count(input_details.get("cached_tokens")) if isinstance(input_details, dict) else None
-    written = token_count(input_details.get("cache_write_tokens")) if isinstance(input_details, dict) else None
-    reasoning = token_count(output_details.get("reasoning_tokens")) if isinstance(output_details, dict) else None
-    return Usage(
-        input_tokens,
-        output_tokens,
-        cached_tokens=min(cached or 0, input_tokens),
-        reasoning_tokens=min(reasoning or 0, output_tokens),
-        cache_write_tokens=min(written or 0, input_tokens),
-    )
-
-
-def _text_bytes(delta: _Delta) -> int:
-    size = 0
-    for text in (delta.content, delta.refusal, delta.reasoning_content):
-        if text:
-            size += len(text) if text.isascii() else len(text.encode())
-    for call in delta.tool_calls or ():
-        if call.function is not None:
-            size += len(call.function.name or "") + len((call.function.arguments or "").encode())
-    return size
 
 
 DIALECT = OpenAIChat()

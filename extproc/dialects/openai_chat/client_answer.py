@@ -10,10 +10,10 @@ from typing import Any
 from uuid import uuid4
 
 from extproc.dialects.openai_chat.provider_request import thoughts
+from extproc.dialects.openai_chat.usage import write_usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     FinishReason,
     ImagePart,
     RefusalPart,
@@ -34,7 +34,7 @@ def encode(answer: Answer) -> dict[str, Any]:
         "choices": [_said_choice(index, choice) for index, choice in enumerate(answer.choices)],
     }
     if answer.usage is not None:
-        body["usage"] = write_counts(answer.usage)
+        body["usage"] = write_usage(answer.usage)
     if tier := _TIERS.get(answer.service_tier):
         body["service_tier"] = tier
     return body
@@ -92,13 +92,3 @@ def write_reason(reason: FinishReason, *, refused: bool) -> str:
     if reason == "refusal":
         return "stop" if refused else "content_filter"
     return "stop" if reason in ("stop_sequence", "pause") else reason
-
-
-def write_counts(counts: Counts) -> dict[str, Any]:
-    return {
-        "prompt_tokens": counts.input,
-        "completion_tokens": counts.output,
-        "total_tokens": counts.input + counts.output,
-        "prompt_tokens_details": {"cached_tokens": counts.cached, "cache_write_tokens": counts.cache_write},
-        "completion_tokens_details": {"reasoning_tokens": counts.reasoning},
-    }

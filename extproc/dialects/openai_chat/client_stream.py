@@ -12,7 +12,9 @@ import msgspec
 
 from extproc.dialects.openai_chat import client_answer, problem
 from extproc.dialects.openai_chat.provider_request import thinking_block
-from extproc.words.messages import Counts, Delta, Event, Failed, Finished, Problem, Started, ThinkingPart, Used
+from extproc.dialects.openai_chat.usage import write_usage
+from extproc.words.exchange import Usage
+from extproc.words.messages import Delta, Event, Failed, Finished, Problem, Started, ThinkingPart, Used
 
 _write = msgspec.json.Encoder().encode
 
@@ -38,7 +40,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self._choices: dict[int, _Writing] = {}
-        self._usage: Counts | None = None
+        self._usage: Usage | None = None
         self._head: dict[str, Any] = {}
 
     def feed(self, event: Event) -> bytes:
@@ -80,7 +82,7 @@ class Encoder:
         return self._frame([choice])
 
     def _end(self) -> bytes:
-        usage = b"" if self._usage is None else self._frame([], {"usage": client_answer.write_counts(self._usage)})
+        usage = b"" if self._usage is None else self._frame([], {"usage": write_usage(self._usage)})
         return usage + b"data: [DONE]\n\n"
 
     def _frame(self, choices: list[dict[str, Any]], more: dict[str, Any] | None = None) -> bytes:

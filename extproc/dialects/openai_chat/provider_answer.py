@@ -15,12 +15,11 @@ from uuid import uuid4
 
 import msgspec
 
-from extproc.dialects import token_count
-from extproc.dialects.openai_chat.shapes import Body, Said, SaidCall, SaidChoice, SaidFunction
+from extproc.dialects.openai_chat.shapes import UNREADABLE, Body, Said, SaidCall, SaidChoice, SaidFunction, Seen
+from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     FinishReason,
     Part,
     RefusalPart,
@@ -50,7 +49,7 @@ def decode(body: bytes) -> Answer:
     """Raises ValueError when it is no chat completion."""
     try:
         said = read_body(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raise ValueError("The answer is no chat completion.") from None
     if said.error is not None or not said.choices:
         raise ValueError("The answer holds no choices.")
@@ -60,7 +59,7 @@ def decode(body: bytes) -> Answer:
         id=text_of(said.id),
         model=text_of(said.model),
         created=said.created if type(said.created) is int and said.created > 0 else 0,
-        usage=usage_in(said),
+        usage=read_usage(find_usage(said)),
         service_tier=text_of(said.service_tier),
     )
 
@@ -73,14 +72,13 @@ def _choice(choice: SaidChoice) -> Choice:
     said = choice.message or choice.delta or Said()
     if text_of(choice.finish_reason) in FAILURES:
         raise ValueError("The provider broke off.")
-    thinking, text = content_of(said.content)
+    thinking, text, refusal = words_of(said)
     blocks = blocks_of(said)
-    if not blocks and (thinking := thinking_of(said) or thinking):
+    if not blocks and thinking:
         blocks = [ThinkingPart(thinking)]
     parts: list[Part] = [*blocks]
     if text:
         parts.append(TextPart(text))
-    refusal = text_of(said.refusal)
     if refusal:
         parts.append(RefusalPart(refusal))
     calls = [_call(call) for call in said.tool_calls or ()]
@@ -90,24 +88,26 @@ def _choice(choice: SaidChoice) -> Choice:
     )
 
 
-def content_of(content: Any) -> tuple[str, str]:
-    """Thinking and text of a message's content, which may be in parts."""
-    if isinstance(content, str):
-        return "", content
+def _content(content: Any) -> tuple[str, str]:
+    """Thinking and text of a message's content in parts, as Mistral sends it."""
     thinking = text = ""
     for part in content if isinstance(content, list) else ():
-        if not isinstance(part, dict):
-            continue
-        if part.get("type") == "thinking":
+        if isinstance(part, str):
+            text += part
+        elif isinstance(part, dict) and part.get("type") == "thinking":
             inner = part.get("thinking")
-            thinking += inner if isinstance(inner, str) else content_of(inner)[1]
-        else:
+            thinking += inner if isinstance(inner, str) else _content(inner)[1]
+        elif isinstance(part, dict):
             text += text_of(part.get("text"))
     return thinking, text
 
 
-def thinking_of(said: Said) -> str:
-    return text_of(said.reasoning_content) or text_of(said.reasoning)
+def words_of(said: Said) -> tuple[str, str, str]:
+    """Thoughts, text and refusal of a message. `thinking_blocks` and `reasoning_details` only repeat the thoughts."""
+    content = said.content
+    thinking, text = ("", content) if isinstance(content, str) else _content(content)  # a string nearly always
+    thinking = text_of(said.reasoning_content) or text_of(said.reasoning) or thinking
+    return thinking, text, text_of(said.refusal)
 
 
 def blocks_of(said: Said) -> list[ThinkingPart]:
@@ -154,37 +154,13 @@ def reason_of(reason: Any, *, called: bool, refused: bool) -> FinishReason:
     return found
 
 
-def usage_in(said: Body) -> Counts | None:
-    """What was used, wherever it stands."""
-    if isinstance(said.usage, dict):
-        return read_counts(said.usage)
-    if isinstance(said.x_groq, dict) and isinstance(usage := said.x_groq.get("usage"), dict):
-        return read_counts(usage)
+def find_usage(said: Seen) -> Any:
+    """The usage object, wherever it stands: beside the choices, at Groq in `x_groq`, at Moonshot inside a choice."""
+    if said.usage is not None:
+        return said.usage
+    if said.x_groq is not None and isinstance(said.x_groq, dict):
+        return said.x_groq.get("usage")
     for choice in said.choices or ():
-        if isinstance(choice.usage, dict):
-            return read_counts(choice.usage)
+        if choice.usage is not None:
+            return choice.usage
     return None
-
-
-def read_counts(usage: Mapping[str, Any]) -> Counts | None:
-    """None when it counts nothing."""
-    input, output = token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
-    if input is None and output is None:
-        return None
-    of_input, of_output = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    of_input = of_input if isinstance(of_input, dict) else {}
-    of_output = of_output if isinstance(of_output, dict) else {}
-    counts = Counts(
-        input or 0,
-        output or 0,
-        _first(of_input.get("cached_tokens"), usage.get("prompt_cache_hit_tokens"), usage.get("cached_tokens")),
-        _first(of_input.get("cache_write_tokens")),
-        _first(of_output.get("reasoning_tokens"), usage.get("reasoning_tokens")),
-    )
-    if counts.reasoning and token_count(usage.get("total_tokens")) == counts.input + counts.output + counts.reasoning:
-        counts.output += counts.reasoning  # xAI counts it beside the output
-    return counts
-
-
-def _first(*values: Any) -> int:
-    return next((count for value in values if (count := token_count(value)) is not None), 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from extproc.dialects import MAX_TOKENS
@@ -176,50 +177,67 @@ class Request(Struct):
 # --- answers
 
 
-class SaidFunction(Struct):
+# Without gc: events come by the thousand, and no JSON has circles.
+class SaidFunction(Struct, gc=False):
     name: Any = None
     arguments: Any = None
 
 
-class SaidCall(Struct):
+class SaidCall(Struct, gc=False):
     index: Any = None
     id: Any = None
     function: SaidFunction | None = None
     extra_content: Any = None
 
 
-class Said(Struct):
+class Said(Struct, gc=False):
     """A message, or a piece of one."""
 
     content: Any = None
     refusal: Any = None
     reasoning_content: Any = None
     reasoning: Any = None
-    thinking_blocks: Any = None
     tool_calls: list[SaidCall] | None = None
+    function_call: SaidFunction | None = None  # of clients that offered `functions`
+    thinking_blocks: Any = None
 
 
-class SaidChoice(Struct):
+class SeenChoice(Struct, gc=False):
+    """A choice, as far as the gateway reads one that it lets pass."""
+
     index: Any = 0
-    message: Said | None = None
     delta: Said | None = None
+    message: Said | None = None
     finish_reason: Any = None
-    logprobs: Any = None
     usage: Any = None
 
 
-class Body(Struct):
-    """A completion or a chunk of one."""
+class Seen(Struct, gc=False):
+    """A completion or a chunk of one, as far as the gateway reads one that it lets pass."""
 
-    choices: list[SaidChoice] | None = None
-    id: Any = None
     model: Any = None
-    created: Any = None
-    service_tier: Any = None
+    choices: list[SeenChoice] | None = None
     usage: Any = None
     x_groq: Any = None
     error: Any = None
+
+
+class SaidChoice(SeenChoice, gc=False):
+    logprobs: Any = None
+
+
+class Body(Seen, gc=False):
+    """A completion or a chunk of one."""
+
+    choices: list[SaidChoice] | None = None  # type: ignore[assignment]
+    id: Any = None
+    created: Any = None
+    service_tier: Any = None
     object: Any = None
     message: Any = None
     type: Any = None
     code: Any = None
+
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding of an answer raises."""

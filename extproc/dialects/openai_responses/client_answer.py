@@ -12,10 +12,10 @@ from typing import Any
 from extproc.dialects.openai_responses import custom, signature
 from extproc.dialects.openai_responses.provider_answer import pieces, text_of
 from extproc.dialects.openai_responses.shapes import new_id
+from extproc.dialects.openai_responses.usage import write_usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     FinishReason,
     ImagePart,
     RefusalPart,
@@ -38,7 +38,7 @@ def encode(answer: Answer) -> dict[str, Any]:
     made["output"] = _items(choice)
     if made["output"] and status == "incomplete" and "status" in (last := made["output"][-1]):
         last["status"] = "incomplete"
-    made["usage"] = None if answer.usage is None else write_counts(answer.usage)
+    made["usage"] = None if answer.usage is None else write_usage(answer.usage)
     if answer.service_tier:
         made["service_tier"] = answer.service_tier if answer.service_tier in _TIERS else "default"
     return made
@@ -159,16 +159,6 @@ def custom_item(item: str, id: str, name: str, input: str, status: str = "comple
 
 def function_item(item: str, id: str, name: str, arguments: str, status: str = "completed") -> dict[str, Any]:
     return {"id": item, "type": "function_call", "status": status, "call_id": id, "name": name, "arguments": arguments}
-
-
-def write_counts(counts: Counts) -> dict[str, Any]:
-    return {
-        "input_tokens": counts.input,
-        "input_tokens_details": {"cached_tokens": counts.cached, "cache_write_tokens": counts.cache_write},
-        "output_tokens": counts.output,
-        "output_tokens_details": {"reasoning_tokens": counts.reasoning},
-        "total_tokens": counts.input + counts.output,
-    }
 
 
 def write_logprobs(logprobs: Any) -> list[dict[str, Any]]:

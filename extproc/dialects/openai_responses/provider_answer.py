@@ -10,13 +10,12 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import token_count
 from extproc.dialects.openai_responses import signature
 from extproc.dialects.openai_responses.shapes import Body, Output, new_id
+from extproc.dialects.openai_responses.usage import read_usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     FinishReason,
     Part,
     RefusalPart,
@@ -52,7 +51,7 @@ def decode(body: bytes) -> Answer:
         id=text_of(said.id),
         model=text_of(said.model),
         created=created_of(said),
-        usage=read_counts(said.usage),
+        usage=read_usage(said.usage),
         service_tier=text_of(said.service_tier),
     )
 
@@ -113,25 +112,6 @@ def reason_of(said: Body, *, called: bool, refused: bool) -> FinishReason:
         if why != "steered":
             return "length"
     return "tool_calls" if called else "refusal" if refused else "stop"
-
-
-def read_counts(usage: Any) -> Counts | None:
-    """None when it counts nothing."""
-    if not isinstance(usage, dict):
-        return None
-    input, output = token_count(usage.get("input_tokens")), token_count(usage.get("output_tokens"))
-    if input is None and output is None:
-        return None
-    of_input, of_output = usage.get("input_tokens_details"), usage.get("output_tokens_details")
-    of_input = of_input if isinstance(of_input, dict) else {}
-    of_output = of_output if isinstance(of_output, dict) else {}
-    return Counts(
-        input or 0,
-        output or 0,
-        token_count(of_input.get("cached_tokens")) or 0,
-        token_count(of_input.get("cache_write_tokens")) or 0,
-        token_count(of_output.get("reasoning_tokens")) or 0,
-    )
 
 
 def chat_logprobs(found: Sequence[Any]) -> dict[str, Any] | None:

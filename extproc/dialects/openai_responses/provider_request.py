@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from extproc.dialects import _effort
-from extproc.dialects.openai_chat.strict import can_be_strict
+from extproc.dialects.openai_chat.schema import can_be_strict
 from extproc.dialects.openai_responses import signature
 from extproc.dialects.openai_responses.ask import LOGPROBS
 from extproc.words.dialect import Destination

@@ -17,6 +17,7 @@ from msgspec import Struct
 from extproc.dialects.openai_responses import problem, provider_answer
 from extproc.dialects.openai_responses.provider_answer import text_of
 from extproc.dialects.openai_responses.shapes import Body, Output
+from extproc.dialects.openai_responses.usage import read_usage
 from extproc.words.messages import Delta, Ended, Event, Finished, Started, Used
 
 _Kind = Literal["text", "thinking", "tool_call", "refusal"]
@@ -119,7 +120,7 @@ class Decoder:
         if kind == "response.incomplete":
             said.status = "incomplete"
         events.append(Finished(provider_answer.reason_of(said, called=self._called, refused=self._refused)))
-        if (usage := provider_answer.read_counts(said.usage)) is not None:
+        if (usage := read_usage(said.usage)) is not None:
             events.append(Used(usage))
         events.append(Ended())
 

@@ -118,7 +118,7 @@ class Request(Struct):
 # --- answers
 
 
-class Output(Struct):
+class Output(Struct, gc=False):
     """An item of the output."""
 
     type: Any = None
@@ -131,7 +131,7 @@ class Output(Struct):
     encrypted_content: Any = None
 
 
-class Body(Struct):
+class Body(Struct, gc=False):
     id: Any = None
     model: Any = None
     created_at: Any = None

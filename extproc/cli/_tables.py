@@ -1,85 +1,16 @@
-"""What `extproc usage` and `extproc budgets` do: ask a running gateway's admin API, and print tables.
+"""Tables for the terminal: usage reports and budgets.
 
-Text in the answers is the clients' word, so nothing of it can steer the terminal.
+Text in them comes from clients, so nothing of it may steer the terminal.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
-import ssl
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlencode, urlsplit
 
-import msgspec
-
-_TIMEOUT = 60.0  # seconds
-_MAX_ANSWER = 64 << 20  # bytes
 _WIDEST = 60  # characters of a cell
 _SUMS = ("requests", "refused", "errors", "input_tokens", "output_tokens")
-
-
-class Gateway:
-    """The admin API at `url`, asked with `token`. No proxy, no redirect: the token goes nowhere else.
-
-    Methods raise OSError when it cannot be reached and ValueError when it refuses.
-    """
-
-    def __init__(self, url: str, token: str | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
-            raise ValueError("--url is the admin API's address: http://127.0.0.1:9091")
-        self._url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-        self._path = parts.path.rstrip("/")
-        self._token = token
-        self._connection = (
-            http.client.HTTPSConnection(parts.netloc, timeout=_TIMEOUT, context=ssl.create_default_context())
-            if parts.scheme == "https"
-            else http.client.HTTPConnection(parts.netloc, timeout=_TIMEOUT)
-        )
-
-    def text(self, path: str, parameters: Sequence[tuple[str, str]] = (), body: Mapping[str, Any] | None = None) -> str:
-        """The answer to a GET, or to a POST of `body` as JSON."""
-        headers = {} if self._token is None else {"authorization": f"Bearer {self._token}"}
-        content = None if body is None else json.dumps(body).encode()
-        if content is not None:
-            headers["content-type"] = "application/json"
-        target = self._path + path + ("?" + urlencode(parameters) if parameters else "")
-        try:
-            self._connection.request("GET" if content is None else "POST", target, content, headers)
-            answer = self._connection.getresponse()
-            data = answer.read(_MAX_ANSWER + 1)
-        except (OSError, http.client.HTTPException) as error:
-            raise OSError(f"{self._url} does not answer: {error or type(error).__name__}; is the gateway up?") from None
-        finally:
-            self._connection.close()
-        if len(data) > _MAX_ANSWER:
-            raise ValueError(f"the answer is longer than {_MAX_ANSWER} bytes: ask for less")
-        found = data.decode(errors="replace")
-        if answer.status not in (200, 201):
-            raise ValueError(f"{self._url} refuses: {_reason(answer.status, found)}")
-        return found
-
-    def json(
-        self, path: str, parameters: Sequence[tuple[str, str]] = (), body: Mapping[str, Any] | None = None
-    ) -> Mapping[str, Any]:
-        """As `text`, read. Raises ValueError when it is no JSON object."""
-        text = self.text(path, parameters, body)
-        try:
-            return msgspec.json.decode(text, type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError):
-            raise ValueError(f"{self._url} is not the admin API of a gateway: its answer is no JSON object") from None
-
-
-def _reason(status: int, text: str) -> str:
-    if status == 401:
-        return "it wants the admin token: --token env:NAME"
-    try:
-        return safe(str(json.loads(text)["error"]["message"]), 500)
-    except (ValueError, KeyError, TypeError):
-        return f"status {status}"
 
 
 def usage_table(report: Mapping[str, Any]) -> str:

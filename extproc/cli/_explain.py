@@ -7,29 +7,33 @@ what they do. What the running gateway has counted and learned is not known.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 
-from extproc.auth import Authenticate, Authorize
+from extproc.auth import Authenticate, Authorize, KeySettings
 from extproc.budgets import Reserve, estimate, read_scope
-from extproc.cli.question import Blank, Question, Witness, pose
 from extproc.forward import decode_fields, patch
 from extproc.guardrails import GuardInput, GuardrailSettings
 from extproc.parsing import Parse
 from extproc.pipeline import build
 from extproc.routing.catalog import Route
+from extproc.routing.history import History
 from extproc.routing.selection import Select
 from extproc.settings.config import Settings
 from extproc.stores.memory import MemoryCounters
+from extproc.telemetry.metrics import Telemetry
 from extproc.words import contract
 from extproc.words.chain import Branch, Choice
 from extproc.words.contract import Edit
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Exchange, Request, Target
+from extproc.words.values import Secret
 
 _LABEL_WIDTH = 11
+_ANONYMOUS = "anonymous"
 
 _NOTES: Mapping[str, str] = {
     "weighted": "the draw: each request that is not sticky is given an order of its own, this is one of them",
@@ -42,6 +46,18 @@ _Row = tuple[str, str]
 
 
 @dataclass(slots=True, frozen=True)
+class Question:
+    """A request to explain. Who asks: a consumer's name, or a gateway key; neither: nobody who says so."""
+
+    body: bytes
+    path: str = "/v1/chat/completions"
+    consumer: str | None = None
+    key: str | None = field(default=None, repr=False)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    attached: bool = False  # to somebody else's Envoy
+
+
+@dataclass(slots=True, frozen=True)
 class Explanation:
     lines: Sequence[str]
     forwarded: bool  # False: it would be refused
@@ -49,9 +65,9 @@ class Explanation:
 
 async def explain(settings: Settings, question: Question) -> Explanation:
     """Run the stages on the request. Raises ValueError when it is not said who asks, or nobody has that name."""
-    posed, headers = pose(settings, question)
-    witness = Witness(posed)
-    pipeline = build(posed, MemoryCounters(), set(), witness, history=Blank())
+    posed, headers = _pose(settings, question)
+    witness = _Witness(posed)
+    pipeline = build(posed, MemoryCounters(), set(), witness, history=_Blank())
     request = Request("POST", question.path, headers)
     exchange = Exchange("explained", request, attached=question.attached)
     refusal: Refusal | None = None
@@ -325,3 +341,61 @@ def _lines(rows: Iterator[_Row]) -> Iterator[str]:
         line = f"{label if label != before else '':<{_LABEL_WIDTH}}{text}".rstrip()
         before = label
         yield "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+
+
+# --- stand-ins for the client and for the running gateway
+
+
+class _Witness(Telemetry):
+    """Notes which stages ran."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings, lambda _line: None)
+        self.stages: list[str] = []
+
+    def stage(self, name: str) -> Callable[[float], None]:
+        return lambda _seconds: self.stages.append(name)
+
+
+class _Blank(History):
+    """Knows nothing and learns nothing, not even that this request was on its way."""
+
+    def chosen(self, deployment: str, size: int, *, streamed: bool) -> None:
+        """Nothing goes there."""
+
+
+class _Held(Secret):
+    """A secret made here instead of read from somewhere."""
+
+    __slots__ = ()
+
+    def read(self) -> str | None:
+        return self.where
+
+
+class _PosedKey(KeySettings):
+    @property
+    def secret(self) -> Secret | None:
+        return _Held("env", self.env or "")
+
+
+def _pose(settings: Settings, question: Question) -> tuple[Settings, Mapping[str, str]]:
+    """Settings in which a consumer that is named has a key that we know, and the headers of the request."""
+    headers = {settings.attribution.prefix + name.lower(): value for name, value in question.labels.items()}
+    name, key = question.consumer, question.key
+    if (name is None and key is None) or name == _ANONYMOUS:
+        if settings.auth.required:
+            raise ValueError("auth.required is on: say who asks with --consumer NAME or --key env:NAME")
+    elif name is not None:
+        names = [entry.name for entry in settings.consumers]
+        if name not in names:
+            raise ValueError(f"there is no consumer {name!r}; there are {', '.join(names) or 'none'}")
+        key = secrets.token_urlsafe(32)
+        keys = [_PosedKey.model_construct(env=key)]
+        consumers = [
+            entry.model_copy(update={"keys": keys}) if entry.name == name else entry for entry in settings.consumers
+        ]
+        settings = settings.model_copy(update={"consumers": consumers})
+    if key is not None:
+        headers["authorization"] = f"Bearer {key}"
+    return settings, headers
