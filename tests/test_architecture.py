@@ -170,6 +170,14 @@ def test_the_words_need_nothing_but_the_standard_library():
 
 # --- what an API's JSON looks like stays in dialects/
 
+
+def test_rooms_of_dialects_have_the_same_files_for_the_same_things():
+    """The table in `dialects/__init__.py` lists them, and none that is nowhere."""
+    told = re.findall(r"^    (\w+\.py)  ", dialects.__doc__, re.MULTILINE)
+    files = {path.name for path in Path(dialects.__file__).parent.glob("*/*.py")} - {"__init__.py"}
+    assert sorted(told) == sorted(files)
+
+
 OTHERS_JSON = ("dialects", "providers", "mock", "pb")
 """Rooms that know it: APIs, how one provider's differs (its `adapt`), a provider to try things with, generated code."""
 

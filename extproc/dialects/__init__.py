@@ -1,6 +1,29 @@
-"""One API's JSON, a file each: what a request asks for, where its text is, what an answer reports.
+"""APIs, a room each: what their JSON looks like. No other room names a field of it.
 
-A dialect is found by the paths it serves. It interprets only what the gateway needs; everything else passes through.
+A client's dialect is found by the paths it serves. It interprets only what the gateway needs; all else passes through.
+Rooms have the same files for the same things, those they need of them:
+
+    ask.py               what the gateway reads of a client's request: `Fields`, `Ask`, `Conversation`, texts
+    report.py            what the gateway reads of an answer that it lets pass: `Report`
+    client_request.py    a client's request, read into the neutral form
+    client_answer.py     the neutral answer, written for a client
+    client_stream.py     ... event by event
+    provider_request.py  the neutral request, written for a provider
+    provider_answer.py   a provider's answer, read into the neutral form
+    provider_stream.py   ... event by event
+    usage.py             counts of tokens, read and written
+    problem.py           errors, read and written
+    shapes.py            structs of requests and answers, and words for their values
+    conversation.py      turns and their parts, for a provider
+    thinking.py          the thinking that a request asks for
+    signature.py         proofs of thinking, which have to come back unchanged
+    models.py            what each model takes, by its name
+    schema.py            JSON Schemas that the API can enforce
+    media.py             images, files, audio
+    names.py             names of tools
+    custom.py            custom tools, whose input is no JSON
+
+A small dialect is one file. Files that begin with `_` are shared by several.
 """
 
 from __future__ import annotations
