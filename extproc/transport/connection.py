@@ -226,7 +226,7 @@ class Connection:
             if (now := self._clock()) - self._since < 1.0:
                 raise Fault(Code.ENHANCE_YOUR_CALM, f"too many {what}")
             self._since = now
-            self._counts.clear()
+            self._counts = Counter((what,))
 
     # --- DATA
 

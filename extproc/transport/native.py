@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 1_024  # connections that wait to be accepted
 _UNAVAILABLE = 14  # the gRPC status of calls that a stop ends
-_LAST_WORDS = 1.0  # seconds for a peer to read them
+_LAST_WORDS = 1.0  # seconds for a peer to read them and to close
 _LONGEST_END = 10.0  # seconds for calls to settle what they have open
 
 Step = Coroutine[Any, Any, Sequence[bytes]]
@@ -109,6 +109,7 @@ class Peer(asyncio.Protocol):
         self._server = server
         self._http2 = Connection(server.limits)
         self._flushing = False
+        self._closing: asyncio.TimerHandle | None = None
 
     # --- the connection
 
@@ -125,6 +126,8 @@ class Peer(asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         for _, stream, _ in self._http2.lost():
             self._gone(stream)
+        if self._closing is not None:
+            self._closing.cancel()
         self._server.peers.discard(self)
         if not self.lost.done():
             self.lost.set_result(None)
@@ -137,6 +140,8 @@ class Peer(asyncio.Protocol):
         self._transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
+        if self._closing is not None:
+            return
         for kind, stream, message in self._http2.receive(data):
             if kind == "opened":
                 self._open(stream)
@@ -161,23 +166,29 @@ class Peer(asyncio.Protocol):
             self._http2.end(stream, _UNAVAILABLE, "the server stops")
             self._gone(stream)
         self._flush()
-        self._transport.close()
+        self._close()
 
     def abort(self) -> None:
         self._transport.abort()
 
     def _flush(self) -> None:
         self._flushing = False
-        http2, transport = self._http2, self._transport
-        if transport.is_closing():
+        http2 = self._http2
+        if self._closing is not None or self._transport.is_closing():
             return
         if data := http2.output():
-            transport.write(data)
+            self._transport.write(data)
         if http2.fault is not None:
             log.warning("a connection to the processor broke HTTP/2 (%s)", http2.fault)
-            transport.close()
+            self._close()
         elif http2.drained:
-            transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Say no more, and leave it to the peer to close: what we close first takes unread last words away from it."""
+        if self._closing is None and not self._transport.is_closing():
+            self._transport.write_eof()
+            self._closing = asyncio.get_running_loop().call_later(_LAST_WORDS, self._transport.abort)
 
     def _flush_soon(self) -> None:
         if not self._flushing:
