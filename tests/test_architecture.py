@@ -27,7 +27,8 @@ LOOSE = {"__main__", "gateway", "attempt", "pipeline", "parsing", "forward", "re
 
 # Which outside modules do input and output, or speak a protocol, and who may import them.
 RESERVED = {
-    "grpc": {"server/server.py"},
+    "grpc": {"transport/grpcio_server.py"},
+    "hpack": {"transport/headers.py"},
     "asyncio": {
         "accounting",
         "admin",
@@ -42,8 +43,9 @@ RESERVED = {
         "outbound",
         "server",
         "stores",
+        "transport",
     },
-    "socket": {"admin", "cli", "mock", "outbound", "server/server.py"},
+    "socket": {"admin", "cli", "mock", "outbound", "transport"},
     "ssl": set(),
     "sqlite3": {"ledger", "stores"},
     "subprocess": {"cli"},
