@@ -46,8 +46,16 @@ def real(clocks, exchange):
         rows = [
             Row(id="least", time=NOW - 10),
             Row(
-                **{"id": "most", "time": NOW - 20, "labels": {"run": "1"}, "charges": {SCOPE: 5}, "cost": 7},
-                **{"guardrails": ["g"], "first_token_ms": 3, "status": 200, "stream": True, "error": "e"},
+                id="most",
+                time=NOW - 20,
+                labels={"run": "1"},
+                charges={SCOPE: 5},
+                cost=7,
+                guardrails=["g"],
+                first_token_ms=3,
+                status=200,
+                stream=True,
+                error="e",
             ),
         ]
         for row in rows:
