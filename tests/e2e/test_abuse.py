@@ -371,9 +371,8 @@ def test_a_key_in_the_query_is_no_credential(target: Gateway) -> None:
 
 def log_lines(gateway: Gateway) -> list[dict[str, Any]]:
     """Every line since the start, parsed; a line that is neither JSON nor Envoy's own fails the test."""
-    text = gateway.log.read_text(encoding="utf-8").partition("Ctrl-C stops it.\n")[2]
-    lines = [line for line in text.split("\n") if line and not ENVOY_LINE.match(line)]
-    return [json.loads(line) for line in lines]
+    lines = gateway.log.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line and not ENVOY_LINE.match(line)]
 
 
 def logged(gateway: Gateway, ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -420,7 +419,7 @@ def test_nothing_breaks_a_line_of_the_log(target: Gateway) -> None:
     assert {line["event"] for line in written} == {"exchange"}
     assert not [line for line in written if "forged" in line]
     assert max(len(json.dumps(line)) for line in written) < 4_000
-    lines = target.log.read_text(encoding="utf-8").partition("Ctrl-C stops it.\n")[2].split("\n")
+    lines = target.log.read_text(encoding="utf-8").split("\n")
     assert not [line for line in lines if not (line.isascii() and line.isprintable())]
 
 
@@ -556,18 +555,13 @@ def test_labels_are_no_way_to_grow_the_metrics(start: Callable[..., Gateway]) ->
 # --- failing closed
 
 
-def processor(gateway: Gateway) -> tuple[int, Path]:
-    """The pid of the gateway's processor, and its socket."""
-    up = gateway.process.pid
-    for child in Path(f"/proc/{up}/task/{up}/children").read_text().split():
-        command = Path(f"/proc/{child}/cmdline").read_bytes().decode().split("\0")
-        if "serve" in command:
-            return int(child), Path(command[command.index("--socket") + 1])
-    raise AssertionError("no processor")
+def processor_socket(gateway: Gateway) -> Path:
+    command = Path(f"/proc/{gateway.process.pid}/cmdline").read_bytes().decode().split("\0")
+    return Path(command[command.index("--socket") + 1])
 
 
 def test_only_its_owner_reaches_the_processor(gateway: Gateway) -> None:
-    _, path = processor(gateway)
+    path = processor_socket(gateway)
     assert stat.S_ISSOCK(path.stat().st_mode)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
@@ -577,7 +571,6 @@ def test_nothing_passes_a_processor_that_stands_still(start: Callable[..., Gatew
     gateway = start(YAML, MOCKS, KEYS)
     assert gateway.chat().status_code == 200
     gateway.reset()
-    pid, _ = processor(gateway)
     replies: list[Reply | None] = []
     forged = [(name, value) for name, value in FORGED.items() if name.startswith("x-extproc-")]
     asked = [
@@ -589,7 +582,7 @@ def test_nothing_passes_a_processor_that_stands_still(start: Callable[..., Gatew
         http(b'{"model":"stub","input":"Hi"}', target="/v1/embeddings"),
     ]
     threads = [threading.Thread(target=lambda data=data: replies.append(send(gateway.url, data))) for data in asked]
-    os.kill(pid, signal.SIGSTOP)
+    gateway.process.send_signal(signal.SIGSTOP)
     try:
         for thread in threads:
             thread.start()
@@ -597,7 +590,7 @@ def test_nothing_passes_a_processor_that_stands_still(start: Callable[..., Gatew
             thread.join()
         assert calls(gateway) == 0
     finally:
-        os.kill(pid, signal.SIGCONT)
+        gateway.process.send_signal(signal.SIGCONT)
     for reply in replies:
         check_refusal(reply, 503, "overloaded")
     eventually(lambda: gateway.chat().status_code == 200, timeout=30)
@@ -609,7 +602,7 @@ def test_nothing_passes_a_processor_that_stands_still(start: Callable[..., Gatew
 def test_nothing_passes_without_the_processors_socket(start: Callable[..., Gateway]) -> None:
     """Envoy keeps the connections it has, so requests are judged; or it has none, and they are refused."""
     gateway = start(YAML, MOCKS, KEYS)
-    _, path = processor(gateway)
+    path = processor_socket(gateway)
     away = path.with_suffix(".away")
     path.rename(away)
     try:
