@@ -17,6 +17,7 @@ from extproc.mock import chat as completions
 from extproc.mock.answers import Question, Refused
 from extproc.mock.faults import NONE, Faults
 from extproc.mock.schemas import satisfy
+from tests.samples import examples
 
 WEATHER = {
     "type": "function",
@@ -415,7 +416,7 @@ KEYWORDS = ["type", "properties", "required", "items", "anyOf", "allOf", "$ref",
 KEYWORDS += ["minItems", "maxItems", "enum", "format", "maximum", "prefixItems", "const", "object", "array", "integer"]
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     st.dictionaries(st.sampled_from(["n", "stop", "tools", "tool_choice", "stream_options", "messages"]), JSON), JSON
 )
@@ -430,7 +431,7 @@ def test_any_json_is_answered_or_refused(body, content):
         list(answer.events or ())
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     st.recursive(
         st.sampled_from([*KEYWORDS, "#", None, True, -1, 0, 1e300, 2.5]),
