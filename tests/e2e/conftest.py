@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
+from extproc.__main__ import main
 from tests.e2e import parts
 
 HERE = Path(__file__).parent
@@ -282,3 +283,20 @@ def demo(shared_demo: Gateway) -> Gateway:
     """The shared gateway, its mocks without faults and without memory."""
     shared_demo.reset()
     return shared_demo
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def extproc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """`extproc("check", "--config", file)`: the command line as a call, for a verb that starts no process."""
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr("sys.argv", ["extproc", *map(str, arguments)])
+        return Ended(main(), *capsys.readouterr())
+
+    return run

@@ -12,14 +12,13 @@ import stat
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 import httpx
 import pytest
 
-from extproc.__main__ import main
-from tests.e2e.conftest import DEMO, DEMO_KEYS, KEY, Gateway, eventually, free_ports, run_gateway
+from tests.e2e.conftest import DEMO, DEMO_KEYS, KEY, Ended, Gateway, eventually, free_ports, run_gateway
 
 pytestmark = pytest.mark.alone  # it measures time
 
@@ -216,24 +215,14 @@ def test_a_request_in_flight_keeps_the_settings_it_began_with(start: Start):
 # --- how it starts
 
 
-class Ended(NamedTuple):
-    returncode: int
-    stderr: str
-
-
 Up = Callable[..., Ended]
 
 
 @pytest.fixture
-def up(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Up:
-    """`extproc up` that ends before it starts a process, as a call."""
-
-    def run(file: Path, *arguments: str) -> Ended:
-        monkeypatch.setenv("EXTPROC_DEMO_KEY", KEY)
-        monkeypatch.setattr("sys.argv", ["extproc", "up", "--config", str(file), *arguments])
-        return Ended(main(), capsys.readouterr().err)
-
-    return run
+def up(extproc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> Up:
+    """`extproc up` that ends before it starts a process."""
+    monkeypatch.setenv("EXTPROC_DEMO_KEY", KEY)
+    return lambda file, *arguments: extproc("up", "--config", file, *arguments)
 
 
 @pytest.fixture
