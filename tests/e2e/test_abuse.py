@@ -1,6 +1,6 @@
 """Requests that mean harm, through a real Envoy: none is answered 5xx, and none that is refused reaches a provider.
 
-The cases are tables in abuse_cases.py. `EXTPROC_JSON_CASES=dir` adds the cases of JSONTestSuite (dir/parsing/*.json)
+The cases are tables in the package abuse. `EXTPROC_JSON_CASES=dir` adds the cases of JSONTestSuite (dir/parsing/*.json)
 and of the Big List of Naughty Strings (dir/blns.json), which are not part of this project.
 """
 
@@ -23,24 +23,19 @@ from typing import Any
 
 import pytest
 
-from tests.e2e import abuse_cases as cases
-from tests.e2e.abuse_cases import (
+from tests.e2e.abuse import GARBAGE, PASSED, REFUSED
+from tests.e2e.abuse.headers import FORGED, HTTP2_GARBAGE, HTTP2_REFUSED, INJECTIONS, LEAKED, http2
+from tests.e2e.abuse.requests import (
     CHAT,
-    FORGED,
-    GARBAGE,
-    HTTP2_GARBAGE,
-    HTTP2_REFUSED,
-    LEAKED,
-    PASSED,
     PATH,
-    REFUSED,
     Garbage,
     Passed,
     Refused,
+    chat,
     chunked,
     content,
+    embedded,
     http,
-    http2,
 )
 from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
 from tests.e2e.raw import Reply, connect, exchange, read, send, send_http2
@@ -260,7 +255,7 @@ def test_forged_headers_in_a_chain_of_two(target: Gateway) -> None:
     """The first fails; the second gets its own model's name, whatever the client says the targets are."""
     target.fault("sandbox", "status=503")
     forged = [("x-extproc-targets", "stub=forged,stub=forged"), ("x-envoy-attempt-count", "7"), ("x-extproc-hop", "ok")]
-    reply = send(target.url, http(cases.chat(model='"assistant"'), more=forged))
+    reply = send(target.url, http(chat(model='"assistant"'), more=forged))
     assert reply is not None
     assert reply.status == 200
     assert (reply.headers["x-ai-model"], reply.headers["x-ai-attempts"]) == ("spare-v2", "2")
@@ -393,11 +388,11 @@ def injections(text: str) -> Iterator[bytes]:
     yield http(more=[("x-other", value), ("user-agent", value), ("referer", value)])
     yield http(without=["authorization"], more=[("authorization", b"Bearer " + value)])
     yield http(without=["authorization"], more=[("x-api-key", value)])
-    yield http(cases.chat(model=json.dumps(text)))
-    yield http(cases.chat(model=json.dumps("any/" + text)))
+    yield http(chat(model=json.dumps(text)))
+    yield http(chat(model=json.dumps("any/" + text)))
     yield http(json.dumps(content(text)).encode())
-    yield http(cases.chat(f"{json.dumps(text)}:1"))
-    yield http(cases.chat(f"{json.dumps(text)}:1,{json.dumps(text)}:2"))
+    yield http(chat(f"{json.dumps(text)}:1"))
+    yield http(chat(f"{json.dumps(text)}:1,{json.dumps(text)}:2"))
     yield http(without=["content-type"], more=[("content-type", value)])
     yield http(target="/v1/" + "".join(f"%{byte:02x}" for byte in value[:1_000]))
     yield http(None, method="GET", target="/v1/models/" + "".join(f"%{byte:02x}" for byte in value[:1_000]))
@@ -405,7 +400,7 @@ def injections(text: str) -> Iterator[bytes]:
 
 def test_nothing_breaks_a_line_of_the_log(target: Gateway) -> None:
     asked = []
-    for text in (*cases.INJECTIONS, "a\r\n{}", "\x1b[31m", "\x9b31m", "\x7f", "\0"):
+    for text in (*INJECTIONS, "a\r\n{}", "\x1b[31m", "\x9b31m", "\x7f", "\0"):
         for request in injections(text):
             method = "GET" if request.startswith(b"GET") else "POST"
             reply = send(target.url, request, method=method)
@@ -513,10 +508,10 @@ def test_labels_are_no_way_to_grow_the_metrics(start: Callable[..., Gateway]) ->
 
     def one(number: int) -> bytes:
         more = [("x-ai-agent", word("a")), ("x-ai-task", word("t")), (f"x-ai-{word('l')}", "x")]
-        body = cases.chat(model=json.dumps("any/" + word("m")))
+        body = chat(model=json.dumps("any/" + word("m")))
         match number % 10:
             case 0:
-                return http(cases.chat(model=json.dumps(word("unknown"))), more=more)
+                return http(chat(model=json.dumps(word("unknown"))), more=more)
             case 1:
                 return http(body, more=[*more, ("authorization", f"Bearer {word('key')}")], without=["authorization"])
             case 2:
@@ -577,7 +572,7 @@ def test_nothing_passes_a_processor_that_stands_still(start: Callable[..., Gatew
         http(),
         http(without=["authorization"]),
         http(more=forged),
-        http(cases.chat('"stream":true')),
+        http(chat('"stream":true')),
         http(None, method="GET", target="/v1/models"),
         http(b'{"model":"stub","input":"Hi"}', target="/v1/embeddings"),
     ]
@@ -606,7 +601,7 @@ def test_nothing_passes_without_the_processors_socket(start: Callable[..., Gatew
     away = path.with_suffix(".away")
     path.rename(away)
     try:
-        for data in (http(without=["authorization"]), http(cases.chat(model='"nope"')), http(target="/nope")):
+        for data in (http(without=["authorization"]), http(chat(model='"nope"')), http(target="/nope")):
             reply = send(gateway.url, data)
             assert reply is not None
             assert reply.status >= 400
@@ -658,7 +653,7 @@ def test_parsing_cases_inside_a_chat(target: Gateway) -> None:
     wrong = []
     for name, case in parsing_cases():
         target.reset()
-        reply = send(target.url, http(cases.embedded(case)))
+        reply = send(target.url, http(embedded(case)))
         assert reply is not None, name
         good = name[0] == "y" and name not in DUPLICATE_KEYS
         allowed = {"n": (400,), "y": (200,) if good else (400,), "i": (200, 400)}[name[0]]
@@ -682,7 +677,7 @@ def test_naughty_strings_as_content(target: Gateway) -> None:
 def test_naughty_strings_as_model(target: Gateway) -> None:
     wrong = []
     for text in strings():
-        reply = send(target.url, http(cases.chat(model=json.dumps(text))))
+        reply = send(target.url, http(chat(model=json.dumps(text))))
         if reply is None or not 400 <= reply.status < 500 or reply.headers["x-ai-error-origin"] != "gateway":
             wrong.append((text, reply))
     assert wrong == []
