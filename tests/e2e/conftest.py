@@ -167,11 +167,12 @@ def run_gateway(
     env: dict[str, str],
     *,
     listener: str = "",
+    strict: bool = True,
     up: bool = False,
 ) -> Iterator[Gateway]:
     """Start a gateway whose YAML may hold `{mock_<name>}` for the address of a mock provider with /v1, `{at_<name>}`
-    without. `listener` has more settings of the listener. `up` starts it by the command `extproc up`, which takes
-    three times as long.
+    without. `listener` has more settings of the listener. Mock providers are strict doubles, or the built-in mock. `up`
+    starts it by the command `extproc up`, as it is shipped, which takes three times as long.
     """
     door, status, admin, *ports = free_ports(PORTS + len(mocks))
     urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(mocks, ports, strict=True)}
@@ -193,8 +194,9 @@ admin: {{address: 127.0.0.1, port: {admin}}}
             process = stack.enter_context(running_up(file, log, env))
             gateway = Gateway(*addresses, file, process, urls, log)
         else:
-            started = parts.running(file, log, env, dict(zip(mocks, ports, strict=True)))
-            processor, envoy = stack.enter_context(started)
+            served = parts.serving(dict(zip(mocks, ports, strict=True)), strict=strict)
+            stack.enter_context(served)
+            processor, envoy = stack.enter_context(parts.running(file, log, env))
             gateway = Gateway(*addresses, file, processor, urls, log, envoy)
         stack.callback(gateway.http.close)
         yield gateway
@@ -225,15 +227,15 @@ def running_up(file: Path, log: Path, env: dict[str, str]) -> Iterator[subproces
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    """`start(yaml, mocks=("a", "b"), env={}, up=False)`: gateways of this test's own."""
+    """`start(yaml, mocks=("a", "b"), env={}, strict=True, up=False)`: gateways of this test's own."""
     running: list[Iterator[Gateway]] = []
 
     def begin(
-        yaml: str, mocks: tuple[str, ...] = ("sandbox",), env: dict[str, str] | None = None, *, up: bool = False
+        yaml: str, mocks: tuple[str, ...] = ("sandbox",), env: dict[str, str] | None = None, **options: bool
     ) -> Gateway:
         folder = tmp_path / f"gateway{len(running)}"
         folder.mkdir()
-        gateway = run_gateway(folder, yaml, mocks, env or {}, up=up)
+        gateway = run_gateway(folder, yaml, mocks, env or {}, **options)
         running.append(gateway)
         return next(gateway)
 

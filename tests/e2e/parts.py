@@ -15,10 +15,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import httpx
@@ -27,6 +27,7 @@ import uvloop
 from extproc import envoy_config, mock
 from extproc.settings import config
 from extproc.settings.config import Settings
+from tests import doubles
 
 ENVOY = Path(sys.executable).with_name("envoy")
 START = 60.0  # seconds for a part to be ready
@@ -38,9 +39,9 @@ class Parts(NamedTuple):
 
 
 @contextmanager
-def running(file: Path, log: Path, env: Mapping[str, str], mocks: Mapping[str, int]) -> Iterator[Parts]:
-    """Start the gateway of a filter YAML, and mock providers by name on their ports. At the end all of it is killed:
-    how a gateway stops in order is tested with `extproc up`.
+def running(file: Path, log: Path, env: Mapping[str, str]) -> Iterator[Parts]:
+    """Envoy and the processor of a filter YAML. At the end both are killed: how a gateway stops in order is tested with
+    `extproc up`.
     """
     environment = {**os.environ, **env}
     with contextlib.ExitStack() as stack:
@@ -52,7 +53,6 @@ def running(file: Path, log: Path, env: Mapping[str, str], mocks: Mapping[str, i
             stack.callback(end, process)
             return process
 
-        stack.enter_context(serving(mocks))
         sock, secrets = runtime / "extproc.sock", runtime / "secrets"
         serve = ("serve", "--config", file, "--socket", sock, "--secrets", secrets)
         with patch.dict(os.environ, env):
@@ -71,17 +71,25 @@ def running(file: Path, log: Path, env: Mapping[str, str], mocks: Mapping[str, i
 
 
 @contextmanager
-def serving(mocks: Mapping[str, int]) -> Iterator[None]:
-    """Mock providers, by name, on ports of loopback, on a thread of their own until the context ends."""
+def serving(mocks: Mapping[str, int], *, strict: bool) -> Iterator[None]:
+    """Mock providers, by name, on ports of loopback, on a thread of their own until the context ends: strict doubles,
+    or the built-in mock.
+    """
+    kind = doubles if strict else mock
     loop = uvloop.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="mock providers")
     thread.start()
+
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(START)
+
     try:
-        starts = [mock.serve(mock.Options(name=name, port=port)) for name, port in mocks.items()]
-        servers = [asyncio.run_coroutine_threadsafe(start, loop).result(START) for start in starts]
-        yield
-        for server in servers:
-            asyncio.run_coroutine_threadsafe(server.close(), loop).result(START)
+        servers = [run(kind.serve(kind.Options(name=name, port=port))) for name, port in mocks.items()]
+        try:
+            yield
+        finally:
+            for server in servers:
+                run(server.close())
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

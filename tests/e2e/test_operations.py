@@ -10,6 +10,8 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -290,10 +292,45 @@ def test_a_signal_stops_everything(start: Start, number: int):
     gateway = start(SMALL, up=True)
     pids = children(gateway.process.pid)
     assert len(pids) == 3, pids
+    runtime = Path(next(line.split()[line.split().index("--socket") + 1] for line in pids if "serve" in line)).parent
     assert gateway.stop(number) == 0
     assert all(gone(pid) for pid in pids.values())
     assert not any(listens(url) for url in (gateway.url, gateway.status, gateway.admin, *gateway.mocks.values()))
-    assert "Traceback" not in gateway.log.read_text()
+    log = gateway.log.read_text()
+    assert log.rpartition("Ctrl-C stops it.")[2].strip() == "stopping"
+    assert "Traceback" not in log
+    assert not runtime.exists()
+
+
+def test_the_supervisor_is_small(demo: Gateway):
+    resident = next(
+        int(line.split()[1])
+        for line in Path(f"/proc/{demo.process.pid}/status").read_text().splitlines()
+        if line.startswith("VmRSS:")
+    )
+    assert resident < 20_000  # kB
+
+
+def test_when_the_supervisor_is_killed_everything_ends(start: Start):
+    gateway = start(SMALL, up=True)
+    pids = children(gateway.process.pid)
+    assert len(pids) == 3, pids
+    assert gateway.stop(signal.SIGKILL) == -signal.SIGKILL
+    eventually(lambda: all(gone(pid) for pid in pids.values()))
+    assert not any(listens(url) for url in (gateway.url, gateway.status, gateway.admin, *gateway.mocks.values()))
+
+
+@pytest.mark.parametrize(("number", "when"), [(signal.SIGINT, 0.7), (signal.SIGTERM, 1.5)])
+def test_a_signal_while_it_starts_stops_what_has_started(file: Path, number: int, when: float):
+    command = [sys.executable, "-m", "extproc", "up", "--config", str(file)]
+    environment = {**os.environ, "EXTPROC_DEMO_KEY": KEY}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=file.parent, env=environment) as process:
+        time.sleep(when)
+        pids = children(process.pid)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    assert all(gone(pid) for pid in pids.values())
+    assert "Traceback" not in err
 
 
 def test_a_signal_ends_streams_in_flight_and_they_are_recorded(start: Start):
