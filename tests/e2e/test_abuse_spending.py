@@ -526,8 +526,9 @@ stores: {counters: "memory:", ledger: "sqlite:ledger.db"}
         thread.start()
     known, shown = gateway.file.read_text(), []
     for version in versions:
+        before = gateway.metric("extproc_reloads_total")
         gateway.file.write_text(known.replace(first, version))
-        time.sleep(1.1)
+        eventually(lambda before=before: gateway.metric("extproc_reloads_total") > before)
         shown.append(len(gateway.http.get(gateway.admin + "/grants").json()["data"]))
     over.set()
     for thread in threads:

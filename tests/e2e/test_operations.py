@@ -22,8 +22,6 @@ import pytest
 
 from tests.e2e.conftest import DEMO, DEMO_KEYS, KEY, Ended, Gateway, eventually, free_ports, run_gateway
 
-pytestmark = pytest.mark.alone  # it measures time
-
 Start = Callable[..., Gateway]
 
 SMALL = """
