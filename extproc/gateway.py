@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import Mapping
@@ -168,7 +167,7 @@ class GatewayStream:
         if not exchange.error and not exchange.complete:
             # Once an answer has begun, nobody here can tell a client that left from a provider that broke off.
             exchange.error = "incomplete" if exchange.status else "client_left" if exchange.forwarded else "abandoned"
-        await asyncio.shield(self._end())
+        await self._end()
 
     def _current(self) -> Exchange:
         assert self._exchange is not None, "Envoy sends the headers before a body"
@@ -222,7 +221,9 @@ class GatewayStream:
         return reader
 
     async def _end(self) -> None:
-        """Settle and record. Cancelled in the middle, `on_end` comes here again, shielded: settling twice is once."""
+        """Settle and record. Cancelled in the middle, `on_end` comes here again, which nothing cancels: settling twice
+        is once.
+        """
         self.done = True
         await self._pipeline.on_end(self._current())
         self._ended = True

@@ -21,14 +21,13 @@ The mock answers OpenAI's chat completions, responses, embeddings and models, an
 streamed. An answer repeats the last user message; extproc/mock/conversation.py says when it calls a tool.
 For tests: GET /requests lists the requests (GET /requests?count counts them), PUT /control {"fault": "status=503"}
 changes --fault, DELETE /control clears fault and list, GET /healthz answers 200.
-
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser, parse: Callable[[str], object] = faults.parse) -> None:
     """Declare the arguments of `extproc mock`. `parse` raises FaultError for a fault that is not known."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = (EPILOG + str(faults.__doc__)).replace("%", "%%")
+    parser.epilog = f"{EPILOG}\n{faults.__doc__}".replace("%", "%%")
     parser.add_argument("--address", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port, 0 picks a free one (default: %(default)s)")
     parser.add_argument("--name", default="mock", help="value of the header x-mock-name (default: %(default)s)")
@@ -73,7 +72,6 @@ async def _until_stopped(options: Options, start: Callable[..., Awaitable[Server
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     server = await start(options)
-    sys.stdout.write(f"mock provider {options.name} listening on {server.url}\n")
-    sys.stdout.flush()
+    print(f"mock provider {options.name} listening on {server.url}", flush=True)  # noqa: T201
     await stop.wait()
     await server.close()

@@ -34,16 +34,14 @@ def answer(prompt: Prompt, faults: Faults, id: str) -> messages.Answer:
     choices = [_choice(prompt, faults.words, f"call_{at}_{id}", at) for at in range(min(prompt.choices, MAX_CHOICES))]
     asked = [*prompt.system, *(part for message in prompt.messages for part in message.parts)]
     said = [part for choice in choices for part in choice.parts]
-    tokens_in, tokens_out = (max(1, sum(map(_tokens, parts))) for parts in (asked, said))
-    usage = Usage(tokens_in, tokens_out)
-    return messages.Answer(choices, id, prompt.model, CREATED, None if faults.usage == "none" else usage)
+    read, wrote = (max(1, sum(map(_tokens, parts))) for parts in (asked, said))
+    return messages.Answer(choices, id, prompt.model, CREATED, None if faults.usage == "none" else Usage(read, wrote))
 
 
 def events(answer: messages.Answer, *, usage: bool) -> Iterator[messages.Event]:
     """An answer as it is streamed: a word, or a few characters of arguments, at a time. `usage`: it is told."""
-    yield messages.Started(
-        answer.id, answer.model, answer.created, answer.usage and Usage(answer.usage.input_tokens, 1)
-    )
+    begun = answer.usage and Usage(answer.usage.input_tokens, 1)
+    yield messages.Started(answer.id, answer.model, answer.created, begun)
     for index, choice in enumerate(answer.choices):
         for block, part in enumerate(choice.parts):
             if isinstance(part, ToolCall):

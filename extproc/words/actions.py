@@ -53,7 +53,7 @@ CONTINUE = Continue()
 
 class Attachment(Protocol):
     """One stream of Envoy's. Every method is called at most once and in this order, but `on_response_body`, which is
-    called for each piece; `on_end` is called last, exactly once, however the stream ended.
+    called for each piece; `on_end` is called last, exactly once, however the stream ended, and is never cancelled.
 
     `done` is True when no further message is wanted.
     """
