@@ -11,6 +11,7 @@ from extproc.admin.api import ROUTES, document
 from extproc.ledger.query import FIELDS
 from tests.admin.conftest import NOW
 from tests.admin.fakes import FakeSources, some
+from tests.samples import examples
 
 SCHEMA = schemathesis.openapi.from_dict(document())
 APP = admin_app(FakeSources(some(NOW, 30), NOW), None)
@@ -60,7 +61,7 @@ async def test_every_field_groups_and_filters(admin, field):
 
 @SCHEMA.parametrize()
 @settings(
-    max_examples=25,
+    max_examples=examples(25),
     deadline=None,
     derandomize=True,
     database=None,

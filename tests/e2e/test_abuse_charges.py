@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from extproc.framing.aws_eventstream import encode
-from tests.e2e.abuse_cases import FORGED
+from tests.e2e.abuse.headers import FORGED
 from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
 from tests.e2e.scripted import Script, Scripted, events, head, plain, stream
 from tests.e2e.test_abuse_answers import DONE, USED, chunk, completion, play
