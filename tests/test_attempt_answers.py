@@ -9,14 +9,14 @@ import pytest
 from extproc.attempt import AttemptStream
 from extproc.dialects import by_path, dialects
 from extproc.framing.aws_eventstream import encode
-from extproc.gateway import reworded
 from extproc.pb import extproc_pb2 as pb
-from extproc.response import AnswerReader, framing_for
+from extproc.response import Count, framing_for, reworded
 from extproc.server import wire
 from extproc.settings.config import LimitsSettings
 from extproc.words import contract
 from extproc.words.contract import Edit, Service
-from extproc.words.exchange import Exchange, Request, Target
+from extproc.words.dialect import Report
+from extproc.words.exchange import Exchange, Request, Response, Target
 
 LIMITS = LimitsSettings(buffered_response=64 << 10, sse_event=16 << 10)
 OPENAI = Service("openai", "openai_chat", "gpt-5")
@@ -381,6 +381,16 @@ async def test_wrapped_events_are_taken_out(service):
     assert found.body.rstrip().endswith(b'"message_stop"}')
 
 
+def counted(client, kind, body, *, translated):
+    """What the gateway attachment lets pass of an answer that a try gave it, and reads in it."""
+    exchange = Exchange("id", Request("POST", "", {}))
+    exchange.dialect, exchange.report = dialects()[client], Report()
+    exchange.response = Response(200, {contract.TRANSLATED: "1"} if translated else {})
+    framing = framing_for(kind, event_limit=1 << 20, body_limit=1 << 20)
+    events = Count()(exchange, [*framing.feed(body), *framing.end()], True)
+    return b"".join(event.raw for event in events), exchange.report
+
+
 @pytest.mark.parametrize("service", [ROCK, MARKED_ROCK], ids=["passed on", "written anew"])
 @pytest.mark.parametrize("name", FORGED)
 async def test_a_wrapped_event_is_one_event(service, name):
@@ -390,10 +400,8 @@ async def test_a_wrapped_event_is_one_event(service, name):
     )
     translated = contract.TRANSLATED in found.head[1]
     assert translated == (service is MARKED_ROCK)
-    framing = framing_for(SSE, event_limit=1 << 20, body_limit=1 << 20)
-    reader = AnswerReader(dialects()["anthropic_messages"], framing, hide_usage=False, translated=translated)
-    left = reader.feed(found.body, True)
-    usage = reader.report.told_usage or reader.report.usage
+    left, report = counted("anthropic_messages", SSE, found.body, translated=translated)
+    usage = report.told_usage or report.usage
     assert (usage.input_tokens, usage.output_tokens) == (3, 4)
     assert {line.partition(b":")[0] for line in left.split(b"\n") if line} == {b"event", b"data"}
 
@@ -440,12 +448,10 @@ async def test_what_no_provider_counted_is_not_told(client, stream, name):
         found = await talk(OPENAI, client, json.dumps(json.loads(GOOD) | NOBODY[name]).encode())
         assert contract.USAGE not in found.head[1]
     assert found.head[1][contract.TRANSLATED] == "1"
-    framing = framing_for(found.head[1]["content-type"], event_limit=1 << 20, body_limit=1 << 20)
-    reader = AnswerReader(dialects()[client], framing, hide_usage=False, translated=True)
-    reader.feed(found.body, True)
-    assert reader.report.told_usage is None
-    assert reader.report.usage is None
-    assert reader.report.output_bytes == 2
+    _, report = counted(client, found.head[1]["content-type"], found.body, translated=True)
+    assert report.told_usage is None
+    assert report.usage is None
+    assert report.output_bytes == 2
 
 
 async def test_the_usage_is_told_before_the_end_marker():

@@ -28,7 +28,7 @@ from starlette.types import ASGIApp
 from extproc.admin.guard import JSON, Guard, failure
 from extproc.admin.openapi import document
 from extproc.admin.sources import EXCHANGE_FILTERS, SourceError, Sources
-from extproc.ledger import OUTCOMES
+from extproc.words.exchange import OUTCOMES
 
 MAX_LISTED = 1000
 MAX_PARAMETERS = 256  # of one query

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from extproc import __version__
-from extproc.ledger import OUTCOMES
+from extproc.words.exchange import OUTCOMES
 
 Json = dict[str, Any]
 
 USAGE_FIELDS = (
     *("consumer", "team", "key", "operation", "model", "target", "provider", "provider_model"),
-    *("status", "error", "stream", "usage_source"),
+    *("status", "error", "outcome", "stream", "usage_source"),
 )
 """What the usage report groups and filters by, beside `label.<name>`."""
 
@@ -132,6 +132,7 @@ _SCHEMAS: Mapping[str, Json] = {
             "time": {"type": ["string", "number"], "description": "RFC 3339, or seconds since the epoch"},
             "status": {"type": "integer"},
             "error": _TEXT | {"description": "The refusal's code, or what ended the exchange early; else empty"},
+            "outcome": {"enum": list(OUTCOMES)},
         },
         description="One exchange as the log has it: who, which model, who served, tokens, cost. Never a body",
     ),
@@ -191,6 +192,7 @@ _MOMENT: Json = {"type": "string", "anyOf": [{"format": "date"}, {"format": "dat
 _FIELD = f"({'|'.join(USAGE_FIELDS)}|label\\.[^,\\x00-\\x1f\\x7f]+)"
 _SPECIAL: Mapping[str, Json] = {
     "status": {"type": "string", "pattern": "^[0-9]{1,3}$"},
+    "outcome": {"enum": list(OUTCOMES)},
     "stream": {"enum": ["true", "false"]},
 }
 

@@ -31,7 +31,12 @@ class World:
         count = lambda *what: self.counted.append(what)  # noqa: E731
         used = lambda *what: self.shares.append(what)  # noqa: E731
         self.reserve = Reserve(settings, self.counters, leases, 4096, count, tools=Tools(used), now=clock)
-        self.settle = Settle(self.counters, leases, count)
+        self._settle = Settle(self.counters, leases, count)
+
+    async def settle(self, sent):
+        """An exchange of which nothing else was said ended because its client left."""
+        sent.end()
+        await self._settle(sent)
 
     async def level(self, scope="b", window=-1):
         [level] = await self.counters.levels([(scope, window)])
@@ -108,6 +113,7 @@ def left(exchange):
 
 def failed(exchange):
     exchange.forwarded, exchange.status, exchange.target = True, 500, exchange.targets[0]
+    exchange.end(whole=True)
 
 
 def unreadable(exchange):
@@ -201,9 +207,9 @@ async def test_where_tokens_can_be_counted_they_are(clocks, exchange, name):
     tokenizer.load().join()
     text = (DENSE | WIDE)[name]
     here, sent = World(clocks()), left_in_mid_answer(exchange, text)
-    settle = Settle(here.counters, set(), lambda *_: None, exact=Exact({}))
+    here._settle = Settle(here.counters, set(), lambda *_: None, exact=Exact({}))
     await here.reserve(sent)
-    await settle(served(sent, CHEAP, output_bytes=3, output_events=1))
+    await here.settle(served(sent, CHEAP, output_bytes=3, output_events=1))
     true = tokenizer.count(text.encode(), 10**6)
     assert true <= sent.usage.input_tokens <= max(1.2 * true, len(sent.body) / 3 + 1)
 
@@ -351,5 +357,6 @@ async def test_the_limit_holds_and_what_is_charged_was_held(exchange, clocks, st
 
 def test_nothing_is_known_before_it_was_used(exchange):
     sent = exchange(BODY, targets=(DEAR,))
+    sent.end()
     sent.usage = used(sent)
     assert (sent.usage.source, spent(sent)) == ("none", 0)

@@ -34,7 +34,7 @@ def exchange(number: int, time: float, **more) -> dict:
         "labels": {},
         "model": "assistant",
         "provider": "openai",
-        "target_model": "gpt-4o",
+        "provider_model": "gpt-4o",
         "duration_ms": 812.4,
         "attempts": 1,
         **dict.fromkeys(TOKENS, 0),
@@ -59,7 +59,7 @@ def some(now: float, count: int = 600, seed: int = 5) -> Iterator[dict]:
         if fate < 0.05:
             error, status = chance.choice([("budget_exceeded", 402), ("rate_limited", 429), ("guardrail_blocked", 400)])
             yield exchange(
-                number, now - ago, **more, error=error, status=status, provider="", target_model="", attempts=0
+                number, now - ago, **more, error=error, status=status, provider="", provider_model="", attempts=0
             )
             continue
         if fate < 0.07:
@@ -68,7 +68,7 @@ def some(now: float, count: int = 600, seed: int = 5) -> Iterator[dict]:
         input_ = chance.randrange(200, 9000)
         tokens = {"input_tokens": input_, "output_tokens": chance.randrange(20, 900), "cached_tokens": input_ // 3}
         cost = Decimal(tokens["input_tokens"] * 2500 + tokens["output_tokens"] * 10000) / 10**9
-        yield exchange(number, now - ago, **more, **tokens, provider=provider, target_model=name, cost_usd=f"{cost:f}")
+        yield exchange(number, now - ago, **more, **tokens, provider=provider, provider_model=name, cost_usd=f"{cost:f}")
 
 
 class FakeSources:
