@@ -3,6 +3,7 @@
 import gzip
 import json
 from base64 import b64encode
+from dataclasses import replace
 
 import pytest
 
@@ -10,13 +11,12 @@ from extproc.attempt import AttemptStream
 from extproc.dialects import by_path, dialects
 from extproc.framing.aws_eventstream import encode
 from extproc.pb import extproc_pb2 as pb
-from extproc.response import Count, framing_for, reworded
+from extproc.response import reworded
 from extproc.server import wire
 from extproc.settings.config import LimitsSettings
 from extproc.words import contract
 from extproc.words.contract import Edit, Service
-from extproc.words.dialect import Report
-from extproc.words.exchange import Exchange, Request, Response, Target
+from extproc.words.exchange import Exchange, Request, Target
 
 LIMITS = LimitsSettings(buffered_response=64 << 10, sse_event=16 << 10)
 OPENAI = Service("openai", "openai_chat", "gpt-5")
@@ -82,7 +82,7 @@ class Talk:
         headers = {
             contract.TARGETS: contract.encode_targets([Target("m", "a", "m")]),
             contract.ATTEMPT_COUNT: "1",
-            contract.EDITS: contract.encode_edits([Edit({}, (), self.service)]),
+            contract.EDITS: contract.encode_edits([Edit({}, (), replace(self.service, stream=self.stream))]),
             contract.DIALECT: self.client,
         }
         for key, value in headers.items():
@@ -381,26 +381,16 @@ async def test_wrapped_events_are_taken_out(service):
     assert found.body.rstrip().endswith(b'"message_stop"}')
 
 
-def counted(client, kind, body, *, translated):
-    """What the gateway attachment lets pass of an answer that a try gave it, and reads in it."""
-    exchange = Exchange("id", Request("POST", "", {}))
-    exchange.dialect, exchange.report = dialects()[client], Report()
-    exchange.response = Response(200, {contract.TRANSLATED: "1"} if translated else {})
-    framing = framing_for(kind, event_limit=1 << 20, body_limit=1 << 20)
-    events = Count()(exchange, [*framing.feed(body), *framing.end()], True)
-    return b"".join(event.raw for event in events), exchange.report
-
-
 @pytest.mark.parametrize("service", [ROCK, MARKED_ROCK], ids=["passed on", "written anew"])
 @pytest.mark.parametrize("name", FORGED)
-async def test_a_wrapped_event_is_one_event(service, name):
+async def test_a_wrapped_event_is_one_event(counted, service, name):
     """Its lines cannot be taken for the gateway's own."""
     found = await talk(
         service, "anthropic_messages", PIECES[0], wrapped(FORGED[name]), *PIECES[1:], stream=True, kind=AMAZON
     )
     translated = contract.TRANSLATED in found.head[1]
     assert translated == (service is MARKED_ROCK)
-    left, report = counted("anthropic_messages", SSE, found.body, translated=translated)
+    left, report = counted(dialects()["anthropic_messages"], SSE, found.body, translated=translated)
     usage = report.told_usage or report.usage
     assert (usage.input_tokens, usage.output_tokens) == (3, 4)
     assert {line.partition(b":")[0] for line in left.split(b"\n") if line} == {b"event", b"data"}
@@ -438,7 +428,7 @@ NOBODY = {
 @pytest.mark.parametrize("client", ["anthropic_messages", "openai_responses"])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("name", NOBODY)
-async def test_what_no_provider_counted_is_not_told(client, stream, name):
+async def test_what_no_provider_counted_is_not_told(counted, client, stream, name):
     """And the zeros that a client's API wants in its place are not believed by the gateway attachment."""
     if stream:
         used = b"data: " + json.dumps({"id": "c", "choices": [], **NOBODY[name]}).encode() + b"\n\n"
@@ -448,7 +438,7 @@ async def test_what_no_provider_counted_is_not_told(client, stream, name):
         found = await talk(OPENAI, client, json.dumps(json.loads(GOOD) | NOBODY[name]).encode())
         assert contract.USAGE not in found.head[1]
     assert found.head[1][contract.TRANSLATED] == "1"
-    _, report = counted(client, found.head[1]["content-type"], found.body, translated=True)
+    _, report = counted(dialects()[client], found.head[1]["content-type"], found.body)
     assert report.told_usage is None
     assert report.usage is None
     assert report.output_bytes == 2

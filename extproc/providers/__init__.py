@@ -87,7 +87,7 @@ class Provider:
 class OutlierDetection(Section):
     """When Envoy stops sending to a host that keeps failing."""
 
-    consecutive_5xx: int = Field(5, ge=1)
+    consecutive_5xx: int = Field(5, ge=1, le=1_000_000)
     interval: PositiveDuration = 5.0
     base_ejection_time: PositiveDuration = 15.0
 
@@ -170,8 +170,10 @@ class ProviderSettings(Section):
     headers: Mapping[str, str] = Field(default_factory=dict, description="Headers added to every request")
     timeout: PositiveDuration = Field(600.0, description="The longest wait for an answer to begin")
     connect_timeout: PositiveDuration = 5.0
-    max_requests: int = Field(1024, ge=1, description="Requests in flight; one more is refused and fails over")
-    max_connections: int = Field(1024, ge=1)
+    max_requests: int = Field(
+        1024, ge=1, le=1_000_000, description="Requests in flight; one more is refused and fails over"
+    )
+    max_connections: int = Field(1024, ge=1, le=1_000_000)
     outlier_detection: OutlierDetection = OutlierDetection()
     cool_down: CoolDown = CoolDown()
     region: Identifier | None = Field(None, description="Where it runs: of the cloud providers")

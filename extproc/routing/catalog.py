@@ -35,8 +35,12 @@ class ModelSettings(Section):
 
     provider: str
     model: ModelName | None = Field(None, description="Its name at the provider; default: the key")
-    max_output_tokens: int | None = Field(None, ge=1, description="The most it can write; caps what clients ask for")
-    context: int | None = Field(None, ge=1, description="Tokens of its context window; default: the catalogue's")
+    max_output_tokens: int | None = Field(
+        None, ge=1, le=1_000_000_000, description="The most it can write; caps what clients ask for"
+    )
+    context: int | None = Field(
+        None, ge=1, le=1_000_000_000, description="Tokens of its context window; default: the catalogue's"
+    )
     supports: Sequence[str] | None = Field(
         None, description=f"What it can do, of {', '.join(ABILITIES)}; absent: everything"
     )

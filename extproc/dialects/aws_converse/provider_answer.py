@@ -1,6 +1,6 @@
-"""An answer of Converse, and an error instead of one.
+"""An answer of Converse.
 
-Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html (response syntax, errors)
+Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html (response syntax)
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, field
 
-from extproc.dialects import token_count
+from extproc.dialects.aws_converse.usage import read_usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     FinishReason,
     ImagePart,
     Part,
-    Problem,
     TextPart,
     ThinkingPart,
     ToolCall,
@@ -38,35 +36,6 @@ _FINISH: dict[str, FinishReason] = {
     "refusal": "refusal",
 }
 _TIERS = frozenset(("default", "flex", "priority"))
-_BY_STATUS = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    408: "api_error",
-    424: "api_error",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
-
-
-class Usage(Struct, rename="camel"):
-    """TokenUsage. `inputTokens` leaves out what the cache served and what was written to it."""
-
-    input_tokens: Any = None
-    output_tokens: Any = None
-    cache_read_input_tokens: Any = None
-    cache_write_input_tokens: Any = None
-
-    def counts(self) -> Counts | None:
-        """None when it counts nothing."""
-        plain, output = token_count(self.input_tokens), token_count(self.output_tokens)
-        cached, written = (
-            token_count(self.cache_read_input_tokens) or 0,
-            token_count(self.cache_write_input_tokens) or 0,
-        )
-        if plain is None and output is None:
-            return None
-        return Counts((plain or 0) + cached + written, output or 0, cached, written)
 
 
 class _ToolUse(Struct, rename="camel"):
@@ -139,18 +108,11 @@ class _Tier(Struct):
 
 class _Answer(Stop, rename="camel", kw_only=True):
     output: _Output
-    usage: Usage | None = None
+    usage: Any = None
     service_tier: _Tier | None = None
 
 
-class _Problem(Struct):
-    message: str | None = None
-    Message: str | None = None
-    type: str | None = field(name="__type", default=None)
-
-
 _decode = msgspec.json.Decoder(_Answer).decode
-_decode_problem = msgspec.json.Decoder(_Problem).decode
 
 
 def decode(body: bytes) -> Answer:
@@ -164,7 +126,7 @@ def decode(body: bytes) -> Answer:
     tier = found.service_tier.type if found.service_tier is not None else None
     return Answer(
         [Choice(parts, reason, found.sequence())],
-        usage=found.usage.counts() if found.usage is not None else None,
+        usage=read_usage(found.usage),
         service_tier=tier if tier in _TIERS else "",
     )
 
@@ -183,14 +145,3 @@ def _parts(block: _Block) -> list[Part]:
     if block.image is not None and block.image.source is not None and block.image.source.bytes:
         return [ImagePart(block.image.source.bytes, f"image/{block.image.format or 'png'}")]
     return []
-
-
-def problem(status: int, body: bytes) -> Problem:
-    """What an error answer says; its type follows from the status."""
-    try:
-        found = _decode_problem(body)
-    except UNREADABLE:
-        found = _Problem()
-    kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
-    message = found.message or found.Message or f"The provider answered with status {status} and no message."
-    return Problem(message, kind, (found.type or "").rpartition("#")[2])
