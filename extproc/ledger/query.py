@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Self, get_args
 
-from extproc.ledger import OUTCOMES
+from extproc.words.exchange import OUTCOMES
 
 FIELDS = (
     *("consumer", "team", "key", "operation", "model", "target", "provider", "provider_model"),
