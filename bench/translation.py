@@ -340,7 +340,11 @@ def _body(chunk: bytes, *, end: bool) -> bytes:
 def asked(client: str, service: Service | None, *, stream: bool = False) -> Sequence[bytes]:
     """What Envoy sends of the request of a second try, which goes to `service`, or stays as it is."""
     body = request(client, stream=stream)
-    edit = Edit({"model": "gpt-5.2-mini"}) if service is None else Edit({"model": service.model}, (), service)
+    edit = (
+        Edit({"model": "gpt-5.2-mini"})
+        if service is None
+        else Edit({"model": service.model}, (), replace(service, stream=stream))
+    )
     headers = {
         ":method": "POST",
         ":path": next(iter(dialects()[client].paths)),

@@ -3,6 +3,7 @@
 import gzip
 import json
 from base64 import b64encode
+from dataclasses import replace
 
 import pytest
 
@@ -82,7 +83,7 @@ class Talk:
         headers = {
             contract.TARGETS: contract.encode_targets([Target("m", "a", "m")]),
             contract.ATTEMPT_COUNT: "1",
-            contract.EDITS: contract.encode_edits([Edit({}, (), self.service)]),
+            contract.EDITS: contract.encode_edits([Edit({}, (), replace(self.service, stream=self.stream))]),
             contract.DIALECT: self.client,
         }
         for key, value in headers.items():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from extproc.words.actions import Continue
     from extproc.words.chain import Chain, Skip
-    from extproc.words.dialect import Ask, Dialect, Report
+    from extproc.words.dialect import Ask, Dialect, Endpoint, Report
     from extproc.words.reservation import Reservation
 
 
@@ -133,6 +133,7 @@ class Exchange:
 
     # Classify
     dialect: Dialect = field(init=False)
+    endpoint: Endpoint = field(init=False)
     operation: str = field(init=False)  # gen_ai.operation.name
     # Authenticate
     consumer: Consumer = field(init=False)

@@ -565,7 +565,8 @@ async def test_a_count_that_nobody_waits_for_counts_until_it_ends(asks, monkeypa
 
 
 def unseen(exchange, *names):
-    exchange.ask.unseen = names
+    for name in names:
+        exchange.ask.add_unseen(name)
     return exchange
 
 

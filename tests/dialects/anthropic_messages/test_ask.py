@@ -5,7 +5,6 @@ import json
 import pytest
 
 from extproc.dialects import dialects
-from extproc.dialects.anthropic_messages import count_tokens_answer
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Usage
@@ -48,9 +47,9 @@ def test_a_limit_of_nothing_fills_the_cache():
 def test_counting_tokens_needs_no_limit():
     body = question()
     del body["max_tokens"]
-    ask = MESSAGES.read(body, counting=True)
+    ask = dialects()["anthropic_count_tokens"].read(body)
     assert (ask.output_field, ask.max_output_tokens) == (None, None)
-    assert count_tokens_answer(7) == {"input_tokens": 7}
+    assert dialects()["anthropic_count_tokens"].encode_count(7) == {"input_tokens": 7}
 
 
 @pytest.mark.parametrize("messages", [None, [], {}, "Hello", [1], ["Hello"], [{}, []]])

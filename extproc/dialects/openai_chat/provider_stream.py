@@ -1,27 +1,22 @@
-"""Streamed chat completions, read from providers and written for clients.
+"""Streamed chat completions, read from providers.
 
 Source: https://platform.openai.com/docs/api-reference/chat-streaming (chunk object)
 
-Read is also what other providers of this API send: see `answer.py`; and tool calls without an index or all with the
-same one (Gemini), usage in every chunk, no `[DONE]` after the last finish reason.
+Read is also what other providers of this API send, see `provider_answer.py`: tool calls without an index or all with
+the same one (Gemini), usage in every chunk, no `[DONE]` after the last finish reason.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import msgspec
-
-from extproc.dialects.openai_chat import answer, problem
-from extproc.dialects.openai_chat.answer import Body, Said, SaidCall, SaidChoice, text_of
-from extproc.dialects.openai_chat.provider_request import thinking_block
-from extproc.dialects.openai_chat.usage import read_usage, write_usage
+from extproc.dialects.openai_chat import problem, provider_answer
+from extproc.dialects.openai_chat.provider_answer import text_of
+from extproc.dialects.openai_chat.shapes import MAX_CHOICES, UNREADABLE, Body, Said, SaidCall, SaidChoice
+from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Event, Failed, Finished, Problem, Started, ThinkingPart, Used
-
-_write = msgspec.json.Encoder().encode
 
 
 class _Call:
@@ -71,21 +66,21 @@ class Decoder:
         if data.startswith(b"[DONE]"):
             return self._done()
         try:
-            said = answer.read_body(data)
-        except answer.UNREADABLE:
+            said = provider_answer.read_body(data)
+        except UNREADABLE:
             return ()
         events: list[Event] = []
         error = said.error
         if said.object == "error":  # older vLLM
             error = {"message": said.message, "type": said.type, "code": said.code}
-        usage = read_usage(answer.find_usage(said))
+        usage = read_usage(provider_answer.find_usage(said))
         if said.choices or usage is not None or error is not None:
             self._start(said, events)
         if error is not None:
             self._use(usage, events)
             return self._fail(problem.read(200, {"error": error}), events)
         for choice in said.choices or ():
-            if type(choice.index) is not int or not 0 <= choice.index < answer.MAX_CHOICES:
+            if type(choice.index) is not int or not 0 <= choice.index < MAX_CHOICES:
                 continue
             reading = self._choices.get(choice.index)
             if reading is None:
@@ -94,7 +89,7 @@ class Decoder:
                 if choice.delta is not None:
                     _read_delta(reading, choice.delta, choice.logprobs, events)
                 if reason := text_of(choice.finish_reason):  # some send an empty one in every chunk
-                    if reason in answer.FAILURES:
+                    if reason in provider_answer.FAILURES:
                         self._use(usage, events)
                         return self._fail(Problem("The provider broke off."), events)
                     _finish(reading, choice, events)
@@ -138,8 +133,8 @@ class Decoder:
 
 
 def _read_delta(reading: _Reading, said: Said, logprobs: Any, events: list[Event]) -> None:
-    thinking, text, refusal = answer.words_of(said)
-    blocks = answer.blocks_of(said) if said.thinking_blocks else ()
+    thinking, text, refusal = provider_answer.words_of(said)
+    blocks = provider_answer.blocks_of(said) if said.thinking_blocks else ()
     if thinking:
         events.append(reading.more("thinking", thinking))
     for block in blocks:
@@ -174,13 +169,13 @@ def _read_block(reading: _Reading, block: ThinkingPart, events: list[Event], *, 
 def _read_call(reading: _Reading, said: SaidCall, events: list[Event]) -> None:
     id, name, arguments = text_of(said.id), "", ""
     if said.function is not None:
-        name, arguments = text_of(said.function.name), answer.arguments_of(said.function.arguments)
-    signature = answer.signature_of(said.extra_content) if said.extra_content is not None else ""
+        name, arguments = text_of(said.function.name), provider_answer.arguments_of(said.function.arguments)
+    signature = provider_answer.signature_of(said.extra_content) if said.extra_content is not None else ""
     call = _known(reading, said.index, id, name)
     if call is None:
         if not (id or name or arguments):
             return
-        call = _Call(said.index, id or answer.new_call_id())
+        call = _Call(said.index, id or provider_answer.new_call_id())
         reading.calls.append(call)
     if call.name:
         if arguments or signature:
@@ -213,119 +208,5 @@ def _finish(reading: _Reading, said: SaidChoice, events: list[Event]) -> None:
         for call in reading.calls
         if not call.name
     ]
-    reason = answer.reason_of(said.finish_reason, called=bool(reading.calls), refused=reading.refused)
+    reason = provider_answer.reason_of(said.finish_reason, called=bool(reading.calls), refused=reading.refused)
     events.append(Finished(reason, reading.index))
-
-
-class _Writing:
-    """One choice so far."""
-
-    __slots__ = ("blocks", "calls", "refused", "thinking")
-
-    def __init__(self) -> None:
-        self.calls: dict[int, int] = {}  # block -> index among the calls
-        self.thinking: dict[int, str] = {}  # block -> its text until the signature comes
-        self.blocks = 0  # of thinking, that were written
-        self.refused = False
-
-
-class Encoder:
-    """Writes one stream.
-
-    Thinking goes out as `reasoning_content`; once its signature is there, the block that has to come back follows whole
-    in `thinking_blocks`, with the index that OpenAI's SDK wants in lists.
-    """
-
-    def __init__(self) -> None:
-        self._choices: dict[int, _Writing] = {}
-        self._usage: Usage | None = None
-        self._head: dict[str, Any] = {}
-
-    def feed(self, event: Event) -> bytes:
-        if isinstance(event, Delta):
-            begun, writing = self._choice(event.choice)
-            return begun + self._chunk(event.choice, _delta(event, writing), event.logprobs)
-        if isinstance(event, Started):
-            self._start(event)
-            return self._choice(0)[0]
-        if isinstance(event, Finished):
-            begun, writing = self._choice(event.choice)
-            reason = answer.write_reason(event.reason, refused=writing.refused)
-            return begun + self._chunk(event.choice, {}, reason=reason)
-        if isinstance(event, Used):
-            self._usage = event.usage
-            return b""
-        if isinstance(event, Failed):
-            return _frame(problem.encode(Problem(event.message, event.type, event.code)))
-        return self._end()
-
-    def _start(self, event: Started) -> None:
-        self._head = {
-            "id": event.id or answer.new_id(),
-            "object": "chat.completion.chunk",
-            "created": event.created or int(time.time()),
-            "model": event.model,
-        }
-
-    def _choice(self, index: int) -> tuple[bytes, _Writing]:
-        """It, and the chunk that begins it where none has."""
-        writing = self._choices.get(index)
-        if writing is not None:
-            return b"", writing
-        writing = self._choices[index] = _Writing()
-        return self._chunk(index, {"role": "assistant", "content": "", "refusal": None}), writing
-
-    def _chunk(self, index: int, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return self._frame([choice])
-
-    def _end(self) -> bytes:
-        usage = b"" if self._usage is None else self._frame([], {"usage": write_usage(self._usage)})
-        return usage + b"data: [DONE]\n\n"
-
-    def _frame(self, choices: list[dict[str, Any]], more: dict[str, Any] | None = None) -> bytes:
-        if not self._head:
-            self._start(Started())
-        return _frame({**self._head, "choices": choices, **(more or {})})
-
-
-def _frame(payload: dict[str, Any]) -> bytes:
-    return b"data: " + _write(payload) + b"\n\n"
-
-
-def _delta(event: Delta, writing: _Writing) -> dict[str, Any]:
-    if event.kind == "text":
-        return {"content": event.text}
-    if event.kind == "refusal":
-        writing.refused = True
-        return {"refusal": event.text}
-    if event.kind == "tool_call":
-        return {"tool_calls": [_call(event, writing)]}
-    delta: dict[str, Any] = {}
-    if event.redacted:
-        part = ThinkingPart(redacted=event.redacted)
-    else:
-        if event.text:
-            delta["reasoning_content"] = event.text
-        text = writing.thinking.get(event.block, "") + event.text
-        if not event.signature:
-            writing.thinking[event.block] = text
-            return delta
-        writing.thinking.pop(event.block, None)
-        part = ThinkingPart(text, event.signature)
-    delta["thinking_blocks"] = [{"index": writing.blocks, **thinking_block(part)}]
-    writing.blocks += 1
-    return delta
-
-
-def _call(event: Delta, writing: _Writing) -> dict[str, Any]:
-    index = writing.calls.get(event.block)
-    call: dict[str, Any]
-    if index is None:
-        index = writing.calls[event.block] = len(writing.calls)
-        call = {"index": index, **answer.said_call(event.id, event.name, event.text, event.signature)}
-    else:
-        call = {"index": index, "function": {"arguments": event.text}}
-        if event.signature:
-            call["extra_content"] = {"google": {"thought_signature": event.signature}}
-    return call

@@ -1,4 +1,4 @@
-"""Whole responses, read from providers and written for clients.
+"""Whole responses, written for clients.
 
 Source: https://developers.openai.com/api/reference/resources/responses (the response object)
 """
@@ -6,153 +6,25 @@ Source: https://developers.openai.com/api/reference/resources/responses (the res
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
-from uuid import uuid4
 
-import msgspec
-from msgspec import Struct
-
-from extproc.dialects.openai_responses import custom, thinking
-from extproc.dialects.openai_responses.usage import read_usage, write_usage
+from extproc.dialects.openai_responses import custom, signature
+from extproc.dialects.openai_responses.provider_answer import pieces, text_of
+from extproc.dialects.openai_responses.shapes import new_id
+from extproc.dialects.openai_responses.usage import write_usage
 from extproc.words.messages import (
     Answer,
     Choice,
     FinishReason,
     ImagePart,
-    Part,
     RefusalPart,
     TextPart,
     ThinkingPart,
     ToolCall,
 )
 
-
-class Output(Struct, gc=False):
-    """An item of the output."""
-
-    type: Any = None
-    id: Any = None
-    call_id: Any = None
-    name: Any = None
-    arguments: Any = None
-    content: Any = None
-    summary: Any = None
-    encrypted_content: Any = None
-
-
-class Body(Struct, gc=False):
-    id: Any = None
-    model: Any = None
-    created_at: Any = None
-    status: Any = None
-    output: list[Output] | None = None
-    usage: Any = None
-    service_tier: Any = None
-    error: Any = None
-    incomplete_details: Any = None
-
-
-_read = msgspec.json.Decoder(Body).decode
 _TIERS = frozenset(("auto", "default", "flex", "scale", "priority", "fast", "ultrafast"))
-
-
-# --- from a provider
-
-
-def decode(body: bytes) -> Answer:
-    """Raises ValueError when it is no finished response."""
-    try:
-        said = _read(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise ValueError("The answer is no response.") from None
-    if said.output is None or said.error is not None or said.status not in (None, "completed", "incomplete"):
-        raise ValueError("The answer holds no finished response.")
-    parts: list[Part] = []
-    logprobs: list[Any] = []
-    for item in said.output:
-        parts += parts_of(item)
-        if item.type == "message":
-            for piece in pieces(item.content):
-                if isinstance(found := piece.get("logprobs"), list):
-                    logprobs += found
-    called = any(isinstance(part, ToolCall) for part in parts)
-    refused = any(isinstance(part, RefusalPart) for part in parts)
-    reason = reason_of(said, called=called, refused=refused)
-    return Answer(
-        choices=[Choice(parts, reason, "", chat_logprobs(logprobs))],
-        id=text_of(said.id),
-        model=text_of(said.model),
-        created=created_of(said),
-        usage=read_usage(said.usage),
-        service_tier=text_of(said.service_tier),
-    )
-
-
-def text_of(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def pieces(value: Any) -> Iterator[Mapping[str, Any]]:
-    """The objects of a list, whatever it is."""
-    return (piece for piece in (value if isinstance(value, list) else ()) if isinstance(piece, dict))
-
-
-def created_of(said: Body) -> int:
-    at = said.created_at
-    return int(at) if isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < 1e12 else 0
-
-
-def parts_of(item: Output) -> list[Part]:
-    """What an item says; nothing where it is none of a model's own."""
-    if item.type == "message":
-        found: list[Part] = []
-        for piece in pieces(item.content):
-            if text := text_of(piece.get("text")):
-                found.append(TextPart(text))
-            elif refusal := text_of(piece.get("refusal")):
-                found.append(RefusalPart(refusal))
-        return found
-    if item.type == "function_call":
-        return [ToolCall(call_id(item), text_of(item.name), text_of(item.arguments) or "{}")]
-    if item.type == "reasoning":
-        text, signature = thought_of(item), signature_of(item)
-        return [ThinkingPart(text, signature)] if text or signature else []
-    return []
-
-
-def call_id(item: Output) -> str:
-    return text_of(item.call_id) or text_of(item.id) or new_id("call")
-
-
-def thought_of(item: Output) -> str:
-    """The summary, or the thinking itself of models that show it."""
-    shown = [text_of(piece.get("text")) for piece in pieces(item.summary)]
-    shown = shown or [text_of(piece.get("text")) for piece in pieces(item.content)]
-    return "\n\n".join(text for text in shown if text)
-
-
-def signature_of(item: Output) -> str:
-    return thinking.mark(text_of(item.id), text_of(item.encrypted_content))
-
-
-def reason_of(said: Body, *, called: bool, refused: bool) -> FinishReason:
-    if said.status == "incomplete":
-        details = said.incomplete_details
-        why = details.get("reason") if isinstance(details, dict) else None
-        if why == "content_filter":
-            return "content_filter"
-        if why != "steered":
-            return "length"
-    return "tool_calls" if called else "refusal" if refused else "stop"
-
-
-def chat_logprobs(found: Sequence[Any]) -> dict[str, Any] | None:
-    """As chat completions write them."""
-    return {"content": list(found), "refusal": None} if found else None
-
-
-# --- for a client
 
 
 def encode(answer: Answer) -> dict[str, Any]:
@@ -170,10 +42,6 @@ def encode(answer: Answer) -> dict[str, Any]:
     if answer.service_tier:
         made["service_tier"] = answer.service_tier if answer.service_tier in _TIERS else "default"
     return made
-
-
-def new_id(prefix: str) -> str:
-    return f"{prefix}_{uuid4().hex}"
 
 
 def new_response_id(id: str) -> str:
@@ -236,10 +104,10 @@ def _items(choice: Choice) -> list[dict[str, Any]]:
             continue
         message = None
         if isinstance(part, ThinkingPart):
-            items.append(reasoning_item(new_id("rs"), part.text, thinking.pack(part.signature, part.redacted)))
+            items.append(reasoning_item(new_id("rs"), part.text, signature.pack(part.signature, part.redacted)))
         elif isinstance(part, ToolCall):
             if part.signature:
-                items.append(reasoning_item(new_id("rs"), "", thinking.pack(calls={part.id: part.signature})))
+                items.append(reasoning_item(new_id("rs"), "", signature.pack(calls={part.id: part.signature})))
             items.append(call_item(part.id, part.name, part.arguments))
         elif isinstance(part, ImagePart) and part.data:
             items.append(

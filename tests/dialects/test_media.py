@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extproc.words import media
+from extproc.budgets.bounds import dearest
+from extproc.dialects import _media as media
 
 
 def encoded(data):
@@ -193,14 +194,14 @@ def test_no_provider_counts_more(published, size):
 
 @given(size=SIZES)
 def test_gpt_4o_mini_counts_more_and_has_its_own(size):
-    assert tiles(*size, base=2833, each=5667) <= media.dearest(1, media.image_tokens(png(*size)), ["gpt-4o-mini"])
+    assert tiles(*size, base=2833, each=5667) <= dearest(1, media.image_tokens(png(*size)), ["gpt-4o-mini"])
 
 
 def test_the_dearest_of_the_targets():
-    assert media.dearest(2, 3202, ["gpt-4o", "claude-sonnet-5"]) == 3202
-    assert media.dearest(2, 3202, ["gpt-4o", "gpt-4o-mini-2024-07-18"]) == 2 * 48_169
-    assert media.dearest(2, 200_000, ["openai/gpt-4o-mini"]) == 200_000
-    assert media.dearest(0, 0, ["gpt-4o-mini"]) == 0
+    assert dearest(2, 3202, ["gpt-4o", "claude-sonnet-5"]) == 3202
+    assert dearest(2, 3202, ["gpt-4o", "gpt-4o-mini-2024-07-18"]) == 2 * 48_169
+    assert dearest(2, 200_000, ["openai/gpt-4o-mini"]) == 200_000
+    assert dearest(0, 0, ["gpt-4o-mini"]) == 0
 
 
 def test_the_examples_of_the_documentation():

@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import binascii
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import Any
+
+from extproc.words.dialect import Ask
 
 MOST = 39_200
 """Tokens of the largest image: 30,000 patches of 32 px, in patches of 28."""
-GPT_4O_MINI = 48_169
-"""Tokens of the largest image there, 2,833 and eight tiles of 5,667: so many that it costs what it does elsewhere."""
 
 _SMALL = 1601
 _SMALL_SIDE = 559
@@ -36,6 +37,19 @@ _SLOWEST = 1000  # bytes a second, the least an MP3 has: audio is at most 32 tok
 _PLAIN_WAV = frozenset((1, 3, 6, 7))  # PCM, float, A-law, mu-law: every sample has its bytes
 _TEXT = ("data:text/", "data:application/json")
 _PACKED = ("JVBERi", "UEsD", "H4sI")  # the base64 of %PDF-, of a ZIP (every Office document), of gzip
+
+
+def add_image(ask: Ask, url: Any, name: str) -> None:
+    """Count an image, of its URL. `name` is the field or type that names it, where the body does not hold it."""
+    if isinstance(url, str) and url.startswith("data:image/"):
+        ask.add_image(url, url_tokens(url))
+    else:
+        ask.add_image_elsewhere(name, MOST)
+
+
+def add_image_data(ask: Ask, data: str) -> None:
+    """Count an image, of its base64."""
+    ask.add_image(data, image_tokens(data))
 
 
 def image_tokens(data: str) -> int:
@@ -53,13 +67,6 @@ def url_tokens(url: str) -> int:
     """At most so many tokens for an image, of its data URL."""
     end = url.find(",", 0, 256) + 1
     return image_tokens(url[end:]) if url.endswith(";base64,", 0, end) else MOST
-
-
-def dearest(count: int, tokens: int, models: Iterable[str]) -> int:
-    """The most that `count` images come to at any of `models`: `tokens`, but at GPT-4o mini more."""
-    if count and any("gpt-4o-mini" in model for model in models):
-        return max(tokens, count * GPT_4O_MINI)
-    return tokens
 
 
 def image_size(data: str) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""Whole answers, both ways: a provider's read into the neutral form, and that written for a client.
+"""Whole answers, written for clients.
 
 A thought signature of Gemini's has no place in a `tool_use` block; it stands there as `extra_content`, which SDKs keep
 and send back.
@@ -12,16 +12,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from extproc.dialects.anthropic_messages.provider_request import arguments, new_id
-from extproc.dialects.anthropic_messages.shapes import (
-    FINISH,
-    STOP,
-    TIERS,
-    UNREADABLE,
-    Block,
-    decode,
-    explanation,
-)
-from extproc.dialects.anthropic_messages.usage import read_usage, write_usage
+from extproc.dialects.anthropic_messages.shapes import STOP, TIERS
+from extproc.dialects.anthropic_messages.usage import write_usage
 from extproc.words.exchange import Usage
 from extproc.words.messages import (
     Answer,
@@ -35,42 +27,6 @@ from extproc.words.messages import (
 )
 
 _TIERS = {neutral: name for name, neutral in TIERS.items()}
-
-
-def decode_answer(body: bytes) -> Answer:
-    """Raises ValueError when it is not a message."""
-    try:
-        message = decode(body)
-    except UNREADABLE:
-        raise ValueError("no message") from None
-    if message.type != "message":
-        raise ValueError("no message")
-    parts = [part for block in message.content if (part := _part(block)) is not None]
-    if words := explanation(message.stop_details):
-        parts.append(RefusalPart(words))
-    finish = FINISH.get(message.stop_reason or "", "stop")
-    tier = message.usage.get("service_tier") if isinstance(message.usage, dict) else None
-    return Answer(
-        [Choice(parts, finish, message.stop_sequence or "")],
-        message.id or "",
-        message.model or "",
-        usage=read_usage(message.usage),
-        service_tier=TIERS.get(tier, "") if isinstance(tier, str) else "",
-    )
-
-
-def _part(block: Block) -> Part | None:
-    """None for what only Anthropic's own tools write."""
-    kind = block.type
-    if kind == "text":
-        return TextPart(block.text or "")
-    if kind == "thinking":
-        return ThinkingPart(block.thinking or "", block.signature or "")
-    if kind == "redacted_thinking":
-        return ThinkingPart(redacted=block.data or "")
-    if kind == "tool_use":
-        return ToolCall(block.id or "", block.name or "", bytes(block.input).decode(errors="replace") or "{}")
-    return None
 
 
 def encode_answer(answer: Answer) -> dict[str, Any]:

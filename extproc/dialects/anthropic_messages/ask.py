@@ -1,4 +1,4 @@
-"""What the gateway reads of requests and answers that it lets pass as they are.
+"""What the gateway reads of a request.
 
 Source: https://platform.claude.com/docs/en/api/messages/create
 """
@@ -8,13 +8,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model, text_size
+from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, read_flag, read_integer, read_model
+from extproc.dialects._conversation import count, effort_of, ends, first_instructions, inner, last_said, pieces
 from extproc.dialects._effort import asked
-from extproc.dialects.anthropic_messages.shapes import NO_INPUT, UNREADABLE, Block, Event, decode
-from extproc.dialects.anthropic_messages.usage import Tally
-from extproc.words.dialect import ADDED_TOKENS, Ask, Report, Text, strings
+from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
+FIELDS = Fields(
+    model="model",
+    fixed=("model", "messages", "stream"),
+    output_limits=("max_tokens",),
+    needs={
+        **dict.fromkeys(("images", "files"), ("messages",)),
+        "tools": ("tools",),
+        "json_schema": ("output_config", "output_format"),
+    },
+    spoken=frozenset(("messages", "system")),
+    files=frozenset(("data",)),
+    opaque=frozenset(("data", "signature", "encrypted_content")),
+)
+
+_HOLD_TEXT = ("text", "content")  # fields of messages and blocks
 _ROLES = frozenset(("user", "assistant", "system"))
 _INLINE = ("text", "content")  # a PDF is packed: a kilobyte of it can hold a thousand pages
 _SAID = frozenset(("text", "thinking", "redacted_thinking", "tool_use", "search_result"))
@@ -55,17 +69,8 @@ def read(body: Mapping[str, Any], *, counting: bool) -> Ask:
             raise Refusal(INVALID_REQUEST, message, param="max_tokens")
         ask.output_field = "max_tokens"
         ask.max_output_tokens = max(1, limit)  # 0 only fills the prompt cache
-        ask.thinking = _thinking(body.get("thinking"), config)
+        ask.thinking = thinking(body)
     return ask
-
-
-def _thinking(thinking: Any, config: Any) -> int:
-    level = config.get("effort") if isinstance(config, dict) else None
-    if not isinstance(thinking, dict):
-        return asked(level)
-    kind = thinking.get("type")
-    tokens = thinking.get("budget_tokens") if kind == "enabled" else 0 if kind != "adaptive" else None
-    return asked(level, tokens, adaptive=kind == "adaptive")
 
 
 def _read_blocks(blocks: list[Any], ask: Ask) -> None:
@@ -78,9 +83,9 @@ def _read_blocks(blocks: list[Any], ask: Ask) -> None:
             ask.needs["images"] = "messages"
             data = source.get("data")
             if source.get("type") == "base64" and isinstance(data, str):
-                ask.add_image_data(data)
+                _media.add_image_data(ask, data)
             else:
-                ask.add_image(None, kind)
+                _media.add_image(ask, None, kind)
         elif kind == "document":
             content = source.get("content")
             if isinstance(content, list):
@@ -106,6 +111,42 @@ def _read_tools(tools: Any, ask: Ask) -> None:
             ask.added_tokens += _DEFINITION
         else:
             ask.add_unseen(kind, "tools")
+
+
+def thinking(body: Mapping[str, Any]) -> int:
+    """See `Dialect.thinking`."""
+    level, settings = inner(body, "output_config", "effort"), body.get("thinking")
+    if not isinstance(settings, dict):
+        return asked(level)
+    kind = settings.get("type")
+    tokens = settings.get("budget_tokens") if kind == "enabled" else 0 if kind != "adaptive" else None
+    return asked(level, tokens, adaptive=kind == "adaptive")
+
+
+def conversation(body: Mapping[str, Any]) -> Conversation:
+    """See `Dialect.conversation`."""
+    messages, system = body.get("messages"), body.get("system")
+    last, result = last_said(messages, _HOLD_TEXT, _is_result)
+    effort = effort_of(inner(body, "output_config", "effort"))
+    return Conversation(
+        asked=last,
+        turns=count(messages),
+        result=result,
+        system=pieces(first_instructions(messages) if system is None else system, _HOLD_TEXT),
+        tools=count(body.get("tools")),
+        shaped=isinstance(inner(body, "output_config", "format"), dict)
+        or isinstance(body.get("output_format"), dict)
+        or inner(body, "tool_choice", "type") == "tool",
+        effort="high" if effort is None and inner(body, "thinking", "type") == "enabled" else effort,
+    )
+
+
+def _is_result(message: Mapping[str, Any]) -> bool:
+    """True for what a tool answered: a message of the user's with such a block."""
+    blocks = message.get("content")
+    return isinstance(blocks, list) and any(
+        isinstance(block, dict) and block.get("type") == "tool_result" for block in ends(blocks)
+    )
 
 
 def texts(body: Mapping[str, Any]) -> Iterator[Text]:
@@ -141,62 +182,3 @@ def _texts_of_blocks(blocks: list[Any], role: str, where: str) -> Iterator[Text]
             yield from strings(block, "tool" if block.get("type") == "tool_result" else role, at)
         else:
             yield from strings(block, role, at)
-
-
-def observe(data: bytes, report: Report) -> None:
-    """Read one event, or a whole answer, into `report`.
-
-    The beginning of a stream tells the input. Until its end tells the output, `report.usage` is of source `estimated`.
-    """
-    try:
-        event = decode(data)
-    except UNREADABLE:
-        report.add_text(len(data))  # all of it rather than nothing
-        return
-    kind = event.type
-    if kind == "content_block_delta":
-        delta = event.delta
-        if delta is not None:
-            report.add_text(text_size(delta.text) + text_size(delta.thinking) + text_size(delta.partial_json))
-    elif kind == "content_block_start":
-        if (block := event.content_block) is not None:
-            report.add_text(_block_size(block) + (len(bytes(block.input)) if bytes(block.input) not in NO_INPUT else 0))
-    elif kind == "message_start":
-        if event.message is not None:
-            report.model = event.message.model or report.model
-            _read_usage(event.message.usage, report, final=False)
-    elif kind == "message_delta":
-        if event.delta is not None and event.delta.stop_reason is not None:
-            report.finish_reasons[0] = event.delta.stop_reason
-        _read_usage(event.usage, report, final=True)
-    elif kind == "error" or event.error is not None:
-        report.error = "provider_error"
-    else:
-        _read_whole(event, report)
-
-
-def _read_whole(answer: Event, report: Report) -> None:
-    report.model = answer.model or report.model
-    for block in answer.content:
-        report.add_text(_block_size(block) + (len(bytes(block.input)) if block.type == "tool_use" else 0))
-    if answer.stop_reason is not None:
-        report.finish_reasons[0] = answer.stop_reason
-    _read_usage(answer.usage, report, final=True)
-
-
-def _read_usage(said: Any, report: Report, *, final: bool) -> None:
-    """What is not told again stays as it was."""
-    if said is None:
-        return
-    tally: Tally | None = report.memory
-    if tally is None:
-        tally = report.memory = Tally()
-    usage, before = tally.add(said), report.usage
-    if usage is not None and not (final and said.get("output_tokens") is not None):
-        usage.source = "estimated" if before is None else before.source
-    report.add_usage(usage)
-
-
-def _block_size(block: Block) -> int:
-    name = block.name if block.type == "tool_use" else ""
-    return text_size(block.text) + text_size(block.thinking) + text_size(name)

@@ -1,4 +1,4 @@
-"""What a request asks for, read once and checked.
+"""What the gateway reads of a request.
 
 Source: https://developers.openai.com/api/reference/resources/responses/methods/create
 
@@ -9,14 +9,33 @@ leave in the input. Other APIs have neither. Nobody knows how many tokens they a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model
+from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, read_flag, read_integer, read_model
+from extproc.dialects._conversation import count, effort_of, first_instructions, inner, last_said, pieces
 from extproc.dialects._effort import asked
-from extproc.words import media
-from extproc.words.dialect import ADDED_TOKENS, Ask
+from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
+
+_STORED = ("previous_response_id", "conversation", "prompt")
+
+FIELDS = Fields(
+    model="model",
+    fixed=("model", "input", "stream"),
+    output_limits=("max_output_tokens",),
+    needs={
+        **dict.fromkeys(("images", "files", "audio"), ("input",)),
+        "tools": ("tools", "input"),
+        "json_schema": ("text",),
+        "logprobs": ("include", "top_logprobs"),
+        "state": (*_STORED, "background", "input"),
+        "hosted_tools": ("tools", "tool_choice", "input"),
+    },
+    spoken=frozenset(("input", "instructions")),
+    files=frozenset(("data", "file_data")),
+    opaque=frozenset(("data", "file_data", "result", "encrypted_content")),
+)
 
 LOGPROBS = "message.output_text.logprobs"
 """What `include` names to have the probabilities of tokens."""
@@ -29,7 +48,8 @@ _TRANSLATABLE = frozenset(
 )
 _STATE = frozenset(("item_reference", "compaction", "compaction_trigger", "configuration_update"))
 _TEXTS = frozenset(("input_text", "output_text", "refusal", "summary_text", "reasoning_text", "text"))
-_STORED = ("previous_response_id", "conversation", "prompt")
+_HOLD_TEXT = ("text", "content", "output")  # fields of items and parts
+_RESULTS = ("function_call_output", "custom_tool_call_output")
 
 
 def read(body: Mapping[str, Any]) -> Ask:
@@ -50,9 +70,7 @@ def read(body: Mapping[str, Any]) -> Ask:
     choice = body.get("tool_choice")
     if isinstance(choice, dict) and choice.get("type") not in ("function", "custom", "allowed_tools"):
         needs.setdefault("hosted_tools", "tool_choice")
-    reasoning = body.get("reasoning")
-    if isinstance(reasoning, dict):
-        ask.thinking = asked(reasoning.get("effort"))
+    ask.thinking = thinking(body)
     settings = body.get("text")
     answer_format = settings.get("format") if isinstance(settings, dict) else None
     if isinstance(answer_format, dict) and answer_format.get("type") == "json_schema":
@@ -64,6 +82,57 @@ def read(body: Mapping[str, Any]) -> Ask:
     elif read_integer(body, "top_logprobs", 0, 20):
         needs["logprobs"] = "top_logprobs"
     return ask
+
+
+def thinking(body: Mapping[str, Any]) -> int:
+    """See `Dialect.thinking`."""
+    return asked(inner(body, "reasoning", "effort"))
+
+
+def conversation(body: Mapping[str, Any]) -> Conversation:
+    """See `Dialect.conversation`."""
+    items, system, settings = body.get("input"), body.get("instructions"), body.get("text")
+    last, result = last_said(items, _HOLD_TEXT, _is_result)
+    shape = inner(settings, "format", "type") if isinstance(settings, dict) else None
+    return Conversation(
+        asked=last,
+        turns=count(items),
+        result=result,
+        system=pieces(first_instructions(items) if system is None else system, _HOLD_TEXT),
+        tools=count(body.get("tools")),
+        shaped=shape in ("json_schema", "json_object") or inner(body, "tool_choice", "type") == "function",
+        effort=effort_of(inner(body, "reasoning", "effort")),
+    )
+
+
+def _is_result(item: Mapping[str, Any]) -> bool:
+    return item.get("type") in _RESULTS
+
+
+def texts(body: Mapping[str, Any]) -> Iterator[Text]:
+    for key, value in body.items():
+        if key == "model":
+            continue
+        role = "system" if key == "instructions" else "user" if key == "input" else "request"
+        if isinstance(value, str):
+            yield Text(role, key, body, key)
+        elif key == "input" and isinstance(value, list):
+            for index, item in enumerate(value):
+                yield from strings(item, _role(item), f"input[{index}]")
+        else:
+            yield from strings(value, role, key)
+
+
+def _role(item: Any) -> str:
+    """Who says an item: its role, else what kind it is of."""
+    if not isinstance(item, dict):
+        return ""
+    role, kind = item.get("role"), item.get("type")
+    if isinstance(role, str):
+        return role
+    if not isinstance(kind, str):
+        return ""
+    return "tool" if kind.endswith("_output") else "assistant"
 
 
 def _read_input(items: Any, ask: Ask) -> None:
@@ -82,7 +151,7 @@ def _read_input(items: Any, ask: Ask) -> None:
             if type == "additional_tools":
                 _read_tools(item.get("tools"), "input", ask)
             elif isinstance(item.get("result"), str):
-                ask.add_image_data(item["result"])
+                _media.add_image_data(ask, item["result"])
                 ask.needs["images"] = "input"
             else:
                 ask.needs.setdefault("hosted_tools", "input")
@@ -104,17 +173,17 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
         type = part.get("type")
         if type == "input_image":
             ask.needs["images"] = "input"
-            ask.add_image(part.get("image_url"), type)
+            _media.add_image(ask, part.get("image_url"), type)
         elif type == "input_file":
             ask.needs["files"] = "input"
             data = part.get("file_data")
-            if part.get("file_id") or part.get("file_url") or not (isinstance(data, str) and media.is_text(data)):
+            if part.get("file_id") or part.get("file_url") or not (isinstance(data, str) and _media.is_text(data)):
                 ask.add_unseen(type)
         elif type == "input_audio":
             ask.needs["audio"] = "input"
             audio = part.get("input_audio")
             data = audio.get("data") if isinstance(audio, dict) else None
-            if not (isinstance(data, str) and media.is_audio_of_its_size(data)):
+            if not (isinstance(data, str) and _media.is_audio_of_its_size(data)):
                 ask.add_unseen(type)
         elif not (isinstance(type, str) and type in _TEXTS):
             ask.add_unseen(type, "input")
