@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 export EXTPROC_DEMO_KEY ?= sk-gw-demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint unit e2e abuse bench protos docs examples clean
+.PHONY: help setup run test check lint unit e2e fuzz abuse bench protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ unit: $(READY) ## The tests that need no whole gateway, on all cores
 e2e: $(READY) ## The tests through a real Envoy
 	$(BIN)/python -m pytest -m "e2e and not alone" -n auto --dist loadfile
 	$(BIN)/python -m pytest -m alone
+
+fuzz: $(READY) ## The long form of tests: 200,000 sequences of frames
+	$(BIN)/python -m pytest -m exhaustive -n auto
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -31,6 +31,16 @@ hypothesis_settings.load_profile("untimed")
 TARGETS = (Target("m", "a", "m"),)
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave the long form of tests out, unless `-m` names it."""
+    if "exhaustive" in config.option.markexpr:
+        return
+    left = [item for item in items if item.get_closest_marker("exhaustive")]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+
+
 class Clock:
     """Seconds since the epoch, moved by hand."""
 
