@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from extproc.dialects import by_path
-from extproc.exchange import Exchange, Request, Target
-from extproc.strategies import Choice
-from extproc.strategies.complexity import Complexity, complexity
+from extproc.routing.strategies.complexity import Complexity, complexity
+from extproc.words.chain import Choice
+from extproc.words.exchange import Exchange, Request, Target
 
 if TYPE_CHECKING:
-    from extproc.history import History
+    from extproc.routing.history import History
 
 CASES = Path(__file__).with_suffix(".jsonl")
 THRESHOLD = 0.5

@@ -9,12 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 
-from extproc import config, pipeline
+from extproc import pipeline
 from extproc.gateway import GatewayStream
 from extproc.pb import extproc_pb2 as pb
+from extproc.server.wire import converse
+from extproc.settings import config
 from extproc.stores import open_counters
-from extproc.telemetry import Telemetry
-from extproc.wire import converse
+from extproc.telemetry.metrics import Telemetry
 
 _SETTINGS = """
 providers: {sandbox: {kind: mock}}

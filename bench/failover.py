@@ -22,10 +22,11 @@ from typing import Any
 from bench import load
 from bench.__main__ import row
 from bench.harness import KEY, Bench, bench
-from extproc import config, pipeline
-from extproc.exchange import Exchange, Request
+from extproc import pipeline
+from extproc.settings import config
 from extproc.stores import open_counters
-from extproc.telemetry import Telemetry
+from extproc.telemetry.metrics import Telemetry
+from extproc.words.exchange import Exchange, Request
 
 MOCKS = ("one", "two", "three")
 FAULTS = {"ok": "", "503": "+status=503", "reset": "+reset", "429": "+status=429", "timeout": "+hang"}

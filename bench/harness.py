@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 
 KEY = "sk-gw-bench"
+ROOT = Path(__file__).parent.parent
 
 SETTINGS = """
 listener: {{address: 127.0.0.1, port: {listener}}}
@@ -33,7 +34,7 @@ teams:
   bench: {{models: ["*"]}}
 budgets:
   - {{name: rate, per: [consumer], unit: requests, limit: 1000000000, window: minute}}
-stores: {{counters: "{counters}"}}
+stores: {{counters: "{counters}", ledger: "sqlite:{dir}/ledger.db"}}
 telemetry: {{access_log: "off"}}
 """
 
@@ -88,25 +89,27 @@ def free_port() -> int:
 def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequence[str] = ("mock",)) -> Iterator[Bench]:
     """Start the mocks, Envoy alone before the first of them, and Envoy with the processor; end them when done.
 
-    `settings` is a filter YAML with `{listener}`, `{status}`, `{admin}`, `{counters}` and the name of each mock for its
-    port; other braces are doubled.
+    `settings` is a filter YAML with `{listener}`, `{status}`, `{admin}`, `{counters}`, `{dir}` (a directory of this
+    run) and the name of each mock for its port; other braces are doubled. Every process runs in that directory, so
+    stores with relative paths, the default ones included, are in it too and never in the user's own.
     """
     ports = {name: free_port() for name in ("listener", "status", "admin", "alone", *mocks)}
     children: list[subprocess.Popen[bytes]] = []
 
-    def spawn(name: str, *command: str) -> Process:
-        child = subprocess.Popen(command, env={**os.environ, "BENCH_KEY": KEY}, stdout=subprocess.DEVNULL)
-        children.append(child)
-        return Process(name, child)
-
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+
+        def spawn(name: str, *command: str) -> Process:
+            child = subprocess.Popen(command, env=environment(), cwd=folder, stdout=subprocess.DEVNULL)
+            children.append(child)
+            return Process(name, child)
+
         root = Path(folder)
         file = root / "gateway.yaml"
-        file.write_text(settings.format(**ports, counters=counters.replace("{dir}", folder)))
-        alone = root / "alone.yaml"
-        alone.write_text(yaml.safe_dump(_alone(ports["alone"], ports[mocks[0]])))
+        file.write_text(settings.format(**ports, counters=counters.replace("{dir}", folder), dir=folder))
+        bare = root / "alone.yaml"
+        bare.write_text(yaml.safe_dump(alone(ports["alone"], ports[mocks[0]])))
         envoy_yaml, secrets, sock = str(root / "envoy.yaml"), str(root / "secrets"), str(root / "extproc.sock")
-        _render(file, envoy_yaml, secrets, sock)
+        render(file, envoy_yaml, secrets, sock)
         envoy = str(Path(sys.executable).with_name("envoy"))
         quiet = ("--log-level", "error", "--use-dynamic-base-id", "--concurrency", "2")
         try:
@@ -118,7 +121,7 @@ def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequenc
                 "--drain-notice", "0", "--drain-grace", "0",
             )  # fmt: skip
             wait(ports["status"])
-            envoy_alone = spawn("envoy alone", envoy, "-c", str(alone), *quiet)
+            envoy_alone = spawn("envoy alone", envoy, "-c", str(bare), *quiet)
             with_processor = spawn("envoy", envoy, "-c", envoy_yaml, *quiet)
             wait(ports["alone"])
             wait(ports["listener"])
@@ -131,8 +134,15 @@ def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequenc
                 child.wait(20)
 
 
-def _render(settings: Path, output: str, secrets: str, sock: str) -> None:
-    from extproc import config, envoy_config
+def environment() -> dict[str, str]:
+    """The environment of a process that runs this checkout from any directory."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "BENCH_KEY": KEY, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def render(settings: Path, output: str, secrets: str, sock: str) -> None:
+    from extproc import envoy_config
+    from extproc.settings import config
 
     loaded = config.load(settings)
     envoy_config.write_secrets(loaded, secrets)
@@ -140,8 +150,8 @@ def _render(settings: Path, output: str, secrets: str, sock: str) -> None:
     Path(output).write_text(rendered)
 
 
-def wait(port: int) -> None:
-    deadline = time.monotonic() + 30
+def wait(port: int, patience: float = 30) -> None:
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -150,7 +160,7 @@ def wait(port: int) -> None:
     raise SystemExit(f"nothing listens on port {port}")
 
 
-def _alone(port: int, mock: int) -> dict[str, object]:
+def alone(port: int, mock: int) -> dict[str, object]:
     """The least Envoy there is: one listener, one route, one cluster."""
     kind = "type.googleapis.com/envoy.extensions.filters"
     manager = {

@@ -24,13 +24,14 @@ from bench import load
 from bench.__main__ import row
 from bench.harness import KEY, Bench, bench
 from bench.ledger import rows
-from extproc import config, pipeline
-from extproc.books import Books
-from extproc.dialects import Report
-from extproc.exchange import Exchange, Request, Usage
+from extproc import pipeline
+from extproc.accounting.books import Books
 from extproc.ledger import open_ledger
+from extproc.settings import config
 from extproc.stores import Counters, open_counters
-from extproc.telemetry import Telemetry
+from extproc.telemetry.metrics import Telemetry
+from extproc.words.dialect import Report
+from extproc.words.exchange import Exchange, Request, Usage
 
 _BUDGETS = """
 budgets:

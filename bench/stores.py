@@ -14,7 +14,7 @@ from pathlib import Path
 
 from extproc.stores import Counters, Hold
 from extproc.stores.memory import MemoryCounters
-from extproc.stores.redis import Place
+from extproc.stores.redis import RedisURL
 from extproc.stores.redis.counters import RedisCounters
 from extproc.stores.sqlite import SqliteCounters
 
@@ -74,7 +74,7 @@ async def main(directory: Path) -> None:
     server = subprocess.Popen(["redis-server", *options], stdout=subprocess.DEVNULL)
     try:
         await asyncio.sleep(0.5)
-        redis = RedisCounters(Place("127.0.0.1", REDIS_PORT), timeout=5.0)
+        redis = RedisCounters(RedisURL("127.0.0.1", REDIS_PORT), timeout=5.0)
         for at_once in (1, AT_ONCE):
             await table("redis", redis, 2, at_once)
         await redis.close()

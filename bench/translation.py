@@ -23,18 +23,19 @@ from typing import Any, TypeVar
 import msgspec
 
 from bench.__main__ import row
-from extproc import contract
 from extproc.attempt import AttemptStream
-from extproc.config import LimitsSettings
-from extproc.contract import Edit, Service
-from extproc.dialects import Report, dialects
-from extproc.exchange import Target
+from extproc.dialects import dialects
 from extproc.forward import patch
 from extproc.framing.aws_eventstream import encode as aws_frame
 from extproc.pb import extproc_pb2 as pb
 from extproc.response import AnswerReader, framing_for
-from extproc.translate import Translation
-from extproc.wire import converse
+from extproc.server.wire import converse
+from extproc.settings.config import LimitsSettings
+from extproc.translation.translate import Translation
+from extproc.words import contract
+from extproc.words.contract import Edit, Service
+from extproc.words.dialect import Report
+from extproc.words.exchange import Target
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -339,7 +340,11 @@ def _body(chunk: bytes, *, end: bool) -> bytes:
 def asked(client: str, service: Service | None, *, stream: bool = False) -> Sequence[bytes]:
     """What Envoy sends of the request of a second try, which goes to `service`, or stays as it is."""
     body = request(client, stream=stream)
-    edit = Edit({"model": "gpt-5.2-mini"}) if service is None else Edit({"model": service.model}, (), service)
+    edit = (
+        Edit({"model": "gpt-5.2-mini"})
+        if service is None
+        else Edit({"model": service.model}, (), replace(service, stream=stream))
+    )
     headers = {
         ":method": "POST",
         ":path": next(iter(dialects()[client].paths)),

@@ -12,17 +12,17 @@ from typing import Any
 
 import msgspec
 
-from extproc import contract
-from extproc.actions import CONTINUE, Answer, Chunk, Continue
-from extproc.config import LimitsSettings
-from extproc.contract import Edit
 from extproc.dialects import dialects
-from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.exchange import NOTHING_VERIFIED, Verified
 from extproc.forward import patch
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.response import MOST_INFLATED
-from extproc.translate import Stream, Translation, Unwrapping, bad_answer
+from extproc.settings.config import LimitsSettings
+from extproc.translation.translate import Stream, Translation, Unwrapping, bad_answer
+from extproc.words import contract
+from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
+from extproc.words.contract import Edit
+from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.exchange import NOTHING_VERIFIED, Verified
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _LONGEST_BACK_OFF = 5.0  # seconds
@@ -50,7 +50,7 @@ class AttemptStream:
         headers: Mapping[str, str],
         end: bool,  # noqa: ARG002
         verified: Verified = NOTHING_VERIFIED,  # noqa: ARG002
-    ) -> Continue | Answer:
+    ) -> Continue | LocalReply:
         targets = contract.decode_targets(headers[contract.TARGETS])
         index = min(int(headers[contract.ATTEMPT_COUNT]), len(targets)) - 1
         if (edits := headers.get(contract.EDITS)) is not None:
@@ -63,7 +63,7 @@ class AttemptStream:
                 return Continue(read_answer=True)
         return CONTINUE
 
-    async def on_request_body(self, body: bytes) -> Continue | Answer:
+    async def on_request_body(self, body: bytes) -> Continue | LocalReply:
         edit, translation = self._edit, self._translation
         if translation is None:
             self.done = True
@@ -86,7 +86,7 @@ class AttemptStream:
         headers: Mapping[str, str],
         attributes: Mapping[str, object],  # noqa: ARG002
         end: bool,
-    ) -> Continue | Answer | None:
+    ) -> Continue | LocalReply | None:
         translation = self._translation
         assert translation is not None, "the answer of a plain try is not asked for"
         self._status = int(headers.get(":status", "0"))
@@ -158,7 +158,7 @@ class AttemptStream:
     async def on_end(self) -> None:
         """Nothing is open."""
 
-    def _refuse(self, refusal: Refusal) -> Answer:
+    def _refuse(self, refusal: Refusal) -> LocalReply:
         assert self._translation is not None
         self.done = True
         kind = refusal.kind
@@ -168,7 +168,7 @@ class AttemptStream:
         elif kind.status < 500:  # the request's own fault, which no provider has seen
             headers[contract.HOP] = kind.code
         body = self._translation.client.error(kind, refusal.message, refusal.param)
-        return Answer(kind.status, msgspec.json.encode(body), headers, kind.code)
+        return LocalReply(kind.status, msgspec.json.encode(body), headers, kind.code)
 
 
 def back_off(targets: list[str], index: int, base: int) -> float:

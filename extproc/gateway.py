@@ -8,16 +8,23 @@ from collections.abc import Mapping
 
 import msgspec
 
-from extproc import contract
-from extproc.actions import CONTINUE, Answer, Chunk, Continue
-from extproc.dialects import Dialect
-from extproc.errors import INVALID_JSON, OVERLOADED, PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal
-from extproc.exchange import NOTHING_VERIFIED, Exchange, Request, Target, Verified
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.framing.sse import SSE
 from extproc.pipeline import Pipeline, Stages
 from extproc.prices import cost, decimal
 from extproc.response import MOST_INFLATED, AnswerReader, framing_for
+from extproc.words import contract
+from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
+from extproc.words.dialect import Dialect
+from extproc.words.errors import (
+    INVALID_JSON,
+    OVERLOADED,
+    PROVIDER_BAD_ANSWER,
+    PROVIDER_CREDENTIAL_REJECTED,
+    Kind,
+    Refusal,
+)
+from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Target, Verified
 
 TOLD = "x-ai-"
 """What the gateway tells clients in headers; providers cannot."""
@@ -41,7 +48,7 @@ class GatewayStream:
 
     async def on_request_headers(
         self, headers: Mapping[str, str], end: bool, verified: Verified = NOTHING_VERIFIED
-    ) -> Continue | Answer:
+    ) -> Continue | LocalReply:
         request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified)
         self._exchange = exchange = Exchange(uuid.uuid4().hex, request, headers.get("x-request-id", ""), self._attached)
         telemetry = self._pipeline.telemetry
@@ -56,7 +63,7 @@ class GatewayStream:
             return self._refuse(exchange, Refusal(INVALID_JSON, "Send a JSON body."))
         return CONTINUE
 
-    async def on_request_body(self, body: bytes) -> Continue | Answer:
+    async def on_request_body(self, body: bytes) -> Continue | LocalReply:
         exchange = self._current()
         exchange.body = body
         answer = await self._run(self._pipeline.on_request, exchange)
@@ -66,7 +73,7 @@ class GatewayStream:
 
     async def on_response_headers(
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
-    ) -> Continue | Answer:
+    ) -> Continue | LocalReply:
         removed = tuple(name for name in headers if name.startswith((contract.PREFIX, TOLD)))
         if self._exchange is None:  # Envoy refused the request before it came here: too large, an upgrade
             self.done = True
@@ -166,7 +173,7 @@ class GatewayStream:
         assert self._exchange is not None, "Envoy sends the headers before a body"
         return self._exchange
 
-    async def _run(self, stages: Stages, exchange: Exchange) -> Answer | None:
+    async def _run(self, stages: Stages, exchange: Exchange) -> LocalReply | None:
         try:
             answer = await stages(exchange)
         except Refusal as refusal:
@@ -177,7 +184,7 @@ class GatewayStream:
             await self._end()
         return answer
 
-    def _refuse(self, exchange: Exchange, refusal: Refusal) -> Answer:
+    def _refuse(self, exchange: Exchange, refusal: Refusal) -> LocalReply:
         """The one place where a refusal becomes an answer."""
         exchange.status, exchange.error = refusal.kind.status, refusal.kind.code
         self._pipeline.telemetry.refusal(refusal.kind.code)
@@ -222,14 +229,14 @@ class GatewayStream:
         self._ended = True
 
 
-def refusal_answer(exchange: Exchange, refusal: Refusal) -> Answer:
+def refusal_answer(exchange: Exchange, refusal: Refusal) -> LocalReply:
     """A refusal in the dialect of the client's path."""
     kind: Kind = refusal.kind
     headers = {"content-type": "application/json", ORIGIN: "gateway"}
     if exchange.request_id:
         headers["x-request-id"] = exchange.request_id
     body = exchange.dialect.error(kind, refusal.message, refusal.param)
-    return Answer(kind.status, msgspec.json.encode(body), headers | refusal.headers, kind.code)
+    return LocalReply(kind.status, msgspec.json.encode(body), headers | refusal.headers, kind.code)
 
 
 class _Error(msgspec.Struct):

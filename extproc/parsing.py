@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from urllib.parse import unquote
 
-from extproc.dialects import Dialect, by_path
-from extproc.errors import (
+from extproc.dialects import Endpoints, by_path, dialects, is_name
+from extproc.framing.json import InvalidJSON, parse
+from extproc.words.errors import (
     BODY_TOO_LARGE,
     INVALID_JSON,
     INVALID_REQUEST,
@@ -15,8 +15,7 @@ from extproc.errors import (
     UNSUPPORTED_ENCODING,
     Refusal,
 )
-from extproc.exchange import Exchange
-from extproc.framing.json import InvalidJSON, parse
+from extproc.words.exchange import Exchange
 
 MODELS_PATH = "/v1/models"
 OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
@@ -24,19 +23,21 @@ OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
 
 
 class Classify:
-    """Writes `dialect` and `operation`. 404 for a path nobody serves, 405 for the wrong method, 415 for no JSON."""
+    """Writes `dialect`, `endpoint` and `operation`. 404 for a path nobody serves, 405 for the wrong method, 415 for no
+    JSON.
+    """
 
     def __init__(self) -> None:
-        self._dialects: Mapping[str, Dialect] = by_path()
-        self._default = self._dialects["/v1/chat/completions"]
+        self._endpoints = Endpoints(dialects().values())
+        self._default = by_path()["/v1/chat/completions"]
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
         path = request.path.partition("?")[0]
-        dialect = self._dialects.get(path)
-        exchange.dialect = dialect or self._default  # an unknown path is refused in the shape of the default one
-        exchange.operation = "unknown"
-        if dialect is None:
+        found = self._endpoints.find(path)
+        if found is None:
+            exchange.dialect = self._default  # an unknown path is refused in the shape of the default one
+            exchange.operation = "unknown"
             if path == MODELS_PATH or is_model_path(path):
                 exchange.operation = "list_models"
                 _check_method(request.method, ("GET", "HEAD"), path)
@@ -46,7 +47,8 @@ class Classify:
                 _check_method(request.method, ("GET",), path)
                 return
             raise Refusal(PATH_NOT_FOUND, f"This gateway does not serve that path; it serves {self._paths()}.")
-        exchange.operation = dialect.paths[path]
+        exchange.dialect, exchange.endpoint = found
+        exchange.operation = exchange.endpoint.operation
         _check_method(request.method, ("POST",), path)
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
@@ -55,7 +57,7 @@ class Classify:
             raise Refusal(UNSUPPORTED_ENCODING, "Send JSON in UTF-8, with 'content-type: application/json'.")
 
     def _paths(self) -> str:
-        return ", ".join([*sorted(self._dialects), MODELS_PATH, *OWN_PATHS])
+        return ", ".join([*sorted(by_path()), MODELS_PATH, *OWN_PATHS])
 
 
 class Parse:
@@ -78,7 +80,7 @@ class Parse:
         if not isinstance(tree, dict):
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
         exchange.json = tree
-        exchange.ask = exchange.dialect.read(tree)
+        exchange.ask = exchange.dialect.read(tree, exchange.endpoint)
 
 
 def is_json(content_type: str) -> bool:
@@ -92,7 +94,7 @@ def is_json(content_type: str) -> bool:
 def is_model_path(path: str) -> bool:
     """True for `/v1/models/{id}`, where the id may hold slashes, plain or escaped, but leads nowhere else."""
     name = path.removeprefix(MODELS_PATH + "/")
-    return name != path and bool(name) and not any(part in ("", ".", "..") for part in unquote(name).split("/"))
+    return name != path and is_name(unquote(name))
 
 
 def _check_method(method: str, allowed: tuple[str, ...], path: str) -> None:

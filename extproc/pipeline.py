@@ -2,7 +2,7 @@
 
 A stage is a callable with its settings in the constructor and its work in `__call__(exchange)`. It reads what earlier
 stages wrote and writes the fields it is named for; its class name is its label in metrics and logs. Only a Refusal, or
-an Answer that a stage returns, ends the exchange early; anything else that is raised is a bug and fails closed.
+an LocalReply that a stage returns, ends the exchange early; anything else that is raised is a bug and fails closed.
 """
 
 from __future__ import annotations
@@ -12,30 +12,28 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from extproc.actions import Answer
+from extproc.accounting.books import Books, Enter
+from extproc.accounting.settle import Settle
 from extproc.auth import Access, Authenticate, Authorize
-from extproc.books import Books, Enter
 from extproc.budgets import Reserve, Tools, Unpriced
-from extproc.config import Settings
-from extproc.counting import CountTokens
-from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.exchange import Exchange, Target
+from extproc.endpoints.count_tokens import CountTokens
+from extproc.endpoints.models import Models
 from extproc.forward import Forward
 from extproc.guardrails import GuardInput
-from extproc.history import History, retry_after
-from extproc.models import Models
 from extproc.parsing import Classify, Parse
 from extproc.prices import PriceBook
-from extproc.routing import Catalog, Route
-from extproc.selection import Select
-from extproc.settle import Settle
+from extproc.routing.catalog import Catalog, Route
+from extproc.routing.history import History, retry_after
+from extproc.routing.selection import Select
+from extproc.settings.config import Settings
 from extproc.stores import Counters
-from extproc.telemetry import Record, Telemetry
-
-if TYPE_CHECKING:
-    from extproc.access_log import Try
+from extproc.telemetry.metrics import Record, Telemetry
+from extproc.words.actions import LocalReply
+from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.exchange import Exchange, Target
+from extproc.words.tries import Try
 
 Stage = Callable[[Exchange], Any]
 
@@ -52,7 +50,7 @@ class Stages:
             for stage in stages
         ]
 
-    async def __call__(self, exchange: Exchange) -> Answer | None:
+    async def __call__(self, exchange: Exchange) -> LocalReply | None:
         """Raises Refusal. Returns the answer with which a stage ended the exchange, if one did."""
         for stage, is_async, observe in self._stages:
             start = time.perf_counter()
@@ -87,7 +85,7 @@ class Pipeline:
             return
         streamed, first_byte = try_.streamed, try_.first_byte
         self.history.learn(
-            target.place,
+            target.deployment,
             try_.outcome,
             size=try_.request_bytes,
             streamed=streamed,
@@ -106,7 +104,7 @@ class Pipeline:
         if asked is None and status == 429:
             asked = settings.default
         if asked is not None:
-            self.history.cool(target.place, min(asked, settings.longest))
+            self.history.cool(target.deployment, min(asked, settings.longest))
 
 
 def build(
@@ -118,7 +116,7 @@ def build(
     history: History | None = None,
     tools: Tools | None = None,
     books: Books | None = None,
-    own: Callable[[Exchange], Awaitable[Answer | None]] | None = None,
+    own: Callable[[Exchange], Awaitable[LocalReply | None]] | None = None,
     now: Callable[[], float] = time.time,
 ) -> Pipeline:
     """The stages for `settings`, in the order they run.

@@ -13,15 +13,15 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from extproc import prices
-from extproc.contract import USAGE_EVENT, decode_usage
-from extproc.dialects import Dialect, Report
-from extproc.exchange import Price
 from extproc.forward import decode_fields
-from extproc.framing import Event, Framing
+from extproc.framing import Frame, Framing
 from extproc.framing.aws_eventstream import AWSEventStream
 from extproc.framing.inflate import Inflate
 from extproc.framing.json import WholeBody
 from extproc.framing.sse import SSE
+from extproc.words.contract import USAGE_EVENT, decode_usage
+from extproc.words.dialect import Dialect, Report
+from extproc.words.exchange import Price
 
 MOST_INFLATED = 128 << 20
 """Bytes that a compressed answer may grow to."""
@@ -73,7 +73,7 @@ class AnswerReader:
             out += [self._let_pass(event) for event in self._framing.end()]
         return b"".join(out)
 
-    def _let_pass(self, event: Event) -> bytes:
+    def _let_pass(self, event: Frame) -> bytes:
         """What of the event may leave."""
         report = self.report
         if event.data is None:

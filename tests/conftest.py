@@ -1,21 +1,24 @@
 """Builders that most tests use. They are fixtures of the whole session so that hypothesis can use them too."""
 
 import json
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from extproc.config import parse
+import extproc.dialects
 from extproc.dialects import by_path
-from extproc.exchange import Consumer, Exchange, Request, Target
 from extproc.gateway import GatewayStream
-from extproc.history import History
 from extproc.pipeline import Pipeline, build
-from extproc.routing import Chain, RetrySettings
+from extproc.routing.history import History
+from extproc.settings.config import parse
 from extproc.stores import Counters
 from extproc.stores.memory import MemoryCounters
-from extproc.telemetry import Telemetry
+from extproc.telemetry.metrics import Telemetry
+from extproc.words.chain import Chain, RetrySettings
+from extproc.words.exchange import Consumer, Exchange, Request, Target
 
 # What a filter YAML of a test holds when the test does not say it.
 SECTIONS = {
@@ -27,6 +30,9 @@ SECTIONS = {
 # How long a test takes is never asserted.
 hypothesis_settings.register_profile("untimed", deadline=None)
 hypothesis_settings.load_profile("untimed")
+
+ADDED = Path(__file__).parent / "dialects" / "added"
+"""Dialects that tests add."""
 
 TARGETS = (Target("m", "a", "m"),)
 
@@ -134,6 +140,23 @@ def exchange():
 def world():
     """Call it with YAML: a pipeline with its counters, telemetry and clock."""
     return make_world
+
+
+@pytest.fixture(scope="module")
+def example_dialect():
+    """An API more, as if `tests/dialects/added/example.py` lay in `extproc/dialects`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extproc.dialects, "__path__", [*extproc.dialects.__path__, str(ADDED)])
+        _look_again()
+        yield extproc.dialects.dialects()["example"]
+        del extproc.dialects.example, sys.modules["extproc.dialects.example"]
+    _look_again()
+
+
+def _look_again():
+    for found in vars(extproc.dialects).values():
+        if hasattr(found, "cache_clear"):
+            found.cache_clear()
 
 
 @pytest.fixture(scope="session")

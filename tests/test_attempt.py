@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc import contract
-from extproc.actions import CONTINUE, Continue
 from extproc.attempt import AttemptStream, back_off
-from extproc.config import LimitsSettings
-from extproc.contract import Edit
-from extproc.exchange import Target
+from extproc.settings.config import LimitsSettings
+from extproc.words import contract
+from extproc.words.actions import CONTINUE, Continue
+from extproc.words.contract import Edit
+from extproc.words.exchange import Target
 
 TARGETS = [Target("one", "a", "model-one"), Target("two", "b", "vendor/model=2,x")]
 EDITS = [Edit({}), Edit({"model": "vendor/model=2,x", "seed": 7}, ["user"])]

@@ -3,19 +3,21 @@
 import gzip
 import json
 from base64 import b64encode
+from dataclasses import replace
 
 import pytest
 
-from extproc import contract, wire
 from extproc.attempt import AttemptStream
-from extproc.config import LimitsSettings
-from extproc.contract import Edit, Service
 from extproc.dialects import by_path, dialects
-from extproc.exchange import Exchange, Request, Target
 from extproc.framing.aws_eventstream import encode
 from extproc.gateway import reworded
 from extproc.pb import extproc_pb2 as pb
 from extproc.response import AnswerReader, framing_for
+from extproc.server import wire
+from extproc.settings.config import LimitsSettings
+from extproc.words import contract
+from extproc.words.contract import Edit, Service
+from extproc.words.exchange import Exchange, Request, Target
 
 LIMITS = LimitsSettings(buffered_response=64 << 10, sse_event=16 << 10)
 OPENAI = Service("openai", "openai_chat", "gpt-5")
@@ -81,7 +83,7 @@ class Talk:
         headers = {
             contract.TARGETS: contract.encode_targets([Target("m", "a", "m")]),
             contract.ATTEMPT_COUNT: "1",
-            contract.EDITS: contract.encode_edits([Edit({}, (), self.service)]),
+            contract.EDITS: contract.encode_edits([Edit({}, (), replace(self.service, stream=self.stream))]),
             contract.DIALECT: self.client,
         }
         for key, value in headers.items():

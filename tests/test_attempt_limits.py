@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from extproc.actions import Answer
 from extproc.attempt import AttemptStream
-from extproc.config import LimitsSettings, parse
-from extproc.contract import Service
 from extproc.dialects import by_path, dialects
-from extproc.errors import Refusal
-from extproc.translate import Translation
+from extproc.settings.config import LimitsSettings, parse
+from extproc.translation.translate import Translation
+from extproc.words.actions import LocalReply
+from extproc.words.contract import Service
+from extproc.words.errors import Refusal
 
 YAML = """
 providers:
@@ -108,7 +108,7 @@ async def leaving(world, path, body):
     await stream.on_request_headers(headers, False)
     data = json.dumps(body).encode()
     onward = await stream.on_request_body(data)
-    if isinstance(onward, Answer):
+    if isinstance(onward, LocalReply):
         return None
     exchange = stream._exchange
     sent = []
@@ -120,7 +120,7 @@ async def leaving(world, path, body):
         if attends == "all" or (attends == "later" and number > 1):
             await attempt.on_request_headers({**headers, "x-extproc-back-off": "0"}, False)
             made = await attempt.on_request_body(out)
-            if isinstance(made, Answer):
+            if isinstance(made, LocalReply):
                 continue
             out = made.body or out
         sent.append(json.loads(out))

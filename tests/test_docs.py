@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from extproc import config
-from extproc.errors import ALL
-from extproc.reference import markdown, provider_pages
+from extproc.settings import config
+from extproc.settings.reference import markdown, provider_pages
+from extproc.words.errors import ALL
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]

@@ -4,14 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc import contract
 from extproc.auth import AttributionSettings
-from extproc.config import parse
-from extproc.contract import Edit, Service
-from extproc.exchange import Target
 from extproc.forward import Forward, patch, retry_headers
-from extproc.parameters import OUTPUT_LIMITS, compile_changes
-from extproc.routing import Catalog, RetrySettings
+from extproc.routing.catalog import Catalog
+from extproc.routing.parameters import OUTPUT_LIMITS, compile_changes
+from extproc.settings.config import parse
+from extproc.words import contract
+from extproc.words.chain import RetrySettings
+from extproc.words.contract import Edit, Service
+from extproc.words.exchange import Target
 
 SETTINGS = parse("""
 providers: {a: {kind: mock}, b: {kind: mock, base_url: 'http://127.0.0.1:8090/v1'}}

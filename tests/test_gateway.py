@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc import contract
-from extproc.actions import CONTINUE, Chunk, Continue
-from extproc.books import row_of
+from extproc.accounting.books import row_of
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
+from extproc.words import contract
+from extproc.words.actions import CONTINUE, Chunk, Continue
 
 TOKENS = "budgets: [{name: t, unit: tokens, limit: 100000, window: minute}]"
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}

@@ -14,6 +14,7 @@
 import itertools
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -23,11 +24,12 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from extproc.contract import Service
-from extproc.dialects import NATIVE, Place, dialects
-from extproc.errors import Refusal
+from extproc.dialects import dialects
 from extproc.framing.aws_eventstream import encode
-from extproc.translate import Translation
+from extproc.translation.translate import Translation
+from extproc.words.contract import Service
+from extproc.words.dialect import NATIVE, Destination
+from extproc.words.errors import Refusal
 
 ROOT = Path(__file__).parent / "golden"
 UPDATE = os.environ.get("GOLDEN_UPDATE") == "1"
@@ -122,7 +124,8 @@ def asked(client, case):
 def test_requests(client, case, provider):
     body = asked(client, case)
     before = json.dumps(body)
-    translation = Translation(CLIENTS[client], SERVICES[provider])
+    service = replace(SERVICES[provider], stream=CLIENTS[client].read(body).stream)
+    translation = Translation(CLIENTS[client], service)
     unsaid = [need for need in CLIENTS[client].read(body).needs if need in translation.dialect.lacks | NATIVE]
     if unsaid:
         made = {"skipped": unsaid}  # Select never sends it there
@@ -161,7 +164,7 @@ CHANGED = {
 def test_a_request_written_again_asks_the_same(client, case):
     dialect, model = CLIENTS[client], SERVICES[client].model
     asks = dialect.decode_request(asked(client, case) | {"model": model})
-    body, _ = dialect.encode_request(asks, Place(model, more=("thinking", "cache_control", "top_k")))
+    body, _ = dialect.encode_request(asks, Destination(model, more=("thinking", "cache_control", "top_k")))
     again = dialect.decode_request(body)
     asks.ignored = []
     changed = {name for name in asks.__struct_fields__ if getattr(asks, name) != getattr(again, name)}
@@ -202,9 +205,9 @@ def test_streamed_answers(provider, case, path, client, pinned):
     check(path.parent / case / f"{client}.sse", made)
     pinned()
     assert made == translated(provider, client, *(whole[at : at + 1] for at in range(len(whole))))
-    for place in range(1, len(whole), 5):
+    for destination in range(1, len(whole), 5):
         pinned()
-        assert made == translated(provider, client, whole[:place], whole[place:])
+        assert made == translated(provider, client, whole[:destination], whole[destination:])
 
 
 @pytest.mark.parametrize("client", ["anthropic_messages", "openai_responses"])

@@ -21,8 +21,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from extproc import config
 from extproc.auth import hash_key
+from extproc.settings import config
 from tests.postgres_server import PostgresServer
 from tests.redis_server import RedisServer
 

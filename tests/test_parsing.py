@@ -1,8 +1,8 @@
 import pytest
 
-from extproc.errors import Refusal
-from extproc.exchange import Exchange, Request
 from extproc.parsing import Classify, Parse, is_model_path
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Exchange, Request
 
 
 def classify(path, method="POST", **headers):

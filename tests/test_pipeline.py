@@ -5,7 +5,7 @@ from email.utils import formatdate
 
 import pytest
 
-from extproc.access_log import OUTCOMES, Try
+from extproc.words.tries import OUTCOMES, Try
 
 TEXT = """
 providers:
@@ -86,7 +86,7 @@ def test_one_model_of_a_provider_says_nothing_of_another(gateway):
 @pytest.mark.parametrize(("model", "provider"), [("m", "b"), ("m", "gone"), ("gone", "a"), ("", "a"), ("v", "a")])
 def test_a_try_of_settings_that_are_no_longer_teaches_nothing(gateway, model, provider):
     learn(gateway, tried(model, provider, status=429, retry_after="30"))
-    assert gateway.pipeline.history.places() == {}
+    assert gateway.pipeline.history.deployments() == {}
 
 
 # --- speeds

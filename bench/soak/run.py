@@ -14,7 +14,7 @@ from bench.soak.watch import Twice, Watch, rows
 from bench.soak.world import PROCESSORS, World
 from extproc.ledger import open_ledger
 from extproc.prices import NANO
-from extproc.stores.redis import Place
+from extproc.stores.redis import RedisURL
 from extproc.stores.redis.counters import RedisCounters
 
 _PATIENCE = 30.0  # seconds beyond a lease in which everything comes to rest
@@ -31,7 +31,7 @@ class Soak:
         self._world = world
         self._plan = plan
         self._clients = Clients(world.ports["listener"], plan)
-        self._counters = RedisCounters(Place("127.0.0.1", world.redis.port), timeout=5.0)
+        self._counters = RedisCounters(RedisURL("127.0.0.1", world.redis.port), timeout=5.0)
         self._ledger = open_ledger(world.ledger)
         self._watch = Watch(self._counters, world.redis.port, plan)
         self._twice = Twice(self._counters, self._ledger, plan.twice)

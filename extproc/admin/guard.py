@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from extproc.values import is_loopback
+from extproc.words.values import is_loopback
 
 MAX_TARGET = 8 << 10  # bytes of path and query
 OPEN = frozenset(("/", "/openapi.json"))

@@ -38,7 +38,7 @@ class Sources(Protocol):
         """One exchange, by its own id or the `x-request-id`."""
 
     def providers(self) -> Mapping[str, Mapping[str, float]]:
-        """What tries taught about each model at its provider (`History.places`)."""
+        """What tries taught about each model at its provider (`History.deployments`)."""
 
     def grants(self) -> Sequence[Mapping[str, Any]]:
         """The grants that still count."""

@@ -28,9 +28,9 @@ from extproc.auth.settings import (
     TeamSettings,
     cut,
 )
-from extproc.errors import EXPIRED_KEY, INVALID_KEY, MISSING_KEY, MODEL_NOT_ALLOWED, Refusal
-from extproc.exchange import NOTHING_VERIFIED, Consumer, Exchange, Request
-from extproc.routing import Skip
+from extproc.words.chain import Skip
+from extproc.words.errors import EXPIRED_KEY, INVALID_KEY, MISSING_KEY, MODEL_NOT_ALLOWED, Refusal
+from extproc.words.exchange import NOTHING_VERIFIED, Consumer, Exchange, Request
 
 __all__ = (
     "ANONYMOUS",

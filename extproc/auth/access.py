@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from extproc.auth.settings import ConsumerSettings, GroupSettings, TeamSettings
-from extproc.exchange import Consumer
-from extproc.values import Pattern
+from extproc.words.exchange import Consumer
+from extproc.words.values import Pattern
 
 _Patterns = Sequence[Pattern]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from extproc import contract
 from extproc.auth.access import Identity
+from extproc.words import contract
 
 
 def place(name: str) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from extproc import contract
 from extproc.auth.access import Access, Identity, nothing
 from extproc.auth.settings import MOST_LABEL, JWTSettings, cut
-from extproc.errors import EXPIRED_KEY, INVALID_KEY, Refusal
-from extproc.exchange import Consumer
+from extproc.words import contract
+from extproc.words.errors import EXPIRED_KEY, INVALID_KEY, Refusal
+from extproc.words.exchange import Consumer
 
 _Claims = Mapping[str, Any]
 

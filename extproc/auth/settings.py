@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator, model_validator
 
-from extproc.values import Duration, Name, Secret, SecretRef, Section, is_variable
+from extproc.words.values import Duration, Name, Secret, SecretRef, Section, is_variable
 
 MOST_LABEL = 256
 """Bytes of UTF-8 of a label's value, and of a consumer's name that comes from a token."""

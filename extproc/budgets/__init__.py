@@ -6,7 +6,7 @@ every budget it falls under, all or none; when it ended, however it ended, the b
 """
 
 from extproc.budgets.bounds import estimate, input_bound, input_estimate, input_seen
-from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, counting, read_scope
+from extproc.budgets.budget import Budget, Claim, compile_budget, counting, read_scope
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
 from extproc.budgets.grants import Grant, Grants
@@ -24,7 +24,6 @@ __all__ = [
     "Expected",
     "Grant",
     "Grants",
-    "Reservation",
     "Reserve",
     "Tools",
     "Unpriced",

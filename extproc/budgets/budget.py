@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from extproc import prices
 from extproc.budgets.settings import CALL, CONCURRENCY, RATE, UNLIMITED, USD, WINDOWS, BudgetSettings
-from extproc.exchange import Exchange, Target, Usage
-from extproc.facts import fact
 from extproc.stores import Hold
-from extproc.values import Pattern
+from extproc.words.exchange import Exchange, Target, Usage
+from extproc.words.facts import fact
+from extproc.words.values import Pattern
 
 _Amount = Callable[[int, int], int]
 _UNITS: Mapping[str, _Amount] = {
@@ -161,23 +160,6 @@ class Claim:
     budget: Budget
     scope: str
     amount: int
-
-
-@dataclass(slots=True)
-class Reservation:
-    """What an exchange holds. `input_tokens` and `output_tokens` are upper bounds of what it can use."""
-
-    id: str
-    input_tokens: int
-    output_tokens: int
-    outputs: Sequence[int] = ()  # the bound at each target
-    inputs: Sequence[int] = ()  # the same of the input
-    claims: Sequence[Claim] = ()  # in the order of the holds
-    calls: Sequence[Claim] = ()  # of budgets for one request, which hold nothing
-    held: bool = False  # False: the store knows nothing of it
-    unseen: bool = False  # the body only names some of the input: no count of it is one of all
-    output: int = 0  # tokens of output that the claims have room for
-    enough: float = field(default=math.inf)  # bytes of answer for which what is held is enough
 
 
 def counting(claims: Sequence[Claim], exchange: Exchange, target: Target) -> Sequence[bool]:

@@ -1,4 +1,4 @@
-"""What answers usually come to: a running 95th percentile of output tokens for each place, of one process."""
+"""What answers usually come to: a running 95th percentile of output tokens for each deployment, of one process."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ class Expected:
         self._known: dict[str, int] = {}
         self._since: dict[str, int] = {}
 
-    def output(self, place: str) -> int | None:
+    def output(self, deployment: str) -> int | None:
         """Tokens that 95 of 100 answers there do not pass; None until enough were seen."""
-        return self._known.get(place)
+        return self._known.get(deployment)
 
-    def learn(self, place: str, output_tokens: int) -> None:
-        samples = self._samples.get(place)
+    def learn(self, deployment: str, output_tokens: int) -> None:
+        samples = self._samples.get(deployment)
         if samples is None:
             if len(self._samples) >= _MOST_PLACES:
                 self._forget(next(iter(self._samples)))
-            samples = self._samples[place] = deque(maxlen=_KEPT)
+            samples = self._samples[deployment] = deque(maxlen=_KEPT)
         samples.append(output_tokens)
-        self._since[place] = since = self._since.get(place, 0) + 1
+        self._since[deployment] = since = self._since.get(deployment, 0) + 1
         if since >= _EVERY and len(samples) >= _LEAST_SAMPLES:
-            self._since[place] = 0
-            self._known[place] = sorted(samples)[len(samples) * 95 // 100]
+            self._since[deployment] = 0
+            self._known[deployment] = sorted(samples)[len(samples) * 95 // 100]
 
-    def _forget(self, place: str) -> None:
+    def _forget(self, deployment: str) -> None:
         for known in (self._samples, self._known, self._since):
-            known.pop(place, None)
+            known.pop(deployment, None)

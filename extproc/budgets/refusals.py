@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from extproc.budgets.budget import Claim
 from extproc.budgets.settings import RATE
-from extproc.errors import APPROVAL_REQUIRED, BUDGET_EXCEEDED, RATE_LIMITED, Refusal
 from extproc.stores import Denied, Hold, Level
+from extproc.words.errors import APPROVAL_REQUIRED, BUDGET_EXCEEDED, RATE_LIMITED, Refusal
 
 
 def too_dear(claim: Claim) -> Refusal:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from extproc.budgets.bounds import beside_text, bound_output, input_bound, input_estimate
-from extproc.budgets.budget import Budget, Claim, Reservation, compile_budget, counting
+from extproc.budgets.budget import Budget, Claim, compile_budget, counting
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
 from extproc.budgets.grants import Grants
@@ -15,9 +15,10 @@ from extproc.budgets.refusals import exceeded, rates, too_dear
 from extproc.budgets.scopes import Scopes
 from extproc.budgets.settings import USD, BudgetSettings
 from extproc.budgets.watch import Alert, Watch
-from extproc.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
-from extproc.exchange import Exchange, Target
 from extproc.stores import Counters, Denied, StoreError
+from extproc.words.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
+from extproc.words.exchange import Exchange, Target
+from extproc.words.reservation import Reservation
 
 LEASE = 60.0
 """Seconds a reservation outlives the last sign of its exchange, unless the settings say otherwise (`limits.lease`)."""
@@ -25,7 +26,6 @@ LEASE = 60.0
 _LIAR = 8  # bytes for each token held: an answer this much longer passes its limit, whatever a token is
 _PROSE = 4  # bytes of a token, about: when what was expected is used up
 _SLACK = 512  # bytes that a few tokens can be
-_PICTURES = ("image_url", "input_image", "image")
 _STEP = 256  # tokens of output that are held more at a time, at least
 
 
@@ -110,7 +110,7 @@ class Reserve:
                 raise no.refusal
             left -= 1
 
-    def _plan(self, exchange: Exchange, counted: int | None) -> Reservation:
+    def _plan(self, exchange: Exchange, counted: int | None) -> Reservation[Claim]:
         """What the request wants of each budget it falls under. `counted` are the tokens of its text, where they were
         counted.
         """
@@ -123,12 +123,14 @@ class Reserve:
         tokens = any(budget.counts_tokens for budget, _ in covered)
         outputs = bound_output(exchange, self._default_output, counted=tokens)
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
-        unseen = () if exchange.ask.free else _unseen(exchange)
+        # A picture is bounded, as long as no translation can take it for more than a picture.
+        ask = exchange.ask
+        unseen = () if ask.free else ask.unseen if exchange.translated else ask.unbounded
         if unseen:
             for budget, index in covered:
                 self._bounded(exchange, budget, exchange.targets[index], unseen)
             inputs = [max(known, target.context or 0) for known, target in zip(inputs, exchange.targets, strict=True)]
-        reservation = Reservation(exchange.id, max(inputs), max(outputs, default=0), outputs, inputs)
+        reservation = Reservation[Claim](exchange.id, max(inputs), max(outputs, default=0), outputs, inputs)
         reservation.unseen = bool(unseen)
         exchange.reservation = reservation
         claims: dict[str, Claim] = {}
@@ -177,7 +179,7 @@ class Reserve:
         raise Refusal(UNBOUNDED_INPUT, message, param=unseen[0])
 
     def _usual(self, target: Target) -> int | None:
-        return None if self._expected is None else self._expected.output(target.place)
+        return None if self._expected is None else self._expected.output(target.deployment)
 
     def _scope(self, budget: Budget, exchange: Exchange, target: Target) -> str:
         settings = budget.settings
@@ -193,7 +195,7 @@ class Reserve:
                     )
         return self._scopes[settings.name].admit(budget.scope(exchange, target))
 
-    def _call(self, reservation: Reservation) -> _No | None:
+    def _call(self, reservation: Reservation[Claim]) -> _No | None:
         """Compare what the request may need with what one request may."""
         for claim in reservation.calls:
             if claim.amount > claim.budget.limit:
@@ -202,7 +204,7 @@ class Reserve:
                 self._count(claim.budget.name, "would_deny")
         return None
 
-    async def _hold(self, exchange: Exchange, reservation: Reservation) -> _No | None:
+    async def _hold(self, exchange: Exchange, reservation: Reservation[Claim]) -> _No | None:
         """Take what is claimed."""
         claims = reservation.claims
         if not claims:
@@ -241,7 +243,7 @@ class Reserve:
                 raise Refusal(STORE_UNAVAILABLE, message, headers={"retry-after": "1"}) from error
         exchange.reservation.claims = ()
 
-    async def _counted(self, exchange: Exchange, reservation: Reservation, no: _No) -> int | None:
+    async def _counted(self, exchange: Exchange, reservation: Reservation[Claim], no: _No) -> int | None:
         """The tokens of its text, counted, where that may find the room that a bound in bytes did not."""
         exact = self._exact
         if exact is None or reservation.unseen or not no.claim.budget.counts_input:
@@ -316,15 +318,7 @@ def _more(exchange: Exchange, output: int) -> Sequence[int]:
     ]
 
 
-def _unseen(exchange: Exchange) -> Sequence[str]:
-    """What the body only names and nobody can bound. A picture is bounded, as long as no translation can take it for
-    more than a picture.
-    """
-    names = exchange.ask.unseen
-    return names if exchange.translated else [name for name in names if name not in _PICTURES]
-
-
-def _enough(reservation: Reservation) -> int:
+def _enough(reservation: Reservation[Claim]) -> int:
     """Bytes of an answer for which what is held is enough. While less than the worst is held, a guess; after that only
     what can no longer be within its limit.
     """

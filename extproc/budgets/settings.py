@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
 from extproc import prices
-from extproc.facts import check_fact
-from extproc.values import ModelName, Name, PositiveDuration, Section
+from extproc.words.facts import check_fact
+from extproc.words.values import ModelName, Name, PositiveDuration, Section
 
 WINDOWS: Mapping[str, int] = {
     "minute": 60,
@@ -32,6 +32,7 @@ RATE = 3600
 """Seconds: up to here a window is a rate. A refusal is a 429 that clients retry; beyond it a 402 that they do not."""
 _HEADER = re.compile(r"[A-Za-z0-9._~!#$&'*+^`|-]+")  # what names of headers are made of, and of counts can be
 _MOST_SCOPES = 1_000_000
+_MOST = UNLIMITED - 1
 _MOST_USD = 50_000_000  # less than what any request is held for at most (`prices.MOST`)
 
 
@@ -45,9 +46,9 @@ class BudgetSettings(Section):
         (), max_length=4, description="A count for each consumer, team, key, model, provider, label.x"
     )
     unit: Literal["requests", "tokens", "input_tokens", "output_tokens", "usd", "concurrency"]
-    limit: Annotated[Decimal, Field(ge=0), WithJsonSchema({"type": "number", "minimum": 0})] = Field(
-        description="A whole number; USD may have decimals: 0.50"
-    )
+    limit: Annotated[
+        Decimal, Field(ge=0, le=_MOST), WithJsonSchema({"type": "number", "minimum": 0, "maximum": _MOST})
+    ] = Field(description="A whole number; USD may have decimals: 0.50")
     window: Literal["minute", "hour", "day", "week", "month", "quarter", "total", "call"] | None = Field(
         None,
         validate_default=True,

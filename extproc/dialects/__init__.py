@@ -1,6 +1,29 @@
-"""One API's JSON, a file each: what a request asks for, where its text is, what an answer reports.
+"""APIs, a room each: what their JSON looks like. No other room names a field of it.
 
-A dialect is found by the paths it serves. It interprets only what the gateway needs; everything else passes through.
+A client's dialect is found by the paths it serves. It interprets only what the gateway needs; all else passes through.
+Rooms have the same files for the same things, those they need of them:
+
+    ask.py               what the gateway reads of a client's request: `Fields`, `Ask`, `Conversation`, texts
+    report.py            what the gateway reads of an answer that it lets pass: `Report`
+    client_request.py    a client's request, read into the neutral form
+    client_answer.py     the neutral answer, written for a client
+    client_stream.py     ... event by event
+    provider_request.py  the neutral request, written for a provider
+    provider_answer.py   a provider's answer, read into the neutral form
+    provider_stream.py   ... event by event
+    usage.py             counts of tokens, read and written
+    problem.py           errors, read and written
+    shapes.py            structs of requests and answers, and words for their values
+    conversation.py      turns and their parts, for a provider
+    thinking.py          the thinking that a request asks for
+    signature.py         proofs of thinking, which have to come back unchanged
+    models.py            what each model takes, by its name
+    schema.py            JSON Schemas that the API can enforce
+    media.py             images, files, audio
+    names.py             names of tools
+    custom.py            custom tools, whose input is no JSON
+
+A small dialect is one file. Files that begin with `_` are shared by several.
 """
 
 from __future__ import annotations
@@ -8,246 +31,24 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
+from urllib.parse import unquote
 
-import msgspec
-
-from extproc import media, messages
-from extproc.errors import INVALID_REQUEST, Kind, Refusal
-from extproc.exchange import Usage
+from extproc.words.dialect import PLACE, Dialect, Endpoint
+from extproc.words.errors import INVALID_REQUEST, Refusal
 
 MAX_TOKENS = 1_000_000_000
 """A token count above this is not believed, from a client or from a provider."""
 
-ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
-"""What a model may be able to do or not. A request needs one when leaving it out would change what is asked."""
-
 
 ADDED_TOKENS = 1024
-"""Anthropic's own words about tools are the longest: up to 804 tokens. Schemas for answers come to fewer."""
-
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,40}").fullmatch
-_MOST_UNSEEN = 8
-
-NATIVE = frozenset(("state", "hosted_tools"))
-"""What a request may need and only the API it was written for has: no translation at all."""
+"""Tokens that providers add to a prompt about tools or a schema, at most. Anthropic's are the most: up to 804."""
 
 _name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
 _MOST_NAMES = 32
-
-
-@dataclass(slots=True)
-class Ask:
-    """What a request asks for, read once and checked."""
-
-    model: str
-    stream: bool = False
-    choices: int = 1
-    max_output_tokens: int | None = None  # for one choice; None: the client set no limit
-    output_field: str | None = None  # the field that limits the output, None where the operation has none
-    usual_output: int | None = None  # what the API writes at most where nobody sets a limit
-    free: bool = False  # it uses no tokens
-    thinking: int = 0  # tokens of thinking asked for, which the output limit includes
-    lasting: bool = False  # the provider goes on with it when nobody listens any more
-    images: int = 0
-    image_bytes: int = 0  # of the body, inside data URLs
-    image_tokens: int = 0  # what they can come to, see `media`
-    image_data: list[str] = field(default_factory=list)  # the strings of the body that are images
-    added_tokens: int = 0  # what providers can write into the prompt themselves, about tools and schemas
-    unseen: tuple[str, ...] = ()  # fields and types that name input which the body does not hold: nobody can bound it
-    unreadable: str = ""  # the path of input that is no text, so that no guardrail can read it
-    needs: dict[str, str] = field(default_factory=dict)  # abilities, each with the field that asks for it
-
-    def add_image(self, url: Any, name: str) -> None:
-        """Count an image, of its URL. `name` is what names it, where the body does not hold it."""
-        if isinstance(url, str) and url.startswith("data:image/"):
-            self.image_tokens += media.url_tokens(url)
-            self._hold(url)
-        else:
-            self.images += 1
-            self.image_tokens += media.MOST
-            self.add_unseen(name)
-
-    def add_image_data(self, data: str) -> None:
-        """Count an image, of its base64."""
-        self.image_tokens += media.image_tokens(data)
-        self._hold(data)
-
-    def _hold(self, data: str) -> None:
-        self.images += 1
-        self.image_bytes += len(data)
-        self.image_data.append(data)
-
-    def add_unseen(self, name: Any, otherwise: str = "") -> None:
-        """Note what the body only names. `name` may be the client's word: then `otherwise` stands for a strange one."""
-        if otherwise and not (isinstance(name, str) and _NAME(name)):
-            name = otherwise
-        if name not in self.unseen and len(self.unseen) < _MOST_UNSEEN:
-            self.unseen = (*self.unseen, name)
-
-
-@dataclass(slots=True, frozen=True)
-class Text:
-    """A view of one piece of text in a body: `holder[key]` is the string, `where` a path people can read."""
-
-    role: str
-    where: str
-    holder: Any
-    key: str | int
-
-    @property
-    def value(self) -> str:
-        return self.holder[self.key]  # type: ignore[no-any-return]
-
-
-@dataclass(slots=True)
-class Report:
-    """What an answer said of itself, gathered event by event."""
-
-    usage: Usage | None = None
-    told_usage: Usage | None = None  # by the attempt attachment: more than the client's API can say
-    usage_refused: bool = False  # the provider's usage was negative, absurd or no number
-    model: str = ""
-    finish_reasons: dict[int, str] = field(default_factory=dict)  # by choice
-    output_bytes: int = 0  # of generated text, UTF-8
-    output_events: int = 0  # that carried generated text
-    error: str = ""  # the provider's error in mid-stream
-
-
-@dataclass(slots=True, frozen=True)
-class Place:
-    """What a provider's dialect has to know of where a translated request goes."""
-
-    model: str  # its name at the provider
-    max_output_tokens: int | None = None  # the most it can write
-    more: tuple[str, ...] = ()  # what it knows beyond its API, or otherwise, by words of the dialect's own
-
-
-class Decoder(Protocol):
-    """Reads a streamed answer of a provider, event by event."""
-
-    def feed(self, data: bytes, name: str) -> Sequence[messages.Event]:
-        """What one framed event says: its payload, and its name where the framing has one. Unreadable or unknown
-        events say nothing; never raises.
-        """
-        ...
-
-    def end(self) -> Sequence[messages.Event]:
-        """What is left when the body ended: `Ended` where the API has no end marker and the answer was whole."""
-        ...
-
-
-class Encoder(Protocol):
-    """Writes a streamed answer for a client, event by event."""
-
-    def feed(self, event: messages.Event) -> bytes:
-        """The bytes that say it, possibly none. After `Failed` and `Ended` nothing more is fed."""
-        ...
-
-
-class Dialect:
-    """The base of every dialect. The error shape here is OpenAI's; others override it.
-
-    Three sides: what the gateway needs of a request it lets pass; what a translation needs when a client speaks it; and
-    what a translation needs when a provider does. A dialect that no client speaks has no `paths`.
-    """
-
-    name: str
-    paths: Mapping[str, str] = {}  # path -> gen_ai.operation.name
-    family: str = "chat"
-    """Dialects of one family can be translated into each other."""
-    traces: tuple[bytes, ...] = ()
-    """What a translated answer leaves in a conversation, and providers of this API do not know."""
-    cache_marks: bool = False
-    """Whether requests say what a prompt cache should keep."""
-    stream_type: str = "text/event-stream"
-    """Content type of its streamed answers."""
-    usage_at: Sequence[Sequence[str]] = ()
-    """Where an answer, or an event of one, has the usage object that a cost can be written into; empty: nowhere."""
-    lacks: frozenset[str] = frozenset()
-    """What requests may need (`Ask.needs`) and this API has no words for: no translation into it."""
-
-    def read(self, body: Mapping[str, Any]) -> Ask:
-        """What the request asks for. Raises Refusal (400) when a field the gateway relies on has the wrong shape."""
-        raise NotImplementedError
-
-    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        """Every piece of text a client sent, wherever it stands in the body. Here all but the model is the user's."""
-        for key, value in body.items():
-            if isinstance(value, str):
-                if key != "model":
-                    yield Text("user", key, body, key)
-            else:
-                yield from strings(value, "user", key)
-
-    def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
-        """The top-level fields to set so that a streamed answer reports its usage; empty when it will anyway."""
-        return {}
-
-    def observe(self, data: bytes, report: Report) -> bool:
-        """Read one event (or a whole plain answer) into `report`. True when it carries nothing but usage."""
-        raise NotImplementedError
-
-    def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
-        return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
-
-    def cut_off(self, kind: Kind, message: str) -> bytes:
-        """A refusal in the middle of a stream that somebody else began, as an event of it."""
-        return b"data: %b\n\n" % msgspec.json.encode(self.error(kind, message, None))
-
-    @property
-    def translates_from(self) -> bool:
-        """Whether a client's request in it can become one of another dialect."""
-        return type(self).decode_request is not Dialect.decode_request
-
-    @property
-    def translates_into(self) -> bool:
-        """Whether a request of another dialect can become one in it."""
-        return type(self).encode_request is not Dialect.encode_request
-
-    # --- a client speaks it
-
-    def decode_request(self, body: Mapping[str, Any]) -> messages.AnyPrompt:
-        """What a client asks for. Raises Refusal (400), naming the field, when the shape is not the API's."""
-        raise NotImplementedError
-
-    def encode_answer(self, answer: messages.AnyAnswer) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def encoder(self) -> Encoder:
-        raise NotImplementedError
-
-    def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:
-        """A provider's error as this API would write it."""
-        raise NotImplementedError
-
-    # --- a provider speaks it
-
-    def reasons(self, model: str) -> bool:  # noqa: ARG002
-        """False for a model that is known to refuse the wish for thinking."""
-        return True
-
-    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002
-        """Where its request goes, after the provider's base_url: `/chat/completions`."""
-        return next(iter(self.paths)).removeprefix("/v1")
-
-    def encode_request(self, prompt: messages.AnyPrompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
-        """The body, and the names of advisory fields that it cannot say."""
-        raise NotImplementedError
-
-    def decode_answer(self, body: bytes) -> messages.AnyAnswer:
-        """Raises ValueError when it is not an answer of this API."""
-        raise NotImplementedError
-
-    def decoder(self) -> Decoder:
-        raise NotImplementedError
-
-    def decode_problem(self, status: int, body: bytes) -> messages.Problem:
-        """What an error answer says, as far as it can be read; never raises."""
-        raise NotImplementedError
 
 
 def read_model(body: Mapping[str, Any]) -> str:
@@ -278,26 +79,6 @@ def read_flag(body: Mapping[str, Any], name: str) -> bool:
     return value
 
 
-def strings(value: Any, role: str, where: str) -> Iterator[Text]:
-    """Every string at or below `value`, keys of objects excepted: for parts whose shape is not ours to know."""
-    stack: list[tuple[Any, str]] = [(value, where)]
-    while stack:
-        node, path = stack.pop()
-        items: Sequence[tuple[Any, Any]]
-        if isinstance(node, dict):
-            items = list(node.items())
-        elif isinstance(node, list):
-            items = list(enumerate(node))
-        else:
-            continue
-        for key, item in items:
-            at = f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"
-            if isinstance(item, str):
-                yield Text(role, at, node, key)
-            elif item:
-                stack.append((item, at))
-
-
 def safe_names(names: Iterable[str]) -> list[str]:
     """Names of fields as they may stand in a header, each once and the first few: a client chose some of them."""
     return list(dict.fromkeys(name if _name(name) else "other" for name in names))[:_MOST_NAMES]
@@ -308,14 +89,85 @@ def token_count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
 
 
+def text_size(text: str | None) -> int:
+    """The bytes of a text in UTF-8."""
+    if not text:
+        return 0
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
+
+
 @cache
 def dialects() -> Mapping[str, Dialect]:
     """Every dialect in this package, by the name of its module."""
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     return {name: importlib.import_module(f"{__name__}.{name}").DIALECT for name in names}
 
 
 @cache
 def by_path() -> Mapping[str, Dialect]:
-    """The dialect that serves a path."""
+    """The dialect that serves a path, as `Dialect.paths` lists it."""
     return {path: dialect for dialect in dialects().values() for path in dialect.paths}
+
+
+class Endpoints:
+    """The paths that clients call, those with the model's name in them included."""
+
+    def __init__(self, dialects: Iterable[Dialect]) -> None:
+        self._plain: dict[str, tuple[Dialect, Endpoint]] = {}
+        self._named: list[tuple[re.Pattern[str], Dialect, Endpoint]] = []
+        for dialect in dialects:
+            for pattern, operation in dialect.paths.items():
+                endpoint = Endpoint(pattern, operation)
+                if PLACE in pattern:
+                    self._named.append((re.compile(path_regex(pattern)), dialect, endpoint))
+                else:
+                    self._plain[pattern] = dialect, endpoint
+
+    def find(self, path: str) -> tuple[Dialect, Endpoint] | None:
+        """Who serves `path`, which has no query; None where nobody does."""
+        found = self._plain.get(path)
+        if found is not None:
+            return found
+        for regex, dialect, endpoint in self._named:
+            if (match := regex.fullmatch(path)) and is_name(model := unquote(match[1])):
+                return dialect, replace(endpoint, model=model)
+        return None
+
+
+def path_regex(pattern: str) -> str:
+    """A regular expression (of Python and of RE2) for the paths that `pattern` stands for."""
+    before, _, after = pattern.partition(PLACE)
+    return f"{re.escape(before)}(.+){re.escape(after)}"
+
+
+def is_name(text: str) -> bool:
+    """True for the name of a model in a path: its segments, plain or unescaped, lead nowhere else."""
+    return bool(text) and not any(part in ("", ".", "..") for part in text.split("/"))
+
+
+def serving(path: str) -> Dialect | None:
+    """The dialect that serves a path with names in it; None where none does."""
+    found = Endpoints(dialects().values()).find(path)
+    return None if found is None else found[0]
+
+
+def _spoken() -> Iterable[Dialect]:
+    return (dialect for dialect in dialects().values() if dialect.paths)
+
+
+@cache
+def fixed_fields() -> Sequence[str]:
+    """Fields that no target may change in any API, see `Fields.fixed`."""
+    return tuple(dict.fromkeys(name for dialect in _spoken() for name in dialect.fields.fixed))
+
+
+@cache
+def output_limits() -> Sequence[str]:
+    """Names of the field that limits the output, in all APIs."""
+    return tuple(dict.fromkeys(name for dialect in _spoken() for name in dialect.fields.output_limits))
+
+
+@cache
+def fields_that_ask_for(need: str) -> frozenset[str]:
+    """Fields that can ask for an ability, in all APIs."""
+    return frozenset(name for dialect in _spoken() for name in dialect.fields.needs.get(need, ()))

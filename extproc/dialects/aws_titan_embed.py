@@ -13,10 +13,12 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct, field
 
-from extproc.dialects import Dialect, Place, aws_converse, token_count
+from extproc.dialects import aws_converse, token_count
 from extproc.dialects.openai_embeddings import input_texts
-from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.words.dialect import Destination, Dialect
+from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.exchange import Usage
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 _OF_THE_FIRST = 1536  # dimensions that Titan Embeddings G1 - Text always gives
 
@@ -33,16 +35,16 @@ class AWSTitanEmbed(Dialect):
     name = "aws_titan_embed"
     family = "embeddings"
 
-    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
-        return f"/model/{quote(place.model, safe='')}/invoke"
+    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
+        return f"/model/{quote(destination.model, safe='')}/invoke"
 
-    def encode_request(self, prompt: EmbeddingPrompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
+    def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
         (text,) = input_texts(prompt, 1)
         body: dict[str, Any] = {"inputText": text}
-        if "embed-image" in place.model:
+        if "embed-image" in destination.model:
             if prompt.dimensions is not None:
                 body["embeddingConfig"] = {"outputEmbeddingLength": prompt.dimensions}
-        elif "embed-text-v1" not in place.model and "embed-g1" not in place.model:
+        elif "embed-text-v1" not in destination.model and "embed-g1" not in destination.model:
             if prompt.dimensions is not None:
                 body["dimensions"] = prompt.dimensions
             body["normalize"] = True
@@ -65,7 +67,7 @@ class AWSTitanEmbed(Dialect):
         if not answer.embedding:
             raise ValueError("an answer of Titan Embeddings has an embedding")
         tokens = token_count(answer.tokens)
-        return Embeddings([answer.embedding], usage=None if tokens is None else Counts(input=tokens))
+        return Embeddings([answer.embedding], usage=None if tokens is None else Usage(tokens))
 
     def decode_problem(self, status: int, body: bytes) -> Problem:
         return aws_converse.DIALECT.decode_problem(status, body)

@@ -11,10 +11,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from extproc.dialects import Dialect, Place, cohere_chat
-from extproc.dialects.cohere_chat.shapes import count
+from extproc.dialects import cohere_chat, token_count
+from extproc.dialects.cohere_chat.usage import whole
 from extproc.dialects.openai_embeddings import input_texts
-from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.words.dialect import Destination, Dialect
+from extproc.words.exchange import Usage
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 _TYPES = frozenset(("search_document", "search_query", "classification", "clustering"))
 _USUAL_TYPE = "search_document"  # it insists on one
@@ -37,13 +39,13 @@ class CohereEmbed(Dialect):
     name = "cohere_embed"
     family = "embeddings"
 
-    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
+    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
         return "/embed"
 
-    def encode_request(self, prompt: EmbeddingPrompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
+    def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
         known = prompt.purpose in _TYPES
         body: dict[str, Any] = {
-            "model": place.model,
+            "model": destination.model,
             "texts": input_texts(prompt, _MOST_INPUTS),
             "input_type": prompt.purpose if known else _USUAL_TYPE,
             "embedding_types": ["float"],
@@ -68,11 +70,11 @@ class CohereEmbed(Dialect):
         return cohere_chat.DIALECT.decode_problem(status, body)
 
 
-def _usage(meta: Any) -> Counts | None:
+def _usage(meta: Any) -> Usage | None:
     """What is billed: all of the input, unlike in chats, where their own prompt is not."""
     billed = meta.get("billed_units") if isinstance(meta, dict) else None
-    tokens = count(billed.get("input_tokens")) if isinstance(billed, dict) else None
-    return None if tokens is None else Counts(input=tokens)
+    tokens = token_count(whole(billed.get("input_tokens"))) if isinstance(billed, dict) else None
+    return None if tokens is None else Usage(tokens)
 
 
 DIALECT = CohereEmbed()

@@ -13,9 +13,11 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct, field
 
-from extproc.dialects import Dialect, Place, gemini_generate_content, token_count
+from extproc.dialects import gemini_generate_content, token_count
 from extproc.dialects.openai_embeddings import input_texts
-from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.words.dialect import Destination, Dialect
+from extproc.words.exchange import Usage
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 TASKS = {
     "search_document": "RETRIEVAL_DOCUMENT",
@@ -53,11 +55,11 @@ class GeminiEmbeddings(Dialect):
     name = "gemini_embeddings"
     family = "embeddings"
 
-    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
-        return f"/models/{quote(model_name(place), safe='@')}:batchEmbedContents"
+    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
+        return f"/models/{quote(model_name(destination), safe='@')}:batchEmbedContents"
 
-    def encode_request(self, prompt: EmbeddingPrompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
-        name = model_name(place)
+    def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+        name = model_name(destination)
         texts, task = for_purpose(prompt.purpose, input_texts(prompt, _MOST_INPUTS), name)
         settings: dict[str, Any] = {"taskType": task} if task else {}
         if prompt.dimensions is not None:
@@ -73,9 +75,9 @@ class GeminiEmbeddings(Dialect):
         return gemini_generate_content.DIALECT.decode_problem(status, body)
 
 
-def model_name(place: Place) -> str:
+def model_name(destination: Destination) -> str:
     """With or without `models/` in the settings."""
-    return place.model.removeprefix("models/")
+    return destination.model.removeprefix("models/")
 
 
 def for_purpose(purpose: str, texts: list[str], model: str) -> tuple[list[str], str]:
@@ -98,7 +100,7 @@ def decode_batch(body: bytes) -> Embeddings:
         raise ValueError("an answer of batchEmbedContents has embeddings")
     tokens = token_count(answer.usage.get("promptTokenCount")) if isinstance(answer.usage, dict) else None
     vectors = [embedding.values for embedding in answer.embeddings]
-    return Embeddings(vectors, usage=None if tokens is None else Counts(input=tokens))
+    return Embeddings(vectors, usage=None if tokens is None else Usage(tokens))
 
 
 DIALECT = GeminiEmbeddings()

@@ -10,10 +10,12 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import MAX_TOKENS, Ask, Dialect, Report, read_flag, read_integer, read_model
-from extproc.dialects.openai_chat import read_usage
-from extproc.dialects.openai_chat.common import check_stream_options, usage_request
-from extproc.errors import INVALID_REQUEST, Refusal
+from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model, text_size
+from extproc.dialects._conversation import pieces
+from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
+from extproc.dialects.openai_chat.usage import read_usage
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
+from extproc.words.errors import INVALID_REQUEST, Refusal
 
 _MAX_CHOICES = 128
 _DEFAULT_OUTPUT = 16  # tokens: OpenAI's own, where the request sets no limit; others write more
@@ -27,8 +29,8 @@ class _Choice(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     model: str | None = None
-    choices: list[_Choice] = []
-    usage: dict[str, Any] | None = None
+    choices: list[_Choice] | None = None
+    usage: Any = None
     error: Any = None
 
 
@@ -40,8 +42,17 @@ class OpenAICompletions(Dialect):
     family = "completions"
     paths = {"/v1/completions": "text_completion"}  # noqa: RUF012
     usage_at = (("usage",),)
+    fields = Fields(
+        model="model",
+        fixed=("model", "stream", "stream_options", "n"),
+        output_limits=("max_tokens",),
+        needs={},
+        spoken=frozenset(("prompt",)),
+        files=frozenset(),
+        opaque=frozenset(),
+    )
 
-    def read(self, body: Mapping[str, Any]) -> Ask:
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
         prompt = body.get("prompt")
         if not isinstance(prompt, str | list) or not prompt:
@@ -62,6 +73,12 @@ class OpenAICompletions(Dialect):
         check_stream_options(body)
         return ask
 
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        return Conversation(asked=pieces(body.get("prompt"), ()))
+
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "prompt": "Hello"}
+
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return usage_request(body)
 
@@ -71,23 +88,19 @@ class OpenAICompletions(Dialect):
         try:
             answer = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            report.output_bytes += len(data)  # unreadable: count all of it rather than nothing
-            report.output_events += 1
+            report.add_text(len(data))  # all of it rather than nothing
             return False
         report.model = answer.model or report.model
         if answer.error is not None:
             report.error = "provider_error"
-        for choice in answer.choices:
+        for choice in answer.choices or ():
             if choice.text:
-                report.output_bytes += len(choice.text.encode())
-                report.output_events += 1
+                report.add_text(text_size(choice.text))
             if choice.finish_reason is not None and 0 <= choice.index < _MAX_CHOICES:
                 report.finish_reasons[choice.index] = choice.finish_reason
         if answer.usage is None:
             return False
-        usage = read_usage({"completion_tokens": 0, **answer.usage})
-        report.usage_refused = usage is None
-        report.usage = usage or report.usage
+        report.add_usage(read_usage(answer.usage))
         return not answer.choices and answer.error is None
 
 

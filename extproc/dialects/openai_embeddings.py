@@ -15,11 +15,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from extproc.dialects import Ask, Dialect, Report, read_integer, read_model, safe_names
+from extproc.dialects import read_integer, read_model, safe_names
+from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat import problem as chat_problem
-from extproc.dialects.openai_chat import read_usage
-from extproc.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.messages import EmbeddingPrompt, Embeddings, Problem
+from extproc.dialects.openai_chat.usage import read_usage
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
+from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 _MOST_DIMENSIONS = 1_000_000
 _CARRIED = frozenset(("model", "input", "dimensions", "encoding_format", "user"))
@@ -37,7 +39,7 @@ _PURPOSES = {
 
 class _Answer(msgspec.Struct):
     model: str | None = None
-    usage: dict[str, Any] | None = None
+    usage: Any = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -48,8 +50,17 @@ class OpenAIEmbeddings(Dialect):
     family = "embeddings"
     paths = {"/v1/embeddings": "embeddings"}  # noqa: RUF012
     usage_at = (("usage",),)
+    fields = Fields(
+        model="model",
+        fixed=("model", "input"),
+        output_limits=(),
+        needs={},
+        spoken=frozenset(("input",)),
+        files=frozenset(),
+        opaque=frozenset(),
+    )
 
-    def read(self, body: Mapping[str, Any]) -> Ask:
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         given = body.get("input")
         if not isinstance(given, str | list) or not given:
             raise Refusal(INVALID_REQUEST, "'input' must be a string or a list, not empty.", param="input")
@@ -59,6 +70,9 @@ class OpenAIEmbeddings(Dialect):
             ask.add_unseen("input")
         return ask
 
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        return Conversation(asked=pieces(body.get("input"), ()))
+
     def observe(self, data: bytes, report: Report) -> bool:
         try:
             answer = _decode(data)
@@ -66,9 +80,11 @@ class OpenAIEmbeddings(Dialect):
             return False
         report.model = answer.model or report.model
         if answer.usage is not None:
-            report.usage = read_usage({"completion_tokens": 0, **answer.usage})
-            report.usage_refused = report.usage is None
+            report.add_usage(read_usage(answer.usage))
         return False
+
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "input": "Hello"}
 
     def decode_request(self, body: Mapping[str, Any]) -> EmbeddingPrompt:
         purpose = body.get("input_type")
@@ -101,7 +117,8 @@ class OpenAIEmbeddings(Dialect):
             "model": answer.model,
         }
         if answer.usage is not None:
-            body["usage"] = {"prompt_tokens": answer.usage.input, "total_tokens": answer.usage.input}
+            tokens = answer.usage.input_tokens
+            body["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
         return body
 
     def encode_problem(self, status: int, problem: Problem) -> dict[str, Any]:  # noqa: ARG002 - it has none

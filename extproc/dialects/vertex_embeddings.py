@@ -14,10 +14,13 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from extproc.dialects import Dialect, Place, gemini_generate_content, token_count
+from extproc.dialects import gemini_generate_content, token_count
+from extproc.dialects._usage import make_usage
 from extproc.dialects.gemini_embeddings import TASKS, decode_batch, for_purpose, model_name
 from extproc.dialects.openai_embeddings import input_texts
-from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.words.dialect import Destination, Dialect
+from extproc.words.exchange import Usage
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 _MOST_INSTANCES = 250
 _MOST_CONTENTS = 100
@@ -43,13 +46,13 @@ class VertexEmbeddings(Dialect):
     name = "vertex_embeddings"
     family = "embeddings"
 
-    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
-        name = model_name(place)
+    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
+        name = model_name(destination)
         return f"/models/{quote(name, safe='@')}:{'batchEmbedContents' if _is_gemini(name) else 'predict'}"
 
-    def encode_request(self, prompt: EmbeddingPrompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
+    def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
         ignored = ["user"] if prompt.user else []
-        name = model_name(place)
+        name = model_name(destination)
         return _contents(prompt, name) if _is_gemini(name) else _instances(prompt), ignored
 
     def decode_answer(self, body: bytes) -> Embeddings:
@@ -92,7 +95,7 @@ def _instances(prompt: EmbeddingPrompt) -> dict[str, Any]:
     return body
 
 
-def _usage(found: list[_Embedding]) -> Counts | None:
+def _usage(found: list[_Embedding]) -> Usage | None:
     """None when one of them does not say its tokens."""
     total = 0
     for embedding in found:
@@ -102,7 +105,7 @@ def _usage(found: list[_Embedding]) -> Counts | None:
         if (count := token_count(tokens)) is None:
             return None
         total += count
-    return Counts(input=total)
+    return make_usage(total)
 
 
 DIALECT = VertexEmbeddings()

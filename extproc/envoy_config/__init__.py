@@ -21,11 +21,11 @@ from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceM
 from envoy_data_plane.envoy.extensions.bootstrap.internal_listener.v3 import InternalListener
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import DownstreamConnectionsConfig
 
-from extproc.config import Settings
 from extproc.envoy_config import identity, processor, public, tries, upstream
 from extproc.envoy_config.attach import attach, attach_problems
 from extproc.envoy_config.secrets import write_secrets
 from extproc.envoy_config.typed import CA_FILE, extension, pack, socket_address, to_json, to_yaml
+from extproc.settings.config import Settings
 
 __all__ = ("attach", "attach_problems", "bootstrap", "render", "write_secrets")
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from extproc.config import load
 from extproc.envoy_config import attach, bootstrap, render
+from extproc.settings.config import load
 
 FOLDER = Path(__file__).parents[2] / "envoy"
 SECRETS_DIR = "/run/extproc/secrets"

@@ -31,10 +31,10 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
 )
 from envoy_data_plane.google.protobuf import Empty
 
-from extproc import contract
 from extproc.auth import JWTSettings
-from extproc.config import Settings, TLSSettings
 from extproc.envoy_config.typed import discovery, endpoints, file, http_filter, seconds, socket_address, tls_to
+from extproc.settings.config import Settings, TLSSettings
+from extproc.words import contract
 
 _FETCH_TIMEOUT = 5.0  # seconds
 _CACHED = 300.0  # seconds that an issuer's keys are kept; after a failure it is asked again every second

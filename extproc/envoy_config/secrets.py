@@ -1,13 +1,13 @@
 """Providers' secrets for Envoy before there is a processor: a file each, that Envoy watches. They stand nowhere else,
-least of all the bootstrap. While a processor runs, `extproc.credentials` keeps the files true.
+least of all the bootstrap. While a processor runs, `extproc.credentials.rotation` keeps the files true.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from extproc.config import Settings
-from extproc.credentials import holds, private_directory, secret_file, secret_name, write_secret
+from extproc.credentials.rotation import holds, private_directory, secret_file, secret_name, write_secret
+from extproc.settings.config import Settings
 
 __all__ = ("secret_file", "secret_name", "write_secrets")
 

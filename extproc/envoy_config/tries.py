@@ -68,9 +68,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOpti
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher, StringMatcher
 from envoy_data_plane.google.protobuf import Value
 
-from extproc import contract
 from extproc.auth import credential_headers
-from extproc.config import Settings
 from extproc.envoy_config import processor, replies
 from extproc.envoy_config.public import ENVOY_PREFIX, remove
 from extproc.envoy_config.secrets import secret_file, secret_name
@@ -85,6 +83,8 @@ from extproc.envoy_config.typed import (
     set_header,
 )
 from extproc.providers import Credential, ProviderSettings
+from extproc.settings.config import Settings
+from extproc.words import contract
 
 # What a client may send that is not the provider's business, besides credentials and what is internal.
 _PRIVATE_HEADERS = (

@@ -30,8 +30,6 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
 from envoy_data_plane.envoy.type.v3 import Percent
 
-from extproc import contract
-from extproc.config import Settings
 from extproc.envoy_config import processor
 from extproc.envoy_config.public import ENVOY_PREFIX, remove
 from extproc.envoy_config.tries import provider_cluster
@@ -47,6 +45,8 @@ from extproc.envoy_config.typed import (
     tls_to,
 )
 from extproc.providers import ProviderSettings
+from extproc.settings.config import Settings
+from extproc.words import contract
 
 
 def cluster(settings: Settings, name: str, ca_file: str) -> Cluster:

@@ -11,7 +11,7 @@ OVERSIZE = "error:oversize"
 
 
 @dataclass(slots=True, frozen=True)
-class Event:
+class Frame:
     """`raw` is what came in, byte for byte; `data` is its payload, None where there is none (comments, blank lines).
 
     `name` is what a binary framing calls the event, or what is wrong with it.
@@ -25,10 +25,10 @@ class Event:
 class Framing(Protocol):
     """Cuts a stream into events. Joining the `raw` of all events gives the stream back, whatever it holds."""
 
-    def feed(self, chunk: bytes) -> Sequence[Event]:
+    def feed(self, chunk: bytes) -> Sequence[Frame]:
         """The events that `chunk` completes."""
         ...
 
-    def end(self) -> Sequence[Event]:
+    def end(self) -> Sequence[Frame]:
         """What was left when the stream ended."""
         ...

@@ -1,7 +1,7 @@
 """Amazon's binary event stream, incrementally, each message checked.
 
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/RESTSelectObjectAppendix.html and the Smithy specification,
-"Amazon Event Stream". A message is: total length, length of the headers, CRC-32 of both, headers, payload, CRC-32 of
+"Amazon Frame Stream". A message is: total length, length of the headers, CRC-32 of both, headers, payload, CRC-32 of
 all before it.
 """
 
@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from zlib import crc32
 
-from extproc.framing import Event
+from extproc.framing import Frame
 
 CORRUPT = "error:corrupt"
 """Name of the last event of a stream that cannot be read further; its payload is empty."""
@@ -37,11 +37,11 @@ class AWSEventStream:
         self._limit = limit
         self._corrupt = False
 
-    def feed(self, chunk: bytes) -> Sequence[Event]:
+    def feed(self, chunk: bytes) -> Sequence[Frame]:
         if self._corrupt:
-            return [Event(chunk, None)]
+            return [Frame(chunk, None)]
         buffer = self._buffer + chunk if self._buffer else chunk
-        events: list[Event] = []
+        events: list[Frame] = []
         start = 0
         while len(buffer) - start >= _PRELUDE.size:
             total, headers, crc = _PRELUDE.unpack_from(buffer, start)
@@ -56,18 +56,18 @@ class AWSEventStream:
                 name = _name(_headers(raw[_PRELUDE.size : _PRELUDE.size + headers]))
             except (ValueError, IndexError, struct.error):
                 return [*events, self._give_up(buffer[start:])]
-            events.append(Event(raw, raw[_PRELUDE.size + headers : -4], name))
+            events.append(Frame(raw, raw[_PRELUDE.size + headers : -4], name))
             start += total
         self._buffer = buffer[start:]
         return events
 
-    def end(self) -> Sequence[Event]:
+    def end(self) -> Sequence[Frame]:
         rest, self._buffer = self._buffer, b""
-        return [Event(rest, b"", CORRUPT)] if rest else []
+        return [Frame(rest, b"", CORRUPT)] if rest else []
 
-    def _give_up(self, rest: bytes) -> Event:
+    def _give_up(self, rest: bytes) -> Frame:
         self._buffer, self._corrupt = b"", True
-        return Event(rest, b"", CORRUPT)
+        return Frame(rest, b"", CORRUPT)
 
 
 def encode(headers: Mapping[str, str], payload: bytes) -> bytes:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.framing import Event
+from extproc.framing import Frame
 
 
 class InvalidJSON(ValueError):  # noqa: N818
@@ -97,19 +97,19 @@ class WholeBody:
         self._size = 0
         self._oversize = False
 
-    def feed(self, chunk: bytes) -> Sequence[Event]:
+    def feed(self, chunk: bytes) -> Sequence[Frame]:
         if self._oversize:
-            return [Event(chunk, None)]
+            return [Frame(chunk, None)]
         self._parts.append(chunk)
         self._size += len(chunk)
         if self._size > self._limit:
             self._oversize = True
             raw = b"".join(self._parts)
             self._parts.clear()
-            return [Event(raw, None)]
+            return [Frame(raw, None)]
         return []
 
-    def end(self) -> Sequence[Event]:
+    def end(self) -> Sequence[Frame]:
         raw = b"".join(self._parts)
         self._parts.clear()
-        return [Event(raw, raw)] if raw else []
+        return [Frame(raw, raw)] if raw else []

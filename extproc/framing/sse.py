@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from extproc.framing import OVERSIZE, Event
+from extproc.framing import OVERSIZE, Frame
 
 # The end of a line and an empty one. A CR at the very end may be half a CRLF, so it has to wait for the next byte.
 _BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
@@ -28,9 +28,9 @@ class SSE:
         self._oversize = False
         self._searched = 0
 
-    def feed(self, chunk: bytes) -> Sequence[Event]:
+    def feed(self, chunk: bytes) -> Sequence[Frame]:
         buffer = self._buffer + chunk if self._buffer else chunk
-        events: list[Event] = []
+        events: list[Frame] = []
         start, search = 0, self._searched
         if b"\r" not in buffer:  # as nearly every provider sends it
             while (blank := buffer.find(b"\n\n", search)) >= 0:
@@ -43,26 +43,26 @@ class SSE:
         rest = buffer[start:] if start else buffer
         if len(rest) > self._limit:
             # The empty line that ends it may have begun, so the last three bytes wait.
-            events.append(Event(rest[:-3], None, "" if self._oversize else OVERSIZE))
+            events.append(Frame(rest[:-3], None, "" if self._oversize else OVERSIZE))
             self._oversize = True
             rest = rest[-3:]
         self._buffer = rest
         self._searched = max(0, len(rest) - 3)  # an empty line may have begun up to three bytes ago
         return events
 
-    def end(self) -> Sequence[Event]:
+    def end(self) -> Sequence[Frame]:
         rest, self._buffer = self._buffer, b""
         return [self._event(rest)] if rest else []
 
-    def _event(self, raw: bytes) -> Event:
+    def _event(self, raw: bytes) -> Frame:
         if self._oversize:  # the tail of an event whose head has left
             self._oversize = False
-            return Event(raw, None)
+            return Frame(raw, None)
         if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-            return Event(raw, raw[6:-2])  # one line: no need to look for more
+            return Frame(raw, raw[6:-2])  # one line: no need to look for more
         data = [
             line[6:] if line.startswith(b"data: ") else line[5:]
             for line in _LINES.split(raw)
             if line.startswith(b"data:")
         ]
-        return Event(raw, b"\n".join(data) if data else None)
+        return Frame(raw, b"\n".join(data) if data else None)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from extproc.ledger.place import parse
-from extproc.values import is_private
+from extproc.ledger.url import parse
+from extproc.words.values import is_private
 
 if TYPE_CHECKING:
     from extproc.ledger.ledger import Ledger
@@ -94,21 +94,21 @@ def outcome_of(status: int, error: str, attempts: int) -> str:
 
 def check_ledger(url: str) -> None:
     """Raise ValueError when `open_ledger` could not take `url`. Opens nothing, and repeats no secret."""
-    place = parse(url)
-    if place.server is not None and importlib.util.find_spec("psycopg") is None:
+    parsed = parse(url)
+    if parsed.server is not None and importlib.util.find_spec("psycopg") is None:
         raise ValueError("postgresql: needs its driver; install the extra: pip install 'llm-extproc[postgres]'")
 
 
 def doubt_ledger(url: str) -> Iterator[str]:
     """Say what is probably not meant in a URL that was checked."""
-    place = parse(url)
-    if place.path is None and place.server is None:
+    parsed = parse(url)
+    if parsed.path is None and parsed.server is None:
         yield "is forgotten when the process ends, and grows until then"
-    if place.server is not None:
-        password = place.server.password
+    if parsed.server is not None:
+        password = parsed.server.password
         if password is not None and password.read() is None:
             yield f"{password} is not set: the ledger cannot be written until it is"
-        if not (place.server.is_encrypted or place.server.is_local or is_private(place.server.host)):
+        if not (parsed.server.is_encrypted or parsed.server.is_local or is_private(parsed.server.host)):
             yield "is not encrypted: add sslmode=verify-full"
 
 

@@ -18,8 +18,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from extproc.ledger import LedgerError
-from extproc.ledger.place import Place, Server
 from extproc.ledger.schema import migrate
+from extproc.ledger.url import LedgerURL, Server
 
 CONNECT_TIMEOUT = 5  # seconds
 LOCK_TIMEOUT = 5.0  # seconds to wait for another process's transaction on the same file
@@ -33,17 +33,17 @@ _SILENCE = 15_000  # milliseconds without an answer of the peer's kernel after w
 class Database:
     """Opens connections and, before the first of them is used, leads the schema to the version of this release."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, url: LedgerURL) -> None:
         self._ready = False
         self._preparing = threading.Lock()
-        self._path = place.path  # of SQLite
+        self._path = url.path  # of SQLite
         self._file: tuple[int, int] | None = None  # which one stood there when it was opened
         self._reads = threading.BoundedSemaphore(MAX_READS)
         # Memory is one connection, which threads take in turn.
-        self._one = threading.Lock() if place.path is None and place.server is None else None
-        self._engine = _postgresql(place.server) if place.server is not None else _sqlite(place.path)
+        self._one = threading.Lock() if url.path is None and url.server is None else None
+        self._engine = _postgresql(url.server) if url.server is not None else _sqlite(url.path)
         self.dialect = self._engine.dialect.name
-        self.placeholder = "%s" if place.server is not None else "?"
+        self.placeholder = "%s" if url.server is not None else "?"
 
     def prepare(self) -> None:
         """Lead the schema to this release's version, once; and again where somebody took the file away: what is written

@@ -9,9 +9,9 @@ from typing import Any
 
 from extproc.ledger import LedgerError, Row, SchemaError, exchanges
 from extproc.ledger.database import Database
-from extproc.ledger.place import Place
 from extproc.ledger.query import ExchangeQuery, Query
-from extproc.ledger.usage import Usage, usage
+from extproc.ledger.url import LedgerURL
+from extproc.ledger.usage import UsageReport, usage
 from extproc.ledger.writer import MAX_QUEUED, STOP_TIMEOUT, Writer
 
 PRUNE_BATCH = 5000
@@ -23,8 +23,8 @@ _log = logging.getLogger(__name__)
 class Ledger:
     """`start`, `stop` and `add` are the event loop's. The other methods block, and raise LedgerError."""
 
-    def __init__(self, place: Place, max_queued: int = MAX_QUEUED) -> None:
-        self._database = Database(place)
+    def __init__(self, url: LedgerURL, max_queued: int = MAX_QUEUED) -> None:
+        self._database = Database(url)
         self._writer = Writer(self._database, max_queued)
         try:
             self._database.prepare()
@@ -32,9 +32,9 @@ class Ledger:
             self._database.close()
             raise
         except LedgerError as error:
-            if place.server is None:
+            if url.server is None:
                 self._database.close()
-                raise LedgerError(f"cannot open {place.path}: {error}") from None
+                raise LedgerError(f"cannot open {url.path}: {error}") from None
             _log.warning("%s: rows wait until it does", error)
 
     @property
@@ -96,7 +96,7 @@ class Ledger:
         """Queue a row; never blocks. False: the queue is full, and the row is not taken."""
         return self._writer.add(row)
 
-    def usage(self, query: Query) -> Usage:
+    def usage(self, query: Query) -> UsageReport:
         """Who used how much."""
         with self._database.read() as connection:
             return usage(connection, query)

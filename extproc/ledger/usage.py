@@ -1,4 +1,4 @@
-"""Usage reports: rows summed by time and by any fields, in the database; exact."""
+"""UsageReport reports: rows summed by time and by any fields, in the database; exact."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Bucket:
 
 
 @dataclass(slots=True, frozen=True)
-class Usage:
+class UsageReport:
     """A report: buckets in order of time, the dearest of each first. `total` is of all, `truncated` or not."""
 
     query: Query
@@ -91,7 +91,7 @@ class Usage:
         }
 
 
-def usage(connection: Connection, query: Query) -> Usage:
+def usage(connection: Connection, query: Query) -> UsageReport:
     """Answer a query: in order of time, until the answer is full."""
     dialect = connection.dialect.name
     length = _LENGTHS.get(query.resolution)
@@ -111,8 +111,8 @@ def usage(connection: Connection, query: Query) -> Usage:
                 buckets.append(Bucket(*_bounds(query, part, row[0]), group, numbers))
         if len(buckets) > MAX_BUCKETS:
             total = connection.execute(select(*sums).where(_within(query.start, query.end), wanted)).one()
-            return Usage(query, buckets[:MAX_BUCKETS], _numbers(total), truncated=True)
-    return Usage(query, buckets, sum((bucket.numbers for bucket in buckets), Numbers()))
+            return UsageReport(query, buckets[:MAX_BUCKETS], _numbers(total), truncated=True)
+    return UsageReport(query, buckets, sum((bucket.numbers for bucket in buckets), Numbers()))
 
 
 def _parts(connection: Connection, query: Query) -> Iterator[tuple[datetime, datetime]]:

@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from extproc.values import Duration, Pattern, PositiveDuration, Secret, SecretRef, Section
+from extproc.words.values import Duration, Pattern, PositiveDuration, Secret, SecretRef, Section
 
 
 @dataclass(slots=True, frozen=True)
@@ -36,7 +36,7 @@ class Credential:
 
 
 _PLACES = ("region", "project", "account", "api_version")
-Place = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 
 Adapt = Callable[[str, str, bool, str, dict[str, Any]], tuple[str, dict[str, Any]]]
 """How a provider's requests differ from the API it speaks: (dialect, model, streamed, the API's path, body) to (path
@@ -51,7 +51,7 @@ class Provider:
     the place of `/v1`; `dialects` are the APIs it serves, by the names of the modules in `extproc.dialects`, the one to
     translate into first. `models` says which models speak a dialect, by patterns, where not all do.
 
-    `more` is what it knows beyond its API, or otherwise, for `dialects.Place`.
+    `more` is what it knows beyond its API, or otherwise, for `dialects.Identifier`.
 
     `unwrap` says for which dialects streamed answers come inside Amazon's binary events, and takes the event out.
 
@@ -87,7 +87,7 @@ class Provider:
 class OutlierDetection(Section):
     """When Envoy stops sending to a host that keeps failing."""
 
-    consecutive_5xx: int = Field(5, ge=1)
+    consecutive_5xx: int = Field(5, ge=1, le=1_000_000)
     interval: PositiveDuration = 5.0
     base_ejection_time: PositiveDuration = 15.0
 
@@ -124,8 +124,8 @@ ServiceAccount = Annotated[
 class AzureCredentials(Section):
     """An application of Entra ID, known by its secret or by the token of its workload."""
 
-    tenant: Place
-    client_id: Place
+    tenant: Identifier
+    client_id: Identifier
     client_secret: SecretRef | None = Field(None, description="Of the application, or:")
     federated_token: SecretRef | None = Field(None, description="Of workload identity: file:/path")
     scope: str = Field("https://cognitiveservices.azure.com/.default", description="Another in other Azure clouds")
@@ -170,14 +170,16 @@ class ProviderSettings(Section):
     headers: Mapping[str, str] = Field(default_factory=dict, description="Headers added to every request")
     timeout: PositiveDuration = Field(600.0, description="The longest wait for an answer to begin")
     connect_timeout: PositiveDuration = 5.0
-    max_requests: int = Field(1024, ge=1, description="Requests in flight; one more is refused and fails over")
-    max_connections: int = Field(1024, ge=1)
+    max_requests: int = Field(
+        1024, ge=1, le=1_000_000, description="Requests in flight; one more is refused and fails over"
+    )
+    max_connections: int = Field(1024, ge=1, le=1_000_000)
     outlier_detection: OutlierDetection = OutlierDetection()
     cool_down: CoolDown = CoolDown()
-    region: Place | None = Field(None, description="Where it runs: of the cloud providers")
-    project: Place | None = Field(None, description="Of Google Cloud")
-    account: Place | None = Field(None, description="Of Cloudflare")
-    api_version: Place | None = Field(None, description="Of Azure, where its API is versioned by date")
+    region: Identifier | None = Field(None, description="Where it runs: of the cloud providers")
+    project: Identifier | None = Field(None, description="Of Google Cloud")
+    account: Identifier | None = Field(None, description="Of Cloudflare")
+    api_version: Identifier | None = Field(None, description="Of Azure, where its API is versioned by date")
     tls_ca: str | None = Field(None, description="A PEM file of certificate authorities; default: the system's")
     disabled: bool = Field(False, description="Kill switch: no request goes there")
 
@@ -285,5 +287,5 @@ class ProviderSettings(Section):
 @cache
 def kinds() -> Mapping[str, Provider]:
     """Every provider in this package, by the name of its module."""
-    names = [module.name for module in pkgutil.iter_modules(__path__)]
+    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     return {name: importlib.import_module(f"{__name__}.{name}").PROVIDER for name in names}

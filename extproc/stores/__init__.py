@@ -314,7 +314,7 @@ def open_counters(url: str) -> Counters:
 def _store(url: str) -> _Store:
     scheme, colon, _ = url.partition(":")
     scheme = _ALIASES.get(scheme, scheme)
-    schemes = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    schemes = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     if not colon or scheme not in schemes:
         raise ValueError(f"counters is one of {', '.join(f'{name}:' for name in schemes)}")
     return cast("_Store", importlib.import_module(f"{__name__}.{scheme}"))

@@ -19,9 +19,9 @@ from extproc.auth import (
     hash_key,
     make_key,
 )
-from extproc.errors import Refusal
-from extproc.exchange import NOTHING_VERIFIED, Consumer, Exchange, Request, Target, Verified
-from extproc.values import Secret
+from extproc.words.errors import Refusal
+from extproc.words.exchange import NOTHING_VERIFIED, Consumer, Exchange, Request, Target, Verified
+from extproc.words.values import Secret
 
 KEY = "sk-gw-alice"
 

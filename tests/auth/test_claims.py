@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from extproc.auth import Access, GroupSettings, JWTSettings, TeamSettings
 from extproc.auth.access import Identity
 from extproc.auth.claims import Tokens, _claim
-from extproc.errors import Refusal
-from extproc.exchange import Consumer
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Consumer
 
 ISSUER = "https://idp.example"
 ACCESS = Access(

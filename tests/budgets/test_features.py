@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc import tokenizer
+from extproc.accounting.settle import Settle
 from extproc.budgets import (
     BudgetSettings,
     Exact,
@@ -19,16 +19,16 @@ from extproc.budgets import (
     Tools,
     compile_budget,
     read_scope,
+    tokenizer,
 )
 from extproc.budgets.scopes import Scopes
-from extproc.dialects import Report
-from extproc.errors import Refusal
-from extproc.exchange import Consumer, Target, Usage
 from extproc.prices import price
-from extproc.routing import Chain, RetrySettings
-from extproc.settle import Settle
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
+from extproc.words.chain import Chain, RetrySettings
+from extproc.words.dialect import Report
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Consumer, Target, Usage
 
 DEAR = Target("dear", "a", "dear", 1000, price=price(10, 50))
 CHEAP = Target("cheap", "b", "cheap", 1000, price=price(1, 2))
@@ -331,7 +331,7 @@ async def test_a_call_that_is_too_dear_is_downgraded_too(world, asks):
 
 async def test_a_downgrade_that_may_not_be_is_a_refusal(world, asks):
     def forbidden(_exchange, _model):
-        from extproc.errors import MODEL_NOT_ALLOWED
+        from extproc.words.errors import MODEL_NOT_ALLOWED
 
         raise Refusal(MODEL_NOT_ALLOWED, "no")
 
@@ -415,7 +415,7 @@ async def test_the_usual_is_held_where_the_settings_say_so_and_it_is_known(world
     assert await here.level() == (0, first.reservation.input_tokens + 1000), "nobody knows what is usual"
     await here.settle(served(first, Usage(250, 10)))
     for _ in range(40):
-        here.expected.learn(DEAR.place, 50)
+        here.expected.learn(DEAR.deployment, 50)
     await here.reserve(sent := asks(long, targets=(DEAR,)))
     settled, reserved = await here.level()
     assert (settled, reserved) == (260, math.ceil(len(sent.body) / 3) + 50)
@@ -426,7 +426,7 @@ async def test_the_usual_is_held_where_the_settings_say_so_and_it_is_known(world
 async def test_an_answer_that_is_longer_than_usual_holds_more_and_ends_where_there_is_none(world, asks):
     here = world({**TOKENS, "limit": 700})
     for _ in range(40):
-        here.expected.learn(DEAR.place, 50)
+        here.expected.learn(DEAR.deployment, 50)
     body = {**BODY, "stream": True, "max_tokens": 1000}
     sent = asks(body, targets=(DEAR,))
     await here.reserve(sent)
@@ -565,7 +565,8 @@ async def test_a_count_that_nobody_waits_for_counts_until_it_ends(asks, monkeypa
 
 
 def unseen(exchange, *names):
-    exchange.ask.unseen = names
+    for name in names:
+        exchange.ask.add_unseen(name)
     return exchange
 
 

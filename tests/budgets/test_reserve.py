@@ -4,14 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budgets import LEASE, BudgetSettings, Reservation, Reserve, input_bound
-from extproc.dialects import Report
-from extproc.errors import Refusal
-from extproc.exchange import Consumer, Target, Usage
-from extproc.parameters import OUTPUT_LIMITS, apply, compile_changes, compose
-from extproc.settle import Settle, used
+from extproc.accounting.settle import Settle, used
+from extproc.budgets import LEASE, BudgetSettings, Reserve, input_bound
+from extproc.routing.parameters import OUTPUT_LIMITS, apply, compile_changes, compose
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
+from extproc.words.dialect import Report
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Consumer, Target, Usage
+from extproc.words.reservation import Reservation
 
 DEFAULT_OUTPUT = 4096
 

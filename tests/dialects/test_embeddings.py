@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import Place, dialects
-from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.dialects import dialects
+from extproc.words.dialect import Destination
+from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.exchange import Usage
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 OPENAI = dialects()["openai_embeddings"]
 GEMINI, VERTEX, COHERE, TITAN = (
@@ -27,7 +29,7 @@ def said(body, ignored):
 
 
 def encode(dialect, model, *texts, **fields):
-    return said(*dialect.encode_request(ask(*texts, **fields), Place(model)))
+    return said(*dialect.encode_request(ask(*texts, **fields), Destination(model)))
 
 
 def decode(dialect, body):
@@ -91,7 +93,7 @@ def test_titan_takes_one_input_and_says_so():
     ],
 )
 def test_paths(dialect, model, path):
-    assert dialect.path(Place(model), stream=False) == path
+    assert dialect.path(Destination(model), stream=False) == path
 
 
 # --- what is asked
@@ -228,7 +230,7 @@ TITAN_2, TITAN_1, TITAN_MM = (
     ],
 )
 def test_requests(dialect, model, prompt, body, ignored):
-    assert said(*dialect.encode_request(prompt, Place(model))) == (body, ignored)
+    assert said(*dialect.encode_request(prompt, Destination(model))) == (body, ignored)
 
 
 def test_the_first_titan_has_a_length_of_its_own():
@@ -252,7 +254,7 @@ A, B = [0.5, -1.0], [0.25, 2.0]
         (
             GEMINI,
             {"embeddings": [{"values": A}], "usageMetadata": {"promptTokenCount": 7}},
-            Embeddings([A], usage=Counts(input=7)),
+            Embeddings([A], usage=Usage(7)),
         ),
         (GEMINI, {"embeddings": [{"values": A}], "usageMetadata": {"promptTokenCount": "7"}}, Embeddings([A])),
         (GEMINI, {"embeddings": [{"values": A}], "usageMetadata": []}, Embeddings([A])),
@@ -265,14 +267,14 @@ A, B = [0.5, -1.0], [0.25, 2.0]
                 ],
                 "metadata": {"billableCharacterCount": 11},
             },
-            Embeddings([A, B], usage=Counts(input=10)),
+            Embeddings([A, B], usage=Usage(10)),
         ),
         (VERTEX, {"predictions": [{"embeddings": {"values": A}}]}, Embeddings([A])),
         (VERTEX, {"predictions": [{"embeddings": {"values": A, "statistics": {"token_count": -1}}}]}, Embeddings([A])),
         (
             VERTEX,
             {"embeddings": [{"values": A}, {"values": B}], "usageMetadata": {"promptTokenCount": 7}},
-            Embeddings([A, B], usage=Counts(input=7)),
+            Embeddings([A, B], usage=Usage(7)),
         ),
         (
             COHERE,
@@ -282,14 +284,14 @@ A, B = [0.5, -1.0], [0.25, 2.0]
                 "texts": ["a", "b"],
                 "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 7}},
             },
-            Embeddings([A, B], usage=Counts(input=7)),
+            Embeddings([A, B], usage=Usage(7)),
         ),
         (COHERE, {"embeddings": {"float": [A]}, "meta": {"billed_units": {"input_tokens": None}}}, Embeddings([A])),
         (COHERE, {"embeddings": {"float": [A]}, "meta": []}, Embeddings([A])),
         (
             TITAN,
             {"embedding": A, "embeddingsByType": {"float": A}, "inputTextTokenCount": 7},
-            Embeddings([A], usage=Counts(input=7)),
+            Embeddings([A], usage=Usage(7)),
         ),
         (TITAN, {"embedding": A}, Embeddings([A])),
         (TITAN, {"embedding": A, "inputTextTokenCount": 1.5}, Embeddings([A])),

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from extproc.dialects import Report
 from extproc.dialects.openai_completions import DIALECT
-from extproc.errors import Refusal
-from extproc.exchange import Usage
+from extproc.words.dialect import Report
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Usage
 
 
 def test_what_a_request_asks_for():

@@ -7,10 +7,11 @@ from hypothesis import given as whatever
 from hypothesis import strategies as st
 from openai.types import CreateEmbeddingResponse
 
-from extproc.dialects import Report, dialects
-from extproc.errors import INVALID_REQUEST, Refusal
-from extproc.exchange import Usage
-from extproc.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.dialects import dialects
+from extproc.words.dialect import Report
+from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.words.exchange import Usage
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 EMBEDDINGS = dialects()["openai_embeddings"]
 
@@ -145,7 +146,7 @@ def test_shapes_that_are_not_the_apis(field, value):
 
 
 def test_an_answer():
-    answer = EMBEDDINGS.encode_answer(Embeddings([[0.5, -1], [2.0, 0]], "e-1", Counts(input=7)))
+    answer = EMBEDDINGS.encode_answer(Embeddings([[0.5, -1], [2.0, 0]], "e-1", Usage(7)))
     assert answer == {
         "object": "list",
         "data": [

@@ -42,10 +42,10 @@ from envoy_data_plane.envoy.service.ext_proc.v3 import (
 from envoy_data_plane.envoy.type.v3 import HttpStatus
 from envoy_data_plane.google.protobuf import Struct
 
-from extproc import contract
-from extproc.config import Settings, parse
 from extproc.envoy_config import bootstrap, render, write_secrets
-from extproc.exchange import Target
+from extproc.settings.config import Settings, parse
+from extproc.words import contract
+from extproc.words.exchange import Target
 
 ENVOY = shutil.which("envoy", path=str(Path(sys.executable).parent))
 

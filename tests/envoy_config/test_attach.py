@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from extproc import contract
-from extproc.config import parse
 from extproc.envoy_config import attach, attach_problems
+from extproc.settings.config import parse
+from extproc.words import contract
 from tests.e2e.idp import Issuer
 
 SETTINGS = parse("""

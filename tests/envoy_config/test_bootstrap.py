@@ -6,10 +6,10 @@ from functools import cache
 import pytest
 import yaml
 
-from extproc import contract
-from extproc.config import parse
 from extproc.dialects import by_path
 from extproc.envoy_config import bootstrap, render, write_secrets
+from extproc.settings.config import parse
+from extproc.words import contract
 
 MINIMAL = """
 providers: {openai: {kind: openai, api_key: env:TEST_KEY}}

@@ -6,8 +6,8 @@ import httpx
 import pytest
 import yaml
 
-from extproc import contract
 from extproc.envoy_config.examples import FOLDER, examples
+from extproc.words import contract
 
 TEXTS = {path.name: text for path, text in examples().items()}
 THEIRS = yaml.safe_load((FOLDER / "attach.envoy.yaml").read_text())

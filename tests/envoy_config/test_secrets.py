@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from extproc.config import parse
-from extproc.credentials import write_secret
+from extproc.credentials.rotation import write_secret
 from extproc.envoy_config import write_secrets
 from extproc.envoy_config.secrets import secret_file, secret_name
+from extproc.settings.config import parse
 
 SETTINGS = parse("""
 providers:

@@ -14,9 +14,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from extproc import contract
-from extproc.config import parse
 from extproc.envoy_config import bootstrap
+from extproc.settings.config import parse
+from extproc.words import contract
 
 pytestmark = pytest.mark.e2e
 

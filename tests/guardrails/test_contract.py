@@ -6,8 +6,8 @@ import time
 import pytest
 from pydantic import TypeAdapter
 
-from extproc.errors import Refusal
 from extproc.guardrails import Finding, GuardInput, GuardrailSettings, kinds, settings_type
+from extproc.words.errors import Refusal
 
 # For each kind: settings, and a text in which they find something.
 EXAMPLES = {

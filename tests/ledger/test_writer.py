@@ -14,8 +14,8 @@ from sqlalchemy import create_engine, event
 
 from extproc.ledger import Row, open_ledger
 from extproc.ledger.ledger import Ledger
-from extproc.ledger.place import Place, parse
 from extproc.ledger.query import Query
+from extproc.ledger.url import LedgerURL, parse
 from extproc.ledger.writer import BATCH
 from tests.ledger.conftest import NOW, row, wait, write
 
@@ -56,7 +56,7 @@ def test_a_listener_that_fails_stops_nothing(ledger, caplog):
 
 
 def test_a_full_queue_takes_no_more():
-    ledger = Ledger(Place(), max_queued=3)
+    ledger = Ledger(LedgerURL(), max_queued=3)
     assert [ledger.add(row(str(number))) for number in range(5)] == [True, True, True, False, False]
     assert (ledger.queued, ledger.dropped) == (3, 2)
     ledger.start()

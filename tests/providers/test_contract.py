@@ -7,7 +7,7 @@ import pytest
 from extproc.dialects import dialects
 from extproc.prices import known_models
 from extproc.providers import Provider, ProviderSettings, kinds
-from extproc.values import is_loopback
+from extproc.words.values import is_loopback
 
 PLACES = {"region": "r", "project": "p", "account": "a", "api_version": "2025-01-01"}
 

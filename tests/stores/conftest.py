@@ -20,7 +20,7 @@ STORES = {
 
 def open_redis(directory, clock, timeout=5.0):
     """Patient, because a machine that runs tests is busy. The directory keeps the stores of two tests apart."""
-    from extproc.stores.redis import Place
+    from extproc.stores.redis import RedisURL
     from extproc.stores.redis.counters import RedisCounters
 
     if not _shared:
@@ -28,7 +28,7 @@ def open_redis(directory, clock, timeout=5.0):
         _shared.append(RedisServer(Path(tempfile.mkdtemp(prefix="extproc-redis-"))))
         _shared[0].start()
     prefix = hashlib.sha256(str(directory).encode()).hexdigest()
-    return RedisCounters(Place("127.0.0.1", _shared[0].port, prefix=prefix), clock, timeout)
+    return RedisCounters(RedisURL("127.0.0.1", _shared[0].port, prefix=prefix), clock, timeout)
 
 
 _shared = []

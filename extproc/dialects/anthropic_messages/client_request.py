@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model
-from extproc.effort import LEVELS
-from extproc.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.messages import (
+from extproc.dialects._effort import LEVELS
+from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.messages import (
     FilePart,
     ImagePart,
     Message,

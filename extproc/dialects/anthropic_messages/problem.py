@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from extproc.dialects.anthropic_messages.shapes import ERRORS, UNREADABLE
-from extproc.messages import Problem
+from extproc.words.messages import Problem
 
 _BY_STATUS = {
     401: "authentication_error",

@@ -16,11 +16,12 @@ from uuid import uuid4
 
 import msgspec
 
-from extproc.dialects import Place
+from extproc.dialects.anthropic_messages.models import Traits, traits_of
 from extproc.dialects.anthropic_messages.schema import Fitter, strict_schemas
-from extproc.dialects.anthropic_messages.thinking import Plan, Traits, plan, traits_of
-from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.messages import (
+from extproc.dialects.anthropic_messages.thinking import Plan, plan
+from extproc.words.dialect import Destination
+from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.messages import (
     FilePart,
     ImagePart,
     Part,
@@ -44,12 +45,12 @@ _decode = msgspec.json.Decoder().decode
 Body = dict[str, Any]
 
 
-def encode_request(prompt: Prompt, place: Place) -> tuple[Body, Sequence[str]]:
+def encode_request(prompt: Prompt, destination: Destination) -> tuple[Body, Sequence[str]]:
     ignored: list[str] = []
-    traits = traits_of(place.model)
+    traits = traits_of(destination.model)
     messages = _messages(prompt, ignored)
-    made = plan(prompt, place, traits, ignored, in_turn=_in_turn(messages))
-    body: Body = {"model": place.model, "max_tokens": made.max_tokens, "messages": messages}
+    made = plan(prompt, destination, traits, ignored, in_turn=_in_turn(messages))
+    body: Body = {"model": destination.model, "max_tokens": made.max_tokens, "messages": messages}
     if prompt.stream:
         body["stream"] = True
     system = [_text(part) for part in prompt.system if part.text.strip()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from extproc.messages import Tool
+from extproc.words.messages import Tool
 
 STRICT_TOOLS = 20
 """The most tools of a request that may be strict."""

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from extproc.dialects import Decoder, Dialect, Place
-from extproc.dialects.aws_converse import answer, request, stream
-from extproc.messages import Answer, Problem, Prompt
+from extproc.dialects.aws_converse import problem, provider_answer, provider_request, provider_stream
+from extproc.words.dialect import Decoder, Destination, Dialect
+from extproc.words.messages import Answer, Problem, Prompt
 
 
 class AWSConverse(Dialect):
@@ -21,20 +21,20 @@ class AWSConverse(Dialect):
     cache_marks = True
     lacks = frozenset(("choices", "logprobs"))
 
-    def path(self, place: Place, *, stream: bool) -> str:
-        return f"/model/{quote(place.model, safe='')}/{'converse-stream' if stream else 'converse'}"
+    def path(self, destination: Destination, *, stream: bool) -> str:
+        return f"/model/{quote(destination.model, safe='')}/{'converse-stream' if stream else 'converse'}"
 
-    def encode_request(self, prompt: Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
-        return request.encode(prompt, place)
+    def encode_request(self, prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+        return provider_request.encode(prompt, destination)
 
     def decode_answer(self, body: bytes) -> Answer:
-        return answer.decode(body)
+        return provider_answer.decode(body)
 
     def decoder(self) -> Decoder:
-        return stream.ConverseDecoder()
+        return provider_stream.ConverseDecoder()
 
     def decode_problem(self, status: int, body: bytes) -> Problem:
-        return answer.problem(status, body)
+        return problem.decode(status, body)
 
 
 DIALECT = AWSConverse()

@@ -15,8 +15,8 @@ from typing import Any
 
 from extproc.dialects.anthropic_messages.provider_request import IMAGES, OPENING, arguments
 from extproc.dialects.aws_converse.models import Family
-from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.messages import (
+from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.messages import (
     AudioPart,
     FilePart,
     ImagePart,

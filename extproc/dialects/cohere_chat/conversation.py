@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from extproc.dialects.cohere_chat.names import escape
-from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.messages import (
+from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.messages import (
     FilePart,
     ImagePart,
     Message,

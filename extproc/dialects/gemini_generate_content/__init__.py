@@ -2,10 +2,6 @@
 
 Source: https://ai.google.dev/api/generate-content and
 https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference
-
-    request.py     settings, tools, thinking      contents.py  turns and parts     media.py  images, files, audio
-    answer.py      plain answers, errors          stream.py    streamed ones       shapes.py what both hold
-    models.py      what families of models take   signature.py thought signatures
 """
 
 from __future__ import annotations
@@ -13,28 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from extproc.dialects import Decoder, Dialect, Place
-from extproc.dialects.gemini_generate_content import answer, request, stream
-from extproc.messages import Answer, Problem, Prompt
+from extproc.dialects.gemini_generate_content import problem, provider_answer, provider_request, provider_stream
+from extproc.words.dialect import Decoder, Destination, Dialect
+from extproc.words.messages import Answer, Problem, Prompt
 
 
 class GeminiGenerateContent(Dialect):
     name = "gemini_generate_content"
 
-    def path(self, place: Place, *, stream: bool) -> str:
-        return request.path(place.model, stream=stream)
+    def path(self, destination: Destination, *, stream: bool) -> str:
+        return provider_request.path(destination.model, stream=stream)
 
-    def encode_request(self, prompt: Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
-        return request.encode_request(prompt, place)
+    def encode_request(self, prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+        return provider_request.encode_request(prompt, destination)
 
     def decode_answer(self, body: bytes) -> Answer:
-        return answer.decode_answer(body)
+        return provider_answer.decode_answer(body)
 
     def decoder(self) -> Decoder:
-        return stream.Decoder()
+        return provider_stream.Decoder()
 
     def decode_problem(self, status: int, body: bytes) -> Problem:
-        return answer.decode_problem(status, body)
+        return problem.decode(status, body)
 
 
 DIALECT = GeminiGenerateContent()

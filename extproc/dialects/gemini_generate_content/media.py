@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.messages import AudioPart, FilePart, ImagePart
+from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.messages import AudioPart, FilePart, ImagePart
 
 _FILES_API = "https://generativelanguage.googleapis.com/"
 _YOUTUBE = ("https://www.youtube.com/", "https://youtube.com/", "https://m.youtube.com/", "https://youtu.be/")

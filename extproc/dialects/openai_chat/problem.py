@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.messages import Problem
+from extproc.words.messages import Problem
 
 _read_any = msgspec.json.Decoder().decode
 _BY_STATUS = {

@@ -1,10 +1,5 @@
 """OpenAI responses, as far as they need nothing that a provider stores or runs itself.
 
-    needs.py     what a request asks for       shape.py, request.py   a client's request
-    outgoing.py  a request for a provider      answer.py              whole responses
-    decoder.py   streams of providers          encoder.py             streams for clients
-    thinking.py  how signatures travel         custom.py              custom tools elsewhere
-
 Source: https://developers.openai.com/api/reference/resources/responses
 """
 
@@ -15,28 +10,22 @@ from typing import Any
 
 import msgspec
 
-from extproc import messages
-from extproc.dialects import Ask, Dialect, Place, Report, Text, strings, token_count
+from extproc.dialects._effort import openai_reasons
 from extproc.dialects.openai_chat import problem as problems
-from extproc.dialects.openai_responses import answer, needs, outgoing, problem, request
-from extproc.dialects.openai_responses.answer import Body, Output
-from extproc.dialects.openai_responses.decoder import Decoder
-from extproc.dialects.openai_responses.encoder import Encoder
-from extproc.effort import openai_reasons
-from extproc.errors import Kind
-from extproc.exchange import Usage
-
-
-class _Said(Body):
-    """An event, or a whole response, as far as the gateway reads it."""
-
-    type: Any = None
-    delta: Any = None
-    item: Output | None = None
-    response: Body | None = None
-
-
-_read = msgspec.json.Decoder(_Said).decode
+from extproc.dialects.openai_responses import (
+    ask,
+    client_answer,
+    client_request,
+    client_stream,
+    problem,
+    provider_answer,
+    provider_request,
+    provider_stream,
+    report,
+)
+from extproc.words import messages
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Text
+from extproc.words.errors import Kind
 
 
 class OpenAIResponses(Dialect):
@@ -44,135 +33,61 @@ class OpenAIResponses(Dialect):
     paths = {"/v1/responses": "chat"}  # noqa: RUF012
     usage_at = (("response", "usage"), ("usage",))
     traces = (b'"extproc:',)
+    fields = ask.FIELDS
     lacks = frozenset(("choices", "audio"))
     reasons = staticmethod(openai_reasons)
+    observe = staticmethod(report.observe)
 
-    def read(self, body: Mapping[str, Any]) -> Ask:
-        return needs.read(body)
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
+        return ask.read(body)
+
+    def thinking(self, body: Mapping[str, Any]) -> int:
+        return ask.thinking(body)
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        return ask.conversation(body)
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        for key, value in body.items():
-            if key == "model":
-                continue
-            role = "system" if key == "instructions" else "user" if key == "input" else "request"
-            if isinstance(value, str):
-                yield Text(role, key, body, key)
-            elif key == "input" and isinstance(value, list):
-                for index, item in enumerate(value):
-                    yield from strings(item, _role(item), f"input[{index}]")
-            else:
-                yield from strings(value, role, key)
-
-    def observe(self, data: bytes, report: Report) -> bool:
-        if data == b"[DONE]":
-            return False
-        try:
-            said = _read(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            report.output_bytes += len(data)  # unreadable: count all of it rather than nothing
-            report.output_events += 1
-            return False
-        if isinstance(said.delta, str):
-            size = len(said.delta) if said.delta.isascii() else len(said.delta.encode())
-            report.output_bytes += size
-            report.output_events += size > 0
-            return False
-        if said.type == "error" or said.error is not None:
-            report.error = "provider_error"
-        whole = said.response if said.type is not None else said
-        if whole is not None:
-            _observe_response(whole, report)
-        return False
+        return ask.texts(body)
 
     # --- a client speaks it
 
-    def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
-        return request.decode(body)
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "input": "Hello"}
 
-    def encode_answer(self, answered: messages.Answer) -> dict[str, Any]:
-        return answer.encode(answered)
+    def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
+        return client_request.decode(body)
+
+    def encode_answer(self, answer: messages.Answer) -> dict[str, Any]:
+        return client_answer.encode(answer)
 
     def cut_off(self, kind: Kind, message: str) -> bytes:
         """The error alone: only who began the response can say how it failed. Nor is its number in the order known."""
         said = problem.of_event(messages.Failed(message, kind.type, kind.code))
         return b"event: error\ndata: %b\n\n" % msgspec.json.encode({"type": "error", "sequence_number": 0, **said})
 
-    def encoder(self) -> Encoder:
-        return Encoder()
+    def encoder(self) -> client_stream.Encoder:
+        return client_stream.Encoder()
 
     def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:  # noqa: ARG002
         return problems.encode(problem)
 
     # --- a provider speaks it
 
-    def path(self, place: Place, *, stream: bool) -> str:  # noqa: ARG002
+    def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
         return "/responses"
 
-    def encode_request(self, prompt: messages.Prompt, place: Place) -> tuple[dict[str, Any], Sequence[str]]:
-        return outgoing.encode(prompt, place)
+    def encode_request(self, prompt: messages.Prompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+        return provider_request.encode(prompt, destination)
 
     def decode_answer(self, body: bytes) -> messages.Answer:
-        return answer.decode(body)
+        return provider_answer.decode(body)
 
-    def decoder(self) -> Decoder:
-        return Decoder()
+    def decoder(self) -> provider_stream.Decoder:
+        return provider_stream.Decoder()
 
     def decode_problem(self, status: int, body: bytes) -> messages.Problem:
         return problems.decode(status, body)
-
-
-def _role(item: Any) -> str:
-    """Who says an item: its role, else what kind it is of."""
-    if not isinstance(item, dict):
-        return ""
-    role, kind = item.get("role"), item.get("type")
-    if isinstance(role, str):
-        return role
-    if not isinstance(kind, str):
-        return ""
-    return "tool" if kind.endswith("_output") else "assistant"
-
-
-def _observe_response(said: Body, report: Report) -> None:
-    if isinstance(said.model, str) and said.model:
-        report.model = said.model
-    if said.error is not None or said.status == "failed":
-        report.error = "provider_error"
-    if said.status in ("completed", "incomplete"):
-        parts = [part for item in said.output or () for part in answer.parts_of(item)]
-        if not report.output_bytes:  # a whole answer, or one of a provider without deltas
-            report.output_bytes = sum(len(_text(part).encode(errors="replace")) for part in parts)
-            report.output_events += report.output_bytes > 0
-        called = any(isinstance(part, messages.ToolCall) for part in parts)
-        report.finish_reasons[0] = answer.reason_of(said, called=called, refused=False)
-    if said.usage is not None:
-        usage = _usage(said.usage)
-        if usage is None:
-            report.usage_refused = True
-        else:
-            report.usage = usage
-
-
-def _text(part: messages.Part) -> str:
-    if isinstance(part, messages.ToolCall):
-        return part.name + part.arguments
-    return part.text if isinstance(part, messages.TextPart | messages.RefusalPart | messages.ThinkingPart) else ""
-
-
-def _usage(said: Any) -> Usage | None:
-    """None when its numbers cannot be believed."""
-    if not isinstance(said, dict) or token_count(said.get("input_tokens")) is None:
-        return None
-    counts = answer.read_counts(said)
-    if counts is None or token_count(said.get("output_tokens")) is None:
-        return None
-    return Usage(
-        counts.input,
-        counts.output,
-        cached_tokens=min(counts.cached, counts.input),
-        reasoning_tokens=min(counts.reasoning, counts.output),
-        cache_write_tokens=min(counts.cache_write, counts.input),
-    )
 
 
 DIALECT = OpenAIResponses()

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from extproc.messages import Failed
+from extproc.words.messages import Failed
 
 _TYPES = {
     "rate_limit_exceeded": "rate_limit_error",

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from extproc.values import Secret, is_private, secret
+from extproc.words.values import Secret, is_private, secret
 
 if TYPE_CHECKING:
     from extproc.stores import Counters
@@ -24,7 +24,7 @@ _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(slots=True, frozen=True)
-class Place:
+class RedisURL:
     """Where the store is. `prefix` keeps those who share a Redis apart, and is the hash tag of every key."""
 
     host: str
@@ -37,7 +37,7 @@ class Place:
     prefix: str = "extproc"
 
 
-def parse(url: str) -> Place:
+def parse(url: str) -> RedisURL:
     """Read a URL. The messages of its ValueErrors repeat nothing that could be a secret."""
     try:
         parts = urlsplit(url)
@@ -65,7 +65,7 @@ def parse(url: str) -> Place:
     prefix = options.get("prefix", "extproc")
     if not _PREFIX.fullmatch(prefix):
         raise ValueError("redis: a prefix is 1 to 64 letters, digits, dots, dashes or underscores")
-    return Place(host, port or 6379, int(db), tls, user, password, options.get("ca"), prefix)
+    return RedisURL(host, port or 6379, int(db), tls, user, password, options.get("ca"), prefix)
 
 
 def check(url: str) -> None:
@@ -77,10 +77,10 @@ def check(url: str) -> None:
 
 def doubts(url: str) -> Iterator[str]:
     """Say what is probably not meant."""
-    place = parse(url)
-    if place.password is not None and place.password.read() is None:
-        yield f"{place.password} is not set: the store cannot be asked until it is"
-    if not place.tls and not is_private(place.host):
+    parsed = parse(url)
+    if parsed.password is not None and parsed.password.read() is None:
+        yield f"{parsed.password} is not set: the store cannot be asked until it is"
+    if not parsed.tls and not is_private(parsed.host):
         yield "is not encrypted: use rediss://"
 
 

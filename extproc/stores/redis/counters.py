@@ -32,7 +32,7 @@ from extproc.stores import (
     check_note,
     fuller,
 )
-from extproc.stores.redis import Place
+from extproc.stores.redis import RedisURL
 from extproc.stores.redis.link import Link, NotSentError
 
 TIMEOUT = 0.05  # seconds for a call, below what Envoy waits for us
@@ -52,9 +52,9 @@ _GLOB = re.compile(r"[*?\[\]\\]")
 class RedisCounters:
     """`timeout` is how long a call may take, in seconds. `clock` is for tests: the server has one of its own."""
 
-    def __init__(self, place: Place, clock: Callable[[], float] | None = None, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: RedisURL, clock: Callable[[], float] | None = None, timeout: float = TIMEOUT) -> None:
         self._clock = clock
-        self._link = Link(place, f"{{{place.prefix}}}", _SCRIPT, _SHA, timeout)
+        self._link = Link(url, f"{{{url.prefix}}}", _SCRIPT, _SHA, timeout)
         self._epoch = b""  # of the store, once it was asked: another one later means that the counts are lost
         self._lost = False
         # By id: what to settle it with, whether to keep it, how often to try.

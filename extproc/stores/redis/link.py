@@ -18,8 +18,8 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import MovedError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from extproc.stores import StoreError
-from extproc.stores.redis import Place
-from extproc.values import Secret
+from extproc.stores.redis import RedisURL
+from extproc.words.values import Secret
 
 log = logging.getLogger(__name__)
 
@@ -144,15 +144,15 @@ class _Line:
 
 
 class Link:
-    """Calls one script at `place`, through a connection that is made when it is needed."""
+    """Calls one script at `url`, through a connection that is made when it is needed."""
 
-    def __init__(self, place: Place, key: str, script: str, sha: str, timeout: float) -> None:
-        self._place = place
+    def __init__(self, url: RedisURL, key: str, script: str, sha: str, timeout: float) -> None:
+        self._url = url
         self._key = key
         self._script = script
         self._sha = sha
         self._timeout = timeout
-        self._address = (place.host, place.port)
+        self._address = (url.host, url.port)
         self._line: asyncio.Task[_Line] | None = None
         self._closed = False
         self.breaker = Breaker()
@@ -208,21 +208,21 @@ class Link:
                 raise
             raise NotSentError("another call gave the connection up") from None  # whoever asks now was not cancelled
         except (RedisError, OSError) as error:
-            self._address = (self._place.host, self._place.port)
+            self._address = (self._url.host, self._url.port)
             raise NotSentError(f"cannot connect: {type(error).__name__}") from None
 
     async def _connect(self) -> _Line:
-        place = self._place
+        url = self._url
         host, port = self._address
         # No timeout of its own: the calls have one. RESP2 needs one round trip less to greet.
-        options: dict[str, Any] = {"host": host, "port": port, "db": place.db, "protocol": 2}
+        options: dict[str, Any] = {"host": host, "port": port, "db": url.db, "protocol": 2}
         options |= {"socket_timeout": None, "socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
         options |= {"encoding_errors": "surrogatepass"}
-        if place.password is not None:
-            options["credential_provider"] = _Credentials(place.user, place.password)
-        if place.tls:
-            options |= {"ssl_check_hostname": True, "ssl_ca_certs": place.ca}
-        connection: Any = (SSLConnection if place.tls else Connection)(**options)
+        if url.password is not None:
+            options["credential_provider"] = _Credentials(url.user, url.password)
+        if url.tls:
+            options |= {"ssl_check_hostname": True, "ssl_ca_certs": url.ca}
+        connection: Any = (SSLConnection if url.tls else Connection)(**options)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await connection.connect()

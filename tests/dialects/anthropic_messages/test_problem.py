@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects import dialects
-from extproc.errors import (
+from extproc.words.errors import (
     BODY_TOO_LARGE,
     BUDGET_EXCEEDED,
     INVALID_KEY,
@@ -17,7 +17,7 @@ from extproc.errors import (
     RATE_LIMITED,
     STORE_UNAVAILABLE,
 )
-from extproc.messages import Problem
+from extproc.words.messages import Problem
 
 MESSAGES = dialects()["anthropic_messages"]
 

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import Place, dialects
-from extproc.errors import Refusal
-from extproc.messages import (
+from extproc.dialects import dialects
+from extproc.words.dialect import Destination
+from extproc.words.errors import Refusal
+from extproc.words.messages import (
     AudioPart,
     FilePart,
     ImagePart,
@@ -41,7 +42,7 @@ def decode(**fields):
 
 def encode(model=OLD, most=None, **fields):
     fields.setdefault("messages", [Message("user", [TextPart("Hello")])])
-    body, ignored = MESSAGES.encode_request(Prompt("m", **fields), Place(model, most))
+    body, ignored = MESSAGES.encode_request(Prompt("m", **fields), Destination(model, most))
     json.dumps(body)
     return body, ignored
 
@@ -201,7 +202,7 @@ def test_what_assistants_said(block, part):
 def test_settings(fields, means):
     prompt = decode(**fields)
     assert prompt == Prompt("m", [user(TextPart("Hello"))], **({"max_tokens": 100} | means))
-    body, ignored = MESSAGES.encode_request(prompt, Place(OLD))
+    body, ignored = MESSAGES.encode_request(prompt, Destination(OLD))
     assert body == question(**fields) | {
         "model": OLD,
         "messages": [{"role": "user", "content": [{"type": "text", "text": "Hello"}]}],
@@ -214,7 +215,7 @@ def test_the_choice_of_tools(choice, means, parallel):
     tools = [{"name": "f", "input_schema": SCHEMA}]
     prompt = decode(tools=tools, tool_choice=choice)
     assert (prompt.tool_choice, prompt.parallel_tools) == (means, parallel)
-    body, ignored = MESSAGES.encode_request(prompt, Place(OLD))
+    body, ignored = MESSAGES.encode_request(prompt, Destination(OLD))
     assert (body["tools"], body["tool_choice"], ignored) == (tools, choice, [])
 
 
@@ -611,7 +612,7 @@ def test_only_the_stop_words_it_takes_are_sent():
 
 
 def test_where_it_goes():
-    assert MESSAGES.path(Place("m"), stream=True) == MESSAGES.path(Place("m"), stream=False) == "/messages"
+    assert MESSAGES.path(Destination("m"), stream=True) == MESSAGES.path(Destination("m"), stream=False) == "/messages"
 
 
 # --- hostile
@@ -654,7 +655,7 @@ def test_a_request_is_understood_or_refused(body, model):
     refused, made = None, None
     try:
         prompt = MESSAGES.decode_request(body)
-        made, ignored = MESSAGES.encode_request(prompt, Place(model, 9000))
+        made, ignored = MESSAGES.encode_request(prompt, Destination(model, 9000))
     except Refusal as refusal:
         refused = refusal
     if made is None:

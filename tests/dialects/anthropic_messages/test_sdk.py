@@ -6,12 +6,13 @@ from collections.abc import Iterator
 import pydantic
 import pytest
 
-from extproc.dialects import Place, dialects
-from extproc.errors import INVALID_REQUEST, OVERLOADED, RATE_LIMITED
-from extproc.messages import (
+from extproc.dialects import dialects
+from extproc.words.dialect import Destination
+from extproc.words.errors import INVALID_REQUEST, OVERLOADED, RATE_LIMITED
+from extproc.words.exchange import Usage
+from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     Delta,
     Ended,
     Failed,
@@ -44,7 +45,7 @@ PARTS = [
     ToolCall("toolu_2", "g", "{}"),
 ]
 EVENTS = [
-    Started("msg_1", "claude-x", usage=Counts(33, 1, 20, 3)),
+    Started("msg_1", "claude-x", usage=Usage(33, 1, 20, cache_write_tokens=3)),
     Delta("thinking", "Hm", 0),
     Delta("thinking", "", 0, signature="EqQB"),
     Delta("thinking", "", 1, redacted="EmwK"),
@@ -56,7 +57,7 @@ EVENTS = [
     Delta("tool_call", '"Köln"}', 3),  # side by side with the next one
     Delta("tool_call", "{}", 4),
     Finished("tool_calls"),
-    Used(Counts(33, 50, 20, 3, 40)),
+    Used(Usage(33, 50, 20, 40, 3)),
     Ended(),
 ]
 
@@ -96,7 +97,12 @@ def check(message):
 
 
 def test_plain_answers_come_back_as_they_were():
-    answer = Answer([Choice(PARTS, "tool_calls")], "msg_1", "claude-x", usage=Counts(33, 50, 20, 3, 40))
+    answer = Answer(
+        [Choice(PARTS, "tool_calls")],
+        "msg_1",
+        "claude-x",
+        usage=Usage(33, 50, 20, 40, 3),
+    )
     sdk, sent = client(json.dumps(MESSAGES.encode_answer(answer)))
     message = sdk.messages.create(**QUESTION)
     check(message)
@@ -183,7 +189,7 @@ MODELS = ["claude-sonnet-4-5", "claude-opus-4-6", "claude-opus-4-8", "claude-son
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", PROMPTS)
 def test_requests_are_of_the_sdks_types(name, model):
-    body, _ = MESSAGES.encode_request(Prompt("m", **PROMPTS[name]), Place(model, 64_000))
+    body, _ = MESSAGES.encode_request(Prompt("m", **PROMPTS[name]), Destination(model, 64_000))
     content = pydantic.TypeAdapter(list[anthropic.types.ContentBlockParam])
     for message in body["messages"]:
         drained(content.validate_python(message["content"]))

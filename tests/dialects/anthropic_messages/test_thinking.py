@@ -2,9 +2,10 @@
 
 import pytest
 
-from extproc.dialects import Place, dialects
-from extproc.dialects.anthropic_messages.thinking import traits_of
-from extproc.messages import Message, Prompt, TextPart, ThinkingPart, Tool, ToolCall, ToolChoice, ToolResult
+from extproc.dialects import dialects
+from extproc.dialects.anthropic_messages.models import traits_of
+from extproc.words.dialect import Destination
+from extproc.words.messages import Message, Prompt, TextPart, ThinkingPart, Tool, ToolCall, ToolChoice, ToolResult
 
 MESSAGES = dialects()["anthropic_messages"]
 
@@ -174,7 +175,7 @@ def test_what_is_asked_of_a_model(asked, model, thinking, effort, ignored):
 
 def encode(model, most=None, **fields):
     fields.setdefault("messages", [Message("user", [TextPart("Hello")])])
-    return MESSAGES.encode_request(Prompt("m", **fields), Place(model, most))
+    return MESSAGES.encode_request(Prompt("m", **fields), Destination(model, most))
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extproc.dialects import Place
 from extproc.dialects.cohere_chat import DIALECT
 from extproc.dialects.cohere_chat.names import escape, unescape
-from extproc.messages import Message, Prompt, TextPart, Tool, ToolCall, ToolResult
+from extproc.words.dialect import Destination
+from extproc.words.messages import Message, Prompt, TextPart, Tool, ToolCall, ToolResult
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_what_is_no_character_stays():
 def test_tools_and_their_calls_are_named_so():
     asked = [Message("user", [TextPart("hi")]), Message("assistant", [ToolCall("1", "get-it", "{}")])]
     asked.append(Message("user", [ToolResult("1", [TextPart("18")])]))
-    body, _ = DIALECT.encode_request(Prompt("m", asked, tools=[Tool("get-it")]), Place("command-a-03-2025"))
+    body, _ = DIALECT.encode_request(Prompt("m", asked, tools=[Tool("get-it")]), Destination("command-a-03-2025"))
     assert body["tools"][0]["function"]["name"] == "get_0x2d_it"
     made = body["messages"][1]["tool_calls"][0]
     assert made["function"]["name"] == "get_0x2d_it"

@@ -6,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import Place, dialects
+from extproc.dialects import dialects
 from extproc.dialects.cohere_chat import DIALECT
 from extproc.dialects.cohere_chat.models import reasons
-from extproc.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.messages import (
+from extproc.words.dialect import Destination
+from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.messages import (
     AudioPart,
     FilePart,
     ImagePart,
@@ -40,7 +41,7 @@ def assistant(*parts):
 
 
 def encode(prompt, model=PLAIN, most=None):
-    body, ignored = DIALECT.encode_request(prompt, Place(model, most))
+    body, ignored = DIALECT.encode_request(prompt, Destination(model, most))
     return json.loads(json.dumps(body)), list(ignored)
 
 
@@ -74,7 +75,7 @@ def test_the_least():
 
 
 def test_where_it_goes():
-    assert DIALECT.path(Place("m"), stream=False) == DIALECT.path(Place("m"), stream=True) == "/chat"
+    assert DIALECT.path(Destination("m"), stream=False) == DIALECT.path(Destination("m"), stream=True) == "/chat"
     assert DIALECT.paths == {}
     assert DIALECT.lacks == {"files", "audio", "choices"}
 
@@ -486,7 +487,7 @@ def test_what_another_client_says_comes_through(said):
     """From chat completions, as a client would write the same conversation."""
     chat = dialects()["openai_chat"]
     try:
-        written, _ = chat.encode_request(Prompt("m", said), Place("m"))
+        written, _ = chat.encode_request(Prompt("m", said), Destination("m"))
         encode(chat.decode_request(json.loads(json.dumps(written))))
     except Refusal:
         return

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.dialects import Place
 from extproc.dialects.gemini_generate_content import DIALECT
 from extproc.dialects.gemini_generate_content.models import capabilities
-from extproc.errors import UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.messages import (
+from extproc.words.dialect import Destination
+from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.messages import (
     AudioPart,
     FilePart,
     ImagePart,
@@ -40,7 +40,7 @@ def assistant(*parts):
 
 
 def encode(prompt, model=LEVELS, most=None):
-    body, ignored = DIALECT.encode_request(prompt, Place(model, most))
+    body, ignored = DIALECT.encode_request(prompt, Destination(model, most))
     return json.loads(json.dumps(body)), list(ignored)
 
 
@@ -75,7 +75,7 @@ def turn(role, *parts):
     ],
 )
 def test_path(model, stream, path):
-    assert DIALECT.path(Place(model), stream=stream) == path
+    assert DIALECT.path(Destination(model), stream=stream) == path
 
 
 def test_it_has_words_for_all_that_changes_meaning_and_no_client_paths():

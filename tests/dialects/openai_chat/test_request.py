@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 from openai.types.chat import completion_create_params
 from pydantic import TypeAdapter
 
-from extproc.dialects import Place, dialects
-from extproc.dialects.openai_chat import outgoing
-from extproc.dialects.openai_chat.strict import can_be_strict
-from extproc.errors import Refusal
-from extproc.messages import (
+from extproc.dialects import dialects
+from extproc.dialects.openai_chat import provider_request
+from extproc.dialects.openai_chat.schema import can_be_strict
+from extproc.words.dialect import Destination
+from extproc.words.errors import Refusal
+from extproc.words.messages import (
     AudioPart,
     FilePart,
     ImagePart,
@@ -43,9 +44,9 @@ def decode(*messages, **fields):
     return CHAT.decode_request({"model": "m", "messages": list(messages) or [HELLO]} | fields)
 
 
-def encode(*messages, more=(), place=None, **fields):
+def encode(*messages, more=(), destination=None, **fields):
     prompt = Prompt("theirs", list(messages) or [user("Hello")], **fields)
-    return outgoing.encode(prompt, place or Place("m-1"), more)
+    return provider_request.encode(prompt, destination or Destination("m-1"), more)
 
 
 def user(*parts):
@@ -588,7 +589,7 @@ def test_settings_are_told(given, expected, left_out):
 
 @pytest.mark.parametrize(("wanted", "most", "told"), [(None, 5, None), (3, 5, 3), (9, 5, 5), (9, None, 9)])
 def test_the_limit_is_never_above_what_the_model_can_write(wanted, most, told):
-    body, _ = encode(max_tokens=wanted, place=Place("m", most))
+    body, _ = encode(max_tokens=wanted, destination=Destination("m", most))
     assert body.get("max_completion_tokens") == told
 
 
@@ -723,7 +724,7 @@ PROMPTS = st.builds(
 
 @given(PROMPTS)
 def test_what_is_told_reads_as_what_was_meant(prompt):
-    body, ignored = outgoing.encode(prompt, Place("m"), MORE)
+    body, ignored = provider_request.encode(prompt, Destination("m"), MORE)
     assert ignored == []
     read = CHAT.decode_request(json.loads(json.dumps(body)))
     for message in read.messages:
@@ -806,7 +807,7 @@ MESSAGES = st.lists(
 def refused(body):
     """The refusal, or None when it can be told to a provider."""
     try:
-        outgoing.encode(CHAT.decode_request(body), Place("m"), MORE)
+        provider_request.encode(CHAT.decode_request(body), Destination("m"), MORE)
     except Refusal as refusal:
         return refusal
 

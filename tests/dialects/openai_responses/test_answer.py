@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import Response
 
-from extproc.dialects.openai_responses import DIALECT, custom, thinking
-from extproc.messages import (
+from extproc.dialects.openai_responses import DIALECT, custom, signature
+from extproc.words.exchange import Usage
+from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     ImagePart,
     Problem,
     RefusalPart,
@@ -20,7 +20,7 @@ from extproc.messages import (
     ToolCall,
 )
 
-COUNTS = Counts(10, 7, 4, 2, 5)
+COUNTS = Usage(10, 7, 4, 5, 2)
 USAGE = {
     "input_tokens": 10,
     "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 2},
@@ -125,9 +125,10 @@ def test_what_else_it_says():
         (None, None),
         ("x", None),
         ({}, None),
-        ({"input_tokens": 3}, Counts(3)),
-        ({"input_tokens": -3, "output_tokens": 2, "input_tokens_details": None}, Counts(0, 2)),
-        ({"input_tokens": 3, "output_tokens": 2, "output_tokens_details": {"reasoning_tokens": "1"}}, Counts(3, 2)),
+        ({"input_tokens": 3}, Usage(3)),
+        ({"input_tokens": -3, "output_tokens": 2, "input_tokens_details": None}, None),
+        ({"output_tokens": 2, "input_tokens_details": None}, Usage(0, 2)),
+        ({"input_tokens": 3, "output_tokens": 2, "output_tokens_details": {"reasoning_tokens": "1"}}, Usage(3, 2)),
     ],
 )
 def test_odd_usage(usage, counts):
@@ -181,14 +182,14 @@ def test_what_is_no_answer(body):
                     "id": "rs",
                     "type": "reasoning",
                     "summary": [{"type": "summary_text", "text": "Hm"}],
-                    "encrypted_content": thinking.pack("sig"),
+                    "encrypted_content": signature.pack("sig"),
                 },
-                {"id": "rs", "type": "reasoning", "summary": [], "encrypted_content": thinking.pack("", "enc")},
+                {"id": "rs", "type": "reasoning", "summary": [], "encrypted_content": signature.pack("", "enc")},
                 {
                     "id": "rs",
                     "type": "reasoning",
                     "summary": [{"type": "summary_text", "text": "unsigned"}],
-                    "encrypted_content": thinking.pack(),
+                    "encrypted_content": signature.pack(),
                 },
                 message(text("I look.", logprobs=[])) | {"id": "msg"},
                 {
@@ -203,7 +204,7 @@ def test_what_is_no_answer(body):
                     "id": "rs",
                     "type": "reasoning",
                     "summary": [],
-                    "encrypted_content": thinking.pack(calls={"c2": "google"}),
+                    "encrypted_content": signature.pack(calls={"c2": "google"}),
                 },
                 {
                     "id": "fc",

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.dialects import Place
-from extproc.dialects.openai_responses import DIALECT, custom, thinking
-from extproc.errors import Refusal
-from extproc.messages import (
+from extproc.dialects.openai_responses import DIALECT, custom, signature
+from extproc.words.dialect import Destination
+from extproc.words.errors import Refusal
+from extproc.words.messages import (
     AudioPart,
     FilePart,
     ImagePart,
@@ -30,9 +30,9 @@ def decode(input="Hi", **fields):
     return DIALECT.decode_request({"model": "m", "input": input, **fields})
 
 
-def encode(*messages, place=None, **fields):
+def encode(*messages, destination=None, **fields):
     prompt = Prompt("m", list(messages), **fields)
-    return DIALECT.encode_request(prompt, place or Place("gpt-x"))
+    return DIALECT.encode_request(prompt, destination or Destination("gpt-x"))
 
 
 def user(*parts):
@@ -56,7 +56,7 @@ SCHEMA = {
     "required": ["a"],
     "additionalProperties": False,
 }
-SIGNED = thinking.pack("sig==")
+SIGNED = signature.pack("sig==")
 
 
 # --- a client's request: items of the input, and the messages they become
@@ -177,7 +177,7 @@ SIGNED = thinking.pack("sig==")
                     "summary": [{"type": "summary_text", "text": "Hm"}],
                     "encrypted_content": SIGNED,
                 },
-                {"id": "rs_2", "type": "reasoning", "summary": [], "encrypted_content": thinking.pack("", "enc")},
+                {"id": "rs_2", "type": "reasoning", "summary": [], "encrypted_content": signature.pack("", "enc")},
             ],
             [said(ThinkingPart("Hm", "sig=="), ThinkingPart(redacted="enc"))],
         ),
@@ -187,7 +187,7 @@ SIGNED = thinking.pack("sig==")
                     "id": "rs_1",
                     "type": "reasoning",
                     "summary": [],
-                    "encrypted_content": thinking.pack(calls={"c": "g"}),
+                    "encrypted_content": signature.pack(calls={"c": "g"}),
                 },
                 {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
             ],
@@ -590,7 +590,7 @@ def test_what_the_provider_has_no_words_for(fields, names):
 
 
 def test_the_limit_of_the_place():
-    assert encode(user("Hi"), place=Place("m", 20), max_tokens=100)[0]["max_output_tokens"] == 20
+    assert encode(user("Hi"), destination=Destination("m", 20), max_tokens=100)[0]["max_output_tokens"] == 20
 
 
 def test_json_mode_needs_the_word():
@@ -616,7 +616,7 @@ def test_own_reasoning_is_asked_for_again():
 
 
 def test_where_it_goes():
-    assert DIALECT.path(Place("m"), stream=True) == "/responses"
+    assert DIALECT.path(Destination("m"), stream=True) == "/responses"
 
 
 # --- round trips
@@ -654,14 +654,14 @@ def test_where_it_goes():
     ],
 )
 def test_what_both_sides_say_survives(prompt):
-    body, ignored = DIALECT.encode_request(prompt, Place("m"))
+    body, ignored = DIALECT.encode_request(prompt, Destination("m"))
     assert ignored == []
     assert DIALECT.decode_request(json.loads(json.dumps(body))) == prompt
 
 
 @pytest.mark.parametrize("parts", [("sig", ""), ("", "enc"), ("openai:rs:g", ""), ("gemini:x", "")])
 def test_proofs_come_back(parts):
-    proof = thinking.unpack("rs_other", thinking.pack(*parts))
+    proof = signature.unpack("rs_other", signature.pack(*parts))
     assert (proof.signature, proof.redacted) == parts
 
 
@@ -711,4 +711,4 @@ def test_hostile_requests_are_read_or_refused(body):
         prompt = DIALECT.decode_request(body)
     except Refusal:
         return
-    json.dumps(DIALECT.encode_request(prompt, Place("m")))
+    json.dumps(DIALECT.encode_request(prompt, Destination("m")))

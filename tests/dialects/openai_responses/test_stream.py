@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from extproc.dialects import Report
-from extproc.dialects.openai_responses import DIALECT, custom, thinking
-from extproc.exchange import Usage
+from extproc.dialects.openai_responses import DIALECT, custom, signature
 from extproc.framing.sse import SSE
-from extproc.messages import (
+from extproc.words.dialect import Report
+from extproc.words.exchange import Usage
+from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     Delta,
     Ended,
     Failed,
@@ -31,7 +30,7 @@ from extproc.messages import (
 )
 
 EVENT = TypeAdapter(ResponseStreamEvent)
-COUNTS = Counts(10, 7, 4, 2, 5)
+COUNTS = Usage(10, 7, 4, 5, 2)
 USAGE = {
     "input_tokens": 10,
     "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 2},
@@ -411,7 +410,7 @@ def test_the_events_in_their_order():
         "completed",
     ]
     assert [said["output_index"] for said in found if "output_index" in said] == [0] * 6 + [1] * 6 + [2] * 4
-    assert found[7]["item"]["encrypted_content"] == thinking.pack("sig")
+    assert found[7]["item"]["encrypted_content"] == signature.pack("sig")
     assert found[10]["logprobs"] == [TOKEN]
     assert found[-1]["response"]["usage"] is None
 

@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from extproc.stores import StoreError
-from extproc.stores.redis import Place
+from extproc.stores.redis import RedisURL
 from extproc.stores.redis.link import FAILURES, Link
 
 
@@ -19,7 +19,7 @@ def mute():
 
 async def test_a_connection_that_others_gave_up_is_a_failure_and_no_cancellation(mute):
     """A call that ended as if it were cancelled would leave Envoy without an answer."""
-    link = Link(Place("127.0.0.1", mute), "{x}", "return 1", "0" * 40, 0.1)
+    link = Link(RedisURL("127.0.0.1", mute), "{x}", "return 1", "0" * 40, 0.1)
 
     async def late():
         await asyncio.sleep(0.05)
@@ -32,7 +32,7 @@ async def test_a_connection_that_others_gave_up_is_a_failure_and_no_cancellation
 
 
 async def test_a_call_that_is_cancelled_stays_so(mute):
-    link = Link(Place("127.0.0.1", mute), "{x}", "return 1", "0" * 40, 5.0)
+    link = Link(RedisURL("127.0.0.1", mute), "{x}", "return 1", "0" * 40, 5.0)
     calls = [asyncio.create_task(link.call("levels")) for _ in range(2)]
     await asyncio.sleep(0.05)
     calls[0].cancel()

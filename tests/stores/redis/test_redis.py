@@ -23,10 +23,10 @@ from extproc.stores import (
     open_counters,
     window_at,
 )
-from extproc.stores.redis import Place, parse
+from extproc.stores.redis import RedisURL, parse
 from extproc.stores.redis.counters import RedisCounters
 from extproc.stores.redis.link import FAILURES, Breaker, NotSentError
-from extproc.values import Secret
+from extproc.words.values import Secret
 from tests.redis_server import RedisServer
 
 LEASE = 60.0
@@ -59,7 +59,7 @@ def server(run):
 
 @pytest.fixture
 async def counters(server):
-    counters = RedisCounters(Place("127.0.0.1", server.port), timeout=TIMEOUT)
+    counters = RedisCounters(RedisURL("127.0.0.1", server.port), timeout=TIMEOUT)
     yield counters
     await counters.close()
 
@@ -96,7 +96,7 @@ async def test_windows_are_those_of_the_servers_clock(counters):
 async def test_windows_are_those_of_the_other_stores_for_all_times(server):
     moments = random.Random(7)
     now = 0.0
-    counters = RedisCounters(Place("127.0.0.1", server.port), lambda: now, 5.0)
+    counters = RedisCounters(RedisURL("127.0.0.1", server.port), lambda: now, 5.0)
     windows = (60, 3600, 86400, 7 * 86400, -1, -3, -12, -5)
     for _ in range(300):
         now = moments.choice([moments.uniform(0, 8e9), float(60 * moments.randrange(10**8)), 86400.0 * 365 * 54])
@@ -127,7 +127,7 @@ async def test_every_key_has_one_hash_tag(server, counters):
 
 async def test_nothing_piles_up(server):
     now = 0.0
-    counters = RedisCounters(Place("127.0.0.1", server.port), lambda: now, 5.0)
+    counters = RedisCounters(RedisURL("127.0.0.1", server.port), lambda: now, 5.0)
     for number in range(300):
         now = float(number)
         await counters.reserve(f"r{number}", [Hold(f"s{number}", 0, 10, 1, slot=True)], 10.0)
@@ -152,11 +152,11 @@ async def test_nothing_piles_up(server):
 WORKER = """
 import asyncio, json, sys
 from extproc.stores import Granted, Hold
-from extproc.stores.redis import Place
+from extproc.stores.redis import RedisURL
 from extproc.stores.redis.counters import RedisCounters
 
 async def main(port, name):
-    counters = RedisCounters(Place("127.0.0.1", int(port)), timeout=20)
+    counters = RedisCounters(RedisURL("127.0.0.1", int(port)), timeout=20)
     charged = most = 0
 
     async def request(number):
@@ -190,7 +190,7 @@ async def test_three_gateways_count_as_one(server, counters):
 
 
 async def test_the_leases_of_a_gateway_that_is_gone_run_out_in_another(server, counters):
-    gone = RedisCounters(Place("127.0.0.1", server.port), timeout=TIMEOUT)
+    gone = RedisCounters(RedisURL("127.0.0.1", server.port), timeout=TIMEOUT)
     await gone.reserve("sent", [HOLD], 0.05, forwarded=True)
     await gone.reserve("waiting", [Hold("b", 0, 10, 4)], 0.06)
     await gone.reserve("unrecorded", [HOLD], 0.07, forwarded=True)
@@ -254,7 +254,7 @@ async def test_a_killed_server_is_a_store_error_and_comes_back(server, counters)
 
 
 async def test_a_paused_server_fails_calls_in_time_and_comes_back(server):
-    counters = RedisCounters(Place("127.0.0.1", server.port))  # with the timeout that it has in use
+    counters = RedisCounters(RedisURL("127.0.0.1", server.port))  # with the timeout that it has in use
     await until_answered(lambda: counters.reserve("r1", [HOLD], LEASE))
     server.pause()
     for number in range(FAILURES):
@@ -404,7 +404,7 @@ async def test_a_full_server_takes_nothing(server, counters):
 
 async def test_a_replica_is_a_store_error(server, run):
     replica = run("--replicaof", f"127.0.0.1 {server.port}")
-    counters = RedisCounters(Place("127.0.0.1", replica.port), timeout=TIMEOUT)
+    counters = RedisCounters(RedisURL("127.0.0.1", replica.port), timeout=TIMEOUT)
     with pytest.raises(StoreError, match="ReadOnly"):
         await counters.reserve("r1", [HOLD], LEASE)
     replica.cli("replicaof", "no", "one")
@@ -423,7 +423,7 @@ async def test_a_cluster_is_followed_to_the_node_of_our_keys(run):
         while "cluster_state:ok" not in node.cli("cluster", "info"):
             assert time.monotonic() < deadline
             await asyncio.sleep(0.1)
-    counters = RedisCounters(Place("127.0.0.1", nodes[0].port), timeout=2.0)
+    counters = RedisCounters(RedisURL("127.0.0.1", nodes[0].port), timeout=2.0)
     await until_answered(lambda: counters.levels([]))  # the nodes may not agree yet
     granted = await asyncio.gather(*[counters.reserve(f"r{number}", [HOLD], LEASE) for number in range(5)])
     assert sum(isinstance(one, Granted) for one in granted) == 2
@@ -443,7 +443,7 @@ async def test_a_cluster_is_followed_to_the_node_of_our_keys(run):
 )
 async def test_a_server_that_may_evict_is_reported(run, caplog, policy, maxmemory, warned):
     server = run("--maxmemory-policy", policy, "--maxmemory", maxmemory)
-    counters = RedisCounters(Place("127.0.0.1", server.port), timeout=TIMEOUT)
+    counters = RedisCounters(RedisURL("127.0.0.1", server.port), timeout=TIMEOUT)
     with caplog.at_level(logging.ERROR, "extproc"):
         await until_answered(lambda: counters.levels([]))
     assert any(policy in record.getMessage() for record in caplog.records) == warned
@@ -456,9 +456,9 @@ async def test_passwords(run, monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("REDIS_PASSWORD", "canary-1")
     file = tmp_path / "password"
     for place, fails in (
-        (Place("127.0.0.1", server.port, password=Secret("env", "REDIS_PASSWORD")), False),
-        (Place("127.0.0.1", server.port, user="gateway", password=Secret("file", str(file))), True),
-        (Place("127.0.0.1", server.port), True),
+        (RedisURL("127.0.0.1", server.port, password=Secret("env", "REDIS_PASSWORD")), False),
+        (RedisURL("127.0.0.1", server.port, user="gateway", password=Secret("file", str(file))), True),
+        (RedisURL("127.0.0.1", server.port), True),
     ):
         counters = RedisCounters(place, timeout=TIMEOUT)
         if fails:
@@ -483,7 +483,7 @@ async def test_tls(tmp_path):
     server.start()
     try:
         for ca, trusted in ((str(certificate), True), (None, False)):
-            place = Place("127.0.0.1", server.port, tls=True, ca=ca)
+            place = RedisURL("127.0.0.1", server.port, tls=True, ca=ca)
             counters = RedisCounters(place, timeout=2.0)
             if trusted:
                 assert await counters.levels([("a", 0)]) == [Level(0, 0, None)]
@@ -553,8 +553,8 @@ def test_the_breaker():
 
 
 def test_urls():
-    assert parse("redis://host") == Place("host")
-    assert parse("rediss://me@host:7000/3?password=env:PASSWORD&ca=/etc/ca.pem&prefix=blue") == Place(
+    assert parse("redis://host") == RedisURL("host")
+    assert parse("rediss://me@host:7000/3?password=env:PASSWORD&ca=/etc/ca.pem&prefix=blue") == RedisURL(
         "host", 7000, 3, tls=True, user="me", password=Secret("env", "PASSWORD"), ca="/etc/ca.pem", prefix="blue"
     )
     assert parse("redis://[::1]:7000?password=file:/run/secrets/redis").password == Secret("file", "/run/secrets/redis")

@@ -1,0 +1,1 @@
+"""Accounting: what exchanges used and cost, and keeping counters and ledger in agreement."""

@@ -1,0 +1,242 @@
+"""Keeps counters and ledger saying the same, whatever ends when.
+
+    settle(keep) ──► row in the ledger ──► recorded          a process died in between: the lease runs out, and whoever
+       └─ no answer from the store: owed, tried again        ends it writes the row (`usage_source: expired`); should it
+                                                             die too, the next one does
+
+A row is written after its charge is settled, and the store forgets a charge after its row is written; so neither is
+ever without the other for longer than a lease. Not covered: a store that was away for longer than a lease, a settle
+that then corrects what the lease charged, and a death before the row of that is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from extproc.budgets import LEASE, Budget, read_scope
+from extproc.ledger import Row
+from extproc.stores import LATE_SETTLE, Counters, Expired, StoreError
+from extproc.words.exchange import Exchange
+
+if TYPE_CHECKING:
+    from extproc.ledger.ledger import Ledger
+
+MAX_OWED = 10_000
+"""Settles without an answer that are tried again; beyond it the lease decides."""
+MAX_UNTAKEN = 100_000
+"""Charges that the store keeps because the ledger had no room for their rows; beyond it, rows without room are lost."""
+_BATCH = 1000  # ids in one call of `recorded`
+_OTHER = ("list_models", "usage", "budgets", "unknown")
+"""Operations that use no model: nothing to put into the books."""
+
+
+@dataclass(slots=True)
+class _Owed:
+    amounts: Sequence[int]
+    since: float
+    row: Row | None = None
+
+
+class Books:
+    """Of one process. `expired` is told of each lease that ran out: every `again` seconds, until its row is written."""
+
+    def __init__(
+        self,
+        counters: Counters,
+        ledger: Ledger | None,
+        expired: Callable[[Expired], None] = lambda _expired: None,
+        *,
+        again: float = LEASE,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._counters = counters
+        self._again = again
+        self._ledger = ledger
+        self._expired = expired
+        self._now = now
+        self._owed: dict[str, _Owed] = {}
+        self._charged: set[str] = set()  # ids that the store keeps until their row is written
+        self._full = False  # the ledger did not take the latest row
+        self._untaken = 0  # charges of this process that the store keeps and whose row found no room
+        self._written: deque[Sequence[str]] = deque()  # from the ledger's thread
+        self._refused: deque[str] = deque()  # also; the end of their leases makes rows of them
+        if ledger is not None:
+            ledger.on_written = self._written.append
+            ledger.on_refused = self._refused.append
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the store has to remember what was charged until `recorded`. It has an end too."""
+        return self._ledger is not None and not (self._full and self._untaken >= MAX_UNTAKEN)
+
+    def owe(self, id: str, amounts: Sequence[int]) -> None:
+        """The store did not say whether it settled `id`: try again later."""
+        if len(self._owed) < MAX_OWED:
+            self._owed[id] = _Owed(amounts, self._now())
+
+    def enter(self, exchange: Exchange) -> None:
+        """An exchange ended: its row follows its charge."""
+        if self._ledger is None or exchange.operation in _OTHER or not hasattr(exchange, "consumer"):
+            return
+        row = row_of(exchange, self._now())
+        if (owed := self._owed.get(exchange.id)) is not None:
+            owed.row = row
+            return
+        self._enter(row)
+
+    def _enter(self, row: Row) -> None:
+        if not self._add(row) and row.charges is not None and self.keeps:
+            self._untaken += 1
+
+    def _add(self, row: Row) -> bool:
+        assert self._ledger is not None
+        self._full = not self._ledger.add(row)
+        if not self._full and row.charges is not None:
+            self._charged.add(row.id)
+        return not self._full
+
+    async def catch_up(self) -> None:
+        """Settle what is owed, and tell the store what is written. Raises StoreError; the next call goes on where it
+        stopped.
+        """
+        await self._settle_owed()
+        await self._tell_written()
+
+    async def turn(self, budgets: Mapping[str, Budget], teams: Mapping[str, str]) -> None:
+        """Once a second: catch up, and end leases that ran out. `teams` are those of consumers. Raises StoreError.
+
+        A row that the ledger has no room for comes again with the next look at its lease, and is told of then.
+        """
+        await self.catch_up()
+        room = True
+        while ended := await self._counters.expire(keep=self._again if self._ledger is not None else 0.0):
+            for expired in ended:
+                if expired.id in self._charged:  # its row waits for the database
+                    continue
+                if self._ledger is not None and (expired.forwarded or expired.settled):
+                    room = room and self._add(row_of_expired(expired, budgets, teams, self._now()))
+                    if not room:
+                        continue
+                    self._untaken = max(0, self._untaken - 1)
+                self._expired(expired)
+            await asyncio.sleep(0)  # a store in memory gives nobody else a turn
+
+    async def _settle_owed(self) -> None:
+        for id, owed in list(self._owed.items()):
+            known = await self._counters.settle(id, owed.amounts, keep=self.keeps)
+            del self._owed[id]
+            if owed.row is None:
+                continue
+            if not known and self._now() - owed.since > LATE_SETTLE - LEASE:  # its lease ran out, and decided
+                owed.row = msgspec.structs.replace(owed.row, charges=None)
+            self._enter(owed.row)
+
+    async def _tell_written(self) -> None:
+        while self._refused:
+            self._charged.discard(self._refused.popleft())
+        ids: list[str] = []
+        while self._written:
+            ids += [id for id in self._written.popleft() if id in self._charged]
+        while ids:
+            batch, ids = ids[:_BATCH], ids[_BATCH:]
+            try:
+                await self._counters.recorded(batch)
+            except StoreError:
+                self._written.appendleft([*batch, *ids])
+                raise
+            self._charged.difference_update(batch)
+
+
+class Enter:
+    """Enters the exchange into the books. The last stage."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+
+    def __call__(self, exchange: Exchange) -> None:
+        self._books.enter(exchange)
+
+
+def row_of(exchange: Exchange, now: float) -> Row:
+    """What the ledger keeps of an exchange: never a body, never a credential."""
+    consumer, target = exchange.consumer, exchange.target
+    ask = getattr(exchange, "ask", None)
+    usage = exchange.usage
+    return Row(
+        id=exchange.id,
+        time=now - (exchange.finished - exchange.started),
+        request_id=exchange.request_id,
+        consumer=consumer.name,
+        team=consumer.team,
+        key=exchange.key,
+        labels=exchange.labels,
+        operation=exchange.operation,
+        model=ask.model if ask is not None else "",
+        target=target.name if target is not None else "",
+        provider=target.provider if target is not None else "",
+        provider_model=target.model if target is not None else "",
+        attempts=exchange.attempts,
+        status=exchange.status,
+        error=exchange.error,
+        stream=ask is not None and ask.stream,
+        complete=exchange.complete,
+        input_tokens=usage.input_tokens,
+        output_tokens=usage.output_tokens,
+        cached_tokens=usage.cached_tokens,
+        cache_write_tokens=usage.cache_write_tokens,
+        reasoning_tokens=usage.reasoning_tokens,
+        usage_source=usage.source,
+        cost=exchange.cost,
+        price_version=target.price.version if target is not None and target.price is not None else "",
+        duration_ms=round((exchange.finished - exchange.started) * 1000),
+        first_token_ms=None
+        if exchange.first_token is None
+        else round((exchange.first_token - exchange.started) * 1000),
+        guardrails=exchange.verdicts,
+        denied_by=exchange.denied_by,
+        charges=exchange.charges,
+    )
+
+
+def row_of_expired(expired: Expired, budgets: Mapping[str, Budget], teams: Mapping[str, str], now: float) -> Row:
+    """What is known of an exchange whose process died: what was charged, and what the counts' names tell."""
+    charges: dict[str, int] = {}
+    fields: dict[str, str] = {}
+    tokens = {"input_tokens": 0, "output_tokens": 0, "tokens": 0}
+    cost: int | None = None
+    for scope, amount in zip(expired.scopes, expired.amounts, strict=True):
+        name, found = read_scope(scope)
+        budget = budgets.get(name)
+        unit = "" if budget is None else budget.settings.unit
+        if unit == "concurrency":
+            continue
+        charges[scope] = amount
+        fields |= found
+        if unit == "usd":
+            cost = max(cost or 0, amount)
+        elif unit in tokens:
+            tokens[unit] = max(tokens[unit], amount)
+    output = max(tokens["output_tokens"], tokens["tokens"] - tokens["input_tokens"]) if tokens["input_tokens"] else 0
+    return Row(
+        id=expired.id,
+        time=now,
+        consumer=fields.get("consumer", ""),
+        team=fields.get("team") or teams.get(fields.get("consumer", ""), ""),
+        key=fields.get("key", ""),
+        labels={name.removeprefix("label."): value for name, value in fields.items() if name.startswith("label.")},
+        target=fields.get("model", ""),
+        provider=fields.get("provider", ""),
+        error="expired",
+        input_tokens=max(tokens["input_tokens"], 0 if output else tokens["tokens"]),
+        output_tokens=output or tokens["output_tokens"],
+        usage_source="expired",
+        cost=cost,
+        charges=charges,
+    )

@@ -1,0 +1,249 @@
+"""What operators and consumers are told: who spent what, what is left, who was granted more.
+
+Two askers: the admin API, for everything, from its own threads; and a consumer through the gateway, for its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, TypeVar
+
+from extproc import prices
+from extproc.accounting.alerts import amount, moment
+from extproc.admin import SourceError
+from extproc.admin.sources import Entry, matches
+from extproc.budgets import Budget, BudgetSettings, Grant, Grants, compile_budget, read_scope
+from extproc.ledger import LedgerError
+from extproc.ledger.ledger import Ledger
+from extproc.ledger.query import ExchangeQuery, Query
+from extproc.stores import Counters, Level, StoreError, window_at
+from extproc.words.exchange import Consumer
+
+MOST_SCOPES = 100
+"""Counts of one budget in an answer, the fullest first."""
+_PATIENCE = 10.0  # seconds that a thread waits for the event loop
+
+_T = TypeVar("_T")
+_Asked = TypeVar("_Asked")
+
+
+@dataclass(slots=True, frozen=True)
+class Reporter:
+    """Asks the counters and the ledger. `now` in seconds since the epoch."""
+
+    counters: Counters
+    ledger: Ledger
+    grants: Grants
+    now: Callable[[], float]
+
+    async def budgets(
+        self, settings: Sequence[BudgetSettings], name: str | None = None, who: Consumer | None = None
+    ) -> Mapping[str, Any]:
+        """Every budget with its fullest counts; of a consumer, with those that are its own. Raises StoreError."""
+        data = []
+        for entry in settings:
+            if name not in (None, entry.name) or entry.window == "call":
+                continue
+            if who is not None and not _concerns(entry, who):
+                continue
+            data.append(await self._budget(compile_budget(entry), who))
+        return {"object": "list", "data": data}
+
+    async def _budget(self, budget: Budget, who: Consumer | None) -> Mapping[str, Any]:
+        settings = budget.settings
+        _, ends = window_at(self.now(), budget.window)
+        if who is None:
+            found = await self.counters.fullest(settings.name, budget.window, MOST_SCOPES)
+        else:
+            found = await self._own(budget, who)
+        scopes = [self._scope(budget, scope, level) for scope, level in found]
+        return {
+            "name": settings.name,
+            "unit": settings.unit,
+            "window": settings.window,
+            "limit": amount(budget, budget.limit),
+            "mode": settings.mode,
+            "on_exceed": settings.on_exceed,
+            "resets_at": None if ends is None else moment(ends),
+            "scopes": scopes,
+        }
+
+    async def _own(self, budget: Budget, who: Consumer) -> Sequence[tuple[str, Level]]:
+        """The counts of a budget that are the consumer's own, its team's, or of all. Looks no further than it has to:
+        any client may ask, as often as it likes.
+        """
+        per = budget.settings.per
+        if "consumer" not in per and any(field == "key" or field.startswith("label.") for field in per):
+            return []  # they may be anybody's
+        prefix, known = budget.settings.name, 0
+        for field in per:  # its own counts begin alike, where its name comes first
+            if field not in ("consumer", "team"):
+                break
+            prefix += f":{field}={budget.quoted(who.name if field == 'consumer' else who.team)}"
+            known += 1
+        if known == len(per):
+            [level] = await self.counters.levels([(prefix, budget.window)])
+            return [(prefix, level)] if level.settled or level.reserved else []
+        found = await self.counters.fullest(prefix, budget.window, MOST_SCOPES)
+        return [(scope, level) for scope, level in found if _is_of(scope, who)]
+
+    def _scope(self, budget: Budget, scope: str, level: Level) -> Mapping[str, Any]:
+        granted = self.grants.room(scope, budget.settings.unit)
+        limit = budget.limit + granted
+        return {
+            "scope": scope,
+            "fields": read_scope(scope)[1],
+            "settled": amount(budget, level.settled),
+            "reserved": amount(budget, level.reserved),
+            "granted": amount(budget, granted),
+            "remaining": amount(budget, max(0, limit - level.settled - level.reserved)),
+            "used": round((level.settled + level.reserved) / limit, 4) if limit else 1.0,
+        }
+
+    def usage(self, parameters: Sequence[tuple[str, str]], who: Consumer | None = None) -> Mapping[str, Any]:
+        """The usage report, of a consumer's own requests only. Blocks. Raises ValueError for parameters nobody can
+        read, LedgerError.
+        """
+        query = Query.parse(parameters, datetime.fromtimestamp(self.now(), UTC))
+        return self.ledger.usage(query if who is None else query.only("consumer", who.name)).json()
+
+
+class Everything:
+    """What the admin API shows of a running processor. Its threads ask, the event loop answers where it has to.
+
+    `entries` are the exchanges that this process remembers, the latest last; `deployments` is `History.deployments`.
+    """
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        budgets: Callable[[], Sequence[BudgetSettings]],
+        entries: Collection[Entry],
+        deployments: Callable[[], Mapping[str, Mapping[str, float]]],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._entries = entries
+        self._deployments = deployments
+        self._reporter = reporter
+        self._budgets = budgets
+        self._loop = loop
+
+    def usage(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+        return _from_ledger(self._reporter.usage, parameters)
+
+    def budgets(self, name: str | None) -> Mapping[str, Any]:
+        found = self._ask(self._reporter.budgets(self._budgets(), name))
+        if name is not None and not found["data"]:
+            raise SourceError(404, "no budget that counts has that name")
+        return found
+
+    def providers(self) -> Mapping[str, Mapping[str, float]]:
+        return self._deployments()
+
+    def exchanges(self, limit: int, filters: Mapping[str, str]) -> Sequence[Entry]:
+        """Those this process remembers, refused keys included, and what the ledger has of others and of before."""
+        found = [entry for entry in list(self._entries) if matches(entry, filters)][-limit:]
+        seen = {entry["id"] for entry in found}
+        query = ExchangeQuery.parse([*filters.items(), ("limit", str(limit))])
+        found += [entry for entry in _from_ledger(self._reporter.ledger.exchanges, query) if entry["id"] not in seen]
+        return sorted(found, key=_began, reverse=True)[:limit]
+
+    def exchange(self, id: str) -> Entry | None:
+        remembered = (entry for entry in list(self._entries) if id in (entry["id"], entry["request_id"]))
+        return next(remembered, None) or _from_ledger(self._reporter.ledger.exchange, id)
+
+    def grants(self) -> Sequence[Mapping[str, Any]]:
+        known = self._compiled()
+        return [
+            told(grant, budget)
+            for grant in self._reporter.grants.all()
+            if (budget := known.get(grant.budget)) is not None and budget.settings.unit == grant.unit
+        ]
+
+    def grant(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        budget = self._compiled().get(str(body["budget"]))
+        scope = str(body["scope"])
+        if budget is None or budget.settings.window is None or budget.settings.window == "call":
+            raise ValueError(f"there is no budget {body['budget']!r} that counts over a time")
+        if not budget.has(scope):
+            raise ValueError(
+                f"{scope!r} is no count of the budget {budget.settings.name!r}; GET /budgets/{budget.settings.name} "
+                "has its counts, each with its `scope`"
+            )
+        more = Decimal(str(body["amount"])) * (prices.NANO if budget.counts_money else 1)
+        if more % 1 or not 0 < more <= max(budget.limit, 1):
+            raise ValueError(
+                f"amount is more than 0, at most the limit {budget.show(budget.limit, unit=True)}, and whole"
+            )
+        now, seconds = self._reporter.now(), body.get("expires_in")
+        ends = window_at(now, budget.window)[1]
+        until = min(
+            (at for at in (ends, None if seconds is None else now + float(seconds)) if at is not None), default=None
+        )
+        settings = budget.settings
+        return told(
+            self._ask(self._reporter.grants.give(settings.name, scope, int(more), settings.unit, until)), budget
+        )
+
+    def revoke(self, id: str) -> bool:
+        return self._ask(self._reporter.grants.revoke(id))
+
+    def _compiled(self) -> Mapping[str, Budget]:
+        return {entry.name: compile_budget(entry) for entry in self._budgets()}
+
+    def _ask(self, question: Coroutine[Any, Any, _T]) -> _T:
+        late = False
+
+        async def answer() -> _T:
+            if late:  # nobody would be told that it happened
+                question.close()
+                raise TimeoutError
+            return await question
+
+        try:
+            return asyncio.run_coroutine_threadsafe(answer(), self._loop).result(_PATIENCE)
+        except StoreError:
+            raise SourceError(503, "the counters store does not answer") from None
+        except TimeoutError:
+            late = True
+            raise SourceError(503, "the processor is too busy to answer") from None
+
+
+def _began(entry: Entry) -> float:
+    """When an exchange began, in seconds since the epoch. What is remembered says when it ended."""
+    time = entry["time"]
+    return datetime.fromisoformat(time).timestamp() if isinstance(time, str) else time - entry["duration_ms"] / 1000
+
+
+def _from_ledger(read: Callable[[_Asked], _T], asked: _Asked) -> _T:
+    try:
+        return read(asked)
+    except LedgerError as error:
+        raise SourceError(503, str(error)) from None
+
+
+def told(grant: Grant, budget: Budget) -> Mapping[str, Any]:
+    return {
+        "id": grant.id,
+        "budget": grant.budget,
+        "scope": grant.scope,
+        "amount": amount(budget, grant.amount),
+        "expires_at": moment(grant.expires),
+    }
+
+
+def _concerns(settings: BudgetSettings, who: Consumer) -> bool:
+    """Whether a consumer's requests may fall under the budget, and its counts are not of everybody."""
+    facts = {"consumer": who.name, "team": who.team}
+    match = compile_budget(settings).match
+    return all(pattern(facts[name]) for name, pattern in match if name in facts)
+
+
+def _is_of(scope: str, who: Consumer) -> bool:
+    """Whether a count whose fields tell it is the consumer's own, or its team's."""
+    fields = read_scope(scope)[1]
+    return fields["consumer"] == who.name if "consumer" in fields else fields.get("team", who.team) == who.team

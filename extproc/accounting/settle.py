@@ -1,0 +1,186 @@
+"""What an exchange used and what that cost, once it ended. The other half of `budgets`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from extproc import prices
+from extproc.budgets import Claim, Exact, Expected, counting, estimate, input_estimate, input_seen
+from extproc.stores import Counters, StoreError
+from extproc.words.dialect import Report
+from extproc.words.exchange import Exchange, Usage
+
+
+class Settle:
+    """Writes `usage`, `cost` and `charges`, and gives the rest of the reservation back. Runs once, however the exchange
+    ended.
+
+    Where `keep` says so, the store remembers what was charged until its record is written, see `books`; what the store
+    could not be told goes to `owe`, to be tried again.
+    """
+
+    def __init__(
+        self,
+        counters: Counters,
+        leases: set[str],
+        count: Callable[[str, str], None],
+        *,
+        keep: Callable[[], bool] = lambda: False,
+        owe: Callable[[str, Sequence[int]], None] = lambda _id, _amounts: None,
+        expected: Expected | None = None,
+        exact: Exact | None = None,
+    ) -> None:
+        self._counters = counters
+        self._leases = leases
+        self._count = count  # (budget, verdict)
+        self._keep = keep
+        self._owe = owe
+        self._expected = expected
+        self._exact = exact
+
+    async def __call__(self, exchange: Exchange) -> None:
+        reservation = getattr(exchange, "reservation", None)
+        if reservation is not None:  # first: whatever fails below, a lease that nobody renews ends
+            self._leases.discard(reservation.id)
+        exchange.usage = usage = used(exchange)
+        if usage.source == "estimated" and self._exact is not None and not _told(exchange.report).input_tokens:
+            await self._count_input(exchange, self._exact)
+        exchange.cost = spent(exchange)
+        if self._expected is not None and exchange.target is not None and usage.source == "provider":
+            self._expected.learn(exchange.target.deployment, usage.output_tokens)
+        if reservation is None or not reservation.held:
+            return
+        reached = exchange.forwarded and (exchange.target is not None or exchange.status == 0)
+        target = exchange.target or exchange.targets[0]
+        amounts = []
+        counts = counting(reservation.claims, exchange, target)
+        for claim, counted in zip(reservation.claims, counts, strict=True):
+            if not reached or not counted:
+                amounts.append(0)
+            elif claim.budget.counts_money and exchange.target is None:  # nobody knows which price applies
+                amounts.append(claim.amount)
+            else:
+                amounts.append(claim.budget.charge(usage, exchange.cost))
+        exchange.charges = charged(reservation.claims, amounts)
+        try:
+            await self._counters.settle(reservation.id, amounts, keep=self._keep())
+        except StoreError:
+            self._owe(reservation.id, amounts)
+            for claim in reservation.claims:
+                self._count(claim.budget.name, "settle_failed")
+
+    async def _count_input(self, exchange: Exchange, exact: Exact) -> None:
+        """Where less than what was held is charged: by the encoding that is known, whatever the model. A client that
+        leaves in mid-answer must not pay less for text that a guess takes for prose.
+        """
+        usage, held = exchange.usage, exchange.reservation.input_tokens
+        if exchange.reservation.unseen or usage.input_tokens >= held:
+            return
+        if (counted := await exact.count(exchange)) is not None:
+            usage.input_tokens = min(held, max(counted + exchange.ask.image_tokens, input_estimate(exchange)))
+
+
+def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int]:
+    """What each count was charged. A request under way is counted while it is, and never charged."""
+    return {claim.scope: amount for claim, amount in zip(claims, amounts, strict=True) if not claim.budget.is_slot}
+
+
+def used(exchange: Exchange) -> Usage:
+    """What the exchange used, as well as it can be known.
+
+    The provider's own counts where they can be believed. A count that it left out, or that is nothing although there
+    was something, is the gateway's own count of what was seen; so are both where it told none. Forwarded, and nothing
+    is known of what the provider did: what was held. Otherwise nothing.
+    """
+    if not exchange.forwarded or exchange.status >= 400 or exchange.ask.free:
+        return Usage(source="none")
+    report = exchange.report
+    told = _told(report)
+    if report is None or not (told.input_tokens or told.output_tokens):
+        if report is not None and (report.told_usage or report.usage):
+            report.usage_refused = True
+        return _seen(exchange)
+    return _completed(told, report, exchange)
+
+
+def _told(report: Report | None) -> Usage:
+    """What the provider told of its usage; zeros where it told nothing."""
+    if report is None:
+        return Usage()
+    return report.told_usage or report.usage or Usage()
+
+
+def _completed(told: Usage, report: Report, exchange: Exchange) -> Usage:
+    """`told` with what was seen where it lacks a count, or where the provider was not at its end yet."""
+    if told.source == "provider" and told.input_tokens and (told.output_tokens or not report.output_bytes):
+        return told
+    report.usage_refused |= told.source == "provider"
+    input_tokens, output_tokens = told.input_tokens, told.output_tokens
+    if not input_tokens:  # it read the text at least
+        input_tokens = min(exchange.reservation.input_tokens, input_seen(exchange))
+    if told.source != "provider":
+        output_tokens = max(output_tokens, _written(report))
+    elif not output_tokens:
+        output_tokens = _output(exchange, report)
+    return replace(told, input_tokens=input_tokens, output_tokens=output_tokens, source="estimated")
+
+
+def _seen(exchange: Exchange) -> Usage:
+    """The gateway's own count of an exchange whose provider told nothing."""
+    report, reservation = exchange.report, exchange.reservation
+    if exchange.status == 0 or exchange.ask.lasting:  # the client left before any answer began, or will not see it
+        return Usage(reservation.input_tokens, reservation.output_tokens, source="estimated")
+    input_tokens = _input(exchange)
+    if report is None or not (exchange.complete or report.output_bytes):  # it may have thought
+        return Usage(input_tokens, _output_bound(exchange), source="estimated")
+    return Usage(input_tokens, _output(exchange, report), source="estimated")
+
+
+def _output(exchange: Exchange, report: Report) -> int:
+    """The gateway's count of the output, from the text that was seen."""
+    reservation, output_tokens = exchange.reservation, _written(report)
+    if not exchange.complete:
+        output_tokens += exchange.ask.thinking
+    if report.output_bytes <= reservation.enough < math.inf:  # an honest answer keeps to the limit in its request
+        extended = reservation.output > reservation.output_tokens
+        output_tokens = min(output_tokens, reservation.output if extended else _output_bound(exchange))
+    return output_tokens
+
+
+def _written(report: Report) -> int:
+    """About how many tokens the text is that was seen."""
+    return max(estimate(report.output_bytes), report.output_events)
+
+
+def _input(exchange: Exchange) -> int:
+    """The gateway's count of the input; of what it cannot see, the most that who served can have read."""
+    reservation, target = exchange.reservation, exchange.target
+    if not reservation.unseen:
+        return min(reservation.input_tokens, input_seen(exchange))
+    return reservation.input_tokens if target is None else reservation.inputs[exchange.targets.index(target)]
+
+
+def spent(exchange: Exchange) -> int | None:
+    """What the usage cost, in nano-USD; None when the price is unknown. Nobody knows who served: what was held."""
+    usage, target = exchange.usage, exchange.target
+    if usage.source == "none":
+        return 0
+    if target is not None:
+        return None if target.price is None else prices.cost(target.price, usage)
+    outputs = exchange.reservation.outputs or [0] * len(exchange.targets)
+    bounds = [
+        prices.bound(target.price, usage.input_tokens, output)
+        for target, output in zip(exchange.targets, outputs, strict=True)
+        if target.price is not None
+    ]
+    return max(bounds, default=None)
+
+
+def _output_bound(exchange: Exchange) -> int:
+    """The most that who served can have written."""
+    outputs = exchange.reservation.outputs
+    if not outputs or exchange.target is None:
+        return exchange.reservation.output_tokens
+    return outputs[exchange.targets.index(exchange.target)]

@@ -1,0 +1,266 @@
+"""`extproc up`: Envoy, the processor and the mock provider on one machine, stopped together.
+
+This module prepares and starts them; `_supervise` then waits for them in its place. Whichever child ends first, the
+others are ended too, also when the supervisor itself is killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from extproc import envoy_config
+from extproc.cli import _supervise
+from extproc.cli._options import add_config
+from extproc.cli._supervise import say
+from extproc.dialects import by_path
+from extproc.outbound.client import HTTPException, ask
+from extproc.settings import config
+from extproc.settings.config import Settings
+from extproc.words.values import is_loopback
+
+EXAMPLES = """\
+  extproc up                                  gateway.yaml here, until Ctrl-C
+  extproc up -c mine.yaml --concurrency 2     other settings, two worker threads in Envoy
+"""
+
+MOCK: Sequence[str] = (sys.executable, "-m", "extproc", "mock")
+"""The command that starts a mock provider; its name, address and port follow."""
+_START = 20.0  # seconds for everything to be up
+_DEMO_KEY = "sk-gw-demo"
+"""The key `make run` sets: in the README, so no secret, and the only one that is ever printed."""
+_ANSWER = 4096  # bytes of a probe's answer
+# Envoy says "caught ENVOY_SIGTERM" as a warning of its component `main`, at every clean stop.
+_LOG_LEVELS = ("--log-level", "warn", "--component-log-level", "main:error")
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+
+@dataclass(slots=True)
+class Child:
+    name: str
+    process: subprocess.Popen[bytes]
+
+
+class UpError(OSError):
+    """A part did not come up. The message names it, and what to do."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--envoy", metavar="PATH", help="Envoy binary (default: that of this Python environment)")
+    parser.add_argument("--concurrency", type=int, metavar="N", help="Envoy's worker threads (default: one per core)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Start everything and become its supervisor, which ends with 0 after Ctrl-C and with 1 when a child ended.
+
+    Returns only when Ctrl-C came before everything ran. Raises ConfigError, UpError.
+    """
+    file: Path = options.config
+    settings = config.load(file)
+    for doubt in config.lint(file):
+        say(f"warning: {doubt.show(str(file))}")
+    binary = _find_envoy(options.envoy)
+    _check_ports(settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    children: list[Child] = []
+    runtime = tempfile.mkdtemp(prefix="extproc-")
+    try:
+        _start(children, settings, options, runtime=Path(runtime), binary=binary)
+        say(_welcome(settings, file))
+        _supervise.take_over(runtime, _named(children))
+    except KeyboardInterrupt:
+        say("\nstopping")
+        return 0
+    finally:
+        _supervise.stop(_named(children))
+        _supervise.remove(runtime)
+
+
+def _named(children: Sequence[Child]) -> Sequence[_supervise.Child]:
+    return [(child.process.pid, child.name) for child in children]
+
+
+def _start(
+    children: list[Child], settings: Settings, options: argparse.Namespace, *, runtime: Path, binary: str
+) -> None:
+    path = str(runtime / "extproc.sock")
+    secrets = str(runtime / "secrets")
+    envoy_config.write_secrets(settings, secrets)
+    bootstrap = runtime / "envoy.yaml"
+    bootstrap.write_text(
+        envoy_config.render(envoy_config.bootstrap(settings, secrets_dir=secrets, socket=path)), encoding="utf-8"
+    )
+    ourselves = [sys.executable, "-m", "extproc"]
+    mocks = _mocks(settings)
+    for name, host, port in mocks:
+        command = [*MOCK, "--name", name, "--address", host, "--port", str(port)]
+        children.append(_spawn(f"mock provider {name}", command, quiet=True))
+    command = [*ourselves, "serve", "--config", str(options.config), "--socket", path, "--secrets", secrets]
+    children.append(_spawn("processor", [*command, "--drain-notice", "0", "--drain-grace", "1"]))
+    _validate(binary, bootstrap)  # while they start
+    for child, (_, host, port) in zip(children, mocks, strict=False):
+        _wait_for_port(child, host, port)
+    _wait_for(children[-1], f"http://{_local(settings.status.address)}:{settings.status.port}/readyz")
+    command = [binary, "-c", str(bootstrap), *_LOG_LEVELS, "--use-dynamic-base-id"]
+    command += ["--concurrency", str(options.concurrency)] if options.concurrency else []
+    children.append(_spawn("Envoy", command))
+    _wait_for_port(children[-1], _local(settings.listener.address), settings.listener.port)
+
+
+def _find_envoy(given: str | None) -> str:
+    beside = Path(sys.executable).with_name("envoy")
+    found = given or (str(beside) if beside.exists() else shutil.which("envoy"))
+    if found is None or not os.access(found, os.X_OK):
+        raise UpError(
+            f"there is no Envoy at {given or 'this Python environment or on the PATH'}; "
+            "install it with: pip install 'llm-extproc[local]' (Linux x86-64), or say where it is with --envoy"
+        )
+    return found
+
+
+def _check_ports(settings: Settings) -> None:
+    doors = [(name, getattr(settings, name)) for name in ("listener", "status", "admin")]
+    addresses = [(name, door.address, door.port) for name, door in doors]
+    addresses += [(f"mock provider {name}", host, port) for name, host, port in _mocks(settings)]
+    for name, host, port in addresses:
+        try:
+            socket.create_server((host, port)).close()
+        except OSError as error:
+            raise UpError(
+                f"{name}: cannot listen on {host}:{port}: {(error.strerror or '').partition(' (')[0]}. "
+                "Stop what listens there (another `make run`?), or choose another port in the settings."
+            ) from None
+
+
+def _validate(binary: str, bootstrap: Path) -> None:
+    command = [binary, "--mode", "validate", "-c", str(bootstrap), "--log-level", "error", "--use-dynamic-base-id"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode != 0:
+        raise UpError(f"Envoy refuses its configuration:\n{done.stderr.strip() or done.stdout.strip()}")
+
+
+def _mocks(settings: Settings) -> Sequence[tuple[str, str, int]]:
+    """The mock providers that are ours to start: those on this machine."""
+    found: dict[int, tuple[str, str, int]] = {}
+    for name, provider in settings.providers.items():
+        host, port = provider.url.hostname or "", provider.url.port or 80
+        if provider.kind == "mock" and is_loopback(host):
+            found.setdefault(port, (name, host, port))
+    return list(found.values())
+
+
+def _spawn(name: str, command: Sequence[str], *, quiet: bool = False) -> Child:
+    """Start a child in a session of its own: Ctrl-C reaches this process alone, which stops the others in order."""
+    out = subprocess.DEVNULL if quiet else None
+    process = subprocess.Popen(command, stdout=out, start_new_session=True, preexec_fn=_end_with(os.getpid()))  # noqa: PLW1509, S603
+    return Child(name, process)
+
+
+def _end_with(parent: int) -> Callable[[], None] | None:
+    """What a child does before it begins: ask the kernel for SIGTERM when this process dies, of whatever cause."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def ask_kernel() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it died before this
+            os._exit(1)
+
+    return ask_kernel
+
+
+def _wait_for(child: Child, url: str) -> None:
+    def ready() -> bool:
+        try:
+            return ask(url, timeout=1, most=_ANSWER)[0] == 200
+        except (OSError, HTTPException):
+            return False
+
+    _poll(child, ready, url)
+
+
+def _wait_for_port(child: Child, host: str, port: int) -> None:
+    def ready() -> bool:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.settimeout(1)
+            return probe.connect_ex((host, port)) == 0
+
+    _poll(child, ready, f"{host}:{port}")
+
+
+def _poll(child: Child, ready: Callable[[], bool], where: str) -> None:
+    deadline = time.monotonic() + _START
+    while not ready():
+        if child.process.poll() is not None:
+            raise UpError(f"{child.name} ended with status {child.process.returncode} before it was ready; see above")
+        if time.monotonic() > deadline:
+            raise UpError(f"{child.name} does not answer at {where} after {_START:.0f} s")
+        time.sleep(0.05)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _local(address: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104
+
+
+def _welcome(settings: Settings, file: Path) -> str:
+    scheme = "https" if settings.listener.tls else "http"
+    base = f"{scheme}://{_local(settings.listener.address)}:{settings.listener.port}"
+    status = f"http://{_local(settings.status.address)}:{settings.status.port}"
+    admin = f"http://{_local(settings.admin.address)}:{settings.admin.port}"
+    model = next((name for name in [*settings.virtual_models, *settings.models] if "*" not in name), "MODEL")
+    key = _first_key(settings)
+    given = "" if file == Path("gateway.yaml") else f" -c {shlex.quote(str(file))}"
+    path = "/v1/chat/completions"
+    body = json.dumps(by_path()[path].smallest(model))
+    lines = [
+        "",
+        f"  gateway   {base}/v1      (OpenAI SDKs: base_url)",
+        f"  console   {admin}/      (who spends what)",
+        f"            {_ourselves()} usage{given}      (the same, as a table; and {_ourselves()} budgets{given})",
+        f"  metrics   {status}/metrics",
+        "",
+        'Try it; add "stream": true and -N for a stream:',
+        "",
+        f"  curl {base}{path} \\",
+        *([f"    -H 'authorization: Bearer {key}' \\"] if key else []),
+        f"    -H 'content-type: application/json' -d '{body}'",
+        "",
+        "Ctrl-C stops it.",
+    ]
+    return "\n".join(lines)
+
+
+def _ourselves() -> str:
+    """What to type for this program: as it was called, which need not be on the PATH."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "extproc" else "extproc"
+
+
+def _first_key(settings: Settings) -> str:
+    """How to write the first key that works: by the name of its variable, never the key itself."""
+    for consumer in settings.consumers:
+        for key in consumer.keys:
+            if key.env and os.environ.get(key.env) == _DEMO_KEY:
+                return _DEMO_KEY
+            if key.env and os.environ.get(key.env):
+                return f"'\"${key.env}\"'"
+    return "" if not settings.auth.required else "YOUR_KEY"

@@ -1,0 +1,202 @@
+"""Providers' secrets while the gateway runs: keys read again, clouds' tokens fetched, both written for Envoy.
+
+Envoy reads one file for each provider, from a directory that it watches for renames. `Keeper` looks every few seconds
+whether what stands at a provider's reference is still the same. A key goes straight into the file; with anything else a
+token is asked for, again some minutes before it expires. An empty secret makes Envoy answer the try itself, so that it
+fails over: that is what a provider has before its first token, and when its key is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import random
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from extproc.credentials.oauth import Token, TokenError, fetch
+from extproc.providers import Credentials, ProviderSettings
+
+log = logging.getLogger(__name__)
+
+EVERY = 2.0
+"""Seconds between looks at the references."""
+_EARLY = 225.0  # seconds before it expires; Google's metadata server gives a new one only in the last 240
+_MOST_PATIENT = 60.0  # seconds between two requests that fail
+
+
+# --- Envoy's files
+
+
+def secret_name(provider: str) -> str:
+    return f"key-{provider}"
+
+
+def secret_file(directory: str | Path, provider: str) -> str:
+    return str(Path(directory) / f"{provider}.yaml")
+
+
+def private_directory(directory: str | Path) -> Path:
+    place = Path(directory)
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    place.chmod(0o700)
+    return place
+
+
+def write_secret(directory: str | Path, provider: str, secret: str) -> None:
+    """Atomically, and never readable by others, not even for a moment."""
+    path = Path(secret_file(directory, provider))
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(_resource(provider, secret))
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def holds(directory: str | Path, provider: str, secret: str | None) -> bool:
+    """True when Envoy's file is there and says this; None: whatever it says."""
+    try:
+        text = Path(secret_file(directory, provider)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return secret is None or text == _resource(provider, secret)
+
+
+def _resource(provider: str, secret: str) -> str:
+    resource = {
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+        "name": secret_name(provider),
+        "generic_secret": {"secret": {"inline_string": secret}},
+    }
+    return json.dumps({"resources": [resource]}) + "\n"
+
+
+# --- all of it, as long as the processor runs
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known of one provider."""
+
+    secret: str | None = field(default=None, repr=False)
+    token: Token | None = None
+    due: float = 0.0  # when to ask for the next one
+    failures: int = 0  # in a row
+    answered: bool = False  # once, in whatever way
+    task: asyncio.Task[None] | None = None
+
+    def forget(self) -> None:
+        """So that the next look asks at once."""
+        if self.task is not None:
+            self.task.cancel()
+        self.task, self.due, self.failures = None, 0.0, 0
+
+
+class Keeper:
+    """Keeps the files in `directory` true. `count` is told (provider, outcome): ok, missing, or a TokenError's."""
+
+    def __init__(
+        self,
+        directory: Path,
+        count: Callable[[str, str], None],
+        *,
+        fetch: Callable[[Credentials, str, float], Awaitable[Token]] = fetch,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._directory = directory
+        self._count = count
+        self._fetch = fetch
+        self._clock = clock
+        self._states: dict[str, _State] = {}
+        self._lacking: frozenset[str] | None = None
+        self._news = asyncio.Event()
+
+    async def run(self, providers: Callable[[], Mapping[str, ProviderSettings]], changed: Callable[[], None]) -> None:
+        """Look until cancelled; call `changed` when another set of providers lacks its key."""
+        failing = False
+        try:
+            while True:
+                self._news.clear()
+                try:
+                    if await self.look(providers()):
+                        changed()
+                    failing = False
+                except Exception as error:  # noqa: BLE001 - whatever it was: tokens expire without the next look
+                    if not failing:
+                        log.error("the providers' keys are not kept: %s", type(error).__name__)  # noqa: TRY400
+                    failing = True
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(EVERY):
+                        await self._news.wait()
+        finally:
+            for state in self._states.values():
+                state.forget()
+
+    async def look(self, providers: Mapping[str, ProviderSettings]) -> bool:
+        """Read, decide, write. True when another set of providers lacks its key than at the last look."""
+        there = {name: provider for name, provider in providers.items() if provider.reference is not None}
+        secrets = await asyncio.to_thread(lambda: {name: provider.read_secret() for name, provider in there.items()})
+        wanted = {name: self._wanted(name, provider, secrets[name]) for name, provider in there.items()}
+        await asyncio.to_thread(self._write, wanted)
+        lacking = frozenset(name for name, secret in secrets.items() if secret is None)
+        before, self._lacking = self._lacking, lacking
+        return lacking != before
+
+    def _write(self, wanted: Mapping[str, str | None]) -> None:
+        for name, secret in wanted.items():
+            if not holds(self._directory, name, secret):
+                write_secret(private_directory(self._directory), name, secret or "")
+                log.info("provider %s: %s", name, "Envoy has its new secret" if secret else "Envoy has no secret now")
+
+    def _wanted(self, name: str, provider: ProviderSettings, secret: str | None) -> str | None:
+        """What the file is to hold, None while there is nothing better than what an earlier process left there."""
+        state = self._states.setdefault(name, _State())
+        changed, state.secret = secret != state.secret, secret
+        if changed:
+            state.forget()
+            if secret is None:
+                self._count(name, "missing")
+                log.warning("provider %s: %s is gone", name, provider.reference)
+            elif provider.credentials is None:
+                self._count(name, "ok")
+        if provider.credentials is None:
+            return secret or ""
+        if secret is None or provider.disabled:
+            state.forget()
+            state.token = None
+            return ""
+        now = self._clock()
+        if (state.task is None or state.task.done()) and now >= state.due:
+            state.task = asyncio.create_task(self._refresh(name, state, provider.credentials, secret, now))
+        if state.token is not None and now < state.token.expires:
+            return state.token.value
+        return "" if state.answered else None
+
+    async def _refresh(self, name: str, state: _State, credentials: Credentials, secret: str, now: float) -> None:
+        state.due = now + _MOST_PATIENT  # should there be a bug below
+        try:
+            token = await self._fetch(credentials, secret, now)
+        except TokenError as error:
+            state.failures += 1
+            wait = min(_MOST_PATIENT, 2.0 ** min(state.failures, 10))
+            state.due = self._clock() + wait * random.uniform(0.5, 1)  # noqa: S311 - so that replicas spread
+            left = state.token.expires - self._clock() if state.token else 0.0
+            serves = f"the old one is good for {left:.0f} s" if left > 0 else "there is none"
+            self._count(name, error.outcome)
+            log.warning("provider %s: no new token (%s); %s", name, error, serves)
+        else:
+            state.failures, state.token = 0, token
+            early = min(_EARLY, (token.expires - now) / 4) * random.uniform(0.8, 1)  # noqa: S311
+            state.due = max(token.expires - early, now + EVERY)
+            self._count(name, "ok")
+        state.answered = True
+        self._news.set()

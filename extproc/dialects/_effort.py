@@ -1,0 +1,63 @@
+"""How much a model should think: levels, as OpenAI names them, and budgets of tokens, as others count them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from extproc.words.messages import Effort, EmbeddingPrompt, Prompt
+
+LEAST_BUDGET = 1024
+"""What Anthropic and Bedrock take at least when thinking is on."""
+_NEVER_OFF = 128  # what some models think at least when they are told not to: Gemini 2.5 Pro
+
+_BUDGETS: dict[Effort, int] = {
+    "none": 0,
+    "minimal": LEAST_BUDGET,
+    "low": 2048,
+    "medium": 8192,
+    "high": 16384,
+    "xhigh": 32768,
+}
+
+LEVELS: Mapping[str, Effort] = {**{str(level): level for level in _BUDGETS}, "max": "xhigh"}
+"""The levels that clients name."""
+
+
+def openai_reasons(model: str) -> bool:
+    """False for OpenAI's models before the reasoning ones, under whatever publisher's prefix."""
+    return not model.rpartition("/")[2].startswith(("gpt-3", "gpt-4", "chatgpt-"))
+
+
+def budget(effort: Effort) -> int:
+    """Tokens of thinking for a level; 0 for none."""
+    return _BUDGETS[effort]
+
+
+def asked(level: object, tokens: object = None, *, adaptive: bool = False) -> int:
+    """The most tokens of thinking that the wish of a client can become at any provider; 0 when it has none. `level` and
+    `tokens` are as they stand in the request, `adaptive` leaves it to the model how much it thinks.
+    """
+    most = 0
+    if isinstance(level, str) and level in LEVELS:
+        most = max(_NEVER_OFF, _BUDGETS[LEVELS[level]])
+    if type(tokens) is int:
+        most = max(most, _NEVER_OFF, tokens and max(tokens, LEAST_BUDGET))
+    return max(most, _BUDGETS["medium"]) if adaptive else most
+
+
+def effort(budget: int) -> Effort:
+    """The lowest level that gives at least `budget` tokens; the highest when none does."""
+    return next((level for level, tokens in _BUDGETS.items() if tokens >= budget), "xhigh")
+
+
+def forgo_thinking(prompt: Prompt | EmbeddingPrompt) -> list[str]:
+    """Take the wish for thinking out of a prompt for a model that cannot; its names, if there was one."""
+    if isinstance(prompt, EmbeddingPrompt):
+        return []
+    wishes = {
+        "reasoning_effort": prompt.effort not in (None, "none"),
+        "thinking": bool(prompt.thinking_budget) or prompt.thinking_adaptive,
+    }
+    prompt.effort = prompt.thinking_budget = None
+    prompt.thinking_adaptive = False
+    return [name for name, was in wishes.items() if was]

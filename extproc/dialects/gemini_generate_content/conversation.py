@@ -1,0 +1,186 @@
+"""The conversation as `contents`: turns of `user` and `model`, each a list of parts.
+
+Source: https://ai.google.dev/api/caching#Content and https://ai.google.dev/gemini-api/docs/function-calling
+
+What the API insists on: the results of all tools that one turn called stand together in one turn of their own, right
+after it, each with the name and id of its call; and from Gemini 3 on the first call of a turn has its signature.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from extproc.dialects.gemini_generate_content.media import media
+from extproc.dialects.gemini_generate_content.models import Model
+from extproc.dialects.gemini_generate_content.signature import UNSIGNED, own
+from extproc.words.messages import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    Part,
+    RefusalPart,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+    ToolResult,
+)
+
+_decode = msgspec.json.Decoder().decode
+
+Json = dict[str, Any]
+
+
+class Contents:
+    """Gathers messages. `ignored` are the advisory fields it met and could not say."""
+
+    def __init__(self, model: Model) -> None:
+        self.turns: list[Json] = []
+        self.ignored: dict[str, None] = {}
+        self._model = model
+        self._calls: dict[str, tuple[int, str]] = {}  # id -> place among all calls, name
+        self._called = False  # in the model's turn that is being written
+        self._after_calls = 0  # where in `turns` the results of the last calls belong
+        self._results: list[Json] | None = None  # those that are there already
+
+    def add(self, message: Message) -> None:
+        if message.role == "assistant":
+            self._add_model(message.parts)
+        else:
+            self._add_user(message.parts)
+
+    def finish(self) -> list[Json]:
+        self._order_results()
+        return self.turns
+
+    def _add_model(self, parts: list[Part]) -> None:
+        out: list[Json] = []
+        loose: list[str] = []  # signatures that came without thinking: of the text they stood beside
+        for part in parts:
+            if isinstance(part, ThinkingPart):
+                # Only what Gemini signed is of use to it.
+                if signature := own(part.signature):
+                    if part.text:
+                        out.append({"text": part.text, "thought": True, "thoughtSignature": signature})
+                    else:
+                        loose.append(signature)
+            elif isinstance(part, ToolCall):
+                out.append(self._call(part))
+            elif not isinstance(part, ToolResult) and (written := self._part(part)):
+                out.append(written)
+        _sign_texts(out, loose)
+        if not out:
+            return
+        if self.turns and self.turns[-1]["role"] == "model":
+            self.turns[-1]["parts"] += out
+        else:
+            self.turns.append({"role": "model", "parts": out})
+            self._called = False
+        self._order_results()
+        self._after_calls, self._results = len(self.turns), None
+        first = next((part for part in out if "functionCall" in part), None) if not self._called else None
+        if first is not None:
+            self._called = True
+            if self._model.signed_calls:
+                first.setdefault("thoughtSignature", UNSIGNED)
+
+    def _add_user(self, parts: list[Part]) -> None:
+        out: list[Json] = []
+        for part in parts:
+            if isinstance(part, ToolResult):
+                self._add_result(part, out)
+            elif written := self._part(part):
+                out.append(written)
+        if not out:
+            return
+        last = self.turns[-1] if self.turns else None
+        if last is not None and last["role"] == "user" and last["parts"] is not self._results:
+            last["parts"] += out
+        else:
+            self.turns.append({"role": "user", "parts": out})
+
+    def _part(self, part: Part) -> Json | None:
+        """A part that either side can write; None when nothing of it is to be sent."""
+        if isinstance(part, TextPart):
+            if part.cache is not None:
+                self.ignored["cache_control"] = None
+            return {"text": part.text} if part.text else None
+        if isinstance(part, ImagePart | FilePart):
+            if part.cache is not None:
+                self.ignored["cache_control"] = None
+            if isinstance(part, ImagePart) and part.detail in ("low", "high"):
+                self.ignored["detail"] = None
+            return media(part)
+        if isinstance(part, AudioPart):
+            return media(part)
+        if isinstance(part, RefusalPart):
+            return {"text": part.text} if part.text else None
+        return None  # thinking and calls are the model's, results the user's
+
+    def _call(self, call: ToolCall) -> Json:
+        if call.cache is not None:
+            self.ignored["cache_control"] = None
+        self._calls[call.id] = (len(self._calls), call.name)
+        written: Json = {"functionCall": {"id": call.id, "name": call.name, "args": _arguments(call.arguments)}}
+        if not call.id:
+            del written["functionCall"]["id"]
+        if call.signature:
+            written["thoughtSignature"] = call.signature
+        return written
+
+    def _add_result(self, result: ToolResult, out: list[Json]) -> None:
+        """`out` takes what the model does not accept inside of a result."""
+        if result.cache is not None:
+            self.ignored["cache_control"] = None
+        _, name = self._calls.get(result.id, (0, ""))
+        texts: list[str] = []
+        attached: list[Json] = []
+        for part in result.parts:
+            if isinstance(part, TextPart):
+                texts.append(part.text)
+            elif written := self._part(part):
+                attached.append(written)
+        response: Json = {
+            "id": result.id,
+            "name": name or result.name or result.id,
+            "response": {"error" if result.error else "output": "\n".join(texts)},
+        }
+        if not result.id:
+            del response["id"]
+        if attached and self._model.media_results:
+            response["parts"] = attached
+        else:
+            out += attached
+        if self._results is None:
+            self._results = []
+            self.turns.insert(self._after_calls, {"role": "user", "parts": self._results})
+        self._results.append({"functionResponse": response})
+
+    def _order_results(self) -> None:
+        """In the order of the calls: models that know no ids go by it."""
+        if self._results is not None and len(self._results) > 1:
+            last = (len(self._calls), "")
+            self._results.sort(key=lambda part: self._calls.get(part["functionResponse"].get("id", ""), last)[0])
+
+
+def _sign_texts(parts: list[Json], signatures: list[str]) -> None:
+    """Each signature stood beside a text, the last of those without one, or an empty one."""
+    texts = [part for part in parts if "text" in part and "thoughtSignature" not in part]
+    for signature in signatures:
+        if texts:
+            texts.pop()["thoughtSignature"] = signature
+        else:
+            parts.append({"text": "", "thoughtSignature": signature})
+
+
+def _arguments(text: str) -> Json:
+    """They have to be an object, whatever another model once wrote."""
+    if not text.strip():
+        return {}
+    try:
+        value = _decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        value = text
+    return value if isinstance(value, dict) else {"arguments": value}

@@ -1,0 +1,89 @@
+"""A plain answer.
+
+Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from extproc.dialects.gemini_generate_content.shapes import (
+    MOST_CHOICES,
+    UNREADABLE,
+    Candidate,
+    Response,
+    arguments,
+    call_id,
+    finish_reason,
+    logprobs,
+    seconds,
+    service_tier,
+)
+from extproc.dialects.gemini_generate_content.shapes import Part as WirePart
+from extproc.dialects.gemini_generate_content.signature import mark
+from extproc.dialects.gemini_generate_content.usage import read_usage
+from extproc.words.messages import Answer, Choice, Part, TextPart, ThinkingPart, ToolCall
+
+_decode = msgspec.json.Decoder(Response).decode
+
+
+def decode_answer(body: bytes) -> Answer:
+    try:
+        response = _decode(body)
+    except UNREADABLE as error:
+        raise ValueError("not an answer of generateContent") from error
+    choices = [_choice(candidate) for candidate in _in_order(response.candidates or [])]
+    if not choices:
+        if response.feedback is None or not response.feedback.block:
+            raise ValueError("an answer of generateContent has candidates, or says why the prompt was blocked")
+        choices = [Choice([], "content_filter")]
+    return Answer(
+        choices,
+        id=response.id or "",
+        model=response.model or "",
+        created=seconds(response.created),
+        usage=read_usage(response.usage),
+        service_tier=service_tier(response.usage),
+    )
+
+
+def _in_order(candidates: list[Candidate]) -> list[Candidate]:
+    if len(candidates) < 2:
+        return candidates
+    places = {id(candidate): place for place, candidate in enumerate(candidates)}
+    return sorted(candidates, key=lambda one: places[id(one)] if one.index is None else one.index)[:MOST_CHOICES]
+
+
+def _choice(candidate: Candidate) -> Choice:
+    parts = candidate.content.parts if candidate.content is not None else None
+    written = _parts(parts or [])
+    return Choice(
+        written,
+        finish_reason(candidate.finish or "STOP", calls=any(isinstance(part, ToolCall) for part in written)),
+        logprobs=logprobs(candidate.logprobs) if candidate.logprobs is not None else None,
+    )
+
+
+def _parts(parts: list[WirePart]) -> list[Part]:
+    """Pieces of one text or thought that follow each other become one part."""
+    out: list[Part] = []
+    for part in parts:
+        signature, last = part.signature or "", out[-1] if out else None
+        if part.call is not None:
+            call = part.call
+            out.append(ToolCall(call_id(call), call.name or "", arguments(call), signature))
+        elif part.thought:
+            if isinstance(last, ThinkingPart) and not last.signature:
+                last.text += part.text or ""
+                last.signature = mark(signature)
+            elif part.text or signature:
+                out.append(ThinkingPart(part.text or "", mark(signature)))
+        else:
+            if part.text:
+                if isinstance(last, TextPart):
+                    last.text += part.text
+                else:
+                    out.append(TextPart(part.text))
+            if signature:
+                out.append(ThinkingPart(signature=mark(signature)))
+    return out

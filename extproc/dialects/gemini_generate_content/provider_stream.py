@@ -1,0 +1,146 @@
+"""A streamed answer: each event is a GenerateContentResponse with more parts of its candidates.
+
+Source: https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
+
+There is no end marker: an answer is whole when each candidate said why it finished. That is known when the body ends,
+because some models say so with every event and others only after all else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from extproc.dialects.gemini_generate_content import problem
+from extproc.dialects.gemini_generate_content.shapes import (
+    MOST_CHOICES,
+    UNREADABLE,
+    Candidate,
+    Response,
+    arguments,
+    call_id,
+    finish_reason,
+    logprobs,
+    seconds,
+)
+from extproc.dialects.gemini_generate_content.signature import mark
+from extproc.dialects.gemini_generate_content.usage import read_usage
+from extproc.words.exchange import Usage
+from extproc.words.messages import Delta, Ended, Event, Failed, Finished, Started, Used
+
+_decode = msgspec.json.Decoder(Response).decode
+_MIDSTREAM = 500  # the status of an error that says none
+
+
+class _Choice:
+    """How far a candidate is: the part that is being written, if more of it may come."""
+
+    __slots__ = ("block", "calls", "finish", "index", "open")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.block = -1
+        self.open = ""  # text or thinking
+        self.calls = False
+        self.finish = ""
+
+    def deltas(self, candidate: Candidate, events: list[Event]) -> None:
+        if candidate.finish:
+            self.finish = candidate.finish
+        likely: Any = logprobs(candidate.logprobs) if candidate.logprobs is not None else None
+        for part in (candidate.content.parts or ()) if candidate.content is not None else ():
+            signature = part.signature or ""
+            if part.call is not None:
+                self.calls, self.open = True, ""
+                self.block += 1
+                call = part.call
+                events.append(
+                    Delta(
+                        "tool_call",
+                        arguments(call),
+                        self.block,
+                        self.index,
+                        call_id(call),
+                        call.name or "",
+                        signature,
+                    )
+                )
+            elif part.thought:
+                if part.text or signature:
+                    self._begin("thinking")
+                    events.append(Delta("thinking", part.text or "", self.block, self.index, signature=mark(signature)))
+                    if signature:
+                        self.open = ""
+            else:
+                if part.text:
+                    self._begin("text")
+                    events.append(Delta("text", part.text, self.block, self.index, logprobs=likely))
+                    likely = None
+                if signature:
+                    self.open = ""
+                    self._begin("thinking")
+                    events.append(Delta("thinking", "", self.block, self.index, signature=mark(signature)))
+                    self.open = ""
+
+    def _begin(self, kind: str) -> None:
+        if self.open != kind:
+            self.block += 1
+            self.open = kind
+
+
+class Decoder:
+    """Reads the events of one stream."""
+
+    def __init__(self) -> None:
+        self._choices: dict[int, _Choice] = {}
+        self._started = False
+        self._over = False
+        self._usage: Usage | None = None
+
+    def feed(self, data: bytes, name: str) -> Sequence[Event]:  # noqa: ARG002 - its events have no names
+        if self._over:
+            return ()
+        try:
+            response = _decode(data)
+        except UNREADABLE:
+            return ()
+        if response.error is not None:
+            self._over = True
+            error = problem.read(_MIDSTREAM, response.error)
+            return (Failed(error.message, error.type, error.code),)
+        events: list[Event] = []
+        usage = read_usage(response.usage)
+        block = response.feedback.block if response.feedback is not None else None
+        if not self._started:
+            if not (response.candidates or usage or block or response.id or response.model):
+                return ()
+            self._started = True
+            events.append(Started(response.id or "", response.model or "", seconds(response.created), usage))
+        for place, candidate in enumerate(response.candidates or ()):
+            index = place if candidate.index is None else candidate.index
+            if 0 <= index < MOST_CHOICES:
+                self._choice(index).deltas(candidate, events)
+        if block:
+            for choice in self._choices.values() or (self._choice(0),):
+                choice.finish = choice.finish or block
+        if usage is not None and usage != self._usage:
+            self._usage = usage
+            events.append(Used(usage))
+        return events
+
+    def end(self) -> Sequence[Event]:
+        choices = list(self._choices.values())
+        if self._over or not choices or not all(choice.finish for choice in choices):
+            return ()
+        self._over = True
+        events: list[Event] = [Finished(finish_reason(one.finish, calls=one.calls), one.index) for one in choices]
+        events.append(Ended())
+        return events
+
+    def _choice(self, index: int) -> _Choice:
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = self._choices[index] = _Choice(index)
+        return choice

@@ -1,0 +1,243 @@
+"""The shapes of a chat completion request, of a completion and of a chunk, as far as they are read.
+
+Source: https://platform.openai.com/docs/api-reference/chat/create and https://platform.openai.com/docs/api-reference/chat/object
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from extproc.dialects import MAX_TOKENS
+
+MAX_CHOICES = 128
+"""OpenAI's own limit for `n`."""
+
+MODES: Mapping[str, Literal["auto", "none", "required"]] = {"auto": "auto", "none": "none", "required": "required"}
+"""Words of `tool_choice`."""
+
+Limit = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
+
+
+class Marked(Struct):
+    cache_control: dict[str, Any] | None = None
+    prompt_cache_breakpoint: dict[str, Any] | None = None
+
+
+class Image(Struct):
+    url: str
+    detail: str | None = None
+
+
+class Audio(Struct):
+    data: str
+    format: str
+
+
+class File(Struct):
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+    format: str | None = None
+
+
+class Part(Marked):
+    type: str = "text"
+    text: str | None = None
+    refusal: str | None = None
+    image_url: Image | str | None = None
+    input_audio: Audio | None = None
+    file: File | None = None
+
+
+class Call(Struct):
+    name: str
+    arguments: str | None = None
+
+
+class ToolCall(Struct):
+    id: str
+    type: str | None = None
+    function: Call | None = None
+    extra_content: Any = None
+    cache_control: dict[str, Any] | None = None
+
+
+class Block(Struct):
+    type: str
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+
+
+class Message(Marked, kw_only=True):
+    role: str
+    content: str | list[Part] | None = None
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: Call | None = None
+    refusal: str | None = None
+    reasoning_content: str | None = None
+    thinking_blocks: list[Block] | None = None
+    audio: Any = None
+
+
+class Function(Struct):
+    name: str
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+    cache_control: dict[str, Any] | None = None
+
+
+class Tool(Struct):
+    type: str | None = None
+    function: Function | None = None
+    cache_control: dict[str, Any] | None = None
+
+
+class Named(Struct):
+    name: str
+
+
+class NamedTool(Struct):
+    type: str | None = None
+    function: Named | None = None
+
+
+class Allowed(Struct):
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool]
+
+
+class Choice(NamedTool):
+    allowed_tools: Allowed | None = None
+
+
+class Schema(Struct):
+    name: str | None = None
+    description: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Format(Struct):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: Schema | None = None
+
+
+class Thinking(Struct):
+    type: Literal["enabled", "disabled", "adaptive"]
+    budget_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None = None
+
+
+class Reasoning(Struct):
+    effort: str | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None = None
+    exclude: bool | None = None
+
+
+class Request(Struct):
+    model: Annotated[str, Meta(min_length=1)]
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    stream: bool | None = None
+    tools: list[Tool] | None = None
+    functions: list[Function] | None = None
+    tool_choice: str | Choice | None = None
+    function_call: str | Named | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: Format | None = None
+    max_completion_tokens: Limit | None = None
+    max_tokens: Limit | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    reasoning_effort: str | None = None
+    thinking: Thinking | None = None
+    reasoning: Reasoning | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    metadata: dict[str, Any] | None = None
+    service_tier: str | None = None
+    modalities: list[str] | None = None
+    web_search_options: Any = None
+
+
+# --- answers
+
+
+# Without gc: events come by the thousand, and no JSON has circles.
+class SaidFunction(Struct, gc=False):
+    name: Any = None
+    arguments: Any = None
+
+
+class SaidCall(Struct, gc=False):
+    index: Any = None
+    id: Any = None
+    function: SaidFunction | None = None
+    extra_content: Any = None
+
+
+class Said(Struct, gc=False):
+    """A message, or a piece of one."""
+
+    content: Any = None
+    refusal: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: list[SaidCall] | None = None
+    function_call: SaidFunction | None = None  # of clients that offered `functions`
+    thinking_blocks: Any = None
+
+
+class SeenChoice(Struct, gc=False):
+    """A choice, as far as the gateway reads one that it lets pass."""
+
+    index: Any = 0
+    delta: Said | None = None
+    message: Said | None = None
+    finish_reason: Any = None
+    usage: Any = None
+
+
+class Seen(Struct, gc=False):
+    """A completion or a chunk of one, as far as the gateway reads one that it lets pass."""
+
+    model: Any = None
+    choices: list[SeenChoice] | None = None
+    usage: Any = None
+    x_groq: Any = None
+    error: Any = None
+
+
+class SaidChoice(SeenChoice, gc=False):
+    logprobs: Any = None
+
+
+class Body(Seen, gc=False):
+    """A completion or a chunk of one."""
+
+    choices: list[SaidChoice] | None = None  # type: ignore[assignment]
+    id: Any = None
+    created: Any = None
+    service_tier: Any = None
+    object: Any = None
+    message: Any = None
+    type: Any = None
+    code: Any = None
+
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding of an answer raises."""

@@ -1,0 +1,30 @@
+"""`/v1/messages/count_tokens` for models whose provider has no such thing: an estimate, answered here."""
+
+from __future__ import annotations
+
+import msgspec
+
+from extproc.budgets import estimate
+from extproc.routing.catalog import Catalog
+from extproc.words.actions import LocalReply
+from extproc.words.exchange import Exchange
+
+OPERATION = "count_tokens"
+_IMAGE_TOKENS = 1600  # about what Anthropic counts for a large image
+
+
+class CountTokens:
+    """Answers where the first target granted cannot count; every other request goes on."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def __call__(self, exchange: Exchange) -> LocalReply | None:
+        if exchange.operation != OPERATION:
+            return None
+        if self._catalog.dialect(exchange.targets[0], exchange.dialect) is not None and not exchange.attached:
+            return None
+        ask = exchange.ask
+        tokens = estimate(len(exchange.body) - ask.image_bytes) + ask.images * _IMAGE_TOKENS
+        body = msgspec.json.encode(exchange.dialect.encode_count(tokens))
+        return LocalReply(200, body, {"content-type": "application/json"}, OPERATION)

@@ -1,0 +1,84 @@
+"""`GET /v1/usage` and `GET /v1/budgets`: what a consumer spent and has left, asked with its own key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from extproc.accounting.reports import Reporter
+from extproc.budgets import BudgetSettings
+from extproc.ledger import LedgerError
+from extproc.stores import StoreError
+from extproc.words.actions import LocalReply
+from extproc.words.errors import INVALID_REQUEST, OVERLOADED, STORE_UNAVAILABLE, Refusal
+from extproc.words.exchange import Exchange
+
+_REPORTS = 2
+"""Usage reports in preparation, as many as the ledger prepares; one more is refused: 503 overloaded."""
+_LOOKS = 4
+"""Looks for counts at the same time; one more is refused likewise."""
+_MOST_PARAMETERS = 64
+
+
+class Own:
+    """Answers the two; leaves every other request alone. The report is of the consumer, whatever it asks for."""
+
+    def __init__(self, reporter: Reporter, budgets: Sequence[BudgetSettings]) -> None:
+        self._reporter = reporter
+        self._budgets = budgets
+        self._busy = 0
+        self._looking = 0
+
+    async def __call__(self, exchange: Exchange) -> LocalReply | None:
+        if exchange.operation == "usage":
+            return _json(await self._usage(exchange))
+        if exchange.operation == "budgets":
+            return _json(await self._counts(exchange))
+        return None
+
+    async def _counts(self, exchange: Exchange) -> object:
+        _check_room(self._looking, _LOOKS)
+        self._looking += 1
+        try:
+            return await self._reporter.budgets(self._budgets, who=exchange.consumer)
+        except StoreError:
+            raise Refusal(STORE_UNAVAILABLE, "The counters cannot be read now; try again in a moment.") from None
+        finally:
+            self._looking -= 1
+
+    async def _usage(self, exchange: Exchange) -> object:
+        _check_room(self._busy, _REPORTS)
+        query = exchange.request.path.partition("?")[2]
+        try:
+            asked = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
+            parameters = [(name, value) for name, value in asked if name not in ("consumer", "team", "format")]
+        except ValueError:
+            raise Refusal(INVALID_REQUEST, f"At most {_MOST_PARAMETERS} parameters.") from None
+        self._busy += 1
+        work = asyncio.ensure_future(asyncio.to_thread(self._reporter.usage, parameters, exchange.consumer))
+        work.add_done_callback(self._done)
+        try:
+            return await asyncio.shield(work)  # a thread goes on when the client leaves, and counts until it ends
+        except ValueError as error:
+            raise Refusal(INVALID_REQUEST, f"{error}.") from None
+        except LedgerError:
+            raise Refusal(STORE_UNAVAILABLE, "The ledger cannot be read now; try again in a moment.") from None
+
+    def _done(self, work: asyncio.Future[Any]) -> None:
+        self._busy -= 1
+        if not work.cancelled():
+            work.exception()  # it was told, or there is nobody left to tell
+
+
+def _check_room(busy: int, most: int) -> None:
+    if busy >= most:
+        message = "Too many reports are being prepared; try again in a moment."
+        raise Refusal(OVERLOADED, message, headers={"retry-after": "1"})
+
+
+def _json(value: object) -> LocalReply:
+    return LocalReply(200, msgspec.json.encode(value), {"content-type": "application/json"}, "answered")

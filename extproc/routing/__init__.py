@@ -1,0 +1,1 @@
+"""Routing: from the name a client asks for to the targets to try, in order."""

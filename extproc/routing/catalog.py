@@ -1,0 +1,302 @@
+"""What a name leads to: entries of `models`, and virtual models that stand for several.
+
+A chain is a tree: its leaves are targets, its branches virtual models, each with a strategy that orders what is below
+it. `Select` prunes and orders it for one request; Envoy executes the order, one cluster per try.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from extproc.dialects import dialects
+from extproc.prices import PriceBook, PriceSettings, known_model
+from extproc.providers import ProviderSettings, kinds
+from extproc.routing.history import History
+from extproc.routing.parameters import compile_changes, compose
+from extproc.routing.strategies import StickySettings, strategies
+from extproc.words.chain import Branch, Chain, RetrySettings
+from extproc.words.dialect import ABILITIES, Dialect
+from extproc.words.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
+from extproc.words.exchange import Changes, Exchange, Target
+from extproc.words.facts import check_fact
+from extproc.words.values import ModelName, Pattern, Section, is_model_name
+
+MAX_TARGETS = 64  # behind one name, nested virtual models resolved
+MAX_NESTING = 8
+
+
+class ModelSettings(Section):
+    """An entry of `models`. A key with `*` stands for many: in `openai/*` the rest is the model's name there."""
+
+    provider: str
+    model: ModelName | None = Field(None, description="Its name at the provider; default: the key")
+    max_output_tokens: int | None = Field(
+        None, ge=1, le=1_000_000_000, description="The most it can write; caps what clients ask for"
+    )
+    context: int | None = Field(
+        None, ge=1, le=1_000_000_000, description="Tokens of its context window; default: the catalogue's"
+    )
+    supports: Sequence[str] | None = Field(
+        None, description=f"What it can do, of {', '.join(ABILITIES)}; absent: everything"
+    )
+    price: PriceSettings | None = None
+    prompt_cache: bool = Field(
+        False, description="Mark the long stable parts of prompts for the provider's cache: where it bills by marks"
+    )
+    disabled: bool = Field(False, description="Kill switch: as if every request had to go elsewhere")
+
+    @field_validator("supports")
+    @classmethod
+    def _known(cls, value: Sequence[str] | None) -> Sequence[str] | None:
+        for ability in value or ():
+            if ability not in ABILITIES:
+                raise ValueError(f"{ability!r}: one of {', '.join(ABILITIES)}")
+        return value
+
+
+class TargetSettings(Section):
+    """One of the targets of a virtual model, and what becomes of requests that go there."""
+
+    model: str = Field(description="A model's name, provider/model-id, or another virtual model")
+    weight: int = Field(1, ge=0, le=1_000_000, description="Its share, where weighted; 0: only what fails over")
+    max_complexity: float | None = Field(
+        None, ge=0, le=1, description="The hardest request it should get, where the strategy is complexity"
+    )
+    override: Mapping[str, Any] = Field(default_factory=dict, description="Fields of the request to set")
+    default: Mapping[str, Any] = Field(default_factory=dict, description="Fields to set where the client did not")
+    remove: Sequence[str] = Field((), description="Fields to take out")
+    match: Mapping[str, str] = Field(
+        default_factory=dict, description="Only for requests with these facts: consumer, team, label.<name>: pattern"
+    )
+    tries: int = Field(1, ge=1, le=5, description="In a row, with retry.back_off between them, before the next target")
+    disabled: bool = Field(False, description="Kill switch: the target is skipped")
+
+    @field_validator("match")
+    @classmethod
+    def _facts(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        return {check_fact(name): pattern for name, pattern in value.items()}
+
+    @model_validator(mode="after")
+    def _changes(self) -> TargetSettings:
+        compile_changes(self.override, self.default, self.remove)
+        return self
+
+
+class VirtualModelSettings(Section):
+    """A name for several targets, and how to choose among them."""
+
+    strategy: str = Field("fallback", description="fallback, weighted, latency, cost or complexity")
+    targets: Sequence[TargetSettings] = Field(min_length=1, max_length=16)
+    sticky: StickySettings | None = Field(None, description="Where the strategy is weighted")
+    retry: RetrySettings = RetrySettings()
+
+    @field_validator("strategy")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in strategies():
+            raise ValueError(f"{value!r}: one of {', '.join(sorted(strategies()))}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> VirtualModelSettings:
+        if self.sticky is not None and self.strategy != "weighted":
+            raise ValueError("sticky is for the strategy weighted")
+        if self.strategy == "weighted" and not any(target.weight for target in self.targets):
+            raise ValueError("one target at least needs a weight above 0")
+        limits = [target.max_complexity for target in self.targets if target.max_complexity is not None]
+        if limits != sorted(limits):
+            raise ValueError("max_complexity must not fall from one target to the next: the weakest comes first")
+        return self
+
+
+_ONE_TRY = RetrySettings(attempts=1)
+
+
+class Catalog:
+    """Resolves names. Built once for a configuration that has no contradictions."""
+
+    def __init__(
+        self,
+        providers: Mapping[str, ProviderSettings],
+        models: Mapping[str, ModelSettings],
+        virtual_models: Mapping[str, VirtualModelSettings],
+        history: History | None = None,
+        prices: PriceBook | None = None,
+    ) -> None:
+        self.providers = providers
+        self.prices = prices or PriceBook()
+        self._virtual = virtual_models
+        self._history = history or History()
+        self._keyless = {
+            name: f"its key {provider.reference or 'api_key'} is not set"
+            for name, provider in providers.items()
+            if provider.lacks_key
+        }
+        self._wildcards = [(Pattern(name), name, model) for name, model in models.items() if "*" in name]
+        self._wildcards.sort(key=lambda entry: len(entry[1]), reverse=True)  # the most specific first
+        self._targets = {name: self._target(name, name, model) for name, model in models.items() if "*" not in name}
+        self._deployments: dict[str, Target] = {}
+        for target in self._targets.values():
+            self._deployments.setdefault(target.deployment, target)
+        self.wildcard = lru_cache(maxsize=4096)(self._wildcard)
+        self._chains = {name: _alone(target) for name, target in self._targets.items()}
+        for name in virtual_models:
+            self._chains[name] = self._chain(name)
+
+    def resolve(self, name: str) -> Chain | None:
+        """The chain of a name that a client gave, or None. `provider/model-id` finds an entry by what it stands for."""
+        chain = self._chains.get(name)
+        if chain is None and (target := self.target(name)) is not None:
+            chain = _alone(target)
+        return chain
+
+    def target(self, name: str) -> Target | None:
+        """The target that a name of `models`, or `provider/model-id`, leads to, or None."""
+        return self._targets.get(name) or self.wildcard(name) or self._deployments.get(name)
+
+    def names(self) -> Iterator[str]:
+        """Every name a client may give, except those that only a wildcard covers."""
+        return iter(self._chains)
+
+    def wildcards(self) -> Iterator[tuple[str, str]]:
+        """The entries with `*`, and the provider of each."""
+        return ((key, model.provider) for _, key, model in self._wildcards)
+
+    def dialect(self, target: Target, client: Dialect) -> Dialect | None:
+        """The API in which a request of the `client`'s reaches the target: the same one where it is spoken there, else
+        the first that it can be translated into; None when there is none.
+        """
+        return _dialect(self.providers[target.provider].kind, target.model, client.name)
+
+    def unavailable(self, target: Target, *, attached: bool = False) -> tuple[str, str] | None:
+        """Why no request may go there now, as (reason, text), or None. An Envoy that we are attached to has keys of
+        its own.
+        """
+        if target.disabled or self.providers[target.provider].disabled:
+            return "disabled", "it is disabled"
+        if not attached and (text := self._keyless.get(target.provider)) is not None:
+            return "no_key", text
+        return None
+
+    def _wildcard(self, name: str) -> Target | None:
+        if "*" in name or not is_model_name(name):
+            return None
+        found = next((self._target(name, key, model) for pattern, key, model in self._wildcards if pattern(name)), None)
+        # `openai/` alone names nothing there, and dots would be a way out of a path that the model stands in.
+        return found if found is not None and found.model not in ("", ".", "..") else None
+
+    def _target(self, name: str, key: str, settings: ModelSettings) -> Target:
+        there = settings.model
+        if there is None:
+            prefix, star, rest = key.partition("*")
+            # In `openai/*` the part before the slash says who serves; it is no part of the model's name there.
+            there = name[len(prefix) :] if star and not rest and prefix.endswith("/") else name
+        provider = self.providers.get(settings.provider)
+        known = known_model(provider.provider.catalogue if provider else None, there, self.prices.today)
+        return Target(
+            name,
+            settings.provider,
+            there,
+            settings.max_output_tokens,
+            settings.context or known.context,
+            None if settings.supports is None else frozenset(settings.supports),
+            self.prices.find(name, settings.provider, there, settings.price, known),
+            settings.disabled,
+            prompt_cache=settings.prompt_cache,
+        )
+
+    def _chain(self, name: str) -> Chain:
+        targets: list[Target] = []
+        root = self._branch(name, Target("", "", ""), targets)
+        return Chain(tuple(targets), self._virtual[name].retry, name, root)
+
+    def _branch(self, name: str, around: Target, targets: list[Target]) -> Branch:
+        """The branch of a virtual model; its leaves are added to `targets`, with what the models around it say."""
+        virtual = self._virtual[name]
+        below: list[Branch | Target] = []
+        for settings in virtual.targets:
+            here = _within(around, settings)
+            if settings.model in self._virtual:
+                below.append(self._branch(settings.model, here, targets))
+                continue
+            target = self.target(settings.model)
+            assert target is not None, settings.model
+            leaf = replace(
+                target,
+                disabled=target.disabled or here.disabled,
+                tries=settings.tries,
+                changes=here.changes,
+                match=here.match,
+            )
+            below.append(leaf)
+            targets.append(leaf)
+        strategy = strategies()[virtual.strategy](name, virtual.sticky, self._history)
+        return Branch(strategy, tuple(below), _shares(virtual.targets))
+
+
+@lru_cache(maxsize=4096)
+def _dialect(kind: str, model: str, client: str) -> Dialect | None:
+    provider, known = kinds()[kind], dialects()
+    if provider.speaks(model, client):
+        return known[client]
+    if not known[client].translates_from:
+        return None
+    return next(
+        (
+            known[name]
+            for name in provider.dialects
+            if known[name].family == known[client].family
+            and known[name].translates_into
+            and provider.speaks(model, name)
+        ),
+        None,
+    )
+
+
+def _within(around: Target, settings: TargetSettings) -> Target:
+    """What holds for everything below one entry of `targets`; only the fields that settings give."""
+    changes: Changes = compile_changes(settings.override, settings.default, settings.remove)
+    match = tuple((name, Pattern(pattern)) for name, pattern in settings.match.items())
+    return replace(
+        around,
+        disabled=around.disabled or settings.disabled,
+        changes=compose(around.changes, changes),
+        match=around.match + match,
+    )
+
+
+def _shares(targets: Sequence[TargetSettings]) -> tuple[tuple[int, float], ...]:
+    """Weight and max_complexity of each. Where no max_complexity is given they spread evenly; the last takes all."""
+    shares = []
+    for index, target in enumerate(targets, 1):
+        limit = index / len(targets) if target.max_complexity is None else target.max_complexity
+        shares.append((target.weight, 1.0 if index == len(targets) else limit))
+    return tuple(shares)
+
+
+def _alone(target: Target) -> Chain:
+    return Chain((target,), _ONE_TRY, target.name)
+
+
+class Route:
+    """Writes `chain`, and as `targets` all of it. 404 when nobody knows the name."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    def __call__(self, exchange: Exchange) -> None:
+        name = exchange.ask.model
+        if not is_model_name(name):
+            message = "'model' must be 1 to 256 printable ASCII characters without spaces."
+            raise Refusal(INVALID_REQUEST, message, param="model")
+        chain = self._catalog.resolve(name)
+        if chain is None:
+            message = f"There is no model {name!r} here; GET /v1/models lists what there is."
+            raise Refusal(MODEL_NOT_FOUND, message, param="model")
+        exchange.chain = chain
+        exchange.targets = chain.targets

@@ -1,0 +1,222 @@
+"""What tries taught about deployments: which asked to be left alone, and how fast each answers.
+
+A deployment is a model at a provider (`Target.deployment`). Envoy reports each try when it ends; `learn` takes it in.
+Processes that share a counters store exchange what they learned through `note` and `merge`, so a fleet knows what one
+of them has seen.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import msgspec
+
+FORGET = 600.0
+"""Seconds in which what was learned loses most (1 - 1/e) of its weight."""
+MAX_PLACES = 2000
+_MAX_SHARED = 300  # deployments in a note, the latest first
+
+_STEP = 0.2  # weight of one sample
+_LEAP = 3.0  # a sample counts at most this many times what was known, so that one straggler decides nothing
+_STALE = 30.0  # seconds after which a deployment that is chosen is taken to be measured anew
+_PROBE = 1.0  # seconds for which one request to an unmeasured deployment is enough
+_SIZES = (4 << 10, 32 << 10, 256 << 10)  # bytes of the request's body: classes of their own
+_NEAREST = tuple(  # classes by how near they are to each
+    tuple(sorted(range(len(_SIZES) + 1), key=lambda other, class_=class_: abs(other - class_)))  # type: ignore[misc]
+    for class_ in range(len(_SIZES) + 1)
+)
+_TYPICAL_ANSWER = 20_000  # bytes of a streamed answer: about 100 tokens in OpenAI's framing
+_UNANSWERED = 1.0  # seconds supposed of a deployment that has only failed yet
+_FAILED = 4.0  # a try that fails costs as much as so many that do not
+
+_FAULTS = frozenset(("connect", "reset", "timeout", "overflow", "unhealthy", "408", "429", "5xx", "cut"))
+"""Outcomes (access_log.OUTCOMES) that speak against the deployment; the others are the client's or the gateway's."""
+
+
+class Speed(msgspec.Struct, array_like=True):
+    """How one kind of request fares at one deployment. Seconds, and seconds per byte of a streamed answer."""
+
+    first_byte: float = 0.0
+    per_byte: float = 0.0
+    failing: float = 0.0  # share of tries, 0 to 1
+    samples: int = 0
+    at: float = 0.0  # when the last sample was taken, epoch
+
+    def expected(self, now: float) -> float:
+        """Seconds until a typical answer is there; it fades with age, so that a deployment is looked at again."""
+        whole = self.first_byte + self.per_byte * _TYPICAL_ANSWER or _UNANSWERED
+        return whole * (1 + _FAILED * self.failing) * math.exp(-max(0.0, now - self.at) / FORGET)
+
+
+class _Note(msgspec.Struct, array_like=True):
+    cool: dict[str, float]
+    speeds: list[tuple[str, bool, int, Speed]]
+
+
+_Kind = tuple[str, bool, int]  # deployment, streamed, class of size
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Note).decode
+
+
+class History:
+    """The memory of one process. `clock` gives seconds since the epoch."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._cool: dict[str, float] = {}  # deployment -> until, epoch
+        self._speeds: dict[_Kind, Speed] = {}
+        self._others: dict[_Kind, Speed] = {}  # what other processes know
+        self._probes: dict[_Kind, float] = {}
+
+    def cooling(self, deployment: str) -> float:
+        """Seconds for which the deployment asked to be left alone; 0 when it did not."""
+        until = self._cool.get(deployment)
+        if until is None:
+            return 0.0
+        left = until - self._clock()
+        if left <= 0:
+            self._cool.pop(deployment, None)  # another thread may have come first
+            return 0.0
+        return left
+
+    def cool(self, deployment: str, seconds: float) -> None:
+        """Leave the deployment alone for so long."""
+        until = self._clock() + seconds
+        if seconds > 0 and until > self._cool.get(deployment, 0.0):
+            self._cool.pop(deployment, None)
+            self._cool[deployment] = until
+            _shrink(self._cool)
+
+    def learn(
+        self,
+        deployment: str,
+        outcome: str,
+        *,
+        size: int = 0,
+        streamed: bool = False,
+        first_byte: float | None = None,
+        rest: float = 0.0,
+        answer: int = 0,
+    ) -> None:
+        """Take in a try: the request's `size` in bytes, seconds to the first byte of the answer, seconds of the
+        `rest`, bytes of the `answer`. `outcome` is one of access_log.OUTCOMES.
+        """
+        if outcome != "ok" and outcome not in _FAULTS:
+            return
+        kind = (deployment, streamed, _size_class(size))
+        speed = self._speeds.pop(kind, None) or Speed()
+        self._speeds[kind] = speed  # the latest last
+        _shrink(self._speeds)
+        self._probes.pop(kind, None)
+        speed.samples += 1
+        speed.at = self._clock()
+        step = max(_STEP, 1 / speed.samples)
+        if outcome != "ok":
+            speed.failing += _STEP * (1 - speed.failing)
+            return
+        speed.failing -= _STEP * speed.failing
+        if first_byte is not None:
+            speed.first_byte = _towards(speed.first_byte, first_byte, step)
+            if streamed and answer > 0:
+                speed.per_byte = _towards(speed.per_byte, rest / answer, step)
+
+    def expected(self, deployment: str, size: int, *, streamed: bool) -> float | None:
+        """Seconds that a typical answer takes there; None when nobody knows and a request should find out, infinite
+        while one does.
+        """
+        now, own_class = self._clock(), _size_class(size)
+        for class_ in _NEAREST[own_class]:
+            kind = (deployment, streamed, class_)
+            own, other = self._speeds.get(kind), self._others.get(kind)
+            if own is not None and (other is None or other.at <= own.at):
+                return own.expected(now)
+            if other is not None:
+                return other.expected(now)
+        return math.inf if 0 <= now - self._probes.get((deployment, streamed, own_class), 0.0) < _PROBE else None
+
+    def chosen(self, deployment: str, size: int, *, streamed: bool) -> None:
+        """Note that a request goes there, so that one is enough to measure a deployment, or to measure it anew."""
+        now, kind = self._clock(), (deployment, streamed, _size_class(size))
+        speed = self._speeds.get(kind)
+        if speed is None:
+            self._probes[kind] = now
+            _shrink(self._probes)
+        elif now - speed.at > _STALE:
+            speed.at = now
+
+    def note(self) -> bytes:
+        """What other processes should know of it."""
+        now = self._clock()
+        cool = {deployment: until for deployment, until in self._cool.items() if until > now}
+        latest = list(self._speeds.items())[-_MAX_SHARED:]
+        speeds = [(*kind, speed) for kind, speed in latest if now - speed.at < FORGET]
+        return _encode(_Note(dict(list(cool.items())[-_MAX_SHARED:]), speeds)) if cool or speeds else b""
+
+    def merge(self, notes: Iterable[bytes]) -> None:
+        """Take in what other processes noted, in place of earlier notes. Unreadable notes are left out."""
+        others: dict[_Kind, Speed] = {}
+        now = self._clock()
+        for data in notes:
+            try:
+                note = _decode(data)
+            except msgspec.DecodeError:  # of another release
+                continue
+            for deployment, until in note.cool.items():
+                if until > max(now, self._cool.get(deployment, 0.0)):
+                    self._cool[deployment] = until
+            for deployment, streamed, class_, speed in note.speeds:
+                before = others.get((deployment, streamed, class_))
+                if before is None or speed.at > before.at:
+                    others[deployment, streamed, class_] = speed
+        _shrink(self._cool)
+        self._others = others
+
+    def deployments(self) -> dict[str, dict[str, float]]:
+        """For people: what is known of each deployment, seconds rounded. May be called from another thread."""
+        now = self._clock()
+        found: dict[str, dict[str, float]] = {}
+        for deployment in list(self._cool):
+            if wait := self.cooling(deployment):
+                found.setdefault(deployment, {})["cooling_down_s"] = round(wait, 1)
+        for (deployment, streamed, _), speed in list(self._speeds.items()):
+            if now - speed.at < FORGET:
+                entry = found.setdefault(deployment, {})
+                entry["streamed_first_byte_s" if streamed else "plain_s"] = round(speed.first_byte, 4)
+                entry["failing"] = max(entry.get("failing", 0.0), round(speed.failing, 3))
+        return found
+
+
+def retry_after(value: str, now: float) -> float | None:
+    """Seconds that a Retry-After header asks for, or None when it says nothing readable.
+
+    Source: RFC 9110, 10.2.3: a number of seconds or an HTTP date.
+    """
+    value = value.strip()
+    if value.replace(".", "", 1).isdecimal() and value.isascii() and len(value) <= 12:
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - now)
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _towards(known: float, sample: float, step: float) -> float:
+    if not known:  # only failures yet
+        return sample
+    if step == _STEP:
+        sample = min(sample, known * _LEAP)
+    return known + step * (sample - known)
+
+
+def _size_class(size: int) -> int:
+    return next((index for index, limit in enumerate(_SIZES) if size < limit), len(_SIZES))
+
+
+def _shrink(entries: dict[Any, Any]) -> None:
+    """Forget the oldest beyond what is kept."""
+    while len(entries) > MAX_PLACES:
+        del entries[next(iter(entries))]

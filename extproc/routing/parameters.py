@@ -1,0 +1,102 @@
+"""What becomes of a request's fields at one target: `override`, `default` and `remove` of the settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from extproc.dialects import fixed_fields, output_limits
+from extproc.words.exchange import Changes
+
+FIXED = fixed_fields()
+"""Fields no target may change: routing, guardrails, budgets and the reading of the answer rely on them."""
+
+OUTPUT_LIMITS = output_limits()
+"""Names of the field that limits the output. A target's change of any of them means the one the client's API knows."""
+
+MAX_CHANGES = 1024
+"""Bytes of JSON that the changes of one target may be, with those of the virtual models around it: they travel in a
+header."""
+
+
+def compile_changes(override: Mapping[str, Any], default: Mapping[str, Any], remove: Sequence[str]) -> Changes:
+    """The changes of one target. Raises ValueError when a field is fixed, named twice, or of the wrong type."""
+    given: list[tuple[str, Literal["set", "default", "remove"], Any]] = [
+        *((name, "set", value) for name, value in override.items()),
+        *((name, "default", value) for name, value in default.items()),
+        *((name, "remove", None) for name in remove),
+    ]
+    names: set[str] = set()
+    for name, _, value in given:
+        if name in FIXED:
+            raise ValueError(f"{name!r} cannot be changed for a target")
+        if name in names:
+            raise ValueError(f"{name!r} is named twice")
+        if name in OUTPUT_LIMITS and names & set(OUTPUT_LIMITS):
+            raise ValueError(f"{name!r} is another name of a field that is named too")
+        if name in OUTPUT_LIMITS and value is not None and not (type(value) is int and value >= 1):
+            raise ValueError(f"{name!r} is a whole number of at least 1")
+        names.add(name)
+    size = len(encode(given))
+    if size > MAX_CHANGES:
+        raise ValueError(f"the changes of one target are at most {MAX_CHANGES} bytes of JSON, these are {size}")
+    return tuple(given)
+
+
+def encode(value: Any) -> bytes:
+    """JSON. Raises ValueError for what JSON has no word for, such as a date that YAML made of 2026-01-01."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_refuse).encode()
+
+
+def compose(outer: Changes, inner: Changes) -> Changes:
+    """Both, one after the other: the request passes the outer virtual model first."""
+    result = {_field(name): (name, action, value) for name, action, value in outer}
+    for name, action, value in inner:
+        key = _field(name)
+        before = result.get(key)
+        if action != "default" or before is None:
+            result[key] = (name, action, value)
+        elif before[1] == "remove":  # taken away, so always absent when the default is looked at
+            result[key] = (name, "set", value)
+        elif before[2] is None:  # null counts as absent
+            result[key] = (name, before[1], value)
+    return tuple(result.values())
+
+
+def apply(changes: Changes, body: Mapping[str, Any], output_field: str | None) -> tuple[dict[str, Any], list[str]]:
+    """What to set in `body`, and what to take out of it. `output_field` is its API's name of the output limit; None:
+    it has none to change.
+    """
+    fields: dict[str, Any] = {}
+    removed: list[str] = []
+    for name, action, value in changes:
+        here = output_field if name in OUTPUT_LIMITS else name
+        if here is None:
+            continue
+        if action == "remove":
+            if here in body:
+                removed.append(here)
+        elif action == "set" or body.get(here) is None:
+            fields[here] = value
+    return fields, removed
+
+
+def output_limit(changes: Changes, asked: int | None) -> int | None:
+    """The limit of the output after `changes`, where the client asked for `asked`."""
+    for name, action, value in changes:
+        if name in OUTPUT_LIMITS:
+            if action == "remove":
+                asked = None
+            elif action == "set" or asked is None:
+                asked = value
+    return asked
+
+
+def _field(name: str) -> str:
+    """The same for all names of one field."""
+    return OUTPUT_LIMITS[0] if name in OUTPUT_LIMITS else name
+
+
+def _refuse(value: Any) -> Any:
+    raise ValueError(f"{value} is no JSON; put it in quotes")

@@ -1,0 +1,158 @@
+"""Which targets can serve this request, and in what order to try them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from extproc.routing.catalog import Catalog
+from extproc.routing.history import History
+from extproc.words.chain import Branch, Choice, Skip
+from extproc.words.dialect import ABILITIES, NATIVE
+from extproc.words.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.exchange import Exchange, Target
+from extproc.words.facts import fact
+
+_CHARACTERS_PER_TOKEN = 4
+"""Of English prose. Whether a context is large enough is judged with this rather than with an upper bound: a target is
+skipped only when the request most likely does not fit."""
+
+_TEMPORARY = ("disabled", "no_key")
+"""Reasons that are the operator's, not the request's."""
+
+
+class Select:
+    """Narrows `targets` to those that can serve, in the order to try them, and notes the others in `skipped`.
+
+    503 when those that could are switched off, 400 when none could. Targets that asked to be left alone are skipped as
+    long as there are others.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        history: History,
+        count: Callable[[str], None],
+        unpriced: Callable[[Exchange, Target], str | None] | None = None,
+    ) -> None:
+        self._catalog = catalog
+        self._history = history
+        self._count = count  # of skips, by reason
+        self._unpriced = unpriced  # the budget that keeps a request from a target of unknown price
+
+    def __call__(self, exchange: Exchange) -> None:
+        left: list[Target] = []
+        for target in exchange.targets:
+            why = self._unable(target, exchange)
+            if why is None:
+                left.append(target)
+            else:
+                exchange.skipped.append(Skip(target, *why))
+        if not left:
+            self._tell(exchange)
+            raise self._refusal(exchange)
+        if "state" in exchange.ask.needs:
+            left = left[:1]  # always the same: the others know nothing of what this one keeps
+        if len(left) > 1:
+            left = self._warm(left, exchange)
+        root = exchange.chain.root
+        if root is not None and len(left) > 1:
+            left = _unique(order(root, {id(target) for target in left}, exchange))
+            self._history.chosen(left[0].deployment, len(exchange.body), streamed=exchange.ask.stream)
+        if not exchange.attached:  # there the owner's Envoy decides how often it tries
+            left = [target for target in left for _ in range(target.tries)][: exchange.chain.retry.attempts]
+        client = exchange.dialect
+        exchange.traces = any(trace in exchange.body for trace in client.traces)
+        marked = client.cache_marks and any(target.prompt_cache for target in left)
+        exchange.translated = any(self._catalog.dialect(target, client) is not client for target in left) or (
+            bool(exchange.ask.thinking) and (exchange.traces or marked)  # written anew, see Forward
+        )
+        exchange.targets = tuple(left)
+        self._tell(exchange)
+
+    def _unable(self, target: Target, exchange: Exchange) -> tuple[str, str] | None:
+        catalog, ask, client = self._catalog, exchange.ask, exchange.dialect
+        dialect = catalog.dialect(target, client)
+        if dialect is None or (exchange.attached and dialect is not client):
+            return "dialect", f"provider {target.provider} does not serve {exchange.request.path}"
+        if dialect is not client and (
+            unsaid := [need for need in ask.needs if need in dialect.lacks or need in NATIVE]
+        ):
+            return "dialect", f"the API of provider {target.provider} has no {', '.join(unsaid)}"
+        for name, matches in target.match:
+            if not matches(value := fact(name, exchange)):
+                return "no_match", f"it is not for {name} {value[:64]!r}"
+        if target.supports is not None and ask.needs:
+            changed = [name for name, *_ in target.changes]
+            lacking = [
+                ability
+                for ability, field in ask.needs.items()
+                if ability in ABILITIES and ability not in target.supports and field not in changed
+            ]
+            if lacking:
+                return "ability", f"it does not support {', '.join(lacking)}"
+        if target.context is not None:
+            tokens = (len(exchange.body) - ask.image_bytes) // _CHARACTERS_PER_TOKEN
+            if tokens > target.context:
+                return "context", f"about {tokens} tokens do not fit into its context of {target.context}"
+        if self._unpriced is not None and (budget := self._unpriced(exchange, target)) is not None:
+            return "no_price", f"its price is unknown and the budget {budget!r} counts money: it needs a `price`"
+        return catalog.unavailable(target, attached=exchange.attached)  # last: what could serve, but is switched off
+
+    def _warm(self, left: list[Target], exchange: Exchange) -> list[Target]:
+        """Those not cooling down; when all are, all of them: a provider that answers is better than none asked."""
+        waits = [self._history.cooling(target.deployment) for target in left]
+        if not any(waits) or all(waits):
+            return left
+        for target, wait in zip(left, waits, strict=True):
+            if wait:
+                text = f"it asked to be left alone for another {wait:.0f} s"
+                exchange.skipped.append(Skip(target, "cooling_down", text))
+        return [target for target, wait in zip(left, waits, strict=True) if not wait]
+
+    def _tell(self, exchange: Exchange) -> None:
+        for skip in exchange.skipped:
+            self._count(skip.reason)
+
+    def _refusal(self, exchange: Exchange) -> Refusal:
+        name, skipped = exchange.ask.model, exchange.skipped
+        off = [skip for skip in skipped if skip.reason in _TEMPORARY]
+        if off:
+            skip = off[0]
+            message = f"{name!r} cannot be served now: provider {skip.target.provider}: {skip.text}."
+            return Refusal(NO_PROVIDER_AVAILABLE, message)
+        reasons = "; ".join(f"{skip.target.name}: {skip.text}" for skip in skipped[:4])
+        fields = [exchange.ask.needs[ability] for ability in exchange.ask.needs]
+        param = fields[0] if fields and any(skip.reason in ("ability", "dialect") for skip in skipped) else "model"
+        return Refusal(UNSUPPORTED_BY_TARGETS, f"No target of {name!r} can serve this: {reasons}."[:1000], param=param)
+
+
+def order(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence[Target]:
+    """The targets below `branch` whose id() is in `left`, in the order its strategies decide."""
+    found = choices(branch, left, exchange)
+    if len(found) > 1:
+        found = branch.strategy.order(found, exchange)
+    return [target for choice in found for target in choice.targets]
+
+
+def choices(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence[Choice]:
+    """What the strategy of `branch` has to order."""
+    found = []
+    for index, (below, (weight, limit)) in enumerate(zip(branch.below, branch.shares, strict=True)):
+        if isinstance(below, Target):
+            targets: Sequence[Target] = (below,) if id(below) in left else ()
+        else:
+            targets = order(below, left, exchange)
+        if targets:
+            found.append(Choice(targets, weight, limit, index))
+    return found
+
+
+def _unique(targets: Sequence[Target]) -> list[Target]:
+    """A target that several paths lead to is tried where it comes first."""
+    if len({target.name for target in targets}) == len(targets):
+        return list(targets)
+    found: list[Target] = []
+    for target in targets:
+        if not any(target.name == other.name and target.changes == other.changes for other in found):
+            found.append(target)
+    return found

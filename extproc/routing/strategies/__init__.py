@@ -1,0 +1,45 @@
+"""Ways to order the targets of a virtual model. A file each: its module name is the `strategy` in the filter YAML.
+
+A strategy sees the choices that are left, those that could serve this request, and says in which order to try them.
+The choices come in the order of the settings. A choice is one target, or, where virtual models are nested, the targets
+of the inner one in the order it decided.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from extproc.routing.history import History
+from extproc.words.chain import Strategy
+from extproc.words.facts import check_fact
+from extproc.words.values import PositiveDuration, Section
+
+
+class StickySettings(Section):
+    """Requests that agree in one thing go to the same target, for as long as it can serve them."""
+
+    by: str = Field(description="label.<name>, key, consumer or team; a request without it is not sticky")
+    ttl: PositiveDuration | None = Field(None, description="How long a choice lasts; absent: until the weights change")
+
+    @field_validator("by")
+    @classmethod
+    def _fact(cls, value: str) -> str:
+        return check_fact(value, "key")
+
+
+Build = Callable[[str, StickySettings | None, History], Strategy]
+"""A strategy's class: called with the virtual model's name, its `sticky`, and the history of tries."""
+
+
+@cache
+def strategies() -> Mapping[str, Build]:
+    """Every strategy in this package, by the name of its module: how to build it for a virtual model."""
+    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+    found: dict[str, Any] = {name: importlib.import_module(f"{__name__}.{name}").STRATEGY for name in names}
+    return found

@@ -1,0 +1,44 @@
+"""The cheapest first, by the price of the request's input and of the output it may ask for.
+
+Prices come from `prices`, then `price` of the model, then the bundled catalogue; a target without one comes last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from extproc.prices import at
+from extproc.routing.history import History
+from extproc.routing.strategies import StickySettings
+from extproc.words.chain import Choice
+from extproc.words.exchange import Exchange, Target
+
+_BYTES_PER_TOKEN = 4
+_OUTPUT = 500  # tokens, where the client sets no limit
+
+
+class Cost:
+    def __init__(self, name: str, sticky: StickySettings | None, history: History) -> None:
+        pass
+
+    def order(self, choices: Sequence[Choice], exchange: Exchange) -> Sequence[Choice]:
+        return sorted(choices, key=lambda choice: cost(choice.targets[0], exchange))
+
+    def why(self, choice: Choice, exchange: Exchange) -> str:
+        dollars = cost(choice.targets[0], exchange)
+        return "its price is unknown" if dollars == math.inf else f"about {dollars:.6f} USD"
+
+
+def cost(target: Target, exchange: Exchange) -> float:
+    """USD that the request would cost there, roughly; infinite when the price is unknown."""
+    if target.price is None:
+        return math.inf
+    ask = exchange.ask
+    input_tokens = (len(exchange.body) - ask.image_bytes) / _BYTES_PER_TOKEN
+    output_tokens = min(ask.max_output_tokens or _OUTPUT, _OUTPUT) * ask.choices
+    rates = at(target.price, int(input_tokens))
+    return (input_tokens * rates.input + output_tokens * rates.output + rates.per_request) / 1e15
+
+
+STRATEGY = Cost

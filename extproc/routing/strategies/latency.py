@@ -1,0 +1,42 @@
+"""The fastest first: time to the first byte and speed of each target, for requests of that size.
+
+Unmeasured targets are taken for fast until they are measured, by one request at a time; what is known fades over about
+ten minutes; and one request in `_EXPLORE` goes to another target than the best, so that a slow one can recover.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+
+from extproc.routing.history import History
+from extproc.routing.strategies import StickySettings
+from extproc.words.chain import Choice
+from extproc.words.exchange import Exchange
+
+_EXPLORE = 32
+
+
+class Latency:
+    def __init__(self, name: str, sticky: StickySettings | None, history: History) -> None:  # noqa: ARG002
+        self._history = history
+
+    def order(self, choices: Sequence[Choice], exchange: Exchange) -> Sequence[Choice]:
+        ordered = sorted(choices, key=lambda choice: self._expected(choice, exchange) or 0.0)
+        if random.randrange(_EXPLORE) == 0:  # noqa: S311 - no secret
+            ordered.insert(0, ordered.pop(random.randrange(1, len(ordered))))  # noqa: S311
+        return ordered
+
+    def why(self, choice: Choice, exchange: Exchange) -> str:
+        expected = self._expected(choice, exchange)
+        if expected is None:
+            return "not measured yet"
+        return "being measured" if expected == math.inf else f"about {expected:.3f} s expected"
+
+    def _expected(self, choice: Choice, exchange: Exchange) -> float | None:
+        ask = exchange.ask
+        return self._history.expected(choice.targets[0].deployment, len(exchange.body), streamed=ask.stream)
+
+
+STRATEGY = Latency

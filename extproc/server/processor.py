@@ -1,0 +1,323 @@
+"""The processor as a whole: one configuration at work, its servers, and what runs beside the requests."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from extproc import pipeline
+from extproc.accounting.alerts import Alerts
+from extproc.accounting.books import Books
+from extproc.accounting.reports import Everything, Reporter
+from extproc.admin import HTTPThread, admin_app, status_app
+from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
+from extproc.credentials.rotation import Keeper
+from extproc.endpoints.spending import Own
+from extproc.ledger import LedgerError, open_ledger
+from extproc.pipeline import Pipeline
+from extproc.providers import CoolDown
+from extproc.routing.history import History
+from extproc.server.server import Server
+from extproc.settings import config
+from extproc.settings.config import ConfigError, Settings
+from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
+from extproc.telemetry.lines import Lines
+from extproc.telemetry.metrics import Telemetry
+
+log = logging.getLogger(__name__)
+
+_RELOAD_EVERY = 1.0  # seconds between looks at the settings file
+_LAG_EVERY = 0.5
+_LAST_LINES = 1.0  # seconds for the last lines of the log
+_EXPIRE_EVERY = 1.0
+_PRUNE_EVERY = 3600.0
+_SHARE_EVERY = 1.0  # seconds between looks at what other processes learned of providers
+_SHARED_FOR = 60.0  # seconds after which a process that ended is forgotten
+_DRAIN_NOTICE = 3.0  # seconds for Envoy's health check to see that we are leaving
+_DRAIN_GRACE = 600.0  # seconds for streams to end
+
+# What binds when the processor starts; a change of these needs a new one, and a new Envoy configuration with it.
+_FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "attribution", "auth")
+
+
+class Processor:
+    """Serves `settings`, and whatever replaces them in `file`."""
+
+    def __init__(
+        self, file: Path, settings: Settings, *, socket: str | None = None, secrets: Path | None = None
+    ) -> None:
+        self._file = file
+        self._secrets = secrets
+        self._socket = socket or settings.processor.path
+        self._settings = settings
+        self._units = _units(settings)  # of every budget this process has had
+        self._lines = Lines(sys.stdout.fileno(), settings.telemetry.log_buffer, self._line_lost)
+        self._telemetry = Telemetry(settings, self._lines)
+        self._turned = time.monotonic()  # when the event loop last came round
+        self._counters: Counters = open_counters(settings.stores.counters)
+        self._ledger = open_ledger(settings.stores.ledger)
+        self._leases: set[str] = set()
+        self._history = History()
+        self._grants = Grants(self._counters)
+        self._alerts = Alerts(self._counters, self._telemetry.alert)
+        exact = Exact({name: entry.kind for name, entry in settings.providers.items() if entry.base_url is None})
+        self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), exact)
+        self._books = Books(self._counters, self._ledger, self._report, again=settings.limits.lease)
+        self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
+        self._take(settings)
+        self._content = config.content(file)
+        self._server: Server | None = None
+        self._http = HTTPThread()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Listen everywhere. Raises OSError, naming the address, when one cannot be had."""
+        settings, telemetry = self._settings, self._telemetry
+        self._ledger.start()
+        telemetry.watch(self._ledger)
+        token = settings.admin.token.read() if settings.admin.token else None
+        if settings.admin.token is not None and token is None:
+            raise OSError(f"admin.token: {settings.admin.token} is not set")
+        for name, app, door in (
+            ("status", status_app(telemetry, self._stalled, self._unready, self._remark), settings.status),
+            ("admin", admin_app(self._everything(), token), settings.admin),
+        ):
+            try:
+                self._http.add(app, door.address, door.port)
+            except OSError as error:
+                raise OSError(f"{name}: cannot listen on {door.address}:{door.port}: {error.strerror}") from error
+        self._server = Server(lambda: self._pipeline, telemetry)
+        where = settings.processor
+        await self._server.start(socket=self._socket, address=where.address, transport=where.transport)
+        self._http.start()
+        for work in (
+            self._watch_lag(),
+            self._watch_file(),
+            self._renew_leases(),
+            self._keep_books(),
+            self._share(),
+            self._alerts.run(),
+        ):
+            self._spawn(work)
+        if self._secrets is not None:
+            self._spawn(Keeper(self._secrets, self._count_refresh).run(lambda: self._settings.providers, self._retake))
+        elif waiting := [name for name, provider in settings.providers.items() if provider.credentials is not None]:
+            log.warning("nobody fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
+
+    async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
+        """Drain: `notice` seconds for Envoy to look elsewhere, up to `grace` seconds for streams to end."""
+        if self._server is not None:
+            await self._server.drain(notice, grace)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.to_thread(self._http.stop)  # whom it still serves may be waiting for this loop
+        with contextlib.suppress(StoreError):  # what is owed still gets its row
+            await self._books.catch_up()
+        await asyncio.to_thread(self._ledger.stop)
+        with contextlib.suppress(StoreError):  # else a lease will say the same once more
+            await self._books.catch_up()
+        self._ledger.close()
+        await self._counters.close()
+        await asyncio.to_thread(self._lines.flush, _LAST_LINES)
+
+    def _everything(self) -> Everything:
+        return Everything(
+            self._reporter,
+            lambda: self._settings.budgets,
+            self._telemetry.recent,
+            self._history.deployments,
+            asyncio.get_running_loop(),
+        )
+
+    def _line_lost(self) -> None:
+        self._telemetry.line_lost()
+
+    def _stalled(self) -> str:
+        """The reason why this process should be started again. Asked from the thread that serves probes."""
+        stood = time.monotonic() - self._turned
+        return (
+            f"the event loop has stood still for {stood:.0f} s" if stood > self._settings.status.stalled_after else ""
+        )
+
+    def _unready(self) -> str:
+        """The reason why Envoy should send nothing here."""
+        return "" if self._server is not None and self._server.serving else "draining"
+
+    def _remark(self) -> str:
+        """For people who look at /readyz: settings that are not those of the file. Traffic is served all the same."""
+        return f"settings are stale: {self._stale}" if self._stale else ""
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work, name=getattr(work, "__qualname__", "work"))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Say so when what runs beside the requests ends by itself: leases would never end, and nobody know."""
+        if not task.cancelled():
+            self._telemetry.internal_error(task.get_name())
+            log.error("%s ended: a bug; restart", task.get_name(), exc_info=task.exception())
+
+    async def _watch_lag(self) -> None:
+        while True:
+            due = time.perf_counter() + _LAG_EVERY
+            await asyncio.sleep(_LAG_EVERY)
+            self._turned = time.monotonic()
+            self._telemetry.loop_lag.set(max(0.0, time.perf_counter() - due))
+
+    async def _watch_file(self) -> None:
+        """Compare the content, which shows an edit, a rename and the symlink swap of a ConfigMap alike. A new day may
+        begin with other prices. Nothing that a file holds ends this loop.
+        """
+        while True:
+            await asyncio.sleep(_RELOAD_EVERY)
+            try:
+                if self._pipeline.catalog.prices.today != datetime.now(UTC).date():
+                    self._retake()
+                content = await asyncio.to_thread(config.content, self._file)
+                if content != self._content:
+                    self._content = content
+                    await self.reload()
+            except Exception as error:
+                self._telemetry.internal_error("reload")
+                log.exception("looking for new settings failed; it is tried again")
+                self._stay(f"{type(error).__name__}: see the log")
+
+    async def reload(self) -> None:
+        """Take the settings file's new content, or keep the last good one and say what is wrong."""
+        try:
+            settings = await asyncio.to_thread(config.load, self._file)
+        except ConfigError as error:
+            self._stay(str(error))
+            return
+        except Exception as error:  # a MemoryError, or a bug in a check: not a reason to stop reloading
+            log.exception("the new settings cannot be read")
+            self._stay(f"they cannot be read: {type(error).__name__}")
+            return
+        changed = [name for name in _FIXED if _fixed(settings, name) != _fixed(self._settings, name)]
+        if changed:
+            self._stay(f"changes of {', '.join(changed)} bind at a restart")
+        elif other := self._recounted(settings):
+            self._stay(f"the counts of {', '.join(other)} are in another unit: give the budget a new name")
+        else:
+            self._take(settings)
+            self._units |= _units(settings)
+            self._telemetry.reloads.labels("taken").inc()
+            log.info("new settings taken")
+
+    def _stay(self, reason: str) -> None:
+        """Keep the last good settings, and show that the file says something else."""
+        self._stale = reason
+        self._telemetry.settings_stale.set(1)
+        self._telemetry.reloads.labels("refused").inc()
+        log.error("the new settings are refused; the last good ones stay: %s", reason)
+
+    def _recounted(self, settings: Settings) -> Sequence[str]:
+        """Budgets that would read counts of one unit as those of another: tokens as nano-USD."""
+        return [name for name, unit in _units(settings).items() if self._units.get(name, unit) != unit]
+
+    def _build(self, settings: Settings) -> Pipeline:
+        return pipeline.build(
+            settings,
+            self._counters,
+            self._leases,
+            self._telemetry,
+            history=self._history,
+            tools=self._tools,
+            books=self._books,
+            own=Own(self._reporter, settings.budgets),
+        )
+
+    def _take(self, settings: Settings) -> None:
+        """Use `settings` from the next request on. Raises, and changes nothing, if no pipeline can be made of them."""
+        made = self._build(settings)
+        budgets = {entry.name: compile_budget(entry) for entry in settings.budgets}
+        self._telemetry.configure(settings)
+        self._settings, self._pipeline, self._budgets = settings, made, budgets
+        self._teams = {entry.name: entry.team or "" for entry in settings.consumers}
+        self._stale = ""
+        self._telemetry.settings_stale.set(0)
+
+    def _retake(self) -> None:
+        """Build the pipeline anew, with what it reads outside the settings: which keys are there."""
+        self._take(self._settings)
+
+    def _count_refresh(self, provider: str, outcome: str) -> None:
+        self._telemetry.credential_refreshes.labels(provider, outcome).inc()
+
+    async def _share(self) -> None:
+        """Exchange with other workers and replicas what tries taught, and read what operators granted."""
+        me = uuid.uuid4().hex
+        while True:
+            await asyncio.sleep(_SHARE_EVERY)
+            with contextlib.suppress(StoreError):  # what was learned here still counts here
+                self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
+                await self._grants.refresh()
+
+    async def _renew_leases(self) -> None:
+        while True:
+            lease = self._settings.limits.lease
+            await asyncio.sleep(lease / 3)
+            for id in list(self._leases):
+                with contextlib.suppress(StoreError):  # two more renewals fit into the lease
+                    await self._counters.forward(id, lease)
+                await asyncio.sleep(0)  # a store on this host gives nobody else a turn
+
+    async def _keep_books(self) -> None:
+        """Ends the leases of what is no longer alive, and sees to it that counters and ledger agree."""
+        pruned = 0.0
+        while True:
+            await asyncio.sleep(_EXPIRE_EVERY)
+            try:
+                await self._books.turn(self._budgets, self._teams)
+            except CountsLostError:
+                self._telemetry.store_losses.inc()
+                log.error("the counters lost what they had counted: budgets begin anew")  # noqa: TRY400
+            except StoreError:
+                pass
+            keep = self._settings.stores.ledger_keep
+            if keep is not None and time.monotonic() - pruned > _PRUNE_EVERY:
+                pruned = time.monotonic()
+                with contextlib.suppress(LedgerError):  # there is no hurry
+                    await asyncio.to_thread(self._ledger.prune, time.time() - keep)
+
+    def _report(self, expired: Expired) -> None:
+        self._telemetry.lease_expired(expired.forwarded)
+        log.warning("the reservation of exchange %s ran out: charged %s", expired.id, expired.amounts)
+
+
+def _units(settings: Settings) -> dict[str, str]:
+    return {entry.name: entry.unit for entry in settings.budgets}
+
+
+def _fixed(settings: Settings, name: str) -> object:
+    """A section as far as Envoy or the start depends on it: a provider's kill switch binds at once."""
+    if name == "auth":
+        return settings.auth.jwt
+    if name != "providers":
+        return getattr(settings, name)
+    free = CoolDown()
+    return {
+        name: provider.model_copy(update={"disabled": False, "cool_down": free})
+        for name, provider in settings.providers.items()
+    }
+
+
+async def run(
+    processor: Processor, stopped: asyncio.Event, ready: Callable[[], None], *, notice: float, grace: float
+) -> None:
+    """Serve until `stopped` is set, then drain."""
+    await processor.start()
+    ready()
+    try:
+        await stopped.wait()
+    finally:
+        await processor.stop(notice=notice, grace=grace)

@@ -1,0 +1,170 @@
+"""The gRPC services Envoy calls: ext_proc, access logs, health, and the drain of all three. Any transport serves them.
+
+A call never ends well while Envoy still waits for an answer: Envoy would take that for "nothing to object to". So every
+message has either been answered, or the call fails, and then Envoy answers 500.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+
+from extproc.attempt import AttemptStream
+from extproc.gateway import GatewayStream
+from extproc.pb import extproc_pb2 as pb
+from extproc.pipeline import Pipeline
+from extproc.server import access_log, wire
+from extproc.telemetry.metrics import Telemetry
+from extproc.transport import Calls, Transport
+from extproc.transport.grpcio_server import GrpcioServer
+from extproc.transport.native import NativeServer
+from extproc.words import contract
+from extproc.words.actions import Attachment
+from extproc.words.tries import Try
+
+HEALTH = "grpc.health.v1.Health"
+
+
+class Server:
+    """Serves one address. `pipeline` is asked for anew at every stream, so that a reload binds from the next one."""
+
+    def __init__(self, pipeline: Callable[[], Pipeline], telemetry: Telemetry) -> None:
+        self._pipeline = pipeline
+        self._telemetry = telemetry
+        self._health = _Health()
+        self._transport: Transport | None = None
+
+    async def start(self, *, socket: str | None = None, address: str | None = None, transport: str = "native") -> None:
+        """Listen on a unix socket of mode 0600, or on `host:port`, which only grpcio serves. Raises OSError when that
+        cannot be had.
+        """
+        if address is not None:
+            self._transport = GrpcioServer(self._calls(), address=address)
+        else:
+            assert socket is not None
+            kind = GrpcioServer if transport == "grpcio" else NativeServer
+            self._transport = kind(self._calls(), socket)
+        await self._transport.start()
+
+    async def drain(self, notice: float, grace: float) -> None:
+        """Say NOT_SERVING, give Envoy `notice` seconds to see it, and streams up to `grace` seconds to end."""
+        self._health.leave()
+        await asyncio.sleep(notice)
+        if self._transport is not None:
+            await self._transport.stop(grace)
+
+    @property
+    def serving(self) -> bool:
+        return self._health.serving
+
+    def _calls(self) -> Calls:
+        return {
+            f"/{wire.SERVICE}/{wire.METHOD}": self._process,
+            f"/{access_log.SERVICE}/{access_log.METHOD}": lambda _metadata: _AccessLog(self._pipeline, self._telemetry),
+            f"/{HEALTH}/Check": lambda _metadata: _Check(self._health),
+            f"/{HEALTH}/Watch": lambda _metadata: _Watch(self._health),
+        }
+
+    def _process(self, metadata: Mapping[str, str]) -> _Process:
+        kind = metadata.get(contract.ATTACHMENT, contract.ATTACH)
+        if kind == contract.ATTEMPT:
+            return _Process(AttemptStream(self._pipeline().settings.limits), self._telemetry)
+        return _Process(GatewayStream(self._pipeline(), attached=kind == contract.ATTACH), self._telemetry)
+
+
+class _Process:
+    """One stream of ext_proc: what Envoy asks of one attachment."""
+
+    def __init__(self, attachment: Attachment, telemetry: Telemetry) -> None:
+        self._attachment = attachment
+        self._telemetry = telemetry
+        telemetry.streams.inc()
+
+    @property
+    def done(self) -> bool:
+        return self._attachment.done
+
+    async def on_message(self, data: bytes) -> Sequence[bytes]:
+        try:
+            return await wire.converse(self._attachment, data)
+        except Exception:
+            self._telemetry.internal_error(type(self._attachment).__name__)
+            raise
+
+    async def on_half_close(self) -> Sequence[bytes]:
+        return ()
+
+    async def on_end(self) -> None:
+        self._telemetry.streams.dec()
+        await self._attachment.on_end()
+
+
+class _AccessLog:
+    """One stream of Envoy's access log."""
+
+    done = False
+
+    def __init__(self, pipeline: Callable[[], Pipeline], telemetry: Telemetry) -> None:
+        self._pipeline = pipeline
+        self._telemetry = telemetry
+        self._name = ""
+
+    async def on_message(self, data: bytes) -> Sequence[bytes]:
+        self._name, entries = access_log.read(data, self._name)
+        for entry in entries:
+            if isinstance(entry, Try):
+                self._pipeline().learn(entry)
+            else:
+                self._telemetry.downstream_end(entry.reason)
+        return ()
+
+    async def on_half_close(self) -> Sequence[bytes]:
+        return (b"",)
+
+    async def on_end(self) -> None:
+        """Nothing is open."""
+
+
+class _Health:
+    """Whether this process takes requests, and the moment when it no longer does."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+
+    @property
+    def serving(self) -> bool:
+        return not self.left.is_set()
+
+    def leave(self) -> None:
+        self.left.set()
+
+    def message(self) -> bytes:
+        status = pb.HealthCheckResponse.SERVING if self.serving else pb.HealthCheckResponse.NOT_SERVING
+        return pb.HealthCheckResponse(status=status).SerializeToString()
+
+
+class _Check:
+    """Answers one question for the health."""
+
+    done = False
+
+    def __init__(self, health: _Health) -> None:
+        self._health = health
+
+    async def on_message(self, _data: bytes) -> Sequence[bytes]:
+        return (self._health.message(),)
+
+    async def on_half_close(self) -> Sequence[bytes]:
+        return ()
+
+    async def on_end(self) -> None:
+        """Nothing is open."""
+
+
+class _Watch(_Check):
+    """The same, and once more when it changes."""
+
+    async def on_half_close(self) -> Sequence[bytes]:
+        if self._health.serving:
+            await self._health.left.wait()
+        return (self._health.message(),)

@@ -1,0 +1,1 @@
+"""The filter YAML: its types, its checks and its reference page."""

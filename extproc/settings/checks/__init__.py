@@ -1,0 +1,273 @@
+"""What a filter YAML says that cannot be, and what it says that is probably not meant.
+
+`contradictions` refuse the file; `doubts` are the lints of `extproc check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from extproc.auth import ANONYMOUS, Access
+from extproc.credentials.oauth import problem
+from extproc.dialects import fields_that_ask_for
+from extproc.ledger import doubt_ledger
+from extproc.prices import PriceBook
+from extproc.routing.catalog import MAX_NESTING, MAX_TARGETS, Catalog, VirtualModelSettings
+from extproc.routing.parameters import MAX_CHANGES, compile_changes, compose, encode
+from extproc.settings.checks import auth as auth_checks
+from extproc.settings.checks import budgets as budget_checks
+from extproc.stores import doubt_counters
+from extproc.words.chain import Branch, Chain
+from extproc.words.dialect import ABILITIES
+from extproc.words.exchange import Changes, Target
+from extproc.words.values import is_private
+
+if TYPE_CHECKING:
+    from extproc.settings.config import Settings
+
+KeyPath = tuple[str | int, ...]
+"""The keys that lead to a setting."""
+
+_Doubt = tuple[KeyPath, str]
+
+
+def contradictions(settings: Settings) -> Iterator[_Doubt]:
+    """What each key alone cannot know: references that lead nowhere, names given twice, ports that collide."""
+    for name, model in settings.models.items():
+        if model.provider not in settings.providers:
+            yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
+        if name.count("*") > 1:
+            yield ("models", name), "at most one * can stand in a name"
+    yield from _virtual_contradictions(settings)
+    yield from auth_checks.contradictions(settings)
+    yield from budget_checks.contradictions(settings)
+    for section in ("budgets", "guardrails"):
+        yield from _repeated((section, "name"), [entry.name for entry in getattr(settings, section)])
+    doors = {"listener": settings.listener.port, "status": settings.status.port, "admin": settings.admin.port}
+    taken: dict[int, str] = {}
+    for name, port in doors.items():
+        if port in taken:
+            yield (name, "port"), f"port {port} is the {taken[port]}'s too"
+        taken.setdefault(port, name)
+
+
+def _virtual_contradictions(settings: Settings) -> Iterator[_Doubt]:
+    known = Catalog({}, settings.models, {})
+    virtual_models = settings.virtual_models
+    whole = True
+    for name, virtual in virtual_models.items():
+        if name in settings.models:
+            yield ("virtual_models", name), "this name is in models too"
+        if "*" in name:
+            yield ("virtual_models", name), "a virtual model's name has no *"
+        for index, target in enumerate(virtual.targets):
+            where: KeyPath = ("virtual_models", name, "targets", index)
+            if target.model in virtual_models:
+                if target.tries > 1:
+                    yield (*where, "tries"), "several tries are for a model, not for a virtual model"
+            elif known.target(target.model) is None:
+                whole = False
+                yield (*where, "model"), f"there is no model {target.model!r} in models or virtual_models"
+    for name in virtual_models:
+        if (circle := _circle(name, virtual_models)) is not None:
+            whole = False
+            yield ("virtual_models", name), f"leads back to itself: {' → '.join(circle)}"
+    if whole:
+        for name in virtual_models:
+            yield from _size_contradictions(name, virtual_models)
+
+
+def _circle(name: str, virtual_models: Mapping[str, VirtualModelSettings]) -> Sequence[str] | None:
+    """The way from a virtual model back to it, or None. Whoever only leads into a circle is not reported."""
+    seen: set[str] = set()
+    paths: list[tuple[str, ...]] = [(name,)]
+    while paths:
+        path = paths.pop()
+        for target in virtual_models[path[-1]].targets:
+            if target.model == name:
+                return (*path, name)
+            if target.model in virtual_models and target.model not in seen:
+                seen.add(target.model)
+                paths.append((*path, target.model))
+    return None
+
+
+def _size_contradictions(name: str, virtual_models: Mapping[str, VirtualModelSettings]) -> Iterator[_Doubt]:
+    where, count = ("virtual_models", name), 0
+    stack: list[tuple[str, int, Changes]] = [(name, 1, ())]
+    while stack:
+        virtual, depth, around = stack.pop()
+        if depth > MAX_NESTING:
+            yield where, f"virtual models are nested deeper than {MAX_NESTING}"
+            return
+        for target in virtual_models[virtual].targets:
+            changes = compose(around, compile_changes(target.override, target.default, target.remove))
+            if target.model in virtual_models:
+                stack.append((target.model, depth + 1, changes))
+                continue
+            count += 1
+            if count > MAX_TARGETS:
+                yield where, f"leads to more than {MAX_TARGETS} targets"
+                return
+            if (size := len(encode(changes))) > MAX_CHANGES:
+                yield where, f"the changes on the way to {target.model!r} are {size} bytes, at most {MAX_CHANGES} fit"
+
+
+def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            yield (path[0], index, path[1]), f"the name {name!r} was given before"
+
+
+def doubts(settings: Settings) -> Iterator[_Doubt]:
+    """For settings without contradictions. Never raises."""
+    yield from _doubts_alone(settings)
+    prices = PriceBook(settings.prices)
+    catalog = Catalog(settings.providers, settings.models, settings.virtual_models, prices=prices)
+    yield from _grant_doubts(settings, catalog)
+    yield from _budget_doubts(settings, catalog)
+    parts = {target.model for virtual in settings.virtual_models.values() for target in virtual.targets}
+    for name, virtual in settings.virtual_models.items():
+        where: KeyPath = ("virtual_models", name)
+        yield from _share_doubts(where, virtual)
+        chain = catalog.resolve(name)
+        if chain is None or chain.root is None:
+            continue
+        groups = [_leaves(below, catalog) for below in chain.root.below]
+        yield from _ability_doubts(where, groups)
+        if virtual.strategy == "cost":
+            yield from _price_doubts(where, groups)
+        if virtual.strategy == "fallback":
+            yield from _attempt_doubts(where, groups, chain)
+        if name not in parts:  # a part of another chain may well stay at one provider
+            yield from _provider_doubts(where, groups, in_order=virtual.strategy == "fallback")
+
+
+def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
+    """Those that a glance at one entry tells."""
+    for doubt in doubt_ledger(settings.stores.ledger):
+        yield ("stores", "ledger"), doubt
+    for doubt in doubt_counters(settings.stores.counters):
+        yield ("stores", "counters"), doubt
+    for name, provider in settings.providers.items():
+        if provider.lacks_key:
+            unset = "has neither api_key nor credentials" if provider.provider.tokens else "has no api_key"
+            missing = f"{provider.reference} is not set" if provider.reference else unset
+            yield ("providers", name), f"{missing}: its models answer 503 until it is"
+        elif provider.credentials is not None and (text := problem(provider.credentials, provider.read_secret() or "")):
+            message = f"{provider.reference} cannot be used, {text}: its models answer 502"
+            yield ("providers", name, "credentials"), message
+        if provider.url.scheme == "http" and not is_private(provider.url.hostname or ""):
+            yield ("providers", name, "base_url"), "is not encrypted: keys and prompts can be read on the way"
+        if not any(model.provider == name for model in settings.models.values()):
+            yield ("providers", name), "no model uses it"
+    yield from auth_checks.doubts(settings)
+
+
+def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
+    """Names that nobody who can enter may use. What a wildcard stands for is too much to ask about."""
+    access = Access(settings.teams, settings.groups)
+    consumers = [access.consumer(entry) for entry in settings.consumers if entry.can_enter]
+    if not settings.auth.required or settings.auth.jwt or not consumers:  # nobody knows whom tokens will name
+        return
+    for name in catalog.names():
+        where: KeyPath = ("models" if name in settings.models else "virtual_models", name)
+        chain = catalog.resolve(name)
+        granted = [who for who in consumers if who.may_use(name)]
+        if not granted:
+            yield where, "no consumer may use it"
+        elif chain and not any(who.may_use(target.name) for who in granted for target in chain.targets):
+            yield where, "no consumer who may use it may use any of its targets"
+
+
+def _budget_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
+    named = None if settings.auth.jwt else [ANONYMOUS, *(entry.name for entry in settings.consumers)]
+    yield from budget_checks.doubts(settings, catalog, named)
+    for index, entry in enumerate(settings.prices):
+        if entry.provider is not None and entry.provider not in settings.providers:
+            yield ("prices", index, "provider"), f"there is no provider {entry.provider!r}: it never applies"
+
+
+# --- about virtual models. A group is what is below one entry of `targets`: several, where that is a virtual model.
+
+
+def _leaves(below: Branch | Target, catalog: Catalog) -> Sequence[Target]:
+    """The targets there, without those that are switched off."""
+    if isinstance(below, Target):
+        off = below.disabled or catalog.providers[below.provider].disabled
+        return () if off else (below,)
+    return [target for part in below.below for target in _leaves(part, catalog)]
+
+
+def _share_doubts(where: KeyPath, virtual: VirtualModelSettings) -> Iterator[_Doubt]:
+    weights = [target.weight for target in virtual.targets if "weight" in target.model_fields_set]
+    total = sum(target.weight for target in virtual.targets)
+    if virtual.strategy == "weighted" and weights and total != 100:
+        yield (*where, "targets"), f"the weights add up to {total}, not to 100"
+    for index, target in enumerate(virtual.targets):
+        for field, strategy in (("weight", "weighted"), ("max_complexity", "complexity")):
+            if field in target.model_fields_set and virtual.strategy != strategy:
+                message = f"means nothing where the strategy is {virtual.strategy}: it is for {strategy}"
+                yield (*where, "targets", index, field), message
+
+
+def _ability_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Iterator[_Doubt]:
+    """An inner virtual model can what one of its targets can; how those differ is told where it is defined."""
+    able = [{ability for ability in ABILITIES if any(_able(target, ability) for target in group)} for group in groups]
+    contexts = [_context(group) for group in groups]
+    most = max((context for context in contexts if context), default=0)
+    for index, group in enumerate(groups):
+        place = (*where, "targets", index)
+        others = set().union(*able)
+        lacking = [ability for ability in ABILITIES if ability in others - able[index]]
+        if group and lacking:
+            yield place, f"does not support {', '.join(lacking)} as others here do: requests that need it skip this one"
+        context = contexts[index]
+        if context and context < most:
+            yield place, f"has a context of {context} tokens, others here of {most}: longer requests skip this one"
+
+
+def _able(target: Target, ability: str) -> bool:
+    """A target that changes a field which asks for an ability is not skipped for it."""
+    if target.supports is None or ability in target.supports:
+        return True
+    return any(name in fields_that_ask_for(ability) for name, *_ in target.changes)
+
+
+def _context(group: Sequence[Target]) -> int | None:
+    """The largest context there, None when one of them is unknown."""
+    known = [target.context for target in group if target.context is not None]
+    return max(known) if known and len(known) == len(group) else None
+
+
+def _price_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Iterator[_Doubt]:
+    for index, group in enumerate(groups):
+        unknown = list(dict.fromkeys(target.name for target in group if target.price is None))
+        if unknown:
+            message = f"the price of {', '.join(map(repr, unknown[:3]))} is unknown, so it comes last: give `price`"
+            yield (*where, "targets", index), message
+
+
+def _attempt_doubts(where: KeyPath, groups: Sequence[Sequence[Target]], chain: Chain) -> Iterator[_Doubt]:
+    """Targets with a `match` do not count: which of them a request meets is not known here."""
+    different: list[Target] = []
+    for target in (target for group in groups for target in group if not target.match):
+        if not any(target.name == other.name and target.changes == other.changes for other in different):
+            different.append(target)
+    needed, attempts = sum(target.tries for target in different), chain.retry.attempts
+    if attempts < needed:
+        message = f"is {attempts}, its targets need {needed}: the last are tried only when others are skipped"
+        yield (*where, "retry", "attempts"), message
+
+
+def _provider_doubts(where: KeyPath, groups: Sequence[Sequence[Target]], *, in_order: bool) -> Iterator[_Doubt]:
+    providers = [{target.provider for target in group} for group in groups if group]
+    if sum(map(len, groups)) < 2:
+        return
+    everywhere = set().union(*providers)
+    if in_order and len(everywhere) == 1:
+        yield (*where, "targets"), f"all are at provider {everywhere.pop()!r}: when it is down, nothing is left"
+    elif in_order and len(providers[0]) == 1 and providers[0] == providers[-1]:
+        message = f"ends at provider {next(iter(providers[0]))!r}, where it began: when that is down, both tries fail"
+        yield (*where, "targets"), message

@@ -1,0 +1,115 @@
+"""What the settings of who may ask say that cannot be, and what they say that is probably not meant. See `checks`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from extproc.auth import ANONYMOUS, hash_key
+from extproc.words.values import is_loopback
+
+if TYPE_CHECKING:
+    from extproc.auth import KeySettings
+    from extproc.settings.config import Settings
+
+_Found = tuple[tuple[str | int, ...], str]
+"""The keys that lead to a setting, and what is wrong there."""
+
+
+def contradictions(settings: Settings) -> Iterator[_Found]:
+    """What cannot be: it refuses the file."""
+    secret = settings.auth.key_secret
+    if secret is not None and secret.read() is None:
+        yield ("auth", "key_secret"), f"{secret} is not set"
+    for index, entry in enumerate(settings.consumers):
+        where = ("consumers", index)
+        if entry.name in [other.name for other in settings.consumers[:index]]:
+            yield (*where, "name"), f"the name {entry.name!r} was given before"
+        if entry.name == ANONYMOUS:
+            yield (*where, "name"), "this name is for requests without a key"
+        if entry.team is not None and entry.team not in settings.teams:
+            yield (*where, "team"), f"there is no team {entry.team!r} in teams"
+        for number, group in enumerate(entry.groups):
+            if group not in settings.groups:
+                yield (*where, "groups", number), f"there is no group {group!r} in groups"
+        names = [str(number) if key.name is None else key.name for number, key in enumerate(entry.keys)]
+        for number, key in enumerate(entry.keys):
+            if key.hash is not None and secret is None:
+                yield (*where, "keys", number), "a hash needs auth.key_secret, which made it"
+            if names[number] in names[:number]:
+                yield (*where, "keys", number), f"another key of {entry.name} is called {names[number]!r} too"
+    yield from _shared_keys(settings)
+    yield from _shared_names(settings)
+    yield from _issuer_contradictions(settings)
+
+
+def _shared_keys(settings: Settings) -> Iterator[_Found]:
+    """Compares what the keys hash to, so that a key and its hash are found to be the same."""
+    secret = settings.auth.key_secret.read() if settings.auth.key_secret else None
+    owners: dict[str, str] = {}
+    for index, entry in enumerate(settings.consumers):
+        for number, key in enumerate(entry.keys):
+            hashed = _hashed(key, secret or "")
+            owner = owners.setdefault(hashed, entry.name) if hashed else entry.name
+            if owner != entry.name:
+                yield ("consumers", index, "keys", number), f"{owner} has this key too: whose is a request with it?"
+
+
+def _hashed(key: KeySettings, secret: str) -> str | None:
+    value = key.secret.read() if key.secret is not None else None
+    return key.hash if value is None else hash_key(value, secret)
+
+
+def _shared_names(settings: Settings) -> Iterator[_Found]:
+    for field in ("subjects", "certificates"):
+        owners: dict[str, str] = {}
+        for index, entry in enumerate(settings.consumers):
+            for number, name in enumerate(getattr(entry, field)):
+                owner = owners.setdefault(name, entry.name)
+                if owner != entry.name:
+                    yield ("consumers", index, field, number), f"{owner} lists this one too"
+
+
+def _issuer_contradictions(settings: Settings) -> Iterator[_Found]:
+    for (first, one), (second, two) in combinations(enumerate(settings.auth.jwt), 2):
+        if one.issuer == two.issuer:
+            yield ("auth", "jwt", second, "issuer"), f"auth.jwt.{first} is the same issuer"
+        elif one.prefix.startswith(two.prefix) or two.prefix.startswith(one.prefix):
+            message = f"{one.issuer} could name the same consumers: give each a prefix that does not begin another's"
+            yield ("auth", "jwt", second, "prefix"), message
+
+
+def doubts(settings: Settings) -> Iterator[_Found]:
+    """What is allowed and probably not meant. Never raises."""
+    auth = settings.auth
+    if auth.required and not auth.jwt and not any(entry.can_enter for entry in settings.consumers):
+        yield ("consumers",), "nobody has a key and auth.required is on: every request is refused"
+    for index, entry in enumerate(settings.consumers):
+        where = ("consumers", index)
+        if not entry.can_enter and any(other.can_enter for other in settings.consumers):
+            yield where, "has no keys, subjects or certificates: nobody can ask in its name"
+        for number, key in enumerate(entry.keys):
+            if key.secret is not None and key.secret.read() is None:
+                yield (*where, "keys", number), f"{key.secret} is not set: this key opens nothing"
+        if entry.subjects and not auth.jwt:
+            yield (*where, "subjects"), "mean nothing without auth.jwt"
+        if entry.certificates and (settings.listener.tls is None or settings.listener.tls.client_ca is None):
+            yield (*where, "certificates"), "mean nothing without listener.tls.client_ca, but in attach mode"
+    yield from _issuer_doubts(settings)
+
+
+def _issuer_doubts(settings: Settings) -> Iterator[_Found]:
+    for index, issuer in enumerate(settings.auth.jwt):
+        where = ("auth", "jwt", index)
+        if issuer.jwks_uri is not None:
+            url = urlsplit(issuer.jwks_uri)
+            if url.scheme == "http" and not is_loopback(url.hostname or ""):
+                yield (*where, "jwks_uri"), "is not encrypted: whoever is on the way can put keys of their own there"
+        elif issuer.jwks is not None and not Path(issuer.jwks.removeprefix("file:")).is_file():
+            yield (*where, "jwks"), "there is no such file here: Envoy does not start without it"
+        for field, known in (("team", settings.teams), ("groups", settings.groups)):
+            if getattr(issuer, field) is not None and not known:
+                yield (*where, field), "none is known to the settings: its tokens are granted no model"

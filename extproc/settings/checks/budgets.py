@@ -1,0 +1,62 @@
+"""What settings say of budgets that cannot be, and what is probably not meant. See `extproc.settings.checks.models`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from extproc.budgets.settings import USD, BudgetSettings
+from extproc.routing.catalog import Catalog
+from extproc.words.exchange import Target
+from extproc.words.values import Pattern, is_private
+
+if TYPE_CHECKING:
+    from extproc.settings.config import Settings
+
+_Doubt = tuple[tuple[str | int, ...], str]
+
+
+def contradictions(settings: Settings) -> Iterator[_Doubt]:
+    """A model to go down to that is not there."""
+    known = Catalog({}, settings.models, {})
+    for index, budget in enumerate(settings.budgets):
+        model = budget.downgrade_to
+        if model is not None and model not in settings.virtual_models and known.target(model) is None:
+            yield ("budgets", index, "downgrade_to"), f"there is no model {model!r} in models or virtual_models"
+
+
+def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | None) -> Iterator[_Doubt]:
+    """Budgets that limit nothing, or less than it seems. `consumers` are all that there can be; None: nobody knows."""
+    targets = [target for name in settings.models if "*" not in name and (target := catalog.target(name)) is not None]
+    wild = any("*" in name for name in settings.models)
+    known: Mapping[str, Collection[str] | None] = {
+        "consumer": consumers,
+        "team": ("", *settings.teams),
+        "provider": settings.providers,
+        "model": None if wild else [target.name for target in targets],
+    }
+    for index, budget in enumerate(settings.budgets):
+        for field, pattern in budget.match.items():
+            names = known.get(field)
+            if names is not None and not any(map(Pattern(pattern), names)):
+                yield ("budgets", index, "match", field), f"there is no {field} {pattern!r}: it never applies"
+        if budget.store_failure == "allow":
+            yield ("budgets", index, "store_failure"), "while the store is down this budget limits nothing"
+        url = urlsplit(budget.alert_webhook or "")
+        if url.scheme == "http" and not is_private(url.hostname or ""):
+            yield ("budgets", index, "alert_webhook"), "is not encrypted: who spends what can be read on the way"
+        if budget.unit == USD and (unknown := _unpriced(budget, targets)):
+            then = "is free here" if settings.unknown_price == "warn" else "is refused"
+            message = f"the price of {', '.join(map(repr, unknown[:3]))} is unknown, so it {then}: give `price`"
+            yield ("budgets", index), message
+
+
+def _unpriced(budget: BudgetSettings, targets: Collection[Target]) -> list[str]:
+    """Models under a budget in USD whose price nobody knows. What a wildcard stands for is too much to ask about."""
+    model, provider = (Pattern(budget.match.get(field, "*")) for field in ("model", "provider"))
+    return [
+        target.name
+        for target in targets
+        if target.price is None and not target.disabled and model(target.name) and provider(target.provider)
+    ]

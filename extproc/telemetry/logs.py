@@ -1,0 +1,96 @@
+"""What is logged, as JSON lines: each exchange, and each record of the standard logging module."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from extproc.prices import NANO
+from extproc.words.exchange import Exchange
+
+
+def describe(exchange: Exchange) -> Mapping[str, Any]:
+    """An exchange as one flat record: never a body, never a credential. Text from outside is cut short."""
+    entry: dict[str, Any] = {
+        "time": time.time(),
+        "event": "exchange",
+        "id": exchange.id,
+        "request_id": exchange.request_id[:128],
+        "operation": exchange.operation,
+        "status": exchange.status,
+        "error": exchange.error,
+        "duration_ms": round((exchange.finished - exchange.started) * 1000, 3),
+    }
+    if hasattr(exchange, "consumer"):
+        entry |= {"consumer": exchange.consumer.name, "team": exchange.consumer.team}
+        if exchange.labels:
+            entry["labels"] = exchange.labels
+    if hasattr(exchange, "ask"):
+        entry |= {"model": exchange.ask.model[:256], "stream": exchange.ask.stream}
+    if exchange.denied_by:
+        entry["denied_by"] = exchange.denied_by
+    if exchange.downgraded:
+        entry["downgraded"] = exchange.downgraded
+    if exchange.skipped:
+        tried = {target.name for target in exchange.targets} if exchange.forwarded else ()
+        if skipped := {s.target.name: s.reason for s in exchange.skipped[:16] if s.target.name not in tried}:
+            entry["skipped"] = skipped
+    if exchange.forwarded:
+        usage = exchange.usage
+        entry |= {
+            "attempts": exchange.attempts,
+            "provider": exchange.target.provider if exchange.target else "",
+            "target_model": exchange.target.model if exchange.target else "",
+            "input_tokens": usage.input_tokens,
+            "output_tokens": usage.output_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "reasoning_tokens": usage.reasoning_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+            "usage_source": usage.source,
+            "cost_usd": None if exchange.cost is None else exchange.cost / NANO,
+            "complete": exchange.complete,
+        }
+        if exchange.first_token is not None:
+            entry["first_token_ms"] = round((exchange.first_token - exchange.started) * 1000, 3)
+        if (report := exchange.report) is not None:
+            entry["response_model"] = report.model[:256]
+            entry["finish_reasons"] = [reason[:64] for reason in list(report.finish_reasons.values())[:8]]
+    return entry
+
+
+def json_line(entry: Mapping[str, Any]) -> str:
+    """`entry` as one line of printable ASCII: msgspec leaves DEL, C1 controls and bidi marks in it."""
+    line = msgspec.json.encode(entry).decode()
+    return line if line.isascii() and line.isprintable() else json.dumps(entry)
+
+
+class JSONFormatter(logging.Formatter):
+    """One JSON line for each record of the standard logging module."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": record.created,
+            "event": "log",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[0] is not None:
+            entry["exception"] = record.exc_info[0].__name__
+            entry["traceback"] = _frames(record.exc_info[2])
+        return json_line(entry)
+
+
+def _frames(traceback: Any) -> Sequence[str]:
+    """Where it happened, innermost last. The exception's text is left out: it may quote a body or a key."""
+    frames = []
+    while traceback is not None:
+        code = traceback.tb_frame.f_code
+        frames.append(f"{code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno} {code.co_qualname}")
+        traceback = traceback.tb_next
+    return frames[-20:]

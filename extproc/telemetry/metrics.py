@@ -1,0 +1,398 @@
+"""Metrics. Every name of one that the outside world sees is in this file; what is logged of an exchange is in `logs`.
+
+Names and units follow the OpenTelemetry semantic conventions for generative AI, version 1.37, in Prometheus form
+(https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/). Label values come from the settings or from a
+bounded set; what does not fit in it is `other`, so no client can make the number of series grow.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+from extproc.budgets import input_estimate
+from extproc.prices import NANO
+from extproc.providers import kinds
+from extproc.settings.config import Settings
+from extproc.telemetry.histogram import Histogram
+from extproc.telemetry.logs import describe, json_line
+from extproc.words.exchange import Exchange
+
+if TYPE_CHECKING:
+    from extproc.ledger.ledger import Ledger
+
+# The buckets that the conventions advise.
+_DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+_TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+_STAGE = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
+_RATIO = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 25.0)
+
+log = logging.getLogger(__name__)
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for every counter and histogram, which nobody asks for
+
+_MAX_LABEL_VALUES = 200
+"""Values that a label which is not from the settings can take before the rest is `other`."""
+_MAX_COMBINATIONS = 1000
+"""Combinations of such values that are counted apart: together, a few labels of 200 values make millions of series."""
+_MAX_ERRORS = 64
+"""Kinds of errors counted apart."""
+_TELL_EVERY = 60.0  # seconds between two log lines about the same provider's refusals of our key
+_MAX_EXCHANGES = 1000
+"""Recent exchanges kept in memory for the admin API."""
+
+
+class Bounded:
+    """Lets through the values it knows and the first few it learns; everything else becomes `other`."""
+
+    def __init__(self, known: Collection[str] = (), learn: int = 0) -> None:
+        self._known = set(known)
+        self._learn = learn
+
+    def __call__(self, value: str) -> str:
+        if value in self._known or not value:
+            return value
+        if self._learn > 0:
+            self._learn -= 1
+            self._known.add(value)
+            return value
+        return "other"
+
+
+class Telemetry:
+    """The metrics of one process. `configure` is called again when the settings change; the counts go on."""
+
+    def __init__(self, settings: Settings, write: Callable[[str], object] | None = None) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        GCCollector(registry=registry)
+        self._attributed = tuple(settings.attribution.metrics)
+        self._label_values = {name: Bounded(learn=_MAX_LABEL_VALUES) for name in self._attributed}
+        self._response_model = Bounded(learn=_MAX_LABEL_VALUES)
+        self._error = Bounded(learn=_MAX_ERRORS)
+        self._wild_model = Bounded(learn=_MAX_LABEL_VALUES)
+        self._combinations: set[tuple[str, ...]] = set()
+        self._told: dict[str, float] = {}  # provider -> when its refused credential was logged
+        self.configure(settings)
+        self._write = write or sys.stdout.write
+        self.recent: deque[Mapping[str, Any]] = deque(maxlen=_MAX_EXCHANGES)
+
+        names = [
+            "gen_ai_operation_name",
+            "gen_ai_provider_name",
+            "gen_ai_request_model",
+            "gen_ai_response_model",
+            "error_type",
+            "consumer",
+            "team",
+            *(f"label_{name.replace('-', '_').replace('.', '_')}" for name in self._attributed),
+        ]
+        self._tokens = Histogram(
+            "gen_ai_client_token_usage", "Tokens used", [*names, "gen_ai_token_type"], _TOKENS, registry
+        )
+        self._duration = Histogram(
+            "gen_ai_server_request_duration_seconds",
+            "From the request's headers to the end of the answer",
+            names,
+            _DURATION,
+            registry,
+        )
+        self._first_token = Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "From the request's headers to the first piece of a streamed answer",
+            names,
+            _FIRST_TOKEN,
+            registry,
+        )
+        self._per_token = Histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Between the pieces of a streamed answer, per token after the first",
+            names,
+            _PER_TOKEN,
+            registry,
+        )
+        self._requests = Counter("extproc_requests", "Exchanges ended", ["operation", "status"], registry=registry)
+        self._refusals = Counter("extproc_refusals", "Requests the gateway refused", ["code"], registry=registry)
+        self._tries = Counter(
+            "extproc_tries",
+            "Tries at a provider, by how they ended",
+            ["provider", "model", "outcome"],
+            registry=registry,
+        )
+        self._try_seconds = Histogram("extproc_try_seconds", "How long a try took", ["provider"], _DURATION, registry)
+        self._lost_seconds = Counter(
+            "extproc_failed_tries_seconds", "Time lost to tries that failed", ["provider", "outcome"], registry=registry
+        )
+        self._credentials = Counter(
+            "extproc_provider_credentials_rejected",
+            "Tries that a provider refused because of the gateway's own key: look at it",
+            ["provider"],
+            registry=registry,
+        )
+        self.credential_refreshes = Counter(
+            "extproc_credential_refreshes",
+            "Keys read again and tokens fetched, by how it went",
+            ["provider", "outcome"],
+            registry=registry,
+        )
+        self._skips = Counter(
+            "extproc_targets_skipped", "Targets that a request did not go to", ["reason"], registry=registry
+        )
+        self._failovers = Counter(
+            "extproc_failovers", "Exchanges that more than one try was needed for", ["provider"], registry=registry
+        )
+        self._stage = Histogram("extproc_stage_seconds", "Time in a stage", ["stage"], _STAGE, registry)
+        self._guardrail = Counter(
+            "extproc_guardrail_findings", "Guardrails that found something", ["guardrail", "action"], registry=registry
+        )
+        self._budget = Counter(
+            "extproc_budget_decisions", "What budgets said", ["budget", "verdict"], registry=registry
+        )
+        self._budget_used = Gauge(
+            "extproc_budget_used_ratio", "Share of the limit spent, in the fullest count", ["budget"], registry=registry
+        )
+        self._shares: dict[str, tuple[float, float]] = {}  # by budget: of its fullest count, and until when
+        spender = ["provider", "model", "consumer", "team"]
+        self._cost = Counter("extproc_cost_usd", "What exchanges cost, in USD", spender, registry=registry)
+        self._no_price = Counter(
+            "extproc_cost_unknown", "Exchanges whose price is unknown", ["provider", "model"], registry=registry
+        )
+        self._usage_source = Counter(
+            "extproc_usage", "Where the usage of an exchange came from", ["source"], registry=registry
+        )
+        self._bad_usage = Counter(
+            "extproc_provider_usage_refused", "Usage that cannot be believed", ["provider"], registry=registry
+        )
+        self._expired = Counter(
+            "extproc_leases_expired", "Reservations that nobody settled", ["forwarded"], registry=registry
+        )
+        self.store_losses = Counter(
+            "extproc_store_losses", "Times the counters store turned out to have lost its counts", registry=registry
+        )
+        self._unwritten = Counter(
+            "extproc_log_lines_lost", "Lines of exchanges that could not be written", registry=registry
+        )
+        self._alerts = Counter("extproc_budget_alerts", "Webhooks told of budgets", ["outcome"], registry=registry)
+        for forwarded in ("true", "false"):  # from 0 on, so that an alert sees the first one
+            self._expired.labels(forwarded)
+        for outcome in ("told", "failed", "dropped"):
+            self._alerts.labels(outcome)
+        self._guessed = Histogram(
+            "extproc_input_tokens_guessed_ratio",
+            "Input tokens that were estimated (or held, as an upper bound) for each that the provider counted",
+            ["provider", "guess"],
+            _RATIO,
+            registry,
+        )
+        self._downstream = Counter(
+            "extproc_downstream_ends",
+            "Requests at the public listener that ended without the processor's or a provider's answer",
+            ["reason"],
+            registry=registry,
+        )
+        self._errors = Counter(
+            "extproc_internal_errors", "Bugs: the stream was ended and Envoy answered 500", ["where"], registry=registry
+        )
+        self.in_flight = 0
+        """Exchanges not yet ended."""
+        in_flight = Gauge("extproc_exchanges_in_flight", "Exchanges not yet ended", registry=registry)
+        in_flight.set_function(lambda: self.in_flight)
+        self.streams = Gauge("extproc_grpc_streams", "gRPC streams of Envoy's", registry=registry)
+        self.loop_lag = Gauge("extproc_event_loop_lag_seconds", "How late the event loop was", registry=registry)
+        self.reloads = Counter("extproc_reloads", "Changes of the settings file", ["outcome"], registry=registry)
+        for outcome in ("taken", "refused"):
+            self.reloads.labels(outcome)
+        self.settings_stale = Gauge(
+            "extproc_settings_stale", "1 while the settings file differs from the settings in use", registry=registry
+        )
+
+    def stage(self, name: str) -> Callable[[float], None]:
+        """The observer (seconds) of a stage."""
+        return self._stage.series((name,)).observe
+
+    def configure(self, settings: Settings) -> None:
+        """Take the names of new settings; the labels of metrics stay as they were at the start."""
+        self._models = {*settings.models, *settings.virtual_models}
+        self._providers = {name: kinds()[provider.kind].gen_ai_name for name, provider in settings.providers.items()}
+        self._log = settings.telemetry.access_log == "stdout"
+
+    def guardrail(self, name: str, action: str) -> None:
+        self._guardrail.labels(name, action).inc()
+
+    def line_lost(self) -> None:
+        """A line of the log was dropped. May be called from any thread."""
+        self._unwritten.inc()
+
+    def skip(self, reason: str) -> None:
+        self._skips.labels(reason).inc()
+
+    def budget(self, name: str, verdict: str) -> None:
+        self._budget.labels(name, verdict).inc()
+
+    def budget_used(self, name: str, share: float, ends: float) -> None:
+        """The fullest count of a budget, until its window ends (seconds since the epoch, or infinite)."""
+        if name not in self._shares:
+            self._budget_used.labels(name).set_function(lambda: self._share(name))
+        self._shares[name] = share, ends
+
+    def _share(self, name: str) -> float:
+        share, ends = self._shares[name]
+        return share if time.time() < ends else 0.0
+
+    def alert(self, outcome: str) -> None:
+        """A webhook was told (or not) of a budget: told, failed, dropped."""
+        self._alerts.labels(outcome).inc()
+
+    def watch(self, ledger: Ledger) -> None:
+        """Show how the ledger fares."""
+        queued = Gauge("extproc_ledger_queued", "Rows that wait to be written", registry=self.registry)
+        queued.set_function(lambda: ledger.queued)
+        self.registry.register(_LedgerRows(ledger))
+
+    def refusal(self, code: str) -> None:
+        self._refusals.labels(code).inc()
+
+    def lease_expired(self, forwarded: bool) -> None:
+        self._expired.labels(str(forwarded).lower()).inc()
+
+    def internal_error(self, where: str) -> None:
+        self._errors.labels(where).inc()
+
+    def downstream_end(self, reason: str) -> None:
+        self._downstream.labels(reason).inc()
+
+    def attempt(self, provider: str, model: str, outcome: str, seconds: float) -> None:
+        """A try that Envoy reported. `outcome` is from a fixed set (access_log.OUTCOMES)."""
+        if provider not in self._providers:
+            provider = "other"
+        self._tries.labels(provider, self._model(model), outcome).inc()
+        self._try_seconds.series((provider,)).observe(seconds)
+        if outcome not in ("ok", "client_left", "cut"):
+            self._lost_seconds.labels(provider, outcome).inc(seconds)
+        if outcome in ("401", "403", "credential"):
+            self._credentials.labels(provider).inc()
+            if time.monotonic() - self._told.get(provider, -_TELL_EVERY) >= _TELL_EVERY:
+                self._told[provider] = time.monotonic()
+                log.error("provider %s refuses the gateway's credential; its requests fail over, or fail", provider)
+
+    def record(self, exchange: Exchange) -> None:
+        """Count an exchange that ended, and write its line."""
+        status = str(exchange.status) if 100 <= exchange.status <= 599 else "none"
+        self._requests.labels(exchange.operation, status).inc()
+        if exchange.forwarded:
+            self._count(exchange)
+        entry = describe(exchange)
+        self.recent.append(entry)
+        if self._log:
+            try:
+                self._write(json_line(entry) + "\n")
+            except OSError:  # no room where it goes, or nobody reads it: no reason to fail a request
+                self._unwritten.inc()
+
+    def _count(self, exchange: Exchange) -> None:
+        usage, target, report = exchange.usage, exchange.target, exchange.report
+        error = self._error(exchange.error or (str(exchange.status) if exchange.status >= 400 else ""))
+        consumer = exchange.consumer
+        model, response_model, *attributed = self._chosen(exchange)
+        labels = (
+            exchange.operation,
+            self._providers.get(target.provider, "other") if target else "",
+            model,
+            response_model,
+            error,
+            consumer.series,
+            consumer.team,
+            *attributed,
+        )
+        self._duration.series(labels).observe(exchange.finished - exchange.started)
+        self._usage_source.labels(usage.source).inc()
+        if usage.source != "none":
+            self._tokens.series((*labels, "input")).observe(usage.input_tokens)
+            if exchange.operation != "embeddings":
+                self._tokens.series((*labels, "output")).observe(usage.output_tokens)
+            if usage.source == "provider" and usage.input_tokens and target is not None:
+                self._count_guesses(exchange, target.provider)
+        self._count_cost(exchange)
+        if exchange.ask.stream and exchange.first_token is not None:
+            self._first_token.series(labels).observe(exchange.first_token - exchange.started)
+            if exchange.complete and usage.output_tokens > 1:
+                seconds = exchange.finished - exchange.first_token
+                self._per_token.series(labels).observe(seconds / (usage.output_tokens - 1))
+        if report is not None and report.usage_refused and target is not None:
+            self._bad_usage.labels(target.provider).inc()
+        if exchange.attempts > 1 and target is not None:
+            self._failovers.labels(target.provider).inc()
+
+    def _count_guesses(self, exchange: Exchange, provider: str) -> None:
+        if provider not in self._providers:
+            provider = "other"
+        actual = exchange.usage.input_tokens
+        self._guessed.series((provider, "estimate")).observe(input_estimate(exchange) / actual)
+        self._guessed.series((provider, "held")).observe(exchange.reservation.input_tokens / actual)
+
+    def _count_cost(self, exchange: Exchange) -> None:
+        if exchange.cost == 0:
+            return
+        target, consumer = exchange.target or exchange.targets[0], exchange.consumer
+        where = target.provider if target.provider in self._providers else "other", self._model(target.name)
+        if exchange.cost is None:
+            self._no_price.labels(*where).inc()
+        else:
+            self._cost.labels(*where, consumer.series, consumer.team).inc(exchange.cost / NANO)
+
+    def _chosen(self, exchange: Exchange) -> tuple[str, ...]:
+        """The labels whose values clients and providers choose: both models, then `attribution.metrics`."""
+        values = (
+            self._model(exchange.ask.model),
+            self._response_model(exchange.report.model) if exchange.report else "",
+            *(self._label_values[name](exchange.labels.get(name, "")) for name in self._attributed),
+        )
+        if values not in self._combinations:
+            if len(self._combinations) >= _MAX_COMBINATIONS:
+                model = values[0] if values[0] in self._models else "other"
+                return (model, *("other" if value else "" for value in values[1:]))
+            self._combinations.add(values)
+        return values
+
+    def _model(self, name: str) -> str:
+        return name if name in self._models else self._wild_model(name)
+
+
+class Record:
+    """Counts the exchange and writes its line. The last stage."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def __call__(self, exchange: Exchange) -> None:
+        exchange.finished = time.perf_counter()
+        self._telemetry.record(exchange)
+
+
+class _LedgerRows(Collector):
+    """What the ledger's writer counted of itself."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def collect(self) -> Iterator[Metric]:
+        ledger = self._ledger
+        rows = CounterMetricFamily(
+            "extproc_ledger_rows", "Rows of the ledger, by what became of them", labels=["outcome"]
+        )
+        for outcome, value in (("written", ledger.written), ("dropped", ledger.dropped), ("refused", ledger.refused)):
+            rows.add_metric([outcome], value)
+        yield rows
+        yield CounterMetricFamily("extproc_ledger_failures", "Commits that failed; rows wait", value=ledger.failures)

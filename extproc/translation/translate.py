@@ -1,0 +1,211 @@
+"""One try's request made the provider's own, and its answer made the client's: through `messages`, so N + M.
+
+A plain answer is held until it is whole; a streamed one leaves event by event. What the client's API cannot say of the
+usage reaches the gateway attachment beside the answer (see `contract`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from extproc.dialects import dialects, safe_names
+from extproc.dialects._effort import forgo_thinking
+from extproc.framing import OVERSIZE, Frame, Framing
+from extproc.providers import kinds
+from extproc.response import AMAZON, framing_for
+from extproc.translation.prompt_cache import mark_stable
+from extproc.words import contract
+from extproc.words.contract import Service
+from extproc.words.dialect import Destination, Dialect
+from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
+from extproc.words.exchange import Usage
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
+
+Unwrap = Callable[[bytes], bytes]
+_encode = msgspec.json.encode
+
+
+class Translation:
+    """One try. `request` comes first, then `problem`, `answer` or `Stream`, by what the provider says."""
+
+    def __init__(self, client: Dialect, service: Service) -> None:
+        self.client = client
+        self.dialect = dialects()[service.dialect]
+        self.model = service.model  # which some answers do not name
+        self.streamed = service.stream
+        self.ignored: list[str] = []
+        self._encoding: Literal["float", "base64"] = "float"  # of embeddings
+        self._service = service
+
+    @property
+    def translates(self) -> bool:
+        """Whether the request is written anew: client and provider speak different APIs, or the service wants it."""
+        return self.dialect is not self.client or self._service.anew
+
+    @property
+    def reads_answer(self) -> bool:
+        """False where only the request differs from what the client sent."""
+        return self.translates or self.dialect.name in kinds()[self._service.kind].unwrap
+
+    def request(self, body: Mapping[str, Any]) -> tuple[str, bytes]:
+        """The path, after the provider's base_url, and the body. Raises Refusal for what has no translation."""
+        service, provider = self._service, kinds()[self._service.kind]
+        destination = Destination(service.model, service.max_output_tokens, provider.more)
+        made: dict[str, Any] = dict(body)
+        if self.translates:
+            prompt = self.client.decode_request(body)
+            able = service.reasoning and self.dialect.reasons(service.model)
+            unable = [] if able else forgo_thinking(prompt)
+            if service.cache and self.dialect.cache_marks:
+                mark_stable(prompt)
+            if isinstance(prompt, EmbeddingPrompt):
+                self._encoding = prompt.encoding
+            else:
+                prompt.stream = self.streamed  # the client's path may say it rather than its body
+            made, ignored = self.dialect.encode_request(prompt, destination)
+            self.ignored = safe_names([*prompt.ignored, *unable, *ignored])
+        path = self.dialect.path(destination, stream=self.streamed)
+        if provider.adapt is not None:
+            path, made = provider.adapt(service.dialect, service.model, self.streamed, path, made)
+        return path, _encode(made)
+
+    def headers(self) -> dict[str, str]:
+        """What the gateway attachment is told of the answer."""
+        if not self.translates:  # it may read for itself what the provider says
+            return {}
+        found = {contract.TRANSLATED: "1"}
+        if self.ignored:
+            found[contract.IGNORED] = ",".join(self.ignored)
+        return found
+
+    def problem(self, status: int, body: bytes) -> bytes:
+        """The body of a provider's error answer, as the client's API would say it."""
+        return _encode(self.client.encode_problem(status, self.dialect.decode_problem(status, body)))
+
+    def answer(self, body: bytes) -> tuple[bytes, Usage | None]:
+        """A plain answer, and its usage. Raises Refusal when it is no answer of the provider's API."""
+        try:
+            answer = self.dialect.decode_answer(body)
+        except (ValueError, RecursionError):
+            raise bad_answer("is not what its API promises") from None
+        answer.model = answer.model or self.model
+        if isinstance(answer, Embeddings):
+            answer.encoding = self._encoding
+        return _encode(self.client.encode_answer(answer)), answer.usage
+
+    def stream(self, content_type: str, *, event_limit: int, body_limit: int) -> Stream | Unwrapping:
+        """A streamed answer. Raises Refusal when it is no stream."""
+        unwrap = kinds()[self._service.kind].unwrap.get(self.dialect.name)
+        wanted = AMAZON if unwrap else self.dialect.stream_type
+        kind = content_type.partition(";")[0].strip().lower()
+        framing = framing_for(kind, event_limit=event_limit, body_limit=body_limit)
+        if kind != wanted or framing is None:
+            raise bad_answer("is not the stream it was asked for")
+        if unwrap is None or self.translates:
+            return Stream(self, framing, unwrap)
+        return Unwrapping(self, framing, unwrap)
+
+
+class Stream:
+    """A streamed answer on its way through a translation. `failed`: it has said so, and nothing more is to come."""
+
+    def __init__(self, translation: Translation, framing: Framing, unwrap: Unwrap | None = None) -> None:
+        self.failed = False
+        self._framing = framing
+        self._unwrap = unwrap
+        self._decoder = translation.dialect.decoder()
+        self._encoder = translation.client.encoder()
+        self._model = translation.model
+        self._usage: Usage | None = None
+        self._over = False
+
+    def feed(self, chunk: bytes, end: bool) -> bytes:
+        """What may leave now; with `end`, all that is left."""
+        out: list[bytes] = []
+        for event in self._framing.feed(chunk):
+            self._say(self._read(event), out)
+        if end:
+            for event in self._framing.end():
+                self._say(self._read(event), out)
+            self._say(self._decoder.end(), out)
+            self._say([Failed(_CUT)], out)
+        return b"".join(out)
+
+    def _read(self, event: Frame) -> Sequence[Event]:
+        if event.name == OVERSIZE:
+            return [Failed("The provider sent an event that is too large to be read.")]
+        if event.data is None:
+            return ()
+        if self._unwrap is None:
+            return self._decoder.feed(event.data, event.name)
+        if event.name.startswith(_BROKEN):
+            return [Failed(_BROKE_OFF)]
+        try:
+            return self._decoder.feed(self._unwrap(event.data), "")
+        except ValueError:
+            return ()
+
+    def _say(self, events: Sequence[Event], out: list[bytes]) -> None:
+        for event in events:
+            if self._over:
+                return
+            if type(event) is Used:
+                self._usage = event.usage
+            elif type(event) is Started:
+                event.model = event.model or self._model
+            elif type(event) is Ended or type(event) is Failed:
+                self._over, self.failed = True, type(event) is Failed
+                if (usage := self._usage) is not None:  # before the last event, after which clients leave
+                    out += [contract.USAGE_EVENT, contract.encode_usage(usage), b"\n\n"]
+            out.append(self._encoder.feed(event))
+
+
+class Unwrapping:
+    """A streamed answer in the client's own dialect, inside Amazon's binary events. `failed` as in Stream."""
+
+    def __init__(self, translation: Translation, framing: Framing, unwrap: Unwrap) -> None:
+        self.failed = False
+        self._ended = False
+        self._framing = framing
+        self._unwrap = unwrap
+        self._client = translation.client
+
+    def feed(self, chunk: bytes, end: bool) -> bytes:
+        out = [self._event(event) for event in self._framing.feed(chunk)]
+        if end:
+            out += [self._event(event) for event in self._framing.end()]
+            if not self._ended:
+                out.append(self._fail(_CUT))
+        return b"".join(out)
+
+    def _event(self, event: Frame) -> bytes:
+        if event.data is None or self.failed:
+            return b""
+        if event.name.startswith(_BROKEN):
+            return self._fail(_BROKE_OFF)
+        try:
+            data = self._unwrap(event.data)
+        except (ValueError, RecursionError):
+            return b""
+        out, last = self._client.frame(data)
+        self._ended |= last
+        return out
+
+    def _fail(self, message: str) -> bytes:
+        if self.failed:
+            return b""
+        self.failed = True
+        return self._client.encoder().feed(Failed(message))
+
+
+_CUT = "The provider's answer ended before it was complete."
+_BROKE_OFF = "The provider broke off."
+_BROKEN = ("exception:", "error:")
+
+
+def bad_answer(what: str) -> Refusal:
+    """The 502 for an answer that cannot be translated; the next target may do better."""
+    return Refusal(PROVIDER_BAD_ANSWER, f"The provider's answer {what}; try again, or use another model.")

@@ -1,0 +1,1 @@
+"""The words that every room shares: the exchange, its parts, refusals, and the headers between the attachments."""

@@ -1,0 +1,77 @@
+"""What an attachment answers Envoy, without a word of ext_proc: `wire.py` turns these into messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from extproc.words.exchange import Verified
+
+
+@dataclass(slots=True, frozen=True)
+class Continue:
+    """Go on, with these changes. `body` replaces the request's; None leaves it byte for byte.
+
+    `reroute` makes Envoy choose the route again; `order` are the clusters of the tries. `read_answer` asks for the
+    response body, and only means something in the answer to headers, the request's or the response's.
+    """
+
+    set_headers: Mapping[str, str] = field(default_factory=dict)
+    remove_headers: tuple[str, ...] = ()
+    body: bytes | None = None
+    reroute: bool = False
+    order: tuple[str, ...] = ()
+    read_answer: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class LocalReply:
+    """End the exchange here with this answer. `reason` is what Envoy's access log calls it."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    reason: str = "answered"
+
+
+@dataclass(slots=True, frozen=True)
+class Chunk:
+    """Bytes of the response body that may leave now; `end` when no more will. Empty and without `end`: nothing yet.
+
+    `head` is the answer to the response headers where they were held back until now.
+    """
+
+    body: bytes
+    end: bool = False
+    head: Continue | LocalReply | None = None
+
+
+CONTINUE = Continue()
+
+
+class Attachment(Protocol):
+    """One stream of Envoy's. Every method is called at most once and in this order, but `on_response_body`, which is
+    called for each piece; `on_end` is called last, exactly once, however the stream ended, and is never cancelled.
+
+    `done` is True when no further message is wanted.
+    """
+
+    done: bool
+
+    async def on_request_headers(
+        self, headers: Mapping[str, str], end: bool, verified: Verified
+    ) -> Continue | LocalReply: ...
+
+    async def on_request_body(self, body: bytes) -> Continue | LocalReply: ...
+
+    async def on_response_headers(
+        self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
+    ) -> Continue | LocalReply | None:
+        """None holds the headers back: a later Chunk answers them with its `head`."""
+        ...
+
+    async def on_response_body(self, chunk: bytes, end: bool) -> Chunk: ...
+
+    async def on_end(self) -> None: ...

@@ -1,0 +1,80 @@
+"""Chains: what a requested name leads to, and the choice a strategy has among it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
+
+from pydantic import BeforeValidator, Field
+
+from extproc.words.exchange import Exchange, Target
+from extproc.words.values import Duration, PositiveDuration, Section
+
+Condition = Annotated[
+    Literal["connect", "reset", "timeout", "401", "403", "408", "429", "5xx"],
+    BeforeValidator(lambda value: str(value) if type(value) is int else value),  # YAML reads 429 as a number
+]
+
+
+class RetrySettings(Section):
+    """How Envoy moves from one target to the next."""
+
+    attempts: int = Field(3, ge=1, le=16, description="The most tries in all")
+    on: Sequence[Condition] = ("connect", "reset", "timeout", "401", "403", "408", "429", "5xx")
+    back_off: Duration = Field(0.005, le=5, description="Before the second try on one target; doubled for each further")
+    per_try_timeout: PositiveDuration = Field(600.0, description="Until a plain answer begins")
+    per_try_timeout_stream: PositiveDuration = Field(60.0, description="Until a streamed answer begins")
+
+
+@dataclass(slots=True, frozen=True)
+class Skip:
+    """A target that a request does not go to. `reason` is of a fixed set, `text` says it to people."""
+
+    target: Target
+    reason: str
+    text: str
+
+
+@dataclass(slots=True, frozen=True)
+class Choice:
+    """One of the things a strategy orders. `targets` has at least one; the first is where a request would go."""
+
+    targets: Sequence[Target]
+    weight: int = 1
+    max_complexity: float = 1.0
+    index: int = 0  # in the settings
+
+
+class Strategy(Protocol):
+    """What a module here offers as `STRATEGY`. Built once for each virtual model that uses it."""
+
+    def order(self, choices: Sequence[Choice], exchange: Exchange) -> Sequence[Choice]:
+        """Say in which order to try `choices`; called for two or more of them."""
+        ...
+
+    def why(self, choice: Choice, exchange: Exchange) -> str:
+        """Say in a few words what the order was decided by, for people: `weight 95`, `complexity 0.3`."""
+        ...
+
+
+@dataclass(slots=True, frozen=True)
+class Branch:
+    """A virtual model in a chain. `shares` are the weight and the max_complexity of each thing below it."""
+
+    strategy: Strategy
+    below: tuple[Branch | Target, ...]
+    shares: tuple[tuple[int, float], ...]
+
+
+@dataclass(slots=True, frozen=True)
+class Chain:
+    """What a requested name leads to. `name` is what grants are checked against, `targets` are in the settings' order.
+
+    `root` decides the order for a request; None: the order of `targets`.
+    """
+
+    targets: tuple[Target, ...]
+    retry: RetrySettings
+    name: str = ""
+    root: Branch | None = None

@@ -1,0 +1,156 @@
+"""What the gateway attachment, Envoy and the attempt attachment tell each other. All of it is in this file.
+
+Headers under `PREFIX` are internal: Envoy strips them from what clients send before any filter runs, from what leaves
+for a provider, from what a provider answers, and from what goes back to the client.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote, unquote
+
+from extproc.words.exchange import Target, Usage
+
+PREFIX = "x-extproc-"
+
+# gRPC metadata of an ext_proc stream: which attachment is calling.
+ATTACHMENT = "x-extproc-attachment"
+GATEWAY, ATTEMPT, ATTACH = "gateway", "attempt", "attach"
+
+# Request headers, from the gateway attachment to the tries.
+ID = "x-extproc-id"  # the exchange's id
+TARGETS = "x-extproc-targets"  # encode_targets(): the target of each try
+EDITS = "x-extproc-edits"  # encode_edits(): what each try changes in the body
+ATTEND = "x-extproc-attend"  # which tries need the attempt attachment: ATTEND_ALL or ATTEND_LATER
+ATTEND_ALL, ATTEND_LATER = "all", "later"  # later: all but the first
+BACK_OFF = "x-extproc-back-off"  # milliseconds before the second try in a row at one target
+TIMEOUT = "x-extproc-timeout"  # milliseconds that a try may take to begin its answer
+DIALECT = "x-extproc-dialect"  # the client's, where a try has to translate
+PROVIDER = "x-extproc-provider"  # attach mode only: where the owner's routes should send the request
+
+# Response header of an answer that Envoy itself gave inside the hop, where a provider's answer should be. Its value
+# says why: connect, reset, timeout, overflow, unhealthy, credential, unsupported or other; or it is the code with which
+# a try refused the request.
+HOP = "x-extproc-hop"
+
+# Response headers of an answer that a try translated.
+TRANSLATED = "x-extproc-translated"  # present
+USAGE = "x-extproc-usage"  # encode_usage(), where the answer is plain
+IGNORED = "x-extproc-ignored"  # names of the client's fields that the provider's API has no words for
+USAGE_EVENT = b": x-extproc-usage "  # begins the comment that says encode_usage() at the end of a streamed answer
+
+# Dynamic metadata that gives Envoy's priority_group cluster specifier the order of the tries.
+ORDER_NAMESPACE = "ai.groups"
+ORDER_KEY = "priority_groups"
+# Dynamic metadata of a try's access log entry: id, attempt, targets, timeout.
+LOG_NAMESPACE = "ai"
+
+# Dynamic metadata of Envoy's jwt_authn filter, which the gateway attachment is sent: claims_key(), failure_key().
+JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
+# Attributes of a connection whose client showed a certificate. Of several names of a kind Envoy tells the first.
+URI_SAN = "connection.uri_san_peer_certificate"
+DNS_SAN = "connection.dns_san_peer_certificate"
+SUBJECT = "connection.subject_peer_certificate"
+PEER_ATTRIBUTES = (URI_SAN, DNS_SAN, SUBJECT)
+
+TRY_PREFIX = "try-"
+"""A provider's internal listener, and the cluster that leads into it."""
+
+GATEWAY_LOG = "gateway"
+"""`log_name` of the public listener's gRPC access log; a try's is the name of its internal listener."""
+
+ATTEMPT_COUNT = "x-envoy-attempt-count"
+RESPONSE_ATTRIBUTES = ("upstream.request_attempt_count", "response.code_details")
+"""What Envoy reports of the answer with its headers."""
+
+
+def claims_key(issuer: int) -> str:
+    """Where the claims of a token of that issuer of the settings are."""
+    return f"claims-{issuer}"
+
+
+def failure_key(issuer: int) -> str:
+    """Where `code` and `message` are of a token that is not good as that issuer's."""
+    return f"failure-{issuer}"
+
+
+def try_cluster(provider: str) -> str:
+    """The cluster of a try at `provider`."""
+    return TRY_PREFIX + provider
+
+
+def encode_targets(targets: Sequence[Target]) -> str:
+    """The value of `TARGETS`: the name of each try's target, in order."""
+    return ",".join([_quoted(target.name) for target in targets])
+
+
+@lru_cache(maxsize=4096)
+def _quoted(name: str) -> str:
+    return quote(name)
+
+
+def decode_targets(value: str) -> list[str]:
+    """The name of each try's target."""
+    return [unquote(name) for name in value.split(",")]
+
+
+@dataclass(slots=True, frozen=True)
+class Service:
+    """Who serves a try, where the request has to be made theirs: another API, or a path of their own."""
+
+    kind: str  # of provider
+    dialect: str
+    model: str  # its name there
+    max_output_tokens: int | None = None
+    reasoning: bool = True  # whether it can think
+    anew: bool = False  # write the request anew even in the client's own API: it holds what only translations leave
+    cache: bool = False  # mark what a prompt cache should keep
+    stream: bool = False  # whether the client wants the answer event by event
+
+
+@dataclass(slots=True, frozen=True)
+class Edit:
+    """What one try changes in the body that the gateway attachment sent on: top-level fields to set and to take out,
+    and then, with a `service`, the whole request.
+    """
+
+    fields: Mapping[str, Any]
+    removed: Sequence[str] = ()
+    service: Service | None = None
+
+
+def encode_edits(edits: Sequence[Edit]) -> str:
+    """The value of `EDITS`: printable ASCII."""
+    text = json.dumps([[edit.fields, edit.removed, edit.service and astuple(edit.service)] for edit in edits])
+    return text.replace("\x7f", "\\u007f")  # no header may hold it, and JSON leaves it as it is
+
+
+def decode_edits(value: str) -> list[Edit]:
+    """The edit of each try. Raises ValueError when `value` was not made by `encode_edits`."""
+    return [
+        Edit(fields, removed, None if service is None else Service(*service))
+        for fields, removed, service in json.loads(value)
+    ]
+
+
+def encode_usage(usage: Usage) -> bytes:
+    """What a translation knows of the usage and the client's dialect cannot say: the value of `USAGE`."""
+    return json.dumps(
+        [
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+            usage.cache_write_tokens,
+        ]
+    ).encode()
+
+
+def decode_usage(value: bytes) -> Usage:
+    """Raises ValueError or TypeError when `value` was not made by `encode_usage`."""
+    input_tokens, output_tokens, cached, reasoning, cache_write = json.loads(value)
+    return Usage(input_tokens, output_tokens, cached, reasoning, cache_write)

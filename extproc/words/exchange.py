@@ -1,0 +1,178 @@
+"""The words: what one request through the gateway is made of.
+
+Standard library only. Fields without a default are unset until the stage named beside them writes them; reading one
+too early is an AttributeError, never a silent None.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from extproc.words.actions import Continue
+    from extproc.words.chain import Chain, Skip
+    from extproc.words.dialect import Ask, Dialect, Endpoint, Report
+    from extproc.words.reservation import Reservation
+
+
+@dataclass(slots=True, frozen=True)
+class Verified:
+    """What Envoy found out about the client; nobody else can write it. The keys are in `contract`."""
+
+    token: Mapping[str, Any] = field(default_factory=dict)  # claims, or why a token was not accepted
+    connection: Mapping[str, object] = field(default_factory=dict)  # names in the client's certificate
+
+
+NOTHING_VERIFIED = Verified()
+
+
+@dataclass(slots=True, frozen=True)
+class Request:
+    """The head of the client's request. Header names are lower case; repeated headers are joined with a comma."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    verified: Verified = NOTHING_VERIFIED
+
+
+@dataclass(slots=True, frozen=True)
+class Consumer:
+    """Who pays, and which models it was granted."""
+
+    name: str
+    team: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    may_use: Callable[[str], bool] = lambda _model: True
+    groups: tuple[str, ...] = ()
+    listed: bool = True  # in the settings; else only a token told its name, and there may be any number of such
+
+    @property
+    def series(self) -> str:
+        """What metrics call it: their number must stay bounded."""
+        return self.name if self.listed else "other"
+
+
+@dataclass(slots=True, frozen=True)
+class Price:
+    """Femto-USD (1e-15 USD) for a token of each kind, and for a request; see `prices`.
+
+    `tiers` are (input tokens, the price of everything in a request of more than those), the smallest first.
+    """
+
+    input: int
+    output: int
+    cached_input: int
+    cache_write: int
+    reasoning: int
+    per_request: int = 0
+    version: str = ""  # where it comes from: a day, `settings`, or the catalogue's name and version
+    tiers: tuple[tuple[int, Price], ...] = ()
+
+
+Changes = tuple[tuple[str, Literal["set", "default", "remove"], Any], ...]
+"""For each field, at most once: what is done, and the value."""
+
+
+@dataclass(slots=True, frozen=True)
+class Target:
+    """A provider and a model there: where a try may go.
+
+    `name` is the entry of `models` it came from, `model` the name the provider knows it by. What is None is unknown.
+    """
+
+    name: str
+    provider: str
+    model: str
+    max_output_tokens: int | None = None
+    context: int | None = None  # tokens
+    supports: frozenset[str] | None = None  # abilities, see `dialects.ABILITIES`
+    price: Price | None = None
+    disabled: bool = False
+    prompt_cache: bool = False  # mark what its provider's cache should keep
+    tries: int = 1  # in a row, before the next target
+    changes: Changes = ()  # to fields of the request
+    match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # facts a request must have to go here
+
+    @property
+    def deployment(self) -> str:
+        """The model at its provider, `provider/model`: what has a rate limit and a speed, whatever its names here."""
+        return f"{self.provider}/{self.model}"
+
+
+@dataclass(slots=True)
+class Usage:
+    """Tokens of one exchange, as OpenTelemetry GenAI counts them: `input_tokens` includes `cached_tokens` and
+    `cache_write_tokens`, `output_tokens` includes `reasoning_tokens`.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
+    source: str = "provider"  # provider | estimated | none
+
+    @property
+    def total_tokens(self) -> int:
+        return self.input_tokens + self.output_tokens
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One client request and its answer, however it ends."""
+
+    id: str
+    request: Request
+    request_id: str = ""
+    attached: bool = False  # to somebody else's Envoy, which has no internal hop
+    started: float = field(default_factory=time.perf_counter)  # seconds, monotonic
+
+    # Classify
+    dialect: Dialect = field(init=False)
+    endpoint: Endpoint = field(init=False)
+    operation: str = field(init=False)  # gen_ai.operation.name
+    # Authenticate
+    consumer: Consumer = field(init=False)
+    key: str = ""  # which of the consumer's keys, by a name that is no secret
+    labels: Mapping[str, str] = field(init=False)
+    # Parse
+    body: bytes = field(init=False)
+    json: dict[str, Any] = field(init=False)
+    ask: Ask = field(init=False)
+    edits: dict[str, Any] = field(default_factory=dict)  # top-level fields to set in the body that leaves
+    # Route, then narrowed by Authorize; Select makes it the target of each try, in order
+    chain: Chain = field(init=False)
+    targets: tuple[Target, ...] = field(init=False)
+    skipped: list[Skip] = field(default_factory=list)
+    traces: bool = False  # the body holds what only a translation leaves in it, see `Dialect.traces`
+    translated: bool = False  # a target may be asked in words other than the client's
+    # GuardInput
+    verdicts: list[str] = field(default_factory=list)  # of guardrails that found something: `name:action`
+    # Reserve
+    reservation: Reservation[Any] = field(init=False)
+    output_limits: tuple[int | None, ...] = ()  # for each target what to write into the request; None: nothing
+    alert: str = ""  # the fullest budget beyond one of its `alert_at`
+    rate: Mapping[str, str] = field(default_factory=dict)  # x-ratelimit-…: what the tightest short windows have left
+    downgraded: str = ""  # the budget for whose sake another model than the one asked for serves
+    denied_by: str = ""  # the budget that refused
+    # Forward
+    onward: Continue = field(init=False)  # what Envoy is told
+    forwarded: bool = False
+    usage_hidden: bool = False  # we asked for the usage event, the client did not
+    # the answer
+    status: int = 0
+    target: Target | None = None  # who served
+    attempts: int = 0
+    report: Report | None = None  # None: no answer that could be read
+    first_token: float | None = None  # seconds, monotonic
+    finished: float = 0.0  # seconds, monotonic
+    complete: bool = False  # the answer reached its end
+    # Settle
+    usage: Usage = field(init=False)
+    cost: int | None = 0  # nano-USD; None: the price is unknown
+    charges: Mapping[str, int] | None = None  # by count: what budgets were charged; None: nobody knows, or nothing
+    error: str = ""  # the refusal's code, or what ended the exchange early

@@ -1,0 +1,27 @@
+"""What is known of who asks, as the settings name it: `consumer`, `team`, `label.<name>`.
+
+Budgets count by these facts, targets match on them, sticky sessions go by them.
+"""
+
+from __future__ import annotations
+
+from extproc.words.exchange import Exchange
+
+_LABEL = "label."
+
+
+def check_fact(value: str, *more: str) -> str:
+    """`value` when it names a fact, or is one of `more`. Raises ValueError."""
+    known = ("consumer", "team", *more)
+    if value in known or (value.startswith(_LABEL) and value != _LABEL):
+        return value
+    raise ValueError(f"{value!r}: one of {', '.join(known)}, label.<name>")
+
+
+def fact(name: str, exchange: Exchange) -> str:
+    """The fact of that name; empty when the request has no such label."""
+    if name == "consumer":
+        return exchange.consumer.name
+    if name == "team":
+        return exchange.consumer.team
+    return exchange.labels.get(name.removeprefix(_LABEL), "")

@@ -1,0 +1,281 @@
+"""The dialect-free conversation that a translation passes through: N + M translations, not N x M.
+
+A client's request becomes a `Prompt`, a provider's answer an `Answer` or, streamed, a sequence of `Event`s. Nothing
+here belongs to one API. What the form cannot say is the client's dialect's business to refuse or to name in `ignored`.
+
+Roles are `user` and `assistant`; system and developer prompts stand in `system`. The results of tools are parts of a
+user message, as they are turns of the caller's. Binary data is base64 text, as in every JSON API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+from msgspec import Struct, field
+
+from extproc.words.exchange import Usage
+
+# --- parts of a message
+
+
+class TextPart(Struct):
+    text: str
+    cache: Mapping[str, Any] | None = None  # a prompt-cache breakpoint after this part, as Anthropic writes it
+
+
+class ImagePart(Struct):
+    """`data` (base64) with its `media_type`, or the `url` it is at."""
+
+    data: str = ""
+    media_type: str = ""
+    url: str = ""
+    detail: str = ""  # low, high or auto: OpenAI's
+    cache: Mapping[str, Any] | None = None
+
+
+class FilePart(Struct):
+    """A document: `data` (base64) with its `media_type`, the `url` it is at, or the provider's own `id` of it."""
+
+    data: str = ""
+    media_type: str = ""
+    url: str = ""
+    id: str = ""
+    name: str = ""
+    cache: Mapping[str, Any] | None = None
+
+
+class AudioPart(Struct):
+    data: str
+    format: str  # wav, mp3
+
+
+class ThinkingPart(Struct):
+    """Reasoning that a model showed. Its `signature` must come back unchanged; `redacted` is reasoning the provider
+    encrypted, in place of the text.
+    """
+
+    text: str = ""
+    signature: str = ""
+    redacted: str = ""
+
+
+class ToolCall(Struct):
+    """`arguments` is JSON text, exactly as the model wrote it. `signature` is Gemini's thought signature."""
+
+    id: str
+    name: str
+    arguments: str
+    signature: str = ""
+    cache: Mapping[str, Any] | None = None
+
+
+class ToolResult(Struct):
+    id: str  # of the call
+    parts: list[TextPart | ImagePart | FilePart]
+    error: bool = False
+    name: str = ""  # of the tool, where the client said it
+    cache: Mapping[str, Any] | None = None
+
+
+class RefusalPart(Struct):
+    """The model's own words for that it will not."""
+
+    text: str
+
+
+Part = TextPart | ImagePart | FilePart | AudioPart | ThinkingPart | ToolCall | ToolResult | RefusalPart
+
+
+class Message(Struct):
+    role: Literal["user", "assistant"]
+    parts: list[Part]
+
+
+# --- the request
+
+
+class Tool(Struct):
+    name: str
+    description: str = ""
+    schema: Mapping[str, Any] = field(default_factory=dict)  # JSON Schema of the arguments
+    strict: bool | None = None
+    cache: Mapping[str, Any] | None = None
+
+
+class ToolChoice(Struct):
+    mode: Literal["auto", "none", "required", "tool"] = "auto"
+    name: str = ""  # of the tool, where mode is tool
+
+
+class OutputFormat(Struct):
+    """`schema` None: any JSON object."""
+
+    schema: Mapping[str, Any] | None = None
+    name: str = ""
+    description: str = ""
+    strict: bool | None = None
+
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+
+
+class Prompt(Struct):
+    """What a client asks of a model. None and empty mean that it did not say."""
+
+    model: str
+    messages: list[Message]
+    system: list[TextPart] = []
+    stream: bool = False
+    tools: list[Tool] = []
+    tool_choice: ToolChoice | None = None
+    parallel_tools: bool | None = None
+    format: OutputFormat | None = None
+    max_tokens: int | None = None  # of one answer, thinking included
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    stop: list[str] = []
+    seed: int | None = None
+    choices: int = 1
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    logprobs: int | None = None  # how many alternatives to report, 0: only the chosen one
+    effort: Effort | None = None
+    thinking_budget: int | None = None  # tokens; 0: no thinking
+    thinking_adaptive: bool = False  # the model decides how much
+    show_thinking: bool | None = None  # whether the client wants to see it
+    user: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    service_tier: str = ""
+    ignored: list[str] = []
+    """Advisory fields of the client's that this form cannot carry, by their names there."""
+
+
+# --- the answer
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "stop_sequence", "pause"]
+
+
+class Choice(Struct):
+    parts: list[Part]
+    finish: FinishReason = "stop"
+    stop_sequence: str = ""  # which of them, where the provider said it
+    logprobs: Any = None  # as OpenAI chat writes them
+
+
+class Answer(Struct):
+    """A whole answer."""
+
+    choices: list[Choice]
+    id: str = ""
+    model: str = ""
+    created: int = 0  # seconds since the epoch, 0: not said
+    usage: Usage | None = None
+    service_tier: str = ""
+
+
+# --- a streamed answer, event by event
+
+
+class Started(Struct):
+    """The first event. `usage` holds what is known already, as Anthropic tells its input at once."""
+
+    id: str = ""
+    model: str = ""
+    created: int = 0
+    usage: Usage | None = None
+
+
+class Delta(Struct):
+    """More of one part. `block` numbers the parts of a choice from 0 in the order they began; a part whose `block` is
+    new begins with this event. `text` is more of what `kind` says: text, JSON of a tool call's arguments, a refusal.
+
+    For `tool_call` the event that begins it has its `id` and `name`. `signature` comes with the last of `thinking`;
+    `redacted` thinking is whole in one event.
+    """
+
+    kind: Literal["text", "thinking", "tool_call", "refusal"]
+    text: str
+    block: int
+    choice: int = 0
+    id: str = ""
+    name: str = ""
+    signature: str = ""
+    redacted: str = ""
+    logprobs: Any = None
+
+
+class Finished(Struct):
+    """A choice is complete."""
+
+    reason: FinishReason = "stop"
+    choice: int = 0
+    stop_sequence: str = ""
+
+
+class Used(Struct):
+    """The count so far; the last one is the truth."""
+
+    usage: Usage
+
+
+class Failed(Struct):
+    """The provider broke off in mid-stream. No `Ended` follows."""
+
+    message: str
+    type: str = "api_error"  # see `Problem.type`
+    code: str = ""
+
+
+class Ended(Struct):
+    """The provider said that nothing more comes. Without it, the stream was cut."""
+
+
+Event = Started | Delta | Finished | Used | Failed | Ended
+
+
+class Problem(Struct):
+    """A provider's error answer. `type` is one of OpenAI's: invalid_request_error, authentication_error,
+    permission_error, not_found_error, rate_limit_error, insufficient_quota, api_error, overloaded_error.
+    """
+
+    message: str
+    type: str = "api_error"
+    code: str = ""
+    param: str | None = None
+
+
+# --- embeddings
+
+
+class EmbeddingPrompt(Struct):
+    """`input` is text, or tokens of OpenAI's tokenizers."""
+
+    model: str
+    input: list[str | list[int]]
+    dimensions: int | None = None
+    encoding: Literal["float", "base64"] = "float"
+    purpose: str = ""  # search_document, search_query, classification, clustering, similarity
+    user: str = ""
+    ignored: list[str] = []
+
+
+class Embeddings(Struct):
+    """One vector for each input, in their order. `encoding` is how the client asked for them."""
+
+    vectors: list[list[float]]
+    model: str = ""
+    usage: Usage | None = None
+    encoding: Literal["float", "base64"] = "float"
+
+
+# --- what the sides of a translation hand each other
+
+AnyPrompt: TypeAlias = Any
+"""A `Prompt`, or an `EmbeddingPrompt` in the family of embeddings. Dialects of one family mean the same one, which a
+union could not say: each of them names it in its own signatures.
+"""
+
+AnyAnswer: TypeAlias = Any
+"""An `Answer`, or `Embeddings` in the family of embeddings."""

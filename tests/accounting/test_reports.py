@@ -1,0 +1,358 @@
+"""What operators are told and may grant."""
+
+import asyncio
+import contextlib
+import json
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.testclient import TestClient
+
+from extproc.accounting.reports import MOST_SCOPES, Everything, Reporter
+from extproc.admin import SourceError, admin_app
+from extproc.budgets import BudgetSettings, Grants, Reserve, Tools
+from extproc.ledger import LedgerError, Row, open_ledger
+from extproc.routing.history import History
+from extproc.stores import Hold, StoreError
+from extproc.stores.memory import MemoryCounters
+from extproc.words.errors import Refusal
+
+NOW = 1_700_000_040.0
+MONTH = {"unit": "usd", "limit": "500", "window": "month", "per": ["consumer", "label.run"], "on_exceed": "approval"}
+BUDGETS = [
+    BudgetSettings(name="month", **MONTH),
+    BudgetSettings(name="rpm", unit="requests", limit=60, window="minute", mode="shadow"),
+    BudgetSettings(name="forever", unit="tokens", limit=1000, window="total"),
+    BudgetSettings(name="slots", unit="concurrency", limit=2),
+    BudgetSettings(name="call", unit="tokens", limit=10, window="call"),
+]
+JSON = {"content-type": "application/json"}
+SCOPE = "month:consumer=a:label.run=1"
+
+
+class Store(MemoryCounters):
+    down = False
+
+    async def fullest(self, prefix, window, limit=100):
+        self.check()
+        return await super().fullest(prefix, window, limit)
+
+    async def share(self, board, author, note, ttl):
+        self.check()
+        return await super().share(board, author, note, ttl)
+
+    def check(self):
+        if self.down:
+            raise StoreError("redis://user:secret@host")
+
+
+class World:
+    """A processor's loop on a thread of its own, as the admin API meets it."""
+
+    def __init__(self, clock):
+        history = History(clock)
+        history.cool("a/m", 12)
+        self.clock, self.counters, self.ledger = clock, Store(clock), open_ledger("memory:")
+        self.ledger.start()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self.loop.run_forever)
+        self.thread.start()
+        self.grants = Grants(self.counters, clock)
+        self.reporter = Reporter(self.counters, self.ledger, self.grants, clock)
+        self.budgets, self.entries = BUDGETS, []
+        self.everything = Everything(self.reporter, lambda: self.budgets, self.entries, history.deployments, self.loop)
+        self.http = TestClient(admin_app(self.everything, None), base_url="http://localhost")
+
+    def run(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
+
+    def hold(self, id, scope, window, amount, settle=None):
+        assert self.run(self.counters.reserve(id, [Hold(scope, window, 10**12, amount)], 60))
+        if settle is not None:
+            assert self.run(self.counters.settle(id, [settle]))
+
+    def grant(self, **fields):
+        return self.http.post("/grants", json={"budget": "month", "scope": SCOPE, "amount": "1", **fields})
+
+    def close(self):
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join()
+        self.loop.close()
+        self.ledger.stop()
+        self.ledger.close()
+
+
+@pytest.fixture(scope="module")
+def shared(clocks):
+    here = World(clocks())
+    yield here
+    here.close()
+
+
+@pytest.fixture
+def world(clocks):
+    here = World(clocks())
+    yield here
+    here.close()
+
+
+# --- budgets
+
+
+def test_budgets_as_they_are_told(world):
+    world.hold("1", SCOPE, -1, 2_000_000_000, settle=1_500_000_000)
+    world.hold("2", SCOPE, -1, 200_000_000)
+    world.hold("3", "forever", 0, 1000, settle=1000)
+    found = {entry["name"]: entry for entry in world.http.get("/budgets").json()["data"]}
+    assert list(found) == ["month", "rpm", "forever", "slots"], "a call counts nothing"
+    month = found["month"]
+    assert {name: month[name] for name in ("unit", "window", "limit", "mode", "resets_at")} == {
+        "unit": "usd",
+        "window": "month",
+        "limit": "500",
+        "mode": "enforce",
+        "resets_at": "2023-12-01T00:00:00Z",
+    }
+    assert month["scopes"] == [
+        {
+            "scope": SCOPE,
+            "fields": {"consumer": "a", "label.run": "1"},
+            "settled": "1.5",
+            "reserved": "0.2",
+            "granted": "0",
+            "remaining": "498.3",
+            "used": 0.0034,
+        }
+    ]
+    assert (found["forever"]["resets_at"], found["forever"]["scopes"][0]["remaining"]) == (None, "0")
+    assert (found["rpm"]["mode"], found["rpm"]["scopes"], found["slots"]["window"]) == ("shadow", [], None)
+
+
+def test_of_many_counts_the_fullest_are_told(world):
+    for number in range(MOST_SCOPES + 20):
+        world.hold(f"{number}", f"month:consumer=c{number}:label.run=", -1, number + 1)
+    scopes = world.http.get("/budgets/month").json()["data"][0]["scopes"]
+    assert len(scopes) == MOST_SCOPES
+    assert scopes[0]["fields"] == {"consumer": f"c{MOST_SCOPES + 19}", "label.run": ""}
+
+
+# --- grants
+
+
+def test_a_grant_is_room_until_it_is_revoked(world):
+    world.hold("1", SCOPE, -1, 500_000_000_000, settle=500_000_000_000)
+    given_ = world.grant(amount="12.5")
+    assert given_.status_code == 201
+    body = given_.json()
+    assert body == {
+        "id": body["id"],
+        "budget": "month",
+        "scope": SCOPE,
+        "amount": "12.5",
+        "expires_at": "2023-12-01T00:00:00Z",
+    }
+    assert world.http.get("/grants").json()["data"] == [body]
+    [scope] = world.http.get("/budgets/month").json()["data"][0]["scopes"]
+    assert (scope["granted"], scope["remaining"], scope["used"]) == ("12.5", "12.5", round(500 / 512.5, 4))
+    assert world.http.delete(f"/grants/{body['id']}").status_code == 204
+    assert world.http.delete(f"/grants/{body['id']}").status_code == 404
+    assert world.http.get("/grants").json()["data"] == []
+    assert world.http.get("/budgets/month").json()["data"][0]["scopes"][0]["remaining"] == "0"
+
+
+@pytest.mark.parametrize("now", [{**MONTH, "unit": "tokens"}, None])
+def test_a_grant_of_a_budget_that_is_another_now_grants_nothing(world, now):
+    """Five USD are five thousand million nano-USD, and never so many tokens."""
+    world.hold("1", SCOPE, -1, 1)
+    given = world.grant(amount="5").json()
+    world.budgets = [] if now is None else [BudgetSettings(name="month", **now)]
+    assert world.http.get("/grants").json()["data"] == []
+    assert world.grants.room(SCOPE, "tokens") == 0
+    if now is not None:
+        [scope] = world.http.get("/budgets/month").json()["data"][0]["scopes"]
+        assert (scope["granted"], scope["remaining"]) == ("0", "499")
+    assert world.http.delete(f"/grants/{given['id']}").status_code == 204
+
+
+def test_a_grant_ends_with_its_window_or_before(world):
+    for seconds, ends in ((60, NOW + 60), (366 * 86400, 1_701_388_800)):
+        assert world.grant(expires_in=seconds).status_code == 201
+        assert max(grant.expires for grant in world.grants.all()) == ends
+    world.clock.now = 1_701_388_800 - 1
+    assert world.grants.room(SCOPE, "usd") == 10**9
+    world.clock.now += 1
+    assert world.grants.room(SCOPE, "usd") == 0, "at once, although nobody has read the board since"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"budget": "nope"},
+        {"budget": "call", "scope": "call"},
+        {"budget": "slots", "scope": "slots"},
+        {"scope": "month"},
+        {"scope": "rpm"},
+        {"scope": "month:consumer=a"},
+        {"scope": "month:label.run=1:consumer=a"},
+        {"scope": "month:consumer=a:label.run=1:x=2"},
+        {"scope": "month:consumer=a:consumer=b:label.run=1"},
+        {"scope": "month:consumer=%61:label.run=1"},
+        {"scope": "month:consumer=a%2fb:label.run=1"},
+        {"scope": "month:consumer=*:label.run=1"},
+        {"scope": "month:consumer=a:label.run=1:"},
+        {"scope": "month:consumer=a:label.run=1\n"},
+        {"scope": ""},
+        {"scope": "m" * 3000},
+        {"scope": ["month"]},
+        *(
+            {"amount": amount}
+            for amount in ("0", "-1", "0.0000000001", "1e3", "501", "NaN", "Infinity", "", " 1", "01")
+        ),
+        *({"amount": amount} for amount in (1, None, True, "9" * 400, "１", "500.000000001")),
+        *({"expires_in": seconds} for seconds in (0, -1, "60", 1e300, 367 * 86400)),
+        {"id": "mine"},
+    ],
+)
+def test_a_grant_that_means_nothing_is_refused(shared, fields):
+    answer = shared.grant(**fields)
+    assert answer.status_code == 400
+    assert set(answer.json()["error"]) == {"message", "code"}
+    assert shared.http.get("/grants").json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    "scope", [SCOPE, "month:consumer=*:label.run=*", "month:consumer=a:label.run=*", "month:consumer=a/b:label.run="]
+)
+def test_a_count_that_a_request_can_fall_under_can_be_granted_more(shared, scope):
+    answer = shared.grant(scope=scope)
+    assert answer.status_code == 201
+    assert shared.http.delete(f"/grants/{answer.json()['id']}").status_code == 204
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"null", b'"x"', b"[" * 10_000, b"\xff", b'{"budget": "month"}', b"{}" + b" " * 70_000]
+)
+def test_a_body_that_is_none_is_refused(shared, body):
+    assert shared.http.post("/grants", content=body, headers=JSON).status_code in (400, 413)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["budget", "scope", "amount", "expires_in"]),
+        st.one_of(st.text(), st.floats(), st.integers(), st.none(), st.sampled_from(["month", SCOPE, "1"])),
+    )
+)
+def test_no_body_is_a_bug(shared, body):
+    answer = shared.http.post("/grants", content=json.dumps(body).encode(), headers=JSON)
+    assert answer.status_code in (201, 400)
+    if answer.status_code == 201:
+        shared.http.delete(f"/grants/{answer.json()['id']}")
+
+
+async def test_what_was_granted_lets_one_count_through(clocks, exchange):
+    clock = clocks()
+    counters = MemoryCounters(clock)
+    grants = Grants(counters, clock)
+    settings = [
+        BudgetSettings(name="b", unit="requests", limit=1, window="day", per=["consumer"], on_exceed="approval")
+    ]
+    reserve = Reserve(settings, counters, set(), 16, lambda *_: None, tools=Tools(grants=grants), now=clock)
+
+    async def ask(id):
+        sent = exchange()
+        sent.id = id
+        with contextlib.suppress(Refusal):
+            await reserve(sent)
+            return 200
+        return 402
+
+    assert [await ask("1"), await ask("2")] == [200, 402]
+    grant = await grants.give("b", "b:consumer=alice", 1, "requests", None)
+    assert [await ask("3"), await ask("4")] == [200, 402]
+    await grants.revoke(grant.id)
+    assert await ask("5") == 402
+
+
+# --- what is away
+
+
+def test_a_store_that_is_down(world):
+    world.counters.down = True
+    for answer in (world.http.get("/budgets"), world.grant(), world.http.delete("/grants/x")):
+        assert answer.status_code == 503
+        assert "secret" not in answer.text
+    assert world.http.get("/grants").status_code == 200, "what is known is told"
+
+
+def test_a_loop_that_is_busy(world, monkeypatch):
+    monkeypatch.setattr("extproc.accounting.reports._PATIENCE", 0.05)
+    go = threading.Event()
+    world.loop.call_soon_threadsafe(go.wait, 5)
+    answer = world.http.get("/budgets")
+    refused = world.grant()
+    go.set()
+    world.run(asyncio.sleep(0.01))
+    assert (refused.status_code, world.grants.all()) == (503, []), "what was not granted in time is not granted later"
+    assert (answer.status_code, "too busy" in answer.text) == (503, True)
+
+
+def test_a_ledger_that_is_away(world, monkeypatch):
+    def away(*_args):
+        raise LedgerError("the ledger does not answer (OperationalError)")
+
+    for name in ("usage", "exchanges", "exchange"):
+        monkeypatch.setattr(type(world.ledger), name, away)
+    for path in ("/usage", "/exchanges", "/exchanges/x"):
+        assert world.http.get(path).status_code == 503
+    with pytest.raises(SourceError):
+        world.everything.usage([])
+
+
+# --- usage and exchanges
+
+
+def test_usage_and_exchanges_come_from_the_ledger(world):
+    rows = [("1", "a", 5), ("2", "b", 7), ("3", "a", 11)]
+    for id, consumer, tokens in rows:
+        world.ledger.add(Row(id=id, time=NOW, consumer=consumer, input_tokens=tokens, status=200, operation="chat"))
+    world.ledger.stop()
+    report = world.http.get("/usage?group_by=consumer&resolution=day").json()
+    assert {group["group"]["consumer"]: group["input_tokens"] for group in report["data"]} == {"a": 16, "b": 7}
+    assert report["total"]["requests"] == 3
+    assert [entry["id"] for entry in world.http.get("/exchanges?consumer=a").json()["data"]] == ["3", "1"]
+    assert world.http.get("/exchanges/2").json()["consumer"] == "b"
+    assert world.http.get("/exchanges/4").status_code == 404
+    assert world.http.get("/usage?resolution=week").status_code == 400
+
+
+def test_exchanges_of_here_and_of_elsewhere_are_in_the_order_they_began(world):
+    def remember(id, began, status=200, error=""):
+        times = {"time": began + 2, "duration_ms": 2000.0}
+        world.entries.append({"id": id, "request_id": f"r-{id}", "status": status, "error": error, **times})
+
+    for id, began in (("before", NOW - 50), ("both", NOW - 30), ("elsewhere", NOW - 10)):
+        world.ledger.add(Row(id=id, time=began, status=200, operation="chat"))
+    world.ledger.stop()
+    remember("both", NOW - 30)
+    remember("no-key", NOW - 20, 401, "invalid_key")
+    remember("here", NOW)
+
+    def ids(query=""):
+        return [entry["id"] for entry in world.http.get(f"/exchanges{query}").json()["data"]]
+
+    assert ids() == ["here", "elsewhere", "no-key", "both", "before"]
+    assert ids("?limit=2") == ["here", "elsewhere"]
+    assert ids("?outcome=refused") == ids("?status=401") == ["no-key"]
+    assert [world.http.get(f"/exchanges/{id}").json()["id"] for id in ("r-here", "before")] == ["here", "before"]
+
+
+def test_what_tries_taught_is_shown_by_place(world):
+    assert world.http.get("/providers").json()["data"] == {"a/m": {"cooling_down_s": 12.0}}
+
+
+def test_a_budget_that_is_not_there_is_not_found(world):
+    assert world.http.get("/budgets/rpm").json()["data"][0]["name"] == "rpm"
+    for name in ("call", "nothing"):
+        assert world.http.get(f"/budgets/{name}").status_code == 404

@@ -1,0 +1,412 @@
+"""Money: what is held is never less than what it costs, and a limit in USD is never passed."""
+
+import random
+from base64 import b64encode
+from dataclasses import replace
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.accounting.settle import Settle, spent, used
+from extproc.budgets import BudgetSettings, Exact, Reserve, Tools, tokenizer
+from extproc.prices import NANO, bound, cost, price
+from extproc.stores.memory import MemoryCounters
+from extproc.words.dialect import Report
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Target, Usage
+
+CHEAP = Target("cheap", "a", "cheap", 1000, price=price(1, 2))
+DEAR = Target("dear", "b", "dear", 100, price=price(10, 50, cached_input=1, cache_write=12.5))
+UNKNOWN = Target("unknown", "c", "unknown")
+BODY = {"model": "m", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 50}
+
+
+class World:
+    def __init__(self, clock, *budgets):
+        self.clock, self.counted, self.shares, self.leases = clock, [], [], set()
+        leases = self.leases
+        self.counters = MemoryCounters(clock)
+        settings = [BudgetSettings(**{"name": "b", "unit": "usd", "window": "month", **budget}) for budget in budgets]
+        count = lambda *what: self.counted.append(what)  # noqa: E731
+        used = lambda *what: self.shares.append(what)  # noqa: E731
+        self.reserve = Reserve(settings, self.counters, leases, 4096, count, tools=Tools(used), now=clock)
+        self.settle = Settle(self.counters, leases, count)
+
+    async def level(self, scope="b", window=-1):
+        [level] = await self.counters.levels([(scope, window)])
+        return level.settled, level.reserved
+
+
+@pytest.fixture
+def world(clocks):
+    return lambda *budgets: World(clocks(), *budgets)
+
+
+def served(exchange, target, usage=None, **report):
+    exchange.forwarded, exchange.status, exchange.target = True, 200, target
+    exchange.report = Report(usage=usage, **report)
+    return exchange
+
+
+def with_id(exchange, id):
+    exchange.id = id
+    return exchange
+
+
+SEEN = 32  # tokens of BODY, as a count by kinds of letters has it
+
+
+# --- held and charged
+
+
+async def test_a_settle_that_fails_leaves_the_charge_to_the_end_of_the_lease(world, exchange, monkeypatch):
+    here, sent = world({"limit": 1}), exchange(BODY, targets=(CHEAP,))
+    await here.reserve(sent)
+    assert here.leases == {sent.id}
+    monkeypatch.setattr("extproc.accounting.settle.used", lambda _exchange: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        await here.settle(served(sent, CHEAP))
+    assert here.leases == set(), "nobody renews it for ever"
+    held = (await here.level())[1]
+    here.clock.now += 61
+    await here.counters.expire()
+    assert await here.level() == (held, 0)
+
+
+@pytest.mark.parametrize("targets", [(CHEAP,), (DEAR,), (CHEAP, DEAR), (DEAR, CHEAP), (CHEAP, UNKNOWN)])
+async def test_the_dearest_target_is_held_and_the_one_that_served_is_charged(world, exchange, targets):
+    here, sent = world({"limit": 1}), exchange(BODY, targets=targets)
+    await here.reserve(sent)
+    known = [target for target in targets if target.price]
+    assert await here.level() == (0, max(bound(target.price, len(sent.body), 50) for target in known))
+    usage = Usage(20, 7, cached_tokens=5)
+    await here.settle(served(sent, known[-1], usage))
+    assert sent.cost == cost(known[-1].price, usage)
+    assert await here.level() == (sent.cost, 0)
+
+
+async def test_a_targets_own_ceiling_bounds_what_it_can_cost(world, exchange):
+    here, sent = world({"limit": 1}), exchange(BODY | {"max_tokens": 5000}, targets=(CHEAP, DEAR))
+    await here.reserve(sent)
+    assert sent.reservation.outputs == [1000, 100]
+    assert (await here.level())[1] == bound(DEAR.price, len(sent.body), 100)
+
+
+async def test_a_budget_for_one_provider_holds_what_that_one_costs(world, exchange):
+    here, sent = world({"limit": 1, "per": ["provider"]}), exchange(BODY, targets=(CHEAP, DEAR))
+    await here.reserve(sent)
+    assert (await here.level("b:provider=a"))[1] == bound(CHEAP.price, len(sent.body), 50)
+    await here.settle(served(sent, DEAR, Usage(1, 1)))
+    assert await here.level("b:provider=a") == (0, 0)
+    assert await here.level("b:provider=b") == (60_000, 0)
+
+
+def left(exchange):
+    exchange.forwarded = True
+
+
+def failed(exchange):
+    exchange.forwarded, exchange.status, exchange.target = True, 500, exchange.targets[0]
+
+
+def unreadable(exchange):
+    served(exchange, DEAR)
+    exchange.report = None
+
+
+@pytest.mark.parametrize(
+    ("end", "targets", "charged"),
+    [
+        (lambda _exchange: None, (CHEAP,), lambda _body: 0),
+        (failed, (DEAR,), lambda _body: 0),
+        (left, (CHEAP, DEAR), lambda body: bound(DEAR.price, body, 50)),
+        (left, (UNKNOWN,), lambda _body: None),
+        (unreadable, (CHEAP, DEAR), lambda _body: cost(DEAR.price, Usage(SEEN, 50))),
+        (lambda sent: served(sent, UNKNOWN, Usage(7, 3)), (CHEAP, UNKNOWN), lambda _body: None),
+    ],
+)
+async def test_however_it_ends(world, exchange, end, targets, charged):
+    here, sent = world({"limit": 1}), exchange(BODY, targets=targets)
+    await here.reserve(sent)
+    end(sent)
+    await here.settle(sent)
+    assert sent.cost == charged(len(sent.body))
+    assert await here.level() == (sent.cost or 0, 0)
+
+
+async def test_without_budgets_the_cost_is_known_too(world, exchange):
+    here, sent = world(), exchange(BODY, targets=(DEAR,))
+    await here.reserve(sent)
+    await here.settle(served(sent, DEAR, Usage(1, 1)))
+    assert sent.cost == 60_000
+
+
+async def test_what_uses_no_tokens_costs_nothing(world, exchange):
+    """Counting tokens is a request like others, but for its price."""
+    body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
+    toll = Target("m", "a", "m", price=price(1, 1, per_request=5))
+    sent = exchange(body, path="/v1/messages/count_tokens", targets=(toll,))
+    here = world({"limit": 1}, {"name": "call", "limit": 0, "window": "call"})
+    await here.reserve(sent)
+    assert await here.level() == (0, 0)
+    await here.settle(served(sent, toll, Usage(7, 3)))
+    assert sent.cost == 0
+
+
+# --- clients that leave before anybody counted
+
+
+def random_text(letters, size=1500):
+    return "".join(random.Random(7).choices(letters, k=size))
+
+
+DENSE = {
+    "base64": b64encode(random.Random(7).randbytes(1200)).decode(),
+    "hex": random.Random(7).randbytes(800).hex(),
+    "printable": random_text([chr(code) for code in range(33, 127)]),
+    "punctuation": random_text("!@#$%^&*()_+{}|:<>?~`-=[];',./"),
+    "letters": " ".join(random_text("abcdefghijklmnopqrstuvwxyz")),
+    "capitals": random_text("ABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+    "numbers": "\n".join(f"{number * 7919 % 100_003},{number * 104_729 % 1_000_003}" for number in range(120)),
+}
+WIDE = {
+    "chinese": random_text([chr(code) for code in range(0x4E00, 0x9FA5)]),
+    "emoji": random_text([chr(code) for code in range(0x1F300, 0x1F6FF)]),
+    "yi": random_text([chr(code) for code in range(0xA000, 0xA48C)]),
+    "accents": random_text([chr(code) for code in range(0xC0, 0x180)]),
+}
+PROSE = "The quick brown fox jumps over the lazy dog, and then it sleeps for a while in the sun. " * 20
+
+
+def left_in_mid_answer(exchange, text):
+    sent = exchange(BODY | {"messages": [{"role": "user", "content": text}]}, targets=(CHEAP,))
+    sent.body = msgspec.json.encode(sent.json)  # as it is, without escapes
+    return sent
+
+
+@pytest.mark.parametrize("name", DENSE)
+async def test_text_that_is_no_prose_is_not_cheaper_for_who_leaves(world, exchange, name):
+    tokenizer.load().join()
+    here, sent = world(), left_in_mid_answer(exchange, DENSE[name])
+    await here.reserve(sent)
+    await here.settle(served(sent, CHEAP, output_bytes=3, output_events=1))
+    true = tokenizer.count(DENSE[name].encode(), 10**6)
+    assert sent.usage.source == "estimated"
+    assert 0.9 * true <= sent.usage.input_tokens <= min(len(sent.body), 3 * true)
+
+
+@pytest.mark.parametrize("name", [*DENSE, *WIDE])
+async def test_where_tokens_can_be_counted_they_are(clocks, exchange, name):
+    tokenizer.load().join()
+    text = (DENSE | WIDE)[name]
+    here, sent = World(clocks()), left_in_mid_answer(exchange, text)
+    settle = Settle(here.counters, set(), lambda *_: None, exact=Exact({}))
+    await here.reserve(sent)
+    await settle(served(sent, CHEAP, output_bytes=3, output_events=1))
+    true = tokenizer.count(text.encode(), 10**6)
+    assert true <= sent.usage.input_tokens <= max(1.2 * true, len(sent.body) / 3 + 1)
+
+
+async def test_prose_costs_who_leaves_no_more_than_before(world, exchange):
+    here, sent = world(), left_in_mid_answer(exchange, PROSE)
+    await here.reserve(sent)
+    await here.settle(served(sent, CHEAP, output_bytes=3, output_events=1))
+    assert sent.usage.input_tokens == -(-len(sent.body) // 3)
+
+
+# --- what the provider told, and what it left out
+
+PARTIAL = [
+    ("no input", Usage(0, 180), {}, Usage(SEEN, 180, source="estimated")),
+    ("no output, but text", Usage(20, 0, cached_tokens=5), {}, Usage(20, 10, cached_tokens=5, source="estimated")),
+    ("no output, and no text", Usage(20, 0), {"output_bytes": 0, "output_events": 0}, Usage(20, 0)),
+    ("nothing at all", Usage(0, 0), {}, Usage(SEEN, 10, source="estimated")),
+    ("not at its end: what was seen", Usage(7, 1, source="estimated"), {}, Usage(7, 10, source="estimated")),
+    ("not at its end: what was told", Usage(7, 40, source="estimated"), {}, Usage(7, 40, source="estimated")),
+    ("not at its end, no input", Usage(0, 1, source="estimated"), {}, Usage(SEEN, 10, source="estimated")),
+]
+
+
+@pytest.mark.parametrize(
+    ("told", "report", "charged"), [case[1:] for case in PARTIAL], ids=[case[0] for case in PARTIAL]
+)
+@pytest.mark.parametrize("translated", [False, True])
+async def test_a_count_that_is_missing_is_seen_and_the_others_are_kept(
+    world, exchange, *, told, report, charged, translated
+):
+    here, sent = world(), exchange(BODY, targets=(CHEAP,))
+    await here.reserve(sent)
+    report = {"output_bytes": 30, "output_events": 2} | report
+    sent.complete = told.source == "provider"
+    served(sent, CHEAP, None if translated else replace(told), **report)
+    if translated:
+        sent.report.told_usage = replace(told)
+    await here.settle(sent)
+    assert sent.usage == charged
+    assert sent.report.usage_refused == (told.source == "provider" != charged.source)
+
+
+async def test_input_that_was_told_is_not_counted_again(clocks, exchange):
+    """A client that leaves after the provider told the input, which may be cached, pays for that."""
+    tokenizer.load().join()
+    here, sent = World(clocks()), left_in_mid_answer(exchange, PROSE)
+    settle = Settle(here.counters, set(), lambda *_: None, exact=Exact({}))
+    await here.reserve(sent)
+    told = Usage(20, 1, cached_tokens=5, source="estimated")
+    await settle(served(sent, CHEAP, told, output_bytes=30, output_events=2))
+    assert sent.usage == Usage(20, 10, cached_tokens=5, source="estimated")
+
+
+async def test_a_file_that_is_told_as_nothing_is_not_charged_as_the_whole_context(world, exchange):
+    """OpenRouter tells videos as no input; the text of the request was read all the same."""
+    video = {"type": "video_url", "video_url": {"url": "https://x/y.webm"}}
+    body = BODY | {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, video]}]}
+    here, sent = world(), exchange(body, targets=(replace(CHEAP, context=1_000_000),))
+    await here.reserve(sent)
+    assert sent.reservation.input_tokens == 1_000_000
+    sent.complete = True
+    await here.settle(served(sent, sent.targets[0], Usage(0, 180), output_bytes=500, output_events=1))
+    assert sent.usage.output_tokens == 180
+    assert SEEN <= sent.usage.input_tokens <= len(sent.body)
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("window", "resets"),
+    [("minute", "60 s"), ("hour", "s."), ("week", "days"), ("month", "days"), ("quarter", "days"), ("total", "")],
+)
+async def test_money_is_a_402_that_names_the_budget_and_its_amounts(world, exchange, window, resets):
+    here = world({"limit": "0.50", "window": window})
+    sent = exchange(BODY | {"max_tokens": 100_000}, targets=(Target("m", "a", "m", price=price(0, 10)),))
+    with pytest.raises(Refusal) as refused:
+        await here.reserve(sent)
+    message, per = refused.value.message, "" if window == "total" else f" per {window}"
+    assert (refused.value.kind.status, refused.value.kind.code) == (402, "budget_exceeded")
+    assert f"'b' of 0.5 USD{per} has 0.5 USD left and this request may need 1 USD." in message
+    assert resets in message
+    assert ("resets" in message) == (window != "total")
+    assert refused.value.headers == {}
+    assert here.counted == [("b", "denied")]
+
+
+async def test_months_and_quarters_are_of_the_calendar(world, exchange):
+    here = world({"limit": 1}, {"name": "q", "limit": 1, "window": "quarter"})
+    sent = exchange(BODY, targets=(CHEAP,))
+    await here.reserve(sent)
+    assert (await here.level("b", -1))[1] == (await here.level("q", -3))[1] > 0
+
+
+@pytest.mark.parametrize(("unit", "limit"), [("usd", "0.000099"), ("tokens", 49), ("output_tokens", 49)])
+@pytest.mark.parametrize("mode", ["enforce", "shadow"])
+async def test_a_call_may_not_need_more(world, exchange, unit, limit, mode):
+    here = world({"unit": unit, "limit": limit, "window": "call", "mode": mode})
+    sent = exchange(BODY, targets=(CHEAP,))
+    if mode == "shadow":
+        await here.reserve(sent)
+        assert here.counted == [("b", "would_deny")]
+        return
+    with pytest.raises(Refusal) as refused:
+        await here.reserve(sent)
+    assert (refused.value.kind.status, refused.value.kind.code) == (402, "budget_exceeded")
+    assert "'b' allows" in refused.value.message
+    assert here.counted == [("b", "denied")]
+
+
+async def test_a_call_that_fits_is_counted_nowhere(world, exchange):
+    here, sent = world({"limit": 1, "window": "call"}), exchange(BODY, targets=(CHEAP,))
+    await here.reserve(sent)
+    assert not sent.reservation.held
+    assert await here.level(window=0) == (0, 0)
+
+
+# --- alerts
+
+
+@pytest.mark.parametrize(
+    ("spent_before", "alert"),
+    [(0, ""), (74, ""), (75, "b; used=0.75"), (91, "b; used=0.91"), (99, "b; used=0.99")],
+)
+async def test_the_answer_tells_of_a_budget_that_runs_out(world, exchange, spent_before, alert):
+    toll = Target("m", "a", "m", price=price(0, 0, per_request=0.01))
+    here = world({"limit": 1, "alert_at": [0.9, 0.75]})
+    for number in range(spent_before):
+        sent = with_id(exchange(BODY, targets=(toll,)), f"{number}")
+        await here.reserve(sent)
+        await here.settle(served(sent, toll, Usage(1, 1)))
+    sent = with_id(exchange(BODY, targets=(toll,)), "last")
+    await here.reserve(sent)
+    assert sent.alert == alert
+    assert here.shares[-1][:2] == ("b", spent_before / 100)
+
+
+async def test_the_fullest_is_told(world, exchange):
+    toll = Target("m", "a", "m", price=price(0, 0, per_request=1))
+    here = world(*({"name": f"b{limit}", "limit": limit, "alert_at": [0.1]} for limit in (5, 2, 3)))
+    for number in range(2):
+        sent = with_id(exchange(BODY, targets=(toll,)), f"{number}")
+        await here.reserve(sent)
+        await here.settle(served(sent, toll, Usage(1, 1)))
+    assert sent.alert == "b2; used=0.50"
+
+
+async def test_the_share_is_that_of_the_fullest_count_and_begins_anew_with_its_window(world, exchange):
+    here = world({"unit": "requests", "limit": 4, "window": "minute", "per": ["label.run"]})
+    for number, run in enumerate("aab"):
+        sent = with_id(exchange(BODY, targets=(CHEAP,), labels={"run": run}), f"{number}")
+        await here.reserve(sent)
+        await here.settle(served(sent, CHEAP, Usage(1, 1)))
+    ends = here.clock.now + 60
+    assert here.shares == [("b", 0.0, ends), ("b", 0.25, ends)]
+    here.clock.now += 60
+    await here.reserve(with_id(exchange(BODY, targets=(CHEAP,)), "later"))
+    assert here.shares[-1] == ("b", 0.0, ends + 60)
+
+
+# --- properties
+
+STEPS = st.tuples(
+    st.integers(1, 200),
+    st.integers(0, 200),
+    st.integers(0, 20),
+    st.integers(0, 20),
+    st.sampled_from([CHEAP, DEAR]),
+    st.sampled_from(["used", "left", "failed", "counted"]),
+)
+
+
+@given(st.lists(STEPS, max_size=20))
+async def test_the_limit_holds_and_what_is_charged_was_held(exchange, clocks, steps):
+    here, limit, charged = World(clocks(), {"limit": "0.02"}), NANO // 50, 0
+    for number, (asked, made, cached, written, target, end) in enumerate(steps):
+        sent = with_id(exchange(BODY | {"max_tokens": asked}, targets=(CHEAP, DEAR)), f"{number}")
+        try:
+            await here.reserve(sent)
+        except Refusal:
+            assert await here.level() == (charged, 0)
+            continue
+        settled, held = await here.level()
+        assert settled == charged
+        assert settled + held <= limit
+        if end == "used":
+            output = min(made, asked, target.max_output_tokens)
+            served(sent, target, Usage(len(sent.body), output, cached, 0, written))
+        elif end == "left":
+            left(sent)
+        elif end == "failed":
+            failed(sent)
+        else:
+            unreadable(sent)
+        await here.settle(sent)
+        assert sent.cost <= held
+        charged += sent.cost
+        assert await here.level() == (charged, 0)
+
+
+def test_nothing_is_known_before_it_was_used(exchange):
+    sent = exchange(BODY, targets=(DEAR,))
+    sent.usage = used(sent)
+    assert (sent.usage.source, spent(sent)) == ("none", 0)

@@ -1,0 +1,300 @@
+"""The command line, as far as it needs no Envoy."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from extproc import cli
+from extproc.__main__ import main
+from extproc.auth import hash_key
+
+TWO_NAMES = """
+providers: {a: {kind: mock}, b: {kind: mock, base_url: "http://127.0.0.1:1/v1"}}
+models: {one: {provider: a}, two: {provider: b}}
+virtual_models: {both: {targets: [{model: one}, {model: two}]}}
+auth: {required: false}
+"""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["extproc", *map(str, arguments)])
+        status = main()
+        return status, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "gateway.yaml"
+    path.write_text(TWO_NAMES)
+    return path
+
+
+# --- the verbs
+
+VERBS = [verb for group in cli.VERBS.values() for verb in group]
+
+
+def test_a_verb_is_a_file_and_a_file_is_a_verb():
+    assert sorted(VERBS) == sorted(path.stem for path in Path(cli.__file__).parent.glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
+def test_help_lists_every_verb_in_its_group(run, arguments):
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "")
+    for group, verbs in cli.VERBS.items():
+        section = out.partition(f"\n{group}:\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in section.splitlines()] == list(verbs)
+    assert max(map(len, out.splitlines())) < 120
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_has_its_sentence_and_examples(run, verb):
+    status, out, err = run(verb, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"usage: extproc {verb} ")
+    assert f"extproc {verb}" in importlib.import_module(f"extproc.cli.{verb}").EXAMPLES
+    if verb != "mock":
+        sentence = next(verbs[verb] for verbs in cli.VERBS.values() if verb in verbs)
+        assert sentence in out
+        assert "examples:\n  extproc " in out
+
+
+def test_the_version(run):
+    assert run("--version") == (0, f"extproc {cli.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "usage: extproc VERB"),
+        (["chekc"], "there is no verb 'chekc'; did you mean 'check'?"),
+        (["nothing-like-it"], "there is no verb 'nothing-like-it'; see extproc --help"),
+        (["check", "--nothing"], "unrecognized arguments: --nothing"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_exits_with_2(run, arguments, message):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+
+
+def test_help_does_not_wait_for_the_gateways_imports():
+    code = "import sys; sys.argv = ['extproc', '--help']; from extproc.__main__ import main; main(); "
+    code += "print('LOADED', *{name.partition('.')[0] for name in sys.modules})"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    loaded = set(out.partition("LOADED")[2].split())
+    assert loaded & {"pydantic", "msgspec", "yaml", "asyncio", "grpc", "sqlalchemy", "genai_prices"} == set()
+
+
+# --- output that cannot be written
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check"], ["check", "--explain", "--model", "one"]])
+def test_a_reader_that_has_gone_is_no_news(file, arguments):
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-m", "extproc", *arguments, *(["-c", file] if arguments[0] == "check" else [])]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_reader_of_the_complaints_that_has_gone(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-m", "extproc", "check", "-c", tmp_path / "none.yaml"]
+        assert subprocess.run(command, stderr=write, check=False, timeout=60).returncode == 1
+    finally:
+        os.close(write)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+def test_a_full_disk_is_told():
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "extproc", "schema"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "[Errno 28] No space left on device\n")
+
+
+# --- check, keys, schema
+
+
+def test_check_says_that_settings_are_good(run, file):
+    assert run("check", "-c", file) == (0, f"{file}: ok\n", "")
+
+
+def test_check_says_what_is_wrong_and_where(run, file):
+    file.write_text(TWO_NAMES.replace("provider: b", "provider: c"))
+    status, out, err = run("check", "-c", file)
+    assert (status, out) == (1, "")
+    assert err == f"{file}:3:36: models.two.provider: there is no provider 'c'\n"
+
+
+def test_check_says_what_attach_mode_cannot_do(run, file):
+    status, _, err = run("check", "--attach", "-c", file)
+    assert status == 1
+    assert err.startswith(f"{file}:4:")
+    assert "attach mode cannot give each try its own model name" in err
+    assert run("envoy", "--attach", "-c", file)[0] == 1
+
+
+def test_a_file_that_is_not_there(run, tmp_path):
+    status, _, err = run("check", "-c", tmp_path / "none.yaml")
+    assert status == 1
+    assert "cannot be read" in err
+
+
+def test_keys_makes_a_key_whose_hash_the_settings_take(run, monkeypatch):
+    monkeypatch.setenv("EXTPROC_KEY_SECRET", "s3cret")
+    status, out, _ = run("keys")
+    key, hashed = (line.split()[1] for line in out.splitlines())
+    assert status == 0
+    assert hashed == hash_key(key, "s3cret")
+
+
+def test_keys_needs_its_secret(run, monkeypatch):
+    monkeypatch.delenv("EXTPROC_KEY_SECRET", raising=False)
+    status, out, err = run("keys")
+    assert (status, out) == (1, "")
+    assert "EXTPROC_KEY_SECRET is not set" in err
+
+
+def test_the_schema_is_json_schema(run):
+    schema = json.loads(run("schema")[1])
+    assert schema["additionalProperties"] is False
+    assert {"providers", "models"} == set(schema["required"])
+
+
+# --- check --explain
+
+GUARDED = TWO_NAMES.replace("auth: {required: false}", "") + (
+    "consumers: [{name: ci, keys: [{env: CI_KEY}]}, {name: eve, models: [], keys: [{env: EVE_KEY}]}]\n"
+    "guardrails: [{name: g, kind: regex, patterns: {a: secret-word}}]\n"
+)
+BODY = '{"model": "both", "messages": [{"role": "user", "content": "Hello"}]}'
+
+
+@pytest.fixture
+def check(run, monkeypatch, file):
+    """`extproc check` with GUARDED as its settings, and a body on standard input."""
+    file.write_text(GUARDED)
+    monkeypatch.setenv("CI_KEY", "sk-gw-ci")
+    monkeypatch.setenv("EVE_KEY", "sk-gw-eve")
+
+    def call(*arguments, stdin=""):
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        status, out, err = run("check", "-c", file, *arguments)
+        assert "sk-gw-" not in out + err
+        return status, out, err
+
+    return call
+
+
+def test_explain_is_a_command_of_its_own_process(file):
+    command = [sys.executable, "-m", "extproc", "check", "-c", file, "--explain", "-"]
+    done = subprocess.run(command, input=BODY, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert answer(done.stdout) == "forwarded to a first"
+    refused = BODY.replace("both", "three")
+    done = subprocess.run(command, input=refused, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert answer(done.stdout).startswith("404 model_not_found: ")
+
+
+def answer(out):
+    return next(line[11:] for line in out.splitlines() if line.startswith("answer"))
+
+
+def test_explain_makes_a_minimal_request_for_a_model(check):
+    status, out, err = check("--explain", "--model", "both", "--consumer", "ci")
+    assert (status, err) == (0, "")
+    assert out.startswith("request    both, chat, plain, about ")
+    assert answer(out) == "forwarded to a first"
+    status, out, _ = check("--explain", "--model", "one", "--key", "env:CI_KEY", "--path", "/v1/embeddings")
+    assert (status, out.split(",")[1]) == (0, " embeddings")
+
+
+def test_explain_takes_a_file_and_another_model(check, tmp_path):
+    file = tmp_path / "body.json"
+    file.write_text(BODY)
+    assert answer(check("--explain", file, "--consumer", "ci")[1]) == "forwarded to a first"
+    status, out, _ = check("--explain", file, "--model", "two", "--consumer", "ci")
+    assert (status, answer(out)) == (0, "forwarded to b")
+
+
+def test_explain_reads_standard_input_and_labels(check):
+    status, out, _ = check("--explain", "-", "--consumer", "ci", "--label", "run=a", "--label", "B=c=d", stdin=BODY)
+    assert status == 0
+    assert "labels     run=a, b=c=d" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "expected"),
+    [
+        (("--explain", "-", "--consumer", "eve"), BODY, "403 model_not_allowed: "),
+        (("--explain", "-", "--consumer", "ci"), BODY.replace("Hello", "secret-word"), "400 guardrail_blocked: "),
+        (("--explain", "--model", "three", "--consumer", "ci"), "", "404 model_not_found: "),
+        (("--explain", "-", "--model", "one", "--consumer", "ci"), '{"model": 1, "model": 2}', "400 invalid_json: "),
+        (("--explain", "-", "--model", "one", "--consumer", "ci"), "[", "400 invalid_json: "),
+        (("--explain", "-", "--model", "one", "--consumer", "ci"), "[]", "400 invalid_request: "),
+        (("--explain", "--model", "one", "--path", "/x", "--consumer", "ci"), "", "404 path_not_found: "),
+    ],
+)
+def test_explain_of_a_refusal_exits_with_1(check, arguments, stdin, expected):
+    status, out, err = check(*arguments, stdin=stdin)
+    assert (status, err) == (1, "")
+    assert answer(out).startswith(expected)
+    assert "secret-word" not in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--explain",), "--explain needs a request: a FILE, - for standard input, or --model NAME"),
+        (("--explain", "--model", "one"), "auth.required is on: say who asks with --consumer NAME or --key env:NAME"),
+        (("--explain", "--model", "one", "--consumer", "x"), "there is no consumer 'x'; there are ci, eve"),
+        (("--explain", "--model", "one", "--key", "literal"), "--key is a reference: env:NAME or file:/path"),
+        (("--explain", "--model", "one", "--key", "env:literal-key"), "--key is a reference: env:NAME or file:/path"),
+        (("--explain", "--model", "one", "--key", "env:UNSET_FOR_SURE"), "env:UNSET_FOR_SURE is not set"),
+        (("--explain", "--model", "one", "--label", "run"), "a label is given as --label name=value"),
+        (("--model", "one"), "--model, --path, --consumer, --key and --label say what to --explain"),
+        (("--explain", "none.json"), "No such file or directory"),
+    ],
+)
+def test_explain_says_what_it_needs(check, arguments, message):
+    status, out, err = check(*arguments)
+    assert (status, out) == (1, "")
+    assert message in err
+    assert "literal" not in err
+
+
+def test_explain_of_settings_that_are_wrong(check, file):
+    file.write_text(GUARDED.replace("provider: b", "provider: c"))
+    status, out, err = check("--explain", "--model", "one", "--consumer", "ci")
+    assert (status, out) == (1, "")
+    assert "models.two.provider: there is no provider 'c'" in err
+
+
+def test_explain_of_attach_mode(check, file):
+    arguments = ("--attach", "--explain", "--model", "one", "--consumer", "ci")
+    assert check(*arguments)[0] == 1  # `both` cannot be attached
+    file.write_text("\n".join(line for line in GUARDED.splitlines() if "virtual" not in line))
+    status, out, _ = check(*arguments)
+    assert status == 0
+    assert "your own routes go by x-extproc-provider: a" in out

@@ -1,0 +1,220 @@
+"""`extproc usage` and `extproc budgets`, against an admin API that is served."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.__main__ import main
+from extproc.admin import HTTPThread, admin_app
+from extproc.cli._admin import Gateway
+from extproc.cli._tables import budgets_table, money, safe, table, usage_table
+from tests.admin.fakes import FakeSources, exchange, some
+
+TOKEN = "operator-token"
+EVIL = "\x1b]0;owned\x07\x1b[2J\u202e\n" + "x" * 10_000
+
+
+@pytest.fixture(scope="module")
+def sources():
+    now = time.time()
+    return FakeSources(some(now, 50), now)
+
+
+@pytest.fixture(scope="module")
+def urls(sources):
+    """The address without a token, and that with one."""
+    thread = HTTPThread()
+    ports = [thread.add(admin_app(sources, token), "127.0.0.1", 0) for token in (None, TOKEN)]
+    thread.start()
+    yield [f"http://127.0.0.1:{port}" for port in ports]
+    thread.stop()
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["extproc", *map(str, arguments)])
+        status = main()
+        return status, *capsys.readouterr()
+
+    return call
+
+
+def test_the_table_has_the_total_of_its_lines(run, urls, sources):
+    status, out, _ = run("usage", "--url", urls[0], "--start", "2020-01-01", "--end", "2100-01-01")
+    heads, rule, *lines, again, total = out.splitlines()
+    assert status == 0
+    assert heads.split() == [
+        "team",
+        "consumer",
+        *("requests", "refused", "errors", "input_tokens", "output_tokens", "usd"),
+    ]
+    assert rule == again
+    assert len({len(line) for line in (heads, rule, *lines, total)}) == 1
+    assert sum(int(line.split()[2]) for line in lines) == int(total.split()[1]) == len(sources.entries)
+
+
+def test_what_is_asked_reaches_the_api(run, urls, sources):
+    run(
+        *("usage", "--url", urls[0], "--start", "2026-11-01", "--end", "2026-12-01", "--group-by", "team,label.agent"),
+        *("--resolution", "day", "--only", "label.agent=a=b&c", "--only", "consumer=ada"),
+    )
+    assert sources.asked[-1] == [
+        ("start", "2026-11-01"),
+        ("end", "2026-12-01"),
+        ("resolution", "day"),
+        ("group_by", "team,label.agent"),
+        ("label.agent", "a=b&c"),
+        ("consumer", "ada"),
+    ]
+
+
+def test_json_and_csv_are_the_apis(run, urls):
+    assert json.loads(run("usage", "--url", urls[0], "--format", "json")[1])["object"] == "usage"
+    assert run("usage", "--url", urls[0], "--format", "csv")[1].startswith("start,end,team,consumer,requests,")
+    assert json.loads(run("budgets", "--url", urls[0], "--format", "json")[1])["object"] == "list"
+
+
+def test_budgets(run, urls):
+    status, out, _ = run("budgets", "--url", urls[0])
+    lines = [line.split() for line in out.splitlines()]
+    assert status == 0
+    assert lines[2][:10] == [
+        "team-month",
+        "team=platform",
+        "usd",
+        "month",
+        "500",
+        "455.25",
+        "8.50",
+        "0",
+        "36.25",
+        "91.0%",
+    ]
+    assert lines[6][:10] == ["per-minute", "-", "requests", "minute", "60", "0", "0", "0", "60", "0.0%"]
+    assert lines[7][-1] == "never"
+
+
+def test_a_grant(run, urls, sources):
+    status, out, _ = run("budgets", "--url", urls[0], "--grant", "team-month", "team-month:team=search", "25")
+    assert (status, out) == (0, "granted 25 to team-month:team=search until 2026-12-01T00:00:00Z (g-1)\n")
+    assert [grant["amount"] for grant in sources.given] == ["25"]
+    status, out, err = run("budgets", "--url", urls[0], "--grant", "team-month", "team-month:team=search", "-0")
+    assert (status, out) == (1, "")
+    assert "amount" in err
+
+
+def test_the_token(run, urls, monkeypatch):
+    monkeypatch.setenv("ADMIN_TOKEN", TOKEN)
+    monkeypatch.setenv("OTHER", "wrong")
+    assert run("usage", "--url", urls[1], "--token", "env:ADMIN_TOKEN")[0] == 0
+    for more in ([], ["--token", "env:OTHER"]):
+        status, out, err = run("usage", "--url", urls[1], *more)
+        assert (status, out) == (1, "")
+        assert "it wants the admin token" in err
+    status, _, err = run("usage", "--url", urls[1], "--token", TOKEN)
+    assert status == 1
+    assert TOKEN not in err
+
+
+def test_the_settings_say_where_it_is_and_their_token_goes_only_there(run, urls, monkeypatch, tmp_path):
+    file = tmp_path / "gateway.yaml"
+    port = urls[1].rpartition(":")[2]
+    file.write_text(
+        f"providers: {{a: {{kind: mock}}}}\nmodels: {{m: {{provider: a}}}}\nauth: {{required: false}}\n"
+        f"admin: {{address: 127.0.0.1, port: {port}, token: env:ADMIN_TOKEN}}\n"
+    )
+    monkeypatch.setenv("ADMIN_TOKEN", TOKEN)
+    assert run("usage", "-c", file)[0] == 0
+    assert "it wants the admin token" in run("usage", "-c", file, "--url", urls[1])[2]
+    monkeypatch.delenv("ADMIN_TOKEN")
+    assert "env:ADMIN_TOKEN is not set" in run("usage", "-c", file)[2]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost:9091", "ftp://a", "http://", "file:///etc/passwd", "http://a:b@c", "http://a/?q"]
+)
+def test_an_address_that_is_none(run, url):
+    assert "--url is the admin API's address" in run("usage", "--url", url)[2]
+
+
+def test_nobody_there(run):
+    status, out, err = run("budgets", "--url", "http://127.0.0.1:1")
+    assert (status, out) == (1, "")
+    assert "http://127.0.0.1:1 does not answer" in err
+
+
+@pytest.mark.parametrize("arguments", [["--resolution", "total", "--only", "x=1"], ["--start", "never"]])
+def test_what_the_api_refuses_is_said(run, urls, arguments):
+    status, out, err = run("usage", "--url", urls[0], *arguments)
+    assert (status, out) == (1, "")
+    assert "refuses: " in err
+
+
+@pytest.mark.parametrize("only", ["x", "=x", ""])
+def test_a_filter_that_is_none(run, urls, only):
+    assert run("usage", "--url", urls[0], "--only", only)[0] == 1
+
+
+# --- text of others
+
+
+def test_nothing_in_a_label_steers_the_terminal():
+    source = FakeSources([exchange(1, 1_794_990_000.0, labels={"agent": EVIL})])
+    out = usage_table(source.usage([("group_by", "label.agent")]))
+    assert all(line.isprintable() for line in out.splitlines())
+    assert max(map(len, out.splitlines())) < 200
+    source.scopes = [(EVIL, "1", "0", "0")]
+    out = budgets_table(source.budgets(None))
+    assert all(line.isprintable() for line in out.splitlines())
+
+
+def test_an_answer_that_is_no_gateways(monkeypatch):
+    gateway = Gateway("http://127.0.0.1:1")
+    for text in ("<html>", "[]", "3", ""):
+        monkeypatch.setattr(gateway, "text", lambda *_, text=text: text)
+        with pytest.raises(ValueError, match="is not the admin API"):
+            gateway.json("/usage")
+
+
+@given(st.text(), st.integers(1, 100))
+def test_safe_text_is_short_and_printable(text, most):
+    assert len(safe(text, most)) <= most
+    assert safe(text, most).isprintable()
+
+
+@given(st.lists(st.lists(st.text(), min_size=3, max_size=3)))
+def test_every_row_is_one_line(rows):
+    assert len(table(["a", "b", "c"], rows).split("\n")) == len(rows) + 2
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("0", "0"),
+        ("1.5", "1.50"),
+        ("0.000123", "0.000123"),
+        ("1234567.123456789", "1,234,567.123456789"),
+        ("-0.5", "-0.50"),
+        ("-1234", "-1,234"),
+        ("1E+3", "1,000"),
+    ],
+)
+def test_money_is_exact(text, shown):
+    assert money(text) == shown
+
+
+def test_empty_answers():
+    source = FakeSources()
+    source.budgetless = True
+    assert "No budget is set" in budgets_table(source.budgets(None))
+    assert usage_table(source.usage([])).splitlines()[-1].split() == ["0", "0", "0", "0", "0", "0"]
+    report = source.usage([("group_by", "team"), ("resolution", "day")]) | {"truncated": True}
+    report["total"]["unpriced"] = 3
+    assert "3 requests have no known price" in usage_table(report)
+    assert "more rows than are shown" in usage_table(report)

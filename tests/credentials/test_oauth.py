@@ -1,0 +1,361 @@
+"""Asking clouds for tokens: what is asked, what answers are believed, and endpoints that mean harm."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+import threading
+from urllib.parse import parse_qs
+
+import pytest
+
+from extproc.credentials import oauth
+from extproc.credentials.oauth import Token, TokenError, TokenRequest, ask, fetch, problem, read
+from extproc.providers import Credentials
+from tests.outbound.endpoint import drip, drip_the_body, endless, endpoint, raw, reply, silence
+
+NOW = 1_800_000_000.0
+CANARY = "canary-7f3a"
+METADATA = Credentials(google="metadata")
+GOOGLE = Credentials(google="file:/run/secrets/google.json")
+ENTRA = Credentials(azure={"tenant": "acme.example", "client_id": "app-1", "client_secret": "env:SECRET"})
+WORKLOAD = Credentials(azure={"tenant": "t-1", "client_id": "app-1", "federated_token": "file:/token"})
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    for name in ("GCE_METADATA_HOST", "AZURE_AUTHORITY_HOST"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def key():
+    rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa")
+    return rsa.generate_private_key(65537, 2048)
+
+
+@pytest.fixture(scope="session")
+def account(key):
+    """The key file of a service account, with changes."""
+    return lambda **changes: json.dumps(
+        {
+            "type": "service_account",
+            "project_id": "acme",
+            "private_key_id": "key-1",
+            "private_key": pem(key),
+            "client_email": "gateway@acme.iam.gserviceaccount.com",
+            "token_uri": "https://oauth2.googleapis.com/token",
+        }
+        | changes
+    )
+
+
+def pem(key):
+    from cryptography.hazmat.primitives import serialization as form
+
+    return key.private_bytes(form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption()).decode()
+
+
+def unpacked(assertion):
+    """Header, claims, what is signed, and the signature of a JSON web token."""
+    parts = assertion.split(".")
+    head, claims, signature = (base64.urlsafe_b64decode(part + "==") for part in parts)
+    return json.loads(head), json.loads(claims), ".".join(parts[:2]).encode(), signature
+
+
+# --- what is asked
+
+
+def test_the_metadata_server_is_asked_with_its_header(monkeypatch):
+    path = "/computeMetadata/v1/instance/service-accounts/default/token"
+    assert ask(METADATA, "metadata", NOW) == TokenRequest(
+        f"http://metadata.google.internal{path}", headers={"metadata-flavor": "Google"}
+    )
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:8080")
+    assert ask(METADATA, "metadata", NOW).url == f"http://127.0.0.1:8080{path}"
+
+
+def test_entra_is_asked_with_the_secret_of_an_application():
+    asked = ask(ENTRA, "the-secret", NOW)
+    assert asked.url == "https://login.microsoftonline.com/acme.example/oauth2/v2.0/token"
+    assert asked.form == {
+        "grant_type": "client_credentials",
+        "client_id": "app-1",
+        "client_secret": "the-secret",
+        "scope": "https://cognitiveservices.azure.com/.default",
+    }
+
+
+def test_entra_is_asked_with_the_token_of_a_workload():
+    asked = ask(WORKLOAD, "the-token", NOW)
+    assert asked.form == {
+        "grant_type": "client_credentials",
+        "client_id": "app-1",
+        "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+        "client_assertion": "the-token",
+        "scope": "https://cognitiveservices.azure.com/.default",
+    }
+
+
+@pytest.mark.parametrize(
+    ("authority", "url"),
+    [
+        ("https://login.microsoftonline.us/", "https://login.microsoftonline.us/t-1/oauth2/v2.0/token"),
+        ("login.partner.example", "https://login.partner.example/t-1/oauth2/v2.0/token"),
+        ("http://127.0.0.1:9/", "http://127.0.0.1:9/t-1/oauth2/v2.0/token"),
+        ("http://login.microsoftonline.com", None),
+        ("file:///etc/passwd", None),
+        ("https://user:pass@login.example", None),
+        ("https://login.example:port", None),
+        ("https://login.example/\r\nx: y", None),
+    ],
+)
+def test_another_authority_is_used_when_it_is_safe(monkeypatch, authority, url):
+    monkeypatch.setenv("AZURE_AUTHORITY_HOST", authority)
+    if url is not None:
+        assert ask(WORKLOAD, "x", NOW).url == url
+        return
+    with pytest.raises(TokenError, match="token endpoint") as refused:
+        ask(WORKLOAD, "x", NOW)
+    assert refused.value.outcome == "unusable"
+
+
+def test_a_service_account_signs_its_question(key, account):
+    asked = ask(GOOGLE, account(), NOW)
+    assert asked.url == "https://oauth2.googleapis.com/token"
+    assert asked.form["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
+    head, claims, text, signature = unpacked(asked.form["assertion"])
+    assert head == {"alg": "RS256", "typ": "JWT", "kid": "key-1"}
+    assert claims == {
+        "iss": "gateway@acme.iam.gserviceaccount.com",
+        "scope": "https://www.googleapis.com/auth/cloud-platform",
+        "aud": "https://oauth2.googleapis.com/token",
+        "iat": NOW,
+        "exp": NOW + 3600,
+    }
+    from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+    from cryptography.hazmat.primitives.hashes import SHA256
+
+    key.public_key().verify(signature, text, PKCS1v15(), SHA256())  # raises
+
+
+def test_it_asks_as_googles_own_library_does(account):
+    service_account = pytest.importorskip("google.oauth2.service_account")
+    sent = {}
+
+    def answer(url, method, body, headers, **_more):
+        sent.update(url=url, method=method, form={name: value for name, [value] in parse_qs(body.decode()).items()})
+        body = json.dumps({"access_token": "t", "expires_in": 3600, "token_type": "Bearer"}).encode()
+        return type("Response", (), {"status": 200, "headers": {}, "data": body})
+
+    scopes = ["https://www.googleapis.com/auth/cloud-platform"]
+    theirs = service_account.Credentials.from_service_account_info(json.loads(account()), scopes=scopes)
+    theirs.refresh(answer)
+    head, claims, *_ = unpacked(sent["form"].pop("assertion"))
+    ours = ask(GOOGLE, account(), claims["iat"])
+    assert unpacked(ours.form["assertion"])[:2] == (head, claims)
+    assert (sent["url"], sent["form"]) == (ours.url, {"grant_type": ours.form["grant_type"]})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": "authorized_user"},
+        {"client_email": None},
+        {"private_key": CANARY},
+        {"private_key": f"-----BEGIN PRIVATE KEY-----\n{CANARY}\n-----END PRIVATE KEY-----\n"},
+        {"token_uri": f"http://metadata.example/{CANARY}"},
+        {"token_uri": f"https://{CANARY}:x"},
+        {"token_uri": "unix:/run/docker.sock"},
+    ],
+)
+def test_a_key_file_that_is_none_is_told_without_its_content(account, changes):
+    with pytest.raises(TokenError) as refused:
+        ask(GOOGLE, account(**changes), NOW)
+    assert refused.value.outcome == "unusable"
+    assert CANARY not in str(refused.value)
+    assert problem(GOOGLE, account(**changes)) == refused.value.detail
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "not JSON", "[" * 20_000, '{"type": "service_account"}', "\udc80"])
+def test_what_is_no_key_file_at_all_is_told_too(text):
+    assert "key file" in problem(GOOGLE, text)
+
+
+def test_only_rsa_keys_sign(account):
+    ec = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ec")
+    assert "RSA" in problem(GOOGLE, account(private_key=pem(ec.generate_private_key(ec.SECP256R1()))))
+
+
+def test_what_is_fine_is_no_problem(account):
+    assert [problem(METADATA, "metadata"), problem(ENTRA, "x"), problem(GOOGLE, account())] == [None, None, None]
+
+
+def test_nothing_secret_is_shown(account):
+    shown = repr((ask(GOOGLE, account(), NOW), ask(ENTRA, CANARY, NOW), Token(CANARY, NOW)))
+    assert CANARY not in shown
+    assert "assertion" not in shown
+
+
+# --- what answers are believed
+
+
+def grant(**fields):
+    return json.dumps({"access_token": "token-1", "expires_in": 3600, "token_type": "Bearer"} | fields).encode()
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({}, 3600),
+        ({"expires_in": "3599"}, 3599),
+        ({"expires_in": 59.5, "scope": "more", "id_token": None}, 59.5),
+        ({"token_type": "bearer"}, 3600),
+        ({"expires_in": 1e300}, 86400),
+    ],
+)
+def test_a_token_is_good_for_as_long_as_it_says_but_not_for_ever(fields, seconds):
+    assert read(200, grant(**fields), NOW) == Token("token-1", NOW + seconds)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<!DOCTYPE html><html><body>Log in</body></html>",
+        b"[" * 60_000,
+        b"\xff\xfe",
+        b"null",
+        b'{"access_token": "x"}',
+        grant(access_token=""),
+        grant(access_token=None),
+        grant(access_token="two words"),
+        grant(access_token="a\r\nx-injected: yes"),
+        grant(access_token="ü"),
+        grant(access_token="x" * 16_385),
+        grant(expires_in=0),
+        grant(expires_in=-3600),
+        grant(expires_in="nan"),
+        grant(expires_in=True),
+        grant(expires_in=None),
+        grant(expires_in="soon"),
+        grant(token_type="mac"),
+        grant()[:-1],
+    ],
+)
+def test_an_answer_that_holds_no_token(body):
+    with pytest.raises(TokenError) as refused:
+        read(200, body, NOW)
+    assert refused.value.outcome == "bad_answer"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "told"),
+    [
+        (400, b'{"error": "invalid_grant", "error_description": "canary-7f3a"}', "refused: status 400, invalid_grant"),
+        (401, b'{"error": "invalid_client", "error_codes": [7]}', "refused: status 401, invalid_client, AADSTS7"),
+        (403, b'{"error": "canary-7f3a", "error_codes": [-1, 123456789012]}', "refused: status 403"),
+        (404, b"canary-7f3a", "refused: status 404"),
+        (429, b'{"error": {"code": 429}}', "refused: status 429"),
+        (503, b"[" * 60_000, "failed: status 503"),
+        (302, grant(), "failed: status 302"),
+        (204, grant(), "failed: status 204"),
+    ],
+)
+def test_a_refusal_is_told_in_words_of_the_standard_only(status, body, told):
+    with pytest.raises(TokenError) as refused:
+        read(status, body, NOW)
+    assert str(refused.value) == told
+
+
+# --- the exchange
+
+
+async def outcome(monkeypatch, address):
+    """How asking the metadata server at that address ends."""
+    monkeypatch.setenv("GCE_METADATA_HOST", address)
+    with pytest.raises(TokenError) as refused:
+        await fetch(METADATA, "metadata", NOW)
+    # No thread is left behind that would hold up the end of the process.
+    await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 5)
+    return refused.value.outcome
+
+
+async def test_a_token_is_fetched_with_a_get(monkeypatch):
+    with endpoint(reply(grant())) as (address, asked):
+        monkeypatch.setenv("GCE_METADATA_HOST", address)
+        assert await fetch(METADATA, "metadata", NOW) == Token("token-1", NOW + 3600)
+    [(method, path, headers, _)] = asked
+    assert (method, path.rpartition("/")[2], headers["metadata-flavor"]) == ("GET", "token", "Google")
+
+
+async def test_a_token_is_fetched_with_a_form(account):
+    with endpoint(reply(grant())) as (address, asked):
+        assert await fetch(GOOGLE, account(token_uri=f"http://{address}/token?alt=1"), NOW) == Token(
+            "token-1", NOW + 3600
+        )
+    [(method, path, headers, body)] = asked
+    assert (method, path, headers["content-type"]) == ("POST", "/token?alt=1", "application/x-www-form-urlencoded")
+    assert sorted(parse_qs(body)) == ["assertion", "grant_type"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends"),
+    [
+        (reply(b"<html>", content_type="text/html"), "bad_answer"),
+        (reply(grant(padding="x" * 100_000)), "bad_answer"),
+        (endless, "bad_answer"),
+        (raw(b"SSH-2.0-OpenSSH_9.9\r\n"), "bad_answer"),
+        (raw(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200), "bad_answer"),
+        (raw(b"HTTP/1.1 200 OK\r\na: " + b"x" * 70_000), "bad_answer"),
+        (raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"), "bad_answer"),
+        (raw(b"HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{"), "bad_answer"),
+        (raw(b""), "unreachable"),
+        (reply(b"", 302, location="http://127.0.0.1:1/"), "failed"),
+        (reply(b"no service account", 404), "refused"),
+        (silence, "timeout"),
+        (drip, "timeout"),
+        (drip_the_body, "timeout"),
+    ],
+)
+async def test_endpoints_that_mean_harm(monkeypatch, answer, ends):
+    monkeypatch.setattr(oauth, "_TIMEOUT", 0.5 if ends == "timeout" else 10.0)
+    with endpoint(answer) as (address, asked):
+        assert await outcome(monkeypatch, address) == ends
+    assert len(asked) == 1
+
+
+async def test_nobody_there(monkeypatch):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        assert await outcome(monkeypatch, f"127.0.0.1:{probe.getsockname()[1]}") == "unreachable"
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "127.0.0.1:99999", "[::1", "exa mple"])
+async def test_no_such_host(monkeypatch, host):
+    assert await outcome(monkeypatch, host) in ("unreachable", "unusable")
+
+
+async def test_an_endpoint_whose_certificate_is_not_known(monkeypatch, account):
+    with endpoint(reply(grant())) as (address, _), pytest.raises(TokenError, match="unreachable: SSLError"):
+        await fetch(GOOGLE, account(token_uri=f"https://{address}/token"), NOW)
+
+
+async def test_the_event_loop_goes_on_and_a_fetch_can_be_cancelled(monkeypatch):
+    begun = threading.Event()
+
+    def answer(handler):
+        begun.set()
+        silence(handler)
+
+    with endpoint(answer) as (address, _):
+        monkeypatch.setenv("GCE_METADATA_HOST", address)
+        task = asyncio.create_task(fetch(METADATA, "metadata", NOW))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 5)

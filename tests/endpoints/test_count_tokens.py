@@ -1,0 +1,48 @@
+import json
+
+import pytest
+
+from extproc.endpoints.count_tokens import CountTokens
+from extproc.routing.catalog import Catalog
+from extproc.words.exchange import Target
+
+PATH = "/v1/messages/count_tokens"
+SETTINGS = """
+providers:
+  claude: {kind: anthropic, api_key: env:UNSET_FOR_SURE}
+  other: {kind: mock}
+models: {c: {provider: claude}, o: {provider: other}}
+"""
+BODY = {"model": "c", "messages": [{"role": "user", "content": "word " * 300}]}
+
+
+@pytest.fixture
+def count(settings, exchange):
+    def stage(provider, path=PATH, **more):
+        found = settings(SETTINGS)
+        sent = exchange(BODY, path=path, targets=(Target("c", provider, "m"),))
+        for name, value in more.items():
+            setattr(sent, name, value)
+        return CountTokens(Catalog(found.providers, found.models, {}))(sent)
+
+    return stage
+
+
+def test_a_provider_that_can_count_is_asked(count):
+    assert count("claude") is None
+
+
+def test_for_others_it_is_estimated(count):
+    answer = count("other")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+    assert 300 <= json.loads(answer.body)["input_tokens"] <= 600
+
+
+def test_somebody_elses_envoy_is_not_asked_either(count):
+    assert count("claude", attached=True).status == 200
+
+
+def test_other_requests_go_on(count, exchange):
+    body = {"model": "c", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
+    sent = exchange(body, path="/v1/messages")
+    assert CountTokens(None)(sent) is None

@@ -1,0 +1,131 @@
+import json
+
+import pytest
+
+from extproc.endpoints.models import Models
+from extproc.prices import known_models
+from extproc.routing.catalog import Catalog
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Consumer, Exchange, Request
+
+TEXT = """
+providers:
+  a: {kind: mock}
+  off: {kind: mock, disabled: true}
+  openai: {kind: openai, api_key: env:TEST_OPENAI_KEY}
+models:
+  m: {provider: a, context: 1000}
+  a/slash: {provider: a}
+  stopped: {provider: a, disabled: true}
+  off: {provider: off}
+  gpt-4o: {provider: openai}
+  "openai/*": {provider: openai}
+  "mine/*": {provider: a}
+virtual_models:
+  v: {targets: [{model: m}, {model: off}]}
+  dead: {targets: [{model: off}]}
+"""
+
+
+@pytest.fixture
+def models(settings, monkeypatch):
+    monkeypatch.setenv("TEST_OPENAI_KEY", "sk-1")
+    found = settings(TEXT)
+    return Models(Catalog(found.providers, found.models, found.virtual_models))
+
+
+def get(models, path="/v1/models", may_use=lambda _model: True):
+    exchange = Exchange("id", Request("GET", path, {}))
+    exchange.operation = "list_models"
+    exchange.consumer = Consumer("alice", may_use=may_use)
+    answer = models(exchange)
+    assert (answer.status, answer.headers) == (200, {"content-type": "application/json"})
+    return json.loads(answer.body)
+
+
+def ids(models, **more):
+    found = get(models, **more)
+    assert found["object"] == "list"
+    return [model["id"] for model in found["data"]]
+
+
+def test_other_operations_are_left_alone(models):
+    exchange = Exchange("id", Request("POST", "/v1/chat/completions", {}))
+    exchange.operation = "chat"
+    assert models(exchange) is None
+
+
+def test_the_list_has_what_can_be_served(models):
+    named = [name for name in ids(models) if not name.startswith("openai/")]
+    assert named == ["m", "a/slash", "gpt-4o", "v"]
+
+
+def test_the_list_has_what_the_catalogue_knows_behind_a_wildcard(models):
+    assert {f"openai/{model}" for model in known_models("openai")} <= set(ids(models))
+    assert len(known_models("openai")) > 10
+
+
+def test_a_provider_without_its_key_is_not_listed(settings, monkeypatch):
+    monkeypatch.delenv("TEST_OPENAI_KEY", raising=False)
+    found = settings(TEXT)
+    assert ids(Models(Catalog(found.providers, found.models, found.virtual_models))) == ["m", "a/slash", "v"]
+
+
+@pytest.mark.parametrize(
+    ("granted", "expected"),
+    [
+        (set(), []),
+        ({"m"}, ["m"]),
+        ({"v"}, []),
+        ({"v", "m"}, ["m", "v"]),
+        ({"v", "off"}, []),
+        ({"openai/gpt-4o"}, ["openai/gpt-4o"]),
+    ],
+)
+def test_the_list_is_what_was_granted(models, granted, expected):
+    assert ids(models, may_use=granted.__contains__) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("m", "m"),
+        ("m?x=1", "m"),
+        ("a/slash", "a/slash"),
+        ("a%2Fslash", "a/slash"),
+        ("a%2fslash", "a/slash"),
+        ("openai/gpt-4o", "openai/gpt-4o"),
+        ("openai%2Fgpt-4o", "openai/gpt-4o"),
+        ("mine/anything", "mine/anything"),
+        ("v", "v"),
+    ],
+)
+def test_one_model(models, path, name):
+    found = get(models, f"/v1/models/{path}")
+    assert (found["id"], found["object"], type(found["created"])) == (name, "model", int)
+
+
+@pytest.mark.parametrize(
+    "name", ["nobody", "stopped", "off", "dead", "mine/*", "mine/é", "mine/a%20b", "x" * 100_000, "%FF"]
+)
+def test_a_model_that_is_not_listed_is_a_404(models, name):
+    with pytest.raises(Refusal) as refused:
+        get(models, f"/v1/models/{name}")
+    assert refused.value.kind.code == "model_not_found"
+    assert len(refused.value.message) < 500
+
+
+def test_a_model_that_was_not_granted_looks_like_one_that_is_not_there(models):
+    for name in ("m", "nobody"):
+        with pytest.raises(Refusal) as refused:
+            get(models, f"/v1/models/{name}", may_use=lambda _model: False)
+        assert refused.value.message == f"There is no model {name!r} here."
+
+
+def test_what_is_known_of_a_model_is_told(models):
+    own, known, virtual = (get(models, f"/v1/models/{name}") for name in ("m", "gpt-4o", "v"))
+    assert (own["owned_by"], own["context_length"]) == ("mock", 1000)
+    assert "pricing" not in own
+    assert (known["owned_by"], known["context_length"]) == ("openai", 128_000)
+    assert known["pricing"]["output"] > known["pricing"]["input"] > 0
+    assert virtual["owned_by"] == "gateway"

@@ -1,0 +1,407 @@
+import math
+from email.utils import format_datetime, formatdate
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.routing.history import FORGET, MAX_PLACES, History, Speed, retry_after
+from extproc.words.tries import OUTCOMES
+
+KB, MB = 1 << 10, 1 << 20
+
+
+@pytest.fixture
+def clock(clocks):
+    return clocks()
+
+
+@pytest.fixture
+def history(clock):
+    return History(clock)
+
+
+def learn(history, seconds, *deployments, times=1, outcome="ok", **more):
+    """Answers that took so many seconds."""
+    for _ in range(times):
+        for deployment in deployments:
+            history.learn(deployment, outcome, first_byte=seconds, **more)
+
+
+def expected(history, deployment, size=0, *, streamed=False):
+    return history.expected(deployment, size, streamed=streamed)
+
+
+# --- leaving alone those who asked for it
+
+
+def test_a_place_is_left_alone_for_as_long_as_it_asked(history, clock):
+    assert history.cooling("a") == 0
+    history.cool("a", 5)
+    assert history.cooling("a") == pytest.approx(5)
+    clock.now += 4
+    assert history.cooling("a") == pytest.approx(1)
+    assert history.cooling("b") == 0
+    clock.now += 1
+    assert history.cooling("a") == 0
+
+
+@pytest.mark.parametrize(("first", "second"), [(5, 60), (60, 5)])
+def test_the_longest_wish_counts(history, first, second):
+    history.cool("a", first)
+    history.cool("a", second)
+    assert history.cooling("a") == pytest.approx(60)
+
+
+@pytest.mark.parametrize("seconds", [0, -1])
+def test_no_time_is_no_wish(history, seconds):
+    history.cool("a", seconds)
+    assert history.cooling("a") == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("0", 0),
+        ("7", 7),
+        (" 7 ", 7),
+        ("1.5", 1.5),
+        ("007", 7),
+        ("999999999999", 999999999999),
+        *(
+            (value, None)
+            for value in ("", " ", "-1", "soon", "1e9", "inf", "nan", "7 s", "1,5", "1.2.3", ".", "٣", "²")
+        ),
+        ("9" * 5000, None),
+        ("Thu, 99 Jan 2026 00:00:00 GMT", None),
+        ("Wed, 21 Oct 99999 07:28:00 GMT", None),
+    ],
+)
+def test_retry_after_in_seconds(value, seconds):
+    assert retry_after(value, 1000.0) == seconds
+
+
+@pytest.mark.parametrize(("ahead", "seconds"), [(90, 90), (0, 0), (-90, 0)])
+def test_retry_after_as_a_date(ahead, seconds):
+    now = 1_700_000_000
+    assert retry_after(formatdate(now + ahead, usegmt=True), now) == seconds
+
+
+@given(st.text(max_size=60) | st.dates().map(str) | st.datetimes().map(format_datetime), st.floats(0, 4e9))
+def test_whatever_a_provider_writes_it_is_a_time_or_nothing(value, now):
+    found = retry_after(value, now)
+    assert found is None or 0 <= found < math.inf
+
+
+# --- learning how fast deployments are
+
+
+def test_a_place_nobody_knows_is_to_be_found_out(history):
+    assert expected(history, "a") is None
+    learn(history, 0.5, "a")
+    assert expected(history, "a") == pytest.approx(0.5)
+    assert expected(history, "b") is None
+    assert expected(history, "a", streamed=True) is None
+
+
+def test_the_speed_of_a_stream_counts_too(history):
+    """Two deployments answer equally soon; one writes ten times as fast."""
+    history.learn("fast", "ok", streamed=True, first_byte=0.5, rest=1, answer=20_000)
+    history.learn("slow", "ok", streamed=True, first_byte=0.5, rest=10, answer=20_000)
+    assert expected(history, "fast", streamed=True) == pytest.approx(1.5)
+    assert expected(history, "slow", streamed=True) == pytest.approx(10.5)
+
+
+def test_the_length_of_an_answer_says_nothing_of_a_place(history):
+    history.learn("a", "ok", streamed=True, first_byte=0.5, rest=1, answer=1000)
+    history.learn("b", "ok", streamed=True, first_byte=0.5, rest=100, answer=100_000)
+    assert expected(history, "a", streamed=True) == pytest.approx(expected(history, "b", streamed=True))
+
+
+def test_a_place_that_became_slow_is_left_within_a_few_samples(history):
+    learn(history, 0.1, "a", "b", times=20)
+    learn(history, 2.0, "a", times=3)
+    assert expected(history, "a") > 2 * expected(history, "b")
+
+
+def test_a_place_that_became_fast_is_found_within_a_few_samples(history):
+    learn(history, 2.0, "a", times=20)
+    learn(history, 1.0, "b", times=20)
+    learn(history, 0.1, "a", times=5)
+    assert expected(history, "a") < expected(history, "b")
+
+
+def test_one_straggler_decides_nothing(history):
+    learn(history, 0.1, "a", times=20)
+    learn(history, 0.2, "b", times=20)
+    learn(history, 300.0, "a")
+    assert expected(history, "a") < expected(history, "b")
+
+
+@pytest.mark.parametrize("outcome", ["429", "5xx", "timeout", "connect", "reset", "cut"])
+def test_a_place_that_fails_is_left_within_a_few_tries(history, outcome):
+    learn(history, 0.1, "a", times=20)
+    learn(history, 0.15, "b", times=20)
+    learn(history, None, "a", times=3, outcome=outcome)
+    assert expected(history, "a") > expected(history, "b")
+    learn(history, 0.1, "a", times=10)
+    assert expected(history, "a") < expected(history, "b")
+
+
+def test_a_place_that_only_failed_is_no_faster_for_it(history):
+    learn(history, None, "bad", times=10, outcome="5xx")
+    learn(history, 0.5, "good", times=10)
+    assert expected(history, "bad") > expected(history, "good")
+    learn(history, 0.5, "bad")  # the first answer is what is known of its speed
+    assert expected(history, "bad") > expected(history, "good")
+
+
+@pytest.mark.parametrize("outcome", sorted({"client_left", "credential", "other", "401", "403", "4xx"}))
+def test_what_is_the_clients_or_the_gateways_fault_teaches_nothing(history, outcome):
+    assert outcome in OUTCOMES
+    learn(history, 0.001, "a", outcome=outcome)
+    assert expected(history, "a") is None
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(OUTCOMES),
+            st.booleans(),
+            st.none() | st.floats(0, 1e5),
+            st.floats(0, 1e5),
+            st.integers(0, MB),
+        )
+    )
+)
+def test_whatever_is_learned_the_expectation_is_a_time(clocks, tries):
+    history = History(clocks())
+    for outcome, streamed, first_byte, rest, answer in tries:
+        history.learn("a", outcome, streamed=streamed, first_byte=first_byte, rest=rest, answer=answer)
+    for streamed in (False, True):
+        found = expected(history, "a", streamed=streamed)
+        assert found is None or 0 <= found < math.inf
+
+
+def test_what_is_known_fades(history, clock):
+    learn(history, 10.0, "a", times=5)
+    clock.now += FORGET
+    assert expected(history, "a") == pytest.approx(10 / math.e)
+    clock.now += 10 * FORGET
+    assert expected(history, "a") < 0.001
+
+
+# --- looking at a deployment
+
+
+def test_one_request_at_a_time_finds_out_what_nobody_knows(history, clock):
+    history.chosen("a", 0, streamed=False)
+    assert expected(history, "a") == math.inf  # somebody is there already
+    clock.now += 1.1  # and did not come back
+    assert expected(history, "a") is None
+    history.chosen("a", 0, streamed=False)
+    learn(history, 0.5, "a")
+    assert expected(history, "a") == pytest.approx(0.5)
+
+
+def test_one_request_is_enough_to_measure_a_faded_place_anew(history, clock):
+    learn(history, 10.0, "a", times=5)
+    clock.now += 3 * FORGET
+    assert expected(history, "a") < 1
+    history.chosen("a", 0, streamed=False)
+    assert expected(history, "a") == pytest.approx(10)
+
+
+def test_a_place_in_use_is_not_taken_to_be_measured_by_being_chosen(history, clock):
+    learn(history, 10.0, "a")
+    clock.now += 20
+    history.chosen("a", 0, streamed=False)
+    assert expected(history, "a") < 10
+
+
+# --- sizes of requests
+
+
+def test_large_requests_are_a_class_of_their_own(history):
+    learn(history, 0.1, "a", size=KB)
+    learn(history, 5.0, "a", size=MB)
+    assert expected(history, "a", KB) == pytest.approx(0.1)
+    assert expected(history, "a", 2 * MB) == pytest.approx(5.0)
+
+
+def test_what_is_known_of_other_sizes_is_better_than_nothing(history):
+    learn(history, 0.1, "a", size=KB)
+    learn(history, 5.0, "a", size=MB)
+    assert expected(history, "a", 10 * KB) == pytest.approx(0.1)
+    assert expected(history, "a", 100 * KB) == pytest.approx(5.0)
+
+
+# --- a clock that is set
+
+
+def test_a_clock_that_is_set_back_upsets_nothing(history, clock):
+    learn(history, 0.5, "a", times=5)
+    history.chosen("b", 0, streamed=False)
+    clock.now -= 3600
+    assert expected(history, "a") == pytest.approx(0.5)
+    assert expected(history, "b") is None  # nobody waits an hour for the request that is measuring it
+    learn(history, 0.5, "a")
+    history.cool("a", 5)
+    clock.now += 5
+    assert history.cooling("a") == 0
+
+
+def test_a_clock_that_is_set_ahead_ends_what_was_waited_for(history, clock):
+    history.cool("a", 60)
+    clock.now += 3600
+    assert history.cooling("a") == 0
+
+
+# --- memory
+
+
+def test_the_oldest_places_are_forgotten(history):
+    for number in range(MAX_PLACES + 500):
+        learn(history, 0.1, f"p{number}")
+        history.cool(f"p{number}", 60)
+        history.chosen(f"q{number}", 0, streamed=False)
+    assert len(history.deployments()) == MAX_PLACES
+    assert (expected(history, "p0"), history.cooling("p0")) == (None, 0)
+    assert expected(history, "q0") is None
+    last = f"p{MAX_PLACES + 499}"
+    assert (expected(history, last), history.cooling(last)) == (pytest.approx(0.1), pytest.approx(60))
+
+
+def test_a_place_in_use_is_not_the_oldest(history):
+    learn(history, 0.1, "used")
+    for number in range(MAX_PLACES - 1):
+        learn(history, 0.1, f"p{number}")
+    learn(history, 0.1, "used", "new")
+    assert expected(history, "used") is not None
+    assert expected(history, "p0") is None
+
+
+# --- what processes tell each other
+
+
+@pytest.fixture
+def other(clock):
+    return History(clock)
+
+
+def test_what_one_process_learned_all_know(history, other):
+    history.cool("a", 30)
+    history.learn("b", "ok", streamed=True, first_byte=0.5, rest=1, answer=20_000, size=MB)
+    learn(history, 0.1, "c", times=3)
+    learn(history, None, "c", outcome="429")
+    other.merge([history.note()])
+    assert other.cooling("a") == pytest.approx(30)
+    assert expected(other, "b", MB, streamed=True) == expected(history, "b", MB, streamed=True)
+    assert expected(other, "c") == expected(history, "c")
+
+
+def test_who_knows_nothing_has_nothing_to_note(history, other, clock):
+    assert history.note() == b""
+    other.merge([b""])
+    history.cool("a", 5)
+    learn(history, 0.1, "b")
+    assert history.note()
+    clock.now += 2 * FORGET
+    assert history.note() == b""
+
+
+def test_what_was_learned_last_counts(history, other, clock):
+    learn(history, 1.0, "a")
+    clock.now += 1
+    learn(other, 2.0, "a")
+    other.merge([history.note()])
+    history.merge([other.note()])
+    assert expected(other, "a") == expected(history, "a") == pytest.approx(2.0)
+
+
+def test_a_merge_takes_the_place_of_the_one_before_but_cool_downs_stay(history, other):
+    learn(history, 1.0, "a")
+    history.cool("a", 30)
+    other.merge([history.note()])
+    other.merge([])
+    assert expected(other, "a") is None
+    assert other.cooling("a") == pytest.approx(30)
+
+
+def test_the_longest_cool_down_of_all_counts(history, other):
+    history.cool("a", 5)
+    history.cool("b", 50)
+    other.cool("a", 50)
+    other.cool("b", 5)
+    other.merge([history.note()])
+    assert (other.cooling("a"), other.cooling("b")) == (pytest.approx(50), pytest.approx(50))
+
+
+def test_notes_of_many_processes_make_one_memory(clocks):
+    clock = clocks()
+    histories = [History(clock) for _ in range(5)]
+    for number, one in enumerate(histories):
+        clock.now += 1
+        learn(one, float(number + 1), "shared", f"own-{number}")
+    fresh = History(clock)
+    fresh.merge([one.note() for one in histories])
+    assert expected(fresh, "shared") == pytest.approx(5.0)
+    assert all(expected(fresh, f"own-{number}") is not None for number in range(5))
+
+
+def test_a_note_is_short(history):
+    for number in range(MAX_PLACES):
+        learn(history, 0.1, f"provider/{'model' * 10}-{number}")
+        history.cool(f"provider/{'model' * 10}-{number}", 60)
+    assert len(history.note()) < 128 * KB
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=10,
+)
+NEARLY = st.tuples(
+    st.dictionaries(st.text(max_size=3), st.floats()),
+    st.lists(
+        st.tuples(
+            st.text(max_size=3),
+            st.booleans(),
+            st.integers(-9, 9),
+            st.lists(st.floats() | st.integers(-9, 9), max_size=6),
+        ),
+        max_size=3,
+    ),
+)
+
+
+@given(st.binary(max_size=100) | (JSON | NEARLY).map(msgspec.msgpack.encode))
+def test_a_note_that_cannot_be_read_is_left_out(clocks, data):
+    clock = clocks()
+    good, history = History(clock), History(clock)
+    learn(good, 0.1, "good-deployment")
+    history.merge([data, good.note(), data])
+    assert expected(history, "good-deployment") == pytest.approx(0.1)
+    history.note()
+    history.deployments()
+
+
+# --- for people
+
+
+def test_places_are_shown_with_what_is_known_of_them(history, clock):
+    history.cool("a", 30)
+    learn(history, 0.25, "a")
+    history.learn("a", "ok", streamed=True, first_byte=0.125)
+    learn(history, None, "b", outcome="5xx")
+    assert history.deployments() == {
+        "a": {"cooling_down_s": 30.0, "plain_s": 0.25, "streamed_first_byte_s": 0.125, "failing": 0.0},
+        "b": {"plain_s": 0.0, "failing": 0.2},
+    }
+    clock.now += 2 * FORGET
+    assert history.deployments() == {}
+
+
+def test_a_speed_is_a_time_even_when_it_is_new():
+    assert Speed().expected(0.0) > 0

@@ -1,0 +1,180 @@
+import json
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.routing.parameters import (
+    FIXED,
+    MAX_CHANGES,
+    OUTPUT_LIMITS,
+    apply,
+    compile_changes,
+    compose,
+    encode,
+    output_limit,
+)
+
+# --- what can be said
+
+
+def test_changes_are_what_is_done_to_each_field():
+    assert compile_changes({"a": 1}, {"b": [2]}, ["c"]) == (
+        ("a", "set", 1),
+        ("b", "default", [2]),
+        ("c", "remove", None),
+    )
+    assert compile_changes({}, {}, ()) == ()
+
+
+@pytest.mark.parametrize("action", ["override", "default", "remove"])
+@pytest.mark.parametrize("name", FIXED)
+def test_what_routing_and_budgets_rest_on_cannot_be_changed(name, action):
+    given = {"override": {}, "default": {}, "remove": ()}
+    given[action] = [name] if action == "remove" else {name: 1}
+    with pytest.raises(ValueError, match=f"'{name}' cannot be changed"):
+        compile_changes(**given)
+
+
+@pytest.mark.parametrize(
+    ("override", "default", "remove", "message"),
+    [
+        ({"a": 1}, {"a": 2}, [], "'a' is named twice"),
+        ({"a": 1}, {}, ["a"], "'a' is named twice"),
+        ({}, {}, ["a", "a"], "'a' is named twice"),
+        ({"max_tokens": 1}, {"max_completion_tokens": 2}, [], "'max_completion_tokens' is another name of a field"),
+        ({"max_tokens": 1}, {}, ["max_output_tokens"], "'max_output_tokens' is another name of a field"),
+        *(({"max_tokens": value}, {}, [], "whole number of at least 1") for value in (0, -1, 1.5, True, "5", [5])),
+        ({}, {"max_output_tokens": 0}, [], "whole number of at least 1"),
+        ({"a": date(2026, 1, 1)}, {}, [], "2026-01-01 is no JSON"),
+        ({"a": {"b": [date(2026, 1, 1)]}}, {}, [], "2026-01-01 is no JSON"),
+        ({"a": float("nan")}, {}, [], "JSON"),
+        ({"a": float("inf")}, {}, [], "JSON"),
+        ({"a": "x" * MAX_CHANGES}, {}, [], f"at most {MAX_CHANGES} bytes of JSON"),
+        ({}, {}, [f"field-{number}" for number in range(100)], f"at most {MAX_CHANGES} bytes of JSON"),
+    ],
+)
+def test_what_cannot_be_said(override, default, remove, message):
+    with pytest.raises(ValueError, match=message):
+        compile_changes(override, default, remove)
+
+
+def test_the_largest_changes_that_fit():
+    room = MAX_CHANGES - len(encode(compile_changes({"a": ""}, {}, ())))
+    assert compile_changes({"a": "x" * room}, {}, ())
+    with pytest.raises(ValueError, match="bytes of JSON"):
+        compile_changes({"a": "x" * (room + 1)}, {}, ())
+
+
+# --- what becomes of a request
+
+
+@pytest.mark.parametrize(
+    ("changes", "body", "fields", "removed"),
+    [
+        ({"override": {"a": 1}}, {}, {"a": 1}, []),
+        ({"override": {"a": 1}}, {"a": 2}, {"a": 1}, []),
+        ({"override": {"a": None}}, {"a": 2}, {"a": None}, []),
+        ({"default": {"a": 1}}, {}, {"a": 1}, []),
+        ({"default": {"a": 1}}, {"a": 2}, {}, []),
+        ({"default": {"a": 1}}, {"a": 0}, {}, []),
+        ({"default": {"a": 1}}, {"a": False}, {}, []),
+        ({"default": {"a": 1}}, {"a": None}, {"a": 1}, []),  # null counts as absent
+        ({"remove": ["a"]}, {"a": 2}, {}, ["a"]),
+        ({"remove": ["a"]}, {"a": None}, {}, ["a"]),
+        ({"remove": ["a"]}, {}, {}, []),
+        ({"override": {"max_tokens": 5}}, {"limit": 9}, {"limit": 5}, []),
+        ({"default": {"max_completion_tokens": 5}}, {"limit": 9}, {}, []),
+        ({"remove": ["max_output_tokens"]}, {"limit": 9}, {}, ["limit"]),
+    ],
+)
+def test_what_to_set_and_what_to_take_out(changes, body, fields, removed):
+    compiled = compile_changes(**{"override": {}, "default": {}, "remove": ()} | changes)
+    assert apply(compiled, body, "limit") == (fields, removed)
+
+
+@pytest.mark.parametrize("name", OUTPUT_LIMITS)
+def test_an_api_without_output_has_no_limit_to_change(name):
+    assert apply(compile_changes({name: 5, "a": 1}, {}, ()), {name: 9}, None) == ({"a": 1}, [])
+
+
+@pytest.mark.parametrize("name", OUTPUT_LIMITS)
+@pytest.mark.parametrize(
+    ("action", "value", "asked", "limit"),
+    [
+        ("set", 5, None, 5),
+        ("set", 5, 9, 5),
+        ("set", None, 9, None),
+        ("default", 5, None, 5),
+        ("default", 5, 9, 9),
+        ("remove", None, 9, None),
+        ("remove", None, None, None),
+    ],
+)
+def test_the_limit_of_the_output_after_changes(name, action, value, asked, limit):
+    assert output_limit(((name, action, value),), asked) == limit
+    assert output_limit((("a", "set", 1),), asked) == asked
+
+
+# --- one after the other
+
+JSON = st.none() | st.booleans() | st.integers(-2, 2) | st.lists(st.integers(0, 1), max_size=1)
+LIMIT = st.none() | st.integers(1, 3)
+
+
+@st.composite
+def any_changes(draw):
+    names = draw(st.lists(st.sampled_from(("a", "b", draw(st.sampled_from(OUTPUT_LIMITS)))), unique=True))
+    given = {"override": {}, "default": {}, "remove": []}
+    for name in names:
+        action = draw(st.sampled_from(list(given)))
+        if action == "remove":
+            given[action].append(name)
+        else:
+            given[action][name] = draw(LIMIT if name in OUTPUT_LIMITS else JSON)
+    return compile_changes(**given)
+
+
+BODIES = st.fixed_dictionaries({}, optional={"a": JSON, "b": JSON, "limit": LIMIT})
+
+
+def applied(changes, body, output_field="limit"):
+    fields, removed = apply(changes, body, output_field)
+    return {name: value for name, value in {**body, **fields}.items() if name not in removed}
+
+
+def strict(value):
+    """Python takes 1 and true for the same; JSON does not."""
+    return json.dumps(value, sort_keys=True)
+
+
+@given(any_changes(), any_changes(), BODIES, st.sampled_from(["limit", None]))
+def test_composed_changes_do_what_one_after_the_other_does(outer, inner, body, output_field):
+    one_by_one = applied(inner, applied(outer, body, output_field), output_field)
+    assert strict(applied(compose(outer, inner), body, output_field)) == strict(one_by_one)
+
+
+@given(any_changes(), any_changes(), any_changes(), BODIES)
+def test_it_does_not_matter_which_are_composed_first(first, second, third, body):
+    left, right = compose(compose(first, second), third), compose(first, compose(second, third))
+    assert strict(applied(left, body)) == strict(applied(right, body))
+
+
+@given(any_changes())
+def test_nothing_composed_with_changes_is_the_changes(changes):
+    assert compose((), changes) == compose(changes, ()) == changes
+
+
+@given(any_changes(), any_changes())
+def test_composed_changes_name_each_field_once(outer, inner):
+    names = ["limit" if name in OUTPUT_LIMITS else name for name, *_ in compose(outer, inner)]
+    assert len(names) == len(set(names))
+
+
+@given(any_changes(), any_changes(), LIMIT)
+def test_the_limit_that_is_counted_on_is_the_one_that_leaves(outer, inner, asked):
+    """A budget holds `output_limit`; what the provider gets must not be more."""
+    changes = compose(outer, inner)
+    body = {} if asked is None else {"limit": asked}
+    assert output_limit(changes, asked) == applied(changes, body).get("limit")

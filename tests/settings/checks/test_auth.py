@@ -1,0 +1,134 @@
+"""What is wrong, or doubtful, in the settings of who may ask."""
+
+import pytest
+
+from extproc.auth import hash_key
+from extproc.settings.checks import doubts
+from extproc.settings.config import ConfigError
+
+HASH = hash_key("sk-gw-one", "pepper")
+JWT = "issuer: https://a, audiences: [x], jwks_uri: https://a/jwks"
+
+BUDGET = "budgets: [{name: b, match: {consumer: t}, unit: requests, limit: 1, window: day}]"
+TLS = "listener: {tls: {certificate: file:/c, key: file:/k, client_ca: file:/ca}}"
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch):
+    for name, value in (("ONE", "sk-gw-one"), ("SAME", "sk-gw-one"), ("TWO", "sk-gw-two"), ("SALT", "pepper")):
+        monkeypatch.setenv(name, value)
+
+
+def errors(settings, text):
+    try:
+        settings(text)
+    except ConfigError as error:
+        return [f"{problem.path}: {problem.message}" for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "consumers: [{name: a, keys: [{env: ONE, name: x}, {env: TWO, name: x}]}]",
+            "another key of a is called 'x' too",
+        ),
+        ("consumers: [{name: a, keys: [{env: ONE, name: '1'}, {env: TWO}]}]", "another key of a is called '1' too"),
+        ("consumers: [{name: a, keys: [{env: ONE}]}, {name: b, keys: [{env: ONE}]}]", "a has this key too"),
+        ("consumers: [{name: a, keys: [{env: ONE}]}, {name: b, keys: [{env: SAME}]}]", "a has this key too"),
+        (
+            (
+                "auth: {key_secret: env:SALT}\n"
+                f"consumers: [{{name: a, keys: [{{env: ONE}}]}}, {{name: b, keys: [{{hash: '{HASH}'}}]}}]"
+            ),
+            "a has this key too",
+        ),
+        ("consumers: [{name: a, groups: [g]}]", "there is no group 'g' in groups"),
+        ("consumers: [{name: a, subjects: [s]}, {name: b, subjects: [s]}]", "a lists this one too"),
+        ("consumers: [{name: a, certificates: [s]}, {name: b, certificates: [s]}]", "a lists this one too"),
+        ("auth: {jwt: {audiences: [x], jwks_uri: https://a}}", "auth.jwt.0.issuer: this key is required"),
+        ("auth: {jwt: {issuer: https://a, jwks_uri: https://a}}", "auth.jwt.0.audiences: this key is required"),
+        (
+            "auth: {jwt: {issuer: a, audiences: [], jwks_uri: https://a}}",
+            "auth.jwt.0.audiences: value should have at least 1 item",
+        ),
+        (
+            "auth: {jwt: {issuer: '', audiences: [x], jwks_uri: https://a}}",
+            "auth.jwt.0.issuer: string should have at least",
+        ),
+        ("auth: {jwt: {issuer: a, audiences: [x]}}", "its keys are at jwks_uri, or in jwks"),
+        (f"auth: {{jwt: {{{JWT}, jwks: file:/x}}}}", "its keys are at jwks_uri, or in jwks"),
+        ("auth: {jwt: {issuer: a, audiences: [x], jwks_uri: ftp://a}}", "jwks_uri is https://host/path"),
+        ("auth: {jwt: {issuer: a, audiences: [x], jwks_uri: https://u:p@a/}}", "jwks_uri is https://host/path"),
+        ("auth: {jwt: {issuer: a, audiences: [x], jwks_uri: 'https://a:99999/'}}", "ort out of range"),
+        (f"auth: {{jwt: {{{JWT}, header: X-Token}}}}", "a header is a lower-case name"),
+        (f"auth: {{jwt: {{{JWT}, header: x-extproc-token}}}}", "clients cannot send this header"),
+        (f"auth: {{jwt: {{{JWT}, clock_skew: 1h}}}}", "less than or equal to 600"),
+        (f"auth: {{jwt: [{{{JWT}}}, {{{JWT}, prefix: b}}]}}", "auth.jwt.0 is the same issuer"),
+        (f"auth: {{jwt: [{{{JWT}}}, {{{JWT.replace('/a', '/b')}, prefix: 'b:'}}]}}", "could name the same consumers"),
+        (
+            f"auth: {{jwt: [{{{JWT}, prefix: 'bc:'}}, {{{JWT.replace('/a', '/b')}, prefix: b}}]}}",
+            "could name the same consumers",
+        ),
+        (
+            "listener: {tls: {certificate: file:/c, key: file:/k, require_client_certificate: true}}",
+            "require_client_certificate needs client_ca",
+        ),
+    ],
+)
+def test_what_cannot_be(settings, text, expected):
+    [found] = errors(settings, text)
+    assert expected in found
+    assert "sk-gw-one" not in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "consumers: [{name: a, keys: [{env: ONE}, {env: SAME}]}]",
+        "consumers: [{name: a, keys: [{env: UNSET_FOR_SURE}]}, {name: b, keys: [{env: UNSET_TOO}]}]",
+        f"auth: {{jwt: {{{JWT}}}}}",
+        f"auth: {{jwt: [{{{JWT}, prefix: 'a:'}}, {{{JWT.replace('/a', '/b')}, prefix: 'b:'}}]}}",
+        "groups: {g: {models: []}}\nconsumers: [{name: a, groups: [g]}]",
+    ],
+)
+def test_what_can_be(settings, text):
+    assert errors(settings, text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("consumers: [{name: a, keys: [{env: ONE}]}, {name: b}]", "consumers.1: has no keys, subjects or certificates"),
+        ("consumers: [{name: a, subjects: [s]}]", "consumers.0.subjects: mean nothing without auth.jwt"),
+        ("consumers: [{name: a, certificates: [s]}]", "consumers.0.certificates: mean nothing without listener.tls"),
+        (
+            "auth: {required: false, jwt: {issuer: a, audiences: [x], jwks_uri: http://idp.example/jwks}}",
+            "auth.jwt.0.jwks_uri: is not encrypted",
+        ),
+        (
+            "auth: {required: false, jwt: {issuer: a, audiences: [x], jwks: file:/nowhere/at/all}}",
+            "auth.jwt.0.jwks: there is no such file here",
+        ),
+        (f"auth: {{required: false, jwt: {{{JWT}, team: groups}}}}", "auth.jwt.0.team: none is known to the settings"),
+        (f"auth: {{required: false, jwt: {{{JWT}, groups: g}}}}", "auth.jwt.0.groups: none is known to the settings"),
+    ],
+)
+def test_what_is_doubtful(settings, text, expected):
+    [found] = [f"{'.'.join(map(str, place))}: {message}" for place, message in doubts(settings(text))]
+    assert found.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "auth: {required: false, jwt: {issuer: a, audiences: [x], jwks_uri: 'http://127.0.0.1:8000/jwks'}}",
+        f"auth: {{jwt: {{{JWT}}}}}",  # nobody has a key, but a token
+        f"auth: {{jwt: {{{JWT}}}}}\nconsumers: [{{name: a, models: [], subjects: [s]}}]",
+        f"auth: {{jwt: {{{JWT}}}}}\n{BUDGET}",
+        f"auth: {{required: true}}\nconsumers: [{{name: a, certificates: [s]}}]\n{TLS}",
+    ],
+)
+def test_what_is_not_doubtful(settings, text):
+    assert list(doubts(settings(text))) == []

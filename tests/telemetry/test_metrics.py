@@ -1,0 +1,375 @@
+import math
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client import generate_latest
+from prometheus_client.openmetrics.exposition import generate_latest as generate_open_metrics
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families as plain_text
+
+from extproc.ledger import open_ledger
+from extproc.telemetry.histogram import Histogram
+from extproc.telemetry.metrics import Bounded
+from extproc.words.dialect import Report
+from extproc.words.exchange import Target, Usage
+from extproc.words.reservation import Reservation
+
+COMMON = {
+    *("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"),
+    *("error_type", "consumer", "team"),
+}
+METRICS = {
+    "gen_ai_client_token_usage": {*COMMON, "gen_ai_token_type"},
+    "gen_ai_server_request_duration_seconds": COMMON,
+    "gen_ai_server_time_to_first_token_seconds": COMMON,
+    "gen_ai_server_time_per_output_token_seconds": COMMON,
+    "extproc_requests_total": {"operation", "status"},
+    "extproc_refusals_total": {"code"},
+    "extproc_tries_total": {"provider", "model", "outcome"},
+    "extproc_try_seconds": {"provider"},
+    "extproc_failed_tries_seconds_total": {"provider", "outcome"},
+    "extproc_provider_credentials_rejected_total": {"provider"},
+    "extproc_credential_refreshes_total": {"provider", "outcome"},
+    "extproc_targets_skipped_total": {"reason"},
+    "extproc_failovers_total": {"provider"},
+    "extproc_stage_seconds": {"stage"},
+    "extproc_guardrail_findings_total": {"guardrail", "action"},
+    "extproc_budget_decisions_total": {"budget", "verdict"},
+    "extproc_budget_used_ratio": {"budget"},
+    "extproc_cost_usd_total": {"provider", "model", "consumer", "team"},
+    "extproc_cost_unknown_total": {"provider", "model"},
+    "extproc_usage_total": {"source"},
+    "extproc_provider_usage_refused_total": {"provider"},
+    "extproc_leases_expired_total": {"forwarded"},
+    "extproc_store_losses_total": set(),
+    "extproc_budget_alerts_total": {"outcome"},
+    "extproc_input_tokens_guessed_ratio": {"provider", "guess"},
+    "extproc_ledger_rows_total": {"outcome"},
+    "extproc_ledger_failures_total": set(),
+    "extproc_ledger_queued": set(),
+    "extproc_log_lines_lost_total": set(),
+    "extproc_downstream_ends_total": {"reason"},
+    "extproc_internal_errors_total": {"where"},
+    "extproc_exchanges_in_flight": set(),
+    "extproc_grpc_streams": set(),
+    "extproc_event_loop_lag_seconds": set(),
+    "extproc_reloads_total": {"outcome"},
+    "extproc_settings_stale": set(),
+}
+
+
+def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
+    """An exchange that a provider served."""
+    body = body or {"model": model, "stream": True, "messages": [{"role": "user", "content": "CANARY-PROMPT"}]}
+    found = exchange(body, **more)
+    found.forwarded = found.complete = True
+    found.status, found.attempts = 200, 2
+    found.target = found.targets[0]
+    found.report = Report(model=response_model, usage_refused=True, finish_reasons={0: "stop"})
+    found.usage, found.cost = Usage(7, 3, 2, 1), 12_500
+    found.reservation = Reservation(found.id, 14, 3)
+    found.first_token, found.finished = found.started + 0.2, found.started + 1.2
+    return found
+
+
+def touch_all(telemetry, exchange):
+    """Make every metric there is say something."""
+    telemetry.record(ended(exchange))
+    telemetry.stage("Parse")(0.001)
+    telemetry.refusal("invalid_key")
+    telemetry.attempt("a", "m", "ok", 0.5)
+    telemetry.attempt("a", "m", "401", 0.5)
+    telemetry.skip("disabled")
+    telemetry.guardrail("g", "block")
+    telemetry.budget("b", "denied")
+    telemetry.budget_used("b", 0.5, math.inf)
+    unpriced = ended(exchange)
+    unpriced.cost = None
+    telemetry.record(unpriced)
+    telemetry.lease_expired(forwarded=True)
+    telemetry.downstream_end("4xx")
+    telemetry.internal_error("GatewayStream")
+    telemetry.reloads.labels("taken").inc()
+    telemetry.credential_refreshes.labels("a", "ok").inc()
+    telemetry.watch(open_ledger("memory:"))
+
+
+def samples(telemetry):
+    return [sample for family in telemetry.registry.collect() for sample in family.samples]
+
+
+# --- names
+
+
+def test_the_metrics_and_their_labels_are_those_that_are_documented(world, exchange):
+    telemetry = world().telemetry
+    touch_all(telemetry, exchange)
+    found = {}
+    for sample in samples(telemetry):
+        name = re.sub("_(bucket|count|sum)$", "", sample.name)
+        if not name.startswith(("process_", "python_")):
+            found.setdefault(name, set()).update(set(sample.labels) - {"le"})
+    assert found == METRICS
+
+
+def test_no_document_names_a_metric_that_is_not_there():
+    docs = Path(__file__).parents[2] / "docs"
+    named = re.compile(r"`((?:extproc|gen_ai)_[a-z_]+?)(?:\{[^`]*)?`")
+    for page in sorted(docs.glob("*.md")):
+        labels = {*COMMON, "gen_ai_token_type"}
+        assert set(named.findall(page.read_text())) - labels <= set(METRICS), page.name
+
+
+def test_attributed_labels_are_labels_of_metrics(world, exchange):
+    telemetry = world("attribution: {metrics: [agent, cost-center]}").telemetry
+    telemetry.record(ended(exchange, labels={"agent": "planner", "cost-center": "42", "other": "x"}))
+    [sample] = [found for found in samples(telemetry) if found.name == "gen_ai_server_request_duration_seconds_count"]
+    assert sample.labels["label_agent"] == "planner"
+    assert sample.labels["label_cost_center"] == "42"
+    assert set(sample.labels) == COMMON | {"label_agent", "label_cost_center"}
+
+
+def test_an_exchange_is_counted(world, exchange):
+    gateway = world()
+    gateway.telemetry.record(ended(exchange))
+    labels = {
+        "gen_ai_operation_name": "chat",
+        "gen_ai_provider_name": "mock",
+        "gen_ai_request_model": "m",
+        "gen_ai_response_model": "m-1",
+        "error_type": "",
+        "consumer": "alice",
+        "team": "red",
+    }
+    assert gateway.metric("gen_ai_client_token_usage_sum", **labels, gen_ai_token_type="input") == 7
+    assert gateway.metric("gen_ai_client_token_usage_sum", **labels, gen_ai_token_type="output") == 3
+    assert gateway.metric("gen_ai_server_request_duration_seconds_sum", **labels) == pytest.approx(1.2)
+    assert gateway.metric("gen_ai_server_time_to_first_token_seconds_sum", **labels) == pytest.approx(0.2)
+    assert gateway.metric("gen_ai_server_time_per_output_token_seconds_sum", **labels) == pytest.approx(0.5)
+    assert gateway.metric("extproc_requests_total", operation="chat", status="200") == 1
+    assert gateway.metric("extproc_provider_usage_refused_total", provider="a") == 1
+    assert gateway.metric("extproc_failovers_total", provider="a") == 1
+
+
+@pytest.mark.parametrize("status", [0, 99, 600, 999])
+def test_a_status_that_is_none_is_none(world, exchange, status):
+    gateway = world()
+    found = ended(exchange)
+    found.status = status
+    gateway.telemetry.record(found)
+    assert gateway.metric("extproc_requests_total", operation="chat", status="none") == 1
+
+
+@pytest.mark.parametrize(
+    ("outcome", "lost"),
+    [("ok", None), ("client_left", None), ("cut", None), ("429", 0.5), ("timeout", 0.5), ("4xx", 0.5)],
+)
+def test_the_time_that_failed_tries_take_is_counted(world, outcome, lost):
+    gateway = world()
+    gateway.telemetry.attempt("a", "m", outcome, 0.5)
+    assert gateway.metric("extproc_failed_tries_seconds_total", provider="a", outcome=outcome) == lost
+
+
+@pytest.mark.parametrize("outcome", ["401", "403", "credential"])
+def test_a_refused_credential_is_counted_each_time_and_told_now_and_then(world, caplog, outcome):
+    gateway = world()
+    for provider in "aaba":
+        gateway.telemetry.attempt(provider, "m", outcome, 0.5)
+    assert gateway.metric("extproc_provider_credentials_rejected_total", provider="a") == 3
+    assert [record.getMessage().split()[1] for record in caplog.records] == ["a", "b"]
+
+
+# --- both formats can be read
+
+
+@pytest.mark.parametrize(("write", "read"), [(generate_latest, plain_text), (generate_open_metrics, open_metrics)])
+def test_the_metrics_can_be_read(world, exchange, write, read):
+    gateway = world()
+    touch_all(gateway.telemetry, exchange)
+    gateway.telemetry.record(ended(exchange, response_model='a"b\\c\nd é'))
+    found = {sample.name for family in read(write(gateway.telemetry.registry).decode()) for sample in family.samples}
+    for name in METRICS:
+        assert {name, f"{name}_bucket"} & found
+
+
+def test_histograms_count_cumulatively(world):
+    registry = world().telemetry.registry
+    histogram = Histogram("h", "text", ["a"], (1, 2, 4), registry)
+    for value in (0.5, 1, 1.5, 2, 3, 5, 100):
+        histogram.series(("x",)).observe(value)
+    buckets = [registry.get_sample_value("h_bucket", {"a": "x", "le": le}) for le in ("1.0", "2.0", "4.0", "+Inf")]
+    assert buckets == [2, 4, 5, 7]
+    assert registry.get_sample_value("h_count", {"a": "x"}) == 7
+    assert registry.get_sample_value("h_sum", {"a": "x"}) == 113
+
+
+# --- how many series (T20)
+
+
+def test_a_bounded_label_learns_a_few_values():
+    bounded = Bounded(known=["known"], learn=2)
+    assert [bounded(value) for value in ("known", "", "a", "b", "c", "a", "d")] == [
+        *("known", "", "a", "b", "other", "a", "other")
+    ]
+
+
+def test_what_clients_and_providers_say_makes_no_number_of_series(world, exchange):
+    gateway = world("attribution: {metrics: [agent]}\nmodels: {m: {provider: a}, '*': {provider: a}}")
+    telemetry = gateway.telemetry
+    for number in range(10_000):
+        found = ended(exchange, labels={"agent": f"agent-{number}"}, response_model=f"r-{number}")
+        found.ask.model = f"model-{number}"
+        telemetry.record(found)
+        telemetry.attempt(f"provider-{number}", f"model-{number}", "ok", 0.1)
+    for name in ("gen_ai_server_request_duration_seconds_count", "extproc_tries_total", "extproc_try_seconds_count"):
+        assert len([sample for sample in samples(telemetry) if sample.name == name]) <= 201
+    assert len(telemetry.recent) == 1000
+
+
+def test_combinations_of_labels_make_no_number_of_series_either(world, exchange):
+    telemetry = world("attribution: {metrics: [agent, task]}\nmodels: {m: {provider: a}, '*': {provider: a}}").telemetry
+    for number in range(5000):
+        labels = {"agent": f"agent-{number % 97}", "task": f"task-{number % 89}"}
+        found = ended(exchange, labels=labels, response_model=f"r-{number % 101}")
+        found.ask.model = f"model-{number % 103}"
+        telemetry.record(found)
+    series = [sample for sample in samples(telemetry) if sample.name == "gen_ai_server_request_duration_seconds_count"]
+    assert len(series) <= 1001
+
+
+def test_an_error_that_a_provider_names_makes_no_number_of_series(world, exchange):
+    telemetry = world().telemetry
+    for number in range(1000):
+        found = ended(exchange)
+        found.error = f"error-{number}"  # in attach mode the header that says so is the provider's to send
+        telemetry.record(found)
+    series = [sample for sample in samples(telemetry) if sample.name == "gen_ai_server_request_duration_seconds_count"]
+    assert len(series) <= 300
+
+
+def test_new_settings_bring_new_names(world, settings, exchange):
+    gateway = world()
+    gateway.telemetry.configure(settings("models: {fresh: {provider: a}}\ntelemetry: {access_log: 'off'}"))
+    for number in range(300):
+        gateway.telemetry.attempt("a", f"learned-{number}", "ok", 0.1)
+    gateway.telemetry.attempt("a", "fresh", "ok", 0.1)
+    assert gateway.metric("extproc_tries_total", provider="a", model="fresh", outcome="ok") == 1
+    gateway.telemetry.record(ended(exchange))
+    assert gateway.lines == []
+
+
+def test_what_was_spent_is_counted_by_who_and_where(world, exchange):
+    gateway = world()
+    for model in ("m", "elsewhere"):
+        target = Target(model, "a" if model == "m" else "gone", model)
+        gateway.telemetry.record(ended(exchange, targets=(target,)))
+    spent = [
+        gateway.metric("extproc_cost_usd_total", provider=provider, model=model, consumer="alice", team="red")
+        for provider, model in (("a", "m"), ("other", "elsewhere"))
+    ]
+    assert spent == [0.0000125] * 2
+
+
+def test_an_unknown_price_can_be_seen(world, exchange):
+    gateway, found = world(), ended(exchange)
+    found.cost = None
+    gateway.telemetry.record(found)
+    assert gateway.log[0]["cost_usd"] is None
+    assert gateway.metric("extproc_cost_unknown_total", provider="a", model="m") == 1
+
+
+def test_the_share_of_a_budget_is_nothing_once_its_window_ended(world):
+    gateway = world()
+    for name, ends in (("ended", 1.0), ("runs", 1e12), ("total", math.inf)):
+        gateway.telemetry.budget_used(name, 0.5, ends)
+    shares = [gateway.metric("extproc_budget_used_ratio", budget=name) for name in ("ended", "runs", "total")]
+    assert shares == [0, 0.5, 0.5]
+
+
+# --- alerts
+
+RULES = Path(__file__).parents[2] / "k8s" / "monitoring" / "alerts.yaml"
+
+
+def rules():
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+
+
+def test_alerts_ask_for_metrics_and_labels_that_there_are():
+    asked = [(rule, name) for rule in rules() for name in re.findall(r"(?:extproc|gen_ai)_\w+", rule["expr"])]
+    for rule, name in asked:
+        matched = set(re.findall(r"(\w+)=~?\"", rule["expr"]))
+        grouped = {label for part in re.findall(r"by \(([^)]*)\)", rule["expr"]) for label in part.split(", ")}
+        assert matched | grouped <= METRICS[name] | {"instance"}, rule["alert"]
+        told = set(re.findall(r"\$labels\.(\w+)", str(rule["annotations"])))
+        assert told <= (grouped or {"instance"}), rule["alert"]
+    assert {rule["alert"] for rule, _ in asked} == {rule["alert"] for rule in rules()}
+
+
+def test_what_alerts_count_begins_at_zero(world):
+    """A counter that begins at 1 has not increased, as Prometheus sees it."""
+    telemetry = world().telemetry
+    telemetry.watch(open_ledger("memory:"))
+    found = {(sample.name, *sample.labels.values()): sample.value for sample in samples(telemetry)}
+    for name, *labels in (
+        *(("extproc_budget_alerts_total", outcome) for outcome in ("told", "failed", "dropped")),
+        *(("extproc_leases_expired_total", forwarded) for forwarded in ("true", "false")),
+        *(("extproc_ledger_rows_total", outcome) for outcome in ("written", "dropped", "refused")),
+        *(("extproc_reloads_total", outcome) for outcome in ("taken", "refused")),
+        ("extproc_ledger_failures_total",),
+        ("extproc_store_losses_total",),
+    ):
+        assert found[(name, *labels)] == 0
+
+
+CASES = {
+    # a series and its values by the minute, the minute of the look, and the alerts that fire then
+    "a budget": ('extproc_budget_used_ratio{budget="b"}', "0.5 0.91", "1m", ["BudgetNearlySpent"]),
+    "half of it": ('extproc_budget_used_ratio{budget="b"}', "0.5 0.5", "1m", []),
+    "a ledger away": ("extproc_ledger_failures_total", "0+5x20", "12m", ["LedgerCannotBeWritten"]),
+    "one failure": ("extproc_ledger_failures_total", "0 1x20", "12m", []),
+    "rows lost": ('extproc_ledger_rows_total{outcome="dropped"}', "0 3 3", "2m", ["LedgerRowsLost"]),
+    "rows written": ('extproc_ledger_rows_total{outcome="written"}', "0+100x3", "2m", []),
+    "counters lost": ("extproc_store_losses_total", "0 1 1", "2m", ["CountersLost"]),
+    "one kill": ('extproc_leases_expired_total{forwarded="true"}', "0 8x40", "30m", []),
+    "kills": ('extproc_leases_expired_total{forwarded="true"}', "0+3x40", "35m", ["LeasesExpired"]),
+    "webhook": ('extproc_budget_alerts_total{outcome="failed"}', "0 1 1", "2m", ["BudgetAlertNotTold"]),
+    "told": ('extproc_budget_alerts_total{outcome="told"}', "0 1 1", "2m", []),
+}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
+def test_alerts_fire_when_they_should(tmp_path):
+    def case(series, values, at, firing):
+        silent = [
+            {"eval_time": at, "alertname": rule["alert"], "exp_alerts": []}
+            for rule in rules()
+            if rule["alert"] not in firing
+        ]
+        one = [{"labels": "{}", "value": 1}]
+        loud = [
+            {"expr": f'count(ALERTS{{alertstate="firing",alertname="{name}"}})', "eval_time": at, "exp_samples": one}
+            for name in firing
+        ]
+        return {
+            "interval": "1m",
+            "input_series": [{"series": series, "values": values}],
+            "alert_rule_test": silent,
+            "promql_expr_test": loud,
+        }
+
+    tests = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": [case(*each) for each in CASES.values()]}
+    file = tmp_path / "tests.yaml"
+    file.write_text(yaml.safe_dump(tests))
+    done = subprocess.run(["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
+def test_prometheus_takes_the_alerts():
+    done = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
