@@ -10,8 +10,6 @@ from extproc.ledger import outcome_of
 Entry = Mapping[str, Any]
 """One exchange as JSON; at least `id`, `request_id`, `time` (epoch seconds) and `status`."""
 
-EXCHANGE_FILTERS = ("consumer", "team", "model", "status", "error", "outcome")
-
 
 class SourceError(Exception):
     """A source cannot answer. `message` is for people, `status` the answer's."""
@@ -32,7 +30,7 @@ class Sources(Protocol):
         """All budgets, or the one of that name, with what is left of them."""
 
     def exchanges(self, limit: int, filters: Mapping[str, str]) -> Sequence[Entry]:
-        """Up to `limit` exchanges, the latest first. `filters` are of EXCHANGE_FILTERS."""
+        """Up to `limit` exchanges, the latest first. `filters` are those of `answers.ExchangesQuery`."""
 
     def exchange(self, id: str) -> Entry | None:
         """One exchange, by its own id or the `x-request-id`."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import msgspec
 
@@ -26,7 +26,8 @@ EXPIRED = "expired"
 """The `usage_source` of a row that a lease's end wrote. Only such a row is ever replaced, by the exchange's own."""
 
 
-OUTCOMES = ("ok", "refused", "error")
+Outcome = Literal["ok", "refused", "error"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 """How exchanges end. Refused: with an error of the gateway's own before any provider was asked; the other errors are
 statuses from 400 on, and no answer at all.
 """

@@ -234,7 +234,8 @@ def parse(text: str, file: str = "gateway.yaml") -> Settings:
     try:
         settings = Settings.model_validate(document.tree)
     except ValidationError as error:
-        raise ConfigError(file, [document.problem(item["loc"], _message(item)) for item in error.errors()]) from None
+        found = [document.problem(_path(item), _message(item)) for item in error.errors()]
+        raise ConfigError(file, found) from None
     problems = [document.problem(path, message) for path, message in checks.contradictions(settings)]
     if problems:
         raise ConfigError(file, problems)
@@ -378,10 +379,21 @@ def _check_depth(text: str) -> None:
             depth -= 1
 
 
+def _path(error: Any) -> Sequence[str | int]:
+    """The keys that lead to what an error is about. Among several kinds of guardrails, pydantic adds the kind."""
+    path = list(error["loc"])
+    if path[:1] == ["guardrails"] and len(guardrails.kinds()) > 1:
+        del path[2:3]
+    return [*path, "kind"] if error["type"].startswith("union_tag") else path
+
+
 def _message(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return "there is no such key"
-    if error["type"] == "missing":
+    if error["type"] in ("missing", "union_tag_not_found"):
         return "this key is required"
+    if error["type"] == "union_tag_invalid":
+        kinds = sorted(error["ctx"]["expected_tags"].replace("'", "").split(", "))
+        return f"there is no kind '{error['ctx']['tag']}'; there are {', '.join(kinds)}"
     message: str = error["msg"].removeprefix("Value error, ")
     return message[0].lower() + message[1:]

@@ -16,6 +16,7 @@ from extproc.stores import EXPIRE_BATCH, LATE_SETTLE, Expired, Hold, StoreError
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
 from extproc.words.exchange import Usage
+from tests.samples import examples
 
 LEASE = 60.0
 HOUR = 3600
@@ -420,7 +421,7 @@ STEP = st.tuples(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(STEP, max_size=40))
 def test_counters_and_ledger_agree_once_all_leases_ended(clocks, exchange, tmp_path_factory, steps):
     path = tmp_path_factory.mktemp("books") / "counters.db"

@@ -52,7 +52,7 @@ class World:
     """A processor's loop on a thread of its own, as the admin API meets it."""
 
     def __init__(self, clock):
-        history = History(clock)
+        history = self.history = History(clock)
         history.cool("a/m", 12)
         self.clock, self.counters, self.ledger = clock, Store(clock), open_ledger("memory:")
         self.ledger.start()

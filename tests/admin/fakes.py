@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from extproc.admin import SourceError
-from extproc.admin.openapi import USAGE_FIELDS
 from extproc.admin.sources import matches
+from extproc.ledger import OUTCOMES
+from extproc.ledger.query import FIELDS
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 NUMBERS = ("requests", "refused", "errors", *TOKENS, "cost", "unpriced")
@@ -107,8 +108,10 @@ class FakeSources:
             raise ValueError("status is a number of up to three digits")
         if not set(given.get("stream", ())) <= {"true", "false"}:
             raise ValueError("stream is true or false")
+        if not set(given.get("outcome", ())) <= set(OUTCOMES):
+            raise ValueError(f"outcome is one of {', '.join(OUTCOMES)}")
         for name in (*fields, *given):
-            if name not in USAGE_FIELDS and not (name.startswith("label.") and len(name) > 6):
+            if name not in FIELDS and not (name.startswith("label.") and len(name) > 6):
                 raise ValueError(f"there is no field {name!r}")
         rows: dict[tuple, dict] = {}
         total = dict.fromkeys(NUMBERS, 0)

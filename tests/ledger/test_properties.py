@@ -13,6 +13,7 @@ from extproc.ledger.query import FIELDS, Query, label_of, next_month
 from extproc.ledger.rows import MAX_COUNT
 from extproc.ledger.usage import Numbers
 from tests.ledger.conftest import row, write
+from tests.samples import examples
 
 START = datetime(2026, 10, 30, tzinfo=UTC)
 TEXTS = st.sampled_from(["", "a", "A", "é", "😀", "'\"\\%$.[0]", "z\n"])
@@ -89,7 +90,7 @@ def oracle(rows, query):
 
 
 @pytest.mark.parametrize("first_part", [1, 16])
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(ROWS, max_size=40), asked=st.lists(queries(), min_size=5, max_size=20))
 def test_a_report_is_what_was_spent(ledger, monkeypatch, first_part, rows, asked):
     monkeypatch.setattr("extproc.ledger.usage.FIRST_PART", first_part)

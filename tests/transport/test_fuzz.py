@@ -154,6 +154,7 @@ def holds(actions):
     assert converse(actions, bytewise=False) == converse(actions, bytewise=True)
 
 
+@settings(max_examples=100)
 @given(st.lists(ACTIONS, max_size=40))
 @example([(0, 1, 0, b""), (3, 1, 20, b"a" * 12), (3, 1, 1, b"b"), (25, 1, 0, b""), (25, 1, 0, b"")])
 def test_any_frames_in_any_order(actions):

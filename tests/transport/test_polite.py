@@ -232,6 +232,7 @@ def holds(actions, first, bytewise):
     one.settle()
 
 
+@settings(max_examples=100)
 @given(st.lists(ACTIONS, max_size=60), st.sampled_from([0, 1, 30, 600, 65_535]), st.booleans())
 def test_a_polite_peer_gets_everything(actions, first, bytewise):
     holds(actions, first, bytewise)
