@@ -237,7 +237,7 @@ def _schema_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _schema(options: argparse.Namespace) -> int:
-    from extproc.settings.reference import markdown, provider_pages  # noqa: PLC0415
+    from extproc.settings.reference import json_schema, markdown, provider_pages  # noqa: PLC0415
 
     if options.providers is not None:
         options.providers.mkdir(parents=True, exist_ok=True)
@@ -247,7 +247,7 @@ def _schema(options: argparse.Namespace) -> int:
     if options.markdown:
         sys.stdout.write(markdown())
         return 0
-    print(json.dumps(Settings.model_json_schema(), indent=2))
+    print(json.dumps(json_schema(), indent=2))
     return 0
 
 

@@ -49,12 +49,18 @@ class Guardrail(Protocol):
 
 
 class GuardrailSettings(Section):
-    """The keys every guardrail takes."""
+    """A guardrail: a check of the text in requests."""
 
-    name: Name
-    kind: str
-    on: Sequence[Literal["input"]] = Field(("input",), min_length=1)
-    action: Literal["block", "audit"] = Field("block", description="audit: count and log, never refuse")
+    name: Name = Field(description="Name of the guardrail in messages, metrics and the ledger.")
+    kind: str = Field(description="Kind of the guardrail.")
+    on: Sequence[Literal["input"]] = Field(
+        ("input",), min_length=1, description="Text that is checked. `input`: the request."
+    )
+    action: Literal["block", "audit"] = Field(
+        "block",
+        description="Effect of a finding. `block`: the request gets 400 `guardrail_blocked`. `audit`: the finding is "
+        "counted and recorded. Start a new guardrail with `audit`.",
+    )
 
     def build(self) -> Guardrail:
         raise NotImplementedError

@@ -378,11 +378,11 @@ AZURE = "{azure: {tenant: t, client_id: c%s}}"
         (VERTEX % f", credentials: {{google: {CANARY}}}", "p.credentials.google: a secret is a reference"),
         (VERTEX % f", credentials: {{google: [{CANARY}]}}", "p.credentials.google: a secret is a reference"),
         (VERTEX % f", credentials: {AZURE % ', client_secret: env:S'}", "takes no tokens of azure"),
-        ("{kind: openai, credentials: {google: metadata}}", "takes no tokens of google at its own address"),
-        (CLOUD % (AZURE % ""), "give a client_secret or a federated_token"),
+        ("{kind: openai, credentials: {google: metadata}}", "takes no tokens of google; give base_url"),
+        (CLOUD % (AZURE % ""), "give client_secret or federated_token, one of them"),
         (
             CLOUD % (AZURE % ", client_secret: env:S, federated_token: env:T"),
-            "give a client_secret or a federated_token",
+            "give client_secret or federated_token, one of them",
         ),
         (CLOUD % "{azure: {tenant: a/b, client_id: c, client_secret: env:S}}", "tenant: string should match"),
         (CLOUD % (AZURE % f", client_secret: {CANARY}"), "client_secret: a secret is a reference"),
@@ -397,7 +397,7 @@ def test_credentials_that_cannot_be(provider, told):
 def test_a_service_account_needs_a_library_more(monkeypatch):
     monkeypatch.setattr(providers.importlib.util, "find_spec", lambda _name: None)
     text = refused(f"providers: {{p: {VERTEX % ', credentials: {google: file:/x}'}}}\n{MODELS}")
-    assert "p.credentials.google: a service account needs a library more: pip install 'llm-extproc[google]'" in text
+    assert "p.credentials.google: a service account needs another library: pip install 'llm-extproc[google]'" in text
     assert World.settings(VERTEX % ", credentials: {google: metadata}")
 
 

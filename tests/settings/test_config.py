@@ -136,36 +136,39 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
         ),
         ("status: {port: 10000}", "5:10: status.port: port 10000 is the listener's too"),
         ("listener: {port: 9091}", "1:1: admin.port: port 9091 is the listener's too"),
-        ("admin: {address: 0.0.0.0}", "5:1: admin: off loopback the admin API needs a token: env:NAME or file:/path"),
+        (
+            "admin: {address: 0.0.0.0}",
+            "5:1: admin: an address other than loopback needs a token: env:NAME or file:/path",
+        ),
         (
             "admin: {token: sk-canary}",
             "5:9: admin.token: a secret is a reference, env:NAME or file:/path, never the secret itself",
         ),
-        ("processor: {socket: /a, address: '127.0.0.1:1'}", "5:1: processor: give a socket or an address, not both"),
-        ("processor: {socket: /" + "a" * 100 + "}", "5:1: processor: the path of a unix socket is at most 100 bytes"),
+        ("processor: {socket: /a, address: '127.0.0.1:1'}", "5:1: processor: give socket or address, not both"),
+        ("processor: {socket: /" + "a" * 100 + "}", "5:1: processor: the path of a unix socket has at most 100 bytes"),
         (
             "processor: {address: '0.0.0.0:9002'}",
-            "5:1: processor: the address is host:port on loopback: the connection has no other protection",
+            "5:1: processor: the address must be host:port on loopback: the connection has no other protection",
         ),
         ("auth: {key_secret: env:UNSET_FOR_SURE}", "5:8: auth.key_secret: env:UNSET_FOR_SURE is not set"),
         (
             "consumers: [{name: a b}]",
-            "5:14: consumers.0.name: a name is 1 to 63 letters, digits, dots, dashes or underscores",
+            "5:14: consumers.0.name: a name has 1 to 63 letters, digits, dots, dashes or underscores",
         ),
         ("consumers: [{name: a}, {name: a}]", "5:25: consumers.1.name: the name 'a' was given before"),
         ("consumers: [{name: anonymous}]", "5:14: consumers.0.name: this name is for requests without a key"),
         ("consumers: [{name: a, team: t}]", "5:23: consumers.0.team: there is no team 't' in teams"),
         (
             "consumers: [{name: a, keys: [{}]}]",
-            "5:30: consumers.0.keys.0: a key is one of {env: NAME}, {file: /path} or {hash: hmac-sha256:…}",
+            "5:30: consumers.0.keys.0: give a key as one of {env: NAME}, {file: /path} or {hash: hmac-sha256:…}",
         ),
         (
             "consumers: [{name: a, keys: [{env: A, file: /b}]}]",
-            "5:30: consumers.0.keys.0: a key is one of {env: NAME}, {file: /path} or {hash: hmac-sha256:…}",
+            "5:30: consumers.0.keys.0: give a key as one of {env: NAME}, {file: /path} or {hash: hmac-sha256:…}",
         ),
         (
             "consumers: [{name: a, keys: [{env: sk-canary}]}]",
-            "5:30: consumers.0.keys.0: env is the name of an environment variable, never the key itself",
+            "5:30: consumers.0.keys.0: env must be the name of an environment variable, never the key itself",
         ),
         (
             "consumers: [{name: a, keys: [{hash: sk-canary}]}]",
@@ -198,19 +201,19 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
         ),
         (
             "budgets: [{name: b, unit: tokens, limit: 0.5, window: day}]",
-            "5:35: budgets.0.limit: a whole number below 4611686018427387904; only USD have decimals",
+            "5:35: budgets.0.limit: a limit is a whole number below 4611686018427387904; only USD have decimals",
         ),
         (
             "budgets: [{name: b, unit: usd, limit: 0.0000000001, window: day}]",
-            "5:32: budgets.0.limit: at most nine decimals of a USD",
+            "5:32: budgets.0.limit: a limit in USD has at most nine decimals",
         ),
         (
             "budgets: [{name: b, unit: usd, limit: 50000001, window: day}]",
-            "5:32: budgets.0.limit: at most 50000000 USD",
+            "5:32: budgets.0.limit: a limit is at most 50000000 USD",
         ),
         (
             "budgets: [{name: b, unit: requests, limit: 1, window: call}]",
-            "5:47: budgets.0.window: a call is one request: there is nothing to limit",
+            "5:47: budgets.0.window: window: call is one request, so unit: requests limits nothing",
         ),
         (
             "budgets: [{name: b, unit: usd, limit: 1, window: day, alert_at: [1.5]}]",
@@ -231,15 +234,15 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
         ),
         (
             "budgets: [{name: b, unit: tokens, limit: 1, window: day, per: [x]}]",
-            "5:58: budgets.0.per: 'x': one of consumer, team, key, model, provider, label.<name>",
+            "5:58: budgets.0.per: 'x' is not one of consumer, team, key, model, provider, label.<name>",
         ),
         (
             "budgets: [{name: b, unit: tokens, limit: 1, window: day, per: [label.]}]",
-            "5:58: budgets.0.per: 'label.': one of consumer, team, key, model, provider, label.<name>",
+            "5:58: budgets.0.per: 'label.' is not one of consumer, team, key, model, provider, label.<name>",
         ),
         (
             "guardrails: [{name: g, kind: regex, patterns: {a: '(b'}}]",
-            "5:37: guardrails.0.patterns: a: not a pattern RE2 knows: missing ): (b",
+            "5:37: guardrails.0.patterns: a: RE2 does not know this pattern: missing ): (b",
         ),
         (
             "guardrails: [{name: g, kind: regex, patterns: {}}]",
@@ -256,7 +259,7 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
         ),
         (
             "attribution: {metrics: [a-b, a.b]}",
-            "5:15: attribution.metrics: two of these would be the same label of a metric, where - and . are written _",
+            "5:15: attribution.metrics: two labels would have the same name in metrics, which write - and . as _",
         ),
         ("telemetry: {access_log: file}", "5:13: telemetry.access_log: input should be 'stdout' or 'off'"),
         ("1: x", "5:1: file: 1: a key must be a string; put it in quotes"),
@@ -279,7 +282,7 @@ def test_an_error_says_where_and_what(text, expected):
     ("provider", "message"),
     [
         ("{}", "kind: this key is required"),
-        ("{kind: nope}", "kind: no such kind of provider; there are "),
+        ("{kind: nope}", "kind: unknown kind of provider 'nope': use "),
         (
             "{kind: openai, api_key: sk-canary}",
             "api_key: a secret is a reference, env:NAME or file:/path, never the secret itself",
@@ -287,7 +290,7 @@ def test_an_error_says_where_and_what(text, expected):
         *(
             (
                 f"{{kind: openai, base_url: '{url}'}}",
-                "base_url: a base_url is http(s)://host[:port][/path], without user, query or fragment",
+                "base_url: base_url must be http(s)://host[:port][/path], without user, query or fragment",
             )
             for url in (
                 "ftp://h",
@@ -303,18 +306,24 @@ def test_an_error_says_where_and_what(text, expected):
         ),
         ("{kind: mock, timeout: 0s}", "timeout: must be greater than 0"),
         ("{kind: mock, max_requests: 0}", "max_requests: input should be greater than or equal to 1"),
-        ("{kind: mock, headers: {X-Org: a}}", "headers: 'X-Org': a header is a lower-case name and a printable value"),
-        ("{kind: mock, headers: {'x y': a}}", "headers: 'x y': a header is a lower-case name and a printable value"),
+        ("{kind: mock, headers: {X-Org: a}}", "headers: 'X-Org': a header has a lower-case name and a printable value"),
+        ("{kind: mock, headers: {'x y': a}}", "headers: 'x y': a header has a lower-case name and a printable value"),
         (
             '{kind: mock, headers: {x-org: "a\\r\\nb"}}',
-            "headers: 'x-org': a header is a lower-case name and a printable value",
+            "headers: 'x-org': a header has a lower-case name and a printable value",
         ),
         (
             "{kind: mock, headers: {authorization: canary}}",
-            "headers: 'authorization' is set by the gateway; use base_url or api_key",
+            "headers: the gateway sets the header 'authorization'; use base_url or api_key",
         ),
-        ("{kind: mock, headers: {x-extproc-id: a}}", "headers: 'x-extproc-id' is reserved"),
-        ("{kind: mock, headers: {x-envoy-a: a}}", "headers: 'x-envoy-a' is reserved"),
+        (
+            "{kind: mock, headers: {x-extproc-id: a}}",
+            "headers: the header 'x-extproc-id' is reserved for the gateway and Envoy",
+        ),
+        (
+            "{kind: mock, headers: {x-envoy-a: a}}",
+            "headers: the header 'x-envoy-a' is reserved for the gateway and Envoy",
+        ),
     ],
 )
 def test_errors_of_providers(provider, message):
@@ -328,7 +337,7 @@ def test_errors_of_providers(provider, message):
     ("model", "expected"),
     [
         ("m: {provider: q}", "4:7: models.m.provider: there is no provider 'q'"),
-        ("'a b': {provider: a}", "4:3: models.a b: a model name is 1 to 256 printable ASCII characters without spaces"),
+        ("'a b': {provider: a}", "4:3: models.a b: a model name has 1 to 256 printable ASCII characters and no spaces"),
         ("'a*b*': {provider: a}", "4:3: models.a*b*: at most one * can stand in a name"),
         (
             "m: {provider: a, max_output_tokens: 0}",
@@ -337,11 +346,11 @@ def test_errors_of_providers(provider, message):
         ("m: {provider: a, price: {input: 1}}", "4:20: models.m.price.output: this key is required"),
         (
             "m: {provider: a, supports: [flight]}",
-            "4:20: models.m.supports: 'flight': one of tools, images, files, audio, json_schema, reasoning",
+            "4:20: models.m.supports: 'flight' is not one of tools, images, files, audio, json_schema, reasoning",
         ),
         (
             "m: {provider: a, model: 'x y'}",
-            "4:20: models.m.model: a model name is 1 to 256 printable ASCII characters without spaces",
+            "4:20: models.m.model: a model name has 1 to 256 printable ASCII characters and no spaces",
         ),
     ],
 )
@@ -362,19 +371,19 @@ LONG, MORE = f"{{a: {'x' * 600}}}", f"{{b: {'x' * 600}}}"
         ),
         (
             "v: {strategy: dice, targets: [{model: m}]}",
-            "5:22: virtual_models.v.strategy: 'dice': one of complexity, cost, fallback, latency, weighted",
+            "5:22: virtual_models.v.strategy: 'dice' is not one of complexity, cost, fallback, latency, weighted",
         ),
         (
             "v: {strategy: weighted, targets: [{model: m, weight: 0}]}",
-            "5:18: virtual_models.v: one target at least needs a weight above 0",
+            "5:18: virtual_models.v: at least one target needs a weight above 0",
         ),
         (
             "v: {sticky: {by: key}, targets: [{model: m}]}",
-            "5:18: virtual_models.v: sticky is for the strategy weighted",
+            "5:18: virtual_models.v: sticky needs strategy: weighted",
         ),
         (
             "v: {strategy: weighted, sticky: {by: ip}, targets: [{model: m}]}",
-            "5:51: virtual_models.v.sticky.by: 'ip': one of consumer, team, key, label.<name>",
+            "5:51: virtual_models.v.sticky.by: 'ip' is not one of consumer, team, key, label.<name>",
         ),
         (
             "v: {strategy: weighted, sticky: {by: key, ttl: 0s}, targets: [{model: m}]}",
@@ -382,11 +391,11 @@ LONG, MORE = f"{{a: {'x' * 600}}}", f"{{b: {'x' * 600}}}"
         ),
         (
             "v: {strategy: complexity, targets: [{model: m, max_complexity: 0.5}, {model: m, max_complexity: 0.4}]}",
-            "5:18: virtual_models.v: max_complexity must not fall from one target to the next: the weakest comes first",
+            "5:18: virtual_models.v: max_complexity must not fall: list the weakest target first",
         ),
         (
             "v: {targets: [{model: m, match: {model: x}}]}",
-            "5:43: virtual_models.v.targets.0.match: 'model': one of consumer, team, label.<name>",
+            "5:43: virtual_models.v.targets.0.match: 'model' is not one of consumer, team, label.<name>",
         ),
         (
             "v: {targets: [{model: m, override: {model: x}}]}",
@@ -530,7 +539,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 def test_variables_of_the_environment_are_not_filled_in(monkeypatch):
     monkeypatch.setenv("KIND", "mock")
-    assert "no such kind" in errors("providers: {a: {kind: $KIND}}\nmodels: {m: {provider: a}}")[0]
+    assert "unknown kind of provider" in errors("providers: {a: {kind: $KIND}}\nmodels: {m: {provider: a}}")[0]
 
 
 # --- secrets
