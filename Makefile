@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 export EXTPROC_DEMO_KEY ?= sk-gw-demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint unit e2e abuse bench protos docs examples clean
+.PHONY: help setup run test check lint unit e2e abuse bench bench-check protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,8 +45,11 @@ check: lint test ## ruff, mypy --strict and all tests
 abuse: $(READY) ## The outside JSON cases too: make abuse DATA=dir
 	EXTPROC_JSON_CASES=$(abspath $(DATA)) $(BIN)/python -m pytest tests/test_outside_cases.py tests/e2e/test_abuse.py
 
-bench: $(READY) ## Cost and latency beside Envoy alone, in one run
-	$(BIN)/python -m bench
+bench: $(READY) ## One table: cost and latency beside Envoy alone, in one run
+	$(BIN)/python -m bench $(BENCH)
+
+bench-check: $(READY) ## Fail when the cost beside Envoy alone rose by a tenth since the last recorded run
+	$(BIN)/python -m bench --check
 
 protos: $(READY) ## Generate extproc/pb from protos/
 	$(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=extproc/pb --pyi_out=extproc/pb protos/extproc.proto

@@ -1,153 +1,289 @@
-"""What the gateway costs: `make bench`. Ratios in one run, Envoy alone beside it; about three minutes.
+"""What the gateway costs: `make bench`. One table, one machine, one run: Envoy alone, this gateway, and others.
 
-With the processor: authentication, one budget in memory, routing, usage and metrics are on. The mock provider and this
-client are not counted. CPU is what the scheduler counted for the processes, in microseconds; `least` of several rounds
-is the one that other work on the machine disturbed least.
+    python -m bench                                                   Envoy alone and this gateway
+    python -m bench --other 'LiteLLM=litellm --model openai/stub --api_base {upstream}/v1 --port {port}'
+    python -m bench --record                                          also a line for bench/history.jsonl
+    python -m bench --check                                           compare with the last line of this machine
+
+Arms take turns, round by round, so that what else the machine does hits all of them. CPU is what the scheduler counted
+for the processes of an arm, in microseconds; figures are medians of the rounds. Key authentication, a token budget, the
+ledger and metrics are on here, and nothing at all in the others. Requests per second and core are 1 / CPU per request.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
+import os
+import platform
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from bench import load
-from bench.harness import Bench, Process, bench
+from bench.arms import BESIDE, Arm, Stage, pin, staged
 
-ROUNDS = 5
-
-
-class Sent:
-    """How many requests the gateway was sent, to compare with what it counted."""
-
-    total = 0
+HISTORY = Path(__file__).with_name("history.jsonl")
+WORSE = 1.10
+"""`--check` fails when a ratio to Envoy alone is this much above that of the last line."""
+RATIOS = ("plain", "event")
+IN_FLIGHT = 64
 
 
-def drive(what: Bench, port: int, message: bytes, *, total: int, concurrency: int) -> load.Result:
-    if port == what.gateway:
-        Sent.total += total
-    result = asyncio.run(load.run(port, message, total=total, concurrency=concurrency))
-    if result.errors:
-        raise SystemExit(f"{len(result.errors)} errors, the first: {result.errors[0]}")
-    return result
+@dataclass
+class Plan:
+    """How much work: `rounds` of each figure, and what one round sends."""
+
+    rounds: int = 7
+    requests: int = 2000
+    streams: int = 40
+    words: int = 50
+    alone: int = 300
+    rate: int = 150
+    many: int = 1000
+    seconds: int = 10
 
 
-def cpu_of(processes: list[Process], what: Bench, port: int, message: bytes, **how: int) -> tuple[list[float], int]:
-    """Microseconds of CPU that each process used, and the events that came."""
-    before = [process.cpu() for process in processes]
-    result = drive(what, port, message, **how)
-    return [(process.cpu() - start) * 1e6 for process, start in zip(processes, before, strict=True)], result.events
+QUICK = Plan(rounds=2, requests=200, streams=10, words=10, alone=50, rate=50, many=50, seconds=3)
 
 
 def row(name: str, *values: object) -> None:
     print(f"{name:<46}" + "".join(f"{value!s:>14}" for value in values), flush=True)
 
 
-def plain(what: Bench, requests: int) -> None:
-    message = load.request("stub")
-    both = [what.envoy, what.processor]
-    drive(what, what.gateway, message, total=500, concurrency=8)  # warm
-    drive(what, what.alone, message, total=500, concurrency=8)
-    rounds: list[tuple[float, float, float]] = []
-    for _ in range(ROUNDS):
-        (alone,), _ = cpu_of([what.envoy_alone], what, what.alone, message, total=requests, concurrency=8)
-        (envoy, ours), _ = cpu_of(both, what, what.gateway, message, total=requests, concurrency=8)
-        rounds.append((alone / requests, envoy / requests, ours / requests))
-    row("CPU per plain request, µs", "Envoy alone", "Envoy", "processor", "both")
-    for name, (alone, envoy, ours) in (
-        ("  least", min(rounds, key=lambda r: r[1] + r[2])),
-        ("  median", sorted(rounds, key=lambda r: r[1] + r[2])[ROUNDS // 2]),
-    ):
-        row(name, f"{alone:.0f}", f"{envoy:.0f}", f"{ours:.0f}", f"{envoy + ours:.0f}")
+def drive(arm: Arm, message: bytes, *, total: int, concurrency: int, rate: float = 0.0) -> load.Result:
+    arm.sent += total
+    result = asyncio.run(load.run(arm.port, message, total=total, concurrency=concurrency, rate=rate))
+    arm.errors += len(result.errors)
+    return result
 
 
-def streams(what: Bench, count: int) -> None:
-    message = load.request("stub+pace=20ms+words=100", stream=True)
-    rounds = []
-    for _ in range(ROUNDS):
-        how = {"total": count, "concurrency": count}
-        (alone,), events = cpu_of([what.envoy_alone], what, what.alone, message, **how)
-        (envoy, ours), events = cpu_of([what.envoy, what.processor], what, what.gateway, message, **how)
-        rounds.append((alone / events, envoy / events, ours / events))
-    row(f"CPU per event, {count} streams paced at 20 ms, µs", "Envoy alone", "Envoy", "processor", "both")
-    for name, (alone, envoy, ours) in (
-        ("  least", min(rounds, key=lambda r: r[1] + r[2])),
-        ("  median", sorted(rounds, key=lambda r: r[1] + r[2])[ROUNDS // 2]),
-    ):
-        row(name, f"{alone:.0f}", f"{envoy:.0f}", f"{ours:.0f}", f"{envoy + ours:.0f}")
+def cpu_of(arm: Arm, message: bytes, *, total: int, concurrency: int) -> tuple[dict[str, float], load.Result]:
+    """Microseconds of CPU by process, and what the client saw."""
+    before = arm.cpu()
+    result = drive(arm, message, total=total, concurrency=concurrency)
+    time.sleep(0.05)  # access logs and ledger rows belong to the work
+    return {name: (seconds - before[name]) * 1e6 for name, seconds in arm.cpu().items()}, result
 
 
-def latency(what: Bench, requests: int) -> None:
-    row("One client, ms", "Envoy alone", "gateway", "difference")
-    for name, message, attribute in (
-        ("  p50 of plain requests", load.request("stub"), "latencies"),
-        ("  p50 to the first byte of a stream", load.request("stub", stream=True), "first_bytes"),
-    ):
-        took = []
-        for port in (what.alone, what.gateway):
-            result = drive(what, port, message, total=requests, concurrency=1)
-            took.append(statistics.median(getattr(result, attribute)) * 1000)
-        row(name, f"{took[0]:.2f}", f"{took[1]:.2f}", f"{took[1] - took[0]:.2f}")
+Measure = Callable[[Arm, Plan], dict[str, float]]
 
 
-def many(what: Bench, count: int, seconds: int) -> None:
-    before, envoy_before = what.processor.memory(), what.envoy.memory()
-    message = load.request(f"stub+pace=1000ms+words={seconds}", stream=True)
-    peak = [0, 0]
+def plain(arm: Arm, plan: Plan) -> dict[str, float]:
+    """A closed loop of plain requests, many at once."""
+    used, result = cpu_of(arm, load.request("stub", headers=arm.headers), total=plan.requests, concurrency=IN_FLIGHT)
+    took = statistics.quantiles(result.latencies, n=100) if len(result.latencies) > 1 else [0.0] * 99
+    parts = {f"plain {name}": micros / plan.requests for name, micros in used.items()}
+    return {"plain": sum(parts.values()), **parts, "busy p50": took[49] * 1e3, "busy p99": took[98] * 1e3}
+
+
+def paced(arm: Arm, plan: Plan) -> dict[str, float]:
+    """Streams whose events come every 20 ms."""
+    message = load.request(f"stub+pace=20ms+words={plan.words}", stream=True, headers=arm.headers)
+    used, result = cpu_of(arm, message, total=plan.streams, concurrency=plan.streams)
+    parts = {f"event {name}": micros / max(result.events, 1) for name, micros in used.items()}
+    return {"event": sum(parts.values()), **parts}
+
+
+def burst(arm: Arm, plan: Plan) -> dict[str, float]:
+    """Whole streams of 36 events that come at once."""
+    message = load.request("stub", stream=True, headers=arm.headers)
+    used, _ = cpu_of(arm, message, total=plan.requests // 4, concurrency=IN_FLIGHT)
+    return {"stream": sum(used.values()) / (plan.requests // 4)}
+
+
+def lonely(arm: Arm, plan: Plan) -> dict[str, float]:
+    """One client, plain and streamed."""
+    asked = drive(arm, load.request("stub", headers=arm.headers), total=plan.alone, concurrency=1)
+    streamed = drive(arm, load.request("stub", stream=True, headers=arm.headers), total=plan.alone // 3, concurrency=1)
+    p50 = statistics.median(asked.latencies) if asked.latencies else 0.0
+    first = statistics.median(streamed.first_bytes) if streamed.first_bytes else 0.0
+    return {"one p50": p50 * 1e3, "one first byte": first * 1e3}
+
+
+def steady(arm: Arm, plan: Plan) -> dict[str, float]:
+    """A fixed rate, whatever the answers do."""
+    total = plan.rate * 3
+    result = drive(arm, load.request("stub", headers=arm.headers), total=total, concurrency=32, rate=plan.rate)
+    took = statistics.quantiles(result.latencies, n=100) if len(result.latencies) > 1 else [0.0] * 99
+    return {"rate p50": took[49] * 1e3, "rate p99": took[98] * 1e3}
+
+
+def many(arm: Arm, plan: Plan) -> dict[str, float]:
+    """Resident bytes of the processor for each open stream."""
+    if "processor" not in arm.roots:
+        return {}
+    before, peak = arm.memory("processor"), 0
+    message = load.request(f"stub+pace=1000ms+words={plan.seconds}", stream=True)
 
     async def watch() -> None:
+        nonlocal peak
         while True:
-            peak[0] = max(peak[0], what.processor.memory())
-            peak[1] = max(peak[1], what.envoy.memory())
+            peak = max(peak, arm.memory("processor"))
             await asyncio.sleep(0.5)
 
     async def both() -> load.Result:
         watching = asyncio.create_task(watch())
         try:
-            return await load.run(what.gateway, message, total=count, concurrency=count)
+            return await load.run(arm.port, message, total=plan.many, concurrency=plan.many)
         finally:
             watching.cancel()
 
-    Sent.total += count
+    arm.sent += plan.many
     result = asyncio.run(both())
-    row(f"{count} streams at one event a second", "errors", "events", "KB processor", "KB Envoy")
-    row(
-        "  per stream",
-        len(result.errors),
-        result.events,
-        f"{(peak[0] - before) / count / 1000:.0f}",
-        f"{(peak[1] - envoy_before) / count / 1000:.0f}",
+    arm.errors += len(result.errors)
+    return {"stream KB": (peak - before) / plan.many / 1000}
+
+
+def rounds(arms: Sequence[Arm], plan: Plan, measure: Measure, count: int) -> None:
+    """Run a measure on every arm in turn, `count` times, and keep the medians."""
+    found: dict[str, dict[str, list[float]]] = {arm.name: {} for arm in arms}
+    for number in range(count):
+        for arm in arms if number % 2 == 0 else reversed(arms):
+            for name, value in measure(arm, plan).items():
+                found[arm.name].setdefault(name, []).append(value)
+    for arm in arms:
+        arm.figures |= {name: statistics.median(values) for name, values in found[arm.name].items()}
+
+
+def measure_all(arms: Sequence[Arm], plan: Plan) -> None:
+    for arm in arms:
+        message = load.request("stub", headers=arm.headers)
+        drive(arm, message, total=max(plan.requests // 4, 200), concurrency=IN_FLIGHT)  # warm
+        if "processor" in arm.roots:
+            arm.figures["warm MB"] = arm.memory("processor") / 1e6
+    rounds(arms, plan, plain, plan.rounds)
+    rounds(arms, plan, paced, plan.rounds)
+    rounds(arms, plan, burst, max(plan.rounds // 2, 1))
+    rounds(arms, plan, lonely, max(plan.rounds // 2, 1))
+    rounds(arms, plan, steady, max(plan.rounds // 3, 1))
+    rounds(arms, plan, many, 1)
+
+
+COLUMNS = (
+    ("req/s/core", lambda f: 1e6 / f["plain"] if f.get("plain") else None, ".0f"),
+    ("µs/request", lambda f: f.get("plain"), ".0f"),
+    ("Envoy+proc.", lambda f: (f.get("plain Envoy"), f.get("plain processor")), "pair"),
+    ("µs/event", lambda f: f.get("event"), ".0f"),
+    ("µs/36 events", lambda f: f.get("stream"), ".0f"),
+    ("busy p50/99", lambda f: (f.get("busy p50"), f.get("busy p99")), "pair1"),
+    ("rate p50/99", lambda f: (f.get("rate p50"), f.get("rate p99")), "pair1"),
+    ("one p50", lambda f: f.get("one p50"), ".2f"),
+    ("first byte", lambda f: f.get("one first byte"), ".2f"),
+    ("KB/stream", lambda f: f.get("stream KB"), ".0f"),
+)
+
+
+def cell(value: Any, how: str) -> str:
+    if how.startswith("pair"):
+        if value[0] is None or value[1] is None:
+            return "-"
+        digits = 1 if how == "pair1" else 0
+        return f"{value[0]:.{digits}f}/{value[1]:.{digits}f}"
+    return "-" if value is None else format(value, how)
+
+
+def table(arms: Sequence[Arm]) -> None:
+    """One line an arm. Times are in ms, CPU in µs."""
+    lines = [["", *(name for name, _, _ in COLUMNS), "errors", "counted/sent"]]
+    for arm in arms:
+        cells = [cell(read(arm.figures), how) for _, read, how in COLUMNS]
+        told = "-" if arm.counted is None else f"{arm.counted()}/{arm.sent}"
+        lines.append([arm.name, *cells, str(arm.errors), told])
+    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
+    for number, line in enumerate(lines):
+        print("| " + " | ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) + " |")
+        if number == 0:
+            print("|" + "|".join("-" * (width + 2) for width in widths) + "|")
+
+
+def machine() -> str:
+    """What tells machines apart whose figures must not be compared."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
     )
+    return f"{model}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
-def memory(what: Bench, idle: int, requests: int) -> None:
-    message = load.request("stub")
-    drive(what, what.gateway, message, total=requests // 4, concurrency=16)
-    warm = what.processor.memory()
-    drive(what, what.gateway, message, total=requests, concurrency=16)
-    row("Memory of the processor, MB", "idle", "warm", f"+{requests} req.")
-    row("  resident", f"{idle / 1e6:.0f}", f"{warm / 1e6:.1f}", f"{what.processor.memory() / 1e6:.1f}")
+def entry(arms: Sequence[Arm]) -> dict[str, Any]:
+    """A line of the history: ratios to Envoy alone."""
+    bare = arms[0].figures
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
+    ratios = {
+        arm.name: {name: round(arm.figures[name] / bare[name], 2) for name in RATIOS if bare.get(name)}
+        for arm in arms[1:]
+        if arm.counted is not None
+    }
+    micros = {arm.name: {name: round(arm.figures.get(name, 0)) for name in RATIOS} for arm in arms}
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    return {"date": day, "commit": commit.strip(), "machine": machine(), "ratios": ratios, "micros": micros}
+
+
+def last(path: Path) -> dict[str, Any] | None:
+    """The last line of the history that this machine wrote."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return next((line for line in reversed(lines) if line["machine"] == machine()), None)
+
+
+def worse(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
+    """Ratios that rose by more than a tenth."""
+    return [
+        f"{arm}: {name} costs {ratio} times Envoy alone, {before['ratios'][arm][name]} at {before['commit']}"
+        for arm, ratios in now["ratios"].items()
+        for name, ratio in ratios.items()
+        if ratio > before["ratios"].get(arm, {}).get(name, float("inf")) * WORSE
+    ]
+
+
+def arms_of(stage: Stage, options: argparse.Namespace) -> list[Arm]:
+    arms = [stage.envoy_alone(), stage.gateway("gateway")]
+    for text in options.other:
+        name, _, command = text.partition("=")
+        arms.append(stage.other(name, command, options.header))
+    return arms
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, to see that it runs")
-    parser.add_argument("--counters", default="memory:", help="memory: (default) or sqlite:{dir}/counters.db")
+    parser.add_argument("--other", action="append", default=[], metavar="NAME=COMMAND", help="{port} and {upstream}")
+    parser.add_argument("--header", action="append", default=[], help="for the others; {upstream} is filled in")
+    parser.add_argument("--record", action="store_true", help="add a line to bench/history.jsonl")
+    parser.add_argument("--check", action="store_true", help="fail where a ratio is a tenth above the last line's")
     options = parser.parse_args()
-    scale = 10 if options.quick else 1
-    with bench(options.counters) as what:
-        time.sleep(1)
-        idle = what.processor.memory()
-        plain(what, 4000 // scale)
-        streams(what, 50 // scale)
-        latency(what, 1000 // scale)
-        memory(what, idle, 10000 // scale)
-        many(what, 1000 // scale, 20)
+    pin(BESIDE)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder, staged(Path(folder)) as stage:
+        arms = arms_of(stage, options)
+        measure_all(arms, QUICK if options.quick else Plan())
         time.sleep(0.5)
-        row("Requests sent and counted", Sent.total, what.counted())
-        if what.counted() != Sent.total:
-            raise SystemExit("the gateway did not count every request")
+        table(arms)
+        now = entry(arms)
+        uncounted = [arm.name for arm in arms if arm.counted is not None and arm.counted() != arm.sent]
+    print(json.dumps(now))
+    before = last(HISTORY)
+    if options.record:
+        with HISTORY.open("a") as file:
+            file.write(json.dumps(now) + "\n")
+    if uncounted:
+        raise SystemExit(f"not every request was counted: {', '.join(uncounted)}")
+    if options.check:
+        if before is None:
+            raise SystemExit("bench/history.jsonl has no line of this machine: `python -m bench --record` first")
+        if found := worse(now, before):
+            raise SystemExit("\n".join(found))
+        print(f"no ratio is more than a tenth above {before['commit']}'s", file=sys.stderr)
 
 
 if __name__ == "__main__":

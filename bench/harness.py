@@ -103,10 +103,10 @@ def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequenc
         root = Path(folder)
         file = root / "gateway.yaml"
         file.write_text(settings.format(**ports, counters=counters.replace("{dir}", folder)))
-        alone = root / "alone.yaml"
-        alone.write_text(yaml.safe_dump(_alone(ports["alone"], ports[mocks[0]])))
+        bare = root / "alone.yaml"
+        bare.write_text(yaml.safe_dump(alone(ports["alone"], ports[mocks[0]])))
         envoy_yaml, secrets, sock = str(root / "envoy.yaml"), str(root / "secrets"), str(root / "extproc.sock")
-        _render(file, envoy_yaml, secrets, sock)
+        render(file, envoy_yaml, secrets, sock)
         envoy = str(Path(sys.executable).with_name("envoy"))
         quiet = ("--log-level", "error", "--use-dynamic-base-id", "--concurrency", "2")
         try:
@@ -118,7 +118,7 @@ def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequenc
                 "--drain-notice", "0", "--drain-grace", "0",
             )  # fmt: skip
             wait(ports["status"])
-            envoy_alone = spawn("envoy alone", envoy, "-c", str(alone), *quiet)
+            envoy_alone = spawn("envoy alone", envoy, "-c", str(bare), *quiet)
             with_processor = spawn("envoy", envoy, "-c", envoy_yaml, *quiet)
             wait(ports["alone"])
             wait(ports["listener"])
@@ -131,7 +131,7 @@ def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequenc
                 child.wait(20)
 
 
-def _render(settings: Path, output: str, secrets: str, sock: str) -> None:
+def render(settings: Path, output: str, secrets: str, sock: str) -> None:
     from extproc import envoy_config
     from extproc.settings import config
 
@@ -141,8 +141,8 @@ def _render(settings: Path, output: str, secrets: str, sock: str) -> None:
     Path(output).write_text(rendered)
 
 
-def wait(port: int) -> None:
-    deadline = time.monotonic() + 30
+def wait(port: int, patience: float = 30) -> None:
+    deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -151,7 +151,7 @@ def wait(port: int) -> None:
     raise SystemExit(f"nothing listens on port {port}")
 
 
-def _alone(port: int, mock: int) -> dict[str, object]:
+def alone(port: int, mock: int) -> dict[str, object]:
     """The least Envoy there is: one listener, one route, one cluster."""
     kind = "type.googleapis.com/envoy.extensions.filters"
     manager = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLog, AccessLogFilter, OrFilter
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
 from envoy_data_plane.envoy.config.core.v3 import Address as EnvoyAddress
 from envoy_data_plane.envoy.config.core.v3 import (
@@ -30,7 +30,17 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
 
 from extproc.auth import credential_headers
-from extproc.envoy_config.typed import breakers, buffer_bytes, discovery, endpoints, pack, seconds, socket_address
+from extproc.envoy_config.typed import (
+    breakers,
+    buffer_bytes,
+    cel,
+    discovery,
+    endpoints,
+    pack,
+    seconds,
+    socket_address,
+    with_flags,
+)
 from extproc.settings.config import Settings
 from extproc.words import contract
 
@@ -114,8 +124,10 @@ def _only(names: Sequence[str], prefixes: Sequence[str]) -> HeaderForwardingRule
     return HeaderForwardingRules(allowed_headers=ListStringMatcher(patterns=patterns))
 
 
-def access_log(name: str, *, request: Sequence[str] = (), response: Sequence[str] = ()) -> AccessLog:
-    """An entry for each request, sent within a tenth of a second however it ended: cool-downs rest on it."""
+def access_log(
+    name: str, *, request: Sequence[str] = (), response: Sequence[str] = (), only: AccessLogFilter | None = None
+) -> AccessLog:
+    """An entry for each request (that `only` lets pass), sent within a tenth of a second of its end."""
     config = HttpGrpcAccessLogConfig(
         common_config=CommonGrpcAccessLogConfig(
             log_name=name,
@@ -127,4 +139,13 @@ def access_log(name: str, *, request: Sequence[str] = (), response: Sequence[str
         additional_request_headers_to_log=list(request),
         additional_response_headers_to_log=list(response),
     )
-    return AccessLog(name="envoy.access_loggers.http_grpc", typed_config=pack(config))
+    return AccessLog(name="envoy.access_loggers.http_grpc", filter=only, typed_config=pack(config))
+
+
+def unseen_ends() -> AccessLogFilter:
+    """Requests whose end the gateway attachment does not see by itself. Entries of the others cost Envoy and the
+    processor about 50 µs each and say nothing new.
+    """
+    left = with_flags("DC", "DR")
+    seen = "response.code_details == 'via_upstream' || response.code_details.startsWith('extproc_')"
+    return AccessLogFilter(or_filter=OrFilter(filters=[left, cel(f"!({seen})")]))

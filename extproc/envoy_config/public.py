@@ -114,7 +114,10 @@ def _manager(settings: Settings) -> HttpConnectionManager:
         local_reply_config=replies.public(settings.limits.request_body),
         access_log=[
             processor.access_log(
-                contract.GATEWAY_LOG, request=[contract.ID, contract.TARGETS], response=["retry-after", replies.ORIGIN]
+                contract.GATEWAY_LOG,
+                request=[contract.ID, contract.TARGETS],
+                response=["retry-after", replies.ORIGIN],
+                only=processor.unseen_ends(),
             )
         ],
         http_filters=[

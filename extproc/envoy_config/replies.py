@@ -5,16 +5,15 @@ The first mapper that matches wins. Envoy's own reason (RESPONSE_CODE_DETAILS) c
 
 from __future__ import annotations
 
-from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter, ExtensionFilter, ResponseFlagFilter
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter
 from envoy_data_plane.envoy.config.core.v3 import DataSource, SubstitutionFormatString
-from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     LocalReplyConfig,
     ResponseMapper,
 )
 from envoy_data_plane.google.protobuf import Struct
 
-from extproc.envoy_config.typed import pack, set_header
+from extproc.envoy_config.typed import cel, set_header, with_flags
 from extproc.words import contract
 from extproc.words.errors import (
     BODY_TOO_LARGE,
@@ -46,17 +45,17 @@ def public(request_body: int) -> LocalReplyConfig:
     return LocalReplyConfig(
         mappers=[
             _ours(),
-            _reply(_cel("response.code_details.startsWith('ext_proc') && response.code == 504"), OVERLOADED, busy),
-            _reply(_cel("response.code_details.startsWith('ext_proc')"), INTERNAL_ERROR, f"Internal error. {_AGAIN}"),
-            _reply(_cel("response.code_details == 'header_mutation_result_exceeds_limit'"), INVALID_REQUEST, headers),
-            _reply(_cel("response.code == 404"), PATH_NOT_FOUND, "There is no such path here; see GET /v1/models."),
-            _reply(_cel("response.code == 413"), BODY_TOO_LARGE, too_large),
-            _reply(_flags("UO", "OM", "DO"), OVERLOADED, busy),
-            _reply(_cel("response.code == 504"), PROVIDER_TIMEOUT, timeout),
-            _reply(_cel("response.code == 503 || response.code == 502"), NO_PROVIDER_AVAILABLE, nobody),
-            _reply(_cel("response.code == 501"), INVALID_REQUEST, malformed),
-            _reply(_cel("response.code >= 500"), INTERNAL_ERROR, f"Internal error. {_AGAIN}"),
-            _reply(_cel("response.code >= 400"), INVALID_REQUEST, malformed, keep_status=True),
+            _reply(cel("response.code_details.startsWith('ext_proc') && response.code == 504"), OVERLOADED, busy),
+            _reply(cel("response.code_details.startsWith('ext_proc')"), INTERNAL_ERROR, f"Internal error. {_AGAIN}"),
+            _reply(cel("response.code_details == 'header_mutation_result_exceeds_limit'"), INVALID_REQUEST, headers),
+            _reply(cel("response.code == 404"), PATH_NOT_FOUND, "There is no such path here; see GET /v1/models."),
+            _reply(cel("response.code == 413"), BODY_TOO_LARGE, too_large),
+            _reply(with_flags("UO", "OM", "DO"), OVERLOADED, busy),
+            _reply(cel("response.code == 504"), PROVIDER_TIMEOUT, timeout),
+            _reply(cel("response.code == 503 || response.code == 502"), NO_PROVIDER_AVAILABLE, nobody),
+            _reply(cel("response.code == 501"), INVALID_REQUEST, malformed),
+            _reply(cel("response.code >= 500"), INTERNAL_ERROR, f"Internal error. {_AGAIN}"),
+            _reply(cel("response.code >= 400"), INVALID_REQUEST, malformed, keep_status=True),
         ]
     )
 
@@ -74,14 +73,14 @@ def hop(provider: str, *, tokens: bool = False) -> LocalReplyConfig:
     return LocalReplyConfig(
         mappers=[
             _ours(),
-            _reply(_cel(NO_CREDENTIAL), PROVIDER_CREDENTIAL_REJECTED, keyless, "credential"),
-            _reply(_flags("UF"), NO_PROVIDER_AVAILABLE, down, "connect"),
-            _reply(_flags("UT", "SI", "UMSDR"), PROVIDER_TIMEOUT, slow, "timeout"),
-            _reply(_flags("UO"), NO_PROVIDER_AVAILABLE, busy, "overflow"),
-            _reply(_flags("UH", "NC"), NO_PROVIDER_AVAILABLE, ejected, "unhealthy"),
-            _reply(_flags("UPE"), PROVIDER_BAD_ANSWER, broken, "other"),
-            _reply(_flags("UC", "UR", "LR"), NO_PROVIDER_AVAILABLE, down, "reset"),
-            _reply(_cel("response.code >= 400"), INTERNAL_ERROR, f"Internal error. {_AGAIN}", "other"),
+            _reply(cel(NO_CREDENTIAL), PROVIDER_CREDENTIAL_REJECTED, keyless, "credential"),
+            _reply(with_flags("UF"), NO_PROVIDER_AVAILABLE, down, "connect"),
+            _reply(with_flags("UT", "SI", "UMSDR"), PROVIDER_TIMEOUT, slow, "timeout"),
+            _reply(with_flags("UO"), NO_PROVIDER_AVAILABLE, busy, "overflow"),
+            _reply(with_flags("UH", "NC"), NO_PROVIDER_AVAILABLE, ejected, "unhealthy"),
+            _reply(with_flags("UPE"), PROVIDER_BAD_ANSWER, broken, "other"),
+            _reply(with_flags("UC", "UR", "LR"), NO_PROVIDER_AVAILABLE, down, "reset"),
+            _reply(cel("response.code >= 400"), INTERNAL_ERROR, f"Internal error. {_AGAIN}", "other"),
         ]
     )
 
@@ -89,7 +88,7 @@ def hop(provider: str, *, tokens: bool = False) -> LocalReplyConfig:
 def _ours() -> ResponseMapper:
     """The processor's own refusals stay as it wrote them."""
     body = SubstitutionFormatString(text_format_source=DataSource(inline_string="%LOCAL_REPLY_BODY%"))
-    return ResponseMapper(filter=_cel("response.code_details.startsWith('extproc_')"), body_format_override=body)
+    return ResponseMapper(filter=cel("response.code_details.startsWith('extproc_')"), body_format_override=body)
 
 
 def _reply(
@@ -105,13 +104,3 @@ def _reply(
         headers_to_add=headers,
         body_format_override=SubstitutionFormatString(json_format=Struct.from_dict({"error": error})),
     )
-
-
-def _cel(expression: str) -> AccessLogFilter:
-    name = "envoy.access_loggers.extension_filters.cel"
-    typed = pack(ExpressionFilter(expression=expression))
-    return AccessLogFilter(extension_filter=ExtensionFilter(name=name, typed_config=typed))
-
-
-def _flags(*names: str) -> AccessLogFilter:
-    return AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=list[str](names)))

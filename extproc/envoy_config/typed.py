@@ -10,6 +10,7 @@ from typing import Any as Json
 
 import betterproto2
 import yaml
+from envoy_data_plane.envoy.config.accesslog.v3 import AccessLogFilter, ExtensionFilter, ResponseFlagFilter
 from envoy_data_plane.envoy.config.cluster.v3 import CircuitBreakers, CircuitBreakersThresholds, ClusterDiscoveryType
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
@@ -27,6 +28,7 @@ from envoy_data_plane.envoy.config.endpoint.v3 import (
     LbEndpoint,
     LocalityLbEndpoints,
 )
+from envoy_data_plane.envoy.extensions.access_loggers.filters.cel.v3 import ExpressionFilter
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import HttpFilter
 from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     CertificateValidationContext,
@@ -176,3 +178,15 @@ def _integers(value: Json) -> Json:
 
 def to_yaml(tree: Json) -> str:
     return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=120)
+
+
+def cel(expression: str) -> AccessLogFilter:
+    """Requests for which a CEL expression over Envoy's attributes is true."""
+    name = "envoy.access_loggers.extension_filters.cel"
+    typed = pack(ExpressionFilter(expression=expression))
+    return AccessLogFilter(extension_filter=ExtensionFilter(name=name, typed_config=typed))
+
+
+def with_flags(*names: str) -> AccessLogFilter:
+    """Requests that ended with one of these response flags."""
+    return AccessLogFilter(response_flag_filter=ResponseFlagFilter(flags=list[str](names)))

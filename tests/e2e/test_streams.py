@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import KEY, Gateway, chat_body
+from tests.e2e.conftest import KEY, Gateway, chat_body, eventually
 
 STYLES = ["crlf", "cr", "nospace", "comments", "multiline", "split", "nodone", "twodone", "nofinal"]
 
@@ -195,3 +195,18 @@ async def test_a_hundred_streams_at_once_complete(demo: Gateway):
         assert body.count(f"stream-{number}".encode()) == 33
         assert body.endswith(b"data: [DONE]\n\n")
     assert demo.metric("extproc_exchanges_in_flight") == 0
+
+
+def test_ends_that_only_envoy_sees_are_counted(demo: Gateway):
+    """Entries of other requests are not even sent: see `envoy_config.processor.unseen_ends`."""
+    ends = "extproc_downstream_ends_total"
+    left, broken = demo.metric(ends, reason="client_left"), demo.metric(ends, reason="4xx")
+    demo.fault("sandbox", "pace=100ms+words=100")
+    with demo.stream() as answer:
+        next(answer.iter_raw())
+    eventually(lambda: demo.metric(ends, reason="client_left") == left + 1)
+    assert demo.chat(stream=True).status_code == 200
+    assert demo.post("/v1/chat/completions", {}).status_code == 400
+    assert demo.post("/v1/nowhere", {}).status_code == 404
+    assert httpx.post(demo.base_url + "/models", headers={"a_b": "1"}).status_code == 400
+    eventually(lambda: demo.metric(ends, reason="4xx") == broken + 1)

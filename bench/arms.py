@@ -1,0 +1,189 @@
+"""What `make bench` compares: Envoy alone, this gateway, and any other gateway whose command is given.
+
+Every arm stands before the same stub. All processes of an arm run on one core; the stub and the client on the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from bench.harness import KEY, alone, free_port, render, wait
+
+SETTINGS = """
+listener: {{address: 127.0.0.1, port: {listener}}}
+status: {{address: 127.0.0.1, port: {status}}}
+admin: {{address: 127.0.0.1, port: {admin}}}
+processor: {{socket: "{dir}/extproc.sock"{processor}}}
+providers:
+  stub: {{kind: mock, base_url: "http://127.0.0.1:{stub}/v1", max_requests: 10000, max_connections: 10000}}
+models:
+  "*": {{provider: stub}}
+consumers:
+  - {{name: bench, team: bench, keys: [{{env: BENCH_KEY}}]}}
+teams:
+  bench: {{models: ["*"]}}
+budgets:
+  - {{name: tokens, per: [consumer], unit: tokens, limit: 1000000000000, window: hour}}
+stores: {{counters: "memory:", ledger: "sqlite:{dir}/ledger.db"}}
+telemetry: {{access_log: "off"}}
+{more}
+"""
+"""Key authentication, a budget in tokens, a ledger and metrics are on."""
+
+MEASURED, BESIDE = {0}, {1}
+"""Cores of the arms, and of the stub and the client; one core serves for both where there is only one."""
+
+
+@dataclass
+class Arm:
+    """One thing that is measured. `roots` are its processes, by name; whatever they start counts with them."""
+
+    name: str
+    port: int
+    roots: Mapping[str, int]
+    headers: Sequence[str] = ()
+    counted: Callable[[], int] | None = None  # requests that it says it has answered
+    sent: int = 0
+    errors: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def cpu(self) -> dict[str, float]:
+        """Seconds of CPU so far, by process, as the scheduler counts."""
+        return {name: sum(map(_cpu, family(root))) for name, root in self.roots.items()}
+
+    def memory(self, name: str) -> int:
+        """Resident bytes of a process and of what it started."""
+        return sum(map(_memory, family(self.roots[name])))
+
+
+def family(root: int) -> list[int]:
+    """A process and all below it."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
+
+
+def _cpu(pid: int) -> float:
+    total = 0
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def _memory(pid: int) -> int:
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+    return 0
+
+
+class Stage:
+    """Starts processes in a folder, each on its cores, and ends them all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._children: list[subprocess.Popen[bytes]] = []
+        self.stub = free_port()
+        self.spawn([sys.executable, "-m", "bench.stub", "--port", str(self.stub)], BESIDE)
+        wait(self.stub)
+
+    def spawn(self, command: Sequence[str], cores: set[int] = MEASURED, **env: str) -> int:
+        log = (self.folder / f"{len(self._children)}.log").open("wb")
+        child = subprocess.Popen(
+            command,
+            env={**os.environ, "BENCH_KEY": KEY, **env},
+            stdout=log,
+            stderr=log,
+        )
+        pin(cores, child.pid)  # before it has threads, which inherit it
+        self._children.append(child)
+        return child.pid
+
+    def close(self) -> None:
+        for child in reversed(self._children):
+            child.terminate()
+        for child in self._children:
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+
+    # --- arms
+
+    def envoy_alone(self) -> Arm:
+        port = free_port()
+        file = self.folder / "alone.yaml"
+        file.write_text(yaml.safe_dump(alone(port, self.stub)))
+        return self._ready(Arm("Envoy alone", port, {"Envoy": self._envoy(file)}))
+
+    def gateway(self, name: str, *, processor: str = "", more: str = "") -> Arm:
+        """Envoy and the processor of this project. `processor` and `more` are added to its settings."""
+        folder = self.folder / re.sub(r"\W+", "-", name)
+        folder.mkdir()
+        listener, status, admin = free_port(), free_port(), free_port()
+        text = SETTINGS.format(
+            listener=listener, status=status, admin=admin, stub=self.stub, dir=folder, processor=processor, more=more
+        )
+        (folder / "gateway.yaml").write_text(text)
+        render(folder / "gateway.yaml", str(folder / "envoy.yaml"), str(folder / "secrets"), f"{folder}/extproc.sock")
+        serve = [sys.executable, "-m", "extproc", "serve", "-c", str(folder / "gateway.yaml"), "--drain-notice", "0"]
+        pid = self.spawn([*serve, "--drain-grace", "0"])
+        wait(status)
+        roots = {"Envoy": self._envoy(folder / "envoy.yaml"), "processor": pid}
+        return self._ready(Arm(name, listener, roots, counted=lambda: counted(status)))
+
+    def other(self, name: str, command: str, headers: Sequence[str] = ()) -> Arm:
+        """Another gateway: `{port}` and `{upstream}` (http://host:port) in its command are filled in."""
+        port = free_port()
+        words = shlex.split(command.format(port=port, upstream=f"http://127.0.0.1:{self.stub}"))
+        pid = self.spawn(words, OPENAI_API_KEY="sk-none", PORT=str(port))
+        filled = [header.format(upstream=f"http://127.0.0.1:{self.stub}") for header in headers]
+        return self._ready(Arm(name, port, {name: pid}, filled), patience=120)
+
+    def _envoy(self, file: Path) -> int:
+        envoy = str(Path(sys.executable).with_name("envoy"))
+        quiet = ("--log-level", "error", "--use-dynamic-base-id", "--concurrency", "1")
+        return self.spawn([envoy, "-c", str(file), *quiet])
+
+    def _ready(self, arm: Arm, patience: float = 30) -> Arm:
+        wait(arm.port, patience)
+        return arm
+
+
+def pin(cores: set[int], pid: int = 0) -> None:
+    """Keep a process (0: this one) on these cores, where the machine has them."""
+    if max(cores) < (os.cpu_count() or 1):
+        os.sched_setaffinity(pid, cores)
+
+
+def counted(status: int) -> int:
+    """Exchanges that the processor has seen to their end, by its own metrics."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{status}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(int(float(line.split()[-1])) for line in lines if line.startswith("extproc_requests_total{"))
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Stage]:
+    stage = Stage(folder)
+    try:
+        yield stage
+    finally:
+        stage.close()

@@ -1,0 +1,72 @@
+"""The benchmark: the stub answers whole, the client counts right, the check fails when it must."""
+
+import asyncio
+import json
+
+import pytest
+
+from bench import load, stub
+from bench.__main__ import cell, last, machine, worse
+
+
+@pytest.fixture
+async def port():
+    server = await asyncio.get_running_loop().create_server(stub.Connection, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+async def test_every_plain_request_is_answered_once(port):
+    result = await load.run(port, load.request("stub"), total=50, concurrency=4)
+    assert (len(result.latencies), result.errors, result.events) == (50, [], 0)
+
+
+@pytest.mark.parametrize("model", ["stub+words=3", "stub+pace=1ms+words=3"])
+async def test_every_event_is_counted(port, model):
+    result = await load.run(port, load.request(model, stream=True), total=6, concurrency=3)
+    assert (len(result.first_bytes), result.errors, result.events) == (6, [], 6 * (1 + 3 + 1 + 1))
+
+
+async def test_usage_comes_where_it_is_asked_for(port):
+    result = await load.run(port, load.request("stub+words=3", stream=True, usage=True), total=1, concurrency=1)
+    assert result.events == 7
+
+
+async def test_a_fixed_rate_is_kept(port):
+    result = await load.run(port, load.request("stub"), total=20, concurrency=4, rate=100)
+    assert len(result.latencies) == 20
+    assert result.seconds >= 0.19  # the last of twenty is due then
+
+
+async def test_a_refusal_is_an_error():
+    async def refuse(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 2\r\n\r\n{}")
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    result = await load.run(server.sockets[0].getsockname()[1], load.request("stub"), total=1, concurrency=1)
+    server.close()
+    assert result.errors == ["503"]
+
+
+def line(ratio, **fields):
+    return {"machine": machine(), "commit": "abc", "ratios": {"gateway": {"plain": ratio}}, **fields}
+
+
+def test_the_check_fails_above_a_tenth():
+    assert worse(line(11.1), line(10.0)) == ["gateway: plain costs 11.1 times Envoy alone, 10.0 at abc"]
+    assert worse(line(10.9), line(10.0)) == []
+    assert worse(line(99.0), {**line(1.0), "ratios": {}}) == []  # nothing to compare with
+
+
+def test_figures_of_another_machine_are_not_compared(tmp_path):
+    history = tmp_path / "history.jsonl"
+    assert last(history) is None
+    history.write_text("\n".join(json.dumps(one) for one in (line(5.0), line(6.0), line(7.0, machine="another"))))
+    assert last(history)["ratios"]["gateway"]["plain"] == 6.0
+
+
+def test_cells():
+    assert [cell(None, ".0f"), cell((1.0, None), "pair"), cell((7.4, 10.6), "pair1")] == ["-", "-", "7.4/10.6"]
