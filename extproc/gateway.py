@@ -58,10 +58,10 @@ class GatewayStream:
         if answer is not None:
             return answer
         if telemetry.in_flight > self._pipeline.settings.limits.exchanges:
-            message = "Too many requests are in flight; try again in a moment."
+            message = "The gateway has too many requests in flight: try again in a moment."
             return self._refuse(exchange, Refusal(OVERLOADED, message, headers={"retry-after": "1"}))
         if end:
-            return self._refuse(exchange, Refusal(INVALID_JSON, "Send a JSON body."))
+            return self._refuse(exchange, Refusal(INVALID_JSON, "The request has no body: send JSON."))
         return CONTINUE
 
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
@@ -107,13 +107,13 @@ class GatewayStream:
             removed += tuple(name for name in headers if name.startswith("x-ratelimit-"))
             told |= exchange.rate
         if exchange.status in (401, 403):
-            message = f"Provider {target.provider} refused the gateway's credential; its operator has to look at it."
+            message = f"Provider {target.provider} refused the gateway's credential: the operator must renew it."
             refusal = Refusal(PROVIDER_CREDENTIAL_REJECTED, message, headers=told | {ORIGIN: "provider"})
             return self._refuse(exchange, refusal)
         if exchange.attached:  # else Envoy's access log tells, of the failed tries too
             self._pipeline.cool_down(target, exchange.status, headers.get("retry-after", ""))
         if exchange.status < 400 and headers.get("content-type", "").startswith("text/html"):
-            message = f"Provider {target.provider} answered with a web page; try again, or use another model."
+            message = f"Provider {target.provider} answered with a web page: try again, or use another model."
             return self._refuse(exchange, Refusal(PROVIDER_BAD_ANSWER, message, headers=told | {ORIGIN: "provider"}))
         if exchange.status >= 400:
             told[ORIGIN] = "provider"

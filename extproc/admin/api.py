@@ -82,7 +82,7 @@ def usage(request: Request) -> Response:
         return failure(400, f"at most {MAX_PARAMETERS} parameters")
     formats = [value for name, value in parameters if name == "format"]
     if len(formats) > 1 or not set(formats) <= {"json", "csv"}:
-        return failure(400, "format is json or csv")
+        return failure(400, "format must be json or csv")
     wanted = formats[0] if formats else "csv" if "text/csv" in request.headers.get("accept", "") else "json"
     try:
         report = _sources(request).usage([(name, value) for name, value in parameters if name != "format"])
@@ -123,14 +123,14 @@ def budget(request: Request) -> Response:
 def exchanges(request: Request) -> Response:
     filters = dict(request.query_params)
     if len(filters) != len(request.query_params.multi_items()) or not filters.keys() <= {"limit", *EXCHANGE_FILTERS}:
-        return failure(400, f"the parameters, each once: limit, {', '.join(EXCHANGE_FILTERS)}")
+        return failure(400, f"send only these parameters, each once: limit, {', '.join(EXCHANGE_FILTERS)}")
     limit = filters.pop("limit", "100")
     if not re.fullmatch("[1-9][0-9]{0,3}", limit) or int(limit) > MAX_LISTED:
-        return failure(400, f"limit is a number from 1 to {MAX_LISTED}")
+        return failure(400, f"limit must be a number from 1 to {MAX_LISTED}")
     if not re.fullmatch("[0-9]{1,3}", filters.get("status", "200")):
-        return failure(400, "status is a number of up to three digits")
+        return failure(400, "status must be a number of up to three digits")
     if filters.get("outcome", "ok") not in OUTCOMES:
-        return failure(400, f"outcome is one of {', '.join(OUTCOMES)}")
+        return failure(400, f"outcome must be one of {', '.join(OUTCOMES)}")
     return JSON({"object": "list", "data": list(_sources(request).exchanges(int(limit), filters))})
 
 
@@ -155,7 +155,7 @@ async def grants(request: Request) -> Response:
         asked = msgspec.json.decode(body, type=GrantBody)
         amount = Decimal(asked.amount)
         if not amount:
-            return failure(400, "amount is more than 0")
+            return failure(400, "amount must be more than 0")
         return JSON(await run_in_threadpool(sources.grant, msgspec.structs.asdict(asked) | {"amount": amount}), 201)
     except (ValueError, RecursionError) as error:
         return failure(400, str(error))
@@ -245,4 +245,4 @@ def _disconnected(_request: Request, _error: Exception) -> Response:
 
 
 def _bug(_request: Request, _error: Exception) -> Response:
-    return failure(500, "this is a bug of the gateway; its log says more")
+    return failure(500, "this is a bug of the gateway; its log has the details")

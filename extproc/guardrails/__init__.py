@@ -78,7 +78,7 @@ class GuardInput:
             return
         if exchange.ask.unreadable:
             where = exchange.ask.unreadable
-            message = f"'{where}' holds tokens instead of text, which the guardrails here cannot read; send text."
+            message = f"'{where}' holds token ids, which guardrails cannot read: send text."
             raise Refusal(GUARDRAIL_BLOCKED, message, param=where)
         texts = [*exchange.dialect.texts(exchange.json), *between(exchange.json)]
         if sum(len(text.value) for text in texts) <= _INLINE:
@@ -89,7 +89,7 @@ class GuardInput:
             self._count(settings.name, settings.action)
             exchange.verdicts.append(f"{settings.name}:{settings.action}")
             if settings.action == "block":
-                message = f"The guardrail {settings.name!r} blocked this request because of its '{text.where}'."
+                message = f"Guardrail {settings.name!r} matched {text.where}; the request was not sent."
                 raise Refusal(GUARDRAIL_BLOCKED, message, param=text.where)
 
     def _scan(self, texts: Sequence[Text]) -> list[tuple[GuardrailSettings, Text]]:

@@ -334,11 +334,11 @@ class Route:
     def __call__(self, exchange: Exchange) -> None:
         name = exchange.ask.model
         if not is_model_name(name):
-            message = "'model' must be 1 to 256 printable ASCII characters without spaces."
+            message = "'model' must have 1 to 256 printable ASCII characters and no spaces."
             raise Refusal(INVALID_REQUEST, message, param="model")
         chain = self._catalog.resolve(name)
         if chain is None:
-            message = f"There is no model {name!r} here; GET /v1/models lists what there is."
+            message = f"There is no model {name!r}: GET /v1/models lists the models."
             raise Refusal(MODEL_NOT_FOUND, message, param="model")
         exchange.chain = chain
         exchange.targets = chain.targets

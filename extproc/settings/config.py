@@ -1,6 +1,6 @@
-"""The filter YAML: one file, one schema, every default visible here.
+"""The filter YAML: one file, one schema, with every default.
 
-`load` reads it or says all that is wrong with it at once, each with its place: `file:line:column: path: message`.
+`load` reads it, or reports every error at once with its place: `file:line:column: path: message`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
 from extproc.routing.catalog import ModelSettings, VirtualModelSettings
 from extproc.settings import checks
-from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback
+from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
 
 if TYPE_CHECKING:
     GuardrailEntry = guardrails.GuardrailSettings
@@ -277,7 +277,7 @@ class Settings(Section):
 
 @dataclass(slots=True, frozen=True)
 class Problem:
-    """Something wrong, or worth a second look, and where it stands."""
+    """An error or a lint of the filter YAML, with its place."""
 
     path: str
     message: str
@@ -289,7 +289,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """Everything that is wrong with a filter YAML."""
+    """All errors of a filter YAML."""
 
     def __init__(self, file: str, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(problem.show(file) for problem in problems))
@@ -315,7 +315,7 @@ def parse(text: str, file: str = "gateway.yaml") -> Settings:
 
 
 def lint(path: str | Path) -> Sequence[Problem]:
-    """What is allowed and still probably not meant. The file must be one that `load` accepts."""
+    """The lints of a file that `load` accepts: allowed, and probably not meant."""
     return locate(path, checks.doubts(load(path)))
 
 
@@ -330,12 +330,12 @@ def _read(path: str | Path) -> str:
         with Path(path).open("rb") as file:
             content = file.read(MAX_FILE + 1)
         if len(content) > MAX_FILE:
-            raise ConfigError(str(path), [Problem("", f"the file is larger than {MAX_FILE} bytes")])
+            raise ConfigError(str(path), [Problem("", f"the file is larger than {show_size(MAX_FILE)}")])
         return content.decode()
     except OSError as error:
-        raise ConfigError(str(path), [Problem("", f"cannot be read: {error.strerror}")]) from None
+        raise ConfigError(str(path), [Problem("", f"the file cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
-        raise ConfigError(str(path), [Problem("", "is not UTF-8")]) from None
+        raise ConfigError(str(path), [Problem("", "the file is not UTF-8")]) from None
 
 
 class Document:
@@ -397,7 +397,7 @@ class Document:
             elif not isinstance(key, str):
                 self._add(path, key_node.start_mark, f"{key!r}: a key must be a string; put it in quotes")
             elif key in result:
-                self._add((*path, key), key_node.start_mark, "this key was given before")
+                self._add((*path, key), key_node.start_mark, "this key stands here twice")
             else:
                 result[key] = self._value(loader, value_node, (*path, key))
                 self._places[(*path, key)] = key_node.start_mark
@@ -431,8 +431,8 @@ def _check_depth(text: str) -> None:
 
 def _message(error: Any) -> str:
     if error["type"] == "extra_forbidden":
-        return "there is no such key"
+        return "there is no such setting"
     if error["type"] == "missing":
-        return "this key is required"
+        return "this setting is required"
     message: str = error["msg"].removeprefix("Value error, ")
     return message[0].lower() + message[1:]

@@ -413,10 +413,10 @@ def test_a_token_goes_where_tokens_go():
 @pytest.mark.parametrize(
     ("provider", "doubt"),
     [
-        (VERTEX % "", "has neither api_key nor credentials: its models answer 503 until it is"),
+        (VERTEX % "", "has neither api_key nor credentials: its models answer 503"),
         (VERTEX % ", credentials: {google: metadata}", None),
         (VERTEX % ", credentials: {google: file:/no/such}", "file:/no/such is not set"),
-        (VERTEX % ", credentials: {google: env:NOT_A_KEY_FILE}", "env:NOT_A_KEY_FILE cannot be used, not the key file"),
+        (VERTEX % ", credentials: {google: env:NOT_A_KEY_FILE}", "env:NOT_A_KEY_FILE cannot be used (not the key file"),
         (CLOUD % (AZURE % ", client_secret: env:UNSET_FOR_SURE"), "env:UNSET_FOR_SURE is not"),
         (CLOUD % (AZURE % ", federated_token: env:NOT_A_KEY_FILE"), None),
     ],
