@@ -85,9 +85,10 @@ def _serve(options: argparse.Namespace) -> int:
 
     from extproc.server.processor import Processor, run  # noqa: PLC0415
     from extproc.settings import config  # noqa: PLC0415
+    from extproc.telemetry.lines import Lines, LinesHandler  # noqa: PLC0415
     from extproc.telemetry.logs import JSONFormatter  # noqa: PLC0415
 
-    handler = logging.StreamHandler()
+    handler = LinesHandler(Lines(sys.stderr.fileno(), 1 << 20, lambda: None))
     handler.setFormatter(JSONFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     settings = config.load(options.config)

@@ -57,7 +57,7 @@ RESERVED = {
     "h11": {"mock"},
     "httpx": set(),
     "redis": {"stores"},
-    "threading": {"admin", "budgets/tokenizer.py", "ledger", "stores"},
+    "threading": {"admin", "budgets/tokenizer.py", "ledger", "stores", "telemetry/lines.py"},
     "tiktoken": {"budgets/tokenizer.py"},
     "sqlalchemy": {"ledger"},
     "psycopg": {"ledger"},

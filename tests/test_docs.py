@@ -13,7 +13,11 @@ from extproc.settings.reference import markdown, provider_pages
 from extproc.words.errors import ALL
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/**/*.md"),
+    *(ROOT / name / "README.md" for name in ("envoy", "k8s", "protos")),
+]
 BASE = {
     "providers": {"openai": {"kind": "openai", "api_key": "env:OPENAI_API_KEY"}},
     "models": {"gpt-4o": {"provider": "openai"}, "gpt-4o-mini": {"provider": "openai"}},

@@ -32,6 +32,7 @@ RATE = 3600
 """Seconds: up to here a window is a rate. A refusal is a 429 that clients retry; beyond it a 402 that they do not."""
 _HEADER = re.compile(r"[A-Za-z0-9._~!#$&'*+^`|-]+")  # what names of headers are made of, and of counts can be
 _MOST_SCOPES = 1_000_000
+_MOST = UNLIMITED - 1
 _MOST_USD = 50_000_000  # less than what any request is held for at most (`prices.MOST`)
 
 
@@ -57,9 +58,9 @@ class BudgetSettings(Section):
         description="Unit of the limit. `tokens` are input and output together. `concurrency` is requests at the same "
         "time."
     )
-    limit: Annotated[Decimal, Field(ge=0), WithJsonSchema({"type": "number", "minimum": 0})] = Field(
-        description="Limit of each count, in `unit`. A whole number; USD may have up to nine decimals: `0.50`."
-    )
+    limit: Annotated[
+        Decimal, Field(ge=0, le=_MOST), WithJsonSchema({"type": "number", "minimum": 0, "maximum": _MOST})
+    ] = Field(description="Limit of each count, in `unit`. A whole number; USD may have up to nine decimals: `0.50`.")
     window: Literal["minute", "hour", "day", "week", "month", "quarter", "total", "call"] | None = Field(
         None,
         validate_default=True,

@@ -87,7 +87,9 @@ class Provider:
 class OutlierDetection(Section):
     """Ejection of a host that keeps failing, by Envoy."""
 
-    consecutive_5xx: int = Field(5, ge=1, description="Failures in a row after which Envoy ejects a host.")
+    consecutive_5xx: int = Field(
+        5, ge=1, le=1_000_000, description="Failures in a row after which Envoy ejects a host."
+    )
     interval: PositiveDuration = Field(
         5.0, description="Time between two checks at which Envoy ejects hosts or takes them back."
     )
@@ -201,9 +203,10 @@ class ProviderSettings(Section):
     max_requests: int = Field(
         1024,
         ge=1,
+        le=1_000_000,
         description="Most requests in flight at the provider. A further one fails over. Lower it for a small server.",
     )
-    max_connections: int = Field(1024, ge=1, description="Most connections of Envoy to the provider.")
+    max_connections: int = Field(1024, ge=1, le=1_000_000, description="Most connections of Envoy to the provider.")
     outlier_detection: OutlierDetection = OutlierDetection()
     cool_down: CoolDown = CoolDown()
     region: Identifier | None = Field(

@@ -38,11 +38,15 @@ class ModelSettings(Section):
         None, description="Name of the model at the provider. Default: the key of this entry."
     )
     max_output_tokens: int | None = Field(
-        None, ge=1, description="Most output tokens of the model. A client's higher limit is lowered to it."
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="Most output tokens of the model. A client's higher limit is lowered to it.",
     )
     context: int | None = Field(
         None,
         ge=1,
+        le=1_000_000_000,
         description="Context window of the model, in tokens. Longer requests skip the model. Default: the catalogue's "
         "value. Set it for models that the catalogue does not know.",
     )

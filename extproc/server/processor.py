@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sys
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Sequence
@@ -27,12 +28,14 @@ from extproc.server.server import Server
 from extproc.settings import config
 from extproc.settings.config import ConfigError, Settings
 from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
+from extproc.telemetry.lines import Lines
 from extproc.telemetry.metrics import Telemetry
 
 log = logging.getLogger(__name__)
 
 _RELOAD_EVERY = 1.0  # seconds between looks at the settings file
 _LAG_EVERY = 0.5
+_LAST_LINES = 1.0  # seconds for the last lines of the log
 _EXPIRE_EVERY = 1.0
 _PRUNE_EVERY = 3600.0
 _SHARE_EVERY = 1.0  # seconds between looks at what other processes learned of providers
@@ -55,7 +58,9 @@ class Processor:
         self._socket = socket or settings.processor.path
         self._settings = settings
         self._units = _units(settings)  # of every budget this process has had
-        self._telemetry = Telemetry(settings)
+        self._lines = Lines(sys.stdout.fileno(), settings.telemetry.log_buffer, self._line_lost)
+        self._telemetry = Telemetry(settings, self._lines)
+        self._turned = time.monotonic()  # when the event loop last came round
         self._counters: Counters = open_counters(settings.stores.counters)
         self._ledger = open_ledger(settings.stores.ledger)
         self._leases: set[str] = set()
@@ -66,8 +71,8 @@ class Processor:
         self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), exact)
         self._books = Books(self._counters, self._ledger, self._report, again=settings.limits.lease)
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
-        self._rebuild()
-        self._content = _content(file)
+        self._take(settings)
+        self._content = config.content(file)
         self._server: Server | None = None
         self._http = HTTPThread()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -81,7 +86,7 @@ class Processor:
         if settings.admin.token is not None and token is None:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
         for name, app, door in (
-            ("status", status_app(telemetry, self._unready), settings.status),
+            ("status", status_app(telemetry, self._stalled, self._unready, self._remark), settings.status),
             ("admin", admin_app(self._everything(), token), settings.admin),
         ):
             try:
@@ -101,7 +106,7 @@ class Processor:
         ):
             self._spawn(work)
         if self._secrets is not None:
-            self._spawn(Keeper(self._secrets, self._count_refresh).run(lambda: self._settings.providers, self._rebuild))
+            self._spawn(Keeper(self._secrets, self._count_refresh).run(lambda: self._settings.providers, self._retake))
         elif waiting := [name for name, provider in settings.providers.items() if provider.credentials is not None]:
             log.warning("nobody fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
 
@@ -120,6 +125,7 @@ class Processor:
             await self._books.catch_up()
         self._ledger.close()
         await self._counters.close()
+        await asyncio.to_thread(self._lines.flush, _LAST_LINES)
 
     def _everything(self) -> Everything:
         return Everything(
@@ -130,8 +136,23 @@ class Processor:
             asyncio.get_running_loop(),
         )
 
+    def _line_lost(self) -> None:
+        self._telemetry.line_lost()
+
+    def _stalled(self) -> str:
+        """The reason why this process should be started again. Asked from the thread that serves probes."""
+        stood = time.monotonic() - self._turned
+        return (
+            f"the event loop has stood still for {stood:.0f} s" if stood > self._settings.status.stalled_after else ""
+        )
+
     def _unready(self) -> str:
+        """The reason why Envoy should send nothing here."""
         return "" if self._server is not None and self._server.serving else "draining"
+
+    def _remark(self) -> str:
+        """For people who look at /readyz: settings that are not those of the file. Traffic is served all the same."""
+        return f"settings are stale: {self._stale}" if self._stale else ""
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name=getattr(work, "__qualname__", "work"))
@@ -148,45 +169,55 @@ class Processor:
         while True:
             due = time.perf_counter() + _LAG_EVERY
             await asyncio.sleep(_LAG_EVERY)
+            self._turned = time.monotonic()
             self._telemetry.loop_lag.set(max(0.0, time.perf_counter() - due))
 
     async def _watch_file(self) -> None:
-        """Looks at the content, so it sees an edit, a rename and the symlink swap of a ConfigMap alike. With a new day
-        other prices may begin.
+        """Compare the content, which shows an edit, a rename and the symlink swap of a ConfigMap alike. A new day may
+        begin with other prices. Nothing that a file holds ends this loop.
         """
         while True:
             await asyncio.sleep(_RELOAD_EVERY)
-            if self._pipeline.catalog.prices.today != datetime.now(UTC).date():
-                self._rebuild()
-            content = await asyncio.to_thread(_content, self._file)
-            if content != self._content:
-                self._content = content
-                await self.reload()
+            try:
+                if self._pipeline.catalog.prices.today != datetime.now(UTC).date():
+                    self._retake()
+                content = await asyncio.to_thread(config.content, self._file)
+                if content != self._content:
+                    self._content = content
+                    await self.reload()
+            except Exception as error:
+                self._telemetry.internal_error("reload")
+                log.exception("looking for new settings failed; it is tried again")
+                self._stay(f"{type(error).__name__}: see the log")
 
     async def reload(self) -> None:
         """Take the settings file's new content, or keep the last good one and say what is wrong."""
         try:
             settings = await asyncio.to_thread(config.load, self._file)
         except ConfigError as error:
-            self._telemetry.reloads.labels("refused").inc()
-            log.error("the new settings are refused; the last good ones stay: %s", error)  # noqa: TRY400
+            self._stay(str(error))
+            return
+        except Exception as error:  # a MemoryError, or a bug in a check: not a reason to stop reloading
+            log.exception("the new settings cannot be read")
+            self._stay(f"they cannot be read: {type(error).__name__}")
             return
         changed = [name for name in _FIXED if _fixed(settings, name) != _fixed(self._settings, name)]
         if changed:
-            self._telemetry.reloads.labels("refused").inc()
-            log.error("changes of %s bind at a restart; the last good settings stay", ", ".join(changed))
-            return
-        if other := self._recounted(settings):
-            self._telemetry.reloads.labels("refused").inc()
-            names = ", ".join(other)
-            log.error("what %s counted is in another unit: give it a new name; the last good settings stay", names)
-            return
-        self._telemetry.configure(settings)
-        self._settings = settings
-        self._units |= _units(settings)
-        self._rebuild()
-        self._telemetry.reloads.labels("taken").inc()
-        log.info("new settings taken")
+            self._stay(f"changes of {', '.join(changed)} bind at a restart")
+        elif other := self._recounted(settings):
+            self._stay(f"the counts of {', '.join(other)} are in another unit: give the budget a new name")
+        else:
+            self._take(settings)
+            self._units |= _units(settings)
+            self._telemetry.reloads.labels("taken").inc()
+            log.info("new settings taken")
+
+    def _stay(self, reason: str) -> None:
+        """Keep the last good settings, and show that the file says something else."""
+        self._stale = reason
+        self._telemetry.settings_stale.set(1)
+        self._telemetry.reloads.labels("refused").inc()
+        log.error("the new settings are refused; the last good ones stay: %s", reason)
 
     def _recounted(self, settings: Settings) -> Sequence[str]:
         """Budgets that would read counts of one unit as those of another: tokens as nano-USD."""
@@ -204,12 +235,19 @@ class Processor:
             own=Own(self._reporter, settings.budgets),
         )
 
-    def _rebuild(self) -> None:
-        """Take new settings into use, or what else a pipeline knows since it was built: which keys are there."""
-        settings = self._settings
-        self._pipeline = self._build(settings)
-        self._budgets = {entry.name: compile_budget(entry) for entry in settings.budgets}
+    def _take(self, settings: Settings) -> None:
+        """Use `settings` from the next request on. Raises, and changes nothing, if no pipeline can be made of them."""
+        made = self._build(settings)
+        budgets = {entry.name: compile_budget(entry) for entry in settings.budgets}
+        self._telemetry.configure(settings)
+        self._settings, self._pipeline, self._budgets = settings, made, budgets
         self._teams = {entry.name: entry.team or "" for entry in settings.consumers}
+        self._stale = ""
+        self._telemetry.settings_stale.set(0)
+
+    def _retake(self) -> None:
+        """Build the pipeline anew, with what it reads outside the settings: which keys are there."""
+        self._take(self._settings)
 
     def _count_refresh(self, provider: str, outcome: str) -> None:
         self._telemetry.credential_refreshes.labels(provider, outcome).inc()
@@ -270,13 +308,6 @@ def _fixed(settings: Settings, name: str) -> object:
         name: provider.model_copy(update={"disabled": False, "cool_down": free})
         for name, provider in settings.providers.items()
     }
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError:
-        return b""
 
 
 async def run(

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +76,7 @@ class ListenerSettings(Section):
         None, description="TLS of the public listener. Without it the listener speaks plain HTTP."
     )
     max_connections: int = Field(
-        20000, ge=1, description="Most client connections at the same time. Envoy refuses further ones."
+        20000, ge=1, le=1_000_000, description="Most client connections at the same time. Envoy refuses further ones."
     )
 
 
@@ -85,6 +88,12 @@ class StatusSettings(Section):
         description="Address of the status server. `127.0.0.1` keeps metrics on this machine.",
     )
     port: Port = Field(9090, description="Port of the status server.")
+    stalled_after: PositiveDuration = Field(
+        30.0,
+        ge=1,
+        description="Time for which the event loop may stand still before `/healthz` fails, at least `1s`. Kubernetes "
+        "then restarts the processor. The event loop serves all traffic.",
+    )
 
 
 class AdminSettings(Section):
@@ -204,11 +213,15 @@ class LimitsSettings(Section):
     output_tokens: int = Field(
         4096,
         ge=1,
+        le=1_000_000_000,
         description="Output limit, in tokens, that is held and written into a request when neither the client nor the "
         "model has one. It applies where a budget counts tokens or USD.",
     )
     exchanges: int = Field(
-        10000, ge=1, description="Most requests in flight in one process. A further one gets 503 `overloaded`."
+        10000,
+        ge=1,
+        le=1_000_000,
+        description="Most requests in flight in one process. A further one gets 503 `overloaded`.",
     )
     lease: PositiveDuration = Field(
         LEASE,
@@ -225,6 +238,13 @@ class TelemetrySettings(Section):
     access_log: Literal["stdout", "off"] = Field(
         "stdout",
         description="Log of exchanges. `stdout`: one JSON line for each exchange on standard output. `off`: none.",
+    )
+    log_buffer: Size = Field(
+        4 << 20,
+        ge=64 << 10,
+        le=256 << 20,
+        description="Size of the log lines that may wait for a slow reader of standard output, `64KiB` to `256MiB`. "
+        "Further lines are dropped and counted.",
     )
 
 
@@ -325,13 +345,29 @@ def locate(path: str | Path, problems: Iterable[tuple[tuple[str | int, ...], str
     return [document.problem(where, message) for where, message in problems]
 
 
+def content(path: str | Path) -> bytes:
+    """The first bytes of a settings file, one more than a file may have; none when it cannot be read."""
+    try:
+        return _bytes(path)
+    except OSError:
+        return b""
+
+
+def _bytes(path: str | Path) -> bytes:
+    """Raises OSError, for what is no regular file too: a FIFO or a device would never end."""
+    # Opening a FIFO for reading waits for a writer unless it must not block.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read(MAX_FILE + 1)
+
+
 def _read(path: str | Path) -> str:
     try:
-        with Path(path).open("rb") as file:
-            content = file.read(MAX_FILE + 1)
-        if len(content) > MAX_FILE:
+        found = _bytes(path)
+        if len(found) > MAX_FILE:
             raise ConfigError(str(path), [Problem("", f"the file is larger than {show_size(MAX_FILE)}")])
-        return content.decode()
+        return found.decode()
     except OSError as error:
         raise ConfigError(str(path), [Problem("", f"the file cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:

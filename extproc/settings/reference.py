@@ -40,6 +40,8 @@ A provider that does not speak the client's API gets a [translated](../translati
 | kind | provider | APIs |
 |---|---|---|"""
 
+_ENDLESS = 10**12
+"""A maximum above this is no help to a reader."""
 _WORDS = {DURATION: "duration", SIZE: "size", SECRET: "secret"}
 _WRITERS: Mapping[str, Callable[[Any], str]] = {DURATION: show_duration, SIZE: show_size}
 
@@ -186,15 +188,15 @@ def _type(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
         return word
     if value.get("examples"):
         return f"like `{value['examples'][0]}`"
-    kind = value.get("format") or value.get("type", "value")
+    kind = str(value.get("format") or value.get("type", "value"))
     if kind == "array":
         return f"list of {_type(value['items'], definitions)}" if "items" in value else "list"
     if kind == "object":
         return "mapping"
     low, high = value.get("minimum"), value.get("maximum")
-    if low is not None and high is not None:
-        return f"{kind}, {low} to {high}"
-    return f"{kind}, at least {low}" if low is not None else kind
+    if low is None:
+        return kind
+    return f"{kind}, at least {low}" if high is None or high > _ENDLESS else f"{kind}, {low} to {high:,}"
 
 
 def _default(value: Mapping[str, Any]) -> str:

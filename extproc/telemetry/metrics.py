@@ -214,6 +214,9 @@ class Telemetry:
         self.reloads = Counter("extproc_reloads", "Changes of the settings file", ["outcome"], registry=registry)
         for outcome in ("taken", "refused"):
             self.reloads.labels(outcome)
+        self.settings_stale = Gauge(
+            "extproc_settings_stale", "1 while the settings file differs from the settings in use", registry=registry
+        )
 
     def stage(self, name: str) -> Callable[[float], None]:
         """The observer (seconds) of a stage."""
@@ -227,6 +230,10 @@ class Telemetry:
 
     def guardrail(self, name: str, action: str) -> None:
         self._guardrail.labels(name, action).inc()
+
+    def line_lost(self) -> None:
+        """A line of the log was dropped. May be called from any thread."""
+        self._unwritten.inc()
 
     def skip(self, reason: str) -> None:
         self._skips.labels(reason).inc()

@@ -1,5 +1,6 @@
 """The thread that serves, and the status door."""
 
+import asyncio
 import contextlib
 import socket
 import threading
@@ -9,8 +10,10 @@ import httpx
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain_text
+from starlette.responses import PlainTextResponse
 
 from extproc.admin import HTTPThread, admin_app, status_app
+from extproc.admin.http import CONNECTIONS, Gate
 from tests.admin.fakes import FakeSources
 
 
@@ -21,10 +24,23 @@ def telemetry(world):
 
 @pytest.mark.parametrize(("reason", "status", "text"), [("", 200, "ok\n"), ("draining", 503, "draining\n")])
 async def test_health(telemetry, connect, reason, status, text):
-    async with connect(status_app(telemetry, lambda: reason)) as http:
+    async with connect(status_app(telemetry, str, lambda: reason)) as http:
         assert (await http.get("/healthz")).text == "ok\n"
         ready = await http.get("/readyz")
     assert (ready.status_code, ready.text) == (status, text)
+
+
+async def test_a_loop_that_stands_still_is_not_alive(telemetry, connect):
+    async with connect(status_app(telemetry, lambda: "the event loop has stood still for 31 s", str)) as http:
+        found = await http.get("/healthz")
+        assert (found.status_code, found.text) == (503, "the event loop has stood still for 31 s\n")
+        assert (await http.get("/readyz")).status_code == 200
+
+
+async def test_a_remark_does_not_make_it_unready(telemetry, connect):
+    async with connect(status_app(telemetry, str, str, lambda: "settings are stale: line 3")) as http:
+        found = await http.get("/readyz")
+    assert (found.status_code, found.text) == (200, "ok\nsettings are stale: line 3\n")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +53,7 @@ async def test_health(telemetry, connect, reason, status, text):
 )
 async def test_metrics_in_both_formats(telemetry, connect, accept, kind, read):
     telemetry.refusal("invalid_key")
-    async with connect(status_app(telemetry, str)) as http:
+    async with connect(status_app(telemetry, str, str)) as http:
         answer = await http.get("/metrics", headers={"accept": accept})
     assert answer.headers["content-type"].startswith(kind)
     samples = {sample.name: sample for family in read(answer.text) for sample in family.samples}
@@ -46,24 +62,24 @@ async def test_metrics_in_both_formats(telemetry, connect, accept, kind, read):
 
 @pytest.mark.parametrize("path", ["/", "/metrics/x", "/exchanges", "/usage", "/admin", "/healthz/"])
 async def test_the_status_door_has_nothing_else(telemetry, connect, path):
-    async with connect(status_app(telemetry, str)) as http:
+    async with connect(status_app(telemetry, str, str)) as http:
         assert (await http.get(path)).status_code in (404, 307)
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
 async def test_the_status_door_is_for_reading(telemetry, connect, path):
-    async with connect(status_app(telemetry, str)) as http:
+    async with connect(status_app(telemetry, str, str)) as http:
         assert (await http.post(path)).status_code == 405
 
 
 def test_applications_are_served_from_a_thread_until_it_stops(telemetry):
     thread = HTTPThread()
-    port = thread.add(status_app(telemetry, str), "127.0.0.1", 0)
+    port = thread.add(status_app(telemetry, str, str), "127.0.0.1", 0)
     thread.start()
     try:
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").text == "ok\n"
         with pytest.raises(OSError):
-            HTTPThread().add(status_app(telemetry, str), "127.0.0.1", port)
+            HTTPThread().add(status_app(telemetry, str, str), "127.0.0.1", port)
     finally:
         thread.stop()
     with pytest.raises(httpx.TransportError):
@@ -82,7 +98,7 @@ def doors(telemetry, monkeypatch):
             return {}
 
     thread = HTTPThread()
-    ports = [thread.add(app, "127.0.0.1", 0) for app in (status_app(telemetry, str), admin_app(Stuck(), None))]
+    ports = [thread.add(app, "127.0.0.1", 0) for app in (status_app(telemetry, str, str), admin_app(Stuck(), None))]
     thread.start()
     yield ports
     go.set()
@@ -108,6 +124,36 @@ def test_connections_that_say_nothing_do_not_keep_health_out(doors, said):
             while connection.recv(1000):
                 pass
         connection.close()
+
+
+def test_idle_connections_give_way_to_new_ones(doors, monkeypatch):
+    """More than may stay open at once: the oldest idle ones are closed, and probes are answered at once."""
+    monkeypatch.setattr("extproc.admin.http._SLOWEST", 60.0)
+    url = f"http://127.0.0.1:{doors[0]}/healthz"
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(socket.create_connection(("127.0.0.1", doors[0]))) for _ in range(CONNECTIONS + 40)]
+        for _ in range(5):
+            assert httpx.get(url, trust_env=False, timeout=1).status_code == 200
+        idle[0].settimeout(3)
+        with contextlib.suppress(ConnectionResetError):
+            assert idle[0].recv(1) == b""
+        idle[-1].sendall(b"GET /readyz HTTP/1.1\r\nhost: x\r\n\r\n")
+        idle[-1].settimeout(3)
+        assert idle[-1].recv(100).startswith(b"HTTP/1.1 200")
+
+
+def test_more_requests_than_the_limit_are_refused_but_for_probes(telemetry):
+    async def slow(scope, receive, send):
+        await asyncio.sleep(0.5)
+        await PlainTextResponse("done")(scope, receive, send)
+
+    async def ask():
+        transport = httpx.ASGITransport(Gate(slow, limit=2))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+            paths = ["/usage"] * 3 + ["/healthz", "/readyz"]
+            return [answer.status_code for answer in await asyncio.gather(*map(http.get, paths))]
+
+    assert asyncio.run(ask()) == [200, 200, 503, 200, 200]
 
 
 def test_reports_that_do_not_end_do_not_keep_health_out(doors):

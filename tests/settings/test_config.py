@@ -1,4 +1,5 @@
 import json
+import os
 import traceback
 from pathlib import Path
 
@@ -653,3 +654,38 @@ def test_doubts_about_providers(tmp_path, provider, expected):
 
 def test_the_settings_that_come_with_the_project_load():
     load(Path(config.__file__).parents[2] / "gateway.yaml")
+
+
+def numbers(schema, definitions, path=()):
+    """Every number of the JSON Schema that has no upper bound."""
+    if "$ref" in schema:
+        name = schema["$ref"].rpartition("/")[2]
+        if name not in path:
+            yield from numbers(definitions[name], definitions, (*path, name))
+    for key in ("anyOf", "oneOf", "allOf"):
+        for one in schema.get(key, ()):
+            yield from numbers(one, definitions, path)
+    for name, one in schema.get("properties", {}).items():
+        yield from numbers(one, definitions, (*path, name))
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from numbers(schema[key], definitions, path)
+    if schema.get("type") in ("integer", "number") and not {"maximum", "exclusiveMaximum"} & schema.keys():
+        yield ".".join(path)
+
+
+def test_every_number_has_an_upper_bound():
+    schema = config.Settings.model_json_schema()
+    assert sorted(set(numbers(schema, schema["$defs"]))) == []
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "too large"])
+def test_only_a_regular_file_of_a_bounded_size_is_read(tmp_path, kind):
+    file = {"device": Path("/dev/zero"), "folder": tmp_path}.get(kind, tmp_path / "gateway.yaml")
+    if kind == "fifo":
+        os.mkfifo(file)
+    if kind == "too large":
+        file.write_bytes(b"#" * (config.MAX_FILE + 1))
+    with pytest.raises(ConfigError):
+        config.load(file)
+    assert len(config.content(file)) <= config.MAX_FILE + 1

@@ -58,6 +58,7 @@ METRICS = {
     "extproc_grpc_streams": set(),
     "extproc_event_loop_lag_seconds": set(),
     "extproc_reloads_total": {"outcome"},
+    "extproc_settings_stale": set(),
 }
 
 

@@ -1,0 +1,110 @@
+import contextlib
+import fcntl
+import logging
+import os
+import threading
+import time
+
+import pytest
+
+from extproc.telemetry.lines import Lines, LinesHandler
+
+
+@pytest.fixture
+def pipe():
+    reader, writer = os.pipe()
+    fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+    yield reader, writer
+    for descriptor in (reader, writer):
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+
+class Count:
+    def __init__(self):
+        self.value = 0
+
+    def __call__(self):
+        self.value += 1
+
+
+def drain(reader, size):
+    found = b""
+    while len(found) < size:
+        found += os.read(reader, 1 << 16)
+    return found
+
+
+def test_lines_arrive_whole_and_in_order(pipe):
+    reader, writer = pipe
+    lost = Count()
+    lines = Lines(writer, 1 << 20, lost)
+    wanted = "".join(f"{number} {'x' * (number % 300)}\n" for number in range(500))
+    for line in wanted.splitlines(keepends=True):
+        lines(line)
+    assert drain(reader, len(wanted)).decode() == wanted
+    assert lines.flush(5)
+    assert lost.value == 0
+
+
+def test_a_reader_that_stops_costs_lines_and_nothing_else(pipe):
+    reader, writer = pipe
+    lost = Count()
+    lines = Lines(writer, 10_000, lost)
+    start = time.monotonic()
+    for _ in range(1000):
+        lines("x" * 99 + "\n")
+        time.sleep(0.0001)
+    assert time.monotonic() - start < 5
+    assert not lines.flush(0.1)
+    assert lost.value > 500
+    written = 1000 - lost.value
+    assert len(drain(reader, written * 100)) == written * 100  # what was queued is not lost
+    assert lines.flush(5)
+    lines("again\n")
+    assert drain(reader, 6) == b"again\n"
+
+
+def test_a_full_descriptor_that_does_not_block_is_waited_for(pipe):
+    reader, writer = pipe
+    os.set_blocking(writer, False)
+    lost = Count()
+    lines = Lines(writer, 1 << 20, lost)
+    for _ in range(300):
+        lines("y" * 99 + "\n")
+    time.sleep(0.2)
+    assert len(drain(reader, 30_000)) == 30_000
+    assert lost.value == 0
+
+
+@pytest.mark.parametrize("broken", ["no reader", "closed"])
+def test_what_cannot_be_written_is_counted(pipe, broken):
+    reader, writer = pipe
+    os.close(reader if broken == "no reader" else writer)
+    lost = Count()
+    lines = Lines(writer, 1 << 20, lost)
+    for _ in range(3):
+        lines("z\n")
+    assert lines.flush(5)
+    assert lost.value == 3
+
+
+def test_many_threads_may_write(pipe):
+    reader, writer = pipe
+    lines = Lines(writer, 1 << 20, Count())
+    threads = [threading.Thread(target=lambda: [lines("word\n") for _ in range(200)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    found = drain(reader, 8 * 200 * 5)
+    for thread in threads:
+        thread.join()
+    assert set(found.decode().splitlines()) == {"word"}
+
+
+def test_log_records_are_lines(pipe):
+    reader, writer = pipe
+    handler = LinesHandler(Lines(writer, 1 << 20, Count()))
+    handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+    handler.handle(logging.LogRecord("name", logging.ERROR, "file", 1, "lone surrogate \udc80", None, None))
+    wanted = b"ERROR lone surrogate \\udc80\n"
+    assert drain(reader, len(wanted)) == wanted
