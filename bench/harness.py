@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 
 KEY = "sk-gw-bench"
+ROOT = Path(__file__).parent.parent
 
 SETTINGS = """
 listener: {{address: 127.0.0.1, port: {listener}}}
@@ -33,7 +34,7 @@ teams:
   bench: {{models: ["*"]}}
 budgets:
   - {{name: rate, per: [consumer], unit: requests, limit: 1000000000, window: minute}}
-stores: {{counters: "{counters}"}}
+stores: {{counters: "{counters}", ledger: "sqlite:{dir}/ledger.db"}}
 telemetry: {{access_log: "off"}}
 """
 
@@ -88,21 +89,23 @@ def free_port() -> int:
 def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequence[str] = ("mock",)) -> Iterator[Bench]:
     """Start the mocks, Envoy alone before the first of them, and Envoy with the processor; end them when done.
 
-    `settings` is a filter YAML with `{listener}`, `{status}`, `{admin}`, `{counters}` and the name of each mock for its
-    port; other braces are doubled.
+    `settings` is a filter YAML with `{listener}`, `{status}`, `{admin}`, `{counters}`, `{dir}` (a directory of this
+    run) and the name of each mock for its port; other braces are doubled. Every process runs in that directory, so
+    stores with relative paths, the default ones included, are in it too and never in the user's own.
     """
     ports = {name: free_port() for name in ("listener", "status", "admin", "alone", *mocks)}
     children: list[subprocess.Popen[bytes]] = []
 
-    def spawn(name: str, *command: str) -> Process:
-        child = subprocess.Popen(command, env={**os.environ, "BENCH_KEY": KEY}, stdout=subprocess.DEVNULL)
-        children.append(child)
-        return Process(name, child)
-
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+
+        def spawn(name: str, *command: str) -> Process:
+            child = subprocess.Popen(command, env=environment(), cwd=folder, stdout=subprocess.DEVNULL)
+            children.append(child)
+            return Process(name, child)
+
         root = Path(folder)
         file = root / "gateway.yaml"
-        file.write_text(settings.format(**ports, counters=counters.replace("{dir}", folder)))
+        file.write_text(settings.format(**ports, counters=counters.replace("{dir}", folder), dir=folder))
         bare = root / "alone.yaml"
         bare.write_text(yaml.safe_dump(alone(ports["alone"], ports[mocks[0]])))
         envoy_yaml, secrets, sock = str(root / "envoy.yaml"), str(root / "secrets"), str(root / "extproc.sock")
@@ -129,6 +132,12 @@ def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequenc
                 child.terminate()
             for child in children:
                 child.wait(20)
+
+
+def environment() -> dict[str, str]:
+    """The environment of a process that runs this checkout from any directory."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "BENCH_KEY": KEY, "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def render(settings: Path, output: str, secrets: str, sock: str) -> None:

@@ -18,7 +18,7 @@ import msgspec
 
 from extproc import prices
 from extproc.budgets import Alert, Budget, read_scope
-from extproc.outbound.https import HTTPException, send
+from extproc.outbound.client import HTTPException, send
 from extproc.stores import Counters, Granted, Hold, StoreError
 
 log = logging.getLogger(__name__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from extproc import prices
 from extproc.budgets import Claim, Exact, Expected, counting, estimate, input_estimate, input_seen
@@ -44,7 +45,7 @@ class Settle:
         if reservation is not None:  # first: whatever fails below, a lease that nobody renews ends
             self._leases.discard(reservation.id)
         exchange.usage = usage = used(exchange)
-        if usage.source == "estimated" and self._exact is not None:
+        if usage.source == "estimated" and self._exact is not None and not _told(exchange.report).input_tokens:
             await self._count_input(exchange, self._exact)
         exchange.cost = spent(exchange)
         if self._expected is not None and exchange.target is not None and usage.source == "provider":
@@ -87,28 +88,70 @@ def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int
 
 
 def used(exchange: Exchange) -> Usage:
-    """What the exchange used, as well as anybody can know it.
+    """What the exchange used, as well as it can be known.
 
-    The provider's own count when there is a believable one. An answer without: the gateway's count of the input and of
-    the text that was seen. Forwarded, and nobody knows what the provider did: what was held. Otherwise nothing.
+    The provider's own counts where they can be believed. A count that it left out, or that is nothing although there
+    was something, is the gateway's own count of what was seen; so are both where it told none. Forwarded, and nothing
+    is known of what the provider did: what was held. Otherwise nothing.
     """
     if not exchange.forwarded or exchange.status >= 400 or exchange.ask.free:
         return Usage(source="none")
+    report = exchange.report
+    told = _told(report)
+    if report is None or not (told.input_tokens or told.output_tokens):
+        if report is not None and (report.told_usage or report.usage):
+            report.usage_refused = True
+        return _seen(exchange)
+    return _completed(told, report, exchange)
+
+
+def _told(report: Report | None) -> Usage:
+    """What the provider told of its usage; zeros where it told nothing."""
+    if report is None:
+        return Usage()
+    return report.told_usage or report.usage or Usage()
+
+
+def _completed(told: Usage, report: Report, exchange: Exchange) -> Usage:
+    """`told` with what was seen where it lacks a count, or where the provider was not at its end yet."""
+    if told.source == "provider" and told.input_tokens and (told.output_tokens or not report.output_bytes):
+        return told
+    report.usage_refused |= told.source == "provider"
+    input_tokens, output_tokens = told.input_tokens, told.output_tokens
+    if not input_tokens:  # it read the text at least
+        input_tokens = min(exchange.reservation.input_tokens, input_seen(exchange))
+    if told.source != "provider":
+        output_tokens = max(output_tokens, _written(report))
+    elif not output_tokens:
+        output_tokens = _output(exchange, report)
+    return replace(told, input_tokens=input_tokens, output_tokens=output_tokens, source="estimated")
+
+
+def _seen(exchange: Exchange) -> Usage:
+    """The gateway's own count of an exchange whose provider told nothing."""
     report, reservation = exchange.report, exchange.reservation
-    if report is not None and (usage := _counted(report)) is not None:
-        return usage
     if exchange.status == 0 or exchange.ask.lasting:  # the client left before any answer began, or will not see it
         return Usage(reservation.input_tokens, reservation.output_tokens, source="estimated")
     input_tokens = _input(exchange)
     if report is None or not (exchange.complete or report.output_bytes):  # it may have thought
         return Usage(input_tokens, _output_bound(exchange), source="estimated")
-    output_tokens = max(estimate(report.output_bytes), report.output_events)
+    return Usage(input_tokens, _output(exchange, report), source="estimated")
+
+
+def _output(exchange: Exchange, report: Report) -> int:
+    """The gateway's count of the output, from the text that was seen."""
+    reservation, output_tokens = exchange.reservation, _written(report)
     if not exchange.complete:
         output_tokens += exchange.ask.thinking
     if report.output_bytes <= reservation.enough < math.inf:  # an honest answer keeps to the limit in its request
         extended = reservation.output > reservation.output_tokens
         output_tokens = min(output_tokens, reservation.output if extended else _output_bound(exchange))
-    return Usage(input_tokens, output_tokens, source="estimated")
+    return output_tokens
+
+
+def _written(report: Report) -> int:
+    """About how many tokens the text is that was seen."""
+    return max(estimate(report.output_bytes), report.output_events)
 
 
 def _input(exchange: Exchange) -> int:
@@ -117,15 +160,6 @@ def _input(exchange: Exchange) -> int:
     if not reservation.unseen:
         return min(reservation.input_tokens, input_seen(exchange))
     return reservation.input_tokens if target is None else reservation.inputs[exchange.targets.index(target)]
-
-
-def _counted(report: Report) -> Usage | None:
-    """The provider's own count; None where there is none, or it is nothing although there was something."""
-    usage = report.told_usage or report.usage
-    if usage is not None and (not usage.input_tokens or (report.output_bytes and not usage.output_tokens)):
-        report.usage_refused = True
-        return None
-    return usage
 
 
 def spent(exchange: Exchange) -> int | None:

@@ -1,1 +1,122 @@
-"""The command line: one file for each verb that does more than call the library."""
+"""The command line: `extproc VERB [options]`.
+
+A verb is a module of this package with `EXAMPLES`, `arguments(parser)` and `run(options)`. Only the module of the verb
+that was given is imported, so `extproc --help` does not wait for the gateway's own imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+from extproc import __version__
+
+VERBS: Mapping[str, Mapping[str, str]] = {
+    "Run": {
+        "up": "Run Envoy, the processor and the mock provider on this machine.",
+        "serve": "Run the processor alone, beside an Envoy that is started separately.",
+        "mock": "Run the mock provider alone.",
+    },
+    "Configure": {
+        "check": "Validate and lint the settings, or explain what a request would meet.",
+        "envoy": "Print the Envoy configuration that belongs to the settings.",
+        "schema": "Print the JSON Schema or the reference pages of the settings.",
+        "keys": "Make a gateway key, or hash an existing one.",
+    },
+    "Ask a running gateway": {
+        "usage": "Show requests, tokens and cost by team, consumer, model or label.",
+        "budgets": "Show what is left of each budget, or grant more.",
+    },
+}
+"""Groups of verbs, each verb with its one sentence."""
+
+_EXAMPLES = """\
+  extproc up                                               everything on one machine, with a curl line to try
+  extproc check                                            what is wrong with gateway.yaml, line by line
+  extproc check --explain --model gpt-4o --consumer ci     which targets a request would go to, and why
+  extproc usage --group-by team,model                      this month's spending
+"""
+
+_BROKEN_PIPE = 141  # as shells report a program that SIGPIPE ended
+
+
+def main() -> int:
+    """Run the verb that the command line names. Returns the exit code.
+
+    0 is success, 1 a failure told on standard error, 2 a command line that cannot be read, 130 Ctrl-C, and 141 when
+    the reader of the output has gone (`extproc check | head`).
+    """
+    try:
+        status = _run(sys.argv[1:])
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        return _BROKEN_PIPE
+    except (OSError, ValueError) as error:
+        with contextlib.suppress(BrokenPipeError):
+            print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    else:
+        return status
+    finally:
+        _abandon_output()
+
+
+def _run(words: Sequence[str]) -> int:
+    summaries = {verb: summary for group in VERBS.values() for verb, summary in group.items()}
+    if not words:
+        print(_help(), file=sys.stderr)
+        return 2
+    verb, *rest = words
+    if verb in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if verb == "--version":
+        print(f"extproc {__version__}")
+        return 0
+    if verb not in summaries:
+        close = difflib.get_close_matches(verb, summaries, 1)
+        hint = f"did you mean '{close[0]}'?" if close else "see extproc --help"
+        print(f"extproc: there is no verb {verb!r}; {hint}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"extproc.cli.{verb}")
+    parser = argparse.ArgumentParser(
+        prog=f"extproc {verb}",
+        description=summaries[verb],
+        epilog=f"examples:\n{module.EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.arguments(parser)
+    try:
+        options = parser.parse_args(rest)
+    except SystemExit as ended:  # argparse has printed help, or what it cannot read
+        return int(ended.code or 0)
+    status: int = module.run(options)
+    return status
+
+
+def _help() -> str:
+    lines = ["usage: extproc VERB [options]", "", "An AI gateway for Envoy."]
+    for group, verbs in VERBS.items():
+        lines += ["", f"{group}:", *(f"  {verb:<9}{summary}" for verb, summary in verbs.items())]
+    return "\n".join([*lines, "", "Examples:", _EXAMPLES, "'extproc VERB --help' has the options of a verb."])
+
+
+def _abandon_output() -> None:
+    """Drop output that cannot be written: the interpreter would try once more at its end, and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                nothing = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nothing, stream.fileno())
+                os.close(nothing)

@@ -1,10 +1,13 @@
 """`extproc up`: Envoy, the processor and the mock provider on one machine, stopped together.
 
-Three kinds of child processes: whichever ends first, the others are ended too.
+This module prepares and starts them; `_supervise` then waits for them in its place. Whichever child ends first, the
+others are ended too, also when the supervisor itself is killed.
 """
 
 from __future__ import annotations
 
+import argparse
+import ctypes
 import json
 import os
 import shlex
@@ -15,21 +18,33 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from extproc import envoy_config
+from extproc.cli import _supervise
+from extproc.cli._options import add_config
+from extproc.cli._supervise import say
+from extproc.outbound.client import HTTPException, ask
 from extproc.settings import config
 from extproc.settings.config import Settings
 from extproc.words.values import is_loopback
 
+EXAMPLES = """\
+  extproc up                                  gateway.yaml here, until Ctrl-C
+  extproc up -c mine.yaml --concurrency 2     other settings, two worker threads in Envoy
+"""
+
+MOCK: Sequence[str] = (sys.executable, "-m", "extproc", "mock")
+"""The command that starts a mock provider; its name, address and port follow."""
 _START = 20.0  # seconds for everything to be up
 _DEMO_KEY = "sk-gw-demo"
 """The key `make run` sets: in the README, so no secret, and the only one that is ever printed."""
-_STOP = 10.0  # seconds for a child to end by itself
+_ANSWER = 4096  # bytes of a probe's answer
+# Envoy says "caught ENVOY_SIGTERM" as a warning of its component `main`, at every clean stop.
+_LOG_LEVELS = ("--log-level", "warn", "--component-log-level", "main:error")
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 @dataclass(slots=True)
@@ -39,35 +54,48 @@ class Child:
 
 
 class UpError(OSError):
-    """Something did not come up. The message says what, and what to do."""
+    """A part did not come up. The message names it, and what to do."""
 
 
-def up(file: Path, *, envoy: str | None = None, concurrency: int | None = None) -> int:
-    """Run all of it until Ctrl-C. Returns 0, or 1 when a child ended by itself."""
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--envoy", metavar="PATH", help="Envoy binary (default: that of this Python environment)")
+    parser.add_argument("--concurrency", type=int, metavar="N", help="Envoy's worker threads (default: one per core)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Start everything and become its supervisor, which ends with 0 after Ctrl-C and with 1 when a child ended.
+
+    Returns only when Ctrl-C came before everything ran. Raises ConfigError, UpError.
+    """
+    file: Path = options.config
     settings = config.load(file)
     for doubt in config.lint(file):
-        _say(f"warning: {doubt.show(str(file))}")
-    binary = _find_envoy(envoy)
+        say(f"warning: {doubt.show(str(file))}")
+    binary = _find_envoy(options.envoy)
     _check_ports(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
-    with tempfile.TemporaryDirectory(prefix="extproc-") as runtime:
-        children: list[Child] = []
-        try:
-            _start(children, settings, file=file, runtime=Path(runtime), binary=binary, concurrency=concurrency)
-            _say(_welcome(settings, file))
-            return _watch(children)
-        except KeyboardInterrupt:
-            _say("\nstopping")
-            return 0
-        finally:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            _stop(children)
+    children: list[Child] = []
+    runtime = tempfile.mkdtemp(prefix="extproc-")
+    try:
+        _start(children, settings, options, runtime=Path(runtime), binary=binary)
+        say(_welcome(settings, file))
+        _supervise.take_over(runtime, _named(children))
+    except KeyboardInterrupt:
+        say("\nstopping")
+        return 0
+    finally:
+        _supervise.stop(_named(children))
+        _supervise.remove(runtime)
+
+
+def _named(children: Sequence[Child]) -> Sequence[_supervise.Child]:
+    return [(child.process.pid, child.name) for child in children]
 
 
 def _start(
-    children: list[Child], settings: Settings, *, file: Path, runtime: Path, binary: str, concurrency: int | None
+    children: list[Child], settings: Settings, options: argparse.Namespace, *, runtime: Path, binary: str
 ) -> None:
     path = str(runtime / "extproc.sock")
     secrets = str(runtime / "secrets")
@@ -76,18 +104,19 @@ def _start(
     bootstrap.write_text(
         envoy_config.render(envoy_config.bootstrap(settings, secrets_dir=secrets, socket=path)), encoding="utf-8"
     )
+    ourselves = [sys.executable, "-m", "extproc"]
     mocks = _mocks(settings)
     for name, host, port in mocks:
-        command = [sys.executable, "-m", "extproc", "mock", "--name", name, "--address", host, "--port", str(port)]
+        command = [*MOCK, "--name", name, "--address", host, "--port", str(port)]
         children.append(_spawn(f"mock provider {name}", command, quiet=True))
-    command = [sys.executable, "-m", "extproc", "serve", "--config", str(file), "--socket", path, "--secrets", secrets]
+    command = [*ourselves, "serve", "--config", str(options.config), "--socket", path, "--secrets", secrets]
     children.append(_spawn("processor", [*command, "--drain-notice", "0", "--drain-grace", "1"]))
     _validate(binary, bootstrap)  # while they start
     for child, (_, host, port) in zip(children, mocks, strict=False):
         _wait_for_port(child, host, port)
     _wait_for(children[-1], f"http://{_local(settings.status.address)}:{settings.status.port}/readyz")
-    command = [binary, "-c", str(bootstrap), "--log-level", "warn", "--use-dynamic-base-id"]
-    command += ["--concurrency", str(concurrency)] if concurrency else []
+    command = [binary, "-c", str(bootstrap), *_LOG_LEVELS, "--use-dynamic-base-id"]
+    command += ["--concurrency", str(options.concurrency)] if options.concurrency else []
     children.append(_spawn("Envoy", command))
     _wait_for_port(children[-1], _local(settings.listener.address), settings.listener.port)
 
@@ -135,17 +164,31 @@ def _mocks(settings: Settings) -> Sequence[tuple[str, str, int]]:
 
 
 def _spawn(name: str, command: Sequence[str], *, quiet: bool = False) -> Child:
-    # In a session of its own: Ctrl-C reaches this process alone, which then stops the others in order.
+    """Start a child in a session of its own: Ctrl-C reaches this process alone, which stops the others in order."""
     out = subprocess.DEVNULL if quiet else None
-    return Child(name, subprocess.Popen(command, stdout=out, start_new_session=True))  # noqa: S603
+    process = subprocess.Popen(command, stdout=out, start_new_session=True, preexec_fn=_end_with(os.getpid()))  # noqa: PLW1509, S603
+    return Child(name, process)
+
+
+def _end_with(parent: int) -> Callable[[], None] | None:
+    """What a child does before it begins: ask the kernel for SIGTERM when this process dies, of whatever cause."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def ask_kernel() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+        if os.getppid() != parent:  # it died before this
+            os._exit(1)
+
+    return ask_kernel
 
 
 def _wait_for(child: Child, url: str) -> None:
     def ready() -> bool:
         try:
-            with urllib.request.urlopen(url, timeout=1) as answer:  # noqa: S310 - our own status port
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+            return ask(url, timeout=1, most=_ANSWER)[0] == 200
+        except (OSError, HTTPException):
             return False
 
     _poll(child, ready, url)
@@ -168,27 +211,6 @@ def _poll(child: Child, ready: Callable[[], bool], where: str) -> None:
         if time.monotonic() > deadline:
             raise UpError(f"{child.name} does not answer at {where} after {_START:.0f} s")
         time.sleep(0.05)
-
-
-def _watch(children: Sequence[Child]) -> int:
-    while True:
-        for child in children:
-            if child.process.poll() is not None:
-                _say(f"{child.name} ended with status {child.process.returncode}; stopping the rest")
-                return 1
-        time.sleep(0.25)
-
-
-def _stop(children: Sequence[Child]) -> None:
-    """Envoy first, so that nobody calls a processor that is gone."""
-    for child in reversed(children):
-        if child.process.poll() is None:
-            child.process.terminate()
-            try:
-                child.process.wait(_STOP)
-            except subprocess.TimeoutExpired:
-                child.process.kill()
-                child.process.wait()
 
 
 def _interrupt(_number: int, _frame: object) -> None:
@@ -240,7 +262,3 @@ def _first_key(settings: Settings) -> str:
             if key.env and os.environ.get(key.env):
                 return f"'\"${key.env}\"'"
     return "" if not settings.auth.required else "YOUR_KEY"
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -1,8 +1,23 @@
-"""Short-lived tokens of clouds: how one is asked for, what the answer says, and the exchange itself.
+"""Short-lived tokens of Google and Entra: the request, the answer, and the exchange.
 
 Sources: https://developers.google.com/identity/protocols/oauth2/service-account (RFC 7523),
 https://cloud.google.com/compute/docs/metadata/overview,
 https://learn.microsoft.com/en-us/entra/identity-platform/v2-oauth2-client-creds-grant-flow.
+
+google-auth 2.62 and msal 1.39 were tried in place of this file, against the hostile endpoints of its tests:
+
+                                        google-auth                 msal                        this file
+    one byte each 0.5 s, timeout 2 s    50 s, while bytes come      50 s, while bytes come      2 s
+    an answer of 131 MB                 read whole                  read whole, then logged     64 KiB read
+    a redirect (307)                    key's signature sent there  client secret sent there    refused
+    proxies of the environment          used                        used                        not used
+    status 503                          3 requests, sleeps 3 s      1 request                   1 request
+    requests for a token                1                           2 (discovery first)         1
+    endpoint's own text in the error    yes                         yes                         no
+    installed, imported                 24 MB, 20 MB of memory    23 MB, 11 MB of memory    18 MB, 9 MB, for Google only
+
+Neither can be cancelled; both block a thread. They would replace some 50 lines here. A test compares the signed request
+with google-auth's.
 """
 
 from __future__ import annotations
@@ -19,7 +34,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from extproc.outbound.https import HTTPException, send
+from extproc.outbound.client import HTTPException, send
 from extproc.providers import METADATA, AzureCredentials, Credentials
 from extproc.words.values import is_loopback
 

@@ -17,7 +17,8 @@ from extproc.dialects import aws_converse, token_count
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.words.dialect import Destination, Dialect
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.words.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.words.exchange import Usage
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 _OF_THE_FIRST = 1536  # dimensions that Titan Embeddings G1 - Text always gives
 
@@ -66,7 +67,7 @@ class AWSTitanEmbed(Dialect):
         if not answer.embedding:
             raise ValueError("an answer of Titan Embeddings has an embedding")
         tokens = token_count(answer.tokens)
-        return Embeddings([answer.embedding], usage=None if tokens is None else Counts(input=tokens))
+        return Embeddings([answer.embedding], usage=None if tokens is None else Usage(tokens))
 
     def decode_problem(self, status: int, body: bytes) -> Problem:
         return aws_converse.DIALECT.decode_problem(status, body)

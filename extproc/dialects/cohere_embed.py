@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from extproc.dialects import cohere_chat
-from extproc.dialects.cohere_chat.shapes import count
+from extproc.dialects import cohere_chat, token_count
+from extproc.dialects.cohere_chat.usage import whole
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.words.dialect import Destination, Dialect
-from extproc.words.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.words.exchange import Usage
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 _TYPES = frozenset(("search_document", "search_query", "classification", "clustering"))
 _USUAL_TYPE = "search_document"  # it insists on one
@@ -69,11 +70,11 @@ class CohereEmbed(Dialect):
         return cohere_chat.DIALECT.decode_problem(status, body)
 
 
-def _usage(meta: Any) -> Counts | None:
+def _usage(meta: Any) -> Usage | None:
     """What is billed: all of the input, unlike in chats, where their own prompt is not."""
     billed = meta.get("billed_units") if isinstance(meta, dict) else None
-    tokens = count(billed.get("input_tokens")) if isinstance(billed, dict) else None
-    return None if tokens is None else Counts(input=tokens)
+    tokens = token_count(whole(billed.get("input_tokens"))) if isinstance(billed, dict) else None
+    return None if tokens is None else Usage(tokens)
 
 
 DIALECT = CohereEmbed()

@@ -16,7 +16,8 @@ from msgspec import Struct, field
 from extproc.dialects import gemini_generate_content, token_count
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.words.dialect import Destination, Dialect
-from extproc.words.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.words.exchange import Usage
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 TASKS = {
     "search_document": "RETRIEVAL_DOCUMENT",
@@ -99,7 +100,7 @@ def decode_batch(body: bytes) -> Embeddings:
         raise ValueError("an answer of batchEmbedContents has embeddings")
     tokens = token_count(answer.usage.get("promptTokenCount")) if isinstance(answer.usage, dict) else None
     vectors = [embedding.values for embedding in answer.embeddings]
-    return Embeddings(vectors, usage=None if tokens is None else Counts(input=tokens))
+    return Embeddings(vectors, usage=None if tokens is None else Usage(tokens))
 
 
 DIALECT = GeminiEmbeddings()

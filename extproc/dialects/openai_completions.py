@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model
-from extproc.dialects.openai_chat import read_usage
+from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model, text_size
 from extproc.dialects.openai_chat.common import check_stream_options, usage_request
+from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.dialect import Ask, Dialect, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
@@ -28,8 +28,8 @@ class _Choice(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     model: str | None = None
-    choices: list[_Choice] = []
-    usage: dict[str, Any] | None = None
+    choices: list[_Choice] | None = None
+    usage: Any = None
     error: Any = None
 
 
@@ -72,23 +72,19 @@ class OpenAICompletions(Dialect):
         try:
             answer = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            report.output_bytes += len(data)  # unreadable: count all of it rather than nothing
-            report.output_events += 1
+            report.add_text(len(data))  # all of it rather than nothing
             return False
         report.model = answer.model or report.model
         if answer.error is not None:
             report.error = "provider_error"
-        for choice in answer.choices:
+        for choice in answer.choices or ():
             if choice.text:
-                report.output_bytes += len(choice.text.encode())
-                report.output_events += 1
+                report.add_text(text_size(choice.text))
             if choice.finish_reason is not None and 0 <= choice.index < _MAX_CHOICES:
                 report.finish_reasons[choice.index] = choice.finish_reason
         if answer.usage is None:
             return False
-        usage = read_usage({"completion_tokens": 0, **answer.usage})
-        report.usage_refused = usage is None
-        report.usage = usage or report.usage
+        report.add_usage(read_usage(answer.usage))
         return not answer.choices and answer.error is None
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from extproc.dialects import read_integer, read_model, safe_names
 from extproc.dialects.openai_chat import problem as chat_problem
-from extproc.dialects.openai_chat import read_usage
+from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.dialect import Ask, Dialect, Report
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
@@ -38,7 +38,7 @@ _PURPOSES = {
 
 class _Answer(msgspec.Struct):
     model: str | None = None
-    usage: dict[str, Any] | None = None
+    usage: Any = None
 
 
 _decode = msgspec.json.Decoder(_Answer).decode
@@ -67,8 +67,7 @@ class OpenAIEmbeddings(Dialect):
             return False
         report.model = answer.model or report.model
         if answer.usage is not None:
-            report.usage = read_usage({"completion_tokens": 0, **answer.usage})
-            report.usage_refused = report.usage is None
+            report.add_usage(read_usage(answer.usage))
         return False
 
     def decode_request(self, body: Mapping[str, Any]) -> EmbeddingPrompt:
@@ -102,7 +101,8 @@ class OpenAIEmbeddings(Dialect):
             "model": answer.model,
         }
         if answer.usage is not None:
-            body["usage"] = {"prompt_tokens": answer.usage.input, "total_tokens": answer.usage.input}
+            tokens = answer.usage.input_tokens
+            body["usage"] = {"prompt_tokens": tokens, "total_tokens": tokens}
         return body
 
     def encode_problem(self, status: int, problem: Problem) -> dict[str, Any]:  # noqa: ARG002 - it has none

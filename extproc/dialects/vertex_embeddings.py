@@ -15,10 +15,12 @@ import msgspec
 from msgspec import Struct
 
 from extproc.dialects import gemini_generate_content, token_count
+from extproc.dialects._usage import make_usage
 from extproc.dialects.gemini_embeddings import TASKS, decode_batch, for_purpose, model_name
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.words.dialect import Destination, Dialect
-from extproc.words.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.words.exchange import Usage
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 _MOST_INSTANCES = 250
 _MOST_CONTENTS = 100
@@ -93,7 +95,7 @@ def _instances(prompt: EmbeddingPrompt) -> dict[str, Any]:
     return body
 
 
-def _usage(found: list[_Embedding]) -> Counts | None:
+def _usage(found: list[_Embedding]) -> Usage | None:
     """None when one of them does not say its tokens."""
     total = 0
     for embedding in found:
@@ -103,7 +105,7 @@ def _usage(found: list[_Embedding]) -> Counts | None:
         if (count := token_count(tokens)) is None:
             return None
         total += count
-    return Counts(input=total)
+    return make_usage(total)
 
 
 DIALECT = VertexEmbeddings()

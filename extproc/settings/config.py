@@ -308,7 +308,7 @@ class Problem:
         return f"{file}:{self.line}:{self.column}: {self.path or 'file'}: {self.message}"
 
 
-class ConfigError(Exception):
+class ConfigError(ValueError):
     """All errors of a filter YAML."""
 
     def __init__(self, file: str, problems: Sequence[Problem]) -> None:
@@ -375,7 +375,13 @@ def _read(path: str | Path) -> str:
 
 
 class Document:
-    """YAML as plain values, with the place of each of them."""
+    """YAML as plain values, with the place of each of them, from PyYAML's nodes.
+
+    ruamel.yaml keeps places too and was tried (0.19, round-trip). A file of 4 MiB takes it 36 s of CPU and 600 MB of
+    memory, against 8 s and 340 MB here. It stops at the first duplicate key, while all are told here; it expands merge
+    keys, bounds neither nesting nor the values that aliases multiply, and ends `[[[[…` in a RecursionError after 15 s.
+    yaml-where is built on it; libfyaml and rapidyaml give plain values no places.
+    """
 
     def __init__(self, text: str, file: str) -> None:
         self._places: dict[tuple[str | int, ...], yaml.Mark] = {}

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from extproc.dialects import MAX_TOKENS, dialects, safe_names
+from extproc.dialects import dialects, safe_names
 from extproc.framing import OVERSIZE, Frame, Framing
 from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
@@ -22,7 +22,7 @@ from extproc.words.contract import Service
 from extproc.words.dialect import Destination, Dialect
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.words.exchange import Usage
-from extproc.words.messages import Counts, EmbeddingPrompt, Embeddings, Ended, Event, Failed, Prompt, Started, Used
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Ended, Event, Failed, Prompt, Started, Used
 
 Unwrap = Callable[[bytes], bytes]
 _encode = msgspec.json.encode
@@ -94,7 +94,7 @@ class Translation:
         answer.model = answer.model or self.model
         if isinstance(answer, Embeddings):
             answer.encoding = self._encoding
-        return _encode(self.client.encode_answer(answer)), usage_of(answer.usage)
+        return _encode(self.client.encode_answer(answer)), answer.usage
 
     def stream(self, content_type: str, *, event_limit: int, body_limit: int) -> Stream | Unwrapping:
         """A streamed answer. Raises Refusal when it is no stream."""
@@ -119,7 +119,7 @@ class Stream:
         self._decoder = translation.dialect.decoder()
         self._encoder = translation.client.encoder()
         self._model = translation.model
-        self._usage: Counts | None = None
+        self._usage: Usage | None = None
         self._over = False
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
@@ -158,7 +158,7 @@ class Stream:
                 event.model = event.model or self._model
             elif type(event) is Ended or type(event) is Failed:
                 self._over, self.failed = True, type(event) is Failed
-                if (usage := usage_of(self._usage)) is not None:  # before the last event, after which clients leave
+                if (usage := self._usage) is not None:  # before the last event, after which clients leave
                     out += [contract.USAGE_EVENT, contract.encode_usage(usage), b"\n\n"]
             out.append(self._encoder.feed(event))
 
@@ -227,19 +227,6 @@ def _think_not(prompt: Prompt | EmbeddingPrompt) -> list[str]:
     prompt.effort = prompt.thinking_budget = None
     prompt.thinking_adaptive = False
     return [name for name, was in asked.items() if was]
-
-
-def usage_of(counts: Counts | None) -> Usage | None:
-    """The provider's counts in the gateway's words; None when they cannot be believed."""
-    if counts is None or max(counts.input, counts.output) > MAX_TOKENS:
-        return None
-    return Usage(
-        counts.input,
-        counts.output,
-        min(counts.cached, counts.input),
-        min(counts.reasoning, counts.output),
-        min(counts.cache_write, counts.input),
-    )
 
 
 def bad_answer(what: str) -> Refusal:

@@ -111,6 +111,19 @@ class Report:
     output_bytes: int = 0  # of generated text, UTF-8
     output_events: int = 0  # that carried generated text
     error: str = ""  # the provider's error in mid-stream
+    memory: Any = None  # of the dialect's, from one event to the next
+
+    def add_text(self, size: int) -> None:
+        """Count `size` bytes of generated text that came with one event."""
+        self.output_bytes += size
+        self.output_events += size > 0
+
+    def add_usage(self, usage: Usage | None) -> None:
+        """Take what the provider tells in place of what it told; None: it told what cannot be believed."""
+        if usage is None:
+            self.usage_refused = True
+        else:
+            self.usage = usage
 
 
 @dataclass(slots=True, frozen=True)

@@ -14,6 +14,8 @@ from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct, field
 
+from extproc.words.exchange import Usage
+
 # --- parts of a message
 
 
@@ -155,16 +157,6 @@ class Prompt(Struct):
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal", "stop_sequence", "pause"]
 
 
-class Counts(Struct):
-    """Tokens. `input` includes `cached` and `cache_write`; `output` includes `reasoning`."""
-
-    input: int = 0
-    output: int = 0
-    cached: int = 0
-    cache_write: int = 0
-    reasoning: int = 0
-
-
 class Choice(Struct):
     parts: list[Part]
     finish: FinishReason = "stop"
@@ -179,7 +171,7 @@ class Answer(Struct):
     id: str = ""
     model: str = ""
     created: int = 0  # seconds since the epoch, 0: not said
-    usage: Counts | None = None
+    usage: Usage | None = None
     service_tier: str = ""
 
 
@@ -192,7 +184,7 @@ class Started(Struct):
     id: str = ""
     model: str = ""
     created: int = 0
-    usage: Counts | None = None
+    usage: Usage | None = None
 
 
 class Delta(Struct):
@@ -225,7 +217,7 @@ class Finished(Struct):
 class Used(Struct):
     """The count so far; the last one is the truth."""
 
-    usage: Counts
+    usage: Usage
 
 
 class Failed(Struct):
@@ -274,7 +266,7 @@ class Embeddings(Struct):
 
     vectors: list[list[float]]
     model: str = ""
-    usage: Counts | None = None
+    usage: Usage | None = None
     encoding: Literal["float", "base64"] = "float"
 
 

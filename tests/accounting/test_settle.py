@@ -2,6 +2,7 @@
 
 import random
 from base64 import b64encode
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -213,6 +214,62 @@ async def test_prose_costs_who_leaves_no_more_than_before(world, exchange):
     await here.reserve(sent)
     await here.settle(served(sent, CHEAP, output_bytes=3, output_events=1))
     assert sent.usage.input_tokens == -(-len(sent.body) // 3)
+
+
+# --- what the provider told, and what it left out
+
+PARTIAL = [
+    ("no input", Usage(0, 180), {}, Usage(SEEN, 180, source="estimated")),
+    ("no output, but text", Usage(20, 0, cached_tokens=5), {}, Usage(20, 10, cached_tokens=5, source="estimated")),
+    ("no output, and no text", Usage(20, 0), {"output_bytes": 0, "output_events": 0}, Usage(20, 0)),
+    ("nothing at all", Usage(0, 0), {}, Usage(SEEN, 10, source="estimated")),
+    ("not at its end: what was seen", Usage(7, 1, source="estimated"), {}, Usage(7, 10, source="estimated")),
+    ("not at its end: what was told", Usage(7, 40, source="estimated"), {}, Usage(7, 40, source="estimated")),
+    ("not at its end, no input", Usage(0, 1, source="estimated"), {}, Usage(SEEN, 10, source="estimated")),
+]
+
+
+@pytest.mark.parametrize(
+    ("told", "report", "charged"), [case[1:] for case in PARTIAL], ids=[case[0] for case in PARTIAL]
+)
+@pytest.mark.parametrize("translated", [False, True])
+async def test_a_count_that_is_missing_is_seen_and_the_others_are_kept(
+    world, exchange, *, told, report, charged, translated
+):
+    here, sent = world(), exchange(BODY, targets=(CHEAP,))
+    await here.reserve(sent)
+    report = {"output_bytes": 30, "output_events": 2} | report
+    sent.complete = told.source == "provider"
+    served(sent, CHEAP, None if translated else replace(told), **report)
+    if translated:
+        sent.report.told_usage = replace(told)
+    await here.settle(sent)
+    assert sent.usage == charged
+    assert sent.report.usage_refused == (told.source == "provider" != charged.source)
+
+
+async def test_input_that_was_told_is_not_counted_again(clocks, exchange):
+    """A client that leaves after the provider told the input, which may be cached, pays for that."""
+    tokenizer.load().join()
+    here, sent = World(clocks()), left_in_mid_answer(exchange, PROSE)
+    settle = Settle(here.counters, set(), lambda *_: None, exact=Exact({}))
+    await here.reserve(sent)
+    told = Usage(20, 1, cached_tokens=5, source="estimated")
+    await settle(served(sent, CHEAP, told, output_bytes=30, output_events=2))
+    assert sent.usage == Usage(20, 10, cached_tokens=5, source="estimated")
+
+
+async def test_a_file_that_is_told_as_nothing_is_not_charged_as_the_whole_context(world, exchange):
+    """OpenRouter tells videos as no input; the text of the request was read all the same."""
+    video = {"type": "video_url", "video_url": {"url": "https://x/y.webm"}}
+    body = BODY | {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, video]}]}
+    here, sent = world(), exchange(body, targets=(replace(CHEAP, context=1_000_000),))
+    await here.reserve(sent)
+    assert sent.reservation.input_tokens == 1_000_000
+    sent.complete = True
+    await here.settle(served(sent, sent.targets[0], Usage(0, 180), output_bytes=500, output_events=1))
+    assert sent.usage.output_tokens == 180
+    assert SEEN <= sent.usage.input_tokens <= len(sent.body)
 
 
 # --- refusals

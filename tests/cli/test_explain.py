@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from extproc.cli.explain import explain
-from extproc.cli.question import Question
+from extproc.cli._explain import Question, explain
 from extproc.gateway import GatewayStream
 from extproc.pipeline import build
 from extproc.routing.history import History

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from extproc import cli
 from extproc.__main__ import main
 from extproc.auth import hash_key
 
@@ -35,6 +39,100 @@ def file(tmp_path):
     path = tmp_path / "gateway.yaml"
     path.write_text(TWO_NAMES)
     return path
+
+
+# --- the verbs
+
+VERBS = [verb for group in cli.VERBS.values() for verb in group]
+
+
+def test_a_verb_is_a_file_and_a_file_is_a_verb():
+    assert sorted(VERBS) == sorted(path.stem for path in Path(cli.__file__).parent.glob("[!_]*.py"))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
+def test_help_lists_every_verb_in_its_group(run, arguments):
+    status, out, err = run(*arguments)
+    assert (status, err) == (0, "")
+    for group, verbs in cli.VERBS.items():
+        section = out.partition(f"\n{group}:\n")[2].partition("\n\n")[0]
+        assert [line.split()[0] for line in section.splitlines()] == list(verbs)
+    assert max(map(len, out.splitlines())) < 120
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb_has_its_sentence_and_examples(run, verb):
+    status, out, err = run(verb, "--help")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"usage: extproc {verb} ")
+    assert f"extproc {verb}" in importlib.import_module(f"extproc.cli.{verb}").EXAMPLES
+    if verb != "mock":
+        sentence = next(verbs[verb] for verbs in cli.VERBS.values() if verb in verbs)
+        assert sentence in out
+        assert "examples:\n  extproc " in out
+
+
+def test_the_version(run):
+    assert run("--version") == (0, f"extproc {cli.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "usage: extproc VERB"),
+        (["chekc"], "there is no verb 'chekc'; did you mean 'check'?"),
+        (["nothing-like-it"], "there is no verb 'nothing-like-it'; see extproc --help"),
+        (["check", "--nothing"], "unrecognized arguments: --nothing"),
+    ],
+)
+def test_a_command_line_that_cannot_be_read_exits_with_2(run, arguments, message):
+    status, out, err = run(*arguments)
+    assert (status, out) == (2, "")
+    assert message in err
+
+
+def test_help_does_not_wait_for_the_gateways_imports():
+    code = "import sys; sys.argv = ['extproc', '--help']; from extproc.__main__ import main; main(); "
+    code += "print('LOADED', *{name.partition('.')[0] for name in sys.modules})"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
+    loaded = set(out.partition("LOADED")[2].split())
+    assert loaded & {"pydantic", "msgspec", "yaml", "asyncio", "grpc", "sqlalchemy", "genai_prices"} == set()
+
+
+# --- output that cannot be written
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["check"], ["check", "--explain", "--model", "one"]])
+def test_a_reader_that_has_gone_is_no_news(file, arguments):
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-m", "extproc", *arguments, *(["-c", file] if arguments[0] == "check" else [])]
+        done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_reader_of_the_complaints_that_has_gone(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        command = [sys.executable, "-m", "extproc", "check", "-c", tmp_path / "none.yaml"]
+        assert subprocess.run(command, stderr=write, check=False, timeout=60).returncode == 1
+    finally:
+        os.close(write)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+def test_a_full_disk_is_told():
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "extproc", "schema"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "[Errno 28] No space left on device\n")
+
+
+# --- check, keys, schema
 
 
 def test_check_says_that_settings_are_good(run, file):

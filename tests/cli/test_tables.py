@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from extproc.__main__ import main
 from extproc.admin import HTTPThread, admin_app
-from extproc.cli.tables import Gateway, budgets_table, money, safe, table, usage_table
+from extproc.cli._admin import Gateway
+from extproc.cli._tables import budgets_table, money, safe, table, usage_table
 from tests.admin.fakes import FakeSources, exchange, some
 
 TOKEN = "operator-token"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import http.server
 import json
 import socket
 import threading
-import time
-from contextlib import contextmanager, suppress
 from urllib.parse import parse_qs
 
 import pytest
@@ -17,6 +14,7 @@ import pytest
 from extproc.credentials import oauth
 from extproc.credentials.oauth import Token, TokenError, TokenRequest, ask, fetch, problem, read
 from extproc.providers import Credentials
+from tests.outbound.endpoint import drip, drip_the_body, endless, endpoint, raw, reply, silence
 
 NOW = 1_800_000_000.0
 CANARY = "canary-7f3a"
@@ -275,48 +273,6 @@ def test_a_refusal_is_told_in_words_of_the_standard_only(status, body, told):
 # --- the exchange
 
 
-@contextmanager
-def endpoint(answer):
-    """A token endpoint on loopback that does what `answer(handler)` does. Gives its address and what it was asked."""
-    asked = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            length = int(self.headers.get("content-length", 0))
-            asked.append((self.command, self.path, dict(self.headers.items()), self.rfile.read(length).decode()))
-            with suppress(OSError):  # the other side gave up
-                answer(self)
-
-        do_POST = do_GET  # noqa: N815
-
-        def log_message(self, *_args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}", asked
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def reply(status=200, body=None, **headers):
-    body = grant() if body is None else body
-
-    def answer(handler):
-        handler.send_response(status)
-        for name, value in {"content-length": str(len(body)), **headers}.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return answer
-
-
 async def outcome(monkeypatch, address):
     """How asking the metadata server at that address ends."""
     monkeypatch.setenv("GCE_METADATA_HOST", address)
@@ -328,7 +284,7 @@ async def outcome(monkeypatch, address):
 
 
 async def test_a_token_is_fetched_with_a_get(monkeypatch):
-    with endpoint(reply()) as (address, asked):
+    with endpoint(reply(grant())) as (address, asked):
         monkeypatch.setenv("GCE_METADATA_HOST", address)
         assert await fetch(METADATA, "metadata", NOW) == Token("token-1", NOW + 3600)
     [(method, path, headers, _)] = asked
@@ -336,7 +292,7 @@ async def test_a_token_is_fetched_with_a_get(monkeypatch):
 
 
 async def test_a_token_is_fetched_with_a_form(account):
-    with endpoint(reply()) as (address, asked):
+    with endpoint(reply(grant())) as (address, asked):
         assert await fetch(GOOGLE, account(token_uri=f"http://{address}/token?alt=1"), NOW) == Token(
             "token-1", NOW + 3600
         )
@@ -345,40 +301,11 @@ async def test_a_token_is_fetched_with_a_form(account):
     assert sorted(parse_qs(body)) == ["assertion", "grant_type"]
 
 
-def raw(data):
-    return lambda handler: handler.wfile.write(data)
-
-
-def drip(handler):
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nx-slow: ")
-    for _ in range(2000):
-        handler.wfile.write(b".")
-        time.sleep(0.01)
-
-
-def drip_the_body(handler):
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n")
-    for _ in range(2000):
-        handler.wfile.write(b" ")
-        time.sleep(0.01)
-
-
-def silence(handler):
-    handler.rfile.read(1)  # until the other side gives up
-
-
-def endless(handler):
-    handler.send_response(200)
-    handler.end_headers()
-    for _ in range(1000):
-        handler.wfile.write(b" " * 65_536)
-
-
 @pytest.mark.parametrize(
     ("answer", "ends"),
     [
-        (reply(body=b"<html>", content_type="text/html"), "bad_answer"),
-        (reply(body=grant(padding="x" * 100_000)), "bad_answer"),
+        (reply(b"<html>", content_type="text/html"), "bad_answer"),
+        (reply(grant(padding="x" * 100_000)), "bad_answer"),
         (endless, "bad_answer"),
         (raw(b"SSH-2.0-OpenSSH_9.9\r\n"), "bad_answer"),
         (raw(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200), "bad_answer"),
@@ -386,8 +313,8 @@ def endless(handler):
         (raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n"), "bad_answer"),
         (raw(b"HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{"), "bad_answer"),
         (raw(b""), "unreachable"),
-        (reply(302, b"", location="http://127.0.0.1:1/"), "failed"),
-        (reply(404, b"no service account"), "refused"),
+        (reply(b"", 302, location="http://127.0.0.1:1/"), "failed"),
+        (reply(b"no service account", 404), "refused"),
         (silence, "timeout"),
         (drip, "timeout"),
         (drip_the_body, "timeout"),
@@ -412,7 +339,7 @@ async def test_no_such_host(monkeypatch, host):
 
 
 async def test_an_endpoint_whose_certificate_is_not_known(monkeypatch, account):
-    with endpoint(reply()) as (address, _), pytest.raises(TokenError, match="unreachable: SSLError"):
+    with endpoint(reply(grant())) as (address, _), pytest.raises(TokenError, match="unreachable: SSLError"):
         await fetch(GOOGLE, account(token_uri=f"https://{address}/token"), NOW)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import re
+from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 from extproc.dialects import by_path, dialects
 from extproc.words.dialect import Ask, Report
 from extproc.words.errors import ALL, Refusal
+from extproc.words.messages import Started, Used
+from tests.dialects.shapes import SHAPES
 
 DIALECTS = dialects()
 SPOKEN = {name: dialect for name, dialect in DIALECTS.items() if dialect.paths}  # by clients
@@ -180,6 +184,50 @@ def test_no_answer_breaks_the_reading_of_it(dialect, data):
 )
 def test_known_oddities_do_not_break_it_either(dialect, data):
     dialect.observe(data, Report())
+
+
+# --- usage: one reader, whether an answer passes through or is translated
+
+TELLING = {name: dialect for name, dialect in DIALECTS.items() if dialect.family != "count_tokens"}
+BOTH_WAYS = [name for name, dialect in SPOKEN.items() if dialect.translates_into]
+CHANGED = [shape for shape in SHAPES if shape.dialect in BOTH_WAYS]
+
+
+@pytest.mark.parametrize("dialect", TELLING.values(), ids=TELLING)
+def test_the_table_of_usage_shapes_has_each_api(dialect):
+    """`usage_shapes.json`; streamed too, where answers are."""
+    found = [shape for shape in SHAPES if shape.dialect == dialect.name]
+    assert any(not shape.events for shape in found)
+    assert dialect.family == "embeddings" or any(shape.events for shape in found)
+
+
+def leaves(value, *, inside=False):
+    """Each place of a plain value inside an object called usage."""
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        within = inside or "usage" in str(key).lower()
+        if isinstance(item, dict | list):
+            yield from leaves(item, inside=within)
+        elif within:
+            yield value, key
+
+
+@given(st.sampled_from(CHANGED), st.integers(0), VALUES | st.integers(0, 2000))
+def test_both_paths_read_the_same_usage_whatever_it_is(shape, number, value):
+    dialect, report = DIALECTS[shape.dialect], Report()
+    said = deepcopy([shape.answer] if shape.answer is not None else list(shape.events))
+    places = list(leaves(said))
+    holder, key = places[number % len(places)]
+    holder[key] = value
+    payloads = [event.encode() if isinstance(event, str) else json.dumps(event).encode() for event in said]
+    for payload in payloads:
+        dialect.observe(payload, report)
+    if shape.answer is not None:
+        usage = dialect.decode_answer(payloads[0]).usage
+    else:
+        decoder, usage = dialect.decoder(), None
+        for event in (event for payload in payloads for event in decoder.feed(payload, "")):
+            usage = (event.usage if isinstance(event, Started | Used) else None) or usage
+    assert report.usage in (usage, usage and replace(usage, source="estimated"))
 
 
 @each

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from extproc.dialects import dialects
 from extproc.words.dialect import Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
-from extproc.words.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.words.exchange import Usage
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 OPENAI = dialects()["openai_embeddings"]
 GEMINI, VERTEX, COHERE, TITAN = (
@@ -253,7 +254,7 @@ A, B = [0.5, -1.0], [0.25, 2.0]
         (
             GEMINI,
             {"embeddings": [{"values": A}], "usageMetadata": {"promptTokenCount": 7}},
-            Embeddings([A], usage=Counts(input=7)),
+            Embeddings([A], usage=Usage(7)),
         ),
         (GEMINI, {"embeddings": [{"values": A}], "usageMetadata": {"promptTokenCount": "7"}}, Embeddings([A])),
         (GEMINI, {"embeddings": [{"values": A}], "usageMetadata": []}, Embeddings([A])),
@@ -266,14 +267,14 @@ A, B = [0.5, -1.0], [0.25, 2.0]
                 ],
                 "metadata": {"billableCharacterCount": 11},
             },
-            Embeddings([A, B], usage=Counts(input=10)),
+            Embeddings([A, B], usage=Usage(10)),
         ),
         (VERTEX, {"predictions": [{"embeddings": {"values": A}}]}, Embeddings([A])),
         (VERTEX, {"predictions": [{"embeddings": {"values": A, "statistics": {"token_count": -1}}}]}, Embeddings([A])),
         (
             VERTEX,
             {"embeddings": [{"values": A}, {"values": B}], "usageMetadata": {"promptTokenCount": 7}},
-            Embeddings([A, B], usage=Counts(input=7)),
+            Embeddings([A, B], usage=Usage(7)),
         ),
         (
             COHERE,
@@ -283,14 +284,14 @@ A, B = [0.5, -1.0], [0.25, 2.0]
                 "texts": ["a", "b"],
                 "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": 7}},
             },
-            Embeddings([A, B], usage=Counts(input=7)),
+            Embeddings([A, B], usage=Usage(7)),
         ),
         (COHERE, {"embeddings": {"float": [A]}, "meta": {"billed_units": {"input_tokens": None}}}, Embeddings([A])),
         (COHERE, {"embeddings": {"float": [A]}, "meta": []}, Embeddings([A])),
         (
             TITAN,
             {"embedding": A, "embeddingsByType": {"float": A}, "inputTextTokenCount": 7},
-            Embeddings([A], usage=Counts(input=7)),
+            Embeddings([A], usage=Usage(7)),
         ),
         (TITAN, {"embedding": A}, Embeddings([A])),
         (TITAN, {"embedding": A, "inputTextTokenCount": 1.5}, Embeddings([A])),

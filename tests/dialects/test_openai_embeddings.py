@@ -11,7 +11,7 @@ from extproc.dialects import dialects
 from extproc.words.dialect import Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage
-from extproc.words.messages import Counts, EmbeddingPrompt, Embeddings, Problem
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 EMBEDDINGS = dialects()["openai_embeddings"]
 
@@ -146,7 +146,7 @@ def test_shapes_that_are_not_the_apis(field, value):
 
 
 def test_an_answer():
-    answer = EMBEDDINGS.encode_answer(Embeddings([[0.5, -1], [2.0, 0]], "e-1", Counts(input=7)))
+    answer = EMBEDDINGS.encode_answer(Embeddings([[0.5, -1], [2.0, 0]], "e-1", Usage(7)))
     assert answer == {
         "object": "list",
         "data": [

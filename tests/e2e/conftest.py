@@ -26,6 +26,9 @@ import pytest
 HERE = Path(__file__).parent
 KEY = "sk-gw-tests"
 PORTS = 3  # listener, status, admin
+ROOT = HERE.parents[1]
+UP = {True: ("tests.doubles.up",), False: ("extproc", "up")}
+"""`extproc up` with strict doubles, which speak every API; and as it is shipped, with the built-in mock."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -154,10 +157,10 @@ def eventually(find: Callable[[], Any], timeout: float = 10) -> Any:
 
 
 def run_gateway(
-    folder: Path, yaml: str, mocks: tuple[str, ...], env: dict[str, str], *, listener: str = ""
+    folder: Path, yaml: str, mocks: tuple[str, ...], env: dict[str, str], *, listener: str = "", strict: bool = True
 ) -> Iterator[Gateway]:
     """Start a gateway whose YAML may hold `{mock_<name>}` for the address of a mock provider with /v1, `{at_<name>}`
-    without. `listener` has more settings of the listener.
+    without. `listener` has more settings of the listener. Mock providers are strict doubles, or the built-in mock.
     """
     door, status, admin, *ports = free_ports(PORTS + len(mocks))
     urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(mocks, ports, strict=True)}
@@ -174,9 +177,9 @@ admin: {{address: 127.0.0.1, port: {admin}}}
     log = folder / "log.txt"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "extproc", "up", "--config", str(file), "--concurrency", "2"],
+            [sys.executable, "-m", *UP[strict], "--config", str(file), "--concurrency", "2"],
             cwd=folder,
-            env={**os.environ, "EXTPROC_DEMO_KEY": KEY, **env},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "EXTPROC_DEMO_KEY": KEY, **env},
             stdout=out,
             stderr=subprocess.STDOUT,
         )
@@ -201,13 +204,15 @@ admin: {{address: 127.0.0.1, port: {admin}}}
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    """`start(yaml, mocks=("a", "b"), env={})`: gateways of this test's own."""
+    """`start(yaml, mocks=("a", "b"), env={}, strict=True)`: gateways of this test's own."""
     running: list[Iterator[Gateway]] = []
 
-    def begin(yaml: str, mocks: tuple[str, ...] = ("sandbox",), env: dict[str, str] | None = None) -> Gateway:
+    def begin(
+        yaml: str, mocks: tuple[str, ...] = ("sandbox",), env: dict[str, str] | None = None, *, strict: bool = True
+    ) -> Gateway:
         folder = tmp_path / f"gateway{len(running)}"
         folder.mkdir()
-        gateway = run_gateway(folder, yaml, mocks, env or {})
+        gateway = run_gateway(folder, yaml, mocks, env or {}, strict=strict)
         running.append(gateway)
         return next(gateway)
 

@@ -39,9 +39,9 @@ def commands(page: str) -> list[str]:
     ]
 
 
-def run(start: Start, page: str, env: dict[str, str] | None = None, more: str = "") -> Gateway:
-    """A gateway with the settings of a page, a mock in the place of each provider, and `more` settings. Consumers but
-    the first have the key `sk-gw-<name>`.
+def run(start: Start, page: str, env: dict[str, str] | None = None, more: str = "", *, strict: bool = False) -> Gateway:
+    """A gateway with the settings of a page, the built-in mock (or a strict double) for each provider, and `more`
+    settings. Consumers but the first have the key `sk-gw-<name>`.
     """
     text = settings(page)
     wanted = yaml.safe_load(text)
@@ -57,7 +57,8 @@ def run(start: Start, page: str, env: dict[str, str] | None = None, more: str = 
         if "api_key" in provider
     }
     keys |= {consumer["keys"][0]["env"]: f"sk-gw-{consumer['name']}" for consumer in wanted["consumers"][1:]}
-    return start(text.replace("providers:\n", "providers:\n" + mocks, 1) + more, mocks=names, env=keys | (env or {}))
+    text = text.replace("providers:\n", "providers:\n" + mocks, 1) + more
+    return start(text, mocks=names, env=keys | (env or {}), strict=strict)
 
 
 def shell(gateway: Gateway, page: str, number: int = 0) -> str:
@@ -136,7 +137,7 @@ GPT = (1, "openai", "gpt-4o")
 
 
 def test_failover_goes_on_to_the_spare_with_what_was_asked_for_it(start: Start):
-    gateway = run(start, "failover.md")
+    gateway = run(start, "failover.md", strict=True)
     assert "x-ai-provider: openai\n" in shell(gateway, "failover.md")
     gateway.fault("openai", "status=500+first=2")
     answer = gateway.chat("assistant", logprobs=True)

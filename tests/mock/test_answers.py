@@ -12,11 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AwareDatetime, BaseModel, Field, TypeAdapter
 
-from extproc.mock import answers, embeddings, models, scene
-from extproc.mock import chat as completions
-from extproc.mock.answers import Question, Refused
-from extproc.mock.faults import NONE, Faults
-from extproc.mock.schemas import satisfy
+from extproc.mock import apis as models
+from tests.doubles import answers, embeddings, scene
+from tests.doubles import chat as completions
+from tests.doubles.answers import Question, Refused
+from tests.doubles.faults import NONE, Faults
+from tests.doubles.schemas import satisfy
 
 WEATHER = {
     "type": "function",

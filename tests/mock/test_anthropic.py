@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.mock import anthropic
-from extproc.mock.answers import Question, Refused
-from extproc.mock.faults import NONE
+from tests.doubles import anthropic
+from tests.doubles.answers import Question, Refused
+from tests.doubles.faults import NONE
 
 PATH = "/v1/messages"
 VERSION = {"anthropic-version": "2023-06-01"}

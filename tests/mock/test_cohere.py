@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.mock import cohere
-from extproc.mock.answers import Question, Refused
-from extproc.mock.faults import NONE
+from tests.doubles import cohere
+from tests.doubles.answers import Question, Refused
+from tests.doubles.faults import NONE
 
 PATH = "/v2/chat"
 PARAMETERS = {

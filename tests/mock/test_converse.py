@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.framing.aws_eventstream import CORRUPT, AWSEventStream
-from extproc.mock import converse
-from extproc.mock.answers import Question, Refused
-from extproc.mock.credentials import Asked, signature
-from extproc.mock.faults import NONE
+from tests.doubles import converse
+from tests.doubles.answers import Question, Refused
+from tests.doubles.credentials import Asked, signature
+from tests.doubles.faults import NONE
 
 OTHER, CLAUDE = "amazon.nova-x", "anthropic.claude-sonnet-4-5-20250929-v1%3A0"
 WEATHER = {

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.mock import gemini
-from extproc.mock.answers import Question, Refused
-from extproc.mock.faults import NONE
+from tests.doubles import gemini
+from tests.doubles.answers import Question, Refused
+from tests.doubles.faults import NONE
 
 GOOGLE = "/v1beta/models/gemini-x"
 VERTEX = "/v1/projects/p/locations/l/publishers/google/models/gemini-x"

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from extproc.mock import responses
-from extproc.mock.answers import CREATED, Question, Refused
-from extproc.mock.faults import NONE
+from tests.doubles import responses
+from tests.doubles.answers import CREATED, Question, Refused
+from tests.doubles.faults import NONE
 
 PATH = "/v1/responses"
 PARAMETERS = {

@@ -4,7 +4,7 @@
     client_request.py    a client's request into the neutral form    provider_request.py  that into a provider's
     answer.py stream.py  answers, both ways                          problem.py           errors, both ways
     thinking.py          what each generation of models accepts      schema.py            schemas it can enforce
-    shapes.py            what answers and events hold
+    shapes.py            what answers and events hold                usage.py             usage, both ways
 
 Source: https://platform.claude.com/docs/en/api/messages
 """

@@ -18,15 +18,14 @@ from extproc.dialects.anthropic_messages.shapes import (
     TIERS,
     UNREADABLE,
     Block,
-    Tally,
     decode,
-    encode_usage,
     explanation,
 )
+from extproc.dialects.anthropic_messages.usage import read_usage, write_usage
+from extproc.words.exchange import Usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     FinishReason,
     Part,
     RefusalPart,
@@ -50,14 +49,12 @@ def decode_answer(body: bytes) -> Answer:
     if words := explanation(message.stop_details):
         parts.append(RefusalPart(words))
     finish = FINISH.get(message.stop_reason or "", "stop")
-    tally = Tally()
-    told = tally.add(message.usage)
     tier = message.usage.get("service_tier") if isinstance(message.usage, dict) else None
     return Answer(
         [Choice(parts, finish, message.stop_sequence or "")],
         message.id or "",
         message.model or "",
-        usage=tally.counts() if told else None,
+        usage=read_usage(message.usage),
         service_tier=TIERS.get(tier, "") if isinstance(tier, str) else "",
     )
 
@@ -79,7 +76,7 @@ def _part(block: Block) -> Part | None:
 def encode_answer(answer: Answer) -> dict[str, Any]:
     """The first choice; a client of this API cannot ask for more."""
     choice = answer.choices[0] if answer.choices else Choice([])
-    usage = encode_usage(answer.usage or Counts())
+    usage = write_usage(answer.usage or Usage())
     if tier := _TIERS.get(answer.service_tier):
         usage["service_tier"] = tier
     refused = any(type(part) is RefusalPart for part in choice.parts)

@@ -8,19 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model, token_count
+from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model, text_size
 from extproc.dialects._effort import asked
-from extproc.dialects.anthropic_messages.shapes import UNREADABLE, Block, Event, decode
+from extproc.dialects.anthropic_messages.shapes import NO_INPUT, UNREADABLE, Block, Event, decode
+from extproc.dialects.anthropic_messages.usage import Tally
 from extproc.words.dialect import ADDED_TOKENS, Ask, Report, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
-from extproc.words.exchange import Usage
 
 _ROLES = frozenset(("user", "assistant", "system"))
 _INLINE = ("text", "content")  # a PDF is packed: a kilobyte of it can hold a thousand pages
 _SAID = frozenset(("text", "thinking", "redacted_thinking", "tool_use", "search_result"))
 _CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")  # the client runs them, Anthropic defines them
 _DEFINITION = 1280  # tokens of such a definition: at most 735, and 499 for using a computer
-_BYTES_PER_TOKEN = 3  # as budgets.py estimates
 
 
 def read(body: Mapping[str, Any], *, counting: bool) -> Ask:
@@ -147,21 +146,21 @@ def _texts_of_blocks(blocks: list[Any], role: str, where: str) -> Iterator[Text]
 def observe(data: bytes, report: Report) -> None:
     """Read one event, or a whole answer, into `report`.
 
-    The beginning of a stream tells the input. Until its end tells the output, `report.usage` holds an estimate of it.
+    The beginning of a stream tells the input. Until its end tells the output, `report.usage` is of source `estimated`.
     """
     try:
         event = decode(data)
     except UNREADABLE:
-        _count(len(data), report)  # all of it rather than nothing
+        report.add_text(len(data))  # all of it rather than nothing
         return
     kind = event.type
     if kind == "content_block_delta":
         delta = event.delta
         if delta is not None:
-            _count(_size(delta.text) + _size(delta.thinking) + _size(delta.partial_json), report)
+            report.add_text(text_size(delta.text) + text_size(delta.thinking) + text_size(delta.partial_json))
     elif kind == "content_block_start":
-        if event.content_block is not None:
-            _count(_block_size(event.content_block), report)
+        if (block := event.content_block) is not None:
+            report.add_text(_block_size(block) + (len(bytes(block.input)) if bytes(block.input) not in NO_INPUT else 0))
     elif kind == "message_start":
         if event.message is not None:
             report.model = event.message.model or report.model
@@ -179,65 +178,25 @@ def observe(data: bytes, report: Report) -> None:
 def _read_whole(answer: Event, report: Report) -> None:
     report.model = answer.model or report.model
     for block in answer.content:
-        _count(_block_size(block) + (len(bytes(block.input)) if block.type == "tool_use" else 0), report)
+        report.add_text(_block_size(block) + (len(bytes(block.input)) if block.type == "tool_use" else 0))
     if answer.stop_reason is not None:
         report.finish_reasons[0] = answer.stop_reason
     _read_usage(answer.usage, report, final=True)
 
 
-def _read_usage(usage: Any, report: Report, *, final: bool) -> None:
+def _read_usage(said: Any, report: Report, *, final: bool) -> None:
     """What is not told again stays as it was."""
-    if usage is None:
+    if said is None:
         return
-    if not isinstance(usage, dict):
-        report.usage_refused = True
-        return
-    before = report.usage
-    known = Usage() if before is None else before
-    counts = []
-    for name, earlier in (
-        ("input_tokens", known.input_tokens - known.cached_tokens - known.cache_write_tokens),
-        ("cache_read_input_tokens", known.cached_tokens),
-        ("cache_creation_input_tokens", known.cache_write_tokens),
-        ("output_tokens", known.output_tokens),
-    ):
-        value = usage.get(name)
-        count = earlier if value is None else token_count(value)
-        if count is None:
-            report.usage_refused = True
-            return
-        counts.append(count)
-    told, cached, cache_write, output = counts
-    total = told + cached + cache_write
-    if total > MAX_TOKENS:
-        report.usage_refused = True
-        return
-    if before is None and (usage.get("input_tokens") is None or usage.get("output_tokens") is None):
-        return  # half of it is no count
-    details = usage.get("output_tokens_details")
-    thought = token_count(details.get("thinking_tokens")) if isinstance(details, dict) else None
-    reasoning = min(known.reasoning_tokens if thought is None else thought, output)
-    final = final and usage.get("output_tokens") is not None
-    source = "provider" if final or (known.source == "provider" and before is not None) else "estimated"
-    report.usage = Usage(total, output, cached, reasoning, cache_write, source)
-
-
-def _count(size: int, report: Report) -> None:
-    if not size:
-        return
-    report.output_bytes += size
-    report.output_events += 1
-    usage = report.usage
-    if usage is not None and usage.source == "estimated":
-        seen = max(report.output_events, -(-report.output_bytes // _BYTES_PER_TOKEN))
-        usage.output_tokens = max(usage.output_tokens, seen)
-
-
-def _size(text: str | None) -> int:
-    if not text:
-        return 0
-    return len(text) if text.isascii() else len(text.encode())
+    tally: Tally | None = report.memory
+    if tally is None:
+        tally = report.memory = Tally()
+    usage, before = tally.add(said), report.usage
+    if usage is not None and not (final and said.get("output_tokens") is not None):
+        usage.source = "estimated" if before is None else before.source
+    report.add_usage(usage)
 
 
 def _block_size(block: Block) -> int:
-    return _size(block.text) + _size(block.thinking) + (_size(block.name) if block.type == "tool_use" else 0)
+    name = block.name if block.type == "tool_use" else ""
+    return text_size(block.text) + text_size(block.thinking) + text_size(name)

@@ -10,8 +10,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import token_count
-from extproc.words.messages import Counts, FinishReason
+from extproc.words.messages import FinishReason
 
 FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -52,7 +51,7 @@ ERRORS = {
 _NOTHING = msgspec.Raw(b"")
 
 
-class Block(msgspec.Struct):
+class Block(msgspec.Struct, gc=False):
     """A content block. Of a kind unknown here, only its type is read."""
 
     type: str = ""
@@ -65,7 +64,7 @@ class Block(msgspec.Struct):
     input: msgspec.Raw = _NOTHING
 
 
-class Delta(msgspec.Struct):
+class Delta(msgspec.Struct, gc=False):
     """Of a content block, or of the message."""
 
     type: str = ""
@@ -78,7 +77,7 @@ class Delta(msgspec.Struct):
     stop_details: Any = None
 
 
-class Message(msgspec.Struct):
+class Message(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
     content: list[Block] = []
@@ -88,7 +87,7 @@ class Message(msgspec.Struct):
     usage: Any = None
 
 
-class Event(Message):
+class Event(Message, gc=False):
     """One event of a stream, or a whole answer: its fields are those of a message then."""
 
     type: str = ""
@@ -101,57 +100,11 @@ class Event(Message):
 
 decode = msgspec.json.Decoder(Event).decode
 
+NO_INPUT = frozenset((b"", b"{}", b"null"))
+"""The input of a call that comes in pieces later, or that has none."""
+
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What `decode` raises."""
-
-
-class Tally:
-    """The usage as told so far. Counts are cumulative: a later one takes the place of an earlier one."""
-
-    __slots__ = ("cache_write", "cached", "input", "output", "reasoning")
-
-    def __init__(self) -> None:
-        self.input = self.cached = self.cache_write = self.output = self.reasoning = 0
-
-    def add(self, usage: Any) -> bool:
-        """Take in a usage object. False when there is nothing in it."""
-        if not isinstance(usage, dict):
-            return False
-        told = False
-        for key, name in _COUNTS:
-            count = token_count(usage.get(key))
-            if count is not None:
-                setattr(self, name, count)
-                told = True
-        details = usage.get("output_tokens_details")
-        if isinstance(details, dict):
-            self.reasoning = token_count(details.get("thinking_tokens")) or self.reasoning
-        return told
-
-    def counts(self) -> Counts:
-        total = self.input + self.cached + self.cache_write
-        return Counts(total, self.output, self.cached, self.cache_write, min(self.reasoning, self.output))
-
-
-_COUNTS = (
-    ("input_tokens", "input"),
-    ("output_tokens", "output"),
-    ("cache_read_input_tokens", "cached"),
-    ("cache_creation_input_tokens", "cache_write"),
-)
-
-
-def encode_usage(counts: Counts) -> dict[str, Any]:
-    """The usage object that says `counts`."""
-    usage: dict[str, Any] = {
-        "input_tokens": max(0, counts.input - counts.cached - counts.cache_write),
-        "cache_creation_input_tokens": counts.cache_write,
-        "cache_read_input_tokens": counts.cached,
-        "output_tokens": counts.output,
-    }
-    if counts.reasoning:
-        usage["output_tokens_details"] = {"thinking_tokens": counts.reasoning}
-    return usage
 
 
 def explanation(stop_details: Any) -> str:

@@ -18,12 +18,13 @@ from extproc.dialects.anthropic_messages import shapes
 from extproc.dialects.anthropic_messages.answer import encode_tool_call, stop_reason
 from extproc.dialects.anthropic_messages.problem import encode_error, read_error, type_of
 from extproc.dialects.anthropic_messages.provider_request import new_id
-from extproc.dialects.anthropic_messages.shapes import FINISH, UNREADABLE, Tally, encode_usage, explanation
+from extproc.dialects.anthropic_messages.shapes import FINISH, NO_INPUT, UNREADABLE, explanation
+from extproc.dialects.anthropic_messages.usage import Tally, write_usage
 from extproc.words import messages
-from extproc.words.messages import Counts, Ended, Failed, Finished, FinishReason, Started, Used
+from extproc.words.exchange import Usage
+from extproc.words.messages import Ended, Failed, Finished, FinishReason, Started, Used
 
 _encode = msgspec.json.Encoder().encode
-_NO_INPUT = frozenset((b"", b"{}", b"null"))
 
 
 class _Open:
@@ -68,11 +69,10 @@ class Decoder:
             self._end_call(event.index, out)
         elif kind == "message_start":
             message = event.message or shapes.Message()
-            told = self._tally.add(message.usage)
+            usage = self._tally.add(message.usage)
             if not self._started:
                 self._started = True
-                counts = self._tally.counts() if told else None
-                return [Started(message.id or "", message.model or "", usage=counts)]
+                return [Started(message.id or "", message.model or "", usage=usage)]
             return ()
         elif kind == "message_delta":
             if event.delta is not None:
@@ -89,8 +89,8 @@ class Decoder:
                 self._end_call(index, out)
             if not self._finished:
                 out.append(Finished())
-        if event.usage is not None and self._tally.add(event.usage):
-            out.append(Used(self._tally.counts()))
+        if event.usage is not None and (usage := self._tally.add(event.usage)) is not None:
+            out.append(Used(usage))
         if kind == "message_stop":
             out.append(Ended())
         if out and not self._started:
@@ -153,7 +153,7 @@ class Decoder:
         """A call whose input never came in pieces has it from its beginning, or has none."""
         call = self._calls.pop(index, None)
         if call is not None and not call.told:
-            text = "{}" if call.input in _NO_INPUT else call.input.decode(errors="replace")
+            text = "{}" if call.input in NO_INPUT else call.input.decode(errors="replace")
             out.append(messages.Delta("tool_call", text, call.block))
 
     def _finish(self, delta: shapes.Delta, out: list[messages.Event]) -> None:
@@ -190,7 +190,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self._started = self._refused = False
-        self._usage = Counts()
+        self._usage = Usage()
         self._next = 0
         self._open = -1  # the index of the block that is open
         self._number = -1  # its number in the neutral events
@@ -227,7 +227,7 @@ class Encoder:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": encode_usage(self._usage),
+            "usage": write_usage(self._usage),
         }
         return _frame({"type": "message_start", "message": message})
 
@@ -273,7 +273,7 @@ class Encoder:
             "stop_reason": stop_reason(self._finish, refused=self._refused),
             "stop_sequence": self._sequence or None,
         }
-        last = _frame({"type": "message_delta", "delta": delta, "usage": encode_usage(self._usage)})
+        last = _frame({"type": "message_delta", "delta": delta, "usage": write_usage(self._usage)})
         return head + self._close() + last + _frame({"type": "message_stop"})
 
 

@@ -10,11 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, field
 
-from extproc.dialects import token_count
+from extproc.dialects.aws_converse.usage import read_usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     FinishReason,
     ImagePart,
     Part,
@@ -47,26 +46,6 @@ _BY_STATUS = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-
-
-class Usage(Struct, rename="camel"):
-    """TokenUsage. `inputTokens` leaves out what the cache served and what was written to it."""
-
-    input_tokens: Any = None
-    output_tokens: Any = None
-    cache_read_input_tokens: Any = None
-    cache_write_input_tokens: Any = None
-
-    def counts(self) -> Counts | None:
-        """None when it counts nothing."""
-        plain, output = token_count(self.input_tokens), token_count(self.output_tokens)
-        cached, written = (
-            token_count(self.cache_read_input_tokens) or 0,
-            token_count(self.cache_write_input_tokens) or 0,
-        )
-        if plain is None and output is None:
-            return None
-        return Counts((plain or 0) + cached + written, output or 0, cached, written)
 
 
 class _ToolUse(Struct, rename="camel"):
@@ -139,7 +118,7 @@ class _Tier(Struct):
 
 class _Answer(Stop, rename="camel", kw_only=True):
     output: _Output
-    usage: Usage | None = None
+    usage: Any = None
     service_tier: _Tier | None = None
 
 
@@ -164,7 +143,7 @@ def decode(body: bytes) -> Answer:
     tier = found.service_tier.type if found.service_tier is not None else None
     return Answer(
         [Choice(parts, reason, found.sequence())],
-        usage=found.usage.counts() if found.usage is not None else None,
+        usage=read_usage(found.usage),
         service_tier=tier if tier in _TIERS else "",
     )
 

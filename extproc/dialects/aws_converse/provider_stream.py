@@ -8,12 +8,13 @@ The usage comes after the stop and nothing marks the end, so an answer is whole 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
 
-from extproc.dialects.aws_converse.provider_answer import UNREADABLE, Stop, Usage
+from extproc.dialects.aws_converse.provider_answer import UNREADABLE, Stop
+from extproc.dialects.aws_converse.usage import read_usage
 from extproc.words.messages import Delta, Ended, Event, Failed, Finished, Started, Used
 
 _EXCEPTIONS = {
@@ -55,7 +56,7 @@ class _Block(Struct, rename="camel"):
 
 
 class _Metadata(Struct):
-    usage: Usage | None = None
+    usage: Any = None
 
 
 class _Exception(Struct):
@@ -88,9 +89,8 @@ class ConverseDecoder:
             elif name == "messageStop":
                 self._stop(_decode_stop(data), events)
             elif name == "metadata":
-                usage = _decode_metadata(data).usage
-                if usage is not None and (counts := usage.counts()) is not None:
-                    events.append(Used(counts))
+                if (usage := read_usage(_decode_metadata(data).usage)) is not None:
+                    events.append(Used(usage))
             elif name == "messageStart":
                 if not self._started:
                     self._started = True

@@ -19,10 +19,10 @@ from extproc.dialects.cohere_chat.shapes import (
     Message,
     arguments,
     call_id,
-    counts,
     finish_reason,
     logprobs,
 )
+from extproc.dialects.cohere_chat.usage import read_usage
 from extproc.words.messages import Answer, Choice, Part, TextPart, ThinkingPart, ToolCall
 
 
@@ -48,7 +48,7 @@ def decode_answer(body: bytes) -> Answer:
     calls = _calls(said.message.calls)
     parts: list[Part] = [*_contents(said.message), *calls]
     choice = Choice(parts, finish_reason(said.finish_reason, called=bool(calls)), logprobs=logprobs(said.logprobs))
-    return Answer([choice], id=said.id or "", usage=counts(said.usage))
+    return Answer([choice], id=said.id or "", usage=read_usage(said.usage))
 
 
 def _contents(message: Message) -> list[Part]:

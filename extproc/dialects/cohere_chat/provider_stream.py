@@ -22,10 +22,10 @@ from extproc.dialects.cohere_chat.shapes import (
     Message,
     arguments,
     call_id,
-    counts,
     finish_reason,
     logprobs,
 )
+from extproc.dialects.cohere_chat.usage import read_usage
 from extproc.words.messages import Delta, Ended, Event, Failed, Finished, Started, Used
 
 
@@ -166,9 +166,9 @@ class Decoder:
 
     def _finish(self, said: _Event, delta: _Delta, events: list[Event]) -> None:
         self._start(events, said.id or "")
-        usage = counts(delta.usage)
+        usage = read_usage(delta.usage)
         if usage is None:
-            usage = counts(said.usage)
+            usage = read_usage(said.usage)
         broken = isinstance(delta.finish_reason, str) and delta.finish_reason in BROKEN_OFF
         if delta.error or broken:
             if usage is not None:

@@ -12,8 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from extproc.dialects import token_count
-from extproc.words.messages import Counts, FinishReason, Problem
+from extproc.words.messages import FinishReason, Problem
 
 UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
@@ -57,26 +56,6 @@ _FINISH: Mapping[str, FinishReason] = {
 def finish_reason(reason: Any, *, called: bool) -> FinishReason:
     found = _FINISH.get(reason, "stop") if isinstance(reason, str) else "stop"
     return "tool_calls" if called and found == "stop" else found
-
-
-def counts(usage: Any) -> Counts | None:
-    """What the model read and wrote, which is more than what is billed. None when it counts nothing."""
-    if not isinstance(usage, dict):
-        return None
-    tokens = usage.get("tokens")
-    if not isinstance(tokens, dict):
-        tokens = usage.get("billed_units")
-    if not isinstance(tokens, dict):
-        return None
-    given, written = count(tokens.get("input_tokens")), count(tokens.get("output_tokens"))
-    if given is None and written is None:
-        return None
-    return Counts(given or 0, written or 0, cached=count(usage.get("cached_tokens")) or 0)
-
-
-def count(value: Any) -> int | None:
-    """A token count; there its type is a number, so it may be 5.0."""
-    return token_count(int(value) if type(value) is float and value.is_integer() else value)
 
 
 def call_id(id: str | None) -> str:

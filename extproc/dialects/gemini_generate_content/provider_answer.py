@@ -16,7 +16,6 @@ from extproc.dialects.gemini_generate_content.shapes import (
     Response,
     arguments,
     call_id,
-    counts,
     finish_reason,
     logprobs,
     problem,
@@ -25,6 +24,7 @@ from extproc.dialects.gemini_generate_content.shapes import (
 )
 from extproc.dialects.gemini_generate_content.shapes import Part as WirePart
 from extproc.dialects.gemini_generate_content.signature import mark
+from extproc.dialects.gemini_generate_content.usage import read_usage
 from extproc.words.messages import Answer, Choice, Part, Problem, TextPart, ThinkingPart, ToolCall
 
 _decode = msgspec.json.Decoder(Response).decode
@@ -46,7 +46,7 @@ def decode_answer(body: bytes) -> Answer:
         id=response.id or "",
         model=response.model or "",
         created=seconds(response.created),
-        usage=counts(response.usage) if response.usage is not None else None,
+        usage=read_usage(response.usage),
         service_tier=service_tier(response.usage),
     )
 

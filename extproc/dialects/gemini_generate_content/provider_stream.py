@@ -20,14 +20,15 @@ from extproc.dialects.gemini_generate_content.shapes import (
     Response,
     arguments,
     call_id,
-    counts,
     finish_reason,
     logprobs,
     problem,
     seconds,
 )
 from extproc.dialects.gemini_generate_content.signature import mark
-from extproc.words.messages import Counts, Delta, Ended, Event, Failed, Finished, Started, Used
+from extproc.dialects.gemini_generate_content.usage import read_usage
+from extproc.words.exchange import Usage
+from extproc.words.messages import Delta, Ended, Event, Failed, Finished, Started, Used
 
 _decode = msgspec.json.Decoder(Response).decode
 _MIDSTREAM = 500  # the status of an error that says none
@@ -96,7 +97,7 @@ class Decoder:
         self._choices: dict[int, _Choice] = {}
         self._started = False
         self._over = False
-        self._usage: Counts | None = None
+        self._usage: Usage | None = None
 
     def feed(self, data: bytes, name: str) -> Sequence[Event]:  # noqa: ARG002 - its events have no names
         if self._over:
@@ -110,7 +111,7 @@ class Decoder:
             error = problem(_MIDSTREAM, response.error)
             return (Failed(error.message, error.type, error.code),)
         events: list[Event] = []
-        usage = counts(response.usage) if response.usage is not None else None
+        usage = read_usage(response.usage)
         block = response.feedback.block if response.feedback is not None else None
         if not self._started:
             if not (response.candidates or usage or block or response.id or response.model):

@@ -15,8 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, field
 
-from extproc.dialects import token_count
-from extproc.words.messages import Counts, FinishReason, Problem
+from extproc.words.messages import FinishReason, Problem
 
 UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
@@ -65,20 +64,10 @@ class Feedback(Struct):
     block: str | None = field(name="blockReason", default=None)
 
 
-class Usage(Struct):
-    prompt: Any = field(name="promptTokenCount", default=None)
-    candidates: Any = field(name="candidatesTokenCount", default=None)
-    thoughts: Any = field(name="thoughtsTokenCount", default=None)
-    tool_results: Any = field(name="toolUsePromptTokenCount", default=None)
-    cached: Any = field(name="cachedContentTokenCount", default=None)
-    total: Any = field(name="totalTokenCount", default=None)
-    traffic: Any = field(name="trafficType", default=None)
-
-
 class Response(Struct):
     candidates: list[Candidate] | None = None
     feedback: Feedback | None = field(name="promptFeedback", default=None)
-    usage: Usage | None = field(name="usageMetadata", default=None)
+    usage: Any = field(name="usageMetadata", default=None)
     model: str | None = field(name="modelVersion", default=None)
     id: str | None = field(name="responseId", default=None)
     created: str | None = field(name="createTime", default=None)
@@ -104,21 +93,8 @@ def finish_reason(reason: str, *, calls: bool) -> FinishReason:
     return _FINISH.get(reason, "content_filter")
 
 
-def counts(usage: Usage) -> Counts | None:
-    """None when it holds no counts."""
-    prompt, candidates = token_count(usage.prompt), token_count(usage.candidates)
-    thoughts = token_count(usage.thoughts) or 0
-    if prompt is None and candidates is None and not thoughts:
-        return None
-    given = (prompt or 0) + (token_count(usage.tool_results) or 0)
-    written = candidates or 0
-    if not (thoughts and token_count(usage.total) == given + written):  # else the thoughts are counted in already
-        written += thoughts
-    return Counts(input=given, output=written, cached=token_count(usage.cached) or 0, reasoning=thoughts)
-
-
-def service_tier(usage: Usage | None) -> str:
-    traffic = usage.traffic if usage is not None else None
+def service_tier(usage: Any) -> str:
+    traffic = usage.get("trafficType") if isinstance(usage, dict) else None
     return _TIERS.get(traffic, "") if isinstance(traffic, str) else ""
 
 

@@ -8,62 +8,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
-from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model, token_count
+from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model
 from extproc.dialects._effort import asked, openai_reasons
-from extproc.dialects.openai_chat import client_request, provider_request, stream
-from extproc.dialects.openai_chat.answer import decode as decode_answer
-from extproc.dialects.openai_chat.answer import encode as encode_answer
+from extproc.dialects.openai_chat import answer, client_request, provider_request, stream
 from extproc.dialects.openai_chat.common import check_stream_options, usage_request
 from extproc.dialects.openai_chat.problem import decode as decode_problem
 from extproc.dialects.openai_chat.problem import encode as encode_problem
+from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words import media, messages
 from extproc.words.dialect import ADDED_TOKENS, Ask, Decoder, Destination, Dialect, Encoder, Report, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
-from extproc.words.exchange import Usage
 
-_MAX_CHOICES = 128  # OpenAI's own limit for n
 _OWN_TOOLS = ("function", "custom", None)  # which the client runs; the provider runs others itself
 _TEXTS = frozenset(("text", "refusal", "thinking", "redacted_thinking"))  # types of parts that say all they are
 _ELSEWHERE = frozenset(("web_search_options", "search_parameters", "plugins", "data_sources", "extra_body"))
 """Fields by which a provider searches or reads what it keeps: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
-
-
-class _Function(msgspec.Struct):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class _ToolCall(msgspec.Struct):
-    function: _Function | None = None
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
-    refusal: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[_ToolCall] | None = None
-
-
-class _Choice(msgspec.Struct):
-    index: int = 0
-    delta: _Delta | None = None
-    message: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _Answer(msgspec.Struct):
-    """A completion or a chunk of one, as far as the gateway reads it."""
-
-    model: str | None = None
-    choices: list[_Choice] = []
-    usage: dict[str, Any] | None = None
-    error: Any = None
-
-
-_decode = msgspec.json.Decoder(_Answer).decode
 
 
 class OpenAIChat(Dialect):
@@ -90,7 +50,7 @@ class OpenAIChat(Dialect):
                 ask.add_unseen("audio")
         if not _ELSEWHERE.isdisjoint(body):
             _read_elsewhere(body, ask)
-        ask.choices = read_integer(body, "n", 1, _MAX_CHOICES) or 1
+        ask.choices = read_integer(body, "n", 1, answer.MAX_CHOICES) or 1
         ask.output_field = "max_completion_tokens"
         ask.max_output_tokens = read_integer(body, "max_completion_tokens", 1, MAX_TOKENS)
         older = read_integer(body, "max_tokens", 1, MAX_TOKENS)
@@ -147,37 +107,32 @@ class OpenAIChat(Dialect):
         if data == b"[DONE]":
             return False
         try:
-            said = _decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            report.output_bytes += len(data)  # unreadable: count all of it rather than nothing
-            report.output_events += 1
+            said = answer.read_seen(data)
+        except answer.UNREADABLE:
+            report.add_text(len(data))  # all of it rather than nothing
             return False
-        if said.model:
-            report.model = said.model
+        if type(model := said.model) is str and model:
+            report.model = model
         if said.error is not None:
             report.error = "provider_error"
-        for choice in said.choices:
-            delta = choice.delta or choice.message
-            if delta is not None:
-                size = _text_bytes(delta)
-                report.output_bytes += size
-                report.output_events += size > 0
-            if choice.finish_reason is not None and 0 <= choice.index < _MAX_CHOICES:
-                report.finish_reasons[choice.index] = choice.finish_reason
-        if said.usage is not None:
-            usage = read_usage(said.usage)
-            if usage is None:
-                report.usage_refused = True
-            else:
-                report.usage = usage
-            return not said.choices and said.error is None
-        return False
+        for choice in said.choices or ():
+            message = choice.delta or choice.message
+            if message is not None:
+                report.add_text(answer.text_bytes(message))
+            reason = choice.finish_reason
+            if reason is not None and isinstance(reason, str) and _is_index(choice.index):
+                report.finish_reasons[choice.index] = reason
+        told = answer.find_usage(said)
+        if told is None:
+            return False
+        report.add_usage(read_usage(told))
+        return not said.choices and said.error is None
 
     def decode_request(self, body: Mapping[str, Any]) -> messages.Prompt:
         return client_request.decode(body)
 
-    def encode_answer(self, answer: messages.Answer) -> dict[str, Any]:
-        return encode_answer(answer)
+    def encode_answer(self, answered: messages.Answer) -> dict[str, Any]:
+        return answer.encode(answered)
 
     def encoder(self) -> Encoder:
         return stream.Encoder()
@@ -192,7 +147,7 @@ class OpenAIChat(Dialect):
         return provider_request.encode(prompt, destination, destination.more)
 
     def decode_answer(self, body: bytes) -> messages.Answer:
-        return decode_answer(body)
+        return answer.decode(body)
 
     def decoder(self) -> Decoder:
         return stream.Decoder()
@@ -201,23 +156,8 @@ class OpenAIChat(Dialect):
         return decode_problem(status, body)
 
 
-def read_usage(usage: Mapping[str, Any]) -> Usage | None:
-    """OpenAI's usage object; None when its numbers cannot be believed. Shared with embeddings."""
-    input_tokens, output_tokens = token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
-    if input_tokens is None or output_tokens is None:
-        return None
-    input_details = usage.get("prompt_tokens_details")
-    output_details = usage.get("completion_tokens_details")
-    cached = token_count(input_details.get("cached_tokens")) if isinstance(input_details, dict) else None
-    written = token_count(input_details.get("cache_write_tokens")) if isinstance(input_details, dict) else None
-    reasoning = token_count(output_details.get("reasoning_tokens")) if isinstance(output_details, dict) else None
-    return Usage(
-        input_tokens,
-        output_tokens,
-        cached_tokens=min(cached or 0, input_tokens),
-        reasoning_tokens=min(reasoning or 0, output_tokens),
-        cache_write_tokens=min(written or 0, input_tokens),
-    )
+def _is_index(value: Any) -> bool:
+    return type(value) is int and 0 <= value < answer.MAX_CHOICES
 
 
 def _thinking(body: Mapping[str, Any]) -> int:
@@ -231,17 +171,6 @@ def _thinking(body: Mapping[str, Any]) -> int:
     if isinstance(reasoning, dict):
         most = max(most, asked(reasoning.get("effort"), reasoning.get("max_tokens")))
     return most
-
-
-def _text_bytes(delta: _Delta) -> int:
-    size = 0
-    for text in (delta.content, delta.refusal, delta.reasoning_content):
-        if text:
-            size += len(text) if text.isascii() else len(text.encode())
-    for call in delta.tool_calls or ():
-        if call.function is not None:
-            size += len(call.function.name or "") + len((call.function.arguments or "").encode())
-    return size
 
 
 def _read_parts(parts: list[Any], ask: Ask) -> None:

@@ -10,19 +10,19 @@ Moonshot), output that does not include the reasoning (xAI). All of that is read
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 from msgspec import Struct
 
-from extproc.dialects import token_count
+from extproc.dialects import text_size
 from extproc.dialects.openai_chat.provider_request import thoughts
+from extproc.dialects.openai_chat.usage import read_usage, write_usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     FinishReason,
     ImagePart,
     Part,
@@ -35,55 +35,72 @@ from extproc.words.messages import (
 MAX_CHOICES = 128  # OpenAI's own limit for n
 
 
-class SaidFunction(Struct):
+# Without gc: events come by the thousand, and no JSON has circles.
+class SaidFunction(Struct, gc=False):
     name: Any = None
     arguments: Any = None
 
 
-class SaidCall(Struct):
+class SaidCall(Struct, gc=False):
     index: Any = None
     id: Any = None
     function: SaidFunction | None = None
     extra_content: Any = None
 
 
-class Said(Struct):
+class Said(Struct, gc=False):
     """A message, or a piece of one."""
 
     content: Any = None
     refusal: Any = None
     reasoning_content: Any = None
     reasoning: Any = None
-    thinking_blocks: Any = None
     tool_calls: list[SaidCall] | None = None
+    function_call: SaidFunction | None = None  # of clients that offered `functions`
+    thinking_blocks: Any = None
 
 
-class SaidChoice(Struct):
+class SeenChoice(Struct, gc=False):
+    """A choice, as far as the gateway reads one that it lets pass."""
+
     index: Any = 0
-    message: Said | None = None
     delta: Said | None = None
+    message: Said | None = None
     finish_reason: Any = None
-    logprobs: Any = None
     usage: Any = None
 
 
-class Body(Struct):
-    """A completion or a chunk of one."""
+class Seen(Struct, gc=False):
+    """A completion or a chunk of one, as far as the gateway reads one that it lets pass."""
 
-    choices: list[SaidChoice] | None = None
-    id: Any = None
     model: Any = None
-    created: Any = None
-    service_tier: Any = None
+    choices: list[SeenChoice] | None = None
     usage: Any = None
     x_groq: Any = None
     error: Any = None
+
+
+class SaidChoice(SeenChoice, gc=False):
+    logprobs: Any = None
+
+
+class Body(Seen, gc=False):
+    """A completion or a chunk of one."""
+
+    choices: list[SaidChoice] | None = None  # type: ignore[assignment]
+    id: Any = None
+    created: Any = None
+    service_tier: Any = None
     object: Any = None
     message: Any = None
     type: Any = None
     code: Any = None
 
 
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What `read_body` and `read_seen` raise."""
+
+read_seen = msgspec.json.Decoder(Seen).decode
 read_body = msgspec.json.Decoder(Body).decode
 _write = msgspec.json.Encoder().encode
 
@@ -109,7 +126,7 @@ def decode(body: bytes) -> Answer:
     """Raises ValueError when it is no chat completion."""
     try:
         said = read_body(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raise ValueError("The answer is no chat completion.") from None
     if said.error is not None or not said.choices:
         raise ValueError("The answer holds no choices.")
@@ -119,7 +136,7 @@ def decode(body: bytes) -> Answer:
         id=text_of(said.id),
         model=text_of(said.model),
         created=said.created if type(said.created) is int and said.created > 0 else 0,
-        usage=usage_in(said),
+        usage=read_usage(find_usage(said)),
         service_tier=text_of(said.service_tier),
     )
 
@@ -132,14 +149,13 @@ def _choice(choice: SaidChoice) -> Choice:
     said = choice.message or choice.delta or Said()
     if text_of(choice.finish_reason) in FAILURES:
         raise ValueError("The provider broke off.")
-    thinking, text = content_of(said.content)
+    thinking, text, refusal = words_of(said)
     blocks = blocks_of(said)
-    if not blocks and (thinking := thinking_of(said) or thinking):
+    if not blocks and thinking:
         blocks = [ThinkingPart(thinking)]
     parts: list[Part] = [*blocks]
     if text:
         parts.append(TextPart(text))
-    refusal = text_of(said.refusal)
     if refusal:
         parts.append(RefusalPart(refusal))
     calls = [_call(call) for call in said.tool_calls or ()]
@@ -149,24 +165,51 @@ def _choice(choice: SaidChoice) -> Choice:
     )
 
 
-def content_of(content: Any) -> tuple[str, str]:
-    """Thinking and text of a message's content, which may be in parts."""
-    if isinstance(content, str):
-        return "", content
+def _content(content: Any) -> tuple[str, str]:
+    """Thinking and text of a message's content in parts, as Mistral sends it."""
     thinking = text = ""
     for part in content if isinstance(content, list) else ():
-        if not isinstance(part, dict):
-            continue
-        if part.get("type") == "thinking":
+        if isinstance(part, str):
+            text += part
+        elif isinstance(part, dict) and part.get("type") == "thinking":
             inner = part.get("thinking")
-            thinking += inner if isinstance(inner, str) else content_of(inner)[1]
-        else:
+            thinking += inner if isinstance(inner, str) else _content(inner)[1]
+        elif isinstance(part, dict):
             text += text_of(part.get("text"))
     return thinking, text
 
 
-def thinking_of(said: Said) -> str:
-    return text_of(said.reasoning_content) or text_of(said.reasoning)
+def words_of(said: Said) -> tuple[str, str, str]:
+    """Thoughts, text and refusal of a message. `thinking_blocks` and `reasoning_details` only repeat the thoughts."""
+    content = said.content
+    thinking, text = ("", content) if isinstance(content, str) else _content(content)  # a string nearly always
+    thinking = text_of(said.reasoning_content) or text_of(said.reasoning) or thinking
+    return thinking, text, text_of(said.refusal)
+
+
+def text_bytes(said: Said) -> int:
+    """The bytes of all that a message says: its words, and the names and arguments of its calls."""
+    if (  # text alone, nearly always
+        type(text := said.content) is str
+        and said.reasoning_content is None
+        and said.reasoning is None
+        and said.refusal is None
+        and said.tool_calls is None
+        and said.function_call is None
+    ):
+        return text_size(text)
+    size = sum(map(text_size, words_of(said)))
+    for function in _functions(said) if said.tool_calls or said.function_call else ():
+        size += text_size(text_of(function.name)) + text_size(arguments_of(function.arguments))
+    return size
+
+
+def _functions(said: Said) -> Iterator[SaidFunction]:
+    for call in said.tool_calls or ():
+        if call.function is not None:
+            yield call.function
+    if said.function_call is not None:
+        yield said.function_call
 
 
 def blocks_of(said: Said) -> list[ThinkingPart]:
@@ -213,40 +256,16 @@ def reason_of(reason: Any, *, called: bool, refused: bool) -> FinishReason:
     return found
 
 
-def usage_in(said: Body) -> Counts | None:
-    """What was used, wherever it stands."""
-    if isinstance(said.usage, dict):
-        return read_counts(said.usage)
-    if isinstance(said.x_groq, dict) and isinstance(usage := said.x_groq.get("usage"), dict):
-        return read_counts(usage)
+def find_usage(said: Seen) -> Any:
+    """The usage object, wherever it stands: beside the choices, at Groq in `x_groq`, at Moonshot inside a choice."""
+    if said.usage is not None:
+        return said.usage
+    if said.x_groq is not None and isinstance(said.x_groq, dict):
+        return said.x_groq.get("usage")
     for choice in said.choices or ():
-        if isinstance(choice.usage, dict):
-            return read_counts(choice.usage)
+        if choice.usage is not None:
+            return choice.usage
     return None
-
-
-def read_counts(usage: Mapping[str, Any]) -> Counts | None:
-    """None when it counts nothing."""
-    input, output = token_count(usage.get("prompt_tokens")), token_count(usage.get("completion_tokens"))
-    if input is None and output is None:
-        return None
-    of_input, of_output = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
-    of_input = of_input if isinstance(of_input, dict) else {}
-    of_output = of_output if isinstance(of_output, dict) else {}
-    counts = Counts(
-        input or 0,
-        output or 0,
-        _first(of_input.get("cached_tokens"), usage.get("prompt_cache_hit_tokens"), usage.get("cached_tokens")),
-        _first(of_input.get("cache_write_tokens")),
-        _first(of_output.get("reasoning_tokens"), usage.get("reasoning_tokens")),
-    )
-    if counts.reasoning and token_count(usage.get("total_tokens")) == counts.input + counts.output + counts.reasoning:
-        counts.output += counts.reasoning  # xAI counts it beside the output
-    return counts
-
-
-def _first(*values: Any) -> int:
-    return next((count for value in values if (count := token_count(value)) is not None), 0)
 
 
 # --- for a client
@@ -261,7 +280,7 @@ def encode(answer: Answer) -> dict[str, Any]:
         "choices": [_said_choice(index, choice) for index, choice in enumerate(answer.choices)],
     }
     if answer.usage is not None:
-        body["usage"] = write_counts(answer.usage)
+        body["usage"] = write_usage(answer.usage)
     if tier := _TIERS.get(answer.service_tier):
         body["service_tier"] = tier
     return body
@@ -319,13 +338,3 @@ def write_reason(reason: FinishReason, *, refused: bool) -> str:
     if reason == "refusal":
         return "stop" if refused else "content_filter"
     return "stop" if reason in ("stop_sequence", "pause") else reason
-
-
-def write_counts(counts: Counts) -> dict[str, Any]:
-    return {
-        "prompt_tokens": counts.input,
-        "completion_tokens": counts.output,
-        "total_tokens": counts.input + counts.output,
-        "prompt_tokens_details": {"cached_tokens": counts.cached, "cache_write_tokens": counts.cache_write},
-        "completion_tokens_details": {"reasoning_tokens": counts.reasoning},
-    }

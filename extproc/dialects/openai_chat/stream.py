@@ -17,7 +17,9 @@ import msgspec
 from extproc.dialects.openai_chat import answer, problem
 from extproc.dialects.openai_chat.answer import Body, Said, SaidCall, SaidChoice, text_of
 from extproc.dialects.openai_chat.provider_request import thinking_block
-from extproc.words.messages import Counts, Delta, Ended, Event, Failed, Finished, Problem, Started, ThinkingPart, Used
+from extproc.dialects.openai_chat.usage import read_usage, write_usage
+from extproc.words.exchange import Usage
+from extproc.words.messages import Delta, Ended, Event, Failed, Finished, Problem, Started, ThinkingPart, Used
 
 _write = msgspec.json.Encoder().encode
 
@@ -61,7 +63,7 @@ class Decoder:
     def __init__(self) -> None:
         self._choices: dict[int, _Reading] = {}
         self._started = self._over = False
-        self._usage: Counts | None = None
+        self._usage: Usage | None = None
 
     def feed(self, data: bytes, name: str) -> Sequence[Event]:  # noqa: ARG002 - events have no names here
         if self._over:
@@ -70,18 +72,18 @@ class Decoder:
             return self._done()
         try:
             said = answer.read_body(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except answer.UNREADABLE:
             return ()
         events: list[Event] = []
         error = said.error
         if said.object == "error":  # older vLLM
             error = {"message": said.message, "type": said.type, "code": said.code}
+        usage = read_usage(answer.find_usage(said))
+        if said.choices or usage is not None or error is not None:
+            self._start(said, events)
         if error is not None:
-            self._start(said, events)
+            self._use(usage, events)
             return self._fail(problem.read(200, {"error": error}), events)
-        usage = answer.usage_in(said)
-        if said.choices or usage is not None:
-            self._start(said, events)
         for choice in said.choices or ():
             if type(choice.index) is not int or not 0 <= choice.index < answer.MAX_CHOICES:
                 continue
@@ -93,11 +95,10 @@ class Decoder:
                     _read_delta(reading, choice.delta, choice.logprobs, events)
                 if reason := text_of(choice.finish_reason):  # some send an empty one in every chunk
                     if reason in answer.FAILURES:
+                        self._use(usage, events)
                         return self._fail(Problem("The provider broke off."), events)
                     _finish(reading, choice, events)
-        if usage is not None and usage != self._usage:
-            self._usage = usage
-            events.append(Used(usage))
+        self._use(usage, events)
         return events
 
     def end(self) -> Sequence[Event]:
@@ -114,6 +115,11 @@ class Decoder:
             else:
                 created = said.created if type(said.created) is int and said.created > 0 else 0
                 events.append(Started(text_of(said.id), text_of(said.model), created))
+
+    def _use(self, usage: Usage | None, events: list[Event]) -> None:
+        if usage is not None and usage != self._usage:
+            self._usage = usage
+            events.append(Used(usage))
 
     def _fail(self, wrong: Problem, events: list[Event]) -> Sequence[Event]:
         self._over = True
@@ -132,10 +138,7 @@ class Decoder:
 
 
 def _read_delta(reading: _Reading, said: Said, logprobs: Any, events: list[Event]) -> None:
-    thinking, text = (
-        ("", said.content) if isinstance(said.content, str) else answer.content_of(said.content)
-    )  # a string nearly always
-    thinking = answer.thinking_of(said) or thinking
+    thinking, text, refusal = answer.words_of(said)
     blocks = answer.blocks_of(said) if said.thinking_blocks else ()
     if thinking:
         events.append(reading.more("thinking", thinking))
@@ -143,7 +146,7 @@ def _read_delta(reading: _Reading, said: Said, logprobs: Any, events: list[Event
         _read_block(reading, block, events, told=bool(thinking))
     if text:
         events.append(reading.more("text", text))
-    if refusal := text_of(said.refusal):
+    if refusal:
         reading.refused = True
         events.append(reading.more("refusal", refusal))
     if logprobs is not None:
@@ -235,7 +238,7 @@ class Encoder:
 
     def __init__(self) -> None:
         self._choices: dict[int, _Writing] = {}
-        self._usage: Counts | None = None
+        self._usage: Usage | None = None
         self._head: dict[str, Any] = {}
 
     def feed(self, event: Event) -> bytes:
@@ -277,7 +280,7 @@ class Encoder:
         return self._frame([choice])
 
     def _end(self) -> bytes:
-        usage = b"" if self._usage is None else self._frame([], {"usage": answer.write_counts(self._usage)})
+        usage = b"" if self._usage is None else self._frame([], {"usage": write_usage(self._usage)})
         return usage + b"data: [DONE]\n\n"
 
     def _frame(self, choices: list[dict[str, Any]], more: dict[str, Any] | None = None) -> bytes:

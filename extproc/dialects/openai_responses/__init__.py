@@ -1,9 +1,10 @@
 """OpenAI responses, as far as they need nothing that a provider stores or runs itself.
 
-    needs.py     what a request asks for       shape.py, client_request.py   a client's request
-    provider_request.py  a request for a provider      answer.py              whole responses
-    decoder.py   streams of providers          encoder.py             streams for clients
-    thinking.py  how signatures travel         custom.py              custom tools elsewhere
+    needs.py             what a request asks for     shapes.py, client_request.py  a client's request
+    provider_request.py  a request for a provider    answer.py                     whole responses
+    provider_stream.py   streams of providers        client_stream.py              streams for clients
+    thinking.py          how signatures travel       custom.py                     custom tools elsewhere
+    usage.py             usage, both ways
 
 Source: https://developers.openai.com/api/reference/resources/responses
 """
@@ -15,20 +16,20 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import token_count
+from extproc.dialects import text_size
 from extproc.dialects._effort import openai_reasons
 from extproc.dialects.openai_chat import problem as problems
 from extproc.dialects.openai_responses import answer, client_request, needs, problem, provider_request
 from extproc.dialects.openai_responses.answer import Body, Output
 from extproc.dialects.openai_responses.client_stream import Encoder
 from extproc.dialects.openai_responses.provider_stream import Decoder
+from extproc.dialects.openai_responses.usage import read_usage
 from extproc.words import messages
 from extproc.words.dialect import Ask, Destination, Dialect, Report, Text, strings
 from extproc.words.errors import Kind
-from extproc.words.exchange import Usage
 
 
-class _Said(Body):
+class _Said(Body, gc=False):
     """An event, or a whole response, as far as the gateway reads it."""
 
     type: Any = None
@@ -70,19 +71,18 @@ class OpenAIResponses(Dialect):
         try:
             said = _read(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            report.output_bytes += len(data)  # unreadable: count all of it rather than nothing
-            report.output_events += 1
+            report.add_text(len(data))  # all of it rather than nothing
             return False
         if isinstance(said.delta, str):
-            size = len(said.delta) if said.delta.isascii() else len(said.delta.encode())
-            report.output_bytes += size
-            report.output_events += size > 0
+            report.add_text(text_size(said.delta))
             return False
         if said.type == "error" or said.error is not None:
             report.error = "provider_error"
         whole = said.response if said.type is not None else said
         if whole is not None:
             _observe_response(whole, report)
+        elif said.item is not None and said.type == "response.output_item.added":
+            report.add_text(text_size(answer.text_of(said.item.name)))  # its arguments come in pieces
         return False
 
     # --- a client speaks it
@@ -141,39 +141,19 @@ def _observe_response(said: Body, report: Report) -> None:
         report.error = "provider_error"
     if said.status in ("completed", "incomplete"):
         parts = [part for item in said.output or () for part in answer.parts_of(item)]
-        if not report.output_bytes:  # a whole answer, or one of a provider without deltas
-            report.output_bytes = sum(len(_text(part).encode(errors="replace")) for part in parts)
-            report.output_events += report.output_bytes > 0
+        size = sum(text_size(_text(part)) for part in parts)
+        if size > report.output_bytes:  # a whole answer, or one of a provider without deltas
+            report.add_text(size - report.output_bytes)
         called = any(isinstance(part, messages.ToolCall) for part in parts)
         report.finish_reasons[0] = answer.reason_of(said, called=called, refused=False)
     if said.usage is not None:
-        usage = _usage(said.usage)
-        if usage is None:
-            report.usage_refused = True
-        else:
-            report.usage = usage
+        report.add_usage(read_usage(said.usage))
 
 
 def _text(part: messages.Part) -> str:
     if isinstance(part, messages.ToolCall):
         return part.name + part.arguments
     return part.text if isinstance(part, messages.TextPart | messages.RefusalPart | messages.ThinkingPart) else ""
-
-
-def _usage(said: Any) -> Usage | None:
-    """None when its numbers cannot be believed."""
-    if not isinstance(said, dict) or token_count(said.get("input_tokens")) is None:
-        return None
-    counts = answer.read_counts(said)
-    if counts is None or token_count(said.get("output_tokens")) is None:
-        return None
-    return Usage(
-        counts.input,
-        counts.output,
-        cached_tokens=min(counts.cached, counts.input),
-        reasoning_tokens=min(counts.reasoning, counts.output),
-        cache_write_tokens=min(counts.cache_write, counts.input),
-    )
 
 
 DIALECT = OpenAIResponses()

@@ -13,12 +13,11 @@ from uuid import uuid4
 import msgspec
 from msgspec import Struct
 
-from extproc.dialects import token_count
 from extproc.dialects.openai_responses import custom, thinking
+from extproc.dialects.openai_responses.usage import read_usage, write_usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     FinishReason,
     ImagePart,
     Part,
@@ -29,7 +28,7 @@ from extproc.words.messages import (
 )
 
 
-class Output(Struct):
+class Output(Struct, gc=False):
     """An item of the output."""
 
     type: Any = None
@@ -42,7 +41,7 @@ class Output(Struct):
     encrypted_content: Any = None
 
 
-class Body(Struct):
+class Body(Struct, gc=False):
     id: Any = None
     model: Any = None
     created_at: Any = None
@@ -85,7 +84,7 @@ def decode(body: bytes) -> Answer:
         id=text_of(said.id),
         model=text_of(said.model),
         created=created_of(said),
-        usage=read_counts(said.usage),
+        usage=read_usage(said.usage),
         service_tier=text_of(said.service_tier),
     )
 
@@ -148,25 +147,6 @@ def reason_of(said: Body, *, called: bool, refused: bool) -> FinishReason:
     return "tool_calls" if called else "refusal" if refused else "stop"
 
 
-def read_counts(usage: Any) -> Counts | None:
-    """None when it counts nothing."""
-    if not isinstance(usage, dict):
-        return None
-    input, output = token_count(usage.get("input_tokens")), token_count(usage.get("output_tokens"))
-    if input is None and output is None:
-        return None
-    of_input, of_output = usage.get("input_tokens_details"), usage.get("output_tokens_details")
-    of_input = of_input if isinstance(of_input, dict) else {}
-    of_output = of_output if isinstance(of_output, dict) else {}
-    return Counts(
-        input or 0,
-        output or 0,
-        token_count(of_input.get("cached_tokens")) or 0,
-        token_count(of_input.get("cache_write_tokens")) or 0,
-        token_count(of_output.get("reasoning_tokens")) or 0,
-    )
-
-
 def chat_logprobs(found: Sequence[Any]) -> dict[str, Any] | None:
     """As chat completions write them."""
     return {"content": list(found), "refusal": None} if found else None
@@ -186,7 +166,7 @@ def encode(answer: Answer) -> dict[str, Any]:
     made["output"] = _items(choice)
     if made["output"] and status == "incomplete" and "status" in (last := made["output"][-1]):
         last["status"] = "incomplete"
-    made["usage"] = None if answer.usage is None else write_counts(answer.usage)
+    made["usage"] = None if answer.usage is None else write_usage(answer.usage)
     if answer.service_tier:
         made["service_tier"] = answer.service_tier if answer.service_tier in _TIERS else "default"
     return made
@@ -311,16 +291,6 @@ def custom_item(item: str, id: str, name: str, input: str, status: str = "comple
 
 def function_item(item: str, id: str, name: str, arguments: str, status: str = "completed") -> dict[str, Any]:
     return {"id": item, "type": "function_call", "status": status, "call_id": id, "name": name, "arguments": arguments}
-
-
-def write_counts(counts: Counts) -> dict[str, Any]:
-    return {
-        "input_tokens": counts.input,
-        "input_tokens_details": {"cached_tokens": counts.cached, "cache_write_tokens": counts.cache_write},
-        "output_tokens": counts.output,
-        "output_tokens_details": {"reasoning_tokens": counts.reasoning},
-        "total_tokens": counts.input + counts.output,
-    }
 
 
 def write_logprobs(logprobs: Any) -> list[dict[str, Any]]:

@@ -15,7 +15,9 @@ from typing import Any
 import msgspec
 
 from extproc.dialects.openai_responses import answer, custom, problem, thinking
-from extproc.words.messages import Counts, Delta, Ended, Event, Failed, Finished, FinishReason, Started, Used
+from extproc.dialects.openai_responses.usage import write_usage
+from extproc.words.exchange import Usage
+from extproc.words.messages import Delta, Ended, Event, Failed, Finished, FinishReason, Started, Used
 
 _write = msgspec.json.Encoder().encode
 
@@ -64,7 +66,7 @@ class Encoder:
         self._open: _Message | _Thought | None = None
         self._calls: dict[int, _Call] = {}
         self._done: dict[int, dict[str, Any]] = {}
-        self._usage: Counts | None = None
+        self._usage: Usage | None = None
         self._reason: FinishReason = "stop"
         self._refused = self._closed = False
 
@@ -106,7 +108,7 @@ class Encoder:
 
     def _response(self, **fields: Any) -> dict[str, Any]:
         """It with all items that are done."""
-        usage = None if self._usage is None else answer.write_counts(self._usage)
+        usage = None if self._usage is None else write_usage(self._usage)
         output = [self._done[index] for index in sorted(self._done)]
         return {**self._head, "output": output, "usage": usage, **fields}
 

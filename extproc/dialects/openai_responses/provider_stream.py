@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from extproc.dialects.openai_responses import answer, problem
 from extproc.dialects.openai_responses.answer import Body, Output, text_of
+from extproc.dialects.openai_responses.usage import read_usage
 from extproc.words.messages import Delta, Ended, Event, Finished, Started, Used
 
 _Kind = Literal["text", "thinking", "tool_call", "refusal"]
@@ -118,7 +119,7 @@ class Decoder:
         if kind == "response.incomplete":
             said.status = "incomplete"
         events.append(Finished(answer.reason_of(said, called=self._called, refused=self._refused)))
-        if (usage := answer.read_counts(said.usage)) is not None:
+        if (usage := read_usage(said.usage)) is not None:
             events.append(Used(usage))
         events.append(Ended())
 

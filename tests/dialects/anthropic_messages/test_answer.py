@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects import dialects
-from extproc.words.messages import Answer, AudioPart, Choice, Counts, RefusalPart, TextPart, ThinkingPart, ToolCall
+from extproc.words.exchange import Usage
+from extproc.words.messages import Answer, AudioPart, Choice, RefusalPart, TextPart, ThinkingPart, ToolCall
 
 MESSAGES = dialects()["anthropic_messages"]
 
@@ -29,7 +30,7 @@ def message(*blocks, **fields):
 
 
 def answer(*parts, finish="stop", **fields):
-    return Answer([Choice(list(parts), finish)], "msg_1", "claude-x", **({"usage": Counts(10, 5)} | fields))
+    return Answer([Choice(list(parts), finish)], "msg_1", "claude-x", **({"usage": Usage(10, 5)} | fields))
 
 
 def decode(said):
@@ -68,7 +69,7 @@ ANSWERS = {
     "refused": (message(stop_reason="refusal"), answer(finish="refusal")),
     "stopped": (
         message(TEXT, stop_reason="stop_sequence", stop_sequence="###"),
-        Answer([Choice([TextPart("Hi")], "stop_sequence", "###")], "msg_1", "claude-x", usage=Counts(10, 5)),
+        Answer([Choice([TextPart("Hi")], "stop_sequence", "###")], "msg_1", "claude-x", usage=Usage(10, 5)),
     ),
     "usage": (
         message(
@@ -82,7 +83,7 @@ ANSWERS = {
                 "service_tier": "standard",
             },
         ),
-        answer(TextPart("Hi"), usage=Counts(33, 50, 20, 3, 40), service_tier="default"),
+        answer(TextPart("Hi"), usage=Usage(33, 50, 20, 40, 3), service_tier="default"),
     ),
 }
 

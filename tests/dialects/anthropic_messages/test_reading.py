@@ -260,9 +260,10 @@ def test_a_plain_answer():
     assert report.output_bytes == 2 + 7 + 1 + len('{"a": 1}')
 
 
-def test_a_stream_that_breaks_off_is_estimated():
+def test_a_stream_that_breaks_off_has_told_its_input():
     report = observe(start(**INPUT, output_tokens=1), *[piece("text_delta", "text", "x" * 30)] * 10)
-    assert report.usage == Usage(33, 100, 20, 0, 3, "estimated")
+    assert report.usage == Usage(33, 1, 20, 0, 3, "estimated")
+    assert (report.output_bytes, report.output_events) == (300, 10)
 
 
 def test_counts_that_come_again_replace_the_earlier_ones():
@@ -270,8 +271,22 @@ def test_counts_that_come_again_replace_the_earlier_ones():
     assert report.usage == Usage(14, 5, 0, 0, 3)
 
 
-def test_half_a_count_is_none():
-    assert observe(end(output_tokens=5)).usage is None
+def test_half_a_count_is_kept():
+    assert observe(end(output_tokens=5)).usage == Usage(0, 5)
+    assert observe(end(input_tokens=5)).usage == Usage(5, 0, source="estimated")
+
+
+def test_a_call_whose_input_comes_with_its_beginning_is_counted():
+    block = {"type": "tool_use", "id": "1", "name": "f", "input": {"a": 1}}
+    report = observe({"type": "content_block_start", "index": 0, "content_block": block})
+    assert report.output_bytes == 1 + len('{"a": 1}')
+
+
+def test_what_is_told_beside_the_message_is_added_once():
+    iterations = [{"type": "compaction", "input_tokens": 100, "output_tokens": 7}, {"type": "message"}, "odd", None]
+    report = observe(start(**INPUT, output_tokens=1), *[end(output_tokens=5, iterations=iterations)] * 2)
+    assert report.usage == Usage(133, 12, 20, 0, 3)
+    assert observe(end(output_tokens=5), report=report).usage == Usage(133, 12, 20, 0, 3)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import pytest
 from extproc.dialects import dialects
 from extproc.words.dialect import Destination
 from extproc.words.errors import INVALID_REQUEST, OVERLOADED, RATE_LIMITED
+from extproc.words.exchange import Usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     Delta,
     Ended,
     Failed,
@@ -45,7 +45,7 @@ PARTS = [
     ToolCall("toolu_2", "g", "{}"),
 ]
 EVENTS = [
-    Started("msg_1", "claude-x", usage=Counts(33, 1, 20, 3)),
+    Started("msg_1", "claude-x", usage=Usage(33, 1, 20, cache_write_tokens=3)),
     Delta("thinking", "Hm", 0),
     Delta("thinking", "", 0, signature="EqQB"),
     Delta("thinking", "", 1, redacted="EmwK"),
@@ -57,7 +57,7 @@ EVENTS = [
     Delta("tool_call", '"Köln"}', 3),  # side by side with the next one
     Delta("tool_call", "{}", 4),
     Finished("tool_calls"),
-    Used(Counts(33, 50, 20, 3, 40)),
+    Used(Usage(33, 50, 20, 40, 3)),
     Ended(),
 ]
 
@@ -97,7 +97,12 @@ def check(message):
 
 
 def test_plain_answers_come_back_as_they_were():
-    answer = Answer([Choice(PARTS, "tool_calls")], "msg_1", "claude-x", usage=Counts(33, 50, 20, 3, 40))
+    answer = Answer(
+        [Choice(PARTS, "tool_calls")],
+        "msg_1",
+        "claude-x",
+        usage=Usage(33, 50, 20, 40, 3),
+    )
     sdk, sent = client(json.dumps(MESSAGES.encode_answer(answer)))
     message = sdk.messages.create(**QUESTION)
     check(message)

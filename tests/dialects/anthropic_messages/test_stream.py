@@ -6,13 +6,14 @@ from hypothesis import strategies as st
 
 from extproc.dialects import dialects
 from extproc.framing.sse import SSE
-from extproc.words.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
+from extproc.words.exchange import Usage
+from extproc.words.messages import Delta, Ended, Failed, Finished, Started, Used
 
 MESSAGES = dialects()["anthropic_messages"]
 
 USAGE = {"input_tokens": 10, "cache_creation_input_tokens": 3, "cache_read_input_tokens": 20, "output_tokens": 1}
-STARTED = Started("msg_1", "claude-x", usage=Counts(33, 1, 20, 3))
-FINAL = Used(Counts(33, 50, 20, 3))
+STARTED = Started("msg_1", "claude-x", usage=Usage(33, 1, 20, cache_write_tokens=3))
+FINAL = Used(Usage(33, 50, 20, cache_write_tokens=3))
 
 
 def start(usage=USAGE):
@@ -247,7 +248,7 @@ ODDITIES = {
     "a second start": ([start(), start(), *end()], []),
     "no reason to stop": (
         [start(), {"type": "message_delta", "delta": {}, "usage": USAGE | {"output_tokens": 7}}, *end()],
-        [Used(Counts(33, 7, 20, 3))],
+        [Used(Usage(33, 7, 20, cache_write_tokens=3))],
     ),
 }
 
@@ -267,9 +268,9 @@ def test_usage_in_odd_places():
     ]
     assert decode(frames(said)) == [
         Started("msg_1", "claude-x"),
-        Used(Counts(5, 1)),
+        Used(Usage(5, 1)),
         Finished(),
-        Used(Counts(5, 9, reasoning=4)),
+        Used(Usage(5, 9, reasoning_tokens=4)),
         Ended(),
     ]
 
@@ -320,7 +321,7 @@ def test_errors_in_other_shapes(error):
 
 
 def test_usage_may_come_after_the_end_of_the_choice():
-    said = encode(Started(), Delta("text", "Hi", 0), Finished(), Used(Counts(5, 2, reasoning=1)), Ended())
+    said = encode(Started(), Delta("text", "Hi", 0), Finished(), Used(Usage(5, 2, reasoning_tokens=1)), Ended())
     assert said[-2]["usage"] == {
         "input_tokens": 5,
         "cache_creation_input_tokens": 0,

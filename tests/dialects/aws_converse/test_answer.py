@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from extproc.dialects.aws_converse import DIALECT
 from extproc.words.dialect import Destination
+from extproc.words.exchange import Usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     ImagePart,
     Message,
     Problem,
@@ -45,7 +45,7 @@ def test_an_answer():
             serviceTier={"type": "flex"},
             performanceConfig={"latency": "standard"},
         )
-    ) == Answer([Choice([TextPart("hi")], "stop")], usage=Counts(input=5, output=2), service_tier="flex")
+    ) == Answer([Choice([TextPart("hi")], "stop")], usage=Usage(5, 2), service_tier="flex")
 
 
 CALL = {"toolUse": {"toolUseId": "tooluse_1", "name": "weather", "input": {"city": "Rome", "n": 1.10}}}
@@ -120,12 +120,13 @@ def test_which_stop_sequence():
 @pytest.mark.parametrize(
     ("usage", "counts"),
     [
-        ({"inputTokens": 9, "outputTokens": 2}, Counts(9, 2)),
+        ({"inputTokens": 9, "outputTokens": 2}, Usage(9, 2)),
         (
             {"inputTokens": 9, "outputTokens": 2, "cacheReadInputTokens": 100, "cacheWriteInputTokens": 20},
-            Counts(129, 2, cached=100, cache_write=20),
+            Usage(129, 2, 100, cache_write_tokens=20),
         ),
-        ({"inputTokens": 9, "outputTokens": -1, "cacheReadInputTokens": "1"}, Counts(9)),
+        ({"inputTokens": 9, "outputTokens": -1, "cacheReadInputTokens": "1"}, None),
+        ({"inputTokens": 9, "cacheReadInputTokens": "1"}, Usage(9)),
         ({"inputTokens": 9.5, "outputTokens": True}, None),
         ({}, None),
         (None, None),

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from extproc.dialects.aws_converse import DIALECT
 from extproc.framing.aws_eventstream import AWSEventStream, encode
-from extproc.words.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
+from extproc.words.exchange import Usage
+from extproc.words.messages import Delta, Ended, Failed, Finished, Started, Used
 
 
 def frame(name, payload, kind="event"):
@@ -75,7 +76,7 @@ PLAIN = (
         stop("end_turn"),
         usage(**COUNTS),
     ],
-    [Started(), text("Hel"), text("lo €"), Finished("stop"), Used(Counts(29, 2, cached=20)), Ended()],
+    [Started(), text("Hel"), text("lo €"), Finished("stop"), Used(Usage(29, 2, 20)), Ended()],
 )
 THINKING = (
     [
@@ -99,7 +100,7 @@ THINKING = (
         Delta("thinking", "", 1, redacted="cmVk"),
         text("hi", 2),
         Finished("length"),
-        Used(Counts(29, 2, cached=20)),
+        Used(Usage(29, 2, 20)),
         Ended(),
     ],
 )

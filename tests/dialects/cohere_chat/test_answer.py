@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from extproc.dialects.cohere_chat import DIALECT
 from extproc.words.dialect import Destination
-from extproc.words.messages import Answer, Choice, Counts, Message, Problem, Prompt, TextPart, ThinkingPart, ToolCall
+from extproc.words.exchange import Usage
+from extproc.words.messages import Answer, Choice, Message, Problem, Prompt, TextPart, ThinkingPart, ToolCall
 
 
 def decode(body):
@@ -42,9 +43,7 @@ def test_an_answer():
                 "tokens": {"input_tokens": 506, "output_tokens": 4},
             },
         }
-    ) == Answer(
-        [Choice([TextPart("The ocean,")], "length")], id="20ae3cc4", usage=Counts(input=506, output=4, cached=448)
-    )
+    ) == Answer([Choice([TextPart("The ocean,")], "length")], id="20ae3cc4", usage=Usage(506, 4, 448))
 
 
 @pytest.mark.parametrize(
@@ -131,11 +130,11 @@ def test_an_answer_that_broke_off_is_none(reason):
 @pytest.mark.parametrize(
     ("value", "counts"),
     [
-        ({"tokens": {"input_tokens": 5, "output_tokens": 2}}, Counts(5, 2)),
-        ({"tokens": {"input_tokens": 5.0, "output_tokens": 2.5}}, Counts(5, 0)),
-        ({"billed_units": {"input_tokens": 5, "output_tokens": 2}}, Counts(5, 2)),
-        ({"tokens": {"output_tokens": 2}, "cached_tokens": 3.0}, Counts(0, 2, 3)),
-        ({"tokens": {"input_tokens": 5}, "cached_tokens": -3}, Counts(5)),
+        ({"tokens": {"input_tokens": 5, "output_tokens": 2}}, Usage(5, 2)),
+        ({"tokens": {"input_tokens": 5.0, "output_tokens": 2.5}}, None),
+        ({"billed_units": {"input_tokens": 5, "output_tokens": 2}}, Usage(5, 2)),
+        ({"tokens": {"output_tokens": 2}, "cached_tokens": 3.0}, Usage(0, 2)),
+        ({"tokens": {"input_tokens": 5}, "cached_tokens": -3}, Usage(5)),
         ({"tokens": {"input_tokens": "5", "output_tokens": True}}, None),
         ({"tokens": {"input_tokens": -5}}, None),
         ({"tokens": []}, None),

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from extproc.dialects import dialects
 from extproc.dialects.cohere_chat import DIALECT
 from extproc.framing.sse import SSE
-from extproc.words.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
+from extproc.words.exchange import Usage
+from extproc.words.messages import Delta, Ended, Failed, Finished, Started, Used
 
 
 def event(type, index=None, message=None, **rest):
@@ -68,7 +69,7 @@ USAGE = {
     "cached_tokens": 448,
     "tokens": {"input_tokens": 506, "output_tokens": 4},
 }
-COUNTS = Counts(506, 4, 448)
+COUNTS = Usage(506, 4, 448)
 PLAIN = (
     [START, begin(), content("Hel"), content(""), content("lo €"), event("content-end", 0), end("MAX_TOKENS", USAGE)],
     [STARTED, Delta("text", "Hel", 0), Delta("text", "lo €", 0), Finished("length"), Used(COUNTS), Ended()],

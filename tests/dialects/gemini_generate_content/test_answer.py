@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from extproc.dialects.gemini_generate_content import DIALECT
 from extproc.words.dialect import Destination
-from extproc.words.messages import Answer, Choice, Counts, Message, Problem, Prompt, TextPart, ThinkingPart, ToolCall
+from extproc.words.exchange import Usage
+from extproc.words.messages import Answer, Choice, Message, Problem, Prompt, TextPart, ThinkingPart, ToolCall
 
 
 def decode(body):
@@ -55,7 +56,7 @@ def test_an_answer():
         id="abc",
         model="gemini-3.8-flash",
         created=1767323045,
-        usage=Counts(input=5, output=2),
+        usage=Usage(5, 2),
         service_tier="priority",
     )
 
@@ -157,13 +158,13 @@ def test_a_blocked_prompt():
         }
     )
     assert found.choices == [Choice([], "content_filter")]
-    assert found.usage == Counts(input=5)
+    assert found.usage == Usage(5)
 
 
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
-        ({"promptTokenCount": 9, "candidatesTokenCount": 2}, Counts(input=9, output=2)),
+        ({"promptTokenCount": 9, "candidatesTokenCount": 2}, Usage(9, 2)),
         (
             {
                 "promptTokenCount": 9,
@@ -173,15 +174,16 @@ def test_a_blocked_prompt():
                 "toolUsePromptTokenCount": 6,
                 "totalTokenCount": 20,
             },
-            Counts(input=15, output=5, cached=4, reasoning=3),
+            Usage(15, 5, 4, reasoning_tokens=3),
         ),
         # Where the total says that the thoughts are counted in already.
         (
             {"promptTokenCount": 9, "candidatesTokenCount": 5, "thoughtsTokenCount": 3, "totalTokenCount": 14},
-            Counts(input=9, output=5, reasoning=3),
+            Usage(9, 5, reasoning_tokens=3),
         ),
-        ({"promptTokenCount": 9, "thoughtsTokenCount": 3}, Counts(input=9, output=3, reasoning=3)),
-        ({"promptTokenCount": 9, "candidatesTokenCount": -1, "thoughtsTokenCount": "3"}, Counts(input=9)),
+        ({"promptTokenCount": 9, "thoughtsTokenCount": 3}, Usage(9, 3, reasoning_tokens=3)),
+        ({"promptTokenCount": 9, "candidatesTokenCount": -1, "thoughtsTokenCount": "3"}, None),
+        ({"promptTokenCount": 9, "cachedContentTokenCount": "3"}, Usage(9)),
         ({"promptTokenCount": 9.5, "candidatesTokenCount": True}, None),
         ({"trafficType": "ON_DEMAND"}, None),
         ({}, None),

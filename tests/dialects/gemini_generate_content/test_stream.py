@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from extproc.dialects.gemini_generate_content import DIALECT
 from extproc.framing.sse import SSE
-from extproc.words.messages import Counts, Delta, Ended, Failed, Finished, Started, Used
+from extproc.words.exchange import Usage
+from extproc.words.messages import Delta, Ended, Failed, Finished, Started, Used
 
 
 def candidate(*parts, finish=None, index=None, **rest):
@@ -58,11 +59,11 @@ PLAIN = (
         said({"text": ""}, finish="STOP", usageMetadata={"promptTokenCount": 5, "candidatesTokenCount": 2}, **META),
     ],
     [
-        Started("abc", "gemini-3.8-flash", usage=Counts(input=5, output=1)),
+        Started("abc", "gemini-3.8-flash", usage=Usage(5, 1)),
         text("Hel"),
-        Used(Counts(input=5, output=1)),
+        Used(Usage(5, 1)),
         text("lo €"),
-        Used(Counts(input=5, output=2)),
+        Used(Usage(5, 2)),
         Finished("stop"),
         Ended(),
     ],
@@ -91,7 +92,7 @@ THINKING = (
         text("hi", 1),
         text(" there", 1),
         thinking("", 2, "gemini:YQ=="),
-        Used(Counts(input=5, output=9, reasoning=7)),
+        Used(Usage(5, 9, reasoning_tokens=7)),
         Finished("length"),
         Ended(),
     ],
@@ -144,8 +145,8 @@ EAGER = (
 BLOCKED = (
     [{"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {"promptTokenCount": 5}, **META}],
     [
-        Started("abc", "gemini-3.8-flash", usage=Counts(input=5)),
-        Used(Counts(input=5)),
+        Started("abc", "gemini-3.8-flash", usage=Usage(5)),
+        Used(Usage(5)),
         Finished("content_filter"),
         Ended(),
     ],

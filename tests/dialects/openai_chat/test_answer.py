@@ -11,7 +11,6 @@ from extproc.words.exchange import Usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     ImagePart,
     Problem,
     RefusalPart,
@@ -156,13 +155,13 @@ USAGES = {
             "prompt_tokens_details": {"cached_tokens": 40, "cache_write_tokens": 5},
             "completion_tokens_details": {"reasoning_tokens": 20},
         },
-        Counts(50, 30, 40, 5, 20),
+        Usage(50, 30, 40, 20, 5),
     ),
     "DeepSeek": (
         {"prompt_tokens": 50, "completion_tokens": 3, "prompt_cache_hit_tokens": 40, "prompt_cache_miss_tokens": 10},
-        Counts(50, 3, 40),
+        Usage(50, 3, 40),
     ),
-    "Moonshot": ({"prompt_tokens": 50, "completion_tokens": 3, "cached_tokens": 40}, Counts(50, 3, 40)),
+    "Moonshot": ({"prompt_tokens": 50, "completion_tokens": 3, "cached_tokens": 40}, Usage(50, 3, 40)),
     "xAI, whose output is without the reasoning": (
         {
             "prompt_tokens": 37,
@@ -170,17 +169,21 @@ USAGES = {
             "total_tokens": 809,
             "completion_tokens_details": {"reasoning_tokens": 242},
         },
-        Counts(37, 772, 0, 0, 242),
+        Usage(37, 772, 0, 242, 0),
     ),
-    "one side": ({"prompt_tokens": 5}, Counts(5)),
+    "one side": ({"prompt_tokens": 5}, Usage(5)),
     "no numbers": ({"prompt_tokens": -5, "completion_tokens": "3"}, None),
     "lies beside a truth": (
-        {"prompt_tokens": 5, "completion_tokens": True, "prompt_tokens_details": {"cached_tokens": 1.5}},
-        Counts(5),
+        {"prompt_tokens": 5, "completion_tokens": True, "prompt_tokens_details": {"cached_tokens": 1}},
+        None,
+    ),
+    "a lie in a detail": (
+        {"prompt_tokens": 5, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 1.5}},
+        Usage(5, 3),
     ),
     "odd details": (
         {"prompt_tokens": 5, "completion_tokens": 3, "prompt_tokens_details": [], "completion_tokens_details": 7},
-        Counts(5, 3),
+        Usage(5, 3),
     ),
     "nothing": ({}, None),
     "no object": ([], None),
@@ -194,10 +197,10 @@ def test_usage_is_read(usage, counts):
 
 def test_usage_is_found_where_groq_and_moonshot_put_it():
     usage = {"prompt_tokens": 5, "completion_tokens": 3}
-    assert decode(completion({}, x_groq={"id": "1", "usage": usage})).usage == Counts(5, 3)
+    assert decode(completion({}, x_groq={"id": "1", "usage": usage})).usage == Usage(5, 3)
     body = completion({}, {})
     body["choices"][1]["usage"] = usage
-    assert decode(body).usage == Counts(5, 3)
+    assert decode(body).usage == Usage(5, 3)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +221,14 @@ def test_what_is_no_answer_is_said_so(body):
 
 def test_an_answer_is_written_in_full():
     body = CHAT.encode_answer(
-        Answer([Choice([TextPart("Hi")])], "msg_1", "m-1", 1700000000, Counts(50, 30, 40, 5, 20), "standard")
+        Answer(
+            [Choice([TextPart("Hi")])],
+            "msg_1",
+            "m-1",
+            1700000000,
+            Usage(50, 30, 40, 20, 5),
+            "standard",
+        )
     )
     assert body == {
         "id": "msg_1",
@@ -323,7 +333,8 @@ PARTS = st.tuples(
     st.lists(st.builds(TextPart, st.text(min_size=1)), max_size=1),
     st.lists(st.builds(ToolCall, st.text(min_size=1), st.text(), st.just("{}"), st.text()), max_size=2),
 ).map(lambda parts: [*parts[0], *parts[1], *parts[2]])
-COUNTS = st.builds(Counts, st.integers(0, 99), st.integers(0, 99), st.integers(0, 99), st.integers(0, 99))
+SMALL, LARGE = st.integers(0, 99), st.integers(99, 999)
+COUNTS = st.builds(Usage, LARGE, LARGE, SMALL, SMALL, SMALL)  # details are no more than what they are details of
 ANSWERS = st.builds(
     Answer,
     st.lists(st.builds(Choice, PARTS, st.sampled_from(["length", "content_filter"])), min_size=1, max_size=3),

@@ -13,7 +13,6 @@ from extproc.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.exchange import Usage
 from extproc.words.messages import (
-    Counts,
     Delta,
     Ended,
     Failed,
@@ -93,13 +92,13 @@ STREAMS = {
             Delta("text", "Grü", 0),
             Delta("text", "ße", 0),
             Finished("stop"),
-            Used(Counts(5, 3)),
+            Used(Usage(5, 3)),
             Ended(),
         ],
     ),
     "everything in one chunk": (
         [chunk(piece("Hi", finish="length"), usage=USAGE), DONE],
-        [STARTED, Delta("text", "Hi", 0), Finished("length"), Used(Counts(5, 3)), Ended()],
+        [STARTED, Delta("text", "Hi", 0), Finished("length"), Used(Usage(5, 3)), Ended()],
     ),
     "usage in every chunk": (
         [
@@ -111,20 +110,20 @@ STREAMS = {
         [
             STARTED,
             Delta("text", "a", 0),
-            Used(Counts(5, 0)),
+            Used(Usage(5, 0)),
             Delta("text", "b", 0),
-            Used(Counts(5, 3)),
+            Used(Usage(5, 3)),
             Finished("stop"),
             Ended(),
         ],
     ),
     "usage inside a choice": (
         [chunk(piece("a")), chunk(piece(finish="stop") | {"usage": USAGE}), DONE],
-        [STARTED, Delta("text", "a", 0), Finished("stop"), Used(Counts(5, 3)), Ended()],
+        [STARTED, Delta("text", "a", 0), Finished("stop"), Used(Usage(5, 3)), Ended()],
     ),
     "usage as Groq tells it": (
         [chunk(piece("a"), x_groq={"id": "r"}), chunk(piece(finish="stop"), x_groq={"id": "r", "usage": USAGE}), DONE],
-        [STARTED, Delta("text", "a", 0), Finished("stop"), Used(Counts(5, 3)), Ended()],
+        [STARTED, Delta("text", "a", 0), Finished("stop"), Used(Usage(5, 3)), Ended()],
     ),
     "no end marker": (
         [chunk(piece("a")), chunk(piece(finish="stop"))],
@@ -452,9 +451,9 @@ def test_chunks_come_in_openais_order():
         encode(
             STARTED,
             Delta("text", "Hi", 0, logprobs=LOGPROBS),
-            Used(Counts(5, 1)),
+            Used(Usage(5, 1)),
             Finished("stop_sequence"),
-            Used(Counts(5, 3, 2, 1, 1)),
+            Used(Usage(5, 3, 2, 1, 1)),
             Ended(),
         )
     )
@@ -506,7 +505,7 @@ ALL = [
     Delta("tool_call", "{}", 4, id="call_2", name="g", signature="T"),
     Delta("tool_call", "1}", 3),
     Finished("tool_calls"),
-    Used(Counts(5, 3)),
+    Used(Usage(5, 3)),
     Ended(),
 ]
 

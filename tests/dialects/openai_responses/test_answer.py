@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from openai.types.responses import Response
 
 from extproc.dialects.openai_responses import DIALECT, custom, thinking
+from extproc.words.exchange import Usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     ImagePart,
     Problem,
     RefusalPart,
@@ -20,7 +20,7 @@ from extproc.words.messages import (
     ToolCall,
 )
 
-COUNTS = Counts(10, 7, 4, 2, 5)
+COUNTS = Usage(10, 7, 4, 5, 2)
 USAGE = {
     "input_tokens": 10,
     "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 2},
@@ -125,9 +125,10 @@ def test_what_else_it_says():
         (None, None),
         ("x", None),
         ({}, None),
-        ({"input_tokens": 3}, Counts(3)),
-        ({"input_tokens": -3, "output_tokens": 2, "input_tokens_details": None}, Counts(0, 2)),
-        ({"input_tokens": 3, "output_tokens": 2, "output_tokens_details": {"reasoning_tokens": "1"}}, Counts(3, 2)),
+        ({"input_tokens": 3}, Usage(3)),
+        ({"input_tokens": -3, "output_tokens": 2, "input_tokens_details": None}, None),
+        ({"output_tokens": 2, "input_tokens_details": None}, Usage(0, 2)),
+        ({"input_tokens": 3, "output_tokens": 2, "output_tokens_details": {"reasoning_tokens": "1"}}, Usage(3, 2)),
     ],
 )
 def test_odd_usage(usage, counts):

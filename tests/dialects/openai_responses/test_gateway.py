@@ -250,7 +250,12 @@ def test_what_cannot_be_read_counts_whole():
     assert observe(b"[DONE]").output_bytes == 0
 
 
-@pytest.mark.parametrize("usage", [{"input_tokens": -1, "output_tokens": 1}, {"input_tokens": 1}, "x", []])
+@pytest.mark.parametrize("usage", [{"input_tokens": -1, "output_tokens": 1}, {}, "x", []])
 def test_usage_that_cannot_be_believed(usage):
     report = observe({"object": "response", "status": "completed", "usage": usage})
     assert (report.usage, report.usage_refused) == (None, True)
+
+
+def test_a_count_that_is_missing_leaves_the_other():
+    report = observe({"object": "response", "status": "completed", "usage": {"input_tokens": 1}})
+    assert (report.usage, report.usage_refused) == (Usage(1, 0), False)

@@ -17,7 +17,6 @@ from extproc.words.exchange import Usage
 from extproc.words.messages import (
     Answer,
     Choice,
-    Counts,
     Delta,
     Ended,
     Failed,
@@ -31,7 +30,7 @@ from extproc.words.messages import (
 )
 
 EVENT = TypeAdapter(ResponseStreamEvent)
-COUNTS = Counts(10, 7, 4, 2, 5)
+COUNTS = Usage(10, 7, 4, 5, 2)
 USAGE = {
     "input_tokens": 10,
     "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 2},

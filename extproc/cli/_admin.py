@@ -1,0 +1,92 @@
+"""The admin API of a running gateway, as the command line asks it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+
+from extproc.cli._options import add_config, read_secret
+from extproc.cli._tables import safe
+from extproc.outbound.client import HTTPException, ask
+
+_TIMEOUT = 60.0  # seconds
+_MAX_ANSWER = 64 << 20  # bytes
+
+
+class Gateway:
+    """The admin API at `url`, asked with `token`. The token goes to that address only.
+
+    Methods raise OSError when it cannot be reached and ValueError when it refuses.
+    """
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.username:
+            raise ValueError("--url is the admin API's address: http://127.0.0.1:9091")
+        self._url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
+        self._token = token
+
+    def text(self, path: str, parameters: Sequence[tuple[str, str]] = (), body: Mapping[str, Any] | None = None) -> str:
+        """The answer to a GET, or to a POST of `body` as JSON."""
+        headers = {} if self._token is None else {"authorization": f"Bearer {self._token}"}
+        content = None if body is None else json.dumps(body).encode()
+        if content is not None:
+            headers["content-type"] = "application/json"
+        url = self._url + path + ("?" + urlencode(parameters) if parameters else "")
+        try:
+            status, data = ask(url, content, headers, timeout=_TIMEOUT, most=_MAX_ANSWER)
+        except (OSError, HTTPException) as error:
+            raise OSError(
+                f"{self._url} does not answer: {str(error) or type(error).__name__}; is the gateway up?"
+            ) from None
+        if len(data) > _MAX_ANSWER:
+            raise ValueError(f"the answer is longer than {_MAX_ANSWER >> 20} MiB: ask for less")
+        found = data.decode(errors="replace")
+        if status not in (200, 201):
+            raise ValueError(f"{self._url} refuses: {_reason(status, found)}")
+        return found
+
+    def json(
+        self, path: str, parameters: Sequence[tuple[str, str]] = (), body: Mapping[str, Any] | None = None
+    ) -> Mapping[str, Any]:
+        """The same answer, parsed. Raises ValueError when it is no JSON object."""
+        text = self.text(path, parameters, body)
+        try:
+            return msgspec.json.decode(text, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError):
+            raise ValueError(f"{self._url} is not the admin API of a gateway: its answer is no JSON object") from None
+
+
+def _reason(status: int, text: str) -> str:
+    if status == 401:
+        return "it wants the admin token: --token env:NAME"
+    try:
+        return safe(str(json.loads(text)["error"]["message"]), 500)
+    except (ValueError, KeyError, TypeError):
+        return f"status {status}"
+
+
+def add_gateway(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say which gateway to ask."""
+    add_config(parser)
+    parser.add_argument("--url", help="address of the admin API (default: as in the settings, with their token)")
+    parser.add_argument("--token", metavar="env:NAME|file:PATH", help="admin token")
+
+
+def connect(options: argparse.Namespace) -> Gateway:
+    """The gateway at `--url`, else that of the settings. The token of the settings is sent to their address only."""
+    token = None if options.token is None else read_secret(options.token, "--token")
+    if options.url is not None:
+        return Gateway(options.url, token)
+    from extproc.settings import config  # noqa: PLC0415 - with --url, three quarters of the time
+
+    admin = config.load(options.config).admin
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.address, admin.address)  # noqa: S104
+    if token is None and admin.token is not None:
+        token = read_secret(str(admin.token), "admin.token")
+    return Gateway(f"http://[{host}]:{admin.port}" if ":" in host else f"http://{host}:{admin.port}", token)

@@ -1,0 +1,34 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from extproc.words.values import Secret, is_variable
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Declare `--config`."""
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        default=Path("gateway.yaml"),
+        metavar="FILE",
+        help="settings (default: gateway.yaml)",
+    )
+
+
+def read_secret(reference: str, option: str, hint: str = "") -> str:
+    """The secret that an option refers to.
+
+    Raises ValueError. Its text does not repeat a malformed reference, which may be the secret itself.
+    """
+    scheme, _, where = reference.partition(":")
+    if not where or not (scheme == "file" or (scheme == "env" and is_variable(where))):
+        raise ValueError(f"{option} is a reference: env:NAME or file:/path")
+    secret = Secret(scheme, where).read()
+    if secret is None:
+        raise ValueError(f"{reference} is not set{hint}")
+    return secret

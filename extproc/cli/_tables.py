@@ -1,0 +1,94 @@
+"""Tables for the terminal: usage reports and budgets.
+
+Text in them comes from clients, so nothing of it may steer the terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+_WIDEST = 60  # characters of a cell
+_SUMS = ("requests", "refused", "errors", "input_tokens", "output_tokens")
+
+
+def usage_table(report: Mapping[str, Any]) -> str:
+    """A usage report: a line for each group and time, then their total."""
+    fields, timed = report["group_by"], report["resolution"] != "total"
+    heads = [*(["from (UTC)"] if timed else []), *fields, *_SUMS, "usd"]
+    short = {"hour": 16, "day": 10, "month": 7}.get(report["resolution"], 0)
+    places = max(len(row["cost_usd"].partition(".")[2]) for row in (*report["data"], report["total"]))
+    rows = [
+        [
+            *([row["start"][:short].replace("T", " ")] if timed else []),
+            *(_named(row["group"].get(name)) for name in fields),
+            *_numbers(row, places),
+        ]
+        for row in report["data"]
+    ]
+    before = len(heads) - len(_SUMS) - 1
+    foot = [*(["total"] if before else []), *[""] * (before - 1), *_numbers(report["total"], places)]
+    lines = [table(heads, rows, foot, right=range(before, len(heads)))]
+    if unpriced := report["total"]["unpriced"]:
+        lines.append(f"{unpriced} requests have no known price and are not in the USD; see `prices` in the settings.")
+    if report["truncated"]:
+        lines.append("There are more rows than are shown: ask for less, or for fewer groups.")
+    return "\n".join(lines)
+
+
+def _numbers(row: Mapping[str, Any], places: int) -> Sequence[str]:
+    return [*(f"{row[name]:,}" for name in _SUMS), money(row["cost_usd"], places)]
+
+
+def budgets_table(answer: Mapping[str, Any]) -> str:
+    """A line for each count of each budget, the fullest of each first."""
+    heads = ["budget", "of", "unit", "window", "limit", "spent", "held", "granted", "left", "used", "resets (UTC)"]
+    rows = []
+    for budget in answer["data"]:
+        window = budget["window"] + (" (shadow)" if budget["mode"] == "shadow" else "")
+        resets = (budget["resets_at"] or "never")[:16].replace("T", " ")
+        limit = money(budget["limit"])
+        for scope in budget["scopes"]:
+            who = ", ".join(f"{name}={_named(value)}" for name, value in scope["fields"].items()) or "everyone"
+            amounts = [money(scope[name]) for name in ("settled", "reserved", "granted", "remaining")]
+            rows.append([budget["name"], who, budget["unit"], window, limit, *amounts, f"{scope['used']:.1%}", resets])
+        if not budget["scopes"]:
+            rows.append([budget["name"], "-", budget["unit"], window, limit, "0", "0", "0", limit, "0.0%", resets])
+    if not rows:
+        return "No budget is set, so nobody is held back: see `budgets` in the settings."
+    return table(heads, rows, right=range(4, 10))
+
+
+def money(text: str, places: int = 0) -> str:
+    """An exact amount with thousands set apart and at least `places` decimals; where it has decimals, at least two."""
+    whole, _, decimals = f"{Decimal(text):f}".partition(".")
+    sign = "-" if whole.startswith("-") else ""
+    return f"{sign}{int(whole.lstrip('-')):,}" + (f".{decimals:0<{max(2, places)}}" if decimals or places else "")
+
+
+def table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], foot: Sequence[str] = (), right: Sequence[int] = ()
+) -> str:
+    """Aligned columns, two spaces apart; those of `right` to the right. `foot` is set off by a line."""
+    cells = [[safe(cell) for cell in row] for row in (heads, *rows, *([foot] if foot else []))]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    ]
+    rule = "  ".join("-" * width for width in widths)
+    return "\n".join([lines[0], rule, *lines[1 : len(rows) + 1], *([rule, lines[-1]] if foot else [])])
+
+
+def safe(text: str, most: int = _WIDEST) -> str:
+    """`text` for a terminal: what is not printable is shown as ?, what is long is cut."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in text[: most + 1])
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def _named(value: object) -> str:
+    return "(none)" if value is None or value == "" else str(value)

@@ -1,0 +1,99 @@
+"""`extproc check`: validate and lint the settings, or explain what a request would meet."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from extproc.cli._options import add_config, read_secret
+from extproc.settings import config
+from extproc.settings.config import Settings
+
+EXAMPLES = """\
+  extproc check                                                     gateway.yaml here
+  extproc check -c prod.yaml --attach                               for an Envoy of your own
+  extproc check --explain --model gpt-4o --consumer ci              a minimal request for a model
+  extproc check --explain body.json --key env:KEY --label run=7     a request of yours
+"""
+
+_PATH = "/v1/chat/completions"
+_LEAST: Mapping[str, Mapping[str, object]] = {
+    "/v1/embeddings": {"input": "Hello"},
+    _PATH: {"messages": [{"role": "user", "content": "Hello"}]},
+}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--attach", action="store_true", help="report settings that attach mode cannot serve, too")
+    request = parser.add_argument_group(
+        "explain", "Run the gateway's stages on one request. The exit code is 1 when it would be refused."
+    )
+    request.add_argument(
+        "--explain", nargs="?", const="", metavar="FILE", help="JSON body of the request; - reads standard input"
+    )
+    request.add_argument("--model", help="model to ask for; without FILE, in a minimal request")
+    request.add_argument("--path", help=f"path of the request (default: {_PATH})")
+    who = request.add_mutually_exclusive_group()
+    who.add_argument("--consumer", metavar="NAME", help="consumer that sends the request")
+    who.add_argument("--key", metavar="env:NAME|file:PATH", help="gateway key that the request carries")
+    request.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="label; may be repeated")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print problems of the settings, or an explanation. Raises ConfigError for settings that do not load."""
+    settings = config.load(options.config)
+    if options.attach:
+        from extproc.cli.envoy import check_attach  # noqa: PLC0415 - Envoy's types: half of the time of a check
+
+        check_attach(options.config, settings)
+    if options.explain is not None:
+        return _explain(options, settings)
+    if options.model or options.path or options.consumer or options.key or options.label:
+        raise ValueError("--model, --path, --consumer, --key and --label say what to --explain")
+    for doubt in config.lint(options.config):
+        print(f"{doubt.show(str(options.config))} (warning)")
+    print(f"{options.config}: ok")
+    return 0
+
+
+def _explain(options: argparse.Namespace, settings: Settings) -> int:
+    from extproc.cli._explain import Question, explain  # noqa: PLC0415 - all stages: half of the time of a check
+
+    labels = [label.partition("=") for label in options.label]
+    if not all(name and equals for name, equals, _ in labels):
+        raise ValueError("a label is given as --label name=value")
+    question = Question(
+        _body(options, settings),
+        options.path or _PATH,
+        options.consumer,
+        None if options.key is None else read_secret(options.key, "--key"),
+        {name: value for name, _, value in labels},
+        options.attach,
+    )
+    explanation = asyncio.run(explain(settings, question))
+    print("\n".join(explanation.lines))
+    return 0 if explanation.forwarded else 1
+
+
+def _body(options: argparse.Namespace, settings: Settings) -> bytes:
+    """The request to explain. A body that the gateway cannot parse keeps its model, and is refused as it is."""
+    from extproc.forward import patch  # noqa: PLC0415 - as above
+    from extproc.framing.json import InvalidJSON, parse  # noqa: PLC0415
+
+    limits = settings.limits
+    if not options.explain:
+        if not options.model:
+            raise ValueError("--explain needs a request: a FILE, - for standard input, or --model NAME")
+        return json.dumps({"model": options.model, **_LEAST.get(options.path, _LEAST[_PATH])}).encode()
+    with sys.stdin.buffer if options.explain == "-" else Path(options.explain).open("rb") as file:
+        body = file.read(limits.request_body + 1)
+    try:
+        changes = options.model is not None and isinstance(parse(body, limits.json_depth), dict)
+    except InvalidJSON:
+        changes = False
+    return patch(body, {"model": options.model}) if changes else body

@@ -1,0 +1,78 @@
+"""`extproc serve`: the processor alone."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+import uvloop
+
+from extproc.cli import _stop
+from extproc.cli._options import add_config
+from extproc.server.processor import Processor
+from extproc.server.processor import run as serve
+from extproc.settings import config
+from extproc.telemetry.lines import Lines, LinesHandler
+from extproc.telemetry.logs import JSONFormatter
+
+EXAMPLES = """\
+  extproc serve -c gateway.yaml --secrets /run/extproc/secrets     beside the Envoy of `extproc envoy`
+"""
+_LOG_BUFFER = 1 << 20  # bytes
+_AFTER_DRAIN = 20.0  # seconds to write what is owed to the stores, after which the process ends anyway
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--socket", metavar="PATH", help="unix socket to listen on (default: processor.socket)")
+    parser.add_argument(
+        "--secrets", type=Path, metavar="DIR", help="keep the providers' keys and tokens in this directory, for Envoy"
+    )
+    parser.add_argument(
+        "--drain-notice",
+        type=float,
+        default=3.0,
+        metavar="SECONDS",
+        help="on SIGTERM, time for Envoy's health check to notice (default: 3)",
+    )
+    parser.add_argument(
+        "--drain-grace",
+        type=float,
+        default=600.0,
+        metavar="SECONDS",
+        help="on SIGTERM, time for running streams to end (default: 600)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or SIGINT, then drain. Raises ConfigError, or OSError for an address in use."""
+    _stop.hold()
+    # gRPC's own C logging prints addresses and tokens of peers at some levels; nothing below an error is wanted.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    handler = LinesHandler(Lines(sys.stderr.fileno(), _LOG_BUFFER, lambda: None))
+    handler.setFormatter(JSONFormatter())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    settings = config.load(options.config)
+    for doubt in config.lint(options.config):
+        logging.getLogger("extproc").warning("%s", doubt.show(str(options.config)))
+
+    async def until_stopped() -> None:
+        stopped = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        patience = options.drain_notice + options.drain_grace + _AFTER_DRAIN
+        _stop.on_signal(lambda: loop.call_soon_threadsafe(stopped.set), patience)
+        processor = Processor(options.config, settings, socket=options.socket, secrets=options.secrets)
+        await serve(
+            processor,
+            stopped,
+            lambda: print("extproc is ready", file=sys.stderr, flush=True),
+            notice=options.drain_notice,
+            grace=options.drain_grace,
+        )
+
+    uvloop.run(until_stopped())
+    return 0

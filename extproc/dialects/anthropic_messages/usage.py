@@ -1,0 +1,71 @@
+"""Usage of a message, written and read. A stream tells it in pieces.
+
+Source: https://platform.claude.com/docs/en/api/messages/create (usage) and, for `iterations`,
+https://platform.claude.com/docs/en/build-with-claude/compaction
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from extproc.dialects._usage import are_counts, first_count, make_usage
+from extproc.words.exchange import Usage
+
+_COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
+_BESIDE = frozenset(("compaction", "advisor_message"))
+"""Kinds of `iterations` whose tokens are billed and are not in the counts beside them."""
+
+
+class Tally:
+    """The usage as told so far. Counts are cumulative: a later one takes the place of an earlier one."""
+
+    __slots__ = ("_beside", "_counts", "_reasoning")
+
+    def __init__(self) -> None:
+        self._counts = [0, 0, 0, 0]  # in the order of `_COUNTS`
+        self._beside = [0, 0, 0, 0]
+        self._reasoning = 0
+
+    def add(self, said: Any) -> Usage | None:
+        """What is known with one more usage object; None when that tells nothing, or nothing to be believed."""
+        if not isinstance(said, dict):
+            return None
+        told = [said.get(name) for name in _COUNTS]
+        if not are_counts(*told):
+            return None
+        counts = [before if count is None else count for before, count in zip(self._counts, told, strict=True)]
+        beside = _beside(said["iterations"]) if "iterations" in said else self._beside
+        details = said.get("output_tokens_details")
+        thought = first_count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
+        given, cached, written, output = map(sum, zip(counts, beside, strict=True))
+        reasoning = thought or self._reasoning
+        usage = make_usage(given + cached + written, output, cached=cached, reasoning=reasoning, cache_write=written)
+        if usage is not None:
+            self._counts, self._beside, self._reasoning = counts, beside, reasoning
+        return usage
+
+
+def _beside(iterations: Any) -> list[int]:
+    """The sums of what the counts at the top leave out, in the order of `_COUNTS`."""
+    sums = [0, 0, 0, 0]
+    for one in iterations if isinstance(iterations, list) else ():
+        if isinstance(one, dict) and one.get("type") in _BESIDE:
+            sums = [total + first_count(one.get(name)) for total, name in zip(sums, _COUNTS, strict=True)]
+    return sums
+
+
+def read_usage(said: Any) -> Usage | None:
+    """The counts of a whole message; None when there are none that can be believed."""
+    return Tally().add(said)
+
+
+def write_usage(usage: Usage) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "input_tokens": max(0, usage.input_tokens - usage.cached_tokens - usage.cache_write_tokens),
+        "cache_creation_input_tokens": usage.cache_write_tokens,
+        "cache_read_input_tokens": usage.cached_tokens,
+        "output_tokens": usage.output_tokens,
+    }
+    if usage.reasoning_tokens:
+        written["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
+    return written

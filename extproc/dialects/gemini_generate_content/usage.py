@@ -1,0 +1,30 @@
+"""Usage of Google's answers.
+
+Source: https://ai.google.dev/api/generate-content#UsageMetadata
+
+Thoughts are counted beside the candidates, but for some answers whose total shows that they are in them already.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from extproc.dialects import token_count
+from extproc.dialects._usage import are_counts, first_count, make_usage
+from extproc.words.exchange import Usage
+
+
+def read_usage(said: Any) -> Usage | None:
+    """The counts of a usageMetadata; None when it has none that can be believed."""
+    if not isinstance(said, dict):
+        return None
+    prompt, candidates, thoughts = (
+        said.get(name) for name in ("promptTokenCount", "candidatesTokenCount", "thoughtsTokenCount")
+    )
+    if not are_counts(prompt, candidates, thoughts):
+        return None
+    given = (prompt or 0) + first_count(said.get("toolUsePromptTokenCount"))
+    written, thought = candidates or 0, thoughts or 0
+    if not (thought and token_count(said.get("totalTokenCount")) == given + written):
+        written += thought
+    return make_usage(given, written, cached=first_count(said.get("cachedContentTokenCount")), reasoning=thought)

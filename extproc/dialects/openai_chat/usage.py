@@ -1,0 +1,67 @@
+"""Usage of chat completions, written and read. Completions and embeddings of OpenAI say it in the same words.
+
+Providers of this API differ. Sources of each shape: `tests/dialects/usage_shapes.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from extproc.dialects import token_count
+from extproc.dialects._usage import are_counts, first_count, make_usage
+from extproc.words.exchange import Usage
+
+
+def read_usage(said: Any) -> Usage | None:
+    """The counts of a usage object; None when it has none that can be believed.
+
+    Cached tokens have other names at DeepSeek, Moonshot and Databricks. Where input or output is missing (Fireworks),
+    the total tells it.
+    """
+    if not isinstance(said, dict):
+        return None
+    input_tokens, output_tokens = said.get("prompt_tokens"), said.get("completion_tokens")
+    if not are_counts(input_tokens, output_tokens):
+        return None
+    total = token_count(said.get("total_tokens")) or 0
+    if input_tokens is None:
+        input_tokens = max(0, total - (output_tokens or 0))
+    if output_tokens is None:
+        output_tokens = max(0, total - input_tokens)
+    of_input, of_output = _details(said.get("prompt_tokens_details")), _details(said.get("completion_tokens_details"))
+    cached = first_count(
+        of_input.get("cached_tokens"),
+        said.get("prompt_cache_hit_tokens"),
+        said.get("cached_tokens"),
+        said.get("cache_read_input_tokens"),
+    )
+    cache_write = first_count(of_input.get("cache_write_tokens"), said.get("cache_creation_input_tokens"))
+    reasoning = first_count(of_output.get("reasoning_tokens"), said.get("reasoning_tokens"))
+    if "citation_tokens" in said:  # Perplexity bills both for themselves and leaves them out of the total
+        input_tokens += first_count(said["citation_tokens"])
+        output_tokens += reasoning
+    elif (rest := total - input_tokens - output_tokens) > 0:
+        if said.get("prompt_audio_seconds") or rest == cached + cache_write:  # Mistral's audio; Anthropic's way
+            input_tokens += rest
+        else:  # xAI counts its reasoning beside the output; Google tells thoughts in the total alone
+            output_tokens += rest
+            reasoning = max(reasoning, rest)
+    return make_usage(input_tokens, output_tokens, cached=cached, reasoning=reasoning, cache_write=cache_write)
+
+
+def write_usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.total_tokens,
+        "prompt_tokens_details": {
+            "cached_tokens": usage.cached_tokens,
+            "cache_write_tokens": usage.cache_write_tokens,
+        },
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
+
+
+def _details(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

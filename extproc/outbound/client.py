@@ -1,0 +1,101 @@
+"""The HTTP client: one request and its answer, bounded in time and in size.
+
+It follows no redirect and reads no proxy from the environment: a credential in a header goes to the given host only.
+`ask` blocks, for the command line. `send` leaves the event loop free, for the processor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import socket
+import threading
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+HTTPException = http.client.HTTPException
+
+
+def ask(
+    url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, *, timeout: float, most: int
+) -> tuple[int, bytes]:
+    """GET, or POST of `body`. Returns the status and up to `most` + 1 bytes of the answer.
+
+    Raises TimeoutError after `timeout` seconds, OSError when the host cannot be reached, ValueError for a malformed
+    URL, HTTPException for an answer that is not HTTP or ends early.
+    """
+    exchange = _Exchange(url, body, headers or {}, timeout, most)
+    watch = threading.Timer(timeout, exchange.end)
+    watch.daemon = True
+    watch.start()
+    try:
+        return exchange()
+    finally:
+        watch.cancel()
+        watch.join()
+
+
+async def send(
+    url: str,
+    body: bytes | None = None,
+    headers: Mapping[str, str] | None = None,
+    *,
+    timeout: float,  # noqa: ASYNC109 - it ends the thread too
+    most: int = 64 << 10,
+) -> tuple[int, bytes]:
+    """The same as `ask`, on a thread. Cancelling it ends the thread."""
+    exchange = _Exchange(url, body, headers or {}, timeout, most)
+    try:
+        async with asyncio.timeout(timeout):
+            return await asyncio.to_thread(exchange)
+    finally:
+        exchange.end()
+
+
+class _Exchange:
+    """One request and its answer, on the thread that calls it."""
+
+    def __init__(self, url: str, body: bytes | None, headers: Mapping[str, str], timeout: float, most: int) -> None:
+        self._url = urlsplit(url)
+        self._body = body
+        self._headers = headers
+        self._timeout = timeout
+        self._most = most
+        self._socket: socket.socket | None = None
+        self._ended = False
+
+    def __call__(self) -> tuple[int, bytes]:
+        try:
+            found = self._run()
+        except (OSError, HTTPException):
+            if self._ended:  # the closed connection is how the time limit shows
+                raise TimeoutError from None
+            raise
+        if self._ended:
+            raise TimeoutError
+        return found
+
+    def _run(self) -> tuple[int, bytes]:
+        url = self._url
+        target = url._replace(scheme="", netloc="", fragment="").geturl() or "/"
+        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        with contextlib.closing(kind(url.hostname or "", url.port, timeout=self._timeout)) as connection:
+            connection.connect()
+            self._socket = connection.sock
+            if self._ended:
+                raise TimeoutError
+            headers = {"accept": "application/json", "connection": "close", **self._headers}
+            connection.request("GET" if self._body is None else "POST", target, self._body, headers)
+            with connection.getresponse() as answer:
+                data = answer.read(self._most + 1)
+                if answer.length and len(data) <= self._most:
+                    raise http.client.IncompleteRead(data, answer.length)
+                return answer.status, data
+
+    def end(self) -> None:
+        """Close the connection. A thread cannot be cancelled, and a peer can keep it busy one byte at a time."""
+        self._ended = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)

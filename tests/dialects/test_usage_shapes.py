@@ -1,0 +1,123 @@
+"""What each provider tells of its usage reads the same, whether its answer is passed through or translated."""
+
+import json
+from collections import Counter
+
+import pytest
+
+from extproc.dialects import dialects
+from extproc.providers import kinds
+from extproc.response import AMAZON, AnswerReader, framing_for
+from extproc.translation.translate import Translation
+from extproc.words import contract
+from extproc.words.contract import Service
+from extproc.words.dialect import Report
+from extproc.words.messages import Answer, Delta, Failed, Started, ToolCall, Used
+from tests.dialects.shapes import EVIDENCE, SHAPES
+
+DIALECTS = dialects()
+LIMITS = {"event_limit": 1 << 20, "body_limit": 1 << 20}
+
+
+def shapes(wanted):
+    found = [shape for shape in SHAPES if wanted(shape)]
+    return pytest.mark.parametrize("shape", found, ids=[shape.name for shape in found])
+
+
+def passes_through(shape):
+    return bool(DIALECTS[shape.dialect].paths)
+
+
+def is_translated(shape):
+    return DIALECTS[shape.dialect].translates_into
+
+
+@shapes(passes_through)
+def test_an_answer_that_passes_through(shape):
+    dialect, report = DIALECTS[shape.dialect], Report()
+    for data, _ in shape.payloads:
+        dialect.observe(data, report)
+    assert (report.usage, report.usage_refused, report.error) == (shape.usage, False, "")
+    assert report.output_bytes == len((shape.written or "").encode())
+
+
+@shapes(is_translated)
+def test_an_answer_that_is_translated(shape):
+    usage, written = streamed(shape) if shape.events else whole(shape)
+    assert usage == shape.usage
+    assert written == shape.written
+
+
+def streamed(shape):
+    decoder, usage, written = DIALECTS[shape.dialect].decoder(), None, ""
+    events = [event for data, name in shape.payloads for event in decoder.feed(data, name)]
+    events += decoder.end()
+    assert not any(isinstance(event, Failed) for event in events)
+    for event in events:
+        if isinstance(event, Started | Used):
+            usage = event.usage or usage
+        elif isinstance(event, Delta):
+            written += event.name + event.text
+    return usage, written
+
+
+def whole(shape):
+    [(body, _)] = shape.payloads
+    answer = DIALECTS[shape.dialect].decode_answer(body)
+    if not isinstance(answer, Answer):
+        return answer.usage, None
+    return answer.usage, "".join(
+        part.name + part.arguments if isinstance(part, ToolCall) else part.text for part in answer.choices[0].parts
+    )
+
+
+def crossings():
+    """Each shape with each API that a client may have asked in."""
+    for shape in filter(is_translated, SHAPES):
+        for client in DIALECTS.values():
+            if client.translates_from and client.family == DIALECTS[shape.dialect].family:
+                yield pytest.param(shape, client, id=f"{client.name}: {shape.name}")
+
+
+@pytest.mark.parametrize(("shape", "client"), list(crossings()))
+def test_what_the_gateway_attachment_is_told_of_a_translation(shape, client):
+    translation = Translation(client, Service(shape.provider, shape.dialect, "m", anew=True))
+    if shape.events:
+        translation.streamed = True
+        amazon = shape.dialect == "aws_converse" or shape.provider == "aws_bedrock"
+        kind = AMAZON if amazon else "text/event-stream"
+        stream = translation.stream(kind, **LIMITS)
+        body, told = stream.feed(shape.wire(amazon=amazon), True), None
+        assert not stream.failed
+        framing = framing_for(client.stream_type, **LIMITS)
+    else:
+        [(answer, _)] = shape.payloads
+        body, told = translation.answer(answer)
+        framing = framing_for("application/json", **LIMITS)
+    reader = AnswerReader(client, framing, hide_usage=False, translated=True)
+    if told is not None:  # in a header
+        reader.report.told_usage = contract.decode_usage(contract.encode_usage(told))
+    reader.feed(body, True)
+    assert reader.report.told_usage == shape.usage
+    assert reader.report.error == ""
+
+
+@shapes(lambda shape: is_translated(shape) and not shape.events)
+def test_what_a_client_of_the_same_family_is_told(shape):
+    """An encoded answer, read again, says the same: cached and written tokens apart from the rest."""
+    for client in DIALECTS.values():
+        if client.translates_from and client.family == DIALECTS[shape.dialect].family:
+            [(body, _)] = shape.payloads
+            answer, report = DIALECTS[shape.dialect].decode_answer(body), Report()
+            client.observe(json.dumps(client.encode_answer(answer)).encode(), report)
+            assert report.usage == shape.usage, client.name
+
+
+def test_the_table_names_every_provider_and_where_it_is_from():
+    assert {shape.provider for shape in SHAPES} == set(kinds())
+    assert [name for name, count in Counter(shape.name for shape in SHAPES).items() if count > 1] == []
+    for shape in SHAPES:
+        assert shape.evidence in EVIDENCE
+        assert shape.source or (shape.evidence == "none" and shape.note)
+        assert (shape.answer is None) == bool(shape.events)
+        assert shape.dialect in DIALECTS

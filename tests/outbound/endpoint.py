@@ -1,0 +1,84 @@
+"""HTTP servers on loopback that answer as a test says, hostile ones included."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import time
+from contextlib import contextmanager, suppress
+
+
+@contextmanager
+def endpoint(answer):
+    """A server that does what `answer(handler)` does. Gives its host:port, and what it was asked."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            length = int(self.headers.get("content-length", 0))
+            asked.append((self.command, self.path, dict(self.headers.items()), self.rfile.read(length).decode()))
+            with suppress(OSError):  # the other side gave up
+                answer(self)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, *_args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def reply(body, status=200, **headers):
+    def answer(handler):
+        handler.send_response(status)
+        for name, value in {"content-length": str(len(body)), **headers}.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def raw(data):
+    return lambda handler: handler.wfile.write(data)
+
+
+def drip(handler):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nx-slow: ")
+    for _ in range(2000):
+        handler.wfile.write(b".")
+        time.sleep(0.01)
+
+
+def drip_the_body(handler):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n")
+    for _ in range(2000):
+        handler.wfile.write(b" ")
+        time.sleep(0.01)
+
+
+def drip_without_length(handler):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\n\r\n")
+    for _ in range(2000):
+        handler.wfile.write(b" ")
+        time.sleep(0.01)
+
+
+def silence(handler):
+    handler.rfile.read(1)  # until the other side gives up
+
+
+def endless(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(1000):
+        handler.wfile.write(b" " * 65_536)
