@@ -133,8 +133,9 @@ class ProcessorSettings(Section):
     )
     transport: Literal["native", "grpcio"] = Field(
         "native",
-        description="Transport between Envoy and the processor. `native`: the gateway's own, made for Envoy on a unix "
-        "socket, at a fraction of the CPU time. `grpcio`: the official library. An `address` is always served by grpcio.",
+        description="Transport between Envoy and the processor. `native`: the gateway's own, made for Envoy on a "
+        "unix socket, at a fraction of the CPU time. `grpcio`: the official library. An `address` is always served by "
+        "grpcio.",
     )
 
     @model_validator(mode="after")
