@@ -1,7 +1,9 @@
-"""What a request is: the path says which API, the body says what it asks for."""
+"""What a request is: the path says which API, the body says what it asks for; and whether there is room for it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import unquote
 
 from extproc.dialects import Endpoints, by_path, dialects, is_name
@@ -11,6 +13,7 @@ from extproc.words.errors import (
     INVALID_JSON,
     INVALID_REQUEST,
     METHOD_NOT_ALLOWED,
+    OVERLOADED,
     PATH_NOT_FOUND,
     UNSUPPORTED_ENCODING,
     Refusal,
@@ -60,6 +63,21 @@ class Classify:
         return ", ".join([*sorted(by_path()), MODELS_PATH, *OWN_PATHS])
 
 
+class Admit:
+    """503 when more than `most` exchanges are under way, 400 for a request without a body."""
+
+    def __init__(self, most: int, under_way: Callable[[], int]) -> None:
+        self._most = most
+        self._under_way = under_way
+
+    def __call__(self, exchange: Exchange) -> None:
+        if self._under_way() > self._most:
+            message = "Too many requests are in flight; try again in a moment."
+            raise Refusal(OVERLOADED, message, headers={"retry-after": "1"})
+        if exchange.request.ended:
+            raise Refusal(INVALID_JSON, "Send a JSON body.")
+
+
 class Parse:
     """Writes `body`, `json` and `ask`. 400 for anything that two parsers could read differently."""
 
@@ -83,6 +101,7 @@ class Parse:
         exchange.ask = exchange.dialect.read(tree, exchange.endpoint)
 
 
+@lru_cache(maxsize=64)
 def is_json(content_type: str) -> bool:
     """True for `application/json` when every charset it names is UTF-8: the provider might believe another one."""
     kind, *parameters = (part.strip() for part in content_type.lower().split(";"))

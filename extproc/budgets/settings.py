@@ -36,6 +36,12 @@ _MOST = UNLIMITED - 1
 _MOST_USD = 50_000_000  # less than what any request is held for at most (`prices.MOST`)
 
 
+Unit = Literal["requests", "tokens", "input_tokens", "output_tokens", "usd", "concurrency"]
+Window = Literal["minute", "hour", "day", "week", "month", "quarter", "total", "call"]
+Mode = Literal["enforce", "shadow"]
+OnExceed = Literal["refuse", "downgrade", "approval"]
+
+
 class BudgetSettings(Section):
     name: Name
     match: Mapping[str, str] = Field(
@@ -45,23 +51,23 @@ class BudgetSettings(Section):
     per: Sequence[str] = Field(
         (), max_length=4, description="A count for each consumer, team, key, model, provider, label.x"
     )
-    unit: Literal["requests", "tokens", "input_tokens", "output_tokens", "usd", "concurrency"]
+    unit: Unit
     limit: Annotated[
         Decimal, Field(ge=0, le=_MOST), WithJsonSchema({"type": "number", "minimum": 0, "maximum": _MOST})
     ] = Field(description="A whole number; USD may have decimals: 0.50")
-    window: Literal["minute", "hour", "day", "week", "month", "quarter", "total", "call"] | None = Field(
+    window: Window | None = Field(
         None,
         validate_default=True,
         description="Of the calendar, UTC; total: never ends; call: the most that one request may need. "
         "Only concurrency, which is given back at the end of each request, has none",
     )
-    mode: Literal["enforce", "shadow"] = Field("enforce", description="shadow: count and report, never refuse")
+    mode: Mode = Field("enforce", description="shadow: count and report, never refuse")
     reserve: Literal["worst", "expected"] = Field(
         "worst",
         description="What is held before a request leaves. worst: all it can use, so that the limit is never passed; "
         "expected: what such requests usually use, topped up while the answer streams",
     )
-    on_exceed: Literal["refuse", "downgrade", "approval"] = Field(
+    on_exceed: OnExceed = Field(
         "refuse",
         description="downgrade: ask `downgrade_to` instead; approval: 402 until an operator grants more (POST /grants)",
     )

@@ -82,7 +82,7 @@ class GuardInput:
             found = await asyncio.to_thread(self._scan, texts, files)
         for settings, text in found:
             self._count(settings.name, settings.action)
-            exchange.verdicts.append(f"{settings.name}:{settings.action}")
+            exchange.guardrails.append(f"{settings.name}:{settings.action}")
             if settings.action == "block":
                 message = f"The guardrail {settings.name!r} blocked this request because of its '{text.where}'."
                 raise Refusal(GUARDRAIL_BLOCKED, message, param=text.where)

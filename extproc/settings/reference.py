@@ -34,6 +34,10 @@ def markdown() -> str:
     for name, value in schema["properties"].items():
         lines.append(f"## {name}\n")
         section, how = _section(value, definitions)
+        if kinds := _kinds(value, definitions):
+            for kind, entry in kinds.items():
+                lines += [f"Entries of kind `{kind}`:\n", *_table(entry, definitions), ""]
+            continue
         if section is None:
             what = f" {value['description']}." if "description" in value else ""
             lines.append(f"{_type(value, definitions)}. Default: `{_plain(value.get('default'))}`.{what}\n")
@@ -119,6 +123,12 @@ def _section(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[
     if isinstance(rest, dict) and "$ref" in rest:
         return _section(rest, definitions)[0], "A mapping from a name to these:"
     return None, ""
+
+
+def _kinds(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The objects that the entries of a list may be, by `kind`; none where there is one kind only."""
+    mapping = value.get("items", {}).get("discriminator", {}).get("mapping", {})
+    return {kind: definitions[name.rpartition("/")[2]] for kind, name in sorted(mapping.items())}
 
 
 def _table(section: Mapping[str, Any], definitions: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The abusive requests of each further API: its own fields, wrong in every way that abuse_cases.py knows for chats."""
+"""The abusive requests of each further API: its own fields, wrong in every way that this package knows for chats."""
 
 from __future__ import annotations
 
@@ -7,22 +7,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.e2e.abuse_cases import (
-    BAD_COUNTS,
-    BAD_FLAGS,
-    BODY_LIMIT,
-    DEPTH_LIMIT,
-    NO_NAMES,
-    NOT_OBJECTS,
-    NUMBERS,
-    WRONG_METHODS,
-    Refused,
-    chunked,
-    http,
-)
+from tests.e2e.abuse.bodies import BAD_COUNTS, BAD_FLAGS, NOT_OBJECTS, NUMBERS
+from tests.e2e.abuse.models import NO_NAMES
+from tests.e2e.abuse.paths import WRONG_METHODS
+from tests.e2e.abuse.requests import BODY_LIMIT, DEPTH_LIMIT, USER, Refused, chunked, http
 from tests.e2e.conftest import KEY
 
-USER = '{"role":"user","content":"Hi"}'
 OBJECTS_ONLY = (
     "null",
     "{}",
