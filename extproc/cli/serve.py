@@ -6,12 +6,12 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import sys
 from pathlib import Path
 
 import uvloop
 
+from extproc.cli import _stop
 from extproc.cli._options import add_config
 from extproc.server.processor import Processor
 from extproc.server.processor import run as serve
@@ -23,6 +23,7 @@ EXAMPLES = """\
   extproc serve -c gateway.yaml --secrets /run/extproc/secrets     beside the Envoy of `extproc envoy`
 """
 _LOG_BUFFER = 1 << 20  # bytes
+_AFTER_DRAIN = 20.0  # seconds to write what is owed to the stores, after which the process ends anyway
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT, then drain. Raises ConfigError, or OSError for an address in use."""
+    _stop.hold()
     # gRPC's own C logging prints addresses and tokens of peers at some levels; nothing below an error is wanted.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     handler = LinesHandler(Lines(sys.stderr.fileno(), _LOG_BUFFER, lambda: None))
@@ -61,8 +63,8 @@ def run(options: argparse.Namespace) -> int:
     async def until_stopped() -> None:
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stopped.set)
+        patience = options.drain_notice + options.drain_grace + _AFTER_DRAIN
+        _stop.on_signal(lambda: loop.call_soon_threadsafe(stopped.set), patience)
         processor = Processor(options.config, settings, socket=options.socket, secrets=options.secrets)
         await serve(
             processor,

@@ -37,6 +37,8 @@ EXAMPLES = """\
   extproc up -c mine.yaml --concurrency 2     other settings, two worker threads in Envoy
 """
 
+MOCK: Sequence[str] = (sys.executable, "-m", "extproc", "mock")
+"""The command that starts a mock provider; its name, address and port follow."""
 _START = 20.0  # seconds for everything to be up
 _DEMO_KEY = "sk-gw-demo"
 """The key `make run` sets: in the README, so no secret, and the only one that is ever printed."""
@@ -106,7 +108,7 @@ def _start(
     ourselves = [sys.executable, "-m", "extproc"]
     mocks = _mocks(settings)
     for name, host, port in mocks:
-        command = [*ourselves, "mock", "--name", name, "--address", host, "--port", str(port)]
+        command = [*MOCK, "--name", name, "--address", host, "--port", str(port)]
         children.append(_spawn(f"mock provider {name}", command, quiet=True))
     command = [*ourselves, "serve", "--config", str(options.config), "--socket", path, "--secrets", secrets]
     children.append(_spawn("processor", [*command, "--drain-notice", "0", "--drain-grace", "1"]))

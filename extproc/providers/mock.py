@@ -1,4 +1,8 @@
-"""The built-in mock: deterministic, needs nothing. `extproc up` starts it; `extproc mock` runs it alone."""
+"""The built-in mock: the same words for the same request. `extproc up` starts it; `extproc mock` runs it alone.
+
+An answer repeats the last user message, and calls the first tool if there are any. A model's name may ask for a fault,
+such as `stub+status=503` or `stub+pace=50ms+words=100`; `extproc mock --help` lists the faults. No key is needed.
+"""
 
 from extproc.providers import Credential, Provider
 

@@ -19,6 +19,7 @@ _GATHER = (
     0.02  # seconds in which lines come together, so that a busy process wakes the thread 50 times a second at most
 )
 _AT_ONCE = 64 << 10  # bytes of one write
+_LAST = 1.0  # seconds that the end of a process waits for its last lines
 _LOOK = 0.5  # seconds between two looks whether a descriptor that takes nothing takes something again
 
 
@@ -109,3 +110,6 @@ class LinesHandler(logging.Handler):
             self._lines(self.format(record) + "\n")
         except Exception:  # noqa: BLE001 - a record that cannot be written must not end what wrote it
             self.handleError(record)
+
+    def flush(self) -> None:
+        self._lines.flush(_LAST)

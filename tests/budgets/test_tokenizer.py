@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from extproc.budgets import tokenizer
 from extproc.dialects import dialects
+from tests.samples import examples
 
 ENOUGH = 1 << 40
 
@@ -342,7 +343,7 @@ CHATS = st.builds(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(body=CHATS)
 def test_no_chat_is_more_than_its_bound(body):
     assert cookbook(body) + tools(body) + answer_format(body) <= bound(body, (), ENOUGH)

@@ -91,8 +91,8 @@ def attached(folder: Path) -> Iterator[Gateway]:
             return stack.enter_context(running(*command, ready=ready, log=folder / "log.txt", **env))
 
         for name, demanded in (("openai", ("--api-key", PROVIDER_KEY)), ("local", ())):
-            mock = (*extproc, "mock", "--name", name, "--port", str(doors[name]), *demanded)
-            start(*mock, ready=urls[name] + "/healthz")
+            double = (sys.executable, "-m", "tests.doubles", "--name", name, "--port", str(doors[name]), *demanded)
+            start(*double, ready=urls[name] + "/healthz")
         serve = (*extproc, "serve", "--config", folder / "gateway.yaml", "--drain-notice", "0", "--drain-grace", "60")
         processor = start(*serve, ready=urls["status"] + "/readyz")
         options = ("--concurrency", "2", "--use-dynamic-base-id", "--log-level", "warn")

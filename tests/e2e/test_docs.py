@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.e2e.conftest import KEY, Gateway, eventually
+from tests.e2e.conftest import KEY, Ended, Gateway, eventually
 
 Start = Callable[..., Gateway]
 
@@ -26,9 +26,9 @@ HARD = "Prove that the square root of 2 is irrational."
 
 
 def settings(page: str) -> str:
-    """The settings of a page."""
-    [text] = re.findall(r"^```yaml\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
-    return text
+    """The full example of a page: its longest block of settings. The others are fragments, which `test_docs` loads."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
+    return max(blocks, key=len)
 
 
 def commands(page: str) -> list[str]:
@@ -39,9 +39,9 @@ def commands(page: str) -> list[str]:
     ]
 
 
-def run(start: Start, page: str, env: dict[str, str] | None = None, more: str = "") -> Gateway:
-    """A gateway with the settings of a page, a mock in the place of each provider, and `more` settings. Consumers but
-    the first have the key `sk-gw-<name>`.
+def run(start: Start, page: str, env: dict[str, str] | None = None, more: str = "", *, strict: bool = False) -> Gateway:
+    """A gateway with the settings of a page, the built-in mock (or a strict double) for each provider, and `more`
+    settings. Consumers but the first have the key `sk-gw-<name>`.
     """
     text = settings(page)
     wanted = yaml.safe_load(text)
@@ -57,7 +57,8 @@ def run(start: Start, page: str, env: dict[str, str] | None = None, more: str = 
         if "api_key" in provider
     }
     keys |= {consumer["keys"][0]["env"]: f"sk-gw-{consumer['name']}" for consumer in wanted["consumers"][1:]}
-    return start(text.replace("providers:\n", "providers:\n" + mocks, 1) + more, mocks=names, env=keys | (env or {}))
+    text = text.replace("providers:\n", "providers:\n" + mocks, 1) + more
+    return start(text, mocks=names, env=keys | (env or {}), strict=strict)
 
 
 def shell(gateway: Gateway, page: str, number: int = 0) -> str:
@@ -110,21 +111,6 @@ def places(gateway: Gateway) -> dict[str, dict[str, float]]:
     return found
 
 
-def explained(page: str, model: str, tmp_path: Path, *more: str) -> list[str]:
-    """The targets that `extproc check --explain` shows for the consumer demo, in order, and those skipped."""
-    file = tmp_path / "gateway.yaml"
-    file.write_text(settings(page))
-    command = [sys.executable, "-m", "extproc", "check", "--config", str(file), "--explain", "--model", model]
-    env = {**os.environ, "OPENAI_API_KEY": "sk-one", "SPARE_KEY": "sk-two", "EU_KEY": "sk-three"}
-    done = subprocess.run(
-        [*command, "--consumer", "demo", *more], env=env, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = re.search(r"^targets .*\n(?: .*\n)*(?:skipped .*\n(?: .*\n)*)?", done.stdout, re.MULTILINE)
-    assert lines, done.stdout
-    return [" ".join(line.split()) for line in lines[0].splitlines()]
-
-
 def tries(gateway: Gateway, **labels: str) -> float:
     return gateway.metric("extproc_tries_total", **labels)
 
@@ -136,7 +122,7 @@ GPT = (1, "openai", "gpt-4o")
 
 
 def test_failover_goes_on_to_the_spare_with_what_was_asked_for_it(start: Start):
-    gateway = run(start, "failover.md")
+    gateway = run(start, "failover.md", strict=True)
     assert "x-ai-provider: openai\n" in shell(gateway, "failover.md")
     gateway.fault("openai", "status=500+first=2")
     answer = gateway.chat("assistant", logprobs=True)
@@ -482,6 +468,26 @@ def test_a_budget_that_is_used_up_refuses_and_does_not_downshift(start: Start):
 # --- extproc check --explain, as the pages call it
 
 
+@pytest.fixture
+def explained(
+    extproc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., list[str]]:
+    """Call it with a page and options: the targets for the consumer demo, in order, and those skipped."""
+    for number, name in enumerate(("OPENAI_API_KEY", "SPARE_KEY", "EU_KEY")):
+        monkeypatch.setenv(name, f"sk-{number}")
+
+    def explain(page: str, *options: str) -> list[str]:
+        file = tmp_path / "gateway.yaml"
+        file.write_text(settings(page))
+        done = extproc("check", "--config", file, "--explain", "--consumer", "demo", *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = re.search(r"^targets .*\n(?: .*\n)*(?:skipped .*\n(?: .*\n)*)?", done.stdout, re.MULTILINE)
+        assert lines, done.stdout
+        return [" ".join(line.split()) for line in lines[0].splitlines()]
+
+    return explain
+
+
 @pytest.mark.parametrize(
     ("page", "model", "more", "wanted"),
     [
@@ -502,9 +508,9 @@ def test_a_budget_that_is_used_up_refuses_and_does_not_downshift(start: Start):
     ],
 )
 def test_explain_shows_what_the_page_says(
-    page: str, model: str, more: tuple[str, ...], wanted: list[str], tmp_path: Path
+    page: str, model: str, more: tuple[str, ...], wanted: list[str], explained: Callable[..., list[str]]
 ):
-    lines = explained(page, model, tmp_path, *more)
+    lines = explained(page, "--model", model, *more)
     for line, start in zip(lines, wanted, strict=False):
         assert re.match(start, line), lines
     assert len(lines) >= len(wanted)

@@ -115,7 +115,7 @@ def babbler() -> Iterator[Babbler]:
 def tls_mock(certificate: tuple[Path, Path]) -> Iterator[Path]:  # noqa: F811
     """A provider that takes its time to shake hands, and answers at length. Gives its certificate."""
     cert, key = map(str, certificate)
-    command = [sys.executable, "-m", "extproc", "mock", "--port", str(SECURE), "--fault", "size=5MB"]
+    command = [sys.executable, "-m", "tests.doubles", "--port", str(SECURE), "--fault", "size=5MB"]
     command += ["--tls-cert", cert, "--tls-key", key, "--tls-delay", "300ms"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

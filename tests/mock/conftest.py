@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from extproc.framing.aws_eventstream import AWSEventStream
-from extproc.mock import Options, serve
+from tests.doubles import Options, serve
 
 
 @dataclass

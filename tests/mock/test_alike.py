@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from extproc.mock.routes import find
+from tests.doubles.routes import find
 
 WEATHER = {
     "type": "object",

@@ -6,7 +6,7 @@ import struct
 import httpx
 import pytest
 
-from extproc.mock.embeddings import vector
+from tests.doubles.embeddings import vector
 
 PATH = "/v2/embed"
 URI = "data:image/png;base64,AAAA"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from extproc.mock.embeddings import vector
+from tests.doubles.embeddings import vector
 
 GEMINI = "/v1beta/models/gemini-embedding-001:batchEmbedContents"
 VERTEX = "/v1/projects/p/locations/l/publishers/google/models/"

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from extproc.mock.embeddings import vector
+from tests.doubles.embeddings import vector
 
 V2 = "/model/amazon.titan-embed-text-v2%3A0/invoke"
 G1 = "/model/amazon.titan-embed-text-v1/invoke"

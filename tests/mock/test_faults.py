@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from extproc.mock import faults
-from extproc.mock.faults import FaultError, Faults, of_model, padded, parse
+from tests.doubles import faults
+from tests.doubles.faults import FaultError, Faults, of_model, padded, parse
 
 
 def test_every_fault_is_in_the_table_that_help_prints():

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from extproc.mock.routes import find
+from tests.doubles.routes import find
 
 TEXT = "hello there"
 MESSAGES = [{"role": "user", "content": TEXT}]

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from extproc.framing.aws_eventstream import CORRUPT, AWSEventStream
-from extproc.mock.faults import DONE, Event, Faults
-from extproc.mock.framings import event_stream, json_array, sse
+from tests.doubles.faults import DONE, Event, Faults
+from tests.doubles.framings import event_stream, json_array, sse
 
 EVENTS = [Event(b'{"a":{"b":1}}'), Event(b'{"c":"d"}', "named"), DONE]
 

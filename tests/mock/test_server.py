@@ -18,10 +18,10 @@ import httpx
 import openai
 import pytest
 
-from extproc import mock as mock_module
-from extproc.mock import Options, faults, serve
+import tests.doubles as mock_module
 from extproc.mock.provider import LOGGED_BODY
-from extproc.mock.server import Server
+from tests.doubles import Options, faults, serve
+from tests.doubles.server import Server
 
 ROOT = Path(__file__).parents[2]
 MESSAGES = [{"role": "user", "content": "hello there"}]
@@ -604,7 +604,7 @@ async def test_a_client_that_leaves_before_the_handshake(certificate):
 @asynccontextmanager
 async def command(*arguments):
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "extproc.mock", *arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        sys.executable, "-m", "tests.doubles", *arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         yield process

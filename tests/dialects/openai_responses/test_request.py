@@ -24,6 +24,7 @@ from extproc.words.messages import (
     ToolChoice,
     ToolResult,
 )
+from tests.samples import examples
 
 
 def decode(input="Hi", **fields):
@@ -704,7 +705,7 @@ BODY = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6).flatmap(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(body=BODY)
 def test_hostile_requests_are_read_or_refused(body):
     try:

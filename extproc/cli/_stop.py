@@ -1,0 +1,38 @@
+"""A stop that comes about whatever is stuck.
+
+SIGTERM and SIGINT are waited for by a thread: a handler of the event loop would not run while the loop stands still.
+The thread asks for the drain, and ends the process when the drain takes longer than it may.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+OVERDUE = 1
+"""Exit code of a process whose drain did not end in time."""
+
+log = logging.getLogger(__name__)
+
+
+def hold() -> None:
+    """Keep the signals for `on_signal`. Called before any thread starts: threads inherit it, and so would children."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+
+def on_signal(stop: Callable[[], object], patience: float) -> None:
+    """Call `stop`, on another thread, at the first signal. End the process `patience` seconds later, or at a second."""
+
+    def wait() -> None:
+        signal.sigwait(SIGNALS)
+        stop()
+        again = signal.sigtimedwait(SIGNALS, patience)
+        log.error("%s; ending now", "stopped again" if again else f"the drain took longer than {patience:.0f} s")
+        logging.shutdown()
+        os._exit(OVERDUE)
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()

@@ -1,0 +1,54 @@
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+PROGRAM = """
+import threading, time
+from extproc.cli import _stop
+_stop.hold()
+{body}
+"""
+STUCK = "_stop.on_signal(lambda: None, 0.4); print('ready', flush=True); time.sleep(60)"
+PATIENT = "_stop.on_signal(lambda: None, 60); print('ready', flush=True); time.sleep(60)"
+GOOD = "done = threading.Event(); _stop.on_signal(done.set, 60); print('ready', flush=True); done.wait()"
+
+
+@pytest.fixture
+def begin():
+    children = []
+
+    def start(body):
+        child = subprocess.Popen([sys.executable, "-c", PROGRAM.format(body=body)], stdout=subprocess.PIPE)
+        children.append(child)
+        assert child.stdout.readline() == b"ready\n"
+        return child
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_asks_for_the_drain(begin, number):
+    child = begin(GOOD)
+    child.send_signal(number)
+    assert child.wait(10) == 0
+
+
+def test_a_main_thread_that_is_stuck_is_ended_after_its_patience(begin):
+    child, start = begin(STUCK), time.monotonic()
+    child.send_signal(signal.SIGTERM)
+    assert child.wait(10) == 1
+    assert time.monotonic() - start >= 0.4
+
+
+def test_a_second_signal_ends_it_at_once(begin):
+    child = begin(PATIENT)
+    child.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    child.send_signal(signal.SIGINT)
+    assert child.wait(10) == 1

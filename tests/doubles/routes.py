@@ -1,0 +1,114 @@
+"""Every path and what answers it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache, partial
+from urllib.parse import unquote
+
+import msgspec
+
+from tests.doubles import (
+    answers,
+    anthropic,
+    bedrock,
+    cohere,
+    converse,
+    credentials,
+    embeddings_gemini,
+    gemini,
+    responses,
+)
+from tests.doubles.answers import Answer, Question, Refused
+from tests.doubles.chat import chat
+from tests.doubles.embeddings import embeddings
+from tests.doubles.embeddings_cohere import embed
+from tests.doubles.endpoints import Dialect, Endpoint
+from tests.doubles.faults import Event
+
+
+def _openai_failure(refused: Refused, _number: int) -> Event:
+    return Event(msgspec.json.encode(answers.error(refused)))
+
+
+OPENAI = Dialect("openai", answers.error, _openai_failure, credentials.openai)
+
+ANTHROPIC_ON_VERTEX = "projects/{project}/locations/{location}/publishers/anthropic/models/{model}:"
+GEMINI = ("/v1beta/models/{model}:", "/v1/models/{model}:")
+GEMINI_ON_VERTEX = tuple(
+    f"/{version}/{place}publishers/google/models/{{model}}:"
+    for version in ("v1", "v1beta1")
+    for place in ("projects/{project}/locations/{location}/", "")
+)
+
+
+def _everywhere(
+    places: Iterable[str], dialect: Dialect, verbs: Mapping[str, Callable[[Question], Answer]]
+) -> Mapping[str, Endpoint]:
+    return {place + verb: Endpoint(dialect, answer) for place in places for verb, answer in verbs.items()}
+
+
+# `{name}` stands for one segment of a path, of which `{model}` is read.
+ROUTES = {
+    "/v1/chat/completions": Endpoint(OPENAI, chat),
+    "/v1/responses": Endpoint(responses.DIALECT, responses.create),
+    "/v1/embeddings": Endpoint(OPENAI, embeddings),
+    "/v2/chat": Endpoint(cohere.DIALECT, cohere.chat),
+    "/v2/embed": Endpoint(cohere.DIALECT, embed),
+    "/model/{model}/converse": Endpoint(bedrock.CONVERSE, converse.converse),
+    "/model/{model}/converse-stream": Endpoint(bedrock.CONVERSE, partial(converse.converse, stream=True)),
+    "/model/{model}/invoke": Endpoint(bedrock.INVOKE, bedrock.invoke),
+    "/model/{model}/invoke-with-response-stream": Endpoint(bedrock.INVOKE, bedrock.invoke_with_response_stream),
+    "/v1/messages": Endpoint(anthropic.DIALECT, anthropic.messages),
+    "/v1/messages/count_tokens": Endpoint(anthropic.DIALECT, anthropic.count_tokens),
+    **_everywhere(
+        ("/v1/" + ANTHROPIC_ON_VERTEX, "/v1beta1/" + ANTHROPIC_ON_VERTEX),
+        anthropic.ON_VERTEX,
+        {
+            "rawPredict": partial(anthropic.vertex, stream=False),
+            "streamRawPredict": partial(anthropic.vertex, stream=True),
+        },
+    ),
+    **_everywhere(
+        GEMINI,
+        gemini.DIALECT,
+        {
+            "generateContent": gemini.generate_content,
+            "streamGenerateContent": partial(gemini.generate_content, stream=True),
+            "countTokens": gemini.count_tokens,
+            "batchEmbedContents": embeddings_gemini.batch,
+        },
+    ),
+    **_everywhere(
+        GEMINI_ON_VERTEX,
+        gemini.ON_VERTEX,
+        {
+            "generateContent": partial(gemini.generate_content, vertex=True),
+            "streamGenerateContent": partial(gemini.generate_content, vertex=True, stream=True),
+            "countTokens": partial(gemini.count_tokens, vertex=True),
+            "batchEmbedContents": partial(embeddings_gemini.batch, vertex=True),
+            "embedContent": embeddings_gemini.embed,
+            "predict": embeddings_gemini.predict,
+        },
+    ),
+}
+
+_BY_MODEL = [
+    (re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(path))), endpoint)
+    for path, endpoint in ROUTES.items()
+    if "{" in path
+]
+
+
+@lru_cache(maxsize=1024)
+def find(path: str) -> tuple[Endpoint | None, str]:
+    """The endpoint of a path, and the model that the path names."""
+    endpoint = ROUTES.get(path)
+    if endpoint is not None:
+        return endpoint, ""
+    for pattern, each in _BY_MODEL:
+        match = pattern.fullmatch(path)
+        if match is not None:
+            return each, unquote(match["model"])
+    return None, ""
