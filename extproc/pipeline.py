@@ -162,7 +162,7 @@ def build(
         authorize(exchange)
         select(exchange)
         if "state" in exchange.ask.needs and exchange.targets[0].provider != before:
-            raise Refusal(UNSUPPORTED_BY_TARGETS, f"What the request refers to is kept by {before}.")
+            raise Refusal(UNSUPPORTED_BY_TARGETS, f"The request refers to content that the provider {before} stores.")
 
     reserve = Reserve(
         settings.budgets,

@@ -79,20 +79,20 @@ def check_ledger(url: str) -> None:
     """Raise ValueError when `open_ledger` could not take `url`. Opens nothing, and repeats no secret."""
     parsed = parse(url)
     if parsed.server is not None and importlib.util.find_spec("psycopg") is None:
-        raise ValueError("postgresql: needs its driver; install the extra: pip install 'llm-extproc[postgres]'")
+        raise ValueError("postgresql: needs a driver: pip install 'llm-extproc[postgres]'")
 
 
 def doubt_ledger(url: str) -> Iterator[str]:
     """Say what is probably not meant in a URL that was checked."""
     parsed = parse(url)
     if parsed.path is None and parsed.server is None:
-        yield "is forgotten when the process ends, and grows until then"
+        yield "memory: loses all rows when the process ends, and grows until then"
     if parsed.server is not None:
         password = parsed.server.password
         if password is not None and password.read() is None:
-            yield f"{password} is not set: the ledger cannot be written until it is"
+            yield f"{password} is not set: the ledger cannot be written"
         if not (parsed.server.is_encrypted or parsed.server.is_local or is_private(parsed.server.host)):
-            yield "is not encrypted: add sslmode=verify-full"
+            yield "the connection is not encrypted: add sslmode=verify-full"
 
 
 def open_ledger(url: str) -> Ledger:

@@ -106,11 +106,11 @@ class FakeSources:
         start = self._time(given.pop("start", []), self.now.replace(day=1, hour=0, minute=0, second=0, microsecond=0))
         end = self._time(given.pop("end", []), self.now + timedelta(days=1))
         if any(not value.isdecimal() or len(value) > 3 for value in given.get("status", ())):
-            raise ValueError("status is a number of up to three digits")
+            raise ValueError("status must be a number of up to three digits")
         if not set(given.get("stream", ())) <= {"true", "false"}:
-            raise ValueError("stream is true or false")
+            raise ValueError("stream must be true or false")
         if not set(given.get("outcome", ())) <= set(OUTCOMES):
-            raise ValueError(f"outcome is one of {', '.join(OUTCOMES)}")
+            raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}")
         for name in (*fields, *given):
             if name not in FIELDS and not (name.startswith("label.") and len(name) > 6):
                 raise ValueError(f"there is no field {name!r}")
