@@ -12,7 +12,7 @@ export EXTPROC_DEMO_KEY ?= sk-gw-demo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint unit e2e alone exhaustive abuse bench bench-check protos docs examples clean
+.PHONY: help setup run test check lint unit e2e alone exhaustive fuzz abuse bench bench-check protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ alone: $(READY) ## The tests that measure time
 
 exhaustive: $(READY) ## Everything of which the other tests take a sample, and four times as many examples
 	$(BIN)/python -m pytest -m "exhaustive or hypothesis" $(SIDE_BY_SIDE)
+
+fuzz: $(READY) ## 200,000 sequences of frames for the own gRPC transport
+	$(BIN)/python -m pytest -m exhaustive -n auto tests/transport
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -428,7 +428,7 @@ class Connection:
             stream.begun = True
             self._head(stream, frames.END_HEADERS, BEGIN)
         size = len(message) + PREFIX.size
-        if size <= self._outbound and size <= stream.outbound and size <= self._frame and not stream.unsent:
+        if size <= self._outbound and size <= stream.outbound and size <= self._frame:  # then nothing is unsent
             self._outbound -= size
             stream.outbound -= size
             self._out.append(MESSAGE_HEAD.pack(size >> 16, size & 0xFFFF, frames.DATA, 0, stream.id, 0, len(message)))

@@ -348,6 +348,16 @@ def test_a_message_larger_than_the_window_arrives(talk):
     assert events == [("message", 1, b"m" * (3 * MIB))]
 
 
+def test_a_stream_whose_peer_ended_is_granted_nothing(talk):
+    one = talk()
+    one.tell(request(1))
+    fill(one, 1, MIB)
+    one.tell(data(1, end=True))
+    while one.take(1) is not None:
+        pass
+    assert grants(one.heard()) == []
+
+
 def test_a_message_under_way_waits_while_its_stream_is_busy(talk):
     one = talk()
     one.tell(request(1), message(1, b"first"))
@@ -500,6 +510,14 @@ def test_frames_are_as_large_as_the_peer_allows(talk):
     assert [len(content) for name, _, content in one.heard() if name == "Data"] == [20_000, 20_000, 1]
 
 
+def test_an_answer_of_more_than_a_frame_is_cut(talk):
+    one = talk()
+    one.tell(request(1), message(1, b"a"))
+    one.send(1, b"x" * 16_379)
+    one.send(1, b"x" * 16_380)
+    assert [len(content) for name, _, content in one.heard() if name == "Data"] == [16_384, 16_384, 1]
+
+
 def test_streams_take_turns_at_the_connections_window(talk):
     one = talk(begun=False)
     one.tell(begin(window=MIB))
@@ -579,6 +597,8 @@ def test_a_drain_lets_the_peer_know_before_it_refuses(talk):
 
 def test_a_drain_of_a_connection_without_streams(talk):
     one = talk()
+    assert not one.connection.drained
     one.connection.drain()
+    assert not one.connection.drained
     one.tell(frame(PING, ACK, 0, one.heard()[1][2][0]))
     assert one.connection.drained

@@ -370,9 +370,9 @@ async def test_a_second_drain_of_settings_and_windows_changes_nothing(native):
 NEEDS_A_TASK = {"timeout", "timeout_at", "TaskGroup", "current_task", "wait_for"}
 HAS_ONE = {
     "stores/redis/link.py": "enters a task before",
-    "https.py": "is asked by tasks of their own: tokens and alerts",
-    "credentials.py": "is a task of its own",
-    "alerts.py": "is a task of its own",
+    "outbound/client.py": "is asked by tasks of their own: tokens and alerts",
+    "credentials/rotation.py": "is a task of its own",
+    "accounting/alerts.py": "is a task of its own",
     "admin/api.py": "runs in the HTTP servers' loop",
 }
 
