@@ -62,7 +62,7 @@ class Gateway:
     mocks: dict[str, str] = field(default_factory=dict)
     log: Path = Path()
     envoy: subprocess.Popen[bytes] | None = None
-    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30, trust_env=False))
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30, trust_env=False, verify=False))
 
     @property
     def base_url(self) -> str:
