@@ -97,8 +97,8 @@ class ProcessorSettings(Section):
     address: str | None = Field(None, description="host:port on loopback, where Envoy cannot share a socket")
     transport: Literal["native", "grpcio"] = Field(
         "native",
-        description="The gRPC server. native: the gateway's own, made for Envoy on a unix socket, for a fraction of the "
-        "CPU. grpcio: the official library, to compare with or to fall back to. It always serves an `address`",
+        description="The gRPC server. native: the gateway's own, made for Envoy on a unix socket, for half the CPU. "
+        "grpcio: the official library, to compare with or to fall back to. It always serves an `address`",
     )
 
     @model_validator(mode="after")

@@ -134,19 +134,71 @@ async def test_calls_that_do_not_wait_are_no_tasks(wired):
 
 
 async def test_a_call_is_cancelled_before_its_task_has_run(wired):
-    """All in one read: it has to learn of it all the same, because it may hold a reservation."""
-    wired.tell(echo(1, b"a", b"b", method="Slow"), reset(1))
+    """It has to learn of it all the same, because it may hold a reservation."""
+    wired.tell(echo(1, method="Slow"))
+    wired.tell(message(1, b"a"), message(1, b"b"), reset(1))
     [call] = wired.services.made
     await wired.services.ended(call)
     assert (call.cancelled, call.heard, call.ends) == (True, [b"a"], 1)
 
 
-async def test_thousands_of_messages_in_a_row_need_no_stack(wired):
-    wired.tell(request(1, path="/test.Service/Echo"))
-    for _ in range(4):
-        wired.tell(message(1, b"x") * 5000)
+async def test_turn():
+    """However much comes at once, others have their turn; and it is all done without anything more being read."""
+    wired = Wired(Limits(turn=10))
+    wired.tell(echo(1), echo(3, b"a"), message(1, b"x") * 5000)
+    first, second = wired.services.made
+    assert (len(first.heard), len(second.heard)) == (7, 1), "two began, and eight messages"
+    wired.heard()
+    for turn in range(2, 500):
+        await asyncio.sleep(0)
+        assert len(first.heard) == min(10 * turn - 3, 5000)
+        [write] = wired.heard()
+        assert len(write) <= 13
+    while len(first.heard) < 5000:
+        await asyncio.sleep(0)
+
+
+async def test_a_peer_that_does_not_read_has_no_turn():
+    wired = Wired(Limits(turn=10))
+    wired.tell(echo(1), message(1, b"x") * 100)
     [call] = wired.services.made
-    assert len(call.heard) == 20_000
+    assert len(call.heard) == 9
+    wired.peer.pause_writing()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    wired.tell(message(1, b"y"))
+    assert len(call.heard) == 9
+    wired.peer.resume_writing()
+    for _ in range(12):
+        await asyncio.sleep(0)
+    assert len(call.heard) == 101
+
+
+async def test_of_a_client_that_left_nothing_that_waits_is_handled(wired):
+    """It was not answered, so the client never saw what it is about."""
+    wired.tell(echo(1))
+    wired.tell(message(1, b"a"), message(1, b"b"), reset(1))
+    [call] = wired.services.made
+    await wired.services.ended(call)
+    assert call.heard == [b"a"]
+
+
+async def test_a_call_that_was_reset_at_once_is_not_even_made(wired):
+    wired.tell(echo(1, b"a"), reset(1), echo(3, b"b"))
+    assert [call.heard for call in wired.services.made] == [[b"b"]]
+
+
+@pytest.mark.parametrize("ends", ["lost", "stopped"])
+async def test_a_call_whose_turn_never_came_is_not_made(ends):
+    wired = Wired(Limits(turn=1))
+    wired.tell(echo(1), echo(3), echo(5))
+    if ends == "lost":
+        wired.peer.connection_lost(None)
+    else:
+        wired.peer.end()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert [call.ends for call in wired.services.made] == [1]
 
 
 async def test_thousands_of_messages_wait_for_one(wired):
