@@ -1,7 +1,9 @@
-"""What a request is: the path says which API, the body says what it asks for."""
+"""What a request is: the path says which API, the body says what it asks for; and whether there is room for it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import unquote
 
 from extproc.dialects import Endpoints, by_path, dialects, is_name
@@ -11,11 +13,13 @@ from extproc.words.errors import (
     INVALID_JSON,
     INVALID_REQUEST,
     METHOD_NOT_ALLOWED,
+    OVERLOADED,
     PATH_NOT_FOUND,
     UNSUPPORTED_ENCODING,
     Refusal,
 )
 from extproc.words.exchange import Exchange
+from extproc.words.values import show_size
 
 MODELS_PATH = "/v1/models"
 OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
@@ -46,18 +50,35 @@ class Classify:
                 exchange.operation = OWN_PATHS[path]
                 _check_method(request.method, ("GET",), path)
                 return
-            raise Refusal(PATH_NOT_FOUND, f"This gateway does not serve that path; it serves {self._paths()}.")
+            raise Refusal(PATH_NOT_FOUND, f"The gateway does not serve this path. It serves {self._paths()}.")
         exchange.dialect, exchange.endpoint = found
         exchange.operation = exchange.endpoint.operation
         _check_method(request.method, ("POST",), path)
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
-            raise Refusal(UNSUPPORTED_ENCODING, "Send the body without content-encoding.")
+            raise Refusal(UNSUPPORTED_ENCODING, "The body is compressed: send it without content-encoding.")
         if not is_json(request.headers.get("content-type", "application/json")):
-            raise Refusal(UNSUPPORTED_ENCODING, "Send JSON in UTF-8, with 'content-type: application/json'.")
+            raise Refusal(
+                UNSUPPORTED_ENCODING, "The body must be JSON in UTF-8, with 'content-type: application/json'."
+            )
 
     def _paths(self) -> str:
         return ", ".join([*sorted(by_path()), MODELS_PATH, *OWN_PATHS])
+
+
+class Admit:
+    """503 when more than `most` exchanges are under way, 400 for a request without a body."""
+
+    def __init__(self, most: int, under_way: Callable[[], int]) -> None:
+        self._most = most
+        self._under_way = under_way
+
+    def __call__(self, exchange: Exchange) -> None:
+        if self._under_way() > self._most:
+            message = "Too many requests are in flight; try again in a moment."
+            raise Refusal(OVERLOADED, message, headers={"retry-after": "1"})
+        if exchange.request.ended:
+            raise Refusal(INVALID_JSON, "Send a JSON body.")
 
 
 class Parse:
@@ -70,9 +91,9 @@ class Parse:
     def __call__(self, exchange: Exchange) -> None:
         body = exchange.body
         if len(body) > self._max_bytes:
-            raise Refusal(BODY_TOO_LARGE, f"The body is larger than {self._max_bytes} bytes.")
+            raise Refusal(BODY_TOO_LARGE, f"The body is larger than {show_size(self._max_bytes)}: send less.")
         if not body:
-            raise Refusal(INVALID_JSON, "Send a JSON body.")
+            raise Refusal(INVALID_JSON, "The request has no body: send JSON.")
         try:
             tree = parse(body, self._max_depth)
         except InvalidJSON as error:
@@ -83,6 +104,7 @@ class Parse:
         exchange.ask = exchange.dialect.read(tree, exchange.endpoint)
 
 
+@lru_cache(maxsize=64)
 def is_json(content_type: str) -> bool:
     """True for `application/json` when every charset it names is UTF-8: the provider might believe another one."""
     kind, *parameters = (part.strip() for part in content_type.lower().split(";"))
@@ -100,4 +122,4 @@ def is_model_path(path: str) -> bool:
 def _check_method(method: str, allowed: tuple[str, ...], path: str) -> None:
     if method not in allowed:
         headers = {"allow": ", ".join(allowed)}
-        raise Refusal(METHOD_NOT_ALLOWED, f"Use {allowed[0]} for {path}.", headers=headers)
+        raise Refusal(METHOD_NOT_ALLOWED, f"The path {path} takes {allowed[0]} only.", headers=headers)

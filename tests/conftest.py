@@ -16,13 +16,16 @@ import extproc.dialects
 from extproc.dialects import by_path
 from extproc.gateway import GatewayStream
 from extproc.pipeline import Pipeline, build
+from extproc.response import Count, framing_for
 from extproc.routing.history import History
 from extproc.settings.config import parse
 from extproc.stores import Counters
 from extproc.stores.memory import MemoryCounters
 from extproc.telemetry.metrics import Telemetry
+from extproc.words import contract
 from extproc.words.chain import Chain, RetrySettings
-from extproc.words.exchange import Consumer, Exchange, Request, Target
+from extproc.words.dialect import Report
+from extproc.words.exchange import Consumer, Exchange, Request, Response, Target
 
 # What a filter YAML of a test holds when the test does not say it.
 SECTIONS = {
@@ -36,7 +39,7 @@ hypothesis_settings.register_profile("thorough", deadline=None)
 hypothesis_settings.register_profile("usual", deadline=None, max_examples=25)
 
 HERE = Path(__file__).parent
-THROUGH_ENVOY = (HERE / "e2e", HERE / "envoy_config", HERE / "test_k8s.py")
+THROUGH_ENVOY = (HERE / "e2e", HERE / "envoy_config", HERE / "test_bench.py", HERE / "test_k8s.py")
 """Where tests with the marker `e2e` are."""
 ONLY_WITH_ENVOY = {"alone", "e2e", "e2e and not alone"}
 ONLY_WITHOUT = {"not e2e", "exhaustive or hypothesis"}
@@ -188,6 +191,22 @@ def _look_again():
     for found in vars(extproc.dialects).values():
         if hasattr(found, "cache_clear"):
             found.cache_clear()
+
+
+def count_answer(dialect, kind, body, *, translated=True, told_usage=None):
+    """What the gateway attachment lets pass of an answer's body, and the report of it."""
+    exchange = Exchange("id-1", Request("POST", "", {}))
+    exchange.dialect, exchange.report = dialect, Report(told_usage=told_usage)
+    exchange.response = Response(200, {contract.TRANSLATED: "1"} if translated else {})
+    framing = framing_for(kind, event_limit=1 << 20, body_limit=1 << 20)
+    events = Count()(exchange, [*framing.feed(body), *framing.end()], True)
+    return b"".join(event.raw for event in events), exchange.report
+
+
+@pytest.fixture(scope="session")
+def counted():
+    """Call it with a dialect, a content type and the body of an answer: what may leave of it, and its report."""
+    return count_answer
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,11 @@ from extproc.settings.reference import markdown, provider_pages
 from extproc.words.errors import ALL
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("docs/**/*.md"),
+    *(ROOT / name / "README.md" for name in ("envoy", "k8s", "protos")),
+]
 BASE = {
     "providers": {"openai": {"kind": "openai", "api_key": "env:OPENAI_API_KEY"}},
     "models": {"gpt-4o": {"provider": "openai"}, "gpt-4o-mini": {"provider": "openai"}},
@@ -42,8 +46,15 @@ def test_every_yaml_of_the_docs_loads_alone_or_with_the_least_around_it(text: st
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)", page.read_text()):
         assert (page.parent / target).exists(), target
+        assert not anchor or anchor in anchors(page.parent / target if target else page), f"{target}#{anchor}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_reference_is_up_to_date() -> None:

@@ -71,7 +71,7 @@ async def test_a_stream_that_its_budget_ends_gets_an_error_event_and_is_settled(
     assert all(part + b"\n\n" == piece for part in parts), "what came before is delivered"
     code, message = said(json.loads(last.split(b"data: ")[1]))
     assert code == ("rate_limit_error" if client == "anthropic" else "rate_limited")
-    assert "The budget 't'" in message
+    assert "Budget 't'" in message
     await stream.on_end()
     settled, reserved = await gateway.level("t", 3600)
     assert (reserved, gateway.leases) == (0, set())

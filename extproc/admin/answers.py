@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from extproc.budgets.settings import Mode, OnExceed, Unit, Window
-from extproc.ledger import Outcome
 from extproc.ledger.query import MAX_LIMIT, Resolution
+from extproc.words.exchange import Outcome
 
 # Patterns end in `$(?!\n)`: in Python alone, `$` also matches before a last newline.
 Count = Annotated[int, Meta(ge=0)]
@@ -160,14 +160,11 @@ class Exchange(Struct, kw_only=True):
     target: Annotated[str, Meta(description="The entry of `models` that served")] | UnsetType = UNSET
     provider: str | UnsetType = UNSET
     provider_model: str | UnsetType = UNSET
-    target_model: str | UnsetType = UNSET
     response_model: str | UnsetType = UNSET
     attempts: Count | UnsetType = UNSET
     status: Annotated[int, Meta(description="0: no answer was sent")]
     error: Annotated[str, Meta(description="The refusal's code, or what ended the exchange early; else empty")]
-    outcome: Annotated[Outcome, Meta(description="refused: by the gateway; error: failed otherwise")] | UnsetType = (
-        UNSET
-    )
+    outcome: Annotated[Outcome, Meta(description="refused: by the gateway; error: failed otherwise")]
     stream: bool | UnsetType = UNSET
     complete: bool | UnsetType = UNSET
     finish_reasons: Sequence[str] | UnsetType = UNSET

@@ -80,7 +80,7 @@ def usage(request: Request) -> Response:
         return failure(400, f"at most {MAX_PARAMETERS} parameters")
     formats = [value for name, value in parameters if name == "format"]
     if len(formats) > 1 or not set(formats) <= {"json", "csv"}:
-        return failure(400, "format is json or csv")
+        return failure(400, "format must be json or csv")
     wanted = formats[0] if formats else "csv" if "text/csv" in request.headers.get("accept", "") else "json"
     try:
         report = _sources(request).usage([(name, value) for name, value in parameters if name != "format"])
@@ -287,4 +287,4 @@ def _disconnected(_request: Request, _error: Exception) -> Response:
 
 
 def _bug(_request: Request, _error: Exception) -> Response:
-    return failure(500, "this is a bug of the gateway; its log says more")
+    return failure(500, "this is a bug of the gateway; its log has the details")

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from extproc.admin.answers import Error, ErrorText
-from extproc.words.values import is_loopback
+from extproc.words.values import is_loopback, show_size
 
 MAX_TARGET = 8 << 10  # bytes of path and query
 OPEN = frozenset(("/", "/openapi.json"))
@@ -91,13 +91,13 @@ class Guard:
     def _refusal(self, request: Request) -> Response | None:
         host = request.headers.get("host", "")
         if self._token is None and not _is_local(host):
-            return failure(421, "without a token this is for this machine: ask for localhost or 127.0.0.1")
+            return failure(421, "without a token the admin API serves this machine only: use localhost or 127.0.0.1")
         path: bytes = request.scope.get("raw_path") or request.url.path.encode()
         target = path + b"?" + request.scope["query_string"]
         if len(target) > MAX_TARGET:
-            return failure(414, f"path and query are at most {MAX_TARGET} bytes")
+            return failure(414, f"path and query have at most {show_size(MAX_TARGET)}")
         if _CONTROL.search(target):
-            return failure(400, "path and query have no control characters")
+            return failure(400, "path and query must not contain control characters")
         if self._token is not None and request.url.path not in OPEN and not self._known(request):
             return failure(401, "send 'Authorization: Bearer <admin token>'", **{"www-authenticate": "Bearer"})
         if request.method in ("POST", "DELETE"):
@@ -118,7 +118,7 @@ def _refused_change(request: Request, host: str) -> Response | None:
     except ValueError:
         foreign = True
     if foreign or site not in ("same-origin", "none"):
-        return failure(403, "pages of other sites may not change anything here")
+        return failure(403, "pages of other sites may not change anything")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method == "POST" and kind != "application/json":
         return failure(415, "send 'Content-Type: application/json'")

@@ -11,8 +11,8 @@ import msgspec
 from extproc import __version__
 from extproc.admin import answers
 from extproc.admin.guard import MAX_TARGET
-from extproc.ledger import Outcome
 from extproc.ledger.query import FIELDS, Resolution
+from extproc.words.exchange import Outcome
 
 Json = dict[str, Any]
 

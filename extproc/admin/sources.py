@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from extproc.ledger import outcome_of
-
 Entry = Mapping[str, Any]
-"""One exchange as JSON; at least `id`, `request_id`, `time` (epoch seconds) and `status`."""
+"""One exchange as JSON; at least `id`, `request_id`, `time` (epoch seconds), `status` and `outcome`."""
 
 
 class SourceError(Exception):
@@ -52,12 +50,4 @@ class Sources(Protocol):
 
 def matches(entry: Entry, filters: Mapping[str, str]) -> bool:
     """True when `entry` has all that `filters` ask for; a status is compared as text."""
-    return all(
-        wanted == (outcome(entry) if name == "outcome" else str(entry.get(name, "")))
-        for name, wanted in filters.items()
-    )
-
-
-def outcome(entry: Entry) -> str:
-    """One of OUTCOMES."""
-    return outcome_of(entry["status"], entry.get("error", ""), entry.get("attempts", 0))
+    return all(wanted == str(entry.get(name, "")) for name, wanted in filters.items())

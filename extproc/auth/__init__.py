@@ -1,4 +1,4 @@
-"""Who is asking, and which models they may use.
+"""Authentication and authorization: the consumer of a request, and the models it may use.
 
 A gateway key is kept only as a keyed hash and found by that hash, so neither the settings, nor the memory of a running
 processor, nor the time a lookup takes gives a key away. Tokens and client certificates are Envoy's to verify; here
@@ -58,8 +58,8 @@ ANONYMOUS = "anonymous"
 HASH_PREFIX = "hmac-sha256:"
 _MAX_KEY = 4096  # bytes; longer ones are refused unhashed
 _MAX_LABELS = 32
-_UNKNOWN = "This gateway does not know that key, or it is disabled."
-_SEVERAL = "The request carries credentials of two consumers; send those of one."
+_UNKNOWN = "The gateway does not know this key, or the key is disabled."
+_SEVERAL = "The request carries credentials of two consumers: send those of one."
 
 
 def credential_headers(auth: AuthSettings) -> Sequence[str]:
@@ -124,7 +124,7 @@ class Authenticate:
         if identity is not None:
             exchange.consumer, exchange.key = identity.consumer, identity.key
         elif self._required:
-            raise Refusal(MISSING_KEY, "Send your gateway key: 'Authorization: Bearer <key>'.")
+            raise Refusal(MISSING_KEY, "The request has no gateway key: send 'Authorization: Bearer <key>'.")
         else:
             exchange.consumer = self._anonymous
         exchange.labels = self._labels(exchange)
@@ -169,7 +169,7 @@ class Authenticate:
         if identity.disabled:
             raise Refusal(INVALID_KEY, _UNKNOWN)
         if identity.expires is not None and self._now() >= identity.expires:
-            raise Refusal(EXPIRED_KEY, "This key has expired; ask for a new one.")
+            raise Refusal(EXPIRED_KEY, "The key has expired: ask the operator for a new one.")
         return identity
 
     def _labels(self, exchange: Exchange) -> Mapping[str, str]:
@@ -194,18 +194,18 @@ class Authorize:
     def __call__(self, exchange: Exchange) -> None:
         consumer, model = exchange.consumer, exchange.ask.model
         if not consumer.may_use(exchange.chain.name):
-            message = f"{consumer.name} may not use {model!r}; GET /v1/models lists what it may use."
+            message = f"Consumer {consumer.name} may not use {model!r}: GET /v1/models lists its models."
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
         may_use = consumer.may_use
         granted = tuple([target for target in exchange.targets if may_use(target.name)])
         if len(granted) < len(exchange.targets):
-            text = f"{consumer.name} may not use it"
+            text = f"consumer {consumer.name} may not use it"
             exchange.skipped += [
                 Skip(target, "not_granted", text) for target in exchange.targets if target not in granted
             ]
             exchange.targets = granted
         if not exchange.targets:
-            message = f"{consumer.name} may use no model behind {model!r}: GET /v1/models."
+            message = f"Consumer {consumer.name} may use no target of {model!r}: GET /v1/models lists its models."
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
 
 
@@ -220,12 +220,12 @@ def credential(request: Request) -> str | None:
         if name == "authorization":
             scheme, _, key = value.partition(" ")
             if scheme.lower() != "bearer":
-                raise Refusal(INVALID_KEY, "Send the key as 'Authorization: Bearer <key>'.")
+                raise Refusal(INVALID_KEY, "The header 'authorization' has no key: send 'Authorization: Bearer <key>'.")
         key = key.strip()
         if not key:
-            raise Refusal(INVALID_KEY, f"The header '{name}' holds no key.")
+            raise Refusal(INVALID_KEY, f"The header '{name}' has no key.")
         if found is not None and found != key:
-            raise Refusal(INVALID_KEY, "The request carries two keys that differ; send one.")
+            raise Refusal(INVALID_KEY, "The request carries two different keys: send one.")
         found = key
     return found
 

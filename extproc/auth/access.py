@@ -1,4 +1,4 @@
-"""What a credential opens: a consumer, and the models that it, its team and its groups were granted."""
+"""Access: the consumer behind a credential, and the models granted to it, its team and its groups."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Patterns = Sequence[Pattern]
 
 @dataclass(slots=True, frozen=True)
 class Identity:
-    """Whom one credential stands for."""
+    """The consumer that one credential stands for."""
 
     consumer: Consumer
     key: str  # a name for the credential that is no secret and the same in every replica
@@ -23,7 +23,7 @@ class Identity:
 
 
 class Access:
-    """A model must be granted by the consumer, by its team and by one of its groups, where they say anything."""
+    """A model must be granted by the consumer, by its team and by one of its groups, where they name models."""
 
     def __init__(self, teams: Mapping[str, TeamSettings], groups: Mapping[str, GroupSettings]) -> None:
         self.teams = {name: _patterns(team.models) for name, team in teams.items()}
@@ -54,12 +54,12 @@ class Access:
 
 
 def everything(_model: str) -> bool:
-    """The grant of those of whom nothing is said."""
+    """The grant of consumers that name no models."""
     return True
 
 
 def nothing(_model: str) -> bool:
-    """The grant of those who should have been granted something by name, and were not."""
+    """The grant of tokens whose claims name no known team or group, where one is required."""
     return False
 
 

@@ -53,13 +53,13 @@ class Tokens:
         if not told:
             return
         if told[0].get("code") == _EXPIRED:
-            raise Refusal(EXPIRED_KEY, "This token has expired; get a new one.")
+            raise Refusal(EXPIRED_KEY, "The token has expired: get a new one.")
         raise Refusal(INVALID_KEY, f"The token was not accepted: {told[0].get('message', 'it is not valid')}.")
 
     def _identity(self, issuer: JWTSettings, claims: _Claims) -> Identity:
         plain = _name(_claim(claims, issuer.consumer))
         if plain is None:
-            message = f"The token's claim {issuer.consumer!r} cannot name a consumer."
+            message = f"The token's claim {issuer.consumer!r} does not name a consumer."
             raise Refusal(INVALID_KEY, message)
         name = issuer.prefix + plain
         labels = {label: _label(_claim(claims, path)) for label, path in issuer.labels.items()}
@@ -68,7 +68,7 @@ class Tokens:
             who = known.consumer
             return replace(known, consumer=replace(who, labels={**labels, **who.labels})) if labels else known
         if name in self._taken:
-            message = f"A token cannot be {name!r}: the consumer of that name does not list it in its subjects."
+            message = f"The token names the consumer {name!r}, whose `subjects` do not list it."
             raise Refusal(INVALID_KEY, message)
         return Identity(self._consumer(issuer, claims, name, labels), f"{name}#jwt")
 

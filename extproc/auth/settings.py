@@ -1,4 +1,4 @@
-"""The settings of who may ask: credentials, consumers, teams, groups, labels."""
+"""Settings of access: credentials, consumers, teams, groups, labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_LABEL = 256
 """Bytes of UTF-8 of a label's value, and of a consumer's name that comes from a token."""
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]*$")]
-_LABELS = "Labels that headers cannot override"
+_LABELS = "Headers cannot override them. An empty value removes the label."
 
 
 def cut(label: str) -> str:
@@ -26,22 +26,26 @@ def cut(label: str) -> str:
 
 
 class KeySettings(Section):
-    """One key of a consumer: where it is, or what it hashes to (`extproc keys` prints both)."""
+    """A gateway key of a consumer: one of `env`, `file` and `hash`. `extproc keys` makes a key and its hash."""
 
-    env: str | None = None
-    file: str | None = None
-    hash: Annotated[str, StringConstraints(pattern=r"^hmac-sha256:[0-9a-f]{64}$")] | None = None
-    name: Name | None = Field(None, description="What the ledger calls it, `consumer#name`; default: its number from 0")
-    expires: date | None = Field(None, description="The first day (UTC) on which it is no longer good")
-    disabled: bool = Field(False, description="Kill switch: it is refused")
-    labels: Mapping[Name, str] = Field(default_factory=dict, description=_LABELS)
+    env: str | None = Field(None, description="Environment variable that holds the key. Read when the settings are.")
+    file: str | None = Field(None, description="Path of the file that holds the key. Read when the settings are.")
+    hash: Annotated[str, StringConstraints(pattern=r"^hmac-sha256:[0-9a-f]{64}$")] | None = Field(
+        None, description="Hash of the key, `hmac-sha256:…`, as `extproc keys` prints it. Needs `auth.key_secret`."
+    )
+    name: Name | None = Field(
+        None, description="Name of the key in reports: `consumer#name`. Default: its position in the list, from 0."
+    )
+    expires: date | None = Field(None, description="First day, in UTC, on which the key is refused.")
+    disabled: bool = Field(False, description="Refuse the key. Takes effect without a restart.")
+    labels: Mapping[Name, str] = Field(default_factory=dict, description=f"Labels of requests with the key. {_LABELS}")
 
     @model_validator(mode="after")
     def _one(self) -> KeySettings:
         if sum(value is not None for value in (self.env, self.file, self.hash)) != 1:
-            raise ValueError("a key is one of {env: NAME}, {file: /path} or {hash: hmac-sha256:…}")
+            raise ValueError("give a key as one of {env: NAME}, {file: /path} or {hash: hmac-sha256:…}")
         if self.env is not None and not is_variable(self.env):
-            raise ValueError("env is the name of an environment variable, never the key itself")
+            raise ValueError("env must be the name of an environment variable, never the key itself")
         return self
 
     @property
@@ -52,20 +56,30 @@ class KeySettings(Section):
 
 
 class ConsumerSettings(Section):
-    """Who pays: a person, an application, an agent."""
+    """A consumer: a person, an application or an agent that sends requests."""
 
-    name: Name
-    team: Name | None = None
-    groups: Sequence[Name] = ()
-    keys: Sequence[KeySettings] = ()
-    subjects: Sequence[Text] = Field((), description="Names in tokens (`auth.jwt`, its `prefix` included) that are it")
-    certificates: Sequence[Text] = Field(
-        (), description="Client certificates that are it, by URI SAN (spiffe://…), DNS SAN or whole subject (CN=…,O=…)"
+    name: Name = Field(description="Name of the consumer in budgets, reports, logs and metrics.")
+    team: Name | None = Field(None, description="Team of the consumer: a key of `teams`.")
+    groups: Sequence[Name] = Field((), description="Groups of the consumer: keys of `groups`.")
+    keys: Sequence[KeySettings] = Field((), description="Gateway keys of the consumer. Several keys ease rotation.")
+    subjects: Sequence[Text] = Field(
+        (),
+        description="Names in tokens (`auth.jwt`) that stand for the consumer, with the issuer's `prefix`. Without "
+        "them no token can be a consumer of this file.",
     )
-    expires: date | None = Field(None, description="The first day (UTC) on which its credentials are no longer good")
-    disabled: bool = Field(False, description="Kill switch: its credentials are refused")
-    models: Sequence[str] | None = Field(None, description="Patterns of models it may use; absent: all; []: none")
-    labels: Mapping[str, str] = Field(default_factory=dict, description=_LABELS)
+    certificates: Sequence[Text] = Field(
+        (),
+        description="Client certificates of the consumer, by URI SAN (`spiffe://…`), DNS SAN or whole subject "
+        "(`CN=…,O=…`).",
+    )
+    expires: date | None = Field(
+        None, description="First day, in UTC, on which all credentials of the consumer are refused."
+    )
+    disabled: bool = Field(False, description="Refuse all credentials of the consumer. Takes effect without a restart.")
+    models: Sequence[str] | None = Field(
+        None, description="Patterns of the models that the consumer may use. Default: all. `[]`: none."
+    )
+    labels: Mapping[str, str] = Field(default_factory=dict, description=f"Labels of the consumer's requests. {_LABELS}")
 
     @property
     def can_enter(self) -> bool:
@@ -74,84 +88,138 @@ class ConsumerSettings(Section):
 
 
 class TeamSettings(Section):
-    models: Sequence[str] | None = Field(None, description="Patterns of models its members may use at most")
-    labels: Mapping[Name, str] = Field(default_factory=dict, description=_LABELS)
+    """A team: the most that its members may use, and their labels."""
+
+    models: Sequence[str] | None = Field(
+        None, description="Patterns of the models that members may use at most. Default: all. `[]`: none."
+    )
+    labels: Mapping[Name, str] = Field(default_factory=dict, description=f"Labels of the members' requests. {_LABELS}")
 
 
 class GroupSettings(Section):
+    """A group: models for its members."""
+
     models: Sequence[str] | None = Field(
-        None, description="Patterns of models for its members; whoever is in several may use those of each"
+        None,
+        description="Patterns of the models that members may use. A member of several groups may use the models of "
+        "each. Default: the group sets no limit.",
     )
 
 
 def _header(value: str) -> str:
     if not value or not value.replace("-", "").isalnum() or value != value.lower() or not value.isascii():
-        raise ValueError("a header is a lower-case name")
+        raise ValueError("a header's name has lower-case letters, digits and dashes")
     if value.startswith(("x-extproc-", "x-envoy-")):
-        raise ValueError("clients cannot send this header")
+        raise ValueError("clients cannot send this header: Envoy removes it")
     return value
 
 
 class JWTSettings(Section):
-    """Tokens of one issuer. Envoy verifies signature, issuer, audience and time; claims say who it is."""
+    """An issuer of tokens (JWT). Envoy verifies signature, issuer, audience and time; claims name the consumer."""
 
-    issuer: Text = Field(description="The claim `iss`, letter by letter")
-    audiences: Sequence[Text] = Field(min_length=1, description="The claim `aud` must hold one of these")
-    jwks_uri: str | None = Field(None, description="Where the issuer publishes its keys; fetched every five minutes")
+    issuer: Text = Field(description="Issuer of the tokens. Must equal the claim `iss` exactly.")
+    audiences: Sequence[Text] = Field(
+        min_length=1, description="Audiences of the gateway. The claim `aud` must hold one of them."
+    )
+    jwks_uri: str | None = Field(
+        None, description="URL of the issuer's keys (JWKS). Envoy fetches them every five minutes."
+    )
     jwks: Annotated[str, StringConstraints(pattern="^file:.+")] | None = Field(
-        None, description="Its keys in a file instead, file:/path; read when Envoy starts"
+        None, description="File of the issuer's keys in place of `jwks_uri`, as `file:/path`. Read when Envoy starts."
     )
-    tls_ca: str | None = Field(None, description="A PEM file of authorities for jwks_uri; default: the system's")
+    tls_ca: str | None = Field(
+        None, description="PEM file of certificate authorities that verify `jwks_uri`. Default: the system's."
+    )
     header: Annotated[str, AfterValidator(_header)] = Field(
-        "authorization", description="Where the token is: after `Bearer` in authorization, alone in any other header"
+        "authorization",
+        description="Header with the token: after `Bearer` in `authorization`, alone in any other header.",
     )
-    consumer: Text = Field("sub", description="The claim that names the consumer. Dots lead into objects")
+    consumer: Text = Field(
+        "sub", description="Claim that names the consumer. Dots lead into objects: `realm_access.roles`."
+    )
     prefix: Annotated[str, StringConstraints(max_length=64, pattern=r"^[!-~]*$")] = Field(
-        "", description="Stands before that name; two issuers need prefixes that tell their consumers apart"
+        "",
+        description="Text before the names of the issuer's consumers, for example `github:`. Several issuers need "
+        "prefixes that keep their consumers apart.",
     )
-    team: Text | None = Field(None, description="The claim that names a team of `teams`; the first known one counts")
-    groups: Text | None = Field(None, description="The claim that names groups of `groups`; unknown ones are left out")
-    labels: Mapping[Name, Text] = Field(default_factory=dict, max_length=16, description="Label: claim")
-    clock_skew: Duration = Field(60.0, le=600, description="How far clocks may differ; whole seconds")
+    team: Text | None = Field(
+        None,
+        description="Claim that names the team. The first value that is a key of `teams` counts. A token without one "
+        "may use no model.",
+    )
+    groups: Text | None = Field(
+        None,
+        description="Claim that names the groups. Values that are no key of `groups` are ignored. A token without a "
+        "known group may use no model.",
+    )
+    labels: Mapping[Name, Text] = Field(
+        default_factory=dict,
+        max_length=16,
+        description="Labels from claims, as `label: claim`. Headers cannot set these labels.",
+    )
+    clock_skew: Duration = Field(
+        60.0,
+        le=600,
+        description="Largest difference between the clocks of the issuer and the gateway, in whole seconds, at most "
+        "`10m`.",
+    )
 
     @model_validator(mode="after")
     def _keys(self) -> JWTSettings:
         if (self.jwks_uri is None) == (self.jwks is None):
-            raise ValueError("its keys are at jwks_uri, or in jwks: file:/path; give one")
+            raise ValueError("give the issuer's keys as jwks_uri or as jwks: file:/path, one of them")
         if self.jwks_uri is not None:
             url = urlsplit(self.jwks_uri)
             if url.scheme not in ("http", "https") or not url.hostname or url.username or url.fragment:
-                raise ValueError("jwks_uri is https://host/path")
+                raise ValueError("jwks_uri must be https://host/path")
             url.port  # noqa: B018 - raises ValueError
         return self
 
 
 def _listed(value: object) -> object:
-    """One issuer may stand there without a list around it."""
+    """A list of issuers; one issuer may stand alone."""
     return [value] if isinstance(value, dict) else value
 
 
 def _or_one(schema: dict[str, Any]) -> None:
-    """The same for editors."""
+    """The same choice in the JSON Schema."""
     schema["anyOf"] = [schema["items"], {"type": schema.pop("type")}]
 
 
 class AuthSettings(Section):
-    required: bool = Field(True, description="false: a request without a credential is the consumer `anonymous`")
-    key_secret: SecretRef | None = Field(None, description="Keys the hashes of gateway keys; needed for `hash:` keys")
+    """Authentication of clients."""
+
+    required: bool = Field(
+        True,
+        description="Refuse requests without a credential. With `false` they belong to the consumer `anonymous`.",
+    )
+    key_secret: SecretRef | None = Field(
+        None,
+        description="Secret of the hashes of gateway keys, as `env:NAME` or `file:/path`. Keys given as `hash` need "
+        "it. A new secret invalidates them.",
+    )
     jwt: Annotated[Sequence[JWTSettings], BeforeValidator(_listed)] = Field(
-        (), max_length=16, description="One issuer of tokens, or a list of them", json_schema_extra=_or_one
+        (),
+        max_length=16,
+        description="Issuers of tokens for single sign-on: one issuer, or a list of up to 16.",
+        json_schema_extra=_or_one,
     )
 
 
 class AttributionSettings(Section):
-    prefix: Annotated[str, StringConstraints(pattern=r"^x-[a-z0-9-]*-$")] = "x-ai-"
-    strip: bool = Field(True, description="Labels do not reach the provider")
-    metrics: Sequence[Name] = Field((), max_length=4, description="Labels that become labels of metrics")
+    """Labels: headers of clients that attribute requests to a run, an agent or a project."""
+
+    prefix: Annotated[str, StringConstraints(pattern=r"^x-[a-z0-9-]*-$")] = Field(
+        "x-ai-", description="Prefix of the headers that become labels: `x-ai-run` is the label `run`."
+    )
+    strip: bool = Field(True, description="Remove these headers from requests to providers.")
+    metrics: Sequence[Name] = Field(
+        (), max_length=4, description="Labels that become labels of the metrics, at most 4. Each adds time series."
+    )
 
     @field_validator("metrics")
     @classmethod
     def _distinct(cls, value: Sequence[str]) -> Sequence[str]:
         if len({name.replace("-", "_").replace(".", "_") for name in value}) < len(value):
-            raise ValueError("two of these would be the same label of a metric, where - and . are written _")
+            raise ValueError("two labels would have the same name in metrics, which write - and . as _")
         return value

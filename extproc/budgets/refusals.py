@@ -1,4 +1,4 @@
-"""What a client is told of budgets: why it was refused, and what is left."""
+"""Refusals and rate-limit headers of budgets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def too_dear(claim: Claim) -> Refusal:
     """One request may need more than `window: call` allows."""
     budget = claim.budget
     message = (
-        f"The budget {budget.settings.name!r} allows {budget.show(budget.limit, unit=True)} per call and this request "
+        f"Budget {budget.settings.name!r} allows {budget.show(budget.limit, unit=True)} per call; this request "
         f"may need {budget.show(claim.amount)}. Send less, or ask for a shorter answer."
     )
     return Refusal(BUDGET_EXCEEDED, message)
@@ -26,19 +26,19 @@ def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
     budget, settings = claim.budget, claim.budget.settings
     limit = budget.limit + granted
     if budget.is_slot:
-        message = f"The budget {settings.name!r} allows {budget.show(limit, unit=True)}; try again when one has ended."
+        message = f"Budget {settings.name!r} allows {budget.show(limit, unit=True)}: try again when one has ended."
         return Refusal(RATE_LIMITED, message, headers={"retry-after": "1"})
     resets = "" if denied.resets_in is None else f" It resets in {_span(denied.resets_in)}."
     per = "" if settings.window == "total" else f" per {settings.window}"
     message = (
-        f"The budget {settings.name!r} of {budget.show(limit, unit=True)}{per} has "
-        f"{budget.show(denied.remaining)} left and this request may need {budget.show(claim.amount)}.{resets}"
+        f"Budget {settings.name!r} of {budget.show(limit, unit=True)}{per} has {budget.show(denied.remaining)} left; "
+        f"this request may need {budget.show(claim.amount)}.{resets}"
     )
     if settings.on_exceed == "approval":
         message += f" An operator can grant more to {claim.scope!r}: POST /grants of the admin API."
         return Refusal(APPROVAL_REQUIRED, message)
     if claim.amount > limit:
-        message += " It can never fit: send less, or ask for a shorter answer."
+        message += " The request can never fit: send less, or ask for a shorter answer."
     if budget.counts_money or not 0 < budget.window <= RATE:
         return Refusal(BUDGET_EXCEEDED, message)
     headers = {"retry-after": str(max(1, math.ceil(denied.resets_in or 0)))}

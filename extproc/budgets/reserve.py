@@ -173,8 +173,8 @@ class Reserve:
             return
         exchange.denied_by = budget.name
         message = (
-            f"{', '.join(unseen[:4])} only names its content, so the budget {budget.name!r} cannot know what "
-            f"it costs. Send the content itself; or the gateway's settings need the `context` of {target.name!r}."
+            f"{', '.join(unseen[:4])} refers to content that is not in the request, so budget {budget.name!r} cannot "
+            f"bound its cost. Send the content itself, or have the operator set the `context` of {target.name!r}."
         )
         raise Refusal(UNBOUNDED_INPUT, message, param=unseen[0])
 
@@ -188,7 +188,7 @@ class Reserve:
                 label = name.removeprefix("label.")
                 if label != name and not exchange.labels.get(label):
                     exchange.denied_by = settings.name
-                    message = f"The budget {settings.name!r} counts by the label {label!r}, which this request lacks"
+                    message = f"Budget {settings.name!r} counts by the label {label!r}, which the request lacks"
                     raise Refusal(
                         INVALID_REQUEST,
                         f"{message}: send it as a header, {label!r} after the prefix (by default x-ai-{label}).",
@@ -239,7 +239,7 @@ class Reserve:
             self._count(settings.name, "store_failure")
             if settings.store_failure == "deny" and settings.mode == "enforce":
                 exchange.denied_by = settings.name
-                message = f"The budget {settings.name!r} cannot be checked now; try again in a moment."
+                message = f"Budget {settings.name!r} cannot be checked now: try again in a moment."
                 raise Refusal(STORE_UNAVAILABLE, message, headers={"retry-after": "1"}) from error
         exchange.reservation.claims = ()
 
@@ -287,7 +287,7 @@ class Reserve:
                 if amount and claim.budget.enforced and claim.budget.settings.store_failure == "deny":
                     self._count(claim.budget.name, "store_failure")
                     exchange.denied_by = claim.budget.name
-                    message = f"The budget {claim.budget.name!r} cannot be checked now: the answer ends here."
+                    message = f"Budget {claim.budget.name!r} cannot be checked now: the answer ends here."
                     return Refusal(STORE_UNAVAILABLE, message)
             outcome = None
         if isinstance(outcome, Denied):

@@ -43,51 +43,85 @@ OnExceed = Literal["refuse", "downgrade", "approval"]
 
 
 class BudgetSettings(Section):
-    name: Name
+    """A budget: a limit on what requests use. A rate limit is a budget with a short window."""
+
+    name: Name = Field(
+        description="Name of the budget in messages, reports and metrics. A new unit needs a new name, because counts "
+        "are kept by name."
+    )
     match: Mapping[str, str] = Field(
         default_factory=dict,
-        description="Patterns for consumer, team, key, model, provider, label.x; all of them have to match",
+        description="Requests that the budget applies to: a pattern for `consumer`, `team`, `key`, `model`, `provider` "
+        "or `label.<name>`. All patterns must match. Default: all requests.",
     )
     per: Sequence[str] = Field(
-        (), max_length=4, description="A count for each consumer, team, key, model, provider, label.x"
+        (),
+        max_length=4,
+        description="Fields with a separate count for each value, at most 4: `consumer`, `team`, `key`, `model`, "
+        "`provider`, `label.<name>`. Default: one count for all requests.",
     )
-    unit: Unit
+    unit: Unit = Field(
+        description="Unit of the limit. `tokens` are input and output together. `concurrency` is requests at the same "
+        "time."
+    )
     limit: Annotated[
         Decimal, Field(ge=0, le=_MOST), WithJsonSchema({"type": "number", "minimum": 0, "maximum": _MOST})
-    ] = Field(description="A whole number; USD may have decimals: 0.50")
+    ] = Field(description="Limit of each count, in `unit`. A whole number; USD may have up to nine decimals: `0.50`.")
     window: Window | None = Field(
         None,
         validate_default=True,
-        description="Of the calendar, UTC; total: never ends; call: the most that one request may need. "
-        "Only concurrency, which is given back at the end of each request, has none",
+        description="Time after which a count begins anew, of the calendar in UTC. `total` never ends. `call` limits "
+        "one request and counts nothing. Required, except for `concurrency`, which has none.",
     )
-    mode: Mode = Field("enforce", description="shadow: count and report, never refuse")
+    mode: Mode = Field(
+        "enforce",
+        description="Effect of the limit. `enforce`: requests beyond it are refused. `shadow`: they are counted and "
+        "reported, never refused. Start a new budget with `shadow`.",
+    )
     reserve: Literal["worst", "expected"] = Field(
         "worst",
-        description="What is held before a request leaves. worst: all it can use, so that the limit is never passed; "
-        "expected: what such requests usually use, topped up while the answer streams",
+        description="Amount that is held before a request leaves. `worst`: all that it can use, so the limit always "
+        "holds. `expected`: the usual amount, raised while the answer streams. Use it for agents with long contexts.",
     )
     on_exceed: OnExceed = Field(
         "refuse",
-        description="downgrade: ask `downgrade_to` instead; approval: 402 until an operator grants more (POST /grants)",
+        description="Treatment of a request without room. `refuse`: 429 or 402. `downgrade`: the request goes to "
+        "`downgrade_to`. `approval`: 402 until an operator grants more.",
     )
-    downgrade_to: ModelName | None = Field(None, description="A model or virtual model that needs less of the budget")
+    downgrade_to: ModelName | None = Field(
+        None, description="Cheaper model or virtual model for `on_exceed: downgrade`. It must fit into the budget too."
+    )
     alert_at: Sequence[Annotated[float, Field(gt=0, le=1)]] = Field(
-        (), max_length=8, description="Shares of the limit, for example 0.75, from which on answers carry x-ai-budget"
+        (),
+        max_length=8,
+        description="Shares of the limit, for example `0.75`, from which on answers carry `x-ai-budget` and the "
+        "webhook is called. At most 8.",
     )
     alert_webhook: str | None = Field(
-        None, description="A URL that each share of `alert_at` is posted to, once for each count and window"
+        None,
+        description="URL that gets a POST when a count reaches a share of `alert_at`, once for each count and window.",
     )
     missing: Literal["shared", "refuse"] = Field(
-        "shared", description="A label of `per` that a request lacks. shared: those count together; refuse: 400"
+        "shared",
+        description="Treatment of a request that lacks a label of `per`. `shared`: all such requests have one count. "
+        "`refuse`: 400 `invalid_request`.",
     )
     idle_ttl: PositiveDuration = Field(
-        30 * 86400.0, description="A count of the window total that nobody used for so long is forgotten"
+        30 * 86400.0,
+        description="Time after which an unused count with `window: total` is forgotten. Raise it for long projects.",
     )
     max_scopes: int = Field(
-        100_000, ge=1, le=_MOST_SCOPES, description="Counts of `per` in one process; what comes later counts together"
+        100_000,
+        ge=1,
+        le=_MOST_SCOPES,
+        description="Most separate counts that one process keeps for this budget. Further consumers or labels share "
+        "one count.",
     )
-    store_failure: Literal["deny", "allow"] = "deny"
+    store_failure: Literal["deny", "allow"] = Field(
+        "deny",
+        description="Treatment of requests while the counters store cannot answer. `deny`: 503 `store_unavailable`. "
+        "`allow`: they are let through uncounted.",
+    )
 
     @field_validator("match")
     @classmethod
@@ -102,7 +136,7 @@ class BudgetSettings(Section):
         for item in value:
             check_fact(item, "key", "model", "provider")
             if not _HEADER.fullmatch(item):
-                raise ValueError(f"{item!r}: a label comes in a header, whose name has no such characters")
+                raise ValueError(f"{item!r}: a label is the name of a header, which cannot have these characters")
         return value
 
     @field_validator("limit")
@@ -110,11 +144,11 @@ class BudgetSettings(Section):
     def _countable(cls, value: Decimal, info: ValidationInfo) -> Decimal:
         unit = info.data.get("unit")
         if unit == USD and value > _MOST_USD:
-            raise ValueError(f"at most {_MOST_USD} USD")
+            raise ValueError(f"a limit is at most {_MOST_USD} USD")
         if unit == USD and value * prices.NANO % 1:
-            raise ValueError("at most nine decimals of a USD")
+            raise ValueError("a limit in USD has at most nine decimals")
         if unit != USD and (value % 1 or value >= UNLIMITED):
-            raise ValueError(f"a whole number below {UNLIMITED}; only USD have decimals")
+            raise ValueError(f"a limit is a whole number below {UNLIMITED}; only USD have decimals")
         return value
 
     @field_validator("window")
@@ -122,11 +156,11 @@ class BudgetSettings(Section):
     def _countable_in(cls, value: str | None, info: ValidationInfo) -> str | None:
         unit = info.data.get("unit")
         if unit == CONCURRENCY and value is not None:
-            raise ValueError("concurrency is of the moment: it has no window")
+            raise ValueError("unit: concurrency has no window: it counts requests at the same time")
         if unit not in (None, CONCURRENCY) and value is None:
-            raise ValueError(f"say over what time: {', '.join(WINDOWS)}, or {CALL}")
+            raise ValueError(f"give a window: {', '.join(WINDOWS)}, or {CALL}")
         if value == CALL and unit == "requests":
-            raise ValueError("a call is one request: there is nothing to limit")
+            raise ValueError("window: call is one request, so unit: requests limits nothing")
         return value
 
     @field_validator("alert_webhook")
@@ -134,18 +168,18 @@ class BudgetSettings(Section):
     def _posted(cls, value: str | None) -> str | None:
         url = urlsplit(value or "https://none")
         if url.scheme not in ("http", "https") or not url.hostname or url.username or url.password:
-            raise ValueError("a URL: https://host/path, without a password")
+            raise ValueError("alert_webhook must be https://host/path, without a user or password")
         url.port  # noqa: B018 - raises ValueError
         return value
 
     @model_validator(mode="after")
     def _agrees(self) -> BudgetSettings:
         if (self.on_exceed == "downgrade") != (self.downgrade_to is not None):
-            raise ValueError("on_exceed: downgrade and downgrade_to: a model belong together")
+            raise ValueError("on_exceed: downgrade and downgrade_to need each other")
         if self.on_exceed == "approval" and (self.window == CALL or self.unit == CONCURRENCY):
-            raise ValueError("approval is for what is counted over a time: there is no count to grant more of")
+            raise ValueError("on_exceed: approval needs a count over time: not window: call, not unit: concurrency")
         if self.alert_webhook is not None and not self.alert_at:
-            raise ValueError("alert_webhook needs alert_at: the shares of the limit to tell of")
+            raise ValueError("alert_webhook needs alert_at, the shares of the limit that it reports")
         if self.reserve == "expected" and self.unit in ("requests", CONCURRENCY):
-            raise ValueError("reserve: expected is for tokens and USD: a request is one, whatever it turns out to be")
+            raise ValueError("reserve: expected needs a unit of tokens or USD: one request is always one")
         return self

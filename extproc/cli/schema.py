@@ -6,8 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from extproc.settings.config import Settings
-from extproc.settings.reference import markdown, provider_pages
+from extproc.settings.reference import json_schema, markdown, provider_pages
 
 EXAMPLES = """\
   extproc schema > gateway.schema.json     for editors that complete and check YAML
@@ -28,5 +27,5 @@ def run(options: argparse.Namespace) -> int:
     elif options.markdown:
         print(markdown(), end="")
     else:
-        print(json.dumps(Settings.model_json_schema(), indent=2))
+        print(json.dumps(json_schema(), indent=2))
     return 0

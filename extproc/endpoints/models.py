@@ -45,7 +45,9 @@ class Models:
         if found is None and self._catalog.resolve(name) is not None:
             found = self._describe(name)
         if found is None or not self._usable(name, exchange.consumer):
-            raise Refusal(MODEL_NOT_FOUND, f"There is no model {name[:256]!r} here.", param="model")
+            raise Refusal(
+                MODEL_NOT_FOUND, f"There is no model {name[:256]!r}: GET /v1/models lists the models.", param="model"
+            )
         return _json(found)
 
     def _list(self, consumer: Consumer) -> Sequence[Mapping[str, Any]]:

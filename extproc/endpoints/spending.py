@@ -46,7 +46,7 @@ class Own:
         try:
             return await self._reporter.budgets(self._budgets, who=exchange.consumer)
         except StoreError:
-            raise Refusal(STORE_UNAVAILABLE, "The counters cannot be read now; try again in a moment.") from None
+            raise Refusal(STORE_UNAVAILABLE, "The counters cannot be read now: try again in a moment.") from None
         finally:
             self._looking -= 1
 
@@ -57,7 +57,7 @@ class Own:
             asked = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_PARAMETERS)
             parameters = [(name, value) for name, value in asked if name not in ("consumer", "team", "format")]
         except ValueError:
-            raise Refusal(INVALID_REQUEST, f"At most {_MOST_PARAMETERS} parameters.") from None
+            raise Refusal(INVALID_REQUEST, f"The query has more than {_MOST_PARAMETERS} parameters.") from None
         self._busy += 1
         work = asyncio.ensure_future(asyncio.to_thread(self._reporter.usage, parameters, exchange.consumer))
         work.add_done_callback(self._done)
@@ -66,7 +66,7 @@ class Own:
         except ValueError as error:
             raise Refusal(INVALID_REQUEST, f"{error}.") from None
         except LedgerError:
-            raise Refusal(STORE_UNAVAILABLE, "The ledger cannot be read now; try again in a moment.") from None
+            raise Refusal(STORE_UNAVAILABLE, "The ledger cannot be read now: try again in a moment.") from None
 
     def _done(self, work: asyncio.Future[Any]) -> None:
         self._busy -= 1
@@ -76,7 +76,7 @@ class Own:
 
 def _check_room(busy: int, most: int) -> None:
     if busy >= most:
-        message = "Too many reports are being prepared; try again in a moment."
+        message = "The gateway is preparing too many reports: try again in a moment."
         raise Refusal(OVERLOADED, message, headers={"retry-after": "1"})
 
 

@@ -26,6 +26,7 @@ from extproc.words.errors import (
     PROVIDER_TIMEOUT,
     Kind,
 )
+from extproc.words.values import show_size
 
 ORIGIN = "x-ai-error-origin"
 INTERNAL_ERROR = Kind(500, "api_error", "internal_error")
@@ -36,19 +37,19 @@ _AGAIN = "Try again; if it persists, give the operator of this gateway the x-req
 
 def public(request_body: int) -> LocalReplyConfig:
     """Of the public listener: what never reached a provider, or took too long there."""
-    too_large = f"The request body is larger than the {request_body} bytes this gateway accepts; send less."
-    timeout = "No provider answered in time; try again, ask for less, or stream the answer."
-    nobody = "No provider can serve this request now; try again in a moment."
-    busy = "The gateway is busy; try again in a moment."
-    headers = "The request has too many headers; send less than 80."
-    malformed = "This is not an HTTP request the gateway accepts; check its method, path, headers and length."
+    too_large = f"The body is larger than {show_size(request_body)}: send less."
+    timeout = "No provider answered in time: try again, ask for less, or stream the answer."
+    nobody = "No provider can serve this request now: try again in a moment."
+    busy = "The gateway is busy: try again in a moment."
+    headers = "The request has too many headers: send less than 80."
+    malformed = "The gateway does not accept this HTTP request: check its method, path, headers and length."
     return LocalReplyConfig(
         mappers=[
             _ours(),
             _reply(cel("response.code_details.startsWith('ext_proc') && response.code == 504"), OVERLOADED, busy),
             _reply(cel("response.code_details.startsWith('ext_proc')"), INTERNAL_ERROR, f"Internal error. {_AGAIN}"),
             _reply(cel("response.code_details == 'header_mutation_result_exceeds_limit'"), INVALID_REQUEST, headers),
-            _reply(cel("response.code == 404"), PATH_NOT_FOUND, "There is no such path here; see GET /v1/models."),
+            _reply(cel("response.code == 404"), PATH_NOT_FOUND, "The gateway does not serve this path."),
             _reply(cel("response.code == 413"), BODY_TOO_LARGE, too_large),
             _reply(with_flags("UO", "OM", "DO"), OVERLOADED, busy),
             _reply(cel("response.code == 504"), PROVIDER_TIMEOUT, timeout),
@@ -62,14 +63,14 @@ def public(request_body: int) -> LocalReplyConfig:
 
 def hop(provider: str, *, tokens: bool = False) -> LocalReplyConfig:
     """Of a try: where a provider's answer should be. `contract.HOP` says why it is not there."""
-    down = f"Provider {provider} cannot be reached; try again, or use another model."
-    busy = f"Provider {provider} has as many requests as its max_requests allows; try again in a moment."
-    ejected = f"Provider {provider} failed too often and is left alone for now; try again in a moment."
-    slow = f"Provider {provider} did not answer in time; try again, ask for less, or stream the answer."
-    keyless = f"The gateway has no key for provider {provider}; the operator must set its api_key."
+    down = f"Provider {provider} cannot be reached: try again, or use another model."
+    busy = f"Provider {provider} has max_requests requests in flight: try again in a moment."
+    ejected = f"Provider {provider} failed too often and is ejected for now: try again in a moment."
+    slow = f"Provider {provider} did not answer in time: try again, ask for less, or stream the answer."
+    keyless = f"The gateway has no key for provider {provider}: the operator must set its api_key."
     if tokens:
-        keyless = f"The gateway has no token for provider {provider} now; try again in a moment, or use another model."
-    broken = f"Provider {provider} sent an answer that is not HTTP; try again, or use another model."
+        keyless = f"The gateway has no token for provider {provider} now: try again in a moment, or use another model."
+    broken = f"Provider {provider} sent an answer that is not HTTP: try again, or use another model."
     return LocalReplyConfig(
         mappers=[
             _ours(),

@@ -49,12 +49,18 @@ class Guardrail(Protocol):
 
 
 class GuardrailSettings(Section):
-    """The keys every guardrail takes."""
+    """A guardrail: a check of the text in requests."""
 
-    name: Name
-    kind: str
-    on: Sequence[Literal["input"]] = Field(("input",), min_length=1)
-    action: Literal["block", "audit"] = Field("block", description="audit: count and log, never refuse")
+    name: Name = Field(description="Name of the guardrail in messages, metrics and the ledger.")
+    kind: str = Field(description="Kind of the guardrail.")
+    on: Sequence[Literal["input"]] = Field(
+        ("input",), min_length=1, description="Text that is checked. `input`: the request."
+    )
+    action: Literal["block", "audit"] = Field(
+        "block",
+        description="Effect of a finding. `block`: the request gets 400 `guardrail_blocked`. `audit`: the finding is "
+        "counted and recorded. Start a new guardrail with `audit`.",
+    )
 
     def build(self) -> Guardrail:
         raise NotImplementedError
@@ -72,7 +78,7 @@ class GuardInput:
             return
         if exchange.ask.unreadable:
             where = exchange.ask.unreadable
-            message = f"'{where}' holds tokens instead of text, which the guardrails here cannot read; send text."
+            message = f"'{where}' holds token ids, which guardrails cannot read: send text."
             raise Refusal(GUARDRAIL_BLOCKED, message, param=where)
         files = exchange.dialect.fields.files
         texts = [*exchange.dialect.texts(exchange.json), *between(exchange.json)]
@@ -82,9 +88,9 @@ class GuardInput:
             found = await asyncio.to_thread(self._scan, texts, files)
         for settings, text in found:
             self._count(settings.name, settings.action)
-            exchange.verdicts.append(f"{settings.name}:{settings.action}")
+            exchange.guardrails.append(f"{settings.name}:{settings.action}")
             if settings.action == "block":
-                message = f"The guardrail {settings.name!r} blocked this request because of its '{text.where}'."
+                message = f"Guardrail {settings.name!r} matched {text.where}; the request was not sent."
                 raise Refusal(GUARDRAIL_BLOCKED, message, param=text.where)
 
     def _scan(self, texts: Sequence[Text], files: Collection[str]) -> list[tuple[GuardrailSettings, Text]]:

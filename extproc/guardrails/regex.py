@@ -27,20 +27,27 @@ def _compile(pattern: str) -> re2._Regexp:
 
 
 class RegexSettings(GuardrailSettings):
-    kind: Literal["regex"]
-    patterns: Mapping[str, str] = Field(min_length=1, max_length=256, description="What to find, by a name for it")
+    """A guardrail that looks for patterns in the text of requests."""
+
+    kind: Literal["regex"] = Field(description="Kind of the guardrail. `regex`: RE2 patterns.")
+    patterns: Mapping[str, str] = Field(
+        min_length=1,
+        max_length=256,
+        description="RE2 patterns that are looked for, by a name of your choice. At most 256 patterns of 4096 "
+        "characters.",
+    )
 
     @field_validator("patterns")
     @classmethod
     def _compiles(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         for name, pattern in value.items():
             if len(pattern) > _MAX_PATTERN:
-                raise ValueError(f"{name}: a pattern is at most {_MAX_PATTERN} characters")
+                raise ValueError(f"{name}: a pattern has at most {_MAX_PATTERN} characters")
             try:
                 _compile(pattern)
             except re2.error as error:
                 reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
-                raise ValueError(f"{name}: not a pattern RE2 knows: {reason}") from None
+                raise ValueError(f"{name}: RE2 does not know this pattern: {reason}") from None
         return value
 
     def build(self) -> Regex:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -24,13 +24,6 @@ if TYPE_CHECKING:
 
 EXPIRED = "expired"
 """The `usage_source` of a row that a lease's end wrote. Only such a row is ever replaced, by the exchange's own."""
-
-
-Outcome = Literal["ok", "refused", "error"]
-OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-"""How exchanges end. Refused: with an error of the gateway's own before any provider was asked; the other errors are
-statuses from 400 on, and no answer at all.
-"""
 
 
 class LedgerError(Exception):
@@ -64,6 +57,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     status: int = 0  # 0: no answer
     error: str = ""
+    outcome: str = "ok"  # one of OUTCOMES
     stream: bool = False
     complete: bool = True
     input_tokens: int = 0
@@ -80,37 +74,25 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     denied_by: str = ""
     charges: Mapping[str, int] | None = None
 
-    @property
-    def outcome(self) -> str:
-        """One of OUTCOMES."""
-        return outcome_of(self.status, self.error, self.attempts)
-
-
-def outcome_of(status: int, error: str, attempts: int) -> str:
-    """How an exchange ended: one of OUTCOMES."""
-    if 0 < status < 400:
-        return "ok"
-    return "refused" if status and error and not attempts else "error"
-
 
 def check_ledger(url: str) -> None:
     """Raise ValueError when `open_ledger` could not take `url`. Opens nothing, and repeats no secret."""
     parsed = parse(url)
     if parsed.server is not None and importlib.util.find_spec("psycopg") is None:
-        raise ValueError("postgresql: needs its driver; install the extra: pip install 'llm-extproc[postgres]'")
+        raise ValueError("postgresql: needs a driver: pip install 'llm-extproc[postgres]'")
 
 
 def doubt_ledger(url: str) -> Iterator[str]:
     """Say what is probably not meant in a URL that was checked."""
     parsed = parse(url)
     if parsed.path is None and parsed.server is None:
-        yield "is forgotten when the process ends, and grows until then"
+        yield "memory: loses all rows when the process ends, and grows until then"
     if parsed.server is not None:
         password = parsed.server.password
         if password is not None and password.read() is None:
-            yield f"{password} is not set: the ledger cannot be written until it is"
+            yield f"{password} is not set: the ledger cannot be written"
         if not (parsed.server.is_encrypted or parsed.server.is_local or is_private(parsed.server.host)):
-            yield "is not encrypted: add sslmode=verify-full"
+            yield "the connection is not encrypted: add sslmode=verify-full"
 
 
 def open_ledger(url: str) -> Ledger:

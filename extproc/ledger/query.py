@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Self, get_args
 
-from extproc.ledger import OUTCOMES
+from extproc.words.exchange import OUTCOMES
 
 FIELDS = (
     *("consumer", "team", "key", "operation", "model", "target", "provider", "provider_model"),
@@ -55,7 +55,7 @@ class Query:
         for name in names:
             _check_field("group_by", name)
         if len(set(names)) < len(names) or len(names) > MAX_GROUPS:
-            raise ValueError(f"group_by takes each field once, and at most {MAX_GROUPS}")
+            raise ValueError(f"group_by takes at most {MAX_GROUPS} fields, each once")
         resolution = _one_of("resolution", own, RESOLUTIONS, "total")
         return cls(start, end, resolution, tuple(names), filters)
 
@@ -80,7 +80,7 @@ class ExchangeQuery:
         own, filters = _split(parameters, {"start", "end", "before", "limit"}, set())
         limit = own.get("limit", ["100"])[0]
         if not (limit.isascii() and limit.isdecimal() and len(limit) < 6 and 1 <= int(limit) <= MAX_LIMIT):
-            raise ValueError(f"limit is a number from 1 to {MAX_LIMIT}")
+            raise ValueError(f"limit must be a number from 1 to {MAX_LIMIT}")
         return cls(
             _instant("start", own["start"][0]) if "start" in own else None,
             _instant("end", own["end"][0]) if "end" in own else None,
@@ -112,7 +112,7 @@ def _split(
     for name, value in parameters:
         if name in known:
             if name in own and name not in repeatable:
-                raise ValueError(f"{name} is given twice")
+                raise ValueError(f"{name} stands here twice")
             own.setdefault(name, []).append(value)
         else:
             _check_field("a filter", name)
@@ -125,22 +125,22 @@ def _split(
 
 def _check_field(what: str, name: str) -> None:
     if name not in FIELDS and not label_of(name):
-        raise ValueError(f"{what} is one of {', '.join(FIELDS)} or label.NAME, not {name[:64]!r}")
+        raise ValueError(f"{what} must be one of {', '.join(FIELDS)} or label.NAME, not {name[:64]!r}")
 
 
 def _check_value(name: str, value: str) -> None:
     if name == "status" and not (value.isascii() and value.isdecimal() and len(value) <= 3):
-        raise ValueError("status is a number of up to three digits")
+        raise ValueError("status must be a number of up to three digits")
     if name == "stream" and value not in ("true", "false"):
-        raise ValueError("stream is true or false")
+        raise ValueError("stream must be true or false")
     if name == "outcome" and value not in OUTCOMES:
-        raise ValueError(f"outcome is one of {', '.join(OUTCOMES)}")
+        raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}")
 
 
 def _one_of(name: str, own: Mapping[str, Sequence[str]], allowed: Sequence[str], default: str) -> str:
     value = own.get(name, [default])[0]
     if value not in allowed and name in own:
-        raise ValueError(f"{name} is one of {', '.join(allowed)}")
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}")
     return value
 
 
@@ -168,7 +168,7 @@ def _instant(name: str, value: str) -> datetime:
     except (ValueError, OverflowError):
         raise ValueError(wanted) from None
     if not _EARLIEST <= found <= _LATEST:
-        raise ValueError(f"{name} is between the years 1970 and 9999")
+        raise ValueError(f"{name} must be between the years 1970 and 9999")
     return found
 
 

@@ -53,7 +53,7 @@ def parse(url: str) -> LedgerURL:
         return LedgerURL(path=rest)
     if colon and scheme == "postgresql":
         return LedgerURL(server=_server(url))
-    raise ValueError("ledger is one of memory:, postgresql:, sqlite:")
+    raise ValueError("the ledger must be memory:, postgresql: or sqlite:")
 
 
 def _server(url: str) -> Server:
@@ -81,7 +81,7 @@ def _server(url: str) -> Server:
         raise ValueError("postgresql: takes password, sslmode, sslrootcert and host, each at most once")
     sslmode = options.get("sslmode", "prefer")
     if sslmode not in _SSL_MODES:
-        raise ValueError(f"postgresql: sslmode is one of {', '.join(_SSL_MODES)}")
+        raise ValueError(f"postgresql: sslmode must be one of {', '.join(_SSL_MODES)}")
     return Server(
         host,
         port or 5432,

@@ -37,14 +37,28 @@ _Rate = float | Decimal
 
 
 class PriceSettings(Section):
-    """USD per million tokens; wins over the bundled catalogue."""
+    """The price of a model. It wins over the bundled catalogue."""
 
-    input: float = Field(ge=0, le=_DEAREST)
-    output: float = Field(ge=0, le=_DEAREST)
-    cached_input: float | None = Field(None, ge=0, le=_DEAREST, description="Read from a cache; default: input")
-    cache_write: float | None = Field(None, ge=0, le=_DEAREST, description="Written to a cache; default: input")
-    reasoning: float | None = Field(None, ge=0, le=_DEAREST, description="Thinking; default: output")
-    per_request: float = Field(0, ge=0, le=_DEAREST, description="USD for each request, beside its tokens")
+    input: float = Field(ge=0, le=_DEAREST, description="Price of input tokens, in USD per million.")
+    output: float = Field(ge=0, le=_DEAREST, description="Price of output tokens, in USD per million.")
+    cached_input: float | None = Field(
+        None,
+        ge=0,
+        le=_DEAREST,
+        description="Price of input tokens read from a prompt cache, in USD per million. Default: `input`.",
+    )
+    cache_write: float | None = Field(
+        None,
+        ge=0,
+        le=_DEAREST,
+        description="Price of input tokens written to a prompt cache, in USD per million. Default: `input`.",
+    )
+    reasoning: float | None = Field(
+        None, ge=0, le=_DEAREST, description="Price of reasoning tokens, in USD per million. Default: `output`."
+    )
+    per_request: float = Field(
+        0, ge=0, le=_DEAREST, description="Price of each request, in USD, in addition to its tokens."
+    )
 
     @property
     def price(self) -> Price:
@@ -65,13 +79,15 @@ class PriceSettings(Section):
 
 
 class DatedPriceSettings(PriceSettings):
-    """USD per million tokens, from a day on; wins over `price` of a model and the bundled catalogue. Of those that
-    match, the latest that has begun.
-    """
+    """The price of a model from a day on."""
 
-    model: ModelName = Field(description="Pattern: a key of `models`, or the model's name at the provider")
-    provider: str | None = Field(None, description="A key of `providers`; absent: all")
-    since: date = Field(date.min, alias="from", description="The first day, UTC; absent: always")
+    model: ModelName = Field(
+        description="Pattern of the models: keys of `models`, or names of models at their providers."
+    )
+    provider: str | None = Field(
+        None, description="Provider that the price applies to: a key of `providers`. Default: all."
+    )
+    since: date = Field(date.min, alias="from", description="First day of the price, in UTC. Default: always.")
 
     @property
     def version(self) -> str:

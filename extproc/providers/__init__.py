@@ -85,18 +85,24 @@ class Provider:
 
 
 class OutlierDetection(Section):
-    """When Envoy stops sending to a host that keeps failing."""
+    """Ejection of a host that keeps failing, by Envoy."""
 
-    consecutive_5xx: int = Field(5, ge=1, le=1_000_000)
-    interval: PositiveDuration = 5.0
-    base_ejection_time: PositiveDuration = 15.0
+    consecutive_5xx: int = Field(
+        5, ge=1, le=1_000_000, description="Failures in a row after which Envoy ejects a host."
+    )
+    interval: PositiveDuration = Field(
+        5.0, description="Time between two checks at which Envoy ejects hosts or takes them back."
+    )
+    base_ejection_time: PositiveDuration = Field(
+        15.0, description="Time for which a host is ejected, times the number of its ejections."
+    )
 
 
 class CoolDown(Section):
-    """How long a model is left alone after its provider asked for it, where there are other targets."""
+    """Pauses that a provider asks for. A model that cools down is skipped while another target is left."""
 
-    default: Duration = Field(1.0, description="After a 429 without Retry-After; 0s: not at all")
-    longest: Duration = Field(300.0, description="Whatever Retry-After says")
+    default: Duration = Field(1.0, description="Pause of a model after a 429 without `Retry-After`. `0s` turns it off.")
+    longest: Duration = Field(300.0, description="Longest pause of a model, whatever `Retry-After` asks for.")
 
 
 METADATA = Secret("metadata", "")
@@ -108,7 +114,7 @@ def _or_metadata(value: object, reference: ValidatorFunctionWrapHandler) -> Secr
         return METADATA
     found: Secret = reference(value)
     if importlib.util.find_spec("cryptography") is None:
-        raise ValueError("a service account needs a library more: pip install 'llm-extproc[google]'")
+        raise ValueError("a service account needs another library: pip install 'llm-extproc[google]'")
     return found
 
 
@@ -122,31 +128,43 @@ ServiceAccount = Annotated[
 
 
 class AzureCredentials(Section):
-    """An application of Entra ID, known by its secret or by the token of its workload."""
+    """An application of Microsoft Entra ID, with a client secret or a workload identity."""
 
-    tenant: Identifier
-    client_id: Identifier
-    client_secret: SecretRef | None = Field(None, description="Of the application, or:")
-    federated_token: SecretRef | None = Field(None, description="Of workload identity: file:/path")
-    scope: str = Field("https://cognitiveservices.azure.com/.default", description="Another in other Azure clouds")
+    tenant: Identifier = Field(description="Tenant of the Entra application: its id or domain.")
+    client_id: Identifier = Field(description="Client id of the Entra application.")
+    client_secret: SecretRef | None = Field(
+        None, description="Client secret of the Entra application. Give this or `federated_token`."
+    )
+    federated_token: SecretRef | None = Field(
+        None,
+        description="Token of a Kubernetes workload identity, as `file:/path`. Give this or `client_secret`.",
+    )
+    scope: str = Field(
+        "https://cognitiveservices.azure.com/.default",
+        description="Scope of the Entra tokens. Change it for another Azure cloud.",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> AzureCredentials:
         if (self.client_secret is None) == (self.federated_token is None):
-            raise ValueError("give a client_secret or a federated_token")
+            raise ValueError("give client_secret or federated_token, one of them")
         return self
 
 
 class Credentials(Section):
-    """What short-lived tokens are asked for with, in place of an api_key."""
+    """Credentials that a cloud's short-lived tokens are requested with, in place of `api_key`."""
 
-    google: ServiceAccount | None = Field(None, description="A service account's key file, or `metadata`")
-    azure: AzureCredentials | None = None
+    google: ServiceAccount | None = Field(
+        None,
+        description="Source of Google Cloud tokens: the key file of a service account as `file:/path`, or `metadata` "
+        "for the metadata server of a Google machine.",
+    )
+    azure: AzureCredentials | None = Field(None, description="Entra application that requests Azure tokens.")
 
     @model_validator(mode="after")
     def _one(self) -> Credentials:
         if (self.google is None) == (self.azure is None):
-            raise ValueError("give google or azure")
+            raise ValueError("give google or azure, one of them")
         return self
 
     @property
@@ -161,33 +179,58 @@ class Credentials(Section):
 
 
 class ProviderSettings(Section):
-    """An entry of `providers`: one Envoy cluster of this name."""
+    """A provider: a service that runs models. Envoy gets one cluster for it, with the provider's name."""
 
-    kind: str = Field(description="Which provider this is: a module of extproc.providers")
-    base_url: str | None = Field(None, description="Where its API begins, with the version: https://host/v1")
-    api_key: SecretRef | None = Field(None, description="The key the gateway uses there")
-    credentials: Credentials | None = Field(None, description="In place of api_key: a cloud's short-lived tokens")
-    headers: Mapping[str, str] = Field(default_factory=dict, description="Headers added to every request")
-    timeout: PositiveDuration = Field(600.0, description="The longest wait for an answer to begin")
-    connect_timeout: PositiveDuration = 5.0
-    max_requests: int = Field(
-        1024, ge=1, le=1_000_000, description="Requests in flight; one more is refused and fails over"
+    kind: str = Field(description="Kind of the provider, for example `openai`, `anthropic` or `aws_bedrock`.")
+    base_url: str | None = Field(
+        None,
+        description="Address of the provider's API with its version, `https://host/v1`. Default: the address of the "
+        "kind. Set it for a service of your own.",
     )
-    max_connections: int = Field(1024, ge=1, le=1_000_000)
+    api_key: SecretRef | None = Field(
+        None, description="Key of the gateway at the provider, as `env:NAME` or `file:/path`."
+    )
+    credentials: Credentials | None = Field(
+        None, description="Credentials for a cloud's short-lived tokens, in place of `api_key`."
+    )
+    headers: Mapping[str, str] = Field(
+        default_factory=dict, description="Headers that are added to each request to the provider."
+    )
+    timeout: PositiveDuration = Field(
+        600.0, description="Longest wait for an answer of the provider to begin, for each try."
+    )
+    connect_timeout: PositiveDuration = Field(5.0, description="Longest wait for a new connection to the provider.")
+    max_requests: int = Field(
+        1024,
+        ge=1,
+        le=1_000_000,
+        description="Most requests in flight at the provider. A further one fails over. Lower it for a small server.",
+    )
+    max_connections: int = Field(1024, ge=1, le=1_000_000, description="Most connections of Envoy to the provider.")
     outlier_detection: OutlierDetection = OutlierDetection()
     cool_down: CoolDown = CoolDown()
-    region: Identifier | None = Field(None, description="Where it runs: of the cloud providers")
-    project: Identifier | None = Field(None, description="Of Google Cloud")
-    account: Identifier | None = Field(None, description="Of Cloudflare")
-    api_version: Identifier | None = Field(None, description="Of Azure, where its API is versioned by date")
-    tls_ca: str | None = Field(None, description="A PEM file of certificate authorities; default: the system's")
-    disabled: bool = Field(False, description="Kill switch: no request goes there")
+    region: Identifier | None = Field(
+        None, description="Region of a cloud provider, for example `us-east-1`. Kinds whose address has one need it."
+    )
+    project: Identifier | None = Field(None, description="Project of Google Cloud. The kind `gcp_vertex_ai` needs it.")
+    account: Identifier | None = Field(None, description="Account id of Cloudflare. The kind `cloudflare` needs it.")
+    api_version: Identifier | None = Field(
+        None, description="Version of Azure's API, a date. The kind `azure_openai_dated` needs it."
+    )
+    tls_ca: str | None = Field(
+        None,
+        description="PEM file of certificate authorities that verify the provider. Default: the system's. Set it for a "
+        "private certificate.",
+    )
+    disabled: bool = Field(
+        False, description="Stop new requests to the provider. Its models are skipped. Takes effect without a restart."
+    )
 
     @field_validator("kind")
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in kinds():
-            raise ValueError(f"no such kind of provider; there are {', '.join(sorted(kinds()))}")
+            raise ValueError(f"unknown kind of provider {value!r}: use {', '.join(sorted(kinds()))}")
         return value
 
     @field_validator("base_url")
@@ -201,7 +244,7 @@ class ProviderSettings(Section):
         except ValueError:
             wrong = True
         if wrong or url.query or url.fragment or url.username or url.password is not None:
-            raise ValueError("a base_url is http(s)://host[:port][/path], without user, query or fragment")
+            raise ValueError("base_url must be http(s)://host[:port][/path], without user, query or fragment")
         return value.rstrip("/")
 
     @field_validator("headers")
@@ -210,11 +253,11 @@ class ProviderSettings(Section):
         for name, text in value.items():
             token = name.replace("-", "").replace("_", "")
             if not token.isalnum() or not name.isascii() or name != name.lower() or not text.isprintable():
-                raise ValueError(f"{name!r}: a header is a lower-case name and a printable value")
+                raise ValueError(f"{name!r}: a header has a lower-case name and a printable value")
             if name in ("host", "authorization", "x-api-key", "api-key", "content-length", "transfer-encoding"):
-                raise ValueError(f"{name!r} is set by the gateway; use base_url or api_key")
+                raise ValueError(f"the gateway sets the header {name!r}; use base_url or api_key")
             if name.startswith(("x-extproc-", "x-envoy-", "x-ai-")):
-                raise ValueError(f"{name!r} is reserved")
+                raise ValueError(f"the header {name!r} is reserved for the gateway and Envoy")
         return value
 
     @model_validator(mode="after")
@@ -235,7 +278,9 @@ class ProviderSettings(Section):
         if self.api_key is not None:
             raise ValueError("give api_key or credentials, not both")
         if self.provider.tokens != self.credentials.cloud and self.base_url is None:
-            raise ValueError(f"kind {self.kind} takes no tokens of {self.credentials.cloud} at its own address")
+            raise ValueError(
+                f"kind {self.kind} takes no tokens of {self.credentials.cloud}; give base_url to send them elsewhere"
+            )
         return self
 
     @property

@@ -31,50 +31,88 @@ MAX_NESTING = 8
 
 
 class ModelSettings(Section):
-    """An entry of `models`. A key with `*` stands for many: in `openai/*` the rest is the model's name there."""
+    """A model that clients can ask for. A key with `*` stands for many models."""
 
-    provider: str
-    model: ModelName | None = Field(None, description="Its name at the provider; default: the key")
+    provider: str = Field(description="Provider that serves the model: a key of `providers`.")
+    model: ModelName | None = Field(
+        None, description="Name of the model at the provider. Default: the key of this entry."
+    )
     max_output_tokens: int | None = Field(
-        None, ge=1, le=1_000_000_000, description="The most it can write; caps what clients ask for"
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="Most output tokens of the model. A client's higher limit is lowered to it.",
     )
     context: int | None = Field(
-        None, ge=1, le=1_000_000_000, description="Tokens of its context window; default: the catalogue's"
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="Context window of the model, in tokens. Longer requests skip the model. Default: the catalogue's "
+        "value. Set it for models that the catalogue does not know.",
     )
     supports: Sequence[str] | None = Field(
-        None, description=f"What it can do, of {', '.join(ABILITIES)}; absent: everything"
+        None,
+        description=f"Abilities of the model, of {', '.join(f'`{ability}`' for ability in ABILITIES)}. Requests that "
+        "need another ability skip the model. Default: all of them.",
     )
-    price: PriceSettings | None = None
+    price: PriceSettings | None = Field(
+        None,
+        description="Price of the model's tokens. Default: the catalogue's. Set it for models that the catalogue does "
+        "not know, and for prices of your own contract.",
+    )
     prompt_cache: bool = Field(
-        False, description="Mark the long stable parts of prompts for the provider's cache: where it bills by marks"
+        False,
+        description="Mark the stable parts of prompts for providers that cache marked parts only (Anthropic, also on "
+        "Bedrock and Vertex). Use it for long prompts that repeat.",
     )
-    disabled: bool = Field(False, description="Kill switch: as if every request had to go elsewhere")
+    disabled: bool = Field(
+        False, description="Stop new requests to the model. Virtual models skip it. Takes effect without a restart."
+    )
 
     @field_validator("supports")
     @classmethod
     def _known(cls, value: Sequence[str] | None) -> Sequence[str] | None:
         for ability in value or ():
             if ability not in ABILITIES:
-                raise ValueError(f"{ability!r}: one of {', '.join(ABILITIES)}")
+                raise ValueError(f"{ability!r} is not one of {', '.join(ABILITIES)}")
         return value
 
 
 class TargetSettings(Section):
-    """One of the targets of a virtual model, and what becomes of requests that go there."""
+    """A target of a virtual model, and the changes of requests that go there."""
 
-    model: str = Field(description="A model's name, provider/model-id, or another virtual model")
-    weight: int = Field(1, ge=0, le=1_000_000, description="Its share, where weighted; 0: only what fails over")
+    model: str = Field(
+        description="Model of the target: a key of `models`, `provider/model-id`, or another virtual model."
+    )
+    weight: int = Field(
+        1,
+        ge=0,
+        le=1_000_000,
+        description="Share of the requests, for the strategy `weighted`. `0`: only requests that failed elsewhere.",
+    )
     max_complexity: float | None = Field(
-        None, ge=0, le=1, description="The hardest request it should get, where the strategy is complexity"
+        None,
+        ge=0,
+        le=1,
+        description="Highest score of a request for this target, for the strategy `complexity`. Default: targets share "
+        "the range evenly.",
     )
-    override: Mapping[str, Any] = Field(default_factory=dict, description="Fields of the request to set")
-    default: Mapping[str, Any] = Field(default_factory=dict, description="Fields to set where the client did not")
-    remove: Sequence[str] = Field((), description="Fields to take out")
+    override: Mapping[str, Any] = Field(
+        default_factory=dict, description="Top-level fields of the request that are set to these values."
+    )
+    default: Mapping[str, Any] = Field(
+        default_factory=dict, description="Top-level fields of the request that are set when the client left them out."
+    )
+    remove: Sequence[str] = Field((), description="Top-level fields of the request that are removed.")
     match: Mapping[str, str] = Field(
-        default_factory=dict, description="Only for requests with these facts: consumer, team, label.<name>: pattern"
+        default_factory=dict,
+        description="Requests that may go to the target: a pattern for `consumer`, `team` or `label.<name>`. All "
+        "patterns must match. Default: all requests.",
     )
-    tries: int = Field(1, ge=1, le=5, description="In a row, with retry.back_off between them, before the next target")
-    disabled: bool = Field(False, description="Kill switch: the target is skipped")
+    tries: int = Field(
+        1, ge=1, le=5, description="Tries in a row at this target before the next, with `retry.back_off` between them."
+    )
+    disabled: bool = Field(False, description="Skip the target in this virtual model. Takes effect without a restart.")
 
     @field_validator("match")
     @classmethod
@@ -88,29 +126,37 @@ class TargetSettings(Section):
 
 
 class VirtualModelSettings(Section):
-    """A name for several targets, and how to choose among them."""
+    """A name that stands for several targets, and the strategy that orders them."""
 
-    strategy: str = Field("fallback", description="fallback, weighted, latency, cost or complexity")
-    targets: Sequence[TargetSettings] = Field(min_length=1, max_length=16)
-    sticky: StickySettings | None = Field(None, description="Where the strategy is weighted")
+    strategy: str = Field(
+        "fallback",
+        description="Order of the targets: `fallback` (as listed), `weighted` (by weight), `latency` (fastest first), "
+        "`cost` (cheapest first) or `complexity` (the weakest that suits the request first).",
+    )
+    targets: Sequence[TargetSettings] = Field(
+        min_length=1, max_length=16, description="Targets of the virtual model, 1 to 16."
+    )
+    sticky: StickySettings | None = Field(
+        None, description="Requests of one session stay at one target. For the strategy `weighted`."
+    )
     retry: RetrySettings = RetrySettings()
 
     @field_validator("strategy")
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in strategies():
-            raise ValueError(f"{value!r}: one of {', '.join(sorted(strategies()))}")
+            raise ValueError(f"{value!r} is not one of {', '.join(sorted(strategies()))}")
         return value
 
     @model_validator(mode="after")
     def _consistent(self) -> VirtualModelSettings:
         if self.sticky is not None and self.strategy != "weighted":
-            raise ValueError("sticky is for the strategy weighted")
+            raise ValueError("sticky needs strategy: weighted")
         if self.strategy == "weighted" and not any(target.weight for target in self.targets):
-            raise ValueError("one target at least needs a weight above 0")
+            raise ValueError("at least one target needs a weight above 0")
         limits = [target.max_complexity for target in self.targets if target.max_complexity is not None]
         if limits != sorted(limits):
-            raise ValueError("max_complexity must not fall from one target to the next: the weakest comes first")
+            raise ValueError("max_complexity must not fall: list the weakest target first")
         return self
 
 
@@ -292,11 +338,11 @@ class Route:
     def __call__(self, exchange: Exchange) -> None:
         name = exchange.ask.model
         if not is_model_name(name):
-            message = "'model' must be 1 to 256 printable ASCII characters without spaces."
+            message = "'model' must have 1 to 256 printable ASCII characters and no spaces."
             raise Refusal(INVALID_REQUEST, message, param="model")
         chain = self._catalog.resolve(name)
         if chain is None:
-            message = f"There is no model {name!r} here; GET /v1/models lists what there is."
+            message = f"There is no model {name!r}: GET /v1/models lists the models."
             raise Refusal(MODEL_NOT_FOUND, message, param="model")
         exchange.chain = chain
         exchange.targets = chain.targets

@@ -30,17 +30,17 @@ def compile_changes(override: Mapping[str, Any], default: Mapping[str, Any], rem
     names: set[str] = set()
     for name, _, value in given:
         if name in FIXED:
-            raise ValueError(f"{name!r} cannot be changed for a target")
+            raise ValueError(f"{name!r} cannot be changed by a target")
         if name in names:
-            raise ValueError(f"{name!r} is named twice")
+            raise ValueError(f"{name!r} stands in more than one of override, default and remove")
         if name in OUTPUT_LIMITS and names & set(OUTPUT_LIMITS):
-            raise ValueError(f"{name!r} is another name of a field that is named too")
+            raise ValueError(f"{name!r} is another name of a field that also stands here")
         if name in OUTPUT_LIMITS and value is not None and not (type(value) is int and value >= 1):
-            raise ValueError(f"{name!r} is a whole number of at least 1")
+            raise ValueError(f"{name!r} must be a whole number of at least 1")
         names.add(name)
     size = len(encode(given))
     if size > MAX_CHANGES:
-        raise ValueError(f"the changes of one target are at most {MAX_CHANGES} bytes of JSON, these are {size}")
+        raise ValueError(f"the changes of a target have {size} bytes of JSON, at most {MAX_CHANGES}")
     return tuple(given)
 
 
@@ -99,4 +99,4 @@ def _field(name: str) -> str:
 
 
 def _refuse(value: Any) -> Any:
-    raise ValueError(f"{value} is no JSON; put it in quotes")
+    raise ValueError(f"{value} is not JSON; put it in quotes")

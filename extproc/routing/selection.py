@@ -105,7 +105,7 @@ class Select:
             return left
         for target, wait in zip(left, waits, strict=True):
             if wait:
-                text = f"it asked to be left alone for another {wait:.0f} s"
+                text = f"it cools down for another {wait:.0f} s"
                 exchange.skipped.append(Skip(target, "cooling_down", text))
         return [target for target, wait in zip(left, waits, strict=True) if not wait]
 
@@ -118,12 +118,14 @@ class Select:
         off = [skip for skip in skipped if skip.reason in _TEMPORARY]
         if off:
             skip = off[0]
-            message = f"{name!r} cannot be served now: provider {skip.target.provider}: {skip.text}."
+            message = f"No target of {name!r} can serve now: provider {skip.target.provider}: {skip.text}."
             return Refusal(NO_PROVIDER_AVAILABLE, message)
         reasons = "; ".join(f"{skip.target.name}: {skip.text}" for skip in skipped[:4])
         fields = [exchange.ask.needs[ability] for ability in exchange.ask.needs]
         param = fields[0] if fields and any(skip.reason in ("ability", "dialect") for skip in skipped) else "model"
-        return Refusal(UNSUPPORTED_BY_TARGETS, f"No target of {name!r} can serve this: {reasons}."[:1000], param=param)
+        return Refusal(
+            UNSUPPORTED_BY_TARGETS, f"No target of {name!r} can serve this request: {reasons}."[:1000], param=param
+        )
 
 
 def order(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence[Target]:

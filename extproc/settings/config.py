@@ -1,6 +1,6 @@
-"""The filter YAML: one file, one schema, every default visible here.
+"""The filter YAML: one file, one schema, with every default.
 
-`load` reads it or says all that is wrong with it at once, each with its place: `file:line:column: path: message`.
+`load` reads it, or reports every error at once with its place: `file:line:column: path: message`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
 from extproc.routing.catalog import ModelSettings, VirtualModelSettings
 from extproc.settings import checks
-from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback
+from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
 
 if TYPE_CHECKING:
     GuardrailEntry = guardrails.GuardrailSettings
@@ -40,79 +40,116 @@ _BOOL = "tag:yaml.org,2002:bool"
 _MERGE = "tag:yaml.org,2002:merge"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+PEMFile = Annotated[str, StringConstraints(pattern="^file:.+")]
 
 
 class TLSSettings(Section):
-    certificate: Annotated[str, StringConstraints(pattern="^file:.+")] = Field(description="PEM chain: file:/path")
-    key: Annotated[str, StringConstraints(pattern="^file:.+")] = Field(description="PEM key: file:/path")
-    client_ca: Annotated[str, StringConstraints(pattern="^file:.+")] | None = Field(
-        None, description="PEM authorities of client certificates, file:/path; a certificate of another is refused"
+    """TLS of the public listener. Without it the listener speaks plain HTTP."""
+
+    certificate: PEMFile = Field(description="Certificate chain of the listener in PEM, as `file:/path`.")
+    key: PEMFile = Field(description="Private key of the listener's certificate in PEM, as `file:/path`.")
+    client_ca: PEMFile | None = Field(
+        None,
+        description="Certificate authorities of client certificates in PEM, as `file:/path`. A client certificate of "
+        "another authority cannot connect. Set it to identify consumers by their `certificates`.",
     )
-    require_client_certificate: bool = Field(False, description="No connection without a client certificate")
+    require_client_certificate: bool = Field(
+        False, description="Refuse connections without a client certificate. Needs `client_ca`."
+    )
 
     @model_validator(mode="after")
     def _verifiable(self) -> TLSSettings:
         if self.require_client_certificate and self.client_ca is None:
-            raise ValueError("require_client_certificate needs client_ca, against which to verify it")
+            raise ValueError("require_client_certificate needs client_ca, which verifies the certificates")
         return self
 
 
 class ListenerSettings(Section):
-    """Where clients connect."""
+    """The public listener of Envoy, where clients connect."""
 
-    address: str = "0.0.0.0"  # noqa: S104 - it is the public door
-    port: Port = 10000
-    tls: TLSSettings | None = None
-    max_connections: int = Field(20000, ge=1, le=1_000_000)
+    address: str = Field(
+        "0.0.0.0",  # noqa: S104 - it is the public door
+        description="Address that Envoy listens on for clients. `127.0.0.1` keeps the gateway on this machine.",
+    )
+    port: Port = Field(10000, description="Port that Envoy listens on for clients.")
+    tls: TLSSettings | None = Field(
+        None, description="TLS of the public listener. Without it the listener speaks plain HTTP."
+    )
+    max_connections: int = Field(
+        20000, ge=1, le=1_000_000, description="Most client connections at the same time. Envoy refuses further ones."
+    )
 
 
 class StatusSettings(Section):
-    """/metrics /healthz /readyz, for probes and scrapers."""
+    """The HTTP server for probes and scrapers: `/healthz`, `/readyz` and `/metrics`."""
 
-    address: str = "0.0.0.0"  # noqa: S104 - probes and scrapers come from outside the pod
-    port: Port = 9090
+    address: str = Field(
+        "0.0.0.0",  # noqa: S104 - probes and scrapers come from outside the pod
+        description="Address of the status server. `127.0.0.1` keeps metrics on this machine.",
+    )
+    port: Port = Field(9090, description="Port of the status server.")
     stalled_after: PositiveDuration = Field(
-        30.0, ge=1, description="/healthz fails when the event loop, which serves all traffic, has stood still so long"
+        30.0,
+        ge=1,
+        description="Time for which the event loop may stand still before `/healthz` fails, at least `1s`. Kubernetes "
+        "then restarts the processor. The event loop serves all traffic.",
     )
 
 
 class AdminSettings(Section):
-    """The console and the API behind it: usage, budgets, recent exchanges. Needs a token off loopback."""
+    """The HTTP server of the console and the admin API: usage, budgets, grants, recent exchanges."""
 
-    address: str = "127.0.0.1"
-    port: Port = 9091
-    token: SecretRef | None = None
+    address: str = Field(
+        "127.0.0.1", description="Address of the admin server. An address other than loopback needs a `token`."
+    )
+    port: Port = Field(9091, description="Port of the admin server.")
+    token: SecretRef | None = Field(
+        None,
+        description="Token that each request to the admin API sends as `Authorization: Bearer …`, as `env:NAME` or "
+        "`file:/path`. Required when the address is not loopback.",
+    )
 
     @model_validator(mode="after")
     def _guarded(self) -> AdminSettings:
         if self.token is None and not is_loopback(self.address):
-            raise ValueError("off loopback the admin API needs a token: env:NAME or file:/path")
+            raise ValueError("an address other than loopback needs a token: env:NAME or file:/path")
         return self
 
 
 class ProcessorSettings(Section):
-    """Where Envoy reaches the processor. Whoever can connect here can read prompts and forge verdicts."""
+    """The address where Envoy reaches the processor. A process that can connect to it can read prompts and forge
+    decisions.
+    """
 
-    socket: str | None = Field(None, description="A unix socket, mode 0600; the default: /run/extproc/extproc.sock")
-    address: str | None = Field(None, description="host:port on loopback, where Envoy cannot share a socket")
+    socket: str | None = Field(
+        None,
+        description="Path of the processor's unix socket, at most 100 bytes. Its mode is 0600. Default: "
+        "`/run/extproc/extproc.sock`.",
+    )
+    address: str | None = Field(
+        None,
+        description="Loopback address of the processor, `host:port`, in place of `socket`. Use it for an Envoy that "
+        "shares no file system with the processor.",
+    )
     transport: Literal["native", "grpcio"] = Field(
         "native",
-        description="The gRPC server. native: the gateway's own, made for Envoy on a unix socket, for half the CPU. "
-        "grpcio: the official library, to compare with or to fall back to. It always serves an `address`",
+        description="Transport between Envoy and the processor. `native`: the gateway's own, made for Envoy on a "
+        "unix socket, at a fraction of the CPU time. `grpcio`: the official library. An `address` is always served by "
+        "grpcio.",
     )
 
     @model_validator(mode="after")
     def _one(self) -> ProcessorSettings:
         if self.socket is not None and self.address is not None:
-            raise ValueError("give a socket or an address, not both")
+            raise ValueError("give socket or address, not both")
         if self.address is not None and "transport" in self.model_fields_set and self.transport == "native":
             raise ValueError("the native transport needs a socket; an address is served by grpcio")
         if self.socket is not None and len(self.socket.encode()) > 100:
-            raise ValueError("the path of a unix socket is at most 100 bytes")
+            raise ValueError("the path of a unix socket has at most 100 bytes")
         if self.address is not None:
             host, _, port = self.address.rpartition(":")
             if not port.isdecimal() or not 0 < int(port) < 65536 or not is_loopback(host.strip("[]")):
-                raise ValueError("the address is host:port on loopback: the connection has no other protection")
+                raise ValueError("the address must be host:port on loopback: the connection has no other protection")
         return self
 
     @property
@@ -121,23 +158,32 @@ class ProcessorSettings(Section):
 
 
 class UsageSettings(Section):
-    mode: Literal["body"] = Field("body", description="body: counted from the answer")
+    """Counting of usage, and what clients see of it."""
+
+    mode: Literal["body"] = Field("body", description="Source of token counts. `body`: the body of the answer.")
     cost_in_response: bool = Field(
-        False, description="Add `cost`, in USD, to the usage in answers of OpenAI's APIs, where the price is known"
+        False,
+        description="Add `cost`, in USD, to the usage in answers of OpenAI's APIs. Answers of unknown price have none.",
     )
 
 
 class StoresSettings(Section):
+    """The databases that hold budgets' counts and the ledger."""
+
     counters: str = Field(
         "sqlite:data/counters.db",
-        description="memory:, sqlite:path, or redis://user@host:6379/0?password=env:NAME (rediss: over TLS)",
+        description="Store of budgets' counts: `sqlite:path` for one machine, `memory:` for tests, or "
+        "`redis://user@host:6379/0?password=env:NAME` for several machines (`rediss://` with TLS).",
     )
-
     ledger: str = Field(
         "sqlite:data/ledger.db",
-        description="One row for each exchange: sqlite:path, postgresql://user@host/db?password=env:NAME, or memory:",
+        description="Store of the ledger, which has one row for each exchange: `sqlite:path` for one machine, "
+        "`postgresql://user@host/db?password=env:NAME` for several, or `memory:` for tests.",
     )
-    ledger_keep: PositiveDuration | None = Field(None, description="Rows older than this are deleted; absent: none")
+    ledger_keep: PositiveDuration | None = Field(
+        None,
+        description="Age at which rows of the ledger are deleted, at most `366d`. Without it rows are kept forever.",
+    )
 
     @model_validator(mode="after")
     def _known(self) -> StoresSettings:
@@ -147,30 +193,66 @@ class StoresSettings(Section):
 
 
 class LimitsSettings(Section):
-    request_body: Size = Field(20 << 20, ge=1 << 10, le=64 << 20)
-    json_depth: int = Field(128, ge=8, le=512)
-    buffered_response: Size = Field(10 << 20, description="A plain answer beyond this passes uncounted")
-    sse_event: Size = Field(1 << 20, description="An event beyond this passes uncounted")
-    stream_idle: PositiveDuration = Field(600.0, description="Silence after which a stream is ended")
-    output_tokens: int = Field(
-        4096, ge=1, le=1_000_000_000, description="Of an answer, where neither client nor model sets a limit"
+    """Limits on bodies, streams and requests in flight."""
+
+    request_body: Size = Field(
+        20 << 20,
+        ge=1 << 10,
+        le=64 << 20,
+        description="Largest body of a request, `1KiB` to `64MiB`. A larger one gets 413 `body_too_large`. Raise it "
+        "for prompts with many images, together with the memory of Envoy and the processor.",
     )
-    exchanges: int = Field(10000, ge=1, le=1_000_000, description="In flight; one more is refused: 503 overloaded")
+    json_depth: int = Field(
+        128, ge=8, le=512, description="Deepest nesting of a request's JSON. A deeper body gets 400 `invalid_json`."
+    )
+    buffered_response: Size = Field(
+        10 << 20,
+        description="Largest plain answer that the gateway reads. The usage of a larger one is estimated. A larger one "
+        "that has to be translated becomes 502 `provider_bad_answer`.",
+    )
+    sse_event: Size = Field(
+        1 << 20,
+        description="Largest event of a stream that the gateway reads. A larger one passes uncounted, or ends a "
+        "translated stream with an error.",
+    )
+    stream_idle: PositiveDuration = Field(
+        600.0, description="Longest silence in the middle of an answer. Envoy then ends the stream."
+    )
+    output_tokens: int = Field(
+        4096,
+        ge=1,
+        le=1_000_000_000,
+        description="Output limit, in tokens, that is held and written into a request when neither the client nor the "
+        "model has one. It applies where a budget counts tokens or USD.",
+    )
+    exchanges: int = Field(
+        10000,
+        ge=1,
+        le=1_000_000,
+        description="Most requests in flight in one process. A further one gets 503 `overloaded`.",
+    )
     lease: PositiveDuration = Field(
         LEASE,
         ge=1,
         le=600,
-        description="After a process died, how long budgets hold what its requests held; then it is charged",
+        description="Time after the death of a process until its reservations end, `1s` to `10m`. They are then "
+        "charged if the request had been sent.",
     )
 
 
 class TelemetrySettings(Section):
-    access_log: Literal["stdout", "off"] = Field("stdout", description="One JSON line for each exchange")
+    """Logs of the processor."""
+
+    access_log: Literal["stdout", "off"] = Field(
+        "stdout",
+        description="Log of exchanges. `stdout`: one JSON line for each exchange on standard output. `off`: none.",
+    )
     log_buffer: Size = Field(
         4 << 20,
         ge=64 << 10,
         le=256 << 20,
-        description="Log lines that wait for a slow reader of standard output; further lines are counted and dropped",
+        description="Size of the log lines that may wait for a slow reader of standard output, `64KiB` to `256MiB`. "
+        "Further lines are dropped and counted.",
     )
 
 
@@ -181,21 +263,40 @@ class Settings(Section):
     status: StatusSettings = StatusSettings()
     admin: AdminSettings = AdminSettings()
     processor: ProcessorSettings = ProcessorSettings()
-    providers: Mapping[Name, ProviderSettings] = Field(min_length=1)
-    models: Mapping[ModelName, ModelSettings] = Field(min_length=1)
-    virtual_models: Mapping[ModelName, VirtualModelSettings] = Field(default_factory=dict)
-    prices: Sequence[DatedPriceSettings] = ()
+    providers: Mapping[Name, ProviderSettings] = Field(
+        min_length=1, description="Services that run models, by a name of your choice. Envoy gets one cluster for each."
+    )
+    models: Mapping[ModelName, ModelSettings] = Field(
+        min_length=1,
+        description="Names that clients ask for, each with the provider that serves it. A name with `*` stands for "
+        "many models: with `openai/*`, the part after `openai/` is the model's name at the provider.",
+    )
+    virtual_models: Mapping[ModelName, VirtualModelSettings] = Field(
+        default_factory=dict, description="Names that stand for several targets, for failover, canaries or routing."
+    )
+    prices: Sequence[DatedPriceSettings] = Field(
+        (),
+        description="Prices that apply from a day on. They win over the `price` of a model and the bundled catalogue. "
+        "Of several that match, the latest that has begun applies.",
+    )
     unknown_price: Literal["warn", "refuse"] = Field(
         "warn",
-        description="Of a target, where a budget in USD applies. warn: it counts as nothing; refuse: it is skipped",
+        description="Treatment of a target of unknown price where a budget in USD applies. `warn`: its requests cost "
+        "nothing in budgets. `refuse`: the target is skipped.",
     )
     auth: AuthSettings = AuthSettings()
-    consumers: Sequence[ConsumerSettings] = ()
-    teams: Mapping[Name, TeamSettings] = Field(default_factory=dict)
-    groups: Mapping[Name, GroupSettings] = Field(default_factory=dict)
+    consumers: Sequence[ConsumerSettings] = Field(
+        (), description="Persons, applications and agents that send requests, with their credentials and grants."
+    )
+    teams: Mapping[Name, TeamSettings] = Field(
+        default_factory=dict, description="Teams of consumers, by name. A team limits the models of its members."
+    )
+    groups: Mapping[Name, GroupSettings] = Field(
+        default_factory=dict, description="Groups of consumers, by name. A group grants models to its members."
+    )
     attribution: AttributionSettings = AttributionSettings()
-    budgets: Sequence[BudgetSettings] = ()
-    guardrails: Sequence[GuardrailEntry] = ()
+    budgets: Sequence[BudgetSettings] = Field((), description="Limits on requests, tokens, USD or concurrency.")
+    guardrails: Sequence[GuardrailEntry] = Field((), description="Checks of the text in requests.")
     usage: UsageSettings = UsageSettings()
     stores: StoresSettings = StoresSettings()
     limits: LimitsSettings = LimitsSettings()
@@ -204,7 +305,7 @@ class Settings(Section):
 
 @dataclass(slots=True, frozen=True)
 class Problem:
-    """Something wrong, or worth a second look, and where it stands."""
+    """An error or a lint of the filter YAML, with its place."""
 
     path: str
     message: str
@@ -216,7 +317,7 @@ class Problem:
 
 
 class ConfigError(ValueError):
-    """Everything that is wrong with a filter YAML."""
+    """All errors of a filter YAML."""
 
     def __init__(self, file: str, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(problem.show(file) for problem in problems))
@@ -243,7 +344,7 @@ def parse(text: str, file: str = "gateway.yaml") -> Settings:
 
 
 def lint(path: str | Path) -> Sequence[Problem]:
-    """What is allowed and still probably not meant. The file must be one that `load` accepts."""
+    """The lints of a file that `load` accepts: allowed, and probably not meant."""
     return locate(path, checks.doubts(load(path)))
 
 
@@ -274,12 +375,12 @@ def _read(path: str | Path) -> str:
     try:
         found = _bytes(path)
         if len(found) > MAX_FILE:
-            raise ConfigError(str(path), [Problem("", f"the file is larger than {MAX_FILE} bytes")])
+            raise ConfigError(str(path), [Problem("", f"the file is larger than {show_size(MAX_FILE)}")])
         return found.decode()
     except OSError as error:
-        raise ConfigError(str(path), [Problem("", f"cannot be read: {error.strerror}")]) from None
+        raise ConfigError(str(path), [Problem("", f"the file cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
-        raise ConfigError(str(path), [Problem("", "is not UTF-8")]) from None
+        raise ConfigError(str(path), [Problem("", "the file is not UTF-8")]) from None
 
 
 class Document:
@@ -347,7 +448,7 @@ class Document:
             elif not isinstance(key, str):
                 self._add(path, key_node.start_mark, f"{key!r}: a key must be a string; put it in quotes")
             elif key in result:
-                self._add((*path, key), key_node.start_mark, "this key was given before")
+                self._add((*path, key), key_node.start_mark, "this key stands here twice")
             else:
                 result[key] = self._value(loader, value_node, (*path, key))
                 self._places[(*path, key)] = key_node.start_mark
@@ -389,9 +490,9 @@ def _path(error: Any) -> Sequence[str | int]:
 
 def _message(error: Any) -> str:
     if error["type"] == "extra_forbidden":
-        return "there is no such key"
+        return "there is no such setting"
     if error["type"] in ("missing", "union_tag_not_found"):
-        return "this key is required"
+        return "this setting is required"
     if error["type"] == "union_tag_invalid":
         kinds = sorted(error["ctx"]["expected_tags"].replace("'", "").split(", "))
         return f"there is no kind '{error['ctx']['tag']}'; there are {', '.join(kinds)}"

@@ -316,5 +316,5 @@ def _store(url: str) -> _Store:
     scheme = _ALIASES.get(scheme, scheme)
     schemes = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     if not colon or scheme not in schemes:
-        raise ValueError(f"counters is one of {', '.join(f'{name}:' for name in schemes)}")
+        raise ValueError(f"counters must be one of {', '.join(f'{name}:' for name in schemes)}")
     return cast("_Store", importlib.import_module(f"{__name__}.{scheme}"))

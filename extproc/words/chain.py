@@ -18,13 +18,25 @@ Condition = Annotated[
 
 
 class RetrySettings(Section):
-    """How Envoy moves from one target to the next."""
+    """Retries and failover of Envoy, from one target to the next."""
 
-    attempts: int = Field(3, ge=1, le=16, description="The most tries in all")
-    on: Sequence[Condition] = ("connect", "reset", "timeout", "401", "403", "408", "429", "5xx")
-    back_off: Duration = Field(0.005, le=5, description="Before the second try on one target; doubled for each further")
-    per_try_timeout: PositiveDuration = Field(600.0, description="Until a plain answer begins")
-    per_try_timeout_stream: PositiveDuration = Field(60.0, description="Until a streamed answer begins")
+    attempts: int = Field(3, ge=1, le=16, description="Most tries of one request, at all targets together.")
+    on: Sequence[Condition] = Field(
+        ("connect", "reset", "timeout", "401", "403", "408", "429", "5xx"),
+        description="Failures of a try that lead to another try. Shorten the list to pass some failures to the client.",
+    )
+    back_off: Duration = Field(
+        0.005,
+        le=5,
+        description="Wait before the second try in a row at one target, at most `5s`. It doubles for each further try. "
+        "The move to another target has no wait.",
+    )
+    per_try_timeout: PositiveDuration = Field(
+        600.0, description="Longest wait for a plain answer to begin, for each try. Lower it to fail over sooner."
+    )
+    per_try_timeout_stream: PositiveDuration = Field(
+        60.0, description="Longest wait for a streamed answer to begin, for each try. Lower it to fail over sooner."
+    )
 
 
 @dataclass(slots=True, frozen=True)

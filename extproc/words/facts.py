@@ -15,7 +15,7 @@ def check_fact(value: str, *more: str) -> str:
     known = ("consumer", "team", *more)
     if value in known or (value.startswith(_LABEL) and value != _LABEL):
         return value
-    raise ValueError(f"{value!r}: one of {', '.join(known)}, label.<name>")
+    raise ValueError(f"{value!r} is not one of {', '.join(known)}, label.<name>")
 
 
 def fact(name: str, exchange: Exchange) -> str:

@@ -30,7 +30,7 @@ class Section(BaseModel):
 def _duration(value: object) -> object:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("a duration is a number and a unit: 250ms, 30s, 5m, 2h, 7d")
+        raise ValueError("a duration is a number with a unit: 250ms, 30s, 5m, 2h, 7d")
     seconds = float(match[1]) * _SECONDS[match[2]]
     if seconds > _LONGEST:
         raise ValueError("a duration is at most 366d")
@@ -42,7 +42,7 @@ def _size(value: object) -> object:
         return value
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("a size is a number of bytes, or a number and a unit: 64KiB, 10MiB")
+        raise ValueError("a size is a number of bytes, or a number with a unit: 64KiB, 10MiB")
     return int(match[1]) * _BYTES[match[2]]
 
 
@@ -54,13 +54,13 @@ def _positive(value: float) -> float:
 
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
-        raise ValueError("a name is 1 to 63 letters, digits, dots, dashes or underscores")
+        raise ValueError("a name has 1 to 63 letters, digits, dots, dashes or underscores")
     return value
 
 
 def _model_name(value: str) -> str:
     if not is_model_name(value):
-        raise ValueError("a model name is 1 to 256 printable ASCII characters without spaces")
+        raise ValueError("a model name has 1 to 256 printable ASCII characters and no spaces")
     return value
 
 
@@ -106,20 +106,43 @@ def secret(value: object) -> Secret:
     raise ValueError("a secret is a reference, env:NAME or file:/path, never the secret itself")
 
 
+def show_duration(seconds: float) -> str:
+    """A duration as people write it: 2592000 is `30d`, 90 is `90s`, 0.005 is `5ms`."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _SECONDS[unit] == 0:
+            return f"{seconds / _SECONDS[unit]:g}{unit}"
+    return f"{seconds:g}s" if seconds % 1 == 0 else f"{seconds * 1000:g}ms"
+
+
+def show_size(size: int) -> str:
+    """A number of bytes as people write it: 20971520 is `20MiB`."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size and size % _BYTES[unit] == 0:
+            return f"{size // _BYTES[unit]}{unit}"
+    return f"{size}B"
+
+
 def _schema(pattern: str, *examples: str) -> Any:
     from pydantic import WithJsonSchema  # noqa: PLC0415
 
-    return WithJsonSchema({"type": "string", "pattern": f"^(?:{pattern})$", "examples": list(examples)})
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": list(examples)})
 
 
-Duration = Annotated[float, BeforeValidator(_duration), _schema(_DURATION.pattern, "250ms", "30s")]
+DURATION = f"^(?:{_DURATION.pattern})$"
+"""The pattern of a duration in the JSON Schema of the settings."""
+SIZE = f"^(?:{_SIZE.pattern})$"
+"""The pattern of a size in the JSON Schema of the settings."""
+SECRET = "^(?:(env|file):.+)$"  # noqa: S105 - a pattern
+"""The pattern of a reference to a secret in the JSON Schema of the settings."""
+
+Duration = Annotated[float, BeforeValidator(_duration), _schema(DURATION, "250ms", "30s")]
 """Seconds, written `250ms`, `30s`, `5m`, `2h`, `7d`."""
 PositiveDuration = Annotated[
-    float, BeforeValidator(_duration), AfterValidator(_positive), _schema(_DURATION.pattern, "250ms", "30s")
+    float, BeforeValidator(_duration), AfterValidator(_positive), _schema(DURATION, "250ms", "30s")
 ]
-Size = Annotated[int, BeforeValidator(_size), _schema(_SIZE.pattern, "64KiB", "10MiB")]
+Size = Annotated[int, BeforeValidator(_size), _schema(SIZE, "64KiB", "10MiB")]
 """Bytes, written `64KiB`, `10MiB` or as a plain number."""
-SecretRef = Annotated[Secret, BeforeValidator(secret), _schema(r"(env|file):.+", "env:OPENAI_API_KEY")]
+SecretRef = Annotated[Secret, BeforeValidator(secret), _schema(SECRET, "env:OPENAI_API_KEY")]
 Name = Annotated[str, AfterValidator(_name)]
 ModelName = Annotated[str, AfterValidator(_model_name)]
 

@@ -102,7 +102,8 @@ class World:
             self.books.owe(id, [amount])
         ended = self.exchange()
         ended.id, ended.usage, ended.cost, ended.charges = id, Usage(5, 2), 9, {"b": amount}
-        ended.forwarded, ended.status, ended.complete = True, 200, True
+        ended.forwarded, ended.status = True, 200
+        ended.end(whole=True)
         self.books.enter(ended)
 
     async def turn(self, seconds=0.0):
@@ -448,6 +449,7 @@ async def interleave(clock, exchange, path, steps):
                 await process.counters.settle(id, amounts, keep=True)
             ended = exchange()
             ended.id, ended.usage, ended.charges = id, Usage(1, 1), dict(zip(scopes, amounts, strict=True))
+            ended.end()
             process.books.enter(ended)
         elif what == "write":
             process.ledger.write()

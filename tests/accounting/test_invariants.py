@@ -214,6 +214,7 @@ class World:
                 usage = Usage(0, output)
             sent.report = Report(usage=usage, output_bytes=output, output_events=min(output, 5))
         self.seen[end] += 1
+        sent.end(whole=end == "failed")
         await process.settle(sent)
         if chance.random() < 0.05 and sent.id not in self.overdue:
             self.die(process)
@@ -355,6 +356,7 @@ async def test_no_hostile_field_lowers_a_charge(clocks, exchange, asked, choices
     sent.forwarded, sent.status, sent.target = True, 200, sent.targets[0]
     words = min(WRITTEN, sent.ask.max_output_tokens or WRITTEN)
     sent.report = Report(output_bytes=5 * words, output_events=words)
+    sent.end()
     await Settle(counters, leases, lambda *_: None)(sent)
     [level] = await counters.levels([("b", 0)])
     assert level.reserved == 0

@@ -42,7 +42,9 @@ def real(clocks, exchange):
         assert world.grant(amount="12.5").status_code == 201
         for streamed in (True, False):
             world.history.learn("a/m", "ok", size=10, streamed=streamed, first_byte=0.2, rest=0.1, answer=100)
-        world.entries += [describe(known(exchange)) | {"time": NOW}, describe(exchange()) | {"time": NOW, "id": "new"}]
+        begun = exchange()
+        begun.end()
+        world.entries += [describe(known(exchange)) | {"time": NOW}, describe(begun) | {"time": NOW, "id": "new"}]
         rows = [
             Row(id="least", time=NOW - 10),
             Row(

@@ -48,7 +48,12 @@ class World:
         tools = tools or Tools(used, self.told.append, self.grants, self.expected)
         leases = set()
         self.reserve = Reserve(settings, self.counters, leases, 4096, count, tools=tools, reroute=reroute, now=clock)
-        self.settle = Settle(self.counters, leases, count, expected=self.expected)
+        self._settle = Settle(self.counters, leases, count, expected=self.expected)
+
+    async def settle(self, sent):
+        """An exchange of which nothing else was said ended because its client left."""
+        sent.end()
+        await self._settle(sent)
 
     async def level(self, scope="b", window=60):
         [level] = await self.counters.levels([(scope, window)])
@@ -93,8 +98,9 @@ async def test_thinking_that_was_asked_for_is_charged_to_whoever_leaves(world, a
     here = world({"unit": "output_tokens", "limit": 10**6})
     for complete, charged in ((True, 10), (False, 60)):
         await here.reserve(sent := asks())
-        sent.ask.thinking, sent.complete = 50, complete
-        await here.settle(served(sent, output_bytes=30, output_events=3))
+        sent.ask.thinking = 50
+        served(sent, output_bytes=30, output_events=3).end(whole=complete)
+        await here.settle(sent)
         assert sent.charges == {"b": charged}
 
 
@@ -119,26 +125,25 @@ async def test_requests_at_once_are_limited_and_given_back_at_the_end(world, ask
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        ({"unit": "concurrency", "window": "minute"}, "it has no window"),
-        ({"unit": "tokens", "window": None}, "say over what time"),
-        ({"unit": "requests", "window": "call"}, "there is nothing to limit"),
-        ({"on_exceed": "downgrade"}, "belong together"),
-        ({"downgrade_to": "m"}, "belong together"),
-        ({"on_exceed": "approval", "unit": "tokens", "window": "call"}, "no count to grant more of"),
-        ({"on_exceed": "approval", "unit": "concurrency", "window": None}, "no count to grant more of"),
+        ({"unit": "concurrency", "window": "minute"}, "concurrency has no window"),
+        ({"unit": "tokens", "window": None}, "give a window"),
+        ({"unit": "requests", "window": "call"}, "limits nothing"),
+        ({"on_exceed": "downgrade"}, "need each other"),
+        ({"downgrade_to": "m"}, "need each other"),
+        ({"on_exceed": "approval", "unit": "tokens", "window": "call"}, "needs a count over time"),
+        ({"on_exceed": "approval", "unit": "concurrency", "window": None}, "needs a count over time"),
         ({"alert_webhook": "https://a.example/x"}, "needs alert_at"),
-        ({"alert_webhook": "ftp://a.example/x", "alert_at": [0.5]}, "a URL"),
-        ({"alert_webhook": "https://user:secret@a.example/x", "alert_at": [0.5]}, "without a password"),
-        ({"reserve": "expected"}, "is for tokens and USD"),
-        ({"per": ["label.a:b"]}, "has no such characters"),
-        ({"per": ["consumer", "label.a=b"]}, "has no such characters"),
+        ({"alert_webhook": "ftp://a.example/x", "alert_at": [0.5]}, "must be https://host/path"),
+        ({"alert_webhook": "https://user:secret@a.example/x", "alert_at": [0.5]}, "without a user or password"),
+        ({"reserve": "expected"}, "needs a unit of tokens or USD"),
+        ({"per": ["label.a:b"]}, "cannot have these characters"),
+        ({"per": ["consumer", "label.a=b"]}, "cannot have these characters"),
         ({"max_scopes": 0}, "greater than or equal to 1"),
         ({"idle_ttl": "0s"}, "greater than 0"),
-        ({"per": ["labels.x"]}, "one of consumer, team, key"),
-        ({"per": ["label.a:b"]}, "no such characters"),
-        ({"per": ["label.a=b"]}, "no such characters"),
+        ({"per": ["labels.x"]}, "is not one of consumer, team, key"),
+        ({"per": ["label.a=b"]}, "cannot have these characters"),
         ({"alert_webhook": "https://a.example:99999/x", "alert_at": [0.5]}, "ort out of range"),
-        ({"match": {"colour": "red"}}, "one of consumer, team, key"),
+        ({"match": {"colour": "red"}}, "is not one of consumer, team, key"),
     ],
 )
 def test_settings_that_say_two_things_are_refused(settings, error):

@@ -270,7 +270,7 @@ async def test_a_refusal_shows_what_was_seen_until_then(settings):
     rows, _ = await told(settings, chat("again"), consumer="eve")
     assert of(rows, "consumer") == ["eve: may not use it"]
     rows, _ = await told(settings, chat("split"), consumer="eve")
-    assert words(of(rows, "skipped")) == ["m a/m eve may not use it"]
+    assert words(of(rows, "skipped")) == ["m a/m consumer eve may not use it"]
     rows, _ = await told(settings, chat("broken"))
     assert words(of(rows, "skipped")) == ["keyless keyless/keyless its key env:UNSET_FOR_SURE is not set"]
     rows, _ = await told(settings, b"{")

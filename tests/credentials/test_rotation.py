@@ -378,11 +378,11 @@ AZURE = "{azure: {tenant: t, client_id: c%s}}"
         (VERTEX % f", credentials: {{google: {CANARY}}}", "p.credentials.google: a secret is a reference"),
         (VERTEX % f", credentials: {{google: [{CANARY}]}}", "p.credentials.google: a secret is a reference"),
         (VERTEX % f", credentials: {AZURE % ', client_secret: env:S'}", "takes no tokens of azure"),
-        ("{kind: openai, credentials: {google: metadata}}", "takes no tokens of google at its own address"),
-        (CLOUD % (AZURE % ""), "give a client_secret or a federated_token"),
+        ("{kind: openai, credentials: {google: metadata}}", "takes no tokens of google; give base_url"),
+        (CLOUD % (AZURE % ""), "give client_secret or federated_token, one of them"),
         (
             CLOUD % (AZURE % ", client_secret: env:S, federated_token: env:T"),
-            "give a client_secret or a federated_token",
+            "give client_secret or federated_token, one of them",
         ),
         (CLOUD % "{azure: {tenant: a/b, client_id: c, client_secret: env:S}}", "tenant: string should match"),
         (CLOUD % (AZURE % f", client_secret: {CANARY}"), "client_secret: a secret is a reference"),
@@ -397,7 +397,7 @@ def test_credentials_that_cannot_be(provider, told):
 def test_a_service_account_needs_a_library_more(monkeypatch):
     monkeypatch.setattr(providers.importlib.util, "find_spec", lambda _name: None)
     text = refused(f"providers: {{p: {VERTEX % ', credentials: {google: file:/x}'}}}\n{MODELS}")
-    assert "p.credentials.google: a service account needs a library more: pip install 'llm-extproc[google]'" in text
+    assert "p.credentials.google: a service account needs another library: pip install 'llm-extproc[google]'" in text
     assert World.settings(VERTEX % ", credentials: {google: metadata}")
 
 
@@ -413,10 +413,10 @@ def test_a_token_goes_where_tokens_go():
 @pytest.mark.parametrize(
     ("provider", "doubt"),
     [
-        (VERTEX % "", "has neither api_key nor credentials: its models answer 503 until it is"),
+        (VERTEX % "", "has neither api_key nor credentials: its models answer 503"),
         (VERTEX % ", credentials: {google: metadata}", None),
         (VERTEX % ", credentials: {google: file:/no/such}", "file:/no/such is not set"),
-        (VERTEX % ", credentials: {google: env:NOT_A_KEY_FILE}", "env:NOT_A_KEY_FILE cannot be used, not the key file"),
+        (VERTEX % ", credentials: {google: env:NOT_A_KEY_FILE}", "env:NOT_A_KEY_FILE cannot be used (not the key file"),
         (CLOUD % (AZURE % ", client_secret: env:UNSET_FOR_SURE"), "env:UNSET_FOR_SURE is not"),
         (CLOUD % (AZURE % ", federated_token: env:NOT_A_KEY_FILE"), None),
     ],

@@ -177,7 +177,7 @@ def test_an_edit_of_the_settings_binds_without_a_restart(start: Start):
     eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == 1)
     assert (gateway.chat("stub").status_code, gateway.chat("late").status_code) == (403, 200)
     refused = next(line for line in lines(gateway) if line.get("level") == "error")
-    assert re.search(r"gateway\.yaml:\d+:\d+: consumers\.0\.model: there is no such key", refused["message"])
+    assert re.search(r"gateway\.yaml:\d+:\d+: consumers\.0\.model: there is no such setting", refused["message"])
 
     edit(gateway, "kind: mock", "kind: mock, timeout: 9s")
     edit(gateway, "model: [late]", "models: [stub]")
@@ -256,7 +256,7 @@ def test_a_port_that_is_taken_is_named(up: Up, file: Path, door: str):
     [
         ("kind: mock", "kind: mok", r"gateway.yaml:\d+:\d+: providers.sandbox.kind: no such kind"),
         ("provider: sandbox", "provider: sandbux", r"gateway.yaml:\d+:\d+: models.stub.provider: there is no provider"),
-        ("models: {", "model: {", r"gateway.yaml:\d+:\d+: model: there is no such key"),
+        ("models: {", "model: {", r"gateway.yaml:\d+:\d+: model: there is no such setting"),
         ("{env: EXTPROC_DEMO_KEY}", '"sk-secret"', r"gateway.yaml:\d+:\d+: consumers.0.keys.0"),
         ("memory:", "[", r"gateway.yaml:\d+:\d+: "),
     ],

@@ -119,7 +119,7 @@ def test_a_model_that_was_not_granted_looks_like_one_that_is_not_there(models):
     for name in ("m", "nobody"):
         with pytest.raises(Refusal) as refused:
             get(models, f"/v1/models/{name}", may_use=lambda _model: False)
-        assert refused.value.message == f"There is no model {name!r} here."
+        assert refused.value.message == f"There is no model {name!r}: GET /v1/models lists the models."
 
 
 def test_what_is_known_of_a_model_is_told(models):

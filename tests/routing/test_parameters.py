@@ -40,19 +40,19 @@ def test_what_routing_and_budgets_rest_on_cannot_be_changed(name, action):
 @pytest.mark.parametrize(
     ("override", "default", "remove", "message"),
     [
-        ({"a": 1}, {"a": 2}, [], "'a' is named twice"),
-        ({"a": 1}, {}, ["a"], "'a' is named twice"),
-        ({}, {}, ["a", "a"], "'a' is named twice"),
+        ({"a": 1}, {"a": 2}, [], "'a' stands in more than one of override, default and remove"),
+        ({"a": 1}, {}, ["a"], "'a' stands in more than one of override, default and remove"),
+        ({}, {}, ["a", "a"], "'a' stands in more than one of override, default and remove"),
         ({"max_tokens": 1}, {"max_completion_tokens": 2}, [], "'max_completion_tokens' is another name of a field"),
         ({"max_tokens": 1}, {}, ["max_output_tokens"], "'max_output_tokens' is another name of a field"),
         *(({"max_tokens": value}, {}, [], "whole number of at least 1") for value in (0, -1, 1.5, True, "5", [5])),
         ({}, {"max_output_tokens": 0}, [], "whole number of at least 1"),
-        ({"a": date(2026, 1, 1)}, {}, [], "2026-01-01 is no JSON"),
-        ({"a": {"b": [date(2026, 1, 1)]}}, {}, [], "2026-01-01 is no JSON"),
+        ({"a": date(2026, 1, 1)}, {}, [], "2026-01-01 is not JSON"),
+        ({"a": {"b": [date(2026, 1, 1)]}}, {}, [], "2026-01-01 is not JSON"),
         ({"a": float("nan")}, {}, [], "JSON"),
         ({"a": float("inf")}, {}, [], "JSON"),
-        ({"a": "x" * MAX_CHANGES}, {}, [], f"at most {MAX_CHANGES} bytes of JSON"),
-        ({}, {}, [f"field-{number}" for number in range(100)], f"at most {MAX_CHANGES} bytes of JSON"),
+        ({"a": "x" * MAX_CHANGES}, {}, [], f"bytes of JSON, at most {MAX_CHANGES}"),
+        ({}, {}, [f"field-{number}" for number in range(100)], f"bytes of JSON, at most {MAX_CHANGES}"),
     ],
 )
 def test_what_cannot_be_said(override, default, remove, message):

@@ -123,8 +123,8 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("listenr: {}", "5:1: listenr: there is no such key"),
-        ("listener: {prt: 1}", "5:12: listener.prt: there is no such key"),
+        ("listenr: {}", "5:1: listenr: there is no such setting"),
+        ("listener: {prt: 1}", "5:12: listener.prt: there is no such setting"),
         (
             "listener: {port: abc}",
             "5:12: listener.port: input should be a valid integer, unable to parse string as an integer",
@@ -135,42 +135,48 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
             "listener: {tls: {certificate: /a, key: 'file:/k'}}",
             "5:18: listener.tls.certificate: string should match pattern '^file:.+'",
         ),
-        ("status: {port: 10000}", "5:10: status.port: port 10000 is the listener's too"),
-        ("listener: {port: 9091}", "1:1: admin.port: port 9091 is the listener's too"),
-        ("admin: {address: 0.0.0.0}", "5:1: admin: off loopback the admin API needs a token: env:NAME or file:/path"),
+        ("status: {port: 10000}", "5:10: status.port: port 10000 is already the port of listener"),
+        ("listener: {port: 9091}", "1:1: admin.port: port 9091 is already the port of listener"),
+        (
+            "admin: {address: 0.0.0.0}",
+            "5:1: admin: an address other than loopback needs a token: env:NAME or file:/path",
+        ),
         (
             "admin: {token: sk-canary}",
             "5:9: admin.token: a secret is a reference, env:NAME or file:/path, never the secret itself",
         ),
-        ("processor: {socket: /a, address: '127.0.0.1:1'}", "5:1: processor: give a socket or an address, not both"),
+        ("processor: {socket: /a, address: '127.0.0.1:1'}", "5:1: processor: give socket or address, not both"),
         (
             "processor: {address: '127.0.0.1:1', transport: native}",
             "5:1: processor: the native transport needs a socket; an address is served by grpcio",
         ),
-        ("processor: {socket: /" + "a" * 100 + "}", "5:1: processor: the path of a unix socket is at most 100 bytes"),
+        ("processor: {socket: /" + "a" * 100 + "}", "5:1: processor: the path of a unix socket has at most 100 bytes"),
         (
             "processor: {address: '0.0.0.0:9002'}",
-            "5:1: processor: the address is host:port on loopback: the connection has no other protection",
+            "5:1: processor: the address must be host:port on loopback: the connection has no other protection",
         ),
         ("auth: {key_secret: env:UNSET_FOR_SURE}", "5:8: auth.key_secret: env:UNSET_FOR_SURE is not set"),
         (
             "consumers: [{name: a b}]",
-            "5:14: consumers.0.name: a name is 1 to 63 letters, digits, dots, dashes or underscores",
+            "5:14: consumers.0.name: a name has 1 to 63 letters, digits, dots, dashes or underscores",
         ),
-        ("consumers: [{name: a}, {name: a}]", "5:25: consumers.1.name: the name 'a' was given before"),
-        ("consumers: [{name: anonymous}]", "5:14: consumers.0.name: this name is for requests without a key"),
+        ("consumers: [{name: a}, {name: a}]", "5:25: consumers.1.name: another entry has the name 'a'"),
+        (
+            "consumers: [{name: anonymous}]",
+            "5:14: consumers.0.name: this name is reserved for requests without a credential",
+        ),
         ("consumers: [{name: a, team: t}]", "5:23: consumers.0.team: there is no team 't' in teams"),
         (
             "consumers: [{name: a, keys: [{}]}]",
-            "5:30: consumers.0.keys.0: a key is one of {env: NAME}, {file: /path} or {hash: hmac-sha256:…}",
+            "5:30: consumers.0.keys.0: give a key as one of {env: NAME}, {file: /path} or {hash: hmac-sha256:…}",
         ),
         (
             "consumers: [{name: a, keys: [{env: A, file: /b}]}]",
-            "5:30: consumers.0.keys.0: a key is one of {env: NAME}, {file: /path} or {hash: hmac-sha256:…}",
+            "5:30: consumers.0.keys.0: give a key as one of {env: NAME}, {file: /path} or {hash: hmac-sha256:…}",
         ),
         (
             "consumers: [{name: a, keys: [{env: sk-canary}]}]",
-            "5:30: consumers.0.keys.0: env is the name of an environment variable, never the key itself",
+            "5:30: consumers.0.keys.0: env must be the name of an environment variable, never the key itself",
         ),
         (
             "consumers: [{name: a, keys: [{hash: sk-canary}]}]",
@@ -178,10 +184,16 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
         ),
         (
             "consumers: [{name: a, keys: [{hash: 'hmac-sha256:" + "0" * 64 + "'}]}]",
-            "5:30: consumers.0.keys.0: a hash needs auth.key_secret, which made it",
+            "5:30: consumers.0.keys.0: a hash needs auth.key_secret, the secret it was made with",
         ),
-        ("virtual_models: {m: {targets: [{model: a/m}]}}", "5:18: virtual_models.m: this name is in models too"),
-        ("virtual_models: {'v*': {targets: [{model: m}]}}", "5:18: virtual_models.v*: a virtual model's name has no *"),
+        (
+            "virtual_models: {m: {targets: [{model: a/m}]}}",
+            "5:18: virtual_models.m: models has an entry of this name too",
+        ),
+        (
+            "virtual_models: {'v*': {targets: [{model: m}]}}",
+            "5:18: virtual_models.v*: the name of a virtual model cannot contain *",
+        ),
         (
             "virtual_models: {v: {targets: [{model: x}]}}",
             "5:33: virtual_models.v.targets.0.model: there is no model 'x' in models or virtual_models",
@@ -203,19 +215,19 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
         ),
         (
             "budgets: [{name: b, unit: tokens, limit: 0.5, window: day}]",
-            "5:35: budgets.0.limit: a whole number below 4611686018427387904; only USD have decimals",
+            "5:35: budgets.0.limit: a limit is a whole number below 4611686018427387904; only USD have decimals",
         ),
         (
             "budgets: [{name: b, unit: usd, limit: 0.0000000001, window: day}]",
-            "5:32: budgets.0.limit: at most nine decimals of a USD",
+            "5:32: budgets.0.limit: a limit in USD has at most nine decimals",
         ),
         (
             "budgets: [{name: b, unit: usd, limit: 50000001, window: day}]",
-            "5:32: budgets.0.limit: at most 50000000 USD",
+            "5:32: budgets.0.limit: a limit is at most 50000000 USD",
         ),
         (
             "budgets: [{name: b, unit: requests, limit: 1, window: call}]",
-            "5:47: budgets.0.window: a call is one request: there is nothing to limit",
+            "5:47: budgets.0.window: window: call is one request, so unit: requests limits nothing",
         ),
         (
             "budgets: [{name: b, unit: usd, limit: 1, window: day, alert_at: [1.5]}]",
@@ -229,22 +241,22 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
             "prices: [{model: m, input: -1, output: 1}]",
             "5:21: prices.0.input: input should be greater than or equal to 0",
         ),
-        ("prices: [{model: m, input: 1}]", "5:10: prices.0.output: this key is required"),
+        ("prices: [{model: m, input: 1}]", "5:10: prices.0.output: this setting is required"),
         (
             "budgets: [{name: b, unit: tokens, limit: -1, window: day}]",
             "5:35: budgets.0.limit: input should be greater than or equal to 0",
         ),
         (
             "budgets: [{name: b, unit: tokens, limit: 1, window: day, per: [x]}]",
-            "5:58: budgets.0.per: 'x': one of consumer, team, key, model, provider, label.<name>",
+            "5:58: budgets.0.per: 'x' is not one of consumer, team, key, model, provider, label.<name>",
         ),
         (
             "budgets: [{name: b, unit: tokens, limit: 1, window: day, per: [label.]}]",
-            "5:58: budgets.0.per: 'label.': one of consumer, team, key, model, provider, label.<name>",
+            "5:58: budgets.0.per: 'label.' is not one of consumer, team, key, model, provider, label.<name>",
         ),
         (
             "guardrails: [{name: g, kind: regex, patterns: {a: '(b'}}]",
-            "5:37: guardrails.0.patterns: a: not a pattern RE2 knows: missing ): (b",
+            "5:37: guardrails.0.patterns: a: RE2 does not know this pattern: missing ): (b",
         ),
         (
             "guardrails: [{name: g, kind: regex, patterns: {}}]",
@@ -261,12 +273,12 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
         ),
         (
             "attribution: {metrics: [a-b, a.b]}",
-            "5:15: attribution.metrics: two of these would be the same label of a metric, where - and . are written _",
+            "5:15: attribution.metrics: two labels would have the same name in metrics, which write - and . as _",
         ),
         ("telemetry: {access_log: file}", "5:13: telemetry.access_log: input should be 'stdout' or 'off'"),
         ("1: x", "5:1: file: 1: a key must be a string; put it in quotes"),
-        ("providers: {}", "5:1: providers: this key was given before"),
-        ("auth: {required: true, required: false}", "5:24: auth.required: this key was given before"),
+        ("providers: {}", "5:1: providers: this key stands here twice"),
+        ("auth: {required: true, required: false}", "5:24: auth.required: this key stands here twice"),
         ("auth: {<<: {required: false}}", "5:8: auth: merge keys (<<) are not supported; repeat the settings"),
         ("auth: !!python/object/apply:os.system {args: [x]}", "5:7: auth: tags (!) are not supported"),
         ("auth: !anything {}", "5:7: auth: tags (!) are not supported"),
@@ -283,8 +295,8 @@ def test_an_error_says_where_and_what(text, expected):
 @pytest.mark.parametrize(
     ("provider", "message"),
     [
-        ("{}", "kind: this key is required"),
-        ("{kind: nope}", "kind: no such kind of provider; there are "),
+        ("{}", "kind: this setting is required"),
+        ("{kind: nope}", "kind: unknown kind of provider 'nope': use "),
         (
             "{kind: openai, api_key: sk-canary}",
             "api_key: a secret is a reference, env:NAME or file:/path, never the secret itself",
@@ -292,7 +304,7 @@ def test_an_error_says_where_and_what(text, expected):
         *(
             (
                 f"{{kind: openai, base_url: '{url}'}}",
-                "base_url: a base_url is http(s)://host[:port][/path], without user, query or fragment",
+                "base_url: base_url must be http(s)://host[:port][/path], without user, query or fragment",
             )
             for url in (
                 "ftp://h",
@@ -308,18 +320,24 @@ def test_an_error_says_where_and_what(text, expected):
         ),
         ("{kind: mock, timeout: 0s}", "timeout: must be greater than 0"),
         ("{kind: mock, max_requests: 0}", "max_requests: input should be greater than or equal to 1"),
-        ("{kind: mock, headers: {X-Org: a}}", "headers: 'X-Org': a header is a lower-case name and a printable value"),
-        ("{kind: mock, headers: {'x y': a}}", "headers: 'x y': a header is a lower-case name and a printable value"),
+        ("{kind: mock, headers: {X-Org: a}}", "headers: 'X-Org': a header has a lower-case name and a printable value"),
+        ("{kind: mock, headers: {'x y': a}}", "headers: 'x y': a header has a lower-case name and a printable value"),
         (
             '{kind: mock, headers: {x-org: "a\\r\\nb"}}',
-            "headers: 'x-org': a header is a lower-case name and a printable value",
+            "headers: 'x-org': a header has a lower-case name and a printable value",
         ),
         (
             "{kind: mock, headers: {authorization: canary}}",
-            "headers: 'authorization' is set by the gateway; use base_url or api_key",
+            "headers: the gateway sets the header 'authorization'; use base_url or api_key",
         ),
-        ("{kind: mock, headers: {x-extproc-id: a}}", "headers: 'x-extproc-id' is reserved"),
-        ("{kind: mock, headers: {x-envoy-a: a}}", "headers: 'x-envoy-a' is reserved"),
+        (
+            "{kind: mock, headers: {x-extproc-id: a}}",
+            "headers: the header 'x-extproc-id' is reserved for the gateway and Envoy",
+        ),
+        (
+            "{kind: mock, headers: {x-envoy-a: a}}",
+            "headers: the header 'x-envoy-a' is reserved for the gateway and Envoy",
+        ),
     ],
 )
 def test_errors_of_providers(provider, message):
@@ -333,20 +351,20 @@ def test_errors_of_providers(provider, message):
     ("model", "expected"),
     [
         ("m: {provider: q}", "4:7: models.m.provider: there is no provider 'q'"),
-        ("'a b': {provider: a}", "4:3: models.a b: a model name is 1 to 256 printable ASCII characters without spaces"),
-        ("'a*b*': {provider: a}", "4:3: models.a*b*: at most one * can stand in a name"),
+        ("'a b': {provider: a}", "4:3: models.a b: a model name has 1 to 256 printable ASCII characters and no spaces"),
+        ("'a*b*': {provider: a}", "4:3: models.a*b*: a name has at most one *"),
         (
             "m: {provider: a, max_output_tokens: 0}",
             "4:20: models.m.max_output_tokens: input should be greater than or equal to 1",
         ),
-        ("m: {provider: a, price: {input: 1}}", "4:20: models.m.price.output: this key is required"),
+        ("m: {provider: a, price: {input: 1}}", "4:20: models.m.price.output: this setting is required"),
         (
             "m: {provider: a, supports: [flight]}",
-            "4:20: models.m.supports: 'flight': one of tools, images, files, audio, json_schema, reasoning",
+            "4:20: models.m.supports: 'flight' is not one of tools, images, files, audio, json_schema, reasoning",
         ),
         (
             "m: {provider: a, model: 'x y'}",
-            "4:20: models.m.model: a model name is 1 to 256 printable ASCII characters without spaces",
+            "4:20: models.m.model: a model name has 1 to 256 printable ASCII characters and no spaces",
         ),
     ],
 )
@@ -363,23 +381,23 @@ LONG, MORE = f"{{a: {'x' * 600}}}", f"{{b: {'x' * 600}}}"
         ("v: {targets: [{model: v}]}", "5:18: virtual_models.v: leads back to itself: v → v"),
         (
             "v: {targets: [{model: w, tries: 2}]}, w: {targets: [{model: m}]}",
-            "5:43: virtual_models.v.targets.0.tries: several tries are for a model, not for a virtual model",
+            "5:43: virtual_models.v.targets.0.tries: only a model can have several tries, not a virtual model",
         ),
         (
             "v: {strategy: dice, targets: [{model: m}]}",
-            "5:22: virtual_models.v.strategy: 'dice': one of complexity, cost, fallback, latency, weighted",
+            "5:22: virtual_models.v.strategy: 'dice' is not one of complexity, cost, fallback, latency, weighted",
         ),
         (
             "v: {strategy: weighted, targets: [{model: m, weight: 0}]}",
-            "5:18: virtual_models.v: one target at least needs a weight above 0",
+            "5:18: virtual_models.v: at least one target needs a weight above 0",
         ),
         (
             "v: {sticky: {by: key}, targets: [{model: m}]}",
-            "5:18: virtual_models.v: sticky is for the strategy weighted",
+            "5:18: virtual_models.v: sticky needs strategy: weighted",
         ),
         (
             "v: {strategy: weighted, sticky: {by: ip}, targets: [{model: m}]}",
-            "5:51: virtual_models.v.sticky.by: 'ip': one of consumer, team, key, label.<name>",
+            "5:51: virtual_models.v.sticky.by: 'ip' is not one of consumer, team, key, label.<name>",
         ),
         (
             "v: {strategy: weighted, sticky: {by: key, ttl: 0s}, targets: [{model: m}]}",
@@ -387,19 +405,19 @@ LONG, MORE = f"{{a: {'x' * 600}}}", f"{{b: {'x' * 600}}}"
         ),
         (
             "v: {strategy: complexity, targets: [{model: m, max_complexity: 0.5}, {model: m, max_complexity: 0.4}]}",
-            "5:18: virtual_models.v: max_complexity must not fall from one target to the next: the weakest comes first",
+            "5:18: virtual_models.v: max_complexity must not fall: list the weakest target first",
         ),
         (
             "v: {targets: [{model: m, match: {model: x}}]}",
-            "5:43: virtual_models.v.targets.0.match: 'model': one of consumer, team, label.<name>",
+            "5:43: virtual_models.v.targets.0.match: 'model' is not one of consumer, team, label.<name>",
         ),
         (
             "v: {targets: [{model: m, override: {model: x}}]}",
-            "5:32: virtual_models.v.targets.0: 'model' cannot be changed for a target",
+            "5:32: virtual_models.v.targets.0: 'model' cannot be changed by a target",
         ),
         (
             "v: {targets: [{model: m, override: {a: 2026-01-01}}]}",
-            "5:32: virtual_models.v.targets.0: 2026-01-01 is no JSON; put it in quotes",
+            "5:32: virtual_models.v.targets.0: 2026-01-01 is not JSON; put it in quotes",
         ),
         (
             "v: {targets: [{model: m, tries: 6}]}",
@@ -423,7 +441,7 @@ LONG, MORE = f"{{a: {'x' * 600}}}", f"{{b: {'x' * 600}}}"
         ),
         (
             f"v: {{targets: [{{model: w, override: {LONG}}}]}}, w: {{targets: [{{model: m, default: {MORE}}}]}}",
-            "5:18: virtual_models.v: the changes on the way to 'm' are 1235 bytes, at most 1024 fit",
+            "5:18: virtual_models.v: the changes for 'm' have 1235 bytes of JSON, at most 1024",
         ),
     ],
 )
@@ -467,7 +485,7 @@ def test_all_contradictions_are_told_at_once():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", ["1:1: providers: this key is required", "1:1: models: this key is required"]),
+        ("", ["1:1: providers: this setting is required", "1:1: models: this setting is required"]),
         ("- a", ["1:1: file: the file must be a mapping of settings"]),
         ("a", ["1:1: file: the file must be a mapping of settings"]),
         ("a: [", ["2:1: file: not YAML: did not find expected node content"]),
@@ -510,9 +528,7 @@ def test_too_many_values_are_refused():
     assert "more than" in errors("a: [" + "1," * (MAX_NODES + 1) + "]")[0]
 
 
-@pytest.mark.parametrize(
-    ("size", "message"), [(MAX_FILE, None), (MAX_FILE + 1, f"the file is larger than {MAX_FILE} bytes")]
-)
+@pytest.mark.parametrize(("size", "message"), [(MAX_FILE, None), (MAX_FILE + 1, "the file is larger than 4MiB")])
 def test_the_size_of_the_file_has_a_limit(tmp_path, size, message):
     file = tmp_path / "gateway.yaml"
     file.write_text(MINIMAL + "#" * (size - len(MINIMAL)))
@@ -524,18 +540,18 @@ def test_the_size_of_the_file_has_a_limit(tmp_path, size, message):
 
 
 def test_a_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(ConfigError, match="cannot be read: No such file or directory"):
+    with pytest.raises(ConfigError, match="the file cannot be read: No such file or directory"):
         load(tmp_path / "missing.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path)
     (tmp_path / "latin.yaml").write_bytes(b"a: \xe9")
-    with pytest.raises(ConfigError, match="is not UTF-8"):
+    with pytest.raises(ConfigError, match="the file is not UTF-8"):
         load(tmp_path / "latin.yaml")
 
 
 def test_variables_of_the_environment_are_not_filled_in(monkeypatch):
     monkeypatch.setenv("KIND", "mock")
-    assert "no such kind" in errors("providers: {a: {kind: $KIND}}\nmodels: {m: {provider: a}}")[0]
+    assert "unknown kind of provider" in errors("providers: {a: {kind: $KIND}}\nmodels: {m: {provider: a}}")[0]
 
 
 # --- secrets
@@ -573,18 +589,18 @@ def test_nothing_to_say_of_good_settings(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "g:1:1: consumers: nobody has a key and auth.required is on: every request is refused"),
+        ("", "g:1:1: consumers: no consumer has a credential and auth.required is true: every request is refused"),
         (
             "auth: {required: false}\nconsumers: [{name: a, keys: [{env: UNSET_FOR_SURE}]}]",
-            "g:6:30: consumers.0.keys.0: env:UNSET_FOR_SURE is not set: this key opens nothing",
+            "g:6:30: consumers.0.keys.0: env:UNSET_FOR_SURE is not set: requests with this key are refused",
         ),
         (
             "auth: {required: false}\nbudgets: [{name: b, unit: tokens, limit: 1, window: day, match: {consumer: x}}]",
-            "g:6:66: budgets.0.match.consumer: there is no consumer 'x': it never applies",
+            "g:6:66: budgets.0.match.consumer: there is no consumer 'x': this budget never applies",
         ),
         (
             "auth: {required: false}\nbudgets: [{name: b, unit: tokens, limit: 1, window: day, match: {team: red}}]",
-            "g:6:66: budgets.0.match.team: there is no team 'red': it never applies",
+            "g:6:66: budgets.0.match.team: there is no team 'red': this budget never applies",
         ),
         (
             "auth: {required: false}\nbudgets: [{name: b, unit: tokens, limit: 1, window: day, store_failure: allow}]",
@@ -592,15 +608,15 @@ def test_nothing_to_say_of_good_settings(tmp_path, monkeypatch):
         ),
         (
             "auth: {required: false}\nbudgets: [{name: b, unit: usd, limit: 1, window: day}]",
-            "g:6:11: budgets.0: the price of 'm' is unknown, so it is free here: give `price`",
+            "g:6:11: budgets.0: the price of 'm' is unknown, so its requests count as free: give a `price`",
         ),
         (
             "auth: {required: false}\nunknown_price: refuse\nbudgets: [{name: b, unit: usd, limit: 1, window: day}]",
-            "g:7:11: budgets.0: the price of 'm' is unknown, so it is refused: give `price`",
+            "g:7:11: budgets.0: the price of 'm' is unknown, so it is skipped: give a `price`",
         ),
         (
             "auth: {required: false}\nprices: [{model: m, provider: gone, input: 1, output: 1}]",
-            "g:6:21: prices.0.provider: there is no provider 'gone': it never applies",
+            "g:6:21: prices.0.provider: there is no provider 'gone': this price never applies",
         ),
     ],
 )
@@ -623,16 +639,16 @@ def test_money_over_known_prices_is_no_doubt(tmp_path, text):
 @pytest.mark.parametrize(
     ("provider", "expected"),
     [
-        ("{kind: openai}", "g:2:3: providers.a: has no api_key: its models answer 503 until it is"),
+        ("{kind: openai}", "g:2:3: providers.a: has no api_key: its models answer 503"),
         (
             "{kind: openai, api_key: env:UNSET_FOR_SURE}",
-            "g:2:3: providers.a: env:UNSET_FOR_SURE is not set: its models answer 503 until it is",
+            "g:2:3: providers.a: env:UNSET_FOR_SURE is not set: its models answer 503",
         ),
         (
             "{kind: mock, base_url: 'http://llm.example.com/v1'}",
-            "g:2:19: providers.a.base_url: is not encrypted: keys and prompts can be read on the way",
+            "g:2:19: providers.a.base_url: http:// is not encrypted: others on the network can read keys and prompts",
         ),
-        ("{kind: mock}\n  b: {kind: mock}", "g:3:3: providers.b: no model uses it"),
+        ("{kind: mock}\n  b: {kind: mock}", "g:3:3: providers.b: no model uses this provider"),
     ],
 )
 def test_doubts_about_providers(tmp_path, provider, expected):

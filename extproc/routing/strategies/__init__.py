@@ -22,10 +22,15 @@ from extproc.words.values import PositiveDuration, Section
 
 
 class StickySettings(Section):
-    """Requests that agree in one thing go to the same target, for as long as it can serve them."""
+    """Stickiness: requests with the same value of one field go to the same target while it can serve."""
 
-    by: str = Field(description="label.<name>, key, consumer or team; a request without it is not sticky")
-    ttl: PositiveDuration | None = Field(None, description="How long a choice lasts; absent: until the weights change")
+    by: str = Field(
+        description="Field that requests of a session share: `label.<name>`, `key`, `consumer` or `team`. A request "
+        "without it goes by weight alone."
+    )
+    ttl: PositiveDuration | None = Field(
+        None, description="Time for which a session keeps its target. Default: until the settings change."
+    )
 
     @field_validator("by")
     @classmethod

@@ -1,4 +1,4 @@
-"""What a filter YAML says that cannot be, and what it says that is probably not meant.
+"""Contradictions and lints of the filter YAML.
 
 `contradictions` refuse the file; `doubts` are the lints of `extproc check`.
 """
@@ -33,12 +33,12 @@ _Doubt = tuple[KeyPath, str]
 
 
 def contradictions(settings: Settings) -> Iterator[_Doubt]:
-    """What each key alone cannot know: references that lead nowhere, names given twice, ports that collide."""
+    """Errors between keys: references that lead nowhere, names given twice, ports that collide."""
     for name, model in settings.models.items():
         if model.provider not in settings.providers:
             yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
         if name.count("*") > 1:
-            yield ("models", name), "at most one * can stand in a name"
+            yield ("models", name), "a name has at most one *"
     yield from _virtual_contradictions(settings)
     yield from auth_checks.contradictions(settings)
     yield from budget_checks.contradictions(settings)
@@ -48,7 +48,7 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
     taken: dict[int, str] = {}
     for name, port in doors.items():
         if port in taken:
-            yield (name, "port"), f"port {port} is the {taken[port]}'s too"
+            yield (name, "port"), f"port {port} is already the port of {taken[port]}"
         taken.setdefault(port, name)
 
 
@@ -58,14 +58,14 @@ def _virtual_contradictions(settings: Settings) -> Iterator[_Doubt]:
     whole = True
     for name, virtual in virtual_models.items():
         if name in settings.models:
-            yield ("virtual_models", name), "this name is in models too"
+            yield ("virtual_models", name), "models has an entry of this name too"
         if "*" in name:
-            yield ("virtual_models", name), "a virtual model's name has no *"
+            yield ("virtual_models", name), "the name of a virtual model cannot contain *"
         for index, target in enumerate(virtual.targets):
             where: KeyPath = ("virtual_models", name, "targets", index)
             if target.model in virtual_models:
                 if target.tries > 1:
-                    yield (*where, "tries"), "several tries are for a model, not for a virtual model"
+                    yield (*where, "tries"), "only a model can have several tries, not a virtual model"
             elif known.target(target.model) is None:
                 whole = False
                 yield (*where, "model"), f"there is no model {target.model!r} in models or virtual_models"
@@ -111,13 +111,13 @@ def _size_contradictions(name: str, virtual_models: Mapping[str, VirtualModelSet
                 yield where, f"leads to more than {MAX_TARGETS} targets"
                 return
             if (size := len(encode(changes))) > MAX_CHANGES:
-                yield where, f"the changes on the way to {target.model!r} are {size} bytes, at most {MAX_CHANGES} fit"
+                yield where, f"the changes for {target.model!r} have {size} bytes of JSON, at most {MAX_CHANGES}"
 
 
 def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
     for index, name in enumerate(names):
         if name in names[:index]:
-            yield (path[0], index, path[1]), f"the name {name!r} was given before"
+            yield (path[0], index, path[1]), f"another entry has the name {name!r}"
 
 
 def doubts(settings: Settings) -> Iterator[_Doubt]:
@@ -154,19 +154,22 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
         if provider.lacks_key:
             unset = "has neither api_key nor credentials" if provider.provider.tokens else "has no api_key"
             missing = f"{provider.reference} is not set" if provider.reference else unset
-            yield ("providers", name), f"{missing}: its models answer 503 until it is"
+            yield ("providers", name), f"{missing}: its models answer 503"
         elif provider.credentials is not None and (text := problem(provider.credentials, provider.read_secret() or "")):
-            message = f"{provider.reference} cannot be used, {text}: its models answer 502"
+            message = f"{provider.reference} cannot be used ({text}): its models answer 502"
             yield ("providers", name, "credentials"), message
         if provider.url.scheme == "http" and not is_private(provider.url.hostname or ""):
-            yield ("providers", name, "base_url"), "is not encrypted: keys and prompts can be read on the way"
+            yield (
+                ("providers", name, "base_url"),
+                "http:// is not encrypted: others on the network can read keys and prompts",
+            )
         if not any(model.provider == name for model in settings.models.values()):
-            yield ("providers", name), "no model uses it"
+            yield ("providers", name), "no model uses this provider"
     yield from auth_checks.doubts(settings)
 
 
 def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
-    """Names that nobody who can enter may use. What a wildcard stands for is too much to ask about."""
+    """Names that no consumer with a credential may use. Models behind a wildcard are too many to check."""
     access = Access(settings.teams, settings.groups)
     consumers = [access.consumer(entry) for entry in settings.consumers if entry.can_enter]
     if not settings.auth.required or settings.auth.jwt or not consumers:  # nobody knows whom tokens will name
@@ -176,9 +179,9 @@ def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
         chain = catalog.resolve(name)
         granted = [who for who in consumers if who.may_use(name)]
         if not granted:
-            yield where, "no consumer may use it"
+            yield where, "no consumer may use this model"
         elif chain and not any(who.may_use(target.name) for who in granted for target in chain.targets):
-            yield where, "no consumer who may use it may use any of its targets"
+            yield where, "the consumers that may use this model may use none of its targets"
 
 
 def _budget_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
@@ -186,7 +189,7 @@ def _budget_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
     yield from budget_checks.doubts(settings, catalog, named)
     for index, entry in enumerate(settings.prices):
         if entry.provider is not None and entry.provider not in settings.providers:
-            yield ("prices", index, "provider"), f"there is no provider {entry.provider!r}: it never applies"
+            yield ("prices", index, "provider"), f"there is no provider {entry.provider!r}: this price never applies"
 
 
 # --- about virtual models. A group is what is below one entry of `targets`: several, where that is a virtual model.
@@ -208,7 +211,7 @@ def _share_doubts(where: KeyPath, virtual: VirtualModelSettings) -> Iterator[_Do
     for index, target in enumerate(virtual.targets):
         for field, strategy in (("weight", "weighted"), ("max_complexity", "complexity")):
             if field in target.model_fields_set and virtual.strategy != strategy:
-                message = f"means nothing where the strategy is {virtual.strategy}: it is for {strategy}"
+                message = f"has no effect with the strategy {virtual.strategy}: it is for {strategy}"
                 yield (*where, "targets", index, field), message
 
 
@@ -222,10 +225,10 @@ def _ability_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Itera
         others = set().union(*able)
         lacking = [ability for ability in ABILITIES if ability in others - able[index]]
         if group and lacking:
-            yield place, f"does not support {', '.join(lacking)} as others here do: requests that need it skip this one"
+            yield place, f"does not support {', '.join(lacking)}: requests that need it skip this target"
         context = contexts[index]
         if context and context < most:
-            yield place, f"has a context of {context} tokens, others here of {most}: longer requests skip this one"
+            yield place, f"has a context of {context} tokens, another target {most}: longer requests skip this target"
 
 
 def _able(target: Target, ability: str) -> bool:
@@ -245,7 +248,7 @@ def _price_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Iterato
     for index, group in enumerate(groups):
         unknown = list(dict.fromkeys(target.name for target in group if target.price is None))
         if unknown:
-            message = f"the price of {', '.join(map(repr, unknown[:3]))} is unknown, so it comes last: give `price`"
+            message = f"the price of {', '.join(map(repr, unknown[:3]))} is unknown, so it comes last: give a `price`"
             yield (*where, "targets", index), message
 
 
@@ -257,7 +260,7 @@ def _attempt_doubts(where: KeyPath, groups: Sequence[Sequence[Target]], chain: C
             different.append(target)
     needed, attempts = sum(target.tries for target in different), chain.retry.attempts
     if attempts < needed:
-        message = f"is {attempts}, its targets need {needed}: the last are tried only when others are skipped"
+        message = f"is {attempts}, the targets need {needed}: the last are tried only when others are skipped"
         yield (*where, "retry", "attempts"), message
 
 
@@ -267,7 +270,10 @@ def _provider_doubts(where: KeyPath, groups: Sequence[Sequence[Target]], *, in_o
         return
     everywhere = set().union(*providers)
     if in_order and len(everywhere) == 1:
-        yield (*where, "targets"), f"all are at provider {everywhere.pop()!r}: when it is down, nothing is left"
+        yield (
+            (*where, "targets"),
+            f"all targets are at provider {everywhere.pop()!r}: when it is down, no target is left",
+        )
     elif in_order and len(providers[0]) == 1 and providers[0] == providers[-1]:
-        message = f"ends at provider {next(iter(providers[0]))!r}, where it began: when that is down, both tries fail"
+        message = f"first and last target are at provider {next(iter(providers[0]))!r}: when it is down, both fail"
         yield (*where, "targets"), message

@@ -1,4 +1,4 @@
-"""What the settings of who may ask say that cannot be, and what they say that is probably not meant. See `checks`."""
+"""Contradictions and lints of the auth settings. See `checks`."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _Found = tuple[tuple[str | int, ...], str]
 
 
 def contradictions(settings: Settings) -> Iterator[_Found]:
-    """What cannot be: it refuses the file."""
+    """Contradictions. Each refuses the file."""
     secret = settings.auth.key_secret
     if secret is not None and secret.read() is None:
         yield ("auth", "key_secret"), f"{secret} is not set"
     for index, entry in enumerate(settings.consumers):
         where = ("consumers", index)
         if entry.name in [other.name for other in settings.consumers[:index]]:
-            yield (*where, "name"), f"the name {entry.name!r} was given before"
+            yield (*where, "name"), f"another entry has the name {entry.name!r}"
         if entry.name == ANONYMOUS:
-            yield (*where, "name"), "this name is for requests without a key"
+            yield (*where, "name"), "this name is reserved for requests without a credential"
         if entry.team is not None and entry.team not in settings.teams:
             yield (*where, "team"), f"there is no team {entry.team!r} in teams"
         for number, group in enumerate(entry.groups):
@@ -38,9 +38,9 @@ def contradictions(settings: Settings) -> Iterator[_Found]:
         names = [str(number) if key.name is None else key.name for number, key in enumerate(entry.keys)]
         for number, key in enumerate(entry.keys):
             if key.hash is not None and secret is None:
-                yield (*where, "keys", number), "a hash needs auth.key_secret, which made it"
+                yield (*where, "keys", number), "a hash needs auth.key_secret, the secret it was made with"
             if names[number] in names[:number]:
-                yield (*where, "keys", number), f"another key of {entry.name} is called {names[number]!r} too"
+                yield (*where, "keys", number), f"another key of {entry.name} has the name {names[number]!r}"
     yield from _shared_keys(settings)
     yield from _shared_names(settings)
     yield from _issuer_contradictions(settings)
@@ -55,7 +55,7 @@ def _shared_keys(settings: Settings) -> Iterator[_Found]:
             hashed = _hashed(key, secret or "")
             owner = owners.setdefault(hashed, entry.name) if hashed else entry.name
             if owner != entry.name:
-                yield ("consumers", index, "keys", number), f"{owner} has this key too: whose is a request with it?"
+                yield ("consumers", index, "keys", number), f"consumer {owner} has the same key: give each its own"
 
 
 def _hashed(key: KeySettings, secret: str) -> str | None:
@@ -70,34 +70,34 @@ def _shared_names(settings: Settings) -> Iterator[_Found]:
             for number, name in enumerate(getattr(entry, field)):
                 owner = owners.setdefault(name, entry.name)
                 if owner != entry.name:
-                    yield ("consumers", index, field, number), f"{owner} lists this one too"
+                    yield ("consumers", index, field, number), f"consumer {owner} lists the same name"
 
 
 def _issuer_contradictions(settings: Settings) -> Iterator[_Found]:
     for (first, one), (second, two) in combinations(enumerate(settings.auth.jwt), 2):
         if one.issuer == two.issuer:
-            yield ("auth", "jwt", second, "issuer"), f"auth.jwt.{first} is the same issuer"
+            yield ("auth", "jwt", second, "issuer"), f"auth.jwt.{first} has the same issuer"
         elif one.prefix.startswith(two.prefix) or two.prefix.startswith(one.prefix):
-            message = f"{one.issuer} could name the same consumers: give each a prefix that does not begin another's"
+            message = f"{one.issuer} could name the same consumers: give both prefixes, neither the start of the other"
             yield ("auth", "jwt", second, "prefix"), message
 
 
 def doubts(settings: Settings) -> Iterator[_Found]:
-    """What is allowed and probably not meant. Never raises."""
+    """Lints: allowed, and probably not meant. Never raises."""
     auth = settings.auth
     if auth.required and not auth.jwt and not any(entry.can_enter for entry in settings.consumers):
-        yield ("consumers",), "nobody has a key and auth.required is on: every request is refused"
+        yield ("consumers",), "no consumer has a credential and auth.required is true: every request is refused"
     for index, entry in enumerate(settings.consumers):
         where = ("consumers", index)
         if not entry.can_enter and any(other.can_enter for other in settings.consumers):
-            yield where, "has no keys, subjects or certificates: nobody can ask in its name"
+            yield where, "has no keys, subjects or certificates: no request can come from it"
         for number, key in enumerate(entry.keys):
             if key.secret is not None and key.secret.read() is None:
-                yield (*where, "keys", number), f"{key.secret} is not set: this key opens nothing"
+                yield (*where, "keys", number), f"{key.secret} is not set: requests with this key are refused"
         if entry.subjects and not auth.jwt:
-            yield (*where, "subjects"), "mean nothing without auth.jwt"
+            yield (*where, "subjects"), "have no effect without auth.jwt"
         if entry.certificates and (settings.listener.tls is None or settings.listener.tls.client_ca is None):
-            yield (*where, "certificates"), "mean nothing without listener.tls.client_ca, but in attach mode"
+            yield (*where, "certificates"), "have no effect without listener.tls.client_ca, except in attach mode"
     yield from _issuer_doubts(settings)
 
 
@@ -107,9 +107,12 @@ def _issuer_doubts(settings: Settings) -> Iterator[_Found]:
         if issuer.jwks_uri is not None:
             url = urlsplit(issuer.jwks_uri)
             if url.scheme == "http" and not is_loopback(url.hostname or ""):
-                yield (*where, "jwks_uri"), "is not encrypted: whoever is on the way can put keys of their own there"
+                yield (
+                    (*where, "jwks_uri"),
+                    "http:// is not encrypted: an attacker on the network can replace the issuer's keys",
+                )
         elif issuer.jwks is not None and not Path(issuer.jwks.removeprefix("file:")).is_file():
-            yield (*where, "jwks"), "there is no such file here: Envoy does not start without it"
+            yield (*where, "jwks"), "this file does not exist here: Envoy does not start without it"
         for field, known in (("team", settings.teams), ("groups", settings.groups)):
             if getattr(issuer, field) is not None and not known:
-                yield (*where, field), "none is known to the settings: its tokens are granted no model"
+                yield (*where, field), "the settings define none: tokens of this issuer may use no model"

@@ -1,4 +1,4 @@
-"""What settings say of budgets that cannot be, and what is probably not meant. See `extproc.settings.checks.models`."""
+"""Contradictions and lints of the budgets. See `checks`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Doubt = tuple[tuple[str | int, ...], str]
 
 
 def contradictions(settings: Settings) -> Iterator[_Doubt]:
-    """A model to go down to that is not there."""
+    """Contradictions: `downgrade_to` names a model that does not exist."""
     known = Catalog({}, settings.models, {})
     for index, budget in enumerate(settings.budgets):
         model = budget.downgrade_to
@@ -27,7 +27,7 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
 
 
 def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | None) -> Iterator[_Doubt]:
-    """Budgets that limit nothing, or less than it seems. `consumers` are all that there can be; None: nobody knows."""
+    """Lints: budgets that limit nothing, or less than they seem to. `consumers`: all possible ones; None: unknown."""
     targets = [target for name in settings.models if "*" not in name and (target := catalog.target(name)) is not None]
     wild = any("*" in name for name in settings.models)
     known: Mapping[str, Collection[str] | None] = {
@@ -40,20 +40,23 @@ def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | No
         for field, pattern in budget.match.items():
             names = known.get(field)
             if names is not None and not any(map(Pattern(pattern), names)):
-                yield ("budgets", index, "match", field), f"there is no {field} {pattern!r}: it never applies"
+                yield ("budgets", index, "match", field), f"there is no {field} {pattern!r}: this budget never applies"
         if budget.store_failure == "allow":
             yield ("budgets", index, "store_failure"), "while the store is down this budget limits nothing"
         url = urlsplit(budget.alert_webhook or "")
         if url.scheme == "http" and not is_private(url.hostname or ""):
-            yield ("budgets", index, "alert_webhook"), "is not encrypted: who spends what can be read on the way"
+            yield (
+                ("budgets", index, "alert_webhook"),
+                "http:// is not encrypted: others on the network can read the alerts",
+            )
         if budget.unit == USD and (unknown := _unpriced(budget, targets)):
-            then = "is free here" if settings.unknown_price == "warn" else "is refused"
-            message = f"the price of {', '.join(map(repr, unknown[:3]))} is unknown, so it {then}: give `price`"
+            then = "its requests count as free" if settings.unknown_price == "warn" else "it is skipped"
+            message = f"the price of {', '.join(map(repr, unknown[:3]))} is unknown, so {then}: give a `price`"
             yield ("budgets", index), message
 
 
 def _unpriced(budget: BudgetSettings, targets: Collection[Target]) -> list[str]:
-    """Models under a budget in USD whose price nobody knows. What a wildcard stands for is too much to ask about."""
+    """Models of unknown price under a budget in USD. Models behind a wildcard are too many to check."""
     model, provider = (Pattern(budget.match.get(field, "*")) for field in ("model", "provider"))
     return [
         target.name

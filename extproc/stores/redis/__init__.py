@@ -54,17 +54,17 @@ def parse(url: str) -> RedisURL:
         raise ValueError(f"redis: expected {FORM}, with password, ca and prefix at most once")
     db = parts.path.removeprefix("/") or "0"
     if not (db.isascii() and db.isdecimal() and len(db) <= 4):
-        raise ValueError(f"redis: the database is a number; expected {FORM}")
+        raise ValueError(f"redis: the database must be a number; expected {FORM}")
     password = secret(options["password"]) if "password" in options else None
     user = unquote(parts.username) if parts.username else None
     if user is not None and password is None:
         raise ValueError("redis: a user needs a password, ?password=env:NAME or file:/path")
     tls = parts.scheme == "rediss"
     if "ca" in options and not tls:
-        raise ValueError("redis: ca is for rediss://")
+        raise ValueError("redis: ca needs rediss://")
     prefix = options.get("prefix", "extproc")
     if not _PREFIX.fullmatch(prefix):
-        raise ValueError("redis: a prefix is 1 to 64 letters, digits, dots, dashes or underscores")
+        raise ValueError("redis: a prefix has 1 to 64 letters, digits, dots, dashes or underscores")
     return RedisURL(host, port or 6379, int(db), tls, user, password, options.get("ca"), prefix)
 
 
@@ -72,16 +72,16 @@ def check(url: str) -> None:
     """Raise ValueError when `url` cannot be meant, or the client is not installed."""
     parse(url)
     if importlib.util.find_spec("redis") is None:
-        raise ValueError("redis: needs its client; install the extra: pip install 'llm-extproc[redis]'")
+        raise ValueError("redis: needs a client: pip install 'llm-extproc[redis]'")
 
 
 def doubts(url: str) -> Iterator[str]:
     """Say what is probably not meant."""
     parsed = parse(url)
     if parsed.password is not None and parsed.password.read() is None:
-        yield f"{parsed.password} is not set: the store cannot be asked until it is"
+        yield f"{parsed.password} is not set: the store cannot be reached"
     if not parsed.tls and not is_private(parsed.host):
-        yield "is not encrypted: use rediss://"
+        yield "the connection is not encrypted: use rediss://"
 
 
 def from_url(url: str) -> Counters:

@@ -32,23 +32,23 @@ def errors(settings, text):
     [
         (
             "consumers: [{name: a, keys: [{env: ONE, name: x}, {env: TWO, name: x}]}]",
-            "another key of a is called 'x' too",
+            "another key of a has the name 'x'",
         ),
-        ("consumers: [{name: a, keys: [{env: ONE, name: '1'}, {env: TWO}]}]", "another key of a is called '1' too"),
-        ("consumers: [{name: a, keys: [{env: ONE}]}, {name: b, keys: [{env: ONE}]}]", "a has this key too"),
-        ("consumers: [{name: a, keys: [{env: ONE}]}, {name: b, keys: [{env: SAME}]}]", "a has this key too"),
+        ("consumers: [{name: a, keys: [{env: ONE, name: '1'}, {env: TWO}]}]", "another key of a has the name '1'"),
+        ("consumers: [{name: a, keys: [{env: ONE}]}, {name: b, keys: [{env: ONE}]}]", "consumer a has the same key"),
+        ("consumers: [{name: a, keys: [{env: ONE}]}, {name: b, keys: [{env: SAME}]}]", "consumer a has the same key"),
         (
             (
                 "auth: {key_secret: env:SALT}\n"
                 f"consumers: [{{name: a, keys: [{{env: ONE}}]}}, {{name: b, keys: [{{hash: '{HASH}'}}]}}]"
             ),
-            "a has this key too",
+            "consumer a has the same key",
         ),
         ("consumers: [{name: a, groups: [g]}]", "there is no group 'g' in groups"),
-        ("consumers: [{name: a, subjects: [s]}, {name: b, subjects: [s]}]", "a lists this one too"),
-        ("consumers: [{name: a, certificates: [s]}, {name: b, certificates: [s]}]", "a lists this one too"),
-        ("auth: {jwt: {audiences: [x], jwks_uri: https://a}}", "auth.jwt.0.issuer: this key is required"),
-        ("auth: {jwt: {issuer: https://a, jwks_uri: https://a}}", "auth.jwt.0.audiences: this key is required"),
+        ("consumers: [{name: a, subjects: [s]}, {name: b, subjects: [s]}]", "consumer a lists the same name"),
+        ("consumers: [{name: a, certificates: [s]}, {name: b, certificates: [s]}]", "consumer a lists the same name"),
+        ("auth: {jwt: {audiences: [x], jwks_uri: https://a}}", "auth.jwt.0.issuer: this setting is required"),
+        ("auth: {jwt: {issuer: https://a, jwks_uri: https://a}}", "auth.jwt.0.audiences: this setting is required"),
         (
             "auth: {jwt: {issuer: a, audiences: [], jwks_uri: https://a}}",
             "auth.jwt.0.audiences: value should have at least 1 item",
@@ -57,15 +57,15 @@ def errors(settings, text):
             "auth: {jwt: {issuer: '', audiences: [x], jwks_uri: https://a}}",
             "auth.jwt.0.issuer: string should have at least",
         ),
-        ("auth: {jwt: {issuer: a, audiences: [x]}}", "its keys are at jwks_uri, or in jwks"),
-        (f"auth: {{jwt: {{{JWT}, jwks: file:/x}}}}", "its keys are at jwks_uri, or in jwks"),
-        ("auth: {jwt: {issuer: a, audiences: [x], jwks_uri: ftp://a}}", "jwks_uri is https://host/path"),
-        ("auth: {jwt: {issuer: a, audiences: [x], jwks_uri: https://u:p@a/}}", "jwks_uri is https://host/path"),
+        ("auth: {jwt: {issuer: a, audiences: [x]}}", "give the issuer's keys as jwks_uri or as jwks"),
+        (f"auth: {{jwt: {{{JWT}, jwks: file:/x}}}}", "give the issuer's keys as jwks_uri or as jwks"),
+        ("auth: {jwt: {issuer: a, audiences: [x], jwks_uri: ftp://a}}", "jwks_uri must be https://host/path"),
+        ("auth: {jwt: {issuer: a, audiences: [x], jwks_uri: https://u:p@a/}}", "jwks_uri must be https://host/path"),
         ("auth: {jwt: {issuer: a, audiences: [x], jwks_uri: 'https://a:99999/'}}", "ort out of range"),
-        (f"auth: {{jwt: {{{JWT}, header: X-Token}}}}", "a header is a lower-case name"),
-        (f"auth: {{jwt: {{{JWT}, header: x-extproc-token}}}}", "clients cannot send this header"),
+        (f"auth: {{jwt: {{{JWT}, header: X-Token}}}}", "a header's name has lower-case letters, digits and dashes"),
+        (f"auth: {{jwt: {{{JWT}, header: x-extproc-token}}}}", "clients cannot send this header: Envoy removes it"),
         (f"auth: {{jwt: {{{JWT}, clock_skew: 1h}}}}", "less than or equal to 600"),
-        (f"auth: {{jwt: [{{{JWT}}}, {{{JWT}, prefix: b}}]}}", "auth.jwt.0 is the same issuer"),
+        (f"auth: {{jwt: [{{{JWT}}}, {{{JWT}, prefix: b}}]}}", "auth.jwt.0 has the same issuer"),
         (f"auth: {{jwt: [{{{JWT}}}, {{{JWT.replace('/a', '/b')}, prefix: 'b:'}}]}}", "could name the same consumers"),
         (
             f"auth: {{jwt: [{{{JWT}, prefix: 'bc:'}}, {{{JWT.replace('/a', '/b')}, prefix: b}}]}}",
@@ -101,18 +101,18 @@ def test_what_can_be(settings, text):
     ("text", "expected"),
     [
         ("consumers: [{name: a, keys: [{env: ONE}]}, {name: b}]", "consumers.1: has no keys, subjects or certificates"),
-        ("consumers: [{name: a, subjects: [s]}]", "consumers.0.subjects: mean nothing without auth.jwt"),
-        ("consumers: [{name: a, certificates: [s]}]", "consumers.0.certificates: mean nothing without listener.tls"),
+        ("consumers: [{name: a, subjects: [s]}]", "consumers.0.subjects: have no effect without auth.jwt"),
+        ("consumers: [{name: a, certificates: [s]}]", "consumers.0.certificates: have no effect without listener.tls"),
         (
             "auth: {required: false, jwt: {issuer: a, audiences: [x], jwks_uri: http://idp.example/jwks}}",
-            "auth.jwt.0.jwks_uri: is not encrypted",
+            "auth.jwt.0.jwks_uri: http:// is not encrypted",
         ),
         (
             "auth: {required: false, jwt: {issuer: a, audiences: [x], jwks: file:/nowhere/at/all}}",
-            "auth.jwt.0.jwks: there is no such file here",
+            "auth.jwt.0.jwks: this file does not exist here",
         ),
-        (f"auth: {{required: false, jwt: {{{JWT}, team: groups}}}}", "auth.jwt.0.team: none is known to the settings"),
-        (f"auth: {{required: false, jwt: {{{JWT}, groups: g}}}}", "auth.jwt.0.groups: none is known to the settings"),
+        (f"auth: {{required: false, jwt: {{{JWT}, team: groups}}}}", "auth.jwt.0.team: the settings define none"),
+        (f"auth: {{required: false, jwt: {{{JWT}, groups: g}}}}", "auth.jwt.0.groups: the settings define none"),
     ],
 )
 def test_what_is_doubtful(settings, text, expected):

@@ -14,7 +14,7 @@ from extproc.settings.checks import doubts
 from extproc.settings.config import ConfigError, lint, parse
 from tests.samples import examples
 
-ALL = "all are at provider 'a': when it is down, nothing is left"
+ALL = "all targets are at provider 'a': when it is down, no target is left"
 KNOWING = """
 models:
   m: {provider: a}
@@ -48,7 +48,7 @@ def weights(*numbers):
     return [{"model": "mn"[index % 2], "weight": number} for index, number in enumerate(numbers)]
 
 
-NOTHING_THERE = "does not support {} as others here do: requests that need it skip this one"
+NOTHING_THERE = "does not support {}: requests that need it skip this target"
 EVERYTHING = "tools, images, files, audio, json_schema, reasoning"
 
 
@@ -75,7 +75,7 @@ EVERYTHING = "tools, images, files, audio, json_schema, reasoning"
         # contexts
         (
             {"v": virtual(["big", "small"])},
-            [("v.targets.1", "has a context of 8000 tokens, others here of 200000: longer requests skip this one")],
+            [("v.targets.1", "has a context of 8000 tokens, another target 200000: longer requests skip this target")],
         ),
         ({"v": virtual(["m", "small"])}, []),
         ({"v": virtual(["inner", "small"]), "inner": virtual(["m", "big"])}, []),
@@ -90,11 +90,11 @@ EVERYTHING = "tools, images, files, audio, json_schema, reasoning"
         # settings of another strategy
         (
             {"v": virtual(["m", {"model": "n", "weight": 1}])},
-            [("v.targets.1.weight", "means nothing where the strategy is fallback: it is for weighted")],
+            [("v.targets.1.weight", "has no effect with the strategy fallback: it is for weighted")],
         ),
         (
             {"v": virtual(["m", {"model": "n", "max_complexity": 1}], strategy="latency")},
-            [("v.targets.1.max_complexity", "means nothing where the strategy is latency: it is for complexity")],
+            [("v.targets.1.max_complexity", "has no effect with the strategy latency: it is for complexity")],
         ),
         ({"v": virtual([{"model": "m", "max_complexity": 0.5}, "n"], strategy="complexity")}, []),
         # providers
@@ -103,7 +103,7 @@ EVERYTHING = "tools, images, files, audio, json_schema, reasoning"
         ({"v": virtual(["m", {"model": "n", "disabled": True}, "o"])}, [("v.targets", ALL)]),
         (
             {"v": virtual(["m", "n", "o"])},
-            [("v.targets", "ends at provider 'a', where it began: when that is down, both tries fail")],
+            [("v.targets", "first and last target are at provider 'a': when it is down, both fail")],
         ),
         ({"v": virtual(["m", "n", "o"], strategy="latency")}, []),
         ({"v": virtual(["m"])}, []),
@@ -113,11 +113,11 @@ EVERYTHING = "tools, images, files, audio, json_schema, reasoning"
         # attempts
         (
             {"v": virtual(["m", "n"], retry={"attempts": 1})},
-            [("v.retry.attempts", "is 1, its targets need 2: the last are tried only when others are skipped")],
+            [("v.retry.attempts", "is 1, the targets need 2: the last are tried only when others are skipped")],
         ),
         (
             {"v": virtual(["m", {"model": "n", "tries": 3}])},
-            [("v.retry.attempts", "is 3, its targets need 4: the last are tried only when others are skipped")],
+            [("v.retry.attempts", "is 3, the targets need 4: the last are tried only when others are skipped")],
         ),
         ({"v": virtual(["m", {"model": "n", "tries": 2}])}, []),
         ({"v": virtual(["m", "n"], strategy="latency", retry={"attempts": 1})}, []),
@@ -126,11 +126,11 @@ EVERYTHING = "tools, images, files, audio, json_schema, reasoning"
         # prices
         (
             {"v": virtual(["priced", "n"], strategy="cost")},
-            [("v.targets.1", "the price of 'n' is unknown, so it comes last: give `price`")],
+            [("v.targets.1", "the price of 'n' is unknown, so it comes last: give a `price`")],
         ),
         (
             {"v": virtual(["dear", "inner"], strategy="cost"), "inner": virtual(["m", "n"])},
-            [("v.targets.1", "the price of 'm', 'n' is unknown, so it comes last: give `price`")],
+            [("v.targets.1", "the price of 'm', 'n' is unknown, so it comes last: give a `price`")],
         ),
         ({"v": virtual(["priced", "dear"], strategy="cost")}, []),
         ({"v": virtual(["m", "n"], strategy="latency")}, []),
@@ -154,21 +154,21 @@ KEY, OTHER = "keys: [{env: A_KEY}]", "keys: [{env: B_KEY}]"
         (f"{{name: a, {KEY}}}", []),
         (f"{{name: a, {KEY}, team: red}}", []),
         (f"{{name: a, {KEY}, models: [m, v]}}, {{name: b, {OTHER}, models: [n]}}", []),
-        (f"{{name: a, {KEY}, models: [m, v]}}", [("models.n", "no consumer may use it")]),
-        (f"{{name: a, {KEY}, models: [m, n]}}", [("virtual_models.v", "no consumer may use it")]),
+        (f"{{name: a, {KEY}, models: [m, v]}}", [("models.n", "no consumer may use this model")]),
+        (f"{{name: a, {KEY}, models: [m, n]}}", [("virtual_models.v", "no consumer may use this model")]),
         (
             f"{{name: a, {KEY}, models: [v]}}, {{name: b, {OTHER}, models: [m, n]}}",
-            [("virtual_models.v", "no consumer who may use it may use any of its targets")],
+            [("virtual_models.v", "the consumers that may use this model may use none of its targets")],
         ),
         (
             f"{{name: a, {KEY}, team: none}}",
-            [(name, "no consumer may use it") for name in ("models.m", "models.n", "virtual_models.v")],
+            [(name, "no consumer may use this model") for name in ("models.m", "models.n", "virtual_models.v")],
         ),
         (  # nobody can ask as b
             f"{{name: a, {KEY}, models: [m, v]}}, {{name: b}}",
             [
-                ("consumers.1", "has no keys, subjects or certificates: nobody can ask in its name"),
-                ("models.n", "no consumer may use it"),
+                ("consumers.1", "has no keys, subjects or certificates: no request can come from it"),
+                ("models.n", "no consumer may use this model"),
             ],
         ),
     ],
