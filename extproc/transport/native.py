@@ -205,7 +205,16 @@ class Peer(asyncio.Protocol):
         """Say no more, and leave it to the peer to close: what we close first takes unread last words away from it."""
         if self._closing is None and not self._transport.is_closing():
             self._transport.write_eof()
-            self._closing = asyncio.get_running_loop().call_later(_LAST_WORDS, self._transport.abort)
+            self._give_up_soon()
+
+    def _give_up_soon(self) -> None:
+        self._closing = asyncio.get_running_loop().call_later(_LAST_WORDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._http2.fault is None and self._transport.get_write_buffer_size():
+            self._give_up_soon()  # it still reads; if not, `stop` has an end
+        else:
+            self._transport.abort()
 
     def _turn_soon(self) -> None:
         if not self._turning:

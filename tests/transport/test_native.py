@@ -15,6 +15,7 @@ from extproc.transport import Limits
 from extproc.transport.native import NativeServer, Peer
 from tests.transport.h2_peer import H2Peer, RawPeer
 from tests.transport.peers import PING, begin, data, frame, message, parsed, request, reset, settings, window
+from tests.transport.peers import grpc as grpc_message
 from tests.transport.services import Services
 
 MOST = (1 << 31) - 1
@@ -401,6 +402,25 @@ async def test_a_peer_that_never_answers_holds_no_stop(native):
     async with asyncio.timeout(10):
         await running.stop(0.1)
     writer.close()
+
+
+async def test_a_slow_reader_gets_its_last_answer_whole(native):
+    """Longer than the last words take."""
+    running = await native()
+    async with RawPeer.connect(running.path) as peer:
+        peer.tell(settings(window=MOST), window(0, MOST - 65_535))
+        peer.tell(request(1, path="/test.Service/Echo"), message(1, b"small"))
+        await peer.until("Data", 1)
+        peer.tell(echo(3, method="Count"), message(3, b"[100, 30000]", end=True), data(1, end=True))
+        while len(running.services.made) < 2 or not running.services.last.ends:
+            await asyncio.sleep(0.01)
+        stopping = asyncio.create_task(running.stop(20.0))
+        await peer.until("GoAway")
+        await asyncio.sleep(1.5)
+        await peer.to_the_end()
+        await stopping
+    answers = b"".join(what for name, id, what in peer.heard if (name, id) == ("Data", 3))
+    assert answers == b"".join(grpc_message(b"%d" % number + b"." * 30_000) for number in range(100))
 
 
 async def test_a_second_drain_of_settings_and_windows_changes_nothing(native):
