@@ -4,14 +4,18 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# The tests of a file stay in one process, so that what they share is made once.
+SIDE_BY_SIDE := -n auto --dist loadfile
 
 export EXTPROC_DEMO_KEY ?= sk-gw-demo
+# Else every process that the tests start compiles the gateway anew, and every run the tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint unit e2e abuse bench bench-check protos docs examples clean
+.PHONY: help setup run test check lint unit e2e alone exhaustive fuzz abuse bench bench-check protos docs examples clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## Create .venv with everything pinned
 
@@ -23,17 +27,22 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY) ## Envoy, the processor and the mock provider, with a curl line to try
 	@$(BIN)/extproc up --config gateway.yaml
 
-test: $(READY) ## All tests, those through a real Envoy included
-	$(BIN)/python -m pytest -m "not e2e" -n auto
-	$(BIN)/python -m pytest -m "e2e and not alone" -n auto --dist loadfile
-	$(BIN)/python -m pytest -m alone
+test: unit e2e alone ## All tests, those through a real Envoy included
 
-unit: $(READY) ## The tests that need no whole gateway, on all cores
-	$(BIN)/python -m pytest -m "not e2e" -n auto
+unit: $(READY) ## The tests that need no whole gateway
+	$(BIN)/python -m pytest -m "not e2e" $(SIDE_BY_SIDE)
 
 e2e: $(READY) ## The tests through a real Envoy
-	$(BIN)/python -m pytest -m "e2e and not alone" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "e2e and not alone" $(SIDE_BY_SIDE)
+
+alone: $(READY) ## The tests that measure time
 	$(BIN)/python -m pytest -m alone
+
+exhaustive: $(READY) ## Everything of which the other tests take a sample, and four times as many examples
+	$(BIN)/python -m pytest -m "exhaustive or hypothesis" $(SIDE_BY_SIDE)
+
+fuzz: $(READY) ## 200,000 sequences of frames for the own gRPC transport
+	$(BIN)/python -m pytest -m exhaustive -n auto tests/transport
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -90,8 +90,8 @@ def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequenc
     """Start the mocks, Envoy alone before the first of them, and Envoy with the processor; end them when done.
 
     `settings` is a filter YAML with `{listener}`, `{status}`, `{admin}`, `{counters}`, `{dir}` (a directory of this
-    run) and the name of each mock for its port; other braces are doubled. Every process runs in that directory, so
-    stores with relative paths, the default ones included, are in it too and never in the user's own.
+    run) and the name of each mock for its port; other braces are doubled. Every process runs in that directory: stores
+    with relative paths, the default ones included, are in it too and never in the user's own.
     """
     ports = {name: free_port() for name in ("listener", "status", "admin", "alone", *mocks)}
     children: list[subprocess.Popen[bytes]] = []

@@ -72,6 +72,7 @@ def rows(count: int) -> Iterator[Row]:
             attempts=0 if refused else 1,
             status=429 if refused else 503 if failed else 200,
             error="budget_exceeded" if refused else "upstream_error" if failed else "",
+            outcome="refused" if refused else "error" if failed else "ok",
             stream=model % 2 == 0,
             input_tokens=chance.randrange(10_000),
             output_tokens=chance.randrange(2000),

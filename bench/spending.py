@@ -83,7 +83,7 @@ class Stages:
         await on_request(made)
         made.forwarded, made.status, made.target, made.attempts = True, 200, made.targets[0], 1
         made.report = Report(usage=Usage(20, 7))
-        made.finished = made.started
+        made.end(whole=True)
         return made
 
     async def run(self, made: Exchange, count: int) -> None:

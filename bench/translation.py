@@ -28,14 +28,14 @@ from extproc.dialects import dialects
 from extproc.forward import patch
 from extproc.framing.aws_eventstream import encode as aws_frame
 from extproc.pb import extproc_pb2 as pb
-from extproc.response import AnswerReader, framing_for
+from extproc.response import Count, framing_for
 from extproc.server.wire import converse
 from extproc.settings.config import LimitsSettings
 from extproc.translation.translate import Translation
 from extproc.words import contract
 from extproc.words.contract import Edit, Service
 from extproc.words.dialect import Report
-from extproc.words.exchange import Target
+from extproc.words.exchange import Exchange, Request, Response, Target
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -300,11 +300,12 @@ def read(client: str, kind: str, chunks: Sequence[bytes]) -> Report:
     """What an answer says that passes the gateway attachment as it is."""
     framing = framing_for(kind, event_limit=LIMITS.sse_event, body_limit=LIMITS.buffered_response)
     assert framing is not None
-    reader = AnswerReader(dialects()[client], framing, hide_usage=False)
-    for chunk in chunks:
-        reader.feed(chunk, False)
-    reader.feed(b"", True)
-    return reader.report
+    exchange = Exchange("bench", Request("POST", "", {}))
+    exchange.dialect, exchange.report = dialects()[client], (report := Report())
+    exchange.response = Response(200, {})
+    Count()(exchange, [event for chunk in chunks for event in framing.feed(chunk)], False)
+    Count()(exchange, framing.end(), True)
+    return report
 
 
 def check() -> None:
@@ -340,7 +341,11 @@ def _body(chunk: bytes, *, end: bool) -> bytes:
 def asked(client: str, service: Service | None, *, stream: bool = False) -> Sequence[bytes]:
     """What Envoy sends of the request of a second try, which goes to `service`, or stays as it is."""
     body = request(client, stream=stream)
-    edit = Edit({"model": "gpt-5.2-mini"}) if service is None else Edit({"model": service.model}, (), service)
+    edit = (
+        Edit({"model": "gpt-5.2-mini"})
+        if service is None
+        else Edit({"model": service.model}, (), replace(service, stream=stream))
+    )
     headers = {
         ":method": "POST",
         ":path": next(iter(dialects()[client].paths)),

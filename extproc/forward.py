@@ -60,6 +60,8 @@ class Forward:
             headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}
             clusters: tuple[str, ...] = ()
             first = edits[0]
+            if exchange.dialect.fields.model is None:
+                headers[":path"] = exchange.endpoint.path(targets[0].model) + _query(exchange.request.path)
         else:
             headers = self._headers(exchange)
             clusters = tuple([contract.try_cluster(target.provider) for target in targets])
@@ -67,8 +69,9 @@ class Forward:
             headers |= told
         body = None
         fields = {**exchange.edits, **first.fields}
-        if fields.get("model") == exchange.ask.model:
-            del fields["model"]
+        model = exchange.dialect.fields.model
+        if model is not None and fields.get(model) == exchange.ask.model:
+            del fields[model]
         if fields or first.removed:
             body = patch(exchange.body, fields, first.removed)
         exchange.onward = Continue(headers, self._removed(exchange), body, reroute=True, order=clusters)
@@ -79,11 +82,12 @@ class Forward:
         if exchange.ask.stream and (usage := exchange.dialect.usage_request(exchange.json)):
             exchange.edits |= usage
             exchange.usage_hidden = True
-        output_field = exchange.ask.output_field
+        model, output_field = exchange.dialect.fields.model, exchange.ask.output_field
         found = []
         for index, target in enumerate(exchange.targets):
             fields, removed = apply(target.changes, exchange.json, output_field) if target.changes else ({}, [])
-            fields["model"] = target.model
+            if model is not None:
+                fields[model] = target.model
             if exchange.output_limits and (limit := exchange.output_limits[index]) is not None and output_field:
                 fields[output_field] = limit
                 removed = [name for name in removed if name != output_field]
@@ -95,10 +99,21 @@ class Forward:
         dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
         kind = self._catalog.providers[target.provider].kind
         anew = dialect is exchange.dialect and (exchange.traces or (target.prompt_cache and dialect.cache_marks))
-        if dialect is exchange.dialect and kinds()[kind].adapt is None and not anew:
+        same = (
+            dialect is exchange.dialect and dialect.fields.model is not None
+        )  # else the path has to name the target's
+        if same and kinds()[kind].adapt is None and not anew:
             return None
-        reasoning = target.supports is None or "reasoning" in target.supports
-        return Service(kind, dialect.name, target.model, target.max_output_tokens, reasoning, anew, target.prompt_cache)
+        return Service(
+            kind,
+            dialect.name,
+            target.model,
+            target.max_output_tokens,
+            reasoning=target.supports is None or "reasoning" in target.supports,
+            anew=anew,
+            cache=target.prompt_cache,
+            stream=exchange.ask.stream,
+        )
 
     def _headers(self, exchange: Exchange) -> dict[str, str]:
         retry, targets = exchange.chain.retry, exchange.targets
@@ -127,11 +142,16 @@ class Forward:
         )
 
 
+def _query(path: str) -> str:
+    _, mark, query = path.partition("?")
+    return mark + query
+
+
 def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping[str, str]]:
     """What to change in the body now, and the headers that tell the tries what is left for them."""
-    first = edits[0]
-    if not any(len(edit.fields) > 1 or edit.removed or edit.service for edit in edits):
-        return first, _names_only(tuple([edit.fields["model"] for edit in edits]))
+    first, name = edits[0], exchange.dialect.fields.model
+    if name is not None and not any(len(edit.fields) > 1 or edit.removed or edit.service for edit in edits):
+        return first, _names_only(name, tuple([edit.fields[name] for edit in edits]))
     left = [_difference(first, edit, exchange) for edit in edits]
     if not any(edit.fields or edit.removed or edit.service for edit in left):
         return first, {}
@@ -146,11 +166,11 @@ def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping
 
 
 @lru_cache(maxsize=4096)
-def _names_only(models: tuple[str, ...]) -> Mapping[str, str]:
-    """The headers where tries differ in nothing but the model's name."""
+def _names_only(name: str, models: tuple[str, ...]) -> Mapping[str, str]:
+    """The headers where tries differ in nothing but the model's name, in the field `name`."""
     if len(set(models)) == 1:
         return {}
-    edits = [Edit({} if model == models[0] else {"model": model}) for model in models]
+    edits = [Edit({} if model == models[0] else {name: model}) for model in models]
     return {contract.ATTEND: contract.ATTEND_LATER, contract.EDITS: contract.encode_edits(edits)}
 
 

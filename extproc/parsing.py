@@ -1,18 +1,19 @@
-"""What a request is: the path says which API, the body says what it asks for."""
+"""What a request is: the path says which API, the body says what it asks for; and whether there is room for it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import lru_cache
 from urllib.parse import unquote
 
-from extproc.dialects import by_path
+from extproc.dialects import Endpoints, by_path, dialects, is_name
 from extproc.framing.json import InvalidJSON, parse
-from extproc.words.dialect import Dialect
 from extproc.words.errors import (
     BODY_TOO_LARGE,
     INVALID_JSON,
     INVALID_REQUEST,
     METHOD_NOT_ALLOWED,
+    OVERLOADED,
     PATH_NOT_FOUND,
     UNSUPPORTED_ENCODING,
     Refusal,
@@ -26,19 +27,21 @@ OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
 
 
 class Classify:
-    """Writes `dialect` and `operation`. 404 for a path nobody serves, 405 for the wrong method, 415 for no JSON."""
+    """Writes `dialect`, `endpoint` and `operation`. 404 for a path nobody serves, 405 for the wrong method, 415 for no
+    JSON.
+    """
 
     def __init__(self) -> None:
-        self._dialects: Mapping[str, Dialect] = by_path()
-        self._default = self._dialects["/v1/chat/completions"]
+        self._endpoints = Endpoints(dialects().values())
+        self._default = by_path()["/v1/chat/completions"]
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
         path = request.path.partition("?")[0]
-        dialect = self._dialects.get(path)
-        exchange.dialect = dialect or self._default  # an unknown path is refused in the shape of the default one
-        exchange.operation = "unknown"
-        if dialect is None:
+        found = self._endpoints.find(path)
+        if found is None:
+            exchange.dialect = self._default  # an unknown path is refused in the shape of the default one
+            exchange.operation = "unknown"
             if path == MODELS_PATH or is_model_path(path):
                 exchange.operation = "list_models"
                 _check_method(request.method, ("GET", "HEAD"), path)
@@ -48,7 +51,8 @@ class Classify:
                 _check_method(request.method, ("GET",), path)
                 return
             raise Refusal(PATH_NOT_FOUND, f"The gateway does not serve this path. It serves {self._paths()}.")
-        exchange.operation = dialect.paths[path]
+        exchange.dialect, exchange.endpoint = found
+        exchange.operation = exchange.endpoint.operation
         _check_method(request.method, ("POST",), path)
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
@@ -59,7 +63,22 @@ class Classify:
             )
 
     def _paths(self) -> str:
-        return ", ".join([*sorted(self._dialects), MODELS_PATH, *OWN_PATHS])
+        return ", ".join([*sorted(by_path()), MODELS_PATH, *OWN_PATHS])
+
+
+class Admit:
+    """503 when more than `most` exchanges are under way, 400 for a request without a body."""
+
+    def __init__(self, most: int, under_way: Callable[[], int]) -> None:
+        self._most = most
+        self._under_way = under_way
+
+    def __call__(self, exchange: Exchange) -> None:
+        if self._under_way() > self._most:
+            message = "Too many requests are in flight; try again in a moment."
+            raise Refusal(OVERLOADED, message, headers={"retry-after": "1"})
+        if exchange.request.ended:
+            raise Refusal(INVALID_JSON, "Send a JSON body.")
 
 
 class Parse:
@@ -82,9 +101,10 @@ class Parse:
         if not isinstance(tree, dict):
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
         exchange.json = tree
-        exchange.ask = exchange.dialect.read(tree)
+        exchange.ask = exchange.dialect.read(tree, exchange.endpoint)
 
 
+@lru_cache(maxsize=64)
 def is_json(content_type: str) -> bool:
     """True for `application/json` when every charset it names is UTF-8: the provider might believe another one."""
     kind, *parameters = (part.strip() for part in content_type.lower().split(";"))
@@ -96,7 +116,7 @@ def is_json(content_type: str) -> bool:
 def is_model_path(path: str) -> bool:
     """True for `/v1/models/{id}`, where the id may hold slashes, plain or escaped, but leads nowhere else."""
     name = path.removeprefix(MODELS_PATH + "/")
-    return name != path and bool(name) and not any(part in ("", ".", "..") for part in unquote(name).split("/"))
+    return name != path and is_name(unquote(name))
 
 
 def _check_method(method: str, allowed: tuple[str, ...], path: str) -> None:

@@ -2,7 +2,8 @@
 
 A stage is a callable with its settings in the constructor and its work in `__call__(exchange)`. It reads what earlier
 stages wrote and writes the fields it is named for; its class name is its label in metrics and logs. Only a Refusal, or
-an LocalReply that a stage returns, ends the exchange early; anything else that is raised is a bug and fails closed.
+an action that a stage returns, ends the stages early; anything else that is raised is a bug and fails closed. Stages of
+events get the events of an answer too, and give back those that go on (`response.EventStage`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from extproc.accounting.books import Books, Enter
@@ -22,15 +24,29 @@ from extproc.endpoints.count_tokens import CountTokens
 from extproc.endpoints.models import Models
 from extproc.forward import Forward
 from extproc.guardrails import GuardInput
-from extproc.parsing import Classify, Parse
+from extproc.parsing import Admit, Classify, Parse
 from extproc.prices import PriceBook
+from extproc.response import (
+    Annotate,
+    BadAnswer,
+    CoolDown,
+    Count,
+    Events,
+    EventStage,
+    Extend,
+    HideUsage,
+    Origin,
+    Read,
+    RejectedCredential,
+    Tell,
+)
 from extproc.routing.catalog import Catalog, Route
 from extproc.routing.history import History, retry_after
 from extproc.routing.selection import Select
 from extproc.settings.config import Settings
 from extproc.stores import Counters
 from extproc.telemetry.metrics import Record, Telemetry
-from extproc.words.actions import LocalReply
+from extproc.words.actions import Continue, LocalReply
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.tries import Try
@@ -50,14 +66,16 @@ class Stages:
             for stage in stages
         ]
 
-    async def __call__(self, exchange: Exchange) -> LocalReply | None:
-        """Raises Refusal. Returns the answer with which a stage ended the exchange, if one did."""
+    async def __call__(self, exchange: Exchange) -> Continue | LocalReply | None:
+        """Raises Refusal. Returns the action with which a stage ended the list, if one did."""
+        then = time.perf_counter()
         for stage, is_async, observe in self._stages:
-            start = time.perf_counter()
             try:
                 result = await stage(exchange) if is_async else stage(exchange)
             finally:
-                observe(time.perf_counter() - start)
+                now = time.perf_counter()
+                observe(now - then)
+                then = now
             if result is not None:
                 return result  # type: ignore[no-any-return]
         return None
@@ -73,14 +91,13 @@ class Pipeline:
     telemetry: Telemetry
     on_headers: Stages
     on_request: Stages
+    on_response: Stages
     on_end: Stages
-    extend: Callable[[Exchange], Awaitable[Refusal | None]]
-    """Holds more for a streamed answer; the refusal with which to end it, if there is no room."""
 
     def learn(self, try_: Try) -> None:
         """Take in what Envoy reported of a try: for the metrics, for cool-downs and for latency routing."""
-        self.telemetry.attempt(try_.provider, try_.model, try_.outcome, try_.seconds)
-        target = self.catalog.target(try_.model)
+        self.telemetry.attempt(try_.provider, try_.target, try_.outcome, try_.seconds)
+        target = self.catalog.target(try_.target)
         if target is None or target.provider != try_.provider:  # of settings that are no longer
             return
         streamed, first_byte = try_.streamed, try_.first_byte
@@ -93,18 +110,19 @@ class Pipeline:
             rest=try_.seconds - (first_byte or 0.0),
             answer=try_.answer_bytes,
         )
-        self.cool_down(target, try_.status, try_.retry_after)
+        cool_down(self.settings, self.history, target, try_.status, try_.retry_after)
 
-    def cool_down(self, target: Target, status: int, header: str) -> None:
-        """Leave a target alone that answered so, with `header` as its Retry-After."""
-        if status not in _ASK_TO_WAIT:
-            return
-        settings = self.settings.providers[target.provider].cool_down
-        asked = retry_after(header, time.time())
-        if asked is None and status == 429:
-            asked = settings.default
-        if asked is not None:
-            self.history.cool(target.deployment, min(asked, settings.longest))
+
+def cool_down(settings: Settings, history: History, target: Target, status: int, header: str) -> None:
+    """Leave a target alone that answered with `status`, and with `header` as its Retry-After."""
+    if status not in _ASK_TO_WAIT:
+        return
+    wanted = settings.providers[target.provider].cool_down
+    asked = retry_after(header, time.time())
+    if asked is None and status == 429:
+        asked = wanted.default
+    if asked is not None:
+        history.cool(target.deployment, min(asked, wanted.longest))
 
 
 def build(
@@ -161,9 +179,9 @@ def build(
         Classify(),
         Authenticate(settings.auth, settings.consumers, access, settings.attribution, now),
         Models(catalog),
+        *([own] if own is not None else []),
+        Admit(limits.exchanges, lambda: telemetry.in_flight),
     ]
-    if own is not None:
-        on_headers.append(own)
     on_request: list[Stage] = [
         Parse(limits.request_body, limits.json_depth),
         Route(catalog),
@@ -173,6 +191,26 @@ def build(
         GuardInput(settings.guardrails, telemetry.guardrail),
         reserve,
         Forward(settings.attribution, catalog),
+    ]
+    cost = settings.usage.cost_in_response
+    on_event: list[EventStage] = [
+        Count(),
+        HideUsage(),
+        *([Annotate()] if cost else []),
+        Extend(reserve.extend),
+    ]
+    on_response: list[Stage] = [
+        Origin(),
+        Tell(),
+        RejectedCredential(),
+        CoolDown(partial(cool_down, settings, history)),
+        BadAnswer(),
+        Read(
+            Events(on_event, telemetry.stage),
+            event_limit=limits.sse_event,
+            body_limit=limits.buffered_response,
+            cost=cost,
+        ),
     ]
     settle = Settle(
         counters,
@@ -188,5 +226,5 @@ def build(
         Record(telemetry),
         Enter(books),
     ]
-    first, second, last = (Stages(stages, telemetry.stage) for stages in (on_headers, on_request, on_end))
-    return Pipeline(settings, catalog, history, telemetry, first, second, last, reserve.extend)
+    lists = (Stages(stages, telemetry.stage) for stages in (on_headers, on_request, on_response, on_end))
+    return Pipeline(settings, catalog, history, telemetry, *lists)

@@ -1,14 +1,19 @@
-"""The answer on its way back, event by event: a plain JSON answer is a stream of one.
+"""The answer on its way back: what the client is told of it, then its body, event by event.
 
-    bytes ─► framing ─► event ─► dialect.observe() into the report ─► the bytes it came in, or nothing
+    head    Origin, Tell, RejectedCredential, CoolDown, BadAnswer, Read
+    body    bytes ─► framing ─► events ─► Count, HideUsage, Annotate, Extend ─► bytes
 
-An event leaves as soon as it is whole, as the bytes it came in. The one that carries nothing but the usage which the
-gateway asked for and the client did not is left out. Where the settings say so, what it cost is written into the usage.
+A plain JSON answer is a stream of one event. An event leaves as soon as it is whole, as the bytes it came in unless a
+stage edits it. A stage that has nothing to do for an answer is not in that answer's list.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import msgspec
 
@@ -16,84 +21,390 @@ from extproc import prices
 from extproc.forward import decode_fields
 from extproc.framing import Frame, Framing
 from extproc.framing.aws_eventstream import AWSEventStream
-from extproc.framing.inflate import Inflate
+from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.framing.json import WholeBody
 from extproc.framing.sse import SSE
-from extproc.words.contract import USAGE_EVENT, decode_usage
+from extproc.words import contract
+from extproc.words.actions import Continue
 from extproc.words.dialect import Dialect, Report
-from extproc.words.exchange import Price
+from extproc.words.errors import PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal
+from extproc.words.exchange import Exchange, Price, Target
+
+TOLD = "x-ai-"
+"""Prefix of the headers in which the gateway tells clients about an answer. Providers cannot set them."""
+ORIGIN = TOLD + "error-origin"
+UPSTREAM = "via_upstream"
+"""Envoy's response code details of an answer that came through a cluster."""
 
 MOST_INFLATED = 128 << 20
 """Bytes that a compressed answer may grow to."""
-_encode = msgspec.json.encode
 AMAZON = "application/vnd.amazon.eventstream"
+_encode = msgspec.json.encode
+
+
+# --- the head of the answer
+
+
+class Origin:
+    """Writes `status`, `attempts` and `target`, who served; or `unreached`, where Envoy answered in a provider's place.
+
+    Envoy's answer ends the list. It is in OpenAI's shape, so it is read where the client's path speaks another dialect.
+    """
+
+    def __call__(self, exchange: Exchange) -> Continue | None:
+        response = exchange.response
+        exchange.status, exchange.attempts = response.status, response.attempts
+        if _from_provider(exchange):
+            exchange.target = exchange.targets[min(response.attempts, len(exchange.targets)) - 1]
+            return None
+        exchange.unreached = "gateway" if exchange.attached else response.headers.get(contract.HOP) or "gateway"
+        withheld = internal(response.headers)
+        if response.ended or type(exchange.dialect).error is Dialect.error:
+            return Continue({ORIGIN: "gateway"}, withheld)
+        exchange.reader = Rewording(exchange)
+        return Continue({ORIGIN: "gateway"}, (*withheld, "content-length"), read_answer=True)
+
+
+class Tell:
+    """Writes `told`, the headers in which the client learns what became of its request, and `withheld`, the provider's
+    that it does not get.
+    """
+
+    def __call__(self, exchange: Exchange) -> None:
+        target, headers = exchange.target, exchange.response.headers
+        assert target is not None, "Origin found it"
+        told = {
+            TOLD + "provider": target.provider,
+            TOLD + "model": target.model,
+            TOLD + "attempts": str(exchange.attempts),
+        }
+        withheld = internal(headers)
+        if (request_id := headers.get("x-request-id")) is not None:  # Envoy puts the gateway's own in its place
+            told[TOLD + "provider-request-id"] = request_id
+        if not exchange.attached and (ignored := headers.get(contract.IGNORED)) is not None:
+            told[TOLD + "ignored"] = ignored
+        if exchange.alert:
+            told[TOLD + "budget"] = exchange.alert
+        if exchange.downgraded:
+            told[TOLD + "downgraded"] = exchange.downgraded
+        if exchange.rate:  # the provider's are of the gateway's account, and not to be mixed with these
+            withheld += tuple([name for name in headers if name.startswith("x-ratelimit-")])
+            told |= exchange.rate
+        exchange.told, exchange.withheld = told, withheld
+
+
+class RejectedCredential:
+    """502 where the provider refused the gateway's credential, which is not the client's fault."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.status in (401, 403):
+            raise _bad(
+                exchange,
+                PROVIDER_CREDENTIAL_REJECTED,
+                "Provider {} refused the gateway's credential; its operator has to look at it.",
+            )
+
+
+class CoolDown:
+    """Heeds the Retry-After of an answer in attach mode. Elsewhere Envoy's access log tells, of failed tries too."""
+
+    def __init__(self, heed: Callable[[Target, int, str], None]) -> None:
+        self._heed = heed
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.attached and exchange.target is not None:
+            self._heed(exchange.target, exchange.status, exchange.response.headers.get("retry-after", ""))
+
+
+class BadAnswer:
+    """502 for a web page where an answer should be."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.status < 400 and exchange.response.headers.get("content-type", "").startswith("text/html"):
+            raise _bad(
+                exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with a web page; try again, or use another model."
+            )
+
+
+class Read:
+    """Writes `report` and `reader` where there is something to read in the answer, and says what Envoy is told.
+
+    `cost` tells the client what the answer cost, where that is known before its body.
+    """
+
+    def __init__(self, events: Events, *, event_limit: int, body_limit: int, cost: bool) -> None:
+        self._events = events
+        self._event_limit = event_limit
+        self._body_limit = body_limit
+        self._cost = cost
+
+    def __call__(self, exchange: Exchange) -> Continue:
+        told, withheld, headers = exchange.told, exchange.withheld, exchange.response.headers
+        if exchange.status >= 400:
+            told[ORIGIN] = "provider"
+            return Continue(told, withheld)
+        encoding = headers.get("content-encoding", "identity")
+        framing = framing_for(
+            headers.get("content-type", ""), event_limit=self._event_limit, body_limit=self._body_limit
+        )
+        if framing is None or exchange.response.ended or encoding not in ("identity", *ENCODINGS):
+            return Continue(told, withheld)
+        exchange.report = Report()
+        if is_translated(exchange) and (usage := headers.get(contract.USAGE)) is not None:
+            exchange.report.told_usage = told_usage = contract.decode_usage(usage.encode())
+            if self._cost and (price := _price(exchange)) is not None:
+                told[TOLD + "cost"] = prices.decimal(prices.cost(price, told_usage))
+        inflate = Inflate(MOST_INFLATED) if encoding != "identity" else None
+        exchange.reader = reader = self._events.reader(exchange, framing, inflate)
+        if reader.changes_length:
+            withheld += ("content-encoding", "content-length")
+        return Continue(told, withheld, read_answer=True)
+
+
+def internal(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of headers that only the gateway may set."""
+    return tuple([name for name in headers if name.startswith((contract.PREFIX, TOLD))])
+
+
+def is_translated(exchange: Exchange) -> bool:
+    """Whether a try made the answer one of the client's API. Providers cannot forge the header that says so."""
+    return contract.TRANSLATED in exchange.response.headers and not exchange.attached
+
+
+def _from_provider(exchange: Exchange) -> bool:
+    response = exchange.response
+    return (
+        exchange.forwarded
+        and response.attempts > 0
+        and (exchange.attached or contract.HOP not in response.headers)
+        and response.details == UPSTREAM
+    )
+
+
+def _price(exchange: Exchange) -> Price | None:
+    return None if exchange.target is None else exchange.target.price
+
+
+def _bad(exchange: Exchange, kind: Kind, message: str) -> Refusal:
+    """The refusal of what a provider answered; `message` has a place for the provider's name."""
+    return Refusal(kind, message.format(exchange.told[TOLD + "provider"]), headers=exchange.told | {ORIGIN: "provider"})
+
+
+# --- the body, event by event
+
+
+class EventStage(Protocol):
+    """A stage of the events of an answer, with its settings in the constructor. It has no state of its own: what it
+    knows of one answer is in the exchange.
+    """
+
+    changes_length: bool
+    """Whether events may leave longer or shorter than they came."""
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:
+        """Whether there is anything to do for this answer."""
+        ...
+
+    def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Any:
+        """The events that go on, of those that came together; with `end`, no more come. It may be asynchronous. A
+        Refusal ends the answer after the events that were given.
+        """
+        ...
+
+
+class Count:
+    """Reads what the answer says of itself into `report`, and into each event what it says of the usage."""
+
+    changes_length = False
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
+        return True
+
+    def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
+        report, observe = exchange.report, exchange.dialect.observe
+        assert report is not None, "Read wrote it"
+        before = report.usage
+        for event in events:
+            if event.data is None:
+                self._count_unread(exchange, report, event)
+                continue
+            event.usage_only = observe(event.data, report)
+            if report.usage is not before:
+                event.usage = report.told_usage or report.usage
+                if is_translated(exchange):  # where the provider told none, a translation may have had to write zeros
+                    report.usage = None
+                before = report.usage
+        return events
+
+    def _count_unread(self, exchange: Exchange, report: Report, event: Frame) -> None:
+        """Take in an event without data: a comment, which may be a try's, or what is too long to be read."""
+        if event.raw.startswith(contract.USAGE_EVENT) and is_translated(exchange):
+            report.told_usage = contract.decode_usage(event.raw[len(contract.USAGE_EVENT) :])
+            event.raw = b""
+        elif not event.raw.startswith(b":"):  # all of it counts as text
+            report.output_bytes += len(event.raw)
+
+
+class HideUsage:
+    """Leaves out the event with the usage that the gateway asked for and the client did not."""
+
+    changes_length = False  # a stream has none
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:
+        return exchange.usage_hidden and isinstance(framing, SSE)
+
+    def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
+        return [event for event in events if not event.usage_only]
+
+
+class Annotate:
+    """Writes what the exchange cost into the usage that the client gets."""
+
+    changes_length = True
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
+        return _price(exchange) is not None and bool(exchange.dialect.usage_at)
+
+    def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
+        price = _price(exchange)
+        for event in events:
+            if price is not None and event.usage is not None and event.data is not None:
+                cost = prices.decimal(prices.cost(price, event.usage))
+                data = with_cost(event.data, cost, exchange.dialect.usage_at)
+                event.raw, event.data = event.raw.replace(event.data, data, 1), data
+        return events
+
+
+class Extend:
+    """Holds more of the budgets for a streamed answer that outgrows what is held, or ends it: 402, 429 or 503."""
+
+    changes_length = False
+
+    def __init__(self, extend: Callable[[Exchange], Awaitable[Refusal | None]]) -> None:
+        self._extend = extend
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:
+        reservation = exchange.reservation
+        return reservation.held and reservation.enough < math.inf and not isinstance(framing, WholeBody)
+
+    async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
+        report = exchange.report
+        assert report is not None, "Read wrote it"
+        if not end and report.output_bytes > exchange.reservation.enough:
+            refusal = await self._extend(exchange)
+            if refusal is not None:
+                raise refusal
+        return events
+
+
+_Stage = tuple[EventStage, bool, Callable[[float], None]]  # whether it is asynchronous; the observer of its seconds
+
+
+class Events:
+    """The stages of events, in order. An answer gets those it needs; the time in each is observed once per answer."""
+
+    def __init__(self, stages: Sequence[EventStage], observe: Callable[[str], Callable[[float], None]]) -> None:
+        self._stages: Sequence[_Stage] = [
+            (stage, inspect.iscoroutinefunction(type(stage).__call__), observe(type(stage).__name__))
+            for stage in stages
+        ]
+
+    def reader(self, exchange: Exchange, framing: Framing, inflate: Inflate | None = None) -> AnswerReader:
+        """What reads the answer of an exchange whose `report` is written."""
+        stages = [entry for entry in self._stages if entry[0].needed(exchange, framing)]
+        return AnswerReader(exchange, framing, stages, inflate)
 
 
 class AnswerReader:
-    """Reads one answer. `report` is what it said of itself so far."""
+    """Reads one answer: cuts it into events and leads them through the stages."""
 
-    def __init__(
-        self,
-        dialect: Dialect,
-        framing: Framing,
-        *,
-        hide_usage: bool,
-        translated: bool = False,
-        inflate: Inflate | None = None,
-        price: Price | None = None,
-    ) -> None:
-        self.report = Report()
-        self._inflate = inflate
-        self._translated = translated  # by a try, which may be believed
-        self._dialect = dialect
+    __slots__ = ("_exchange", "_framing", "_inflate", "_seconds", "_stages")
+
+    def __init__(self, exchange: Exchange, framing: Framing, stages: Sequence[_Stage], inflate: Inflate | None) -> None:
+        self._exchange = exchange
         self._framing = framing
-        self._hide_usage = hide_usage
-        self._price = price if dialect.usage_at else None  # for what it cost, if that is to be told
-
-    @property
-    def streamed(self) -> bool:
-        """Whether the answer comes event by event."""
-        return not isinstance(self._framing, WholeBody)
+        self._stages = stages
+        self._inflate = inflate
+        self._seconds = [0.0] * len(stages)
 
     @property
     def changes_length(self) -> bool:
-        """Whether what leaves may be longer than what came."""
-        return self._inflate is not None or self._price is not None
+        """Whether what leaves may be longer or shorter than what came."""
+        return self._inflate is not None or any(stage.changes_length for stage, *_ in self._stages)
 
-    def feed(self, chunk: bytes, end: bool) -> bytes:
-        """What may leave of the answer now. With `end`, all that is left."""
+    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:
+        """See `Reader`."""
         if self._inflate is not None:
-            chunk = self._inflate.feed(chunk)
-            if end:
-                self._inflate.end()
-                if self._inflate.broken:
-                    self.report.error = "provider_bad_answer"
-        out = [self._let_pass(event) for event in self._framing.feed(chunk)]
+            chunk = self._inflated(self._inflate, chunk, end)
+        events = self._framing.feed(chunk)
         if end:
-            out += [self._let_pass(event) for event in self._framing.end()]
-        return b"".join(out)
+            events = [*events, *self._framing.end()]
+        elif not events:
+            return
+        exchange, seconds = self._exchange, self._seconds
+        then = time.perf_counter()
+        try:
+            for index, (stage, is_async, _) in enumerate(self._stages):
+                work = stage(exchange, events, end)
+                events = await work if is_async else work
+                now = time.perf_counter()
+                seconds[index] += now - then
+                then = now
+        finally:
+            out += [event.raw for event in events]
+            report = exchange.report
+            if exchange.first_token is None and report is not None and report.output_events:
+                exchange.first_token = then - exchange.started
+        if end:
+            for (_, _, observe), spent in zip(self._stages, seconds, strict=True):
+                observe(spent)
 
-    def _let_pass(self, event: Frame) -> bytes:
-        """What of the event may leave."""
-        report = self.report
-        if event.data is None:
-            if self._translated and event.raw.startswith(USAGE_EVENT):
-                report.told_usage = decode_usage(event.raw[len(USAGE_EVENT) :])
-                return b""
-            if not event.raw.startswith(b":"):  # no comment, so not readable: all of it counts as text
-                report.output_bytes += len(event.raw)
-            return event.raw
-        before = report.usage
-        usage_only = self._dialect.observe(event.data, report)
-        usage = report.usage
-        if self._translated:
-            report.usage = None  # where the provider told none, a translation may have had to write zeros
-        if usage_only and self._hide_usage:
-            return b""
-        if self._price is None or usage is None or usage is before:
-            return event.raw
-        cost = prices.decimal(prices.cost(self._price, report.told_usage or usage))
-        return event.raw.replace(event.data, with_cost(event.data, cost, self._dialect.usage_at), 1)
+    def _inflated(self, inflate: Inflate, chunk: bytes, end: bool) -> bytes:
+        chunk = inflate.feed(chunk)
+        if end:
+            inflate.end()
+            if inflate.broken and self._exchange.report is not None:
+                self._exchange.report.error = PROVIDER_BAD_ANSWER.code
+        return chunk
+
+
+class Rewording:
+    """Reads an error that Envoy wrote, and gives it back in the dialect of the client's path."""
+
+    __slots__ = ("_exchange", "_parts")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._parts: list[bytes] = []
+
+    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:
+        """See `Reader`."""
+        self._parts.append(chunk)
+        if end:
+            out.append(reworded(self._exchange, b"".join(self._parts)))
+
+
+class _Error(msgspec.Struct):
+    message: str
+    type: str
+    code: str
+
+
+class _EnvoyAnswer(msgspec.Struct):
+    error: _Error
+
+
+_decode = msgspec.json.Decoder(_EnvoyAnswer).decode
+
+
+def reworded(exchange: Exchange, body: bytes) -> bytes:
+    """An error that Envoy wrote in OpenAI's shape, in the dialect of the client's path; else `body` as it was."""
+    try:
+        said = _decode(body).error
+    except ValueError:
+        return body
+    kind = Kind(exchange.status, said.type, said.code)
+    return _encode(exchange.dialect.error(kind, said.message, None))
 
 
 def with_cost(data: bytes, cost: str, places: Sequence[Sequence[str]]) -> bytes:

@@ -1,21 +1,31 @@
-"""Builders that most tests use. They are fixtures of the whole session so that hypothesis can use them too."""
+"""Builders that most tests use, and which tests a run takes.
 
+Builders are fixtures of the whole session so that hypothesis can use them too.
+"""
+
+import gc
 import json
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis_settings
 
+import extproc.dialects
 from extproc.dialects import by_path
 from extproc.gateway import GatewayStream
 from extproc.pipeline import Pipeline, build
+from extproc.response import Count, framing_for
 from extproc.routing.history import History
 from extproc.settings.config import parse
 from extproc.stores import Counters
 from extproc.stores.memory import MemoryCounters
 from extproc.telemetry.metrics import Telemetry
+from extproc.words import contract
 from extproc.words.chain import Chain, RetrySettings
-from extproc.words.exchange import Consumer, Exchange, Request, Target
+from extproc.words.dialect import Report
+from extproc.words.exchange import Consumer, Exchange, Request, Response, Target
 
 # What a filter YAML of a test holds when the test does not say it.
 SECTIONS = {
@@ -24,9 +34,49 @@ SECTIONS = {
     "auth": "{required: false}",
 }
 
-# How long a test takes is never asserted.
-hypothesis_settings.register_profile("untimed", deadline=None)
-hypothesis_settings.load_profile("untimed")
+# How long a test takes is never asserted. `tests/samples.py` says which run is thorough.
+hypothesis_settings.register_profile("thorough", deadline=None)
+hypothesis_settings.register_profile("usual", deadline=None, max_examples=25)
+
+HERE = Path(__file__).parent
+THROUGH_ENVOY = (HERE / "e2e", HERE / "envoy_config", HERE / "test_k8s.py")
+"""Where tests with the marker `e2e` are."""
+ONLY_WITH_ENVOY = {"alone", "e2e", "e2e and not alone"}
+ONLY_WITHOUT = {"not e2e", "exhaustive or hypothesis"}
+
+
+def pytest_configure(config):
+    thorough = "exhaustive" in config.option.markexpr
+    hypothesis_settings.load_profile("thorough" if thorough else "usual")
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Leave out files without a test that the run wants: importing them takes longer than many of the tests."""
+    if config.option.markexpr in ONLY_WITHOUT:
+        return collection_path == HERE / "e2e" or None
+    if config.option.markexpr in ONLY_WITH_ENVOY and HERE in collection_path.parents:
+        wanted = (*THROUGH_ENVOY, *collection_path.parents)
+        return not (collection_path in wanted or set(THROUGH_ENVOY) & set(collection_path.parents)) or None
+    return None
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if item.get_closest_marker("e2e") and not {item.path, *item.path.parents} & set(THROUGH_ENVOY):
+            raise pytest.UsageError(f"{item.nodeid}: `make e2e` does not look for tests there, see tests/conftest.py")
+    if "exhaustive" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
+        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # a hundred thousand objects that last: no collection looks at them again
+
+
+ADDED = Path(__file__).parent / "dialects" / "added"
+"""Dialects that tests add."""
 
 TARGETS = (Target("m", "a", "m"),)
 
@@ -124,6 +174,39 @@ def exchange():
 def world():
     """Call it with YAML: a pipeline with its counters, telemetry and clock."""
     return make_world
+
+
+@pytest.fixture(scope="module")
+def example_dialect():
+    """An API more, as if `tests/dialects/added/example.py` lay in `extproc/dialects`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(extproc.dialects, "__path__", [*extproc.dialects.__path__, str(ADDED)])
+        _look_again()
+        yield extproc.dialects.dialects()["example"]
+        del extproc.dialects.example, sys.modules["extproc.dialects.example"]
+    _look_again()
+
+
+def _look_again():
+    for found in vars(extproc.dialects).values():
+        if hasattr(found, "cache_clear"):
+            found.cache_clear()
+
+
+def count_answer(dialect, kind, body, *, translated=True, told_usage=None):
+    """What the gateway attachment lets pass of an answer's body, and the report of it."""
+    exchange = Exchange("id-1", Request("POST", "", {}))
+    exchange.dialect, exchange.report = dialect, Report(told_usage=told_usage)
+    exchange.response = Response(200, {contract.TRANSLATED: "1"} if translated else {})
+    framing = framing_for(kind, event_limit=1 << 20, body_limit=1 << 20)
+    events = Count()(exchange, [*framing.feed(body), *framing.end()], True)
+    return b"".join(event.raw for event in events), exchange.report
+
+
+@pytest.fixture(scope="session")
+def counted():
+    """Call it with a dialect, a content type and the body of an answer: what may leave of it, and its report."""
+    return count_answer
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,8 @@ LOOSE = {"__main__", "gateway", "attempt", "pipeline", "parsing", "forward", "re
 
 # Which outside modules do input and output, or speak a protocol, and who may import them.
 RESERVED = {
-    "grpc": {"server/server.py"},
+    "grpc": {"transport/grpcio_server.py"},
+    "hpack": {"transport/headers.py"},
     "asyncio": {
         "accounting",
         "admin",
@@ -36,14 +38,15 @@ RESERVED = {
         "cli",
         "credentials",
         "endpoints",
-        "gateway.py",
         "guardrails/__init__.py",
         "mock",
         "outbound",
         "server",
         "stores",
+        "transport/grpcio_server.py",
+        "transport/native.py",
     },
-    "socket": {"admin", "cli", "mock", "outbound", "server/server.py"},
+    "socket": {"admin", "cli", "mock", "outbound", "transport/native.py", "transport/unix_socket.py"},
     "ssl": set(),
     "sqlite3": {"ledger", "stores"},
     "subprocess": {"cli"},
@@ -93,9 +96,15 @@ def layer_of(path):
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
+@cache
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
 def imports(path, *, typing=True):
     """Modules that a file imports; without `typing`, only those it imports when it runs."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = parsed(path)
     left_out = set()
     for node in ast.walk(tree):
         if not typing and isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -176,6 +185,108 @@ def test_the_words_need_nothing_but_the_standard_library():
         }
 
 
+# --- what an API's JSON looks like stays in dialects/
+
+
+def test_rooms_of_dialects_have_the_same_files_for_the_same_things():
+    """The table in `dialects/__init__.py` lists them, and none that is nowhere."""
+    told = re.findall(r"^    (\w+\.py)  ", dialects.__doc__, re.MULTILINE)
+    files = {path.name for path in Path(dialects.__file__).parent.glob("*/*.py")} - {"__init__.py"}
+    assert sorted(told) == sorted(files)
+
+
+OTHERS_JSON = ("dialects", "providers", "mock", "pb")
+"""Rooms that know it: APIs, how one provider's differs (its `adapt`), a provider to try things with, generated code."""
+
+TELLING = frozenset(
+    (
+        *("messages", "contents", "instructions", "role", "parts", "functions", "modalities"),
+        *("choices", "candidates", "delta", "logprobs", "include", "temperature", "seed", "verbosity", "embedding"),
+    )
+)
+"""Fields of one word that is none of the gateway's own. Words such as model, name, type, usage and input are."""
+
+OUR_WORDS = {
+    "input_tokens": "OpenTelemetry's and the ledger's word for what the gateway counts",
+    "output_tokens": "as input_tokens",
+    "cached_tokens": "as input_tokens",
+    "cache_write_tokens": "as input_tokens",
+    "reasoning_tokens": "as input_tokens",
+    "json_schema": "an ability, in `supports` of the settings",
+    "hosted_tools": "a need, see `words.dialect.NATIVE`",
+    "tool_calls": "a finish reason of the neutral form",
+    "content_filter": "a finish reason of the neutral form",
+    "stop_sequence": "a finish reason of the neutral form",
+    "tool_call": "a kind of part of the neutral form",
+    "insufficient_quota": "a type of the gateway's own errors",
+    "invalid_request_error": "a type of the gateway's own errors",
+    "authentication_error": "a type of the gateway's own errors",
+    "permission_error": "a type of the gateway's own errors",
+    "rate_limit_error": "a type of the gateway's own errors",
+    "api_error": "a type of the gateway's own errors",
+    "server_error": "a code of OAuth 2.0",
+    "anyOf": "JSON Schema's, of the settings and of the admin API",
+    "additionalProperties": "JSON Schema's, of the settings and of the admin API",
+}
+"""Names that dialects know and that mean something of the gateway's own elsewhere."""
+
+
+def keys_in(tree):
+    """Names that a file uses as those of fields: of structs, in objects it writes, in objects it reads."""
+    for node in ast.walk(tree):
+        found = []
+        if isinstance(node, ast.ClassDef):
+            found = [line.target.id for line in node.body if isinstance(line, ast.AnnAssign)]
+        elif isinstance(node, ast.Dict):
+            found = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+        elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+            found = [node.slice.value]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in ("get", "pop"):
+            found = [key.value for key in node.args[:1] if isinstance(key, ast.Constant)]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "field":
+            found = [word.value.value for word in node.keywords if word.arg == "name"]
+        yield from (name for name in found if isinstance(name, str))
+
+
+def told_by_dialects():
+    """Names of fields of several words, as the dialects read and write them, and those they declare."""
+    found = set()
+    for path in FILES:
+        if layer_of(path) == "dialects":
+            found |= set(keys_in(ast.parse(path.read_text(encoding="utf-8"))))
+    for dialect in dialects.dialects().values():
+        if dialect.paths:
+            fields = dialect.fields
+            found |= {*fields.fixed, *fields.output_limits, *fields.spoken, *fields.files, *fields.opaque}
+    return {name for name in found if re.fullmatch(r"[a-z]+[A-Z_]\w*", name)} | TELLING
+
+
+NAMES = told_by_dialects()
+
+
+def strings_of(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            value = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+            yield node.lineno, value.strip('"')
+        elif isinstance(node, ast.ClassDef) and any("Struct" in ast.unparse(base) for base in node.bases):
+            yield from ((line.lineno, line.target.id) for line in node.body if isinstance(line, ast.AnnAssign))
+
+
+def test_the_names_are_found_that_apis_use():
+    assert {"max_completion_tokens", "tool_call_id", "include_usage", "thoughtSignature", "inputSchema"} <= NAMES
+    assert set(OUR_WORDS) <= NAMES, "an exception that is none any more"
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if layer_of(path) not in OTHERS_JSON], ids=name)
+def test_only_dialects_name_fields_of_an_apis_json(path):
+    if name(path) == "words/messages.py":  # the neutral form has words for what all APIs have
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    named = [f"line {line}: {text!r}" for line, text in strings_of(tree) if text in NAMES and text not in OUR_WORDS]
+    assert named == []
+
+
 @each_file
 def test_files_are_short_enough_to_read(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 600
@@ -192,14 +303,14 @@ TABLES = {"__init__", "build", "encode"}
 
 @each_file
 def test_functions_are_short_enough_to_read(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno < 60 or node.name in TABLES, node.name
 
 
 @each_file
 def test_every_file_says_what_it_is(path):
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert ast.get_docstring(parsed(path))
 
 
 def test_the_folder_of_envoy_configurations_shadows_no_package():

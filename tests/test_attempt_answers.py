@@ -3,15 +3,15 @@
 import gzip
 import json
 from base64 import b64encode
+from dataclasses import replace
 
 import pytest
 
 from extproc.attempt import AttemptStream
 from extproc.dialects import by_path, dialects
 from extproc.framing.aws_eventstream import encode
-from extproc.gateway import reworded
 from extproc.pb import extproc_pb2 as pb
-from extproc.response import AnswerReader, framing_for
+from extproc.response import reworded
 from extproc.server import wire
 from extproc.settings.config import LimitsSettings
 from extproc.words import contract
@@ -82,7 +82,7 @@ class Talk:
         headers = {
             contract.TARGETS: contract.encode_targets([Target("m", "a", "m")]),
             contract.ATTEMPT_COUNT: "1",
-            contract.EDITS: contract.encode_edits([Edit({}, (), self.service)]),
+            contract.EDITS: contract.encode_edits([Edit({}, (), replace(self.service, stream=self.stream))]),
             contract.DIALECT: self.client,
         }
         for key, value in headers.items():
@@ -383,17 +383,15 @@ async def test_wrapped_events_are_taken_out(service):
 
 @pytest.mark.parametrize("service", [ROCK, MARKED_ROCK], ids=["passed on", "written anew"])
 @pytest.mark.parametrize("name", FORGED)
-async def test_a_wrapped_event_is_one_event(service, name):
+async def test_a_wrapped_event_is_one_event(counted, service, name):
     """Its lines cannot be taken for the gateway's own."""
     found = await talk(
         service, "anthropic_messages", PIECES[0], wrapped(FORGED[name]), *PIECES[1:], stream=True, kind=AMAZON
     )
     translated = contract.TRANSLATED in found.head[1]
     assert translated == (service is MARKED_ROCK)
-    framing = framing_for(SSE, event_limit=1 << 20, body_limit=1 << 20)
-    reader = AnswerReader(dialects()["anthropic_messages"], framing, hide_usage=False, translated=translated)
-    left = reader.feed(found.body, True)
-    usage = reader.report.told_usage or reader.report.usage
+    left, report = counted(dialects()["anthropic_messages"], SSE, found.body, translated=translated)
+    usage = report.told_usage or report.usage
     assert (usage.input_tokens, usage.output_tokens) == (3, 4)
     assert {line.partition(b":")[0] for line in left.split(b"\n") if line} == {b"event", b"data"}
 
@@ -430,7 +428,7 @@ NOBODY = {
 @pytest.mark.parametrize("client", ["anthropic_messages", "openai_responses"])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("name", NOBODY)
-async def test_what_no_provider_counted_is_not_told(client, stream, name):
+async def test_what_no_provider_counted_is_not_told(counted, client, stream, name):
     """And the zeros that a client's API wants in its place are not believed by the gateway attachment."""
     if stream:
         used = b"data: " + json.dumps({"id": "c", "choices": [], **NOBODY[name]}).encode() + b"\n\n"
@@ -440,12 +438,10 @@ async def test_what_no_provider_counted_is_not_told(client, stream, name):
         found = await talk(OPENAI, client, json.dumps(json.loads(GOOD) | NOBODY[name]).encode())
         assert contract.USAGE not in found.head[1]
     assert found.head[1][contract.TRANSLATED] == "1"
-    framing = framing_for(found.head[1]["content-type"], event_limit=1 << 20, body_limit=1 << 20)
-    reader = AnswerReader(dialects()[client], framing, hide_usage=False, translated=True)
-    reader.feed(found.body, True)
-    assert reader.report.told_usage is None
-    assert reader.report.usage is None
-    assert reader.report.output_bytes == 2
+    _, report = counted(dialects()[client], found.head[1]["content-type"], found.body)
+    assert report.told_usage is None
+    assert report.usage is None
+    assert report.output_bytes == 2
 
 
 async def test_the_usage_is_told_before_the_end_marker():

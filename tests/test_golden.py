@@ -14,6 +14,7 @@
 import itertools
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -29,6 +30,7 @@ from extproc.translation.translate import Translation
 from extproc.words.contract import Service
 from extproc.words.dialect import NATIVE, Destination
 from extproc.words.errors import Refusal
+from tests.samples import exhaustive, some
 
 ROOT = Path(__file__).parent / "golden"
 UPDATE = os.environ.get("GOLDEN_UPDATE") == "1"
@@ -123,7 +125,8 @@ def asked(client, case):
 def test_requests(client, case, provider):
     body = asked(client, case)
     before = json.dumps(body)
-    translation = Translation(CLIENTS[client], SERVICES[provider])
+    service = replace(SERVICES[provider], stream=CLIENTS[client].read(body).stream)
+    translation = Translation(CLIENTS[client], service)
     unsaid = [need for need in CLIENTS[client].read(body).needs if need in translation.dialect.lacks | NATIVE]
     if unsaid:
         made = {"skipped": unsaid}  # Select never sends it there
@@ -203,9 +206,19 @@ def test_streamed_answers(provider, case, path, client, pinned):
     check(path.parent / case / f"{client}.sse", made)
     pinned()
     assert made == translated(provider, client, *(whole[at : at + 1] for at in range(len(whole))))
-    for destination in range(1, len(whole), 5):
+    for cut in some(range(1, len(whole)), 8):
         pinned()
-        assert made == translated(provider, client, whole[:destination], whole[destination:])
+        assert made == translated(provider, client, whole[:cut], whole[cut:]), cut
+
+
+@exhaustive
+@each(("provider", "case", "path", "client"), STREAMED)
+def test_streamed_answers_cut_at_every_byte(provider, case, path, client, pinned):
+    whole = answered(path)
+    made = translated(provider, client, whole)
+    for cut in range(1, len(whole)):
+        pinned()
+        assert made == translated(provider, client, whole[:cut], whole[cut:]), cut
 
 
 @pytest.mark.parametrize("client", ["anthropic_messages", "openai_responses"])

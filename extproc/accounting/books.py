@@ -171,7 +171,7 @@ def row_of(exchange: Exchange, now: float) -> Row:
     usage = exchange.usage
     return Row(
         id=exchange.id,
-        time=now - (exchange.finished - exchange.started),
+        time=now - (time.perf_counter() - exchange.started),
         request_id=exchange.request_id,
         consumer=consumer.name,
         team=consumer.team,
@@ -185,8 +185,9 @@ def row_of(exchange: Exchange, now: float) -> Row:
         attempts=exchange.attempts,
         status=exchange.status,
         error=exchange.error,
+        outcome=exchange.ending.outcome,
         stream=ask is not None and ask.stream,
-        complete=exchange.complete,
+        complete=exchange.ending.complete,
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cached_tokens=usage.cached_tokens,
@@ -195,11 +196,9 @@ def row_of(exchange: Exchange, now: float) -> Row:
         usage_source=usage.source,
         cost=exchange.cost,
         price_version=target.price.version if target is not None and target.price is not None else "",
-        duration_ms=round((exchange.finished - exchange.started) * 1000),
-        first_token_ms=None
-        if exchange.first_token is None
-        else round((exchange.first_token - exchange.started) * 1000),
-        guardrails=exchange.verdicts,
+        duration_ms=round(exchange.seconds * 1000),
+        first_token_ms=None if exchange.first_token is None else round(exchange.first_token * 1000),
+        guardrails=exchange.guardrails,
         denied_by=exchange.denied_by,
         charges=exchange.charges,
     )
@@ -234,6 +233,7 @@ def row_of_expired(expired: Expired, budgets: Mapping[str, Budget], teams: Mappi
         target=fields.get("model", ""),
         provider=fields.get("provider", ""),
         error="expired",
+        outcome="error",
         input_tokens=max(tokens["input_tokens"], 0 if output else tokens["tokens"]),
         output_tokens=output or tokens["output_tokens"],
         usage_source="expired",

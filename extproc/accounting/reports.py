@@ -68,6 +68,7 @@ class Reporter:
             "limit": amount(budget, budget.limit),
             "mode": settings.mode,
             "on_exceed": settings.on_exceed,
+            "alert_at": list(settings.alert_at),
             "resets_at": None if ends is None else moment(ends),
             "scopes": scopes,
         }

@@ -10,7 +10,12 @@ from extproc import prices
 from extproc.budgets import Claim, Exact, Expected, counting, estimate, input_estimate, input_seen
 from extproc.stores import Counters, StoreError
 from extproc.words.dialect import Report
-from extproc.words.exchange import Exchange, Usage
+from extproc.words.exchange import Ending, Exchange, Usage
+
+_UNASKED = (Ending.REFUSED, Ending.UNREACHED)
+"""Endings without a provider that took the request."""
+_UNPAID = (*_UNASKED, Ending.PROVIDER_ERROR, Ending.BAD_ANSWER)
+"""Endings for which no tokens are charged."""
 
 
 class Settle:
@@ -52,12 +57,12 @@ class Settle:
             self._expected.learn(exchange.target.deployment, usage.output_tokens)
         if reservation is None or not reservation.held:
             return
-        reached = exchange.forwarded and (exchange.target is not None or exchange.status == 0)
+        asked = exchange.forwarded and exchange.ending not in _UNASKED
         target = exchange.target or exchange.targets[0]
         amounts = []
         counts = counting(reservation.claims, exchange, target)
         for claim, counted in zip(reservation.claims, counts, strict=True):
-            if not reached or not counted:
+            if not asked or not counted:
                 amounts.append(0)
             elif claim.budget.counts_money and exchange.target is None:  # nobody knows which price applies
                 amounts.append(claim.amount)
@@ -94,7 +99,7 @@ def used(exchange: Exchange) -> Usage:
     was something, is the gateway's own count of what was seen; so are both where it told none. Forwarded, and nothing
     is known of what the provider did: what was held. Otherwise nothing.
     """
-    if not exchange.forwarded or exchange.status >= 400 or exchange.ask.free:
+    if not exchange.forwarded or exchange.ending in _UNPAID or exchange.ask.free:
         return Usage(source="none")
     report = exchange.report
     told = _told(report)
@@ -130,10 +135,10 @@ def _completed(told: Usage, report: Report, exchange: Exchange) -> Usage:
 def _seen(exchange: Exchange) -> Usage:
     """The gateway's own count of an exchange whose provider told nothing."""
     report, reservation = exchange.report, exchange.reservation
-    if exchange.status == 0 or exchange.ask.lasting:  # the client left before any answer began, or will not see it
+    if exchange.target is None or exchange.ask.lasting:  # the client left before any answer began, or will not see it
         return Usage(reservation.input_tokens, reservation.output_tokens, source="estimated")
     input_tokens = _input(exchange)
-    if report is None or not (exchange.complete or report.output_bytes):  # it may have thought
+    if report is None or not (exchange.ending.complete or report.output_bytes):  # it may have thought
         return Usage(input_tokens, _output_bound(exchange), source="estimated")
     return Usage(input_tokens, _output(exchange, report), source="estimated")
 
@@ -141,7 +146,7 @@ def _seen(exchange: Exchange) -> Usage:
 def _output(exchange: Exchange, report: Report) -> int:
     """The gateway's count of the output, from the text that was seen."""
     reservation, output_tokens = exchange.reservation, _written(report)
-    if not exchange.complete:
+    if not exchange.ending.complete:
         output_tokens += exchange.ask.thinking
     if report.output_bytes <= reservation.enough < math.inf:  # an honest answer keeps to the limit in its request
         extended = reservation.output > reservation.output_tokens

@@ -13,8 +13,9 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
@@ -25,31 +26,18 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from extproc.admin import answers
 from extproc.admin.guard import JSON, Guard, failure
-from extproc.admin.openapi import document
-from extproc.admin.sources import EXCHANGE_FILTERS, SourceError, Sources
-from extproc.ledger import OUTCOMES
+from extproc.admin.openapi import Operation, parameters, usage_parameters
+from extproc.admin.openapi import document as describe
+from extproc.admin.sources import SourceError, Sources
 
-MAX_LISTED = 1000
 MAX_PARAMETERS = 256  # of one query
 MAX_BODY = 64 << 10  # bytes
 _SLOWEST = 10.0  # seconds for a body to arrive
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would compute
 
-_NUMBERS = (
-    *("requests", "refused", "errors"),
-    *("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens"),
-    *("cost_usd", "unpriced"),
-)
-
-
-class GrantBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What `POST /grants` takes."""
-
-    budget: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
-    scope: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,2048}\Z")]
-    amount: Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?\Z")]
-    expires_in: Annotated[float, msgspec.Meta(ge=1, le=366 * 86400)] | None = None
+_NUMBERS = answers.Numbers.__struct_fields__
 
 
 def admin_app(sources: Sources, token: str | None) -> ASGIApp:
@@ -73,6 +61,16 @@ def _sources(request: Request) -> Sources:
     return found
 
 
+def _json(kind: type[Any], found: Any, status: int = 200, *, row: type[Any] | None = None) -> Response:
+    """An answer of its type, which is what the description says of it. What the type does not have is left out.
+
+    Long lists are converted `row` by row: 10,000 at once would keep the event loop from the interpreter for 60 ms.
+    """
+    if row is not None:
+        found = {**found, "data": [msgspec.convert(one, row) for one in found["data"]]}
+    return JSON(msgspec.convert(found, kind), status)
+
+
 # --- reading
 
 
@@ -89,7 +87,7 @@ def usage(request: Request) -> Response:
     except ValueError as error:
         return failure(400, str(error))
     if wanted == "json":
-        return JSON(report)
+        return _json(answers.Usage, report, row=answers.UsageRow)
     headers = {"content-disposition": 'attachment; filename="usage.csv"'}
     content = as_csv(report).encode(errors="backslashreplace")
     return Response(content, media_type="text/csv; charset=utf-8", headers=headers)
@@ -113,34 +111,41 @@ def _cell(value: object) -> str:
 
 
 def budgets(request: Request) -> Response:
-    return JSON(_sources(request).budgets(None))
+    return _json(answers.Budgets, _sources(request).budgets(None))
 
 
 def budget(request: Request) -> Response:
-    return JSON(_sources(request).budgets(request.path_params["name"]))
+    return _json(answers.Budgets, _sources(request).budgets(request.path_params["name"]))
 
 
 def exchanges(request: Request) -> Response:
-    filters = dict(request.query_params)
-    if len(filters) != len(request.query_params.multi_items()) or not filters.keys() <= {"limit", *EXCHANGE_FILTERS}:
-        return failure(400, f"send only these parameters, each once: limit, {', '.join(EXCHANGE_FILTERS)}")
-    limit = filters.pop("limit", "100")
-    if not re.fullmatch("[1-9][0-9]{0,3}", limit) or int(limit) > MAX_LISTED:
-        return failure(400, f"limit must be a number from 1 to {MAX_LISTED}")
-    if not re.fullmatch("[0-9]{1,3}", filters.get("status", "200")):
-        return failure(400, "status must be a number of up to three digits")
-    if filters.get("outcome", "ok") not in OUTCOMES:
-        return failure(400, f"outcome must be one of {', '.join(OUTCOMES)}")
-    return JSON({"object": "list", "data": list(_sources(request).exchanges(int(limit), filters))})
+    given = dict(request.query_params)
+    if len(given) != len(request.query_params.multi_items()):
+        return failure(400, "each parameter once")
+    if not given.get("limit", "100").isdecimal():  # msgspec takes 1e3 too
+        return failure(400, "limit: a whole number")
+    try:
+        query = msgspec.convert(given, answers.ExchangesQuery, strict=False)
+    except msgspec.ValidationError as error:
+        return failure(400, _plain(error))
+    filters = {name: given[name] for name in given if name != "limit"}
+    found = list(_sources(request).exchanges(query.limit, filters))
+    return _json(answers.Exchanges, {"object": "list", "data": found}, row=answers.Exchange)
 
 
 def exchange(request: Request) -> Response:
     found = _sources(request).exchange(request.path_params["id"])
-    return failure(404, "no exchange has that id") if found is None else JSON(found)
+    return failure(404, "no exchange has that id") if found is None else _json(answers.Exchange, found)
 
 
 def providers(request: Request) -> Response:
-    return JSON({"object": "list", "data": _sources(request).providers()})
+    return _json(answers.Providers, {"object": "list", "data": _sources(request).providers()})
+
+
+def _plain(error: Exception) -> str:
+    """What msgspec says of a value, with its name in front: `limit: expected ...`."""
+    message, _, path = str(error).partition(" - at `$.")
+    return f"{path.removesuffix('`')}: {message[0].lower()}{message[1:]}" if path else message
 
 
 # --- grants
@@ -149,16 +154,16 @@ def providers(request: Request) -> Response:
 async def grants(request: Request) -> Response:
     sources = _sources(request)
     if request.method != "POST":
-        return JSON({"object": "list", "data": list(await run_in_threadpool(sources.grants))})
+        found = list(await run_in_threadpool(sources.grants))
+        return _json(answers.Grants, {"object": "list", "data": found})
     body = await _body(request)
     try:
-        asked = msgspec.json.decode(body, type=GrantBody)
-        amount = Decimal(asked.amount)
-        if not amount:
-            return failure(400, "amount must be more than 0")
-        return JSON(await run_in_threadpool(sources.grant, msgspec.structs.asdict(asked) | {"amount": amount}), 201)
+        asked = msgspec.json.decode(body, type=answers.NewGrant)
+        wanted = msgspec.structs.asdict(asked) | {"amount": Decimal(asked.amount)}
+        given = await run_in_threadpool(sources.grant, wanted)
     except (ValueError, RecursionError) as error:
-        return failure(400, str(error))
+        return failure(400, _plain(error))
+    return _json(answers.Grant, given, 201)
 
 
 def grant(request: Request) -> Response:
@@ -212,18 +217,55 @@ def _policy(page: str) -> str:
 _CONSOLE = Path(__file__).with_name("console.html").read_text(encoding="utf-8")
 _CONSOLE_POLICY = _policy(_CONSOLE)
 
-ROUTES = [
-    Route("/", console),
-    Route("/openapi.json", openapi),
-    Route("/usage", usage),
-    Route("/budgets", budgets),
-    Route("/budgets/{name}", budget),
-    Route("/grants", grants, methods=["GET", "POST"]),
-    Route("/grants/{id}", grant, methods=["DELETE"]),
-    Route("/exchanges", exchanges),
-    Route("/exchanges/{id}", exchange),
-    Route("/providers", providers),
-]
+_STORE = (503,)
+_CHANGE = (403, *_STORE)
+
+OPERATIONS = (
+    Operation("GET", "/", console, "The console", media="text/html", open=True),
+    Operation("GET", "/openapi.json", openapi, "This description", media="application/json", open=True),
+    Operation(
+        *("GET", "/usage", usage, "Who spent what: a row for each group and time", answers.Usage),
+        media="text/csv",
+        errors=_STORE,
+        parameters=usage_parameters(),
+    ),
+    Operation("GET", "/budgets", budgets, "All budgets and what is left", answers.Budgets, errors=_STORE),
+    Operation("GET", "/budgets/{name}", budget, "One budget, in a list", answers.Budgets, errors=(404, *_STORE)),
+    Operation("GET", "/grants", grants, "The grants that still count", answers.Grants, errors=_STORE),
+    Operation(
+        *("POST", "/grants", grants, "Give one scope room beyond its budget's limit", answers.Grant, 201),
+        errors=(404, 409, 411, 413, 415, *_CHANGE),
+        body=answers.NewGrant,
+        name="grant",
+    ),
+    Operation("DELETE", "/grants/{id}", grant, "Take a grant back", status=204, errors=(404, *_CHANGE), name="revoke"),
+    Operation(
+        *("GET", "/exchanges", exchanges, "Recent exchanges, the latest first", answers.Exchanges),
+        errors=_STORE,
+        parameters=parameters(answers.ExchangesQuery),
+    ),
+    Operation(
+        *("GET", "/exchanges/{id}", exchange, "By its id or x-request-id", answers.Exchange), errors=(404, *_STORE)
+    ),
+    Operation("GET", "/providers", providers, "How each model at a provider fares", answers.Providers, errors=_STORE),
+)
+
+
+@cache
+def document() -> Mapping[str, Any]:
+    """What `/openapi.json` says."""
+    return describe(OPERATIONS)
+
+
+def _routes() -> Sequence[Route]:
+    methods: dict[str, list[str]] = {}
+    handlers = {operation.path: operation.handler for operation in OPERATIONS}
+    for operation in OPERATIONS:
+        methods.setdefault(operation.path, []).append(operation.method)
+    return [Route(path, handlers[path], methods=methods[path]) for path in handlers]
+
+
+ROUTES = _routes()
 
 
 # --- errors

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from extproc.admin.answers import Error, ErrorText
 from extproc.words.values import is_loopback, show_size
 
 MAX_TARGET = 8 << 10  # bytes of path and query
@@ -57,13 +58,12 @@ class JSON(Response):
         try:
             return msgspec.json.encode(content)  # fast: nobody else has the interpreter meanwhile
         except UnicodeEncodeError:
-            return json.dumps(content).encode()
+            return json.dumps(msgspec.to_builtins(content)).encode()
 
 
 def failure(status: int, message: str, **headers: str) -> Response:
     """An error in the API's shape."""
-    content = {"error": {"message": message, "code": _CODES.get(status, "error")}}
-    return JSON(content, status_code=status, headers=headers)
+    return JSON(Error(ErrorText(message, _CODES.get(status, "error"))), status_code=status, headers=headers)
 
 
 class Guard:

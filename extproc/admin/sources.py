@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from extproc.ledger import outcome_of
-
 Entry = Mapping[str, Any]
-"""One exchange as JSON; at least `id`, `request_id`, `time` (epoch seconds) and `status`."""
-
-EXCHANGE_FILTERS = ("consumer", "team", "model", "status", "error", "outcome")
+"""One exchange as JSON; at least `id`, `request_id`, `time` (epoch seconds), `status` and `outcome`."""
 
 
 class SourceError(Exception):
@@ -32,7 +28,7 @@ class Sources(Protocol):
         """All budgets, or the one of that name, with what is left of them."""
 
     def exchanges(self, limit: int, filters: Mapping[str, str]) -> Sequence[Entry]:
-        """Up to `limit` exchanges, the latest first. `filters` are of EXCHANGE_FILTERS."""
+        """Up to `limit` exchanges, the latest first. `filters` are those of `answers.ExchangesQuery`."""
 
     def exchange(self, id: str) -> Entry | None:
         """One exchange, by its own id or the `x-request-id`."""
@@ -54,12 +50,4 @@ class Sources(Protocol):
 
 def matches(entry: Entry, filters: Mapping[str, str]) -> bool:
     """True when `entry` has all that `filters` ask for; a status is compared as text."""
-    return all(
-        wanted == (outcome(entry) if name == "outcome" else str(entry.get(name, "")))
-        for name, wanted in filters.items()
-    )
-
-
-def outcome(entry: Entry) -> str:
-    """One of OUTCOMES."""
-    return outcome_of(entry["status"], entry.get("error", ""), entry.get("attempts", 0))
+    return all(wanted == str(entry.get(name, "")) for name, wanted in filters.items())

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from extproc.routing.parameters import apply, output_limit
 from extproc.words.exchange import Exchange, Target
-from extproc.words.media import dearest
 
 _BYTES_PER_TOKEN = 3  # prose in English has four; counting three keeps an estimate from being too low
 _LEAST_OUTPUT = 16  # tokens: OpenAI's responses take no smaller limit
 _LOWER, _UPPER = string.ascii_lowercase.encode(), string.ascii_uppercase.encode()
 _SIGNS = (string.digits + string.punctuation).replace('"', "").encode()  # a quote of the text has a backslash
-_THINKING = frozenset(("reasoning_effort", "reasoning", "thinking", "output_config"))
+_GPT_4O_MINI = 48_169
+"""Tokens of the largest image there, 2,833 and eight tiles of 5,667: so many that it costs what it does elsewhere."""
 
 
 def estimate(size: int) -> int:
@@ -36,6 +36,13 @@ def beside_text(exchange: Exchange) -> int:
     if not ask.images:
         return ask.added_tokens
     return ask.added_tokens + dearest(ask.images, ask.image_tokens, (target.model for target in exchange.targets))
+
+
+def dearest(count: int, tokens: int, models: Iterable[str]) -> int:
+    """The most that `count` images come to at any of `models`: `tokens`, but at GPT-4o mini more."""
+    if count and any("gpt-4o-mini" in model for model in models):
+        return max(tokens, count * _GPT_4O_MINI)
+    return tokens
 
 
 def input_estimate(exchange: Exchange) -> int:
@@ -104,8 +111,8 @@ def _translated(limit: int, thinking: int, ceiling: int | None) -> int:
 
 def _thinking(exchange: Exchange, target: Target) -> int:
     """Tokens of thinking that the request asks for, as the target changes it."""
-    if not any(name in _THINKING for name, *_ in target.changes):
+    if not target.changes:
         return exchange.ask.thinking
     fields, removed = apply(target.changes, exchange.json, exchange.ask.output_field)
     body = {name: value for name, value in {**exchange.json, **fields}.items() if name not in removed}
-    return exchange.dialect.read(body).thinking
+    return exchange.dialect.thinking(body)

@@ -33,7 +33,7 @@ class Exact:
             return None
         self._busy += 1
         work = asyncio.ensure_future(
-            asyncio.to_thread(tokenizer.bound, exchange.json, exchange.ask.image_data, _MOST),
+            asyncio.to_thread(tokenizer.bound, exchange.json, exchange.ask.image_data, _MOST, exchange.dialect.fields),
         )
         work.add_done_callback(self._done)
         return await asyncio.shield(work)  # a thread goes on when the client leaves, and counts until it ends

@@ -26,7 +26,6 @@ LEASE = 60.0
 _LIAR = 8  # bytes for each token held: an answer this much longer passes its limit, whatever a token is
 _PROSE = 4  # bytes of a token, about: when what was expected is used up
 _SLACK = 512  # bytes that a few tokens can be
-_PICTURES = ("image_url", "input_image", "image")
 _STEP = 256  # tokens of output that are held more at a time, at least
 
 
@@ -124,7 +123,9 @@ class Reserve:
         tokens = any(budget.counts_tokens for budget, _ in covered)
         outputs = bound_output(exchange, self._default_output, counted=tokens)
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
-        unseen = () if exchange.ask.free else _unseen(exchange)
+        # A picture is bounded, as long as no translation can take it for more than a picture.
+        ask = exchange.ask
+        unseen = () if ask.free else ask.unseen if exchange.translated else ask.unbounded
         if unseen:
             for budget, index in covered:
                 self._bounded(exchange, budget, exchange.targets[index], unseen)
@@ -315,14 +316,6 @@ def _more(exchange: Exchange, output: int) -> Sequence[int]:
         else 0
         for claim, counted in zip(reservation.claims, counting(reservation.claims, exchange, target), strict=True)
     ]
-
-
-def _unseen(exchange: Exchange) -> Sequence[str]:
-    """What the body only names and nobody can bound. A picture is bounded, as long as no translation can take it for
-    more than a picture.
-    """
-    names = exchange.ask.unseen
-    return names if exchange.translated else [name for name in names if name not in _PICTURES]
 
 
 def _enough(reservation: Reservation[Claim]) -> int:

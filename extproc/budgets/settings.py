@@ -36,6 +36,12 @@ _MOST = UNLIMITED - 1
 _MOST_USD = 50_000_000  # less than what any request is held for at most (`prices.MOST`)
 
 
+Unit = Literal["requests", "tokens", "input_tokens", "output_tokens", "usd", "concurrency"]
+Window = Literal["minute", "hour", "day", "week", "month", "quarter", "total", "call"]
+Mode = Literal["enforce", "shadow"]
+OnExceed = Literal["refuse", "downgrade", "approval"]
+
+
 class BudgetSettings(Section):
     """A budget: a limit on what requests use. A rate limit is a budget with a short window."""
 
@@ -54,20 +60,20 @@ class BudgetSettings(Section):
         description="Fields with a separate count for each value, at most 4: `consumer`, `team`, `key`, `model`, "
         "`provider`, `label.<name>`. Default: one count for all requests.",
     )
-    unit: Literal["requests", "tokens", "input_tokens", "output_tokens", "usd", "concurrency"] = Field(
+    unit: Unit = Field(
         description="Unit of the limit. `tokens` are input and output together. `concurrency` is requests at the same "
         "time."
     )
     limit: Annotated[
         Decimal, Field(ge=0, le=_MOST), WithJsonSchema({"type": "number", "minimum": 0, "maximum": _MOST})
     ] = Field(description="Limit of each count, in `unit`. A whole number; USD may have up to nine decimals: `0.50`.")
-    window: Literal["minute", "hour", "day", "week", "month", "quarter", "total", "call"] | None = Field(
+    window: Window | None = Field(
         None,
         validate_default=True,
         description="Time after which a count begins anew, of the calendar in UTC. `total` never ends. `call` limits "
         "one request and counts nothing. Required, except for `concurrency`, which has none.",
     )
-    mode: Literal["enforce", "shadow"] = Field(
+    mode: Mode = Field(
         "enforce",
         description="Effect of the limit. `enforce`: requests beyond it are refused. `shadow`: they are counted and "
         "reported, never refused. Start a new budget with `shadow`.",
@@ -77,7 +83,7 @@ class BudgetSettings(Section):
         description="Amount that is held before a request leaves. `worst`: all that it can use, so the limit always "
         "holds. `expected`: the usual amount, raised while the answer streams. Use it for agents with long contexts.",
     )
-    on_exceed: Literal["refuse", "downgrade", "approval"] = Field(
+    on_exceed: OnExceed = Field(
         "refuse",
         description="Treatment of a request without room. `refuse`: 429 or 402. `downgrade`: the request goes to "
         "`downgrade_to`. `approval`: 402 until an operator grants more.",

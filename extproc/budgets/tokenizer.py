@@ -20,6 +20,8 @@ from collections.abc import Collection, Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from extproc.words.dialect import Fields
+
 if TYPE_CHECKING:
     import tiktoken
 
@@ -40,10 +42,6 @@ _BREAK = re.compile(
 # `<|end|>`) and around a call, the commas, brackets and comments of the tools; in the notation of
 # https://github.com/openai/harmony and of https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken.
 _REQUEST, _NODE, _ENTRY, _LINE = 32, 2, 3, 3
-_CONVERSATION = frozenset(("messages", "input", "system", "instructions"))
-_OPAQUE = frozenset(
-    ("data", "file_data", "result", "encrypted_content", "signature")
-)  # what they hold is not this text
 
 _MODELS = ("gpt-4o", "chatgpt-4o", "gpt-4.1", "gpt-4.5", "gpt-5", "o1", "o3", "o4-mini", "ft:gpt-4o", "ft:gpt-4.1")
 _log = logging.getLogger("extproc")
@@ -118,9 +116,10 @@ def count(text: bytes, most: int) -> int | None:
     return _count(encoding, kept) + len(text) - _size(kept)
 
 
-def bound(body: Mapping[str, Any], images: Collection[str], most: int) -> int | None:
+def bound(body: Mapping[str, Any], images: Collection[str], most: int, fields: Fields) -> int | None:
     """No fewer tokens than the input of a request (its JSON) is to a model that `fits`, without its images and what it
-    only names. None as for `count`. `images` are strings of the body that are images (`Ask.image_data`).
+    only names. None as for `count`. `images` are strings of the body that are images (`Ask.image_data`), `fields`
+    those of its API.
 
     A prompt is made of the strings of a request, so all of them are counted, keys as well, each by itself as OpenAI
     does, and beside them an allowance for each entry, object and list. That covers the tokens around messages and
@@ -151,10 +150,10 @@ def bound(body: Mapping[str, Any], images: Collection[str], most: int) -> int | 
                 stack.append((key, False))
                 if id(value) in skipped:
                     continue
-                if key in _OPAQUE and isinstance(value, str):
+                if key in fields.opaque and isinstance(value, str):
                     total += _size(value)
                 else:
-                    stack.append((value, told or (node is body and key not in _CONVERSATION)))
+                    stack.append((value, told or (node is body and key not in fields.spoken)))
         elif isinstance(node, list):
             total += _NODE + _ENTRY * len(node)
             stack.extend((item, told) for item in node)

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 from extproc.cli._options import add_config, read_secret
@@ -21,10 +20,6 @@ EXAMPLES = """\
 """
 
 _PATH = "/v1/chat/completions"
-_LEAST: Mapping[str, Mapping[str, object]] = {
-    "/v1/embeddings": {"input": "Hello"},
-    _PATH: {"messages": [{"role": "user", "content": "Hello"}]},
-}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -82,18 +77,19 @@ def _explain(options: argparse.Namespace, settings: Settings) -> int:
 
 def _body(options: argparse.Namespace, settings: Settings) -> bytes:
     """The request to explain. A body that the gateway cannot parse keeps its model, and is refused as it is."""
-    from extproc.forward import patch  # noqa: PLC0415 - as above
+    from extproc.dialects import by_path, serving  # noqa: PLC0415 - as above
+    from extproc.forward import patch  # noqa: PLC0415
     from extproc.framing.json import InvalidJSON, parse  # noqa: PLC0415
 
-    limits = settings.limits
+    limits, dialect = settings.limits, serving(options.path or _PATH) or by_path()[_PATH]
     if not options.explain:
         if not options.model:
             raise ValueError("--explain needs a request: a FILE, - for standard input, or --model NAME")
-        return json.dumps({"model": options.model, **_LEAST.get(options.path, _LEAST[_PATH])}).encode()
+        return json.dumps(dialect.smallest(options.model)).encode()
     with sys.stdin.buffer if options.explain == "-" else Path(options.explain).open("rb") as file:
         body = file.read(limits.request_body + 1)
     try:
         changes = options.model is not None and isinstance(parse(body, limits.json_depth), dict)
     except InvalidJSON:
         changes = False
-    return patch(body, {"model": options.model}) if changes else body
+    return patch(body, {dialect.fields.model: options.model}) if changes and dialect.fields.model else body

@@ -26,6 +26,7 @@ from extproc import envoy_config
 from extproc.cli import _supervise
 from extproc.cli._options import add_config
 from extproc.cli._supervise import say
+from extproc.dialects import by_path
 from extproc.outbound.client import HTTPException, ask
 from extproc.settings import config
 from extproc.settings.config import Settings
@@ -229,7 +230,8 @@ def _welcome(settings: Settings, file: Path) -> str:
     model = next((name for name in [*settings.virtual_models, *settings.models] if "*" not in name), "MODEL")
     key = _first_key(settings)
     given = "" if file == Path("gateway.yaml") else f" -c {shlex.quote(str(file))}"
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}]})
+    path = "/v1/chat/completions"
+    body = json.dumps(by_path()[path].smallest(model))
     lines = [
         "",
         f"  gateway   {base}/v1      (OpenAI SDKs: base_url)",
@@ -239,7 +241,7 @@ def _welcome(settings: Settings, file: Path) -> str:
         "",
         'Try it; add "stream": true and -N for a stream:',
         "",
-        f"  curl {base}/v1/chat/completions \\",
+        f"  curl {base}{path} \\",
         *([f"    -H 'authorization: Bearer {key}' \\"] if key else []),
         f"    -H 'content-type: application/json' -d '{body}'",
         "",

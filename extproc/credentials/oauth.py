@@ -14,7 +14,7 @@ google-auth 2.62 and msal 1.39 were tried in place of this file, against the hos
     status 503                          3 requests, sleeps 3 s      1 request                   1 request
     requests for a token                1                           2 (discovery first)         1
     endpoint's own text in the error    yes                         yes                         no
-    installed, imported                 24 MB, 20 MB of memory    23 MB, 11 MB of memory    18 MB, 9 MB, for Google only
+    installed, imported                 24 MB, 20 MB of memory    23 MB, 11 MB of memory    18 MB, 9 MB (Google)
 
 Neither can be cancelled; both block a thread. They would replace some 50 lines here. A test compares the signed request
 with google-auth's.

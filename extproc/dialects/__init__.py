@@ -1,6 +1,29 @@
-"""One API's JSON, a file each: what a request asks for, where its text is, what an answer reports.
+"""APIs, a room each: what their JSON looks like. No other room names a field of it.
 
-A dialect is found by the paths it serves. It interprets only what the gateway needs; everything else passes through.
+A client's dialect is found by the paths it serves. It interprets only what the gateway needs; all else passes through.
+Rooms have the same files for the same things, those they need of them:
+
+    ask.py               what the gateway reads of a client's request: `Fields`, `Ask`, `Conversation`, texts
+    report.py            what the gateway reads of an answer that it lets pass: `Report`
+    client_request.py    a client's request, read into the neutral form
+    client_answer.py     the neutral answer, written for a client
+    client_stream.py     ... event by event
+    provider_request.py  the neutral request, written for a provider
+    provider_answer.py   a provider's answer, read into the neutral form
+    provider_stream.py   ... event by event
+    usage.py             counts of tokens, read and written
+    problem.py           errors, read and written
+    shapes.py            structs of requests and answers, and words for their values
+    conversation.py      turns and their parts, for a provider
+    thinking.py          the thinking that a request asks for
+    signature.py         proofs of thinking, which have to come back unchanged
+    models.py            what each model takes, by its name
+    schema.py            JSON Schemas that the API can enforce
+    media.py             images, files, audio
+    names.py             names of tools
+    custom.py            custom tools, whose input is no JSON
+
+A small dialect is one file. Files that begin with `_` are shared by several.
 """
 
 from __future__ import annotations
@@ -8,16 +31,21 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
+from urllib.parse import unquote
 
-from extproc.words.dialect import Dialect
+from extproc.words.dialect import PLACE, Dialect, Endpoint
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
 MAX_TOKENS = 1_000_000_000
 """A token count above this is not believed, from a client or from a provider."""
 
+
+ADDED_TOKENS = 1024
+"""Tokens that providers add to a prompt about tools or a schema, at most. Anthropic's are the most: up to 804."""
 
 _name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
 _MOST_NAMES = 32
@@ -77,5 +105,69 @@ def dialects() -> Mapping[str, Dialect]:
 
 @cache
 def by_path() -> Mapping[str, Dialect]:
-    """The dialect that serves a path."""
+    """The dialect that serves a path, as `Dialect.paths` lists it."""
     return {path: dialect for dialect in dialects().values() for path in dialect.paths}
+
+
+class Endpoints:
+    """The paths that clients call, those with the model's name in them included."""
+
+    def __init__(self, dialects: Iterable[Dialect]) -> None:
+        self._plain: dict[str, tuple[Dialect, Endpoint]] = {}
+        self._named: list[tuple[re.Pattern[str], Dialect, Endpoint]] = []
+        for dialect in dialects:
+            for pattern, operation in dialect.paths.items():
+                endpoint = Endpoint(pattern, operation)
+                if PLACE in pattern:
+                    self._named.append((re.compile(path_regex(pattern)), dialect, endpoint))
+                else:
+                    self._plain[pattern] = dialect, endpoint
+
+    def find(self, path: str) -> tuple[Dialect, Endpoint] | None:
+        """Who serves `path`, which has no query; None where nobody does."""
+        found = self._plain.get(path)
+        if found is not None:
+            return found
+        for regex, dialect, endpoint in self._named:
+            if (match := regex.fullmatch(path)) and is_name(model := unquote(match[1])):
+                return dialect, replace(endpoint, model=model)
+        return None
+
+
+def path_regex(pattern: str) -> str:
+    """A regular expression (of Python and of RE2) for the paths that `pattern` stands for."""
+    before, _, after = pattern.partition(PLACE)
+    return f"{re.escape(before)}(.+){re.escape(after)}"
+
+
+def is_name(text: str) -> bool:
+    """True for the name of a model in a path: its segments, plain or unescaped, lead nowhere else."""
+    return bool(text) and not any(part in ("", ".", "..") for part in text.split("/"))
+
+
+def serving(path: str) -> Dialect | None:
+    """The dialect that serves a path with names in it; None where none does."""
+    found = Endpoints(dialects().values()).find(path)
+    return None if found is None else found[0]
+
+
+def _spoken() -> Iterable[Dialect]:
+    return (dialect for dialect in dialects().values() if dialect.paths)
+
+
+@cache
+def fixed_fields() -> Sequence[str]:
+    """Fields that no target may change in any API, see `Fields.fixed`."""
+    return tuple(dict.fromkeys(name for dialect in _spoken() for name in dialect.fields.fixed))
+
+
+@cache
+def output_limits() -> Sequence[str]:
+    """Names of the field that limits the output, in all APIs."""
+    return tuple(dict.fromkeys(name for dialect in _spoken() for name in dialect.fields.output_limits))
+
+
+@cache
+def fields_that_ask_for(need: str) -> frozenset[str]:
+    """Fields that can ask for an ability, in all APIs."""
+    return frozenset(name for dialect in _spoken() for name in dialect.fields.needs.get(need, ()))

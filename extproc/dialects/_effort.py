@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from extproc.words.messages import Effort
+from extproc.words.messages import Effort, EmbeddingPrompt, Prompt
 
 LEAST_BUDGET = 1024
 """What Anthropic and Bedrock take at least when thinking is on."""
@@ -48,3 +48,16 @@ def asked(level: object, tokens: object = None, *, adaptive: bool = False) -> in
 def effort(budget: int) -> Effort:
     """The lowest level that gives at least `budget` tokens; the highest when none does."""
     return next((level for level, tokens in _BUDGETS.items() if tokens >= budget), "xhigh")
+
+
+def forgo_thinking(prompt: Prompt | EmbeddingPrompt) -> list[str]:
+    """Take the wish for thinking out of a prompt for a model that cannot; its names, if there was one."""
+    if isinstance(prompt, EmbeddingPrompt):
+        return []
+    wishes = {
+        "reasoning_effort": prompt.effort not in (None, "none"),
+        "thinking": bool(prompt.thinking_budget) or prompt.thinking_adaptive,
+    }
+    prompt.effort = prompt.thinking_budget = None
+    prompt.thinking_adaptive = False
+    return [name for name, was in wishes.items() if was]

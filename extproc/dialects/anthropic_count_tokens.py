@@ -6,10 +6,11 @@ Source: https://platform.claude.com/docs/en/api/messages-count-tokens
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from extproc.dialects.anthropic_messages import AnthropicMessages
-from extproc.words.dialect import Ask, Dialect, Report
+from extproc.dialects.anthropic_messages import AnthropicMessages, ask
+from extproc.words.dialect import NO_ENDPOINT, Ask, Dialect, Endpoint, Report
 
 
 class AnthropicCountTokens(AnthropicMessages):
@@ -17,13 +18,21 @@ class AnthropicCountTokens(AnthropicMessages):
     family = "count_tokens"
     paths = {"/v1/messages/count_tokens": "count_tokens"}  # noqa: RUF012
 
+    fields = replace(ask.FIELDS, output_limits=())
+
     decode_request = Dialect.decode_request
     encode_request = Dialect.encode_request
 
-    def read(self, body: Mapping[str, Any], *, counting: bool = True) -> Ask:
-        ask = super().read(body, counting=counting)
-        ask.output_field, ask.free = None, True
-        return ask
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
+        found = ask.read(body, counting=True)
+        found.free = True
+        return found
+
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+
+    def encode_count(self, tokens: int) -> dict[str, Any]:
+        return {"input_tokens": tokens}
 
     def observe(self, data: bytes, report: Report) -> bool:  # noqa: ARG002 - it uses nothing
         return False

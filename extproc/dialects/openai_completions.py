@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model, text_size
-from extproc.dialects.openai_chat.common import check_stream_options, usage_request
+from extproc.dialects._conversation import pieces
+from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
 from extproc.dialects.openai_chat.usage import read_usage
-from extproc.words.dialect import Ask, Dialect, Report
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
 _MAX_CHOICES = 128
@@ -41,8 +42,17 @@ class OpenAICompletions(Dialect):
     family = "completions"
     paths = {"/v1/completions": "text_completion"}  # noqa: RUF012
     usage_at = (("usage",),)
+    fields = Fields(
+        model="model",
+        fixed=("model", "stream", "stream_options", "n"),
+        output_limits=("max_tokens",),
+        needs={},
+        spoken=frozenset(("prompt",)),
+        files=frozenset(),
+        opaque=frozenset(),
+    )
 
-    def read(self, body: Mapping[str, Any]) -> Ask:
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
         prompt = body.get("prompt")
         if not isinstance(prompt, str | list) or not prompt:
@@ -62,6 +72,12 @@ class OpenAICompletions(Dialect):
         ask.usual_output = _DEFAULT_OUTPUT
         check_stream_options(body)
         return ask
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        return Conversation(asked=pieces(body.get("prompt"), ()))
+
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "prompt": "Hello"}
 
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return usage_request(body)

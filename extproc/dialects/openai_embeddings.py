@@ -16,9 +16,10 @@ from typing import Any, Literal
 import msgspec
 
 from extproc.dialects import read_integer, read_model, safe_names
+from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat.usage import read_usage
-from extproc.words.dialect import Ask, Dialect, Report
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
@@ -49,8 +50,17 @@ class OpenAIEmbeddings(Dialect):
     family = "embeddings"
     paths = {"/v1/embeddings": "embeddings"}  # noqa: RUF012
     usage_at = (("usage",),)
+    fields = Fields(
+        model="model",
+        fixed=("model", "input"),
+        output_limits=(),
+        needs={},
+        spoken=frozenset(("input",)),
+        files=frozenset(),
+        opaque=frozenset(),
+    )
 
-    def read(self, body: Mapping[str, Any]) -> Ask:
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         given = body.get("input")
         if not isinstance(given, str | list) or not given:
             raise Refusal(INVALID_REQUEST, "'input' must be a string or a list, not empty.", param="input")
@@ -59,6 +69,9 @@ class OpenAIEmbeddings(Dialect):
         if tokens and any(isinstance(item, dict) for item in given):  # as Jina and others take images
             ask.add_unseen("input")
         return ask
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        return Conversation(asked=pieces(body.get("input"), ()))
 
     def observe(self, data: bytes, report: Report) -> bool:
         try:
@@ -69,6 +82,9 @@ class OpenAIEmbeddings(Dialect):
         if answer.usage is not None:
             report.add_usage(read_usage(answer.usage))
         return False
+
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "input": "Hello"}
 
     def decode_request(self, body: Mapping[str, Any]) -> EmbeddingPrompt:
         purpose = body.get("input_type")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from extproc.budgets import estimate
-from extproc.dialects.anthropic_messages import count_tokens_answer
 from extproc.routing.catalog import Catalog
 from extproc.words.actions import LocalReply
 from extproc.words.exchange import Exchange
@@ -27,5 +26,5 @@ class CountTokens:
             return None
         ask = exchange.ask
         tokens = estimate(len(exchange.body) - ask.image_bytes) + ask.images * _IMAGE_TOKENS
-        body = msgspec.json.encode(count_tokens_answer(tokens))
+        body = msgspec.json.encode(exchange.dialect.encode_count(tokens))
         return LocalReply(200, body, {"content-type": "application/json"}, OPERATION)

@@ -46,13 +46,14 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
 from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
     HeaderMutation as EarlyHeaderMutation,
 )
-from envoy_data_plane.envoy.type.matcher.v3 import StringMatcher
+from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
-from extproc.dialects import by_path
+from extproc.dialects import by_path, path_regex
 from extproc.envoy_config import identity, processor, replies
 from extproc.envoy_config.typed import buffer_bytes, extension, http_filter, pack, seconds, socket_address, untyped
 from extproc.settings.config import Settings
 from extproc.words import contract
+from extproc.words.dialect import PLACE
 
 NO_ORDER = "no-order"
 """A cluster without endpoints: where a request goes that got no order from the processor. It is answered 503."""
@@ -183,7 +184,7 @@ def _route(settings: Settings, path: str) -> Route:
     post = HeaderMatcher(name=":method", string_match=StringMatcher(exact="POST"))
     return Route(
         name=path,
-        match=RouteMatch(path=path, headers=[post]),
+        match=_match(path, post),
         route=RouteAction(
             inline_cluster_specifier_plugin=_order(),
             timeout=seconds(0),  # an answer may stream for hours
@@ -199,6 +200,12 @@ def _route(settings: Settings, path: str) -> Route:
         ),
         request_body_buffer_limit=buffer_bytes(settings),
     )
+
+
+def _match(path: str, method: HeaderMatcher) -> RouteMatch:
+    if PLACE in path:
+        return RouteMatch(safe_regex=RegexMatcher(regex=path_regex(path)), headers=[method])
+    return RouteMatch(path=path, headers=[method])
 
 
 def _order() -> ClusterSpecifierPlugin:

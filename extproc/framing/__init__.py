@@ -6,20 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from extproc.words.exchange import Usage
+
 OVERSIZE = "error:oversize"
 """Name of the beginning of an event that is too long to be read; what is left of it follows without a name."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Frame:
     """`raw` is what came in, byte for byte; `data` is its payload, None where there is none (comments, blank lines).
 
-    `name` is what a binary framing calls the event, or what is wrong with it.
+    `name` is what a binary framing calls the event, or what is wrong with it. The last two are written by `Count`.
     """
 
     raw: bytes
     data: bytes | None
     name: str = ""
+    usage: Usage | None = None  # what the answer used so far, where this event tells
+    usage_only: bool = False  # the event carries nothing else
 
 
 class Framing(Protocol):

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 import re
 from base64 import b64decode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
 from operator import or_
@@ -80,21 +80,22 @@ class GuardInput:
             where = exchange.ask.unreadable
             message = f"'{where}' holds token ids, which guardrails cannot read: send text."
             raise Refusal(GUARDRAIL_BLOCKED, message, param=where)
+        files = exchange.dialect.fields.files
         texts = [*exchange.dialect.texts(exchange.json), *between(exchange.json)]
         if sum(len(text.value) for text in texts) <= _INLINE:
-            found = self._scan(texts)
+            found = self._scan(texts, files)
         else:
-            found = await asyncio.to_thread(self._scan, texts)
+            found = await asyncio.to_thread(self._scan, texts, files)
         for settings, text in found:
             self._count(settings.name, settings.action)
-            exchange.verdicts.append(f"{settings.name}:{settings.action}")
+            exchange.guardrails.append(f"{settings.name}:{settings.action}")
             if settings.action == "block":
                 message = f"Guardrail {settings.name!r} matched {text.where}; the request was not sent."
                 raise Refusal(GUARDRAIL_BLOCKED, message, param=text.where)
 
-    def _scan(self, texts: Sequence[Text]) -> list[tuple[GuardrailSettings, Text]]:
+    def _scan(self, texts: Sequence[Text], files: Collection[str]) -> list[tuple[GuardrailSettings, Text]]:
         """The first text in which each guardrail finds something."""
-        texts = [*texts, *(inner for text in texts for inner in inside(text))]
+        texts = [*texts, *(inner for text in texts for inner in inside(text, files))]
         found = []
         for settings, guardrail in self._guardrails:
             hit = next((text for text in texts if guardrail.find(text.value, text.role, text.where)), None)
@@ -112,8 +113,10 @@ def between(body: Mapping[str, Any]) -> Iterator[Text]:
             yield Text("request", name if _word(name) else "the name of a field", [found], 0)
 
 
-def inside(text: Text) -> Iterator[Text]:
-    """What is written in a text in a way that a translation may undo: JSON with escapes, a file in base64."""
+def inside(text: Text, files: Collection[str]) -> Iterator[Text]:
+    """What is written in a text in a way that a translation may undo: JSON with escapes, or base64 in one of the fields
+    `files`.
+    """
     value = text.value
     if "\\" in value and _begins_json(value):
         try:
@@ -121,7 +124,7 @@ def inside(text: Text) -> Iterator[Text]:
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return
         yield Text(text.role, text.where, [found], 0)
-    elif text.key in ("data", "file_data") or value.startswith("data:"):
+    elif text.key in files or value.startswith("data:"):
         try:
             written = b64decode(value.rpartition(",")[2]).decode()
         except ValueError:

@@ -26,12 +26,6 @@ EXPIRED = "expired"
 """The `usage_source` of a row that a lease's end wrote. Only such a row is ever replaced, by the exchange's own."""
 
 
-OUTCOMES = ("ok", "refused", "error")
-"""How exchanges end. Refused: with an error of the gateway's own before any provider was asked; the other errors are
-statuses from 400 on, and no answer at all.
-"""
-
-
 class LedgerError(Exception):
     """The ledger cannot be opened or does not answer. Its text holds no secret and no row."""
 
@@ -63,6 +57,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 0
     status: int = 0  # 0: no answer
     error: str = ""
+    outcome: str = "ok"  # one of OUTCOMES
     stream: bool = False
     complete: bool = True
     input_tokens: int = 0
@@ -78,18 +73,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     guardrails: Sequence[str] = ()
     denied_by: str = ""
     charges: Mapping[str, int] | None = None
-
-    @property
-    def outcome(self) -> str:
-        """One of OUTCOMES."""
-        return outcome_of(self.status, self.error, self.attempts)
-
-
-def outcome_of(status: int, error: str, attempts: int) -> str:
-    """How an exchange ended: one of OUTCOMES."""
-    if 0 < status < 400:
-        return "ok"
-    return "refused" if status and error and not attempts else "error"
 
 
 def check_ledger(url: str) -> None:

@@ -74,7 +74,7 @@ def prune(connection: Connection, before: float, most: int) -> int:
 
 
 def _json(row: RowMapping) -> Mapping[str, Any]:
-    shown = dict(row)
+    shown = {str(name): value for name, value in row.items()}  # SQLAlchemy's names are a kind of str of their own
     cost = shown.pop("cost")
     return {
         **shown,

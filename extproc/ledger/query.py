@@ -12,15 +12,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Self
+from typing import Literal, Self, get_args
 
-from extproc.ledger import OUTCOMES
+from extproc.words.exchange import OUTCOMES
 
 FIELDS = (
     *("consumer", "team", "key", "operation", "model", "target", "provider", "provider_model"),
     *("status", "error", "outcome", "stream", "usage_source"),
 )
-RESOLUTIONS = ("hour", "day", "month", "total")
+Resolution = Literal["hour", "day", "month", "total"]
+RESOLUTIONS: tuple[Resolution, ...] = get_args(Resolution)
 MAX_GROUPS = 8
 MAX_FILTER_VALUES = 200
 MAX_LIMIT = 1000

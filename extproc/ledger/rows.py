@@ -19,7 +19,7 @@ MAX_COUNT = (1 << 32) - 1  # tokens, attempts, milliseconds: two thousand millio
 MAX_AMOUNT = (1 << 63) - 1  # nano-USD, and what a scope was charged
 MAX_TIME = 253_402_300_799  # the last second of the year 9999
 
-COLUMNS = (*Row.__struct_fields__, "outcome")
+COLUMNS = Row.__struct_fields__
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _encode = msgspec.json.Encoder().encode
@@ -69,6 +69,7 @@ def values(row: Row) -> tuple[object, ...]:
         _count(row.attempts),
         _count(row.status),
         text(row.error),
+        text(row.outcome),
         bool(row.stream),
         bool(row.complete),
         _count(row.input_tokens),
@@ -84,7 +85,6 @@ def values(row: Row) -> tuple[object, ...]:
         _encode([text(verdict) for verdict in row.guardrails[:MAX_VERDICTS]]).decode() if row.guardrails else "[]",
         text(row.denied_by),
         None if row.charges is None else _charges(row.charges),
-        row.outcome,
     )
 
 

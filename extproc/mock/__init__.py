@@ -27,7 +27,7 @@ changes --fault, DELETE /control clears fault and list, GET /healthz answers 200
 def add_arguments(parser: argparse.ArgumentParser, parse: Callable[[str], object] = faults.parse) -> None:
     """Declare the arguments of `extproc mock`. `parse` raises FaultError for a fault that is not known."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"{EPILOG}\n{faults.__doc__}".replace("%", "%%")
+    parser.epilog = f"{parser.epilog or ''}\n{EPILOG}\n{faults.__doc__}".replace("%", "%%")
     parser.add_argument("--address", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="port, 0 picks a free one (default: %(default)s)")
     parser.add_argument("--name", default="mock", help="value of the header x-mock-name (default: %(default)s)")

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from extproc.dialects import fixed_fields, output_limits
 from extproc.words.exchange import Changes
 
-FIXED = ("model", "messages", "input", "stream", "stream_options", "n")
+FIXED = fixed_fields()
 """Fields no target may change: routing, guardrails, budgets and the reading of the answer rely on them."""
 
-OUTPUT_LIMITS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+OUTPUT_LIMITS = output_limits()
 """Names of the field that limits the output. A target's change of any of them means the one the client's API knows."""
 
 MAX_CHANGES = 1024

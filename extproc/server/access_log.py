@@ -45,10 +45,10 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
     common, response = entry.common_properties, entry.response
     told = common.metadata.filter_metadata[contract.LOG_NAMESPACE].fields
     attempt = int(told["attempt"].number_value or 1) if "attempt" in told else 1
-    model = ""
+    target = ""
     if "targets" in told:
         targets = contract.decode_targets(told["targets"].string_value)
-        model = targets[min(attempt, len(targets)) - 1]
+        target = targets[min(attempt, len(targets)) - 1]
     seconds, outcome = _seconds(common.duration), _outcome(common.response_flags, response)
     # The public listener ends a try that takes too long; in here that looks as if the client had left.
     timeout = told["timeout"].number_value / 1000 if "timeout" in told else math.inf
@@ -64,7 +64,7 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
     return Try(
         exchange_id=told["id"].string_value if "id" in told else "",
         provider=provider,
-        model=model,
+        target=target,
         attempt=attempt,
         status=response.response_code.value,
         outcome=outcome,

@@ -94,7 +94,8 @@ class Processor:
             except OSError as error:
                 raise OSError(f"{name}: cannot listen on {door.address}:{door.port}: {error.strerror}") from error
         self._server = Server(lambda: self._pipeline, telemetry)
-        await self._server.start(socket=self._socket, address=settings.processor.address)
+        where = settings.processor
+        await self._server.start(socket=self._socket, address=where.address, transport=where.transport)
         self._http.start()
         for work in (
             self._watch_lag(),

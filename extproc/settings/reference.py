@@ -66,6 +66,10 @@ def markdown() -> str:
         section, how = _section(value, definitions)
         about = value.get("description") or (section or {}).get("description", "")
         lines.append(f"## {name}\n\n{_flat(about)}\n")
+        if kinds := _kinds(value, definitions):
+            for kind, entry in kinds.items():
+                lines += [f"Entries of kind `{kind}`:\n", *_table(entry, definitions), ""]
+            continue
         if section is None:
             lines.append(f"Value: {_type(value, definitions)}. Default: {_default(value)}.\n")
             continue
@@ -150,6 +154,12 @@ def _section(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[
     if isinstance(rest, dict) and "$ref" in rest:
         return _section(rest, definitions)[0], "A mapping of names. Each entry has these keys:"
     return None, ""
+
+
+def _kinds(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The objects that the entries of a list may be, by `kind`; none where there is one kind only."""
+    mapping = value.get("items", {}).get("discriminator", {}).get("mapping", {})
+    return {kind: definitions[name.rpartition("/")[2]] for kind, name in sorted(mapping.items())}
 
 
 def _table(section: Mapping[str, Any], definitions: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

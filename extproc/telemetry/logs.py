@@ -24,14 +24,15 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
         "operation": exchange.operation,
         "status": exchange.status,
         "error": exchange.error,
-        "duration_ms": round((exchange.finished - exchange.started) * 1000, 3),
+        "outcome": exchange.ending.outcome,
+        "duration_ms": round(exchange.seconds * 1000, 3),
     }
     if hasattr(exchange, "consumer"):
-        entry |= {"consumer": exchange.consumer.name, "team": exchange.consumer.team}
+        entry["consumer"], entry["team"] = exchange.consumer.name, exchange.consumer.team
         if exchange.labels:
             entry["labels"] = exchange.labels
     if hasattr(exchange, "ask"):
-        entry |= {"model": exchange.ask.model[:256], "stream": exchange.ask.stream}
+        entry["model"], entry["stream"] = exchange.ask.model[:256], exchange.ask.stream
     if exchange.denied_by:
         entry["denied_by"] = exchange.denied_by
     if exchange.downgraded:
@@ -41,25 +42,31 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
         if skipped := {s.target.name: s.reason for s in exchange.skipped[:16] if s.target.name not in tried}:
             entry["skipped"] = skipped
     if exchange.forwarded:
-        usage = exchange.usage
-        entry |= {
-            "attempts": exchange.attempts,
-            "provider": exchange.target.provider if exchange.target else "",
-            "target_model": exchange.target.model if exchange.target else "",
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "reasoning_tokens": usage.reasoning_tokens,
-            "cache_write_tokens": usage.cache_write_tokens,
-            "usage_source": usage.source,
-            "cost_usd": None if exchange.cost is None else exchange.cost / NANO,
-            "complete": exchange.complete,
-        }
-        if exchange.first_token is not None:
-            entry["first_token_ms"] = round((exchange.first_token - exchange.started) * 1000, 3)
-        if (report := exchange.report) is not None:
-            entry["response_model"] = report.model[:256]
-            entry["finish_reasons"] = [reason[:64] for reason in list(report.finish_reasons.values())[:8]]
+        entry |= _served(exchange)
+    return entry
+
+
+def _served(exchange: Exchange) -> dict[str, Any]:
+    """What is known of an exchange that was forwarded: who served it, what it used and what that cost."""
+    usage, target, report = exchange.usage, exchange.target, exchange.report
+    entry: dict[str, Any] = {
+        "attempts": exchange.attempts,
+        "provider": "" if target is None else target.provider,
+        "provider_model": "" if target is None else target.model,
+        "input_tokens": usage.input_tokens,
+        "output_tokens": usage.output_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+        "cache_write_tokens": usage.cache_write_tokens,
+        "usage_source": usage.source,
+        "cost_usd": None if exchange.cost is None else exchange.cost / NANO,
+        "complete": exchange.ending.complete,
+    }
+    if exchange.first_token is not None:
+        entry["first_token_ms"] = round(exchange.first_token * 1000, 3)
+    if report is not None:
+        entry["response_model"] = report.model[:256]
+        entry["finish_reasons"] = [reason[:64] for reason in list(report.finish_reasons.values())[:8]]
     return entry
 
 

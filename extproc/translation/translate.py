@@ -6,13 +6,13 @@ usage reaches the gateway attachment beside the answer (see `contract`).
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from extproc.dialects import dialects, safe_names
+from extproc.dialects._effort import forgo_thinking
 from extproc.framing import OVERSIZE, Frame, Framing
 from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
@@ -22,11 +22,10 @@ from extproc.words.contract import Service
 from extproc.words.dialect import Destination, Dialect
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.words.exchange import Usage
-from extproc.words.messages import EmbeddingPrompt, Embeddings, Ended, Event, Failed, Prompt, Started, Used
+from extproc.words.messages import EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
 
 Unwrap = Callable[[bytes], bytes]
 _encode = msgspec.json.encode
-_name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
 
 
 class Translation:
@@ -36,7 +35,7 @@ class Translation:
         self.client = client
         self.dialect = dialects()[service.dialect]
         self.model = service.model  # which some answers do not name
-        self.streamed = False
+        self.streamed = service.stream
         self.ignored: list[str] = []
         self._encoding: Literal["float", "base64"] = "float"  # of embeddings
         self._service = service
@@ -56,15 +55,16 @@ class Translation:
         service, provider = self._service, kinds()[self._service.kind]
         destination = Destination(service.model, service.max_output_tokens, provider.more)
         made: dict[str, Any] = dict(body)
-        self.streamed = body.get("stream") is True
         if self.translates:
             prompt = self.client.decode_request(body)
             able = service.reasoning and self.dialect.reasons(service.model)
-            unable = [] if able else _think_not(prompt)
+            unable = [] if able else forgo_thinking(prompt)
             if service.cache and self.dialect.cache_marks:
                 mark_stable(prompt)
             if isinstance(prompt, EmbeddingPrompt):
                 self._encoding = prompt.encoding
+            else:
+                prompt.stream = self.streamed  # the client's path may say it rather than its body
             made, ignored = self.dialect.encode_request(prompt, destination)
             self.ignored = safe_names([*prompt.ignored, *unable, *ignored])
         path = self.dialect.path(destination, stream=self.streamed)
@@ -171,7 +171,7 @@ class Unwrapping:
         self._ended = False
         self._framing = framing
         self._unwrap = unwrap
-        self._encoder = translation.client.encoder()
+        self._client = translation.client
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
         out = [self._event(event) for event in self._framing.feed(chunk)]
@@ -188,45 +188,22 @@ class Unwrapping:
             return self._fail(_BROKE_OFF)
         try:
             data = self._unwrap(event.data)
-            kind = _decode_type(data).type
         except (ValueError, RecursionError):
             return b""
-        if not _name(kind):
-            return b""
-        self._ended |= kind in ("message_stop", "error")
-        return b"event: %b\ndata: %b\n\n" % (kind.encode(), data.translate(_ONE_LINE))
+        out, last = self._client.frame(data)
+        self._ended |= last
+        return out
 
     def _fail(self, message: str) -> bytes:
         if self.failed:
             return b""
         self.failed = True
-        return self._encoder.feed(Failed(message))
+        return self._client.encoder().feed(Failed(message))
 
 
 _CUT = "The provider's answer ended before it was complete."
 _BROKE_OFF = "The provider broke off."
 _BROKEN = ("exception:", "error:")
-_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # in JSON they only stand between things
-
-
-class _Typed(msgspec.Struct):
-    type: str
-
-
-_decode_type = msgspec.json.Decoder(_Typed).decode
-
-
-def _think_not(prompt: Prompt | EmbeddingPrompt) -> list[str]:
-    """Take the wish for thinking out of a prompt for a model that cannot; its names, if there was one."""
-    if isinstance(prompt, EmbeddingPrompt):
-        return []
-    asked = {
-        "reasoning_effort": prompt.effort not in (None, "none"),
-        "thinking": bool(prompt.thinking_budget) or prompt.thinking_adaptive,
-    }
-    prompt.effort = prompt.thinking_budget = None
-    prompt.thinking_adaptive = False
-    return [name for name, was in asked.items() if was]
 
 
 def bad_answer(what: str) -> Refusal:

@@ -1,4 +1,7 @@
-"""What an attachment answers Envoy, without a word of ext_proc: `wire.py` turns these into messages."""
+"""What an attachment answers Envoy, without a word of ext_proc: `wire.py` turns these into messages.
+
+Those of every request and event are not frozen: that takes more than twice as long to make (0.6 µs, 0.25 µs).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ if TYPE_CHECKING:
     from extproc.words.exchange import Verified
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Continue:
     """Go on, with these changes. `body` replaces the request's; None leaves it byte for byte.
 
@@ -36,7 +39,7 @@ class LocalReply:
     reason: str = "answered"
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Chunk:
     """Bytes of the response body that may leave now; `end` when no more will. Empty and without `end`: nothing yet.
 
@@ -51,9 +54,17 @@ class Chunk:
 CONTINUE = Continue()
 
 
+class Reader(Protocol):
+    """Reads the body of one answer."""
+
+    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:
+        """Add to `out` what may leave now; with `end`, all that is left. Raises Refusal to end the answer after it."""
+        ...
+
+
 class Attachment(Protocol):
     """One stream of Envoy's. Every method is called at most once and in this order, but `on_response_body`, which is
-    called for each piece; `on_end` is called last, exactly once, however the stream ended.
+    called for each piece; `on_end` is called last, exactly once, however the stream ended, and is never cancelled.
 
     `done` is True when no further message is wanted.
     """

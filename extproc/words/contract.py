@@ -109,6 +109,7 @@ class Service:
     reasoning: bool = True  # whether it can think
     anew: bool = False  # write the request anew even in the client's own API: it holds what only translations leave
     cache: bool = False  # mark what a prompt cache should keep
+    stream: bool = False  # whether the client wants the answer event by event
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,7 +1,8 @@
 """A dialect: the JSON of one API, as the rest of the gateway knows it.
 
-Only a dialect knows the names of fields. `Ask` is what a request asks for, `Text` a view of one piece of its text,
-`Report` what an answer said of itself; a `Dialect` reads and writes them.
+Only a dialect knows the names of fields. `Fields` are those names, `Ask` is what a request asks for, `Conversation` the
+dialogue so far, `Text` a view of one piece of its text, `Report` what an answer said of itself. A `Dialect` reads and
+writes them.
 """
 
 from __future__ import annotations
@@ -9,20 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import msgspec
 
-from extproc.words import media, messages
+from extproc.words import messages
 from extproc.words.errors import Kind
 from extproc.words.exchange import Usage
+from extproc.words.messages import Effort
 
 ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 """What a model may be able to do or not. A request needs one when leaving it out would change what is asked."""
-
-
-ADDED_TOKENS = 1024
-"""Anthropic's own words about tools are the longest: up to 804 tokens. Schemas for answers come to fewer."""
 
 
 NATIVE = frozenset(("state", "hosted_tools"))
@@ -33,6 +33,43 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}").fullmatch
 
 
 _MOST_UNSEEN = 8
+_MOST_PIECES = 64
+
+
+@dataclass(slots=True, frozen=True)
+class Endpoint:
+    """A path that clients call. `pattern` is the path as `Dialect.paths` lists it, `model` what a client wrote in the
+    place of its `{model}`.
+    """
+
+    pattern: str
+    operation: str  # gen_ai.operation.name
+    model: str = ""
+
+    def path(self, model: str) -> str:
+        """The path for another model."""
+        return self.pattern.replace(PLACE, quote(model, safe=""))
+
+
+PLACE = "{model}"
+"""What stands for the model's name in a path of `Dialect.paths`."""
+
+NO_ENDPOINT = Endpoint("", "")
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Fields:
+    """Names of an API's fields, by what they are to the gateway: the first five of the top level of a request, the
+    others at any depth.
+    """
+
+    model: str | None  # names the model; None where the path does
+    fixed: tuple[str, ...]  # no target may change it: routing, guardrails, budgets, reading the answer rely on it
+    output_limits: tuple[str, ...]  # limit the output, the usual name first
+    needs: Mapping[str, tuple[str, ...]]  # by need (`Ask.needs`): those that can ask for it
+    spoken: frozenset[str]  # the dialogue and the system prompt; other text is definitions, which models get reworded
+    files: frozenset[str]  # base64 of files
+    opaque: frozenset[str]  # base64, signatures and the like, which are no text of the prompt as they stand
 
 
 @dataclass(slots=True)
@@ -50,39 +87,52 @@ class Ask:
     lasting: bool = False  # the provider goes on with it when nobody listens any more
     images: int = 0
     image_bytes: int = 0  # of the body, inside data URLs
-    image_tokens: int = 0  # what they can come to, see `media`
+    image_tokens: int = 0  # what they can come to
     image_data: list[str] = field(default_factory=list)  # the strings of the body that are images
     added_tokens: int = 0  # what providers can write into the prompt themselves, about tools and schemas
-    unseen: tuple[str, ...] = ()  # fields and types that name input which the body does not hold: nobody can bound it
+    unseen: tuple[str, ...] = ()  # fields and types that name input which the body does not hold
+    unbounded: tuple[str, ...] = ()  # those of them that can be any number of tokens, so all but images
     unreadable: str = ""  # the path of input that is no text, so that no guardrail can read it
     needs: dict[str, str] = field(default_factory=dict)  # abilities, each with the field that asks for it
 
-    def add_image(self, url: Any, name: str) -> None:
-        """Count an image, of its URL. `name` is what names it, where the body does not hold it."""
-        if isinstance(url, str) and url.startswith("data:image/"):
-            self.image_tokens += media.url_tokens(url)
-            self._hold(url)
-        else:
-            self.images += 1
-            self.image_tokens += media.MOST
-            self.add_unseen(name)
-
-    def add_image_data(self, data: str) -> None:
-        """Count an image, of its base64."""
-        self.image_tokens += media.image_tokens(data)
-        self._hold(data)
-
-    def _hold(self, data: str) -> None:
+    def add_image(self, data: str, tokens: int) -> None:
+        """Count an image of `tokens` at most that the body holds in the string `data`."""
         self.images += 1
+        self.image_tokens += tokens
         self.image_bytes += len(data)
         self.image_data.append(data)
+
+    def add_image_elsewhere(self, name: str, tokens: int) -> None:
+        """Count an image of `tokens` at most that the body only names, in the field or type `name`."""
+        self.images += 1
+        self.image_tokens += tokens
+        self.unseen = _with(self.unseen, name)
 
     def add_unseen(self, name: Any, otherwise: str = "") -> None:
         """Note what the body only names. `name` may be the client's word: then `otherwise` stands for a strange one."""
         if otherwise and not (isinstance(name, str) and _NAME(name)):
             name = otherwise
-        if name not in self.unseen and len(self.unseen) < _MOST_UNSEEN:
-            self.unseen = (*self.unseen, name)
+        self.unseen = _with(self.unseen, name)
+        self.unbounded = _with(self.unbounded, name)
+
+
+def _with(names: tuple[str, ...], name: str) -> tuple[str, ...]:
+    return names if name in names or len(names) >= _MOST_UNSEEN else (*names, name)
+
+
+@dataclass(slots=True, kw_only=True)
+class Conversation:
+    """What was said so far, for judging how hard a request is. Each text is in pieces, in their order; of long lists
+    only the ends are read, so reading it takes the same time whatever the size of the body.
+    """
+
+    asked: Sequence[str]  # the last message of the user that holds text
+    turns: int = 0  # messages, or items, in all
+    result: Sequence[str] | None = None  # the last message, where it is the result of a tool
+    system: Sequence[str] = ()  # the system prompt
+    tools: int = 0  # offered to the model
+    shaped: bool = False  # the answer is to be JSON, or the call of one given tool
+    effort: Effort | None = None  # of reasoning
 
 
 @dataclass(slots=True, frozen=True)
@@ -165,7 +215,12 @@ class Dialect:
     """
 
     name: str
-    paths: Mapping[str, str] = {}  # path -> gen_ai.operation.name
+    paths: Mapping[str, str] = {}
+    """Paths that clients call, each with its gen_ai.operation.name. `{model}` stands for the model's name, of several
+    segments if need be: `/v1beta/models/{model}:generateContent`.
+    """
+    fields: Fields
+    """Of a dialect that clients speak."""
     family: str = "chat"
     """Dialects of one family can be translated into each other."""
     traces: tuple[bytes, ...] = ()
@@ -179,15 +234,25 @@ class Dialect:
     lacks: frozenset[str] = frozenset()
     """What requests may need (`Ask.needs`) and this API has no words for: no translation into it."""
 
-    def read(self, body: Mapping[str, Any]) -> Ask:
-        """What the request asks for. Raises Refusal (400) when a field the gateway relies on has the wrong shape."""
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
+        """What the request asks for. `endpoint` is the path it came to, which matters where the model stands in it.
+        Raises Refusal (400) when a field the gateway relies on has the wrong shape.
+        """
         raise NotImplementedError
+
+    def thinking(self, body: Mapping[str, Any]) -> int:  # noqa: ARG002
+        """`Ask.thinking` of a body that a target has changed. Never raises."""
+        return 0
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        """What was said so far. Takes any body and never raises. Here its texts are all one message."""
+        return Conversation(asked=[text.value for text in islice(self.texts(body), _MOST_PIECES)])
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         """Every piece of text a client sent, wherever it stands in the body. Here all but the model is the user's."""
         for key, value in body.items():
             if isinstance(value, str):
-                if key != "model":
+                if key != self.fields.model:
                     yield Text("user", key, body, key)
             else:
                 yield from strings(value, "user", key)
@@ -218,6 +283,20 @@ class Dialect:
         return type(self).encode_request is not Dialect.encode_request
 
     # --- a client speaks it
+
+    def smallest(self, model: str) -> dict[str, Any]:
+        """The body of the smallest request, for people to try a model with."""
+        raise NotImplementedError
+
+    def encode_count(self, tokens: int) -> dict[str, Any]:
+        """The answer to a request for the count of its tokens, where that is the operation."""
+        raise NotImplementedError
+
+    def frame(self, data: bytes) -> tuple[bytes, bool]:
+        """An event of a streamed answer in this API, as it streams them itself; empty when it is none. True for the
+        last one. For providers that put the same events into a framing of their own.
+        """
+        raise NotImplementedError
 
     def decode_request(self, body: Mapping[str, Any]) -> messages.AnyPrompt:
         """What a client asks for. Raises Refusal (400), naming the field, when the shape is not the API's."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
-    from extproc.words.actions import Continue
+    from extproc.words.actions import Continue, Reader
     from extproc.words.chain import Chain, Skip
-    from extproc.words.dialect import Ask, Dialect, Report
+    from extproc.words.dialect import Ask, Dialect, Endpoint, Report
     from extproc.words.reservation import Reservation
 
 
@@ -29,7 +30,7 @@ class Verified:
 NOTHING_VERIFIED = Verified()
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Request:
     """The head of the client's request. Header names are lower case; repeated headers are joined with a comma."""
 
@@ -37,6 +38,18 @@ class Request:
     path: str
     headers: Mapping[str, str]
     verified: Verified = NOTHING_VERIFIED
+    ended: bool = False  # no body follows
+
+
+@dataclass(slots=True)
+class Response:
+    """The head of an answer, a provider's or Envoy's own. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    attempts: int = 0  # tries at providers
+    details: str = ""  # Envoy's response code details
+    ended: bool = False  # no body follows
 
 
 @dataclass(slots=True, frozen=True)
@@ -121,6 +134,41 @@ class Usage:
         return self.input_tokens + self.output_tokens
 
 
+class Ending(Enum):
+    """How an exchange ended. `Exchange.end` decides it; settling, the log, the metrics and the ledger read it.
+
+    `code` is what `Exchange.error` says where nothing more is known, `outcome` what usage reports count it as, and
+    `complete` whether the client got the answer to its end.
+    """
+
+    ANSWERED = "", "ok", True  # by a provider, or by the gateway: models, a token count, a consumer's spending
+    PROVIDER_ERROR = "", "error", True  # the provider answered with an error
+    REFUSED = "refused", "refused", False  # by the gateway or its Envoy, before any provider was asked
+    UNREACHED = "gateway", "error", False  # Envoy answered in a provider's place
+    BAD_ANSWER = "bad_answer", "error", False  # the gateway refused what a provider answered
+    CUT = "cut", "ok", False  # the gateway ended a streamed answer
+    INCOMPLETE = "incomplete", "ok", False  # in mid-answer the client left or the provider broke off: both look alike
+    CLIENT_LEFT = "client_left", "error", False  # before any answer began
+    ABANDONED = "abandoned", "error", False  # the client left before the request was forwarded
+    INTERNAL_ERROR = "internal_error", "error", False  # a bug of the gateway
+
+    code: str
+    outcome: str
+    complete: bool
+
+    def __init__(self, code: str, outcome: str, complete: bool) -> None:
+        self.code = code
+        self.outcome = outcome
+        self.complete = complete
+
+
+Outcome = Literal["ok", "refused", "error"]
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+"""What endings count as in usage reports. `refused`: by the gateway, before any provider was asked. `error`: any other
+error status, and no answer at all.
+"""
+
+
 @dataclass(slots=True)
 class Exchange:
     """One client request and its answer, however it ends."""
@@ -133,6 +181,7 @@ class Exchange:
 
     # Classify
     dialect: Dialect = field(init=False)
+    endpoint: Endpoint = field(init=False)
     operation: str = field(init=False)  # gen_ai.operation.name
     # Authenticate
     consumer: Consumer = field(init=False)
@@ -150,7 +199,7 @@ class Exchange:
     traces: bool = False  # the body holds what only a translation leaves in it, see `Dialect.traces`
     translated: bool = False  # a target may be asked in words other than the client's
     # GuardInput
-    verdicts: list[str] = field(default_factory=list)  # of guardrails that found something: `name:action`
+    guardrails: list[str] = field(default_factory=list)  # that found something, each `name:action`
     # Reserve
     reservation: Reservation[Any] = field(init=False)
     output_limits: tuple[int | None, ...] = ()  # for each target what to write into the request; None: nothing
@@ -163,15 +212,52 @@ class Exchange:
     forwarded: bool = False
     usage_hidden: bool = False  # we asked for the usage event, the client did not
     # the answer
-    status: int = 0
+    response: Response = field(init=False)
+    # Origin
+    status: int = 0  # of the answer that the client gets; 0: none
     target: Target | None = None  # who served
     attempts: int = 0
+    unreached: str = ""  # why Envoy answered in a provider's place
+    # Tell
+    told: dict[str, str] = field(init=False)  # headers that the client gets from the gateway
+    withheld: tuple[str, ...] = field(init=False)  # headers of the answer that it does not get
+    # Read
     report: Report | None = None  # None: no answer that could be read
-    first_token: float | None = None  # seconds, monotonic
-    finished: float = 0.0  # seconds, monotonic
-    complete: bool = False  # the answer reached its end
+    reader: Reader | None = None  # of the answer's body; None: it passes unread
+    # event by event
+    first_token: float | None = None  # seconds after it began
+    # however it ended
+    ending: Ending = field(init=False)
+    error: str = ""  # the refusal's code, or what ended the exchange early
+    seconds: float = 0.0  # from the request's headers to the end of the answer
     # Settle
     usage: Usage = field(init=False)
     cost: int | None = 0  # nano-USD; None: the price is unknown
     charges: Mapping[str, int] | None = None  # by count: what budgets were charged; None: nobody knows, or nothing
-    error: str = ""  # the refusal's code, or what ended the exchange early
+
+    def end(self, *, refused: str = "", whole: bool = False, bug: bool = False) -> None:
+        """Decide how the exchange ended. The first call counts: what comes later is a consequence.
+
+        `refused` is the code of a refusal, `whole` that the answer reached its end, `bug` an exception of the gateway's
+        own. With none of them Envoy closed the stream: the client left, or in mid-answer the provider broke off.
+        """
+        if hasattr(self, "ending"):
+            return
+        if bug:
+            ending = Ending.INTERNAL_ERROR
+        elif refused:
+            ending = Ending.REFUSED
+            if self.target is not None:
+                ending = Ending.BAD_ANSWER if self.reader is None else Ending.CUT
+        elif self.unreached:
+            ending = Ending.UNREACHED if self.attempts else Ending.REFUSED
+        elif whole:
+            ending = Ending.PROVIDER_ERROR if self.status >= 400 else Ending.ANSWERED
+        elif self.status:
+            ending = Ending.INCOMPLETE
+        else:
+            ending = Ending.CLIENT_LEFT if self.forwarded else Ending.ABANDONED
+        self.ending = ending
+        told = self.report.error if whole and self.report is not None else ""  # the provider's, in mid-answer
+        self.error = refused or self.unreached or told or ending.code
+        self.seconds = time.perf_counter() - self.started

@@ -17,7 +17,7 @@ class Try:
 
     exchange_id: str
     provider: str
-    model: str
+    target: str  # its name, see `Target.name`
     attempt: int
     status: int
     outcome: str

@@ -16,6 +16,7 @@ from extproc.stores import EXPIRE_BATCH, LATE_SETTLE, Expired, Hold, StoreError
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
 from extproc.words.exchange import Usage
+from tests.samples import examples
 
 LEASE = 60.0
 HOUR = 3600
@@ -101,7 +102,8 @@ class World:
             self.books.owe(id, [amount])
         ended = self.exchange()
         ended.id, ended.usage, ended.cost, ended.charges = id, Usage(5, 2), 9, {"b": amount}
-        ended.forwarded, ended.status, ended.complete = True, 200, True
+        ended.forwarded, ended.status = True, 200
+        ended.end(whole=True)
         self.books.enter(ended)
 
     async def turn(self, seconds=0.0):
@@ -420,7 +422,7 @@ STEP = st.tuples(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(STEP, max_size=40))
 def test_counters_and_ledger_agree_once_all_leases_ended(clocks, exchange, tmp_path_factory, steps):
     path = tmp_path_factory.mktemp("books") / "counters.db"
@@ -447,6 +449,7 @@ async def interleave(clock, exchange, path, steps):
                 await process.counters.settle(id, amounts, keep=True)
             ended = exchange()
             ended.id, ended.usage, ended.charges = id, Usage(1, 1), dict(zip(scopes, amounts, strict=True))
+            ended.end()
             process.books.enter(ended)
         elif what == "write":
             process.ledger.write()

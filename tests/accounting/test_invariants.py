@@ -21,6 +21,7 @@ from extproc.stores.sqlite import SqliteCounters
 from extproc.words.dialect import Report
 from extproc.words.errors import STORE_UNAVAILABLE, Refusal
 from extproc.words.exchange import Consumer, Price, Target, Usage
+from tests.samples import examples
 
 LEASE = 20.0
 STEPS = 120
@@ -213,6 +214,7 @@ class World:
                 usage = Usage(0, output)
             sent.report = Report(usage=usage, output_bytes=output, output_events=min(output, 5))
         self.seen[end] += 1
+        sent.end(whole=end == "failed")
         await process.settle(sent)
         if chance.random() < 0.05 and sent.id not in self.overdue:
             self.die(process)
@@ -302,10 +304,11 @@ def open_stores(request, tmp_path):
             return [MemoryCounters(clock)]
         return [SqliteCounters(tmp_path / f"{number}.db", clock) for _ in range(2)]
 
-    open_.histories = 300 if request.param == "memory" else 30
+    open_.histories = examples(300 if request.param == "memory" else 40)
     return open_
 
 
+@pytest.mark.hypothesis
 async def test_random_histories(open_stores, clocks, exchange):
     seen = Counter()
     for seed in range(open_stores.histories):
@@ -353,6 +356,7 @@ async def test_no_hostile_field_lowers_a_charge(clocks, exchange, asked, choices
     sent.forwarded, sent.status, sent.target = True, 200, sent.targets[0]
     words = min(WRITTEN, sent.ask.max_output_tokens or WRITTEN)
     sent.report = Report(output_bytes=5 * words, output_events=words)
+    sent.end()
     await Settle(counters, leases, lambda *_: None)(sent)
     [level] = await counters.levels([("b", 0)])
     assert level.reserved == 0
@@ -362,11 +366,12 @@ async def test_no_hostile_field_lowers_a_charge(clocks, exchange, asked, choices
 # --- I15: money is exact
 
 
+@pytest.mark.hypothesis
 def test_no_price_is_a_unit_off():
     """Of many random prices and usages, in whole numbers: rounded up, and by less than a nano-USD."""
     chance = random.Random(15)
     femto = 10**6  # in a nano-USD
-    for _ in range(300_000):
+    for _ in range(examples(300_000)):
         plain, output = chance.randrange(10**9), chance.randrange(10**9)
         tokens = chance.randrange(10**6), chance.randrange(10**5)
         price = Price(plain, output, plain, plain, output, chance.randrange(10**9))

@@ -52,7 +52,7 @@ class World:
     """A processor's loop on a thread of its own, as the admin API meets it."""
 
     def __init__(self, clock):
-        history = History(clock)
+        history = self.history = History(clock)
         history.cool("a/m", 12)
         self.clock, self.counters, self.ledger = clock, Store(clock), open_ledger("memory:")
         self.ledger.start()
@@ -328,15 +328,15 @@ def test_usage_and_exchanges_come_from_the_ledger(world):
 
 
 def test_exchanges_of_here_and_of_elsewhere_are_in_the_order_they_began(world):
-    def remember(id, began, status=200, error=""):
-        times = {"time": began + 2, "duration_ms": 2000.0}
-        world.entries.append({"id": id, "request_id": f"r-{id}", "status": status, "error": error, **times})
+    def remember(id, began, status=200, error="", outcome="ok"):
+        said = {"time": began + 2, "duration_ms": 2000.0, "status": status, "error": error, "outcome": outcome}
+        world.entries.append({"id": id, "request_id": f"r-{id}", **said})
 
     for id, began in (("before", NOW - 50), ("both", NOW - 30), ("elsewhere", NOW - 10)):
         world.ledger.add(Row(id=id, time=began, status=200, operation="chat"))
     world.ledger.stop()
     remember("both", NOW - 30)
-    remember("no-key", NOW - 20, 401, "invalid_key")
+    remember("no-key", NOW - 20, 401, "invalid_key", "refused")
     remember("here", NOW)
 
     def ids(query=""):

@@ -32,7 +32,12 @@ class World:
         count = lambda *what: self.counted.append(what)  # noqa: E731
         used = lambda *what: self.shares.append(what)  # noqa: E731
         self.reserve = Reserve(settings, self.counters, leases, 4096, count, tools=Tools(used), now=clock)
-        self.settle = Settle(self.counters, leases, count)
+        self._settle = Settle(self.counters, leases, count)
+
+    async def settle(self, sent):
+        """An exchange of which nothing else was said ended because its client left."""
+        sent.end()
+        await self._settle(sent)
 
     async def level(self, scope="b", window=-1):
         [level] = await self.counters.levels([(scope, window)])
@@ -109,6 +114,7 @@ def left(exchange):
 
 def failed(exchange):
     exchange.forwarded, exchange.status, exchange.target = True, 500, exchange.targets[0]
+    exchange.end(whole=True)
 
 
 def unreadable(exchange):
@@ -202,9 +208,9 @@ async def test_where_tokens_can_be_counted_they_are(clocks, exchange, name):
     tokenizer.load().join()
     text = (DENSE | WIDE)[name]
     here, sent = World(clocks()), left_in_mid_answer(exchange, text)
-    settle = Settle(here.counters, set(), lambda *_: None, exact=Exact({}))
+    here._settle = Settle(here.counters, set(), lambda *_: None, exact=Exact({}))
     await here.reserve(sent)
-    await settle(served(sent, CHEAP, output_bytes=3, output_events=1))
+    await here.settle(served(sent, CHEAP, output_bytes=3, output_events=1))
     true = tokenizer.count(text.encode(), 10**6)
     assert true <= sent.usage.input_tokens <= max(1.2 * true, len(sent.body) / 3 + 1)
 
@@ -239,8 +245,7 @@ async def test_a_count_that_is_missing_is_seen_and_the_others_are_kept(
     here, sent = world(), exchange(BODY, targets=(CHEAP,))
     await here.reserve(sent)
     report = {"output_bytes": 30, "output_events": 2} | report
-    sent.complete = told.source == "provider"
-    served(sent, CHEAP, None if translated else replace(told), **report)
+    served(sent, CHEAP, None if translated else replace(told), **report).end(whole=told.source == "provider")
     if translated:
         sent.report.told_usage = replace(told)
     await here.settle(sent)
@@ -252,10 +257,10 @@ async def test_input_that_was_told_is_not_counted_again(clocks, exchange):
     """A client that leaves after the provider told the input, which may be cached, pays for that."""
     tokenizer.load().join()
     here, sent = World(clocks()), left_in_mid_answer(exchange, PROSE)
-    settle = Settle(here.counters, set(), lambda *_: None, exact=Exact({}))
+    here._settle = Settle(here.counters, set(), lambda *_: None, exact=Exact({}))
     await here.reserve(sent)
     told = Usage(20, 1, cached_tokens=5, source="estimated")
-    await settle(served(sent, CHEAP, told, output_bytes=30, output_events=2))
+    await here.settle(served(sent, CHEAP, told, output_bytes=30, output_events=2))
     assert sent.usage == Usage(20, 10, cached_tokens=5, source="estimated")
 
 
@@ -266,8 +271,8 @@ async def test_a_file_that_is_told_as_nothing_is_not_charged_as_the_whole_contex
     here, sent = world(), exchange(body, targets=(replace(CHEAP, context=1_000_000),))
     await here.reserve(sent)
     assert sent.reservation.input_tokens == 1_000_000
-    sent.complete = True
-    await here.settle(served(sent, sent.targets[0], Usage(0, 180), output_bytes=500, output_events=1))
+    served(sent, sent.targets[0], Usage(0, 180), output_bytes=500, output_events=1).end(whole=True)
+    await here.settle(sent)
     assert sent.usage.output_tokens == 180
     assert SEEN <= sent.usage.input_tokens <= len(sent.body)
 
@@ -408,5 +413,6 @@ async def test_the_limit_holds_and_what_is_charged_was_held(exchange, clocks, st
 
 def test_nothing_is_known_before_it_was_used(exchange):
     sent = exchange(BODY, targets=(DEAR,))
+    sent.end()
     sent.usage = used(sent)
     assert (sent.usage.source, spent(sent)) == ("none", 0)

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from extproc.admin import SourceError
-from extproc.admin.openapi import USAGE_FIELDS
 from extproc.admin.sources import matches
+from extproc.ledger.query import FIELDS
+from extproc.words.exchange import OUTCOMES
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 NUMBERS = ("requests", "refused", "errors", *TOKENS, "cost", "unpriced")
@@ -29,12 +30,13 @@ def exchange(number: int, time: float, **more) -> dict:
         "operation": "chat",
         "status": 200,
         "error": "",
+        "outcome": "ok",
         "consumer": "ada",
         "team": "platform",
         "labels": {},
         "model": "assistant",
         "provider": "openai",
-        "target_model": "gpt-4o",
+        "provider_model": "gpt-4o",
         "duration_ms": 812.4,
         "attempts": 1,
         **dict.fromkeys(TOKENS, 0),
@@ -58,17 +60,17 @@ def some(now: float, count: int = 600, seed: int = 5) -> Iterator[dict]:
         fate = chance.random()
         if fate < 0.05:
             error, status = chance.choice([("budget_exceeded", 402), ("rate_limited", 429), ("guardrail_blocked", 400)])
-            yield exchange(
-                number, now - ago, **more, error=error, status=status, provider="", target_model="", attempts=0
-            )
+            more |= {"error": error, "status": status, "outcome": "refused", "attempts": 0}
+            yield exchange(number, now - ago, **more, provider="", provider_model="")
             continue
         if fate < 0.07:
-            more |= {"error": "no_provider_available", "status": 503}
-        provider, name = WHERE[model]
+            more |= {"error": "no_provider_available", "status": 503, "outcome": "error"}
+        provider, provider_model = WHERE[model]
         input_ = chance.randrange(200, 9000)
         tokens = {"input_tokens": input_, "output_tokens": chance.randrange(20, 900), "cached_tokens": input_ // 3}
         cost = Decimal(tokens["input_tokens"] * 2500 + tokens["output_tokens"] * 10000) / 10**9
-        yield exchange(number, now - ago, **more, **tokens, provider=provider, target_model=name, cost_usd=f"{cost:f}")
+        more |= {"provider": provider, "provider_model": provider_model, "cost_usd": f"{cost:f}"}
+        yield exchange(number, now - ago, **more, **tokens)
 
 
 class FakeSources:
@@ -107,8 +109,10 @@ class FakeSources:
             raise ValueError("status must be a number of up to three digits")
         if not set(given.get("stream", ())) <= {"true", "false"}:
             raise ValueError("stream must be true or false")
+        if not set(given.get("outcome", ())) <= set(OUTCOMES):
+            raise ValueError(f"outcome must be one of {', '.join(OUTCOMES)}")
         for name in (*fields, *given):
-            if name not in USAGE_FIELDS and not (name.startswith("label.") and len(name) > 6):
+            if name not in FIELDS and not (name.startswith("label.") and len(name) > 6):
                 raise ValueError(f"there is no field {name!r}")
         rows: dict[tuple, dict] = {}
         total = dict.fromkeys(NUMBERS, 0)

@@ -48,7 +48,12 @@ class World:
         tools = tools or Tools(used, self.told.append, self.grants, self.expected)
         leases = set()
         self.reserve = Reserve(settings, self.counters, leases, 4096, count, tools=tools, reroute=reroute, now=clock)
-        self.settle = Settle(self.counters, leases, count, expected=self.expected)
+        self._settle = Settle(self.counters, leases, count, expected=self.expected)
+
+    async def settle(self, sent):
+        """An exchange of which nothing else was said ended because its client left."""
+        sent.end()
+        await self._settle(sent)
 
     async def level(self, scope="b", window=60):
         [level] = await self.counters.levels([(scope, window)])
@@ -93,8 +98,9 @@ async def test_thinking_that_was_asked_for_is_charged_to_whoever_leaves(world, a
     here = world({"unit": "output_tokens", "limit": 10**6})
     for complete, charged in ((True, 10), (False, 60)):
         await here.reserve(sent := asks())
-        sent.ask.thinking, sent.complete = 50, complete
-        await here.settle(served(sent, output_bytes=30, output_events=3))
+        sent.ask.thinking = 50
+        served(sent, output_bytes=30, output_events=3).end(whole=complete)
+        await here.settle(sent)
         assert sent.charges == {"b": charged}
 
 
@@ -564,7 +570,8 @@ async def test_a_count_that_nobody_waits_for_counts_until_it_ends(asks, monkeypa
 
 
 def unseen(exchange, *names):
-    exchange.ask.unseen = names
+    for name in names:
+        exchange.ask.add_unseen(name)
     return exchange
 
 

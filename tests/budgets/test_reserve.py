@@ -29,7 +29,12 @@ class World:
         settings = [BudgetSettings(**defaults | budget) for budget in budgets]
         count = lambda *what: self.counted.append(what)  # noqa: E731
         self.reserve = Reserve(settings, self.counters, self.leases, DEFAULT_OUTPUT, count)
-        self.settle = Settle(self.counters, self.leases, count)
+        self._settle = Settle(self.counters, self.leases, count)
+
+    async def settle(self, sent):
+        """An exchange of which nothing else was said ended because its client left."""
+        sent.end()
+        await self._settle(sent)
 
     async def level(self, scope, window=60):
         [level] = await self.counters.levels([(scope, window)])
@@ -406,8 +411,7 @@ SEEN = 33  # tokens of it, as a count by kinds of letters has it
 
 def answered(*, complete=True, **report):
     def end(exchange):
-        served(exchange, report=Report(**report))
-        exchange.complete = complete
+        served(exchange, report=Report(**report)).end(whole=complete)
 
     return end
 
@@ -419,7 +423,10 @@ def refused_later(_exchange):
 def failed(status, target=None):
     def end(exchange):
         served(exchange, status=status)
-        exchange.target = exchange.targets[0] if target else None
+        exchange.attempts = 1
+        if not target:
+            exchange.target, exchange.unreached = None, "connect"
+        exchange.end(whole=True)
 
     return end
 
@@ -487,7 +494,7 @@ async def test_an_exchange_refused_before_it_reserved_settles_to_nothing(budgets
 def test_an_image_counts_as_much_in_an_estimate_as_it_was_held(exchange):
     sent = exchange(image("https://example.com/cat.png"))
     sent.reservation = Reservation(sent.id, input_bound(sent), 10)
-    served(sent, report=Report(output_bytes=30))
+    served(sent, report=Report(output_bytes=30)).end()
     assert used(sent).input_tokens >= 2000
 
 

@@ -11,8 +11,13 @@ from hypothesis import strategies as st
 
 from extproc.budgets import tokenizer
 from extproc.dialects import dialects
+from tests.samples import examples
 
 ENOUGH = 1 << 40
+
+
+def bound(body, images, most):
+    return tokenizer.bound(body, images, most, dialects()["openai_chat"].fields)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -162,7 +167,7 @@ def test_long_ordinary_text_is_counted_exactly():
 def test_nobody_can_count_before_the_ranks_are_read(monkeypatch):
     monkeypatch.setattr(tokenizer, "_ranks", tokenizer._Ranks())
     assert tokenizer.count(b"x", ENOUGH) is None
-    assert tokenizer.bound({"input": "x"}, (), ENOUGH) is None
+    assert bound({"input": "x"}, (), ENOUGH) is None
     tokenizer.load().join()
     assert tokenizer.load() is tokenizer.load()
     assert tokenizer.count(b"x", ENOUGH) == 1
@@ -338,10 +343,10 @@ CHATS = st.builds(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(body=CHATS)
 def test_no_chat_is_more_than_its_bound(body):
-    assert cookbook(body) + tools(body) + answer_format(body) <= tokenizer.bound(body, (), ENOUGH)
+    assert cookbook(body) + tools(body) + answer_format(body) <= bound(body, (), ENOUGH)
 
 
 def test_a_bound_is_not_far_from_the_truth():
@@ -350,36 +355,36 @@ def test_a_bound_is_not_far_from_the_truth():
         {"role": "assistant", "content": "I do. " * 60},
     ]
     body = {"model": "gpt-4o", "messages": turn * 10}
-    assert cookbook(body) <= tokenizer.bound(body, (), ENOUGH) <= 1.15 * cookbook(body)
-    assert tokenizer.bound(body, (), ENOUGH) * 2.5 < len(json.dumps(body))
+    assert cookbook(body) <= bound(body, (), ENOUGH) <= 1.15 * cookbook(body)
+    assert bound(body, (), ENOUGH) * 2.5 < len(json.dumps(body))
 
 
 @given(body=CHATS, most=st.integers(0, 200))
 def test_beyond_what_is_read_a_bound_is_larger(body, most):
-    assert tokenizer.bound(body, (), most) >= tokenizer.bound(body, (), ENOUGH)
+    assert bound(body, (), most) >= bound(body, (), ENOUGH)
 
 
 def test_the_json_itself_would_be_no_bound():
     text = "\x08t \rb,]" * 20
     assert count(text) == 140
     assert count(json.dumps(text)) == 101
-    assert tokenizer.bound({"messages": [{"role": "user", "content": text}]}, (), ENOUGH) > 140
+    assert bound({"messages": [{"role": "user", "content": text}]}, (), ENOUGH) > 140
 
 
 def test_images_do_not_count():
     url = "data:image/png;base64," + "A" * 10_000
     body = {"model": "m", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
     ask = dialects()["openai_chat"].read(body)
-    assert tokenizer.bound(body, ask.image_data, ENOUGH) < 100
+    assert bound(body, ask.image_data, ENOUGH) < 100
     body["messages"].append({"role": "user", "content": "" + url[:4] + url[4:]})  # equal, and no image
-    assert tokenizer.bound(body, ask.image_data, ENOUGH) > 1000
+    assert bound(body, ask.image_data, ENOUGH) > 1000
 
 
 def test_what_is_packed_into_text_counts_by_bytes():
     hidden = "QUFB" * 1000  # the base64 of something else
     assert count(hidden) < 3000
     part = {"type": "file", "file": {"file_data": hidden}}
-    assert tokenizer.bound({"messages": [{"role": "user", "content": [part]}]}, (), ENOUGH) > 4000
+    assert bound({"messages": [{"role": "user", "content": [part]}]}, (), ENOUGH) > 4000
 
 
 JSON = st.recursive(
@@ -391,4 +396,4 @@ JSON = st.recursive(
 
 @given(body=st.dictionaries(st.text(max_size=8), JSON, max_size=5))
 def test_any_json_has_a_bound(body):
-    assert tokenizer.bound(body, (), ENOUGH) > 0
+    assert bound(body, (), ENOUGH) > 0

@@ -10,14 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects import by_path, dialects
-from extproc.words.dialect import Ask, Report
+from extproc.words.dialect import PLACE, Ask, Endpoint, Report
 from extproc.words.errors import ALL, Refusal
 from extproc.words.messages import Started, Used
 from tests.dialects.shapes import SHAPES
 
 DIALECTS = dialects()
-SPOKEN = {name: dialect for name, dialect in DIALECTS.items() if dialect.paths}  # by clients
-each = pytest.mark.parametrize("dialect", SPOKEN.values(), ids=SPOKEN)
+SPOKEN = [*(name for name, dialect in DIALECTS.items() if dialect.paths), "example"]  # by clients
+each = pytest.mark.parametrize("dialect", SPOKEN, indirect=True)
+
+
+@pytest.fixture(scope="module")
+def dialect(request, example_dialect):
+    """One of those that clients speak; `example` has its model in the path."""
+    return dialects()[request.param]
+
+
+def read(dialect, body):
+    pattern, operation = next(iter(dialect.paths.items()))
+    return dialect.read(body, Endpoint(pattern, operation, "in-the-path" if PLACE in pattern else ""))
+
 
 FIELDS = [
     *("model", "messages", "input", "prompt", "stream", "n", "max_tokens", "max_completion_tokens", "stream_options"),
@@ -25,7 +37,17 @@ FIELDS = [
     *("choices", "delta", "message", "usage", "prompt_tokens", "completion_tokens", "prompt_tokens_details", "index"),
     *("image_url", "file", "file_data", "input_audio", "data", "source", "output", "result", "file_id", "extra_body"),
     *("container", "conversation", "previous_response_id", "web_search_options", "audio", "encrypted_content", "id"),
-    *("finish_reason", "error", "cached_tokens", "completion_tokens_details", "reasoning_tokens", "system", "tools"),
+    *(
+        "contents",
+        "parts",
+        "finish_reason",
+        "error",
+        "cached_tokens",
+        "completion_tokens_details",
+        "reasoning_tokens",
+        "system",
+        "tools",
+    ),
 ]
 VALUES = st.one_of(
     st.none(),
@@ -44,13 +66,22 @@ JSON = st.recursive(
     max_leaves=20,
 )
 OBJECTS = st.dictionaries(st.sampled_from(FIELDS) | st.text(max_size=3), JSON, max_size=8)
-LIKELY = OBJECTS.map(lambda rest: {"model": "m", "messages": [{"role": "user", "content": "x"}], "input": "x"} | rest)
+LIKELY = OBJECTS.map(
+    lambda rest: {
+        "model": "m",
+        "messages": [{"role": "user", "content": "x"}],
+        "input": "x",
+        "contents": [{"role": "user", "parts": [{"text": "x"}]}],
+        **rest,
+    }
+)
 
 
 def test_paths_are_unique_and_versioned():
     paths = [path for dialect in DIALECTS.values() for path in dialect.paths]
     assert len(set(paths)) == len(paths)
-    assert all(path.startswith("/v1/") and "?" not in path for path in paths)
+    assert all(re.match(r"/v\d\w*/", path) and "?" not in path for path in paths)
+    assert all(path.count("{") == path.count(PLACE) <= 1 for path in paths)
     assert set(by_path()) == set(paths)
 
 
@@ -68,7 +99,7 @@ def test_a_dialect_is_spoken_by_clients_or_translated_into(dialect):
 @given(body=OBJECTS | LIKELY)
 def test_a_request_is_read_or_refused(dialect, body):
     try:
-        ask = dialect.read(body)
+        ask = read(dialect, body)
     except Refusal as refusal:
         refused = refusal
     else:
@@ -78,7 +109,7 @@ def test_a_request_is_read_or_refused(dialect, body):
         assert len(refused.message) < 1000
         return
     assert isinstance(ask, Ask)
-    assert ask.model == body["model"]
+    assert ask.model == body.get(dialect.fields.model, "in-the-path")
     assert type(ask.stream) is bool
     assert 1 <= ask.choices <= 128
     assert ask.max_output_tokens is None or 1 <= ask.max_output_tokens <= 10**9
@@ -88,7 +119,11 @@ def test_a_request_is_read_or_refused(dialect, body):
     assert 1601 * ask.images <= ask.image_tokens <= 39_200 * ask.images
     assert len(ask.unseen) <= 8
     assert all(re.fullmatch("[a-z][a-z0-9_]{0,40}", name) for name in ask.unseen)  # fit to be told
+    assert set(ask.unbounded) <= set(ask.unseen)
     assert set(ask.needs.values()) <= set(body)  # each need names the field that asks for it
+    assert all(field in dialect.fields.needs[need] for need, field in ask.needs.items())
+    if dialect.fields.output_limits:
+        assert dialect.thinking(body) == ask.thinking
     # What was read can be scanned, and asked for its usage.
     assert all(isinstance(text.value, str) for text in dialect.texts(body))
     json.dumps(dialect.usage_request(body))
@@ -98,7 +133,7 @@ def test_a_request_is_read_or_refused(dialect, body):
 @pytest.mark.parametrize("model", [None, 1, 1.5, True, [], ["m"], {}, {"m": 1}, ""])
 def test_a_model_is_a_string(dialect, model):
     with pytest.raises(Refusal) as refused:
-        dialect.read({"model": model, "messages": [{}], "input": "x"})
+        dialect.read({"model": model, "messages": [{}], "input": "x", "contents": [{}]})
     assert (refused.value.kind.status, refused.value.param) == (400, "model")
 
 
@@ -114,10 +149,10 @@ def all_strings(value):
 @given(body=LIKELY)
 def test_every_string_that_can_hold_text_is_seen_once(dialect, body):
     try:
-        dialect.read(body)
+        read(dialect, body)
     except Refusal:
         return
-    without = {key: value for key, value in body.items() if key != "model"}
+    without = {key: value for key, value in body.items() if key != dialect.fields.model}
     known = {
         "openai_chat": ("system", "developer", "user", "assistant", "tool", "function"),
         "anthropic_messages": ("system", "user", "assistant"),
@@ -132,10 +167,26 @@ def test_every_string_that_can_hold_text_is_seen_once(dialect, body):
 
 
 @each
+def test_its_smallest_request_asks_something(dialect):
+    ask, said = read(dialect, body := dialect.smallest("m")), dialect.conversation(body)
+    assert (ask.model, ask.stream, said.asked) == (body.get(dialect.fields.model, "in-the-path"), False, ["Hello"])
+    assert said.turns <= 1
+
+
+@each
+@given(body=OBJECTS | LIKELY)
+def test_a_conversation_is_read_whatever_the_body(dialect, body):
+    said = dialect.conversation(body)
+    assert all(isinstance(text, str) for text in (*said.asked, *said.system, *(said.result or ())))
+    assert 0 <= said.turns <= 10
+    assert type(said.shaped) is bool
+
+
+@each
 @given(body=LIKELY)
 def test_editing_a_text_edits_the_body(dialect, body):
     try:
-        dialect.read(body)
+        read(dialect, body)
     except Refusal:
         return
     places = set()
@@ -189,7 +240,7 @@ def test_known_oddities_do_not_break_it_either(dialect, data):
 # --- usage: one reader, whether an answer passes through or is translated
 
 TELLING = {name: dialect for name, dialect in DIALECTS.items() if dialect.family != "count_tokens"}
-BOTH_WAYS = [name for name, dialect in SPOKEN.items() if dialect.translates_into]
+BOTH_WAYS = [name for name, dialect in DIALECTS.items() if dialect.paths and dialect.translates_into]
 CHANGED = [shape for shape in SHAPES if shape.dialect in BOTH_WAYS]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from extproc.dialects import dialects
 from extproc.providers import kinds
-from extproc.response import AMAZON, AnswerReader, framing_for
+from extproc.response import AMAZON
 from extproc.translation.translate import Translation
 from extproc.words import contract
 from extproc.words.contract import Service
@@ -80,7 +80,7 @@ def crossings():
 
 
 @pytest.mark.parametrize(("shape", "client"), list(crossings()))
-def test_what_the_gateway_attachment_is_told_of_a_translation(shape, client):
+def test_what_the_gateway_attachment_is_told_of_a_translation(counted, shape, client):
     translation = Translation(client, Service(shape.provider, shape.dialect, "m", anew=True))
     if shape.events:
         translation.streamed = True
@@ -89,17 +89,16 @@ def test_what_the_gateway_attachment_is_told_of_a_translation(shape, client):
         stream = translation.stream(kind, **LIMITS)
         body, told = stream.feed(shape.wire(amazon=amazon), True), None
         assert not stream.failed
-        framing = framing_for(client.stream_type, **LIMITS)
+        kind = client.stream_type
     else:
         [(answer, _)] = shape.payloads
         body, told = translation.answer(answer)
-        framing = framing_for("application/json", **LIMITS)
-    reader = AnswerReader(client, framing, hide_usage=False, translated=True)
+        kind = "application/json"
     if told is not None:  # in a header
-        reader.report.told_usage = contract.decode_usage(contract.encode_usage(told))
-    reader.feed(body, True)
-    assert reader.report.told_usage == shape.usage
-    assert reader.report.error == ""
+        told = contract.decode_usage(contract.encode_usage(told))
+    _, report = counted(client, kind, body, told_usage=told)
+    assert report.told_usage == shape.usage
+    assert report.error == ""
 
 
 @shapes(lambda shape: is_translated(shape) and not shape.events)

@@ -1,6 +1,6 @@
-"""A whole gateway for a test: `extproc up` with a filter YAML of the test's own, on free ports.
+"""A whole gateway for a test: Envoy, the processor and mock providers, with a filter YAML of the test's own.
 
-`start` is a factory; `demo` is one gateway that most tests share. Children are ended by pid when the test is over.
+`start` is a factory; `demo` is one gateway that most tests share. Processes are ended by pid when the test is over.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
 
+from extproc.__main__ import main
+from tests.e2e import parts
+
 HERE = Path(__file__).parent
 KEY = "sk-gw-tests"
 PORTS = 3  # listener, status, admin
-ROOT = HERE.parents[1]
-UP = {True: ("tests.doubles.up",), False: ("extproc", "up")}
-"""`extproc up` with strict doubles, which speak every API; and as it is shipped, with the built-in mock."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,7 +52,7 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Gateway:
-    """A running gateway and its mock providers, by name."""
+    """A running gateway and its mock providers, by name. `process` is the processor; without `envoy`, `extproc up`."""
 
     url: str
     status: str
@@ -61,6 +61,7 @@ class Gateway:
     process: subprocess.Popen[bytes]
     mocks: dict[str, str] = field(default_factory=dict)
     log: Path = Path()
+    envoy: subprocess.Popen[bytes] | None = None
     http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30, trust_env=False))
 
     @property
@@ -138,7 +139,10 @@ class Gateway:
         return self.last(lambda entry: entry["request_id"] == answer.headers["x-request-id"])
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Ask it to end. Returns its exit status."""
+        """Ask it to end, Envoy first. Returns its exit status."""
+        if self.envoy is not None:
+            self.envoy.terminate()
+            self.envoy.wait(30)
         self.process.send_signal(number)
         return self.process.wait(30)
 
@@ -157,10 +161,18 @@ def eventually(find: Callable[[], Any], timeout: float = 10) -> Any:
 
 
 def run_gateway(
-    folder: Path, yaml: str, mocks: tuple[str, ...], env: dict[str, str], *, listener: str = "", strict: bool = True
+    folder: Path,
+    yaml: str,
+    mocks: tuple[str, ...],
+    env: dict[str, str],
+    *,
+    listener: str = "",
+    strict: bool = True,
+    up: bool = False,
 ) -> Iterator[Gateway]:
     """Start a gateway whose YAML may hold `{mock_<name>}` for the address of a mock provider with /v1, `{at_<name>}`
-    without. `listener` has more settings of the listener. Mock providers are strict doubles, or the built-in mock.
+    without. `listener` has more settings of the listener. Mock providers are strict doubles, or the built-in mock. `up`
+    starts it by the command `extproc up`, as it is shipped, which takes three times as long.
     """
     door, status, admin, *ports = free_ports(PORTS + len(mocks))
     urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(mocks, ports, strict=True)}
@@ -172,26 +184,38 @@ listener: {{address: 127.0.0.1, port: {door}, {listener}}}
 status: {{address: 127.0.0.1, port: {status}}}
 admin: {{address: 127.0.0.1, port: {admin}}}
 """
-    file = folder / "gateway.yaml"
+    file, log = folder / "gateway.yaml", folder / "log.txt"
     file.write_text(head + text, encoding="utf-8")
-    log = folder / "log.txt"
+    env = {"EXTPROC_DEMO_KEY": KEY, **env}
+    base = "http://127.0.0.1"
+    addresses = (f"{base}:{door}", f"{base}:{status}", f"{base}:{admin}")
+    with contextlib.ExitStack() as stack:
+        if up:
+            process = stack.enter_context(running_up(file, log, env))
+            gateway = Gateway(*addresses, file, process, urls, log)
+        else:
+            served = parts.serving(dict(zip(mocks, ports, strict=True)), strict=strict)
+            stack.enter_context(served)
+            processor, envoy = stack.enter_context(parts.running(file, log, env))
+            gateway = Gateway(*addresses, file, processor, urls, log, envoy)
+        stack.callback(gateway.http.close)
+        yield gateway
+
+
+@contextmanager
+def running_up(file: Path, log: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """`extproc up`, stopped in order at the end."""
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", *UP[strict], "--config", str(file), "--concurrency", "2"],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "EXTPROC_DEMO_KEY": KEY, **env},
+            [sys.executable, "-m", "extproc", "up", "--config", str(file), "--concurrency", "2"],
+            cwd=file.parent,
+            env={**os.environ, **env},
             stdout=out,
             stderr=subprocess.STDOUT,
         )
-    base = "http://127.0.0.1"
-    gateway = Gateway(f"{base}:{door}", f"{base}:{status}", f"{base}:{admin}", file, process, urls, log)
     try:
-        deadline = time.monotonic() + 60
-        while b"Ctrl-C stops it" not in log.read_bytes():
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
-        yield gateway
+        parts.wait(process, log, lambda: b"Ctrl-C stops it" in log.read_bytes())
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -199,20 +223,19 @@ admin: {{address: 127.0.0.1, port: {admin}}}
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        gateway.http.close()
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
-    """`start(yaml, mocks=("a", "b"), env={}, strict=True)`: gateways of this test's own."""
+    """`start(yaml, mocks=("a", "b"), env={}, strict=True, up=False)`: gateways of this test's own."""
     running: list[Iterator[Gateway]] = []
 
     def begin(
-        yaml: str, mocks: tuple[str, ...] = ("sandbox",), env: dict[str, str] | None = None, *, strict: bool = True
+        yaml: str, mocks: tuple[str, ...] = ("sandbox",), env: dict[str, str] | None = None, **options: bool
     ) -> Gateway:
         folder = tmp_path / f"gateway{len(running)}"
         folder.mkdir()
-        gateway = run_gateway(folder, yaml, mocks, env or {}, strict=strict)
+        gateway = run_gateway(folder, yaml, mocks, env or {}, **options)
         running.append(gateway)
         return next(gateway)
 
@@ -249,11 +272,12 @@ stores: {counters: "memory:"}
 """
 
 
+DEMO_KEYS = {f"{name.upper()}_KEY": f"sk-gw-{name}" for name in ("narrow", "poor", "hasty")}
+
+
 @pytest.fixture(scope="session")
 def shared_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    folder = tmp_path_factory.mktemp("demo")
-    keys = {f"{name.upper()}_KEY": f"sk-gw-{name}" for name in ("narrow", "poor", "hasty")}
-    yield from run_gateway(folder, DEMO, ("sandbox", "backup"), keys)
+    yield from run_gateway(tmp_path_factory.mktemp("demo"), DEMO, ("sandbox", "backup"), DEMO_KEYS)
 
 
 @pytest.fixture
@@ -261,3 +285,20 @@ def demo(shared_demo: Gateway) -> Gateway:
     """The shared gateway, its mocks without faults and without memory."""
     shared_demo.reset()
     return shared_demo
+
+
+class Ended(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def extproc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """`extproc("check", "--config", file)`: the command line as a call, for a verb that starts no process."""
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr("sys.argv", ["extproc", *map(str, arguments)])
+        return Ended(main(), *capsys.readouterr())
+
+    return run

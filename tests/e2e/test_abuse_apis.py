@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.abuse_apis import APIS, CASES, Case
-from tests.e2e.abuse_cases import FORGED, http
+from tests.e2e.abuse.apis import APIS, CASES, Case
+from tests.e2e.abuse.headers import FORGED
+from tests.e2e.abuse.requests import http
 from tests.e2e.conftest import Gateway, eventually, run_gateway
 from tests.e2e.raw import Reply, send
 from tests.e2e.test_abuse import USUAL_HEADERS

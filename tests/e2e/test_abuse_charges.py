@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from extproc.framing.aws_eventstream import encode
-from tests.e2e.abuse_cases import FORGED
+from tests.e2e.abuse.headers import FORGED
 from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
 from tests.e2e.scripted import Script, Scripted, events, head, plain, stream
 from tests.e2e.test_abuse_answers import DONE, USED, chunk, completion, play
@@ -112,12 +112,24 @@ LIES: dict[str, Any] = {
     "true": {"prompt_tokens": True, "completion_tokens": True},
     "huge": {"prompt_tokens": 2**64 - 1, "completion_tokens": 2**64 - 1},
     "zeros": {"prompt_tokens": 0, "completion_tokens": 0},
-    "no input": {"prompt_tokens": 0, "completion_tokens": 4},
-    "no output": {"prompt_tokens": 3, "completion_tokens": 0},
     "only the total": {"total_tokens": 7},
+}
+PARTS: dict[str, Any] = {
+    "no input": {"prompt_tokens": 0, "completion_tokens": 4},
     "only the output": {"completion_tokens": 4},
+    "no output": {"prompt_tokens": 3, "completion_tokens": 0},
     "only the input": {"prompt_tokens": 3},
 }
+"""Usage with one count that is there; the other is the gateway's."""
+
+
+def check_completed(gateway: Gateway, answer: httpx.Response, name: str) -> None:
+    input_tokens, output_tokens, source = charged(gateway, answer)
+    assert source == "estimated"
+    if PARTS[name].get("prompt_tokens"):
+        assert (input_tokens, output_tokens >= 1) == (3, True)
+    else:
+        assert (input_tokens >= 80, output_tokens) == (True, 4)
 
 
 @pytest.mark.parametrize("api", ["messages", "chat"])
@@ -129,6 +141,18 @@ def test_a_count_that_cannot_be_true(name: str, streamed: bool, api: str, gatewa
     text = [chunk("word "), chunk("and more")]
     play(provider, stream(*text, DONE, {**USED, "usage": usage}) if streamed else plain(completion(usage=usage)))
     check_estimated(gateway, ask(gateway, api, "oai", streamed=streamed))
+
+
+@pytest.mark.parametrize("api", ["messages", "chat"])
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("name", PARTS)
+def test_a_count_that_is_told_is_kept(
+    name: str, streamed: bool, api: str, gateway: Gateway, provider: Scripted
+) -> None:
+    usage = PARTS[name]
+    text = [chunk("word "), chunk("and more")]
+    play(provider, stream(*text, DONE, {**USED, "usage": usage}) if streamed else plain(completion(usage=usage)))
+    check_completed(gateway, ask(gateway, api, "oai", streamed=streamed), name)
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -164,12 +188,12 @@ def test_a_count_of_anthropics_that_cannot_be_true(
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("name", LIES)
+@pytest.mark.parametrize("name", [*LIES, *PARTS])
 def test_a_count_of_responses_that_cannot_be_true(
     name: str, streamed: bool, gateway: Gateway, provider: Scripted
 ) -> None:
     """Which the provider speaks, so that nothing is translated."""
-    usage = LIES[name]
+    usage = (LIES | PARTS)[name]
     if isinstance(usage, dict):
         usage = {field.replace("prompt", "input").replace("completion", "output"): usage[field] for field in usage}
     text = {"type": "output_text", "text": "word and more", "annotations": []}
@@ -180,7 +204,8 @@ def test_a_count_of_responses_that_cannot_be_true(
         {"type": "response.completed", "response": response},
     )
     play(provider, stream(*said, end=b"") if streamed else plain(response))
-    check_estimated(gateway, ask(gateway, "responses", "oai", streamed=streamed))
+    answer = ask(gateway, "responses", "oai", streamed=streamed)
+    check_completed(gateway, answer, name) if name in PARTS else check_estimated(gateway, answer)
 
 
 def test_cached_tokens_are_no_more_than_there_were(gateway: Gateway, provider: Scripted) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.abuse_places import OPENAI_ONLY, SECRET, TABLES, Place
+from tests.e2e.abuse.places import OPENAI_ONLY, SECRET, TABLES, Place
 from tests.e2e.conftest import Gateway, run_gateway
 from tests.e2e.test_abuse_apis import YAML, check_error
 

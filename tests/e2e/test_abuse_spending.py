@@ -28,7 +28,6 @@ from tests.e2e import raw
 from tests.e2e.conftest import KEY, Gateway, chat_body, eventually, run_gateway
 from tests.e2e.scripted import Scripted, head, plain, stream
 from tests.e2e.test_abuse_answers import DONE, USED, chunk, completion, play
-from tests.e2e.test_operations import child
 
 NAMES = ("mallory", "alice", "bob", "rich")
 YAML = """
@@ -527,8 +526,9 @@ stores: {counters: "memory:", ledger: "sqlite:ledger.db"}
         thread.start()
     known, shown = gateway.file.read_text(), []
     for version in versions:
+        before = gateway.metric("extproc_reloads_total")
         gateway.file.write_text(known.replace(first, version))
-        time.sleep(1.1)
+        eventually(lambda before=before: gateway.metric("extproc_reloads_total") > before)
         shown.append(len(gateway.http.get(gateway.admin + "/grants").json()["data"]))
     over.set()
     for thread in threads:
@@ -566,7 +566,7 @@ def test_a_disk_without_room_stops_nobody(start: Callable[..., Gateway]) -> None
     gateway = start(SMALL)
     assert gateway.chat("stub").status_code == 200
     eventually(lambda: rows(gateway) == 1)
-    serving = child(gateway, "serve")
+    serving = gateway.process.pid
     unlimited = resource.prlimit(serving, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
     try:
         assert {gateway.chat("stub").status_code for _ in range(30)} == {200}

@@ -14,8 +14,6 @@ import pytest
 
 from tests.e2e.conftest import Gateway, eventually, run_gateway
 
-pytestmark = pytest.mark.alone  # it measures time
-
 Start = Callable[..., Gateway]
 
 HEAD = """

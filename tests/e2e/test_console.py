@@ -247,7 +247,7 @@ def test_hostile_text_is_text(chromium, scheme):
         exchange(
             number,
             now - number,
-            **dict.fromkeys(("consumer", "team", "model", "provider", "target_model", "error", "request_id"), text),
+            **dict.fromkeys(("consumer", "team", "model", "provider", "provider_model", "error", "request_id"), text),
             labels={"agent": text, text: text},
             status=400,
             cost_usd="0.5",

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.e2e.conftest import KEY, Gateway, eventually
+from tests.e2e.conftest import KEY, Ended, Gateway, eventually
 
 Start = Callable[..., Gateway]
 
@@ -109,21 +109,6 @@ def places(gateway: Gateway) -> dict[str, dict[str, float]]:
     """What is known of each model at its provider."""
     found: dict[str, dict[str, float]] = gateway.http.get(gateway.admin + "/providers").json()["data"]
     return found
-
-
-def explained(page: str, model: str, tmp_path: Path, *more: str) -> list[str]:
-    """The targets that `extproc check --explain` shows for the consumer demo, in order, and those skipped."""
-    file = tmp_path / "gateway.yaml"
-    file.write_text(settings(page))
-    command = [sys.executable, "-m", "extproc", "check", "--config", str(file), "--explain", "--model", model]
-    env = {**os.environ, "OPENAI_API_KEY": "sk-one", "SPARE_KEY": "sk-two", "EU_KEY": "sk-three"}
-    done = subprocess.run(
-        [*command, "--consumer", "demo", *more], env=env, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = re.search(r"^targets .*\n(?: .*\n)*(?:skipped .*\n(?: .*\n)*)?", done.stdout, re.MULTILINE)
-    assert lines, done.stdout
-    return [" ".join(line.split()) for line in lines[0].splitlines()]
 
 
 def tries(gateway: Gateway, **labels: str) -> float:
@@ -483,6 +468,26 @@ def test_a_budget_that_is_used_up_refuses_and_does_not_downshift(start: Start):
 # --- extproc check --explain, as the pages call it
 
 
+@pytest.fixture
+def explained(
+    extproc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., list[str]]:
+    """Call it with a page and options: the targets for the consumer demo, in order, and those skipped."""
+    for number, name in enumerate(("OPENAI_API_KEY", "SPARE_KEY", "EU_KEY")):
+        monkeypatch.setenv(name, f"sk-{number}")
+
+    def explain(page: str, *options: str) -> list[str]:
+        file = tmp_path / "gateway.yaml"
+        file.write_text(settings(page))
+        done = extproc("check", "--config", file, "--explain", "--consumer", "demo", *options)
+        assert done.returncode == 0, done.stdout + done.stderr
+        lines = re.search(r"^targets .*\n(?: .*\n)*(?:skipped .*\n(?: .*\n)*)?", done.stdout, re.MULTILINE)
+        assert lines, done.stdout
+        return [" ".join(line.split()) for line in lines[0].splitlines()]
+
+    return explain
+
+
 @pytest.mark.parametrize(
     ("page", "model", "more", "wanted"),
     [
@@ -503,9 +508,9 @@ def test_a_budget_that_is_used_up_refuses_and_does_not_downshift(start: Start):
     ],
 )
 def test_explain_shows_what_the_page_says(
-    page: str, model: str, more: tuple[str, ...], wanted: list[str], tmp_path: Path
+    page: str, model: str, more: tuple[str, ...], wanted: list[str], explained: Callable[..., list[str]]
 ):
-    lines = explained(page, model, tmp_path, *more)
+    lines = explained(page, "--model", model, *more)
     for line, start in zip(lines, wanted, strict=False):
         assert re.match(start, line), lines
     assert len(lines) >= len(wanted)

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,7 @@ import grpc
 import httpx
 import pytest
 
-from tests.e2e.conftest import KEY, Gateway, eventually, free_ports
-
-pytestmark = pytest.mark.alone  # it measures time
+from tests.e2e.conftest import DEMO, DEMO_KEYS, KEY, Ended, Gateway, eventually, free_ports, run_gateway
 
 Start = Callable[..., Gateway]
 
@@ -33,6 +31,12 @@ consumers:
   - {name: demo, keys: [{env: EXTPROC_DEMO_KEY}], models: [stub, late]}
 stores: {counters: "memory:"}
 """
+
+
+@pytest.fixture(scope="module")
+def shared_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """`demo` as `extproc up` runs it."""
+    yield from run_gateway(tmp_path_factory.mktemp("up"), DEMO, ("sandbox", "backup"), DEMO_KEYS, up=True)
 
 
 def children(pid: int) -> dict[str, int]:
@@ -187,7 +191,7 @@ def test_a_budget_never_reads_what_it_counted_in_another_unit(start: Start):
     gateway = start(SMALL + "budgets: [{name: b, unit: tokens, limit: 1000000, window: day}]\n")
     edit(gateway, "{name: b, unit: tokens, limit: 1000000,", "{name: b, unit: usd, limit: 5,")
     eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == 1)
-    assert "what b counted is in another unit: give it a new name" in gateway.log.read_text()
+    assert "the counts of b are in another unit: give the budget a new name" in gateway.log.read_text()
     edit(gateway, "{name: b, unit: usd,", "{name: renamed, unit: usd,")
     eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") == 1)
     edit(gateway, "{name: renamed, unit: usd,", "{name: b, unit: usd,")
@@ -211,14 +215,14 @@ def test_a_request_in_flight_keeps_the_settings_it_began_with(start: Start):
 # --- how it starts
 
 
-def up(file: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "extproc", "up", "--config", str(file), *arguments]
-    environment = {**os.environ, "EXTPROC_DEMO_KEY": KEY, **env}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, cwd=file.parent, env=environment
-    )
-    assert "Traceback" not in done.stderr
-    return done
+Up = Callable[..., Ended]
+
+
+@pytest.fixture
+def up(extproc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch) -> Up:
+    """`extproc up` that ends before it starts a process."""
+    monkeypatch.setenv("EXTPROC_DEMO_KEY", KEY)
+    return lambda file, *arguments: extproc("up", "--config", file, *arguments)
 
 
 @pytest.fixture
@@ -235,7 +239,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("door", ["listener", "status", "admin", "mock provider sandbox"])
-def test_a_port_that_is_taken_is_named(file: Path, door: str):
+def test_a_port_that_is_taken_is_named(up: Up, file: Path, door: str):
     ports = re.findall(r"port: (\d+)|127.0.0.1:(\d+)", file.read_text())
     names = ["listener", "status", "admin", "mock provider sandbox"]
     port = int("".join(ports[names.index(door)]))
@@ -257,7 +261,7 @@ def test_a_port_that_is_taken_is_named(file: Path, door: str):
         ("memory:", "[", r"gateway.yaml:\d+:\d+: "),
     ],
 )
-def test_wrong_settings_do_not_start(file: Path, old: str, new: str, wanted: str):
+def test_wrong_settings_do_not_start(up: Up, file: Path, old: str, new: str, wanted: str):
     file.write_text(file.read_text().replace(old, new))
     done = up(file)
     assert done.returncode == 1
@@ -265,13 +269,13 @@ def test_wrong_settings_do_not_start(file: Path, old: str, new: str, wanted: str
     assert "sk-secret" not in done.stderr
 
 
-def test_settings_that_are_not_there_do_not_start(tmp_path: Path):
+def test_settings_that_are_not_there_do_not_start(up: Up, tmp_path: Path):
     done = up(tmp_path / "gateway.yaml")
     assert done.returncode == 1
     assert "gateway.yaml" in done.stderr
 
 
-def test_a_missing_envoy_is_named(file: Path):
+def test_a_missing_envoy_is_named(up: Up, file: Path):
     done = up(file, "--envoy", "/nowhere/envoy")
     assert done.returncode == 1
     assert "there is no Envoy at /nowhere/envoy" in done.stderr
@@ -283,7 +287,7 @@ def test_a_missing_envoy_is_named(file: Path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_everything(start: Start, number: int):
-    gateway = start(SMALL)
+    gateway = start(SMALL, up=True)
     pids = children(gateway.process.pid)
     assert len(pids) == 3, pids
     runtime = Path(next(line.split()[line.split().index("--socket") + 1] for line in pids if "serve" in line)).parent
@@ -306,7 +310,7 @@ def test_the_supervisor_is_small(demo: Gateway):
 
 
 def test_when_the_supervisor_is_killed_everything_ends(start: Start):
-    gateway = start(SMALL)
+    gateway = start(SMALL, up=True)
     pids = children(gateway.process.pid)
     assert len(pids) == 3, pids
     assert gateway.stop(signal.SIGKILL) == -signal.SIGKILL
@@ -328,7 +332,7 @@ def test_a_signal_while_it_starts_stops_what_has_started(file: Path, number: int
 
 
 def test_a_signal_ends_streams_in_flight_and_they_are_recorded(start: Start):
-    gateway = start(SMALL)
+    gateway = start(SMALL, up=True)
     gateway.fault("sandbox", "words=2000+pace=50ms")
     with gateway.stream() as answer:
         pieces = answer.iter_raw()
@@ -341,7 +345,7 @@ def test_a_signal_ends_streams_in_flight_and_they_are_recorded(start: Start):
 
 
 def test_without_the_processor_nothing_passes_and_everything_stops(start: Start):
-    gateway = start(SMALL)
+    gateway = start(SMALL, up=True)
     assert gateway.chat().status_code == 200
     pids = children(gateway.process.pid)
     os.kill(gateway.process.pid, signal.SIGSTOP)  # so that it does not end the others before we have asked
@@ -360,7 +364,7 @@ def test_without_the_processor_nothing_passes_and_everything_stops(start: Start)
 
 
 def test_a_processor_that_dies_in_the_middle_of_an_answer_ends_it(start: Start):
-    gateway = start(SMALL)
+    gateway = start(SMALL, up=True)
     gateway.fault("sandbox", "words=2000+pace=50ms")
     with gateway.stream() as answer:
         pieces = answer.iter_raw()
@@ -373,7 +377,7 @@ def test_a_processor_that_dies_in_the_middle_of_an_answer_ends_it(start: Start):
 
 @pytest.mark.parametrize("part", ["envoy.yaml", "extproc mock"])
 def test_whichever_child_ends_the_others_end_too(start: Start, part: str):
-    gateway = start(SMALL, strict=False)
+    gateway = start(SMALL, up=True)
     pids = children(gateway.process.pid)
     os.kill(child(gateway, part), signal.SIGKILL)
     assert gateway.process.wait(30) == 1
@@ -382,12 +386,11 @@ def test_whichever_child_ends_the_others_end_too(start: Start, part: str):
 
 def test_a_processor_that_stalls_is_no_way_past_it(start: Start):
     gateway = start(SMALL)
-    processor = child(gateway, "serve")
-    os.kill(processor, signal.SIGSTOP)
+    gateway.process.send_signal(signal.SIGSTOP)
     try:
         answer = gateway.chat()
     finally:
-        os.kill(processor, signal.SIGCONT)
+        gateway.process.send_signal(signal.SIGCONT)
     assert answer.status_code >= 500
     assert answer.json()["error"]["code"] in ("overloaded", "internal_error")
     assert gateway.seen("sandbox") == []

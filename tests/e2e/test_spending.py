@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
 import time
 from collections import Counter
@@ -24,7 +22,6 @@ import pytest
 from extproc.ledger import open_ledger
 from extproc.ledger.query import Query
 from tests.e2e.conftest import Gateway, eventually, run_gateway
-from tests.e2e.test_operations import child
 
 Start = Callable[..., Gateway]
 
@@ -327,8 +324,7 @@ def test_a_run_a_key_and_a_team_keep_to_their_budgets_with_fifty_at_once(start: 
     )
     before = by_team["total"]
 
-    gateway.process.send_signal(signal.SIGTERM)
-    assert gateway.process.wait(30) == 0
+    assert gateway.stop() == 0
     again = start(HEAD + who + ACCOUNTS + stores, env=env)
     assert again.http.get(again.admin + "/usage").json()["total"] == before, "a restart forgets nothing"
     agree(again, tmp_path, served)
@@ -393,8 +389,8 @@ def test_what_was_in_flight_when_the_processor_was_killed_is_charged_and_recorde
     with ThreadPoolExecutor(6) as pool:
         streams = [pool.submit(stream, number) for number in range(6)]
         opened.wait(20)
-        os.kill(child(gateway, " serve "), signal.SIGKILL)
-        gateway.process.wait(30)  # without its processor a gateway ends
+        gateway.process.kill()
+        gateway.process.wait(30)
         for each in streams:
             each.result(30)
     again = start(yaml, env=env)

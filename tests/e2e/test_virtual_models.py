@@ -213,7 +213,7 @@ def test_nested_virtual_models_change_from_the_outside_in_and_fail_over_through_
     assert body(gateway, "c") == asked
     assert [gateway.seen(name)[0]["body"]["model"] for name in "abc"] == ["nested"] * 3
     entry = gateway.exchange_of(answer)
-    assert (entry["model"], entry["target_model"]) == ("outer", "nested")
+    assert (entry["model"], entry["provider_model"]) == ("outer", "nested")
 
 
 def test_a_model_may_be_named_by_provider_and_id(gateway: Gateway):

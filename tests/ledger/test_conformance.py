@@ -89,10 +89,10 @@ def test_a_report(ledger):
     write(
         ledger,
         row("a", team="x", model="m", input_tokens=5, output_tokens=7, cached_tokens=1, cost=2_000_000_000),
-        row("b", team="x", status=429, error="budget_exceeded", attempts=0),
-        row("c", team="x", status=429, error="rate_limited", attempts=2, cost=1),
-        row("d", team="y", status=0, cost=None, cache_write_tokens=2, reasoning_tokens=3),
-        row("e", team="y", status=400, attempts=0, cost=None),
+        row("b", team="x", status=429, error="budget_exceeded", outcome="refused", attempts=0),
+        row("c", team="x", status=429, error="rate_limited", outcome="error", attempts=2, cost=1),
+        row("d", team="y", status=0, outcome="error", cost=None, cache_write_tokens=2, reasoning_tokens=3),
+        row("e", team="y", status=400, outcome="error", attempts=0, cost=None),
         row("f", team="z", time=NOW - 40 * 86_400),
     )
     assert ask(ledger, "group_by=team&resolution=day").json() == {
@@ -201,7 +201,7 @@ def test_filters(ledger):
         ledger,
         row("a", team="x", labels={"agent": "1"}),
         row("b", team="x", stream=True),
-        row("c", team="y", status=503, labels={"agent": ""}),
+        row("c", team="y", status=503, outcome="error", labels={"agent": ""}),
     )
     for text, count in {
         "team=x": 2,
@@ -304,8 +304,7 @@ def test_the_latest_exchanges_page_by_page(ledger):
 
 
 def test_exchanges_by_how_they_ended(ledger):
-    write(ledger, row("ok"), row("no", status=402, error="budget_exceeded", attempts=0), row("bad", status=502))
-    write(ledger, row("gone", status=0, error="client_gone"))
+    write(ledger, row("ok"), row("no", outcome="refused"), row("bad", outcome="error"), row("gone", outcome="error"))
     found = {outcome: sorted(ids(ledger, outcome=outcome)) for outcome in ("ok", "refused", "error")}
     assert found == {"ok": ["ok"], "refused": ["no"], "error": ["bad", "gone"]}
 

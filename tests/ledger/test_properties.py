@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from extproc.ledger.query import FIELDS, Query, label_of, next_month
 from extproc.ledger.rows import MAX_COUNT
 from extproc.ledger.usage import Numbers
+from extproc.words.exchange import OUTCOMES
 from tests.ledger.conftest import row, write
+from tests.samples import examples
 
 START = datetime(2026, 10, 30, tzinfo=UTC)
 TEXTS = st.sampled_from(["", "a", "A", "é", "😀", "'\"\\%$.[0]", "z\n"])
@@ -25,6 +27,7 @@ ROWS = st.builds(
     labels=st.dictionaries(LABELS, TEXTS, max_size=3),
     attempts=st.integers(0, 2),
     status=st.sampled_from([0, 200, 400, 429, 503]),
+    outcome=st.sampled_from(OUTCOMES),
     stream=st.booleans(),
     input_tokens=AMOUNTS,
     output_tokens=AMOUNTS,
@@ -71,8 +74,7 @@ def bounds(query, given):
 
 
 def numbers(given):
-    refused = given.status >= 400 and given.error != "" and given.attempts == 0
-    failed = (given.status >= 400 or given.status == 0) and not refused
+    refused, failed = given.outcome == "refused", given.outcome == "error"
     tokens = (given.input_tokens, given.output_tokens, given.cached_tokens, given.cache_write_tokens)
     counted = [min(count, MAX_COUNT) for count in (*tokens, given.reasoning_tokens)]
     return Numbers(1, refused, failed, *counted, given.cost or 0, given.cost is None)
@@ -89,7 +91,7 @@ def oracle(rows, query):
 
 
 @pytest.mark.parametrize("first_part", [1, 16])
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(12), deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(ROWS, max_size=40), asked=st.lists(queries(), min_size=5, max_size=20))
 def test_a_report_is_what_was_spent(ledger, monkeypatch, first_part, rows, asked):
     monkeypatch.setattr("extproc.ledger.usage.FIRST_PART", first_part)

@@ -18,6 +18,7 @@ from tests.doubles import chat as completions
 from tests.doubles.answers import Question, Refused
 from tests.doubles.faults import NONE, Faults
 from tests.doubles.schemas import satisfy
+from tests.samples import examples
 
 WEATHER = {
     "type": "function",
@@ -416,7 +417,7 @@ KEYWORDS = ["type", "properties", "required", "items", "anyOf", "allOf", "$ref",
 KEYWORDS += ["minItems", "maxItems", "enum", "format", "maximum", "prefixItems", "const", "object", "array", "integer"]
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     st.dictionaries(st.sampled_from(["n", "stop", "tools", "tool_choice", "stream_options", "messages"]), JSON), JSON
 )
@@ -431,7 +432,7 @@ def test_any_json_is_answered_or_refused(body, content):
         list(answer.events or ())
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(
     st.recursive(
         st.sampled_from([*KEYWORDS, "#", None, True, -1, 0, 1e300, 2.5]),

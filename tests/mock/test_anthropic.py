@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.doubles import anthropic
 from tests.doubles.answers import Question, Refused
 from tests.doubles.faults import NONE
+from tests.samples import examples
 
 PATH = "/v1/messages"
 VERSION = {"anthropic-version": "2023-06-01"}
@@ -494,7 +495,7 @@ FIELDS = ["system", "tools", "tool_choice", "thinking", "output_config", "messag
 BLOCK = st.sampled_from([text("a"), IMAGE, use(), result("a"), {"type": "thinking"}, {"type": "redacted_thinking"}])
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.lists(BLOCK | JSON, max_size=4), JSON)
 def test_any_json_is_answered_or_refused(more, content, schema):
     asked = body(user(), assistant(content), user(content)) | more

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.doubles import cohere
 from tests.doubles.answers import Question, Refused
 from tests.doubles.faults import NONE
+from tests.samples import examples
 
 PATH = "/v2/chat"
 PARAMETERS = {
@@ -411,7 +412,7 @@ FIELDS = ["tools", "tool_choice", "thinking", "response_format", "messages", "do
 MESSAGE = st.sampled_from([user(), system(), assistant("a"), assistant(tool_calls=[call()]), result("a")])
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.lists(MESSAGE | JSON, max_size=4), JSON)
 def test_any_json_is_answered_or_refused(more, messages, schema):
     asked = body(user(), *messages) | more

@@ -16,6 +16,7 @@ from tests.doubles import converse
 from tests.doubles.answers import Question, Refused
 from tests.doubles.credentials import Asked, signature
 from tests.doubles.faults import NONE
+from tests.samples import examples
 
 OTHER, CLAUDE = "amazon.nova-x", "anthropic.claude-sonnet-4-5-20250929-v1%3A0"
 WEATHER = {
@@ -435,7 +436,7 @@ FIELDS = ["system", "toolConfig", "inferenceConfig", "additionalModelRequestFiel
 BLOCK = st.sampled_from([{"text": "a"}, IMAGE, use(), result("a"), MARK, {"reasoningContent": {}}, document()])
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.lists(BLOCK | JSON, max_size=4), st.booleans())
 def test_any_json_is_answered_or_refused(more, blocks, stream):
     asked = body(user("a"), {"role": "assistant", "content": blocks}, {"role": "user", "content": blocks}, tools=TOOLS)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.doubles import gemini
 from tests.doubles.answers import Question, Refused
 from tests.doubles.faults import NONE
+from tests.samples import examples
 
 GOOGLE = "/v1beta/models/gemini-x"
 VERTEX = "/v1/projects/p/locations/l/publishers/google/models/gemini-x"
@@ -447,7 +448,7 @@ CONTENT = st.builds(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.lists(CONTENT | JSON, max_size=4), JSON, st.booleans())
 def test_any_json_is_answered_or_refused(more, contents, schema, vertex):
     asked = body(*contents, tools=[{"name": "f", "parameters": {"type": "object", "properties": {"a": schema}}}]) | more

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from tests.doubles import responses
 from tests.doubles.answers import CREATED, Question, Refused
 from tests.doubles.faults import NONE
+from tests.samples import examples
 
 PATH = "/v1/responses"
 PARAMETERS = {
@@ -656,7 +657,7 @@ CHOSEN = st.builds(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON), st.lists(ITEM | HOSTED | JSON, max_size=4), JSON, JSON | CHOSEN)
 def test_any_json_is_answered_or_refused(more, items, schema, choice):
     asked = body(user(), *items) | more

@@ -95,7 +95,7 @@ def test_every_status_is_one_of_the_outcomes(status):
 
 
 @pytest.mark.parametrize(
-    ("told", "attempt", "model"),
+    ("told", "attempt", "target"),
     [
         ({"id": "x", "attempt": 1, "targets": TARGETS}, 1, "one"),
         ({"id": "x", "attempt": 2, "targets": TARGETS}, 2, "two/x"),
@@ -104,9 +104,9 @@ def test_every_status_is_one_of_the_outcomes(status):
         ({"id": "x", "attempt": 2}, 2, ""),
     ],
 )
-def test_what_a_try_stood_for(told, attempt, model):
+def test_what_a_try_stood_for(told, attempt, target):
     found = one(told=told)
-    assert (found.exchange_id, found.provider, found.attempt, found.model) == ("x", "a", attempt, model)
+    assert (found.exchange_id, found.provider, found.attempt, found.target) == ("x", "a", attempt, target)
 
 
 @pytest.mark.parametrize(("seconds", "outcome"), [(0.3, "client_left"), (0.51, "timeout")])
@@ -126,7 +126,7 @@ def test_a_try_in_full():
     assert one(429, told=told, seconds=2.25, first_byte=0.5, headers=headers, sizes=(300, 40)) == Try(
         exchange_id="x",
         provider="a",
-        model="one",
+        target="one",
         attempt=1,
         status=429,
         outcome="429",
@@ -141,7 +141,7 @@ def test_a_try_in_full():
 
 def test_a_try_of_which_little_is_known():
     found = one(0, "")
-    assert (found.exchange_id, found.model, found.first_byte, found.retry_after) == ("", "", None, "")
+    assert (found.exchange_id, found.target, found.first_byte, found.retry_after) == ("", "", None, "")
     assert (found.request_bytes, found.answer_bytes, found.streamed) == (0, 0, False)
 
 

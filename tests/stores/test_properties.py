@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,6 +20,7 @@ from hypothesis.stateful import (
 from msgspec.structs import replace
 
 from extproc.stores import LATE_SETTLE, Denied, Expired, Granted, Hold, Level
+from tests.samples import examples
 
 LIMITS = {("a", 60): 10, ("b", 60): 6, ("b", 3600): 12, ("c", 0): 9, ("c", -1): 25, ("slots", 0): 3}
 LIMITS |= {("run:x=1", 0): 8, ("run:x=2", 0): 8, ("run", 0): 20, ("runs:x=1", 0): 8}
@@ -369,13 +371,13 @@ class History(RuleBasedStateMachine):
             self.directory.cleanup()
 
 
+@pytest.mark.hypothesis
 def test_random_histories(store, stores):
     machine = type("History", (History,), {"name": store, "open_store": staticmethod(stores[store])})
-    examples = 200 if store == "memory" else 100
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=examples,
+            max_examples=examples(200 if store == "memory" else 100),
             stateful_step_count=40,
             deadline=None,
             database=None,

@@ -58,6 +58,7 @@ def test_the_line_says_what_happened(world, exchange):
         "operation": "chat",
         "status": 200,
         "error": "",
+        "outcome": "ok",
         "duration_ms": 1200.0,
         "consumer": "alice",
         "team": "red",
@@ -66,7 +67,7 @@ def test_the_line_says_what_happened(world, exchange):
         "stream": True,
         "attempts": 2,
         "provider": "a",
-        "target_model": "m",
+        "provider_model": "m",
         "input_tokens": 7,
         "output_tokens": 3,
         "cached_tokens": 2,
@@ -93,6 +94,7 @@ def test_an_exchange_that_did_not_come_far_can_be_described(exchange):
     found = exchange()
     for name in ("consumer", "labels", "ask"):
         delattr(found, name)
+    found.end()
     assert "consumer" not in describe(found)
     assert "model" not in describe(found)
 

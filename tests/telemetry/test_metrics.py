@@ -66,13 +66,14 @@ def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
     """An exchange that a provider served."""
     body = body or {"model": model, "stream": True, "messages": [{"role": "user", "content": "CANARY-PROMPT"}]}
     found = exchange(body, **more)
-    found.forwarded = found.complete = True
+    found.forwarded = True
     found.status, found.attempts = 200, 2
     found.target = found.targets[0]
     found.report = Report(model=response_model, usage_refused=True, finish_reasons={0: "stop"})
     found.usage, found.cost = Usage(7, 3, 2, 1), 12_500
     found.reservation = Reservation(found.id, 14, 3)
-    found.first_token, found.finished = found.started + 0.2, found.started + 1.2
+    found.end(whole=True)
+    found.first_token, found.seconds = 0.2, 1.2
     return found
 
 

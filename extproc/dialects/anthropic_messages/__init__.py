@@ -1,11 +1,5 @@
 """Anthropic messages: as a client speaks it and as a provider does.
 
-    reading.py           what the gateway reads of what it lets pass
-    client_request.py    a client's request into the neutral form    provider_request.py  that into a provider's
-    answer.py stream.py  answers, both ways                          problem.py           errors, both ways
-    thinking.py          what each generation of models accepts      schema.py            schemas it can enforce
-    shapes.py            what answers and events hold                usage.py             usage, both ways
-
 Source: https://platform.claude.com/docs/en/api/messages
 """
 
@@ -14,11 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from extproc.dialects.anthropic_messages import answer as answers
-from extproc.dialects.anthropic_messages import client_request, provider_request, reading
+from extproc.dialects.anthropic_messages import (
+    ask,
+    client_answer,
+    client_request,
+    client_stream,
+    provider_answer,
+    provider_request,
+    provider_stream,
+    report,
+)
 from extproc.dialects.anthropic_messages import problem as problems
-from extproc.dialects.anthropic_messages import stream as streams
-from extproc.words.dialect import Ask, Destination, Dialect, Report, Text
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Text
 from extproc.words.errors import OVERLOADED, Kind
 from extproc.words.messages import Answer, Problem, Prompt
 
@@ -29,18 +30,21 @@ class AnthropicMessages(Dialect):
     cache_marks = True
     # The last two are thinking that its provider does not sign, which Anthropic refuses.
     traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
+    fields = ask.FIELDS
+    observe = staticmethod(report.observe)
     lacks = frozenset(("choices", "logprobs", "audio"))
 
-    def read(self, body: Mapping[str, Any], *, counting: bool = False) -> Ask:
-        """`counting`: the body of /v1/messages/count_tokens, which sets no limit."""
-        return reading.read(body, counting=counting)
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
+        return ask.read(body, counting=False)
+
+    def thinking(self, body: Mapping[str, Any]) -> int:
+        return ask.thinking(body)
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        return ask.conversation(body)
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        return reading.texts(body)
-
-    def observe(self, data: bytes, report: Report) -> bool:
-        reading.observe(data, report)
-        return False  # usage comes unasked, so no event of it has to be hidden
+        return ask.texts(body)
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         type = "overloaded_error" if kind is OVERLOADED else problems.type_of(kind.status, kind.type)
@@ -51,17 +55,23 @@ class AnthropicMessages(Dialect):
 
     # --- a client speaks it
 
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "max_tokens": 256, "messages": [{"role": "user", "content": "Hello"}]}
+
     def decode_request(self, body: Mapping[str, Any]) -> Prompt:
         return client_request.decode_request(body)
 
     def encode_answer(self, answer: Answer) -> dict[str, Any]:
-        return answers.encode_answer(answer)
+        return client_answer.encode_answer(answer)
 
-    def encoder(self) -> streams.Encoder:
-        return streams.Encoder()
+    def encoder(self) -> client_stream.Encoder:
+        return client_stream.Encoder()
 
     def encode_problem(self, status: int, problem: Problem) -> dict[str, Any]:
         return problems.encode_problem(status, problem)
+
+    def frame(self, data: bytes) -> tuple[bytes, bool]:
+        return client_stream.frame(data)
 
     # --- a provider speaks it
 
@@ -72,18 +82,13 @@ class AnthropicMessages(Dialect):
         return provider_request.encode_request(prompt, destination)
 
     def decode_answer(self, body: bytes) -> Answer:
-        return answers.decode_answer(body)
+        return provider_answer.decode_answer(body)
 
-    def decoder(self) -> streams.Decoder:
-        return streams.Decoder()
+    def decoder(self) -> provider_stream.Decoder:
+        return provider_stream.Decoder()
 
     def decode_problem(self, status: int, body: bytes) -> Problem:
         return problems.decode_problem(status, body)
-
-
-def count_tokens_answer(tokens: int) -> dict[str, Any]:
-    """The answer of /v1/messages/count_tokens."""
-    return {"input_tokens": tokens}
 
 
 DIALECT = AnthropicMessages()

@@ -16,8 +16,9 @@ from uuid import uuid4
 
 import msgspec
 
+from extproc.dialects.anthropic_messages.models import Traits, traits_of
 from extproc.dialects.anthropic_messages.schema import Fitter, strict_schemas
-from extproc.dialects.anthropic_messages.thinking import Plan, Traits, plan, traits_of
+from extproc.dialects.anthropic_messages.thinking import Plan, plan
 from extproc.words.dialect import Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import (

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from extproc.dialects.aws_converse import provider_answer, provider_request, provider_stream
+from extproc.dialects.aws_converse import problem, provider_answer, provider_request, provider_stream
 from extproc.words.dialect import Decoder, Destination, Dialect
 from extproc.words.messages import Answer, Problem, Prompt
 
@@ -34,7 +34,7 @@ class AWSConverse(Dialect):
         return provider_stream.ConverseDecoder()
 
     def decode_problem(self, status: int, body: bytes) -> Problem:
-        return provider_answer.problem(status, body)
+        return problem.decode(status, body)
 
 
 DIALECT = AWSConverse()

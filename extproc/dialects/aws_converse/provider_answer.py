@@ -1,6 +1,6 @@
-"""An answer of Converse, and an error instead of one.
+"""An answer of Converse.
 
-Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html (response syntax, errors)
+Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html (response syntax)
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from extproc.words.messages import (
     FinishReason,
     ImagePart,
     Part,
-    Problem,
     TextPart,
     ThinkingPart,
     ToolCall,
@@ -37,15 +36,6 @@ _FINISH: dict[str, FinishReason] = {
     "refusal": "refusal",
 }
 _TIERS = frozenset(("default", "flex", "priority"))
-_BY_STATUS = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    408: "api_error",
-    424: "api_error",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
 
 
 class _ToolUse(Struct, rename="camel"):
@@ -122,14 +112,7 @@ class _Answer(Stop, rename="camel", kw_only=True):
     service_tier: _Tier | None = None
 
 
-class _Problem(Struct):
-    message: str | None = None
-    Message: str | None = None
-    type: str | None = field(name="__type", default=None)
-
-
 _decode = msgspec.json.Decoder(_Answer).decode
-_decode_problem = msgspec.json.Decoder(_Problem).decode
 
 
 def decode(body: bytes) -> Answer:
@@ -162,14 +145,3 @@ def _parts(block: _Block) -> list[Part]:
     if block.image is not None and block.image.source is not None and block.image.source.bytes:
         return [ImagePart(block.image.source.bytes, f"image/{block.image.format or 'png'}")]
     return []
-
-
-def problem(status: int, body: bytes) -> Problem:
-    """What an error answer says; its type follows from the status."""
-    try:
-        found = _decode_problem(body)
-    except UNREADABLE:
-        found = _Problem()
-    kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
-    message = found.message or found.Message or f"The provider answered with status {status} and no message."
-    return Problem(message, kind, (found.type or "").rpartition("#")[2])

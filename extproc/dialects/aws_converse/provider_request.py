@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from extproc.dialects import _effort
+from extproc.dialects.anthropic_messages.models import Traits
 from extproc.dialects.anthropic_messages.provider_request import JSON_ONLY, add_sampling
 from extproc.dialects.anthropic_messages.schema import Fitter, strict_schemas
-from extproc.dialects.anthropic_messages.thinking import Traits, plan
+from extproc.dialects.anthropic_messages.thinking import plan
 from extproc.dialects.aws_converse.conversation import Conversation, Json, cache_point
 from extproc.dialects.aws_converse.models import family_of
 from extproc.words.dialect import Destination

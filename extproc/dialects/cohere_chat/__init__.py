@@ -1,11 +1,6 @@
 """Cohere's Chat API, version 2. No client speaks it here.
 
 Source: https://docs.cohere.com/reference/chat and https://docs.cohere.com/reference/chat-stream
-
-    provider_request.py  settings, tools, thinking    conversation.py     messages
-    provider_answer.py   plain answers                provider_stream.py  streamed ones
-    models.py            which of them think          shapes.py           what both hold, errors
-    names.py             of tools
 """
 
 from __future__ import annotations
@@ -13,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from extproc.dialects.cohere_chat import provider_answer, provider_request, provider_stream, shapes
+from extproc.dialects.cohere_chat import problem, provider_answer, provider_request, provider_stream
 from extproc.words.dialect import Decoder, Destination, Dialect
 from extproc.words.messages import Answer, Problem, Prompt
 
@@ -35,7 +30,7 @@ class CohereChat(Dialect):
         return provider_stream.Decoder()
 
     def decode_problem(self, status: int, body: bytes) -> Problem:
-        return shapes.problem(status, body)
+        return problem.decode(status, body)
 
 
 DIALECT = CohereChat()

@@ -1,6 +1,6 @@
 """What Cohere's answers hold, plain or streamed, as far as it is read.
 
-Source: https://docs.cohere.com/reference/chat#response.body and, for errors, https://docs.cohere.com/reference/errors
+Source: https://docs.cohere.com/reference/chat#response.body
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, field
 
-from extproc.words.messages import FinishReason, Problem
+from extproc.words.messages import FinishReason
 
 UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
@@ -80,33 +80,3 @@ def logprobs(items: Any) -> dict[str, Any] | None:
         text = text if isinstance(text, str) else ""
         content.append({"token": text, "logprob": sum(values), "bytes": list(text.encode()), "top_logprobs": []})
     return {"content": content, "refusal": None} if content else None
-
-
-# --- errors
-
-_BY_STATUS = {
-    401: "authentication_error",
-    402: "insufficient_quota",
-    403: "permission_error",
-    404: "not_found_error",
-    429: "rate_limit_error",
-    498: "authentication_error",  # a blocked token
-    499: "api_error",  # cancelled
-    503: "overloaded_error",
-}
-
-_decode_any = msgspec.json.Decoder().decode
-
-
-def problem(status: int, body: bytes) -> Problem:
-    """What an error answer says; its type follows from the status."""
-    try:
-        said: Any = _decode_any(body)
-    except UNREADABLE:
-        said = None
-    for _ in range(2):  # gateways before it wrap it once more
-        if isinstance(said, dict):
-            said = next((said[name] for name in ("message", "error", "detail") if said.get(name)), None)
-    kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
-    message = said if isinstance(said, str) else ""
-    return Problem(message or f"The provider answered with status {status} and no message.", kind)

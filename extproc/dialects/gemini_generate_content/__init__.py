@@ -2,11 +2,6 @@
 
 Source: https://ai.google.dev/api/generate-content and
 https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference
-
-    provider_request.py  settings, tools, thinking       contents.py         turns and parts
-    provider_answer.py   plain answers, errors           provider_stream.py  streamed ones
-    models.py            what families of models take    media.py            images, files, audio
-    shapes.py            what both hold                  signature.py        thought signatures
 """
 
 from __future__ import annotations
@@ -14,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from extproc.dialects.gemini_generate_content import provider_answer, provider_request, provider_stream
+from extproc.dialects.gemini_generate_content import problem, provider_answer, provider_request, provider_stream
 from extproc.words.dialect import Decoder, Destination, Dialect
 from extproc.words.messages import Answer, Problem, Prompt
 
@@ -35,7 +30,7 @@ class GeminiGenerateContent(Dialect):
         return provider_stream.Decoder()
 
     def decode_problem(self, status: int, body: bytes) -> Problem:
-        return provider_answer.decode_problem(status, body)
+        return problem.decode(status, body)
 
 
 DIALECT = GeminiGenerateContent()

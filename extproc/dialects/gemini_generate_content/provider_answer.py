@@ -1,11 +1,9 @@
-"""A plain answer, and an error instead of one.
+"""A plain answer.
 
 Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 
@@ -18,17 +16,15 @@ from extproc.dialects.gemini_generate_content.shapes import (
     call_id,
     finish_reason,
     logprobs,
-    problem,
     seconds,
     service_tier,
 )
 from extproc.dialects.gemini_generate_content.shapes import Part as WirePart
 from extproc.dialects.gemini_generate_content.signature import mark
 from extproc.dialects.gemini_generate_content.usage import read_usage
-from extproc.words.messages import Answer, Choice, Part, Problem, TextPart, ThinkingPart, ToolCall
+from extproc.words.messages import Answer, Choice, Part, TextPart, ThinkingPart, ToolCall
 
 _decode = msgspec.json.Decoder(Response).decode
-_decode_any = msgspec.json.Decoder().decode
 
 
 def decode_answer(body: bytes) -> Answer:
@@ -91,13 +87,3 @@ def _parts(parts: list[WirePart]) -> list[Part]:
             if signature:
                 out.append(ThinkingPart(signature=mark(signature)))
     return out
-
-
-def decode_problem(status: int, body: bytes) -> Problem:
-    try:
-        value: Any = _decode_any(body)
-    except UNREADABLE:
-        value = None
-    if isinstance(value, list) and value:  # as streams without SSE wrap it
-        value = value[0]
-    return problem(status, value.get("error") if isinstance(value, dict) else None)

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from extproc.dialects import _effort
-from extproc.dialects.gemini_generate_content.contents import Contents
+from extproc.dialects.gemini_generate_content.conversation import Contents
 from extproc.dialects.gemini_generate_content.models import Model, capabilities
 from extproc.words.dialect import Destination
 from extproc.words.messages import Prompt, Tool, ToolChoice

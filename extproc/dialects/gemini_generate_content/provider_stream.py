@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects.gemini_generate_content import problem
 from extproc.dialects.gemini_generate_content.shapes import (
     MOST_CHOICES,
     UNREADABLE,
@@ -22,7 +23,6 @@ from extproc.dialects.gemini_generate_content.shapes import (
     call_id,
     finish_reason,
     logprobs,
-    problem,
     seconds,
 )
 from extproc.dialects.gemini_generate_content.signature import mark
@@ -108,7 +108,7 @@ class Decoder:
             return ()
         if response.error is not None:
             self._over = True
-            error = problem(_MIDSTREAM, response.error)
+            error = problem.read(_MIDSTREAM, response.error)
             return (Failed(error.message, error.type, error.code),)
         events: list[Event] = []
         usage = read_usage(response.usage)

@@ -1,7 +1,6 @@
 """What Google's answers hold, plain or streamed, as far as it is read.
 
-Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse and, for errors,
-https://cloud.google.com/apis/design/errors#error_model
+Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct, field
 
-from extproc.words.messages import FinishReason, Problem
+from extproc.words.messages import FinishReason
 
 UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError)
 
@@ -140,54 +139,3 @@ def _token(token: Token) -> dict[str, Any]:
     if type(value) is not float and type(value) is not int:
         value = 0.0 if value is None else _UNLIKELY  # zero is left out, minus infinity is a string
     return {"token": text, "logprob": value, "bytes": list(text.encode())}
-
-
-# --- errors
-
-_BY_STATUS = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    408: "api_error",
-    413: "invalid_request_error",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
-
-
-def problem(status: int, error: Any) -> Problem:
-    """What an `error` object says, whatever it holds; `status` is the HTTP status where it says none."""
-    message: Any = ""
-    code: Any = ""
-    details: Any = None
-    if isinstance(error, dict):
-        message, code, details = error.get("message"), error.get("status"), error.get("details")
-        if type(error.get("code")) is int:
-            status = error["code"]
-    elif isinstance(error, str):
-        message = error
-    reasons, param = _details(details)
-    kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
-    if "API_KEY_INVALID" in reasons:  # a 400 there
-        kind = "authentication_error"
-    if not isinstance(message, str) or not message:
-        message = "The provider failed without saying why."
-    return Problem(message, kind, code.lower() if isinstance(code, str) else "", param)
-
-
-def _details(details: Any) -> tuple[list[str], str | None]:
-    """The reasons that the details of an error give, and the first field at fault."""
-    reasons: list[str] = []
-    param: str | None = None
-    for detail in details if isinstance(details, list) else ():
-        if not isinstance(detail, dict):
-            continue
-        if isinstance(reason := detail.get("reason"), str):
-            reasons.append(reason)
-        violations = detail.get("fieldViolations")
-        for violation in violations if isinstance(violations, list) else ():
-            name = violation.get("field") if isinstance(violation, dict) else None
-            if param is None and isinstance(name, str) and name:
-                param = name
-    return reasons, param

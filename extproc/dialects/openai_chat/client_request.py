@@ -3,7 +3,7 @@
 Source: https://platform.openai.com/docs/api-reference/chat/create
 
 What other gateways accept on top is read as well: `cache_control` marks, `thinking` and `reasoning` settings, `top_k`,
-and on assistant messages the `reasoning_content` and `thinking_blocks` that `answer.py` writes.
+and on assistant messages the `reasoning_content` and `thinking_blocks` that `client_answer.py` writes.
 """
 
 from __future__ import annotations
@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
-
 from extproc.dialects import safe_names
 from extproc.dialects._effort import LEVELS
+from extproc.dialects._refusals import convert, unsupported, wrong
 from extproc.dialects.openai_chat import shapes
-from extproc.dialects.openai_chat.common import MODES, data_url, file_type, unsupported, wrong
-from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.dialects.openai_chat.media import data_url, file_type
+from extproc.dialects.openai_chat.shapes import MODES
 from extproc.words.messages import (
     AudioPart,
     FilePart,
@@ -43,12 +42,7 @@ _OF_A_MESSAGE = frozenset(shapes.Message.__struct_fields__) - {"name"}
 
 def decode(body: Mapping[str, Any]) -> Prompt:
     """Raises Refusal (400), naming the field."""
-    try:
-        asked = msgspec.convert(body, shapes.Request)
-    except msgspec.ValidationError as error:
-        raise _refusal(error) from None
-    except RecursionError:
-        raise Refusal(INVALID_REQUEST, "The body is nested too deeply.") from None
+    asked = convert(body, shapes.Request)
     if "audio" in (asked.modalities or ()):
         raise unsupported("The answer cannot be audio here: ask for text.", "modalities")
     if asked.web_search_options is not None:
@@ -82,15 +76,6 @@ def decode(body: Mapping[str, Any]) -> Prompt:
     _choose_tools(asked, prompt)
     _set_thinking(asked, prompt)
     return prompt
-
-
-def _refusal(error: msgspec.ValidationError) -> Refusal:
-    """In the words of this API: which field, and what is wrong with it."""
-    what, _, where = str(error).partition(" - at `")
-    path = where.rstrip("`").removeprefix("$").lstrip(".")
-    what = what.replace("`", "")
-    said = f"'{path}': {what[0].lower()}{what[1:]}." if path else f"{what}."
-    return Refusal(INVALID_REQUEST, said[:500], param=path[:200] or None)
 
 
 def _ignored(body: Mapping[str, Any]) -> Iterator[str]:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from extproc.dialects import _effort
-from extproc.dialects.openai_chat.strict import can_be_strict
+from extproc.dialects.openai_chat.schema import can_be_strict
 from extproc.words.dialect import Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import (

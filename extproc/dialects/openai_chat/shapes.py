@@ -1,15 +1,23 @@
-"""The shape of a chat completion request, as far as it is carried into the neutral form.
+"""The shapes of a chat completion request, of a completion and of a chunk, as far as they are read.
 
-Source: https://platform.openai.com/docs/api-reference/chat/create
+Source: https://platform.openai.com/docs/api-reference/chat/create and https://platform.openai.com/docs/api-reference/chat/object
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import msgspec
 from msgspec import Meta, Struct
 
 from extproc.dialects import MAX_TOKENS
+
+MAX_CHOICES = 128
+"""OpenAI's own limit for `n`."""
+
+MODES: Mapping[str, Literal["auto", "none", "required"]] = {"auto": "auto", "none": "none", "required": "required"}
+"""Words of `tool_choice`."""
 
 Limit = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 
@@ -164,3 +172,72 @@ class Request(Struct):
     service_tier: str | None = None
     modalities: list[str] | None = None
     web_search_options: Any = None
+
+
+# --- answers
+
+
+# Without gc: events come by the thousand, and no JSON has circles.
+class SaidFunction(Struct, gc=False):
+    name: Any = None
+    arguments: Any = None
+
+
+class SaidCall(Struct, gc=False):
+    index: Any = None
+    id: Any = None
+    function: SaidFunction | None = None
+    extra_content: Any = None
+
+
+class Said(Struct, gc=False):
+    """A message, or a piece of one."""
+
+    content: Any = None
+    refusal: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: list[SaidCall] | None = None
+    function_call: SaidFunction | None = None  # of clients that offered `functions`
+    thinking_blocks: Any = None
+
+
+class SeenChoice(Struct, gc=False):
+    """A choice, as far as the gateway reads one that it lets pass."""
+
+    index: Any = 0
+    delta: Said | None = None
+    message: Said | None = None
+    finish_reason: Any = None
+    usage: Any = None
+
+
+class Seen(Struct, gc=False):
+    """A completion or a chunk of one, as far as the gateway reads one that it lets pass."""
+
+    model: Any = None
+    choices: list[SeenChoice] | None = None
+    usage: Any = None
+    x_groq: Any = None
+    error: Any = None
+
+
+class SaidChoice(SeenChoice, gc=False):
+    logprobs: Any = None
+
+
+class Body(Seen, gc=False):
+    """A completion or a chunk of one."""
+
+    choices: list[SaidChoice] | None = None  # type: ignore[assignment]
+    id: Any = None
+    created: Any = None
+    service_tier: Any = None
+    object: Any = None
+    message: Any = None
+    type: Any = None
+    code: Any = None
+
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding of an answer raises."""

@@ -13,8 +13,10 @@ from typing import Any, NoReturn
 
 from extproc.dialects import safe_names
 from extproc.dialects._effort import LEVELS
-from extproc.dialects.openai_chat.common import MODES, data_url, file_type, unsupported, wrong
-from extproc.dialects.openai_responses import custom, needs, shapes, thinking
+from extproc.dialects._refusals import convert, unsupported, wrong
+from extproc.dialects.openai_chat.media import data_url, file_type
+from extproc.dialects.openai_chat.shapes import MODES
+from extproc.dialects.openai_responses import ask, custom, shapes, signature
 from extproc.words.messages import (
     AudioPart,
     FilePart,
@@ -42,11 +44,11 @@ _HERE_ONLY = {
 
 def decode(body: Mapping[str, Any]) -> Prompt:
     """Raises Refusal (400), naming the field."""
-    asks = needs.read(body)
+    asks = ask.read(body)
     for need, why in _HERE_ONLY.items():
         if (field := asks.needs.get(need)) is not None:
             raise unsupported(f"'{field}': {why}", field)
-    asked = shapes.read(body)
+    asked = convert(body, shapes.Request)
     prompt = Prompt(
         model=asked.model,
         messages=[],
@@ -85,7 +87,7 @@ def _ignored(body: Mapping[str, Any]) -> Iterator[str]:
         if name in _CARRIED or value is None or value is False or (name == "truncation" and value == "disabled"):
             continue
         yield name
-    if any(name not in (needs.LOGPROBS, "reasoning.encrypted_content") for name in body.get("include") or ()):
+    if any(name not in (ask.LOGPROBS, "reasoning.encrypted_content") for name in body.get("include") or ()):
         yield "include"
     if (body.get("text") or {}).get("verbosity"):
         yield "text.verbosity"
@@ -198,7 +200,7 @@ class _Conversation:
         shown = item.summary or (item.content if isinstance(item.content, list) else None) or ()
         text = "\n\n".join(part.text for part in shown if part.text)
         try:
-            proof = thinking.unpack(item.id or "", item.encrypted_content or "")
+            proof = signature.unpack(item.id or "", item.encrypted_content or "")
         except ValueError:
             at = f"{where}.encrypted_content"
             raise wrong(f"'{at}' did not come back as it was sent.", at) from None

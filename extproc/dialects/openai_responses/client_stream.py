@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects.openai_responses import answer, custom, problem, thinking
+from extproc.dialects.openai_responses import client_answer, custom, problem, signature
+from extproc.dialects.openai_responses.shapes import new_id
 from extproc.dialects.openai_responses.usage import write_usage
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Event, Failed, Finished, FinishReason, Started, Used
@@ -28,7 +29,7 @@ class _Message:
     __slots__ = ("block", "content", "id", "index", "kind", "logprobs", "pieces")
 
     def __init__(self, index: int) -> None:
-        self.id, self.index = answer.new_id("msg"), index
+        self.id, self.index = new_id("msg"), index
         self.content: list[dict[str, Any]] = []
         self.block, self.kind = -1, ""
         self.pieces: list[str] = []
@@ -39,7 +40,7 @@ class _Thought:
     __slots__ = ("block", "id", "index", "pieces", "redacted", "signature")
 
     def __init__(self, index: int, block: int) -> None:
-        self.id, self.index, self.block = answer.new_id("rs"), index, block
+        self.id, self.index, self.block = new_id("rs"), index, block
         self.pieces: list[str] = []
         self.signature = self.redacted = ""
 
@@ -50,7 +51,7 @@ class _Call:
     __slots__ = ("call_id", "id", "index", "name", "pieces", "signed")
 
     def __init__(self, call_id: str, name: str) -> None:
-        self.id, self.index = answer.new_id("fc"), -1
+        self.id, self.index = new_id("fc"), -1
         self.call_id, self.name = call_id, name
         self.pieces: list[str] = []
         self.signed = False
@@ -101,8 +102,8 @@ class Encoder:
     def _start(self, event: Started, out: list[bytes]) -> None:
         if self._head:
             return
-        id = answer.new_response_id(event.id)
-        self._head = answer.response(id, event.model, event.created or int(time.time()))
+        id = client_answer.new_response_id(event.id)
+        self._head = client_answer.response(id, event.model, event.created or int(time.time()))
         self._say(out, "response.created", {"response": self._head})
         self._say(out, "response.in_progress", {"response": self._head})
 
@@ -114,7 +115,7 @@ class Encoder:
 
     def _end(self, out: list[bytes]) -> None:
         self._close(out)
-        status, why = answer.outcome(self._reason, refused=self._refused)
+        status, why = client_answer.outcome(self._reason, refused=self._refused)
         said = self._response(status=status, incomplete_details=why)
         self._say(out, f"response.{status}", {"response": said})
 
@@ -150,7 +151,7 @@ class Encoder:
         if self._closed:
             return
         self._closed = True
-        last = answer.outcome(self._reason, refused=self._refused)[0]
+        last = client_answer.outcome(self._reason, refused=self._refused)[0]
         calls = list(self._calls.values())
         self._close_item(out, "completed" if calls else last)
         for call in calls:
@@ -160,7 +161,7 @@ class Encoder:
         item, self._open = self._open, None
         if isinstance(item, _Message):
             self._close_part(item, out)
-            self._finish(out, answer.message_item(item.id, item.content, status), item.index)
+            self._finish(out, client_answer.message_item(item.id, item.content, status), item.index)
         elif isinstance(item, _Thought):
             self._close_thought(item, out)
 
@@ -179,7 +180,7 @@ class Encoder:
                 "delta": event.text,
             }
             if kind == "output_text":
-                found = answer.write_logprobs(event.logprobs) if event.logprobs is not None else []
+                found = client_answer.write_logprobs(event.logprobs) if event.logprobs is not None else []
                 message.logprobs += found
                 fields["logprobs"] = found
             message.pieces.append(event.text)
@@ -192,7 +193,7 @@ class Encoder:
         else:
             self._close_item(out)
             message = self._open = _Message(self._take())
-            self._add(out, answer.message_item(message.id, [], "in_progress"), message.index)
+            self._add(out, client_answer.message_item(message.id, [], "in_progress"), message.index)
         message.block = event.block
         message.kind = "output_text" if event.kind == "text" else "refusal"
         self._refused |= event.kind == "refusal"
@@ -231,13 +232,15 @@ class Encoder:
         if not isinstance(thought, _Thought) or thought.block != event.block:
             self._close_item(out)
             thought = self._open = _Thought(self._take(), event.block)
-            self._add(out, answer.reasoning_item(thought.id, "", None), thought.index)
+            self._add(out, client_answer.reasoning_item(thought.id, "", None), thought.index)
         thought.signature += event.signature
         thought.redacted += event.redacted
         if event.text:
             where = {"item_id": thought.id, "output_index": thought.index, "summary_index": 0}
             if not thought.pieces:
-                self._say(out, "response.reasoning_summary_part.added", {**where, "part": answer.summary_piece("")})
+                self._say(
+                    out, "response.reasoning_summary_part.added", {**where, "part": client_answer.summary_piece("")}
+                )
             thought.pieces.append(event.text)
             self._say(out, "response.reasoning_summary_text.delta", {**where, "delta": event.text})
 
@@ -246,9 +249,9 @@ class Encoder:
         if text:
             where = {"item_id": thought.id, "output_index": thought.index, "summary_index": 0}
             self._say(out, "response.reasoning_summary_text.done", {**where, "text": text})
-            self._say(out, "response.reasoning_summary_part.done", {**where, "part": answer.summary_piece(text)})
-        carried = thinking.pack(thought.signature, thought.redacted)
-        self._finish(out, answer.reasoning_item(thought.id, text, carried), thought.index)
+            self._say(out, "response.reasoning_summary_part.done", {**where, "part": client_answer.summary_piece(text)})
+        carried = signature.pack(thought.signature, thought.redacted)
+        self._finish(out, client_answer.reasoning_item(thought.id, text, carried), thought.index)
 
     # --- calls
 
@@ -256,10 +259,10 @@ class Encoder:
         call = self._calls.get(event.block)
         if call is None:
             self._close_item(out)
-            call = self._calls[event.block] = _Call(event.id or answer.new_id("call"), event.name)
+            call = self._calls[event.block] = _Call(event.id or new_id("call"), event.name)
         if event.signature and not call.signed:
             call.signed = True
-            item = answer.reasoning_item(answer.new_id("rs"), "", thinking.pack(calls={call.call_id: event.signature}))
+            item = client_answer.reasoning_item(new_id("rs"), "", signature.pack(calls={call.call_id: event.signature}))
             index = self._take()
             self._add(out, item, index)
             self._finish(out, item, index)
@@ -273,7 +276,7 @@ class Encoder:
 
     def _begin_function(self, call: _Call, begun: str, out: list[bytes]) -> None:
         call.index = self._take()
-        self._add(out, answer.function_item(call.id, call.call_id, call.name, "", "in_progress"), call.index)
+        self._add(out, client_answer.function_item(call.id, call.call_id, call.name, "", "in_progress"), call.index)
         self._say_arguments(call, begun, out)
 
     def _say_arguments(self, call: _Call, text: str, out: list[bytes]) -> None:
@@ -289,19 +292,19 @@ class Encoder:
             self._begin_function(call, arguments, out)
         fields = {"item_id": call.id, "output_index": call.index, "name": call.name, "arguments": arguments}
         self._say(out, "response.function_call_arguments.done", fields)
-        item = answer.function_item(call.id, call.call_id, call.name, arguments, status)
+        item = client_answer.function_item(call.id, call.call_id, call.name, arguments, status)
         self._finish(out, item, call.index)
 
     def _custom(self, call: _Call, input: str, status: str, out: list[bytes]) -> None:
-        id, index = answer.new_id("ctc"), self._take()
+        id, index = new_id("ctc"), self._take()
         where = {"item_id": id, "output_index": index}
-        self._add(out, answer.custom_item(id, call.call_id, call.name, "", "in_progress"), index)
+        self._add(out, client_answer.custom_item(id, call.call_id, call.name, "", "in_progress"), index)
         self._say(out, "response.custom_tool_call_input.delta", {**where, "delta": input})
         self._say(out, "response.custom_tool_call_input.done", {**where, "input": input})
-        self._finish(out, answer.custom_item(id, call.call_id, call.name, input, status), index)
+        self._finish(out, client_answer.custom_item(id, call.call_id, call.name, input, status), index)
 
 
 def _piece(message: _Message, text: str) -> dict[str, Any]:
     if message.kind == "output_text":
-        return answer.text_piece(text, message.logprobs)
-    return answer.refusal_piece(text)
+        return client_answer.text_piece(text, message.logprobs)
+    return client_answer.refusal_piece(text)

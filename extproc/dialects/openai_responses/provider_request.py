@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from extproc.dialects import _effort
-from extproc.dialects.openai_chat.strict import can_be_strict
-from extproc.dialects.openai_responses import thinking
-from extproc.dialects.openai_responses.needs import LOGPROBS
+from extproc.dialects.openai_chat.schema import can_be_strict
+from extproc.dialects.openai_responses import signature
+from extproc.dialects.openai_responses.ask import LOGPROBS
 from extproc.words.dialect import Destination
 from extproc.words.messages import (
     FilePart,
@@ -223,7 +223,7 @@ def _assistant(parts: Sequence[Part], items: list[dict[str, Any]]) -> bool:
     reasoned = False
     for part in parts:
         if isinstance(part, ThinkingPart):
-            if (own := thinking.own(part.signature)) is not None:
+            if (own := signature.own(part.signature)) is not None:
                 thoughts.append(_thought(own, part.text))
                 content = None
             continue

@@ -14,8 +14,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from extproc.dialects.openai_responses import answer, problem
-from extproc.dialects.openai_responses.answer import Body, Output, text_of
+from extproc.dialects.openai_responses import problem, provider_answer
+from extproc.dialects.openai_responses.provider_answer import text_of
+from extproc.dialects.openai_responses.shapes import Body, Output
 from extproc.dialects.openai_responses.usage import read_usage
 from extproc.words.messages import Delta, Ended, Event, Finished, Started, Used
 
@@ -101,7 +102,7 @@ class Decoder:
     def _start(self, said: Body, events: list[Event]) -> None:
         if not self._started:
             self._started = True
-            events.append(Started(text_of(said.id), text_of(said.model), answer.created_of(said)))
+            events.append(Started(text_of(said.id), text_of(said.model), provider_answer.created_of(said)))
 
     def _fail(self, error: Any, events: list[Event]) -> None:
         self._start(Body(), events)
@@ -118,7 +119,7 @@ class Decoder:
             self._item(index, item, events)
         if kind == "response.incomplete":
             said.status = "incomplete"
-        events.append(Finished(answer.reason_of(said, called=self._called, refused=self._refused)))
+        events.append(Finished(provider_answer.reason_of(said, called=self._called, refused=self._refused)))
         if (usage := read_usage(said.usage)) is not None:
             events.append(Used(usage))
         events.append(Ended())
@@ -153,7 +154,7 @@ class Decoder:
         elif kind == "refusal":
             self._refused = True
         block.told = True
-        events.append(Delta(kind, text, block.number, logprobs=answer.chat_logprobs(logprobs or ())))
+        events.append(Delta(kind, text, block.number, logprobs=provider_answer.chat_logprobs(logprobs or ())))
 
     def _begin(self, index: int, item: Output, events: list[Event]) -> None:
         key: tuple[int, _Kind, int] = (index, "tool_call", 0)
@@ -162,7 +163,7 @@ class Decoder:
         self._start(Body(), events)
         self._called = True
         block = self._block(key)
-        events.append(Delta("tool_call", "", block.number, 0, answer.call_id(item), text_of(item.name)))
+        events.append(Delta("tool_call", "", block.number, 0, provider_answer.call_id(item), text_of(item.name)))
 
     def _item(self, index: int, item: Output, events: list[Event]) -> None:
         """What a whole item says that its pieces did not."""
@@ -170,14 +171,14 @@ class Decoder:
             self._begin(index, item, events)
             self._rest((index, "tool_call", 0), text_of(item.arguments), events)
         elif item.type == "reasoning":
-            self._rest((index, "thinking", 0), answer.thought_of(item), events)
-            signature = answer.signature_of(item)
+            self._rest((index, "thinking", 0), provider_answer.thought_of(item), events)
+            signature = provider_answer.signature_of(item)
             if signature and not (block := self._block((index, "thinking", 0))).signed:
                 self._start(Body(), events)
                 block.signed = True
                 events.append(Delta("thinking", "", block.number, signature=signature))
         elif item.type == "message":
-            for number, piece in enumerate(answer.pieces(item.content)):
+            for number, piece in enumerate(provider_answer.pieces(item.content)):
                 self._rest((index, "text", number), text_of(piece.get("text")), events)
                 refusal = text_of(piece.get("refusal"))
                 self._refused |= bool(refusal)

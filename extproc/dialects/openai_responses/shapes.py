@@ -1,18 +1,17 @@
-"""The shape of a request, as far as it is carried into the neutral form.
+"""The shapes of a request and of a response, as far as they are read.
 
-Source: https://developers.openai.com/api/reference/resources/responses/methods/create
+Source: https://developers.openai.com/api/reference/resources/responses/methods/create and
+https://developers.openai.com/api/reference/resources/responses (the response object)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from uuid import uuid4
 
-import msgspec
 from msgspec import Meta, Struct
 
 from extproc.dialects import MAX_TOKENS
-from extproc.words.errors import INVALID_REQUEST, Refusal
 
 
 class Audio(Struct):
@@ -116,15 +115,33 @@ class Request(Struct):
     service_tier: str | None = None
 
 
-def read(body: Mapping[str, Any]) -> Request:
-    """Raises Refusal (400), naming the field."""
-    try:
-        return msgspec.convert(body, Request)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `")
-        path = where.rstrip("`").removeprefix("$").lstrip(".")
-        what = what.replace("`", "")
-        said = f"'{path}': {what[0].lower()}{what[1:]}." if path else f"{what}."
-        raise Refusal(INVALID_REQUEST, said[:500], param=path[:200] or None) from None
-    except RecursionError:
-        raise Refusal(INVALID_REQUEST, "The body is nested too deeply.") from None
+# --- answers
+
+
+class Output(Struct, gc=False):
+    """An item of the output."""
+
+    type: Any = None
+    id: Any = None
+    call_id: Any = None
+    name: Any = None
+    arguments: Any = None
+    content: Any = None
+    summary: Any = None
+    encrypted_content: Any = None
+
+
+class Body(Struct, gc=False):
+    id: Any = None
+    model: Any = None
+    created_at: Any = None
+    status: Any = None
+    output: list[Output] | None = None
+    usage: Any = None
+    service_tier: Any = None
+    error: Any = None
+    incomplete_details: Any = None
+
+
+def new_id(prefix: str) -> str:
+    return f"{prefix}_{uuid4().hex}"

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
-from typing import Any
 
 from extproc.routing.history import History
 from extproc.routing.strategies import StickySettings
 from extproc.words.chain import Choice
 from extproc.words.exchange import Exchange
+from extproc.words.messages import Effort
 
 BASE = 0.36
 """The score of a request that says nothing of itself."""
@@ -64,9 +63,6 @@ _CONDITIONED = 1024  # characters from its beginning where conditions are counte
 _LINES = 100  # where items of a list are counted
 _LAST = 240  # characters of a last paragraph that can hold it instead
 _SYSTEM = 600  # characters; a longer system prompt describes an agent, not a task
-_ITEMS = 32  # messages from the end
-_PARTS = 8  # of a list of parts, from each end
-_NODES = 64  # of one message
 
 
 def _set(words: str) -> frozenset[bytes]:
@@ -128,13 +124,7 @@ _STEPS = frozenset(("- ", "* ", "• ", *(f"{number}{end}" for number in range(1
 _TEX = ("\\frac", "\\sum", "\\int", "\\forall", "\\exists", "\\begin", "\\mathbb", "^2", "^n", "^{")
 _SYMBOLS = "∀∃∑∏∫√≤≥≠∈∉⊂⊆∞ℝℕℤℚℂ∂∇≡⇒⇔"  # noqa: RUF001
 
-_LISTS = ("messages", "input", "contents")  # where chat, responses and Gemini keep the conversation
-_SYSTEMS = ("system", "instructions", "systemInstruction")  # where others keep the system prompt
-_NO_TEXT = frozenset(("model", "tools", *_SYSTEMS))  # in other bodies every other field may hold the text
-_TEXTS = ("text", "content", "parts", "output", "functionResponse", "response", "result")  # where parts keep text
-_RESULTS = ("tool_result", "function_call_output")
-_EFFORT_IN = ("reasoning", "output_config")
-_EFFORTS = {"none": -1.0, "minimal": -1.0, "low": -0.5, "medium": 0.0, "high": 1.0, "xhigh": 1.0, "max": 1.0}
+_EFFORTS: Mapping[Effort, float] = {"none": -1.0, "minimal": -1.0, "low": -0.5, "high": 1.0, "xhigh": 1.0}
 
 
 def complexity(exchange: Exchange) -> float:
@@ -147,27 +137,22 @@ def complexity(exchange: Exchange) -> float:
 
 def signals(exchange: Exchange) -> dict[str, float]:
     """What the score is made of, by the names in WEIGHTS. A signal that is not there counts as 0."""
-    body, ask = exchange.json, exchange.ask
-    items = next((found for name in _LISTS if isinstance(found := body.get(name), list)), [])
-    asked_for, result = _last(items)
-    if not asked_for and not result:
-        asked_for = _strings([value for key, value in islice(body.items(), _ITEMS) if key not in _NO_TEXT])
-    text, size = _sample(asked_for)
-    system = _simple_system(body, items)
+    ask, said = exchange.ask, exchange.dialect.conversation(exchange.json)
+    text, size = _sample(said.asked)
+    system = _simple_system(said.system)
     found = _asked(text, size, system)
     found["context"] = _log(len(exchange.body) - ask.image_bytes, 16 << 10, 256 << 10)
-    found["turns"] = _part(len(items) - 3, 17)
-    tools = body.get("tools")
-    found["tools"] = _part(len(tools), 10) if isinstance(tools, list) else 0.0
-    found["schema"] = float("json_schema" in ask.needs or _wants_schema(body))
-    found["effort"] = _effort(body)
+    found["turns"] = _part(said.turns - 3, 17)
+    found["tools"] = _part(said.tools, 10)
+    found["schema"] = float(said.shaped or "json_schema" in ask.needs)
+    found["effort"] = 0.0 if said.effort is None else _EFFORTS.get(said.effort, 0.0)
     found["images"] = float(ask.images > 0)
     found["system"] = float(system)
     if ask.max_output_tokens is not None:
         found["limit"] = 1 - _log(ask.max_output_tokens, 16, 256)
-    if result is not None:
+    if said.result is not None:
         found["result"] = 1.0
-        answer = _sample(result)[0][-_TAIL:]
+        answer = _sample(said.result)[0][-_TAIL:]
         found["failure"] = float(_has(answer, _FAILURES) or _failed(answer))
     return found
 
@@ -251,66 +236,14 @@ def _task(words: Sequence[bytes]) -> tuple[int, int]:
     return 0, 0
 
 
-def _simple_system(body: Mapping[str, Any], items: Sequence[Any]) -> bool:
+def _simple_system(pieces: Sequence[str]) -> bool:
     """True when a short system prompt gives a simple task: then what the user says is its material."""
-    found: Any = next((body[name] for name in _SYSTEMS if name in body), None)
-    if found is None and items and isinstance(items[0], dict) and items[0].get("role") in ("system", "developer"):
-        found = items[0].get("content")
-    pieces = _strings(found)
     if not pieces or sum(map(len, pieces)) > _SYSTEM:
         return False
     text, _ = _sample(pieces)
     words = _words(text)
     kind, _ = _task(words)
     return kind < 0 or (kind == 0 and _brief(text, words))
-
-
-def _last(items: Sequence[Any]) -> tuple[list[str], list[str] | None]:
-    """The texts of the last user message; those of the last message if it is a tool's result, else None."""
-    result: list[str] | None = None
-    for index in range(len(items) - 1, max(len(items) - 1 - _ITEMS, -1), -1):
-        item = items[index]
-        if isinstance(item, str):
-            return [item], result
-        if not isinstance(item, dict):
-            continue
-        if _is_result(item):
-            if index == len(items) - 1:
-                result = _strings(item)
-        elif item.get("role", "user") == "user" and (texts := _strings(item)):
-            return texts, result
-    return [], result
-
-
-def _is_result(item: Mapping[str, Any]) -> bool:
-    """True for what a tool answered, in the shape of any API."""
-    if item.get("role") in ("tool", "function") or item.get("type") in _RESULTS:
-        return True
-    parts = item.get("content") or item.get("parts")
-    return isinstance(parts, list) and any(
-        isinstance(part, dict) and (part.get("type") in _RESULTS or "functionResponse" in part) for part in _ends(parts)
-    )
-
-
-def _strings(value: Any) -> list[str]:
-    """The texts at or below `value`, in order: at most _NODES values are visited."""
-    found: list[str] = []
-    todo = [value]
-    for _ in range(_NODES):
-        if not todo:
-            break
-        node = todo.pop()
-        if isinstance(node, str):
-            found.append(node)
-        elif isinstance(node, list):
-            todo.extend(reversed(_ends(node)))
-        elif isinstance(node, dict):
-            todo.extend(node[name] for name in _TEXTS if name in node)
-    return found
-
-
-def _ends(values: list[Any]) -> list[Any]:
-    return values if len(values) <= 2 * _PARTS else values[:_PARTS] + values[-_PARTS:]
 
 
 def _sample(pieces: Sequence[str]) -> tuple[str, int]:
@@ -330,26 +263,6 @@ def _sample(pieces: Sequence[str]) -> tuple[str, int]:
 def _words(text: str) -> list[bytes]:
     """Its words in lower-case ASCII letters; everything else separates them."""
     return text.encode("ascii", "replace").translate(_FOLD).split()
-
-
-def _wants_schema(body: Mapping[str, Any]) -> bool:
-    for wanted in (body.get("response_format"), body.get("tool_choice")):
-        kind = wanted.get("type") if isinstance(wanted, dict) else None
-        if isinstance(kind, str) and kind in ("json_schema", "json_object", "function", "tool"):
-            return True
-    return False
-
-
-def _effort(body: Mapping[str, Any]) -> float:
-    for effort in (body.get("reasoning_effort"), *(_inner(body, name, "effort") for name in _EFFORT_IN)):
-        if isinstance(effort, str):
-            return _EFFORTS.get(effort, 0.0)
-    return float(_inner(body, "thinking", "type") == "enabled")
-
-
-def _inner(body: Mapping[str, Any], name: str, key: str) -> Any:
-    value = body.get(name)
-    return value.get(key) if isinstance(value, dict) else None
 
 
 def _part(count: int, full: int) -> float:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from extproc.auth import ANONYMOUS, Access
 from extproc.credentials.oauth import problem
+from extproc.dialects import fields_that_ask_for
 from extproc.ledger import doubt_ledger
 from extproc.prices import PriceBook
 from extproc.routing.catalog import MAX_NESTING, MAX_TARGETS, Catalog, VirtualModelSettings
@@ -29,9 +30,6 @@ KeyPath = tuple[str | int, ...]
 """The keys that lead to a setting."""
 
 _Doubt = tuple[KeyPath, str]
-
-_ASKED_BY: Mapping[str, Sequence[str]] = {"tools": ("tools", "functions"), "json_schema": ("response_format",)}
-"""Fields that ask for an ability. A target that changes one of them is not skipped for it."""
 
 
 def contradictions(settings: Settings) -> Iterator[_Doubt]:
@@ -234,9 +232,10 @@ def _ability_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Itera
 
 
 def _able(target: Target, ability: str) -> bool:
+    """A target that changes a field which asks for an ability is not skipped for it."""
     if target.supports is None or ability in target.supports:
         return True
-    return any(name in _ASKED_BY.get(ability, ()) for name, *_ in target.changes)
+    return any(name in fields_that_ask_for(ability) for name, *_ in target.changes)
 
 
 def _context(group: Sequence[Target]) -> int | None:

@@ -161,6 +161,8 @@ class Link:
         """The script's answer. Raises StoreError when there is none in time: NotSentError where it cannot have run."""
         if self._closed:
             raise NotSentError("the store is closed")
+        if asyncio.current_task() is None:  # in the first step of a gRPC call; the timeout below needs a task
+            await asyncio.sleep(0)
         probe = self.breaker.enter()
         try:
             async with asyncio.timeout(self._timeout):

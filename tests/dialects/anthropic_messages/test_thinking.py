@@ -3,7 +3,7 @@
 import pytest
 
 from extproc.dialects import dialects
-from extproc.dialects.anthropic_messages.thinking import traits_of
+from extproc.dialects.anthropic_messages.models import traits_of
 from extproc.words.dialect import Destination
 from extproc.words.messages import Message, Prompt, TextPart, ThinkingPart, Tool, ToolCall, ToolChoice, ToolResult
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion
 
 from extproc.dialects import dialects
-from extproc.dialects.openai_chat import read_usage
+from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.exchange import Usage
 from extproc.words.messages import (
     Answer,

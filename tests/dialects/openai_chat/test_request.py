@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from extproc.dialects import dialects
 from extproc.dialects.openai_chat import provider_request
-from extproc.dialects.openai_chat.strict import can_be_strict
+from extproc.dialects.openai_chat.schema import can_be_strict
 from extproc.words.dialect import Destination
 from extproc.words.errors import Refusal
 from extproc.words.messages import (

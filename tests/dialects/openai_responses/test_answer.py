@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import Response
 
-from extproc.dialects.openai_responses import DIALECT, custom, thinking
+from extproc.dialects.openai_responses import DIALECT, custom, signature
 from extproc.words.exchange import Usage
 from extproc.words.messages import (
     Answer,
@@ -182,14 +182,14 @@ def test_what_is_no_answer(body):
                     "id": "rs",
                     "type": "reasoning",
                     "summary": [{"type": "summary_text", "text": "Hm"}],
-                    "encrypted_content": thinking.pack("sig"),
+                    "encrypted_content": signature.pack("sig"),
                 },
-                {"id": "rs", "type": "reasoning", "summary": [], "encrypted_content": thinking.pack("", "enc")},
+                {"id": "rs", "type": "reasoning", "summary": [], "encrypted_content": signature.pack("", "enc")},
                 {
                     "id": "rs",
                     "type": "reasoning",
                     "summary": [{"type": "summary_text", "text": "unsigned"}],
-                    "encrypted_content": thinking.pack(),
+                    "encrypted_content": signature.pack(),
                 },
                 message(text("I look.", logprobs=[])) | {"id": "msg"},
                 {
@@ -204,7 +204,7 @@ def test_what_is_no_answer(body):
                     "id": "rs",
                     "type": "reasoning",
                     "summary": [],
-                    "encrypted_content": thinking.pack(calls={"c2": "google"}),
+                    "encrypted_content": signature.pack(calls={"c2": "google"}),
                 },
                 {
                     "id": "fc",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.dialects.openai_responses import DIALECT, custom, thinking
+from extproc.dialects.openai_responses import DIALECT, custom, signature
 from extproc.words.dialect import Destination
 from extproc.words.errors import Refusal
 from extproc.words.messages import (
@@ -24,6 +24,7 @@ from extproc.words.messages import (
     ToolChoice,
     ToolResult,
 )
+from tests.samples import examples
 
 
 def decode(input="Hi", **fields):
@@ -56,7 +57,7 @@ SCHEMA = {
     "required": ["a"],
     "additionalProperties": False,
 }
-SIGNED = thinking.pack("sig==")
+SIGNED = signature.pack("sig==")
 
 
 # --- a client's request: items of the input, and the messages they become
@@ -177,7 +178,7 @@ SIGNED = thinking.pack("sig==")
                     "summary": [{"type": "summary_text", "text": "Hm"}],
                     "encrypted_content": SIGNED,
                 },
-                {"id": "rs_2", "type": "reasoning", "summary": [], "encrypted_content": thinking.pack("", "enc")},
+                {"id": "rs_2", "type": "reasoning", "summary": [], "encrypted_content": signature.pack("", "enc")},
             ],
             [said(ThinkingPart("Hm", "sig=="), ThinkingPart(redacted="enc"))],
         ),
@@ -187,7 +188,7 @@ SIGNED = thinking.pack("sig==")
                     "id": "rs_1",
                     "type": "reasoning",
                     "summary": [],
-                    "encrypted_content": thinking.pack(calls={"c": "g"}),
+                    "encrypted_content": signature.pack(calls={"c": "g"}),
                 },
                 {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
             ],
@@ -661,7 +662,7 @@ def test_what_both_sides_say_survives(prompt):
 
 @pytest.mark.parametrize("parts", [("sig", ""), ("", "enc"), ("openai:rs:g", ""), ("gemini:x", "")])
 def test_proofs_come_back(parts):
-    proof = thinking.unpack("rs_other", thinking.pack(*parts))
+    proof = signature.unpack("rs_other", signature.pack(*parts))
     assert (proof.signature, proof.redacted) == parts
 
 
@@ -704,7 +705,7 @@ BODY = st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6).flatmap(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(body=BODY)
 def test_hostile_requests_are_read_or_refused(body):
     try:

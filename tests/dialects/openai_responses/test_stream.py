@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from openai.types.responses import ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from extproc.dialects.openai_responses import DIALECT, custom, thinking
+from extproc.dialects.openai_responses import DIALECT, custom, signature
 from extproc.framing.sse import SSE
 from extproc.words.dialect import Report
 from extproc.words.exchange import Usage
@@ -410,7 +410,7 @@ def test_the_events_in_their_order():
         "completed",
     ]
     assert [said["output_index"] for said in found if "output_index" in said] == [0] * 6 + [1] * 6 + [2] * 4
-    assert found[7]["item"]["encrypted_content"] == thinking.pack("sig")
+    assert found[7]["item"]["encrypted_content"] == signature.pack("sig")
     assert found[10]["logprobs"] == [TOKEN]
     assert found[-1]["response"]["usage"] is None
 

@@ -6,29 +6,47 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from extproc.dialects import dialects
 from extproc.routing.strategies import strategies
 from extproc.routing.strategies.complexity import WEIGHTS, Complexity, complexity, signals
 from extproc.words.chain import Choice
-from extproc.words.dialect import Ask
+from extproc.words.dialect import Ask, Dialect
 from extproc.words.exchange import Exchange, Request, Target
 
 ROOT = Path(__file__).parents[3]
 
 
-def ask(body, size=None, **fields):
-    """An exchange with that body, whatever its shape."""
+class Rerank(Dialect):
+    """A dialect that says nothing of its conversations."""
+
+    fields = dialects()["openai_chat"].fields
+
+
+RERANK = Rerank()
+
+APIS = [*(name for name, dialect in dialects().items() if dialect.paths), "example", "rerank"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _example(example_dialect):
+    """A dialect in the manner of Gemini's."""
+
+
+def ask(body, size=None, api="openai_chat", **fields):
+    """An exchange with that body in that API, whatever its shape."""
     exchange = Exchange("id-1", Request("POST", "/v1/chat/completions", {}))
+    exchange.dialect = RERANK if api == "rerank" else dialects()[api]
     exchange.json = body
     exchange.body = b" " * (len(json.dumps(body)) if size is None else size)
     exchange.ask = Ask("m", **fields)
     return exchange
 
 
-def chat(*messages, size=None, tools=None, limit=None, images=0, **fields):
+def chat(*messages, size=None, tools=None, limit=None, images=0, api="openai_chat", **fields):
     """Messages are texts of the user, or whole messages."""
     said = [{"role": "user", "content": m} if isinstance(m, str) else m for m in messages]
     body = {"model": "m", "messages": said, **fields} | ({"tools": tools} if tools else {})
-    return ask(body, size, max_output_tokens=limit, images=images)
+    return ask(body, size, api, max_output_tokens=limit, images=images)
 
 
 def score(*messages, **fields):
@@ -118,12 +136,20 @@ LONG = "The house on the hill has been empty for some years and nobody knows who
         ("schema", chat(LONG, response_format={"type": "json_schema"}), chat(LONG)),
         ("schema", chat(LONG, response_format={"type": "json_object"}), chat(LONG, response_format={"type": "text"})),
         ("schema", chat(LONG, tool_choice={"type": "function"}), chat(LONG, tool_choice="auto")),
-        ("schema", ask({"input": LONG}, needs={"json_schema": "text.format"}), ask({"input": LONG})),
+        (
+            "schema",
+            ask({"input": LONG}, needs={"json_schema": "text.format"}, api="openai_responses"),
+            ask({"input": LONG}, api="openai_responses"),
+        ),
         ("effort", chat(LONG, reasoning_effort="none"), chat(LONG, reasoning_effort="low")),
         ("effort", chat(LONG, reasoning_effort="low"), chat(LONG)),
         ("effort", chat(LONG), chat(LONG, reasoning_effort="high")),
         ("effort", chat(LONG, reasoning={"effort": "minimal"}), chat(LONG, reasoning={"effort": "high"})),
-        ("effort", chat(LONG), chat(LONG, output_config={"effort": "high"})),
+        (
+            "effort",
+            chat(LONG, api="anthropic_messages"),
+            chat(LONG, api="anthropic_messages", output_config={"effort": "high"}),
+        ),
         ("effort", chat(LONG), chat(LONG, thinking={"type": "enabled", "budget_tokens": 4000})),
         ("result", chat(LONG, {"role": "tool", "content": "ok"}), chat(LONG)),
         ("failure", chat(LONG, {"role": "tool", "content": "ok"}), chat(LONG, {"role": "tool", "content": "FAILED"})),
@@ -199,68 +225,104 @@ def test_the_result_of_a_tool_is_an_easy_step_unless_it_reads_like_a_failure(con
 
 
 @pytest.mark.parametrize(
-    "result",
+    ("api", "result"),
     [
-        {"messages": [{"role": "user", "content": HARD}, {"role": "tool", "content": "2 failed"}]},
-        {
-            "messages": [
-                {"role": "user", "content": HARD},
-                {
-                    "role": "user",
-                    "content": [{"type": "tool_result", "content": [{"type": "text", "text": "2 failed"}]}],
-                },
-            ]
-        },
-        {"input": [{"role": "user", "content": HARD}, {"type": "function_call_output", "output": "2 failed"}]},
-        {
-            "contents": [
-                {"role": "user", "parts": [{"text": HARD}]},
-                {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"result": "2 failed"}}}]},
-            ]
-        },
+        (
+            "openai_chat",
+            {"messages": [{"role": "user", "content": HARD}, {"role": "tool", "content": "2 failed"}]},
+        ),
+        (
+            "anthropic_messages",
+            {
+                "messages": [
+                    {"role": "user", "content": HARD},
+                    {
+                        "role": "user",
+                        "content": [{"type": "tool_result", "content": [{"type": "text", "text": "2 failed"}]}],
+                    },
+                ]
+            },
+        ),
+        (
+            "openai_responses",
+            {"input": [{"role": "user", "content": HARD}, {"type": "function_call_output", "output": "2 failed"}]},
+        ),
+        (
+            "example",
+            {
+                "contents": [
+                    {"role": "user", "parts": [{"text": HARD}]},
+                    {
+                        "role": "user",
+                        "parts": [{"functionResponse": {"name": "f", "response": {"result": "2 failed"}}}],
+                    },
+                ]
+            },
+        ),
     ],
-    ids=["chat", "anthropic", "responses", "gemini"],
 )
-def test_results_of_tools_in_the_shape_of_each_api(result):
-    got = signals(ask(result))
+def test_results_of_tools_in_the_shape_of_each_api(api, result):
+    got = signals(ask(result, api=api))
     assert (got["result"], got["failure"], got["task"]) == (1, 1, 1)
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("api", "body"),
     [
-        {"messages": [{"role": "user", "content": HARD}]},
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": HARD}]}]},
-        {"input": HARD},
-        {"input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": HARD}]}]},
-        {"input": ["other", HARD]},
-        {"contents": [{"parts": [{"text": HARD}]}]},
-        {"prompt": HARD},
-        {"query": HARD, "documents": []},
+        ("openai_chat", {"messages": [{"role": "user", "content": HARD}]}),
+        ("openai_chat", {"messages": [{"role": "user", "content": [{"type": "text", "text": HARD}]}]}),
+        ("openai_embeddings", {"input": HARD}),
+        ("openai_responses", {"input": HARD}),
+        (
+            "openai_responses",
+            {"input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": HARD}]}]},
+        ),
+        ("openai_embeddings", {"input": ["other", HARD]}),
+        ("openai_responses", {"input": ["other", HARD]}),
+        ("example", {"contents": [{"parts": [{"text": HARD}]}]}),
+        ("openai_completions", {"prompt": HARD}),
+        ("rerank", {"query": HARD, "documents": []}),
     ],
 )
-def test_the_text_is_found_in_other_bodies(body):
-    assert complexity(ask({"model": "m", **body})) > 0.5
+def test_the_text_is_found_in_other_bodies(api, body):
+    assert complexity(ask({"model": "m", **body}, api=api)) > 0.5
 
 
 @pytest.mark.parametrize(
-    "body",
+    ("api", "body"),
     [
-        {"system": "Classify the message.", "messages": [{"role": "user", "content": HARD}]},
-        {
-            "system": [{"type": "text", "text": "Classify the message."}],
-            "messages": [{"role": "user", "content": HARD}],
-        },
-        {"instructions": "Classify the message.", "input": HARD},
-        {
-            "systemInstruction": {"parts": [{"text": "Classify the message."}]},
-            "contents": [{"parts": [{"text": HARD}]}],
-        },
-        {"messages": [{"role": "developer", "content": "Classify the message."}, {"role": "user", "content": HARD}]},
+        (
+            "anthropic_messages",
+            {"system": "Classify the message.", "messages": [{"role": "user", "content": HARD}]},
+        ),
+        (
+            "anthropic_messages",
+            {
+                "system": [{"type": "text", "text": "Classify the message."}],
+                "messages": [{"role": "user", "content": HARD}],
+            },
+        ),
+        ("openai_responses", {"instructions": "Classify the message.", "input": HARD}),
+        (
+            "example",
+            {
+                "systemInstruction": {"parts": [{"text": "Classify the message."}]},
+                "contents": [{"parts": [{"text": HARD}]}],
+            },
+        ),
+        (
+            "openai_chat",
+            {
+                "messages": [
+                    {"role": "developer", "content": "Classify the message."},
+                    {"role": "user", "content": HARD},
+                ]
+            },
+        ),
     ],
 )
-def test_a_system_prompt_that_gives_a_simple_task(body):
-    assert complexity(ask(body)) < 0.3
+def test_a_system_prompt_that_gives_a_simple_task(api, body):
+    assert complexity(ask(body, api=api)) < 0.3
 
 
 def test_a_long_system_prompt_is_no_task():
@@ -281,23 +343,28 @@ JSON = st.recursive(
 )
 
 
+each_api = pytest.mark.parametrize("api", APIS)
+
+
+@each_api
 @given(st.dictionaries(st.sampled_from(FIELDS) | st.text(), JSON, max_size=6), st.integers(0, 10**9), st.booleans())
 @example({"messages": [{"role": "user", "content": "\ud800 ?"}]}, 0, False)  # half of a surrogate pair
 @example({"messages": [{"role": ["user"], "type": {}, "content": {"content": 5}}]}, 0, False)
 @example({"messages": [None, 5, "x", []], "tools": {}, "reasoning_effort": {}, "thinking": []}, 0, True)
 @example({}, 10**9, True)
-def test_whatever_the_body_the_score_is_from_0_to_1(body, number, is_limit):
-    exchange = ask(body, number % 100, max_output_tokens=number if is_limit else None, image_bytes=number)
+def test_whatever_the_body_the_score_is_from_0_to_1(api, body, number, is_limit):
+    exchange = ask(body, number % 100, api, max_output_tokens=number if is_limit else None, image_bytes=number)
     assert 0 <= complexity(exchange) <= 1
     assert set(signals(exchange)) <= set(WEIGHTS)
     assert all(-1 <= value <= 1 for value in signals(exchange).values())
 
 
+@each_api
 @given(st.lists(JSON, max_size=5))
-def test_whatever_the_messages_the_score_is_from_0_to_1(messages):
-    body = {"messages": [{"role": "user", "content": message} for message in messages]}
-    assert 0 <= complexity(ask(body)) <= 1
-    assert 0 <= complexity(ask({"messages": messages})) <= 1
+def test_whatever_the_messages_the_score_is_from_0_to_1(api, messages):
+    said = [{"role": "user", "content": message, "parts": message} for message in messages]
+    for body in (said, messages):
+        assert 0 <= complexity(ask(dict.fromkeys(("messages", "input", "contents", "prompt"), body), api=api)) <= 1
 
 
 class Looked:
@@ -337,33 +404,39 @@ BIG = 20 << 20
 
 
 @pytest.mark.parametrize(
-    ("build", "most"),
+    ("build", "most", "api"),
     [
-        (lambda: {"messages": [{"role": "user", "content": Watched("why so? " * (BIG // 8))}]}, 3072),
-        (lambda: {"messages": [{"role": "user", "content": Watched("\n" * BIG)}]}, 3072),
-        (lambda: {"messages": [{"role": "user", "content": Watched("é" * BIG)}]}, 3072),
-        (lambda: {"messages": [{"role": "tool", "content": Watched("x" * BIG)}]}, 3072),
+        (lambda: {"messages": [{"role": "user", "content": Watched("why so? " * (BIG // 8))}]}, 3072, "openai_chat"),
+        (lambda: {"messages": [{"role": "user", "content": Watched("\n" * BIG)}]}, 3072, "openai_chat"),
+        (lambda: {"messages": [{"role": "user", "content": Watched("é" * BIG)}]}, 3072, "openai_chat"),
+        (lambda: {"messages": [{"role": "tool", "content": Watched("x" * BIG)}]}, 3072, "openai_chat"),
         (
             lambda: {
                 "messages": [{"role": "system", "content": Watched("x" * BIG)}, {"role": "user", "content": "hi"}]
             },
             8,
+            "openai_chat",
         ),
-        (lambda: {"input": Watched("x" * BIG)}, 3072),
-        (lambda: {"messages": WatchedList([{"role": "user", "content": "hi"}] * 100_000)}, 8),
-        (lambda: {"messages": WatchedList([{"role": "assistant", "content": "hi"}] * 100_000)}, 100),
+        (lambda: {"input": Watched("x" * BIG)}, 3072, "openai_responses"),
+        (lambda: {"messages": WatchedList([{"role": "user", "content": "hi"}] * 100_000)}, 8, "openai_chat"),
+        (lambda: {"messages": WatchedList([{"role": "assistant", "content": "hi"}] * 100_000)}, 100, "openai_chat"),
         (
             lambda: {
                 "messages": [{"role": "user", "content": WatchedList([{"type": "text", "text": "hi"}] * 100_000)}]
             },
             100,
+            "openai_chat",
         ),
-        (lambda: {"input": WatchedList([1] * 1_000_000)}, 100),
-        (lambda: {"messages": [{"role": "user", "content": "hi"}], "tools": WatchedList([{}] * 100_000)}, 0),
+        (lambda: {"input": WatchedList([1] * 1_000_000)}, 100, "openai_responses"),
+        (
+            lambda: {"messages": [{"role": "user", "content": "hi"}], "tools": WatchedList([{}] * 100_000)},
+            0,
+            "openai_chat",
+        ),
     ],
 )
-def test_of_20_mib_no_more_is_looked_at_than_of_a_few_kib(build, most):
-    exchange = ask(build(), BIG)
+def test_of_20_mib_no_more_is_looked_at_than_of_a_few_kib(build, most, api):
+    exchange = ask(build(), BIG, api)
     Looked.count = 0
     complexity(exchange)
     assert Looked.count <= most

@@ -8,6 +8,7 @@ from extproc.routing.history import History
 from extproc.routing.strategies import StickySettings, strategies
 from extproc.words.chain import Choice
 from extproc.words.exchange import Price, Target
+from tests.samples import examples
 
 PRICES = st.none() | st.builds(Price, st.floats(0, 1e6), st.floats(0, 1e6))
 TARGETS = st.builds(Target, st.text("ab", min_size=1, max_size=2), st.sampled_from("pq"), st.sampled_from("xy"))
@@ -37,7 +38,7 @@ def body(text, **fields):
 @each_strategy
 @pytest.mark.parametrize("sticky", STICKY)
 @given(choices=CHOICES, text=TEXTS, labels=st.dictionaries(st.just("run"), st.text(min_size=1, max_size=5)))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_an_order_is_all_of_the_choices_and_nothing_else(exchange, *, name, sticky, choices, text, labels):
     strategy = strategies()[name]("v", sticky, History())
     sent = exchange(body(text, stream=bool(labels)), labels=labels)
@@ -49,7 +50,7 @@ def test_an_order_is_all_of_the_choices_and_nothing_else(exchange, *, name, stic
 
 @each_strategy
 @given(CHOICES, TEXTS)
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_why_is_a_few_words(exchange, name, choices, text):
     strategy = strategies()[name]("v", None, History())
     sent = exchange(body(text))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from extproc.routing.strategies import strategies
 from extproc.settings.checks import doubts
 from extproc.settings.config import ConfigError, lint, parse
+from tests.samples import examples
 
 ALL = "all targets are at provider 'a': when it is down, no target is left"
 KNOWING = """
@@ -236,7 +237,7 @@ CONSUMERS = st.fixed_dictionaries(
     st.lists(CONSUMERS, max_size=2, unique_by=lambda consumer: consumer["name"]),
     st.booleans(),
 )
-@hypothesis_settings(max_examples=200)
+@hypothesis_settings(max_examples=examples(200))
 def test_doubts_never_raise(virtual_models, one, other, consumers, off):
     tree = {
         "providers": {"a": {"kind": "mock", "disabled": off}, "b": {"kind": "openai"}},

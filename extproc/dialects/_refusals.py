@@ -1,0 +1,36 @@
+"""Refusals (400) of requests that are not as their API has them, or that no translation can carry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
+
+T = TypeVar("T")
+
+
+def wrong(message: str, where: str) -> Refusal:
+    """The refusal of a field that is not as the API has it."""
+    return Refusal(INVALID_REQUEST, message, param=where)
+
+
+def unsupported(message: str, where: str) -> Refusal:
+    """The refusal of a field that no translation can carry."""
+    return Refusal(UNSUPPORTED_BY_TARGETS, message, param=where)
+
+
+def convert(body: Mapping[str, Any], shape: type[T]) -> T:
+    """`body` as `shape`. Raises Refusal (400), naming the field."""
+    try:
+        return msgspec.convert(body, shape)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `")
+        path = where.rstrip("`").removeprefix("$").lstrip(".")
+        what = what.replace("`", "")
+        said = f"'{path}': {what[0].lower()}{what[1:]}." if path else f"{what}."
+        raise Refusal(INVALID_REQUEST, said[:500], param=path[:200] or None) from None
+    except RecursionError:
+        raise Refusal(INVALID_REQUEST, "The body is nested too deeply.") from None

@@ -1,0 +1,74 @@
+"""Whole answers, written for clients.
+
+A thought signature of Gemini's has no place in a `tool_use` block; it stands there as `extra_content`, which SDKs keep
+and send back.
+
+Source: https://platform.claude.com/docs/en/api/messages/create (message object)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from extproc.dialects.anthropic_messages.provider_request import arguments, new_id
+from extproc.dialects.anthropic_messages.shapes import STOP, TIERS
+from extproc.dialects.anthropic_messages.usage import write_usage
+from extproc.words.exchange import Usage
+from extproc.words.messages import (
+    Answer,
+    Choice,
+    FinishReason,
+    Part,
+    RefusalPart,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
+
+_TIERS = {neutral: name for name, neutral in TIERS.items()}
+
+
+def encode_answer(answer: Answer) -> dict[str, Any]:
+    """The first choice; a client of this API cannot ask for more."""
+    choice = answer.choices[0] if answer.choices else Choice([])
+    usage = write_usage(answer.usage or Usage())
+    if tier := _TIERS.get(answer.service_tier):
+        usage["service_tier"] = tier
+    refused = any(type(part) is RefusalPart for part in choice.parts)
+    return {
+        "id": answer.id or new_id("msg"),
+        "type": "message",
+        "role": "assistant",
+        "model": answer.model,
+        "content": list(_blocks(choice.parts)),
+        "stop_reason": stop_reason(choice.finish, refused=refused),
+        "stop_sequence": choice.stop_sequence or None,
+        "usage": usage,
+    }
+
+
+def _blocks(parts: list[Part]) -> Iterable[dict[str, Any]]:
+    for part in parts:
+        if isinstance(part, TextPart | RefusalPart):
+            if part.text:
+                yield {"type": "text", "text": part.text}
+        elif isinstance(part, ToolCall):
+            yield encode_tool_call(part.id, part.name, part.signature, arguments(part.arguments))
+        elif isinstance(part, ThinkingPart):
+            if part.redacted:
+                yield {"type": "redacted_thinking", "data": part.redacted}
+            else:
+                yield {"type": "thinking", "thinking": part.text, "signature": part.signature}
+
+
+def encode_tool_call(id: str, name: str, signature: str, input: dict[str, Any]) -> dict[str, Any]:
+    block: dict[str, Any] = {"type": "tool_use", "id": id or new_id("toolu"), "name": name, "input": input}
+    if signature:
+        block["extra_content"] = {"google": {"thought_signature": signature}}
+    return block
+
+
+def stop_reason(finish: FinishReason, *, refused: bool) -> str:
+    """`refused`: the model said in its own words that it will not, which other APIs call a normal end."""
+    return "refusal" if refused and finish == "stop" else STOP[finish]

@@ -1,0 +1,158 @@
+"""Streamed answers, written for clients.
+
+The encoder closes a block when another one begins, so that blocks follow one another as Anthropic's do. More of an
+earlier text or thinking begins a new block; more of an earlier tool call goes out under that call's own index, although
+it has ended, since SDKs gather the input by index.
+
+Source: https://platform.claude.com/docs/en/build-with-claude/streaming
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from extproc.dialects.anthropic_messages.client_answer import encode_tool_call, stop_reason
+from extproc.dialects.anthropic_messages.problem import encode_error, type_of
+from extproc.dialects.anthropic_messages.provider_request import new_id
+from extproc.dialects.anthropic_messages.shapes import UNREADABLE
+from extproc.dialects.anthropic_messages.usage import write_usage
+from extproc.words import messages
+from extproc.words.exchange import Usage
+from extproc.words.messages import Ended, Failed, Finished, FinishReason, Started, Used
+
+_encode = msgspec.json.Encoder().encode
+_LAST = ("message_stop", "error")
+_TEXT = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":{"type":"%b","%b":%b}}\n\n'
+_STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
+_EMPTY: dict[str, dict[str, Any]] = {
+    "text": {"type": "text", "text": ""},
+    "refusal": {"type": "text", "text": ""},
+    "thinking": {"type": "thinking", "thinking": "", "signature": ""},
+}
+_DELTAS = {
+    "text": (b"text_delta", b"text"),
+    "refusal": (b"text_delta", b"text"),
+    "thinking": (b"thinking_delta", b"thinking"),
+    "tool_call": (b"input_json_delta", b"partial_json"),
+}
+
+
+class _Typed(msgspec.Struct):
+    type: str
+
+
+_decode_type = msgspec.json.Decoder(_Typed).decode
+_name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # in JSON they only stand between things
+
+
+def frame(data: bytes) -> tuple[bytes, bool]:
+    """See `Dialect.frame`."""
+    try:
+        kind = _decode_type(data).type
+    except UNREADABLE:
+        return b"", False
+    if not _name(kind):
+        return b"", False
+    return b"event: %b\ndata: %b\n\n" % (kind.encode(), data.translate(_ONE_LINE)), kind in _LAST
+
+
+class Encoder:
+    """Writes Anthropic's events."""
+
+    __slots__ = ("_calls", "_finish", "_next", "_number", "_open", "_refused", "_sequence", "_started", "_usage")
+
+    def __init__(self) -> None:
+        self._started = self._refused = False
+        self._usage = Usage()
+        self._next = 0
+        self._open = -1  # the index of the block that is open
+        self._number = -1  # its number in the neutral events
+        self._calls: dict[int, int] = {}  # the index of each tool call, by its number
+        self._finish: FinishReason = "stop"
+        self._sequence = ""
+
+    def feed(self, event: messages.Event) -> bytes:
+        if isinstance(event, messages.Delta):
+            return self._say(event) if event.choice == 0 else b""
+        if isinstance(event, Started):
+            return self._start(event)
+        if isinstance(event, Used):
+            self._usage = event.usage
+        elif isinstance(event, Finished):
+            if event.choice == 0:
+                self._finish, self._sequence = event.reason, event.stop_sequence
+        elif isinstance(event, Failed):
+            return _frame(encode_error(event.message, type_of(500, event.type), event.code))
+        elif isinstance(event, Ended):
+            return self._end()
+        return b""
+
+    def _start(self, event: Started) -> bytes:
+        if self._started:
+            return b""
+        self._started = True
+        self._usage = event.usage or self._usage
+        message: dict[str, Any] = {
+            "id": event.id or new_id("msg"),
+            "type": "message",
+            "role": "assistant",
+            "model": event.model,
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": write_usage(self._usage),
+        }
+        return _frame({"type": "message_start", "message": message})
+
+    def _say(self, event: messages.Delta) -> bytes:
+        kind, text = event.kind, event.text
+        head = b"" if self._started else self._start(Started())
+        if event.block == self._number:
+            index = self._open
+        elif kind == "tool_call" and event.block in self._calls:
+            index = self._calls[event.block]
+        else:
+            index = self._next
+            head += self._begin(event)
+        name, field = _DELTAS[kind]
+        if text:
+            head += _TEXT % (index, name, field, _encode(text))
+        if event.signature and kind == "thinking":
+            head += _TEXT % (index, b"signature_delta", b"signature", _encode(event.signature))
+        return head
+
+    def _begin(self, event: messages.Delta) -> bytes:
+        head = self._close()
+        index = self._next
+        self._next += 1
+        if event.kind == "tool_call":
+            block = encode_tool_call(event.id, event.name, event.signature, {})
+            self._calls[event.block] = index
+        elif event.redacted:
+            block = {"type": "redacted_thinking", "data": event.redacted}
+        else:
+            block = _EMPTY[event.kind]
+            self._refused |= event.kind == "refusal"
+        self._open, self._number = index, event.block
+        return head + _frame({"type": "content_block_start", "index": index, "content_block": block})
+
+    def _close(self) -> bytes:
+        index, self._open, self._number = self._open, -1, -1
+        return _STOP % index if index >= 0 else b""
+
+    def _end(self) -> bytes:
+        head = b"" if self._started else self._start(Started())
+        delta = {
+            "stop_reason": stop_reason(self._finish, refused=self._refused),
+            "stop_sequence": self._sequence or None,
+        }
+        last = _frame({"type": "message_delta", "delta": delta, "usage": write_usage(self._usage)})
+        return head + self._close() + last + _frame({"type": "message_stop"})
+
+
+def _frame(event: dict[str, Any]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), _encode(event))

@@ -1,0 +1,61 @@
+"""Whole answers, read from providers.
+
+Source: https://platform.claude.com/docs/en/api/messages/create (message object)
+"""
+
+from __future__ import annotations
+
+from extproc.dialects.anthropic_messages.shapes import (
+    FINISH,
+    TIERS,
+    UNREADABLE,
+    Block,
+    decode,
+    explanation,
+)
+from extproc.dialects.anthropic_messages.usage import read_usage
+from extproc.words.messages import (
+    Answer,
+    Choice,
+    Part,
+    RefusalPart,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
+
+
+def decode_answer(body: bytes) -> Answer:
+    """Raises ValueError when it is not a message."""
+    try:
+        message = decode(body)
+    except UNREADABLE:
+        raise ValueError("no message") from None
+    if message.type != "message":
+        raise ValueError("no message")
+    parts = [part for block in message.content if (part := _part(block)) is not None]
+    if words := explanation(message.stop_details):
+        parts.append(RefusalPart(words))
+    finish = FINISH.get(message.stop_reason or "", "stop")
+    tier = message.usage.get("service_tier") if isinstance(message.usage, dict) else None
+    return Answer(
+        [Choice(parts, finish, message.stop_sequence or "")],
+        message.id or "",
+        message.model or "",
+        usage=read_usage(message.usage),
+        service_tier=TIERS.get(tier, "") if isinstance(tier, str) else "",
+    )
+
+
+def _part(block: Block) -> Part | None:
+    """None for what only Anthropic's own tools write."""
+    kind = block.type
+    if kind == "text":
+        return TextPart(block.text or "")
+    if kind == "thinking":
+        return ThinkingPart(block.thinking or "", block.signature or "")
+    if kind == "redacted_thinking":
+        return ThinkingPart(redacted=block.data or "")
+    if kind == "tool_use":
+        return ToolCall(block.id or "", block.name or "", bytes(block.input).decode(errors="replace") or "{}")
+    return None

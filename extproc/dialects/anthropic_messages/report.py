@@ -1,0 +1,73 @@
+"""What the gateway reads of an answer that it lets pass as it is.
+
+Source: https://platform.claude.com/docs/en/api/messages/create
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from extproc.dialects import text_size
+from extproc.dialects.anthropic_messages.shapes import NO_INPUT, UNREADABLE, Block, Event, decode
+from extproc.dialects.anthropic_messages.usage import Tally
+from extproc.words.dialect import Report
+
+
+def observe(data: bytes, report: Report) -> bool:
+    """Read one event, or a whole answer, into `report`.
+
+    The beginning of a stream tells the input. Until its end tells the output, `report.usage` is of source `estimated`.
+    """
+    try:
+        event = decode(data)
+    except UNREADABLE:
+        report.add_text(len(data))  # all of it rather than nothing
+        return False
+    kind = event.type
+    if kind == "content_block_delta":
+        delta = event.delta
+        if delta is not None:
+            report.add_text(text_size(delta.text) + text_size(delta.thinking) + text_size(delta.partial_json))
+    elif kind == "content_block_start":
+        if (block := event.content_block) is not None:
+            report.add_text(_block_size(block) + (len(bytes(block.input)) if bytes(block.input) not in NO_INPUT else 0))
+    elif kind == "message_start":
+        if event.message is not None:
+            report.model = event.message.model or report.model
+            _read_usage(event.message.usage, report, final=False)
+    elif kind == "message_delta":
+        if event.delta is not None and event.delta.stop_reason is not None:
+            report.finish_reasons[0] = event.delta.stop_reason
+        _read_usage(event.usage, report, final=True)
+    elif kind == "error" or event.error is not None:
+        report.error = "provider_error"
+    else:
+        _read_whole(event, report)
+    return False  # usage comes unasked, so no event of it has to be hidden
+
+
+def _read_whole(answer: Event, report: Report) -> None:
+    report.model = answer.model or report.model
+    for block in answer.content:
+        report.add_text(_block_size(block) + (len(bytes(block.input)) if block.type == "tool_use" else 0))
+    if answer.stop_reason is not None:
+        report.finish_reasons[0] = answer.stop_reason
+    _read_usage(answer.usage, report, final=True)
+
+
+def _read_usage(said: Any, report: Report, *, final: bool) -> None:
+    """What is not told again stays as it was."""
+    if said is None:
+        return
+    tally: Tally | None = report.memory
+    if tally is None:
+        tally = report.memory = Tally()
+    usage, before = tally.add(said), report.usage
+    if usage is not None and not (final and said.get("output_tokens") is not None):
+        usage.source = "estimated" if before is None else before.source
+    report.add_usage(usage)
+
+
+def _block_size(block: Block) -> int:
+    name = block.name if block.type == "tool_use" else ""
+    return text_size(block.text) + text_size(block.thinking) + text_size(name)

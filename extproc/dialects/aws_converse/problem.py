@@ -1,0 +1,42 @@
+"""Error answers.
+
+Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html (errors)
+"""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct, field
+
+from extproc.dialects.aws_converse.provider_answer import UNREADABLE
+from extproc.words.messages import Problem
+
+_BY_STATUS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "api_error",
+    424: "api_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+class _Problem(Struct):
+    message: str | None = None
+    Message: str | None = None
+    type: str | None = field(name="__type", default=None)
+
+
+_decode = msgspec.json.Decoder(_Problem).decode
+
+
+def decode(status: int, body: bytes) -> Problem:
+    """What an error answer says; its type follows from the status."""
+    try:
+        found = _decode(body)
+    except UNREADABLE:
+        found = _Problem()
+    kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
+    message = found.message or found.Message or f"The provider answered with status {status} and no message."
+    return Problem(message, kind, (found.type or "").rpartition("#")[2])

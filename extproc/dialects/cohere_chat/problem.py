@@ -1,0 +1,40 @@
+"""Error answers.
+
+Source: https://docs.cohere.com/reference/errors
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from extproc.dialects.cohere_chat.shapes import UNREADABLE
+from extproc.words.messages import Problem
+
+_BY_STATUS = {
+    401: "authentication_error",
+    402: "insufficient_quota",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    498: "authentication_error",  # a blocked token
+    499: "api_error",  # cancelled
+    503: "overloaded_error",
+}
+
+_decode = msgspec.json.Decoder().decode
+
+
+def decode(status: int, body: bytes) -> Problem:
+    """What an error answer says; its type follows from the status."""
+    try:
+        said: Any = _decode(body)
+    except UNREADABLE:
+        said = None
+    for _ in range(2):  # gateways before it wrap it once more
+        if isinstance(said, dict):
+            said = next((said[name] for name in ("message", "error", "detail") if said.get(name)), None)
+    kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
+    message = said if isinstance(said, str) else ""
+    return Problem(message or f"The provider answered with status {status} and no message.", kind)

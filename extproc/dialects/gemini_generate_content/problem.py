@@ -1,0 +1,72 @@
+"""Error answers, and errors in mid-stream.
+
+Source: https://cloud.google.com/apis/design/errors#error_model
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from extproc.dialects.gemini_generate_content.shapes import UNREADABLE
+from extproc.words.messages import Problem
+
+_decode = msgspec.json.Decoder().decode
+_BY_STATUS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "api_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+def decode(status: int, body: bytes) -> Problem:
+    try:
+        value: Any = _decode(body)
+    except UNREADABLE:
+        value = None
+    if isinstance(value, list) and value:  # as streams without SSE wrap it
+        value = value[0]
+    return read(status, value.get("error") if isinstance(value, dict) else None)
+
+
+def read(status: int, error: Any) -> Problem:
+    """What an `error` object says, whatever it holds; `status` is the HTTP status where it says none."""
+    message: Any = ""
+    code: Any = ""
+    details: Any = None
+    if isinstance(error, dict):
+        message, code, details = error.get("message"), error.get("status"), error.get("details")
+        if type(error.get("code")) is int:
+            status = error["code"]
+    elif isinstance(error, str):
+        message = error
+    reasons, param = _details(details)
+    kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
+    if "API_KEY_INVALID" in reasons:  # a 400 there
+        kind = "authentication_error"
+    if not isinstance(message, str) or not message:
+        message = "The provider failed without saying why."
+    return Problem(message, kind, code.lower() if isinstance(code, str) else "", param)
+
+
+def _details(details: Any) -> tuple[list[str], str | None]:
+    """The reasons that the details of an error give, and the first field at fault."""
+    reasons: list[str] = []
+    param: str | None = None
+    for detail in details if isinstance(details, list) else ():
+        if not isinstance(detail, dict):
+            continue
+        if isinstance(reason := detail.get("reason"), str):
+            reasons.append(reason)
+        violations = detail.get("fieldViolations")
+        for violation in violations if isinstance(violations, list) else ():
+            name = violation.get("field") if isinstance(violation, dict) else None
+            if param is None and isinstance(name, str) and name:
+                param = name
+    return reasons, param

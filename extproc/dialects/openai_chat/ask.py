@@ -1,0 +1,197 @@
+"""What the gateway reads of a chat completion request.
+
+Source: https://platform.openai.com/docs/api-reference/chat/create
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, read_flag, read_integer, read_model
+from extproc.dialects._conversation import count, effort_of, first_instructions, inner, last_said, pieces
+from extproc.dialects._effort import asked
+from extproc.dialects._refusals import wrong
+from extproc.dialects.openai_chat.shapes import MAX_CHOICES
+from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
+from extproc.words.errors import INVALID_REQUEST, Refusal
+
+FIELDS = Fields(
+    model="model",
+    fixed=("model", "messages", "stream", "stream_options", "n"),
+    output_limits=("max_completion_tokens", "max_tokens"),
+    needs={
+        **dict.fromkeys(("images", "files"), ("messages",)),
+        "audio": ("messages", "modalities"),
+        "tools": ("tools", "functions"),
+        "json_schema": ("response_format",),
+        "choices": ("n",),
+        "logprobs": ("logprobs",),
+    },
+    spoken=frozenset(("messages",)),
+    files=frozenset(("data", "file_data")),
+    opaque=frozenset(("data", "file_data", "signature")),
+)
+
+_OWN_TOOLS = ("function", "custom", None)  # which the client runs; the provider runs others itself
+_TEXTS = frozenset(("text", "refusal", "thinking", "redacted_thinking"))  # types of parts that say all they are
+_ELSEWHERE = frozenset(("web_search_options", "search_parameters", "plugins", "data_sources", "extra_body"))
+"""Fields by which a provider searches or reads what it keeps: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
+_HOLD_TEXT = ("text", "content")  # fields of messages and parts
+_ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
+
+
+def read(body: Mapping[str, Any]) -> Ask:
+    ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
+    conversation = body.get("messages")
+    if not isinstance(conversation, list) or not conversation:
+        raise Refusal(INVALID_REQUEST, "'messages' must be a list with at least one message.", param="messages")
+    for index, message in enumerate(conversation):
+        if not isinstance(message, dict):
+            where = f"messages[{index}]"
+            raise Refusal(INVALID_REQUEST, f"'{where}' must be an object.", param=where)
+        content = message.get("content")
+        if isinstance(content, list):
+            _read_parts(content, ask)
+        if message.get("audio") is not None:  # an earlier answer's, by its id
+            ask.add_unseen("audio")
+    if not _ELSEWHERE.isdisjoint(body):
+        _read_elsewhere(body, ask)
+    ask.choices = read_integer(body, "n", 1, MAX_CHOICES) or 1
+    ask.output_field = "max_completion_tokens"
+    ask.max_output_tokens = read_integer(body, "max_completion_tokens", 1, MAX_TOKENS)
+    older = read_integer(body, "max_tokens", 1, MAX_TOKENS)
+    if older is not None:
+        if ask.max_output_tokens is not None:
+            raise Refusal(
+                INVALID_REQUEST, "Give 'max_tokens' or 'max_completion_tokens', not both.", param="max_tokens"
+            )
+        ask.output_field, ask.max_output_tokens = "max_tokens", older
+    for name in ("tools", "functions"):
+        if body.get(name):
+            ask.needs["tools"] = name
+            ask.added_tokens = ADDED_TOKENS
+    _read_tools(body.get("tools"), ask)
+    answer_format = body.get("response_format")
+    if isinstance(answer_format, dict) and answer_format.get("type") == "json_schema":
+        ask.needs["json_schema"] = "response_format"
+        ask.added_tokens = ADDED_TOKENS
+    if ask.choices > 1:
+        ask.needs["choices"] = "n"
+    if body.get("logprobs") is True:
+        ask.needs["logprobs"] = "logprobs"
+    ask.thinking = thinking(body)
+    modalities = body.get("modalities")
+    if isinstance(modalities, list) and "audio" in modalities:
+        ask.needs.setdefault("audio", "modalities")
+    check_stream_options(body)
+    return ask
+
+
+def texts(body: Mapping[str, Any]) -> Iterator[Text]:
+    for index, message in enumerate(body["messages"]):
+        role = message.get("role")
+        role = role if isinstance(role, str) else ""
+        where = f"messages[{index}]"
+        for key, value in message.items():
+            if key == "role" and role in _ROLES:
+                continue
+            if isinstance(value, str):
+                yield Text(role, f"{where}.{key}", message, key)
+            else:
+                yield from strings(value, role, f"{where}.{key}")
+    for key, value in body.items():
+        if key in ("messages", "model"):
+            continue
+        if isinstance(value, str):
+            yield Text("request", key, body, key)
+        else:
+            yield from strings(value, "request", key)
+
+
+def thinking(body: Mapping[str, Any]) -> int:
+    """See `Dialect.thinking`. Wherever clients ask for it, see `client_request.py`."""
+    settings, reasoning = body.get("thinking"), body.get("reasoning")
+    most = asked(body.get("reasoning_effort"))
+    if isinstance(settings, dict):
+        kind, tokens = settings.get("type"), settings.get("budget_tokens")
+        tokens = 0 if kind == "disabled" else tokens
+        most = max(most, asked(None, tokens, adaptive=kind == "adaptive" or tokens is None))
+    if isinstance(reasoning, dict):
+        most = max(most, asked(reasoning.get("effort"), reasoning.get("max_tokens")))
+    return most
+
+
+def conversation(body: Mapping[str, Any]) -> Conversation:
+    """See `Dialect.conversation`."""
+    messages = body.get("messages")
+    last, result = last_said(messages, _HOLD_TEXT, _is_result)
+    effort = effort_of(body.get("reasoning_effort"), inner(body, "reasoning", "effort"))
+    return Conversation(
+        asked=last,
+        turns=count(messages),
+        result=result,
+        system=pieces(first_instructions(messages), _HOLD_TEXT),
+        tools=count(body.get("tools")),
+        shaped=inner(body, "response_format", "type") in ("json_schema", "json_object")
+        or inner(body, "tool_choice", "type") == "function",
+        effort="high" if effort is None and inner(body, "thinking", "type") == "enabled" else effort,
+    )
+
+
+def _is_result(message: Mapping[str, Any]) -> bool:
+    return message.get("role") in ("tool", "function")
+
+
+def check_stream_options(body: Mapping[str, Any]) -> None:
+    """Raises Refusal (400)."""
+    options = body.get("stream_options")
+    if options is not None and not isinstance(options, dict):
+        raise wrong("'stream_options' must be an object.", "stream_options")
+
+
+def usage_request(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """See `Dialect.usage_request`."""
+    options = body.get("stream_options") or {}
+    return {} if options.get("include_usage") is True else {"stream_options": {**options, "include_usage": True}}
+
+
+def _read_parts(parts: list[Any], ask: Ask) -> None:
+    for part in parts:
+        if not isinstance(part, dict):
+            continue
+        image, file, audio = part.get("image_url"), part.get("file"), part.get("input_audio")
+        if image is not None:
+            ask.needs["images"] = "messages"
+            _media.add_image(ask, image.get("url") if isinstance(image, dict) else image, "image_url")
+        if file is not None:
+            ask.needs["files"] = "messages"
+            data = file.get("file_data") if isinstance(file, dict) else None
+            if not (isinstance(data, str) and _media.is_text(data)):
+                ask.add_unseen("file")
+        if audio is not None:
+            ask.needs["audio"] = "messages"
+            data = audio.get("data") if isinstance(audio, dict) else None
+            if not (isinstance(data, str) and _media.is_audio_of_its_size(data)):
+                ask.add_unseen("input_audio")
+        if image is None and file is None and audio is None:
+            kind = part.get("type")
+            if not (isinstance(kind, str) and kind in _TEXTS):  # a video, or what comes next
+                ask.add_unseen(kind, "content")
+
+
+def _read_elsewhere(body: Mapping[str, Any], ask: Ask) -> None:
+    for name in sorted(_ELSEWHERE - {"extra_body"}):
+        if body.get(name):
+            ask.add_unseen(name)
+    extra = body.get("extra_body")
+    google = extra.get("google") if isinstance(extra, dict) else None
+    if isinstance(google, dict) and google.get("cached_content"):
+        ask.add_unseen("cached_content")
+
+
+def _read_tools(tools: Any, ask: Ask) -> None:
+    for tool in tools if isinstance(tools, list) else ():
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if kind not in _OWN_TOOLS:
+            ask.add_unseen(kind, "tools")

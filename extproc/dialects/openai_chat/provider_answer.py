@@ -1,0 +1,166 @@
+"""Whole chat completions, read from providers.
+
+Source: https://platform.openai.com/docs/api-reference/chat/object
+
+Providers of this API differ: `reasoning_content` (DeepSeek, vLLM) or `reasoning` (Groq, OpenRouter), content in parts
+with thinking among them (Mistral), arguments as objects (Ollama), usage beside the choices or inside them (Groq,
+Moonshot), output that does not include the reasoning (xAI). All of that is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from extproc.dialects.openai_chat.shapes import UNREADABLE, Body, Said, SaidCall, SaidChoice, SaidFunction, Seen
+from extproc.dialects.openai_chat.usage import read_usage
+from extproc.words.messages import (
+    Answer,
+    Choice,
+    FinishReason,
+    Part,
+    RefusalPart,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
+
+read_body = msgspec.json.Decoder(Body).decode
+_write = msgspec.json.Encoder().encode
+
+REASONS: Mapping[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "model_length": "length",
+    "max_tokens": "length",
+    "sensitive": "content_filter",
+}
+FAILURES = frozenset(("error", "network_error", "insufficient_system_resource"))
+"""Finish reasons that say the answer broke off: OpenRouter's, Z.ai's, DeepSeek's."""
+
+
+def decode(body: bytes) -> Answer:
+    """Raises ValueError when it is no chat completion."""
+    try:
+        said = read_body(body)
+    except UNREADABLE:
+        raise ValueError("The answer is no chat completion.") from None
+    if said.error is not None or not said.choices:
+        raise ValueError("The answer holds no choices.")
+    choices = sorted(said.choices, key=lambda choice: choice.index if type(choice.index) is int else 0)
+    return Answer(
+        choices=[_choice(choice) for choice in choices],
+        id=text_of(said.id),
+        model=text_of(said.model),
+        created=said.created if type(said.created) is int and said.created > 0 else 0,
+        usage=read_usage(find_usage(said)),
+        service_tier=text_of(said.service_tier),
+    )
+
+
+def text_of(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _choice(choice: SaidChoice) -> Choice:
+    said = choice.message or choice.delta or Said()
+    if text_of(choice.finish_reason) in FAILURES:
+        raise ValueError("The provider broke off.")
+    thinking, text, refusal = words_of(said)
+    blocks = blocks_of(said)
+    if not blocks and thinking:
+        blocks = [ThinkingPart(thinking)]
+    parts: list[Part] = [*blocks]
+    if text:
+        parts.append(TextPart(text))
+    if refusal:
+        parts.append(RefusalPart(refusal))
+    calls = [_call(call) for call in said.tool_calls or ()]
+    parts += calls
+    return Choice(
+        parts, reason_of(choice.finish_reason, called=bool(calls), refused=bool(refusal)), "", choice.logprobs
+    )
+
+
+def _content(content: Any) -> tuple[str, str]:
+    """Thinking and text of a message's content in parts, as Mistral sends it."""
+    thinking = text = ""
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, str):
+            text += part
+        elif isinstance(part, dict) and part.get("type") == "thinking":
+            inner = part.get("thinking")
+            thinking += inner if isinstance(inner, str) else _content(inner)[1]
+        elif isinstance(part, dict):
+            text += text_of(part.get("text"))
+    return thinking, text
+
+
+def words_of(said: Said) -> tuple[str, str, str]:
+    """Thoughts, text and refusal of a message. `thinking_blocks` and `reasoning_details` only repeat the thoughts."""
+    content = said.content
+    thinking, text = ("", content) if isinstance(content, str) else _content(content)  # a string nearly always
+    thinking = text_of(said.reasoning_content) or text_of(said.reasoning) or thinking
+    return thinking, text, text_of(said.refusal)
+
+
+def blocks_of(said: Said) -> list[ThinkingPart]:
+    """The thinking with its signatures, as `outgoing.thoughts` writes it."""
+    return [
+        ThinkingPart(text_of(block.get("thinking")), text_of(block.get("signature")), text_of(block.get("data")))
+        for block in (said.thinking_blocks if isinstance(said.thinking_blocks, list) else ())
+        if isinstance(block, dict)
+    ]
+
+
+def _call(call: SaidCall) -> ToolCall:
+    function = call.function or SaidFunction()
+    return ToolCall(
+        text_of(call.id) or new_call_id(),
+        text_of(function.name),
+        arguments_of(function.arguments) or "{}",
+        signature_of(call.extra_content),
+    )
+
+
+def new_call_id() -> str:
+    return f"call_{uuid4().hex}"
+
+
+def arguments_of(arguments: Any) -> str:
+    """JSON text, also of those who send the object itself."""
+    if isinstance(arguments, str):
+        return arguments
+    return _write(arguments).decode() if isinstance(arguments, dict) else ""
+
+
+def signature_of(extra: Any) -> str:
+    """Gemini's thought signature beside a tool call."""
+    google = extra.get("google") if isinstance(extra, dict) else None
+    return text_of(google.get("thought_signature")) if isinstance(google, dict) else ""
+
+
+def reason_of(reason: Any, *, called: bool, refused: bool) -> FinishReason:
+    """A forced call ends with `stop` at OpenAI, and so does a refusal; here they say what they are."""
+    found = REASONS.get(reason, "stop") if isinstance(reason, str) else "stop"
+    if found == "stop":
+        return "tool_calls" if called else "refusal" if refused else "stop"
+    return found
+
+
+def find_usage(said: Seen) -> Any:
+    """The usage object, wherever it stands: beside the choices, at Groq in `x_groq`, at Moonshot inside a choice."""
+    if said.usage is not None:
+        return said.usage
+    if said.x_groq is not None and isinstance(said.x_groq, dict):
+        return said.x_groq.get("usage")
+    for choice in said.choices or ():
+        if choice.usage is not None:
+            return choice.usage
+    return None

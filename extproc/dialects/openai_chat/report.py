@@ -1,0 +1,76 @@
+"""What the gateway reads of an answer that it lets pass as it is.
+
+Source: https://platform.openai.com/docs/api-reference/chat/object and
+https://platform.openai.com/docs/api-reference/chat-streaming
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from extproc.dialects import text_size
+from extproc.dialects.openai_chat.provider_answer import arguments_of, find_usage, text_of, words_of
+from extproc.dialects.openai_chat.shapes import MAX_CHOICES, UNREADABLE, Said, SaidFunction, Seen
+from extproc.dialects.openai_chat.usage import read_usage
+from extproc.words.dialect import Report
+
+_read = msgspec.json.Decoder(Seen).decode
+
+
+def observe(data: bytes, report: Report) -> bool:
+    """See `Dialect.observe`."""
+    if data == b"[DONE]":
+        return False
+    try:
+        said = _read(data)
+    except UNREADABLE:
+        report.add_text(len(data))  # all of it rather than nothing
+        return False
+    if type(model := said.model) is str and model:
+        report.model = model
+    if said.error is not None:
+        report.error = "provider_error"
+    for choice in said.choices or ():
+        message = choice.delta or choice.message
+        if message is not None:
+            report.add_text(_text_bytes(message))
+        reason = choice.finish_reason
+        if reason is not None and isinstance(reason, str) and _is_index(choice.index):
+            report.finish_reasons[choice.index] = reason
+    told = find_usage(said)
+    if told is None:
+        return False
+    report.add_usage(read_usage(told))
+    return not said.choices and said.error is None
+
+
+def _is_index(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MAX_CHOICES
+
+
+def _text_bytes(said: Said) -> int:
+    """The bytes of all that a message says: its words, and the names and arguments of its calls."""
+    if (  # text alone, nearly always
+        type(text := said.content) is str
+        and said.reasoning_content is None
+        and said.reasoning is None
+        and said.refusal is None
+        and said.tool_calls is None
+        and said.function_call is None
+    ):
+        return text_size(text)
+    size = sum(map(text_size, words_of(said)))
+    for function in _functions(said) if said.tool_calls or said.function_call else ():
+        size += text_size(text_of(function.name)) + text_size(arguments_of(function.arguments))
+    return size
+
+
+def _functions(said: Said) -> Iterator[SaidFunction]:
+    for call in said.tool_calls or ():
+        if call.function is not None:
+            yield call.function
+    if said.function_call is not None:
+        yield said.function_call

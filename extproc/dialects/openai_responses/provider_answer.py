@@ -1,0 +1,119 @@
+"""Whole responses, read from providers.
+
+Source: https://developers.openai.com/api/reference/resources/responses (the response object)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from extproc.dialects.openai_responses import signature
+from extproc.dialects.openai_responses.shapes import Body, Output, new_id
+from extproc.dialects.openai_responses.usage import read_usage
+from extproc.words.messages import (
+    Answer,
+    Choice,
+    FinishReason,
+    Part,
+    RefusalPart,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
+
+_read = msgspec.json.Decoder(Body).decode
+
+
+def decode(body: bytes) -> Answer:
+    """Raises ValueError when it is no finished response."""
+    try:
+        said = _read(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ValueError("The answer is no response.") from None
+    if said.output is None or said.error is not None or said.status not in (None, "completed", "incomplete"):
+        raise ValueError("The answer holds no finished response.")
+    parts: list[Part] = []
+    logprobs: list[Any] = []
+    for item in said.output:
+        parts += parts_of(item)
+        if item.type == "message":
+            for piece in pieces(item.content):
+                if isinstance(found := piece.get("logprobs"), list):
+                    logprobs += found
+    called = any(isinstance(part, ToolCall) for part in parts)
+    refused = any(isinstance(part, RefusalPart) for part in parts)
+    reason = reason_of(said, called=called, refused=refused)
+    return Answer(
+        choices=[Choice(parts, reason, "", chat_logprobs(logprobs))],
+        id=text_of(said.id),
+        model=text_of(said.model),
+        created=created_of(said),
+        usage=read_usage(said.usage),
+        service_tier=text_of(said.service_tier),
+    )
+
+
+def text_of(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def pieces(value: Any) -> Iterator[Mapping[str, Any]]:
+    """The objects of a list, whatever it is."""
+    return (piece for piece in (value if isinstance(value, list) else ()) if isinstance(piece, dict))
+
+
+def created_of(said: Body) -> int:
+    at = said.created_at
+    return int(at) if isinstance(at, int | float) and not isinstance(at, bool) and 0 < at < 1e12 else 0
+
+
+def parts_of(item: Output) -> list[Part]:
+    """What an item says; nothing where it is none of a model's own."""
+    if item.type == "message":
+        found: list[Part] = []
+        for piece in pieces(item.content):
+            if text := text_of(piece.get("text")):
+                found.append(TextPart(text))
+            elif refusal := text_of(piece.get("refusal")):
+                found.append(RefusalPart(refusal))
+        return found
+    if item.type == "function_call":
+        return [ToolCall(call_id(item), text_of(item.name), text_of(item.arguments) or "{}")]
+    if item.type == "reasoning":
+        text, signed = thought_of(item), signature_of(item)
+        return [ThinkingPart(text, signed)] if text or signed else []
+    return []
+
+
+def call_id(item: Output) -> str:
+    return text_of(item.call_id) or text_of(item.id) or new_id("call")
+
+
+def thought_of(item: Output) -> str:
+    """The summary, or the thinking itself of models that show it."""
+    shown = [text_of(piece.get("text")) for piece in pieces(item.summary)]
+    shown = shown or [text_of(piece.get("text")) for piece in pieces(item.content)]
+    return "\n\n".join(text for text in shown if text)
+
+
+def signature_of(item: Output) -> str:
+    return signature.mark(text_of(item.id), text_of(item.encrypted_content))
+
+
+def reason_of(said: Body, *, called: bool, refused: bool) -> FinishReason:
+    if said.status == "incomplete":
+        details = said.incomplete_details
+        why = details.get("reason") if isinstance(details, dict) else None
+        if why == "content_filter":
+            return "content_filter"
+        if why != "steered":
+            return "length"
+    return "tool_calls" if called else "refusal" if refused else "stop"
+
+
+def chat_logprobs(found: Sequence[Any]) -> dict[str, Any] | None:
+    """As chat completions write them."""
+    return {"content": list(found), "refusal": None} if found else None

@@ -1,0 +1,73 @@
+"""What the gateway reads of an answer that it lets pass as it is.
+
+Source: https://developers.openai.com/api/reference/resources/responses/streaming-events
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from extproc.dialects import text_size
+from extproc.dialects.openai_responses import provider_answer
+from extproc.dialects.openai_responses.shapes import Body, Output
+from extproc.dialects.openai_responses.usage import read_usage
+from extproc.words import messages
+from extproc.words.dialect import Report
+
+
+class _Said(Body, gc=False):
+    """An event, or a whole response, as far as the gateway reads it."""
+
+    type: Any = None
+    delta: Any = None
+    item: Output | None = None
+    response: Body | None = None
+
+
+_read = msgspec.json.Decoder(_Said).decode
+
+
+def observe(data: bytes, report: Report) -> bool:
+    """See `Dialect.observe`."""
+    if data == b"[DONE]":
+        return False
+    try:
+        said = _read(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        report.add_text(len(data))  # all of it rather than nothing
+        return False
+    if isinstance(said.delta, str):
+        report.add_text(text_size(said.delta))
+        return False
+    if said.type == "error" or said.error is not None:
+        report.error = "provider_error"
+    whole = said.response if said.type is not None else said
+    if whole is not None:
+        _observe_response(whole, report)
+    elif said.item is not None and said.type == "response.output_item.added":
+        report.add_text(text_size(provider_answer.text_of(said.item.name)))  # its arguments come in pieces
+    return False
+
+
+def _observe_response(said: Body, report: Report) -> None:
+    if isinstance(said.model, str) and said.model:
+        report.model = said.model
+    if said.error is not None or said.status == "failed":
+        report.error = "provider_error"
+    if said.status in ("completed", "incomplete"):
+        parts = [part for item in said.output or () for part in provider_answer.parts_of(item)]
+        size = sum(text_size(_text(part)) for part in parts)
+        if size > report.output_bytes:  # a whole answer, or one of a provider without deltas
+            report.add_text(size - report.output_bytes)
+        called = any(isinstance(part, messages.ToolCall) for part in parts)
+        report.finish_reasons[0] = provider_answer.reason_of(said, called=called, refused=False)
+    if said.usage is not None:
+        report.add_usage(read_usage(said.usage))
+
+
+def _text(part: messages.Part) -> str:
+    if isinstance(part, messages.ToolCall):
+        return part.name + part.arguments
+    return part.text if isinstance(part, messages.TextPart | messages.RefusalPart | messages.ThinkingPart) else ""

@@ -1,0 +1,56 @@
+"""gRPC calls as bytes: paths and what answers them, on either of two transports.
+
+`native.py` is made for this one job, Envoy on a unix socket: `connection.py` knows the protocol and does no input or
+output, `native.py` connects it to asyncio. `grpcio_server.py` is the official library, for TCP and for comparison.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from extproc.transport.limits import Limits
+
+__all__ = ["Call", "Calls", "Limits", "Transport"]
+
+
+class Call(Protocol):
+    """One call of a client's. A transport makes one for each stream, and calls one method at a time.
+
+    `done` is True when no further message is wanted: then the call ends with status 0 behind its last answer. It also
+    ends so when the client's half ended and all of it was answered. What a method raises ends it with status 13.
+
+    The first step of a method may run outside of a task, up to where it really waits: `asyncio.timeout`, `TaskGroup`
+    and `current_task` do not work there. `if asyncio.current_task() is None: await asyncio.sleep(0)` enters a task.
+    """
+
+    @property
+    def done(self) -> bool: ...
+
+    async def on_message(self, data: bytes) -> Sequence[bytes]:
+        """Answers to one message, in order. Cancelled when the client leaves."""
+        ...
+
+    async def on_half_close(self) -> Sequence[bytes]:
+        """Answers to the end of the client's half, before the call ends. Cancelled when the client leaves."""
+        ...
+
+    async def on_end(self) -> None:
+        """The call is over, in whatever way. Called exactly once, last, and never cancelled."""
+        ...
+
+
+Calls = Mapping[str, Callable[[Mapping[str, str]], Call]]
+"""By path, `/package.Service/Method`: makes the call for a stream with these request headers."""
+
+
+class Transport(Protocol):
+    """A server of calls."""
+
+    async def start(self) -> None:
+        """Listen. Raises OSError when the address cannot be had."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """Take no more calls, give those under way up to `grace` seconds, end the rest. Every `on_end` has run then."""
+        ...

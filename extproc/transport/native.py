@@ -1,0 +1,282 @@
+"""The own transport: `connection.py` on asyncio, for Envoy on a unix socket.
+
+What a call does is first run in place, without a task, and becomes a task when it really waits. Everything that a turn
+of the event loop has to send leaves in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+from extproc.transport import Call, Calls, Limits
+from extproc.transport.connection import Connection, Stream
+from extproc.transport.messages import INTERNAL, UNIMPLEMENTED
+from extproc.transport.steps import Begun
+from extproc.transport.unix_socket import private
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 1_024  # connections that wait to be accepted
+_UNAVAILABLE = 14  # the gRPC status of calls that a stop ends
+_LAST_WORDS = 1.0  # seconds for a peer to read them and to close
+_LONGEST_END = 10.0  # seconds for calls to settle what they have open
+
+Step = Coroutine[Any, Any, Sequence[bytes]]
+
+
+class NativeServer:
+    """Serves `calls` at the unix socket `path`, which only this user can connect to."""
+
+    def __init__(self, calls: Calls, path: str, limits: Limits | None = None) -> None:
+        self.calls = calls
+        self.limits = limits or Limits()
+        self.peers: set[Peer] = set()
+        self.stopping = False
+        self._path = Path(path)
+        self._inode = 0
+        self._listener: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        try:
+            with private(str(self._path)):
+                listener.bind(str(self._path))
+            self._inode = self._path.stat().st_ino
+            loop = asyncio.get_running_loop()
+            self._listener = await loop.create_unix_server(lambda: Peer(self), sock=listener, backlog=_BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+
+    async def stop(self, grace: float) -> None:
+        self.stopping = True
+        if self._listener is not None:
+            self._listener.close()
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_ino == self._inode:  # else another process serves there by now
+                self._path.unlink()
+        for peer in self.peers:
+            peer.drain()
+        await self._wait_for_peers(grace)
+        for peer in list(self.peers):
+            peer.end()
+        await self._wait_for_peers(_LAST_WORDS)
+        for peer in list(self.peers):
+            peer.abort()
+        await self._wait_for_peers(_LAST_WORDS)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LONGEST_END)
+
+    async def _wait_for_peers(self, seconds: float) -> None:
+        if self.peers:
+            await asyncio.wait([peer.lost for peer in self.peers], timeout=seconds)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """A task that `stop` waits for."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def finish(self, call: Call, path: str) -> None:
+        """Run the end of a call, in place as far as that goes. Nothing cancels it."""
+        ending = call.on_end()
+        try:
+            waits_for = ending.send(None)
+        except StopIteration:
+            return
+        except Exception as error:  # noqa: BLE001 - a bug there
+            _say(path, error)
+        else:
+            self.spawn(Begun(ending, waits_for)).add_done_callback(partial(_ended, path))
+
+
+class Peer(asyncio.Protocol):
+    """One connection."""
+
+    _transport: asyncio.Transport
+
+    def __init__(self, server: NativeServer) -> None:
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._server = server
+        self._http2 = Connection(server.limits)
+        self._flushing = False
+        self._closing: asyncio.TimerHandle | None = None
+
+    # --- the connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        server = self._server
+        transport.set_write_buffer_limits(server.limits.unread)
+        if server.stopping or len(server.peers) >= server.limits.connections:
+            transport.abort()
+            return
+        server.peers.add(self)
+        self._flush()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        for _, stream, _ in self._http2.lost():
+            self._gone(stream)
+        if self._closing is not None:
+            self._closing.cancel()
+        self._server.peers.discard(self)
+        if not self.lost.done():
+            self.lost.set_result(None)
+
+    def pause_writing(self) -> None:
+        """The peer does not read: it is not read from either, so what it is owed has an end."""
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._transport.resume_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing is not None:
+            return
+        for kind, stream, message in self._http2.receive(data):
+            if kind == "opened":
+                self._open(stream)
+            elif stream.call is None:  # it ended before the rest of what was read
+                continue
+            elif kind == "message":
+                self._work(stream, stream.call.on_message(message))
+            elif kind == "gone":
+                self._gone(stream)
+            else:
+                self._work(stream, self._next(stream))
+        self._flush()
+
+    def drain(self) -> None:
+        """Take no more calls; close when the peer knows and those under way are over."""
+        self._http2.drain()
+        self._flush()
+
+    def end(self) -> None:
+        """End what is still under way."""
+        for stream in list(self._http2.streams.values()):
+            self._http2.end(stream, _UNAVAILABLE, "the server stops")
+            self._gone(stream)
+        self._flush()
+        self._close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def _flush(self) -> None:
+        self._flushing = False
+        http2 = self._http2
+        if self._closing is not None or self._transport.is_closing():
+            return
+        if data := http2.output():
+            self._transport.write(data)
+        if http2.fault is not None:
+            log.warning("a connection to the processor broke HTTP/2 (%s)", http2.fault)
+            self._close()
+        elif http2.drained:
+            self._close()
+
+    def _close(self) -> None:
+        """Say no more, and leave it to the peer to close: what we close first takes unread last words away from it."""
+        if self._closing is None and not self._transport.is_closing():
+            self._transport.write_eof()
+            self._closing = asyncio.get_running_loop().call_later(_LAST_WORDS, self._transport.abort)
+
+    def _flush_soon(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    # --- its calls
+
+    def _open(self, stream: Stream) -> None:
+        make = self._server.calls.get(stream.path)
+        if make is None:
+            self._http2.end(stream, UNIMPLEMENTED, "there is no such method")
+            return
+        try:
+            stream.call = make(stream.metadata)
+        except Exception as error:  # noqa: BLE001 - a bug there
+            self._failed(stream, error)
+
+    def _work(self, stream: Stream, step: Step | None) -> None:
+        """Do one step after the other, until the stream has to wait: for the peer, for a handler or for a window."""
+        while step is not None:
+            try:
+                waits_for = step.send(None)
+            except StopIteration as result:
+                step = self._answer(stream, result.value)
+            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a bug there
+                self._failed(stream, error)
+                return
+            else:
+                stream.task = self._server.spawn(Begun(step, waits_for))
+                stream.task.add_done_callback(partial(self._resume, stream))
+                return
+
+    def _resume(self, stream: Stream, task: asyncio.Task[Sequence[bytes]]) -> None:
+        """A step that had to wait is done."""
+        stream.task = None
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if stream.over:
+            if isinstance(error, Exception):
+                _say(stream.path, error)
+            self._end_call(stream)
+        elif error is not None:
+            self._failed(stream, error)
+        else:
+            self._work(stream, self._answer(stream, task.result()))
+        self._flush_soon()
+
+    def _answer(self, stream: Stream, answers: Sequence[bytes]) -> Step | None:
+        for answer in answers:
+            self._http2.send(stream, answer)
+        return self._next(stream)
+
+    def _next(self, stream: Stream) -> Step | None:
+        """The next step of a stream whose last one was answered; None when it has to wait, or is over."""
+        call: Call = stream.call
+        if call.done or stream.closing:
+            self._http2.end(stream)
+            self._end_call(stream)
+        elif not stream.unsent:  # else the peer does not read: go on when it did
+            message = self._http2.take(stream)
+            if message is not None:
+                return call.on_message(message)
+            if stream.ended:
+                stream.closing = True
+                return call.on_half_close()
+        return None
+
+    def _failed(self, stream: Stream, error: BaseException) -> None:
+        _say(stream.path, error)
+        self._http2.end(stream, INTERNAL, "internal error")
+        self._end_call(stream)
+
+    def _gone(self, stream: Stream) -> None:
+        if stream.task is not None:
+            stream.task.cancel()  # its end follows
+        else:
+            self._end_call(stream)
+
+    def _end_call(self, stream: Stream) -> None:
+        call, stream.call = stream.call, None
+        if call is not None:
+            self._server.finish(call, stream.path)
+
+
+def _ended(path: str, task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _say(path, error)
+
+
+def _say(path: str, error: BaseException) -> None:
+    log.error("a call of %s failed: a bug", path, exc_info=error)

@@ -1,0 +1,232 @@
+"""What a client's dialect has to say of a request, in the shape of every API: nothing may be left out.
+
+`full_requests/` has the same two requests in each API. `full`: a system prompt, a user's text with an image, a call of
+a tool and its result, thinking that came back, a tool, a schema for the answer, an effort, a limit, streamed. `named`:
+an image and a file that the body only names. APIs of other families have of it what they can say. A new dialect adds
+its file.
+"""
+
+import json
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+
+import pytest
+
+from extproc.dialects import Endpoints, dialects
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Text
+
+FOLDER = Path(__file__).parent / "full_requests"
+SPOKEN = [*(name for name, dialect in dialects().items() if dialect.paths), "example"]
+
+SYSTEM, ASKED, RESULT, DEFINED = "Be brief.", "Look at this.", "Rain, 7 degrees.", "Finds the weather."
+SIGNATURE = "c2lnbmVkIGJ5IGl0cyBwcm92aWRlcg=="
+LIMIT = 77
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _example(example_dialect):
+    """A dialect whose model stands in the path."""
+
+
+@dataclass
+class Reading:
+    """What a dialect says of a request."""
+
+    dialect: Dialect
+    body: dict
+    endpoint: Endpoint
+    ask: Ask
+    said: Conversation
+    texts: list[Text]
+
+    def place(self, value):
+        """The top-level field that holds a string."""
+        [place] = [key for key, held in self.body.items() if value in json.dumps(held)]
+        return place
+
+    def role(self, value):
+        [role] = [text.role for text in self.texts if text.value == value]
+        return role
+
+
+def requests(name):
+    return json.loads((FOLDER / f"{name}.json").read_bytes())
+
+
+def read(dialect, which="full"):
+    request = requests(dialect.name)[which]
+    body = request["body"]
+    _, endpoint = Endpoints([dialect]).find(request["path"])
+    ask = dialect.read(body, endpoint)
+    return Reading(dialect, body, endpoint, ask, dialect.conversation(body), list(dialect.texts(body)))
+
+
+def encoded(reading):
+    """Fields that hold base64 which is no data URL."""
+    held = (text for text in reading.texts if len(text.value) > 40 and " " not in text.value)
+    return {text.key for text in held if not text.value.startswith("data:")}
+
+
+CHAT = {
+    "the model": lambda found: found.ask.model == "m",
+    "where the model stands": lambda found: (
+        found.body.get(found.dialect.fields.model) == "m" if found.dialect.fields.model else "m" in found.endpoint.model
+    ),
+    "whether it is streamed": lambda found: found.ask.stream,
+    "the limit of the output": lambda found: found.ask.max_output_tokens == LIMIT,
+    "the field that limits the output": lambda found: found.body.get(found.ask.output_field) == LIMIT,
+    "the names of that field": lambda found: found.ask.output_field in found.dialect.fields.output_limits,
+    "the effort": lambda found: found.said.effort == "high",
+    "tokens of thinking": lambda found: found.ask.thinking >= 8192,
+    "thinking, of a changed body": lambda found: found.dialect.thinking(found.body) == found.ask.thinking,
+    "how many images": lambda found: found.ask.images == 1,
+    "tokens of images": lambda found: found.ask.image_tokens == 1601,
+    "bytes of images": lambda found: found.ask.image_bytes == sum(map(len, found.ask.image_data)) > 0,
+    "the strings that are images": lambda found: len(found.ask.image_data) == 1,
+    "what it needs": lambda found: {"tools", "images", "json_schema"} <= set(found.ask.needs),
+    "the fields that need it": lambda found: all(
+        field in found.body and field in found.dialect.fields.needs.get(need, ())
+        for need, field in found.ask.needs.items()
+    ),
+    "tokens that providers add": lambda found: found.ask.added_tokens >= 1024,
+    "fields that must stay as they are": lambda found: (
+        {found.place(ASKED), *filter(None, [found.dialect.fields.model])} <= set(found.dialect.fields.fixed)
+    ),
+    "the fields of the dialogue": lambda found: (
+        {found.place(SYSTEM), found.place(ASKED)} <= found.dialect.fields.spoken
+        and found.place(DEFINED) not in found.dialect.fields.spoken
+    ),
+    "the fields of files": lambda found: encoded(found) <= found.dialect.fields.files != frozenset(),
+    "what is no text": lambda found: (
+        encoded(found) | {text.key for text in found.texts if text.value == SIGNATURE} <= found.dialect.fields.opaque
+    ),
+    "the user's text": lambda found: found.said.asked == [ASKED],
+    "the result of a tool": lambda found: found.said.result == [RESULT],
+    "the system prompt": lambda found: found.said.system == [SYSTEM],
+    "how many turns": lambda found: found.said.turns >= 3,
+    "how many tools": lambda found: found.said.tools == 1,
+    "that the answer has a shape": lambda found: found.said.shaped,
+    "who says what": lambda found: (
+        (found.role(SYSTEM), found.role(ASKED), found.role(RESULT), found.role(DEFINED))
+        == ("system", "user", "tool", "request")
+    ),
+}
+"""For a dialect of the family `chat`."""
+
+NAMED = {
+    "input that the body only names": lambda found: len(found.ask.unseen) == 2,
+    "what of it can be any size": lambda found: len(found.ask.unbounded) == 1,
+    "that it may be an image": lambda found: (found.ask.images, found.ask.image_tokens) == (1, 39_200),
+    "the ability to read it": lambda found: {"images", "files"} <= set(found.ask.needs),
+}
+
+# What an API without answers, or without a dialogue, cannot say.
+_LIMITS = ("the limit of the output", "the field that limits the output", "the names of that field")
+_THINKING = ("tokens of thinking", "thinking, of a changed body")
+FACTS = {
+    "chat": (CHAT, NAMED),
+    "count_tokens": (
+        {name: fact for name, fact in CHAT.items() if name not in (*_LIMITS, *_THINKING, "whether it is streamed")},
+        NAMED,
+    ),
+    "completions": (
+        {name: CHAT[name] for name in ("the model", "whether it is streamed", *_LIMITS, "the user's text")},
+        {},
+    ),
+    "embeddings": ({name: CHAT[name] for name in ("the model", "where the model stands", "the user's text")}, {}),
+}
+
+
+def left_out(dialect):
+    """What a dialect does not say."""
+    for facts, which in zip(FACTS[dialect.family], ("full", "named"), strict=True):
+        if facts:
+            found = read(dialect, which)
+            yield from (name for name, fact in facts.items() if not fact(found))
+
+
+@pytest.mark.parametrize("name", SPOKEN)
+def test_a_dialect_leaves_nothing_out(name):
+    assert (FOLDER / f"{name}.json").exists(), f"the two requests in this API: {FOLDER.name}/{name}.json"
+    assert list(left_out(dialects()[name])) == []
+
+
+@pytest.mark.parametrize("name", [name for name in SPOKEN if name in dialects() and dialects()[name].translates_from])
+def test_the_request_is_one_of_its_api(name):
+    """Read by the translation it is the same in all of them, so no dialect is tested with a request of its own."""
+    if dialects()[name].family != "chat":
+        return
+    prompt = dialects()[name].decode_request(requests(name)["full"]["body"])
+    assert [part.text for part in prompt.system] == [SYSTEM]
+    assert prompt.messages[0].parts[0].text == ASKED
+    assert prompt.messages[-1].parts[-1].parts[0].text == RESULT
+    assert [(tool.name, tool.description) for tool in prompt.tools] == [("look_up", DEFINED)]
+    assert prompt.format.schema["required"] == ["weather"]
+    assert (prompt.max_tokens, prompt.effort) == (LIMIT, "high")
+
+
+# --- the test itself
+
+NOT_OF_EVERY_API = {
+    "choices": "n, of OpenAI's chat and completions",
+    "free": "of an operation that uses no tokens",
+    "lasting": "of an API that answers in the background",
+    "usual_output": "of an API that limits the output by itself",
+    "unreadable": "of an API that takes tokens for text",
+}
+"""Fields of `Ask` that only some APIs fill; their dialects' own tests look at those."""
+
+
+def nothing(part, name):
+    """What a field holds that nobody fills."""
+    [field] = [field for field in fields(part) if field.name == name]
+    if field.default is not MISSING:
+        return field.default
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    empty = {"str": "", "str | None": None, "tuple[str, ...]": (), "frozenset[str]": frozenset(), "Sequence[str]": ()}
+    return empty.get(field.type, {})
+
+
+def without(dialect, part, name):
+    """The dialect, but that it leaves one thing out."""
+
+    class Incomplete(type(dialect)):
+        def read(self, body, endpoint=NO_ENDPOINT):
+            ask = super().read(body, endpoint)
+            if part is Ask:
+                setattr(ask, name, nothing(part, name))
+            return ask
+
+        def conversation(self, body):
+            said = super().conversation(body)
+            return replace(said, **{name: nothing(part, name)}) if part is Conversation else said
+
+    incomplete = Incomplete()
+    if part is Fields:
+        incomplete.fields = replace(dialect.fields, **{name: nothing(part, name)})
+    return incomplete
+
+
+PARTS = [(part, field.name) for part in (Ask, Conversation, Fields) for field in fields(part)]
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [pair for pair in PARTS if pair[1] not in NOT_OF_EVERY_API],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
+@pytest.mark.parametrize("name", ["openai_chat", "openai_responses", "anthropic_messages", "example"])
+def test_a_dialect_that_leaves_something_out_is_found(name, part, field):
+    dialect = dialects()[name]
+    if part is Fields and not getattr(dialect.fields, field):
+        assert (name, field) == ("example", "model")  # it stands in the path
+        return
+    assert list(left_out(without(dialect, part, field))) != []
+
+
+@pytest.mark.parametrize("method", ["thinking", "conversation", "texts"])
+def test_a_dialect_that_keeps_what_the_base_says_is_found(method):
+    base = dialects()["openai_chat"]
+    incomplete = type("Incomplete", (type(base),), {method: getattr(Dialect, method)})()
+    assert list(left_out(incomplete)) != []

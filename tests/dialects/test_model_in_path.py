@@ -1,0 +1,151 @@
+"""A client's API whose model stands in the path: from the path to the request that a provider gets."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import re2
+
+from extproc.attempt import AttemptStream
+from extproc.dialects import Endpoints, path_regex
+from extproc.envoy_config import public
+from extproc.providers import kinds
+from extproc.settings.config import LimitsSettings
+from extproc.words import contract
+from extproc.words.actions import LocalReply
+from extproc.words.dialect import Endpoint
+
+PLAIN, STREAMED = "/v1beta/models/{model}:generateContent", "/v1beta/models/{model}:streamGenerateContent"
+HELLO = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
+ONE = "models: {org/one: {provider: a, model: there/one}}"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _example(example_dialect):
+    """The dialect that these paths lead to."""
+
+
+@pytest.fixture
+def spoken_there(monkeypatch):
+    """Providers of kind `mock` speak it, too."""
+    monkeypatch.setitem(kinds(), "mock", replace(kinds()["mock"], dialects=("example",)))
+
+
+async def ask(world, path, body=HELLO, *, settings=ONE, method="POST", attached=False):
+    """What Envoy is told at the headers, and of the body."""
+    stream = world(settings).stream(attached=attached)
+    reply = await stream.on_request_headers({":method": method, ":path": path}, False)
+    if isinstance(reply, LocalReply):
+        return reply
+    return await stream.on_request_body(json.dumps(body).encode())
+
+
+async def attempt(onward, body=HELLO):
+    """The path and the body of the first try."""
+    headers = {contract.ATTEMPT_COUNT: "1", **onward.set_headers}
+    stream = AttemptStream(LimitsSettings())
+    await stream.on_request_headers(headers, False)
+    reply = await stream.on_request_body(onward.body or json.dumps(body).encode())
+    return reply.set_headers[":path"], json.loads(reply.body)
+
+
+# --- paths
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "model"),
+    [
+        ("/v1beta/models/m:generateContent", PLAIN, "m"),
+        ("/v1beta/models/m:streamGenerateContent", STREAMED, "m"),
+        ("/v1beta/models/org/m:generateContent", PLAIN, "org/m"),
+        ("/v1beta/models/org%2Fm:generateContent", PLAIN, "org/m"),
+        ("/v1beta/models/m:7b:generateContent", PLAIN, "m:7b"),
+        ("/v1beta/models/a%20b:generateContent", PLAIN, "a b"),
+    ],
+)
+def test_a_path_names_its_model(example_dialect, path, pattern, model):
+    assert Endpoints([example_dialect]).find(path) == (example_dialect, Endpoint(pattern, "chat", model))
+    assert re2.fullmatch(path_regex(pattern), path)  # as Envoy's route reads it
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1beta/models/:generateContent",
+        "/v1beta/models/m:countTokens",
+        "/v1beta/models/m:generateContent/",
+        "/v2/models/m:generateContent",
+        "/v1beta/models/..:generateContent",
+        "/v1beta/models/a/../b:generateContent",
+        "/v1beta/models/a%2F..%2Fb:generateContent",
+        "/v1beta/models/a//b:generateContent",
+        "/v1beta/models/{model}:countTokens",
+    ],
+)
+async def test_other_paths_are_nobodys(world, example_dialect, path):
+    assert Endpoints([example_dialect]).find(path) is None
+    reply = await ask(world, path)
+    assert (reply.status, json.loads(reply.body)["error"]["code"]) == (404, "path_not_found")
+    assert PLAIN in json.loads(reply.body)["error"]["message"]
+
+
+def test_a_path_for_another_model():
+    assert Endpoint(PLAIN, "chat", "m").path("there/one two") == "/v1beta/models/there%2Fone%20two:generateContent"
+
+
+async def test_other_methods_are_refused(world):
+    assert (await ask(world, "/v1beta/models/org/one:generateContent", method="GET")).status == 405
+
+
+async def test_the_model_is_looked_up_by_its_name_in_the_path(world):
+    reply = await ask(world, "/v1beta/models/org/two:generateContent")
+    assert (reply.status, json.loads(reply.body)["error"]["code"]) == (404, "model_not_found")
+    assert "'org/two'" in reply.body.decode()
+
+
+def test_envoy_has_a_route_for_them(settings):
+    routes = public.listener(settings(ONE)).to_dict()
+    found = json.dumps(routes)
+    assert json.dumps(path_regex(PLAIN)) in found
+    assert json.dumps(path_regex(STREAMED)) in found
+
+
+# --- what a provider gets
+
+
+@pytest.mark.parametrize(("path", "stream"), [("generateContent", False), ("streamGenerateContent", True)])
+async def test_a_provider_of_another_api_gets_its_own_words(world, path, stream):
+    onward = await ask(world, f"/v1beta/models/org/one:{path}?key=x")
+    assert onward.set_headers[contract.ATTEND] == contract.ATTEND_ALL
+    assert onward.body is None  # no model is written into the body
+    sent_to, body = await attempt(onward)
+    assert sent_to == "/v1/chat/completions"
+    assert (body["model"], body.get("stream", False)) == ("there/one", stream)
+    assert body["messages"] == [{"role": "user", "content": "Hello"}]
+
+
+@pytest.mark.usefixtures("spoken_there")
+@pytest.mark.parametrize("path", ["generateContent", "streamGenerateContent"])
+async def test_a_provider_of_the_same_api_gets_its_models_name_in_the_path(world, path):
+    settings = "models: {org/one: {provider: a, model: same/one}}"
+    onward = await ask(world, f"/v1beta/models/org/one:{path}", settings=settings)
+    assert await attempt(onward) == (f"/v1/models/same%2Fone:{path}", HELLO)
+
+
+@pytest.mark.usefixtures("spoken_there")
+async def test_in_somebody_elses_envoy_the_path_leaves_with_the_models_name(world):
+    settings = "models: {org/one: {provider: a, model: attached/one}}"
+    onward = await ask(world, "/v1beta/models/org/one:generateContent?alt=sse", settings=settings, attached=True)
+    assert onward.set_headers[":path"] == "/v1beta/models/attached%2Fone:generateContent?alt=sse"
+    assert onward.body is None
+
+
+async def test_a_limit_of_the_target_is_written_under_the_apis_own_name(world):
+    settings = """
+models: {org/one: {provider: a, model: there/one, max_output_tokens: 9}}
+budgets: [{name: t, unit: tokens, limit: 100000, window: minute}]
+"""
+    onward = await ask(world, "/v1beta/models/org/one:generateContent", settings=settings)
+    assert json.loads(onward.body) == HELLO | {"maxOutputTokens": 9}
+    _, body = await attempt(onward)
+    assert 9 in (body.get("max_tokens"), body.get("max_completion_tokens"))

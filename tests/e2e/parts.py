@@ -1,0 +1,121 @@
+"""The parts of a gateway, started as `extproc up` starts them but without its process and without those of its mocks.
+
+Envoy and the processor are processes. Mock providers are servers on a thread of the test's own process. Envoy's
+configuration is made by a call, because a process that only makes it spends two seconds on imports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import httpx
+import uvloop
+
+from extproc import envoy_config, mock
+from extproc.settings import config
+from extproc.settings.config import Settings
+from tests import doubles
+
+ENVOY = Path(sys.executable).with_name("envoy")
+START = 60.0  # seconds for a part to be ready
+
+
+class Parts(NamedTuple):
+    processor: subprocess.Popen[bytes]
+    envoy: subprocess.Popen[bytes]
+
+
+@contextmanager
+def running(file: Path, log: Path, env: Mapping[str, str]) -> Iterator[Parts]:
+    """Envoy and the processor of a filter YAML. At the end both are killed: how a gateway stops in order is tested with
+    `extproc up`.
+    """
+    environment = {**os.environ, **env}
+    with contextlib.ExitStack() as stack:
+        runtime = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="extproc-")))
+        out = stack.enter_context(log.open("ab"))
+
+        def spawn(*command: str | Path) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen(command, cwd=file.parent, env=environment, stdout=out, stderr=out)
+            stack.callback(end, process)
+            return process
+
+        sock, secrets = runtime / "extproc.sock", runtime / "secrets"
+        serve = ("serve", "--config", file, "--socket", sock, "--secrets", secrets)
+        with patch.dict(os.environ, env):
+            settings = config.load(file)
+            envoy_config.write_secrets(settings, str(secrets))
+        drain = ("--drain-notice", "0", "--drain-grace", "1")
+        processor = spawn(sys.executable, "-m", "extproc", *serve, *drain)
+        bootstrap = runtime / "envoy.yaml"  # while the processor starts
+        tree = envoy_config.bootstrap(settings, secrets_dir=str(secrets), socket=str(sock))
+        bootstrap.write_text(envoy_config.render(tree), encoding="utf-8")
+        wait(processor, log, lambda: is_ready(settings))
+        options = ("--log-level", "warn", "--disable-hot-restart", "--concurrency", "2")
+        envoy = spawn(ENVOY, "-c", bootstrap, *options)
+        wait(envoy, log, lambda: listens(settings.listener.port))
+        yield Parts(processor, envoy)
+
+
+@contextmanager
+def serving(mocks: Mapping[str, int], *, strict: bool) -> Iterator[None]:
+    """Mock providers, by name, on ports of loopback, on a thread of their own until the context ends: strict doubles,
+    or the built-in mock.
+    """
+    kind = doubles if strict else mock
+    loop = uvloop.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="mock providers")
+    thread.start()
+
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, loop).result(START)
+
+    try:
+        servers = [run(kind.serve(kind.Options(name=name, port=port))) for name, port in mocks.items()]
+        try:
+            yield
+        finally:
+            for server in servers:
+                run(server.close())
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def wait(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START
+    while not ready():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+
+
+def is_ready(settings: Settings) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{settings.status.port}/readyz", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()

@@ -1,0 +1,163 @@
+"""Conversations that cost money."""
+
+import json
+
+import pytest
+
+from extproc.words import contract
+from extproc.words.actions import Chunk
+from tests.talk import (
+    ANSWER,
+    DONE,
+    QUESTION,
+    STOP,
+    STREAMED,
+    TEXT,
+    USAGE,
+    USED,
+    answers,
+    asks,
+    error,
+    event,
+    sends,
+    streams,
+    talk,
+)
+
+PRICED = """
+models: {m: {provider: a, price: {input: 1, output: 2, cached_input: 0.5}}, n: {provider: b}}
+virtual_models: {v: {targets: [{model: n}, {model: m}]}}
+"""
+MONEY = PRICED + "budgets: [{name: usd, unit: usd, limit: 1, window: month, alert_at: [0.00001]}]\n"
+TOLD = PRICED + "usage: {cost_in_response: true}\n"
+COST = 0.000013  # of USAGE
+
+
+async def test_money_is_settled_logged_and_counted(world):
+    gateway = world(MONEY)
+    await talk(gateway.stream(), asks(), sends(QUESTION), answers(), streams(ANSWER, end=True))
+    assert await gateway.level("usd", -1) == (13_000, 0)
+    [entry] = gateway.log
+    assert entry["cost_usd"] == COST
+    spent = gateway.metric("extproc_cost_usd_total", provider="a", model="m", consumer="anonymous", team="")
+    assert spent == pytest.approx(COST)
+    *_, told, _ = await talk(gateway.stream(), asks(), sends(QUESTION), answers(), streams(ANSWER, end=True))
+    assert told.set_headers["x-ai-budget"] == "usd; used=0.00"
+    assert gateway.metric("extproc_budget_used_ratio", budget="usd") == 0  # its window is long over
+
+
+async def test_cached_tokens_have_their_price(world):
+    gateway = world(MONEY)
+    usage = USAGE | {"prompt_tokens_details": {"cached_tokens": 4}}
+    await talk(gateway.stream(), asks(), sends(QUESTION), answers(), streams(ANSWER | {"usage": usage}, end=True))
+    assert await gateway.level("usd", -1) == (11_000, 0)
+
+
+async def test_no_money_left_is_a_402(world):
+    gateway = world(MONEY.replace("limit: 1", "limit: 0.001"))
+    _, refused = await talk(gateway.stream(), asks(), sends(QUESTION))
+    assert error(refused) == (402, "budget_exceeded", "gateway")
+    assert "0.001 USD per month" in json.loads(refused.body)["error"]["message"]
+    assert gateway.log[0]["status"] == 402
+
+
+async def test_what_it_cost_is_written_into_a_plain_answer(world):
+    body = b'{ "id" : 1.50, "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3} , "z":[ ] }'
+    *_, told, first, last = await talk(
+        world(TOLD).stream(),
+        asks(),
+        sends(QUESTION),
+        answers(content_length="99"),
+        streams(body[:9]),
+        streams(body[9:], end=True),
+    )
+    assert "content-length" in told.remove_headers
+    assert "x-ai-cost" not in told.set_headers
+    assert first == Chunk(b"")
+    usage = b'{"prompt_tokens":7,"completion_tokens":3,"cost":0.000013}'
+    assert last == Chunk(b'{"id":1.50,"choices":[],"usage":' + usage + b',"z":[ ]}', end=True)
+
+
+async def test_what_it_cost_is_written_into_the_usage_event_alone(world):
+    body = STREAMED | {"stream_options": {"include_usage": True}}
+    *_, last = await talk(
+        world(TOLD).stream(),
+        asks(),
+        sends(body),
+        answers(kind="text/event-stream"),
+        streams(TEXT + STOP + USED + DONE, end=True),
+    )
+    before, after = last.body.removeprefix(TEXT + STOP), last.body.removesuffix(DONE)
+    assert after == TEXT + STOP + before.removesuffix(DONE)
+    assert json.loads(before.removesuffix(DONE)[6:])["usage"] == USAGE | {"cost": COST}
+
+
+async def test_what_it_cost_is_written_where_the_responses_api_has_its_usage(world):
+    usage = {"input_tokens": 7, "output_tokens": 3}
+    done = {"type": "response.completed", "response": {"id": "r", "output": [], "usage": usage}}
+    raw = b"event: response.completed\n" + event(done)
+    said = asks("/v1/responses"), sends({"model": "m", "input": "Hello", "stream": True})
+    providers = "providers: {a: {kind: openai, api_key: env:PATH}, b: {kind: mock}}\n"
+    *_, last = await talk(
+        world(TOLD + providers).stream(), *said, answers(kind="text/event-stream"), streams(raw, end=True)
+    )
+    name, data = last.body.strip().split(b"\n")
+    assert name == b"event: response.completed"
+    assert json.loads(data[6:])["response"]["usage"] == usage | {"cost": COST}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [PRICED, TOLD.replace("price: {input: 1, output: 2, cached_input: 0.5}", "context: 9000")],
+    ids=["not asked for", "unknown price"],
+)
+async def test_otherwise_the_answer_leaves_as_it_came(world, text):
+    body = json.dumps(ANSWER, indent=1).encode()
+    *_, told, last = await talk(world(text).stream(), asks(), sends(QUESTION), answers(), streams(body, end=True))
+    assert last.body == body
+    assert "content-length" not in told.remove_headers
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": -1, "completion_tokens": 3}, None, {}])
+async def test_what_nobody_believes_has_no_cost(world, usage):
+    body = json.dumps(ANSWER | {"usage": usage}).encode()
+    *_, last = await talk(world(TOLD).stream(), asks(), sends(QUESTION), answers(), streams(body, end=True))
+    assert last.body == body
+
+
+async def test_a_translated_plain_answer_has_its_cost_in_a_header(world):
+    told_usage = {contract.TRANSLATED.replace("-", "_"): "1", contract.USAGE.replace("-", "_"): "[1000, 10, 0, 0, 0]"}
+    *_, told, last = await talk(
+        world(TOLD).stream(), asks(), sends(QUESTION), answers(**told_usage), streams(ANSWER, end=True)
+    )
+    assert told.set_headers["x-ai-cost"] == "0.00102"
+    assert json.loads(last.body)["usage"]["cost"] == 0.00102
+
+
+@pytest.mark.parametrize("model", ["n", "v"])
+async def test_an_unknown_price_may_be_refused(world, model):
+    gateway = world(MONEY + "unknown_price: refuse\n")
+    said = asks(), sends(QUESTION | {"model": model})
+    if model == "n":
+        _, refused = await talk(gateway.stream(), *said)
+        assert error(refused) == (400, "unsupported_by_targets", "gateway")
+        assert "the budget 'usd' counts money" in json.loads(refused.body)["error"]["message"]
+    else:
+        _, onward = await talk(gateway.stream(), *said)
+        assert onward.order == ("try-a",)
+    assert gateway.metric("extproc_targets_skipped_total", reason="no_price") == 1
+
+
+async def test_an_unknown_price_counts_as_nothing_and_can_be_seen(world):
+    gateway = world(MONEY)
+    await talk(gateway.stream(), asks(), sends(QUESTION | {"model": "n"}), answers(), streams(ANSWER, end=True))
+    assert await gateway.level("usd", -1) == (0, 0)
+    assert gateway.log[0]["cost_usd"] is None
+    assert gateway.metric("extproc_cost_unknown_total", provider="b", model="n") == 1
+
+
+async def test_a_price_that_begins_later_does_not_count_yet(world):
+    prices = "{model: m, input: 100, output: 0, from: 2099-01-01}, {model: m, input: 3, output: 0, from: 2020-01-01}"
+    gateway = world(MONEY + f"prices: [{prices}]\n")
+    await talk(gateway.stream(), asks(), sends(QUESTION), answers(), streams(ANSWER, end=True))
+    assert await gateway.level("usd", -1) == (21_000, 0)

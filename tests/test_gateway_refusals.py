@@ -1,0 +1,235 @@
+"""Conversations that end with an error: of the gateway, of a provider, of Envoy."""
+
+import json
+
+import pytest
+
+from extproc.words import contract
+from extproc.words.actions import CONTINUE, Continue
+from tests.talk import QUESTION, TOKENS, answers, asks, error, sends, talk
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "code"),
+    [
+        (asks(authorization="Bearer nope"), 401, "invalid_key"),
+        (asks("/v1/nothing"), 404, "path_not_found"),
+        (asks("//v1/chat/completions"), 404, "path_not_found"),
+        (asks("/v1/chat/completions/"), 404, "path_not_found"),
+        (asks("/v1%2Fchat%2Fcompletions"), 404, "path_not_found"),
+        (asks("/v1/chat/completions;a"), 404, "path_not_found"),
+        (asks("/V1/chat/completions"), 404, "path_not_found"),
+        (asks(method="GET"), 405, "method_not_allowed"),
+        (asks(content_type="text/plain"), 415, "unsupported_encoding"),
+        (asks(content_type="application/json;charset=utf-7"), 415, "unsupported_encoding"),
+        (asks(content_encoding="gzip"), 415, "unsupported_encoding"),
+        (asks(content_encoding="identity, gzip"), 415, "unsupported_encoding"),
+        (asks(end=True), 400, "invalid_json"),
+    ],
+)
+async def test_a_refusal_at_the_headers(world, says, status, code):
+    gateway = world()
+    stream = gateway.stream()
+    [answer] = await talk(stream, says)
+    assert error(answer) == (status, code, "gateway")
+    assert answer.reason == code
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"] == "r-1"
+    assert [entry["error"] for entry in gateway.log] == [code]
+    assert gateway.metric("extproc_refusals_total", code=code) == 1
+    assert gateway.telemetry.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        'Application/JSON;charset="UTF-8"',
+        "application/json; charset=utf-8; a=b",
+    ],
+)
+async def test_json_by_any_of_its_names_is_read(world, kind):
+    [reply, _] = await talk(world().stream(), asks(content_type=kind), sends(QUESTION))
+    assert reply == CONTINUE
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "invalid_json"),
+        (b"{", 400, "invalid_json"),
+        (b'{"model":"m","model":"n"}', 400, "invalid_json"),
+        (b"[]", 400, "invalid_request"),
+        ({"model": "m"}, 400, "invalid_request"),
+        (QUESTION | {"model": "unknown"}, 404, "model_not_found"),
+        (QUESTION | {"model": "a\r\nx: y"}, 400, "invalid_request"),
+        (QUESTION | {"model": "../../x"}, 404, "model_not_found"),
+        (QUESTION | {"model": "m" * 1_000_000}, 400, "invalid_request"),
+        (QUESTION | {"model": "м"}, 400, "invalid_request"),
+        (QUESTION | {"model": ["m"]}, 400, "invalid_request"),
+        (QUESTION | {"stream": "true"}, 400, "invalid_request"),
+    ],
+)
+async def test_a_refusal_at_the_body(world, body, status, code):
+    gateway = world(TOKENS)
+    _, answer = await talk(gateway.stream(), asks(), sends(body))
+    assert error(answer) == (status, code, "gateway")
+    assert len(answer.body) < 1000
+    assert await gateway.level("t") == (0, 0)
+    assert gateway.metric("extproc_requests_total", operation="chat", status=str(status)) == 1
+
+
+async def test_a_body_over_the_limit(world):
+    gateway = world("limits: {request_body: 1KiB}")
+    _, answer = await talk(gateway.stream(), asks(), sends(b'{"a":"' + b"x" * 1024 + b'"}'))
+    assert error(answer) == (413, "body_too_large", "gateway")
+
+
+async def test_one_exchange_too_many_is_refused(world):
+    gateway = world("limits: {exchanges: 1}")
+    first, second = gateway.stream(), gateway.stream()
+    assert await asks()(first) == CONTINUE
+    [answer] = await talk(second, asks())
+    assert error(answer) == (503, "overloaded", "gateway")
+    assert answer.headers["retry-after"] == "1"
+    await first.on_end()
+    assert (await talk(gateway.stream(), asks()))[0] == CONTINUE
+
+
+async def test_the_list_of_models_is_answered_at_the_headers(world):
+    gateway = world()
+    stream = gateway.stream()
+    [answer] = await talk(stream, asks("/v1/models", method="GET", end=True))
+    assert [model["id"] for model in json.loads(answer.body)["data"]] == ["m", "n"]
+    assert gateway.metric("extproc_requests_total", operation="list_models", status="200") == 1
+    assert gateway.telemetry.in_flight == 0
+
+
+# --- what providers and Envoy answer
+
+
+@pytest.mark.parametrize("status", [400, 404, 408, 422, 429, 500, 503])
+async def test_an_error_of_the_provider_passes_and_costs_no_tokens(world, status):
+    gateway = world(TOKENS)
+    *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(status))
+    assert not told.read_answer
+    assert told.set_headers["x-ai-error-origin"] == "provider"
+    assert told.set_headers["x-ai-provider"] == "a"
+    assert await gateway.level("t") == (0, 0)
+    assert gateway.log[0]["status"] == status
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refused_credential_is_a_502_and_not_the_clients_fault(world, status):
+    gateway = world(TOKENS)
+    *_, answer = await talk(gateway.stream(), asks(), sends(QUESTION), answers(status))
+    assert error(answer) == (502, "provider_credential_rejected", "provider")
+    assert answer.headers["x-ai-provider"] == "a"
+    assert await gateway.level("t") == (0, 0)
+
+
+@pytest.mark.parametrize("reason", ["connect", "reset", "timeout", "overflow", "unhealthy", "credential", "other"])
+async def test_a_failure_inside_the_hop_comes_from_the_gateway(world, reason):
+    gateway = world(TOKENS)
+    *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(503, x_extproc_hop=reason))
+    assert told == Continue({"x-ai-error-origin": "gateway"}, ("x-extproc-hop",))
+    assert await gateway.level("t") == (0, 0)
+    assert gateway.log[0]["error"] == reason
+
+
+@pytest.mark.parametrize(
+    ("details", "attempts"), [("no_healthy_upstream", 0.0), ("response_timeout", 1.0), ("via_upstream", 0.0)]
+)
+async def test_a_local_reply_of_the_public_listener_comes_from_the_gateway(world, details, attempts):
+    gateway = world(TOKENS)
+    *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(503, details=details, attempts=attempts))
+    assert told == Continue({"x-ai-error-origin": "gateway"})
+    assert await gateway.level("t") == (0, 0)
+
+
+async def test_a_local_reply_before_the_body_came(world):
+    gateway = world(TOKENS)
+    _, told = await talk(gateway.stream(), asks(), answers(413, details="request_payload_too_large", attempts=0.0))
+    assert told.set_headers == {"x-ai-error-origin": "gateway"}
+    assert gateway.telemetry.in_flight == 0
+
+
+async def test_a_local_reply_to_a_request_that_never_came(world):
+    gateway = world(TOKENS)
+    stream = gateway.stream()
+    [told] = await talk(stream, answers(413, details="request_headers_too_large", attempts=0.0, x_ai_provider="forged"))
+    assert told == Continue({"x-ai-error-origin": "gateway"}, ("x-ai-provider",))
+    assert gateway.log == []
+    assert gateway.telemetry.in_flight == 0
+
+
+@pytest.mark.parametrize("status", [200, 404, 503])
+async def test_a_provider_cannot_forge_internal_or_x_ai_headers(world, status):
+    forged = {
+        "x_extproc_id": "1",
+        "x_extproc_targets": "2",
+        "x_ai_cost": "0",
+        "x_ai_provider": "other",
+        "x_ai_new": "3",
+    }
+    *_, told = await talk(world().stream(), asks(), sends(QUESTION), answers(status, **forged))
+    assert set(told.remove_headers) == {name.replace("_", "-") for name in forged}
+    assert told.set_headers["x-ai-provider"] == "a"
+
+
+async def test_the_providers_request_id_is_told_under_another_name(world):
+    *_, told = await talk(world().stream(), asks(), sends(QUESTION), answers(x_request_id="theirs"))
+    assert told.set_headers["x-ai-provider-request-id"] == "theirs"
+
+
+FALLBACK = """
+providers: {a: {kind: mock}, b: {kind: mock, base_url: 'http://127.0.0.1:8090/v1'}}
+models: {one: {provider: a}, two: {provider: b, model: deux}}
+virtual_models: {v: {targets: [{model: one}, {model: two}]}}
+"""
+
+
+@pytest.mark.parametrize(("attempts", "provider", "model"), [(1, "a", "one"), (2, "b", "deux"), (3, "b", "deux")])
+async def test_who_served_is_told_by_the_number_of_the_try(world, attempts, provider, model):
+    gateway = world(FALLBACK)
+    _, onward, told = await talk(
+        gateway.stream(), asks(), sends(QUESTION | {"model": "v"}), answers(attempts=float(attempts))
+    )
+    assert onward.order == ("try-a", "try-b")
+    assert onward.set_headers[contract.ATTEND] == contract.ATTEND_LATER
+    assert told.set_headers["x-ai-provider"] == provider
+    assert told.set_headers["x-ai-model"] == model
+    assert told.set_headers["x-ai-attempts"] == str(attempts)
+
+
+async def test_what_was_skipped_is_in_the_log_and_what_served_is_told(world):
+    text = FALLBACK.replace("{model: one}", "{model: one, disabled: true}, {model: two, tries: 2}")
+    gateway = world(text)
+    _, onward, told = await talk(gateway.stream(), asks(), sends(QUESTION | {"model": "v"}), answers(attempts=2.0))
+    assert onward.order == ("try-b", "try-b")
+    assert told.set_headers["x-ai-provider"] == "b"
+    assert gateway.log[0]["skipped"] == {"one": "disabled"}
+    assert gateway.metric("extproc_targets_skipped_total", reason="disabled") == 1
+
+
+async def test_a_request_that_no_target_can_serve_is_refused_before_anything_is_held(world):
+    gateway = world(FALLBACK.replace("one: {provider: a}", "one: {provider: a, supports: []}") + TOKENS)
+    body = QUESTION | {"model": "one", "tools": [{"type": "function", "function": {"name": "f"}}]}
+    _, answer = await talk(gateway.stream(), asks(), sends(body))
+    assert error(answer) == (400, "unsupported_by_targets", "gateway")
+    assert json.loads(answer.body)["error"]["param"] == "tools"
+    assert await gateway.level("t") == (0, 0)
+
+
+async def test_only_the_targets_that_will_be_tried_are_held_for(world):
+    text = FALLBACK.replace("}]}}", "}], retry: {attempts: 1}}}")
+    gateway = world(text + "budgets: [{name: t, per: [provider], unit: requests, limit: 9, window: minute}]")
+    stream = gateway.stream()
+    await asks()(stream)
+    await sends(QUESTION | {"model": "v"})(stream)
+    assert await gateway.level("t:provider=a") == (0, 1)
+    assert await gateway.level("t:provider=b") == (0, 0)
+    await stream.on_end()

@@ -1,0 +1,186 @@
+"""Calls that tests make of a transport: each behaves in one way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+SERVICE = "test.Service"
+
+
+class Base:
+    """A call that notes what happens to it."""
+
+    done = False
+
+    def __init__(self, services, metadata):
+        self.services = services
+        self.metadata = metadata
+        self.heard = []
+        self.cancelled = False
+        self.ends = 0
+        services.made.append(self)
+
+    async def on_message(self, data):
+        self.heard.append(data)
+        return await self.answer(data)
+
+    async def answer(self, data):
+        return [data]
+
+    async def on_half_close(self):
+        return []
+
+    async def on_end(self):
+        await asyncio.sleep(0)  # what is never cancelled may wait
+        self.ends += 1
+
+
+class Echo(Base):
+    """Each message comes back."""
+
+
+class Twice(Base):
+    """Each message comes back twice."""
+
+    async def answer(self, data):
+        return [data, data]
+
+
+class Later(Base):
+    """Each message comes back after some turns of the loop."""
+
+    async def answer(self, data):
+        for _ in range(3):
+            await asyncio.sleep(0)
+        return [data]
+
+
+class Slow(Base):
+    """Each message waits for the test."""
+
+    async def answer(self, data):
+        try:
+            await self.services.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return [data]
+
+
+class Stubborn(Base):
+    """Goes on when it is cancelled."""
+
+    async def answer(self, data):
+        try:
+            await self.services.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+        return [data]
+
+
+class Sum(Base):
+    """Answers at the end: how many messages and bytes there were."""
+
+    async def answer(self, data):
+        return []
+
+    async def on_half_close(self):
+        return [json.dumps([len(self.heard), sum(map(len, self.heard))]).encode()]
+
+
+class Count(Base):
+    """The number in a message is how many answers there are, of so many bytes."""
+
+    async def answer(self, data):
+        number, size = json.loads(data)
+        return [b"%d" % index + b"." * size for index in range(number)]
+
+
+class Once(Base):
+    """Wants one message."""
+
+    async def answer(self, data):
+        self.done = True
+        return [data]
+
+
+class Never(Base):
+    """Wants no message at all, but a first one has to come to say so."""
+
+    async def answer(self, data):
+        self.done = True
+        return []
+
+
+class Watch(Base):
+    """Answers at the end of the client's half, when the test says so."""
+
+    async def on_half_close(self):
+        try:
+            await self.services.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return [b"changed"]
+
+
+class Fail(Base):
+    """Fails where the message says."""
+
+    async def answer(self, data):
+        if data == b"late":
+            await asyncio.sleep(0.01)
+        if data in (b"now", b"late"):
+            raise ValueError("secret")
+        return [data]
+
+    async def on_half_close(self):
+        raise ValueError("secret")
+
+
+class FailAtTheEnd(Base):
+    async def on_end(self):
+        self.ends += 1
+        raise ValueError("secret")
+
+
+class Metadata(Base):
+    async def answer(self, data):
+        return [json.dumps(dict(self.metadata)).encode()]
+
+
+KINDS = (Echo, Twice, Later, Slow, Stubborn, Sum, Count, Once, Never, Watch, Fail, FailAtTheEnd, Metadata)
+
+
+class Services:
+    """All of them, and what the test has a hand on: `go` lets those that wait go on."""
+
+    def __init__(self):
+        self.made = []
+        self.go = asyncio.Event()
+
+    def calls(self):
+        return {
+            **{f"/{SERVICE}/{kind.__name__}": lambda metadata, kind=kind: kind(self, metadata) for kind in KINDS},
+            f"/{SERVICE}/Unmade": self._unmade,
+        }
+
+    def _unmade(self, metadata):
+        raise ValueError("secret")
+
+    @property
+    def last(self):
+        return self.made[-1]
+
+    async def ended(self, call=None):
+        """Wait until a call is over; returns it."""
+        for _ in range(2000):
+            found = call or (self.made[-1] if self.made else None)
+            if found is not None and found.ends:
+                return found
+            await asyncio.sleep(0.005)
+        raise AssertionError("the call does not end")
+
+    def check(self):
+        assert [call.ends for call in self.made] == [1] * len(self.made), "each ends exactly once"

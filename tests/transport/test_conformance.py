@@ -1,0 +1,500 @@
+"""The same calls on both transports, asked by the official client and by h2, which forgives nothing."""
+
+import asyncio
+import json
+
+import grpc
+import grpc.aio
+import pytest
+
+from extproc.transport import Limits
+from tests.transport.h2_peer import H2Peer, RawPeer
+from tests.transport.peers import PING, data, frame, message, request, settings, window
+from tests.transport.peers import grpc as framed
+
+MIB = 1 << 20
+OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+
+@pytest.fixture
+async def channel(running):
+    async with grpc.aio.insecure_channel(f"unix:{running.path}", options=OPTIONS) as made:
+        yield made
+
+
+@pytest.fixture
+async def peer(running):
+    async with H2Peer.connect(running.path) as made:
+        yield made
+
+
+def bidi(channel, method, **options):
+    return channel.stream_stream(f"/test.Service/{method}")(**options)
+
+
+async def said(call):
+    """Every answer of a call, and its status."""
+    answers = []
+    try:
+        while (answer := await call.read()) is not grpc.aio.EOF:
+            answers.append(answer)
+    except grpc.aio.AioRpcError:
+        pass
+    return answers, await call.code()
+
+
+# --- the official client
+
+
+async def test_unary(channel):
+    assert await channel.unary_unary("/test.Service/Echo")(b"hello") == b"hello"
+    assert await channel.unary_unary("/test.Service/Echo")(b"") == b""
+
+
+async def test_client_stream(channel):
+    async def messages():
+        for number in range(100):
+            yield b"x" * number
+
+    assert json.loads(await channel.stream_unary("/test.Service/Sum")(messages())) == [100, 4950]
+
+
+async def test_client_stream_of_nothing(channel):
+    call = channel.stream_unary("/test.Service/Sum")()
+    await call.done_writing()
+    assert json.loads(await call) == [0, 0]
+
+
+async def test_server_stream(channel):
+    answers = [answer async for answer in channel.unary_stream("/test.Service/Count")(b"[100, 1000]")]
+    assert answers == [b"%d" % number + b"." * 1000 for number in range(100)]
+
+
+async def test_server_stream_of_nothing(channel):
+    assert [answer async for answer in channel.unary_stream("/test.Service/Count")(b"[0, 0]")] == []
+
+
+@pytest.mark.parametrize("method", ["Echo", "Later"])
+async def test_bidi_in_turns(channel, running, method):
+    call = bidi(channel, method)
+    for number in range(50):
+        await call.write(b"%d" % number)
+        assert await call.read() == b"%d" % number
+    await call.done_writing()
+    assert await said(call) == ([], grpc.StatusCode.OK)
+    assert len((await running.services.ended()).heard) == 50
+
+
+@pytest.mark.parametrize("method", ["Twice", "Later"])
+async def test_bidi_ahead_of_the_answers(channel, method):
+    call = bidi(channel, method)
+    for number in range(200):
+        await call.write(b"%d" % number)
+    await call.done_writing()
+    times = 2 if method == "Twice" else 1
+    expected = [b"%d" % number for number in range(200) for _ in range(times)]
+    assert await said(call) == (expected, grpc.StatusCode.OK)
+
+
+async def test_metadata(channel):
+    call = bidi(channel, "Metadata", metadata=(("x-extproc-attachment", "attempt"), ("x-a", "b")))
+    await call.write(b"")
+    found = json.loads(await call.read())
+    assert (found["x-extproc-attachment"], found["x-a"]) == ("attempt", "b")
+    call.cancel()
+
+
+async def test_an_early_end(channel, running):
+    call = bidi(channel, "Once")
+    await call.write(b"only")
+    assert await said(call) == ([b"only"], grpc.StatusCode.OK)
+    await running.services.ended()
+
+
+async def test_an_end_without_any_answer(channel):
+    call = bidi(channel, "Never")
+    await call.write(b"only")
+    assert await said(call) == ([], grpc.StatusCode.OK)
+
+
+async def test_an_early_end_while_the_client_goes_on(channel, running):
+    call = bidi(channel, "Once")
+    with pytest.raises((asyncio.InvalidStateError, grpc.aio.AioRpcError)):  # a write of the client's fails
+        for _ in range(1000):
+            await call.write(b"x" * 100_000)
+    assert len((await running.services.ended()).heard) == 1
+    assert await channel.unary_unary("/test.Service/Echo")(b"others") == b"others"
+
+
+async def test_an_unknown_method(channel):
+    for path in ("/test.Service/Other", "/other.Service/Echo", "/test.Service/"):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await channel.unary_unary(path)(b"x")
+        assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("when", [b"now", b"late"])
+async def test_what_fails_ends_with_13(channel, running, when):
+    call = bidi(channel, "Fail")
+    await call.write(b"fine")
+    assert await call.read() == b"fine"
+    await call.write(when)
+    assert await said(call) == ([], grpc.StatusCode.INTERNAL)
+    assert "secret" not in await call.details()
+    await running.services.ended()
+
+
+async def test_what_fails_at_the_half_close_ends_with_13(channel):
+    call = bidi(channel, "Fail")
+    await call.write(b"fine")
+    await call.done_writing()
+    assert await said(call) == ([b"fine"], grpc.StatusCode.INTERNAL)
+
+
+async def test_what_cannot_be_made_ends_with_13(channel):
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await channel.unary_unary("/test.Service/Unmade")(b"x")
+    assert error.value.code() == grpc.StatusCode.INTERNAL
+
+
+async def test_what_fails_after_the_end_hurts_nobody(channel, running):
+    assert await channel.unary_unary("/test.Service/FailAtTheEnd")(b"x") == b"x"
+    await running.services.ended()
+
+
+@pytest.mark.parametrize("size", [16_379, 16_380, 65_530, 65_531, MIB, 20 * MIB])
+async def test_large_messages(channel, size):
+    content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    assert await channel.unary_unary("/test.Service/Echo")(content) == content
+
+
+async def test_large_messages_side_by_side(channel):
+    contents = [bytes([number]) * (3 * MIB + number) for number in range(8)]
+    assert await asyncio.gather(*(channel.unary_unary("/test.Service/Later")(one) for one in contents)) == contents
+
+
+async def test_a_message_that_is_too_large(channel, running):
+    for size in (32 * MIB + 1, 40 * MIB):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await channel.unary_unary("/test.Service/Echo")(b"x" * size)
+        assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await channel.unary_unary("/test.Service/Echo")(b"next") == b"next"
+
+
+async def test_many_calls_at_once(channel):
+    calls = [channel.unary_unary("/test.Service/Later")(b"%d" % number) for number in range(1500)]
+    assert await asyncio.gather(*calls) == [b"%d" % number for number in range(1500)]
+
+
+@pytest.mark.parametrize("size", [10, 1000])
+async def test_5000_messages_at_once(channel, running, size):
+    """With a handler that is busy, more than the window waits; then all of it has to come."""
+    call = bidi(channel, "Slow")
+
+    async def write():
+        for number in range(5000):
+            await call.write(b"%04d" % number + b"." * size)
+        await call.done_writing()
+
+    writing = asyncio.create_task(write())
+    await asyncio.sleep(0.2)
+    running.services.go.set()
+    async with asyncio.timeout(60):
+        answers, status = await said(call)
+    await writing
+    assert [answer[:4] for answer in answers] == [b"%04d" % number for number in range(5000)]
+    assert status == grpc.StatusCode.OK
+
+
+async def test_a_client_that_does_not_read(channel):
+    """Answers wait; nothing else does."""
+    call = bidi(channel, "Count")
+    await call.write(b"[400, 100000]")
+    await asyncio.sleep(0.1)
+    assert await channel.unary_unary("/test.Service/Echo")(b"others") == b"others"
+    await call.done_writing()
+    answers, status = await said(call)
+    assert (len(answers), status) == (400, grpc.StatusCode.OK)
+
+
+async def test_a_deadline_of_the_client(channel, running):
+    call = bidi(channel, "Slow", timeout=0.2)
+    await call.write(b"x")
+    assert await said(call) == ([], grpc.StatusCode.DEADLINE_EXCEEDED)
+    assert (await running.services.ended()).cancelled
+
+
+# --- cancellation in every state
+
+
+async def test_cancel_before_a_message(channel, running):
+    call = bidi(channel, "Echo")
+    await call.wait_for_connection()
+    while not running.services.made:
+        await asyncio.sleep(0.01)
+    call.cancel()
+    await running.services.ended()
+
+
+async def test_cancel_between_messages(channel, running):
+    call = bidi(channel, "Echo")
+    await call.write(b"x")
+    assert await call.read() == b"x"
+    call.cancel()
+    assert (await running.services.ended()).heard == [b"x"]
+
+
+@pytest.mark.parametrize("method", ["Slow", "Stubborn"])
+async def test_cancel_while_the_handler_waits(channel, running, method):
+    call = bidi(channel, method)
+    await call.write(b"x")
+    await call.write(b"y")
+    while not (running.services.made and running.services.last.heard):
+        await asyncio.sleep(0.01)
+    call.cancel()
+    ended = await running.services.ended()
+    assert (ended.cancelled, ended.heard) == (True, [b"x"])
+
+
+async def test_cancel_after_the_half_close(channel, running):
+    call = bidi(channel, "Watch")
+    await call.write(b"x")
+    await call.done_writing()
+    assert await call.read() == b"x"
+    await asyncio.sleep(0.05)
+    call.cancel()
+    assert (await running.services.ended()).cancelled
+
+
+async def test_cancel_while_answers_wait_for_the_window(channel, running):
+    call = bidi(channel, "Count")
+    await call.write(b"[400, 100000]")
+    assert await call.read() is not None
+    call.cancel()
+    await running.services.ended()
+    assert await channel.unary_unary("/test.Service/Echo")(b"others") == b"others"
+
+
+async def test_a_connection_that_breaks_ends_every_call(running):
+    async with H2Peer.connect(running.path) as peer:
+        ids = [peer.begin(method) for method in ("Echo", "Slow", "Count", "Watch") * 5]
+        for id in ids[1::4]:
+            await peer.send(id, b"x")
+        while len(running.services.made) < len(ids) or not all(call.heard for call in running.services.made[1::4]):
+            await asyncio.sleep(0.01)
+        peer.writer.transport.abort()
+    for call in running.services.made:
+        await running.services.ended(call)
+    assert [call.cancelled for call in running.services.made[1::4]] == [True] * 5
+
+
+# --- h2, which forgives nothing
+
+
+async def test_a_call_by_h2(peer, running):
+    id = peer.begin("Echo")
+    await peer.send(id, b"one", b"two")
+    answer = await peer.answer(id, 2)
+    assert answer.headers[":status"] == "200"
+    assert answer.headers["content-type"].startswith("application/grpc")
+    await peer.send(id, b"three", end=True)
+    answer = await peer.answer(id)
+    assert (answer.messages, answer.status, answer.ended, answer.reset) == ([b"one", b"two", b"three"], 0, True, None)
+
+
+async def test_half_close_with_the_headers(peer):
+    answer = await peer.answer(peer.begin("Sum", end=True))
+    assert (answer.messages, answer.status) == ([b"[0, 0]"], 0)
+
+
+async def test_an_early_end_by_h2(peer):
+    id = peer.begin("Once")
+    await peer.send(id, b"x")
+    answer = await peer.answer(id)
+    assert (answer.messages, answer.status) == ([b"x"], 0)
+
+
+async def test_an_unknown_method_by_h2(peer):
+    answer = await peer.answer(peer.begin("Other", end=True))
+    assert (answer.status, answer.messages) == (12, [])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 11, 5000])
+async def test_messages_cut_anywhere(peer, size):
+    whole = framed(b"hello") + framed(b"") + framed(b"world" * 100)
+    id = peer.begin("Echo")
+    for at in range(0, len(whole), size):
+        await peer.send(id, raw=whole[at : at + size])
+    await peer.send(id, end=True)
+    answer = await peer.answer(id)
+    assert (answer.messages, answer.status) == ([b"hello", b"", b"world" * 100], 0)
+
+
+async def test_large_messages_by_h2(peer):
+    id = peer.begin("Echo")
+    await peer.send(id, b"x" * 3 * MIB, end=True)
+    answer = await peer.answer(id)
+    assert (answer.messages, answer.status) == ([b"x" * 3 * MIB], 0)
+
+
+@pytest.mark.parametrize("first", [0, 1, 100, 65_535, 1 << 20])
+async def test_windows_of_any_size(running, first):
+    async with H2Peer.connect(running.path, grants=False, settings={4: first}) as peer:
+        id = peer.begin("Count")
+        await peer.send(id, b"[3, 1000]", end=True)
+        answer = peer.answers[id]
+        expected = b"".join(framed(b"%d" % number + b"." * 1000) for number in range(3))
+        step = 997
+        while not answer.ended:
+            await peer.until(lambda: len(answer.data) == min(first, len(expected)) or answer.ended)  # noqa: B023
+            if not answer.ended and len(answer.data) < len(expected):
+                peer.h2.increment_flow_control_window(step, id)
+                peer.flush()
+                first += step
+            elif not answer.ended:
+                await peer.hear()
+        assert (answer.data, answer.status) == (expected, 0)
+
+
+async def test_a_window_that_becomes_negative(running):
+    async with RawPeer.connect(running.path) as peer:
+        peer.tell(settings(window=5000), window(0, 1 << 20), request(1, path="/test.Service/Count"))
+        peer.tell(message(1, b"[10, 989]", end=True))
+        while sum(map(len, [what for name, _, what in peer.heard if name == "Data"])) < 5000:
+            await peer.hear()
+        peer.tell(settings(window=1000))
+        await peer.until("Settings", count=4)
+        peer.tell(window(1, 4000), frame(PING, 0, 0, b"12345678"))
+        await peer.until("Ping")
+        assert sum(len(what) for name, _, what in peer.heard if name == "Data") == 5000, "exactly nothing"
+        peer.tell(*[window(1, 500)] * 10)
+        await peer.until("Headers", 1, 2)
+        assert b"".join(await peer.until("Data", 1)) == b"".join(
+            framed(b"%d" % number + b"." * 989) for number in range(10)
+        )
+
+
+async def test_a_small_table_of_the_client(running):
+    """A client that lets no table be used: what an encoder says of it has to be right."""
+    async with H2Peer.connect(running.path, settings={1: 0}) as peer:
+        for _ in range(3):
+            id = peer.begin("Echo")
+            await peer.send(id, b"x", end=True)
+            assert (await peer.answer(id)).status == 0
+
+
+async def test_headers_over_several_frames_by_h2(peer):
+    id = peer.begin("Metadata", ("x-a", "a" * 7000), ("x-b", "b" * 7000), ("x-c", "{}" * 5000))
+    await peer.send(id, b"", end=True)
+    answer = await peer.answer(id)
+    if answer.status != 0:  # grpcio allows 16 KiB
+        assert answer.status == 8
+    else:
+        assert json.loads(answer.messages[0])["x-c"] == "{}" * 5000
+
+
+async def test_resets_by_h2_in_every_state(peer, running):
+    for method, sends in (("Echo", 0), ("Echo", 1), ("Slow", 3), ("Once", 1), ("Watch", 1), ("Count", 0)):
+        id = peer.begin(method)
+        await peer.send(id, *[b"x"] * sends, end=method == "Watch")
+        await asyncio.sleep(0.02)
+        peer.reset(id)
+    running.services.go.set()
+    id = peer.begin("Echo")
+    await peer.send(id, b"x", end=True)
+    assert (await peer.answer(id)).status == 0
+
+
+async def test_a_ping_by_h2(peer):
+    peer.h2.ping(b"12345678")
+    peer.flush()
+    await peer.hear()
+    id = peer.begin("Echo")
+    await peer.send(id, b"x", end=True)
+    assert (await peer.answer(id)).status == 0
+
+
+@pytest.mark.parametrize(("encoding", "statuses"), [("gzip", {12, 13}), ("identity", {13}), (None, {13})])
+async def test_compressed_messages_are_refused(peer, encoding, statuses):
+    """The official library unpacks what it can; this cannot be."""
+    id = peer.begin("Echo", *([("grpc-encoding", encoding)] if encoding else []))
+    await peer.send(id, raw=framed(b"no gzip", compressed=1), end=True)
+    assert (await peer.answer(id)).status in statuses
+
+
+# --- the drain
+
+
+async def test_a_drain_lets_calls_end(running):
+    async with RawPeer.connect(running.path) as peer:
+        peer.tell(request(1, path="/test.Service/Echo"), message(1, b"before"))
+        await peer.until("Data", 1)
+        stopping = asyncio.create_task(running.stop(10.0))
+        await peer.until("GoAway")
+        peer.tell(message(1, b"after", end=True))
+        await peer.until("Headers", 1, 2)
+        async with asyncio.timeout(5):
+            await stopping
+            await peer.to_the_end()
+    goaways = [what for name, _, what in peer.heard if name == "GoAway"]
+    assert goaways[0] == ((1 << 31) - 1, 0), "the peer may begin others until it has seen this"
+    assert goaways[1:2] == [(1, 0)]
+    assert await peer.until("Data", 1) == [framed(b"before"), framed(b"after")]
+
+
+async def test_a_drain_takes_no_new_connections(running):
+    async with RawPeer.connect(running.path) as peer:
+        peer.tell(request(1, path="/test.Service/Echo"), message(1, b"x"))
+        await peer.until("Data", 1)
+        stopping = asyncio.create_task(running.stop(10.0))
+        await peer.until("GoAway")
+        with pytest.raises(OSError):
+            await asyncio.open_unix_connection(running.path)
+        peer.tell(data(1, end=True))
+        await peer.to_the_end()
+        await stopping
+
+
+async def test_a_drain_ends_when_its_grace_is_over(running):
+    async with H2Peer.connect(running.path) as peer:
+        ids = [peer.begin(method) for method in ("Echo", "Slow", "Watch")]
+        for id in ids:
+            await peer.send(id, b"x", end=id == ids[2])
+        while len(running.services.made) < 3 or not running.services.made[1].heard:
+            await asyncio.sleep(0.01)
+        async with asyncio.timeout(5):
+            await running.stop(0.2)
+    assert [call.ends for call in running.services.made] == [1, 1, 1]
+
+
+async def test_a_drain_with_nothing_under_way_is_quick(running):
+    async with RawPeer.connect(running.path) as peer:
+        await peer.until("Settings", count=2)
+        hearing = asyncio.create_task(peer.to_the_end())
+        async with asyncio.timeout(5):
+            await running.stop(60.0)
+            await hearing
+
+
+async def test_the_official_client_survives_a_drain(running, channel):
+    calls = [bidi(channel, "Later") for _ in range(20)]
+    for call in calls:
+        await call.write(b"x")
+        assert await call.read() == b"x"
+    stopping = asyncio.create_task(running.stop(10.0))
+    await asyncio.sleep(0.1)
+    for call in calls:
+        await call.write(b"y")
+        await call.done_writing()
+    assert [await said(call) for call in calls] == [([b"y"], grpc.StatusCode.OK)] * 20
+    await stopping
+
+
+async def test_limits_of_messages_are_the_settings(running, tmp_path):
+    await running.stop()
+    await running.start(Limits(message=1000))
+    async with grpc.aio.insecure_channel(f"unix:{running.path}") as channel:
+        assert await channel.unary_unary("/test.Service/Echo")(b"x" * 1000) == b"x" * 1000
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await channel.unary_unary("/test.Service/Echo")(b"x" * 1001)
+    assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED

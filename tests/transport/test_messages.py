@@ -1,0 +1,49 @@
+"""gRPC messages, however their bytes come."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.transport.messages import Assembly, Refused
+from tests.transport.peers import grpc
+
+
+@given(st.lists(st.binary(max_size=40), max_size=8), st.data())
+def test_messages_are_what_they_were(messages, data):
+    whole = b"".join(map(grpc, messages))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=12)))
+    assembly, found = Assembly(40, ""), []
+    for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True):
+        found += assembly.feed(whole[start:end])
+    assert found == messages
+    assert assembly.empty
+
+
+@pytest.mark.parametrize("size", [1, 4, 5, 6, 100])
+def test_a_message_is_not_there_before_its_last_byte(size):
+    assembly = Assembly(1000, "")
+    whole = grpc(b"m" * 300)
+    parts = [whole[at : at + size] for at in range(0, len(whole), size)]
+    assert [assembly.feed(part) for part in parts] == [[]] * (len(parts) - 1) + [[b"m" * 300]]
+
+
+def test_a_message_is_refused_by_its_prefix():
+    assembly = Assembly(10, "")
+    assert assembly.feed(grpc(b"0123456789")) == [b"0123456789"]
+    with pytest.raises(Refused) as refused:
+        assembly.feed(grpc(b"0123456789a")[:5])
+    assert (refused.value.status, refused.value.text) == (8, "a message of 11 bytes, more than 10")
+
+
+@pytest.mark.parametrize(
+    ("compressed", "encoding", "status"),
+    [(1, "gzip", 12), (1, "", 13), (1, "identity", 13), (2, "gzip", 13), (255, "", 13)],
+)
+def test_compressed_messages_are_refused(compressed, encoding, status):
+    with pytest.raises(Refused) as refused:
+        Assembly(10, encoding).feed(grpc(b"x", compressed))
+    assert refused.value.status == status
+
+
+def test_an_encoding_that_is_not_used_is_no_harm():
+    assert Assembly(10, "gzip").feed(grpc(b"x")) == [b"x"]
