@@ -7,7 +7,6 @@ import pytest
 
 from bench import load, stub
 from bench.__main__ import cell, last, machine, worse
-from bench.harness import KEY, SETTINGS, bench
 
 
 @pytest.fixture
@@ -71,17 +70,3 @@ def test_figures_of_another_machine_are_not_compared(tmp_path):
 
 def test_cells():
     assert [cell(None, ".0f"), cell((1.0, None), "pair"), cell((7.4, 10.6), "pair1")] == ["-", "-", "7.4/10.6"]
-
-
-@pytest.mark.e2e
-def test_a_run_leaves_nothing_where_it_was_started(tmp_path, monkeypatch):
-    """Its requests do not turn up in the ledger of the settings file that happens to be there."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("BENCH_KEY", KEY)
-    relative = SETTINGS.replace('ledger: "sqlite:{dir}/ledger.db"', 'ledger: "sqlite:data/ledger.db"')
-    assert relative != SETTINGS
-    with bench("sqlite:data/counters.db", settings=relative) as what:
-        result = asyncio.run(load.run(what.gateway, load.request("stub"), total=5, concurrency=1))
-        assert (len(result.latencies), result.errors) == (5, [])
-        assert what.counted() == 5
-    assert list(tmp_path.iterdir()) == []

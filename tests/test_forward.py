@@ -5,9 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.auth import AttributionSettings
+from extproc.dialects import output_limits
 from extproc.forward import Forward, patch, retry_headers
 from extproc.routing.catalog import Catalog
-from extproc.routing.parameters import OUTPUT_LIMITS, compile_changes
+from extproc.routing.parameters import compile_changes
 from extproc.settings.config import parse
 from extproc.words import contract
 from extproc.words.chain import RetrySettings
@@ -158,7 +159,7 @@ def test_a_later_try_starts_from_what_the_client_sent(exchange):
 
 
 @pytest.mark.parametrize(("client", "name"), [({}, "max_completion_tokens"), ({"max_tokens": 9}, "max_tokens")])
-@pytest.mark.parametrize("given", OUTPUT_LIMITS)
+@pytest.mark.parametrize("given", output_limits())
 def test_the_limit_of_the_output_has_the_name_the_client_gave_it(exchange, client, name, given):
     sent = exchange(question(**client), targets=(target(override={given: 5}),))
     forward(sent)
@@ -211,7 +212,7 @@ PLAIN = ("temperature", "seed", "tools", "user")
 @st.composite
 def questions(draw):
     fields = draw(st.dictionaries(st.sampled_from(PLAIN), SHORT_JSON | LONG))
-    limit = draw(st.none() | st.sampled_from(OUTPUT_LIMITS[:2]))
+    limit = draw(st.none() | st.sampled_from(output_limits()[:2]))
     if limit is not None:
         fields[limit] = draw(st.none() | st.integers(1, 3))
     if draw(st.booleans()):
@@ -222,13 +223,13 @@ def questions(draw):
 @st.composite
 def changed_targets(draw):
     changes = {"override": {}, "default": {}, "remove": []}
-    names = draw(st.lists(st.sampled_from((*PLAIN, draw(st.sampled_from(OUTPUT_LIMITS)))), unique=True))
+    names = draw(st.lists(st.sampled_from((*PLAIN, draw(st.sampled_from(output_limits())))), unique=True))
     for name in names:
         action = draw(st.sampled_from(list(changes)))
         if action == "remove":
             changes[action].append(name)
         else:
-            changes[action][name] = draw(st.integers(1, 3) if name in OUTPUT_LIMITS else SHORT_JSON)
+            changes[action][name] = draw(st.integers(1, 3) if name in output_limits() else SHORT_JSON)
     return target(draw(st.sampled_from("mn")), "a", draw(st.sampled_from("mn")), **changes)
 
 
@@ -236,7 +237,7 @@ def made_for(target, limit, sent):
     """What a try should get, as the settings read."""
     body = dict(sent.json)
     for name, action, value in target.changes:
-        here = sent.ask.output_field if name in OUTPUT_LIMITS else name
+        here = sent.ask.output_field if name in output_limits() else name
         if action == "remove":
             body.pop(here, None)
         elif action == "set" or body.get(here) is None:

@@ -107,7 +107,7 @@ def test_an_error_of_one_guardrail_among_several_has_its_place(extproc):
         ("{name: b, kind: acme}", "14: guardrails.1.acme: "),
         ("{name: c, kind: acme, words: [a]}", "14: guardrails.2.acme: "),
         ("{name: c, kind: acme, words: [a]}", "36: guardrails.2.words: "),
-        ("{name: d, kind: regex, patterns: {a: '(b'}}", "37: guardrails.3.patterns: a: not a pattern RE2 knows"),
+        ("{name: d, kind: regex, patterns: {a: '(b'}}", "37: guardrails.3.patterns: a: "),
         ("{name: e, kind: else}", "24: guardrails.4.kind: there is no kind 'else'; there are acme, regex"),
         ("{name: f}", "14: guardrails.5.kind: "),
     ]
@@ -159,4 +159,4 @@ def test_shared_parts_are_no_plug_ins(tmp_path, room):
 @pytest.mark.parametrize("url", ["_shared:", "__init__:", "_shared:x"])
 def test_shared_parts_are_no_counter_stores(extproc, url):
     done = extproc("extproc.stores", STORE, "check", yaml=PLAIN + f"stores: {{counters: '{url}'}}\n")
-    assert "counters is one of acme:, memory:, redis:, sqlite:" in done.stderr
+    assert "counters must be one of acme:, memory:, redis:, sqlite:" in done.stderr

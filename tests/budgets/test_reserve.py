@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from extproc.accounting.settle import Settle, used
 from extproc.budgets import LEASE, BudgetSettings, Reserve, input_bound
-from extproc.routing.parameters import OUTPUT_LIMITS, apply, compile_changes, compose
+from extproc.dialects import output_limits
+from extproc.routing.parameters import apply, compile_changes, compose
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
 from extproc.words.dialect import Report
@@ -120,7 +121,7 @@ def changed(ceiling=None, **changes):
     return Target("m", "a", "m", ceiling, changes=compile_changes(**given))
 
 
-@pytest.mark.parametrize("name", OUTPUT_LIMITS)
+@pytest.mark.parametrize("name", output_limits())
 @pytest.mark.parametrize(
     ("client", "changes", "written", "bound"),
     [

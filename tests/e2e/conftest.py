@@ -30,6 +30,8 @@ from tests.e2e import parts
 HERE = Path(__file__).parent
 KEY = "sk-gw-tests"
 PORTS = 3  # listener, status, admin
+TRANSPORT = os.environ.get("EXTPROC_TRANSPORT", "")
+"""The gRPC transport of the gateways: `EXTPROC_TRANSPORT=grpcio make e2e`; the default is the settings' own."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -185,6 +187,8 @@ listener: {{address: 127.0.0.1, port: {door}, {listener}}}
 status: {{address: 127.0.0.1, port: {status}}}
 admin: {{address: 127.0.0.1, port: {admin}}}
 """
+    if TRANSPORT and "processor:" not in text:
+        head += f"processor: {{transport: {TRANSPORT}}}\n"
     file, log = folder / "gateway.yaml", folder / "log.txt"
     file.write_text(head + text, encoding="utf-8")
     env = {"EXTPROC_DEMO_KEY": KEY, **env}

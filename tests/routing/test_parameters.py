@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.dialects import fixed_fields, output_limits
 from extproc.routing.parameters import (
-    FIXED,
     MAX_CHANGES,
-    OUTPUT_LIMITS,
     apply,
     compile_changes,
     compose,
@@ -29,7 +28,7 @@ def test_changes_are_what_is_done_to_each_field():
 
 
 @pytest.mark.parametrize("action", ["override", "default", "remove"])
-@pytest.mark.parametrize("name", FIXED)
+@pytest.mark.parametrize("name", fixed_fields())
 def test_what_routing_and_budgets_rest_on_cannot_be_changed(name, action):
     given = {"override": {}, "default": {}, "remove": ()}
     given[action] = [name] if action == "remove" else {name: 1}
@@ -94,12 +93,12 @@ def test_what_to_set_and_what_to_take_out(changes, body, fields, removed):
     assert apply(compiled, body, "limit") == (fields, removed)
 
 
-@pytest.mark.parametrize("name", OUTPUT_LIMITS)
+@pytest.mark.parametrize("name", output_limits())
 def test_an_api_without_output_has_no_limit_to_change(name):
     assert apply(compile_changes({name: 5, "a": 1}, {}, ()), {name: 9}, None) == ({"a": 1}, [])
 
 
-@pytest.mark.parametrize("name", OUTPUT_LIMITS)
+@pytest.mark.parametrize("name", output_limits())
 @pytest.mark.parametrize(
     ("action", "value", "asked", "limit"),
     [
@@ -125,14 +124,14 @@ LIMIT = st.none() | st.integers(1, 3)
 
 @st.composite
 def any_changes(draw):
-    names = draw(st.lists(st.sampled_from(("a", "b", draw(st.sampled_from(OUTPUT_LIMITS)))), unique=True))
+    names = draw(st.lists(st.sampled_from(("a", "b", draw(st.sampled_from(output_limits())))), unique=True))
     given = {"override": {}, "default": {}, "remove": []}
     for name in names:
         action = draw(st.sampled_from(list(given)))
         if action == "remove":
             given[action].append(name)
         else:
-            given[action][name] = draw(LIMIT if name in OUTPUT_LIMITS else JSON)
+            given[action][name] = draw(LIMIT if name in output_limits() else JSON)
     return compile_changes(**given)
 
 
@@ -168,7 +167,7 @@ def test_nothing_composed_with_changes_is_the_changes(changes):
 
 @given(any_changes(), any_changes())
 def test_composed_changes_name_each_field_once(outer, inner):
-    names = ["limit" if name in OUTPUT_LIMITS else name for name, *_ in compose(outer, inner)]
+    names = ["limit" if name in output_limits() else name for name, *_ in compose(outer, inner)]
     assert len(names) == len(set(names))
 
 

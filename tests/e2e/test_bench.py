@@ -1,0 +1,21 @@
+"""The benchmark's harness, with everything it starts."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bench import load
+from bench.harness import KEY, SETTINGS, bench
+
+
+def test_a_run_leaves_nothing_where_it_was_started(tmp_path, monkeypatch):
+    """Its requests do not turn up in the ledger of the settings file that happens to be there."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_KEY", KEY)
+    relative = SETTINGS.replace('ledger: "sqlite:{dir}/ledger.db"', 'ledger: "sqlite:data/ledger.db"')
+    assert relative != SETTINGS
+    with bench("sqlite:data/counters.db", settings=relative) as what:
+        result = asyncio.run(load.run(what.gateway, load.request("stub"), total=5, concurrency=1))
+        assert (len(result.latencies), result.errors) == (5, [])
+        assert what.counted() == 5
+    assert list(tmp_path.iterdir()) == []
