@@ -384,6 +384,7 @@ def test_whichever_child_ends_the_others_end_too(start: Start, part: str):
     assert all(gone(pid) for pid in pids.values())
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_processor_that_stalls_is_no_way_past_it(start: Start):
     gateway = start(SMALL)
     gateway.process.send_signal(signal.SIGSTOP)
