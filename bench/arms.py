@@ -131,7 +131,7 @@ class Stage:
         port = free_port()
         file = self.folder / "alone.yaml"
         file.write_text(yaml.safe_dump(alone(port, self.stub)))
-        return self._ready(Arm("Envoy alone", port, {"Envoy": self._envoy(file)}))
+        return self.ready(Arm("Envoy alone", port, {"Envoy": self.envoy(file)}))
 
     def gateway(self, name: str, *, processor: str = "", more: str = "") -> Arm:
         """Envoy and the processor of this project. `processor` and `more` are added to its settings."""
@@ -146,8 +146,8 @@ class Stage:
         serve = [sys.executable, "-m", "extproc", "serve", "-c", str(folder / "gateway.yaml"), "--drain-notice", "0"]
         pid = self.spawn([*serve, "--drain-grace", "0"])
         wait(status)
-        roots = {"Envoy": self._envoy(folder / "envoy.yaml"), "processor": pid}
-        return self._ready(Arm(name, listener, roots, counted=lambda: counted(status)))
+        roots = {"Envoy": self.envoy(folder / "envoy.yaml"), "processor": pid}
+        return self.ready(Arm(name, listener, roots, counted=lambda: counted(status)))
 
     def other(self, name: str, command: str, headers: Sequence[str] = ()) -> Arm:
         """Another gateway: `{port}` and `{upstream}` (http://host:port) in its command are filled in."""
@@ -155,14 +155,14 @@ class Stage:
         words = shlex.split(command.format(port=port, upstream=f"http://127.0.0.1:{self.stub}"))
         pid = self.spawn(words, OPENAI_API_KEY="sk-none", PORT=str(port))
         filled = [header.format(upstream=f"http://127.0.0.1:{self.stub}") for header in headers]
-        return self._ready(Arm(name, port, {name: pid}, filled), patience=120)
+        return self.ready(Arm(name, port, {name: pid}, filled), patience=120)
 
-    def _envoy(self, file: Path) -> int:
+    def envoy(self, file: Path) -> int:
         envoy = str(Path(sys.executable).with_name("envoy"))
         quiet = ("--log-level", "error", "--use-dynamic-base-id", "--concurrency", "1")
         return self.spawn([envoy, "-c", str(file), *quiet])
 
-    def _ready(self, arm: Arm, patience: float = 30) -> Arm:
+    def ready(self, arm: Arm, patience: float = 30) -> Arm:
         wait(arm.port, patience)
         return arm
 

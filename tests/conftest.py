@@ -39,7 +39,7 @@ hypothesis_settings.register_profile("thorough", deadline=None)
 hypothesis_settings.register_profile("usual", deadline=None, max_examples=25)
 
 HERE = Path(__file__).parent
-THROUGH_ENVOY = (HERE / "e2e", HERE / "envoy_config", HERE / "test_k8s.py")
+THROUGH_ENVOY = (HERE / "e2e", HERE / "envoy_config", HERE / "test_bench.py", HERE / "test_k8s.py")
 """Where tests with the marker `e2e` are."""
 ONLY_WITH_ENVOY = {"alone", "e2e", "e2e and not alone"}
 ONLY_WITHOUT = {"not e2e", "exhaustive or hypothesis"}

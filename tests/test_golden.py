@@ -28,7 +28,7 @@ from extproc.dialects import dialects
 from extproc.framing.aws_eventstream import encode
 from extproc.translation.translate import Translation
 from extproc.words.contract import Service
-from extproc.words.dialect import NATIVE, Destination
+from extproc.words.dialect import NATIVE, Destination, Endpoint
 from extproc.words.errors import Refusal
 from tests.samples import exhaustive, some
 
@@ -125,9 +125,9 @@ def asked(client, case):
 def test_requests(client, case, provider):
     body = asked(client, case)
     before = json.dumps(body)
-    service = replace(SERVICES[provider], stream=CLIENTS[client].read(body).stream)
-    translation = Translation(CLIENTS[client], service)
-    unsaid = [need for need in CLIENTS[client].read(body).needs if need in translation.dialect.lacks | NATIVE]
+    ask = CLIENTS[client].read(body, Endpoint(next(iter(CLIENTS[client].paths)), "chat", "m"))
+    translation = Translation(CLIENTS[client], replace(SERVICES[provider], stream=ask.stream))
+    unsaid = [need for need in ask.needs if need in translation.dialect.lacks | NATIVE]
     if unsaid:
         made = {"skipped": unsaid}  # Select never sends it there
     else:
@@ -161,7 +161,7 @@ CHANGED = {
 }
 
 
-@each(("client", "case"), dict.fromkeys(row[:2] for row in REQUESTS))
+@each(("client", "case"), dict.fromkeys(row[:2] for row in REQUESTS if row[0] in SERVICES))
 def test_a_request_written_again_asks_the_same(client, case):
     dialect, model = CLIENTS[client], SERVICES[client].model
     asks = dialect.decode_request(asked(client, case) | {"model": model})
@@ -281,16 +281,17 @@ class AnthropicMessages:
         return text, [(block.name, block.input) for block in message.content if block.type == "tool_use"]
 
 
+# Of the clients that have one.
 SDKS = {"openai_chat": OpenAIChat, "openai_responses": OpenAIResponses, "anthropic_messages": AnthropicMessages}
 
 
-@each(("provider", "case", "path", "client"), PLAIN)
+@each(("provider", "case", "path", "client"), [row for row in PLAIN if row[3] in SDKS])
 def test_sdks_know_the_answers(provider, case, path, client):
     if "error_" not in case:
         SDKS[client]().whole.validate_json((path.parent / case / f"{client}.json").read_bytes(), strict=True)
 
 
-@each(("provider", "case", "path", "client"), STREAMED)
+@each(("provider", "case", "path", "client"), [row for row in STREAMED if row[3] in SDKS])
 def test_sdks_gather_the_streams(provider, case, path, client):
     sdk, data = SDKS[client](), (path.parent / case / f"{client}.sse").read_bytes()
     what = case.removeprefix("streaming_")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit
 
 import httpx
@@ -21,6 +22,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from extproc.__main__ import main
 from extproc.auth import hash_key
 from extproc.settings import config
 from tests.postgres_server import PostgresServer
@@ -387,6 +389,7 @@ class Pod:
         self.folder = folder
         self.listener, self.status, self.admin, self.mock = ports
         self.url = f"http://127.0.0.1:{self.listener}"
+        self.http = httpx.Client(timeout=30, trust_env=False, verify=False)
         self._mounts = {
             mount["mountPath"]: str(folder / mount["name"]) for mount in containers()["processor"]["volumeMounts"]
         }
@@ -418,7 +421,9 @@ class Pod:
         return [str(BIN / binary), *(f"--port={self.mock}" if part.startswith("--port=") else part for part in parts)]
 
     def run(self, name: str) -> None:
-        subprocess.run(self.command(name), check=True, timeout=60, cwd=self.folder)
+        """A container of one verb that ends by itself, as a call."""
+        with mock.patch("sys.argv", self.command(name)):
+            assert main() == 0
 
     def start(self, name: str, running: ExitStack, *more: str) -> subprocess.Popen[bytes]:
         process = subprocess.Popen([*self.command(name), *more], cwd=self.folder)
@@ -428,16 +433,12 @@ class Pod:
     def chat(self, model: str, key: str = "try-me") -> httpx.Response:
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
         headers = {"authorization": f"Bearer {key}"}
-        return httpx.post(self.url + "/v1/chat/completions", json=body, headers=headers, timeout=30)
+        return self.http.post(self.url + "/v1/chat/completions", json=body, headers=headers)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    process.kill()
+    process.wait()
 
 
 def eventually(find: Callable[[], Any], timeout: float = 30) -> Any:
@@ -465,19 +466,21 @@ def free_ports(count: int) -> list[int]:
 @pytest.fixture
 def here() -> Iterator[Pod]:
     with tempfile.TemporaryDirectory(prefix="pod-") as folder:  # short: a socket's path is at most 100 bytes
-        yield Pod(Path(folder), free_ports(4))
+        pod = Pod(Path(folder), free_ports(4))
+        with pod.http:
+            yield pod
 
 
 def start(pod: Pod, running: ExitStack, *mock: str) -> None:
     """As the kubelet does: each when the one before is ready."""
     pod.run("render")
     pod.start("mock", running, *mock)
-    eventually(lambda: httpx.get(f"http://127.0.0.1:{pod.mock}/healthz").is_success)
+    eventually(lambda: pod.http.get(f"http://127.0.0.1:{pod.mock}/healthz").is_success)
     processor = pod.start("processor", running)
     probe = containers()["processor"]["readinessProbe"]["httpGet"]["path"]
-    eventually(lambda: processor.poll() is None and httpx.get(f"http://127.0.0.1:{pod.status}{probe}").is_success)
+    eventually(lambda: processor.poll() is None and pod.http.get(f"http://127.0.0.1:{pod.status}{probe}").is_success)
     pod.start("envoy", running)
-    eventually(lambda: httpx.get(pod.url + "/").status_code == 404)
+    eventually(lambda: pod.http.get(pod.url + "/").status_code == 404)
 
 
 @pytest.mark.e2e
@@ -543,10 +546,10 @@ def test_a_pod_of_a_fleet_counts_in_redis_and_writes_to_postgresql(here: Pod, tm
         start(here, running, "--api-key", "of-the-provider")
         assert here.chat("gpt-4o").status_code == 200
         admin = f"http://127.0.0.1:{here.admin}"
-        assert httpx.get(admin + "/usage").status_code == 401
+        assert here.http.get(admin + "/usage").status_code == 401
         token = {"authorization": "Bearer of-admin"}
-        eventually(lambda: httpx.get(admin + "/usage", headers=token).json()["total"]["requests"] == 1)
-        (budget,) = httpx.get(admin + "/budgets/requests-per-minute", headers=token).json()["data"]
+        eventually(lambda: here.http.get(admin + "/usage", headers=token).json()["total"]["requests"] == 1)
+        (budget,) = here.http.get(admin + "/budgets/requests-per-minute", headers=token).json()["data"]
         assert [scope["fields"] for scope in budget["scopes"]] == [{"consumer": "ci-bot"}]
         assert ledger.sql("SELECT consumer FROM exchanges").split() == ["ci-bot"]
         assert not list((here.folder / "data").iterdir())

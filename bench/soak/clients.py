@@ -14,7 +14,7 @@ from bench.soak.world import key
 
 REFUSED = (402, 429, 503)
 _PAUSE = 0.25  # seconds after a refusal or a failure: else those would be most of the requests
-_SAYS = re.compile(r"'(\S+)' of .* has ([\d.]+)( USD)? left and this request may need ([\d.]+)")
+_SAYS = re.compile(r"'(\S+)' of .* has ([\d.]+)( USD)? left; this request may need ([\d.]+)")
 
 
 @dataclass(slots=True)

@@ -53,7 +53,7 @@ def parse(url: str) -> LedgerURL:
         return LedgerURL(path=rest)
     if colon and scheme == "postgresql":
         return LedgerURL(server=_server(url))
-    raise ValueError("the ledger must be memory:, postgresql: or sqlite:")
+    raise ValueError("the ledger must be one of memory:, postgresql:, sqlite:")
 
 
 def _server(url: str) -> Server:

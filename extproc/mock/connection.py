@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from http import HTTPStatus
-from typing import Self
+from typing import Any, Self
 
 import h11
 
@@ -43,7 +43,6 @@ class Connection:
 
     async def run(self) -> None:
         """Answer requests until the client or a fault ends the connection."""
-        self._server.connections.add(self)
         try:
             while self._open:
                 await self._exchange()
@@ -52,8 +51,10 @@ class Connection:
         except Refused as refused:
             await self._reject(refused)
         finally:
-            self._server.connections.discard(self)
             self._writer.close()
+            with contextlib.suppress(ConnectionError):
+                await self._writer.wait_closed()
+            self._server.connections.discard(self)
 
     def abort(self) -> None:
         self._open = False
@@ -201,8 +202,8 @@ class Connection:
         self._writer.close()
 
     def _reset(self) -> None:
-        linger = struct.pack("ii", 1, 0)
-        self._writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        at_once = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.get_extra_info("socket").setsockopt(*at_once)
         self.abort()
 
 
@@ -224,8 +225,9 @@ class Server:
         self.listener = await asyncio.start_server(self.answer, *at, backlog=BACKLOG)
         return self
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self.connection(self, reader, writer).run()
+    def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Coroutine[Any, Any, None]:
+        self.connections.add(connection := self.connection(self, reader, writer))
+        return connection.run()
 
     @property
     def port(self) -> int:

@@ -59,11 +59,8 @@ def _choice(prompt: Prompt, words: int | None, key: str, index: int) -> Choice:
     who, heard = _heard(prompt)
     if who == USER and prompt.messages and prompt.messages[-1].role == "user" and (tool := _called(prompt)):
         return Choice([ToolCall(key, tool.name, spaced_json(fitting(tool.schema, tool.schema)))], "tool_calls")
-    if prompt.format is None:
-        text = of_length(said(who, heard, index), words)
-    else:
-        schema = prompt.format.schema or {"const": {"answer": "stub"}}
-        text = spaced_json(fitting(schema, schema))
+    schema = (prompt.format.schema or {"const": {"answer": "stub"}}) if prompt.format else None
+    text = of_length(said(who, heard, index), words) if schema is None else spaced_json(fitting(schema, schema))
     text, stop = stopped(text, prompt.stop)
     pieces = PIECE.findall(text)
     if prompt.max_tokens is not None and len(pieces) > prompt.max_tokens:

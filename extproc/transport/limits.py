@@ -29,4 +29,5 @@ class Limits:
     idle_frames: int = 1_000  # frames that mean nothing here: PRIORITY, GOAWAY, unknown types
     # The driver's
     unread: int = 1 << 20  # answers that wait for a peer that does not read; beyond, nothing is read from it
+    turn: int = 100  # events of a connection that are handled in a row; then others have their turn
     connections: int = 1_000  # at a time; one more is closed at once

@@ -1,7 +1,7 @@
 """The own transport: `connection.py` on asyncio, for Envoy on a unix socket.
 
 What a call does is first run in place, without a task, and becomes a task when it really waits. Everything that a turn
-of the event loop has to send leaves in one write.
+of the event loop has to send leaves in one write. A connection handles `Limits.turn` events in a turn.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import deque
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 from extproc.transport import Call, Calls, Limits
-from extproc.transport.connection import Connection, Stream
+from extproc.transport.connection import Connection, Event, Stream
 from extproc.transport.messages import INTERNAL, UNIMPLEMENTED
 from extproc.transport.steps import Begun
 from extproc.transport.unix_socket import private
@@ -108,7 +109,9 @@ class Peer(asyncio.Protocol):
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._server = server
         self._http2 = Connection(server.limits)
-        self._flushing = False
+        self._events: deque[Event] = deque()
+        self._turning = False  # a turn is to come
+        self._full = False  # with what the peer does not read
         self._closing: asyncio.TimerHandle | None = None
 
     # --- the connection
@@ -133,16 +136,29 @@ class Peer(asyncio.Protocol):
             self.lost.set_result(None)
 
     def pause_writing(self) -> None:
-        """The peer does not read: it is not read from either, so what it is owed has an end."""
+        """The peer does not read: nothing is done for it until it does, so what it is owed has an end."""
+        self._full = True
         self._transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self._full = False
         self._transport.resume_reading()
+        self._turn_soon()
 
     def data_received(self, data: bytes) -> None:
-        if self._closing is not None:
-            return
-        for kind, stream, message in self._http2.receive(data):
+        if self._closing is None:
+            self._events.extend(self._http2.receive(data))
+            if not self._turning:
+                self._turn()
+
+    def _turn(self) -> None:
+        """Handle what happened, and send what is to be said of it."""
+        self._turning = False
+        events = self._events
+        for _ in range(self._server.limits.turn):
+            if not events or self._full:
+                break
+            kind, stream, message = events.popleft()
             if kind == "opened":
                 self._open(stream)
             elif stream.call is None:  # it ended before the rest of what was read
@@ -152,7 +168,9 @@ class Peer(asyncio.Protocol):
             elif kind == "gone":
                 self._gone(stream)
             else:
-                self._work(stream, self._next(stream))
+                self._go_on(stream)
+        if events and not self._full:
+            self._turn_soon()
         self._flush()
 
     def drain(self) -> None:
@@ -172,7 +190,6 @@ class Peer(asyncio.Protocol):
         self._transport.abort()
 
     def _flush(self) -> None:
-        self._flushing = False
         http2 = self._http2
         if self._closing is not None or self._transport.is_closing():
             return
@@ -188,16 +205,27 @@ class Peer(asyncio.Protocol):
         """Say no more, and leave it to the peer to close: what we close first takes unread last words away from it."""
         if self._closing is None and not self._transport.is_closing():
             self._transport.write_eof()
-            self._closing = asyncio.get_running_loop().call_later(_LAST_WORDS, self._transport.abort)
+            self._give_up_soon()
 
-    def _flush_soon(self) -> None:
-        if not self._flushing:
-            self._flushing = True
-            asyncio.get_running_loop().call_soon(self._flush)
+    def _give_up_soon(self) -> None:
+        self._closing = asyncio.get_running_loop().call_later(_LAST_WORDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._http2.fault is None and self._transport.get_write_buffer_size():
+            self._give_up_soon()  # it still reads; if not, `stop` has an end
+        else:
+            self._transport.abort()
+
+    def _turn_soon(self) -> None:
+        if not self._turning:
+            self._turning = True
+            asyncio.get_running_loop().call_soon(self._turn)
 
     # --- its calls
 
     def _open(self, stream: Stream) -> None:
+        if stream.over:  # reset or ended before its turn came
+            return
         make = self._server.calls.get(stream.path)
         if make is None:
             self._http2.end(stream, UNIMPLEMENTED, "there is no such method")
@@ -207,20 +235,17 @@ class Peer(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001 - a bug there
             self._failed(stream, error)
 
-    def _work(self, stream: Stream, step: Step | None) -> None:
-        """Do one step after the other, until the stream has to wait: for the peer, for a handler or for a window."""
-        while step is not None:
-            try:
-                waits_for = step.send(None)
-            except StopIteration as result:
-                step = self._answer(stream, result.value)
-            except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a bug there
-                self._failed(stream, error)
-                return
-            else:
-                stream.task = self._server.spawn(Begun(step, waits_for))
-                stream.task.add_done_callback(partial(self._resume, stream))
-                return
+    def _work(self, stream: Stream, step: Step) -> None:
+        """Do one step of a call, as far as it goes without waiting."""
+        try:
+            waits_for = step.send(None)
+        except StopIteration as result:
+            self._answer(stream, result.value)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a bug there
+            self._failed(stream, error)
+        else:
+            stream.task = self._server.spawn(Begun(step, waits_for))
+            stream.task.add_done_callback(partial(self._resume, stream))
 
     def _resume(self, stream: Stream, task: asyncio.Task[Sequence[bytes]]) -> None:
         """A step that had to wait is done."""
@@ -233,28 +258,28 @@ class Peer(asyncio.Protocol):
         elif error is not None:
             self._failed(stream, error)
         else:
-            self._work(stream, self._answer(stream, task.result()))
-        self._flush_soon()
+            self._answer(stream, task.result())
+        self._turn_soon()
 
-    def _answer(self, stream: Stream, answers: Sequence[bytes]) -> Step | None:
+    def _answer(self, stream: Stream, answers: Sequence[bytes]) -> None:
         for answer in answers:
             self._http2.send(stream, answer)
-        return self._next(stream)
+        self._go_on(stream)
 
-    def _next(self, stream: Stream) -> Step | None:
-        """The next step of a stream whose last one was answered; None when it has to wait, or is over."""
+    def _go_on(self, stream: Stream) -> None:
+        """See what comes next for a stream whose last step was answered: another step, the end, or nothing now."""
         call: Call = stream.call
         if call.done or stream.closing:
             self._http2.end(stream)
             self._end_call(stream)
-        elif not stream.unsent:  # else the peer does not read: go on when it did
+        elif not stream.unsent:  # else the peer does not read: it goes on when that has left
             message = self._http2.take(stream)
             if message is not None:
-                return call.on_message(message)
-            if stream.ended:
+                self._events.append(Event("message", stream, message))
+                self._turn_soon()
+            elif stream.ended:
                 stream.closing = True
-                return call.on_half_close()
-        return None
+                self._work(stream, call.on_half_close())
 
     def _failed(self, stream: Stream, error: BaseException) -> None:
         _say(stream.path, error)

@@ -291,7 +291,7 @@ async def test_money_is_a_402_that_names_the_budget_and_its_amounts(world, excha
         await here.reserve(sent)
     message, per = refused.value.message, "" if window == "total" else f" per {window}"
     assert (refused.value.kind.status, refused.value.kind.code) == (402, "budget_exceeded")
-    assert f"'b' of 0.5 USD{per} has 0.5 USD left and this request may need 1 USD." in message
+    assert f"'b' of 0.5 USD{per} has 0.5 USD left; this request may need 1 USD." in message
     assert resets in message
     assert ("resets" in message) == (window != "total")
     assert refused.value.headers == {}

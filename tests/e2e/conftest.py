@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,8 @@ from tests.e2e import parts
 HERE = Path(__file__).parent
 KEY = "sk-gw-tests"
 PORTS = 3  # listener, status, admin
+TRANSPORT = os.environ.get("EXTPROC_TRANSPORT", "")
+"""The gRPC transport of the gateways: `EXTPROC_TRANSPORT=grpcio make e2e`; the default is the settings' own."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -62,7 +65,7 @@ class Gateway:
     mocks: dict[str, str] = field(default_factory=dict)
     log: Path = Path()
     envoy: subprocess.Popen[bytes] | None = None
-    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30, trust_env=False))
+    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30, trust_env=False, verify=False))
 
     @property
     def base_url(self) -> str:
@@ -184,6 +187,8 @@ listener: {{address: 127.0.0.1, port: {door}, {listener}}}
 status: {{address: 127.0.0.1, port: {status}}}
 admin: {{address: 127.0.0.1, port: {admin}}}
 """
+    if TRANSPORT and "processor:" not in text:
+        head += f"processor: {{transport: {TRANSPORT}}}\n"
     file, log = folder / "gateway.yaml", folder / "log.txt"
     file.write_text(head + text, encoding="utf-8")
     env = {"EXTPROC_DEMO_KEY": KEY, **env}
@@ -242,6 +247,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     yield begin
     for gateway in running:
         next(gateway, None)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gateways that start from now on wait 2 s for an answer of their processor, not 10 s."""
+    monkeypatch.setattr("extproc.envoy_config.processor.MESSAGE_TIMEOUT", timedelta(seconds=2))
 
 
 DEMO = """

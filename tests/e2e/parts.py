@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 import subprocess
@@ -17,12 +18,14 @@ import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-import httpx
 import uvloop
+from betterproto2 import Message
 
 from extproc import envoy_config, mock
 from extproc.settings import config
@@ -31,6 +34,8 @@ from tests import doubles
 
 ENVOY = Path(sys.executable).with_name("envoy")
 START = 60.0  # seconds for a part to be ready
+# betterproto2 compiles a validator and reads the type hints anew for each message that it writes: half a second.
+TYPE_HINTS = classmethod(cache(vars(Message)["_type_hints"].__func__))
 
 
 class Parts(NamedTuple):
@@ -60,9 +65,10 @@ def running(file: Path, log: Path, env: Mapping[str, str]) -> Iterator[Parts]:
             envoy_config.write_secrets(settings, str(secrets))
         drain = ("--drain-notice", "0", "--drain-grace", "1")
         processor = spawn(sys.executable, "-m", "extproc", *serve, *drain)
-        bootstrap = runtime / "envoy.yaml"  # while the processor starts
-        tree = envoy_config.bootstrap(settings, secrets_dir=str(secrets), socket=str(sock))
-        bootstrap.write_text(envoy_config.render(tree), encoding="utf-8")
+        bootstrap = runtime / "envoy.json"  # while the processor starts; to write YAML takes longer
+        with patch.object(Message, "_validate"), patch.object(Message, "_type_hints", TYPE_HINTS):
+            tree = envoy_config.bootstrap(settings, secrets_dir=str(secrets), socket=str(sock))
+        bootstrap.write_text(json.dumps(tree), encoding="utf-8")
         wait(processor, log, lambda: is_ready(settings))
         options = ("--log-level", "warn", "--disable-hot-restart", "--concurrency", "2")
         envoy = spawn(ENVOY, "-c", bootstrap, *options)
@@ -105,10 +111,12 @@ def wait(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool])
 
 
 def is_ready(settings: Settings) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{settings.status.port}/readyz", trust_env=False).status_code == 200
-    except httpx.TransportError:
-        return False
+    with contextlib.closing(HTTPConnection("127.0.0.1", settings.status.port, timeout=5)) as http:
+        try:
+            http.request("GET", "/readyz")
+            return http.getresponse().status == 200
+        except OSError:
+            return False
 
 
 def listens(port: int) -> bool:

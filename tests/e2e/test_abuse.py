@@ -364,10 +364,13 @@ def test_a_key_in_the_query_is_no_credential(target: Gateway) -> None:
 # --- what is written down
 
 
+def written_lines(gateway: Gateway) -> list[str]:
+    return gateway.log.read_text(encoding="utf-8").removeprefix("extproc is ready\n").split("\n")
+
+
 def log_lines(gateway: Gateway) -> list[dict[str, Any]]:
     """Every line since the start, parsed; a line that is neither JSON nor Envoy's own fails the test."""
-    lines = gateway.log.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines if line and not ENVOY_LINE.match(line)]
+    return [json.loads(line) for line in written_lines(gateway) if line and not ENVOY_LINE.match(line)]
 
 
 def logged(gateway: Gateway, ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -414,7 +417,7 @@ def test_nothing_breaks_a_line_of_the_log(target: Gateway) -> None:
     assert {line["event"] for line in written} == {"exchange"}
     assert not [line for line in written if "forged" in line]
     assert max(len(json.dumps(line)) for line in written) < 4_000
-    lines = target.log.read_text(encoding="utf-8").split("\n")
+    lines = written_lines(target)
     assert not [line for line in lines if not (line.isascii() and line.isprintable())]
 
 
@@ -534,12 +537,15 @@ def test_labels_are_no_way_to_grow_the_metrics(start: Callable[..., Gateway]) ->
 
     def series() -> set[str]:
         """Once every try is counted: Envoy's log of them comes a little later."""
-        tries = -1.0
-        while tries != (tries := gateway.metric("extproc_tries_total")):
+        tries: list[str] | None = None
+        while tries != (tries := [line for line in shown() if line.startswith("extproc_tries_total")]):
             time.sleep(0.5)
-        lines = gateway.http.get(gateway.status + "/metrics").text.splitlines()
+        lines = shown()
         assert "extproc_exchanges_in_flight 0.0" in lines
         return {line.rpartition(" ")[0] for line in lines if not line.startswith("#")}
+
+    def shown() -> list[str]:
+        return gateway.http.get(gateway.status + "/metrics").text.splitlines()
 
     assert flood(2_000) == {200, 401, 404, 405}
     before = series()
@@ -564,6 +570,7 @@ def test_only_its_owner_reaches_the_processor(gateway: Gateway) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
+@pytest.mark.usefixtures("impatient")
 def test_nothing_passes_a_processor_that_stands_still(start: Callable[..., Gateway]) -> None:
     gateway = start(YAML, MOCKS, KEYS)
     assert gateway.chat().status_code == 200

@@ -60,12 +60,13 @@ def running(*command: str | Path, ready: str, log: Path, **env: str) -> Iterator
     def answers() -> bool:
         assert process.poll() is None, log.read_text()
         try:
-            return httpx.get(ready, timeout=1, trust_env=False).status_code < 500
+            return http.get(ready).status_code < 500
         except httpx.TransportError:
             return False
 
     try:
-        eventually(answers, 60)
+        with httpx.Client(timeout=1, trust_env=False, verify=False) as http:
+            eventually(answers, 60)
         yield process
     finally:
         process.terminate()

@@ -165,7 +165,7 @@ def test_a_day_that_is_spent_is_402_and_not_429(gateway: Gateway):
     answer = gateway.chat(key=key("daily"), max_tokens=1000)
     assert refused(answer) == (402, "budget_exceeded")
     assert "retry-after" not in answer.headers
-    assert "It can never fit" in answer.json()["error"]["message"]
+    assert "can never fit" in answer.json()["error"]["message"]
     assert gateway.calls() == 0
     assert gateway.chat(key=key("daily"), max_tokens=100).status_code == 200
 

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.e2e.conftest import KEY, Gateway, chat_body, eventually, free_ports
+from tests.e2e.conftest import KEY, Gateway, chat_body, eventually, free_ports, run_gateway
 
 SMALL = """
 providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
@@ -61,6 +61,11 @@ def test_an_output_that_nobody_reads_stops_nothing(tmp_path: Path, stream: str):
         process.communicate(timeout=20)
 
 
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    yield from run_gateway(tmp_path_factory.mktemp("holds"), SMALL, ("sandbox",), {})
+
+
 @pytest.mark.parametrize(
     "found",
     [
@@ -73,15 +78,15 @@ def test_an_output_that_nobody_reads_stops_nothing(tmp_path: Path, stream: str):
     ],
     ids=["large", "larger", "no UTF-8", "5 MiB", "deep", "FIFO"],
 )
-def test_no_settings_file_ends_reloading(start: Callable[..., Gateway], found: bytes | None):
-    gateway = start(SMALL)
+def test_no_settings_file_ends_reloading(gateway: Gateway, found: bytes | None):
+    refused = gateway.metric("extproc_reloads_total", outcome="refused")
     good = gateway.file.read_text()
     if found is None:
         gateway.file.unlink()
         os.mkfifo(gateway.file)
     else:
         gateway.file.write_bytes(good.encode() + found)
-    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == 1)
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == refused + 1)
     assert gateway.metric("extproc_settings_stale") == 1
     ready = gateway.http.get(gateway.status + "/readyz")
     assert (ready.status_code, "settings are stale: " in ready.text) == (200, True)
@@ -91,3 +96,5 @@ def test_no_settings_file_ends_reloading(start: Callable[..., Gateway], found: b
     eventually(lambda: gateway.chat().status_code in (403, 404))
     assert gateway.metric("extproc_settings_stale") == 0
     assert gateway.http.get(gateway.status + "/readyz").text == "ok\n"
+    gateway.file.write_text(good)
+    eventually(lambda: gateway.chat().status_code == 200)

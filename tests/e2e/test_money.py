@@ -108,7 +108,7 @@ def test_a_limit_in_usd_is_a_402_that_names_what_is_left(gateway: Gateway):
 
 def test_of_many_at_once_no_run_spends_more_than_it_has(gateway: Gateway):
     """Each may need about 0.3 USD until it is known to be 0.01: what is in flight is held."""
-    gateway.fault("sandbox", "delay=300ms")
+    gateway.fault("sandbox", "delay=1s")  # longer than it takes to send them all
 
     def ask(index: int) -> httpx.Response:
         headers = {"x-ai-run": f"r{index % 2}"}

@@ -33,10 +33,15 @@ class City(BaseModel):
     population: int
 
 
-@pytest.fixture
-def client(demo: Gateway) -> Iterator[OpenAI]:
-    with OpenAI(base_url=demo.base_url, api_key=KEY, max_retries=0, timeout=30) as sdk:
+@pytest.fixture(scope="module")
+def sdk(shared_demo: Gateway) -> Iterator[OpenAI]:
+    with OpenAI(base_url=shared_demo.base_url, api_key=KEY, max_retries=0, timeout=30) as sdk:
         yield sdk
+
+
+@pytest.fixture
+def client(demo: Gateway, sdk: OpenAI) -> OpenAI:
+    return sdk
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def test_a_consumer_reads_its_own_usage_and_budgets_with_its_own_key(gateway: Ga
     assert [entry["name"] for entry in budgets] == ["month"]
     assert [entry["scope"] for entry in budgets[0]["scopes"]] == ["month:consumer=reader"]
     assert Decimal(budgets[0]["scopes"][0]["settled"]) == Decimal(found["total"]["cost_usd"]) > 0
-    http = httpx.Client(trust_env=False)
+    http = httpx.Client(verify=False, trust_env=False)
     with openai.OpenAI(api_key=key("reader"), base_url=gateway.base_url, max_retries=0, http_client=http) as client:
         assert client.get("/usage?group_by=model", cast_to=httpx.Response).json()["total"]["requests"] == 2
         assert client.get("/budgets", cast_to=httpx.Response).json()["data"][0]["limit"] == "500"
@@ -276,7 +276,7 @@ class Sampler:
         self._thread.join()
 
     def _run(self) -> None:
-        with httpx.Client(trust_env=False, timeout=30) as http:
+        with httpx.Client(verify=False, trust_env=False, timeout=30) as http:
             while not self._over.wait(0.05):
                 for budget in http.get(f"{self._gateway.admin}/budgets").json()["data"]:
                     for entry in budget["scopes"]:

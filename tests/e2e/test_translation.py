@@ -88,16 +88,24 @@ def gateway(running: Gateway) -> Gateway:
     return running
 
 
-@pytest.fixture
-def chat(gateway: Gateway) -> Iterator[OpenAI]:
-    with OpenAI(base_url=gateway.base_url, api_key=KEY, max_retries=0, timeout=30) as sdk:
-        yield sdk
+@pytest.fixture(scope="module")
+def sdks(running: Gateway) -> Iterator[tuple[OpenAI, Anthropic]]:
+    options: Any = {"api_key": KEY, "max_retries": 0, "timeout": 30}
+    with (
+        OpenAI(base_url=running.base_url, **options) as openai,
+        Anthropic(base_url=running.url, **options) as anthropic,
+    ):
+        yield openai, anthropic
 
 
 @pytest.fixture
-def claude(gateway: Gateway) -> Iterator[Anthropic]:
-    with Anthropic(base_url=gateway.url, api_key=KEY, max_retries=0, timeout=30) as sdk:
-        yield sdk
+def chat(gateway: Gateway, sdks: tuple[OpenAI, Anthropic]) -> OpenAI:
+    return sdks[0]
+
+
+@pytest.fixture
+def claude(gateway: Gateway, sdks: tuple[OpenAI, Anthropic]) -> Anthropic:
+    return sdks[1]
 
 
 # --- OpenAI chat

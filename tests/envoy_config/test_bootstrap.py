@@ -6,10 +6,11 @@ from functools import cache
 import pytest
 import yaml
 
-from extproc.dialects import by_path
+from extproc.dialects import by_path, path_regex
 from extproc.envoy_config import bootstrap, render, write_secrets
 from extproc.settings.config import parse
 from extproc.words import contract
+from extproc.words.dialect import PLACE
 
 MINIMAL = """
 providers: {openai: {kind: openai, api_key: env:TEST_KEY}}
@@ -117,7 +118,9 @@ def test_an_internal_listener_and_two_clusters_for_each_provider():
 
 def test_the_public_routes_are_the_dialects_paths_and_nothing_else():
     *served, elsewhere = routes(make(MINIMAL), "public")
-    assert sorted(route["match"]["path"] for route in served) == sorted(by_path())
+    expected = [{"safe_regex": {"regex": path_regex(path)}} if PLACE in path else {"path": path} for path in by_path()]
+    matches = [{kind: value for kind, value in route["match"].items() if kind != "headers"} for route in served]
+    assert sorted(matches, key=repr) == sorted(expected, key=repr)
     assert elsewhere["direct_response"] == {"status": 404}
     for route in served:
         assert route["match"]["headers"] == [{"name": ":method", "string_match": {"exact": "POST"}}]

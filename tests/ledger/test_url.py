@@ -57,7 +57,7 @@ def test_what_cannot_be_meant_is_refused_without_being_repeated(url, says):
 @pytest.mark.parametrize(
     ("url", "doubts"),
     [
-        ("memory:", ["forgotten"]),
+        ("memory:", ["loses all rows"]),
         ("sqlite:x.db", []),
         ("postgresql://me@10.0.0.1/db", []),
         ("postgresql://me@db.example.com/db?sslmode=require", []),

@@ -427,7 +427,7 @@ def test_any_json_is_answered_or_refused(more, messages, schema):
 @pytest.fixture
 async def sdk(mock):
     library = pytest.importorskip("cohere")
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(verify=False, trust_env=False) as client:
         yield library.AsyncClientV2(api_key="k", base_url=mock.url, httpx_client=client)
 
 

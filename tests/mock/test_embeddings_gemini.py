@@ -120,7 +120,7 @@ async def test_faults(mock):
 
 async def test_sdk(mock):
     genai = pytest.importorskip("google.genai")
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(verify=False, trust_env=False) as http:
         options = genai.types.HttpOptions(base_url=mock.url, httpx_async_client=http)
         sdk = genai.Client(api_key="k", http_options=options).aio
         config = {"task_type": "RETRIEVAL_DOCUMENT", "title": "t", "output_dimensionality": 16}
@@ -133,7 +133,7 @@ async def test_sdk(mock):
 async def test_sdk_on_vertex(mock, model, texts):
     genai = pytest.importorskip("google.genai")
     credentials = pytest.importorskip("google.oauth2.credentials")
-    async with httpx.AsyncClient(trust_env=False) as http:
+    async with httpx.AsyncClient(verify=False, trust_env=False) as http:
         options = genai.types.HttpOptions(base_url=mock.url, api_version="v1", httpx_async_client=http)
         token = credentials.Credentials("t")
         sdk = genai.Client(vertexai=True, project="p", location="l", credentials=token, http_options=options).aio

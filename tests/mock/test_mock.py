@@ -36,7 +36,7 @@ each_way = pytest.mark.parametrize("way", WAYS)
 async def serving(**options):
     server = await serve(Options(**options))
     try:
-        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=5) as client:
+        async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=5, verify=False) as client:
             yield client
     finally:
         await server.close()

@@ -146,6 +146,10 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
             "5:9: admin.token: a secret is a reference, env:NAME or file:/path, never the secret itself",
         ),
         ("processor: {socket: /a, address: '127.0.0.1:1'}", "5:1: processor: give socket or address, not both"),
+        (
+            "processor: {address: '127.0.0.1:1', transport: native}",
+            "5:1: processor: the native transport needs a socket; an address is served by grpcio",
+        ),
         ("processor: {socket: /" + "a" * 100 + "}", "5:1: processor: the path of a unix socket has at most 100 bytes"),
         (
             "processor: {address: '0.0.0.0:9002'}",

@@ -241,5 +241,5 @@ def test_the_greeting_tells_what_the_peer_has_to_know():
 
 def test_every_limit_is_hit_somewhere():
     here = {name.removeprefix("test_") for name in globals() if name.startswith("test_")} | set(FLOODS)
-    in_the_shell = {"unread", "connections"}  # test_native.py
+    in_the_shell = {"unread", "turn", "connections"}  # test_native.py
     assert {field.name for field in fields(Limits)} <= here | in_the_shell

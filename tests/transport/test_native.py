@@ -15,6 +15,7 @@ from extproc.transport import Limits
 from extproc.transport.native import NativeServer, Peer
 from tests.transport.h2_peer import H2Peer, RawPeer
 from tests.transport.peers import PING, begin, data, frame, message, parsed, request, reset, settings, window
+from tests.transport.peers import grpc as grpc_message
 from tests.transport.services import Services
 
 MOST = (1 << 31) - 1
@@ -134,19 +135,71 @@ async def test_calls_that_do_not_wait_are_no_tasks(wired):
 
 
 async def test_a_call_is_cancelled_before_its_task_has_run(wired):
-    """All in one read: it has to learn of it all the same, because it may hold a reservation."""
-    wired.tell(echo(1, b"a", b"b", method="Slow"), reset(1))
+    """It has to learn of it all the same, because it may hold a reservation."""
+    wired.tell(echo(1, method="Slow"))
+    wired.tell(message(1, b"a"), message(1, b"b"), reset(1))
     [call] = wired.services.made
     await wired.services.ended(call)
     assert (call.cancelled, call.heard, call.ends) == (True, [b"a"], 1)
 
 
-async def test_thousands_of_messages_in_a_row_need_no_stack(wired):
-    wired.tell(request(1, path="/test.Service/Echo"))
-    for _ in range(4):
-        wired.tell(message(1, b"x") * 5000)
+async def test_turn():
+    """However much comes at once, others have their turn; and it is all done without anything more being read."""
+    wired = Wired(Limits(turn=10))
+    wired.tell(echo(1), echo(3, b"a"), message(1, b"x") * 5000)
+    first, second = wired.services.made
+    assert (len(first.heard), len(second.heard)) == (7, 1), "two began, and eight messages"
+    wired.heard()
+    for turn in range(2, 500):
+        await asyncio.sleep(0)
+        assert len(first.heard) == min(10 * turn - 3, 5000)
+        [write] = wired.heard()
+        assert len(write) <= 13
+    while len(first.heard) < 5000:
+        await asyncio.sleep(0)
+
+
+async def test_a_peer_that_does_not_read_has_no_turn():
+    wired = Wired(Limits(turn=10))
+    wired.tell(echo(1), message(1, b"x") * 100)
     [call] = wired.services.made
-    assert len(call.heard) == 20_000
+    assert len(call.heard) == 9
+    wired.peer.pause_writing()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    wired.tell(message(1, b"y"))
+    assert len(call.heard) == 9
+    wired.peer.resume_writing()
+    for _ in range(12):
+        await asyncio.sleep(0)
+    assert len(call.heard) == 101
+
+
+async def test_of_a_client_that_left_nothing_that_waits_is_handled(wired):
+    """It was not answered, so the client never saw what it is about."""
+    wired.tell(echo(1))
+    wired.tell(message(1, b"a"), message(1, b"b"), reset(1))
+    [call] = wired.services.made
+    await wired.services.ended(call)
+    assert call.heard == [b"a"]
+
+
+async def test_a_call_that_was_reset_at_once_is_not_even_made(wired):
+    wired.tell(echo(1, b"a"), reset(1), echo(3, b"b"))
+    assert [call.heard for call in wired.services.made] == [[b"b"]]
+
+
+@pytest.mark.parametrize("ends", ["lost", "stopped"])
+async def test_a_call_whose_turn_never_came_is_not_made(ends):
+    wired = Wired(Limits(turn=1))
+    wired.tell(echo(1), echo(3), echo(5))
+    if ends == "lost":
+        wired.peer.connection_lost(None)
+    else:
+        wired.peer.end()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert [call.ends for call in wired.services.made] == [1]
 
 
 async def test_thousands_of_messages_wait_for_one(wired):
@@ -349,6 +402,25 @@ async def test_a_peer_that_never_answers_holds_no_stop(native):
     async with asyncio.timeout(10):
         await running.stop(0.1)
     writer.close()
+
+
+async def test_a_slow_reader_gets_its_last_answer_whole(native):
+    """Longer than the last words take."""
+    running = await native()
+    async with RawPeer.connect(running.path) as peer:
+        peer.tell(settings(window=MOST), window(0, MOST - 65_535))
+        peer.tell(request(1, path="/test.Service/Echo"), message(1, b"small"))
+        await peer.until("Data", 1)
+        peer.tell(echo(3, method="Count"), message(3, b"[100, 30000]", end=True), data(1, end=True))
+        while len(running.services.made) < 2 or not running.services.last.ends:
+            await asyncio.sleep(0.01)
+        stopping = asyncio.create_task(running.stop(20.0))
+        await peer.until("GoAway")
+        await asyncio.sleep(1.5)
+        await peer.to_the_end()
+        await stopping
+    answers = b"".join(what for name, id, what in peer.heard if (name, id) == ("Data", 3))
+    assert answers == b"".join(grpc_message(b"%d" % number + b"." * 30_000) for number in range(100))
 
 
 async def test_a_second_drain_of_settings_and_windows_changes_nothing(native):

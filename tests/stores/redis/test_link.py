@@ -8,6 +8,7 @@ import pytest
 from extproc.stores import StoreError
 from extproc.stores.redis import RedisURL
 from extproc.stores.redis.link import FAILURES, Link
+from extproc.transport.steps import Begun
 
 
 @pytest.fixture
@@ -41,4 +42,21 @@ async def test_a_call_that_is_cancelled_stays_so(mute):
     assert not calls[1].done()
     calls[1].cancel()
     await asyncio.gather(*calls, return_exceptions=True)
+    await link.close()
+
+
+async def test_a_call_may_begin_outside_of_a_task(mute):
+    """As the first step of a gRPC call does: the timeout needs a task, so it enters one first."""
+    link = Link(RedisURL("127.0.0.1", mute), "{x}", "return 1", "0" * 40, 0.05)
+    loop = asyncio.get_running_loop()
+    found = loop.create_future()
+
+    def begin():
+        assert asyncio.current_task() is None
+        call = link.call("levels")
+        found.set_result(loop.create_task(Begun(call, call.send(None))))
+
+    loop.call_soon(begin)
+    with pytest.raises(StoreError, match="no answer within 50 ms"):
+        await (await found)
     await link.close()
