@@ -109,16 +109,16 @@ def _start(
     mocks = _mocks(settings)
     for name, host, port in mocks:
         command = [*MOCK, "--name", name, "--address", host, "--port", str(port)]
-        children.append(_spawn(f"mock provider {name}", command, quiet=True))
+        _spawn(children, f"mock provider {name}", command, quiet=True)
     command = [*ourselves, "serve", "--config", str(options.config), "--socket", path, "--secrets", secrets]
-    children.append(_spawn("processor", [*command, "--drain-notice", "0", "--drain-grace", "1"]))
+    _spawn(children, "processor", [*command, "--drain-notice", "0", "--drain-grace", "1"])
     _validate(binary, bootstrap)  # while they start
     for child, (_, host, port) in zip(children, mocks, strict=False):
         _wait_for_port(child, host, port)
     _wait_for(children[-1], f"http://{_local(settings.status.address)}:{settings.status.port}/readyz")
     command = [binary, "-c", str(bootstrap), *_LOG_LEVELS, "--use-dynamic-base-id"]
     command += ["--concurrency", str(options.concurrency)] if options.concurrency else []
-    children.append(_spawn("Envoy", command))
+    _spawn(children, "Envoy", command)
     _wait_for_port(children[-1], _local(settings.listener.address), settings.listener.port)
 
 
@@ -164,25 +164,30 @@ def _mocks(settings: Settings) -> Sequence[tuple[str, str, int]]:
     return list(found.values())
 
 
-def _spawn(name: str, command: Sequence[str], *, quiet: bool = False) -> Child:
+def _spawn(children: list[Child], name: str, command: Sequence[str], *, quiet: bool = False) -> None:
     """Start a child in a session of its own: Ctrl-C reaches this process alone, which stops the others in order."""
     out = subprocess.DEVNULL if quiet else None
-    process = subprocess.Popen(command, stdout=out, start_new_session=True, preexec_fn=_end_with(os.getpid()))  # noqa: PLW1509, S603
-    return Child(name, process)
+    begin = _begin(os.getpid())
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _supervise.SIGNALS)  # no child is left without its record
+    try:
+        process = subprocess.Popen(command, stdout=out, start_new_session=True, preexec_fn=begin)  # noqa: PLW1509, S603
+        children.append(Child(name, process))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
-def _end_with(parent: int) -> Callable[[], None] | None:
-    """What a child does before it begins: ask the kernel for SIGTERM when this process dies, of whatever cause."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
+def _begin(parent: int) -> Callable[[], None]:
+    """What a child does first: take signals, and ask the kernel for SIGTERM when this process dies, however it does."""
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
-    def ask_kernel() -> None:
-        prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    def begin() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _supervise.SIGNALS)
+        if prctl is not None:
+            prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
         if os.getppid() != parent:  # it died before this
             os._exit(1)
 
-    return ask_kernel
+    return begin
 
 
 def _wait_for(child: Child, url: str) -> None:

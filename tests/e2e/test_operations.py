@@ -11,7 +11,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -320,13 +319,12 @@ def test_when_the_supervisor_is_killed_everything_ends(start: Start):
     assert not any(listens(url) for url in (gateway.url, gateway.status, gateway.admin, *gateway.mocks.values()))
 
 
-@pytest.mark.parametrize(("number", "when"), [(signal.SIGINT, 0.7), (signal.SIGTERM, 1.5)])
-def test_a_signal_while_it_starts_stops_what_has_started(file: Path, number: int, when: float):
+@pytest.mark.parametrize(("number", "started"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
+def test_a_signal_while_it_starts_stops_what_has_started(file: Path, number: int, started: int):
     command = [sys.executable, "-m", "extproc", "up", "--config", str(file)]
     environment = {**os.environ, "EXTPROC_DEMO_KEY": KEY}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=file.parent, env=environment) as process:
-        time.sleep(when)
-        pids = children(process.pid)
+        pids = eventually(lambda: len(found := children(process.pid)) >= started and found, 30)
         process.send_signal(number)
         _, err = process.communicate(timeout=30)
     assert all(gone(pid) for pid in pids.values())
