@@ -30,7 +30,7 @@ run: $(READY) ## Envoy, the processor and the mock provider, with a curl line to
 test: unit e2e alone ## All tests, those through a real Envoy included
 
 unit: $(READY) ## The tests that need no whole gateway
-	$(BIN)/python -m pytest -m "not e2e" $(SIDE_BY_SIDE)
+	$(BIN)/python -m pytest -m "not e2e" -n auto --dist worksteal
 
 e2e: $(READY) ## The tests through a real Envoy
 	$(BIN)/python -m pytest -m "e2e and not alone" $(SIDE_BY_SIDE)

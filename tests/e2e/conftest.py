@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -246,6 +247,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     yield begin
     for gateway in running:
         next(gateway, None)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gateways that start from now on wait 2 s for an answer of their processor, not 10 s."""
+    monkeypatch.setattr("extproc.envoy_config.processor.MESSAGE_TIMEOUT", timedelta(seconds=2))
 
 
 DEMO = """

@@ -570,6 +570,7 @@ def test_only_its_owner_reaches_the_processor(gateway: Gateway) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
+@pytest.mark.usefixtures("impatient")
 def test_nothing_passes_a_processor_that_stands_still(start: Callable[..., Gateway]) -> None:
     gateway = start(YAML, MOCKS, KEYS)
     assert gateway.chat().status_code == 200

@@ -129,7 +129,7 @@ def test_each_exchange_is_one_line_of_the_log(demo: Gateway):
     answers = [demo.chat(), demo.chat(stream=True), demo.chat("nothing"), demo.chat("assistant")]
     for answer in answers:
         request_id = answer.headers["x-request-id"]
-        mine = [line for line in lines(demo) if line.get("request_id") == request_id]
+        mine = eventually(lambda wanted=request_id: [line for line in lines(demo) if line.get("request_id") == wanted])
         assert len(mine) == 1
         assert mine[0]["event"] == "exchange"
         assert mine[0]["status"] == answer.status_code
@@ -146,6 +146,8 @@ def test_what_was_said_and_the_keys_are_written_nowhere(demo: Gateway):
         demo.chat("stub", said, tools="CANARY-tools", n="CANARY-n")
     demo.post("/v1/chat/completions", content=b'{"CANARY": CANARY', headers={"content-type": "application/json"})
     demo.post("/v1/CANARY-path?key=CANARY", {})
+    last = demo.exchanges()[0]["id"]
+    eventually(lambda: any(line.get("id") == last for line in lines(demo)))  # lines leave through a thread
     written = demo.log.read_text() + json.dumps(demo.exchanges()) + demo.http.get(demo.status + "/metrics").text
     assert "planner" in written
     for secret in (KEY, "CANARY-said", "CANARY-user", "CANARY-key", "CANARY-tools", "CANARY-path"):
@@ -176,7 +178,7 @@ def test_an_edit_of_the_settings_binds_without_a_restart(start: Start):
     edit(gateway, "models: [late]", "model: [late]")
     eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == 1)
     assert (gateway.chat("stub").status_code, gateway.chat("late").status_code) == (403, 200)
-    refused = next(line for line in lines(gateway) if line.get("level") == "error")
+    refused = eventually(lambda: [line for line in lines(gateway) if line.get("level") == "error"])[0]
     assert re.search(r"gateway\.yaml:\d+:\d+: consumers\.0\.model: there is no such setting", refused["message"])
 
     edit(gateway, "kind: mock", "kind: mock, timeout: 9s")
@@ -384,6 +386,7 @@ def test_whichever_child_ends_the_others_end_too(start: Start, part: str):
     assert all(gone(pid) for pid in pids.values())
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_processor_that_stalls_is_no_way_past_it(start: Start):
     gateway = start(SMALL)
     gateway.process.send_signal(signal.SIGSTOP)

@@ -364,7 +364,7 @@ def test_an_escaped_slash_reaches_the_processor(gateway):
 def test_a_large_body_is_refused_with_its_limit(gateway):
     answer = gateway.post(content=b"x" * 70_000)
     assert (answer.status_code, code(answer)) == (413, "body_too_large")
-    assert "65536" in answer.json()["error"]["message"]
+    assert "64KiB" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,90 @@
+"""docs/latency.md and docs/cheap-models.md do what they promise: each with its own settings and commands."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import yaml
+
+from tests.e2e.conftest import eventually
+from tests.e2e.pages import (
+    DOCS,
+    EASY,
+    HARD,
+    Start,
+    edit,
+    places,
+    refused,
+    run,
+    shell,
+    told,
+)
+
+# --- latency.md
+
+
+def test_latency_sends_requests_where_answers_come_soonest(start: Start):
+    gateway = run(start, "latency.md")
+    gateway.fault("openai", "delay=400ms")
+    eventually(lambda: gateway.chat("assistant") and {seen["path"] for seen in gateway.seen("openai")})
+    found = Counter(told(gateway.chat("assistant"))[1] for _ in range(60))
+    assert found["eu"] >= 45
+    eventually(lambda: set(places(gateway)) == {"openai/gpt-4o", "eu/gpt-4o"})
+    known = yaml.safe_load(shell(gateway, "latency.md"))["data"]
+    assert known["openai/gpt-4o"]["plain_s"] > known["eu/gpt-4o"]["plain_s"]
+    assert known["eu/gpt-4o"]["failing"] == 0
+
+
+# --- cheap-models.md
+
+
+def test_simple_requests_go_to_the_small_model_and_hard_ones_to_the_large_one(start: Start):
+    gateway = run(start, "cheap-models.md")
+    assert "x-ai-model: gpt-4.1-mini\n" in shell(gateway, "cheap-models.md")
+    assert told(gateway.chat("auto", EASY)) == (1, "openai", "gpt-4.1-mini")
+    assert told(gateway.chat("auto", HARD)) == (1, "openai", "gpt-4.1")
+    edit(gateway, ("model: gpt-4.1-mini", "model: gpt-4.1-mini+status=500"))
+    assert told(gateway.chat("auto", EASY)) == (2, "openai", "gpt-4.1")
+    effort = "{model: large, override: {reasoning_effort: low}, max_complexity: 0.4}"
+    assert effort in (DOCS / "cheap-models.md").read_text()
+    edit(gateway, ("{model: small, max_complexity: 0.4}", effort))
+    gateway.reset()
+    for text in (EASY, HARD):
+        assert told(gateway.chat("auto", text))[2] == "gpt-4.1"
+    assert [seen["body"].get("reasoning_effort") for seen in gateway.seen("openai")] == ["low", None]
+
+
+def test_cost_takes_the_cheapest_whose_price_is_known(start: Start):
+    gateway = run(start, "cheap-models.md")
+    llama = "meta-llama/Llama-3.3-70B-Instruct"
+    assert told(gateway.chat("cheapest"))[2] == llama
+    gateway.fault("local", "status=500")
+    assert told(gateway.chat("cheapest")) == (2, "openai", "gpt-4.1-mini")
+    gateway.reset()
+    edit(gateway, (", price: {input: 0.2, output: 0.2}", ""))
+    assert told(gateway.chat("cheapest"))[2] == "gpt-4.1-mini"
+    gateway.fault("openai", "status=429")
+    assert told(gateway.chat("cheapest")) == (3, "local", llama)
+
+
+def test_downshifting_by_team_and_by_label(start: Start):
+    gateway = run(start, "cheap-models.md")
+    assert told(gateway.chat("gpt-4.1"))[2] == "gpt-4.1"
+    assert "max_completion_tokens" not in gateway.seen("openai")[-1]["body"]
+    assert told(gateway.chat("gpt-4.1", headers={"x-ai-step": "summary"}))[2] == "gpt-4.1-mini"
+    answer = gateway.chat("gpt-4.1", key="sk-gw-intern")
+    assert told(answer)[2] == "gpt-4.1-mini"
+    assert gateway.seen("openai")[-1]["body"]["max_completion_tokens"] == 500
+    assert gateway.exchange_of(answer)["skipped"]["large"] == "not_granted"
+    assert refused(gateway.chat("large", key="sk-gw-intern")) == (403, "model_not_allowed")
+    edit(gateway, ("model: gpt-4.1-mini", "model: gpt-4.1-mini+status=500"))
+    assert gateway.chat("gpt-4.1", key="sk-gw-intern").status_code == 500
+
+
+def test_a_budget_that_is_used_up_refuses_and_does_not_downshift(start: Start):
+    gateway = run(start, "cheap-models.md")
+    budget = "budgets:\n  - {name: large, match: {model: large}, unit: requests, limit: 1, window: hour}\nteams:\n"
+    edit(gateway, ("teams:\n", budget))
+    assert told(gateway.chat("auto", HARD))[2] == "gpt-4.1"
+    assert refused(gateway.chat("auto", HARD)) == (429, "rate_limited")
+    assert refused(gateway.chat("auto", EASY)) == (429, "rate_limited")
