@@ -199,7 +199,7 @@ class EventStage(Protocol):
     """
 
     changes_length: bool
-    """Whether events may leave longer or shorter than they came."""
+    """Whether a plain answer may leave longer or shorter than it came. A stream always may."""
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         """Whether there is anything to do for this answer."""
@@ -248,7 +248,7 @@ class Count:
 class HideUsage:
     """Leaves out the event with the usage that the gateway asked for and the client did not."""
 
-    changes_length = False  # a stream has none
+    changes_length = False
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         return exchange.usage_hidden and isinstance(framing, SSE)
@@ -329,8 +329,12 @@ class AnswerReader:
 
     @property
     def changes_length(self) -> bool:
-        """Whether what leaves may be longer or shorter than what came."""
-        return self._inflate is not None or any(stage.changes_length for stage, *_ in self._stages)
+        """Whether what leaves may be longer or shorter than what came. A stream may: it can end early with an error."""
+        return (
+            self._inflate is not None
+            or not isinstance(self._framing, WholeBody)
+            or any(stage.changes_length for stage, *_ in self._stages)
+        )
 
     async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:
         """See `Reader`."""
