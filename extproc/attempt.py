@@ -98,11 +98,11 @@ class AttemptStream:
                 return self._refuse(bad_answer("is empty"))
             self.done = True
             return CONTINUE
-        removed: tuple[str, ...] = ()
+        removed: tuple[str, ...] = ("content-length",)  # but for a plain answer that leaves as it came
         encoding = headers.get("content-encoding", "identity")
         if encoding in ENCODINGS:
             self._inflate = Inflate(MOST_INFLATED)
-            removed = ("content-encoding", "content-length")
+            removed = ("content-length", "content-encoding")
         elif encoding != "identity":
             return self._refuse(bad_answer("is compressed in a way that was not asked for"))
         if self._status >= 400:
@@ -117,7 +117,7 @@ class AttemptStream:
             except Refusal as refusal:
                 return self._refuse(refusal)
             return Continue({"content-type": "text/event-stream", **translation.headers()}, removed)
-        return None if translation.translates else Continue({}, removed)
+        return None if translation.translates else Continue({}, removed if self._inflate is not None else ())
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         translation = self._translation

@@ -203,7 +203,7 @@ class EventStage(Protocol):
     """
 
     changes_length: bool
-    """True when events may leave longer or shorter than they came."""
+    """True when a plain answer may leave longer or shorter than it came. A stream always may."""
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         """True when the stage has something to do for this answer."""
@@ -252,7 +252,7 @@ class Count:
 class HideUsage:
     """Leaves out the event with the usage that the gateway asked for and the client did not."""
 
-    changes_length = False  # a stream has no content-length
+    changes_length = False
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         return exchange.usage_hidden and isinstance(framing, SSE)
@@ -335,8 +335,12 @@ class AnswerReader:
 
     @property
     def changes_length(self) -> bool:
-        """True when the body may leave longer or shorter than it came."""
-        return self._inflate is not None or any(stage.changes_length for stage, *_ in self._stages)
+        """True when the body may leave longer or shorter than it came. A stream may: it can end early with an error."""
+        return (
+            self._inflate is not None
+            or not isinstance(self._framing, WholeBody)
+            or any(stage.changes_length for stage, *_ in self._stages)
+        )
 
     async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:
         """See `Reader`."""
