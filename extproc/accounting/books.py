@@ -1,8 +1,8 @@
 """Books: agreement of counters and ledger, whichever process ends when.
 
-   settle(keep) ──► row in the ledger ──► recorded          a process died in between: the lease runs out, and the
-      └─ no answer from the store: owed, tried again        process that ends it writes the row (`usage_source: expired`);
-                                                            if that one dies too, the next process does
+   settle(keep) ──► row in the ledger ──► recorded          a process died in between: the lease runs out, and
+      └─ no answer from the store: owed, tried again        the process that ends it writes the row
+                                                            (`usage_source: expired`), or the next one after it
 
 A row is written after its charge is settled, and the store forgets a charge after its row is written. So neither is
 ever without the other for longer than a lease. Not covered: a store that was away for longer than a lease, a settle
