@@ -231,6 +231,12 @@ class Dialect:
     """Content type of its streamed answers."""
     usage_at: Sequence[Sequence[str]] = ()
     """Where an answer, or an event of one, has the usage object that a cost can be written into; empty: nowhere."""
+    request_id: str = ""
+    """Header of answers with the request's id, where its clients look for another one than `x-request-id`."""
+    version: str = ""
+    """Header of requests that only its clients send."""
+    rates: str = ""
+    """Prefix of its providers' headers that say what is left of a rate."""
     lacks: frozenset[str] = frozenset()
     """What requests may need (`Ask.needs`) and this API has no words for: no translation into it."""
 
