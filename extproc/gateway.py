@@ -1,4 +1,4 @@
-"""The gateway attachment: one client request, from its headers to however it ended."""
+"""The gateway attachment: one client request, from its headers to its end."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response
 
 
 class _State(Enum):
-    """What is left to do for an exchange."""
+    """Progress of an exchange towards its record."""
 
     UNDER_WAY = auto()
-    SETTLED = auto()  # and recorded
+    SETTLED = auto()  # settled and recorded
     OVER = auto()  # Envoy has closed the stream
 
 
@@ -30,7 +30,7 @@ class GatewayStream:
     def __init__(self, pipeline: Pipeline, *, attached: bool = False) -> None:
         self.done = False
         self._pipeline = pipeline
-        self._attached = attached  # to somebody else's Envoy: no internal hop
+        self._attached = attached  # True: another team's Envoy, which has no internal hop
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
 
@@ -52,7 +52,7 @@ class GatewayStream:
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
     ) -> Continue | LocalReply:
         exchange = self._exchange
-        if exchange is None:  # Envoy refused the request before it came here: too large, an upgrade
+        if exchange is None:  # Envoy refused the request before it reached the gateway: too large, an upgrade
             self.done = True
             return Continue({ORIGIN: "gateway"}, internal(headers))
         attempts = attributes.get("upstream.request_attempt_count")
@@ -68,7 +68,7 @@ class GatewayStream:
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         exchange = self._current()
-        assert exchange.reader is not None, "a body nobody asked for"
+        assert exchange.reader is not None, "a body that was not asked for"
         out: list[bytes] = []
         try:
             await exchange.reader.feed(chunk, end, out)
@@ -85,7 +85,7 @@ class GatewayStream:
         return Chunk(b"".join(out), end)
 
     async def on_end(self) -> None:
-        """The stream is over, in whatever way. Settles what is still open."""
+        """Settle whatever is still open: the stream is over, however it ended."""
         exchange, state = self._exchange, self._state
         if exchange is None or state is _State.OVER:
             return
@@ -100,7 +100,7 @@ class GatewayStream:
         return self._exchange
 
     async def _run(self, stages: Stages, exchange: Exchange) -> Continue | LocalReply | None:
-        """What the stages tell Envoy. An action with nothing to read after it ends the exchange."""
+        """The action of the stages for Envoy. An action with nothing to read after it ends the exchange."""
         try:
             action = await stages(exchange)
         except Refusal as refusal:
@@ -125,8 +125,8 @@ class GatewayStream:
         self._pipeline.telemetry.refusal(refusal.kind.code)
 
     async def _settle(self, exchange: Exchange) -> None:
-        """Settle and record. Cancelled in the middle, `on_end` comes here again, which nothing cancels: settling twice
-        is once.
+        """Settle and record. If this call is cancelled, `on_end` settles again, and nothing cancels that: settling
+        twice counts once.
         """
         self.done = True
         await self._pipeline.on_end(exchange)

@@ -1,7 +1,7 @@
-"""The answer on its way back: what the client is told of it, then its body, event by event.
+"""The answer on its way back: headers for the client, then the body, event by event.
 
-    head    Origin, Tell, RejectedCredential, CoolDown, BadAnswer, Read
-    body    bytes ─► framing ─► events ─► Count, HideUsage, Annotate, Extend ─► bytes
+   head    Origin, Tell, RejectedCredential, CoolDown, BadAnswer, Read
+   body    bytes ─► framing ─► events ─► Count, HideUsage, Annotate, Extend ─► bytes
 
 A plain JSON answer is a stream of one event. An event leaves as soon as it is whole, as the bytes it came in unless a
 stage edits it. A stage that has nothing to do for an answer is not in that answer's list.
@@ -47,7 +47,8 @@ _encode = msgspec.json.encode
 
 
 class Origin:
-    """Writes `status`, `attempts` and `target`, who served; or `unreached`, where Envoy answered in a provider's place.
+    """Writes `status`, `attempts` and `target`, the one that served; or `unreached`, where Envoy answered in a
+    provider's place.
 
     Envoy's answer ends the list. It is in OpenAI's shape, so it is read where the client's path speaks another dialect.
     """
@@ -68,8 +69,8 @@ class Origin:
 
 
 class Tell:
-    """Writes `told`, the headers in which the client learns what became of its request, and `withheld`, the provider's
-    that it does not get.
+    """Writes `told`, the gateway's headers about this answer, and `withheld`, the provider's headers that the client
+    does not get.
     """
 
     def __init__(self) -> None:
@@ -84,7 +85,8 @@ class Tell:
             TOLD + "attempts": str(exchange.attempts),
         }
         withheld = internal(headers)
-        if (request_id := headers.get("x-request-id")) is not None:  # Envoy puts the gateway's own in its place
+        # Envoy writes the gateway's request id in its place
+        if (request_id := headers.get("x-request-id")) is not None:
             told[TOLD + "provider-request-id"] = request_id
         if not exchange.attached and (ignored := headers.get(contract.IGNORED)) is not None:
             told[TOLD + "ignored"] = ignored
@@ -92,7 +94,7 @@ class Tell:
             told[TOLD + "budget"] = exchange.alert
         if exchange.downgraded:
             told[TOLD + "downgraded"] = exchange.downgraded
-        if exchange.rate:  # the provider's are of the gateway's account, and not to be mixed with these
+        if exchange.rate:  # the provider's describe the gateway's account, and must not mix with these
             withheld += tuple([name for name in headers if name.startswith(self._rates)])
             told |= exchange.rate
         if exchange.dialect.request_id and exchange.dialect.request_id not in headers:
@@ -101,7 +103,7 @@ class Tell:
 
 
 class RejectedCredential:
-    """502 where the provider refused the gateway's credential, which is not the client's fault."""
+    """502 where the provider refused the gateway's credential: the client is not at fault."""
 
     def __call__(self, exchange: Exchange) -> None:
         if exchange.status in (401, 403):
@@ -113,7 +115,9 @@ class RejectedCredential:
 
 
 class CoolDown:
-    """Heeds the Retry-After of an answer in attach mode. Elsewhere Envoy's access log tells, of failed tries too."""
+    """Heeds the Retry-After of an answer in attach mode. Elsewhere Envoy's access log reports every try, failed ones
+    too.
+    """
 
     def __init__(self, heed: Callable[[Target, int, str], None]) -> None:
         self._heed = heed
@@ -134,9 +138,9 @@ class BadAnswer:
 
 
 class Read:
-    """Writes `report` and `reader` where there is something to read in the answer, and says what Envoy is told.
+    """Writes `report` and `reader` where the answer has something to read, and returns the action for Envoy.
 
-    `cost` tells the client what the answer cost, where that is known before its body.
+    `cost` adds a header with the cost, where the cost is known before the body.
     """
 
     def __init__(self, events: Events, *, event_limit: int, body_limit: int, cost: bool) -> None:
@@ -185,7 +189,7 @@ def internal(headers: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def is_translated(exchange: Exchange) -> bool:
-    """Whether a try made the answer one of the client's API. Providers cannot forge the header that says so."""
+    """True when a try translated the answer into the client's API. Providers cannot forge the header that says so."""
     return contract.TRANSLATED in exchange.response.headers and not exchange.attached
 
 
@@ -204,7 +208,7 @@ def _price(exchange: Exchange) -> Price | None:
 
 
 def _bad(exchange: Exchange, kind: Kind, message: str) -> Refusal:
-    """The refusal of what a provider answered; `message` has a place for the provider's name."""
+    """The refusal of a provider's bad answer; `message` has a place for the provider's name."""
     return Refusal(kind, message.format(exchange.told[TOLD + "provider"]), headers=exchange.told | {ORIGIN: "provider"})
 
 
@@ -212,26 +216,26 @@ def _bad(exchange: Exchange, kind: Kind, message: str) -> Refusal:
 
 
 class EventStage(Protocol):
-    """A stage of the events of an answer, with its settings in the constructor. It has no state of its own: what it
-    knows of one answer is in the exchange.
+    """A stage of the events of an answer, with its settings in the constructor. It keeps no state: everything it knows
+    of one answer is in the exchange.
     """
 
     changes_length: bool
-    """Whether events may leave longer or shorter than they came."""
+    """True when a plain answer may leave longer or shorter than it came. A stream always may."""
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
-        """Whether there is anything to do for this answer."""
+        """True when the stage has something to do for this answer."""
         ...
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Any:
-        """The events that go on, of those that came together; with `end`, no more come. It may be asynchronous. A
-        Refusal ends the answer after the events that were given.
+        """The events that go on, of those that came together; `end` marks the last ones. It may be asynchronous. A
+        Refusal ends the answer after the events already given.
         """
         ...
 
 
 class Count:
-    """Reads what the answer says of itself into `report`, and into each event what it says of the usage."""
+    """Reads the answer's finish, errors and text into `report`, and the usage into each event that reports it."""
 
     changes_length = False
 
@@ -249,13 +253,13 @@ class Count:
             event.usage_only = observe(event.data, report)
             if report.usage is not before:
                 event.usage = report.told_usage or report.usage
-                if is_translated(exchange):  # where the provider told none, a translation may have had to write zeros
+                if is_translated(exchange):  # without counts of the provider, a translation may have had to write zeros
                     report.usage = None
                 before = report.usage
         return events
 
     def _count_unread(self, exchange: Exchange, report: Report, event: Frame) -> None:
-        """Take in an event without data: a comment, which may be a try's, or what is too long to be read."""
+        """Take in an event without data: a comment, perhaps a try's, or an event too long to be read."""
         if event.raw.startswith(contract.USAGE_EVENT) and is_translated(exchange):
             report.told_usage = contract.decode_usage(event.raw[len(contract.USAGE_EVENT) :])
             event.raw = b""
@@ -266,7 +270,7 @@ class Count:
 class HideUsage:
     """Leaves out the event with the usage that the gateway asked for and the client did not."""
 
-    changes_length = False  # a stream has none
+    changes_length = False
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         return exchange.usage_hidden and isinstance(framing, SSE)
@@ -276,7 +280,7 @@ class HideUsage:
 
 
 class Annotate:
-    """Writes what the exchange cost into the usage that the client gets."""
+    """Writes the cost of the exchange into the usage that the client gets."""
 
     changes_length = True
 
@@ -294,7 +298,9 @@ class Annotate:
 
 
 class Extend:
-    """Holds more of the budgets for a streamed answer that outgrows what is held, or ends it: 402, 429 or 503."""
+    """Holds more of the budgets for a streamed answer that outgrows its reservation, or ends the answer: 402, 429 or
+    503.
+    """
 
     changes_length = False
 
@@ -315,7 +321,7 @@ class Extend:
         return events
 
 
-_Stage = tuple[EventStage, bool, Callable[[float], None]]  # whether it is asynchronous; the observer of its seconds
+_Stage = tuple[EventStage, bool, Callable[[float], None]]  # the stage; True: asynchronous; the observer of its seconds
 
 
 class Events:
@@ -328,7 +334,7 @@ class Events:
         ]
 
     def reader(self, exchange: Exchange, framing: Framing, inflate: Inflate | None = None) -> AnswerReader:
-        """What reads the answer of an exchange whose `report` is written."""
+        """The reader of an exchange's answer, once its `report` is written."""
         stages = [entry for entry in self._stages if entry[0].needed(exchange, framing)]
         return AnswerReader(exchange, framing, stages, inflate)
 
@@ -347,8 +353,12 @@ class AnswerReader:
 
     @property
     def changes_length(self) -> bool:
-        """Whether what leaves may be longer or shorter than what came."""
-        return self._inflate is not None or any(stage.changes_length for stage, *_ in self._stages)
+        """True when the body may leave longer or shorter than it came. A stream may: it can end early with an error."""
+        return (
+            self._inflate is not None
+            or not isinstance(self._framing, WholeBody)
+            or any(stage.changes_length for stage, *_ in self._stages)
+        )
 
     async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:
         """See `Reader`."""
@@ -416,7 +426,7 @@ _decode = msgspec.json.Decoder(_EnvoyAnswer).decode
 
 
 def reworded(exchange: Exchange, body: bytes) -> bytes:
-    """An error that Envoy wrote in OpenAI's shape, in the dialect of the client's path; else `body` as it was."""
+    """An error that Envoy wrote in OpenAI's shape, in the dialect of the client's path; else `body` unchanged."""
     try:
         said = _decode(body).error
     except ValueError:
@@ -426,7 +436,7 @@ def reworded(exchange: Exchange, body: bytes) -> bytes:
 
 
 def with_cost(data: bytes, cost: str, places: Sequence[Sequence[str]]) -> bytes:
-    """`data`, JSON, with `cost` in the usage object at the first of `places` where there is one; else as it was."""
+    """`data`, JSON, with `cost` in the usage object at the first of `places` that has one; else unchanged."""
     for place in places:
         try:
             return _encode(_inserted(decode_fields(data), place, msgspec.Raw(cost.encode())))

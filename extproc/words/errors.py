@@ -1,7 +1,7 @@
 """Refusals: every answer the gateway gives in its own name, one line each.
 
-`status`, `type` and `code` are stable; clients and dashboards rely on them. A message says which rule refused and what
-to do about it. Everything else that goes wrong inside the gateway is a bug and fails closed.
+`status`, `type` and `code` are stable; clients and dashboards rely on them. A message names the rule that refused, and
+the remedy. Any other failure inside the gateway is a bug and fails closed.
 """
 
 from __future__ import annotations
