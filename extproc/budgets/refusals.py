@@ -49,8 +49,8 @@ def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
 
 
 def rates(claims: Sequence[Claim], holds: Sequence[Hold], levels: Sequence[Level]) -> Mapping[str, str]:
-    """The headers that say what is left of the tightest budget in requests and of the tightest in tokens, as OpenAI
-    writes them (https://platform.openai.com/docs/guides/rate-limits). Only windows up to an hour are rates.
+    """Headers with the rest of the tightest budget in requests and of the tightest in tokens, as OpenAI writes them
+    (https://platform.openai.com/docs/guides/rate-limits). Only windows up to an hour are rates.
     """
     tightest: dict[str, tuple[float, Claim, int, int, float | None]] = {}
     for claim, hold, level in zip(claims, holds, levels, strict=True):
@@ -84,7 +84,7 @@ def _rate(claim: Claim, limit: int, left: int, resets_in: float | None) -> Mappi
 
 
 def _span(seconds: float) -> str:
-    """`45 s`, `5 h`, `12 days`: rounded up, so that whoever waits so long finds it reset."""
+    """`45 s`, `5 h`, `12 days`: rounded up, so that a client which waits so long finds the budget reset."""
     for size, unit in ((86400, "days"), (3600, "h")):
         if seconds > 2 * size:
             return f"{math.ceil(seconds / size)} {unit}"
