@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from extproc.budgets.budget import Claim
 from extproc.budgets.settings import RATE
 from extproc.stores import Denied, Hold, Level
-from extproc.words.errors import APPROVAL_REQUIRED, BUDGET_EXCEEDED, RATE_LIMITED, Refusal
+from extproc.words.errors import APPROVAL_REQUIRED, BUDGET_EXCEEDED, EXCEEDS_LIMIT, RATE_LIMITED, Refusal
 
 
 def too_dear(claim: Claim) -> Refusal:
@@ -41,10 +41,11 @@ def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
         message += " The request can never fit: send less, or ask for a shorter answer."
     if budget.counts_money or not 0 < budget.window <= RATE:
         return Refusal(BUDGET_EXCEEDED, message)
+    rate = _rate(claim, limit, denied.remaining, denied.resets_in)
+    if claim.amount > limit:  # however long a client waits
+        return Refusal(EXCEEDS_LIMIT, message, headers=rate)
     headers = {"retry-after": str(max(1, math.ceil(denied.resets_in or 0)))}
-    return Refusal(
-        RATE_LIMITED, message, headers={**headers, **_rate(claim, limit, denied.remaining, denied.resets_in)}
-    )
+    return Refusal(RATE_LIMITED, message, headers={**headers, **rate})
 
 
 def rates(claims: Sequence[Claim], holds: Sequence[Hold], levels: Sequence[Level]) -> Mapping[str, str]:

@@ -523,7 +523,7 @@ async def test_the_input_is_counted_only_where_a_bound_in_bytes_finds_no_room(wo
 @pytest.mark.parametrize("exact", [Counts(20, fits=False), Counts(None), Counts(10**9)])
 async def test_without_an_exact_count_the_bound_decides(world, asks, exact):
     here = world({"unit": "tokens", "limit": 50}, tools=Tools(exact=exact))
-    assert (await refusal_of(here.reserve, asks())).kind.code == "rate_limited"
+    assert (await refusal_of(here.reserve, asks())).kind.code == "request_exceeds_limit"
 
 
 async def test_pictures_count_as_the_model_that_is_asked_after_a_downgrade_takes_them(world, asks):

@@ -324,6 +324,8 @@ async def test_the_answer_says_what_remains_and_whether_it_can_ever_fit(budgets,
         await world.reserve(exchange(question(max_tokens=101)))
     assert refused.value.headers["x-ratelimit-remaining-tokens"] == "100"
     assert "can never fit" in refused.value.message
+    assert (refused.value.kind.status, refused.value.kind.code) == (400, "request_exceeds_limit")
+    assert "retry-after" not in refused.value.headers
     await world.reserve(exchange(question(max_tokens=100)))
 
 
