@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from urllib.parse import unquote
 
-from extproc.dialects import Endpoints, by_path, dialects, is_name
+from extproc.dialects import Endpoints, by_path, dialects, is_name, speaking
 from extproc.framing.json import InvalidJSON, parse
 from extproc.words.errors import (
     BODY_TOO_LARGE,
@@ -33,14 +33,13 @@ class Classify:
 
     def __init__(self) -> None:
         self._endpoints = Endpoints(dialects().values())
-        self._default = by_path()["/v1/chat/completions"]
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
         path = request.path.partition("?")[0]
         found = self._endpoints.find(path)
         if found is None:
-            exchange.dialect = self._default  # an unknown path is refused in the shape of the default dialect
+            exchange.dialect = speaking(path, request.headers)  # a refusal has the shape its client reads
             exchange.operation = "unknown"
             if path == MODELS_PATH or is_model_path(path):
                 exchange.operation = "list_models"

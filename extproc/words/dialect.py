@@ -234,6 +234,12 @@ class Dialect:
     """Content type of its streamed answers."""
     usage_at: Sequence[Sequence[str]] = ()
     """Paths to the usage object of an answer, or of an event, in which a cost can be written; empty: there is none."""
+    request_id: str = ""
+    """Header of answers with the request's id, where its clients look for another one than `x-request-id`."""
+    version: str = ""
+    """Header of requests that only its clients send."""
+    rates: str = ""
+    """Prefix of its providers' headers that say what is left of a rate."""
     lacks: frozenset[str] = frozenset()
     """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
 

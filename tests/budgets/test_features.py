@@ -525,7 +525,7 @@ async def test_the_input_is_counted_exactly_only_when_its_byte_bound_does_not_fi
 @pytest.mark.parametrize("exact", [Counts(20, fits=False), Counts(None), Counts(10**9)])
 async def test_without_an_exact_count_the_byte_bound_decides(world, asks, exact):
     here = world({"unit": "tokens", "limit": 50}, tools=Tools(exact=exact))
-    assert (await refusal_of(here.reserve, asks())).kind.code == "rate_limited"
+    assert (await refusal_of(here.reserve, asks())).kind.code == "request_exceeds_limit"
 
 
 async def test_images_are_counted_for_the_model_that_serves_after_a_downgrade(world, asks):

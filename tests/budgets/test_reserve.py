@@ -324,6 +324,8 @@ async def test_the_refusal_states_the_remainder_and_whether_the_request_can_ever
         await world.reserve(exchange(question(max_tokens=101)))
     assert refused.value.headers["x-ratelimit-remaining-tokens"] == "100"
     assert "can never fit" in refused.value.message
+    assert (refused.value.kind.status, refused.value.kind.code) == (400, "request_exceeds_limit")
+    assert "retry-after" not in refused.value.headers
     await world.reserve(exchange(question(max_tokens=100)))
 
 

@@ -71,7 +71,7 @@ def refused(answer: httpx.Response) -> tuple[int, str]:
 def left_of(gateway: Gateway, name: str) -> int:
     """Tokens that a budget has left, read from the refusal of a request that can never fit."""
     answer = gateway.chat("stub", key=key(name), max_tokens=1_000_000)
-    assert refused(answer) == (429, "rate_limited")
+    assert refused(answer) == (400, "request_exceeds_limit")
     return int(answer.headers["x-ratelimit-remaining-tokens"])
 
 
