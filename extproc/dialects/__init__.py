@@ -151,6 +151,20 @@ def serving(path: str) -> Dialect | None:
     return None if found is None else found[0]
 
 
+def speaking(path: str, headers: Mapping[str, str]) -> Dialect:
+    """The dialect of a client that asks for a path nobody serves, by its other paths or its headers; else the first."""
+    for dialect in _spoken():
+        if dialect.version in headers or any(path.startswith(f"{served}/") for served in dialect.paths):
+            return dialect
+    return by_path()["/v1/chat/completions"]
+
+
+@cache
+def rates() -> tuple[str, ...]:
+    """Prefixes of providers' headers that say what is left of a rate."""
+    return tuple({dialect.rates for dialect in dialects().values() if dialect.rates})
+
+
 def _spoken() -> Iterable[Dialect]:
     return (dialect for dialect in dialects().values() if dialect.paths)
 

@@ -96,9 +96,8 @@ def _reply(
     when: AccessLogFilter, kind: Kind, message: str, hop: str | None = None, *, keep_status: bool = False
 ) -> ResponseMapper:
     error = {"message": message.replace("%", "%%"), "type": kind.type, "param": None, "code": kind.code}
-    headers = [set_header(ORIGIN, "gateway")] + (
-        [set_header(contract.HOP, hop), set_header(f"{contract.HOP}-{hop}", "1")] if hop else []
-    )
+    said = {contract.HOP: hop, f"{contract.HOP}-{hop}": "1"} if hop else {} if keep_status else kind.advice
+    headers = [set_header(name, value) for name, value in ({ORIGIN: "gateway"} | dict(said)).items()]
     return ResponseMapper(
         filter=when,
         status_code=None if keep_status else kind.status,

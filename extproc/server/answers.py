@@ -83,7 +83,7 @@ def _before_piece(size: int, end: bool) -> bytes:
 
 
 def immediate(reply: LocalReply) -> bytes:
-    """An answer of the gateway's own. local_reply_config leaves one whose details begin with `extproc_` as it is."""
+    """An answer of the gateway itself. local_reply_config passes one whose details begin with `extproc_` unchanged."""
     message = pb.ProcessingResponse()
     answer = message.immediate_response
     answer.status.code = reply.status
@@ -141,7 +141,7 @@ def _length(size: int) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _order(clusters: tuple[str, ...]) -> bytes:
-    """The metadata that tells Envoy's priority_group specifier which cluster each try goes to."""
+    """Metadata for Envoy's priority_group specifier: the cluster of each try, in order."""
     groups: Any = [
         {"name": str(index), "clusters": [{"cluster_name": cluster, "weight": 1}]}
         for index, cluster in enumerate(clusters)

@@ -1,6 +1,6 @@
 """ext_proc messages in, ext_proc messages out: the only file that knows the protocol.
 
-Source: envoy/service/ext_proc/v3/external_processor.proto. What Envoy really does with it is in ARCHITECTURE.md.
+Source: envoy/service/ext_proc/v3/external_processor.proto. Envoy's observed behaviour is in ARCHITECTURE.md.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _MAX_CHUNK = 62_000  # bytes; Envoy drops larger pieces of a FULL_DUPLEX_STREAME
 
 
 class UnexpectedMessage(Exception):  # noqa: N818
-    """Envoy sent what its configuration should never make it send."""
+    """A message that Envoy's configuration should never make it send."""
 
 
 async def converse(attachment: Attachment, data: bytes) -> Sequence[bytes]:
-    """Give one message to the attachment and return what to send back, in order; possibly nothing."""
+    """Give one message to the attachment and return the messages for Envoy, in order; possibly none."""
     message = pb.ProcessingRequest.FromString(data)
     phase = message.WhichOneof("request")
     if phase == "request_headers":
@@ -44,7 +44,7 @@ async def converse(attachment: Attachment, data: bytes) -> Sequence[bytes]:
     if phase == "response_body":
         body = message.response_body
         return _chunks(await attachment.on_response_body(body.body, body.end_of_stream))
-    if phase == "response_trailers":  # the body ended without saying so
+    if phase == "response_trailers":  # the body ended without a last chunk
         last = await attachment.on_response_body(b"", True)
         if isinstance(last.head, LocalReply):
             return _chunks(last)
@@ -73,7 +73,7 @@ def _attributes(message: pb.ProcessingRequest) -> Mapping[str, object]:
 
 
 def _verified(message: pb.ProcessingRequest) -> Verified:
-    """What came with the request's headers of the client's token and certificate."""
+    """Envoy's findings about the client's token and certificate, sent with the request's headers."""
     if not message.attributes and not message.HasField("metadata_context"):
         return NOTHING_VERIFIED
     namespaces = message.metadata_context.filter_metadata
@@ -86,7 +86,7 @@ def _plain_struct(struct: Struct) -> dict[str, Any]:
 
 
 def _plain(value: Value) -> Any:
-    """A value as JSON has it. Numbers are doubles on the way; whole ones come out as int."""
+    """A value as in JSON. Numbers are doubles on the way; whole ones come out as int."""
     kind = value.WhichOneof("kind")
     if kind == "struct_value":
         return _plain_struct(value.struct_value)
