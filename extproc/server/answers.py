@@ -149,4 +149,3 @@ def _order(clusters: tuple[str, ...]) -> bytes:
     metadata = Struct()
     metadata.update({contract.ORDER_NAMESPACE: {contract.ORDER_KEY: groups}})
     return pb.ProcessingResponse(dynamic_metadata=metadata).SerializeToString()
-

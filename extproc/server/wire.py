@@ -35,8 +35,8 @@ async def converse(attachment: Attachment, data: bytes) -> Sequence[bytes]:
         verified = _verified(message)
         return [_headers(phase, await attachment.on_request_headers(read_headers(part), part.end_of_stream, verified))]
     if phase == "request_body":
-        action = await attachment.on_request_body(message.request_body.body)
-        return [answers.immediate(action) if isinstance(action, LocalReply) else answers.body(action)]
+        onward = await attachment.on_request_body(message.request_body.body)
+        return [answers.immediate(onward) if isinstance(onward, LocalReply) else answers.body(onward)]
     if phase == "response_headers":
         part = message.response_headers
         action = await attachment.on_response_headers(read_headers(part), _attributes(message), part.end_of_stream)

@@ -163,7 +163,9 @@ class Telemetry:
         self._failovers = Counter(
             "extproc_failovers", "Exchanges that needed more than one try", ["provider"], registry=registry
         )
-        self._stage = Histogram("extproc_stage_seconds", f"Time in a stage, of one exchange in {_TIMED}", ["stage"], _STAGE, registry)
+        self._stage = Histogram(
+            "extproc_stage_seconds", f"Time in a stage, of one exchange in {_TIMED}", ["stage"], _STAGE, registry
+        )
         self._guardrail = Counter(
             "extproc_guardrail_findings", "Findings of guardrails", ["guardrail", "action"], registry=registry
         )
