@@ -37,7 +37,7 @@ from extproc.stores.redis.link import Link, NotSentError
 
 TIMEOUT = 0.05  # seconds for a call, below Envoy's patience with the processor
 MAX_OWED = 10_000  # calls without an answer that are repeated; beyond it the lease decides
-OWED_BATCH = 200  # of them in one call of `expire`
+OWED_BATCH = 200  # calls repeated by one call of `expire`
 OWED_TURNS = 30  # calls of `expire` after which an id that was never found counts as never reserved
 
 RECORDED_BATCH = 500  # ids of `recorded` in one call

@@ -110,7 +110,7 @@ class _Line:
             raise ConnectionError
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        # Nothing is awaited between the line above and the write in there.
+        # There is no await between the line above and the write below.
         await self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
         answer = await future
         if isinstance(answer, Exception):

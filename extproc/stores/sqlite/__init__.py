@@ -186,7 +186,7 @@ class SqliteCounters:
                     _move(db, held, used, -held.amount, _idle_at(held, now))
             if keep and not expired:
                 db.execute("UPDATE holdings SET charged = ? WHERE id = ?", (_encode(charged), id))
-            else:  # nothing remembers it: a second settle finds an unknown id
+            else:  # not remembered: a second settle finds an unknown id
                 db.execute(_END, (id,))
         return True
 
