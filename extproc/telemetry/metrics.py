@@ -189,7 +189,7 @@ class Telemetry:
         )
         self._expired = Counter(
             "extproc_leases_expired",
-            "Reservations whose lease ran out before they were settled",
+            "Reservations that ended by lease",
             ["forwarded"],
             registry=registry,
         )
