@@ -131,7 +131,7 @@ class Reserve:
             for budget, index in covered:
                 self._bounded(exchange, budget, exchange.targets[index], unseen)
             inputs = [max(known, target.context or 0) for known, target in zip(inputs, exchange.targets, strict=True)]
-        reservation = Reservation[Claim](exchange.id, max(inputs), max(outputs, default=0), outputs, inputs)
+        reservation: Reservation[Claim] = Reservation(exchange.id, max(inputs), max(outputs, default=0), outputs, inputs)
         reservation.unseen = bool(unseen)
         exchange.reservation = reservation
         claims: dict[str, Claim] = {}
