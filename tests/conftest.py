@@ -48,6 +48,7 @@ ONLY_WITHOUT = {"not e2e", "exhaustive or hypothesis"}
 def pytest_configure(config):
     thorough = "exhaustive" in config.option.markexpr
     hypothesis_settings.load_profile("thorough" if thorough else "usual")
+    gc.disable()  # while tests are collected: nearly everything that is made lasts
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -72,6 +73,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish():
     gc.collect()
+    gc.enable()
     gc.freeze()  # a hundred thousand objects that last: no collection looks at them again
 
 
