@@ -8,6 +8,9 @@ from typing import Protocol
 
 from extproc.words.exchange import Usage
 
+BOM = b"\xef\xbb\xbf"
+"""A byte order mark in UTF-8, which answers may begin with (RFC 8259, 8.1; WHATWG HTML, 9.2.5)."""
+
 OVERSIZE = "error:oversize"
 """Name of the beginning of an event that is too long to be read; what is left of it follows without a name."""
 

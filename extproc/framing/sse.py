@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from extproc.framing import OVERSIZE, Frame
+from extproc.framing import BOM, OVERSIZE, Frame
 
 # The end of a line and an empty one. A CR at the very end may be half a CRLF, so it has to wait for the next byte.
 _BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
@@ -62,7 +62,7 @@ class SSE:
             return Frame(raw, raw[6:-2])  # one line: no need to look for more
         data = [
             line[6:] if line.startswith(b"data: ") else line[5:]
-            for line in _LINES.split(raw)
+            for line in _LINES.split(raw.removeprefix(BOM))
             if line.startswith(b"data:")
         ]
         return Frame(raw, b"\n".join(data) if data else None)

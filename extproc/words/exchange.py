@@ -191,6 +191,7 @@ class Exchange:
     body: bytes = field(init=False)
     json: dict[str, Any] = field(init=False)
     ask: Ask = field(init=False)
+    ignored: tuple[str, ...] = ()  # fields of the body that no provider gets, see `dialects.NOT_FORWARDED`
     edits: dict[str, Any] = field(default_factory=dict)  # top-level fields to set in the body that leaves
     # Route, then narrowed by Authorize; Select makes it the target of each try, in order
     chain: Chain = field(init=False)
