@@ -1,4 +1,4 @@
-"""What a request is: the path says which API, the body says what it asks for; and whether there is room for it."""
+"""Classify, Admit and Parse: the API from the path, room for the request, the request's meaning from its body."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
-from extproc.dialects import NOT_FORWARDED, Endpoints, by_path, dialects, is_name
+from extproc.dialects import NOT_FORWARDED, Endpoints, by_path, dialects, is_name, speaking
 from extproc.framing.json import InvalidJSON, parse
 from extproc.words.errors import (
     BODY_TOO_LARGE,
@@ -25,24 +25,23 @@ from extproc.words.values import show_size
 
 MODELS_PATH = "/v1/models"
 OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
-"""What a consumer may ask of its own spending: path -> operation."""
+"""Operations on a consumer's own spending: path -> operation."""
 
 
 class Classify:
-    """Writes `dialect`, `endpoint` and `operation`. 404 for a path nobody serves, 405 for the wrong method, 415 for no
-    JSON.
+    """Writes `dialect`, `endpoint` and `operation`. 404 for an unknown path, 405 for the wrong method, 415 for a body
+    that is not JSON.
     """
 
     def __init__(self) -> None:
         self._endpoints = Endpoints(dialects().values())
-        self._default = by_path()["/v1/chat/completions"]
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
         path = request.path.partition("?")[0]
         found = self._endpoints.find(path)
         if found is None:
-            exchange.dialect = self._default  # an unknown path is refused in the shape of the default one
+            exchange.dialect = speaking(path, request.headers)  # a refusal has the shape its client reads
             exchange.operation = "unknown"
             if path == MODELS_PATH or is_model_path(path):
                 exchange.operation = "list_models"
@@ -84,7 +83,7 @@ class Admit:
 
 
 class Parse:
-    """Writes `body`, `json` and `ask`. 400 for anything that two parsers could read differently."""
+    """Writes `body`, `json` and `ask`. 400 for a body that two parsers could read differently."""
 
     def __init__(self, max_bytes: int, max_depth: int, changed: Collection[str] = ()) -> None:
         self._max_bytes = max_bytes
@@ -153,7 +152,7 @@ def is_json(content_type: str) -> bool:
 
 
 def is_model_path(path: str) -> bool:
-    """True for `/v1/models/{id}`, where the id may hold slashes, plain or escaped, but leads nowhere else."""
+    """True for `/v1/models/{id}`. The id may hold slashes, plain or escaped, but no segment that leads elsewhere."""
     name = path.removeprefix(MODELS_PATH + "/")
     return name != path and is_name(unquote(name))
 

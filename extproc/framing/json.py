@@ -1,4 +1,4 @@
-"""JSON bodies: strict reading of what clients send, and a plain answer as a stream of one event.
+"""JSON bodies: strict reading of clients' requests, and a plain answer as a stream of one event.
 
 A body that two parsers could read differently is refused: duplicate keys (RFC 8259, 4 leaves them undefined, so the
 gateway could check one value and the provider use the other), invalid UTF-8, a byte order mark, lone surrogates, NaN,
@@ -45,7 +45,7 @@ def parse(body: bytes, max_depth: int) -> Any:
 
 
 def _measure(tree: Any) -> tuple[int, int]:
-    """How many keys, and how many levels of objects and lists."""
+    """Number of keys, and of levels of objects and lists."""
     keys = depth = 0
     level = [tree] if isinstance(tree, dict | list) else []
     while level:

@@ -1,4 +1,4 @@
-"""JSON that parsers read differently, and fields of a wrong type or value."""
+"""JSON that parsers read differently, and fields with a wrong type or value."""
 
 from __future__ import annotations
 

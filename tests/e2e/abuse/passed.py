@@ -1,4 +1,4 @@
-"""Requests that are allowed, although they look bad."""
+"""Requests that look abusive and are allowed."""
 
 from __future__ import annotations
 
