@@ -88,8 +88,9 @@ class Tell:
         # Envoy writes the gateway's request id in its place
         if (request_id := headers.get("x-request-id")) is not None:
             told[TOLD + "provider-request-id"] = request_id
-        if not exchange.attached and (ignored := headers.get(contract.IGNORED)) is not None:
-            told[TOLD + "ignored"] = ignored
+        ignored = None if exchange.attached else headers.get(contract.IGNORED)
+        if ignored is not None or exchange.ignored:
+            told[TOLD + "ignored"] = ",".join([*exchange.ignored, *([ignored] if ignored else [])])
         if exchange.alert:
             told[TOLD + "budget"] = exchange.alert
         if exchange.downgraded:

@@ -51,9 +51,7 @@ class Database:
         """
         with self._preparing:
             if self._ready and self._file != _file(self._path):
-                _log.error(
-                    "the ledger's file was removed or replaced: rows go into the file at its path now, or a new one"
-                )
+                _log.error("the ledger's file was removed or replaced: rows go into the file at its path, or a new one")
                 self._ready = False
                 self._engine.dispose()
             if not self._ready:

@@ -306,13 +306,13 @@ async def test_a_key_selects_its_consumer(settings, monkeypatch):
 
 async def test_a_consumer_without_a_credential_is_reported(settings):
     rows, _ = await told(settings, chat("m"), consumer="keyless")
-    assert of(rows, "consumer")[1] == "it has no credential in the settings: nobody can ask in its name"
+    assert of(rows, "consumer")[1] == "it has no credential in the settings: no request can come from it"
 
 
 @pytest.mark.parametrize(
     ("question", "message"),
     [
-        ({"consumer": None}, "auth.required is on: say who asks with --consumer NAME or --key env:NAME"),
+        ({"consumer": None}, "auth.required is on: name a consumer with --consumer NAME or --key env:NAME"),
         ({"consumer": "anonymous"}, "auth.required is on"),
         ({"consumer": "nobody"}, "there is no consumer 'nobody'; there are ci-bot, eve, old, shut, keyless"),
     ],
