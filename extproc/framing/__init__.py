@@ -12,6 +12,24 @@ OVERSIZE = "error:oversize"
 """Name of the beginning of an event that is too long to be read; what is left of it follows without a name."""
 
 
+KEPT = 64 << 10
+"""Bytes of the beginning, and of the end, that are kept of an event too long to be read."""
+
+
+class Edges:
+    """Beginning and end of the payload of an event that is too long to be read whole."""
+
+    __slots__ = ("head", "tail")
+
+    def __init__(self, first: bytes) -> None:
+        self.head = first[:KEPT]
+        self.tail = first[-KEPT:]
+
+    def add(self, piece: bytes) -> None:
+        """Take in the next piece of the event."""
+        self.tail = (self.tail + piece)[-KEPT:]
+
+
 @dataclass(slots=True)
 class Frame:
     """`raw` is what came in, byte for byte; `data` is its payload, None where there is none (comments, blank lines).
@@ -22,6 +40,7 @@ class Frame:
     raw: bytes
     data: bytes | None
     name: str = ""
+    edges: Edges | None = None  # at the last piece of an event that is too long to be read
     usage: Usage | None = None  # what the answer used so far, where this event tells
     usage_only: bool = False  # the event carries nothing else
 
