@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum, auto
 
 import msgspec
 
 from extproc.pipeline import Pipeline, Stages
-from extproc.response import ORIGIN, UPSTREAM, internal
+from extproc.response import ORIGIN, UPSTREAM, internal, named
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.errors import Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
@@ -38,8 +39,9 @@ class GatewayStream:
     ) -> Continue | LocalReply:
         request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end)
         id = os.urandom(16).hex()
-        self._exchange = exchange = Exchange(id, request, headers.get("x-request-id", ""), self._attached)
-        self._pipeline.telemetry.in_flight += 1
+        self._exchange = exchange = Exchange(
+            id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.telemetry.begin()
+        )
         return await self._run(self._pipeline.on_headers, exchange) or CONTINUE
 
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
@@ -113,6 +115,8 @@ class GatewayStream:
         if action is not None and exchange.reader is None:
             if isinstance(action, LocalReply):
                 exchange.status = action.status
+                if exchange.dialect.request_id:
+                    action = replace(action, headers={**action.headers, **named(exchange)})
             exchange.end(whole=True)
             await self._settle(exchange)
         return action
@@ -134,7 +138,7 @@ class GatewayStream:
 def refusal_answer(exchange: Exchange, refusal: Refusal) -> LocalReply:
     """A refusal in the dialect of the client's path."""
     kind = refusal.kind
-    headers = {"content-type": "application/json", ORIGIN: "gateway"}
+    headers = {"content-type": "application/json", ORIGIN: "gateway", **kind.advice, **named(exchange)}
     if exchange.request_id:
         headers["x-request-id"] = exchange.request_id
     body = exchange.dialect.error(kind, refusal.message, refusal.param)

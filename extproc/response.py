@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from extproc import prices
+from extproc.dialects import rates
 from extproc.forward import decode_fields
 from extproc.framing import Frame, Framing
 from extproc.framing.aws_eventstream import AWSEventStream
@@ -27,7 +28,7 @@ from extproc.framing.sse import SSE
 from extproc.words import contract
 from extproc.words.actions import Continue
 from extproc.words.dialect import Dialect, Report
-from extproc.words.errors import PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal
+from extproc.words.errors import PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal, advice
 from extproc.words.exchange import Exchange, Price, Target
 
 TOLD = "x-ai-"
@@ -59,17 +60,21 @@ class Origin:
             exchange.target = exchange.targets[min(response.attempts, len(exchange.targets)) - 1]
             return None
         exchange.unreached = "gateway" if exchange.attached else response.headers.get(contract.HOP) or "gateway"
+        told = {ORIGIN: "gateway", **_missing(advice(response.status), response.headers), **named(exchange)}
         withheld = internal(response.headers)
         if response.ended or type(exchange.dialect).error is Dialect.error:
-            return Continue({ORIGIN: "gateway"}, withheld)
+            return Continue(told, withheld)
         exchange.reader = Rewording(exchange)
-        return Continue({ORIGIN: "gateway"}, (*withheld, "content-length"), read_answer=True)
+        return Continue(told, (*withheld, "content-length"), read_answer=True)
 
 
 class Tell:
     """Writes `told`, the gateway's headers about this answer, and `withheld`, the provider's headers that the client
     does not get.
     """
+
+    def __init__(self) -> None:
+        self._rates = rates()
 
     def __call__(self, exchange: Exchange) -> None:
         target, headers = exchange.target, exchange.response.headers
@@ -83,15 +88,18 @@ class Tell:
         # Envoy writes the gateway's request id in its place
         if (request_id := headers.get("x-request-id")) is not None:
             told[TOLD + "provider-request-id"] = request_id
-        if not exchange.attached and (ignored := headers.get(contract.IGNORED)) is not None:
-            told[TOLD + "ignored"] = ignored
+        ignored = None if exchange.attached else headers.get(contract.IGNORED)
+        if ignored is not None or exchange.ignored:
+            told[TOLD + "ignored"] = ",".join([*exchange.ignored, *([ignored] if ignored else [])])
         if exchange.alert:
             told[TOLD + "budget"] = exchange.alert
         if exchange.downgraded:
             told[TOLD + "downgraded"] = exchange.downgraded
         if exchange.rate:  # the provider's describe the gateway's account, and must not mix with these
-            withheld += tuple([name for name in headers if name.startswith("x-ratelimit-")])
+            withheld += tuple([name for name in headers if name.startswith(self._rates)])
             told |= exchange.rate
+        if exchange.dialect.request_id and exchange.dialect.request_id not in headers:
+            told |= named(exchange)
         exchange.told, exchange.withheld = told, withheld
 
 
@@ -146,6 +154,7 @@ class Read:
         told, withheld, headers = exchange.told, exchange.withheld, exchange.response.headers
         if exchange.status >= 400:
             told[ORIGIN] = "provider"
+            told |= _missing(advice(exchange.status), headers)
             return Continue(told, withheld)
         encoding = headers.get("content-encoding", "identity")
         framing = framing_for(
@@ -163,6 +172,16 @@ class Read:
         if reader.changes_length:
             withheld += ("content-encoding", "content-length")
         return Continue(told, withheld, read_answer=True)
+
+
+def named(exchange: Exchange) -> Mapping[str, str]:
+    """The request's id in the header where the client's API has it, beside `x-request-id`, which Envoy sets."""
+    name = exchange.dialect.request_id
+    return {name: exchange.request_id} if name and exchange.request_id else {}
+
+
+def _missing(wanted: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: value for name, value in wanted.items() if name not in headers}
 
 
 def internal(headers: Mapping[str, str]) -> tuple[str, ...]:

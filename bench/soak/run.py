@@ -115,7 +115,7 @@ class Soak:
     async def _lowered(self) -> None:
         """`count` allows nothing any more."""
         await self._reload(room=0.0)
-        await self._refused("I14", "lowered", 24, "rate_limited")
+        await self._refused("I14", "lowered", 24, "request_exceeds_limit")
         await self._reload()
 
     async def _paused(self) -> None:

@@ -47,6 +47,18 @@ MAX_TOKENS = 1_000_000_000
 ADDED_TOKENS = 1024
 """Tokens that providers add to a prompt about tools or a schema, at most. Anthropic's are the most: up to 804."""
 
+NOT_FORWARDED = frozenset(
+    (
+        *("api_base", "base_url", "api_key", "api_version", "azure_ad_token", "custom_llm_provider"),
+        *("extra_headers", "extra_query", "default_headers", "default_query", "user_config", "vertex_credentials"),
+        *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_bedrock_runtime_endpoint"),
+        *("aws_sts_endpoint", "aws_web_identity_token", "aws_role_name", "aws_profile_name"),
+    )
+)
+"""Parameters of client libraries and of other gateways that name an address, a credential or headers. No API has
+these fields. A gateway behind this one might follow them, and send its key to an address of the client's choice.
+"""
+
 _name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
 _MOST_NAMES = 32
 
@@ -142,6 +154,20 @@ def serving(path: str) -> Dialect | None:
     """The dialect that serves a path with names in it; None where none does."""
     found = Endpoints(dialects().values()).find(path)
     return None if found is None else found[0]
+
+
+def speaking(path: str, headers: Mapping[str, str]) -> Dialect:
+    """The dialect of a client that asks for a path nobody serves, by its other paths or its headers; else the first."""
+    for dialect in _spoken():
+        if dialect.version in headers or any(path.startswith(f"{served}/") for served in dialect.paths):
+            return dialect
+    return by_path()["/v1/chat/completions"]
+
+
+@cache
+def rates() -> tuple[str, ...]:
+    """Prefixes of providers' headers that say what is left of a rate."""
+    return tuple({dialect.rates for dialect in dialects().values() if dialect.rates})
 
 
 def _spoken() -> Iterable[Dialect]:

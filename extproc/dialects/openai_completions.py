@@ -50,6 +50,7 @@ class OpenAICompletions(Dialect):
         spoken=frozenset(("prompt",)),
         files=frozenset(),
         opaque=frozenset(),
+        also=("best_of",),
     )
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002

@@ -86,7 +86,7 @@ from extproc.providers import Credential, ProviderSettings
 from extproc.settings.config import Settings
 from extproc.words import contract
 
-# What a client may send that is not the provider's business, besides credentials and what is internal.
+# Headers of clients that are not for providers, besides credentials and internal ones.
 _PRIVATE_HEADERS = (
     *("cookie", "forwarded", "x-request-id", "traceparent", "tracestate", "baggage", "proxy-authorization"),
     *("x-real-ip", "true-client-ip", "x-original-url", "x-rewrite-url"),
@@ -166,12 +166,12 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
 
 
 def _silence(settings: Settings, provider: ProviderSettings) -> float:
-    """In the middle of an answer. Before it begins, `timeout` of the provider decides alone."""
+    """Longest silence in the middle of an answer. Before it begins, `timeout` of the provider decides alone."""
     return max(settings.limits.stream_idle, provider.timeout + 10)
 
 
 def _log_metadata() -> HttpFilter:
-    """What a try was, for its access log entry: the headers themselves are removed before they could be logged."""
+    """Facts of a try for its access log entry: the headers themselves are removed before they could be logged."""
 
     def rule(header: str, key: str, kind: ConfigValueType = ConfigValueType.STRING) -> ConfigRule:
         pair = ConfigKeyValuePair(metadata_namespace=contract.LOG_NAMESPACE, key=key, type=kind)
@@ -187,7 +187,7 @@ def _log_metadata() -> HttpFilter:
 
 
 def _attempt() -> HttpFilter:
-    """The attempt attachment. It is off on the last route, that of tries which need nothing changed."""
+    """The attempt attachment. It is off on the last route, for tries without changes."""
     config = ExternalProcessor(
         grpc_service=processor.service(contract.ATTEMPT),
         failure_mode_allow=False,
@@ -201,13 +201,13 @@ def _attempt() -> HttpFilter:
 
 
 def _provider_headers(settings: Settings, provider: ProviderSettings) -> HttpFilter:
-    """After this nothing of the gateway and of the client's identity is left. Envoy's own x-envoy-* headers must go
-    before the router of this hop reads them: it would retry as well.
+    """Removes everything about the gateway and the client's identity. Envoy's own x-envoy-* headers must go before the
+    router of this hop reads them: it would retry as well.
     """
     labels = [settings.attribution.prefix] if settings.attribution.strip else []
     prefixes = dict.fromkeys((contract.PREFIX, ENVOY_PREFIX, "x-forwarded-", *labels))
     removed = [HeaderMutation(remove=name) for name in (*credential_headers(settings.auth), *_PRIVATE_HEADERS)]
-    # What the gateway reads must not be compressed.
+    # Answers that the gateway reads must not be compressed.
     added = {"accept-encoding": "identity", **provider.provider.headers, **provider.headers}
     mutations = [
         *(remove(prefix) for prefix in prefixes),

@@ -2,7 +2,7 @@
 
 Source: WHATWG HTML, "Server-sent events", 9.2.6 interpreting an event stream. Lines end with LF, CR or CRLF, an event
 ends with an empty line, `data:` may be followed by one space, several data lines are joined with LF. Unlike a browser
-we also give the last event when its empty line never came, because providers forget it.
+this reader also gives the last event when its empty line never came, because providers forget it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from extproc.framing import OVERSIZE, Edges, Frame
+from extproc.framing import BOM, OVERSIZE, Edges, Frame
 
 # The end of a line and an empty one. A CR at the very end may be half a CRLF, so it has to wait for the next byte.
 _BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
@@ -32,7 +32,7 @@ class SSE:
         buffer = self._buffer + chunk if self._buffer else chunk
         events: list[Frame] = []
         start, search = 0, self._searched
-        if b"\r" not in buffer:  # as nearly every provider sends it
+        if b"\r" not in buffer:  # nearly every provider sends LF only
             while (blank := buffer.find(b"\n\n", search)) >= 0:
                 events.append(self._event(buffer[start : blank + 2]))
                 start = search = blank + 2
@@ -65,10 +65,10 @@ class SSE:
             edges.tail = edges.tail.rstrip(b"\r\n")
             return Frame(raw, None, edges=edges)
         if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-            return Frame(raw, raw[6:-2])  # one line: no need to look for more
+            return Frame(raw, raw[6:-2])  # one line, the usual case
         data = [
             line[6:] if line.startswith(b"data: ") else line[5:]
-            for line in _LINES.split(raw)
+            for line in _LINES.split(raw.removeprefix(BOM))
             if line.startswith(b"data:")
         ]
         return Frame(raw, b"\n".join(data) if data else None)

@@ -23,21 +23,21 @@ from extproc.ledger.url import LedgerURL, Server
 
 CONNECT_TIMEOUT = 5  # seconds
 LOCK_TIMEOUT = 5.0  # seconds to wait for another process's transaction on the same file
-READ_TIMEOUT = 60_000  # milliseconds that a report may take in PostgreSQL
+READ_TIMEOUT = 60_000  # milliseconds of a report in PostgreSQL, at most
 MAX_READS = 2  # reports at once: they are rare and heavy, and must not hold the writer up
-READ_WAIT = 30.0  # seconds that others wait for their turn
+READ_WAIT = 30.0  # seconds that further reports wait for their turn
 _log = logging.getLogger(__name__)
 _SILENCE = 15_000  # milliseconds without an answer of the peer's kernel after which a connection is given up
 
 
 class Database:
-    """Opens connections and, before the first of them is used, leads the schema to the version of this release."""
+    """Opens connections and, before the first of them is used, migrates the schema to the version of this release."""
 
     def __init__(self, url: LedgerURL) -> None:
         self._ready = False
         self._preparing = threading.Lock()
-        self._path = url.path  # of SQLite
-        self._file: tuple[int, int] | None = None  # which one stood there when it was opened
+        self._path = url.path  # path of the SQLite file
+        self._file: tuple[int, int] | None = None  # device and inode of the file at the time it was opened
         self._reads = threading.BoundedSemaphore(MAX_READS)
         # Memory is one connection, which threads take in turn.
         self._one = threading.Lock() if url.path is None and url.server is None else None
@@ -46,12 +46,12 @@ class Database:
         self.placeholder = "%s" if url.server is not None else "?"
 
     def prepare(self) -> None:
-        """Lead the schema to this release's version, once; and again where somebody took the file away: what is written
-        to a deleted file is gone. Raises LedgerError.
+        """Migrate the schema to this release's version, once; and again where the file was removed: rows written to a
+        deleted file are lost. Raises LedgerError.
         """
         with self._preparing:
             if self._ready and self._file != _file(self._path):
-                _log.error("the ledger's file was removed or replaced: rows go into what stands there, or a new one")
+                _log.error("the ledger's file was removed or replaced: rows go into the file at its path, or a new one")
                 self._ready = False
                 self._engine.dispose()
             if not self._ready:
@@ -116,7 +116,7 @@ class Database:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in names only: texts of these errors repeat parameters and addresses."""
+    """The error's class names only: texts of these errors repeat parameters and addresses."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         original: Any = error.orig
         code = getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None)
@@ -125,7 +125,7 @@ def reason(error: BaseException) -> str:
 
 
 def _file(path: str | None) -> tuple[int, int] | None:
-    """Which file stands at a path now; None: none."""
+    """Device and inode of the file at a path; None without one."""
     if path is None:
         return None
     try:
@@ -140,7 +140,7 @@ def _sqlite(path: str | None) -> Engine:
         engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
     else:
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # who spent what is nobody else's
+            Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # the usage of consumers is private
         except OSError as error:
             raise LedgerError(f"cannot open {path}: {error.strerror}") from None
 
@@ -158,7 +158,7 @@ def _sqlite(path: str | None) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begins(connection: Connection) -> None:
-        # IMMEDIATE: nobody writes between our reads and our writes.
+        # IMMEDIATE: no other process writes between the reads and the writes here.
         write = connection.get_execution_options().get("ledger_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 
@@ -187,7 +187,8 @@ def _postgresql(server: Server) -> Engine:
             port=server.port,
             dbname=server.database,
             user=server.user,
-            password=None if server.password is None else server.password.read(),  # anew: it may have been rotated
+            # read again: it may have been rotated
+            password=None if server.password is None else server.password.read(),
             sslmode=server.sslmode,
             sslrootcert=server.sslrootcert,
             connect_timeout=CONNECT_TIMEOUT,
@@ -199,7 +200,7 @@ def _postgresql(server: Server) -> Engine:
             application_name="extproc",
         )
 
-    # Two read, one writes, one deletes. A ping finds those that a restart of the server left dead.
+    # Two read, one writes, one deletes. A ping finds connections that a restart of the server left dead.
     return create_engine(
         "postgresql+psycopg://", creator=connect, pool_size=MAX_READS + 2, max_overflow=0, pool_pre_ping=True
     )

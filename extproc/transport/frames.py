@@ -1,4 +1,4 @@
-"""HTTP/2 frames as bytes: what they are called, how they are packed, how they end a connection.
+"""HTTP/2 frames as bytes: their names, their packing, and the errors that end a connection.
 
 Source: RFC 9113, sections 4, 6 and 7.
 """
@@ -24,14 +24,14 @@ ALLOWED = {ENABLE_PUSH: (0, 1), INITIAL_WINDOW_SIZE: (0, MOST_WINDOW), MAX_FRAME
 HEAD = struct.Struct(">BHBBL")
 """A frame's head: its length (8 and 16 bits), type, flags, stream."""
 PREFIX = struct.Struct(">BL")
-"""The prefix of a gRPC message: whether it is compressed, its length."""
+"""The prefix of a gRPC message: its compression flag, its length."""
 MESSAGE_HEAD = struct.Struct(">BHBBLBL")
 """Both, for a DATA frame that is one message."""
 SETTING = struct.Struct(">HL")
 
 
 class Code(IntEnum):
-    """Why a stream or a connection ended."""
+    """Reasons for the end of a stream or a connection."""
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1

@@ -64,8 +64,8 @@ NO_ENDPOINT = Endpoint("", "")
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Fields:
-    """Names of an API's fields, by their meaning for the gateway: the first five of the top level of a request, the
-    others at any depth.
+    """Names of an API's fields, by their meaning for the gateway: `files` and `opaque` at any depth, the others at the
+    top level of a request.
     """
 
     model: str | None  # field of the model's name; None: the path has the name
@@ -76,6 +76,16 @@ class Fields:
     spoken: frozenset[str]  # the dialogue and the system prompt; other text is definitions, which models get reworded
     files: frozenset[str]  # base64 of files
     opaque: frozenset[str]  # base64, signatures and the like, which are no text of the prompt as they stand
+    also: tuple[str, ...] = ()  # further fields that holds, routing or prices read
+
+    @property
+    def relied_on(self) -> frozenset[str]:
+        """Fields of the top level that the gateway reads. A request must not give one under a similar name, which some
+        servers take for the same field.
+        """
+        named = {self.model} if self.model is not None else set()
+        needs = [name for names in self.needs.values() for name in names]
+        return frozenset((*named, *self.fixed, *self.output_limits, *needs, *self.spoken, *self.also))
 
 
 @dataclass(slots=True)
@@ -250,6 +260,12 @@ class Dialect:
     """Content type of its streamed answers."""
     usage_at: Sequence[Sequence[str]] = ()
     """Paths to the usage object of an answer, or of an event, in which a cost can be written; empty: there is none."""
+    request_id: str = ""
+    """Header of answers with the request's id, where its clients look for another one than `x-request-id`."""
+    version: str = ""
+    """Header of requests that only its clients send."""
+    rates: str = ""
+    """Prefix of its providers' headers that say what is left of a rate."""
     lacks: frozenset[str] = frozenset()
     """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
 

@@ -253,7 +253,7 @@ async def test_audit_refuses_nothing(settings):
         (chat("n", [{"image_url": "x"}]), {}, "", ("400 unsupported_by_targets", "Select")),
         (chat(text=PRIVATE), {}, GUARDED, ("400 guardrail_blocked", "GuardInput")),
         (chat(text="x" * 6000), {}, LIMITED, ("402 budget_exceeded", "Reserve")),
-        (chat(), {}, LIMITED.replace("limit: 5,", "limit: 0,"), ("429 rate_limited", "Reserve")),
+        (chat(), {}, LIMITED.replace("limit: 5,", "limit: 0,"), ("400 request_exceeds_limit", "Reserve")),
     ],
 )
 async def test_each_refusal(settings, body, question, text, answer):
@@ -306,13 +306,13 @@ async def test_a_key_speaks_for_its_consumer(settings, monkeypatch):
 
 async def test_a_consumer_without_a_key_is_told_of(settings):
     rows, _ = await told(settings, chat("m"), consumer="keyless")
-    assert of(rows, "consumer")[1] == "it has no credential in the settings: nobody can ask in its name"
+    assert of(rows, "consumer")[1] == "it has no credential in the settings: no request can come from it"
 
 
 @pytest.mark.parametrize(
     ("question", "message"),
     [
-        ({"consumer": None}, "auth.required is on: say who asks with --consumer NAME or --key env:NAME"),
+        ({"consumer": None}, "auth.required is on: name a consumer with --consumer NAME or --key env:NAME"),
         ({"consumer": "anonymous"}, "auth.required is on"),
         ({"consumer": "nobody"}, "there is no consumer 'nobody'; there are ci-bot, eve, old, shut, keyless"),
     ],

@@ -266,7 +266,10 @@ def test_explain_of_a_refusal_exits_with_1(check, arguments, stdin, expected):
     ("arguments", "message"),
     [
         (("--explain",), "--explain needs a request: a FILE, - for standard input, or --model NAME"),
-        (("--explain", "--model", "one"), "auth.required is on: say who asks with --consumer NAME or --key env:NAME"),
+        (
+            ("--explain", "--model", "one"),
+            "auth.required is on: name a consumer with --consumer NAME or --key env:NAME",
+        ),
         (("--explain", "--model", "one", "--consumer", "x"), "there is no consumer 'x'; there are ci, eve"),
         (("--explain", "--model", "one", "--key", "literal"), "--key is a reference: env:NAME or file:/path"),
         (("--explain", "--model", "one", "--key", "env:literal-key"), "--key is a reference: env:NAME or file:/path"),

@@ -75,6 +75,14 @@ def test_the_message_names_the_key_and_cuts_it_short():
     assert len(refused(b'{"' + key + b'":1,"' + key + b'":2}')) < 200
 
 
+def test_an_answer_may_begin_with_a_byte_order_mark():
+    framing = WholeBody()
+    framing.feed(b"\xef\xbb")
+    framing.feed(b"\xbf{}")
+    [event] = framing.end()
+    assert (event.raw, event.data) == (b"\xef\xbb\xbf{}", b"{}")
+
+
 STRINGS = st.text(st.sampled_from('a"\\:{} é\n') | st.characters(exclude_categories=["Cs"]), max_size=6)
 TREES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-(10**18), 10**18), st.floats(-1e300, 1e300), STRINGS),

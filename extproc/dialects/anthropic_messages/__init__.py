@@ -28,6 +28,9 @@ class AnthropicMessages(Dialect):
     name = "anthropic_messages"
     paths = {"/v1/messages": "chat"}  # noqa: RUF012
     cache_marks = True
+    request_id = "request-id"  # https://platform.claude.com/docs/en/api/errors#request-id
+    version = "anthropic-version"  # https://platform.claude.com/docs/en/api/versioning
+    rates = "anthropic-ratelimit-"  # https://platform.claude.com/docs/en/api/rate-limits#response-headers
     # The last two are thinking that its provider does not sign, which Anthropic refuses.
     traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
     fields = ask.FIELDS

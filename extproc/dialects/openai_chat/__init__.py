@@ -39,6 +39,7 @@ class OpenAIChat(Dialect):
     paths = {"/v1/chat/completions": "chat"}  # noqa: RUF012
     usage_at = (("usage",),)
     traces = (b'"thinking_blocks"', b'"thought_signature"')
+    rates = "x-ratelimit-"  # https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     fields = ask.FIELDS
     lacks = frozenset()
     reasons = staticmethod(openai_reasons)

@@ -16,6 +16,9 @@ from extproc.dialects.openai_chat.shapes import MAX_CHOICES
 from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
+_ELSEWHERE = frozenset(("web_search_options", "search_parameters", "plugins", "data_sources", "extra_body"))
+"""Fields by which a provider searches or reads what it keeps: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
+
 FIELDS = Fields(
     model="model",
     fixed=("model", "messages", "stream", "stream_options", "n"),
@@ -31,12 +34,11 @@ FIELDS = Fields(
     spoken=frozenset(("messages",)),
     files=frozenset(("data", "file_data")),
     opaque=frozenset(("data", "file_data", "signature")),
+    also=("reasoning", "reasoning_effort", "thinking", "tool_choice", *_ELSEWHERE),
 )
 
 _OWN_TOOLS = ("function", "custom", None)  # which the client runs; the provider runs others itself
 _TEXTS = frozenset(("text", "refusal", "thinking", "redacted_thinking"))  # types of parts that say all they are
-_ELSEWHERE = frozenset(("web_search_options", "search_parameters", "plugins", "data_sources", "extra_body"))
-"""Fields by which a provider searches or reads what it keeps: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
 _HOLD_TEXT = ("text", "content")  # fields of messages and parts
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
