@@ -101,13 +101,6 @@ def token_count(value: Any) -> int | None:
     return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
 
 
-def text_size(text: str | None) -> int:
-    """The bytes of a text in UTF-8."""
-    if not text:
-        return 0
-    return len(text) if text.isascii() else len(text.encode(errors="replace"))
-
-
 @cache
 def dialects() -> Mapping[str, Dialect]:
     """Every dialect in this package, by the name of its module."""
