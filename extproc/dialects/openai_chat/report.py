@@ -1,4 +1,4 @@
-"""What the gateway reads of an answer that it lets pass as it is.
+"""The gateway's reading of an answer that passes through.
 
 Source: https://platform.openai.com/docs/api-reference/chat/object and
 https://platform.openai.com/docs/api-reference/chat-streaming
@@ -52,7 +52,7 @@ def _is_index(value: Any) -> bool:
 
 
 def _text_bytes(said: Said) -> int:
-    """The bytes of all that a message says: its words, and the names and arguments of its calls."""
+    """Bytes of a message's text: its words, and the names and arguments of its calls."""
     if (  # text alone, nearly always
         type(text := said.content) is str
         and said.reasoning_content is None

@@ -1,4 +1,4 @@
-"""What the gateway reads of an answer that it lets pass as it is.
+"""The gateway's reading of an answer that passes through.
 
 Source: https://developers.openai.com/api/reference/resources/responses/streaming-events
 """
