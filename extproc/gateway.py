@@ -39,8 +39,9 @@ class GatewayStream:
     ) -> Continue | LocalReply:
         request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end)
         id = os.urandom(16).hex()
-        self._exchange = exchange = Exchange(id, request, headers.get("x-request-id", ""), self._attached)
-        self._pipeline.telemetry.in_flight += 1
+        self._exchange = exchange = Exchange(
+            id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.telemetry.begin()
+        )
         return await self._run(self._pipeline.on_headers, exchange) or CONTINUE
 
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:

@@ -88,8 +88,9 @@ class Tell:
         # Envoy writes the gateway's request id in its place
         if (request_id := headers.get("x-request-id")) is not None:
             told[TOLD + "provider-request-id"] = request_id
-        if not exchange.attached and (ignored := headers.get(contract.IGNORED)) is not None:
-            told[TOLD + "ignored"] = ignored
+        ignored = None if exchange.attached else headers.get(contract.IGNORED)
+        if ignored is not None or exchange.ignored:
+            told[TOLD + "ignored"] = ",".join([*exchange.ignored, *([ignored] if ignored else [])])
         if exchange.alert:
             told[TOLD + "budget"] = exchange.alert
         if exchange.downgraded:
@@ -263,8 +264,11 @@ class Count:
         if event.raw.startswith(contract.USAGE_EVENT) and is_translated(exchange):
             report.told_usage = contract.decode_usage(event.raw[len(contract.USAGE_EVENT) :])
             event.raw = b""
-        elif not event.raw.startswith(b":"):  # all of it counts as text
-            report.output_bytes += len(event.raw)
+            return
+        if event.edges is not None:
+            exchange.dialect.observe_edges(event.edges.head, event.edges.tail, report)
+        if not event.raw.startswith(b":"):
+            report.add_unread(event.raw)
 
 
 class HideUsage:

@@ -47,6 +47,18 @@ MAX_TOKENS = 1_000_000_000
 ADDED_TOKENS = 1024
 """Most tokens that providers add to a prompt for tools or a schema. Anthropic's are the most: up to 804."""
 
+NOT_FORWARDED = frozenset(
+    (
+        *("api_base", "base_url", "api_key", "api_version", "azure_ad_token", "custom_llm_provider"),
+        *("extra_headers", "extra_query", "default_headers", "default_query", "user_config", "vertex_credentials"),
+        *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_bedrock_runtime_endpoint"),
+        *("aws_sts_endpoint", "aws_web_identity_token", "aws_role_name", "aws_profile_name"),
+    )
+)
+"""Parameters of client libraries and of other gateways that name an address, a credential or headers. No API has
+these fields. A gateway behind this one might follow them, and send its key to an address of the client's choice.
+"""
+
 _name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
 _MOST_NAMES = 32
 
@@ -87,13 +99,6 @@ def safe_names(names: Iterable[str]) -> list[str]:
 def token_count(value: Any) -> int | None:
     """A provider's token count, or None when it cannot be believed."""
     return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
-
-
-def text_size(text: str | None) -> int:
-    """The bytes of a text in UTF-8."""
-    if not text:
-        return 0
-    return len(text) if text.isascii() else len(text.encode(errors="replace"))
 
 
 @cache

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from extproc.dialects import read_integer, read_model, safe_names
+from extproc.dialects import _edges, read_integer, read_model, safe_names
 from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat.usage import read_usage
@@ -82,6 +82,12 @@ class OpenAIEmbeddings(Dialect):
         if answer.usage is not None:
             report.add_usage(read_usage(answer.usage))
         return False
+
+    def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
+        """Jina and others report the usage before the vectors."""
+        found = _edges.find(head, tail)
+        if found is not None:
+            self.observe(found, report)
 
     def smallest(self, model: str) -> dict[str, Any]:
         return {"model": model, "input": "Hello"}

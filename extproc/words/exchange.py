@@ -178,6 +178,7 @@ class Exchange:
     request: Request
     request_id: str = ""
     attached: bool = False  # True: another team's Envoy, which has no internal hop
+    timed: bool = True  # its stages; clocks cost, so one exchange in some is timed, see `Telemetry.begin`
     started: float = field(default_factory=time.perf_counter)  # seconds, monotonic
 
     # Classify
@@ -192,6 +193,7 @@ class Exchange:
     body: bytes = field(init=False)
     json: dict[str, Any] = field(init=False)
     ask: Ask = field(init=False)
+    ignored: tuple[str, ...] = ()  # fields of the body that no provider gets, see `dialects.NOT_FORWARDED`
     edits: dict[str, Any] = field(default_factory=dict)  # top-level fields to set in the body that leaves
     # Route, then narrowed by Authorize; Select makes it the target of each try, in order
     chain: Chain = field(init=False)

@@ -35,6 +35,7 @@ class AnthropicMessages(Dialect):
     traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
     fields = ask.FIELDS
     observe = staticmethod(report.observe)
+    observe_edges = staticmethod(report.observe_edges)
     lacks = frozenset(("choices", "logprobs", "audio"))
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002

@@ -26,6 +26,7 @@ FIELDS = Fields(
     spoken=frozenset(("messages", "system")),
     files=frozenset(("data",)),
     opaque=frozenset(("data", "signature", "encrypted_content")),
+    also=("thinking", "tool_choice", "mcp_servers", "container"),
 )
 
 _HOLD_TEXT = ("text", "content")  # fields of messages and blocks

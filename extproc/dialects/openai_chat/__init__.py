@@ -44,6 +44,7 @@ class OpenAIChat(Dialect):
     lacks = frozenset()
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)
+    observe_edges = staticmethod(report.observe_edges)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         return ask.read(body)

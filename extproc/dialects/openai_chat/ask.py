@@ -16,6 +16,9 @@ from extproc.dialects.openai_chat.shapes import MAX_CHOICES
 from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
+_ELSEWHERE = frozenset(("web_search_options", "search_parameters", "plugins", "data_sources", "extra_body"))
+"""Fields by which a provider searches or reads its own storage: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
+
 FIELDS = Fields(
     model="model",
     fixed=("model", "messages", "stream", "stream_options", "n"),
@@ -31,13 +34,12 @@ FIELDS = Fields(
     spoken=frozenset(("messages",)),
     files=frozenset(("data", "file_data")),
     opaque=frozenset(("data", "file_data", "signature")),
+    also=("reasoning", "reasoning_effort", "thinking", "tool_choice", *_ELSEWHERE),
 )
 
 _OWN_TOOLS = ("function", "custom", None)  # run by the client; the provider runs other tools itself
 # types of parts whose text is all of their content
 _TEXTS = frozenset(("text", "refusal", "thinking", "redacted_thinking"))
-_ELSEWHERE = frozenset(("web_search_options", "search_parameters", "plugins", "data_sources", "extra_body"))
-"""Fields by which a provider searches or reads its own storage: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
 _HOLD_TEXT = ("text", "content")  # fields of messages and parts
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 

@@ -35,6 +35,7 @@ FIELDS = Fields(
     spoken=frozenset(("input", "instructions")),
     files=frozenset(("data", "file_data")),
     opaque=frozenset(("data", "file_data", "result", "encrypted_content")),
+    also=("reasoning",),
 )
 
 LOGPROBS = "message.output_text.logprobs"
