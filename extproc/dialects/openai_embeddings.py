@@ -66,7 +66,7 @@ class OpenAIEmbeddings(Dialect):
             raise Refusal(INVALID_REQUEST, "'input' must be a string or a list, not empty.", param="input")
         tokens = isinstance(given, list) and not all(isinstance(item, str) for item in given)
         ask = Ask(model=read_model(body), unreadable="input" if tokens else "")
-        if tokens and any(isinstance(item, dict) for item in given):  # as Jina and others take images
+        if tokens and any(isinstance(item, dict) for item in given):  # images, in the form of Jina and others
             ask.add_unseen("input")
         return ask
 

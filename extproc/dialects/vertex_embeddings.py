@@ -100,7 +100,7 @@ def _usage(found: list[_Embedding]) -> Usage | None:
     total = 0
     for embedding in found:
         tokens = embedding.statistics.get("token_count") if isinstance(embedding.statistics, dict) else None
-        if type(tokens) is float and tokens.is_integer():  # its type there is a number
+        if type(tokens) is float and tokens.is_integer():  # the API's type of counts is a number
             tokens = int(tokens)
         if (count := token_count(tokens)) is None:
             return None

@@ -1,4 +1,4 @@
-"""Patterns of the user's own, in RE2: time grows with the text and never explodes, whatever the pattern.
+"""Patterns of the user's own, in RE2: for any pattern, time grows in proportion to the text.
 
 Controls: OWASP LLM02 (sensitive information disclosure), FINOS AIGF ri-1 / mi-1.
 """

@@ -173,7 +173,7 @@ class Connection:
             if number == breaks_off and await self._broken_off(faults):
                 return
             if number:
-                await asyncio.sleep(faults.pace)  # also without a pace: every event is a write of its own
+                await asyncio.sleep(faults.pace)  # sleeps even without a pace: every event is a write of its own
             if faults.pause and number == reply.length // 2:
                 await asyncio.sleep(faults.pause)
             await self._send(event, faults)

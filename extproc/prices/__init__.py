@@ -175,7 +175,7 @@ class PriceBook:
     def __init__(self, dated: Sequence[DatedPriceSettings] = (), today: date | None = None) -> None:
         self.today = today or datetime.now(UTC).date()
         begun = [entry for entry in dated if entry.since <= self.today]
-        begun.sort(key=lambda entry: (entry.since, len(entry.model)), reverse=True)  # on one day, the most specific
+        begun.sort(key=lambda entry: (entry.since, len(entry.model)), reverse=True)  # the most specific of one day
         self._dated = [(Pattern(entry.model), entry.provider, entry.price) for entry in begun]
 
     def find(self, name: str, provider: str, model: str, own: PriceSettings | None, known: Known) -> Price | None:

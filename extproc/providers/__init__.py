@@ -76,7 +76,7 @@ class Provider:
     credential: Credential = field(default_factory=Credential)
     key_required: bool = True
     tokens: str | None = None  # issuer of the short-lived tokens that it takes in place of a key: google, azure
-    catalogue: str | None = None  # its name in the catalogue of models
+    catalogue: str | None = None  # the provider's name in the catalogue of models
 
     def speaks(self, model: str, dialect: str) -> bool:
         """True when that model there speaks that dialect."""
@@ -108,7 +108,7 @@ class CoolDown(Section):
 
 
 METADATA = Secret("metadata", "")
-"""In place of a reference: the metadata server of Google's machines."""
+"""The metadata server of Google's machines, in place of a reference."""
 
 
 def _or_metadata(value: object, reference: ValidatorFunctionWrapHandler) -> Secret:

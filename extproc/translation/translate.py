@@ -30,12 +30,12 @@ _encode = msgspec.json.encode
 
 
 class Translation:
-    """One try. `request` comes first, then `problem`, `answer` or `Stream`, by the provider's answer."""
+    """Translation of one try. `request` comes first, then `problem`, `answer` or `Stream`, by the provider's answer."""
 
     def __init__(self, client: Dialect, service: Service) -> None:
         self.client = client
         self.dialect = dialects()[service.dialect]
-        self.model = service.model  # for answers that do not name it
+        self.model = service.model  # the model, for answers that do not name it
         self.streamed = service.stream
         self.ignored: list[str] = []
         self._encoding: Literal["float", "base64"] = "float"  # encoding of embeddings
@@ -161,7 +161,8 @@ class Stream:
                 event.model = event.model or self._model
             elif type(event) is Ended or type(event) is Failed:
                 self._over, self.failed = True, type(event) is Failed
-                if (usage := self._usage) is not None:  # before the last event, after which clients leave
+                # the usage goes before the last event, after which clients leave
+                if (usage := self._usage) is not None:
                     out += [contract.USAGE_EVENT, contract.encode_usage(usage), b"\n\n"]
             out.append(self._encoder.feed(event))
 

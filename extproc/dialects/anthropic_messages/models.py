@@ -23,7 +23,7 @@ class Traits:
     adaptive: bool = False  # thinking as much as the model decides, steered by the effort
     default_on: bool = False  # True: it thinks unless a request turns it off
     off: str = "disabled"  # the type of thinking that turns it off, empty where there is none
-    off_caps_effort: bool = False  # without thinking, no effort above high
+    off_caps_effort: bool = False  # effort is at most high without thinking
     xhigh: str = "xhigh"  # the name of the highest effort to ask for
     sampling: bool = True  # temperature, top_p, top_k
     one_of_sampling: bool = True  # temperature or top_p, not both

@@ -37,7 +37,7 @@ OPENING = "Begin."
 """Opening words of the user, in a conversation that begins with the model."""
 JSON_ONLY = "Answer with one JSON object and nothing else: no other text, no code fence."
 _TIERS = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
-# by their first characters in base64
+# media types by the first characters in base64
 IMAGES = {"/9j/": "image/jpeg", "iVBO": "image/png", "R0lG": "image/gif", "UklG": "image/webp"}
 _TEXTS = frozenset(("application/json", "application/xml", "application/yaml", "application/x-yaml"))
 _MAX_USER = 256

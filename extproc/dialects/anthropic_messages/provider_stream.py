@@ -34,7 +34,7 @@ class Decoder:
     def __init__(self) -> None:
         self._tally = Tally()
         self._blocks: dict[tuple[int, str], int] = {}  # (index there, kind) -> number here
-        self._calls: dict[int, _Open] = {}  # by index there
+        self._calls: dict[int, _Open] = {}  # calls by index there
         self._next = 0
         self._started = self._finished = self._over = False
 

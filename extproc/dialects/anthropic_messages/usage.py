@@ -22,7 +22,7 @@ class Tally:
     __slots__ = ("_beside", "_counts", "_reasoning")
 
     def __init__(self) -> None:
-        self._counts = [0, 0, 0, 0]  # in the order of `_COUNTS`
+        self._counts = [0, 0, 0, 0]  # counts in the order of `_COUNTS`
         self._beside = [0, 0, 0, 0]
         self._reasoning = 0
 

@@ -130,7 +130,7 @@ class _Request:
         wanted = prompt.effort
         if wanted is None and prompt.thinking_budget is not None:
             wanted = _effort.effort(prompt.thinking_budget)
-        if wanted is None and prompt.thinking_adaptive and kind != "openai":  # those decide by themselves anyway
+        if wanted is None and prompt.thinking_adaptive and kind != "openai":  # other models decide by themselves anyway
             wanted = "medium"
         if wanted is None:
             return
@@ -178,7 +178,7 @@ class _Request:
         if not prompt.tools and called:
             specs = [{"name": name, "inputSchema": {"json": {"type": "object"}}} for name in called]
             self.body["toolConfig"] = {"tools": [{"toolSpec": spec} for spec in specs]}
-        if not prompt.tools or (mode == "none" and not called):  # without tools there is no choice to make
+        if not prompt.tools or (mode == "none" and not called):  # a choice needs tools
             return
         schemas = strict_schemas(prompt.tools) if claude is not None and claude.strict else None
         if schemas is None and any(tool.strict for tool in prompt.tools):

@@ -88,7 +88,7 @@ class Decoder:
             if not reading.finished:
                 if choice.delta is not None:
                     _read_delta(reading, choice.delta, choice.logprobs, events)
-                if reason := text_of(choice.finish_reason):  # some send an empty one in every chunk
+                if reason := text_of(choice.finish_reason):  # an empty one comes in every chunk of some providers
                     if reason in provider_answer.FAILURES:
                         self._use(usage, events)
                         return self._fail(Problem("The provider broke off."), events)

@@ -68,7 +68,7 @@ def encode(prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Se
     if prompt.format is not None:
         body["text"] = {"format": _format(prompt.format)}
         if prompt.format.schema is None and not _says_json(items):
-            items.insert(0, _message("developer", "Answer in JSON."))  # without it OpenAI refuses the mode
+            items.insert(0, _message("developer", "Answer in JSON."))  # OpenAI refuses the mode without the word
     if prompt.max_tokens is not None:
         limit = (
             prompt.max_tokens
