@@ -264,8 +264,11 @@ class Count:
         if event.raw.startswith(contract.USAGE_EVENT) and is_translated(exchange):
             report.told_usage = contract.decode_usage(event.raw[len(contract.USAGE_EVENT) :])
             event.raw = b""
-        elif not event.raw.startswith(b":"):  # all of it counts as text
-            report.output_bytes += len(event.raw)
+            return
+        if event.edges is not None:
+            exchange.dialect.observe_edges(event.edges.head, event.edges.tail, report)
+        if not event.raw.startswith(b":"):
+            report.add_unread(event.raw)
 
 
 class HideUsage:

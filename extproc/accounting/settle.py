@@ -118,8 +118,8 @@ def _told(report: Report | None) -> Usage:
 
 
 def _completed(told: Usage, report: Report, exchange: Exchange) -> Usage:
-    """`told`, completed with the gateway's counts where one is missing, or where the provider had not ended yet."""
-    if told.source == "provider" and told.input_tokens and (told.output_tokens or not report.output_bytes):
+    """`told` with what was seen where it lacks a count, or where the provider was not at its end yet."""
+    if told.source == "provider" and told.input_tokens and (told.output_tokens or not _output(exchange, report)):
         return told
     report.usage_refused |= told.source == "provider"
     input_tokens, output_tokens = told.input_tokens, told.output_tokens
@@ -145,7 +145,9 @@ def _seen(exchange: Exchange) -> Usage:
 
 
 def _output(exchange: Exchange, report: Report) -> int:
-    """The gateway's count of the output, from its text."""
+    """The gateway's count of the output, from the text that was seen."""
+    if exchange.ask.output_field is None:  # as embeddings
+        return 0
     reservation, output_tokens = exchange.reservation, _written(report)
     if not exchange.ending.complete:
         output_tokens += exchange.ask.thinking

@@ -15,6 +15,24 @@ OVERSIZE = "error:oversize"
 """Name of the beginning of an event that is too long to be read; the rest of it follows without a name."""
 
 
+KEPT = 64 << 10
+"""Bytes of the beginning, and of the end, that are kept of an event too long to be read."""
+
+
+class Edges:
+    """Beginning and end of the payload of an event that is too long to be read whole."""
+
+    __slots__ = ("head", "tail")
+
+    def __init__(self, first: bytes) -> None:
+        self.head = first[:KEPT]
+        self.tail = first[-KEPT:]
+
+    def add(self, piece: bytes) -> None:
+        """Take in the next piece of the event."""
+        self.tail = (self.tail + piece)[-KEPT:]
+
+
 @dataclass(slots=True)
 class Frame:
     """One event. `raw` is the input, byte for byte; `data` is its payload, None where there is none (comments, blank
@@ -26,6 +44,7 @@ class Frame:
     raw: bytes
     data: bytes | None
     name: str = ""
+    edges: Edges | None = None  # at the last piece of an event that is too long to be read
     usage: Usage | None = None  # usage of the answer so far, where this event reports it
     usage_only: bool = False  # the event carries nothing else
 

@@ -1,4 +1,4 @@
-"""Detectors, a file each. A guardrail only finds; what follows is decided once, by the stages.
+"""Guardrails, a file each. A guardrail only finds; the stages alone decide about a finding.
 
 To add one, copy a file here: its module name is the `kind`, its `SETTINGS` are the keys it takes in the filter YAML.
 `build()` makes the object with `find(text, role, where)`. That object may also have these attributes:
@@ -42,7 +42,7 @@ from extproc.words.values import Name, Section
 _INLINE = 64 << 10
 """Characters scanned on the event loop; longer requests are scanned on a thread, where RE2 lets go of the lock."""
 
-_LONG = 1_000_000  # numbers below say nothing
+_LONG = 1_000_000  # numbers below it hold no secrets
 _word = re.compile(r"[a-z_]{1,40}").fullmatch
 _begins_json = re.compile(r"\s*[\[{]").match
 _decode = msgspec.json.Decoder().decode
@@ -50,7 +50,7 @@ _decode = msgspec.json.Decoder().decode
 
 @dataclass(slots=True, frozen=True)
 class Finding:
-    """What a guardrail saw: `kind` for people, `span` in the text, `score` from 0 to 1."""
+    """A finding of a guardrail: `kind` for people, `span` in the text, `score` from 0 to 1."""
 
     kind: str
     span: tuple[int, int]
@@ -59,7 +59,7 @@ class Finding:
 
 class Guardrail(Protocol):
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:
-        """Everything it looks for in `text`. Pure; may run on any thread."""
+        """All findings in `text`. Pure; may run on any thread."""
         ...
 
 
@@ -120,7 +120,7 @@ class GuardInput:
 
 
 def between(body: Mapping[str, Any]) -> Iterator[Text]:
-    """What of a body stands in no string and still reaches a model: names in objects that are no plain words, and long
+    """Text of a body outside its strings that still reaches a model: names in objects that are no plain words, and long
     numbers. One text for each field.
     """
     for name, value in body.items():
@@ -129,9 +129,7 @@ def between(body: Mapping[str, Any]) -> Iterator[Text]:
 
 
 def inside(text: Text, files: Collection[str]) -> Iterator[Text]:
-    """What is written in a text in a way that a translation may undo: JSON with escapes, or base64 in one of the fields
-    `files`.
-    """
+    """Texts inside a text that a translation may decode: JSON with escapes, or base64 in one of the fields `files`."""
     value = text.value
     if "\\" in value and _begins_json(value):
         try:

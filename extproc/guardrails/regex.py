@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from extproc.guardrails import Finding, GuardrailSettings
 
-_MAX_FINDINGS = 1000  # of one pattern in one text
+_MAX_FINDINGS = 1000  # findings of one pattern in one text
 _MAX_PATTERN = 4096  # characters
 _PROGRAM = 8 << 20  # bytes of memory for a compiled pattern
 

@@ -207,13 +207,13 @@ class LimitsSettings(Section):
     )
     buffered_response: Size = Field(
         10 << 20,
-        description="Largest plain answer that the gateway reads. The usage of a larger one is estimated. A larger one "
-        "that has to be translated becomes 502 `provider_bad_answer`.",
+        description="Largest plain answer that the gateway reads whole. Of a larger one it reads the usage. A larger "
+        "one that has to be translated becomes 502 `provider_bad_answer`.",
     )
     sse_event: Size = Field(
         1 << 20,
-        description="Largest event of a stream that the gateway reads. A larger one passes uncounted, or ends a "
-        "translated stream with an error.",
+        description="Largest event of a stream that the gateway reads whole. Of a larger one it reads the usage. A "
+        "translated stream ends with an error there.",
     )
     stream_idle: PositiveDuration = Field(
         600.0, description="Longest silence in the middle of an answer. Envoy then ends the stream."

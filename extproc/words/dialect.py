@@ -33,6 +33,11 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}").fullmatch
 
 
 _MOST_UNSEEN = 8
+_SAMPLE = 64 << 10
+"""Bytes of an answer's text that are kept to judge how many tokens it is, where its provider does not report them."""
+_LEAST_BASE64 = 256
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{%d,}" % _LEAST_BASE64)
+"""A run that is no text of a model: a picture or a sound, in a body that could not be read."""
 _MOST_PIECES = 64
 
 
@@ -170,12 +175,23 @@ class Report:
     model: str = ""
     finish_reasons: dict[int, str] = field(default_factory=dict)  # choice -> finish reason
     output_bytes: int = 0  # generated text, in bytes of UTF-8
+    sample: bytearray = field(default_factory=bytearray)  # the beginning of that text
     output_events: int = 0  # events that carried generated text
     error: str = ""  # the provider's error in mid-stream
     memory: Any = None  # the dialect's own, from one event to the next
 
-    def add_text(self, size: int) -> None:
-        """Count `size` bytes of generated text that came with one event."""
+    def add_text(self, text: str) -> None:
+        """Count the generated text that came with one event."""
+        if text:
+            data = text.encode(errors="replace")
+            self.output_bytes += len(data)
+            self.output_events += 1
+            if len(self.sample) < _SAMPLE:
+                self.sample += data[:_SAMPLE]
+
+    def add_unread(self, data: bytes) -> None:
+        """Count what could not be read, all of it rather than nothing. Base64 is no text."""
+        size = len(data) if len(data) < _LEAST_BASE64 else len(_BASE64.sub(b"", data))
         self.output_bytes += size
         self.output_events += size > 0
 
@@ -285,6 +301,9 @@ class Dialect:
     def observe(self, data: bytes, report: Report) -> bool:
         """Read one event (or a whole plain answer) into `report`. True when it carries nothing but usage."""
         raise NotImplementedError
+
+    def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
+        """Read the usage from the beginning or the end of an event that is too long to be read whole. Never raises."""
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}

@@ -46,7 +46,7 @@ class _Typed(msgspec.Struct):
 
 _decode_type = msgspec.json.Decoder(_Typed).decode
 _name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
-_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # in JSON they only stand between things
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # in JSON they only stand between values
 
 
 def frame(data: bytes) -> tuple[bytes, bool]:
