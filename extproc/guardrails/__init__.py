@@ -1,6 +1,21 @@
-"""Guardrails, a file each. A guardrail only finds; `GuardInput` alone decides about a finding.
+"""Guardrails, a file each. A guardrail only finds; the stages alone decide about a finding.
 
 To add one, copy a file here: its module name is the `kind`, its `SETTINGS` are the keys it takes in the filter YAML.
+`build()` makes the object with `find(text, role, where)`. That object may also have these attributes:
+
+    max_match   characters of its longest match, with the context that decides it (256 without this attribute). Streamed
+                text is held back that far from its end, and scanned again with that much overlap. A longer match is
+                still masked as far as it is seen to grow.
+    hold(text)  characters at the end of `text` that may be the beginning of a match, 0 to `max_match`. The promise: a
+                match in `text + more` that begins in front of them is in `find(text)` already, with the same span. Give
+                it where most text needs no wait: a detector of e-mail addresses holds the last word.
+    window      characters, for a detector that judges a text as a whole and whose spans may be the whole text (topics,
+                toxicity). It gets windows of that length that overlap by half, and text waits for its window.
+
+Text reaches `find` as it was written, and once more normalised where that differs (`_normal.py`: compatible forms,
+invisible characters, look-alikes, combining marks), so a detector does not normalise. `find` may run on any thread,
+for several texts at a time, and keeps no state between calls. An exception counts as a failure of the guardrail:
+`failure: closed` refuses, `failure: open` goes on.
 """
 
 from __future__ import annotations
