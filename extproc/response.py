@@ -254,7 +254,7 @@ class Count:
             event.usage_only = observe(event.data, report)
             if report.usage is not before:
                 event.usage = report.told_usage or report.usage
-                if is_translated(exchange):  # without counts of the provider, a translation may have had to write zeros
+                if is_translated(exchange):  # a translation may have had to write zeros, without counts of the provider
                     report.usage = None
                 before = report.usage
         return events
@@ -450,7 +450,7 @@ def with_cost(data: bytes, cost: str, places: Sequence[Sequence[str]]) -> bytes:
 
 
 def _inserted(fields: Mapping[str, msgspec.Raw], place: Sequence[str], cost: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
-    """Fields with `cost` in the object at `place`. What is not on the way there stays as it is, byte for byte."""
+    """Fields with `cost` in the object at `place`. All bytes off the way there stay as they are."""
     if not place:
         return {**fields, "cost": cost}
     inner = _inserted(decode_fields(fields[place[0]]), place[1:], cost)

@@ -47,7 +47,7 @@ class Settle:
 
     async def __call__(self, exchange: Exchange) -> None:
         reservation = getattr(exchange, "reservation", None)
-        if reservation is not None:  # first: whatever fails below, a lease without renewal ends
+        if reservation is not None:  # first: a lease without renewal ends even if a later step fails
             self._leases.discard(reservation.id)
         exchange.usage = usage = used(exchange)
         if usage.source == "estimated" and self._exact is not None and not _told(exchange.report).input_tokens:
@@ -118,7 +118,7 @@ def _told(report: Report | None) -> Usage:
 
 
 def _completed(told: Usage, report: Report, exchange: Exchange) -> Usage:
-    """`told` with what was seen where it lacks a count, or where the provider was not at its end yet."""
+    """`told`, completed with the gateway's counts where one is missing, or where the provider had not ended yet."""
     if told.source == "provider" and told.input_tokens and (told.output_tokens or not _output(exchange, report)):
         return told
     report.usage_refused |= told.source == "provider"

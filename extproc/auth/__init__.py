@@ -95,7 +95,8 @@ class Authenticate:
         secret = auth.key_secret.read() if auth.key_secret else None
         self._secret = (secret or secrets.token_hex(32)).encode()
         self._keys: dict[bytes, Identity] = {}
-        self._known: dict[str, Identity] = {}  # by keys that were sent and are good: a digest costs 6 µs
+        # identities by key, of keys that were sent and are good: a digest costs 6 µs
+        self._known: dict[str, Identity] = {}
         subjects: dict[str, Identity] = {}
         certificates: dict[str, Identity] = {}
         for settings in consumers:
@@ -187,7 +188,7 @@ class Authenticate:
         for label, value in exchange.consumer.labels.items():
             if value:
                 labels[label] = value
-            else:  # it has none, and cannot choose one
+            else:  # the client has no label of that name, and cannot choose one
                 labels.pop(label, None)
         return labels
 

@@ -186,7 +186,7 @@ def _begin(parent: int) -> Callable[[], None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _supervise.SIGNALS)
         if prctl is not None:
             prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-        if os.getppid() != parent:  # it died before this
+        if os.getppid() != parent:  # the parent died before the call above
             os._exit(1)
 
     return begin

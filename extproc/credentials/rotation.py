@@ -90,7 +90,7 @@ class _State:
     secret: str | None = field(default=None, repr=False)
     token: Token | None = None
     due: float = 0.0  # time of the next request
-    failures: int = 0  # in a row
+    failures: int = 0  # failed requests in a row
     answered: bool = False  # True: a request was answered, well or not
     task: asyncio.Task[None] | None = None
 

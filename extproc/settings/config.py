@@ -158,7 +158,7 @@ class ProcessorSettings(Section):
 
 
 class UsageSettings(Section):
-    """Counting of usage, and what clients see of it."""
+    """Counting of usage, and its display to clients."""
 
     mode: Literal["body"] = Field("body", description="Source of token counts. `body`: the body of the answer.")
     cost_in_response: bool = Field(

@@ -72,7 +72,7 @@ class Fields:
     # fields that no target may change: routing, guardrails, budgets and reading the answer rely on them
     fixed: tuple[str, ...]
     output_limits: tuple[str, ...]  # limits of the output, the usual name first
-    needs: Mapping[str, tuple[str, ...]]  # by need (`Ask.needs`): the fields that can ask for it
+    needs: Mapping[str, tuple[str, ...]]  # fields that can ask for a need, by need (`Ask.needs`)
     spoken: frozenset[str]  # the dialogue and the system prompt; other text is definitions, which models get reworded
     files: frozenset[str]  # base64 of files
     opaque: frozenset[str]  # base64, signatures and the like, which are no text of the prompt as they stand
@@ -95,10 +95,10 @@ class Ask:
     model: str
     stream: bool = False
     choices: int = 1
-    max_output_tokens: int | None = None  # for one choice; None: the client set no limit
+    max_output_tokens: int | None = None  # tokens for one choice; None: the client set no limit
     output_field: str | None = None  # the field that limits the output, None where the operation has none
     usual_output: int | None = None  # the most the API writes without a limit
-    free: bool = False  # it uses no tokens
+    free: bool = False  # True: the request uses no tokens
     thinking: int = 0  # tokens of thinking asked for, which the output limit includes
     lasting: bool = False  # True: the provider goes on after the client disconnected
     images: int = 0
@@ -107,7 +107,7 @@ class Ask:
     image_data: list[str] = field(default_factory=list)  # the strings of the body that are images
     added_tokens: int = 0  # the most tokens providers add to the prompt for tools and schemas
     unseen: tuple[str, ...] = ()  # fields and types that refer to input outside the body
-    unbounded: tuple[str, ...] = ()  # those of them without a bound on tokens: all but images
+    unbounded: tuple[str, ...] = ()  # members of `unseen` without a bound on tokens: all but images
     unreadable: str = ""  # the path of input that is not text, and that no guardrail can read
     needs: dict[str, str] = field(default_factory=dict)  # abilities, each with the field that asks for it
 
@@ -207,7 +207,7 @@ class Report:
 class Destination:
     """The provider's model, as a dialect needs it to write a translated request."""
 
-    model: str  # its name at the provider
+    model: str  # the model's name at the provider
     max_output_tokens: int | None = None  # the most tokens it can write
     more: tuple[str, ...] = ()  # differences of the provider's API, in words of the dialect's own
 
@@ -265,7 +265,7 @@ class Dialect:
     version: str = ""
     """Header of requests that only its clients send."""
     rates: str = ""
-    """Prefix of its providers' headers that say what is left of a rate."""
+    """Prefix of its providers' headers that report rate limits."""
     lacks: frozenset[str] = frozenset()
     """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
 

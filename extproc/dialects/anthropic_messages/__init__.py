@@ -1,4 +1,4 @@
-"""Anthropic messages: as a client speaks it and as a provider does.
+"""Anthropic messages, for clients and for providers.
 
 Source: https://platform.claude.com/docs/en/api/messages
 """
@@ -57,7 +57,7 @@ class AnthropicMessages(Dialect):
     def cut_off(self, kind: Kind, message: str) -> bytes:
         return b"event: error\n" + super().cut_off(kind, message)
 
-    # --- a client speaks it
+    # --- for clients
 
     def smallest(self, model: str) -> dict[str, Any]:
         return {"model": model, "max_tokens": 256, "messages": [{"role": "user", "content": "Hello"}]}
@@ -77,7 +77,7 @@ class AnthropicMessages(Dialect):
     def frame(self, data: bytes) -> tuple[bytes, bool]:
         return client_stream.frame(data)
 
-    # --- a provider speaks it
+    # --- for providers
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
         return "/messages"
