@@ -143,7 +143,7 @@ def _check_ports(settings: Settings) -> None:
         except OSError as error:
             raise UpError(
                 f"{name}: cannot listen on {host}:{port}: {(error.strerror or '').partition(' (')[0]}. "
-                "Stop what listens there (another `make run`?), or choose another port in the settings."
+                "Stop the program that listens there (another `make run`?), or choose another port in the settings."
             ) from None
 
 

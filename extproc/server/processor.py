@@ -285,7 +285,7 @@ class Processor:
                 await self._books.turn(self._budgets, self._teams)
             except CountsLostError:
                 self._telemetry.store_losses.inc()
-                log.error("the counters lost what they had counted: budgets begin anew")  # noqa: TRY400
+                log.error("the counters store lost its counts: budgets begin anew")  # noqa: TRY400
             except StoreError:
                 pass
             keep = self._settings.stores.ledger_keep
