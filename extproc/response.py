@@ -325,7 +325,7 @@ class Extend:
         return events
 
 
-_Stage = tuple[EventStage, bool, Callable[[float], None]]  # the stage; True: asynchronous; the observer of its seconds
+_Stage = tuple[EventStage, bool, Callable[[float], None]]  # (stage, True when asynchronous, observer of its seconds)
 
 
 class Events:
