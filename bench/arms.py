@@ -42,7 +42,7 @@ telemetry: {{access_log: "off"}}
 """Key authentication, a budget in tokens, a ledger and metrics are on."""
 
 MEASURED, BESIDE = {0}, {1}
-"""Cores of the arms, and of the stub and the client; one core serves for both where there is only one."""
+"""The core of the arms, and the core of the stub and the client; the same one on a machine with one core."""
 
 
 @dataclass

@@ -40,7 +40,7 @@ hypothesis_settings.register_profile("usual", deadline=None, max_examples=25)
 
 HERE = Path(__file__).parent
 THROUGH_ENVOY = (HERE / "e2e", HERE / "envoy_config", HERE / "test_bench.py", HERE / "test_k8s.py")
-"""Where tests with the marker `e2e` are."""
+"""Files and folders of the tests with the marker `e2e`."""
 ONLY_WITH_ENVOY = {"alone", "e2e", "e2e and not alone"}
 ONLY_WITHOUT = {"not e2e", "exhaustive or hypothesis"}
 
