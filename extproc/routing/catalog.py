@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from extproc.dialects import dialects
-from extproc.prices import PriceBook, PriceSettings, known_model
+from extproc.prices import PriceBook, PriceSettings, hold, known_model
 from extproc.providers import ProviderSettings, kinds
 from extproc.routing.history import History
 from extproc.routing.parameters import compile_changes, compose
@@ -176,6 +176,7 @@ class Catalog:
     ) -> None:
         self.providers = providers
         self.prices = prices or PriceBook()
+        hold([entry.provider.catalogue for entry in providers.values()])
         self._virtual = virtual_models
         self._history = history or History()
         self._keyless = {
