@@ -1,4 +1,4 @@
-"""`python -m extproc`, and what the installed command `extproc` calls."""
+"""Entry point of `python -m extproc` and of the installed command `extproc`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The attempt attachment: one try at one provider, behind the internal hop.
 
-It needs nothing but what Envoy sends it: what each try changes, and the number of this one.
+All its input comes from Envoy: the edits of each try, and the number of this one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 
 from extproc.dialects import dialects
 from extproc.forward import patch
+from extproc.framing import BOM
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.response import MOST_INFLATED
 from extproc.settings.config import LimitsSettings
@@ -29,8 +30,8 @@ _LONGEST_BACK_OFF = 5.0  # seconds
 
 
 class AttemptStream:
-    """Makes of the request what this provider is to get, and of its answer what the client expects. A further try in a
-    row at the same target waits first.
+    """Writes the request that this provider gets, and the answer that the client expects. A further try in a row at the
+    same target waits first.
     """
 
     def __init__(self, limits: LimitsSettings) -> None:
@@ -41,8 +42,8 @@ class AttemptStream:
         self._stream: Stream | Unwrapping | None = None
         self._inflate: Inflate | None = None
         self._status = 0
-        self._own = False  # Envoy gave the answer, where the provider's should be
-        self._parts: list[bytes] = []  # of an answer that has to be whole first
+        self._own = False  # True: Envoy wrote the answer in the provider's place
+        self._parts: list[bytes] = []  # pieces of an answer that is held until it is whole
         self._size = 0
 
     async def on_request_headers(
@@ -98,13 +99,13 @@ class AttemptStream:
                 return self._refuse(bad_answer("is empty"))
             self.done = True
             return CONTINUE
-        removed: tuple[str, ...] = ()
+        removed: tuple[str, ...] = ("content-length",)  # but for a plain answer that leaves as it came
         encoding = headers.get("content-encoding", "identity")
         if encoding in ENCODINGS:
             self._inflate = Inflate(MOST_INFLATED)
-            removed = ("content-encoding", "content-length")
+            removed = ("content-length", "content-encoding")
         elif encoding != "identity":
-            return self._refuse(bad_answer("is compressed in a way nobody asked for"))
+            return self._refuse(bad_answer("is compressed in a way that was not asked for"))
         if self._status >= 400:
             return Continue({"content-type": "application/json"}, removed)
         if translation.streamed:
@@ -117,7 +118,7 @@ class AttemptStream:
             except Refusal as refusal:
                 return self._refuse(refusal)
             return Continue({"content-type": "text/event-stream", **translation.headers()}, removed)
-        return None if translation.translates else Continue({}, removed)
+        return None if translation.translates else Continue({}, removed if self._inflate is not None else ())
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         translation = self._translation
@@ -129,9 +130,9 @@ class AttemptStream:
             chunk = self._inflate.feed(chunk)
         if self._stream is not None:
             out = self._stream.feed(chunk, end)
-            self.done = end or self._stream.failed  # whatever else the provider sends
+            self.done = end or self._stream.failed  # the rest of the provider's answer is dropped
             return Chunk(out, self.done)
-        if self._status < 400 and not translation.translates:  # a plain answer that needs nothing
+        if self._status < 400 and not translation.translates:  # a plain answer that passes unchanged
             return Chunk(chunk, end)
         self._size += len(chunk)
         large = self._size > self._limits.buffered_response
@@ -140,7 +141,7 @@ class AttemptStream:
             if not end:
                 return Chunk(b"")
         self.done = True
-        whole = b"".join(self._parts)
+        whole = b"".join(self._parts).removeprefix(BOM)
         if self._status >= 400:
             return Chunk(translation.problem(self._status, whole), True)
         try:
@@ -156,24 +157,25 @@ class AttemptStream:
         return Chunk(body, True, head)
 
     async def on_end(self) -> None:
-        """Nothing is open."""
+        """An attempt stream leaves nothing open."""
 
     def _refuse(self, refusal: Refusal) -> LocalReply:
         assert self._translation is not None
         self.done = True
         kind = refusal.kind
         headers = {"content-type": "application/json"}
-        if kind is UNSUPPORTED_BY_TARGETS:  # here; the next target may be able
+        if kind is UNSUPPORTED_BY_TARGETS:  # this target cannot; the next one may
             headers |= {contract.HOP: "unsupported", f"{contract.HOP}-unsupported": "1"}
-        elif kind.status < 500:  # the request's own fault, which no provider has seen
+        elif kind.status < 500:  # the fault lies in the request, and no provider has seen it
             headers[contract.HOP] = kind.code
         body = self._translation.client.error(kind, refusal.message, refusal.param)
         return LocalReply(kind.status, msgspec.json.encode(body), headers, kind.code)
 
 
 def back_off(targets: list[str], index: int, base: int) -> float:
-    """Seconds to wait before the try at `index`: none at a new target, then about `base` milliseconds, then twice as
-    long each time, half of it by chance so that clients do not come back in step.
+    """Seconds to wait before the try at `index`. A new target is tried at once. The second try in a row waits about
+    `base` milliseconds, and each further one twice as long. Half of each wait is random, so that clients do not come
+    back in step.
     """
     repeats = 0
     while repeats < index and targets[index - repeats - 1] == targets[index]:

@@ -1,4 +1,4 @@
-"""Sends a judged request on its way: what Envoy is told, and what the tries must know."""
+"""Forward: the changes Envoy makes to the request, and the headers that instruct the tries."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from extproc.words.actions import Continue
 from extproc.words.contract import Edit, Service
 from extproc.words.exchange import Exchange, Target
 
-# What each retry condition is to Envoy. A failure inside the hop reaches the public listener as an answer of Envoy's
-# own with its reason in the name of a header; only a try that ran out of time is a reset there.
+# Envoy's names of each retry condition. A failure inside the hop reaches the public listener as an answer of Envoy's
+# own with its reason in the name of a header. Only a try that ran out of time is a reset there.
 _RETRY_ON: Mapping[str, Sequence[str]] = {
     "connect": ("connect-failure", "refused-stream"),
     "reset": ("reset",),
@@ -37,15 +37,16 @@ _encode = msgspec.json.encode
 
 
 _MAX_EDITS = 8192
-"""Bytes of the header that says what each try changes. When it would be longer because a try has to put back what the
-first one changed, every try starts from the client's body instead."""
+"""Most bytes of the header that holds the edits of each try. Beyond it, every try starts from the client's body. The
+header gets long when tries must put back fields that the first one changed.
+"""
 
 
 class Forward:
-    """Writes `onward`, and says that the request is on its way.
+    """Writes `onward`, and marks the request as forwarded.
 
-    The body leaves as the first target wants it. Tries at others are changed by the attempt attachment, so the usual
-    request, whose first try succeeds, does without it.
+    The body leaves as the first target wants it. The attempt attachment changes it for the other targets, so the usual
+    request, whose first try succeeds, does without that attachment.
     """
 
     def __init__(self, attribution: AttributionSettings, catalog: Catalog) -> None:
@@ -56,7 +57,7 @@ class Forward:
         targets = exchange.targets
         edits = self._edits(exchange)
         if exchange.attached:
-            # Nobody changes the body between the tries of somebody else's Envoy: `check --attach` refuses such chains.
+            # An Envoy of another team does not change the body between its tries: `check --attach` refuses such chains.
             headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}
             clusters: tuple[str, ...] = ()
             first = edits[0]
@@ -72,13 +73,14 @@ class Forward:
         model = exchange.dialect.fields.model
         if model is not None and fields.get(model) == exchange.ask.model:
             del fields[model]
-        if fields or first.removed:
-            body = patch(exchange.body, fields, first.removed)
+        if fields or first.removed or exchange.ignored:
+            left_out = [name for name in exchange.ignored if name not in fields]
+            body = patch(exchange.body, fields, [*first.removed, *left_out])
         exchange.onward = Continue(headers, self._removed(exchange), body, reroute=True, order=clusters)
         exchange.forwarded = True
 
     def _edits(self, exchange: Exchange) -> list[Edit]:
-        """What each try changes in the client's body. What all of them change goes into `edits` of the exchange."""
+        """The edits each try makes to the client's body. Edits common to all tries go into `exchange.edits`."""
         if exchange.ask.stream and (usage := exchange.dialect.usage_request(exchange.json)):
             exchange.edits |= usage
             exchange.usage_hidden = True
@@ -95,13 +97,13 @@ class Forward:
         return found
 
     def _service(self, exchange: Exchange, target: Target) -> Service | None:
-        """How the request has to be made the provider's own; None where it is that already."""
+        """The target's API, where the request must be rewritten for it; None where it is in that API already."""
         dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
         kind = self._catalog.providers[target.provider].kind
         anew = dialect is exchange.dialect and (exchange.traces or (target.prompt_cache and dialect.cache_marks))
         same = (
             dialect is exchange.dialect and dialect.fields.model is not None
-        )  # else the path has to name the target's
+        )  # a model in the path makes the path differ by target
         if same and kinds()[kind].adapt is None and not anew:
             return None
         return Service(
@@ -133,7 +135,7 @@ class Forward:
         return headers
 
     def _removed(self, exchange: Exchange) -> tuple[str, ...]:
-        """Attach mode has no inner listener that strips these, so they are always removed here."""
+        """Credential and label headers, to be removed here: attach mode has no inner listener that strips them."""
         prefix = self._label_prefix
         return tuple(
             name
@@ -148,7 +150,7 @@ def _query(path: str) -> str:
 
 
 def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping[str, str]]:
-    """What to change in the body now, and the headers that tell the tries what is left for them."""
+    """The edits to make now, and the headers that tell the tries their remaining edits."""
     first, name = edits[0], exchange.dialect.fields.model
     if name is not None and not any(len(edit.fields) > 1 or edit.removed or edit.service for edit in edits):
         return first, _names_only(name, tuple([edit.fields[name] for edit in edits]))
@@ -167,7 +169,7 @@ def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping
 
 @lru_cache(maxsize=4096)
 def _names_only(name: str, models: tuple[str, ...]) -> Mapping[str, str]:
-    """The headers where tries differ in nothing but the model's name, in the field `name`."""
+    """The headers for tries that differ only in the model's name, which is in the field `name`."""
     if len(set(models)) == 1:
         return {}
     edits = [Edit({} if model == models[0] else {name: model}) for model in models]
@@ -175,7 +177,7 @@ def _names_only(name: str, models: tuple[str, ...]) -> Mapping[str, str]:
 
 
 def _difference(done: Edit, wanted: Edit, exchange: Exchange) -> Edit:
-    """What turns a body that `done` has changed into the one that `wanted` makes of the client's."""
+    """The edit that turns a body changed by `done` into the client's body changed by `wanted`."""
     fields = {
         name: value
         for name, value in wanted.fields.items()
@@ -199,7 +201,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def patch(body: bytes, edits: Mapping[str, Any], removed: Collection[str] = ()) -> bytes:
-    """`body`, a JSON object, with some of its fields set or taken out; the others stay as they were, byte for byte."""
+    """`body`, a JSON object, with some of its fields set or removed; the others stay as they were, byte for byte."""
     fields: dict[str, Any] = {**decode_fields(body), **edits}
     for name in removed:
         fields.pop(name, None)
@@ -208,7 +210,7 @@ def patch(body: bytes, edits: Mapping[str, Any], removed: Collection[str] = ()) 
 
 @lru_cache(maxsize=256)
 def retry_headers(conditions: tuple[str, ...]) -> Mapping[str, str]:
-    """The request headers that make Envoy's router retry on `conditions`, which are those of RetrySettings.on."""
+    """The request headers that make Envoy's router retry on `conditions`, the values of RetrySettings.on."""
     words: list[str] = []
     statuses: list[str] = []
     headers: list[str] = []

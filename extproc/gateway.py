@@ -1,25 +1,26 @@
-"""The gateway attachment: one client request, from its headers to however it ended."""
+"""The gateway attachment: one client request, from its headers to its end."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import Enum, auto
 
 import msgspec
 
 from extproc.pipeline import Pipeline, Stages
-from extproc.response import ORIGIN, UPSTREAM, internal
+from extproc.response import ORIGIN, UPSTREAM, internal, named
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.errors import Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
 
 
 class _State(Enum):
-    """What is left to do for an exchange."""
+    """Progress of an exchange towards its record."""
 
     UNDER_WAY = auto()
-    SETTLED = auto()  # and recorded
+    SETTLED = auto()  # settled and recorded
     OVER = auto()  # Envoy has closed the stream
 
 
@@ -29,7 +30,7 @@ class GatewayStream:
     def __init__(self, pipeline: Pipeline, *, attached: bool = False) -> None:
         self.done = False
         self._pipeline = pipeline
-        self._attached = attached  # to somebody else's Envoy: no internal hop
+        self._attached = attached  # True: another team's Envoy, which has no internal hop
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
 
@@ -38,8 +39,9 @@ class GatewayStream:
     ) -> Continue | LocalReply:
         request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end)
         id = os.urandom(16).hex()
-        self._exchange = exchange = Exchange(id, request, headers.get("x-request-id", ""), self._attached)
-        self._pipeline.telemetry.in_flight += 1
+        self._exchange = exchange = Exchange(
+            id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.telemetry.begin()
+        )
         return await self._run(self._pipeline.on_headers, exchange) or CONTINUE
 
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
@@ -51,7 +53,7 @@ class GatewayStream:
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
     ) -> Continue | LocalReply:
         exchange = self._exchange
-        if exchange is None:  # Envoy refused the request before it came here: too large, an upgrade
+        if exchange is None:  # Envoy refused the request before it reached the gateway: too large, an upgrade
             self.done = True
             return Continue({ORIGIN: "gateway"}, internal(headers))
         attempts = attributes.get("upstream.request_attempt_count")
@@ -67,11 +69,11 @@ class GatewayStream:
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         exchange = self._current()
-        assert exchange.reader is not None, "a body nobody asked for"
+        assert exchange.reader is not None, "a body that was not asked for"
         out: list[bytes] = []
         try:
             await exchange.reader.feed(chunk, end, out)
-        except Refusal as refusal:  # Envoy ends the provider's answer when ours ends
+        except Refusal as refusal:  # Envoy ends the provider's answer when the gateway's ends
             self._refuse(exchange, refusal)
             out.append(exchange.dialect.cut_off(refusal.kind, refusal.message))
             end = True
@@ -84,7 +86,7 @@ class GatewayStream:
         return Chunk(b"".join(out), end)
 
     async def on_end(self) -> None:
-        """The stream is over, in whatever way. Settles what is still open."""
+        """Settle an exchange that is still open: the stream is over, however it ended."""
         exchange, state = self._exchange, self._state
         if exchange is None or state is _State.OVER:
             return
@@ -99,7 +101,7 @@ class GatewayStream:
         return self._exchange
 
     async def _run(self, stages: Stages, exchange: Exchange) -> Continue | LocalReply | None:
-        """What the stages tell Envoy. An action with nothing to read after it ends the exchange."""
+        """The action of the stages for Envoy. An action with nothing to read after it ends the exchange."""
         try:
             action = await stages(exchange)
         except Refusal as refusal:
@@ -113,6 +115,8 @@ class GatewayStream:
         if action is not None and exchange.reader is None:
             if isinstance(action, LocalReply):
                 exchange.status = action.status
+                if exchange.dialect.request_id:
+                    action = replace(action, headers={**action.headers, **named(exchange)})
             exchange.end(whole=True)
             await self._settle(exchange)
         return action
@@ -122,8 +126,8 @@ class GatewayStream:
         self._pipeline.telemetry.refusal(refusal.kind.code)
 
     async def _settle(self, exchange: Exchange) -> None:
-        """Settle and record. Cancelled in the middle, `on_end` comes here again, which nothing cancels: settling twice
-        is once.
+        """Settle and record. If this call is cancelled, `on_end` settles again, and nothing cancels that: settling
+        twice counts once.
         """
         self.done = True
         await self._pipeline.on_end(exchange)
@@ -134,7 +138,7 @@ class GatewayStream:
 def refusal_answer(exchange: Exchange, refusal: Refusal) -> LocalReply:
     """A refusal in the dialect of the client's path."""
     kind = refusal.kind
-    headers = {"content-type": "application/json", ORIGIN: "gateway"}
+    headers = {"content-type": "application/json", ORIGIN: "gateway", **kind.advice, **named(exchange)}
     if exchange.request_id:
         headers["x-request-id"] = exchange.request_id
     body = exchange.dialect.error(kind, refusal.message, refusal.param)

@@ -1,12 +1,14 @@
-"""What a request is: the path says which API, the body says what it asks for; and whether there is room for it."""
+"""Classify, Admit and Parse: the API from the path, room for the request, the request's meaning from its body."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
+from typing import Any
 from urllib.parse import unquote
 
-from extproc.dialects import Endpoints, by_path, dialects, is_name
+from extproc.dialects import NOT_FORWARDED, Endpoints, by_path, dialects, is_name, speaking
 from extproc.framing.json import InvalidJSON, parse
 from extproc.words.errors import (
     BODY_TOO_LARGE,
@@ -23,24 +25,23 @@ from extproc.words.values import show_size
 
 MODELS_PATH = "/v1/models"
 OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
-"""What a consumer may ask of its own spending: path -> operation."""
+"""Operations on a consumer's own spending: path -> operation."""
 
 
 class Classify:
-    """Writes `dialect`, `endpoint` and `operation`. 404 for a path nobody serves, 405 for the wrong method, 415 for no
-    JSON.
+    """Writes `dialect`, `endpoint` and `operation`. 404 for an unknown path, 405 for the wrong method, 415 for a body
+    that is not JSON.
     """
 
     def __init__(self) -> None:
         self._endpoints = Endpoints(dialects().values())
-        self._default = by_path()["/v1/chat/completions"]
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
         path = request.path.partition("?")[0]
         found = self._endpoints.find(path)
         if found is None:
-            exchange.dialect = self._default  # an unknown path is refused in the shape of the default one
+            exchange.dialect = speaking(path, request.headers)  # a refusal has the shape its client reads
             exchange.operation = "unknown"
             if path == MODELS_PATH or is_model_path(path):
                 exchange.operation = "list_models"
@@ -82,11 +83,17 @@ class Admit:
 
 
 class Parse:
-    """Writes `body`, `json` and `ask`. 400 for anything that two parsers could read differently."""
+    """Writes `body`, `json` and `ask`. 400 for a body that two parsers could read differently."""
 
-    def __init__(self, max_bytes: int, max_depth: int) -> None:
+    def __init__(self, max_bytes: int, max_depth: int, changed: Collection[str] = ()) -> None:
         self._max_bytes = max_bytes
         self._max_depth = max_depth
+        # `changed` are fields that targets set or remove.
+        self._names = {
+            name: Names({*dialect.fields.relied_on, *NOT_FORWARDED, *changed})
+            for name, dialect in dialects().items()
+            if dialect.paths
+        }
 
     def __call__(self, exchange: Exchange) -> None:
         body = exchange.body
@@ -100,8 +107,39 @@ class Parse:
             raise Refusal(INVALID_JSON, str(error)) from None
         if not isinstance(tree, dict):
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
+        self._names[exchange.dialect.name].check(tree)
+        if not tree.keys().isdisjoint(NOT_FORWARDED):
+            exchange.ignored = tuple([name for name in tree if name in NOT_FORWARDED])
+            tree = {name: value for name, value in tree.items() if name not in NOT_FORWARDED}
         exchange.json = tree
         exchange.ask = exchange.dialect.read(tree, exchange.endpoint)
+
+
+class Names:
+    """Names of fields that must not stand in a request in another spelling.
+
+    Servers written in Go match names without regard to case and take the last: with `{"model": "m", "Model": "n"}` the
+    client would get another model than it was authorised and charged for.
+    """
+
+    def __init__(self, known: Collection[str]) -> None:
+        self._known = frozenset(known)
+        self._folded = {fold(name): name for name in known}
+
+    def check(self, body: Mapping[str, Any]) -> None:
+        """Raises Refusal (400)."""
+        known = self._known
+        if body.keys() <= known:
+            return
+        for name in body:
+            if name not in known and (meant := self._folded.get(fold(name))) is not None:
+                message = f"The body has a field that some servers take for {meant!r}: write {meant!r}."
+                raise Refusal(INVALID_REQUEST, message, param=meant)
+
+
+def fold(name: str) -> str:
+    """The same for all names that differ in case or in compatible forms of letters: U+017F is an s, U+212A a k."""
+    return (name if name.isascii() else unicodedata.normalize("NFKC", name)).casefold()
 
 
 @lru_cache(maxsize=64)
@@ -114,7 +152,7 @@ def is_json(content_type: str) -> bool:
 
 
 def is_model_path(path: str) -> bool:
-    """True for `/v1/models/{id}`, where the id may hold slashes, plain or escaped, but leads nowhere else."""
+    """True for `/v1/models/{id}`. The id may hold slashes, plain or escaped, but no segment that leads elsewhere."""
     name = path.removeprefix(MODELS_PATH + "/")
     return name != path and is_name(unquote(name))
 

@@ -1,8 +1,8 @@
 """The stages, in order. `build` is the table of contents of the program.
 
-A stage is a callable with its settings in the constructor and its work in `__call__(exchange)`. It reads what earlier
-stages wrote and writes the fields it is named for; its class name is its label in metrics and logs. Only a Refusal, or
-an action that a stage returns, ends the stages early; anything else that is raised is a bug and fails closed. Stages of
+A stage is a callable with its settings in the constructor and its work in `__call__(exchange)`. It reads fields of
+earlier stages and writes the fields it is named for. Its class name is its label in metrics and logs. Only a Refusal,
+or an action that a stage returns, ends the stages early; any other exception is a bug and fails closed. Stages of
 events get the events of an answer too, and give back those that go on (`response.EventStage`).
 """
 
@@ -67,7 +67,13 @@ class Stages:
         ]
 
     async def __call__(self, exchange: Exchange) -> Continue | LocalReply | None:
-        """Raises Refusal. Returns the action with which a stage ended the list, if one did."""
+        """The action with which a stage ended the list, or None. Raises Refusal."""
+        if not exchange.timed:
+            for stage, is_async, _ in self._stages:
+                result = await stage(exchange) if is_async else stage(exchange)
+                if result is not None:
+                    return result  # type: ignore[no-any-return]
+            return None
         then = time.perf_counter()
         for stage, is_async, observe in self._stages:
             try:
@@ -95,10 +101,10 @@ class Pipeline:
     on_end: Stages
 
     def learn(self, try_: Try) -> None:
-        """Take in what Envoy reported of a try: for the metrics, for cool-downs and for latency routing."""
+        """Take in Envoy's report of a try: for the metrics, for cool-downs and for latency routing."""
         self.telemetry.attempt(try_.provider, try_.target, try_.outcome, try_.seconds)
         target = self.catalog.target(try_.target)
-        if target is None or target.provider != try_.provider:  # of settings that are no longer
+        if target is None or target.provider != try_.provider:  # the target of an earlier configuration
             return
         streamed, first_byte = try_.streamed, try_.first_byte
         self.history.learn(
@@ -114,7 +120,7 @@ class Pipeline:
 
 
 def cool_down(settings: Settings, history: History, target: Target, status: int, header: str) -> None:
-    """Leave a target alone that answered with `status`, and with `header` as its Retry-After."""
+    """Put a target that answered with `status` in cool-down. `header` is the answer's Retry-After."""
     if status not in _ASK_TO_WAIT:
         return
     wanted = settings.providers[target.provider].cool_down
@@ -139,8 +145,8 @@ def build(
 ) -> Pipeline:
     """The stages for `settings`, in the order they run.
 
-    `leases` collects the reservations to keep alive, `history` what tries teach, `tools` what budgets use, `books` what
-    was spent, `own` answers what consumers ask of it; all outlive a configuration.
+    All arguments outlive a configuration: `leases` keeps reservations alive, `history` holds what tries taught, `tools`
+    serves budgets, `books` holds charges, `own` answers consumers about their own spending.
     """
     history = history or History(now)
     tools = tools or Tools(used=telemetry.budget_used)
@@ -153,8 +159,8 @@ def build(
     authorize, select = Authorize(), Select(catalog, history, telemetry.skip, unpriced)
 
     def reroute(exchange: Exchange, model: str) -> None:
-        """To another model than the one asked for, if the consumer may use it and it can serve. Raises Refusal, and
-        then the exchange goes nowhere.
+        """Route to another model than the requested one, if the consumer may use it and it can serve. A Refusal leaves
+        the exchange unrouted.
         """
         chain, before = catalog.resolve(model), exchange.targets[0].provider
         assert chain is not None, "checked with the settings"
@@ -183,7 +189,7 @@ def build(
         Admit(limits.exchanges, lambda: telemetry.in_flight),
     ]
     on_request: list[Stage] = [
-        Parse(limits.request_body, limits.json_depth),
+        Parse(limits.request_body, limits.json_depth, catalog.changed()),
         Route(catalog),
         authorize,
         CountTokens(catalog),

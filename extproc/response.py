@@ -1,7 +1,7 @@
-"""The answer on its way back: what the client is told of it, then its body, event by event.
+"""The answer on its way back: headers for the client, then the body, event by event.
 
-    head    Origin, Tell, RejectedCredential, CoolDown, BadAnswer, Read
-    body    bytes ─► framing ─► events ─► Count, HideUsage, Annotate, Extend ─► bytes
+   head    Origin, Tell, RejectedCredential, CoolDown, BadAnswer, Read
+   body    bytes ─► framing ─► events ─► Count, HideUsage, Annotate, Extend ─► bytes
 
 A plain JSON answer is a stream of one event. An event leaves as soon as it is whole, as the bytes it came in unless a
 stage edits it. A stage that has nothing to do for an answer is not in that answer's list.
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from extproc import prices
+from extproc.dialects import rates
 from extproc.forward import decode_fields
 from extproc.framing import Frame, Framing
 from extproc.framing.aws_eventstream import AWSEventStream
@@ -27,7 +28,7 @@ from extproc.framing.sse import SSE
 from extproc.words import contract
 from extproc.words.actions import Continue
 from extproc.words.dialect import Dialect, Report
-from extproc.words.errors import PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal
+from extproc.words.errors import PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal, advice
 from extproc.words.exchange import Exchange, Price, Target
 
 TOLD = "x-ai-"
@@ -46,7 +47,8 @@ _encode = msgspec.json.encode
 
 
 class Origin:
-    """Writes `status`, `attempts` and `target`, who served; or `unreached`, where Envoy answered in a provider's place.
+    """Writes `status`, `attempts` and `target`, the one that served; or `unreached`, where Envoy answered in a
+    provider's place.
 
     Envoy's answer ends the list. It is in OpenAI's shape, so it is read where the client's path speaks another dialect.
     """
@@ -58,17 +60,21 @@ class Origin:
             exchange.target = exchange.targets[min(response.attempts, len(exchange.targets)) - 1]
             return None
         exchange.unreached = "gateway" if exchange.attached else response.headers.get(contract.HOP) or "gateway"
+        told = {ORIGIN: "gateway", **_missing(advice(response.status), response.headers), **named(exchange)}
         withheld = internal(response.headers)
         if response.ended or type(exchange.dialect).error is Dialect.error:
-            return Continue({ORIGIN: "gateway"}, withheld)
+            return Continue(told, withheld)
         exchange.reader = Rewording(exchange)
-        return Continue({ORIGIN: "gateway"}, (*withheld, "content-length"), read_answer=True)
+        return Continue(told, (*withheld, "content-length"), read_answer=True)
 
 
 class Tell:
-    """Writes `told`, the headers in which the client learns what became of its request, and `withheld`, the provider's
-    that it does not get.
+    """Writes `told`, the gateway's headers about this answer, and `withheld`, the provider's headers that the client
+    does not get.
     """
+
+    def __init__(self) -> None:
+        self._rates = rates()
 
     def __call__(self, exchange: Exchange) -> None:
         target, headers = exchange.target, exchange.response.headers
@@ -79,22 +85,26 @@ class Tell:
             TOLD + "attempts": str(exchange.attempts),
         }
         withheld = internal(headers)
-        if (request_id := headers.get("x-request-id")) is not None:  # Envoy puts the gateway's own in its place
+        # Envoy writes the gateway's request id in its place
+        if (request_id := headers.get("x-request-id")) is not None:
             told[TOLD + "provider-request-id"] = request_id
-        if not exchange.attached and (ignored := headers.get(contract.IGNORED)) is not None:
-            told[TOLD + "ignored"] = ignored
+        ignored = None if exchange.attached else headers.get(contract.IGNORED)
+        if ignored is not None or exchange.ignored:
+            told[TOLD + "ignored"] = ",".join([*exchange.ignored, *([ignored] if ignored else [])])
         if exchange.alert:
             told[TOLD + "budget"] = exchange.alert
         if exchange.downgraded:
             told[TOLD + "downgraded"] = exchange.downgraded
-        if exchange.rate:  # the provider's are of the gateway's account, and not to be mixed with these
-            withheld += tuple([name for name in headers if name.startswith("x-ratelimit-")])
+        if exchange.rate:  # the provider's describe the gateway's account, and must not mix with these
+            withheld += tuple([name for name in headers if name.startswith(self._rates)])
             told |= exchange.rate
+        if exchange.dialect.request_id and exchange.dialect.request_id not in headers:
+            told |= named(exchange)
         exchange.told, exchange.withheld = told, withheld
 
 
 class RejectedCredential:
-    """502 where the provider refused the gateway's credential, which is not the client's fault."""
+    """502 where the provider refused the gateway's credential: the client is not at fault."""
 
     def __call__(self, exchange: Exchange) -> None:
         if exchange.status in (401, 403):
@@ -106,7 +116,9 @@ class RejectedCredential:
 
 
 class CoolDown:
-    """Heeds the Retry-After of an answer in attach mode. Elsewhere Envoy's access log tells, of failed tries too."""
+    """Heeds the Retry-After of an answer in attach mode. Elsewhere Envoy's access log reports every try, failed ones
+    too.
+    """
 
     def __init__(self, heed: Callable[[Target, int, str], None]) -> None:
         self._heed = heed
@@ -127,9 +139,9 @@ class BadAnswer:
 
 
 class Read:
-    """Writes `report` and `reader` where there is something to read in the answer, and says what Envoy is told.
+    """Writes `report` and `reader` where the answer has something to read, and returns the action for Envoy.
 
-    `cost` tells the client what the answer cost, where that is known before its body.
+    `cost` adds a header with the cost, where the cost is known before the body.
     """
 
     def __init__(self, events: Events, *, event_limit: int, body_limit: int, cost: bool) -> None:
@@ -142,6 +154,7 @@ class Read:
         told, withheld, headers = exchange.told, exchange.withheld, exchange.response.headers
         if exchange.status >= 400:
             told[ORIGIN] = "provider"
+            told |= _missing(advice(exchange.status), headers)
             return Continue(told, withheld)
         encoding = headers.get("content-encoding", "identity")
         framing = framing_for(
@@ -161,13 +174,23 @@ class Read:
         return Continue(told, withheld, read_answer=True)
 
 
+def named(exchange: Exchange) -> Mapping[str, str]:
+    """The request's id in the header where the client's API has it, beside `x-request-id`, which Envoy sets."""
+    name = exchange.dialect.request_id
+    return {name: exchange.request_id} if name and exchange.request_id else {}
+
+
+def _missing(wanted: Mapping[str, str], headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: value for name, value in wanted.items() if name not in headers}
+
+
 def internal(headers: Mapping[str, str]) -> tuple[str, ...]:
     """The names of headers that only the gateway may set."""
     return tuple([name for name in headers if name.startswith((contract.PREFIX, TOLD))])
 
 
 def is_translated(exchange: Exchange) -> bool:
-    """Whether a try made the answer one of the client's API. Providers cannot forge the header that says so."""
+    """True when a try translated the answer into the client's API. Providers cannot forge the header that says so."""
     return contract.TRANSLATED in exchange.response.headers and not exchange.attached
 
 
@@ -186,7 +209,7 @@ def _price(exchange: Exchange) -> Price | None:
 
 
 def _bad(exchange: Exchange, kind: Kind, message: str) -> Refusal:
-    """The refusal of what a provider answered; `message` has a place for the provider's name."""
+    """The refusal of a provider's bad answer; `message` has a place for the provider's name."""
     return Refusal(kind, message.format(exchange.told[TOLD + "provider"]), headers=exchange.told | {ORIGIN: "provider"})
 
 
@@ -194,26 +217,26 @@ def _bad(exchange: Exchange, kind: Kind, message: str) -> Refusal:
 
 
 class EventStage(Protocol):
-    """A stage of the events of an answer, with its settings in the constructor. It has no state of its own: what it
-    knows of one answer is in the exchange.
+    """A stage of the events of an answer, with its settings in the constructor. It keeps no state: everything it knows
+    of one answer is in the exchange.
     """
 
     changes_length: bool
-    """Whether events may leave longer or shorter than they came."""
+    """True when a plain answer may leave longer or shorter than it came. A stream always may."""
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
-        """Whether there is anything to do for this answer."""
+        """True when the stage has something to do for this answer."""
         ...
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Any:
-        """The events that go on, of those that came together; with `end`, no more come. It may be asynchronous. A
-        Refusal ends the answer after the events that were given.
+        """The events that go on, of those that came together; `end` marks the last ones. It may be asynchronous. A
+        Refusal ends the answer after the events already given.
         """
         ...
 
 
 class Count:
-    """Reads what the answer says of itself into `report`, and into each event what it says of the usage."""
+    """Reads the answer's finish, errors and text into `report`, and the usage into each event that reports it."""
 
     changes_length = False
 
@@ -231,24 +254,27 @@ class Count:
             event.usage_only = observe(event.data, report)
             if report.usage is not before:
                 event.usage = report.told_usage or report.usage
-                if is_translated(exchange):  # where the provider told none, a translation may have had to write zeros
+                if is_translated(exchange):  # a translation may have had to write zeros, without counts of the provider
                     report.usage = None
                 before = report.usage
         return events
 
     def _count_unread(self, exchange: Exchange, report: Report, event: Frame) -> None:
-        """Take in an event without data: a comment, which may be a try's, or what is too long to be read."""
+        """Take in an event without data: a comment, perhaps a try's, or an event too long to be read."""
         if event.raw.startswith(contract.USAGE_EVENT) and is_translated(exchange):
             report.told_usage = contract.decode_usage(event.raw[len(contract.USAGE_EVENT) :])
             event.raw = b""
-        elif not event.raw.startswith(b":"):  # all of it counts as text
-            report.output_bytes += len(event.raw)
+            return
+        if event.edges is not None:
+            exchange.dialect.observe_edges(event.edges.head, event.edges.tail, report)
+        if not event.raw.startswith(b":"):
+            report.add_unread(event.raw)
 
 
 class HideUsage:
     """Leaves out the event with the usage that the gateway asked for and the client did not."""
 
-    changes_length = False  # a stream has none
+    changes_length = False
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         return exchange.usage_hidden and isinstance(framing, SSE)
@@ -258,7 +284,7 @@ class HideUsage:
 
 
 class Annotate:
-    """Writes what the exchange cost into the usage that the client gets."""
+    """Writes the cost of the exchange into the usage that the client gets."""
 
     changes_length = True
 
@@ -276,7 +302,9 @@ class Annotate:
 
 
 class Extend:
-    """Holds more of the budgets for a streamed answer that outgrows what is held, or ends it: 402, 429 or 503."""
+    """Holds more of the budgets for a streamed answer that outgrows its reservation, or ends the answer: 402, 429 or
+    503.
+    """
 
     changes_length = False
 
@@ -297,7 +325,7 @@ class Extend:
         return events
 
 
-_Stage = tuple[EventStage, bool, Callable[[float], None]]  # whether it is asynchronous; the observer of its seconds
+_Stage = tuple[EventStage, bool, Callable[[float], None]]  # the stage; True: asynchronous; the observer of its seconds
 
 
 class Events:
@@ -310,7 +338,7 @@ class Events:
         ]
 
     def reader(self, exchange: Exchange, framing: Framing, inflate: Inflate | None = None) -> AnswerReader:
-        """What reads the answer of an exchange whose `report` is written."""
+        """The reader of an exchange's answer, once its `report` is written."""
         stages = [entry for entry in self._stages if entry[0].needed(exchange, framing)]
         return AnswerReader(exchange, framing, stages, inflate)
 
@@ -329,8 +357,12 @@ class AnswerReader:
 
     @property
     def changes_length(self) -> bool:
-        """Whether what leaves may be longer or shorter than what came."""
-        return self._inflate is not None or any(stage.changes_length for stage, *_ in self._stages)
+        """True when the body may leave longer or shorter than it came. A stream may: it can end early with an error."""
+        return (
+            self._inflate is not None
+            or not isinstance(self._framing, WholeBody)
+            or any(stage.changes_length for stage, *_ in self._stages)
+        )
 
     async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:
         """See `Reader`."""
@@ -398,7 +430,7 @@ _decode = msgspec.json.Decoder(_EnvoyAnswer).decode
 
 
 def reworded(exchange: Exchange, body: bytes) -> bytes:
-    """An error that Envoy wrote in OpenAI's shape, in the dialect of the client's path; else `body` as it was."""
+    """An error that Envoy wrote in OpenAI's shape, in the dialect of the client's path; else `body` unchanged."""
     try:
         said = _decode(body).error
     except ValueError:
@@ -408,7 +440,7 @@ def reworded(exchange: Exchange, body: bytes) -> bytes:
 
 
 def with_cost(data: bytes, cost: str, places: Sequence[Sequence[str]]) -> bytes:
-    """`data`, JSON, with `cost` in the usage object at the first of `places` where there is one; else as it was."""
+    """`data`, JSON, with `cost` in the usage object at the first of `places` that has one; else unchanged."""
     for place in places:
         try:
             return _encode(_inserted(decode_fields(data), place, msgspec.Raw(cost.encode())))
@@ -418,7 +450,7 @@ def with_cost(data: bytes, cost: str, places: Sequence[Sequence[str]]) -> bytes:
 
 
 def _inserted(fields: Mapping[str, msgspec.Raw], place: Sequence[str], cost: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
-    """Fields with `cost` in the object at `place`. What is not on the way there stays as it is, byte for byte."""
+    """Fields with `cost` in the object at `place`. All bytes off the way there stay as they are."""
     if not place:
         return {**fields, "cost": cost}
     inner = _inserted(decode_fields(fields[place[0]]), place[1:], cost)

@@ -257,7 +257,7 @@ def told_by_dialects():
     for dialect in dialects.dialects().values():
         if dialect.paths:
             fields = dialect.fields
-            found |= {*fields.fixed, *fields.output_limits, *fields.spoken, *fields.files, *fields.opaque}
+            found |= {*fields.fixed, *fields.output_limits, *fields.spoken, *fields.files, *fields.opaque, *fields.also}
     return {name for name in found if re.fullmatch(r"[a-z]+[A-Z_]\w*", name)} | TELLING
 
 

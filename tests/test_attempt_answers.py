@@ -226,6 +226,18 @@ async def test_compressed_nonsense(pieces, encoding):
 # --- errors
 
 
+@pytest.mark.parametrize(("status", "stream"), [(200, True), (400, True), (400, False), (200, False)])
+@pytest.mark.parametrize("service", [OPENAI, ROCK], ids=["translated", "unwrapped"])
+async def test_what_is_written_anew_leaves_without_its_length(service, status, stream):
+    client, kind = "anthropic_messages", AMAZON if service is ROCK else SSE
+    pieces = [GOOD] if status == 400 or not stream else [CHUNK]
+    kind = kind if stream and status == 200 else "application/json"
+    found = await talk(
+        service, client, *pieces, status=status, stream=stream, kind=kind, more=[("content-length", "9")]
+    )
+    assert ("content-length" in found.head[2]) is not (service is ROCK and status == 200 and not stream)
+
+
 @pytest.mark.parametrize("client", PATHS)
 @pytest.mark.parametrize("provider", SERVICES)
 @pytest.mark.parametrize("name", [*GARBAGE, "nothing"])

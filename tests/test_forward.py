@@ -439,3 +439,13 @@ def test_internal_headers_share_one_prefix():
     for name in names - {contract.ATTEMPT_COUNT}:
         assert name.startswith(contract.PREFIX)
         assert name == name.lower()
+
+
+def test_fields_that_no_provider_gets_are_left_out_for_every_try(exchange):
+    body = question(api_base="http://x", extra_headers={"a": "b"}, temperature=1)
+    made = exchange(body, targets=(target(override={"temperature": 2}), OTHER))
+    made.json = question(temperature=1)
+    made.ignored = ("api_base", "extra_headers")
+    forward(made)
+    assert arrives(made, 1) == question(temperature=2)
+    assert arrives(made, 2) == question(temperature=1) | {"model": "vendor/n"}

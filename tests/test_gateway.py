@@ -199,7 +199,7 @@ async def test_gzip_bytes_under_a_false_name_pass_unchanged(world):
 
 async def test_an_answer_over_the_limit_passes_and_is_charged_by_its_size(world):
     gateway = world("limits: {buffered_response: 1KiB}\n" + TOKENS)
-    chunks = [b"x" * 800, b"y" * 800, b"z" * 800]
+    chunks = [b"x " * 400, b"y " * 400, b"z " * 400]
     *_, first, second, third, last = await talk(
         gateway.stream(), asks(), sends(QUESTION), answers(), *map(streams, chunks), streams(b"", end=True)
     )

@@ -78,6 +78,16 @@ async def test_what_it_cost_is_written_into_a_plain_answer(world):
     assert last == Chunk(b'{"id":1.50,"choices":[],"usage":' + usage + b',"z":[ ]}', end=True)
 
 
+@pytest.mark.parametrize("kind", ["text/event-stream", "application/vnd.amazon.eventstream"])
+async def test_a_stream_leaves_without_the_length_that_its_provider_said(world, kind):
+    """An event less, or an error at its end, and the next answer on the connection would begin in this one."""
+    said = answers(kind=kind, content_length="999")
+    *_, told = await talk(world().stream(), asks(), sends(STREAMED), said)
+    assert "content-length" in told.remove_headers
+    *_, told = await talk(world().stream(), asks(), sends(QUESTION), answers(content_length="99"))
+    assert "content-length" not in told.remove_headers
+
+
 async def test_what_it_cost_is_written_into_the_usage_event_alone(world):
     body = STREAMED | {"stream_options": {"include_usage": True}}
     *_, last = await talk(

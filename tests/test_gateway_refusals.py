@@ -37,6 +37,7 @@ async def test_a_refusal_at_the_headers(world, says, status, code):
     assert answer.reason == code
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"] == "r-1"
+    assert answer.headers["x-should-retry"] == "false"
     assert [entry["error"] for entry in gateway.log] == [code]
     assert gateway.metric("extproc_refusals_total", code=code) == 1
     assert gateway.telemetry.in_flight == 0
@@ -77,6 +78,7 @@ async def test_a_refusal_at_the_body(world, body, status, code):
     gateway = world(TOKENS)
     _, answer = await talk(gateway.stream(), asks(), sends(body))
     assert error(answer) == (status, code, "gateway")
+    assert answer.headers["x-should-retry"] == "false"
     assert len(answer.body) < 1000
     assert await gateway.level("t") == (0, 0)
     assert gateway.metric("extproc_requests_total", operation="chat", status=str(status)) == 1
@@ -94,6 +96,7 @@ async def test_one_exchange_too_many_is_refused(world):
     assert await asks()(first) == CONTINUE
     [answer] = await talk(second, asks())
     assert error(answer) == (503, "overloaded", "gateway")
+    assert "x-should-retry" not in answer.headers
     assert answer.headers["retry-after"] == "1"
     await first.on_end()
     assert (await talk(gateway.stream(), asks()))[0] == CONTINUE
@@ -122,12 +125,87 @@ async def test_an_error_of_the_provider_passes_and_costs_no_tokens(world, status
     assert gateway.log[0]["status"] == status
 
 
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [
+        (400, {"x-should-retry": "false"}),
+        (404, {"x-should-retry": "false"}),
+        (408, {}),
+        (429, {"retry-after": "1"}),
+        (500, {}),
+        (503, {"retry-after": "1"}),
+    ],
+)
+async def test_an_error_says_whether_to_send_the_request_again(world, status, advice):
+    """What the provider says of that itself is kept."""
+    told = (await talk(world().stream(), asks(), sends(QUESTION), answers(status)))[-1].set_headers
+    assert {name: told[name] for name in ("retry-after", "x-should-retry") if name in told} == advice
+    own = {"retry_after": "7", "x_should_retry": "true"}
+    told = (await talk(world().stream(), asks(), sends(QUESTION), answers(status, **own)))[-1].set_headers
+    assert not {"retry-after", "x-should-retry"} & set(told)
+
+
+async def test_a_model_that_is_switched_off_is_asked_again_later(world):
+    gateway = world("models: {m: {provider: a, disabled: true}}")
+    _, answer = await talk(gateway.stream(), asks(), sends(QUESTION))
+    assert error(answer) == (503, "no_provider_available", "gateway")
+    assert answer.headers["retry-after"] == "30"
+
+
+MESSAGES = "/v1/messages"
+ASKED = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        (asks(MESSAGES, authorization="Bearer nope"),),
+        (asks(MESSAGES), sends({})),
+        (asks(MESSAGES), sends(ASKED), answers()),
+        (asks(MESSAGES), sends(ASKED), answers(400)),
+        (asks(MESSAGES), sends(ASKED), answers(401)),
+        (asks(MESSAGES), sends(ASKED), answers(503, x_extproc_hop="connect")),
+        (asks(MESSAGES + "/count_tokens"), sends(ASKED)),
+    ],
+)
+async def test_every_answer_to_a_client_of_anthropics_has_the_requests_id_where_it_looks(world, says):
+    models = "models: {m: {provider: b}}\nproviders: {b: {kind: openai, base_url: 'http://127.0.0.1:8090/v1'}}"
+    answer = (await talk(world(models).stream(), *says))[-1]
+    headers = answer.set_headers if isinstance(answer, Continue) else answer.headers
+    assert headers["request-id"] == "r-1"
+
+
+async def test_the_id_that_anthropic_gave_is_kept(world):
+    *_, told = await talk(world().stream(), asks(MESSAGES), sends(ASKED), answers(request_id="req_1"))
+    assert "request-id" not in told.set_headers
+
+
+@pytest.mark.parametrize(
+    "says", [asks("/v1/messages/batches"), asks("/v1/files", anthropic_version="2023-06-01", method="GET", end=True)]
+)
+async def test_a_path_nobody_serves_is_refused_in_the_shape_of_its_client(world, says):
+    [answer] = await talk(world().stream(), says)
+    assert answer.status == 404
+    said = json.loads(answer.body)
+    assert (said["type"], said["error"]["type"]) == ("error", "not_found_error")
+    assert answer.headers["request-id"] == "r-1"
+
+
+async def test_the_rates_of_the_gateways_own_account_are_left_out(world):
+    gateway = world("budgets: [{name: r, unit: requests, limit: 9, window: minute}]")
+    rates = {"x_ratelimit_limit_requests": "5", "anthropic_ratelimit_requests_limit": "5"}
+    *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(**rates))
+    assert {name.replace("_", "-") for name in rates} <= set(told.remove_headers)
+    assert told.set_headers["x-ratelimit-limit-requests"] == "9"
+
+
 @pytest.mark.parametrize("status", [401, 403])
 async def test_a_refused_credential_is_a_502_and_not_the_clients_fault(world, status):
     gateway = world(TOKENS)
     *_, answer = await talk(gateway.stream(), asks(), sends(QUESTION), answers(status))
     assert error(answer) == (502, "provider_credential_rejected", "provider")
     assert answer.headers["x-ai-provider"] == "a"
+    assert answer.headers["x-should-retry"] == "false"
     assert await gateway.level("t") == (0, 0)
 
 
@@ -135,7 +213,7 @@ async def test_a_refused_credential_is_a_502_and_not_the_clients_fault(world, st
 async def test_a_failure_inside_the_hop_comes_from_the_gateway(world, reason):
     gateway = world(TOKENS)
     *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(503, x_extproc_hop=reason))
-    assert told == Continue({"x-ai-error-origin": "gateway"}, ("x-extproc-hop",))
+    assert told == Continue({"x-ai-error-origin": "gateway", "retry-after": "1"}, ("x-extproc-hop",))
     assert await gateway.level("t") == (0, 0)
     assert gateway.log[0]["error"] == reason
 
@@ -146,14 +224,14 @@ async def test_a_failure_inside_the_hop_comes_from_the_gateway(world, reason):
 async def test_a_local_reply_of_the_public_listener_comes_from_the_gateway(world, details, attempts):
     gateway = world(TOKENS)
     *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(503, details=details, attempts=attempts))
-    assert told == Continue({"x-ai-error-origin": "gateway"})
+    assert told == Continue({"x-ai-error-origin": "gateway", "retry-after": "1"})
     assert await gateway.level("t") == (0, 0)
 
 
 async def test_a_local_reply_before_the_body_came(world):
     gateway = world(TOKENS)
     _, told = await talk(gateway.stream(), asks(), answers(413, details="request_payload_too_large", attempts=0.0))
-    assert told.set_headers == {"x-ai-error-origin": "gateway"}
+    assert told.set_headers == {"x-ai-error-origin": "gateway", "x-should-retry": "false"}
     assert gateway.telemetry.in_flight == 0
 
 

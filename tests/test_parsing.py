@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
-from extproc.parsing import Classify, Parse, is_model_path
+from extproc.dialects import dialects
+from extproc.parsing import Classify, Names, Parse, fold, is_model_path
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Exchange, Request
 
@@ -99,6 +102,48 @@ def parse(body, **limits):
     exchange.body = body
     Parse(limits.get("max_bytes", 1000), limits.get("max_depth", 16))(exchange)
     return exchange
+
+
+@pytest.mark.parametrize(
+    "name", ["Model", "MODEL", "\uff4dodel", "ſtream", "N", "Max_Tokens", "toolſ", "Thin\u212aing", "API_BASE"]
+)
+def test_a_name_that_a_server_may_take_for_another_is_refused(name):
+    with pytest.raises(Refusal) as refused:
+        parse(json.dumps({"model": "m", "messages": [{}], name: 1}).encode())
+    assert (refused.value.kind.code, refused.value.param) == ("invalid_request", fold(name))
+
+
+def test_every_field_that_the_gateway_relies_on_has_one_spelling():
+    for dialect in dialects().values():
+        if dialect.paths:
+            names = Names(dialect.fields.relied_on)
+            names.check(dict.fromkeys(dialect.fields.relied_on))
+            for field in dialect.fields.relied_on:
+                with pytest.raises(Refusal):
+                    names.check({field.upper(): 1})
+
+
+def test_a_field_that_a_target_changes_has_one_spelling():
+    exchange = classify("/v1/chat/completions")
+    exchange.body = b'{"model":"m","messages":[{}],"Temperature":2}'
+    Parse(1000, 16)(exchange)
+    assert code(Parse(1000, 16, {"temperature"}), exchange) == "invalid_request"
+
+
+def test_names_that_stand_for_nothing_are_the_clients_affair():
+    exchange = parse('{"model":"m","messages":[{"Role":"user"}],"mоdel":1,"Temperature":1,"é":2,"É":3}'.encode())
+    assert list(exchange.json)[2:] == ["mоdel", "Temperature", "é", "É"]
+
+
+def test_an_address_or_a_credential_for_a_provider_is_left_out():
+    exchange = parse(b'{"model":"m","api_base":"http://x","messages":[{}],"extra_headers":{"a":"b"}}')
+    assert exchange.json == {"model": "m", "messages": [{}]}
+    assert exchange.ignored == ("api_base", "extra_headers")
+
+
+def test_a_byte_order_mark_is_refused_by_name():
+    with pytest.raises(Refusal, match="byte order mark"):
+        parse(b'\xef\xbb\xbf{"model":"m","messages":[{}]}')
 
 
 def test_the_body_says_what_it_asks_for():

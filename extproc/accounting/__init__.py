@@ -1,1 +1,1 @@
-"""Accounting: what exchanges used and cost, and keeping counters and ledger in agreement."""
+"""Accounting: use and cost of exchanges, and agreement between counters and ledger."""

@@ -1,6 +1,7 @@
-"""Tells a webhook that a budget reached one of its `alert_at`: once for each count and window, in all of a fleet.
+"""Alerts: a POST to a webhook when a budget reaches one of its `alert_at`, once for each count and window in all of a
+fleet.
 
-Who tells is decided in the counters store: the first to take the one unit there is of a count made for it.
+The counters store decides which process sends it: the first to take the single unit of a count made for that alert.
 """
 
 from __future__ import annotations
@@ -24,15 +25,17 @@ from extproc.stores import Counters, Granted, Hold, StoreError
 log = logging.getLogger(__name__)
 
 MOST_WAITING = 1000
-"""Alerts not yet told; more are dropped, and counted."""
+"""Most alerts waiting to be sent; more are dropped, and counted."""
 _AT_ONCE = 4
 _TIMEOUT = 5.0  # seconds for a webhook to answer
-_AGAIN = (1.0, 5.0, 25.0)  # seconds to wait before asking again
-_LEASE = 120.0  # seconds: longer than all of it takes
+_AGAIN = (1.0, 5.0, 25.0)  # seconds to wait before trying again
+_LEASE = 120.0  # seconds: longer than all tries together
 
 
 class Alerts:
-    """`count` is told how each ended: told, failed, dropped; nothing of those that another process tells."""
+    """Sends alerts. `count` gets the end of each: told, failed, dropped. Alerts that another process sends are not
+    counted.
+    """
 
     def __init__(
         self,
@@ -51,14 +54,14 @@ class Alerts:
         self._waiting: asyncio.Queue[Alert] = asyncio.Queue(MOST_WAITING)
 
     def tell(self, alert: Alert) -> None:
-        """Tell it soon. Never blocks."""
+        """Send it soon. Never blocks."""
         try:
             self._waiting.put_nowait(alert)
         except asyncio.QueueFull:
             self._count("dropped")
 
     async def run(self) -> None:
-        """Tell what waits, until cancelled. A webhook that does not answer holds up few others."""
+        """Send the alerts that wait, until cancelled. A webhook that does not answer holds up few others."""
         async with asyncio.TaskGroup() as tasks:
             for _ in range(self._at_once):
                 tasks.create_task(self._work())
@@ -76,8 +79,10 @@ class Alerts:
                 self._waiting.task_done()
 
     async def _first(self, alert: Alert) -> bool:
-        """Whether it is ours to tell. A store that cannot say makes it ours: told twice is better than not at all."""
-        # No budget's name begins so.
+        """True when this process is to send the alert. A store without an answer makes it True: an alert sent twice is
+        better than none.
+        """
+        # No budget's name begins like this.
         scope, id = f"!alert:{alert.threshold}:{alert.scope}", uuid.uuid4().hex
         idle = alert.budget.settings.idle_ttl if alert.budget.window == 0 else 0.0
         try:

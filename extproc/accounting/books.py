@@ -1,12 +1,12 @@
-"""Keeps counters and ledger saying the same, whatever ends when.
+"""Books: agreement of counters and ledger, whichever process ends when.
 
-    settle(keep) ──► row in the ledger ──► recorded          a process died in between: the lease runs out, and whoever
-       └─ no answer from the store: owed, tried again        ends it writes the row (`usage_source: expired`); should it
-                                                             die too, the next one does
+   settle(keep) ──► row in the ledger ──► recorded          a process died in between: the lease runs out, and
+      └─ no answer from the store: owed, tried again        the process that ends it writes the row
+                                                            (`usage_source: expired`), or the next one after it
 
-A row is written after its charge is settled, and the store forgets a charge after its row is written; so neither is
+A row is written after its charge is settled, and the store forgets a charge after its row is written. So neither is
 ever without the other for longer than a lease. Not covered: a store that was away for longer than a lease, a settle
-that then corrects what the lease charged, and a death before the row of that is written.
+that then corrects the charge of the lease, and a death before the row of that correction is written.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
     from extproc.ledger.ledger import Ledger
 
 MAX_OWED = 10_000
-"""Settles without an answer that are tried again; beyond it the lease decides."""
+"""Most settles without an answer that are tried again; beyond it the lease decides."""
 MAX_UNTAKEN = 100_000
-"""Charges that the store keeps because the ledger had no room for their rows; beyond it, rows without room are lost."""
+"""Most charges that the store keeps because the ledger had no room for their rows; beyond it, rows without room are
+lost.
+"""
 _BATCH = 1000  # ids in one call of `recorded`
 _OTHER = ("list_models", "usage", "budgets", "unknown")
-"""Operations that use no model: nothing to put into the books."""
+"""Operations that use no model: they have no row in the books."""
 
 
 @dataclass(slots=True)
@@ -45,7 +47,9 @@ class _Owed:
 
 
 class Books:
-    """Of one process. `expired` is told of each lease that ran out: every `again` seconds, until its row is written."""
+    """The books of one process. `expired` gets each lease that ran out: every `again` seconds, until its row is
+    written.
+    """
 
     def __init__(
         self,
@@ -62,27 +66,28 @@ class Books:
         self._expired = expired
         self._now = now
         self._owed: dict[str, _Owed] = {}
-        self._charged: set[str] = set()  # ids that the store keeps until their row is written
+        self._charged: set[str] = set()  # ids of charges that the store keeps until their row is written
         self._full = False  # the ledger did not take the latest row
-        self._untaken = 0  # charges of this process that the store keeps and whose row found no room
-        self._written: deque[Sequence[str]] = deque()  # from the ledger's thread
-        self._refused: deque[str] = deque()  # also; the end of their leases makes rows of them
+        self._untaken = 0  # charges of this process that the store keeps, and that found no room for a row
+        self._written: deque[Sequence[str]] = deque()  # ids whose rows are written, from the ledger's thread
+        # ids whose rows failed, from the same thread; the end of their leases makes rows of them
+        self._refused: deque[str] = deque()
         if ledger is not None:
             ledger.on_written = self._written.append
             ledger.on_refused = self._refused.append
 
     @property
     def keeps(self) -> bool:
-        """Whether the store has to remember what was charged until `recorded`. It has an end too."""
+        """True when the store has to remember charges until `recorded`. This memory has an end too."""
         return self._ledger is not None and not (self._full and self._untaken >= MAX_UNTAKEN)
 
     def owe(self, id: str, amounts: Sequence[int]) -> None:
-        """The store did not say whether it settled `id`: try again later."""
+        """Try `id` again later: the store gave no answer to its settle."""
         if len(self._owed) < MAX_OWED:
             self._owed[id] = _Owed(amounts, self._now())
 
     def enter(self, exchange: Exchange) -> None:
-        """An exchange ended: its row follows its charge."""
+        """Enter an exchange that ended: its row follows its charge."""
         if self._ledger is None or exchange.operation in _OTHER or not hasattr(exchange, "consumer"):
             return
         row = row_of(exchange, self._now())
@@ -103,22 +108,22 @@ class Books:
         return not self._full
 
     async def catch_up(self) -> None:
-        """Settle what is owed, and tell the store what is written. Raises StoreError; the next call goes on where it
-        stopped.
+        """Settle the amounts owed, and report the written rows to the store. Raises StoreError; the next call continues
+        there.
         """
         await self._settle_owed()
         await self._tell_written()
 
     async def turn(self, budgets: Mapping[str, Budget], teams: Mapping[str, str]) -> None:
-        """Once a second: catch up, and end leases that ran out. `teams` are those of consumers. Raises StoreError.
+        """Catch up, and end leases that ran out, once a second. `teams` are those of consumers. Raises StoreError.
 
-        A row that the ledger has no room for comes again with the next look at its lease, and is told of then.
+        A row without room in the ledger comes again with the next look at its lease, and is reported then.
         """
         await self.catch_up()
         room = True
         while ended := await self._counters.expire(keep=self._again if self._ledger is not None else 0.0):
             for expired in ended:
-                if expired.id in self._charged:  # its row waits for the database
+                if expired.id in self._charged:  # the row waits for the database
                     continue
                 if self._ledger is not None and (expired.forwarded or expired.settled):
                     room = room and self._add(row_of_expired(expired, budgets, teams, self._now()))
@@ -126,7 +131,7 @@ class Books:
                         continue
                     self._untaken = max(0, self._untaken - 1)
                 self._expired(expired)
-            await asyncio.sleep(0)  # a store in memory gives nobody else a turn
+            await asyncio.sleep(0)  # a store in memory never yields to other tasks
 
     async def _settle_owed(self) -> None:
         for id, owed in list(self._owed.items()):
@@ -134,7 +139,7 @@ class Books:
             del self._owed[id]
             if owed.row is None:
                 continue
-            if not known and self._now() - owed.since > LATE_SETTLE - LEASE:  # its lease ran out, and decided
+            if not known and self._now() - owed.since > LATE_SETTLE - LEASE:  # the lease ran out, and decided
                 owed.row = msgspec.structs.replace(owed.row, charges=None)
             self._enter(owed.row)
 
@@ -165,7 +170,7 @@ class Enter:
 
 
 def row_of(exchange: Exchange, now: float) -> Row:
-    """What the ledger keeps of an exchange: never a body, never a credential."""
+    """The ledger's row of an exchange: never a body, never a credential."""
     consumer, target = exchange.consumer, exchange.target
     ask = getattr(exchange, "ask", None)
     usage = exchange.usage
@@ -205,7 +210,7 @@ def row_of(exchange: Exchange, now: float) -> Row:
 
 
 def row_of_expired(expired: Expired, budgets: Mapping[str, Budget], teams: Mapping[str, str], now: float) -> Row:
-    """What is known of an exchange whose process died: what was charged, and what the counts' names tell."""
+    """The row of an exchange whose process died: its charges, and the facts in the names of the counts."""
     charges: dict[str, int] = {}
     fields: dict[str, str] = {}
     tokens = {"input_tokens": 0, "output_tokens": 0, "tokens": 0}

@@ -1,6 +1,6 @@
-"""What operators and consumers are told: who spent what, what is left, who was granted more.
+"""Reports for operators and consumers: spending, budgets, grants.
 
-Two askers: the admin API, for everything, from its own threads; and a consumer through the gateway, for its own.
+Two readers: the admin API, for everything, from its own threads; and a consumer through the gateway, for its own data.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ class Reporter:
     async def budgets(
         self, settings: Sequence[BudgetSettings], name: str | None = None, who: Consumer | None = None
     ) -> Mapping[str, Any]:
-        """Every budget with its fullest counts; of a consumer, with those that are its own. Raises StoreError."""
+        """Every budget with its fullest counts; with `who`, the budgets that concern this consumer. Raises
+        StoreError.
+        """
         data = []
         for entry in settings:
             if name not in (None, entry.name) or entry.window == "call":
@@ -74,14 +76,14 @@ class Reporter:
         }
 
     async def _own(self, budget: Budget, who: Consumer) -> Sequence[tuple[str, Level]]:
-        """The counts of a budget that are the consumer's own, its team's, or of all. Looks no further than it has to:
+        """The counts of a budget that belong to the consumer, to its team, or to all. It reads as little as possible:
         any client may ask, as often as it likes.
         """
         per = budget.settings.per
         if "consumer" not in per and any(field == "key" or field.startswith("label.") for field in per):
-            return []  # they may be anybody's
+            return []  # labels and keys do not tell the consumer
         prefix, known = budget.settings.name, 0
-        for field in per:  # its own counts begin alike, where its name comes first
+        for field in per:  # the consumer's own counts begin alike, where its name comes first
             if field not in ("consumer", "team"):
                 break
             prefix += f":{field}={budget.quoted(who.name if field == 'consumer' else who.team)}"
@@ -106,15 +108,15 @@ class Reporter:
         }
 
     def usage(self, parameters: Sequence[tuple[str, str]], who: Consumer | None = None) -> Mapping[str, Any]:
-        """The usage report, of a consumer's own requests only. Blocks. Raises ValueError for parameters nobody can
-        read, LedgerError.
+        """The usage report; with `who`, of this consumer's requests only. Blocks. Raises ValueError for unreadable
+        parameters, LedgerError.
         """
         query = Query.parse(parameters, datetime.fromtimestamp(self.now(), UTC))
         return self.ledger.usage(query if who is None else query.only("consumer", who.name)).json()
 
 
 class Everything:
-    """What the admin API shows of a running processor. Its threads ask, the event loop answers where it has to.
+    """The reports of the admin API about a running processor. Its threads ask, the event loop answers where it has to.
 
     `entries` are the exchanges that this process remembers, the latest last; `deployments` is `History.deployments`.
     """
@@ -146,7 +148,9 @@ class Everything:
         return self._deployments()
 
     def exchanges(self, limit: int, filters: Mapping[str, str]) -> Sequence[Entry]:
-        """Those this process remembers, refused keys included, and what the ledger has of others and of before."""
+        """Exchanges that this process remembers, refused keys included, and the ledger's of other and earlier
+        processes.
+        """
         found = [entry for entry in list(self._entries) if matches(entry, filters)][-limit:]
         seen = {entry["id"] for entry in found}
         query = ExchangeQuery.parse([*filters.items(), ("limit", str(limit))])
@@ -200,7 +204,7 @@ class Everything:
         late = False
 
         async def answer() -> _T:
-            if late:  # nobody would be told that it happened
+            if late:  # the caller is gone: no answer could report the grant
                 question.close()
                 raise TimeoutError
             return await question
@@ -215,7 +219,7 @@ class Everything:
 
 
 def _began(entry: Entry) -> float:
-    """When an exchange began, in seconds since the epoch. What is remembered says when it ended."""
+    """Start of an exchange in seconds since the epoch. Remembered exchanges have the time of their end."""
     time = entry["time"]
     return datetime.fromisoformat(time).timestamp() if isinstance(time, str) else time - entry["duration_ms"] / 1000
 
@@ -238,13 +242,13 @@ def told(grant: Grant, budget: Budget) -> Mapping[str, Any]:
 
 
 def _concerns(settings: BudgetSettings, who: Consumer) -> bool:
-    """Whether a consumer's requests may fall under the budget, and its counts are not of everybody."""
+    """True when a consumer's requests may fall under the budget."""
     facts = {"consumer": who.name, "team": who.team}
     match = compile_budget(settings).match
     return all(pattern(facts[name]) for name, pattern in match if name in facts)
 
 
 def _is_of(scope: str, who: Consumer) -> bool:
-    """Whether a count whose fields tell it is the consumer's own, or its team's."""
+    """True when the fields of a count name the consumer, or its team."""
     fields = read_scope(scope)[1]
     return fields["consumer"] == who.name if "consumer" in fields else fields.get("team", who.team) == who.team

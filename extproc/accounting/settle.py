@@ -1,4 +1,4 @@
-"""What an exchange used and what that cost, once it ended. The other half of `budgets`."""
+"""Settle: use and cost of an exchange, once it ended. The other half of `budgets`."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _UNPAID = (*_UNASKED, Ending.PROVIDER_ERROR, Ending.BAD_ANSWER)
 
 
 class Settle:
-    """Writes `usage`, `cost` and `charges`, and gives the rest of the reservation back. Runs once, however the exchange
+    """Writes `usage`, `cost` and `charges`, and releases the rest of the reservation. Runs once, however the exchange
     ended.
 
-    Where `keep` says so, the store remembers what was charged until its record is written, see `books`; what the store
-    could not be told goes to `owe`, to be tried again.
+    Where `keep` says so, the store remembers the charge until its record is written, see `books`. A settle without an
+    answer goes to `owe`, to be tried again.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Settle:
 
     async def __call__(self, exchange: Exchange) -> None:
         reservation = getattr(exchange, "reservation", None)
-        if reservation is not None:  # first: whatever fails below, a lease that nobody renews ends
+        if reservation is not None:  # first: a lease without renewal ends even if a later step fails
             self._leases.discard(reservation.id)
         exchange.usage = usage = used(exchange)
         if usage.source == "estimated" and self._exact is not None and not _told(exchange.report).input_tokens:
@@ -64,7 +64,7 @@ class Settle:
         for claim, counted in zip(reservation.claims, counts, strict=True):
             if not asked or not counted:
                 amounts.append(0)
-            elif claim.budget.counts_money and exchange.target is None:  # nobody knows which price applies
+            elif claim.budget.counts_money and exchange.target is None:  # the price that applies is unknown
                 amounts.append(claim.amount)
             else:
                 amounts.append(claim.budget.charge(usage, exchange.cost))
@@ -77,8 +77,8 @@ class Settle:
                 self._count(claim.budget.name, "settle_failed")
 
     async def _count_input(self, exchange: Exchange, exact: Exact) -> None:
-        """Where less than what was held is charged: by the encoding that is known, whatever the model. A client that
-        leaves in mid-answer must not pay less for text that a guess takes for prose.
+        """Count the input exactly where the charge is below the reservation, by the known encoding, whatever the model.
+        A client that leaves in mid-answer must not pay less for text that the estimate takes for prose.
         """
         usage, held = exchange.usage, exchange.reservation.input_tokens
         if exchange.reservation.unseen or usage.input_tokens >= held:
@@ -88,16 +88,16 @@ class Settle:
 
 
 def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int]:
-    """What each count was charged. A request under way is counted while it is, and never charged."""
+    """The charge of each count. A request under way is counted while it runs, and never charged."""
     return {claim.scope: amount for claim, amount in zip(claims, amounts, strict=True) if not claim.budget.is_slot}
 
 
 def used(exchange: Exchange) -> Usage:
-    """What the exchange used, as well as it can be known.
+    """The use of the exchange, as far as it can be known.
 
-    The provider's own counts where they can be believed. A count that it left out, or that is nothing although there
-    was something, is the gateway's own count of what was seen; so are both where it told none. Forwarded, and nothing
-    is known of what the provider did: what was held. Otherwise nothing.
+    The provider's own counts come first, where they can be believed. A count that is missing, or zero although there
+    was text, is the gateway's own count of the text; so are both counts without a report. A forwarded request with an
+    unknown outcome: its reservation. Otherwise nothing.
     """
     if not exchange.forwarded or exchange.ending in _UNPAID or exchange.ask.free:
         return Usage(source="none")
@@ -111,19 +111,19 @@ def used(exchange: Exchange) -> Usage:
 
 
 def _told(report: Report | None) -> Usage:
-    """What the provider told of its usage; zeros where it told nothing."""
+    """The provider's report of its usage; zeros without one."""
     if report is None:
         return Usage()
     return report.told_usage or report.usage or Usage()
 
 
 def _completed(told: Usage, report: Report, exchange: Exchange) -> Usage:
-    """`told` with what was seen where it lacks a count, or where the provider was not at its end yet."""
-    if told.source == "provider" and told.input_tokens and (told.output_tokens or not report.output_bytes):
+    """`told`, completed with the gateway's counts where one is missing, or where the provider had not ended yet."""
+    if told.source == "provider" and told.input_tokens and (told.output_tokens or not _output(exchange, report)):
         return told
     report.usage_refused |= told.source == "provider"
     input_tokens, output_tokens = told.input_tokens, told.output_tokens
-    if not input_tokens:  # it read the text at least
+    if not input_tokens:  # the provider read the text at least
         input_tokens = min(exchange.reservation.input_tokens, input_seen(exchange))
     if told.source != "provider":
         output_tokens = max(output_tokens, _written(report))
@@ -133,18 +133,21 @@ def _completed(told: Usage, report: Report, exchange: Exchange) -> Usage:
 
 
 def _seen(exchange: Exchange) -> Usage:
-    """The gateway's own count of an exchange whose provider told nothing."""
+    """The gateway's own count of an exchange whose provider reported none."""
     report, reservation = exchange.report, exchange.reservation
     if exchange.target is None or exchange.ask.lasting:  # the client left before any answer began, or will not see it
         return Usage(reservation.input_tokens, reservation.output_tokens, source="estimated")
     input_tokens = _input(exchange)
-    if report is None or not (exchange.ending.complete or report.output_bytes):  # it may have thought
+    # the model may have thought without text
+    if report is None or not (exchange.ending.complete or report.output_bytes):
         return Usage(input_tokens, _output_bound(exchange), source="estimated")
     return Usage(input_tokens, _output(exchange, report), source="estimated")
 
 
 def _output(exchange: Exchange, report: Report) -> int:
     """The gateway's count of the output, from the text that was seen."""
+    if exchange.ask.output_field is None:  # as embeddings
+        return 0
     reservation, output_tokens = exchange.reservation, _written(report)
     if not exchange.ending.complete:
         output_tokens += exchange.ask.thinking
@@ -155,12 +158,12 @@ def _output(exchange: Exchange, report: Report) -> int:
 
 
 def _written(report: Report) -> int:
-    """About how many tokens the text is that was seen."""
+    """Estimated tokens of the answer's text."""
     return max(estimate(report.output_bytes), report.output_events)
 
 
 def _input(exchange: Exchange) -> int:
-    """The gateway's count of the input; of what it cannot see, the most that who served can have read."""
+    """The gateway's count of the input. Input outside the body: the most that the serving target can have read."""
     reservation, target = exchange.reservation, exchange.target
     if not reservation.unseen:
         return min(reservation.input_tokens, input_seen(exchange))
@@ -168,7 +171,7 @@ def _input(exchange: Exchange) -> int:
 
 
 def spent(exchange: Exchange) -> int | None:
-    """What the usage cost, in nano-USD; None when the price is unknown. Nobody knows who served: what was held."""
+    """Cost of the usage in nano-USD; None when the price is unknown. Without a known target: the dearest bound."""
     usage, target = exchange.usage, exchange.target
     if usage.source == "none":
         return 0
@@ -184,7 +187,7 @@ def spent(exchange: Exchange) -> int | None:
 
 
 def _output_bound(exchange: Exchange) -> int:
-    """The most that who served can have written."""
+    """The most that the serving target can have written."""
     outputs = exchange.reservation.outputs
     if not outputs or exchange.target is None:
         return exchange.reservation.output_tokens

@@ -33,7 +33,7 @@ def status_app(
     `remark` is shown by `/readyz` while the process is ready.
     """
 
-    # None of them takes a thread: reports may have them all, and whoever asks for health must not wait for those.
+    # None of them takes a thread: reports may have them all, and a probe must not wait for those.
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(telemetry.registry), headers={"content-type": content_type})
@@ -105,7 +105,7 @@ class _Prompt(H11Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether no request is being answered."""
+        """True when no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def _wait(self) -> None:

@@ -1,8 +1,8 @@
-"""Budgets and rate limits: reserved before anything is spent. `settle` replaces that by what was.
+"""Budgets and rate limits: reserved before anything is spent. `settle` replaces a reservation by the real use.
 
-A rate limit is a budget with a short window. Before a request leaves, an upper bound of what it can use is taken from
-every budget it falls under, all or none; when it ended, however it ended, the bound is replaced by the truth. So
-`settled + reserved <= limit` holds at every instant, with any number of requests in flight.
+A rate limit is a budget with a short window. Before a request leaves, an upper bound of its use is taken from every
+budget that applies, all or none. At its end, of whatever kind, the bound is replaced by the truth. So `settled +
+reserved <= limit` holds at every instant, with any number of requests in flight.
 """
 
 from extproc.budgets.bounds import estimate, input_bound, input_estimate, input_seen

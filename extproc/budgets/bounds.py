@@ -1,4 +1,4 @@
-"""What a request can use at most: tokens in, tokens out, at each of its targets."""
+"""Upper bounds of a request's use: tokens in, tokens out, at each of its targets."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from extproc.words.exchange import Exchange, Target
 _BYTES_PER_TOKEN = 3  # prose in English has four; counting three keeps an estimate from being too low
 _LEAST_OUTPUT = 16  # tokens: OpenAI's responses take no smaller limit
 _LOWER, _UPPER = string.ascii_lowercase.encode(), string.ascii_uppercase.encode()
-_SIGNS = (string.digits + string.punctuation).replace('"', "").encode()  # a quote of the text has a backslash
+_SIGNS = (string.digits + string.punctuation).replace('"', "").encode()  # a quote inside the text has a backslash
 _GPT_4O_MINI = 48_169
-"""Tokens of the largest image there, 2,833 and eight tiles of 5,667: so many that it costs what it does elsewhere."""
+"""Tokens of the largest image at GPT-4o mini, 2,833 and eight tiles of 5,667: so many that an image costs the same as
+elsewhere.
+"""
 
 
 def estimate(size: int) -> int:
-    """About how many tokens `size` bytes of UTF-8 text are, rather too many than too few."""
+    """Estimated tokens of `size` bytes of UTF-8 text, rather too many than too few."""
     return math.ceil(size / _BYTES_PER_TOKEN)
 
 
 def input_bound(exchange: Exchange) -> int:
-    """No fewer tokens than the input can be: one for each byte of text, what its images can come to, and what providers
-    write themselves.
+    """Upper bound of the input's tokens: one for each byte of text, the most for its images, and the text that
+    providers add themselves.
     """
     ask = exchange.ask
     return 0 if ask.free else len(exchange.body) - ask.image_bytes + beside_text(exchange)
 
 
 def beside_text(exchange: Exchange) -> int:
-    """Tokens that its images can come to, and what providers write into a prompt themselves."""
+    """Most tokens of the images, and of the text that providers add to a prompt themselves."""
     ask = exchange.ask
     if not ask.images:
         return ask.added_tokens
@@ -39,21 +41,21 @@ def beside_text(exchange: Exchange) -> int:
 
 
 def dearest(count: int, tokens: int, models: Iterable[str]) -> int:
-    """The most that `count` images come to at any of `models`: `tokens`, but at GPT-4o mini more."""
+    """Most tokens of `count` images at any of `models`: `tokens`, but at GPT-4o mini more."""
     if count and any("gpt-4o-mini" in model for model in models):
         return max(tokens, count * _GPT_4O_MINI)
     return tokens
 
 
 def input_estimate(exchange: Exchange) -> int:
-    """About how many tokens the input is."""
+    """Estimated tokens of the input."""
     ask = exchange.ask
     return 0 if ask.free else estimate(len(exchange.body) - ask.image_bytes) + ask.image_tokens
 
 
 def input_seen(exchange: Exchange) -> int:
-    """As `input_estimate`, and not much too low for text that is no prose: base64, numbers, single letters. For what
-    clients could make cheaper by leaving before it is counted.
+    """Like `input_estimate`, but not much too low for text other than prose: base64, numbers, single letters. For input
+    that clients could make cheaper by leaving before it is counted.
     """
     ask = exchange.ask
     if ask.free:
@@ -65,7 +67,7 @@ def input_seen(exchange: Exchange) -> int:
 
 
 def _dense(text: bytes) -> int:
-    """Tokens by kinds of letters, with weights that fit random text in o200k_base; prose comes to less than this."""
+    """Tokens by kinds of letters, with weights that fit random text in o200k_base; prose has fewer."""
     lower, upper, signs = (len(text) - len(text.translate(None, kind)) for kind in (_LOWER, _UPPER, _SIGNS))
     spaces = text.count(b" ")
     words = spaces - 2 * text.count(b"  ")  # an indentation is one token
@@ -76,8 +78,8 @@ def _dense(text: bytes) -> int:
 def bound_output(exchange: Exchange, default: int, *, counted: bool) -> Sequence[int]:
     """The most the answer can hold at each target; `default` where neither client nor model sets a limit.
 
-    Writes `output_limits`, where a target's own limit has to stand in the request: it has none and one is `counted` on,
-    or the client asks for more than the target may write.
+    Writes `output_limits`, where a target's own limit has to stand in the request: it has none and tokens are
+    `counted`, or the client asks for more than the target may write.
     """
     ask = exchange.ask
     if ask.output_field is None:
@@ -102,8 +104,8 @@ def bound_output(exchange: Exchange, default: int, *, counted: bool) -> Sequence
 
 
 def _translated(limit: int, thinking: int, ceiling: int | None) -> int:
-    """The most that a translation can make of a limit: some APIs count thinking beside it that others include, and some
-    take none that is smaller.
+    """The highest limit that a translation can make of `limit`. Some APIs count thinking beside the limit that others
+    include, and some have a minimum.
     """
     raised = limit + thinking
     return max(raised if ceiling is None else min(raised, ceiling), _LEAST_OUTPUT)

@@ -1,4 +1,4 @@
-"""A budget at work, and what a request wants and holds of it."""
+"""A budget, compiled, and the claims of requests on it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _UNITS: Mapping[str, _Amount] = {
     "output_tokens": lambda _input, output: output,
 }
 _ANY = "*"
-"""Stands for any value in the counts of what came when a budget had `max_scopes` others."""
+"""Any value, in the names of counts that many requests share beyond `max_scopes`."""
 PROVEN = frozenset(("consumer", "team", "key"))
-"""Facts that a credential tells; the client chooses the others."""
+"""Facts that a credential proves; the client chooses the others."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -38,25 +38,25 @@ class Budget:
     match: tuple[tuple[str, Pattern], ...]
     limit: int
     window: int
-    idle: float  # seconds after which a count that nobody used is forgotten; 0: never
-    alert_at: tuple[float, ...]  # the shares that are told, the highest first
+    idle: float  # seconds after which an unused count is forgotten; 0: never
+    alert_at: tuple[float, ...]  # the shares to report, the highest first
     enforced: bool
-    is_call: bool  # compares each request and counts nothing
-    is_slot: bool  # counts requests at once
-    is_rate: bool  # clients are told in headers what is left
+    is_call: bool  # True: compares each request and counts nothing
+    is_slot: bool  # True: counts requests at the same time
+    is_rate: bool  # True: clients get the rest in headers
     counts_money: bool
-    counts_tokens: bool  # or money, which needs them
+    counts_tokens: bool  # True: tokens, or money, which needs them
     counts_input: bool
-    grows: bool  # with the length of the answer
-    patient: bool  # holds what is expected, not the worst
-    amount: _Amount  # of input and output tokens
+    grows: bool  # True: the amount grows with the length of the answer
+    patient: bool  # True: holds the expected amount, not the worst
+    amount: _Amount  # amount for input and output tokens
 
     def covers(self, exchange: Exchange, target: Target) -> bool:
         match = self.match
         return not match or all(pattern(_value(name, exchange, target)) for name, pattern in match)
 
     def scope(self, exchange: Exchange, target: Target) -> str:
-        """The count that the request falls under: `per-run:label.run=42`, see `read_scope`."""
+        """The name of the request's count: `per-run:label.run=42`, see `read_scope`."""
         if not self.per:
             return self.name
         fields = [f"{field}={_quoted(_value(field, exchange, target))}" for field in self.per]
@@ -64,11 +64,11 @@ class Budget:
 
     @staticmethod
     def quoted(value: str) -> str:
-        """A value as it stands in the name of a count."""
+        """A value as written in the name of a count."""
         return _quoted(value)
 
     def has(self, scope: str) -> bool:
-        """Whether a request can fall under the count of that name."""
+        """True when a request can fall under the count of that name."""
         name, fields = read_scope(scope)
         if name != self.name or fields.keys() != set(self.per):
             return False
@@ -76,7 +76,9 @@ class Budget:
         return scope in (own, self.shared(own), self.overflow)
 
     def shared(self, scope: str) -> str:
-        """The count of what finds no room for a count of its own: whose it is stays, what the client chose does not."""
+        """The shared count for requests beyond `max_scopes`: proven fields keep their values, fields that the client
+        chose do not.
+        """
         _, *parts = scope.split(":")
         pairs = zip(self.per, parts, strict=True)
         kept = [part if field in PROVEN else f"{field}={_ANY}" for field, part in pairs]
@@ -84,28 +86,28 @@ class Budget:
 
     @property
     def overflow(self) -> str:
-        """The count of what finds no room there either."""
+        """The shared count for requests beyond `max_scopes` of shared counts."""
         return ":".join([self.name, *[f"{field}={_ANY}" for field in self.per]])
 
     def bound(self, target: Target, input_tokens: int, output_tokens: int) -> int:
-        """The most that a request of so many tokens at most can use at `target`."""
+        """The most that a request within these tokens can use at `target`."""
         if not self.counts_money:
             return self.amount(input_tokens, output_tokens)
         return 0 if target.price is None else prices.bound(target.price, input_tokens, output_tokens)
 
     def charge(self, usage: Usage, cost: int | None) -> int:
-        """What was used; a price that is unknown counts as nothing."""
+        """The real use; an unknown price counts as nothing."""
         if self.counts_money:
             return cost or 0
         return self.amount(usage.input_tokens, usage.output_tokens)
 
     def hold(self, scope: str, amount: int, room: int = 0) -> Hold:
-        """`amount` wanted of the store; `room` is what was granted beyond the limit."""
+        """The store's hold of `amount`; `room` is the amount granted beyond the limit."""
         limit = min(self.limit + room, UNLIMITED) if self.enforced else UNLIMITED
         return Hold(scope, self.window, limit, amount, self.is_slot, self.idle)
 
     def show(self, amount: int, *, unit: bool = False) -> str:
-        """An amount for people. With `unit`, tokens and requests say what they are too; money always does."""
+        """An amount for people. Money always has its unit; tokens and requests have it with `unit`."""
         if self.counts_money:
             return f"{prices.decimal(amount)} USD"
         what = "requests at once" if self.is_slot else self.settings.unit
@@ -155,7 +157,7 @@ def _quoted(value: str) -> str:
 
 @dataclass(slots=True)
 class Claim:
-    """What a request wants of one budget."""
+    """An amount that a request claims of one budget."""
 
     budget: Budget
     scope: str
@@ -163,7 +165,9 @@ class Claim:
 
 
 def counting(claims: Sequence[Claim], exchange: Exchange, target: Target) -> Sequence[bool]:
-    """For each claim whether an exchange that `target` serves counts there: the others are of other targets."""
+    """For each claim True when an exchange served by `target` counts there: the other claims belong to other
+    targets.
+    """
     if len(exchange.targets) == 1:
         return [True] * len(claims)
     claimed = {claim.scope for claim in claims}
@@ -174,7 +178,7 @@ def counting(claims: Sequence[Claim], exchange: Exchange, target: Target) -> Seq
 
 
 def _count_of(claim: Claim, exchange: Exchange, target: Target, claimed: Collection[str]) -> str:
-    """Where a request that `target` serves counts: on a count of its own, or with those beyond `max_scopes`."""
+    """The count of a request served by `target`: its own, or a shared one beyond `max_scopes`."""
     own = claim.budget.scope(exchange, target)
     shared = claim.budget.shared(own)
     return own if own in claimed else shared if shared in claimed else claim.budget.overflow

@@ -9,7 +9,7 @@ from extproc.budgets import tokenizer
 from extproc.words.exchange import Exchange, Target
 
 _MOST = 4 << 20
-"""Bytes that are counted; what is beyond is a token each."""
+"""Bytes that are counted; each byte beyond is a token."""
 _AT_ONCE = 2
 """Requests counted at the same time; for others the bound in bytes decides."""
 
@@ -22,12 +22,12 @@ class Exact:
         self._busy = 0
 
     def fits(self, target: Target) -> bool:
-        """Whether the model's tokens are known."""
+        """True when the model's encoding is known."""
         return tokenizer.fits(self._kinds.get(target.provider, ""), target.model)
 
     async def count(self, exchange: Exchange) -> int | None:
-        """No fewer tokens than the input's text is to models that fit, see `beside_text`; None where nobody can count,
-        or too many do.
+        """Upper bound of the text's tokens at the models that fit, see `beside_text`. None where counting is not
+        possible, or `_AT_ONCE` requests are being counted.
         """
         if self._busy >= _AT_ONCE:
             return None
@@ -36,14 +36,14 @@ class Exact:
             asyncio.to_thread(tokenizer.bound, exchange.json, exchange.ask.image_data, _MOST, exchange.dialect.fields),
         )
         work.add_done_callback(self._done)
-        return await asyncio.shield(work)  # a thread goes on when the client leaves, and counts until it ends
+        return await asyncio.shield(work)  # a thread goes on when the client disconnects, and counts until it ends
 
     async def about(self, exchange: Exchange) -> int | None:
-        """About how many tokens the input is to any model. None as for `count`."""
+        """Estimated tokens of the input at any model. None as for `count`."""
         found = await self.count(exchange)
         return None if found is None else found + exchange.ask.image_tokens
 
     def _done(self, work: asyncio.Future[int | None]) -> None:
         self._busy -= 1
         if not work.cancelled():
-            work.exception()  # it was told, or there is nobody left to tell
+            work.exception()  # reads the exception, which nothing else awaits any more

@@ -1,12 +1,12 @@
-"""What answers usually come to: a running 95th percentile of output tokens for each deployment, of one process."""
+"""Usual lengths of answers: a running 95th percentile of output tokens for each deployment, of one process."""
 
 from __future__ import annotations
 
 from collections import deque
 
-_LEAST_SAMPLES = 20  # fewer say nothing of the 95th of a hundred
+_LEAST_SAMPLES = 20  # fewer give no 95th percentile
 _KEPT = 200
-_EVERY = 10  # samples between two looks
+_EVERY = 10  # samples between two updates of the percentile
 _MOST_PLACES = 2000
 
 
@@ -19,7 +19,7 @@ class Expected:
         self._since: dict[str, int] = {}
 
     def output(self, deployment: str) -> int | None:
-        """Tokens that 95 of 100 answers there do not pass; None until enough were seen."""
+        """Tokens that 95 of 100 answers there do not exceed; None until there were enough answers."""
         return self._known.get(deployment)
 
     def learn(self, deployment: str, output_tokens: int) -> None:

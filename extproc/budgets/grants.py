@@ -1,6 +1,6 @@
 """Room beyond a budget's limit that an operator gave one count until its window ends (`on_exceed: approval`).
 
-Grants are notes on a board of the counters store, so every process that shares it knows them within a second, and they
+Grants are notes on a board of the counters store, so every process that shares it reads them within a second, and they
 end by themselves.
 """
 
@@ -37,23 +37,23 @@ _decode = msgspec.msgpack.Decoder(Grant).decode
 
 
 class Grants:
-    """What this process knows of them. `refresh` reads what others gave."""
+    """The grants known to this process. `refresh` reads those of other processes."""
 
     def __init__(self, counters: Counters, now: Callable[[], float] = time.time) -> None:
         self._counters = counters
         self._now = now
         self._all: dict[str, Grant] = {}
         self._room: Mapping[tuple[str, str], int] = {}
-        self._ends = math.inf  # when the first of them does
+        self._ends = math.inf  # end of the first of them
 
     def room(self, scope: str, unit: str) -> int:
-        """What the count may use beyond its budget's limit. What was given in another unit says nothing."""
+        """The amount that the count may use beyond its budget's limit. Grants in another unit are ignored."""
         if self._room and self._now() >= self._ends:
             self._take(self._all.values())
         return self._room.get((scope, unit), 0)
 
     def all(self) -> Sequence[Grant]:
-        """Those that hold, the latest to expire last."""
+        """Grants in force, the latest to expire last."""
         now = self._now()
         return sorted((grant for grant in self._all.values() if grant.expires > now), key=lambda grant: grant.expires)
 
@@ -84,7 +84,7 @@ class Grants:
         for note in await self._counters.share(BOARD, "", b"", 1.0):
             try:
                 found.append(_decode(note))
-            except msgspec.DecodeError:  # of another release
+            except msgspec.DecodeError:  # written by another release
                 continue
         self._take(found)
 

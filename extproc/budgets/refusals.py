@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from extproc.budgets.budget import Claim
 from extproc.budgets.settings import RATE
 from extproc.stores import Denied, Hold, Level
-from extproc.words.errors import APPROVAL_REQUIRED, BUDGET_EXCEEDED, RATE_LIMITED, Refusal
+from extproc.words.errors import APPROVAL_REQUIRED, BUDGET_EXCEEDED, EXCEEDS_LIMIT, RATE_LIMITED, Refusal
 
 
 def too_dear(claim: Claim) -> Refusal:
@@ -41,15 +41,16 @@ def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
         message += " The request can never fit: send less, or ask for a shorter answer."
     if budget.counts_money or not 0 < budget.window <= RATE:
         return Refusal(BUDGET_EXCEEDED, message)
+    rate = _rate(claim, limit, denied.remaining, denied.resets_in)
+    if claim.amount > limit:  # however long a client waits
+        return Refusal(EXCEEDS_LIMIT, message, headers=rate)
     headers = {"retry-after": str(max(1, math.ceil(denied.resets_in or 0)))}
-    return Refusal(
-        RATE_LIMITED, message, headers={**headers, **_rate(claim, limit, denied.remaining, denied.resets_in)}
-    )
+    return Refusal(RATE_LIMITED, message, headers={**headers, **rate})
 
 
 def rates(claims: Sequence[Claim], holds: Sequence[Hold], levels: Sequence[Level]) -> Mapping[str, str]:
-    """The headers that say what is left of the tightest budget in requests and of the tightest in tokens, as OpenAI
-    writes them (https://platform.openai.com/docs/guides/rate-limits). Only windows up to an hour are rates.
+    """Headers with the rest of the tightest budget in requests and of the tightest in tokens, as OpenAI writes them
+    (https://platform.openai.com/docs/guides/rate-limits). Only windows up to an hour are rates.
     """
     tightest: dict[str, tuple[float, Claim, int, int, float | None]] = {}
     for claim, hold, level in zip(claims, holds, levels, strict=True):
@@ -83,7 +84,7 @@ def _rate(claim: Claim, limit: int, left: int, resets_in: float | None) -> Mappi
 
 
 def _span(seconds: float) -> str:
-    """`45 s`, `5 h`, `12 days`: rounded up, so that whoever waits so long finds it reset."""
+    """`45 s`, `5 h`, `12 days`: rounded up, so that a client which waits so long finds the budget reset."""
     for size, unit in ((86400, "days"), (3600, "h")):
         if seconds > 2 * size:
             return f"{math.ceil(seconds / size)} {unit}"

@@ -1,4 +1,4 @@
-"""The stage that holds what a request can use before it leaves, and holds more while its answer grows."""
+"""Reserve: holds the most a request can use before it leaves, and holds more while its answer grows."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from extproc.words.reservation import Reservation
 LEASE = 60.0
 """Seconds a reservation outlives the last sign of its exchange, unless the settings say otherwise (`limits.lease`)."""
 
-_LIAR = 8  # bytes for each token held: an answer this much longer passes its limit, whatever a token is
-_PROSE = 4  # bytes of a token, about: when what was expected is used up
-_SLACK = 512  # bytes that a few tokens can be
-_STEP = 256  # tokens of output that are held more at a time, at least
+_LIAR = 8  # bytes for each token held: an answer this much longer passes its limit, at any size of a token
+_PROSE = 4  # bytes of an average token: the end of an expected amount
+_SLACK = 512  # bytes that a few tokens can have
+_STEP = 256  # output tokens that are held more at a time, at least
 
 
 class Unpriced:
-    """Which budget keeps a request from a target whose price nobody knows: its name, or None."""
+    """The name of the budget that keeps a request from a target without a known price, or None."""
 
     def __init__(self, budgets: Sequence[BudgetSettings]) -> None:
         self._budgets = [compile_budget(entry) for entry in budgets if entry.unit == USD and entry.mode == "enforce"]
@@ -43,7 +43,7 @@ class Unpriced:
 
 @dataclass(slots=True, frozen=True)
 class Tools:
-    """What reserving may use beside the store: each is optional, and outlives a configuration."""
+    """Optional helpers of Reserve beside the store. They outlive a configuration."""
 
     used: Callable[[str, float, float], None] = lambda _budget, _share, _ends: None
     tell: Callable[[Alert], None] = lambda _alert: None
@@ -61,9 +61,10 @@ class _No:
 
 
 class Reserve:
-    """Writes `reservation`. 429 or 402 when a budget has no room, 503 when the store cannot say.
+    """Writes `reservation`. 429 or 402 when a budget has no room, 503 when the store does not answer.
 
-    `reroute` sends an exchange to another model, for `on_exceed: downgrade`; it raises Refusal when that cannot be.
+    `reroute` sends an exchange to another model, for `on_exceed: downgrade`; it raises Refusal when that is not
+    possible.
     """
 
     def __init__(
@@ -95,7 +96,7 @@ class Reserve:
 
     async def __call__(self, exchange: Exchange) -> None:
         counted: int | None = None
-        left = len(self._budgets)  # of downgrades
+        left = len(self._budgets)  # the most downgrades
         while True:
             reservation = self._plan(exchange, counted)
             no = self._call(reservation) or await self._hold(exchange, reservation)
@@ -111,8 +112,8 @@ class Reserve:
             left -= 1
 
     def _plan(self, exchange: Exchange, counted: int | None) -> Reservation[Claim]:
-        """What the request wants of each budget it falls under. `counted` are the tokens of its text, where they were
-        counted.
+        """The claims of the request on each budget that applies. `counted` are the exact tokens of its text, if
+        known.
         """
         covered = [
             (budget, index)
@@ -123,7 +124,7 @@ class Reserve:
         tokens = any(budget.counts_tokens for budget, _ in covered)
         outputs = bound_output(exchange, self._default_output, counted=tokens)
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
-        # A picture is bounded, as long as no translation can take it for more than a picture.
+        # An image is bounded, as long as no translation can take it for anything but an image.
         ask = exchange.ask
         unseen = () if ask.free else ask.unseen if exchange.translated else ask.unbounded
         if unseen:
@@ -164,8 +165,8 @@ class Reserve:
         return [min(bound, counted) if exact.fits(target) else bound for target in exchange.targets]
 
     def _bounded(self, exchange: Exchange, budget: Budget, target: Target, unseen: Sequence[str]) -> None:
-        """Where the body only names some of the input, it is bounded by all that the model can read. 400 where that is
-        not known and the worst is to be held.
+        """Check the bound of input outside the body: all that the model can read. 400 where the model's context is
+        unknown and the worst is to be held.
         """
         if target.context is not None or budget.patient or not budget.enforced:
             return
@@ -196,7 +197,7 @@ class Reserve:
         return self._scopes[settings.name].admit(budget.scope(exchange, target))
 
     def _call(self, reservation: Reservation[Claim]) -> _No | None:
-        """Compare what the request may need with what one request may."""
+        """Compare the claims with the limits for one request."""
         for claim in reservation.calls:
             if claim.amount > claim.budget.limit:
                 if claim.budget.enforced:
@@ -205,7 +206,7 @@ class Reserve:
         return None
 
     async def _hold(self, exchange: Exchange, reservation: Reservation[Claim]) -> _No | None:
-        """Take what is claimed."""
+        """Hold the claims."""
         claims = reservation.claims
         if not claims:
             return None
@@ -244,7 +245,7 @@ class Reserve:
         exchange.reservation.claims = ()
 
     async def _counted(self, exchange: Exchange, reservation: Reservation[Claim], no: _No) -> int | None:
-        """The tokens of its text, counted, where that may find the room that a bound in bytes did not."""
+        """The exact tokens of its text, where they may fit although the bound in bytes did not."""
         exact = self._exact
         if exact is None or reservation.unseen or not no.claim.budget.counts_input:
             return None
@@ -254,7 +255,7 @@ class Reserve:
         return counted if counted is not None and counted + beside_text(exchange) < reservation.input_tokens else None
 
     def _downgrade(self, exchange: Exchange, settings: BudgetSettings) -> bool:
-        """Send the exchange to the model that needs less. False when it cannot go there, or is there already."""
+        """Send the exchange to the cheaper model. False when it cannot go there, or is there already."""
         model = settings.downgrade_to
         if self._reroute is None or model is None or model == exchange.chain.name:
             return False
@@ -269,7 +270,7 @@ class Reserve:
     # --- while the answer streams
 
     async def extend(self, exchange: Exchange) -> Refusal | None:
-        """Hold more for an answer that is longer than what was held. The refusal with which to end it, or None."""
+        """Hold more for an answer longer than its reservation. The refusal with which to end it, or None."""
         reservation = exchange.reservation
         output = reservation.output + max(_STEP, reservation.output // 2)
         worst = reservation.output_tokens
@@ -305,7 +306,7 @@ class Reserve:
 
 
 def _more(exchange: Exchange, output: int) -> Sequence[int]:
-    """What each claim lacks for `output` tokens of an answer from who serves it."""
+    """The amount each claim lacks for `output` tokens of an answer from the target that serves."""
     reservation, target = exchange.reservation, exchange.target
     assert target is not None, "it answers"
     known = reservation.inputs[exchange.targets.index(target)]
@@ -319,8 +320,8 @@ def _more(exchange: Exchange, output: int) -> Sequence[int]:
 
 
 def _enough(reservation: Reservation[Claim]) -> int:
-    """Bytes of an answer for which what is held is enough. While less than the worst is held, a guess; after that only
-    what can no longer be within its limit.
+    """Bytes of an answer that the amounts held cover. Less than the worst is held: an estimate. After that: a length
+    that no answer within its limit can have.
     """
     output = reservation.output
     return output * (_PROSE if output < reservation.output_tokens else _LIAR) + _SLACK

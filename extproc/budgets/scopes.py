@@ -1,4 +1,4 @@
-"""Keeps the number of a budget's counts within `max_scopes`: labels are the client's word, and a store has an end."""
+"""Keeps the number of a budget's counts within `max_scopes`: labels are the client's choice, and a store has an end."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ _MONTH = 31 * 86400.0
 class Scopes:
     """The counts of one budget that this process has met.
 
-    What comes when all are in use shares a count with the rest of the same consumer, team or key (`budget.shared`), so
-    that nobody fills up what others have; where those are too many too, with everybody (`budget.overflow`).
+    Requests beyond them share a count with the rest of the same consumer, team or key (`budget.shared`), so that no
+    client fills the counts of others. Where those are too many too, all such requests share one (`budget.overflow`).
     """
 
     def __init__(self, budget: Budget, now: Callable[[], float] = time.time) -> None:
         self._budget = budget
         self._now = now
         self._bounded = any(name != "team" for name in budget.per)
-        self._own: dict[str, float] = {}  # the longest unused first
+        self._own: dict[str, float] = {}  # count -> last use, the longest unused first
         self._shared: dict[str, float] = {}
         window = budget.window
         self._idle = budget.settings.idle_ttl if window == 0 else float(window) if window > 0 else -window * _MONTH
 
     def admit(self, scope: str) -> str:
-        """`scope`, or the one that those beyond `max_scopes` share."""
+        """`scope`, or the shared count of requests beyond `max_scopes`."""
         if not self._bounded or self._take(self._own, scope):
             return scope
         shared = self._budget.shared(scope)

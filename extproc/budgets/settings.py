@@ -19,21 +19,23 @@ WINDOWS: Mapping[str, int] = {
     "hour": 3600,
     "day": 86400,
     "week": 604800,
-    "month": -1,  # in calendar months, see `stores.window_at`
+    "month": -1,  # calendar months, see `stores.window_at`
     "quarter": -3,
     "total": 0,
 }
 CALL = "call"
-"""The window of one request: what it may need is compared with the limit, and nothing is counted."""
+"""The window of one request: its bound is compared with the limit, and nothing is counted."""
 USD = "usd"
 CONCURRENCY = "concurrency"
 UNLIMITED = 1 << 62
 RATE = 3600
-"""Seconds: up to here a window is a rate. A refusal is a 429 that clients retry; beyond it a 402 that they do not."""
-_HEADER = re.compile(r"[A-Za-z0-9._~!#$&'*+^`|-]+")  # what names of headers are made of, and of counts can be
+"""Seconds: windows up to here are rates. A refusal is a 429, which clients retry; beyond it a 402, which they do
+not.
+"""
+_HEADER = re.compile(r"[A-Za-z0-9._~!#$&'*+^`|-]+")  # characters of header names that names of counts can have too
 _MOST_SCOPES = 1_000_000
 _MOST = UNLIMITED - 1
-_MOST_USD = 50_000_000  # less than what any request is held for at most (`prices.MOST`)
+_MOST_USD = 50_000_000  # less than the most any request is held for (`prices.MOST`)
 
 
 Unit = Literal["requests", "tokens", "input_tokens", "output_tokens", "usd", "concurrency"]

@@ -1,11 +1,11 @@
-"""How many tokens text is to OpenAI's models since GPT-4o: exactly, where the extra `tokens` is installed.
+"""Tokens of text at OpenAI's models since GPT-4o: exact, where the extra `tokens` is installed.
 
 The ranks of o200k_base are shipped (`data/`), as tiktoken would download them. They take 0.4 s to read and 80 MB to
-keep, so they are read on a thread the first time somebody counts; until then nobody can.
+keep, so the first count reads them on a thread. Until they are read, there are no counts.
 
 tiktoken is given at most `_SLICE` characters at a time: a megabyte of spaces ends it with a panic. Slices end where the
 encoding always begins a new word, so counting them counts the whole. Where there is no such place, each byte counts as
-a token, which is the most that it can be.
+a token, which is its maximum.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 _RANKS = "o200k_base.tiktoken.xz"
 _SHA256 = "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"
-# What tiktoken's o200k_base splits text into before it looks up ranks.
+# Pieces into which tiktoken's o200k_base splits text before it looks up ranks.
 _WORD = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]%s[\p{Ll}\p{Lm}\p{Lo}\p{M}]%s(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
 _WORDS = _WORD % ("*", "+") + _WORD % ("+", "*") + r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _SLICE = 32_000
-# Here a new word always begins: ASCII letters end before all ASCII but letters and apostrophes, digits before all but
-# digits, Chinese, Japanese and Korean before their punctuation too, and a line before an ASCII letter or digit.
+# Places where a new word always begins: ASCII letters end before all ASCII but letters and apostrophes, digits before
+# all but digits, Chinese, Japanese and Korean before their punctuation too, and a line before an ASCII letter or digit.
 _BREAK = re.compile(
     r"(?<=[A-Za-z])(?=[\x00-&(-@\[-`{-\x7f])|(?<=[0-9])(?=[\x00-/:-\x7f])|(?<=\n)(?=[0-9A-Za-z])"
     r"|(?<=[\u4e00-\u9fa5\u3041-\u3096\u30a1-\u30fa\uac00-\ud7a3])(?=[\x00-&(-@\[-`{-\x7f\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f])"
 )
 
-# Upper bounds of what a prompt has beside its strings: the tokens around a message (`<|start|>`, `<|message|>`,
+# Upper bounds of a prompt's tokens beside its strings: the tokens around a message (`<|start|>`, `<|message|>`,
 # `<|end|>`) and around a call, the commas, brackets and comments of the tools; in the notation of
 # https://github.com/openai/harmony and of https://cookbook.openai.com/examples/how_to_count_tokens_with_tiktoken.
 _REQUEST, _NODE, _ENTRY, _LINE = 32, 2, 3, 3
@@ -48,7 +48,7 @@ _log = logging.getLogger("extproc")
 
 
 class _Ranks:
-    """Read once, on a thread of its own."""
+    """The ranks, read once, on a thread of its own."""
 
     def __init__(self) -> None:
         self.encoding: tiktoken.Encoding | None = None
@@ -84,14 +84,14 @@ _ranks = _Ranks()
 
 
 def load() -> threading.Thread:
-    """Begin to read the ranks, unless somebody did; the thread ends when they can be used, or never will be."""
+    """Begin to read the ranks, once. The thread ends when they can be used, or never will be."""
     return _ranks.load()
 
 
 def fits(kind: str, model: str) -> bool:
     """True for a provider (`kind` in the settings) and a model that are known to use this encoding.
 
-    Azure's deployments can be called anything, so they are not. Names of OpenAI's later models are not known either.
+    Azure's deployments can have any name, so they are not. Names of OpenAI's later models are unknown too.
     """
     if kind != "openai":
         return False
@@ -99,11 +99,11 @@ def fits(kind: str, model: str) -> bool:
 
 
 def count(text: bytes, most: int) -> int | None:
-    """The tokens of UTF-8 text: exact where no 32,000 characters are without a break, else no fewer than it is.
+    """The tokens of UTF-8 text: exact where every 32,000 characters have a break, else an upper bound.
 
-    Beyond `most` bytes each counts as a token. Never more than the bytes. None where nobody can count: tiktoken is not
-    installed, or the ranks are not read yet (this begins it). Text like `<|endoftext|>` is text. A megabyte takes
-    some 50 ms, and nearly a second at worst; the interpreter is free for most of it.
+    Each byte beyond `most` counts as a token. Never more than the bytes. None where counting is not possible: tiktoken
+    is not installed, or the ranks are not read yet (this call begins it). Text like `<|endoftext|>` is text. A megabyte
+    takes some 50 ms, and nearly a second at worst; the interpreter is free for most of it.
     """
     encoding = _ranks.encoding
     if encoding is None:
@@ -117,14 +117,14 @@ def count(text: bytes, most: int) -> int | None:
 
 
 def bound(body: Mapping[str, Any], images: Collection[str], most: int, fields: Fields) -> int | None:
-    """No fewer tokens than the input of a request (its JSON) is to a model that `fits`, without its images and what it
-    only names. None as for `count`. `images` are strings of the body that are images (`Ask.image_data`), `fields`
+    """Upper bound of the tokens of a request (its JSON) at a model that `fits`, without its images and the input
+    outside the body. None as for `count`. `images` are strings of the body that are images (`Ask.image_data`), `fields`
     those of its API.
 
-    A prompt is made of the strings of a request, so all of them are counted, keys as well, each by itself as OpenAI
-    does, and beside them an allowance for each entry, object and list. That covers the tokens around messages and
-    calls, and the notation that tools and schemas are told in. It rests on what OpenAI published of both (see above),
-    not on a promise. The JSON text itself would be no bound: its escape can be fewer tokens than a control character.
+    A prompt is made of the strings of a request. So all of them are counted, keys as well, each by itself as OpenAI
+    does. An allowance for each entry, object and list covers the tokens around messages and calls, and the notation of
+    tools and schemas. It rests on OpenAI's publications about both (see above), not on a promise. The JSON text itself
+    would be no bound: its escape can be fewer tokens than a control character.
     """
     encoding = _ranks.encoding
     if encoding is None:
@@ -134,7 +134,7 @@ def bound(body: Mapping[str, Any], images: Collection[str], most: int, fields: F
     total, left = _REQUEST, most
     stack: list[tuple[Any, bool]] = [(body, False)]
     while stack:
-        node, told = stack.pop()  # told: in comments and quotes, each line and quote of which can cost more
+        node, told = stack.pop()  # `told`: in comments and quotes, each line and quote of which can cost more
         if isinstance(node, str):
             size = _size(node)
             if size <= left:
@@ -178,7 +178,7 @@ def _count(encoding: tiktoken.Encoding, text: str) -> int:
 
 
 def _last_break(text: str, start: int, end: int) -> int:
-    """Where the last word before `end` ends for certain; `start` when nowhere."""
+    """End of the last certain word before `end`; `start` when there is none."""
     for near in (max(start + 1, end - 1000), start + 1):
         last = start
         for found in _BREAK.finditer(text, near, end):

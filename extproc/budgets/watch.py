@@ -1,4 +1,4 @@
-"""Follows how full budgets get: the gauge, `x-ai-budget`, and who has to be told."""
+"""Follows the fill levels of budgets: the gauge, `x-ai-budget`, and alerts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from extproc.stores import Denied, Hold, Level, window_at
 
 _NOTHING = -math.inf, -1.0
 _MOST_TOLD = 100_000
-"""Counts of which is remembered what was told; the store remembers all (see `alerts`)."""
+"""Most counts whose alerts are remembered here; the store remembers all (see `alerts`)."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -23,13 +23,13 @@ class Alert:
     scope: str
     threshold: float
     used: float  # share of the limit
-    window: int  # its number
+    window: int  # number of the window
     ends: float | None  # seconds since the epoch
 
 
 class Watch:
-    """Of one configuration. `used` is told a budget, the share spent in its fullest count, and when its window ends, in
-    seconds since the epoch (infinite: never).
+    """The fill levels of one configuration. `used` gets a budget, the share spent in its fullest count, and the end of
+    its window, in seconds since the epoch (infinite: never).
     """
 
     def __init__(
@@ -41,11 +41,11 @@ class Watch:
         self._used = used
         self._tell = tell
         self._now = now
-        self._fullest: dict[str, tuple[float, float]] = {}  # budget -> when its window ends, that share
-        self._told: dict[str, tuple[int, float]] = {}  # count -> number of its window, highest share told
+        self._fullest: dict[str, tuple[float, float]] = {}  # budget -> end of its window, that share
+        self._told: dict[str, tuple[int, float]] = {}  # count -> number of its window, highest share reported
 
     def granted(self, claims: Sequence[Claim], levels: Sequence[Level]) -> str:
-        """Take in what a reservation found. The fullest budget beyond one of its `alert_at`, for the client; or
+        """Take in the levels of a reservation. The fullest budget beyond one of its `alert_at`, for the client; or
         nothing.
         """
         alert, most, now = "", 0.0, self._now()
@@ -65,13 +65,13 @@ class Watch:
         return alert
 
     def denied(self, claim: Claim, hold: Hold, denied: Denied) -> None:
-        """Take in that a count had no room for what was wanted."""
+        """Take in that a count had no room for the claim."""
         budget = claim.budget
         if budget.alert_at and budget.limit:
             self._reached(budget, claim.scope, (hold.limit - denied.remaining) / budget.limit)
 
     def _reached(self, budget: Budget, scope: str, share: float) -> None:
-        """Tell of the highest share reached, once for each count and window."""
+        """Report the highest share reached, once for each count and window."""
         threshold = next((at for at in budget.alert_at if share >= at), None)
         if threshold is None or budget.settings.alert_webhook is None:
             return

@@ -27,21 +27,21 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 5  # seconds
 LOCK_TIMEOUT = 5.0  # seconds to wait for another process's transaction on the same file
-READ_TIMEOUT = 60_000  # milliseconds that a report may take in PostgreSQL
+READ_TIMEOUT = 60_000  # milliseconds of a report in PostgreSQL, at most
 MAX_READS = 2  # reports at once: they are rare and heavy, and must not hold the writer up
-READ_WAIT = 30.0  # seconds that others wait for their turn
+READ_WAIT = 30.0  # seconds that further reports wait for their turn
 _log = logging.getLogger(__name__)
 _SILENCE = 15_000  # milliseconds without an answer of the peer's kernel after which a connection is given up
 
 
 class Database:
-    """Opens connections and, before the first of them is used, leads the schema to the version of this release."""
+    """Opens connections and, before the first of them is used, migrates the schema to the version of this release."""
 
     def __init__(self, url: LedgerURL) -> None:
         self._ready = False
         self._preparing = threading.Lock()
-        self._path = url.path  # of SQLite
-        self._file: tuple[int, int] | None = None  # which one stood there when it was opened
+        self._path = url.path  # path of the SQLite file
+        self._file: tuple[int, int] | None = None  # device and inode of the file at the time it was opened
         self._reads = threading.BoundedSemaphore(MAX_READS)
         # Memory is one connection, which threads take in turn.
         self._one = threading.Lock() if url.path is None and url.server is None else None
@@ -55,12 +55,12 @@ class Database:
         self.refusals: tuple[type[Exception], ...] = (self._driver.DataError, self._driver.IntegrityError)
 
     def prepare(self) -> None:
-        """Lead the schema to this release's version, once; and again where somebody took the file away: what is written
-        to a deleted file is gone. Raises LedgerError.
+        """Migrate the schema to this release's version, once; and again where the file was removed: rows written to a
+        deleted file are lost. Raises LedgerError.
         """
         with self._preparing:
             if self._ready and self._file != _file(self._path):
-                _log.error("the ledger's file was removed or replaced: rows go into what stands there, or a new one")
+                _log.error("the ledger's file was removed or replaced: rows go into the file at its path, or a new one")
                 self._ready = False
                 self.close()
             if not self._ready:
@@ -80,7 +80,7 @@ class Database:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Any]:
-        """As `write`. Raises LedgerError only."""
+        """The same as `write`. Raises LedgerError only."""
         self.prepare()
         with self._told(), self._begin() as cursor:
             yield cursor
@@ -136,7 +136,7 @@ class Database:
                 connection = self._connect()
             try:
                 cursor = connection.cursor()
-                if self.dialect == "sqlite":  # IMMEDIATE: nobody writes between our reads and our writes
+                if self.dialect == "sqlite":  # IMMEDIATE: no other process writes between the reads and the writes here
                     cursor.execute("BEGIN IMMEDIATE")
                 yield cursor
                 connection.commit()
@@ -167,14 +167,14 @@ class Database:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in names only: texts of these errors repeat parameters and addresses."""
+    """The error's class names only: texts of these errors repeat parameters and addresses."""
     original = getattr(error, "orig", None) or error  # SQLAlchemy's errors hold the driver's
     code = getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None)
     return f"{type(original).__name__} {code}" if code else type(original).__name__
 
 
 def _file(path: str | None) -> tuple[int, int] | None:
-    """Which file stands at a path now; None: none."""
+    """Device and inode of the file at a path; None without one."""
     if path is None:
         return None
     try:
@@ -185,12 +185,12 @@ def _file(path: str | None) -> tuple[int, int] | None:
 
 
 def _sqlite(path: str | None) -> Callable[[], sqlite3.Connection]:
-    """What opens a connection; to memory it is always the same one."""
+    """Opens connections; to memory always the same one."""
     if path is None:
         one = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
         return lambda: one
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # who spent what is nobody else's
+        Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # the usage of consumers is private
     except OSError as error:
         raise LedgerError(f"cannot open {path}: {error.strerror}") from None
 
@@ -199,7 +199,7 @@ def _sqlite(path: str | None) -> Callable[[], sqlite3.Connection]:
         try:
             _use_wal(connection)
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("PRAGMA threads = 1")  # a second one, to sort what reports group
+            connection.execute("PRAGMA threads = 1")  # a second thread, to sort the groups of reports
         except sqlite3.Error:
             connection.close()
             raise
@@ -228,7 +228,8 @@ def _postgresql(driver: Any, server: Server) -> Callable[[], Any]:
             port=server.port,
             dbname=server.database,
             user=server.user,
-            password=None if server.password is None else server.password.read(),  # anew: it may have been rotated
+            # read again: it may have been rotated
+            password=None if server.password is None else server.password.read(),
             sslmode=server.sslmode,
             sslrootcert=server.sslrootcert,
             connect_timeout=CONNECT_TIMEOUT,

@@ -1,4 +1,4 @@
-"""Single exchanges, as JSON: the latest, one by its id; and what counters were charged for them."""
+"""Single exchanges, as JSON: the latest, one by its id; and the sums of their charges."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CHARGES = {
 
 
 def latest(connection: Connection, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
-    """The exchanges that a query asks for, the latest first."""
+    """The exchanges that a query selects, the latest first."""
     wanted: list[ColumnElement[bool]] = [conditions(query.filters, connection.dialect.name)]
     if query.start is not None:
         wanted.append(_c.time >= to_micros(query.start))
@@ -59,7 +59,9 @@ def one(connection: Connection, id: str) -> Mapping[str, Any] | None:
 
 
 def charges(connection: Connection, prefix: str, since: float) -> Mapping[str, int]:
-    """Sums of charges by scope, exact: of scopes that are `prefix` or go on with a colon; `since` in epoch seconds."""
+    """Sums of charges by scope, exact: scopes equal to `prefix` or that go on with a colon; `since` in epoch
+    seconds.
+    """
     prefix = text(prefix, MAX_SCOPE)
     start = f"{prefix}:"
     wanted = {"since": micros(since), "prefix": prefix, "length": len(start), "start": start}
@@ -68,7 +70,7 @@ def charges(connection: Connection, prefix: str, since: float) -> Mapping[str, i
 
 
 def _json(row: RowMapping) -> Mapping[str, Any]:
-    shown = {str(name): value for name, value in row.items()}  # SQLAlchemy's names are a kind of str of their own
+    shown = {str(name): value for name, value in row.items()}  # SQLAlchemy's names are a subclass of str
     cost = shown.pop("cost")
     return {
         **shown,

@@ -1,4 +1,4 @@
-"""A ledger that is open: rows go in on the event loop, answers come out on whatever thread asks."""
+"""An open ledger: rows go in on the event loop, reports come out on any thread."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Ledger:
 
     @property
     def on_refused(self) -> Callable[[str], None]:
-        """Called on the writer's thread with the id of a row that the database refused for what is in it."""
+        """Called on the writer's thread with the id of a row that the database refused for its values."""
         return self._writer.on_refused
 
     @on_refused.setter
@@ -74,7 +74,7 @@ class Ledger:
 
     @property
     def refused(self) -> int:
-        """Rows that the database refused for what is in them."""
+        """Rows that the database refused for their values."""
         return self._writer.refused
 
     @property
@@ -92,11 +92,11 @@ class Ledger:
         self._writer.start()
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> int:
-        """Write what is queued, in `timeout` seconds at most, and end the thread. Returns how many rows are lost."""
+        """Write the queued rows, in `timeout` seconds at most, and end the thread. Returns how many rows are lost."""
         return self._writer.stop(timeout)
 
     def close(self) -> None:
-        """Give the connections back. What was in memory is gone."""
+        """Give the connections back. Rows in memory are gone."""
         self._database.close()
 
     def add(self, row: Row) -> bool:
@@ -104,7 +104,7 @@ class Ledger:
         return self._writer.add(row)
 
     def usage(self, query: Query) -> UsageReport:
-        """Who used how much."""
+        """The usage report."""
         from extproc.ledger.usage import usage  # noqa: PLC0415
 
         with self._database.read() as connection:
@@ -125,15 +125,15 @@ class Ledger:
             return exchanges.one(connection, id)
 
     def charges_by_scope(self, prefix: str, since: float = 0.0) -> Mapping[str, int]:
-        """What counters were charged, by scope, in exchanges since `since` (epoch seconds): what they should show."""
+        """Sums of charges by scope, of exchanges since `since` (epoch seconds): the counters should show the same."""
         from extproc.ledger import exchanges  # noqa: PLC0415
 
         with self._database.read() as connection:
             return exchanges.charges(connection, prefix, since)
 
     def prune(self, before: float) -> int:
-        """Delete what is older than `before` (epoch seconds), batch by batch. Returns how many rows it were: not all,
-        once the ledger is stopped.
+        """Delete rows older than `before` (epoch seconds), batch by batch. Returns their number: not all, once the
+        ledger is stopped.
         """
         total, statement = 0, prune(self._database.placeholder)
         while True:

@@ -1,6 +1,6 @@
-"""The table, and the numbered steps that lead a database from each version to the next.
+"""The table, and the numbered steps that migrate a database from each version to the next.
 
-`STEPS` say what is created, `table.py` what is queried; a test compares the two. A released step stays as it is.
+`STEPS` create the table, `table.py` describes it to queries; a test compares the two. A released step stays as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _TYPES = {
 
 STEPS = (
     (
-        # What reports read stands first: SQLite reads a row only as far as it must.
+        # Columns of reports stand first: SQLite reads a row only as far as it must.
         """CREATE TABLE exchanges (
             id {text} NOT NULL PRIMARY KEY,
             time BIGINT NOT NULL,
@@ -59,13 +59,14 @@ STEPS = (
 )
 VERSION = len(STEPS)  # 1
 
-_LOCK = 7_310_868_733_423_012  # of PostgreSQL's advisory locks: any number that nobody else in the database takes
+# a key of PostgreSQL's advisory locks: a number that no other program in the database takes
+_LOCK = 7_310_868_733_423_012
 
 
 def insert(placeholder: str) -> str:
     """The one statement that writes rows, for values in the order of COLUMNS: `?` or `%s`.
 
-    The exchange's own row replaces one that a lease's end wrote; what was charged then stays unless the row knows it.
+    The exchange's own row replaces one that a lease's end wrote; the charges then stay, unless the row has its own.
     """
     changes = [f"{name} = excluded.{name}" for name in COLUMNS if name not in ("id", "charges")]
     changes.append("charges = coalesce(excluded.charges, exchanges.charges)")
@@ -85,7 +86,7 @@ def prune(placeholder: str) -> str:
 
 
 def migrate(cursor: Any, dialect: str) -> None:
-    """Lead the database to VERSION, in the cursor's transaction; of many who try at once, one does it.
+    """Migrate the database to VERSION, in the cursor's transaction. Of several callers at once, one does it.
 
     On SQLite that transaction must be IMMEDIATE. Raises SchemaError when a newer release wrote the database.
     """

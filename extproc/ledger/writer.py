@@ -1,8 +1,8 @@
 """The thread that writes rows: a bounded queue in, batches out, and patience while the database is away.
 
-A row leaves the queue when it is committed. A batch that is written twice, because nobody knows whether the first
-commit arrived, is harmless: rows have ids. What the database refuses for its values is found by halving the batch,
-counted and left out; its reservation stays in the counters, so that its lease's end makes a row of it.
+A row leaves the queue when it is committed. A batch that is written twice, because the outcome of the first commit is
+unknown, is harmless: rows have ids. A row that the database refuses for its values is found by halving the batch,
+counted and left out. Its reservation stays in the counters, so that its lease's end makes a row of it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Writer:
         self._thread.start()
 
     def stop(self, timeout: float) -> int:
-        """Write what is queued, for `timeout` seconds at most. Returns how many rows were left."""
+        """Write the queued rows, for `timeout` seconds at most. Returns how many rows were left."""
         self._deadline = time.monotonic() + timeout
         self._stopping.set()
         self._wake.set()
@@ -116,7 +116,7 @@ class Writer:
         self._idle = False
 
     def _take(self) -> None:
-        """Fill the batch from the queue, as the database will take it."""
+        """Fill the batch from the queue, in the form the database takes."""
         while self._queue and len(self._batch) < BATCH:
             for _ in range(min(SLICE, len(self._queue), BATCH - len(self._batch))):
                 row = self._queue[0]
@@ -124,11 +124,11 @@ class Writer:
                     self._batch.append((row.id, values(row)))
                 except Exception as error:  # noqa: BLE001 - a thread that ended would write nothing any more
                     self._refuse(row.id, error)
-                self._queue.popleft()  # only now: `queued` must never say less than there is
+                self._queue.popleft()  # last: `queued` must never report too few rows
             time.sleep(YIELD)
 
     def _write_batch(self) -> bool:
-        """Write the batch; what could not be written stays in it. False: the database is away."""
+        """Write the batch; rows that could not be written stay in it. False: the database is away."""
         waited = self.queued
         try:
             self._write(self._batch)
@@ -160,7 +160,7 @@ class Writer:
         else:
             self.written += len(batch)
             self._tell([id for id, _ in batch])
-        self._batch = self._batch[len(batch) :]  # they were its first
+        self._batch = self._batch[len(batch) :]  # those are the first of the batch
 
     def _refuse(self, id: str, error: Exception) -> None:
         self.refused += 1

@@ -1,4 +1,4 @@
-"""Envoy's gRPC access log entries: what became of each try, which is invisible to the gateway attachment.
+"""Envoy's gRPC access log entries: the outcome of each try, which is invisible to the gateway attachment.
 
 Source: envoy/data/accesslog/v3/accesslog.proto.
 """
@@ -18,7 +18,7 @@ SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
 
 
-_CUT = "upstream_reset_after_response_started"  # and in braces why
+_CUT = "upstream_reset_after_response_started"  # a prefix: the reason follows in braces
 
 _EARLY = 0.05  # seconds, or a fiftieth of the limit: the two listeners do not start their clocks together
 _DOWNSTREAM_REASONS = {
@@ -50,7 +50,7 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
         targets = contract.decode_targets(told["targets"].string_value)
         target = targets[min(attempt, len(targets)) - 1]
     seconds, outcome = _seconds(common.duration), _outcome(common.response_flags, response)
-    # The public listener ends a try that takes too long; in here that looks as if the client had left.
+    # The public listener ends a try that takes too long; in this listener that looks as if the client had left.
     timeout = told["timeout"].number_value / 1000 if "timeout" in told else math.inf
     late = seconds >= timeout - max(_EARLY, timeout / 50)
     if outcome == "client_left" and response.response_code.value == 0 and late:

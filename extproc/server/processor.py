@@ -1,4 +1,4 @@
-"""The processor as a whole: one configuration at work, its servers, and what runs beside the requests."""
+"""The processor as a whole: one configuration at work, its servers, and the tasks beside the requests."""
 
 from __future__ import annotations
 
@@ -40,15 +40,16 @@ measurements of the loop's lag. All of it happens at one wake-up, so that an idl
 _LAST_LINES = 1.0  # seconds for the last lines of the log
 _PRUNE_EVERY = 3600.0
 _SHARED_FOR = 60.0  # seconds after which a process that ended is forgotten
-_DRAIN_NOTICE = 3.0  # seconds for Envoy's health check to see that we are leaving
+_DRAIN_NOTICE = 3.0  # seconds for Envoy's health check to see that this process is leaving
 _DRAIN_GRACE = 600.0  # seconds for streams to end
 
-# What binds when the processor starts; a change of these needs a new one, and a new Envoy configuration with it.
+# Settings that bind when the processor starts. A change of these needs a restart, and a new Envoy configuration with
+# it.
 _FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "attribution", "auth")
 
 
 class Processor:
-    """Serves `settings`, and whatever replaces them in `file`."""
+    """Serves `settings`, and every later version of them in `file`."""
 
     def __init__(
         self, file: Path, settings: Settings, *, socket: str | None = None, secrets: Path | None = None
@@ -57,11 +58,11 @@ class Processor:
         self._secrets = secrets
         self._socket = socket or settings.processor.path
         self._settings = settings
-        self._units = _units(settings)  # of every budget this process has had
+        self._units = _units(settings)  # units of every budget this process has had
         self._lines = Lines(sys.stdout.fileno(), settings.telemetry.log_buffer, self._line_lost)
         self._telemetry = Telemetry(settings, self._lines)
         self._phase = random.random()  # noqa: S311 - of its beat
-        self._turned = time.monotonic()  # when the event loop last came round
+        self._turned = time.monotonic()  # the latest turn of the event loop
         self._counters: Counters = open_counters(settings.stores.counters)
         self._ledger = open_ledger(settings.stores.ledger)
         self._leases: set[str] = set()
@@ -79,7 +80,7 @@ class Processor:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Listen everywhere. Raises OSError, naming the address, when one cannot be had."""
+        """Listen everywhere. Raises OSError, naming the address, when one is not available."""
         settings, telemetry = self._settings, self._telemetry
         self._ledger.start()
         telemetry.watch(self._ledger)
@@ -116,7 +117,7 @@ class Processor:
         if self._secrets is not None:
             self._spawn(Keeper(self._secrets, self._count_refresh).run(lambda: self._settings.providers, self._retake))
         elif waiting := [name for name, provider in settings.providers.items() if provider.credentials is not None]:
-            log.warning("nobody fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
+            log.warning("no process fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
 
     async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
         """Drain: `notice` seconds for Envoy to look elsewhere, up to `grace` seconds for streams to end."""
@@ -125,11 +126,11 @@ class Processor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self._http.stop)  # whom it still serves may be waiting for this loop
-        with contextlib.suppress(StoreError):  # what is owed still gets its row
+        await asyncio.to_thread(self._http.stop)  # clients of that server may be waiting for this loop
+        with contextlib.suppress(StoreError):  # owed settles still get their rows
             await self._books.catch_up()
         await asyncio.to_thread(self._ledger.stop)
-        with contextlib.suppress(StoreError):  # else a lease will say the same once more
+        with contextlib.suppress(StoreError):  # a lease that ends reports the same again
             await self._books.catch_up()
         self._ledger.close()
         await self._counters.close()
@@ -148,7 +149,7 @@ class Processor:
         self._telemetry.line_lost()
 
     def _stalled(self) -> str:
-        """The reason why this process should be started again. Asked from the thread that serves probes."""
+        """The reason why this process should be restarted. Called from the thread that serves probes."""
         stood = time.monotonic() - self._turned
         return (
             f"the event loop has stood still for {stood:.0f} s" if stood > self._settings.status.stalled_after else ""
@@ -159,7 +160,9 @@ class Processor:
         return "" if self._server is not None and self._server.serving else "draining"
 
     def _remark(self) -> str:
-        """For people who look at /readyz: settings that are not those of the file. Traffic is served all the same."""
+        """A remark for people who look at /readyz: settings that are not those of the file. Traffic is served all the
+        same.
+        """
         return f"settings are stale: {self._stale}" if self._stale else ""
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -168,7 +171,7 @@ class Processor:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """Say so when what runs beside the requests ends by itself: leases would never end, and nobody know."""
+        """Log a background task that ended by itself: leases would never end, and no log line would say so."""
         if not task.cancelled():
             self._telemetry.internal_error(task.get_name())
             log.error("%s ended: a bug; restart", task.get_name(), exc_info=task.exception())
@@ -187,8 +190,8 @@ class Processor:
             self._telemetry.loop_lag.set(max(0.0, self._turned - due))
 
     async def _watch_file(self) -> None:
-        """Compare the content, which shows an edit, a rename and the symlink swap of a ConfigMap alike. A new day may
-        begin with other prices. Nothing that a file holds ends this loop.
+        """Compare the file's content once a second, which shows an edit, a rename and the symlink swap of a ConfigMap
+        alike. A new day may begin with other prices. No content of a file ends this loop.
         """
         while True:
             await asyncio.sleep(self._until_beat())
@@ -205,7 +208,7 @@ class Processor:
                 self._stay(f"{type(error).__name__}: see the log")
 
     async def reload(self) -> None:
-        """Take the settings file's new content, or keep the last good one and say what is wrong."""
+        """Take the settings file's new content, or keep the last good settings and log the error."""
         try:
             settings = await asyncio.to_thread(config.load, self._file)
         except ConfigError as error:
@@ -227,7 +230,7 @@ class Processor:
             log.info("new settings taken")
 
     def _stay(self, reason: str) -> None:
-        """Keep the last good settings, and show that the file says something else."""
+        """Keep the last good settings, and report that the file differs."""
         self._stale = reason
         self._telemetry.settings_stale.set(1)
         self._telemetry.reloads.labels("refused").inc()
@@ -250,7 +253,9 @@ class Processor:
         )
 
     def _take(self, settings: Settings) -> None:
-        """Use `settings` from the next request on. Raises, and changes nothing, if no pipeline can be made of them."""
+        """Use `settings` from the next request on. Raises, and changes nothing, if no pipeline can be built from
+        them.
+        """
         made = self._build(settings)
         budgets = {entry.name: compile_budget(entry) for entry in settings.budgets}
         self._telemetry.configure(settings)
@@ -260,18 +265,18 @@ class Processor:
         self._telemetry.settings_stale.set(0)
 
     def _retake(self) -> None:
-        """Build the pipeline anew, with what it reads outside the settings: which keys are there."""
+        """Build the pipeline anew, with its inputs outside the settings: the keys that are present."""
         self._take(self._settings)
 
     def _count_refresh(self, provider: str, outcome: str) -> None:
         self._telemetry.credential_refreshes.labels(provider, outcome).inc()
 
     async def _share(self) -> None:
-        """Exchange with other workers and replicas what tries taught, and read what operators granted."""
+        """Exchange findings of tries with other workers and replicas, and read the grants of operators."""
         me = uuid.uuid4().hex
         while True:
             await asyncio.sleep(self._until_beat())
-            with contextlib.suppress(StoreError):  # what was learned here still counts here
+            with contextlib.suppress(StoreError):  # findings of this process stay here
                 self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
                 await self._grants.refresh()
 
@@ -282,10 +287,10 @@ class Processor:
             for id in list(self._leases):
                 with contextlib.suppress(StoreError):  # two more renewals fit into the lease
                     await self._counters.forward(id, lease)
-                await asyncio.sleep(0)  # a store on this host gives nobody else a turn
+                await asyncio.sleep(0)  # a store on this host never yields to other tasks
 
     async def _keep_books(self) -> None:
-        """Ends the leases of what is no longer alive, and sees to it that counters and ledger agree."""
+        """End the leases of dead exchanges, and keep counters and ledger in agreement."""
         pruned = 0.0
         while True:
             await asyncio.sleep(self._until_beat())
@@ -312,7 +317,7 @@ def _units(settings: Settings) -> dict[str, str]:
 
 
 def _fixed(settings: Settings, name: str) -> object:
-    """A section as far as Envoy or the start depends on it: a provider's kill switch binds at once."""
+    """The part of a section that Envoy or the start depends on: a provider's kill switch binds at once."""
     if name == "auth":
         return settings.auth.jwt
     if name != "providers":

@@ -1,7 +1,7 @@
 """The gRPC services Envoy calls: ext_proc, access logs, health, and the drain of all three. Any transport serves them.
 
-A call never ends well while Envoy still waits for an answer: Envoy would take that for "nothing to object to". So every
-message has either been answered, or the call fails, and then Envoy answers 500.
+A call never ends well while Envoy still waits for an answer: Envoy would take that for "nothing to object to". So
+either every message has been answered, or the call fails, and then Envoy answers 500.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEALTH = "grpc.health.v1.Health"
 
 
 class Server:
-    """Serves one address. `pipeline` is asked for anew at every stream, so that a reload binds from the next one."""
+    """Serves one address. `pipeline` is called at every stream, so that a reload binds from the next one."""
 
     def __init__(self, pipeline: Callable[[], Pipeline], telemetry: Telemetry) -> None:
         self._pipeline = pipeline
@@ -34,8 +34,8 @@ class Server:
         self._transport: Transport | None = None
 
     async def start(self, *, socket: str | None = None, address: str | None = None, transport: str = "native") -> None:
-        """Listen on a unix socket of mode 0600, or on `host:port`, which only grpcio serves. Raises OSError when that
-        cannot be had.
+        """Listen on a unix socket of mode 0600, or on `host:port`, which only grpcio serves. Raises OSError when the
+        address is not available.
         """
         if address is None and transport == "native":
             assert socket is not None
@@ -47,7 +47,7 @@ class Server:
         await self._transport.start()
 
     async def drain(self, notice: float, grace: float) -> None:
-        """Say NOT_SERVING, give Envoy `notice` seconds to see it, and streams up to `grace` seconds to end."""
+        """Report NOT_SERVING, give Envoy `notice` seconds to see it, and streams up to `grace` seconds to end."""
         self._health.leave()
         await asyncio.sleep(notice)
         if self._transport is not None:
@@ -73,7 +73,7 @@ class Server:
 
 
 class _Process:
-    """One stream of ext_proc: what Envoy asks of one attachment."""
+    """One stream of ext_proc: the messages between Envoy and one attachment."""
 
     def __init__(self, attachment: Attachment, telemetry: Telemetry) -> None:
         self._attachment = attachment
@@ -122,11 +122,11 @@ class _AccessLog:
         return (b"",)
 
     async def on_end(self) -> None:
-        """Nothing is open."""
+        """An access log stream leaves nothing open."""
 
 
 class _Health:
-    """Whether this process takes requests, and the moment when it no longer does."""
+    """The health of this process: it takes requests, or is draining."""
 
     def __init__(self) -> None:
         self.left = asyncio.Event()
@@ -144,7 +144,7 @@ class _Health:
 
 
 class _Check:
-    """Answers one question for the health."""
+    """One health check."""
 
     done = False
 
@@ -158,11 +158,11 @@ class _Check:
         return ()
 
     async def on_end(self) -> None:
-        """Nothing is open."""
+        """A health check leaves nothing open."""
 
 
 class _Watch(_Check):
-    """The same, and once more when it changes."""
+    """A health check that answers once more when the health changes."""
 
     async def on_half_close(self) -> Sequence[bytes]:
         if self._health.serving:

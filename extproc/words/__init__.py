@@ -1,1 +1,1 @@
-"""The words that every room shares: the exchange, its parts, refusals, and the headers between the attachments."""
+"""The types that every room shares: the exchange, its parts, refusals, and the headers between the attachments."""

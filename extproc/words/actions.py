@@ -1,6 +1,7 @@
-"""What an attachment answers Envoy, without a word of ext_proc: `wire.py` turns these into messages.
+"""The answers of an attachment to Envoy, independent of ext_proc: `wire.py` turns them into messages.
 
-Those of every request and event are not frozen: that takes more than twice as long to make (0.6 µs, 0.25 µs).
+Actions made for every request and event are not frozen: a frozen one takes more than twice as long to make (0.6 µs,
+0.25 µs).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Continue:
 
 @dataclass(slots=True, frozen=True)
 class LocalReply:
-    """End the exchange here with this answer. `reason` is what Envoy's access log calls it."""
+    """End the exchange here with this answer. `reason` is its name in Envoy's access log."""
 
     status: int
     body: bytes
@@ -41,9 +42,9 @@ class LocalReply:
 
 @dataclass(slots=True)
 class Chunk:
-    """Bytes of the response body that may leave now; `end` when no more will. Empty and without `end`: nothing yet.
+    """Bytes of the response body that may leave now. `end` marks the last ones. Empty and without `end`: nothing yet.
 
-    `head` is the answer to the response headers where they were held back until now.
+    `head` is the answer to the response headers, where they were held back until now.
     """
 
     body: bytes
@@ -58,13 +59,15 @@ class Reader(Protocol):
     """Reads the body of one answer."""
 
     async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:
-        """Add to `out` what may leave now; with `end`, all that is left. Raises Refusal to end the answer after it."""
+        """Add to `out` the bytes that may leave now; with `end`, all the rest. Raises Refusal to end the answer after
+        them.
+        """
         ...
 
 
 class Attachment(Protocol):
-    """One stream of Envoy's. Every method is called at most once and in this order, but `on_response_body`, which is
-    called for each piece; `on_end` is called last, exactly once, however the stream ended, and is never cancelled.
+    """One stream of Envoy's. Every method is called at most once and in this order, except `on_response_body`, which is
+    called for each piece. `on_end` is called last, exactly once, however the stream ended, and is never cancelled.
 
     `done` is True when no further message is wanted.
     """

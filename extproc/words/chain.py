@@ -1,4 +1,4 @@
-"""Chains: what a requested name leads to, and the choice a strategy has among it."""
+"""Chains: the targets of a requested name, and the choices of its strategies."""
 
 from __future__ import annotations
 
@@ -50,29 +50,33 @@ class Skip:
 
 @dataclass(slots=True, frozen=True)
 class Choice:
-    """One of the things a strategy orders. `targets` has at least one; the first is where a request would go."""
+    """A choice among those that a strategy orders. `targets` has at least one; the first is the one that would
+    serve.
+    """
 
     targets: Sequence[Target]
     weight: int = 1
     max_complexity: float = 1.0
-    index: int = 0  # in the settings
+    index: int = 0  # place in the settings
 
 
 class Strategy(Protocol):
-    """What a module here offers as `STRATEGY`. Built once for each virtual model that uses it."""
+    """A module of `routing/strategies`, which offers itself as `STRATEGY`. Built once for each virtual model that uses
+    it.
+    """
 
     def order(self, choices: Sequence[Choice], exchange: Exchange) -> Sequence[Choice]:
-        """Say in which order to try `choices`; called for two or more of them."""
+        """The order in which to try `choices`; called for two or more of them."""
         ...
 
     def why(self, choice: Choice, exchange: Exchange) -> str:
-        """Say in a few words what the order was decided by, for people: `weight 95`, `complexity 0.3`."""
+        """The reason for the order in a few words, for people: `weight 95`, `complexity 0.3`."""
         ...
 
 
 @dataclass(slots=True, frozen=True)
 class Branch:
-    """A virtual model in a chain. `shares` are the weight and the max_complexity of each thing below it."""
+    """A virtual model in a chain. `shares` are the weight and the max_complexity of each entry below it."""
 
     strategy: Strategy
     below: tuple[Branch | Target, ...]
@@ -81,7 +85,7 @@ class Branch:
 
 @dataclass(slots=True, frozen=True)
 class Chain:
-    """What a requested name leads to. `name` is what grants are checked against, `targets` are in the settings' order.
+    """The targets of a requested name. Grants are checked against `name`; `targets` are in the settings' order.
 
     `root` decides the order for a request; None: the order of `targets`.
     """

@@ -1,4 +1,4 @@
-"""What the gateway attachment, Envoy and the attempt attachment tell each other. All of it is in this file.
+"""All headers, metadata and attributes between the gateway attachment, Envoy and the attempt attachment.
 
 Headers under `PREFIX` are internal: Envoy strips them from what clients send before any filter runs, from what leaves
 for a provider, from what a provider answers, and from what goes back to the client.
@@ -17,31 +17,31 @@ from extproc.words.exchange import Target, Usage
 
 PREFIX = "x-extproc-"
 
-# gRPC metadata of an ext_proc stream: which attachment is calling.
+# gRPC metadata of an ext_proc stream: the attachment that is calling.
 ATTACHMENT = "x-extproc-attachment"
 GATEWAY, ATTEMPT, ATTACH = "gateway", "attempt", "attach"
 
 # Request headers, from the gateway attachment to the tries.
 ID = "x-extproc-id"  # the exchange's id
 TARGETS = "x-extproc-targets"  # encode_targets(): the target of each try
-EDITS = "x-extproc-edits"  # encode_edits(): what each try changes in the body
-ATTEND = "x-extproc-attend"  # which tries need the attempt attachment: ATTEND_ALL or ATTEND_LATER
+EDITS = "x-extproc-edits"  # encode_edits(): the changes of each try to the body
+ATTEND = "x-extproc-attend"  # the tries that need the attempt attachment: ATTEND_ALL or ATTEND_LATER
 ATTEND_ALL, ATTEND_LATER = "all", "later"  # later: all but the first
 BACK_OFF = "x-extproc-back-off"  # milliseconds before the second try in a row at one target
 TIMEOUT = "x-extproc-timeout"  # milliseconds that a try may take to begin its answer
-DIALECT = "x-extproc-dialect"  # the client's, where a try has to translate
-PROVIDER = "x-extproc-provider"  # attach mode only: where the owner's routes should send the request
+DIALECT = "x-extproc-dialect"  # the client's dialect, for tries that translate
+PROVIDER = "x-extproc-provider"  # attach mode only: the provider, for the owner's routes to match on
 
-# Response header of an answer that Envoy itself gave inside the hop, where a provider's answer should be. Its value
-# says why: connect, reset, timeout, overflow, unhealthy, credential, unsupported or other; or it is the code with which
-# a try refused the request.
+# Response header of an answer that Envoy itself gave inside the hop, in place of a provider's answer. Its value is the
+# reason: connect, reset, timeout, overflow, unhealthy, credential, unsupported or other; or the code with which a try
+# refused the request.
 HOP = "x-extproc-hop"
 
 # Response headers of an answer that a try translated.
 TRANSLATED = "x-extproc-translated"  # present
 USAGE = "x-extproc-usage"  # encode_usage(), where the answer is plain
-IGNORED = "x-extproc-ignored"  # names of the client's fields that the provider's API has no words for
-USAGE_EVENT = b": x-extproc-usage "  # begins the comment that says encode_usage() at the end of a streamed answer
+IGNORED = "x-extproc-ignored"  # names of the client's fields that the provider's API cannot express
+USAGE_EVENT = b": x-extproc-usage "  # prefix of the comment with encode_usage() at the end of a streamed answer
 
 # Dynamic metadata that gives Envoy's priority_group cluster specifier the order of the tries.
 ORDER_NAMESPACE = "ai.groups"
@@ -49,9 +49,9 @@ ORDER_KEY = "priority_groups"
 # Dynamic metadata of a try's access log entry: id, attempt, targets, timeout.
 LOG_NAMESPACE = "ai"
 
-# Dynamic metadata of Envoy's jwt_authn filter, which the gateway attachment is sent: claims_key(), failure_key().
+# Dynamic metadata of Envoy's jwt_authn filter, which the gateway attachment receives: claims_key(), failure_key().
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
-# Attributes of a connection whose client showed a certificate. Of several names of a kind Envoy tells the first.
+# Attributes of a connection whose client showed a certificate. Envoy reports the first of several names of a kind.
 URI_SAN = "connection.uri_san_peer_certificate"
 DNS_SAN = "connection.dns_san_peer_certificate"
 SUBJECT = "connection.subject_peer_certificate"
@@ -65,16 +65,16 @@ GATEWAY_LOG = "gateway"
 
 ATTEMPT_COUNT = "x-envoy-attempt-count"
 RESPONSE_ATTRIBUTES = ("upstream.request_attempt_count", "response.code_details")
-"""What Envoy reports of the answer with its headers."""
+"""Attributes of the answer that Envoy sends with its headers."""
 
 
 def claims_key(issuer: int) -> str:
-    """Where the claims of a token of that issuer of the settings are."""
+    """The metadata key of the verified claims of a token of that issuer, by its name in the settings."""
     return f"claims-{issuer}"
 
 
 def failure_key(issuer: int) -> str:
-    """Where `code` and `message` are of a token that is not good as that issuer's."""
+    """The metadata key of `code` and `message` of a token that this issuer does not accept."""
     return f"failure-{issuer}"
 
 
@@ -100,22 +100,23 @@ def decode_targets(value: str) -> list[str]:
 
 @dataclass(slots=True, frozen=True)
 class Service:
-    """Who serves a try, where the request has to be made theirs: another API, or a path of their own."""
+    """The API and model of a try, where the request must be rewritten: another API, or a path with the model in it."""
 
-    kind: str  # of provider
+    kind: str  # the provider's kind
     dialect: str
-    model: str  # its name there
+    model: str  # the model's name at the provider
     max_output_tokens: int | None = None
-    reasoning: bool = True  # whether it can think
-    anew: bool = False  # write the request anew even in the client's own API: it holds what only translations leave
-    cache: bool = False  # mark what a prompt cache should keep
-    stream: bool = False  # whether the client wants the answer event by event
+    reasoning: bool = True  # True: the model can reason
+    # True: rewrite the request even in the client's own API, because it holds traces of translations
+    anew: bool = False
+    cache: bool = False  # True: mark the content that a prompt cache should keep
+    stream: bool = False  # True: the client wants the answer event by event
 
 
 @dataclass(slots=True, frozen=True)
 class Edit:
-    """What one try changes in the body that the gateway attachment sent on: top-level fields to set and to take out,
-    and then, with a `service`, the whole request.
+    """Edits of one try to the body that the gateway attachment sent: top-level fields to set and to remove, and then,
+    with a `service`, the whole request.
     """
 
     fields: Mapping[str, Any]
@@ -126,7 +127,7 @@ class Edit:
 def encode_edits(edits: Sequence[Edit]) -> str:
     """The value of `EDITS`: printable ASCII."""
     text = json.dumps([[edit.fields, edit.removed, edit.service and astuple(edit.service)] for edit in edits])
-    return text.replace("\x7f", "\\u007f")  # no header may hold it, and JSON leaves it as it is
+    return text.replace("\x7f", "\\u007f")  # a header must not hold DEL, and JSON leaves it unescaped
 
 
 def decode_edits(value: str) -> list[Edit]:
@@ -138,7 +139,7 @@ def decode_edits(value: str) -> list[Edit]:
 
 
 def encode_usage(usage: Usage) -> bytes:
-    """What a translation knows of the usage and the client's dialect cannot say: the value of `USAGE`."""
+    """The value of `USAGE`: the usage that a translation knows and the client's dialect cannot express."""
     return json.dumps(
         [
             usage.input_tokens,
@@ -151,6 +152,6 @@ def encode_usage(usage: Usage) -> bytes:
 
 
 def decode_usage(value: bytes) -> Usage:
-    """Raises ValueError or TypeError when `value` was not made by `encode_usage`."""
+    """The usage in `value`. Raises ValueError or TypeError when `encode_usage` did not make it."""
     input_tokens, output_tokens, cached, reasoning, cache_write = json.loads(value)
     return Usage(input_tokens, output_tokens, cached, reasoning, cache_write)

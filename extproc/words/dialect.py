@@ -1,8 +1,8 @@
 """A dialect: the JSON of one API, as the rest of the gateway knows it.
 
-Only a dialect knows the names of fields. `Fields` are those names, `Ask` is what a request asks for, `Conversation` the
-dialogue so far, `Text` a view of one piece of its text, `Report` what an answer said of itself. A `Dialect` reads and
-writes them.
+Only a dialect knows the names of fields. `Fields` are those names, `Ask` is the meaning of a request, `Conversation`
+the dialogue so far, `Text` a view of one piece of its text, `Report` the usage, finish and errors of an answer. A
+`Dialect` reads and writes them.
 """
 
 from __future__ import annotations
@@ -22,23 +22,28 @@ from extproc.words.exchange import Usage
 from extproc.words.messages import Effort
 
 ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
-"""What a model may be able to do or not. A request needs one when leaving it out would change what is asked."""
+"""Abilities of models. A request needs one when it would mean something else without the field that asks for it."""
 
 
 NATIVE = frozenset(("state", "hosted_tools"))
-"""What a request may need and only the API it was written for has: no translation at all."""
+"""Needs that only the API of the request itself can serve: such a request is never translated."""
 
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,40}").fullmatch
 
 
 _MOST_UNSEEN = 8
+_SAMPLE = 64 << 10
+"""Bytes of an answer's text that are kept to judge how many tokens it is, where its provider does not report them."""
+_LEAST_BASE64 = 256
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{%d,}" % _LEAST_BASE64)
+"""A run that is no text of a model: a picture or a sound, in a body that could not be read."""
 _MOST_PIECES = 64
 
 
 @dataclass(slots=True, frozen=True)
 class Endpoint:
-    """A path that clients call. `pattern` is the path as `Dialect.paths` lists it, `model` what a client wrote in the
+    """A path that clients call. `pattern` is the path as `Dialect.paths` lists it, `model` the client's word in the
     place of its `{model}`.
     """
 
@@ -52,47 +57,58 @@ class Endpoint:
 
 
 PLACE = "{model}"
-"""What stands for the model's name in a path of `Dialect.paths`."""
+"""Placeholder of the model's name in a path of `Dialect.paths`."""
 
 NO_ENDPOINT = Endpoint("", "")
 
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class Fields:
-    """Names of an API's fields, by what they are to the gateway: the first five of the top level of a request, the
-    others at any depth.
+    """Names of an API's fields, by their meaning for the gateway: `files` and `opaque` at any depth, the others at the
+    top level of a request.
     """
 
-    model: str | None  # names the model; None where the path does
-    fixed: tuple[str, ...]  # no target may change it: routing, guardrails, budgets, reading the answer rely on it
-    output_limits: tuple[str, ...]  # limit the output, the usual name first
-    needs: Mapping[str, tuple[str, ...]]  # by need (`Ask.needs`): those that can ask for it
+    model: str | None  # field of the model's name; None: the path has the name
+    # fields that no target may change: routing, guardrails, budgets and reading the answer rely on them
+    fixed: tuple[str, ...]
+    output_limits: tuple[str, ...]  # limits of the output, the usual name first
+    needs: Mapping[str, tuple[str, ...]]  # fields that can ask for a need, by need (`Ask.needs`)
     spoken: frozenset[str]  # the dialogue and the system prompt; other text is definitions, which models get reworded
     files: frozenset[str]  # base64 of files
     opaque: frozenset[str]  # base64, signatures and the like, which are no text of the prompt as they stand
+    also: tuple[str, ...] = ()  # further fields that holds, routing or prices read
+
+    @property
+    def relied_on(self) -> frozenset[str]:
+        """Fields of the top level that the gateway reads. A request must not give one under a similar name, which some
+        servers take for the same field.
+        """
+        named = {self.model} if self.model is not None else set()
+        needs = [name for names in self.needs.values() for name in names]
+        return frozenset((*named, *self.fixed, *self.output_limits, *needs, *self.spoken, *self.also))
 
 
 @dataclass(slots=True)
 class Ask:
-    """What a request asks for, read once and checked."""
+    """The meaning of a request, read once and checked."""
 
     model: str
     stream: bool = False
     choices: int = 1
-    max_output_tokens: int | None = None  # for one choice; None: the client set no limit
+    max_output_tokens: int | None = None  # tokens for one choice; None: the client set no limit
     output_field: str | None = None  # the field that limits the output, None where the operation has none
-    usual_output: int | None = None  # what the API writes at most where nobody sets a limit
-    free: bool = False  # it uses no tokens
+    usual_output: int | None = None  # the most the API writes without a limit
+    free: bool = False  # True: the request uses no tokens
     thinking: int = 0  # tokens of thinking asked for, which the output limit includes
-    lasting: bool = False  # the provider goes on with it when nobody listens any more
+    lasting: bool = False  # True: the provider goes on after the client disconnected
     images: int = 0
-    image_bytes: int = 0  # of the body, inside data URLs
-    image_tokens: int = 0  # what they can come to
+    image_bytes: int = 0  # bytes of the body inside data URLs
+    image_tokens: int = 0  # the most tokens of all images
     image_data: list[str] = field(default_factory=list)  # the strings of the body that are images
-    added_tokens: int = 0  # what providers can write into the prompt themselves, about tools and schemas
-    unseen: tuple[str, ...] = ()  # fields and types that name input which the body does not hold
-    unbounded: tuple[str, ...] = ()  # those of them that can be any number of tokens, so all but images
-    unreadable: str = ""  # the path of input that is no text, so that no guardrail can read it
+    added_tokens: int = 0  # the most tokens providers add to the prompt for tools and schemas
+    unseen: tuple[str, ...] = ()  # fields and types that refer to input outside the body
+    unbounded: tuple[str, ...] = ()  # members of `unseen` without a bound on tokens: all but images
+    unreadable: str = ""  # the path of input that is not text, and that no guardrail can read
     needs: dict[str, str] = field(default_factory=dict)  # abilities, each with the field that asks for it
 
     def add_image(self, data: str, tokens: int) -> None:
@@ -103,13 +119,13 @@ class Ask:
         self.image_data.append(data)
 
     def add_image_elsewhere(self, name: str, tokens: int) -> None:
-        """Count an image of `tokens` at most that the body only names, in the field or type `name`."""
+        """Count an image of `tokens` at most that the body refers to by the field or type `name`."""
         self.images += 1
         self.image_tokens += tokens
         self.unseen = _with(self.unseen, name)
 
     def add_unseen(self, name: Any, otherwise: str = "") -> None:
-        """Note what the body only names. `name` may be the client's word: then `otherwise` stands for a strange one."""
+        """Note input outside the body. `name` may be the client's word: `otherwise` stands for a strange one."""
         if otherwise and not (isinstance(name, str) and _NAME(name)):
             name = otherwise
         self.unseen = _with(self.unseen, name)
@@ -122,8 +138,8 @@ def _with(names: tuple[str, ...], name: str) -> tuple[str, ...]:
 
 @dataclass(slots=True, kw_only=True)
 class Conversation:
-    """What was said so far, for judging how hard a request is. Each text is in pieces, in their order; of long lists
-    only the ends are read, so reading it takes the same time whatever the size of the body.
+    """The dialogue so far, for judging how hard a request is. Each text is in pieces, in their order. Only the ends of
+    long lists are read, so the time does not grow with the body.
     """
 
     asked: Sequence[str]  # the last message of the user that holds text
@@ -131,8 +147,8 @@ class Conversation:
     result: Sequence[str] | None = None  # the last message, where it is the result of a tool
     system: Sequence[str] = ()  # the system prompt
     tools: int = 0  # offered to the model
-    shaped: bool = False  # the answer is to be JSON, or the call of one given tool
-    effort: Effort | None = None  # of reasoning
+    shaped: bool = False  # True: the answer is to be JSON, or the call of one given tool
+    effort: Effort | None = None  # the reasoning effort
 
 
 @dataclass(slots=True, frozen=True)
@@ -151,25 +167,36 @@ class Text:
 
 @dataclass(slots=True)
 class Report:
-    """What an answer said of itself, gathered event by event."""
+    """Usage, finish and errors that an answer reported, gathered event by event."""
 
     usage: Usage | None = None
-    told_usage: Usage | None = None  # by the attempt attachment: more than the client's API can say
+    told_usage: Usage | None = None  # counts of the attempt attachment: more than the client's API can express
     usage_refused: bool = False  # the provider's usage was negative, absurd or no number
     model: str = ""
-    finish_reasons: dict[int, str] = field(default_factory=dict)  # by choice
-    output_bytes: int = 0  # of generated text, UTF-8
-    output_events: int = 0  # that carried generated text
+    finish_reasons: dict[int, str] = field(default_factory=dict)  # choice -> finish reason
+    output_bytes: int = 0  # generated text, in bytes of UTF-8
+    sample: bytearray = field(default_factory=bytearray)  # the beginning of that text
+    output_events: int = 0  # events that carried generated text
     error: str = ""  # the provider's error in mid-stream
-    memory: Any = None  # of the dialect's, from one event to the next
+    memory: Any = None  # the dialect's own, from one event to the next
 
-    def add_text(self, size: int) -> None:
-        """Count `size` bytes of generated text that came with one event."""
+    def add_text(self, text: str) -> None:
+        """Count the generated text that came with one event."""
+        if text:
+            data = text.encode(errors="replace")
+            self.output_bytes += len(data)
+            self.output_events += 1
+            if len(self.sample) < _SAMPLE:
+                self.sample += data[:_SAMPLE]
+
+    def add_unread(self, data: bytes) -> None:
+        """Count what could not be read, all of it rather than nothing. Base64 is no text."""
+        size = len(data) if len(data) < _LEAST_BASE64 else len(_BASE64.sub(b"", data))
         self.output_bytes += size
         self.output_events += size > 0
 
     def add_usage(self, usage: Usage | None) -> None:
-        """Take what the provider tells in place of what it told; None: it told what cannot be believed."""
+        """Replace the usage by newer counts of the provider. None: its counts cannot be believed."""
         if usage is None:
             self.usage_refused = True
         else:
@@ -178,24 +205,26 @@ class Report:
 
 @dataclass(slots=True, frozen=True)
 class Destination:
-    """What a provider's dialect has to know of where a translated request goes."""
+    """The provider's model, as a dialect needs it to write a translated request."""
 
-    model: str  # its name at the provider
-    max_output_tokens: int | None = None  # the most it can write
-    more: tuple[str, ...] = ()  # what it knows beyond its API, or otherwise, by words of the dialect's own
+    model: str  # the model's name at the provider
+    max_output_tokens: int | None = None  # the most tokens it can write
+    more: tuple[str, ...] = ()  # differences of the provider's API, in words of the dialect's own
 
 
 class Decoder(Protocol):
     """Reads a streamed answer of a provider, event by event."""
 
     def feed(self, data: bytes, name: str) -> Sequence[messages.Event]:
-        """What one framed event says: its payload, and its name where the framing has one. Unreadable or unknown
-        events say nothing; never raises.
+        """The meaning of one framed event: its payload, and its name where the framing has one. Unreadable or unknown
+        events give nothing; never raises.
         """
         ...
 
     def end(self) -> Sequence[messages.Event]:
-        """What is left when the body ended: `Ended` where the API has no end marker and the answer was whole."""
+        """The events that remain when the body ended: `Ended` where the API has no end marker, and the answer was
+        whole.
+        """
         ...
 
 
@@ -203,15 +232,15 @@ class Encoder(Protocol):
     """Writes a streamed answer for a client, event by event."""
 
     def feed(self, event: messages.Event) -> bytes:
-        """The bytes that say it, possibly none. After `Failed` and `Ended` nothing more is fed."""
+        """The bytes of `event` in this API, possibly none. After `Failed` and `Ended` nothing more is fed."""
         ...
 
 
 class Dialect:
     """The base of every dialect. The error shape here is OpenAI's; others override it.
 
-    Three sides: what the gateway needs of a request it lets pass; what a translation needs when a client speaks it; and
-    what a translation needs when a provider does. A dialect that no client speaks has no `paths`.
+    The methods serve three sides: requests the gateway passes through, clients whose requests are translated, and
+    providers that get translated requests. A dialect that no client speaks has no `paths`.
     """
 
     name: str
@@ -220,22 +249,28 @@ class Dialect:
     segments if need be: `/v1beta/models/{model}:generateContent`.
     """
     fields: Fields
-    """Of a dialect that clients speak."""
+    """The names of its fields, in a dialect that clients speak."""
     family: str = "chat"
     """Dialects of one family can be translated into each other."""
     traces: tuple[bytes, ...] = ()
-    """What a translated answer leaves in a conversation, and providers of this API do not know."""
+    """Marks of a translated answer in a conversation, unknown to providers of this API."""
     cache_marks: bool = False
-    """Whether requests say what a prompt cache should keep."""
+    """True when requests can mark the content that a prompt cache should keep."""
     stream_type: str = "text/event-stream"
     """Content type of its streamed answers."""
     usage_at: Sequence[Sequence[str]] = ()
-    """Where an answer, or an event of one, has the usage object that a cost can be written into; empty: nowhere."""
+    """Paths to the usage object of an answer, or of an event, in which a cost can be written; empty: there is none."""
+    request_id: str = ""
+    """Header of answers with the request's id, where its clients look for another one than `x-request-id`."""
+    version: str = ""
+    """Header of requests that only its clients send."""
+    rates: str = ""
+    """Prefix of its providers' headers that report rate limits."""
     lacks: frozenset[str] = frozenset()
-    """What requests may need (`Ask.needs`) and this API has no words for: no translation into it."""
+    """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
-        """What the request asks for. `endpoint` is the path it came to, which matters where the model stands in it.
+        """The meaning of a request. `endpoint` is the path it came to, which matters where the model stands in it.
         Raises Refusal (400) when a field the gateway relies on has the wrong shape.
         """
         raise NotImplementedError
@@ -245,11 +280,13 @@ class Dialect:
         return 0
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
-        """What was said so far. Takes any body and never raises. Here its texts are all one message."""
+        """The dialogue so far. Takes any body and never raises. Here its texts are all one message."""
         return Conversation(asked=[text.value for text in islice(self.texts(body), _MOST_PIECES)])
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
-        """Every piece of text a client sent, wherever it stands in the body. Here all but the model is the user's."""
+        """Every piece of text a client sent, wherever it stands in the body. Here all text but the model's is the
+        user's.
+        """
         for key, value in body.items():
             if isinstance(value, str):
                 if key != self.fields.model:
@@ -258,31 +295,34 @@ class Dialect:
                 yield from strings(value, "user", key)
 
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
-        """The top-level fields to set so that a streamed answer reports its usage; empty when it will anyway."""
+        """The top-level fields that make a streamed answer report its usage; empty when it does so anyway."""
         return {}
 
     def observe(self, data: bytes, report: Report) -> bool:
         """Read one event (or a whole plain answer) into `report`. True when it carries nothing but usage."""
         raise NotImplementedError
 
+    def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
+        """Read the usage from the beginning or the end of an event that is too long to be read whole. Never raises."""
+
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
 
     def cut_off(self, kind: Kind, message: str) -> bytes:
-        """A refusal in the middle of a stream that somebody else began, as an event of it."""
+        """A refusal as an event in the middle of a stream that a provider began."""
         return b"data: %b\n\n" % msgspec.json.encode(self.error(kind, message, None))
 
     @property
     def translates_from(self) -> bool:
-        """Whether a client's request in it can become one of another dialect."""
+        """True when a client's request in this API can become one of another dialect."""
         return type(self).decode_request is not Dialect.decode_request
 
     @property
     def translates_into(self) -> bool:
-        """Whether a request of another dialect can become one in it."""
+        """True when a request of another dialect can become one of this API."""
         return type(self).encode_request is not Dialect.encode_request
 
-    # --- a client speaks it
+    # --- translations of a client's request
 
     def smallest(self, model: str) -> dict[str, Any]:
         """The body of the smallest request, for people to try a model with."""
@@ -299,7 +339,9 @@ class Dialect:
         raise NotImplementedError
 
     def decode_request(self, body: Mapping[str, Any]) -> messages.AnyPrompt:
-        """What a client asks for. Raises Refusal (400), naming the field, when the shape is not the API's."""
+        """The neutral form of a client's request. Raises Refusal (400), naming the field, when the shape is not the
+        API's.
+        """
         raise NotImplementedError
 
     def encode_answer(self, answer: messages.AnyAnswer) -> dict[str, Any]:
@@ -312,36 +354,36 @@ class Dialect:
         """A provider's error as this API would write it."""
         raise NotImplementedError
 
-    # --- a provider speaks it
+    # --- translations to a provider
 
     def reasons(self, model: str) -> bool:  # noqa: ARG002
-        """False for a model that is known to refuse the wish for thinking."""
+        """False for a model that is known to refuse reasoning parameters."""
         return True
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
-        """Where its request goes, after the provider's base_url: `/chat/completions`."""
+        """Path of its requests, after the provider's base_url: `/chat/completions`."""
         return next(iter(self.paths)).removeprefix("/v1")
 
     def encode_request(
         self, prompt: messages.AnyPrompt, destination: Destination
     ) -> tuple[dict[str, Any], Sequence[str]]:
-        """The body, and the names of advisory fields that it cannot say."""
+        """The body, and the names of advisory fields that it cannot express."""
         raise NotImplementedError
 
     def decode_answer(self, body: bytes) -> messages.AnyAnswer:
-        """Raises ValueError when it is not an answer of this API."""
+        """The neutral form of an answer. Raises ValueError when it is not an answer of this API."""
         raise NotImplementedError
 
     def decoder(self) -> Decoder:
         raise NotImplementedError
 
     def decode_problem(self, status: int, body: bytes) -> messages.Problem:
-        """What an error answer says, as far as it can be read; never raises."""
+        """The content of an error answer, as far as it can be read; never raises."""
         raise NotImplementedError
 
 
 def strings(value: Any, role: str, where: str) -> Iterator[Text]:
-    """Every string at or below `value`, keys of objects excepted: for parts whose shape is not ours to know."""
+    """Every string at or below `value`, keys of objects excepted: for parts of an unknown shape."""
     stack: list[tuple[Any, str]] = [(value, where)]
     while stack:
         node, path = stack.pop()

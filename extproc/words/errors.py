@@ -1,13 +1,16 @@
 """Refusals: every answer the gateway gives in its own name, one line each.
 
-`status`, `type` and `code` are stable; clients and dashboards rely on them. A message says which rule refused and what
-to do about it. Everything else that goes wrong inside the gateway is a bug and fails closed.
+`status`, `type` and `code` are stable; clients and dashboards rely on them. A message names the rule that refused, and
+the remedy. Any other failure inside the gateway is a bug and fails closed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+_LATER = (408, 409, 425, 429)
+"""Client errors that may be none a moment later."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -16,12 +19,18 @@ class Kind:
     type: str
     code: str
 
+    @property
+    def advice(self) -> Mapping[str, str]:
+        """Headers that tell clients whether to send the request again."""
+        return FINAL if self in _FINAL else advice(self.status)
+
 
 INVALID_JSON = Kind(400, "invalid_request_error", "invalid_json")
 INVALID_REQUEST = Kind(400, "invalid_request_error", "invalid_request")
 GUARDRAIL_BLOCKED = Kind(400, "invalid_request_error", "guardrail_blocked")
 UNSUPPORTED_BY_TARGETS = Kind(400, "invalid_request_error", "unsupported_by_targets")
 UNBOUNDED_INPUT = Kind(400, "invalid_request_error", "unbounded_input")
+EXCEEDS_LIMIT = Kind(400, "invalid_request_error", "request_exceeds_limit")
 MISSING_KEY = Kind(401, "authentication_error", "missing_key")
 INVALID_KEY = Kind(401, "authentication_error", "invalid_key")
 EXPIRED_KEY = Kind(401, "authentication_error", "expired_key")
@@ -42,6 +51,23 @@ OVERLOADED = Kind(503, "api_error", "overloaded")
 PROVIDER_TIMEOUT = Kind(504, "api_error", "provider_timeout")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
+
+_FINAL = frozenset((PROVIDER_CREDENTIAL_REJECTED,))  # refusals that end the client's retries at any status
+
+FINAL: Mapping[str, str] = {"x-should-retry": "false"}
+"""Ends the retries of clients. The SDKs that Stainless generates (OpenAI's, Anthropic's and others) heed it before the
+status: `_should_retry` in openai-python/src/openai/_base_client.py. Claude Code repeats 401 ten times without it:
+https://github.com/musistudio/claude-code-router/issues/490
+"""
+_AGAIN: Mapping[str, str] = {"retry-after": "1"}
+_NO_ADVICE: Mapping[str, str] = {}
+
+
+def advice(status: int) -> Mapping[str, str]:
+    """Headers of an error of this status that say whether to send the request again."""
+    if 400 <= status < 500 and status not in _LATER:
+        return FINAL
+    return _AGAIN if status in (429, 503) else _NO_ADVICE
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, not a fault

@@ -1,7 +1,7 @@
-"""The words: what one request through the gateway is made of.
+"""The parts of an exchange: one request through the gateway and its answer.
 
-Standard library only. Fields without a default are unset until the stage named beside them writes them; reading one
-too early is an AttributeError, never a silent None.
+Standard library only. Fields without a default are unset until the stage named beside them writes them; reading one too
+early is an AttributeError, never a silent None.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True)
 class Verified:
-    """What Envoy found out about the client; nobody else can write it. The keys are in `contract`."""
+    """Envoy's findings about the client, which no client can forge. The keys are in `contract`."""
 
-    token: Mapping[str, Any] = field(default_factory=dict)  # claims, or why a token was not accepted
+    token: Mapping[str, Any] = field(default_factory=dict)  # claims, or the reason why a token was not accepted
     connection: Mapping[str, object] = field(default_factory=dict)  # names in the client's certificate
 
 
@@ -54,18 +54,19 @@ class Response:
 
 @dataclass(slots=True, frozen=True)
 class Consumer:
-    """Who pays, and which models it was granted."""
+    """The payer of a request, and the models it was granted."""
 
     name: str
     team: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     may_use: Callable[[str], bool] = lambda _model: True
     groups: tuple[str, ...] = ()
-    listed: bool = True  # in the settings; else only a token told its name, and there may be any number of such
+    # True: in the settings. False: only a token told its name, so there may be any number of such consumers
+    listed: bool = True
 
     @property
     def series(self) -> str:
-        """What metrics call it: their number must stay bounded."""
+        """Name in metrics, where the number of consumers must stay bounded."""
         return self.name if self.listed else "other"
 
 
@@ -82,19 +83,19 @@ class Price:
     cache_write: int
     reasoning: int
     per_request: int = 0
-    version: str = ""  # where it comes from: a day, `settings`, or the catalogue's name and version
+    version: str = ""  # origin: a day, `settings`, or the catalogue's name and version
     tiers: tuple[tuple[int, Price], ...] = ()
 
 
 Changes = tuple[tuple[str, Literal["set", "default", "remove"], Any], ...]
-"""For each field, at most once: what is done, and the value."""
+"""Changes of fields, each field at most once: the action, and the value."""
 
 
 @dataclass(slots=True, frozen=True)
 class Target:
-    """A provider and a model there: where a try may go.
+    """A provider and a model there: the destination of a try.
 
-    `name` is the entry of `models` it came from, `model` the name the provider knows it by. What is None is unknown.
+    `name` is the entry of `models` it came from, `model` its name at the provider. None means unknown.
     """
 
     name: str
@@ -105,14 +106,14 @@ class Target:
     supports: frozenset[str] | None = None  # abilities, see `dialects.ABILITIES`
     price: Price | None = None
     disabled: bool = False
-    prompt_cache: bool = False  # mark what its provider's cache should keep
-    tries: int = 1  # in a row, before the next target
-    changes: Changes = ()  # to fields of the request
-    match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # facts a request must have to go here
+    prompt_cache: bool = False  # True: mark the content that the provider's cache should keep
+    tries: int = 1  # tries in a row, before the next target
+    changes: Changes = ()  # changes to fields of the request
+    match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # conditions on facts of the request
 
     @property
     def deployment(self) -> str:
-        """The model at its provider, `provider/model`: what has a rate limit and a speed, whatever its names here."""
+        """The model at its provider, `provider/model`: rate limits and speed belong to it, whatever its names here."""
         return f"{self.provider}/{self.model}"
 
 
@@ -135,20 +136,20 @@ class Usage:
 
 
 class Ending(Enum):
-    """How an exchange ended. `Exchange.end` decides it; settling, the log, the metrics and the ledger read it.
+    """The ways an exchange can end. `Exchange.end` decides; settling, the log, the metrics and the ledger read it.
 
-    `code` is what `Exchange.error` says where nothing more is known, `outcome` what usage reports count it as, and
-    `complete` whether the client got the answer to its end.
+    `code` is the default of `Exchange.error`, `outcome` its outcome in usage reports, and `complete` is True when the
+    client got the answer to its end.
     """
 
-    ANSWERED = "", "ok", True  # by a provider, or by the gateway: models, a token count, a consumer's spending
+    ANSWERED = "", "ok", True  # answered by a provider, or by the gateway: models, a token count, a consumer's spending
     PROVIDER_ERROR = "", "error", True  # the provider answered with an error
-    REFUSED = "refused", "refused", False  # by the gateway or its Envoy, before any provider was asked
+    REFUSED = "refused", "refused", False  # refused by the gateway or its Envoy, before any provider was asked
     UNREACHED = "gateway", "error", False  # Envoy answered in a provider's place
-    BAD_ANSWER = "bad_answer", "error", False  # the gateway refused what a provider answered
+    BAD_ANSWER = "bad_answer", "error", False  # the gateway refused a provider's answer
     CUT = "cut", "ok", False  # the gateway ended a streamed answer
-    INCOMPLETE = "incomplete", "ok", False  # in mid-answer the client left or the provider broke off: both look alike
-    CLIENT_LEFT = "client_left", "error", False  # before any answer began
+    INCOMPLETE = "incomplete", "ok", False  # mid-stream the client left or the provider broke off: both look alike
+    CLIENT_LEFT = "client_left", "error", False  # the client left before any answer began
     ABANDONED = "abandoned", "error", False  # the client left before the request was forwarded
     INTERNAL_ERROR = "internal_error", "error", False  # a bug of the gateway
 
@@ -164,7 +165,7 @@ class Ending(Enum):
 
 Outcome = Literal["ok", "refused", "error"]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-"""What endings count as in usage reports. `refused`: by the gateway, before any provider was asked. `error`: any other
+"""Outcomes of endings in usage reports. `refused`: by the gateway, before any provider was asked. `error`: any other
 error status, and no answer at all.
 """
 
@@ -176,7 +177,8 @@ class Exchange:
     id: str
     request: Request
     request_id: str = ""
-    attached: bool = False  # to somebody else's Envoy, which has no internal hop
+    attached: bool = False  # True: another team's Envoy, which has no internal hop
+    timed: bool = True  # its stages; clocks cost, so one exchange in some is timed, see `Telemetry.begin`
     started: float = field(default_factory=time.perf_counter)  # seconds, monotonic
 
     # Classify
@@ -185,61 +187,63 @@ class Exchange:
     operation: str = field(init=False)  # gen_ai.operation.name
     # Authenticate
     consumer: Consumer = field(init=False)
-    key: str = ""  # which of the consumer's keys, by a name that is no secret
+    key: str = ""  # name of the consumer's key, which is no secret
     labels: Mapping[str, str] = field(init=False)
     # Parse
     body: bytes = field(init=False)
     json: dict[str, Any] = field(init=False)
     ask: Ask = field(init=False)
+    ignored: tuple[str, ...] = ()  # fields of the body that no provider gets, see `dialects.NOT_FORWARDED`
     edits: dict[str, Any] = field(default_factory=dict)  # top-level fields to set in the body that leaves
     # Route, then narrowed by Authorize; Select makes it the target of each try, in order
     chain: Chain = field(init=False)
     targets: tuple[Target, ...] = field(init=False)
     skipped: list[Skip] = field(default_factory=list)
-    traces: bool = False  # the body holds what only a translation leaves in it, see `Dialect.traces`
-    translated: bool = False  # a target may be asked in words other than the client's
+    traces: bool = False  # the body holds traces of a translation, see `Dialect.traces`
+    translated: bool = False  # a target may get the request in another API than the client's
     # GuardInput
-    guardrails: list[str] = field(default_factory=list)  # that found something, each `name:action`
+    guardrails: list[str] = field(default_factory=list)  # guardrails with findings, each `name:action`
     # Reserve
     reservation: Reservation[Any] = field(init=False)
-    output_limits: tuple[int | None, ...] = ()  # for each target what to write into the request; None: nothing
+    output_limits: tuple[int | None, ...] = ()  # the limit to write into the request, by target; None: no change
     alert: str = ""  # the fullest budget beyond one of its `alert_at`
-    rate: Mapping[str, str] = field(default_factory=dict)  # x-ratelimit-…: what the tightest short windows have left
-    downgraded: str = ""  # the budget for whose sake another model than the one asked for serves
+    # x-ratelimit-… headers: the rest of the tightest short windows
+    rate: Mapping[str, str] = field(default_factory=dict)
+    downgraded: str = ""  # the budget that replaced the requested model by a cheaper one
     denied_by: str = ""  # the budget that refused
     # Forward
-    onward: Continue = field(init=False)  # what Envoy is told
+    onward: Continue = field(init=False)  # the action for Envoy
     forwarded: bool = False
-    usage_hidden: bool = False  # we asked for the usage event, the client did not
+    usage_hidden: bool = False  # True: the gateway asked for the usage event, the client did not
     # the answer
     response: Response = field(init=False)
     # Origin
-    status: int = 0  # of the answer that the client gets; 0: none
-    target: Target | None = None  # who served
+    status: int = 0  # status of the answer that the client gets; 0: none
+    target: Target | None = None  # the target that served
     attempts: int = 0
-    unreached: str = ""  # why Envoy answered in a provider's place
+    unreached: str = ""  # the reason why Envoy answered in a provider's place
     # Tell
-    told: dict[str, str] = field(init=False)  # headers that the client gets from the gateway
-    withheld: tuple[str, ...] = field(init=False)  # headers of the answer that it does not get
+    told: dict[str, str] = field(init=False)  # the gateway's headers for the client
+    withheld: tuple[str, ...] = field(init=False)  # headers of the answer that the client does not get
     # Read
-    report: Report | None = None  # None: no answer that could be read
-    reader: Reader | None = None  # of the answer's body; None: it passes unread
+    report: Report | None = None  # None: the answer cannot be read
+    reader: Reader | None = None  # reader of the answer's body; None: it passes unread
     # event by event
-    first_token: float | None = None  # seconds after it began
-    # however it ended
+    first_token: float | None = None  # seconds after the start
+    # the end, of whatever kind
     ending: Ending = field(init=False)
-    error: str = ""  # the refusal's code, or what ended the exchange early
+    error: str = ""  # code of the refusal, or of the early end
     seconds: float = 0.0  # from the request's headers to the end of the answer
     # Settle
     usage: Usage = field(init=False)
     cost: int | None = 0  # nano-USD; None: the price is unknown
-    charges: Mapping[str, int] | None = None  # by count: what budgets were charged; None: nobody knows, or nothing
+    charges: Mapping[str, int] | None = None  # charges by count; None: unknown, or none
 
     def end(self, *, refused: str = "", whole: bool = False, bug: bool = False) -> None:
-        """Decide how the exchange ended. The first call counts: what comes later is a consequence.
+        """Decide how the exchange ended. The first call counts: later events are consequences.
 
-        `refused` is the code of a refusal, `whole` that the answer reached its end, `bug` an exception of the gateway's
-        own. With none of them Envoy closed the stream: the client left, or in mid-answer the provider broke off.
+        `refused` is the code of a refusal. `whole`: the answer reached its end. `bug`: an exception of the gateway's
+        own. With none of them Envoy closed the stream: the client left, or mid-stream the provider broke off.
         """
         if hasattr(self, "ending"):
             return
@@ -258,6 +262,6 @@ class Exchange:
         else:
             ending = Ending.CLIENT_LEFT if self.forwarded else Ending.ABANDONED
         self.ending = ending
-        told = self.report.error if whole and self.report is not None else ""  # the provider's, in mid-answer
+        told = self.report.error if whole and self.report is not None else ""  # the provider's error in mid-stream
         self.error = refused or self.unreached or told or ending.code
         self.seconds = time.perf_counter() - self.started

@@ -1,4 +1,4 @@
-"""What is known of who asks, as the settings name it: `consumer`, `team`, `label.<name>`.
+"""Facts of a request's sender, as the settings name them: `consumer`, `team`, `label.<name>`.
 
 Budgets count by these facts, targets match on them, sticky sessions go by them.
 """

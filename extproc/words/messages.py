@@ -1,7 +1,7 @@
 """The dialect-free conversation that a translation passes through: N + M translations, not N x M.
 
 A client's request becomes a `Prompt`, a provider's answer an `Answer` or, streamed, a sequence of `Event`s. Nothing
-here belongs to one API. What the form cannot say is the client's dialect's business to refuse or to name in `ignored`.
+here belongs to one API. The client's dialect refuses fields that this form cannot express, or names them in `ignored`.
 
 Roles are `user` and `assistant`; system and developer prompts stand in `system`. The results of tools are parts of a
 user message, as they are turns of the caller's. Binary data is base64 text, as in every JSON API.
@@ -71,15 +71,15 @@ class ToolCall(Struct):
 
 
 class ToolResult(Struct):
-    id: str  # of the call
+    id: str  # the call's id
     parts: list[TextPart | ImagePart | FilePart]
     error: bool = False
-    name: str = ""  # of the tool, where the client said it
+    name: str = ""  # the tool's name, where the client gave it
     cache: Mapping[str, Any] | None = None
 
 
 class RefusalPart(Struct):
-    """The model's own words for that it will not."""
+    """A model's refusal, in its own words."""
 
     text: str
 
@@ -105,7 +105,7 @@ class Tool(Struct):
 
 class ToolChoice(Struct):
     mode: Literal["auto", "none", "required", "tool"] = "auto"
-    name: str = ""  # of the tool, where mode is tool
+    name: str = ""  # the tool's name, where mode is tool
 
 
 class OutputFormat(Struct):
@@ -121,7 +121,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
 
 
 class Prompt(Struct):
-    """What a client asks of a model. None and empty mean that it did not say."""
+    """A client's request to a model. None and empty mean that the client left the field out."""
 
     model: str
     messages: list[Message]
@@ -131,7 +131,7 @@ class Prompt(Struct):
     tool_choice: ToolChoice | None = None
     parallel_tools: bool | None = None
     format: OutputFormat | None = None
-    max_tokens: int | None = None  # of one answer, thinking included
+    max_tokens: int | None = None  # most tokens of one answer, thinking included
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -140,11 +140,11 @@ class Prompt(Struct):
     choices: int = 1
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    logprobs: int | None = None  # how many alternatives to report, 0: only the chosen one
+    logprobs: int | None = None  # alternatives to report, 0: only the chosen one
     effort: Effort | None = None
     thinking_budget: int | None = None  # tokens; 0: no thinking
-    thinking_adaptive: bool = False  # the model decides how much
-    show_thinking: bool | None = None  # whether the client wants to see it
+    thinking_adaptive: bool = False  # the model decides how much it thinks
+    show_thinking: bool | None = None  # True: the client wants to see the thinking
     user: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     service_tier: str = ""
@@ -160,8 +160,8 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "refusa
 class Choice(Struct):
     parts: list[Part]
     finish: FinishReason = "stop"
-    stop_sequence: str = ""  # which of them, where the provider said it
-    logprobs: Any = None  # as OpenAI chat writes them
+    stop_sequence: str = ""  # the one that ended the answer, where the provider named it
+    logprobs: Any = None  # logprobs in the form of OpenAI chat
 
 
 class Answer(Struct):
@@ -179,7 +179,7 @@ class Answer(Struct):
 
 
 class Started(Struct):
-    """The first event. `usage` holds what is known already, as Anthropic tells its input at once."""
+    """The first event. `usage` holds the counts known already: Anthropic reports its input at once."""
 
     id: str = ""
     model: str = ""
@@ -188,8 +188,8 @@ class Started(Struct):
 
 
 class Delta(Struct):
-    """More of one part. `block` numbers the parts of a choice from 0 in the order they began; a part whose `block` is
-    new begins with this event. `text` is more of what `kind` says: text, JSON of a tool call's arguments, a refusal.
+    """More of one part. `block` numbers the parts of a choice from 0 in the order they began. A part with a new `block`
+    begins with this event. `text` is more of the part's `kind`: text, JSON of a tool call's arguments, a refusal.
 
     For `tool_call` the event that begins it has its `id` and `name`. `signature` comes with the last of `thinking`;
     `redacted` thinking is whole in one event.
@@ -215,7 +215,7 @@ class Finished(Struct):
 
 
 class Used(Struct):
-    """The count so far; the last one is the truth."""
+    """The count so far; the last one is right."""
 
     usage: Usage
 
@@ -229,7 +229,7 @@ class Failed(Struct):
 
 
 class Ended(Struct):
-    """The provider said that nothing more comes. Without it, the stream was cut."""
+    """The provider marked the end of its stream. A stream without it was cut."""
 
 
 Event = Started | Delta | Finished | Used | Failed | Ended
@@ -262,7 +262,7 @@ class EmbeddingPrompt(Struct):
 
 
 class Embeddings(Struct):
-    """One vector for each input, in their order. `encoding` is how the client asked for them."""
+    """One vector for each input, in their order. `encoding` is the one the client asked for."""
 
     vectors: list[list[float]]
     model: str = ""
@@ -270,11 +270,11 @@ class Embeddings(Struct):
     encoding: Literal["float", "base64"] = "float"
 
 
-# --- what the sides of a translation hand each other
+# --- forms that the two sides of a translation exchange
 
 AnyPrompt: TypeAlias = Any
 """A `Prompt`, or an `EmbeddingPrompt` in the family of embeddings. Dialects of one family mean the same one, which a
-union could not say: each of them names it in its own signatures.
+union could not express: each of them names it in its own signatures.
 """
 
 AnyAnswer: TypeAlias = Any

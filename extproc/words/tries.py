@@ -1,4 +1,4 @@
-"""Tries: what became of one request to one provider, as Envoy reports it."""
+"""Tries: the outcome of one request to one provider, as Envoy reports it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OUTCOMES = (
     *("ok", "client_left", "cut", "connect", "reset", "timeout", "overflow", "unhealthy", "credential", "other"),
     *("401", "403", "408", "429", "4xx", "5xx"),
 )
-"""How a try can end: answered, left by the client, cut in mid-answer, failed inside the hop, refused with a status."""
+"""Ways a try can end: answered, left by the client, cut in mid-answer, failed inside the hop, refused with a status."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -17,7 +17,7 @@ class Try:
 
     exchange_id: str
     provider: str
-    target: str  # its name, see `Target.name`
+    target: str  # the target's name, see `Target.name`
     attempt: int
     status: int
     outcome: str

@@ -70,13 +70,15 @@ def is_model_name(value: str) -> bool:
 
 
 def is_variable(name: str) -> bool:
-    """True when an environment variable can be called so. A secret pasted in its place most often cannot."""
+    """True when an environment variable can have this name. A secret pasted in its place can most often not be a
+    name.
+    """
     return _VARIABLE.fullmatch(name) is not None
 
 
 @dataclass(slots=True, frozen=True)
 class Secret:
-    """Where a secret is, never the secret: `env:NAME` or `file:/path`."""
+    """Reference to a secret, never the secret itself: `env:NAME` or `file:/path`."""
 
     scheme: str
     where: str

@@ -1,6 +1,6 @@
 """A whole gateway for a test: Envoy, the processor and mock providers, with a filter YAML of the test's own.
 
-`start` is a factory; `demo` is one gateway that most tests share. Processes are ended by pid when the test is over.
+`start` is a factory; `demo` is one gateway that most tests share. Processes are ended by pid at the end of the test.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on. Test processes that run side by side look in different places."""
+    """Free ports of loopback. Test processes that run side by side search different ranges."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
     found: list[int] = []
     for port in random.sample(range(12_000 + 2_000 * worker, 14_000 + 2_000 * worker), 2_000):
@@ -55,7 +55,9 @@ def free_ports(count: int) -> list[int]:
 
 @dataclass
 class Gateway:
-    """A running gateway and its mock providers, by name. `process` is the processor; without `envoy`, `extproc up`."""
+    """A running gateway and its mock providers, by name. `process` is the processor, or `extproc up` where `envoy` is
+    None.
+    """
 
     url: str
     status: str
@@ -84,14 +86,14 @@ class Gateway:
 
     @contextmanager
     def stream(self, model: str = "stub", text: str = "Hello", **fields: Any) -> Iterator[httpx.Response]:
-        """A streamed answer while it arrives."""
+        """A streamed answer, open while it arrives."""
         headers = {"authorization": f"Bearer {fields.pop('key', KEY)}"}
         body = chat_body(model, text, stream=True, **fields)
         with self.http.stream("POST", self.base_url + "/chat/completions", json=body, headers=headers) as answer:
             yield answer
 
     def direct(self, name: str, body: Any, path: str = "/v1/chat/completions") -> httpx.Response:
-        """What a mock provider answers to somebody who calls it without the gateway."""
+        """The answer of a mock provider to the same request, sent to it directly."""
         content = {"content": body} if isinstance(body, bytes) else {"json": body}
         return self.http.post(self.mocks[name] + path, headers={"accept-encoding": "identity"}, **content)
 
@@ -103,7 +105,7 @@ class Gateway:
             self.http.delete(url + "/control").raise_for_status()
 
     def seen(self, name: str) -> list[dict[str, Any]]:
-        """The requests that reached a mock provider."""
+        """The requests that a mock provider received."""
         found: list[dict[str, Any]] = self.http.get(self.mocks[name] + "/requests").json()
         return found
 
@@ -121,7 +123,7 @@ class Gateway:
         }
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of all series of `name` that carry `labels`."""
+        """The sum of all series of `name` that have `labels`."""
         return sum(
             value
             for (found, have), value in self.metrics().items()
@@ -129,20 +131,20 @@ class Gateway:
         )
 
     def exchanges(self) -> list[dict[str, Any]]:
-        """Recent exchanges, the latest first."""
+        """Recent exchanges, latest first."""
         found: list[dict[str, Any]] = self.http.get(self.admin + "/exchanges?limit=1000").json()["data"]
         return found
 
     def last(self, wanted: Callable[[dict[str, Any]], bool] = lambda _entry: True) -> dict[str, Any]:
-        """The latest exchange that is `wanted`, waiting for it to be written."""
+        """The latest exchange that `wanted` accepts. Waits until it is recorded."""
         return eventually(lambda: next((entry for entry in self.exchanges() if wanted(entry)), None))
 
     def exchange_of(self, answer: httpx.Response) -> dict[str, Any]:
-        """The record of the exchange that ended with `answer`."""
+        """The record of the exchange that produced `answer`."""
         return self.last(lambda entry: entry["request_id"] == answer.headers["x-request-id"])
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Ask it to end, Envoy first. Returns its exit status."""
+        """Stop the processes in order, Envoy first. Returns the exit status."""
         if self.envoy is not None:
             self.envoy.terminate()
             self.envoy.wait(30)
@@ -155,7 +157,7 @@ def chat_body(model: str, text: str = "Hello", **fields: Any) -> dict[str, Any]:
 
 
 def eventually(find: Callable[[], Any], timeout: float = 10) -> Any:
-    """The first true value of `find`, asked until `timeout` seconds have passed."""
+    """The first true value of `find`, polled for at most `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (found := find()):
         assert time.monotonic() < deadline, "it did not happen"
@@ -173,9 +175,9 @@ def run_gateway(
     strict: bool = True,
     up: bool = False,
 ) -> Iterator[Gateway]:
-    """Start a gateway whose YAML may hold `{mock_<name>}` for the address of a mock provider with /v1, `{at_<name>}`
-    without. `listener` has more settings of the listener. Mock providers are strict doubles, or the built-in mock. `up`
-    starts it by the command `extproc up`, as it is shipped, which takes three times as long.
+    """Start a gateway. In its YAML, `{mock_<name>}` is the address of a mock provider with /v1, `{at_<name>}` the
+    address without. `listener` adds settings of the listener. Mock providers are strict doubles, or the built-in mock.
+    With `up`, the command `extproc up` starts it, as users do; that takes three times as long.
     """
     door, status, admin, *ports = free_ports(PORTS + len(mocks))
     urls = {name: f"http://127.0.0.1:{port}" for name, port in zip(mocks, ports, strict=True)}
@@ -251,7 +253,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gateways that start from now on wait 2 s for an answer of their processor, not 10 s."""
+    """Shortens Envoy's wait for an answer of the processor from 10 s to 2 s, for gateways that start from now on."""
     monkeypatch.setattr("extproc.envoy_config.processor.MESSAGE_TIMEOUT", timedelta(seconds=2))
 
 
@@ -293,7 +295,7 @@ def shared_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 @pytest.fixture
 def demo(shared_demo: Gateway) -> Gateway:
-    """The shared gateway, its mocks without faults and without memory."""
+    """The shared gateway. Faults and recorded requests of its mocks are cleared."""
     shared_demo.reset()
     return shared_demo
 
@@ -306,7 +308,7 @@ class Ended(NamedTuple):
 
 @pytest.fixture
 def extproc(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """`extproc("check", "--config", file)`: the command line as a call, for a verb that starts no process."""
+    """`extproc("check", "--config", file)`: the command line as a call, for verbs that start no process."""
 
     def run(*arguments: object) -> Ended:
         monkeypatch.setattr("sys.argv", ["extproc", *map(str, arguments)])

@@ -1,4 +1,4 @@
-"""An identity provider and a certificate authority of a test's own."""
+"""An identity provider and a certificate authority for tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ AUDIENCE = "ai-gateway"
 
 
 class Issuer:
-    """Signs tokens, and says with which keys."""
+    """An issuer: it signs tokens and publishes its keys."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -38,7 +38,7 @@ class Issuer:
         return json.dumps({"keys": [key | {"kid": "one", "use": "sig", "alg": "RS256"}]}).encode()
 
     def claims(self, **changes: Any) -> dict[str, Any]:
-        """Good ones; a change to None takes a claim out."""
+        """The claims of a good token. `changes` replace claims; None removes one."""
         claims = {"iss": self.url, "aud": AUDIENCE, "sub": "alice", "exp": int(time.time()) + 600} | changes
         return {name: value for name, value in claims.items() if value is not None}
 
@@ -47,7 +47,7 @@ class Issuer:
         return jwt.encode(self.claims(**changes), self._key, algorithm="RS256", headers=headers)
 
     def tampered(self, **changes: Any) -> str:
-        """A good token whose claims were changed after it was signed."""
+        """A token whose claims were changed after it was signed."""
         head, _, signature = self.token().split(".")
         return f"{head}.{encoded(self.claims(**changes))}.{signature}"
 
@@ -55,7 +55,7 @@ class Issuer:
         return jwt.encode(self.claims(), None, algorithm="none", headers={"kid": "one"})
 
     def confused(self) -> str:
-        """HS256, with the public key as the secret that both sides would share."""
+        """A token signed with HS256, with the public key as the shared secret."""
         public = self._key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
@@ -72,7 +72,7 @@ def encoded(value: Any) -> str:
 
 
 class Authority:
-    """Gives certificates, and writes them into a folder."""
+    """A certificate authority that writes its certificates into a folder."""
 
     def __init__(self, folder: Path, name: str = "ca") -> None:
         self._folder = folder
@@ -85,7 +85,7 @@ class Authority:
     def give(
         self, name: str, *, uris: tuple[str, ...] = (), dns: tuple[str, ...] = (), ips: tuple[str, ...] = ()
     ) -> tuple[str, str]:
-        """The files of a certificate and of its key. Its subject is `CN=name,O=Acme`."""
+        """Issue a certificate with the subject `CN=name,O=Acme`. Returns its file and that of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
         attributes = [(NameOID.ORGANIZATION_NAME, "Acme"), (NameOID.COMMON_NAME, name)]
         subject = x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes])
@@ -116,7 +116,7 @@ class Authority:
 
 @contextmanager
 def served(content: bytes, port: int, certificate: tuple[str, str] | None = None) -> Iterator[None]:
-    """`content` at every path of a port of this machine, over TLS where there is a certificate."""
+    """Serve `content` at every path of a loopback port, over TLS if a certificate is given."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""The pages of docs/ as tests run them: their settings in a gateway, their commands in a shell."""
+"""The pages of docs/ as tests run them: the settings in a gateway, the commands in a shell."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ HARD = "Prove that the square root of 2 is irrational."
 
 
 def settings(page: str) -> str:
-    """The full example of a page: its longest block of settings. The others are fragments, which `test_docs` loads."""
+    """The full example of a page: its longest block of settings. `test_docs` loads the others, which are fragments."""
     blocks = re.findall(r"^```yaml\n(.*?)^```", (DOCS / page).read_text(), re.DOTALL | re.MULTILINE)
     return max(blocks, key=len)
 
 
 def commands(page: str) -> list[str]:
-    """The commands of a page, block by block."""
+    """The commands of a page, one string for each block."""
     text = (DOCS / page).read_text()
     return [
         block for block in re.findall(r"^(?: {4}.*\n)+", text, re.MULTILINE) if re.match(" +(curl|for|sed) ", block)
@@ -42,7 +42,7 @@ def commands(page: str) -> list[str]:
 
 def run(start: Start, page: str, env: dict[str, str] | None = None, more: str = "", *, strict: bool = False) -> Gateway:
     """A gateway with the settings of a page, the built-in mock (or a strict double) for each provider, and `more`
-    settings. Consumers but the first have the key `sk-gw-<name>`.
+    settings. Consumers after the first have the key `sk-gw-<name>`.
     """
     text = settings(page)
     wanted = yaml.safe_load(text)
@@ -63,7 +63,7 @@ def run(start: Start, page: str, env: dict[str, str] | None = None, more: str = 
 
 
 def shell(gateway: Gateway, page: str, number: int = 0) -> str:
-    """What a block of commands prints, beside the gateway's own settings."""
+    """The output of a block of commands, run beside the gateway's settings file."""
     text = commands(page)[number]
     text = text.replace("http://127.0.0.1:10000", gateway.url).replace("http://127.0.0.1:9091", gateway.admin)
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -91,7 +91,7 @@ def refused(answer: httpx.Response) -> tuple[int, str]:
 
 
 def edit(gateway: Gateway, *changes: tuple[str, str]) -> None:
-    """Change the settings file, and wait until it was taken."""
+    """Change the settings file, and wait until the gateway has loaded it."""
     before = gateway.metric("extproc_reloads_total", outcome="taken")
     text = gateway.file.read_text()
     for old, new in changes:
@@ -102,12 +102,12 @@ def edit(gateway: Gateway, *changes: tuple[str, str]) -> None:
 
 
 def shares(gateway: Gateway, count: int, model: str = "assistant", **fields: Any) -> Counter[str]:
-    """How many of `count` requests each model served."""
+    """The number of requests, of `count`, that each model served."""
     return Counter(told(gateway.chat(model, **fields))[2] for _ in range(count))
 
 
 def places(gateway: Gateway) -> dict[str, dict[str, float]]:
-    """What is known of each model at its provider."""
+    """The processor's notes on each model at its provider."""
     found: dict[str, dict[str, float]] = gateway.http.get(gateway.admin + "/providers").json()["data"]
     return found
 

@@ -1,7 +1,8 @@
-"""The parts of a gateway, started as `extproc up` starts them but without its process and without those of its mocks.
+"""The parts of a gateway, started as `extproc up` starts them, but without its process and without processes for the
+mocks.
 
-Envoy and the processor are processes. Mock providers are servers on a thread of the test's own process. Envoy's
-configuration is made by a call, because a process that only makes it spends two seconds on imports.
+Envoy and the processor are processes. Mock providers are servers on a thread of the test process. Envoy's configuration
+is made by a call, because a process for it would spend two seconds on imports.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ from extproc.settings.config import Settings
 from tests import doubles
 
 ENVOY = Path(sys.executable).with_name("envoy")
-START = 60.0  # seconds for a part to be ready
-# betterproto2 compiles a validator and reads the type hints anew for each message that it writes: half a second.
+START = 60.0  # seconds until a part must be ready
+# betterproto2 compiles a validator and reads the type hints again for each message that it writes: half a second.
 TYPE_HINTS = classmethod(cache(vars(Message)["_type_hints"].__func__))
 
 
@@ -45,8 +46,8 @@ class Parts(NamedTuple):
 
 @contextmanager
 def running(file: Path, log: Path, env: Mapping[str, str]) -> Iterator[Parts]:
-    """Envoy and the processor of a filter YAML. At the end both are killed: how a gateway stops in order is tested with
-    `extproc up`.
+    """Envoy and the processor for a filter YAML. Both are killed at the end; tests of `extproc up` cover the orderly
+    stop.
     """
     environment = {**os.environ, **env}
     with contextlib.ExitStack() as stack:
@@ -65,7 +66,7 @@ def running(file: Path, log: Path, env: Mapping[str, str]) -> Iterator[Parts]:
             envoy_config.write_secrets(settings, str(secrets))
         drain = ("--drain-notice", "0", "--drain-grace", "1")
         processor = spawn(sys.executable, "-m", "extproc", *serve, *drain)
-        bootstrap = runtime / "envoy.json"  # while the processor starts; to write YAML takes longer
+        bootstrap = runtime / "envoy.json"  # while the processor starts, because writing YAML takes longer
         with patch.object(Message, "_validate"), patch.object(Message, "_type_hints", TYPE_HINTS):
             tree = envoy_config.bootstrap(settings, secrets_dir=str(secrets), socket=str(sock))
         bootstrap.write_text(json.dumps(tree), encoding="utf-8")
@@ -78,8 +79,8 @@ def running(file: Path, log: Path, env: Mapping[str, str]) -> Iterator[Parts]:
 
 @contextmanager
 def serving(mocks: Mapping[str, int], *, strict: bool) -> Iterator[None]:
-    """Mock providers, by name, on ports of loopback, on a thread of their own until the context ends: strict doubles,
-    or the built-in mock.
+    """Mock providers, by name, on loopback ports, on a thread of their own until the context ends: strict doubles, or
+    the built-in mock.
     """
     kind = doubles if strict else mock
     loop = uvloop.new_event_loop()

@@ -1,4 +1,4 @@
-"""HTTP as bytes, for what no client library would send."""
+"""HTTP as bytes, for requests that no client library would send."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Headers = Sequence[tuple[str | bytes, str | bytes]]
 
 @dataclass(slots=True, frozen=True)
 class Reply:
-    """An answer, its body perhaps cut short. Header names are lower case; repeated headers are joined with a comma."""
+    """An answer, its body perhaps truncated. Header names are lower case; repeated headers are joined with a comma."""
 
     status: int
     headers: dict[str, str]
@@ -39,14 +39,14 @@ def message(
     *,
     version: str = "HTTP/1.1",
 ) -> bytes:
-    """A request with exactly these headers: none is added, checked or escaped."""
+    """A request with exactly these headers. Nothing is added, checked or escaped."""
     lines = [_bytes(method) + b" " + _bytes(target) + b" " + version.encode()]
     lines += [_bytes(name) + b": " + _bytes(value) for name, value in headers]
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
 def send(url: str, *pieces: bytes, method: str = "POST") -> Reply | None:
-    """Send `pieces` one after the other on a connection of their own. None: it was closed without an answer."""
+    """Send `pieces` one after the other on a new connection. None: the connection was closed without an answer."""
     with connect(url) as connection:
         return exchange(connection, pieces, method=method)
 
@@ -63,7 +63,7 @@ def exchange(connection: socket.socket, pieces: Iterable[bytes], *, method: str 
         for piece in pieces:
             connection.sendall(piece)
     except (BrokenPipeError, ConnectionResetError):
-        pass  # it has already answered, and will not read the rest
+        pass  # the server has already answered, and will not read the rest
     return read(connection, method)
 
 
@@ -91,7 +91,9 @@ def _bytes(text: str | bytes) -> bytes:
 
 
 def send_http2(url: str, headers: Headers, body: bytes | None, trailers: Headers = ()) -> Reply | None:
-    """One request over HTTP/2 without TLS. None: its stream was reset, or the connection closed, without an answer."""
+    """Send one request over HTTP/2 without TLS. None: the stream was reset, or the connection closed, without an
+    answer.
+    """
     config = H2Configuration(header_encoding="utf-8", validate_outbound_headers=False, normalize_outbound_headers=False)
     http2 = H2Connection(config)
     http2.initiate_connection()

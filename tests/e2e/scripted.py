@@ -1,4 +1,4 @@
-"""A provider that answers any request with the bytes a test gives it: for what no provider should ever send."""
+"""A provider that answers every request with bytes from the test, for answers that no provider should send."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ENDLESS = 64 << 20
 
 
 class Scripted:
-    """`script` gives the pieces of every answer, `seen` are the bodies of the requests. Answers end with the
-    connection unless they say their own length.
+    """A provider. `script` gives the pieces of every answer, `seen` holds the bodies of the requests. An answer ends
+    with the connection unless it states its own length.
     """
 
     def __init__(self, port: int = 0) -> None:
         self.script: Script = lambda: [plain({})]
         self.seen: list[Any] = []
-        self.sent = 0  # bytes of the latest answer that were taken
+        self.sent = 0  # bytes of the latest answer that Envoy took
         owner = self
 
         class Handler(socketserver.StreamRequestHandler):
@@ -40,7 +40,7 @@ class Scripted:
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def answer(self, *pieces: bytes) -> None:
-        """What to say from now on."""
+        """Set the answer for the next requests."""
         self.seen.clear()
         self.script = lambda: pieces
 
@@ -71,7 +71,7 @@ class Scripted:
 
 
 def head(content_type: str | None = "application/json", status: int = 200, more: Headers = ()) -> bytes:
-    """Status line and headers of an answer that ends with its connection."""
+    """Status line and headers of an answer that ends when its connection closes."""
     headers = [("connection", "close"), *more]
     if content_type is not None:
         headers.append(("content-type", content_type))
@@ -80,13 +80,13 @@ def head(content_type: str | None = "application/json", status: int = 200, more:
 
 
 def plain(body: Any, content_type: str | None = "application/json", status: int = 200, more: Headers = ()) -> bytes:
-    """A whole answer with its length."""
+    """A complete answer with a content-length."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return head(content_type, status, [*more, ("content-length", str(len(data)))]) + data
 
 
 def events(*documents: Any, end: bytes = b"data: [DONE]\n\n") -> bytes:
-    """Server-sent events; bytes stand as they are."""
+    """Server-sent events. Bytes are sent as they are."""
     pieces = [item if isinstance(item, bytes) else b"data: %s\n\n" % json.dumps(item).encode() for item in documents]
     return b"".join([*pieces, end])
 

@@ -1,7 +1,7 @@
-"""Requests that mean harm, through a real Envoy: none is answered 5xx, and none that is refused reaches a provider.
+"""Abusive requests through a real Envoy. None is answered with a 5xx, and no refused request reaches a provider.
 
-The cases are tables in the package abuse. `EXTPROC_JSON_CASES=dir` adds the cases of JSONTestSuite (dir/parsing/*.json)
-and of the Big List of Naughty Strings (dir/blns.json), which are not part of this project.
+The cases are tables in the package `abuse`. `EXTPROC_JSON_CASES=dir` adds the cases of JSONTestSuite
+(dir/parsing/*.json) and of the Big List of Naughty Strings (dir/blns.json), which are not part of this project.
 """
 
 from __future__ import annotations
@@ -64,15 +64,15 @@ guardrails:
 limits: {request_body: 1MiB, json_depth: 128}
 stores: {counters: "memory:"}
 """
-SECRET = "sk-gw-canary-5d1c0ffee5d1c0ffee"  # a good key; nothing but the request may hold it
+SECRET = "sk-gw-canary-5d1c0ffee5d1c0ffee"  # a good key, which may appear in requests only
 WRONG_SECRET = "sk-gw-canary-wrong-5d1c0ffee"
 PROMPT = "prompt-canary-5d1c0ffee"
 KEYS = {"NARROW_KEY": "sk-gw-narrow", "OFF_KEY": "sk-gw-off", "OLD_KEY": "sk-gw-old", "CANARY_KEY": SECRET}
 MOCKS = ("sandbox", "backup")
 
-# Of Envoy's making; every other header a mock provider sees came from the client.
+# Headers that Envoy adds. Every other header that a mock provider sees came from the client.
 USUAL_HEADERS = {"host", "content-type", "content-length", "transfer-encoding", "accept-encoding"}
-ECHOED_HEADERS = {"x-a", "http2-settings", "content-encoding"}  # that a case sends and a provider may see
+ECHOED_HEADERS = {"x-a", "http2-settings", "content-encoding"}  # headers that a case may send on to a provider
 ENVOY_LINE = re.compile(r"\[\d{4}-\d\d-\d\d [\d:.]+\]\[\d+\]\[\w+\]")
 
 
@@ -88,18 +88,18 @@ def target(gateway: Gateway) -> Gateway:
 
 
 def calls(gateway: Gateway) -> int:
-    """How many requests reached a provider."""
+    """The number of requests that reached a provider."""
     return sum(gateway.http.get(url + "/requests?count").json()["count"] for url in gateway.mocks.values())
 
 
 def params(table: Sequence[Any]) -> list[Any]:
-    """One test for each case, under its name."""
+    """One test for each case, named after it."""
     names = [re.sub(r"[^!-~ ]|[\[\]]", "?", case.name) for case in table]
     return [pytest.param(case, id=name) for case, name in zip(table, names, strict=True)]
 
 
 def check_refusal(reply: Reply | None, status: int, code: str, *, head: bool = False) -> None:
-    """An error in OpenAI's shape, in the gateway's own name, that says which request it was."""
+    """An error in OpenAI's shape that comes from the gateway and carries a request id."""
     assert reply is not None, "closed without an answer"
     assert reply.status == status, reply.body
     assert reply.headers["x-ai-error-origin"] == "gateway"
@@ -111,7 +111,7 @@ def check_refusal(reply: Reply | None, status: int, code: str, *, head: bool = F
 
 
 def closed(connection: socket.socket) -> bool:
-    """True when nobody reads a good request that follows on the same connection."""
+    """True when a good request that follows on the same connection gets no answer."""
     with contextlib.suppress(OSError):
         connection.sendall(http())
         connection.shutdown(socket.SHUT_WR)
@@ -128,24 +128,24 @@ def check_error(reply: Reply, code: str) -> None:
     assert 0 < len(error["message"]) < 1_000
 
 
-def test_there_are_many() -> None:
+def test_the_tables_hold_more_than_a_thousand_cases() -> None:
     forged = 3 * len(FORGED) + 2 * len(LEAKED)
     assert len(REFUSED) + len(GARBAGE) + len(PASSED) + len(HTTP2_REFUSED) + len(HTTP2_GARBAGE) + forged > 1_000
 
 
-# --- refused, garbage, harmless
+# --- refused requests, garbage, allowed requests
 
 
 @pytest.mark.parametrize("case", params(REFUSED))
-def test_is_refused(case: Refused, target: Gateway) -> None:
+def test_a_bad_request_is_refused_before_it_reaches_a_provider(case: Refused, target: Gateway) -> None:
     reply = send(target.url, *case.pieces, method=case.method)
     check_refusal(reply, case.status, case.code, head=case.method == "HEAD")
     assert calls(target) == 0
 
 
 @pytest.mark.parametrize("case", params(GARBAGE))
-def test_is_no_request(case: Garbage, target: Gateway) -> None:
-    """It never became a request, so it has no id; whatever else the connection brings is not read."""
+def test_bytes_that_are_no_request_close_the_connection(case: Garbage, target: Gateway) -> None:
+    """Envoy makes no request of them, so the answer has no id. Later bytes on the connection are not read."""
     with connect(target.url) as connection:
         reply = exchange(connection, case.pieces)
         assert (reply.status if reply else None) == case.status, reply
@@ -158,8 +158,8 @@ def test_is_no_request(case: Garbage, target: Gateway) -> None:
 
 
 @pytest.mark.parametrize("case", params(PASSED))
-def test_only_looks_bad(case: Passed, target: Gateway) -> None:
-    """Served, and the provider sees what the gateway judged: that path, that body, no header of the client's own."""
+def test_an_odd_request_that_is_allowed_arrives_as_the_gateway_judged_it(case: Passed, target: Gateway) -> None:
+    """The provider sees the path and the body that the gateway judged, and no header of the client's own."""
     reply = send(target.url, *case.pieces)
     assert reply is not None, "closed without an answer"
     assert reply.status == 200, reply.body
@@ -176,7 +176,7 @@ def test_only_looks_bad(case: Passed, target: Gateway) -> None:
 
 
 def variants(name: str, value: str) -> Iterator[tuple[str, list[bytes]]]:
-    """The same forgery written in several ways."""
+    """One forgery, written in several ways."""
     yield "plain", [http(more=[(name, value)])]
     yield "mixed case", [http(more=[("-".join(part.title() for part in name.split("-")), value)])]
     yield "capitals, twice", [http(more=[(name.upper(), value), (name, value)])]
@@ -185,7 +185,7 @@ def variants(name: str, value: str) -> Iterator[tuple[str, list[bytes]]]:
 
 
 def check_forged(target: Gateway, how: str, name: str, reply: Reply | None) -> Iterator[str]:
-    """Served as if the header were not there, and no provider has seen it. Yields what is wrong."""
+    """Yield an error unless the answer is as without the header and no provider has seen it."""
     if reply is None or reply.status != 200:
         yield f"{how} {name}: {reply}"
         return
@@ -207,7 +207,7 @@ def check_forged(target: Gateway, how: str, name: str, reply: Reply | None) -> I
     target.reset()
 
 
-def test_forged_headers_are_neither_believed_nor_passed_on(target: Gateway) -> None:
+def test_forged_headers_are_ignored_and_removed(target: Gateway) -> None:
     wrong = []
     for name, value in FORGED.items():
         for how, pieces in variants(name, value):
@@ -215,7 +215,7 @@ def test_forged_headers_are_neither_believed_nor_passed_on(target: Gateway) -> N
     assert wrong == []
 
 
-def test_forged_headers_over_http2(target: Gateway) -> None:
+def test_forged_headers_over_http2_are_ignored_and_removed(target: Gateway) -> None:
     wrong = []
     for name, value in FORGED.items():
         for how, headers, trailers in (
@@ -227,7 +227,7 @@ def test_forged_headers_over_http2(target: Gateway) -> None:
     assert wrong == []
 
 
-def test_headers_of_other_proxies_are_not_passed_on(target: Gateway) -> None:
+def test_headers_of_other_proxies_are_removed(target: Gateway) -> None:
     wrong = []
     for name, value in LEAKED.items():
         wrong += check_forged(target, "plain", name, send(target.url, http(more=[(name, value)])))
@@ -235,7 +235,7 @@ def test_headers_of_other_proxies_are_not_passed_on(target: Gateway) -> None:
     assert wrong == []
 
 
-def test_forged_retries_and_timeouts_change_nothing(target: Gateway) -> None:
+def test_forged_retries_and_timeouts_have_no_effect(target: Gateway) -> None:
     forged = [(name, value) for name, value in FORGED.items() if name.startswith(("x-envoy-", "x-extproc-"))]
     target.fault("sandbox", "status=503")
     reply = send(target.url, http(more=forged))
@@ -251,8 +251,8 @@ def test_forged_retries_and_timeouts_change_nothing(target: Gateway) -> None:
     assert (len(target.seen("sandbox")), len(target.seen("backup"))) == (1, 0)
 
 
-def test_forged_headers_in_a_chain_of_two(target: Gateway) -> None:
-    """The first fails; the second gets its own model's name, whatever the client says the targets are."""
+def test_forged_headers_do_not_change_a_failover(target: Gateway) -> None:
+    """The first target fails. The second gets its own model's name, whatever the client's header says about targets."""
     target.fault("sandbox", "status=503")
     forged = [("x-extproc-targets", "stub=forged,stub=forged"), ("x-envoy-attempt-count", "7"), ("x-extproc-hop", "ok")]
     reply = send(target.url, http(chat(model='"assistant"'), more=forged))
@@ -264,7 +264,7 @@ def test_forged_headers_in_a_chain_of_two(target: Gateway) -> None:
     assert "forged" not in str(first["headers"]) + str(second["headers"])
 
 
-def test_a_provider_cannot_speak_for_the_gateway(target: Gateway) -> None:
+def test_gateway_headers_of_a_provider_are_removed(target: Gateway) -> None:
     target.fault("sandbox", "forge")
     reply = send(target.url, http())
     assert reply is not None
@@ -274,8 +274,8 @@ def test_a_provider_cannot_speak_for_the_gateway(target: Gateway) -> None:
 
 
 @pytest.mark.parametrize("count", [60, 80, 100])
-def test_many_headers(count: int, target: Gateway) -> None:
-    """Up to a hundred, less what the gateway itself needs; then a 4xx."""
+def test_more_headers_than_the_limit_are_a_4xx(count: int, target: Gateway) -> None:
+    """The limit is a hundred, less those that the gateway itself needs."""
     more = [(f"x-h-{index}", "v") for index in range(count - 4)]
     reply = send(target.url, http(more=more))
     assert reply is not None
@@ -284,14 +284,14 @@ def test_many_headers(count: int, target: Gateway) -> None:
 
 
 @pytest.mark.parametrize("name", HTTP2_REFUSED)
-def test_http2_is_refused(name: str, target: Gateway) -> None:
+def test_a_bad_request_over_http2_is_refused(name: str, target: Gateway) -> None:
     status, code, headers = HTTP2_REFUSED[name]
     check_refusal(send_http2(target.url, headers, None if name == "CONNECT" else CHAT), status, code)
     assert calls(target) == 0
 
 
-def test_http2_garbage_is_no_request(target: Gateway) -> None:
-    """The stream is reset, or the connection closed; some of it gets a 400."""
+def test_http2_frames_that_are_no_request_end_the_stream(target: Gateway) -> None:
+    """The stream is reset, or the connection closed. Some of them get a 400."""
     wrong = []
     with ThreadPoolExecutor(len(HTTP2_GARBAGE)) as threads:  # each waits a second for its connection to close
         replies = threads.map(lambda headers: send_http2(target.url, headers, CHAT), HTTP2_GARBAGE.values())
@@ -305,11 +305,11 @@ def test_http2_garbage_is_no_request(target: Gateway) -> None:
     assert calls(target) == 0
 
 
-# --- clients that give up
+# --- clients that disconnect
 
 
-def test_a_body_that_never_comes(target: Gateway) -> None:
-    """The client leaves before its body is whole: nobody is asked, and nothing stays open."""
+def test_a_client_that_disconnects_before_its_body_is_complete_leaves_nothing_open(target: Gateway) -> None:
+    """No provider is asked, and no stream stays open."""
     for sent in (b"", CHAT[:10], CHAT[:-1]):
         for pieces in (
             [http(None, more=[("content-length", str(len(CHAT)))]), sent],
@@ -324,8 +324,8 @@ def test_a_body_that_never_comes(target: Gateway) -> None:
     assert calls(target) == 0
 
 
-def test_two_requests_at_once_are_two_requests(target: Gateway) -> None:
-    """What follows a body is the next request, whose own key counts."""
+def test_each_of_two_pipelined_requests_is_judged_by_its_own_key(target: Gateway) -> None:
+    """The bytes after a body are the next request."""
     smuggled = http(without=["authorization"])
     with connect(target.url) as connection:
         connection.sendall(http() + smuggled)
@@ -340,7 +340,7 @@ def test_two_requests_at_once_are_two_requests(target: Gateway) -> None:
 # --- keys
 
 
-def test_unknown_and_disabled_keys_look_the_same(target: Gateway) -> None:
+def test_an_unknown_key_and_a_disabled_key_get_the_same_answer(target: Gateway) -> None:
     def answer(key: str) -> tuple[Any, ...]:
         reply = send(target.url, http(without=["authorization"], more=[("authorization", f"Bearer {key}")]))
         assert reply is not None
@@ -354,14 +354,14 @@ def test_unknown_and_disabled_keys_look_the_same(target: Gateway) -> None:
     assert answer("a" * 20_000) == unknown
 
 
-def test_a_key_in_the_query_is_no_credential(target: Gateway) -> None:
+def test_a_key_in_the_query_is_not_accepted(target: Gateway) -> None:
     reply = send(target.url, http(target=f"{PATH}?api_key={SECRET}&access_token={SECRET}"))
     assert reply is not None
     assert reply.status == 200
     assert target.last(lambda entry: entry["request_id"] == reply.headers["x-request-id"])["consumer"] == "demo"
 
 
-# --- what is written down
+# --- logs, metrics and records
 
 
 def written_lines(gateway: Gateway) -> list[str]:
@@ -369,12 +369,12 @@ def written_lines(gateway: Gateway) -> list[str]:
 
 
 def log_lines(gateway: Gateway) -> list[dict[str, Any]]:
-    """Every line since the start, parsed; a line that is neither JSON nor Envoy's own fails the test."""
+    """Every log line since the start, parsed. A line that is neither JSON nor Envoy's own fails the test."""
     return [json.loads(line) for line in written_lines(gateway) if line and not ENVOY_LINE.match(line)]
 
 
 def logged(gateway: Gateway, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """The exchanges of `ids` in the log, once all are there."""
+    """The exchanges of `ids` in the log, once all of them are there."""
 
     def found() -> list[dict[str, Any]]:
         lines = [line for line in log_lines(gateway) if line.get("request_id") in ids]
@@ -401,14 +401,14 @@ def injections(text: str) -> Iterator[bytes]:
     yield http(None, method="GET", target="/v1/models/" + "".join(f"%{byte:02x}" for byte in value[:1_000]))
 
 
-def test_nothing_breaks_a_line_of_the_log(target: Gateway) -> None:
+def test_no_text_of_a_client_breaks_a_log_line(target: Gateway) -> None:
     asked = []
     for text in (*INJECTIONS, "a\r\n{}", "\x1b[31m", "\x9b31m", "\x7f", "\0"):
         for request in injections(text):
             method = "GET" if request.startswith(b"GET") else "POST"
             reply = send(target.url, request, method=method)
             if reply is None or "x-request-id" not in reply.headers:
-                continue  # Envoy took it for no request
+                continue  # Envoy did not accept it as a request
             assert reply.status < 500, reply
             asked.append(reply.headers["x-request-id"])
     assert len(asked) > 200
@@ -421,8 +421,8 @@ def test_nothing_breaks_a_line_of_the_log(target: Gateway) -> None:
     assert not [line for line in lines if not (line.isascii() and line.isprintable())]
 
 
-def test_secrets_and_prompts_are_in_no_output(target: Gateway) -> None:
-    """Neither a good key, nor a wrong one, nor a prompt is in a log line, a metric, an exchange or a refusal."""
+def test_secrets_and_prompts_appear_in_no_output(target: Gateway) -> None:
+    """No good key, wrong key or prompt appears in a log line, a metric, an exchange or a refusal."""
     says = [{"role": "user", "content": PROMPT}]
 
     def ask(body: Any, *, key: str = SECRET, **kwargs: Any) -> bytes:
@@ -496,13 +496,13 @@ def test_secrets_and_prompts_are_in_no_output(target: Gateway) -> None:
         if secret in text
     ]
     assert leaks == []
-    assert "canary" in outputs["exchanges"]  # the consumer's name: those exchanges are there
+    assert "canary" in outputs["exchanges"]  # the consumer's name shows that those exchanges are in the output
     for request in target.seen("sandbox"):
         assert SECRET not in str(request["headers"])
 
 
-def test_labels_are_no_way_to_grow_the_metrics(start: Callable[..., Gateway]) -> None:
-    """Two thousand requests of random models, labels, keys and paths; then no further series appears."""
+def test_clients_cannot_add_metric_series_without_end(start: Callable[..., Gateway]) -> None:
+    """After two thousand requests with random models, labels, keys and paths, no further series appears."""
     gateway = start(YAML, MOCKS, KEYS)
     dice = random.Random(20)  # seeded
 
@@ -536,7 +536,7 @@ def test_labels_are_no_way_to_grow_the_metrics(start: Callable[..., Gateway]) ->
             return set().union(*threads.map(ask, [requests[start::8] for start in range(8)]))
 
     def series() -> set[str]:
-        """Once every try is counted: Envoy's log of them comes a little later."""
+        """The metric series, read after every try is counted. Envoy's log of the tries arrives a little later."""
         tries: list[str] | None = None
         while tries != (tries := [line for line in shown() if line.startswith("extproc_tries_total")]):
             time.sleep(0.5)
@@ -563,7 +563,7 @@ def processor_socket(gateway: Gateway) -> Path:
     return Path(command[command.index("--socket") + 1])
 
 
-def test_only_its_owner_reaches_the_processor(gateway: Gateway) -> None:
+def test_only_the_owner_of_the_socket_reaches_the_processor(gateway: Gateway) -> None:
     path = processor_socket(gateway)
     assert stat.S_ISSOCK(path.stat().st_mode)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -571,7 +571,7 @@ def test_only_its_owner_reaches_the_processor(gateway: Gateway) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_nothing_passes_a_processor_that_stands_still(start: Callable[..., Gateway]) -> None:
+def test_nothing_passes_while_the_processor_is_stopped(start: Callable[..., Gateway]) -> None:
     gateway = start(YAML, MOCKS, KEYS)
     assert gateway.chat().status_code == 200
     gateway.reset()
@@ -603,8 +603,8 @@ def test_nothing_passes_a_processor_that_stands_still(start: Callable[..., Gatew
     assert all(request["path"] == PATH for request in gateway.seen("sandbox"))
 
 
-def test_nothing_passes_without_the_processors_socket(start: Callable[..., Gateway]) -> None:
-    """Envoy keeps the connections it has, so requests are judged; or it has none, and they are refused."""
+def test_nothing_passes_when_the_processors_socket_is_removed(start: Callable[..., Gateway]) -> None:
+    """Envoy keeps its open connections, so requests are judged. Without a connection they are refused."""
     gateway = start(YAML, MOCKS, KEYS)
     path = processor_socket(gateway)
     away = path.with_suffix(".away")
@@ -620,7 +620,7 @@ def test_nothing_passes_without_the_processors_socket(start: Callable[..., Gatew
     assert gateway.chat().status_code == 200
 
 
-# --- cases from outside
+# --- cases from outside this repository
 
 OUTSIDE = Path(os.environ.get("EXTPROC_JSON_CASES", "."))
 outside = pytest.mark.skipif("EXTPROC_JSON_CASES" not in os.environ, reason="EXTPROC_JSON_CASES is not set")
@@ -640,7 +640,7 @@ def strings() -> list[str]:
 
 
 @outside
-def test_parsing_cases_as_a_body(target: Gateway) -> None:
+def test_json_parsing_cases_as_a_whole_body(target: Gateway) -> None:
     wrong = []
     for name, case in parsing_cases():
         reply = send(target.url, http(case))
@@ -658,7 +658,7 @@ def test_parsing_cases_as_a_body(target: Gateway) -> None:
 
 
 @outside
-def test_parsing_cases_inside_a_chat(target: Gateway) -> None:
+def test_json_parsing_cases_inside_a_chat(target: Gateway) -> None:
     wrong = []
     for name, case in parsing_cases():
         target.reset()
@@ -708,15 +708,15 @@ def test_naughty_strings_as_label(target: Gateway) -> None:
     assert len(written) == len(legal)
 
 
-# --- the last of all
+# --- last: the state after everything above
 
 
-def test_none_of_it_was_a_bug(gateway: Gateway) -> None:
-    """After everything above: no internal error, nothing left open, no 5xx of the gateway's own making."""
+def test_the_abuse_above_left_no_internal_error(gateway: Gateway) -> None:
+    """After all tests of this file: no internal error, no open stream, no 5xx made by the gateway."""
     eventually(lambda: gateway.metric("extproc_exchanges_in_flight") == 0)
     assert gateway.metric("extproc_internal_errors_total") == 0
     errors = [line for line in log_lines(gateway) if line["event"] == "log" and line["level"] in ("error", "critical")]
     assert {line["message"] for line in errors} <= {
-        "provider sandbox refuses the gateway's credential; its requests fail over, or fail"  # a fault of a test above
+        "provider sandbox refuses the gateway's credential; its requests fail over, or fail"  # a test above
     }
     assert gateway.chat().status_code == 200

@@ -1,7 +1,8 @@
-"""Providers that answer what no provider should, through a real Envoy: translated answers end in a clear error, fail
-over where there is another target, and never hang.
+"""Providers that send invalid answers, through a real Envoy. A translated answer ends in a clear error, fails over
+where another target is left, and never hangs.
 
-`bad` says whatever a test wants, in OpenAI's API; Anthropic's client is translated to it, OpenAI's is not.
+The provider `bad` sends any bytes a test gives it, and is configured with OpenAI's API. Requests of Anthropic's client
+are translated to it, those of OpenAI's client are passed through.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def gateway(running: Gateway) -> Gateway:
 
 
 def ask(gateway: Gateway, model: str, *, stream: bool = False) -> httpx.Response:
-    """Anthropic's client. A test that hangs fails by the timeout."""
+    """A request of Anthropic's client. A hanging test fails by its timeout."""
     body = {"model": model, "max_tokens": 50, "stream": stream, "messages": [{"role": "user", "content": "Hi " * 99}]}
     return gateway.post("/v1/messages", body, timeout=30)
 
@@ -160,7 +161,7 @@ NO_STREAM: dict[str, bytes | Script] = {
 
 
 def slowly(*pieces: bytes) -> Script:
-    """So that they arrive one by one: an event that is there at once is read, however large it is."""
+    """The events, one by one. Events that are there at once are read, however large they are."""
 
     def script() -> Iterator[bytes]:
         for piece in pieces:
@@ -190,7 +191,7 @@ BROKEN: dict[str, bytes | Script] = {
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_a_plain_answer_that_is_none(name: str, gateway: Gateway, provider: Scripted) -> None:
+def test_an_invalid_plain_answer_is_a_502_or_fails_over(name: str, gateway: Gateway, provider: Scripted) -> None:
     play(provider, PLAIN[name])
     check_bad_answer(ask(gateway, "bad"))
     served = ask(gateway, "chain")
@@ -199,8 +200,8 @@ def test_a_plain_answer_that_is_none(name: str, gateway: Gateway, provider: Scri
 
 
 @pytest.mark.parametrize("name", NO_STREAM)
-def test_a_streamed_answer_that_is_none(name: str, gateway: Gateway, provider: Scripted) -> None:
-    """Known before anything has left, so another provider can serve."""
+def test_an_invalid_stream_fails_over_before_anything_was_sent(name: str, gateway: Gateway, provider: Scripted) -> None:
+    """The fault is known before the first byte leaves, so another provider can serve."""
     play(provider, NO_STREAM[name])
     check_bad_answer(ask(gateway, "bad", stream=True))
     served = ask(gateway, "chain", stream=True)
@@ -210,8 +211,10 @@ def test_a_streamed_answer_that_is_none(name: str, gateway: Gateway, provider: S
 
 @pytest.mark.parametrize("model", ["bad", "chain"])
 @pytest.mark.parametrize("name", BROKEN)
-def test_a_streamed_answer_that_breaks(name: str, model: str, gateway: Gateway, provider: Scripted) -> None:
-    """The headers have left: an error event, nothing after it, and the end of the body."""
+def test_a_stream_that_turns_invalid_ends_with_an_error_event(
+    name: str, model: str, gateway: Gateway, provider: Scripted
+) -> None:
+    """The headers have left, so the client gets an error event, nothing after it, and the end of the body."""
     play(provider, BROKEN[name])
     answer = ask(gateway, model, stream=True)
     assert answer.headers["x-ai-provider"] == "bad"
@@ -227,8 +230,8 @@ def test_a_streamed_answer_that_breaks(name: str, model: str, gateway: Gateway, 
     assert entry["input_tokens"] > 90
 
 
-def test_a_connection_that_breaks(gateway: Gateway, provider: Scripted) -> None:
-    """The client's breaks off too: nobody takes that for the end."""
+def test_an_answer_cut_by_the_provider_does_not_look_complete(gateway: Gateway, provider: Scripted) -> None:
+    """A cut stream is cut for the client too. A cut plain answer is a 502."""
     begun = head("text/event-stream", more=[("content-length", "100000")]) + events(chunk(), end=b"")
     play(provider, slowly(begun, b": a\n\n", b": a\n\n"))
     with pytest.raises(httpx.RemoteProtocolError):
@@ -254,7 +257,9 @@ ERRORS: dict[str, tuple[int, bytes]] = {
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("name", ERRORS)
-def test_an_error_that_says_nothing(name: str, streamed: bool, gateway: Gateway, provider: Scripted) -> None:
+def test_a_providers_error_without_a_message_keeps_its_status(
+    name: str, streamed: bool, gateway: Gateway, provider: Scripted
+) -> None:
     """The status is the provider's, the shape the client's."""
     status, script = ERRORS[name]
     play(provider, script)
@@ -267,20 +272,20 @@ def test_an_error_that_says_nothing(name: str, streamed: bool, gateway: Gateway,
     assert answer.headers["x-ai-error-origin"] == "provider"
 
 
-def test_an_error_without_end(gateway: Gateway, provider: Scripted) -> None:
+def test_an_endless_error_of_a_provider_is_cut(gateway: Gateway, provider: Scripted) -> None:
     play(provider, endless(head(status=400), b" " * 50_000))
     answer = ask(gateway, "bad")
     assert answer.status_code == 400
     assert answer.json()["type"] == "error"
 
 
-# --- answers of Envoy's own
+# --- answers that Envoy makes
 
 
 @pytest.mark.parametrize("model", ["gone", "claude-gone"])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_provider_that_is_gone(model: str, streamed: bool, gateway: Gateway) -> None:
-    """Envoy answers in its place, and that too is said as the client's API would, translated or not."""
+def test_an_unreachable_provider_is_reported_in_the_clients_shape(model: str, streamed: bool, gateway: Gateway) -> None:
+    """Envoy answers in the provider's place, and the answer has the shape of the client's API, translated or not."""
     answer = ask(gateway, model, stream=streamed)
     assert answer.status_code == 503
     assert answer.headers["x-ai-error-origin"] == "gateway"
@@ -289,8 +294,10 @@ def test_a_provider_that_is_gone(model: str, streamed: bool, gateway: Gateway) -
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-def test_a_provider_that_is_silent(streamed: bool, gateway: Gateway, provider: Scripted) -> None:
-    """Time runs out at the public listener, which the client's path tells what to say."""
+def test_a_silent_provider_is_a_timeout_in_the_clients_shape(
+    streamed: bool, gateway: Gateway, provider: Scripted
+) -> None:
+    """The time runs out at the public listener. The client's path determines the shape of the error."""
     release = threading.Event()
     play(provider, lambda: [plain({}) for _ in [release.wait(5)]])
     answer = ask(gateway, "hasty", stream=streamed)
@@ -301,7 +308,7 @@ def test_a_provider_that_is_silent(streamed: bool, gateway: Gateway, provider: S
     assert gateway.exchange_of(answer)["error"] in ("gateway", "timeout")
 
 
-def test_what_a_translation_refuses_is_no_fault_of_the_provider(gateway: Gateway, provider: Scripted) -> None:
+def test_a_refusal_of_the_translation_does_not_count_against_the_provider(gateway: Gateway, provider: Scripted) -> None:
     play(provider, plain(completion()))
     body = {"model": "bad", "max_tokens": 5, "messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]}
     answer = gateway.post("/v1/messages", body)
@@ -326,7 +333,7 @@ OF_CLAUDE: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", OF_CLAUDE)
-def test_an_answer_of_anthropics_that_is_none(name: str, gateway: Gateway, provider: Scripted) -> None:
+def test_an_invalid_answer_of_anthropic_is_a_502_or_fails_over(name: str, gateway: Gateway, provider: Scripted) -> None:
     play(provider, OF_CLAUDE[name])
     answer = gateway.chat("claude")
     assert answer.status_code == 502, answer.text
@@ -334,8 +341,8 @@ def test_an_answer_of_anthropics_that_is_none(name: str, gateway: Gateway, provi
     assert gateway.chat("claude-chain").headers["x-ai-provider"] == "good"
 
 
-def test_a_binary_stream_with_a_bad_sum(gateway: Gateway, provider: Scripted) -> None:
-    """Amazon's events are checked one by one; after a damaged one nothing is believed."""
+def test_an_event_of_amazon_with_a_wrong_checksum_ends_the_stream(gateway: Gateway, provider: Scripted) -> None:
+    """Amazon's events carry checksums. Nothing after a damaged event is used."""
     from extproc.framing.aws_eventstream import encode
 
     def event(kind: str, **payload: Any) -> bytes:
@@ -358,11 +365,13 @@ def test_a_binary_stream_with_a_bad_sum(gateway: Gateway, provider: Scripted) ->
     assert answer.headers["x-ai-provider"] == "good"
 
 
-# --- clients that leave
+# --- clients that disconnect
 
 
-def test_a_client_that_leaves_a_slow_answer(gateway: Gateway, provider: Scripted) -> None:
-    """The provider is left too, held headers or not, and nothing stays open."""
+def test_a_client_that_disconnects_from_a_slow_answer_ends_the_providers_stream(
+    gateway: Gateway, provider: Scripted
+) -> None:
+    """Headers held back or not, the provider is disconnected. No stream stays open."""
     for streamed in (False, True):
         release = threading.Event()
 
@@ -387,10 +396,10 @@ def test_a_client_that_leaves_a_slow_answer(gateway: Gateway, provider: Scripted
         release.set()
 
 
-# --- the last of all
+# --- last: the state after everything above
 
 
-def test_none_of_it_was_a_bug(running: Gateway) -> None:
+def test_the_answers_above_caused_no_internal_error(running: Gateway) -> None:
     eventually(lambda: running.metric("extproc_exchanges_in_flight") == 0)
     eventually(lambda: running.metric("extproc_grpc_streams") == 0)
     assert running.metric("extproc_internal_errors_total") == 0

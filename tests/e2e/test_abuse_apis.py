@@ -1,6 +1,7 @@
-"""Responses, messages, counts of tokens and completions: what test_abuse.py does to chats, in their own words.
+"""Abusive requests of responses, messages, token counts and completions: the tests of test_abuse.py in the fields of
+each API.
 
-Models: `stub` is asked in another API than the client's, `gpt` and `claude` in its own.
+Models: a request for `stub` is translated, those for `gpt` and `claude` are passed through.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def gateway(running: Gateway) -> Gateway:
 
 
 def check_refusal(reply: Reply | None, case: Case) -> None:
-    """In the gateway's own name and in the shape of the API."""
+    """An error that comes from the gateway, in the shape of the API."""
     refused = case.refused
     assert reply is not None, "closed without an answer"
     assert reply.status == refused.status, reply.body
@@ -76,13 +77,13 @@ def check_error(document: dict[str, Any], code: str, *, anthropic: bool) -> None
         assert error["code"] == code, error
 
 
-def test_there_are_many() -> None:
+def test_the_table_holds_many_cases() -> None:
     assert len(CASES) > 800
 
 
 @pytest.mark.parametrize("name", dict.fromkeys(case.name.partition(":")[0] for case in CASES))
-def test_what_is_wrong_is_refused(name: str, gateway: Gateway) -> None:
-    """Each with its own code, and the provider hears of none."""
+def test_a_bad_request_is_refused_before_it_reaches_a_provider(name: str, gateway: Gateway) -> None:
+    """Each refusal has its own code."""
     wrong = []
     for case in CASES:
         if case.name.partition(":")[0] == name:
@@ -95,20 +96,20 @@ def test_what_is_wrong_is_refused(name: str, gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("name", ["responses", "messages", "count_tokens"])
-def test_what_is_right_is_served(name: str, gateway: Gateway) -> None:
-    """So it was not the request itself that was refused above. Nobody here serves completions."""
+def test_the_good_request_of_each_api_is_served(name: str, gateway: Gateway) -> None:
+    """The refusals above are due to the changes, not to the request. No provider here serves completions."""
     reply = send(gateway.url, APIS[name].request())
     assert reply is not None
     assert reply.status == 200, reply.body
 
 
-# --- headers nobody may forge
+# --- headers that clients may not forge
 
 
 @pytest.mark.parametrize("name", ["responses", "messages"])
 @pytest.mark.parametrize("stream", ["false", "true"])
 def test_forged_headers_change_no_translation(name: str, stream: str, gateway: Gateway) -> None:
-    """All at once and each alone: the same request leaves, and the same answer comes."""
+    """All at once and one by one: the same request leaves, and the same answer comes back."""
     api = APIS[name]
     wrong = []
     internal = [(header, value) for header, value in FORGED.items() if header.startswith(("x-extproc-", "x-envoy-"))]
@@ -128,8 +129,8 @@ def test_forged_headers_change_no_translation(name: str, stream: str, gateway: G
     assert wrong == []
 
 
-def test_forged_headers_change_no_passage(gateway: Gateway) -> None:
-    """Where the provider speaks the client's API, and the try needs no attachment."""
+def test_forged_headers_change_no_request_that_is_passed_through(gateway: Gateway) -> None:
+    """The provider speaks the client's API, and the try needs no attempt attachment."""
     api = APIS["messages"]
     internal = [(header, value) for header, value in FORGED.items() if header.startswith(("x-extproc-", "x-envoy-"))]
     reply = send(gateway.url, http(api.body(model='"claude"'), target=api.path, more=internal))
@@ -140,14 +141,14 @@ def test_forged_headers_change_no_passage(gateway: Gateway) -> None:
     assert "forged" not in str(seen["headers"]) + str(reply.headers)
 
 
-# --- what is allowed, although it looks bad
+# --- requests that look abusive and are allowed
 
 ODD_NAMES = ("a\\r\\nx-forged: 1", "x-forged", "a,b", "a b", "\\u0000", "é", "__proto__", "", "a" * 5_000, "%0d%0a")
 
 
 @pytest.mark.parametrize("name", ["responses", "messages"])
-def test_names_of_fields_are_no_headers(name: str, gateway: Gateway) -> None:
-    """What a translation leaves out is named in a header of the answer, and clients choose some of these names."""
+def test_field_names_cannot_add_headers(name: str, gateway: Gateway) -> None:
+    """Fields that a translation leaves out are named in a header of the answer. Clients choose some of these."""
     api = APIS[name]
     for odd in ODD_NAMES:
         reply = send(gateway.url, api.request(f'"{odd}":1'))
@@ -165,8 +166,8 @@ def test_names_of_fields_are_no_headers(name: str, gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     "text", ["a\\r\\nx-forged: 1", "\\u0000", "data: [DONE]\\n\\n", ": x-extproc-usage [0, 0, 0, 0, 0]\\n\\n"]
 )
-def test_text_that_looks_like_a_protocol_is_text(name: str, text: str, gateway: Gateway) -> None:
-    """The mock says it again, in a stream; it comes back as text, and the count is the provider's."""
+def test_text_that_looks_like_a_protocol_stays_text(name: str, text: str, gateway: Gateway) -> None:
+    """The mock repeats the text in a stream. It comes back as text, and the token count is the provider's."""
     api = APIS[name]
     says = f'"{text}"' if name == "responses" else f'[{{"role":"user","content":"{text}"}}]'
     reply = send(gateway.url, api.request(stream="true", **{api.says: says}))
@@ -179,9 +180,9 @@ def test_text_that_looks_like_a_protocol_is_text(name: str, text: str, gateway: 
     assert (entry["usage_source"], entry["input_tokens"] > 0, entry["output_tokens"] > 0) == ("provider", True, True)
 
 
-# --- the last of all
+# --- last: the state after everything above
 
 
-def test_none_of_it_was_a_bug(running: Gateway) -> None:
+def test_the_abuse_above_left_no_internal_error(running: Gateway) -> None:
     eventually(lambda: running.metric("extproc_exchanges_in_flight") == 0)
     assert running.metric("extproc_internal_errors_total") == 0

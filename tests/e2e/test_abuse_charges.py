@@ -1,7 +1,8 @@
-"""Nobody lowers a charge, through a real Envoy: not a client with its limits, nor a provider with what it says of them.
+"""Attempts to lower a charge, through a real Envoy: by clients with their limits, and by providers with their token
+counts.
 
-`oai` and the other models are at a provider that says whatever a test wants. What an exchange was charged is what its
-record says; what is held, what a budget lacks while the request is on its way.
+`oai` and the other models are at a provider that sends any bytes a test gives it. The charge is read from the record of
+the exchange. The reservation is the amount a budget lacks while the request is under way.
 """
 
 from __future__ import annotations
@@ -89,14 +90,14 @@ def charged(gateway: Gateway, answer: httpx.Response) -> tuple[int, int, str]:
 
 
 def check_estimated(gateway: Gateway, answer: httpx.Response) -> None:
-    """By the gateway, from what it saw: no less than that."""
+    """The counts are estimates of the gateway, and no less than the text it saw."""
     input_tokens, output_tokens, source = charged(gateway, answer)
     assert source == "estimated"
     assert input_tokens >= 80
     assert output_tokens >= 1
 
 
-# --- providers that lie
+# --- providers that report false counts
 
 
 LIES: dict[str, Any] = {
@@ -135,8 +136,10 @@ def check_completed(gateway: Gateway, answer: httpx.Response, name: str) -> None
 @pytest.mark.parametrize("api", ["messages", "chat"])
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("name", LIES)
-def test_a_count_that_cannot_be_true(name: str, streamed: bool, api: str, gateway: Gateway, provider: Scripted) -> None:
-    """Translated for Anthropic's client, which would be told zeros, and passed on for OpenAI's."""
+def test_an_impossible_count_is_replaced_by_an_estimate(
+    name: str, streamed: bool, api: str, gateway: Gateway, provider: Scripted
+) -> None:
+    """Translated for Anthropic's client, which would be told zeros, and passed through for OpenAI's client."""
     usage = LIES[name]
     text = [chunk("word "), chunk("and more")]
     play(provider, stream(*text, DONE, {**USED, "usage": usage}) if streamed else plain(completion(usage=usage)))
@@ -146,7 +149,7 @@ def test_a_count_that_cannot_be_true(name: str, streamed: bool, api: str, gatewa
 @pytest.mark.parametrize("api", ["messages", "chat"])
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("name", PARTS)
-def test_a_count_that_is_told_is_kept(
+def test_a_single_count_that_was_reported_is_kept(
     name: str, streamed: bool, api: str, gateway: Gateway, provider: Scripted
 ) -> None:
     usage = PARTS[name]
@@ -169,10 +172,10 @@ def test_a_count_that_is_told_is_kept(
     ],
     ids=json.dumps,
 )
-def test_a_count_of_anthropics_that_cannot_be_true(
+def test_an_impossible_count_of_anthropic_is_replaced_by_an_estimate(
     usage: Any, streamed: bool, gateway: Gateway, provider: Scripted
 ) -> None:
-    """To OpenAI's client."""
+    """The client is OpenAI's."""
     content = {"type": "text", "text": "word and more"}
     message = {"type": "message", "id": "m", "model": "c", "content": [content], "stop_reason": "end_turn"}
     said = (
@@ -189,10 +192,10 @@ def test_a_count_of_anthropics_that_cannot_be_true(
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("name", [*LIES, *PARTS])
-def test_a_count_of_responses_that_cannot_be_true(
+def test_an_impossible_count_of_responses_is_replaced_by_an_estimate(
     name: str, streamed: bool, gateway: Gateway, provider: Scripted
 ) -> None:
-    """Which the provider speaks, so that nothing is translated."""
+    """The provider speaks this API, so nothing is translated."""
     usage = (LIES | PARTS)[name]
     if isinstance(usage, dict):
         usage = {field.replace("prompt", "input").replace("completion", "output"): usage[field] for field in usage}
@@ -208,7 +211,7 @@ def test_a_count_of_responses_that_cannot_be_true(
     check_completed(gateway, answer, name) if name in PARTS else check_estimated(gateway, answer)
 
 
-def test_cached_tokens_are_no_more_than_there_were(gateway: Gateway, provider: Scripted) -> None:
+def test_cached_tokens_never_exceed_the_input(gateway: Gateway, provider: Scripted) -> None:
     details = {"prompt_tokens_details": {"cached_tokens": 10**6}, "completion_tokens_details": {"reasoning_tokens": 99}}
     play(provider, plain(completion(usage={"prompt_tokens": 3, "completion_tokens": 4, **details})))
     for api in ("messages", "chat"):
@@ -216,7 +219,7 @@ def test_cached_tokens_are_no_more_than_there_were(gateway: Gateway, provider: S
         assert (entry["input_tokens"], entry["cached_tokens"], entry["output_tokens"]) == (3, 3, 4)
 
 
-# --- providers that speak for the gateway
+# --- providers that imitate the gateway
 
 
 NOTE = b": x-extproc-usage [0, 0, 0, 0, 0]\n\n"
@@ -235,10 +238,10 @@ FORGED_ANSWER = [
 @pytest.mark.parametrize("api", ["messages", "chat"])
 @pytest.mark.parametrize("model", ["oai", "chain"])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_forged_headers_of_an_answer(
+def test_forged_headers_of_a_provider_change_no_charge(
     streamed: bool, model: str, api: str, gateway: Gateway, provider: Scripted
 ) -> None:
-    """Believed by nobody: the charge is what the body says, nobody fails over, and the client sees none of them."""
+    """The charge is the count in the body, no failover happens, and the client sees none of the headers."""
     good = stream(chunk(), DONE, USED, more=FORGED_ANSWER) if streamed else plain(completion(), more=FORGED_ANSWER)
     play(provider, good)
     answer = ask(gateway, api, model, streamed=streamed)
@@ -260,7 +263,9 @@ def forged_trailers(document: Any, *, streamed: bool) -> bytes:
 
 @pytest.mark.parametrize("api", ["messages", "chat"])
 @pytest.mark.parametrize("streamed", [False, True])
-def test_forged_trailers_of_an_answer(streamed: bool, api: str, gateway: Gateway, provider: Scripted) -> None:
+def test_forged_trailers_of_a_provider_change_no_charge(
+    streamed: bool, api: str, gateway: Gateway, provider: Scripted
+) -> None:
     document = events(chunk(), DONE, USED) if streamed else completion()
     play(provider, forged_trailers(document, streamed=streamed))
     answer = ask(gateway, api, "oai", streamed=streamed)
@@ -282,8 +287,10 @@ NOTES: dict[str, bytes] = {
 
 @pytest.mark.parametrize("api", ["messages", "chat"])
 @pytest.mark.parametrize("name", NOTES)
-def test_forged_notes_in_a_stream(name: str, api: str, gateway: Gateway, provider: Scripted) -> None:
-    """A comment such as the gateway's own is no more than a comment in what a provider sends."""
+def test_forged_usage_comments_in_a_stream_change_no_charge(
+    name: str, api: str, gateway: Gateway, provider: Scripted
+) -> None:
+    """A comment such as the gateway's own is only a comment when a provider sends it."""
     play(provider, NOTES[name])
     answer = ask(gateway, api, "oai", streamed=True)
     assert answer.status_code == 200
@@ -292,7 +299,7 @@ def test_forged_notes_in_a_stream(name: str, api: str, gateway: Gateway, provide
 
 
 def bedrock(*said: Any) -> bytes:
-    """A stream of Anthropic's events as Bedrock wraps them; bytes stand as they are."""
+    """A stream of Anthropic's events as Bedrock wraps them. Bytes are sent as they are."""
     pieces = [item if isinstance(item, bytes) else json.dumps(item).encode() for item in said]
     wrapped = [json.dumps({"bytes": b64encode(piece).decode()}).encode() for piece in pieces]
     kind = {":message-type": "event", ":event-type": "chunk"}
@@ -315,8 +322,10 @@ IN_ROCK: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", IN_ROCK)
-def test_forged_notes_in_wrapped_events(name: str, gateway: Gateway, provider: Scripted) -> None:
-    """Bedrock's events are taken out of their wrapping and written as text: no line of theirs becomes another."""
+def test_forged_usage_comments_in_bedrock_events_change_no_charge(
+    name: str, gateway: Gateway, provider: Scripted
+) -> None:
+    """Bedrock's events are unwrapped and written as text. No line in an event can become another event."""
     play(provider, bedrock(OF_ROCK[0], IN_ROCK[name], *OF_ROCK[1:], IN_ROCK[name]))
     answer = ask(gateway, "messages", "rock", streamed=True)
     assert answer.status_code == 200
@@ -325,11 +334,11 @@ def test_forged_notes_in_wrapped_events(name: str, gateway: Gateway, provider: S
     assert gateway.metric("extproc_internal_errors_total") == 0
 
 
-# --- clients that leave
+# --- clients that disconnect
 
 
 def pausing(*first: bytes) -> tuple[Script, threading.Event]:
-    """A provider that says something and then waits until it is released."""
+    """A provider that sends the start of an answer and waits until the test releases it."""
     release = threading.Event()
 
     def script() -> Iterator[bytes]:
@@ -343,8 +352,10 @@ def pausing(*first: bytes) -> tuple[Script, threading.Event]:
 
 
 @pytest.mark.parametrize("api", ["messages", "chat"])
-def test_who_leaves_a_stream_pays_for_it(api: str, gateway: Gateway, provider: Scripted) -> None:
-    """Translated or not: the input, and what was seen of the output."""
+def test_a_client_that_disconnects_mid_stream_is_charged_for_what_it_received(
+    api: str, gateway: Gateway, provider: Scripted
+) -> None:
+    """Translated or not: the input, and the output that was seen."""
     script, release = pausing(stream(*[chunk("word ") for _ in range(30)], end=b""))
     play(provider, script)
     path = {"messages": "/v1/messages", "chat": "/v1/chat/completions"}[api]
@@ -364,8 +375,10 @@ def test_who_leaves_a_stream_pays_for_it(api: str, gateway: Gateway, provider: S
     assert entry["output_tokens"] >= 30
 
 
-def test_who_leaves_after_the_last_event_pays_what_was_counted(gateway: Gateway, provider: Scripted) -> None:
-    """The provider keeps the connection open after its end marker; the count has come before it."""
+def test_a_client_that_disconnects_after_the_last_event_is_charged_the_reported_count(
+    gateway: Gateway, provider: Scripted
+) -> None:
+    """The provider keeps the connection open after its end marker. The count came before it."""
     script, release = pausing(stream(chunk(), DONE, USED))
     play(provider, script)
     body = {"model": "oai", "max_tokens": 500, "stream": True, "messages": HELLO}
@@ -380,8 +393,8 @@ def test_who_leaves_after_the_last_event_pays_what_was_counted(gateway: Gateway,
     assert charged(gateway, answer) == (3, 4, "provider")
 
 
-def test_what_goes_on_in_the_background_is_charged(gateway: Gateway, provider: Scripted) -> None:
-    """Nobody here sees what the provider will write: what was held."""
+def test_a_background_response_is_charged_its_reservation(gateway: Gateway, provider: Scripted) -> None:
+    """The gateway never sees what the provider will write."""
     play(provider, plain({"id": "resp_1", "object": "response", "status": "queued", "output": [], "usage": None}))
     answer = ask(gateway, "responses", "oai", background=True, max_output_tokens=700)
     assert answer.status_code == 200
@@ -390,18 +403,18 @@ def test_what_goes_on_in_the_background_is_charged(gateway: Gateway, provider: S
     assert input_tokens > 250
 
 
-# --- what is held is never less than what leaves
+# --- reservations are never less than the tokens used
 
 
 def left(gateway: Gateway) -> int:
-    """What the budget has left, as the refusal says of a request that can never fit."""
+    """Tokens the budget has left, read from the refusal of a request that can never fit."""
     answer = gateway.chat("good", max_tokens=1_000_000_000)
-    assert answer.status_code == 429, answer.text
+    assert answer.status_code == 400, answer.text
     return int(answer.headers["x-ratelimit-remaining-tokens"])
 
 
 def limit_of(body: dict[str, Any]) -> int:
-    """What a provider is told to write at most."""
+    """The output limit in the request that a provider got."""
     nested = body.get("generationConfig") or body.get("inferenceConfig") or body
     names = ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "maxTokens")
     return next(nested[name] for name in names if name in nested)
@@ -450,7 +463,7 @@ CHOICES: dict[str, tuple[str, dict[str, Any], int]] = {
 
 
 def held(gateway: Gateway, provider: Scripted, api: str, model: str, **fields: Any) -> tuple[int, dict[str, Any]]:
-    """What is held while the request is at the provider, and the request that came there."""
+    """The reservation while the request is at the provider, and the request that arrived there."""
     release = threading.Event()
 
     def script() -> Iterator[bytes]:
@@ -470,7 +483,9 @@ def held(gateway: Gateway, provider: Scripted, api: str, model: str, **fields: A
 
 
 @pytest.mark.parametrize("name", TRICKS)
-def test_as_much_is_held_as_may_be_written(name: str, gateway: Gateway, provider: Scripted) -> None:
+def test_the_reservation_covers_the_output_limit_the_provider_gets(
+    name: str, gateway: Gateway, provider: Scripted
+) -> None:
     api, model, fields = TRICKS[name]
     tokens, body = held(gateway, provider, api, model, **fields)
     assert limit_of(body) <= tokens
@@ -478,7 +493,7 @@ def test_as_much_is_held_as_may_be_written(name: str, gateway: Gateway, provider
 
 
 @pytest.mark.parametrize("name", CHOICES)
-def test_every_choice_is_held(name: str, gateway: Gateway, provider: Scripted) -> None:
+def test_the_reservation_covers_every_choice(name: str, gateway: Gateway, provider: Scripted) -> None:
     api, fields, choices = CHOICES[name]
     tokens, body = held(gateway, provider, api, "oai", max_tokens=100, **fields)
     assert limit_of(body) == 100
@@ -496,8 +511,10 @@ def test_every_choice_is_held(name: str, gateway: Gateway, provider: Scripted) -
         ("chat", "max_completion_tokens", ["0", "-1", '"5"', "1e308", "1e400", "true", "1.5", "[]"]),
     ],
 )
-def test_limits_that_are_none(api: str, field: str, values: list[str], gateway: Gateway, provider: Scripted) -> None:
-    """Refused, and nothing is held or charged."""
+def test_an_invalid_output_limit_is_refused_and_free(
+    api: str, field: str, values: list[str], gateway: Gateway, provider: Scripted
+) -> None:
+    """Nothing is reserved or charged."""
     play(provider, plain(completion()))
     before = left(gateway)
     for value in values:
@@ -513,11 +530,11 @@ def test_limits_that_are_none(api: str, field: str, values: list[str], gateway: 
     assert left(gateway) == before
 
 
-# --- counts of tokens
+# --- token counts
 
 
-def test_counting_tokens_is_free_and_still_a_request(gateway: Gateway, provider: Scripted) -> None:
-    """A provider that says it used tokens for it is not believed."""
+def test_counting_tokens_is_free_and_counts_as_a_request(gateway: Gateway, provider: Scripted) -> None:
+    """A provider that reports tokens used for it is not believed."""
     play(provider, plain({"input_tokens": 12, "usage": {"input_tokens": 500, "output_tokens": 500}}))
     before = left(gateway)
     body = {"model": "claude", "messages": HELLO}
@@ -530,6 +547,6 @@ def test_counting_tokens_is_free_and_still_a_request(gateway: Gateway, provider:
     assert len(provider.seen) == 4
 
 
-def test_none_of_it_was_a_bug(running: Gateway) -> None:
+def test_the_charges_above_caused_no_internal_error(running: Gateway) -> None:
     eventually(lambda: running.metric("extproc_exchanges_in_flight") == 0)
     assert running.metric("extproc_internal_errors_total") == 0

@@ -1,4 +1,4 @@
-"""A secret in every place of every API is found before anybody else sees it, through a real Envoy."""
+"""A guardrail finds a secret in every field of every API before a provider sees it, through a real Envoy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def gateway(running: Gateway) -> Gateway:
 
 
 def check_blocked(gateway: Gateway, api: str, body: Mapping[str, Any] | bytes, code: str = "guardrail_blocked") -> str:
-    """What is wrong, if anything."""
+    """The difference from the expected refusal; empty if there is none."""
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     answer = gateway.post(TABLES[api][0], content=content, headers={"content-type": "application/json"})
     if answer.status_code != 400:
@@ -42,12 +42,12 @@ def check_blocked(gateway: Gateway, api: str, body: Mapping[str, Any] | bytes, c
 
 
 def expected(model: str, name: str) -> str:
-    """What only OpenAI itself can do is refused for other reasons before anybody looks at it."""
+    """The expected code. Requests that only OpenAI itself can serve are refused before guardrails run."""
     return "unsupported_by_targets" if model == "stub" and name in OPENAI_ONLY else "guardrail_blocked"
 
 
 @pytest.mark.parametrize(("api", "model"), list(dict.fromkeys((api, model) for api, model, _ in CASES)))
-def test_it_is_found_wherever_it_stands(api: str, model: str, gateway: Gateway) -> None:
+def test_a_secret_is_found_in_every_field(api: str, model: str, gateway: Gateway) -> None:
     _, good, _, places = TABLES[api]
     found = {
         name: check_blocked(gateway, api, {"model": model, **good, **place}, expected(model, name))
@@ -58,7 +58,7 @@ def test_it_is_found_wherever_it_stands(api: str, model: str, gateway: Gateway) 
 
 
 @pytest.mark.parametrize(("api", "model"), list(dict.fromkeys((api, model) for api, model, _ in CASES)))
-def test_it_is_found_in_streamed_requests_with_escapes(api: str, model: str, gateway: Gateway) -> None:
+def test_a_secret_is_found_in_streamed_requests_with_escapes(api: str, model: str, gateway: Gateway) -> None:
     """Letters are written as escapes in the body, and the request asks for a stream."""
     _, good, _, places = TABLES[api]
     wrong = {}
@@ -75,7 +75,7 @@ def padded(place: Place, megabytes: float) -> Place:
 
 
 @pytest.mark.parametrize("api", ["responses", "messages"])
-def test_it_is_found_in_a_large_body(api: str, gateway: Gateway) -> None:
+def test_a_secret_is_found_in_a_large_body(api: str, gateway: Gateway) -> None:
     _, good, models, places = TABLES[api]
     body = {"model": models[0], **good, **padded(next(iter(places.values())), 0.9)}
     assert check_blocked(gateway, api, body) == ""
@@ -85,7 +85,7 @@ def test_it_is_found_in_a_large_body(api: str, gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("api", "model"), [("responses", "stub"), ("messages", "stub"), ("messages", "claude"), ("count_tokens", "claude")]
 )
-def test_what_only_looks_like_it_passes(api: str, model: str, gateway: Gateway) -> None:
+def test_text_that_resembles_a_secret_passes(api: str, model: str, gateway: Gateway) -> None:
     path, good, _, _ = TABLES[api]
     tool = {"name": "AKIA", "description": f"AKIA{SECRET[4:].lower()}", "input_schema": {"type": "object"}}
     harmless = {"tools": [tool | ({"type": "function"} if api == "responses" else {})]}
@@ -93,8 +93,8 @@ def test_what_only_looks_like_it_passes(api: str, model: str, gateway: Gateway) 
     assert answer.status_code == 200, answer.text
 
 
-def test_a_count_that_nobody_else_hears_of_is_not_scanned(gateway: Gateway) -> None:
-    """The gateway estimates it itself where the provider has no such thing: nothing leaves."""
+def test_a_token_count_that_the_gateway_estimates_is_not_scanned(gateway: Gateway) -> None:
+    """The provider has no API for token counts, so nothing leaves the gateway."""
     answer = gateway.post(
         "/v1/messages/count_tokens", {"model": "stub", "messages": [{"role": "user", "content": SECRET}]}
     )
@@ -102,7 +102,7 @@ def test_a_count_that_nobody_else_hears_of_is_not_scanned(gateway: Gateway) -> N
     assert gateway.calls() == 0
 
 
-def test_a_finding_is_written_nowhere(gateway: Gateway) -> None:
+def test_a_finding_is_not_written_to_any_output(gateway: Gateway) -> None:
     for api, model, name in CASES[::5]:
         _, good, _, places = TABLES[api]
         gateway.post(TABLES[api][0], {"model": model, **good, **places[name]})

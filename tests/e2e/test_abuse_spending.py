@@ -1,4 +1,4 @@
-"""Hostile clients and clumsy operators against who may spend what, through a real Envoy."""
+"""Hostile clients and mistakes of operators in budgets, labels and the ledger, through a real Envoy."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def rows(gateway: Gateway) -> int:
 
 
 def charges(gateway: Gateway, id: str) -> dict[str, int]:
-    """What the ledger says an exchange was charged."""
+    """The charges of an exchange in the ledger."""
     with sqlite3.connect(gateway.file.parent / "ledger.db") as ledger:
         found = ledger.execute("SELECT charges FROM exchanges WHERE id = ?", (id,)).fetchone()
     return json.loads(found[0]) if found else {}
@@ -119,7 +119,7 @@ LABELS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", LABELS)
-def test_a_label_is_only_a_label(name: str, gateway: Gateway) -> None:
+def test_a_hostile_label_value_changes_only_the_label(name: str, gateway: Gateway) -> None:
     before = scopes(gateway, "own")
     value = LABELS[name]
     headers = [(f"x-ai-{label}".encode(), value) for label in ("a", "b", "c")]
@@ -127,7 +127,7 @@ def test_a_label_is_only_a_label(name: str, gateway: Gateway) -> None:
     body = json.dumps(chat_body("stub")).encode()
     size = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     answer = raw.send(gateway.url, raw.message(headers=[*base, *size, *headers], body=body))
-    if name == "escape":  # HTTP has no such header
+    if name == "escape":  # not a valid HTTP header
         assert answer is None or answer.status == 400
         return
     assert answer is not None
@@ -145,7 +145,7 @@ def test_a_label_is_only_a_label(name: str, gateway: Gateway) -> None:
     eventually(lambda: "own:consumer=demo" in charges(gateway, entry["id"]))
 
 
-def test_labels_that_are_called_as_facts_are_none(gateway: Gateway) -> None:
+def test_a_label_named_like_a_fact_does_not_replace_it(gateway: Gateway) -> None:
     forged = {"consumer": "alice", "team": "blue", "key": "alice#0", "model": "x", "provider": "x", "cost": "0"}
     headers = {f"x-ai-{name}": value for name, value in forged.items()}
     headers |= {"x-ai-project": "mine", "x-ai-none": "mine", "x-ai-": "x", "X-AI-Agent": "y"}
@@ -157,23 +157,23 @@ def test_labels_that_are_called_as_facts_are_none(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("count", [40, 1000])
-def test_labels_are_few(count: int, gateway: Gateway) -> None:
-    time.sleep(1)  # what came before is written
+def test_labels_are_limited_in_number(count: int, gateway: Gateway) -> None:
+    time.sleep(1)  # earlier exchanges are written
     before = rows(gateway)
     answer = gateway.chat("stub", headers={f"x-ai-l{number}": "v" for number in range(count)})
     if count == 40:
-        assert len(gateway.exchange_of(answer)["labels"]) == 32 + 1  # and that of the settings
+        assert len(gateway.exchange_of(answer)["labels"]) == 32 + 1  # and the label that the settings fix
     else:
         assert (answer.status_code, rows(gateway)) == (431, before)
 
 
-def test_a_label_that_comes_twice_is_one(gateway: Gateway) -> None:
+def test_a_label_sent_twice_is_one_label(gateway: Gateway) -> None:
     headers = [("x-ai-run", "1"), ("x-ai-run", "2"), ("authorization", f"Bearer {KEY}")]
     answer = httpx.post(gateway.base_url + "/chat/completions", json=chat_body("stub"), headers=headers)
     assert gateway.exchange_of(answer)["labels"]["run"] == "1,2"
 
 
-def test_who_invents_labels_spends_nobody_elses_budget(gateway: Gateway) -> None:
+def test_a_consumer_that_invents_labels_spends_only_its_own_budget(gateway: Gateway) -> None:
     def ask(who: str, run: str) -> int:
         return gateway.chat("stub", key=key(who), headers={"x-ai-run": run}).status_code
 
@@ -185,7 +185,7 @@ def test_who_invents_labels_spends_nobody_elses_budget(gateway: Gateway) -> None
     assert len(scopes(gateway, "runs")) == 6 + 2
 
 
-def test_series_are_few(gateway: Gateway) -> None:
+def test_invented_models_and_labels_add_few_series(gateway: Gateway) -> None:
     def ask(number: int) -> int:
         return gateway.chat(f"any/{number}", headers={"x-ai-agent": f"a{number}"}).status_code
 
@@ -220,7 +220,7 @@ BAD_KEYS: dict[str, list[tuple[str, bytes]]] = {
 
 
 @pytest.mark.parametrize("name", BAD_KEYS)
-def test_who_is_not_let_in_costs_no_row(name: str, gateway: Gateway) -> None:
+def test_a_request_without_a_valid_key_adds_no_row(name: str, gateway: Gateway) -> None:
     before = rows(gateway)
     with httpx.Client(verify=False, trust_env=False) as http:
         answers = [
@@ -229,12 +229,12 @@ def test_who_is_not_let_in_costs_no_row(name: str, gateway: Gateway) -> None:
         ]
     assert {answer.status_code for answer in answers} == {431 if name == "longer" else 401}
     assert gateway.calls() == 0
-    time.sleep(0.5)  # longer than rows wait
+    time.sleep(0.5)  # longer than rows wait to be written
     assert rows(gateway) == before
 
 
-def test_the_same_request_again_is_another_one(gateway: Gateway, provider: Scripted) -> None:
-    """One body, one id of the client's: each is charged."""
+def test_a_repeated_request_is_charged_again(gateway: Gateway, provider: Scripted) -> None:
+    """The same body and the same client request id: each exchange is charged."""
     play(provider, plain(completion()))
     before = int(scopes(gateway, "own").get("own:consumer=rich", {"settled": "0"})["settled"])
     headers = {"x-request-id": "11111111-1111-4111-8111-111111111111", "idempotency-key": "1"}
@@ -252,14 +252,14 @@ def test_the_same_request_again_is_another_one(gateway: Gateway, provider: Scrip
     assert float(found["cost_usd"]) == pytest.approx(300 * (3 + 4 * 2) / 1e6)
 
 
-# --- what a request says of its own cost
+# --- fields that affect the cost of a request
 
 
 ODD = ["-1", "0", '"5"', "1e308", "1e400", "9223372036854775808", "true", "1.5", "[]", "{}", '""']
 
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens", "n"])
-def test_a_number_that_is_none_is_refused_and_costs_nothing(field: str, gateway: Gateway) -> None:
+def test_an_invalid_number_is_refused_and_free(field: str, gateway: Gateway) -> None:
     before = scopes(gateway, "tokens").get("tokens", {"settled": "0"})["settled"]
     for value in [*ODD, "1000000000000"]:
         text = json.dumps(chat_body("stub", **{field: 0})).replace(f'"{field}": 0', f'"{field}": {value}')
@@ -296,21 +296,21 @@ def test_a_client_cannot_ask_for_a_stream_without_a_count(options: Any, gateway:
 
 
 @pytest.mark.parametrize("options", ["x", [], 1], ids=json.dumps)
-def test_options_of_the_wrong_type_are_refused(options: Any, gateway: Gateway) -> None:
+def test_stream_options_of_a_wrong_type_are_refused(options: Any, gateway: Gateway) -> None:
     assert gateway.chat("stub", stream=True, stream_options=options).status_code == 400
     assert gateway.calls() == 0
 
 
-# --- clients that leave
+# --- clients that disconnect
 
 
 def dense(size: int) -> str:
-    """Text of which a token is far less than four letters."""
+    """Text with far fewer than four letters per token."""
     return "".join(random.Random(1).choices(string.ascii_letters + string.digits, k=size))
 
 
 def leave(gateway: Gateway, text: str, when: Callable[[bytes], bool], **fields: Any) -> dict[str, Any]:
-    """The record of a stream that its client left as soon as `when` says so of what came."""
+    """The record of a stream whose client disconnected as soon as `when` was true of the bytes received."""
     mark = f"leaves-{random.random()}"
     body = json.dumps(chat_body("oai", text, stream=True, **fields)).encode()
     headers = [
@@ -344,8 +344,10 @@ BEATS = [b": beat\n\n"] * 30
 
 @pytest.mark.parametrize("text", ["prose", "dense"])
 @pytest.mark.parametrize("when", ["before the head", "after the head", "in the middle", "before the count"])
-def test_who_leaves_pays_what_was_used(when: str, text: str, gateway: Gateway, provider: Scripted) -> None:
-    """At least nine tenths of it: here a token is a word of prose or two letters and a half of the rest."""
+def test_a_client_that_disconnects_mid_stream_is_charged_at_least_nine_tenths(
+    when: str, text: str, gateway: Gateway, provider: Scripted
+) -> None:
+    """The estimate counts a token for a word of prose, or for two and a half letters of other text."""
     said, true = ("word " * 2000, 2000) if text == "prose" else (dense(6000), 2400)
     empty = head("text/event-stream")
     finish = stream(DONE, end=b"").removeprefix(empty)
@@ -370,13 +372,13 @@ def test_who_leaves_pays_what_was_used(when: str, text: str, gateway: Gateway, p
     assert entry["input_tokens"] <= len(said) + 1000
 
 
-def test_who_leaves_after_the_count_pays_what_was_counted(gateway: Gateway, provider: Scripted) -> None:
+def test_a_client_that_disconnects_after_the_count_is_charged_the_count(gateway: Gateway, provider: Scripted) -> None:
     play(provider, slowly(stream(chunk(), DONE, USED, end=b""), *BEATS))
     entry = leave(gateway, "Hello", lambda came: b'"stop"' in came)
     assert (entry["input_tokens"], entry["output_tokens"], entry["usage_source"]) == (3, 4, "provider")
 
 
-# --- providers that write more than they may
+# --- providers that exceed the output limit
 
 
 def test_output_far_beyond_its_limit_is_charged(gateway: Gateway, provider: Scripted) -> None:
@@ -421,7 +423,7 @@ QUERIES = [
 
 
 @pytest.mark.parametrize("path", ["/usage", "/exchanges", "/budgets", "/grants", "/exchanges/x"])
-def test_whatever_an_operator_asks_there_is_an_answer_or_a_reason(path: str, gateway: Gateway) -> None:
+def test_every_query_of_an_operator_gets_an_answer_or_a_reason(path: str, gateway: Gateway) -> None:
     for query in QUERIES:
         answer = gateway.http.get(gateway.admin + path + query)
         assert answer.status_code in (200, 400, 404, 414), (query, answer.status_code, answer.text)
@@ -447,7 +449,9 @@ def test_whatever_an_operator_asks_there_is_an_answer_or_a_reason(path: str, gat
         ("GET", "//usage", {}, 404),
     ],
 )
-def test_doors_that_stay_shut(method: str, path: str, headers: dict[str, str], status: int, gateway: Gateway) -> None:
+def test_foreign_hosts_origins_and_methods_are_refused_by_the_admin_port(
+    method: str, path: str, headers: dict[str, str], status: int, gateway: Gateway
+) -> None:
     grant = {"budget": "own", "scope": "own:consumer=demo", "amount": "1"}
     content = {"content": json.dumps(grant)} if method == "POST" else {}
     headers = {"content-type": "application/json", **headers}
@@ -455,7 +459,7 @@ def test_doors_that_stay_shut(method: str, path: str, headers: dict[str, str], s
     assert gateway.http.get(gateway.admin + "/grants").json()["data"] == []
 
 
-def test_nothing_of_a_client_steers_a_spreadsheet_or_a_terminal(gateway: Gateway) -> None:
+def test_text_of_clients_is_harmless_in_csv_and_terminal_output(gateway: Gateway) -> None:
     evil = ["=1+1", "+1", "-1", "@x", "\u202egnp", "a\u009b31mb", "<script>", '"\u2028x', "\u200b=1"]
     for value in evil:
         assert gateway.chat("stub", key=key("bob"), headers={"x-ai-run": value.encode()}).status_code in (200, 402)
@@ -489,10 +493,10 @@ def test_slow_and_many_clients_of_the_admin_port_do_not_slow_the_gateway(gateway
 # --- changes under load
 
 
-def test_settings_change_under_load(start: Callable[..., Gateway], tmp_path: Path) -> None:
-    """Limits, names, windows, and a budget that goes: each request is charged on the counts it began with, and counters
-    and ledger agree.
-    """
+def test_settings_that_change_under_load_keep_counters_and_ledger_in_agreement(
+    start: Callable[..., Gateway], tmp_path: Path
+) -> None:
+    """Limits, names and windows change, one budget is removed. Each request is charged on the counts it began with."""
     yaml = """
 providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
 models: {stub: {provider: sandbox, price: {input: 1, output: 2}}}
@@ -548,10 +552,10 @@ stores: {counters: "memory:", ledger: "sqlite:ledger.db"}
     assert count["reserved"] == "0"
 
 
-# --- a ledger in trouble
+# --- a damaged ledger
 
 
-def test_a_ledger_that_is_deleted_goes_on(start: Callable[..., Gateway]) -> None:
+def test_a_deleted_ledger_is_created_again(start: Callable[..., Gateway]) -> None:
     gateway = start(SMALL)
     assert gateway.chat("stub").status_code == 200
     eventually(lambda: rows(gateway) == 1)
@@ -563,8 +567,8 @@ def test_a_ledger_that_is_deleted_goes_on(start: Callable[..., Gateway]) -> None
     eventually(lambda: "the ledger's file was removed or replaced" in gateway.log.read_text())
 
 
-def test_a_disk_without_room_stops_nobody(start: Callable[..., Gateway]) -> None:
-    """No file of the processor's may grow: its ledger, and its log."""
+def test_a_full_disk_stops_no_request(start: Callable[..., Gateway]) -> None:
+    """No file of the processor can grow: neither its ledger nor its log."""
     gateway = start(SMALL)
     assert gateway.chat("stub").status_code == 200
     eventually(lambda: rows(gateway) == 1)
@@ -592,7 +596,7 @@ stores: {counters: "memory:", ledger: "sqlite:ledger.db"}
 """
 
 
-def test_none_of_it_was_a_bug(running: Gateway) -> None:
+def test_the_abuse_above_left_no_internal_error(running: Gateway) -> None:
     eventually(lambda: running.metric("extproc_exchanges_in_flight") == 0)
     assert running.metric("extproc_internal_errors_total") == 0
     assert running.metric("extproc_ledger_rows_total", outcome="refused") == 0

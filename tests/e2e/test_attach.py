@@ -1,4 +1,6 @@
-"""Attach mode: the example of an Envoy that somebody else owns, with addresses of this test, and `extproc serve`."""
+"""Attach mode: the example for an Envoy that another team configures, with the addresses of this test, and `extproc
+serve`.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,7 @@ def settings(doors: dict[str, int]) -> str:
 
 
 def bootstrap(doors: dict[str, int]) -> str:
-    """Their Envoy, with this test's addresses. The providers are mocks, which speak no TLS."""
+    """The other team's Envoy with this test's addresses. The providers are mocks, which speak no TLS."""
     tree = yaml.safe_load((EXAMPLES / "attach.envoy.yaml").read_text())
     (listener,) = tree["static_resources"]["listeners"]
     listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": doors["listener"]}
@@ -53,7 +55,7 @@ def bootstrap(doors: dict[str, int]) -> str:
 
 @contextmanager
 def running(*command: str | Path, ready: str, log: Path, **env: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that answers at `ready`, ended afterwards."""
+    """A process that answers at `ready`. It is ended at the end of the context."""
     with log.open("ab") as out:
         process = subprocess.Popen(command, env={**os.environ, **env}, stdout=out, stderr=out)
 
@@ -172,7 +174,7 @@ def test_a_plain_answer_is_counted(gateway: Gateway):
     ).content  # fmt: skip
 
 
-def test_a_client_that_leaves_is_recorded(gateway: Gateway):
+def test_a_client_that_disconnects_is_recorded(gateway: Gateway):
     gateway.fault("openai", "words=500+pace=20ms")
     with gateway.stream("gpt-4o-mini", key=KEY) as answer:
         pieces = answer.iter_raw()
@@ -186,7 +188,7 @@ def test_a_budget_refuses(gateway: Gateway):
     def status() -> int:
         return ask(gateway, "llama").status_code
 
-    eventually(lambda: status() == 402)  # others may have spent some of it
+    eventually(lambda: status() == 402)  # other tests may have spent some of it
     gateway.reset()
     answer = ask(gateway, "llama")
     assert (answer.status_code, answer.json()["error"]["code"]) == (402, "budget_exceeded")
@@ -208,21 +210,21 @@ def test_a_guardrail_blocks(gateway: Gateway):
         ("forge+status=400", 400, "mock_fault", "provider"),
     ],
 )
-def test_errors_say_whose_they_are(gateway: Gateway, fault: str, status: int, code: str, origin: str):
+def test_errors_name_their_origin(gateway: Gateway, fault: str, status: int, code: str, origin: str):
     gateway.fault("openai", fault)
     answer = ask(gateway)
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert (answer.headers["x-ai-error-origin"], answer.headers["x-ai-provider"]) == (origin, "openai")
 
 
-def test_a_provider_cannot_speak_for_the_gateway(gateway: Gateway):
+def test_gateway_headers_of_a_provider_are_removed(gateway: Gateway):
     gateway.fault("openai", "forge")
     answer = ask(gateway)
     assert answer.headers["x-ai-provider"] == "openai"
     assert not [name for name in answer.headers if name.startswith("x-extproc-")]
 
 
-def test_a_provider_that_cannot_be_reached_is_no_answer_of_a_provider(gateway: Gateway):
+def test_an_unreachable_provider_is_reported_as_an_error_of_the_gateway(gateway: Gateway):
     gateway.fault("openai", "reset")
     assert ask(gateway).status_code == 503
     assert gateway.last()["usage_source"] == "none"
@@ -233,7 +235,7 @@ def test_models_are_listed(gateway: Gateway):
     assert {"gpt-4o-mini", "llama"} <= {model["id"] for model in answer.json()["data"]}
 
 
-def test_a_processor_that_is_told_to_stop_ends_its_streams_first_and_then_nothing_passes(tmp_path: Path):
+def test_a_stopping_processor_ends_its_streams_first_and_then_nothing_passes(tmp_path: Path):
     with attached(tmp_path) as gateway:
         gateway.fault("openai", "words=50+pace=50ms")
         with gateway.stream("gpt-4o-mini", key=KEY) as answer:

@@ -1,4 +1,4 @@
-"""The benchmark's harness, with everything it starts."""
+"""The benchmark's harness, with every process it starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bench.harness import KEY, SETTINGS, bench
 
 
 def test_a_run_leaves_nothing_where_it_was_started(tmp_path, monkeypatch):
-    """Its requests do not turn up in the ledger of the settings file that happens to be there."""
+    """Its requests do not appear in the ledger of a settings file in the current directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_KEY", KEY)
     relative = SETTINGS.replace('ledger: "sqlite:{dir}/ledger.db"', 'ledger: "sqlite:data/ledger.db"')

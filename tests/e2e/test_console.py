@@ -1,4 +1,4 @@
-"""The console in headless Chromium: what it shows, what it asks, and what it never does."""
+"""The console in headless Chromium: its contents, its requests, and the limits of what it may do."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
 
 @dataclass
 class Page:
-    """An open console, and what the browser had to say of it."""
+    """An open console, and the errors and requests that the browser reported."""
 
     page: object
     sources: FakeSources
@@ -44,7 +44,7 @@ class Page:
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def open(self, fragment: str = "") -> None:
-        """A fresh load, until everything that was asked is drawn. The page's policy lets nobody poll in it."""
+        """A fresh load, complete when every answer is drawn. The page's content policy prevents polling inside it."""
         self.page.goto("about:blank")
         self.page.goto(self.url + fragment)
         self.wait(lambda: self.text("#state"))
@@ -53,7 +53,7 @@ class Page:
         return self.page.inner_text(where)
 
     def choose(self, where: str, value: str) -> None:
-        """Choose, and wait until the answers to it are drawn."""
+        """Choose an option, and wait until its answers are drawn."""
         self.page.evaluate("document.getElementById('state').textContent = ''")
         self.page.select_option(where, value)
         self.wait(lambda: self.text("#state"))
@@ -117,7 +117,7 @@ def console(chromium, sources) -> Iterator[Page]:
         assert found.complaints == []
 
 
-def test_it_shows_who_spent_what(console, sources):
+def test_it_shows_spending_by_consumer(console, sources):
     console.open()
     report = sources.usage([("group_by", "team")])
     totals = console.text("#totals")
@@ -133,7 +133,7 @@ def test_it_shows_who_spent_what(console, sources):
     assert "cooling down 12 s" in console.text("#providers")
 
 
-def test_every_group_and_measure_and_period(console, sources):
+def test_every_group_measure_and_period_can_be_chosen(console, sources):
     console.open()
     console.choose("#group", "model")
     assert "claude-sonnet-4-5" in console.text("#groups")
@@ -155,7 +155,7 @@ def test_every_group_and_measure_and_period(console, sources):
     assert console.page.input_value("#label") == "run"
 
 
-def test_budgets_say_what_is_left(console):
+def test_budgets_show_the_amount_left(console):
     console.open()
     text = console.text("#budgets")
     for word in ("team-month", "$500.00 per month", "$36.25 left", "alert", "exhausted", "ok", "shadow: not enforced"):
@@ -180,7 +180,7 @@ def test_a_grant_is_given_and_taken_back(console, sources):
     console.page.wait_for_selector("button >> text=Revoke", state="detached")
 
 
-def test_a_grant_that_is_refused_says_why(console, sources):
+def test_a_refused_grant_shows_the_reason(console, sources):
     def refuse(_body):
         raise ValueError("this budget takes no grants")
 
@@ -196,7 +196,7 @@ def test_a_grant_that_is_refused_says_why(console, sources):
     console.complaints.clear()
 
 
-def test_an_exchange_and_its_details_by_keyboard(console, sources):
+def test_an_exchange_and_its_details_open_by_keyboard(console, sources):
     console.open()
     console.choose("#outcome", "refused")
     assert "\t200\t" not in console.text("#exchanges tbody")
@@ -212,7 +212,7 @@ def test_an_exchange_and_its_details_by_keyboard(console, sources):
     assert console.page.evaluate("document.activeElement.dataset.key") == "exchange " + entry["id"]
 
 
-def test_it_refreshes_until_it_is_paused_and_keeps_the_place(console, sources):
+def test_it_refreshes_until_paused_and_keeps_its_scroll_position(console, sources):
     console.open()
     console.page.clock.install()
     console.open("#period=day")
@@ -232,7 +232,7 @@ def test_it_refreshes_until_it_is_paused_and_keeps_the_place(console, sources):
     assert console.page.get_attribute("#pause", "aria-pressed") == "true"
 
 
-def test_csv_is_downloaded(console):
+def test_a_csv_file_is_downloaded(console):
     console.open()
     with console.page.expect_download() as download:
         console.page.click("#csv")
@@ -241,7 +241,7 @@ def test_csv_is_downloaded(console):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_hostile_text_is_text(chromium, scheme):
+def test_hostile_text_is_shown_as_text(chromium, scheme):
     now = time.time()
     entries = [
         exchange(
@@ -274,7 +274,7 @@ def test_hostile_text_is_text(chromium, scheme):
         assert console.complaints == []
 
 
-def test_the_token_is_asked_for_and_kept_in_this_tab(chromium, sources):
+def test_the_token_is_asked_for_and_kept_in_this_tab_only(chromium, sources):
     with served(sources, TOKEN) as url, opened(chromium, url, sources) as console:
         console.page.goto(url)
         console.page.wait_for_selector("#login[open]")
@@ -295,7 +295,7 @@ def test_the_token_is_asked_for_and_kept_in_this_tab(chromium, sources):
         assert [line for line in console.complaints if "401" not in line] == []
 
 
-def test_an_empty_gateway_says_what_to_do(chromium):
+def test_an_empty_gateway_shows_the_next_steps(chromium):
     sources = FakeSources()
     sources.places, sources.budgetless = {}, True
     with served(sources) as url, opened(chromium, url, sources) as console:
@@ -307,7 +307,7 @@ def test_an_empty_gateway_says_what_to_do(chromium):
         assert console.complaints == []
 
 
-def test_what_fails_fails_alone(chromium, sources):
+def test_one_failed_request_leaves_the_rest_of_the_page_working(chromium, sources):
     def fail(*_):
         raise SourceError(503, "the ledger does not answer")
 

@@ -1,4 +1,4 @@
-"""Keys rotate and tokens are fetched while the gateway runs, and nobody runs a command."""
+"""Keys rotate and tokens are fetched while the gateway runs, without a command of an operator."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ stores: {{counters: "memory:"}}
 
 
 class TokenEndpoint(http.server.ThreadingHTTPServer):
-    """Gives numbered tokens to whoever asks, or says that it is down."""
+    """A token endpoint. It gives numbered tokens, or answers that it is down."""
 
     daemon_threads = True
     down = False
@@ -85,7 +85,7 @@ def service_account(url: str) -> str:
     return json.dumps({"type": "service_account", "client_email": email, "private_key": pem, "token_uri": url})
 
 
-def test_keys_rotate_and_tokens_are_fetched(start: Any, tokens: TokenEndpoint, tmp_path: Path) -> None:
+def test_rotated_keys_and_fetched_tokens_reach_the_provider(start: Any, tokens: TokenEndpoint, tmp_path: Path) -> None:
     key, secret, google = (tmp_path / name for name in ("key", "secret", "google.json"))
     authority = f"http://127.0.0.1:{tokens.server_address[1]}"
     key.write_text(f"{CANARY}-first")
@@ -96,7 +96,7 @@ def test_keys_rotate_and_tokens_are_fetched(start: Any, tokens: TokenEndpoint, t
     gateway = start(SETTINGS.format(place=tmp_path), mocks=("a", "spare"), env=env)
 
     def arrived(model: str) -> str:
-        """The credential with which a request reaches the provider, or how it fails."""
+        """The credential in the request that reaches the provider, or the error."""
         gateway.reset()
         answer = gateway.chat(model)
         if answer.status_code != 200:
@@ -125,7 +125,7 @@ def test_keys_rotate_and_tokens_are_fetched(start: Any, tokens: TokenEndpoint, t
     key.write_text(f"{CANARY}-third")
     eventually(lambda: arrived("keyed") == f"Bearer {CANARY}-third")
 
-    assert tokens.given == given  # they are cached
+    assert tokens.given == given  # tokens are cached
     text = gateway.log.read_text()
     assert CANARY not in text
     assert "provider azure: no new token (failed: status 503); there is none" in text

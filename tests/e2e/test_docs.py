@@ -1,4 +1,4 @@
-"""`extproc check --explain`, as the pages about virtual models call it."""
+"""`extproc check --explain`, as the pages about virtual models use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.e2e.pages import (
 def explained(
     extproc: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Callable[..., list[str]]:
-    """Call it with a page and options: the targets for the consumer demo, in order, and those skipped."""
+    """Call it with a page and options. Returns the targets for the consumer `demo`, in order, and the skipped ones."""
     for number, name in enumerate(("OPENAI_API_KEY", "SPARE_KEY", "EU_KEY")):
         monkeypatch.setenv(name, f"sk-{number}")
 
@@ -53,7 +53,7 @@ def explained(
         ("cheap-models.md", "cheapest", (), [r"targets 1\. llama .* USD", r"2\. small .* USD", r"3\. large .* USD"]),
     ],
 )
-def test_explain_shows_what_the_page_says(
+def test_explain_prints_what_the_page_shows(
     page: str, model: str, more: tuple[str, ...], wanted: list[str], explained: Callable[..., list[str]]
 ):
     lines = explained(page, "--model", model, *more)

@@ -1,4 +1,4 @@
-"""docs/failover.md does what it promises: with its own settings and commands."""
+"""docs/failover.md, with its own settings and commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.e2e.pages import (
 )
 
 
-def test_failover_goes_on_to_the_spare_with_what_was_asked_for_it(start: Start):
+def test_failover_sends_the_spare_the_request_meant_for_it(start: Start):
     gateway = run(start, "failover.md", strict=True)
     assert "x-ai-provider: openai\n" in shell(gateway, "failover.md")
     gateway.fault("openai", "status=500+first=2")
@@ -44,7 +44,7 @@ def test_failover_goes_on_to_the_spare_with_what_was_asked_for_it(start: Start):
     assert gateway.seen("spare")[-1]["body"]["temperature"] == 1
 
 
-def test_failover_leaves_the_clients_errors_to_the_client(start: Start):
+def test_failover_does_not_retry_the_clients_errors(start: Start):
     gateway = run(start, "failover.md")
     for status in (400, 404, 422):
         gateway.fault("openai", f"status={status}")
@@ -52,7 +52,7 @@ def test_failover_leaves_the_clients_errors_to_the_client(start: Start):
     assert gateway.seen("spare") == []
 
 
-def test_failover_when_the_key_is_wrong_or_missing(start: Start):
+def test_failover_covers_a_wrong_or_missing_key(start: Start):
     gateway = run(start, "failover.md")
     gateway.fault("openai", "status=401")
     assert told(gateway.chat("assistant")) == SPARE
@@ -65,7 +65,7 @@ def test_failover_when_the_key_is_wrong_or_missing(start: Start):
     assert gateway.metric("extproc_targets_skipped_total", reason="no_key") == 1
 
 
-def test_failover_when_an_answer_does_not_begin_in_time(start: Start):
+def test_failover_covers_an_answer_that_does_not_begin_in_time(start: Start):
     gateway = run(start, "failover.md")
     edit(gateway, ("per_try_timeout: 120s", "per_try_timeout: 1s"), ("_stream: 30s", "_stream: 1s"))
     gateway.fault("openai", "hang")
@@ -74,11 +74,11 @@ def test_failover_when_an_answer_does_not_begin_in_time(start: Start):
     eventually(lambda: tries(gateway, provider="openai", outcome="timeout") >= 1)
 
 
-def test_a_model_that_asked_to_be_left_alone_cools_down_while_there_is_another(start: Start):
+def test_a_model_that_asked_for_a_pause_cools_down_while_another_is_left(start: Start):
     gateway = run(start, "failover.md")
     before = "  gpt-4o:     {provider: openai}"
     for status in (429, 503, 529):
-        model = f"gpt-4o-{status}"  # what cools down is the model at its provider
+        model = f"gpt-4o-{status}"  # the deployment cools down: the model at its provider
         after = f"  gpt-4o:     {{provider: openai, model: {model}}}"
         edit(gateway, (before, after))
         before = after
@@ -97,7 +97,7 @@ def test_a_model_that_asked_to_be_left_alone_cools_down_while_there_is_another(s
     eventually(lambda: told(gateway.chat("assistant")) == GPT)  # after `default`
 
 
-def test_processes_that_share_a_store_tell_each_other_of_cool_downs(start: Start, tmp_path: Path):
+def test_processes_that_share_a_store_share_cool_downs(start: Start, tmp_path: Path):
     one, other = (run(start, "failover.md", more=f"stores: {{counters: 'sqlite:{tmp_path}/c.db'}}\n") for _ in "12")
     assert told(other.chat("assistant")) == GPT
     one.fault("openai", "status=503+retry_after=60")
@@ -118,7 +118,7 @@ def test_a_provider_that_keeps_failing_is_ejected(start: Start):
     assert len(gateway.seen("spare")) == seen
 
 
-def test_a_target_is_skipped_that_cannot_do_it_or_is_not_meant_for_it(start: Start):
+def test_a_target_without_the_capability_or_the_match_is_skipped(start: Start):
     gateway = run(start, "failover.md")
     answer = gateway.chat("private", PICTURE, headers={"x-ai-data": "public"})  # type: ignore[arg-type]
     assert told(answer) == GPT

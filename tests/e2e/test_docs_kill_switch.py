@@ -1,4 +1,4 @@
-"""docs/kill-switch.md does what it promises: with its own settings and commands."""
+"""docs/kill-switch.md, with its own settings and commands."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.e2e.pages import (
 )
 
 
-def test_the_commands_of_the_kill_switch(start: Start):
+def test_the_commands_of_the_kill_switch_work(start: Start):
     gateway = run(start, "kill-switch.md")
     assert told(gateway.chat("assistant")) == GPT
     output = shell(gateway, "kill-switch.md")
@@ -36,7 +36,7 @@ def listed(gateway: Gateway) -> set[str]:
     return {entry["id"] for entry in answer.json()["data"]}
 
 
-def test_every_kill_switch_of_the_page(start: Start):
+def test_every_kill_switch_of_the_page_works(start: Start):
     gateway = run(start, "kill-switch.md")
     provider, target = 'base_url: "{}", api_key: env:OPENAI_API_KEY, disabled: {}', "- {{model: gpt-4o, disabled: {}}}"
     url = gateway.mocks["openai"] + "/v1"
@@ -61,7 +61,7 @@ def test_every_kill_switch_of_the_page(start: Start):
     assert told(gateway.chat("assistant", key="sk-gw-agent")) == GPT
 
 
-def test_what_runs_ends_and_a_file_with_a_mistake_switches_nothing(start: Start):
+def test_running_requests_finish_and_an_invalid_file_changes_nothing(start: Start):
     gateway = run(start, "kill-switch.md")
     gateway.fault("openai", "words=60+pace=50ms")
     with gateway.stream("assistant") as answer:
@@ -81,7 +81,7 @@ def test_what_runs_ends_and_a_file_with_a_mistake_switches_nothing(start: Start)
         assert told(gateway.chat("assistant")) == (1, "openai", "gpt-4o-mini")
 
 
-def test_a_provider_that_was_off_at_the_start_can_be_switched_on(start: Start, monkeypatch: pytest.MonkeyPatch):
+def test_a_provider_that_was_disabled_at_the_start_can_be_enabled(start: Start, monkeypatch: pytest.MonkeyPatch):
     text = settings("kill-switch.md").replace(
         "env:OPENAI_API_KEY, disabled: false", "env:OPENAI_API_KEY, disabled: true"
     )

@@ -1,4 +1,4 @@
-"""docs/latency.md and docs/cheap-models.md do what they promise: each with its own settings and commands."""
+"""docs/latency.md and docs/cheap-models.md, each with its own settings and commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.e2e.pages import (
 # --- latency.md
 
 
-def test_latency_sends_requests_where_answers_come_soonest(start: Start):
+def test_latency_sends_requests_to_the_fastest_provider(start: Start):
     gateway = run(start, "latency.md")
     gateway.fault("openai", "delay=400ms")
     eventually(lambda: gateway.chat("assistant") and {seen["path"] for seen in gateway.seen("openai")})
@@ -54,7 +54,7 @@ def test_simple_requests_go_to_the_small_model_and_hard_ones_to_the_large_one(st
     assert [seen["body"].get("reasoning_effort") for seen in gateway.seen("openai")] == ["low", None]
 
 
-def test_cost_takes_the_cheapest_whose_price_is_known(start: Start):
+def test_cost_takes_the_cheapest_target_with_a_known_price(start: Start):
     gateway = run(start, "cheap-models.md")
     llama = "meta-llama/Llama-3.3-70B-Instruct"
     assert told(gateway.chat("cheapest"))[2] == llama
@@ -67,7 +67,7 @@ def test_cost_takes_the_cheapest_whose_price_is_known(start: Start):
     assert told(gateway.chat("cheapest")) == (3, "local", llama)
 
 
-def test_downshifting_by_team_and_by_label(start: Start):
+def test_downshifting_by_team_and_by_label_works(start: Start):
     gateway = run(start, "cheap-models.md")
     assert told(gateway.chat("gpt-4.1"))[2] == "gpt-4.1"
     assert "max_completion_tokens" not in gateway.seen("openai")[-1]["body"]
@@ -81,7 +81,7 @@ def test_downshifting_by_team_and_by_label(start: Start):
     assert gateway.chat("gpt-4.1", key="sk-gw-intern").status_code == 500
 
 
-def test_a_budget_that_is_used_up_refuses_and_does_not_downshift(start: Start):
+def test_an_exhausted_budget_refuses_and_does_not_downshift(start: Start):
     gateway = run(start, "cheap-models.md")
     budget = "budgets:\n  - {name: large, match: {model: large}, unit: requests, limit: 1, window: hour}\nteams:\n"
     edit(gateway, ("teams:\n", budget))

@@ -1,4 +1,4 @@
-"""docs/canary.md and docs/sticky-sessions.md do what they promise: each with its own settings and commands."""
+"""docs/canary.md and docs/sticky-sessions.md, each with its own settings and commands."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.e2e.pages import (
 # --- canary.md
 
 
-def test_a_canary_gets_its_share_and_testers_get_the_canary(start: Start):
+def test_a_canary_gets_its_share_and_testers_always_get_the_canary(start: Start):
     gateway = run(start, "canary.md")
     served = {model: int(count) for count, _, model in map(str.split, shell(gateway, "canary.md").splitlines())}
     assert served["gpt-4.1-mini"] in (4, 5, 6)
@@ -35,7 +35,7 @@ def test_a_canary_gets_its_share_and_testers_get_the_canary(start: Start):
     assert shares(gateway, 20) == {"gpt-4.1": 20}
 
 
-def test_a_canary_that_fails_is_invisible_and_weight_0_gets_only_what_fails_over(start: Start):
+def test_a_failing_canary_is_invisible_and_weight_0_gets_only_failovers(start: Start):
     gateway = run(start, "canary.md")
     edit(gateway, ("model: gpt-4.1-mini}", "model: gpt-4.1-mini+status=500}"))
     assert {told(gateway.chat("assistant"))[1:] for _ in range(60)} == {("openai", "gpt-4.1")}
@@ -49,7 +49,7 @@ def test_a_canary_that_fails_is_invisible_and_weight_0_gets_only_what_fails_over
 
 
 def placed(gateway: Gateway, sessions: int = 100) -> dict[str, str]:
-    """Which provider serves each session, asked twice."""
+    """The provider that serves each session, asked twice."""
     found = {}
     for number in range(sessions):
         headers = {"x-ai-session": f"chat-{number}"}
@@ -59,9 +59,9 @@ def placed(gateway: Gateway, sessions: int = 100) -> dict[str, str]:
     return found
 
 
-def test_a_session_stays_and_changed_weights_move_only_whom_they_must(start: Start):
+def test_a_session_stays_and_changed_weights_move_as_few_as_possible(start: Start):
     gateway = run(start, "sticky-sessions.md")
-    edit(gateway, ("label.session, ttl: 1h", "label.session, ttl: 365d"))  # so that no time ends in the middle
+    edit(gateway, ("label.session, ttl: 1h", "label.session, ttl: 365d"))  # so that no ttl ends in the middle
     before = placed(gateway)
     assert 15 <= Counter(before.values())["local"] <= 45
     output = shell(gateway, "sticky-sessions.md").splitlines()
@@ -82,7 +82,7 @@ def test_a_session_stays_and_changed_weights_move_only_whom_they_must(start: Sta
     assert {shifted for name, shifted in placed(gateway).items() if shifted != after[name]} <= {"openai"}
 
 
-def test_a_session_goes_to_its_second_choice_and_returns(start: Start):
+def test_a_session_fails_over_to_its_second_choice_and_returns(start: Start):
     gateway = run(start, "sticky-sessions.md")
     edit(gateway, ("label.session, ttl: 1h", "label.session"))
     home = placed(gateway, 10)
@@ -93,7 +93,7 @@ def test_a_session_goes_to_its_second_choice_and_returns(start: Start):
     assert placed(gateway, 10) == home
 
 
-def test_a_session_ends_and_without_one_the_weights_decide_and_a_consumer_can_be_one(start: Start):
+def test_a_session_expires_and_a_consumer_can_be_one(start: Start):
     gateway = run(start, "sticky-sessions.md")
     assert shares(gateway, 50)["gpt-4o"] == pytest.approx(35, abs=3)
     assert len(shares(gateway, 20, "batch")) == 1

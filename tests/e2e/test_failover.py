@@ -1,4 +1,6 @@
-"""One name, several targets: what makes Envoy go on to the next one, what does not, and what the client is told."""
+"""One name, several targets: the failures that make Envoy go on to the next target, those that do not, and the error
+the client gets.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from tests.e2e.conftest import KEY, Gateway, chat_body, eventually, free_ports, 
 from tests.envoy_config.conftest import certificate  # noqa: F401 - a fixture
 
 CLOSED, SECURE = free_ports(2)
-# No provider is ejected, none is left alone for what it said: each test begins anew.
+# No provider is ejected and none cools down, so each test begins with a clean state.
 CALM = "outlier_detection: {consecutive_5xx: 10000}, cool_down: {default: 0s, longest: 0s}"
 SETTINGS = f"""
 providers:
@@ -77,7 +79,7 @@ stores: {{counters: "memory:"}}
 
 
 class Babbler:
-    """Listens where a provider should be, and says something else than HTTP."""
+    """A server that listens at a provider's address and does not speak HTTP."""
 
     def __init__(self) -> None:
         self.says = b""
@@ -113,7 +115,7 @@ def babbler() -> Iterator[Babbler]:
 
 @pytest.fixture(scope="module")
 def tls_mock(certificate: tuple[Path, Path]) -> Iterator[Path]:  # noqa: F811
-    """A provider that takes its time to shake hands, and answers at length. Gives its certificate."""
+    """A provider with a slow TLS handshake and large answers. Gives its certificate."""
     cert, key = map(str, certificate)
     command = [sys.executable, "-m", "tests.doubles", "--port", str(SECURE), "--fault", "size=5MB"]
     command += ["--tls-cert", cert, "--tls-key", key, "--tls-delay", "300ms"]
@@ -145,7 +147,7 @@ def told(answer: httpx.Response) -> tuple[str, ...]:
 
 
 def error(answer: httpx.Response) -> tuple[int, str, str]:
-    """Status, code and whose error it is, of an answer in OpenAI's shape."""
+    """Status, code and origin of an answer in OpenAI's error shape."""
     document = answer.json()["error"]
     assert set(document) == {"message", "type", "param", "code"}
     assert document["message"]
@@ -157,7 +159,7 @@ def models(gateway: Gateway, name: str) -> list[str]:
 
 
 class Counts:
-    """What is counted of one request that fails over once, from `first` to b."""
+    """Metrics of one request that fails over once, from `first` to b."""
 
     def __init__(self, gateway: Gateway, first: str, outcome: str) -> None:
         self._gateway = gateway
@@ -191,7 +193,7 @@ class Counts:
 
 
 def check_served_by_b(gateway: Gateway, answer: httpx.Response, counts: Counts, *, stream: bool) -> None:
-    """One whole answer, of b's, at the second try; charged once."""
+    """One complete answer of b's, at the second try, charged once."""
     assert answer.status_code == 200, answer.text
     assert told(answer) == ("b", "name-at-b", "2")
     assert models(gateway, "b") == ["name-at-b"]
@@ -284,7 +286,7 @@ def test_the_next_target_answers_when_the_first_is_full(gateway: Gateway):
         assert error(gateway.chat("model-small")) == (503, "no_provider_available", "gateway")
 
 
-def test_an_ejected_target_is_not_asked_again(gateway: Gateway):
+def test_an_ejected_target_is_not_asked(gateway: Gateway):
     gateway.fault("fragile", "status=503")
 
     def ejected() -> bool:
@@ -299,11 +301,11 @@ def test_an_ejected_target_is_not_asked_again(gateway: Gateway):
     assert error(gateway.chat("model-fragile")) == (503, "no_provider_available", "gateway")
 
 
-def test_a_client_is_charged_once_however_many_tries_it_took(gateway: Gateway):
+def test_a_client_is_charged_once_for_several_tries(gateway: Gateway):
     for fault in ("status=503", "status=429", "reset", "status=401", "hang", "delay=5s"):
         gateway.fault("a", fault)
         assert told(gateway.chat("impatient", key="sk-gw-counted")) == ("b", "name-at-b", "2")
-    # Six of six, and a, whose budget is one request, was charged none.
+    # Six of six requests were served, and a, whose budget is one request, was not charged.
     assert error(gateway.chat("impatient", key="sk-gw-counted")) == (402, "budget_exceeded", "gateway")
     assert len(gateway.seen("a")) == len(gateway.seen("b")) == 6
 
@@ -321,21 +323,21 @@ def test_embeddings_fail_over_too(gateway: Gateway):
     assert (told(answer), answer.json()["model"]) == (("b", "name-at-b", "2"), "name-at-b")
 
 
-def test_a_target_may_stand_in_the_order_twice(gateway: Gateway):
+def test_a_target_may_appear_in_the_order_twice(gateway: Gateway):
     gateway.fault("a", "status=503+first=1")
     assert told(gateway.chat("twice")) == ("a", "name-at-a", "2")
     gateway.fault("a", "status=503")
     assert told(gateway.chat("twice")) == ("b", "name-at-b", "3")
 
 
-def test_there_are_no_more_tries_than_attempts_allows(gateway: Gateway):
+def test_tries_never_exceed_max_attempts(gateway: Gateway):
     for name in "ab":
         gateway.fault(name, "status=503")
     assert error(gateway.chat("at-most-two")) == (503, "mock_fault", "provider")
     assert gateway.seen("c") == []
 
 
-def test_only_what_is_listed_is_retried(gateway: Gateway):
+def test_only_the_listed_statuses_are_retried(gateway: Gateway):
     gateway.fault("a", "status=503")
     assert told(gateway.chat("only-429")) == ("a", "name-at-a", "1")
     gateway.fault("a", "status=429")
@@ -343,21 +345,21 @@ def test_only_what_is_listed_is_retried(gateway: Gateway):
 
 
 @pytest.mark.parametrize("status", [400, 404, 422])
-def test_a_bad_request_is_not_tried_elsewhere(gateway: Gateway, status: int):
+def test_a_bad_request_is_not_retried(gateway: Gateway, status: int):
     gateway.fault("a", f"status={status}")
     assert error(gateway.chat("two")) == (status, "mock_fault", "provider")
     assert gateway.seen("b") == []
 
 
-def test_a_target_that_is_not_granted_is_left_out(gateway: Gateway):
+def test_a_target_without_a_grant_is_left_out(gateway: Gateway):
     assert told(gateway.chat("two", key="sk-gw-partly")) == ("b", "name-at-b", "1")
     assert gateway.seen("a") == []
 
 
 @pytest.mark.parametrize("fault", ["status=503", "reset", "status=503+size=5MB"])
 @pytest.mark.parametrize(("model", "second"), [("two", "b"), ("secure-second", "secure")])
-def test_large_bodies_are_carried_through_a_failover_both_ways(gateway: Gateway, model: str, second: str, fault: str):
-    """Five megabytes up, twice, and five down; `secure` is a provider whose TLS handshake takes 300 ms."""
+def test_large_bodies_survive_a_failover_in_both_directions(gateway: Gateway, model: str, second: str, fault: str):
+    """Five megabytes up, twice, and five down. `secure` is a provider whose TLS handshake takes 300 ms."""
     gateway.fault("a", fault)
     gateway.fault("b", "size=5MB")
     answer = gateway.chat(model, "word " * 1_000_000)
@@ -387,8 +389,10 @@ def test_providers_see_their_own_key_and_nothing_of_the_gateway_or_the_client(ga
 @pytest.mark.parametrize(
     ("fault", "events"), [("reset=3", 3), ("cut=3", 3), ("cut=0", 0), ("reset=3", None), ("cut=3", None)]
 )
-def test_an_answer_that_began_is_never_begun_again(gateway: Gateway, fault: str, events: int | None):
-    """Cut after so many events, or (None) in the middle of a plain answer: the client sees that it is not whole."""
+def test_an_answer_that_has_begun_is_not_started_again(gateway: Gateway, fault: str, events: int | None):
+    """Cut after so many events, or (None) in the middle of a plain answer. The client sees that the answer is
+    incomplete.
+    """
     gateway.fault("a", fault + "+words=50")
     counted = ("extproc_usage_total", "extproc_tries_total")
     before = [gateway.metric(name) for name in counted]
@@ -412,7 +416,7 @@ def test_an_answer_that_began_is_never_begun_again(gateway: Gateway, fault: str,
 
 
 @pytest.mark.parametrize("fault", ["status=503", "status=500", "status=504", "status=429+retry_after=7"])
-def test_the_last_providers_error_reaches_the_client_untouched(gateway: Gateway, fault: str):
+def test_the_last_providers_error_reaches_the_client_unchanged(gateway: Gateway, fault: str):
     for name in "ab":
         gateway.fault(name, fault)
     answer = gateway.chat("two")
@@ -424,14 +428,14 @@ def test_the_last_providers_error_reaches_the_client_untouched(gateway: Gateway,
 
 
 @pytest.mark.parametrize("model", ["unreachable", "model-closed"])
-def test_nobody_can_be_reached(gateway: Gateway, model: str):
+def test_a_chain_of_unreachable_targets_is_a_503(gateway: Gateway, model: str):
     answer = gateway.chat(model)
     assert error(answer) == (503, "no_provider_available", "gateway")
     assert str(CLOSED) not in answer.text
     assert gateway.exchange_of(answer)["usage_source"] == "none"
 
 
-def test_nobody_answers_in_time(gateway: Gateway):
+def test_a_chain_of_silent_targets_is_a_504(gateway: Gateway):
     for name in "ab":
         gateway.fault(name, "hang")
     assert error(gateway.chat("impatient")) == (504, "provider_timeout", "gateway")
@@ -439,7 +443,7 @@ def test_nobody_answers_in_time(gateway: Gateway):
 
 @pytest.mark.parametrize("model", ["model-a", "two"])
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_key_that_the_provider_refuses_is_the_gateways_fault(gateway: Gateway, model: str, status: int):
+def test_a_key_that_the_provider_rejects_is_reported_as_the_gateways_fault(gateway: Gateway, model: str, status: int):
     for name in "ab":
         gateway.fault(name, f"status={status}")
     name, tries = "extproc_provider_credentials_rejected_total", 1 if model == "model-a" else 2
@@ -473,7 +477,7 @@ def test_tries_are_counted_by_provider_and_outcome(gateway: Gateway):
     assert gateway.metric("extproc_failovers_total", provider="b") == failovers + 5
 
 
-def test_many_failovers_at_once_all_succeed(gateway: Gateway):
+def test_many_concurrent_failovers_all_succeed(gateway: Gateway):
     gateway.fault("a", "status=503+every=2")
     gateway.fault("b", "reset+every=2")
     answers: list[httpx.Response] = []

@@ -1,4 +1,4 @@
-"""A budget that two gateways share through a Redis, and what becomes of it when the Redis is gone."""
+"""A budget that two gateways share through Redis, and its behaviour when Redis is down."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_a_budget_holds_over_two_gateways_and_denies_without_its_store(
 ):
     yaml, env = YAML.replace("PORT", str(server.port)), {"REDIS_PASSWORD": "canary"}
     gateways = [start(yaml, env=env) for _ in range(2)]
-    # A machine that is busy may have a call of the store fail: then it is 503, and nothing was taken.
+    # On a busy machine a call of the store may fail: then the answer is 503, and nothing was reserved.
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda number: gateways[number % 2].chat(), range(40)))
     statuses = Counter(answer.status_code for answer in answers)
@@ -55,7 +55,7 @@ def test_a_budget_holds_over_two_gateways_and_denies_without_its_store(
             assert answer.json()["error"]["code"] == "store_unavailable"
     assert sum(gateway.calls() for gateway in gateways) == 10
 
-    server.start()  # it has forgotten everything: that is said
+    server.start()  # it starts empty, and that loss is reported
     for gateway in gateways:
         assert eventually(lambda gateway=gateway: gateway.metric("extproc_store_losses_total") == 1, 20)
         assert eventually(lambda gateway=gateway: gateway.chat().status_code == 200, 20)

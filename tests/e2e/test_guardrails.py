@@ -1,4 +1,4 @@
-"""A guardrail that blocks: in every place a client can put text, before anybody else sees it."""
+"""A guardrail that blocks: it finds text in every field of a chat, before a provider sees it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def tool(**function: Any) -> list[dict[str, Any]]:
 CALL = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": json.dumps({"key": TEXT})}}]
 SCHEMA = {"name": "s", "schema": {"type": "object", "properties": {"a": {"type": "string", "const": TEXT}}}}
 HELLO = [user("Hello")]
-# Where the text stands -> the fields of a chat that hold it there.
+# Place of the text -> the fields of a chat that hold it there.
 PLACES: dict[str, dict[str, Any]] = {
     "messages[0].content": {"messages": [user(TEXT)]},
     "messages[1].content[1].text": {
@@ -52,7 +52,7 @@ PLACES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("fields", PLACES.values(), ids=PLACES)
-def test_the_text_is_found_wherever_it_stands(demo: Gateway, fields: dict[str, Any], stream: bool):
+def test_the_text_is_found_in_every_field(demo: Gateway, fields: dict[str, Any], stream: bool):
     answer = demo.post("/v1/chat/completions", {"model": "stub", "stream": stream, **fields})
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/json"
@@ -64,7 +64,7 @@ def test_the_text_is_found_wherever_it_stands(demo: Gateway, fields: dict[str, A
     assert demo.calls() == 0
 
 
-def test_the_text_is_found_when_it_is_written_with_escapes(demo: Gateway):
+def test_the_text_is_found_when_written_with_escapes(demo: Gateway):
     escaped = "".join(f"\\u{ord(letter):04x}" for letter in SECRET)
     body = f'{{"model": "stub", "messages": [{{"role": "user", "content": "{escaped}"}}]}}'
     answer = demo.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
@@ -79,25 +79,25 @@ def test_the_text_is_found_in_a_large_body(demo: Gateway):
 
 
 @pytest.mark.parametrize("given", [TEXT, ["one", TEXT]])
-def test_the_text_is_found_in_the_input_of_embeddings(demo: Gateway, given: Any):
+def test_the_text_is_found_in_embeddings_input(demo: Gateway, given: Any):
     answer = demo.post("/v1/embeddings", {"model": "stub", "input": given})
     assert answer.json()["error"]["code"] == "guardrail_blocked"
     assert demo.calls() == 0
 
 
 @pytest.mark.parametrize("given", [[1, 2, 3], [[1, 2], [3]]])
-def test_tokens_that_no_guardrail_can_read_are_refused(demo: Gateway, given: Any):
+def test_input_given_as_tokens_is_refused_under_a_guardrail(demo: Gateway, given: Any):
     answer = demo.post("/v1/embeddings", {"model": "stub", "input": given})
     assert answer.json()["error"]["code"] == "guardrail_blocked"
     assert demo.calls() == 0
 
 
-def test_a_virtual_model_is_guarded_too(demo: Gateway):
+def test_a_virtual_model_is_guarded(demo: Gateway):
     assert demo.chat("assistant", TEXT).json()["error"]["code"] == "guardrail_blocked"
     assert demo.calls() == 0
 
 
-def test_a_finding_is_counted_and_the_text_is_written_nowhere(demo: Gateway):
+def test_a_finding_is_counted_and_its_text_is_not_written_to_any_output(demo: Gateway):
     before = demo.metric("extproc_guardrail_findings_total", guardrail="no-keys", action="block")
     entry = demo.exchange_of(demo.chat("stub", TEXT))
     assert (entry["status"], entry["error"]) == (400, "guardrail_blocked")
@@ -107,11 +107,11 @@ def test_a_finding_is_counted_and_the_text_is_written_nowhere(demo: Gateway):
     assert "CANARY7" not in everything
 
 
-def test_text_like_it_passes(demo: Gateway):
+def test_similar_text_passes(demo: Gateway):
     assert demo.chat("stub", "AKIA is a prefix, akia" + "A" * 16).status_code == 200
 
 
-def test_audit_counts_and_lets_pass(start: Any):
+def test_an_audit_guardrail_counts_and_lets_the_request_pass(start: Any):
     gateway = start("""
         providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
         models: {stub: {provider: sandbox}}

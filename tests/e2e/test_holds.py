@@ -1,4 +1,4 @@
-"""Situations that must not stop the gateway: a log nobody reads, a settings file of any content."""
+"""Conditions that must not stop the gateway: an unread log, and a settings file with any content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ stores: {counters: "memory:", ledger: "memory:"}
 
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
-def test_an_output_that_nobody_reads_stops_nothing(tmp_path: Path, stream: str):
+def test_an_unread_output_stops_nothing(tmp_path: Path, stream: str):
     door, status, admin, mock = free_ports(4)
     (tmp_path / "gateway.yaml").write_text(
         f"listener: {{address: 127.0.0.1, port: {door}}}\nstatus: {{address: 127.0.0.1, port: {status}}}\n"
@@ -78,7 +78,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     ],
     ids=["large", "larger", "no UTF-8", "5 MiB", "deep", "FIFO"],
 )
-def test_no_settings_file_ends_reloading(gateway: Gateway, found: bytes | None):
+def test_no_settings_file_stops_reloading(gateway: Gateway, found: bytes | None):
     refused = gateway.metric("extproc_reloads_total", outcome="refused")
     good = gateway.file.read_text()
     if found is None:

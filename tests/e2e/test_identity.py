@@ -1,4 +1,4 @@
-"""Who asks, by tokens and client certificates that a real Envoy verifies."""
+"""Consumers identified by tokens and client certificates that a real Envoy verifies."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def two_issuers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     text = TWO_ISSUERS.format(staff=STAFF.url, robots=ROBOTS.url, audience=AUDIENCE, **places)
     with served(STAFF.jwks(), port, authority.give("idp", ips=("127.0.0.1",))):
         for gateway in run_gateway(folder, text, ("sandbox", "backup"), {}):
-            eventually(lambda: gateway.chat(key=staff(), headers={}).status_code == 200)  # noqa: B023 - at once
+            eventually(lambda: gateway.chat(key=staff(), headers={}).status_code == 200)  # noqa: B023 - called at once
             yield gateway
 
 
@@ -73,7 +73,7 @@ def refused(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
 
 
-def test_a_token_tells_consumer_team_groups_and_labels(gateway: Gateway) -> None:
+def test_a_token_gives_consumer_team_groups_and_labels(gateway: Gateway) -> None:
     token = staff()
     answer = gateway.chat(key=token, headers={"x-ai-cost-center": "0", "x-ai-division": "0", "x-ai-absent": "forged"})
     assert answer.status_code == 200, answer.text
@@ -86,13 +86,13 @@ def test_a_token_tells_consumer_team_groups_and_labels(gateway: Gateway) -> None
     assert token.split(".")[2] not in gateway.log.read_text()
 
 
-def test_the_token_of_a_listed_subject_is_that_consumer(gateway: Gateway) -> None:
+def test_a_token_with_a_listed_subject_is_that_consumer(gateway: Gateway) -> None:
     token = ROBOTS.token(sub="repo:acme/app")
     answer = gateway.chat("spare", key=token)
     assert gateway.exchange_of(answer)["consumer"] == "deployer"
     assert refused(gateway.chat("stub", key=token)) == (403, "model_not_allowed")
     assert refused(gateway.chat(key=ROBOTS.token(sub="old"))) == (401, "invalid_key")
-    # The same name from another issuer is somebody else.
+    # The same name from another issuer is another consumer.
     assert gateway.exchange_of(gateway.chat(key=staff(sub="repo:acme/app")))["consumer"] == "staff:repo:acme/app"
 
 
@@ -123,11 +123,11 @@ def test_grants_of_teams_and_groups_bind_on_every_target(gateway: Gateway) -> No
     ],
     ids=str,
 )
-def test_whom_the_claims_grant_nothing_may_use_nothing(gateway: Gateway, claims: dict[str, Any]) -> None:
+def test_a_token_whose_claims_grant_nothing_gets_no_model(gateway: Gateway, claims: dict[str, Any]) -> None:
     assert refused(gateway.chat(key=staff(**claims))) == (403, "model_not_allowed")
 
 
-# Made when they are needed: they do not last for as long as all tests take.
+# Made on demand, because they expire sooner than all tests take.
 BAD = {
     "expired": (lambda: staff(exp=int(time.time()) - 120), "expired_key"),
     "expired, of the second issuer": (lambda: ROBOTS.token(exp=int(time.time()) - 120), "expired_key"),
@@ -158,7 +158,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("make", "code"), BAD.values(), ids=BAD)
-def test_a_token_that_is_not_good_is_refused(gateway: Gateway, make: Callable[[], str], code: str) -> None:
+def test_an_invalid_token_is_refused(gateway: Gateway, make: Callable[[], str], code: str) -> None:
     token = make()
     answer = gateway.chat(key=token)
     assert refused(answer) == (401, code)
@@ -169,7 +169,7 @@ def test_a_token_that_is_not_good_is_refused(gateway: Gateway, make: Callable[[]
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: staff(exp=int(time.time()) - 20),  # within the skew of a minute
+        lambda: staff(exp=int(time.time()) - 20),  # within the clock skew of one minute
         lambda: staff(kid=None),
         lambda: staff(aud=["x", AUDIENCE]),
         lambda: staff(sub="k" * 256),
@@ -177,22 +177,22 @@ def test_a_token_that_is_not_good_is_refused(gateway: Gateway, make: Callable[[]
         lambda: ROBOTS.token(aud="other"),
     ],
 )
-def test_a_token_may_be_good_in_several_ways(gateway: Gateway, make: Callable[[], str]) -> None:
+def test_a_valid_token_is_accepted_in_several_forms(gateway: Gateway, make: Callable[[], str]) -> None:
     assert gateway.chat(key=make()).status_code == 200
 
 
-def test_a_gateway_key_in_the_same_header_works_beside_tokens(gateway: Gateway) -> None:
+def test_a_gateway_key_works_in_the_header_of_tokens(gateway: Gateway) -> None:
     assert gateway.exchange_of(gateway.chat())["consumer"] == "demo"
     assert refused(gateway.chat(key="sk-gw-wrong")) == (401, "invalid_key")
     assert refused(gateway.chat(key=None)) == (401, "missing_key")
 
 
-def test_a_token_and_something_else_are_two_credentials(gateway: Gateway) -> None:
+def test_a_token_and_a_key_together_are_refused_as_two_credentials(gateway: Gateway) -> None:
     for other in (KEY, "sk-gw-wrong", STAFF.token()):
         assert refused(gateway.chat(key=staff(), headers={"x-api-key": other})) == (401, "invalid_key")
 
 
-def test_a_token_counts_only_where_the_settings_say(gateway: Gateway) -> None:
+def test_a_token_is_accepted_only_in_the_configured_header(gateway: Gateway) -> None:
     token = staff()
     schemes = [f"bearer {token}", token, f"Basic {token}"]
     elsewhere = [{"x-api-key": token}, {"cookie": f"access_token={token}"}]
@@ -200,12 +200,12 @@ def test_a_token_counts_only_where_the_settings_say(gateway: Gateway) -> None:
         assert gateway.chat(key=None, headers=headers).status_code == 401, headers
 
 
-def test_a_token_in_the_query_does_not_count(gateway: Gateway) -> None:
+def test_a_token_in_the_query_is_not_accepted(gateway: Gateway) -> None:
     answer = gateway.post(f"/v1/chat/completions?access_token={staff()}", chat_body("stub"), key=None)
     assert refused(answer) == (401, "missing_key")
 
 
-def test_grants_bind_at_once_and_issuers_at_a_restart(gateway: Gateway) -> None:
+def test_grants_change_at_once_and_issuers_at_a_restart(gateway: Gateway) -> None:
     before = gateway.file.read_text()
     try:
         gateway.file.write_text(before.replace("stubs: {models: [stub, assistant]}", "stubs: {models: []}"))
@@ -237,7 +237,7 @@ AGENT = "spiffe://acme/ns/agents/sa/ci"
 
 
 class Guarded:
-    """A gateway that asks for client certificates, and those it knows."""
+    """A gateway that asks for client certificates, and the certificates it knows."""
 
     def __init__(self, gateway: Gateway, authority: Authority, stranger: Authority, port: int) -> None:
         self.gateway, self.port = gateway, port
@@ -276,31 +276,31 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
 
 
 @pytest.mark.parametrize("who", ["agent", "host", "person"])
-def test_a_certificate_is_enough(guarded: Guarded, who: str) -> None:
+def test_a_known_certificate_needs_no_key(guarded: Guarded, who: str) -> None:
     answer = guarded.ask(who)
     assert answer.status_code == 200, answer.text
     assert guarded.gateway.exchange_of(answer)["consumer"] == who
 
 
 @pytest.mark.parametrize("who", ["none", "unknown", "late"])
-def test_without_a_known_certificate_a_key_decides(guarded: Guarded, who: str) -> None:
+def test_without_a_known_certificate_the_key_decides(guarded: Guarded, who: str) -> None:
     assert refused(guarded.ask(who)) == (401, "missing_key")
     answer = guarded.ask(who, authorization=f"Bearer {KEY}")
     assert guarded.gateway.exchange_of(answer)["consumer"] == "demo"
 
 
-def test_a_certificate_of_another_authority_does_not_connect(guarded: Guarded) -> None:
+def test_a_certificate_of_another_authority_cannot_connect(guarded: Guarded) -> None:
     with pytest.raises(httpx.TransportError):
         guarded.ask("stranger", authorization=f"Bearer {KEY}")
 
 
-def test_certificate_and_key_must_be_of_one_consumer(guarded: Guarded) -> None:
+def test_a_certificate_and_a_key_must_belong_to_the_same_consumer(guarded: Guarded) -> None:
     assert guarded.ask("agent", x_api_key="sk-gw-agent").status_code == 200
     assert refused(guarded.ask("agent", x_api_key=KEY)) == (401, "invalid_key")
     assert refused(guarded.ask("agent", x_api_key="sk-gw-wrong")) == (401, "invalid_key")
 
 
-def test_nobody_tells_the_gateway_of_a_certificate_in_a_header(guarded: Guarded) -> None:
+def test_a_certificate_header_of_a_client_is_ignored(guarded: Guarded) -> None:
     forged = 'By=spiffe://x;Hash=00;Subject="CN=person,O=Acme";URI=spiffe://acme/ns/agents/sa/ci'
     assert refused(guarded.ask("none", x_forwarded_client_cert=forged)) == (401, "missing_key")
     guarded.gateway.reset()
@@ -308,7 +308,7 @@ def test_nobody_tells_the_gateway_of_a_certificate_in_a_header(guarded: Guarded)
     assert "x-forwarded-client-cert" not in json.dumps(guarded.gateway.seen("sandbox")).lower()
 
 
-def test_keys_work_while_the_issuer_is_down_and_tokens_from_when_it_is_up(guarded: Guarded) -> None:
+def test_keys_work_while_the_issuer_is_down_and_tokens_once_it_is_up(guarded: Guarded) -> None:
     token = STAFF.token()
     down = guarded.ask("none", x_identity=token)
     assert refused(down) == (401, "invalid_key")
@@ -319,7 +319,7 @@ def test_keys_work_while_the_issuer_is_down_and_tokens_from_when_it_is_up(guarde
         assert refused(guarded.ask("none", x_identity="x")) == (401, "invalid_key")
         assert refused(guarded.ask("none", x_identity=KEY)) == (401, "invalid_key")
         assert refused(guarded.ask("none", x_identity=STAFF.token(exp=1))) == (401, "expired_key")
-        # A token says only its own name: not that of a consumer of the settings, unless that lists it.
+        # A token states only its own name. It is a consumer of the settings only where that one lists its subject.
         for name in ("demo", "agent", "anonymous"):
             assert refused(guarded.ask("none", x_identity=STAFF.token(sub=name))) == (401, "invalid_key")
         answer = guarded.ask("none", x_identity=STAFF.token(sub="bob"))

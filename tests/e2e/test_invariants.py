@@ -1,4 +1,4 @@
-"""What must hold of budgets, live: the short form of `python -m bench.soak`, through a real Envoy and a real Redis."""
+"""The invariants of budgets, live: the short form of `python -m bench.soak`, through a real Envoy and a real Redis."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Findings]:
 
 
 @pytest.mark.parametrize("name", INVARIANTS)
-def test_it_holds(findings: Findings, name: str):
+def test_every_invariant_holds_under_load(findings: Findings, name: str):
     assert findings[name].checked > 0
     assert findings[name].wrong == []
 
 
-def test_budgets_ran_out_while_they_were_watched(findings: Findings):
-    """Else nothing above would say much."""
+def test_some_budgets_ran_out_during_the_run(findings: Findings):
+    """Otherwise the test above would show little."""
     assert findings.refused > 50
     assert findings.expired > 0
     assert findings.fullest > 0.9

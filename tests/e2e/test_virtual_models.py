@@ -1,4 +1,4 @@
-"""Virtual models through Envoy: which target a request goes to, what the target gets, and what tries teach."""
+"""Virtual models through Envoy: the order of targets, the request each target gets, and the effect of earlier tries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e.conftest import Gateway, eventually, run_gateway
 
-# Every test has models of its own, `a/<test>` and `b/<test>`: what is learned of one says nothing of the others.
+# Every test has models of its own, `a/<test>` and `b/<test>`, so that notes on one do not affect another.
 HEAD = """
 providers:
   a: {kind: mock, base_url: "{mock_a}", outlier_detection: {consecutive_5xx: 10000}}
@@ -103,7 +103,7 @@ def session(name: str) -> dict[str, str]:
 
 
 def body(gateway: Gateway, provider: str) -> dict[str, Any]:
-    """The only body that a provider saw, without what every request has."""
+    """The only body that a provider saw, without the fields that every request has."""
     (seen,) = gateway.seen(provider)
     return {name: value for name, value in seen["body"].items() if name not in ("model", "messages")}
 
@@ -111,7 +111,7 @@ def body(gateway: Gateway, provider: str) -> dict[str, Any]:
 # --- weights and sessions
 
 
-def test_requests_split_by_weight_and_weight_0_serves_only_what_fails_over(gateway: Gateway):
+def test_requests_split_by_weight_and_weight_0_serves_only_failovers(gateway: Gateway):
     count = Counter(served(gateway.chat("split"))[0] for _ in range(400))
     assert set(count) == {"a", "b"}
     assert abs(count["a"] / 400 - 0.7) <= 0.03
@@ -128,7 +128,7 @@ def test_a_split_may_be_the_first_part_of_a_chain(gateway: Gateway):
     assert served(gateway.chat("halves-first")) == ("c", 3)
 
 
-def test_a_session_stays_where_it_began_and_comes_back_there(gateway: Gateway):
+def test_a_session_stays_at_its_target_and_returns_there(gateway: Gateway):
     names = [f"session-{number}" for number in range(30)]
     first = {name: served(gateway.chat("sessions", headers=session(name))) for name in names}
     assert set(first.values()) == {("a", 1), ("b", 1)}
@@ -143,14 +143,14 @@ def test_a_session_stays_where_it_began_and_comes_back_there(gateway: Gateway):
     assert min(without["a"], without["b"]) >= 8
 
 
-def test_a_key_stays_with_its_target(gateway: Gateway):
+def test_a_key_stays_at_its_target(gateway: Gateway):
     keys = [f"sk-gw-many-{number}" for number in range(6)]
     rounds = [[served(gateway.chat("keys", key=key)) for key in keys] for _ in range(4)]
     assert rounds == [rounds[0]] * 4
     assert set(rounds[0]) == {("a", 1), ("b", 1)}
 
 
-def test_a_target_with_a_match_serves_only_those_it_is_for(gateway: Gateway):
+def test_a_target_with_a_match_serves_only_matching_requests(gateway: Gateway):
     for headers, wanted in (
         ({"x-ai-environment": "staging"}, "a"),
         ({"x-ai-environment": "production"}, "b"),
@@ -164,11 +164,11 @@ def test_a_target_with_a_match_serves_only_those_it_is_for(gateway: Gateway):
     assert served(gateway.chat("staged", headers={"x-ai-environment": "staging"})) == ("b", 2)
 
 
-# --- what each target gets
+# --- the request each target gets
 
 ASKED = {"temperature": 0.9, "seed": 5, "metadata": {"case": "1"}, "n": 1}
 AT_A = {"temperature": 0.1, "user": "gateway", "top_p": 0.5, "presence_penalty": 1, "n": 1}
-AT_B = {**ASKED, "top_p": 0.9, "max_completion_tokens": 7}  # the name that the client's API knows
+AT_B = {**ASKED, "top_p": 0.9, "max_completion_tokens": 7}  # the name in the client's API
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -176,7 +176,7 @@ AT_B = {**ASKED, "top_p": 0.9, "max_completion_tokens": 7}  # the name that the 
 def test_each_try_starts_from_the_clients_request_with_the_changes_of_its_target(
     gateway: Gateway, stream: bool, padding: int
 ):
-    """With `padding`, what the first target takes out is too long for the header that tells how to put it back."""
+    """With `padding`, the removed fields are too long for the header that tells how to restore them."""
     asked = {**ASKED, "metadata": {"case": "1" + "x" * padding}, "stream": stream}
     more = {"stream": stream} | ({"stream_options": {"include_usage": True}} if stream else {})
     assert served(gateway.chat("tuned", **asked)) == ("a", 1)
@@ -190,7 +190,7 @@ def test_each_try_starts_from_the_clients_request_with_the_changes_of_its_target
     assert body(gateway, "c") == asked | more
 
 
-def test_what_the_client_sets_wins_over_defaults_and_loses_to_overrides(gateway: Gateway):
+def test_the_clients_values_win_over_defaults_and_lose_to_overrides(gateway: Gateway):
     gateway.fault("a", "status=503")
     answer = gateway.chat("tuned", top_p=0.4, max_tokens=3, user="client")
     assert served(answer) == ("b", 2)
@@ -226,7 +226,7 @@ def test_a_model_may_be_named_by_provider_and_id(gateway: Gateway):
 # --- tries in a row
 
 
-def test_tries_in_a_row_wait_between_them_and_only_then(gateway: Gateway):
+def test_only_tries_in_a_row_wait_for_the_back_off(gateway: Gateway):
     def took(wanted: tuple[str, int]) -> float:
         start = time.monotonic()
         assert served(gateway.chat("patient")) == wanted
@@ -244,7 +244,7 @@ def test_tries_in_a_row_wait_between_them_and_only_then(gateway: Gateway):
 # --- what tries teach
 
 
-def test_a_target_that_asked_for_it_is_left_alone_so_long(gateway: Gateway):
+def test_a_target_that_asked_for_a_pause_gets_it(gateway: Gateway):
     gateway.fault("a", "status=429+retry_after=3")
     start = time.monotonic()
     assert served(gateway.chat("cool")) == ("b", 2)
@@ -259,15 +259,15 @@ def test_a_target_that_asked_for_it_is_left_alone_so_long(gateway: Gateway):
     assert time.monotonic() - start >= 3
 
 
-def test_another_model_of_the_same_provider_is_not_left_alone(gateway: Gateway):
+def test_another_model_of_the_same_provider_gets_no_pause(gateway: Gateway):
     gateway.fault("a", "status=503+retry_after=60+first=1")
     assert gateway.chat("a/limited").status_code == 503
     eventually(lambda: gateway.metric("extproc_tries_total", provider="a", model="a/limited") == 1)
-    assert served(gateway.chat("a/limited")) == ("a", 1)  # the only one is asked all the same
+    assert served(gateway.chat("a/limited")) == ("a", 1)  # the only target is asked all the same
     assert served(gateway.chat("split"))[1] == 1
 
 
-def test_when_all_want_to_be_left_alone_they_are_asked(gateway: Gateway):
+def test_targets_that_all_cool_down_are_asked(gateway: Gateway):
     gateway.fault("a", "status=429+retry_after=60")
     eventually(lambda: served(gateway.chat("hot")) == ("b", 1))
     gateway.fault("b", "status=429+retry_after=60")
@@ -278,22 +278,22 @@ def test_when_all_want_to_be_left_alone_they_are_asked(gateway: Gateway):
     assert "skipped" not in gateway.exchange_of(answer)
 
 
-def test_the_faster_target_is_found_and_left_when_it_slows_down(gateway: Gateway):
+def test_the_faster_target_is_preferred_until_it_slows_down(gateway: Gateway):
     def last_of_fifty() -> Counter[str]:
         providers = []
         for _ in range(50):
             providers.append(served(gateway.chat("fastest"))[0])
-            time.sleep(0.03)  # what a try taught arrives a tenth of a second later
+            time.sleep(0.03)  # the fate of a try arrives a tenth of a second later
         return Counter(providers[-10:])
 
     gateway.fault("a", "delay=150ms")
-    assert last_of_fifty()["b"] >= 7  # one request in 32 looks at the other
+    assert last_of_fifty()["b"] >= 7  # one request in 32 explores the other target
     gateway.fault("a", "words=3")
     gateway.fault("b", "delay=400ms")
     assert last_of_fifty()["a"] >= 7
 
 
-# --- what a request is
+# --- cost and difficulty of a request
 
 
 def test_the_cheapest_target_for_the_request_comes_first(gateway: Gateway):
@@ -305,10 +305,10 @@ def test_the_cheapest_target_for_the_request_comes_first(gateway: Gateway):
     for name in "abc":
         gateway.fault(name, "status=500")
     assert gateway.chat("priced").status_code == 500
-    assert gateway.seen("a")[-1]["body"]["model"] != "unpriced"  # its place is the fourth, tries are three
+    assert gateway.seen("a")[-1]["body"]["model"] != "unpriced"  # its place is the fourth, and there are three tries
 
 
-def test_simple_requests_go_to_the_weak_target_and_hard_ones_to_the_strong(gateway: Gateway):
+def test_simple_requests_go_to_the_weak_target_and_hard_ones_to_the_strong_target(gateway: Gateway):
     simple = "Translate 'good morning' into French. Answer with one word."
     hard = """Our payment service deadlocks under load. Analyse the race below, prove which locks can be held at once,
 design a migration to optimistic concurrency that must never lose a write, compare two alternatives with their
@@ -354,7 +354,7 @@ def test_targets_that_cannot_serve_a_request_are_skipped(
     assert gateway.metric("extproc_targets_skipped_total", reason=reason) == before + 3
 
 
-# --- what is counted
+# --- metrics
 
 
 def test_tries_failovers_lost_time_and_skips_are_counted(gateway: Gateway):
@@ -394,7 +394,7 @@ stores: {counters: "memory:"}
 """
 
 
-def test_kill_switches_bind_while_the_gateway_runs(start: Callable[..., Gateway]):
+def test_kill_switches_take_effect_while_the_gateway_runs(start: Callable[..., Gateway]):
     gateway = start(SWITCHES, mocks=("a", "b"), env={"OTHER_KEY": "sk-gw-other"})
     original = gateway.file.read_text()
 
@@ -423,7 +423,7 @@ def test_kill_switches_bind_while_the_gateway_runs(start: Callable[..., Gateway]
             else:
                 assert refused(gateway.chat("model-a"))[:2] == (503, "no_provider_available")
             switch("")
-        next(pieces)  # what was under way goes on
+        next(pieces)  # requests under way continue
     assert gateway.chat("either", key="sk-gw-other").status_code == 200
     switch("consumer")
     assert refused(gateway.chat("either", key="sk-gw-other"))[:2] == (401, "invalid_key")
@@ -453,7 +453,9 @@ stores: {counters: "%s"}
     assert served(two.chat("either")) == ("a", 1)
     one.fault("a", "status=429+retry_after=60+first=1")
     assert served(one.chat("either")) == ("b", 2)
-    eventually(lambda: served(two.chat("either")) == ("b", 1))  # a would answer, and said nothing to this one
+    eventually(
+        lambda: served(two.chat("either")) == ("b", 1)
+    )  # a would answer, but this processor was not told to pause it
     answer = two.chat("either")
     assert served(answer) == ("b", 1)
     assert two.exchange_of(answer)["skipped"] == {"model-a": "cooling_down"}

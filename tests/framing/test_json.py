@@ -4,6 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from extproc.framing import KEPT
 from extproc.framing.json import InvalidJSON, WholeBody, parse
 
 DEPTH = 128
@@ -72,6 +73,14 @@ def test_the_message_names_the_key_and_cuts_it_short():
     assert "'model'" in refused(b'{"model":1,"model":2}')
     key = b"k" * 100_000
     assert len(refused(b'{"' + key + b'":1,"' + key + b'":2}')) < 200
+
+
+def test_an_answer_may_begin_with_a_byte_order_mark():
+    framing = WholeBody()
+    framing.feed(b"\xef\xbb")
+    framing.feed(b"\xbf{}")
+    [event] = framing.end()
+    assert (event.raw, event.data) == (b"\xef\xbb\xbf{}", b"{}")
 
 
 STRINGS = st.text(st.sampled_from('a"\\:{} é\n') | st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -284,5 +293,16 @@ def test_an_answer_over_the_limit_passes_in_pieces_without_data():
     chunks = [b"a" * 60, b"b" * 60, b"c" * 60, b"d"]
     events = [event for chunk in chunks for event in framing.feed(chunk)]
     events += framing.end()
-    assert [event.raw for event in events] == [b"a" * 60 + b"b" * 60, b"c" * 60, b"d"]
+    assert [event.raw for event in events] == [b"a" * 60 + b"b" * 60, b"c" * 60, b"d", b""]
     assert all(event.data is None for event in events)
+    assert [event.edges is None for event in events] == [True, True, True, False]
+    assert events[-1].edges.head == b"a" * 60 + b"b" * 60
+    assert events[-1].edges.tail == b"a" * 60 + b"b" * 60 + b"c" * 60 + b"d"
+
+
+def test_no_more_than_the_ends_of_a_long_answer_are_kept():
+    framing = WholeBody(100)
+    chunks = [bytes([65 + index]) * 50_000 for index in range(10)]
+    events = [event for chunk in chunks for event in framing.feed(chunk)] + framing.end()
+    assert b"".join(event.raw for event in events) == b"".join(chunks)
+    assert (events[-1].edges.head, events[-1].edges.tail) == (chunks[0], b"".join(chunks)[-KEPT:])

@@ -46,6 +46,8 @@ def joined(chunks, limit=1 << 20):
         (b"data: a\n\ndata: b\n", [b"a", b"b"]),
         (b"data: a\n\n: bye", [b"a"]),
         (b"data: \xff\x00\n\n", [b"\xff\x00"]),
+        (b"\xef\xbb\xbfdata: a\n\ndata: b\n\n", [b"a", b"b"]),
+        (b"\xef\xbb\xbf\r\ndata: a\r\n\r\n", [b"a"]),
     ],
 )
 def test_payloads(stream, expected):

@@ -1,4 +1,4 @@
-"""Anthropic messages: as a client speaks it and as a provider does.
+"""Anthropic messages, for clients and for providers.
 
 Source: https://platform.claude.com/docs/en/api/messages
 """
@@ -28,10 +28,14 @@ class AnthropicMessages(Dialect):
     name = "anthropic_messages"
     paths = {"/v1/messages": "chat"}  # noqa: RUF012
     cache_marks = True
+    request_id = "request-id"  # https://platform.claude.com/docs/en/api/errors#request-id
+    version = "anthropic-version"  # https://platform.claude.com/docs/en/api/versioning
+    rates = "anthropic-ratelimit-"  # https://platform.claude.com/docs/en/api/rate-limits#response-headers
     # The last two are thinking that its provider does not sign, which Anthropic refuses.
     traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
     fields = ask.FIELDS
     observe = staticmethod(report.observe)
+    observe_edges = staticmethod(report.observe_edges)
     lacks = frozenset(("choices", "logprobs", "audio"))
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
@@ -53,7 +57,7 @@ class AnthropicMessages(Dialect):
     def cut_off(self, kind: Kind, message: str) -> bytes:
         return b"event: error\n" + super().cut_off(kind, message)
 
-    # --- a client speaks it
+    # --- for clients
 
     def smallest(self, model: str) -> dict[str, Any]:
         return {"model": model, "max_tokens": 256, "messages": [{"role": "user", "content": "Hello"}]}
@@ -73,7 +77,7 @@ class AnthropicMessages(Dialect):
     def frame(self, data: bytes) -> tuple[bytes, bool]:
         return client_stream.frame(data)
 
-    # --- a provider speaks it
+    # --- for providers
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
         return "/messages"

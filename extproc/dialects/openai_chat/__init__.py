@@ -39,10 +39,12 @@ class OpenAIChat(Dialect):
     paths = {"/v1/chat/completions": "chat"}  # noqa: RUF012
     usage_at = (("usage",),)
     traces = (b'"thinking_blocks"', b'"thought_signature"')
+    rates = "x-ratelimit-"  # https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     fields = ask.FIELDS
     lacks = frozenset()
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)
+    observe_edges = staticmethod(report.observe_edges)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         return ask.read(body)
@@ -59,7 +61,7 @@ class OpenAIChat(Dialect):
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return ask.usage_request(body)
 
-    # --- a client speaks it
+    # --- for clients
 
     def smallest(self, model: str) -> dict[str, Any]:
         return {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
@@ -76,7 +78,7 @@ class OpenAIChat(Dialect):
     def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:  # noqa: ARG002 - it has none
         return problems.encode(problem)
 
-    # --- a provider speaks it
+    # --- for providers
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - the same for all
         return "/chat/completions"

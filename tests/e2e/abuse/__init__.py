@@ -1,4 +1,4 @@
-"""The abusive requests, family by family. What is expected of each family is said where it is tested."""
+"""Tables of abusive requests, a module for each family. The tests that use a table state the expected outcome."""
 
 from __future__ import annotations
 

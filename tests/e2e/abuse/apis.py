@@ -1,4 +1,6 @@
-"""The abusive requests of each further API: its own fields, wrong in every way that this package knows for chats."""
+"""Abusive requests for each API besides chat: every kind of mistake that this package makes in chats, in the API's own
+fields.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,9 @@ OBJECTS_ONLY = (
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """`fields` are those of a good request, as JSON text. `says` is the field with the text, `wrong` what it cannot be;
-    `counts` are the whole numbers it reads, each with what they cannot be, and `flags` the booleans.
+    """One client API. `fields` are those of a good request, as JSON text. `says` is the field that holds the text,
+    `wrong` invalid values for it. `counts` are the integer fields, each with invalid values. `flags` are the boolean
+    fields.
     """
 
     path: str
@@ -45,7 +48,7 @@ class Api:
     anthropic: bool = False  # the shape of its errors
 
     def body(self, more: str | bytes = b"", **fields: str | bytes | None) -> bytes:
-        """A good request, some fields in other words, or None for without, and `more` as it stands at the end."""
+        """A good request. A keyword replaces a field, None removes it. `more` is added at the end as it stands."""
         given = {**self.fields, **fields}
         pairs = [b'"%s":%s' % (name.encode(), _raw(value)) for name, value in given.items() if value is not None]
         return b"{" + b",".join([*pairs, *([_raw(more)] if more else [])]) + b"}"
@@ -97,7 +100,9 @@ APIS = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`refused`, in the shape of the errors of `api`; None: in OpenAI's, as Envoy answers or nobody knows the path."""
+    """One request and its refusal. The error has the shape of `api`. None: OpenAI's shape, for answers of Envoy and
+    unknown paths.
+    """
 
     name: str
     api: Api | None
@@ -137,7 +142,7 @@ def _cases(api: Api) -> Iterator[_Case]:
 
 
 def _malformed(api: Api) -> Iterator[tuple[str, bytes]]:
-    """What two parsers could read differently, or none."""
+    """Bodies that parsers read differently, or not at all."""
     says, value = api.says, api.fields[api.says]
     first = says[0]
     doubles = {
@@ -240,7 +245,7 @@ def chunked_to(api: Api, *chunks: bytes) -> tuple[bytes, ...]:
 
 
 def _elsewhere(api: Api) -> Iterator[tuple[str, int, str, tuple[bytes, ...], str]]:
-    """What never gets as far as the API."""
+    """Requests that end before they reach the API: wrong paths, methods and keys."""
     for tail in ("/", "/x", ";", "%20", "%2f", "%3f", ".json", "//.."):
         path = api.path + tail
         if path != "/v1/messages//..":

@@ -1,4 +1,4 @@
-"""What is no HTTP request."""
+"""Bytes that are not an HTTP request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headers that no client may forge, requests over HTTP/2, and text that would break a line of the log."""
+"""Headers that clients may not forge, requests over HTTP/2, and text that would break a log line."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ FORGED: Mapping[str, str] = {
     "tracestate": "forged=1",
     "baggage": "forged=1",
 }
-# What the envoy configuration lets through today, and should not.
+# Headers that the Envoy configuration lets through today, and should not.
 LEAKED: Mapping[str, str] = {
     "proxy-authorization": "Basic Zm9yZ2Vk",
     "x-http-method-override": "DELETE",

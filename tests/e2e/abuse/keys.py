@@ -1,4 +1,4 @@
-"""Keys that are wrong, misplaced, doubled, expired, or not granted what they ask for."""
+"""Keys that are wrong, misplaced, doubled or expired, or lack a grant for the requested model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of models: none, wrong, unknown, and wild ones that are allowed."""
+"""Model names: missing, of a wrong type, unknown, and strange ones that are allowed."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ UNKNOWN_NAMES = (
     ),
     *("-", "_", "~", "!", "0", "-1", "null", "true", "undefined", "a" * 256, "any" + "a" * 253),
 )
-# A wildcard covers these: what the client wrote after `any/` is only ever a string in the body.
+# A wildcard covers these: the text after `any/` is only a string in the body.
 WILD_NAMES = (
     *(
         "../../v1",

@@ -1,4 +1,4 @@
-"""Paths, methods and upgrades that do not exist, and other ways to write those that do."""
+"""Paths, methods and upgrades that do not exist, and unusual spellings of those that do."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ UNKNOWN_PATHS = (
     ),
     *("/v1/embeddings/", "/v1/embeddings%2f", "/v1/Embeddings", "/v1/embeddings;x"),
 )
-# The provider and the processor see what Envoy made of it, and both the same.
+# The provider and the processor both see the path as Envoy normalised it.
 SAME_PATHS = (
     *("//v1/chat/completions", "/v1//chat/completions", "///v1///chat///completions", "/./v1/chat/completions"),
     *(

@@ -1,8 +1,8 @@
-"""Every place of each API in which a client can put text, with a secret in it. Each value is fields of a request, laid
-over those of a good one.
+"""Every field of each API in which a client can put text, with a secret in it. Each value holds fields that replace
+those of a good request.
 
-What is opaque is scanned as it stands: a secret in base64 inside of `encrypted_content`, a signature or redacted
-thinking is not found, and only its own provider could read it. Files of text are found, as translations decode them.
+Opaque data is scanned as it stands. A secret in base64 inside `encrypted_content`, a signature or redacted thinking is
+not found; only its own provider could read it. Text files are found, because translations decode them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any
 SECRET = "AKIA" + "CANARY7CANARY7XX"
 CARD = 4111111111111111
 TEXT = f"my key is {SECRET}, keep it"
-ESCAPED = '{"key": "' + "".join(f"\\u{ord(letter):04x}" for letter in SECRET) + '"}'  # JSON, as arguments are
+ESCAPED = (
+    '{"key": "' + "".join(f"\\u{ord(letter):04x}" for letter in SECRET) + '"}'
+)  # JSON text, like the arguments of a tool call
 FILE = b64encode(TEXT.encode()).decode()
 CACHE = {"type": "ephemeral"}
 
@@ -167,7 +169,7 @@ OPENAI_ONLY = frozenset(
 )
 
 
-# --- messages, and counts of their tokens
+# --- messages, and token counts of messages
 
 
 def _content(*blocks: Any) -> Place:
@@ -175,7 +177,7 @@ def _content(*blocks: Any) -> Place:
 
 
 def _turn(*blocks: Any) -> Place:
-    """An earlier answer, and something after it."""
+    """An earlier answer, followed by `more`."""
     return {
         "messages": [
             {"role": "user", "content": "Hi"},
@@ -289,12 +291,12 @@ MESSAGES: Mapping[str, Place] = (
 )
 
 
-# --- completions, and what is new of chats
+# --- completions, and the newer fields of chats
 
 COMPLETIONS: Mapping[str, Place] = {
     "prompt": {"prompt": TEXT},
     "prompts": {"prompt": ["a", TEXT]},
-    "tokens": {"prompt": [1, 2, 3]},  # nobody can read them, so they are refused
+    "tokens": {"prompt": [1, 2, 3]},  # unreadable for the gateway, so they are refused
     "lists of tokens": {"prompt": [[1], [2]]},
     "a text among tokens": {"prompt": [[1], TEXT]},
     "suffix": {"suffix": TEXT},
@@ -353,7 +355,7 @@ CHATS: Mapping[str, Place] = {
 }
 
 CHAT: Place = {"messages": [{"role": "user", "content": "Hi"}]}
-# API -> its path, a good request, the models to ask (translated and not), the places
+# API -> its path, a good request, the models to ask (translated and passed through), the places
 TABLES: Mapping[str, tuple[str, Place, tuple[str, ...], Mapping[str, Place]]] = {
     "responses": ("/v1/responses", {"input": "Hi"}, ("stub", "gpt"), RESPONSES),
     "messages": ("/v1/messages", {"max_tokens": 50, **CHAT}, ("stub", "claude"), MESSAGES),

@@ -10,13 +10,13 @@ from tests.e2e.conftest import KEY
 from tests.e2e.raw import Headers, message
 
 PATH = "/v1/chat/completions"
-BODY_LIMIT = 1 << 20  # bytes, of the gateway under test
+BODY_LIMIT = 1 << 20  # bytes; limit of the gateway under test
 DEPTH_LIMIT = 128
 WEBSOCKET = [("connection", "upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")]
 
 
 def chat(fields: str | bytes = b"", *, model: str | bytes = b'"stub"', messages: str | bytes | None = None) -> bytes:
-    """A chat as JSON text, so that what `json` would never write can be put anywhere in it."""
+    """A chat as JSON text, so that a test can insert bytes that `json` would never write."""
     fields, model, messages = (text.encode() if isinstance(text, str) else text for text in (fields, model, messages))
     messages = b'[{"role":"user","content":"Hi"}]' if messages is None else messages
     return b'{"model":' + model + b',"messages":' + messages + (b"," + fields if fields else b"") + b"}"
@@ -38,7 +38,7 @@ def http(
     without: Sequence[str] = (),
     version: str = "HTTP/1.1",
 ) -> bytes:
-    """A good request, apart from what is added to it and taken from it."""
+    """A good request with the headers `more` added and the headers `without` removed."""
     headers = [header for header in (HOST, AUTH, JSON) if header[0] not in without] + list(more)
     if body is not None and "content-length" not in without:
         headers.append(("content-length", str(len(body))))
@@ -55,7 +55,7 @@ def padded(size: int) -> bytes:
 
 
 def embedded(case: bytes) -> bytes:
-    """A case of JSON text as the value of a field that nobody knows, in an otherwise good chat."""
+    """JSON text as the value of an unknown field in an otherwise good chat."""
     return CHAT[:-1] + b',"x":' + case + b"}"
 
 
@@ -65,7 +65,7 @@ def content(text: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A request that the gateway answers with `status` and `code`, in its own name."""
+    """A request that the gateway itself refuses with `status` and `code`."""
 
     name: str
     status: int
@@ -76,7 +76,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """A request that only looks bad: it is served, and the provider sees `path` and `body`."""
+    """A request that looks abusive and is served. The provider sees `path` and `body`."""
 
     name: str
     pieces: tuple[bytes, ...]
@@ -87,7 +87,9 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What is no request at all to Envoy: a 4xx without a request id and the end of the connection, or only that."""
+    """Bytes that Envoy does not accept as a request. The answer is a 4xx without a request id, or none; then the
+    connection is closed.
+    """
 
     name: str
     pieces: tuple[bytes, ...]
