@@ -33,8 +33,7 @@ class RegexSettings(GuardrailSettings):
     patterns: Mapping[str, str] = Field(
         min_length=1,
         max_length=256,
-        description="RE2 patterns that are looked for, by a name of your choice. At most 256 patterns of 4096 "
-        "characters.",
+        description="RE2 patterns to find, by a name of your choice. At most 256 patterns of 4096 characters.",
     )
 
     @field_validator("patterns")

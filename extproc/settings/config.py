@@ -268,7 +268,7 @@ class Settings(Section):
     )
     models: Mapping[ModelName, ModelSettings] = Field(
         min_length=1,
-        description="Names that clients ask for, each with the provider that serves it. A name with `*` stands for "
+        description="Names that clients use, each with the provider that serves it. A name with `*` stands for "
         "many models: with `openai/*`, the part after `openai/` is the model's name at the provider.",
     )
     virtual_models: Mapping[ModelName, VirtualModelSettings] = Field(

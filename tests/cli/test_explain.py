@@ -62,7 +62,7 @@ budgets:
   - {name: others, match: {consumer: eve}, unit: requests, limit: 1, window: minute}
 """
 TOO_MUCH = "too much, but shadow never refuses"
-ALWAYS = "what the running gateway counted and learned: here budgets begin at zero, no target is cooling down"
+ALWAYS = "counts and findings of the running gateway: here budgets begin at zero, no target is cooling down"
 
 
 def chat(model="chain", text="Hello", **fields):
@@ -169,7 +169,7 @@ async def test_targets_that_are_skipped_or_not_tried_are_shown(settings):
         "small a/small about 63 tokens do not fit into its context of 10",
     ]
     assert "images: 1, needs images" in of(rows, "request")[0]
-    assert "the gateway's environment: keys were looked for in that of this command" in of(rows, "not known")
+    assert "the gateway's environment: keys were read from this command's" in of(rows, "not known")
     rows, _ = await told(settings, b'{"model":"short","messages":[{}]}')
     assert words(of(rows, "not tried")) == ["small a/small retry.attempts is 2"]
 
@@ -208,7 +208,7 @@ async def test_facts_that_only_the_running_gateway_knows_are_named(settings):
     assert all(text.endswith("not measured yet") for text in of(rows, "targets"))
     assert "how fast targets are: nothing is measured here" in of(rows, "not known")
     rows, _ = await told(settings, chat("stuck"))
-    assert "which key is used: sticky by key is shown for the first one" in of(rows, "not known")
+    assert "the key in use: sticky by key is shown for the first one" in of(rows, "not known")
     assert all("sticky by key" in text for text in [*of(rows, "targets"), *of(rows, "strategy")])
 
 

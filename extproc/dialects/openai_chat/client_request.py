@@ -121,7 +121,7 @@ def _conversation(said: list[shapes.Message]) -> tuple[list[TextPart], list[Mess
                     raise wrong(f"'{where}.content' can only be text.", f"{where}.content")
                 system.append(part)
         else:
-            raise wrong(f"'{where}.role' is none of this API's.", f"{where}.role")
+            raise wrong(f"'{where}.role' must be a role of this API.", f"{where}.role")
     return system, messages
 
 
@@ -211,7 +211,7 @@ def _part(part: shapes.Part, where: str, role: str) -> Part:
         return _file(part.file, where, _mark(part))
     if part.type == "input_audio" and part.input_audio is not None:
         return AudioPart(part.input_audio.data, part.input_audio.format)
-    raise wrong(f"'{where}' is no part that this API knows.", where)
+    raise wrong(f"'{where}' must be a part of this API.", where)
 
 
 def _image(image: shapes.Image | str, where: str, cache: Cache) -> ImagePart:

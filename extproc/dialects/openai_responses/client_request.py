@@ -153,7 +153,7 @@ class _Conversation:
         if content is None:
             raise wrong(f"'{where}.content' is missing.", f"{where}.content")
         if role not in ("user", "assistant", "system", "developer"):
-            raise wrong(f"'{where}.role' is none of this API's.", f"{where}.role")
+            raise wrong(f"'{where}.role' must be a role of this API.", f"{where}.role")
         parts: list[Part]
         if isinstance(content, str):
             parts = [TextPart(content)]
@@ -232,7 +232,7 @@ def _part(part: shapes.Part, where: str, *, by_model: bool) -> Part:
         return _file(part, where)
     if kind == "input_audio" and part.input_audio is not None:
         return AudioPart(part.input_audio.data, part.input_audio.format)
-    raise wrong(f"'{where}' is no part that this API knows.", where)
+    raise wrong(f"'{where}' must be a part of this API.", where)
 
 
 def _image(part: shapes.Part, where: str) -> ImagePart:

@@ -253,7 +253,7 @@ class Link:
 
     async def _failed(self, probe: bool) -> None:
         if self.breaker.failed(probe):
-            log.error("the Redis of stores.counters does not answer; budgets do what their store_failure says")
+            log.error("the Redis of stores.counters does not answer; budgets follow their store_failure")
         if self.breaker.open:  # calls that hang are given up: the next probe begins with a new connection
             await self._drop()
 
