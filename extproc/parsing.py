@@ -83,9 +83,10 @@ class Admit:
 class Parse:
     """Writes `body`, `json` and `ask`. 400 for a body that two parsers could read differently."""
 
-    def __init__(self, max_bytes: int, max_depth: int) -> None:
+    def __init__(self, max_bytes: int, max_depth: int, hosted_tools: int) -> None:
         self._max_bytes = max_bytes
         self._max_depth = max_depth
+        self._hosted_tools = hosted_tools  # tokens held for what they read
 
     def __call__(self, exchange: Exchange) -> None:
         body = exchange.body
@@ -100,7 +101,9 @@ class Parse:
         if not isinstance(tree, dict):
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
         exchange.json = tree
-        exchange.ask = exchange.dialect.read(tree, exchange.endpoint)
+        exchange.ask = ask = exchange.dialect.read(tree, exchange.endpoint)
+        if ask.hosted:
+            ask.added_tokens += self._hosted_tools
 
 
 @lru_cache(maxsize=64)

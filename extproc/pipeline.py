@@ -183,7 +183,7 @@ def build(
         Admit(limits.exchanges, lambda: telemetry.in_flight),
     ]
     on_request: list[Stage] = [
-        Parse(limits.request_body, limits.json_depth),
+        Parse(limits.request_body, limits.json_depth, limits.hosted_tools),
         Route(catalog),
         authorize,
         CountTokens(catalog),

@@ -97,7 +97,7 @@ def test_an_encoded_body_is_a_415(encoding):
 def parse(body, **limits):
     exchange = classify("/v1/chat/completions")
     exchange.body = body
-    Parse(limits.get("max_bytes", 1000), limits.get("max_depth", 16))(exchange)
+    Parse(limits.get("max_bytes", 1000), limits.get("max_depth", 16), limits.get("hosted_tools", 0))(exchange)
     return exchange
 
 
