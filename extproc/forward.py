@@ -74,8 +74,9 @@ class Forward:
         model = exchange.dialect.fields.model
         if model is not None and fields.get(model) == exchange.ask.model:
             del fields[model]
-        if fields or first.removed:
-            body = patch(exchange.body, fields, first.removed)
+        if fields or first.removed or exchange.ignored:
+            left_out = [name for name in exchange.ignored if name not in fields]
+            body = patch(exchange.body, fields, [*first.removed, *left_out])
         exchange.onward = Continue(headers, self._removed(exchange), body, reroute=True, order=clusters)
         exchange.forwarded = True
 

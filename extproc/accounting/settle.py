@@ -47,7 +47,7 @@ class Settle:
 
     async def __call__(self, exchange: Exchange) -> None:
         reservation = getattr(exchange, "reservation", None)
-        if reservation is not None:  # first: whatever fails below, a lease without renewal ends
+        if reservation is not None:  # first: a lease without renewal ends even if a later step fails
             self._leases.discard(reservation.id)
         exchange.usage = usage = used(exchange)
         if usage.source == "estimated" and self._exact is not None and not _told(exchange.report).input_tokens:
@@ -119,7 +119,7 @@ def _told(report: Report | None) -> Usage:
 
 def _completed(told: Usage, report: Report, exchange: Exchange) -> Usage:
     """`told`, completed with the gateway's counts where one is missing, or where the provider had not ended yet."""
-    if told.source == "provider" and told.input_tokens and (told.output_tokens or not report.output_bytes):
+    if told.source == "provider" and told.input_tokens and (told.output_tokens or not _output(exchange, report)):
         return told
     report.usage_refused |= told.source == "provider"
     input_tokens, output_tokens = told.input_tokens, told.output_tokens
@@ -145,7 +145,9 @@ def _seen(exchange: Exchange) -> Usage:
 
 
 def _output(exchange: Exchange, report: Report) -> int:
-    """The gateway's count of the output, from its text."""
+    """The gateway's count of the output, from the text that was seen."""
+    if exchange.ask.output_field is None:  # as embeddings
+        return 0
     reservation, output_tokens = exchange.reservation, _written(report)
     if not exchange.ending.complete:
         output_tokens += exchange.ask.thinking

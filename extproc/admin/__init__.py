@@ -1,6 +1,6 @@
 """HTTP for people and probes, on a thread of its own so that a slow scraper never delays a request.
 
-Two doors: `status` (metrics and health, no token) and `admin` (who spent what, budgets, exchanges, the console).
+Two doors: `status` (metrics and health, no token) and `admin` (spending, budgets, exchanges, the console).
 """
 
 from extproc.admin.api import admin_app

@@ -35,7 +35,7 @@ def status_app(
     `remark` is shown by `/readyz` while the process is ready.
     """
 
-    # None of them takes a thread: reports may have them all, and whoever asks for health must not wait for those.
+    # None of them takes a thread: reports may have them all, and a probe must not wait for those.
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(telemetry.registry), headers={"content-type": content_type})
@@ -103,7 +103,7 @@ class _Prompt(H11Protocol):
 
     @property
     def idle(self) -> bool:
-        """Whether no request is being answered."""
+        """True when no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
     def _wait(self) -> None:
@@ -124,7 +124,7 @@ class HTTPThread:
         self._thread = threading.Thread(target=self._run, name="admin", daemon=True)
 
     def add(self, app: ASGIApp, host: str, port: int) -> int:
-        """Serve `app` there; returns the port. Raises OSError at once when the port cannot be had."""
+        """Serve `app` there; returns the port. Raises OSError at once when the port is not available."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family)
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it

@@ -23,7 +23,7 @@ EXAMPLES = """\
   extproc serve -c gateway.yaml --secrets /run/extproc/secrets     beside the Envoy of `extproc envoy`
 """
 _LOG_BUFFER = 1 << 20  # bytes
-_AFTER_DRAIN = 20.0  # seconds to write what is owed to the stores, after which the process ends anyway
+_AFTER_DRAIN = 20.0  # seconds to write owed settles and rows to the stores, after which the process ends anyway
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT, then drain. Raises ConfigError, or OSError for an address in use."""
     _stop.hold()
-    # gRPC's own C logging prints addresses and tokens of peers at some levels; nothing below an error is wanted.
+    # gRPC's own C logging prints addresses and tokens of peers at some levels; only errors are wanted.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     handler = LinesHandler(Lines(sys.stderr.fileno(), _LOG_BUFFER, lambda: None))
     handler.setFormatter(JSONFormatter())

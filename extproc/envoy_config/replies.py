@@ -36,7 +36,7 @@ _AGAIN = "Try again; if it persists, give the operator of this gateway the x-req
 
 
 def public(request_body: int) -> LocalReplyConfig:
-    """Of the public listener: what never reached a provider, or took too long there."""
+    """Answers of the public listener: requests that never reached a provider, or took too long there."""
     too_large = f"The body is larger than {show_size(request_body)}: send less."
     timeout = "No provider answered in time: try again, ask for less, or stream the answer."
     nobody = "No provider can serve this request now: try again in a moment."
@@ -62,7 +62,7 @@ def public(request_body: int) -> LocalReplyConfig:
 
 
 def hop(provider: str, *, tokens: bool = False) -> LocalReplyConfig:
-    """Of a try: where a provider's answer should be. `contract.HOP` says why it is not there."""
+    """Answers of a try, in place of a provider's. `contract.HOP` has the reason."""
     down = f"Provider {provider} cannot be reached: try again, or use another model."
     busy = f"Provider {provider} has max_requests requests in flight: try again in a moment."
     ejected = f"Provider {provider} failed too often and is ejected for now: try again in a moment."

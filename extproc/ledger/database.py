@@ -51,9 +51,7 @@ class Database:
         """
         with self._preparing:
             if self._ready and self._file != _file(self._path):
-                _log.error(
-                    "the ledger's file was removed or replaced: rows go into the file at its path now, or a new one"
-                )
+                _log.error("the ledger's file was removed or replaced: rows go into the file at its path, or a new one")
                 self._ready = False
                 self._engine.dispose()
             if not self._ready:
@@ -83,7 +81,7 @@ class Database:
 
     @contextlib.contextmanager
     def change(self) -> Iterator[Connection]:
-        """As `write`. Raises LedgerError only."""
+        """The same as `write`. Raises LedgerError only."""
         self.prepare()
         with self._transaction(write=True) as connection:
             yield connection
@@ -102,7 +100,7 @@ class Database:
 
     @contextlib.contextmanager
     def _transaction(self, *, write: bool) -> Iterator[Connection]:
-        """As `_begin`; the database's errors become LedgerErrors, whose text has no row and no address."""
+        """The same as `_begin`; the database's errors become LedgerErrors, whose text has no row and no address."""
         try:
             with self._begin(write=write) as connection:
                 yield connection
@@ -156,7 +154,7 @@ def _sqlite(path: str | None) -> Engine:
         connection.isolation_level = None  # transactions begin where `_begins` says
         _use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA threads = 1")  # a second one, to sort what reports group
+        connection.execute("PRAGMA threads = 1")  # a second thread, to sort the groups of reports
 
     @event.listens_for(engine, "begin")
     def _begins(connection: Connection) -> None:

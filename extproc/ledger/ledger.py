@@ -85,7 +85,7 @@ class Ledger:
         self._writer.start()
 
     def stop(self, timeout: float = STOP_TIMEOUT) -> int:
-        """Write what is queued, in `timeout` seconds at most, and end the thread. Returns how many rows are lost."""
+        """Write the queued rows, in `timeout` seconds at most, and end the thread. Returns how many rows are lost."""
         return self._writer.stop(timeout)
 
     def close(self) -> None:

@@ -77,7 +77,7 @@ class Writer:
         self._thread.start()
 
     def stop(self, timeout: float) -> int:
-        """Write what is queued, for `timeout` seconds at most. Returns how many rows were left."""
+        """Write the queued rows, for `timeout` seconds at most. Returns how many rows were left."""
         self._deadline = time.monotonic() + timeout
         self._stopping.set()
         self._wake.set()
@@ -114,7 +114,7 @@ class Writer:
                     self._batch.append((row.id, values(row)))
                 except Exception as error:  # noqa: BLE001 - a thread that ended would write nothing any more
                     self._refuse(row.id, error)
-                self._queue.popleft()  # only now: `queued` must never report too few rows
+                self._queue.popleft()  # last: `queued` must never report too few rows
             time.sleep(YIELD)
 
     def _write_batch(self) -> bool:
@@ -150,7 +150,7 @@ class Writer:
         else:
             self.written += len(batch)
             self._tell([id for id, _ in batch])
-        self._batch = self._batch[len(batch) :]  # they were its first
+        self._batch = self._batch[len(batch) :]  # those are the first of the batch
 
     def _refuse(self, id: str, error: Exception) -> None:
         self.refused += 1

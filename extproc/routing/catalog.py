@@ -212,6 +212,11 @@ class Catalog:
         """Every name a client may give, except names that only a wildcard covers."""
         return iter(self._chains)
 
+    def changed(self) -> frozenset[str]:
+        """Fields of requests that targets set or remove."""
+        chains = self._chains.values()
+        return frozenset(name for chain in chains for target in chain.targets for name, *_ in target.changes)
+
     def wildcards(self) -> Iterator[tuple[str, str]]:
         """The entries with `*`, and the provider of each."""
         return ((key, model.provider) for _, key, model in self._wildcards)

@@ -60,7 +60,7 @@ class Select:
         if root is not None and len(left) > 1:
             left = _unique(order(root, {id(target) for target in left}, exchange))
             self._history.chosen(left[0].deployment, len(exchange.body), streamed=exchange.ask.stream)
-        if not exchange.attached:  # in attach mode the owner's Envoy decides the number of tries
+        if not exchange.attached:  # the owner's Envoy decides the number of tries in attach mode
             left = [target for target in left for _ in range(target.tries)][: exchange.chain.retry.attempts]
         client = exchange.dialect
         exchange.traces = any(trace in exchange.body for trace in client.traces)

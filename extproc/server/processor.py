@@ -119,11 +119,11 @@ class Processor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self._http.stop)  # its clients may be waiting for this loop
+        await asyncio.to_thread(self._http.stop)  # clients of that server may be waiting for this loop
         with contextlib.suppress(StoreError):  # owed settles still get their rows
             await self._books.catch_up()
         await asyncio.to_thread(self._ledger.stop)
-        with contextlib.suppress(StoreError):  # else the end of a lease reports the same again
+        with contextlib.suppress(StoreError):  # a lease that ends reports the same again
             await self._books.catch_up()
         self._ledger.close()
         await self._counters.close()
@@ -263,7 +263,7 @@ class Processor:
         me = uuid.uuid4().hex
         while True:
             await asyncio.sleep(_SHARE_EVERY)
-            with contextlib.suppress(StoreError):  # this process keeps its own findings
+            with contextlib.suppress(StoreError):  # findings of this process stay here
                 self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
                 await self._grants.refresh()
 
@@ -285,7 +285,7 @@ class Processor:
                 await self._books.turn(self._budgets, self._teams)
             except CountsLostError:
                 self._telemetry.store_losses.inc()
-                log.error("the counters lost what they had counted: budgets begin anew")  # noqa: TRY400
+                log.error("the counters store lost its counts: budgets begin anew")  # noqa: TRY400
             except StoreError:
                 pass
             keep = self._settings.stores.ledger_keep

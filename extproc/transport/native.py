@@ -214,7 +214,7 @@ class Peer(asyncio.Protocol):
 
     def _give_up(self) -> None:
         if self._http2.fault is None and self._transport.get_write_buffer_size():
-            self._give_up_soon()  # it still reads; if not, `stop` has an end
+            self._give_up_soon()  # the peer still reads; if not, `stop` has an end
         else:
             self._transport.abort()
 
@@ -274,7 +274,7 @@ class Peer(asyncio.Protocol):
         if call.done or stream.closing:
             self._http2.end(stream)
             self._end_call(stream)
-        elif not stream.unsent:  # else the peer does not read: it goes on when the unsent data has left
+        elif not stream.unsent:  # the peer does not read otherwise: it goes on when the unsent data has left
             message = self._http2.take(stream)
             if message is not None:
                 self._events.append(Event("message", stream, message))
@@ -290,7 +290,7 @@ class Peer(asyncio.Protocol):
 
     def _gone(self, stream: Stream) -> None:
         if stream.task is not None:
-            stream.task.cancel()  # its end follows
+            stream.task.cancel()  # the call's end follows
         else:
             self._end_call(stream)
 

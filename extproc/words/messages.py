@@ -164,7 +164,7 @@ class Choice(Struct):
     parts: list[Part]
     finish: FinishReason = "stop"
     stop_sequence: str = ""  # the one that ended the answer, where the provider named it
-    logprobs: Any = None  # as OpenAI chat writes them
+    logprobs: Any = None  # logprobs in the form of OpenAI chat
 
 
 class Answer(Struct):

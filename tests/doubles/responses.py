@@ -1,9 +1,9 @@
 """OpenAI's Responses, plain or streamed.
 
-A mock refuses what the API refuses (see responses_shapes.py and responses_rules.py), and keeps nothing: what was said
-before has to come back in the input. The model reasons when an effort is asked for, and shows it when a summary is;
-`include` reasoning.encrypted_content seals it. Custom tools are called with the text "stub". Of the fault `usage=early`
-response.created tells all of the usage.
+A double refuses what the API refuses (see responses_shapes.py and responses_rules.py), and stores nothing: earlier
+turns have to come back in the input. The model reasons when an effort is asked for, and shows its reasoning when a
+summary is asked for. `include` reasoning.encrypted_content adds the sealed reasoning. Custom tools are called with the
+text "stub". With the fault `usage=early`, response.created reports all of the usage.
 
 Sources: https://platform.openai.com/docs/api-reference/responses, .../docs/api-reference/responses-streaming
 """
@@ -28,7 +28,7 @@ from tests.doubles.shapes import Wrong
 _ROLES: dict[str, Literal["user", "assistant"]] = {"user": "user", "assistant": "assistant"}
 _OF_CLIENTS = ("function", "custom")
 _INPUT = {"type": "object", "properties": {"input": {"type": "string"}}}
-_HIDDEN = "abcdefghijklmnop"  # of which `obfuscation` is
+_HIDDEN = "abcdefghijklmnop"  # characters of which `obfuscation` is made
 _ECHOED: dict[str, Any] = {
     "background": False,
     "instructions": None,
@@ -96,7 +96,7 @@ def _turn(item: Json) -> Turn:
 
 
 def _tools(body: Json) -> tuple[list[Tool], str | None]:
-    """Read the tools that may be called, and the name of the one that must be."""
+    """Read the tools that may be called, and the name of a required one."""
     choice = body.get("tool_choice", "auto")
     offered = [_tool(tool) for tool in flat(body) if tool["type"] in _OF_CLIENTS]
     if choice == "none" or isinstance(choice, str):
@@ -292,7 +292,7 @@ def _item(step: str, item: Json) -> Json:
 
 
 def _failure(refused: Refused, number: int) -> Event:
-    """Write the fields in `error`, as OpenAI does; its reference shows them beside the type."""
+    """Put the fields into `error`, as OpenAI does. Its reference shows them beside the type."""
     error = answers.error(refused)["error"] | {"code": "server_error"}
     return Event(msgspec.json.encode({"type": "error", "sequence_number": number, "error": error}), "error")
 

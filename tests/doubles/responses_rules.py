@@ -1,4 +1,4 @@
-"""What OpenAI's Responses demand of a request whose shape is right: calls and results, reasoning, schemas, models.
+"""The demands of OpenAI's Responses on a request of valid shape: calls and results, reasoning, schemas, models.
 
 Sources: https://platform.openai.com/docs/api-reference/responses/create, .../docs/guides/reasoning,
 .../docs/guides/structured-outputs; the errors as they are reported from the API.
@@ -22,7 +22,7 @@ _ALWAYS_REASONS = re.compile(r"(o[134](-|$)|gpt-5(-mini|-nano|-pro|-codex|-\d{4}
 
 
 def check(body: Json) -> None:
-    """Refuse what the API would refuse."""
+    """Refuse the requests that the API would refuse."""
     _check_input(body)
     items = items_of(body)
     for index, item in enumerate(items):
@@ -57,7 +57,7 @@ def type_of(item: Json) -> str:
 
 
 def parts_of(item: Json) -> list[Json]:
-    """What a message says or a result is; a text is one part."""
+    """The parts of a message or a result. A text is one part."""
     content = item["content"] if type_of(item) == "message" else item["output"] if type_of(item) in _CALLS else []
     return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
 
@@ -87,7 +87,7 @@ def _check_item(item: Json, index: int, *, stored: bool) -> None:
     if kind == "item_reference":
         raise _not_found(item["id"], stored=stored)
     if kind not in (*_PREFIXES, *_CALLS):
-        return  # hosted, of which anything is taken
+        return  # hosted tools, with any fields
     id = item.get("id")
     if id is not None and not _ID.fullmatch(id):
         message = "Expected an ID that contains letters, numbers, underscores, or dashes"
@@ -141,7 +141,7 @@ def _check_part(part: Json, where: str) -> None:
 
 
 def _check_calls(items: list[Json]) -> None:
-    """Results follow their calls, and none is missing."""
+    """Every result follows its call, and none is missing."""
     open: dict[tuple[str, str], None] = {}
     for item in items:
         kind = type_of(item)
@@ -169,7 +169,7 @@ def _check_groups(body: Json, items: list[Json]) -> None:
 
 
 def _check_reasoning(items: list[Json]) -> None:
-    """What was reasoned comes back with what it led to."""
+    """Reasoning comes back with the item it led to."""
     for index, item in enumerate(items):
         if type_of(item) != "reasoning":
             continue
@@ -206,7 +206,7 @@ def _check_tools(body: Json) -> None:
 
 
 def _named(tool: Json) -> tuple[str, str]:
-    """Hosted tools have no name."""
+    """The names of tools. Hosted tools have none."""
     kind = str(tool.get("type"))
     return kind, str(tool.get("name")) if kind in ("function", "custom") else ""
 
@@ -229,7 +229,7 @@ def _check_format(body: Json, items: list[Json]) -> None:
 
 
 def _check_model(body: Json, model: str) -> None:
-    """Of names that do not tell everything is taken."""
+    """Refuse fields that the model does not accept. Unknown models accept every field."""
     reasoning = body.get("reasoning") or {}
     if _NEVER_REASONS.match(model):
         for name in ("effort", "summary"):

@@ -1,4 +1,4 @@
-"""The shape of requests to OpenAI's Responses: fields, types, which of them are required, and what is wrong in words.
+"""The shape of requests to OpenAI's Responses: fields, types, required fields, and the wording of errors.
 
 Sources: https://platform.openai.com/docs/api-reference/responses/create; the official SDK; the errors as they are
 reported from the API.
@@ -149,7 +149,7 @@ _TAGGED_ITEM = tagged("type", _ITEMS)
 
 
 def _item(value: Any, path: Path) -> None:
-    """An item of the input; a message need not say its type."""
+    """An item of the input. The type of a message is optional."""
     an_object(value, path)
     if value.get("type") is None and "role" in value:
         _MESSAGES(value, path)
@@ -278,11 +278,11 @@ CREATE: Check = record(
 )
 
 
-# --- in words
+# --- wording of errors
 
 
 def refusal(wrong: Wrong) -> Refused:
-    """Word what is wrong as the API does."""
+    """The error in the API's words."""
     where = wrong.at(index="[%d]")
     match wrong.problem:
         case "missing":

@@ -248,7 +248,7 @@ def test_a_port_in_use_is_named(up: Up, file: Path, door: str):
         done = up(file)
     assert done.returncode == 1
     assert f"{door}: cannot listen on 127.0.0.1:{port}" in done.stderr
-    assert "Address already in use. Stop what listens there" in done.stderr
+    assert "Address already in use. Stop the program that listens there" in done.stderr
     assert "choose another port" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""Anthropic messages: as a client speaks it and as a provider does.
+"""Anthropic messages, for clients and for providers.
 
 Source: https://platform.claude.com/docs/en/api/messages
 """
@@ -36,6 +36,7 @@ class AnthropicMessages(Dialect):
     traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
     fields = ask.FIELDS
     observe = staticmethod(report.observe)
+    observe_edges = staticmethod(report.observe_edges)
     lacks = frozenset(("choices", "logprobs", "audio"))
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
@@ -60,7 +61,7 @@ class AnthropicMessages(Dialect):
     def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
         return ask.without_hosted(body)
 
-    # --- a client speaks it
+    # --- for clients
 
     def smallest(self, model: str) -> dict[str, Any]:
         return {"model": model, "max_tokens": 256, "messages": [{"role": "user", "content": "Hello"}]}
@@ -80,7 +81,7 @@ class AnthropicMessages(Dialect):
     def frame(self, data: bytes) -> tuple[bytes, bool]:
         return client_stream.frame(data)
 
-    # --- a provider speaks it
+    # --- for providers
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
         return "/messages"

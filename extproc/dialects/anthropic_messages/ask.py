@@ -1,4 +1,4 @@
-"""What the gateway reads of a request.
+"""The gateway's reading of a request.
 
 Source: https://platform.claude.com/docs/en/api/messages/create
 """
@@ -28,11 +28,12 @@ FIELDS = Fields(
     spoken=frozenset(("messages", "system")),
     files=frozenset(("data",)),
     opaque=frozenset(("data", "signature", "encrypted_content")),
+    also=("thinking", "tool_choice", "mcp_servers", "container"),
 )
 
 _HOLD_TEXT = ("text", "content")  # fields of messages and blocks
 _ROLES = frozenset(("user", "assistant", "system"))
-_INLINE = ("text", "content")  # a PDF is packed: a kilobyte of it can hold a thousand pages
+_INLINE = ("text", "content")  # text only: a PDF is packed, and a kilobyte of it can hold a thousand pages
 _SAID = frozenset(("text", "thinking", "redacted_thinking", "tool_use", "search_result"))
 _HOSTED = frozenset(
     (
@@ -47,7 +48,7 @@ _DEFINITION = 1280  # tokens of such a definition: at most 735, and 499 for usin
 
 
 def read(body: Mapping[str, Any], *, counting: bool) -> Ask:
-    """`counting`: the body asks for a count of its tokens, so it has no limit."""
+    """The gateway's reading of `body`. `counting`: the body asks for a count of its tokens, so it has no limit."""
     ask = Ask(read_model(body), read_flag(body, "stream"))
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
@@ -78,7 +79,7 @@ def read(body: Mapping[str, Any], *, counting: bool) -> Ask:
     if not counting:
         limit = read_integer(body, "max_tokens", 0, MAX_TOKENS)
         if limit is None:
-            message = "'max_tokens' is required: say how many tokens the answer may have."
+            message = "'max_tokens' is required: the most tokens the answer may have."
             raise Refusal(INVALID_REQUEST, message, param="max_tokens")
         ask.output_field = "max_tokens"
         ask.max_output_tokens = max(1, limit)  # 0 only fills the prompt cache
@@ -187,7 +188,7 @@ def conversation(body: Mapping[str, Any]) -> Conversation:
 
 
 def _is_result(message: Mapping[str, Any]) -> bool:
-    """True for what a tool answered: a message of the user's with such a block."""
+    """True for the result of a tool: a message of the user's with such a block."""
     blocks = message.get("content")
     return isinstance(blocks, list) and any(
         isinstance(block, dict) and block.get("type") == "tool_result" for block in ends(blocks)

@@ -76,5 +76,5 @@ def encode_tool_call(id: str, name: str, signature: str, input: dict[str, Any]) 
 
 
 def stop_reason(finish: FinishReason, *, refused: bool) -> str:
-    """`refused`: the model said in its own words that it will not, which other APIs call a normal end."""
+    """The stop reason. `refused`: the model declined in its own words, which other APIs call a normal end."""
     return "refusal" if refused and finish == "stop" else STOP[finish]

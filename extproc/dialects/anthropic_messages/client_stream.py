@@ -46,7 +46,7 @@ class _Typed(msgspec.Struct):
 
 _decode_type = msgspec.json.Decoder(_Typed).decode
 _name = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}").fullmatch
-_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # in JSON they only stand between things
+_ONE_LINE = bytes.maketrans(b"\r\n", b"  ")  # line breaks of JSON, which stand only between values
 
 
 def frame(data: bytes) -> tuple[bytes, bool]:
@@ -81,7 +81,7 @@ class Encoder:
         self._usage = Usage()
         self._next = 0
         self._open = -1  # the index of the block that is open
-        self._number = -1  # its number in the neutral events
+        self._number = -1  # the open block's number in the neutral events
         self._calls: dict[int, int] = {}  # the index of each tool call, by its number
         self._finish: FinishReason = "stop"
         self._sequence = ""

@@ -1,4 +1,4 @@
-"""What the gateway reads of a chat completion request.
+"""The gateway's reading of a chat completion request.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
@@ -16,6 +16,10 @@ from extproc.dialects.openai_chat.shapes import MAX_CHOICES
 from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
+_SEARCH = "web_search_options"
+_ELSEWHERE = frozenset((_SEARCH, "search_parameters", "plugins", "data_sources", "extra_body"))
+"""Fields by which a provider searches or reads its own storage: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
+
 FIELDS = Fields(
     model="model",
     fixed=("model", "messages", "stream", "stream_options", "n"),
@@ -32,13 +36,12 @@ FIELDS = Fields(
     spoken=frozenset(("messages",)),
     files=frozenset(("data", "file_data")),
     opaque=frozenset(("data", "file_data", "signature")),
+    also=("reasoning", "reasoning_effort", "thinking", "tool_choice", *_ELSEWHERE),
 )
 
-_OWN_TOOLS = ("function", "custom", None)  # which the client runs; the provider runs others itself
-_TEXTS = frozenset(("text", "refusal", "thinking", "redacted_thinking"))  # types of parts that say all they are
-_SEARCH = "web_search_options"
-_ELSEWHERE = frozenset((_SEARCH, "search_parameters", "plugins", "data_sources", "extra_body"))
-"""Fields by which a provider searches or reads what it keeps: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
+_OWN_TOOLS = ("function", "custom", None)  # run by the client; the provider runs other tools itself
+# types of parts whose text is all of their content
+_TEXTS = frozenset(("text", "refusal", "thinking", "redacted_thinking"))
 _HOLD_TEXT = ("text", "content")  # fields of messages and parts
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
@@ -55,7 +58,7 @@ def read(body: Mapping[str, Any]) -> Ask:
         content = message.get("content")
         if isinstance(content, list):
             _read_parts(content, ask)
-        if message.get("audio") is not None:  # an earlier answer's, by its id
+        if message.get("audio") is not None:  # an earlier answer's audio, by its id
             ask.add_unseen("audio")
     if not _ELSEWHERE.isdisjoint(body):
         _read_elsewhere(body, ask)
@@ -112,7 +115,7 @@ def texts(body: Mapping[str, Any]) -> Iterator[Text]:
 
 
 def thinking(body: Mapping[str, Any]) -> int:
-    """See `Dialect.thinking`. Wherever clients ask for it, see `client_request.py`."""
+    """See `Dialect.thinking`. The places of thinking settings are those of `client_request.py`."""
     settings, reasoning = body.get("thinking"), body.get("reasoning")
     most = asked(body.get("reasoning_effort"))
     if isinstance(settings, dict):
@@ -178,7 +181,7 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
                 ask.add_unseen("input_audio")
         if image is None and file is None and audio is None:
             kind = part.get("type")
-            if not (isinstance(kind, str) and kind in _TEXTS):  # a video, or what comes next
+            if not (isinstance(kind, str) and kind in _TEXTS):  # a video, or a type not known yet
                 ask.add_unseen(kind, "content")
 
 

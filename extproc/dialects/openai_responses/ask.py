@@ -1,10 +1,10 @@
-"""What the gateway reads of a request.
+"""The gateway's reading of a request.
 
 Source: https://developers.openai.com/api/reference/resources/responses/methods/create
 
-What lives on OpenAI's servers is "state": earlier responses, conversations, stored prompts and items, compacted
-history, answers in the background. Tools that the provider runs itself are "hosted_tools", and so are the items they
-leave in the input. Other APIs have neither. Nobody knows how many tokens they are before the provider has read them.
+Content on OpenAI's servers is "state": earlier responses, conversations, stored prompts and items, compacted history,
+answers in the background. Tools that the provider runs itself are "hosted_tools", and so are the items they leave in
+the input. Other APIs have neither. Their tokens are unknown before the provider has read them.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ FIELDS = Fields(
     spoken=frozenset(("input", "instructions")),
     files=frozenset(("data", "file_data")),
     opaque=frozenset(("data", "file_data", "result", "encrypted_content")),
+    also=("reasoning",),
 )
 
 LOGPROBS = "message.output_text.logprobs"
-"""What `include` names to have the probabilities of tokens."""
+"""The value of `include` that asks for the probabilities of tokens."""
 
 _TRANSLATABLE = frozenset(
     (
@@ -55,7 +56,7 @@ _RESULTS = ("function_call_output", "custom_tool_call_output")
 
 
 def read(body: Mapping[str, Any]) -> Ask:
-    """Raises Refusal (400) when a field the gateway relies on has the wrong shape."""
+    """The gateway's reading of `body`. Raises Refusal (400) when a field the gateway relies on has the wrong shape."""
     ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
     ask.output_field = "max_output_tokens"
     ask.max_output_tokens = read_integer(body, "max_output_tokens", 1, MAX_TOKENS)
@@ -127,7 +128,7 @@ def texts(body: Mapping[str, Any]) -> Iterator[Text]:
 
 
 def _role(item: Any) -> str:
-    """Who says an item: its role, else what kind it is of."""
+    """The speaker of an item: its role, else the speaker of its kind."""
     if not isinstance(item, dict):
         return ""
     role, kind = item.get("role"), item.get("type")
@@ -166,7 +167,7 @@ def _read_input(items: Any, ask: Ask) -> None:
             else:
                 ask.add_hosted(type, "input")
         elif type == "reasoning" and item.get("id") and not (item.get("encrypted_content") or item.get("content")):
-            ask.add_unseen(type)  # OpenAI keeps what was thought
+            ask.add_unseen(type)  # OpenAI keeps the thinking
         for parts in (item.get("content"), item.get("output")):
             if isinstance(parts, list):
                 _read_parts(parts, ask)

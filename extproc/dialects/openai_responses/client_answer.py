@@ -36,7 +36,7 @@ class Called(Protocol):
 
 
 def encode(answer: Answer) -> dict[str, Any]:
-    """Of several choices the first, as this API has but one."""
+    """The response. It has the first choice only, as this API has but one."""
     choice = answer.choices[0] if answer.choices else Choice([])
     refused = any(isinstance(part, RefusalPart) for part in choice.parts)
     status, why = outcome(choice.finish, refused=refused)
@@ -53,12 +53,12 @@ def encode(answer: Answer) -> dict[str, Any]:
 
 
 def new_response_id(id: str) -> str:
-    """A provider's own id as this API writes ids."""
+    """A provider's own id in the form of this API's ids."""
     return id if id.startswith("resp_") else f"resp_{id}" if id else new_id("resp")
 
 
 def response(id: str, model: str, created: int) -> dict[str, Any]:
-    """A response that has just begun, of a request that is not known here."""
+    """A response that has just begun, without the settings of its request."""
     return {
         "id": id,
         "object": "response",
@@ -87,7 +87,7 @@ def response(id: str, model: str, created: int) -> dict[str, Any]:
 
 
 def outcome(finish: FinishReason, *, refused: bool) -> tuple[str, dict[str, str] | None]:
-    """Status and `incomplete_details`. A refusal without words must still be told from an answer."""
+    """Status and `incomplete_details`. A refusal without words must not look like an answer."""
     if finish == "length":
         return "incomplete", {"reason": "max_output_tokens"}
     if finish == "content_filter" or (finish == "refusal" and not refused):
@@ -154,7 +154,7 @@ def summary_piece(text: str) -> dict[str, Any]:
 
 
 def call_item(call: ToolCall) -> dict[str, Any]:
-    """A call of a function or, where the arguments are those of one, of a custom tool."""
+    """A call of a function, or of a custom tool where the arguments have its form."""
     input = custom.input_of(call.arguments)
     if input is not None:
         return custom_item(new_id("ctc"), call, input)
@@ -175,7 +175,7 @@ def _called(call: Called) -> dict[str, str]:
 
 
 def write_logprobs(logprobs: Any) -> list[dict[str, Any]]:
-    """Those of chat completions; here every token has its bytes."""
+    """Probabilities of chat completions in this API, where every token has its bytes."""
     if not isinstance(logprobs, dict):
         return []
     return [

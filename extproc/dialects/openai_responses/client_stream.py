@@ -24,7 +24,7 @@ _write = msgspec.json.Encoder().encode
 
 
 class _Message:
-    """A message; `pieces` are of the part that is being written."""
+    """A message; `pieces` belong to the part that is being written."""
 
     __slots__ = ("block", "content", "id", "index", "kind", "logprobs", "pieces")
 
@@ -46,7 +46,7 @@ class _Thought:
 
 
 class _Call:
-    """A call. It is not told of while its arguments may be those of a custom tool: `index` is -1 until then."""
+    """A call. It is not sent while its arguments may be those of a custom tool: `index` is -1 until then."""
 
     __slots__ = ("id", "index", "item", "name", "namespace", "pieces", "signed")
 
@@ -58,7 +58,7 @@ class _Call:
 
 
 class Encoder:
-    """Writes one stream. Of several choices the first, as this API has but one."""
+    """Writes one stream. It has the first choice only, as this API has but one."""
 
     def __init__(self) -> None:
         self._head: dict[str, Any] = {}
@@ -108,7 +108,7 @@ class Encoder:
         self._say(out, "response.in_progress", {"response": self._head})
 
     def _response(self, **fields: Any) -> dict[str, Any]:
-        """It with all items that are done."""
+        """The response with all items that are done."""
         usage = None if self._usage is None else write_usage(self._usage)
         output = [self._done[index] for index in sorted(self._done)]
         return {**self._head, "output": output, "usage": usage, **fields}
@@ -120,7 +120,9 @@ class Encoder:
         self._say(out, f"response.{status}", {"response": said})
 
     def _fail(self, event: Failed, out: list[bytes]) -> None:
-        """As OpenAI does it: first the error, which makes its SDK raise, then the response that failed."""
+        """The end of a failed response, in OpenAI's order: first the error, which makes its SDK raise, then the
+        response that failed.
+        """
         self._say(out, "error", problem.of_event(event))
         said = self._response(status="failed", error=problem.of_response(event))
         self._say(out, "response.failed", {"response": said})
@@ -147,7 +149,7 @@ class Encoder:
             self._write(event, out)
 
     def _close(self, out: list[bytes]) -> None:
-        """All that is open, calls in their order. What the answer broke off in is incomplete."""
+        """Close all open items, calls in their order. The item in which the answer broke off is incomplete."""
         if self._closed:
             return
         self._closed = True

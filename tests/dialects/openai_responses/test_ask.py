@@ -1,4 +1,4 @@
-"""What the gateway reads of requests and answers that it lets pass."""
+"""Facts that the gateway reads from requests and answers that it passes through."""
 
 import json
 
@@ -21,13 +21,13 @@ def observe(*events):
     return report
 
 
-def test_the_least_request():
+def test_the_smallest_request_is_read():
     ask = asks()
     assert (ask.model, ask.stream, ask.choices, ask.needs) == ("m", False, 1, {})
     assert (ask.output_field, ask.max_output_tokens) == ("max_output_tokens", None)
 
 
-def test_stream_and_limit():
+def test_stream_and_limit_are_read():
     ask = asks(stream=True, max_output_tokens=77)
     assert (ask.stream, ask.max_output_tokens) == (True, 77)
 
@@ -70,7 +70,7 @@ def test_stream_and_limit():
         ({"input": [{"type": "additional_tools", "tools": [{"type": "function"}]}]}, {"tools": "input"}),
     ],
 )
-def test_what_it_needs(fields, needs):
+def test_the_needs_of_a_request_are_found(fields, needs):
     assert asks(**fields).needs == needs
 
 
@@ -111,7 +111,7 @@ def says(*parts, **fields):
         ({"tools": [{"type": "function", "name": "f"}, {"type": "custom", "name": "g"}]}, ()),
     ],
 )
-def test_what_the_body_only_names(fields, unseen):
+def test_input_given_by_reference_is_found(fields, unseen):
     assert asks(**fields).unseen == unseen
 
 
@@ -157,7 +157,7 @@ def test_a_request_without_those_tools_is_one_that_other_apis_have():
     assert "tools" not in DIALECT.without_hosted({"model": "m", "input": "Hi", "tools": [{"type": "mcp"}]})[0]
 
 
-def test_providers_write_of_tools_themselves():
+def test_tools_add_the_text_that_providers_write_about_them():
     assert asks().added_tokens == 0
     assert asks(tools=[{"type": "function", "name": "f"}] * 3).added_tokens == 1024
     assert asks(text={"format": {"type": "json_schema", "name": "a", "schema": {}}}).added_tokens == 1024
@@ -191,7 +191,7 @@ def test_wrong_shapes_are_refused(fields, param):
     assert (refused.value.kind.status, refused.value.param) == (400, param)
 
 
-def test_every_text_with_who_says_it():
+def test_every_text_is_found_with_its_role():
     body = {
         "model": "m",
         "instructions": "Be kind.",
@@ -255,7 +255,7 @@ def test_a_plain_answer_is_observed():
     assert report.finish_reasons == {0: "stop"}
 
 
-def test_an_answer_cut_short():
+def test_an_answer_cut_short_is_observed():
     details = {"reason": "max_output_tokens"}
     report = observe(
         {"type": "response.incomplete", "response": {"status": "incomplete", "incomplete_details": details}}
@@ -276,18 +276,18 @@ def test_errors_are_observed(event):
     assert observe(event).error == "provider_error"
 
 
-def test_what_cannot_be_read_counts_whole():
+def test_an_unreadable_answer_counts_in_full():
     report = observe(b"not json")
     assert (report.output_bytes, report.output_events) == (8, 1)
     assert observe(b"[DONE]").output_bytes == 0
 
 
 @pytest.mark.parametrize("usage", [{"input_tokens": -1, "output_tokens": 1}, {}, "x", []])
-def test_usage_that_cannot_be_believed(usage):
+def test_impossible_usage_is_not_believed(usage):
     report = observe({"object": "response", "status": "completed", "usage": usage})
     assert (report.usage, report.usage_refused) == (None, True)
 
 
-def test_a_count_that_is_missing_leaves_the_other():
+def test_a_missing_count_leaves_the_other():
     report = observe({"object": "response", "status": "completed", "usage": {"input_tokens": 1}})
     assert (report.usage, report.usage_refused) == (Usage(1, 0), False)
