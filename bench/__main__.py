@@ -1,4 +1,4 @@
-"""What the gateway costs: `make bench`. One table, one machine, one run: Envoy alone, this gateway, and others.
+"""The cost of the gateway: `make bench`. One table, one machine, one run: Envoy alone, this gateway, and others.
 
     python -m bench                                                   Envoy alone and this gateway
     python -m bench --other 'LiteLLM=litellm --model openai/stub --api_base {upstream}/v1 --port {port}'

@@ -108,7 +108,7 @@ class RejectedCredential:
 
     def __call__(self, exchange: Exchange) -> None:
         if exchange.status in (401, 403):
-            raise _bad(
+            raise _bad_answer(
                 exchange,
                 PROVIDER_CREDENTIAL_REJECTED,
                 "Provider {} refused the gateway's credential; its operator has to look at it.",
@@ -133,7 +133,7 @@ class BadAnswer:
 
     def __call__(self, exchange: Exchange) -> None:
         if exchange.status < 400 and exchange.response.headers.get("content-type", "").startswith("text/html"):
-            raise _bad(
+            raise _bad_answer(
                 exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with a web page; try again, or use another model."
             )
 
@@ -208,7 +208,7 @@ def _price(exchange: Exchange) -> Price | None:
     return None if exchange.target is None else exchange.target.price
 
 
-def _bad(exchange: Exchange, kind: Kind, message: str) -> Refusal:
+def _bad_answer(exchange: Exchange, kind: Kind, message: str) -> Refusal:
     """The refusal of a provider's bad answer; `message` has a place for the provider's name."""
     return Refusal(kind, message.format(exchange.told[TOLD + "provider"]), headers=exchange.told | {ORIGIN: "provider"})
 
@@ -325,7 +325,7 @@ class Extend:
         return events
 
 
-_Stage = tuple[EventStage, bool, Callable[[float], None]]  # the stage; True: asynchronous; the observer of its seconds
+_Stage = tuple[EventStage, bool, Callable[[float], None]]  # (stage, True when asynchronous, observer of its seconds)
 
 
 class Events:

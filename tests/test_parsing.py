@@ -107,7 +107,7 @@ def parse(body, **limits):
 @pytest.mark.parametrize(
     "name", ["Model", "MODEL", "\uff4dodel", "ſtream", "N", "Max_Tokens", "toolſ", "Thin\u212aing", "API_BASE"]
 )
-def test_a_name_that_a_server_may_take_for_another_is_refused(name):
+def test_a_field_name_that_servers_may_read_as_another_is_refused(name):
     with pytest.raises(Refusal) as refused:
         parse(json.dumps({"model": "m", "messages": [{}], name: 1}).encode())
     assert (refused.value.kind.code, refused.value.param) == ("invalid_request", fold(name))
@@ -130,18 +130,18 @@ def test_a_field_that_a_target_changes_has_one_spelling():
     assert code(Parse(1000, 16, {"temperature"}), exchange) == "invalid_request"
 
 
-def test_names_that_stand_for_nothing_are_the_clients_affair():
+def test_unused_field_names_are_accepted_in_any_spelling():
     exchange = parse('{"model":"m","messages":[{"Role":"user"}],"mоdel":1,"Temperature":1,"é":2,"É":3}'.encode())
     assert list(exchange.json)[2:] == ["mоdel", "Temperature", "é", "É"]
 
 
-def test_an_address_or_a_credential_for_a_provider_is_left_out():
+def test_addresses_and_credentials_in_a_body_are_removed():
     exchange = parse(b'{"model":"m","api_base":"http://x","messages":[{}],"extra_headers":{"a":"b"}}')
     assert exchange.json == {"model": "m", "messages": [{}]}
     assert exchange.ignored == ("api_base", "extra_headers")
 
 
-def test_a_byte_order_mark_is_refused_by_name():
+def test_a_byte_order_mark_is_refused_with_its_name():
     with pytest.raises(Refusal, match="byte order mark"):
         parse(b'\xef\xbb\xbf{"model":"m","messages":[{}]}')
 

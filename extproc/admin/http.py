@@ -35,7 +35,7 @@ def status_app(
     `remark` is shown by `/readyz` while the process is ready.
     """
 
-    # None of them takes a thread: reports may have them all, and a probe must not wait for those.
+    # Probes take no thread: reports may have them all, and a probe must not wait for those.
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(telemetry.registry), headers={"content-type": content_type})

@@ -65,9 +65,9 @@ class Explanation:
 
 async def explain(settings: Settings, question: Question) -> Explanation:
     """Run the stages on the request. Raises ValueError when the consumer is missing or unknown."""
-    posed, headers = _pose(settings, question)
+    posed, headers = _with_credential(settings, question)
     witness = _Witness(posed)
-    pipeline = build(posed, MemoryCounters(), set(), witness, history=_Blank())
+    pipeline = build(posed, MemoryCounters(), set(), witness, history=_EmptyHistory())
     request = Request("POST", question.path, headers)
     exchange = Exchange("explained", request, attached=question.attached)
     refusal: Refusal | None = None
@@ -357,14 +357,14 @@ class _Witness(Telemetry):
         return lambda _seconds: self.stages.append(name)
 
 
-class _Blank(History):
+class _EmptyHistory(History):
     """A history that is empty and stays so, without a note of this request either."""
 
     def chosen(self, deployment: str, size: int, *, streamed: bool) -> None:
         """Note nothing."""
 
 
-class _Held(Secret):
+class _HeldSecret(Secret):
     """A secret made here instead of read from somewhere."""
 
     __slots__ = ()
@@ -376,10 +376,10 @@ class _Held(Secret):
 class _PosedKey(KeySettings):
     @property
     def secret(self) -> Secret | None:
-        return _Held("env", self.env or "")
+        return _HeldSecret("env", self.env or "")
 
 
-def _pose(settings: Settings, question: Question) -> tuple[Settings, Mapping[str, str]]:
+def _with_credential(settings: Settings, question: Question) -> tuple[Settings, Mapping[str, str]]:
     """Settings in which the named consumer has a key that is known here, and the headers of the request."""
     headers = {settings.attribution.prefix + name.lower(): value for name, value in question.labels.items()}
     name, key = question.consumer, question.key

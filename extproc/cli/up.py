@@ -243,7 +243,7 @@ def _welcome(settings: Settings, file: Path) -> str:
         "",
         f"  gateway   {base}/v1      (OpenAI SDKs: base_url)",
         f"  console   {admin}/      (spending, budgets, recent exchanges)",
-        f"            {_ourselves()} usage{given}      (the same, as a table; and {_ourselves()} budgets{given})",
+        f"            {_program()} usage{given}      (the same, as a table; and {_program()} budgets{given})",
         f"  metrics   {status}/metrics",
         "",
         'Try it; add "stream": true and -N for a stream:',
@@ -257,7 +257,7 @@ def _welcome(settings: Settings, file: Path) -> str:
     return "\n".join(lines)
 
 
-def _ourselves() -> str:
+def _program() -> str:
     """The command that runs this program, as it was called: it need not be on the PATH."""
     return sys.argv[0] if Path(sys.argv[0]).name == "extproc" else "extproc"
 

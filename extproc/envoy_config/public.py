@@ -188,7 +188,7 @@ def _route(settings: Settings, path: str) -> Route:
         route=RouteAction(
             inline_cluster_specifier_plugin=_order(),
             timeout=seconds(0),  # an answer may stream for hours
-            idle_timeout=seconds(_patience(settings)),
+            idle_timeout=seconds(_client_idle_timeout(settings)),
             retry_policy=RetryPolicy(
                 num_retries=0,  # the processor raises it
                 # No API of a model answers in HTML: it is the page of some proxy, whatever its status says.
@@ -217,7 +217,7 @@ def _order() -> ClusterSpecifierPlugin:
     return ClusterSpecifierPlugin(extension=extension(name, untyped(kind, config)))
 
 
-def _patience(settings: Settings) -> float:
+def _client_idle_timeout(settings: Settings) -> float:
     """Longest silence between the gateway and a client: the time that all tries of the longest chain may take to begin.
 
     Each try watches its own provider's silence, and reports it when it ends; this limit must not come first.

@@ -156,7 +156,7 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
         # The :scheme on HTTP/2 is the provider's, not the one of the plain connection between the listeners.
         scheme_header_transformation=SchemeHeaderTransformation(match_upstream=True),
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
-        stream_idle_timeout=seconds(_silence(settings, provider)),
+        stream_idle_timeout=seconds(_answer_idle_timeout(settings, provider)),
         delayed_close_timeout=seconds(0.001),  # short, or a provider's reset reaches the client a second late
         local_reply_config=replies.hop(name, tokens=provider.credentials is not None),
         access_log=[processor.access_log(hop, response=["retry-after", "content-type", "x-request-id", contract.HOP])],
@@ -165,7 +165,7 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
     )
 
 
-def _silence(settings: Settings, provider: ProviderSettings) -> float:
+def _answer_idle_timeout(settings: Settings, provider: ProviderSettings) -> float:
     """Longest silence in the middle of an answer. Before it begins, `timeout` of the provider decides alone."""
     return max(settings.limits.stream_idle, provider.timeout + 10)
 
@@ -285,7 +285,7 @@ def _action(settings: Settings, name: str, provider: ProviderSettings) -> RouteA
         host_rewrite_literal=host_header(provider.url),
         regex_rewrite=None if path == "/v1" else rewrite,
         timeout=seconds(0),
-        idle_timeout=seconds(_silence(settings, provider)),
+        idle_timeout=seconds(_answer_idle_timeout(settings, provider)),
         # No retries here: only the time until an answer begins.
         retry_policy=RetryPolicy(num_retries=0, per_try_timeout=seconds(provider.timeout)),
     )

@@ -42,7 +42,7 @@ from extproc.words.values import Name, Section
 _INLINE = 64 << 10
 """Characters scanned on the event loop; longer requests are scanned on a thread, where RE2 lets go of the lock."""
 
-_LONG = 1_000_000  # numbers below it hold no secrets
+_LONG = 1_000_000  # smaller numbers are not scanned
 _word = re.compile(r"[a-z_]{1,40}").fullmatch
 _begins_json = re.compile(r"\s*[\[{]").match
 _decode = msgspec.json.Decoder().decode

@@ -56,7 +56,7 @@ def events(answer: messages.Answer, *, usage: bool) -> Iterator[messages.Event]:
 
 
 def _choice(prompt: Prompt, words: int | None, key: str, index: int) -> Choice:
-    who, heard = _heard(prompt)
+    who, heard = _last_speaker(prompt)
     if who == USER and prompt.messages and prompt.messages[-1].role == "user" and (tool := _called(prompt)):
         return Choice([ToolCall(key, tool.name, spaced_json(fitting(tool.schema, tool.schema)))], "tool_calls")
     schema = (prompt.format.schema or {"const": {"answer": "stub"}}) if prompt.format else None
@@ -68,7 +68,7 @@ def _choice(prompt: Prompt, words: int | None, key: str, index: int) -> Choice:
     return Choice([TextPart(text)], "stop_sequence" if stop else "stop", stop)
 
 
-def _heard(prompt: Prompt) -> tuple[str, str]:
+def _last_speaker(prompt: Prompt) -> tuple[str, str]:
     """The last speaker other than the assistant, and the words. Neighbouring messages are one."""
     run: list[messages.Part] = []
     for message in reversed(prompt.messages):

@@ -48,8 +48,8 @@ Adapt = Callable[[str, str, bool, str, dict[str, Any]], tuple[str, dict[str, Any
 class Provider:
     """A kind of provider: its address, credential and APIs.
 
-    `gen_ai_name` is OpenTelemetry's `gen_ai.provider.name`; `base_url` ends where the API's own path begins and takes
-    the place of `/v1`; `dialects` are the APIs it serves, by the names of the modules in `extproc.dialects`, the one to
+    `gen_ai_name` is OpenTelemetry's `gen_ai.provider.name`. `base_url` ends where the API's own path begins and takes
+    the place of `/v1`. `dialects` are the APIs it serves, by the names of the modules in `extproc.dialects`, the one to
     translate into first. `models` gives patterns of the models that speak a dialect, where not all do.
 
     `more` lists its differences from its API, for `words.dialect.Destination`.

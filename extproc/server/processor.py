@@ -108,7 +108,7 @@ class Processor:
         ):
             self._spawn(work)
         if self._secrets is not None:
-            self._spawn(Keeper(self._secrets, self._count_refresh).run(lambda: self._settings.providers, self._retake))
+            self._spawn(Keeper(self._secrets, self._count_refresh).run(lambda: self._settings.providers, self._rebuild))
         elif waiting := [name for name, provider in settings.providers.items() if provider.credentials is not None]:
             log.warning("no process fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
 
@@ -161,9 +161,9 @@ class Processor:
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name=getattr(work, "__qualname__", "work"))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._log_end)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _log_end(self, task: asyncio.Task[None]) -> None:
         """Log a background task that ended by itself: leases would never end, and no log line would say so."""
         if not task.cancelled():
             self._telemetry.internal_error(task.get_name())
@@ -184,7 +184,7 @@ class Processor:
             await asyncio.sleep(_RELOAD_EVERY)
             try:
                 if self._pipeline.catalog.prices.today != datetime.now(UTC).date():
-                    self._retake()
+                    self._rebuild()
                 content = await asyncio.to_thread(config.content, self._file)
                 if content != self._content:
                     self._content = content
@@ -192,38 +192,38 @@ class Processor:
             except Exception as error:
                 self._telemetry.internal_error("reload")
                 log.exception("looking for new settings failed; it is tried again")
-                self._stay(f"{type(error).__name__}: see the log")
+                self._keep_settings(f"{type(error).__name__}: see the log")
 
     async def reload(self) -> None:
         """Take the settings file's new content, or keep the last good settings and log the error."""
         try:
             settings = await asyncio.to_thread(config.load, self._file)
         except ConfigError as error:
-            self._stay(str(error))
+            self._keep_settings(str(error))
             return
         except Exception as error:  # a MemoryError, or a bug in a check: not a reason to stop reloading
             log.exception("the new settings cannot be read")
-            self._stay(f"they cannot be read: {type(error).__name__}")
+            self._keep_settings(f"they cannot be read: {type(error).__name__}")
             return
-        changed = [name for name in _FIXED if _fixed(settings, name) != _fixed(self._settings, name)]
+        changed = [name for name in _FIXED if _bound_at_start(settings, name) != _bound_at_start(self._settings, name)]
         if changed:
-            self._stay(f"changes of {', '.join(changed)} bind at a restart")
-        elif other := self._recounted(settings):
-            self._stay(f"the counts of {', '.join(other)} are in another unit: give the budget a new name")
+            self._keep_settings(f"changes of {', '.join(changed)} bind at a restart")
+        elif other := self._changed_units(settings):
+            self._keep_settings(f"the counts of {', '.join(other)} are in another unit: give the budget a new name")
         else:
             self._take(settings)
             self._units |= _units(settings)
             self._telemetry.reloads.labels("taken").inc()
             log.info("new settings taken")
 
-    def _stay(self, reason: str) -> None:
+    def _keep_settings(self, reason: str) -> None:
         """Keep the last good settings, and report that the file differs."""
         self._stale = reason
         self._telemetry.settings_stale.set(1)
         self._telemetry.reloads.labels("refused").inc()
         log.error("the new settings are refused; the last good ones stay: %s", reason)
 
-    def _recounted(self, settings: Settings) -> Sequence[str]:
+    def _changed_units(self, settings: Settings) -> Sequence[str]:
         """Budgets that would read counts of one unit as those of another: tokens as nano-USD."""
         return [name for name, unit in _units(settings).items() if self._units.get(name, unit) != unit]
 
@@ -251,7 +251,7 @@ class Processor:
         self._stale = ""
         self._telemetry.settings_stale.set(0)
 
-    def _retake(self) -> None:
+    def _rebuild(self) -> None:
         """Build the pipeline anew, with its inputs outside the settings: the keys that are present."""
         self._take(self._settings)
 
@@ -303,7 +303,7 @@ def _units(settings: Settings) -> dict[str, str]:
     return {entry.name: entry.unit for entry in settings.budgets}
 
 
-def _fixed(settings: Settings, name: str) -> object:
+def _bound_at_start(settings: Settings, name: str) -> object:
     """The part of a section that Envoy or the start depends on: a provider's kill switch binds at once."""
     if name == "auth":
         return settings.auth.jwt

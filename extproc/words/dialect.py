@@ -40,7 +40,7 @@ _SAMPLE = 64 << 10
 """Bytes of an answer's text that are kept to judge how many tokens it is, where its provider does not report them."""
 _LEAST_BASE64 = 256
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{%d,}" % _LEAST_BASE64)
-"""A run that is no text of a model: a picture or a sound, in a body that could not be read."""
+"""A run of base64 that is no text for a model: a picture or a sound, in a body that could not be read."""
 _MOST_PIECES = 64
 
 
@@ -199,7 +199,7 @@ class Report:
                 self.sample += data[:_SAMPLE]
 
     def add_unread(self, data: bytes) -> None:
-        """Count what could not be read, all of it rather than nothing. Base64 is no text."""
+        """Count bytes that could not be read, all of them rather than none. Base64 is no text."""
         size = len(data) if len(data) < _LEAST_BASE64 else len(_BASE64.sub(b"", data))
         self.output_bytes += size
         self.output_events += size > 0
