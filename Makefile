@@ -7,12 +7,14 @@ READY  := $(VENV)/.ready
 # The tests of a file stay in one process, so that shared fixtures are made once.
 SIDE_BY_SIDE := -n auto --dist loadfile
 
+AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197
+
 export EXTPROC_DEMO_KEY ?= sk-gw-demo
 # Otherwise each process of the tests would compile the gateway again, and each run the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint unit e2e alone exhaustive fuzz abuse bench bench-check protos docs examples clean
+.PHONY: help setup run test check lint unit e2e alone agents exhaustive fuzz abuse bench bench-check protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +39,11 @@ e2e: $(READY) ## Run the tests through a real Envoy
 
 alone: $(READY) ## Run the tests that measure time
 	$(BIN)/python -m pytest -m alone
+
+agents: $(READY) ## Real agents (Codex, Claude Code) from npm, through a real Envoy
+	npm install --silent --no-audit --no-fund --prefix $(VENV)/agents $(AGENTS)
+	node $(VENV)/agents/node_modules/@anthropic-ai/claude-code/install.cjs
+	$(BIN)/python -m pytest -m agents tests/e2e
 
 exhaustive: $(READY) ## Run every case of the tests that otherwise take a sample
 	$(BIN)/python -m pytest -m "exhaustive or hypothesis" $(SIDE_BY_SIDE)

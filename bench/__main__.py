@@ -30,6 +30,7 @@ from typing import Any
 
 from bench import load
 from bench.arms import BESIDE, Arm, Stage, pin, staged
+from bench.idle import idle, sentence
 
 HISTORY = Path(__file__).with_name("history.jsonl")
 WORSE = 1.10
@@ -270,6 +271,7 @@ def main() -> None:
         measure_all(arms, QUICK if options.quick else Plan())
         time.sleep(0.5)
         table(arms)
+        print(sentence(idle(seconds=3 if options.quick else 20)))
         now = entry(arms)
         uncounted = [arm.name for arm in arms if arm.counted is not None and arm.counted() != arm.sent]
     print(json.dumps(now))

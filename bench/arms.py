@@ -60,7 +60,7 @@ class Arm:
 
     def cpu(self) -> dict[str, float]:
         """Seconds of CPU so far, by process, from the scheduler."""
-        return {name: sum(map(_cpu, family(root))) for name, root in self.roots.items()}
+        return {name: sum(map(cpu_seconds, family(root))) for name, root in self.roots.items()}
 
     def memory(self, name: str) -> int:
         """Resident bytes of a process and of the processes it started."""
@@ -79,7 +79,8 @@ def family(root: int) -> list[int]:
     return found
 
 
-def _cpu(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Of all threads of a process, as the scheduler counts."""
     total = 0
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():

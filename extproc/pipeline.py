@@ -189,7 +189,7 @@ def build(
         Admit(limits.exchanges, lambda: telemetry.in_flight),
     ]
     on_request: list[Stage] = [
-        Parse(limits.request_body, limits.json_depth, catalog.changed()),
+        Parse(limits.request_body, limits.json_depth, catalog.changed(), hosted_tools=limits.hosted_tools),
         Route(catalog),
         authorize,
         CountTokens(catalog),

@@ -64,10 +64,11 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("e2e") and not {item.path, *item.path.parents} & set(THROUGH_ENVOY):
             raise pytest.UsageError(f"{item.nodeid}: `make e2e` does not look for tests there, see tests/conftest.py")
-    if "exhaustive" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
-        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
-        config.hook.pytest_deselected(items=left_out)
+    for marker in ("exhaustive", "agents"):
+        if marker not in config.option.markexpr:
+            left_out = [item for item in items if item.get_closest_marker(marker)]
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
+            config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_collection_finish():

@@ -214,6 +214,7 @@ OUR_WORDS = {
     "reasoning_tokens": "as input_tokens",
     "json_schema": "an ability, in `supports` of the settings",
     "hosted_tools": "a need, see `words.dialect.NATIVE`",
+    "hosted_call": "as hosted_tools",
     "tool_calls": "a finish reason of the neutral form",
     "content_filter": "a finish reason of the neutral form",
     "stop_sequence": "a finish reason of the neutral form",

@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -84,6 +84,9 @@ class Provider:
             return False
         patterns = self.models.get(dialect)
         return patterns is None or any(Pattern(pattern)(model) for pattern in patterns)
+
+
+HostedTools = Literal["refuse", "drop"]
 
 
 class OutlierDetection(Section):
@@ -223,6 +226,12 @@ class ProviderSettings(Section):
         None,
         description="PEM file of certificate authorities that verify the provider. Default: the system's. Set it for a "
         "private certificate.",
+    )
+    hosted_tools: HostedTools = Field(
+        "refuse",
+        description="Tools that a client offers and that only the provider of its own API runs (web search and the "
+        "like), where this provider speaks another API: `refuse` skips its models, `drop` leaves the tools out and "
+        "names them in `x-ai-ignored`. Codex offers a web search by default.",
     )
     disabled: bool = Field(
         False, description="Stop new requests to the provider. Its models are skipped. Takes effect without a restart."

@@ -225,6 +225,14 @@ class LimitsSettings(Section):
         description="Output limit, in tokens, that is held and written into a request when neither the client nor the "
         "model has one. It applies where a budget counts tokens or USD.",
     )
+    hosted_tools: int = Field(
+        32768,
+        ge=0,
+        le=1_000_000_000,
+        description="Input tokens that budgets hold for tools which the provider runs itself (web search, code "
+        "interpreters, MCP). Their text is not in the request, so this is an estimate: the answer is charged what the "
+        "provider reports. Raise it where searches are long, to refuse earlier.",
+    )
     exchanges: int = Field(
         10000,
         ge=1,

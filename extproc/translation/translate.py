@@ -18,12 +18,13 @@ from extproc.framing import OVERSIZE, Frame, Framing
 from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
 from extproc.translation.prompt_cache import mark_stable
+from extproc.translation.tool_names import ToolNames
 from extproc.words import contract
 from extproc.words.contract import Service
 from extproc.words.dialect import Destination, Dialect
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.words.exchange import Usage
-from extproc.words.messages import EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
+from extproc.words.messages import Delta, EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
 
 Unwrap = Callable[[bytes], bytes]
 _encode = msgspec.json.encode
@@ -40,6 +41,12 @@ class Translation:
         self.ignored: list[str] = []
         self._encoding: Literal["float", "base64"] = "float"  # encoding of embeddings
         self._service = service
+        self._names: ToolNames | None = None
+
+    @property
+    def names(self) -> ToolNames | None:
+        """Names of tools that the answer has to be given back; None where there are none."""
+        return self._names if self._names is not None and self._names.changed else None
 
     @property
     def translates(self) -> bool:
@@ -57,6 +64,9 @@ class Translation:
         destination = Destination(service.model, service.max_output_tokens, provider.more)
         made: dict[str, Any] = dict(body)
         if self.translates:
+            dropped: Sequence[str] = ()
+            if service.drop_hosted:
+                body, dropped = self.client.without_hosted(body)
             prompt = self.client.decode_request(body)
             able = service.reasoning and self.dialect.reasons(service.model)
             unable = [] if able else forgo_thinking(prompt)
@@ -66,8 +76,9 @@ class Translation:
                 self._encoding = prompt.encoding
             else:
                 prompt.stream = self.streamed  # the client's path may say it rather than its body
+                self._names = ToolNames(prompt, self.dialect)
             made, ignored = self.dialect.encode_request(prompt, destination)
-            self.ignored = safe_names([*prompt.ignored, *unable, *ignored])
+            self.ignored = safe_names([*dropped, *prompt.ignored, *unable, *ignored])
         path = self.dialect.path(destination, stream=self.streamed)
         if provider.adapt is not None:
             path, made = provider.adapt(service.dialect, service.model, self.streamed, path, made)
@@ -95,6 +106,8 @@ class Translation:
         answer.model = answer.model or self.model
         if isinstance(answer, Embeddings):
             answer.encoding = self._encoding
+        elif (names := self.names) is not None:
+            names.restore(part for choice in answer.choices for part in choice.parts)
         return _encode(self.client.encode_answer(answer)), answer.usage
 
     def stream(self, content_type: str, *, event_limit: int, body_limit: int) -> Stream | Unwrapping:
@@ -122,6 +135,7 @@ class Stream:
         self._decoder = translation.dialect.decoder()
         self._encoder = translation.client.encoder()
         self._model = translation.model
+        self._names = translation.names
         self._usage: Usage | None = None
         self._over = False
 
@@ -164,6 +178,8 @@ class Stream:
                 # the usage goes before the last event, after which clients leave
                 if (usage := self._usage) is not None:
                     out += [contract.USAGE_EVENT, contract.encode_usage(usage), b"\n\n"]
+            elif type(event) is Delta and event.name and self._names:
+                self._names.restore((event,))
             out.append(self._encoder.feed(event))
 
 

@@ -110,6 +110,7 @@ class Service:
     # True: rewrite the request even in the client's own API, because it holds traces of translations
     anew: bool = False
     cache: bool = False  # True: mark the content that a prompt cache should keep
+    drop_hosted: bool = False  # leave out tools that only the provider of the client's API runs
     stream: bool = False  # True: the client wants the answer event by event
 
 
