@@ -12,9 +12,9 @@ from extproc.stores import Counters, StoreError
 from extproc.words.dialect import Report
 from extproc.words.exchange import Ending, Exchange, Usage
 
-_UNASKED = (Ending.REFUSED, Ending.UNREACHED)
+_NOT_SERVED = (Ending.REFUSED, Ending.UNREACHED)
 """Endings without a provider that took the request."""
-_UNPAID = (*_UNASKED, Ending.PROVIDER_ERROR, Ending.BAD_ANSWER)
+_UNPAID = (*_NOT_SERVED, Ending.PROVIDER_ERROR, Ending.BAD_ANSWER)
 """Endings for which no tokens are charged."""
 
 
@@ -47,17 +47,17 @@ class Settle:
 
     async def __call__(self, exchange: Exchange) -> None:
         reservation = getattr(exchange, "reservation", None)
-        if reservation is not None:  # first: whatever fails below, a lease without renewal ends
+        if reservation is not None:  # first: a lease without renewal ends even if a later step fails
             self._leases.discard(reservation.id)
         exchange.usage = usage = used(exchange)
-        if usage.source == "estimated" and self._exact is not None and not _told(exchange.report).input_tokens:
+        if usage.source == "estimated" and self._exact is not None and not _reported(exchange.report).input_tokens:
             await self._count_input(exchange, self._exact)
         exchange.cost = spent(exchange)
         if self._expected is not None and exchange.target is not None and usage.source == "provider":
             self._expected.learn(exchange.target.deployment, usage.output_tokens)
         if reservation is None or not reservation.held:
             return
-        asked = exchange.forwarded and exchange.ending not in _UNASKED
+        asked = exchange.forwarded and exchange.ending not in _NOT_SERVED
         target = exchange.target or exchange.targets[0]
         amounts = []
         counts = counting(reservation.claims, exchange, target)
@@ -102,15 +102,15 @@ def used(exchange: Exchange) -> Usage:
     if not exchange.forwarded or exchange.ending in _UNPAID or exchange.ask.free:
         return Usage(source="none")
     report = exchange.report
-    told = _told(report)
+    told = _reported(report)
     if report is None or not (told.input_tokens or told.output_tokens):
         if report is not None and (report.told_usage or report.usage):
             report.usage_refused = True
-        return _seen(exchange)
+        return _estimated(exchange)
     return _completed(told, report, exchange)
 
 
-def _told(report: Report | None) -> Usage:
+def _reported(report: Report | None) -> Usage:
     """The provider's report of its usage; zeros without one."""
     if report is None:
         return Usage()
@@ -119,20 +119,20 @@ def _told(report: Report | None) -> Usage:
 
 def _completed(told: Usage, report: Report, exchange: Exchange) -> Usage:
     """`told`, completed with the gateway's counts where one is missing, or where the provider had not ended yet."""
-    if told.source == "provider" and told.input_tokens and (told.output_tokens or not report.output_bytes):
+    if told.source == "provider" and told.input_tokens and (told.output_tokens or not _output(exchange, report)):
         return told
     report.usage_refused |= told.source == "provider"
     input_tokens, output_tokens = told.input_tokens, told.output_tokens
     if not input_tokens:  # the provider read the text at least
         input_tokens = min(exchange.reservation.input_tokens, input_seen(exchange))
     if told.source != "provider":
-        output_tokens = max(output_tokens, _written(report))
+        output_tokens = max(output_tokens, _estimated_output(report))
     elif not output_tokens:
         output_tokens = _output(exchange, report)
     return replace(told, input_tokens=input_tokens, output_tokens=output_tokens, source="estimated")
 
 
-def _seen(exchange: Exchange) -> Usage:
+def _estimated(exchange: Exchange) -> Usage:
     """The gateway's own count of an exchange whose provider reported none."""
     report, reservation = exchange.report, exchange.reservation
     if exchange.target is None or exchange.ask.lasting:  # the client left before any answer began, or will not see it
@@ -145,8 +145,10 @@ def _seen(exchange: Exchange) -> Usage:
 
 
 def _output(exchange: Exchange, report: Report) -> int:
-    """The gateway's count of the output, from its text."""
-    reservation, output_tokens = exchange.reservation, _written(report)
+    """The gateway's count of the output, from the text that was seen."""
+    if exchange.ask.output_field is None:  # as embeddings
+        return 0
+    reservation, output_tokens = exchange.reservation, _estimated_output(report)
     if not exchange.ending.complete:
         output_tokens += exchange.ask.thinking
     if report.output_bytes <= reservation.enough < math.inf:  # an honest answer keeps to the limit in its request
@@ -155,7 +157,7 @@ def _output(exchange: Exchange, report: Report) -> int:
     return output_tokens
 
 
-def _written(report: Report) -> int:
+def _estimated_output(report: Report) -> int:
     """Estimated tokens of the answer's text."""
     return max(estimate(report.output_bytes), report.output_events)
 

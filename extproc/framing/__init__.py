@@ -8,8 +8,29 @@ from typing import Protocol
 
 from extproc.words.exchange import Usage
 
+BOM = b"\xef\xbb\xbf"
+"""A byte order mark in UTF-8, which answers may begin with (RFC 8259, 8.1; WHATWG HTML, 9.2.5)."""
+
 OVERSIZE = "error:oversize"
 """Name of the beginning of an event that is too long to be read; the rest of it follows without a name."""
+
+
+KEPT = 64 << 10
+"""Bytes of the beginning, and of the end, that are kept of an event too long to be read."""
+
+
+class Edges:
+    """Beginning and end of the payload of an event that is too long to be read whole."""
+
+    __slots__ = ("head", "tail")
+
+    def __init__(self, first: bytes) -> None:
+        self.head = first[:KEPT]
+        self.tail = first[-KEPT:]
+
+    def add(self, piece: bytes) -> None:
+        """Take in the next piece of the event."""
+        self.tail = (self.tail + piece)[-KEPT:]
 
 
 @dataclass(slots=True)
@@ -23,6 +44,7 @@ class Frame:
     raw: bytes
     data: bytes | None
     name: str = ""
+    edges: Edges | None = None  # set at the last piece of an event that is too long to be read
     usage: Usage | None = None  # usage of the answer so far, where this event reports it
     usage_only: bool = False  # the event carries nothing else
 

@@ -158,7 +158,7 @@ class ProcessorSettings(Section):
 
 
 class UsageSettings(Section):
-    """Counting of usage, and what clients see of it."""
+    """Counting of usage, and its display to clients."""
 
     mode: Literal["body"] = Field("body", description="Source of token counts. `body`: the body of the answer.")
     cost_in_response: bool = Field(
@@ -207,13 +207,13 @@ class LimitsSettings(Section):
     )
     buffered_response: Size = Field(
         10 << 20,
-        description="Largest plain answer that the gateway reads. The usage of a larger one is estimated. A larger one "
-        "that has to be translated becomes 502 `provider_bad_answer`.",
+        description="Largest plain answer that the gateway reads whole. Of a larger one it reads the usage. A larger "
+        "one that has to be translated becomes 502 `provider_bad_answer`.",
     )
     sse_event: Size = Field(
         1 << 20,
-        description="Largest event of a stream that the gateway reads. A larger one passes uncounted, or ends a "
-        "translated stream with an error.",
+        description="Largest event of a stream that the gateway reads whole. Of a larger one it reads the usage. A "
+        "translated stream ends with an error there.",
     )
     stream_idle: PositiveDuration = Field(
         600.0, description="Longest silence in the middle of an answer. Envoy then ends the stream."
@@ -224,6 +224,14 @@ class LimitsSettings(Section):
         le=1_000_000_000,
         description="Output limit, in tokens, that is held and written into a request when neither the client nor the "
         "model has one. It applies where a budget counts tokens or USD.",
+    )
+    hosted_tools: int = Field(
+        32768,
+        ge=0,
+        le=1_000_000_000,
+        description="Input tokens that budgets hold for tools which the provider runs itself (web search, code "
+        "interpreters, MCP). Their text is not in the request, so this is an estimate: the answer is charged what the "
+        "provider reports. Raise it where searches are long, to refuse earlier.",
     )
     exchanges: int = Field(
         10000,
@@ -268,7 +276,7 @@ class Settings(Section):
     )
     models: Mapping[ModelName, ModelSettings] = Field(
         min_length=1,
-        description="Names that clients ask for, each with the provider that serves it. A name with `*` stands for "
+        description="Names that clients use, each with the provider that serves it. A name with `*` stands for "
         "many models: with `openai/*`, the part after `openai/` is the model's name at the provider.",
     )
     virtual_models: Mapping[ModelName, VirtualModelSettings] = Field(

@@ -20,7 +20,7 @@ class Reservation(Generic[Claim]):
     output_tokens: int
     outputs: Sequence[int] = ()  # the bound of the output at each target
     inputs: Sequence[int] = ()  # the bound of the input at each target
-    claims: Sequence[Claim] = ()  # in the order of the holds
+    claims: Sequence[Claim] = ()  # claims in the order of the holds
     calls: Sequence[Claim] = ()  # claims on budgets for one request, which hold nothing
     held: bool = False  # False: the store knows nothing of it
     unseen: bool = False  # True: some of the input is outside the body, so no count of the body is complete
