@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from extproc.dialects import dialects
 from extproc.prices import PriceBook, PriceSettings, known_model
+from extproc.prices.outputs import known_output
 from extproc.providers import ProviderSettings, kinds
 from extproc.routing.history import History
 from extproc.routing.parameters import compile_changes, compose
@@ -259,6 +260,7 @@ class Catalog:
             self.prices.find(name, settings.provider, there, settings.price, known),
             settings.disabled,
             prompt_cache=settings.prompt_cache,
+            known_output=known_output(there),
         )
 
     def _chain(self, name: str) -> Chain:

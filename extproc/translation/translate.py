@@ -7,6 +7,7 @@ usage reaches the gateway attachment beside the answer (see `contract`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -22,8 +23,10 @@ from extproc.words.contract import Service
 from extproc.words.dialect import Destination, Dialect
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.words.exchange import Usage
-from extproc.words.messages import EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
+from extproc.words.messages import Delta, EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
 
+_MORE = 1.1
+"""Growth of the output that is worth telling before the end."""
 Unwrap = Callable[[bytes], bytes]
 _encode = msgspec.json.encode
 
@@ -120,6 +123,7 @@ class Stream:
         self._encoder = translation.client.encoder()
         self._model = translation.model
         self._usage: Usage | None = None
+        self._told: Usage | None = None
         self._over = False
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
@@ -148,14 +152,25 @@ class Stream:
         except ValueError:
             return ()
 
+    def _tell(self, out: list[bytes]) -> None:
+        """Tell the gateway attachment the usage so far, for a client that leaves before the end: where it grew."""
+        usage, told = self._usage, self._told
+        if usage is None or (told and usage.input_tokens <= told.input_tokens and not _grown(usage, told)):
+            return
+        self._told = usage
+        out += [contract.USAGE_EVENT, contract.encode_usage(replace(usage, source="estimated")), b"\n\n"]
+
     def _say(self, events: Sequence[Event], out: list[bytes]) -> None:
         for event in events:
             if self._over:
                 return
             if type(event) is Used:
                 self._usage = event.usage
+            elif type(event) is Delta and self._usage is not self._told:
+                self._tell(out)
             elif type(event) is Started:
                 event.model = event.model or self._model
+                self._usage = event.usage
             elif type(event) is Ended or type(event) is Failed:
                 self._over, self.failed = True, type(event) is Failed
                 if (usage := self._usage) is not None:  # before the last event, after which clients leave
@@ -199,6 +214,10 @@ class Unwrapping:
             return b""
         self.failed = True
         return self._client.encoder().feed(Failed(message))
+
+
+def _grown(usage: Usage, told: Usage) -> bool:
+    return usage.output_tokens > told.output_tokens * _MORE
 
 
 _CUT = "The provider's answer ended before it was complete."
