@@ -1,7 +1,7 @@
-"""A provider that costs as little as one can in Python: canned chat answers, plain and streamed, over HTTP/1.1.
+"""A provider that costs as little as possible in Python: canned chat answers, plain and streamed, over HTTP/1.1.
 
-`python -m bench.stub --port N`. The model's name says how a stream comes: `stub+pace=20ms+words=100`. The built-in mock
-checks requests and can fail on demand; here its cost would drown what is measured.
+`python -m bench.stub --port N`. The model's name sets the pace of a stream: `stub+pace=20ms+words=100`. The built-in
+mock checks requests and can fail on demand; its cost would be larger than the cost to be measured.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ WORDS = 34
 
 
 def chunk(data: bytes) -> bytes:
-    """One event, as one chunk of the body."""
+    """One event as one chunk of the body."""
     event = b"data: %b\n\n" % data
     return b"%x\r\n%b\r\n" % (len(event), event)
 
 
 def events(body: bytes) -> list[bytes]:
-    """The events of an answer to `body`, as chunks; the last one ends the body."""
+    """The events of an answer to `body`, as chunks. The last one ends the body."""
     found = _words(body)
     words = int(found[1]) if found else WORDS
     parts = [_PART % (b'{"role":"assistant","content":""}', b"null")]

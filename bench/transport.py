@@ -73,7 +73,7 @@ def measure(arm: Arm, requests: int, concurrency: int) -> tuple[float, float, fl
     """Microseconds of Envoy and of the processor for a request, and the median latency in milliseconds."""
     before = arm.cpu()
     result = asyncio.run(load.run(arm.port, load.request("stub"), total=requests, concurrency=concurrency))
-    time.sleep(0.05)  # access logs and ledger rows belong to the work
+    time.sleep(0.05)  # access logs and ledger rows are part of the work
     if result.errors:
         raise SystemExit(f"{arm.name}: {len(result.errors)} errors, the first: {result.errors[0]}")
     used = {name: (seconds - before[name]) * 1e6 / requests for name, seconds in arm.cpu().items()}
@@ -90,7 +90,7 @@ def main() -> None:
         arms = [nothing(stage, transport) for transport in TRANSPORTS]
         arms += [stage.gateway(f"gateway, {kind}", processor=f", transport: {kind}") for kind in TRANSPORTS]
         for arm in arms:
-            measure(arm, 200, 8)  # warm
+            measure(arm, 200, 8)  # warm up
         print(f"{'':<24}{'in flight':>10}{'Envoy µs':>12}{'processor µs':>14}{'both µs':>10}{'p50 ms':>10}")
         for concurrency in IN_FLIGHT:
             found: dict[str, list[tuple[float, float, float]]] = {arm.name: [] for arm in arms}

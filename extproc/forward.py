@@ -15,6 +15,7 @@ from extproc.routing.parameters import apply
 from extproc.words import contract
 from extproc.words.actions import Continue
 from extproc.words.contract import Edit, Service
+from extproc.words.dialect import HOSTED
 from extproc.words.exchange import Exchange, Target
 
 # Envoy's names of each retry condition. A failure inside the hop reaches the public listener as an answer of Envoy's
@@ -114,6 +115,7 @@ class Forward:
             reasoning=target.supports is None or "reasoning" in target.supports,
             anew=anew,
             cache=target.prompt_cache,
+            drop_hosted=dialect is not exchange.dialect and HOSTED in exchange.ask.needs,
             stream=exchange.ask.stream,
         )
 

@@ -85,9 +85,10 @@ class Admit:
 class Parse:
     """Writes `body`, `json` and `ask`. 400 for a body that two parsers could read differently."""
 
-    def __init__(self, max_bytes: int, max_depth: int, changed: Collection[str] = ()) -> None:
+    def __init__(self, max_bytes: int, max_depth: int, changed: Collection[str] = (), *, hosted_tools: int = 0) -> None:
         self._max_bytes = max_bytes
         self._max_depth = max_depth
+        self._hosted_tools = hosted_tools  # tokens held for what they read
         # `changed` are fields that targets set or remove.
         self._names = {
             name: Names({*dialect.fields.relied_on, *NOT_FORWARDED, *changed})
@@ -112,7 +113,9 @@ class Parse:
             exchange.ignored = tuple([name for name in tree if name in NOT_FORWARDED])
             tree = {name: value for name, value in tree.items() if name not in NOT_FORWARDED}
         exchange.json = tree
-        exchange.ask = exchange.dialect.read(tree, exchange.endpoint)
+        exchange.ask = ask = exchange.dialect.read(tree, exchange.endpoint)
+        if ask.hosted:
+            ask.added_tokens += self._hosted_tools
 
 
 class Names:

@@ -112,7 +112,7 @@ class RejectedCredential:
 
     def __call__(self, exchange: Exchange) -> None:
         if exchange.status in (401, 403):
-            raise _bad(
+            raise _bad_answer(
                 exchange,
                 PROVIDER_CREDENTIAL_REJECTED,
                 "Provider {} refused the gateway's credential; its operator has to look at it.",
@@ -137,7 +137,7 @@ class BadAnswer:
 
     def __call__(self, exchange: Exchange) -> None:
         if exchange.status < 400 and exchange.response.headers.get("content-type", "").startswith("text/html"):
-            raise _bad(
+            raise _bad_answer(
                 exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with a web page; try again, or use another model."
             )
 
@@ -212,7 +212,7 @@ def _price(exchange: Exchange) -> Price | None:
     return None if exchange.target is None else exchange.target.price
 
 
-def _bad(exchange: Exchange, kind: Kind, message: str) -> Refusal:
+def _bad_answer(exchange: Exchange, kind: Kind, message: str) -> Refusal:
     """The refusal of a provider's bad answer; `message` has a place for the provider's name."""
     return Refusal(kind, message.format(exchange.told[TOLD + "provider"]), headers=exchange.told | {ORIGIN: "provider"})
 
@@ -258,7 +258,7 @@ class Count:
             event.usage_only = observe(event.data, report)
             if report.usage is not before:
                 event.usage = report.told_usage or report.usage
-                if is_translated(exchange):  # without counts of the provider, a translation may have had to write zeros
+                if is_translated(exchange):  # a translation may have had to write zeros, without counts of the provider
                     report.usage = None
                 before = report.usage
         return events
@@ -330,7 +330,7 @@ class Extend:
         return events
 
 
-_Stage = tuple[EventStage, bool, Callable[[float], None]]  # the stage; True: asynchronous; the observer of its seconds
+_Stage = tuple[EventStage, bool, Callable[[float], None]]  # (stage, True when asynchronous, observer of its seconds)
 
 
 class Events:
@@ -455,7 +455,7 @@ def with_cost(data: bytes, cost: str, places: Sequence[Sequence[str]]) -> bytes:
 
 
 def _inserted(fields: Mapping[str, msgspec.Raw], place: Sequence[str], cost: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
-    """Fields with `cost` in the object at `place`. What is not on the way there stays as it is, byte for byte."""
+    """Fields with `cost` in the object at `place`. All bytes off the way there stay as they are."""
     if not place:
         return {**fields, "cost": cost}
     inner = _inserted(decode_fields(fields[place[0]]), place[1:], cost)

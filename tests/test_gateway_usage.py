@@ -1,4 +1,4 @@
-"""What is charged is what was used: conversations in which a provider reports its usage in its own way, or late."""
+"""Conversations in which a provider reports its usage late or in an unusual place: the usage is still charged."""
 
 import json
 from base64 import b64encode
@@ -42,7 +42,7 @@ LONG = {
 
 
 @pytest.mark.parametrize("name", LONG)
-async def test_a_long_answer_is_charged_what_its_usage_says(world, name):
+async def test_a_long_answer_is_charged_its_reported_usage(world, name):
     gateway = world(SMALL)
     said = asks("/v1/embeddings"), sends(EMBED), answers()
     replies = await talk(gateway.stream(), *said, *pieces(LONG[name]))
@@ -51,7 +51,7 @@ async def test_a_long_answer_is_charged_what_its_usage_says(world, name):
     assert await gateway.level("t") == (900, 0)
 
 
-async def test_vectors_are_no_output(world):
+async def test_vectors_are_not_counted_as_output(world):
     gateway = world(SMALL)
     said = asks("/v1/embeddings"), sends(EMBED), answers()
     await talk(gateway.stream(), *said, *pieces({"data": VECTORS}))
@@ -60,7 +60,7 @@ async def test_vectors_are_no_output(world):
     assert 40 <= input_tokens <= len(json.dumps(EMBED))
 
 
-async def test_text_of_a_model_is_not_taken_for_its_usage(world):
+async def test_a_models_text_is_not_read_as_usage(world):
     """In a string, and in the input of a tool."""
     lie = {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "input_tokens": 1, "output_tokens": 1}}
     long = "word " * 20_000
@@ -98,7 +98,7 @@ def drawn(usage=DRAWN):
 
 
 @pytest.mark.parametrize("limit", ["4KiB", "4MiB"])
-async def test_a_streamed_picture_is_charged_what_its_usage_says(world, limit):
+async def test_a_streamed_image_is_charged_its_reported_usage(world, limit):
     gateway = world(f"limits: {{sse_event: {limit}}}\n{OPENAI}{TOKENS}")
     said = asks("/v1/responses"), sends(DRAW), answers(kind=SSE)
     replies = await talk(gateway.stream(), *said, *pieces(drawn()))
@@ -119,7 +119,7 @@ OPENAI = "providers: {a: {kind: openai, api_key: env:PATH}, b: {kind: mock}}\n"
 DRAW = {"model": "m", "input": "Draw a cat", "stream": True, "max_output_tokens": 5_000}
 
 
-async def test_a_picture_in_a_chat_is_no_text(world):
+async def test_an_image_in_a_chat_is_not_counted_as_text(world):
     gateway = world(SMALL)
     url = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}}
     delta = {"choices": [{"index": 0, "delta": {"images": [url]}}]}

@@ -40,7 +40,7 @@ class Settle:
 
     async def __call__(self, exchange: Exchange) -> None:
         reservation = getattr(exchange, "reservation", None)
-        if reservation is not None:  # first: whatever fails below, a lease without renewal ends
+        if reservation is not None:  # first: a lease without renewal ends even if a later step fails
             self._leases.discard(reservation.id)
         exchange.usage = usage = used(exchange, self._expected)
         if usage.source == "estimated" and self._exact is not None and not told_by(exchange.report).input_tokens:

@@ -24,8 +24,10 @@ from extproc.words.reservation import Reservation
 LEASE = 60.0
 """Seconds a reservation outlives the last sign of its exchange, unless the settings say otherwise (`limits.lease`)."""
 
-_LIAR = 8  # bytes for each token held: an answer this much longer passes its limit, at any size of a token
-_PROSE = 4  # bytes of an average token: the end of an expected amount
+_MOST_BYTES_PER_TOKEN = (
+    8  # bytes for each token held: an answer this much longer passes its limit, at any size of a token
+)
+_USUAL_BYTES_PER_TOKEN = 4  # bytes of an average token: the end of an expected amount
 _SLACK = 512  # bytes that a few tokens can have
 _STEP = 256  # output tokens that are held more at a time, at least
 
@@ -54,7 +56,7 @@ class Tools:
 
 
 @dataclass(slots=True, frozen=True)
-class _No:
+class _Denial:
     """A claim that found no room."""
 
     claim: Claim
@@ -131,7 +133,7 @@ class Reserve:
         unseen = () if ask.free else ask.unseen if exchange.translated else ask.unbounded
         if unseen:
             for budget, index in covered:
-                self._bounded(exchange, budget, exchange.targets[index], unseen)
+                self._check_unseen(exchange, budget, exchange.targets[index], unseen)
             inputs = [max(known, target.context or 0) for known, target in zip(inputs, exchange.targets, strict=True)]
         reservation = Reservation[Claim](exchange.id, max(inputs), max(outputs, default=0), outputs, inputs)
         reservation.unseen, reservation.limits = bool(unseen), limits
@@ -162,7 +164,7 @@ class Reserve:
         reservation.calls = [claim for claim in claims.values() if claim.budget.is_call]
         reservation.claims = [claim for claim in claims.values() if not claim.budget.is_call]
         if grows and outputs:
-            reservation.enough = _enough(reservation)
+            reservation.enough = _covered_bytes(reservation)
         return reservation
 
     def _inputs(self, exchange: Exchange, counted: int | None) -> list[int]:
@@ -172,7 +174,7 @@ class Reserve:
         counted += beside_text(exchange)
         return [min(bound, counted) if exact.fits(target) else bound for target in exchange.targets]
 
-    def _bounded(self, exchange: Exchange, budget: Budget, target: Target, unseen: Sequence[str]) -> None:
+    def _check_unseen(self, exchange: Exchange, budget: Budget, target: Target, unseen: Sequence[str]) -> None:
         """Check the bound of input outside the body: all that the model can read. 400 where the model's context is
         unknown and the worst is to be held.
         """
@@ -204,16 +206,16 @@ class Reserve:
                     )
         return self._scopes[settings.name].admit(budget.scope(exchange, target))
 
-    def _call(self, reservation: Reservation[Claim]) -> _No | None:
+    def _call(self, reservation: Reservation[Claim]) -> _Denial | None:
         """Compare the claims with the limits for one request."""
         for claim in reservation.calls:
             if claim.amount > claim.budget.limit:
                 if claim.budget.enforced:
-                    return _No(claim, too_dear(claim))
+                    return _Denial(claim, too_dear(claim))
                 self._count(claim.budget.name, "would_deny")
         return None
 
-    async def _hold(self, exchange: Exchange, reservation: Reservation[Claim]) -> _No | None:
+    async def _hold(self, exchange: Exchange, reservation: Reservation[Claim]) -> _Denial | None:
         """Hold the claims."""
         claims = reservation.claims
         if not claims:
@@ -228,7 +230,7 @@ class Reserve:
             claim = claims[outcome.index]
             reservation.claims = ()
             self._watch.denied(claim, holds[outcome.index], outcome)
-            return _No(claim, exceeded(claim, outcome, self._room(claim)))
+            return _Denial(claim, exceeded(claim, outcome, self._room(claim)))
         reservation.held = True
         self._leases.add(reservation.id)
         for claim, level in zip(claims, outcome.levels, strict=True):
@@ -252,7 +254,7 @@ class Reserve:
                 raise Refusal(STORE_UNAVAILABLE, message, headers={"retry-after": "1"}) from error
         exchange.reservation.claims = ()
 
-    async def _counted(self, exchange: Exchange, reservation: Reservation[Claim], no: _No) -> int | None:
+    async def _counted(self, exchange: Exchange, reservation: Reservation[Claim], no: _Denial) -> int | None:
         """The exact tokens of its text, where they may fit although the bound in bytes did not."""
         exact = self._exact
         if exact is None or reservation.unseen or not no.claim.budget.counts_input:
@@ -284,7 +286,7 @@ class Reserve:
         worst = reservation.output_tokens
         if reservation.output < worst:
             output = min(output, worst)
-        more = _more(exchange, output)
+        more = _lacking(exchange, output)
         holds = [
             claim.budget.hold(claim.scope, amount, self._room(claim))
             for claim, amount in zip(reservation.claims, more, strict=True)
@@ -309,7 +311,7 @@ class Reserve:
             for claim, amount in zip(reservation.claims, more, strict=True):
                 claim.amount += amount
         reservation.output = output
-        reservation.enough = _enough(reservation)
+        reservation.enough = _covered_bytes(reservation)
         return None
 
 
@@ -319,7 +321,7 @@ def _limited(exchange: Exchange, index: int) -> bool:
     return limits[index] is not None or output_limit(target.changes, exchange.ask.max_output_tokens) is not None
 
 
-def _more(exchange: Exchange, output: int) -> Sequence[int]:
+def _lacking(exchange: Exchange, output: int) -> Sequence[int]:
     """The amount each claim lacks for `output` tokens of an answer from the target that serves."""
     reservation, target = exchange.reservation, exchange.target
     assert target is not None, "it answers"
@@ -333,10 +335,10 @@ def _more(exchange: Exchange, output: int) -> Sequence[int]:
     ]
 
 
-def _enough(reservation: Reservation[Claim]) -> int:
+def _covered_bytes(reservation: Reservation[Claim]) -> int:
     """Bytes of an answer that the amounts held cover. Less than the worst is held: an estimate. After that: a length
     that no answer within its limit can have.
     """
     output = reservation.output
     within = output < reservation.output_tokens or None in reservation.limits
-    return output * (_PROSE if within else _LIAR) + _SLACK
+    return output * (_USUAL_BYTES_PER_TOKEN if within else _MOST_BYTES_PER_TOKEN) + _SLACK

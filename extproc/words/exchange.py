@@ -83,7 +83,7 @@ class Price:
     cache_write: int
     reasoning: int
     per_request: int = 0
-    version: str = ""  # its origin: a day, `settings`, or the catalogue's name and version
+    version: str = ""  # origin: a day, `settings`, or the catalogue's name and version
     tiers: tuple[tuple[int, Price], ...] = ()
 
 
@@ -108,6 +108,7 @@ class Target:
     disabled: bool = False
     prompt_cache: bool = False  # True: mark the content that the provider's cache should keep
     tries: int = 1  # tries in a row, before the next target
+    hosted_tools: str = "refuse"  # or drop: tools that only the provider of the client's API runs
     changes: Changes = ()  # changes to fields of the request
     known_output: int | None = None  # the most it can write, as its provider documents it
     match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # conditions on facts of the request
@@ -213,10 +214,10 @@ class Exchange:
     traces: bool = False  # the body holds traces of a translation, see `Dialect.traces`
     translated: bool = False  # a target may get the request in another API than the client's
     # GuardInput
-    guardrails: list[str] = field(default_factory=list)  # those with findings, each `name:action`
+    guardrails: list[str] = field(default_factory=list)  # guardrails with findings, each `name:action`
     # Reserve
     reservation: Reservation[Any] = field(init=False)
-    output_limits: tuple[int | None, ...] = ()  # by target: the limit to write into the request; None: no change
+    output_limits: tuple[int | None, ...] = ()  # the limit to write into the request, by target; None: no change
     alert: str = ""  # the fullest budget beyond one of its `alert_at`
     # x-ratelimit-… headers: the rest of the tightest short windows
     rate: Mapping[str, str] = field(default_factory=dict)

@@ -10,10 +10,12 @@ from extproc.dialects import output_limits
 from extproc.routing.parameters import apply, compile_changes, compose
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
+from extproc.words.actions import LocalReply
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Target, Usage
 from extproc.words.reservation import Reservation
+from tests import talk
 
 DEFAULT_OUTPUT = 4096
 
@@ -307,6 +309,20 @@ async def test_a_short_window_is_a_429_with_retry_after(budgets, exchange, windo
     assert world.counted == [("b", "denied")]
     world.clock.now += resets
     await world.reserve(with_id(exchange(), "3"))
+
+
+async def test_tools_of_the_provider_are_held_for_with_a_number_of_the_settings(world):
+    """In place of the model's whole context, which would never fit."""
+    text = "limits: {hosted_tools: 500}\nmodels: {m: {provider: o, context: 1000000}}\n"
+    text += "providers: {o: {kind: openai, base_url: 'http://127.0.0.1:8090/v1'}}\n"
+    gateway = world(text + "budgets: [{name: t, unit: input_tokens, limit: 100000, window: minute}]")
+    stream = gateway.stream()
+    body = {"model": "m", "input": "Hi", "tools": [{"type": "web_search"}]}
+    await talk.asks("/v1/responses")(stream)
+    assert not isinstance(await talk.sends(body)(stream), LocalReply)
+    _, held = await gateway.level("t")
+    assert held == len(json.dumps(body)) + 1024 + 500
+    await stream.on_end()
 
 
 @pytest.mark.parametrize("window", ["day", "total"])

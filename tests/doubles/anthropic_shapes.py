@@ -225,6 +225,6 @@ _PLACES = {
 
 @cache
 def request(place: str, version: object, *, beta: bool = False) -> Check:
-    """The shape of requests at a place: a version of the API has no sampling parameters any more."""
+    """The shape of requests for one model and version. The newest version has no sampling parameters."""
     sampling = {} if version == NEW or "count" in place else _SAMPLING
     return record(_PLACES[place] | sampling | (_BETA if beta else {}))

@@ -252,7 +252,7 @@ def test_forged_retries_and_timeouts_have_no_effect(target: Gateway) -> None:
 
 
 def test_forged_headers_do_not_change_a_failover(target: Gateway) -> None:
-    """The first target fails. The second gets its own model's name, whatever the client's header says about targets."""
+    """The first target fails. The second gets its own model's name, not one from the client's header."""
     target.fault("sandbox", "status=503")
     forged = [("x-extproc-targets", "stub=forged,stub=forged"), ("x-envoy-attempt-count", "7"), ("x-extproc-hop", "ok")]
     reply = send(target.url, http(chat(model='"assistant"'), more=forged))

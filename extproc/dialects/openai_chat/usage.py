@@ -1,4 +1,4 @@
-"""Usage of chat completions, written and read. Completions and embeddings of OpenAI say it in the same words.
+"""Usage of chat completions, written and read. Completions and embeddings of OpenAI have the same fields.
 
 Providers of this API differ. Sources of each shape: `tests/dialects/usage_shapes.json`.
 """
@@ -20,7 +20,7 @@ def read_usage(said: Any) -> Usage | None:
     """The counts of a usage object; None when it has none that can be believed.
 
     Cached tokens have other names at DeepSeek, Moonshot and Databricks. Where input or output is missing (Fireworks),
-    the total tells it.
+    it follows from the total.
     """
     if not isinstance(said, dict):
         return None
@@ -49,7 +49,7 @@ def read_usage(said: Any) -> Usage | None:
     elif (rest := total - input_tokens - output_tokens) > 0:
         if said.get("prompt_audio_seconds") or rest == cached + cache_write:  # Mistral's audio; Anthropic's way
             input_tokens += rest
-        else:  # xAI counts its reasoning beside the output; Google tells thoughts in the total alone
+        else:  # xAI counts its reasoning beside the output; Google reports thoughts in the total alone
             output_tokens += rest
             reasoning = max(reasoning, rest)
             beyond = min(rest, _THINKING)
