@@ -42,7 +42,7 @@ telemetry: {{access_log: "off"}}
 """Key authentication, a budget in tokens, a ledger and metrics are on."""
 
 MEASURED, BESIDE = {0}, {1}
-"""Cores of the arms, and of the stub and the client; one core serves for both where there is only one."""
+"""The core of the arms, and the core of the stub and the client; the same one on a machine with one core."""
 
 
 @dataclass
@@ -153,9 +153,10 @@ class Stage:
     def other(self, name: str, command: str, headers: Sequence[str] = ()) -> Arm:
         """Another gateway: `{port}` and `{upstream}` (http://host:port) in its command are filled in."""
         port = free_port()
-        words = shlex.split(command.format(port=port, upstream=f"http://127.0.0.1:{self.stub}"))
-        pid = self.spawn(words, OPENAI_API_KEY="sk-none", PORT=str(port))
-        filled = [header.format(upstream=f"http://127.0.0.1:{self.stub}") for header in headers]
+        upstream = f"http://127.0.0.1:{self.stub}"
+        words = shlex.split(command.format(port=port, upstream=upstream))
+        pid = self.spawn(words, OPENAI_API_KEY="sk-none", PORT=str(port), BENCH_UPSTREAM=f"{upstream}/v1")
+        filled = [header.format(upstream=upstream) for header in headers]
         return self.ready(Arm(name, port, {name: pid}, filled), patience=120)
 
     def envoy(self, file: Path) -> int:

@@ -41,7 +41,7 @@ hypothesis_settings.register_profile("usual", deadline=None, max_examples=25)
 
 HERE = Path(__file__).parent
 THROUGH_ENVOY = (HERE / "e2e", HERE / "envoy_config", HERE / "test_bench.py", HERE / "test_k8s.py")
-"""Where tests with the marker `e2e` are."""
+"""Files and folders of the tests with the marker `e2e`."""
 ONLY_WITH_ENVOY = {"alone", "e2e", "e2e and not alone"}
 ONLY_WITHOUT = {"not e2e", "exhaustive or hypothesis"}
 
@@ -49,6 +49,7 @@ ONLY_WITHOUT = {"not e2e", "exhaustive or hypothesis"}
 def pytest_configure(config):
     thorough = "exhaustive" in config.option.markexpr
     hypothesis_settings.load_profile("thorough" if thorough else "usual")
+    gc.disable()  # while tests are collected: nearly everything that is made lasts
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -74,6 +75,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish():
     gc.collect()
+    gc.enable()
     gc.freeze()  # a hundred thousand objects that last: no collection looks at them again
 
 
