@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 import extproc.dialects
+from extproc.budgets import Expected, Tools
 from extproc.dialects import by_path
 from extproc.gateway import GatewayStream
 from extproc.pipeline import Pipeline, build
@@ -157,7 +158,15 @@ def make_world(text="", counters=None):
     counters = counters or MemoryCounters(clock)
     lines, leases = [], set()
     telemetry = Telemetry(settings, lines.append)
-    pipeline = build(settings, counters, leases, telemetry, history=History(clock), now=clock)
+    pipeline = build(
+        settings,
+        counters,
+        leases,
+        telemetry,
+        tools=Tools(telemetry.budget_used, expected=Expected()),
+        history=History(clock),
+        now=clock,
+    )
     return World(pipeline, counters, telemetry, clock, leases, lines)
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from extproc.dialects import dialects
 from extproc.prices import PriceBook, PriceSettings, hold, known_model
+from extproc.prices.outputs import known_output
 from extproc.providers import HostedTools, ProviderSettings, kinds
 from extproc.routing.history import History
 from extproc.routing.parameters import compile_changes, compose
@@ -263,6 +264,7 @@ class Catalog:
             self.prices.find(name, settings.provider, there, settings.price, known),
             settings.disabled,
             prompt_cache=settings.prompt_cache,
+            known_output=known_output(there),
             hosted_tools=provider.hosted_tools if provider else "refuse",
         )
 
