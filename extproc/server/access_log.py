@@ -62,7 +62,7 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
     if common.HasField("time_to_first_upstream_rx_byte"):
         first_byte = _seconds(common.time_to_first_upstream_rx_byte)
     return Try(
-        exchange_id=told["id"].string_value if "id" in told else "",
+        exchange_id=told[contract.LOG_ID].string_value if contract.LOG_ID in told else "",
         provider=provider,
         target=target,
         attempt=attempt,

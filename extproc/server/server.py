@@ -25,11 +25,15 @@ HEALTH = "grpc.health.v1.Health"
 
 
 class Server:
-    """Serves one address. `pipeline` is called at every stream, so that a reload binds from the next one."""
+    """Serves one address. `pipeline` is called at every stream, so that a reload binds from the next one.
 
-    def __init__(self, pipeline: Callable[[], Pipeline], telemetry: Telemetry) -> None:
+    The ids of exchanges begin with `mark`, where several workers share an Envoy.
+    """
+
+    def __init__(self, pipeline: Callable[[], Pipeline], telemetry: Telemetry, mark: str = "") -> None:
         self._pipeline = pipeline
         self._telemetry = telemetry
+        self._mark = mark
         self._health = _Health()
         self._transport: Transport | None = None
 
@@ -69,7 +73,9 @@ class Server:
         kind = metadata.get(contract.ATTACHMENT, contract.ATTACH)
         if kind == contract.ATTEMPT:
             return _Process(AttemptStream(self._pipeline().settings.limits), self._telemetry)
-        return _Process(GatewayStream(self._pipeline(), attached=kind == contract.ATTACH), self._telemetry)
+        return _Process(
+            GatewayStream(self._pipeline(), attached=kind == contract.ATTACH, mark=self._mark), self._telemetry
+        )
 
 
 class _Process:

@@ -49,6 +49,7 @@ ORDER_NAMESPACE = "ai.groups"
 ORDER_KEY = "priority_groups"
 # Dynamic metadata of a try's access log entry: id, attempt, targets, timeout.
 LOG_NAMESPACE = "ai"
+LOG_ID = "id"
 
 # Dynamic metadata of Envoy's jwt_authn filter, which the gateway attachment receives: claims_key(), failure_key().
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"

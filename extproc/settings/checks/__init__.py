@@ -39,6 +39,7 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
             yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
         if name.count("*") > 1:
             yield ("models", name), "a name has at most one *"
+    yield from _worker_contradictions(settings)
     yield from _virtual_contradictions(settings)
     yield from auth_checks.contradictions(settings)
     yield from budget_checks.contradictions(settings)
@@ -50,6 +51,18 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
         if port in taken:
             yield (name, "port"), f"port {port} is already the port of {taken[port]}"
         taken.setdefault(port, name)
+
+
+def _worker_contradictions(settings: Settings) -> Iterator[_Doubt]:
+    """Stores in memory are those of one process."""
+    if settings.processor.workers == 1:
+        return
+    if settings.stores.counters == "memory:" and settings.budgets:
+        then = "each of several workers would grant every budget in full: use sqlite: or redis:"
+        yield ("stores", "counters"), f"memory: is one process's; {then}"
+    if settings.stores.ledger == "memory:":
+        then = "reports would lack the rows of the other workers: use sqlite: or postgresql:"
+        yield ("stores", "ledger"), f"memory: is one process's; {then}"
 
 
 def _virtual_contradictions(settings: Settings) -> Iterator[_Doubt]:
