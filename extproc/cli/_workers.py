@@ -67,6 +67,7 @@ def main() -> int:
     """Run until SIGINT or SIGTERM. Returns 0 when all workers drained, else 1; or the status of a worker that ends
     before all have been ready once: then nothing works yet, and a message is better than another start.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     commands, sockets = map(json.loads, sys.argv[1:])
     workers = [Worker(number, *each) for number, each in enumerate(zip(commands, sockets, strict=True))]
     for worker in workers:

@@ -145,7 +145,8 @@ def service(settings: Settings, attachment: str) -> GrpcService:
             num_retries=2,
             retry_on="connect-failure,refused-stream",
             retry_host_predicate=[others],
-            host_selection_retry_max_attempts=5,
+            # A worker that is away has the fewest requests, so three of four picks of two workers are it.
+            host_selection_retry_max_attempts=50,
         )
     return found
 

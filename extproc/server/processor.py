@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from extproc import admin, pipeline
 from extproc.accounting.alerts import Alerts
@@ -32,9 +32,6 @@ from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_
 from extproc.telemetry.lines import WHOLE, Lines
 from extproc.telemetry.metrics import Telemetry
 from extproc.words import workers
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
 
 log = logging.getLogger(__name__)
 
@@ -143,14 +140,14 @@ class Processor:
             except OSError as error:
                 raise OSError(f"{name}: cannot listen on {door.address}:{door.port}: {error.strerror}") from error
 
-    def _status(self) -> Starlette:
+    def _status(self) -> Any:
         siblings = self._siblings() if self._several else None
         return admin.status_app(self._telemetry, self._stalled, self._unready, self._remark, siblings)
 
     def _siblings(self) -> admin.Siblings:
         return admin.Siblings(self._socket, self._settings.processor.workers)
 
-    def _inner(self) -> Starlette:
+    def _inner(self) -> Any:
         return admin.inner_app(
             self._telemetry.registry.collect,
             lambda: admin.Health(self._stalled(), self._unready(), self._remark()),

@@ -58,11 +58,9 @@ def _worker_contradictions(settings: Settings) -> Iterator[_Doubt]:
     if settings.processor.workers == 1:
         return
     if settings.stores.counters == "memory:" and settings.budgets:
-        then = "each of several workers would grant every budget in full: use sqlite: or redis:"
-        yield ("stores", "counters"), f"memory: is one process's; {then}"
+        yield ("stores", "counters"), "memory: counts in each worker alone: use sqlite: or redis:"
     if settings.stores.ledger == "memory:":
-        then = "reports would lack the rows of the other workers: use sqlite: or postgresql:"
-        yield ("stores", "ledger"), f"memory: is one process's; {then}"
+        yield ("stores", "ledger"), "memory: has the rows of one worker alone: use sqlite: or postgresql:"
 
 
 def _virtual_contradictions(settings: Settings) -> Iterator[_Doubt]:
