@@ -46,6 +46,8 @@ from extproc.routing.selection import Select
 from extproc.settings.config import Settings
 from extproc.stores import Counters
 from extproc.telemetry.metrics import Record, Telemetry
+from extproc.unread.choice import Follow, WhyRead
+from extproc.unread.waiting import Waiting
 from extproc.words.actions import Continue, LocalReply
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
@@ -89,10 +91,17 @@ class Pipeline:
     catalog: Catalog
     history: History
     telemetry: Telemetry
+    waiting: Waiting
+    why_read: WhyRead
     on_headers: Stages
     on_request: Stages
     on_response: Stages
     on_end: Stages
+
+    async def settle_unread(self, exchange: Exchange) -> None:
+        """Settle and record an exchange whose answer passed unread."""
+        self.telemetry.in_flight -= 1
+        await self.on_end(exchange)
 
     def learn(self, try_: Try) -> None:
         """Take in Envoy's report of a try: for the metrics, for cool-downs and for latency routing."""
@@ -135,16 +144,19 @@ def build(
     tools: Tools | None = None,
     books: Books | None = None,
     own: Callable[[Exchange], Awaitable[LocalReply | None]] | None = None,
+    waiting: Waiting | None = None,
     now: Callable[[], float] = time.time,
 ) -> Pipeline:
     """The stages for `settings`, in the order they run.
 
     All arguments outlive a configuration: `leases` keeps reservations alive, `history` holds what tries taught, `tools`
-    serves budgets, `books` holds charges, `own` answers consumers about their own spending.
+    serves budgets, `books` holds charges, `own` answers consumers about their own spending, `waiting` holds exchanges
+    whose answers pass unread.
     """
     history = history or History(now)
     tools = tools or Tools(used=telemetry.budget_used)
     books = books or Books(counters, None, now=now)
+    waiting = waiting or Waiting()
     prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date())
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
@@ -197,8 +209,12 @@ def build(
         Count(),
         HideUsage(),
         *([Annotate()] if cost else []),
-        Extend(reserve.extend),
+        Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
     ]
+    events = Events(on_event, telemetry.stage)
+    why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason)
+    if why_read.enabled:
+        on_request.append(Follow(waiting, why_read))
     on_response: list[Stage] = [
         Origin(),
         Tell(),
@@ -206,10 +222,11 @@ def build(
         CoolDown(partial(cool_down, settings, history)),
         BadAnswer(),
         Read(
-            Events(on_event, telemetry.stage),
+            events,
             event_limit=limits.sse_event,
             body_limit=limits.buffered_response,
             cost=cost,
+            may_pass=why_read.enabled,
         ),
     ]
     settle = Settle(
@@ -227,4 +244,4 @@ def build(
         Enter(books),
     ]
     lists = (Stages(stages, telemetry.stage) for stages in (on_headers, on_request, on_response, on_end))
-    return Pipeline(settings, catalog, history, telemetry, *lists)
+    return Pipeline(settings, catalog, history, telemetry, waiting, why_read, *lists)

@@ -180,6 +180,11 @@ class Telemetry:
         self._usage_source = _series(
             Counter("extproc_usage", "Where the usage of an exchange came from", ["source"], registry=registry)
         )
+        self.unread = _series(
+            Counter(
+                "extproc_unread", "Answers that passed unread, by what told their usage", ["outcome"], registry=registry
+            )
+        )
         self._bad_usage = Counter(
             "extproc_provider_usage_refused", "Usage that cannot be believed", ["provider"], registry=registry
         )

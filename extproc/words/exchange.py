@@ -225,6 +225,7 @@ class Exchange:
     withheld: tuple[str, ...] = field(init=False)  # headers of the answer that the client does not get
     # Read
     report: Report | None = None  # None: the answer cannot be read
+    unread: bool = False  # the body passes unread, and the try's access log settles the exchange
     reader: Reader | None = None  # reader of the answer's body; None: it passes unread
     # event by event
     first_token: float | None = None  # seconds after the start
@@ -237,7 +238,7 @@ class Exchange:
     cost: int | None = 0  # nano-USD; None: the price is unknown
     charges: Mapping[str, int] | None = None  # charges by count; None: unknown, or none
 
-    def end(self, *, refused: str = "", whole: bool = False, bug: bool = False) -> None:
+    def end(self, *, refused: str = "", whole: bool = False, bug: bool = False, seconds: float | None = None) -> None:
         """Decide how the exchange ended. The first call counts: later events are consequences.
 
         `refused` is the code of a refusal. `whole`: the answer reached its end. `bug`: an exception of the gateway's
@@ -262,4 +263,4 @@ class Exchange:
         self.ending = ending
         told = self.report.error if whole and self.report is not None else ""  # the provider's error in mid-stream
         self.error = refused or self.unreached or told or ending.code
-        self.seconds = time.perf_counter() - self.started
+        self.seconds = time.perf_counter() - self.started if seconds is None else seconds

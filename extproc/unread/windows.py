@@ -1,0 +1,165 @@
+"""The windows that Envoy kept of an answer, and the report that the client's dialect reads from them.
+
+Events that stand whole in a window are read by `Dialect.observe`, as those of an answer whose body is read. An answer
+that is no longer than the tail is therefore reported alike. Of a longer one the text between the windows is counted
+from its bytes, less the smallest envelope of an event that was seen: rather too much than too little.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Sequence
+
+from extproc.framing import Frame
+from extproc.framing.sse import SSE
+from extproc.words.dialect import Dialect, Report
+from extproc.words.tries import Seen
+
+_DATA = re.compile(rb"(?:\A|[\r\n])data:")
+_LINES = re.compile(rb"\r\n|\n|\r")
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|[{}\[\]]', re.DOTALL)
+_OBJECT = re.compile(rb"\s*:\s*(?=\{)")
+
+_DENSER = 1.5
+"""For text that is neither kept nor counted, against that of the events that were read."""
+
+Span = tuple[int, bytes]
+"""Where it begins in the body, and its bytes."""
+
+
+class Reading:
+    """Reads `seen`, of an answer that had `total` bytes by Envoy's own count. Writes `report`."""
+
+    __slots__ = ("_around", "_counted", "_dialect", "_envelope", "_known", "_lines", "_text", "first_text", "report")
+
+    def __init__(self, seen: Seen, total: int, dialect: Dialect, event_limit: int) -> None:
+        self.report = Report()
+        self.first_text: int | None = None  # where the first event with text ended, if that was seen
+        self._dialect = dialect
+        self._envelope = math.inf  # bytes around the text, for each line of data; the smallest
+        self._text = self._around = 0  # bytes of text that were read, and of the events that held it
+        self._known = 0  # bytes in events that were read
+        self._lines = 0  # of data that were counted, in these
+        self._counted = seen.size
+        end = 0  # of the last event that was read
+        for at, data in spans(seen):
+            end = self._read(at, data, SSE(event_limit), total, ended=seen.ended)
+        size = max(end, seen.size)
+        if seen.ended or not math.isinf(self._envelope):  # else no text is known of, and the bound is charged
+            self._count_between(seen, size)
+            self._count_behind(seen, size, total)
+
+    def first_token(self, seen: Seen) -> float | None:
+        """Seconds from the answer's headers to its first text, as Envoy timed the first pieces."""
+        if not self.report.output_events or not seen.times:
+            return None
+        place = math.inf if self.first_text is None else self.first_text
+        return max((seconds for at, seconds in seen.times if at < place), default=0.0)
+
+    def _read(self, at: int, data: bytes, framing: SSE, total: int, *, ended: bool) -> int:
+        """Read the events that are whole in a window. Where the last of them ends."""
+        whole = at + len(data) >= total
+        frames = list(framing.feed(data))
+        if whole:
+            rest = framing.end()
+            if ended:
+                frames += rest
+            else:  # an event that broke off counts nothing
+                self._known += sum(len(frame.raw) for frame in rest)
+        if at and frames:
+            cut = frames.pop(0)
+            at += len(cut.raw)
+            self._read_cut(cut.raw)
+        for frame in frames:
+            self._observe(frame, at)
+            at += len(frame.raw)
+        return total if whole else at
+
+    def _observe(self, frame: Frame, at: int) -> None:
+        report, raw = self.report, frame.raw
+        before = report.output_bytes
+        if frame.data is not None:
+            self._dialect.observe(frame.data, report)
+        elif not raw.startswith(b":"):  # all of it counts as text
+            report.output_bytes += len(raw)
+        # Where the end of the line before each stands: Envoy's script counted those before `_counted`.
+        places = [at + match.start() - (match[0] == b"data:") for match in _DATA.finditer(raw)]
+        if (text := report.output_bytes - before) > 0:
+            if places:
+                self._envelope = min(self._envelope, max(0.0, (len(raw) - text) / len(places)))
+            self._text, self._around = self._text + text, self._around + len(raw)
+            if self.first_text is None:
+                self.first_text = at + len(raw)
+        self._known += len(raw)
+        self._lines += sum(place < self._counted for place in places)
+
+    def _read_cut(self, raw: bytes) -> None:
+        """Take the usage of an event whose beginning was not kept: where the depth, counted from its end, is right."""
+        places = self._dialect.usage_at
+        if not places:
+            return
+        first, *others = _LINES.split(raw)
+        rest = [line[5:] for line in others if line.startswith(b"data:")]
+        said = objects_in(b"\n".join([first, *rest]), places[0][-1].encode(), {len(place) for place in places})
+        name = min(places, key=len)[-1].encode()
+        for usage in said:
+            self._dialect.observe(b'{"%b":%b}' % (name, usage), self.report)
+
+    def _count_between(self, seen: Seen, size: int) -> None:
+        """Count the text of events among the first `size` bytes that were not read: bytes and lines are known."""
+        report, unread = self.report, size - self._known
+        lines = max(0, seen.lines - self._lines)
+        envelope = 0.0 if math.isinf(self._envelope) else self._envelope
+        if unread > 0 and (text := math.ceil(unread - lines * envelope)) > 0:
+            report.output_bytes += text
+            report.output_events += max(1, lines)
+
+    def _count_behind(self, seen: Seen, size: int, total: int) -> None:
+        """Count the text of the last few pieces, of which Envoy tells the bytes alone: rather denser than before."""
+        if (unread := total - size) <= 0:
+            return
+        report = self.report
+        dense = self._text / self._around if self._around else 1.0
+        report.output_bytes += math.ceil(unread * min(1.0, _DENSER * dense))
+        report.output_events += math.ceil(unread * _DENSER * seen.lines / size) if size else 1
+
+
+def spans(seen: Seen) -> Sequence[Span]:
+    """The windows in their order, those that touch joined."""
+    found: list[Span] = []
+    for at, data in sorted(((0, seen.head), (seen.usage_at, seen.usage), (seen.tail_at, seen.tail))):
+        if not data:
+            continue
+        if found and at <= (end := found[-1][0] + len(found[-1][1])):
+            start, before = found[-1]
+            found[-1] = start, before + data[max(0, end - at) :]
+        else:
+            found.append((at, data))
+    return found
+
+
+def objects_in(text: bytes, name: bytes, depths: Collection[int]) -> Sequence[bytes]:
+    """The objects called `name` in `text`, the end of a JSON document, that stand in so many objects or lists."""
+    key = b'"%b"' % name
+    begin = text.find(key)
+    while begin > 0 and text[begin - 1 : begin] == b"\\":  # quoted in a string
+        begin = text.find(key, begin + 1)
+    if begin < 0:
+        return ()
+    depth, named = 0, -1
+    open_: list[tuple[int, int]] = []  # depth and place of those that have begun
+    found: list[tuple[int, int, int]] = []
+    for token in _TOKEN.finditer(text, begin):
+        kind = token[0]
+        if kind in b"{[":
+            if token.start() == named:
+                open_.append((depth, named))
+            depth += 1
+        elif kind in b"}]":
+            depth -= 1
+            if open_ and open_[-1][0] == depth:
+                found.append((*open_.pop(), token.end()))
+        elif kind == key and (match := _OBJECT.match(text, token.end())) is not None:
+            named = match.end()
+    return [text[start:end] for at, start, end in found if at - depth in depths]
