@@ -1,1 +1,1 @@
-"""What the gateway costs, measured beside Envoy alone in the same run. `make bench`."""
+"""The cost of the gateway, measured beside Envoy alone in the same run. `make bench`."""

@@ -1,13 +1,14 @@
-"""What the gateway costs: `make bench`. One table, one machine, one run: Envoy alone, this gateway, and others.
+"""The cost of the gateway: `make bench`. One table, one machine, one run: Envoy alone, this gateway, and others.
 
     python -m bench                                                   Envoy alone and this gateway
     python -m bench --other 'LiteLLM=litellm --model openai/stub --api_base {upstream}/v1 --port {port}'
     python -m bench --record                                          also a line for bench/history.jsonl
     python -m bench --check                                           compare with the last line of this machine
 
-Arms take turns, round by round, so that what else the machine does hits all of them. CPU is what the scheduler counted
-for the processes of an arm, in microseconds; figures are medians of the rounds. Key authentication, a token budget, the
-ledger and metrics are on here, and nothing at all in the others. Requests per second and core are 1 / CPU per request.
+Arms take turns, round by round, so that other work on the machine affects all of them. CPU is the scheduler's count for
+the processes of an arm, in microseconds; figures are medians of the rounds. Key authentication, a token budget, the
+ledger and metrics are on in this gateway; the others run with their defaults. Requests per second and core are
+1 / CPU per request.
 """
 
 from __future__ import annotations
@@ -29,17 +30,18 @@ from typing import Any
 
 from bench import load
 from bench.arms import BESIDE, Arm, Stage, pin, staged
+from bench.idle import idle, sentence
 
 HISTORY = Path(__file__).with_name("history.jsonl")
 WORSE = 1.10
-"""`--check` fails when a ratio to Envoy alone is this much above that of the last line."""
+"""`--check` fails when a ratio to Envoy alone exceeds that of the last line by this factor."""
 RATIOS = ("plain", "event")
 IN_FLIGHT = 64
 
 
 @dataclass
 class Plan:
-    """How much work: `rounds` of each figure, and what one round sends."""
+    """The amount of work: `rounds` of each figure, and the requests of one round."""
 
     rounds: int = 7
     requests: int = 2000
@@ -66,10 +68,10 @@ def drive(arm: Arm, message: bytes, *, total: int, concurrency: int, rate: float
 
 
 def cpu_of(arm: Arm, message: bytes, *, total: int, concurrency: int) -> tuple[dict[str, float], load.Result]:
-    """Microseconds of CPU by process, and what the client saw."""
+    """Microseconds of CPU by process, and the client's result."""
     before = arm.cpu()
     result = drive(arm, message, total=total, concurrency=concurrency)
-    time.sleep(0.05)  # access logs and ledger rows belong to the work
+    time.sleep(0.05)  # access logs and ledger rows are part of the work
     return {name: (seconds - before[name]) * 1e6 for name, seconds in arm.cpu().items()}, result
 
 
@@ -77,7 +79,7 @@ Measure = Callable[[Arm, Plan], dict[str, float]]
 
 
 def plain(arm: Arm, plan: Plan) -> dict[str, float]:
-    """A closed loop of plain requests, many at once."""
+    """A closed loop of plain requests, many at a time."""
     used, result = cpu_of(arm, load.request("stub", headers=arm.headers), total=plan.requests, concurrency=IN_FLIGHT)
     took = statistics.quantiles(result.latencies, n=100) if len(result.latencies) > 1 else [0.0] * 99
     parts = {f"plain {name}": micros / plan.requests for name, micros in used.items()}
@@ -85,7 +87,7 @@ def plain(arm: Arm, plan: Plan) -> dict[str, float]:
 
 
 def paced(arm: Arm, plan: Plan) -> dict[str, float]:
-    """Streams whose events come every 20 ms."""
+    """Streams with an event every 20 ms."""
     message = load.request(f"stub+pace=20ms+words={plan.words}", stream=True, headers=arm.headers)
     used, result = cpu_of(arm, message, total=plan.streams, concurrency=plan.streams)
     parts = {f"event {name}": micros / max(result.events, 1) for name, micros in used.items()}
@@ -93,14 +95,14 @@ def paced(arm: Arm, plan: Plan) -> dict[str, float]:
 
 
 def burst(arm: Arm, plan: Plan) -> dict[str, float]:
-    """Whole streams of 36 events that come at once."""
+    """Whole streams of 36 events that arrive at once."""
     message = load.request("stub", stream=True, headers=arm.headers)
     used, _ = cpu_of(arm, message, total=plan.requests // 4, concurrency=IN_FLIGHT)
     return {"stream": sum(used.values()) / (plan.requests // 4)}
 
 
 def lonely(arm: Arm, plan: Plan) -> dict[str, float]:
-    """One client, plain and streamed."""
+    """One client with one request at a time, plain and streamed."""
     asked = drive(arm, load.request("stub", headers=arm.headers), total=plan.alone, concurrency=1)
     streamed = drive(arm, load.request("stub", stream=True, headers=arm.headers), total=plan.alone // 3, concurrency=1)
     p50 = statistics.median(asked.latencies) if asked.latencies else 0.0
@@ -109,7 +111,7 @@ def lonely(arm: Arm, plan: Plan) -> dict[str, float]:
 
 
 def steady(arm: Arm, plan: Plan) -> dict[str, float]:
-    """A fixed rate, whatever the answers do."""
+    """A fixed rate of requests, however slow the answers are."""
     total = plan.rate * 3
     result = drive(arm, load.request("stub", headers=arm.headers), total=total, concurrency=32, rate=plan.rate)
     took = statistics.quantiles(result.latencies, n=100) if len(result.latencies) > 1 else [0.0] * 99
@@ -156,7 +158,7 @@ def rounds(arms: Sequence[Arm], plan: Plan, measure: Measure, count: int) -> Non
 def measure_all(arms: Sequence[Arm], plan: Plan) -> None:
     for arm in arms:
         message = load.request("stub", headers=arm.headers)
-        drive(arm, message, total=max(plan.requests // 4, 200), concurrency=IN_FLIGHT)  # warm
+        drive(arm, message, total=max(plan.requests // 4, 200), concurrency=IN_FLIGHT)  # warm up
         if "processor" in arm.roots:
             arm.figures["warm MB"] = arm.memory("processor") / 1e6
     rounds(arms, plan, plain, plan.rounds)
@@ -191,7 +193,7 @@ def cell(value: Any, how: str) -> str:
 
 
 def table(arms: Sequence[Arm]) -> None:
-    """One line an arm. Times are in ms, CPU in µs."""
+    """One line for each arm. Times are in ms, CPU in µs."""
     lines = [["", *(name for name, _, _ in COLUMNS), "errors", "counted/sent"]]
     for arm in arms:
         cells = [cell(read(arm.figures), how) for _, read, how in COLUMNS]
@@ -205,7 +207,7 @@ def table(arms: Sequence[Arm]) -> None:
 
 
 def machine() -> str:
-    """What tells machines apart whose figures must not be compared."""
+    """The properties of a machine. Figures of different machines are not compared."""
     model = next(
         (
             line.partition(":")[2].strip()
@@ -269,6 +271,7 @@ def main() -> None:
         measure_all(arms, QUICK if options.quick else Plan())
         time.sleep(0.5)
         table(arms)
+        print(sentence(idle(seconds=3 if options.quick else 20)))
         now = entry(arms)
         uncounted = [arm.name for arm in arms if arm.counted is not None and arm.counted() != arm.sent]
     print(json.dumps(now))

@@ -1,6 +1,6 @@
-"""What `make bench` compares: Envoy alone, this gateway, and any other gateway whose command is given.
+"""The arms of `make bench`: Envoy alone, this gateway, and any other gateway whose command is given.
 
-Every arm stands before the same stub. All processes of an arm run on one core; the stub and the client on the other.
+Every arm uses the same stub. All processes of an arm run on one core; the stub and the client run on the other.
 """
 
 from __future__ import annotations
@@ -42,33 +42,33 @@ telemetry: {{access_log: "off"}}
 """Key authentication, a budget in tokens, a ledger and metrics are on."""
 
 MEASURED, BESIDE = {0}, {1}
-"""Cores of the arms, and of the stub and the client; one core serves for both where there is only one."""
+"""The core of the arms, and the core of the stub and the client; the same one on a machine with one core."""
 
 
 @dataclass
 class Arm:
-    """One thing that is measured. `roots` are its processes, by name; whatever they start counts with them."""
+    """One arm. `roots` are its processes, by name; processes that they start count with them."""
 
     name: str
     port: int
     roots: Mapping[str, int]
     headers: Sequence[str] = ()
-    counted: Callable[[], int] | None = None  # requests that it says it has answered
+    counted: Callable[[], int] | None = None  # requests answered, by its own count
     sent: int = 0
     errors: int = 0
     figures: dict[str, float] = field(default_factory=dict)
 
     def cpu(self) -> dict[str, float]:
-        """Seconds of CPU so far, by process, as the scheduler counts."""
-        return {name: sum(map(_cpu, family(root))) for name, root in self.roots.items()}
+        """Seconds of CPU so far, by process, from the scheduler."""
+        return {name: sum(map(cpu_seconds, family(root))) for name, root in self.roots.items()}
 
     def memory(self, name: str) -> int:
-        """Resident bytes of a process and of what it started."""
+        """Resident bytes of a process and of the processes it started."""
         return sum(map(_memory, family(self.roots[name])))
 
 
 def family(root: int) -> list[int]:
-    """A process and all below it."""
+    """A process and all its descendants."""
     parents = {}
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -79,7 +79,8 @@ def family(root: int) -> list[int]:
     return found
 
 
-def _cpu(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Of all threads of a process, as the scheduler counts."""
     total = 0
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -112,7 +113,7 @@ class Stage:
             stdout=log,
             stderr=log,
         )
-        pin(cores, child.pid)  # before it has threads, which inherit it
+        pin(cores, child.pid)  # before it starts threads, which inherit it
         self._children.append(child)
         return child.pid
 
@@ -152,9 +153,10 @@ class Stage:
     def other(self, name: str, command: str, headers: Sequence[str] = ()) -> Arm:
         """Another gateway: `{port}` and `{upstream}` (http://host:port) in its command are filled in."""
         port = free_port()
-        words = shlex.split(command.format(port=port, upstream=f"http://127.0.0.1:{self.stub}"))
-        pid = self.spawn(words, OPENAI_API_KEY="sk-none", PORT=str(port))
-        filled = [header.format(upstream=f"http://127.0.0.1:{self.stub}") for header in headers]
+        upstream = f"http://127.0.0.1:{self.stub}"
+        words = shlex.split(command.format(port=port, upstream=upstream))
+        pid = self.spawn(words, OPENAI_API_KEY="sk-none", PORT=str(port), BENCH_UPSTREAM=f"{upstream}/v1")
+        filled = [header.format(upstream=upstream) for header in headers]
         return self.ready(Arm(name, port, {name: pid}, filled), patience=120)
 
     def envoy(self, file: Path) -> int:
@@ -168,13 +170,13 @@ class Stage:
 
 
 def pin(cores: set[int], pid: int = 0) -> None:
-    """Keep a process (0: this one) on these cores, where the machine has them."""
+    """Keep a process (0: this one) on these cores, if the machine has them."""
     if max(cores) < (os.cpu_count() or 1):
         os.sched_setaffinity(pid, cores)
 
 
 def counted(status: int) -> int:
-    """Exchanges that the processor has seen to their end, by its own metrics."""
+    """Finished exchanges, from the processor's metrics."""
     with urllib.request.urlopen(f"http://127.0.0.1:{status}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
     return sum(int(float(line.split()[-1])) for line in lines if line.startswith("extproc_requests_total{"))

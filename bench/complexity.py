@@ -1,9 +1,11 @@
-"""What the `complexity` strategy does with labelled requests: `python -m bench.complexity`.
+"""The decisions of the `complexity` strategy on labelled requests: `python -m bench.complexity`.
 
-`complexity.jsonl` holds one case a line: `label` simple or hard, `set` tune or held_out, `request` the body without its
-model. Weights and words were chosen while looking at the cases of `tune` alone. A third was held out, drawn by lot
-before that (four in other languages were added, as the lot had left none): it says what to expect of new requests.
-Cases and heuristic have one author, so expect less of your own traffic. Label some of it and see:
+`complexity.jsonl` holds one case per line: `label` simple or hard, `set` tune or held_out, `request` the body without
+its model. Weights and words were chosen with the cases of `tune` only. A third of the cases was drawn by lot and held
+out before that. Four cases in other languages were added to it, because the lot had left none. The held-out cases show
+the accuracy to expect of new requests.
+
+The cases and the heuristic have one author, so expect a lower accuracy on your own traffic. Label some of it and run
 `python -m bench.complexity mine.jsonl`.
 """
 
@@ -43,7 +45,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Share:
-    """How many of the simple went to the cheap target, and how many of the hard to the strong one."""
+    """The number of simple requests that went to the cheap target, and of hard requests that went to the strong one."""
 
     simple: int
     simple_of: int
@@ -56,7 +58,7 @@ class Share:
 
 
 def exchange_of(request: dict[str, Any]) -> Exchange:
-    """An exchange as it is when its targets are put in order."""
+    """An exchange at the moment its targets are put in order."""
     exchange = Exchange("bench", Request("POST", _PATH, {}))
     exchange.dialect = by_path()[_PATH]
     exchange.json = {"model": "auto", **request}
@@ -75,7 +77,7 @@ def load(path: Path = CASES) -> list[Case]:
 
 
 def goes_to(exchange: Exchange, threshold: float) -> str:
-    """Which of two targets a request goes to first: `cheap` up to the threshold, `strong` above it."""
+    """The first of two targets for a request: `cheap` up to the threshold, `strong` above it."""
     choices = [
         Choice([Target(name, "p", name)], max_complexity=most, index=index)
         for index, (name, most) in enumerate((("cheap", threshold), ("strong", 1.0)))
@@ -95,7 +97,7 @@ def share(cases: Sequence[Case], threshold: float = THRESHOLD) -> Share:
 
 
 def cost(exchange: Exchange, rounds: int = 15, count: int = 400) -> float:
-    """Microseconds of CPU for one decision, in the round that other work disturbed least."""
+    """Microseconds of CPU for one decision, in the least disturbed round."""
     strategy = Complexity("auto", None, cast("History", None))
     choices = [Choice([Target("a", "p", "a")], max_complexity=0.5), Choice([Target("b", "p", "b")], index=1)]
 

@@ -1,7 +1,8 @@
-"""What virtual models do and cost: `python -m bench.failover`. Three mock providers, one gateway, a few minutes.
+"""The behaviour and the cost of virtual models: `python -m bench.failover`. Three mock providers, one gateway, a few
+minutes.
 
-The gateway counts with budgets and metrics as always. Cool-downs and ejections are off where faults are given in fixed
-shares: with them fewer tries would fail.
+Budgets and metrics are on, as always. Cool-downs and ejections are off in the parts with fixed shares of faults,
+because they would reduce the number of failing tries.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ from extproc.words.exchange import Exchange, Request
 
 MOCKS = ("one", "two", "three")
 FAULTS = {"ok": "", "503": "+status=503", "reset": "+reset", "429": "+status=429", "timeout": "+hang"}
-SHARE = 0.3  # of the tries at the first and at the second target fail
+SHARE = 0.3  # share of the tries at the first and at the second target that fail
 IN_FLIGHT = 50
 WEIGHTS = {"one": 70, "two": 25, "three": 5}
 PATH = "/v1/chat/completions"
 
 
 def settings(total: int) -> str:
-    """The filter YAML for `bench()`: a budget of exactly `total` requests for what goes to a `mix-…`."""
+    """The filter YAML for `bench()`: a budget of exactly `total` requests for models named `mix-…`."""
     calm = "outlier_detection: {consecutive_5xx: 100000}, cool_down: {default: 0s, longest: 0s}"
     room = "max_requests: 10000, max_connections: 10000"
     mixes = [(first, second) for first in FAULTS for second in FAULTS]
@@ -87,7 +88,7 @@ def asked(what: Bench, name: str) -> int:
 
 
 def faults(what: Bench, total: int) -> None:
-    """Everybody is answered and pays once, while the first two of three targets fail each third time."""
+    """Every request is answered and charged once, while a third of the tries at the first two of three targets fail."""
     rng = random.Random(1)
     failing = [name for name in FAULTS if name != "ok"]
 
@@ -104,7 +105,7 @@ def faults(what: Bench, total: int) -> None:
     start = time.perf_counter()
     result = asyncio.run(load.run(what.gateway, [messages[mix] for mix in mixes], total=total, concurrency=IN_FLIGHT))
     took = time.perf_counter() - start
-    time.sleep(1)  # the last access logs
+    time.sleep(1)  # until the last access logs have arrived
     row(f"Faults in {SHARE:.0%} of tries at two of three targets", "requests", "answered", "needed tries", "seconds")
     row(f"  {IN_FLIGHT} in flight", total, f"{(total - len(result.errors)) / total:.2%}", needed, f"{took:.0f}")
     row("  tries by outcome", *outcomes)
@@ -116,7 +117,7 @@ def faults(what: Bench, total: int) -> None:
         row("  error", error, count)
 
 
-# --- b: what a failover adds
+# --- b: the time a failover adds
 
 
 def p50(port: int, model: str, requests: int, wanted: str | None = None) -> float:
@@ -167,7 +168,7 @@ def split(how: str, found: dict[str, int], total: int) -> None:
 
 
 class Client:
-    """One connection that says who served."""
+    """One connection that returns the provider of each answer."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -182,7 +183,7 @@ class Client:
 
 
 def until(ask: Client, wanted: str, most: int = 2000) -> tuple[object, str]:
-    """Requests, and seconds, until nine of ten go to `wanted`: the rest looks whether others have changed."""
+    """Requests, and seconds, until nine of ten go to `wanted`. The others explore."""
     start, times, last = time.perf_counter(), [], deque[str](maxlen=10)
     for number in range(1, most):
         times.append(time.perf_counter() - start)
@@ -204,7 +205,7 @@ def latency(what: Bench) -> None:
     fault(what, "one", "words=3")
 
 
-# --- e: deciding
+# --- e: the time of a decision
 
 Decide = Callable[[str], Sequence[Any]]
 _STAGES = ("Route", "Authorize", "Select", "Forward")
@@ -239,7 +240,7 @@ CHAINS = ("same", "changing", "weighted", "sticky", "latency", "cost", "complexi
 
 
 def decider() -> Decide:
-    """Runs the stages that decide, for one request again and again."""
+    """Runs the deciding stages for one request again and again."""
     os.environ["BENCH_KEY"] = KEY
     loaded = config.parse(_CHAIN)
     build = pipeline.build(loaded, open_counters("memory:"), set(), Telemetry(loaded))
@@ -268,7 +269,7 @@ def decisions(decide: Decide, count: int) -> None:
     row("Route, Authorize, Select, Forward; chain of four", "CPU, µs")
     for name in CHAINS:
         times = []
-        for _ in range(20):  # the least disturbed of many
+        for _ in range(20):  # the least disturbed of many rounds
             start = time.process_time()
             for _ in range(count // 20):
                 decide(name)
@@ -288,7 +289,7 @@ def main() -> None:
     total = 10_000 // scale
     with bench(settings=settings(total), mocks=MOCKS) as what:
         for name in ("same", "renamed", "split"):
-            asyncio.run(load.run(what.gateway, load.request(name), total=100, concurrency=4))  # warm
+            asyncio.run(load.run(what.gateway, load.request(name), total=100, concurrency=4))  # warm up
         cost(what, 500 // scale)
         latency(what)
         if options.full:

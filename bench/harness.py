@@ -1,4 +1,6 @@
-"""Starts what is measured and reads what it used: Envoy alone and Envoy with the processor, before the same mock."""
+"""Starts the processes of a benchmark and reads their CPU and memory: Envoy alone and Envoy with the processor, before
+the same mock.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +43,13 @@ telemetry: {{access_log: "off"}}
 
 @dataclass
 class Process:
-    """A child, and what it has used so far."""
+    """A child process and its use of CPU and memory so far."""
 
     name: str
     child: subprocess.Popen[bytes]
 
     def cpu(self) -> float:
-        """Seconds of CPU of all its threads so far, exact to the nanosecond as the scheduler counts."""
+        """Seconds of CPU of all its threads so far, in nanosecond steps, from the scheduler."""
         total = 0
         for task in Path(f"/proc/{self.child.pid}/task").iterdir():
             with contextlib.suppress(FileNotFoundError):
@@ -62,7 +64,7 @@ class Process:
 
 @dataclass
 class Bench:
-    """Everything that runs: two doors to the same mock, and further mocks where a benchmark asks for them."""
+    """All processes of a run: two listeners before the same mock, and further mocks on demand."""
 
     alone: int  # port of Envoy without the processor
     gateway: int  # port of Envoy with it
@@ -73,7 +75,7 @@ class Bench:
     mocks: Mapping[str, int]  # ports by name
 
     def counted(self, pattern: str = r"extproc_requests_total\{") -> int:
-        """The sum of the processor's metrics that match; as it is, exchanges that it has seen to their end."""
+        """The sum of the matching metrics of the processor; by default its finished exchanges."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.status}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
         return sum(int(float(line.split()[-1])) for line in lines if re.match(pattern, line))
@@ -87,11 +89,12 @@ def free_port() -> int:
 
 @contextlib.contextmanager
 def bench(counters: str = "memory:", *, settings: str = SETTINGS, mocks: Sequence[str] = ("mock",)) -> Iterator[Bench]:
-    """Start the mocks, Envoy alone before the first of them, and Envoy with the processor; end them when done.
+    """Start the mocks, Envoy alone before the first of them, and Envoy with the processor. End them at the end of the
+    context.
 
     `settings` is a filter YAML with `{listener}`, `{status}`, `{admin}`, `{counters}`, `{dir}` (a directory of this
-    run) and the name of each mock for its port; other braces are doubled. Every process runs in that directory: stores
-    with relative paths, the default ones included, are in it too and never in the user's own.
+    run) and the name of each mock for its port; other braces are doubled. Every process runs in that directory. Stores
+    with relative paths, the default ones included, are created there and not in the user's directory.
     """
     ports = {name: free_port() for name in ("listener", "status", "admin", "alone", *mocks)}
     children: list[subprocess.Popen[bytes]] = []
@@ -161,7 +164,7 @@ def wait(port: int, patience: float = 30) -> None:
 
 
 def alone(port: int, mock: int) -> dict[str, object]:
-    """The least Envoy there is: one listener, one route, one cluster."""
+    """The smallest Envoy configuration: one listener, one route, one cluster."""
     kind = "type.googleapis.com/envoy.extensions.filters"
     manager = {
         "@type": f"{kind}.network.http_connection_manager.v3.HttpConnectionManager",

@@ -1,7 +1,7 @@
-"""What the ledger costs: reports over a million rows, and rows written beside an event loop.
+"""The cost of the ledger: reports over a million rows, and rows written beside an event loop.
 
-`python -m bench.ledger [ROWS]`. SQLite, and PostgreSQL where its server's programs are installed; both in a folder of
-their own. The aims: any report over a month of a million rows in 3 s (SQLite) and 1 s (PostgreSQL).
+`python -m bench.ledger [ROWS]`. SQLite, and PostgreSQL if its server is installed, both in a temporary folder. The
+targets: any report over a month of a million rows in 3 s (SQLite) and 1 s (PostgreSQL).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ REPORTS = (
     "label.run=run-77&resolution=day",
     "group_by=status,error,stream,usage_source,provider,provider_model,operation,key",
 )
-RATE = 2000  # rows a second
+RATE = 2000  # rows per second
 SECONDS = 20
 TICK = 0.005
 
@@ -85,7 +85,7 @@ def rows(count: int) -> Iterator[Row]:
 
 
 def fill(ledger: Ledger, count: int) -> float:
-    """Seconds to write so many rows, as fast as it can."""
+    """Seconds to write so many rows at full speed."""
     begun = time.perf_counter()
     for row in rows(count):
         while not ledger.add(row):
@@ -96,7 +96,7 @@ def fill(ledger: Ledger, count: int) -> float:
 
 
 def report(ledger: Ledger, question: str) -> tuple[float, float, int]:
-    """Seconds, the best of two; those of this process's CPU (a server has its own); and buckets."""
+    """Seconds, the best of two runs; seconds of this process's CPU (a server uses its own); the number of buckets."""
     parameters = [("start", "2026-11-01"), ("end", "2026-12-01")]
     parameters += [tuple(part.split("=")) for part in question.split("&") if part]
     query = Query.parse(parameters, START)
@@ -110,7 +110,7 @@ def report(ledger: Ledger, question: str) -> tuple[float, float, int]:
 
 
 async def ticks(ledger: Ledger | None) -> tuple[float, float, float]:
-    """Milliseconds that a timer is late, p50 and p99, and the share of a CPU that this process used."""
+    """The lateness of a timer in milliseconds, p50 and p99, and the share of a CPU that this process used."""
     source = rows(RATE * SECONDS + RATE)
     late = []
     cpu, begun = time.process_time(), time.perf_counter()
@@ -143,7 +143,7 @@ def ingest(name: str, ledger: Ledger | None) -> None:
 
 
 def thread_cpu(thread: int) -> float:
-    """Seconds of CPU of a thread of ours, from Linux."""
+    """Seconds of CPU of one of our threads, from Linux."""
     fields = Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
 

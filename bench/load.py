@@ -1,4 +1,4 @@
-"""A bounded load: HTTP/1.1 over loopback, just enough of it to be no bottleneck itself."""
+"""A bounded load: HTTP/1.1 over loopback, with only as much code as keeps it from being the bottleneck."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATIENCE = 60.0
 
 @dataclass
 class Result:
-    """What a load saw. Times are in seconds."""
+    """The results of a load. Times are in seconds."""
 
     latencies: list[float] = field(default_factory=list)  # to the end of the answer
     first_bytes: list[float] = field(default_factory=list)  # to the first byte of its body
@@ -28,7 +28,7 @@ class Result:
 def request(
     model: str, *, stream: bool = False, size: int = 0, words: int = 0, headers: Sequence[str] = (), usage: bool = False
 ) -> bytes:
-    """One chat request with about `size` bytes of text. `headers` are further lines of its head."""
+    """One chat request with about `size` bytes of text. `headers` are further header lines."""
     text = "Tell me about gateways. " + "word " * (size // 5)
     body: dict[str, object] = {"model": model, "messages": [{"role": "user", "content": text}]}
     if stream:
@@ -52,7 +52,7 @@ def request(
 
 
 class Client(asyncio.Protocol):
-    """One connection: asks for the next request when the last is answered, until `left` is empty."""
+    """One connection. It sends the next request when the last is answered, until `left` is empty."""
 
     def __init__(self, left: Iterator[tuple[float, bytes]], result: Result) -> None:
         self.done = asyncio.get_running_loop().create_future()
@@ -60,8 +60,8 @@ class Client(asyncio.Protocol):
         self._left = left
         self._result = result
         self._buffer = b""
-        self._open = False  # an answer is awaited
-        self._body: int | None = None  # bytes of the answer's body left; None: its head is not complete
+        self._open = False  # waiting for an answer
+        self._body: int | None = None  # bytes of the answer's body left; None: its headers are incomplete
         self._chunked = False
         self._first = 0.0
 
@@ -90,7 +90,7 @@ class Client(asyncio.Protocol):
             self._send(due, message)
 
     def _send(self, due: float, message: bytes) -> None:
-        # At a fixed rate the clock starts when the request was due: a slow gateway delays the next ones too.
+        # At a fixed rate the clock starts when the request was due, so a slow gateway delays the next requests too.
         self._start = due or time.perf_counter()
         self._open, self._body, self._first, self._buffer = True, None, 0.0, b""
         self._transport.write(message)
@@ -134,8 +134,8 @@ async def run(
 ) -> Result:
     """Send `message`, or several in turn, `total` times in all over `concurrency` connections.
 
-    Without `rate` each connection sends its next request when the last was answered; with it so many leave a second,
-    and latencies count from the moment each was due.
+    Without `rate` each connection sends its next request when the last was answered. With `rate`, that many requests
+    leave per second, and latencies count from the moment each was due.
     """
     result = Result()
     messages = (message,) if isinstance(message, bytes) else message

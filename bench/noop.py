@@ -1,4 +1,4 @@
-"""A processor that does nothing, on either transport: what is left is the transport. `python -m bench.noop`."""
+"""A processor that does nothing, on either transport, to measure the transport alone. `python -m bench.noop`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANSWERS = {
 
 
 class Nothing:
-    """One stream of ext_proc, each message answered with "go on"."""
+    """One ext_proc stream. Each message is answered with "continue"."""
 
     done = False
 
@@ -36,7 +36,7 @@ class Nothing:
         return ()
 
     async def on_end(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 async def serve(transport: str, path: str) -> None:

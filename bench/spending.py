@@ -1,8 +1,8 @@
-"""What knowing who spent what costs a request: `python -m bench.spending` (`profile`: where; `envoy`: latency too).
+"""The cost of accounting for each request: `python -m bench.spending` (`profile`: where it goes; `envoy`: latency too).
 
 The stages alone, as the pipeline runs them: Reserve, Settle and Enter (its row into the ledger's queue), with three
-budgets: requests, tokens, USD. With `envoy` also the latency at 200 requests a second through Envoy, while somebody
-else writes 2,000 rows a second into the same ledger, and while nobody does.
+budgets: requests, tokens, USD. With `envoy` also the latency at 200 requests per second through Envoy, with and without
+another process that writes 2,000 rows per second into the same ledger.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ _BODY = json.dumps(
 ).encode()
 _ROUNDS = 10
 _REQUESTS = 1000
-_KEPT = 500  # requests after which the store is told what is written, as once a second at 500 requests a second
+_KEPT = 500  # requests between two reports to the store of written rows, as once a second at 500 requests per second
 
-RATE = 200  # requests a second
+RATE = 200  # requests per second
 SECONDS = 15
-ROWS = 2000  # rows a second
+ROWS = 2000  # rows per second
 
 
 class Stages:
-    """Runs what spends, and nothing else, for one request after another."""
+    """Runs the accounting stages, and no others, for one request after another."""
 
     def __init__(self, text: str, counters: Counters) -> None:
         os.environ["BENCH_KEY"] = KEY
         settings = config.parse(text)
-        self.ledger = open_ledger("memory:")  # never started: rows are queued, and thrown away here
+        self.ledger = open_ledger("memory:")  # never started: rows are queued and dropped here
         self.books = Books(counters, self.ledger)
         self._counters = counters
         build = pipeline.build(settings, counters, set(), Telemetry(settings), books=self.books)
@@ -74,7 +74,7 @@ class Stages:
         self._number = 0
 
     async def exchange(self) -> Exchange:
-        """A request as it is when Reserve begins: made once."""
+        """A request at the moment Reserve begins, made once."""
         headers = {"authorization": f"Bearer {KEY}", "content-type": "application/json"}
         made = Exchange("0" * 32, Request("POST", "/v1/chat/completions", headers))
         on_headers, on_request = self._before
@@ -97,7 +97,7 @@ class Stages:
                 await self._written()
 
     async def _written(self) -> None:
-        """As the ledger's thread and the processor's turn do once a second."""
+        """The work that the ledger's thread and the processor's housekeeping do once a second."""
         queue = self.ledger._writer._queue  # noqa: SLF001
         self.ledger.on_written([entry.id for entry in queue])
         queue.clear()
@@ -160,7 +160,7 @@ telemetry: <access_log: "off">
 
 @contextmanager
 def feeding(url: str) -> Iterator[Callable[[], float]]:
-    """A process that writes ROWS rows a second into the ledger. Yields what says how many it wrote."""
+    """A process that writes ROWS rows per second into the ledger. Yields a function for the number written."""
     import subprocess
 
     command = [sys.executable, "-m", "bench.spending", "feed", url]
@@ -175,7 +175,7 @@ def feeding(url: str) -> Iterator[Callable[[], float]]:
 
 
 def feed(url: str) -> None:
-    """Until SIGTERM; then say how many a second it wrote."""
+    """Write until SIGTERM, then print the rows written per second."""
     import signal
     import threading
 
@@ -193,7 +193,7 @@ def feed(url: str) -> None:
 
 
 async def paced(what: Bench) -> list[float]:
-    """Seconds of each request of so many a second, whether or not the last ones were answered."""
+    """Seconds of each request at a fixed rate, whether or not the last ones were answered."""
     message, found, idle = load.request("stub"), load.Result(), []
 
     async def one() -> None:
@@ -216,7 +216,7 @@ async def paced(what: Bench) -> list[float]:
 def latency() -> None:
     row(f"{RATE} requests a second, ms", "p50", "p99", "rows a second")
     with tempfile.TemporaryDirectory() as folder, bench("sqlite:{dir}/c.db", settings=_gateway(folder)) as what:
-        asyncio.run(load.run(what.gateway, load.request("stub"), total=500, concurrency=8))  # warm
+        asyncio.run(load.run(what.gateway, load.request("stub"), total=500, concurrency=8))  # warm up
         for _ in range(3):
             for name in ("  its own rows only", f"  and {ROWS} rows a second of others"):
                 if name.startswith("  its"):

@@ -1,8 +1,8 @@
-"""Cost of a request's counting, per store, as the gateway does it: reserve (forwarded at once) + settle.
+"""The cost of counting a request, for each store, as the gateway does it: reserve (forwarded at once) and settle.
 
-With a ledger the settled ones are kept until it has them, and `recorded` tells the store of a batch.
+With a ledger, settled reservations are kept until their rows are written, and `recorded` tells the store of a batch.
 
-`python -m bench.stores`. CPU is this process's; Redis has its own beside it, and a redis-server must be installed.
+`python -m bench.stores`. CPU is this process's; a Redis uses more of its own. A redis-server must be installed.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""A provider that costs as little as one can in Python: canned chat answers, plain and streamed, over HTTP/1.1.
+"""A provider that costs as little as possible in Python: canned chat answers, plain and streamed, over HTTP/1.1.
 
-`python -m bench.stub --port N`. The model's name says how a stream comes: `stub+pace=20ms+words=100`. The built-in mock
-checks requests and can fail on demand; here its cost would drown what is measured.
+`python -m bench.stub --port N`. The model's name sets the pace of a stream: `stub+pace=20ms+words=100`. The built-in
+mock checks requests and can fail on demand; its cost would be larger than the cost to be measured.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ _words = re.compile(rb"words=(\d+)").search
 _length = re.compile(rb"(?i)content-length: *(\d+)").search
 PLAIN = _HEAD % (len(_ANSWER), _ANSWER)
 WORDS = 34
-"""Events with text in a stream whose model says nothing else; with the first, the last and the usage it has 37."""
+"""Events with text in a stream, unless the model's name sets it. With first, last and usage event: 37."""
 
 
 def chunk(data: bytes) -> bytes:
-    """One event, as one chunk of the body."""
+    """One event as one chunk of the body."""
     event = b"data: %b\n\n" % data
     return b"%x\r\n%b\r\n" % (len(event), event)
 
 
 def events(body: bytes) -> list[bytes]:
-    """The events of an answer to `body`, as chunks; the last one ends the body."""
+    """The events of an answer to `body`, as chunks. The last one ends the body."""
     found = _words(body)
     words = int(found[1]) if found else WORDS
     parts = [_PART % (b'{"role":"assistant","content":""}', b"null")]

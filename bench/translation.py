@@ -1,9 +1,9 @@
-"""What translations cost: `python -m bench.translation`. One process, no sockets, a minute or two.
+"""The cost of translations: `python -m bench.translation`. One process, no sockets, a minute or two.
 
-Rows are what the client speaks, columns what the provider does. CPU is in microseconds, the median of several rounds.
-Where both speak the same API the request is written anew, as it is where providers mark what their caches keep.
-`untranslated` is what becomes of the same where the provider speaks the client's API: a request gets another model's
-name, an answer is read by the gateway attachment and left as it came, and the attachment of the try sees no answer.
+Rows are the client's API, columns the provider's. CPU is in microseconds, the median of several rounds. Where both APIs
+are the same, the request is decoded and encoded again, as for providers that get prompt-cache marks. `untranslated` is
+the cost of the usual path for the same API: the request gets another model's name, and the gateway attachment reads the
+answer and leaves it unchanged; the attempt attachment sees no answer.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _encode = msgspec.json.encode
 _decode = msgspec.json.decode
 
 
-# --- what a client asks: a conversation of several turns, 4 KiB
+# --- a client's request: a conversation of several turns, 4 KiB
 
 MODEL = "assistant"
 SYSTEM = """\
@@ -200,13 +200,13 @@ def request(client: str, *, stream: bool = False) -> bytes:
     return _encode({"model": MODEL, **REQUESTS[client](), "stream": stream})
 
 
-# --- what providers answer: the golden files' greeting, with more to say
+# --- the providers' answers: the greeting of the golden files, with more text
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden" / "answers"
 GREETING, PIECE = b"Hello there! How can I help?", b" there! How"
-COUNTS = (9, 8)  # tokens that it reports
-GREETINGS = 18  # in a plain answer, which is about 1 KiB then
-EVENTS = 32  # more with the piece, about 40 in all
+COUNTS = (9, 8)  # tokens that the answer reports
+GREETINGS = 18  # words in a plain answer, which then has about 1 KiB
+EVENTS = 32  # further events with the same piece, about 40 in all
 
 
 @cache
@@ -225,7 +225,7 @@ def stream(provider: str) -> Sequence[bytes]:
         whole = (GOLDEN / provider / "streaming_basic.sse").read_bytes()
         events = [event + b"\n\n" for event in whole.split(b"\n\n") if event]
     if provider == "gemini_generate_content":
-        events = [event.replace(b"\n", b"\r\n") for event in events]  # as Google ends lines
+        events = [event.replace(b"\n", b"\r\n") for event in events]  # Google's line ends
     place = next(index for index, event in enumerate(events) if PIECE in event)
     return [*events[:place], *events[place : place + 1] * EVENTS, *events[place:]]
 
@@ -239,13 +239,13 @@ def content_type(provider: str) -> str:
 
 @dataclass(frozen=True)
 class Work:
-    """What is done again and again, and how many things of its kind that are."""
+    """A unit of work that is repeated, and the number of items in it."""
 
     do: Callable[[], object]
     parts: int = 1
 
     def took(self, count: int) -> float:
-        """Seconds of CPU of each part, done so often."""
+        """Seconds of CPU of each part, repeated so often."""
         start = time.process_time()
         for _ in range(count):
             self.do()
@@ -256,9 +256,9 @@ def costs(works: Sequence[Work], rounds: int, seconds: float) -> list[float]:
     """Microseconds of CPU of each part of each work: the median of `rounds` of about so many `seconds`."""
     counts = []
     for work in works:
-        work.took(20)  # warm
+        work.took(20)  # warm up
         counts.append(max(1, round(seconds / (work.took(10) * work.parts))))
-    # The works take turns, so that a slow moment of the machine is none of one of them alone.
+    # The works take turns, so that a slow moment of the machine affects all of them.
     found = [[work.took(count) for work, count in zip(works, counts, strict=True)] for _ in range(rounds)]
     return [statistics.median(times) * 1e6 for times in zip(*found, strict=True)]
 
@@ -297,7 +297,7 @@ def translate_answer(client: str, service: Service) -> bytes:
 
 
 def read(client: str, kind: str, chunks: Sequence[bytes]) -> Report:
-    """What an answer says that passes the gateway attachment as it is."""
+    """The report of an answer that passes the gateway attachment unchanged."""
     framing = framing_for(kind, event_limit=LIMITS.sse_event, body_limit=LIMITS.buffered_response)
     assert framing is not None
     exchange = Exchange("bench", Request("POST", "", {}))
@@ -309,7 +309,7 @@ def read(client: str, kind: str, chunks: Sequence[bytes]) -> Report:
 
 
 def check() -> None:
-    """See that what is measured are translations that succeed."""
+    """Check that the measured translations succeed."""
     for client in CLIENTS:
         for service in [served(client, service) for service in PROVIDERS.values()]:
             for report in (
@@ -339,7 +339,7 @@ def _body(chunk: bytes, *, end: bool) -> bytes:
 
 @cache
 def asked(client: str, service: Service | None, *, stream: bool = False) -> Sequence[bytes]:
-    """What Envoy sends of the request of a second try, which goes to `service`, or stays as it is."""
+    """Envoy's messages for the request of a second try, which is translated for `service` or stays as it is."""
     body = request(client, stream=stream)
     edit = (
         Edit({"model": "gpt-5.2-mini"})
@@ -387,7 +387,7 @@ def answered(service: Service, *, stream: bool = False) -> bytes:
 
 
 def done(work: Coroutine[Any, Any, T]) -> T:
-    """Run what never has to wait."""
+    """Run a coroutine that never waits."""
     try:
         work.send(None)
     except StopIteration as stop:
@@ -413,7 +413,7 @@ def plain_try(client: str, service: Service) -> Sequence[bytes]:
 
 
 def half_a_stream(client: str, service: Service) -> Sequence[bytes]:
-    """The messages of a try until the middle of its streamed answer, and of an event."""
+    """The messages of a try until the middle of its streamed answer, and of one event."""
     events = stream(service.dialect)
     half = len(events) // 2
     return [
@@ -427,7 +427,7 @@ def memory(conversations: Sequence[Sequence[bytes]], count: int) -> list[float]:
     """KB that each of `count` attachments holds after each of these conversations."""
     found = []
     for messages in conversations:
-        attempt(messages)  # caches
+        attempt(messages)  # fill the caches
         gc.collect()
         tracemalloc.start()
         held = [attempt(messages) for _ in range(count)]

@@ -3,8 +3,9 @@
     do-nothing   Envoy with one ext_proc filter, four messages a request, before a processor that answers "go on"
     gateway      the whole of it: two attachments, the hop, authentication, a budget, ledger, metrics
 
-Arms take turns, round by round. CPU is what the scheduler counted, in microseconds; figures are medians of the rounds.
-All processes of an arm share one core. Trust ratios within the table; other work on the machine moves the rest.
+Arms take turns, round by round. CPU is the scheduler's count, in microseconds; figures are medians of the rounds.
+All processes of an arm share one core. Compare figures within the table only, because other work on the
+machine changes all of them.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def measure(arm: Arm, requests: int, concurrency: int) -> tuple[float, float, fl
     """Microseconds of Envoy and of the processor for a request, and the median latency in milliseconds."""
     before = arm.cpu()
     result = asyncio.run(load.run(arm.port, load.request("stub"), total=requests, concurrency=concurrency))
-    time.sleep(0.05)  # access logs and ledger rows belong to the work
+    time.sleep(0.05)  # access logs and ledger rows are part of the work
     if result.errors:
         raise SystemExit(f"{arm.name}: {len(result.errors)} errors, the first: {result.errors[0]}")
     used = {name: (seconds - before[name]) * 1e6 / requests for name, seconds in arm.cpu().items()}
@@ -90,7 +91,7 @@ def main() -> None:
         arms = [nothing(stage, transport) for transport in TRANSPORTS]
         arms += [stage.gateway(f"gateway, {kind}", processor=f", transport: {kind}") for kind in TRANSPORTS]
         for arm in arms:
-            measure(arm, 200, 8)  # warm
+            measure(arm, 200, 8)  # warm up
         print(f"{'':<24}{'in flight':>10}{'Envoy µs':>12}{'processor µs':>14}{'both µs':>10}{'p50 ms':>10}")
         for concurrency in IN_FLIGHT:
             found: dict[str, list[tuple[float, float, float]]] = {arm.name: [] for arm in arms}

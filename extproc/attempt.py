@@ -14,6 +14,7 @@ import msgspec
 
 from extproc.dialects import dialects
 from extproc.forward import patch
+from extproc.framing import BOM
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.response import MOST_INFLATED
 from extproc.settings.config import LimitsSettings
@@ -140,7 +141,7 @@ class AttemptStream:
             if not end:
                 return Chunk(b"")
         self.done = True
-        whole = b"".join(self._parts)
+        whole = b"".join(self._parts).removeprefix(BOM)
         if self._status >= 400:
             return Chunk(translation.problem(self._status, whole), True)
         try:

@@ -15,6 +15,7 @@ from extproc.routing.parameters import apply
 from extproc.words import contract
 from extproc.words.actions import Continue
 from extproc.words.contract import Edit, Service
+from extproc.words.dialect import HOSTED
 from extproc.words.exchange import Exchange, Target
 
 # Envoy's names of each retry condition. A failure inside the hop reaches the public listener as an answer of Envoy's
@@ -73,8 +74,9 @@ class Forward:
         model = exchange.dialect.fields.model
         if model is not None and fields.get(model) == exchange.ask.model:
             del fields[model]
-        if fields or first.removed:
-            body = patch(exchange.body, fields, first.removed)
+        if fields or first.removed or exchange.ignored:
+            left_out = [name for name in exchange.ignored if name not in fields]
+            body = patch(exchange.body, fields, [*first.removed, *left_out])
         exchange.onward = Continue(headers, self._removed(exchange), body, reroute=True, order=clusters)
         exchange.forwarded = True
 
@@ -109,10 +111,11 @@ class Forward:
             kind,
             dialect.name,
             target.model,
-            target.max_output_tokens,
+            target.max_output_tokens or target.known_output,
             reasoning=target.supports is None or "reasoning" in target.supports,
             anew=anew,
             cache=target.prompt_cache,
+            drop_hosted=dialect is not exchange.dialect and HOSTED in exchange.ask.needs,
             stream=exchange.ask.stream,
         )
 

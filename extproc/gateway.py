@@ -40,8 +40,9 @@ class GatewayStream:
     ) -> Continue | LocalReply:
         request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end)
         id = os.urandom(16).hex()
-        self._exchange = exchange = Exchange(id, request, headers.get("x-request-id", ""), self._attached)
-        self._pipeline.telemetry.in_flight += 1
+        self._exchange = exchange = Exchange(
+            id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.telemetry.begin()
+        )
         return await self._run(self._pipeline.on_headers, exchange) or CONTINUE
 
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
@@ -73,7 +74,7 @@ class GatewayStream:
         out: list[bytes] = []
         try:
             await exchange.reader.feed(chunk, end, out)
-        except Refusal as refusal:  # Envoy ends the provider's answer when ours ends
+        except Refusal as refusal:  # Envoy ends the provider's answer when the gateway's ends
             self._refuse(exchange, refusal)
             out.append(exchange.dialect.cut_off(refusal.kind, refusal.message))
             end = True
@@ -86,7 +87,7 @@ class GatewayStream:
         return Chunk(b"".join(out), end)
 
     async def on_end(self) -> None:
-        """Settle whatever is still open: the stream is over, however it ended."""
+        """Settle an exchange that is still open: the stream is over, however it ended."""
         exchange, state = self._exchange, self._state
         if exchange is None or state is _State.OVER:
             return

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import unicodedata
+from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
+from typing import Any
 from urllib.parse import unquote
 
-from extproc.dialects import Endpoints, by_path, dialects, is_name, speaking
+from extproc.dialects import NOT_FORWARDED, Endpoints, by_path, dialects, is_name, speaking
 from extproc.framing.json import InvalidJSON, parse
 from extproc.words.errors import (
     BODY_TOO_LARGE,
@@ -83,9 +85,16 @@ class Admit:
 class Parse:
     """Writes `body`, `json` and `ask`. 400 for a body that two parsers could read differently."""
 
-    def __init__(self, max_bytes: int, max_depth: int) -> None:
+    def __init__(self, max_bytes: int, max_depth: int, changed: Collection[str] = (), *, hosted_tools: int = 0) -> None:
         self._max_bytes = max_bytes
         self._max_depth = max_depth
+        self._hosted_tools = hosted_tools  # tokens held for what they read
+        # `changed` are fields that targets set or remove.
+        self._names = {
+            name: Names({*dialect.fields.relied_on, *NOT_FORWARDED, *changed})
+            for name, dialect in dialects().items()
+            if dialect.paths
+        }
 
     def __call__(self, exchange: Exchange) -> None:
         body = exchange.body
@@ -99,8 +108,41 @@ class Parse:
             raise Refusal(INVALID_JSON, str(error)) from None
         if not isinstance(tree, dict):
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
+        self._names[exchange.dialect.name].check(tree)
+        if not tree.keys().isdisjoint(NOT_FORWARDED):
+            exchange.ignored = tuple([name for name in tree if name in NOT_FORWARDED])
+            tree = {name: value for name, value in tree.items() if name not in NOT_FORWARDED}
         exchange.json = tree
-        exchange.ask = exchange.dialect.read(tree, exchange.endpoint)
+        exchange.ask = ask = exchange.dialect.read(tree, exchange.endpoint)
+        if ask.hosted:
+            ask.added_tokens += self._hosted_tools
+
+
+class Names:
+    """Names of fields that must not stand in a request in another spelling.
+
+    Servers written in Go match names without regard to case and take the last: with `{"model": "m", "Model": "n"}` the
+    client would get another model than it was authorised and charged for.
+    """
+
+    def __init__(self, known: Collection[str]) -> None:
+        self._known = frozenset(known)
+        self._folded = {fold(name): name for name in known}
+
+    def check(self, body: Mapping[str, Any]) -> None:
+        """Raises Refusal (400)."""
+        known = self._known
+        if body.keys() <= known:
+            return
+        for name in body:
+            if name not in known and (meant := self._folded.get(fold(name))) is not None:
+                message = f"The body has a field that some servers take for {meant!r}: write {meant!r}."
+                raise Refusal(INVALID_REQUEST, message, param=meant)
+
+
+def fold(name: str) -> str:
+    """The same for all names that differ in case or in compatible forms of letters: U+017F is an s, U+212A a k."""
+    return (name if name.isascii() else unicodedata.normalize("NFKC", name)).casefold()
 
 
 @lru_cache(maxsize=64)

@@ -37,6 +37,8 @@ ORIGIN = TOLD + "error-origin"
 UPSTREAM = "via_upstream"
 """Envoy's response code details of an answer that came through a cluster."""
 
+LONG = 256
+"""Bytes of an event without data beyond which it is a piece of one that is too long, not a comment or a blank line."""
 MOST_INFLATED = 128 << 20
 """Bytes that a compressed answer may grow to."""
 AMAZON = "application/vnd.amazon.eventstream"
@@ -88,12 +90,15 @@ class Tell:
         # Envoy writes the gateway's request id in its place
         if (request_id := headers.get("x-request-id")) is not None:
             told[TOLD + "provider-request-id"] = request_id
-        if not exchange.attached and (ignored := headers.get(contract.IGNORED)) is not None:
-            told[TOLD + "ignored"] = ignored
+        ignored = None if exchange.attached else headers.get(contract.IGNORED)
+        if ignored is not None or exchange.ignored:
+            told[TOLD + "ignored"] = ",".join([*exchange.ignored, *([ignored] if ignored else [])])
         if exchange.alert:
             told[TOLD + "budget"] = exchange.alert
         if exchange.downgraded:
             told[TOLD + "downgraded"] = exchange.downgraded
+        if (limits := exchange.output_limits) and (cap := limits[exchange.targets.index(target)]) is not None:
+            told[TOLD + "capped"] = str(cap)
         if exchange.rate:  # the provider's describe the gateway's account, and must not mix with these
             withheld += tuple([name for name in headers if name.startswith(self._rates)])
             told |= exchange.rate
@@ -107,7 +112,7 @@ class RejectedCredential:
 
     def __call__(self, exchange: Exchange) -> None:
         if exchange.status in (401, 403):
-            raise _bad(
+            raise _bad_answer(
                 exchange,
                 PROVIDER_CREDENTIAL_REJECTED,
                 "Provider {} refused the gateway's credential; its operator has to look at it.",
@@ -132,7 +137,7 @@ class BadAnswer:
 
     def __call__(self, exchange: Exchange) -> None:
         if exchange.status < 400 and exchange.response.headers.get("content-type", "").startswith("text/html"):
-            raise _bad(
+            raise _bad_answer(
                 exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with a web page; try again, or use another model."
             )
 
@@ -217,7 +222,7 @@ def _price(exchange: Exchange) -> Price | None:
     return None if exchange.target is None else exchange.target.price
 
 
-def _bad(exchange: Exchange, kind: Kind, message: str) -> Refusal:
+def _bad_answer(exchange: Exchange, kind: Kind, message: str) -> Refusal:
     """The refusal of a provider's bad answer; `message` has a place for the provider's name."""
     return Refusal(kind, message.format(exchange.told[TOLD + "provider"]), headers=exchange.told | {ORIGIN: "provider"})
 
@@ -270,7 +275,7 @@ class Count:
             event.usage_only = observe(event.data, report)
             if report.usage is not before:
                 event.usage = report.told_usage or report.usage
-                if is_translated(exchange):  # without counts of the provider, a translation may have had to write zeros
+                if is_translated(exchange):  # a translation may have had to write zeros, without counts of the provider
                     report.usage = None
                 before = report.usage
         return events
@@ -279,9 +284,13 @@ class Count:
         """Take in an event without data: a comment, perhaps a try's, or an event too long to be read."""
         if event.raw.startswith(contract.USAGE_EVENT) and is_translated(exchange):
             report.told_usage = contract.decode_usage(event.raw[len(contract.USAGE_EVENT) :])
+            report.told_at = report.output_bytes
             event.raw = b""
-        elif not event.raw.startswith(b":"):  # all of it counts as text
-            report.output_bytes += len(event.raw)
+            return
+        if event.edges is not None:
+            exchange.dialect.observe_edges(event.edges.head, event.edges.tail, report)
+        if event.edges is not None or (len(event.raw) > LONG and not event.raw.startswith(b":")):
+            report.add_unread(event.raw)
 
 
 class HideUsage:
@@ -341,8 +350,8 @@ class Extend:
         reservation = exchange.reservation
         if not reservation.held or reservation.enough == math.inf:
             return ""
-        if reservation.output < reservation.output_tokens:
-            return "a budget holds less than it can come to"
+        if reservation.usual or reservation.output < reservation.output_tokens:
+            return "a budget holds the usual output, and more as it grows"
         return "" if self._trusting else "a budget ends it where it passes its limit"
 
     async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
@@ -355,7 +364,7 @@ class Extend:
         return events
 
 
-_Stage = tuple[EventStage, bool, Callable[[float], None]]  # the stage; True: asynchronous; the observer of its seconds
+_Stage = tuple[EventStage, bool, Callable[[float], None]]  # (stage, True when asynchronous, observer of its seconds)
 
 
 class Events:
@@ -484,7 +493,7 @@ def with_cost(data: bytes, cost: str, places: Sequence[Sequence[str]]) -> bytes:
 
 
 def _inserted(fields: Mapping[str, msgspec.Raw], place: Sequence[str], cost: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
-    """Fields with `cost` in the object at `place`. What is not on the way there stays as it is, byte for byte."""
+    """Fields with `cost` in the object at `place`. All bytes off the way there stay as they are."""
     if not place:
         return {**fields, "cost": cost}
     inner = _inserted(decode_fields(fields[place[0]]), place[1:], cost)

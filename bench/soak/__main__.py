@@ -1,4 +1,4 @@
-"""The command: a table of what was checked, how often, and what came of it."""
+"""The command: a table of the checks, their number, and their results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clients of a soak: each request has a tag of its own, in its text and as a label, and an outcome."""
+"""The clients of a soak. Each request has its own tag, in its text and as a label, and an outcome."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from bench.soak.plan import CONSUMERS, HEAVY, HOT, MAX_TOKENS, RUNS, WORDS, Plan
 from bench.soak.world import key
 
 REFUSED = (402, 429, 503)
-_PAUSE = 0.25  # seconds after a refusal or a failure: else those would be most of the requests
+_PAUSE = 0.25  # seconds after a refusal or a failure, or most requests would be such
 _SAYS = re.compile(r"'(\S+)' of .* has ([\d.]+)( USD)? left; this request may need ([\d.]+)")
 
 
 @dataclass(slots=True)
 class Outcome:
-    """How a request ended for its client: `whole`, `left` by us, `broken` off."""
+    """The end of a request as its client saw it: `whole`, `left` by the client, `broken` off."""
 
     tag: str
     consumer: int
     status: int = 0
     ended: str = "broken"
-    words: int = 0  # of the answer that arrived
-    error: str = ""  # the code of a refusal
-    needless: bool = False  # refused although there was room, by its own words
+    words: int = 0  # bytes of the answer that arrived
+    error: str = ""  # code of a refusal
+    needless: bool = False  # refused although its own message says there was room
 
 
 class Clients:
-    """Sends requests to `port`, and keeps what became of them."""
+    """Sends requests to `port` and keeps their outcomes."""
 
     def __init__(self, port: int, plan: Plan, seed: int = 1) -> None:
         self.outcomes: list[Outcome] = []
@@ -41,7 +41,7 @@ class Clients:
         self._numbers: Iterator[int] = iter(range(1, 10**9))
 
     async def run(self, total: int, at_once: int, **how: float) -> list[Outcome]:
-        """Send `total` requests, `at_once` at a time; `how` as for `one`."""
+        """Send `total` requests, `at_once` at a time. `how` holds the arguments of `one`."""
         left, before = iter(range(total)), len(self.outcomes)
 
         async def worker() -> None:
@@ -54,7 +54,7 @@ class Clients:
         return self.outcomes[before:]
 
     async def one(self, *, leaving: float | None = None, streams: float = 0.85) -> Outcome:
-        """One request, on a connection of its own. `leaving` and `streams` are shares of all."""
+        """One request on a new connection. `leaving` and `streams` are shares of all requests."""
         chance, tag = self._random, f"r{next(self._numbers):06}"
         consumer = chance.choices(range(CONSUMERS), [HEAVY] + [1] * (CONSUMERS - 1))[0]
         run = chance.randrange(HOT) if chance.random() < 0.3 else chance.randrange(HOT, RUNS)

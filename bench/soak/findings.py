@@ -1,4 +1,4 @@
-"""What must hold (`I1` and so on are the design's numbers), and whether it did."""
+"""The invariants (`I1` and so on are the design's numbers) and the results of their checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.soak.clients import REFUSED, Outcome
 from bench.soak.plan import CHARGED, HOLDS
 from bench.soak.watch import Samples
 
-BELIEVED = 0.9  # of the true tokens are charged at least, whatever clients do
+BELIEVED = 0.9  # share of the true tokens that is charged at least, even to hostile clients
 
 INVARIANTS = {
     "I1": "settled + reserved never above the limit",
@@ -34,7 +34,7 @@ INVARIANTS = {
 
 @dataclass(slots=True)
 class Finding:
-    """How often something was checked, and where it was not so."""
+    """The number of checks of an invariant, and the violations."""
 
     checked: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -47,17 +47,17 @@ class Finding:
 
 
 class Findings(dict[str, Finding]):
-    """By the name of the invariant. `refused`, `expired` and `fullest` say how hard it was."""
+    """Findings by the name of the invariant. `refused`, `expired` and `fullest` show how hard the run was."""
 
     def __init__(self) -> None:
         super().__init__({name: Finding() for name in INVARIANTS})
         self.refused = 0  # requests
         self.expired = 0  # leases
-        self.fullest = 0.0  # share of its limit that a count was seen at
+        self.fullest = 0.0  # highest share of its limit that a count was seen at
 
     @property
     def held(self) -> bool:
-        """True when all was checked, and nothing was wrong."""
+        """True when every invariant was checked and held."""
         return all(finding.checked and not finding.wrong for finding in self.values())
 
     def table(self) -> str:
@@ -69,7 +69,7 @@ class Findings(dict[str, Finding]):
         return "\n".join(lines)
 
     def equal(self, name: str, when: str, ours: Mapping[str, int], theirs: Mapping[str, int]) -> None:
-        """Compare sums by scope; what is absent is 0."""
+        """Compare sums by scope. An absent one is 0."""
         for key in sorted({*ours, *theirs}):
             one, other = ours.get(key, 0), theirs.get(key, 0)
             self[name].check(one == other, f"{when}, {key}: {one} and {other}")
@@ -88,7 +88,7 @@ def check_books(
     outcomes: Iterable[Outcome],
     provided: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Compare what clients saw, what the provider was asked and what the ledger has."""
+    """Compare the clients' outcomes, the provider's requests and the ledger's rows."""
     by_tag = {row["labels"]["tag"]: row for row in rows if "tag" in row["labels"]}
     asked = {tag_of(seen): seen for seen in provided}
     rows_of = Counter(row["labels"]["tag"] for row in rows if "tag" in row["labels"])
@@ -130,7 +130,7 @@ def tag_of(seen: Mapping[str, Any]) -> str:
 
 
 def true_tokens(seen: Mapping[str, Any]) -> int:
-    """What the provider read and wrote, as far as its connection was there to take it."""
+    """The tokens the provider read and wrote, as far as its connection could deliver them."""
     words = len(seen["body"]["messages"][0]["content"].split())
     written = int(seen["model"].partition("+words=")[2].partition("+")[0])
     if seen["aborted"]:

@@ -1,4 +1,4 @@
-"""How large a soak is, and the settings it runs with."""
+"""The sizes of a soak and its settings."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 
 from extproc.prices import NANO
 
-WORDS = 8  # of an answer
-MAX_TOKENS = 50  # asked for
-CONSUMERS = 6  # the first asks for four times as much as the others
+WORDS = 8  # words of an answer
+MAX_TOKENS = 50  # output limit asked for
+CONSUMERS = 6  # the first consumer sends four times as many requests as the others
 HEAVY = 4
 RUNS, HOT = 60, 5  # labels; three of ten requests name one of the first
 WINDOWS = {"tokens": 0, "usd": 0, "count": 3600, "rate": 60, "run": 0, "busy": 0}
 """The budgets. Every request falls under all of them; `busy`, a concurrency limit, is never charged."""
 CHARGED = frozenset(WINDOWS) - {"busy"}
 HOLDS = len(WINDOWS)
-ROOM = 0.35  # of all requests: how many one consumer may send
+ROOM = 0.35  # share of all requests that one consumer may send
 
 
 @dataclass(slots=True, frozen=True)
 class Plan:
-    """A size. Times are in seconds."""
+    """One size. Times are in seconds."""
 
     requests: int
     in_flight: int
@@ -29,12 +29,12 @@ class Plan:
     kills: int
     every: float  # between two kills
     lease: float = 5.0
-    leaving: float = 0.1  # share of the clients that leave in the middle
+    leaving: float = 0.1  # share of the clients that disconnect mid-stream
     twice: float = 0.3  # share of the exchanges that are settled once more
 
     @property
     def heavy(self) -> float:
-        """Requests of the first consumer, about."""
+        """The approximate number of requests of the first consumer."""
         return self.requests * HEAVY / (CONSUMERS - 1 + HEAVY)
 
 
@@ -43,7 +43,7 @@ SHORT = Plan(900, 60, 0.1, 0.35, 2, 2.5)
 
 
 def limits(plan: Plan, room: float = ROOM) -> dict[str, int]:
-    """The limit of each budget, of its unit; nano-USD for money."""
+    """The limit of each budget, in its unit; nano-USD for money."""
     return {
         "tokens": int(plan.heavy * 14),
         "usd": plan.requests * 65_000,
@@ -55,7 +55,7 @@ def limits(plan: Plan, room: float = ROOM) -> dict[str, int]:
 
 
 def settings(plan: Plan, ports: dict[str, int], counters: str, ledger: str, number: int, *, room: float = ROOM) -> str:
-    """The filter YAML of processor `number`; `room` gives the limit of `count`."""
+    """The filter YAML of processor `number`. `room` is the limit of `count`."""
     most = limits(plan, room)
     price = "price: {input: 3, output: 15}"  # a whole answer: about 30 + 120 micro-USD
     consumers = ", ".join(f"{{name: c{n}, team: t{n % 2}, keys: [{{env: SOAK_KEY_{n}}}]}}" for n in range(CONSUMERS))

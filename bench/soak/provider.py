@@ -1,4 +1,4 @@
-"""The mock provider, but with a log of every request of a soak: `python -m bench.soak.provider PORT`."""
+"""The mock provider with a log of every request of a soak: `python -m bench.soak.provider PORT`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One soak: a calm load, processors killed under load, a lowered limit, a store that is paused, killed and emptied."""
+"""One soak: normal load, kills under load, a lowered limit, and a store that is paused, killed and emptied."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from extproc.prices import NANO
 from extproc.stores.redis import RedisURL
 from extproc.stores.redis.counters import RedisCounters
 
-_PATIENCE = 30.0  # seconds beyond a lease in which everything comes to rest
-_ASKED = 60  # requests while the store is away
-_PROBES = 4 * PROCESSORS  # at once: every processor gets some
+_PATIENCE = 30.0  # seconds after a lease until everything has settled
+_ASKED = 60  # requests while the store is down
+_PROBES = 4 * PROCESSORS  # concurrent requests: every processor gets some
 
 
 class Soak:
-    """`run` it in a world that was started."""
+    """One soak. `run` it in a world that has been started."""
 
     def __init__(self, world: World, plan: Plan) -> None:
         self.findings = Findings()
@@ -91,7 +91,7 @@ class Soak:
         load = asyncio.create_task(self._load("kills", int(self._plan.requests * (1 - self._plan.calm))))
         for number in range(self._plan.kills):
             await asyncio.sleep(self._plan.every)
-            if load.done():  # sooner than the kills
+            if load.done():  # earlier than the kills
                 await load
                 load = asyncio.create_task(self._load("more", self._plan.in_flight))
             victim = number % PROCESSORS
@@ -113,13 +113,13 @@ class Soak:
         self.findings["I8"].note = f"{len(windows)} windows of a minute"
 
     async def _lowered(self) -> None:
-        """`count` allows nothing any more."""
+        """The limit of `count` is lowered to nothing."""
         await self._reload(room=0.0)
         await self._refused("I14", "lowered", 24, "request_exceeds_limit")
         await self._reload()
 
     async def _paused(self) -> None:
-        """Answers end while the store is away: what they used is settled when it is back."""
+        """Answers end while the store is down. Their use is settled when it is back."""
         streams = asyncio.create_task(self._load("store paused", 20))
         await asyncio.sleep(self._plan.pace * 2)
         self._world.redis.pause()
@@ -158,7 +158,7 @@ class Soak:
         return outcomes
 
     async def _rest(self, when: str) -> None:
-        """Wait until all leases have ended and all rows are written; then counters and ledger agree."""
+        """Wait until all leases have ended and all rows are written. Then counters and ledger have to agree."""
         deadline = time.monotonic() + self._plan.lease + _PATIENCE
         while await self._watch.held() and time.monotonic() < deadline:
             await asyncio.sleep(0.1)
@@ -173,23 +173,23 @@ class Soak:
         self.findings.equal("I4", when, self._watch.settled(), charged)
 
     async def _refused(self, name: str, when: str, total: int, code: str) -> None:
-        """Nothing passes now, and everybody is told why."""
+        """Every request is refused now, with the reason."""
         before = await asyncio.to_thread(self._world.provided_count)
         outcomes = await self._clients.run(total, 20, leaving=0.0)
         reached = await asyncio.to_thread(self._world.provided_count) - before
         self.findings[name].check(reached == 0, f"{when}: {reached} reached the provider")
         for outcome in outcomes:
             got = _word(outcome)
-            # A store that takes longer than it may, on a busy machine, lets nothing through either.
+            # On a busy machine a slow store also refuses requests.
             self.findings[name].check(got in (code, "store_unavailable"), f"{when}: {outcome.tag} got {got}")
 
     async def _back(self) -> None:
-        """Wait until every processor asks its store again."""
+        """Wait until every processor uses its store again."""
         while any(outcome.status == 503 for outcome in await self._clients.run(_PROBES, _PROBES, leaving=0.0)):
             pass
 
     async def _told(self, when: str, before: Sequence[float], more: int) -> None:
-        """Each processor says that the counts were lost."""
+        """Each processor reports that the counts were lost."""
         deadline = time.monotonic() + _PATIENCE
         for number in range(PROCESSORS):
             while (lost := await self._losses(number) - before[number]) < more and time.monotonic() < deadline:

@@ -1,4 +1,4 @@
-"""Looks at the counters while they work: through the port many times a second, and at the Redis itself."""
+"""Reads the counters during the load: through the store's interface many times a second, and from the Redis itself."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from extproc.ledger.ledger import Ledger
 from extproc.ledger.query import ExchangeQuery
 from extproc.stores import Counters, StoreError
 
-Count = tuple[str, int, int]  # scope, window, number of the window
+Count = tuple[str, int, int]  # scope, window, index of the window
 
 _EVERY = 0.05  # seconds between two samples of all counts
-_LOOK = 1.0  # between two looks at what the Redis holds
+_LOOK = 1.0  # between two readings of the Redis
 _PAGE = 1000
 
 
 @dataclass(slots=True)
 class Samples:
-    """What was sampled. `fullest` is the highest share of its limit that a count was seen at."""
+    """The samples. `fullest` is the highest share of its limit that a count was seen at."""
 
     taken: int = 0
     counts: int = 0
@@ -36,7 +36,7 @@ class Samples:
 
 
 class Watch:
-    """`run` it beside the load. `final` has the last state of every count in every window."""
+    """The watcher. `run` it beside the load. `final` has the last state of every count in every window."""
 
     def __init__(self, counters: Counters, port: int, plan: Plan) -> None:
         self.samples = Samples()
@@ -76,7 +76,9 @@ class Watch:
 
     async def look(self) -> None:
         """Every count in every window that the Redis still holds."""
-        self.final = {count: (settled, 0) for count, (settled, _) in self.final.items()}  # what is gone held nothing
+        self.final = {
+            count: (settled, 0) for count, (settled, _) in self.final.items()
+        }  # an expired window had no reservations
         async for name in self._redis.scan_iter(match="{extproc}:counts:*", count=1000):
             _, _, window, number = name.decode().rsplit(":", 3)
             for scope, value in (await self._redis.hgetall(name)).items():
@@ -84,7 +86,7 @@ class Watch:
                 self.final[scope.decode(), int(window), int(number)] = settled, reserved
 
     async def held(self) -> int:
-        """Reservations whose lease runs: live ones, and those whose record is not known to be written."""
+        """Reservations with a running lease: live ones, and those without a confirmed record."""
         count: int = await self._redis.zcard("{extproc}:leases")
         return count
 
@@ -92,7 +94,7 @@ class Watch:
         return await self._redis.execute_command(*words)
 
     def settled(self) -> Mapping[str, int]:
-        """What each scope was charged, in all its windows together."""
+        """The charges of each scope over all its windows."""
         found: dict[str, int] = {}
         for (scope, _, _), (settled, _) in self.final.items():
             found[scope] = found.get(scope, 0) + settled
@@ -103,7 +105,7 @@ class Watch:
 
 
 def rows(ledger: Ledger) -> list[Mapping[str, Any]]:
-    """All of the ledger."""
+    """All rows of the ledger."""
     found: list[Mapping[str, Any]] = []
     before: str | None = None
     while page := ledger.exchanges(ExchangeQuery(before=before, limit=_PAGE)):
@@ -113,11 +115,11 @@ def rows(ledger: Ledger) -> list[Mapping[str, Any]]:
 
 
 class Twice:
-    """Settles some exchanges once more, soon after their own settle, with other amounts: that must change nothing."""
+    """Settles some exchanges a second time, soon after the first and with other amounts, which must have no effect."""
 
     def __init__(self, counters: Counters, ledger: Ledger, share: float) -> None:
         self.tried = 0
-        self.taken: list[str] = []  # that the store took
+        self.taken: list[str] = []  # that the store accepted
         self._counters = counters
         self._ledger = ledger
         self._share = share

@@ -1,6 +1,6 @@
-"""Everything that a soak runs: three processors behind one Envoy, a Redis, a ledger, a provider. Ended by their ids.
+"""The processes of a soak: three processors behind one Envoy, a Redis, a ledger, a provider. They are ended by pid.
 
-Envoy spreads streams over the three sockets itself, and learns of a processor that was killed as it would in a pod.
+Envoy itself spreads streams over the three sockets, and notices a killed processor as it would in a pod.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def key(consumer: int) -> str:
 
 
 class World:
-    """`start` and `stop` all of it; `kill` and `revive` one processor."""
+    """`start` and `stop` all processes; `kill` and `revive` one processor."""
 
     def __init__(self, plan: Plan, folder: Path, *, postgres: bool = False) -> None:
         doors = [f"{door}{number}" for door in ("status", "admin") for number in range(PROCESSORS)]
@@ -99,7 +99,7 @@ class World:
         )  # fmt: skip
 
     def metric(self, pattern: str, number: int | None = None) -> float:
-        """The sum of what matches over all processors, or of one; one that is away counts as nothing."""
+        """The sum of the matching metrics of all processors, or of one. A processor that is down counts as 0."""
         numbers = range(PROCESSORS) if number is None else (number,)
         total = 0.0
         for one in numbers:
@@ -109,7 +109,7 @@ class World:
         return total
 
     def provided(self) -> list[dict[str, Any]]:
-        """What reached the provider: its log, the oldest first."""
+        """The requests that reached the provider, from its log, oldest first."""
         found: list[dict[str, Any]] = json.loads(_get(f"http://127.0.0.1:{self.ports['mock']}/requests"))
         return found
 

@@ -1,4 +1,6 @@
-"""What the admin API answers and takes: each answer is converted to its type, and `/openapi.json` shows the types."""
+"""Types of the admin API's answers and bodies: each answer is converted to its type, and `/openapi.json` shows the
+types.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +85,7 @@ class Usage(Struct, kw_only=True):
 class BudgetCount(Struct, kw_only=True):
     """One count of a budget: of a consumer, a team, a label's value, or of all."""
 
-    scope: Annotated[str, Meta(description="What a grant names")]
+    scope: Annotated[str, Meta(description="Name of the count, for grants")]
     fields: Mapping[str, str]
     settled: Amount
     reserved: Amount
@@ -99,7 +101,7 @@ class Budget(Struct, kw_only=True):
     limit: Amount
     mode: Mode
     on_exceed: OnExceed
-    alert_at: Annotated[Sequence[float], Meta(description="Shares of the limit that are told")] = ()
+    alert_at: Annotated[Sequence[float], Meta(description="Shares of the limit that are reported")] = ()
     resets_at: Time | None
     scopes: Annotated[Sequence[BudgetCount], Meta(description="The fullest first")]
 
@@ -123,7 +125,7 @@ class Grants(Struct, kw_only=True):
 
 
 class NewGrant(Struct, forbid_unknown_fields=True):
-    """What `POST /grants` takes."""
+    """Body of `POST /grants`."""
 
     budget: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$(?!\n)")]
     scope: Annotated[str, Meta(pattern=r"^[!-~]{1,2048}$(?!\n)")]
@@ -156,14 +158,14 @@ class Exchange(Struct, kw_only=True):
     team: str | UnsetType = UNSET
     key: str | UnsetType = UNSET
     labels: Mapping[str, str] | UnsetType = UNSET
-    model: Annotated[str, Meta(description="As the client asked")] | UnsetType = UNSET
+    model: Annotated[str, Meta(description="Model as the client named it")] | UnsetType = UNSET
     target: Annotated[str, Meta(description="The entry of `models` that served")] | UnsetType = UNSET
     provider: str | UnsetType = UNSET
     provider_model: str | UnsetType = UNSET
     response_model: str | UnsetType = UNSET
     attempts: Count | UnsetType = UNSET
     status: Annotated[int, Meta(description="0: no answer was sent")]
-    error: Annotated[str, Meta(description="The refusal's code, or what ended the exchange early; else empty")]
+    error: Annotated[str, Meta(description="Code of the refusal, or of the early end; else empty")]
     outcome: Annotated[Outcome, Meta(description="refused: by the gateway; error: failed otherwise")]
     stream: bool | UnsetType = UNSET
     complete: bool | UnsetType = UNSET
@@ -195,10 +197,10 @@ class Exchanges(Struct, kw_only=True):
 class ExchangesQuery(Struct, kw_only=True, forbid_unknown_fields=True):
     """The parameters of `GET /exchanges`."""
 
-    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="At most so many, the latest first")] = 100
-    consumer: Annotated[Printable, Meta(description="Only this one's")] | UnsetType = UNSET
-    team: Annotated[Printable, Meta(description="Only this one's")] | UnsetType = UNSET
-    model: Annotated[Printable, Meta(description="Only for this model, as the client asked")] | UnsetType = UNSET
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIMIT, description="Most exchanges in the answer, the latest first")] = 100
+    consumer: Annotated[Printable, Meta(description="Only exchanges of this consumer")] | UnsetType = UNSET
+    team: Annotated[Printable, Meta(description="Only exchanges of this team")] | UnsetType = UNSET
+    model: Annotated[Printable, Meta(description="Only for this model, as the client named it")] | UnsetType = UNSET
     status: Annotated[Status, Meta(description="Only with this status")] | UnsetType = UNSET
     error: Annotated[Printable, Meta(description="Only with this code")] | UnsetType = UNSET
     outcome: Annotated[Outcome, Meta(description="refused: by the gateway; error: failed otherwise")] | UnsetType = (
@@ -210,7 +212,7 @@ class ExchangesQuery(Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class Deployment(Struct, kw_only=True):
-    """What tries taught about one model at its provider."""
+    """Findings of tries about one model at its provider."""
 
     cooling_down_s: float | UnsetType = UNSET
     plain_s: float | UnsetType = UNSET

@@ -1,4 +1,4 @@
-"""The admin API: who spent what, what is left of budgets, recent exchanges, and the console that shows them.
+"""The admin API: spending, budgets, grants, recent exchanges, and the console that shows them.
 
 `openapi.py` describes it. Every error is `{"error": {"message", "code"}}`.
 """
@@ -32,10 +32,10 @@ from extproc.admin.openapi import Operation, parameters, usage_parameters
 from extproc.admin.openapi import document as describe
 from extproc.admin.sources import SourceError, Sources
 
-MAX_PARAMETERS = 256  # of one query
+MAX_PARAMETERS = 256  # parameters of one query
 MAX_BODY = 64 << 10  # bytes
 _SLOWEST = 10.0  # seconds for a body to arrive
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet would compute
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet would compute
 
 _NUMBERS = answers.Numbers.__struct_fields__
 
@@ -62,7 +62,7 @@ def _sources(request: Request) -> Sources:
 
 
 def _json(kind: type[Any], found: Any, status: int = 200, *, row: type[Any] | None = None) -> Response:
-    """An answer of its type, which is what the description says of it. What the type does not have is left out.
+    """An answer of its type, as the description promises. Fields that the type does not have are left out.
 
     Long lists are converted `row` by row: 10,000 at once would keep the event loop from the interpreter for 60 ms.
     """
@@ -143,7 +143,7 @@ def providers(request: Request) -> Response:
 
 
 def _plain(error: Exception) -> str:
-    """What msgspec says of a value, with its name in front: `limit: expected ...`."""
+    """The text of msgspec about a value, with its name in front: `limit: expected ...`."""
     message, _, path = str(error).partition(" - at `$.")
     return f"{path.removesuffix('`')}: {message[0].lower()}{message[1:]}" if path else message
 
@@ -172,7 +172,7 @@ def grant(request: Request) -> Response:
 
 
 async def _body(request: Request) -> bytes:
-    """The body, which says its length and keeps to it. Raises HTTPException."""
+    """The body, whose length must match its Content-Length. Raises HTTPException."""
     length = request.headers.get("content-length")
     if length is None:
         raise HTTPException(411, "send a body with its Content-Length")
@@ -202,7 +202,9 @@ def console(_request: Request) -> Response:
 
 
 def _policy(page: str) -> str:
-    """Nothing runs but the page's own script and style, by their hashes; it talks to nobody but this server."""
+    """A policy that runs only the page's own script and style, by their hashes, and lets it connect only to this
+    server.
+    """
 
     def hashes(tag: str) -> str:
         [source] = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL)
@@ -224,12 +226,12 @@ OPERATIONS = (
     Operation("GET", "/", console, "The console", media="text/html", open=True),
     Operation("GET", "/openapi.json", openapi, "This description", media="application/json", open=True),
     Operation(
-        *("GET", "/usage", usage, "Who spent what: a row for each group and time", answers.Usage),
+        *("GET", "/usage", usage, "Spending: a row for each group and time", answers.Usage),
         media="text/csv",
         errors=_STORE,
         parameters=usage_parameters(),
     ),
-    Operation("GET", "/budgets", budgets, "All budgets and what is left", answers.Budgets, errors=_STORE),
+    Operation("GET", "/budgets", budgets, "All budgets and the room left in them", answers.Budgets, errors=_STORE),
     Operation("GET", "/budgets/{name}", budget, "One budget, in a list", answers.Budgets, errors=(404, *_STORE)),
     Operation("GET", "/grants", grants, "The grants that still count", answers.Grants, errors=_STORE),
     Operation(
@@ -247,13 +249,20 @@ OPERATIONS = (
     Operation(
         *("GET", "/exchanges/{id}", exchange, "By its id or x-request-id", answers.Exchange), errors=(404, *_STORE)
     ),
-    Operation("GET", "/providers", providers, "How each model at a provider fares", answers.Providers, errors=_STORE),
+    Operation(
+        "GET",
+        "/providers",
+        providers,
+        "Speed, failures and cool-down of each model at its provider",
+        answers.Providers,
+        errors=_STORE,
+    ),
 )
 
 
 @cache
 def document() -> Mapping[str, Any]:
-    """What `/openapi.json` says."""
+    """The OpenAPI description, served at `/openapi.json`."""
     return describe(OPERATIONS)
 
 

@@ -1,4 +1,4 @@
-"""What stands before every admin route: who may ask, from which page, and how much at a time."""
+"""The guard before every admin route: the token, the page of origin, and limits of size."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class JSON(Response):
 
     def render(self, content: Any) -> bytes:
         try:
-            return msgspec.json.encode(content)  # fast: nobody else has the interpreter meanwhile
+            return msgspec.json.encode(content)  # fast: other threads have to wait meanwhile
         except UnicodeEncodeError:
             return json.dumps(msgspec.to_builtins(content)).encode()
 
@@ -69,7 +69,7 @@ def failure(status: int, message: str, **headers: str) -> Response:
 class Guard:
     """Refuses before `app` sees the request, and puts the security headers on every answer.
 
-    Without a token the API is on loopback, where any page of a browser can send requests: so the Host must be of
+    Without a token the API is on loopback, where any page of a browser can send requests. So the Host must be of
     loopback too (a name that was rebound to 127.0.0.1 is not). Only same-origin pages may change anything.
     """
 
@@ -111,7 +111,9 @@ class Guard:
 
 
 def _refused_change(request: Request, host: str) -> Response | None:
-    """A page of another site cannot send a DELETE or this content type without asking, and nobody gives it leave."""
+    """The refusal of a change from another site, or None. A page of another site cannot send a DELETE or this content
+    type without a preflight, which is never granted.
+    """
     origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site", "none")
     try:
         foreign = origin is not None and urlsplit(origin).netloc != host

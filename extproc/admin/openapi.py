@@ -21,9 +21,9 @@ _ERRORS = {
     400: "A parameter or the body cannot be read",
     401: "The token is missing or wrong",
     403: "A page of another site asks",
-    404: "There is none of that name",
-    409: "It does not fit what is there",
-    411: "The body does not say its length",
+    404: "Nothing has that name",
+    409: "It conflicts with an existing entry",
+    411: "The body has no Content-Length",
     413: "The body is longer than 64 KiB",
     414: f"Path and query are longer than {MAX_TARGET >> 10} KiB",
     415: "The content type is not application/json",
@@ -35,7 +35,7 @@ _ALWAYS = (400, 401, 414, 421)
 
 @dataclass(slots=True, frozen=True)
 class Operation:
-    """One method of one path: what serves it, and what it takes and answers.
+    """One method of one path: its handler, its parameters, body and answer.
 
     `answer` and `body` are types of `answers`, `media` another kind of content and its answer. `open` needs no token.
     """
@@ -67,7 +67,7 @@ def document(operations: Sequence[Operation]) -> Json:
         "info": {
             "title": "Admin API of the AI gateway",
             "version": __version__,
-            "description": "Who spent what, what is left of budgets, and recent exchanges. For operators.",
+            "description": "Spending, budgets, grants and recent exchanges. For operators.",
         },
         "paths": paths,
         "components": {
@@ -146,7 +146,7 @@ def usage_parameters() -> Sequence[Json]:
         _parameter("end", moment, "A date or RFC 3339, exclusive; default: the month's end"),
         _parameter("resolution", _schema(Resolution), "The length of a row"),
         _parameter("group_by", {"type": "string", "pattern": f"^{field}(,{field}){{0,7}}$"}, "Fields, comma-separated"),
-        _parameter("format", {"enum": ["json", "csv"]}, "Default: as Accept says, else json"),
+        _parameter("format", {"enum": ["json", "csv"]}, "Default: by the header Accept, else json"),
         *(
             _parameter(name, {"type": "array", "items": _schema(_VALUES.get(name, answers.Printable))}, _ONLY)
             for name in FIELDS

@@ -1,4 +1,4 @@
-"""Where the admin API's data comes from: a port. `reports` has what a running processor puts there."""
+"""The sources of the admin API's data: a port. `reports` implements it for a running processor."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Sources(Protocol):
     """All methods may block and are called on threads, several at a time. They raise SourceError."""
 
     def usage(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
-        """The usage report for these query parameters. Raises ValueError, whose text is told."""
+        """The usage report for these query parameters. Raises ValueError, whose text goes to the caller."""
 
     def budgets(self, name: str | None) -> Mapping[str, Any]:
-        """All budgets, or the one of that name, with what is left of them."""
+        """All budgets, or the one of that name, with the room left in them."""
 
     def exchanges(self, limit: int, filters: Mapping[str, str]) -> Sequence[Entry]:
         """Up to `limit` exchanges, the latest first. `filters` are those of `answers.ExchangesQuery`."""
@@ -34,20 +34,20 @@ class Sources(Protocol):
         """One exchange, by its own id or the `x-request-id`."""
 
     def providers(self) -> Mapping[str, Mapping[str, float]]:
-        """What tries taught about each model at its provider (`History.deployments`)."""
+        """Findings of tries about each model at its provider (`History.deployments`)."""
 
     def grants(self) -> Sequence[Mapping[str, Any]]:
-        """The grants that still count."""
+        """The grants in force."""
 
     def grant(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give room beyond a limit: `budget`, `scope`, `amount` (a Decimal above 0), `expires_in` (seconds or None).
-        Returns the grant. Raises ValueError, whose text is told, when it fits no budget.
+        Returns the grant. Raises ValueError, whose text goes to the caller, when it fits no budget.
         """
 
     def revoke(self, id: str) -> bool:
-        """Take a grant back. False: there is none of that id."""
+        """Take a grant back. False: no grant has that id."""
 
 
 def matches(entry: Entry, filters: Mapping[str, str]) -> bool:
-    """True when `entry` has all that `filters` ask for; a status is compared as text."""
+    """True when `entry` matches all of `filters`; a status is compared as text."""
     return all(wanted == str(entry.get(name, "")) for name, wanted in filters.items())

@@ -43,7 +43,7 @@ class Access:
     def may_use(
         self, team: str | None, groups: Sequence[str], models: Sequence[str] | None = None
     ) -> Callable[[str], bool]:
-        """Whether a model is granted, by its name. Names of teams and groups that are not there say nothing."""
+        """True when the model is granted, by its name. Unknown names of teams and groups add nothing."""
         grants = [patterns for patterns in (_patterns(models), self.teams.get(team or "")) if patterns is not None]
         shared = [patterns for name in groups if (patterns := self.groups.get(name)) is not None]
         if shared:

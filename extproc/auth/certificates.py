@@ -1,4 +1,4 @@
-"""Client certificates: from the names in one that Envoy verified to a consumer."""
+"""Client certificates: the consumer behind the names of a certificate that Envoy verified."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from extproc.words import contract
 
 
 def place(name: str) -> str:
-    """Where in a certificate a name of the settings stands: an attribute of Envoy's connection."""
+    """The attribute of Envoy's connection for a name in the settings: URI SAN, DNS SAN or subject."""
     if "://" in name:
         return contract.URI_SAN
     return contract.SUBJECT if "=" in name else contract.DNS_SAN

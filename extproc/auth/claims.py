@@ -1,7 +1,7 @@
-"""Tokens: from what Envoy's jwt_authn filter verified to a consumer.
+"""Tokens: the consumer behind the claims that Envoy's jwt_authn filter verified.
 
 Envoy has checked signature, issuer, audience and time, and has taken the token out of the request. Its metadata, which
-no client can write, holds for issuer N of the settings either its claims or why it did not accept the token.
+no client can write, holds for issuer N of the settings either its claims or the reason why it did not accept the token.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ _EXPIRED, _OTHER_ISSUER = 3, 24  # statuses of Envoy's jwt_verify_lib
 
 
 class Tokens:
-    """Finds the consumer a token names. A consumer of the settings only where that lists the name in `subjects`."""
+    """Finds the consumer a token names. A consumer of the settings is found only where it lists the name in
+    `subjects`.
+    """
 
     def __init__(
         self,
@@ -39,14 +41,14 @@ class Tokens:
         self._access = access
 
     def find(self, token: Mapping[str, Any]) -> Iterator[Identity]:
-        """Whom the verified tokens of a request name. Raises Refusal (401) for one that names nobody."""
+        """The consumers in the verified tokens of a request. Raises Refusal (401) for a token that names none."""
         for index, issuer in enumerate(self._issuers):
             claims = token.get(contract.claims_key(index))
             if isinstance(claims, Mapping) and claims.get("iss") == issuer.issuer:
                 yield self._identity(issuer, claims)
 
     def refuse(self, token: Mapping[str, Any]) -> None:
-        """Raise Refusal (401) that says why Envoy did not accept the token, if it told."""
+        """Raise Refusal (401) with Envoy's reason for refusing the token, if it gave one."""
         failures = [token.get(contract.failure_key(index)) for index in range(len(self._issuers))]
         told = [failure for failure in failures if isinstance(failure, Mapping)]
         told.sort(key=lambda failure: failure.get("code") == _OTHER_ISSUER)  # its own issuer knows best
@@ -73,7 +75,7 @@ class Tokens:
         return Identity(self._consumer(issuer, claims, name, labels), f"{name}#jwt")
 
     def _consumer(self, issuer: JWTSettings, claims: _Claims, name: str, labels: Mapping[str, str]) -> Consumer:
-        """One that only its token tells of. Where a claim should grant something and does not, nothing is granted."""
+        """A consumer known only by its token. Where a claim should grant something and does not, nothing is granted."""
         access = self._access
         team = next((value for value in _values(claims, issuer.team) if value in access.teams), "")
         found = (value for value in _values(claims, issuer.groups) if value in access.groups)
@@ -100,7 +102,7 @@ def _values(claims: _Claims, path: str | None) -> Sequence[str]:
 
 
 def _name(value: Any) -> str | None:
-    """A claim as somebody's name. Nothing is cut off or cleaned: two people might become one."""
+    """A claim as a consumer's name. Nothing is cut off or cleaned: two consumers might become one."""
     text = _text(value)
     if text is None or not text.isprintable() or text != text.strip() or not 0 < len(text.encode()) <= MOST_LABEL:
         return None

@@ -19,7 +19,7 @@ _LABELS = "Headers cannot override them. An empty value removes the label."
 
 
 def cut(label: str) -> str:
-    """As much of a label's value as is kept."""
+    """The part of a label's value that is kept."""
     if label.isascii():
         return label[:MOST_LABEL]
     return label[:MOST_LABEL].encode(errors="replace")[:MOST_LABEL].decode(errors="ignore")
@@ -83,7 +83,7 @@ class ConsumerSettings(Section):
 
     @property
     def can_enter(self) -> bool:
-        """Whether it has any credential."""
+        """True when the consumer has a credential."""
         return bool(self.keys or self.subjects or self.certificates)
 
 
@@ -182,7 +182,7 @@ def _listed(value: object) -> object:
 
 
 def _or_one(schema: dict[str, Any]) -> None:
-    """The same choice in the JSON Schema."""
+    """The same alternatives in the JSON Schema."""
     schema["anyOf"] = [schema["items"], {"type": schema.pop("type")}]
 
 

@@ -1,7 +1,7 @@
 """The command line: `extproc VERB [options]`.
 
-A verb is a module of this package with `EXAMPLES`, `arguments(parser)` and `run(options)`. Only the module of the verb
-that was given is imported, so `extproc --help` does not wait for the gateway's own imports.
+A verb is a module of this package with `EXAMPLES`, `arguments(parser)` and `run(options)`. Only the module of the given
+verb is imported, so `extproc --help` does not wait for the gateway's own imports.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "mock": "Run the mock provider alone.",
     },
     "Configure": {
-        "check": "Validate and lint the settings, or explain what a request would meet.",
+        "check": "Validate and lint the settings, or explain the way of a request.",
         "envoy": "Print the Envoy configuration that belongs to the settings.",
         "schema": "Print the JSON Schema or the reference pages of the settings.",
         "keys": "Make a gateway key, or hash an existing one.",
     },
     "Ask a running gateway": {
         "usage": "Show requests, tokens and cost by team, consumer, model or label.",
-        "budgets": "Show what is left of each budget, or grant more.",
+        "budgets": "Show the room left in each budget, or grant more.",
     },
 }
 """Groups of verbs, each verb with its one sentence."""
 
 _EXAMPLES = """\
   extproc up                                               everything on one machine, with a curl line to try
-  extproc check                                            what is wrong with gateway.yaml, line by line
-  extproc check --explain --model gpt-4o --consumer ci     which targets a request would go to, and why
+  extproc check                                            errors and lints of gateway.yaml, line by line
+  extproc check --explain --model gpt-4o --consumer ci     the targets of a request, and why
   extproc usage --group-by team,model                      this month's spending
 """
 
-_BROKEN_PIPE = 141  # as shells report a program that SIGPIPE ended
+_BROKEN_PIPE = 141  # exit code that shells report for a program ended by SIGPIPE
 
 
 def main() -> int:
     """Run the verb that the command line names. Returns the exit code.
 
-    0 is success, 1 a failure told on standard error, 2 a command line that cannot be read, 130 Ctrl-C, and 141 when
-    the reader of the output has gone (`extproc check | head`).
+    0 is success, 1 a failure with its reason on standard error, 2 a command line that cannot be read, 130 Ctrl-C, and
+    141 when the reader of the output has gone (`extproc check | head`).
     """
     try:
         status = _run(sys.argv[1:])
@@ -96,7 +96,7 @@ def _run(words: Sequence[str]) -> int:
     module.arguments(parser)
     try:
         options = parser.parse_args(rest)
-    except SystemExit as ended:  # argparse has printed help, or what it cannot read
+    except SystemExit as ended:  # argparse has printed help, or its error
         return int(ended.code or 0)
     status: int = module.run(options)
     return status

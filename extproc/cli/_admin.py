@@ -1,4 +1,4 @@
-"""The admin API of a running gateway, as the command line asks it."""
+"""The admin API of a running gateway, for the command line."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Gateway:
     def json(
         self, path: str, parameters: Sequence[tuple[str, str]] = (), body: Mapping[str, Any] | None = None
     ) -> Mapping[str, Any]:
-        """The same answer, parsed. Raises ValueError when it is no JSON object."""
+        """The answer of `text`, parsed. Raises ValueError when it is no JSON object."""
         text = self.text(path, parameters, body)
         try:
             return msgspec.json.decode(text, type=dict[str, Any])
@@ -72,7 +72,7 @@ def _reason(status: int, text: str) -> str:
 
 
 def add_gateway(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that say which gateway to ask."""
+    """Declare the options that name the gateway."""
     add_config(parser)
     parser.add_argument("--url", help="address of the admin API (default: as in the settings, with their token)")
     parser.add_argument("--token", metavar="env:NAME|file:PATH", help="admin token")

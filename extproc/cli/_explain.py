@@ -1,7 +1,7 @@
-"""What a given request would meet: `extproc check --explain`.
+"""The way of a request through the gateway: `extproc check --explain`.
 
-The gateway's own stages run on a real exchange, with counters and a history that begin empty, so what is said here is
-what they do. What the running gateway has counted and learned is not known.
+The gateway's own stages run on a real exchange, with counters and a history that begin empty, so the explanation is
+what they do. The counts and findings of the running gateway are not known.
 """
 
 from __future__ import annotations
@@ -48,27 +48,27 @@ _Row = tuple[str, str]
 
 @dataclass(slots=True, frozen=True)
 class Question:
-    """A request to explain. Who asks: a consumer's name, or a gateway key; neither: nobody who says so."""
+    """A request to explain, of a named consumer, or with a gateway key. Neither: without a credential."""
 
     body: bytes
     path: str = "/v1/chat/completions"
     consumer: str | None = None
     key: str | None = field(default=None, repr=False)
     labels: Mapping[str, str] = field(default_factory=dict)
-    attached: bool = False  # to somebody else's Envoy
+    attached: bool = False  # True: an Envoy of another team
 
 
 @dataclass(slots=True, frozen=True)
 class Explanation:
     lines: Sequence[str]
-    forwarded: bool  # False: it would be refused
+    forwarded: bool  # False: the request is refused
 
 
 async def explain(settings: Settings, question: Question) -> Explanation:
-    """Run the stages on the request. Raises ValueError when it is not said who asks, or nobody has that name."""
-    posed, headers = _pose(settings, question)
+    """Run the stages on the request. Raises ValueError when the consumer is missing or unknown."""
+    posed, headers = _with_credential(settings, question)
     witness = _Witness(posed)
-    pipeline = build(posed, MemoryCounters(), set(), witness, history=_Blank())
+    pipeline = build(posed, MemoryCounters(), set(), witness, history=_EmptyHistory())
     request = Request("POST", question.path, headers)
     exchange = Exchange("explained", request, attached=question.attached)
     refusal: Refusal | None = None
@@ -112,6 +112,7 @@ class _Story:
             yield from (("guardrails", verdict) for verdict in verdicts or ["none"])
         if self.passed(Reserve):
             yield from self._budgets()
+            yield from self._output()
         if self.refusal is None:
             yield from (("envoy", text) for text in self._envoy())
             targets = self.exchange.targets
@@ -146,7 +147,7 @@ class _Story:
             text += ": may use it" if self.passed(Authorize) else ": may not use it"
         yield "consumer", text
         if any(entry.name == who.name and not entry.can_enter for entry in self.settings.consumers):
-            yield "consumer", "it has no credential in the settings: nobody can ask in its name"
+            yield "consumer", "it has no credential in the settings: no request can come from it"
         if self.exchange.labels:
             yield "labels", ", ".join(f"{name}={value}" for name, value in self.exchange.labels.items())
 
@@ -160,7 +161,7 @@ class _Story:
             yield "strategy", f"{'  ' * depth}{name}: {virtual.strategy}{sticky}"
 
     def _virtuals(self) -> Iterator[tuple[int, str]]:
-        """The virtual model that was asked for and those in it, each with its depth."""
+        """The requested virtual model and those in it, each with its depth."""
         virtual_models = self.settings.virtual_models
         stack = [(0, self.exchange.chain.name)] if self.exchange.chain.root is not None else []
         while stack:
@@ -199,8 +200,8 @@ class _Story:
     def _reasons(
         self, name: str, branch: Branch | None, target: Target, ordered: Sequence[Target]
     ) -> Iterator[tuple[str, str]]:
-        """Each virtual model on the way to the target, and why it stands there. `ordered` is how it came out: asking
-        the strategies again might give another order.
+        """Each virtual model on the way to the target, and the reason for its place. `ordered` is the order of this
+        run: asking the strategies again might give another one.
         """
         entries = zip(branch.below, branch.shares, strict=True) if branch else ()
         for index, (below, (weight, limit)) in enumerate(entries):
@@ -222,7 +223,9 @@ class _Story:
             held, limit = budget.show(claim.amount), budget.show(budget.limit, unit=True)
             text = f"{settings.name} ({whose}): holds at most {held} of {limit}{per}"
             if settings.reserve == "expected":
-                text += ", less once it is known what is usual"
+                text += ", less once usual lengths are known"
+            elif reservation.usual and budget.grows and not budget.strict:
+                text += ", the usual output, and more while the answer streams"
             if settings.mode == "shadow":
                 text += ", too much" if claim.amount > budget.limit else ""
                 text += ", but shadow never refuses"
@@ -233,6 +236,17 @@ class _Story:
             yield "budgets", text
         if not reservation.claims and not reservation.calls:
             yield "budgets", "none"
+
+    def _output(self) -> Iterator[_Row]:
+        """The limits of the output that the gateway writes, and the lack of one."""
+        exchange = self.exchange
+        limits = exchange.output_limits
+        for target, limit in zip(exchange.targets, limits, strict=False):
+            if limit is not None:
+                yield "output", f"{target.name}: capped at {limit} tokens, and the answer says x-ai-capped: {limit}"
+        unlimited = exchange.ask.output_field is not None and exchange.ask.max_output_tokens is None
+        if unlimited and not any(limits) and exchange.reservation.usual:
+            yield "output", "without a limit, as the client sent it"
 
     def _envoy(self) -> Iterator[str]:
         exchange, onward = self.exchange, self.exchange.onward
@@ -275,22 +289,22 @@ class _Story:
 
     def _notes(self) -> Iterator[str]:
         exchange = self.exchange
-        yield "what the running gateway counted and learned: here budgets begin at zero, no target is cooling down"
+        yield "counts and findings of the running gateway: here budgets begin at zero, no target is cooling down"
         if any(skip.reason == "no_key" for skip in exchange.skipped):
-            yield "the gateway's environment: keys were looked for in that of this command"
+            yield "the gateway's environment: keys were read from this command's"
         if not self.passed(Select) or len(exchange.chain.targets) - len(exchange.skipped) < 2:
             return
         virtuals = [self.settings.virtual_models[name] for _, name in self._virtuals()]
         notes = [_NOTES[virtual.strategy] for virtual in virtuals if virtual.strategy in _NOTES]
         yield from dict.fromkeys(notes)
         if self.question.consumer is not None and any(v.sticky and v.sticky.by == "key" for v in virtuals):
-            yield "which key is used: sticky by key is shown for the first one"
+            yield "the key in use: sticky by key is shown for the first one"
 
 
 async def _verdict(guardrail: GuardrailSettings, exchange: Exchange, settings: Settings) -> str:
-    """What one guardrail says of the request. What it found is not told, only where."""
+    """The verdict of one guardrail on the request. It names the place of a finding, never its text."""
     name = f"{guardrail.name} ({guardrail.kind}, {' and '.join(guardrail.on)}, {guardrail.action})"
-    alone = guardrail.model_copy(update={"action": "block"})  # so that it tells where
+    alone = guardrail.model_copy(update={"action": "block"})  # block makes it tell the place
     try:
         await GuardInput([alone], lambda _guardrail, _verdict: None)(exchange)
     except Refusal as refusal:
@@ -316,13 +330,13 @@ def _leaves(below: Branch | Target) -> set[int]:
 
 
 def _edits(exchange: Exchange) -> Sequence[Edit]:
-    """What each try changes in the body that leaves."""
+    """The changes of each try to the body that leaves."""
     told = exchange.onward.set_headers.get(contract.EDITS)
     return [Edit({})] * len(exchange.targets) if told is None else contract.decode_edits(told)
 
 
 def _changed(exchange: Exchange) -> Sequence[str]:
-    """What each provider gets that the client did not send, but for the model's name: the fields, and plain values."""
+    """The changes each provider gets, except for the model's name: the fields, and plain values."""
     before, onward = decode_fields(exchange.body), exchange.onward.body
     found = []
     for edit in _edits(exchange):
@@ -339,7 +353,7 @@ def _changed(exchange: Exchange) -> Sequence[str]:
 
 
 def _plain_value(value: msgspec.Raw) -> str:
-    """Numbers, true, false and null; what else there is may be long, or text."""
+    """Numbers, true, false and null; any other value may be long, or text."""
     text = bytes(value)
     return f"={text.decode()}" if len(text) <= 20 and text[:1] not in b'"[{' else ""
 
@@ -356,7 +370,7 @@ def _lines(rows: Iterator[_Row]) -> Iterator[str]:
 
 
 class _Witness(Telemetry):
-    """Notes which stages ran."""
+    """Notes the stages that ran."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, lambda _line: None)
@@ -366,14 +380,14 @@ class _Witness(Telemetry):
         return lambda _seconds: self.stages.append(name)
 
 
-class _Blank(History):
-    """Knows nothing and learns nothing, not even that this request was on its way."""
+class _EmptyHistory(History):
+    """A history that is empty and stays so, without a note of this request either."""
 
     def chosen(self, deployment: str, size: int, *, streamed: bool) -> None:
-        """Nothing goes there."""
+        """Note nothing."""
 
 
-class _Held(Secret):
+class _HeldSecret(Secret):
     """A secret made here instead of read from somewhere."""
 
     __slots__ = ()
@@ -385,16 +399,16 @@ class _Held(Secret):
 class _PosedKey(KeySettings):
     @property
     def secret(self) -> Secret | None:
-        return _Held("env", self.env or "")
+        return _HeldSecret("env", self.env or "")
 
 
-def _pose(settings: Settings, question: Question) -> tuple[Settings, Mapping[str, str]]:
-    """Settings in which a consumer that is named has a key that we know, and the headers of the request."""
+def _with_credential(settings: Settings, question: Question) -> tuple[Settings, Mapping[str, str]]:
+    """Settings in which the named consumer has a key that is known here, and the headers of the request."""
     headers = {settings.attribution.prefix + name.lower(): value for name, value in question.labels.items()}
     name, key = question.consumer, question.key
     if (name is None and key is None) or name == _ANONYMOUS:
         if settings.auth.required:
-            raise ValueError("auth.required is on: say who asks with --consumer NAME or --key env:NAME")
+            raise ValueError("auth.required is on: name a consumer with --consumer NAME or --key env:NAME")
     elif name is not None:
         names = [entry.name for entry in settings.consumers]
         if name not in names:

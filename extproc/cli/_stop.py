@@ -1,7 +1,7 @@
-"""A stop that comes about whatever is stuck.
+"""A stop that works whatever is stuck.
 
-SIGTERM and SIGINT are waited for by a thread: a handler of the event loop would not run while the loop stands still.
-The thread asks for the drain, and ends the process when the drain takes longer than it may.
+A thread waits for SIGTERM and SIGINT: a handler of the event loop would not run while the loop stands still. The thread
+begins the drain, and ends the process when the drain takes longer than it may.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def hold() -> None:
-    """Keep the signals for `on_signal`. Called before any thread starts: threads inherit it, and so would children."""
+    """Keep the signals for `on_signal`. Call it before any thread starts: threads inherit it, and so would children."""
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 

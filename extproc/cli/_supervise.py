@@ -24,7 +24,7 @@ Child = tuple[int, str]
 
 def take_over(directory: str, children: Sequence[Child]) -> NoReturn:
     """Replace this process by the supervisor. It removes `directory` at its end."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes meanwhile waits for sigwait
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # a signal that comes meanwhile waits for sigwait
     words = [f"{pid}:{name}" for pid, name in children]
     os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, directory, *words])  # noqa: S606
 
@@ -76,7 +76,7 @@ def _ended(pid: int) -> int | None:
     """The exit status of a child as `subprocess` has it (-9 for SIGKILL); None while it runs."""
     try:
         found, status = os.waitpid(pid, os.WNOHANG)
-    except ChildProcessError:  # it was waited for before
+    except ChildProcessError:  # the child was waited for before
         return 0
     return os.waitstatus_to_exitcode(status) if found else None
 

@@ -1,6 +1,6 @@
 """Tables for the terminal: usage reports and budgets.
 
-Text in them comes from clients, so nothing of it may steer the terminal.
+Text in them comes from clients, so it must never steer the terminal.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def budgets_table(answer: Mapping[str, Any]) -> str:
         if not budget["scopes"]:
             rows.append([budget["name"], "-", budget["unit"], window, limit, "0", "0", "0", limit, "0.0%", resets])
     if not rows:
-        return "No budget is set, so nobody is held back: see `budgets` in the settings."
+        return "No budget is set, so nothing is limited: see `budgets` in the settings."
     return table(heads, rows, right=range(4, 10))
 
 
@@ -85,7 +85,7 @@ def table(
 
 
 def safe(text: str, most: int = _WIDEST) -> str:
-    """`text` for a terminal: what is not printable is shown as ?, what is long is cut."""
+    """`text` for a terminal: characters that are not printable are shown as ?, and long text is cut."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in text[: most + 1])
     return shown if len(shown) <= most else shown[: most - 1] + "…"
 

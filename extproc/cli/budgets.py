@@ -1,4 +1,4 @@
-"""`extproc budgets`: what is left of each budget, and grants beyond a limit."""
+"""`extproc budgets`: the room left in each budget, and grants beyond a limit."""
 
 from __future__ import annotations
 

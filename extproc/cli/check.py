@@ -1,4 +1,4 @@
-"""`extproc check`: validate and lint the settings, or explain what a request would meet."""
+"""`extproc check`: validate and lint the settings, or explain the way of a request."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if options.explain is not None:
         return _explain(options, settings)
     if options.model or options.path or options.consumer or options.key or options.label:
-        raise ValueError("--model, --path, --consumer, --key and --label say what to --explain")
+        raise ValueError("--model, --path, --consumer, --key and --label need --explain")
     for doubt in config.lint(options.config):
         print(f"{doubt.show(str(options.config))} (warning)")
     print(f"{options.config}: ok")

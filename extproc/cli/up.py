@@ -27,7 +27,6 @@ from extproc.cli import _supervise
 from extproc.cli._options import add_config
 from extproc.cli._supervise import say
 from extproc.dialects import by_path
-from extproc.outbound.client import HTTPException, ask
 from extproc.settings import config
 from extproc.settings.config import Settings
 from extproc.words.values import is_loopback
@@ -42,7 +41,6 @@ MOCK: Sequence[str] = (sys.executable, "-m", "extproc", "mock")
 _START = 20.0  # seconds for everything to be up
 _DEMO_KEY = "sk-gw-demo"
 """The key `make run` sets: in the README, so no secret, and the only one that is ever printed."""
-_ANSWER = 4096  # bytes of a probe's answer
 # Envoy says "caught ENVOY_SIGTERM" as a warning of its component `main`, at every clean stop.
 _LOG_LEVELS = ("--log-level", "warn", "--component-log-level", "main:error")
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -55,7 +53,7 @@ class Child:
 
 
 class UpError(OSError):
-    """A part did not come up. The message names it, and what to do."""
+    """A part did not start. The message names it, and the remedy."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,7 +113,7 @@ def _start(
     _validate(binary, bootstrap)  # while they start
     for child, (_, host, port) in zip(children, mocks, strict=False):
         _wait_for_port(child, host, port)
-    _wait_for(children[-1], f"http://{_local(settings.status.address)}:{settings.status.port}/readyz")
+    _wait_for_socket(children[-1], path)
     command = [binary, "-c", str(bootstrap), *_LOG_LEVELS, "--use-dynamic-base-id"]
     command += ["--concurrency", str(options.concurrency)] if options.concurrency else []
     _spawn(children, "Envoy", command)
@@ -128,7 +126,7 @@ def _find_envoy(given: str | None) -> str:
     if found is None or not os.access(found, os.X_OK):
         raise UpError(
             f"there is no Envoy at {given or 'this Python environment or on the PATH'}; "
-            "install it with: pip install 'llm-extproc[local]' (Linux x86-64), or say where it is with --envoy"
+            "install it with: pip install 'llm-extproc[local]' (Linux x86-64), or give its path with --envoy"
         )
     return found
 
@@ -143,7 +141,7 @@ def _check_ports(settings: Settings) -> None:
         except OSError as error:
             raise UpError(
                 f"{name}: cannot listen on {host}:{port}: {(error.strerror or '').partition(' (')[0]}. "
-                "Stop what listens there (another `make run`?), or choose another port in the settings."
+                "Stop the program that listens there (another `make run`?), or choose another port in the settings."
             ) from None
 
 
@@ -155,7 +153,7 @@ def _validate(binary: str, bootstrap: Path) -> None:
 
 
 def _mocks(settings: Settings) -> Sequence[tuple[str, str, int]]:
-    """The mock providers that are ours to start: those on this machine."""
+    """The mock providers to start: those on this machine."""
     found: dict[int, tuple[str, str, int]] = {}
     for name, provider in settings.providers.items():
         host, port = provider.url.hostname or "", provider.url.port or 80
@@ -168,7 +166,7 @@ def _spawn(children: list[Child], name: str, command: Sequence[str], *, quiet: b
     """Start a child in a session of its own: Ctrl-C reaches this process alone, which stops the others in order."""
     out = subprocess.DEVNULL if quiet else None
     begin = _begin(os.getpid())
-    held = signal.pthread_sigmask(signal.SIG_BLOCK, _supervise.SIGNALS)  # no child is left without its record
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _supervise.SIGNALS)  # every child has its record
     try:
         process = subprocess.Popen(command, stdout=out, start_new_session=True, preexec_fn=begin)  # noqa: PLW1509, S603
         children.append(Child(name, process))
@@ -177,27 +175,27 @@ def _spawn(children: list[Child], name: str, command: Sequence[str], *, quiet: b
 
 
 def _begin(parent: int) -> Callable[[], None]:
-    """What a child does first: take signals, and ask the kernel for SIGTERM when this process dies, however it does."""
+    """The first steps of a child: take signals, and ask the kernel for SIGTERM when this process dies, however it
+    does.
+    """
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
     def begin() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _supervise.SIGNALS)
         if prctl is not None:
             prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
-        if os.getppid() != parent:  # it died before this
+        if os.getppid() != parent:  # the parent died before the call above
             os._exit(1)
 
     return begin
 
 
-def _wait_for(child: Child, url: str) -> None:
+def _wait_for_socket(child: Child, path: str) -> None:
     def ready() -> bool:
-        try:
-            return ask(url, timeout=1, most=_ANSWER)[0] == 200
-        except (OSError, HTTPException):
-            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(path) == 0
 
-    _poll(child, ready, url)
+    _poll(child, ready, path)
 
 
 def _wait_for_port(child: Child, host: str, port: int) -> None:
@@ -240,8 +238,8 @@ def _welcome(settings: Settings, file: Path) -> str:
     lines = [
         "",
         f"  gateway   {base}/v1      (OpenAI SDKs: base_url)",
-        f"  console   {admin}/      (who spends what)",
-        f"            {_ourselves()} usage{given}      (the same, as a table; and {_ourselves()} budgets{given})",
+        f"  console   {admin}/      (spending, budgets, recent exchanges)",
+        f"            {_program()} usage{given}      (the same, as a table; and {_program()} budgets{given})",
         f"  metrics   {status}/metrics",
         "",
         'Try it; add "stream": true and -N for a stream:',
@@ -255,13 +253,13 @@ def _welcome(settings: Settings, file: Path) -> str:
     return "\n".join(lines)
 
 
-def _ourselves() -> str:
-    """What to type for this program: as it was called, which need not be on the PATH."""
+def _program() -> str:
+    """The command that runs this program, as it was called: it need not be on the PATH."""
     return sys.argv[0] if Path(sys.argv[0]).name == "extproc" else "extproc"
 
 
 def _first_key(settings: Settings) -> str:
-    """How to write the first key that works: by the name of its variable, never the key itself."""
+    """The first key that works, as text for the shell: the name of its variable, never the key itself."""
     for consumer in settings.consumers:
         for key in consumer.keys:
             if key.env and os.environ.get(key.env) == _DEMO_KEY:

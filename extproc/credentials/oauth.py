@@ -38,7 +38,7 @@ from extproc.outbound.client import HTTPException, send
 from extproc.providers import METADATA, AzureCredentials, Credentials
 from extproc.words.values import is_loopback
 
-_TIMEOUT = 10.0  # seconds for a token to be there
+_TIMEOUT = 10.0  # seconds until a token must be there
 _LARGEST = 64 << 10  # bytes of an answer
 _LONGEST = 86400.0  # seconds that a token is believed to be good for
 
@@ -48,7 +48,7 @@ _METADATA_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 _ENTRA = "https://login.microsoftonline.com"
 _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _PRINTABLE = re.compile(r"[\x21-\x7e]{1,16384}")
-# What an endpoint may say of its refusal and see in our log (RFC 6749, section 5.2): nothing of its own making.
+# Codes of a refusal that go into the log (RFC 6749, section 5.2): never the endpoint's own text.
 _REASONS = (
     *("invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type"),
     *("invalid_scope", "temporarily_unavailable", "server_error"),
@@ -63,8 +63,8 @@ class Token:
 
 
 class TokenError(Exception):
-    """There is no token. The outcome is one of unusable (what it was asked for with), unreachable, timeout, refused
-    (4xx), failed (another status), bad_answer. The text says more, and nothing that came from outside.
+    """A failure to get a token. The outcome is one of unusable (the secret or key file), unreachable, timeout, refused
+    (4xx), failed (another status), bad_answer. The detail says more, and holds no text from outside.
     """
 
     def __init__(self, outcome: str, detail: str) -> None:
@@ -73,7 +73,7 @@ class TokenError(Exception):
         self.detail = detail
 
 
-# --- asking for a token
+# --- the request
 
 
 @dataclass(slots=True, frozen=True)
@@ -86,7 +86,7 @@ class TokenRequest:
 
 
 def ask(credentials: Credentials, secret: str, now: float) -> TokenRequest:
-    """How to ask for a token with the `secret` that stands at the reference. Raises TokenError."""
+    """The request for a token, with the `secret` behind the reference. Raises TokenError."""
     if credentials.azure is not None:
         return _ask_entra(credentials.azure, secret)
     if credentials.google != METADATA:
@@ -96,7 +96,7 @@ def ask(credentials: Credentials, secret: str, now: float) -> TokenRequest:
 
 
 def problem(credentials: Credentials, secret: str) -> str | None:
-    """What is wrong with the secret or the environment, as far as it can be seen without asking."""
+    """The fault of the secret or the environment, as far as it shows without a request; None without one."""
     try:
         ask(credentials, secret, time.time())
     except TokenError as error:
@@ -185,12 +185,12 @@ class _Problem(msgspec.Struct):
     error_codes: Sequence[int] = ()
 
 
-_grant = msgspec.json.Decoder(_Grant, strict=False).decode  # expires_in as text is seen too
+_grant = msgspec.json.Decoder(_Grant, strict=False).decode  # expires_in also comes as text
 _problem = msgspec.json.Decoder(_Problem).decode
 
 
 def read(status: int, body: bytes, now: float) -> Token:
-    """The token in an answer to a question asked at `now`. Raises TokenError."""
+    """The token in an answer to a request made at `now`. Raises TokenError."""
     if status != 200:
         raise TokenError("refused" if 400 <= status < 500 else "failed", f"status {status}{_reason(body)}")
     try:
@@ -205,7 +205,7 @@ def read(status: int, body: bytes, now: float) -> Token:
 
 
 def _reason(body: bytes) -> str:
-    """The endpoint's own words, where they are words of the standard, and Entra's AADSTS numbers."""
+    """The endpoint's error code, where it is one of the standard, and Entra's AADSTS numbers."""
     try:
         told = _problem(body)
     except (ValueError, RecursionError):
@@ -219,7 +219,7 @@ def _reason(body: bytes) -> str:
 
 
 async def fetch(credentials: Credentials, secret: str, now: float) -> Token:
-    """A token, asked for with `secret`. Raises TokenError. Nothing here blocks the event loop."""
+    """Request a token with `secret`. Raises TokenError. Nothing here blocks the event loop."""
     wanted = await asyncio.to_thread(ask, credentials, secret, now)
     body, headers = None, wanted.headers
     if wanted.form is not None:

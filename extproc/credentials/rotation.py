@@ -1,9 +1,9 @@
 """Providers' secrets while the gateway runs: keys read again, clouds' tokens fetched, both written for Envoy.
 
-Envoy reads one file for each provider, from a directory that it watches for renames. `Keeper` looks every few seconds
-whether what stands at a provider's reference is still the same. A key goes straight into the file; with anything else a
-token is asked for, again some minutes before it expires. An empty secret makes Envoy answer the try itself, so that it
-fails over: that is what a provider has before its first token, and when its key is gone.
+Envoy reads one file for each provider, from a directory that it watches for renames. Every few seconds `Keeper`
+compares each provider's reference with its file. A key goes straight into the file. With other credentials a token is
+requested, and again some minutes before it expires. An empty secret makes Envoy answer the try itself, so that it fails
+over: a provider has an empty one before its first token, and when its key is gone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 EVERY = 2.0
 """Seconds between looks at the references."""
 _EARLY = 225.0  # seconds before it expires; Google's metadata server gives a new one only in the last 240
-_MOST_PATIENT = 60.0  # seconds between two requests that fail
+_LONGEST_PAUSE = 60.0  # seconds between two requests that fail
 
 
 # --- Envoy's files
@@ -50,7 +50,7 @@ def private_directory(directory: str | Path) -> Path:
 
 
 def write_secret(directory: str | Path, provider: str, secret: str) -> None:
-    """Atomically, and never readable by others, not even for a moment."""
+    """Write atomically, and never readable by others, not even for a moment."""
     path = Path(secret_file(directory, provider))
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     try:
@@ -63,7 +63,7 @@ def write_secret(directory: str | Path, provider: str, secret: str) -> None:
 
 
 def holds(directory: str | Path, provider: str, secret: str | None) -> bool:
-    """True when Envoy's file is there and says this; None: whatever it says."""
+    """True when Envoy's file exists and holds this secret; None: any secret."""
     try:
         text = Path(secret_file(directory, provider)).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
@@ -80,29 +80,29 @@ def _resource(provider: str, secret: str) -> str:
     return json.dumps({"resources": [resource]}) + "\n"
 
 
-# --- all of it, as long as the processor runs
+# --- the task beside the requests
 
 
 @dataclass(slots=True)
 class _State:
-    """What is known of one provider."""
+    """The progress of one provider."""
 
     secret: str | None = field(default=None, repr=False)
     token: Token | None = None
-    due: float = 0.0  # when to ask for the next one
-    failures: int = 0  # in a row
-    answered: bool = False  # once, in whatever way
+    due: float = 0.0  # time of the next request
+    failures: int = 0  # failed requests in a row
+    answered: bool = False  # True: a request was answered, well or not
     task: asyncio.Task[None] | None = None
 
     def forget(self) -> None:
-        """So that the next look asks at once."""
+        """Make the next look request at once."""
         if self.task is not None:
             self.task.cancel()
         self.task, self.due, self.failures = None, 0.0, 0
 
 
 class Keeper:
-    """Keeps the files in `directory` true. `count` is told (provider, outcome): ok, missing, or a TokenError's."""
+    """Keeps the files in `directory` up to date. `count` gets (provider, outcome): ok, missing, or a TokenError's."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class Keeper:
                 log.info("provider %s: %s", name, "Envoy has its new secret" if secret else "Envoy has no secret now")
 
     def _wanted(self, name: str, provider: ProviderSettings, secret: str | None) -> str | None:
-        """What the file is to hold, None while there is nothing better than what an earlier process left there."""
+        """The secret for the file, None while the one that an earlier process left there is the best."""
         state = self._states.setdefault(name, _State())
         changed, state.secret = secret != state.secret, secret
         if changed:
@@ -182,12 +182,12 @@ class Keeper:
         return "" if state.answered else None
 
     async def _refresh(self, name: str, state: _State, credentials: Credentials, secret: str, now: float) -> None:
-        state.due = now + _MOST_PATIENT  # should there be a bug below
+        state.due = now + _LONGEST_PAUSE  # a limit in case of a bug below
         try:
             token = await self._fetch(credentials, secret, now)
         except TokenError as error:
             state.failures += 1
-            wait = min(_MOST_PATIENT, 2.0 ** min(state.failures, 10))
+            wait = min(_LONGEST_PAUSE, 2.0 ** min(state.failures, 10))
             state.due = self._clock() + wait * random.uniform(0.5, 1)  # noqa: S311 - so that replicas spread
             left = state.token.expires - self._clock() if state.token else 0.0
             serves = f"the old one is good for {left:.0f} s" if left > 0 else "there is none"

@@ -1,4 +1,5 @@
-"""OpenAI's older completions, without messages. Only for providers that serve them: there is no translation.
+"""OpenAI's older completions, without messages. They pass through to providers that serve them: there is no
+translation.
 
 Source: https://platform.openai.com/docs/api-reference/completions
 """
@@ -10,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model, text_size
+from extproc.dialects import MAX_TOKENS, _edges, read_flag, read_integer, read_model
 from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
 from extproc.dialects.openai_chat.usage import read_usage
@@ -50,6 +51,7 @@ class OpenAICompletions(Dialect):
         spoken=frozenset(("prompt",)),
         files=frozenset(),
         opaque=frozenset(),
+        also=("best_of",),
     )
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
@@ -62,7 +64,7 @@ class OpenAICompletions(Dialect):
             texts = all(isinstance(item, str) for item in prompt)
             lists = all(isinstance(item, list) for item in prompt)
             prompts = len(prompt) if texts or lists else 1
-            ask.unreadable = "" if texts else "prompt"  # tokens
+            ask.unreadable = "" if texts else "prompt"  # token ids
         ask.choices = prompts * max(
             read_integer(body, "n", 1, _MAX_CHOICES) or 1, read_integer(body, "best_of", 1, _MAX_CHOICES) or 1
         )
@@ -88,20 +90,24 @@ class OpenAICompletions(Dialect):
         try:
             answer = _decode(data)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            report.add_text(len(data))  # all of it rather than nothing
+            report.add_unread(data)
             return False
         report.model = answer.model or report.model
         if answer.error is not None:
             report.error = "provider_error"
         for choice in answer.choices or ():
-            if choice.text:
-                report.add_text(text_size(choice.text))
+            report.add_text(choice.text or "")
             if choice.finish_reason is not None and 0 <= choice.index < _MAX_CHOICES:
                 report.finish_reasons[choice.index] = choice.finish_reason
         if answer.usage is None:
             return False
         report.add_usage(read_usage(answer.usage))
         return not answer.choices and answer.error is None
+
+    def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
+        found = _edges.find(head, tail)
+        if found is not None:
+            self.observe(found, report)
 
 
 DIALECT = OpenAICompletions()

@@ -1,8 +1,8 @@
-"""OpenAI embeddings: what clients speak, and providers that serve the same.
+"""OpenAI embeddings, for clients and for providers.
 
 Source: https://platform.openai.com/docs/api-reference/embeddings.
 
-Read besides is `input_type`, as other servers of this API take it: what the vectors are for.
+`input_type` is read too, an extension of other servers of this API: the purpose of the vectors.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from extproc.dialects import read_integer, read_model, safe_names
+from extproc.dialects import _edges, read_integer, read_model, safe_names
 from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat.usage import read_usage
@@ -66,7 +66,7 @@ class OpenAIEmbeddings(Dialect):
             raise Refusal(INVALID_REQUEST, "'input' must be a string or a list, not empty.", param="input")
         tokens = isinstance(given, list) and not all(isinstance(item, str) for item in given)
         ask = Ask(model=read_model(body), unreadable="input" if tokens else "")
-        if tokens and any(isinstance(item, dict) for item in given):  # as Jina and others take images
+        if tokens and any(isinstance(item, dict) for item in given):  # images, in the form of Jina and others
             ask.add_unseen("input")
         return ask
 
@@ -82,6 +82,12 @@ class OpenAIEmbeddings(Dialect):
         if answer.usage is not None:
             report.add_usage(read_usage(answer.usage))
         return False
+
+    def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
+        """Jina and others report the usage before the vectors."""
+        found = _edges.find(head, tail)
+        if found is not None:
+            self.observe(found, report)
 
     def smallest(self, model: str) -> dict[str, Any]:
         return {"model": model, "input": "Hello"}
@@ -105,7 +111,9 @@ class OpenAIEmbeddings(Dialect):
         )
 
     def encode_answer(self, answer: Embeddings) -> dict[str, Any]:
-        """Without `usage` when the provider told none: a zero would be taken for a count."""
+        """The answer in this API. Without `usage` when the provider reported none: a zero would be taken for a
+        count.
+        """
         vectors: Sequence[Any] = answer.vectors
         if answer.encoding == "base64":
             vectors = [_base64(vector) for vector in answer.vectors]
@@ -126,7 +134,7 @@ class OpenAIEmbeddings(Dialect):
 
 
 def input_texts(prompt: EmbeddingPrompt, most: int) -> list[str]:
-    """The input for a provider that takes text only, and at most so many in one request. Raises Refusal (400)."""
+    """The input for a provider that takes text only, and at most `most` inputs in one request. Raises Refusal (400)."""
     texts = [item for item in prompt.input if isinstance(item, str)]
     if len(texts) != len(prompt.input):
         raise Refusal(
@@ -173,7 +181,7 @@ def _user(given: Any) -> str:
 
 
 def _base64(vector: Sequence[float]) -> str:
-    """As 32-bit floats, little-endian."""
+    """Numbers as 32-bit floats, little-endian."""
     values = array("f", vector)
     if sys.byteorder == "big":
         values.byteswap()

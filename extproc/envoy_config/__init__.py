@@ -1,13 +1,13 @@
 """Filter YAML → Envoy configuration. The only package that knows Envoy's configuration messages.
 
-identity.py   what Envoy verifies of a client: tokens, certificates
+identity.py   credentials that Envoy verifies: tokens, certificates
 public.py     the listener clients talk to: the edge, the gateway attachment, failover by retries
-tries.py      an internal listener and a hop cluster for each provider: what one try is
+tries.py      an internal listener and a hop cluster for each provider: one try
 upstream.py   the provider's own cluster: address, TLS, limits, outlier detection
 processor.py  this service as Envoy sees it: cluster, ext_proc, gRPC access log
 replies.py    Envoy's own answers in OpenAI's shape
 secrets.py    the providers' keys, in files that Envoy watches
-attach.py     the one filter for somebody else's Envoy
+attach.py     the one filter for an Envoy of another team
 typed.py      messages as values
 """
 
@@ -39,12 +39,12 @@ def bootstrap(
     admin_socket: str | None = None,
     ca_file: str = CA_FILE,
 ) -> dict[str, Any]:
-    """Everything Envoy needs to start, as plain JSON, and no secret in it: see `write_secrets`.
+    """Envoy's whole bootstrap, as plain JSON, without any secret: see `write_secrets`.
 
     `socket` takes the place of the processor's own in the settings. Envoy's admin interface can stop it and show its
     memory: it is off, on a loopback port, or on a unix socket.
     """
-    names = list(settings.providers)  # those that are switched off too: they can be switched on while Envoy runs
+    names = list(settings.providers)  # all providers: those that are switched off can be switched on while Envoy runs
     message = Bootstrap(
         node=Node(id="gateway", cluster="extproc"),
         static_resources=BootstrapStaticResources(
@@ -78,7 +78,7 @@ def _admin(port: int | None, socket: str | None) -> Admin | None:
 
 
 def _overload(settings: Settings) -> OverloadManager:
-    """Connections beyond the limit are closed at once, so that those there are keep working."""
+    """Close connections beyond the limit at once, so that the existing ones keep working."""
     limit = DownstreamConnectionsConfig(max_active_downstream_connections=settings.listener.max_connections)
     monitor = ResourceMonitor(
         name="envoy.resource_monitors.global_downstream_max_connections", typed_config=pack(limit)

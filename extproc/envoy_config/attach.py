@@ -1,4 +1,4 @@
-"""Attach mode: the gateway attachment for an Envoy that somebody else owns. Valid from Envoy 1.33 on."""
+"""Attach mode: the gateway attachment for an Envoy of another team. Valid from Envoy 1.33 on."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _HEADER = """\
 #
 # Your routes choose the cluster by the request header {provider}, which this filter sets to the provider's
 # name; several names are joined with commas, the preferred one first. Before a request leaves, your Envoy
-# - removes what clients and this filter put there: {removed};
+# - removes these headers of clients and of this filter: {removed};
 # - sets the provider's own key.
 """
 _FILTER = """
 # 1. http_connection_manager: http_filters, right before envoy.filters.http.router.
-#    - Remove what clients send under {prefix} (early_header_mutation_extensions).
+#    - Remove headers of clients under {prefix} (early_header_mutation_extensions).
 #    - A body larger than per_connection_buffer_limit_bytes of the listener (default 1 MiB) is answered 413, and one
 #      larger than request_body_buffer_limit of the route is not retried: set both to {limit}.
 """
@@ -35,10 +35,10 @@ _CERTIFICATES = """
 #    Consumers have client certificates: your listener must verify them, with a trusted_ca, and not ACCEPT_UNTRUSTED.
 """
 _CLUSTER = """
-# 2. static_resources: clusters. Where the processor listens.
+# 2. static_resources: clusters. The address of the processor.
 """
 _LOG = """
-# 3. http_connection_manager: access_log. How each request ended; without it, a request whose answer the filter did not
+# 3. http_connection_manager: access_log. The end of each request; without it, a request whose answer the filter did not
 #    read is settled by estimate.
 """
 
@@ -60,7 +60,7 @@ def attach(settings: Settings, *, socket: str | None = None) -> str:
 
 
 def attach_problems(settings: Settings) -> list[tuple[tuple[str | int, ...], str]]:
-    """What attach mode cannot do, each with its place in the filter YAML."""
+    """Settings that attach mode cannot serve, each with its place in the filter YAML."""
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models)
     problems: list[tuple[tuple[str | int, ...], str]] = []
     for name in settings.virtual_models:

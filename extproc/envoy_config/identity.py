@@ -1,4 +1,4 @@
-"""What Envoy verifies of a client before the gateway attachment is asked: tokens and client certificates."""
+"""Credentials that Envoy verifies before the gateway attachment: tokens and client certificates."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ from extproc.settings.config import Settings, TLSSettings
 from extproc.words import contract
 
 _FETCH_TIMEOUT = 5.0  # seconds
-_CACHED = 300.0  # seconds that an issuer's keys are kept; after a failure it is asked again every second
+_CACHED = 300.0  # seconds that an issuer's keys are kept; after a failure they are fetched again every second
 
 
 def jwt_filters(settings: Settings) -> Sequence[HttpFilter]:
     """The filter that verifies tokens; none where no issuer is set. It refuses nothing: a gateway key is no token, and
-    why a token is not good goes to the processor, which answers in the client's API.
+    the reason why a token is not good goes to the processor, which answers in the client's API.
     """
     issuers = settings.auth.jwt
     if not issuers:
@@ -63,9 +63,9 @@ def _provider(index: int, issuer: JWTSettings) -> JwtProvider:
         audiences=list(issuer.audiences),
         require_expiration=True,
         clock_skew_seconds=int(issuer.clock_skew),
-        # Said, or a token in the query would do too, and go on to the provider.
+        # Headers are named, because otherwise a token in the query would be accepted too, and go on to the provider.
         from_headers=[JwtHeader(name=issuer.header, value_prefix=bearer)],
-        forward=False,  # once verified it is taken out of the request
+        forward=False,  # a verified token leaves the request
         payload_in_metadata=contract.claims_key(index),
         failed_status_in_metadata=contract.failure_key(index),
     )
@@ -73,14 +73,15 @@ def _provider(index: int, issuer: JWTSettings) -> JwtProvider:
         provider.local_jwks = file((issuer.jwks or "").removeprefix("file:"))
     else:
         uri = HttpUri(uri=issuer.jwks_uri, cluster=_cluster_name(index), timeout=seconds(_FETCH_TIMEOUT))
-        # In the background, from the start: no request waits for the issuer, and Envoy starts without it.
+        # Keys are fetched in the background, from the start: no request waits for the issuer, and Envoy starts without
+        # it.
         fetch = JwksAsyncFetch(fast_listener=True)
         provider.remote_jwks = RemoteJwks(http_uri=uri, cache_duration=seconds(_CACHED), async_fetch=fetch)
     return provider
 
 
 def jwks_clusters(settings: Settings, ca_file: str) -> Sequence[Cluster]:
-    """Where the keys of issuers are fetched."""
+    """The clusters from which the keys of issuers are fetched."""
     return [
         _cluster(index, issuer, ca_file)
         for index, issuer in enumerate(settings.auth.jwt)
@@ -103,7 +104,7 @@ def _cluster(index: int, issuer: JWTSettings, ca_file: str) -> Cluster:
 
 
 def metadata(settings: Settings, receiving: Sequence[str] = ()) -> MetadataOptions | None:
-    """Which metadata the processor is sent, and which it may set."""
+    """Metadata that the processor receives, and metadata that it may set."""
     sent = MetadataOptionsMetadataNamespaces(untyped=[contract.JWT_NAMESPACE]) if settings.auth.jwt else None
     received = MetadataOptionsMetadataNamespaces(untyped=list(receiving)) if receiving else None
     if sent is None and received is None:
@@ -112,7 +113,7 @@ def metadata(settings: Settings, receiving: Sequence[str] = ()) -> MetadataOptio
 
 
 def attributes(settings: Settings, *, attached: bool = False) -> list[str]:
-    """What the processor is told of a connection: the names in the client's certificate, where there can be one."""
+    """Attributes of a connection for the processor: the names in the client's certificate, where there can be one."""
     tls = settings.listener.tls
     wanted = any(consumer.certificates for consumer in settings.consumers)
     verified = wanted if attached else tls is not None and tls.client_ca is not None
@@ -120,7 +121,7 @@ def attributes(settings: Settings, *, attached: bool = False) -> list[str]:
 
 
 def tls_context(tls: TLSSettings) -> DownstreamTlsContext:
-    """The certificate that clients see, and what they must show."""
+    """The certificate of the listener, and the certificates that clients must show."""
     certificate = TlsCertificate(
         certificate_chain=file(tls.certificate.removeprefix("file:")), private_key=file(tls.key.removeprefix("file:"))
     )

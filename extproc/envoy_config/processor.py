@@ -1,4 +1,4 @@
-"""How Envoy talks to this service: its cluster, the ext_proc filter, the gRPC access log."""
+"""The processor in Envoy's configuration: its cluster, the ext_proc filter, the gRPC access log."""
 
 from __future__ import annotations
 
@@ -48,10 +48,11 @@ CLUSTER = "extproc"
 PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 MESSAGE_TIMEOUT = seconds(10)
-"""For one answer of the processor; Envoy's default of 200 ms is less than a guardrail may take."""
+"""Time limit for one answer of the processor; Envoy's default of 200 ms is less than a guardrail may take."""
 
 _REQUEST_HEADERS = (":method", ":path", "content-type", "content-encoding", "content-length", "x-request-id")
-_RESPONSE_HEADERS = (":status", "retry-after")  # and those that requests have too
+# response headers that the gateway reads, beside those that requests have too
+_RESPONSE_HEADERS = (":status", "retry-after")
 
 
 def cluster(settings: Settings, socket: str | None = None) -> Cluster:
@@ -81,8 +82,8 @@ def service(attachment: str | None = None) -> GrpcService:
 
 
 def processing_mode(*, response_headers: bool) -> ProcessingMode:
-    """The request whole, before it goes anywhere; of the answer the headers at most, until the processor asks for
-    more. Any other request mode loses or doubles bodies together with retries.
+    """The whole request before it is routed; of the answer at most the headers, until the processor asks for more. Any
+    other request mode loses or doubles bodies together with retries.
     """
     send, skip = ProcessingModeHeaderSendMode.SEND, ProcessingModeHeaderSendMode.SKIP
     return ProcessingMode(
@@ -109,7 +110,7 @@ def gateway_filter(settings: Settings, attachment: str) -> ExternalProcessor:
 
 
 def gateway_headers(settings: Settings) -> HeaderForwardingRules:
-    """What the gateway attachment reads: the fewer headers a message has, the less it costs."""
+    """Headers that the gateway attachment reads: the fewer headers a message has, the less it costs."""
     prefixes = dict.fromkeys((settings.attribution.prefix, contract.PREFIX, "x-ai-"))
     return _only((*_REQUEST_HEADERS, *credential_headers(settings.auth), *_RESPONSE_HEADERS), tuple(prefixes))
 
@@ -143,8 +144,8 @@ def access_log(
 
 
 def unseen_ends() -> AccessLogFilter:
-    """Requests whose end the gateway attachment does not see by itself. Entries of the others cost Envoy and the
-    processor about 50 µs each and say nothing new.
+    """Requests whose end the gateway attachment does not see by itself. Entries of other requests cost Envoy and the
+    processor about 50 µs each, and hold nothing new.
     """
     left = with_flags("DC", "DR")
     seen = "response.code_details == 'via_upstream' || response.code_details.startsWith('extproc_')"

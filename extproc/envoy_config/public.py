@@ -56,7 +56,7 @@ from extproc.words import contract
 from extproc.words.dialect import PLACE
 
 NO_ORDER = "no-order"
-"""A cluster without endpoints: where a request goes that got no order from the processor. It is answered 503."""
+"""A cluster without endpoints, for requests that got no order from the processor. They are answered 503."""
 
 ENVOY_PREFIX = "x-envoy-"
 
@@ -89,7 +89,7 @@ def remove(prefix: str) -> HeaderMutation:
 def _manager(settings: Settings) -> HttpConnectionManager:
     return HttpConnectionManager(
         stat_prefix="public",
-        # The client's address is that of its connection, not what it says in x-forwarded-for.
+        # The client's address is the one of its connection, not the one in x-forwarded-for.
         use_remote_address=True,
         normalize_path=True,
         merge_slashes=True,
@@ -107,7 +107,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
             connection_keepalive=KeepaliveSettings(interval=seconds(60), timeout=seconds(20)),
         ),
         request_headers_timeout=seconds(10),
-        request_timeout=seconds(300),  # until the whole body is here
+        request_timeout=seconds(300),  # limit until the whole body is here
         stream_idle_timeout=seconds(settings.limits.stream_idle),
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         always_set_request_id_in_response=True,
@@ -133,7 +133,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
 
 
 def _forged_headers() -> TypedExtensionConfig:
-    """Runs before routing and before every filter, whatever becomes of the request."""
+    """Strips forged headers before routing and before every filter, however the request ends."""
     config = EarlyHeaderMutation(mutations=[remove(contract.PREFIX), remove(ENVOY_PREFIX)])
     return extension("envoy.http.early_header_mutation.header_mutation", config)
 
@@ -153,12 +153,12 @@ def _body_limit(settings: Settings) -> HttpFilter:
 
 def _gateway(settings: Settings) -> HttpFilter:
     config = processor.gateway_filter(settings, contract.GATEWAY)
-    # The number of tries and what to retry on are given per request, in x-envoy-* headers.
+    # Each request brings its number of tries and its retry conditions, in x-envoy-* headers.
     config.mutation_rules = HeaderMutationRules(allow_envoy=True)
     config.request_attributes = identity.attributes(settings)
     config.metadata_options = identity.metadata(settings, receiving=[contract.ORDER_NAMESPACE])
-    # Off until there is a route, and every route turns it on: a request too broken to have one (400, 431) would be
-    # answered by Envoy alone, and its connection closed before the processor could have said anything to the answer.
+    # Off without a route, and every route turns it on. Envoy alone would answer a request too broken to have a route
+    # (400, 431), and close its connection before the processor could add anything to the answer.
     gateway = http_filter("ext_proc", config)
     gateway.disabled = True
     return gateway
@@ -188,13 +188,13 @@ def _route(settings: Settings, path: str) -> Route:
         route=RouteAction(
             inline_cluster_specifier_plugin=_order(),
             timeout=seconds(0),  # an answer may stream for hours
-            idle_timeout=seconds(_patience(settings)),
+            idle_timeout=seconds(_client_idle_timeout(settings)),
             retry_policy=RetryPolicy(
                 num_retries=0,  # the processor raises it
                 # No API of a model answers in HTML: it is the page of some proxy, whatever its status says.
                 retriable_headers=[HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="text/html"))],
-                refresh_cluster_on_retry=True,  # without it every retry goes to the first target
-                # To another target at once. Before a further try at the same one the attempt attachment waits.
+                refresh_cluster_on_retry=True,  # makes a retry go to the next target instead of the first
+                # The next target is tried at once. Before a further try at the same one the attempt attachment waits.
                 retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.001), max_interval=seconds(0.001)),
             ),
         ),
@@ -209,7 +209,7 @@ def _match(path: str, method: HeaderMatcher) -> RouteMatch:
 
 
 def _order() -> ClusterSpecifierPlugin:
-    """The processor gives the order per request. The configured one only serves a request that came without."""
+    """The processor gives the order per request. The configured one only serves a request without an order."""
     group = {"name": "none", "clusters": [{"cluster_name": NO_ORDER, "weight": 1}]}
     config = {"override_metadata_namespace": contract.ORDER_NAMESPACE, "priority_groups": [group]}
     kind = "envoy.extensions.router.cluster_specifiers.priority_group.v3.PriorityGroupClusterSpecifier"
@@ -217,10 +217,10 @@ def _order() -> ClusterSpecifierPlugin:
     return ClusterSpecifierPlugin(extension=extension(name, untyped(kind, config)))
 
 
-def _patience(settings: Settings) -> float:
-    """How long nothing may pass to or from the client: as long as all tries of the longest chain may take to begin.
+def _client_idle_timeout(settings: Settings) -> float:
+    """Longest silence between the gateway and a client: the time that all tries of the longest chain may take to begin.
 
-    Each try watches its own provider's silence, and says so when it ends; this limit must not come first.
+    Each try watches its own provider's silence, and reports it when it ends; this limit must not come first.
     """
     slowest = max(provider.timeout for provider in settings.providers.values())
     retries = [virtual.retry for virtual in settings.virtual_models.values()]

@@ -36,7 +36,7 @@ _AGAIN = "Try again; if it persists, give the operator of this gateway the x-req
 
 
 def public(request_body: int) -> LocalReplyConfig:
-    """Of the public listener: what never reached a provider, or took too long there."""
+    """Answers of the public listener: requests that never reached a provider, or took too long there."""
     too_large = f"The body is larger than {show_size(request_body)}: send less."
     timeout = "No provider answered in time: try again, ask for less, or stream the answer."
     nobody = "No provider can serve this request now: try again in a moment."
@@ -45,7 +45,7 @@ def public(request_body: int) -> LocalReplyConfig:
     malformed = "The gateway does not accept this HTTP request: check its method, path, headers and length."
     return LocalReplyConfig(
         mappers=[
-            _ours(),
+            _own_refusals(),
             _reply(cel("response.code_details.startsWith('ext_proc') && response.code == 504"), OVERLOADED, busy),
             _reply(cel("response.code_details.startsWith('ext_proc')"), INTERNAL_ERROR, f"Internal error. {_AGAIN}"),
             _reply(cel("response.code_details == 'header_mutation_result_exceeds_limit'"), INVALID_REQUEST, headers),
@@ -62,7 +62,7 @@ def public(request_body: int) -> LocalReplyConfig:
 
 
 def hop(provider: str, *, tokens: bool = False) -> LocalReplyConfig:
-    """Of a try: where a provider's answer should be. `contract.HOP` says why it is not there."""
+    """Answers of a try, in place of a provider's. `contract.HOP` has the reason."""
     down = f"Provider {provider} cannot be reached: try again, or use another model."
     busy = f"Provider {provider} has max_requests requests in flight: try again in a moment."
     ejected = f"Provider {provider} failed too often and is ejected for now: try again in a moment."
@@ -73,7 +73,7 @@ def hop(provider: str, *, tokens: bool = False) -> LocalReplyConfig:
     broken = f"Provider {provider} sent an answer that is not HTTP: try again, or use another model."
     return LocalReplyConfig(
         mappers=[
-            _ours(),
+            _own_refusals(),
             _reply(cel(NO_CREDENTIAL), PROVIDER_CREDENTIAL_REJECTED, keyless, "credential"),
             _reply(with_flags("UF"), NO_PROVIDER_AVAILABLE, down, "connect"),
             _reply(with_flags("UT", "SI", "UMSDR"), PROVIDER_TIMEOUT, slow, "timeout"),
@@ -86,7 +86,7 @@ def hop(provider: str, *, tokens: bool = False) -> LocalReplyConfig:
     )
 
 
-def _ours() -> ResponseMapper:
+def _own_refusals() -> ResponseMapper:
     """The processor's own refusals stay as it wrote them."""
     body = SubstitutionFormatString(text_format_source=DataSource(inline_string="%LOCAL_REPLY_BODY%"))
     return ResponseMapper(filter=cel("response.code_details.startsWith('extproc_')"), body_format_override=body)

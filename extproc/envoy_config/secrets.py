@@ -1,5 +1,5 @@
-"""Providers' secrets for Envoy before there is a processor: a file each, that Envoy watches. They stand nowhere else,
-least of all the bootstrap. While a processor runs, `extproc.credentials.rotation` keeps the files true.
+"""Providers' secrets for Envoy before there is a processor: one file each, which Envoy watches. They stand nowhere
+else, least of all in the bootstrap. While a processor runs, `extproc.credentials.rotation` keeps the files up to date.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ def write_secrets(settings: Settings, directory: str | Path) -> list[str]:
     """Write a file for each provider with an api_key or credentials; returns those whose key cannot be read.
 
     Their files are written too, with an empty secret: without the file Envoy does not start, without the resource in it
-    Envoy keeps the old key; an empty one makes the try answer for itself. That is also how a provider begins that needs
-    tokens; one that a processor wrote stays. Call it again to rotate or revoke keys: a rename into a watched directory
-    is what Envoy notices.
+    Envoy keeps the old key; an empty one makes the try answer for itself. A provider that needs tokens begins with an
+    empty secret too; a file that a processor wrote stays. Call it again to rotate or revoke keys: Envoy notices a
+    rename into a watched directory.
     """
     place = private_directory(directory)
     missing = []

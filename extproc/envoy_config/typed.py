@@ -44,10 +44,10 @@ from envoy_data_plane.message_pool import default_message_pool
 from extproc.settings.config import Settings
 
 CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
-"""The system's certificate authorities, where Debian and its kin keep them."""
+"""The system's certificate authorities, at their path on Debian and its relatives."""
 
 UNLIMITED = 1_000_000
-"""For circuit breakers that must never be the one to refuse: Envoy's default is 1,024."""
+"""A limit for circuit breakers that must never refuse: Envoy's default is 1,024."""
 
 
 @dataclass(eq=False, repr=False)
@@ -87,7 +87,7 @@ def file(path: str) -> DataSource:
 
 
 def set_header(name: str, value: str) -> HeaderValueOption:
-    """A header that replaces whatever was there. `%` would begin one of Envoy's format commands."""
+    """A header that replaces any earlier one. `%` would begin one of Envoy's format commands."""
     header = HeaderValue(key=name, value=value.replace("%", "%%"))
     action = HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
     return HeaderValueOption(header=header, append_action=action)
@@ -117,9 +117,9 @@ def is_ip(host: str) -> bool:
 
 
 def tls_to(host: str, ca_file: str) -> TransportSocket:
-    """TLS to `host`, whose certificate one of the authorities in `ca_file` must have given to that name."""
+    """TLS to `host`, which must show a certificate for that name of one of the authorities in `ca_file`."""
     validation = CertificateValidationContext(trusted_ca=file(ca_file))
-    if is_ip(host):  # an address is no SNI
+    if is_ip(host):  # SNI takes names, not addresses
         address = SubjectAltNameMatcher(
             san_type=SubjectAltNameMatcherSanType.IP_ADDRESS, matcher=StringMatcher(exact=host)
         )
@@ -140,14 +140,14 @@ def breakers(requests: int = UNLIMITED, connections: int = UNLIMITED) -> Circuit
 
 
 def buffer_bytes(settings: Settings) -> int:
-    """Of a connection and of a request on its way to be retried: the largest body, and what guards and translation
-    may add to it. Envoy's default of 1 MiB refuses larger bodies, and forgets how to retry them.
+    """Buffer limit of a connection, and of a request kept for retries: the largest body, and the additions of guards
+    and translation. Envoy's default of 1 MiB refuses larger bodies, and forgets how to retry them.
     """
     return 2 * settings.limits.request_body + (1 << 20)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Envoy reads y and n as booleans, PyYAML writes them as if they were not."""
+    """A YAML writer that quotes y and n: Envoy reads them as booleans, PyYAML writes them without quotes."""
 
     def ignore_aliases(self, _data: Json) -> bool:
         return True
@@ -162,7 +162,7 @@ _Dumper.add_representer(str, _text)
 
 
 def to_json(message: betterproto2.Message) -> dict[str, Json]:
-    """With the field names of Envoy's documentation; betterproto2's own casing would write consecutive_5_xx."""
+    """JSON with the field names of Envoy's documentation; betterproto2's own casing would write consecutive_5_xx."""
     tree: dict[str, Json] = _integers(message.to_dict(casing=str))  # type: ignore[arg-type]
     return tree
 

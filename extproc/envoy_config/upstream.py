@@ -57,7 +57,7 @@ def cluster(settings: Settings, name: str, ca_file: str) -> Cluster:
     return Cluster(
         name=there,
         type=discovery(host),
-        # AUTO would prefer IPv6 even where nothing routes it.
+        # AUTO would prefer IPv6 even without a route for it.
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=seconds(provider.connect_timeout),
         per_connection_buffer_limit_bytes=buffer_bytes(settings),
@@ -102,21 +102,23 @@ def _protocol(provider: ProviderSettings, *, secure: bool) -> UpstreamProtocolOp
 
 
 def _signature(provider: ProviderSettings) -> list[HttpFilter]:
-    """Here and not in the internal listener: the body, the path and the host are final only now."""
+    """The signature of AWS requests. It stands here and not in the internal listener, because body, path and host are
+    final only now.
+    """
     service = provider.provider.signed_for
     if service is None or provider.credential is not None:
         return []
-    # What Envoy adds on the way is not part of the signature.
+    # Headers that Envoy adds on the way are not part of the signature.
     unsigned = [StringMatcher(prefix=prefix) for prefix in ("x-envoy-", "x-forwarded-", "x-request-id")]
     signing = AwsRequestSigning(service_name=service, region=provider.region or "", match_excluded_headers=unsigned)
     return [http_filter("aws_request_signing", signing)]
 
 
 def _forged_headers() -> HttpFilter:
-    """Headers only the gateway may send. It stands here, not in the internal listener, where it would also take them
-    from Envoy's own answers; and x-envoy-* could tell the routers not to retry.
+    """Removes headers that only the gateway may send. It stands here, not in the internal listener, where it would also
+    take them from Envoy's own answers; and x-envoy-* could tell the routers not to retry.
     """
-    names = ("alt-svc", "set-cookie")  # say something of the provider's host, not of this gateway
+    names = ("alt-svc", "set-cookie")  # headers about the provider's host, not this gateway
     mutations = [
         *(remove(prefix) for prefix in (contract.PREFIX, "x-ai-", ENVOY_PREFIX)),
         *(HeaderMutation(remove=name) for name in names),

@@ -26,7 +26,7 @@ _BYTES, _STRING = 6, 7
 class AWSEventStream:
     """Cuts an event stream. An event's name is its `:event-type`, `exception:<type>` or `error:<code>`.
 
-    A message that is longer than `limit` bytes, or whose sums are wrong, ends the reading: what follows is passed on
+    A message that is longer than `limit` bytes, or whose sums are wrong, ends the reading: the rest is passed on
     without data.
     """
 

@@ -1,4 +1,6 @@
-"""Answers that a provider compressed although nobody asked for it: gzip and deflate, incrementally and bounded."""
+"""Answers that a provider compressed although the request did not allow it: gzip and deflate, incrementally and
+bounded.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ _EITHER = zlib.MAX_WBITS | 32  # gzip or zlib, by its header
 
 
 class Inflate:
-    """Decompresses one answer. What is corrupt, or grows beyond `limit` bytes in all, ends it: `broken`."""
+    """Decompresses one answer. Corrupt data, or more than `limit` bytes in all, ends it: `broken`."""
 
     __slots__ = ("_left", "_stream", "broken")
 
@@ -20,7 +22,7 @@ class Inflate:
         self.broken = False
 
     def feed(self, data: bytes) -> bytes:
-        """What `data` adds."""
+        """The decompressed bytes of `data`."""
         out: list[bytes] = []
         while data and not self.broken and not self._stream.eof:
             try:
@@ -37,5 +39,5 @@ class Inflate:
         return b"".join(out)
 
     def end(self) -> None:
-        """No more comes: an answer that is cut short is broken."""
+        """Mark the end: an answer that is cut short is broken."""
         self.broken = self.broken or not self._stream.eof

@@ -1,4 +1,4 @@
-"""JSON bodies: strict reading of what clients send, and a plain answer as a stream of one event.
+"""JSON bodies: strict reading of clients' requests, and a plain answer as a stream of one event.
 
 A body that two parsers could read differently is refused: duplicate keys (RFC 8259, 4 leaves them undefined, so the
 gateway could check one value and the provider use the other), invalid UTF-8, a byte order mark, lone surrogates, NaN,
@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.framing import Frame
+from extproc.framing import BOM, Edges, Frame
 
 
 class InvalidJSON(ValueError):  # noqa: N818
@@ -33,6 +33,8 @@ def parse(body: bytes, max_depth: int) -> Any:
     except UnicodeDecodeError as error:
         raise InvalidJSON(f"The body is not valid UTF-8 (byte {error.start}).") from None
     except msgspec.DecodeError as error:
+        if body.startswith(BOM):
+            raise InvalidJSON("The body begins with a byte order mark: send UTF-8 without one.") from None
         raise InvalidJSON(f"The body is not valid JSON: {str(error).split(' - at ')[0]}.") from None
     keys, depth = _measure(tree)
     if depth > max_depth:
@@ -43,7 +45,7 @@ def parse(body: bytes, max_depth: int) -> Any:
 
 
 def _measure(tree: Any) -> tuple[int, int]:
-    """How many keys, and how many levels of objects and lists."""
+    """Number of keys, and of levels of objects and lists."""
     keys = depth = 0
     level = [tree] if isinstance(tree, dict | list) else []
     while level:
@@ -89,27 +91,30 @@ def _refuse_duplicates(body: bytes) -> None:
 class WholeBody:
     """A plain answer: one event when it ends. Beyond `limit` bytes it is passed on in pieces, without its data."""
 
-    __slots__ = ("_limit", "_oversize", "_parts", "_size")
+    __slots__ = ("_edges", "_limit", "_parts", "_size")
 
     def __init__(self, limit: int = 10 << 20) -> None:
         self._limit = limit
         self._parts: list[bytes] = []
         self._size = 0
-        self._oversize = False
+        self._edges: Edges | None = None  # edges of an answer beyond the limit
 
     def feed(self, chunk: bytes) -> Sequence[Frame]:
-        if self._oversize:
+        if self._edges is not None:
+            self._edges.add(chunk)
             return [Frame(chunk, None)]
         self._parts.append(chunk)
         self._size += len(chunk)
         if self._size > self._limit:
-            self._oversize = True
             raw = b"".join(self._parts)
+            self._edges = Edges(raw)
             self._parts.clear()
             return [Frame(raw, None)]
         return []
 
     def end(self) -> Sequence[Frame]:
+        if self._edges is not None:
+            return [Frame(b"", None, edges=self._edges)]
         raw = b"".join(self._parts)
         self._parts.clear()
-        return [Frame(raw, raw)] if raw else []
+        return [Frame(raw, raw.removeprefix(BOM))] if raw else []

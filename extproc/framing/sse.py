@@ -2,7 +2,7 @@
 
 Source: WHATWG HTML, "Server-sent events", 9.2.6 interpreting an event stream. Lines end with LF, CR or CRLF, an event
 ends with an empty line, `data:` may be followed by one space, several data lines are joined with LF. Unlike a browser
-we also give the last event when its empty line never came, because providers forget it.
+this reader also gives the last event when its empty line never came, because providers forget it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from extproc.framing import OVERSIZE, Frame
+from extproc.framing import BOM, OVERSIZE, Edges, Frame
 
 # The end of a line and an empty one. A CR at the very end may be half a CRLF, so it has to wait for the next byte.
 _BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
@@ -20,19 +20,19 @@ _LINES = re.compile(rb"\r\n|\n|\r")
 class SSE:
     """Cuts a stream of server-sent events. An event over `limit` bytes is passed on in pieces, without its data."""
 
-    __slots__ = ("_buffer", "_limit", "_oversize", "_searched")
+    __slots__ = ("_buffer", "_edges", "_limit", "_searched")
 
     def __init__(self, limit: int = 1 << 20) -> None:
         self._buffer = b""
         self._limit = limit
-        self._oversize = False
+        self._edges: Edges | None = None  # edges of an event beyond the limit
         self._searched = 0
 
     def feed(self, chunk: bytes) -> Sequence[Frame]:
         buffer = self._buffer + chunk if self._buffer else chunk
         events: list[Frame] = []
         start, search = 0, self._searched
-        if b"\r" not in buffer:  # as nearly every provider sends it
+        if b"\r" not in buffer:  # nearly every provider sends LF only
             while (blank := buffer.find(b"\n\n", search)) >= 0:
                 events.append(self._event(buffer[start : blank + 2]))
                 start = search = blank + 2
@@ -43,8 +43,11 @@ class SSE:
         rest = buffer[start:] if start else buffer
         if len(rest) > self._limit:
             # The empty line that ends it may have begun, so the last three bytes wait.
-            events.append(Frame(rest[:-3], None, "" if self._oversize else OVERSIZE))
-            self._oversize = True
+            events.append(Frame(rest[:-3], None, "" if self._edges else OVERSIZE))
+            if self._edges is None:
+                self._edges = Edges(rest[:-3])
+            else:
+                self._edges.add(rest[:-3])
             rest = rest[-3:]
         self._buffer = rest
         self._searched = max(0, len(rest) - 3)  # an empty line may have begun up to three bytes ago
@@ -55,14 +58,17 @@ class SSE:
         return [self._event(rest)] if rest else []
 
     def _event(self, raw: bytes) -> Frame:
-        if self._oversize:  # the tail of an event whose head has left
-            self._oversize = False
-            return Frame(raw, None)
+        if self._edges is not None:  # the tail of an event whose head has left
+            edges, self._edges = self._edges, None
+            edges.add(raw)
+            edges.head = edges.head.partition(b"data:")[2]
+            edges.tail = edges.tail.rstrip(b"\r\n")
+            return Frame(raw, None, edges=edges)
         if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-            return Frame(raw, raw[6:-2])  # one line: no need to look for more
+            return Frame(raw, raw[6:-2])  # a single line, the usual case
         data = [
             line[6:] if line.startswith(b"data: ") else line[5:]
-            for line in _LINES.split(raw)
+            for line in _LINES.split(raw.removeprefix(BOM))
             if line.startswith(b"data:")
         ]
         return Frame(raw, b"\n".join(data) if data else None)

@@ -1,11 +1,12 @@
-"""The ledger: one row for each authenticated exchange, who asked for what and what it cost. No bodies, no credentials.
+"""The ledger: one row for each authenticated exchange, with its consumer, model, usage and cost. No bodies, no
+credentials.
 
-    sqlite:PATH                                          one host; its processes share the file
-    postgresql://user@host/db?password=env:NAME          a fleet
-    memory:                                              a trial; ends with the process
+   sqlite:PATH                                          one host; its processes share the file
+   postgresql://user@host/db?password=env:NAME          a fleet
+   memory:                                              a trial; ends with the process
 
 Rows are queued by the event loop (`Ledger.add`), written by a thread in batches, and read with `Ledger.usage`. This
-file and `query.py` need no database; SQLAlchemy is imported when a ledger is opened, and only in this package.
+file and `query.py` need no database; SQLAlchemy is imported by the first report, and only in this package.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ class SchemaError(LedgerError):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One exchange. Texts are cut to 256 bytes, integers to what a column holds (`rows.py`); nothing is refused.
+    """One exchange. Texts are cut to 256 bytes, integers to the range of a column (`rows.py`); nothing is refused.
 
-    `time` is when it began, in seconds since the epoch. `cost` is in nano-USD: 0 where nothing was asked of a provider,
-    None where the price is unknown.
-    `charges` is what counters were charged: by scope, in the unit of its budget (nano-USD for money); None: not known.
+    `time` is the start, in seconds since the epoch. `cost` is in nano-USD: 0 where no provider was asked, None where
+    the price is unknown. `charges` are the charges of counters: by scope, in the unit of its budget (nano-USD for
+    money); None: not known.
     """
 
     id: str
@@ -50,7 +51,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     labels: Mapping[str, str] = {}
     operation: str = ""
-    model: str = ""  # as requested
+    model: str = ""  # the requested model
     target: str = ""  # the entry of `models` that served
     provider: str = ""
     provider_model: str = ""
@@ -65,7 +66,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
-    usage_source: str = "none"  # provider | estimated | expired | none
+    usage_source: str = "none"  # provider | disputed | estimated | expired | none
     cost: int | None = None
     price_version: str = ""
     duration_ms: int = 0
@@ -83,7 +84,7 @@ def check_ledger(url: str) -> None:
 
 
 def doubt_ledger(url: str) -> Iterator[str]:
-    """Say what is probably not meant in a URL that was checked."""
+    """Lints of a URL that was checked."""
     parsed = parse(url)
     if parsed.path is None and parsed.server is None:
         yield "memory: loses all rows when the process ends, and grows until then"
@@ -96,11 +97,12 @@ def doubt_ledger(url: str) -> Iterator[str]:
 
 
 def open_ledger(url: str) -> Ledger:
-    """Open what `check_ledger` accepts. A server that does not answer yet is asked again while rows wait.
+    """Open a ledger at a URL that `check_ledger` accepts. A server that does not answer yet is asked again while rows
+    wait.
 
     Raises LedgerError when the database cannot be used: a path that cannot be opened, a schema of a newer release.
     """
     check_ledger(url)
-    from extproc.ledger.ledger import Ledger  # noqa: PLC0415 - SQLAlchemy takes a third of a second
+    from extproc.ledger.ledger import Ledger  # noqa: PLC0415 - settings are checked without it
 
     return Ledger(parse(url))

@@ -1,16 +1,16 @@
-"""Single exchanges, as JSON: the latest, one by its id; and what counters were charged for them."""
+"""Single exchanges, as JSON: the latest, one by its id; and the sums of their charges."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, delete, literal, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, literal, select, tuple_
 from sqlalchemy import text as sql
 
 from extproc.ledger.query import ExchangeQuery
 from extproc.ledger.rows import MAX_SCOPE, label_name, micros, text
-from extproc.ledger.schema import EXCHANGES
+from extproc.ledger.table import EXCHANGES
 from extproc.ledger.usage import conditions, from_micros, rfc3339, to_micros
 from extproc.prices import decimal
 
@@ -31,7 +31,7 @@ _CHARGES = {
 
 
 def latest(connection: Connection, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
-    """The exchanges that a query asks for, the latest first."""
+    """The exchanges that a query selects, the latest first."""
     wanted: list[ColumnElement[bool]] = [conditions(query.filters, connection.dialect.name)]
     if query.start is not None:
         wanted.append(_c.time >= to_micros(query.start))
@@ -59,7 +59,9 @@ def one(connection: Connection, id: str) -> Mapping[str, Any] | None:
 
 
 def charges(connection: Connection, prefix: str, since: float) -> Mapping[str, int]:
-    """Sums of charges by scope, exact: of scopes that are `prefix` or go on with a colon; `since` in epoch seconds."""
+    """Sums of charges by scope, exact: scopes equal to `prefix` or that go on with a colon; `since` in epoch
+    seconds.
+    """
     prefix = text(prefix, MAX_SCOPE)
     start = f"{prefix}:"
     wanted = {"since": micros(since), "prefix": prefix, "length": len(start), "start": start}
@@ -67,14 +69,8 @@ def charges(connection: Connection, prefix: str, since: float) -> Mapping[str, i
     return {scope: int(low) + (int(high) << 32) for scope, low, high in rows}
 
 
-def prune(connection: Connection, before: float, most: int) -> int:
-    """Delete the oldest rows from before then (epoch seconds), at most so many. Returns how many it were."""
-    oldest = select(_c.id).where(_c.time < micros(before)).order_by(_c.time, _c.id).limit(most)
-    return connection.execute(delete(EXCHANGES).where(_c.id.in_(oldest))).rowcount
-
-
 def _json(row: RowMapping) -> Mapping[str, Any]:
-    shown = {str(name): value for name, value in row.items()}  # SQLAlchemy's names are a kind of str of their own
+    shown = {str(name): value for name, value in row.items()}  # SQLAlchemy's names are a subclass of str
     cost = shown.pop("cost")
     return {
         **shown,

@@ -1,6 +1,6 @@
-"""What is asked of a ledger, read from the parameters of a URL and checked. Needs no database.
+"""Queries of a ledger, read from the parameters of a URL and checked. Needs no database.
 
-    start=2026-11-01&end=2026-12-01&resolution=day&group_by=team,label.agent&consumer=ci-bot&consumer=alice
+   start=2026-11-01&end=2026-12-01&resolution=day&group_by=team,label.agent&consumer=ci-bot&consumer=alice
 
 Any field of FIELDS, or `label.` and a name, groups and filters. A filter that is repeated means any of its values; a
 label that an exchange does not have counts as the empty text.
@@ -33,7 +33,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 Filters = Mapping[str, Sequence[str]]
-"""By field, what it may be. No values: nothing is found."""
+"""Field -> its allowed values. Without values nothing is found."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,7 +60,7 @@ class Query:
         return cls(start, end, resolution, tuple(names), filters)
 
     def only(self, name: str, value: str) -> Self:
-        """The same question about exchanges whose field is `value`, whatever else was asked for."""
+        """The same query about exchanges whose field is `value`, whatever other values it allowed."""
         return replace(self, filters={**self.filters, name: _narrow(self.filters, name, value)})
 
 

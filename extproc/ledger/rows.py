@@ -1,4 +1,4 @@
-"""Rows as a database takes them: whatever a client put into an exchange, nothing here can be refused for its value."""
+"""Rows as a database takes them: no value that a client put into an exchange is refused here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_VERDICTS = 32
 MAX_CHARGES = 256  # scopes of one exchange
 MAX_SCOPE = 8192  # bytes
 MAX_COUNT = (1 << 32) - 1  # tokens, attempts, milliseconds: two thousand million rows of it can be summed in 64 bits
-MAX_AMOUNT = (1 << 63) - 1  # nano-USD, and what a scope was charged
+MAX_AMOUNT = (1 << 63) - 1  # nano-USD, and the charge of a scope
 MAX_TIME = 253_402_300_799  # the last second of the year 9999
 
 COLUMNS = Row.__struct_fields__
@@ -26,14 +26,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 def text(value: str, most: int = MAX_TEXT) -> str:
-    """At most `most` bytes of it. NUL and lone surrogates, which PostgreSQL refuses, become U+FFFD."""
+    """Text of at most `most` bytes. NUL and lone surrogates, which PostgreSQL refuses, become U+FFFD."""
     if len(value) <= most and value.isascii() and "\0" not in value:
         return value
     return _UNSTORABLE.sub("\ufffd", value[:most]).encode()[:most].decode(errors="ignore")
 
 
 def label_key(name: str) -> str:
-    """A label's name as it is kept: percent-quoted, so that it can stand in the JSON path of any database."""
+    """A label's name in the database: percent-quoted, so that it can stand in the JSON path of any database."""
     return quote(text(name), safe="")
 
 

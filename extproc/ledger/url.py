@@ -1,4 +1,4 @@
-"""Where a ledger is: its URL, read and checked without opening anything."""
+"""The address of a ledger: its URL, read and checked without opening anything."""
 
 from __future__ import annotations
 

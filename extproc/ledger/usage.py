@@ -1,4 +1,4 @@
-"""UsageReport reports: rows summed by time and by any fields, in the database; exact."""
+"""Usage reports: rows summed by time and by any fields, in the database; exact."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sqlalchemy import ColumnElement, Connection, Text, and_, case, collate, fun
 
 from extproc.ledger.query import Filters, Query, label_of, month_of, next_month
 from extproc.ledger.rows import label_key, text
-from extproc.ledger.schema import EXCHANGES
+from extproc.ledger.table import EXCHANGES
 from extproc.prices import decimal
 
 MAX_BUCKETS = 10_000
-FIRST_PART = 16  # of so many parts of a report's time, the first is read first
+FIRST_PART = 16  # one part in this many of a report's time is read first
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICRO = timedelta(microseconds=1)
@@ -62,7 +62,7 @@ class Bucket:
 
 @dataclass(slots=True, frozen=True)
 class UsageReport:
-    """A report: buckets in order of time, the dearest of each first. `total` is of all, `truncated` or not."""
+    """A report: buckets in order of time, the dearest of each first. `total` covers all buckets, `truncated` or not."""
 
     query: Query
     buckets: Sequence[Bucket]
@@ -100,13 +100,13 @@ def usage(connection: Connection, query: Query) -> UsageReport:
     by_position: list[ColumnElement[Any]] = [literal_column(str(number + 1)) for number in range(len(keys))]
     sums, dearest = _sums(dialect)
     wanted = conditions(query.filters, dialect)
-    report = select(*keys, *sums).group_by(*by_position)  # by position: a label's name is a parameter, not a name
+    report = select(*keys, *sums).group_by(*by_position)  # positions, because a label's name is a parameter, not a name
     report = report.order_by(*by_position[: len(times)], *dearest, *by_position[len(times) :]).limit(MAX_BUCKETS + 1)
     buckets: list[Bucket] = []
     for part in _parts(connection, query):
         for row in connection.execute(report.where(_within(*part), wanted)):
             numbers = _numbers(row[len(keys) :])
-            if numbers.requests:  # without keys there is one row, even of nothing
+            if numbers.requests:  # a query without keys gives one row, even of nothing
                 group = tuple(map(_value, row[len(times) : len(keys)]))
                 buckets.append(Bucket(*_bounds(query, part, row[0]), group, numbers))
         if len(buckets) > MAX_BUCKETS:
@@ -116,8 +116,8 @@ def usage(connection: Connection, query: Query) -> UsageReport:
 
 
 def _parts(connection: Connection, query: Query) -> Iterator[tuple[datetime, datetime]]:
-    """The query's time in pieces that are asked for one by one: months; of hours and days, whole ones in pieces that
-    double in length, so that few groups take few questions and many soon fill the answer.
+    """The query's time in pieces for separate queries. Months are single pieces. Whole hours and days come in pieces
+    that double in length, so that a report of few groups needs few queries, and many groups soon fill the answer.
     """
     if query.resolution == "total":
         yield query.start, query.end
@@ -139,7 +139,7 @@ def _parts(connection: Connection, query: Query) -> Iterator[tuple[datetime, dat
 
 
 def _next(connection: Connection, at: datetime, end: datetime) -> datetime:
-    """When the first exchange at `at` or later began; `end` when there is none."""
+    """Start of the first exchange at `at` or later; `end` when there is none."""
     found = connection.execute(select(func.min(_c.time)).where(_c.time >= to_micros(at))).scalar()
     return end if found is None else from_micros(found)
 
@@ -190,7 +190,9 @@ def _bounds(query: Query, part: tuple[datetime, datetime], begins: Any) -> tuple
 
 
 def _sums(dialect: str) -> tuple[list[ColumnElement[Any]], list[ColumnElement[Any]]]:
-    """What `_numbers` reads, and the order from dear to cheap. SQLite's sums are of 64 bits: money is in two halves."""
+    """The sums that `_numbers` reads, and the order from dear to cheap. SQLite's sums are of 64 bits: money is in two
+    halves.
+    """
     cost: list[ColumnElement[Any]] = [func.coalesce(func.sum(_c.cost), 0)]
     dearest: list[ColumnElement[Any]] = [cost[0].desc()]
     if dialect == "sqlite":
@@ -221,7 +223,7 @@ def _wanted(name: str, values: Sequence[str]) -> list[Any]:
         return [int(value) for value in values]
     if name == "stream":
         return [value == "true" for value in values]
-    return [text(value) for value in values]  # cut as what is stored was
+    return [text(value) for value in values]  # cut like the stored values
 
 
 def _value(value: Any) -> str:

@@ -1,7 +1,7 @@
-"""What a name leads to: entries of `models`, and virtual models that stand for several.
+"""The catalogue of names: entries of `models`, and virtual models that stand for several.
 
-A chain is a tree: its leaves are targets, its branches virtual models, each with a strategy that orders what is below
-it. `Select` prunes and orders it for one request; Envoy executes the order, one cluster per try.
+A chain is a tree: its leaves are targets, its branches virtual models, each with a strategy that orders the entries
+below it. `Select` prunes and orders it for one request; Envoy executes the order, one cluster per try.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from extproc.dialects import dialects
-from extproc.prices import PriceBook, PriceSettings, known_model
-from extproc.providers import ProviderSettings, kinds
+from extproc.prices import PriceBook, PriceSettings, hold, known_model
+from extproc.prices.outputs import known_output
+from extproc.providers import HostedTools, ProviderSettings, kinds
 from extproc.routing.history import History
 from extproc.routing.parameters import compile_changes, compose
 from extproc.routing.strategies import StickySettings, strategies
@@ -26,7 +27,7 @@ from extproc.words.exchange import Changes, Exchange, Target
 from extproc.words.facts import check_fact
 from extproc.words.values import ModelName, Pattern, Section, is_model_name
 
-MAX_TARGETS = 64  # behind one name, nested virtual models resolved
+MAX_TARGETS = 64  # targets behind one name, nested virtual models resolved
 MAX_NESTING = 8
 
 
@@ -139,6 +140,9 @@ class VirtualModelSettings(Section):
     sticky: StickySettings | None = Field(
         None, description="Requests of one session stay at one target. For the strategy `weighted`."
     )
+    hosted_tools: HostedTools | None = Field(
+        None, description="As `hosted_tools` of a provider, for the targets of this virtual model. Default: theirs."
+    )
     retry: RetrySettings = RetrySettings()
 
     @field_validator("strategy")
@@ -176,6 +180,7 @@ class Catalog:
     ) -> None:
         self.providers = providers
         self.prices = prices or PriceBook()
+        hold([entry.provider.catalogue for entry in providers.values()])
         self._virtual = virtual_models
         self._history = history or History()
         self._keyless = {
@@ -195,32 +200,37 @@ class Catalog:
             self._chains[name] = self._chain(name)
 
     def resolve(self, name: str) -> Chain | None:
-        """The chain of a name that a client gave, or None. `provider/model-id` finds an entry by what it stands for."""
+        """The chain of a name that a client gave, or None. `provider/model-id` finds the entry of that model."""
         chain = self._chains.get(name)
         if chain is None and (target := self.target(name)) is not None:
             chain = _alone(target)
         return chain
 
     def target(self, name: str) -> Target | None:
-        """The target that a name of `models`, or `provider/model-id`, leads to, or None."""
+        """The target of a name of `models`, or of `provider/model-id`, or None."""
         return self._targets.get(name) or self.wildcard(name) or self._deployments.get(name)
 
     def names(self) -> Iterator[str]:
-        """Every name a client may give, except those that only a wildcard covers."""
+        """Every name a client may give, except names that only a wildcard covers."""
         return iter(self._chains)
+
+    def changed(self) -> frozenset[str]:
+        """Fields of requests that targets set or remove."""
+        chains = self._chains.values()
+        return frozenset(name for chain in chains for target in chain.targets for name, *_ in target.changes)
 
     def wildcards(self) -> Iterator[tuple[str, str]]:
         """The entries with `*`, and the provider of each."""
         return ((key, model.provider) for _, key, model in self._wildcards)
 
     def dialect(self, target: Target, client: Dialect) -> Dialect | None:
-        """The API in which a request of the `client`'s reaches the target: the same one where it is spoken there, else
-        the first that it can be translated into; None when there is none.
+        """The API in which a request of the `client`'s reaches the target. It is the client's own where the provider
+        speaks it, else the first that translation can reach; None when there is none.
         """
         return _dialect(self.providers[target.provider].kind, target.model, client.name)
 
     def unavailable(self, target: Target, *, attached: bool = False) -> tuple[str, str] | None:
-        """Why no request may go there now, as (reason, text), or None. An Envoy that we are attached to has keys of
+        """The reason why the target takes no requests now, as (reason, text), or None. In attach mode Envoy has keys of
         its own.
         """
         if target.disabled or self.providers[target.provider].disabled:
@@ -233,14 +243,14 @@ class Catalog:
         if "*" in name or not is_model_name(name):
             return None
         found = next((self._target(name, key, model) for pattern, key, model in self._wildcards if pattern(name)), None)
-        # `openai/` alone names nothing there, and dots would be a way out of a path that the model stands in.
+        # `openai/` alone names nothing there, and dots would lead out of a path that contains the model.
         return found if found is not None and found.model not in ("", ".", "..") else None
 
     def _target(self, name: str, key: str, settings: ModelSettings) -> Target:
         there = settings.model
         if there is None:
             prefix, star, rest = key.partition("*")
-            # In `openai/*` the part before the slash says who serves; it is no part of the model's name there.
+            # In `openai/*` the part before the slash names the provider; it is no part of the model's name there.
             there = name[len(prefix) :] if star and not rest and prefix.endswith("/") else name
         provider = self.providers.get(settings.provider)
         known = known_model(provider.provider.catalogue if provider else None, there, self.prices.today)
@@ -254,16 +264,22 @@ class Catalog:
             self.prices.find(name, settings.provider, there, settings.price, known),
             settings.disabled,
             prompt_cache=settings.prompt_cache,
+            known_output=known_output(there),
+            hosted_tools=provider.hosted_tools if provider else "refuse",
         )
 
     def _chain(self, name: str) -> Chain:
         targets: list[Target] = []
-        root = self._branch(name, Target("", "", ""), targets)
+        root = self._branch(name, Target("", "", "", hosted_tools=""), targets)
         return Chain(tuple(targets), self._virtual[name].retry, name, root)
 
     def _branch(self, name: str, around: Target, targets: list[Target]) -> Branch:
-        """The branch of a virtual model; its leaves are added to `targets`, with what the models around it say."""
+        """The branch of a virtual model; its leaves are added to `targets`, with the conditions and changes of the
+        models around it.
+        """
         virtual = self._virtual[name]
+        if virtual.hosted_tools is not None:
+            around = replace(around, hosted_tools=virtual.hosted_tools)
         below: list[Branch | Target] = []
         for settings in virtual.targets:
             here = _within(around, settings)
@@ -278,6 +294,7 @@ class Catalog:
                 tries=settings.tries,
                 changes=here.changes,
                 match=here.match,
+                hosted_tools=here.hosted_tools or target.hosted_tools,
             )
             below.append(leaf)
             targets.append(leaf)
@@ -305,7 +322,9 @@ def _dialect(kind: str, model: str, client: str) -> Dialect | None:
 
 
 def _within(around: Target, settings: TargetSettings) -> Target:
-    """What holds for everything below one entry of `targets`; only the fields that settings give."""
+    """The conditions and changes common to everything below one entry of `targets`; only the fields that settings
+    give.
+    """
     changes: Changes = compile_changes(settings.override, settings.default, settings.remove)
     match = tuple((name, Pattern(pattern)) for name, pattern in settings.match.items())
     return replace(
@@ -330,7 +349,7 @@ def _alone(target: Target) -> Chain:
 
 
 class Route:
-    """Writes `chain`, and as `targets` all of it. 404 when nobody knows the name."""
+    """Writes `chain`, and all of its targets as `targets`. 404 for an unknown name."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog

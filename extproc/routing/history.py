@@ -1,8 +1,8 @@
-"""What tries taught about deployments: which asked to be left alone, and how fast each answers.
+"""History of tries: cool-downs that deployments asked for, and the speed of each.
 
 A deployment is a model at a provider (`Target.deployment`). Envoy reports each try when it ends; `learn` takes it in.
-Processes that share a counters store exchange what they learned through `note` and `merge`, so a fleet knows what one
-of them has seen.
+Processes that share a counters store exchange their findings through `note` and `merge`, so a fleet knows the tries of
+each.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ from typing import Any
 import msgspec
 
 FORGET = 600.0
-"""Seconds in which what was learned loses most (1 - 1/e) of its weight."""
+"""Seconds in which a finding loses most (1 - 1/e) of its weight."""
 MAX_PLACES = 2000
 _MAX_SHARED = 300  # deployments in a note, the latest first
 
 _STEP = 0.2  # weight of one sample
-_LEAP = 3.0  # a sample counts at most this many times what was known, so that one straggler decides nothing
-_STALE = 30.0  # seconds after which a deployment that is chosen is taken to be measured anew
+_LEAP = 3.0  # a sample counts at most this many times the known value, so that one straggler decides nothing
+_STALE = 30.0  # seconds after which a chosen deployment is measured anew
 _PROBE = 1.0  # seconds for which one request to an unmeasured deployment is enough
 _SIZES = (4 << 10, 32 << 10, 256 << 10)  # bytes of the request's body: classes of their own
-_NEAREST = tuple(  # classes by how near they are to each
+_NEAREST = tuple(  # classes by their distance from each
     tuple(sorted(range(len(_SIZES) + 1), key=lambda other, class_=class_: abs(other - class_)))  # type: ignore[misc]
     for class_ in range(len(_SIZES) + 1)
 )
 _TYPICAL_ANSWER = 20_000  # bytes of a streamed answer: about 100 tokens in OpenAI's framing
-_UNANSWERED = 1.0  # seconds supposed of a deployment that has only failed yet
-_FAILED = 4.0  # a try that fails costs as much as so many that do not
+_UNANSWERED = 1.0  # seconds assumed for a deployment with only failures yet
+_FAILED = 4.0  # a failed try costs as much as this many others
 
 _FAULTS = frozenset(("connect", "reset", "timeout", "overflow", "unhealthy", "408", "429", "5xx", "cut"))
 """Outcomes (access_log.OUTCOMES) that speak against the deployment; the others are the client's or the gateway's."""
 
 
 class Speed(msgspec.Struct, array_like=True):
-    """How one kind of request fares at one deployment. Seconds, and seconds per byte of a streamed answer."""
+    """The speed of one kind of request at one deployment. Seconds, and seconds per byte of a streamed answer."""
 
     first_byte: float = 0.0
     per_byte: float = 0.0
     failing: float = 0.0  # share of tries, 0 to 1
     samples: int = 0
-    at: float = 0.0  # when the last sample was taken, epoch
+    at: float = 0.0  # time of the last sample, epoch
 
     def expected(self, now: float) -> float:
-        """Seconds until a typical answer is there; it fades with age, so that a deployment is looked at again."""
+        """Seconds until a typical answer is there. It fades with age, so that a deployment is measured again."""
         whole = self.first_byte + self.per_byte * _TYPICAL_ANSWER or _UNANSWERED
         return whole * (1 + _FAILED * self.failing) * math.exp(-max(0.0, now - self.at) / FORGET)
 
@@ -67,24 +67,24 @@ class History:
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._cool: dict[str, float] = {}  # deployment -> until, epoch
+        self._cool: dict[str, float] = {}  # deployment -> end of its cool-down, epoch
         self._speeds: dict[_Kind, Speed] = {}
-        self._others: dict[_Kind, Speed] = {}  # what other processes know
+        self._others: dict[_Kind, Speed] = {}  # findings of other processes
         self._probes: dict[_Kind, float] = {}
 
     def cooling(self, deployment: str) -> float:
-        """Seconds for which the deployment asked to be left alone; 0 when it did not."""
+        """Seconds of cool-down that the deployment has left; 0 without one."""
         until = self._cool.get(deployment)
         if until is None:
             return 0.0
         left = until - self._clock()
         if left <= 0:
-            self._cool.pop(deployment, None)  # another thread may have come first
+            self._cool.pop(deployment, None)  # another thread may have been first
             return 0.0
         return left
 
     def cool(self, deployment: str, seconds: float) -> None:
-        """Leave the deployment alone for so long."""
+        """Begin a cool-down of the deployment, of this many seconds."""
         until = self._clock() + seconds
         if seconds > 0 and until > self._cool.get(deployment, 0.0):
             self._cool.pop(deployment, None)
@@ -125,8 +125,8 @@ class History:
                 speed.per_byte = _towards(speed.per_byte, rest / answer, step)
 
     def expected(self, deployment: str, size: int, *, streamed: bool) -> float | None:
-        """Seconds that a typical answer takes there; None when nobody knows and a request should find out, infinite
-        while one does.
+        """Seconds that a typical answer takes there. None: unknown, and a request should measure it. Infinite: a
+        request is measuring it.
         """
         now, own_class = self._clock(), _size_class(size)
         for class_ in _NEAREST[own_class]:
@@ -139,7 +139,7 @@ class History:
         return math.inf if 0 <= now - self._probes.get((deployment, streamed, own_class), 0.0) < _PROBE else None
 
     def chosen(self, deployment: str, size: int, *, streamed: bool) -> None:
-        """Note that a request goes there, so that one is enough to measure a deployment, or to measure it anew."""
+        """Note that a request goes there: one is enough to measure a deployment, or to measure it anew."""
         now, kind = self._clock(), (deployment, streamed, _size_class(size))
         speed = self._speeds.get(kind)
         if speed is None:
@@ -149,7 +149,7 @@ class History:
             speed.at = now
 
     def note(self) -> bytes:
-        """What other processes should know of it."""
+        """The findings of this process, for other processes."""
         now = self._clock()
         cool = {deployment: until for deployment, until in self._cool.items() if until > now}
         latest = list(self._speeds.items())[-_MAX_SHARED:]
@@ -157,13 +157,13 @@ class History:
         return _encode(_Note(dict(list(cool.items())[-_MAX_SHARED:]), speeds)) if cool or speeds else b""
 
     def merge(self, notes: Iterable[bytes]) -> None:
-        """Take in what other processes noted, in place of earlier notes. Unreadable notes are left out."""
+        """Take in the notes of other processes, in place of earlier notes. Unreadable notes are left out."""
         others: dict[_Kind, Speed] = {}
         now = self._clock()
         for data in notes:
             try:
                 note = _decode(data)
-            except msgspec.DecodeError:  # of another release
+            except msgspec.DecodeError:  # written by another release
                 continue
             for deployment, until in note.cool.items():
                 if until > max(now, self._cool.get(deployment, 0.0)):
@@ -176,7 +176,7 @@ class History:
         self._others = others
 
     def deployments(self) -> dict[str, dict[str, float]]:
-        """For people: what is known of each deployment, seconds rounded. May be called from another thread."""
+        """The findings about each deployment, for people, seconds rounded. May be called from another thread."""
         now = self._clock()
         found: dict[str, dict[str, float]] = {}
         for deployment in list(self._cool):
@@ -191,7 +191,7 @@ class History:
 
 
 def retry_after(value: str, now: float) -> float | None:
-    """Seconds that a Retry-After header asks for, or None when it says nothing readable.
+    """Seconds of a Retry-After header, or None when it is not readable.
 
     Source: RFC 9110, 10.2.3: a number of seconds or an HTTP date.
     """
@@ -205,7 +205,7 @@ def retry_after(value: str, now: float) -> float | None:
 
 
 def _towards(known: float, sample: float, step: float) -> float:
-    if not known:  # only failures yet
+    if not known:  # the deployment has only failed yet
         return sample
     if step == _STEP:
         sample = min(sample, known * _LEAP)
@@ -217,6 +217,6 @@ def _size_class(size: int) -> int:
 
 
 def _shrink(entries: dict[Any, Any]) -> None:
-    """Forget the oldest beyond what is kept."""
+    """Forget the oldest entries beyond the limit."""
     while len(entries) > MAX_PLACES:
         del entries[next(iter(entries))]

@@ -1,8 +1,8 @@
-"""What becomes of a request's fields at one target: `override`, `default` and `remove` of the settings.
+"""Changes of a request's fields at one target: `override`, `default` and `remove` of the settings.
 
 No target may change a field of `fixed_fields`: routing, guardrails, budgets and the reading of the answer rely on them.
-A change of any of `output_limits` means the one that the client's API knows. Both are asked for when they are needed:
-loading all dialects is a quarter of the time of `extproc check`.
+A change of any of `output_limits` means the one that the client's API knows. Both are computed on first use: loading
+all dialects is a quarter of the time of `extproc check`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from extproc.dialects import fixed_fields, output_limits
 from extproc.words.exchange import Changes
 
 MAX_CHANGES = 1024
-"""Bytes of JSON that the changes of one target may be, with those of the virtual models around it: they travel in a
-header."""
+"""Most bytes of JSON of one target's changes, with those of the virtual models around it: they travel in a header."""
 
 
 def compile_changes(override: Mapping[str, Any], default: Mapping[str, Any], remove: Sequence[str]) -> Changes:
@@ -44,19 +43,19 @@ def compile_changes(override: Mapping[str, Any], default: Mapping[str, Any], rem
 
 
 def encode(value: Any) -> bytes:
-    """JSON. Raises ValueError for what JSON has no word for, such as a date that YAML made of 2026-01-01."""
+    """JSON. Raises ValueError for values that JSON cannot express, such as a date that YAML made of 2026-01-01."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False, default=_refuse).encode()
 
 
 def compose(outer: Changes, inner: Changes) -> Changes:
-    """Both, one after the other: the request passes the outer virtual model first."""
+    """Both changes, one after the other: the request passes the outer virtual model first."""
     result = {_field(name): (name, action, value) for name, action, value in outer}
     for name, action, value in inner:
         key = _field(name)
         before = result.get(key)
         if action != "default" or before is None:
             result[key] = (name, action, value)
-        elif before[1] == "remove":  # taken away, so always absent when the default is looked at
+        elif before[1] == "remove":  # removed, so always absent when the default applies
             result[key] = (name, "set", value)
         elif before[2] is None:  # null counts as absent
             result[key] = (name, before[1], value)
@@ -64,8 +63,8 @@ def compose(outer: Changes, inner: Changes) -> Changes:
 
 
 def apply(changes: Changes, body: Mapping[str, Any], output_field: str | None) -> tuple[dict[str, Any], list[str]]:
-    """What to set in `body`, and what to take out of it. `output_field` is its API's name of the output limit; None:
-    it has none to change.
+    """Fields to set in `body`, and fields to remove from it. `output_field` is its API's name of the output limit;
+    None: it has none to change.
     """
     fields: dict[str, Any] = {}
     removed: list[str] = []
@@ -93,7 +92,7 @@ def output_limit(changes: Changes, asked: int | None) -> int | None:
 
 
 def _field(name: str) -> str:
-    """The same for all names of one field."""
+    """One name for all names of the same field."""
     return output_limits()[0] if name in output_limits() else name
 
 

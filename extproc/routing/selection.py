@@ -1,4 +1,4 @@
-"""Which targets can serve this request, and in what order to try them."""
+"""Select: the targets that can serve this request, in the order to try them."""
 
 from __future__ import annotations
 
@@ -7,23 +7,25 @@ from collections.abc import Callable, Collection, Sequence
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History
 from extproc.words.chain import Branch, Choice, Skip
-from extproc.words.dialect import ABILITIES, NATIVE
+from extproc.words.dialect import ABILITIES, HOSTED, NATIVE, Dialect
 from extproc.words.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.facts import fact
 
 _CHARACTERS_PER_TOKEN = 4
-"""Of English prose. Whether a context is large enough is judged with this rather than with an upper bound: a target is
-skipped only when the request most likely does not fit."""
+"""Characters per token of English prose. This decides whether a context is large enough, not the upper bound: a target
+is skipped only when the request most likely does not fit.
+"""
 
+_REMEDY = " (`hosted_tools: drop` of the provider leaves them out)"
 _TEMPORARY = ("disabled", "no_key")
-"""Reasons that are the operator's, not the request's."""
+"""Reasons on the operator's side, not in the request."""
 
 
 class Select:
     """Narrows `targets` to those that can serve, in the order to try them, and notes the others in `skipped`.
 
-    503 when those that could are switched off, 400 when none could. Targets that asked to be left alone are skipped as
+    503 when the targets that could serve are switched off, 400 when none could. Targets in a cool-down are skipped as
     long as there are others.
     """
 
@@ -36,7 +38,7 @@ class Select:
     ) -> None:
         self._catalog = catalog
         self._history = history
-        self._count = count  # of skips, by reason
+        self._count = count  # counter of skips, by reason
         self._unpriced = unpriced  # the budget that keeps a request from a target of unknown price
 
     def __call__(self, exchange: Exchange) -> None:
@@ -51,20 +53,20 @@ class Select:
             self._tell(exchange)
             raise self._refusal(exchange)
         if "state" in exchange.ask.needs:
-            left = left[:1]  # always the same: the others know nothing of what this one keeps
+            left = left[:1]  # always the same target: the others do not have the content that this one stores
         if len(left) > 1:
             left = self._warm(left, exchange)
         root = exchange.chain.root
         if root is not None and len(left) > 1:
             left = _unique(order(root, {id(target) for target in left}, exchange))
             self._history.chosen(left[0].deployment, len(exchange.body), streamed=exchange.ask.stream)
-        if not exchange.attached:  # there the owner's Envoy decides how often it tries
+        if not exchange.attached:  # the owner's Envoy decides the number of tries in attach mode
             left = [target for target in left for _ in range(target.tries)][: exchange.chain.retry.attempts]
         client = exchange.dialect
         exchange.traces = any(trace in exchange.body for trace in client.traces)
         marked = client.cache_marks and any(target.prompt_cache for target in left)
         exchange.translated = any(self._catalog.dialect(target, client) is not client for target in left) or (
-            bool(exchange.ask.thinking) and (exchange.traces or marked)  # written anew, see Forward
+            bool(exchange.ask.thinking) and (exchange.traces or marked)  # the request is written anew, see Forward
         )
         exchange.targets = tuple(left)
         self._tell(exchange)
@@ -74,10 +76,9 @@ class Select:
         dialect = catalog.dialect(target, client)
         if dialect is None or (exchange.attached and dialect is not client):
             return "dialect", f"provider {target.provider} does not serve {exchange.request.path}"
-        if dialect is not client and (
-            unsaid := [need for need in ask.needs if need in dialect.lacks or need in NATIVE]
-        ):
-            return "dialect", f"the API of provider {target.provider} has no {', '.join(unsaid)}"
+        if dialect is not client and (unsaid := [need for need in ask.needs if _lacks(dialect, target, need)]):
+            why = f"the API of provider {target.provider} has no {', '.join(unsaid)}"
+            return "dialect", why + _REMEDY if HOSTED in unsaid and "hosted_call" not in unsaid else why
         for name, matches in target.match:
             if not matches(value := fact(name, exchange)):
                 return "no_match", f"it is not for {name} {value[:64]!r}"
@@ -96,10 +97,13 @@ class Select:
                 return "context", f"about {tokens} tokens do not fit into its context of {target.context}"
         if self._unpriced is not None and (budget := self._unpriced(exchange, target)) is not None:
             return "no_price", f"its price is unknown and the budget {budget!r} counts money: it needs a `price`"
-        return catalog.unavailable(target, attached=exchange.attached)  # last: what could serve, but is switched off
+        # last: a target that could serve, but is switched off
+        return catalog.unavailable(target, attached=exchange.attached)
 
     def _warm(self, left: list[Target], exchange: Exchange) -> list[Target]:
-        """Those not cooling down; when all are, all of them: a provider that answers is better than none asked."""
+        """Targets without a cool-down. When all have one, all of them: asking a cooling provider is better than asking
+        none.
+        """
         waits = [self._history.cooling(target.deployment) for target in left]
         if not any(waits) or all(waits):
             return left
@@ -128,6 +132,13 @@ class Select:
         )
 
 
+def _lacks(dialect: Dialect, target: Target, need: str) -> bool:
+    """Whether a request that needs `need` cannot be translated for `target`."""
+    if need == HOSTED:
+        return target.hosted_tools != "drop"
+    return need in dialect.lacks or need in NATIVE
+
+
 def order(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence[Target]:
     """The targets below `branch` whose id() is in `left`, in the order its strategies decide."""
     found = choices(branch, left, exchange)
@@ -137,7 +148,7 @@ def order(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence
 
 
 def choices(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence[Choice]:
-    """What the strategy of `branch` has to order."""
+    """The choices for the strategy of `branch`."""
     found = []
     for index, (below, (weight, limit)) in enumerate(zip(branch.below, branch.shares, strict=True)):
         if isinstance(below, Target):

@@ -6,12 +6,12 @@ Source: envoy/service/ext_proc/v3/external_processor.proto. Envoy's observed beh
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct, Value
 
 from extproc.pb import extproc_pb2 as pb
+from extproc.server import answers
 from extproc.words import contract
 from extproc.words.actions import CONTINUE, Attachment, Chunk, Continue, LocalReply
 from extproc.words.exchange import NOTHING_VERIFIED, Verified
@@ -20,24 +20,6 @@ SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 METHOD = "Process"
 
 _MAX_CHUNK = 62_000  # bytes; Envoy drops larger pieces of a FULL_DUPLEX_STREAMED body
-_OVERWRITE = pb.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-
-# An override replaces the whole set, so every field is given: leaving one out would turn the request body off.
-_READ_ANSWER = pb.ProcessingMode(
-    request_header_mode=pb.ProcessingMode.SEND,
-    request_body_mode=pb.ProcessingMode.BUFFERED,
-    response_header_mode=pb.ProcessingMode.SEND,
-    response_body_mode=pb.ProcessingMode.FULL_DUPLEX_STREAMED,
-    request_trailer_mode=pb.ProcessingMode.SKIP,
-    response_trailer_mode=pb.ProcessingMode.SEND,
-)
-
-
-_NOTHING = pb.HeadersResponse(response=pb.CommonResponse())
-_UNCHANGED = {
-    "request_headers": pb.ProcessingResponse(request_headers=_NOTHING).SerializeToString(),
-    "response_headers": pb.ProcessingResponse(response_headers=_NOTHING).SerializeToString(),
-}
 
 
 class UnexpectedMessage(Exception):  # noqa: N818
@@ -53,7 +35,8 @@ async def converse(attachment: Attachment, data: bytes) -> Sequence[bytes]:
         verified = _verified(message)
         return [_headers(phase, await attachment.on_request_headers(read_headers(part), part.end_of_stream, verified))]
     if phase == "request_body":
-        return [_body(phase, await attachment.on_request_body(message.request_body.body))]
+        onward = await attachment.on_request_body(message.request_body.body)
+        return [answers.immediate(onward) if isinstance(onward, LocalReply) else answers.body(onward)]
     if phase == "response_headers":
         part = message.response_headers
         action = await attachment.on_response_headers(read_headers(part), _attributes(message), part.end_of_stream)
@@ -65,8 +48,7 @@ async def converse(attachment: Attachment, data: bytes) -> Sequence[bytes]:
         last = await attachment.on_response_body(b"", True)
         if isinstance(last.head, LocalReply):
             return _chunks(last)
-        trailers = pb.ProcessingResponse(response_trailers=pb.TrailersResponse())
-        return [*_chunks(Chunk(last.body, head=last.head)), trailers.SerializeToString()]
+        return [*_chunks(Chunk(last.body, head=last.head)), answers.TRAILERS_UNCHANGED]
     raise UnexpectedMessage(str(phase))
 
 
@@ -118,60 +100,8 @@ def _plain(value: Value) -> Any:
 
 def _headers(phase: str, action: Continue | LocalReply) -> bytes:
     if isinstance(action, LocalReply):
-        return _answer(action)
-    if action is CONTINUE:
-        return _UNCHANGED[phase]
-    message = pb.ProcessingResponse()
-    common = getattr(message, phase).response
-    common.SetInParent()
-    _mutate(common, action)
-    if action.read_answer:
-        message.mode_override.CopyFrom(_READ_ANSWER)
-    return message.SerializeToString()
-
-
-def _body(phase: str, action: Continue | LocalReply) -> bytes:
-    if isinstance(action, LocalReply):
-        return _answer(action)
-    message = pb.ProcessingResponse()
-    common = getattr(message, phase).response
-    common.SetInParent()
-    _mutate(common, action)
-    if action.body is not None:
-        common.body_mutation.body = action.body
-        _set(common.header_mutation, "content-length", str(len(action.body)))
-    common.clear_route_cache = action.reroute
-    if action.order:
-        message.dynamic_metadata.CopyFrom(_order(action.order))
-    return message.SerializeToString()
-
-
-def _mutate(common: pb.CommonResponse, action: Continue) -> None:
-    if action.set_headers or action.remove_headers:
-        mutation = common.header_mutation
-        for name, value in action.set_headers.items():
-            _set(mutation, name, value)
-        mutation.remove_headers.extend(action.remove_headers)
-
-
-def _set(mutation: pb.HeaderMutation, name: str, value: str) -> None:
-    # Only raw_value: Envoy ignores `value` here and answers 500 where both are given.
-    option = mutation.set_headers.add()
-    option.append_action = _OVERWRITE
-    header = option.header
-    header.key = name
-    header.raw_value = value.encode()
-
-
-def _answer(action: LocalReply) -> bytes:
-    message = pb.ProcessingResponse()
-    immediate = message.immediate_response
-    immediate.status.code = action.status
-    immediate.body = action.body
-    immediate.details = f"extproc_{action.reason}"  # local_reply_config passes an answer with these details unchanged
-    for name, value in action.headers.items():
-        _set(immediate.headers, name, value)
-    return message.SerializeToString()
+        return answers.immediate(action)
+    return answers.UNCHANGED[phase] if action is CONTINUE else answers.headers(phase, action)
 
 
 def _chunks(chunk: Chunk) -> Sequence[bytes]:
@@ -180,26 +110,6 @@ def _chunks(chunk: Chunk) -> Sequence[bytes]:
         head = _headers("response_headers", chunk.head)
         return [head] if isinstance(chunk.head, LocalReply) else [head, *_chunks(Chunk(body, chunk.end))]
     if len(body) <= _MAX_CHUNK:
-        return [_chunk(body, chunk.end)] if body or chunk.end else ()
+        return [answers.piece(body, chunk.end)] if body or chunk.end else ()
     pieces = [body[start : start + _MAX_CHUNK] for start in range(0, len(body), _MAX_CHUNK)]
-    return [_chunk(piece, chunk.end and index == len(pieces) - 1) for index, piece in enumerate(pieces)]
-
-
-def _chunk(body: bytes, end: bool) -> bytes:
-    message = pb.ProcessingResponse()
-    streamed = message.response_body.response.body_mutation.streamed_response
-    streamed.body = body
-    streamed.end_of_stream = end
-    return message.SerializeToString()
-
-
-@lru_cache(maxsize=1024)
-def _order(clusters: tuple[str, ...]) -> Struct:
-    """Metadata for Envoy's priority_group specifier: the cluster of each try, in order."""
-    groups: Any = [
-        {"name": str(index), "clusters": [{"cluster_name": cluster, "weight": 1}]}
-        for index, cluster in enumerate(clusters)
-    ]
-    metadata = Struct()
-    metadata.update({contract.ORDER_NAMESPACE: {contract.ORDER_KEY: groups}})
-    return metadata
+    return [answers.piece(piece, chunk.end and index == len(pieces) - 1) for index, piece in enumerate(pieces)]

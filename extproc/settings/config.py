@@ -158,7 +158,7 @@ class ProcessorSettings(Section):
 
 
 class UsageSettings(Section):
-    """Counting of usage, and what clients see of it."""
+    """Counting of usage, and its display to clients."""
 
     mode: Literal["body", "log"] = Field(
         "body",
@@ -226,23 +226,31 @@ class LimitsSettings(Section):
     )
     buffered_response: Size = Field(
         10 << 20,
-        description="Largest plain answer that the gateway reads. The usage of a larger one is estimated. A larger one "
-        "that has to be translated becomes 502 `provider_bad_answer`.",
+        description="Largest plain answer that the gateway reads whole. Of a larger one it reads the usage. A larger "
+        "one that has to be translated becomes 502 `provider_bad_answer`.",
     )
     sse_event: Size = Field(
         1 << 20,
-        description="Largest event of a stream that the gateway reads. A larger one passes uncounted, or ends a "
-        "translated stream with an error.",
+        description="Largest event of a stream that the gateway reads whole. Of a larger one it reads the usage. A "
+        "translated stream ends with an error there.",
     )
     stream_idle: PositiveDuration = Field(
         600.0, description="Longest silence in the middle of an answer. Envoy then ends the stream."
     )
-    output_tokens: int = Field(
-        4096,
+    output_tokens: int | None = Field(
+        None,
         ge=1,
         le=1_000_000_000,
-        description="Output limit, in tokens, that is held and written into a request when neither the client nor the "
-        "model has one. It applies where a budget counts tokens or USD.",
+        description="Output limit, in tokens, that is written into a request when neither the client nor the model has "
+        "one, where a budget counts tokens or USD. The answer says so: `x-ai-capped`. Default: none is written.",
+    )
+    hosted_tools: int = Field(
+        32768,
+        ge=0,
+        le=1_000_000_000,
+        description="Input tokens that budgets hold for tools which the provider runs itself (web search, code "
+        "interpreters, MCP). Their text is not in the request, so this is an estimate: the answer is charged what the "
+        "provider reports. Raise it where searches are long, to refuse earlier.",
     )
     exchanges: int = Field(
         10000,
@@ -287,7 +295,7 @@ class Settings(Section):
     )
     models: Mapping[ModelName, ModelSettings] = Field(
         min_length=1,
-        description="Names that clients ask for, each with the provider that serves it. A name with `*` stands for "
+        description="Names that clients use, each with the provider that serves it. A name with `*` stands for "
         "many models: with `openai/*`, the part after `openai/` is the model's name at the provider.",
     )
     virtual_models: Mapping[ModelName, VirtualModelSettings] = Field(
@@ -382,7 +390,7 @@ def content(path: str | Path) -> bytes:
 
 
 def _bytes(path: str | Path) -> bytes:
-    """Raises OSError, for what is no regular file too: a FIFO or a device would never end."""
+    """The bytes of a regular file. Raises OSError for anything else too: a FIFO or a device would never end."""
     # Opening a FIFO for reading waits for a writer unless it must not block.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
@@ -405,8 +413,8 @@ def _read(path: str | Path) -> str:
 class Document:
     """YAML as plain values, with the place of each of them, from PyYAML's nodes.
 
-    ruamel.yaml keeps places too and was tried (0.19, round-trip). A file of 4 MiB takes it 36 s of CPU and 600 MB of
-    memory, against 8 s and 340 MB here. It stops at the first duplicate key, while all are told here; it expands merge
+    ruamel.yaml keeps places too. A file of 4 MiB takes its version 0.19 (round-trip) 36 s of CPU and 600 MB of memory,
+    against 8 s and 340 MB here. It stops at the first duplicate key, while all are reported here; it expands merge
     keys, bounds neither nesting nor the values that aliases multiply, and ends `[[[[…` in a RecursionError after 15 s.
     yaml-where is built on it; libfyaml and rapidyaml give plain values no places.
     """
@@ -488,7 +496,7 @@ def _scalar(loader: yaml.CSafeLoader, node: yaml.Node) -> Any:
 
 
 def _check_depth(text: str) -> None:
-    """Raise before PyYAML is given something nested too deep: its recursion is in C and ends the process."""
+    """Raise for YAML nested too deep for PyYAML: its recursion is in C and ends the process."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -500,7 +508,7 @@ def _check_depth(text: str) -> None:
 
 
 def _path(error: Any) -> Sequence[str | int]:
-    """The keys that lead to what an error is about. Among several kinds of guardrails, pydantic adds the kind."""
+    """The keys that lead to an error's setting. Among several kinds of guardrails, pydantic adds the kind."""
     path = list(error["loc"])
     if path[:1] == ["guardrails"] and len(guardrails.kinds()) > 1:
         del path[2:3]

@@ -142,7 +142,7 @@ def _which(provider: Provider, dialect: str) -> str:
 
 
 def _section(value: Mapping[str, Any], definitions: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, str]:
-    """The object a key holds, and how many of it."""
+    """The settings of the object under a key, and the words for a list or mapping of such objects."""
     if "$ref" in value:
         return definitions[value["$ref"].rpartition("/")[2]], ""
     options = [item for item in value.get("anyOf", ()) if item.get("type") != "null"]

@@ -1,22 +1,22 @@
-"""Counters: what budgets and rate limits count on, and the boards where those who share a store leave each other notes.
-One interface, one conformance suite, a file or folder per store.
+"""Counters of budgets and rate limits, and the boards where processes that share a store leave each other notes. One
+interface, one conformance suite, a file or folder per store.
 
-An exchange holds amounts on several *scopes* at once and settles what it really used. The store decides atomically and
-on its own clock, so any number of workers that share it behave as one. Amounts are integers, 0 to `MAX_COUNT`.
+An exchange holds amounts on several *scopes* at once and settles its real use. The store decides atomically and on its
+own clock, so any number of workers that share it behave as one. Amounts are integers, 0 to `MAX_COUNT`.
 
-    reserve ──► forward ──► settle ──► recorded    the lease ran out:  reserved, never forwarded → released
-       └─ Denied   └ extend                                            forwarded → charged what was held
-                                                                       settled, not recorded → reported, as charged
+   reserve ──► forward ──► settle ──► recorded    the lease ran out:  reserved, never forwarded → released
+      └─ Denied   └ extend                                            forwarded → charged in full
+                                                                      settled, not recorded → reported, as charged
 
-`settled + reserved <= limit` holds for every scope at every instant, unless a settle says that more was used than held:
-the truth is recorded, and the scope is closed until its window ends.
+`settled + reserved <= limit` holds for every scope at every instant, unless a settle exceeds its reservation: the truth
+is recorded, and the scope is closed until its window ends.
 
-What an exchange used is also written elsewhere, a moment after it was settled. A reservation that is settled with
-`keep` is remembered until `recorded` says that it was. If its process dies in between, its lease runs out, and whoever
-ends it is told what was charged and can write that down in its stead.
+The use of an exchange is also written elsewhere, a moment after it was settled. A reservation that is settled with
+`keep` is remembered until `recorded`. If its process dies in between, its lease runs out, and the process that ends it
+gets the charge and can write it in its stead.
 
-A *board* holds one note of each author for a while: what each process learned, for the others to read. The store does
-not look into it, and a process that dies takes nothing back: its note runs out.
+A *board* holds one note of each author for a while: the findings of each process, for the others to read. The store
+does not look into it, and a process that dies takes nothing back: its note runs out.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from typing import Protocol, cast
 
 import msgspec
 
-MAX_COUNT = 2**63 - 1  # what every store can keep exactly; a count that would pass it stays there
+MAX_COUNT = 2**63 - 1  # the highest count every store keeps exactly; a count that would pass it stays there
 EXPIRE_BATCH = 500  # leases ended by one call of `expire`, so that no call holds the store up for long
 LATE_SETTLE = 3600.0  # seconds after its expiry for which a reservation is remembered, at least, to be corrected
 MAX_NOTE = 64 * 1024  # bytes of a note on a board
 PAGE = 1000  # counts that `fullest` reads at a time, with a turn for others in between
-MAX_LOOK = 100_000  # counts that one call of `fullest` looks at, at most
+MAX_LOOK = 100_000  # counts that one call of `fullest` reads, at most
 
 _MONDAY = 4 * 86_400  # the first Monday after the epoch, which was a Thursday
 
 
 class StoreError(Exception):
-    """The store could not answer. Nothing is known about the call: the budget's `store_failure` decides."""
+    """The store did not answer. The outcome of the call is unknown: the budget's `store_failure` decides."""
 
 
 class CountsLostError(StoreError):
-    """The store answers, but what it had counted is gone. Raised by `expire`, once for each loss."""
+    """The store answers, but its counts are gone. Raised by `expire`, once for each loss."""
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -59,9 +59,9 @@ class Hold(msgspec.Struct, frozen=True):
 
     A `slot` is held while the request lasts and never charged, however it ends: a concurrency limit.
 
-    `idle` is for a count without a window, which would stay forever: `expire` forgets it when for so many seconds
-    nothing was reserved, extended, settled or expired there; 0: never, from now on. While something is reserved on it,
-    it is not idle, and what expired there keeps it for `LATE_SETTLE` at least, so that it can be corrected.
+    `idle` is for a count without a window, which would stay forever. `expire` forgets it after so many seconds in which
+    no amount was reserved, extended, settled or expired there. 0: never, from now on. A count with a reservation is not
+    idle, and an expired hold keeps it for `LATE_SETTLE` at least, so that it can be corrected.
     """
 
     scope: str
@@ -79,9 +79,9 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class Denied(msgspec.Struct, frozen=True):
-    """Why there is no room: the index of the first hold that did not fit, what is left there (>= 0), seconds to reset.
+    """A denial: the index of the first hold that did not fit, the room left there (>= 0), seconds to reset.
 
-    What the request's own earlier holds took of the same scope is not left. `resets_in` is None when the window never
+    Earlier holds of the same request on that scope are taken off the room. `resets_in` is None when the window never
     ends.
     """
 
@@ -99,15 +99,17 @@ class Level(msgspec.Struct, frozen=True):
 
 
 class Granted(msgspec.Struct, frozen=True):
-    """What was taken: for each hold, in order, the level of its scope after it, in the reservation's own window."""
+    """A reservation that fits: for each hold, in order, the level of its scope after it, in the reservation's own
+    window.
+    """
 
     levels: tuple[Level, ...]
 
 
 class Expired(msgspec.Struct, frozen=True):
-    """A reservation whose lease ran out. `amounts` is what was charged per hold: 0 when never forwarded or a slot.
+    """A reservation whose lease ran out. `amounts` are the charges per hold: 0 when never forwarded or a slot.
 
-    With `settled` it was settled and kept, and nobody said that it was recorded: `amounts` is what that charged.
+    With `settled` it was settled and kept, but not recorded: `amounts` are the charges of that settle.
     """
 
     id: str
@@ -118,7 +120,9 @@ class Expired(msgspec.Struct, frozen=True):
 
 
 class Counters(Protocol):
-    """The port. Every method but `fullest` is one round trip. All raise StoreError when the store does not answer."""
+    """The interface of a store. Every method but `fullest` is one round trip. All raise StoreError when the store does
+    not answer.
+    """
 
     async def reserve(
         self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
@@ -132,7 +136,7 @@ class Counters(Protocol):
         ...
 
     async def forward(self, id: str, lease: float) -> bool:
-        """Say that the request is about to leave for a provider, and renew the lease; call again to renew.
+        """Mark the request as about to leave for a provider, and renew the lease; call again to renew.
 
         False when nothing is held under that id: it is unknown, settled, or its lease ran out and was ended.
         """
@@ -141,7 +145,7 @@ class Counters(Protocol):
     async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
         """Hold `amount` more on each scope, all or none. None when nothing is held under that id, see `forward`.
 
-        The holds are the reservation's, in its order, with what is wanted now; ValueError when they are others. They
+        The holds are the reservation's, in its order, with the further amounts; ValueError when they are others. They
         count in the windows that the reservation was made in, so `resets_in` is 0 for one that has ended. A hold of
         amount 0 asks for nothing and is never denied. The lease stays as it is.
 
@@ -150,19 +154,20 @@ class Counters(Protocol):
         ...
 
     async def settle(self, id: str, amounts: Sequence[int], *, keep: bool = False) -> bool:
-        """Replace what was held by what was used, `amounts` in the order of the holds.
+        """Replace the amounts held by the amounts used, `amounts` in the order of the holds.
 
         Charged in the window the reservation was made in. True for the first settle of a reservation; a second one, or
-        one of an unknown id, changes nothing. The first settle after an expiry corrects what the expiry charged, within
-        `LATE_SETTLE`. ValueError, and nothing changed, when the amounts do not match the holds or are out of range.
+        one of an unknown id, changes nothing. The first settle after an expiry corrects the charge of the expiry,
+        within `LATE_SETTLE`. ValueError, and nothing changed, when the amounts do not match the holds or are out of
+        range.
 
-        With `keep` the reservation stays remembered, with what is left of its lease, until `recorded` or `expire`. One
-        that had expired is not: it was reported then.
+        With `keep` the reservation stays remembered, with the rest of its lease, until `recorded` or `expire`. One that
+        had expired is not: it was reported then.
         """
         ...
 
     async def recorded(self, ids: Sequence[str]) -> None:
-        """Forget reservations that were kept: what they used is written down. Other ids are left alone.
+        """Forget reservations that were kept: their use is written down. Other ids are left alone.
 
         One that expired can still be settled late.
 
@@ -171,13 +176,13 @@ class Counters(Protocol):
         ...
 
     async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
-        """End leases that ran out, each exactly once among all workers, and say what became of them.
+        """End leases that ran out, each exactly once among all workers, and return their charges.
 
-        With `keep` what was charged is remembered and said again, every `keep` seconds, until it is `recorded`: whoever
-        is told may die before it is written. Without, it is said once.
+        With `keep` a charge is remembered and returned again, every `keep` seconds, until it is `recorded`: the caller
+        may die before it is written. Without, it is returned once.
 
-        At most `EXPIRE_BATCH` of them, the longest overdue first: call again until it answers none. Also forgets what
-        is no longer needed (ended windows but the last one, idle counts, what can no longer be settled, notes that ran
+        At most `EXPIRE_BATCH` of them, the longest overdue first: call again until it returns none. Also forgets old
+        entries (ended windows but the last one, idle counts, reservations too old for a late settle, notes that ran
         out), a bounded number at a time, so call it every few seconds. A lease counts until this ends it: a late
         `forward` still renews it. Ending the lease of a kept one changes no count.
         """
@@ -190,9 +195,9 @@ class Counters(Protocol):
     async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
         """Find the scopes that are `prefix` or begin with `prefix + ":"`, at most `limit` of them.
 
-        In the current window, most settled + reserved first, those that are all zero left out. For people: it is not
-        one round trip but one for each `PAGE` counts, so that nobody waits long, and each page is of its own instant.
-        Of more than `MAX_LOOK` counts it sees that many.
+        In the current window, most settled + reserved first, those that are all zero left out. For people: it takes not
+        one round trip but one for each `PAGE` counts, so that no other caller waits long, and each page is of its own
+        instant. It reads at most `MAX_LOOK` counts.
         """
         ...
 
@@ -234,11 +239,11 @@ def window_at(now: float, window: int) -> tuple[int, float | None]:
 _ENDLESS = 0, None
 _NEVER = inf, -inf, (0, None)
 _MOST_WINDOWS = 100
-_last: dict[int, tuple[float, float, tuple[int, float | None]]] = {}  # by window: the one that was asked for last
+_last: dict[int, tuple[float, float, tuple[int, float | None]]] = {}  # latest answer by window
 
 
 def window_end(window: int, number: int) -> float | None:
-    """When a window ends, of which `window_at` gave the number."""
+    """End of the window with the number that `window_at` gave."""
     if window > 0:
         return float(_MONDAY + (number + 1) * window)
     if window == 0:
@@ -284,11 +289,11 @@ def fuller(best: Sequence[Count], page: Iterable[Count], limit: int) -> list[Cou
 
 
 class _Store(Protocol):
-    """What a module of this package offers: the module's name is the scheme. Each is given the whole URL."""
+    """A module of this package: its name is the scheme. Each function gets the whole URL."""
 
     def check(self, url: str) -> None: ...  # raises ValueError, without repeating the URL
 
-    def doubts(self, url: str) -> Iterable[str]: ...  # what is probably not meant
+    def doubts(self, url: str) -> Iterable[str]: ...  # lints of the URL
 
     def from_url(self, url: str) -> Counters: ...
 
@@ -302,12 +307,12 @@ def check_counters(url: str) -> None:
 
 
 def doubt_counters(url: str) -> Iterable[str]:
-    """Say what is probably not meant in a URL that was checked."""
+    """Lints of a URL that was checked."""
     return _store(url).doubts(url)
 
 
 def open_counters(url: str) -> Counters:
-    """Open `memory:`, `sqlite:PATH` (relative to the working directory), or what else has a place in this package."""
+    """Open `memory:`, `sqlite:PATH` (relative to the working directory), or another scheme of this package."""
     return _store(url).from_url(url)
 
 

@@ -1,6 +1,6 @@
 """Counters in the memory of one process: `memory:`. They end with it, and so do the notes on its boards.
 
-A count lives in the bucket of its window, so an ended window goes in one `del`, whatever it holds. A settled
+A count lives in the bucket of its window, so an ended window of any size goes in one `del`. A settled
 reservation is forgotten at once: a second settle finds an unknown id. Expired ones are remembered, for the late settle.
 """
 
@@ -37,7 +37,7 @@ from extproc.stores import (
 )
 
 MAX_EXPIRED = 50_000  # expired reservations remembered for a late settle; beyond it the oldest are forgotten early
-IDLE_BATCH = 5000  # idle counts that one call of `expire` looks at
+IDLE_BATCH = 5000  # idle counts that one call of `expire` reads
 
 
 @dataclass(slots=True)
@@ -52,12 +52,12 @@ _Bucket = dict[str, _Count]  # one window of one length: scope -> count, without
 @dataclass(slots=True)
 class _Reservation:
     holds: tuple[Hold, ...]
-    buckets: list[_Bucket]  # where each hold was taken: kept by reference, so that it settles there even after its end
-    ends: list[float | None]  # of those windows
-    deadline: float  # of the lease; once expired, when that was
+    buckets: list[_Bucket]  # the bucket of each hold: kept by reference, so that it settles there even after its end
+    ends: list[float | None]  # ends of those windows
+    deadline: float  # end of the lease; once expired, the time of that
     forwarded: bool = False
-    charged: tuple[int, ...] | None = None  # by the settle of one that is kept
-    ended: bool = False  # its lease, and nobody said yet that this is recorded
+    charged: tuple[int, ...] | None = None  # the charges of a settle with `keep`
+    ended: bool = False  # True: its lease ended, and it is not recorded yet
 
     @property
     def over(self) -> bool:
@@ -70,15 +70,17 @@ class _Reservation:
 class MemoryCounters:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._buckets: dict[tuple[int, int], _Bucket] = {}  # by window length and number
-        self._live: dict[str, _Reservation] = {}  # those that are over and kept too
+        self._buckets: dict[tuple[int, int], _Bucket] = {}  # buckets by window length and number
+        self._live: dict[str, _Reservation] = {}  # reservations by id, also those that are over and kept
         self._expired: dict[str, _Reservation] = {}  # oldest first
-        # At least one entry per live reservation, not later than its deadline. Renewing and settling leave it alone.
+        # Heap with at least one entry per live reservation, not later than its deadline. Renewing and settling leave it
+        # alone.
         self._leases: list[tuple[float, str]] = []
-        # When a count without a window may be forgotten, and at least one entry for each, not later than that.
+        # Times at which counts without a window may be forgotten: at least one entry for each count, not later than its
+        # time.
         self._idle: dict[str, float] = {}
         self._idle_queue: list[tuple[float, str]] = []
-        self._notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # by board and author: when it runs out, the note
+        self._notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # notes by board and author: end, note
 
     async def reserve(
         self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
@@ -175,7 +177,7 @@ class MemoryCounters:
                 self._forget(id, reservation, self._clock())
 
     def _forget(self, id: str, reservation: _Reservation, now: float) -> None:
-        """One that is over. What expired can still be settled late."""
+        """Forget a reservation that is over. One that expired can still be settled late."""
         del self._live[id]
         if reservation.ended:
             reservation.deadline = now
@@ -321,7 +323,7 @@ class MemoryCounters:
 
 
 def _move(bucket: _Bucket, scope: str, settled: int, reserved: int) -> None:
-    """Add to a count. One that is all zero is dropped: idle concurrency slots must not pile up."""
+    """Add to a count. A count that is all zero is dropped: idle concurrency slots must not pile up."""
     count = bucket.get(scope)
     if count is None:
         count = bucket[scope] = _Count()

@@ -1,4 +1,4 @@
-"""Lines for standard output and standard error, written by a thread so that a reader who stops reading stops nothing.
+"""Lines for standard output and standard error, written by a thread: a reader that stops reading stops nothing else.
 
 A pipe whose reader is stuck blocks every write to it. On the event loop such a write ends all traffic; here it holds up
 one thread. Lines wait in a queue that is bounded in bytes. A line that does not fit, or cannot be written, is counted
@@ -20,13 +20,13 @@ _GATHER = (
 )
 _AT_ONCE = 64 << 10  # bytes of one write
 _LAST = 1.0  # seconds that the end of a process waits for its last lines
-_LOOK = 0.5  # seconds between two looks whether a descriptor that takes nothing takes something again
+_LOOK = 0.5  # seconds between two looks at a descriptor that takes nothing
 
 
 class Lines:
     """Writes lines to a file descriptor, in their order, from a thread that starts with the first line.
 
-    `limit` is in bytes; `lost` is called for each line that is dropped, on whichever thread that happens.
+    `limit` is in bytes; `lost` is called for each dropped line, on the thread that drops it.
     """
 
     def __init__(self, descriptor: int, limit: int, lost: Callable[[], object]) -> None:
@@ -62,7 +62,7 @@ class Lines:
             self._thread.start()
 
     def flush(self, seconds: float) -> bool:
-        """Wait until every line is written, for so long at most. True when they are."""
+        """Wait until every line is written, for at most this long. True when they are."""
         return self._idle.wait(seconds)
 
     def _run(self) -> None:
@@ -90,7 +90,7 @@ class Lines:
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]
-            except BlockingIOError:  # somebody made it non-blocking, and it is full
+            except BlockingIOError:  # another process made it non-blocking, and it is full
                 select.select([], [self._descriptor], [], _LOOK)
             except OSError:  # no reader, no room, no such descriptor
                 for _ in batch:

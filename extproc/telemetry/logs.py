@@ -1,4 +1,4 @@
-"""What is logged, as JSON lines: each exchange, and each record of the standard logging module."""
+"""Logs as JSON lines: each exchange, and each record of the standard logging module."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
 
 
 def _served(exchange: Exchange) -> dict[str, Any]:
-    """What is known of an exchange that was forwarded: who served it, what it used and what that cost."""
+    """Log fields of a forwarded exchange: target, usage and cost."""
     usage, target, report = exchange.usage, exchange.target, exchange.report
     entry: dict[str, Any] = {
         "attempts": exchange.attempts,
@@ -94,7 +94,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def _frames(traceback: Any) -> Sequence[str]:
-    """Where it happened, innermost last. The exception's text is left out: it may quote a body or a key."""
+    """The frames of a traceback, innermost last. The exception's text is left out: it may quote a body or a key."""
     frames = []
     while traceback is not None:
         code = traceback.tb_frame.f_code

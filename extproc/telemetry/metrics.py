@@ -1,8 +1,8 @@
-"""Metrics. Every name of one that the outside world sees is in this file; what is logged of an exchange is in `logs`.
+"""Metrics. All their public names are in this file; the log of an exchange is in `logs`.
 
 Names and units follow the OpenTelemetry semantic conventions for generative AI, version 1.37, in Prometheus form
 (https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/). Label values come from the settings or from a
-bounded set; what does not fit in it is `other`, so no client can make the number of series grow.
+bounded set. Values beyond it are `other`, so no client can make the number of series grow.
 """
 
 from __future__ import annotations
@@ -48,9 +48,11 @@ _MAX_LABEL_VALUES = 200
 """Values that a label which is not from the settings can take before the rest is `other`."""
 _MAX_COMBINATIONS = 1000
 """Combinations of such values that are counted apart: together, a few labels of 200 values make millions of series."""
+_TIMED = 16
+"""Exchanges of which the stages of one are timed: 27 clocks and histograms cost 10 µs."""
 _MAX_ERRORS = 64
 """Kinds of errors counted apart."""
-_TELL_EVERY = 60.0  # seconds between two log lines about the same provider's refusals of our key
+_TELL_EVERY = 60.0  # seconds between two log lines about one provider's refusals of the gateway's key
 _MAX_EXCHANGES = 1000
 """Recent exchanges kept in memory for the admin API."""
 
@@ -135,50 +137,52 @@ class Telemetry:
         self._refusals = Counter("extproc_refusals", "Requests the gateway refused", ["code"], registry=registry)
         self._tries = Counter(
             "extproc_tries",
-            "Tries at a provider, by how they ended",
+            "Tries at a provider, by outcome",
             ["provider", "model", "outcome"],
             registry=registry,
         )
-        self._try_seconds = Histogram("extproc_try_seconds", "How long a try took", ["provider"], _DURATION, registry)
+        self._try_seconds = Histogram("extproc_try_seconds", "Duration of a try", ["provider"], _DURATION, registry)
         self._lost_seconds = Counter(
-            "extproc_failed_tries_seconds", "Time lost to tries that failed", ["provider", "outcome"], registry=registry
+            "extproc_failed_tries_seconds", "Time lost to failed tries", ["provider", "outcome"], registry=registry
         )
         self._credentials = Counter(
             "extproc_provider_credentials_rejected",
-            "Tries that a provider refused because of the gateway's own key: look at it",
+            "Tries that a provider refused because of the gateway's own key: check the key",
             ["provider"],
             registry=registry,
         )
         self.credential_refreshes = Counter(
             "extproc_credential_refreshes",
-            "Keys read again and tokens fetched, by how it went",
+            "Keys read again and tokens fetched, by outcome",
             ["provider", "outcome"],
             registry=registry,
         )
         self._skips = Counter(
-            "extproc_targets_skipped", "Targets that a request did not go to", ["reason"], registry=registry
+            "extproc_targets_skipped", "Targets that a request skipped", ["reason"], registry=registry
         )
         self._failovers = Counter(
-            "extproc_failovers", "Exchanges that more than one try was needed for", ["provider"], registry=registry
+            "extproc_failovers", "Exchanges that needed more than one try", ["provider"], registry=registry
         )
-        self._stage = Histogram("extproc_stage_seconds", "Time in a stage", ["stage"], _STAGE, registry)
+        self._stage = Histogram(
+            "extproc_stage_seconds", f"Time in a stage, of one exchange in {_TIMED}", ["stage"], _STAGE, registry
+        )
         self._guardrail = Counter(
-            "extproc_guardrail_findings", "Guardrails that found something", ["guardrail", "action"], registry=registry
+            "extproc_guardrail_findings", "Findings of guardrails", ["guardrail", "action"], registry=registry
         )
         self._budget = Counter(
-            "extproc_budget_decisions", "What budgets said", ["budget", "verdict"], registry=registry
+            "extproc_budget_decisions", "Decisions of budgets", ["budget", "verdict"], registry=registry
         )
         self._budget_used = Gauge(
             "extproc_budget_used_ratio", "Share of the limit spent, in the fullest count", ["budget"], registry=registry
         )
-        self._shares: dict[str, tuple[float, float]] = {}  # by budget: of its fullest count, and until when
+        self._shares: dict[str, tuple[float, float]] = {}  # budget -> share of its fullest count, end of its window
         spender = ["provider", "model", "consumer", "team"]
-        self._cost = _series(Counter("extproc_cost_usd", "What exchanges cost, in USD", spender, registry=registry))
+        self._cost = _series(Counter("extproc_cost_usd", "Cost of exchanges, in USD", spender, registry=registry))
         self._no_price = Counter(
             "extproc_cost_unknown", "Exchanges whose price is unknown", ["provider", "model"], registry=registry
         )
         self._usage_source = _series(
-            Counter("extproc_usage", "Where the usage of an exchange came from", ["source"], registry=registry)
+            Counter("extproc_usage", "Exchanges by the source of their usage", ["source"], registry=registry)
         )
         self.unread = _series(
             Counter(
@@ -189,16 +193,19 @@ class Telemetry:
             "extproc_provider_usage_refused", "Usage that cannot be believed", ["provider"], registry=registry
         )
         self._expired = Counter(
-            "extproc_leases_expired", "Reservations that nobody settled", ["forwarded"], registry=registry
+            "extproc_leases_expired",
+            "Reservations that ended by lease",
+            ["forwarded"],
+            registry=registry,
         )
         self.store_losses = Counter(
             "extproc_store_losses", "Times the counters store turned out to have lost its counts", registry=registry
         )
         self._unwritten = Counter(
-            "extproc_log_lines_lost", "Lines of exchanges that could not be written", registry=registry
+            "extproc_log_lines_lost", "Log lines of exchanges that could not be written", registry=registry
         )
-        self._alerts = Counter("extproc_budget_alerts", "Webhooks told of budgets", ["outcome"], registry=registry)
-        for forwarded in ("true", "false"):  # from 0 on, so that an alert sees the first one
+        self._alerts = Counter("extproc_budget_alerts", "Alerts of budgets, by outcome", ["outcome"], registry=registry)
+        for forwarded in ("true", "false"):  # series from 0 on, so that an alert sees the first one
             self._expired.labels(forwarded)
         for outcome in ("told", "failed", "dropped"):
             self._alerts.labels(outcome)
@@ -218,6 +225,7 @@ class Telemetry:
         self._errors = Counter(
             "extproc_internal_errors", "Bugs: the stream was ended and Envoy answered 500", ["where"], registry=registry
         )
+        self._begun = 0
         self.in_flight = 0
         """Exchanges not yet ended."""
         in_flight = Gauge("extproc_exchanges_in_flight", "Exchanges not yet ended", registry=registry)
@@ -241,6 +249,12 @@ class Telemetry:
         self._providers = {name: kinds()[provider.kind].gen_ai_name for name, provider in settings.providers.items()}
         self._log = settings.telemetry.access_log == "stdout"
 
+    def begin(self) -> bool:
+        """An exchange began. Returns whether its stages are timed: the first, and then one in `_TIMED`."""
+        self.in_flight += 1
+        self._begun += 1
+        return self._begun % _TIMED == 1
+
     def guardrail(self, name: str, action: str) -> None:
         self._guardrail.labels(name, action).inc()
 
@@ -255,7 +269,9 @@ class Telemetry:
         self._budget.labels(name, verdict).inc()
 
     def budget_used(self, name: str, share: float, ends: float) -> None:
-        """The fullest count of a budget, until its window ends (seconds since the epoch, or infinite)."""
+        """Take in the level of a budget's fullest count, and the end of its window (seconds since the epoch, or
+        infinite).
+        """
         if name not in self._shares:
             self._budget_used.labels(name).set_function(lambda: self._share(name))
         self._shares[name] = share, ends
@@ -265,11 +281,11 @@ class Telemetry:
         return share if time.time() < ends else 0.0
 
     def alert(self, outcome: str) -> None:
-        """A webhook was told (or not) of a budget: told, failed, dropped."""
+        """Count an alert by its outcome: told, failed, dropped."""
         self._alerts.labels(outcome).inc()
 
     def watch(self, ledger: Ledger) -> None:
-        """Show how the ledger fares."""
+        """Register the metrics of the ledger."""
         queued = Gauge("extproc_ledger_queued", "Rows that wait to be written", registry=self.registry)
         queued.set_function(lambda: ledger.queued)
         self.registry.register(_LedgerRows(ledger))
@@ -287,7 +303,9 @@ class Telemetry:
         self._downstream.labels(reason).inc()
 
     def attempt(self, provider: str, target: str, outcome: str, seconds: float) -> None:
-        """A try that Envoy reported. `target` is the name of one, `outcome` from a fixed set (tries.OUTCOMES)."""
+        """Take in a try that Envoy reported. `target` is the name of a target, `outcome` from a fixed set
+        (tries.OUTCOMES).
+        """
         if provider not in self._providers:
             provider = "other"
         self._tries.labels(provider, self._model(target), outcome).inc()
@@ -311,7 +329,7 @@ class Telemetry:
         if self._log:
             try:
                 self._write(json_line(entry) + "\n")
-            except OSError:  # no room where it goes, or nobody reads it: no reason to fail a request
+            except OSError:  # no room or no reader: no reason to fail a request
                 self._unwritten.inc()
 
     def _count(self, exchange: Exchange) -> None:
@@ -366,7 +384,7 @@ class Telemetry:
             self._cost(*where, consumer.series, consumer.team).inc(exchange.cost / NANO)
 
     def _chosen(self, exchange: Exchange) -> tuple[str, ...]:
-        """The labels whose values clients and providers choose: both models, then `attribution.metrics`."""
+        """Labels whose values clients and providers choose: both models, then `attribution.metrics`."""
         values = (
             self._model(exchange.ask.model),
             self._response_model(exchange.report.model) if exchange.report else "",
@@ -394,16 +412,14 @@ class Record:
 
 
 class _LedgerRows(Collector):
-    """What the ledger's writer counted of itself."""
+    """The counts of the ledger's writer."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def collect(self) -> Iterator[Metric]:
         ledger = self._ledger
-        rows = CounterMetricFamily(
-            "extproc_ledger_rows", "Rows of the ledger, by what became of them", labels=["outcome"]
-        )
+        rows = CounterMetricFamily("extproc_ledger_rows", "Rows of the ledger, by outcome", labels=["outcome"])
         for outcome, value in (("written", ledger.written), ("dropped", ledger.dropped), ("refused", ledger.refused)):
             rows.add_metric([outcome], value)
         yield rows

@@ -1,4 +1,4 @@
-"""gRPC calls as bytes: paths and what answers them, on either of two transports.
+"""gRPC calls as bytes: paths and their handlers, on either of two transports.
 
 `native.py` is made for this one job, Envoy on a unix socket: `connection.py` knows the protocol and does no input or
 output, `native.py` connects it to asyncio. `grpcio_server.py` is the official library, for TCP and for comparison.
@@ -18,7 +18,7 @@ class Call(Protocol):
     """One call of a client's. A transport makes one for each stream, and calls one method at a time.
 
     `done` is True when no further message is wanted: then the call ends with status 0 behind its last answer. It also
-    ends so when the client's half ended and all of it was answered. What a method raises ends it with status 13.
+    ends so when the client's half ended and all of it was answered. An exception of a method ends it with status 13.
 
     The first step of a method may run outside of a task, up to where it really waits: `asyncio.timeout`, `TaskGroup`
     and `current_task` do not work there. `if asyncio.current_task() is None: await asyncio.sleep(0)` enters a task.
@@ -36,19 +36,19 @@ class Call(Protocol):
         ...
 
     async def on_end(self) -> None:
-        """The call is over, in whatever way. Called exactly once, last, and never cancelled."""
+        """The call is over, however it ended. Called exactly once, last, and never cancelled."""
         ...
 
 
 Calls = Mapping[str, Callable[[Mapping[str, str]], Call]]
-"""By path, `/package.Service/Method`: makes the call for a stream with these request headers."""
+"""Calls by path, `/package.Service/Method`: makes the call for a stream with these request headers."""
 
 
 class Transport(Protocol):
     """A server of calls."""
 
     async def start(self) -> None:
-        """Listen. Raises OSError when the address cannot be had."""
+        """Listen. Raises OSError when the address is not available."""
         ...
 
     async def stop(self, grace: float) -> None:

@@ -4,7 +4,7 @@ Bytes that arrived go into `receive`, which returns events. Answers go into `sen
 that are to leave. Made for one peer, Envoy on a unix socket: no TLS, no priorities, no push, no compression. A peer
 that breaks the protocol loses its connection; only limits on a call end the call alone.
 
-A stream's states, and what frames of the peer's do in them (`_RULES`; what it does not have is a fault):
+States of a stream, and the effect of the peer's frames in them (`_RULES`; a frame without a rule is a fault):
 
                  HEADERS        DATA           with END_STREAM   RST_STREAM     WINDOW_UPDATE
     idle         ► open         fault          ► half closed     fault          fault
@@ -13,25 +13,25 @@ A stream's states, and what frames of the peer's do in them (`_RULES`; what it d
     left         passed over    passed over    ► closed          ► closed       passed over
     closed       fault          fault                            passed over    passed over
 
-The peer ends its half with END_STREAM, we end ours with trailers: then a half closed stream is closed. An open one is
-left, with RST_STREAM behind the trailers, so that a peer that still sends stops. Envoy resets every stream of ext_proc,
-even after our end; then a left stream is forgotten. Every header block is decoded, whatever becomes of its stream, or
-the compression would go out of step.
+The peer ends its half with END_STREAM, the server ends its own with trailers: then a half closed stream is closed. An
+open one is left, with RST_STREAM behind the trailers, so that a peer that still sends stops. Envoy resets every stream
+of ext_proc, even after the server's end; then a left stream is forgotten. Every header block is decoded, even that of a
+refused stream, or the compression would go out of step.
 
-A stream is busy from the event that gives its message out until `take` finds no other. What arrives for a busy stream
-waits in its queue, so a handler gets one message at a time and in order. That the peer ended (the event `ended`, or
-`stream.ended` after `take`) is told when the queue is empty, so that nothing ends before all of it was answered.
+A stream is busy from the event that gives its message out until `take` finds no other. Messages for a busy stream wait
+in its queue, so a handler gets one message at a time and in order. The peer's end (the event `ended`, or `stream.ended`
+after `take`) is reported when the queue is empty, so that nothing ends before all of it was answered.
 
 Windows, inbound. Data is held from its arrival until its stream is at rest, which is neither busy nor has a queue;
 then the peer is granted as much again. So a slow handler pushes back, a queue that drained lets the peer go on, and a
 message larger than the window arrives. Always, of a stream, and of the connection over all its streams:
-what the peer may send + what is held + what it will be granted = the window.
+bytes the peer may send + bytes held + bytes to be granted = the window.
 
-Windows, outbound. What exceeds the peer's windows waits in `stream.unsent`, and trailers behind it, until WINDOW_UPDATE
+Windows, outbound. Data beyond the peer's windows waits in `stream.unsent`, and trailers behind it, until WINDOW_UPDATE
 or SETTINGS let it leave (the event `drained`). SETTINGS may also make the window of a stream negative.
 
-What costs us more than the peer is counted by the second, see `Limits`. A reset counts only for a stream that was not
-answered yet: to reset an answered one is Envoy's habit, to begin streams and reset them is an attack.
+Actions that cost this side more than the peer are counted by the second, see `Limits`. A reset counts only for a stream
+that was not answered yet: to reset an answered one is Envoy's habit, to begin streams and reset them is an attack.
 """
 
 from __future__ import annotations
@@ -60,23 +60,23 @@ _SIZES = {frames.PRIORITY: 5, frames.RST_STREAM: 4, frames.PING: 8, frames.WINDO
 _OF_STREAMS = (frames.HEADERS, frames.PRIORITY, frames.RST_STREAM, frames.CONTINUATION, frames.DATA)
 _OF_CONNECTIONS = (frames.SETTINGS, frames.PING, frames.GOAWAY)
 _DRAINING = b"draining"
-"""A PING behind the first GOAWAY: when it comes back, the peer has seen that."""
+"""Payload of the PING behind the first GOAWAY: when it comes back, the peer has seen the GOAWAY."""
 
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """One call. `call`, `task` and `closing` belong to the driver of the connection, who only reads the rest."""
+    """One call. `call`, `task` and `closing` belong to the driver of the connection, which only reads the rest."""
 
     id: int
     path: str
     metadata: Mapping[str, str]
     inbound: int  # bytes the peer may send
-    outbound: int  # bytes we may send
-    ended: bool  # by the peer
+    outbound: int  # bytes this side may send
+    ended: bool  # the peer ended its half
     begun: bool = False  # answered
-    over: bool = False  # nothing can be sent any more
+    over: bool = False  # True: nothing can be sent any more
     busy: bool = False
-    held: int = 0  # bytes that arrived and are not granted again
+    held: int = 0  # bytes that arrived, without a new grant yet
     assembly: Assembly | None = None
     queue: deque[bytes] | None = None
     unsent: deque[memoryview] | None = None
@@ -87,8 +87,8 @@ class Stream:
 
 
 class Event(NamedTuple):
-    """What happened to a stream: it was opened; a message came while it was at rest; the peer ended it and everything
-    was taken; all that was held back has left; it is gone before its end, reset or broken off for a limit.
+    """An event of a stream: it was opened; a message came while it was at rest; the peer ended it and everything was
+    taken; all unsent data has left; it is gone before its end, reset or broken off for a limit.
     """
 
     kind: Literal["opened", "message", "ended", "drained", "gone"]
@@ -97,28 +97,28 @@ class Event(NamedTuple):
 
 
 class Connection:
-    """One connection. Nothing here raises for what the peer does: it ends with `fault`. `clock` is in seconds."""
+    """One connection. Faults of the peer raise nothing: the connection ends with `fault`. `clock` is in seconds."""
 
     def __init__(self, limits: Limits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits = limits or Limits()
         self.fault: Fault | None = None
         self.streams: dict[int, Stream] = {}  # open and half closed
-        self._left: dict[int, None] = {}  # in order; the oldest are forgotten
-        self._newest = 0  # the highest stream the peer began
+        self._left: dict[int, None] = {}  # left streams in order; the oldest are forgotten
+        self._newest = 0  # the highest stream that the peer began
         self._final = frames.ANY_STREAM  # streams above are passed over
         self._reader = HeaderReader(limits)
         self._greeted = self._configured = False  # the preface came, SETTINGS came
-        self._rest = b""  # of a frame that is not whole
+        self._rest = b""  # bytes of a frame that is not whole
         self._block: tuple[int, bool, bytearray] | None = None  # headers under way: stream, END_STREAM, block
-        self._continued = 0  # frames in which they went on
+        self._continued = 0  # CONTINUATION frames so far
         self._events: list[Event] = []
         self._counts: Counter[str] = Counter()
         self._clock, self._since = clock, clock()
         self._inbound, self._held = limits.connection_window, 0
-        self._outbound = self._first_outbound = frames.WINDOW  # of the connection, of a new stream
+        self._outbound = self._first_outbound = frames.WINDOW  # window of the connection, of a new stream
         self._frame = frames.LEAST_FRAME  # the peer's limit
         self._blocked: dict[int, Stream] = {}
-        self._table = NO_TABLE  # before the first block
+        self._table = NO_TABLE  # NO_TABLE before the first block
         self._handlers = {
             frames.HEADERS: self._on_headers,
             frames.CONTINUATION: self._on_continuation,
@@ -141,7 +141,7 @@ class Connection:
     # --- in
 
     def receive(self, data: bytes) -> Sequence[Event]:
-        """What happened with these bytes, in order. Nothing does after a fault."""
+        """The events in these bytes, in order. None after a fault."""
         self._events = []
         if self.fault is None:
             data = self._rest + data if self._rest else data
@@ -161,13 +161,13 @@ class Connection:
         return None
 
     def lost(self) -> Sequence[Event]:
-        """The connection itself is no longer: what becomes of its streams."""
+        """The events of streams whose connection is gone."""
         for stream in (streams := list(self.streams.values())):
             self._drop(stream)
         return [Event("gone", stream) for stream in streams]
 
     def _read(self, data: bytes) -> int:
-        """Take every whole frame; returns where the rest begins."""
+        """Take every whole frame; returns the start of the rest."""
         at, size, unpack = 0, len(data), HEAD.unpack_from
         if not self._greeted:
             at = len(frames.PREFACE)
@@ -207,7 +207,7 @@ class Connection:
             handler(flags, id, payload)
 
     def _permits(self, kind: int, id: int) -> bool:
-        """Whether a frame is taken; otherwise it is passed over. Raises Fault where neither is right."""
+        """True when a frame is taken; otherwise it is passed over. Raises Fault where neither is right."""
         if (stream := self.streams.get(id)) is not None:
             state = "half closed" if stream.ended else "open"
         elif id in self._left or id > self._final:
@@ -220,7 +220,7 @@ class Connection:
         return rule
 
     def _count(self, what: str) -> None:
-        """One more of what the peer may do only so often a second. Raises Fault beyond."""
+        """Count one more action of the peer with a limit per second. Raises Fault beyond it."""
         self._counts[what] += 1
         if self._counts[what] > getattr(self.limits, what):
             if (now := self._clock()) - self._since < 1.0:
@@ -287,7 +287,7 @@ class Connection:
         stream.queue.append(message)
 
     def _half_close(self, stream: Stream) -> None:
-        """The peer sends no more. Raises Refused in the middle of a message."""
+        """End the peer's half. Raises Refused in the middle of a message."""
         stream.ended = True
         if stream.assembly is not None:
             raise Refused(INTERNAL, "the last message is not whole")
@@ -396,7 +396,7 @@ class Connection:
     # --- windows, inbound
 
     def _grant(self, stream: Stream) -> None:
-        """Of a stream at rest: let the peer send as much again, in few large steps."""
+        """Let the peer of a stream at rest send as much again, in few large steps."""
         self._held -= stream.held
         stream.held = 0
         window = self.limits.stream_window
@@ -428,7 +428,7 @@ class Connection:
             stream.begun = True
             self._head(stream, frames.END_HEADERS, BEGIN)
         size = len(message) + PREFIX.size
-        if size <= self._outbound and size <= stream.outbound and size <= self._frame:  # then nothing is unsent
+        if size <= self._outbound and size <= stream.outbound and size <= self._frame:  # `unsent` is empty then
             self._outbound -= size
             stream.outbound -= size
             self._out.append(MESSAGE_HEAD.pack(size >> 16, size & 0xFFFF, frames.DATA, 0, stream.id, 0, len(message)))
@@ -440,24 +440,24 @@ class Connection:
         self._pump(stream)
 
     def end(self, stream: Stream, status: int = OK, text: str = "") -> None:
-        """End the call: with status 0 behind everything that was sent, with another at once."""
+        """End the call: with status 0 behind all its messages, with another status at once."""
         if stream.over or stream.last is not None:
             return
         stream.last = trailers(status, text) if stream.begun else BEGIN + trailers(status, text)
         if status != OK or not stream.unsent:
             self._finish(stream)
-        else:  # whatever else the peer sends is passed over
+        else:  # further frames of the peer are passed over
             stream.busy, stream.queue, stream.assembly = False, None, None
             self._grant(stream)
 
     def drain(self) -> None:
-        """Say that no more streams are taken. The peer may begin others until it has seen that."""
+        """Announce that no more streams are taken. The peer may begin others until it has seen that."""
         self._out.append(frames.goaway(frames.ANY_STREAM, Code.NO_ERROR))
         self._out.append(frames.frame(frames.PING, 0, 0, _DRAINING))
 
     @property
     def drained(self) -> bool:
-        """Whether the peer knows that no more streams are taken, and none is left."""
+        """True when the peer knows that no more streams are taken, and none is left."""
         return self._final != frames.ANY_STREAM and not self.streams
 
     def _head(self, stream: Stream, flags: int, block: bytes) -> None:
@@ -471,7 +471,7 @@ class Connection:
             self._pump(stream)
 
     def _pump(self, stream: Stream) -> None:
-        """Send of `unsent` what the windows allow."""
+        """Send as much of `unsent` as the windows allow."""
         unsent = stream.unsent
         while unsent:
             part = unsent[0]
@@ -518,7 +518,7 @@ class Connection:
 
 
 def _enlarged(window: int, change: int) -> int:
-    """An outbound window after a change. Raises Fault where HTTP/2 allows none so large."""
+    """An outbound window after a change. Raises Fault beyond HTTP/2's maximum."""
     if window + change > frames.MOST_WINDOW:
         raise Fault(Code.FLOW_CONTROL_ERROR, "a window beyond 2^31-1")
     return window + change

@@ -1,4 +1,4 @@
-"""HTTP/2 frames as bytes: what they are called, how they are packed, how they end a connection.
+"""HTTP/2 frames as bytes: their names, their packing, and the errors that end a connection.
 
 Source: RFC 9113, sections 4, 6 and 7.
 """
@@ -14,7 +14,7 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDO
 END_STREAM, ACK, END_HEADERS, PADDED, HAS_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, MAX_HEADER_LIST_SIZE = range(2, 7)
 
-WINDOW = 65_535  # before any setting
+WINDOW = 65_535  # bytes of a window before any setting
 MOST_WINDOW = (1 << 31) - 1
 ANY_STREAM = (1 << 31) - 1
 LEAST_FRAME = 16_384
@@ -24,14 +24,14 @@ ALLOWED = {ENABLE_PUSH: (0, 1), INITIAL_WINDOW_SIZE: (0, MOST_WINDOW), MAX_FRAME
 HEAD = struct.Struct(">BHBBL")
 """A frame's head: its length (8 and 16 bits), type, flags, stream."""
 PREFIX = struct.Struct(">BL")
-"""The prefix of a gRPC message: whether it is compressed, its length."""
+"""The prefix of a gRPC message: its compression flag, its length."""
 MESSAGE_HEAD = struct.Struct(">BHBBLBL")
 """Both, for a DATA frame that is one message."""
 SETTING = struct.Struct(">HL")
 
 
 class Code(IntEnum):
-    """Why a stream or a connection ended."""
+    """Reasons for the end of a stream or a connection."""
 
     NO_ERROR = 0
     PROTOCOL_ERROR = 1
@@ -53,7 +53,7 @@ class Fault(Exception):  # noqa: N818
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """One whole frame."""
+    """A whole frame."""
     size = len(payload)
     return HEAD.pack(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
 

@@ -1,4 +1,6 @@
-"""The transport of the official library: for TCP, and to compare the own one with. The only file that knows grpc."""
+"""The transport of the official library: for TCP, and for comparison with the native one. The only file that knows
+grpc.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ _OPTIONS = (
     # Envoy's keepalive pings would otherwise be taken for abuse and end in GOAWAY.
     ("grpc.http2.min_ping_interval_without_data_ms", 1000),
     ("grpc.http2.max_ping_strikes", 0),
-    # Bursts beyond the defaults lose requests that no handler ever sees. Admission is the application's: `overloaded`.
+    # Bursts beyond the defaults lose requests before any handler. Admission is the application's: `overloaded`.
     ("grpc.server.max_pending_requests", 20_000),
     ("grpc.server.max_pending_requests_hard_limit", 40_000),
     ("grpc.so_reuseport", 0),
@@ -31,7 +33,7 @@ _OPTIONS = (
 class GrpcioServer:
     """Serves `calls` at the unix socket `path`, which only this user can connect to, or at `address`, host:port.
 
-    Of `limits` it knows the size of a message.
+    It reads only the size of a message from `limits`.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """Request headers, decoded and checked; response headers, which are constants.
 
-To decode a block costs about 100 µs, and Envoy sends the same bytes for stream after stream: `:path` comes as a literal
+Decoding a block costs about 100 µs, and Envoy sends the same bytes for stream after stream: `:path` comes as a literal
 without indexing, so its blocks change nothing in the table. They are remembered until another block changes the table.
 Answers use neither table nor Huffman. The first of a connection sets the table's size to 0, so no setting matters.
 
@@ -30,7 +30,8 @@ _OF_CONNECTIONS = (b"connection", b"keep-alive", b"proxy-connection", b"transfer
 class Request(NamedTuple):
     """A call: `/package.Service/Method`, and headers by name, values of a repeated one joined with a comma.
 
-    `problem` is why it is none: a header block of trailers, one that is malformed, or a request that is not gRPC.
+    `problem` is the reason why it is no call: a header block of trailers, a malformed one, or a request that is not
+    gRPC.
     """
 
     path: str = ""
@@ -65,7 +66,7 @@ class HeaderReader:
 
     def _table(self) -> tuple[object, tuple[int, int]]:
         """The table's newest entry, and its sizes. While the very same object is the newest, nothing was added; then
-        the number of entries tells what was evicted.
+        the number of entries shows evictions.
         """
         table = self._decoder.header_table
         entries = table.dynamic_entries
@@ -102,7 +103,7 @@ def _literal(name: bytes, value: bytes) -> bytes:
 NO_TABLE = b"\x20"
 """A table of no size; begins a connection's first block."""
 BEGIN = b"\x88" + _literal(b"content-type", b"application/grpc")
-"""Status 200 and what follows it."""
+"""Status 200 and the headers after it."""
 _OK = _literal(b"grpc-status", b"0")
 
 

@@ -1,4 +1,4 @@
-"""gRPC messages out of the DATA of a stream, however it was cut.
+"""gRPC messages out of the DATA of a stream, in pieces of any size.
 
 Source: "gRPC over HTTP2" (PROTOCOL-HTTP2.md), Length-Prefixed-Message; compression.md for compressed ones.
 """
@@ -11,7 +11,7 @@ OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 8, 12, 13
 
 
 class Refused(Exception):  # noqa: N818
-    """A message that is not taken: the call ends with the gRPC `status`."""
+    """A message that is refused: the call ends with the gRPC `status`."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -31,11 +31,11 @@ class Assembly:
 
     @property
     def empty(self) -> bool:
-        """Whether the stream is between two messages."""
+        """True when the stream is between two messages."""
         return not self._buffer
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The messages that `data` completes, each copied once. Raises Refused at one that is not taken."""
+        """The messages that `data` completes, each copied once. Raises Refused at a message that is refused."""
         buffer = self._buffer
         buffer += data
         whole: list[bytes] = []

@@ -1,7 +1,7 @@
-"""The own transport: `connection.py` on asyncio, for Envoy on a unix socket.
+"""The native transport: `connection.py` on asyncio, for Envoy on a unix socket.
 
-What a call does is first run in place, without a task, and becomes a task when it really waits. Everything that a turn
-of the event loop has to send leaves in one write. A connection handles `Limits.turn` events in a turn.
+The steps of a call first run in place, without a task, and become a task only when they really wait. All output of a
+turn of the event loop leaves in one write. A connection handles `Limits.turn` events in a turn.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 1_024  # connections that wait to be accepted
 _UNAVAILABLE = 14  # the gRPC status of calls that a stop ends
-_LAST_WORDS = 1.0  # seconds for a peer to read them and to close
-_LONGEST_END = 10.0  # seconds for calls to settle what they have open
+_CLOSE_TIMEOUT = 1.0  # seconds for a peer to read the last bytes and to close
+_LONGEST_END = 10.0  # seconds for calls to settle their open reservations
 
 Step = Coroutine[Any, Any, Sequence[bytes]]
 
@@ -62,17 +62,17 @@ class NativeServer:
         if self._listener is not None:
             self._listener.close()
         with contextlib.suppress(FileNotFoundError):
-            if self._path.stat().st_ino == self._inode:  # else another process serves there by now
+            if self._path.stat().st_ino == self._inode:  # another process may serve there by now
                 self._path.unlink()
         for peer in self.peers:
             peer.drain()
         await self._wait_for_peers(grace)
         for peer in list(self.peers):
             peer.end()
-        await self._wait_for_peers(_LAST_WORDS)
+        await self._wait_for_peers(_CLOSE_TIMEOUT)
         for peer in list(self.peers):
             peer.abort()
-        await self._wait_for_peers(_LAST_WORDS)
+        await self._wait_for_peers(_CLOSE_TIMEOUT)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_LONGEST_END)
 
@@ -88,7 +88,7 @@ class NativeServer:
         return task
 
     def finish(self, call: Call, path: str) -> None:
-        """Run the end of a call, in place as far as that goes. Nothing cancels it."""
+        """Run the end of a call, in place as far as it goes without waiting. Nothing cancels it."""
         ending = call.on_end()
         try:
             waits_for = ending.send(None)
@@ -110,8 +110,8 @@ class Peer(asyncio.Protocol):
         self._server = server
         self._http2 = Connection(server.limits)
         self._events: deque[Event] = deque()
-        self._turning = False  # a turn is to come
-        self._full = False  # with what the peer does not read
+        self._turning = False  # True: a turn is scheduled
+        self._full = False  # True: full with bytes that the peer does not read
         self._closing: asyncio.TimerHandle | None = None
 
     # --- the connection
@@ -136,7 +136,7 @@ class Peer(asyncio.Protocol):
             self.lost.set_result(None)
 
     def pause_writing(self) -> None:
-        """The peer does not read: nothing is done for it until it does, so what it is owed has an end."""
+        """Stop work for a peer that does not read, until it reads, so that its unsent answers stay bounded."""
         self._full = True
         self._transport.pause_reading()
 
@@ -152,7 +152,7 @@ class Peer(asyncio.Protocol):
                 self._turn()
 
     def _turn(self) -> None:
-        """Handle what happened, and send what is to be said of it."""
+        """Handle the events, and send the answers."""
         self._turning = False
         events = self._events
         for _ in range(self._server.limits.turn):
@@ -161,25 +161,25 @@ class Peer(asyncio.Protocol):
             kind, stream, message = events.popleft()
             if kind == "opened":
                 self._open(stream)
-            elif stream.call is None:  # it ended before the rest of what was read
+            elif stream.call is None:  # the call ended before the rest of its events
                 continue
             elif kind == "message":
                 self._work(stream, stream.call.on_message(message))
             elif kind == "gone":
                 self._gone(stream)
             else:
-                self._go_on(stream)
+                self._next_step(stream)
         if events and not self._full:
             self._turn_soon()
         self._flush()
 
     def drain(self) -> None:
-        """Take no more calls; close when the peer knows and those under way are over."""
+        """Take no more calls; close when the peer knows and the calls under way are over."""
         self._http2.drain()
         self._flush()
 
     def end(self) -> None:
-        """End what is still under way."""
+        """End the calls under way."""
         for stream in list(self._http2.streams.values()):
             self._http2.end(stream, _UNAVAILABLE, "the server stops")
             self._gone(stream)
@@ -202,17 +202,19 @@ class Peer(asyncio.Protocol):
             self._close()
 
     def _close(self) -> None:
-        """Say no more, and leave it to the peer to close: what we close first takes unread last words away from it."""
+        """End the output, and leave closing to the peer: closing first would take the last unread bytes away from
+        it.
+        """
         if self._closing is None and not self._transport.is_closing():
             self._transport.write_eof()
             self._give_up_soon()
 
     def _give_up_soon(self) -> None:
-        self._closing = asyncio.get_running_loop().call_later(_LAST_WORDS, self._give_up)
+        self._closing = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._give_up)
 
     def _give_up(self) -> None:
         if self._http2.fault is None and self._transport.get_write_buffer_size():
-            self._give_up_soon()  # it still reads; if not, `stop` has an end
+            self._give_up_soon()  # the peer still reads; if not, `stop` has an end
         else:
             self._transport.abort()
 
@@ -248,7 +250,7 @@ class Peer(asyncio.Protocol):
             stream.task.add_done_callback(partial(self._resume, stream))
 
     def _resume(self, stream: Stream, task: asyncio.Task[Sequence[bytes]]) -> None:
-        """A step that had to wait is done."""
+        """Go on after a step that had to wait."""
         stream.task = None
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
         if stream.over:
@@ -264,15 +266,15 @@ class Peer(asyncio.Protocol):
     def _answer(self, stream: Stream, answers: Sequence[bytes]) -> None:
         for answer in answers:
             self._http2.send(stream, answer)
-        self._go_on(stream)
+        self._next_step(stream)
 
-    def _go_on(self, stream: Stream) -> None:
-        """See what comes next for a stream whose last step was answered: another step, the end, or nothing now."""
+    def _next_step(self, stream: Stream) -> None:
+        """Begin the next step of a stream whose last step was answered: a message, the end, or nothing now."""
         call: Call = stream.call
         if call.done or stream.closing:
             self._http2.end(stream)
             self._end_call(stream)
-        elif not stream.unsent:  # else the peer does not read: it goes on when that has left
+        elif not stream.unsent:  # the peer does not read otherwise: it goes on when the unsent data has left
             message = self._http2.take(stream)
             if message is not None:
                 self._events.append(Event("message", stream, message))
@@ -288,7 +290,7 @@ class Peer(asyncio.Protocol):
 
     def _gone(self, stream: Stream) -> None:
         if stream.task is not None:
-            stream.task.cancel()  # its end follows
+            stream.task.cancel()  # the call's end follows
         else:
             self._end_call(stream)
 

@@ -1,4 +1,4 @@
-"""A place for a unix socket that nobody else can connect to."""
+"""A place for a unix socket that no other user can connect to."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def private(path: str) -> Iterator[None]:
-    """What is bound at `path` in here has mode 0600 from its first moment. A socket that a killed process left behind
-    is removed. Raises OSError when `path` is anything else, or in use.
+    """Sockets bound at `path` in here have mode 0600 from their first moment. A socket that a killed process left
+    behind is removed. Raises OSError when `path` is anything else, or in use.
     """
     _make_room(Path(path))
     before = os.umask(0o177)

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from extproc.framing import Frame
 from extproc.framing.sse import SSE
+from extproc.response import LONG
 from extproc.words.dialect import Dialect, Report
 from extproc.words.tries import Seen
 
 _DATA = re.compile(rb"(?:\A|[\r\n])data:")
 _LINES = re.compile(rb"\r\n|\n|\r")
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.|\\\Z)*+(?:"|\Z)|[{}\[\]]', re.DOTALL)
-_OBJECT = re.compile(rb"\s*:\s*(?=\{)")
 
 _DENSER = 1.5
 """For text that is neither kept nor counted, against that of the events that were read."""
@@ -31,7 +30,18 @@ Span = tuple[int, bytes]
 class Reading:
     """Reads `seen`, of an answer that had `total` bytes by Envoy's own count. Writes `report`."""
 
-    __slots__ = ("_around", "_counted", "_dialect", "_envelope", "_known", "_lines", "_text", "first_text", "report")
+    __slots__ = (
+        "_around",
+        "_counted",
+        "_dialect",
+        "_envelope",
+        "_known",
+        "_lines",
+        "_text",
+        "_told",
+        "first_text",
+        "report",
+    )
 
     def __init__(self, seen: Seen, total: int, dialect: Dialect, event_limit: int) -> None:
         self.report = Report()
@@ -40,14 +50,18 @@ class Reading:
         self._envelope = math.inf  # bytes around the text, for each line of data; the smallest
         self._text = self._around = 0  # bytes of text that were read, and of the events that held it
         self._known = 0  # bytes in events that were read
+        self._told = 0  # where the event ended that reported the usage last
         self._lines = 0  # of data that were counted, in these
         self._counted = seen.size
-        end = 0  # of the last event that was read
+        at = end = 0  # where the last window begins, and the last event in it ends
         for at, data in spans(seen):
             end = self._read(at, data, SSE(event_limit), total, ended=seen.ended)
         size = max(end, seen.size)
+        before = self.report.output_bytes
         if seen.ended or not math.isinf(self._envelope):  # else no text is known of, and the bound is charged
             self._count_between(seen, size)
+            if self.report.told_at is not None and at < self._told and size == end:  # that text came before the usage
+                self.report.told_at += self.report.output_bytes - before
             self._count_behind(seen, size, total)
 
     def first_token(self, seen: Seen) -> float | None:
@@ -69,8 +83,8 @@ class Reading:
                 self._known += sum(len(frame.raw) for frame in rest)
         if at and frames:
             cut = frames.pop(0)
+            self._read_cut(at, cut.raw)
             at += len(cut.raw)
-            self._read_cut(cut.raw)
         for frame in frames:
             self._observe(frame, at)
             at += len(frame.raw)
@@ -78,11 +92,13 @@ class Reading:
 
     def _observe(self, frame: Frame, at: int) -> None:
         report, raw = self.report, frame.raw
-        before = report.output_bytes
+        before, usage = report.output_bytes, report.usage
         if frame.data is not None:
             self._dialect.observe(frame.data, report)
-        elif not raw.startswith(b":"):  # all of it counts as text
-            report.output_bytes += len(raw)
+        elif len(raw) > LONG and not raw.startswith(b":"):
+            report.add_unread(raw)
+        if report.usage is not usage:
+            self._told = at + len(raw)
         # Where the end of the line before each stands: Envoy's script counted those before `_counted`.
         places = [at + match.start() - (match[0] == b"data:") for match in _DATA.finditer(raw)]
         if (text := report.output_bytes - before) > 0:
@@ -94,17 +110,14 @@ class Reading:
         self._known += len(raw)
         self._lines += sum(place < self._counted for place in places)
 
-    def _read_cut(self, raw: bytes) -> None:
-        """Take the usage of an event whose beginning was not kept: where the depth, counted from its end, is right."""
-        places = self._dialect.usage_at
-        if not places:
-            return
+    def _read_cut(self, at: int, raw: bytes) -> None:
+        """Read the usage of an event whose beginning was not kept."""
         first, *others = _LINES.split(raw)
         rest = [line[5:] for line in others if line.startswith(b"data:")]
-        said = objects_in(b"\n".join([first, *rest]), places[0][-1].encode(), {len(place) for place in places})
-        name = min(places, key=len)[-1].encode()
-        for usage in said:
-            self._dialect.observe(b'{"%b":%b}' % (name, usage), self.report)
+        before = self.report.usage
+        self._dialect.observe_edges(b"", b"\n".join([first, *rest]).rstrip(), self.report)
+        if self.report.usage is not before:
+            self._told = at + len(raw)
 
     def _count_between(self, seen: Seen, size: int) -> None:
         """Count the text of events among the first `size` bytes that were not read: bytes and lines are known."""
@@ -137,29 +150,3 @@ def spans(seen: Seen) -> Sequence[Span]:
         else:
             found.append((at, data))
     return found
-
-
-def objects_in(text: bytes, name: bytes, depths: Collection[int]) -> Sequence[bytes]:
-    """The objects called `name` in `text`, the end of a JSON document, that stand in so many objects or lists."""
-    key = b'"%b"' % name
-    begin = text.find(key)
-    while begin > 0 and text[begin - 1 : begin] == b"\\":  # quoted in a string
-        begin = text.find(key, begin + 1)
-    if begin < 0:
-        return ()
-    depth, named = 0, -1
-    open_: list[tuple[int, int]] = []  # depth and place of those that have begun
-    found: list[tuple[int, int, int]] = []
-    for token in _TOKEN.finditer(text, begin):
-        kind = token[0]
-        if kind in b"{[":
-            if token.start() == named:
-                open_.append((depth, named))
-            depth += 1
-        elif kind in b"}]":
-            depth -= 1
-            if open_ and open_[-1][0] == depth:
-                found.append((*open_.pop(), token.end()))
-        elif kind == key and (match := _OBJECT.match(text, token.end())) is not None:
-            named = match.end()
-    return [text[start:end] for at, start, end in found if at - depth in depths]

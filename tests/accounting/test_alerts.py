@@ -1,4 +1,4 @@
-"""Webhooks of budgets: told once in all of a fleet, whatever the webhook does."""
+"""Webhooks of budgets: each alert is sent once by a whole fleet, however the webhook behaves."""
 
 import asyncio
 import json
@@ -19,7 +19,9 @@ from extproc.stores.sqlite import SqliteCounters
 
 @pytest.fixture
 def webhook():
-    """A server: `answers` is what it does next (a status, `hang`, `close`, `slow`), then 204. `heard` is what came."""
+    """A webhook server. `answers` are its next replies (a status, `hang`, `close`, `slow`), then 204. `heard` holds the
+    posted bodies.
+    """
     here = SimpleNamespace(answers=[], heard=[], over=threading.Event())
 
     class Handler(BaseHTTPRequestHandler):
@@ -79,7 +81,7 @@ class Process:
         self.alerts = Alerts(counters, self.outcomes.append, again=again, timeout=seconds, at_once=at_once)
 
     async def tell(self, *alerts):
-        """Tell them, and wait until all is said."""
+        """Queue the alerts, and wait until all are sent."""
         for each in alerts:
             self.alerts.tell(each)
         work = asyncio.create_task(self.alerts.run())
@@ -92,10 +94,10 @@ def counters(clocks):
     return MemoryCounters(clocks())
 
 
-# --- once
+# --- sent once
 
 
-async def test_what_is_told(webhook, counters):
+async def test_an_alert_has_the_budget_the_threshold_and_the_amounts(webhook, counters):
     process = Process(counters)
     await process.tell(alert(f"{webhook.url}/hook?a=b"))
     [(path, headers, body)] = webhook.heard
@@ -118,7 +120,7 @@ async def test_what_is_told(webhook, counters):
     assert process.outcomes == ["told"]
 
 
-async def test_once_for_each_count_window_and_threshold_over_two_processes(webhook, clocks, tmp_path):
+async def test_two_processes_send_one_alert_for_each_count_window_and_threshold(webhook, clocks, tmp_path):
     clock = clocks()
     processes = [Process(SqliteCounters(tmp_path / "c.db", clock)) for _ in range(2)]
     each = [
@@ -136,12 +138,12 @@ async def test_once_for_each_count_window_and_threshold_over_two_processes(webho
     assert [body["scope"] for _, _, body in webhook.heard[4:]] == ["b:consumer=a"], "a new month, but no new total"
 
 
-async def test_what_was_told_leaves_no_trace_in_budgets_of_any_name(webhook, counters):
+async def test_notes_of_sent_alerts_do_not_appear_as_counts_of_a_budget(webhook, counters):
     await Process(counters).tell(alert(webhook.url, name="alert", scope="alert"))
     assert await counters.fullest("alert", -1) == []
 
 
-async def test_a_store_that_cannot_say_makes_it_ours(webhook):
+async def test_when_the_store_fails_the_alert_is_sent(webhook):
     class Down(MemoryCounters):
         async def reserve(self, *_args, **_more):
             raise StoreError("down")
@@ -155,7 +157,7 @@ async def test_a_store_that_cannot_say_makes_it_ours(webhook):
 
 
 @pytest.mark.parametrize("trouble", ["hang", "close", "slow", "nonsense", 301, 307, 400, 404, 500, 503])
-async def test_a_webhook_that_fails_once_is_asked_again(webhook, counters, trouble):
+async def test_a_webhook_that_fails_once_is_called_again(webhook, counters, trouble):
     webhook.answers = [trouble]
     process = Process(counters)
     await process.tell(alert(webhook.url))
@@ -163,7 +165,7 @@ async def test_a_webhook_that_fails_once_is_asked_again(webhook, counters, troub
     assert [path for path, *_ in webhook.heard] == ["/", "/"], "and no redirect is followed"
 
 
-async def test_one_that_always_fails_is_given_up_and_the_next_is_told(webhook, counters):
+async def test_a_webhook_that_always_fails_is_given_up_and_the_next_alert_is_sent(webhook, counters):
     webhook.answers = [500, 302, "close"]
     process = Process(counters)
     await process.tell(alert(webhook.url), alert(webhook.url, threshold=1.0))
@@ -171,21 +173,21 @@ async def test_one_that_always_fails_is_given_up_and_the_next_is_told(webhook, c
     assert len(webhook.heard) == 4
 
 
-async def test_one_that_hangs_holds_up_no_more_than_its_time(webhook, counters):
+async def test_a_hanging_webhook_is_cut_off_by_its_timeout(webhook, counters):
     webhook.answers = ["hang", "slow"]
     process = Process(counters, again=(0.0,), seconds=0.1)
     await process.tell(alert(webhook.url), alert(webhook.url, threshold=1.0))
     assert process.outcomes == ["failed", "told"]
 
 
-async def test_one_that_hangs_does_not_hold_up_others(webhook, counters):
+async def test_a_hanging_webhook_does_not_delay_the_others(webhook, counters):
     webhook.answers = ["hang"]
     process = Process(counters, again=(), seconds=2.0, at_once=2)
     await process.tell(*(alert(webhook.url, scope=f"b:consumer={who}") for who in "abcd"))
     assert process.outcomes == ["told", "told", "told", "failed"]
 
 
-async def test_an_answer_without_end_is_an_answer(webhook, counters):
+async def test_an_endless_answer_counts_as_an_answer(webhook, counters):
     webhook.answers = ["huge"]
     process = Process(counters)
     await process.tell(alert(webhook.url))
@@ -196,7 +198,7 @@ async def test_an_answer_without_end_is_an_answer(webhook, counters):
     "url",
     ["http://127.0.0.1:9/hook", "http://nobody.invalid/hook", "https://127.0.0.1:9", "http://a..b/", "http://[::1"],
 )
-async def test_one_that_is_not_there(counters, url):
+async def test_an_unreachable_webhook_is_given_up(counters, url):
     process = Process(counters, again=(0.0,), seconds=2)
     hook = alert("http://a.example")
     object.__setattr__(hook.budget, "settings", hook.budget.settings.model_copy(update={"alert_webhook": url}))
@@ -204,7 +206,7 @@ async def test_one_that_is_not_there(counters, url):
     assert process.outcomes == ["failed"]
 
 
-async def test_the_queue_has_an_end(counters, monkeypatch):
+async def test_the_queue_is_bounded(counters, monkeypatch):
     monkeypatch.setattr(alerts_module, "MOST_WAITING", 3)
     process = Process(counters)
     for _ in range(5):
@@ -212,7 +214,7 @@ async def test_the_queue_has_an_end(counters, monkeypatch):
     assert process.outcomes == ["dropped", "dropped"]
 
 
-async def test_what_is_secret_in_a_webhooks_address_is_never_logged(webhook, counters, caplog):
+async def test_secrets_in_a_webhooks_address_are_never_logged(webhook, counters, caplog):
     caplog.set_level(logging.DEBUG)
     webhook.answers = [500, "close", "hang"]
     process = Process(counters)

@@ -1,4 +1,4 @@
-"""Counters and ledger say the same, whatever ends when."""
+"""Counters and ledger agree, whichever process ends at whichever moment."""
 
 import asyncio
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ BUDGETS = {
 
 
 class Ledger:
-    """One in memory, written by hand: what is queued when a process dies is gone."""
+    """A ledger in memory, written by hand. Rows still queued when a process dies are lost."""
 
     def __init__(self, room=10**6):
         self.room, self.queue, self.rows = room, [], {}
@@ -59,7 +59,7 @@ class Ledger:
 
 
 class Store(MemoryCounters):
-    """Notes the order of calls; fails, or fails to answer, when it is told to."""
+    """A store that records the order of calls, and fails or does not answer when told to."""
 
     def __init__(self, clock):
         super().__init__(clock)
@@ -95,7 +95,7 @@ class World:
         await self.store.reserve(id, [Hold("b", 0, 10**6, amount)], LEASE, forwarded=True)
 
     async def settle(self, id, amount=7):
-        """What `Settle` and `Enter` do."""
+        """The work of `Settle` and `Enter`."""
         try:
             await self.store.settle(id, [amount], keep=self.books.keeps)
         except StoreError:
@@ -120,10 +120,10 @@ def world(clocks, exchange):
     return lambda **more: World(clocks(), exchange, **more)
 
 
-# --- in order
+# --- order of the steps
 
 
-async def test_a_charge_is_forgotten_by_the_store_only_after_its_row_is_written(world):
+async def test_the_store_forgets_a_charge_only_after_its_row_is_written(world):
     here = world()
     await here.hold("a")
     await here.settle("a")
@@ -140,7 +140,7 @@ async def test_a_charge_is_forgotten_by_the_store_only_after_its_row_is_written(
     assert await here.level() == (7, 0)
 
 
-async def test_a_row_that_the_database_refuses_is_made_by_the_end_of_its_lease(world):
+async def test_a_row_that_the_database_refused_is_made_when_its_lease_ends(world):
     here = world()
     await here.hold("a")
     await here.settle("a")
@@ -154,7 +154,7 @@ async def test_a_row_that_the_database_refuses_is_made_by_the_end_of_its_lease(w
 
 
 @pytest.mark.parametrize("trouble", ["down", "mute"])
-async def test_a_settle_without_an_answer_is_tried_again_and_its_row_follows(world, trouble):
+async def test_a_settle_without_an_answer_is_repeated_and_its_row_follows(world, trouble):
     here = world()
     await here.hold("a")
     setattr(here.store, trouble, True)
@@ -173,7 +173,7 @@ async def test_a_settle_without_an_answer_is_tried_again_and_its_row_follows(wor
 
 
 @pytest.mark.parametrize("trouble", ["down", "mute"])
-async def test_a_lease_that_ran_out_meanwhile_is_corrected(world, trouble):
+async def test_a_lease_that_expired_meanwhile_is_corrected(world, trouble):
     here = world()
     other = Books(here.store, (second := Ledger()), now=here.clock)
     second.rows = here.ledger.rows
@@ -191,7 +191,7 @@ async def test_a_lease_that_ran_out_meanwhile_is_corrected(world, trouble):
     assert await here.level() == (7, 0)
 
 
-async def test_after_too_long_what_the_lease_decided_stays(world):
+async def test_after_too_long_the_charge_of_the_lease_stays(world):
     here = world()
     await here.hold("a")
     here.store.down = True
@@ -207,7 +207,7 @@ async def test_after_too_long_what_the_lease_decided_stays(world):
     assert await here.level() == (10, 0)
 
 
-async def test_what_nobody_could_be_told_of_is_told_again(world):
+async def test_rows_that_the_store_did_not_hear_of_are_reported_again(world):
     here = world()
     for id in "abc":
         await here.hold(id)
@@ -221,7 +221,7 @@ async def test_what_nobody_could_be_told_of_is_told_again(world):
     assert here.expired == []
 
 
-async def test_many_are_told_in_batches(world, monkeypatch):
+async def test_written_rows_are_reported_in_batches(world, monkeypatch):
     monkeypatch.setattr(books_module, "_BATCH", 2)
     here = world()
     for id in "abcde":
@@ -232,7 +232,7 @@ async def test_many_are_told_in_batches(world, monkeypatch):
     assert here.store.calls.count("recorded") == 3
 
 
-async def test_what_is_owed_has_an_end(world, monkeypatch):
+async def test_settles_to_be_repeated_are_bounded(world, monkeypatch):
     monkeypatch.setattr(books_module, "MAX_OWED", 2)
     here = world()
     here.store.down = True
@@ -243,10 +243,10 @@ async def test_what_is_owed_has_an_end(world, monkeypatch):
     assert here.store.calls.count("settle") == 2
 
 
-# --- a ledger that is full, a stop
+# --- a full ledger, and a stop
 
 
-async def test_a_row_that_the_ledger_has_no_room_for_is_written_when_its_lease_ends(world):
+async def test_a_row_for_which_the_ledger_was_full_is_written_when_its_lease_ends(world):
     here = world(ledger=Ledger(room=0))
     await here.hold("a")
     await here.settle("a")
@@ -277,7 +277,7 @@ async def test_leases_wait_while_the_ledger_has_no_room_for_their_rows(world):
     assert await here.level() == (30, 0)
 
 
-async def test_what_waits_for_a_ledger_without_room_is_bounded_and_told_of_once(world, monkeypatch):
+async def test_rows_that_wait_for_a_full_ledger_are_bounded_and_logged_once(world, monkeypatch):
     monkeypatch.setattr(books_module, "MAX_UNTAKEN", 3)
     here = world(ledger=Ledger(room=0))
     for number in range(6):
@@ -299,7 +299,7 @@ async def test_what_waits_for_a_ledger_without_room_is_bounded_and_told_of_once(
     assert here.store._live == {}
 
 
-async def test_others_have_their_turn_while_many_leases_end(world):
+async def test_other_work_has_its_turn_while_many_leases_end(world):
     here = world(ledger=Ledger(room=0))
     for number in range(3 * EXPIRE_BATCH):
         await here.hold(str(number))
@@ -316,11 +316,11 @@ async def test_others_have_their_turn_while_many_leases_end(world):
     assert len(turns) >= 3
 
 
-async def test_at_a_stop_no_lease_is_ended_whose_row_nobody_would_write(world):
+async def test_at_a_stop_no_lease_ends_whose_row_could_not_be_written(world):
     here = world()
     await here.hold("a")
     here.clock.now += LEASE + 1
-    here.ledger.room = 0  # it was stopped
+    here.ledger.room = 0  # stopped
     await here.books.catch_up()
     assert here.expired == []
     other = Books(here.store, (ledger := Ledger()), now=here.clock)
@@ -328,11 +328,11 @@ async def test_at_a_stop_no_lease_is_ended_whose_row_nobody_would_write(world):
     assert [row.id for row in ledger.queue] == ["a"]
 
 
-# --- what has no row
+# --- exchanges without a row
 
 
 @pytest.mark.parametrize("operation", ["list_models", "usage", "budgets", "unknown"])
-async def test_what_uses_no_model_is_not_in_the_books(world, operation):
+async def test_requests_without_a_model_have_no_row(world, operation):
     here = world()
     ended = here.exchange()
     ended.operation, ended.usage = operation, Usage(source="none")
@@ -340,13 +340,13 @@ async def test_what_uses_no_model_is_not_in_the_books(world, operation):
     assert here.ledger.queue == []
 
 
-async def test_who_was_not_let_in_is_not_in_the_books(world):
+async def test_requests_that_were_not_authenticated_have_no_row(world):
     here = world()
     here.books.enter(SimpleNamespace(operation="chat"))
     assert here.ledger.queue == []
 
 
-async def test_without_a_ledger_nothing_is_kept(clocks, exchange):
+async def test_without_a_ledger_no_settlement_is_kept(clocks, exchange):
     here = World(clocks(), exchange)
     here.books = Books(here.store, None, here.expired.append, now=here.clock)
     assert not here.books.keeps
@@ -358,7 +358,7 @@ async def test_without_a_ledger_nothing_is_kept(clocks, exchange):
     assert await here.level() == (17, 0)
 
 
-async def test_what_was_never_forwarded_has_no_row(world):
+async def test_a_request_that_was_never_forwarded_has_no_row(world):
     here = world()
     await here.store.reserve("a", [Hold("b", 0, 100, 10)], LEASE)
     await here.turn(LEASE + 1)
@@ -366,7 +366,7 @@ async def test_what_was_never_forwarded_has_no_row(world):
     assert await here.level() == (0, 0)
 
 
-# --- what is known of an exchange whose process died
+# --- the row of an exchange whose process died
 
 
 def expired(amounts, *, settled=False):
@@ -392,17 +392,17 @@ def expired(amounts, *, settled=False):
         ({}, {"charges": {}, "consumer": ""}),
     ],
 )
-def test_what_the_counts_tell(amounts, found):
+def test_the_row_of_a_lost_exchange_is_filled_from_its_counts(amounts, found):
     row = row_of_expired(expired(amounts), BUDGETS, {"alice": "red"}, 5.0)
     assert (row.id, row.time, row.usage_source, row.error) == ("x", 5.0, "expired", "expired")
     assert {name: getattr(row, name) for name in found} == found
 
 
-# --- any order, any death
+# --- any order of events, any death of a process
 
 
 class Process:
-    """One that dies leaves what it held, and what its ledger had not yet written."""
+    """One process. When it dies, its reservations stay, and the unwritten rows of its ledger are lost."""
 
     def __init__(self, path, rows, clock):
         self.counters = SqliteCounters(path, clock, timeout=5)
@@ -424,7 +424,7 @@ STEP = st.tuples(
 
 @settings(max_examples=examples(60))
 @given(st.lists(STEP, max_size=40))
-def test_counters_and_ledger_agree_once_all_leases_ended(clocks, exchange, tmp_path_factory, steps):
+def test_counters_and_ledger_agree_once_all_leases_have_ended(clocks, exchange, tmp_path_factory, steps):
     path = tmp_path_factory.mktemp("books") / "counters.db"
     asyncio.run(interleave(clocks(), exchange, path, steps))
 
@@ -443,7 +443,7 @@ async def interleave(clock, exchange, path, steps):
         elif what in ("settle", "forget") and process.held:
             id, (scopes, held) = process.held.popitem()
             amounts = [min(held, number), 1]
-            if what == "forget":  # the store did not hear of it
+            if what == "forget":  # the store did not receive it
                 process.books.owe(id, amounts)
             else:
                 await process.counters.settle(id, amounts, keep=True)
@@ -480,7 +480,7 @@ async def interleave(clock, exchange, path, steps):
         await process.die()
 
 
-def test_a_real_ledger_has_each_exchange_once_whoever_wrote_it_first(tmp_path):
+def test_a_real_ledger_has_each_exchange_once_whichever_process_wrote_it(tmp_path):
     one, two = (open_ledger(f"sqlite:{tmp_path}/ledger.db") for _ in range(2))
     for ledger in (one, two):
         ledger.start()

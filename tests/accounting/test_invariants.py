@@ -1,7 +1,7 @@
-"""What must hold of budgets, whatever happens in whatever order: random histories of two processes and their store.
+"""The invariants of budgets in any order of events: random histories of two processes and their store.
 
-The numbers are the design's. The oracle keeps every charge by the count and window that its request was reserved in,
-and adds it up anew. `bench.soak` holds the same live.
+The numbers are the design's. The oracle keeps every charge by the count and window of its reservation, and adds it up
+independently. `bench.soak` checks the same invariants live.
 """
 
 import random
@@ -25,7 +25,7 @@ from tests.samples import examples
 
 LEASE = 20.0
 STEPS = 120
-DEFAULT = 300  # tokens of output, where nobody says
+DEFAULT = 300  # tokens of output of a request that states none
 TARGETS = (
     Target("dear", "a", "dear", 400, price=prices.price(10, 50)),
     Target("cheap", "b", "cheap", 1000, price=prices.price(1, 2)),
@@ -51,7 +51,7 @@ UNITS = {
 
 
 class Flaky:
-    """A store that sometimes does not answer; a settle may have happened all the same."""
+    """A store that sometimes does not answer. The settle may have happened all the same."""
 
     def __init__(self, store, chance):
         self._store, self._chance = store, chance
@@ -83,7 +83,7 @@ async def refused(stage, sent):
 
 
 class Queue:
-    """A process's way into the ledger: what is queued is lost when it dies."""
+    """A process's queue for the ledger. Queued rows are lost when the process dies."""
 
     def __init__(self, table):
         self.table, self.rows, self.on_written = table, [], lambda _ids: None
@@ -121,8 +121,8 @@ class Process:
 class World:
     def __init__(self, clock, chance, store, make):
         self.clock, self.chance, self.store, self.make = clock, chance, store, make
-        self.table, self.where, self.number = {}, {}, 0  # rows by id; by id and count: the window it was reserved in
-        self.overdue = set()  # whose lease ran out
+        self.table, self.where, self.number = {}, {}, 0  # rows by id; by id and count: the window of the reservation
+        self.overdue = set()  # ids whose lease expired
         self.set_limits("1")
         self.processes = [Process(self), Process(self)]
         self.seen = Counter()
@@ -141,7 +141,7 @@ class World:
         pairs = [(scope, self.budgets[scope.partition(":")[0]].window) for scope in scopes]
         return dict(zip(scopes, await self.store().levels(pairs), strict=True))
 
-    # --- what can happen
+    # --- the events
 
     async def request(self):
         chance, process = self.chance, self.chance.choice(self.processes)
@@ -161,7 +161,7 @@ class World:
         if (refusal := await refused(process.reserve, sent)) is not None:
             self.seen["refused"] += 1
             assert not sent.forwarded  # I6
-            assert await self.levels(list(wanted)) == before  # I7: none of them took anything
+            assert await self.levels(list(wanted)) == before  # I7: no budget reserved anything
             if refusal.kind is not STORE_UNAVAILABLE:
                 short = [scope for scope, amount in wanted.items() if not self.fits(scope, amount, before[scope])]
                 assert sent.denied_by in {scope.partition(":")[0] for scope in short}  # I10
@@ -176,7 +176,7 @@ class World:
         sent.forwarded = True
 
     def wanted(self, sent):
-        """What a request needs at most of each count, the simplest way to say it."""
+        """The most a request needs of each count, computed in the simplest way."""
         found = defaultdict(int)
         for target in sent.targets:
             ceiling = target.max_output_tokens
@@ -200,7 +200,7 @@ class World:
             return
         sent = process.live.pop(chance.choice(list(process.live)))
         end = chance.choice(["used", "used", "used", "liar", "cut", "left", "failed", "abandoned"])
-        target = chance.choice(sent.targets)  # after a failover, not the first
+        target = chance.choice(sent.targets)  # after a failover, not the first target
         room = sent.reservation.outputs[sent.targets.index(target)]
         output = chance.randint(1, max(1, room))
         if end == "abandoned":
@@ -242,7 +242,9 @@ class World:
 
     def die(self, process):
         late = {row.id for row in process.queue.rows if row.usage_source != "expired"} | process.books._owed.keys()
-        if late & self.overdue:  # one that settles after its lease and then dies at once: the correction has no row
+        if (
+            late & self.overdue
+        ):  # a process that settles after the lease and then dies at once: the correction has no row
             return
         self.seen["died"] += 1
         self.processes[self.processes.index(process)] = Process(self)
@@ -266,7 +268,7 @@ class World:
             for process in self.processes:
                 process.configure()
 
-    # --- what must be
+    # --- the invariants
 
     async def rest(self):
         for process in self.processes:
@@ -297,7 +299,7 @@ class World:
 
 @pytest.fixture(params=["memory", "sqlite"])
 def open_stores(request, tmp_path):
-    """Call it with a number and a clock: what each of two processes uses, in turn, and how many steps are worth it."""
+    """Call it with a number and a clock. Returns the stores that two processes use in turn, and the number of steps."""
 
     def open_(number, clock):
         if request.param == "memory":
@@ -309,7 +311,7 @@ def open_stores(request, tmp_path):
 
 
 @pytest.mark.hypothesis
-async def test_random_histories(open_stores, clocks, exchange):
+async def test_invariants_hold_in_random_histories(open_stores, clocks, exchange):
     seen = Counter()
     for seed in range(open_stores.histories):
         clock = clocks()
@@ -328,20 +330,22 @@ async def test_random_histories(open_stores, clocks, exchange):
         seen += world.seen
         seen["expired"] += sum(row.usage_source == "expired" for row in world.table.values())
     for what in ("refused", "used", "liar", "cut", "left", "failed", "abandoned", "died", "expired"):
-        assert seen[what] > 10, seen  # else the histories say little
+        assert seen[what] > 10, seen  # otherwise the histories show little
 
 
 # --- I9: a client cannot lower its charge
 
 LIMITS = [-1, 0, 1, "5", 1e308, 5.5, None, True, [], 10**9, 10**30]
 CHOICES = [1, 0, -1, 10**9, "3", None, 1e308]
-WRITTEN = 40  # words of an answer before its client leaves
+WRITTEN = 40  # words of an answer before its client disconnects
 
 
 @pytest.mark.parametrize("asked", LIMITS)
 @pytest.mark.parametrize("choices", CHOICES)
 async def test_no_hostile_field_lowers_a_charge(clocks, exchange, asked, choices):
-    """Either it is refused, or leaving before any usage was told is charged at least 90 % of the true tokens."""
+    """The request is refused, or a client that disconnects before any usage is charged at least 90 % of the true
+    tokens.
+    """
     counters = MemoryCounters(clocks())
     budget = BudgetSettings(name="b", unit="tokens", limit=10**15, window="total")
     body = {"model": "m", "messages": [{"role": "user", "content": "word " * 30}], "max_tokens": asked, "n": choices}
@@ -367,10 +371,10 @@ async def test_no_hostile_field_lowers_a_charge(clocks, exchange, asked, choices
 
 
 @pytest.mark.hypothesis
-def test_no_price_is_a_unit_off():
-    """Of many random prices and usages, in whole numbers: rounded up, and by less than a nano-USD."""
+def test_no_charge_is_off_by_a_unit():
+    """Random prices and usages, in whole numbers: rounded up, by less than a nano-USD."""
     chance = random.Random(15)
-    femto = 10**6  # in a nano-USD
+    femto = 10**6  # parts of a nano-USD
     for _ in range(examples(300_000)):
         plain, output = chance.randrange(10**9), chance.randrange(10**9)
         tokens = chance.randrange(10**6), chance.randrange(10**5)

@@ -1,4 +1,4 @@
-"""What operators are told and may grant."""
+"""Reports for operators, and their grants."""
 
 import asyncio
 import contextlib
@@ -49,7 +49,7 @@ class Store(MemoryCounters):
 
 
 class World:
-    """A processor's loop on a thread of its own, as the admin API meets it."""
+    """A processor's loop on a thread of its own, as the admin API sees it."""
 
     def __init__(self, clock):
         history = self.history = History(clock)
@@ -101,7 +101,7 @@ def world(clocks):
 # --- budgets
 
 
-def test_budgets_as_they_are_told(world):
+def test_budgets_are_reported_with_their_counts(world):
     world.hold("1", SCOPE, -1, 2_000_000_000, settle=1_500_000_000)
     world.hold("2", SCOPE, -1, 200_000_000)
     world.hold("3", "forever", 0, 1000, settle=1000)
@@ -130,7 +130,7 @@ def test_budgets_as_they_are_told(world):
     assert (found["rpm"]["mode"], found["rpm"]["scopes"], found["slots"]["window"]) == ("shadow", [], None)
 
 
-def test_of_many_counts_the_fullest_are_told(world):
+def test_of_many_counts_the_fullest_are_reported(world):
     for number in range(MOST_SCOPES + 20):
         world.hold(f"{number}", f"month:consumer=c{number}:label.run=", -1, number + 1)
     scopes = world.http.get("/budgets/month").json()["data"][0]["scopes"]
@@ -141,7 +141,7 @@ def test_of_many_counts_the_fullest_are_told(world):
 # --- grants
 
 
-def test_a_grant_is_room_until_it_is_revoked(world):
+def test_a_grant_raises_the_limit_until_it_is_revoked(world):
     world.hold("1", SCOPE, -1, 500_000_000_000, settle=500_000_000_000)
     given_ = world.grant(amount="12.5")
     assert given_.status_code == 201
@@ -163,8 +163,8 @@ def test_a_grant_is_room_until_it_is_revoked(world):
 
 
 @pytest.mark.parametrize("now", [{**MONTH, "unit": "tokens"}, None])
-def test_a_grant_of_a_budget_that_is_another_now_grants_nothing(world, now):
-    """Five USD are five thousand million nano-USD, and never so many tokens."""
+def test_a_grant_does_not_apply_to_a_budget_of_another_unit(world, now):
+    """Five USD are five thousand million nano-USD, which must not become so many tokens."""
     world.hold("1", SCOPE, -1, 1)
     given = world.grant(amount="5").json()
     world.budgets = [] if now is None else [BudgetSettings(name="month", **now)]
@@ -176,7 +176,7 @@ def test_a_grant_of_a_budget_that_is_another_now_grants_nothing(world, now):
     assert world.http.delete(f"/grants/{given['id']}").status_code == 204
 
 
-def test_a_grant_ends_with_its_window_or_before(world):
+def test_a_grant_ends_with_its_window_or_earlier(world):
     for seconds, ends in ((60, NOW + 60), (366 * 86400, 1_701_388_800)):
         assert world.grant(expires_in=seconds).status_code == 201
         assert max(grant.expires for grant in world.grants.all()) == ends
@@ -215,7 +215,7 @@ def test_a_grant_ends_with_its_window_or_before(world):
         {"id": "mine"},
     ],
 )
-def test_a_grant_that_means_nothing_is_refused(shared, fields):
+def test_a_grant_without_a_meaning_is_refused(shared, fields):
     answer = shared.grant(**fields)
     assert answer.status_code == 400
     assert set(answer.json()["error"]) == {"message", "code"}
@@ -225,7 +225,7 @@ def test_a_grant_that_means_nothing_is_refused(shared, fields):
 @pytest.mark.parametrize(
     "scope", [SCOPE, "month:consumer=*:label.run=*", "month:consumer=a:label.run=*", "month:consumer=a/b:label.run="]
 )
-def test_a_count_that_a_request_can_fall_under_can_be_granted_more(shared, scope):
+def test_every_count_that_a_request_can_have_can_get_a_grant(shared, scope):
     answer = shared.grant(scope=scope)
     assert answer.status_code == 201
     assert shared.http.delete(f"/grants/{answer.json()['id']}").status_code == 204
@@ -234,7 +234,7 @@ def test_a_count_that_a_request_can_fall_under_can_be_granted_more(shared, scope
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"[]", b"null", b'"x"', b"[" * 10_000, b"\xff", b'{"budget": "month"}', b"{}" + b" " * 70_000]
 )
-def test_a_body_that_is_none_is_refused(shared, body):
+def test_an_invalid_body_is_refused(shared, body):
     assert shared.http.post("/grants", content=body, headers=JSON).status_code in (400, 413)
 
 
@@ -244,14 +244,14 @@ def test_a_body_that_is_none_is_refused(shared, body):
         st.one_of(st.text(), st.floats(), st.integers(), st.none(), st.sampled_from(["month", SCOPE, "1"])),
     )
 )
-def test_no_body_is_a_bug(shared, body):
+def test_no_body_causes_an_internal_error(shared, body):
     answer = shared.http.post("/grants", content=json.dumps(body).encode(), headers=JSON)
     assert answer.status_code in (201, 400)
     if answer.status_code == 201:
         shared.http.delete(f"/grants/{answer.json()['id']}")
 
 
-async def test_what_was_granted_lets_one_count_through(clocks, exchange):
+async def test_a_grant_lets_requests_of_one_count_pass(clocks, exchange):
     clock = clocks()
     counters = MemoryCounters(clock)
     grants = Grants(counters, clock)
@@ -275,10 +275,10 @@ async def test_what_was_granted_lets_one_count_through(clocks, exchange):
     assert await ask("5") == 402
 
 
-# --- what is away
+# --- failures
 
 
-def test_a_store_that_is_down(world):
+def test_a_store_that_is_down_is_reported(world):
     world.counters.down = True
     for answer in (world.http.get("/budgets"), world.grant(), world.http.delete("/grants/x")):
         assert answer.status_code == 503
@@ -286,7 +286,7 @@ def test_a_store_that_is_down(world):
     assert world.http.get("/grants").status_code == 200, "what is known is told"
 
 
-def test_a_loop_that_is_busy(world, monkeypatch):
+def test_a_busy_loop_is_reported(world, monkeypatch):
     monkeypatch.setattr("extproc.accounting.reports._PATIENCE", 0.05)
     go = threading.Event()
     world.loop.call_soon_threadsafe(go.wait, 5)
@@ -298,7 +298,7 @@ def test_a_loop_that_is_busy(world, monkeypatch):
     assert (answer.status_code, "too busy" in answer.text) == (503, True)
 
 
-def test_a_ledger_that_is_away(world, monkeypatch):
+def test_a_ledger_that_is_down_is_reported(world, monkeypatch):
     def away(*_args):
         raise LedgerError("the ledger does not answer (OperationalError)")
 
@@ -327,7 +327,7 @@ def test_usage_and_exchanges_come_from_the_ledger(world):
     assert world.http.get("/usage?resolution=week").status_code == 400
 
 
-def test_exchanges_of_here_and_of_elsewhere_are_in_the_order_they_began(world):
+def test_exchanges_in_memory_and_in_the_ledger_are_merged_in_order(world):
     def remember(id, began, status=200, error="", outcome="ok"):
         said = {"time": began + 2, "duration_ms": 2000.0, "status": status, "error": error, "outcome": outcome}
         world.entries.append({"id": id, "request_id": f"r-{id}", **said})
@@ -348,11 +348,11 @@ def test_exchanges_of_here_and_of_elsewhere_are_in_the_order_they_began(world):
     assert [world.http.get(f"/exchanges/{id}").json()["id"] for id in ("r-here", "before")] == ["here", "before"]
 
 
-def test_what_tries_taught_is_shown_by_place(world):
+def test_notes_on_deployments_are_shown(world):
     assert world.http.get("/providers").json()["data"] == {"a/m": {"cooling_down_s": 12.0}}
 
 
-def test_a_budget_that_is_not_there_is_not_found(world):
+def test_an_unknown_budget_is_not_found(world):
     assert world.http.get("/budgets/rpm").json()["data"][0]["name"] == "rpm"
     for name in ("call", "nothing"):
         assert world.http.get(f"/budgets/{name}").status_code == 404

@@ -1,4 +1,4 @@
-"""Money: what is held is never less than what it costs, and a limit in USD is never passed."""
+"""Budgets in USD: a reservation is never less than the cost, and a limit is never exceeded."""
 
 import random
 from base64 import b64encode
@@ -35,7 +35,7 @@ class World:
         self._settle = Settle(self.counters, leases, count)
 
     async def settle(self, sent):
-        """An exchange of which nothing else was said ended because its client left."""
+        """Settle an exchange. One that has not ended is ended as if its client had disconnected."""
         sent.end()
         await self._settle(sent)
 
@@ -60,17 +60,17 @@ def with_id(exchange, id):
     return exchange
 
 
-SEEN = 32  # tokens of BODY, as a count by kinds of letters has it
+SEEN = 38  # tokens of BODY, as a count by kinds of letters has it
 
 
-# --- held and charged
+# --- reservations and charges
 
 
 async def test_a_settle_that_fails_leaves_the_charge_to_the_end_of_the_lease(world, exchange, monkeypatch):
     here, sent = world({"limit": 1}), exchange(BODY, targets=(CHEAP,))
     await here.reserve(sent)
     assert here.leases == {sent.id}
-    monkeypatch.setattr("extproc.accounting.settle.used", lambda _exchange: 1 / 0)
+    monkeypatch.setattr("extproc.accounting.settle.used", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         await here.settle(served(sent, CHEAP))
     assert here.leases == set(), "nobody renews it for ever"
@@ -81,7 +81,7 @@ async def test_a_settle_that_fails_leaves_the_charge_to_the_end_of_the_lease(wor
 
 
 @pytest.mark.parametrize("targets", [(CHEAP,), (DEAR,), (CHEAP, DEAR), (DEAR, CHEAP), (CHEAP, UNKNOWN)])
-async def test_the_dearest_target_is_held_and_the_one_that_served_is_charged(world, exchange, targets):
+async def test_the_most_expensive_target_is_reserved_and_the_one_that_served_is_charged(world, exchange, targets):
     here, sent = world({"limit": 1}), exchange(BODY, targets=targets)
     await here.reserve(sent)
     known = [target for target in targets if target.price]
@@ -92,14 +92,14 @@ async def test_the_dearest_target_is_held_and_the_one_that_served_is_charged(wor
     assert await here.level() == (sent.cost, 0)
 
 
-async def test_a_targets_own_ceiling_bounds_what_it_can_cost(world, exchange):
+async def test_a_targets_own_ceiling_bounds_its_cost(world, exchange):
     here, sent = world({"limit": 1}), exchange(BODY | {"max_tokens": 5000}, targets=(CHEAP, DEAR))
     await here.reserve(sent)
     assert sent.reservation.outputs == [1000, 100]
     assert (await here.level())[1] == bound(DEAR.price, len(sent.body), 100)
 
 
-async def test_a_budget_for_one_provider_holds_what_that_one_costs(world, exchange):
+async def test_a_budget_per_provider_reserves_the_cost_at_that_provider(world, exchange):
     here, sent = world({"limit": 1, "per": ["provider"]}), exchange(BODY, targets=(CHEAP, DEAR))
     await here.reserve(sent)
     assert (await here.level("b:provider=a"))[1] == bound(CHEAP.price, len(sent.body), 50)
@@ -133,7 +133,7 @@ def unreadable(exchange):
         (lambda sent: served(sent, UNKNOWN, Usage(7, 3)), (CHEAP, UNKNOWN), lambda _body: None),
     ],
 )
-async def test_however_it_ends(world, exchange, end, targets, charged):
+async def test_each_ending_charges_its_cost(world, exchange, end, targets, charged):
     here, sent = world({"limit": 1}), exchange(BODY, targets=targets)
     await here.reserve(sent)
     end(sent)
@@ -142,15 +142,15 @@ async def test_however_it_ends(world, exchange, end, targets, charged):
     assert await here.level() == (sent.cost or 0, 0)
 
 
-async def test_without_budgets_the_cost_is_known_too(world, exchange):
+async def test_without_budgets_the_cost_is_known(world, exchange):
     here, sent = world(), exchange(BODY, targets=(DEAR,))
     await here.reserve(sent)
     await here.settle(served(sent, DEAR, Usage(1, 1)))
     assert sent.cost == 60_000
 
 
-async def test_what_uses_no_tokens_costs_nothing(world, exchange):
-    """Counting tokens is a request like others, but for its price."""
+async def test_counting_tokens_costs_nothing(world, exchange):
+    """It counts as a request, but has no price."""
     body = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
     toll = Target("m", "a", "m", price=price(1, 1, per_request=5))
     sent = exchange(body, path="/v1/messages/count_tokens", targets=(toll,))
@@ -161,7 +161,7 @@ async def test_what_uses_no_tokens_costs_nothing(world, exchange):
     assert sent.cost == 0
 
 
-# --- clients that leave before anybody counted
+# --- clients that disconnect before the usage is known
 
 
 def random_text(letters, size=1500):
@@ -188,12 +188,12 @@ PROSE = "The quick brown fox jumps over the lazy dog, and then it sleeps for a w
 
 def left_in_mid_answer(exchange, text):
     sent = exchange(BODY | {"messages": [{"role": "user", "content": text}]}, targets=(CHEAP,))
-    sent.body = msgspec.json.encode(sent.json)  # as it is, without escapes
+    sent.body = msgspec.json.encode(sent.json)  # without escapes
     return sent
 
 
 @pytest.mark.parametrize("name", DENSE)
-async def test_text_that_is_no_prose_is_not_cheaper_for_who_leaves(world, exchange, name):
+async def test_a_client_that_disconnects_is_charged_for_dense_text_in_full(world, exchange, name):
     tokenizer.load().join()
     here, sent = world(), left_in_mid_answer(exchange, DENSE[name])
     await here.reserve(sent)
@@ -204,7 +204,7 @@ async def test_text_that_is_no_prose_is_not_cheaper_for_who_leaves(world, exchan
 
 
 @pytest.mark.parametrize("name", [*DENSE, *WIDE])
-async def test_where_tokens_can_be_counted_they_are(clocks, exchange, name):
+async def test_where_tokens_can_be_counted_exactly_they_are(clocks, exchange, name):
     tokenizer.load().join()
     text = (DENSE | WIDE)[name]
     here, sent = World(clocks()), left_in_mid_answer(exchange, text)
@@ -215,17 +215,19 @@ async def test_where_tokens_can_be_counted_they_are(clocks, exchange, name):
     assert true <= sent.usage.input_tokens <= max(1.2 * true, len(sent.body) / 3 + 1)
 
 
-async def test_prose_costs_who_leaves_no_more_than_before(world, exchange):
+async def test_prose_costs_who_leaves_what_it_is(world, exchange):
     here, sent = world(), left_in_mid_answer(exchange, PROSE)
     await here.reserve(sent)
     await here.settle(served(sent, CHEAP, output_bytes=3, output_events=1))
-    assert sent.usage.input_tokens == -(-len(sent.body) // 3)
+    tokenizer.load().join()
+    true = tokenizer.count(PROSE.encode(), 10**6)
+    assert 0.9 * true <= sent.usage.input_tokens <= 1.3 * true
 
 
-# --- what the provider told, and what it left out
+# --- reported usage, and missing parts of it
 
 PARTIAL = [
-    ("no input", Usage(0, 180), {}, Usage(SEEN, 180, source="estimated")),
+    ("no input", Usage(0, 40), {}, Usage(SEEN, 40, source="estimated")),
     ("no output, but text", Usage(20, 0, cached_tokens=5), {}, Usage(20, 10, cached_tokens=5, source="estimated")),
     ("no output, and no text", Usage(20, 0), {"output_bytes": 0, "output_events": 0}, Usage(20, 0)),
     ("nothing at all", Usage(0, 0), {}, Usage(SEEN, 10, source="estimated")),
@@ -239,7 +241,7 @@ PARTIAL = [
     ("told", "report", "charged"), [case[1:] for case in PARTIAL], ids=[case[0] for case in PARTIAL]
 )
 @pytest.mark.parametrize("translated", [False, True])
-async def test_a_count_that_is_missing_is_seen_and_the_others_are_kept(
+async def test_a_missing_count_is_estimated_and_the_others_are_kept(
     world, exchange, *, told, report, charged, translated
 ):
     here, sent = world(), exchange(BODY, targets=(CHEAP,))
@@ -253,8 +255,8 @@ async def test_a_count_that_is_missing_is_seen_and_the_others_are_kept(
     assert sent.report.usage_refused == (told.source == "provider" != charged.source)
 
 
-async def test_input_that_was_told_is_not_counted_again(clocks, exchange):
-    """A client that leaves after the provider told the input, which may be cached, pays for that."""
+async def test_a_reported_input_is_kept_when_the_client_disconnects(clocks, exchange):
+    """The reported input may be cached, which costs less."""
     tokenizer.load().join()
     here, sent = World(clocks()), left_in_mid_answer(exchange, PROSE)
     here._settle = Settle(here.counters, set(), lambda *_: None, exact=Exact({}))
@@ -264,8 +266,8 @@ async def test_input_that_was_told_is_not_counted_again(clocks, exchange):
     assert sent.usage == Usage(20, 10, cached_tokens=5, source="estimated")
 
 
-async def test_a_file_that_is_told_as_nothing_is_not_charged_as_the_whole_context(world, exchange):
-    """OpenRouter tells videos as no input; the text of the request was read all the same."""
+async def test_a_file_without_reported_tokens_is_not_charged_as_the_whole_context(world, exchange):
+    """OpenRouter reports videos as no input. The text of the request was read all the same."""
     video = {"type": "video_url", "video_url": {"url": "https://x/y.webm"}}
     body = BODY | {"messages": [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, video]}]}
     here, sent = world(), exchange(body, targets=(replace(CHEAP, context=1_000_000),))
@@ -284,7 +286,7 @@ async def test_a_file_that_is_told_as_nothing_is_not_charged_as_the_whole_contex
     ("window", "resets"),
     [("minute", "60 s"), ("hour", "s."), ("week", "days"), ("month", "days"), ("quarter", "days"), ("total", "")],
 )
-async def test_money_is_a_402_that_names_the_budget_and_its_amounts(world, exchange, window, resets):
+async def test_an_exhausted_usd_budget_is_a_402_with_its_name_and_amounts(world, exchange, window, resets):
     here = world({"limit": "0.50", "window": window})
     sent = exchange(BODY | {"max_tokens": 100_000}, targets=(Target("m", "a", "m", price=price(0, 10)),))
     with pytest.raises(Refusal) as refused:
@@ -298,7 +300,7 @@ async def test_money_is_a_402_that_names_the_budget_and_its_amounts(world, excha
     assert here.counted == [("b", "denied")]
 
 
-async def test_months_and_quarters_are_of_the_calendar(world, exchange):
+async def test_months_and_quarters_follow_the_calendar(world, exchange):
     here = world({"limit": 1}, {"name": "q", "limit": 1, "window": "quarter"})
     sent = exchange(BODY, targets=(CHEAP,))
     await here.reserve(sent)
@@ -307,7 +309,7 @@ async def test_months_and_quarters_are_of_the_calendar(world, exchange):
 
 @pytest.mark.parametrize(("unit", "limit"), [("usd", "0.000099"), ("tokens", 49), ("output_tokens", 49)])
 @pytest.mark.parametrize("mode", ["enforce", "shadow"])
-async def test_a_call_may_not_need_more(world, exchange, unit, limit, mode):
+async def test_a_request_above_the_limit_per_call_is_refused(world, exchange, unit, limit, mode):
     here = world({"unit": unit, "limit": limit, "window": "call", "mode": mode})
     sent = exchange(BODY, targets=(CHEAP,))
     if mode == "shadow":
@@ -321,7 +323,7 @@ async def test_a_call_may_not_need_more(world, exchange, unit, limit, mode):
     assert here.counted == [("b", "denied")]
 
 
-async def test_a_call_that_fits_is_counted_nowhere(world, exchange):
+async def test_a_limit_per_call_keeps_no_count(world, exchange):
     here, sent = world({"limit": 1, "window": "call"}), exchange(BODY, targets=(CHEAP,))
     await here.reserve(sent)
     assert not sent.reservation.held
@@ -335,7 +337,7 @@ async def test_a_call_that_fits_is_counted_nowhere(world, exchange):
     ("spent_before", "alert"),
     [(0, ""), (74, ""), (75, "b; used=0.75"), (91, "b; used=0.91"), (99, "b; used=0.99")],
 )
-async def test_the_answer_tells_of_a_budget_that_runs_out(world, exchange, spent_before, alert):
+async def test_an_answer_announces_a_budget_that_runs_out(world, exchange, spent_before, alert):
     toll = Target("m", "a", "m", price=price(0, 0, per_request=0.01))
     here = world({"limit": 1, "alert_at": [0.9, 0.75]})
     for number in range(spent_before):
@@ -348,7 +350,7 @@ async def test_the_answer_tells_of_a_budget_that_runs_out(world, exchange, spent
     assert here.shares[-1][:2] == ("b", spent_before / 100)
 
 
-async def test_the_fullest_is_told(world, exchange):
+async def test_an_answer_announces_the_fullest_budget(world, exchange):
     toll = Target("m", "a", "m", price=price(0, 0, per_request=1))
     here = world(*({"name": f"b{limit}", "limit": limit, "alert_at": [0.1]} for limit in (5, 2, 3)))
     for number in range(2):
@@ -358,7 +360,7 @@ async def test_the_fullest_is_told(world, exchange):
     assert sent.alert == "b2; used=0.50"
 
 
-async def test_the_share_is_that_of_the_fullest_count_and_begins_anew_with_its_window(world, exchange):
+async def test_the_used_share_is_that_of_the_fullest_count_and_restarts_with_its_window(world, exchange):
     here = world({"unit": "requests", "limit": 4, "window": "minute", "per": ["label.run"]})
     for number, run in enumerate("aab"):
         sent = with_id(exchange(BODY, targets=(CHEAP,), labels={"run": run}), f"{number}")
@@ -384,7 +386,7 @@ STEPS = st.tuples(
 
 
 @given(st.lists(STEPS, max_size=20))
-async def test_the_limit_holds_and_what_is_charged_was_held(exchange, clocks, steps):
+async def test_the_limit_holds_and_every_charge_was_reserved(exchange, clocks, steps):
     here, limit, charged = World(clocks(), {"limit": "0.02"}), NANO // 50, 0
     for number, (asked, made, cached, written, target, end) in enumerate(steps):
         sent = with_id(exchange(BODY | {"max_tokens": asked}, targets=(CHEAP, DEAR)), f"{number}")
@@ -411,7 +413,7 @@ async def test_the_limit_holds_and_what_is_charged_was_held(exchange, clocks, st
         assert await here.level() == (charged, 0)
 
 
-def test_nothing_is_known_before_it_was_used(exchange):
+def test_an_exchange_without_a_reservation_costs_nothing(exchange):
     sent = exchange(BODY, targets=(DEAR,))
     sent.end()
     sent.usage = used(sent)

@@ -20,7 +20,7 @@ def client(app, host="localhost:9091"):
 
 @pytest.fixture(scope="session")
 def connect():
-    """`connect(app, host)`: a client of it."""
+    """`connect(app, host)`: a client of the app."""
     return client
 
 

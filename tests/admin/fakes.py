@@ -45,7 +45,7 @@ def exchange(number: int, time: float, **more) -> dict:
 
 
 def some(now: float, count: int = 600, seed: int = 5) -> Iterator[dict]:
-    """Exchanges of the last week, the oldest first."""
+    """Exchanges of the last week, oldest first."""
     chance = random.Random(seed)
     for number, ago in enumerate(sorted((chance.random() ** 1.6 * 6.5 * 86400 for _ in range(count)), reverse=True)):
         consumer = chance.choices(list(WHO), [5, 3, 2, 1])[0]
@@ -74,7 +74,7 @@ def some(now: float, count: int = 600, seed: int = 5) -> Iterator[dict]:
 
 
 class FakeSources:
-    """What a gateway with a ledger would tell of `entries`."""
+    """The sources of a gateway whose ledger holds `entries`."""
 
     def __init__(self, entries=(), now: float = 1_795_000_000.0) -> None:
         self.entries = list(entries)
@@ -147,7 +147,7 @@ class FakeSources:
     def _time(self, given, default):
         if not given:
             return default
-        found = datetime.fromisoformat(given[-1])  # its ValueError is told
+        found = datetime.fromisoformat(given[-1])  # its ValueError becomes the message
         return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     def _value(self, entry, name):

@@ -1,4 +1,4 @@
-"""Real answers are as `/openapi.json` says, and their types leave nothing out."""
+"""Real answers match `/openapi.json`, and their types are complete."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.telemetry.test_metrics import ended
 
 
 def known(exchange):
-    """An exchange with every field that the log has of one."""
+    """An exchange with every field that the log can have."""
     found = ended(exchange, labels={"run": "\ud800 lone"})
     found.denied_by, found.downgraded = "month", "week"
     found.skipped = [Skip(found.targets[0], "no_key", "it has no key")]
@@ -33,7 +33,7 @@ def known(exchange):
 
 @pytest.fixture(scope="module")
 def real(clocks, exchange):
-    """The admin API of a processor: counts, grants, a ledger, remembered exchanges, and providers that were asked."""
+    """The admin API of a processor with counts, grants, a ledger, remembered exchanges, and notes on providers."""
     world = World(clocks())
     try:
         world.budgets = [*BUDGETS, BudgetSettings(name="told", unit="usd", limit=5, window="day", alert_at=[0.5])]
@@ -86,7 +86,7 @@ PATHS = [
 
 
 def described(path):
-    """The operation of a path, and what checks its answers."""
+    """The operation of a path, and a validator of its answers."""
     route = path.partition("?")[0]
     parts = route.split("/")
     operation = next(
@@ -100,7 +100,7 @@ def described(path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_real_answer_is_as_described_and_complete(real, path):
+def test_a_real_answer_matches_its_description_and_is_complete(real, path):
     answer = real.http.get(path)
     assert answer.status_code == 200, answer.text
     body = answer.json()
@@ -125,7 +125,7 @@ def test_a_real_answer_is_as_described_and_complete(real, path):
     assert body == json.loads(json.dumps(told))
 
 
-def test_what_was_wrong_in_the_written_description_is_right(real):
+def test_units_windows_outcomes_and_filters_are_described(real):
     schemas = document()["components"]["schemas"]
     assert "concurrency" in schemas["Budget"]["properties"]["unit"]["enum"]
     assert {"type": "null"} in schemas["Budget"]["properties"]["window"]["anyOf"]
@@ -137,13 +137,13 @@ def test_what_was_wrong_in_the_written_description_is_right(real):
     assert real.http.get("/exchanges/most").json()["outcome"] == "ok"
 
 
-def test_an_exchange_has_a_field_for_all_that_the_log_and_the_ledger_tell(exchange):
+def test_an_exchange_has_every_field_of_the_log_and_the_ledger(exchange):
     fields = set(answers.Exchange.__struct_fields__)
     assert set(describe(known(exchange))) <= fields
     assert {*COLUMNS, "cost_usd"} - {"cost"} <= fields
 
 
-def test_the_units_and_windows_are_those_of_the_settings():
+def test_units_and_windows_are_those_of_the_settings():
     fields = BudgetSettings.model_fields
     assert get_args(fields["unit"].annotation) == get_args(answers.Unit)
     assert {kind for one in get_args(fields["window"].annotation) for kind in get_args(one)} == set(
@@ -151,7 +151,7 @@ def test_the_units_and_windows_are_those_of_the_settings():
     )
 
 
-def test_an_answer_of_another_shape_is_a_bug_that_is_not_told(real, monkeypatch):
+def test_an_answer_of_another_shape_is_an_internal_error_without_details(real, monkeypatch):
     monkeypatch.setattr(real.everything, "providers", lambda: {"a/m": {"failing": "sk-canary"}})
     http = TestClient(real.http.app, base_url="http://localhost", raise_server_exceptions=False)
     answer = http.get("/providers")

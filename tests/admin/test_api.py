@@ -1,4 +1,4 @@
-"""The routes: what they ask of the sources, and what they make of the answers."""
+"""The routes: the questions they ask of the sources, and the answers they make."""
 
 import asyncio
 import csv
@@ -25,7 +25,7 @@ def rows(text):
 # --- usage
 
 
-async def test_the_parameters_reach_the_report_as_they_were_given(admin, sources):
+async def test_the_parameters_reach_the_report_unchanged(admin, sources):
     query = "start=2026-11-01&group_by=team,label.agent&consumer=ada&consumer=maps&label.agent=a%26b&format=json"
     answer = await admin.get("/usage?" + query)
     assert answer.status_code == 200
@@ -50,7 +50,7 @@ async def test_the_parameters_reach_the_report_as_they_were_given(admin, sources
         ("format=json", "text/csv", "application/json"),
     ],
 )
-async def test_json_or_csv(admin, query, accept, kind):
+async def test_a_report_is_json_or_csv(admin, query, accept, kind):
     answer = await admin.get("/usage?group_by=team&" + query, headers={"accept": accept})
     assert answer.headers["content-type"] == kind
 
@@ -68,7 +68,7 @@ async def test_csv_has_the_same_rows(admin):
 
 
 @pytest.mark.parametrize("text", FORMULAS)
-async def test_no_cell_is_a_formula(connect, make, text):
+async def test_no_csv_cell_is_a_formula(connect, make, text):
     source = FakeSources([make(1, NOW - 60, labels={"agent": text})], NOW)
     async with connect(admin_app(source, None)) as http:
         answer = await http.get("/usage?group_by=label.agent&format=csv")
@@ -77,7 +77,7 @@ async def test_no_cell_is_a_formula(connect, make, text):
 
 
 @given(st.text(), st.one_of(st.none(), st.text()))
-def test_any_text_is_one_cell(name, value):
+def test_any_text_is_one_csv_cell(name, value):
     numbers = dict.fromkeys(("requests", "refused", "errors", "input_tokens", "output_tokens", "cached_tokens"), 0)
     numbers |= {"cache_write_tokens": 0, "reasoning_tokens": 0, "cost_usd": "0.1", "unpriced": 0}
     row = {"start": "a", "end": "b", "group": {name: value}, **numbers}
@@ -91,7 +91,7 @@ def test_any_text_is_one_cell(name, value):
     "query",
     ["format=xml", "format=", "format=csv&format=json", "resolution=week", "group_by=nothing", "x=1", "start=never"],
 )
-async def test_what_cannot_be_read_is_a_400_that_says_so(admin, query):
+async def test_an_unreadable_query_is_a_400_with_the_reason(admin, query):
     answer = await admin.get("/usage?" + query)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
     assert answer.json()["error"]["message"]
@@ -105,13 +105,13 @@ async def test_a_query_is_bounded(admin):
 
 
 @pytest.mark.parametrize("path", ["/exchanges/a%00b", "/usage?team=%00", "/usage?team=a%0Ab", "/budgets/%7f"])
-async def test_control_characters_go_no_further(admin, sources, path):
+async def test_control_characters_are_refused(admin, sources, path):
     assert (await admin.get(path)).status_code == 400
     assert sources.asked == []
 
 
 @pytest.mark.parametrize("text", ["\ud800", "\u202eevil", "<script>", "é" * 10_000])
-async def test_any_label_can_be_told(connect, make, text):
+async def test_any_label_can_be_shown(connect, make, text):
     source = FakeSources([make(1, NOW - 60, labels={"agent": text})], NOW)
     async with connect(admin_app(source, None)) as http:
         for path in ("/usage?group_by=label.agent", "/exchanges", "/usage?group_by=label.agent&format=csv"):
@@ -124,7 +124,7 @@ async def test_any_label_can_be_told(connect, make, text):
 # --- budgets and grants
 
 
-async def test_budgets(admin):
+async def test_budgets_are_listed(admin):
     assert [b["name"] for b in (await admin.get("/budgets")).json()["data"]] == ["team-month", "per-minute", "try-out"]
     assert [b["name"] for b in (await admin.get("/budgets/try-out")).json()["data"]] == ["try-out"]
     answer = await admin.get("/budgets/none")
@@ -153,14 +153,14 @@ async def test_a_grant_is_given_listed_and_revoked(admin, sources):
     ],
     ids=repr,
 )
-async def test_a_grant_that_is_none(admin, sources, change):
+async def test_an_invalid_grant_is_refused(admin, sources, change):
     answer = await admin.post("/grants", json=GRANT | change)
     assert answer.status_code == 400, answer.text
     assert sources.given == []
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b"[" * 60_000, b'{"budget":"\\ud800"}'])
-async def test_a_body_that_is_no_grant(admin, body):
+async def test_a_body_without_a_grant_is_refused(admin, body):
     answer = await admin.post("/grants", content=body, headers=JSON)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request")
 
@@ -206,7 +206,7 @@ async def test_exchanges_are_filtered(admin, sources):
     "query",
     ["label.x=1", "consumer=a&consumer=b", "status=x", "status=2000", "status=", "id=1", "outcome=", "outcome=bad"],
 )
-async def test_a_filter_that_is_none(admin, query):
+async def test_an_invalid_filter_is_refused(admin, query):
     assert (await admin.get("/exchanges?" + query)).status_code == 400
 
 
@@ -223,26 +223,26 @@ async def test_an_unknown_exchange_is_a_404(admin, id):
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
-# --- everything else
+# --- other paths and methods
 
 
 @pytest.mark.parametrize(
     "path", ["/metrics", "/config", "/usage/", "/console.html", "/usage//", "/..%2f", "/budgets/a/b"]
 )
-async def test_there_is_nothing_else(admin, path):
+async def test_other_paths_are_a_404(admin, path):
     answer = await admin.get(path)
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 
 @pytest.mark.parametrize("path", ["/", "/usage", "/budgets", "/exchanges", "/exchanges/id-1", "/providers"])
-async def test_what_is_read_is_not_written(admin, path):
+async def test_reports_cannot_be_written(admin, path):
     for method in ("PUT", "PATCH", "OPTIONS"):
         answer = await admin.request(method, path)
         assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method_not_allowed")
     assert (await admin.post(path, json={})).status_code == 405
 
 
-async def test_a_source_that_fails_says_why_and_a_bug_says_nothing(admin, sources):
+async def test_a_failing_source_gives_its_reason_and_a_bug_gives_none(admin, sources):
     def fail(error):
         def raiser(*_):
             raise error
@@ -264,7 +264,7 @@ async def test_a_source_that_fails_says_why_and_a_bug_says_nothing(admin, source
     assert (await admin.post("/grants", json=GRANT)).json()["error"]["message"] == "USD only"
 
 
-async def test_a_body_that_dawdles_or_breaks_off_is_no_grant(admin, sources, connect, monkeypatch):
+async def test_a_body_that_is_slow_or_cut_off_is_refused(admin, sources, connect, monkeypatch):
     monkeypatch.setattr("extproc.admin.api._SLOWEST", 0.05)
 
     async def slow():

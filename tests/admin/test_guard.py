@@ -1,4 +1,4 @@
-"""Who may ask: the token, the host, and pages of other sites."""
+"""Access to the admin API: the token, the host, and pages of other sites."""
 
 import pytest
 
@@ -24,7 +24,7 @@ PATHS = ["/usage", "/budgets", "/budgets/x", "/grants", "/exchanges", "/exchange
         TOKEN,
     ],
 )
-async def test_without_the_token_nothing_is_told(sources, connect, path, authorization):
+async def test_without_the_token_nothing_is_shown(sources, connect, path, authorization):
     headers = {} if authorization is None else {"authorization": authorization.encode()}
     async with connect(admin_app(sources, TOKEN)) as http:
         answer = await http.get(path, headers=headers)
@@ -41,7 +41,7 @@ async def test_without_the_token_nothing_is_changed(sources, connect):
     assert sources.given == []
 
 
-async def test_with_the_token_from_anywhere(sources, connect):
+async def test_with_the_token_any_address_is_answered(sources, connect):
     async with connect(admin_app(sources, TOKEN), "gateway.example.com") as http:
         for scheme in ("Bearer", "bearer"):
             answer = await http.get("/exchanges", headers={"authorization": f"{scheme} {TOKEN}"})
@@ -57,7 +57,7 @@ async def test_the_page_and_the_description_need_no_token(sources, connect):
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:9091", "127.0.0.1", "127.0.0.1:1", "127.8.8.8", "[::1]:9091", "[::1]"]
 )
-async def test_names_of_this_machine(sources, connect, host):
+async def test_names_of_this_machine_are_accepted(sources, connect, host):
     async with connect(admin_app(sources, None)) as http:
         assert (await http.get("/budgets", headers={"host": host})).status_code == 200
 
@@ -70,7 +70,7 @@ async def test_names_of_this_machine(sources, connect, host):
         *("localhost evil", "[localhost]", "[::1", "0.0.0.0"),
     ],
 )
-async def test_a_name_that_was_rebound_to_this_machine_is_refused(sources, connect, host):
+async def test_a_name_rebound_to_this_machine_is_refused(sources, connect, host):
     async with connect(admin_app(sources, None)) as http:
         for path in ("/", "/budgets", "/none"):
             answer = await http.get(path, headers={"host": host})
@@ -91,7 +91,7 @@ async def test_a_name_that_was_rebound_to_this_machine_is_refused(sources, conne
     ],
     ids=repr,
 )
-async def test_pages_of_other_sites_change_nothing(sources, admin, headers):
+async def test_pages_of_other_sites_cannot_change_anything(sources, admin, headers):
     answer = await admin.post("/grants", json=GRANT, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site")
     answer = await admin.delete("/grants/g-1", headers=headers)
@@ -99,13 +99,13 @@ async def test_pages_of_other_sites_change_nothing(sources, admin, headers):
     assert sources.given == []
 
 
-async def test_the_console_may_change_something(admin):
+async def test_the_console_can_make_changes(admin):
     same = {"origin": "http://localhost:9091", "sec-fetch-site": "same-origin"}
     assert (await admin.post("/grants", json=GRANT, headers=same)).status_code == 201
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonx"])
-async def test_a_form_of_another_site_changes_nothing(sources, admin, kind):
+async def test_a_form_of_another_site_cannot_change_anything(sources, admin, kind):
     answer = await admin.post("/grants", content=b"{}", headers={"content-type": kind})
     assert answer.status_code == 415
     assert (
@@ -114,7 +114,7 @@ async def test_a_form_of_another_site_changes_nothing(sources, admin, kind):
 
 
 @pytest.mark.parametrize("path", ["/", "/usage", "/none", "/usage?format=csv", "/usage?format=x", "/openapi.json"])
-async def test_every_answer_is_guarded(admin, path):
+async def test_every_answer_has_protective_headers(admin, path):
     headers = (await admin.get(path)).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"

@@ -1,4 +1,4 @@
-"""The thread that serves, and the status door."""
+"""The HTTP thread, and the status port."""
 
 import asyncio
 import contextlib
@@ -23,21 +23,21 @@ def telemetry(world):
 
 
 @pytest.mark.parametrize(("reason", "status", "text"), [("", 200, "ok\n"), ("draining", 503, "draining\n")])
-async def test_health(telemetry, connect, reason, status, text):
+async def test_health_is_answered(telemetry, connect, reason, status, text):
     async with connect(status_app(telemetry, str, lambda: reason)) as http:
         assert (await http.get("/healthz")).text == "ok\n"
         ready = await http.get("/readyz")
     assert (ready.status_code, ready.text) == (status, text)
 
 
-async def test_a_loop_that_stands_still_is_not_alive(telemetry, connect):
+async def test_a_blocked_loop_is_not_alive(telemetry, connect):
     async with connect(status_app(telemetry, lambda: "the event loop has stood still for 31 s", str)) as http:
         found = await http.get("/healthz")
         assert (found.status_code, found.text) == (503, "the event loop has stood still for 31 s\n")
         assert (await http.get("/readyz")).status_code == 200
 
 
-async def test_a_remark_does_not_make_it_unready(telemetry, connect):
+async def test_a_warning_does_not_make_it_unready(telemetry, connect):
     async with connect(status_app(telemetry, str, str, lambda: "settings are stale: line 3")) as http:
         found = await http.get("/readyz")
     assert (found.status_code, found.text) == (200, "ok\nsettings are stale: line 3\n")
@@ -51,7 +51,7 @@ async def test_a_remark_does_not_make_it_unready(telemetry, connect):
         ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text", open_metrics),
     ],
 )
-async def test_metrics_in_both_formats(telemetry, connect, accept, kind, read):
+async def test_metrics_are_served_in_both_formats(telemetry, connect, accept, kind, read):
     telemetry.refusal("invalid_key")
     async with connect(status_app(telemetry, str, str)) as http:
         answer = await http.get("/metrics", headers={"accept": accept})
@@ -61,25 +61,25 @@ async def test_metrics_in_both_formats(telemetry, connect, accept, kind, read):
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics/x", "/exchanges", "/usage", "/admin", "/healthz/"])
-async def test_the_status_door_has_nothing_else(telemetry, connect, path):
+async def test_the_status_port_has_no_other_paths(telemetry, connect, path):
     async with connect(status_app(telemetry, str, str)) as http:
         assert (await http.get(path)).status_code in (404, 307)
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
-async def test_the_status_door_is_for_reading(telemetry, connect, path):
+async def test_the_status_port_only_allows_reading(telemetry, connect, path):
     async with connect(status_app(telemetry, str, str)) as http:
         assert (await http.post(path)).status_code == 405
 
 
 def test_applications_are_served_from_a_thread_until_it_stops(telemetry):
     thread = HTTPThread()
-    port = thread.add(status_app(telemetry, str, str), "127.0.0.1", 0)
+    port = thread.add(lambda: status_app(telemetry, str, str), "127.0.0.1", 0)
     thread.start()
     try:
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").text == "ok\n"
         with pytest.raises(OSError):
-            HTTPThread().add(status_app(telemetry, str, str), "127.0.0.1", port)
+            HTTPThread().add(lambda: status_app(telemetry, str, str), "127.0.0.1", port)
     finally:
         thread.stop()
     with pytest.raises(httpx.TransportError):
@@ -88,7 +88,7 @@ def test_applications_are_served_from_a_thread_until_it_stops(telemetry):
 
 @pytest.fixture
 def doors(telemetry, monkeypatch):
-    """The status door on a thread, impatient, beside an admin door whose reports never end. Their ports."""
+    """The status port with short timeouts on a thread, beside an admin port whose reports never end. Both ports."""
     monkeypatch.setattr("extproc.admin.http._SLOWEST", 0.3)
     go = threading.Event()
 
@@ -98,7 +98,10 @@ def doors(telemetry, monkeypatch):
             return {}
 
     thread = HTTPThread()
-    ports = [thread.add(app, "127.0.0.1", 0) for app in (status_app(telemetry, str, str), admin_app(Stuck(), None))]
+    ports = [
+        thread.add(lambda app=app: app, "127.0.0.1", 0)
+        for app in (status_app(telemetry, str, str), admin_app(Stuck(), None))
+    ]
     thread.start()
     yield ports
     go.set()
@@ -106,7 +109,7 @@ def doors(telemetry, monkeypatch):
 
 
 @pytest.mark.parametrize("said", [b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nhost: x\r\nx-slow: ", b"after one"])
-def test_connections_that_say_nothing_do_not_keep_health_out(doors, said):
+def test_silent_connections_do_not_block_probes(doors, said):
     address = "127.0.0.1", doors[0]
     if said == b"after one":
         said = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /heal"
@@ -126,8 +129,8 @@ def test_connections_that_say_nothing_do_not_keep_health_out(doors, said):
         connection.close()
 
 
-def test_idle_connections_give_way_to_new_ones(doors, monkeypatch):
-    """More than may stay open at once: the oldest idle ones are closed, and probes are answered at once."""
+def test_new_connections_replace_idle_ones(doors, monkeypatch):
+    """Beyond the limit of open connections the oldest idle ones are closed, and probes are answered at once."""
     monkeypatch.setattr("extproc.admin.http._SLOWEST", 60.0)
     url = f"http://127.0.0.1:{doors[0]}/healthz"
     with contextlib.ExitStack() as stack:
@@ -142,7 +145,7 @@ def test_idle_connections_give_way_to_new_ones(doors, monkeypatch):
         assert idle[-1].recv(100).startswith(b"HTTP/1.1 200")
 
 
-def test_more_requests_than_the_limit_are_refused_but_for_probes(telemetry):
+def test_requests_beyond_the_limit_are_refused_except_probes(telemetry):
     async def slow(scope, receive, send):
         await asyncio.sleep(0.5)
         await PlainTextResponse("done")(scope, receive, send)
@@ -156,8 +159,8 @@ def test_more_requests_than_the_limit_are_refused_but_for_probes(telemetry):
     assert asyncio.run(ask()) == [200, 200, 503, 200, 200]
 
 
-def test_reports_that_do_not_end_do_not_keep_health_out(doors):
-    """They may take every thread there is."""
+def test_reports_that_do_not_end_do_not_block_probes(doors):
+    """The reports may occupy every thread."""
     with contextlib.ExitStack() as stack:
         for _ in range(60):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", doors[1])))

@@ -1,4 +1,4 @@
-"""The description is true: schemathesis holds the API to it, and both have the same routes."""
+"""The OpenAPI description is correct: schemathesis checks the API against it, and both have the same routes."""
 
 import pytest
 import schemathesis
@@ -18,7 +18,7 @@ APP = admin_app(FakeSources(some(NOW, 30), NOW), None)
 SCHEMA.app = APP
 
 
-def test_every_route_is_described_and_nothing_else():
+def test_every_route_is_described_and_no_other():
     routes = {(route.path, method) for route in ROUTES for method in route.methods - {"HEAD"}}
     described = {
         (path, method.upper())
@@ -29,7 +29,7 @@ def test_every_route_is_described_and_nothing_else():
     assert routes == described
 
 
-def test_every_schema_is_one_and_every_reference_leads_somewhere():
+def test_every_schema_is_valid_and_every_reference_resolves():
     schemas = document()["components"]["schemas"]
     used = set()
 
@@ -50,7 +50,7 @@ def test_every_schema_is_one_and_every_reference_leads_somewhere():
 
 
 @pytest.mark.parametrize("field", FIELDS)
-async def test_every_field_groups_and_filters(admin, field):
+async def test_every_field_can_group_and_filter(admin, field):
     assert (
         await admin.get(
             "/usage",
@@ -68,5 +68,5 @@ async def test_every_field_groups_and_filters(admin, field):
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-def test_the_api_keeps_to_its_description(case):
+def test_the_api_matches_its_description(case):
     case.call_and_validate(headers={"host": "localhost"}, excluded_checks=[unsupported_method])

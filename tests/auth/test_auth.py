@@ -38,7 +38,7 @@ def refusal(call, *arguments):
 
 @pytest.fixture
 def door(monkeypatch, clocks):
-    """Authenticate for consumers as they stand in the filter YAML; alice has KEY."""
+    """Authenticate for the consumers of a filter YAML. alice has KEY."""
     monkeypatch.setenv("ALICE", KEY)
     clock = clocks()
 
@@ -62,7 +62,7 @@ def door(monkeypatch, clocks):
     return build
 
 
-# --- where the key is
+# --- the place of the key
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def door(monkeypatch, clocks):
         {"authorization": f"Bearer {KEY}", "x_api_key": KEY, "api_key": KEY},
     ],
 )
-def test_a_key_is_found(headers):
+def test_a_key_is_found_in_each_header(headers):
     assert credential(request(**headers)) == KEY
 
 
@@ -94,18 +94,18 @@ def test_a_key_is_found(headers):
         {"authorization": "Bearer ", "x_api_key": KEY},
     ],
 )
-def test_no_key_or_two_that_differ_are_refused(headers):
+def test_a_request_without_a_key_or_with_two_different_ones_is_refused(headers):
     assert refusal(credential, request(**headers)) == (401, "invalid_key")
 
 
-def test_no_header_is_no_key():
+def test_a_request_without_headers_has_no_key():
     assert credential(request(cookie="a")) is None
 
 
-# --- whose it is
+# --- the consumer of a key
 
 
-def test_a_key_opens(door):
+def test_a_valid_key_is_accepted(door):
     assert door()(authorization=f"Bearer {KEY}").consumer.name == "alice"
 
 
@@ -130,7 +130,7 @@ def test_a_key_opens(door):
         "k" * 1_000_000,
     ],
 )
-def test_another_key_does_not_open(door, key):
+def test_another_key_is_refused(door, key):
     assert refusal(lambda: door()(authorization=f"Bearer {key}")) == (401, "invalid_key")
 
 
@@ -143,25 +143,25 @@ def test_every_refused_key_gets_the_same_answer(door):
     assert len(said) == 1
 
 
-def test_no_key_is_another_refusal(door):
+def test_a_missing_key_has_its_own_refusal(door):
     assert refusal(door()) == (401, "missing_key")
 
 
-def test_without_a_key_one_is_anonymous_where_none_is_required(door):
+def test_a_request_without_a_key_is_anonymous_where_none_is_required(door):
     enter = door(auth={"required": False})
     assert enter().consumer.name == "anonymous"
     assert enter(x_api_key=KEY).consumer.name == "alice"
     assert refusal(lambda: enter(x_api_key="wrong")) == (401, "invalid_key")
 
 
-def test_keys_may_be_in_files_and_several(door, tmp_path, monkeypatch):
+def test_keys_may_be_in_files_and_a_consumer_may_have_several(door, tmp_path, monkeypatch):
     monkeypatch.setenv("BOB", "sk-gw-bob")
     (tmp_path / "key").write_text("sk-gw-file\n")
     enter = door({"keys": [{"env": "BOB"}, {"file": str(tmp_path / "key")}, {"env": "UNSET_FOR_SURE"}]})
     assert enter(x_api_key="sk-gw-bob").consumer is enter(x_api_key="sk-gw-file").consumer
 
 
-def test_a_hash_opens_with_the_key_it_was_made_of(door, monkeypatch):
+def test_a_hash_accepts_the_key_it_was_made_of(door, monkeypatch):
     monkeypatch.setenv("SALT", "pepper")
     key = make_key()
     hashed = hash_key(key, "pepper")
@@ -176,21 +176,21 @@ def test_a_hash_depends_on_the_secret():
     assert make_key() != make_key()
 
 
-def test_the_empty_value_of_a_variable_is_no_key(door, monkeypatch):
+def test_an_empty_variable_is_not_a_key(door, monkeypatch):
     monkeypatch.setenv("EMPTY", " ")
     enter = door({"keys": [{"env": "EMPTY"}]})
     assert refusal(lambda: enter(x_api_key=" ")) == (401, "invalid_key")
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=50))
-def test_no_text_opens_by_chance(settings, clocks, text):
+def test_no_random_text_is_accepted(settings, clocks, text):
     stage = Authenticate(
         AuthSettings(), [ConsumerSettings(name="alice")], Access({}, {}), AttributionSettings(), clocks()
     )
     assert refusal(stage, Exchange("id", request(x_api_key=text))) == (401, "invalid_key")
 
 
-# --- until when
+# --- expiry
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_no_text_opens_by_chance(settings, clocks, text):
         (datetime(2030, 1, 1, tzinfo=UTC), False),
     ],
 )
-def test_a_key_is_good_until_its_day_begins(door, moment, good):
+def test_a_key_is_valid_until_its_expiry_day_begins(door, moment, good):
     enter = door({"expires": date(2027, 1, 1)})
     enter.clock.now = moment.timestamp()
     if good:
@@ -210,7 +210,7 @@ def test_a_key_is_good_until_its_day_begins(door, moment, good):
         assert refusal(lambda: enter(x_api_key=KEY)) == (401, "expired_key")
 
 
-def test_a_disabled_consumer_does_not_enter(door):
+def test_a_disabled_consumer_is_refused(door):
     assert refusal(lambda: door({"disabled": True})(x_api_key=KEY)) == (401, "invalid_key")
 
 
@@ -224,7 +224,7 @@ def test_a_disabled_consumer_does_not_enter(door):
         ("2028-01-01", "2027-01-01", "2026-12-31", None),
     ],
 )
-def test_the_first_day_of_key_and_consumer_binds(door, consumer, key, moment, code):
+def test_the_earlier_expiry_of_key_and_consumer_applies(door, consumer, key, moment, code):
     enter = door({"expires": consumer, "keys": [{"env": "ALICE", "expires": key}]})
     enter.clock.now = datetime.fromisoformat(moment).replace(tzinfo=UTC).timestamp()
     if code is None:
@@ -233,7 +233,7 @@ def test_the_first_day_of_key_and_consumer_binds(door, consumer, key, moment, co
         assert refusal(lambda: enter(x_api_key=KEY)) == (401, code)
 
 
-def test_each_key_has_its_own_name_switch_and_labels(door, monkeypatch):
+def test_each_key_has_its_own_name_disabled_flag_and_labels(door, monkeypatch):
     monkeypatch.setenv("NEXT", "sk-gw-next")
     monkeypatch.setenv("LOST", "sk-gw-lost")
     lost, following = (
@@ -247,7 +247,7 @@ def test_each_key_has_its_own_name_switch_and_labels(door, monkeypatch):
     assert refusal(lambda: enter(x_api_key="sk-gw-lost")) == (401, "invalid_key")
 
 
-# --- what Envoy verified
+# --- identities that Envoy verified
 
 URI, DNS, SUBJECT = (f"connection.{kind}_peer_certificate" for kind in ("uri_san", "dns_san", "subject"))
 AGENT = {"name": "agent", "keys": [], "certificates": ["spiffe://acme/ci", "ci.acme.example", "CN=ci,O=Acme"]}
@@ -271,7 +271,7 @@ def token(**claims):
         {"uri_san": "spiffe://other", "subject": "CN=ci,O=Acme"},
     ],
 )
-def test_a_certificate_opens(door, names):
+def test_a_known_certificate_is_accepted(door, names):
     entered = door(AGENT)(verified=shown(**names))
     assert (entered.consumer.name, entered.key) == ("agent", "agent#certificate")
 
@@ -281,7 +281,7 @@ def test_a_certificate_opens(door, names):
     [
         {},
         {"uri_san": "spiffe://acme/ci/x"},
-        {"uri_san": "ci.acme.example"},  # a name counts only where it belongs
+        {"uri_san": "ci.acme.example"},  # a name counts only in its own field
         {"dns_san": "spiffe://acme/ci"},
         {"dns_san": "CN=ci,O=Acme"},
         {"subject": "ci.acme.example"},
@@ -290,7 +290,7 @@ def test_a_certificate_opens(door, names):
         {"uri_san": 1.0},
     ],
 )
-def test_another_certificate_does_not_open(door, names):
+def test_another_certificate_is_refused(door, names):
     assert refusal(lambda: door(AGENT)(verified=shown(**names))) == (401, "missing_key")
     assert door(AGENT, {})(verified=shown(**names), x_api_key=KEY).consumer.name == "alice"
     assert door(AGENT, auth={"required": False})(verified=shown(**names)).consumer.name == "anonymous"
@@ -299,13 +299,13 @@ def test_another_certificate_does_not_open(door, names):
 @pytest.mark.parametrize(
     ("more", "code"), [({"disabled": True}, "invalid_key"), ({"expires": "2020-01-01"}, "expired_key")]
 )
-def test_the_switches_of_a_consumer_bind_for_every_credential(door, more, code):
+def test_a_disabled_consumer_is_refused_with_every_credential(door, more, code):
     enter = door(AGENT | {"subjects": ["bob"]} | more, auth=JWT)
     for verified in (shown(uri_san="spiffe://acme/ci"), token(sub="bob")):
-        assert refusal(lambda: enter(verified=verified)) == (401, code)  # noqa: B023 - at once
+        assert refusal(lambda: enter(verified=verified)) == (401, code)  # noqa: B023 - called at once
 
 
-def test_all_credentials_must_be_of_one_consumer(door, monkeypatch):
+def test_all_credentials_must_belong_to_one_consumer(door, monkeypatch):
     monkeypatch.setenv("AGENT", "sk-gw-agent")
     agent = AGENT | {"subjects": ["bob"], "keys": [{"env": "AGENT"}]}
     enter = door(agent, {}, auth=JWT)
@@ -322,24 +322,24 @@ def test_all_credentials_must_be_of_one_consumer(door, monkeypatch):
         (replace(both, token=token(sub="carol").token), {}),
         (certificate, {"x_api_key": "wrong"}),
     ):
-        assert refusal(lambda: enter(verified=verified, **headers)) == (401, "invalid_key")  # noqa: B023 - at once
+        assert refusal(lambda: enter(verified=verified, **headers)) == (401, "invalid_key")  # noqa: B023 - called at once
 
 
-def test_a_token_opens_only_where_an_issuer_is_set(door):
+def test_a_token_is_accepted_only_where_an_issuer_is_set(door):
     assert door(auth=JWT)(verified=token(sub="carol")).consumer.name == "carol"
     assert refusal(lambda: door()(verified=token(sub="carol"))) == (401, "missing_key")
 
 
-def test_a_token_that_is_still_in_its_header_was_not_accepted(door):
+def test_a_token_still_in_its_header_was_not_verified(door):
     enter = door(auth={"required": False, "jwt": [JWT["jwt"][0] | {"header": "x-identity"}]})
     expired = Verified({"failure-0": {"code": 3, "message": "Jwt is expired"}})
     assert refusal(lambda: enter(verified=expired, x_identity="a.b.c")) == (401, "expired_key")
     for value in ("", "x", KEY, "a.b.c"):
-        assert refusal(lambda: enter(x_identity=value, x_api_key=KEY)) == (401, "invalid_key")  # noqa: B023 - at once
+        assert refusal(lambda: enter(x_identity=value, x_api_key=KEY)) == (401, "invalid_key")  # noqa: B023 - called at once
     assert enter().consumer.name == "anonymous"
 
 
-def test_an_expired_token_says_so_and_a_wrong_key_does_not(door):
+def test_an_expired_token_is_reported_as_expired_and_a_wrong_key_is_not(door):
     enter, failed = door(auth=JWT), Verified({"failure-0": {"code": 3, "message": "Jwt is expired"}})
     assert refusal(lambda: enter(verified=failed, authorization="Bearer a.b.c")) == (401, "expired_key")
     assert refusal(lambda: enter(verified=failed, authorization="Bearer abc")) == (401, "invalid_key")
@@ -348,12 +348,12 @@ def test_an_expired_token_says_so_and_a_wrong_key_does_not(door):
 # --- labels
 
 
-def test_labels_are_what_stands_after_the_prefix(door):
+def test_labels_are_named_by_the_text_after_the_prefix(door):
     labels = door()(x_api_key=KEY, x_ai_agent="planner", x_ai_run="7", x_other="no", x_ai_="no", x_ai_empty="").labels
     assert labels == {"agent": "planner", "run": "7"}
 
 
-def test_the_prefix_is_a_setting(door):
+def test_the_prefix_of_labels_is_a_setting(door):
     assert door(prefix="x-acme-")(x_api_key=KEY, x_acme_a="1", x_ai_b="2").labels == {"a": "1"}
 
 
@@ -398,7 +398,7 @@ TEAMS = {"red": TeamSettings(models=["gpt-*", "claude-1"]), "open": TeamSettings
         (None, "closed", "gpt-4o", False),
     ],
 )
-def test_a_model_must_be_granted_by_consumer_and_team(models, team, model, granted):
+def test_a_model_needs_a_grant_of_consumer_and_team(models, team, model, granted):
     assert Access(TEAMS, {}).consumer(ConsumerSettings(name="a", team=team, models=models)).may_use(model) is granted
 
 
@@ -414,7 +414,7 @@ def test_a_model_must_be_granted_by_consumer_and_team(models, team, model, grant
         (["llama-mini"], "red", ["small"], set()),
     ],
 )
-def test_one_of_its_groups_must_grant_a_model_too(models, team, groups, granted):
+def test_a_model_needs_a_grant_of_one_of_the_groups(models, team, groups, granted):
     who = Access(TEAMS, GROUPS).consumer(ConsumerSettings(name="a", team=team, models=models, groups=groups))
     assert who.groups == tuple(groups)
     assert {model for model in ("gpt-mini", "llama-mini", "gpt-4o") if who.may_use(model)} == granted
@@ -434,14 +434,14 @@ def test_targets_are_narrowed_to_those_granted(exchange):
 
 
 @pytest.mark.parametrize("granted", [("one", "two"), ("v",), ()])
-def test_a_model_not_granted_or_with_no_target_granted_is_a_403(exchange, granted):
+def test_a_model_without_a_granted_target_is_a_403(exchange, granted):
     assert refusal(authorize, exchange, "v", BOTH, lambda model: model in granted) == (403, "model_not_allowed")
 
 
-# --- what must not be told
+# --- secrecy
 
 
-def test_no_key_is_in_what_is_raised(door):
+def test_no_key_appears_in_an_exception(door):
     canary = make_key()
     for headers in ({"x_api_key": canary}, {"authorization": f"Basic {canary}"}, {"api_key": canary, "x_api_key": "b"}):
         with pytest.raises(Refusal) as refused:
@@ -450,7 +450,7 @@ def test_no_key_is_in_what_is_raised(door):
         assert canary not in "".join(shown)
 
 
-def test_no_key_is_in_memory_as_text(door, monkeypatch):
+def test_no_key_stays_in_memory_as_text(door, monkeypatch):
     monkeypatch.setenv("ALICE", "canary-key")
     stage = Authenticate(
         AuthSettings(),

@@ -60,12 +60,12 @@ def refusal(call, *arguments):
         ({}, "..........", None),
     ],
 )
-def test_dots_lead_into_objects(claims, path, expected):
+def test_dots_in_a_claims_path_lead_into_objects(claims, path, expected):
     assert _claim(claims, path) == expected
 
 
 @pytest.mark.parametrize("value", ["carol", "Zoë", "a b", "repo:acme/app:ref:refs/heads/main", "k" * 256, "é" * 128])
-def test_a_claim_names_the_consumer_as_it_stands(value):
+def test_a_claim_names_the_consumer_unchanged(value):
     found = identity({"sub": value})
     assert (found.consumer.name, found.key) == (value, f"{value}#jwt")
     assert not found.consumer.listed
@@ -79,7 +79,7 @@ def test_a_claim_names_the_consumer_as_it_stands(value):
         *([], ["carol"], {}, {"name": "carol"}, True, False, 1.5, float("nan"), float("inf"), 1 << 53, -(1 << 60)),
     ],
 )
-def test_what_cannot_name_a_consumer_is_refused_and_not_mended(value):
+def test_a_claim_that_cannot_name_a_consumer_is_refused(value):
     assert refusal(identity, {"sub": value})[0] == "invalid_key"
 
 
@@ -88,7 +88,7 @@ def test_a_whole_number_may_name_a_consumer():
 
 
 @pytest.mark.parametrize("name", ["alice", "robert", "anonymous"])
-def test_no_token_becomes_a_consumer_of_the_settings_by_its_name(name):
+def test_a_token_is_no_consumer_of_the_settings_by_its_name_alone(name):
     code, message = refusal(identity, {"sub": name})
     assert code == "invalid_key"
     assert "subjects" in message
@@ -96,15 +96,15 @@ def test_no_token_becomes_a_consumer_of_the_settings_by_its_name(name):
     assert refusal(lambda: identity({"sub": name[2:]}, prefix=name[:2]))[0] == "invalid_key"
 
 
-def test_a_listed_subject_is_that_consumer_and_what_the_file_says_wins():
+def test_a_listed_subject_is_that_consumer_and_the_settings_win():
     found = identity({"sub": "bob", "t": "iron", "c": "7"}, labels={"tier": "t", "cost": "c"}, team="team")
     assert found.consumer.name == "robert"
     assert found.consumer.labels == {"tier": "gold", "cost": "7"}
-    assert found.consumer.may_use("anything")  # its grants are those of the file
+    assert found.consumer.may_use("anything")  # its grants are those of the settings
     assert identity({"sub": "b:bob"}).consumer.name == "b:bob"
 
 
-def test_the_first_team_that_is_known_counts():
+def test_the_first_known_team_applies():
     assert identity({"sub": "x", "g": ["none", "blue", "red"]}, team="g").consumer.team == "blue"
     found = identity({"sub": "x", "g": "red", "d": "forged"}, team="g", labels={"division": "d"}).consumer
     assert (found.team, found.labels) == ("red", {"division": "r"})
@@ -128,12 +128,12 @@ def test_the_first_team_that_is_known_counts():
         ("red", {"big": 1}, set()),
     ],
 )
-def test_team_and_groups_grant_and_who_has_none_of_them_has_nothing(team, groups, granted):
+def test_team_and_groups_grant_models_and_without_them_nothing_is_granted(team, groups, granted):
     consumer = identity({"sub": "x", "t": team, "g": groups}, team="t", groups="g").consumer
     assert {model for model in ("gpt-mini", "gpt-4o", "llama-4o") if consumer.may_use(model)} == granted
 
 
-def test_where_nothing_is_mapped_everything_is_granted():
+def test_without_mapped_claims_every_model_is_granted():
     assert identity({"sub": "x", "groups": []}).consumer.may_use("m")
 
 
@@ -145,10 +145,10 @@ def test_groups_are_bounded():
     assert len(found.consumer.groups) == 64
 
 
-def test_labels_are_text_of_bounded_length():
+def test_labels_from_claims_are_text_of_bounded_length():
     claims = {"a": 42, "b": True, "c": "x\r\ny\0z", "d": "l" * 1000, "e": ["x"], "sub": "x"}
     labels = identity(claims, labels={name: name for name in "abcdef"}).consumer.labels
-    # Empty ones keep headers from telling what the token does not.
+    # An empty label keeps a header from setting a label that the token lacks.
     assert labels == {"a": "42", "b": "true", "c": "xyz", "d": "l" * 256, "e": "", "f": ""}
 
 
@@ -164,7 +164,7 @@ def test_labels_are_text_of_bounded_length():
         {"failure-0": {"code": 3}},
     ],
 )
-def test_only_the_claims_of_that_issuer_count(token):
+def test_only_claims_of_the_matching_issuer_count(token):
     assert list(tokens(issuer()).find(token)) == []
 
 
@@ -187,19 +187,19 @@ def test_only_the_claims_of_that_issuer_count(token):
         ([{}], "invalid_key", "not valid"),
     ],
 )
-def test_why_a_token_is_refused(failures, code, text):
+def test_a_refused_token_has_a_reason(failures, code, text):
     stage = tokens(*[issuer(issuer=f"{ISSUER}/{number}") for number in range(len(failures))])
     found = refusal(stage.refuse, {f"failure-{number}": failure for number, failure in enumerate(failures)})
     assert found[0] == code
     assert text in found[1]
 
 
-def test_where_envoy_told_nothing_nothing_is_said():
+def test_without_verified_claims_there_is_no_reason():
     tokens(issuer()).refuse({"failure-1": {"code": 3}, "failure-0": "x"})
 
 
 @given(st.dictionaries(st.sampled_from(["sub", "a", "a.b"]) | st.text(), JSON, max_size=5))
-def test_any_claims_are_a_consumer_of_a_safe_name_or_a_refusal(claims):
+def test_any_claims_give_a_consumer_with_a_safe_name_or_a_refusal(claims):
     try:
         found = identity(claims, team="a.b", groups="a", labels={"l": "a.b.c"}).consumer
     except Refusal:

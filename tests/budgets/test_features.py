@@ -1,4 +1,6 @@
-"""What budgets can do beyond counting: concurrency, labels, downgrade, approval, expectation, growth, rates, alerts."""
+"""Budgets beyond plain counting: concurrency, labels, downgrade, approval, expected output, growing reservations,
+rates, alerts.
+"""
 
 import asyncio
 import contextlib
@@ -51,7 +53,7 @@ class World:
         self._settle = Settle(self.counters, leases, count, expected=self.expected)
 
     async def settle(self, sent):
-        """An exchange of which nothing else was said ended because its client left."""
+        """Settle an exchange. One that has not ended is ended as if its client had disconnected."""
         sent.end()
         await self._settle(sent)
 
@@ -91,10 +93,10 @@ async def refusal_of(stage, exchange):
     return caught.value
 
 
-# --- left in the middle
+# --- clients that disconnect
 
 
-async def test_thinking_that_was_asked_for_is_charged_to_whoever_leaves(world, asks):
+async def test_a_client_that_disconnects_is_charged_for_the_thinking_it_asked_for(world, asks):
     here = world({"unit": "output_tokens", "limit": 10**6})
     for complete, charged in ((True, 10), (False, 60)):
         await here.reserve(sent := asks())
@@ -107,7 +109,7 @@ async def test_thinking_that_was_asked_for_is_charged_to_whoever_leaves(world, a
 # --- concurrency
 
 
-async def test_requests_at_once_are_limited_and_given_back_at_the_end(world, asks):
+async def test_concurrent_requests_are_limited_and_free_their_slot_at_the_end(world, asks):
     here = world({"unit": "concurrency", "limit": 2, "window": None, "per": ["consumer"]})
     first, second, third = asks(), asks(), asks()
     await here.reserve(first)
@@ -146,13 +148,13 @@ async def test_requests_at_once_are_limited_and_given_back_at_the_end(world, ask
         ({"match": {"colour": "red"}}, "is not one of consumer, team, key"),
     ],
 )
-def test_settings_that_say_two_things_are_refused(settings, error):
+def test_contradictory_settings_are_refused(settings, error):
     with pytest.raises(ValueError, match=error) as caught:
         BudgetSettings(**{"name": "b", "unit": "requests", "limit": 1, "window": "minute", **settings})
     assert "secret@" not in str(caught.value.errors()[0]["msg"])
 
 
-# --- who counts where
+# --- counts by consumer, key and label
 
 
 async def test_budgets_match_and_count_by_key_and_label(world, asks):
@@ -165,7 +167,7 @@ async def test_budgets_match_and_count_by_key_and_label(world, asks):
     assert outside.reservation.claims == []
 
 
-async def test_labels_that_look_alike_have_counts_of_their_own(world, asks):
+async def test_labels_that_look_alike_have_separate_counts(world, asks):
     here = world({"per": ["label.a", "label.b"]})
     for labels in ({"a": "1:label.b=2", "b": ""}, {"a": "1", "b": "2"}, {"a": "1%3Alabel.b=2", "b": ""}):
         await here.reserve(asks(labels=labels))
@@ -174,7 +176,7 @@ async def test_labels_that_look_alike_have_counts_of_their_own(world, asks):
 
 
 @given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.text(max_size=20)))
-def test_a_count_can_be_read_from_its_name(exchange, labels):
+def test_the_name_of_a_count_can_be_parsed(exchange, labels):
     settings = BudgetSettings(
         name="b", unit="requests", limit=1, window="minute", per=["label.a", "label.b", "label.c", "model"]
     )
@@ -184,7 +186,7 @@ def test_a_count_can_be_read_from_its_name(exchange, labels):
     assert scope.isascii()
 
 
-async def test_a_missing_label_is_shared_or_refused(world, asks):
+async def test_requests_without_a_label_share_a_count_or_are_refused(world, asks):
     here = world({"per": ["label.run"]}, {"name": "strict", "per": ["label.run"], "missing": "refuse"})
     refusal = await refusal_of(here.reserve, sent := asks())
     assert (refusal.kind.code, sent.denied_by) == ("invalid_request", "strict")
@@ -198,7 +200,7 @@ async def test_a_missing_label_is_shared_or_refused(world, asks):
     assert await shadow.level("b:label.run=") == (0, 1)
 
 
-async def test_beyond_max_scopes_new_ones_count_together(world, asks):
+async def test_beyond_max_scopes_new_labels_share_one_count(world, asks):
     here = world({"per": ["label.run"], "max_scopes": 3, "limit": 2, "window": "total"})
     for run in range(3):
         await here.reserve(asks(labels={"run": str(run)}))
@@ -207,13 +209,13 @@ async def test_beyond_max_scopes_new_ones_count_together(world, asks):
     await here.reserve(extra[1])
     assert (await refusal_of(here.reserve, extra[2])).kind.code == "budget_exceeded"
     assert await here.level("b:label.run=*", 0) == (0, 2)
-    await here.reserve(asks(labels={"run": "0"}))  # whoever was there keeps a count of its own
+    await here.reserve(asks(labels={"run": "0"}))  # an earlier label keeps its own count
     await here.settle(served(extra[0], Usage(1, 1)))
     assert extra[0].charges == {"b:label.run=*": 1}
     assert await here.level("b:label.run=*", 0) == (1, 1)
 
 
-async def test_who_invents_labels_fills_up_only_its_own_counts(world, asks):
+async def test_a_consumer_that_invents_labels_fills_only_its_own_counts(world, asks):
     fields = {"per": ["consumer", "label.run"], "max_scopes": 3, "limit": 2, "window": "total"}
     here = world(fields)
 
@@ -239,13 +241,13 @@ async def test_who_invents_labels_fills_up_only_its_own_counts(world, asks):
     assert await here.level("b:consumer=*:label.run=*", 0) == (0, 2)
 
 
-async def test_a_client_cannot_name_the_count_of_the_others(world, asks):
+async def test_a_client_cannot_name_the_shared_count(world, asks):
     here = world({"per": ["label.run"]})
     await here.reserve(asks(labels={"run": "*"}))
     assert await here.level("b:label.run=%2A") == (0, 1)
 
 
-def test_places_of_counts_that_nobody_uses_are_free_again(clocks):
+def test_idle_counts_free_their_place(clocks):
     clock = clocks()
     settings = BudgetSettings(
         name="b", unit="requests", limit=1, window="total", per=["label.x"], max_scopes=2, idle_ttl="1h"
@@ -259,10 +261,10 @@ def test_places_of_counts_that_nobody_uses_are_free_again(clocks):
     assert scopes.admit("b:b") == "b:label.x=*"
 
 
-# --- what clients are told
+# --- rate headers
 
 
-async def test_answers_say_what_the_tightest_rates_have_left(world, asks):
+async def test_answers_state_the_remainder_of_the_tightest_rates(world, asks):
     here = world(
         {"name": "loose", "limit": 100},
         {"name": "tight", "limit": 5, "per": ["consumer"]},
@@ -288,14 +290,14 @@ async def test_answers_say_what_the_tightest_rates_have_left(world, asks):
     assert again.rate["x-ratelimit-reset-requests"] == "45s"
 
 
-async def test_what_was_granted_is_left_too(world, asks):
+async def test_a_grant_adds_to_the_remainder(world, asks):
     here = world({"limit": 1, "per": ["consumer"], "on_exceed": "approval"})
     await here.grants.give("b", "b:consumer=alice", 4, "requests", None)
     await here.reserve(sent := asks())
     assert (sent.rate["x-ratelimit-limit-requests"], sent.rate["x-ratelimit-remaining-requests"]) == ("5", "4")
 
 
-async def test_budgets_of_long_windows_are_no_rates(world, asks):
+async def test_budgets_with_long_windows_are_not_in_the_rate_headers(world, asks):
     here = world({"window": "day"}, {"name": "c", "unit": "concurrency", "window": None})
     await here.reserve(sent := asks())
     assert sent.rate == {}
@@ -313,7 +315,7 @@ def to_cheap(exchange, model):
 MONEY = {"unit": "usd", "limit": 0.01, "window": "month", "on_exceed": "downgrade", "downgrade_to": "cheap"}
 
 
-async def test_a_request_that_does_not_fit_goes_to_the_cheaper_model(world, asks):
+async def test_a_request_beyond_the_budget_goes_to_the_cheaper_model(world, asks):
     here = world(MONEY, reroute=to_cheap)
     fits, does_not, neither = (asks({**BODY, "max_tokens": n}, targets=(DEAR,)) for n in (100, 150, 1000))
     await here.reserve(fits)
@@ -328,13 +330,13 @@ async def test_a_request_that_does_not_fit_goes_to_the_cheaper_model(world, asks
     assert settled + reserved <= 10_000_000
 
 
-async def test_a_call_that_is_too_dear_is_downgraded_too(world, asks):
+async def test_a_request_above_the_limit_per_call_is_downgraded(world, asks):
     here = world({**MONEY, "window": "call", "limit": 0.001}, reroute=to_cheap)
     await here.reserve(sent := asks(targets=(DEAR,)))
     assert (sent.targets, sent.downgraded) == ((CHEAP,), "b")
 
 
-async def test_a_downgrade_that_may_not_be_is_a_refusal(world, asks):
+async def test_a_downgrade_that_is_not_possible_is_a_refusal(world, asks):
     def forbidden(_exchange, _model):
         from extproc.words.errors import MODEL_NOT_ALLOWED
 
@@ -345,7 +347,7 @@ async def test_a_downgrade_that_may_not_be_is_a_refusal(world, asks):
     assert here.counted == [("b", "denied")]
 
 
-async def test_two_budgets_that_send_to_each_other_end(world, asks):
+async def test_two_budgets_that_downgrade_to_each_other_end_in_a_refusal(world, asks):
     def swap(exchange, model):
         exchange.targets = (DEAR if model == "dear" else CHEAP,)
         exchange.chain = Chain(exchange.targets, RetrySettings(), model)
@@ -361,7 +363,7 @@ async def test_two_budgets_that_send_to_each_other_end(world, asks):
 # --- approval
 
 
-async def test_more_is_granted_to_one_count_until_its_window_ends(world, asks):
+async def test_a_grant_raises_one_count_until_its_window_ends(world, asks):
     here = world({"limit": 1, "window": "day", "per": ["consumer"], "on_exceed": "approval"})
     await here.reserve(asks())
     refusal = await refusal_of(here.reserve, asks())
@@ -377,7 +379,7 @@ async def test_more_is_granted_to_one_count_until_its_window_ends(world, asks):
     assert here.grants.room("b:consumer=alice", "requests") == 0
 
 
-async def test_grants_are_known_to_every_process_and_end_by_themselves(clocks):
+async def test_grants_reach_every_process_and_expire(clocks):
     clock = clocks()
     counters = MemoryCounters(clock)
     here, there = Grants(counters, clock), Grants(counters, clock)
@@ -396,10 +398,10 @@ async def test_grants_are_known_to_every_process_and_end_by_themselves(clocks):
     assert here.room("b:x=1", "tokens") == 0
 
 
-# --- what is usual
+# --- expected output
 
 
-def test_what_is_expected_is_what_95_of_100_do_not_pass():
+def test_the_expected_output_is_the_95th_percentile():
     expected = Expected()
     for output in range(19):
         expected.learn("a/m", output)
@@ -413,7 +415,7 @@ def test_what_is_expected_is_what_95_of_100_do_not_pass():
 TOKENS = {"unit": "tokens", "limit": 2000, "reserve": "expected"}
 
 
-async def test_the_usual_is_held_where_the_settings_say_so_and_it_is_known(world, asks):
+async def test_the_expected_output_is_reserved_once_it_is_known(world, asks):
     here = world(TOKENS, {"name": "worst", "unit": "tokens", "limit": 10**6})
     long = {**BODY, "messages": [{"role": "user", "content": "x" * 900}], "max_tokens": 1000}
     await here.reserve(first := asks(long, targets=(DEAR,)))
@@ -428,7 +430,7 @@ async def test_the_usual_is_held_where_the_settings_say_so_and_it_is_known(world
     assert sent.reservation.enough < 50 * 8 + 600
 
 
-async def test_an_answer_that_is_longer_than_usual_holds_more_and_ends_where_there_is_none(world, asks):
+async def test_an_answer_longer_than_expected_extends_its_reservation_until_the_budget_is_full(world, asks):
     here = world({**TOKENS, "limit": 700})
     for _ in range(40):
         here.expected.learn(DEAR.deployment, 50)
@@ -451,7 +453,7 @@ async def test_an_answer_that_is_longer_than_usual_holds_more_and_ends_where_the
     assert (await here.level())[1] == 0
 
 
-async def test_an_answer_that_passes_its_own_limit_needs_room_too(world, asks):
+async def test_an_answer_beyond_its_output_limit_needs_room_in_the_budget(world, asks):
     here = world({"unit": "tokens", "limit": 500})
     sent = asks({**BODY, "stream": True, "max_tokens": 100})
     await here.reserve(sent)
@@ -475,7 +477,7 @@ class NoMore(MemoryCounters):
 
 
 @pytest.mark.parametrize(("failure", "code"), [("deny", "store_unavailable"), ("allow", None)])
-async def test_without_a_store_an_answer_goes_on_only_where_the_budget_lets_it(world, asks, clocks, failure, code):
+async def test_when_the_store_fails_an_answer_continues_only_if_the_budget_allows(world, asks, clocks, failure, code):
     here = world({"unit": "tokens", "limit": 5000, "store_failure": failure}, counters=NoMore(clocks()))
     await here.reserve(sent := asks({**BODY, "stream": True}))
     served(sent)
@@ -483,7 +485,7 @@ async def test_without_a_store_an_answer_goes_on_only_where_the_budget_lets_it(w
     assert (refusal and refusal.kind.code) == code
 
 
-async def test_an_answer_grows_on_the_counts_of_who_serves_it_alone(world, asks):
+async def test_an_answer_extends_only_the_counts_of_the_target_that_serves_it(world, asks):
     here = world({"unit": "tokens", "limit": 1000, "per": ["model"]})
     await here.reserve(sent := asks({**BODY, "stream": True}, targets=(DEAR, CHEAP)))
     await here.reserve(asks({**BODY, "max_tokens": 700}, targets=(DEAR,)))
@@ -493,7 +495,7 @@ async def test_an_answer_grows_on_the_counts_of_who_serves_it_alone(world, asks)
     assert (await here.level("b:model=cheap"))[1] == sent.reservation.input_tokens + 100 + 256
 
 
-# --- counted exactly
+# --- exact counts
 
 
 class Counts:
@@ -508,7 +510,7 @@ class Counts:
         return self.tokens
 
 
-async def test_the_input_is_counted_only_where_a_bound_in_bytes_finds_no_room(world, asks):
+async def test_the_input_is_counted_exactly_only_when_its_byte_bound_does_not_fit(world, asks):
     exact = Counts(20)
     here = world({"unit": "tokens", "limit": 150}, tools=Tools(exact=exact))
     await here.reserve(first := asks({**BODY, "max_tokens": 10}))
@@ -521,12 +523,12 @@ async def test_the_input_is_counted_only_where_a_bound_in_bytes_finds_no_room(wo
 
 
 @pytest.mark.parametrize("exact", [Counts(20, fits=False), Counts(None), Counts(10**9)])
-async def test_without_an_exact_count_the_bound_decides(world, asks, exact):
+async def test_without_an_exact_count_the_byte_bound_decides(world, asks, exact):
     here = world({"unit": "tokens", "limit": 50}, tools=Tools(exact=exact))
     assert (await refusal_of(here.reserve, asks())).kind.code == "request_exceeds_limit"
 
 
-async def test_pictures_count_as_the_model_that_is_asked_after_a_downgrade_takes_them(world, asks):
+async def test_images_are_counted_for_the_model_that_serves_after_a_downgrade(world, asks):
     mini = Target("mini", "a", "gpt-4o-mini", 1000)
 
     def to_mini(exchange, _model):
@@ -543,7 +545,7 @@ async def test_pictures_count_as_the_model_that_is_asked_after_a_downgrade_takes
     assert await here.level("all") == (0, 20 + 48_169 + 100)
 
 
-async def test_a_count_that_nobody_waits_for_counts_until_it_ends(asks, monkeypatch):
+async def test_an_abandoned_count_occupies_its_thread_until_it_ends(asks, monkeypatch):
     go, counted = threading.Event(), []
 
     def slow(*_):
@@ -566,7 +568,7 @@ async def test_a_count_that_nobody_waits_for_counts_until_it_ends(asks, monkeypa
     assert await exact.count(asks()) == 7
 
 
-# --- what the body only names
+# --- input given by reference
 
 
 def unseen(exchange, *names):
@@ -575,7 +577,7 @@ def unseen(exchange, *names):
     return exchange
 
 
-async def test_input_that_is_only_named_counts_as_the_whole_context(world, asks):
+async def test_input_given_by_reference_reserves_the_whole_context(world, asks):
     here = world({"unit": "tokens", "limit": 10**6})
     await here.reserve(unseen(asks(targets=(Target("m", "a", "m", context=128_000),)), "file_id"))
     assert (await here.level())[1] == 128_100
@@ -592,7 +594,7 @@ async def test_input_that_is_only_named_counts_as_the_whole_context(world, asks)
         ({"unit": "requests"}, False),
     ],
 )
-async def test_input_without_a_bound_is_refused_where_the_worst_is_held(world, asks, budget, refused):
+async def test_unbounded_input_is_refused_where_the_worst_case_is_reserved(world, asks, budget, refused):
     here = world({"limit": 10**6, **budget})
     sent = unseen(asks(), "previous_response_id")
     if refused:
@@ -603,7 +605,7 @@ async def test_input_without_a_bound_is_refused_where_the_worst_is_held(world, a
         await here.reserve(sent)
 
 
-async def test_whoever_leaves_before_the_usage_is_told_pays_for_what_nobody_saw(world, asks):
+async def test_a_client_that_disconnects_before_the_usage_is_charged_for_input_given_by_reference(world, asks):
     here = world({"unit": "tokens", "limit": 10**6})
     sent = unseen(asks(targets=(Target("m", "a", "m", context=128_000),)), "previous_response_id")
     await here.reserve(sent)
@@ -617,7 +619,7 @@ async def test_whoever_leaves_before_the_usage_is_told_pays_for_what_nobody_saw(
 HOOK = {"alert_at": [0.5, 0.9], "alert_webhook": "https://alerts.example/x"}
 
 
-async def test_each_share_is_told_once_for_each_count_and_window(world, asks):
+async def test_each_threshold_alerts_once_for_each_count_and_window(world, asks):
     here = world({**HOOK, "limit": 10, "per": ["consumer"]})
     for _ in range(10):
         await here.reserve(sent := asks())
@@ -635,7 +637,7 @@ async def test_each_share_is_told_once_for_each_count_and_window(world, asks):
     assert [alert.threshold for alert in here.told] == [0.5, 0.9, 0.5]
 
 
-async def test_a_refusal_tells_of_what_was_used_of_a_grant_too(world, asks):
+async def test_a_refusal_alerts_on_the_use_of_a_grant(world, asks):
     here = world({**HOOK, "unit": "tokens", "limit": 100})
     await here.grants.give("b", "b", 100, "tokens", None)
     await here.reserve(asks({**BODY, "max_tokens": 60}))
@@ -644,7 +646,7 @@ async def test_a_refusal_tells_of_what_was_used_of_a_grant_too(world, asks):
     assert here.told[0].used > 1
 
 
-async def test_a_refusal_tells_too(world, asks):
+async def test_a_refusal_alerts_on_the_amounts_reserved(world, asks):
     here = world({**HOOK, "unit": "tokens", "limit": 140})
     await refusal_of(here.reserve, asks())
     assert here.told == []

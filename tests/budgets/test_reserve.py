@@ -10,16 +10,18 @@ from extproc.dialects import output_limits
 from extproc.routing.parameters import apply, compile_changes, compose
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
+from extproc.words.actions import LocalReply
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Target, Usage
 from extproc.words.reservation import Reservation
+from tests import talk
 
 DEFAULT_OUTPUT = 4096
 
 
 class World:
-    """Reserve and Settle over one store, and what they counted."""
+    """Reserve and Settle over one store, with their metrics."""
 
     def __init__(self, clock, *budgets, counters=None):
         self.clock = clock
@@ -33,7 +35,7 @@ class World:
         self._settle = Settle(self.counters, self.leases, count)
 
     async def settle(self, sent):
-        """An exchange of which nothing else was said ended because its client left."""
+        """Settle an exchange. One that has not ended is ended as if its client had disconnected."""
         sent.end()
         await self._settle(sent)
 
@@ -53,7 +55,7 @@ def question(**fields):
 
 
 def served(exchange, *, target=None, status=200, usage=None, report=None):
-    """The exchange as it is when the provider answered."""
+    """The exchange after the provider has answered."""
     exchange.forwarded = True
     exchange.status = status
     exchange.target = target or exchange.targets[0]
@@ -87,7 +89,7 @@ FREE = (Target("m", "a", "m"),)
         ({"n": 128}, CEILING, 1000, 128_000),
     ],
 )
-async def test_the_output_is_bound_and_the_bound_is_written_only_where_needed(
+async def test_the_output_is_bounded_and_the_limit_is_written_only_where_needed(
     budgets, exchange, *, fields, targets, written, bound
 ):
     world, sent = budgets({}), exchange(question(**fields), targets=targets)
@@ -107,8 +109,8 @@ async def test_the_output_is_bound_and_the_bound_is_written_only_where_needed(
         ({"n": 2, "max_tokens": 100}, (None, None, None), 200),
     ],
 )
-async def test_each_target_has_its_own_ceiling_and_the_worst_is_held(budgets, exchange, fields, written, bound):
-    """A small ceiling of one target does not cap what the others may write."""
+async def test_each_target_has_its_own_ceiling_and_the_highest_is_reserved(budgets, exchange, fields, written, bound):
+    """A small ceiling of one target does not cap the output of the others."""
     targets = (Target("m", "a", "m", 1000), Target("n", "b", "n", 200), Target("o", "c", "o"))
     sent = exchange(question(**fields), targets=targets)
     await budgets({}).reserve(sent)
@@ -137,7 +139,7 @@ def changed(ceiling=None, **changes):
         ({"max_tokens": 9}, {"remove": True, "ceiling": 20}, 20, 20),
     ],
 )
-async def test_what_a_target_makes_of_the_limit_is_what_is_held(
+async def test_the_output_limit_after_a_targets_changes_is_reserved(
     budgets, exchange, *, name, client, changes, written, bound
 ):
     ceiling = changes.get("ceiling")
@@ -152,8 +154,8 @@ async def test_what_a_target_makes_of_the_limit_is_what_is_held(
     assert sent.reservation.output_tokens == bound
 
 
-async def test_nested_changes_of_one_limit_under_two_names_are_held_as_they_leave(budgets, exchange):
-    """What the budget holds and what the provider gets come from the same changes."""
+async def test_nested_changes_of_a_limit_under_two_names_are_reserved_as_sent(budgets, exchange):
+    """The reservation and the provider's request come from the same changes."""
     outer, inner = changed(override={"max_tokens": 5}), changed(default={"max_completion_tokens": 700})
     target = Target("m", "a", "m", changes=compose(outer.changes, inner.changes))
     sent = exchange(question(), targets=(target,))
@@ -162,13 +164,13 @@ async def test_nested_changes_of_one_limit_under_two_names_are_held_as_they_leav
     assert apply(target.changes, sent.json, sent.ask.output_field) == ({"max_completion_tokens": 5}, [])
 
 
-async def test_where_only_requests_count_the_body_stays_as_it_is(budgets, exchange):
+async def test_a_budget_of_requests_leaves_the_body_unchanged(budgets, exchange):
     sent = exchange(question(), targets=CEILING)
     await budgets({"unit": "requests"}).reserve(sent)
     assert sent.output_limits == (None,)
 
 
-async def test_a_models_ceiling_binds_even_without_budgets(budgets, exchange):
+async def test_a_models_ceiling_is_written_even_without_budgets(budgets, exchange):
     sent = exchange(question(max_tokens=5000), targets=CEILING)
     await budgets().reserve(sent)
     assert sent.output_limits == (1000,)
@@ -182,7 +184,7 @@ async def test_embeddings_have_no_output(budgets, exchange):
 
 
 @given(st.text(max_size=200))
-def test_the_input_is_never_bound_below_its_bytes(exchange, text):
+def test_the_input_bound_is_never_below_its_bytes(exchange, text):
     sent = exchange(question(messages=[{"role": "user", "content": text}]))
     assert input_bound(sent) >= len(text.encode())
 
@@ -198,16 +200,16 @@ def test_an_image_in_the_body_is_not_counted_by_its_bytes(exchange):
     assert 1601 <= input_bound(exchange(image(PNG))) < 2000
 
 
-def test_an_image_by_its_address_is_bound_too(exchange):
+def test_an_image_given_by_url_is_bounded(exchange):
     assert input_bound(exchange(image("https://example.com/cat.png"))) >= 39_200
 
 
-def test_an_image_counts_as_where_it_is_dearest(exchange):
+def test_an_image_is_counted_for_the_most_expensive_target(exchange):
     both = [*FREE, Target("s", "openai", "gpt-4o-mini")]
     assert 48_169 <= input_bound(exchange(image(PNG), targets=both)) < 49_000
 
 
-def test_providers_write_of_tools_themselves(exchange):
+def test_tools_add_the_text_that_providers_write_about_them(exchange):
     plain, tools = exchange(question()), exchange(question(tools=[{"type": "function", "function": {"name": "f"}}]))
     assert input_bound(tools) - len(tools.body) == 1024 + input_bound(plain) - len(plain.body)
 
@@ -219,7 +221,7 @@ def test_providers_write_of_tools_themselves(exchange):
     ("unit", "held", "charged"),
     [("requests", 1, 1), ("tokens", 5000, 10), ("input_tokens", 4000, 7), ("output_tokens", 1000, 3)],
 )
-async def test_every_unit_holds_its_bound_and_is_charged_what_was_used(budgets, exchange, unit, held, charged):
+async def test_every_unit_reserves_its_bound_and_is_charged_the_use(budgets, exchange, unit, held, charged):
     world, sent = budgets({"unit": unit}), exchange(question(), targets=CEILING)
     sent.body = b"x" * 4000
     await world.reserve(sent)
@@ -239,7 +241,7 @@ async def test_every_unit_holds_its_bound_and_is_charged_what_was_used(budgets, 
         (["label.missing"], "b:label.missing="),
     ],
 )
-async def test_a_count_for_each_of(budgets, exchange, per, scope):
+async def test_each_combination_of_per_has_its_own_count(budgets, exchange, per, scope):
     world = budgets({"unit": "requests", "per": per})
     await world.reserve(exchange(labels={"run": "7"}))
     assert await world.level(scope) == (0, 1)
@@ -265,7 +267,7 @@ async def test_a_budget_applies_when_all_patterns_match(budgets, exchange, match
     assert await world.level("b") == (0, int(applies))
 
 
-async def test_every_target_is_held_and_the_one_that_served_is_charged(budgets, exchange):
+async def test_every_target_is_reserved_and_the_one_that_served_is_charged(budgets, exchange):
     targets = (Target("m", "a", "m"), Target("n", "b", "n"))
     world = budgets({"unit": "tokens", "per": ["provider"]})
     sent = exchange(question(max_tokens=10), targets=targets)
@@ -276,7 +278,7 @@ async def test_every_target_is_held_and_the_one_that_served_is_charged(budgets, 
     assert (await world.level("b:provider=a"), await world.level("b:provider=b")) == ((0, 0), (10, 0))
 
 
-async def test_consumers_do_not_share_what_is_counted_for_each(budgets, exchange):
+async def test_consumers_do_not_share_a_count_per_consumer(budgets, exchange):
     world = budgets({"unit": "requests", "limit": 1, "per": ["consumer"]})
     await world.reserve(with_id(exchange(consumer=Consumer("alice")), "1"))
     await world.reserve(with_id(exchange(consumer=Consumer("bob")), "2"))
@@ -288,7 +290,7 @@ async def test_consumers_do_not_share_what_is_counted_for_each(budgets, exchange
 
 
 @pytest.mark.parametrize(("window", "seconds"), [("minute", 60), ("hour", 3600)])
-async def test_a_short_window_is_a_429_that_says_when_to_come_back(budgets, exchange, window, seconds):
+async def test_a_short_window_is_a_429_with_retry_after(budgets, exchange, window, seconds):
     world = budgets({"unit": "requests", "limit": 1, "window": window})
     await world.reserve(exchange())
     world.clock.now += 10.5
@@ -309,6 +311,20 @@ async def test_a_short_window_is_a_429_that_says_when_to_come_back(budgets, exch
     await world.reserve(with_id(exchange(), "3"))
 
 
+async def test_tools_of_the_provider_are_held_for_with_a_number_of_the_settings(world):
+    """In place of the model's whole context, which would never fit."""
+    text = "limits: {hosted_tools: 500}\nmodels: {m: {provider: o, context: 1000000}}\n"
+    text += "providers: {o: {kind: openai, base_url: 'http://127.0.0.1:8090/v1'}}\n"
+    gateway = world(text + "budgets: [{name: t, unit: input_tokens, limit: 100000, window: minute}]")
+    stream = gateway.stream()
+    body = {"model": "m", "input": "Hi", "tools": [{"type": "web_search"}]}
+    await talk.asks("/v1/responses")(stream)
+    assert not isinstance(await talk.sends(body)(stream), LocalReply)
+    _, held = await gateway.level("t")
+    assert held == len(json.dumps(body)) + 1024 + 500
+    await stream.on_end()
+
+
 @pytest.mark.parametrize("window", ["day", "total"])
 async def test_a_long_window_is_a_402_that_clients_do_not_retry(budgets, exchange, window):
     world = budgets({"unit": "requests", "limit": 0, "window": window})
@@ -318,7 +334,7 @@ async def test_a_long_window_is_a_402_that_clients_do_not_retry(budgets, exchang
     assert "retry-after" not in refused.value.headers
 
 
-async def test_the_answer_says_what_remains_and_whether_it_can_ever_fit(budgets, exchange):
+async def test_the_refusal_states_the_remainder_and_whether_the_request_can_ever_fit(budgets, exchange):
     world = budgets({"unit": "output_tokens", "limit": 100})
     with pytest.raises(Refusal) as refused:
         await world.reserve(exchange(question(max_tokens=101)))
@@ -329,7 +345,7 @@ async def test_the_answer_says_what_remains_and_whether_it_can_ever_fit(budgets,
     await world.reserve(exchange(question(max_tokens=100)))
 
 
-async def test_all_budgets_or_none(budgets, exchange):
+async def test_a_request_reserves_in_all_budgets_or_in_none(budgets, exchange):
     world = budgets(
         {"name": "first", "unit": "requests"},
         {"name": "second", "unit": "requests", "limit": 0},
@@ -353,11 +369,11 @@ async def test_a_shadow_budget_counts_and_never_refuses(budgets, exchange):
     assert world.counted == [("b", "would_deny")] * 2
 
 
-# --- store trouble
+# --- store failures
 
 
 class DownStore(MemoryCounters):
-    """Fails to do what a test names."""
+    """A store that fails in the methods a test names."""
 
     def __init__(self, clock, *fails):
         super().__init__(clock)
@@ -374,7 +390,7 @@ class DownStore(MemoryCounters):
         return await super().settle(id, amounts, keep=keep)
 
 
-async def test_while_the_store_is_down_nothing_passes(budgets, exchange, clocks):
+async def test_while_the_store_is_down_requests_are_refused(budgets, exchange, clocks):
     world = budgets({"store_failure": "allow"}, {"name": "strict"}, counters=DownStore(clocks(), "reserve"))
     with pytest.raises(Refusal) as refused:
         await world.reserve(exchange())
@@ -383,7 +399,7 @@ async def test_while_the_store_is_down_nothing_passes(budgets, exchange, clocks)
 
 
 @pytest.mark.parametrize("settings", [{"store_failure": "allow"}, {"mode": "shadow"}])
-async def test_while_the_store_is_down_a_budget_may_let_requests_pass(budgets, exchange, clocks, settings):
+async def test_while_the_store_is_down_a_budget_may_allow_requests(budgets, exchange, clocks, settings):
     world, sent = budgets(settings, counters=DownStore(clocks(), "reserve", "settle")), exchange()
     await world.reserve(sent)
     await world.settle(served(sent, usage=Usage(7, 3)))
@@ -391,7 +407,7 @@ async def test_while_the_store_is_down_a_budget_may_let_requests_pass(budgets, e
     assert world.counted == [("b", "store_failure")]
 
 
-async def test_a_store_that_fails_to_settle_is_counted_and_the_lease_charges_later(budgets, exchange, clocks):
+async def test_a_settlement_that_fails_is_counted_and_its_lease_charges_later(budgets, exchange, clocks):
     clock = clocks()
     world = budgets({}, counters=DownStore(clock, "settle"))
     sent = exchange(question(max_tokens=10))
@@ -405,11 +421,11 @@ async def test_a_store_that_fails_to_settle_is_counted_and_the_lease_charges_lat
     assert (await world.level("b"))[1] == 0
 
 
-# --- how an exchange can end
+# --- endings of an exchange
 
 BODY = question(max_tokens=100)
 INPUT = len(json.dumps(BODY))
-SEEN = 33  # tokens of it, as a count by kinds of letters has it
+SEEN = 39  # input tokens, by the estimate for each kind of letters
 
 
 def answered(*, complete=True, **report):
@@ -420,7 +436,7 @@ def answered(*, complete=True, **report):
 
 
 def refused_later(_exchange):
-    """By a stage after Reserve."""
+    """Refused by a stage after Reserve."""
 
 
 def failed(status, target=None):
@@ -442,13 +458,13 @@ def left_before_the_answer(exchange):
     ("end", "tokens", "requests", "source"),
     [
         (answered(usage=Usage(7, 3)), 10, 1, "provider"),
-        (answered(usage=Usage(7, 300)), 307, 1, "provider"),  # more than was held: the truth is charged
+        (answered(usage=Usage(7, 300)), 107, 1, "disputed"),  # more than the request allows
         (answered(output_bytes=30, output_events=2), SEEN + 10, 1, "estimated"),
         (answered(output_bytes=0, output_events=0), SEEN, 1, "estimated"),
         (answered(output_bytes=3, output_events=9), SEEN + 9, 1, "estimated"),
         (answered(output_bytes=30, usage_refused=True), SEEN + 10, 1, "estimated"),
         (answered(output_bytes=30, complete=False), SEEN + 10, 1, "estimated"),
-        (answered(complete=False), SEEN + 100, 1, "estimated"),  # before any text: it may have thought
+        (answered(complete=False), SEEN + 100, 1, "estimated"),  # before any text: the model may have been thinking
         (served, SEEN + 100, 1, "estimated"),
         (refused_later, 0, 0, "none"),
         (failed(500, target=True), 0, 1, "none"),
@@ -457,7 +473,7 @@ def left_before_the_answer(exchange):
         (left_before_the_answer, INPUT + 100, 1, "estimated"),
     ],
 )
-async def test_what_is_charged(budgets, exchange, *, end, tokens, requests, source):
+async def test_each_ending_charges_its_tokens_and_requests(budgets, exchange, *, end, tokens, requests, source):
     world, sent = budgets({}, {"name": "r", "unit": "requests"}), exchange(BODY)
     await world.reserve(sent)
     end(sent)
@@ -477,24 +493,24 @@ async def test_settling_twice_charges_once(budgets, exchange):
     assert await world.level("b") == (10, 0)
 
 
-async def test_settling_after_the_lease_ran_out_charges_once(budgets, exchange):
+async def test_settling_after_the_lease_expired_charges_once(budgets, exchange):
     world, sent = budgets({}), exchange(BODY)
     await world.reserve(sent)
     await world.counters.forward(sent.id, LEASE)
     world.clock.now += LEASE + 1
     await world.counters.expire()
     await world.settle(served(sent, usage=Usage(7, 3)))
-    world.clock.now -= LEASE + 1  # back in the window it was reserved in
+    world.clock.now -= LEASE + 1  # back in the window of the reservation
     assert await world.level("b") == (10, 0)
 
 
-async def test_an_exchange_refused_before_it_reserved_settles_to_nothing(budgets, exchange):
+async def test_an_exchange_refused_before_reserving_settles_to_nothing(budgets, exchange):
     world, sent = budgets({}), exchange(BODY)
     await world.settle(sent)
     assert sent.usage == Usage(source="none")
 
 
-def test_an_image_counts_as_much_in_an_estimate_as_it_was_held(exchange):
+def test_an_image_counts_the_same_in_the_estimate_as_in_the_reservation(exchange):
     sent = exchange(image("https://example.com/cat.png"))
     sent.reservation = Reservation(sent.id, input_bound(sent), 10)
     served(sent, report=Report(output_bytes=30)).end()
@@ -505,7 +521,7 @@ STEPS = st.tuples(st.integers(1, 200), st.integers(0, 300), st.sampled_from(["us
 
 
 @given(st.lists(STEPS, max_size=20))
-async def test_nothing_is_ever_negative_and_the_limit_holds(exchange, clocks, steps):
+async def test_no_count_is_negative_and_the_limit_holds(exchange, clocks, steps):
     world = World(clocks(), {"unit": "output_tokens", "limit": 1000})
     charged = 0
     for number, (limit, made, end) in enumerate(steps):

@@ -1,4 +1,4 @@
-"""Exact counts, on ordinary and on hostile text; and that no prompt is more than its bound."""
+"""Exact token counts of ordinary and hostile text. No prompt has more tokens than its bound."""
 
 import json
 import lzma
@@ -31,7 +31,7 @@ def count(text, most=ENOUGH):
 
 
 def whole(text):
-    """In one piece, as tiktoken itself does."""
+    """The count of tiktoken, which reads the text in one piece."""
     return len(tokenizer._ranks.encoding.encode_ordinary(text))
 
 
@@ -46,15 +46,15 @@ def whole(text):
         ("antidisestablishmentarianism", 6),
         ("2 + 2 = 4", 7),
         ("お誕生日おめでとう", 8),
-        ("<|endoftext|>", 7),  # text, not the token
+        ("<|endoftext|>", 7),  # text, not the special token
         ("x" * 1000, 125),
     ],
 )
-def test_known_counts(text, tokens):
+def test_known_texts_have_known_counts(text, tokens):
     assert count(text) == tokens
 
 
-def test_the_words_are_those_of_tiktoken(monkeypatch):
+def test_the_words_are_split_as_by_tiktoken(monkeypatch):
     import tiktoken_ext.openai_public as public
 
     monkeypatch.setattr(public, "load_tiktoken_bpe", lambda _url, expected_hash: {"hash": expected_hash})
@@ -107,37 +107,37 @@ TEXTS = st.lists(PIECES | st.text(max_size=5), max_size=60).map("".join)
 
 
 @given(text=TEXTS)
-def test_never_more_than_the_bytes(text):
+def test_a_count_never_exceeds_the_bytes(text):
     assert whole(text) == count(text) <= len(text.encode())
 
 
 @given(text=TEXTS, size=st.integers(1, 40))
-def test_slices_never_count_less_than_the_whole(text, size):
+def test_a_count_in_slices_is_never_below_the_whole(text, size):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer, "_SLICE", size)
         assert whole(text) <= count(text) <= len(text.encode())
 
 
 @given(text=TEXTS)
-def test_a_word_ends_at_every_break(text):
+def test_no_word_crosses_a_break(text):
     breaks = [found.start() for found in tokenizer._BREAK.finditer(text)]
     parts = [text[start:end] for start, end in zip([0, *breaks], [*breaks, None], strict=True)]
     assert sum(map(whole, parts)) == whole(text)
 
 
 @given(text=TEXTS, most=st.integers(-5, 300))
-def test_what_is_beyond_counts_by_bytes(text, most):
+def test_text_beyond_the_limit_is_counted_by_bytes(text, most):
     assert whole(text) <= count(text, most) <= len(text.encode())
     assert tokenizer.count(text.encode()[:most], most // 2) <= len(text.encode()[:most])
 
 
-def test_beyond_is_not_read():
+def test_text_beyond_the_limit_is_not_read():
     assert count("a b " * 1000, 0) == 4000
     assert count("word " * 1000, 500) == whole("word " * 99 + "word") + 5000 - 499
 
 
 @given(data=st.binary(max_size=100))
-def test_what_is_no_utf8_is_counted_too(data):
+def test_invalid_utf8_is_counted(data):
     assert 0 <= tokenizer.count(data, ENOUGH) <= len(data)
 
 
@@ -153,7 +153,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_a_megabyte_of_anything_is_counted(text):
+def test_a_megabyte_of_hostile_text_is_counted(text):
     assert 0 < count(text) <= len(text.encode())
 
 
@@ -164,7 +164,7 @@ def test_long_ordinary_text_is_counted_exactly():
     assert count(data) == sum(whole(part) for part in tokenizer._BREAK.sub("\0\0", data).split("\0\0"))
 
 
-def test_nobody_can_count_before_the_ranks_are_read(monkeypatch):
+def test_without_loaded_ranks_there_is_no_count(monkeypatch):
     monkeypatch.setattr(tokenizer, "_ranks", tokenizer._Ranks())
     assert tokenizer.count(b"x", ENOUGH) is None
     assert bound({"input": "x"}, (), ENOUGH) is None
@@ -179,14 +179,14 @@ def unread(monkeypatch):
 
 
 @pytest.mark.usefixtures("unread")
-def test_nobody_can_count_without_tiktoken(monkeypatch):
+def test_without_tiktoken_there_is_no_count(monkeypatch):
     monkeypatch.setitem(sys.modules, "tiktoken", None)
     tokenizer.load().join()
     assert tokenizer.count(b"x", ENOUGH) is None
 
 
 @pytest.mark.usefixtures("unread")
-def test_other_ranks_are_not_taken(monkeypatch, caplog):
+def test_ranks_with_a_wrong_digest_are_rejected(monkeypatch, caplog):
     monkeypatch.setattr(tokenizer.lzma, "decompress", lambda _data: b"QQ== 0\n")
     tokenizer.load().join()
     assert tokenizer.count(b"x", ENOUGH) is None
@@ -195,7 +195,7 @@ def test_other_ranks_are_not_taken(monkeypatch, caplog):
 
 
 @pytest.mark.usefixtures("unread")
-def test_broken_ranks_are_not_taken(monkeypatch, caplog):
+def test_damaged_ranks_are_rejected(monkeypatch, caplog):
     def broken(_data):
         raise lzma.LZMAError
 
@@ -221,11 +221,11 @@ def test_broken_ranks_are_not_taken(monkeypatch, caplog):
         ("openai", "gpt-50", False),
         ("openai", "my-gpt-4o", False),
         ("openai", "", False),
-        ("azure_openai", "gpt-4o", False),  # a deployment's name
+        ("azure_openai", "gpt-4o", False),  # the name of a deployment
         ("vllm", "gpt-4o", False),
     ],
 )
-def test_which_models_it_fits(kind, model, fits):
+def test_it_fits_models_of_openai_only(kind, model, fits):
     assert tokenizer.fits(kind, model) is fits
 
 
@@ -233,7 +233,7 @@ def test_which_models_it_fits(kind, model, fits):
 
 
 def cookbook(body):
-    """Tokens of a chat as OpenAI's cookbook counts them: three a message, one a name, three for the answer."""
+    """Tokens of a chat as OpenAI's cookbook counts them: three for a message, one for a name, three for the answer."""
     total = 3
     for message in body["messages"]:
         total += 3 + whole(message["role"])
@@ -247,7 +247,7 @@ def cookbook(body):
 
 
 def typescript(schema, indent=""):
-    """A schema in the notation of OpenAI's models, as `harmony` writes it, in its longest form."""
+    """The longest form of a schema in the TypeScript notation of OpenAI's models, as `harmony` writes it."""
     kind = schema.get("type")
     if "anyOf" in schema:
         return "".join(f"\n{indent} | {typescript(each, indent + '   ')}" for each in schema["anyOf"])
@@ -345,11 +345,11 @@ CHATS = st.builds(
 
 @settings(max_examples=examples(200))
 @given(body=CHATS)
-def test_no_chat_is_more_than_its_bound(body):
+def test_no_chat_exceeds_its_bound(body):
     assert cookbook(body) + tools(body) + answer_format(body) <= bound(body, (), ENOUGH)
 
 
-def test_a_bound_is_not_far_from_the_truth():
+def test_a_bound_is_close_to_the_true_count():
     turn = [
         {"role": "user", "content": "Say it in other words. " * 20},
         {"role": "assistant", "content": "I do. " * 60},
@@ -360,28 +360,28 @@ def test_a_bound_is_not_far_from_the_truth():
 
 
 @given(body=CHATS, most=st.integers(0, 200))
-def test_beyond_what_is_read_a_bound_is_larger(body, most):
+def test_a_shorter_reading_gives_a_larger_bound(body, most):
     assert bound(body, (), most) >= bound(body, (), ENOUGH)
 
 
-def test_the_json_itself_would_be_no_bound():
+def test_the_count_of_the_json_text_would_be_too_low():
     text = "\x08t \rb,]" * 20
     assert count(text) == 140
     assert count(json.dumps(text)) == 101
     assert bound({"messages": [{"role": "user", "content": text}]}, (), ENOUGH) > 140
 
 
-def test_images_do_not_count():
+def test_images_are_not_counted_as_text():
     url = "data:image/png;base64," + "A" * 10_000
     body = {"model": "m", "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]}
     ask = dialects()["openai_chat"].read(body)
     assert bound(body, ask.image_data, ENOUGH) < 100
-    body["messages"].append({"role": "user", "content": "" + url[:4] + url[4:]})  # equal, and no image
+    body["messages"].append({"role": "user", "content": "" + url[:4] + url[4:]})  # the same text outside an image
     assert bound(body, ask.image_data, ENOUGH) > 1000
 
 
-def test_what_is_packed_into_text_counts_by_bytes():
-    hidden = "QUFB" * 1000  # the base64 of something else
+def test_encoded_data_in_text_is_counted_by_bytes():
+    hidden = "QUFB" * 1000  # base64 of other data
     assert count(hidden) < 3000
     part = {"type": "file", "file": {"file_data": hidden}}
     assert bound({"messages": [{"role": "user", "content": [part]}]}, (), ENOUGH) > 4000

@@ -1,4 +1,4 @@
-"""`explain`: what it says is what the gateway does, and it says enough to act on."""
+"""`explain`: it agrees with the gateway, and its text is enough to act on."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ budgets:
   - {name: others, match: {consumer: eve}, unit: requests, limit: 1, window: minute}
 """
 TOO_MUCH = "too much, but shadow never refuses"
-ALWAYS = "what the running gateway counted and learned: here budgets begin at zero, no target is cooling down"
+ALWAYS = "counts and findings of the running gateway: here budgets begin at zero, no target is cooling down"
 
 
 def chat(model="chain", text="Hello", **fields):
@@ -70,7 +70,7 @@ def chat(model="chain", text="Hello", **fields):
 
 
 async def told(settings, body, text="", **question):
-    """The explanation's rows as (label, text), and whether it is forwarded."""
+    """The rows of the explanation as (label, text), and whether the request is forwarded."""
     if not {"consumer", "key"} & set(question):
         question["consumer"] = "ci-bot"
     explanation = await explain(settings(SETTINGS + text), Question(body, **question))
@@ -92,7 +92,7 @@ def words(lines):
 # --- forwarded
 
 
-async def test_a_request_that_is_forwarded(settings):
+async def test_a_forwarded_request_is_explained(settings):
     body = chat("split", stream=True, tools=[{"type": "function"}], n=2, max_tokens=50)
     explanation = await explain(
         settings(SETTINGS + GUARDED + LIMITED), Question(body, consumer="ci-bot", labels={"Run": "r1"})
@@ -127,7 +127,7 @@ async def test_a_request_that_is_forwarded(settings):
     assert "secret-word" not in str(explanation)
 
 
-async def test_one_model_is_one_try(settings):
+async def test_a_single_model_is_one_try(settings):
     rows, forwarded = await told(settings, chat("m"))
     assert forwarded
     assert of(rows, "strategy") == ["none: m is one model"]
@@ -143,7 +143,7 @@ async def test_one_model_is_one_try(settings):
     assert of(rows, "not known") == [ALWAYS]
 
 
-async def test_tries_in_a_row_and_conditions(settings):
+async def test_tries_in_a_row_and_retry_conditions_are_shown(settings):
     rows, _ = await told(settings, chat("again"))
     assert words(of(rows, "targets")) == [
         "1. m a/m place 1 in the settings",
@@ -157,7 +157,7 @@ async def test_tries_in_a_row_and_conditions(settings):
     assert "the attempt attachment changes the body of try 3" in envoy
 
 
-async def test_targets_that_are_skipped_or_not_tried(settings):
+async def test_targets_that_are_skipped_or_not_tried_are_shown(settings):
     question = [{"type": "image_url", "image_url": {"url": "http://a/b"}}, {"type": "text", "text": "long " * 20}]
     rows, forwarded = await told(settings, chat("picky", question))
     assert forwarded
@@ -169,12 +169,12 @@ async def test_targets_that_are_skipped_or_not_tried(settings):
         "small a/small about 63 tokens do not fit into its context of 10",
     ]
     assert "images: 1, needs images" in of(rows, "request")[0]
-    assert "the gateway's environment: keys were looked for in that of this command" in of(rows, "not known")
+    assert "the gateway's environment: keys were read from this command's" in of(rows, "not known")
     rows, _ = await told(settings, b'{"model":"short","messages":[{}]}')
     assert words(of(rows, "not tried")) == ["small a/small retry.attempts is 2"]
 
 
-async def test_nested_virtual_models(settings):
+async def test_nested_virtual_models_are_shown(settings):
     rows, _ = await told(settings, chat("outer", tools=[1], max_tokens=10))
     assert of(rows, "strategy") == ["outer: fallback", "  cheap: cost", "  chain: fallback"]
     assert words(of(rows, "targets")) == [
@@ -185,7 +185,7 @@ async def test_nested_virtual_models(settings):
     ]
 
 
-async def test_a_target_that_two_ways_lead_to(settings):
+async def test_a_target_reached_in_two_ways_is_shown_once(settings):
     text = "virtual_models: {one: {targets: [{model: m}]}, two: {targets: [{model: one}, {model: m}, {model: n}]}}"
     rest = "\n".join(line for line in SETTINGS.splitlines() if not line.startswith(("virtual_models", "auth")))
     rest = rest[: rest.index("  chain:")] + "auth: {required: false}\n" + text
@@ -196,34 +196,34 @@ async def test_a_target_that_two_ways_lead_to(settings):
 
 
 @pytest.mark.parametrize(("label", "first"), [("public", "a"), ("private", "b")])
-async def test_labels_decide(settings, label, first):
+async def test_labels_affect_the_decision(settings, label, first):
     rows, _ = await told(settings, chat("labelled"), labels={"data": label, "cost_center": "7"})
     assert of(rows, "labels") == [f"data={label}, cost_center=42"]
     assert of(rows, "answer")[0].split()[2] == first
     assert bool(of(rows, "skipped")) == (label == "private")
 
 
-async def test_what_only_the_running_gateway_knows_is_said(settings):
+async def test_facts_that_only_the_running_gateway_knows_are_named(settings):
     rows, _ = await told(settings, chat("quick"))
     assert all(text.endswith("not measured yet") for text in of(rows, "targets"))
     assert "how fast targets are: nothing is measured here" in of(rows, "not known")
     rows, _ = await told(settings, chat("stuck"))
-    assert "which key is used: sticky by key is shown for the first one" in of(rows, "not known")
+    assert "the key in use: sticky by key is shown for the first one" in of(rows, "not known")
     assert all("sticky by key" in text for text in [*of(rows, "targets"), *of(rows, "strategy")])
 
 
-async def test_embeddings(settings):
+async def test_embeddings_are_explained(settings):
     rows, forwarded = await told(settings, b'{"model": "m", "input": "Hello"}', path="/v1/embeddings")
     assert forwarded
     assert of(rows, "request") == ["m, embeddings, plain, about 11 input tokens"]
 
 
-async def test_attach_mode(settings):
+async def test_attach_mode_is_explained(settings):
     rows, _ = await told(settings, chat("m"), attached=True)
     assert of(rows, "envoy")[0] == "your own routes go by x-extproc-provider: a; they decide about tries and timeouts"
 
 
-async def test_audit_refuses_nothing(settings):
+async def test_an_audit_guardrail_refuses_nothing(settings):
     rows, forwarded = await told(settings, chat(text="a blue bird"), GUARDED)
     assert forwarded
     assert of(rows, "guardrails")[1] == (
@@ -256,7 +256,7 @@ async def test_audit_refuses_nothing(settings):
         (chat(), {}, LIMITED.replace("limit: 5,", "limit: 0,"), ("400 request_exceeds_limit", "Reserve")),
     ],
 )
-async def test_each_refusal(settings, body, question, text, answer):
+async def test_each_refusal_is_explained(settings, body, question, text, answer):
     rows, forwarded = await told(settings, body, text, **question)
     assert not forwarded
     [said] = of(rows, "answer")
@@ -266,7 +266,7 @@ async def test_each_refusal(settings, body, question, text, answer):
     assert "sk-gw-wrong" not in str(rows)
 
 
-async def test_a_refusal_shows_what_was_seen_until_then(settings):
+async def test_a_refusal_shows_the_stages_before_it(settings):
     rows, _ = await told(settings, chat("again"), consumer="eve")
     assert of(rows, "consumer") == ["eve: may not use it"]
     rows, _ = await told(settings, chat("split"), consumer="eve")
@@ -277,7 +277,7 @@ async def test_a_refusal_shows_what_was_seen_until_then(settings):
     assert of(rows, "request") == ["/v1/chat/completions, 1 bytes"]
 
 
-async def test_what_a_guardrail_found_is_nowhere(settings):
+async def test_the_text_that_a_guardrail_found_is_not_shown(settings):
     hidden = {"metadata": {PRIVATE: PRIVATE}, PRIVATE: PRIVATE}
     for body, where in ((chat(text=f"key {PRIVATE}"), "messages[0].content"), (chat(**hidden), "…")):
         rows, _ = await told(settings, body, GUARDED)
@@ -289,57 +289,57 @@ async def test_what_a_guardrail_found_is_nowhere(settings):
         assert where in of(rows, "answer")[0]
 
 
-async def test_what_guardrails_cannot_read(settings):
+async def test_input_that_guardrails_cannot_read_is_reported(settings):
     rows, forwarded = await told(settings, b'{"model": "m", "input": [1, 2]}', GUARDED, path="/v1/embeddings")
     assert not forwarded
     assert of(rows, "guardrails")[1] == "words (regex, input, audit): cannot read 'input', so it is refused"
 
 
-# --- who asks
+# --- the consumer
 
 
-async def test_a_key_speaks_for_its_consumer(settings, monkeypatch):
+async def test_a_key_selects_its_consumer(settings, monkeypatch):
     monkeypatch.setenv("EVE_KEY", "sk-gw-eve")
     rows, forwarded = await told(settings, chat("n"), key="sk-gw-eve")
     assert (of(rows, "consumer"), forwarded) == (["eve: may use it"], True)
 
 
-async def test_a_consumer_without_a_key_is_told_of(settings):
+async def test_a_consumer_without_a_credential_is_reported(settings):
     rows, _ = await told(settings, chat("m"), consumer="keyless")
-    assert of(rows, "consumer")[1] == "it has no credential in the settings: nobody can ask in its name"
+    assert of(rows, "consumer")[1] == "it has no credential in the settings: no request can come from it"
 
 
 @pytest.mark.parametrize(
     ("question", "message"),
     [
-        ({"consumer": None}, "auth.required is on: say who asks with --consumer NAME or --key env:NAME"),
+        ({"consumer": None}, "auth.required is on: name a consumer with --consumer NAME or --key env:NAME"),
         ({"consumer": "anonymous"}, "auth.required is on"),
         ({"consumer": "nobody"}, "there is no consumer 'nobody'; there are ci-bot, eve, old, shut, keyless"),
     ],
 )
-async def test_nobody_asks(settings, question, message):
+async def test_a_question_without_a_valid_consumer_is_refused(settings, question, message):
     with pytest.raises(ValueError, match=message):
         await told(settings, chat(), **question)
 
 
 @pytest.mark.parametrize("consumer", [None, "anonymous"])
-async def test_anonymous_where_no_key_is_required(settings, consumer):
+async def test_the_consumer_is_anonymous_where_no_key_is_required(settings, consumer):
     open_door = SETTINGS.replace("required: true", "required: false")
     explanation = await explain(settings(open_door), Question(chat("m"), consumer=consumer))
     assert "consumer   anonymous: may use it" in explanation.lines
 
 
-async def test_lines_hold_nothing_that_a_terminal_obeys(settings):
+async def test_lines_contain_no_control_characters(settings):
     rows, _ = await told(settings, chat("\x1b[31m\u202em\n"), labels={"a": "\x1b]0;x\x07"})
     assert all(text.isprintable() for _, text in rows)
 
 
-# --- it never disagrees with the gateway
+# --- agreement with the gateway
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("model", ["chain", "again", "short", "picky", "labelled", "cheap", "outer", "broken", "m"])
-async def test_it_agrees_with_the_gateway(settings, monkeypatch, model, stream):
+async def test_explain_agrees_with_the_gateway(settings, monkeypatch, model, stream):
     monkeypatch.setenv("CI_KEY", "sk-gw-ci")
     body = chat(model, stream=stream, tools=[{"type": "function"}])
     compiled = settings(SETTINGS + LIMITED)
@@ -373,11 +373,23 @@ async def test_money_is_shown_in_usd(settings):
     ]
 
 
-async def test_an_unknown_price_that_is_refused_is_told(settings):
+async def test_a_refused_unknown_price_is_reported(settings):
     text = MONEY.replace(", price: {input: 1, output: 2}", "") + "unknown_price: refuse\n"
     found = await explain(settings(text), Question(chat("m")))
     assert not found.forwarded
     assert any("it needs a `price`" in line for line in found.lines)
+
+
+async def test_the_limit_of_the_output_is_told(settings):
+    tokens = "budgets: [{name: tpm, unit: tokens, limit: 50000, window: day}]"
+    rows, _ = await told(settings, chat("n"), tokens)
+    assert of(rows, "output") == ["without a limit, as the client sent it"]
+    [line] = of(rows, "budgets")
+    assert line.endswith("the usual output, and more while the answer streams")
+    rows, _ = await told(settings, chat("n"), tokens + "\nlimits: {output_tokens: 700}")
+    assert of(rows, "output") == ["n: capped at 700 tokens, and the answer says x-ai-capped: 700"]
+    rows, _ = await told(settings, chat("n", max_tokens=5), tokens)
+    assert of(rows, "output") == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The command line, as far as it needs no Envoy."""
+"""The command line, without Envoy."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def file(tmp_path):
 VERBS = [verb for group in cli.VERBS.values() for verb in group]
 
 
-def test_a_verb_is_a_file_and_a_file_is_a_verb():
+def test_every_verb_has_a_file_and_every_file_is_a_verb():
     assert sorted(VERBS) == sorted(path.stem for path in Path(cli.__file__).parent.glob("[!_]*.py"))
 
 
@@ -61,7 +61,7 @@ def test_help_lists_every_verb_in_its_group(run, arguments):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_of_a_verb_has_its_sentence_and_examples(run, verb):
+def test_help_of_a_verb_has_its_description_and_examples(run, verb):
     status, out, err = run(verb, "--help")
     assert (status, err) == (0, "")
     assert out.startswith(f"usage: extproc {verb} ")
@@ -71,7 +71,7 @@ def test_help_of_a_verb_has_its_sentence_and_examples(run, verb):
     assert "examples:\n  extproc " in out
 
 
-def test_the_version(run):
+def test_the_version_is_printed(run):
     assert run("--version") == (0, f"extproc {cli.__version__}\n", "")
 
 
@@ -84,13 +84,13 @@ def test_the_version(run):
         (["check", "--nothing"], "unrecognized arguments: --nothing"),
     ],
 )
-def test_a_command_line_that_cannot_be_read_exits_with_2(run, arguments, message):
+def test_an_invalid_command_line_exits_with_2(run, arguments, message):
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
     assert message in err
 
 
-def test_help_does_not_wait_for_the_gateways_imports():
+def test_help_does_not_import_the_gateway():
     code = "import sys; sys.argv = ['extproc', '--help']; from extproc.__main__ import main; main(); "
     code += "print('LOADED', *{name.partition('.')[0] for name in sys.modules})"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60).stdout
@@ -102,7 +102,7 @@ def test_help_does_not_wait_for_the_gateways_imports():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["check"], ["check", "--explain", "--model", "one"]])
-def test_a_reader_that_has_gone_is_no_news(file, arguments):
+def test_a_closed_pipe_is_no_error(file, arguments):
     read, write = os.pipe()
     os.close(read)
     try:
@@ -113,7 +113,7 @@ def test_a_reader_that_has_gone_is_no_news(file, arguments):
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_a_reader_of_the_complaints_that_has_gone(tmp_path):
+def test_a_closed_pipe_of_error_messages_is_no_error(tmp_path):
     read, write = os.pipe()
     os.close(read)
     try:
@@ -124,7 +124,7 @@ def test_a_reader_of_the_complaints_that_has_gone(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
-def test_a_full_disk_is_told():
+def test_a_full_disk_is_reported():
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "extproc", "schema"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
@@ -134,18 +134,18 @@ def test_a_full_disk_is_told():
 # --- check, keys, schema
 
 
-def test_check_says_that_settings_are_good(run, file):
+def test_check_accepts_good_settings(run, file):
     assert run("check", "-c", file) == (0, f"{file}: ok\n", "")
 
 
-def test_check_says_what_is_wrong_and_where(run, file):
+def test_check_reports_errors_with_their_place(run, file):
     file.write_text(TWO_NAMES.replace("provider: b", "provider: c"))
     status, out, err = run("check", "-c", file)
     assert (status, out) == (1, "")
     assert err == f"{file}:3:36: models.two.provider: there is no provider 'c'\n"
 
 
-def test_check_says_what_attach_mode_cannot_do(run, file):
+def test_check_reports_settings_that_attach_mode_cannot_serve(run, file):
     status, _, err = run("check", "--attach", "-c", file)
     assert status == 1
     assert err.startswith(f"{file}:4:")
@@ -153,13 +153,13 @@ def test_check_says_what_attach_mode_cannot_do(run, file):
     assert run("envoy", "--attach", "-c", file)[0] == 1
 
 
-def test_a_file_that_is_not_there(run, tmp_path):
+def test_a_missing_file_is_reported(run, tmp_path):
     status, _, err = run("check", "-c", tmp_path / "none.yaml")
     assert status == 1
     assert "cannot be read" in err
 
 
-def test_keys_makes_a_key_whose_hash_the_settings_take(run, monkeypatch):
+def test_keys_makes_a_key_whose_hash_works_in_the_settings(run, monkeypatch):
     monkeypatch.setenv("EXTPROC_KEY_SECRET", "s3cret")
     status, out, _ = run("keys")
     key, hashed = (line.split()[1] for line in out.splitlines())
@@ -174,7 +174,7 @@ def test_keys_needs_its_secret(run, monkeypatch):
     assert "EXTPROC_KEY_SECRET is not set" in err
 
 
-def test_the_schema_is_json_schema(run):
+def test_the_schema_is_valid_json_schema(run):
     schema = json.loads(run("schema")[1])
     assert schema["additionalProperties"] is False
     assert {"providers", "models"} == set(schema["required"])
@@ -205,7 +205,7 @@ def check(run, monkeypatch, file):
     return call
 
 
-def test_explain_is_a_command_of_its_own_process(file):
+def test_explain_runs_as_a_command(file):
     command = [sys.executable, "-m", "extproc", "check", "-c", file, "--explain", "-"]
     done = subprocess.run(command, input=BODY, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
@@ -220,7 +220,7 @@ def answer(out):
     return next(line[11:] for line in out.splitlines() if line.startswith("answer"))
 
 
-def test_explain_makes_a_minimal_request_for_a_model(check):
+def test_explain_builds_a_minimal_request_for_a_model(check):
     status, out, err = check("--explain", "--model", "both", "--consumer", "ci")
     assert (status, err) == (0, "")
     assert out.startswith("request    both, chat, plain, about ")
@@ -229,7 +229,7 @@ def test_explain_makes_a_minimal_request_for_a_model(check):
     assert (status, out.split(",")[1]) == (0, " embeddings")
 
 
-def test_explain_takes_a_file_and_another_model(check, tmp_path):
+def test_explain_accepts_a_file_and_another_model(check, tmp_path):
     file = tmp_path / "body.json"
     file.write_text(BODY)
     assert answer(check("--explain", file, "--consumer", "ci")[1]) == "forwarded to a first"
@@ -255,7 +255,7 @@ def test_explain_reads_standard_input_and_labels(check):
         (("--explain", "--model", "one", "--path", "/x", "--consumer", "ci"), "", "404 path_not_found: "),
     ],
 )
-def test_explain_of_a_refusal_exits_with_1(check, arguments, stdin, expected):
+def test_a_refusal_makes_explain_exit_with_1(check, arguments, stdin, expected):
     status, out, err = check(*arguments, stdin=stdin)
     assert (status, err) == (1, "")
     assert answer(out).startswith(expected)
@@ -266,31 +266,34 @@ def test_explain_of_a_refusal_exits_with_1(check, arguments, stdin, expected):
     ("arguments", "message"),
     [
         (("--explain",), "--explain needs a request: a FILE, - for standard input, or --model NAME"),
-        (("--explain", "--model", "one"), "auth.required is on: say who asks with --consumer NAME or --key env:NAME"),
+        (
+            ("--explain", "--model", "one"),
+            "auth.required is on: name a consumer with --consumer NAME or --key env:NAME",
+        ),
         (("--explain", "--model", "one", "--consumer", "x"), "there is no consumer 'x'; there are ci, eve"),
         (("--explain", "--model", "one", "--key", "literal"), "--key is a reference: env:NAME or file:/path"),
         (("--explain", "--model", "one", "--key", "env:literal-key"), "--key is a reference: env:NAME or file:/path"),
         (("--explain", "--model", "one", "--key", "env:UNSET_FOR_SURE"), "env:UNSET_FOR_SURE is not set"),
         (("--explain", "--model", "one", "--label", "run"), "a label is given as --label name=value"),
-        (("--model", "one"), "--model, --path, --consumer, --key and --label say what to --explain"),
+        (("--model", "one"), "--model, --path, --consumer, --key and --label need --explain"),
         (("--explain", "none.json"), "No such file or directory"),
     ],
 )
-def test_explain_says_what_it_needs(check, arguments, message):
+def test_explain_names_its_missing_arguments(check, arguments, message):
     status, out, err = check(*arguments)
     assert (status, out) == (1, "")
     assert message in err
     assert "literal" not in err
 
 
-def test_explain_of_settings_that_are_wrong(check, file):
+def test_explain_reports_invalid_settings(check, file):
     file.write_text(GUARDED.replace("provider: b", "provider: c"))
     status, out, err = check("--explain", "--model", "one", "--consumer", "ci")
     assert (status, out) == (1, "")
     assert "models.two.provider: there is no provider 'c'" in err
 
 
-def test_explain_of_attach_mode(check, file):
+def test_explain_works_in_attach_mode(check, file):
     arguments = ("--attach", "--explain", "--model", "one", "--consumer", "ci")
     assert check(*arguments)[0] == 1  # `both` cannot be attached
     file.write_text("\n".join(line for line in GUARDED.splitlines() if "virtual" not in line))

@@ -33,20 +33,20 @@ def begin():
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_asks_for_the_drain(begin, number):
+def test_a_signal_starts_the_drain(begin, number):
     child = begin(GOOD)
     child.send_signal(number)
     assert child.wait(10) == 0
 
 
-def test_a_main_thread_that_is_stuck_is_ended_after_its_patience(begin):
+def test_a_blocked_main_thread_is_ended_after_its_grace_time(begin):
     child, start = begin(STUCK), time.monotonic()
     child.send_signal(signal.SIGTERM)
     assert child.wait(10) == 1
     assert time.monotonic() - start >= 0.4
 
 
-def test_a_second_signal_ends_it_at_once(begin):
+def test_a_second_signal_ends_the_process_at_once(begin):
     child = begin(PATIENT)
     child.send_signal(signal.SIGTERM)
     time.sleep(0.3)

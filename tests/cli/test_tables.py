@@ -1,4 +1,4 @@
-"""`extproc usage` and `extproc budgets`, against an admin API that is served."""
+"""`extproc usage` and `extproc budgets`, against a running admin API."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def sources():
 
 @pytest.fixture(scope="module")
 def urls(sources):
-    """The address without a token, and that with one."""
+    """The address without a token, and the one with a token."""
     thread = HTTPThread()
-    ports = [thread.add(admin_app(sources, token), "127.0.0.1", 0) for token in (None, TOKEN)]
+    ports = [thread.add(lambda token=token: admin_app(sources, token), "127.0.0.1", 0) for token in (None, TOKEN)]
     thread.start()
     yield [f"http://127.0.0.1:{port}" for port in ports]
     thread.stop()
@@ -59,7 +59,7 @@ def test_the_table_has_the_total_of_its_lines(run, urls, sources):
     assert sum(int(line.split()[2]) for line in lines) == int(total.split()[1]) == len(sources.entries)
 
 
-def test_what_is_asked_reaches_the_api(run, urls, sources):
+def test_arguments_reach_the_api(run, urls, sources):
     run(
         *("usage", "--url", urls[0], "--start", "2026-11-01", "--end", "2026-12-01", "--group-by", "team,label.agent"),
         *("--resolution", "day", "--only", "label.agent=a=b&c", "--only", "consumer=ada"),
@@ -74,13 +74,13 @@ def test_what_is_asked_reaches_the_api(run, urls, sources):
     ]
 
 
-def test_json_and_csv_are_the_apis(run, urls):
+def test_json_and_csv_are_printed_as_the_api_returns_them(run, urls):
     assert json.loads(run("usage", "--url", urls[0], "--format", "json")[1])["object"] == "usage"
     assert run("usage", "--url", urls[0], "--format", "csv")[1].startswith("start,end,team,consumer,requests,")
     assert json.loads(run("budgets", "--url", urls[0], "--format", "json")[1])["object"] == "list"
 
 
-def test_budgets(run, urls):
+def test_budgets_are_printed(run, urls):
     status, out, _ = run("budgets", "--url", urls[0])
     lines = [line.split() for line in out.splitlines()]
     assert status == 0
@@ -100,7 +100,7 @@ def test_budgets(run, urls):
     assert lines[7][-1] == "never"
 
 
-def test_a_grant(run, urls, sources):
+def test_a_grant_is_made(run, urls, sources):
     status, out, _ = run("budgets", "--url", urls[0], "--grant", "team-month", "team-month:team=search", "25")
     assert (status, out) == (0, "granted 25 to team-month:team=search until 2026-12-01T00:00:00Z (g-1)\n")
     assert [grant["amount"] for grant in sources.given] == ["25"]
@@ -109,7 +109,7 @@ def test_a_grant(run, urls, sources):
     assert "amount" in err
 
 
-def test_the_token(run, urls, monkeypatch):
+def test_the_token_is_sent(run, urls, monkeypatch):
     monkeypatch.setenv("ADMIN_TOKEN", TOKEN)
     monkeypatch.setenv("OTHER", "wrong")
     assert run("usage", "--url", urls[1], "--token", "env:ADMIN_TOKEN")[0] == 0
@@ -122,7 +122,7 @@ def test_the_token(run, urls, monkeypatch):
     assert TOKEN not in err
 
 
-def test_the_settings_say_where_it_is_and_their_token_goes_only_there(run, urls, monkeypatch, tmp_path):
+def test_the_settings_give_the_address_and_their_token_goes_only_there(run, urls, monkeypatch, tmp_path):
     file = tmp_path / "gateway.yaml"
     port = urls[1].rpartition(":")[2]
     file.write_text(
@@ -139,32 +139,32 @@ def test_the_settings_say_where_it_is_and_their_token_goes_only_there(run, urls,
 @pytest.mark.parametrize(
     "url", ["", "localhost:9091", "ftp://a", "http://", "file:///etc/passwd", "http://a:b@c", "http://a/?q"]
 )
-def test_an_address_that_is_none(run, url):
+def test_an_invalid_address_is_refused(run, url):
     assert "--url is the admin API's address" in run("usage", "--url", url)[2]
 
 
-def test_nobody_there(run):
+def test_an_unreachable_address_is_reported(run):
     status, out, err = run("budgets", "--url", "http://127.0.0.1:1")
     assert (status, out) == (1, "")
     assert "http://127.0.0.1:1 does not answer" in err
 
 
 @pytest.mark.parametrize("arguments", [["--resolution", "total", "--only", "x=1"], ["--start", "never"]])
-def test_what_the_api_refuses_is_said(run, urls, arguments):
+def test_a_refusal_of_the_api_is_printed(run, urls, arguments):
     status, out, err = run("usage", "--url", urls[0], *arguments)
     assert (status, out) == (1, "")
     assert "refuses: " in err
 
 
 @pytest.mark.parametrize("only", ["x", "=x", ""])
-def test_a_filter_that_is_none(run, urls, only):
+def test_an_invalid_filter_is_refused(run, urls, only):
     assert run("usage", "--url", urls[0], "--only", only)[0] == 1
 
 
-# --- text of others
+# --- untrusted text
 
 
-def test_nothing_in_a_label_steers_the_terminal():
+def test_control_characters_in_a_label_do_not_reach_the_terminal():
     source = FakeSources([exchange(1, 1_794_990_000.0, labels={"agent": EVIL})])
     out = usage_table(source.usage([("group_by", "label.agent")]))
     assert all(line.isprintable() for line in out.splitlines())
@@ -174,7 +174,7 @@ def test_nothing_in_a_label_steers_the_terminal():
     assert all(line.isprintable() for line in out.splitlines())
 
 
-def test_an_answer_that_is_no_gateways(monkeypatch):
+def test_an_answer_that_is_not_the_gateways_is_reported(monkeypatch):
     gateway = Gateway("http://127.0.0.1:1")
     for text in ("<html>", "[]", "3", ""):
         monkeypatch.setattr(gateway, "text", lambda *_, text=text: text)
@@ -205,11 +205,11 @@ def test_every_row_is_one_line(rows):
         ("1E+3", "1,000"),
     ],
 )
-def test_money_is_exact(text, shown):
+def test_money_is_printed_exactly(text, shown):
     assert money(text) == shown
 
 
-def test_empty_answers():
+def test_empty_answers_are_printed():
     source = FakeSources()
     source.budgetless = True
     assert "No budget is set" in budgets_table(source.budgets(None))

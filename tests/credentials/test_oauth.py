@@ -1,4 +1,4 @@
-"""Asking clouds for tokens: what is asked, what answers are believed, and endpoints that mean harm."""
+"""Tokens from cloud providers: the requests, the accepted answers, and hostile endpoints."""
 
 from __future__ import annotations
 
@@ -59,16 +59,16 @@ def pem(key):
 
 
 def unpacked(assertion):
-    """Header, claims, what is signed, and the signature of a JSON web token."""
+    """Header, claims, signed bytes and signature of a JSON web token."""
     parts = assertion.split(".")
     head, claims, signature = (base64.urlsafe_b64decode(part + "==") for part in parts)
     return json.loads(head), json.loads(claims), ".".join(parts[:2]).encode(), signature
 
 
-# --- what is asked
+# --- requests
 
 
-def test_the_metadata_server_is_asked_with_its_header(monkeypatch):
+def test_a_request_to_the_metadata_server_has_its_header(monkeypatch):
     path = "/computeMetadata/v1/instance/service-accounts/default/token"
     assert ask(METADATA, "metadata", NOW) == TokenRequest(
         f"http://metadata.google.internal{path}", headers={"metadata-flavor": "Google"}
@@ -77,7 +77,7 @@ def test_the_metadata_server_is_asked_with_its_header(monkeypatch):
     assert ask(METADATA, "metadata", NOW).url == f"http://127.0.0.1:8080{path}"
 
 
-def test_entra_is_asked_with_the_secret_of_an_application():
+def test_entra_accepts_the_secret_of_an_application():
     asked = ask(ENTRA, "the-secret", NOW)
     assert asked.url == "https://login.microsoftonline.com/acme.example/oauth2/v2.0/token"
     assert asked.form == {
@@ -88,7 +88,7 @@ def test_entra_is_asked_with_the_secret_of_an_application():
     }
 
 
-def test_entra_is_asked_with_the_token_of_a_workload():
+def test_entra_accepts_the_token_of_a_workload():
     asked = ask(WORKLOAD, "the-token", NOW)
     assert asked.form == {
         "grant_type": "client_credentials",
@@ -112,7 +112,7 @@ def test_entra_is_asked_with_the_token_of_a_workload():
         ("https://login.example/\r\nx: y", None),
     ],
 )
-def test_another_authority_is_used_when_it_is_safe(monkeypatch, authority, url):
+def test_another_authority_is_used_if_it_is_safe(monkeypatch, authority, url):
     monkeypatch.setenv("AZURE_AUTHORITY_HOST", authority)
     if url is not None:
         assert ask(WORKLOAD, "x", NOW).url == url
@@ -122,7 +122,7 @@ def test_another_authority_is_used_when_it_is_safe(monkeypatch, authority, url):
     assert refused.value.outcome == "unusable"
 
 
-def test_a_service_account_signs_its_question(key, account):
+def test_a_service_account_signs_its_request(key, account):
     asked = ask(GOOGLE, account(), NOW)
     assert asked.url == "https://oauth2.googleapis.com/token"
     assert asked.form["grant_type"] == "urn:ietf:params:oauth:grant-type:jwt-bearer"
@@ -141,7 +141,7 @@ def test_a_service_account_signs_its_question(key, account):
     key.public_key().verify(signature, text, PKCS1v15(), SHA256())  # raises
 
 
-def test_it_asks_as_googles_own_library_does(account):
+def test_requests_equal_those_of_googles_library(account):
     service_account = pytest.importorskip("google.oauth2.service_account")
     sent = {}
 
@@ -171,7 +171,7 @@ def test_it_asks_as_googles_own_library_does(account):
         {"token_uri": "unix:/run/docker.sock"},
     ],
 )
-def test_a_key_file_that_is_none_is_told_without_its_content(account, changes):
+def test_an_invalid_key_file_is_reported_without_its_content(account, changes):
     with pytest.raises(TokenError) as refused:
         ask(GOOGLE, account(**changes), NOW)
     assert refused.value.outcome == "unusable"
@@ -180,7 +180,7 @@ def test_a_key_file_that_is_none_is_told_without_its_content(account, changes):
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "not JSON", "[" * 20_000, '{"type": "service_account"}', "\udc80"])
-def test_what_is_no_key_file_at_all_is_told_too(text):
+def test_a_file_that_is_no_key_file_is_reported(text):
     assert "key file" in problem(GOOGLE, text)
 
 
@@ -189,17 +189,17 @@ def test_only_rsa_keys_sign(account):
     assert "RSA" in problem(GOOGLE, account(private_key=pem(ec.generate_private_key(ec.SECP256R1()))))
 
 
-def test_what_is_fine_is_no_problem(account):
+def test_valid_credentials_have_no_problem(account):
     assert [problem(METADATA, "metadata"), problem(ENTRA, "x"), problem(GOOGLE, account())] == [None, None, None]
 
 
-def test_nothing_secret_is_shown(account):
+def test_no_secret_is_shown(account):
     shown = repr((ask(GOOGLE, account(), NOW), ask(ENTRA, CANARY, NOW), Token(CANARY, NOW)))
     assert CANARY not in shown
     assert "assertion" not in shown
 
 
-# --- what answers are believed
+# --- answers
 
 
 def grant(**fields):
@@ -216,7 +216,7 @@ def grant(**fields):
         ({"expires_in": 1e300}, 86400),
     ],
 )
-def test_a_token_is_good_for_as_long_as_it_says_but_not_for_ever(fields, seconds):
+def test_a_token_is_valid_for_its_stated_time_within_a_bound(fields, seconds):
     assert read(200, grant(**fields), NOW) == Token("token-1", NOW + seconds)
 
 
@@ -245,7 +245,7 @@ def test_a_token_is_good_for_as_long_as_it_says_but_not_for_ever(fields, seconds
         grant()[:-1],
     ],
 )
-def test_an_answer_that_holds_no_token(body):
+def test_an_answer_without_a_token_is_refused(body):
     with pytest.raises(TokenError) as refused:
         read(200, body, NOW)
     assert refused.value.outcome == "bad_answer"
@@ -264,26 +264,26 @@ def test_an_answer_that_holds_no_token(body):
         (204, grant(), "failed: status 204"),
     ],
 )
-def test_a_refusal_is_told_in_words_of_the_standard_only(status, body, told):
+def test_a_refusal_is_reported_only_in_words_of_the_standard(status, body, told):
     with pytest.raises(TokenError) as refused:
         read(status, body, NOW)
     assert str(refused.value) == told
 
 
-# --- the exchange
+# --- the exchange of messages
 
 
 async def outcome(monkeypatch, address):
-    """How asking the metadata server at that address ends."""
+    """The outcome of a request to a metadata server at that address."""
     monkeypatch.setenv("GCE_METADATA_HOST", address)
     with pytest.raises(TokenError) as refused:
         await fetch(METADATA, "metadata", NOW)
-    # No thread is left behind that would hold up the end of the process.
+    # No thread is left that would delay the end of the process.
     await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 5)
     return refused.value.outcome
 
 
-async def test_a_token_is_fetched_with_a_get(monkeypatch):
+async def test_a_token_is_fetched_with_get(monkeypatch):
     with endpoint(reply(grant())) as (address, asked):
         monkeypatch.setenv("GCE_METADATA_HOST", address)
         assert await fetch(METADATA, "metadata", NOW) == Token("token-1", NOW + 3600)
@@ -320,30 +320,30 @@ async def test_a_token_is_fetched_with_a_form(account):
         (drip_the_body, "timeout"),
     ],
 )
-async def test_endpoints_that_mean_harm(monkeypatch, answer, ends):
+async def test_hostile_endpoints_give_no_token(monkeypatch, answer, ends):
     monkeypatch.setattr(oauth, "_TIMEOUT", 0.5 if ends == "timeout" else 10.0)
     with endpoint(answer) as (address, asked):
         assert await outcome(monkeypatch, address) == ends
     assert len(asked) == 1
 
 
-async def test_nobody_there(monkeypatch):
+async def test_an_unreachable_endpoint_gives_no_token(monkeypatch):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         assert await outcome(monkeypatch, f"127.0.0.1:{probe.getsockname()[1]}") == "unreachable"
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "127.0.0.1:99999", "[::1", "exa mple"])
-async def test_no_such_host(monkeypatch, host):
+async def test_an_unknown_host_gives_no_token(monkeypatch, host):
     assert await outcome(monkeypatch, host) in ("unreachable", "unusable")
 
 
-async def test_an_endpoint_whose_certificate_is_not_known(monkeypatch, account):
+async def test_an_endpoint_with_an_unknown_certificate_gives_no_token(monkeypatch, account):
     with endpoint(reply(grant())) as (address, _), pytest.raises(TokenError, match="unreachable: SSLError"):
         await fetch(GOOGLE, account(token_uri=f"https://{address}/token"), NOW)
 
 
-async def test_the_event_loop_goes_on_and_a_fetch_can_be_cancelled(monkeypatch):
+async def test_the_event_loop_continues_and_a_fetch_can_be_cancelled(monkeypatch):
     begun = threading.Event()
 
     def answer(handler):

@@ -1,4 +1,4 @@
-"""Keys that rotate and tokens that are fetched, as Envoy's files show them."""
+"""Keys that rotate and tokens that are fetched, as they appear in Envoy's files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLOUD = "{kind: azure_openai, base_url: https://acme.openai.azure.com, credentia
 
 
 class World:
-    """A keeper over one provider `p`, with a clock and a token endpoint that do what the test says."""
+    """A keeper of one provider `p`, with a clock and a token endpoint that follow the test."""
 
     def __init__(self, place: Path) -> None:
         self.reference = place / "reference"
@@ -43,7 +43,7 @@ class World:
         return parse(f"providers: {{p: {provider}}}\n{MODELS}").providers
 
     def start(self) -> None:
-        """A new process."""
+        """Start a new process."""
         self.keeper = Keeper(
             self.directory,
             lambda *labels: self.counted.append(labels),
@@ -52,7 +52,7 @@ class World:
         )
 
     async def fetch(self, credentials, secret, now):
-        """The next answer of the script: seconds that a token is good for, an outcome, or something to wait for."""
+        """The next answer of the script: a token's lifetime in seconds, an error, or an event to wait for."""
         self.asked.append(secret)
         answer = self.answers.pop(0)
         if isinstance(answer, asyncio.Event):
@@ -63,7 +63,7 @@ class World:
         return Token(f"{CANARY}-token-{len(self.asked)}", now + answer)
 
     async def look(self, settings=None) -> bool:
-        """Two looks: one that asks, one that sees the answer."""
+        """Two checks of the keeper: the first asks, the second sees the answer."""
         settings = self.clouded if settings is None else settings
         changed = await self.keeper.look(settings)
         await asyncio.sleep(0)
@@ -94,7 +94,7 @@ def world(tmp_path, monkeypatch, caplog):
 
 
 async def test_a_key_in_a_file_rotates_and_is_revoked(world):
-    assert await world.look(world.keyed)  # the first look: who lacks a key was not known
+    assert await world.look(world.keyed)  # the first check: missing keys were not known before
     assert world.secret == "1"
     world.reference.write_text(f"{CANARY}-2\n")
     assert not await world.look(world.keyed)
@@ -109,8 +109,8 @@ async def test_a_key_in_a_file_rotates_and_is_revoked(world):
     assert world.counted == [("p", "ok"), ("p", "ok"), ("p", "missing"), ("p", "ok")]
 
 
-async def test_the_swap_of_a_mounted_secret_is_a_rotation(world, tmp_path):
-    """As the kubelet does it: a link to a directory, replaced in one step."""
+async def test_the_swap_of_a_mounted_secret_rotates_the_key(world, tmp_path):
+    """The kubelet replaces a link to a directory in one step."""
     for version in ("1", "2"):
         (tmp_path / version).mkdir()
         (tmp_path / version / "key").write_text(f"{CANARY}-{version}")
@@ -123,7 +123,7 @@ async def test_the_swap_of_a_mounted_secret_is_a_rotation(world, tmp_path):
     assert world.secret == "2"
 
 
-async def test_a_key_that_stays_is_not_written_again(world):
+async def test_an_unchanged_key_is_not_written_again(world):
     await world.look(world.keyed)
     before = world.file.stat().st_ino
     await world.look(world.keyed)
@@ -131,7 +131,7 @@ async def test_a_key_that_stays_is_not_written_again(world):
 
 
 @pytest.mark.parametrize("text", [None, "", "rubbish", "\udcff"])
-async def test_a_file_that_somebody_broke_is_mended(world, text):
+async def test_a_damaged_file_is_repaired(world, text):
     await world.look(world.keyed)
     if text is None:
         world.file.unlink()
@@ -141,12 +141,12 @@ async def test_a_file_that_somebody_broke_is_mended(world, text):
     assert world.secret == "1"
 
 
-async def test_it_keeps_keys_of_providers_that_are_switched_off(world):
+async def test_keys_of_disabled_providers_are_kept(world):
     await world.look({"p": world.keyed["p"].model_copy(update={"disabled": True})})
     assert world.secret == "1"
 
 
-async def test_who_has_no_key_gets_no_file(world):
+async def test_a_provider_without_a_key_has_no_file(world):
     await world.look(world.settings("{kind: mock}"))
     assert not world.directory.exists()
 
@@ -154,7 +154,7 @@ async def test_who_has_no_key_gets_no_file(world):
 # --- tokens
 
 
-async def test_the_first_token_takes_the_place_of_an_empty_secret(world):
+async def test_the_first_token_replaces_an_empty_secret(world):
     world.answers = [wait := asyncio.Event()]
     await world.look()
     assert world.secret == ""
@@ -177,7 +177,7 @@ async def test_a_token_is_cached_until_some_time_before_it_expires(world, second
     assert (len(world.asked), world.secret) == (2, "token-2")
 
 
-async def test_tokens_that_live_a_moment_are_not_asked_for_without_pause(world):
+async def test_tokens_with_a_short_lifetime_are_not_requested_without_pause(world):
     world.answers = [0.001] * 9
     for _ in range(20):
         await world.look()
@@ -185,7 +185,7 @@ async def test_tokens_that_live_a_moment_are_not_asked_for_without_pause(world):
     assert len(world.asked) == 1
 
 
-async def test_a_refusal_is_asked_again_with_growing_patience_and_the_old_token_serves_until_it_expires(world, caplog):
+async def test_refusals_are_retried_with_growing_delays_and_the_old_token_serves_until_it_expires(world, caplog):
     world.answers = [3600.0]
     await world.look()
     refreshed = world.now = world.now + 3600 - 225 + 1
@@ -208,8 +208,8 @@ async def test_a_refusal_is_asked_again_with_growing_patience_and_the_old_token_
     assert "no new token (refused: status 503); there is none" in caplog.text
 
 
-async def test_another_secret_is_used_at_once(world):
-    """Whatever patience the one before had earned; what serves goes on serving until then."""
+async def test_a_changed_secret_is_used_at_once(world):
+    """The delay after earlier failures does not apply, and the current token serves until then."""
     world.answers = [3600.0, TokenError("refused", "status 401"), 3600.0]
     await world.look()
     world.now += 3400
@@ -220,7 +220,7 @@ async def test_another_secret_is_used_at_once(world):
     assert world.secret == "token-3"
 
 
-async def test_an_answer_to_an_old_secret_is_not_taken(world):
+async def test_an_answer_to_an_old_secret_is_ignored(world):
     world.answers = [asyncio.Event(), 3600.0]
     await world.look()
     world.reference.write_text(f"{CANARY}-2")
@@ -228,7 +228,7 @@ async def test_an_answer_to_an_old_secret_is_not_taken(world):
     assert world.secret == "token-2"
 
 
-async def test_without_its_secret_there_is_no_token(world):
+async def test_without_its_secret_a_provider_has_no_token(world):
     world.answers = [3600.0, 3600.0]
     await world.look()
     world.reference.write_text(" \n")
@@ -240,7 +240,7 @@ async def test_without_its_secret_there_is_no_token(world):
     assert world.secret == "token-2"
 
 
-async def test_a_provider_that_is_switched_off_has_no_token(world):
+async def test_a_disabled_provider_has_no_token(world):
     world.answers = [3600.0, 3600.0]
     await world.look()
     off = {"p": world.clouded["p"].model_copy(update={"disabled": True})}
@@ -250,7 +250,7 @@ async def test_a_provider_that_is_switched_off_has_no_token(world):
     assert world.secret == "token-2"
 
 
-async def test_a_new_process_leaves_the_token_it_finds_until_it_has_an_answer(world):
+async def test_a_new_process_keeps_the_token_it_finds_until_it_has_an_answer(world):
     world.answers = [3600.0]
     await world.look()
     world.start()
@@ -266,7 +266,7 @@ async def test_a_new_process_leaves_the_token_it_finds_until_it_has_an_answer(wo
     assert world.secret == ""
 
 
-async def test_a_bug_in_a_refresh_is_not_the_last_one(world):
+async def test_a_bug_in_one_refresh_does_not_stop_the_next(world):
     world.answers = [ZeroDivisionError(CANARY), 3600.0]
     await world.look()
     (state,) = world.keeper._states.values()
@@ -276,7 +276,7 @@ async def test_a_bug_in_a_refresh_is_not_the_last_one(world):
     assert world.secret == "token-2"
 
 
-async def test_one_slow_endpoint_holds_nobody_up(world):
+async def test_a_slow_endpoint_does_not_delay_the_others(world):
     world.answers = [asyncio.Event()]
     both = {"slow": world.clouded["p"], "p": world.keyed["p"]}
     await world.look(both)
@@ -286,7 +286,7 @@ async def test_one_slow_endpoint_holds_nobody_up(world):
     assert world.secret == "2"
 
 
-# --- as long as the processor runs
+# --- while the processor runs
 
 
 async def until(found):
@@ -295,7 +295,7 @@ async def until(found):
             await asyncio.sleep(0.01)
 
 
-async def test_it_looks_again_and_again_and_says_when_another_provider_lacks_its_key(world, monkeypatch):
+async def test_checks_repeat_and_report_a_provider_that_newly_lacks_its_key(world, monkeypatch):
     monkeypatch.setattr(rotation, "EVERY", 0.01)
     changes = []
     task = asyncio.create_task(world.keeper.run(lambda: world.keyed, lambda: changes.append(1)))
@@ -307,7 +307,7 @@ async def test_it_looks_again_and_again_and_says_when_another_provider_lacks_its
         await task
 
 
-async def test_a_token_is_written_when_it_is_there_and_not_at_the_next_look(world, monkeypatch):
+async def test_a_token_is_written_when_it_arrives(world, monkeypatch):
     monkeypatch.setattr(rotation, "EVERY", 3600.0)
     world.answers = [wait := asyncio.Event()]
     task = asyncio.create_task(world.keeper.run(lambda: world.clouded, lambda: None))
@@ -319,7 +319,7 @@ async def test_a_token_is_written_when_it_is_there_and_not_at_the_next_look(worl
         await task
 
 
-async def test_a_full_disk_is_told_once_and_survived(world, monkeypatch, caplog):
+async def test_a_full_disk_is_logged_once_and_survived(world, monkeypatch, caplog):
     monkeypatch.setattr(rotation, "EVERY", 0.01)
     looks = []
 
@@ -340,7 +340,7 @@ async def test_a_full_disk_is_told_once_and_survived(world, monkeypatch, caplog)
         await task
 
 
-async def test_when_it_is_stopped_nothing_is_asked_any_more(world):
+async def test_after_a_stop_nothing_is_requested(world):
     world.answers = [asyncio.Event()]
     task = asyncio.create_task(world.keeper.run(lambda: world.clouded, lambda: None))
     await until(lambda: world.asked)
@@ -351,7 +351,7 @@ async def test_when_it_is_stopped_nothing_is_asked_any_more(world):
     assert asking.cancelled()
 
 
-def test_whether_a_file_holds_a_secret(tmp_path):
+def test_a_file_with_a_secret_is_recognised(tmp_path):
     assert not holds(tmp_path, "p", None)
     write_secret(tmp_path, "p", "x")
     assert [holds(tmp_path, "p", secret) for secret in (None, "x", "y", "")] == [True, True, False, False]
@@ -388,20 +388,20 @@ AZURE = "{azure: {tenant: t, client_id: c%s}}"
         (CLOUD % (AZURE % f", client_secret: {CANARY}"), "client_secret: a secret is a reference"),
     ],
 )
-def test_credentials_that_cannot_be(provider, told):
+def test_invalid_credentials_are_refused(provider, told):
     text = refused(f"providers: {{p: {provider}}}\n{MODELS}")
     assert told in text
     assert CANARY not in text
 
 
-def test_a_service_account_needs_a_library_more(monkeypatch):
+def test_a_service_account_needs_an_extra(monkeypatch):
     monkeypatch.setattr(providers.importlib.util, "find_spec", lambda _name: None)
     text = refused(f"providers: {{p: {VERTEX % ', credentials: {google: file:/x}'}}}\n{MODELS}")
     assert "p.credentials.google: a service account needs another library: pip install 'llm-extproc[google]'" in text
     assert World.settings(VERTEX % ", credentials: {google: metadata}")
 
 
-def test_a_token_goes_where_tokens_go():
+def test_a_token_is_sent_in_the_header_for_tokens():
     keyed = World.settings("{kind: azure_openai, base_url: https://a.openai.azure.com, api_key: env:K}")["p"]
     assert keyed.credential == Credential("api-key", "")
     assert World.settings(CLOUD % (ENTRA % "/x"))["p"].credential == Credential("authorization", "Bearer ")
@@ -421,7 +421,7 @@ def test_a_token_goes_where_tokens_go():
         (CLOUD % (AZURE % ", federated_token: env:NOT_A_KEY_FILE"), None),
     ],
 )
-def test_check_says_what_is_missing(monkeypatch, provider, doubt):
+def test_check_reports_missing_credentials(monkeypatch, provider, doubt):
     monkeypatch.setenv("NOT_A_KEY_FILE", CANARY)
     settings = parse(f"providers: {{p: {provider}}}\n{MODELS}")
     assert settings.providers["p"].lacks_key is (doubt is not None and "key file" not in doubt)

@@ -1,9 +1,9 @@
-"""The table of how providers tell what was used: `usage_shapes.json`, as payloads and expected counts.
+"""The usage shapes of providers: `usage_shapes.json`, as payloads and expected counts.
 
-`evidence` says how an entry is known: `recorded` is a provider's own answer with its texts shortened, `documented` an
-example of its documentation, `constructed` its documented fields with numbers of ours, `none` neither. `usage` is what
-has to be read. `written` is the text that counts where a provider tells nothing: thoughts, text, refusals, the names of
-calls and their arguments, in the order they come.
+`evidence` is the source of an entry: `recorded` is a provider's own answer with its texts shortened, `documented` an
+example of its documentation, `constructed` its documented fields with our numbers, `none` neither. `usage` is the
+expected result. `written` is the text that is counted where a provider reports no usage: thoughts, text, refusals, the
+names of calls and their arguments, in their order.
 """
 
 import json
@@ -44,7 +44,7 @@ class Shape:
 
     @property
     def payloads(self) -> list[tuple[bytes, str]]:
-        """The payload and the name of each event; of a plain answer its body."""
+        """The payload and the name of each event, or the body of a plain answer."""
         return [_payload(event) for event in self.events] or [_payload(self.answer)]
 
     def wire(self, *, amazon: bool) -> bytes:

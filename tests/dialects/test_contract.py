@@ -1,4 +1,4 @@
-"""What every dialect must do. A new one is tested by being there."""
+"""The contract of every dialect. A new dialect is found and tested by itself."""
 
 import json
 import re
@@ -22,7 +22,7 @@ each = pytest.mark.parametrize("dialect", SPOKEN, indirect=True)
 
 @pytest.fixture(scope="module")
 def dialect(request, example_dialect):
-    """One of those that clients speak; `example` has its model in the path."""
+    """A dialect that clients use. In `example` the path names the model."""
     return dialects()[request.param]
 
 
@@ -86,18 +86,18 @@ def test_paths_are_unique_and_versioned():
 
 
 @pytest.mark.parametrize(("name", "dialect"), DIALECTS.items())
-def test_a_dialect_is_called_as_its_module(name, dialect):
+def test_a_dialect_is_named_after_its_module(name, dialect):
     assert dialect.name == name
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
-def test_a_dialect_is_spoken_by_clients_or_translated_into(dialect):
+def test_a_dialect_serves_clients_or_providers(dialect):
     assert dialect.paths or dialect.translates_into
 
 
 @each
 @given(body=OBJECTS | LIKELY)
-def test_a_request_is_read_or_refused(dialect, body):
+def test_any_request_is_read_or_refused(dialect, body):
     try:
         ask = read(dialect, body)
     except Refusal as refusal:
@@ -118,13 +118,13 @@ def test_a_request_is_read_or_refused(dialect, body):
     assert len(ask.image_data) <= ask.images
     assert 1601 * ask.images <= ask.image_tokens <= 39_200 * ask.images
     assert len(ask.unseen) <= 8
-    assert all(re.fullmatch("[a-z][a-z0-9_]{0,40}", name) for name in ask.unseen)  # fit to be told
+    assert all(re.fullmatch("[a-z][a-z0-9_]{0,40}", name) for name in ask.unseen)  # safe in a message
     assert set(ask.unbounded) <= set(ask.unseen)
-    assert set(ask.needs.values()) <= set(body)  # each need names the field that asks for it
+    assert set(ask.needs.values()) <= set(body)  # each need names its field
     assert all(field in dialect.fields.needs[need] for need, field in ask.needs.items())
     if dialect.fields.output_limits:
         assert dialect.thinking(body) == ask.thinking
-    # What was read can be scanned, and asked for its usage.
+    # A request that was read can be scanned, and asked for usage.
     assert all(isinstance(text.value, str) for text in dialect.texts(body))
     json.dumps(dialect.usage_request(body))
 
@@ -147,7 +147,7 @@ def all_strings(value):
 
 @each
 @given(body=LIKELY)
-def test_every_string_that_can_hold_text_is_seen_once(dialect, body):
+def test_every_text_is_found_once(dialect, body):
     try:
         read(dialect, body)
     except Refusal:
@@ -167,7 +167,7 @@ def test_every_string_that_can_hold_text_is_seen_once(dialect, body):
 
 
 @each
-def test_its_smallest_request_asks_something(dialect):
+def test_the_smallest_request_is_read(dialect):
     ask, said = read(dialect, body := dialect.smallest("m")), dialect.conversation(body)
     assert (ask.model, ask.stream, said.asked) == (body.get(dialect.fields.model, "in-the-path"), False, ["Hello"])
     assert said.turns <= 1
@@ -175,7 +175,7 @@ def test_its_smallest_request_asks_something(dialect):
 
 @each
 @given(body=OBJECTS | LIKELY)
-def test_a_conversation_is_read_whatever_the_body(dialect, body):
+def test_a_conversation_is_read_from_any_body(dialect, body):
     said = dialect.conversation(body)
     assert all(isinstance(text, str) for text in (*said.asked, *said.system, *(said.result or ())))
     assert 0 <= said.turns <= 10
@@ -203,7 +203,7 @@ def test_editing_a_text_edits_the_body(dialect, body):
     | JSON.map(lambda value: json.dumps(value).encode())
     | OBJECTS.map(lambda v: json.dumps(v).encode())
 )
-def test_no_answer_breaks_the_reading_of_it(dialect, data):
+def test_any_answer_is_read(dialect, data):
     report = Report()
     assert dialect.observe(data, report) in (True, False)
     if report.usage is not None:
@@ -233,11 +233,11 @@ def test_no_answer_breaks_the_reading_of_it(dialect, data):
         b"\xff\xfe",
     ],
 )
-def test_known_oddities_do_not_break_it_either(dialect, data):
+def test_known_oddities_are_read(dialect, data):
     dialect.observe(data, Report())
 
 
-# --- usage: one reader, whether an answer passes through or is translated
+# --- usage: one reader for answers that pass through and answers that are translated
 
 TELLING = {name: dialect for name, dialect in DIALECTS.items() if dialect.family != "count_tokens"}
 BOTH_WAYS = [name for name, dialect in DIALECTS.items() if dialect.paths and dialect.translates_into]
@@ -246,7 +246,7 @@ CHANGED = [shape for shape in SHAPES if shape.dialect in BOTH_WAYS]
 
 @pytest.mark.parametrize("dialect", TELLING.values(), ids=TELLING)
 def test_the_table_of_usage_shapes_has_each_api(dialect):
-    """`usage_shapes.json`; streamed too, where answers are."""
+    """`usage_shapes.json` has a streamed shape too where the API streams."""
     found = [shape for shape in SHAPES if shape.dialect == dialect.name]
     assert any(not shape.events for shape in found)
     assert dialect.family == "embeddings" or any(shape.events for shape in found)
@@ -263,7 +263,7 @@ def leaves(value, *, inside=False):
 
 
 @given(st.sampled_from(CHANGED), st.integers(0), VALUES | st.integers(0, 2000))
-def test_both_paths_read_the_same_usage_whatever_it_is(shape, number, value):
+def test_both_paths_read_the_same_usage(shape, number, value):
     dialect, report = DIALECTS[shape.dialect], Report()
     said = deepcopy([shape.answer] if shape.answer is not None else list(shape.events))
     places = list(leaves(said))

@@ -1,4 +1,4 @@
-"""Providers of embeddings: what each is asked, and what its answers say."""
+"""Embeddings APIs of providers: their requests and answers."""
 
 import json
 
@@ -44,7 +44,7 @@ def refused(dialect, model, *texts, **fields):
 
 
 @each
-def test_they_belong_to_the_family_and_no_client_speaks_them(dialect):
+def test_they_belong_to_the_family_and_serve_no_client(dialect):
     assert dialect.family == OPENAI.family == "embeddings"
     assert dialect.paths == {}
     assert dialect.translates_into
@@ -54,7 +54,7 @@ def test_they_belong_to_the_family_and_no_client_speaks_them(dialect):
 
 @each
 @pytest.mark.parametrize("model", ["m", "gemini-embedding-001"])
-def test_tokens_are_refused(dialect, model):
+def test_tokens_as_input_are_refused(dialect, model):
     assert refused(dialect, model, [1, 2]) == "input"
     assert refused(dialect, model, "a", [1]) == "input"
 
@@ -69,12 +69,12 @@ def test_tokens_are_refused(dialect, model):
         (TITAN, "amazon.titan-embed-text-v2:0", 1),
     ],
 )
-def test_how_many_inputs_a_request_takes(dialect, model, most):
+def test_the_number_of_inputs_is_limited(dialect, model, most):
     encode(dialect, model, *["a"] * most)
     assert refused(dialect, model, *["a"] * (most + 1)) == "input"
 
 
-def test_titan_takes_one_input_and_says_so():
+def test_titan_refuses_more_than_one_input():
     with pytest.raises(Refusal, match="one input per request"):
         encode(TITAN, "amazon.titan-embed-text-v2:0", "a", "b")
 
@@ -92,11 +92,11 @@ def test_titan_takes_one_input_and_says_so():
         (TITAN, "arn:aws:bedrock:x/y", "/model/arn%3Aaws%3Abedrock%3Ax%2Fy/invoke"),
     ],
 )
-def test_paths(dialect, model, path):
+def test_the_path_names_the_model(dialect, model, path):
     assert dialect.path(Destination(model), stream=False) == path
 
 
-# --- what is asked
+# --- requests
 
 
 def content(text):
@@ -229,20 +229,20 @@ TITAN_2, TITAN_1, TITAN_MM = (
         ),
     ],
 )
-def test_requests(dialect, model, prompt, body, ignored):
+def test_requests_are_written(dialect, model, prompt, body, ignored):
     assert said(*dialect.encode_request(prompt, Destination(model))) == (body, ignored)
 
 
-def test_the_first_titan_has_a_length_of_its_own():
+def test_the_first_titan_has_a_fixed_length():
     assert refused(TITAN, TITAN_1, "a", dimensions=256) == "dimensions"
 
 
 @each
-def test_how_the_client_wants_the_vectors_is_not_the_providers_business(dialect):
+def test_the_clients_encoding_format_is_not_sent(dialect):
     assert encode(dialect, "m", "a", encoding="base64") == encode(dialect, "m", "a")
 
 
-# --- what is answered
+# --- answers
 
 A, B = [0.5, -1.0], [0.25, 2.0]
 
@@ -297,7 +297,7 @@ A, B = [0.5, -1.0], [0.25, 2.0]
         (TITAN, {"embedding": A, "inputTextTokenCount": 1.5}, Embeddings([A])),
     ],
 )
-def test_answers(dialect, body, expected):
+def test_answers_are_read(dialect, body, expected):
     assert decode(dialect, body) == expected
 
 
@@ -311,13 +311,13 @@ def test_answers(dialect, body, expected):
         *(b'{"predictions":[{}]}', b'{"message":"oh"}'),
     ],
 )
-def test_what_is_no_answer(dialect, body):
+def test_a_body_that_is_no_answer_is_refused(dialect, body):
     with pytest.raises(ValueError):
         decode(dialect, body)
 
 
 @each
-def test_a_client_is_told_the_vectors(dialect):
+def test_a_client_gets_the_vectors(dialect):
     bodies = {
         GEMINI: {"embeddings": [{"values": A}]},
         VERTEX: {"predictions": [{"embeddings": {"values": A}}]},
@@ -349,7 +349,7 @@ def test_a_client_is_told_the_vectors(dialect):
         (TITAN, 400, {"message": "Malformed."}, Problem("Malformed.", "invalid_request_error")),
     ],
 )
-def test_errors(dialect, status, body, expected):
+def test_errors_are_read(dialect, status, body, expected):
     assert dialect.decode_problem(status, json.dumps(body).encode()) == expected
 
 
@@ -377,7 +377,7 @@ ANY = st.recursive(
 
 @each
 @given(value=ANY | st.dictionaries(NAMES, ANY, max_size=3))
-def test_whatever_is_sent_is_read_or_refused(dialect, value):
+def test_any_request_and_answer_is_read_or_refused(dialect, value):
     body = json.dumps(value).encode()
     dialect.decode_problem(400, body)
     try:

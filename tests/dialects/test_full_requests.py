@@ -1,9 +1,9 @@
-"""What a client's dialect has to say of a request, in the shape of every API: nothing may be left out.
+"""The facts that a client dialect reads from a request, in the shape of every API: no fact may be missing.
 
-`full_requests/` has the same two requests in each API. `full`: a system prompt, a user's text with an image, a call of
-a tool and its result, thinking that came back, a tool, a schema for the answer, an effort, a limit, streamed. `named`:
-an image and a file that the body only names. APIs of other families have of it what they can say. A new dialect adds
-its file.
+`full_requests/` has the same two requests in each API. `full`: a system prompt, a user's text with an image, a tool
+call and its result, returned thinking, a tool, a schema for the answer, an effort, an output limit, streamed. `named`:
+an image and a file given by reference. APIs of other families have as much of it as they can express. A new dialect
+adds its file.
 """
 
 import json
@@ -25,12 +25,12 @@ LIMIT = 77
 
 @pytest.fixture(scope="module", autouse=True)
 def _example(example_dialect):
-    """A dialect whose model stands in the path."""
+    """A dialect whose path names the model."""
 
 
 @dataclass
 class Reading:
-    """What a dialect says of a request."""
+    """The facts that a dialect reads from a request."""
 
     dialect: Dialect
     body: dict
@@ -120,7 +120,7 @@ NAMED = {
     "the ability to read it": lambda found: {"images", "files"} <= set(found.ask.needs),
 }
 
-# What an API without answers, or without a dialogue, cannot say.
+# Facts that an API without answers, or without a dialogue, cannot express.
 _LIMITS = ("the limit of the output", "the field that limits the output", "the names of that field")
 _THINKING = ("tokens of thinking", "thinking, of a changed body")
 FACTS = {
@@ -138,7 +138,7 @@ FACTS = {
 
 
 def left_out(dialect):
-    """What a dialect does not say."""
+    """The facts that a dialect does not report."""
     for facts, which in zip(FACTS[dialect.family], ("full", "named"), strict=True):
         if facts:
             found = read(dialect, which)
@@ -146,14 +146,14 @@ def left_out(dialect):
 
 
 @pytest.mark.parametrize("name", SPOKEN)
-def test_a_dialect_leaves_nothing_out(name):
+def test_a_dialect_reports_every_fact(name):
     assert (FOLDER / f"{name}.json").exists(), f"the two requests in this API: {FOLDER.name}/{name}.json"
     assert list(left_out(dialects()[name])) == []
 
 
 @pytest.mark.parametrize("name", [name for name in SPOKEN if name in dialects() and dialects()[name].translates_from])
-def test_the_request_is_one_of_its_api(name):
-    """Read by the translation it is the same in all of them, so no dialect is tested with a request of its own."""
+def test_the_request_is_the_same_in_every_api(name):
+    """Translations read the same prompt from all of them, so no dialect is tested with a request of its own."""
     if dialects()[name].family != "chat":
         return
     prompt = dialects()[name].decode_request(requests(name)["full"]["body"])
@@ -165,20 +165,22 @@ def test_the_request_is_one_of_its_api(name):
     assert (prompt.max_tokens, prompt.effort) == (LIMIT, "high")
 
 
-# --- the test itself
+# --- tests of the test itself
 
 NOT_OF_EVERY_API = {
     "choices": "n, of OpenAI's chat and completions",
+    "hosted": "of an API whose providers run tools themselves",
     "free": "of an operation that uses no tokens",
     "lasting": "of an API that answers in the background",
     "usual_output": "of an API that limits the output by itself",
     "unreadable": "of an API that takes tokens for text",
+    "also": "further fields whose look-alikes are refused, see tests/e2e/abuse/passed.py",
 }
 """Fields of `Ask` that only some APIs fill; their dialects' own tests look at those."""
 
 
 def nothing(part, name):
-    """What a field holds that nobody fills."""
+    """The value of a field that no dialect fills."""
     [field] = [field for field in fields(part) if field.name == name]
     if field.default is not MISSING:
         return field.default
@@ -189,7 +191,7 @@ def nothing(part, name):
 
 
 def without(dialect, part, name):
-    """The dialect, but that it leaves one thing out."""
+    """The dialect, with one fact removed."""
 
     class Incomplete(type(dialect)):
         def read(self, body, endpoint=NO_ENDPOINT):
@@ -217,16 +219,16 @@ PARTS = [(part, field.name) for part in (Ask, Conversation, Fields) for field in
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
 @pytest.mark.parametrize("name", ["openai_chat", "openai_responses", "anthropic_messages", "example"])
-def test_a_dialect_that_leaves_something_out_is_found(name, part, field):
+def test_a_dialect_with_a_missing_fact_is_found(name, part, field):
     dialect = dialects()[name]
     if part is Fields and not getattr(dialect.fields, field):
-        assert (name, field) == ("example", "model")  # it stands in the path
+        assert (name, field) == ("example", "model")  # the path has it
         return
     assert list(left_out(without(dialect, part, field))) != []
 
 
 @pytest.mark.parametrize("method", ["thinking", "conversation", "texts"])
-def test_a_dialect_that_keeps_what_the_base_says_is_found(method):
+def test_a_dialect_that_keeps_a_default_of_the_base_is_found(method):
     base = dialects()["openai_chat"]
     incomplete = type("Incomplete", (type(base),), {method: getattr(Dialect, method)})()
     assert list(left_out(incomplete)) != []

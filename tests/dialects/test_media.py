@@ -1,4 +1,4 @@
-"""Upper bounds of what images come to, against what the providers publish; and headers that lie."""
+"""Upper bounds of the tokens of images, compared with the providers' documentation; and invalid image headers."""
 
 import math
 import struct
@@ -56,19 +56,19 @@ WRITERS = {
 
 @pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
 @given(size=SIZES)
-def test_the_size_is_in_the_header(write, size):
+def test_the_size_is_read_from_the_header(write, size):
     assert media.image_size(write(*size)) == size
 
 
-def test_a_jpeg_has_its_size_behind_its_metadata():
+def test_the_size_of_a_jpeg_follows_its_metadata():
     metadata = [(0xE1, bytes(60_000)), (0xE2, bytes(3000)), (0xC4, bytes(30))]
     assert media.image_size(jpeg(4032, 3024, *metadata)) == (4032, 3024)
     thumbnail = (0xE1, b"Exif\0\0\xff\xd8\xff\xc0\0\x11\x08\0\x10\0\x10")
     assert media.image_size(jpeg(4032, 3024, thumbnail)) == (4032, 3024)
-    assert media.image_size(jpeg(9, 9, *[(0xE1, bytes(60_000))] * 3)) is None  # too deep to look for
+    assert media.image_size(jpeg(9, 9, *[(0xE1, bytes(60_000))] * 3)) is None  # beyond the bytes that are read
 
 
-def test_a_gif_is_as_large_as_its_first_frame():
+def test_the_size_of_a_gif_is_that_of_its_first_frame():
     comment = b"\x21\xfe\x05hello\0"
     assert media.image_size(gif(1, 1, frame=(10, 20, 3000, 2000), extension=comment)) == (3010, 2020)
 
@@ -101,7 +101,7 @@ def test_a_gif_is_as_large_as_its_first_frame():
         "\ud800",
     ],
 )
-def test_what_cannot_be_told_counts_as_the_largest(data):
+def test_an_unknown_size_counts_as_the_largest(data):
     assert media.image_size(data) is None
     assert media.image_tokens(data) == media.MOST
     assert media.url_tokens(f"data:image/png;base64,{data}") == media.MOST
@@ -111,27 +111,27 @@ HEADERS = [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"GIF89a", b"\xff\xd8", b"\xff\xd8\
 
 
 @given(head=st.sampled_from(HEADERS), rest=st.binary(max_size=300), cut=st.integers(0, 3))
-def test_no_header_breaks_it(head, rest, cut):
+def test_any_header_is_read(head, rest, cut):
     data = encoded(head + rest)
     tokens = media.image_tokens(data[: len(data) - cut])
     assert 1601 <= tokens <= media.MOST
 
 
 @given(url=st.text(max_size=80) | st.text(max_size=80).map("data:image/png;base64,{}".format))
-def test_no_url_breaks_it(url):
+def test_any_url_is_read(url):
     assert 1601 <= media.url_tokens(url) <= media.MOST
     assert media.is_text(url) in (True, False)
     assert media.is_audio_of_its_size(url) in (True, False)
 
 
-def test_data_urls():
+def test_data_urls_are_read():
     assert media.url_tokens("data:image/png;base64," + png(100, 100)) == 1601
     assert media.url_tokens("data:image/png;charset=x;base64," + png(3000, 3000)) == 108 * 108
     for url in ("data:image/png," + png(9, 9), "data:image/svg+xml,<svg/>", "data:,", "data:" + "x" * 300 + ";base64,"):
         assert media.url_tokens(url) == media.MOST
 
 
-# --- what the providers publish
+# --- the providers' documentation
 
 
 def fitted(width, height, most):
@@ -142,7 +142,7 @@ def fitted(width, height, most):
 
 def tiles(width, height, base=85, each=170):
     width, height = fitted(width, height, 2048)
-    scale = 768 / min(width, height)  # up, too: the dearer reading
+    scale = 768 / min(width, height)  # scaled up, too: the more expensive reading
     if max(width, height) * scale > 2048:
         scale = min(1.0, scale)
     return base + each * math.ceil(width * scale / 512 - 1e-9) * math.ceil(height * scale / 512 - 1e-9)
@@ -187,24 +187,24 @@ PUBLISHED = {
 @example((5508, 460))
 @example((1, 16_383))
 @example((5536, 5536))
-def test_no_provider_counts_more(published, size):
+def test_no_documented_count_exceeds_the_bound(published, size):
     for width, height in (size, size[::-1]):
         assert published(width, height) <= media.image_tokens(png(width, height))
 
 
 @given(size=SIZES)
-def test_gpt_4o_mini_counts_more_and_has_its_own(size):
+def test_gpt_4o_mini_has_a_higher_bound_of_its_own(size):
     assert tiles(*size, base=2833, each=5667) <= dearest(1, media.image_tokens(png(*size)), ["gpt-4o-mini"])
 
 
-def test_the_dearest_of_the_targets():
+def test_the_bound_is_that_of_the_most_expensive_target():
     assert dearest(2, 3202, ["gpt-4o", "claude-sonnet-5"]) == 3202
     assert dearest(2, 3202, ["gpt-4o", "gpt-4o-mini-2024-07-18"]) == 2 * 48_169
     assert dearest(2, 200_000, ["openai/gpt-4o-mini"]) == 200_000
     assert dearest(0, 0, ["gpt-4o-mini"]) == 0
 
 
-def test_the_examples_of_the_documentation():
+def test_examples_of_the_documentation_are_within_the_bound():
     assert tiles(1024, 1024) == 765
     assert tiles(2048, 4096) == 1105
     assert google(960, 540) == 6 * 258
@@ -230,7 +230,7 @@ def test_the_examples_of_the_documentation():
         ("", False),
     ],
 )
-def test_text_is_no_more_tokens_than_bytes(url, text):
+def test_text_has_at_most_as_many_tokens_as_bytes(url, text):
     assert media.is_text(url) is text
 
 
@@ -245,7 +245,7 @@ def wav(rate, kind=1, frame=2):
     [
         (wav(16_000), True),
         (wav(8000, kind=7, frame=1), True),
-        (wav(1), False),  # a second in two bytes
+        (wav(1), False),  # one second in two bytes
         (wav(16_000, kind=0x11), False),  # ADPCM
         (wav(16_000, frame=0), False),
         (encoded(b"ID3\4" + bytes(60)), True),
@@ -257,5 +257,5 @@ def wav(rate, kind=1, frame=2):
         ("é", False),
     ],
 )
-def test_audio_of_its_size(data, of_its_size):
+def test_audio_is_bounded_by_its_size(data, of_its_size):
     assert media.is_audio_of_its_size(data) is of_its_size

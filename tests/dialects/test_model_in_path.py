@@ -1,4 +1,4 @@
-"""A client's API whose model stands in the path: from the path to the request that a provider gets."""
+"""A client API whose path names the model: from the path to the provider's request."""
 
 import json
 from dataclasses import replace
@@ -27,12 +27,12 @@ def _example(example_dialect):
 
 @pytest.fixture
 def spoken_there(monkeypatch):
-    """Providers of kind `mock` speak it, too."""
+    """Makes providers of kind `mock` serve it too."""
     monkeypatch.setitem(kinds(), "mock", replace(kinds()["mock"], dialects=("example",)))
 
 
 async def ask(world, path, body=HELLO, *, settings=ONE, method="POST", attached=False):
-    """What Envoy is told at the headers, and of the body."""
+    """The answers to Envoy at the headers and at the body."""
     stream = world(settings).stream(attached=attached)
     reply = await stream.on_request_headers({":method": method, ":path": path}, False)
     if isinstance(reply, LocalReply):
@@ -82,14 +82,14 @@ def test_a_path_names_its_model(example_dialect, path, pattern, model):
         "/v1beta/models/{model}:countTokens",
     ],
 )
-async def test_other_paths_are_nobodys(world, example_dialect, path):
+async def test_other_paths_lead_to_no_dialect(world, example_dialect, path):
     assert Endpoints([example_dialect]).find(path) is None
     reply = await ask(world, path)
     assert (reply.status, json.loads(reply.body)["error"]["code"]) == (404, "path_not_found")
     assert PLAIN in json.loads(reply.body)["error"]["message"]
 
 
-def test_a_path_for_another_model():
+def test_a_path_can_be_written_for_another_model():
     assert Endpoint(PLAIN, "chat", "m").path("there/one two") == "/v1beta/models/there%2Fone%20two:generateContent"
 
 
@@ -97,27 +97,27 @@ async def test_other_methods_are_refused(world):
     assert (await ask(world, "/v1beta/models/org/one:generateContent", method="GET")).status == 405
 
 
-async def test_the_model_is_looked_up_by_its_name_in_the_path(world):
+async def test_the_model_in_the_path_is_looked_up(world):
     reply = await ask(world, "/v1beta/models/org/two:generateContent")
     assert (reply.status, json.loads(reply.body)["error"]["code"]) == (404, "model_not_found")
     assert "'org/two'" in reply.body.decode()
 
 
-def test_envoy_has_a_route_for_them(settings):
+def test_envoy_has_routes_for_such_paths(settings):
     routes = public.listener(settings(ONE)).to_dict()
     found = json.dumps(routes)
     assert json.dumps(path_regex(PLAIN)) in found
     assert json.dumps(path_regex(STREAMED)) in found
 
 
-# --- what a provider gets
+# --- the provider's request
 
 
 @pytest.mark.parametrize(("path", "stream"), [("generateContent", False), ("streamGenerateContent", True)])
-async def test_a_provider_of_another_api_gets_its_own_words(world, path, stream):
+async def test_a_provider_of_another_api_gets_a_translation(world, path, stream):
     onward = await ask(world, f"/v1beta/models/org/one:{path}?key=x")
     assert onward.set_headers[contract.ATTEND] == contract.ATTEND_ALL
-    assert onward.body is None  # no model is written into the body
+    assert onward.body is None  # the body names no model
     sent_to, body = await attempt(onward)
     assert sent_to == "/v1/chat/completions"
     assert (body["model"], body.get("stream", False)) == ("there/one", stream)
@@ -133,14 +133,14 @@ async def test_a_provider_of_the_same_api_gets_its_models_name_in_the_path(world
 
 
 @pytest.mark.usefixtures("spoken_there")
-async def test_in_somebody_elses_envoy_the_path_leaves_with_the_models_name(world):
+async def test_in_attach_mode_the_path_leaves_with_the_models_name(world):
     settings = "models: {org/one: {provider: a, model: attached/one}}"
     onward = await ask(world, "/v1beta/models/org/one:generateContent?alt=sse", settings=settings, attached=True)
     assert onward.set_headers[":path"] == "/v1beta/models/attached%2Fone:generateContent?alt=sse"
     assert onward.body is None
 
 
-async def test_a_limit_of_the_target_is_written_under_the_apis_own_name(world):
+async def test_a_limit_set_by_the_target_is_written_under_the_apis_name(world):
     settings = """
 models: {org/one: {provider: a, model: there/one, max_output_tokens: 9}}
 budgets: [{name: t, unit: tokens, limit: 100000, window: minute}]

@@ -8,7 +8,7 @@ from extproc.words.errors import Refusal
 from extproc.words.exchange import Usage
 
 
-def test_what_a_request_asks_for():
+def test_the_facts_of_a_request_are_read():
     ask = DIALECT.read({"model": "m", "prompt": "Once", "n": 2, "best_of": 3, "max_tokens": 5, "stream": True})
     assert (ask.model, ask.stream, ask.choices, ask.output_field, ask.max_output_tokens) == (
         "m",
@@ -23,7 +23,7 @@ def test_what_a_request_asks_for():
     ("prompt", "choices", "unreadable"),
     [("a", 1, ""), (["a", "b"], 2, ""), ([1, 2, 3], 1, "prompt"), ([[1], [2]], 2, "prompt")],
 )
-def test_each_prompt_is_answered(prompt, choices, unreadable):
+def test_each_prompt_counts_as_a_choice(prompt, choices, unreadable):
     ask = DIALECT.read({"model": "m", "prompt": prompt})
     assert (ask.choices, ask.unreadable, ask.max_output_tokens, ask.usual_output) == (choices, unreadable, None, 16)
 
@@ -58,7 +58,7 @@ def test_an_answer_is_counted():
     assert report.output_bytes == len("upon a time")
 
 
-def test_the_event_that_holds_only_usage_is_known():
+def test_the_event_that_holds_only_usage_is_recognised():
     report = Report()
     assert DIALECT.observe(b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":3}}', report)
     assert not DIALECT.observe(b"[DONE]", report)

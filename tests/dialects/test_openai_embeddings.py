@@ -27,7 +27,7 @@ EMBEDDINGS = dialects()["openai_embeddings"]
         ([{"image": "x"}], "input"),
     ],
 )
-def test_tokens_are_input_that_no_guardrail_can_read(given, unreadable):
+def test_input_as_tokens_is_reported_as_unreadable_for_guardrails(given, unreadable):
     ask = EMBEDDINGS.read({"model": "m", "input": given})
     assert (ask.unreadable, ask.output_field, ask.stream) == (unreadable, None, False)
 
@@ -35,12 +35,12 @@ def test_tokens_are_input_that_no_guardrail_can_read(given, unreadable):
 @pytest.mark.parametrize(
     ("given", "unseen"), [("text", ()), (["a"], ()), ([[1]], ()), ([{"image": "https://x/y.png"}], ("input",))]
 )
-def test_what_the_body_only_names(given, unseen):
+def test_input_given_by_reference_is_found(given, unseen):
     assert EMBEDDINGS.read({"model": "m", "input": given}).unseen == unseen
 
 
 @pytest.mark.parametrize("given", [None, "", [], {}, 1, True])
-def test_input_is_text_or_a_list(given):
+def test_the_input_must_be_text_or_a_list(given):
     with pytest.raises(Refusal) as refused:
         EMBEDDINGS.read({"model": "m", "input": given})
     assert refused.value.param == "input"
@@ -55,7 +55,7 @@ def test_input_is_text_or_a_list(given):
         {"input": "x", "invented": {"a": ["CANARY"]}},
     ],
 )
-def test_text_is_seen_wherever_it_is(body):
+def test_text_is_found_in_every_form_of_input(body):
     sent = {"model": "m"} | body
     [text] = [text for text in EMBEDDINGS.texts(sent) if text.value == "CANARY"]
     text.holder[text.key] = "masked"
@@ -75,13 +75,13 @@ def test_text_is_seen_wherever_it_is(body):
         ({"prompt_tokens": None}, None),
     ],
 )
-def test_usage(usage, expected):
+def test_usage_is_read(usage, expected):
     report = Report()
     assert EMBEDDINGS.observe(json.dumps({"model": "e-1", "data": [], "usage": usage}).encode(), report) is False
     assert (report.usage, report.usage_refused, report.model) == (expected, expected is None, "e-1")
 
 
-# --- what a client says, in the neutral form
+# --- from a client
 
 
 def decode(**fields):
@@ -97,7 +97,7 @@ def decode(**fields):
         ([[1, 2], [3]], [[1, 2], [3]]),
     ],
 )
-def test_the_four_forms_of_input(given, expected):
+def test_the_four_forms_of_input_are_read(given, expected):
     assert decode(input=given) == EmbeddingPrompt("m", expected)
 
 
@@ -117,7 +117,7 @@ def test_the_four_forms_of_input(given, expected):
         ({"truncate": "END", "a,b": 1, "stream": False, "x": None}, {"ignored": ["other", "truncate"]}),
     ],
 )
-def test_settings(fields, expected):
+def test_settings_are_read(fields, expected):
     assert decode(**fields) == EmbeddingPrompt("m", ["a"], **expected)
 
 
@@ -135,17 +135,17 @@ def test_settings(fields, expected):
         *(("model", value) for value in (None, "", 7)),
     ],
 )
-def test_shapes_that_are_not_the_apis(field, value):
+def test_invalid_shapes_are_refused(field, value):
     with pytest.raises(Refusal) as refused:
         decode(**{field: value})
     assert refused.value.kind is INVALID_REQUEST
     assert refused.value.param == field
 
 
-# --- what a client is told
+# --- for a client
 
 
-def test_an_answer():
+def test_an_answer_is_written():
     answer = EMBEDDINGS.encode_answer(Embeddings([[0.5, -1], [2.0, 0]], "e-1", Usage(7)))
     assert answer == {
         "object": "list",
@@ -162,20 +162,20 @@ def test_an_answer():
     assert report.usage == Usage(7, 0)
 
 
-def test_an_answer_without_a_count_claims_none():
+def test_an_answer_without_a_count_reports_none():
     report = Report()
     EMBEDDINGS.observe(json.dumps(EMBEDDINGS.encode_answer(Embeddings([[0.5]]))).encode(), report)
     assert (report.usage, report.usage_refused) == (None, False)
 
 
-def test_base64():
+def test_vectors_can_be_written_as_base64():
     answer = EMBEDDINGS.encode_answer(Embeddings([[0.5, -1.0, 3e38], []], encoding="base64"))
     first, second = (base64.b64decode(item["embedding"]) for item in answer["data"])
     assert struct.unpack("<3f", first) == pytest.approx((0.5, -1.0, 3e38))
     assert second == b""
 
 
-def test_an_error():
+def test_an_error_is_written():
     assert EMBEDDINGS.encode_problem(429, Problem("Slow.", "rate_limit_error", "busy")) == {
         "error": {"message": "Slow.", "type": "rate_limit_error", "param": None, "code": "busy"}
     }
@@ -190,7 +190,7 @@ NAMES = st.sampled_from(["model", "input", "dimensions", "encoding_format", "use
 
 
 @whatever(st.dictionaries(NAMES | st.text(max_size=3), JSON, max_size=6))
-def test_whatever_is_asked_is_read_or_refused(body):
+def test_any_request_is_read_or_refused(body):
     for asked in (body, {"model": "m", "input": ["a"]} | body):
         try:
             prompt = EMBEDDINGS.decode_request(asked)

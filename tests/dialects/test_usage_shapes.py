@@ -1,4 +1,4 @@
-"""What each provider tells of its usage reads the same, whether its answer is passed through or translated."""
+"""Usage reads the same in every provider's shape, whether the answer is passed through or translated."""
 
 import json
 from collections import Counter
@@ -33,7 +33,7 @@ def is_translated(shape):
 
 
 @shapes(passes_through)
-def test_an_answer_that_passes_through(shape):
+def test_an_answer_that_passes_through_has_the_expected_usage(shape):
     dialect, report = DIALECTS[shape.dialect], Report()
     for data, _ in shape.payloads:
         dialect.observe(data, report)
@@ -42,7 +42,7 @@ def test_an_answer_that_passes_through(shape):
 
 
 @shapes(is_translated)
-def test_an_answer_that_is_translated(shape):
+def test_an_answer_that_is_translated_has_the_expected_usage(shape):
     usage, written = streamed(shape) if shape.events else whole(shape)
     assert usage == shape.usage
     assert written == shape.written
@@ -72,7 +72,7 @@ def whole(shape):
 
 
 def crossings():
-    """Each shape with each API that a client may have asked in."""
+    """Each shape with each client API that it can be translated to."""
     for shape in filter(is_translated, SHAPES):
         for client in DIALECTS.values():
             if client.translates_from and client.family == DIALECTS[shape.dialect].family:
@@ -80,7 +80,7 @@ def crossings():
 
 
 @pytest.mark.parametrize(("shape", "client"), list(crossings()))
-def test_what_the_gateway_attachment_is_told_of_a_translation(counted, shape, client):
+def test_the_gateway_attachment_gets_the_usage_of_a_translation(counted, shape, client):
     translation = Translation(client, Service(shape.provider, shape.dialect, "m", anew=True))
     if shape.events:
         translation.streamed = True
@@ -102,8 +102,8 @@ def test_what_the_gateway_attachment_is_told_of_a_translation(counted, shape, cl
 
 
 @shapes(lambda shape: is_translated(shape) and not shape.events)
-def test_what_a_client_of_the_same_family_is_told(shape):
-    """An encoded answer, read again, says the same: cached and written tokens apart from the rest."""
+def test_a_client_of_the_same_family_gets_the_same_usage(shape):
+    """The written answer, read again, has the same counts; cached and cache-write tokens are separate."""
     for client in DIALECTS.values():
         if client.translates_from and client.family == DIALECTS[shape.dialect].family:
             [(body, _)] = shape.payloads
@@ -112,7 +112,7 @@ def test_what_a_client_of_the_same_family_is_told(shape):
             assert report.usage == shape.usage, client.name
 
 
-def test_the_table_names_every_provider_and_where_it_is_from():
+def test_the_table_names_every_provider_and_its_source():
     assert {shape.provider for shape in SHAPES} == set(kinds())
     assert [name for name, count in Counter(shape.name for shape in SHAPES).items() if count > 1] == []
     for shape in SHAPES:

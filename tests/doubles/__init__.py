@@ -1,7 +1,7 @@
-"""The strict doubles: a deterministic provider for tests, which speaks every API and refuses what the real ones refuse.
+"""The strict doubles: deterministic providers for tests. They speak every API and refuse what the real APIs refuse.
 
-It extends the built-in mock: the same server, log and faults, and further ones. Unlike the mock's, its APIs share no
-code with the gateway. `python -m tests.doubles --help` tells how to start one.
+They extend the built-in mock with the same server and log and with further faults. Unlike the mock's, their APIs share
+no code with the gateway. `python -m tests.doubles --help` tells how to start one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The answer of a double: a JSON document or the events of a stream; and the counts that answers tell."""
+"""The answer of a double: a JSON document or the events of a stream, with its token counts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["CREATED", "Answer", "Headers", "Json", "Question", "Refused", "error
 
 
 class Answer(Struct, frozen=True):
-    """A JSON document, or the events of a stream, how many there are, and how they are framed (see framings.py)."""
+    """A JSON document, or the events of a stream with their number and framing (see framings.py)."""
 
     document: Any = field(default_factory=dict)
     events: Iterator[Event] | None = None
@@ -25,7 +25,7 @@ class Answer(Struct, frozen=True):
 
 
 def header(headers: Headers, name: str) -> str | None:
-    """The value of a header, whose name is in lower case."""
+    """The value of the header with this lower-case name."""
     wanted = name.encode()
     return next((value.decode("latin-1") for each, value in headers if each == wanted), None)
 
@@ -48,7 +48,7 @@ def positive(body: Json, name: str) -> int | None:
 
 
 def told(faults: Faults, counts: Mapping[str, Any]) -> Json | None:
-    """Write token counts as the fault `usage=` wants them; counts in objects within `counts` are never lied about."""
+    """Write token counts as the fault `usage=` demands. Counts nested inside `counts` stay true."""
     if faults.usage is None:
         return dict(counts)
     if faults.usage == "none":

@@ -1,7 +1,7 @@
-"""Anthropic's Messages, plain or streamed, and the counting of its tokens; also as Vertex and Bedrock sell it.
+"""Anthropic's Messages, plain or streamed, and its token counts; also as sold by Vertex and Bedrock.
 
-A mock refuses what the API refuses (see anthropic_shapes.py and anthropic_rules.py). `input_tokens` leaves out what is
-read from the cache or written to it. Of the fault `usage=early` message_start tells all of the usage.
+A double refuses what the API refuses (see anthropic_shapes.py and anthropic_rules.py). `input_tokens` excludes tokens
+read from the cache or written to it. With the fault `usage=early`, message_start reports all of the usage.
 
 Sources: https://platform.claude.com/docs/en/api/messages/create, .../api/messages/count_tokens,
 .../build-with-claude/streaming, .../api/errors, .../api/claude-on-vertex-ai, .../api/claude-on-amazon-bedrock
@@ -60,7 +60,7 @@ def vertex(question: Question, *, stream: bool) -> Answer:
 
 
 def checked(question: Question, place: str, version: object) -> None:
-    """Refuse a body that is wrong."""
+    """Refuse an invalid body."""
     beta = header(question.headers, "anthropic-beta") is not None
     try:
         shapes.request(place, str(version), beta=beta)(question.body, ())
@@ -70,7 +70,7 @@ def checked(question: Question, place: str, version: object) -> None:
 
 
 def spoken(question: Question, *, stream: bool) -> Answer:
-    """Answer a body that is right."""
+    """Answer a valid body."""
     played = play(scene(question.body), question)
     return streamed(list(_events(question, played))) if stream else Answer(_message(question, played))
 
@@ -194,7 +194,7 @@ def _usage(question: Question, counts: Counts, output: int | None = None) -> Jso
 
 
 def ttl(body: Json) -> str:
-    """How long the last mark keeps what is written."""
+    """Lifetime of the cache writes, from the last mark."""
     system = body.get("system") or []
     held = [*body.get("tools", []), *([] if isinstance(system, str) else system)]
     held += [block for message in body["messages"] for block in blocks(message["content"])]

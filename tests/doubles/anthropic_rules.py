@@ -1,4 +1,4 @@
-"""What Anthropic demands of a request whose shape is right: order, pairs, thinking, schemas, and what each model takes.
+"""Anthropic's demands on a request of valid shape: order, pairs, thinking, schemas, and the fields each model accepts.
 
 Sources: https://platform.claude.com/docs/en/api/messages/create, .../build-with-claude/extended-thinking,
 .../build-with-claude/prompt-caching, .../api/migration-2026-10-21, and the migration guides of the models.
@@ -22,7 +22,7 @@ _GENERATION = re.compile(r"claude-(?:[a-z]+-)*(\d)(?:[-.](\d{1,2})(?!\d))?")
 
 
 class Run(NamedTuple):
-    """Neighbouring messages of one role; `at` is the first one's."""
+    """Neighbouring messages of one role. `at` is the index of the first."""
 
     at: int
     role: str
@@ -30,7 +30,7 @@ class Run(NamedTuple):
 
 
 def check(body: Json, model: str, *, new: bool = False) -> None:
-    """Refuse what the API would refuse."""
+    """Refuse the requests that the API would refuse."""
     _check_texts(body)
     runs = _runs(body["messages"])
     _check_order(runs)
@@ -68,7 +68,7 @@ def blocks(content: str | list[Json]) -> list[Json]:
 
 
 def _check_texts(body: Json) -> None:
-    """No text is empty or blank."""
+    """Refuse empty and blank texts."""
     system = body.get("system") or []
     held = [("system", [] if isinstance(system, str) else system)]
     held += [("messages", blocks(message["content"])) for message in body["messages"] if message["content"]]
@@ -98,7 +98,7 @@ def _nested(content: list[Json]) -> Iterator[Json]:
 
 
 def _runs(messages: list[Json]) -> list[Run]:
-    """The turns: neighbouring messages of one role are one. System messages between them stand for themselves."""
+    """The turns: neighbouring messages of one role are one. System messages between them are turns of their own."""
     runs: list[Run] = []
     for index, message in enumerate(messages):
         if message["role"] == "system":
@@ -132,7 +132,7 @@ def _check_order(runs: list[Run]) -> None:
 
 
 def _check_pairs(runs: list[Run]) -> None:
-    """Every call is followed at once by its one result, and results come before anything else."""
+    """Every call is followed at once by exactly one result, and results come before other content."""
     known: set[str] = set()
     called: list[str] = []
     for run in runs:
@@ -164,7 +164,7 @@ def _check_results(run: Run, called: list[str]) -> None:
 
 
 def _check_seals(messages: list[Json]) -> None:
-    """Thinking comes back as it was given."""
+    """Thinking must come back unchanged."""
     for index, message in enumerate(messages):
         for at, block in enumerate(blocks(message["content"])):
             where = f"messages.{index}.content.{at}"
@@ -235,7 +235,7 @@ def _check_marks(body: Json) -> None:
 
 
 def _check_new(messages: list[Json]) -> None:
-    """What version 2026-10-21 does not take any more."""
+    """Refuse the fields that version 2026-10-21 no longer accepts."""
     for index, message in enumerate(messages):
         for at, block in enumerate(blocks(message["content"])):
             where = f"messages.{index}.content.{at}"
@@ -250,7 +250,7 @@ def _check_new(messages: list[Json]) -> None:
 
 
 def _generation(model: str) -> tuple[int, int] | None:
-    """(4, 5) of claude-sonnet-4-5; None for names that do not tell, of which everything is taken."""
+    """(4, 5) for claude-sonnet-4-5. None for unknown names, for which every field is accepted."""
     match = _GENERATION.search(model)
     return (int(match[1]), int(match[2] or 0)) if match else None
 

@@ -1,4 +1,4 @@
-"""The JSON schemas that Anthropic's structured outputs and strict tools take.
+"""The JSON schemas that Anthropic's structured outputs and strict tools accept.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs (JSON Schema limitations)
 """
@@ -42,7 +42,7 @@ _FORMATS = frozenset(
 
 
 def check_schema(schema: Any, where: str) -> None:
-    """Refuse what they do not take."""
+    """Refuse schemas that the API does not accept."""
     for each in _all(schema):
         wrong = _wrong(each)
         if wrong:

@@ -31,7 +31,7 @@ _PADDING = "abcdefghijklmnopqrstuvwxyz"
 
 
 def invoke(question: Question) -> Answer:
-    """POST /model/{id}/invoke: of Titan's embeddings, if the name or the body says so, otherwise of a Claude."""
+    """POST /model/{id}/invoke: Titan's embeddings if the name or the body says so, otherwise a Claude."""
     if "titan-embed" in question.model or "inputText" in question.body:
         return titan(question)
     anthropic.checked(question, "bedrock", question.body.get("anthropic_version"))
@@ -57,7 +57,7 @@ def _chunks(question: Question, answer: Answer) -> Iterator[Event]:
 
 
 def padded(document: Json, name: str, *, last: bool = False) -> Event:
-    """Make an event of a document, padded with a field `p` as all of Bedrock's are."""
+    """Make an event of a document, padded with a field `p` like all events of Bedrock."""
     data = msgspec.json.encode(document)
     return Event(msgspec.json.encode(document | {"p": _PADDING[: len(data) % len(_PADDING) + 1]}), name, last)
 

@@ -100,7 +100,7 @@ def _turn(message: Json) -> Turn:
 
 
 def _tools(body: Json) -> tuple[list[Tool], str | None]:
-    """Read the tools that may be called, and the name of the one that must be."""
+    """Read the tools that may be called, and the name of a required one."""
     tools = body.get("tools")
     functions = [_function(tool) for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
     choice = body.get("tool_choice")
@@ -156,7 +156,7 @@ def _likely(token: str, logprob: float) -> Json:
 
 
 def _stream(question: Question, head: Json, lines: tuple[Line, ...], usage: Json | None) -> Answer:
-    """Play a stream as OpenAI does: role, one word a chunk, finish_reason; then usage if asked for, and [DONE]."""
+    """Play a stream as OpenAI does: role, one word per chunk, finish_reason; then usage if asked for, and [DONE]."""
     options = question.body.get("stream_options")
     include_usage = isinstance(options, dict) and options.get("include_usage") is True
     head = head | {"choices": [], "usage": None} if include_usage and usage else head | {"choices": []}
@@ -171,7 +171,7 @@ def _stream(question: Question, head: Json, lines: tuple[Line, ...], usage: Json
         {"index": index, "delta": {}, "logprobs": None, "finish_reason": _finish(line)}
         for index, line in enumerate(lines)
     ]
-    sequence: list[Json | None] = [*chunks, *ends]  # None stands for the usage event
+    sequence: list[Json | None] = [*chunks, *ends]  # None is the usage event
     if include_usage and usage:
         sequence.insert(len(chunks) - 1 if question.faults.usage == "early" else len(sequence), None)
 

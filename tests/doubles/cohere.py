@@ -1,9 +1,9 @@
 """Cohere's Chat, version 2, plain or streamed.
 
-A mock refuses what the API refuses (see cohere_shapes.py and cohere_rules.py). Models that reason do so unless they are
-told not to; the others tell a plan when they call tools: "I will use the weather tool." Calls without arguments have
-those that the API writes: null, and none at all in a stream. `tokens` includes what is read from the cache,
-`billed_units` leaves it out. Of the fault `usage=early` message-start tells all of the usage.
+A double refuses what the API refuses (see cohere_shapes.py and cohere_rules.py). Reasoning models reason unless a
+request turns it off. The other models state a plan when they call tools: "I will use the weather tool." Calls without
+arguments are written as the API writes them: null in a plain answer, no arguments at all in a stream. `tokens` includes
+cached input, `billed_units` excludes it. With the fault `usage=early`, message-start reports all of the usage.
 
 Sources: https://docs.cohere.com/reference/chat, .../reference/chat-stream, .../reference/errors,
 https://docs.cohere.com/docs/streaming, .../docs/reasoning
@@ -109,7 +109,7 @@ def _turn(message: Json) -> Turn:
 
 
 def _result(parts: Sequence[Json]) -> Part:
-    """A document of one field that says what it is, such as `output`, stands for what is in it."""
+    """The content of a result. A document with only a known field such as `output` stands for that field's value."""
     texts = []
     failed = False
     for part in parts:

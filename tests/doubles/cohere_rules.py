@@ -1,4 +1,4 @@
-"""What Cohere demands of a request whose shape is right: turns, tools and their results, schemas, bounds.
+"""Cohere's demands on a request of valid shape: turns, tools and their results, schemas, bounds.
 
 Sources: https://docs.cohere.com/reference/chat, .../reference/errors, https://docs.cohere.com/docs/structured-outputs,
 .../docs/tool-use-overview; the errors as they are reported from the API.
@@ -24,11 +24,11 @@ _BOUNDS: dict[str, tuple[float, float]] = {
     "presence_penalty": (0, 1),
     "priority": (0, 999),
 }
-_TYPED = ("type", "enum", "const", "anyOf", "$ref")  # of which a property needs one
+_TYPED = ("type", "enum", "const", "anyOf", "$ref")  # a property needs one of these
 
 
 def check(body: Json) -> None:
-    """Refuse what the API would refuse."""
+    """Refuse the requests that the API would refuse."""
     _check_settings(body)
     _check_turns(body["messages"])
     _check_results(body["messages"])
@@ -178,7 +178,7 @@ def _check_schema(schema: Json) -> None:
 
 
 def _objects(schema: Any) -> Iterator[Json]:
-    """The schemas of objects in a schema."""
+    """The schemas of objects inside a schema."""
     if not isinstance(schema, dict):
         return
     if isinstance(schema.get("properties"), dict):

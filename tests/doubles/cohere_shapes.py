@@ -1,4 +1,4 @@
-"""The shape of requests to Cohere's Chat and Embed: fields, types, and which of them are required.
+"""The shape of requests to Cohere's Chat and Embed: fields, types, and required fields.
 
 Sources: https://docs.cohere.com/reference/chat, .../reference/embed; the official SDK
 """

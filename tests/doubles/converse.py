@@ -1,10 +1,10 @@
 """Amazon Bedrock's Converse, plain or as an event stream.
 
-A mock refuses what the API refuses (see converse_shapes.py and converse_rules.py). `inputTokens` leaves out what is
-read from the cache or written to it, `totalTokens` has all. The model thinks when additionalModelRequestFields has
-`thinking` or `reasoning_config` (Claude), `reasoningConfig` (Nova) or `reasoning_effort` (gpt-oss). The stop sequence
-is told when additionalModelResponseFieldPaths asks for /stop_sequence. Of the fault `usage=early` the metadata comes
-before the last content.
+A double refuses what the API refuses (see converse_shapes.py and converse_rules.py). `inputTokens` excludes tokens read
+from the cache or written to it; `totalTokens` includes them. The model thinks when additionalModelRequestFields has
+`thinking` or `reasoning_config` (Claude), `reasoningConfig` (Nova) or `reasoning_effort` (gpt-oss). The answer names
+the stop sequence when additionalModelResponseFieldPaths asks for /stop_sequence. With the fault `usage=early` the
+metadata comes before the last content.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 """
@@ -130,7 +130,7 @@ def _events(question: Question, asked: Json, played: Play) -> Iterator[Event]:
 
 
 def _block(index: int, block: Json, line: Line) -> Iterator[Event]:
-    """Only the block of a call has a beginning."""
+    """The events of a block. Only the block of a call has a start event."""
     call = block.get("toolUse")
     if call:
         start = {"toolUse": {"toolUseId": call["toolUseId"], "name": call["name"]}}

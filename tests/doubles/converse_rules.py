@@ -1,4 +1,4 @@
-"""What Converse demands of a conversation whose shape is right, and the conversation as Anthropic would write it.
+"""Converse's demands on a conversation of valid shape, and the conversation as Anthropic would write it.
 
 Sources: https://docs.aws.amazon.com/bedrock/latest/userguide/conversation-inference-call.html, .../tool-use.html,
 .../prompt-caching.html; the errors as they are reported from the API.
@@ -16,12 +16,12 @@ from tests.doubles import anthropic_rules, anthropic_shapes
 from tests.doubles.answers import Json, Refused
 from tests.doubles.shapes import Wrong, record
 
-DEFAULT_LIMIT = 4096  # of tokens, where a request to a Claude sets none
+DEFAULT_LIMIT = 4096  # output tokens, where a request to a Claude sets no limit
 _THINKING = ("thinking", "reasoning_config")  # fields of additionalModelRequestFields
 
 
 def check(body: Json, model: str) -> None:
-    """Refuse what the API would refuse, and what the model behind it would, if it is a Claude."""
+    """Refuse the requests that the API, or a Claude behind it, would refuse."""
     _check_roles(body["messages"])
     for index, message in enumerate(body["messages"]):
         _check_content(message, f"messages.{index}")
@@ -127,7 +127,7 @@ def _check_claude(body: Json, model: str) -> None:
 
 
 def as_anthropic(body: Json) -> Json:
-    """The request in Anthropic's words, as far as they are needed to check and to answer it."""
+    """The request in Anthropic's form, as far as it is needed to check and to answer it."""
     config = body.get("inferenceConfig") or {}
     tools = body.get("toolConfig") or {}
     choice = tools.get("toolChoice") or {}
@@ -154,7 +154,7 @@ def as_anthropic(body: Json) -> Json:
 
 
 def _blocks(content: list[Json]) -> list[Json]:
-    """Content, or tools. A cache point becomes a mark on what is before it."""
+    """Content, or tools. A cache point becomes a mark on the block before it."""
     made: list[Json] = []
     for block in content:
         if block.get("cachePoint") is not None:

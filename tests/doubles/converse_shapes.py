@@ -1,4 +1,4 @@
-"""The shape of requests to Amazon Bedrock's Converse. A null is no value; of a union exactly one member is set.
+"""The shape of requests to Amazon Bedrock's Converse. A null counts as absent; a union has exactly one member.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html; the service model of the SDK.
 """

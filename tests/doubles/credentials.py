@@ -1,4 +1,4 @@
-"""Whether a request shows a key that its API takes, in the API's own header, or a signature of AWS'.
+"""The credential of a request: a key that its API accepts, in the API's own header, or a signature of AWS.
 
 Source of the signature: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
@@ -24,7 +24,7 @@ _SIGNED = re.compile(
 
 
 class Keys(Struct, frozen=True):
-    """What is accepted: the key of --api-key, and the secret of AWS_SECRET_ACCESS_KEY with its id and session token."""
+    """The accepted credentials: the key of --api-key, and AWS_SECRET_ACCESS_KEY with its id and session token."""
 
     key: str | None = None
     aws: Mapping[str, str] = field(default_factory=dict)  # names of environment variables
@@ -43,7 +43,7 @@ class Asked(Struct, frozen=True):
         return header(self.headers, name)
 
     def shows(self, key: str, *headers: str) -> bool:
-        """Whether one of the headers has the key; in `authorization` it is a bearer's."""
+        """Whether one of the headers has the key; `authorization` has it as a bearer token."""
         for name, value in self.headers:
             if name.decode("latin-1") in headers:
                 wanted = f"Bearer {key}" if name == b"authorization" else key
@@ -53,13 +53,13 @@ class Asked(Struct, frozen=True):
 
 
 def openai(keys: Keys, asked: Asked) -> None:
-    """Any of the headers that services of this API take."""
+    """Any of the headers that services with this API accept."""
     if keys.key and not asked.shows(keys.key, "authorization", "x-api-key", "api-key"):
         raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
 
 
 def anthropic(keys: Keys, asked: Asked) -> None:
-    """x-api-key, or a bearer token where there is none."""
+    """x-api-key, or otherwise a bearer token."""
     shown = "authorization" if asked.header("x-api-key") is None else "x-api-key"
     if keys.key and not asked.shows(keys.key, shown):
         given = asked.header(shown)
@@ -90,7 +90,7 @@ def bearer(keys: Keys, asked: Asked) -> None:
 
 
 def aws(keys: Keys, asked: Asked) -> None:
-    """A bearer token, or a signature: verified if the secret is known, otherwise only well-formed."""
+    """A bearer token, or a signature. The signature is verified if the secret is known, otherwise only its form is."""
     if keys.key is None and not keys.aws:
         return
     given = asked.header("authorization") or ""
@@ -143,7 +143,9 @@ def _is_now(moment: str) -> bool:
 
 
 def signature(secret: str, asked: Asked, parts: Mapping[str, str], moment: str) -> str:
-    """Recompute a signature of version 4: the path is encoded once more than it came, as all but S3 want it."""
+    """Recompute a signature of version 4. The received path is percent-encoded once more, as for all services except
+    S3.
+    """
     headers = "".join(f"{name}:{_joined(asked, name)}\n" for name in parts["signed"].split(";"))
     payload = hashlib.sha256(asked.body).hexdigest()
     canonical = "\n".join(

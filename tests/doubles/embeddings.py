@@ -54,5 +54,5 @@ def _are(kind: type, values: list[Any]) -> bool:
 def base64(values: array[float]) -> str:
     values = values[:]
     if array("H", [1]).tobytes() != b"\x01\x00":
-        values.byteswap()  # the format is little-endian whatever this machine is
+        values.byteswap()  # the format is little-endian on every machine
     return b64encode(values.tobytes()).decode()

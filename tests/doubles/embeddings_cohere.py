@@ -1,4 +1,4 @@
-"""Cohere's Embed, version 2: the vectors of embeddings.py in every type that it gives.
+"""Cohere's Embed, version 2: the vectors of embeddings.py in each of its types.
 
 Sources: https://docs.cohere.com/reference/embed, .../reference/errors, https://docs.cohere.com/docs/cohere-embed
 """
@@ -73,7 +73,7 @@ def _wrong(message: str) -> Refused:
 
 
 def _inputs(body: Json) -> list[list[str]]:
-    """What each vector is of: texts and images, which begin with `_IMAGE`."""
+    """The input of each vector: texts and images. Images begin with `_IMAGE`."""
     if body.get("texts"):
         return [[text] for text in body["texts"]]
     if body.get("images"):
@@ -88,7 +88,7 @@ def _inputs(body: Json) -> list[list[str]]:
 
 
 def _bits(values: array[float]) -> list[int]:
-    """One bit each: whether it is positive."""
+    """One bit for each number: whether it is positive."""
     groups = [values[at : at + 8] for at in range(0, len(values), 8)]
     return [sum((value > 0) << (7 - place) for place, value in enumerate(group)) for group in groups]
 

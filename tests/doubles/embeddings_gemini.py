@@ -18,7 +18,7 @@ from tests.doubles.shapes import array, boolean, integer, one_of, string, text
 
 MOST_REQUESTS = 100
 MOST_INSTANCES = 250
-_USUAL_SIZE = 8  # where none is asked for, as of all embeddings here
+_USUAL_SIZE = 8  # the default, as for all embeddings here
 _SIZE = integer(1, 3072)
 _TASK = one_of(
     "TASK_TYPE_UNSPECIFIED",

@@ -1,6 +1,6 @@
-"""Amazon Titan's embeddings, one text or image a request: the vectors of embeddings.py.
+"""Amazon Titan's embeddings, one text or image per request: the vectors of embeddings.py.
 
-Each of the models takes other fields: V2 dimensions, the multimodal one an image, G1 nothing but a text.
+The models accept different fields: V2 dimensions, the multimodal one an image, G1 only a text.
 
 Sources: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-embed-text.html and
 .../model-parameters-titan-embed-mm.html
@@ -14,7 +14,7 @@ from tests.doubles.shapes import Check, Wrong, array, base64, boolean, integer, 
 
 SIZES = (256, 512, 1024)
 IMAGE_SIZES = (256, 384, 1024)
-_USUAL_SIZE = 8  # where none is asked for, as of all embeddings here
+_USUAL_SIZE = 8  # the default, as for all embeddings here
 _TEXT = text(1, 50_000)
 _G1 = record({"inputText!": _TEXT})
 _V2 = record(
@@ -32,7 +32,7 @@ _TYPES = {"array": "JSONArray", "object": "JSONObject", "string": "String", "int
 
 
 def titan(question: Question) -> Answer:
-    """POST /model/{id}/invoke of a Titan."""
+    """POST /model/{id}/invoke of a Titan model."""
     body = question.body
     shape = _shape(question.model)
     _check(shape, body)

@@ -1,4 +1,4 @@
-"""A dialect as a double plays it: how it answers, writes errors and reads credentials."""
+"""One API of a double: its answers, errors and credentials."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def no_headers(_refused: Refused) -> Sequence[tuple[bytes, bytes]]:
 
 
 class Dialect(NamedTuple):
-    """One API. `failure` is its error event in mid-stream, after that many events."""
+    """One API. `failure` is its error event mid-stream, after that many events."""
 
     name: str
     error: Callable[[Refused], Json]
@@ -28,7 +28,7 @@ class Dialect(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """One POST endpoint, as the mock's provider asks it."""
+    """One POST endpoint, as the mock's provider calls it."""
 
     api: Dialect
     asked: Callable[[Question], Answer]

@@ -1,4 +1,4 @@
-"""The faults of the doubles: those of the mock, and odder ones that only strict tests ask for."""
+"""The faults of the doubles: those of the mock, and rarer ones that only strict tests use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from extproc.mock import faults as shared
 from extproc.mock.faults import NO_PLAN, FaultError, number, one_of, read_plan
 
-__all__ = ["NO_PLAN", "FaultError"]  # besides its own
+__all__ = ["NO_PLAN", "FaultError"]  # beside the mock's own
 
 _USAGE = "usage=none      leaves usage out even when asked"
 __doc__ = (
@@ -40,7 +40,7 @@ sse=crlf        odd framing, several joined with a comma: crlf, cr (line ends), 
 
 @dataclass(frozen=True, slots=True)
 class Faults(shared.Faults):
-    """The faults of one answer. None and False: not this one."""
+    """The faults of one answer. None and False: no such fault."""
 
     garbage: bool = False
     badjson: bool = False
@@ -57,7 +57,7 @@ NONE = Faults()
 
 
 def odd(faults: shared.Faults) -> Faults:
-    """Those of a question to a double."""
+    """The faults of a request to a double that the mock does not have."""
     assert isinstance(faults, Faults)
     return faults
 
@@ -101,18 +101,18 @@ of_model = partial(shared.of_model, parse=parse)
 
 
 class Event(NamedTuple):
-    """One event of a stream; `name` is its `event:` line or `:event-type`, for dialects that have one."""
+    """One event of a stream. `name` is its `event:` line or `:event-type`, for APIs that have one."""
 
     data: bytes
     name: str = ""
-    last: bool = False  # the end marker of the dialect
+    last: bool = False  # the end marker of the API
 
 
 DONE = Event(b"[DONE]", last=True)
 
 
 def padded(document: bytes, size: int) -> bytes:
-    """Pad a JSON object to exactly `size` bytes, if it is not longer already."""
+    """Pad a JSON object to exactly `size` bytes. A longer one stays as it is."""
     before, after = document[:-1] + b',"padding":"', b'"}'
     missing = size - len(before) - len(after)
     return before + b"x" * missing + after if missing >= 0 else document

@@ -1,7 +1,7 @@
-"""How the events of a stream become bytes, each of them one write: server-sent events, JSON, AWS' event stream.
+"""Framings of streams: server-sent events, a JSON array, AWS event streams. Each event is one write.
 
 Sources: https://html.spec.whatwg.org/multipage/server-sent-events.html; Gemini streams a JSON array unless the query
-says alt=sse; https://smithy.io/2.0/aws/amazon-eventstream.html.
+has alt=sse; https://smithy.io/2.0/aws/amazon-eventstream.html.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def sse(events: Iterable[Event], faults: Faults = NONE) -> Iterator[bytes]:
     styles = faults.sse
     if faults.corrupt is not None:
         events = _halved(events, faults.corrupt)
-        styles -= {"multiline"}  # which reads the JSON
+        styles -= {"multiline"}  # this parses the JSON
     if not styles:
         yield from map(_plain_frame, events)
         return
-    held: bytes | None = None  # one behind, because only the last event may lose its line end
+    held: bytes | None = None  # one event behind, because only the last event may lose its line end
     for event in _ended(events, styles):
         if held is not None:
             yield held
@@ -41,7 +41,7 @@ def sse(events: Iterable[Event], faults: Faults = NONE) -> Iterator[bytes]:
 
 
 def json_array(events: Iterable[Event], faults: Faults) -> Iterator[bytes]:
-    """Frame events as the elements of a JSON array, which its last write closes."""
+    """Frame events as the elements of a JSON array. The last write closes the array."""
     if faults.corrupt is not None:
         events = _halved(events, faults.corrupt)
     before = b"["
@@ -51,7 +51,7 @@ def json_array(events: Iterable[Event], faults: Faults) -> Iterator[bytes]:
 
 
 def event_stream(events: Iterable[Event], faults: Faults) -> Iterator[bytes]:
-    """Frame events as messages of AWS' event stream. A name exception:... makes an exception."""
+    """Frame events as messages of an AWS event stream. A name `exception:...` makes an exception."""
     for number, event in enumerate(_ended(events, faults.sse)):
         exception = event.name.removeprefix("exception:")
         kind = "event" if exception == event.name else "exception"

@@ -1,10 +1,10 @@
-"""Gemini's generateContent, whole and streamed, on its own API and on Vertex.
+"""Gemini's generateContent, plain and streamed, on its own API and on Vertex.
 
-A mock refuses what the API refuses (see gemini_shapes.py and gemini_rules.py). `promptTokenCount` includes what is read
-from the cache, `candidatesTokenCount` leaves the thoughts out. The model thinks when thinkingConfig asks for it, and
-shows it with includeThoughts. A signature is on the first call of functions if the model thinks or is a Gemini 3 or
-later, otherwise on the last text when it thinks. Calls have ids since Gemini 3. Without alt=sse in the query a stream
-is a JSON array. Of the fault `usage=early` only the last event tells no usage.
+A double refuses what the API refuses (see gemini_shapes.py and gemini_rules.py). `promptTokenCount` includes cached
+tokens, `candidatesTokenCount` excludes thoughts. The model thinks when thinkingConfig asks for it, and shows its
+thoughts with includeThoughts. A thinking model, or a Gemini 3 or later, signs the first function call, or its last text
+when it thinks and makes no call. Calls have ids since Gemini 3. Without alt=sse in the query a stream is a JSON array.
+With the fault `usage=early` only the last event has no usage.
 
 Sources: https://ai.google.dev/api/generate-content, https://ai.google.dev/gemini-api/docs/troubleshooting,
 https://cloud.google.com/apis/design/errors
@@ -164,7 +164,7 @@ def _read(parts: Sequence[Json]) -> list[Part]:
 
 
 def _result(answer: Json) -> Part:
-    """`output` or `error` of a response is the result; otherwise, and if there is more, all of it is."""
+    """The result in a response: `output` or `error` if it is the only field, otherwise the whole response."""
     response = answer["response"]
     failed = "error" in response
     only = next(iter(response.values())) if len(response) == 1 else None
@@ -209,7 +209,7 @@ def _response(question: Question, candidates: list[Json], usage: Json | None) ->
 
 
 def _usage(question: Question, played: Play, media: int, said: int | None = None) -> Json | None:
-    """Tell the count; `said` is that of a stream's answer so far."""
+    """The usage. `said` is the part of a stream that was sent so far."""
     counts = played.counts
     thoughts = counts.reasoning if said is None else 0
     output = counts.output - thoughts if said is None else said
@@ -243,7 +243,7 @@ def _likely(token: str, logprob: float) -> Json:
 
 
 def _events(question: Question, body: Json, played: Play, parts: list[list[Json]], media: int) -> Iterator[Event]:
-    """Candidates take turns; the last event of each has its finishReason."""
+    """The events of a stream. Candidates take turns; the last event of each has its finishReason."""
     said = 0
     deltas = [_deltas(each, line) for each, line in zip(parts, played.lines, strict=True)]
     for position, part in enumerate(chain.from_iterable(zip_longest(*deltas))):
@@ -270,7 +270,7 @@ def _deltas(parts: list[Json], line: Line) -> Iterator[Json]:
 
 
 def _ends(parts: list[Json]) -> list[Json]:
-    """The parts of the last event: an empty text, which has the signature of the text."""
+    """The parts of the last event: an empty text with the signature."""
     signed = next((part for part in parts if "text" in part and "thoughtSignature" in part), {})
     return [{"text": ""} | {name: signed[name] for name in signed if name == "thoughtSignature"}]
 

@@ -1,4 +1,4 @@
-"""What Gemini demands of a request whose shape is right: turns of functions, schemas, thought signatures, thinking.
+"""Gemini's demands on a request of valid shape: turns of functions, schemas, thought signatures, thinking.
 
 Sources: https://ai.google.dev/gemini-api/docs/function-calling, .../thought-signatures, .../thinking,
 .../structured-output; the errors as they are reported from the API.
@@ -15,14 +15,18 @@ from tests.doubles.gemini_shapes import found
 from tests.doubles.seals import unseal
 
 _UNCHECKED = ("skip_thought_signature_validator", "context_engineering_is_the_way_to_go")
-_BUDGETS = {"2.5-pro": (128, 32768), "2.5-flash-lite": (512, 24576), "2.5-flash": (1, 24576)}  # more specific first
+_BUDGETS = {
+    "2.5-pro": (128, 32768),
+    "2.5-flash-lite": (512, 24576),
+    "2.5-flash": (1, 24576),
+}  # more specific names first
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.:-]{0,127}")
 _MEDIA = ("image/", "audio/", "video/", "text/", "application/pdf", "application/json")
 _REQUEST = "* GenerateContentRequest."
 
 
 def check(body: Json, model: str, *, vertex: bool) -> None:
-    """Refuse what the API would refuse."""
+    """Refuse the requests that the API would refuse."""
     contents = body["contents"]
     if not contents:
         raise Refused(400, _REQUEST + "contents: contents is not specified")
@@ -37,7 +41,7 @@ def check(body: Json, model: str, *, vertex: bool) -> None:
 
 
 def generation(model: str) -> int:
-    """3 of gemini-3-pro; 0 for names that do not tell."""
+    """3 for gemini-3-pro; 0 for unknown names."""
     match = re.search(r"gemini-(\d+)", model)
     return int(match[1]) if match else 0
 
@@ -76,7 +80,7 @@ def _check_part(part: Json, where: str, *, vertex: bool) -> None:
 
 
 def _check_turns(contents: list[Json]) -> None:
-    """A turn of calls follows a turn of the user, and the turn after it answers each of them."""
+    """A turn of calls follows a turn of the user, and the next turn answers each of the calls."""
     open_calls: list[Json] = []
     before = ""
     for content in contents:
@@ -109,7 +113,7 @@ def _check_answers(calls: list[Json], answers: list[Json]) -> None:
 
 
 def _check_signatures(contents: list[Json], model: int) -> None:
-    """Signatures are ours; since Gemini 3 the first call of every step of the current turn has one."""
+    """Signatures are ours. Since Gemini 3 the first call of every step of the current turn has one."""
     spoken = [
         index
         for index, content in enumerate(contents)
@@ -169,7 +173,7 @@ def _check_tools(body: Json, *, vertex: bool) -> None:
 
 
 def check_schema(schema: Json, where: str, *, vertex: bool) -> None:
-    """Refuse what a Schema, which is not a JSON Schema, does not take."""
+    """Refuse what a Schema, which is not a JSON Schema, does not accept."""
     kind = (schema.get("type") or "").upper()
     if not kind and not schema.get("anyOf") and not schema.get("ref"):
         raise Refused(400, f"{_REQUEST}{where}.type: must be specified")

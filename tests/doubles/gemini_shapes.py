@@ -1,4 +1,4 @@
-"""The shape of requests to Gemini, on its own API and on Vertex: protocol buffers as JSON, so a null is no value.
+"""The shape of requests to Gemini, on its own API and on Vertex: protocol buffers as JSON, so a null counts as absent.
 
 Sources: https://ai.google.dev/api/generate-content, https://ai.google.dev/api/caching#Content and #Schema,
 https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/Schema; the official SDK's types.
@@ -38,7 +38,7 @@ _TYPES = ("STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL")
 
 
 def camel(value: Any) -> Any:
-    """Write the names of fields in camel case: both cases are taken. Names that are data stay."""
+    """Write the names of fields in camel case. Both cases are accepted. Names that are data stay."""
     if isinstance(value, list):
         return [camel(each) for each in value]
     if not isinstance(value, dict):
@@ -54,7 +54,7 @@ def camel(value: Any) -> Any:
 
 
 def snake(path: Path) -> Path:
-    """Write a path as errors have it."""
+    """Write a path as error messages have it."""
     return tuple(
         re.sub(r"[A-Z]", lambda match: "_" + match[0].lower(), str(s)) if isinstance(s, str) else s for s in path
     )
@@ -69,7 +69,7 @@ def _int64(value: Any, path: Path) -> None:
 
 
 def _schema(*, vertex: bool) -> Check:
-    """OpenAPI's schemas in part; Vertex knows more of JSON Schema."""
+    """A subset of OpenAPI's schemas. Vertex accepts more of JSON Schema."""
 
     def inner(value: Any, path: Path) -> None:
         check(value, path)
@@ -101,7 +101,7 @@ def _schema(*, vertex: bool) -> Check:
 
 
 def _is_bytes(value: str) -> bool:
-    """Either alphabet of base64 is taken, padded or not."""
+    """Base64 in either alphabet, padded or not."""
     return bool(re.fullmatch(r"[A-Za-z0-9+/_-]+={0,2}", value)) and len(value.rstrip("=")) % 4 != 1
 
 
@@ -221,7 +221,7 @@ def generate(*, vertex: bool) -> Check:
 
 
 def found(body: Json, *path: str) -> Any:
-    """What is at the end of a path of objects, or None."""
+    """The value at the end of a path of objects, or None."""
     at: Any = body
     for name in path:
         at = at.get(name) if isinstance(at, dict) else None

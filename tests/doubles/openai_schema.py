@@ -1,4 +1,4 @@
-"""The JSON schemas that OpenAI takes where `strict` is true: of structured output and of tools.
+"""The JSON schemas that OpenAI accepts with `strict: true`, for structured output and tools.
 
 Source: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
 """
@@ -38,7 +38,7 @@ Context = tuple[str, ...]
 
 
 def problem(schema: Any) -> str:
-    """What is wrong with a strict schema, in OpenAI's words; nothing if it is taken."""
+    """The error in a strict schema, in OpenAI's words; empty if it is accepted."""
     if not isinstance(schema, dict) or schema.get("type") != "object":
         found = schema.get("type") if isinstance(schema, dict) else None
         return f"schema must be a JSON Schema of 'type: \"object\"', got 'type: \"{found}\"'."

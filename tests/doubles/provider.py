@@ -1,4 +1,4 @@
-"""A double without its sockets: the provider of the mock, with its APIs, its credentials and its odder faults."""
+"""A double without its sockets: the provider of the mock, with its own APIs, credentials and further faults."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Double(Mock):
 
 
 def _zipped(events: Iterator[bytes]) -> Iterator[bytes]:
-    """The events, each compressed so that it can be read at once; the last with the end of the gzip stream."""
+    """The events, each compressed and flushed, so that each can be read at once. The last ends the gzip stream."""
     compressor = zlib.compressobj(wbits=31)
     held = next(events, b"")
     for event in events:

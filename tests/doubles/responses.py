@@ -1,9 +1,9 @@
 """OpenAI's Responses, plain or streamed.
 
-A mock refuses what the API refuses (see responses_shapes.py and responses_rules.py), and keeps nothing: what was said
-before has to come back in the input. The model reasons when an effort is asked for, and shows it when a summary is;
-`include` reasoning.encrypted_content seals it. Custom tools are called with the text "stub". Of the fault `usage=early`
-response.created tells all of the usage.
+A double refuses what the API refuses (see responses_shapes.py and responses_rules.py), and stores nothing: earlier
+turns have to come back in the input. The model reasons when an effort is asked for, and shows its reasoning when a
+summary is asked for. `include` reasoning.encrypted_content adds the sealed reasoning. Custom tools are called with the
+text "stub". With the fault `usage=early`, response.created reports all of the usage.
 
 Sources: https://platform.openai.com/docs/api-reference/responses, .../docs/api-reference/responses-streaming
 """
@@ -19,7 +19,7 @@ from tests.doubles import answers, credentials
 from tests.doubles.answers import CREATED, Answer, Json, Question, Refused, streamed, told
 from tests.doubles.endpoints import Dialect
 from tests.doubles.faults import Event
-from tests.doubles.responses_rules import check, items_of, parts_of, type_of
+from tests.doubles.responses_rules import check, flat, items_of, parts_of, type_of
 from tests.doubles.responses_shapes import CREATE, refusal
 from tests.doubles.scene import Call, Line, Part, Play, Scene, Tool, Turn, likelihoods, play, result_text
 from tests.doubles.seals import seal
@@ -28,7 +28,7 @@ from tests.doubles.shapes import Wrong
 _ROLES: dict[str, Literal["user", "assistant"]] = {"user": "user", "assistant": "assistant"}
 _OF_CLIENTS = ("function", "custom")
 _INPUT = {"type": "object", "properties": {"input": {"type": "string"}}}
-_HIDDEN = "abcdefghijklmnop"  # of which `obfuscation` is
+_HIDDEN = "abcdefghijklmnop"  # characters of which `obfuscation` is made
 _ECHOED: dict[str, Any] = {
     "background": False,
     "instructions": None,
@@ -96,9 +96,9 @@ def _turn(item: Json) -> Turn:
 
 
 def _tools(body: Json) -> tuple[list[Tool], str | None]:
-    """Read the tools that may be called, and the name of the one that must be."""
+    """Read the tools that may be called, and the name of a required one."""
     choice = body.get("tool_choice", "auto")
-    offered = [_tool(tool) for tool in body.get("tools") or () if tool["type"] in _OF_CLIENTS]
+    offered = [_tool(tool) for tool in flat(body) if tool["type"] in _OF_CLIENTS]
     if choice == "none" or isinstance(choice, str):
         return [] if choice == "none" else offered, None
     if choice["type"] == "allowed_tools":
@@ -170,9 +170,10 @@ def _output(question: Question, line: Line) -> Iterator[Json]:
             "role": "assistant",
             "content": [_text(line.text, _logprobs(body, line))],
         }
-    custom = {tool["name"] for tool in body.get("tools") or () if tool["type"] == "custom"}
+    custom = {tool["name"] for tool in flat(body) if tool["type"] == "custom"}
+    groups = {tool["name"]: {"namespace": tool["namespace"]} for tool in flat(body) if "namespace" in tool}
     for call in line.calls:
-        yield _custom(call) if call.name in custom else _call(call)
+        yield (_custom(call) if call.name in custom else _call(call)) | groups.get(call.name, {})
 
 
 def _summary(body: Json, line: Line) -> list[Json]:
@@ -291,7 +292,7 @@ def _item(step: str, item: Json) -> Json:
 
 
 def _failure(refused: Refused, number: int) -> Event:
-    """Write the fields in `error`, as OpenAI does; its reference shows them beside the type."""
+    """Put the fields into `error`, as OpenAI does. Its reference shows them beside the type."""
     error = answers.error(refused)["error"] | {"code": "server_error"}
     return Event(msgspec.json.encode({"type": "error", "sequence_number": number, "error": error}), "error")
 

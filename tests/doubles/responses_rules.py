@@ -1,4 +1,4 @@
-"""What OpenAI's Responses demand of a request whose shape is right: calls and results, reasoning, schemas, models.
+"""The demands of OpenAI's Responses on a request of valid shape: calls and results, reasoning, schemas, models.
 
 Sources: https://platform.openai.com/docs/api-reference/responses/create, .../docs/guides/reasoning,
 .../docs/guides/structured-outputs; the errors as they are reported from the API.
@@ -22,12 +22,13 @@ _ALWAYS_REASONS = re.compile(r"(o[134](-|$)|gpt-5(-mini|-nano|-pro|-codex|-\d{4}
 
 
 def check(body: Json) -> None:
-    """Refuse what the API would refuse."""
+    """Refuse the requests that the API would refuse."""
     _check_input(body)
     items = items_of(body)
     for index, item in enumerate(items):
         _check_item(item, index, stored=body.get("store") is not False)
     _check_calls(items)
+    _check_groups(body, items)
     _check_reasoning(items)
     _check_tools(body)
     _check_format(body, items)
@@ -42,12 +43,21 @@ def items_of(body: Json) -> list[Json]:
     return [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given
 
 
+def flat(body: Json) -> list[Json]:
+    """Tools, those of groups with their group's name as `namespace`."""
+    tools: list[Json] = []
+    for tool in body.get("tools") or ():
+        grouped = tool["type"] == "namespace"
+        tools += [inner | {"namespace": tool["name"]} for inner in tool["tools"]] if grouped else [tool]
+    return tools
+
+
 def type_of(item: Json) -> str:
     return item.get("type") or "message"
 
 
 def parts_of(item: Json) -> list[Json]:
-    """What a message says or a result is; a text is one part."""
+    """The parts of a message or a result. A text is one part."""
     content = item["content"] if type_of(item) == "message" else item["output"] if type_of(item) in _CALLS else []
     return [{"type": "input_text", "text": content}] if isinstance(content, str) else content
 
@@ -77,7 +87,7 @@ def _check_item(item: Json, index: int, *, stored: bool) -> None:
     if kind == "item_reference":
         raise _not_found(item["id"], stored=stored)
     if kind not in (*_PREFIXES, *_CALLS):
-        return  # hosted, of which anything is taken
+        return  # hosted tools, with any fields
     id = item.get("id")
     if id is not None and not _ID.fullmatch(id):
         message = "Expected an ID that contains letters, numbers, underscores, or dashes"
@@ -131,7 +141,7 @@ def _check_part(part: Json, where: str) -> None:
 
 
 def _check_calls(items: list[Json]) -> None:
-    """Results follow their calls, and none is missing."""
+    """Every result follows its call, and none is missing."""
     open: dict[tuple[str, str], None] = {}
     for item in items:
         kind = type_of(item)
@@ -148,8 +158,18 @@ def _check_calls(items: list[Json]) -> None:
             raise _invalid(f"No tool output found for {kind.replace('_', ' ')} {id}.", "input", None)
 
 
+def _check_groups(body: Json, items: list[Json]) -> None:
+    """A call of a group's tool names the group: https://github.com/vercel/ai/pull/15193 has the words."""
+    groups = {tool["name"] for tool in flat(body) if "namespace" in tool}
+    for index, item in enumerate(items):
+        if type_of(item) in _CALLS.values() and item["name"] in groups and not item.get("namespace"):
+            message = f"Missing namespace for function_call '{item['name']}'. It does not exist in the default "
+            message += "namespace. Round-trip the model's function_call item with its namespace field included."
+            raise _invalid(message, f"input[{index}].namespace")
+
+
 def _check_reasoning(items: list[Json]) -> None:
-    """What was reasoned comes back with what it led to."""
+    """Reasoning comes back with the item it led to."""
     for index, item in enumerate(items):
         if type_of(item) != "reasoning":
             continue
@@ -167,7 +187,7 @@ def _check_reasoning(items: list[Json]) -> None:
 
 def _check_tools(body: Json) -> None:
     tools = body.get("tools") or []
-    for index, tool in enumerate(tools):
+    for index, tool in enumerate(flat(body)):
         if tool["type"] == "function" and tool.get("strict"):
             wrong = openai_schema.problem(tool.get("parameters"))
             if wrong:
@@ -186,7 +206,7 @@ def _check_tools(body: Json) -> None:
 
 
 def _named(tool: Json) -> tuple[str, str]:
-    """Hosted tools have no name."""
+    """The names of tools. Hosted tools have none."""
     kind = str(tool.get("type"))
     return kind, str(tool.get("name")) if kind in ("function", "custom") else ""
 
@@ -209,7 +229,7 @@ def _check_format(body: Json, items: list[Json]) -> None:
 
 
 def _check_model(body: Json, model: str) -> None:
-    """Of names that do not tell everything is taken."""
+    """Refuse fields that the model does not accept. Unknown models accept every field."""
     reasoning = body.get("reasoning") or {}
     if _NEVER_REASONS.match(model):
         for name in ("effort", "summary"):

@@ -1,4 +1,4 @@
-"""The shape of requests to OpenAI's Responses: fields, types, which of them are required, and what is wrong in words.
+"""The shape of requests to OpenAI's Responses: fields, types, required fields, and the wording of errors.
 
 Sources: https://platform.openai.com/docs/api-reference/responses/create; the official SDK; the errors as they are
 reported from the API.
@@ -149,7 +149,7 @@ _TAGGED_ITEM = tagged("type", _ITEMS)
 
 
 def _item(value: Any, path: Path) -> None:
-    """An item of the input; a message need not say its type."""
+    """An item of the input. The type of a message is optional."""
     an_object(value, path)
     if value.get("type") is None and "role" in value:
         _MESSAGES(value, path)
@@ -187,15 +187,17 @@ _TOOL = {
     "defer_loading": boolean,
     "allowed_callers?": an_array,
 }
+_CLIENTS_TOOLS = {
+    "function": record(
+        _TOOL | {"parameters?": an_object, "strict?": boolean, "output_schema?": an_object, "async": boolean}
+    ),
+    "custom": record(_TOOL | {"format": _CUSTOM_FORMAT, "async": boolean}),
+}
+# openai-python/src/openai/types/responses/namespace_tool.py
+_NAMESPACE = {"type!": string, "name!": _NAME, "description!": string, "tools!": array(tagged("type", _CLIENTS_TOOLS))}
 _TOOLS = tagged(
     "type",
-    {
-        "function": record(
-            _TOOL | {"parameters?": an_object, "strict?": boolean, "output_schema?": an_object, "async": boolean}
-        ),
-        "custom": record(_TOOL | {"format": _CUSTOM_FORMAT, "async": boolean}),
-    }
-    | {name: record({}, open=True) for name in _HOSTED_TOOLS},
+    _CLIENTS_TOOLS | {"namespace": record(_NAMESPACE)} | {name: record({}, open=True) for name in _HOSTED_TOOLS},
 )
 _CHOICE = tagged(
     "type",
@@ -263,6 +265,7 @@ CREATE: Check = record(
         "user": string,
         "safety_identifier?": text(0, 64),
         "prompt_cache_key?": string,
+        "client_metadata?": an_object,  # of Codex: codex-rs/codex-api/src/common.rs, ResponsesApiRequest
         "prompt_cache_retention?": one_of("in_memory", "24h"),
         "prompt_cache_options": an_object,
         "service_tier?": one_of("auto", "default", "flex", "scale", "priority", "fast", "ultrafast"),
@@ -275,11 +278,11 @@ CREATE: Check = record(
 )
 
 
-# --- in words
+# --- wording of errors
 
 
 def refusal(wrong: Wrong) -> Refused:
-    """Word what is wrong as the API does."""
+    """The error in the API's words."""
     where = wrong.at(index="[%d]")
     match wrong.problem:
         case "missing":

@@ -1,4 +1,4 @@
-"""Every path and what answers it."""
+"""Every path and its endpoint."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _everywhere(
     return {place + verb: Endpoint(dialect, answer) for place in places for verb, answer in verbs.items()}
 
 
-# `{name}` stands for one segment of a path, of which `{model}` is read.
+# `{name}` stands for one segment of a path. `{model}` is read from it.
 ROUTES = {
     "/v1/chat/completions": Endpoint(OPENAI, chat),
     "/v1/responses": Endpoint(responses.DIALECT, responses.create),

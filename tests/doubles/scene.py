@@ -1,22 +1,25 @@
-"""One conversation, whatever the dialect it is told in: what was asked, what is answered to it, and what that costs.
+"""One conversation, independent of the API: the request, the answer to it, and its token counts.
 
-What is said. The answer repeats the last user message: "You said: hello". After the results of tools it is "The tool
-said: 18 degrees", or "The tool failed: ..." when one of them is marked as an error; several are joined with "; ".
+Text. The answer repeats the last user message: "You said: hello". After tool results it is "The tool said: 18 degrees",
+or "The tool failed: ..." when one of them is marked as an error; several are joined with "; ".
 
-Tools. If tools are offered and the user spoke last, the first tool is called, or the one that is demanded, or, when the
-message says "parallel" and the request does not forbid it, every one. Arguments are the smallest that fit the schema.
+Tools. If tools are offered and the user spoke last, the first tool, or the required one, is called. All tools are
+called when the message contains "parallel" and the request does not forbid it. Arguments are the smallest that fit the
+schema. A message with 'call NAME with {"city": "Rome"}' has that tool called with these arguments. NAME may be the end
+of a tool's name.
 
 Thinking. If the request asks for it, every choice thinks first: "Let me think. You said: hello". When the last message
-says "redacted", dialects that can show that thinking encrypted.
+contains "redacted", APIs that have encrypted thinking show it encrypted.
 
-Tokens are counted by one rule: one per word between white space, 85 per image, file or sound, at least one. Thinking
-counts as output, and towards its limit; definitions of tools and earlier calls and thinking count nothing. What stands
-before the first cache mark is read from the cache, what stands between the first and the last is written to it; the
-fault `cached=` sets what is read.
+Tokens are counted by one rule: one for each word between white space, 85 for each image, file or sound, at least one.
+Thinking counts as output, and towards its limit; definitions of tools and earlier calls and thinking count nothing.
+Input before the first cache mark is read from the cache, input between the first and the last mark is written to it;
+the fault `cached=` sets the number read.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any, Literal, NamedTuple
@@ -44,7 +47,7 @@ __all__ = ["PIECE", "QUOTED", "TOKENS_PER_IMAGE", "spaced_json"]
 
 
 class Part(Struct, frozen=True):
-    """A piece of a turn: text, or `media` images and the like, or the `result` of a tool, which may hold both."""
+    """A piece of a turn: text, `media` (images and the like), or the `result` of a tool, which may hold both."""
 
     text: str = ""
     media: int = 0
@@ -58,7 +61,7 @@ class Part(Struct, frozen=True):
 
 
 class Turn(Struct, frozen=True):
-    role: Literal["system", "user", "assistant"]  # results of tools are parts of the user's
+    role: Literal["system", "user", "assistant"]  # tool results are parts of a user's turn
     parts: Sequence[Part]
 
 
@@ -68,23 +71,23 @@ class Tool(Struct, frozen=True):
 
 
 class Scene(Struct, frozen=True):
-    """What a request asks for."""
+    """The content of a request."""
 
     turns: Sequence[Turn]
-    tools: Sequence[Tool] = ()  # none where they must not be called
-    tool: str | None = None  # the one to call
+    tools: Sequence[Tool] = ()  # empty where they must not be called
+    tool: str | None = None  # the required one
     parallel: bool = True
     json: bool = False
     schema: Any = None
     stops: Sequence[str] = ()
-    limit: int | None = None  # tokens of each choice
+    limit: int | None = None  # output limit of each choice, in tokens
     choices: int = 1
     thinks: bool = False
     tools_marked: bool = False  # a cache mark follows the definitions of the tools
 
 
 class Call(Struct, frozen=True):
-    key: str  # unique; dialects make their kind of id of it
+    key: str  # unique; each API makes its kind of id of it
     name: str
     arguments: str  # JSON
 
@@ -94,7 +97,7 @@ class Call(Struct, frozen=True):
 
     @property
     def fragments(self) -> list[str]:
-        """The arguments as they are streamed."""
+        """The arguments, cut as they are streamed."""
         return FRAGMENT.findall(self.arguments)
 
 
@@ -104,9 +107,9 @@ class Line(Struct, frozen=True):
     pieces: tuple[str, ...]  # of the text; empty when tools are called
     calls: tuple[Call, ...]
     finish: Literal["stop", "stop_sequence", "length", "tool_calls"]
-    stop: str = ""  # the stop sequence that ended it
-    thinking: tuple[str, ...] = ()  # its pieces
-    redacted: bool = False  # whether the thinking is to be shown encrypted
+    stop: str = ""  # the stop sequence that matched
+    thinking: tuple[str, ...] = ()  # the pieces of the thinking
+    redacted: bool = False  # whether the thinking is shown encrypted
 
     @property
     def text(self) -> str:
@@ -123,7 +126,7 @@ class Line(Struct, frozen=True):
 
 
 class Likelihood(NamedTuple):
-    """A token, its log probability, and the most likely tokens in its place, itself first."""
+    """A token, its log probability, and the most likely tokens at its place, itself first."""
 
     text: str
     logprob: float
@@ -131,7 +134,7 @@ class Likelihood(NamedTuple):
 
 
 class Counts(Struct, frozen=True):
-    """Tokens: `input` includes `cached` and `written`, `output` includes `reasoning`."""
+    """Token counts. `input` includes `cached` and `written`, `output` includes `reasoning`."""
 
     input: int
     output: int
@@ -161,7 +164,7 @@ def play(scene: Scene, question: Question) -> Play:
 
 
 def likelihoods(line: Line, others: int) -> list[Likelihood]:
-    """How likely each token of the text was: always the same."""
+    """Constant likelihoods for each token of the text."""
     return [
         Likelihood(piece, -0.25, [(piece if rank == 0 else f" other{rank}", -0.25 - rank) for rank in range(others)])
         for piece in line.pieces
@@ -186,7 +189,7 @@ def result_text(value: Any) -> str:
 
 
 def _prompt_tokens(scene: Scene) -> tuple[int, int, int]:
-    """All, those read from the cache, and those written to it."""
+    """All input tokens, those read from the cache, and those written to it."""
     total = 0
     marks = [0] if scene.tools_marked else []
     for part in (part for turn in scene.turns for part in turn.parts):
@@ -201,7 +204,9 @@ def _line(scene: Scene, question: Question, index: int) -> Line:
     told = said(who, heard, index)
     thinking = tuple(PIECE.findall(f"Let me think. {told}")) if scene.thinks else ()
     redacted = "redacted" in heard
-    calls = _calls(scene, question, index, heard) if who == USER and _user_is_last(scene.turns) else ()
+    calls: tuple[Call, ...] = ()
+    if who == USER and _user_is_last(scene.turns):
+        calls = _told(scene, question, index, heard) or _calls(scene, question, index, heard)
     if calls:
         return Line((), calls, "tool_calls", thinking=thinking, redacted=redacted)
     text, stop = stopped(_structured(scene) or of_length(told, question.faults.words), scene.stops)
@@ -218,7 +223,7 @@ def _user_is_last(turns: Sequence[Turn]) -> bool:
 
 
 def _heard(turns: Sequence[Turn]) -> tuple[str, str]:
-    """Who spoke last but the assistant, and what they said. Neighbouring turns are one."""
+    """The last turn that is not the assistant's: its role and its text. Neighbouring turns are one."""
     run: list[Part] = []
     for turn in reversed(turns):
         if turn.role == "user":
@@ -236,6 +241,18 @@ def _structured(scene: Scene) -> str | None:
     if not scene.json:
         return None
     return '{"answer": "stub"}' if scene.schema is None else spaced_json(satisfy(scene.schema))
+
+
+_TELLING = re.compile(r"call (\w+) with (\{.*\})")
+
+
+def _told(scene: Scene, question: Question, index: int, heard: str) -> tuple[Call, ...]:
+    """The call that the message tells to make, of a tool that is offered."""
+    told = _TELLING.search(heard)
+    if told is None:
+        return ()
+    tool = next((tool.name for tool in scene.tools if tool.name.endswith(told[1])), None)
+    return () if tool is None else (Call(f"{question.digest[:16]}_{index}_0", tool, told[2]),)
 
 
 def _calls(scene: Scene, question: Question, index: int, heard: str) -> tuple[Call, ...]:

@@ -27,7 +27,7 @@ def satisfy(schema: Any) -> Any:
 
 
 class _Stub:
-    """One schema being satisfied.
+    """A schema while a document is made for it.
 
     From `_PLAIN_DEPTH` on the simplest branch is taken, which ends the usual recursions (lists of nodes, next or null).
     A schema that only an infinite document satisfies ends at `_DEPTH` or after `_VALUES`, with a null.
@@ -143,7 +143,7 @@ def _bound(schema: Json, name: str, default: float) -> float:
 
 
 def _number(schema: Json, step: float) -> float:
-    """Pick one, or the number next to it that is within the bounds and a multiple as asked."""
+    """A number, or the nearest one that is within the bounds and a multiple as required."""
     low = max(_bound(schema, "minimum", -math.inf), _bound(schema, "exclusiveMinimum", -math.inf) + step)
     high = min(_bound(schema, "maximum", math.inf), _bound(schema, "exclusiveMaximum", math.inf) - step)
     value = max(low, min(1, high))

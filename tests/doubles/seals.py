@@ -1,7 +1,7 @@
 """Opaque texts that come back: signatures of thinking, redacted thinking, encrypted reasoning.
 
-Every mock accepts what any mock sealed for the same vendor, as the real ones do across their regions and resellers;
-what another vendor sealed, or what was changed on the way, is not accepted.
+Every double accepts the seals of any double of the same vendor, as the real ones do across regions and resellers. Seals
+of another vendor, and changed ones, are not accepted.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from base64 import b64decode, b64encode
 from hashlib import blake2b
 
 _MAC = 12  # bytes
-_STANDARD = str.maketrans("-_", "+/")  # Google's clients write the other alphabet of base64
+_STANDARD = str.maketrans("-_", "+/")  # Google's clients write the URL-safe alphabet of base64
 
 
 def seal(vendor: str, text: str) -> str:
-    """Base64 that `unseal` reads. OpenAI's begins with gAAAA, as its does."""
+    """Base64 that `unseal` reads. OpenAI's begins with gAAAA, like real ones."""
     sealed = b64encode(_mac(vendor, text.encode()) + text.encode()).decode()
     return _beginning(vendor) + sealed
 
 
 def unseal(vendor: str, sealed: str) -> str | None:
-    """The text, or None when no mock sealed it for this vendor."""
+    """The text, or None when no double sealed it for this vendor."""
     beginning = _beginning(vendor)
     if not sealed.startswith(beginning):
         return None

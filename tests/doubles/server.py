@@ -1,4 +1,4 @@
-"""The listening socket of a double, with and without TLS, and the odder ways to write an answer."""
+"""The listening socket of a double, with and without TLS, and unusual ways to write an answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Options(endpoints.Options):
 
 
 class Connection(connection.Connection):
-    """A connection that can write every byte alone."""
+    """A connection that can write every byte separately."""
 
     async def _send(self, event: bytes, faults: Faults) -> None:
         if "split" not in odd(faults).sse:
@@ -36,9 +36,9 @@ class Connection(connection.Connection):
 
 
 class LateTls:
-    """A listener that accepts the TCP connection, waits, and only then shakes hands.
+    """A listener that accepts the TCP connection, waits, and only then starts the TLS handshake.
 
-    It accepts by itself: a transport cannot wait, as uvloop's starts to read whatever its protocol says.
+    It accepts connections itself. A transport cannot wait: uvloop's starts to read, whatever its protocol says.
     """
 
     def __init__(self, server: Server, context: ssl.SSLContext) -> None:
@@ -94,7 +94,9 @@ class Server(connection.Server):
         context.load_cert_chain(options.tls_cert, options.tls_key)
         context.set_alpn_protocols(["http/1.1"])
         if options.tls_delay:
-            self.listener = cast("asyncio.Server", LateTls(self, context))  # it has what is used of one
+            self.listener = cast(
+                "asyncio.Server", LateTls(self, context)
+            )  # has the attributes of a server that are used
         else:
             at = (options.address, options.port)
             self.listener = await asyncio.start_server(self.answer, *at, ssl=context, backlog=connection.BACKLOG)

@@ -1,6 +1,6 @@
-"""What a JSON document may look like, told in tables, and what is wrong with one, told exactly.
+"""Tables that describe the shape of a JSON document, and exact errors for one that does not fit.
 
-A `Check` raises `Wrong`; each dialect words it as its API does.
+A `Check` raises `Wrong`; each API puts it into its own words.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Check = Callable[[Any, Path], None]
 
 
 class Wrong(Exception):  # noqa: N818 - it is worded by the dialect
-    """Says what is wrong where. `problem` is missing, unknown, type (`expected` is a type) or value (a sentence)."""
+    """An error at a place. `problem` is missing, unknown, type (`expected` is a type) or value (a sentence)."""
 
     def __init__(self, path: Path, problem: str, expected: str = "", got: Any = None) -> None:
         super().__init__(path, problem, expected)
@@ -134,7 +134,9 @@ def mapping(check: Check) -> Check:
 
 
 def record(fields: Mapping[str, Check], *, nulls: bool = False, open: bool = False) -> Check:
-    """An object with these fields: `name!` is required, `name?` may be null, with `nulls` all may. `open`: or more."""
+    """An object with these fields: `name!` is required, `name?` may be null; with `nulls` all may. `open` allows
+    further fields.
+    """
     table = {name.rstrip("!?"): (check, nulls or name.endswith("?")) for name, check in fields.items()}
     required = [name[:-1] for name in fields if name.endswith("!")]
 
@@ -156,7 +158,7 @@ def record(fields: Mapping[str, Check], *, nulls: bool = False, open: bool = Fal
 
 
 def tagged(key: str, kinds: Mapping[str, Check], default: str | None = None) -> Check:
-    """An object whose field `key` says which of these it is."""
+    """An object whose field `key` selects one of these shapes."""
 
     def check(value: Any, path: Path) -> None:
         an_object(value, path)
@@ -188,7 +190,7 @@ def union(members: Mapping[str, Check], shared: Mapping[str, Check] | None = Non
 
 
 def either(*checks: tuple[str, Check]) -> Check:
-    """What to check by the value's type: `either(("string", string), ("array", array(BLOCK)))`."""
+    """A check for each type of value: `either(("string", string), ("array", array(BLOCK)))`."""
     table = dict(checks)
 
     def check(value: Any, path: Path) -> None:

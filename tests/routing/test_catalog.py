@@ -62,7 +62,7 @@ def chain(settings, text, name="v"):
         ("fixed-1", "a", "always-this"),
     ],
 )
-def test_a_name_leads_to_a_model_at_a_provider(catalog, name, provider, model):
+def test_a_name_resolves_to_a_model_at_a_provider(catalog, name, provider, model):
     found = catalog.resolve(name)
     [target] = found.targets
     assert (target.name, target.provider, target.model) == (name, provider, model)
@@ -76,29 +76,29 @@ def test_a_name_leads_to_a_model_at_a_provider(catalog, name, provider, model):
         *("b/m", "b/renamed", "b/", "own/", "vendor/other", "b/vendor/other/x", "a/v/../m y"),
     ],
 )
-def test_other_names_lead_nowhere(catalog, name):
+def test_other_names_do_not_resolve(catalog, name):
     assert catalog.resolve(name) is None
 
 
 @pytest.mark.parametrize(("name", "entry"), [("b/vendor/other", "renamed"), ("own/own", "own"), ("off/off", "off")])
-def test_a_provider_and_a_model_there_are_the_entry_that_stands_for_them(catalog, name, entry):
+def test_a_provider_and_its_model_resolve_to_their_entry(catalog, name, entry):
     found = catalog.resolve(name)
     assert found.targets == catalog.resolve(entry).targets
-    assert found.name == entry  # what grants are checked against
+    assert found.name == entry  # the name that grants are checked against
 
 
-def test_a_wildcard_comes_before_what_an_entry_stands_for(catalog):
+def test_a_wildcard_takes_precedence_over_the_model_of_an_entry(catalog):
     assert catalog.resolve("a/m").name == "a/m"
     assert [target.name for target in catalog.resolve("by-place").targets] == ["renamed", "a/m"]
 
 
-def test_what_the_settings_say_of_a_model_is_in_its_target(catalog):
+def test_a_target_has_the_settings_of_its_model(catalog):
     assert catalog.target("m") == Target("m", "a", "m", 100, 1000)
     able = catalog.target("able")
     assert (able.supports, able.price) == (frozenset({"tools", "images"}), price(1, 2.5, version="settings"))
 
 
-def test_the_catalogue_fills_in_what_the_settings_leave_out(settings):
+def test_the_catalogue_fills_in_missing_settings(settings):
     text = "providers: {openai: {kind: openai}}\nmodels: {gpt-4o: {provider: openai}, own: {provider: openai}}"
     known = chain(settings, text, "gpt-4o").targets[0]
     assert known.price.input > 0
@@ -124,7 +124,7 @@ def test_a_virtual_model_is_its_targets_in_order(catalog):
     assert (found.name, found.retry.attempts) == ("v", 3)
 
 
-def test_nested_virtual_models_are_a_tree_and_the_outermost_says_how_to_retry(catalog):
+def test_nested_virtual_models_are_a_tree_and_the_outermost_sets_the_retries(catalog):
     found = catalog.resolve("outer")
     assert [target.name for target in found.targets] == ["m", "renamed", "a/x", "own"]
     assert (found.name, found.retry.attempts) == ("outer", 7)
@@ -145,21 +145,21 @@ virtual_models:
 """
 
 
-def test_what_stands_around_a_target_holds_for_it_too(settings):
+def test_changes_and_matches_of_outer_virtual_models_apply_to_inner_targets(settings):
     first, second, third = chain(settings, NESTED).targets
-    assert set(first.changes) == {("temperature", "set", 1), ("seed", "default", 1)}  # the inner one comes later
+    assert set(first.changes) == {("temperature", "set", 1), ("seed", "default", 1)}  # the inner change comes later
     assert set(second.changes) == {("temperature", "set", 0), ("seed", "default", 1), ("user", "remove", None)}
     assert [name for name, _ in first.match] == ["team", "label.tier"]
     assert [(target.disabled, target.tries) for target in (first, second, third)] == [(False, 1), (True, 1), (False, 3)]
     assert third.changes == ()
 
 
-def test_what_is_around_does_not_change_the_inner_one_itself(settings):
+def test_an_outer_virtual_model_does_not_change_the_inner_one_itself(settings):
     first, _ = chain(settings, NESTED, "inner").targets
     assert first.changes == (("temperature", "set", 1),)
 
 
-def test_a_disabled_branch_switches_off_all_below(settings):
+def test_a_disabled_branch_disables_all_targets_below(settings):
     text = "virtual_models: {v: {targets: [{model: w, disabled: true}, {model: m}]}, w: {targets: [{model: n}]}}"
     assert [target.disabled for target in chain(settings, text).targets] == [True, False]
 
@@ -173,7 +173,7 @@ def test_a_disabled_branch_switches_off_all_below(settings):
         ([0.1, None, 0.9], [0.1, 2 / 3, 1.0]),
     ],
 )
-def test_the_last_target_takes_the_hardest_requests_whatever_it_says(settings, given, shares):
+def test_the_last_target_takes_the_hardest_requests_whatever_its_limit(settings, given, shares):
     targets = [f"{{model: m{'' if limit is None else f', max_complexity: {limit}'}}}" for limit in given]
     root = chain(settings, f"virtual_models: {{v: {{strategy: complexity, targets: [{', '.join(targets)}]}}}}").root
     assert [limit for _, limit in root.shares] == pytest.approx(shares)
@@ -195,11 +195,11 @@ def test_names_and_wildcards_are_listed(catalog):
         ("keyless", ("no_key", "its key env:UNSET_FOR_SURE is not set")),
     ],
 )
-def test_why_no_request_may_go_somewhere(catalog, name, reason):
+def test_an_unavailable_target_has_a_reason(catalog, name, reason):
     assert catalog.unavailable(catalog.target(name)) == reason
 
 
-def test_somebody_elses_envoy_has_keys_of_its_own(catalog):
+def test_an_attached_envoy_needs_no_key_in_the_settings(catalog):
     assert catalog.unavailable(catalog.target("keyless"), attached=True) is None
     assert catalog.unavailable(catalog.target("stopped"), attached=True) is not None
 
@@ -222,10 +222,10 @@ def route(catalog, model):
         ("v", ["m", "renamed", "a/x"]),
         ("claude-1", ["claude-1"]),
         ("b/vendor/other", ["renamed"]),
-        ("dead", ["off", "stopped"]),  # for Select to say why
+        ("dead", ["off", "stopped"]),  # Select states the reason
     ],
 )
-def test_a_request_may_go_to_all_that_its_model_leads_to(catalog, model, targets):
+def test_a_request_may_go_to_every_target_of_its_model(catalog, model, targets):
     assert route(catalog, model) == targets
 
 
@@ -240,7 +240,7 @@ def test_a_request_may_go_to_all_that_its_model_leads_to(catalog, model, targets
         ("m" * 257, 400, "invalid_request"),
     ],
 )
-def test_names_that_lead_to_no_answer(catalog, model, status, code):
+def test_unknown_and_invalid_names_are_refused(catalog, model, status, code):
     with pytest.raises(Refusal) as refused:
         route(catalog, model)
     assert (refused.value.kind.status, refused.value.kind.code, refused.value.param) == (status, code, "model")

@@ -23,7 +23,7 @@ def history(clock):
 
 
 def learn(history, seconds, *deployments, times=1, outcome="ok", **more):
-    """Answers that took so many seconds."""
+    """Teach the history answers that took so many seconds."""
     for _ in range(times):
         for deployment in deployments:
             history.learn(deployment, outcome, first_byte=seconds, **more)
@@ -33,10 +33,10 @@ def expected(history, deployment, size=0, *, streamed=False):
     return history.expected(deployment, size, streamed=streamed)
 
 
-# --- leaving alone those who asked for it
+# --- cool-downs
 
 
-def test_a_place_is_left_alone_for_as_long_as_it_asked(history, clock):
+def test_a_deployment_cools_down_for_as_long_as_it_asked(history, clock):
     assert history.cooling("a") == 0
     history.cool("a", 5)
     assert history.cooling("a") == pytest.approx(5)
@@ -48,14 +48,14 @@ def test_a_place_is_left_alone_for_as_long_as_it_asked(history, clock):
 
 
 @pytest.mark.parametrize(("first", "second"), [(5, 60), (60, 5)])
-def test_the_longest_wish_counts(history, first, second):
+def test_the_longest_cool_down_counts(history, first, second):
     history.cool("a", first)
     history.cool("a", second)
     assert history.cooling("a") == pytest.approx(60)
 
 
 @pytest.mark.parametrize("seconds", [0, -1])
-def test_no_time_is_no_wish(history, seconds):
+def test_an_invalid_time_is_no_cool_down(history, seconds):
     history.cool("a", seconds)
     assert history.cooling("a") == 0
 
@@ -89,7 +89,7 @@ def test_retry_after_as_a_date(ahead, seconds):
 
 
 @given(st.text(max_size=60) | st.dates().map(str) | st.datetimes().map(format_datetime), st.floats(0, 4e9))
-def test_whatever_a_provider_writes_it_is_a_time_or_nothing(value, now):
+def test_any_retry_after_is_a_time_or_nothing(value, now):
     found = retry_after(value, now)
     assert found is None or 0 <= found < math.inf
 
@@ -97,7 +97,7 @@ def test_whatever_a_provider_writes_it_is_a_time_or_nothing(value, now):
 # --- learning how fast deployments are
 
 
-def test_a_place_nobody_knows_is_to_be_found_out(history):
+def test_an_unknown_deployment_has_no_expectation(history):
     assert expected(history, "a") is None
     learn(history, 0.5, "a")
     assert expected(history, "a") == pytest.approx(0.5)
@@ -105,34 +105,34 @@ def test_a_place_nobody_knows_is_to_be_found_out(history):
     assert expected(history, "a", streamed=True) is None
 
 
-def test_the_speed_of_a_stream_counts_too(history):
-    """Two deployments answer equally soon; one writes ten times as fast."""
+def test_the_writing_speed_of_a_stream_counts(history):
+    """Two deployments begin to answer equally fast; one writes ten times as fast."""
     history.learn("fast", "ok", streamed=True, first_byte=0.5, rest=1, answer=20_000)
     history.learn("slow", "ok", streamed=True, first_byte=0.5, rest=10, answer=20_000)
     assert expected(history, "fast", streamed=True) == pytest.approx(1.5)
     assert expected(history, "slow", streamed=True) == pytest.approx(10.5)
 
 
-def test_the_length_of_an_answer_says_nothing_of_a_place(history):
+def test_the_length_of_an_answer_does_not_count_against_a_deployment(history):
     history.learn("a", "ok", streamed=True, first_byte=0.5, rest=1, answer=1000)
     history.learn("b", "ok", streamed=True, first_byte=0.5, rest=100, answer=100_000)
     assert expected(history, "a", streamed=True) == pytest.approx(expected(history, "b", streamed=True))
 
 
-def test_a_place_that_became_slow_is_left_within_a_few_samples(history):
+def test_a_deployment_that_became_slow_is_left_within_a_few_samples(history):
     learn(history, 0.1, "a", "b", times=20)
     learn(history, 2.0, "a", times=3)
     assert expected(history, "a") > 2 * expected(history, "b")
 
 
-def test_a_place_that_became_fast_is_found_within_a_few_samples(history):
+def test_a_deployment_that_became_fast_is_found_within_a_few_samples(history):
     learn(history, 2.0, "a", times=20)
     learn(history, 1.0, "b", times=20)
     learn(history, 0.1, "a", times=5)
     assert expected(history, "a") < expected(history, "b")
 
 
-def test_one_straggler_decides_nothing(history):
+def test_one_outlier_does_not_decide(history):
     learn(history, 0.1, "a", times=20)
     learn(history, 0.2, "b", times=20)
     learn(history, 300.0, "a")
@@ -140,7 +140,7 @@ def test_one_straggler_decides_nothing(history):
 
 
 @pytest.mark.parametrize("outcome", ["429", "5xx", "timeout", "connect", "reset", "cut"])
-def test_a_place_that_fails_is_left_within_a_few_tries(history, outcome):
+def test_a_deployment_that_fails_is_left_within_a_few_tries(history, outcome):
     learn(history, 0.1, "a", times=20)
     learn(history, 0.15, "b", times=20)
     learn(history, None, "a", times=3, outcome=outcome)
@@ -149,16 +149,16 @@ def test_a_place_that_fails_is_left_within_a_few_tries(history, outcome):
     assert expected(history, "a") < expected(history, "b")
 
 
-def test_a_place_that_only_failed_is_no_faster_for_it(history):
+def test_failures_do_not_make_a_deployment_look_fast(history):
     learn(history, None, "bad", times=10, outcome="5xx")
     learn(history, 0.5, "good", times=10)
     assert expected(history, "bad") > expected(history, "good")
-    learn(history, 0.5, "bad")  # the first answer is what is known of its speed
+    learn(history, 0.5, "bad")  # its first answer is the only sample of its speed
     assert expected(history, "bad") > expected(history, "good")
 
 
 @pytest.mark.parametrize("outcome", sorted({"client_left", "credential", "other", "401", "403", "4xx"}))
-def test_what_is_the_clients_or_the_gateways_fault_teaches_nothing(history, outcome):
+def test_errors_of_the_client_or_the_gateway_teach_nothing(history, outcome):
     assert outcome in OUTCOMES
     learn(history, 0.001, "a", outcome=outcome)
     assert expected(history, "a") is None
@@ -175,7 +175,7 @@ def test_what_is_the_clients_or_the_gateways_fault_teaches_nothing(history, outc
         )
     )
 )
-def test_whatever_is_learned_the_expectation_is_a_time(clocks, tries):
+def test_any_history_gives_a_finite_expectation(clocks, tries):
     history = History(clocks())
     for outcome, streamed, first_byte, rest, answer in tries:
         history.learn("a", outcome, streamed=streamed, first_byte=first_byte, rest=rest, answer=answer)
@@ -184,7 +184,7 @@ def test_whatever_is_learned_the_expectation_is_a_time(clocks, tries):
         assert found is None or 0 <= found < math.inf
 
 
-def test_what_is_known_fades(history, clock):
+def test_knowledge_fades(history, clock):
     learn(history, 10.0, "a", times=5)
     clock.now += FORGET
     assert expected(history, "a") == pytest.approx(10 / math.e)
@@ -192,20 +192,20 @@ def test_what_is_known_fades(history, clock):
     assert expected(history, "a") < 0.001
 
 
-# --- looking at a deployment
+# --- exploring a deployment
 
 
-def test_one_request_at_a_time_finds_out_what_nobody_knows(history, clock):
+def test_an_unknown_deployment_is_explored_by_one_request_at_a_time(history, clock):
     history.chosen("a", 0, streamed=False)
-    assert expected(history, "a") == math.inf  # somebody is there already
-    clock.now += 1.1  # and did not come back
+    assert expected(history, "a") == math.inf  # another request is exploring it
+    clock.now += 1.1  # and has not returned
     assert expected(history, "a") is None
     history.chosen("a", 0, streamed=False)
     learn(history, 0.5, "a")
     assert expected(history, "a") == pytest.approx(0.5)
 
 
-def test_one_request_is_enough_to_measure_a_faded_place_anew(history, clock):
+def test_a_faded_deployment_is_explored_by_one_request(history, clock):
     learn(history, 10.0, "a", times=5)
     clock.now += 3 * FORGET
     assert expected(history, "a") < 1
@@ -213,7 +213,7 @@ def test_one_request_is_enough_to_measure_a_faded_place_anew(history, clock):
     assert expected(history, "a") == pytest.approx(10)
 
 
-def test_a_place_in_use_is_not_taken_to_be_measured_by_being_chosen(history, clock):
+def test_choosing_a_deployment_in_use_does_not_count_as_exploring(history, clock):
     learn(history, 10.0, "a")
     clock.now += 20
     history.chosen("a", 0, streamed=False)
@@ -223,36 +223,36 @@ def test_a_place_in_use_is_not_taken_to_be_measured_by_being_chosen(history, clo
 # --- sizes of requests
 
 
-def test_large_requests_are_a_class_of_their_own(history):
+def test_large_requests_are_a_separate_class(history):
     learn(history, 0.1, "a", size=KB)
     learn(history, 5.0, "a", size=MB)
     assert expected(history, "a", KB) == pytest.approx(0.1)
     assert expected(history, "a", 2 * MB) == pytest.approx(5.0)
 
 
-def test_what_is_known_of_other_sizes_is_better_than_nothing(history):
+def test_samples_of_another_size_are_used_where_there_are_none(history):
     learn(history, 0.1, "a", size=KB)
     learn(history, 5.0, "a", size=MB)
     assert expected(history, "a", 10 * KB) == pytest.approx(0.1)
     assert expected(history, "a", 100 * KB) == pytest.approx(5.0)
 
 
-# --- a clock that is set
+# --- clock changes
 
 
-def test_a_clock_that_is_set_back_upsets_nothing(history, clock):
+def test_a_clock_set_back_does_no_harm(history, clock):
     learn(history, 0.5, "a", times=5)
     history.chosen("b", 0, streamed=False)
     clock.now -= 3600
     assert expected(history, "a") == pytest.approx(0.5)
-    assert expected(history, "b") is None  # nobody waits an hour for the request that is measuring it
+    assert expected(history, "b") is None  # requests do not wait an hour for the one that explores
     learn(history, 0.5, "a")
     history.cool("a", 5)
     clock.now += 5
     assert history.cooling("a") == 0
 
 
-def test_a_clock_that_is_set_ahead_ends_what_was_waited_for(history, clock):
+def test_a_clock_set_ahead_ends_cool_downs(history, clock):
     history.cool("a", 60)
     clock.now += 3600
     assert history.cooling("a") == 0
@@ -261,7 +261,7 @@ def test_a_clock_that_is_set_ahead_ends_what_was_waited_for(history, clock):
 # --- memory
 
 
-def test_the_oldest_places_are_forgotten(history):
+def test_the_oldest_deployments_are_forgotten(history):
     for number in range(MAX_PLACES + 500):
         learn(history, 0.1, f"p{number}")
         history.cool(f"p{number}", 60)
@@ -273,7 +273,7 @@ def test_the_oldest_places_are_forgotten(history):
     assert (expected(history, last), history.cooling(last)) == (pytest.approx(0.1), pytest.approx(60))
 
 
-def test_a_place_in_use_is_not_the_oldest(history):
+def test_a_deployment_in_use_is_not_the_oldest(history):
     learn(history, 0.1, "used")
     for number in range(MAX_PLACES - 1):
         learn(history, 0.1, f"p{number}")
@@ -282,7 +282,7 @@ def test_a_place_in_use_is_not_the_oldest(history):
     assert expected(history, "p0") is None
 
 
-# --- what processes tell each other
+# --- notes between processes
 
 
 @pytest.fixture
@@ -290,7 +290,7 @@ def other(clock):
     return History(clock)
 
 
-def test_what_one_process_learned_all_know(history, other):
+def test_a_note_carries_all_knowledge_to_another_process(history, other):
     history.cool("a", 30)
     history.learn("b", "ok", streamed=True, first_byte=0.5, rest=1, answer=20_000, size=MB)
     learn(history, 0.1, "c", times=3)
@@ -301,7 +301,7 @@ def test_what_one_process_learned_all_know(history, other):
     assert expected(other, "c") == expected(history, "c")
 
 
-def test_who_knows_nothing_has_nothing_to_note(history, other, clock):
+def test_an_empty_history_has_an_empty_note(history, other, clock):
     assert history.note() == b""
     other.merge([b""])
     history.cool("a", 5)
@@ -311,7 +311,7 @@ def test_who_knows_nothing_has_nothing_to_note(history, other, clock):
     assert history.note() == b""
 
 
-def test_what_was_learned_last_counts(history, other, clock):
+def test_the_latest_knowledge_counts(history, other, clock):
     learn(history, 1.0, "a")
     clock.now += 1
     learn(other, 2.0, "a")
@@ -320,7 +320,7 @@ def test_what_was_learned_last_counts(history, other, clock):
     assert expected(other, "a") == expected(history, "a") == pytest.approx(2.0)
 
 
-def test_a_merge_takes_the_place_of_the_one_before_but_cool_downs_stay(history, other):
+def test_a_merge_replaces_the_previous_one_but_cool_downs_stay(history, other):
     learn(history, 1.0, "a")
     history.cool("a", 30)
     other.merge([history.note()])
@@ -329,7 +329,7 @@ def test_a_merge_takes_the_place_of_the_one_before_but_cool_downs_stay(history, 
     assert other.cooling("a") == pytest.approx(30)
 
 
-def test_the_longest_cool_down_of_all_counts(history, other):
+def test_the_longest_cool_down_of_all_processes_counts(history, other):
     history.cool("a", 5)
     history.cool("b", 50)
     other.cool("a", 50)
@@ -338,7 +338,7 @@ def test_the_longest_cool_down_of_all_counts(history, other):
     assert (other.cooling("a"), other.cooling("b")) == (pytest.approx(50), pytest.approx(50))
 
 
-def test_notes_of_many_processes_make_one_memory(clocks):
+def test_notes_of_many_processes_merge_into_one_history(clocks):
     clock = clocks()
     histories = [History(clock) for _ in range(5)]
     for number, one in enumerate(histories):
@@ -377,7 +377,7 @@ NEARLY = st.tuples(
 
 
 @given(st.binary(max_size=100) | (JSON | NEARLY).map(msgspec.msgpack.encode))
-def test_a_note_that_cannot_be_read_is_left_out(clocks, data):
+def test_an_unreadable_note_is_ignored(clocks, data):
     clock = clocks()
     good, history = History(clock), History(clock)
     learn(good, 0.1, "good-deployment")
@@ -387,10 +387,10 @@ def test_a_note_that_cannot_be_read_is_left_out(clocks, data):
     history.deployments()
 
 
-# --- for people
+# --- shown to operators
 
 
-def test_places_are_shown_with_what_is_known_of_them(history, clock):
+def test_deployments_are_shown_with_their_knowledge(history, clock):
     history.cool("a", 30)
     learn(history, 0.25, "a")
     history.learn("a", "ok", streamed=True, first_byte=0.125)
@@ -403,5 +403,5 @@ def test_places_are_shown_with_what_is_known_of_them(history, clock):
     assert history.deployments() == {}
 
 
-def test_a_speed_is_a_time_even_when_it_is_new():
+def test_the_expectation_of_a_new_deployment_is_a_time():
     assert Speed().expected(0.0) > 0

@@ -15,10 +15,10 @@ from extproc.routing.parameters import (
     output_limit,
 )
 
-# --- what can be said
+# --- valid changes
 
 
-def test_changes_are_what_is_done_to_each_field():
+def test_changes_list_the_operation_on_each_field():
     assert compile_changes({"a": 1}, {"b": [2]}, ["c"]) == (
         ("a", "set", 1),
         ("b", "default", [2]),
@@ -29,7 +29,7 @@ def test_changes_are_what_is_done_to_each_field():
 
 @pytest.mark.parametrize("action", ["override", "default", "remove"])
 @pytest.mark.parametrize("name", fixed_fields())
-def test_what_routing_and_budgets_rest_on_cannot_be_changed(name, action):
+def test_fields_that_routing_and_budgets_need_cannot_be_changed(name, action):
     given = {"override": {}, "default": {}, "remove": ()}
     given[action] = [name] if action == "remove" else {name: 1}
     with pytest.raises(ValueError, match=f"'{name}' cannot be changed"):
@@ -54,19 +54,19 @@ def test_what_routing_and_budgets_rest_on_cannot_be_changed(name, action):
         ({}, {}, [f"field-{number}" for number in range(100)], f"bytes of JSON, at most {MAX_CHANGES}"),
     ],
 )
-def test_what_cannot_be_said(override, default, remove, message):
+def test_invalid_changes_are_refused(override, default, remove, message):
     with pytest.raises(ValueError, match=message):
         compile_changes(override, default, remove)
 
 
-def test_the_largest_changes_that_fit():
+def test_the_largest_changes_that_fit_are_accepted():
     room = MAX_CHANGES - len(encode(compile_changes({"a": ""}, {}, ())))
     assert compile_changes({"a": "x" * room}, {}, ())
     with pytest.raises(ValueError, match="bytes of JSON"):
         compile_changes({"a": "x" * (room + 1)}, {}, ())
 
 
-# --- what becomes of a request
+# --- applied to a request
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_largest_changes_that_fit():
         ({"remove": ["max_output_tokens"]}, {"limit": 9}, {}, ["limit"]),
     ],
 )
-def test_what_to_set_and_what_to_take_out(changes, body, fields, removed):
+def test_changes_become_fields_to_set_and_fields_to_remove(changes, body, fields, removed):
     compiled = compile_changes(**{"override": {}, "default": {}, "remove": ()} | changes)
     assert apply(compiled, body, "limit") == (fields, removed)
 
@@ -111,12 +111,12 @@ def test_an_api_without_output_has_no_limit_to_change(name):
         ("remove", None, None, None),
     ],
 )
-def test_the_limit_of_the_output_after_changes(name, action, value, asked, limit):
+def test_the_output_limit_after_changes_is_found(name, action, value, asked, limit):
     assert output_limit(((name, action, value),), asked) == limit
     assert output_limit((("a", "set", 1),), asked) == asked
 
 
-# --- one after the other
+# --- composed changes
 
 JSON = st.none() | st.booleans() | st.integers(-2, 2) | st.lists(st.integers(0, 1), max_size=1)
 LIMIT = st.none() | st.integers(1, 3)
@@ -144,24 +144,24 @@ def applied(changes, body, output_field="limit"):
 
 
 def strict(value):
-    """Python takes 1 and true for the same; JSON does not."""
+    """A comparison that tells 1 from true, as JSON does and Python does not."""
     return json.dumps(value, sort_keys=True)
 
 
 @given(any_changes(), any_changes(), BODIES, st.sampled_from(["limit", None]))
-def test_composed_changes_do_what_one_after_the_other_does(outer, inner, body, output_field):
+def test_composed_changes_do_the_same_as_one_after_the_other(outer, inner, body, output_field):
     one_by_one = applied(inner, applied(outer, body, output_field), output_field)
     assert strict(applied(compose(outer, inner), body, output_field)) == strict(one_by_one)
 
 
 @given(any_changes(), any_changes(), any_changes(), BODIES)
-def test_it_does_not_matter_which_are_composed_first(first, second, third, body):
+def test_composition_is_associative(first, second, third, body):
     left, right = compose(compose(first, second), third), compose(first, compose(second, third))
     assert strict(applied(left, body)) == strict(applied(right, body))
 
 
 @given(any_changes())
-def test_nothing_composed_with_changes_is_the_changes(changes):
+def test_the_empty_change_is_neutral(changes):
     assert compose((), changes) == compose(changes, ()) == changes
 
 
@@ -172,8 +172,8 @@ def test_composed_changes_name_each_field_once(outer, inner):
 
 
 @given(any_changes(), any_changes(), LIMIT)
-def test_the_limit_that_is_counted_on_is_the_one_that_leaves(outer, inner, asked):
-    """A budget holds `output_limit`; what the provider gets must not be more."""
+def test_the_output_limit_that_is_counted_is_the_one_sent(outer, inner, asked):
+    """A budget reserves `output_limit`. The provider must not get a higher one."""
     changes = compose(outer, inner)
     body = {} if asked is None else {"limit": asked}
     assert output_limit(changes, asked) == applied(changes, body).get("limit")

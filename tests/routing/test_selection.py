@@ -1,4 +1,4 @@
-"""Which targets a request goes to: from its model's name, through grants, to the order of the tries."""
+"""The targets of a request: from its model's name, through grants, to the order of the tries."""
 
 from collections import Counter
 
@@ -91,7 +91,7 @@ def may_use(*patterns):
     return Consumer("alice", "red", may_use=lambda model: any(Pattern(pattern)(model) for pattern in patterns))
 
 
-# --- what a target must be able to do
+# --- abilities of targets
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def may_use(*patterns):
         ("small", question("x" * 500), "context"),
     ],
 )
-def test_a_target_that_cannot_serve_is_skipped(gateway, exchange, target, body, reason):
+def test_a_target_without_the_ability_is_skipped(gateway, exchange, target, body, reason):
     world, sent = gateway(virtual(target, "o")), exchange(body)
     assert world.select(sent) == ["o"]
     assert list(skipped(sent).values()) == [reason]
@@ -126,20 +126,20 @@ def test_a_target_that_cannot_serve_is_skipped(gateway, exchange, target, body, 
         ("plain", question(), {}),
         ("tools", WITH_TOOLS, {}),
         ("seeing", WITH_IMAGE, {}),
-        ("m", WITH_IMAGE | WITH_TOOLS, {}),  # nothing is said of what it can do
+        ("m", WITH_IMAGE | WITH_TOOLS, {}),  # its abilities are not stated
         ("{model: plain, remove: [tools]}", WITH_TOOLS, {}),
         ("{model: plain, override: {tools: null}}", WITH_TOOLS, {}),
         ("small", question("x" * 300), {}),
         ("{model: small, default: {seed: 1}}", WITH_IMAGE, {}),  # an image is not counted by its bytes
     ],
 )
-def test_a_target_that_can_serve_is_not(gateway, exchange, target, body, labels):
+def test_a_target_with_the_ability_is_kept(gateway, exchange, target, body, labels):
     world, sent = gateway(virtual(target, "o")), exchange(body, labels=labels)
     assert world.select(sent)[1:] == ["o"]
     assert sent.skipped == []
 
 
-def test_a_target_whose_provider_has_no_such_api_is_skipped(gateway, exchange, monkeypatch):
+def test_a_target_whose_provider_lacks_the_api_is_skipped(gateway, exchange, monkeypatch):
     monkeypatch.setattr(Catalog, "dialect", lambda _, target, client: None if target.provider == "a" else client)
     world, sent = gateway(virtual("m", "n")), exchange(question())
     assert world.select(sent) == ["n"]
@@ -149,8 +149,8 @@ def test_a_target_whose_provider_has_no_such_api_is_skipped(gateway, exchange, m
     assert "/v1/chat/completions" in refused.message
 
 
-def test_of_several_reasons_the_first_counts(gateway, exchange):
-    """That a target is switched off is told only of one that could serve."""
+def test_of_several_reasons_the_first_is_reported(gateway, exchange):
+    """The reason "disabled" is reported only of a target that could serve."""
     target = "{model: plain, disabled: true, match: {team: blue}}"
     sent = exchange(WITH_TOOLS)
     assert gateway(virtual(target, "{model: plain, match: {team: blue}}", "o")).select(sent) == ["o"]
@@ -170,7 +170,7 @@ def test_of_several_reasons_the_first_counts(gateway, exchange):
         (["{model: m, match: {team: blue}}"], question(), 400, "model", "it is not for team 'red'"),
     ],
 )
-def test_when_nobody_can_serve_it_says_why(gateway, exchange, *, targets, body, status, param, said):
+def test_a_refusal_without_targets_states_the_reasons(gateway, exchange, *, targets, body, status, param, said):
     world = gateway(virtual(*targets))
     refused = refusal(world, exchange(body))
     code = "no_provider_available" if status == 503 else "unsupported_by_targets"
@@ -179,12 +179,12 @@ def test_when_nobody_can_serve_it_says_why(gateway, exchange, *, targets, body, 
     assert world.counted.total() == len(targets)
 
 
-def test_a_refusal_is_short_however_much_there_is_to_say(gateway, exchange):
+def test_a_refusal_is_short_however_many_reasons_there_are(gateway, exchange):
     targets = [f"{{model: plain, match: {{label.x: {'y' * 200}}}}}"] * 16
     assert len(refusal(gateway(virtual(*targets)), exchange(labels={"x": "z" * 256}, body=question())).message) <= 1000
 
 
-def test_a_model_alone_is_judged_like_one_of_several(gateway, exchange):
+def test_a_single_model_is_judged_like_one_of_several(gateway, exchange):
     world = gateway()
     assert world.select(exchange(question(model="m"))) == ["m"]
     assert refusal(world, exchange(question(model="off"))).kind.status == 503
@@ -204,7 +204,7 @@ def test_a_model_alone_is_judged_like_one_of_several(gateway, exchange):
         (["v", "renamed"], ["renamed"]),
     ],
 )
-def test_a_virtual_model_leads_to_what_the_consumer_may_use(gateway, exchange, granted, targets):
+def test_a_virtual_model_leads_to_the_targets_the_consumer_is_granted(gateway, exchange, granted, targets):
     world = gateway(virtual("m", "n", "b/vendor/other", "a/x", retry="{attempts: 16}"))
     sent = exchange(question(), consumer=may_use(*granted))
     assert world.select(sent) == targets
@@ -216,7 +216,7 @@ def test_a_virtual_model_leads_to_what_the_consumer_may_use(gateway, exchange, g
     ("model", "granted", "status"),
     [
         ("v", ["m", "n"], 403),  # the virtual model itself is not granted
-        ("v", ["v"], 403),  # nothing behind it is
+        ("v", ["v"], 403),  # no target behind it is granted
         ("v", ["v", "m"], None),
         ("w", ["w", "m"], None),  # inner virtual models need no grant of their own
         ("w", ["v", "m"], 403),
@@ -226,7 +226,7 @@ def test_a_virtual_model_leads_to_what_the_consumer_may_use(gateway, exchange, g
         ("a/x", ["m"], 403),
     ],
 )
-def test_who_may_use_what(gateway, exchange, model, granted, status):
+def test_a_model_without_a_grant_is_a_403(gateway, exchange, model, granted, status):
     world = gateway(virtual("m", "n") + "  w: {targets: [{model: v}]}\n")
     sent = exchange(question(model=model), consumer=may_use(*granted))
     if status is None:
@@ -236,12 +236,12 @@ def test_who_may_use_what(gateway, exchange, model, granted, status):
         assert (refused.kind.status, refused.kind.code, refused.param) == (403, "model_not_allowed", "model")
 
 
-def test_what_is_granted_and_switched_off_is_not_the_consumers_fault(gateway, exchange):
+def test_a_granted_model_that_is_disabled_is_a_503(gateway, exchange):
     sent = exchange(question(), consumer=may_use("v", "off"))
     assert refusal(gateway(virtual("off", "m")), sent).kind.status == 503
 
 
-# --- leaving alone those who asked for it
+# --- cool-downs
 
 
 def test_a_target_that_cools_down_is_skipped_while_others_are_left(gateway, exchange):
@@ -254,7 +254,7 @@ def test_a_target_that_cools_down_is_skipped_while_others_are_left(gateway, exch
     assert world.select(exchange(question())) == ["m", "n"]
 
 
-def test_when_all_cool_down_all_are_asked(gateway, exchange):
+def test_when_all_targets_cool_down_all_are_asked(gateway, exchange):
     world, sent = gateway(virtual("m", "n")), exchange(question())
     world.history.cool("a/m", 30)
     world.history.cool("b/n", 30)
@@ -262,19 +262,19 @@ def test_when_all_cool_down_all_are_asked(gateway, exchange):
     assert sent.skipped == []
 
 
-def test_who_cools_down_is_better_than_who_cannot_serve(gateway, exchange):
+def test_a_cooling_target_is_better_than_one_that_cannot_serve(gateway, exchange):
     world = gateway(virtual("seeing", "plain", "off"))
     world.history.cool("c/seeing", 30)
     assert world.select(exchange(WITH_TOOLS)) == ["seeing"]
 
 
-def test_a_model_alone_is_asked_whatever_it_said(gateway, exchange):
+def test_a_single_model_is_asked_even_while_it_cools_down(gateway, exchange):
     world = gateway()
     world.history.cool("a/m", 30)
     assert world.select(exchange(question(model="m"))) == ["m"]
 
 
-def test_a_place_cools_down_under_all_its_names(gateway, exchange):
+def test_a_deployment_cools_down_under_all_its_names(gateway, exchange):
     world = gateway(virtual("a/m", "{model: m, override: {seed: 1}}", "n"))
     world.history.cool("a/m", 30)
     assert world.select(exchange(question())) == ["n"]
@@ -309,22 +309,22 @@ def nested(settings, clocks, monkeypatch):
     return Gateway(settings, clocks(), NESTED)
 
 
-def test_each_virtual_model_orders_what_is_below_it(nested, exchange):
+def test_each_virtual_model_orders_its_own_targets(nested, exchange):
     for _ in range(20):
         assert nested.select(exchange(question())) == ["free", "dear", "unpriced", "n", "o"]
 
 
-def test_a_strategy_sees_only_what_can_serve(nested, exchange):
+def test_a_strategy_sees_only_targets_that_can_serve(nested, exchange):
     nested.history.cool("a/free", 30)
     assert nested.select(exchange(question())) == ["dear", "unpriced", "n", "o"]
     assert nested.select(exchange(question(), consumer=may_use("v", "o", "dear"))) == ["dear", "o"]
 
 
-def test_a_branch_of_which_nothing_is_left_is_no_choice(nested, exchange):
+def test_a_branch_without_targets_is_not_a_choice(nested, exchange):
     assert nested.select(exchange(question(), consumer=may_use("v", "n", "o"))) == ["n", "o"]
 
 
-def test_a_target_that_several_ways_lead_to_is_tried_once_where_it_comes_first(gateway, exchange):
+def test_a_target_reached_in_several_ways_is_tried_once_at_its_first_place(gateway, exchange):
     world = gateway(virtual("w", "n", "m", "w", retry="{attempts: 16}") + "  w: {targets: [{model: o}, {model: n}]}\n")
     assert world.select(exchange(question())) == ["o", "n", "m"]
 
@@ -336,7 +336,7 @@ def test_a_target_with_other_changes_is_another_target(gateway, exchange):
     assert [target.changes for target in sent.targets] == [(), (("seed", "set", 1),), (("seed", "set", 2),)]
 
 
-# --- how often
+# --- number of tries
 
 
 @pytest.mark.parametrize(
@@ -352,26 +352,24 @@ def test_a_target_with_other_changes_is_another_target(gateway, exchange):
         (["{model: m, tries: 5}"], 3, "mmm"),
     ],
 )
-def test_each_target_is_tried_as_often_as_it_says_and_all_as_often_as_the_whole(
-    gateway, exchange, targets, attempts, tries
-):
+def test_tries_are_limited_for_each_target_and_for_the_whole_request(gateway, exchange, targets, attempts, tries):
     world = gateway(virtual(*targets, retry=f"{{attempts: {attempts}}}"))
     assert world.select(exchange(question())) == list(tries)
 
 
-def test_what_is_skipped_makes_room_for_further_targets(gateway, exchange):
+def test_a_skipped_target_makes_room_for_a_further_one(gateway, exchange):
     world = gateway(virtual("off", "{model: m, disabled: true}", "n", "o", retry="{attempts: 2}"))
     assert world.select(exchange(question())) == ["n", "o"]
 
 
-def test_the_outermost_virtual_model_says_how_often(gateway, exchange):
+def test_the_outermost_virtual_model_limits_the_tries(gateway, exchange):
     inner = "  w: {targets: [{model: m, tries: 2}, {model: n}], retry: {attempts: 1}}\n"
     world = gateway(virtual("w", "o", retry="{attempts: 4}") + inner)
     assert world.select(exchange(question())) == ["m", "m", "n", "o"]
     assert world.select(exchange(question(model="w"))) == ["m"]
 
 
-# --- attached to somebody else's Envoy
+# --- attach mode
 
 
 def attached(exchange, body):
@@ -380,17 +378,17 @@ def attached(exchange, body):
     return sent
 
 
-def test_somebody_elses_envoy_decides_how_often_it_tries(gateway, exchange):
+def test_an_attached_envoy_decides_the_number_of_tries(gateway, exchange):
     world = gateway(virtual("{model: m, tries: 3}", "n", "o", retry="{attempts: 1}"))
     assert world.select(attached(exchange, question())) == ["m", "n", "o"]
 
 
-def test_somebody_elses_envoy_has_keys_of_its_own(gateway, exchange):
+def test_an_attached_envoy_needs_no_key_in_the_settings(gateway, exchange):
     world = gateway(virtual("keyless", "off", "m"))
     assert world.select(attached(exchange, question())) == ["keyless", "m"]
 
 
-def test_what_builds_on_a_providers_state_goes_to_one_provider(settings, clocks, exchange, monkeypatch):
+def test_a_request_that_refers_to_a_providers_state_goes_to_one_provider(settings, clocks, exchange, monkeypatch):
     text = """
 providers: {a: {kind: openai, base_url: 'http://a/v1'}, b: {kind: openai, base_url: 'http://b/v1'}, c: {kind: mock}}
 models: {m: {provider: a}, n: {provider: b}, o: {provider: c}}
@@ -403,3 +401,57 @@ models: {m: {provider: a}, n: {provider: b}, o: {provider: c}}
         )
         assert world.select(sent) == ["m"]
         assert skipped(sent) == {"o": "dialect"}
+
+
+# --- tools that only the provider of the client's API runs
+
+HOSTED = """
+providers:
+  own: {kind: openai, base_url: 'http://a/v1'}
+  strict: {kind: anthropic, base_url: 'http://b/v1'}
+  lenient: {kind: anthropic, base_url: 'http://c/v1', hosted_tools: drop}
+models: {m: {provider: own}, n: {provider: strict}, o: {provider: lenient}}
+"""
+
+
+@pytest.fixture
+def hosted(settings, clocks, monkeypatch):
+    monkeypatch.setitem(globals(), "PROVIDERS", HOSTED)
+    return lambda text: Gateway(settings, clocks(), text)
+
+
+SEARCH = {"tools": [{"type": "web_search"}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "left"),
+    [
+        (virtual("m", "n", "o"), {}, ["m", "n", "o"]),
+        (virtual("m", "n", "o"), SEARCH, ["m", "o"]),
+        (virtual("m", "n", "o", hosted_tools="drop"), SEARCH, ["m", "n", "o"]),
+        (virtual("m", "n", "o", hosted_tools="refuse"), SEARCH, ["m"]),
+        (virtual("m", "o"), SEARCH | {"tool_choice": {"type": "web_search"}}, ["m"]),
+        (virtual("m", "o"), SEARCH | {"previous_response_id": "resp_1"}, ["m"]),
+    ],
+)
+def test_a_target_may_do_without_hosted_tools_where_it_says_so(hosted, exchange, text, fields, left):
+    """Unless one of them has to be called, or the provider keeps something."""
+    sent = exchange({"model": "v", "input": "Hi", **fields}, path="/v1/responses")
+    assert hosted(text).select(sent) == left
+
+
+def test_a_refusal_of_hosted_tools_says_what_to_set(hosted, exchange):
+    sent = exchange({"model": "n", "input": "Hi", **SEARCH}, path="/v1/responses")
+    with pytest.raises(Refusal) as refused:
+        hosted("").select(sent)
+    assert "`hosted_tools: drop`" in refused.value.message
+
+
+def test_the_inner_virtual_model_says_what_becomes_of_hosted_tools(hosted, exchange):
+    text = """
+virtual_models:
+  v: {targets: [{model: n}, {model: inner}], hosted_tools: refuse}
+  inner: {targets: [{model: n, override: {temperature: 1}}], hosted_tools: drop}
+"""
+    sent = exchange({"model": "v", "input": "Hi", **SEARCH}, path="/v1/responses")
+    assert hosted(text).select(sent) == ["n"]

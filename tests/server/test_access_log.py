@@ -83,14 +83,14 @@ def one(*arguments, name="try-a", **more):
         (0, "", (), "other"),
     ],
 )
-def test_how_a_try_ended(status, details, flags, outcome):
+def test_a_try_has_the_outcome_of_its_ending(status, details, flags, outcome):
     found = one(status, details, flags=flags)
     assert found.outcome == outcome
     assert outcome in OUTCOMES
 
 
 @pytest.mark.parametrize("status", [*range(100, 600, 7), 600, 999])
-def test_every_status_is_one_of_the_outcomes(status):
+def test_every_status_has_an_outcome(status):
     assert one(status).outcome in OUTCOMES
 
 
@@ -104,23 +104,23 @@ def test_every_status_is_one_of_the_outcomes(status):
         ({"id": "x", "attempt": 2}, 2, ""),
     ],
 )
-def test_what_a_try_stood_for(told, attempt, target):
+def test_a_try_has_its_exchange_attempt_and_target(told, attempt, target):
     found = one(told=told)
     assert (found.exchange_id, found.provider, found.attempt, found.target) == ("x", "a", attempt, target)
 
 
 @pytest.mark.parametrize(("seconds", "outcome"), [(0.3, "client_left"), (0.51, "timeout")])
-def test_a_try_that_the_public_listener_ends_ran_out_of_time(seconds, outcome):
+def test_a_try_that_the_public_listener_ends_timed_out(seconds, outcome):
     flags = ("downstream_connection_termination",)
     assert one(0, "", flags=flags, told={"id": "x", "timeout": 500}, seconds=seconds).outcome == outcome
 
 
 @pytest.mark.parametrize("flags", [(), ("downstream_connection_termination",)])
-def test_a_page_of_some_proxy_is_no_answer(flags):
+def test_a_web_page_is_not_an_answer(flags):
     assert one(200, flags=flags, headers={"content-type": "text/html; charset=utf-8"}).outcome == "other"
 
 
-def test_a_try_in_full():
+def test_an_entry_with_every_field_is_read():
     headers = {"retry-after": "7", "content-type": "application/json"}
     told = {"id": "x", "targets": TARGETS}
     assert one(429, told=told, seconds=2.25, first_byte=0.5, headers=headers, sizes=(300, 40)) == Try(
@@ -139,7 +139,7 @@ def test_a_try_in_full():
     )
 
 
-def test_a_try_of_which_little_is_known():
+def test_an_entry_with_few_fields_is_read():
     found = one(0, "")
     assert (found.exchange_id, found.target, found.first_byte, found.retry_after) == ("", "", None, "")
     assert (found.request_bytes, found.answer_bytes, found.streamed) == (0, 0, False)
@@ -154,7 +154,7 @@ def test_a_try_of_which_little_is_known():
         ("", False),
     ],
 )
-def test_whether_the_answer_was_a_stream(content_type, streamed):
+def test_streamed_answers_are_recognised(content_type, streamed):
     assert one(headers={"content-type": content_type}).streamed is streamed
 
 
@@ -170,12 +170,12 @@ def test_whether_the_answer_was_a_stream(content_type, streamed):
         (500, "ext_proc_error_gRPC_error_13", (), "5xx"),
     ],
 )
-def test_how_a_clients_request_ended_without_an_answer(status, details, flags, reason):
+def test_an_end_without_an_answer_has_its_reason(status, details, flags, reason):
     assert one(status, details, flags=flags, name="gateway") == DownstreamEnd(reason)
 
 
 @pytest.mark.parametrize("details", ["via_upstream", "extproc_invalid_key"])
-def test_an_answer_of_a_provider_or_of_the_processor_is_no_such_end(details):
+def test_an_end_with_an_answer_is_not_counted_as_unseen(details):
     assert read(message(entry(401, details), name="gateway"), "")[1] == []
 
 
@@ -186,5 +186,5 @@ def test_only_the_first_message_of_a_stream_names_the_log():
     assert (name, found.provider) == ("try-b", "b")
 
 
-def test_a_message_without_entries():
+def test_a_message_without_entries_is_accepted():
     assert read(b"", "gateway") == ("gateway", [])

@@ -1,4 +1,4 @@
-"""The services that Envoy calls, over both transports: asked as Envoy asks, through a socket."""
+"""The services that Envoy calls, over both transports, called through a socket as Envoy calls them."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ class Running:
         return self.channel.stream_stream(PROCESS)(metadata=((contract.ATTACHMENT, attachment),))
 
     async def ended(self):
-        """Wait until no stream of ext_proc is left."""
+        """Wait until no ext_proc stream is left."""
         for _ in range(1000):
             if self.world.metric("extproc_grpc_streams") == 0:
                 return
@@ -47,7 +47,7 @@ class Running:
 
 @pytest.fixture(params=["native", "grpcio"])
 async def serve(request, world, tmp_path):
-    """Starts the services of a pipeline with such a YAML."""
+    """Starts the services of a pipeline with the given YAML."""
     made = []
 
     async def make(yaml=""):
@@ -97,7 +97,7 @@ ANSWER = body(
 
 
 async def say(call, *messages):
-    """What is answered, message by message."""
+    """The kind of each response to the messages."""
     found = []
     for message in messages:
         await call.write(message)
@@ -105,7 +105,7 @@ async def say(call, *messages):
     return found
 
 
-async def test_an_exchange_from_its_headers_to_its_end(serve):
+async def test_an_exchange_runs_from_its_headers_to_its_end(serve):
     running = await serve(BUDGET)
     call = running.process()
     assert await say(call, ASKS, QUESTION, ANSWERED, ANSWER) == [
@@ -123,7 +123,7 @@ async def test_an_exchange_from_its_headers_to_its_end(serve):
 
 @pytest.mark.parametrize("leaves", ["resets", "half-closes"])
 @pytest.mark.parametrize("after", [1, 2, 3])
-async def test_a_client_that_leaves_is_settled_once(serve, leaves, after):
+async def test_a_client_that_disconnects_is_settled_once(serve, leaves, after):
     running = await serve(BUDGET)
     call = running.process()
     await say(call, *(ASKS, QUESTION, ANSWERED)[:after])
@@ -162,7 +162,7 @@ async def test_a_bug_ends_the_stream_with_13(serve):
     await running.ended()
 
 
-async def test_the_attempt_attachment_is_asked_for_in_a_header(serve):
+async def test_a_header_selects_the_attempt_attachment(serve):
     running = await serve()
     call = running.process("attempt")
     targets = contract.encode_targets(running.world.pipeline.catalog.resolve("m").targets)
@@ -174,7 +174,7 @@ async def test_the_attempt_attachment_is_asked_for_in_a_header(serve):
     assert await call.read() is grpc.aio.EOF
 
 
-async def test_access_logs_teach(serve):
+async def test_access_logs_reach_the_history(serve):
     running = await serve()
     call = running.channel.stream_unary(LOGS)()
     for name in ("gateway", ""):  # only the first message names the log
@@ -188,7 +188,7 @@ async def test_access_logs_teach(serve):
     assert running.world.metric("extproc_downstream_ends_total", reason="client_left") == 2
 
 
-async def test_health(serve):
+async def test_health_is_reported(serve):
     running = await serve()
     check = running.channel.unary_unary(f"/{HEALTH}/Check")
     assert await check(b"") == SERVING
@@ -208,14 +208,14 @@ async def test_health(serve):
     await running.ended()
 
 
-async def test_the_transport_is_the_one_of_the_settings(serve, world, tmp_path):
+async def test_the_settings_choose_the_transport(serve, world, tmp_path):
     running = await serve()
     kind = {"native": NativeServer, "grpcio": GrpcioServer}[running.transport]
     assert type(running.server._transport) is kind
     assert stat.S_IMODE(Path(running.path).stat().st_mode) == 0o600
 
 
-async def test_an_address_is_served_by_grpcio(world):
+async def test_grpcio_serves_tcp_addresses(world):
     one = world()
     server = Server(lambda: one.pipeline, one.telemetry)
     await server.start(address="127.0.0.1:0")
@@ -224,7 +224,7 @@ async def test_an_address_is_served_by_grpcio(world):
 
 
 @pytest.mark.parametrize("transport", ["native", "grpcio"])
-async def test_what_cannot_be_had_is_an_error(world, tmp_path, transport):
+async def test_an_unusable_socket_path_is_an_error(world, tmp_path, transport):
     one = world()
     (tmp_path / "file").write_text("mine")
     server = Server(lambda: one.pipeline, one.telemetry)

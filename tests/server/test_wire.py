@@ -14,7 +14,7 @@ from extproc.words.exchange import NOTHING_VERIFIED
 
 
 class Scripted:
-    """An attachment that answers what a test says, and remembers what it was told."""
+    """An attachment that gives the answers of a test and records its calls."""
 
     done = False
 
@@ -81,7 +81,7 @@ def set_headers(mutation):
     return {option.header.key: option.header.raw_value for option in mutation.set_headers}
 
 
-# --- what Envoy says
+# --- messages from Envoy
 
 
 async def test_request_headers_are_read():
@@ -99,7 +99,7 @@ async def test_response_headers_are_read_with_their_attributes():
     assert attachment.heard == [({":status": "200"}, known, False)]
 
 
-async def test_what_envoy_verified_comes_with_the_request_headers():
+async def test_values_that_envoy_verified_come_with_the_request_headers():
     attachment = Scripted(CONTINUE)
     message = pb.ProcessingRequest.FromString(HEADERS)
     claims = {"sub": "a", "n": 42, "x": 1.5, "b": True, "none": None, "list": ["a", 1, {"c": []}], "o": {"p": {}}}
@@ -113,7 +113,7 @@ async def test_what_envoy_verified_comes_with_the_request_headers():
     assert attachment.verified.connection == {"connection.uri_san_peer_certificate": "spiffe://a"}
 
 
-async def test_most_requests_come_with_nothing_verified():
+async def test_requests_without_verified_values_are_read():
     attachment = Scripted(CONTINUE)
     await wire.converse(attachment, HEADERS)
     assert attachment.verified is NOTHING_VERIFIED
@@ -129,17 +129,17 @@ async def test_bodies_are_read():
 
 
 @pytest.mark.parametrize("data", [b"", b"\x32\x00"], ids=["nothing", "request_trailers"])
-async def test_what_envoy_is_configured_never_to_send_is_an_error(data):
+async def test_messages_that_envoy_is_configured_not_to_send_are_an_error(data):
     with pytest.raises(wire.UnexpectedMessage):
         await wire.converse(Scripted(CONTINUE), data)
 
 
-# --- what we answer to headers and bodies
+# --- answers to headers and bodies
 
 
 @pytest.mark.parametrize(("data", "phase"), [(HEADERS, "request_headers"), (RESPONSE_HEADERS, "response_headers")])
 @pytest.mark.parametrize("action", [CONTINUE, Continue()])
-async def test_nothing_to_change(data, phase, action):
+async def test_an_answer_without_changes_is_empty(data, phase, action):
     message = await reply_to(data, action)
     assert message.WhichOneof("response") == phase
     assert getattr(message, phase).HasField("response")
@@ -162,7 +162,7 @@ async def test_headers_are_set_by_raw_value_and_removed(data, phase):
     assert list(mutation.remove_headers) == ["x-c", "x-d"]
 
 
-async def test_a_body_left_alone_has_no_mutation_and_no_length():
+async def test_an_unchanged_body_has_no_mutation_and_no_length():
     message = await reply_to(body_message("request_body", b"{}"), Continue(reroute=True))
     assert message.request_body.response.clear_route_cache
     assert not message.request_body.response.HasField("body_mutation")
@@ -203,7 +203,7 @@ async def test_a_mode_override_always_sends_all_six_fields():
 
 
 @pytest.mark.parametrize("data", [HEADERS, RESPONSE_HEADERS, body_message("request_body", b"{}")])
-async def test_an_answer_of_ours_ends_the_exchange(data):
+async def test_a_local_reply_ends_the_exchange(data):
     message = await reply_to(data, LocalReply(429, b'{"error":1}', {"retry-after": "7"}, "rate_limited"))
     answer = message.immediate_response
     assert message.WhichOneof("response") == "immediate_response"
@@ -211,7 +211,7 @@ async def test_an_answer_of_ours_ends_the_exchange(data):
     assert set_headers(answer.headers) == {"retry-after": b"7"}
 
 
-# --- what we answer to the response's body
+# --- answers to the response's body
 
 
 async def chunks_of(chunk, data=None):
@@ -231,12 +231,12 @@ async def chunks_of(chunk, data=None):
         (Chunk(b"a" * 62_001, end=True), [(b"a" * 62_000, False), (b"a", True)]),
     ],
 )
-async def test_chunks(chunk, expected):
+async def test_chunks_are_written_as_streamed_responses(chunk, expected):
     assert await chunks_of(chunk) == expected
 
 
 @given(st.integers(0, 300_000), st.booleans())
-async def test_a_large_chunk_leaves_in_pieces_and_only_the_last_says_end(size, end):
+async def test_a_large_chunk_leaves_in_pieces_and_only_the_last_ends_the_stream(size, end):
     body = bytes(range(256)) * (size // 256 + 1)
     parts = await chunks_of(Chunk(body[:size], end))
     assert b"".join(part for part, _ in parts) == body[:size]
@@ -244,7 +244,7 @@ async def test_a_large_chunk_leaves_in_pieces_and_only_the_last_says_end(size, e
     assert [last for _, last in parts] == ([False] * (len(parts) - 1) + [end] if parts else [])
 
 
-async def test_trailers_end_a_body_that_did_not_say_so():
+async def test_trailers_end_a_body_without_an_end_mark():
     attachment = Scripted(Chunk(b"rest", end=True))
     body, trailers = await say(attachment, TRAILERS)
     assert attachment.heard == [(b"", True)]
@@ -253,7 +253,7 @@ async def test_trailers_end_a_body_that_did_not_say_so():
     assert trailers.WhichOneof("response") == "response_trailers"
 
 
-async def test_trailers_after_everything_left():
+async def test_trailers_after_the_last_chunk_are_empty():
     [trailers] = await say(Scripted(Chunk(b"", end=True)), TRAILERS)
     assert trailers.WhichOneof("response") == "response_trailers"
 
@@ -261,7 +261,7 @@ async def test_trailers_after_everything_left():
 # --- a whole exchange
 
 
-async def test_a_whole_exchange_in_bytes(world):
+async def test_a_whole_exchange_is_answered_in_bytes(world):
     gateway = world("budgets: [{name: t, unit: tokens, limit: 100000, window: minute}]")
     stream = gateway.stream()
     asks = [(":method", b"POST"), (":path", b"/v1/chat/completions")]

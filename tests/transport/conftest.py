@@ -1,4 +1,4 @@
-"""Conversations with the transport, and servers of it."""
+"""Conversations with the native transport, and servers that run it."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ from tests.transport.services import Services
 
 
 def pytest_asyncio_loop_factories(config, item):
-    """The gateway runs on uvloop; the own transport runs on asyncio's own loop too."""
+    """The gateway runs on uvloop. The native transport is tested on asyncio's own loop too."""
     loops = {"uvloop": uvloop.new_event_loop}
     return loops | {"asyncio": asyncio.new_event_loop} if item.path.name == "test_native.py" else loops
 
@@ -56,7 +56,7 @@ class Running:
 
 @pytest.fixture(params=["native", "grpcio"])
 async def running(request, tmp_path):
-    """A transport at work; after the test it is stopped, and every call has ended exactly once."""
+    """A running transport. After the test it is stopped; by then every call has ended exactly once."""
     one = Running(request.param, tmp_path / "extproc.sock")
     await one.start()
     yield one
@@ -65,7 +65,7 @@ async def running(request, tmp_path):
 
 @pytest.fixture
 async def native(tmp_path):
-    """Starts the own transport, with these limits."""
+    """Starts the native transport with the given limits."""
     made = []
 
     async def make(limits=None):

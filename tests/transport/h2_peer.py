@@ -1,4 +1,4 @@
-"""h2 as a client: it raises for whatever the server does against the protocol."""
+"""h2 as a client. It raises an error for everything the server does against the protocol."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.transport.peers import PING, REQUEST, begin, frame, grpc, parsed
 
 
 class Answer:
-    """What came for one stream."""
+    """The messages and the status of one stream."""
 
     def __init__(self):
         self.headers = {}
@@ -49,7 +49,7 @@ class Answer:
 
 
 class H2Peer:
-    """One connection. `grants`: windows are opened again as data comes."""
+    """One connection. With `grants`, windows are opened again as data comes."""
 
     def __init__(self, *, grants=True, settings=None):
         self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
@@ -84,7 +84,7 @@ class H2Peer:
         return id
 
     async def send(self, id, *messages, end=False, raw=None):
-        """Send messages as far as the windows let it, waiting for them."""
+        """Send messages as far as the windows allow, waiting for more."""
         rest = b"".join(map(grpc, messages)) if raw is None else raw
         while rest:
             room = min(self.h2.local_flow_control_window(id), self.h2.max_outbound_frame_size)
@@ -104,7 +104,7 @@ class H2Peer:
         self.flush()
 
     async def hear(self, timeout=20.0):
-        """Take what comes next. Returns False at the end of the connection."""
+        """Read the next data. Returns False at the end of the connection."""
         async with asyncio.timeout(timeout):
             received = await self.reader.read(1 << 20)
         if not received:
@@ -134,7 +134,7 @@ class H2Peer:
             assert await self.hear(), "the connection ended"
 
     async def answer(self, id, count=None):
-        """The answer of a stream: whole, or when so many messages of it are there."""
+        """The answer of a stream, when it is complete or when `count` messages of it have arrived."""
         answer = self.answers[id]
         if count is None:
             await self.until(lambda: answer.ended or answer.reset is not None)
@@ -151,7 +151,7 @@ def _whole(data):
 
 
 class RawPeer:
-    """One connection in plain frames: h2 has no words left once the server said GOAWAY."""
+    """One connection in plain frames, because h2 sends nothing after a GOAWAY."""
 
     def __init__(self):
         self.heard = []
@@ -172,7 +172,7 @@ class RawPeer:
         self.writer.write(b"".join(frames))
 
     async def hear(self, timeout=20.0):
-        """Take what comes next; pings are answered. Returns False at the end of the connection."""
+        """Read the next frames, answering pings. Returns False at the end of the connection."""
         async with asyncio.timeout(timeout):
             received = await self.reader.read(1 << 20)
         self.rest += received
@@ -189,7 +189,7 @@ class RawPeer:
         return bool(received)
 
     async def until(self, name, id=0, count=1):
-        """Wait for so many frames of that name on a stream; returns what they had."""
+        """Wait for `count` frames of that name on a stream. Returns their contents."""
         while len(found := [what for one, stream, what in self.heard if (one, stream) == (name, id)]) < count:
             assert await self.hear(), f"the connection ended after {self.heard}"
         return found

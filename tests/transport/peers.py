@@ -1,4 +1,4 @@
-"""The other side of a connection, in plain bytes: frames made and read by hyperframe, headers by hpack."""
+"""The other end of a connection, in plain bytes. hyperframe makes and reads the frames, hpack the headers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def begin(**values):
 
 
 def block(headers=REQUEST, *, sensitive=True):
-    """A header block of literals, which change no table."""
+    """A header block of literals, which leaves the table unchanged."""
     return Encoder().encode([(name, value, sensitive) for name, value in headers])
 
 
@@ -68,7 +68,7 @@ def window(id, increment):
 
 
 def parsed(output):
-    """Frames of what the server sent, as (name, stream, what matters of it)."""
+    """Frames of the server as (name, stream, content)."""
     found = []
     view = memoryview(output)
     while view:
@@ -91,7 +91,7 @@ def parsed(output):
 
 class Talk:
     """One connection in conversation: bytes in, events and frames out. With `bytewise` each byte arrives alone, or each
-    997 where there are many.
+    997 bytes of long input.
     """
 
     def __init__(self, limits=None, *, bytewise=False, clock=lambda: 0.0, begun=True):
@@ -103,7 +103,7 @@ class Talk:
             self.heard()
 
     def tell(self, *told):
-        """Events as (kind, stream) or (kind, stream, message)."""
+        """Feed frames. Returns the events as (kind, stream) or (kind, stream, message)."""
         given = b"".join(told)
         events = []
         size = len(given) if not self.bytewise else 1 if len(given) < MANY else 997
@@ -127,7 +127,7 @@ class Talk:
 
     @property
     def code(self):
-        """The code with which the connection ended, by name, and as GOAWAY tells it."""
+        """The name of the error code that ended the connection, as GOAWAY reports it."""
         fault = self.connection.fault
         if fault is None:
             return None
@@ -136,7 +136,7 @@ class Talk:
         return fault.code.name
 
     def check(self):
-        """What holds at every moment of the windows."""
+        """Check the invariants of the windows."""
         connection = self.connection
         assert connection._held == sum(stream.held for stream in connection.streams.values())
         assert all(stream.held >= 0 and not stream.over for stream in connection.streams.values())

@@ -1,4 +1,4 @@
-"""Calls that tests make of a transport: each behaves in one way."""
+"""Services that tests call over a transport. Each behaves in one way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SERVICE = "test.Service"
 
 
 class Base:
-    """A call that notes what happens to it."""
+    """A call that records its events."""
 
     done = False
 
@@ -32,23 +32,23 @@ class Base:
         return []
 
     async def on_end(self):
-        await asyncio.sleep(0)  # what is never cancelled may wait
+        await asyncio.sleep(0)  # a call that is never cancelled may wait
         self.ends += 1
 
 
 class Echo(Base):
-    """Each message comes back."""
+    """Each message is echoed."""
 
 
 class Twice(Base):
-    """Each message comes back twice."""
+    """Each message is echoed twice."""
 
     async def answer(self, data):
         return [data, data]
 
 
 class Later(Base):
-    """Each message comes back after some turns of the loop."""
+    """Each message is echoed after a few turns of the loop."""
 
     async def answer(self, data):
         for _ in range(3):
@@ -69,7 +69,7 @@ class Slow(Base):
 
 
 class Stubborn(Base):
-    """Goes on when it is cancelled."""
+    """Continues when it is cancelled."""
 
     async def answer(self, data):
         try:
@@ -80,7 +80,7 @@ class Stubborn(Base):
 
 
 class Sum(Base):
-    """Answers at the end: how many messages and bytes there were."""
+    """Answers at the end with the number of messages and of bytes."""
 
     async def answer(self, data):
         return []
@@ -90,7 +90,7 @@ class Sum(Base):
 
 
 class Count(Base):
-    """The number in a message is how many answers there are, of so many bytes."""
+    """A message gives the number of answers and the size of each."""
 
     async def answer(self, data):
         number, size = json.loads(data)
@@ -98,7 +98,7 @@ class Count(Base):
 
 
 class Once(Base):
-    """Wants one message."""
+    """Reads one message and ends."""
 
     async def answer(self, data):
         self.done = True
@@ -106,7 +106,7 @@ class Once(Base):
 
 
 class Never(Base):
-    """Wants no message at all, but a first one has to come to say so."""
+    """Reads no message, but only the first one starts the call."""
 
     async def answer(self, data):
         self.done = True
@@ -114,7 +114,7 @@ class Never(Base):
 
 
 class Watch(Base):
-    """Answers at the end of the client's half, when the test says so."""
+    """Answers at the end of the client's half, when the test allows it."""
 
     async def on_half_close(self):
         try:
@@ -126,7 +126,7 @@ class Watch(Base):
 
 
 class Fail(Base):
-    """Fails where the message says."""
+    """Fails at the point the message names."""
 
     async def answer(self, data):
         if data == b"late":
@@ -154,7 +154,7 @@ KINDS = (Echo, Twice, Later, Slow, Stubborn, Sum, Count, Once, Never, Watch, Fai
 
 
 class Services:
-    """All of them, and what the test has a hand on: `go` lets those that wait go on."""
+    """All services, and the controls of a test: `go` releases the calls that wait."""
 
     def __init__(self):
         self.made = []
@@ -174,7 +174,7 @@ class Services:
         return self.made[-1]
 
     async def ended(self, call=None):
-        """Wait until a call is over; returns it."""
+        """Wait until a call has ended, and return it."""
         for _ in range(2000):
             found = call or (self.made[-1] if self.made else None)
             if found is not None and found.ends:

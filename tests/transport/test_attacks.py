@@ -1,4 +1,4 @@
-"""What a broken or hostile peer sends, section by section of RFC 9113, and the code with which it is told."""
+"""Frames of broken or hostile peers, by section of RFC 9113, and the error code each gets."""
 
 import struct
 import tracemalloc
@@ -138,7 +138,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_breaks_the_protocol_ends_the_connection(name, talk):
+def test_a_protocol_error_ends_the_connection_with_its_code(name, talk):
     code, *frames = CASES[name]
     one = talk()
     if "that we left" in name:
@@ -161,15 +161,15 @@ def test_the_last_goaway_names_the_newest_stream(talk):
     assert one.heard() == [("GoAway", 0, (7, 1))]
 
 
-def test_events_before_the_fault_are_told(talk):
+def test_events_before_the_error_are_delivered(talk):
     assert talk().tell(request(1), message(1, b"a"), data(0)) == [("opened", 1), ("message", 1, b"a")]
 
 
-# --- floods: CVE-2019-9512, 9515, 9518, CVE-2023-44487, CVE-2024-27316; with the limits as they are
+# --- floods: CVE-2019-9512, 9515, 9518, CVE-2023-44487, CVE-2024-27316; with the default limits
 
 
 def until_the_end(one, frames, most=200_000):
-    """How many of them passed."""
+    """The number of floods that passed before the connection ended with ENHANCE_YOUR_CALM."""
     for count in range(most):
         one.tell(frames(count))
         one.connection.output()
@@ -179,24 +179,24 @@ def until_the_end(one, frames, most=200_000):
     raise AssertionError("it went on forever")
 
 
-def test_rapid_reset():
+def test_rapid_reset_ends_the_connection():
     one = Talk()
     assert until_the_end(one, lambda index: request(2 * index + 1) + reset(2 * index + 1)) == 10_000
     assert (list(one.connection.streams), one.connection._left) == ([20_001], {}), "only the one that was too many"
 
 
-def test_rapid_reset_with_a_message_on_the_way():
+def test_rapid_reset_with_a_partial_message_ends_the_connection():
     one = Talk()
     assert until_the_end(one, lambda index: request(2 * index + 1) + data(2 * index + 1) + reset(2 * index + 1)) == 1000
 
 
-def test_a_flood_of_continuations():
+def test_a_flood_of_continuations_ends_the_connection():
     one = Talk()
     one.tell(frame(HEADERS, 0, 1, b""))
     assert until_the_end(one, lambda _: frame(CONTINUATION, 0, 1, b"")) == 16
 
 
-def test_a_flood_of_large_continuations():
+def test_a_flood_of_large_continuations_ends_the_connection():
     one = Talk()
     one.tell(frame(HEADERS, 0, 1, b""))
     assert until_the_end(one, lambda _: frame(CONTINUATION, 0, 1, b"\0\1a\1b" * 3000)) == 2
@@ -217,7 +217,7 @@ def test_a_flood_of_large_continuations():
         (frame(0x99, 0, 1), 1000),
     ],
 )
-def test_floods(flood, most):
+def test_a_flood_of_any_frame_ends_the_connection(flood, most):
     one = Talk()
     one.tell(request(1))
     assert until_the_end(one, lambda _: flood) == most
@@ -227,7 +227,7 @@ def test_floods(flood, most):
 
 
 def test_a_header_bomb_is_not_unpacked():
-    """4,000 bytes in the table, and then one byte for each time they are meant."""
+    """4,000 bytes in the table, and then one byte for each reference to them."""
     encoder = Encoder()
     one = Talk()
     one.tell(frame(HEADERS, END_HEADERS, 1, encoder.encode([*REQUEST, ("x-bomb", "b" * 4000)])))
@@ -242,13 +242,13 @@ def test_a_header_bomb_is_not_unpacked():
     assert peak < 1 << 20, "64,000,000 bytes were meant"
 
 
-def test_a_header_list_that_is_too_large():
+def test_a_header_list_that_is_too_large_is_refused():
     one = Talk()
     one.tell(frame(HEADERS, END_HEADERS, 1, block([*REQUEST, *[("a", "b")] * 2000])))
     assert one.code == "ENHANCE_YOUR_CALM"
 
 
-def test_a_message_that_is_only_announced_takes_no_memory():
+def test_an_announced_message_takes_no_memory_until_it_comes():
     one = Talk()
     tracemalloc.start()
     for id in range(1, 401, 2):
@@ -259,7 +259,7 @@ def test_a_message_that_is_only_announced_takes_no_memory():
     assert peak < 2 << 20, "16,000 MiB were announced"
 
 
-def test_a_message_of_single_bytes_takes_as_much_memory_as_it_is_long():
+def test_a_message_in_single_bytes_takes_no_more_memory_than_its_length():
     one = Talk()
     one.tell(request(1))
     content = grpc(b"x" * 200_000)
@@ -283,8 +283,8 @@ def test_tiny_windows_cost_no_more_than_the_frames_that_open_them():
     assert [content for _, _, content in one.heard()] == [grpc(b"x" * 100_000)[at : at + 1] for at in range(1000)]
 
 
-def test_a_peer_that_opens_no_window_holds_one_answer_a_stream():
-    """What more it asks waits, unanswered, and its own window closes."""
+def test_a_peer_that_opens_no_window_holds_one_answer_for_each_stream():
+    """Its further messages wait unanswered, and its own window closes."""
     one = Talk(begun=False)
     one.tell(begin(window=0))
     one.tell(request(1), message(1, b"a"))
@@ -297,7 +297,7 @@ def test_a_peer_that_opens_no_window_holds_one_answer_a_stream():
     assert one.code == "FLOW_CONTROL_ERROR"
 
 
-# --- what breaks only a call: the connection goes on
+# --- errors of one call: the connection continues
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_a_peer_that_opens_no_window_holds_one_answer_a_stream():
         reset(1),
     ],
 )
-def test_the_other_calls_go_on(talk, broken):
+def test_an_error_of_one_call_leaves_the_others(talk, broken):
     one = talk(Limits(message=1000, queued_messages=100))
     one.tell(request(1), request(3))
     assert ("gone", 1) in one.tell(broken)
@@ -321,7 +321,7 @@ def test_the_other_calls_go_on(talk, broken):
     assert [(name, id) for name, id, _ in one.heard()] == [("Headers", 3), ("Data", 3)]
 
 
-def test_a_preface_in_pieces_and_garbage_behind(talk):
+def test_garbage_after_the_preface_ends_the_connection(talk):
     one = talk(begun=False)
     one.tell(PREFACE)
     one.tell(b"\xff" * 100)

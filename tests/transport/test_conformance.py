@@ -1,4 +1,4 @@
-"""The same calls on both transports, asked by the official client and by h2, which forgives nothing."""
+"""The same calls on both transports, made by the official client and by h2, which checks the protocol strictly."""
 
 import asyncio
 import contextlib
@@ -47,12 +47,12 @@ async def said(call):
 # --- the official client
 
 
-async def test_unary(channel):
+async def test_unary_calls_are_answered(channel):
     assert await channel.unary_unary("/test.Service/Echo")(b"hello") == b"hello"
     assert await channel.unary_unary("/test.Service/Echo")(b"") == b""
 
 
-async def test_client_stream(channel):
+async def test_client_streams_are_answered(channel):
     async def messages():
         for number in range(100):
             yield b"x" * number
@@ -60,23 +60,23 @@ async def test_client_stream(channel):
     assert json.loads(await channel.stream_unary("/test.Service/Sum")(messages())) == [100, 4950]
 
 
-async def test_client_stream_of_nothing(channel):
+async def test_an_empty_client_stream_is_answered(channel):
     call = channel.stream_unary("/test.Service/Sum")()
     await call.done_writing()
     assert json.loads(await call) == [0, 0]
 
 
-async def test_server_stream(channel):
+async def test_server_streams_are_sent(channel):
     answers = [answer async for answer in channel.unary_stream("/test.Service/Count")(b"[100, 1000]")]
     assert answers == [b"%d" % number + b"." * 1000 for number in range(100)]
 
 
-async def test_server_stream_of_nothing(channel):
+async def test_an_empty_server_stream_ends_well(channel):
     assert [answer async for answer in channel.unary_stream("/test.Service/Count")(b"[0, 0]")] == []
 
 
 @pytest.mark.parametrize("method", ["Echo", "Later"])
-async def test_bidi_in_turns(channel, running, method):
+async def test_both_sides_may_take_turns(channel, running, method):
     call = bidi(channel, method)
     for number in range(50):
         await call.write(b"%d" % number)
@@ -87,7 +87,7 @@ async def test_bidi_in_turns(channel, running, method):
 
 
 @pytest.mark.parametrize("method", ["Twice", "Later"])
-async def test_bidi_ahead_of_the_answers(channel, method):
+async def test_the_client_may_send_ahead_of_the_answers(channel, method):
     call = bidi(channel, method)
     for number in range(200):
         await call.write(b"%d" % number)
@@ -97,7 +97,7 @@ async def test_bidi_ahead_of_the_answers(channel, method):
     assert await said(call) == (expected, grpc.StatusCode.OK)
 
 
-async def test_metadata(channel):
+async def test_metadata_reaches_the_call(channel):
     call = bidi(channel, "Metadata", metadata=(("x-extproc-attachment", "attempt"), ("x-a", "b")))
     await call.write(b"")
     found = json.loads(await call.read())
@@ -105,29 +105,29 @@ async def test_metadata(channel):
     call.cancel()
 
 
-async def test_an_early_end(channel, running):
+async def test_a_handler_may_end_a_call_early(channel, running):
     call = bidi(channel, "Once")
     await call.write(b"only")
     assert await said(call) == ([b"only"], grpc.StatusCode.OK)
     await running.services.ended()
 
 
-async def test_an_end_without_any_answer(channel):
+async def test_a_handler_may_end_a_call_without_an_answer(channel):
     call = bidi(channel, "Never")
     await call.write(b"only")
     assert await said(call) == ([], grpc.StatusCode.OK)
 
 
-async def test_an_early_end_while_the_client_goes_on(channel, running):
+async def test_a_handler_may_end_while_the_client_sends(channel, running):
     call = bidi(channel, "Once")
-    with pytest.raises((asyncio.InvalidStateError, grpc.aio.AioRpcError)):  # a write of the client's fails
+    with pytest.raises((asyncio.InvalidStateError, grpc.aio.AioRpcError)):  # a write of the client fails
         for _ in range(1000):
             await call.write(b"x" * 100_000)
     assert len((await running.services.ended()).heard) == 1
     assert await channel.unary_unary("/test.Service/Echo")(b"others") == b"others"
 
 
-async def test_an_unknown_method(channel):
+async def test_an_unknown_method_is_unimplemented(channel):
     for path in ("/test.Service/Other", "/other.Service/Echo", "/test.Service/"):
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await channel.unary_unary(path)(b"x")
@@ -135,7 +135,7 @@ async def test_an_unknown_method(channel):
 
 
 @pytest.mark.parametrize("when", [b"now", b"late"])
-async def test_what_fails_ends_with_13(channel, running, when):
+async def test_an_exception_ends_the_call_with_13(channel, running, when):
     call = bidi(channel, "Fail")
     await call.write(b"fine")
     assert await call.read() == b"fine"
@@ -145,36 +145,36 @@ async def test_what_fails_ends_with_13(channel, running, when):
     await running.services.ended()
 
 
-async def test_what_fails_at_the_half_close_ends_with_13(channel):
+async def test_an_exception_at_the_half_close_ends_the_call_with_13(channel):
     call = bidi(channel, "Fail")
     await call.write(b"fine")
     await call.done_writing()
     assert await said(call) == ([b"fine"], grpc.StatusCode.INTERNAL)
 
 
-async def test_what_cannot_be_made_ends_with_13(channel):
+async def test_a_call_that_cannot_be_made_ends_with_13(channel):
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await channel.unary_unary("/test.Service/Unmade")(b"x")
     assert error.value.code() == grpc.StatusCode.INTERNAL
 
 
-async def test_what_fails_after_the_end_hurts_nobody(channel, running):
+async def test_an_exception_after_the_end_does_not_reach_the_client(channel, running):
     assert await channel.unary_unary("/test.Service/FailAtTheEnd")(b"x") == b"x"
     await running.services.ended()
 
 
 @pytest.mark.parametrize("size", [16_379, 16_380, 65_530, 65_531, MIB, 20 * MIB])
-async def test_large_messages(channel, size):
+async def test_large_messages_arrive(channel, size):
     content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     assert await channel.unary_unary("/test.Service/Echo")(content) == content
 
 
-async def test_large_messages_side_by_side(channel):
+async def test_large_messages_arrive_side_by_side(channel):
     contents = [bytes([number]) * (3 * MIB + number) for number in range(8)]
     assert await asyncio.gather(*(channel.unary_unary("/test.Service/Later")(one) for one in contents)) == contents
 
 
-async def test_a_message_that_is_too_large(channel, running):
+async def test_a_message_above_the_limit_is_refused(channel, running):
     for size in (32 * MIB + 1, 40 * MIB):
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await channel.unary_unary("/test.Service/Echo")(b"x" * size)
@@ -182,14 +182,14 @@ async def test_a_message_that_is_too_large(channel, running):
     assert await channel.unary_unary("/test.Service/Echo")(b"next") == b"next"
 
 
-async def test_many_calls_at_once(channel):
+async def test_many_concurrent_calls_are_answered(channel):
     calls = [channel.unary_unary("/test.Service/Later")(b"%d" % number) for number in range(1500)]
     assert await asyncio.gather(*calls) == [b"%d" % number for number in range(1500)]
 
 
 @pytest.mark.parametrize("size", [10, 1000])
-async def test_5000_messages_at_once(channel, running, size):
-    """With a handler that is busy, more than the window waits; then all of it has to come."""
+async def test_five_thousand_messages_at_once_are_answered(channel, running, size):
+    """With a busy handler more than the window waits; then all of it has to arrive."""
     call = bidi(channel, "Slow")
 
     async def write():
@@ -207,7 +207,7 @@ async def test_5000_messages_at_once(channel, running, size):
     assert status == grpc.StatusCode.OK
 
 
-async def test_a_client_that_does_not_read(channel):
+async def test_a_client_that_does_not_read_delays_only_itself(channel):
     """Answers wait; nothing else does."""
     call = bidi(channel, "Count")
     await call.write(b"[400, 100000]")
@@ -218,7 +218,7 @@ async def test_a_client_that_does_not_read(channel):
     assert (len(answers), status) == (400, grpc.StatusCode.OK)
 
 
-async def test_a_deadline_of_the_client(channel, running):
+async def test_a_deadline_of_the_client_cancels_the_call(channel, running):
     call = bidi(channel, "Slow", timeout=0.2)
     await call.write(b"x")
     assert await said(call) == ([], grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -228,7 +228,7 @@ async def test_a_deadline_of_the_client(channel, running):
 # --- cancellation in every state
 
 
-async def test_cancel_before_a_message(channel, running):
+async def test_a_call_can_be_cancelled_before_a_message(channel, running):
     call = bidi(channel, "Echo")
     await call.wait_for_connection()
     while not running.services.made:
@@ -237,7 +237,7 @@ async def test_cancel_before_a_message(channel, running):
     await running.services.ended()
 
 
-async def test_cancel_between_messages(channel, running):
+async def test_a_call_can_be_cancelled_between_messages(channel, running):
     call = bidi(channel, "Echo")
     await call.write(b"x")
     assert await call.read() == b"x"
@@ -246,7 +246,7 @@ async def test_cancel_between_messages(channel, running):
 
 
 @pytest.mark.parametrize("method", ["Slow", "Stubborn"])
-async def test_cancel_while_the_handler_waits(channel, running, method):
+async def test_a_call_can_be_cancelled_while_the_handler_waits(channel, running, method):
     call = bidi(channel, method)
     await call.write(b"x")
     await call.write(b"y")
@@ -257,7 +257,7 @@ async def test_cancel_while_the_handler_waits(channel, running, method):
     assert (ended.cancelled, ended.heard) == (True, [b"x"])
 
 
-async def test_cancel_after_the_half_close(channel, running):
+async def test_a_call_can_be_cancelled_after_the_half_close(channel, running):
     call = bidi(channel, "Watch")
     await call.write(b"x")
     await call.done_writing()
@@ -267,7 +267,7 @@ async def test_cancel_after_the_half_close(channel, running):
     assert (await running.services.ended()).cancelled
 
 
-async def test_cancel_while_answers_wait_for_the_window(channel, running):
+async def test_a_call_can_be_cancelled_while_answers_wait_for_the_window(channel, running):
     call = bidi(channel, "Count")
     await call.write(b"[400, 100000]")
     assert await call.read() is not None
@@ -276,7 +276,7 @@ async def test_cancel_while_answers_wait_for_the_window(channel, running):
     assert await channel.unary_unary("/test.Service/Echo")(b"others") == b"others"
 
 
-async def test_a_connection_that_breaks_ends_every_call(running):
+async def test_a_broken_connection_ends_every_call(running):
     async with H2Peer.connect(running.path) as peer:
         ids = [peer.begin(method) for method in ("Echo", "Slow", "Count", "Watch") * 5]
         for id in ids[1::4]:
@@ -289,10 +289,10 @@ async def test_a_connection_that_breaks_ends_every_call(running):
     assert [call.cancelled for call in running.services.made[1::4]] == [True] * 5
 
 
-# --- h2, which forgives nothing
+# --- h2, which checks the protocol strictly
 
 
-async def test_a_call_by_h2(peer, running):
+async def test_a_call_by_h2_is_answered(peer, running):
     id = peer.begin("Echo")
     await peer.send(id, b"one", b"two")
     answer = await peer.answer(id, 2)
@@ -303,25 +303,25 @@ async def test_a_call_by_h2(peer, running):
     assert (answer.messages, answer.status, answer.ended, answer.reset) == ([b"one", b"two", b"three"], 0, True, None)
 
 
-async def test_half_close_with_the_headers(peer):
+async def test_headers_may_carry_the_half_close(peer):
     answer = await peer.answer(peer.begin("Sum", end=True))
     assert (answer.messages, answer.status) == ([b"[0, 0]"], 0)
 
 
-async def test_an_early_end_by_h2(peer):
+async def test_a_handler_may_end_a_call_of_h2_early(peer):
     id = peer.begin("Once")
     await peer.send(id, b"x")
     answer = await peer.answer(id)
     assert (answer.messages, answer.status) == ([b"x"], 0)
 
 
-async def test_an_unknown_method_by_h2(peer):
+async def test_an_unknown_method_is_unimplemented_for_h2(peer):
     answer = await peer.answer(peer.begin("Other", end=True))
     assert (answer.status, answer.messages) == (12, [])
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 11, 5000])
-async def test_messages_cut_anywhere(peer, size):
+async def test_messages_may_be_cut_anywhere(peer, size):
     whole = framed(b"hello") + framed(b"") + framed(b"world" * 100)
     id = peer.begin("Echo")
     for at in range(0, len(whole), size):
@@ -331,7 +331,7 @@ async def test_messages_cut_anywhere(peer, size):
     assert (answer.messages, answer.status) == ([b"hello", b"", b"world" * 100], 0)
 
 
-async def test_large_messages_by_h2(peer):
+async def test_large_messages_arrive_by_h2(peer):
     id = peer.begin("Echo")
     await peer.send(id, b"x" * 3 * MIB, end=True)
     answer = await peer.answer(id)
@@ -339,7 +339,7 @@ async def test_large_messages_by_h2(peer):
 
 
 @pytest.mark.parametrize("first", [0, 1, 100, 65_535, 1 << 20])
-async def test_windows_of_any_size(running, first):
+async def test_windows_of_any_size_work(running, first):
     async with H2Peer.connect(running.path, grants=False, settings={4: first}) as peer:
         id = peer.begin("Count")
         await peer.send(id, b"[3, 1000]", end=True)
@@ -357,7 +357,7 @@ async def test_windows_of_any_size(running, first):
         assert (answer.data, answer.status) == (expected, 0)
 
 
-async def test_a_window_that_becomes_negative(running):
+async def test_a_window_that_becomes_negative_holds_answers_back(running):
     async with RawPeer.connect(running.path) as peer:
         peer.tell(settings(window=5000), window(0, 1 << 20), request(1, path="/test.Service/Count"))
         peer.tell(message(1, b"[10, 989]", end=True))
@@ -375,8 +375,8 @@ async def test_a_window_that_becomes_negative(running):
         )
 
 
-async def test_a_small_table_of_the_client(running):
-    """A client that lets no table be used: what an encoder says of it has to be right."""
+async def test_a_client_may_forbid_the_header_table(running):
+    """A client may set the table's size to 0. The server's encoder has to say so correctly."""
     async with H2Peer.connect(running.path, settings={1: 0}) as peer:
         for _ in range(3):
             id = peer.begin("Echo")
@@ -384,7 +384,7 @@ async def test_a_small_table_of_the_client(running):
             assert (await peer.answer(id)).status == 0
 
 
-async def test_headers_over_several_frames_by_h2(peer):
+async def test_headers_over_several_frames_are_read(peer):
     id = peer.begin("Metadata", ("x-a", "a" * 7000), ("x-b", "b" * 7000), ("x-c", "{}" * 5000))
     await peer.send(id, b"", end=True)
     answer = await peer.answer(id)
@@ -394,7 +394,7 @@ async def test_headers_over_several_frames_by_h2(peer):
         assert json.loads(answer.messages[0])["x-c"] == "{}" * 5000
 
 
-async def test_resets_by_h2_in_every_state(peer, running):
+async def test_resets_are_accepted_in_every_state(peer, running):
     for method, sends in (("Echo", 0), ("Echo", 1), ("Slow", 3), ("Once", 1), ("Watch", 1), ("Count", 0)):
         id = peer.begin(method)
         await peer.send(id, *[b"x"] * sends, end=method == "Watch")
@@ -406,7 +406,7 @@ async def test_resets_by_h2_in_every_state(peer, running):
     assert (await peer.answer(id)).status == 0
 
 
-async def test_a_ping_by_h2(peer):
+async def test_a_ping_is_answered_by_both_transports(peer):
     peer.h2.ping(b"12345678")
     peer.flush()
     await peer.hear()
@@ -417,7 +417,7 @@ async def test_a_ping_by_h2(peer):
 
 @pytest.mark.parametrize(("encoding", "statuses"), [("gzip", {12, 13}), ("identity", {13}), (None, {13})])
 async def test_compressed_messages_are_refused(peer, encoding, statuses):
-    """The official library unpacks what it can; this cannot be."""
+    """The official library may try to decompress a message. This one is not valid."""
     id = peer.begin("Echo", *([("grpc-encoding", encoding)] if encoding else []))
     await peer.send(id, raw=framed(b"no gzip", compressed=1), end=True)
     assert (await peer.answer(id)).status in statuses
@@ -443,13 +443,13 @@ async def test_a_drain_lets_calls_end(running):
     assert await peer.until("Data", 1) == [framed(b"before"), framed(b"after")]
 
 
-async def test_a_drain_takes_no_new_connections(running):
+async def test_a_drain_accepts_no_new_connections(running):
     async with RawPeer.connect(running.path) as peer:
         peer.tell(request(1, path="/test.Service/Echo"), message(1, b"x"))
         await peer.until("Data", 1)
         stopping = asyncio.create_task(running.stop(10.0))
         await peer.until("GoAway")
-        async with asyncio.timeout(5):  # grpcio closes its listener some time after it said so
+        async with asyncio.timeout(5):  # grpcio closes its listener some time after it announced it
             while await reachable(running.path):
                 await asyncio.sleep(0.01)
         peer.tell(data(1, end=True))
@@ -480,7 +480,7 @@ async def test_a_drain_ends_when_its_grace_is_over(running):
     assert [call.ends for call in running.services.made] == [1, 1, 1]
 
 
-async def test_a_drain_with_nothing_under_way_is_quick(running):
+async def test_a_drain_without_calls_is_quick(running):
     async with RawPeer.connect(running.path) as peer:
         await peer.until("Settings", count=2)
         hearing = asyncio.create_task(peer.to_the_end())
@@ -503,7 +503,7 @@ async def test_the_official_client_survives_a_drain(running, channel):
     await stopping
 
 
-async def test_limits_of_messages_are_the_settings(running, tmp_path):
+async def test_limits_of_messages_are_those_of_the_settings(running, tmp_path):
     await running.stop()
     await running.start(Limits(message=1000))
     async with grpc.aio.insecure_channel(f"unix:{running.path}") as channel:

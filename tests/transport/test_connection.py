@@ -1,4 +1,4 @@
-"""Conversations in plain bytes: whole, then byte by byte."""
+"""Conversations in plain bytes: fed whole, then byte by byte."""
 
 import pytest
 from hpack import Decoder
@@ -35,15 +35,15 @@ MIB = 1 << 20
 
 
 def decoded(*frames):
-    """Header blocks of frames that were heard, by one decoder."""
+    """Header blocks of received frames, read by one decoder."""
     decoder = Decoder()
     return [dict(decoder.decode(one.data)) for name, _, one in frames if name == "Headers"]
 
 
-# --- the beginning
+# --- the start of a connection
 
 
-def test_the_server_begins_with_its_settings_and_a_wide_window():
+def test_the_server_begins_with_its_settings_and_a_large_window():
     heard = Talk(begun=False).heard()
     assert heard == [
         ("Settings", 0, {3: 100_000, 4: MIB, 5: 16_384, 6: 65_536}),
@@ -66,7 +66,7 @@ def test_another_protocol_is_refused(talk, wrong):
 
 
 @pytest.mark.parametrize("first", [request(1), frame(PING, 0, 0, b"8" * 8), frame(4, ACK, 0), data(1, b"x")])
-def test_the_first_frame_is_settings(talk, first):
+def test_the_first_frame_has_to_be_settings(talk, first):
     one = talk(begun=False)
     one.tell(PREFACE, first)
     assert one.code == "PROTOCOL_ERROR"
@@ -75,7 +75,7 @@ def test_the_first_frame_is_settings(talk, first):
 # --- a call
 
 
-def test_a_call_in_full(talk):
+def test_a_call_runs_from_headers_to_trailers(talk):
     one = talk()
     assert one.tell(request(1, ("x-extproc", "a"), ("x-extproc", "b"))) == [("opened", 1)]
     assert one.streams[1].path == PATH
@@ -99,18 +99,18 @@ def test_a_call_in_full(talk):
     assert one.connection.streams == {}
 
 
-def test_the_end_may_come_with_the_last_message(talk):
+def test_the_last_message_may_end_the_stream(talk):
     one = talk()
     assert one.tell(request(1), message(1, b"only", end=True)) == [("opened", 1), ("message", 1, b"only")]
     assert one.take(1) is None
     assert one.streams[1].ended
 
 
-def test_the_end_may_come_with_the_headers(talk):
+def test_the_headers_may_end_the_stream(talk):
     assert talk().tell(request(1, end=True)) == [("opened", 1), ("ended", 1)]
 
 
-def test_the_end_is_told_after_the_last_message_was_taken(talk):
+def test_the_end_is_reported_after_the_last_message_was_taken(talk):
     one = talk()
     one.tell(request(1), message(1, b"a"), message(1, b"b"))
     assert one.tell(data(1, end=True)) == []
@@ -119,7 +119,7 @@ def test_the_end_is_told_after_the_last_message_was_taken(talk):
     assert one.streams[1].ended
 
 
-def test_an_early_end_leaves_the_stream(talk):
+def test_an_early_end_resets_the_stream(talk):
     one = talk()
     one.tell(request(1), message(1, b"a"))
     one.send(1, b"b")
@@ -151,7 +151,7 @@ def test_an_error_without_an_answer_is_headers_only(talk):
     assert heard[0][2].flags == {"END_STREAM", "END_HEADERS"}
 
 
-def test_a_long_text_of_an_error_is_one_header(talk):
+def test_a_long_error_message_is_one_header(talk):
     one = talk()
     one.tell(request(1, end=True))
     one.end(1, 13, "x" * 1000)
@@ -168,7 +168,7 @@ def test_nothing_is_sent_after_the_end(talk):
     assert one.heard() == []
 
 
-def test_many_streams_side_by_side(talk):
+def test_many_streams_run_side_by_side(talk):
     one = talk()
     ids = range(1, 41, 2)
     assert one.tell(*map(request, ids)) == [("opened", id) for id in ids]
@@ -181,7 +181,7 @@ def test_many_streams_side_by_side(talk):
     assert (one.connection.streams, one.connection._left) == ({}, {})
 
 
-def test_a_new_call_after_a_thousand(talk):
+def test_a_connection_serves_more_than_a_thousand_calls(talk):
     one = talk()
     for id in range(1, 2001, 2):
         one.tell(request(id), message(id, b"a"))
@@ -193,10 +193,10 @@ def test_a_new_call_after_a_thousand(talk):
     assert one.connection.fault is None
 
 
-# --- messages, however they are cut
+# --- messages in any pieces
 
 
-def test_several_messages_in_a_frame(talk):
+def test_a_frame_may_hold_several_messages(talk):
     one = talk()
     one.tell(request(1))
     assert one.tell(data(1, grpc(b"a") + grpc(b"") + grpc(b"ccc"))) == [("message", 1, b"a")]
@@ -204,7 +204,7 @@ def test_several_messages_in_a_frame(talk):
 
 
 @pytest.mark.parametrize("size", range(1, 20))
-def test_a_message_over_several_frames(talk, size):
+def test_a_message_may_span_several_frames(talk, size):
     one = talk()
     one.tell(request(1))
     whole = grpc(b"hello") + grpc(b"") + grpc(b"world!")
@@ -213,7 +213,7 @@ def test_a_message_over_several_frames(talk, size):
     assert [one.take(1), one.take(1), one.take(1)] == [b"", b"world!", None]
 
 
-def test_an_empty_message(talk):
+def test_a_message_may_be_empty(talk):
     one = talk()
     assert one.tell(request(1), message(1, b"")) == [("opened", 1), ("message", 1, b"")]
 
@@ -232,7 +232,7 @@ def test_a_priority_in_headers_is_skipped(talk):
     assert talk().tell(frame(HEADERS, flags, 1, b"\1\0\0\0\0\x10" + block() + b"\0")) == [("opened", 1)]
 
 
-def test_headers_that_continue(talk):
+def test_headers_may_continue_in_further_frames(talk):
     whole = block()
     first, second, third = whole[:3], whole[3:20], whole[20:]
     one = talk()
@@ -251,7 +251,7 @@ def test_headers_that_continue(talk):
         (grpc(b"")[:3], "", 13),
     ],
 )
-def test_messages_that_are_not_taken(talk, payload, encoding, status):
+def test_compressed_and_incomplete_messages_end_the_call(talk, payload, encoding, status):
     one = talk()
     one.tell(request(1, *([("grpc-encoding", encoding)] if encoding else [])))
     assert one.tell(data(1, payload, end=True)) == [("gone", 1)]
@@ -259,7 +259,7 @@ def test_messages_that_are_not_taken(talk, payload, encoding, status):
     assert one.tell(request(3)) == [("opened", 3)], "the others go on"
 
 
-def test_of_a_message_that_is_not_taken_the_rest_is_passed_over(talk):
+def test_the_rest_of_a_refused_message_is_skipped(talk):
     one = talk(Limits(message=10))
     one.tell(request(1), message(1, b"0123456789"))
     assert one.take(1) is None
@@ -282,7 +282,7 @@ def test_messages_of_a_busy_stream_wait_in_order(talk):
     assert one.tell(message(1, b"10")) == [("message", 1, b"10")]
 
 
-def test_a_reset_drops_what_waits(talk):
+def test_a_reset_drops_waiting_messages(talk):
     one = talk()
     one.tell(request(1), message(1, b"a"), message(1, b"b"))
     assert one.tell(reset(1)) == [("gone", 1)]
@@ -292,7 +292,7 @@ def test_a_reset_drops_what_waits(talk):
     assert one.heard() == []
 
 
-def test_a_connection_that_is_lost_takes_its_streams_along(talk):
+def test_a_lost_connection_ends_its_streams(talk):
     one = talk()
     one.tell(request(1), request(3), message(3, b"a"), request(5, end=True))
     one.end(5)
@@ -313,7 +313,7 @@ def grants(heard):
     return [(id, increment) for name, id, increment in heard if name == "WindowUpdate"]
 
 
-def test_a_stream_at_rest_is_granted_what_it_sent_in_large_steps(talk):
+def test_an_idle_stream_gets_its_window_back_in_large_steps(talk):
     one = talk()
     one.tell(request(1))
     for _ in range(64):
@@ -322,7 +322,7 @@ def test_a_stream_at_rest_is_granted_what_it_sent_in_large_steps(talk):
     assert grants(one.heard()) == [(1, MIB // 2), (1, MIB // 2)]
 
 
-def test_a_busy_stream_is_granted_nothing_until_its_queue_has_drained(talk):
+def test_a_busy_stream_gets_no_window_until_its_queue_has_drained(talk):
     one = talk()
     one.tell(request(1))
     fill(one, 1, MIB)
@@ -348,7 +348,7 @@ def test_a_message_larger_than_the_window_arrives(talk):
     assert events == [("message", 1, b"m" * (3 * MIB))]
 
 
-def test_a_stream_whose_peer_ended_is_granted_nothing(talk):
+def test_a_stream_whose_peer_ended_gets_no_window(talk):
     one = talk()
     one.tell(request(1))
     fill(one, 1, MIB)
@@ -358,7 +358,7 @@ def test_a_stream_whose_peer_ended_is_granted_nothing(talk):
     assert grants(one.heard()) == []
 
 
-def test_a_message_under_way_waits_while_its_stream_is_busy(talk):
+def test_a_partial_message_waits_while_its_stream_is_busy(talk):
     one = talk()
     one.tell(request(1), message(1, b"first"))
     one.tell(*(data(1, grpc(b"m" * 2 * MIB)[at : at + 16_384]) for at in range(0, MIB // 2, 16_384)))
@@ -367,7 +367,7 @@ def test_a_message_under_way_waits_while_its_stream_is_busy(talk):
     assert grants(one.heard()) == [(1, MIB // 2 + 10)]
 
 
-def test_the_connections_window_is_granted_again_too(talk):
+def test_the_connections_window_is_given_back(talk):
     limits = Limits(connection_window=2 * MIB)
     one = talk(limits)
     ids = (1, 3, 5)
@@ -380,7 +380,7 @@ def test_the_connections_window_is_granted_again_too(talk):
     assert grants(one.heard()) == [(0, MIB)], "what a reset stream held is free again"
 
 
-def test_data_that_is_passed_over_is_granted_again(talk):
+def test_the_window_of_skipped_data_is_given_back(talk):
     one = talk(Limits(connection_window=MIB))
     one.tell(request(1))
     one.end(1)
@@ -419,7 +419,7 @@ def test_an_answer_beyond_the_window_waits(talk):
     assert sent == grpc(b"b" * 100_000)
 
 
-def test_the_driver_is_told_when_what_waited_has_left(talk):
+def test_the_driver_learns_when_waiting_answers_have_left(talk):
     one = talk(begun=False)
     one.tell(begin(window=10))
     one.tell(request(1), message(1, b"a"))
@@ -433,7 +433,7 @@ def test_the_driver_is_told_when_what_waited_has_left(talk):
     assert not one.streams[1].unsent
 
 
-def test_answers_behind_one_that_waits_keep_their_order(talk):
+def test_answers_behind_a_waiting_one_keep_their_order(talk):
     one = talk(begun=False)
     one.tell(begin(window=0))
     one.heard()
@@ -456,7 +456,7 @@ def test_an_error_does_not_wait_for_the_window(talk):
     assert [name for name, *_ in one.heard()] == ["Headers", "Headers", "RstStream"]
 
 
-def test_what_comes_behind_an_end_that_waits_is_passed_over(talk):
+def test_frames_after_a_waiting_end_are_skipped(talk):
     one = talk(begun=False)
     one.tell(begin(window=0))
     one.tell(request(1), message(1, b"a"), message(1, b"b"))
@@ -471,7 +471,7 @@ def test_what_comes_behind_an_end_that_waits_is_passed_over(talk):
     assert [name for name, *_ in one.heard()] == ["Data", "Headers"]
 
 
-def test_a_reset_while_the_end_waits(talk):
+def test_a_reset_drops_a_waiting_end(talk):
     one = talk(begun=False)
     one.tell(begin(window=0))
     one.tell(request(1), message(1, b"a"))
@@ -481,7 +481,7 @@ def test_a_reset_while_the_end_waits(talk):
     assert one.connection._blocked == {}
 
 
-def test_settings_change_the_windows_of_streams_under_way(talk):
+def test_settings_change_the_windows_of_open_streams(talk):
     one = talk()
     one.tell(request(1), message(1, b"a"))
     one.send(1, b"x" * 1000)  # 1,005 bytes of 65,535
@@ -510,7 +510,7 @@ def test_frames_are_as_large_as_the_peer_allows(talk):
     assert [len(content) for name, _, content in one.heard() if name == "Data"] == [20_000, 20_000, 1]
 
 
-def test_an_answer_of_more_than_a_frame_is_cut(talk):
+def test_an_answer_larger_than_a_frame_is_split(talk):
     one = talk()
     one.tell(request(1), message(1, b"a"))
     one.send(1, b"x" * 16_379)
@@ -540,7 +540,7 @@ def test_a_ping_is_answered(talk):
     assert one.heard() == [("Ping", 0, (b"12345678", True))]
 
 
-def test_what_means_nothing_here_is_passed_over(talk):
+def test_frames_without_a_meaning_here_are_skipped(talk):
     one = talk()
     goaway = frame(GOAWAY, 0, 0, b"\0" * 8 + b"bye")
     assert one.tell(frame(PRIORITY, 0, 1, b"\0" * 5), frame(0x77, 0xFF, 9, b"?"), goaway, settings(table=0)) == []
@@ -548,13 +548,13 @@ def test_what_means_nothing_here_is_passed_over(talk):
     assert one.tell(request(1)) == [("opened", 1)]
 
 
-def test_a_setting_that_nobody_knows_is_passed_over(talk):
+def test_an_unknown_setting_is_skipped(talk):
     one = talk()
     one.tell(frame(4, 0, 0, b"\x12\x34\xff\xff\xff\xff"))
     assert one.heard() == [("Settings", 0, "ACK")]
 
 
-def test_the_first_headers_of_a_connection_do_without_a_table(talk):
+def test_the_first_headers_of_a_connection_do_not_use_the_table(talk):
     one = talk()
     one.tell(request(1, end=True), request(3, end=True))
     one.end(1)
@@ -569,7 +569,7 @@ def test_the_first_headers_of_a_connection_do_without_a_table(talk):
 # --- the drain
 
 
-def test_a_drain_lets_the_peer_know_before_it_refuses(talk):
+def test_a_drain_is_announced_before_streams_are_refused(talk):
     one = talk()
     one.tell(request(1), message(1, b"a"))
     one.connection.drain()
@@ -595,7 +595,7 @@ def test_a_drain_lets_the_peer_know_before_it_refuses(talk):
     ]
 
 
-def test_a_drain_of_a_connection_without_streams(talk):
+def test_a_drain_without_streams_closes_the_connection(talk):
     one = talk()
     assert not one.connection.drained
     one.connection.drain()

@@ -1,4 +1,4 @@
-"""Frames in any order, whole and byte by byte: nothing raises, and what holds of windows holds at every moment."""
+"""Frames in any order, whole and byte by byte: nothing raises, and the invariants of the windows hold throughout."""
 
 import struct
 
@@ -28,7 +28,7 @@ MOST = (1 << 31) - 1
 
 
 class Peer:
-    """What the peer lets the server send, by the frames it sent itself: the model to compare with."""
+    """The model to compare with: the window that the peer's own frames give the server."""
 
     def __init__(self):
         self.first = 65_535
@@ -36,7 +36,7 @@ class Peer:
         self.streams = {}
 
     def told(self, sent):
-        """Windows that frames open. After frames that break the protocol it does not matter any more."""
+        """Add the windows that frames open. After a frame that breaks the protocol the model no longer matters."""
         at = 0
         while len(sent) - at >= 9:
             high, low, kind, flags, id = struct.unpack_from(">BHBBL", sent, at)
@@ -104,7 +104,7 @@ ACTIONS = st.tuples(
 
 
 def drive(one, what, id, number, blob):
-    """What a driver may do with a stream, at any moment."""
+    """The calls of a driver on a stream, in any order."""
     if what == "drain":
         if number == 20:
             one.connection.drain()
@@ -121,7 +121,7 @@ def drive(one, what, id, number, blob):
 
 
 def converse(actions, *, bytewise):
-    """Everything that came of it, checked at each step."""
+    """Feed the frames and return every event. The invariants are checked at each step."""
     one, peer = Talk(LIMITS, bytewise=bytewise, begun=False), Peer()
     one.heard()
     found = [one.tell(begin()), one.heard()]
@@ -129,7 +129,7 @@ def converse(actions, *, bytewise):
         if which < len(FRAMES):
             sent = FRAMES[which](id, number, blob)
             if one.connection._rest:
-                peer = None  # it has lost its own thread: its frames are others than it thinks
+                peer = None  # the bytes have lost their framing: they are read as other frames
             if peer is not None:
                 peer.told(sent)
             found.append(one.tell(sent))
@@ -157,7 +157,7 @@ def holds(actions):
 @settings(max_examples=100)
 @given(st.lists(ACTIONS, max_size=40))
 @example([(0, 1, 0, b""), (3, 1, 20, b"a" * 12), (3, 1, 1, b"b"), (25, 1, 0, b""), (25, 1, 0, b"")])
-def test_any_frames_in_any_order(actions):
+def test_frames_in_any_order_break_no_invariant(actions):
     holds(actions)
 
 
@@ -165,12 +165,12 @@ def test_any_frames_in_any_order(actions):
 @pytest.mark.parametrize("part", range(8))
 @settings(max_examples=25_000, suppress_health_check=list(HealthCheck), database=None)
 @given(actions=st.lists(ACTIONS, max_size=40))
-def test_any_frames_in_any_order_200_000_times(part, actions):
+def test_frames_in_any_order_break_no_invariant_200_000_times(part, actions):
     holds(actions)
 
 
 @given(st.binary(max_size=300), st.booleans())
-def test_any_bytes(garbage, begun):
+def test_arbitrary_bytes_raise_nothing(garbage, begun):
     for bytewise in (False, True):
         one = Talk(LIMITS, bytewise=bytewise, begun=begun)
         one.tell(garbage)

@@ -1,4 +1,4 @@
-"""Header blocks: remembered, refused, and always decoded."""
+"""Header blocks: cached, refused, and always decoded."""
 
 import pytest
 from hpack import Encoder
@@ -12,7 +12,7 @@ from tests.transport.peers import PATH, REQUEST, block
 
 
 class Counted(HeaderReader):
-    """Counts what is really decoded."""
+    """A reader that counts the blocks it really decodes."""
 
     def __init__(self, limits=None):
         super().__init__(limits or Limits())
@@ -26,7 +26,7 @@ class Counted(HeaderReader):
         self._decoder.decode = counted
 
 
-def test_the_same_bytes_are_decoded_once():
+def test_identical_bytes_are_decoded_once():
     reader = Counted()
     one = reader.read(block())
     assert one.path == PATH
@@ -34,7 +34,7 @@ def test_the_same_bytes_are_decoded_once():
     assert reader.decoded == 1
 
 
-def test_blocks_that_only_refer_to_the_table_are_remembered():
+def test_blocks_that_only_refer_to_the_table_are_cached():
     reader, encoder = Counted(), Encoder()
     first, *others = [encoder.encode(REQUEST) for _ in range(10)]
     assert len(set(others)) == 1
@@ -43,9 +43,9 @@ def test_blocks_that_only_refer_to_the_table_are_remembered():
     assert reader.decoded == 2
 
 
-def test_a_changed_table_makes_them_new():
+def test_a_changed_table_invalidates_the_cache():
     reader, encoder = Counted(), Encoder()
-    encoder.encode([("x-first", "1")])  # the reader must not know
+    encoder.encode([("x-first", "1")])  # the reader must not know it
     encoder = Encoder()
     headers = [*REQUEST, ("x-value", "one")]
     reader.read(encoder.encode(headers))
@@ -53,13 +53,13 @@ def test_a_changed_table_makes_them_new():
     assert reader.read(known).metadata["x-value"] == "one"
     reader.read(encoder.encode([*REQUEST, ("x-value", "two")]))
     assert encoder.encode(headers) != known
-    moved = reader.read(known)  # the same bytes now mean what moved there
+    moved = reader.read(known)  # the same bytes now refer to another entry
     assert moved.metadata.get("x-value") != "one"
     assert reader.decoded == 4
 
 
-def test_a_table_that_shrinks_and_grows_again_makes_them_new():
-    """The newest entry and the size are as before, and yet others are gone."""
+def test_a_table_that_shrinks_and_grows_invalidates_the_cache():
+    """The newest entry and the size are as before, but older entries are gone."""
     reader, encoder = Counted(), Encoder()
     reader.read(encoder.encode([*REQUEST, ("x-old", "o" * 100), ("x-new", "n" * 100)]))
     newest = reader._table()[0]
@@ -85,8 +85,8 @@ def test_a_table_that_shrinks_and_grows_again_makes_them_new():
         max_size=30,
     )
 )
-def test_remembering_changes_nothing(blocks):
-    """Whatever an encoder sends: with memory and without, the same."""
+def test_the_cache_never_changes_a_result(blocks):
+    """Any output of an encoder reads the same with the cache and without."""
     encoder, reader, forgetful = Encoder(), HeaderReader(Limits()), HeaderReader(Limits())
     for extra, sensitive, size in blocks:
         if size is not None:
@@ -97,7 +97,7 @@ def test_remembering_changes_nothing(blocks):
         assert reader._decoder.header_table.dynamic_entries == forgetful._decoder.header_table.dynamic_entries
 
 
-def test_memory_has_an_end():
+def test_the_cache_is_bounded():
     reader = Counted()
     for number in range(10 * MOST_REMEMBERED):
         reader.read(block([*REQUEST, ("x-id", str(number))]))
@@ -140,11 +140,11 @@ def changed(name, value):
         ([("grpc-trailer", "1")], "no :path or :scheme"),
     ],
 )
-def test_what_is_no_call(headers, problem):
+def test_headers_that_are_not_a_call_are_refused(headers, problem):
     assert HeaderReader(Limits()).read(block(headers)).problem == problem
 
 
-def test_a_call():
+def test_the_headers_of_a_call_are_read():
     found = HeaderReader(Limits()).read(block([*REQUEST, ("x-bytes", b"\xff\xfe"), ("content-type", "2")]))
     assert (found.path, found.problem) == (PATH, "")
     assert found.metadata == {"te": "trailers", "content-type": "application/grpc,2", "x-bytes": "\ufffd\ufffd"}
@@ -154,24 +154,24 @@ def test_a_call():
     ("data", "code"),
     [
         (b"\x80", "COMPRESSION_ERROR"),  # index 0
-        (b"\xff\xff\xff\xff\xff\xff\xff", "COMPRESSION_ERROR"),  # an endless number
+        (b"\xff\xff\xff\xff\xff\xff\xff", "COMPRESSION_ERROR"),  # a number without an end
         (b"\xbe", "COMPRESSION_ERROR"),  # an entry that the table does not have
         (b"\x40", "COMPRESSION_ERROR"),
         (b"\x00\x05ab", "COMPRESSION_ERROR"),
         (b"\x00\x01a\x85\xff\xff\xff\xff\xff", "COMPRESSION_ERROR"),  # Huffman's end of string
-        (b"\x82\x3f\xe1\x1f", "COMPRESSION_ERROR"),  # a size behind a header
+        (b"\x82\x3f\xe1\x1f", "COMPRESSION_ERROR"),  # a size update behind a header
         (b"\x3f\xe2\x1f", "COMPRESSION_ERROR"),  # a table of 4,097 bytes
         (b"\x00\x01a\x7f\x80\xff\x03" + b"v" * 65_535, "ENHANCE_YOUR_CALM"),
     ],
 )
-def test_what_cannot_be_decoded(data, code):
+def test_blocks_that_cannot_be_decoded_are_refused(data, code):
     with pytest.raises(Fault) as fault:
         HeaderReader(Limits()).read(data)
     assert fault.value.code.name == code
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_a_request_or_a_fault(data):
+def test_arbitrary_bytes_are_a_request_or_a_fault(data):
     reader = HeaderReader(Limits())
     for _ in range(2):
         try:

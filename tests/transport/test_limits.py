@@ -1,4 +1,7 @@
-"""Each limit, hit: one short of it passes, one more ends the call, the stream or the connection with its code."""
+"""Each limit, reached: one less passes, one more ends the call, the stream or the connection with its code.
+
+A test is named after its limit.
+"""
 
 from dataclasses import fields
 
@@ -68,7 +71,7 @@ def test_streams():
     assert one.code is None
 
 
-def test_streams_that_are_refused_are_decoded_all_the_same():
+def test_refused_streams_are_decoded_too():
     one, encoder = Talk(Limits(streams=1)), Encoder()
     opened = []
     for id in range(1, 12, 2):
@@ -80,7 +83,7 @@ def test_streams_that_are_refused_are_decoded_all_the_same():
     assert one.streams[11].metadata["x-id"] == "11"
 
 
-def test_streams_that_we_left_are_remembered_so_long():
+def test_closed_streams_are_remembered_up_to_the_limit():
     one = Talk(Limits(streams=3))
     for id in range(1, 12, 2):
         one.tell(request(id))
@@ -90,7 +93,7 @@ def test_streams_that_we_left_are_remembered_so_long():
 
 
 BEGINS = data(1, grpc(b"x" * 200_000)[:5])
-"""The prefix of a message that does not end here."""
+"""The start of a message whose end has not arrived."""
 
 
 def test_stream_window():
@@ -155,7 +158,7 @@ def test_header_list(spare, code):
 
 
 def flood(limits, frames, count, *, second=None):
-    """So many frames within a second, then `second` of them later."""
+    """Send so many frames within a second, then `second` of them later."""
     clock = Clock()
     one = Talk(limits, clock=clock)
     for index in range(count):
@@ -195,20 +198,20 @@ def test_settings():
     assert flood(limits, lambda _: frame(4, 1, 0), 10) == "ENHANCE_YOUR_CALM", "acknowledgements too"
 
 
-def test_resets_of_streams_that_were_answered_do_not_count():
+def test_resets_of_answered_streams_do_not_count():
     one = Talk(Limits(resets=3))
     for id in range(1, 401, 4):
         one.tell(request(id), message(id, b"a"))
-        one.send(id, b"b")  # under way
+        one.send(id, b"b")  # in progress
         one.tell(reset(id))
         one.tell(request(id + 2), message(id + 2, b"a"))
         one.send(id + 2, b"b")
-        one.end(id + 2)  # ended, as Envoy resets every stream
+        one.end(id + 2)  # ended; Envoy resets every ended stream
         one.tell(reset(id + 2))
     assert one.code is None
 
 
-def test_resets_count_streams_that_are_refused():
+def test_refused_streams_count_as_resets():
     one = Talk(Limits(resets=3, streams=1))
     for id in range(1, 8, 2):
         one.tell(request(id))
@@ -217,7 +220,7 @@ def test_resets_count_streams_that_are_refused():
     assert one.code == "ENHANCE_YOUR_CALM"
 
 
-def test_resets_count_headers_that_are_passed_over():
+def test_skipped_headers_count_as_resets():
     one = Talk(Limits(resets=3))
     one.tell(request(1))
     one.end(1)
@@ -228,7 +231,7 @@ def test_resets_count_headers_that_are_passed_over():
     assert one.code == "ENHANCE_YOUR_CALM"
 
 
-def test_the_greeting_tells_what_the_peer_has_to_know():
+def test_the_first_frames_state_the_limits_the_peer_needs():
     limits = Limits(streams=7, stream_window=70_000, connection_window=90_000, frame=20_000, header_list=999)
     one = Talk(limits, begun=False)
     assert one.heard() == [
@@ -239,7 +242,7 @@ def test_the_greeting_tells_what_the_peer_has_to_know():
     assert one.code is None
 
 
-def test_every_limit_is_hit_somewhere():
+def test_every_limit_has_a_test():
     here = {name.removeprefix("test_") for name in globals() if name.startswith("test_")} | set(FLOODS)
     in_the_shell = {"unread", "turn", "connections"}  # test_native.py
     assert {field.name for field in fields(Limits)} <= here | in_the_shell

@@ -1,4 +1,4 @@
-"""gRPC messages, however their bytes come."""
+"""gRPC messages, in any pieces."""
 
 import pytest
 from hypothesis import given
@@ -9,7 +9,7 @@ from tests.transport.peers import grpc
 
 
 @given(st.lists(st.binary(max_size=40), max_size=8), st.data())
-def test_messages_are_what_they_were(messages, data):
+def test_messages_survive_any_cutting(messages, data):
     whole = b"".join(map(grpc, messages))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=12)))
     assembly, found = Assembly(40, ""), []
@@ -20,7 +20,7 @@ def test_messages_are_what_they_were(messages, data):
 
 
 @pytest.mark.parametrize("size", [1, 4, 5, 6, 100])
-def test_a_message_is_not_there_before_its_last_byte(size):
+def test_a_message_appears_with_its_last_byte(size):
     assembly = Assembly(1000, "")
     whole = grpc(b"m" * 300)
     parts = [whole[at : at + size] for at in range(0, len(whole), size)]
@@ -45,5 +45,5 @@ def test_compressed_messages_are_refused(compressed, encoding, status):
     assert refused.value.status == status
 
 
-def test_an_encoding_that_is_not_used_is_no_harm():
+def test_an_unused_encoding_does_no_harm():
     assert Assembly(10, "gzip").feed(grpc(b"x")) == [b"x"]

@@ -1,4 +1,4 @@
-"""The own transport on asyncio: what leaves when, what runs where, and how it ends."""
+"""The native transport on asyncio: grouping of writes, tasks, connections, start and stop."""
 
 import ast
 import asyncio
@@ -22,7 +22,7 @@ MOST = (1 << 31) - 1
 
 
 class Wire:
-    """A transport of asyncio's that keeps what is written."""
+    """A transport of asyncio's that keeps the written bytes."""
 
     def __init__(self):
         self.writes = []
@@ -70,7 +70,7 @@ class Wired:
         self.peer.data_received(b"".join(frames))
 
     def heard(self):
-        """Names and streams of the frames in each write since."""
+        """Names and streams of the frames in each write since the last call."""
         writes, self.wire.writes = self.wire.writes, []
         return [[(name, id) for name, id, _ in write] for write in writes]
 
@@ -91,7 +91,7 @@ def echo(id, *messages, method="Echo", end=False):
 # --- writes
 
 
-async def test_everything_of_one_read_leaves_in_one_write(wired):
+async def test_answers_to_one_read_leave_in_one_write(wired):
     wired.tell(echo(1, b"a", b"b"), echo(3, b"c", method="Twice"), frame(PING, 0, 0, b"12345678"), echo(5, end=True))
     [write] = wired.heard()
     assert sorted(write) == sorted(
@@ -110,7 +110,7 @@ async def test_the_end_leaves_with_the_last_answer(wired):
     ]
 
 
-async def test_calls_that_waited_for_the_same_leave_in_one_write(wired):
+async def test_calls_released_together_leave_in_one_write(wired):
     for id in (1, 3, 5):
         wired.tell(echo(id, b"x", method="Slow"))
     assert wired.heard() == []
@@ -120,22 +120,22 @@ async def test_calls_that_waited_for_the_same_leave_in_one_write(wired):
     assert wired.heard() == [[(name, id) for id in (1, 3, 5) for name in ("Headers", "Data")]]
 
 
-async def test_nothing_is_written_where_nothing_is_to_be_said(wired):
+async def test_an_empty_write_is_not_made(wired):
     wired.tell(echo(1, b"a", method="Sum"), reset(1))
     assert wired.heard() == []
 
 
-# --- without a task, unless it waits
+# --- no task unless a call waits
 
 
-async def test_calls_that_do_not_wait_are_no_tasks(wired):
+async def test_calls_that_do_not_wait_create_no_tasks(wired):
     wired.tell(*(echo(id, b"a", b"b", method="Twice", end=True) for id in range(1, 21, 2)))
     assert len(asyncio.all_tasks()) == 1 + 10, "only their ends wait, in these services"
     assert [call.heard for call in wired.services.made] == [[b"a", b"b"]] * 10
 
 
-async def test_a_call_is_cancelled_before_its_task_has_run(wired):
-    """It has to learn of it all the same, because it may hold a reservation."""
+async def test_a_call_may_be_cancelled_before_its_task_has_run(wired):
+    """The call still learns of it, because it may hold a reservation."""
     wired.tell(echo(1, method="Slow"))
     wired.tell(message(1, b"a"), message(1, b"b"), reset(1))
     [call] = wired.services.made
@@ -144,7 +144,7 @@ async def test_a_call_is_cancelled_before_its_task_has_run(wired):
 
 
 async def test_turn():
-    """However much comes at once, others have their turn; and it is all done without anything more being read."""
+    """A large read is handled in turns with other work, and completely, without further reads."""
     wired = Wired(Limits(turn=10))
     wired.tell(echo(1), echo(3, b"a"), message(1, b"x") * 5000)
     first, second = wired.services.made
@@ -159,7 +159,7 @@ async def test_turn():
         await asyncio.sleep(0)
 
 
-async def test_a_peer_that_does_not_read_has_no_turn():
+async def test_a_peer_that_does_not_read_gets_no_turn():
     wired = Wired(Limits(turn=10))
     wired.tell(echo(1), message(1, b"x") * 100)
     [call] = wired.services.made
@@ -175,8 +175,8 @@ async def test_a_peer_that_does_not_read_has_no_turn():
     assert len(call.heard) == 101
 
 
-async def test_of_a_client_that_left_nothing_that_waits_is_handled(wired):
-    """It was not answered, so the client never saw what it is about."""
+async def test_waiting_messages_of_a_reset_call_are_dropped(wired):
+    """The client never saw an answer that depends on them."""
     wired.tell(echo(1))
     wired.tell(message(1, b"a"), message(1, b"b"), reset(1))
     [call] = wired.services.made
@@ -184,13 +184,13 @@ async def test_of_a_client_that_left_nothing_that_waits_is_handled(wired):
     assert call.heard == [b"a"]
 
 
-async def test_a_call_that_was_reset_at_once_is_not_even_made(wired):
+async def test_a_call_reset_in_the_same_read_is_not_made(wired):
     wired.tell(echo(1, b"a"), reset(1), echo(3, b"b"))
     assert [call.heard for call in wired.services.made] == [[b"b"]]
 
 
 @pytest.mark.parametrize("ends", ["lost", "stopped"])
-async def test_a_call_whose_turn_never_came_is_not_made(ends):
+async def test_a_call_still_waiting_for_its_turn_is_not_made_after_the_end(ends):
     wired = Wired(Limits(turn=1))
     wired.tell(echo(1), echo(3), echo(5))
     if ends == "lost":
@@ -202,7 +202,7 @@ async def test_a_call_whose_turn_never_came_is_not_made(ends):
     assert [call.ends for call in wired.services.made] == [1]
 
 
-async def test_thousands_of_messages_wait_for_one(wired):
+async def test_thousands_of_messages_may_wait_for_one(wired):
     wired.tell(echo(1, method="Slow"), message(1, b"x") * 5000, data(1, end=True))
     [call] = wired.services.made
     assert call.heard == [b"x"]
@@ -226,7 +226,7 @@ async def test_a_failed_call_does_not_stop_the_others(wired, caplog):
     ]
 
 
-async def test_a_call_that_fails_after_its_client_left_is_told(wired, caplog):
+async def test_a_call_that_fails_after_its_client_disconnected_is_logged(wired, caplog):
     wired.tell(echo(1, b"late", method="Fail"))
     await asyncio.sleep(0)
     wired.tell(reset(1))
@@ -236,7 +236,7 @@ async def test_a_call_that_fails_after_its_client_left_is_told(wired, caplog):
     assert [record.getMessage() for record in caplog.records] == ["a call of /test.Service/FailAtTheEnd failed: a bug"]
 
 
-async def test_a_deadline_is_the_clients_own_business(native):
+async def test_a_deadline_is_left_to_the_client(native):
     running = await native()
     async with H2Peer.connect(running.path) as peer:
         id = peer.begin("Slow", ("grpc-timeout", "1m"))
@@ -247,7 +247,7 @@ async def test_a_deadline_is_the_clients_own_business(native):
         assert (answer.messages, answer.status) == ([b"x"], 0)
 
 
-async def test_compressed_messages_are_refused_by_name(native):
+async def test_a_refusal_of_compressed_messages_names_the_encoding(native):
     running = await native()
     async with grpc.aio.insecure_channel(f"unix:{running.path}", compression=grpc.Compression.Gzip) as channel:
         with pytest.raises(grpc.aio.AioRpcError) as error:
@@ -258,7 +258,7 @@ async def test_compressed_messages_are_refused_by_name(native):
 # --- the end of a connection
 
 
-async def test_a_broken_peer_is_told_and_its_calls_end(wired, caplog):
+async def test_a_broken_peer_gets_a_goaway_and_its_calls_end(wired, caplog):
     wired.tell(echo(1, b"a"), echo(3, b"b", method="Slow"))
     wired.heard()
     with caplog.at_level(logging.WARNING):
@@ -273,7 +273,7 @@ async def test_a_broken_peer_is_told_and_its_calls_end(wired, caplog):
     assert wired.server.peers == set()
 
 
-async def test_a_broken_peer_that_stays_is_closed(native, caplog):
+async def test_a_broken_peer_that_does_not_close_is_closed(native, caplog):
     running = await native()
     async with RawPeer.connect(running.path) as peer:
         peer.tell(data(0, b"x"))
@@ -293,7 +293,7 @@ async def test_a_peer_that_does_not_read_is_not_read_from(wired):
 
 
 async def test_unread(native):
-    """With wide windows, a client that asks on and never reads is owed little more than the limit."""
+    """With wide windows, a client that keeps asking and never reads is owed little more than the limit."""
     running = await native(Limits(unread=100_000))
     reader, writer = await asyncio.open_unix_connection(running.path)
     writer.transport.pause_reading()
@@ -329,12 +329,12 @@ async def test_connections(native):
 # --- start and stop
 
 
-async def test_nobody_else_can_connect(native):
+async def test_only_the_owner_can_connect(native):
     running = await native()
     assert stat.S_IMODE(Path(running.path).stat().st_mode) == 0o600
 
 
-async def test_what_a_killed_process_left_behind_is_removed(native, tmp_path):
+async def test_the_socket_of_a_killed_process_is_removed(native, tmp_path):
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / "0.sock"))
     running = await native()
@@ -343,7 +343,7 @@ async def test_what_a_killed_process_left_behind_is_removed(native, tmp_path):
 
 
 @pytest.mark.parametrize("taken", ["file", "socket"])
-async def test_what_is_there_stays(tmp_path, taken):
+async def test_a_file_or_a_served_socket_at_the_path_is_kept(tmp_path, taken):
     path = tmp_path / "there"
     other = socket.socket(socket.AF_UNIX)
     with other:
@@ -357,12 +357,12 @@ async def test_what_is_there_stays(tmp_path, taken):
         assert path.exists()
 
 
-async def test_a_path_that_cannot_be_is_an_error(tmp_path):
+async def test_an_impossible_path_is_an_error(tmp_path):
     with pytest.raises(OSError):
         await NativeServer({}, str(tmp_path / ("a" * 200))).start()
 
 
-async def test_a_stop_removes_its_own_socket_only(native):
+async def test_a_stop_removes_only_its_own_socket(native):
     running = await native()
     await running.stop()
     assert not Path(running.path).exists()
@@ -374,11 +374,11 @@ async def test_a_stop_removes_its_own_socket_only(native):
         assert Path(running.path).exists()
 
 
-async def test_a_stop_that_was_never_started(tmp_path):
+async def test_a_server_that_was_never_started_can_be_stopped(tmp_path):
     await NativeServer({}, str(tmp_path / "s")).stop(0.0)
 
 
-async def test_a_stop_waits_for_every_end(native):
+async def test_a_stop_waits_for_every_call_to_end(native):
     running = await native()
     async with RawPeer.connect(running.path) as peer:
         for id, method in ((1, "Slow"), (3, "Echo"), (5, "Stubborn")):
@@ -394,7 +394,7 @@ async def test_a_stop_waits_for_every_end(native):
     assert len(statuses) == 3, "each is told that it ends"
 
 
-async def test_a_peer_that_never_answers_holds_no_stop(native):
+async def test_a_peer_that_never_answers_does_not_hold_up_a_stop(native):
     running = await native()
     _, writer = await asyncio.open_unix_connection(running.path)
     writer.transport.pause_reading()
@@ -405,7 +405,7 @@ async def test_a_peer_that_never_answers_holds_no_stop(native):
 
 
 async def test_a_slow_reader_gets_its_last_answer_whole(native):
-    """Longer than the last words take."""
+    """Reading takes longer than the closing handshake may."""
     running = await native()
     async with RawPeer.connect(running.path) as peer:
         peer.tell(settings(window=MOST), window(0, MOST - 65_535))
@@ -423,8 +423,8 @@ async def test_a_slow_reader_gets_its_last_answer_whole(native):
     assert answers == b"".join(grpc_message(b"%d" % number + b"." * 30_000) for number in range(100))
 
 
-async def test_a_second_drain_of_settings_and_windows_changes_nothing(native):
-    """What is under way goes on as before between the two GOAWAYs."""
+async def test_settings_and_windows_between_the_two_goaways_still_work(native):
+    """Open calls continue between the two GOAWAYs of a drain."""
     running = await native()
     async with RawPeer.connect(running.path) as peer:
         peer.tell(settings(window=10), request(1, path="/test.Service/Echo"), message(1, b"0123456789"))
@@ -437,7 +437,7 @@ async def test_a_second_drain_of_settings_and_windows_changes_nothing(native):
     assert b"".join(what for name, _, what in peer.heard if name == "Data") == b"\0\0\0\0\x0a0123456789"
 
 
-# --- what needs a task
+# --- code that needs a task
 
 NEEDS_A_TASK = {"timeout", "timeout_at", "TaskGroup", "current_task", "wait_for"}
 HAS_ONE = {
@@ -449,8 +449,10 @@ HAS_ONE = {
 }
 
 
-def test_whatever_needs_a_task_has_one():
-    """A step of a call begins outside of a task: see `extproc.transport.Call`. Say here why yours has one."""
+def test_code_that_needs_a_task_has_one():
+    """A step of a call begins outside of a task: see `extproc.transport.Call`. The table states why each module has
+    one.
+    """
     root = Path(extproc.__file__).parent
     found = set()
     for path in root.rglob("*.py"):

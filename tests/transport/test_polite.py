@@ -1,5 +1,5 @@
-"""A peer that keeps to the protocol gets everything: each message is heard once and in order, each answer comes back,
-whatever the windows, whatever the handler's pace, wherever the bytes are cut. Nothing stays behind.
+"""A peer that keeps to the protocol loses nothing. Each message is delivered once and in order, and each answer comes
+back, with any windows, any pace of the handler and any cutting of the bytes. No state is left behind.
 """
 
 import pytest
@@ -21,12 +21,12 @@ class Call:
         self.id = id
         self.told = []  # messages
         self.unsent = b""
-        self.window = LIMITS.stream_window  # for what it sends
-        self.granted = first  # for what it gets
+        self.window = LIMITS.stream_window  # window for what it sends
+        self.granted = first  # window for what it gets
         self.ends = self.ended = self.left = False
         self.got = b""
         self.status = None
-        self.heard = []  # by the handler
+        self.heard = []  # read by the handler
         self.answers = []
         self.early = False  # the handler ended it
 
@@ -36,16 +36,16 @@ class Conversation:
         self.talk = Talk(LIMITS, bytewise=bytewise, begun=False)
         self.first = first
         self.window = 65_535  # of the connection, for what the client sends
-        self.granted = 65_535  # and gets
+        self.granted = 65_535  # and for what it gets
         self.calls = {}
         self.decoder = Decoder()
-        self.waiting = []  # (stream, message): the handler has not answered
+        self.waiting = []  # (stream, message): not yet answered by the handler
         self.tell(begin())
         self.nearly_use_up_the_window()
         self.tell(peers.settings(window=first))
 
     def nearly_use_up_the_window(self):
-        """The connection's, for what the client gets: it begins with 64 KiB, whatever anybody sets."""
+        """Use up the connection's window for answers. It begins with 64 KiB, which no setting changes."""
         self.calls[1] = call = Call(1, 65_535)
         self.tell(request(1), data(1, grpc(b""), end=True))
         self.window -= 5
@@ -77,7 +77,7 @@ class Conversation:
             self.push(call, number, cut)
 
     def push(self, call, number, cut):
-        """Send of it what the windows allow, in pieces."""
+        """Send as much as the windows allow, in pieces."""
         while call.unsent and not call.left:
             room = min(call.window, self.window, len(call.unsent), cut * 50 + 1)
             if room <= 0:
@@ -145,7 +145,7 @@ class Conversation:
     # --- the handler
 
     def answer(self, _call, number, cut, answers=()):
-        """Answer the message that waits longest or shortest, with none, one or several."""
+        """Answer the message that has waited longest or shortest, with none, one or several."""
         if not self.waiting:
             return
         id, content = self.waiting.pop(0 if cut % 2 else -1)
@@ -158,7 +158,7 @@ class Conversation:
         self.hear()
 
     def finish(self, call, number, _cut):
-        """End a call early, while nobody works on it."""
+        """End a call early, while the handler is idle."""
         stream = self.talk.streams.get(call.id)
         if number > 17 and stream is not None and not stream.busy and not stream.over and stream.last is None:
             call.early = True
@@ -174,7 +174,7 @@ class Conversation:
         elif stream.ended:
             self.talk.end(id)
 
-    # --- all of it
+    # --- both sides
 
     def act(self, which, stream, number, cut):
         if which == "open" or len(self.calls) == 1:
@@ -186,7 +186,7 @@ class Conversation:
         self.talk.check()
 
     def settle(self):
-        """Both sides do all they can; then nothing may be left undone."""
+        """Both sides do all they can. Then no work may be left."""
         for call in self.calls.values():
             call.ends = True
         for _ in range(1000):
@@ -234,7 +234,7 @@ def holds(actions, first, bytewise):
 
 @settings(max_examples=100)
 @given(st.lists(ACTIONS, max_size=60), st.sampled_from([0, 1, 30, 600, 65_535]), st.booleans())
-def test_a_polite_peer_gets_everything(actions, first, bytewise):
+def test_a_polite_peer_loses_nothing(actions, first, bytewise):
     holds(actions, first, bytewise)
 
 
@@ -242,5 +242,5 @@ def test_a_polite_peer_gets_everything(actions, first, bytewise):
 @pytest.mark.parametrize("part", range(4))
 @settings(max_examples=5_000, suppress_health_check=list(HealthCheck), database=None)
 @given(actions=st.lists(ACTIONS, max_size=80), first=st.sampled_from([0, 1, 30, 600, 65_535]), bytewise=st.booleans())
-def test_a_polite_peer_gets_everything_20_000_times(part, actions, first, bytewise):
+def test_a_polite_peer_loses_nothing_20_000_times(part, actions, first, bytewise):
     holds(actions, first, bytewise)

@@ -1,4 +1,4 @@
-"""The table of states at the top of `connection.py`, cell by cell."""
+"""Every cell of the state table at the top of `connection.py`."""
 
 import pytest
 
@@ -28,7 +28,7 @@ CELLS = [(state, name, expected) for state in STATES for name, expected in zip(F
 
 
 def in_state(state):
-    """A connection whose stream 1 is so. Stream 3 is always open."""
+    """A connection whose stream 1 is in that state. Stream 3 is always open."""
     one = Talk()
     if state == "idle":
         return one
@@ -45,7 +45,7 @@ def in_state(state):
 
 
 @pytest.mark.parametrize(("state", "name", "expected"), CELLS, ids=[f"{state}: {name}" for state, name, _ in CELLS])
-def test_a_frame_in_a_state(state, name, expected):
+def test_a_frame_in_a_state_has_the_effect_of_the_table(state, name, expected):
     one = in_state(state)
     events = one.tell(FRAMES[name])
     if isinstance(expected, str):
@@ -59,7 +59,7 @@ def test_a_frame_in_a_state(state, name, expected):
 
 
 @pytest.mark.parametrize("name", FRAMES)
-def test_streams_beyond_the_last_goaway_are_passed_over(name):
+def test_streams_beyond_the_last_goaway_are_skipped(name):
     one = Talk()
     one.connection.drain()
     one.tell(b"\0\0\x08\x06\x01\0\0\0\0" + one.heard()[1][2][0])
@@ -68,7 +68,7 @@ def test_streams_beyond_the_last_goaway_are_passed_over(name):
     assert (one.code, one.heard()) == (None, [])
 
 
-def test_of_a_left_stream_nothing_stays_when_the_peer_ended_it_too():
+def test_a_stream_that_both_sides_ended_is_forgotten():
     for last in (data(1, end=True), reset(1), request(1, end=True)):
         one = in_state("left")
         assert list(one.connection._left) == [1]

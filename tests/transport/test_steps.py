@@ -8,7 +8,7 @@ from extproc.transport.steps import Begun
 
 
 async def begun(coroutine):
-    """Run the first step in a callback of the loop, where there is no task; a task for the rest."""
+    """Run the first step in a callback of the loop, where there is no task, and the rest in a task."""
     loop = asyncio.get_running_loop()
     made = loop.create_future()
 
@@ -20,7 +20,7 @@ async def begun(coroutine):
     return await made
 
 
-async def test_a_task_goes_on_from_there():
+async def test_a_task_continues_after_the_first_step():
     future = asyncio.get_running_loop().create_future()
     steps = []
 
@@ -38,7 +38,7 @@ async def test_a_task_goes_on_from_there():
     assert steps == [None, "value", task]
 
 
-async def test_what_was_ready_meanwhile_is_not_missed():
+async def test_a_future_completed_meanwhile_is_not_missed():
     future = asyncio.get_running_loop().create_future()
 
     async def work():
@@ -50,7 +50,7 @@ async def test_what_was_ready_meanwhile_is_not_missed():
     assert await asyncio.get_running_loop().create_task(Begun(coroutine, waits_for)) == "early"
 
 
-async def test_what_fails_there_fails_the_task():
+async def test_an_exception_in_the_first_step_fails_the_task():
     async def work():
         await asyncio.sleep(0)
         raise ValueError("no")
@@ -60,8 +60,8 @@ async def test_what_fails_there_fails_the_task():
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2])
-async def test_it_learns_that_it_was_cancelled(turns):
-    """Before the task has run, too."""
+async def test_a_cancelled_coroutine_learns_of_it(turns):
+    """Even a cancellation before the task has run counts."""
     heard = []
 
     async def work():
@@ -83,7 +83,7 @@ async def test_it_learns_that_it_was_cancelled(turns):
     assert task.cancelled()
 
 
-async def test_timeouts_work_once_it_waited():
+async def test_timeouts_work_after_the_first_wait():
     async def work():
         with pytest.raises(RuntimeError, match="inside a task"):
             async with asyncio.timeout(1):
@@ -98,7 +98,7 @@ async def test_timeouts_work_once_it_waited():
     assert await (await begun(work()))
 
 
-async def test_only_a_task_goes_on():
+async def test_only_a_task_may_continue():
     coroutine = asyncio.sleep(0)
     one = Begun(coroutine, coroutine.send(None))
     with pytest.raises(TypeError):

@@ -12,6 +12,7 @@ from tests.unread.streams import stream
 from tests.unread.watch import watched
 
 ASKED = {**QUESTION, "stream": True, "stream_options": {"include_usage": True}}
+LIMITED = {**ASKED, "max_tokens": 4096}
 MODE = "usage: {mode: log%s}"
 BODY = stream("openai_chat", 5)
 
@@ -46,7 +47,10 @@ PRICED = "models: {m: {provider: a, price: {input: 1, output: 2}}}\n"
         (budget(unit="input_tokens") + MODE % "", ASKED, True),
         (budget(mode="shadow") + MODE % "", ASKED, True),
         (budget() + MODE % "", ASKED, False),
-        (budget() + MODE % ", trust_output_limits: true", ASKED, True),
+        (budget() + MODE % "", LIMITED, False),
+        (budget() + MODE % ", trust_output_limits: true", LIMITED, True),
+        (budget() + MODE % ", trust_output_limits: true", ASKED, False),  # the usual output is held, and topped up
+        (budget(reserve="worst") + MODE % ", trust_output_limits: true", ASKED, True),
     ],
 )
 async def test_envoy_is_asked_to_follow(world, text, body, follows):
@@ -56,7 +60,7 @@ async def test_envoy_is_asked_to_follow(world, text, body, follows):
 
 async def pass_by(world, text=MODE % "", headers=None):
     """A gateway whose latest answer passes unread."""
-    gateway, attachment, action = await onward(world, text)
+    gateway, attachment, action = await onward(world, text, LIMITED)
     await answers(kind="text/event-stream", **({contract.WATCHED: "1"} if headers is None else headers))(attachment)
     return gateway, attachment, action.set_headers[contract.ID]
 

@@ -8,7 +8,7 @@ from extproc.dialects import dialects
 from extproc.framing.sse import SSE
 from extproc.response import Count
 from extproc.unread import BESIDE, HEAD, TAIL
-from extproc.unread.windows import Reading, objects_in, spans
+from extproc.unread.windows import Reading, spans
 from extproc.words.dialect import Report
 from extproc.words.exchange import Exchange, Request, Response
 from extproc.words.tries import Seen
@@ -37,11 +37,12 @@ def log_report(api, seen, total):
 
 def told(report):
     """What a report tells of an answer, but for the size of its text."""
-    return report.usage, report.usage_refused, report.model, report.finish_reasons, report.error
+    late = report.told_at is not None and report.output_bytes > report.told_at
+    return report.usage, report.usage_refused, report.model, report.finish_reasons, report.error, late
 
 
 def text(report):
-    return report.output_bytes, report.output_events
+    return report.output_bytes, report.output_events, report.sample, report.thinks_aloud
 
 
 def pieces(body, size):
@@ -75,9 +76,8 @@ def test_a_long_answer_with_usage_is_told_alike(api, words, size):
     body = stream(api, words)
     assert len(body) > TAIL
     found, wanted = log_report(api, watched(pieces(body, size)), len(body)), body_report(api, body)
-    assert found.usage == wanted.usage
     assert (found.usage.input_tokens, found.usage.source) == (300, "provider")
-    assert (found.model, found.error) == (wanted.model, wanted.error)
+    assert [told(found)[index] for index in (0, 1, 2, 4, 5)] == [told(wanted)[index] for index in (0, 1, 2, 4, 5)]
     if api != "openai_responses":
         assert told(found) == told(wanted)
 
@@ -216,29 +216,6 @@ def test_windows_are_joined_where_they_touch():
     assert spans(seen) == [(0, b"abcdefg"), (20, b"xyz")]
     assert spans(Seen(tail=b"abc")) == [(0, b"abc")]
     assert spans(Seen(head=b"abc", tail=b"bc", tail_at=1, usage=b"c", usage_at=2)) == [(0, b"abc")]
-
-
-@pytest.mark.parametrize(
-    ("rest", "depth", "found"),
-    [
-        (b'x","usage":{"a":{"b":1}}}', 1, [b'{"a":{"b":1}}']),
-        (b'x","usage" : {"a":1},"z":"}"}}', 2, [b'{"a":1}']),
-        (b'x","usage":{"a":1},"z":[{"usage":{"a":2}}]}', 1, [b'{"a":1}']),
-        (b'\\"usage\\":{\\"a\\":1}"}', 1, []),
-        (b'x \\"usage\\":{","usage":{"a":3}}', 1, [b'{"a":3}']),
-        (b'x","usage":null}', 1, []),
-        (b'x","usage":{"a":1', 1, []),
-        (b'x","usage":{"a":1}}}}', 1, []),
-        (b"", 1, []),
-    ],
-)
-def test_objects_at_a_depth(rest, depth, found):
-    assert list(objects_in(rest, b"usage", {depth})) == found
-
-
-def test_objects_in_what_is_made_to_take_long():
-    for evil in (b'"usage":{' * 4000, b'"usage":{"' + b'\\"' * 16_000, b'"usage":' + b'{"usage":' * 4000):
-        assert len(objects_in(evil, b"usage", {1})) <= 1
 
 
 def test_a_request_that_is_echoed_tells_no_usage():

@@ -1,4 +1,4 @@
-"""What the gateway reads of an answer that it lets pass as it is.
+"""The gateway's reading of an answer that passes through.
 
 Source: https://platform.claude.com/docs/en/api/messages/create
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from extproc.dialects import text_size
+from extproc.dialects import _edges
 from extproc.dialects.anthropic_messages.shapes import NO_INPUT, UNREADABLE, Block, Event, decode
 from extproc.dialects.anthropic_messages.usage import Tally
 from extproc.words.dialect import Report
@@ -16,21 +16,22 @@ from extproc.words.dialect import Report
 def observe(data: bytes, report: Report) -> bool:
     """Read one event, or a whole answer, into `report`.
 
-    The beginning of a stream tells the input. Until its end tells the output, `report.usage` is of source `estimated`.
+    The beginning of a stream reports the input. Until its end reports the output, `report.usage` is of source
+    `estimated`.
     """
     try:
         event = decode(data)
     except UNREADABLE:
-        report.add_text(len(data))  # all of it rather than nothing
+        report.add_unread(data)
         return False
     kind = event.type
     if kind == "content_block_delta":
         delta = event.delta
         if delta is not None:
-            report.add_text(text_size(delta.text) + text_size(delta.thinking) + text_size(delta.partial_json))
+            report.add_text((delta.text or "") + (delta.thinking or "") + (delta.partial_json or ""))
     elif kind == "content_block_start":
         if (block := event.content_block) is not None:
-            report.add_text(_block_size(block) + (len(bytes(block.input)) if bytes(block.input) not in NO_INPUT else 0))
+            report.add_text(_text(block))
     elif kind == "message_start":
         if event.message is not None:
             report.model = event.message.model or report.model
@@ -46,17 +47,24 @@ def observe(data: bytes, report: Report) -> bool:
     return False  # usage comes unasked, so no event of it has to be hidden
 
 
+def observe_edges(head: bytes, tail: bytes, report: Report) -> None:
+    """See `Dialect.observe_edges`. The long events of a stream have no usage."""
+    found = _edges.find(head, tail)
+    if found is not None:
+        observe(found, report)
+
+
 def _read_whole(answer: Event, report: Report) -> None:
     report.model = answer.model or report.model
     for block in answer.content:
-        report.add_text(_block_size(block) + (len(bytes(block.input)) if block.type == "tool_use" else 0))
+        report.add_text(_text(block))
     if answer.stop_reason is not None:
         report.finish_reasons[0] = answer.stop_reason
     _read_usage(answer.usage, report, final=True)
 
 
 def _read_usage(said: Any, report: Report, *, final: bool) -> None:
-    """What is not told again stays as it was."""
+    """Take in a usage object. Counts that it does not repeat stay as they were."""
     if said is None:
         return
     tally: Tally | None = report.memory
@@ -68,6 +76,10 @@ def _read_usage(said: Any, report: Report, *, final: bool) -> None:
     report.add_usage(usage)
 
 
-def _block_size(block: Block) -> int:
-    name = block.name if block.type == "tool_use" else ""
-    return text_size(block.text) + text_size(block.thinking) + text_size(name)
+def _text(block: Block) -> str:
+    """The text of a block: its words, and the name and input of a call."""
+    said = (block.text or "") + (block.thinking or "")
+    if block.type != "tool_use":
+        return said
+    given = bytes(block.input)
+    return said + (block.name or "") + ("" if given in NO_INPUT else given.decode(errors="replace"))

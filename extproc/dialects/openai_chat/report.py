@@ -1,4 +1,4 @@
-"""What the gateway reads of an answer that it lets pass as it is.
+"""The gateway's reading of an answer that passes through.
 
 Source: https://platform.openai.com/docs/api-reference/chat/object and
 https://platform.openai.com/docs/api-reference/chat-streaming
@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import text_size
+from extproc.dialects import _edges
 from extproc.dialects.openai_chat.provider_answer import arguments_of, find_usage, text_of, words_of
 from extproc.dialects.openai_chat.shapes import MAX_CHOICES, UNREADABLE, Said, SaidFunction, Seen
 from extproc.dialects.openai_chat.usage import read_usage
@@ -27,7 +27,7 @@ def observe(data: bytes, report: Report) -> bool:
     try:
         said = _read(data)
     except UNREADABLE:
-        report.add_text(len(data))  # all of it rather than nothing
+        report.add_unread(data)
         return False
     if type(model := said.model) is str and model:
         report.model = model
@@ -36,7 +36,9 @@ def observe(data: bytes, report: Report) -> bool:
     for choice in said.choices or ():
         message = choice.delta or choice.message
         if message is not None:
-            report.add_text(_text_bytes(message))
+            report.add_text(_text(message))
+            if message.reasoning_content or message.reasoning:
+                report.thinks_aloud = True
         reason = choice.finish_reason
         if reason is not None and isinstance(reason, str) and _is_index(choice.index):
             report.finish_reasons[choice.index] = reason
@@ -47,12 +49,19 @@ def observe(data: bytes, report: Report) -> bool:
     return not said.choices and said.error is None
 
 
+def observe_edges(head: bytes, tail: bytes, report: Report) -> None:
+    """See `Dialect.observe_edges`."""
+    found = _edges.find(head, tail)
+    if found is not None:
+        observe(found, report)
+
+
 def _is_index(value: Any) -> bool:
     return type(value) is int and 0 <= value < MAX_CHOICES
 
 
-def _text_bytes(said: Said) -> int:
-    """The bytes of all that a message says: its words, and the names and arguments of its calls."""
+def _text(said: Said) -> str:
+    """The text of a message: its words, and the names and arguments of its calls."""
     if (  # text alone, nearly always
         type(text := said.content) is str
         and said.reasoning_content is None
@@ -61,11 +70,11 @@ def _text_bytes(said: Said) -> int:
         and said.tool_calls is None
         and said.function_call is None
     ):
-        return text_size(text)
-    size = sum(map(text_size, words_of(said)))
+        return text
+    words = [*words_of(said)]
     for function in _functions(said) if said.tool_calls or said.function_call else ():
-        size += text_size(text_of(function.name)) + text_size(arguments_of(function.arguments))
-    return size
+        words += text_of(function.name), arguments_of(function.arguments)
+    return "".join(words)
 
 
 def _functions(said: Said) -> Iterator[SaidFunction]:

@@ -1,4 +1,4 @@
-"""What the gateway reads of an answer that it lets pass as it is.
+"""The gateway's reading of an answer that passes through.
 
 Source: https://developers.openai.com/api/reference/resources/responses/streaming-events
 """
@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import text_size
+from extproc.dialects import _edges
 from extproc.dialects.openai_responses import provider_answer
 from extproc.dialects.openai_responses.shapes import Body, Output
 from extproc.dialects.openai_responses.usage import read_usage
@@ -36,10 +36,11 @@ def observe(data: bytes, report: Report) -> bool:
     try:
         said = _read(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        report.add_text(len(data))  # all of it rather than nothing
+        report.add_unread(data)
         return False
     if isinstance(said.delta, str):
-        report.add_text(text_size(said.delta))
+        if said.type != "response.audio.delta":  # base64
+            report.add_text(said.delta)
         return False
     if said.type == "error" or said.error is not None:
         report.error = "provider_error"
@@ -47,8 +48,15 @@ def observe(data: bytes, report: Report) -> bool:
     if whole is not None:
         _observe_response(whole, report)
     elif said.item is not None and said.type == "response.output_item.added":
-        report.add_text(text_size(provider_answer.text_of(said.item.name)))  # its arguments come in pieces
+        report.add_text(provider_answer.text_of(said.item.name))  # the arguments come in pieces
     return False
+
+
+def observe_edges(head: bytes, tail: bytes, report: Report) -> None:
+    """See `Dialect.observe_edges`. The longest event of a stream is its last, with the whole response."""
+    found = _edges.find(head, tail, (b'{"type":"response.completed","response":{', b"{"))
+    if found is not None:
+        observe(found, report)
 
 
 def _observe_response(said: Body, report: Report) -> None:
@@ -58,9 +66,9 @@ def _observe_response(said: Body, report: Report) -> None:
         report.error = "provider_error"
     if said.status in ("completed", "incomplete"):
         parts = [part for item in said.output or () for part in provider_answer.parts_of(item)]
-        size = sum(text_size(_text(part)) for part in parts)
-        if size > report.output_bytes:  # a whole answer, or one of a provider without deltas
-            report.add_text(size - report.output_bytes)
+        text = "".join(map(_text, parts)).encode(errors="replace")
+        if len(text) > report.output_bytes:  # a whole answer, or one of a provider without deltas
+            report.add_text(text[report.output_bytes :].decode(errors="replace"))
         called = any(isinstance(part, messages.ToolCall) for part in parts)
         report.finish_reasons[0] = provider_answer.reason_of(said, called=called, refused=False)
     if said.usage is not None:

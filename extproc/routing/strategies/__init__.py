@@ -1,8 +1,8 @@
 """Ways to order the targets of a virtual model. A file each: its module name is the `strategy` in the filter YAML.
 
-A strategy sees the choices that are left, those that could serve this request, and says in which order to try them.
-The choices come in the order of the settings. A choice is one target, or, where virtual models are nested, the targets
-of the inner one in the order it decided.
+A strategy gets the choices that could serve this request, in the order of the settings, and gives the order of the
+tries. A choice is one target, or, where virtual models are nested, the targets of the inner one in the order it
+decided.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Build = Callable[[str, StickySettings | None, History], Strategy]
 
 @cache
 def strategies() -> Mapping[str, Build]:
-    """Every strategy in this package, by the name of its module: how to build it for a virtual model."""
+    """Every strategy in this package, by the name of its module: its constructor for a virtual model."""
     names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
     found: dict[str, Any] = {name: importlib.import_module(f"{__name__}.{name}").STRATEGY for name in names}
     return found

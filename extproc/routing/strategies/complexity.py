@@ -1,8 +1,8 @@
 """A cheap model for simple steps, a strong one for hard ones.
 
-A heuristic over the request decides: no model is asked, nothing is learnt, the same request always gets the same
-score. `python -m bench.complexity` shows on labelled requests what it gets right and wrong. Its words are English; in
-other languages length and structure still count, and how hard the wording is does not.
+A heuristic over the request decides. It asks no model and learns nothing, and the same request always gets the same
+score. `python -m bench.complexity` shows its hits and misses on labelled requests. Its words are English. In other
+languages length and structure still count, and the wording does not.
 
 The work is bounded whatever the size of the body: the ends of lists, 2 KiB from the beginning of a text and 1 KiB from
 its end. There is no pattern in it, only substrings and words.
@@ -20,15 +20,15 @@ from extproc.words.exchange import Exchange
 from extproc.words.messages import Effort
 
 BASE = 0.36
-"""The score of a request that says nothing of itself."""
+"""The score of a request without any signal."""
 
 WEIGHTS: Mapping[str, float] = {
-    # Each signal is 0 to 1 (`effort` -1 to 1, `task` -1 to 1); the score is BASE and the weighted sum, cut to 0..1.
-    # -- how much there is
-    "length": 0.22,  # of the last user message: 0 at 80 bytes, 1 at 2 KiB, by the logarithm
-    "context": 0.10,  # of the whole body without images: 0 at 16 KiB, 1 at 256 KiB, by the logarithm
+    # Each signal is 0 to 1 (`effort` -1 to 1, `task` -1 to 1); the score is BASE and the weighted sum, cut to 0..1. --
+    # length
+    "length": 0.22,  # the last user message: 0 at 80 bytes, 1 at 2 KiB, by the logarithm
+    "context": 0.10,  # the whole body without images: 0 at 16 KiB, 1 at 256 KiB, by the logarithm
     "turns": 0.05,  # messages: 0 at 3, 1 at 20
-    # -- what the client offers and demands
+    # -- tools, schemas and limits of the request
     "tools": 0.06,  # tools offered: 1 at 10
     "result": -0.20,  # the last message is the result of a tool: most such steps only go on
     "failure": 0.35,  # ... and that result reads like a failure
@@ -37,15 +37,15 @@ WEIGHTS: Mapping[str, float] = {
     "effort": 0.40,  # reasoning effort: none -1, minimal -1, low -0.5, high 1
     "images": 0.04,
     "system": -0.25,  # a short system prompt gives a simple task: title, classify, "only"
-    # -- what the last user message asks for
-    "task": 0.22,  # its first telling verb: translate -1 (less with conditions), prove 1; half of that further back
+    # -- the instruction in the last user message
+    "task": 0.22,  # first telling verb: translate -1 (less with conditions), prove 1; half of that further back
     "simple": -0.10,  # other words of simple tasks: 1 at 2
     "hard": 0.32,  # words of reasoning, planning, debugging, design: 1 at 4 different ones
-    "brief": -0.18,  # it wants a word, a sentence, yes or no
-    "fact": -0.10,  # a short question without an if: what, who, when, where, which
-    "questions": 0.08,  # beyond the first: 1 at 3
+    "brief": -0.18,  # a word, a sentence, yes or no is asked for
+    "fact": -0.10,  # a short question without an if, with a question word
+    "questions": 0.08,  # questions beyond the first: 1 at 3
     "conditions": 0.20,  # must, at most, without, never, if: 1 at 4 different ones
-    # -- what it brings along
+    # -- material in the last user message
     "maths": 0.15,  # symbols and words of mathematics: 1 at 3
     "code": 0.10,  # fences, diffs
     "trace": 0.20,  # stack traces, compiler errors
@@ -53,14 +53,14 @@ WEIGHTS: Mapping[str, float] = {
 }
 
 _DAMP = 0.3
-"""What material counts when the task is a simple one: a long text to translate is no harder than a short one."""
+"""Weight of material when the task is a simple one: a long text to translate is no harder than a short one."""
 
-_HEAD, _TAIL = 2048, 1024  # characters of a text that are looked at
+_HEAD, _TAIL = 2048, 1024  # characters of a text that are read
 _ASKED = 600  # characters from its beginning where the instruction is expected
 _EARLY = 8  # words; a verb after them says less
 _NEAR = 4  # words
 _CONDITIONED = 1024  # characters from its beginning where conditions are counted
-_LINES = 100  # where items of a list are counted
+_LINES = 100  # lines where items of a list are counted
 _LAST = 240  # characters of a last paragraph that can hold it instead
 _SYSTEM = 600  # characters; a longer system prompt describes an agent, not a task
 
@@ -109,8 +109,9 @@ _QUESTION = _set("what who when where which is whats")
 
 _FOLD = bytes(byte | 32 if 65 <= byte <= 90 else byte if 97 <= byte <= 122 else 32 for byte in range(256))
 
-# What is looked for as it stands. To look for one character is cheapest; it decides about the rest where it can.
-_MATERIAL = (": ", ":\n", "\n\n", "```", "\n<", '"', "“", "«")  # after the first of them comes what the task is about
+# Literal strings to search for. A search for one character is cheapest; it goes first and decides about the rest where
+# it can.
+_MATERIAL = (": ", ":\n", "\n\n", "```", "\n<", '"', "“", "«")
 _BRIEF = (
     "yes or no", "true or false", "one word", "single word", "a few words", "one sentence", "a sentence", "one line",
     "one-line", "nothing else", "only the", "just the", "just yes", "answer with", "answer only", "reply with",
@@ -128,7 +129,7 @@ _EFFORTS: Mapping[Effort, float] = {"none": -1.0, "minimal": -1.0, "low": -0.5, 
 
 
 def complexity(exchange: Exchange) -> float:
-    """How hard a request looks, from 0 (easy) to 1 (hard). Takes any body and never raises."""
+    """Estimated difficulty of a request, from 0 (easy) to 1 (hard). Takes any body and never raises."""
     score = BASE
     for name, value in signals(exchange).items():
         score += WEIGHTS[name] * value
@@ -136,7 +137,7 @@ def complexity(exchange: Exchange) -> float:
 
 
 def signals(exchange: Exchange) -> dict[str, float]:
-    """What the score is made of, by the names in WEIGHTS. A signal that is not there counts as 0."""
+    """The parts of the score, by their names in WEIGHTS. A signal that is missing counts as 0."""
     ask, said = exchange.ask, exchange.dialect.conversation(exchange.json)
     text, size = _sample(said.asked)
     system = _simple_system(said.system)
@@ -174,7 +175,7 @@ def _asked(text: str, size: int, system: bool) -> dict[str, float]:
             words, kind, place = words + after, other, where
     weak = kind < 0 or system
     damp = _DAMP if weak else 1.0
-    doubt = _DAMP if system else 1.0  # what the words of the user count
+    doubt = _DAMP if system else 1.0  # weight of the words in the user message
     different = set(words)
     hard = doubt * _part(len(_HARD & different) + len(_TOPICS & different) - (kind > 0), 4)
     more = () if weak else _words(text[len(instruction) : _CONDITIONED])
@@ -220,13 +221,13 @@ def _failed(text: str) -> bool:
 
 
 def _symbols(text: str) -> int:
-    """How many different marks of mathematics there are."""
+    """Number of different mathematical symbols."""
     found = sum(map(text.__contains__, _TEX)) if "\\" in text or "^" in text else 0
     return found if text.isascii() else found + sum(map(text.__contains__, _SYMBOLS))
 
 
 def _task(words: Sequence[bytes]) -> tuple[int, int]:
-    """What the first telling word says, simple (-1) or hard (1), and its place; (0, 0) when there is none."""
+    """The meaning of the first telling word, simple (-1) or hard (1), and its place; (0, 0) when there is none."""
     if not _TELLING.isdisjoint(words):
         for place, word in enumerate(words):
             if word in _HARD:
@@ -237,7 +238,7 @@ def _task(words: Sequence[bytes]) -> tuple[int, int]:
 
 
 def _simple_system(pieces: Sequence[str]) -> bool:
-    """True when a short system prompt gives a simple task: then what the user says is its material."""
+    """True when a short system prompt gives a simple task: then the user message is its material."""
     if not pieces or sum(map(len, pieces)) > _SYSTEM:
         return False
     text, _ = _sample(pieces)
@@ -247,7 +248,7 @@ def _simple_system(pieces: Sequence[str]) -> bool:
 
 
 def _sample(pieces: Sequence[str]) -> tuple[str, int]:
-    """The beginning and the end of a text in pieces, and about how many bytes of UTF-8 the whole has."""
+    """The beginning and the end of a text in pieces, and the estimated size of the whole in bytes of UTF-8."""
     total = sum(map(len, pieces))
     if total <= _HEAD + _TAIL:
         text = "\n".join(pieces)
@@ -261,7 +262,7 @@ def _sample(pieces: Sequence[str]) -> tuple[str, int]:
 
 
 def _words(text: str) -> list[bytes]:
-    """Its words in lower-case ASCII letters; everything else separates them."""
+    """Words in lower-case ASCII letters; everything else separates them."""
     return text.encode("ascii", "replace").translate(_FOLD).split()
 
 
@@ -283,7 +284,7 @@ class Complexity:
     """
 
     def __init__(self, name: str, sticky: StickySettings | None, history: History) -> None:  # noqa: ARG002
-        self._scored: tuple[str, float] = "", 0.0  # which exchange
+        self._scored: tuple[str, float] = "", 0.0  # exchange and its score
         self._score = 0.0
 
     def order(self, choices: Sequence[Choice], exchange: Exchange) -> Sequence[Choice]:

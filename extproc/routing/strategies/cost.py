@@ -31,7 +31,7 @@ class Cost:
 
 
 def cost(target: Target, exchange: Exchange) -> float:
-    """USD that the request would cost there, roughly; infinite when the price is unknown."""
+    """Estimated USD of the request there; infinite when the price is unknown."""
     if target.price is None:
         return math.inf
     ask = exchange.ask

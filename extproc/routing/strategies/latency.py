@@ -1,7 +1,7 @@
 """The fastest first: time to the first byte and speed of each target, for requests of that size.
 
-Unmeasured targets are taken for fast until they are measured, by one request at a time; what is known fades over about
-ten minutes; and one request in `_EXPLORE` goes to another target than the best, so that a slow one can recover.
+Unmeasured targets count as fast until they are measured, by one request at a time. Findings fade over about ten
+minutes. One request in `_EXPLORE` goes to another target than the best, so that a slow one can recover.
 """
 
 from __future__ import annotations

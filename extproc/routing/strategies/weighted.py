@@ -1,4 +1,4 @@
-"""By weight: canaries and splits. Requests that stick together choose alike, in every replica and without a store."""
+"""Weights: canaries and splits. Requests that stick together choose alike, in every replica and without a store."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 class Weighted:
-    """The first is chosen by weight, and so are those it fails over to; weight 0 comes last."""
+    """The first is chosen by weight, and so are the next ones after a failure; weight 0 comes last."""
 
     def __init__(
         self,
@@ -60,11 +60,11 @@ class Weighted:
                 index += 1
             chosen = left.pop(index)
             ordered.append(chosen)
-            point = at / chosen.weight  # what is left of the number is as even as the number was
+            point = at / chosen.weight  # the rest of the number is as even as the number was
         return ordered + left
 
     def _seed(self, exchange: Exchange) -> str | None:
-        """What requests that go together have in common; None for one that does not stick."""
+        """The common value of requests that stick together; None for a request that does not stick."""
         sticky = self._sticky
         if sticky is None:
             return None
@@ -73,15 +73,15 @@ class Weighted:
             return None
         if sticky.ttl is None:
             return f"{self._name}\0{value}"
-        # Each session's time begins elsewhere, so that they do not all choose anew at once.
+        # Sessions begin at different times, so that they do not all choose anew at once.
         period = int(self._clock() / sticky.ttl + _uniform(value))
         return f"{self._name}\0{value}\0{period}"
 
 
 def _lot(seed: str, choice: Choice) -> float:
     """Weighted rendezvous hashing: the highest lot wins with a chance in proportion to the weight, and a change of one
-    weight moves only those sessions that it must. The lot goes by the place in the settings: which target of an inner
-    virtual model comes first may change with every request.
+    weight moves only those sessions that it must. The lot uses the place in the settings: the first target of an inner
+    virtual model may change with every request.
     """
     if not choice.weight:
         return -math.inf
@@ -91,7 +91,7 @@ def _lot(seed: str, choice: Choice) -> float:
 def _uniform(text: str) -> float:
     """A number above 0 and below 1 that only depends on `text`."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return ((int.from_bytes(digest) >> 12) + 0.5) / 2**52  # more bits would round to 1
+    return ((int.from_bytes(digest) >> 12) + 0.5) / 2**52  # 53 bits would round to 1
 
 
 STRATEGY = Weighted

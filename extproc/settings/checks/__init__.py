@@ -33,7 +33,7 @@ _Doubt = tuple[KeyPath, str]
 
 
 def contradictions(settings: Settings) -> Iterator[_Doubt]:
-    """Errors between keys: references that lead nowhere, names given twice, ports that collide."""
+    """Errors between keys: references to nothing, names given twice, ports that collide."""
     for name, model in settings.models.items():
         if model.provider not in settings.providers:
             yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
@@ -79,7 +79,7 @@ def _virtual_contradictions(settings: Settings) -> Iterator[_Doubt]:
 
 
 def _circle(name: str, virtual_models: Mapping[str, VirtualModelSettings]) -> Sequence[str] | None:
-    """The way from a virtual model back to it, or None. Whoever only leads into a circle is not reported."""
+    """The way from a virtual model back to it, or None. A model that only leads into a circle is not reported."""
     seen: set[str] = set()
     paths: list[tuple[str, ...]] = [(name,)]
     while paths:
@@ -121,7 +121,7 @@ def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
 
 
 def doubts(settings: Settings) -> Iterator[_Doubt]:
-    """For settings without contradictions. Never raises."""
+    """Lints of settings without contradictions. Never raises."""
     yield from _doubts_alone(settings)
     prices = PriceBook(settings.prices)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, prices=prices)
@@ -145,7 +145,7 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
 
 
 def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
-    """Those that a glance at one entry tells."""
+    """Lints of single entries."""
     for doubt in doubt_ledger(settings.stores.ledger):
         yield ("stores", "ledger"), doubt
     for doubt in doubt_counters(settings.stores.counters):
@@ -172,7 +172,8 @@ def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
     """Names that no consumer with a credential may use. Models behind a wildcard are too many to check."""
     access = Access(settings.teams, settings.groups)
     consumers = [access.consumer(entry) for entry in settings.consumers if entry.can_enter]
-    if not settings.auth.required or settings.auth.jwt or not consumers:  # nobody knows whom tokens will name
+    # the consumers that tokens name are not known here
+    if not settings.auth.required or settings.auth.jwt or not consumers:
         return
     for name in catalog.names():
         where: KeyPath = ("models" if name in settings.models else "virtual_models", name)
@@ -192,11 +193,12 @@ def _budget_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
             yield ("prices", index, "provider"), f"there is no provider {entry.provider!r}: this price never applies"
 
 
-# --- about virtual models. A group is what is below one entry of `targets`: several, where that is a virtual model.
+# --- lints of virtual models. A group is the set of targets below one entry of `targets`: several, where that is a
+# virtual model.
 
 
 def _leaves(below: Branch | Target, catalog: Catalog) -> Sequence[Target]:
-    """The targets there, without those that are switched off."""
+    """The targets of a group, without those that are switched off."""
     if isinstance(below, Target):
         off = below.disabled or catalog.providers[below.provider].disabled
         return () if off else (below,)
@@ -216,7 +218,9 @@ def _share_doubts(where: KeyPath, virtual: VirtualModelSettings) -> Iterator[_Do
 
 
 def _ability_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Iterator[_Doubt]:
-    """An inner virtual model can what one of its targets can; how those differ is told where it is defined."""
+    """An inner virtual model has the abilities that one of its targets has; differences between those are reported
+    where it is defined.
+    """
     able = [{ability for ability in ABILITIES if any(_able(target, ability) for target in group)} for group in groups]
     contexts = [_context(group) for group in groups]
     most = max((context for context in contexts if context), default=0)
@@ -232,14 +236,14 @@ def _ability_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Itera
 
 
 def _able(target: Target, ability: str) -> bool:
-    """A target that changes a field which asks for an ability is not skipped for it."""
+    """True when the target has the ability. A target that changes a field which asks for it is not skipped."""
     if target.supports is None or ability in target.supports:
         return True
     return any(name in fields_that_ask_for(ability) for name, *_ in target.changes)
 
 
 def _context(group: Sequence[Target]) -> int | None:
-    """The largest context there, None when one of them is unknown."""
+    """The largest context of the group, None when one of them is unknown."""
     known = [target.context for target in group if target.context is not None]
     return max(known) if known and len(known) == len(group) else None
 
@@ -253,7 +257,7 @@ def _price_doubts(where: KeyPath, groups: Sequence[Sequence[Target]]) -> Iterato
 
 
 def _attempt_doubts(where: KeyPath, groups: Sequence[Sequence[Target]], chain: Chain) -> Iterator[_Doubt]:
-    """Targets with a `match` do not count: which of them a request meets is not known here."""
+    """Targets with a `match` do not count: the requests they serve are not known here."""
     different: list[Target] = []
     for target in (target for group in groups for target in group if not target.match):
         if not any(target.name == other.name and target.changes == other.changes for other in different):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from extproc.settings.config import Settings
 
 _Found = tuple[tuple[str | int, ...], str]
-"""The keys that lead to a setting, and what is wrong there."""
+"""The keys that lead to a setting, and its problem."""
 
 
 def contradictions(settings: Settings) -> Iterator[_Found]:
@@ -47,7 +47,7 @@ def contradictions(settings: Settings) -> Iterator[_Found]:
 
 
 def _shared_keys(settings: Settings) -> Iterator[_Found]:
-    """Compares what the keys hash to, so that a key and its hash are found to be the same."""
+    """Compare the hashes of keys, so that a key and its hash are found to be the same."""
     secret = settings.auth.key_secret.read() if settings.auth.key_secret else None
     owners: dict[str, str] = {}
     for index, entry in enumerate(settings.consumers):

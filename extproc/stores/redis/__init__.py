@@ -2,7 +2,7 @@
 
     redis://[user@]host[:port][/db][?password=env:NAME|file:/path][&ca=/path][&prefix=name]
 
-This file reads the address and needs nothing; the client is an extra, and only what opens the store imports it.
+This file reads the address and needs nothing; the client is an extra, imported only when the store is opened.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 @dataclass(slots=True, frozen=True)
 class RedisURL:
-    """Where the store is. `prefix` keeps those who share a Redis apart, and is the hash tag of every key."""
+    """The address of the store. `prefix` keeps gateways that share a Redis apart, and is the hash tag of every key."""
 
     host: str
     port: int = 6379
@@ -69,14 +69,14 @@ def parse(url: str) -> RedisURL:
 
 
 def check(url: str) -> None:
-    """Raise ValueError when `url` cannot be meant, or the client is not installed."""
+    """Raise ValueError when `url` cannot work, or the client is not installed."""
     parse(url)
     if importlib.util.find_spec("redis") is None:
         raise ValueError("redis: needs a client: pip install 'llm-extproc[redis]'")
 
 
 def doubts(url: str) -> Iterator[str]:
-    """Say what is probably not meant."""
+    """Lints of the URL."""
     parsed = parse(url)
     if parsed.password is not None and parsed.password.read() is None:
         yield f"{parsed.password} is not set: the store cannot be reached"

@@ -1,8 +1,8 @@
-"""The counters themselves: each phase is one call of one script, `counters.lua`, which decides on the server's clock.
+"""Counters in Redis: each phase is one call of one script, `counters.lua`, which decides on the server's clock.
 `numbers.lua` is its beginning.
 
 A call that got no answer may have run all the same. Such a reservation would be charged when its lease runs out, and a
-lost settle would leave the estimate in the books; so both are remembered here and made up for by a later `expire`.
+lost settle would leave the estimate in the books; so both are remembered here, and a later `expire` repeats them.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from extproc.stores import (
 from extproc.stores.redis import RedisURL
 from extproc.stores.redis.link import Link, NotSentError
 
-TIMEOUT = 0.05  # seconds for a call, below what Envoy waits for us
-MAX_OWED = 10_000  # calls without an answer that are made up for; beyond it the lease decides
-OWED_BATCH = 200  # of them in one call of `expire`
-OWED_TURNS = 30  # calls of `expire` after which what was never found is taken for never done
+TIMEOUT = 0.05  # seconds for a call, below Envoy's patience with the processor
+MAX_OWED = 10_000  # calls without an answer that are repeated; beyond it the lease decides
+OWED_BATCH = 200  # calls repeated by one call of `expire`
+OWED_TURNS = 30  # calls of `expire` after which an id that was never found counts as never reserved
 
 RECORDED_BATCH = 500  # ids of `recorded` in one call
 
@@ -50,14 +50,16 @@ _GLOB = re.compile(r"[*?\[\]\\]")
 
 
 class RedisCounters:
-    """`timeout` is how long a call may take, in seconds. `clock` is for tests: the server has one of its own."""
+    """Counters at `url`. `timeout` is the most seconds of a call. `clock` is for tests: the server has one of its
+    own.
+    """
 
     def __init__(self, url: RedisURL, clock: Callable[[], float] | None = None, timeout: float = TIMEOUT) -> None:
         self._clock = clock
         self._link = Link(url, f"{{{url.prefix}}}", _SCRIPT, _SHA, timeout)
-        self._epoch = b""  # of the store, once it was asked: another one later means that the counts are lost
+        self._epoch = b""  # epoch of the store, once it was read: a different one later means that the counts are lost
         self._lost = False
-        # By id: what to settle it with, whether to keep it, how often to try.
+        # Calls to repeat, by id: the amounts to settle, whether to keep them, the number of further tries.
         self._owed: dict[str, tuple[Sequence[int], bool, int]] = {}
 
     async def reserve(
@@ -70,8 +72,8 @@ class RedisCounters:
             answer = await self._link.call("reserve", self._now(), *arguments)
         except NotSentError:
             raise
-        except (StoreError, asyncio.CancelledError):  # whoever asked will not come back with this id
-            self._owe(id, [0] * len(holds), keep=False, turns=OWED_TURNS)  # it may still be on its way
+        except (StoreError, asyncio.CancelledError):  # the caller will not come back with this id
+            self._owe(id, [0] * len(holds), keep=False, turns=OWED_TURNS)  # the call may still be on its way
             raise
         if answer[0] == b"exists":
             raise ValueError(f"reservation {id!r} exists")
@@ -81,7 +83,7 @@ class RedisCounters:
         return bool(await self._link.call("forward", self._now(), id, repr(float(lease))))
 
     async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
-        """As everywhere. Nothing is owed after a call without an answer: the settle gives back what it took."""
+        """See `Counters.extend`. Nothing is owed after a call without an answer: the settle gives back its amounts."""
         arguments = [part for hold in holds for part in _packed(hold)]
         answer = await self._link.call("extend", self._now(), id, *arguments)
         if answer[0] == b"gone":
@@ -103,17 +105,17 @@ class RedisCounters:
 
     async def recorded(self, ids: Sequence[str]) -> None:
         for id in ids:
-            if id in self._owed:  # when that is made up for, nothing is left to be kept for
+            if id in self._owed:  # the repetition leaves nothing to keep
                 amounts, _, turns = self._owed[id]
                 self._owed[id] = amounts, False, turns
         for first in range(0, len(ids), RECORDED_BATCH):
             await self._link.call("recorded", self._now(), *ids[first : first + RECORDED_BATCH])
 
     async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
-        """As everywhere; and raises CountsLostError, once, when the store is not the one that was asked before."""
+        """See `Counters.expire`. Raises CountsLostError, once, when the store is not the one of earlier calls."""
         if self._lost:
             self._lost = False
-            raise CountsLostError("the store was emptied or replaced: what was counted before is lost")
+            raise CountsLostError("the store was emptied or replaced: its counts are lost")
         owed = list(self._owed.items())[:OWED_BATCH]
         arguments = [str(EXPIRE_BATCH), repr(LATE_SETTLE), uuid.uuid4().hex, repr(float(keep))]
         for id, (amounts, kept, _) in owed:
@@ -121,7 +123,7 @@ class RedisCounters:
         epoch, settled, ended = await self._link.call("expire", self._now(), *arguments)
         for (id, (amounts, kept, turns)), done in zip(owed, settled, strict=True):
             if self._owed.pop(id, None) is not None and not done and turns > 1:
-                self._owed[id] = amounts, kept, turns - 1  # at the end: others have their turn
+                self._owed[id] = amounts, kept, turns - 1  # at the end: other ids have their turn
         self._saw(epoch)
         if self._lost and not ended:
             return await self.expire(keep=keep)
@@ -135,7 +137,7 @@ class RedisCounters:
         return _levels(await self._link.call("levels", self._now(), *pairs))
 
     async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
-        """As everywhere; but what other budgets of that window count is looked at too, by the server."""
+        """See `Counters.fullest`. The server also reads the counts of other budgets of that window."""
         pattern = _GLOB.sub(r"\\\g<0>", prefix) + "*"
         best: list[Count] = []
         resets, number, cursor = b"", b"", b"0"

@@ -1,6 +1,8 @@
-"""One connection to a Redis with many calls on it at once, and a breaker that spares it and us when it does not answer.
+"""One connection to a Redis with many calls on it at once, and a breaker that spares both sides when it does not
+answer.
 
-A pool would need a connection for each call in flight; here the calls share one, and those of a moment leave together.
+A pool would need a connection for each call in flight; here the calls share one, and calls of the same moment leave
+together.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ from extproc.words.values import Secret
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 2.0  # seconds for a connection to be made; the calls that wait for it wait no longer than usual
-FAILURES = 5  # in a row, after which the breaker opens
-PAUSE = 1.0  # seconds until it lets one call through to see
-LONGEST_PAUSE = 5.0  # it doubles up to here
+FAILURES = 5  # failures in a row, after which the breaker opens
+PAUSE = 1.0  # seconds until it lets one call through as a probe
+LONGEST_PAUSE = 5.0  # the pause doubles up to here
 
 
 class NotSentError(StoreError):
-    """The store could not answer, and certainly did nothing."""
+    """The store did not answer, and certainly did nothing."""
 
 
 class Breaker:
@@ -48,7 +50,7 @@ class Breaker:
         return self._failures >= FAILURES
 
     def enter(self) -> bool:
-        """Say whether this call is a probe. Raises NotSentError while nobody may call."""
+        """True when this call is a probe. Raises NotSentError while no call may pass."""
         if not self.open:
             return False
         if self._probing or self._clock() < self._until:
@@ -60,7 +62,7 @@ class Breaker:
         self._failures, self._pause, self._probing = 0, PAUSE, False
 
     def failed(self, probe: bool) -> bool:
-        """Say whether the breaker opened just now. Calls that began before do not make the pause longer."""
+        """True when the breaker opened just now. Calls that began before do not make the pause longer."""
         self._failures += 1
         if probe:
             self._probing = False
@@ -94,7 +96,7 @@ class _Credentials(CredentialProvider):
 
 
 class _Line:
-    """A connection and those who wait for its answers, in the order in which they asked."""
+    """A connection and the calls that wait for its answers, in the order of the calls."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -108,7 +110,7 @@ class _Line:
             raise ConnectionError
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        # Nothing is awaited between the line above and the write in there.
+        # There is no await between the line above and the write below.
         await self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
         answer = await future
         if isinstance(answer, Exception):
@@ -124,7 +126,7 @@ class _Line:
                 except ResponseError as error:
                     answer = error
                 future = self._waiting.popleft()
-                if not future.done():  # else nobody waits any more
+                if not future.done():  # the caller has gone otherwise
                     future.set_result(answer)
         except (RedisError, OSError) as error:
             failure = error
@@ -161,7 +163,8 @@ class Link:
         """The script's answer. Raises StoreError when there is none in time: NotSentError where it cannot have run."""
         if self._closed:
             raise NotSentError("the store is closed")
-        if asyncio.current_task() is None:  # in the first step of a gRPC call; the timeout below needs a task
+        # the first step of a gRPC call runs outside of a task, which the timeout below needs
+        if asyncio.current_task() is None:
             await asyncio.sleep(0)
         probe = self.breaker.enter()
         try:
@@ -188,7 +191,7 @@ class Link:
             return await line.ask("EVALSHA", self._sha, "1", self._key, *arguments)
         except NoScriptError:  # a new server, or one that was flushed or failed over
             return await line.ask("EVAL", self._script, "1", self._key, *arguments)
-        except MovedError as error:  # all keys are on one node of the cluster: from now on we talk to that one
+        except MovedError as error:  # all keys are on one node of the cluster: from now on calls go to that one
             self._address = (error.host or self._address[0], error.port)
             await self._hang_up(line)
             return await (await self._connected()).ask("EVAL", self._script, "1", self._key, *arguments)
@@ -206,7 +209,7 @@ class Link:
             asker = asyncio.current_task()
             if not task.cancelled() or (asker is not None and asker.cancelling()):
                 raise
-            raise NotSentError("another call gave the connection up") from None  # whoever asks now was not cancelled
+            raise NotSentError("another call gave the connection up") from None  # the caller here was not cancelled
         except (RedisError, OSError) as error:
             self._address = (self._url.host, self._url.port)
             raise NotSentError(f"cannot connect: {type(error).__name__}") from None
@@ -238,7 +241,7 @@ class Link:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 text = (await line.ask("INFO", "memory")).decode()
-        except ResponseError:  # not ours to ask
+        except ResponseError:  # the user may not read the configuration
             return
         except BaseException:
             await line.close()
@@ -250,8 +253,8 @@ class Link:
 
     async def _failed(self, probe: bool) -> None:
         if self.breaker.failed(probe):
-            log.error("the Redis of stores.counters does not answer; budgets do what their store_failure says")
-        if self.breaker.open:  # what hangs is given up: the next probe begins with a new connection
+            log.error("the Redis of stores.counters does not answer; budgets follow their store_failure")
+        if self.breaker.open:  # calls that hang are given up: the next probe begins with a new connection
             await self._drop()
 
     async def _drop(self) -> None:

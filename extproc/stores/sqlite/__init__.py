@@ -59,12 +59,12 @@ _PAGE = """SELECT scope, settled, reserved FROM counts
     WHERE window = ? AND number = ? AND scope > ? AND scope < ? ORDER BY scope LIMIT ?"""
 
 _Key = tuple[int, int, str]  # window, its number, scope
-_Count = tuple[int, int, float | None]  # settled, reserved, when it may be forgotten (None: never)
+_Count = tuple[int, int, float | None]  # settled, reserved, the time when it may be forgotten (None: never)
 _NOTHING: _Count = (0, 0, None)
 
 
 class _Taken(msgspec.Struct, array_like=True, gc=False):
-    """A hold as it was taken. What older releases wrote ends before `idle`."""
+    """A hold as stored. Entries of older releases end before `idle`."""
 
     window: int
     number: int
@@ -84,13 +84,13 @@ _decode_amounts = msgspec.json.Decoder(tuple[int, ...]).decode
 
 
 class SqliteCounters:
-    """`timeout` is how long a call waits for another process's transaction, in seconds."""
+    """Counters in a file. `timeout` is the most seconds that a call waits for another process's transaction."""
 
     def __init__(self, path: str | Path, clock: Callable[[], float] = time.time, timeout: float = 0.05) -> None:
         self._path = Path(path)
         self._clock = clock
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # who asks what is nobody else's
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # the usage of consumers is private
             # The thread that opens need not be the event loop's; the calls come one at a time all the same.
             self._db = sqlite3.connect(
                 self._path, timeout=OPEN_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=32
@@ -110,7 +110,7 @@ class SqliteCounters:
         self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
     ) -> Granted | Denied:
         now = self._clock()
-        counts: dict[_Key, _Count] = {}  # as they will be: two holds may be on one scope
+        counts: dict[_Key, _Count] = {}  # their values after this call: two holds may be on one scope
         taken: list[_Taken] = []
         resets: list[float | None] = []
         with self._transaction() as db:
@@ -186,7 +186,7 @@ class SqliteCounters:
                     _move(db, held, used, -held.amount, _idle_at(held, now))
             if keep and not expired:
                 db.execute("UPDATE holdings SET charged = ? WHERE id = ?", (_encode(charged), id))
-            else:  # nothing remembers it: a second settle finds an unknown id
+            else:  # not remembered: a second settle finds an unknown id
                 db.execute(_END, (id,))
         return True
 
@@ -222,7 +222,8 @@ class SqliteCounters:
             db.execute("DELETE FROM notes WHERE expires <= ?", (now,))
             db.execute(_IDLE, (now, PURGE_BATCH))
             for window in _windows(db):
-                # The last ended window stays: a clock that steps back may still need it. So does what is held.
+                # The last ended window stays: a clock that steps back may still need it. Counts with reservations stay
+                # too.
                 db.execute(_PURGE, (window, window_at(now, window)[0] - 1, PURGE_BATCH))
         return ended
 
@@ -274,7 +275,9 @@ class SqliteCounters:
 
 
 class _Transaction:
-    """Commit at the end, roll back on any exception. IMMEDIATE: nobody writes between our reads and our writes."""
+    """Commit at the end, roll back on any exception. IMMEDIATE: no other process writes between the reads and the
+    writes here.
+    """
 
     __slots__ = ("_begin", "_db", "_path")
 
@@ -319,7 +322,7 @@ def _save(db: sqlite3.Connection, key: _Key, settled: int, reserved: int, idle: 
 def _move(db: sqlite3.Connection, held: _Taken, settled: int, reserved: int, idle: float | None) -> None:
     """Add to a count, which is `idle` then at the earliest."""
     if held.window and db.execute(_MOVE, (settled, reserved, *held.key)).rowcount:
-        return  # one that became all zero goes with its window
+        return  # a count that became all zero goes with its window
     was_settled, was_reserved, was_idle = _load(db, held.key)
     if idle is not None and was_idle is not None:
         idle = max(idle, was_idle)
@@ -327,7 +330,7 @@ def _move(db: sqlite3.Connection, held: _Taken, settled: int, reserved: int, idl
 
 
 def _idle_at(hold: Hold | _Taken, now: float, before: float | None = None, least: float = 0.0) -> float | None:
-    """When the count of a hold that touches it now may be forgotten: not sooner than was said `before`."""
+    """The time when the count of a hold that touches it now may be forgotten: not sooner than `before`."""
     if hold.window or not hold.idle:
         return None
     return max(before or 0.0, now + max(hold.idle, least))

@@ -1,4 +1,4 @@
-"""The tables, and the numbered steps that lead a file from each version to the next."""
+"""The tables, and the numbered steps that migrate a file from each version to the next."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from extproc.stores import StoreError
 
 OPEN_TIMEOUT = 5.0  # seconds to wait for other processes while opening; a start is not a request
 
-# What leads from each version of the schema to the next. A new file takes every step; a released step stays as it is.
-# An ended window is one range of the primary key. `deadline` is the lease's; `expired` 1: when that was, 2: the next.
+# Migrations from each version of the schema to the next. A new file takes every step; a released step stays as it is.
+# An ended window is one range of the primary key. `deadline` is the end of the lease; with `expired` 1 the time of the
+# expiry, with 2 the time of the next report.
 _STEPS = (
     (
         """CREATE TABLE counts (
@@ -33,11 +34,12 @@ _STEPS = (
         ) WITHOUT ROWID""",
     ),
     (
-        # `idle` is when a count without a window may be forgotten, `charged` what the settle of a kept one charged.
+        # `idle` is the time when a count without a window may be forgotten, `charged` the charges of a kept
+        # reservation's settle.
         "ALTER TABLE counts ADD COLUMN idle REAL",
         "CREATE INDEX idle ON counts (idle) WHERE idle IS NOT NULL",
         "ALTER TABLE reservations ADD COLUMN charged TEXT",
-        # A worker of an older release that is still running would take kept ones for live: it finds none any more.
+        # A worker of an older release that is still running would take kept ones for live: after this it finds none.
         "ALTER TABLE reservations RENAME TO holdings",
     ),
 )
@@ -59,7 +61,7 @@ def use_wal(db: sqlite3.Connection) -> None:
 
 
 def migrate(db: sqlite3.Connection, path: Path) -> None:
-    """Lead the file to SCHEMA_VERSION, in a transaction that is IMMEDIATE. Raises StoreError when a newer release
+    """Migrate the file to SCHEMA_VERSION, in a transaction that is IMMEDIATE. Raises StoreError when a newer release
     wrote it.
     """
     (version,) = db.execute("PRAGMA user_version").fetchone()

@@ -1,6 +1,6 @@
-"""A client's API whose model stands in the path, and whether the answer is streamed too: what a new dialect has to say.
+"""A client API whose path names the model and says whether the answer is streamed: the minimum of a new dialect.
 
-Its requests are a little of Gemini's. Tests add it to the dialects and take it away again, see `tests/conftest.py`.
+Its requests are a small part of Gemini's. Tests add it to the dialects and remove it again, see `tests/conftest.py`.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def decode(said):
 TEXT = {"type": "text", "text": "Hi"}
 CALL = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"city": "Köln"}}
 
-# What the API writes and what it means, both ways.
+# Answers of the API and their neutral form, in both directions.
 ANSWERS = {
     "text": (message(TEXT), answer(TextPart("Hi"))),
     "thinking": (
@@ -89,7 +89,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize(("said", "means"), ANSWERS.values(), ids=ANSWERS)
-def test_answers(said, means):
+def test_answers_are_read_and_written(said, means):
     assert decode(said) == means
     assert MESSAGES.encode_answer(means) == said
 
@@ -97,17 +97,17 @@ def test_answers(said, means):
 @pytest.mark.parametrize(
     ("reason", "finish"), [("model_context_window_exceeded", "length"), ("invented", "stop"), (None, "stop")]
 )
-def test_other_reasons_to_stop(reason, finish):
+def test_other_stop_reasons_are_read(reason, finish):
     assert decode(message(stop_reason=reason)).choices[0].finish == finish
 
 
-def test_why_it_was_refused():
+def test_a_refusals_reason_is_read():
     details = {"type": "refusal", "category": "bio", "explanation": "Not that."}
     refused = decode(message(stop_reason="refusal", stop_details=details))
     assert refused.choices == [Choice([RefusalPart("Not that.")], "refusal")]
 
 
-def test_what_only_servers_do_is_left_out():
+def test_parts_of_server_tools_are_left_out():
     blocks = [
         {"type": "server_tool_use", "id": "srv_1", "name": "web_search", "input": {"query": "x"}},
         {"type": "web_search_tool_result", "tool_use_id": "srv_1", "content": []},
@@ -117,7 +117,7 @@ def test_what_only_servers_do_is_left_out():
 
 
 @pytest.mark.parametrize("usage", [None, {}, 7, {"input_tokens": "5", "output_tokens": -1}])
-def test_usage_that_says_nothing(usage):
+def test_empty_usage_is_accepted(usage):
     assert decode(message(TEXT, usage=usage)).usage is None
 
 
@@ -125,33 +125,33 @@ def test_usage_that_says_nothing(usage):
     "body",
     [b"", b"null", b"[]", b"{}", b'{"type":"error","error":{}}', b'{"type":"message","content":"Hi"}', b"[" * 100_000],
 )
-def test_what_is_no_message(body):
+def test_a_body_that_is_no_message_is_refused(body):
     with pytest.raises(ValueError):
         MESSAGES.decode_answer(body)
 
 
-def test_a_refusal_in_words():
+def test_a_refusal_in_words_is_written():
     said = MESSAGES.encode_answer(answer(RefusalPart("No.")))
     assert (said["content"], said["stop_reason"]) == ([{"type": "text", "text": "No."}], "refusal")
 
 
-def test_a_filtered_answer_was_refused():
+def test_a_filtered_answer_is_written_as_a_refusal():
     assert MESSAGES.encode_answer(answer(finish="content_filter"))["stop_reason"] == "refusal"
 
 
-def test_parts_without_a_place():
+def test_parts_without_an_equivalent_are_left_out():
     said = MESSAGES.encode_answer(answer(TextPart(""), AudioPart("AAAA", "wav"), TextPart("Hi")))
     assert said["content"] == [TEXT]
 
 
-def test_an_answer_without_anything():
+def test_an_empty_answer_is_written():
     said = MESSAGES.encode_answer(Answer([]))
     assert said["id"].startswith("msg_")
     assert said["content"] == []
     assert said["usage"]["output_tokens"] == 0
 
 
-def test_a_thought_signature_of_geminis_goes_along():
+def test_a_thought_signature_of_gemini_is_passed_on():
     said = MESSAGES.encode_answer(answer(ToolCall("1", "f", "{}", "sig")))
     assert said["content"][0]["extra_content"] == {"google": {"thought_signature": "sig"}}
     back = {"role": "assistant", "content": said["content"]}
@@ -160,7 +160,7 @@ def test_a_thought_signature_of_geminis_goes_along():
 
 
 @pytest.mark.parametrize(("said", "means"), ANSWERS.values(), ids=ANSWERS)
-def test_answers_come_back_as_they_were(said, means):
+def test_answers_survive_a_round_trip(said, means):
     prompt = MESSAGES.decode_request(
         {"model": "m", "max_tokens": 1, "messages": [{"role": "assistant", "content": said["content"]}]}
     )
@@ -186,7 +186,7 @@ JSON = st.recursive(
 
 
 @given(body=st.binary(max_size=99) | st.dictionaries(st.sampled_from(FIELDS), JSON).map(lambda said: message() | said))
-def test_an_answer_is_understood_or_refused(body):
+def test_any_answer_is_read_or_refused(body):
     try:
         understood = MESSAGES.decode_answer(body if isinstance(body, bytes) else json.dumps(body).encode())
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the gateway reads of messages that it lets pass."""
+"""Facts that the gateway reads from messages that it passes through."""
 
 import json
 
@@ -25,7 +25,7 @@ def asking(*blocks):
 # --- requests
 
 
-def test_what_a_request_asks_for():
+def test_the_facts_of_a_request_are_read():
     ask = MESSAGES.read(question(stream=True))
     assert (ask.model, ask.stream, ask.choices) == ("m", True, 1)
     assert (ask.output_field, ask.max_output_tokens) == ("max_tokens", 9)
@@ -34,17 +34,17 @@ def test_what_a_request_asks_for():
 
 
 @pytest.mark.parametrize("limit", [None, -1, "5", 5.0, True, [], 10**9 + 1])
-def test_a_limit_is_required(limit):
+def test_an_output_limit_is_required(limit):
     with pytest.raises(Refusal) as refused:
         MESSAGES.read(question(max_tokens=limit))
     assert refused.value.param == "max_tokens"
 
 
-def test_a_limit_of_nothing_fills_the_cache():
+def test_an_output_limit_of_0_is_accepted_to_fill_the_cache():
     assert MESSAGES.read(question(max_tokens=0)).max_output_tokens == 1
 
 
-def test_counting_tokens_needs_no_limit():
+def test_a_token_count_needs_no_output_limit():
     body = question()
     del body["max_tokens"]
     ask = dialects()["anthropic_count_tokens"].read(body)
@@ -53,7 +53,7 @@ def test_counting_tokens_needs_no_limit():
 
 
 @pytest.mark.parametrize("messages", [None, [], {}, "Hello", [1], ["Hello"], [{}, []]])
-def test_messages_are_a_list_of_objects(messages):
+def test_messages_must_be_a_list_of_objects(messages):
     with pytest.raises(Refusal):
         MESSAGES.read(question(messages=messages))
 
@@ -76,11 +76,11 @@ NEEDS = {
 
 
 @pytest.mark.parametrize(("fields", "needs"), NEEDS.values(), ids=NEEDS)
-def test_what_a_request_needs(fields, needs):
+def test_the_needs_of_a_request_are_found(fields, needs):
     assert MESSAGES.read(question(**fields)).needs == needs
 
 
-def test_images_are_counted_and_so_are_their_bytes():
+def test_images_and_their_bytes_are_counted():
     elsewhere = {"type": "image", "source": {"type": "url", "url": "https://x"}}
     ask = MESSAGES.read(question(**asking(IMAGE, elsewhere, {"type": "tool_result", "content": [IMAGE]}, 7)))
     assert (ask.images, ask.image_bytes) == (3, 8)
@@ -109,12 +109,22 @@ UNSEEN = {
         (),
     ),
     "an upload for a container": (asking({"type": "container_upload", "file_id": "f"}), ("container_upload",)),
-    "what a server tool found": (asking({"type": "web_search_tool_result"}), ("web_search_tool_result",)),
     "a strange block": (asking({"type": "A new\nkind"}, {"type": None}), ("content",)),
     "a container": ({"container": "container_1"}, ("container",)),
-    "MCP servers": ({"mcp_servers": [{"url": "https://x"}]}, ("mcp_servers",)),
     "no MCP servers": ({"mcp_servers": [], "container": None}, ()),
     "tools": ({"tools": [{"name": "f"}, {"type": "custom", "name": "g"}, {"type": "bash_20250124"}]}, ()),
+}
+
+
+@pytest.mark.parametrize(("fields", "unseen"), UNSEEN.values(), ids=UNSEEN)
+def test_input_given_by_reference_is_found(fields, unseen):
+    assert MESSAGES.read(question(**fields)).unseen == unseen
+
+
+HOSTED = {
+    "tools of the client": ({"tools": [{"name": "f"}, {"type": "custom", "name": "g"}, {"type": "bash_20250124"}]}, ()),
+    "what a server tool found": (asking({"type": "web_search_tool_result"}), ("web_search_tool_result",)),
+    "MCP servers": ({"mcp_servers": [{"url": "https://x"}]}, ("mcp_servers",)),
     "server tools": (
         {
             "tools": [
@@ -127,12 +137,23 @@ UNSEEN = {
 }
 
 
-@pytest.mark.parametrize(("fields", "unseen"), UNSEEN.values(), ids=UNSEEN)
-def test_what_the_body_only_names(fields, unseen):
-    assert MESSAGES.read(question(**fields)).unseen == unseen
+@pytest.mark.parametrize(("fields", "hosted"), HOSTED.values(), ids=HOSTED)
+def test_tools_that_anthropic_runs_itself(fields, hosted):
+    ask = MESSAGES.read(question(**fields))
+    assert (ask.hosted, ask.unseen) == (hosted, ())
+    rest, dropped = MESSAGES.without_hosted(question(**fields))
+    assert MESSAGES.read(rest).hosted == ()
+    assert bool(dropped) == bool(hosted)
 
 
-def test_anthropic_writes_of_tools_itself():
+def test_a_choice_of_a_tool_that_anthropic_runs_cannot_be_left_out():
+    tools = [{"type": "web_search_20250305", "name": "web_search"}, {"name": "f"}]
+    for name, needs in (("web_search", True), ("f", False)):
+        ask = MESSAGES.read(question(tools=tools, tool_choice={"type": "tool", "name": name}))
+        assert ("hosted_call" in ask.needs) == needs
+
+
+def test_tools_add_the_text_that_anthropic_writes_about_them():
     assert MESSAGES.read(question(**asking(IMAGE))).added_tokens == 0
     assert MESSAGES.read(question(tools=[{"name": "f"}] * 3)).added_tokens == 1024
     assert MESSAGES.read(question(tools=[{"type": "computer_20250124"}])).added_tokens == 1024 + 1280
@@ -164,7 +185,7 @@ CANARIES = {
 
 
 @pytest.mark.parametrize("fields", CANARIES.values(), ids=CANARIES)
-def test_text_is_seen_wherever_a_client_can_put_it(fields):
+def test_text_is_found_in_every_field(fields):
     body = json.loads(json.dumps(question(**fields)))
     MESSAGES.read(body)
     (seen,) = [text for text in MESSAGES.texts(body) if text.value == "CANARY"]
@@ -183,12 +204,12 @@ def test_text_is_seen_wherever_a_client_can_put_it(fields):
         (CANARIES["metadata"], "request", "metadata.user_id"),
     ],
 )
-def test_who_said_it_and_where(fields, role, where):
+def test_a_text_has_its_role_and_place(fields, role, where):
     (seen,) = [text for text in MESSAGES.texts(question(**fields)) if text.value == "CANARY"]
     assert (seen.role, seen.where) == (role, where)
 
 
-def test_known_roles_are_no_text():
+def test_known_roles_are_not_text():
     body = question(messages=[{"role": role, "content": "x"} for role in ("user", "assistant", "system")])
     assert [text.value for text in MESSAGES.texts(body)] == ["x", "x", "x"]
 
@@ -219,7 +240,7 @@ def end(**usage):
 INPUT = {"input_tokens": 10, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 3}
 
 
-def test_a_stream():
+def test_a_stream_is_observed():
     report = observe(
         start(**INPUT, output_tokens=1),
         {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
@@ -240,7 +261,7 @@ def test_a_stream():
     assert (report.error, report.usage_refused) == ("", False)
 
 
-def test_a_plain_answer():
+def test_a_plain_answer_is_observed():
     report = observe(
         {
             "type": "message",
@@ -259,29 +280,29 @@ def test_a_plain_answer():
     assert report.output_bytes == 2 + 7 + 1 + len('{"a": 1}')
 
 
-def test_a_stream_that_breaks_off_has_told_its_input():
+def test_a_stream_that_breaks_off_has_reported_its_input():
     report = observe(start(**INPUT, output_tokens=1), *[piece("text_delta", "text", "x" * 30)] * 10)
     assert report.usage == Usage(33, 1, 20, 0, 3, "estimated")
     assert (report.output_bytes, report.output_events) == (300, 10)
 
 
-def test_counts_that_come_again_replace_the_earlier_ones():
+def test_later_counts_replace_earlier_ones():
     report = observe(start(**INPUT, output_tokens=1), end(input_tokens=11, cache_read_input_tokens=0, output_tokens=5))
     assert report.usage == Usage(14, 5, 0, 0, 3)
 
 
-def test_half_a_count_is_kept():
+def test_a_single_count_is_kept():
     assert observe(end(output_tokens=5)).usage == Usage(0, 5)
     assert observe(end(input_tokens=5)).usage == Usage(5, 0, source="estimated")
 
 
-def test_a_call_whose_input_comes_with_its_beginning_is_counted():
+def test_a_call_whose_input_comes_at_its_start_is_counted():
     block = {"type": "tool_use", "id": "1", "name": "f", "input": {"a": 1}}
     report = observe({"type": "content_block_start", "index": 0, "content_block": block})
     assert report.output_bytes == 1 + len('{"a": 1}')
 
 
-def test_what_is_told_beside_the_message_is_added_once():
+def test_counts_beside_the_message_are_added_once():
     iterations = [{"type": "compaction", "input_tokens": 100, "output_tokens": 7}, {"type": "message"}, "odd", None]
     report = observe(start(**INPUT, output_tokens=1), *[end(output_tokens=5, iterations=iterations)] * 2)
     assert report.usage == Usage(133, 12, 20, 0, 3)
@@ -299,15 +320,15 @@ def test_what_is_told_beside_the_message_is_added_once():
         "many",
     ],
 )
-def test_usage_that_cannot_be_believed(usage):
+def test_impossible_usage_is_not_believed(usage):
     report = observe({"type": "message", "content": [], "usage": usage})
     assert (report.usage, report.usage_refused) == (None, True)
 
 
-def test_an_error_in_mid_stream():
+def test_an_error_mid_stream_is_noted():
     assert observe({"type": "error", "error": {"type": "overloaded_error", "message": "no"}}).error == "provider_error"
 
 
-def test_what_cannot_be_read_is_counted():
+def test_an_unreadable_answer_counts_in_full():
     report = observe(b"{nonsense")
     assert (report.output_bytes, report.output_events) == (9, 1)

@@ -37,18 +37,18 @@ MESSAGES = dialects()["anthropic_messages"]
         (PROVIDER_TIMEOUT, "timeout_error"),
     ],
 )
-def test_the_gateways_own_refusals(kind, type):
+def test_the_gateways_refusals_are_written(kind, type):
     assert MESSAGES.error(kind, "No.", None) == {
         "type": "error",
         "error": {"type": type, "message": "No.", "details": {"error_code": kind.code}},
     }
 
 
-def test_the_field_at_fault():
+def test_the_field_at_fault_is_named():
     assert MESSAGES.error(INVALID_REQUEST, "No.", "model")["error"]["details"]["param"] == "model"
 
 
-# The status and type of Anthropic's error, and the neutral type.
+# Status and type of Anthropic's error, and the neutral type.
 TYPES = {
     "invalid_request_error": (400, "invalid_request_error"),
     "authentication_error": (401, "authentication_error"),
@@ -64,14 +64,14 @@ TYPES = {
 
 
 @pytest.mark.parametrize(("type", "status", "neutral"), [(name, *value) for name, value in TYPES.items()])
-def test_a_providers_errors(type, status, neutral):
+def test_a_providers_errors_are_read(type, status, neutral):
     said = {"type": "error", "error": {"type": type, "message": "No."}}
     problem = MESSAGES.decode_problem(status, json.dumps(said | {"request_id": "req_1"}).encode())
     assert problem == Problem("No.", neutral)
     assert MESSAGES.encode_problem(status, problem) == said
 
 
-def test_the_code_of_a_cause():
+def test_the_code_of_an_error_is_found():
     error = {"type": "invalid_request_error", "message": "No.", "details": {"error_code": "why"}}
     problem = MESSAGES.decode_problem(400, json.dumps({"type": "error", "error": error}).encode())
     assert problem.code == "why"
@@ -92,7 +92,7 @@ ODD = {
 
 
 @pytest.mark.parametrize(("status", "body", "problem"), ODD.values(), ids=ODD)
-def test_errors_in_other_shapes(status, body, problem):
+def test_errors_of_other_shapes_are_read(status, body, problem):
     assert MESSAGES.decode_problem(status, body) == problem
 
 
@@ -107,7 +107,7 @@ def test_errors_in_other_shapes(status, body, problem):
         max_leaves=9,
     ).map(lambda value: json.dumps(value).encode()),
 )
-def test_every_error_says_something(status, body):
+def test_every_error_has_a_message(status, body):
     problem = MESSAGES.decode_problem(status, body)
     assert problem.message
     assert problem.type

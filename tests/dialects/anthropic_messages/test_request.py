@@ -55,7 +55,7 @@ def assistant(*parts):
     return Message("assistant", list(parts))
 
 
-# --- both ways: what the API says, and what it means
+# --- both directions: content of the API, and its neutral form
 
 BLOCKS = {
     "text": ({"type": "text", "text": "Hi"}, TextPart("Hi")),
@@ -183,7 +183,7 @@ CHOICES = {
 
 
 @pytest.mark.parametrize(("block", "part"), BLOCKS.values(), ids=BLOCKS)
-def test_what_users_send(block, part):
+def test_user_content_is_read_and_written(block, part):
     prompt = decode(messages=[{"role": "user", "content": [block]}])
     assert prompt.messages == [user(part)]
     assert prompt.ignored == []
@@ -191,7 +191,7 @@ def test_what_users_send(block, part):
 
 
 @pytest.mark.parametrize(("block", "part"), SAID.values(), ids=SAID)
-def test_what_assistants_said(block, part):
+def test_assistant_content_is_read_and_written(block, part):
     prompt = decode(messages=[*HELLO, {"role": "assistant", "content": [block]}])
     assert prompt.messages == [user(TextPart("Hello")), assistant(part)]
     body, _ = encode(messages=prompt.messages)
@@ -199,7 +199,7 @@ def test_what_assistants_said(block, part):
 
 
 @pytest.mark.parametrize(("fields", "means"), SETTINGS.values(), ids=SETTINGS)
-def test_settings(fields, means):
+def test_settings_are_read_and_written(fields, means):
     prompt = decode(**fields)
     assert prompt == Prompt("m", [user(TextPart("Hello"))], **({"max_tokens": 100} | means))
     body, ignored = MESSAGES.encode_request(prompt, Destination(OLD))
@@ -211,7 +211,7 @@ def test_settings(fields, means):
 
 
 @pytest.mark.parametrize(("choice", "means", "parallel"), CHOICES.values(), ids=CHOICES)
-def test_the_choice_of_tools(choice, means, parallel):
+def test_the_choice_of_tools_is_read_and_written(choice, means, parallel):
     tools = [{"name": "f", "input_schema": SCHEMA}]
     prompt = decode(tools=tools, tool_choice=choice)
     assert (prompt.tool_choice, prompt.parallel_tools) == (means, parallel)
@@ -219,10 +219,10 @@ def test_the_choice_of_tools(choice, means, parallel):
     assert (body["tools"], body["tool_choice"], ignored) == (tools, choice, [])
 
 
-# --- as a client speaks it
+# --- from a client
 
 
-def test_text_can_stand_alone():
+def test_text_may_be_a_plain_string():
     prompt = decode(
         messages=[
             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "7"}]},
@@ -239,13 +239,13 @@ def test_system_messages_join_the_system_prompt():
     assert prompt.messages == [user(TextPart("Hello"))]
 
 
-def test_a_document_of_blocks_is_its_blocks():
+def test_a_document_of_blocks_becomes_its_blocks():
     source = {"type": "content", "content": [{"type": "text", "text": "a"}, BLOCKS["an image"][0]]}
     prompt = decode(messages=[{"role": "user", "content": [{"type": "document", "source": source}]}])
     assert prompt.messages == [user(TextPart("a"), ImagePart("AAAA", "image/png"))]
 
 
-def test_a_search_result_is_text_with_its_source():
+def test_a_search_result_becomes_text_with_its_source():
     block = {
         "type": "search_result",
         "title": "Rain",
@@ -272,12 +272,12 @@ THINKING = {
 
 
 @pytest.mark.parametrize(("fields", "means"), THINKING.values(), ids=THINKING)
-def test_thinking(fields, means):
+def test_thinking_is_read(fields, means):
     prompt = decode(**fields)
     assert (prompt.thinking_budget, prompt.thinking_adaptive, prompt.effort, prompt.show_thinking) == means
 
 
-def test_the_older_name_of_the_answers_format():
+def test_the_older_name_of_the_answer_format_is_read():
     prompt = decode(output_format={"type": "json_schema", "schema": SCHEMA})
     assert (prompt.format, prompt.ignored) == (OutputFormat(SCHEMA), [])
 
@@ -286,13 +286,13 @@ def test_a_general_cache_mark_goes_to_the_last_block():
     assert decode(cache_control=CACHE).messages == [user(TextPart("Hello", CACHE))]
 
 
-def test_a_thought_signature_of_geminis_comes_back():
+def test_a_thought_signature_of_gemini_is_read():
     block = SAID["a call"][0] | {"extra_content": {"google": {"thought_signature": "sig"}}}
     prompt = decode(messages=[*HELLO, {"role": "assistant", "content": [block]}])
     assert prompt.messages[1].parts[0].signature == "sig"
 
 
-def test_what_changes_no_meaning_is_named():
+def test_advisory_fields_are_named_as_ignored():
     prompt = decode(
         inference_geo="eu",
         speed=None,
@@ -310,7 +310,7 @@ def test_what_changes_no_meaning_is_named():
     ]
 
 
-def test_only_so_many_are_named():
+def test_the_number_of_ignored_names_is_bounded():
     assert len(decode(**{f"field_{number}": 1 for number in range(1000)}).ignored) == 20
 
 
@@ -371,26 +371,26 @@ ONLY_THERE = {
 
 
 @pytest.mark.parametrize(("fields", "param"), WRONG.values(), ids=WRONG)
-def test_what_is_not_the_api(fields, param):
+def test_an_invalid_request_is_refused(fields, param):
     with pytest.raises(Refusal) as refused:
         decode(**fields)
     assert (refused.value.kind.code, refused.value.param) == ("invalid_request", param)
 
 
 @pytest.mark.parametrize(("fields", "param"), ONLY_THERE.values(), ids=ONLY_THERE)
-def test_what_has_no_translation(fields, param):
+def test_a_request_without_a_translation_is_refused(fields, param):
     with pytest.raises(Refusal) as refused:
         decode(**fields)
     assert (refused.value.kind.code, refused.value.param) == ("unsupported_by_targets", param)
 
 
-# --- as a provider speaks it
+# --- for a provider
 
 
 @pytest.mark.parametrize(
     ("asked", "most", "limit"), [(None, None, 4096), (7, None, 7), (None, 9000, 9000), (9001, 9000, 9000)]
 )
-def test_there_is_always_a_limit(asked, most, limit):
+def test_an_output_limit_is_always_written(asked, most, limit):
     assert encode(max_tokens=asked, most=most)[0]["max_tokens"] == limit
 
 
@@ -427,12 +427,12 @@ def test_empty_text_is_left_out():
 
 
 @pytest.mark.parametrize("messages", [[], [user(TextPart(""))], [assistant(TextPart("Hi"))]])
-def test_the_user_begins(messages):
+def test_the_first_turn_is_the_users(messages):
     body, _ = encode(messages=messages, system=[TextPart("s")])
     assert body["messages"][0] == {"role": "user", "content": [{"type": "text", "text": "Begin."}]}
 
 
-def test_a_beginning_of_the_answer_ends_in_no_space():
+def test_a_begun_answer_does_not_end_in_a_space():
     body, _ = encode(messages=[user(TextPart("a")), assistant(TextPart("Sure: \n"))])
     assert body["messages"][1]["content"] == [{"type": "text", "text": "Sure:"}]
 
@@ -457,7 +457,7 @@ def test_arguments_are_an_object(text, made):
     assert body["messages"][1]["content"][0]["input"] == made
 
 
-def test_ids_are_made_of_letters_the_api_takes():
+def test_ids_use_only_allowed_letters():
     body, _ = encode(
         messages=[
             user(TextPart("a")),
@@ -478,12 +478,12 @@ def test_ids_are_made_of_letters_the_api_takes():
         ThinkingPart(redacted="openai:rs_1:gAAAAABo"),
     ],
 )
-def test_thinking_of_others_is_left_out(part):
+def test_thinking_of_other_providers_is_left_out(part):
     body, _ = encode(messages=[user(TextPart("a")), assistant(part, TextPart("b"))])
     assert body["messages"][1]["content"] == [{"type": "text", "text": "b"}]
 
 
-def test_a_refusal_is_text():
+def test_a_refusal_is_written_as_text():
     body, _ = encode(messages=[user(TextPart("a")), assistant(RefusalPart("No."), RefusalPart(""))])
     assert body["messages"][1]["content"] == [{"type": "text", "text": "No."}]
 
@@ -501,7 +501,7 @@ MEDIA = {
 
 
 @pytest.mark.parametrize(("part", "source"), MEDIA.values(), ids=MEDIA)
-def test_media(part, source):
+def test_media_are_written(part, source):
     body, _ = encode(messages=[user(part)])
     assert body["messages"][0]["content"][0]["source"] == dict(zip(("type", "media_type", "data"), source, strict=True))
 
@@ -509,13 +509,13 @@ def test_media(part, source):
 @pytest.mark.parametrize(
     "part", [FilePart("AAAA", "application/zip"), FilePart("/w==", "text/plain"), AudioPart("AAAA", "wav")]
 )
-def test_media_that_it_does_not_take(part):
+def test_unsupported_media_are_refused(part):
     with pytest.raises(Refusal) as refused:
         encode(messages=[user(part)])
     assert refused.value.kind.code == "unsupported_by_targets"
 
 
-def test_the_detail_of_an_image_is_named():
+def test_the_detail_of_an_image_is_named_as_ignored():
     assert encode(messages=[user(ImagePart(url="https://x", detail="high"), ImagePart(url="https://y"))])[1] == [
         "detail"
     ]
@@ -525,16 +525,16 @@ def test_a_tool_without_arguments_has_a_schema():
     assert encode(tools=[Tool("f")])[0]["tools"] == [{"name": "f", "input_schema": {"type": "object"}}]
 
 
-def test_one_call_at_a_time():
+def test_parallel_calls_can_be_forbidden():
     body, _ = encode(tools=[Tool("f")], parallel_tools=False)
     assert body["tool_choice"] == {"type": "auto", "disable_parallel_tool_use": True}
 
 
-def test_a_choice_without_tools_is_none():
+def test_a_tool_choice_without_tools_is_dropped():
     assert "tool_choice" not in encode(tool_choice=ToolChoice("required"))[0]
 
 
-def test_past_calls_have_their_tools_defined():
+def test_tools_of_past_calls_are_defined():
     body, _ = encode(
         messages=[
             user(TextPart("a")),
@@ -547,13 +547,13 @@ def test_past_calls_have_their_tools_defined():
 
 
 @pytest.mark.parametrize("mode", ["required", "tool"])
-def test_a_model_that_cannot_be_made_to_call_a_tool(mode):
+def test_a_model_that_cannot_be_forced_to_call_a_tool_is_not_forced(mode):
     body, ignored = encode("claude-opus-5-5", tools=[Tool("f")], tool_choice=ToolChoice(mode, "f"))
     assert body["tool_choice"] == {"type": "auto"}
     assert ignored == ["tool_choice"]
 
 
-def test_strict_tools_have_schemas_that_can_be_enforced():
+def test_strict_tools_have_enforceable_schemas():
     body, ignored = encode(tools=[Tool("f", schema=SCHEMA, strict=True), Tool("g", schema=SCHEMA, strict=False)])
     assert body["tools"] == [
         {"name": "f", "input_schema": CLOSED, "strict": True},
@@ -574,7 +574,7 @@ LOOSE = {
 
 
 @pytest.mark.parametrize(("model", "tools"), LOOSE.values(), ids=LOOSE)
-def test_tools_that_cannot_be_strict(model, tools):
+def test_tools_without_an_enforceable_schema_are_not_strict(model, tools):
     body, ignored = encode(model, tools=tools)
     assert not any("strict" in tool for tool in body["tools"])
     assert ignored == ["strict"]
@@ -602,20 +602,20 @@ NAMED = {
 
 
 @pytest.mark.parametrize(("fields", "names"), NAMED.values(), ids=NAMED)
-def test_what_it_cannot_say_is_named(fields, names):
+def test_fields_without_an_equivalent_are_named(fields, names):
     assert encode(**fields)[1] == names
 
 
-def test_only_the_stop_words_it_takes_are_sent():
+def test_only_supported_stop_words_are_sent():
     assert encode(stop=["\n", "x"])[0]["stop_sequences"] == ["x"]
     assert "stop_sequences" not in encode(stop=["\n"])[0]
 
 
-def test_where_it_goes():
+def test_the_path_is_that_of_messages():
     assert MESSAGES.path(Destination("m"), stream=True) == MESSAGES.path(Destination("m"), stream=False) == "/messages"
 
 
-# --- hostile
+# --- hostile requests
 
 FIELDS = [
     *("model", "messages", "max_tokens", "system", "tools", "tool_choice", "thinking", "output_config", "metadata"),
@@ -651,7 +651,7 @@ LIKELY = st.builds(
 
 
 @given(body=OBJECTS | LIKELY, model=st.sampled_from([OLD, NEW, "claude-opus-5-5", "other"]))
-def test_a_request_is_understood_or_refused(body, model):
+def test_any_request_is_read_or_refused(body, model):
     refused, made = None, None
     try:
         prompt = MESSAGES.decode_request(body)

@@ -39,7 +39,7 @@ FITTED = {
 
 
 @pytest.mark.parametrize(("schema", "fitted"), FITTED.values(), ids=FITTED)
-def test_a_schema_that_can_be_enforced(schema, fitted):
+def test_an_enforceable_schema_is_closed(schema, fitted):
     before = copy.deepcopy(schema)
     assert Fitter().fit(schema) == fitted
     assert schema == before
@@ -56,13 +56,13 @@ def test_a_schema_that_can_be_enforced(schema, fitted):
         ({"type": "array", "items": {"type": "object"}}, True),
     ],
 )
-def test_what_closing_an_object_takes_away(schema, closed):
+def test_closing_an_object_excludes_other_properties(schema, closed):
     fitter = Fitter()
     fitter.fit(schema)
     assert fitter.closed == closed
 
 
-def test_what_is_limited_is_counted():
+def test_the_limits_of_schemas_are_counted():
     fitter = Fitter()
     fitter.fit({"properties": {"a": {"type": ["string", "null"]}, "b": {"anyOf": []}}, "required": ["a"]})
     assert (fitter.optional, fitter.unions, fitter.too_much) == (1, 2, False)

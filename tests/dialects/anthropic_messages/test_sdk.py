@@ -1,4 +1,4 @@
-"""Anthropic's own SDK reads what the dialect writes, and the dialect reads what the SDK sends back."""
+"""Anthropic's SDK reads the answers of the dialect, and the dialect reads the requests of the SDK."""
 
 import json
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ EVENTS = [
     Delta("tool_call", "", 3, id="toolu_1", name="f", signature="sig"),
     Delta("tool_call", '{"city":', 3),
     Delta("tool_call", "", 4, id="toolu_2", name="g"),
-    Delta("tool_call", '"Köln"}', 3),  # side by side with the next one
+    Delta("tool_call", '"Köln"}', 3),  # in parallel with the next one
     Delta("tool_call", "{}", 4),
     Finished("tool_calls"),
     Used(Usage(33, 50, 20, 40, 3)),
@@ -63,7 +63,7 @@ EVENTS = [
 
 
 def client(body, status=200, content_type="application/json"):
-    """An SDK client that gets `body` for an answer; the list holds what it sent."""
+    """An SDK client that gets `body` as its answer. The list holds the requests it sent."""
     sent = []
 
     def answer(request):
@@ -96,7 +96,7 @@ def check(message):
     assert message.usage.output_tokens_details.thinking_tokens == 40
 
 
-def test_plain_answers_come_back_as_they_were():
+def test_plain_answers_survive_the_sdk():
     answer = Answer(
         [Choice(PARTS, "tool_calls")],
         "msg_1",
@@ -110,7 +110,7 @@ def test_plain_answers_come_back_as_they_were():
     assert MESSAGES.decode_request(sent[-1]).messages == [Message("assistant", PARTS)]
 
 
-def test_streamed_answers_come_back_as_they_were():
+def test_streamed_answers_survive_the_sdk():
     sdk, sent = streaming(EVENTS)
     with sdk.messages.stream(**QUESTION) as stream:
         message = stream.get_final_message()
@@ -120,14 +120,14 @@ def test_streamed_answers_come_back_as_they_were():
     assert MESSAGES.decode_request(sent[-1]).messages == [Message("assistant", PARTS)]
 
 
-def test_every_event_is_one_of_the_sdks():
+def test_the_sdk_knows_every_event():
     sdk, _ = streaming(EVENTS)
     adapter = pydantic.TypeAdapter(anthropic.types.RawMessageStreamEvent)
     for event in sdk.messages.create(**QUESTION, stream=True):
         adapter.validate_python(event.to_dict())
 
 
-def test_a_failure_in_mid_stream_is_an_error():
+def test_a_failure_mid_stream_is_an_error_of_the_sdk():
     sdk, _ = streaming([*EVENTS[:5], Failed("Overloaded", "overloaded_error")])
     with pytest.raises(anthropic.APIStatusError, match="Overloaded"), sdk.messages.stream(**QUESTION) as stream:
         stream.get_final_message()
@@ -141,7 +141,7 @@ def test_a_failure_in_mid_stream_is_an_error():
         (OVERLOADED, anthropic.InternalServerError),
     ],
 )
-def test_refusals(kind, error):
+def test_refusals_are_exceptions_of_the_sdk(kind, error):
     sdk, _ = client(json.dumps(MESSAGES.error(kind, "What is wrong.", "model")), kind.status)
     with pytest.raises(error, match="What is wrong") as raised:
         sdk.messages.create(**QUESTION)
@@ -149,7 +149,7 @@ def test_refusals(kind, error):
 
 
 def drained(value):
-    """All of it: pydantic looks into iterables only when they are used."""
+    """The value with every iterable read, because pydantic checks them only then."""
     if isinstance(value, dict):
         return {key: drained(item) for key, item in value.items()}
     if isinstance(value, list | tuple | Iterator) or type(value).__name__ == "ValidatorIterator":
@@ -188,7 +188,7 @@ MODELS = ["claude-sonnet-4-5", "claude-opus-4-6", "claude-opus-4-8", "claude-son
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("name", PROMPTS)
-def test_requests_are_of_the_sdks_types(name, model):
+def test_requests_fit_the_types_of_the_sdk(name, model):
     body, _ = MESSAGES.encode_request(Prompt("m", **PROMPTS[name]), Destination(model, 64_000))
     content = pydantic.TypeAdapter(list[anthropic.types.ContentBlockParam])
     for message in body["messages"]:

@@ -58,7 +58,7 @@ def frames(events):
 
 
 def decode(stream, cut=None):
-    """The events that a stream's bytes say, fed in two pieces when `cut`."""
+    """The events in the bytes of a stream, fed in two pieces when `cut`."""
     framing, decoder, found = SSE(), MESSAGES.decoder(), []
     for chunk in [stream] if cut is None else [stream[:cut], stream[cut:]]:
         for event in framing.feed(chunk):
@@ -69,7 +69,7 @@ def decode(stream, cut=None):
 
 
 def encode(*events):
-    """What a client gets, event by event."""
+    """A client's stream, event by event."""
     encoder = MESSAGES.encoder()
     stream = b"".join(encoder.feed(event) for event in events)
     found = []
@@ -79,7 +79,7 @@ def encode(*events):
     return found
 
 
-# What the API streams and what it means, both ways.
+# Streams of the API and their neutral form, in both directions.
 STREAMS = {
     "text": (
         [start(), text(0), more(0, "text_delta", "Hel"), more(0, "text_delta", "lo\n"), stop(0), *end()],
@@ -161,13 +161,13 @@ STREAMS = {
 
 
 @pytest.mark.parametrize(("said", "means"), STREAMS.values(), ids=STREAMS)
-def test_streams(said, means):
+def test_streams_are_read_and_written(said, means):
     assert decode(frames(said)) == means
     assert encode(*means) == said
 
 
 @pytest.mark.parametrize(("said", "means"), STREAMS.values(), ids=STREAMS)
-def test_a_stream_cut_anywhere_says_the_same(said, means):
+def test_a_stream_cut_anywhere_reads_the_same(said, means):
     stream = frames(said)
     for cut in range(1, len(stream)):
         assert decode(stream, cut) == means
@@ -254,11 +254,11 @@ ODDITIES = {
 
 
 @pytest.mark.parametrize(("said", "between"), ODDITIES.values(), ids=ODDITIES)
-def test_oddities(said, between):
+def test_unusual_streams_are_read(said, between):
     assert decode(frames(said)) == [STARTED, *between, Finished(), FINAL, Ended()]
 
 
-def test_usage_in_odd_places():
+def test_usage_in_unusual_places_is_read():
     usage = {"input_tokens": 5, "output_tokens": 1}
     said = [
         start(None),
@@ -275,12 +275,12 @@ def test_usage_in_odd_places():
     ]
 
 
-def test_usage_that_cannot_be_believed():
+def test_impossible_usage_is_not_believed():
     said = [start({"input_tokens": -1, "output_tokens": True}), *end(usage={"output_tokens": "7"})]
     assert decode(frames(said)) == [Started("msg_1", "claude-x"), Finished(), Ended()]
 
 
-def test_a_stream_without_its_start():
+def test_a_stream_without_its_start_is_refused():
     assert decode(frames([more(0, "text_delta", "Hi"), {"type": "message_stop"}])) == [
         Started(),
         Delta("text", "Hi", 0),
@@ -289,11 +289,11 @@ def test_a_stream_without_its_start():
     ]
 
 
-def test_a_stream_that_was_cut_does_not_end():
+def test_a_cut_stream_has_no_end():
     assert decode(frames([start(), text(0), more(0, "text_delta", "Hi")])) == [STARTED, Delta("text", "Hi", 0)]
 
 
-def test_nothing_comes_after_the_end():
+def test_nothing_follows_the_end():
     assert decode(frames([start(), *end(), more(0, "text_delta", "Hi"), {"type": "error"}])) == [
         STARTED,
         Finished(),
@@ -302,7 +302,7 @@ def test_nothing_comes_after_the_end():
     ]
 
 
-def test_why_it_was_refused():
+def test_a_refusals_reason_is_read():
     details = {"type": "refusal", "category": None, "explanation": "Not that."}
     delta = {"stop_reason": "refusal", "stop_sequence": None, "stop_details": details}
     said = [start(), text(0), more(0, "text_delta", "Hi"), {"type": "message_delta", "delta": delta}]
@@ -310,7 +310,7 @@ def test_why_it_was_refused():
 
 
 @pytest.mark.parametrize("error", [{}, None, "x", {"type": [], "message": 1}])
-def test_errors_in_other_shapes(error):
+def test_errors_of_other_shapes_are_read(error):
     (failed,) = [event for event in decode(frames([start(), {"type": "error", "error": error}])) if event != STARTED]
     assert isinstance(failed, Failed)
     assert failed.message
@@ -320,7 +320,7 @@ def test_errors_in_other_shapes(error):
 # --- to a client
 
 
-def test_usage_may_come_after_the_end_of_the_choice():
+def test_usage_may_follow_the_end_of_the_choice():
     said = encode(Started(), Delta("text", "Hi", 0), Finished(), Used(Usage(5, 2, reasoning_tokens=1)), Ended())
     assert said[-2]["usage"] == {
         "input_tokens": 5,
@@ -331,7 +331,7 @@ def test_usage_may_come_after_the_end_of_the_choice():
     }
 
 
-def test_an_answer_without_a_start_has_one():
+def test_an_answer_without_a_start_gets_one():
     assert [event["type"] for event in encode(Delta("text", "Hi", 0))][:2] == ["message_start", "content_block_start"]
     assert [event["type"] for event in encode(Ended())] == ["message_start", "message_delta", "message_stop"]
 
@@ -344,7 +344,7 @@ def test_a_call_has_an_id():
     assert encode(Delta("tool_call", "", 0, name="f"))[1]["content_block"]["id"].startswith("toolu_")
 
 
-def test_other_choices_are_left_out():
+def test_further_choices_are_left_out():
     assert encode(Started(), Delta("text", "Hi", 0, choice=1), Finished("length", choice=1), Ended())[1] == {
         "type": "message_delta",
         "delta": {"stop_reason": "end_turn", "stop_sequence": None},
@@ -352,20 +352,20 @@ def test_other_choices_are_left_out():
     }
 
 
-def test_a_refusal_in_words():
+def test_a_refusal_in_words_is_written():
     said = encode(Started(), Delta("refusal", "No.", 0), Finished(), Ended())
     assert said[2]["delta"] == {"type": "text_delta", "text": "No."}
     assert said[-2]["delta"]["stop_reason"] == "refusal"
 
 
-def test_a_thought_signature_of_geminis_goes_along():
+def test_a_thought_signature_of_gemini_is_passed_on():
     said = encode(Delta("tool_call", "{}", 0, id="1", name="f", signature="sig"))
     assert said[1]["content_block"]["extra_content"] == {"google": {"thought_signature": "sig"}}
     assert said[2]["delta"] == {"type": "input_json_delta", "partial_json": "{}"}
     assert len(said) == 3
 
 
-def test_parts_side_by_side():
+def test_interleaved_parts_are_written_one_after_the_other():
     said = encode(
         Started(),
         Delta("text", "a", 0),
@@ -385,7 +385,7 @@ def test_parts_side_by_side():
     ]
 
 
-# --- hostile
+# --- hostile streams
 
 FIELDS = [
     *("type", "index", "message", "content_block", "delta", "usage", "error", "text", "partial_json", "input", "id"),
@@ -418,7 +418,7 @@ EVENTS = st.one_of(
 
 
 @given(events=st.lists(EVENTS, max_size=20))
-def test_no_stream_breaks_it(events):
+def test_any_stream_is_read_without_an_exception(events):
     decoder, encoder, found = MESSAGES.decoder(), MESSAGES.encoder(), []
     for data in events:
         found += decoder.feed(data, "")

@@ -1,4 +1,4 @@
-"""How much a model thinks: what each generation of Claude accepts, and what a request becomes for it."""
+"""Thinking: the settings that each generation of Claude accepts, and their translation."""
 
 import pytest
 
@@ -34,7 +34,7 @@ GENERATIONS = {
 
 
 @pytest.mark.parametrize(("model", "kind"), GENERATIONS.items())
-def test_generations(model, kind):
+def test_generations_are_found_by_name(model, kind):
     traits = traits_of(model)
     assert (traits.manual, traits.adaptive) == {
         "manual": (True, False),
@@ -56,7 +56,7 @@ def test_generations(model, kind):
         ("claude-opus-9", ""),
     ],
 )
-def test_how_thinking_is_turned_off(model, off):
+def test_thinking_is_turned_off_where_possible(model, off):
     assert traits_of(model).off == off
 
 
@@ -73,7 +73,7 @@ def test_how_thinking_is_turned_off(model, off):
         ("claude-opus-9", False),
     ],
 )
-def test_who_can_be_made_to_call_a_tool(model, forced):
+def test_forced_tool_calls_depend_on_the_model(model, forced):
     assert traits_of(model).forced_tools == forced
 
 
@@ -87,7 +87,7 @@ def budget(tokens):
     return {"type": "enabled", "budget_tokens": tokens}
 
 
-# What the client asks, and for each model: thinking, effort, what is named as ignored.
+# The client's settings, and for each model: thinking, effort, names of ignored fields.
 ASKED = {
     "nothing": ({}, {OLD: (None, None), LATER: (None, None), ON: (None, None), ALWAYS: (None, None)}),
     "an effort": (
@@ -165,7 +165,7 @@ ASKED = {
         for model, made in models.items()
     ],
 )
-def test_what_is_asked_of_a_model(asked, model, thinking, effort, ignored):
+def test_a_request_becomes_the_settings_of_its_model(asked, model, thinking, effort, ignored):
     body, named = encode(model, max_tokens=50_000, **asked)
     assert body.get("thinking") == thinking
     assert body.get("output_config", {}).get("effort") == effort
@@ -190,12 +190,12 @@ def encode(model, most=None, **fields):
         (None, 2000, 1024, 2000),
     ],
 )
-def test_the_limit_is_above_the_budget(asked, most, budget_tokens, max_tokens):
+def test_the_output_limit_is_above_the_thinking_budget(asked, most, budget_tokens, max_tokens):
     body, _ = encode(OLD, most, max_tokens=asked, effort="medium")
     assert (body["thinking"]["budget_tokens"], body["max_tokens"]) == (budget_tokens, max_tokens)
 
 
-def test_a_model_with_no_room_for_thinking():
+def test_a_model_without_room_for_thinking_does_not_think():
     body, ignored = encode(OLD, 1024, max_tokens=100, effort="medium")
     assert (body.get("thinking"), body["max_tokens"], ignored) == (None, 100, ["reasoning_effort"])
 
@@ -213,13 +213,13 @@ def test_a_model_with_no_room_for_thinking():
         ("kimi-k3", {"temperature": 0.5, "top_p": 0.5}, {"temperature": 0.5, "top_p": 0.5}, []),
     ],
 )
-def test_sampling(model, asked, sent, ignored):
+def test_sampling_is_dropped_beside_thinking(model, asked, sent, ignored):
     body, named = encode(model, **asked)
     assert {name: body[name] for name in ("temperature", "top_p", "top_k") if name in body} == sent
     assert named == ignored
 
 
-# A forced tool and thinking exclude each other: thinking itself outweighs the force, an effort does not.
+# A forced tool and thinking exclude each other. Thinking takes precedence over the force, an effort does not.
 FORCED = {
     "a budget": (OLD, {"thinking_budget": 2000}, "auto", budget(2000), None, ["tool_choice"]),
     "adaptive": (LATER, {"thinking_adaptive": True}, "auto", ADAPTIVE, None, ["tool_choice"]),
@@ -231,7 +231,7 @@ FORCED = {
 
 
 @pytest.mark.parametrize("case", FORCED.values(), ids=FORCED)
-def test_a_forced_tool(case):
+def test_a_forced_tool_excludes_thinking(case):
     model, asked, choice, thinking, effort, ignored = case
     body, named = encode(model, tools=[Tool("f")], tool_choice=ToolChoice("required"), **asked)
     assert body["tool_choice"] == {"type": choice}
@@ -243,7 +243,7 @@ def test_a_forced_tool(case):
 CALL, RESULT = ToolCall("1", "f", "{}"), ToolResult("1", [TextPart("7")])
 
 
-def test_an_answer_that_the_client_began_goes_on_without_thinking():
+def test_an_answer_begun_by_the_client_continues_without_thinking():
     begun = [Message("user", [TextPart("Hello")]), Message("assistant", [TextPart("Well")])]
     body, ignored = encode(OLD, messages=begun, effort="low")
     assert ("thinking" in body, ignored) == (False, ["reasoning_effort"])
@@ -261,7 +261,7 @@ def test_an_answer_that_the_client_began_goes_on_without_thinking():
         (LATER, [Message("assistant", [CALL])], True),
     ],
 )
-def test_thinking_does_not_begin_amid_calls(model, said, on):
+def test_thinking_does_not_begin_between_calls(model, said, on):
     messages = [Message("user", [TextPart("Hello")]), *said, Message("user", [RESULT])]
     body, ignored = encode(model, messages=messages, tools=[Tool("f")], effort="low")
     assert ("thinking" in body) == on

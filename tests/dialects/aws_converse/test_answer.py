@@ -1,4 +1,4 @@
-"""What an answer of Converse, or an error instead of one, says."""
+"""Answers and errors of Converse."""
 
 import json
 
@@ -36,7 +36,7 @@ def choice(*blocks, **rest):
     return found
 
 
-def test_an_answer():
+def test_an_answer_is_read():
     assert decode(
         answer(
             {"text": "hi"},
@@ -53,7 +53,7 @@ THOUGHT = {"reasoningContent": {"reasoningText": {"text": "I think", "signature"
 REDACTED = {"reasoningContent": {"redactedContent": "cmVk"}}
 
 
-def test_every_kind_of_block():
+def test_every_kind_of_block_is_read():
     cited = {"content": [{"text": "It is "}, {"text": "so."}], "citations": [{"title": "a"}]}
     blocks = [
         THOUGHT,
@@ -80,7 +80,7 @@ def test_every_kind_of_block():
     )
 
 
-def test_what_a_model_said_goes_back_as_it_came():
+def test_a_models_turn_is_sent_back_unchanged():
     blocks = [THOUGHT, REDACTED, {"text": "let me see"}, CALL]
     said = Message("assistant", choice(*blocks).parts)
     body, _ = DIALECT.encode_request(
@@ -105,12 +105,12 @@ def test_what_a_model_said_goes_back_as_it_came():
         ("refusal", "refusal"),
     ],
 )
-def test_why_it_finished(stop, finish):
+def test_stop_reasons_are_read(stop, finish):
     assert choice({"text": "hi"}, stop=stop).finish == finish
     assert choice(CALL, stop=stop).finish == ("tool_calls" if finish == "stop" else finish)
 
 
-def test_which_stop_sequence():
+def test_the_matching_stop_sequence_is_read():
     found = choice({"text": "hi"}, stop="stop_sequence", additionalModelResponseFields={"stop_sequence": "END"})
     assert (found.finish, found.stop_sequence) == ("stop_sequence", "END")
     for fields in (None, [], {}, {"stop_sequence": None}, {"stop_sequence": 1}):
@@ -132,7 +132,7 @@ def test_which_stop_sequence():
         (None, None),
     ],
 )
-def test_usage(usage, counts):
+def test_usage_is_read(usage, counts):
     assert decode(answer({"text": "hi"}, usage=usage)).usage == counts
 
 
@@ -153,7 +153,7 @@ def test_usage(usage, counts):
         b'{"output":{"message":{"content":[{"toolUse":{"input":"\xff"}}]}}}',
     ],
 )
-def test_what_is_no_answer(body):
+def test_a_body_that_is_no_answer_is_refused(body):
     with pytest.raises(ValueError, match="Converse"):
         decode(body)
 
@@ -181,11 +181,11 @@ def test_what_is_no_answer(body):
         (500, ["?"], Problem("The provider answered with status 500 and no message.", "api_error")),
     ],
 )
-def test_errors(status, body, expected):
+def test_errors_are_read(status, body, expected):
     assert DIALECT.decode_problem(status, json.dumps(body).encode()) == expected
 
 
-# --- whatever is sent
+# --- arbitrary input
 
 KEYS = [
     *(
@@ -215,7 +215,7 @@ ANSWER = st.builds(answer, st.text(max_size=3).map(lambda text: {"text": text}),
 
 
 @given(JSON | ANSWER)
-def test_no_answer_breaks_it(value):
+def test_any_answer_is_read_or_refused(value):
     body = json.dumps(value).encode()
     try:
         found = decode(body)
@@ -227,7 +227,7 @@ def test_no_answer_breaks_it(value):
 
 
 @given(st.binary(max_size=50))
-def test_no_bytes_break_it(body):
+def test_any_bytes_are_read_or_refused(body):
     with pytest.raises(ValueError, match="Converse"):
         decode(body)
     assert DIALECT.decode_problem(500, body).message

@@ -1,4 +1,4 @@
-"""What a conversation becomes as a request for Converse."""
+"""A conversation as a request of Converse."""
 
 import base64
 import json
@@ -65,7 +65,7 @@ def turns(*messages, model=OLD):
 
 
 def settings(model=OLD, most=None, **fields):
-    """All that a prompt with these fields adds to the least of bodies, and what it cannot say."""
+    """The fields that a prompt adds to the smallest body, and the names of ignored fields."""
     body, ignored = encode(Prompt("m", [user("hello")], **fields), model, most)
     assert body.pop("messages") == HELLO
     return body, ignored
@@ -83,7 +83,7 @@ def settings(model=OLD, most=None, **fields):
         ),
     ],
 )
-def test_path(model, stream, path):
+def test_the_path_names_the_model(model, stream, path):
     assert DIALECT.path(Destination(model), stream=stream) == path
 
 
@@ -100,7 +100,7 @@ def test_path(model, stream, path):
         ("arn:aws:bedrock:us-east-1:1:application-inference-profile/abc", False, "", False),
     ],
 )
-def test_families(model, claude, effort, caches):
+def test_families_of_models_are_recognised(model, claude, effort, caches):
     family = family_of(model)
     assert (family.claude is not None, family.effort, family.caches) == (claude, effort, caches)
 
@@ -108,11 +108,11 @@ def test_families(model, claude, effort, caches):
 # --- text, system prompts, roles
 
 
-def test_the_least():
+def test_the_smallest_request_is_written():
     assert encode(Prompt("m", [user("hello")])) == ({"messages": HELLO}, [])
 
 
-def test_system_prompts_stand_apart_and_none_is_blank():
+def test_system_prompts_are_separate_and_not_blank():
     system = [TextPart("be brief", MARK), TextPart(" \n"), TextPart("be kind")]
     assert settings(system=system)[0] == {"system": [{"text": "be brief"}, POINT, {"text": "be kind"}]}
     assert settings(system=[TextPart(" ")])[0] == {}
@@ -123,7 +123,7 @@ def test_there_is_always_a_turn(messages):
     assert turns(*messages) == [turn("user", {"text": "Begin."})]
 
 
-def test_roles_take_turns_the_user_begins_and_no_text_is_blank():
+def test_roles_alternate_the_user_begins_and_no_text_is_blank():
     assert turns(assistant("a"), user("b", ""), user(" ", "c"), user(""), assistant(RefusalPart("no"), "d \n")) == [
         turn("user", {"text": "Begin."}),
         turn("assistant", {"text": "a"}),
@@ -161,7 +161,7 @@ def document(format, name, source):
         (AudioPart("QQ==", "mp3"), {"audio": {"format": "mp3", "source": HERE}}),
     ],
 )
-def test_media(part, block):
+def test_media_are_written(part, block):
     assert turns(user("look", part)) == [turn("user", {"text": "look"}, block)]
 
 
@@ -176,13 +176,13 @@ def test_media(part, block):
         FilePart("QQ==", "application/zip"),
     ],
 )
-def test_media_that_it_cannot_take_is_refused(part):
+def test_unsupported_media_are_refused(part):
     with pytest.raises(Refusal) as refused:
         turns(user(part))
     assert refused.value.kind is UNSUPPORTED_BY_TARGETS
 
 
-def test_documents_have_names_of_their_own_and_a_text_beside_them():
+def test_documents_have_unique_names_and_a_text_beside_them():
     def pdf(name):
         return FilePart("QQ==", "application/pdf", name=name)
 
@@ -216,7 +216,7 @@ def result(id, *content, **rest):
     return {"toolResult": {"toolUseId": id, "content": list(content), **rest}}
 
 
-def test_tools():
+def test_tools_are_written():
     tools = [Tool("weather", "tells it", WEATHER), Tool("now"), Tool("x", schema={"properties": {}}, cache=MARK)]
     expected = [
         spec("weather", WEATHER, description="tells it"),
@@ -235,21 +235,21 @@ def test_tools():
         (ToolChoice("tool", "x"), {"tool": {"name": "x"}}, []),
     ],
 )
-def test_tool_choice(choice, expected, ignored):
+def test_the_choice_of_tools_is_written(choice, expected, ignored):
     body, found = settings(tools=[Tool("x")], tool_choice=choice)
     assert (body["toolConfig"].get("toolChoice"), found) == (expected, ignored)
 
 
-def test_no_tool_may_be_called():
+def test_a_choice_of_no_tool_is_named_as_ignored_when_tools_are_needed():
     tools, none = [Tool("weather"), Tool("now")], ToolChoice("none")
     assert settings(tools=tools, tool_choice=none) == ({}, [])
-    # Tools that the conversation knows have to be defined, and there is no such choice.
+    # Tools named in the conversation have to be defined, and Converse has no choice "none".
     body, ignored = encode(Prompt("m", [user("hello"), CALLS], tools=tools, tool_choice=none))
     assert body["toolConfig"] == {"tools": [spec("weather", {"type": "object"}), spec("now", {"type": "object"})]}
     assert ignored == ["tool_choice"]
 
 
-def test_tools_of_the_past_are_defined():
+def test_tools_of_past_calls_are_defined():
     body, ignored = encode(Prompt("m", [user("hello"), CALLS, user(ToolResult("1", []))]))
     assert body["toolConfig"] == {"tools": [spec("weather", {"type": "object"}), spec("now", {"type": "object"})]}
     assert encode(Prompt("m", [user(ToolResult("1", []))]))[0]["toolConfig"] == {
@@ -258,15 +258,15 @@ def test_tools_of_the_past_are_defined():
     assert ignored == []
 
 
-def test_what_tools_cannot_be_told():
+def test_tool_settings_without_an_equivalent_are_named():
     assert settings(tools=[Tool("x")], parallel_tools=False)[1] == ["parallel_tool_calls"]
     assert settings(tools=[Tool("x")], parallel_tools=True)[1] == []
-    # A Claude that must think cannot be forced.
+    # A Claude that always thinks cannot be forced.
     body, ignored = settings("claude-fable-5-1", tools=[Tool("x")], tool_choice=ToolChoice("required"))
     assert ("toolChoice" in body["toolConfig"], ignored) == (False, ["tool_choice"])
 
 
-def test_strict_tools():
+def test_strict_tools_are_closed_where_the_model_supports_them():
     closed = {**WEATHER, "additionalProperties": False}
     body, ignored = settings(tools=[Tool("a", schema=WEATHER, strict=True), Tool("b", schema=WEATHER, strict=False)])
     assert body["toolConfig"] == {"tools": [spec("a", closed, strict=True), spec("b", WEATHER)]}
@@ -276,7 +276,7 @@ def test_strict_tools():
     assert settings(LLAMA, tools=[Tool("a", schema=WEATHER, strict=True)])[1] == ["strict"]
 
 
-def test_calls_and_results():
+def test_calls_and_results_are_written():
     given = [
         user("hello"),
         CALLS,
@@ -292,7 +292,7 @@ def test_calls_and_results():
     assert turns(*given, model=LLAMA) == expected
 
 
-def test_results_of_one_turn_come_first_in_it():
+def test_results_come_first_in_their_turn():
     given = turns(
         user("hello"), CALLS, user(ToolResult("1", [])), user("quick"), user(ToolResult("2", [TextPart(" ")]))
     )
@@ -300,7 +300,7 @@ def test_results_of_one_turn_come_first_in_it():
     assert given[2:] == [turn("user", result("1", nothing), result("2", nothing), {"text": "quick"})]
 
 
-def test_tools_that_answer_with_images_and_files():
+def test_results_may_hold_images_and_files():
     parts = [TextPart("here"), ImagePart("QQ==", "image/png"), FilePart("QQ==", "text/csv", name="a.csv")]
     assert turns(user(ToolResult("1", parts)))[0]["content"] == [
         result(
@@ -320,7 +320,7 @@ def test_arguments_are_always_an_object(text, input):
     assert turns(user("hello"), assistant(ToolCall("1", "f", text)))[1]["content"] == [use("1", "f", input)]
 
 
-def test_ids_fit_and_stay_the_same():
+def test_ids_are_shortened_consistently():
     given = turns(
         user("a"), assistant(ToolCall("a b/é", "f", ""), ToolCall("x" * 65, "f", "")), user(ToolResult("x" * 65, []))
     )
@@ -333,7 +333,7 @@ def test_ids_fit_and_stay_the_same():
 # --- thinking
 
 
-def test_thinking_goes_back_to_those_whose_it_is():
+def test_thinking_is_returned_only_to_its_own_model():
     said = assistant(
         ThinkingPart("a", "c2ln"),
         ThinkingPart("", "b21pdHRlZA=="),
@@ -390,7 +390,7 @@ SHOWN, HIDDEN = {"show_thinking": True}, {"show_thinking": False}
         (NEW, {"thinking_budget": 5000, **SHOWN}, by_effort("medium", display="summarized"), []),
         (EITHER, {"thinking_adaptive": True, "effort": "xhigh"}, by_effort("max"), []),
         ("claude-opus-5", {"effort": "none"}, fields(thinking={"type": "disabled"}), []),
-        # of others
+        # of other providers
         (NOVA, {"effort": "minimal"}, nova("low"), []),
         (NOVA, {"thinking_adaptive": True, "max_tokens": 9}, limit(9) | nova("medium"), []),
         (NOVA, {"effort": "xhigh", "temperature": 0.5, "top_k": 3}, nova("high"), ["temperature", "top_k"]),
@@ -406,11 +406,11 @@ SHOWN, HIDDEN = {"show_thinking": True}, {"show_thinking": False}
         (LLAMA, {"effort": "none"}, {}, []),
     ],
 )
-def test_effort_and_budget(model, asked, expected, ignored):
+def test_effort_and_budget_are_written(model, asked, expected, ignored):
     assert settings(model, **asked) == (expected, ignored)
 
 
-def test_a_turn_that_began_without_thinking_cannot_begin_to_with_a_budget():
+def test_a_turn_begun_without_thinking_gets_no_thinking_budget():
     messages = [user("hello"), CALLS, user(ToolResult("1", []), ToolResult("2", []))]
     body, ignored = encode(Prompt("m", messages, effort="low"))
     assert ("additionalModelRequestFields" in body, ignored) == (False, ["reasoning_effort"])
@@ -444,34 +444,34 @@ def test_a_turn_that_began_without_thinking_cannot_begin_to_with_a_budget():
         ({"presence_penalty": 0.5, "frequency_penalty": 0.0}, {}, ["presence_penalty"]),
     ],
 )  # fmt: skip
-def test_settings_of_a_claude(asked, expected, ignored):
+def test_settings_of_a_claude_are_written(asked, expected, ignored):
     assert settings(**asked) == (expected, ignored)
 
 
-def test_settings_of_others():
+def test_settings_of_other_models_are_written():
     sampling = {"temperature": 1.5, "top_p": 0.5, "top_k": 5}
     inference = {"inferenceConfig": {"temperature": 1.0, "topP": 0.5}}
     assert settings(LLAMA, **sampling) == (inference, ["temperature", "top_k"])
     assert settings(NOVA, **sampling) == (inference | fields(inferenceConfig={"topK": 5}), ["temperature"])
 
 
-def test_stop():
+def test_stop_sequences_are_written():
     inference = {"inferenceConfig": {"stopSequences": ["END"]}}
     assert settings(LLAMA, stop=["END"]) == (inference, [])
-    told = inference | {"additionalModelResponseFieldPaths": ["/stop_sequence"]}  # which of them it was
+    told = inference | {"additionalModelResponseFieldPaths": ["/stop_sequence"]}  # to learn which of them matched
     assert settings(stop=["END", "\n"]) == (told, ["stop"])
 
 
 @pytest.mark.parametrize(
     ("wanted", "most", "limit"), [(None, 100, 100), (50, 100, 50), (200, 100, 100), (None, None, None)]
 )
-def test_the_limit_is_what_the_model_can_write(wanted, most, limit):
+def test_the_limit_is_at_most_that_of_the_model(wanted, most, limit):
     for model in (OLD, LLAMA):
         body, _ = settings(model, most, max_tokens=wanted)
         assert body.get("inferenceConfig", {}).get("maxTokens") == limit
 
 
-def test_structured_output():
+def test_structured_output_is_written():
     schema = {"type": "object", "properties": {"a": {"type": "integer", "minimum": 1}}, "required": ["a"]}
     body, ignored = settings(NEW, format=OutputFormat(schema, "it", "what it is"), effort="low")
     form = body["outputConfig"]["textFormat"]
@@ -485,7 +485,7 @@ def test_structured_output():
     }
     assert form == {"type": "json_schema", "structure": {"jsonSchema": {"name": "it", "description": "what it is"}}}
     assert ignored == []
-    assert settings(format=OutputFormat({"type": "object"}))[1] == ["response_format"]  # it had to be closed
+    assert settings(format=OutputFormat({"type": "object"}))[1] == ["response_format"]  # closed by the dialect
 
 
 def test_any_json_is_asked_for_in_words():
@@ -497,7 +497,7 @@ def test_any_json_is_asked_for_in_words():
 # --- prompt-cache marks
 
 
-def test_cache_points():
+def test_cache_points_are_written():
     long = {"type": "ephemeral", "ttl": "1h"}
     messages = [
         user(TextPart("a", MARK), ImagePart("QQ==", "image/png", cache=MARK)),
@@ -519,7 +519,7 @@ def test_cache_points():
     assert ignored == ["cache_control"]
 
 
-# --- whatever is asked, what Amazon's own SDK accepts
+# --- any conversation, checked by Amazon's SDK
 
 TEXT = st.sampled_from(["", " ", "a", "é\n"])
 CACHE = st.none() | st.just(MARK)
@@ -570,7 +570,7 @@ def shape():
 
 
 def sent(value):
-    """As the SDK would have it: bytes where JSON holds base64."""
+    """The body as the SDK takes it: bytes in place of base64."""
     if isinstance(value, list):
         return [sent(item) for item in value]
     if isinstance(value, dict):
@@ -582,7 +582,7 @@ def sent(value):
 
 
 @given(PROMPT, st.sampled_from([OLD, EITHER, NEW, "claude-opus-5", NOVA, OSS, GPT, LLAMA]), st.none() | st.just(8192))
-def test_amazon_accepts_it(prompt, model, most):
+def test_amazons_sdk_accepts_any_request(prompt, model, most):
     validate = pytest.importorskip("botocore.validate")
     body, ignored = DIALECT.encode_request(prompt, Destination(model, most))
     report = validate.ParamValidator().validate({"modelId": model, **sent(body)}, shape())

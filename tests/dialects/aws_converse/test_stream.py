@@ -1,4 +1,4 @@
-"""What a streamed answer says, event by event."""
+"""Streamed answers of Converse, event by event."""
 
 import json
 
@@ -131,7 +131,7 @@ TOOLS = (
         Ended(),
     ],
 )
-# No beginning, a call that never ends, a stop that does not know of it, citations, news of next year.
+# No start, a call that never ends, a stop reason that does not match, citations, unknown events.
 ODD = (
     [
         delta(0, citation={"title": "a"}),
@@ -174,12 +174,12 @@ each = pytest.mark.parametrize(("frames", "expected"), STREAMS.values(), ids=STR
 
 
 @each
-def test_streams(frames, expected):
+def test_streams_are_read(frames, expected):
     assert read(b"".join(frames)) == expected
 
 
 @each
-def test_a_stream_cut_anywhere_says_the_same(frames, expected):
+def test_a_stream_cut_anywhere_reads_the_same(frames, expected):
     whole = b"".join(frames)
     for place in range(1, len(whole)):
         assert read(whole[:place], whole[place:]) == expected
@@ -188,7 +188,7 @@ def test_a_stream_cut_anywhere_says_the_same(frames, expected):
 
 @each
 def test_a_stream_that_ends_too_early_has_no_end(frames, expected):
-    """In the middle of a frame or before the stop; what comes after it may be missing."""
+    """It may break off in the middle of a frame, or before the stop event."""
     whole = b"".join(frames)
     for place in range(1, len(whole)):
         kinds = [type(event) for event in read(whole[:place])]
@@ -216,19 +216,19 @@ def test_a_damaged_frame_is_a_failure():
         ("internalServerException", "api_error"),
     ],
 )
-def test_exceptions(name, kind):
+def test_exceptions_are_failures(name, kind):
     assert read(frame(name, {"message": "No.", "originalStatusCode": 500}, "exception")) == [Failed("No.", kind, name)]
 
 
 @pytest.mark.parametrize("data", [b"", b"null", b"[]", b"[" * 100_000, b"\xff", b'{"delta":1,"stopReason":1}'])
 @pytest.mark.parametrize("name", ["contentBlockDelta", "messageStop", "metadata", "?"])
-def test_events_that_say_nothing(data, name):
+def test_events_without_content_are_skipped(data, name):
     decoder = DIALECT.decoder()
     assert list(decoder.feed(data, name)) == []
     assert list(decoder.end()) == []
 
 
-# --- whatever is sent
+# --- arbitrary input
 
 NAMES = ["messageStart", "contentBlockStart", "contentBlockDelta", "contentBlockStop", "messageStop", "metadata", "?"]
 INDEX = st.integers(0, 2)
@@ -254,7 +254,7 @@ FRAME = st.one_of(
 
 
 @given(st.lists(FRAME, max_size=8))
-def test_whatever_comes_the_order_of_events_holds(frames):
+def test_the_order_of_events_holds_for_any_input(frames):
     found = read(b"".join(frames))
     msgspec.json.encode(found)
     kinds = [type(event) for event in found]
@@ -274,7 +274,7 @@ def test_whatever_comes_the_order_of_events_holds(frames):
 
 
 @given(st.binary(max_size=60), st.sampled_from(NAMES))
-def test_no_bytes_break_it(data, name):
+def test_any_bytes_are_read_or_refused(data, name):
     decoder = DIALECT.decoder()
     decoder.feed(data, name)
     decoder.end()

@@ -1,4 +1,4 @@
-"""What an answer of Cohere's chat, or an error instead of one, says."""
+"""Answers and errors of Cohere's chat."""
 
 import json
 
@@ -31,7 +31,7 @@ def call(arguments, id="1"):
     return {"id": id, "type": "function", "function": {"name": "weather", "arguments": arguments}}
 
 
-def test_an_answer():
+def test_an_answer_is_read():
     assert decode(
         {
             "id": "20ae3cc4",
@@ -82,7 +82,7 @@ def test_an_answer():
         ),
     ],
 )
-def test_parts(message, parts):
+def test_parts_are_read(message, parts):
     assert choice(**message).parts == parts
 
 
@@ -90,11 +90,11 @@ def test_parts(message, parts):
     ("given", "expected"),
     [("", "{}"), (" null ", "{}"), (None, "{}"), ("[]", "[]"), ("{", "{"), ('{"a":1}', '{"a":1}')],
 )
-def test_arguments(given, expected):
+def test_arguments_are_read(given, expected):
     assert choice(tool_calls=[call(given)]).parts == [ToolCall("1", "weather", expected)]
 
 
-def test_a_call_without_id_gets_one():
+def test_a_call_without_an_id_gets_one():
     first, second = choice(tool_calls=[{"function": {"name": "f"}}, {}]).parts
     assert first.id.startswith("call_")
     assert first.id != second.id
@@ -117,12 +117,12 @@ def test_a_call_without_id_gets_one():
         (7, True, "tool_calls"),
     ],
 )
-def test_finish_reasons(reason, calls, finish):
+def test_finish_reasons_are_read(reason, calls, finish):
     assert choice(reason, tool_calls=[call("{}")] if calls else []).finish == finish
 
 
 @pytest.mark.parametrize("reason", ["ERROR", "TIMEOUT"])
-def test_an_answer_that_broke_off_is_none(reason):
+def test_an_answer_that_broke_off_is_refused(reason):
     with pytest.raises(ValueError, match="broke off"):
         choice(reason, content=[{"type": "text", "text": "a"}])
 
@@ -143,11 +143,11 @@ def test_an_answer_that_broke_off_is_none(reason):
         (None, None),
     ],
 )
-def test_usage(value, counts):
+def test_usage_is_read(value, counts):
     assert usage(value) == counts
 
 
-def test_logprobs():
+def test_logprobs_are_read():
     items = [
         {"text": "Hé", "token_ids": [1], "logprobs": [-0.5]},
         {"text": "llo", "token_ids": [2, 3], "logprobs": [-0.5, -1]},
@@ -182,12 +182,12 @@ def test_logprobs():
         b"\xff",
     ],
 )
-def test_what_is_no_answer(body):
+def test_a_body_that_is_no_answer_is_refused(body):
     with pytest.raises(ValueError, match="not an answer"):
         decode(body)
 
 
-def test_thinking_and_calls_come_back_as_they_went():
+def test_thinking_and_calls_survive_a_round_trip():
     message = {
         "content": [{"type": "thinking", "thinking": "hm"}],
         "tool_calls": [call('{"city": "Rome"}')],
@@ -221,16 +221,16 @@ def test_thinking_and_calls_come_back_as_they_went():
         (500, {"error": {"message": "oh"}}, Problem("oh", "api_error")),
     ],
 )
-def test_errors(status, body, expected):
+def test_errors_are_read(status, body, expected):
     assert DIALECT.decode_problem(status, json.dumps(body).encode()) == expected
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"7", b'{"message": ["a"]}', b"{" * 100_000, b"\xff"])
-def test_an_error_that_says_nothing(body):
+def test_an_error_without_a_message_gets_one(body):
     assert DIALECT.decode_problem(502, body) == Problem("The provider answered with status 502 and no message.")
 
 
-# --- whatever is sent
+# --- arbitrary input
 
 ANY = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(-9, 9) | st.text(max_size=2),
@@ -252,7 +252,7 @@ ANY = st.recursive(
 
 
 @given(ANY | ANY.map(lambda message: {"message": message}) | ANY.map(lambda content: {"message": {"content": content}}))
-def test_whatever_is_sent_is_read_or_refused(value):
+def test_any_answer_is_read_or_refused(value):
     body = json.dumps(value).encode()
     DIALECT.decode_problem(400, body)
     try:
@@ -263,7 +263,7 @@ def test_whatever_is_sent_is_read_or_refused(value):
 
 
 @given(st.binary(max_size=60))
-def test_no_bytes_break_it(data):
+def test_any_bytes_are_read_or_refused(data):
     DIALECT.decode_problem(500, data)
     with pytest.raises(ValueError):
         decode(data)

@@ -23,30 +23,30 @@ from extproc.words.messages import Message, Prompt, TextPart, Tool, ToolCall, To
         ("", ""),
     ],
 )
-def test_names_that_cohere_takes(name, there):
+def test_names_are_written_in_allowed_letters(name, there):
     assert escape(name) == there
     assert unescape(there) == name
 
 
 @given(st.text(alphabet=st.one_of(st.sampled_from("_0xd2-.1"), st.characters(codec="utf-8"))))
 @example("_0x2d-")
-def test_every_name_comes_back(name):
+def test_every_name_survives_a_round_trip(name):
     assert re.fullmatch(r"([A-Za-z_][A-Za-z0-9_]*)?", escape(name))
     assert unescape(escape(name)) == name
 
 
 @given(st.text())
-def test_any_name_of_a_providers_is_read(name):
+def test_any_name_from_a_provider_is_read(name):
     unescape(name)
     unescape(f"_0x{name}_").encode(errors="surrogatepass")
 
 
-def test_what_is_no_character_stays():
+def test_an_escape_that_is_no_character_is_kept():
     assert unescape("_0xd800_") == "_0xd800_"
     assert unescape("_0xdfff_") == "_0xdfff_"
 
 
-def test_tools_and_their_calls_are_named_so():
+def test_tools_and_their_calls_are_renamed_alike():
     asked = [Message("user", [TextPart("hi")]), Message("assistant", [ToolCall("1", "get-it", "{}")])]
     asked.append(Message("user", [ToolResult("1", [TextPart("18")])]))
     body, _ = DIALECT.encode_request(Prompt("m", asked, tools=[Tool("get-it")]), Destination("command-a-03-2025"))

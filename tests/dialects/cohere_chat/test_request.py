@@ -1,4 +1,4 @@
-"""What a conversation becomes as a request of Cohere's chat."""
+"""A conversation as a request of Cohere's chat."""
 
 import json
 
@@ -66,7 +66,7 @@ def refused(kind, prompt, model=PLAIN):
     return caught.value
 
 
-def test_the_least():
+def test_the_smallest_request_is_written():
     assert encode(Prompt("m", [user("hello")])) == (
         {"model": PLAIN, "messages": [{"role": "user", "content": "hello"}], "stream": False},
         [],
@@ -74,7 +74,7 @@ def test_the_least():
     assert encode(Prompt("m", [user("hello")], stream=True))[0]["stream"] is True
 
 
-def test_where_it_goes():
+def test_the_path_is_that_of_chat():
     assert DIALECT.path(Destination("m"), stream=False) == DIALECT.path(Destination("m"), stream=True) == "/chat"
     assert DIALECT.paths == {}
     assert DIALECT.lacks == {"files", "audio", "choices"}
@@ -95,11 +95,11 @@ def test_one_system_message_comes_first():
     ("system", "said", "text"),
     [([TextPart("be brief")], [], "be brief"), ([], [user("")], " "), ([], [assistant(ThinkingPart("hm"))], " ")],
 )
-def test_there_is_always_a_message_of_the_user(system, said, text):
+def test_there_is_always_a_user_message(system, said, text):
     assert messages(*said, system=system) == [{"role": "user", "content": text}]
 
 
-def test_texts_and_empty_ones():
+def test_empty_texts_are_left_out():
     assert messages(user("a", "", "b"), assistant("c", "", RefusalPart("no")), assistant(""), user(""), user("d")) == [
         {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
         {"role": "assistant", "content": "cno"},
@@ -116,7 +116,7 @@ def test_texts_and_empty_ones():
         (ImagePart(url="https://x.test/a.png", detail="original"), {"url": "https://x.test/a.png"}),
     ],
 )
-def test_images(image, expected):
+def test_images_are_written(image, expected):
     [said] = messages(user("look", image))
     assert said["content"] == [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": expected}]
 
@@ -124,15 +124,15 @@ def test_images(image, expected):
 @pytest.mark.parametrize(
     "part", [ImagePart(url="gs://b/a.png"), ImagePart(), FilePart(data="QQ=="), AudioPart("QQ==", "wav")]
 )
-def test_what_cohere_cannot_read_is_refused(part):
+def test_unsupported_media_are_refused(part):
     for said in (user(part), user(ToolResult("1", [part]))):
         assert refused(UNSUPPORTED_BY_TARGETS, Prompt("m", [said])).param == "messages"
 
 
-# --- calls of tools and their results
+# --- tool calls and their results
 
 
-def test_calls_are_made_with_a_plan():
+def test_calls_are_written_with_a_plan():
     call = ToolCall("1", "weather", '{"city": "Rome"}')
     assert messages(
         user("?"), assistant(ThinkingPart("hm", "sig"), "I will look.", call, ToolCall("2", "now", ""))
@@ -149,7 +149,7 @@ def test_calls_are_made_with_a_plan():
     ]
 
 
-def test_models_that_think_take_thinking_back():
+def test_models_that_think_get_their_thinking_back():
     call = ToolCall("1", "now", "{}")
     thinking = {"type": "thinking", "thinking": "hm"}
     first, second, third = messages(
@@ -185,7 +185,7 @@ def test_results_are_documents(text, error, data):
     ]
 
 
-def test_results_come_first_and_each_in_a_message():
+def test_each_result_is_a_message_and_results_come_first():
     picture = ImagePart(data="QQ==")
     results = ToolResult("1", [TextPart("a"), picture, TextPart("b")]), ToolResult("2", [])
     first, second, rest = messages(user("so", *results))
@@ -209,7 +209,7 @@ def tool(name="weather", schema=SCHEMA, **fields):
     return Tool(name, schema=schema, **fields)
 
 
-def test_tools():
+def test_tools_are_written():
     body, ignored = settings(tools=[tool(description="tells it"), tool("now", {})])
     assert body == {
         "tools": [
@@ -230,13 +230,13 @@ def test_tools():
         (ToolChoice("tool", "now"), "REQUIRED", ["now"]),
     ],
 )
-def test_the_choice_of_tools(choice, expected, names):
+def test_the_choice_of_tools_is_written(choice, expected, names):
     body, _ = settings(tools=[tool(), tool("now")], tool_choice=choice)
     assert body.get("tool_choice") == expected
     assert [given["function"]["name"] for given in body["tools"]] == names
 
 
-def test_a_choice_of_no_tool():
+def test_a_choice_of_no_tool_is_written():
     prompt = Prompt("m", [user("?")], tools=[tool()], tool_choice=ToolChoice("tool", "now"))
     assert refused(INVALID_REQUEST, prompt).param == "tool_choice"
     assert settings(tool_choice=ToolChoice("required")) == ({}, [])
@@ -252,12 +252,12 @@ def test_a_choice_of_no_tool():
         ([tool(strict=False)], None, []),
     ],
 )
-def test_strict_tools(tools, strict, ignored):
+def test_strict_tools_are_written(tools, strict, ignored):
     body, left_out = settings(tools=tools)
     assert (body.get("strict_tools"), left_out) == (strict, ignored)
 
 
-def test_the_format_of_the_answer():
+def test_the_format_of_the_answer_is_written():
     assert settings(format=OutputFormat(SCHEMA, "city", strict=True)) == (
         {"response_format": {"type": "json_object", "json_schema": SCHEMA}},
         [],
@@ -274,7 +274,7 @@ def test_the_format_of_the_answer():
         ([], [user("a", "b"), assistant(ToolCall("1", "f", "{}")), user(ToolResult("1", []))], "Answer in JSON."),
     ],
 )
-def test_json_without_a_schema_has_to_be_asked_for(system, said, rules):
+def test_json_without_a_schema_is_asked_for_in_words(system, said, rules):
     body, _ = encode(Prompt("m", said, system=system, format=OutputFormat()))
     assert body["response_format"] == {"type": "json_object"}
     found = [message["content"] for message in body["messages"] if message["role"] == "system"]
@@ -323,13 +323,13 @@ def test_a_format_beside_tools_is_refused():
         ({"tools": [tool()], "parallel_tools": False}, None, ["parallel_tool_calls"]),
     ],
 )
-def test_settings(fields, expected, ignored):
+def test_settings_are_written(fields, expected, ignored):
     body, left_out = settings(**fields)
     assert left_out == ignored
     assert expected is None or body == expected
 
 
-def test_the_output_is_at_most_what_the_model_can_write():
+def test_the_limit_is_at_most_that_of_the_model():
     assert settings(max_tokens=9000, most=4096)[0] == {"max_tokens": 4096}
 
 
@@ -342,7 +342,7 @@ def test_the_output_is_at_most_what_the_model_can_write():
         Prompt("m", [user(ToolResult("1", [], cache=MARK))]),
     ],
 )
-def test_marks_for_the_cache_are_left_out(prompt):
+def test_cache_marks_are_left_out(prompt):
     body, ignored = encode(prompt)
     assert ignored == ["cache_control"]
     assert "ephemeral" not in json.dumps(body)
@@ -379,7 +379,7 @@ OFF = {"thinking": {"type": "disabled"}}
         ({"thinking_budget": 1, "max_tokens": 1}, 1, enabled(1) | {"max_tokens": 1}),
     ],
 )
-def test_thinking(fields, most, expected):
+def test_thinking_is_written(fields, most, expected):
     assert settings(THINKS, most, **fields) == (expected, [])
 
 
@@ -395,7 +395,7 @@ def test_thinking(fields, most, expected):
         ({"show_thinking": False}, []),
     ],
 )
-def test_models_that_do_not_think_are_not_asked_to(fields, ignored):
+def test_models_that_do_not_think_get_no_thinking_setting(fields, ignored):
     assert settings(**fields) == ({}, ignored)
 
 
@@ -420,11 +420,11 @@ def test_thinking_is_always_shown():
         ("c4ai-aya-expanse-32b", False),
     ],
 )
-def test_which_models_think(model, thinks):
+def test_models_that_think_are_recognised(model, thinks):
     assert reasons(model) is thinks
 
 
-# --- whatever a client says
+# --- any conversation
 
 WORDS = st.sampled_from(["", "a", '{"a": 1}', "{", "JSON"])
 MARKS = st.none() | st.just(MARK)
@@ -464,7 +464,7 @@ PROMPTS = st.builds(
 
 
 @given(PROMPTS, st.sampled_from([PLAIN, THINKS]), LIMITS)
-def test_whatever_is_asked_the_request_is_well_formed(prompt, model, most):
+def test_any_request_is_well_formed(prompt, model, most):
     try:
         body, _ = encode(prompt, model, most)
     except Refusal:
@@ -483,8 +483,8 @@ def test_whatever_is_asked_the_request_is_well_formed(prompt, model, most):
 
 
 @given(MESSAGES)
-def test_what_another_client_says_comes_through(said):
-    """From chat completions, as a client would write the same conversation."""
+def test_a_conversation_of_another_client_is_written(said):
+    """It comes from chat completions, as a client would write the same conversation."""
     chat = dialects()["openai_chat"]
     try:
         written, _ = chat.encode_request(Prompt("m", said), Destination("m"))
@@ -493,7 +493,7 @@ def test_what_another_client_says_comes_through(said):
         return
 
 
-# --- what the official SDK makes of it
+# --- the official SDK
 
 
 @pytest.mark.parametrize("model", [PLAIN, THINKS])

@@ -1,4 +1,4 @@
-"""What a streamed answer says, event by event."""
+"""Streamed answers of Cohere, event by event."""
 
 import json
 
@@ -137,7 +137,7 @@ TOOLS = (
         Ended(),
     ],
 )
-# As recorded of older models: no indexes, and the call is no reason to finish.
+# Recorded from older models: no indexes, and a call is not the finish reason.
 UNNUMBERED = (
     [
         START,
@@ -196,7 +196,7 @@ NAMELESS = (
     [STARTED, Delta("text", "a", 0), Failed("streaming error")],
 )
 CUT = ([START, content("a"), event("content-end", 0)], [STARTED, Delta("text", "a", 0)])
-# No start, no reason, usage beside the delta, and what nobody knows.
+# No start, no finish reason, usage beside the delta, and unknown events.
 SPARSE = (
     [
         {"type": "debug", "prompt": "?"},
@@ -222,13 +222,13 @@ each = pytest.mark.parametrize(("sent", "expected"), STREAMS.values(), ids=STREA
 
 
 @each
-def test_streams(sent, expected):
+def test_streams_are_read(sent, expected):
     assert events(*sent) == expected
 
 
 @each
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_a_stream_cut_anywhere_says_the_same(sent, expected, newline):
+def test_a_stream_cut_anywhere_reads_the_same(sent, expected, newline):
     whole = sse(*sent, newline=newline)
     for place in range(1, len(whole)):
         assert read(whole[:place], whole[place:]) == expected
@@ -236,11 +236,11 @@ def test_a_stream_cut_anywhere_says_the_same(sent, expected, newline):
 
 
 @each
-def test_a_stream_without_its_end_is_not_whole(sent, expected):
+def test_a_stream_without_its_end_is_incomplete(sent, expected):
     assert Ended() not in events(*sent[:-1])
 
 
-def test_a_call_without_id_gets_one():
+def test_a_call_without_an_id_gets_one():
     nothing = {"tool_calls": {"function": {"name": "f"}}}
     _, first, second, third, *_ = events(START, *([event("tool-call-start", message=nothing)] * 2), end())
     assert first.id.startswith("call_")
@@ -256,7 +256,7 @@ def test_logprobs_come_with_the_text():
     assert found.logprobs == {"content": [entry], "refusal": None}
 
 
-def test_an_end_at_once():
+def test_an_immediate_end_is_read():
     assert events(end(usage=USAGE)) == [Started(), Finished("stop"), Used(COUNTS), Ended()]
 
 
@@ -269,7 +269,7 @@ def test_an_end_at_once():
         ({"type": "error", "error": {"code": 5}}, "The provider broke off."),
     ],
 )
-def test_failures(error, message):
+def test_failures_are_read(error, message):
     assert events(error, end()) == [Failed(message)]
 
 
@@ -293,19 +293,19 @@ def test_failures(error, message):
         b"\xff",
     ],
 )
-def test_events_that_say_nothing(data):
+def test_events_without_content_are_skipped(data):
     decoder = DIALECT.decoder()
     assert list(decoder.feed(data, "")) == []
     assert list(decoder.end()) == []
 
 
 @each
-def test_a_client_of_chat_completions_can_be_told(sent, expected):
+def test_a_stream_can_be_written_for_a_chat_client(sent, expected):
     encoder = dialects()["openai_chat"].encoder()
     assert all(isinstance(encoder.feed(found), bytes) for found in events(*sent))
 
 
-# --- whatever is sent
+# --- arbitrary input
 
 TEXT = st.none() | st.sampled_from(["", "a", "null", "{}"])
 INDEX = st.none() | st.integers(0, 2)
@@ -350,7 +350,7 @@ EVENT = st.fixed_dictionaries(
 
 
 @given(st.lists(EVENT | ANY, max_size=8))
-def test_whatever_comes_the_order_of_events_holds(sent):
+def test_the_order_of_events_holds_for_any_input(sent):
     decoder, found = DIALECT.decoder(), []
     for one in sent:
         found += decoder.feed(json.dumps(one).encode(), "")
@@ -372,7 +372,7 @@ def test_whatever_comes_the_order_of_events_holds(sent):
 
 
 @given(st.binary(max_size=60))
-def test_no_bytes_break_it(data):
+def test_any_bytes_are_read_or_refused(data):
     decoder = DIALECT.decoder()
     decoder.feed(data, "")
     decoder.end()

@@ -1,4 +1,4 @@
-"""What a GenerateContentResponse, or an error instead of one, says."""
+"""GenerateContentResponses and errors of Gemini."""
 
 import json
 
@@ -28,7 +28,7 @@ def usage(**counts):
     return decode({"candidates": [{"finishReason": "STOP"}], "usageMetadata": counts}).usage
 
 
-def test_an_answer():
+def test_an_answer_is_read():
     assert decode(
         {
             "candidates": [
@@ -80,7 +80,7 @@ def test_pieces_of_one_part_are_joined():
     ]
 
 
-def test_parallel_calls():
+def test_parallel_calls_are_read():
     found = choice(
         {"text": "let me see"},
         {"functionCall": {"name": "weather", "args": {"city": "Rome", "n": 1.0}}, "thoughtSignature": "c2ln"},
@@ -94,7 +94,7 @@ def test_parallel_calls():
     assert found.finish == "tool_calls"
 
 
-def test_arguments_keep_their_numbers():
+def test_numbers_in_arguments_keep_their_spelling():
     call = '{"functionCall":{"name":"f","args":{ "a": 12345678901234567890123, "b" : 1.10, "c": "\\u00e9" }}}'
     body = f'{{"candidates":[{{"content":{{"parts":[{call}]}}}}]}}'.encode()
     assert decode(body).choices[0].parts[0].arguments == '{"a":12345678901234567890123,"b":1.10,"c":"\\u00e9"}'
@@ -127,13 +127,13 @@ def test_arguments_are_never_lost(args, arguments):
         ("OF_NEXT_YEAR", "content_filter"),
     ],
 )
-def test_why_it_finished(reason, finish):
+def test_finish_reasons_are_read(reason, finish):
     assert choice({"text": "hi"}, finish=reason).finish == finish
     with_call = choice({"functionCall": {"name": "f"}}, finish=reason).finish
     assert with_call == ("tool_calls" if reason in ("STOP", None) else finish)
 
 
-def test_several_candidates():
+def test_several_candidates_are_read():
     found = decode(
         {
             "candidates": [
@@ -150,7 +150,7 @@ def test_several_candidates():
     ]
 
 
-def test_a_blocked_prompt():
+def test_a_blocked_prompt_is_read():
     found = decode(
         {
             "promptFeedback": {"blockReason": "PROHIBITED_CONTENT", "safetyRatings": []},
@@ -176,7 +176,7 @@ def test_a_blocked_prompt():
             },
             Usage(15, 5, 4, reasoning_tokens=3),
         ),
-        # Where the total says that the thoughts are counted in already.
+        # The total shows that the thoughts are counted already.
         (
             {"promptTokenCount": 9, "candidatesTokenCount": 5, "thoughtsTokenCount": 3, "totalTokenCount": 14},
             Usage(9, 5, reasoning_tokens=3),
@@ -189,11 +189,11 @@ def test_a_blocked_prompt():
         ({}, None),
     ],
 )
-def test_usage(counts, expected):
+def test_usage_is_read(counts, expected):
     assert usage(**counts) == expected
 
 
-def test_logprobs_as_openai_writes_them():
+def test_logprobs_are_converted_to_openais_form():
     result = {
         "chosenCandidates": [{"token": "é", "logProbability": -0.5, "tokenId": 7}, {"token": "!"}],
         "topCandidates": [
@@ -220,7 +220,7 @@ def test_logprobs_as_openai_writes_them():
     assert decode(body).choices[0].logprobs is None
 
 
-def test_what_a_model_said_goes_back_as_it_came():
+def test_a_models_turn_is_sent_back_unchanged():
     parts = [
         {"text": "I think", "thought": True, "thoughtSignature": "YQ=="},
         {"text": "hi", "thoughtSignature": "Yg=="},
@@ -255,13 +255,13 @@ def test_what_a_model_said_goes_back_as_it_came():
         b'{"error":{"code":400}}',
     ],
 )
-def test_what_is_no_answer(body):
+def test_a_body_that_is_no_answer_is_refused(body):
     with pytest.raises(ValueError, match="generateContent"):
         decode(body)
 
 
 @pytest.mark.parametrize("created", ["", "yesterday", "2026-01-02", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
-def test_any_time_will_do(created):
+def test_any_time_is_accepted(created):
     assert decode({"candidates": [{}], "createTime": created}).created >= 0
 
 
@@ -325,7 +325,7 @@ def test_any_time_will_do(created):
         (500, {"message": ["?"], "status": 5, "details": {"a": 1}}, Problem("The provider failed without saying why.")),
     ],
 )
-def test_errors(status, error, expected):
+def test_errors_are_read(status, error, expected):
     assert DIALECT.decode_problem(status, json.dumps({"error": error}).encode()) == expected
     assert DIALECT.decode_problem(status, json.dumps([{"error": error}]).encode()) == expected
 
@@ -333,11 +333,11 @@ def test_errors(status, error, expected):
 @pytest.mark.parametrize(
     "body", [b"", b"<html>Not Found</html>", b"[]", b"[1]", b"{}", b'{"error":null}', b"[" * 100_000]
 )
-def test_errors_that_say_nothing(body):
+def test_an_error_without_a_message_gets_one(body):
     assert DIALECT.decode_problem(404, body) == Problem("The provider failed without saying why.", "not_found_error")
 
 
-# --- whatever is sent
+# --- arbitrary input
 
 KEYS = [
     *("candidates", "content", "parts", "text", "thought", "thoughtSignature", "functionCall", "name", "args", "id"),
@@ -383,7 +383,7 @@ RESPONSES = st.fixed_dictionaries(
 
 
 @given(value=JSON | RESPONSES)
-def test_no_answer_breaks_it(value):
+def test_any_answer_is_read_or_refused(value):
     body = json.dumps(value).encode()
     try:
         found = decode(body)
@@ -395,7 +395,7 @@ def test_no_answer_breaks_it(value):
 
 
 @given(st.binary(max_size=50))
-def test_no_bytes_break_it(body):
+def test_any_bytes_are_read_or_refused(body):
     with pytest.raises(ValueError, match="generateContent"):
         decode(body)
     assert DIALECT.decode_problem(500, body).message

@@ -1,4 +1,4 @@
-"""What a conversation becomes as a GenerateContentRequest."""
+"""A conversation as a GenerateContentRequest."""
 
 import json
 
@@ -74,11 +74,11 @@ def turn(role, *parts):
         ("projects//x", False, "/models/projects%2F%2Fx:generateContent"),
     ],
 )
-def test_path(model, stream, path):
+def test_the_path_names_the_model(model, stream, path):
     assert DIALECT.path(Destination(model), stream=stream) == path
 
 
-def test_it_has_words_for_all_that_changes_meaning_and_no_client_paths():
+def test_every_field_that_changes_the_meaning_is_expressed_and_clients_have_no_paths():
     assert DIALECT.lacks == frozenset()
     assert DIALECT.paths == {}
 
@@ -86,11 +86,11 @@ def test_it_has_words_for_all_that_changes_meaning_and_no_client_paths():
 # --- text, system prompts, roles
 
 
-def test_the_least():
+def test_the_smallest_request_is_written():
     assert encode(Prompt("m", [user("hello")])) == ({"contents": HELLO}, [])
 
 
-def test_system_prompts_stand_apart():
+def test_system_prompts_are_separate():
     body, _ = encode(Prompt("m", [user("hello")], system=[TextPart("be brief"), TextPart(""), TextPart("be kind")]))
     assert body == {"contents": HELLO, "systemInstruction": {"parts": [{"text": "be brief"}, {"text": "be kind"}]}}
 
@@ -111,7 +111,7 @@ def test_neighbours_of_one_role_become_one_turn_and_empty_texts_are_left_out():
     ]
 
 
-def test_a_refusal_is_text():
+def test_a_refusal_is_written_as_text():
     assert contents(user("a"), assistant(RefusalPart("no")))[1] == turn("model", {"text": "no"})
 
 
@@ -157,12 +157,12 @@ def test_a_refusal_is_text():
         ),
     ],
 )
-def test_media(part, expected):
+def test_media_are_written(part, expected):
     assert contents(user("look", part)) == [turn("user", {"text": "look"}, expected)]
 
 
 @pytest.mark.parametrize("part", [ImagePart(url="ftp://x.test/a.png"), FilePart(id="file-1"), ImagePart(), FilePart()])
-def test_media_that_google_cannot_reach_is_refused(part):
+def test_media_that_google_cannot_reach_are_refused(part):
     with pytest.raises(Refusal) as refused:
         contents(user(part))
     assert refused.value.kind is UNSUPPORTED_BY_TARGETS
@@ -180,7 +180,7 @@ def test_the_detail_of_an_image_is_advisory():
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 
 
-def test_tools():
+def test_tools_are_written():
     tools = [Tool("weather", "tells it", WEATHER), Tool("now", schema={"type": "object", "properties": {}}), Tool("x")]
     body, ignored = encode(Prompt("m", [user("hello")], tools=tools))
     assert body["tools"] == [
@@ -196,7 +196,7 @@ def test_tools():
     assert ignored == []
 
 
-def test_a_schema_without_properties_can_say_something():
+def test_a_schema_without_properties_is_kept_if_it_has_constraints():
     schema = {"type": "object", "anyOf": [{"required": ["a"]}]}
     body, _ = encode(Prompt("m", [user("hello")], tools=[Tool("x", schema=schema)]))
     assert body["tools"] == [{"functionDeclarations": [{"name": "x", "parametersJsonSchema": schema}]}]
@@ -211,13 +211,13 @@ def test_a_schema_without_properties_can_say_something():
         (ToolChoice("tool", "x"), {"mode": "ANY", "allowedFunctionNames": ["x"]}),
     ],
 )
-def test_tool_choice(choice, calling):
+def test_the_choice_of_tools_is_written(choice, calling):
     body, _ = encode(Prompt("m", [user("hello")], tools=[Tool("x")], tool_choice=choice))
     assert body["toolConfig"] == {"functionCallingConfig": calling}
     assert "toolConfig" not in encode(Prompt("m", [user("hello")], tool_choice=choice))[0]
 
 
-def test_what_tools_cannot_be_told():
+def test_tool_settings_without_an_equivalent_are_named():
     tools = [Tool("x", strict=True, cache=MARK)]
     assert encode(Prompt("m", [user("hello")], tools=tools, parallel_tools=False))[1] == [
         "cache_control",
@@ -238,7 +238,7 @@ def result(id, name, response, **rest):
 CALLS = assistant("let me see", ToolCall("1", "weather", '{"city":"Rome"}', "c2ln"), ToolCall("2", "now", ""))
 
 
-def test_calls_and_results():
+def test_calls_and_results_are_written():
     assert contents(
         user("hello"), CALLS, user(ToolResult("2", [TextPart("noon")]), ToolResult("1", [TextPart("sun")], error=True))
     ) == [
@@ -253,7 +253,7 @@ def test_calls_and_results():
     ]
 
 
-def test_results_stand_together_right_after_their_calls_and_alone():
+def test_results_follow_their_calls_in_a_turn_of_their_own():
     given = contents(
         user("hello"),
         CALLS,
@@ -284,7 +284,7 @@ def test_each_step_has_its_own_results():
     assert given[4] == turn("user", result("2", "now", {"output": "one"}))
 
 
-def test_a_result_without_its_call_keeps_the_name_it_was_given():
+def test_a_result_without_its_call_keeps_its_name():
     assert contents(user(ToolResult("9", [TextPart("x")], name="now"))) == [
         turn("user", result("9", "now", {"output": "x"}))
     ]
@@ -311,7 +311,7 @@ def test_arguments_are_always_an_object(text, args):
 IMAGE = {"inlineData": {"mimeType": "image/png", "data": "QQ=="}}
 
 
-def test_tools_that_answer_with_images():
+def test_results_may_hold_images():
     messages = [
         user("hello"),
         CALLS,
@@ -325,7 +325,7 @@ def test_tools_that_answer_with_images():
         turn("user", result("1", "weather", {"output": "here"}, parts=[IMAGE]), result("2", "now", {"output": "noon"})),
         turn("user", {"text": "go on"}),
     ]
-    # Before Gemini 3 a result has no room for them, and nothing else may stand beside results.
+    # Before Gemini 3 a result cannot hold images, and a turn of results may hold nothing else.
     assert contents(*messages, model=BUDGETS)[2:] == [
         turn("user", result("1", "weather", {"output": "here"}), result("2", "now", {"output": "noon"})),
         turn("user", IMAGE, {"text": "go on"}),
@@ -347,7 +347,7 @@ UNSIGNED = "skip_thought_signature_validator"
         ("tunedModels/mine", None),
     ],
 )
-def test_the_first_call_of_a_turn_is_signed_where_the_model_insists(model, signature):
+def test_the_first_call_of_a_turn_is_signed_where_the_model_requires_it(model, signature):
     given = contents(
         user("hello"),
         assistant("a", ToolCall("1", "f", "{}"), ToolCall("2", "f", "{}")),
@@ -357,7 +357,7 @@ def test_the_first_call_of_a_turn_is_signed_where_the_model_insists(model, signa
     assert [part.get("thoughtSignature") for part in given[1]["parts"]] == [None, signature, None, None]
 
 
-def test_signatures_go_back_where_they_came_from():
+def test_signatures_return_to_their_parts():
     assert contents(
         user("hello"),
         assistant(ThinkingPart("I think", "gemini:YQ=="), "hi", ThinkingPart(signature="gemini:Yg==")),
@@ -376,7 +376,7 @@ def test_a_signature_finds_its_text_after_a_client_moved_it():
 
 
 @pytest.mark.parametrize("part", [ThinkingPart("hm"), ThinkingPart("hm", "EqQBCkYIBx"), ThinkingPart(redacted="Qw==")])
-def test_the_thoughts_of_others_are_left_out(part):
+def test_thoughts_of_other_providers_are_left_out(part):
     assert contents(user("hello"), assistant(part, "hi"))[1] == turn("model", {"text": "hi"})
 
 
@@ -404,7 +404,7 @@ def test_the_thoughts_of_others_are_left_out(part):
         ),
     ],
 )
-def test_settings(fields, expected):
+def test_settings_are_written(fields, expected):
     assert config(**fields) == (expected, [])
 
 
@@ -417,17 +417,17 @@ def test_settings(fields, expected):
         ({"user": "u", "metadata": {"a": "b"}}, {}, ["user", "metadata"]),
     ],
 )
-def test_settings_that_cannot_be_said(fields, expected, ignored):
+def test_settings_without_an_equivalent_are_named(fields, expected, ignored):
     assert config(**fields) == (expected, ignored)
 
 
-def test_penalties_are_for_old_models():
+def test_penalties_are_written_for_older_models():
     fields = {"presence_penalty": 1.0, "frequency_penalty": 0.5}
     assert config(OLD, **fields) == ({"presencePenalty": 1.0, "frequencyPenalty": 0.5}, [])
     assert config(BUDGETS, **fields) == ({}, ["presence_penalty", "frequency_penalty"])
 
 
-def test_no_more_output_than_the_model_can_write():
+def test_the_limit_is_at_most_that_of_the_model():
     assert config(max_tokens=100_000, most=65_536) == ({"maxOutputTokens": 65_536}, [])
     assert config(most=65_536) == ({}, [])
 
@@ -443,7 +443,7 @@ def test_no_more_output_than_the_model_can_write():
         ("scale", None, ["service_tier"]),
     ],
 )
-def test_service_tier(tier, sent, ignored):
+def test_the_service_tier_is_written(tier, sent, ignored):
     body, left_out = encode(Prompt("m", [user("hello")], service_tier=tier))
     assert (body.get("serviceTier"), left_out) == (sent, ignored)
 
@@ -458,7 +458,7 @@ def test_service_tier(tier, sent, ignored):
         Prompt("m", [user("a"), CALLS, user(ToolResult("1", [], cache=MARK))]),
     ],
 )
-def test_caching_goes_by_itself(prompt):
+def test_cache_marks_are_left_out(prompt):
     assert encode(prompt)[1] == ["cache_control"]
 
 
@@ -498,7 +498,7 @@ def test_caching_goes_by_itself(prompt):
         ("gemini-2.5-pro", {"effort": "none"}, {"thinkingBudget": 128}, ["reasoning_effort"]),
         ("gemini-2.5-pro", {"thinking_budget": 0}, {"thinkingBudget": 128}, ["thinking"]),
         ("gemini-2.5-pro", {"effort": "xhigh"}, {"thinkingBudget": 32768}, []),
-        # Others do not think, or nobody can tell.
+        # Other models do not think, or their names do not tell.
         (OLD, {"effort": "low"}, None, ["reasoning_effort"]),
         (OLD, {"effort": "none"}, None, []),
         (OLD, {"thinking_budget": 5000}, None, ["thinking"]),
@@ -506,7 +506,7 @@ def test_caching_goes_by_itself(prompt):
         ("gemma-3-27b-it", {"thinking_adaptive": True, "show_thinking": True}, None, ["thinking"]),
     ],
 )
-def test_thinking(model, fields, thinking, ignored):
+def test_thinking_is_written(model, fields, thinking, ignored):
     assert config(model, **fields) == ({} if thinking is None else {"thinkingConfig": thinking}, ignored)
 
 
@@ -522,7 +522,7 @@ def test_thinking(model, fields, thinking, ignored):
         (0, 100, None, (0, 100)),
     ],
 )
-def test_a_budget_leaves_room_for_the_answer(budget, limit, most, expected):
+def test_a_thinking_budget_leaves_room_for_the_answer(budget, limit, most, expected):
     settings, _ = config(BUDGETS, most, thinking_budget=budget, max_tokens=limit)
     assert (settings["thinkingConfig"]["thinkingBudget"], settings.get("maxOutputTokens")) == expected
 
@@ -530,16 +530,16 @@ def test_a_budget_leaves_room_for_the_answer(budget, limit, most, expected):
 @pytest.mark.parametrize(
     "name", ["", "gemini", "gemini-", "gemini-x", "gemini-1.5.2-pro", "gpt-5", "gemini-²-pro", "/"]
 )
-def test_names_that_tell_nothing(name):
+def test_unknown_names_have_no_generation(name):
     assert capabilities(name).thinking == ""
 
 
 @given(st.text() | st.from_regex(r"(models/)?gemini-[0-9]*\.?[0-9]*(-[a-z]+)*", fullmatch=True))
-def test_any_name_will_do(name):
+def test_any_name_is_accepted(name):
     assert capabilities(name).thinking in ("", "budget", "level")
 
 
-# --- what the official SDK makes of it
+# --- the official SDK
 
 
 def test_the_sdk_reads_the_request():

@@ -1,4 +1,4 @@
-"""What a streamed answer says, event by event."""
+"""Streamed answers of Gemini, event by event."""
 
 import json
 
@@ -137,7 +137,7 @@ CHOICES = (
         Ended(),
     ],
 )
-# As older models do it: a reason to finish with every event.
+# As older models do: a finish reason in every event.
 EAGER = (
     [said({"text": "a"}, finish="STOP", **META), said({"text": "b"}, finish="STOP"), said(finish="MAX_TOKENS")],
     [START, text("a"), text("b"), Finished("length"), Ended()],
@@ -179,13 +179,13 @@ each = pytest.mark.parametrize(("chunks", "expected"), STREAMS.values(), ids=STR
 
 
 @each
-def test_streams(chunks, expected):
+def test_streams_are_read(chunks, expected):
     assert events(*chunks) == expected
 
 
 @each
 @pytest.mark.parametrize("newline", ["\r\n", "\n"])
-def test_a_stream_cut_anywhere_says_the_same(chunks, expected, newline):
+def test_a_stream_cut_anywhere_reads_the_same(chunks, expected, newline):
     whole = sse(*chunks, newline=newline)
     for place in range(1, len(whole)):
         assert read(whole[:place], whole[place:]) == expected
@@ -193,7 +193,7 @@ def test_a_stream_cut_anywhere_says_the_same(chunks, expected, newline):
 
 
 @each
-def test_a_stream_that_is_cut_has_no_end(chunks, expected):
+def test_a_cut_stream_has_no_end(chunks, expected):
     if Ended() not in expected or chunks is BLOCKED[0] or chunks is EAGER[0]:
         return
     assert Ended() not in events(*chunks[:-1])
@@ -215,7 +215,7 @@ def test_logprobs_come_with_the_text():
     assert events(chunk)[1:3] == [text("a", logprobs={"content": content, "refusal": None}), text("b")]
 
 
-def test_a_block_in_mid_stream():
+def test_a_block_mid_stream_is_read():
     assert events(said({"text": "a"}, **META), {"promptFeedback": {"blockReason": "SAFETY"}}) == [
         START,
         text("a"),
@@ -224,7 +224,7 @@ def test_a_block_in_mid_stream():
     ]
 
 
-def test_the_time_is_told():
+def test_the_time_is_read():
     assert events(said(createTime="2026-01-02T03:04:05Z"))[0] == Started(created=1767323045)
 
 
@@ -242,20 +242,20 @@ def test_the_time_is_told():
         b'{"usageMetadata":{"trafficType":"ON_DEMAND"}}',
     ],
 )
-def test_events_that_say_nothing(data):
+def test_events_without_content_are_skipped(data):
     decoder = DIALECT.decoder()
     assert list(decoder.feed(data, "")) == []
     assert list(decoder.end()) == []
 
 
-def test_candidates_beyond_belief_are_left_out():
+def test_candidates_beyond_the_bound_are_left_out():
     decoder = DIALECT.decoder()
     for index in (-1, 128, 2**70):
         body = json.dumps({"candidates": [candidate({"text": "a"}, index=index)]}).encode()
         assert not any(isinstance(event, Delta) for event in decoder.feed(body, ""))
 
 
-def test_a_failure_at_once():
+def test_an_immediate_failure_is_read():
     assert events({"error": {"code": 429, "message": "Slow.", "status": "RESOURCE_EXHAUSTED"}}) == [
         Failed("Slow.", "rate_limit_error", "resource_exhausted")
     ]
@@ -269,7 +269,7 @@ def test_the_end_comes_once():
     assert list(decoder.end()) == []
 
 
-# --- whatever is sent
+# --- arbitrary input
 
 PART = st.fixed_dictionaries(
     {},
@@ -313,7 +313,7 @@ CHUNK = st.fixed_dictionaries(
 
 
 @given(st.lists(CHUNK | ANY, max_size=6))
-def test_whatever_comes_the_order_of_events_holds(chunks):
+def test_the_order_of_events_holds_for_any_input(chunks):
     decoder, found = DIALECT.decoder(), []
     for chunk in chunks:
         found += decoder.feed(json.dumps(chunk).encode(), "")
@@ -339,7 +339,7 @@ def test_whatever_comes_the_order_of_events_holds(chunks):
 
 
 @given(st.binary(max_size=60))
-def test_no_bytes_break_it(data):
+def test_any_bytes_are_read_or_refused(data):
     decoder = DIALECT.decoder()
     decoder.feed(data, "")
     decoder.end()

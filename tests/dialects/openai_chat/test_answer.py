@@ -211,7 +211,7 @@ def test_usage_is_found_where_groq_and_moonshot_put_it():
         b'{"choices":[{"message":{"content":"x"},"finish_reason":"error"}]}',
     ],
 )
-def test_what_is_no_answer_is_said_so(body):
+def test_a_body_that_is_no_answer_is_refused(body):
     with pytest.raises(ValueError):
         CHAT.decode_answer(body)
 
@@ -219,7 +219,7 @@ def test_what_is_no_answer_is_said_so(body):
 # --- for a client
 
 
-def test_an_answer_is_written_in_full():
+def test_a_complete_answer_is_written():
     body = CHAT.encode_answer(
         Answer(
             [Choice([TextPart("Hi")])],
@@ -256,7 +256,7 @@ def test_an_answer_is_written_in_full():
     assert read_usage(body["usage"]) == Usage(50, 30, 40, 20, cache_write_tokens=5)
 
 
-def test_what_a_provider_did_not_say_is_filled_in():
+def test_missing_fields_are_filled_in():
     body = CHAT.encode_answer(Answer([Choice([TextPart("Hi")])], service_tier="express"))
     assert body["id"].startswith("chatcmpl-")
     assert body["created"] > 1_700_000_000
@@ -322,7 +322,7 @@ def test_finish_reasons_are_written(finish, reason):
     assert encode(TextPart("x"), finish=finish)["finish_reason"] == reason
 
 
-def test_a_refusal_in_words_ends_as_openais_does():
+def test_a_refusal_in_words_finishes_as_openais_does():
     assert encode(RefusalPart("No"), finish="refusal")["finish_reason"] == "stop"
 
 
@@ -334,7 +334,7 @@ PARTS = st.tuples(
     st.lists(st.builds(ToolCall, st.text(min_size=1), st.text(), st.just("{}"), st.text()), max_size=2),
 ).map(lambda parts: [*parts[0], *parts[1], *parts[2]])
 SMALL, LARGE = st.integers(0, 99), st.integers(99, 999)
-COUNTS = st.builds(Usage, LARGE, LARGE, SMALL, SMALL, SMALL)  # details are no more than what they are details of
+COUNTS = st.builds(Usage, LARGE, LARGE, SMALL, SMALL, SMALL)  # details never exceed their total
 ANSWERS = st.builds(
     Answer,
     st.lists(st.builds(Choice, PARTS, st.sampled_from(["length", "content_filter"])), min_size=1, max_size=3),
@@ -347,15 +347,15 @@ ANSWERS = st.builds(
 
 
 @given(ANSWERS)
-def test_what_is_written_reads_as_what_was_meant(answer):
+def test_a_written_answer_reads_as_the_original(answer):
     body = CHAT.encode_answer(answer)
     ChatCompletion.model_validate(body)
     assert decode(body) == answer
 
 
 @given(ANSWERS)
-def test_what_a_client_sends_back_is_what_was_said(answer):
-    """Through OpenAI's SDK: what it keeps of a message is all that has to come back."""
+def test_a_message_that_a_client_sends_back_reads_as_the_original(answer):
+    """The message passes through OpenAI's SDK, so it holds only the fields that the SDK keeps."""
     said = ChatCompletion.model_validate(json.loads(json.dumps(CHAT.encode_answer(answer)))).choices[0].message
     prompt = CHAT.decode_request({"model": "m", "messages": [said.model_dump()]})
     assert prompt.messages[0].parts == answer.choices[0].parts
@@ -402,7 +402,7 @@ def test_an_error_is_read(status, body, problem):
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>Bad gateway</html>", b"\xff", b"[" * 100_000, b"null", b"[]", b"5"])
-def test_an_error_that_cannot_be_read_is_one_still(body):
+def test_an_unreadable_error_is_still_an_error(body):
     assert CHAT.decode_problem(502, body) == Problem("The provider answered with status 502 and no message.")
 
 
@@ -445,6 +445,6 @@ def test_a_hostile_answer_is_read_or_refused(body, message):
 
 
 @given(st.binary(max_size=100), st.integers(100, 999))
-def test_no_bytes_break_the_reading(body, status):
+def test_any_bytes_are_read_or_refused(body, status):
     read(body)
     assert CHAT.decode_problem(status, body).message

@@ -48,7 +48,7 @@ def test_a_hostile_limit_is_refused(name, value):
         ({"max_tokens": 5, "max_completion_tokens": None}, "max_tokens", 5),
     ],
 )
-def test_the_limit_and_the_field_it_stands_in(fields, field, limit):
+def test_the_limit_and_its_field_are_read(fields, field, limit):
     ask = CHAT.read(question(**fields))
     assert (ask.output_field, ask.max_output_tokens) == (field, limit)
 
@@ -66,7 +66,7 @@ def test_a_hostile_number_of_choices_is_refused(value):
 
 
 @pytest.mark.parametrize(("value", "choices"), [(None, 1), (1, 1), (128, 128)])
-def test_the_number_of_choices(value, choices):
+def test_the_number_of_choices_is_read(value, choices):
     assert CHAT.read(question(n=value)).choices == choices
 
 
@@ -78,7 +78,7 @@ def test_a_stream_is_true_or_false(value):
 
 
 @pytest.mark.parametrize(("value", "stream"), [(True, True), (False, False), (None, False)])
-def test_whether_it_streams(value, stream):
+def test_the_stream_flag_is_read(value, stream):
     assert CHAT.read(question(stream=value)).stream is stream
 
 
@@ -94,7 +94,7 @@ def test_stream_options_are_an_object(options):
         CHAT.read(question(stream_options=options))
 
 
-def test_images_are_counted_and_so_are_their_bytes_in_the_body():
+def test_images_and_their_bytes_are_counted():
     parts = [
         {"type": "text", "text": "What is this?"},
         {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}},
@@ -111,7 +111,7 @@ def content(*parts):
     return {"messages": [{"role": "user", "content": list(parts)}]}
 
 
-PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAGQAAABkCAIAAAA="  # the beginning of one, 100 px a side
+PNG = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAGQAAABkCAIAAAA="  # the start of an image, 100 px a side
 PDF = "data:application/pdf;base64,JVBERi0xLjc="
 TEXT_FILE = {"file_data": "data:text/plain;base64,SGVsbG8=", "filename": "a.txt"}
 MP3 = {"data": "SUQzBAAA", "format": "mp3"}
@@ -139,8 +139,6 @@ MP3 = {"data": "SUQzBAAA", "format": "mp3"}
         (content({"type": "A new\nkind", "x": 1}, {"type": ["text"]}, {}), ("content",)),
         ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, ("audio",)),
         ({"tools": [{"type": "function"}, {"type": "custom"}, {"function": {}}]}, ()),
-        ({"tools": [{"type": "web_search"}, {"type": "$web_search"}, {"type": "web_search"}]}, ("web_search", "tools")),
-        ({"web_search_options": {"search_context_size": "low"}}, ("web_search_options",)),
         ({"web_search_options": None, "plugins": []}, ()),
         ({"plugins": [{"id": "web"}], "data_sources": [{}]}, ("data_sources", "plugins")),
         ({"search_parameters": {"mode": "on"}}, ("search_parameters",)),
@@ -148,8 +146,24 @@ MP3 = {"data": "SUQzBAAA", "format": "mp3"}
         ({"extra_body": {"google": {"thinking_config": {}}}}, ()),
     ],
 )
-def test_what_the_body_only_names(fields, unseen):
+def test_input_given_by_reference_is_found(fields, unseen):
     assert CHAT.read(question(**fields)).unseen == unseen
+
+
+@pytest.mark.parametrize(
+    ("fields", "hosted"),
+    [
+        ({"tools": [{"type": "function"}, {"type": "custom"}, {"function": {}}]}, ()),
+        ({"tools": [{"type": "web_search"}, {"type": "$web_search"}, {"type": "web_search"}]}, ("web_search", "tools")),
+        ({"web_search_options": {"search_context_size": "low"}}, ("web_search_options",)),
+    ],
+)
+def test_tools_that_the_provider_runs_itself(fields, hosted):
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
+    ask = CHAT.read(body)
+    assert (ask.hosted, ask.unseen) == (hosted, ())
+    rest, dropped = CHAT.without_hosted(body)
+    assert (CHAT.read(rest).hosted, bool(dropped)) == ((), bool(hosted))
 
 
 def test_images_count_by_their_size():
@@ -157,7 +171,7 @@ def test_images_count_by_their_size():
     assert (ask.images, ask.image_tokens, ask.image_data) == (2, 1601 + 39_200, [PNG])
 
 
-def test_providers_write_of_tools_themselves():
+def test_tools_add_the_text_that_providers_write_about_them():
     assert CHAT.read(question()).added_tokens == 0
     assert CHAT.read(question(tools=[FUNCTION])).added_tokens == 1024
     assert CHAT.read(question(response_format=SCHEMA)).added_tokens == 1024
@@ -179,7 +193,7 @@ FUNCTION = {"type": "function", "function": {"name": "f"}}
         (content({"type": "text", "text": "x"}, {"type": "new", "file": {}}), "files", "messages"),
     ],
 )
-def test_what_a_request_needs_of_a_model(fields, ability, field):
+def test_the_needs_of_a_request_are_found(fields, ability, field):
     assert CHAT.read(question(**fields)).needs.get(ability) == field
     assert ability in ABILITIES
 
@@ -198,7 +212,7 @@ def test_what_a_request_needs_of_a_model(fields, ability, field):
         content({"type": "text", "text": "x"}, {"image_url": None, "file": None, "input_audio": None}, "loose", 7),
     ],
 )
-def test_what_any_model_can_do_is_no_need(fields):
+def test_abilities_of_every_model_are_no_needs(fields):
     assert not set(CHAT.read(question(**fields)).needs) & set(ABILITIES)
 
 
@@ -251,7 +265,7 @@ CANARIES = {
 
 
 @pytest.mark.parametrize("fields", CANARIES.values(), ids=CANARIES)
-def test_text_is_seen_wherever_a_client_can_put_it(fields):
+def test_text_is_found_in_every_field(fields):
     body = json.loads(json.dumps(question(**fields)))
     CHAT.read(body)
     [text] = [text for text in CHAT.texts(body) if "CANARY" in text.value]
@@ -274,20 +288,20 @@ def test_text_is_seen_wherever_a_client_can_put_it(fields):
         ({"user": "CANARY"}, "request", "user"),
     ],
 )
-def test_a_text_knows_its_role_and_place(fields, role, where):
+def test_a_text_has_its_role_and_place(fields, role, where):
     [text] = [text for text in CHAT.texts(question(**fields)) if text.value == "CANARY"]
     assert (text.role, text.where) == (role, where)
 
 
 @pytest.mark.parametrize("role", ["CANARY", {"name": "CANARY"}, ["CANARY"]])
-def test_text_in_the_role_is_seen_too(role):
+def test_text_in_the_role_is_found(role):
     assert any("CANARY" in text.value for text in CHAT.texts(question(messages=[{"role": role, "content": "x"}])))
 
 
 # --- answers
 
 
-def test_a_stream_of_chunks():
+def test_a_stream_of_chunks_is_observed():
     report, said = observe(
         {"model": "m-1"} | delta(role="assistant"),
         delta("Grüße"),
@@ -312,7 +326,7 @@ def test_tool_calls_count_as_text():
     assert report.output_events == 1
 
 
-def test_a_plain_completion():
+def test_a_plain_completion_is_observed():
     report, said = observe(
         {
             "model": "m-1",
@@ -346,7 +360,7 @@ def test_a_plain_completion():
         (b"not json", False),
     ],
 )
-def test_which_events_carry_nothing_but_usage(event, usage_only):
+def test_events_that_carry_only_usage_are_recognised(event, usage_only):
     assert observe(event)[1] == [usage_only]
 
 
@@ -355,7 +369,7 @@ LIES = [-1, 1.5, 1.0, "5", 10**18, 1e18, True, [], {}, "", False, 0.0]
 
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("field", ["prompt_tokens", "completion_tokens"])
-def test_usage_that_cannot_be_believed_is_refused(field, lie):
+def test_impossible_usage_is_refused(field, lie):
     usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8} | {field: lie}
     report, _ = observe({"choices": [], "usage": usage})
     assert report.usage is None
@@ -376,19 +390,19 @@ def test_usage_that_cannot_be_believed_is_refused(field, lie):
         ({"prompt_tokens": None}, None),
     ],
 )
-def test_a_count_that_is_missing_leaves_the_other(usage, told):
+def test_a_missing_count_leaves_the_other(usage, told):
     report, _ = observe({"choices": [], "usage": usage})
     assert (report.usage, report.usage_refused) == (told, told is None)
 
 
 @pytest.mark.parametrize("lie", [*LIES, None, 99])
-def test_details_that_cannot_be_believed_are_left_out(lie):
+def test_impossible_details_are_left_out(lie):
     details = {"prompt_tokens_details": {"cached_tokens": lie}, "completion_tokens_details": {"reasoning_tokens": lie}}
     report, _ = observe({"usage": {"prompt_tokens": 5, "completion_tokens": 3} | details})
     assert report.usage == (Usage(5, 3, 5, 3) if lie == 99 else Usage(5, 3))
 
 
-def test_a_later_lie_does_not_take_back_what_was_believed():
+def test_impossible_usage_does_not_replace_earlier_usage():
     report, _ = observe(
         {"usage": {"prompt_tokens": 5, "completion_tokens": 3}},
         {"usage": {"prompt_tokens": -5, "completion_tokens": 3}},
@@ -397,14 +411,14 @@ def test_a_later_lie_does_not_take_back_what_was_believed():
     assert report.usage_refused
 
 
-def test_what_cannot_be_read_counts_in_full():
+def test_an_unreadable_answer_counts_in_full():
     report, _ = observe(b"not json", {"choices": [{"delta": "a string where an object belongs"}]})
     assert report.output_bytes > 50
     assert report.output_events == 2
 
 
-def test_words_come_in_many_shapes():
-    """The answers of other providers: `usage_shapes.json` has them in full."""
+def test_text_is_counted_in_the_shapes_of_other_providers():
+    """`usage_shapes.json` has their complete answers."""
     parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}, {"type": "text", "text": "é"}, "!"]
     report, _ = observe(
         delta(parts),
@@ -418,11 +432,11 @@ def test_words_come_in_many_shapes():
     assert report.output_events == 5
 
 
-def test_an_error_in_mid_stream_is_noted():
+def test_an_error_mid_stream_is_noted():
     assert observe({"error": {"message": "overloaded"}})[0].error == "provider_error"
 
 
-def test_finish_reasons_do_not_grow_without_end():
+def test_the_number_of_finish_reasons_is_bounded():
     report = Report()
     for index in range(-10, 10_000):
         observe({"choices": [{"index": index, "delta": {}, "finish_reason": "stop"}]}, report=report)

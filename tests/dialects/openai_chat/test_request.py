@@ -65,7 +65,7 @@ def tool(id="call_1", content="22", **fields):
     return {"role": "tool", "tool_call_id": id, "content": content} | fields
 
 
-# --- what a client says
+# --- from a client
 
 CONVERSATIONS = {
     "text": ([HELLO], [user("Hello")]),
@@ -208,7 +208,7 @@ def test_a_conversation_is_read(given, expected):
     assert decode(*given).messages == expected
 
 
-def test_system_and_developer_prompts_are_kept_in_order_wherever_they_stand():
+def test_system_and_developer_prompts_keep_their_order():
     prompt = decode(
         {"role": "system", "content": "a"},
         HELLO,
@@ -310,12 +310,12 @@ def test_settings_are_read(given, expected):
     assert decode(**given) == Prompt("m", [user("Hello")], **expected)
 
 
-def test_fields_of_messages_that_are_not_carried_are_named():
+def test_message_fields_that_are_not_translated_are_named():
     prompt = decode({"role": "user", "name": "Ada", "content": "x"}, tool(name="f"), {**HELLO, "weight": 1, "x": None})
     assert prompt.ignored == ["messages.name", "messages.weight"]
 
 
-def test_ignored_names_do_not_grow_without_end():
+def test_the_number_of_ignored_names_is_bounded():
     assert len(decode(**{f"field{number}": 1 for number in range(1000)}).ignored) == 32
 
 
@@ -365,7 +365,7 @@ WRONG = {
     "an unknown choice of tools": ({"tool_choice": "all"}, "tool_choice"),
     "an unknown format": ({"response_format": {"type": "xml"}}, "response_format.type"),
     "a format without its schema": ({"response_format": {"type": "json_schema"}}, "response_format"),
-    # Right, but without a translation:
+    # Valid, but without a translation:
     "an answer in sound": ({"modalities": ["text", "audio"]}, "modalities"),
     "a search of the web": ({"web_search_options": {}}, "web_search_options"),
     "a custom tool": ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools[0]"),
@@ -381,7 +381,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("fields", "param"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_named(fields, param):
+def test_an_invalid_field_is_named(fields, param):
     with pytest.raises(Refusal) as refused:
         decode(**fields)
     assert (refused.value.kind.status, refused.value.param) == (400, param)
@@ -397,11 +397,11 @@ def test_what_is_wrong_is_named(fields, param):
         ({"modalities": "audio", "logprobs": "true"}, {}),
     ],
 )
-def test_what_a_translation_must_be_able_to_say(fields, needs):
+def test_the_needs_of_a_translation_are_found(fields, needs):
     assert CHAT.read({"model": "m", "messages": [HELLO]} | fields).needs == needs
 
 
-# --- what a provider is told
+# --- for a provider
 
 TOLD = {
     "text": ([user("Hello")], [HELLO]),
@@ -497,7 +497,7 @@ TOLD = {
 
 
 @pytest.mark.parametrize(("given", "expected"), TOLD.values(), ids=TOLD)
-def test_a_conversation_is_told(given, expected):
+def test_a_conversation_is_written(given, expected):
     body, ignored = encode(*given)
     assert body == {"model": "m-1", "messages": expected}
     assert ignored == []
@@ -580,7 +580,7 @@ SAID = {
 
 
 @pytest.mark.parametrize(("given", "expected", "left_out"), SAID.values(), ids=SAID)
-def test_settings_are_told(given, expected, left_out):
+def test_settings_are_written(given, expected, left_out):
     body, ignored = encode(**given)
     del body["model"], body["messages"]
     expected.pop("messages", None)
@@ -588,7 +588,7 @@ def test_settings_are_told(given, expected, left_out):
 
 
 @pytest.mark.parametrize(("wanted", "most", "told"), [(None, 5, None), (3, 5, 3), (9, 5, 5), (9, None, 9)])
-def test_the_limit_is_never_above_what_the_model_can_write(wanted, most, told):
+def test_the_limit_is_at_most_that_of_the_model(wanted, most, told):
     body, _ = encode(max_tokens=wanted, destination=Destination("m", most))
     assert body.get("max_completion_tokens") == told
 
@@ -607,25 +607,25 @@ def test_system_prompts_are_one_text():
         ({"system": [TextPart("Use Json")]}, [{"role": "system", "content": "Use Json"}, HELLO]),
     ],
 )
-def test_the_word_json_is_said_where_openai_wants_it(fields, said):
+def test_the_word_json_is_added_where_openai_requires_it(fields, said):
     assert encode(format=OutputFormat(), **fields)[0]["messages"] == said
     assert encode(user("json?", ImagePart(url="https://x")), format=OutputFormat())[0]["messages"][0]["role"] == "user"
 
 
-def test_an_address_of_a_file_is_refused_with_what_to_do():
+def test_a_file_given_by_url_is_refused_with_the_remedy():
     with pytest.raises(Refusal, match="base64") as refused:
         encode(user(FilePart(url="https://x/a.pdf")))
     assert refused.value.kind.code == "unsupported_by_targets"
 
 
-def test_long_ids_of_calls_are_shortened_alike():
+def test_long_call_ids_are_shortened_alike():
     body, _ = encode(assistant(ToolCall("x" * 64, "f", "{}")), user(ToolResult("x" * 64, [TextPart("1")])))
     asked, answered = body["messages"]
     assert asked["tool_calls"][0]["id"] == answered["tool_call_id"]
     assert len(answered["tool_call_id"]) <= 40
 
 
-def test_providers_that_take_more_are_told_more():
+def test_providers_with_more_fields_get_them():
     body, ignored = encode(
         user(TextPart("a", MARK), ImagePart(url="https://x", cache=MARK)),
         assistant(
@@ -673,7 +673,7 @@ def test_providers_that_take_more_are_told_more():
     }
 
 
-# --- both ways
+# --- both directions
 
 MORE = {"thinking", "cache_control", "top_k"}
 TEXT = st.text(min_size=1, max_size=8)
@@ -723,14 +723,14 @@ PROMPTS = st.builds(
 
 
 @given(PROMPTS)
-def test_what_is_told_reads_as_what_was_meant(prompt):
+def test_a_written_request_reads_as_the_original(prompt):
     body, ignored = provider_request.encode(prompt, Destination("m"), MORE)
     assert ignored == []
     read = CHAT.decode_request(json.loads(json.dumps(body)))
     for message in read.messages:
         for part in message.parts:
             if isinstance(part, ToolResult) and part.cache is None:
-                part.cache = part.parts[0].cache  # a mark on a result stands on its only part
+                part.cache = part.parts[0].cache  # a mark on a result is written to its only part
                 part.parts[0].cache = None
     assert read == prompt
 
@@ -739,7 +739,7 @@ REQUESTS = TypeAdapter(completion_create_params.CompletionCreateParamsNonStreami
 
 
 @pytest.mark.parametrize("given", [given for given, _ in TOLD.values()], ids=TOLD)
-def test_openais_own_types_take_what_is_told(given):
+def test_openais_types_accept_the_written_request(given):
     body, _ = encode(
         *given,
         system=[TextPart("s")],
@@ -756,7 +756,7 @@ def test_openais_own_types_take_what_is_told(given):
 
 
 def read_all(value):
-    """Pydantic checks what is in an Iterable only when it is read."""
+    """The value with every Iterable read, because pydantic checks them only then."""
     for item in value.values() if isinstance(value, dict) else value:
         if not isinstance(item, str | int | float | None):
             read_all(item)
@@ -805,7 +805,7 @@ MESSAGES = st.lists(
 
 
 def refused(body):
-    """The refusal, or None when it can be told to a provider."""
+    """The refusal, or None if the request can be written for a provider."""
     try:
         provider_request.encode(CHAT.decode_request(body), Destination("m"), MORE)
     except Refusal as refusal:
@@ -837,5 +837,5 @@ OPEN = {key: value for key, value in SCHEMA.items() if key != "additionalPropert
         ({**SCHEMA, "$defs": [OPEN], "properties": {"city": True}}, True),
     ],
 )
-def test_tools_are_strict_only_where_openai_can(schema, strict):
+def test_tools_are_strict_only_where_openai_supports_their_schema(schema, strict):
     assert can_be_strict(schema) is strict

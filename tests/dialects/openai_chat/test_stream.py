@@ -59,7 +59,7 @@ def stream(*events):
 
 
 def decode(data, cuts=()):
-    """What a provider's stream says, when it arrives cut at these places."""
+    """The events of a provider's stream that arrives cut at these places."""
     framing, decoder, found = SSE(), CHAT.decoder(), []
     edges = [0, *cuts, len(data)]
     frames = [frame for start, end in pairwise(edges) for frame in framing.feed(data[start:end])] + list(framing.end())
@@ -424,7 +424,7 @@ def test_a_stream_is_read(given, expected):
 
 
 @pytest.mark.parametrize(("given", "expected"), STREAMS.values(), ids=STREAMS)
-def test_a_stream_cut_anywhere_is_the_same(given, expected):
+def test_a_stream_cut_anywhere_reads_the_same(given, expected):
     data = stream(*given)
     for cut in range(len(data)):
         assert decode(data, [cut]) == expected
@@ -432,7 +432,7 @@ def test_a_stream_cut_anywhere_is_the_same(given, expected):
     assert decode(data.replace(b"\n", b"\r\n"), range(1, len(data))) == expected
 
 
-def test_calls_without_ids_get_some():
+def test_calls_without_ids_get_one():
     events = decode(stream(chunk(piece(tool_calls=[call(0, "{}", name="f"), call(1, "{}", name="f")]))))
     ids = {event.id for event in events if isinstance(event, Delta)}
     assert len(ids) == 2
@@ -472,13 +472,13 @@ def test_chunks_come_in_openais_order():
     ]
 
 
-def test_a_failure_is_an_error_and_no_end():
+def test_a_failure_is_an_error_event_without_an_end():
     found = payloads(encode(STARTED, Delta("text", "Hi", 0), Failed("busy", "overloaded_error", "529")))
     error = {"message": "busy", "type": "overloaded_error", "param": None, "code": "529"}
     assert found[2:] == [{"error": error}]
 
 
-def test_what_a_provider_did_not_say_is_filled_in():
+def test_missing_fields_are_filled_in():
     [first, second] = payloads(encode(Started(), Delta("text", "Hi", 0)))
     assert first["id"].startswith("chatcmpl-")
     assert first["created"] > 1_700_000_000
@@ -510,23 +510,23 @@ ALL = [
 ]
 
 
-def test_a_stream_reads_as_what_was_written():
+def test_a_written_stream_reads_as_the_original():
     events = decode(encode(*ALL))
     assert events == ALL
 
 
-def test_chunks_are_openais():
+def test_chunks_fit_openais_types():
     for payload in payloads(encode(*ALL))[:-1]:
         ChatCompletionChunk.model_validate(payload)
 
 
 def client(data):
-    """OpenAI's own client, of whom this is the answer."""
+    """OpenAI's own client, which gets this answer."""
     answer = httpx.Response(200, content=data, headers={"content-type": "text/event-stream"})
     return openai.OpenAI(api_key="k", http_client=httpx.Client(transport=httpx.MockTransport(lambda _: answer)))
 
 
-def test_openais_sdk_gathers_all_of_it_and_sends_it_back():
+def test_openais_sdk_collects_a_stream_and_sends_it_back():
     question = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
     with client(encode(*ALL)).chat.completions.stream(**question) as answer:
         said = answer.get_final_completion()
@@ -550,13 +550,13 @@ def test_openais_sdk_raises_a_failure():
     assert len(found) == 2
 
 
-def test_a_refusal_in_words_ends_as_openais_does():
+def test_a_refusal_in_words_finishes_as_openais_does():
     for event, reason in ((Delta("refusal", "No", 0), "stop"), (Delta("text", "x", 0), "content_filter")):
         last = payloads(encode(STARTED, event, Finished("refusal")))[-1]
         assert last["choices"][0]["finish_reason"] == reason
 
 
-def test_the_gateway_reads_what_is_written():
+def test_the_gateway_reads_its_own_streams():
     report = Report()
     for frame in SSE().feed(encode(*ALL)):
         CHAT.observe(frame.data, report)
@@ -608,7 +608,7 @@ EVENTS = st.one_of(
 
 
 @given(st.lists(EVENTS, max_size=8))
-def test_hostile_events_never_break_the_reading_nor_its_order(given):
+def test_hostile_streams_never_break_the_reading_or_the_order(given):
     decoder, events = CHAT.decoder(), []
     for event in given:
         events += decoder.feed(event if isinstance(event, bytes) else json.dumps(event).encode(), "")

@@ -1,4 +1,4 @@
-"""Whole responses: a provider's in the neutral form, the neutral form for a client, errors."""
+"""Plain responses: from a provider, for a client, and errors."""
 
 import json
 
@@ -42,7 +42,7 @@ def decode(*output, **fields):
 
 
 def encode(*parts, finish="stop", **fields):
-    """The body, as OpenAI's SDK reads it too. Ids are random: what is left of them is the kind."""
+    """The body, checked by OpenAI's SDK. Ids are random, so only their prefix is kept."""
     body = DIALECT.encode_answer(Answer([Choice(list(parts), finish)], **fields))
     Response.model_validate(body, strict=True)
     body = json.loads(json.dumps(body))
@@ -98,7 +98,7 @@ def text(said, **fields):
         ([], [], "stop"),
     ],
 )
-def test_parts_and_why_it_ended(output, parts, finish):
+def test_parts_and_the_finish_reason_are_read(output, parts, finish):
     (choice,) = decode(*output).choices
     assert (choice.parts, choice.finish) == (parts, finish)
 
@@ -107,12 +107,12 @@ def test_parts_and_why_it_ended(output, parts, finish):
     ("reason", "finish"),
     [("max_output_tokens", "length"), ("content_filter", "content_filter"), (None, "length"), ("steered", "stop")],
 )
-def test_incomplete_answers(reason, finish):
+def test_incomplete_answers_are_read(reason, finish):
     answer = decode(message(text("Hi")), status="incomplete", incomplete_details=reason and {"reason": reason})
     assert answer.choices[0].finish == finish
 
 
-def test_what_else_it_says():
+def test_further_fields_are_read():
     answer = decode(message(text("H", logprobs=[TOKEN])), usage=USAGE, service_tier="flex")
     assert (answer.id, answer.model, answer.created) == ("resp_1", "gpt-x", 1700000000)
     assert (answer.usage, answer.service_tier) == (COUNTS, "flex")
@@ -131,7 +131,7 @@ def test_what_else_it_says():
         ({"input_tokens": 3, "output_tokens": 2, "output_tokens_details": {"reasoning_tokens": "1"}}, Usage(3, 2)),
     ],
 )
-def test_odd_usage(usage, counts):
+def test_unusual_usage_is_read(usage, counts):
     assert decode(usage=usage).usage == counts
 
 
@@ -150,7 +150,7 @@ def test_odd_usage(usage, counts):
         b'{"output":[],"status":"queued"}',
     ],
 )
-def test_what_is_no_answer(body):
+def test_a_body_that_is_no_answer_is_refused(body):
     with pytest.raises(ValueError):
         DIALECT.decode_answer(body)
 
@@ -238,7 +238,7 @@ def test_what_is_no_answer(body):
         ),
     ],
 )
-def test_the_output(parts, output):
+def test_the_output_is_written(parts, output):
     body = encode(*parts)
     assert body["output"] == output
     assert (body["status"], body["incomplete_details"], body["error"]) == ("completed", None, None)
@@ -258,13 +258,13 @@ def test_the_output(parts, output):
         ("length", [ThinkingPart("Hm")], "incomplete", "max_output_tokens"),
     ],
 )
-def test_how_it_ended(finish, parts, status, why):
+def test_the_status_is_written(finish, parts, status, why):
     body = encode(*parts, finish=finish)
     assert (body["status"], body["incomplete_details"]) == (status, why and {"reason": why})
     assert body["output"][-1].get("status", status) == status
 
 
-def test_the_head_and_the_usage():
+def test_id_model_and_usage_are_written():
     body = encode(
         TextPart("x"), id="resp_7", model="claude-x", created=1700000000, usage=COUNTS, service_tier="standard"
     )
@@ -275,14 +275,14 @@ def test_the_head_and_the_usage():
     assert encode()["usage"] is None
 
 
-def test_logprobs():
+def test_logprobs_are_written():
     answer = Answer([Choice([TextPart("H")], logprobs={"content": [{**TOKEN, "bytes": None}], "refusal": None})])
     body = DIALECT.encode_answer(answer)
     Response.model_validate(body)
     assert body["output"][0]["content"][0]["logprobs"] == [{**TOKEN, "bytes": []}]
 
 
-def test_an_answer_comes_back_as_the_clients_next_input():
+def test_an_answer_reads_as_the_clients_next_input():
     parts = [
         ThinkingPart("Hm", "sig"),
         ThinkingPart(redacted="enc"),
@@ -311,11 +311,11 @@ def test_an_answer_comes_back_as_the_clients_next_input():
         (500, {"message": "Oh.", "type": "server_error"}, Problem("Oh.", "api_error")),
     ],
 )
-def test_errors(status, error, problem):
+def test_errors_are_read(status, error, problem):
     assert DIALECT.decode_problem(status, json.dumps({"error": error}).encode()) == problem
 
 
-def test_an_error_for_a_client():
+def test_an_error_is_written():
     body = DIALECT.encode_problem(429, Problem("Slow down.", "rate_limit_error", "", None))
     assert body == {"error": {"message": "Slow down.", "type": "rate_limit_error", "param": None, "code": None}}
 

@@ -1,4 +1,4 @@
-"""What the gateway reads of requests and answers that it lets pass."""
+"""Facts that the gateway reads from requests and answers that it passes through."""
 
 import json
 
@@ -21,13 +21,13 @@ def observe(*events):
     return report
 
 
-def test_the_least_request():
+def test_the_smallest_request_is_read():
     ask = asks()
     assert (ask.model, ask.stream, ask.choices, ask.needs) == ("m", False, 1, {})
     assert (ask.output_field, ask.max_output_tokens) == ("max_output_tokens", None)
 
 
-def test_stream_and_limit():
+def test_stream_and_limit_are_read():
     ask = asks(stream=True, max_output_tokens=77)
     assert (ask.stream, ask.max_output_tokens) == (True, 77)
 
@@ -42,7 +42,8 @@ def test_stream_and_limit():
             {"tools": [{"type": "mcp", "server_label": "x"}, {"type": "function", "name": "f"}]},
             {"hosted_tools": "tools", "tools": "tools"},
         ),
-        ({"tool_choice": {"type": "file_search"}}, {"hosted_tools": "tool_choice"}),
+        ({"tool_choice": {"type": "file_search"}}, {"hosted_tools": "tool_choice", "hosted_call": "tool_choice"}),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": []}]}, {"tools": "tools"}),
         ({"tool_choice": {"type": "function", "name": "f"}}, {}),
         ({"text": {"format": {"type": "json_schema", "name": "a", "schema": {}}}}, {"json_schema": "text"}),
         ({"text": {"format": {"type": "json_object"}}}, {}),
@@ -69,7 +70,7 @@ def test_stream_and_limit():
         ({"input": [{"type": "additional_tools", "tools": [{"type": "function"}]}]}, {"tools": "input"}),
     ],
 )
-def test_what_it_needs(fields, needs):
+def test_the_needs_of_a_request_are_found(fields, needs):
     assert asks(**fields).needs == needs
 
 
@@ -89,7 +90,7 @@ def says(*parts, **fields):
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, ("item_reference",)),
         ({"input": [{"id": "msg_1"}]}, ("item_reference",)),
         ({"input": [{"type": "compaction", "encrypted_content": "x"}]}, ("compaction",)),
-        ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, ("web_search_call",)),
+        ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, ()),
         ({"input": [{"type": "image_generation_call", "id": "ig_1"}]}, ("image_generation_call",)),
         ({"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}, ("reasoning",)),
         ({"input": [{"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}]}, ()),
@@ -108,6 +109,17 @@ def says(*parts, **fields):
         (says({"type": "input_video", "x": 1}), ("input_video",)),
         (says({"type": 5}), ("input",)),
         ({"tools": [{"type": "function", "name": "f"}, {"type": "custom", "name": "g"}]}, ()),
+    ],
+)
+def test_input_given_by_reference_is_found(fields, unseen):
+    assert asks(**fields).unseen == unseen
+
+
+@pytest.mark.parametrize(
+    ("fields", "hosted"),
+    [
+        ({"tools": [{"type": "function", "name": "f"}]}, ()),
+        ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, ("web_search_call",)),
         ({"tools": [{"type": "web_search"}, {"type": "mcp", "server_label": "x"}]}, ("web_search", "mcp")),
         (
             {"tools": [{"type": kind} for kind in ("file_search", "code_interpreter")]},
@@ -119,13 +131,33 @@ def says(*parts, **fields):
             tuple(f"tool_{number}" for number in range(8)),
         ),
         ({"input": [{"type": "additional_tools", "tools": [{"type": "file_search"}]}]}, ("file_search",)),
+        ({"tool_choice": {"type": "file_search"}}, ("file_search",)),
     ],
 )
-def test_what_the_body_only_names(fields, unseen):
-    assert asks(**fields).unseen == unseen
+def test_tools_that_the_provider_runs_itself(fields, hosted):
+    ask = asks(**fields)
+    assert (ask.hosted, ask.unseen) == (hosted, ())
 
 
-def test_providers_write_of_tools_themselves():
+def test_a_request_without_those_tools_is_one_that_other_apis_have():
+    body = {
+        "model": "m",
+        "input": [
+            {"role": "user", "content": "Hi"},
+            {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+            {"type": "additional_tools", "tools": [{"type": "file_search"}, {"type": "function", "name": "g"}]},
+        ],
+        "tools": [{"type": "web_search"}, {"type": "function", "name": "f", "parameters": {}}],
+    }
+    rest, dropped = DIALECT.without_hosted(body)
+    assert dropped == ["tools.web_search", "input.web_search_call", "tools.file_search"]
+    assert DIALECT.read(rest).needs == {"tools": "input"}
+    assert [tool.name for tool in DIALECT.decode_request(rest).tools] == ["f", "g"]
+    assert body["tools"][0] == {"type": "web_search"}, "the client's request stays as it is"
+    assert "tools" not in DIALECT.without_hosted({"model": "m", "input": "Hi", "tools": [{"type": "mcp"}]})[0]
+
+
+def test_tools_add_the_text_that_providers_write_about_them():
     assert asks().added_tokens == 0
     assert asks(tools=[{"type": "function", "name": "f"}] * 3).added_tokens == 1024
     assert asks(text={"format": {"type": "json_schema", "name": "a", "schema": {}}}).added_tokens == 1024
@@ -159,7 +191,7 @@ def test_wrong_shapes_are_refused(fields, param):
     assert (refused.value.kind.status, refused.value.param) == (400, param)
 
 
-def test_every_text_with_who_says_it():
+def test_every_text_is_found_with_its_role():
     body = {
         "model": "m",
         "instructions": "Be kind.",
@@ -223,7 +255,7 @@ def test_a_plain_answer_is_observed():
     assert report.finish_reasons == {0: "stop"}
 
 
-def test_an_answer_cut_short():
+def test_an_answer_cut_short_is_observed():
     details = {"reason": "max_output_tokens"}
     report = observe(
         {"type": "response.incomplete", "response": {"status": "incomplete", "incomplete_details": details}}
@@ -244,18 +276,18 @@ def test_errors_are_observed(event):
     assert observe(event).error == "provider_error"
 
 
-def test_what_cannot_be_read_counts_whole():
+def test_an_unreadable_answer_counts_in_full():
     report = observe(b"not json")
     assert (report.output_bytes, report.output_events) == (8, 1)
     assert observe(b"[DONE]").output_bytes == 0
 
 
 @pytest.mark.parametrize("usage", [{"input_tokens": -1, "output_tokens": 1}, {}, "x", []])
-def test_usage_that_cannot_be_believed(usage):
+def test_impossible_usage_is_not_believed(usage):
     report = observe({"object": "response", "status": "completed", "usage": usage})
     assert (report.usage, report.usage_refused) == (None, True)
 
 
-def test_a_count_that_is_missing_leaves_the_other():
+def test_a_missing_count_leaves_the_other():
     report = observe({"object": "response", "status": "completed", "usage": {"input_tokens": 1}})
     assert (report.usage, report.usage_refused) == (Usage(1, 0), False)

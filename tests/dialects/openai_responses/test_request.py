@@ -60,7 +60,7 @@ SCHEMA = {
 SIGNED = signature.pack("sig==")
 
 
-# --- a client's request: items of the input, and the messages they become
+# --- from a client: items of the input, and their messages
 
 
 @pytest.mark.parametrize(
@@ -210,11 +210,11 @@ SIGNED = signature.pack("sig==")
         ),
     ],
 )
-def test_the_input(items, messages):
+def test_the_input_is_read(items, messages):
     assert decode(items).messages == messages
 
 
-def test_prompts_stand_in_system():
+def test_prompts_become_the_system_prompt():
     prompt = decode(
         [
             {"role": "system", "content": "Two."},
@@ -227,7 +227,7 @@ def test_prompts_stand_in_system():
     assert prompt.messages == [user("Hi")]
 
 
-def test_cache_marks():
+def test_cache_marks_are_read():
     piece = {"type": "input_text", "text": "x", "prompt_cache_breakpoint": {"mode": "explicit"}}
     longer = {"type": "input_text", "text": "y", "prompt_cache_breakpoint": {"mode": "explicit", "ttl": "12h"}}
     parts = decode([{"role": "user", "content": [piece, longer]}]).messages[0].parts
@@ -278,7 +278,7 @@ def test_cache_marks():
         ({"user": "u", "safety_identifier": "s", "service_tier": "flex"}, {"user": "s", "service_tier": "flex"}),
     ],
 )
-def test_fields(fields, expected):
+def test_fields_are_read(fields, expected):
     prompt = decode(**fields)
     assert {name: getattr(prompt, name) for name in expected} == expected
     assert prompt.ignored == []
@@ -301,7 +301,7 @@ def test_fields(fields, expected):
         ({"tools": [{"type": "function", "name": "f", "defer_loading": True}]}, ["tools.defer_loading"]),
     ],
 )
-def test_what_is_not_carried_is_named(fields, names):
+def test_fields_that_are_not_translated_are_named(fields, names):
     assert decode(**fields).ignored == names
 
 
@@ -315,7 +315,7 @@ def test_custom_tools_become_functions():
     assert prompt.ignored == ["tools.format"]
 
 
-def test_more_tools_in_the_input():
+def test_tools_in_the_input_are_read():
     items = [{"role": "user", "content": "x"}, {"type": "additional_tools", "role": "developer", "tools": [FUNCTION]}]
     assert [tool.name for tool in decode(items).tools] == ["get_weather"]
 
@@ -366,7 +366,7 @@ def test_more_tools_in_the_input():
         ({"instructions": 5}, "invalid_request", "instructions"),
     ],
 )
-def test_what_cannot_be_read_is_refused(fields, code, param):
+def test_an_unreadable_request_is_refused(fields, code, param):
     with pytest.raises(Refusal) as refused:
         decode(**fields)
     assert (refused.value.kind.code, refused.value.param) == (code, param)
@@ -475,7 +475,7 @@ def test_what_cannot_be_read_is_refused(fields, code, param):
         ),
     ],
 )
-def test_messages_for_a_provider(messages, items):
+def test_messages_are_written(messages, items):
     body, ignored = encode(*messages)
     assert body["input"] == items
     assert ignored == []
@@ -553,7 +553,7 @@ def test_messages_for_a_provider(messages, items):
         ),
     ],
 )
-def test_fields_for_a_provider(fields, expected):
+def test_fields_are_written(fields, expected):
     body, ignored = encode(user("Hi"), **fields)
     message = {"type": "message", "role": "user", "content": "Hi"}
     assert body == {"model": "gpt-x", "input": [message], "store": False, **expected}
@@ -568,7 +568,7 @@ def test_fields_for_a_provider(fields, expected):
         (ToolChoice("tool", "f"), {"type": "function", "name": "f"}),
     ],
 )
-def test_choice_of_tools(choice, expected):
+def test_the_choice_of_tools_is_written(choice, expected):
     assert encode(user("Hi"), tools=[Tool("f")], tool_choice=choice)[0]["tool_choice"] == expected
 
 
@@ -584,17 +584,17 @@ def test_choice_of_tools(choice, expected):
         ({"system": [TextPart("x", {"type": "ephemeral"})]}, ["cache_control"]),
     ],
 )
-def test_what_the_provider_has_no_words_for(fields, names):
+def test_fields_without_an_equivalent_are_named(fields, names):
     body, ignored = encode(user("Hi"), **fields)
     assert ignored == names
     assert not body.keys() & set(names)
 
 
-def test_the_limit_of_the_place():
+def test_the_limit_is_at_most_that_of_the_model():
     assert encode(user("Hi"), destination=Destination("m", 20), max_tokens=100)[0]["max_output_tokens"] == 20
 
 
-def test_json_mode_needs_the_word():
+def test_json_mode_adds_the_word_json():
     asked = {"format": OutputFormat()}
     hint = {"type": "message", "role": "developer", "content": "Answer in JSON."}
     body, _ = encode(user("Hi"), system=[TextPart("Write JSON.")], **asked)
@@ -610,13 +610,13 @@ def test_there_is_always_an_input():
     assert "instructions" not in body
 
 
-def test_own_reasoning_is_asked_for_again():
+def test_encrypted_reasoning_is_asked_for_again():
     body, _ = encode(user("x"), said(ThinkingPart("", "openai::gAAA"), "y"), user("z"))
     assert body["input"][1] == {"type": "reasoning", "summary": [], "encrypted_content": "gAAA"}
     assert body["include"] == ["reasoning.encrypted_content"]
 
 
-def test_where_it_goes():
+def test_the_path_is_that_of_responses():
     assert DIALECT.path(Destination("m"), stream=True) == "/responses"
 
 
@@ -654,30 +654,30 @@ def test_where_it_goes():
         ),
     ],
 )
-def test_what_both_sides_say_survives(prompt):
+def test_fields_of_both_directions_survive_a_round_trip(prompt):
     body, ignored = DIALECT.encode_request(prompt, Destination("m"))
     assert ignored == []
     assert DIALECT.decode_request(json.loads(json.dumps(body))) == prompt
 
 
 @pytest.mark.parametrize("parts", [("sig", ""), ("", "enc"), ("openai:rs:g", ""), ("gemini:x", "")])
-def test_proofs_come_back(parts):
+def test_encrypted_reasoning_survives_a_round_trip(parts):
     proof = signature.unpack("rs_other", signature.pack(*parts))
     assert (proof.signature, proof.redacted) == parts
 
 
 @given(st.text())
-def test_inputs_of_custom_tools_come_back(text):
+def test_inputs_of_custom_tools_survive_a_round_trip(text):
     try:
         arguments = custom.arguments(text)
-    except UnicodeEncodeError:  # a lone surrogate, which no body holds
+    except UnicodeEncodeError:  # a lone surrogate, which cannot be in a body
         return
     assert custom.input_of(arguments) == text
     assert all(custom.may_be(arguments[:end]) for end in range(len(arguments) + 1))
 
 
 @pytest.mark.parametrize("arguments", ['{"a":1}', "{}", "[]", '{"custom_tool_inputs":"x"}', '"custom_tool_input"'])
-def test_other_arguments_are_a_functions(arguments):
+def test_other_arguments_are_those_of_a_function(arguments):
     assert custom.input_of(arguments) is None
     assert not custom.may_be(arguments)
 

@@ -1,4 +1,4 @@
-"""Streams: what a provider's say, and how a client's are written."""
+"""Streams from a provider, and streams for a client."""
 
 import json
 
@@ -224,13 +224,13 @@ STREAMS = [PLAIN, TOOLS, REFUSED, CUT, WITHOUT_PIECES, RAW_THINKING, BROKEN]
 
 
 @pytest.mark.parametrize(("said", "expected"), STREAMS)
-def test_what_a_stream_says(said, expected):
+def test_streams_are_read(said, expected):
     assert read(sse(*said)) == expected
 
 
 @pytest.mark.parametrize(("said", "expected"), STREAMS)
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_a_stream_cut_at_every_byte(said, expected, newline):
+def test_a_stream_cut_at_every_byte_reads_the_same(said, expected, newline):
     data = sse(*said, newline=newline)
     for cut in range(0, len(data), 1 if newline == "\n" else 7):
         assert read(data[:cut], data[cut:]) == expected
@@ -254,7 +254,7 @@ def test_a_stream_cut_at_every_byte(said, expected, newline):
         ({"error": {"message": "Oh.", "type": "insufficient_quota"}}, ("Oh.", "insufficient_quota")),
     ],
 )
-def test_errors_in_mid_stream(said, failed):
+def test_errors_mid_stream_are_read(said, failed):
     events = DIALECT.decoder().feed(json.dumps(said).encode(), "")
     assert events[0] == Started()
     assert (events[1].message, events[1].type) == failed
@@ -267,7 +267,7 @@ def test_nothing_follows_the_end():
     assert decoder.feed(json.dumps(more("output_text", "x")).encode(), "") == ()
 
 
-def test_a_stream_that_was_cut_does_not_end():
+def test_a_cut_stream_has_no_end():
     assert Ended() not in read(sse(*PLAIN[0][:-1]))
     assert read(b"") == []
 
@@ -281,7 +281,7 @@ def write(*events):
 
 
 def frames(data):
-    """The events of a stream; each is named, numbered and one that OpenAI's SDK knows."""
+    """The events of a stream. Each has a name, a number and a type that OpenAI's SDK knows."""
     found = []
     for number, frame in enumerate(data.decode().split("\n\n")[:-1]):
         name, _, payload = frame.partition("\n")
@@ -294,7 +294,7 @@ def frames(data):
 
 
 def final(data):
-    """The finished response, as OpenAI's SDK gathers it from the stream; it also checks the order of the events."""
+    """The finished response, as collected by OpenAI's SDK, which also checks the order of the events."""
     transport = httpx.MockTransport(
         lambda _: httpx.Response(200, headers={"content-type": "text/event-stream"}, content=data)
     )
@@ -365,7 +365,7 @@ ANSWERS = [
 
 
 def nameless(response):
-    """Without the ids, which are random."""
+    """The value without its ids, which are random."""
     body = json.loads(json.dumps(response))
     for item in body["output"]:
         item["id"] = item["id"].partition("_")[0]
@@ -373,7 +373,7 @@ def nameless(response):
 
 
 @pytest.mark.parametrize(("events", "parts", "finish"), ANSWERS)
-def test_a_stream_says_what_a_plain_answer_says(events, parts, finish):
+def test_a_stream_equals_a_plain_answer(events, parts, finish):
     answer = Answer([Choice(parts, finish)], "resp_1", "claude-x", 1700000000, COUNTS)
     data = write(Started("resp_1", "claude-x", 1700000000), *events, Ended())
     last = frames(data)[-1]
@@ -389,7 +389,7 @@ def test_a_stream_says_what_a_plain_answer_says(events, parts, finish):
         assert gathered.output_text == "".join(part.text for part in parts if isinstance(part, TextPart))
 
 
-def test_the_events_in_their_order():
+def test_events_come_in_openais_order():
     data = write(
         STARTED,
         Delta("thinking", "Hm", 0),
@@ -430,18 +430,18 @@ def test_a_failure_ends_in_the_failed_response():
         final(data)
 
 
-def test_a_failure_before_anything():
+def test_an_immediate_failure_is_written():
     assert [said["type"] for said in frames(write(Failed("Oh.")))] == [
         *("response.created", "response.in_progress", "error", "response.failed")
     ]
 
 
-def test_other_choices_are_left_out():
+def test_further_choices_are_left_out():
     data = write(STARTED, Delta("text", "a", 0), Delta("text", "b", 0, 1), Finished(), Finished(choice=1), Ended())
     assert final(data).output_text == "a"
 
 
-def test_the_gateway_reads_what_is_written():
+def test_the_gateway_reads_its_own_streams():
     data = write(STARTED, Delta("text", "Hello", 0), Finished("length"), Used(COUNTS), Ended())
     report = Report()
     for framed in SSE().feed(data):
@@ -451,8 +451,8 @@ def test_the_gateway_reads_what_is_written():
 
 
 @pytest.mark.parametrize(("said", "expected"), STREAMS)
-def test_what_was_read_can_be_written(said, expected):
-    """And what was written reads the same, but for ids, signatures and where the pieces were cut."""
+def test_a_stream_that_was_read_can_be_written(said, expected):
+    """The written stream reads the same, except for ids, signatures and the cuts between pieces."""
 
     def whole(events):
         texts = {}

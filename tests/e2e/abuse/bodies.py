@@ -54,6 +54,24 @@ DUPLICATES = {
     "hidden by an escaped backslash": chat('"x":"\\\\","a":1,"a" :2'),
     "thrice": chat('"a":1,"a":2,"a":3'),
 }
+ALIKE = {
+    name: chat(f'"{name}":"spare"')
+    for name in (
+        *(
+            "Model",
+            "MODEL",
+            "mOdel",
+            "\\u004dodel",
+            "\uff4dodel",
+            "ſtream",
+            "\\u017ftream",
+            "Stream",
+            "Max_Tokens",
+            "N",
+        ),
+        *("Messages", "Tools", "toolſ", "Reasoning_Effort", "reaſoning", "Api_Base", "Thin\u212aing"),
+    )
+}
 DEPTHS = {
     f"{name}, {depth}": chat(f'"x":{opened * depth}{inner}{closed * depth}')
     for name, opened, inner, closed in (("lists", "[", "", "]"), ("objects", '{"a":', "1", "}"))
@@ -197,6 +215,10 @@ def bodies() -> Iterator[Refused]:
         "syntax": SYNTAX,
         "number": {number[:20]: chat(f'"x":{number}') for number in NUMBERS},
     }
+    for name, body in ALIKE.items():
+        yield Refused(
+            f"alike: {name}", 400, "invalid_request", (http(body.encode() if isinstance(body, str) else body),)
+        )
     for family, cases in families.items():
         for name, body in cases.items():
             raw = body if isinstance(body, bytes) else body.encode()

@@ -36,15 +36,19 @@ CONTENTS = {
 }
 FIELDS = {
     "numbers": '"x":[-0,-0.0,1e308,5e-324,1E-400,0.1e1,9007199254740993,18446744073709551615]',
-    "where the provider is": '"api_base":"http://127.0.0.1:1","base_url":"http://127.0.0.1:1","api_key":"x","extra_headers":{"a":"b"}',
     "stream null": '"stream":null',
     "limits null": '"max_tokens":null,"max_completion_tokens":null,"n":null,"stream_options":null',
-    "keys alike": '"é":1,"e\u0301":2,"E\u0301":3,"Model":"spare","mоdel":"spare","models":["spare"]',
+    "keys alike": '"é":1,"e\u0301":2,"E\u0301":3,"mоdel":"spare","models":["spare"]',
     "same keys in two objects": '"x":[{"a":1},{"a":2}],"y":{"a":{"a":{"a":1}}}',
     "a number of 400 digits": '"x":1' + "0" * 400,
     "as deep as allowed": '"x":' + "[" * (DEPTH_LIMIT - 1) + "]" * (DEPTH_LIMIT - 1),
     "an empty key": '"":""',
     "__proto__": '"__proto__":{"model":"spare"},"constructor":{"prototype":{}}',
+}
+LEFT_OUT = {
+    "an address": '"api_base":"http://127.0.0.1:1","base_url":"http://127.0.0.1:1"',
+    "a credential": '"api_key":"x","aws_secret_access_key":"x"',
+    "headers": '"extra_headers":{"authorization":"Bearer x"}',
 }
 GOOD_TYPES = (
     *(
@@ -67,6 +71,8 @@ def passed() -> Iterator[Passed]:
     for name, value in FIELDS.items():
         body = chat(value)
         yield Passed(f"field: {name}", (http(body),), body)
+    for name, value in LEFT_OUT.items():
+        yield Passed(f"left out: {name}", (http(chat(value)),))
     for name in WILD_NAMES:
         body = chat(model=json.dumps("any/" + name))
         yield Passed(f"model: any/{name[:40]}", (http(body),), chat(model=json.dumps(name)), model=name)

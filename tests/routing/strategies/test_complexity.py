@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[3]
 
 
 class Rerank(Dialect):
-    """A dialect that says nothing of its conversations."""
+    """A dialect whose requests have no conversation."""
 
     fields = dialects()["openai_chat"].fields
 
@@ -33,7 +33,7 @@ def _example(example_dialect):
 
 
 def ask(body, size=None, api="openai_chat", **fields):
-    """An exchange with that body in that API, whatever its shape."""
+    """An exchange with that body in that API, valid or not."""
     exchange = Exchange("id-1", Request("POST", "/v1/chat/completions", {}))
     exchange.dialect = RERANK if api == "rerank" else dialects()[api]
     exchange.json = body
@@ -43,7 +43,7 @@ def ask(body, size=None, api="openai_chat", **fields):
 
 
 def chat(*messages, size=None, tools=None, limit=None, images=0, api="openai_chat", **fields):
-    """Messages are texts of the user, or whole messages."""
+    """A chat. Messages are texts of the user, or whole messages."""
     said = [{"role": "user", "content": m} if isinstance(m, str) else m for m in messages]
     body = {"model": "m", "messages": said, **fields} | ({"tools": tools} if tools else {})
     return ask(body, size, api, max_output_tokens=limit, images=images)
@@ -74,17 +74,17 @@ def strategy():
 @pytest.mark.parametrize(
     ("text", "order"), [(EASY, [0, 1, 2]), (MIDDLE, [1, 2, 0]), (HARD, [2, 1, 0])], ids=["easy", "middle", "hard"]
 )
-def test_the_weakest_that_may_get_it_then_upwards_then_downwards(text, order):
+def test_the_weakest_adequate_choice_comes_first_then_stronger_then_weaker_ones(text, order):
     ordered = strategy().order(choices(0.25, 0.5, 1.0), chat(text))
     assert [choice.index for choice in ordered] == order
 
 
-def test_where_all_left_are_too_weak_the_strongest_of_them_comes_first():
+def test_when_all_choices_are_too_weak_the_strongest_comes_first():
     ordered = strategy().order(choices(0.1, 0.2, 0.3), chat(HARD))
     assert [choice.index for choice in ordered] == [2, 1, 0]
 
 
-def test_a_choice_gets_requests_up_to_its_limit_and_that_included():
+def test_the_limit_of_a_choice_is_inclusive():
     exchange = chat(MIDDLE)
     at = complexity(exchange)
     assert strategy().order(choices(at, 1.0), exchange)[0].index == 0
@@ -92,13 +92,13 @@ def test_a_choice_gets_requests_up_to_its_limit_and_that_included():
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.text(max_size=200))
-def test_every_choice_stays_and_none_is_there_twice(limits, text):
+def test_every_choice_is_in_the_order_once(limits, text):
     given = choices(*sorted(limits))
     ordered = strategy().order(given, chat(text))
     assert sorted(choice.index for choice in ordered) == list(range(len(given)))
 
 
-def test_the_reason_is_the_score_and_the_limit():
+def test_the_reason_states_the_score_and_the_limit():
     one, two = chat(MIDDLE), chat(HARD)
     what = strategy()
     first, _ = what.order(choices(0.5, 1.0), one)
@@ -108,14 +108,14 @@ def test_the_reason_is_the_score_and_the_limit():
     assert what.why(first, one) == reason
 
 
-def test_it_is_found_by_its_name():
+def test_the_strategy_is_found_by_its_name():
     assert strategies()["complexity"] is Complexity
 
 
 # --- signals
 
 
-def test_every_signal_has_a_weight_and_every_weight_a_signal():
+def test_signals_and_weights_have_the_same_names():
     result = {"role": "tool", "content": "ok"}
     assert set(signals(chat("Hello", result, limit=5))) == set(WEIGHTS)
 
@@ -173,35 +173,35 @@ LONG = "The house on the hill has been empty for some years and nobody knows who
         ("trace", chat(LONG), chat(LONG + "\nmain.c:4:2: error: expected ;")),
     ],
 )
-def test_what_makes_a_request_harder(signal, lower, higher):
+def test_each_sign_of_difficulty_raises_the_score(signal, lower, higher):
     less, more = signals(lower), signals(higher)
     assert WEIGHTS[signal] * less.get(signal, 0) < WEIGHTS[signal] * more.get(signal, 0)
     assert complexity(lower) < complexity(higher)
 
 
-def test_no_score_is_beyond_0_or_1():
+def test_no_score_is_below_0_or_above_1():
     everything = "Prove, compare and analyse the risks and threats. It must never, at most, unless, without. "
     assert score(everything * 40, reasoning_effort="high") == 1
     assert score("Translate this: a", reasoning_effort="none") == 0
 
 
-def test_a_long_text_to_translate_is_no_harder_than_a_short_one_by_much():
+def test_a_long_text_to_translate_is_little_harder_than_a_short_one():
     assert score("Translate to Danish: " + LONG * 200) - score("Translate to Danish: " + LONG) < 0.1
 
 
-def test_a_simple_verb_with_conditions_is_no_simple_task():
+def test_a_simple_verb_with_conditions_is_not_a_simple_task():
     task = "Convert this to async code"
     conditions = "It must stop at once, never retry without a delay, and every caller has to keep working"
     assert score(f"{task}. {conditions}.") > score(f"{task}: {LONG}") + 0.3
 
 
-def test_the_instruction_may_stand_after_the_material():
+def test_the_instruction_may_follow_the_material():
     assert (
         score(f"{LONG * 20}\n\nSummarise the above.") < score(LONG * 20) < score(f"{LONG * 20}\n\nAnalyse the above.")
     )
 
 
-def test_the_last_user_message_decides_not_those_before():
+def test_the_last_user_message_decides():
     assert score(HARD, {"role": "assistant", "content": "Done."}, EASY) < 0.3
     assert score(EASY, {"role": "assistant", "content": "Done."}, HARD) > 0.5
 
@@ -219,7 +219,7 @@ def test_the_last_user_message_decides_not_those_before():
         (None, False),
     ],
 )
-def test_the_result_of_a_tool_is_an_easy_step_unless_it_reads_like_a_failure(content, failed):
+def test_a_tool_result_is_an_easy_step_unless_it_reads_like_a_failure(content, failed):
     got = signals(chat("Run the tests.", {"role": "tool", "content": content}))
     assert (got["result"], got["failure"]) == (1, failed)
 
@@ -261,7 +261,7 @@ def test_the_result_of_a_tool_is_an_easy_step_unless_it_reads_like_a_failure(con
         ),
     ],
 )
-def test_results_of_tools_in_the_shape_of_each_api(api, result):
+def test_tool_results_are_found_in_the_shape_of_each_api(api, result):
     got = signals(ask(result, api=api))
     assert (got["result"], got["failure"], got["task"]) == (1, 1, 1)
 
@@ -284,7 +284,7 @@ def test_results_of_tools_in_the_shape_of_each_api(api, result):
         ("rerank", {"query": HARD, "documents": []}),
     ],
 )
-def test_the_text_is_found_in_other_bodies(api, body):
+def test_text_is_found_in_bodies_of_other_shapes(api, body):
     assert complexity(ask({"model": "m", **body}, api=api)) > 0.5
 
 
@@ -321,15 +321,15 @@ def test_the_text_is_found_in_other_bodies(api, body):
         ),
     ],
 )
-def test_a_system_prompt_that_gives_a_simple_task(api, body):
+def test_a_simple_task_in_the_system_prompt_lowers_the_score(api, body):
     assert complexity(ask(body, api=api)) < 0.3
 
 
-def test_a_long_system_prompt_is_no_task():
+def test_a_long_system_prompt_is_not_a_task():
     assert score(system("Classify the message. " + LONG * 20), HARD) > 0.5
 
 
-# --- any body, and little work
+# --- arbitrary bodies, and bounded work
 
 FIELDS = [
     *("messages", "input", "contents", "role", "content", "parts", "text", "type", "output", "system", "instructions"),
@@ -352,7 +352,7 @@ each_api = pytest.mark.parametrize("api", APIS)
 @example({"messages": [{"role": ["user"], "type": {}, "content": {"content": 5}}]}, 0, False)
 @example({"messages": [None, 5, "x", []], "tools": {}, "reasoning_effort": {}, "thinking": []}, 0, True)
 @example({}, 10**9, True)
-def test_whatever_the_body_the_score_is_from_0_to_1(api, body, number, is_limit):
+def test_any_body_has_a_score_from_0_to_1(api, body, number, is_limit):
     exchange = ask(body, number % 100, api, max_output_tokens=number if is_limit else None, image_bytes=number)
     assert 0 <= complexity(exchange) <= 1
     assert set(signals(exchange)) <= set(WEIGHTS)
@@ -361,14 +361,14 @@ def test_whatever_the_body_the_score_is_from_0_to_1(api, body, number, is_limit)
 
 @each_api
 @given(st.lists(JSON, max_size=5))
-def test_whatever_the_messages_the_score_is_from_0_to_1(api, messages):
+def test_any_messages_have_a_score_from_0_to_1(api, messages):
     said = [{"role": "user", "content": message, "parts": message} for message in messages]
     for body in (said, messages):
         assert 0 <= complexity(ask(dict.fromkeys(("messages", "input", "contents", "prompt"), body), api=api)) <= 1
 
 
 class Looked:
-    """How many characters and items were looked at."""
+    """The number of characters and items that were read."""
 
     count = 0
 
@@ -378,7 +378,7 @@ def refuse(*args, **kwargs):
 
 
 class Watched(str):
-    """A string that counts what is cut from it and refuses to be read whole."""
+    """A string that counts the characters cut from it and refuses to be read whole."""
 
     __slots__ = ()
 
@@ -435,7 +435,7 @@ BIG = 20 << 20
         ),
     ],
 )
-def test_of_20_mib_no_more_is_looked_at_than_of_a_few_kib(build, most, api):
+def test_of_20_mib_no_more_is_read_than_of_a_few_kib(build, most, api):
     exchange = ask(build(), BIG, api)
     Looked.count = 0
     complexity(exchange)
@@ -449,7 +449,7 @@ def test_deep_nesting_is_not_followed():
     assert signals(ask({"messages": [{"role": "user", "content": content}]}, 0))["length"] == 0
 
 
-# --- the eval
+# --- the evaluation
 
 
 @pytest.fixture(scope="module")
@@ -459,7 +459,7 @@ def bench():
         yield importlib.import_module("bench.complexity")
 
 
-def test_the_eval_is_as_good_as_the_documents_say(bench):
+def test_the_evaluation_is_as_good_as_documented(bench):
     cases = bench.load()
     tuned, held_out = ([case for case in cases if case.set == part] for part in ("tune", "held_out"))
     assert len(held_out) * 3 >= len(cases) - 2
@@ -467,14 +467,14 @@ def test_the_eval_is_as_good_as_the_documents_say(bench):
     assert bench.share(held_out).accuracy >= 0.90  # measured 94%
 
 
-def test_the_cases_are_labelled_and_differ(bench):
+def test_the_cases_are_labelled_and_distinct(bench):
     cases = bench.load()
     assert len({case.id for case in cases}) == len({case.exchange.body for case in cases}) == len(cases)
     assert {case.label for case in cases} == {"simple", "hard"}
     assert {case.set for case in cases} == {"tune", "held_out"}
 
 
-def test_the_eval_prints(bench, capsys, tmp_path, monkeypatch):
+def test_the_evaluation_prints_its_result(bench, capsys, tmp_path, monkeypatch):
     path = tmp_path / "mine.jsonl"
     rows = [
         {"id": "a", "label": "simple", "request": {"messages": [{"role": "user", "content": HARD}]}},

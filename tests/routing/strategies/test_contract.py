@@ -1,4 +1,4 @@
-"""What holds for every strategy there is, whatever it has to order."""
+"""The contract that every strategy meets, for any choices."""
 
 import pytest
 from hypothesis import given, settings
@@ -39,7 +39,7 @@ def body(text, **fields):
 @pytest.mark.parametrize("sticky", STICKY)
 @given(choices=CHOICES, text=TEXTS, labels=st.dictionaries(st.just("run"), st.text(min_size=1, max_size=5)))
 @settings(max_examples=examples(40))
-def test_an_order_is_all_of_the_choices_and_nothing_else(exchange, *, name, sticky, choices, text, labels):
+def test_an_order_is_a_permutation_of_the_choices(exchange, *, name, sticky, choices, text, labels):
     strategy = strategies()[name]("v", sticky, History())
     sent = exchange(body(text, stream=bool(labels)), labels=labels)
     sent.key = "alice#0"
@@ -51,7 +51,7 @@ def test_an_order_is_all_of_the_choices_and_nothing_else(exchange, *, name, stic
 @each_strategy
 @given(CHOICES, TEXTS)
 @settings(max_examples=examples(40))
-def test_why_is_a_few_words(exchange, name, choices, text):
+def test_a_reason_is_a_few_words(exchange, name, choices, text):
     strategy = strategies()[name]("v", None, History())
     sent = exchange(body(text))
     for when in ("before", "after"):

@@ -33,24 +33,24 @@ def test_an_unknown_price_comes_last(exchange):
     assert order(exchange, question(), unknown=None, dear=(1e6, 1e6), free=(0, 0)) == ["free", "dear", "unknown"]
 
 
-def test_what_costs_the_same_keeps_the_order_of_the_settings(exchange):
+def test_targets_of_equal_cost_keep_the_order_of_the_settings(exchange):
     assert order(exchange, question(), b=(1, 1), a=(1, 1), d=None, c=None) == ["b", "a", "d", "c"]
 
 
 @pytest.mark.parametrize(
     ("body", "first"),
     [
-        (question("x" * 100_000, max_tokens=10), "reads"),  # much to read, little to write
+        (question("x" * 100_000, max_tokens=10), "reads"),  # long input, short output
         (question("Tell me a story."), "writes"),
         (question("x" * 10_000, n=20), "writes"),
         (question("x" * 10_000, max_tokens=5, n=20), "reads"),
     ],
 )
-def test_it_depends_on_the_request_what_is_cheap(exchange, body, first):
+def test_the_cheapest_target_depends_on_the_request(exchange, body, first):
     assert order(exchange, body, reads=(1, 30), writes=(5, 5))[0] == first
 
 
-def test_the_cost_is_that_of_the_input_and_of_an_answer_of_usual_length(exchange):
+def test_the_cost_is_that_of_the_input_and_of_a_usual_output(exchange):
     target = Target("m", "a", "m", price=price(1, 10))
     sent = exchange(question("x" * 4000))
     assert cost(target, sent) == pytest.approx((len(sent.body) / 4 * 1 + 500 * 10) / 1e6)
@@ -66,7 +66,7 @@ def test_an_image_is_not_counted_by_its_bytes(exchange):
     assert cost(Target("m", "a", "m", price=price(1, 0)), sent) < 0.001
 
 
-def test_why_is_the_cost(exchange):
+def test_the_reason_is_the_cost(exchange):
     known, unknown = choices(known=(1, 1), unknown=None)
     strategy = Cost("v", None, History())
     assert strategy.why(known, exchange()).endswith(" USD")

@@ -11,11 +11,11 @@ CHOICES = [Choice((Target(name, "a", name),), index=index) for index, name in en
 
 
 @pytest.mark.parametrize("left", [CHOICES, CHOICES[1:], CHOICES[::2]])
-def test_the_order_is_that_of_the_settings(exchange, left):
+def test_targets_keep_the_order_of_the_settings(exchange, left):
     assert list(Fallback("v", None, History()).order(left, exchange())) == left
 
 
-def test_nothing_that_happened_changes_it(exchange):
+def test_history_does_not_change_the_order(exchange):
     history = History()
     strategy = Fallback("v", None, history)
     for order in permutations("abc"):
@@ -25,5 +25,5 @@ def test_nothing_that_happened_changes_it(exchange):
     assert list(strategy.order(CHOICES, exchange())) == CHOICES
 
 
-def test_why_is_the_place_in_the_settings(exchange):
+def test_the_reason_is_the_place_in_the_settings(exchange):
     assert Fallback("v", None, History()).why(CHOICES[2], exchange()) == "place 3 in the settings"

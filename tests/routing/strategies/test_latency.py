@@ -14,7 +14,7 @@ REPORT = 0.1  # seconds until Envoy's access log says how a try ended
 
 
 class Fleet:
-    """Requests at an even rate to places that take their time; what they teach arrives when they are done."""
+    """Requests at an even rate to deployments with given latencies. History learns of an answer when it is complete."""
 
     def __init__(self, clock, exchange, seconds, *, rate=20.0):
         self.clock, self.sent, self.seconds, self.rate = clock, exchange(), dict(seconds), rate
@@ -24,7 +24,7 @@ class Fleet:
         self._ends = []
 
     def send(self, count):
-        """Where so many requests went."""
+        """The number of requests that went to each deployment."""
         went = Counter()
         for number in range(count):
             self._report()
@@ -53,14 +53,14 @@ def fleet(clocks, exchange):
 
 @pytest.mark.parametrize("rate", [2.0, 20.0, 100.0])
 @pytest.mark.parametrize(("a", "b"), [(0.1, 0.3), (0.3, 0.1), (0.2, 0.25), (0.25, 0.2)])
-def test_the_faster_is_found_within_fifty_requests(fleet, rate, a, b):
+def test_the_faster_target_is_found_within_fifty_requests(fleet, rate, a, b):
     world = fleet({"a": a, "b": b}, rate=rate)
     world.send(50)
     assert world.send(200)["a" if a < b else "b"] >= 180
 
 
 @pytest.mark.parametrize("rate", [2.0, 20.0])
-def test_the_faster_is_left_within_fifty_requests_when_it_slows_down(fleet, rate):
+def test_a_target_that_slows_down_is_left_within_fifty_requests(fleet, rate):
     world = fleet({"a": 0.1, "b": 0.3}, rate=rate)
     world.send(500)
     world.seconds["a"] = 1.0
@@ -69,7 +69,7 @@ def test_the_faster_is_left_within_fifty_requests_when_it_slows_down(fleet, rate
 
 
 @pytest.mark.parametrize("rate", [2.0, 20.0])
-def test_the_faster_is_left_within_fifty_requests_when_it_fails(fleet, rate):
+def test_a_target_that_fails_is_left_within_fifty_requests(fleet, rate):
     world = fleet({"a": 0.1, "b": 0.3}, rate=rate)
     world.send(500)
     world.seconds["a"] = -0.05  # fails at once
@@ -81,12 +81,12 @@ def test_a_target_that_recovers_is_found_again(fleet):
     world = fleet({"a": 1.0, "b": 0.3}, rate=20.0)
     world.send(500)
     world.seconds["a"] = 0.05
-    world.send(2000)  # one in 32 goes to look
+    world.send(2000)  # one request in 32 explores
     assert world.send(200)["a"] >= 180
 
 
-def test_what_nobody_looked_at_for_long_is_looked_at_again(fleet, monkeypatch):
-    """What is known fades, so that a target is found again even where no request ever explores."""
+def test_a_target_unused_for_long_is_tried_again(fleet, monkeypatch):
+    """Notes on a target fade, so that it is found again even where no request explores."""
     monkeypatch.setattr(latency, "_EXPLORE", 10**9)
     world = fleet({"a": 1.0, "b": 0.9}, rate=1 / 60)
     world.send(20)
@@ -95,25 +95,25 @@ def test_what_nobody_looked_at_for_long_is_looked_at_again(fleet, monkeypatch):
     assert world.send(100)["a"] >= 80
 
 
-def test_of_three_the_fastest(fleet):
+def test_the_fastest_of_three_targets_is_found(fleet):
     world = fleet({"a": 0.5, "b": 0.3, "c": 0.1})
     world.send(50)
     assert world.send(200)["c"] >= 180
 
 
-def test_a_few_requests_go_and_look_at_the_others(fleet):
+def test_a_few_requests_explore_the_other_targets(fleet):
     world = fleet({"a": 0.1, "b": 0.3})
     world.send(50)
     assert 1 <= world.send(1000)["b"] <= 100
 
 
-def test_one_request_at_a_time_measures_what_nobody_knows(fleet):
-    """A new target may be very slow: a burst must not go there as one."""
+def test_an_unknown_target_is_measured_by_one_request_at_a_time(fleet):
+    """A new target may be very slow, so a burst of requests must not go there at once."""
     world = fleet({"a": 0.1, "b": 20.0}, rate=100.0)
     assert world.send(50)["b"] <= 5
 
 
-def test_all_are_in_the_order_the_next_best_second(fleet):
+def test_the_second_fastest_target_comes_second(fleet):
     world = fleet({"a": 0.5, "b": 0.3, "c": 0.1})
     world.send(500)
     found = [
@@ -125,7 +125,7 @@ def test_all_are_in_the_order_the_next_best_second(fleet):
     assert found == ["c", "b", "a"]
 
 
-def test_sizes_and_streams_are_measured_apart(clocks, exchange):
+def test_sizes_and_streams_are_measured_separately(clocks, exchange):
     random.seed(1)
     history = History(clocks())
     strategy = Latency("v", None, history)
@@ -139,7 +139,7 @@ def test_sizes_and_streams_are_measured_apart(clocks, exchange):
     assert first == ["a", "b"]
 
 
-def test_an_inner_virtual_model_is_as_fast_as_the_target_it_would_go_to(clocks, exchange):
+def test_an_inner_virtual_model_is_as_fast_as_its_first_target(clocks, exchange):
     random.seed(1)
     history = History(clocks())
     slow, fast, middle = (Target(name, name, "m") for name in ("slow", "fast", "middle"))
@@ -150,7 +150,7 @@ def test_an_inner_virtual_model_is_as_fast_as_the_target_it_would_go_to(clocks, 
     assert [choice.index for choice in found] == [1, 0]
 
 
-def test_why_is_what_is_expected(clocks, exchange):
+def test_the_reason_is_the_expected_latency(clocks, exchange):
     clock = clocks()
     history = History(clock)
     strategy, choice = Latency("v", None, history), Choice((Target("a", "a", "m"),))

@@ -27,7 +27,7 @@ def order(strategy, options, exchange):
 
 @pytest.fixture
 def labelled(exchange):
-    """Call it with the value of the label `run`: a request that has it."""
+    """Call it with the value of the label `run`. Returns a request that has the label."""
     sent = exchange()
 
     def make(value):
@@ -43,7 +43,7 @@ def labelled(exchange):
 @pytest.mark.parametrize(
     "weights", [(95, 5), (50, 50), (1, 1, 1), (70, 20, 10), (999_999, 1), (1, 0, 3), (0, 5, 0, 5), (33, 33, 34)]
 )
-def test_the_shares_are_right_to_a_tenth_of_a_point(exchange, weights):
+def test_the_shares_are_right_to_a_tenth_of_a_percentage_point(exchange, weights):
     strategy, options, sent, times = weighted(), choices(*weights), exchange(), 20_000
     first = Counter(order(strategy, options, sent)[0] for _ in range(times))
     for index, weight in enumerate(weights):
@@ -51,15 +51,15 @@ def test_the_shares_are_right_to_a_tenth_of_a_point(exchange, weights):
 
 
 @given(st.lists(st.integers(0, 100), min_size=2, max_size=6).filter(any), st.integers(1, 400))
-def test_the_shares_are_right_after_any_number_of_requests(exchange, weights, times):
-    """Where chance alone would be off by far more: this many in any row are right to a few requests."""
+def test_the_shares_of_any_run_of_requests_are_right(exchange, weights, times):
+    """Random choice alone would be far off. Any consecutive requests are right to within a few."""
     strategy, options, sent = weighted(), choices(*weights), exchange()
     first = Counter(order(strategy, options, sent)[0] for _ in range(times))
     for index, weight in enumerate(weights):
         assert first[index] == pytest.approx(times * weight / sum(weights), abs=7)
 
 
-def test_what_it_fails_over_to_has_its_share_too(exchange):
+def test_failovers_are_shared_by_weight(exchange):
     strategy, options, sent, times = weighted(), choices(50, 40, 10), exchange(), 20_000
     orders = Counter(order(strategy, options, sent) for _ in range(times))
     assert orders[0, 1, 2] / times == pytest.approx(0.5 * 40 / 50, abs=0.005)
@@ -67,7 +67,7 @@ def test_what_it_fails_over_to_has_its_share_too(exchange):
     assert orders[2, 0, 1] / times == pytest.approx(0.1 * 50 / 90, abs=0.005)
 
 
-def test_what_is_skipped_leaves_its_share_to_the_others(exchange):
+def test_a_skipped_target_leaves_its_share_to_the_others(exchange):
     strategy, sent, times = weighted(), exchange(), 20_000
     left = [choice for choice in choices(60, 30, 10) if choice.index != 0]
     first = Counter(order(strategy, left, sent)[0] for _ in range(times))
@@ -90,7 +90,7 @@ LABELS = [f"run-{number}" for number in range(20_000)]
 
 
 @pytest.mark.parametrize("by", ["label.run", "key", "consumer", "team"])
-def test_requests_that_agree_in_one_thing_go_the_same_way_in_every_process(exchange, by):
+def test_requests_with_the_same_sticky_value_get_the_same_order_in_every_process(exchange, by):
     options, here, there = choices(50, 50), weighted(by), weighted(by)
     found = {}
     for number in range(50):
@@ -101,12 +101,12 @@ def test_requests_that_agree_in_one_thing_go_the_same_way_in_every_process(excha
     assert len(set(found.values())) == 2
 
 
-def test_a_request_without_it_is_not_sticky(exchange):
+def test_a_request_without_the_sticky_value_is_not_sticky(exchange):
     strategy, options, sent = weighted("label.run"), choices(50, 50), exchange(labels={"other": "x"})
     assert len({order(strategy, options, sent) for _ in range(10)}) == 2
 
 
-def test_virtual_models_choose_apart_from_each_other(labelled):
+def test_virtual_models_choose_independently(labelled):
     options = choices(50, 50)
     one, other = weighted("label.run", name="one"), weighted("label.run", name="other")
     alike = [order(one, options, labelled(label)) == order(other, options, labelled(label)) for label in LABELS[:1000]]
@@ -122,7 +122,7 @@ def test_the_shares_of_sticky_sessions_are_right(labelled, weights):
 
 
 @pytest.mark.parametrize(("before", "after"), [((90, 10), (80, 20)), ((40, 30, 30), (40, 60, 30)), ((1, 0), (1, 1))])
-def test_a_weight_that_grows_moves_only_sessions_to_it(labelled, before, after):
+def test_a_raised_weight_only_moves_sessions_to_its_target(labelled, before, after):
     [grown] = [index for index, (old, new) in enumerate(zip(before, after, strict=True)) if new > old]
     strategy, old, new = weighted("label.run"), choices(*before), choices(*after)
     moved = 0
@@ -134,7 +134,7 @@ def test_a_weight_that_grows_moves_only_sessions_to_it(labelled, before, after):
     assert moved / 5000 == pytest.approx(gain, abs=0.02)
 
 
-def test_a_target_that_is_skipped_moves_only_its_own_sessions(labelled):
+def test_a_skipped_target_moves_only_its_own_sessions(labelled):
     strategy, options = weighted("label.run"), choices(40, 30, 30)
     for label in LABELS[:1000]:
         whole = order(strategy, options, labelled(label))
@@ -142,8 +142,8 @@ def test_a_target_that_is_skipped_moves_only_its_own_sessions(labelled):
         assert left == tuple(index for index in whole if index != 1)
 
 
-def test_what_an_inner_virtual_model_decides_does_not_unstick_a_session(labelled):
-    """Which target of the inner one comes first changes with every request."""
+def test_an_inner_virtual_model_does_not_move_sessions(labelled):
+    """The first target of the inner virtual model changes with every request."""
     strategy, inner = weighted("label.run"), [Target(name, "a", name) for name in "xyz"]
     last = Target("last", "b", "last")
     for label in LABELS[:50]:
@@ -154,12 +154,12 @@ def test_what_an_inner_virtual_model_decides_does_not_unstick_a_session(labelled
         assert len(orders) == 1
 
 
-def test_text_that_is_no_unicode_sticks_too(labelled):
+def test_a_sticky_value_that_is_no_unicode_works(labelled):
     strategy, options = weighted("label.run"), choices(50, 50)
     assert len({order(strategy, options, labelled("caf\udce9")) for _ in range(5)}) == 1
 
 
-# --- for how long
+# --- ttl
 
 
 def test_without_a_ttl_a_choice_lasts(labelled, clocks):
@@ -170,7 +170,7 @@ def test_without_a_ttl_a_choice_lasts(labelled, clocks):
     assert [order(strategy, options, labelled(label)) for label in LABELS[:100]] == before
 
 
-def test_a_choice_lasts_for_its_ttl_and_is_then_made_anew(labelled, clocks):
+def test_a_choice_lasts_for_its_ttl_and_is_then_made_again(labelled, clocks):
     clock = clocks()
     strategy, options, labels = weighted("label.run", clock, ttl="10m"), choices(50, 50), LABELS[:400]
     changes, last = Counter(), {}
@@ -184,8 +184,8 @@ def test_a_choice_lasts_for_its_ttl_and_is_then_made_anew(labelled, clocks):
                 steps.append(step)
         clock.now += 6  # a hundredth of the ttl
     assert max(changes.values()) == 1  # at most once in a ttl
-    assert len(changes) / len(labels) == pytest.approx(0.5, abs=0.1)  # half of them fall where they were
-    assert max(Counter(steps).values()) < 20  # and not all at once
+    assert len(changes) / len(labels) == pytest.approx(0.5, abs=0.1)  # half of them stay where they were
+    assert max(Counter(steps).values()) < 20  # and not all at the same time
 
 
 def test_the_shares_stay_right_while_choices_are_renewed(labelled, clocks):
@@ -200,7 +200,7 @@ def test_the_shares_stay_right_while_choices_are_renewed(labelled, clocks):
 # --- why
 
 
-def test_why_is_the_weight_and_what_it_sticks_to(exchange, labelled):
+def test_the_reason_is_the_weight_and_the_sticky_field(exchange, labelled):
     [heavy, _] = choices(95, 5)
     assert weighted().why(heavy, exchange()) == "weight 95"
     assert weighted("label.run").why(heavy, labelled("7")) == "weight 95, sticky by label.run"
