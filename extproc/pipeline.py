@@ -194,7 +194,7 @@ def build(
         authorize,
         CountTokens(catalog),
         select,
-        GuardInput(settings.guardrails, telemetry.guardrail),
+        GuardInput(settings.guardrails, telemetry.guardrail, most=limits.guardrail_scans),
         reserve,
         Forward(settings.attribution, catalog),
     ]

@@ -238,6 +238,20 @@ class LimitsSettings(Section):
         description="Time after the death of a process until its reservations end, `1s` to `10m`. They are then "
         "charged if the request had been sent.",
     )
+    guardrail_scans: int = Field(
+        64,
+        ge=1,
+        le=10_000,
+        description="Most searches of long texts by guardrails at a time in one process. A further one counts as a "
+        "failure of its guardrail.",
+    )
+    first_window: int = Field(
+        128,
+        ge=0,
+        le=16384,
+        description="Characters of a streamed answer that blocking guardrails check before any of it leaves. A block "
+        "in there is a real 400. `0`: the answer begins with its first checked text. At most 16384.",
+    )
 
 
 class TelemetrySettings(Section):
@@ -296,7 +310,7 @@ class Settings(Section):
     )
     attribution: AttributionSettings = AttributionSettings()
     budgets: Sequence[BudgetSettings] = Field((), description="Limits on requests, tokens, USD or concurrency.")
-    guardrails: Sequence[GuardrailEntry] = Field((), description="Checks of the text in requests.")
+    guardrails: Sequence[GuardrailEntry] = Field((), description="Checks of the text in requests and answers.")
     usage: UsageSettings = UsageSettings()
     stores: StoresSettings = StoresSettings()
     limits: LimitsSettings = LimitsSettings()

@@ -7,7 +7,7 @@ early is an AttributeError, never a silent None.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from extproc.words.actions import Continue, Reader
     from extproc.words.chain import Chain, Skip
     from extproc.words.dialect import Ask, Dialect, Endpoint, Report
+    from extproc.words.errors import Refusal
     from extproc.words.reservation import Reservation
+    from extproc.words.verdicts import Verdict
 
 
 @dataclass(slots=True, frozen=True)
@@ -203,6 +205,9 @@ class Exchange:
     translated: bool = False  # a target may get the request in another API than the client's
     # GuardInput
     guardrails: list[str] = field(default_factory=list)  # guardrails with findings, each `name:action`
+    verdicts: list[Verdict] = field(default_factory=list)
+    guards: Sequence[Any] = ()  # guardrails that read the answer
+    vault: Any = None  # texts behind reversible masks
     # Reserve
     reservation: Reservation[Any] = field(init=False)
     output_limits: tuple[int | None, ...] = ()  # the limit to write into the request, by target; None: no change
@@ -229,6 +234,8 @@ class Exchange:
     report: Report | None = None  # None: the answer cannot be read
     reader: Reader | None = None  # reader of the answer's body; None: it passes unread
     # event by event
+    watch: Any = None  # the guardrails' view of the answer
+    cut: Refusal | None = None  # ends the answer behind the events that a stage gave back
     first_token: float | None = None  # seconds after the start
     # the end, of whatever kind
     ending: Ending = field(init=False)
