@@ -16,6 +16,7 @@ from extproc.routing.parameters import apply
 from extproc.words import contract
 from extproc.words.actions import Continue
 from extproc.words.contract import Edit, Service
+from extproc.words.dialect import HOSTED
 from extproc.words.exchange import Exchange, Target
 
 # Envoy's names of each retry condition. A failure inside the hop reaches the public listener as an answer of Envoy's
@@ -111,10 +112,11 @@ class Forward:
             kind,
             dialect.name,
             target.model,
-            target.max_output_tokens,
+            target.max_output_tokens or target.known_output,
             reasoning=target.supports is None or "reasoning" in target.supports,
             anew=anew,
             cache=target.prompt_cache,
+            drop_hosted=dialect is not exchange.dialect and HOSTED in exchange.ask.needs,
             stream=exchange.ask.stream,
         )
 

@@ -82,7 +82,7 @@ class GatewayStream:
         out: list[bytes] = []
         try:
             await exchange.reader.feed(chunk, end, out)
-        except Refusal as refusal:  # Envoy ends the provider's answer when ours ends
+        except Refusal as refusal:  # Envoy ends the provider's answer when the gateway's ends
             self._refuse(exchange, refusal)
             out.append(exchange.dialect.cut_off(refusal.kind, refusal.message))
             end = True
@@ -95,7 +95,7 @@ class GatewayStream:
         return Chunk(b"".join(out), end)
 
     async def on_end(self) -> None:
-        """Settle whatever is still open: the stream is over, however it ended."""
+        """Settle an exchange that is still open: the stream is over, however it ended."""
         exchange, state = self._exchange, self._state
         if exchange is None or state is _State.OVER:
             return

@@ -89,9 +89,12 @@ class Parse:
         limits: BodyLimits,
         changed: Collection[str] = (),
         weigh: Callable[[Exchange], None] = lambda _exchange: None,
+        *,
+        hosted_tools: int = 0,
     ) -> None:
         self._limits = limits
         self._weigh = weigh
+        self._hosted_tools = hosted_tools  # tokens held for what they read
         # `changed` are fields that targets set or remove.
         self._names = {
             name: Names({*dialect.fields.relied_on, *NOT_FORWARDED, *changed})
@@ -124,7 +127,9 @@ class Parse:
             exchange.ignored = tuple([name for name in tree if name in NOT_FORWARDED])
             tree = {name: value for name, value in tree.items() if name not in NOT_FORWARDED}
         exchange.json = tree
-        exchange.ask = exchange.dialect.read(tree, exchange.endpoint)
+        exchange.ask = ask = exchange.dialect.read(tree, exchange.endpoint)
+        if ask.hosted:
+            ask.added_tokens += self._hosted_tools
 
 
 class ParseLarge(Parse):

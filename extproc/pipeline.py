@@ -1,8 +1,8 @@
 """The stages, in order. `build` is the table of contents of the program.
 
-A stage is a callable with its settings in the constructor and its work in `__call__(exchange)`. It reads what earlier
-stages wrote and writes the fields it is named for; its class name is its label in metrics and logs. Only a Refusal, or
-an action that a stage returns, ends the stages early; anything else that is raised is a bug and fails closed. Stages of
+A stage is a callable with its settings in the constructor and its work in `__call__(exchange)`. It reads fields of
+earlier stages and writes the fields it is named for. Its class name is its label in metrics and logs. Only a Refusal,
+or an action that a stage returns, ends the stages early; any other exception is a bug and fails closed. Stages of
 events get the events of an answer too, and give back those that go on (`response.EventStage`).
 """
 
@@ -206,7 +206,7 @@ def build(
     body = BodyLimits(limits.request_body, limits.json_depth, limits.json_nodes, limits.json_text)
     reading = body, catalog.changed(), admit.weigh
     on_request: list[Stage] = [
-        Parse(*reading),
+        Parse(*reading, hosted_tools=limits.hosted_tools),
         Route(catalog),
         authorize,
         CountTokens(catalog),
@@ -216,7 +216,7 @@ def build(
         Forward(settings.attribution, catalog),
     ]
     on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
-    on_large_request: list[Stage] = [ParseLarge(*reading), *on_request[1:], Shed()]
+    on_large_request: list[Stage] = [ParseLarge(*reading, hosted_tools=limits.hosted_tools), *on_request[1:], Shed()]
     cost = settings.usage.cost_in_response
     on_event: list[EventStage] = [
         Count(),

@@ -37,6 +37,8 @@ ORIGIN = TOLD + "error-origin"
 UPSTREAM = "via_upstream"
 """Envoy's response code details of an answer that came through a cluster."""
 
+_LONG = 256
+"""Bytes of an event without data beyond which it is a piece of one that is too long, not a comment or a blank line."""
 MOST_INFLATED = 128 << 20
 """Bytes that a compressed answer may grow to."""
 AMAZON = "application/vnd.amazon.eventstream"
@@ -95,6 +97,8 @@ class Tell:
             told[TOLD + "budget"] = exchange.alert
         if exchange.downgraded:
             told[TOLD + "downgraded"] = exchange.downgraded
+        if (limits := exchange.output_limits) and (cap := limits[exchange.targets.index(target)]) is not None:
+            told[TOLD + "capped"] = str(cap)
         if exchange.rate:  # the provider's describe the gateway's account, and must not mix with these
             withheld += tuple([name for name in headers if name.startswith(self._rates)])
             told |= exchange.rate
@@ -108,7 +112,7 @@ class RejectedCredential:
 
     def __call__(self, exchange: Exchange) -> None:
         if exchange.status in (401, 403):
-            raise _bad(
+            raise _bad_answer(
                 exchange,
                 PROVIDER_CREDENTIAL_REJECTED,
                 "Provider {} refused the gateway's credential; its operator has to look at it.",
@@ -133,7 +137,7 @@ class BadAnswer:
 
     def __call__(self, exchange: Exchange) -> None:
         if exchange.status < 400 and exchange.response.headers.get("content-type", "").startswith("text/html"):
-            raise _bad(
+            raise _bad_answer(
                 exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with a web page; try again, or use another model."
             )
 
@@ -208,7 +212,7 @@ def _price(exchange: Exchange) -> Price | None:
     return None if exchange.target is None else exchange.target.price
 
 
-def _bad(exchange: Exchange, kind: Kind, message: str) -> Refusal:
+def _bad_answer(exchange: Exchange, kind: Kind, message: str) -> Refusal:
     """The refusal of a provider's bad answer; `message` has a place for the provider's name."""
     return Refusal(kind, message.format(exchange.told[TOLD + "provider"]), headers=exchange.told | {ORIGIN: "provider"})
 
@@ -254,7 +258,7 @@ class Count:
             event.usage_only = observe(event.data, report)
             if report.usage is not before:
                 event.usage = report.told_usage or report.usage
-                if is_translated(exchange):  # without counts of the provider, a translation may have had to write zeros
+                if is_translated(exchange):  # a translation may have had to write zeros, without counts of the provider
                     report.usage = None
                 before = report.usage
         return events
@@ -263,11 +267,12 @@ class Count:
         """Take in an event without data: a comment, perhaps a try's, or an event too long to be read."""
         if event.raw.startswith(contract.USAGE_EVENT) and is_translated(exchange):
             report.told_usage = contract.decode_usage(event.raw[len(contract.USAGE_EVENT) :])
+            report.told_at = report.output_bytes
             event.raw = b""
             return
         if event.edges is not None:
             exchange.dialect.observe_edges(event.edges.head, event.edges.tail, report)
-        if not event.raw.startswith(b":"):
+        if event.edges is not None or (len(event.raw) > _LONG and not event.raw.startswith(b":")):
             report.add_unread(event.raw)
 
 
@@ -325,7 +330,7 @@ class Extend:
         return events
 
 
-_Stage = tuple[EventStage, bool, Callable[[float], None]]  # the stage; True: asynchronous; the observer of its seconds
+_Stage = tuple[EventStage, bool, Callable[[float], None]]  # (stage, True when asynchronous, observer of its seconds)
 
 
 class Events:
@@ -450,7 +455,7 @@ def with_cost(data: bytes, cost: str, places: Sequence[Sequence[str]]) -> bytes:
 
 
 def _inserted(fields: Mapping[str, msgspec.Raw], place: Sequence[str], cost: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
-    """Fields with `cost` in the object at `place`. What is not on the way there stays as it is, byte for byte."""
+    """Fields with `cost` in the object at `place`. All bytes off the way there stay as they are."""
     if not place:
         return {**fields, "cost": cost}
     inner = _inserted(decode_fields(fields[place[0]]), place[1:], cost)

@@ -1,4 +1,6 @@
-"""A PostgreSQL of a test's own, on a free port of loopback, ended by its id. It runs as nobody when we are root."""
+"""A PostgreSQL for a test, on a free port of loopback, ended by pid. It runs as the user nobody when the test runs as
+root.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,7 @@ class PostgresServer:
         options += ["-c", "fsync=off", *self._options]
         deadline = time.monotonic() + 60
         while not self._listens():
-            if self._process is None or self._process.poll() is not None:  # or the last one is not quite gone yet
+            if self._process is None or self._process.poll() is not None:  # or the previous one has not fully ended yet
                 with (self.folder / "log").open("ab") as out:
                     self._process = subprocess.Popen(
                         [self._bin / "postgres", *options], user=self._user, stdout=out, stderr=out, cwd="/"
@@ -63,7 +65,7 @@ class PostgresServer:
         return self._process is not None and subprocess.run(ready, check=False).returncode == 0
 
     def create(self, database: str, *options: str) -> str:
-        """A new database. Returns its URL."""
+        """Create a database. Returns its URL."""
         self.sql(f'CREATE DATABASE "{database}" {" ".join(options)}')
         return self.url(database)
 
@@ -75,12 +77,12 @@ class PostgresServer:
         return done.stdout.strip()
 
     def kill(self) -> None:
-        """As a power cut would, but for what the kernel has."""
+        """Kill it as a power cut would, except that the kernel keeps its data."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it and remove its data."""
-        self._end(signal.SIGQUIT)  # nobody needs its data
+        """Stop it and remove its data."""
+        self._end(signal.SIGQUIT)  # its data is not needed
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self, number: int) -> None:
@@ -91,7 +93,7 @@ class PostgresServer:
 
 
 def binaries() -> Path | None:
-    """Where the newest server's programs are."""
+    """The folder of the newest server's programs."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: float(path.parts[-3]))
     on_path = shutil.which("postgres")
     return found[-1].parent if found else Path(on_path).parent if on_path else None

@@ -1,4 +1,4 @@
-"""A redis-server of a test's own, on a free port of loopback, ended by its id."""
+"""A redis-server for a test, on a free port of loopback, ended by pid."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class RedisServer:
         self.send(signal.SIGCONT)
 
     def stop(self) -> None:
-        """Kill it, paused or not. Nothing is on a disk, so all of it is lost."""
+        """Kill it, paused or not. It writes nothing to disk, so its data is lost."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()

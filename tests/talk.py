@@ -1,4 +1,4 @@
-"""Conversations with the gateway attachment: what Envoy says, and requests and answers to say it of."""
+"""Conversations with the gateway attachment: Envoy's messages, and requests and answers to put into them."""
 
 import json
 
@@ -44,7 +44,7 @@ def streams(chunk, end=False):
 
 
 async def talk(stream, *says):
-    """What we answer to each. The stream is over after the last, as the server does it."""
+    """Our answer to each message. The stream is ended after the last, as the server does."""
     replies = []
     for say in says:
         assert not stream.done, "Envoy would not say this: the stream is over"

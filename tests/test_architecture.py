@@ -1,4 +1,4 @@
-"""The rooms and their order, as ARCHITECTURE.md draws them, held against the imports themselves."""
+"""The rooms and their order in ARCHITECTURE.md, compared with the imports."""
 
 import ast
 import re
@@ -24,9 +24,9 @@ ROOMS = re.findall(
 )
 RANKS = {name: rank for rank, name in enumerate(ROOMS)}
 LOOSE = {"__main__", "gateway", "attempt", "pipeline", "admission", "parsing", "forward", "response"}
-"""Modules at the top of the package: the way of a request, and the entry. Everything else has a room."""
+"""Modules at the top of the package: the path of a request, and the entry point. All other modules are in rooms."""
 
-# Which outside modules do input and output, or speak a protocol, and who may import them.
+# Third-party modules that do input and output, or speak a protocol, and the rooms that may import them.
 RESERVED = {
     "grpc": {"transport/grpcio_server.py"},
     "hpack": {"transport/headers.py"},
@@ -105,7 +105,7 @@ def parsed(path):
 
 @cache
 def imports(path, *, typing=True):
-    """Modules that a file imports; without `typing`, only those it imports when it runs."""
+    """Modules that a file imports. Without `typing`, only those it imports at run time."""
     tree = parsed(path)
     left_out = set()
     for node in ast.walk(tree):
@@ -126,7 +126,7 @@ def imports(path, *, typing=True):
 
 @each_file
 def test_imports_point_one_way(path):
-    """Those under `if TYPE_CHECKING` too."""
+    """Imports under `if TYPE_CHECKING` count."""
     here = layer_of(path)
     if here == "__init__":
         assert imports(path) == set()
@@ -142,12 +142,12 @@ def test_the_map_shows_every_room():
     assert len(ROOMS) == len(set(ROOMS))
 
 
-def test_loose_modules_are_the_way_of_a_request():
+def test_loose_modules_are_the_path_of_a_request():
     assert {path.stem for path in PACKAGE.glob("*.py")} == LOOSE | {"__init__"}
 
 
 def modules_of(room):
-    """Modules of a room and the modules of it that each imports when it runs."""
+    """Modules of a room, and the modules of it that each imports at run time."""
     names = {".".join(("extproc", *path.relative_to(PACKAGE).with_suffix("").parts)) for path in FILES}
     names = {one.removesuffix(".__init__") for one in names}
     edges = {}
@@ -163,7 +163,7 @@ def modules_of(room):
 @pytest.mark.parametrize("room", ROOMS)
 def test_modules_of_a_room_do_not_import_each_other_in_circles(room):
     edges = modules_of(room)
-    # A package that its own parts import, for what they share, is loaded before them: no circle for Python.
+    # A package that its own modules import is loaded before them, so this is no circle for Python.
     left = {here for here in edges if not any(other.startswith(here + ".") for other in edges)}
     while free := {here for here in left if not edges[here] & left}:
         left -= free
@@ -171,7 +171,7 @@ def test_modules_of_a_room_do_not_import_each_other_in_circles(room):
 
 
 @each_file
-def test_input_and_output_are_where_they_belong(path):
+def test_input_and_output_stay_in_their_rooms(path):
     package = name(path).partition("/")[0]
     for found in imports(path):
         for reserved, allowed in RESERVED.items():
@@ -179,7 +179,7 @@ def test_input_and_output_are_where_they_belong(path):
                 assert {name(path), package} & allowed, f"{name(path)} imports {found}"
 
 
-def test_the_words_need_nothing_but_the_standard_library():
+def test_the_room_words_imports_only_the_standard_library():
     for word in ("exchange.py", "errors.py", "actions.py", "reservation.py", "tries.py"):
         assert {found.split(".")[0] for found in imports(PACKAGE / "words" / word)} <= {
             *sys.stdlib_module_names,
@@ -190,15 +190,15 @@ def test_the_words_need_nothing_but_the_standard_library():
 # --- what an API's JSON looks like stays in dialects/
 
 
-def test_rooms_of_dialects_have_the_same_files_for_the_same_things():
-    """The table in `dialects/__init__.py` lists them, and none that is nowhere."""
+def test_rooms_of_dialects_name_their_files_alike():
+    """The table in `dialects/__init__.py` lists every file, and only existing ones."""
     told = re.findall(r"^    (\w+\.py)  ", dialects.__doc__, re.MULTILINE)
     files = {path.name for path in Path(dialects.__file__).parent.glob("*/*.py")} - {"__init__.py"}
     assert sorted(told) == sorted(files)
 
 
 OTHERS_JSON = ("dialects", "providers", "mock", "pb")
-"""Rooms that know it: APIs, how one provider's differs (its `adapt`), a provider to try things with, generated code."""
+"""Rooms that know field names: APIs, variants of one provider (its `adapt`), the built-in mock, generated code."""
 
 TELLING = frozenset(
     (
@@ -206,7 +206,7 @@ TELLING = frozenset(
         *("choices", "candidates", "delta", "logprobs", "include", "temperature", "seed", "verbosity", "embedding"),
     )
 )
-"""Fields of one word that is none of the gateway's own. Words such as model, name, type, usage and input are."""
+"""Field names of one word that the gateway itself does not use. It uses model, name, type, usage and input."""
 
 OUR_WORDS = {
     "input_tokens": "OpenTelemetry's and the ledger's word for what the gateway counts",
@@ -216,6 +216,7 @@ OUR_WORDS = {
     "reasoning_tokens": "as input_tokens",
     "json_schema": "an ability, in `supports` of the settings",
     "hosted_tools": "a need, see `words.dialect.NATIVE`",
+    "hosted_call": "as hosted_tools",
     "tool_calls": "a finish reason of the neutral form",
     "content_filter": "a finish reason of the neutral form",
     "stop_sequence": "a finish reason of the neutral form",
@@ -230,11 +231,11 @@ OUR_WORDS = {
     "anyOf": "JSON Schema's, of the settings and of the admin API",
     "additionalProperties": "JSON Schema's, of the settings and of the admin API",
 }
-"""Names that dialects know and that mean something of the gateway's own elsewhere."""
+"""Names that dialects know and that have another meaning in the gateway."""
 
 
 def keys_in(tree):
-    """Names that a file uses as those of fields: of structs, in objects it writes, in objects it reads."""
+    """Names that a file uses as field names: of structs, in objects it writes, in objects it reads."""
     for node in ast.walk(tree):
         found = []
         if isinstance(node, ast.ClassDef):
@@ -251,7 +252,7 @@ def keys_in(tree):
 
 
 def told_by_dialects():
-    """Names of fields of several words, as the dialects read and write them, and those they declare."""
+    """Field names of several words that the dialects read, write or declare."""
     found = set()
     for path in FILES:
         if layer_of(path) == "dialects":
@@ -275,14 +276,14 @@ def strings_of(tree):
             yield from ((line.lineno, line.target.id) for line in node.body if isinstance(line, ast.AnnAssign))
 
 
-def test_the_names_are_found_that_apis_use():
+def test_known_field_names_are_found():
     assert {"max_completion_tokens", "tool_call_id", "include_usage", "thoughtSignature", "inputSchema"} <= NAMES
     assert set(OUR_WORDS) <= NAMES, "an exception that is none any more"
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if layer_of(path) not in OTHERS_JSON], ids=name)
 def test_only_dialects_name_fields_of_an_apis_json(path):
-    if name(path) == "words/messages.py":  # the neutral form has words for what all APIs have
+    if name(path) == "words/messages.py":  # the neutral form has these words too
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
     named = [f"line {line}: {text!r}" for line, text in strings_of(tree) if text in NAMES and text not in OUR_WORDS]
@@ -300,7 +301,7 @@ def test_the_mock_is_a_small_part_of_the_product():
 
 
 TABLES = {"__init__", "build", "encode"}
-"""Functions that list things, a line each: metrics, stages, fields of a request."""
+"""Functions that are lists, one line for each entry: metrics, stages, fields of a request."""
 
 
 @each_file
@@ -311,7 +312,7 @@ def test_functions_are_short_enough_to_read(path):
 
 
 @each_file
-def test_every_file_says_what_it_is(path):
+def test_every_file_has_a_docstring(path):
     assert ast.get_docstring(parsed(path))
 
 

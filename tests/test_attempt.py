@@ -32,7 +32,7 @@ def headers(attempt, targets=TARGETS, edits=None, base=None):
 
 @pytest.fixture
 def waits(monkeypatch):
-    """How long tries wait; nobody really does."""
+    """Waits of tries, recorded instead of slept."""
     found = []
 
     async def sleep(seconds):
@@ -42,10 +42,10 @@ def waits(monkeypatch):
     return found
 
 
-# --- what a try changes
+# --- changes of a try
 
 
-async def test_the_first_try_has_nothing_to_change():
+async def test_the_first_try_needs_no_change():
     stream = attempt_stream()
     assert await stream.on_request_headers(headers(1, edits=EDITS), end=False) == CONTINUE
     assert not stream.done
@@ -55,7 +55,7 @@ async def test_the_first_try_has_nothing_to_change():
 
 
 @pytest.mark.parametrize("attempt", [2, 3, 16])
-async def test_a_try_makes_its_own_changes_by_its_number(attempt):
+async def test_a_try_makes_the_changes_of_its_number(attempt):
     stream = attempt_stream()
     assert await stream.on_request_headers(headers(attempt, edits=EDITS), end=False) == CONTINUE
     reply = await stream.on_request_body(BODY)
@@ -65,14 +65,14 @@ async def test_a_try_makes_its_own_changes_by_its_number(attempt):
     assert stream.done
 
 
-async def test_without_edits_the_body_stays_as_it_is():
+async def test_without_edits_the_body_is_unchanged():
     stream = attempt_stream()
     await stream.on_request_headers(headers(2), end=False)
     assert await stream.on_request_body(BODY) == CONTINUE
 
 
 @pytest.mark.parametrize("missing", [contract.TARGETS, contract.ATTEMPT_COUNT])
-async def test_without_what_the_gateway_attachment_wrote_it_fails_closed(missing):
+async def test_without_the_headers_of_the_gateway_attachment_it_fails_closed(missing):
     given = headers(1)
     del given[missing]
     with pytest.raises(KeyError):
@@ -85,17 +85,17 @@ async def test_with_too_few_edits_it_fails_closed(edits):
         await attempt_stream().on_request_headers(headers(2, edits=edits), end=False)
 
 
-# --- waiting before a further try at the same target
+# --- back-off before a further try at the same target
 
 
-async def test_a_new_target_is_asked_at_once(waits):
+async def test_a_new_target_is_tried_at_once(waits):
     targets = [TARGETS[0], TARGETS[0], TARGETS[1]]
     for attempt in (1, 2, 3):
         await attempt_stream().on_request_headers(headers(attempt, targets, base=100), end=False)
     assert waits == [pytest.approx(0.075, abs=0.025)]  # the second
 
 
-async def test_without_a_back_off_nobody_waits(waits):
+async def test_without_a_back_off_there_is_no_wait(waits):
     await attempt_stream().on_request_headers(headers(2, [TARGETS[0]] * 2), end=False)
     assert waits == []
 
@@ -117,10 +117,10 @@ def test_each_further_try_in_a_row_waits_twice_as_long(monkeypatch, order, repea
 
 
 @given(st.integers(0, 15), st.integers(1, 5000))
-def test_a_wait_is_half_by_chance_and_never_longer_than_five_seconds(index, base):
+def test_half_of_a_wait_is_random_and_none_exceeds_five_seconds(index, base):
     longest = min(5.0, base / 1000 * 2 ** (index - 1)) if index else 0.0
     assert longest / 2 <= back_off(["a"] * 16, index, base) <= longest
 
 
-def test_clients_do_not_come_back_in_step():
+def test_retries_of_many_clients_are_spread():
     assert len({back_off(["a", "a"], 1, 100) for _ in range(20)}) > 10

@@ -1,4 +1,4 @@
-"""What a try makes of answers that no provider should give: AttemptStream, told what Envoy would tell it."""
+"""Invalid answers of providers in the attempt attachment: AttemptStream, fed Envoy's messages."""
 
 import gzip
 import json
@@ -44,7 +44,7 @@ END = {"openai_chat": b"data: [DONE]", "anthropic_messages": b"message_stop", "o
 
 
 class Talk:
-    """One try, as Envoy sees it: `head` is what it was told of the answer's headers, `body` what may leave."""
+    """One try, as Envoy sees it. `head` is the outcome at the answer's headers, `body` the bytes that may leave."""
 
     def __init__(self, service, client, *, stream=False, limits=LIMITS):
         self.attachment = AttemptStream(limits)
@@ -169,20 +169,20 @@ GARBAGE = {
 @pytest.mark.parametrize("client", PATHS)
 @pytest.mark.parametrize("provider", SERVICES)
 @pytest.mark.parametrize("name", GARBAGE)
-async def test_garbage_is_no_answer(name, provider, client):
+async def test_an_invalid_plain_answer_is_refused(name, provider, client):
     if SERVICES[provider].dialect != client:
         check_refused(await talk(SERVICES[provider], client, GARBAGE[name]))
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 301, 302, 304])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_nothing_is_no_answer(stream, status):
-    """In particular, no redirect gets through."""
+async def test_an_answer_without_a_body_is_refused(stream, status):
+    """In particular, a redirect is not passed on."""
     check_refused(await talk(OPENAI, "anthropic_messages", stream=stream, status=status))
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "text/html", "application/octet-stream"])
-async def test_what_a_plain_answer_says_it_is_does_not_matter(kind):
+async def test_the_content_type_of_a_plain_answer_does_not_matter(kind):
     found = await talk(OPENAI, "anthropic_messages", GOOD, kind=kind)
     assert found.head[1]["content-type"] == "application/json"
     assert json.loads(found.body)["content"] == [{"type": "text", "text": "Hi"}]
@@ -200,7 +200,7 @@ async def test_an_answer_at_the_limit_is_read():
     assert json.loads(found.body)["content"] == [{"type": "text", "text": "Hi"}]
 
 
-async def test_trailers_end_an_answer_too():
+async def test_trailers_may_end_an_answer():
     for pieces in ((GOOD,), (GOOD[:9], GOOD[9:])):
         found = await talk(OPENAI, "anthropic_messages", *pieces, trailers=True)
         assert json.loads(found.body)["content"] == [{"type": "text", "text": "Hi"}]
@@ -219,7 +219,7 @@ async def test_trailers_end_an_answer_too():
         ([GOOD], "identity, identity"),
     ],
 )
-async def test_compressed_nonsense(pieces, encoding):
+async def test_an_answer_with_invalid_compression_is_refused(pieces, encoding):
     check_refused(await talk(OPENAI, "anthropic_messages", *pieces, more=[("content-encoding", encoding)]))
 
 
@@ -228,7 +228,7 @@ async def test_compressed_nonsense(pieces, encoding):
 
 @pytest.mark.parametrize(("status", "stream"), [(200, True), (400, True), (400, False), (200, False)])
 @pytest.mark.parametrize("service", [OPENAI, ROCK], ids=["translated", "unwrapped"])
-async def test_what_is_written_anew_leaves_without_its_length(service, status, stream):
+async def test_a_rewritten_answer_leaves_without_its_content_length(service, status, stream):
     client, kind = "anthropic_messages", AMAZON if service is ROCK else SSE
     pieces = [GOOD] if status == 400 or not stream else [CHUNK]
     kind = kind if stream and status == 200 else "application/json"
@@ -241,18 +241,18 @@ async def test_what_is_written_anew_leaves_without_its_length(service, status, s
 @pytest.mark.parametrize("client", PATHS)
 @pytest.mark.parametrize("provider", SERVICES)
 @pytest.mark.parametrize("name", [*GARBAGE, "nothing"])
-async def test_any_error_becomes_one_of_the_clients(name, provider, client):
+async def test_any_error_gets_the_clients_shape(name, provider, client):
     if SERVICES[provider].dialect == client:
         return
     found = await talk(SERVICES[provider], client, GARBAGE.get(name, b""), status=400)
-    assert (found.head[0], found.head[1]) == (None, {"content-type": "application/json"})  # its status stays
+    assert (found.head[0], found.head[1]) == (None, {"content-type": "application/json"})  # the status is unchanged
     error = json.loads(found.body)["error"]
     assert error["message"]
     assert len(error["message"]) <= 8_000
     assert error["type"].endswith("_error")
 
 
-async def test_an_error_beyond_the_limit_ends_at_it():
+async def test_an_error_beyond_the_limit_is_cut_there():
     found = await talk(OPENAI, "anthropic_messages", *[b" " * 10_000] * 1_000, status=500, end=False)
     assert found.ended
     assert json.loads(found.body)["type"] == "error"
@@ -260,8 +260,8 @@ async def test_an_error_beyond_the_limit_ends_at_it():
 
 @pytest.mark.parametrize("client", PATHS)
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_of_envoys_own_passes(stream, client):
-    """The gateway attachment puts it in the client's words."""
+async def test_an_answer_made_by_envoy_passes(stream, client):
+    """The gateway attachment puts it into the client's shape."""
     own = json.dumps(
         {"error": {"message": "gone", "type": "api_error", "param": None, "code": "no_provider_available"}}
     )
@@ -297,7 +297,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("size", [1 << 20, 7])
 async def test_a_stream_that_breaks_ends_with_one_error(size, name, client):
-    """However it is cut into pieces. What follows the error is not read."""
+    """The bytes may be cut anywhere. Bytes after the error are not read."""
     pieces = BROKEN[name]
     if size == 7 and sum(map(len, pieces)) < 5_000:
         whole = b"".join(pieces)
@@ -311,12 +311,12 @@ async def test_a_stream_that_breaks_ends_with_one_error(size, name, client):
 
 
 @pytest.mark.parametrize("kind", ["", "application/json", "text/plain", AMAZON, "text/event-streams"])
-async def test_what_a_stream_says_it_is_matters(kind):
-    """As nothing has left, another provider may do better."""
+async def test_the_content_type_of_a_stream_matters(kind):
+    """No byte has left yet, so another provider can serve."""
     check_refused(await talk(OPENAI, "anthropic_messages", CHUNK, STOP, DONE, stream=True, kind=kind))
 
 
-async def test_an_error_ends_a_stream_that_goes_on():
+async def test_an_error_ends_a_stream_that_continues():
     failed = b'data: {"error":{"message":"no"}}\n\n'
     found = await talk(OPENAI, "anthropic_messages", CHUNK, failed, *[CHUNK] * 100, stream=True, kind=SSE, end=False)
     assert found.ended
@@ -349,7 +349,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("client", PATHS)
 @pytest.mark.parametrize("name", DAMAGED)
-async def test_a_damaged_binary_stream(name, client):
+async def test_a_damaged_binary_stream_ends_with_an_error(name, client):
     found = await talk(NOVA, client, *DAMAGED[name], stream=True, kind=AMAZON)
     assert b"Hi" in found.body
     assert END[client] not in found.body
@@ -357,7 +357,7 @@ async def test_a_damaged_binary_stream(name, client):
     assert found.ended
 
 
-# --- streams inside of binary events
+# --- streams inside binary events
 
 
 def wrapped(data):
@@ -387,7 +387,7 @@ FORGED = {
 
 
 @pytest.mark.parametrize("service", [ROCK, MARKED_ROCK], ids=["passed on", "written anew"])
-async def test_wrapped_events_are_taken_out(service):
+async def test_wrapped_events_are_unwrapped(service):
     found = await talk(service, "anthropic_messages", *PIECES, stream=True, kind=AMAZON)
     assert found.body.count(b'"text":"Hi"') + found.body.count(b'"text": "Hi"') == 1
     assert found.body.rstrip().endswith(b'"message_stop"}')
@@ -396,7 +396,7 @@ async def test_wrapped_events_are_taken_out(service):
 @pytest.mark.parametrize("service", [ROCK, MARKED_ROCK], ids=["passed on", "written anew"])
 @pytest.mark.parametrize("name", FORGED)
 async def test_a_wrapped_event_is_one_event(counted, service, name):
-    """Its lines cannot be taken for the gateway's own."""
+    """A line inside it cannot be taken for the gateway's own."""
     found = await talk(
         service, "anthropic_messages", PIECES[0], wrapped(FORGED[name]), *PIECES[1:], stream=True, kind=AMAZON
     )
@@ -440,8 +440,8 @@ NOBODY = {
 @pytest.mark.parametrize("client", ["anthropic_messages", "openai_responses"])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("name", NOBODY)
-async def test_what_no_provider_counted_is_not_told(counted, client, stream, name):
-    """And the zeros that a client's API wants in its place are not believed by the gateway attachment."""
+async def test_usage_that_the_provider_did_not_report_is_not_passed_on(counted, client, stream, name):
+    """The zeros that a client's API requires instead are not believed by the gateway attachment."""
     if stream:
         used = b"data: " + json.dumps({"id": "c", "choices": [], **NOBODY[name]}).encode() + b"\n\n"
         found = await talk(OPENAI, client, CHUNK, STOP, used, DONE, stream=True, kind=SSE)
@@ -456,15 +456,15 @@ async def test_what_no_provider_counted_is_not_told(counted, client, stream, nam
     assert report.output_bytes == 2
 
 
-async def test_the_usage_is_told_before_the_end_marker():
-    """After that clients leave, whatever a provider still has to say."""
+async def test_the_usage_comes_before_the_end_marker():
+    """Clients disconnect after the end marker, even if the provider sends more."""
     found = await talk(OPENAI, "anthropic_messages", CHUNK, STOP, USED, DONE, stream=True, kind=SSE, end=False)
     note, end = found.body.index(contract.USAGE_EVENT + b"[3, 4, 0, 0, 0]"), found.body.index(b"message_stop")
     assert note < end
     assert not found.ended
 
 
-async def test_comments_of_a_provider_do_not_pass():
+async def test_comments_of_a_provider_are_removed():
     note = contract.USAGE_EVENT + b"[0, 0, 0, 0, 0]\n\n"
     found = await talk(OPENAI, "anthropic_messages", note, CHUNK, note, STOP, USED, DONE, note, stream=True, kind=SSE)
     assert found.body.count(contract.USAGE_EVENT) == 1

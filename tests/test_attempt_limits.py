@@ -1,4 +1,4 @@
-"""Both attachments, one after the other: what leaves for a provider is never more than what budgets hold for it."""
+"""Both attachments in sequence: the request that leaves for a provider never asks for more than the budgets reserve."""
 
 import contextlib
 import itertools
@@ -84,7 +84,7 @@ def messages():
     for limit, effort, thinking in itertools.product(LIMITS[1:], EFFORTS, THINKING):
         body = {"messages": HELLO, "max_tokens": limit, "thinking": thinking}
         yield body | ({"output_config": {"effort": effort}} if effort else {})
-    # What a translation has left makes it be written anew, also for Anthropic.
+    # Fields left by a translation make the request be encoded again, also for Anthropic.
     left = [*HELLO, {"role": "assistant", "content": [{"type": "thinking", "thinking": "x", "signature": "gemini:AA"}]}]
     yield {"messages": [*left, *HELLO], "max_tokens": 1, "thinking": THINKING[2]}
 
@@ -97,7 +97,7 @@ def responses():
 
 
 def others(dialect):
-    """Requests of an API that has no list here: the full one that each dialect brings, with every limit."""
+    """Requests of APIs without a list here: the full request of each dialect, with every limit."""
     file = Path(__file__).parent / "dialects" / "full_requests" / f"{dialect.name}.json"
     body = json.loads(file.read_bytes())["full"]["body"]
     for limit, name in itertools.product(LIMITS, dialect.fields.output_limits):
@@ -119,7 +119,7 @@ def limit_of(body):
 
 
 async def leaving(world, path, body):
-    """What the gateway attachment holds, and the limit that each try sends. None: refused."""
+    """The reservation of the gateway attachment, and the output limit that each try sends. None: refused."""
     stream = world.stream()
     headers = {":method": "POST", ":path": path, "content-type": "application/json"}
     await stream.on_request_headers(headers, False)
@@ -149,7 +149,7 @@ async def leaving(world, path, body):
 @pytest.mark.parametrize("path", REQUESTS)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("count", [40, pytest.param(1000, marks=exhaustive)])
-async def test_as_much_is_held_as_may_be_written(world, path, model, count):
+async def test_the_reservation_covers_the_output_limit_that_is_sent(world, path, model, count):
     gateway = world(YAML)
     wrong, asked = [], 0
     for fields in some(list(REQUESTS[path]()), count):
@@ -169,8 +169,8 @@ async def test_as_much_is_held_as_may_be_written(world, path, model, count):
 @pytest.mark.parametrize(
     "fields", [{}, {"max_tokens": 0}, {"max_tokens": 40}, {"n": 3}, {"best_of": 4, "prompt": ["a", "b"]}]
 )
-async def test_as_much_is_held_for_completions(world, fields):
-    """Their limit is 16 where the client sets none, which not every provider keeps to unless it is told."""
+async def test_the_reservation_covers_completions(world, fields):
+    """Their default limit is 16, which some providers apply only when a request states it."""
     body = {"model": "gpt", "prompt": "a", **fields}
     held, [sent] = await leaving(world(YAML), "/v1/completions", body)
     choices = max(fields.get("n", 1), fields.get("best_of", 1)) * (2 if "best_of" in fields else 1)
@@ -178,14 +178,14 @@ async def test_as_much_is_held_for_completions(world, fields):
     assert held == max(1, sent["max_tokens"]) * choices
 
 
-async def test_a_request_that_is_passed_on_holds_no_more_than_its_limit(world):
-    """There the limit of the client's own API includes its thinking."""
+async def test_a_request_that_is_passed_through_reserves_only_its_limit(world):
+    """The limit of the client's own API includes its thinking."""
     body = {"model": "sonnet", "messages": HELLO, "max_tokens": 5000, "thinking": THINKING[2]}
     held, [sent] = await leaving(world(YAML), "/v1/messages", body)
     assert (held, sent["max_tokens"]) == (5000, 5000)
 
 
-# --- requests that once were answered 500
+# --- requests that were answered with a 500 in the past
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -216,7 +216,7 @@ async def test_any_schema_of_a_strict_tool_is_translated_or_refused(world, model
 @pytest.mark.parametrize("depth", [100, 900, 980, 990, 995, 999, 1_000, 5_000])
 @pytest.mark.parametrize("model", ["gpt", "sonnet", "pro", "nova", "command"])
 async def test_arguments_of_any_depth_are_translated(world, model, depth):
-    """They are JSON inside a text, which no limit of depth looks into."""
+    """The arguments are JSON inside a text, which the limit of depth does not cover."""
     arguments = '{"a":' * depth + "1" + "}" * depth
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}}
     turns = [*HELLO, {"role": "assistant", "content": None, "tool_calls": [call]}]
@@ -229,7 +229,7 @@ async def test_arguments_of_any_depth_are_translated(world, model, depth):
 
 
 def large(many):
-    """Requests of each client's API with so many parts, and turns that refer to one another."""
+    """Requests of each client API with so many parts, and turns that refer to one another."""
     calls = [{"type": "tool_use", "id": f"c{number}", "name": "f", "input": {}} for number in range(many)]
     results = [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": call["id"]}]} for call in calls]
     asked = [
@@ -259,8 +259,8 @@ def large(many):
 
 @pytest.mark.parametrize("many", [4_000, pytest.param(20_000, marks=exhaustive)])
 @pytest.mark.parametrize("name", large(1))
-def test_the_time_of_a_translation_grows_with_the_request_alone(name, many):
-    """A fraction of a second; where it grew with the square of the request, it took a thousand times as long."""
+def test_the_time_of_a_translation_is_linear_in_the_request(name, many):
+    """A fraction of a second. Quadratic time would take a thousand times as long."""
     client, turns = large(many)[name]
     body = {"model": "m", "max_tokens": 9, "messages": turns}
     for service in (
@@ -269,9 +269,9 @@ def test_the_time_of_a_translation_grows_with_the_request_alone(name, many):
         Service("gcp_gemini", "gemini_generate_content", "gemini-3-pro"),
         Service("aws_bedrock", "aws_converse", "anthropic.claude-sonnet-4-5-v1:0"),
     ):
-        with contextlib.suppress(Refusal):  # not everyone takes documents
+        with contextlib.suppress(Refusal):  # not every API accepts documents
             assert Translation(dialects()[client], service).request(body)
 
 
-def test_the_lists_are_of_clients_that_are_translated():
+def test_the_lists_cover_the_client_apis_that_are_translated():
     assert set(LISTS) <= set(REQUESTS)

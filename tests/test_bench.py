@@ -1,4 +1,4 @@
-"""The benchmark: the stub answers whole, the client counts right, the check fails when it must."""
+"""The benchmark: the stub sends whole answers, the client counts correctly, the check fails when it should."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ async def test_every_event_is_counted(port, model):
     assert (len(result.first_bytes), result.errors, result.events) == (6, [], 6 * (1 + 3 + 1 + 1))
 
 
-async def test_usage_comes_where_it_is_asked_for(port):
+async def test_usage_is_sent_where_it_is_asked_for(port):
     result = await load.run(port, load.request("stub+words=3", stream=True, usage=True), total=1, concurrency=1)
     assert result.events == 7
 
@@ -55,7 +55,7 @@ def line(ratio, **fields):
     return {"machine": machine(), "commit": "abc", "ratios": {"gateway": {"plain": ratio}}, **fields}
 
 
-def test_the_check_fails_above_a_tenth():
+def test_the_check_fails_above_a_rise_of_a_tenth():
     assert worse(line(11.1), line(10.0)) == ["gateway: plain costs 11.1 times Envoy alone, 10.0 at abc"]
     assert worse(line(10.9), line(10.0)) == []
     assert worse(line(99.0), {**line(1.0), "ratios": {}}) == []  # nothing to compare with
@@ -68,5 +68,5 @@ def test_figures_of_another_machine_are_not_compared(tmp_path):
     assert last(history)["ratios"]["gateway"]["plain"] == 6.0
 
 
-def test_cells():
+def test_cells_are_formatted():
     assert [cell(None, ".0f"), cell((1.0, None), "pair"), cell((7.4, 10.6), "pair1")] == ["-", "-", "7.4/10.6"]

@@ -1,4 +1,4 @@
-"""The documentation is true: its settings load, its links lead somewhere, its reference is what the types say."""
+"""The documentation is correct: its settings load, its links resolve, its reference matches the settings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def snippets() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in snippets()])
-def test_every_yaml_of_the_docs_loads_alone_or_with_the_least_around_it(text: str) -> None:
+def test_every_yaml_of_the_docs_loads_alone_or_with_the_smallest_additions(text: str) -> None:
     fragment = yaml.safe_load(text)
     if "spec" in fragment or "apiVersion" in fragment:
         pytest.skip("Kubernetes, not settings")
@@ -45,7 +45,7 @@ def test_every_yaml_of_the_docs_loads_alone_or_with_the_least_around_it(text: st
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
+def test_links_between_pages_resolve(page: Path) -> None:
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)", page.read_text()):
         assert (page.parent / target).exists(), target
         assert not anchor or anchor in anchors(page.parent / target if target else page), f"{target}#{anchor}"
@@ -73,5 +73,5 @@ def test_every_refusal_is_explained() -> None:
     assert {kind.code for kind in ALL} == {kind.code for kind in ALL if f"`{kind.code}`" in text}
 
 
-def test_the_settings_that_make_run_uses_are_good() -> None:
+def test_the_settings_of_make_run_are_valid() -> None:
     assert "assistant" in config.load(ROOT / "gateway.yaml").virtual_models

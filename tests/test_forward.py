@@ -41,7 +41,7 @@ def forward(exchange, attribution=None):
 
 
 def arrives(exchange, attempt):
-    """The body that the provider of a try gets: what left, changed by the attempt attachment where it is asked for."""
+    """The body that the provider of a try gets: the forwarded body, changed by the attempt attachment if it is used."""
     onward = exchange.onward
     body = onward.body or exchange.body
     attend, edits = (onward.set_headers.get(name) for name in (contract.ATTEND, contract.EDITS))
@@ -96,7 +96,7 @@ def test_text_keeps_its_escapes_and_order_is_kept():
     st.dictionaries(st.sampled_from("abce"), JSON),
     st.sets(st.sampled_from("abcf")),
 )
-def test_a_patch_takes_fields_out_even_those_it_sets(body, edits, removed):
+def test_a_patch_removes_fields_even_those_it_sets(body, edits, removed):
     after = patch(json.dumps(body).encode(), edits, removed)
     assert strict(json.loads(after)) == strict(
         {key: value for key, value in {**body, **edits}.items() if key not in removed}
@@ -104,14 +104,14 @@ def test_a_patch_takes_fields_out_even_those_it_sets(body, edits, removed):
 
 
 def strict(value):
-    """Python takes 1, 1.0 and true for the same; JSON does not."""
+    """A comparison that tells 1, 1.0 and true apart, as JSON does and Python does not."""
     return json.dumps(value, sort_keys=True)
 
 
 # --- one target, several targets
 
 
-def test_one_target_of_the_same_name_leaves_the_body_alone(exchange):
+def test_one_target_of_the_same_name_leaves_the_body_unchanged(exchange):
     onward = forward(exchange(question(), targets=(ONE,)))
     assert onward.body is None
     assert onward.order == ("try-a",)
@@ -132,14 +132,14 @@ def test_one_target_of_the_same_name_leaves_the_body_alone(exchange):
         (OTHER, OTHER),
     ],
 )
-def test_what_all_tries_want_is_changed_once(exchange, targets):
+def test_changes_common_to_all_tries_are_made_once(exchange, targets):
     onward = forward(exchange(question(), targets=targets))
     assert json.loads(onward.body)["model"] == "vendor/n"
     assert not {contract.ATTEND, contract.EDITS} & set(onward.set_headers)
     assert onward.order == tuple(f"try-{target.provider}" for target in targets)
 
 
-def test_the_body_leaves_as_the_first_target_wants_it(exchange):
+def test_the_body_leaves_as_the_first_target_needs_it(exchange):
     onward = forward(exchange(question(), targets=(ONE, OTHER)))
     assert onward.body is None
     assert onward.set_headers[contract.ATTEND] == contract.ATTEND_LATER
@@ -150,7 +150,7 @@ def test_the_body_leaves_as_the_first_target_wants_it(exchange):
     ]
 
 
-def test_a_later_try_starts_from_what_the_client_sent(exchange):
+def test_a_later_try_starts_from_the_clients_body(exchange):
     first = target(override={"temperature": 0, "seed": 1}, remove=["user"])
     sent = exchange(question(temperature=0.5, user="u"), targets=(first, OTHER))
     forward(sent)
@@ -160,20 +160,20 @@ def test_a_later_try_starts_from_what_the_client_sent(exchange):
 
 @pytest.mark.parametrize(("client", "name"), [({}, "max_completion_tokens"), ({"max_tokens": 9}, "max_tokens")])
 @pytest.mark.parametrize("given", output_limits())
-def test_the_limit_of_the_output_has_the_name_the_client_gave_it(exchange, client, name, given):
+def test_the_output_limit_keeps_the_clients_field_name(exchange, client, name, given):
     sent = exchange(question(**client), targets=(target(override={given: 5}),))
     forward(sent)
     assert arrives(sent, 1) == question(**{name: 5})
 
 
-def test_embeddings_have_no_output_to_limit(exchange):
+def test_embeddings_have_no_output_limit(exchange):
     body = {"model": "m", "input": "x"}
     sent = exchange(body, path="/v1/embeddings", targets=(target(override={"max_tokens": 5, "dimensions": 8}),))
     forward(sent)
     assert arrives(sent, 1) == body | {"dimensions": 8}
 
 
-def test_a_limit_that_a_budget_needs_stands_even_where_the_target_removes_the_field(exchange):
+def test_a_limit_that_a_budget_needs_is_written_even_if_the_target_removes_the_field(exchange):
     sent = exchange(question(max_tokens=9), targets=(target(remove=["max_tokens"]),))
     sent.output_limits = (100,)
     forward(sent)
@@ -187,7 +187,7 @@ def test_numbers_and_booleans_are_not_the_same(exchange, first, second):
     assert [strict(arrives(sent, attempt)["logprobs"]) for attempt in (1, 2)] == [strict(first), strict(second)]
 
 
-def test_edits_that_would_be_too_long_start_from_the_clients_body(exchange):
+def test_edits_that_are_too_long_restart_from_the_clients_body(exchange):
     """The second try needs the tools back, and they do not fit into a header."""
     tools = [{"type": "function", "function": {"name": "f", "description": "x" * 9000}}]
     lean = target(remove=["tools"])
@@ -234,7 +234,7 @@ def changed_targets(draw):
 
 
 def made_for(target, limit, sent):
-    """What a try should get, as the settings read."""
+    """The body that a try should get, as the settings read."""
     body = dict(sent.json)
     for name, action, value in target.changes:
         here = sent.ask.output_field if name in output_limits() else name
@@ -250,7 +250,7 @@ def made_for(target, limit, sent):
 
 
 @given(questions(), st.lists(st.tuples(changed_targets(), st.none() | st.integers(1, 3)), min_size=1, max_size=4))
-def test_every_try_gets_the_clients_body_as_its_target_wants_it(exchange, body, tries):
+def test_every_try_gets_the_clients_body_as_its_target_needs_it(exchange, body, tries):
     sent = exchange(body, targets=tuple(target for target, _ in tries))
     sent.output_limits = tuple(limit for _, limit in tries)
     forward(sent)
@@ -258,17 +258,17 @@ def test_every_try_gets_the_clients_body_as_its_target_wants_it(exchange, body, 
         assert strict(arrives(sent, attempt)) == strict(made_for(target_, limit, sent))
 
 
-# --- how often and how long
+# --- number and duration of tries
 
 
-def test_the_tries_are_the_targets(exchange):
+def test_the_tries_follow_the_targets(exchange):
     onward = forward(exchange(question(), targets=(ONE, ONE, OTHER)))
     assert onward.order == ("try-a", "try-a", "try-b")
     assert onward.set_headers["x-envoy-max-retries"] == "2"
     assert contract.decode_targets(onward.set_headers[contract.TARGETS]) == ["m", "m", "n"]
 
 
-def test_only_one_try_has_no_retry_headers(exchange):
+def test_a_single_try_has_no_retry_headers(exchange):
     headers = forward(exchange(question(), targets=(OTHER,))).set_headers
     assert not {"x-envoy-max-retries", "x-envoy-retry-on", contract.BACK_OFF, contract.ATTEND} & set(headers)
 
@@ -276,7 +276,7 @@ def test_only_one_try_has_no_retry_headers(exchange):
 @pytest.mark.parametrize(
     ("tries", "back_off", "told"), [(2, "25ms", "25"), (2, "0s", None), (1, "25ms", None), (5, "5s", "5000")]
 )
-def test_further_tries_at_one_target_wait_first(exchange, tries, back_off, told):
+def test_further_tries_at_one_target_have_a_back_off(exchange, tries, back_off, told):
     targets = (Target("m", "a", "m", tries=tries),) * 2
     headers = forward(exchange(question(), targets=targets, retry=RetrySettings(back_off=back_off))).set_headers
     assert headers.get(contract.BACK_OFF) == told
@@ -284,7 +284,7 @@ def test_further_tries_at_one_target_wait_first(exchange, tries, back_off, told)
 
 
 @pytest.mark.parametrize(("stream", "milliseconds"), [(False, "1500"), (True, "250")])
-def test_a_try_has_as_long_as_its_kind_of_answer_allows(exchange, stream, milliseconds):
+def test_the_timeout_of_a_try_depends_on_the_kind_of_answer(exchange, stream, milliseconds):
     retry = RetrySettings(per_try_timeout="1500ms", per_try_timeout_stream="250ms")
     headers = forward(exchange(question(stream=stream), retry=retry)).set_headers
     assert headers["x-envoy-upstream-rq-per-try-timeout-ms"] == milliseconds
@@ -305,7 +305,7 @@ def test_a_try_has_as_long_as_its_kind_of_answer_allows(exchange, stream, millis
         ({}, None, False),
     ],
 )
-def test_usage_is_asked_for_in_streams_and_hidden_from_who_did_not(exchange, fields, options, hidden):
+def test_usage_is_asked_for_in_streams_and_hidden_from_clients_that_did_not_ask(exchange, fields, options, hidden):
     sent = exchange(question(**fields))
     onward = forward(sent)
     assert sent.usage_hidden is hidden
@@ -316,7 +316,7 @@ def test_embeddings_are_never_asked_for_a_stream_of_usage(exchange):
     assert forward(exchange({"model": "m", "input": "x"}, path="/v1/embeddings")).body is None
 
 
-# --- what must not leave
+# --- headers that must not leave
 
 SENT = {
     "authorization": "Bearer k",
@@ -373,7 +373,7 @@ def test_attach_mode_names_the_providers_in_order(exchange):
         ),
     ],
 )
-def test_retry_conditions_are_what_envoy_calls_them(conditions, on, statuses, names):
+def test_retry_conditions_have_envoys_names(conditions, on, statuses, names):
     headers = retry_headers(conditions)
     assert headers["x-envoy-retry-on"] == on
     assert headers.get("x-envoy-retriable-status-codes") == statuses
@@ -392,7 +392,7 @@ def test_all_conditions_by_default():
     assert headers["x-envoy-retriable-status-codes"].startswith("401,403,408,429,500,")
 
 
-# --- the contract with the tries
+# --- headers between the attachments
 
 NAMES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=256)
 
@@ -421,14 +421,14 @@ def test_edits_survive_their_header(edits):
     assert contract.decode_edits(value) == edits
 
 
-def test_what_no_header_may_hold_is_escaped_in_edits():
+def test_characters_that_no_header_may_hold_are_escaped_in_edits():
     edits = [Edit({"\x7f": "\x7f\r\n\0é"}, ["\x7f"])]
     assert fits_into_a_header(contract.encode_edits(edits))
     assert contract.decode_edits(contract.encode_edits(edits)) == edits
 
 
 @pytest.mark.parametrize("value", ["", "a", "{", "[1]", "[[1]]"])
-def test_edits_that_were_not_made_by_it_are_refused(value):
+def test_foreign_edits_are_refused(value):
     with pytest.raises((ValueError, TypeError)):
         contract.decode_edits(value)
 
@@ -441,7 +441,7 @@ def test_internal_headers_share_one_prefix():
         assert name == name.lower()
 
 
-def test_fields_that_no_provider_gets_are_left_out_for_every_try(exchange):
+def test_fields_withheld_from_providers_are_removed_for_every_try(exchange):
     body = question(api_base="http://x", extra_headers={"a": "b"}, temperature=1)
     made = exchange(body, targets=(target(override={"temperature": 2}), OTHER))
     made.json = question(temperature=1)

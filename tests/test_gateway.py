@@ -1,4 +1,4 @@
-"""Conversations: answers that Envoy tells of, and what leaves for the client."""
+"""Conversations: answers as Envoy sends them to the gateway attachment, and the answers that leave for the client."""
 
 import asyncio
 import gzip
@@ -30,7 +30,7 @@ from tests.talk import (
 )
 
 
-async def test_a_plain_answer(world):
+async def test_a_plain_answer_is_counted_and_passes(world):
     gateway = world(TOKENS)
     body = json.dumps(ANSWER).encode()
     headers, onward, told, first, last = await talk(
@@ -50,7 +50,7 @@ async def test_a_plain_answer(world):
     assert (entry["response_model"], entry["finish_reasons"], entry["provider"]) == ("m-1", ["stop"], "a")
 
 
-async def test_the_rates_of_the_gateways_account_are_not_mixed_with_the_clients(world):
+async def test_the_rate_headers_of_the_providers_account_are_replaced_by_the_clients(world):
     theirs = {"x_ratelimit_limit_requests": "9999", "x_ratelimit_remaining_requests": "9998"}
     *_, told = await talk(world(TOKENS).stream(), asks(), sends(QUESTION), answers(end=True, **theirs))
     assert set(told.remove_headers) == {"x-ratelimit-limit-requests", "x-ratelimit-remaining-requests"}
@@ -59,7 +59,7 @@ async def test_the_rates_of_the_gateways_account_are_not_mixed_with_the_clients(
 
 
 @pytest.mark.parametrize(("model", "served"), [("m2", True), ("n", False)])
-async def test_a_conversation_is_downgraded_only_where_its_provider_keeps_it(world, model, served):
+async def test_a_request_that_refers_to_a_conversation_is_downgraded_only_at_its_provider(world, model, served):
     budget = "name: b, unit: tokens, limit: 1, window: day, match: {model: m}, on_exceed: downgrade"
     models = "models: {m: {provider: a, context: 9000}, m2: {provider: a}, n: {provider: b}}"
     keyless = "kind: openai, base_url: 'http://127.0.0.1:8090/v1'"
@@ -104,12 +104,12 @@ async def test_the_usage_event_reaches_a_client_that_asked(world):
 
 async def test_a_stream_without_usage_is_counted_from_its_text(world):
     gateway = world(TOKENS)
-    text = event({"choices": [{"index": 0, "delta": {"content": "x" * 300}}]})
+    text = event({"choices": [{"index": 0, "delta": {"content": "word " * 60}}]})
     await talk(
         gateway.stream(), asks(), sends(STREAMED), answers(kind="text/event-stream"), streams(text + DONE, end=True)
     )
     [entry] = gateway.log
-    assert (entry["usage_source"], entry["output_tokens"]) == ("estimated", 100)
+    assert (entry["usage_source"], entry["output_tokens"]) == ("estimated", 60)
 
 
 async def test_usage_in_the_last_text_event_is_counted_and_passes(world):
@@ -152,7 +152,7 @@ async def test_an_error_event_is_never_hidden(world):
         {"kind": "application/json", "content_encoding": "br"},
     ],
 )
-async def test_an_answer_of_a_kind_nobody_can_read_passes_and_is_charged_in_full(world, headers):
+async def test_an_answer_of_an_unknown_type_passes_and_is_charged_in_full(world, headers):
     gateway = world(TOKENS)
     body = QUESTION | {"max_tokens": 100}
     *_, told = await talk(gateway.stream(), asks(), sends(body), answers(**headers))
@@ -161,7 +161,7 @@ async def test_an_answer_of_a_kind_nobody_can_read_passes_and_is_charged_in_full
     assert (entry["usage_source"], entry["output_tokens"], entry["complete"]) == ("estimated", 100, True)
 
 
-async def test_a_web_page_is_no_answer(world):
+async def test_a_web_page_is_a_bad_answer(world):
     gateway = world(TOKENS)
     *_, refused = await talk(gateway.stream(), asks(), sends(QUESTION), answers(kind="text/html; charset=utf-8"))
     assert (refused.status, refused.reason, refused.headers["x-ai-error-origin"]) == (
@@ -173,7 +173,7 @@ async def test_a_web_page_is_no_answer(world):
 
 
 @pytest.mark.parametrize("whole", [True, False])
-async def test_a_compressed_answer_leaves_as_it_was_before(world, whole):
+async def test_a_compressed_answer_leaves_unchanged(world, whole):
     body = gzip.compress(json.dumps(ANSWER).encode())
     gateway = world()
     pieces = [body] if whole else [body[:20], body[20:]]
@@ -191,7 +191,7 @@ async def test_a_compressed_answer_that_is_corrupt_is_cut(world):
     assert (last, gateway.log[0]["error"]) == (Chunk(b"", end=True), "provider_bad_answer")
 
 
-async def test_gzip_bytes_under_a_false_name_pass_unchanged(world):
+async def test_bytes_falsely_labelled_as_gzip_pass_unchanged(world):
     body = gzip.compress(json.dumps(ANSWER).encode())
     *_, chunk = await talk(world().stream(), asks(), sends(QUESTION), answers(), streams(body, end=True))
     assert chunk == Chunk(body, end=True)
@@ -208,7 +208,7 @@ async def test_an_answer_over_the_limit_passes_and_is_charged_by_its_size(world)
     assert gateway.log[0]["output_tokens"] == 800
 
 
-async def test_an_answer_without_a_body(world):
+async def test_an_answer_without_a_body_passes(world):
     gateway = world(TOKENS)
     *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(204, end=True))
     assert not told.read_answer
@@ -216,7 +216,7 @@ async def test_an_answer_without_a_body(world):
 
 
 @given(cuts=st.lists(st.integers(min_value=0), max_size=12), newline=st.sampled_from([b"\n", b"\r\n", b"\r"]))
-def test_an_unedited_stream_leaves_as_the_bytes_it_came_in_however_it_is_split(world, cuts, newline):
+def test_an_unedited_stream_leaves_unchanged_however_it_is_split(world, cuts, newline):
     stream = (b": ping\n\n" + TEXT * 3 + STOP + USED + DONE + b"\n").replace(b"\n", newline)
     places = sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})
     chunks = [stream[start:end] for start, end in itertools.pairwise(places)]

@@ -87,7 +87,7 @@ async def test_a_stream_that_its_budget_ends_gets_an_error_event_and_is_settled(
     assert gateway.telemetry.in_flight == 0
 
 
-async def test_a_stream_goes_on_where_its_budget_has_room(world):
+async def test_a_stream_continues_where_its_budget_has_room(world):
     _, path, body, piece, _ = CLIENTS["chat"]
     gateway = world(cut_settings("mock").replace("500", "100000"))
     replies = await talk(
@@ -106,7 +106,7 @@ class NoExtension(MemoryCounters):
 
 
 @pytest.mark.parametrize("failure", ["deny", "allow"])
-async def test_a_stream_that_cannot_be_checked_ends_where_the_budget_says_so(world, failure):
+async def test_a_stream_that_cannot_be_checked_ends_where_the_budget_demands_it(world, failure):
     _, path, body, piece, _ = CLIENTS["chat"]
     text = cut_settings("mock").replace("reserve:", f"store_failure: {failure}, reserve:")
     gateway = world(text, NoExtension())
@@ -127,8 +127,8 @@ async def test_a_plain_answer_is_never_cut(world):
     assert last == Chunk(body, end=True)
 
 
-async def test_what_is_estimated_of_an_honest_answer_is_never_more_than_was_held(world):
-    """Prose has more than three bytes for a token: who leaves before the usage comes must not close a budget."""
+async def test_the_estimate_of_an_honest_answer_never_exceeds_its_reservation(world):
+    """Prose has more than three bytes per token. A client that disconnects early must not exhaust a budget."""
     gateway = world("budgets: [{name: t, unit: output_tokens, limit: 40, window: minute}]")
     text = event({"choices": [{"index": 0, "delta": {"content": "x" * 200}}]})
     stream = gateway.stream()

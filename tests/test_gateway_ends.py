@@ -1,4 +1,4 @@
-"""Conversations that end early, and those attached to somebody else's Envoy."""
+"""Conversations that end early, and those in attach mode."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ from tests.talk import (
     talk,
 )
 
-# --- ends
+# --- endings
 
 
 CONVERSATION = [
@@ -35,18 +35,18 @@ CONVERSATION = [
 
 
 @pytest.mark.parametrize("said", range(len(CONVERSATION) + 1))
-async def test_a_client_may_leave_at_any_point(world, said):
+async def test_a_client_may_disconnect_at_any_point(world, said):
     gateway = world(TOKENS)
     stream = gateway.stream()
     await talk_until(stream, said)
     await stream.on_end()
-    await stream.on_end()  # twice is once
+    await stream.on_end()  # settling twice has the effect of once
     settled, reserved = await gateway.level("t")
     assert reserved == 0
     assert gateway.leases == set()
     assert gateway.telemetry.in_flight == 0
     assert len(gateway.log) == (1 if said else 0)
-    assert (settled > 0) == (said >= 2)  # what may have reached a provider is charged
+    assert (settled > 0) == (said >= 2)  # a request that may have reached a provider is charged
     if 2 <= said < len(CONVERSATION):
         assert gateway.log[0]["error"] == ("incomplete" if said > 2 else "client_left")
         assert not gateway.log[0]["complete"]
@@ -57,7 +57,7 @@ async def talk_until(stream, said):
         await say(stream)
 
 
-async def test_a_client_that_leaves_before_any_answer_is_charged_what_was_held(world):
+async def test_a_client_that_disconnects_before_any_answer_is_charged_its_reservation(world):
     gateway = world(TOKENS)
     body = QUESTION | {"max_tokens": 50}
     await talk(gateway.stream(), asks(), sends(body))
@@ -86,7 +86,7 @@ async def test_an_exchange_is_settled_once(world, said):
     assert store.settled == 1
 
 
-async def test_a_handler_that_is_cancelled_while_it_settles_still_settles(world):
+async def test_a_handler_cancelled_while_it_settles_still_settles(world):
     store = CountingStore()
     gateway = world(TOKENS, store)
     stream = gateway.stream()
@@ -103,11 +103,11 @@ async def test_a_handler_that_is_cancelled_while_it_settles_still_settles(world)
     assert len(gateway.log) == 1
 
 
-async def test_a_request_that_left_is_charged_even_if_this_process_dies(world):
+async def test_a_forwarded_request_is_charged_even_if_this_process_dies(world):
     gateway = world(TOKENS)
     stream = gateway.stream()
     await talk_until(stream, 2)
-    gateway.clock.now += 61  # nobody renews the lease
+    gateway.clock.now += 61  # the lease is not renewed
     [expired] = await gateway.counters.expire()
     assert expired.forwarded
     assert expired.amounts[0] > 0
@@ -124,7 +124,7 @@ async def test_an_exchange_keeps_the_settings_it_began_with(world):
     await stream.on_end()
 
 
-# --- attached to somebody else's Envoy
+# --- attach mode
 
 
 async def test_attach_mode_names_the_provider_and_gives_no_order(world):
@@ -137,7 +137,7 @@ async def test_attach_mode_names_the_provider_and_gives_no_order(world):
 
 
 @pytest.mark.parametrize(("attached", "seconds"), [(True, 30), (False, 0)])
-async def test_attach_mode_has_no_log_of_tries_so_the_answer_says_who_wants_to_be_left_alone(world, attached, seconds):
+async def test_in_attach_mode_the_answer_reports_a_pause_because_there_is_no_log_of_tries(world, attached, seconds):
     gateway = world()
     await talk(gateway.stream(attached=attached), asks(), sends(QUESTION), answers(429, retry_after="30"))
     assert gateway.pipeline.history.cooling("a/m") == pytest.approx(seconds)
@@ -152,7 +152,7 @@ async def test_attach_mode_removes_the_clients_key_and_labels(world, monkeypatch
     assert set(onward.remove_headers) == {"x-api-key", "x-ai-agent"}
 
 
-async def test_attach_mode_has_no_hop_so_a_provider_cannot_claim_one(world):
+async def test_in_attach_mode_a_provider_cannot_forge_the_headers_of_the_hop(world):
     gateway = world(TOKENS)
     *_, told = await talk(gateway.stream(attached=True), asks(), sends(QUESTION), answers(x_extproc_hop="mine"))
     assert told.remove_headers == ("x-extproc-hop",)

@@ -46,14 +46,14 @@ async def test_money_is_settled_logged_and_counted(world):
     assert gateway.metric("extproc_budget_used_ratio", budget="usd") == 0  # its window is long over
 
 
-async def test_cached_tokens_have_their_price(world):
+async def test_cached_tokens_have_their_own_price(world):
     gateway = world(MONEY)
     usage = USAGE | {"prompt_tokens_details": {"cached_tokens": 4}}
     await talk(gateway.stream(), asks(), sends(QUESTION), answers(), streams(ANSWER | {"usage": usage}, end=True))
     assert await gateway.level("usd", -1) == (11_000, 0)
 
 
-async def test_no_money_left_is_a_402(world):
+async def test_an_exhausted_usd_budget_is_a_402(world):
     gateway = world(MONEY.replace("limit: 1", "limit: 0.001"))
     _, refused = await talk(gateway.stream(), asks(), sends(QUESTION))
     assert error(refused) == (402, "budget_exceeded", "gateway")
@@ -61,7 +61,7 @@ async def test_no_money_left_is_a_402(world):
     assert gateway.log[0]["status"] == 402
 
 
-async def test_what_it_cost_is_written_into_a_plain_answer(world):
+async def test_the_cost_is_written_into_a_plain_answer(world):
     body = b'{ "id" : 1.50, "choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": 3} , "z":[ ] }'
     *_, told, first, last = await talk(
         world(TOLD).stream(),
@@ -79,7 +79,7 @@ async def test_what_it_cost_is_written_into_a_plain_answer(world):
 
 
 @pytest.mark.parametrize("kind", ["text/event-stream", "application/vnd.amazon.eventstream"])
-async def test_a_stream_leaves_without_the_length_that_its_provider_said(world, kind):
+async def test_a_stream_leaves_without_the_providers_content_length(world, kind):
     """An event less, or an error at its end, and the next answer on the connection would begin in this one."""
     said = answers(kind=kind, content_length="999")
     *_, told = await talk(world().stream(), asks(), sends(STREAMED), said)
@@ -88,7 +88,7 @@ async def test_a_stream_leaves_without_the_length_that_its_provider_said(world, 
     assert "content-length" not in told.remove_headers
 
 
-async def test_what_it_cost_is_written_into_the_usage_event_alone(world):
+async def test_the_cost_is_written_into_the_usage_event_only(world):
     body = STREAMED | {"stream_options": {"include_usage": True}}
     *_, last = await talk(
         world(TOLD).stream(),
@@ -102,7 +102,7 @@ async def test_what_it_cost_is_written_into_the_usage_event_alone(world):
     assert json.loads(before.removesuffix(DONE)[6:])["usage"] == USAGE | {"cost": COST}
 
 
-async def test_what_it_cost_is_written_where_the_responses_api_has_its_usage(world):
+async def test_the_cost_is_written_where_the_responses_api_has_its_usage(world):
     usage = {"input_tokens": 7, "output_tokens": 3}
     done = {"type": "response.completed", "response": {"id": "r", "output": [], "usage": usage}}
     raw = b"event: response.completed\n" + event(done)
@@ -121,7 +121,7 @@ async def test_what_it_cost_is_written_where_the_responses_api_has_its_usage(wor
     [PRICED, TOLD.replace("price: {input: 1, output: 2, cached_input: 0.5}", "context: 9000")],
     ids=["not asked for", "unknown price"],
 )
-async def test_otherwise_the_answer_leaves_as_it_came(world, text):
+async def test_without_a_cost_the_answer_leaves_unchanged(world, text):
     body = json.dumps(ANSWER, indent=1).encode()
     *_, told, last = await talk(world(text).stream(), asks(), sends(QUESTION), answers(), streams(body, end=True))
     assert last.body == body
@@ -129,7 +129,7 @@ async def test_otherwise_the_answer_leaves_as_it_came(world, text):
 
 
 @pytest.mark.parametrize("usage", [{"prompt_tokens": -1, "completion_tokens": 3}, None, {}])
-async def test_what_nobody_believes_has_no_cost(world, usage):
+async def test_impossible_usage_has_no_cost(world, usage):
     body = json.dumps(ANSWER | {"usage": usage}).encode()
     *_, last = await talk(world(TOLD).stream(), asks(), sends(QUESTION), answers(), streams(body, end=True))
     assert last.body == body
@@ -158,7 +158,7 @@ async def test_an_unknown_price_may_be_refused(world, model):
     assert gateway.metric("extproc_targets_skipped_total", reason="no_price") == 1
 
 
-async def test_an_unknown_price_counts_as_nothing_and_can_be_seen(world):
+async def test_an_unknown_price_counts_as_0_and_is_reported(world):
     gateway = world(MONEY)
     await talk(gateway.stream(), asks(), sends(QUESTION | {"model": "n"}), answers(), streams(ANSWER, end=True))
     assert await gateway.level("usd", -1) == (0, 0)
@@ -166,7 +166,7 @@ async def test_an_unknown_price_counts_as_nothing_and_can_be_seen(world):
     assert gateway.metric("extproc_cost_unknown_total", provider="b", model="n") == 1
 
 
-async def test_a_price_that_begins_later_does_not_count_yet(world):
+async def test_a_price_with_a_later_start_does_not_apply_yet(world):
     prices = "{model: m, input: 100, output: 0, from: 2099-01-01}, {model: m, input: 3, output: 0, from: 2020-01-01}"
     gateway = world(MONEY + f"prices: [{prices}]\n")
     await talk(gateway.stream(), asks(), sends(QUESTION), answers(), streams(ANSWER, end=True))

@@ -1,4 +1,4 @@
-"""Conversations that end with an error: of the gateway, of a provider, of Envoy."""
+"""Conversations that end with an error of the gateway, of a provider, or of Envoy."""
 
 import json
 
@@ -29,7 +29,7 @@ from tests.talk import QUESTION, TOKENS, answers, asks, error, sends, talk
         (asks(end=True), 400, "invalid_json"),
     ],
 )
-async def test_a_refusal_at_the_headers(world, says, status, code):
+async def test_a_request_can_be_refused_at_its_headers(world, says, status, code):
     gateway = world()
     stream = gateway.stream()
     [answer] = await talk(stream, says)
@@ -52,7 +52,7 @@ async def test_a_refusal_at_the_headers(world, says, status, code):
         "application/json; charset=utf-8; a=b",
     ],
 )
-async def test_json_by_any_of_its_names_is_read(world, kind):
+async def test_json_under_any_of_its_media_types_is_read(world, kind):
     [reply, _] = await talk(world().stream(), asks(content_type=kind), sends(QUESTION))
     assert reply == CONTINUE
 
@@ -74,7 +74,7 @@ async def test_json_by_any_of_its_names_is_read(world, kind):
         (QUESTION | {"stream": "true"}, 400, "invalid_request"),
     ],
 )
-async def test_a_refusal_at_the_body(world, body, status, code):
+async def test_a_request_can_be_refused_at_its_body(world, body, status, code):
     gateway = world(TOKENS)
     _, answer = await talk(gateway.stream(), asks(), sends(body))
     assert error(answer) == (status, code, "gateway")
@@ -84,13 +84,13 @@ async def test_a_refusal_at_the_body(world, body, status, code):
     assert gateway.metric("extproc_requests_total", operation="chat", status=str(status)) == 1
 
 
-async def test_a_body_over_the_limit(world):
+async def test_a_body_over_the_limit_is_refused(world):
     gateway = world("limits: {request_body: 1KiB}")
     _, answer = await talk(gateway.stream(), asks(), sends(b'{"a":"' + b"x" * 1024 + b'"}'))
     assert error(answer) == (413, "body_too_large", "gateway")
 
 
-async def test_one_exchange_too_many_is_refused(world):
+async def test_exchanges_beyond_the_limit_are_refused(world):
     gateway = world("limits: {exchanges: 1}")
     first, second = gateway.stream(), gateway.stream()
     assert await asks()(first) == CONTINUE
@@ -111,7 +111,7 @@ async def test_the_list_of_models_is_answered_at_the_headers(world):
     assert gateway.telemetry.in_flight == 0
 
 
-# --- what providers and Envoy answer
+# --- answers of providers and of Envoy
 
 
 @pytest.mark.parametrize("status", [400, 404, 408, 422, 429, 500, 503])
@@ -136,8 +136,8 @@ async def test_an_error_of_the_provider_passes_and_costs_no_tokens(world, status
         (503, {"retry-after": "1"}),
     ],
 )
-async def test_an_error_says_whether_to_send_the_request_again(world, status, advice):
-    """What the provider says of that itself is kept."""
+async def test_an_error_tells_sdks_whether_to_retry(world, status, advice):
+    """A provider's own value of the header is kept."""
     told = (await talk(world().stream(), asks(), sends(QUESTION), answers(status)))[-1].set_headers
     assert {name: told[name] for name in ("retry-after", "x-should-retry") if name in told} == advice
     own = {"retry_after": "7", "x_should_retry": "true"}
@@ -145,7 +145,7 @@ async def test_an_error_says_whether_to_send_the_request_again(world, status, ad
     assert not {"retry-after", "x-should-retry"} & set(told)
 
 
-async def test_a_model_that_is_switched_off_is_asked_again_later(world):
+async def test_a_refusal_for_a_disabled_model_may_be_retried_later(world):
     gateway = world("models: {m: {provider: a, disabled: true}}")
     _, answer = await talk(gateway.stream(), asks(), sends(QUESTION))
     assert error(answer) == (503, "no_provider_available", "gateway")
@@ -168,14 +168,14 @@ ASKED = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content":
         (asks(MESSAGES + "/count_tokens"), sends(ASKED)),
     ],
 )
-async def test_every_answer_to_a_client_of_anthropics_has_the_requests_id_where_it_looks(world, says):
+async def test_every_answer_to_anthropics_client_has_the_header_request_id(world, says):
     models = "models: {m: {provider: b}}\nproviders: {b: {kind: openai, base_url: 'http://127.0.0.1:8090/v1'}}"
     answer = (await talk(world(models).stream(), *says))[-1]
     headers = answer.set_headers if isinstance(answer, Continue) else answer.headers
     assert headers["request-id"] == "r-1"
 
 
-async def test_the_id_that_anthropic_gave_is_kept(world):
+async def test_anthropics_own_request_id_is_kept(world):
     *_, told = await talk(world().stream(), asks(MESSAGES), sends(ASKED), answers(request_id="req_1"))
     assert "request-id" not in told.set_headers
 
@@ -183,7 +183,7 @@ async def test_the_id_that_anthropic_gave_is_kept(world):
 @pytest.mark.parametrize(
     "says", [asks("/v1/messages/batches"), asks("/v1/files", anthropic_version="2023-06-01", method="GET", end=True)]
 )
-async def test_a_path_nobody_serves_is_refused_in_the_shape_of_its_client(world, says):
+async def test_an_unknown_path_is_refused_in_the_shape_of_its_client(world, says):
     [answer] = await talk(world().stream(), says)
     assert answer.status == 404
     said = json.loads(answer.body)
@@ -191,7 +191,7 @@ async def test_a_path_nobody_serves_is_refused_in_the_shape_of_its_client(world,
     assert answer.headers["request-id"] == "r-1"
 
 
-async def test_the_rates_of_the_gateways_own_account_are_left_out(world):
+async def test_rate_headers_of_the_gateways_account_are_removed(world):
     gateway = world("budgets: [{name: r, unit: requests, limit: 9, window: minute}]")
     rates = {"x_ratelimit_limit_requests": "5", "anthropic_ratelimit_requests_limit": "5"}
     *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(**rates))
@@ -200,7 +200,7 @@ async def test_the_rates_of_the_gateways_own_account_are_left_out(world):
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refused_credential_is_a_502_and_not_the_clients_fault(world, status):
+async def test_a_rejected_credential_is_a_502_and_not_the_clients_fault(world, status):
     gateway = world(TOKENS)
     *_, answer = await talk(gateway.stream(), asks(), sends(QUESTION), answers(status))
     assert error(answer) == (502, "provider_credential_rejected", "provider")
@@ -210,7 +210,7 @@ async def test_a_refused_credential_is_a_502_and_not_the_clients_fault(world, st
 
 
 @pytest.mark.parametrize("reason", ["connect", "reset", "timeout", "overflow", "unhealthy", "credential", "other"])
-async def test_a_failure_inside_the_hop_comes_from_the_gateway(world, reason):
+async def test_a_failure_inside_the_hop_is_an_error_of_the_gateway(world, reason):
     gateway = world(TOKENS)
     *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(503, x_extproc_hop=reason))
     assert told == Continue({"x-ai-error-origin": "gateway", "retry-after": "1"}, ("x-extproc-hop",))
@@ -221,21 +221,21 @@ async def test_a_failure_inside_the_hop_comes_from_the_gateway(world, reason):
 @pytest.mark.parametrize(
     ("details", "attempts"), [("no_healthy_upstream", 0.0), ("response_timeout", 1.0), ("via_upstream", 0.0)]
 )
-async def test_a_local_reply_of_the_public_listener_comes_from_the_gateway(world, details, attempts):
+async def test_a_local_reply_of_the_public_listener_is_an_error_of_the_gateway(world, details, attempts):
     gateway = world(TOKENS)
     *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(503, details=details, attempts=attempts))
     assert told == Continue({"x-ai-error-origin": "gateway", "retry-after": "1"})
     assert await gateway.level("t") == (0, 0)
 
 
-async def test_a_local_reply_before_the_body_came(world):
+async def test_a_local_reply_may_come_before_the_body(world):
     gateway = world(TOKENS)
     _, told = await talk(gateway.stream(), asks(), answers(413, details="request_payload_too_large", attempts=0.0))
     assert told.set_headers == {"x-ai-error-origin": "gateway", "x-should-retry": "false"}
     assert gateway.telemetry.in_flight == 0
 
 
-async def test_a_local_reply_to_a_request_that_never_came(world):
+async def test_a_local_reply_may_come_without_a_request(world):
     gateway = world(TOKENS)
     stream = gateway.stream()
     [told] = await talk(stream, answers(413, details="request_headers_too_large", attempts=0.0, x_ai_provider="forged"))
@@ -258,7 +258,7 @@ async def test_a_provider_cannot_forge_internal_or_x_ai_headers(world, status):
     assert told.set_headers["x-ai-provider"] == "a"
 
 
-async def test_the_providers_request_id_is_told_under_another_name(world):
+async def test_the_providers_request_id_has_another_header(world):
     *_, told = await talk(world().stream(), asks(), sends(QUESTION), answers(x_request_id="theirs"))
     assert told.set_headers["x-ai-provider-request-id"] == "theirs"
 
@@ -271,7 +271,7 @@ virtual_models: {v: {targets: [{model: one}, {model: two}]}}
 
 
 @pytest.mark.parametrize(("attempts", "provider", "model"), [(1, "a", "one"), (2, "b", "deux"), (3, "b", "deux")])
-async def test_who_served_is_told_by_the_number_of_the_try(world, attempts, provider, model):
+async def test_the_number_of_the_try_names_the_provider_that_served(world, attempts, provider, model):
     gateway = world(FALLBACK)
     _, onward, told = await talk(
         gateway.stream(), asks(), sends(QUESTION | {"model": "v"}), answers(attempts=float(attempts))
@@ -283,7 +283,7 @@ async def test_who_served_is_told_by_the_number_of_the_try(world, attempts, prov
     assert told.set_headers["x-ai-attempts"] == str(attempts)
 
 
-async def test_what_was_skipped_is_in_the_log_and_what_served_is_told(world):
+async def test_skipped_targets_are_in_the_log_and_the_serving_target_is_in_the_answer(world):
     text = FALLBACK.replace("{model: one}", "{model: one, disabled: true}, {model: two, tries: 2}")
     gateway = world(text)
     _, onward, told = await talk(gateway.stream(), asks(), sends(QUESTION | {"model": "v"}), answers(attempts=2.0))
@@ -293,7 +293,7 @@ async def test_what_was_skipped_is_in_the_log_and_what_served_is_told(world):
     assert gateway.metric("extproc_targets_skipped_total", reason="disabled") == 1
 
 
-async def test_a_request_that_no_target_can_serve_is_refused_before_anything_is_held(world):
+async def test_a_request_without_a_usable_target_is_refused_before_it_reserves(world):
     gateway = world(FALLBACK.replace("one: {provider: a}", "one: {provider: a, supports: []}") + TOKENS)
     body = QUESTION | {"model": "one", "tools": [{"type": "function", "function": {"name": "f"}}]}
     _, answer = await talk(gateway.stream(), asks(), sends(body))
@@ -302,7 +302,7 @@ async def test_a_request_that_no_target_can_serve_is_refused_before_anything_is_
     assert await gateway.level("t") == (0, 0)
 
 
-async def test_only_the_targets_that_will_be_tried_are_held_for(world):
+async def test_only_targets_that_will_be_tried_are_reserved_for(world):
     text = FALLBACK.replace("}]}}", "}], retry: {attempts: 1}}}")
     gateway = world(text + "budgets: [{name: t, per: [provider], unit: requests, limit: 9, window: minute}]")
     stream = gateway.stream()

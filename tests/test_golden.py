@@ -1,14 +1,14 @@
-"""Every client's API to every provider's and back, in files that people can read.
+"""Every client API to every provider's API and back, in readable files.
 
-    golden/requests/<client>/<case>.json             what a client sends
-    golden/requests/<client>/<case>/<provider>.json  what the provider is sent: path, body and what was left out; or why
-                                                     that provider is skipped, or the request refused
-    golden/answers/<provider>/<case>.json            what a provider answers, `error_429` with that status; streamed as
+    golden/requests/<client>/<case>.json             a client's request
+    golden/requests/<client>/<case>/<provider>.json  the provider's request: path, body and ignored fields; or
+                                                     the reason why it is skipped, or the request refused
+    golden/answers/<provider>/<case>.json            a provider's answer, `error_429` with that status; streamed as
                                                      .sse or, where the stream is Amazon's, as .events.json, a list of
                                                      [headers, payload]
-    golden/answers/<provider>/<case>/<client>.json   what the client gets, or .sse
+    golden/answers/<provider>/<case>/<client>.json   the client's answer, or .sse
 
-`GOLDEN_UPDATE=1 pytest tests/test_golden.py` writes what is expected anew. Read every change of it.
+`GOLDEN_UPDATE=1 pytest tests/test_golden.py` writes the expected files again. Read every change of them.
 """
 
 import itertools
@@ -52,7 +52,7 @@ STREAMS = (".sse", ".events.json")
 
 
 def files(directory):
-    """Its cases by their names."""
+    """The cases of a folder by name."""
     return {path.name.partition(".")[0]: path for path in sorted(directory.iterdir()) if path.is_file()}
 
 
@@ -81,7 +81,7 @@ def each(names, rows):
 
 @pytest.fixture(autouse=True)
 def pinned(monkeypatch):
-    """Begins to count ids anew; the time stands still."""
+    """Restarts the counting of ids, and stops the clock."""
     monkeypatch.setattr("time.time", lambda: 1767323045.0)
 
     def begin():
@@ -93,7 +93,7 @@ def pinned(monkeypatch):
 
 
 def check(path, made):
-    """That the file holds `made`: bytes, or a value as JSON."""
+    """Check that the file holds `made`: bytes, or a value as JSON."""
     if UPDATE:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(
@@ -103,11 +103,11 @@ def check(path, made):
     assert made == (found if isinstance(made, bytes) else json.loads(found))
 
 
-def test_every_dialect_is_here():
+def test_every_dialect_has_golden_files():
     assert set(SERVICES) == {name for name, dialect in CHAT.items() if dialect.translates_into}
 
 
-def test_nothing_is_left_over():
+def test_no_golden_file_is_unused():
     expected = {f"requests/{client}/{case}/{provider}.json" for client, case, provider in REQUESTS}
     for provider, case, path, client in ANSWERS:
         expected.add(f"answers/{provider}/{case}/{client}{'.sse' if path.name.endswith(STREAMS) else '.json'}")
@@ -122,14 +122,14 @@ def asked(client, case):
 
 
 @each(("client", "case", "provider"), REQUESTS)
-def test_requests(client, case, provider):
+def test_requests_match_the_golden_files(client, case, provider):
     body = asked(client, case)
     before = json.dumps(body)
     ask = CLIENTS[client].read(body, Endpoint(next(iter(CLIENTS[client].paths)), "chat", "m"))
     translation = Translation(CLIENTS[client], replace(SERVICES[provider], stream=ask.stream))
     unsaid = [need for need in ask.needs if need in translation.dialect.lacks | NATIVE]
     if unsaid:
-        made = {"skipped": unsaid}  # Select never sends it there
+        made = {"skipped": unsaid}  # Select never sends the request there
     else:
         try:
             path, sent = translation.request(body)
@@ -140,8 +140,8 @@ def test_requests(client, case, provider):
     check(ROOT / "requests" / client / case / f"{provider}.json", made)
 
 
-# What changes in a request that is read and written again in the same API, by case. Texts that need no parts of their
-# own are joined, what the API says by default is said, what nobody may see again is left out, and strict schemas are
+# Changes to a request that is decoded and encoded again in the same API, by case. Texts without properties of their
+# own are joined, defaults of the API are written, unused fields are dropped, and strict schemas are
 # closed.
 CHANGED = {
     ("openai_chat", "files"): {"messages"},
@@ -162,7 +162,7 @@ CHANGED = {
 
 
 @each(("client", "case"), dict.fromkeys(row[:2] for row in REQUESTS if row[0] in SERVICES))
-def test_a_request_written_again_asks_the_same(client, case):
+def test_a_request_encoded_again_asks_for_the_same(client, case):
     dialect, model = CLIENTS[client], SERVICES[client].model
     asks = dialect.decode_request(asked(client, case) | {"model": model})
     body, _ = dialect.encode_request(asks, Destination(model, more=("thinking", "cache_control", "top_k")))
@@ -185,7 +185,7 @@ def answered(path):
 
 
 @each(("provider", "case", "path", "client"), PLAIN)
-def test_plain_answers(provider, case, path, client):
+def test_plain_answers_match_the_golden_files(provider, case, path, client):
     translation = Translation(CLIENTS[client], SERVICES[provider])
     _, _, status = case.partition("error_")
     body = answered(path)
@@ -200,7 +200,7 @@ def translated(provider, client, *pieces):
 
 
 @each(("provider", "case", "path", "client"), STREAMED)
-def test_streamed_answers(provider, case, path, client, pinned):
+def test_streamed_answers_match_the_golden_files(provider, case, path, client, pinned):
     whole = answered(path)
     made = translated(provider, client, whole)
     check(path.parent / case / f"{client}.sse", made)
@@ -213,7 +213,7 @@ def test_streamed_answers(provider, case, path, client, pinned):
 
 @exhaustive
 @each(("provider", "case", "path", "client"), STREAMED)
-def test_streamed_answers_cut_at_every_byte(provider, case, path, client, pinned):
+def test_streamed_answers_cut_at_every_byte_match(provider, case, path, client, pinned):
     whole = answered(path)
     made = translated(provider, client, whole)
     for cut in range(1, len(whole)):
@@ -223,15 +223,17 @@ def test_streamed_answers_cut_at_every_byte(provider, case, path, client, pinned
 
 @pytest.mark.parametrize("client", ["anthropic_messages", "openai_responses"])
 @pytest.mark.parametrize("provider", SERVICES)
-def test_thinking_of_others_is_told_from_a_providers_own(provider, client):
-    """Or a native provider would be sent it, and refuse it. What Claude signs on Bedrock is Anthropic's own."""
+def test_thinking_of_another_provider_is_distinguished_from_a_providers_own(provider, client):
+    """Otherwise a provider would get foreign thinking, and refuse it. Claude's signatures on Bedrock are Anthropic's
+    own.
+    """
     if provider == client or (provider, client) == ("aws_converse", "anthropic_messages"):
         return
     said = (ROOT / "answers" / provider / "reasoning" / f"{client}.json").read_bytes()
     assert any(trace in said for trace in CLIENTS[client].traces)
 
 
-# --- what the official SDKs make of them
+# --- the official SDKs
 
 TEXTS = {"basic": "Hello there! How can I help?", "reasoning": "Four.", "tools": ""}
 CALLS = {"tools": [("get_weather", {"city": "Rome"}), ("get_weather", {"city": "Oslo"})]}
@@ -286,13 +288,13 @@ SDKS = {"openai_chat": OpenAIChat, "openai_responses": OpenAIResponses, "anthrop
 
 
 @each(("provider", "case", "path", "client"), [row for row in PLAIN if row[3] in SDKS])
-def test_sdks_know_the_answers(provider, case, path, client):
+def test_sdks_read_the_answers(provider, case, path, client):
     if "error_" not in case:
         SDKS[client]().whole.validate_json((path.parent / case / f"{client}.json").read_bytes(), strict=True)
 
 
 @each(("provider", "case", "path", "client"), [row for row in STREAMED if row[3] in SDKS])
-def test_sdks_gather_the_streams(provider, case, path, client):
+def test_sdks_collect_the_streams(provider, case, path, client):
     sdk, data = SDKS[client](), (path.parent / case / f"{client}.sse").read_bytes()
     what = case.removeprefix("streaming_")
     if what not in TEXTS:

@@ -1,4 +1,4 @@
-"""The manifests: valid, hardened, consistent; and their commands start a gateway that answers."""
+"""The manifests: valid, hardened and consistent; their commands start a gateway that answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BASE, MOCK, FLEET = K8S / "base", K8S / "overlays" / "mock", K8S / "overlays" / 
 SCHEMA = kubernetes_validate.latest_version()
 BIN = Path(sys.executable).parent
 LEVELS = {"": 1.0, "m": 0.001, "Mi": 2.0**20, "Gi": 2.0**30}
-# The lists that a patch merges entry by entry, and what an entry is known by.
+# The lists that a patch merges entry by entry, and the key of an entry.
 KNOWN_BY = {
     **dict.fromkeys(("initContainers", "containers", "volumes"), "name"),
     "volumeMounts": "mountPath",
@@ -69,7 +69,7 @@ def plain(folder: Path) -> list[dict[str, Any]]:
 
 
 def merged(old: Any, new: Any, field: str = "") -> Any:
-    """A strategic merge, as far as the overlays need one. What a patch names comes first, in the patch's order."""
+    """A strategic merge, as far as the overlays need one. Entries of a patch come first, in the patch's order."""
     if isinstance(old, dict):
         changed = {key: merged(old[key], value, key) if key in old else value for key, value in new.items()}
         return {**old, **changed}
@@ -101,7 +101,7 @@ def containers(folder: Path = MOCK) -> dict[str, dict[str, Any]]:
 
 
 def lasting(entry: Mapping[str, Any]) -> bool:
-    """True for what runs as long as the pod: all but an init container that ends."""
+    """True for containers that run as long as the pod: all except an init container that ends."""
     return entry["name"] == "envoy" or entry.get("restartPolicy") == "Always"
 
 
@@ -132,7 +132,7 @@ def test_every_manifest_is_valid(folder: Path) -> None:
 
 @each
 @pytest.mark.skipif(not any(map(shutil.which, ("kustomize", "kubectl"))), reason="needs kustomize or kubectl")
-def test_kustomize_makes_of_it_what_these_tests_look_at(folder: Path, tmp_path: Path) -> None:
+def test_kustomize_builds_the_resources_that_these_tests_read(folder: Path, tmp_path: Path) -> None:
     command = ["kustomize", "build"] if shutil.which("kustomize") else ["kubectl", "kustomize"]
     env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "KUBECONFIG": os.devnull}
     done = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=True, env=env)
@@ -151,7 +151,7 @@ def test_the_namespace_enforces_the_restricted_standard() -> None:
 
 
 @each
-def test_the_pod_has_no_way_into_the_cluster_or_the_node(folder: Path) -> None:
+def test_the_pod_has_no_access_to_the_cluster_or_the_node(folder: Path) -> None:
     spec = pod(folder)
     assert spec["automountServiceAccountToken"] is False
     assert "serviceAccountName" not in spec
@@ -184,8 +184,8 @@ def test_containers_are_restricted(name: str) -> None:
     assert "envFrom" not in entry
 
 
-def test_who_shares_the_socket_is_one_user() -> None:
-    """Mode 0600: another uid could not connect, and need not."""
+def test_containers_that_share_the_socket_have_one_uid() -> None:
+    """The socket's mode is 0600, so another uid could not connect."""
     sharing = [
         entry for entry in containers().values() if "run" in {mount["name"] for mount in entry.get("volumeMounts", ())}
     ]
@@ -206,7 +206,7 @@ def test_keys_are_never_on_a_disk() -> None:
 
 
 @every_container
-def test_what_lasts_is_probed(name: str) -> None:
+def test_long_running_containers_have_probes(name: str) -> None:
     entry = containers()[name]
     probes = {"startupProbe", "readinessProbe", "livenessProbe"} & set(entry)
     assert probes == ({"startupProbe", "readinessProbe", "livenessProbe"} if lasting(entry) else set())
@@ -231,7 +231,7 @@ def test_the_grace_period_is_long_enough_for_both_to_drain() -> None:
     assert waits + drains + 10 <= pod()["terminationGracePeriodSeconds"]
 
 
-def test_a_volume_for_one_node_is_not_rolled() -> None:
+def test_a_volume_of_one_node_is_not_used_by_a_rolling_update() -> None:
     spec = only(plain(BASE), "Deployment")["spec"]
     assert only(plain(BASE), "PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteOnce"]
     assert spec["replicas"] == 1
@@ -239,7 +239,7 @@ def test_a_volume_for_one_node_is_not_rolled() -> None:
 
 
 @each
-def test_references_between_the_manifests_lead_somewhere(folder: Path) -> None:
+def test_references_between_the_manifests_resolve(folder: Path) -> None:
     found, spec = plain(folder), pod(folder)
     volumes = {volume["name"]: volume for volume in spec["volumes"]}
     mounted = {mount["name"] for entry in containers(folder).values() for mount in entry.get("volumeMounts", ())}
@@ -268,7 +268,7 @@ def test_references_between_the_manifests_lead_somewhere(folder: Path) -> None:
             assert not path.startswith("/") or any(path.startswith(mount + "/") for mount in mounts), part
 
 
-def test_the_network_policy_opens_the_two_doors_and_no_other() -> None:
+def test_the_network_policy_opens_two_ports_and_no_other() -> None:
     policy = only(plain(BASE), "NetworkPolicy")["spec"]
     assert set(policy["policyTypes"]) == {"Ingress", "Egress"}
     doors = {rule["ports"][0]["port"]: rule["from"] for rule in policy["ingress"]}
@@ -281,7 +281,7 @@ def test_the_network_policy_opens_the_two_doors_and_no_other() -> None:
 
 
 @both
-def test_the_settings_are_good_and_fit_the_manifests(folder: Path) -> None:
+def test_the_settings_are_valid_and_fit_the_manifests(folder: Path) -> None:
     settings = config.load(folder / "gateway.yaml")
     ports = {
         port["name"]: port["containerPort"] for entry in containers(BASE).values() for port in entry.get("ports", ())
@@ -289,7 +289,7 @@ def test_the_settings_are_good_and_fit_the_manifests(folder: Path) -> None:
     assert ports == {"public": settings.listener.port, "status": settings.status.port}
     mounts = {mount["name"]: mount["mountPath"] for mount in containers()["processor"]["volumeMounts"]}
     assert settings.processor.path.startswith(mounts["run"] + "/")
-    for store in (settings.stores.counters, settings.stores.ledger):  # the root cannot be written
+    for store in (settings.stores.counters, settings.stores.ledger):  # the root file system cannot be written
         assert store.startswith(f"sqlite:{mounts['data']}/")
     assert settings.admin.address == "127.0.0.1", "without a token, which the base has none of"
     secrets = [provider.api_key for provider in settings.providers.values() if provider.api_key]
@@ -315,14 +315,14 @@ def test_the_documentation_names_every_key_of_the_secret() -> None:
 
 
 def secrets(folder: Path) -> set[str]:
-    """The files of the Secret that settings name."""
+    """The files of the Secret that the settings name."""
     return set(SECRETS.findall((folder / "gateway.yaml").read_text(encoding="utf-8")))
 
 
 # --- A fleet
 
 
-def test_a_fleet_keeps_nothing_in_a_pod() -> None:
+def test_a_fleet_stores_nothing_in_a_pod() -> None:
     found = plain(FLEET)
     assert not [document for document in found if document["kind"] == "PersistentVolumeClaim"]
     assert {volume["name"] for volume in pod(FLEET)["volumes"]} == {"settings", "keys", "run"}
@@ -333,7 +333,7 @@ def test_a_fleet_keeps_nothing_in_a_pod() -> None:
     assert "sslmode=verify-full" in stores["ledger"]
 
 
-def test_a_fleet_is_rolled_and_drained_one_pod_at_a_time() -> None:
+def test_a_fleet_is_updated_and_drained_one_pod_at_a_time() -> None:
     found = plain(FLEET)
     spec = only(found, "Deployment")["spec"]
     assert spec["replicas"] > 1
@@ -358,7 +358,7 @@ def test_a_fleet_opens_the_admin_api_to_labelled_namespaces_with_a_token() -> No
     assert {port["port"] for port in out["ports"]} == {urlsplit(stores["counters"]).port, 5432}
 
 
-def test_the_image_has_what_a_fleet_needs() -> None:
+def test_the_image_has_the_extras_that_a_fleet_needs() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     extras = re.findall(r"'\.\[([a-z,]+)\]'", text)[0].split(",")
     assert {"redis", "postgres", "envoy"} <= set(extras)
@@ -366,7 +366,7 @@ def test_the_image_has_what_a_fleet_needs() -> None:
     assert set(extras) <= set(known)
 
 
-def test_the_image_takes_what_the_context_has_and_runs_as_the_pod_says() -> None:
+def test_the_image_copies_files_of_the_build_context_and_runs_as_the_pods_user() -> None:
     lines = (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
     copied = {
         part for line in lines if line.startswith("COPY ") and "--from" not in line for part in line.split()[1:-1]
@@ -402,7 +402,7 @@ class Pod:
         return text
 
     def settings(self, source: Path, **more: Any) -> None:
-        """Those of `source`, with this machine's addresses and the sections of `more`."""
+        """The settings of `source`, with this machine's addresses and the sections of `more`."""
         tree = yaml.safe_load(self.here(source.read_text(encoding="utf-8")))
         for door, port in (("listener", self.listener), ("status", self.status), ("admin", self.admin)):
             tree[door] = {**tree.get(door, {}), "address": "127.0.0.1", "port": port}
@@ -421,7 +421,7 @@ class Pod:
         return [str(BIN / binary), *(f"--port={self.mock}" if part.startswith("--port=") else part for part in parts)]
 
     def run(self, name: str) -> None:
-        """A container of one verb that ends by itself, as a call."""
+        """Run a container of one verb that ends by itself, as a call."""
         with mock.patch("sys.argv", self.command(name)):
             assert main() == 0
 
@@ -472,7 +472,7 @@ def here() -> Iterator[Pod]:
 
 
 def start(pod: Pod, running: ExitStack, *mock: str) -> None:
-    """As the kubelet does: each when the one before is ready."""
+    """Start the containers as the kubelet does: each when the previous one is ready."""
     pod.run("render")
     pod.start("mock", running, *mock)
     eventually(lambda: pod.http.get(f"http://127.0.0.1:{pod.mock}/healthz").is_success)
@@ -484,11 +484,11 @@ def start(pod: Pod, running: ExitStack, *mock: str) -> None:
 
 
 @pytest.mark.e2e
-def test_envoy_accepts_what_the_init_container_renders(here: Pod) -> None:
+def test_envoy_accepts_the_configuration_of_the_init_container(here: Pod) -> None:
     shutil.copy(BASE / "gateway.yaml", here.folder / "settings/gateway.yaml")
     here.run("render")
     rendered = here.folder / "run/envoy.yaml"
-    # The settings as they are in the cluster: only where Envoy looks for things that must exist is of this machine.
+    # The settings as in the cluster. Only files that must exist for Envoy are this machine's.
     rendered.write_text(rendered.read_text(encoding="utf-8").replace("/run/extproc/", f"{here.folder}/run/"))
     command = [str(BIN / "envoy"), "--mode", "validate", "--use-dynamic-base-id", "--log-level", "error"]
     done = subprocess.run([*command, "-c", str(rendered)], capture_output=True, text=True, check=False, timeout=60)

@@ -1,7 +1,7 @@
-"""JSON from outside this project: `make abuse DATA=dir`.
+"""JSON cases from outside this project: `make abuse DATA=dir`.
 
 The directory holds `parsing/*.json`, named y_ (must be read), n_ (must be refused) and i_ (either), and `blns.json`, a
-list of strings that break things.
+list of strings that break programs.
 """
 
 import json
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(not GIVEN, reason="EXTPROC_JSON_CASES is not set
 FILES = sorted(Path(GIVEN, "parsing").glob("*.json")) if GIVEN else []
 STRINGS = json.loads(Path(GIVEN, "blns.json").read_text(encoding="utf-8")) if GIVEN else []
 
-# Valid by the letter, refused by us: two parsers could read them differently.
+# Valid JSON that we refuse, because two parsers could read it differently.
 STRICTER = ("y_object_duplicated_key", "y_object_duplicated_key_and_value")
 
 
@@ -37,7 +37,7 @@ def test_json_is_read_or_refused(file):
 
 
 @pytest.mark.parametrize("number", range(len(STRINGS)))
-async def test_a_string_that_breaks_things_breaks_nothing_here(world, number):
+async def test_a_naughty_string_is_accepted_as_text(world, number):
     text = STRINGS[number]
     gateway = world("guardrails: [{name: g, kind: regex, patterns: {p: CANARY}}]")
     stream = gateway.stream()
@@ -51,7 +51,7 @@ async def test_a_string_that_breaks_things_breaks_nothing_here(world, number):
 
 
 @pytest.mark.parametrize("number", range(len(STRINGS)))
-async def test_as_a_model_it_is_refused(world, number):
+async def test_a_naughty_string_is_refused_as_a_model(world, number):
     stream = world().stream()
     await stream.on_request_headers({":method": "POST", ":path": "/v1/chat/completions"}, end=False)
     answer = await stream.on_request_body(json.dumps({"model": STRINGS[number], "messages": [{}]}).encode())

@@ -29,7 +29,7 @@ def code(call, *arguments, **more):
         ("/v1/embeddings", "openai_embeddings", "embeddings"),
     ],
 )
-def test_the_path_says_which_api(path, dialect, operation):
+def test_the_path_determines_the_api(path, dialect, operation):
     exchange = classify(path)
     assert (exchange.dialect.name, exchange.operation) == (dialect, operation)
 
@@ -49,28 +49,28 @@ def test_an_unknown_path_is_a_404_in_the_default_shape(path):
 @pytest.mark.parametrize(
     "path", ["/v1/models", "/v1/models/m", "/v1/models/openai/gpt-4o", "/v1/models/openai%2Fgpt-4o"]
 )
-def test_models_are_read(path, method):
+def test_requests_for_models_are_recognised(path, method):
     assert classify(path, method).operation == "list_models"
 
 
 @pytest.mark.parametrize(
     ("path", "method", "allow"), [("/v1/models", "POST", "GET, HEAD"), ("/v1/embeddings", "GET", "POST")]
 )
-def test_another_method_is_a_405_that_says_which(path, method, allow):
+def test_another_method_is_a_405_that_names_the_allowed_one(path, method, allow):
     with pytest.raises(Refusal) as refused:
         classify(path, method)
     assert (refused.value.kind.status, refused.value.headers) == (405, {"allow": allow})
 
 
 @pytest.mark.parametrize("name", ["m", "a/b", "a%2Fb", "a:b", "...", "a..b", "%252e%252e"])
-def test_names_of_models_in_a_path(name):
+def test_models_in_a_path_are_read(name):
     assert is_model_path(f"/v1/models/{name}")
 
 
 @pytest.mark.parametrize(
     "name", ["", "/", "a/", "/a", "a//b", ".", "..", "../x", "a/../b", "%2e%2e", "a%2F..%2Fb", "a%2f"]
 )
-def test_what_leads_elsewhere_is_no_model(name):
+def test_a_path_that_leads_elsewhere_names_no_model(name):
     assert not is_model_path(f"/v1/models/{name}")
 
 
@@ -88,7 +88,7 @@ def test_what_leads_elsewhere_is_no_model(name):
         "application/jsonp",
     ],
 )
-def test_what_is_no_json_in_utf8_is_a_415(kind):
+def test_a_media_type_other_than_json_in_utf8_is_a_415(kind):
     assert code(classify, "/v1/chat/completions", content_type=kind) == "unsupported_encoding"
 
 
@@ -107,7 +107,7 @@ def parse(body, **limits):
 @pytest.mark.parametrize(
     "name", ["Model", "MODEL", "\uff4dodel", "ſtream", "N", "Max_Tokens", "toolſ", "Thin\u212aing", "API_BASE"]
 )
-def test_a_name_that_a_server_may_take_for_another_is_refused(name):
+def test_a_field_name_that_servers_may_read_as_another_is_refused(name):
     with pytest.raises(Refusal) as refused:
         parse(json.dumps({"model": "m", "messages": [{}], name: 1}).encode())
     assert (refused.value.kind.code, refused.value.param) == ("invalid_request", fold(name))
@@ -130,23 +130,23 @@ def test_a_field_that_a_target_changes_has_one_spelling():
     assert code(Parse(BodyLimits(1000, 16), {"temperature"}), exchange) == "invalid_request"
 
 
-def test_names_that_stand_for_nothing_are_the_clients_affair():
+def test_unused_field_names_are_accepted_in_any_spelling():
     exchange = parse('{"model":"m","messages":[{"Role":"user"}],"mоdel":1,"Temperature":1,"é":2,"É":3}'.encode())
     assert list(exchange.json)[2:] == ["mоdel", "Temperature", "é", "É"]
 
 
-def test_an_address_or_a_credential_for_a_provider_is_left_out():
+def test_addresses_and_credentials_in_a_body_are_removed():
     exchange = parse(b'{"model":"m","api_base":"http://x","messages":[{}],"extra_headers":{"a":"b"}}')
     assert exchange.json == {"model": "m", "messages": [{}]}
     assert exchange.ignored == ("api_base", "extra_headers")
 
 
-def test_a_byte_order_mark_is_refused_by_name():
+def test_a_byte_order_mark_is_refused_with_its_name():
     with pytest.raises(Refusal, match="byte order mark"):
         parse(b'\xef\xbb\xbf{"model":"m","messages":[{}]}')
 
 
-def test_the_body_says_what_it_asks_for():
+def test_the_facts_of_a_body_are_read():
     exchange = parse(b'{"model":"m","messages":[{"role":"user"}],"stream":true}')
     assert (exchange.ask.model, exchange.ask.stream) == ("m", True)
     assert exchange.json["messages"] == [{"role": "user"}]
@@ -166,5 +166,5 @@ def test_the_body_says_what_it_asks_for():
         (b" " * 1001, "body_too_large"),
     ],
 )
-def test_a_body_that_cannot_be_used(body, expected):
+def test_an_unusable_body_is_refused(body, expected):
     assert code(parse, body) == expected

@@ -1,4 +1,4 @@
-"""What a configuration learns from its tries. How its stages work together is in test_gateway.py."""
+"""The notes that a configuration takes on its tries. test_gateway.py covers the stages together."""
 
 import time
 from email.utils import formatdate
@@ -61,30 +61,30 @@ def cooling(gateway, place="a/m"):
         (500, "30", 0),
     ],
 )
-def test_who_asked_to_be_left_alone_is(gateway, status, retry_after, seconds):
+def test_a_deployment_that_asked_for_a_pause_cools_down(gateway, status, retry_after, seconds):
     learn(gateway, tried(status=status, retry_after=retry_after))
     assert cooling(gateway) == pytest.approx(seconds)
 
 
-def test_until_a_date(gateway):
+def test_a_pause_may_be_given_as_a_date(gateway):
     learn(gateway, tried(status=429, retry_after=formatdate(time.time() + 20, usegmt=True)))
     assert 15 < cooling(gateway) <= 20
 
 
 @pytest.mark.parametrize(("retry_after", "seconds"), [("", 0), ("30", 30), ("3600", 300)])
-def test_each_provider_has_its_own_settings(gateway, retry_after, seconds):
+def test_each_provider_has_its_own_limits_of_pauses(gateway, retry_after, seconds):
     learn(gateway, tried("n", "b", status=429, retry_after=retry_after))
     assert cooling(gateway, "b/vendor/n") == pytest.approx(seconds)
     assert cooling(gateway) == 0
 
 
-def test_one_model_of_a_provider_says_nothing_of_another(gateway):
+def test_a_pause_of_one_model_does_not_affect_another(gateway):
     learn(gateway, tried("a/x", status=429, retry_after="30"))
     assert (cooling(gateway, "a/x"), cooling(gateway)) == (pytest.approx(30), 0)
 
 
 @pytest.mark.parametrize(("model", "provider"), [("m", "b"), ("m", "gone"), ("gone", "a"), ("", "a"), ("v", "a")])
-def test_a_try_of_settings_that_are_no_longer_teaches_nothing(gateway, model, provider):
+def test_a_try_under_earlier_settings_teaches_nothing(gateway, model, provider):
     learn(gateway, tried(model, provider, status=429, retry_after="30"))
     assert gateway.pipeline.history.deployments() == {}
 
@@ -92,27 +92,27 @@ def test_a_try_of_settings_that_are_no_longer_teaches_nothing(gateway, model, pr
 # --- speeds
 
 
-def test_tries_teach_how_fast_their_place_is(gateway):
+def test_tries_teach_the_latency_of_their_deployment(gateway):
     learn(gateway, tried("n", "b", first_byte=0.25, request_bytes=100))
     assert gateway.pipeline.history.expected("b/vendor/n", 100, streamed=False) == pytest.approx(0.25)
     assert gateway.pipeline.history.expected("b/vendor/n", 100, streamed=True) is None
 
 
-def test_streams_teach_how_fast_they_flow(gateway):
+def test_streams_teach_their_writing_speed(gateway):
     learn(gateway, tried(seconds=2.5, first_byte=0.5, answer_bytes=20_000, streamed=True))
     assert gateway.pipeline.history.expected("a/m", 0, streamed=True) == pytest.approx(2.5)
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-def test_every_outcome_is_counted_and_can_be_learned_from(gateway, outcome):
+def test_every_outcome_is_counted_and_recorded(gateway, outcome):
     learn(gateway, tried(outcome=outcome, first_byte=None))
     assert gateway.metric("extproc_tries_total", provider="a", model="m", outcome=outcome) == 1
 
 
-# --- what it is good for
+# --- effect on routing
 
 
-def test_what_one_try_taught_the_next_request_heeds(gateway, exchange):
+def test_the_next_request_uses_the_notes_on_a_try(gateway, exchange):
     [select] = [stage for stage, *_ in gateway.pipeline.on_request._stages if type(stage).__name__ == "Select"]
 
     def targets():

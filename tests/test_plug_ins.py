@@ -1,7 +1,7 @@
-"""A plug-in is one file: it is found by being there, its settings are checked and documented, no other file names it.
+"""A plug-in is one file: it is found by its place, its settings are checked and documented, and no other file names it.
 
-Modules whose names begin with an underscore are shared parts. Each test adds a folder to the room, as if its files were
-the room's own, in a process of its own.
+Modules whose names begin with an underscore are shared code. Each test adds a folder to the room, as if its files
+belonged to the room, in a process of its own.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def extproc(tmp_path):
 PLAIN = "providers: {a: {kind: mock}}\nmodels: {m: {provider: a}}\nauth: {required: false}\n"
 
 
-def test_a_provider(extproc):
+def test_a_provider_is_found(extproc):
     yaml = "providers: {a: {kind: acme}}\nmodels: {m: {provider: a}}\nauth: {required: false}\n"
     done = extproc("extproc.providers", PROVIDER, "check", yaml=yaml)
     assert done.stdout.endswith("gateway.yaml: ok\n"), done.stderr
@@ -94,7 +94,7 @@ def test_a_provider(extproc):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_guardrail_beside_another(extproc):
+def test_a_guardrail_is_found_beside_another(extproc):
     both = PLAIN + "guardrails: [{name: r, kind: regex, patterns: {a: b}}, {name: g, kind: acme, acme: [Hello]}]"
     arguments = ("check", "--explain", "--model", "m")
     done = extproc("extproc.guardrails", GUARDRAIL, *arguments, yaml=both)
@@ -126,21 +126,21 @@ def test_the_reference_describes_each_guardrail(extproc):
     assert "| `patterns` | mapping | required |" in section
 
 
-def test_a_counter_store(extproc):
+def test_a_counter_store_is_found(extproc):
     done = extproc("extproc.stores", STORE, "check", yaml=PLAIN + "stores: {counters: 'acme:here'}\n")
     assert "is for tests (warning)" in done.stdout, done.stderr
     done = extproc("extproc.stores", STORE, "check", yaml=PLAIN + "stores: {counters: 'acme:'}\n")
     assert "acme:here is the only one" in done.stderr
 
 
-def test_a_strategy(extproc):
+def test_a_strategy_is_found(extproc):
     yaml = PLAIN + "virtual_models: {v: {strategy: acme, targets: [{model: m}]}}\n"
     done = extproc("extproc.routing.strategies", STRATEGY, "check", yaml=yaml)
     assert done.stdout.endswith("gateway.yaml: ok\n"), done.stderr
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_shared_parts_are_no_plug_ins(tmp_path, room):
+def test_shared_modules_are_not_plug_ins(tmp_path, room):
     (tmp_path / "_shared.py").write_text(SHARED)
     (tmp_path / "_folder").mkdir()
     (tmp_path / "_folder" / "__init__.py").write_text(SHARED)
@@ -157,6 +157,6 @@ def test_shared_parts_are_no_plug_ins(tmp_path, room):
 
 
 @pytest.mark.parametrize("url", ["_shared:", "__init__:", "_shared:x"])
-def test_shared_parts_are_no_counter_stores(extproc, url):
+def test_shared_modules_are_not_counter_stores(extproc, url):
     done = extproc("extproc.stores", STORE, "check", yaml=PLAIN + f"stores: {{counters: '{url}'}}\n")
     assert "counters must be one of acme:, memory:, redis:, sqlite:" in done.stderr

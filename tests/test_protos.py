@@ -1,4 +1,4 @@
-"""What we speak is what Envoy speaks: field numbers and types; and the stubs are those of the .proto."""
+"""Our messages equal Envoy's in field numbers and types, and the generated code equals the .proto files."""
 
 import dataclasses
 import subprocess
@@ -31,7 +31,7 @@ HEALTH = {
     "HealthCheckRequest": {"service": (1, "string")},
     "HealthCheckResponse": {"status": (1, "enum")},
 }
-# An enum in Envoy's own file; a number is the same on the wire and knows every status.
+# An enum in Envoy's file. It is a number on the wire, and the number covers every status.
 DIFFERENT = {("HttpStatus", "code"): "enum"}
 
 
@@ -48,7 +48,7 @@ def path(descriptor):
 
 
 def find(descriptor):
-    """Envoy's own: a nested type carries the name of the outer one, and acronyms are words."""
+    """Envoy's own message. A nested type has the name of the outer one, and acronyms are capitalised as words."""
     name = path(descriptor).replace(".", "").replace("HTTP", "Http")
     return next(found for module in MODULES if (found := getattr(sys.modules.get(module) or load(module), name, None)))
 
@@ -78,7 +78,9 @@ def test_every_field_has_envoys_number_and_type(descriptor):
             their.group
         ) == 1
         ours = field.containing_oneof.name if field.containing_oneof else None
-        assert ours == their.group or (ours is None and alone), field.name  # a oneof of one is a field on the wire
+        assert ours == their.group or (ours is None and alone), (
+            field.name
+        )  # a oneof with one field is a plain field on the wire
         if is_map:
             entry = field.message_type.fields_by_name
             assert [TYPES[entry[part].type] for part in ("key", "value")] == [
@@ -97,18 +99,18 @@ def test_every_value_of_an_enum_has_envoys_number(enum):
 
 
 @pytest.mark.parametrize(("name", "fields"), HEALTH.items())
-def test_health_is_grpcs_own(name, fields):
+def test_the_health_messages_are_grpcs(name, fields):
     descriptor = pb.DESCRIPTOR.message_types_by_name[name]
     assert {field.name: (field.number, TYPES[field.type]) for field in descriptor.fields} == fields
 
 
-def test_the_states_of_health_are_grpcs_own():
+def test_the_health_states_are_grpcs():
     [enum] = pb.DESCRIPTOR.message_types_by_name["HealthCheckResponse"].enum_types
     states = {value.name: value.number for value in enum.values}
     assert states == {"UNKNOWN": 0, "SERVING": 1, "NOT_SERVING": 2, "SERVICE_UNKNOWN": 3}
 
 
-def test_the_stubs_are_what_the_pinned_generator_writes(tmp_path):
+def test_the_generated_code_is_up_to_date(tmp_path):
     pytest.importorskip("grpc_tools", reason="grpcio-tools is not installed")
     command = [sys.executable, "-m", "grpc_tools.protoc", f"-I{ROOT / 'protos'}"]
     outputs = [f"--python_out={tmp_path}", f"--pyi_out={tmp_path}", str(ROOT / "protos" / "extproc.proto")]

@@ -1,4 +1,4 @@
-"""The stages of an answer's events: those it needs, in order, timed, and what they may do with events."""
+"""The stages of an answer's events: only the needed ones, in order, timed, and their possible effects on events."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ SECRET = TEXT.replace(b"Hi", b"sk-1")
 
 
 class Mask:
-    """As a guardrail on answers will: it edits an event, and leaves one out."""
+    """A stage like a future guardrail on answers: it edits an event, and drops one."""
 
     changes_length = True
 
@@ -40,7 +40,7 @@ class Block(Mask):
 
 
 class Times(dict):
-    """Seconds, by stage."""
+    """Seconds by stage."""
 
     def observer(self, name):
         return self.setdefault(name, []).append
@@ -73,7 +73,7 @@ def names(reader):
     return [type(stage).__name__ for stage, *_ in reader._stages]
 
 
-async def test_a_stage_may_edit_events_and_leave_them_out(answered):
+async def test_a_stage_may_edit_and_drop_events(answered):
     times = Times()
     sent = answered()
     reader = Events([Count(), Mask()], times.observer).reader(sent, SSE())
@@ -82,14 +82,14 @@ async def test_a_stage_may_edit_events_and_leave_them_out(answered):
     assert sent.report.output_bytes == len("Hi" + "sk-1"), "counted as it came"
 
 
-async def test_the_time_in_a_stage_is_told_once_for_an_answer(answered):
+async def test_the_time_of_a_stage_is_reported_once_per_answer(answered):
     times = Times()
     await read(Events([Count(), Block()], times.observer).reader(answered(), SSE()), TEXT, TEXT, TEXT, DONE)
     assert {name: len(seconds) for name, seconds in times.items()} == {"Count": 1, "Block": 1}
     assert all(seconds[0] > 0 for seconds in times.values())
 
 
-async def test_a_stage_that_refuses_ends_the_answer_after_the_events_it_was_given(answered):
+async def test_a_stage_that_refuses_ends_the_answer_after_the_earlier_events(answered):
     out = []
     reader = Events([Count(), Block()], Times().observer).reader(answered(), SSE())
     await reader.feed(TEXT, False, out)
@@ -124,7 +124,7 @@ def test_an_answer_has_only_the_stages_it_needs(answered, fields, framing, neede
     assert names(events.reader(answered(**fields), framing)) == ["Count", *needed]
 
 
-async def test_the_stages_of_an_answer_are_timed_as_those_of_the_request_are(world):
+async def test_the_stages_of_an_answer_are_timed_like_those_of_the_request(world):
     gateway = world()
     kind = {"kind": "text/event-stream"}
     chunks = [streams(chunk) for chunk in (TEXT, STOP, USED)]
@@ -137,8 +137,8 @@ async def test_the_stages_of_an_answer_are_timed_as_those_of_the_request_are(wor
 
 
 @pytest.mark.parametrize(("until", "settled"), [(1, False), (2, True), (3, True)])
-async def test_a_bug_is_an_end_of_its_own(world, monkeypatch, until, settled):
-    """Envoy answers 500, or cuts the answer. What may have reached a provider is charged."""
+async def test_a_bug_has_its_own_ending(world, monkeypatch, until, settled):
+    """Envoy answers 500, or cuts the answer. A request that may have reached a provider is charged."""
     gateway = world("budgets: [{name: t, unit: tokens, limit: 100000, window: minute}]")
     says = [asks(), sends(QUESTION), answers(), streams(json.dumps({}).encode(), end=True)]
     where = ["extproc.parsing.Parse", "extproc.response.Tell", "extproc.response.Count"][until - 1]

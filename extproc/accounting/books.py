@@ -123,7 +123,7 @@ class Books:
         room = True
         while ended := await self._counters.expire(keep=self._again if self._ledger is not None else 0.0):
             for expired in ended:
-                if expired.id in self._charged:  # its row waits for the database
+                if expired.id in self._charged:  # the row waits for the database
                     continue
                 if self._ledger is not None and (expired.forwarded or expired.settled):
                     room = room and self._add(row_of_expired(expired, budgets, teams, self._now()))
@@ -139,7 +139,7 @@ class Books:
             del self._owed[id]
             if owed.row is None:
                 continue
-            if not known and self._now() - owed.since > LATE_SETTLE - LEASE:  # its lease ran out, and decided
+            if not known and self._now() - owed.since > LATE_SETTLE - LEASE:  # the lease ran out, and decided
                 owed.row = msgspec.structs.replace(owed.row, charges=None)
             self._enter(owed.row)
 

@@ -92,7 +92,7 @@ class Reporter:
             [level] = await self.counters.levels([(prefix, budget.window)])
             return [(prefix, level)] if level.settled or level.reserved else []
         found = await self.counters.fullest(prefix, budget.window, MOST_SCOPES)
-        return [(scope, level) for scope, level in found if _is_of(scope, who)]
+        return [(scope, level) for scope, level in found if _belongs_to(scope, who)]
 
     def _scope(self, budget: Budget, scope: str, level: Level) -> Mapping[str, Any]:
         granted = self.grants.room(scope, budget.settings.unit)
@@ -248,7 +248,7 @@ def _concerns(settings: BudgetSettings, who: Consumer) -> bool:
     return all(pattern(facts[name]) for name, pattern in match if name in facts)
 
 
-def _is_of(scope: str, who: Consumer) -> bool:
+def _belongs_to(scope: str, who: Consumer) -> bool:
     """True when the fields of a count name the consumer, or its team."""
     fields = read_scope(scope)[1]
     return fields["consumer"] == who.name if "consumer" in fields else fields.get("team", who.team) == who.team

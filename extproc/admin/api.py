@@ -143,7 +143,7 @@ def providers(request: Request) -> Response:
 
 
 def _plain(error: Exception) -> str:
-    """Msgspec's text about a value, with its name in front: `limit: expected ...`."""
+    """The text of msgspec about a value, with its name in front: `limit: expected ...`."""
     message, _, path = str(error).partition(" - at `$.")
     return f"{path.removesuffix('`')}: {message[0].lower()}{message[1:]}" if path else message
 

@@ -23,7 +23,7 @@ _ERRORS = {
     403: "A page of another site asks",
     404: "Nothing has that name",
     409: "It conflicts with an existing entry",
-    411: "The body does not say its length",
+    411: "The body has no Content-Length",
     413: "The body is longer than 64 KiB",
     414: f"Path and query are longer than {MAX_TARGET >> 10} KiB",
     415: "The content type is not application/json",
@@ -146,7 +146,7 @@ def usage_parameters() -> Sequence[Json]:
         _parameter("end", moment, "A date or RFC 3339, exclusive; default: the month's end"),
         _parameter("resolution", _schema(Resolution), "The length of a row"),
         _parameter("group_by", {"type": "string", "pattern": f"^{field}(,{field}){{0,7}}$"}, "Fields, comma-separated"),
-        _parameter("format", {"enum": ["json", "csv"]}, "Default: as Accept says, else json"),
+        _parameter("format", {"enum": ["json", "csv"]}, "Default: by the header Accept, else json"),
         *(
             _parameter(name, {"type": "array", "items": _schema(_VALUES.get(name, answers.Printable))}, _ONLY)
             for name in FIELDS

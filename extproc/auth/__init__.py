@@ -95,7 +95,8 @@ class Authenticate:
         secret = auth.key_secret.read() if auth.key_secret else None
         self._secret = (secret or secrets.token_hex(32)).encode()
         self._keys: dict[bytes, Identity] = {}
-        self._known: dict[str, Identity] = {}  # by keys that were sent and are good: a digest costs 6 µs
+        # identities by key, of keys that were sent and are good: a digest costs 6 µs
+        self._known: dict[str, Identity] = {}
         subjects: dict[str, Identity] = {}
         certificates: dict[str, Identity] = {}
         for settings in consumers:
@@ -131,7 +132,7 @@ class Authenticate:
         exchange.labels = self._labels(exchange)
 
     def _read_keys(self, settings: ConsumerSettings, who: Consumer) -> Iterator[tuple[bytes, Identity]]:
-        """The digests of a consumer's keys; those that are not set have none."""
+        """The digests of a consumer's keys; a key whose secret is not set has none."""
         for index, key in enumerate(settings.keys):
             days = [day for day in (settings.expires, key.expires) if day is not None]
             expires = _expiry(min(days, default=None))
@@ -187,7 +188,7 @@ class Authenticate:
         for label, value in exchange.consumer.labels.items():
             if value:
                 labels[label] = value
-            else:  # it has none, and cannot choose one
+            else:  # the client has no label of that name, and cannot choose one
                 labels.pop(label, None)
         return labels
 

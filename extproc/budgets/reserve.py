@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from extproc.budgets.bounds import beside_text, bound_output, input_bound, input_estimate
+from extproc.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate
 from extproc.budgets.budget import Budget, Claim, compile_budget, counting
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
@@ -15,6 +15,7 @@ from extproc.budgets.refusals import exceeded, rates, too_dear
 from extproc.budgets.scopes import Scopes
 from extproc.budgets.settings import USD, BudgetSettings
 from extproc.budgets.watch import Alert, Watch
+from extproc.routing.parameters import output_limit
 from extproc.stores import Counters, Denied, StoreError
 from extproc.words.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
 from extproc.words.exchange import Exchange, Target
@@ -27,8 +28,10 @@ COUNT_TOKENS = "count_tokens"
 """The operation that uses no tokens."""
 
 _UNKNOWN = Target("", "", "")
-_LIAR = 8  # bytes for each token held: an answer this much longer passes its limit, at any size of a token
-_PROSE = 4  # bytes of an average token: the end of an expected amount
+_MOST_BYTES_PER_TOKEN = (
+    8  # bytes for each token held: an answer this much longer passes its limit, at any size of a token
+)
+_USUAL_BYTES_PER_TOKEN = 4  # bytes of an average token: the end of an expected amount
 _SLACK = 512  # bytes that a few tokens can have
 _STEP = 256  # output tokens that are held more at a time, at least
 
@@ -57,7 +60,7 @@ class Tools:
 
 
 @dataclass(slots=True, frozen=True)
-class _No:
+class _Denial:
     """A claim that found no room."""
 
     claim: Claim
@@ -76,7 +79,7 @@ class Reserve:
         budgets: Sequence[BudgetSettings],
         counters: Counters,
         leases: set[str],
-        default_output: int,
+        cap: int | None,
         count: Callable[[str, str], None],
         *,
         tools: Tools | None = None,
@@ -90,7 +93,7 @@ class Reserve:
         self._counters = counters
         self._leases = leases
         self._lease = lease
-        self._default_output = default_output
+        self._cap = cap
         self._count = count  # (budget, verdict)
         self._watch = Watch(tools.used, tools.tell, now)
         self._grants = tools.grants
@@ -153,17 +156,20 @@ class Reserve:
             if budget.covers(exchange, target)
         ]
         tokens = any(budget.counts_tokens for budget, _ in covered)
-        outputs = bound_output(exchange, self._default_output, counted=tokens)
+        strict = any(budget.strict for budget, _ in covered)
+        outputs, limits = bound_output(exchange, self._cap, counted=tokens, strict=strict)
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
         # An image is bounded, as long as no translation can take it for anything but an image.
         ask = exchange.ask
         unseen = () if ask.free else ask.unseen if exchange.translated else ask.unbounded
         if unseen:
             for budget, index in covered:
-                self._bounded(exchange, budget, exchange.targets[index], unseen)
+                self._check_unseen(exchange, budget, exchange.targets[index], unseen)
             inputs = [max(known, target.context or 0) for known, target in zip(inputs, exchange.targets, strict=True)]
-        reservation = Reservation[Claim](exchange.id, max(inputs), max(outputs, default=0), outputs, inputs)
-        reservation.unseen = bool(unseen)
+        reservation: Reservation[Claim] = Reservation(
+            exchange.id, max(inputs), max(outputs, default=0), outputs, inputs
+        )
+        reservation.unseen, reservation.limits = bool(unseen), limits
         exchange.reservation = reservation
         claims: dict[str, Claim] = {}
         reservation.output = reservation.output_tokens
@@ -171,8 +177,14 @@ class Reserve:
         for budget, index in covered:
             target = exchange.targets[index]
             tokens_in, tokens_out = inputs[index], outputs[index] if outputs else 0
+            usual = None
             if budget.patient and (usual := self._usual(target)) is not None:
-                tokens_in, tokens_out = min(tokens_in, input_estimate(exchange)), min(usual, tokens_out)
+                tokens_in = min(tokens_in, input_estimate(exchange))
+            elif outputs and not budget.strict and budget.grows and not _limited(exchange, index):
+                usual = (self._usual(target) or USUAL) * ask.choices
+                reservation.usual = True
+            if usual is not None:
+                tokens_out = min(usual, tokens_out)
                 reservation.output = min(reservation.output, tokens_out)
             grows = grows or (budget.grows and budget.enforced)
             free = exchange.ask.free and budget.counts_money
@@ -185,7 +197,7 @@ class Reserve:
         reservation.calls = [claim for claim in claims.values() if claim.budget.is_call]
         reservation.claims = [claim for claim in claims.values() if not claim.budget.is_call]
         if grows and outputs:
-            reservation.enough = _enough(reservation)
+            reservation.enough = _covered_bytes(reservation)
         return reservation
 
     def _inputs(self, exchange: Exchange, counted: int | None) -> list[int]:
@@ -195,7 +207,7 @@ class Reserve:
         counted += beside_text(exchange)
         return [min(bound, counted) if exact.fits(target) else bound for target in exchange.targets]
 
-    def _bounded(self, exchange: Exchange, budget: Budget, target: Target, unseen: Sequence[str]) -> None:
+    def _check_unseen(self, exchange: Exchange, budget: Budget, target: Target, unseen: Sequence[str]) -> None:
         """Check the bound of input outside the body: all that the model can read. 400 where the model's context is
         unknown and the worst is to be held.
         """
@@ -227,16 +239,16 @@ class Reserve:
                     )
         return self._scopes[settings.name].admit(budget.scope(exchange, target))
 
-    def _call(self, reservation: Reservation[Claim]) -> _No | None:
+    def _call(self, reservation: Reservation[Claim]) -> _Denial | None:
         """Compare the claims with the limits for one request."""
         for claim in reservation.calls:
             if claim.amount > claim.budget.limit:
                 if claim.budget.enforced:
-                    return _No(claim, too_dear(claim))
+                    return _Denial(claim, too_dear(claim))
                 self._count(claim.budget.name, "would_deny")
         return None
 
-    async def _hold(self, exchange: Exchange, reservation: Reservation[Claim]) -> _No | None:
+    async def _hold(self, exchange: Exchange, reservation: Reservation[Claim]) -> _Denial | None:
         """Hold the claims."""
         claims = reservation.claims
         if not claims:
@@ -251,7 +263,7 @@ class Reserve:
             claim = claims[outcome.index]
             reservation.claims = ()
             self._watch.denied(claim, holds[outcome.index], outcome)
-            return _No(claim, exceeded(claim, outcome, self._room(claim)))
+            return _Denial(claim, exceeded(claim, outcome, self._room(claim)))
         reservation.held = True
         self._leases.add(reservation.id)
         for claim, level in zip(claims, outcome.levels, strict=True):
@@ -275,7 +287,7 @@ class Reserve:
                 raise Refusal(STORE_UNAVAILABLE, message, headers={"retry-after": "1"}) from error
         exchange.reservation.claims = ()
 
-    async def _counted(self, exchange: Exchange, reservation: Reservation[Claim], no: _No) -> int | None:
+    async def _counted(self, exchange: Exchange, reservation: Reservation[Claim], no: _Denial) -> int | None:
         """The exact tokens of its text, where they may fit although the bound in bytes did not."""
         exact = self._exact
         if exact is None or reservation.unseen or not no.claim.budget.counts_input:
@@ -307,7 +319,7 @@ class Reserve:
         worst = reservation.output_tokens
         if reservation.output < worst:
             output = min(output, worst)
-        more = _more(exchange, output)
+        more = _lacking(exchange, output)
         holds = [
             claim.budget.hold(claim.scope, amount, self._room(claim))
             for claim, amount in zip(reservation.claims, more, strict=True)
@@ -332,11 +344,17 @@ class Reserve:
             for claim, amount in zip(reservation.claims, more, strict=True):
                 claim.amount += amount
         reservation.output = output
-        reservation.enough = _enough(reservation)
+        reservation.enough = _covered_bytes(reservation)
         return None
 
 
-def _more(exchange: Exchange, output: int) -> Sequence[int]:
+def _limited(exchange: Exchange, index: int) -> bool:
+    """Whether the request that goes to a target limits its output."""
+    limits, target = exchange.output_limits, exchange.targets[index]
+    return limits[index] is not None or output_limit(target.changes, exchange.ask.max_output_tokens) is not None
+
+
+def _lacking(exchange: Exchange, output: int) -> Sequence[int]:
     """The amount each claim lacks for `output` tokens of an answer from the target that serves."""
     reservation, target = exchange.reservation, exchange.target
     assert target is not None, "it answers"
@@ -350,9 +368,10 @@ def _more(exchange: Exchange, output: int) -> Sequence[int]:
     ]
 
 
-def _enough(reservation: Reservation[Claim]) -> int:
+def _covered_bytes(reservation: Reservation[Claim]) -> int:
     """Bytes of an answer that the amounts held cover. Less than the worst is held: an estimate. After that: a length
     that no answer within its limit can have.
     """
     output = reservation.output
-    return output * (_PROSE if output < reservation.output_tokens else _LIAR) + _SLACK
+    within = output < reservation.output_tokens or None in reservation.limits
+    return output * (_USUAL_BYTES_PER_TOKEN if within else _MOST_BYTES_PER_TOKEN) + _SLACK

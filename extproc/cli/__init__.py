@@ -42,7 +42,7 @@ _EXAMPLES = """\
   extproc usage --group-by team,model                      this month's spending
 """
 
-_BROKEN_PIPE = 141  # as shells report a program that SIGPIPE ended
+_BROKEN_PIPE = 141  # exit code that shells report for a program ended by SIGPIPE
 
 
 def main() -> int:

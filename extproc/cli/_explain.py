@@ -65,9 +65,9 @@ class Explanation:
 
 async def explain(settings: Settings, question: Question) -> Explanation:
     """Run the stages on the request. Raises ValueError when the consumer is missing or unknown."""
-    posed, headers = _pose(settings, question)
+    posed, headers = _with_credential(settings, question)
     witness = _Witness(posed)
-    pipeline = build(posed, MemoryCounters(), set(), witness, history=_Blank())
+    pipeline = build(posed, MemoryCounters(), set(), witness, history=_EmptyHistory())
     request = Request("POST", question.path, headers)
     exchange = Exchange("explained", request, attached=question.attached)
     refusal: Refusal | None = None
@@ -110,6 +110,7 @@ class _Story:
             yield from (("guardrails", verdict) for verdict in verdicts or ["none"])
         if self.passed(Reserve):
             yield from self._budgets()
+            yield from self._output()
         if self.refusal is None:
             yield from (("envoy", text) for text in self._envoy())
             targets = self.exchange.targets
@@ -220,7 +221,9 @@ class _Story:
             held, limit = budget.show(claim.amount), budget.show(budget.limit, unit=True)
             text = f"{settings.name} ({whose}): holds at most {held} of {limit}{per}"
             if settings.reserve == "expected":
-                text += ", less once it is known what is usual"
+                text += ", less once usual lengths are known"
+            elif reservation.usual and budget.grows and not budget.strict:
+                text += ", the usual output, and more while the answer streams"
             if settings.mode == "shadow":
                 text += ", too much" if claim.amount > budget.limit else ""
                 text += ", but shadow never refuses"
@@ -231,6 +234,17 @@ class _Story:
             yield "budgets", text
         if not reservation.claims and not reservation.calls:
             yield "budgets", "none"
+
+    def _output(self) -> Iterator[_Row]:
+        """The limits of the output that the gateway writes, and the lack of one."""
+        exchange = self.exchange
+        limits = exchange.output_limits
+        for target, limit in zip(exchange.targets, limits, strict=False):
+            if limit is not None:
+                yield "output", f"{target.name}: capped at {limit} tokens, and the answer says x-ai-capped: {limit}"
+        unlimited = exchange.ask.output_field is not None and exchange.ask.max_output_tokens is None
+        if unlimited and not any(limits) and exchange.reservation.usual:
+            yield "output", "without a limit, as the client sent it"
 
     def _envoy(self) -> Iterator[str]:
         exchange, onward = self.exchange, self.exchange.onward
@@ -266,16 +280,16 @@ class _Story:
 
     def _notes(self) -> Iterator[str]:
         exchange = self.exchange
-        yield "what the running gateway counted and learned: here budgets begin at zero, no target is cooling down"
+        yield "counts and findings of the running gateway: here budgets begin at zero, no target is cooling down"
         if any(skip.reason == "no_key" for skip in exchange.skipped):
-            yield "the gateway's environment: keys were looked for in that of this command"
+            yield "the gateway's environment: keys were read from this command's"
         if not self.passed(Select) or len(exchange.chain.targets) - len(exchange.skipped) < 2:
             return
         virtuals = [self.settings.virtual_models[name] for _, name in self._virtuals()]
         notes = [_NOTES[virtual.strategy] for virtual in virtuals if virtual.strategy in _NOTES]
         yield from dict.fromkeys(notes)
         if self.question.consumer is not None and any(v.sticky and v.sticky.by == "key" for v in virtuals):
-            yield "which key is used: sticky by key is shown for the first one"
+            yield "the key in use: sticky by key is shown for the first one"
 
 
 async def _verdict(guardrail: GuardrailSettings, exchange: Exchange, settings: Settings) -> str:
@@ -357,14 +371,14 @@ class _Witness(Telemetry):
         return lambda _seconds: self.stages.append(name)
 
 
-class _Blank(History):
+class _EmptyHistory(History):
     """A history that is empty and stays so, without a note of this request either."""
 
     def chosen(self, deployment: str, size: int, *, streamed: bool) -> None:
         """Note nothing."""
 
 
-class _Held(Secret):
+class _HeldSecret(Secret):
     """A secret made here instead of read from somewhere."""
 
     __slots__ = ()
@@ -376,10 +390,10 @@ class _Held(Secret):
 class _PosedKey(KeySettings):
     @property
     def secret(self) -> Secret | None:
-        return _Held("env", self.env or "")
+        return _HeldSecret("env", self.env or "")
 
 
-def _pose(settings: Settings, question: Question) -> tuple[Settings, Mapping[str, str]]:
+def _with_credential(settings: Settings, question: Question) -> tuple[Settings, Mapping[str, str]]:
     """Settings in which the named consumer has a key that is known here, and the headers of the request."""
     headers = {settings.attribution.prefix + name.lower(): value for name, value in question.labels.items()}
     name, key = question.consumer, question.key

@@ -63,8 +63,8 @@ class Token:
 
 
 class TokenError(Exception):
-    """There is no token. The outcome is one of unusable (the secret or key file), unreachable, timeout, refused (4xx),
-    failed (another status), bad_answer. The detail says more, and holds no text from outside.
+    """A failure to get a token. The outcome is one of unusable (the secret or key file), unreachable, timeout, refused
+    (4xx), failed (another status), bad_answer. The detail says more, and holds no text from outside.
     """
 
     def __init__(self, outcome: str, detail: str) -> None:

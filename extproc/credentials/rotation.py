@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 EVERY = 2.0
 """Seconds between looks at the references."""
 _EARLY = 225.0  # seconds before it expires; Google's metadata server gives a new one only in the last 240
-_MOST_PATIENT = 60.0  # seconds between two requests that fail
+_LONGEST_PAUSE = 60.0  # seconds between two requests that fail
 
 
 # --- Envoy's files
@@ -90,7 +90,7 @@ class _State:
     secret: str | None = field(default=None, repr=False)
     token: Token | None = None
     due: float = 0.0  # time of the next request
-    failures: int = 0  # in a row
+    failures: int = 0  # failed requests in a row
     answered: bool = False  # True: a request was answered, well or not
     task: asyncio.Task[None] | None = None
 
@@ -182,12 +182,12 @@ class Keeper:
         return "" if state.answered else None
 
     async def _refresh(self, name: str, state: _State, credentials: Credentials, secret: str, now: float) -> None:
-        state.due = now + _MOST_PATIENT  # a limit in case of a bug below
+        state.due = now + _LONGEST_PAUSE  # a limit in case of a bug below
         try:
             token = await self._fetch(credentials, secret, now)
         except TokenError as error:
             state.failures += 1
-            wait = min(_MOST_PATIENT, 2.0 ** min(state.failures, 10))
+            wait = min(_LONGEST_PAUSE, 2.0 ** min(state.failures, 10))
             state.due = self._clock() + wait * random.uniform(0.5, 1)  # noqa: S311 - so that replicas spread
             left = state.token.expires - self._clock() if state.token else 0.0
             serves = f"the old one is good for {left:.0f} s" if left > 0 else "there is none"

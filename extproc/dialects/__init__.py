@@ -1,10 +1,10 @@
-"""APIs, a room each: what their JSON looks like. No other room names a field of it.
+"""APIs, a room each: the JSON of each. No other room names a field of it.
 
-A client's dialect is found by the paths it serves. It interprets only what the gateway needs; all else passes through.
-Rooms have the same files for the same things, those they need of them:
+A client's dialect is found by the paths it serves. It reads only fields that the gateway needs; others pass through.
+Files have the same names in all rooms; a room has those it needs:
 
-    ask.py               what the gateway reads of a client's request: `Fields`, `Ask`, `Conversation`, texts
-    report.py            what the gateway reads of an answer that it lets pass: `Report`
+    ask.py               the gateway's reading of a client's request: `Fields`, `Ask`, `Conversation`, texts
+    report.py            the gateway's reading of an answer that passes through: `Report`
     client_request.py    a client's request, read into the neutral form
     client_answer.py     the neutral answer, written for a client
     client_stream.py     ... event by event
@@ -17,7 +17,7 @@ Rooms have the same files for the same things, those they need of them:
     conversation.py      turns and their parts, for a provider
     thinking.py          the thinking that a request asks for
     signature.py         proofs of thinking, which have to come back unchanged
-    models.py            what each model takes, by its name
+    models.py            abilities and limits of each model, by its name
     schema.py            JSON Schemas that the API can enforce
     media.py             images, files, audio
     names.py             names of tools
@@ -45,7 +45,7 @@ MAX_TOKENS = 1_000_000_000
 
 
 ADDED_TOKENS = 1024
-"""Tokens that providers add to a prompt about tools or a schema, at most. Anthropic's are the most: up to 804."""
+"""Most tokens that providers add to a prompt for tools or a schema. Anthropic's are the most: up to 804."""
 
 NOT_FORWARDED = frozenset(
     (
@@ -67,7 +67,7 @@ def read_model(body: Mapping[str, Any]) -> str:
     """The `model` field. Raises Refusal (400)."""
     model = body.get("model")
     if not isinstance(model, str) or not model:
-        raise Refusal(INVALID_REQUEST, "Say which model: 'model' must be a string.", param="model")
+        raise Refusal(INVALID_REQUEST, "Name a model: 'model' must be a string.", param="model")
     return model
 
 
@@ -92,7 +92,7 @@ def read_flag(body: Mapping[str, Any], name: str) -> bool:
 
 
 def safe_names(names: Iterable[str]) -> list[str]:
-    """Names of fields as they may stand in a header, each once and the first few: a client chose some of them."""
+    """Names of fields, safe for a header, each once and the first few: a client chose some of them."""
     return list(dict.fromkeys(name if _name(name) else "other" for name in names))[:_MOST_NAMES]
 
 
@@ -129,7 +129,7 @@ class Endpoints:
                     self._plain[pattern] = dialect, endpoint
 
     def find(self, path: str) -> tuple[Dialect, Endpoint] | None:
-        """Who serves `path`, which has no query; None where nobody does."""
+        """The dialect and endpoint of `path`, which has no query; None for an unknown path."""
         found = self._plain.get(path)
         if found is not None:
             return found
@@ -140,7 +140,7 @@ class Endpoints:
 
 
 def path_regex(pattern: str) -> str:
-    """A regular expression (of Python and of RE2) for the paths that `pattern` stands for."""
+    """A regular expression (of Python and of RE2) for the paths that match `pattern`."""
     before, _, after = pattern.partition(PLACE)
     return f"{re.escape(before)}(.+){re.escape(after)}"
 
@@ -151,13 +151,13 @@ def is_name(text: str) -> bool:
 
 
 def serving(path: str) -> Dialect | None:
-    """The dialect that serves a path with names in it; None where none does."""
+    """The dialect that serves a path with names in it; None for an unknown path."""
     found = Endpoints(dialects().values()).find(path)
     return None if found is None else found[0]
 
 
 def speaking(path: str, headers: Mapping[str, str]) -> Dialect:
-    """The dialect of a client that asks for a path nobody serves, by its other paths or its headers; else the first."""
+    """The dialect of a client that asks for an unknown path, by its other paths or its headers; else the first."""
     for dialect in _spoken():
         if dialect.version in headers or any(path.startswith(f"{served}/") for served in dialect.paths):
             return dialect
@@ -166,7 +166,7 @@ def speaking(path: str, headers: Mapping[str, str]) -> Dialect:
 
 @cache
 def rates() -> tuple[str, ...]:
-    """Prefixes of providers' headers that say what is left of a rate."""
+    """Prefixes of providers' headers that report rate limits."""
     return tuple({dialect.rates for dialect in dialects().values() if dialect.rates})
 
 

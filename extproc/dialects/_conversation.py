@@ -10,9 +10,9 @@ from typing import Any
 from extproc.dialects._effort import LEVELS
 from extproc.words.messages import Effort
 
-_MESSAGES = 32  # from the end
-_PARTS = 8  # of a list of parts, from each end
-_VALUES = 64  # of one message
+_MESSAGES = 32  # messages from the end
+_PARTS = 8  # parts of a list, from each end
+_VALUES = 64  # values of one message
 
 
 def last_said(
@@ -21,7 +21,7 @@ def last_said(
     """Texts of the user's last message that holds any, and those of the last message if it is the result of a tool.
 
     `names` are the fields that hold the text of a message or of a part of it. A message without a role is the user's.
-    Where no message is, the texts of all of them.
+    Without any message, the texts of all items.
     """
     result: list[str] | None = None
     items = messages if isinstance(messages, list) else []
@@ -46,7 +46,7 @@ def first_instructions(messages: Any) -> Any:
 
 
 def pieces(value: Any, names: Sequence[str]) -> list[str]:
-    """The texts at or below `value`, in order. In objects only the fields `names` are looked at."""
+    """The texts at or below `value`, in order. In objects only the fields `names` are read."""
     found: list[str] = []
     todo = [value]
     for _ in range(_VALUES):
@@ -68,7 +68,7 @@ def ends(values: list[Any]) -> list[Any]:
 
 
 def count(value: Any) -> int:
-    """How many a list holds; 0 for all else."""
+    """Length of a list; 0 for anything else."""
     return len(value) if isinstance(value, list) else 0
 
 

@@ -12,13 +12,13 @@ from typing import Any
 import msgspec
 
 _KEY = b'"usage"'
-_MOST = 16  # places that are looked at
+_MOST = 16  # places that are tried
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _raw_decode = json.JSONDecoder().raw_decode
 
 
 def find(head: bytes, tail: bytes, openings: Sequence[bytes] = (b"{",)) -> bytes | None:
-    """A document like the event, of its usage and what stands behind it, or before it; None where it has none.
+    """A document like the event, made of its usage and the fields behind it, or before it; None where it has none.
 
     `openings` are the ways in which the object with the usage can begin.
     """

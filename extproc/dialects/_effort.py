@@ -1,4 +1,4 @@
-"""How much a model should think: levels, as OpenAI names them, and budgets of tokens, as others count them."""
+"""Effort of thinking: levels, as OpenAI names them, and budgets of tokens, as other APIs count them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from extproc.words.messages import Effort, EmbeddingPrompt, Prompt
 
 LEAST_BUDGET = 1024
-"""What Anthropic and Bedrock take at least when thinking is on."""
-_NEVER_OFF = 128  # what some models think at least when they are told not to: Gemini 2.5 Pro
+"""Least budget of Anthropic and Bedrock when thinking is on."""
+_NEVER_OFF = 128  # the least that some models think even with thinking off: Gemini 2.5 Pro
 
 _BUDGETS: dict[Effort, int] = {
     "none": 0,
@@ -34,8 +34,8 @@ def budget(effort: Effort) -> int:
 
 
 def asked(level: object, tokens: object = None, *, adaptive: bool = False) -> int:
-    """The most tokens of thinking that the wish of a client can become at any provider; 0 when it has none. `level` and
-    `tokens` are as they stand in the request, `adaptive` leaves it to the model how much it thinks.
+    """The most tokens of thinking that a client's request can become at any provider; 0 without one. `level` and
+    `tokens` are as they stand in the request, `adaptive` leaves the amount to the model.
     """
     most = 0
     if isinstance(level, str) and level in LEVELS:
@@ -51,7 +51,9 @@ def effort(budget: int) -> Effort:
 
 
 def forgo_thinking(prompt: Prompt | EmbeddingPrompt) -> list[str]:
-    """Take the wish for thinking out of a prompt for a model that cannot; its names, if there was one."""
+    """Remove thinking from a prompt for a model that cannot think; returns the names of its fields, if there were
+    any.
+    """
     if isinstance(prompt, EmbeddingPrompt):
         return []
     wishes = {

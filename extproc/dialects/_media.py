@@ -1,6 +1,6 @@
-"""What images, files and audio inside a request can come to, in tokens. Only first bytes are read, nothing is decoded.
+"""Most tokens of images, files and audio inside a request. Only first bytes are read, nothing is decoded.
 
-An image costs at most what the dearest of these makes of it, because nobody knows yet which target will serve:
+An image counts as in the dearest of these, because the target that will serve is not known yet:
 
 - OpenAI: tiles of 512 px (85 + 170 each, at most eight), or patches of 32 px: up to 1,536 at 2.46 tokens, 10,000 at
   1.2, 30,000 where the size is kept. https://developers.openai.com/api/docs/guides/images-vision
@@ -11,7 +11,7 @@ An image costs at most what the dearest of these makes of it, because nobody kno
 - Open models that keep the size: patches of 28 px, at most 16,384.
 
 Up to 559 px a side, none is above one tile of Together's. Beyond that, none is above `_LARGE` or one token for each
-patch of 28 px. The level of detail that a client asks for is not looked at: most models ignore it.
+patch of 28 px. The level of detail that a client asks for is ignored, as most models do.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LARGE = 6708  # 26 tiles of 258: Google's, of an image many times as long as hi
 _PATCH = 28
 _HEAD = 64  # characters: of most formats, the size is in the bytes they hold
 _DEPTHS = (1 << 12, 1 << 17)  # characters: the size of a JPEG or GIF comes behind its metadata
-_NO_SIZE = frozenset((0xC4, 0xC8, 0xCC))  # of the JPEG markers 0xC0 to 0xCF, these begin no frame
+_NO_SIZE = frozenset((0xC4, 0xC8, 0xCC))  # JPEG markers between 0xC0 and 0xCF that begin no frame
 _SLOWEST = 1000  # bytes a second, the least an MP3 has: audio is at most 32 tokens a second
 _PLAIN_WAV = frozenset((1, 3, 6, 7))  # PCM, float, A-law, mu-law: every sample has its bytes
 _TEXT = ("data:text/", "data:application/json")
@@ -40,7 +40,9 @@ _PACKED = ("JVBERi", "UEsD", "H4sI")  # the base64 of %PDF-, of a ZIP (every Off
 
 
 def add_image(ask: Ask, url: Any, name: str) -> None:
-    """Count an image, of its URL. `name` is the field or type that names it, where the body does not hold it."""
+    """Count an image, given by its URL. `name` is the field or type that refers to it, where the body does not
+    hold it.
+    """
     if isinstance(url, str) and url.startswith("data:image/"):
         ask.add_image(url, url_tokens(url))
     else:
@@ -48,12 +50,12 @@ def add_image(ask: Ask, url: Any, name: str) -> None:
 
 
 def add_image_data(ask: Ask, data: str) -> None:
-    """Count an image, of its base64."""
+    """Count an image, given in base64."""
     ask.add_image(data, image_tokens(data))
 
 
 def image_tokens(data: str) -> int:
-    """At most so many tokens for an image, of its base64."""
+    """Most tokens of an image, given in base64."""
     size = image_size(data)
     if size is None:
         return MOST
@@ -64,15 +66,15 @@ def image_tokens(data: str) -> int:
 
 
 def url_tokens(url: str) -> int:
-    """At most so many tokens for an image, of its data URL."""
+    """Most tokens of an image, given as a data URL."""
     end = url.find(",", 0, 256) + 1
     return image_tokens(url[end:]) if url.endswith(";base64,", 0, end) else MOST
 
 
 def image_size(data: str) -> tuple[int, int] | None:
-    """Width and height as the header of a PNG, JPEG, GIF or WebP in base64 tells them; None when it does not.
+    """Width and height in the header of a PNG, JPEG, GIF or WebP in base64; None when it has none.
 
-    Base64 that not every decoder reads alike tells nothing.
+    None too for base64 that decoders read differently.
     """
     try:
         head = binascii.a2b_base64(data[:_HEAD], strict_mode=True)
@@ -92,15 +94,15 @@ def image_size(data: str) -> tuple[int, int] | None:
 
 
 def is_text(url: str) -> bool:
-    """True for the data URL of a file that is text, which is no more tokens than bytes. Whatever is packed can be any
-    number: a kilobyte of PDF holds a thousand pages.
+    """True for the data URL of a text file, which has no more tokens than bytes. Packed files can have any number: a
+    kilobyte of PDF holds a thousand pages.
     """
     end = url.find(",", 0, 256) + 1
     return url.startswith(_TEXT) and end > 0 and not url.startswith(_PACKED, end)
 
 
 def is_audio_of_its_size(data: str) -> bool:
-    """True for the base64 of audio that is no more tokens than bytes: MP3, and WAV without compression at a usual rate.
+    """True for the base64 of audio with no more tokens than bytes: MP3, and WAV without compression at a usual rate.
 
     Other formats hold hours of silence in a kilobyte.
     """

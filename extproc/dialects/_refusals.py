@@ -1,4 +1,4 @@
-"""Refusals (400) of requests that are not as their API has them, or that no translation can carry."""
+"""Refusals (400) of requests that do not follow their API, or that no translation can carry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def wrong(message: str, where: str) -> Refusal:
-    """The refusal of a field that is not as the API has it."""
+    """The refusal of a field that does not follow the API."""
     return Refusal(INVALID_REQUEST, message, param=where)
 
 

@@ -1,8 +1,8 @@
 """A provider's counts as `Usage`: the rules that all dialects share.
 
-A count that is missing is 0, and the others are kept: what a zero cannot be is settled by what was seen of the exchange
-(see `accounting/settle`). Input or output that is no count at all (negative, absurd, no whole number) makes the usage
-unbelievable as a whole. Details are clamped to what they are details of.
+A missing count is 0, and the others are kept; `accounting/settle` replaces a zero that cannot be true by the gateway's
+own count. Input or output that is no count at all (negative, absurd, no whole number) makes the usage unbelievable as a
+whole. Details are clamped to the count they belong to.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from extproc.words.exchange import Usage
 
 
 def are_counts(*values: Any) -> bool:
-    """Whether these tell something: at least one is there, and each that is there is a count of tokens."""
+    """True when these report something: at least one is there, and each that is there is a count of tokens."""
     told = False
     for value in values:
         if value is not None:
@@ -33,10 +33,18 @@ def first_count(*values: Any) -> int:
 
 
 def make_usage(
-    input_tokens: int, output_tokens: int = 0, *, cached: int = 0, reasoning: int = 0, cache_write: int = 0
+    input_tokens: int,
+    output_tokens: int = 0,
+    *,
+    cached: int = 0,
+    reasoning: int = 0,
+    cache_write: int = 0,
+    beyond: int = 0,
 ) -> Usage | None:
-    """`input_tokens` with what caches read and wrote, `output_tokens` with the reasoning. None for absurd sums."""
+    """Usage with `input_tokens` including tokens read from and written to caches, and `output_tokens` including the
+    reasoning. None for absurd sums.
+    """
     if input_tokens > MAX_TOKENS or output_tokens > MAX_TOKENS:
         return None
     cached, cache_write = min(cached, input_tokens), min(cache_write, input_tokens)
-    return Usage(input_tokens, output_tokens, cached, min(reasoning, output_tokens), cache_write)
+    return Usage(input_tokens, output_tokens, cached, min(reasoning, output_tokens), cache_write, beyond=beyond)

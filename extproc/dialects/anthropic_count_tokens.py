@@ -1,4 +1,4 @@
-"""Anthropic's count of a request's tokens, before it is sent. Only passed on: there is nothing to translate.
+"""Anthropic's count of a request's tokens, before it is sent. It passes through only: there is nothing to translate.
 
 Source: https://platform.claude.com/docs/en/api/messages-count-tokens
 """

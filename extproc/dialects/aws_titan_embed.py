@@ -1,4 +1,4 @@
-"""Amazon Titan's embeddings, through Bedrock's InvokeModel. No client speaks it here.
+"""Amazon Titan's embeddings, through Bedrock's InvokeModel, for providers only.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-embed-text.html (V2 and G1) and
 https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-embed-mm.html (Multimodal G1)

@@ -1,4 +1,4 @@
-"""Cohere's Embed API, version 2. No client speaks it here.
+"""Cohere's Embed API, version 2, for providers only.
 
 Source: https://docs.cohere.com/reference/embed
 """
@@ -19,7 +19,7 @@ from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 _TYPES = frozenset(("search_document", "search_query", "classification", "clustering"))
-_USUAL_TYPE = "search_document"  # it insists on one
+_USUAL_TYPE = "search_document"  # the API requires a type
 _MOST_INPUTS = 96
 
 
@@ -71,7 +71,7 @@ class CohereEmbed(Dialect):
 
 
 def _usage(meta: Any) -> Usage | None:
-    """What is billed: all of the input, unlike in chats, where their own prompt is not."""
+    """Usage from the billed units, which are all of the input. In chats, billed units leave out Cohere's own prompt."""
     billed = meta.get("billed_units") if isinstance(meta, dict) else None
     tokens = token_count(whole(billed.get("input_tokens"))) if isinstance(billed, dict) else None
     return None if tokens is None else Usage(tokens)

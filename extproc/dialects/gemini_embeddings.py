@@ -1,7 +1,7 @@
-"""Embeddings of the Gemini API: batchEmbedContents. No client speaks it here.
+"""Embeddings of the Gemini API: batchEmbedContents, for providers only.
 
 Source: https://ai.google.dev/api/embeddings#method:-models.batchembedcontents and
-https://ai.google.dev/gemini-api/docs/embeddings (task types, and what replaces them from gemini-embedding-2 on)
+https://ai.google.dev/gemini-api/docs/embeddings (task types, and their replacement from gemini-embedding-2 on)
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TASKS = {
     "clustering": "CLUSTERING",
     "similarity": "SEMANTIC_SIMILARITY",
 }
-"""What the vectors are for, as models say it that take a task type."""
+"""The purpose of the vectors, in the words of models with a task type."""
 
 _PREFIXES = {
     "search_document": "title: none | text: ",
@@ -76,12 +76,12 @@ class GeminiEmbeddings(Dialect):
 
 
 def model_name(destination: Destination) -> str:
-    """With or without `models/` in the settings."""
+    """The model's name, with or without `models/` in the settings."""
     return destination.model.removeprefix("models/")
 
 
 def for_purpose(purpose: str, texts: list[str], model: str) -> tuple[list[str], str]:
-    """The texts and the task type, if there is one: newer models read from the text itself what it is for."""
+    """The texts and the task type, if there is one. Newer models read the purpose from a prefix of the text instead."""
     if not purpose:
         return texts, ""
     if model.startswith(_WITH_TASKS) or "gemini" not in model:

@@ -1,4 +1,5 @@
-"""OpenAI's older completions, without messages. Only for providers that serve them: there is no translation.
+"""OpenAI's older completions, without messages. They pass through to providers that serve them: there is no
+translation.
 
 Source: https://platform.openai.com/docs/api-reference/completions
 """
@@ -63,7 +64,7 @@ class OpenAICompletions(Dialect):
             texts = all(isinstance(item, str) for item in prompt)
             lists = all(isinstance(item, list) for item in prompt)
             prompts = len(prompt) if texts or lists else 1
-            ask.unreadable = "" if texts else "prompt"  # tokens
+            ask.unreadable = "" if texts else "prompt"  # token ids
         ask.choices = prompts * max(
             read_integer(body, "n", 1, _MAX_CHOICES) or 1, read_integer(body, "best_of", 1, _MAX_CHOICES) or 1
         )

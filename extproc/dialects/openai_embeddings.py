@@ -1,8 +1,8 @@
-"""OpenAI embeddings: what clients speak, and providers that serve the same.
+"""OpenAI embeddings, for clients and for providers.
 
 Source: https://platform.openai.com/docs/api-reference/embeddings.
 
-Read besides is `input_type`, as other servers of this API take it: what the vectors are for.
+`input_type` is read too, an extension of other servers of this API: the purpose of the vectors.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class OpenAIEmbeddings(Dialect):
             raise Refusal(INVALID_REQUEST, "'input' must be a string or a list, not empty.", param="input")
         tokens = isinstance(given, list) and not all(isinstance(item, str) for item in given)
         ask = Ask(model=read_model(body), unreadable="input" if tokens else "")
-        if tokens and any(isinstance(item, dict) for item in given):  # as Jina and others take images
+        if tokens and any(isinstance(item, dict) for item in given):  # images, in the form of Jina and others
             ask.add_unseen("input")
         return ask
 
@@ -111,7 +111,9 @@ class OpenAIEmbeddings(Dialect):
         )
 
     def encode_answer(self, answer: Embeddings) -> dict[str, Any]:
-        """Without `usage` when the provider told none: a zero would be taken for a count."""
+        """The answer in this API. Without `usage` when the provider reported none: a zero would be taken for a
+        count.
+        """
         vectors: Sequence[Any] = answer.vectors
         if answer.encoding == "base64":
             vectors = [_base64(vector) for vector in answer.vectors]
@@ -132,7 +134,7 @@ class OpenAIEmbeddings(Dialect):
 
 
 def input_texts(prompt: EmbeddingPrompt, most: int) -> list[str]:
-    """The input for a provider that takes text only, and at most so many in one request. Raises Refusal (400)."""
+    """The input for a provider that takes text only, and at most `most` inputs in one request. Raises Refusal (400)."""
     texts = [item for item in prompt.input if isinstance(item, str)]
     if len(texts) != len(prompt.input):
         raise Refusal(
@@ -179,7 +181,7 @@ def _user(given: Any) -> str:
 
 
 def _base64(vector: Sequence[float]) -> str:
-    """As 32-bit floats, little-endian."""
+    """Numbers as 32-bit floats, little-endian."""
     values = array("f", vector)
     if sys.byteorder == "big":
         values.byteswap()

@@ -1,4 +1,4 @@
-"""Embeddings of Vertex AI. No client speaks it here.
+"""Embeddings of Vertex AI, for providers only.
 
 Source: https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api (predict) and, for the
 Gemini models, https://cloud.google.com/vertex-ai/docs/reference/rest/v1/projects.locations.publishers.models
@@ -96,11 +96,11 @@ def _instances(prompt: EmbeddingPrompt) -> dict[str, Any]:
 
 
 def _usage(found: list[_Embedding]) -> Usage | None:
-    """None when one of them does not say its tokens."""
+    """The sum of the tokens; None when one of the embeddings has no count."""
     total = 0
     for embedding in found:
         tokens = embedding.statistics.get("token_count") if isinstance(embedding.statistics, dict) else None
-        if type(tokens) is float and tokens.is_integer():  # its type there is a number
+        if type(tokens) is float and tokens.is_integer():  # the API's type of counts is a number
             tokens = int(tokens)
         if (count := token_count(tokens)) is None:
             return None

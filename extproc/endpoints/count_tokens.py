@@ -1,4 +1,4 @@
-"""`/v1/messages/count_tokens` for models whose provider has no such thing: an estimate, answered here."""
+"""`/v1/messages/count_tokens` for models whose provider cannot count: an estimate, answered here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from extproc.words.actions import LocalReply
 from extproc.words.exchange import Exchange
 
 OPERATION = "count_tokens"
-_IMAGE_TOKENS = 1600  # about what Anthropic counts for a large image
+_IMAGE_TOKENS = 1600  # about Anthropic's count for a large image
 
 
 class CountTokens:

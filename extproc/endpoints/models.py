@@ -1,4 +1,4 @@
-"""`GET /v1/models`: what the caller may name, in the shape of OpenAI's list.
+"""`GET /v1/models`: the models that the consumer may name, in the shape of OpenAI's list.
 
 Source: https://platform.openai.com/docs/api-reference/models. `context_length` and `pricing` (USD per million tokens)
 are added where they are known.

@@ -1,4 +1,4 @@
-"""`GET /v1/usage` and `GET /v1/budgets`: what a consumer spent and has left, asked with its own key."""
+"""`GET /v1/usage` and `GET /v1/budgets`: a consumer's own spending, and the room left in its budgets."""
 
 from __future__ import annotations
 
@@ -20,12 +20,14 @@ from extproc.words.exchange import Exchange
 _REPORTS = 2
 """Usage reports in preparation, as many as the ledger prepares; one more is refused: 503 overloaded."""
 _LOOKS = 4
-"""Looks for counts at the same time; one more is refused likewise."""
+"""Budget reports in preparation; one more is refused likewise."""
 _MOST_PARAMETERS = 64
 
 
 class Own:
-    """Answers the two; leaves every other request alone. The report is of the consumer, whatever it asks for."""
+    """Answers the two paths; leaves every other request alone. The report is the consumer's own, whatever the query
+    asks for.
+    """
 
     def __init__(self, reporter: Reporter, budgets: Sequence[BudgetSettings]) -> None:
         self._reporter = reporter
@@ -62,7 +64,7 @@ class Own:
         work = asyncio.ensure_future(asyncio.to_thread(self._reporter.usage, parameters, exchange.consumer))
         work.add_done_callback(self._done)
         try:
-            return await asyncio.shield(work)  # a thread goes on when the client leaves, and counts until it ends
+            return await asyncio.shield(work)  # a thread goes on when the client disconnects, and counts until it ends
         except ValueError as error:
             raise Refusal(INVALID_REQUEST, f"{error}.") from None
         except LedgerError:
@@ -71,7 +73,7 @@ class Own:
     def _done(self, work: asyncio.Future[Any]) -> None:
         self._busy -= 1
         if not work.cancelled():
-            work.exception()  # it was told, or there is nobody left to tell
+            work.exception()  # reads the exception, which nothing else awaits any more
 
 
 def _check_room(busy: int, most: int) -> None:

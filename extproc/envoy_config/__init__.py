@@ -44,7 +44,7 @@ def bootstrap(
     `socket` takes the place of the processor's own in the settings. Envoy's admin interface can stop it and show its
     memory: it is off, on a loopback port, or on a unix socket.
     """
-    names = list(settings.providers)  # also those that are switched off: they can be switched on while Envoy runs
+    names = list(settings.providers)  # all providers: those that are switched off can be switched on while Envoy runs
     message = Bootstrap(
         node=Node(id="gateway", cluster="extproc"),
         static_resources=BootstrapStaticResources(

@@ -63,7 +63,7 @@ def _provider(index: int, issuer: JWTSettings) -> JwtProvider:
         audiences=list(issuer.audiences),
         require_expiration=True,
         clock_skew_seconds=int(issuer.clock_skew),
-        # Without it a token in the query would be accepted too, and go on to the provider.
+        # Headers are named, because otherwise a token in the query would be accepted too, and go on to the provider.
         from_headers=[JwtHeader(name=issuer.header, value_prefix=bearer)],
         forward=False,  # a verified token leaves the request
         payload_in_metadata=contract.claims_key(index),
@@ -73,7 +73,8 @@ def _provider(index: int, issuer: JWTSettings) -> JwtProvider:
         provider.local_jwks = file((issuer.jwks or "").removeprefix("file:"))
     else:
         uri = HttpUri(uri=issuer.jwks_uri, cluster=_cluster_name(index), timeout=seconds(_FETCH_TIMEOUT))
-        # In the background, from the start: no request waits for the issuer, and Envoy starts without it.
+        # Keys are fetched in the background, from the start: no request waits for the issuer, and Envoy starts without
+        # it.
         fetch = JwksAsyncFetch(fast_listener=True)
         provider.remote_jwks = RemoteJwks(http_uri=uri, cache_duration=seconds(_CACHED), async_fetch=fetch)
     return provider

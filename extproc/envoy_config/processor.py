@@ -51,7 +51,8 @@ MESSAGE_TIMEOUT = seconds(10)
 """Time limit for one answer of the processor; Envoy's default of 200 ms is less than a guardrail may take."""
 
 _REQUEST_HEADERS = (":method", ":path", "content-type", "content-encoding", "content-length", "x-request-id")
-_RESPONSE_HEADERS = (":status", "retry-after")  # and the headers that requests have too
+# response headers that the gateway reads, beside those that requests have too
+_RESPONSE_HEADERS = (":status", "retry-after")
 
 
 def cluster(settings: Settings, socket: str | None = None) -> Cluster:

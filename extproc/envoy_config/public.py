@@ -107,7 +107,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
             connection_keepalive=KeepaliveSettings(interval=seconds(60), timeout=seconds(20)),
         ),
         request_headers_timeout=seconds(10),
-        request_timeout=seconds(settings.limits.body_timeout),  # until the whole body is here
+        request_timeout=seconds(settings.limits.body_timeout),  # limit until the whole body is here
         stream_idle_timeout=seconds(settings.limits.stream_idle),
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         always_set_request_id_in_response=True,
@@ -188,12 +188,12 @@ def _route(settings: Settings, path: str) -> Route:
         route=RouteAction(
             inline_cluster_specifier_plugin=_order(),
             timeout=seconds(0),  # an answer may stream for hours
-            idle_timeout=seconds(_patience(settings)),
+            idle_timeout=seconds(_client_idle_timeout(settings)),
             retry_policy=RetryPolicy(
                 num_retries=0,  # the processor raises it
                 # No API of a model answers in HTML: it is the page of some proxy, whatever its status says.
                 retriable_headers=[HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="text/html"))],
-                refresh_cluster_on_retry=True,  # without it every retry goes to the first target
+                refresh_cluster_on_retry=True,  # makes a retry go to the next target instead of the first
                 # The next target is tried at once. Before a further try at the same one the attempt attachment waits.
                 retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.001), max_interval=seconds(0.001)),
             ),
@@ -217,7 +217,7 @@ def _order() -> ClusterSpecifierPlugin:
     return ClusterSpecifierPlugin(extension=extension(name, untyped(kind, config)))
 
 
-def _patience(settings: Settings) -> float:
+def _client_idle_timeout(settings: Settings) -> float:
     """Longest silence between the gateway and a client: the time that all tries of the longest chain may take to begin.
 
     Each try watches its own provider's silence, and reports it when it ends; this limit must not come first.

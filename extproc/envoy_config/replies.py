@@ -45,7 +45,7 @@ def public(request_body: int) -> LocalReplyConfig:
     malformed = "The gateway does not accept this HTTP request: check its method, path, headers and length."
     return LocalReplyConfig(
         mappers=[
-            _ours(),
+            _own_refusals(),
             _reply(cel("response.code_details.startsWith('ext_proc') && response.code == 504"), OVERLOADED, busy),
             _reply(cel("response.code_details.startsWith('ext_proc')"), INTERNAL_ERROR, f"Internal error. {_AGAIN}"),
             _reply(cel("response.code_details == 'header_mutation_result_exceeds_limit'"), INVALID_REQUEST, headers),
@@ -73,7 +73,7 @@ def hop(provider: str, *, tokens: bool = False) -> LocalReplyConfig:
     broken = f"Provider {provider} sent an answer that is not HTTP: try again, or use another model."
     return LocalReplyConfig(
         mappers=[
-            _ours(),
+            _own_refusals(),
             _reply(cel(NO_CREDENTIAL), PROVIDER_CREDENTIAL_REJECTED, keyless, "credential"),
             _reply(with_flags("UF"), NO_PROVIDER_AVAILABLE, down, "connect"),
             _reply(with_flags("UT", "SI", "UMSDR"), PROVIDER_TIMEOUT, slow, "timeout"),
@@ -86,7 +86,7 @@ def hop(provider: str, *, tokens: bool = False) -> LocalReplyConfig:
     )
 
 
-def _ours() -> ResponseMapper:
+def _own_refusals() -> ResponseMapper:
     """The processor's own refusals stay as it wrote them."""
     body = SubstitutionFormatString(text_format_source=DataSource(inline_string="%LOCAL_REPLY_BODY%"))
     return ResponseMapper(filter=cel("response.code_details.startsWith('extproc_')"), body_format_override=body)

@@ -1,8 +1,8 @@
 """A try: the internal listener in front of each provider, and the cluster that leads into it.
 
 Every try starts clean: it sees the request as the gateway attachment left it, gives it this provider's host, path and
-key, and takes away what no provider may see. Envoy's own refusals (full circuit breaker, ejected host) come out of it
-as ordinary answers that the public route fails over.
+key, and removes everything that no provider may see. Envoy's own refusals (full circuit breaker, ejected host) come out
+of it as ordinary answers that the public route fails over.
 
 The access log `try-<provider>` has, for each try: metadata `contract.LOG_NAMESPACE` (id, attempt, targets), response
 code and flags, upstream timings, bytes, and the response headers retry-after, content-type, x-request-id and
@@ -150,14 +150,14 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
     filters.append(http_filter("router", Router(suppress_envoy_headers=True)))
     return HttpConnectionManager(
         stat_prefix=hop,
-        max_request_headers_kb=96,  # the public listener's 60, and what the gateway attachment adds
+        max_request_headers_kb=96,  # the public listener's 60, and the additions of the gateway attachment
         generate_request_id=False,
         skip_xff_append=True,
-        # On HTTP/2 the :scheme is the provider's, not that of the plain connection between the listeners.
+        # The :scheme on HTTP/2 is the provider's, not the one of the plain connection between the listeners.
         scheme_header_transformation=SchemeHeaderTransformation(match_upstream=True),
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
-        stream_idle_timeout=seconds(_silence(settings, provider)),
-        delayed_close_timeout=seconds(0.001),  # else a provider's reset reaches the client a second late
+        stream_idle_timeout=seconds(_answer_idle_timeout(settings, provider)),
+        delayed_close_timeout=seconds(0.001),  # short, or a provider's reset reaches the client a second late
         local_reply_config=replies.hop(name, tokens=provider.credentials is not None),
         access_log=[processor.access_log(hop, response=["retry-after", "content-type", "x-request-id", contract.HOP])],
         http_filters=filters,
@@ -165,7 +165,7 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
     )
 
 
-def _silence(settings: Settings, provider: ProviderSettings) -> float:
+def _answer_idle_timeout(settings: Settings, provider: ProviderSettings) -> float:
     """Longest silence in the middle of an answer. Before it begins, `timeout` of the provider decides alone."""
     return max(settings.limits.stream_idle, provider.timeout + 10)
 
@@ -214,7 +214,7 @@ def _provider_headers(settings: Settings, provider: ProviderSettings) -> HttpFil
         *removed,
         *(HeaderMutation(append=set_header(name, value)) for name, value in added.items()),
     ]
-    # In place of the client's own, if it sent one.
+    # Replaces a header of the client's.
     overwrite = KeyValueAppendKeyValueAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
     parameters = [
         KeyValueMutation(
@@ -285,7 +285,7 @@ def _action(settings: Settings, name: str, provider: ProviderSettings) -> RouteA
         host_rewrite_literal=host_header(provider.url),
         regex_rewrite=None if path == "/v1" else rewrite,
         timeout=seconds(0),
-        idle_timeout=seconds(_silence(settings, provider)),
+        idle_timeout=seconds(_answer_idle_timeout(settings, provider)),
         # No retries here: only the time until an answer begins.
         retry_policy=RetryPolicy(num_retries=0, per_try_timeout=seconds(provider.timeout)),
     )

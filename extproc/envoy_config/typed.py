@@ -87,7 +87,7 @@ def file(path: str) -> DataSource:
 
 
 def set_header(name: str, value: str) -> HeaderValueOption:
-    """A header that replaces whatever was there. `%` would begin one of Envoy's format commands."""
+    """A header that replaces any earlier one. `%` would begin one of Envoy's format commands."""
     header = HeaderValue(key=name, value=value.replace("%", "%%"))
     action = HeaderValueOptionHeaderAppendAction.OVERWRITE_IF_EXISTS_OR_ADD
     return HeaderValueOption(header=header, append_action=action)

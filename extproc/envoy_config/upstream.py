@@ -118,7 +118,7 @@ def _forged_headers() -> HttpFilter:
     """Removes headers that only the gateway may send. It stands here, not in the internal listener, where it would also
     take them from Envoy's own answers; and x-envoy-* could tell the routers not to retry.
     """
-    names = ("alt-svc", "set-cookie")  # they describe the provider's host, not this gateway
+    names = ("alt-svc", "set-cookie")  # headers about the provider's host, not this gateway
     mutations = [
         *(remove(prefix) for prefix in (contract.PREFIX, "x-ai-", ENVOY_PREFIX)),
         *(HeaderMutation(remove=name) for name in names),

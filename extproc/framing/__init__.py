@@ -44,7 +44,7 @@ class Frame:
     raw: bytes
     data: bytes | None
     name: str = ""
-    edges: Edges | None = None  # at the last piece of an event that is too long to be read
+    edges: Edges | None = None  # set at the last piece of an event that is too long to be read
     usage: Usage | None = None  # usage of the answer so far, where this event reports it
     usage_only: bool = False  # the event carries nothing else
 

@@ -102,7 +102,7 @@ class WholeBody:
         self._limit = limit
         self._parts: list[bytes] = []
         self._size = 0
-        self._edges: Edges | None = None  # of an answer beyond the limit
+        self._edges: Edges | None = None  # edges of an answer beyond the limit
 
     def feed(self, chunk: bytes) -> Sequence[Frame]:
         if self._edges is not None:

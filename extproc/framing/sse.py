@@ -25,7 +25,7 @@ class SSE:
     def __init__(self, limit: int = 1 << 20) -> None:
         self._buffer = b""
         self._limit = limit
-        self._edges: Edges | None = None  # of an event beyond the limit
+        self._edges: Edges | None = None  # edges of an event beyond the limit
         self._searched = 0
 
     def feed(self, chunk: bytes) -> Sequence[Frame]:
@@ -65,7 +65,7 @@ class SSE:
             edges.tail = edges.tail.rstrip(b"\r\n")
             return Frame(raw, None, edges=edges)
         if raw.startswith(b"data: ") and raw.find(b"\n") == len(raw) - 2 and b"\r" not in raw:
-            return Frame(raw, raw[6:-2])  # one line, the usual case
+            return Frame(raw, raw[6:-2])  # a single line, the usual case
         data = [
             line[6:] if line.startswith(b"data: ") else line[5:]
             for line in _LINES.split(raw.removeprefix(BOM))

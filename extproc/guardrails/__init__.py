@@ -1,6 +1,21 @@
-"""What to look for, a file each. A guardrail only finds; what follows is decided once, in `GuardInput`.
+"""Guardrails, a file each. A guardrail only finds; the stages alone decide about a finding.
 
 To add one, copy a file here: its module name is the `kind`, its `SETTINGS` are the keys it takes in the filter YAML.
+`build()` makes the object with `find(text, role, where)`. That object may also have these attributes:
+
+    max_match   characters of its longest match, with the context that decides it (256 without this attribute). Streamed
+                text is held back that far from its end, and scanned again with that much overlap. A longer match is
+                still masked as far as it is seen to grow.
+    hold(text)  characters at the end of `text` that may be the beginning of a match, 0 to `max_match`. The promise: a
+                match in `text + more` that begins in front of them is in `find(text)` already, with the same span. Give
+                it where most text needs no wait: a detector of e-mail addresses holds the last word.
+    window      characters, for a detector that judges a text as a whole and whose spans may be the whole text (topics,
+                toxicity). It gets windows of that length that overlap by half, and text waits for its window.
+
+Text reaches `find` as it was written, and once more normalised where that differs (`_normal.py`: compatible forms,
+invisible characters, look-alikes, combining marks), so a detector does not normalise. `find` may run on any thread,
+for several texts at a time, and keeps no state between calls. An exception counts as a failure of the guardrail:
+`failure: closed` refuses, `failure: open` goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +42,7 @@ from extproc.words.values import Name, Section
 _INLINE = 64 << 10
 """Bytes scanned on the event loop; longer requests are scanned on a thread, where RE2 lets go of the lock."""
 
-_LONG = 1_000_000  # numbers below say nothing
+_LONG = 1_000_000  # smaller numbers are not scanned
 _word = re.compile(r"[a-z_]{1,40}").fullmatch
 _begins_json = re.compile(r"\s*[\[{]").match
 _decode = msgspec.json.Decoder().decode
@@ -35,7 +50,7 @@ _decode = msgspec.json.Decoder().decode
 
 @dataclass(slots=True, frozen=True)
 class Finding:
-    """What a guardrail saw: `kind` for people, `span` in the text, `score` from 0 to 1."""
+    """A finding of a guardrail: `kind` for people, `span` in the text, `score` from 0 to 1."""
 
     kind: str
     span: tuple[int, int]
@@ -44,7 +59,7 @@ class Finding:
 
 class Guardrail(Protocol):
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:
-        """Everything it looks for in `text`. Pure; may run on any thread."""
+        """All findings in `text`. Pure; may run on any thread."""
         ...
 
 
@@ -105,7 +120,7 @@ class GuardInput:
 
 
 def between(body: Mapping[str, Any]) -> Iterator[Text]:
-    """What of a body stands in no string and still reaches a model: names in objects that are no plain words, and long
+    """Text of a body outside its strings that still reaches a model: names in objects that are no plain words, and long
     numbers. One text for each field.
     """
     for name, value in body.items():
@@ -114,9 +129,7 @@ def between(body: Mapping[str, Any]) -> Iterator[Text]:
 
 
 def inside(text: Text, files: Collection[str]) -> Iterator[Text]:
-    """What is written in a text in a way that a translation may undo: JSON with escapes, or base64 in one of the fields
-    `files`.
-    """
+    """Texts inside a text that a translation may decode: JSON with escapes, or base64 in one of the fields `files`."""
     value = text.value
     if "\\" in value and _begins_json(value):
         try:

@@ -1,4 +1,4 @@
-"""Patterns of the user's own, in RE2: time grows with the text and never explodes, whatever the pattern.
+"""Patterns of the user's own, in RE2: for any pattern, time grows in proportion to the text.
 
 Controls: OWASP LLM02 (sensitive information disclosure), FINOS AIGF ri-1 / mi-1.
 """
@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from extproc.guardrails import Finding, GuardrailSettings
 
-_MAX_FINDINGS = 1000  # of one pattern in one text
+_MAX_FINDINGS = 1000  # findings of one pattern in one text
 _MAX_PATTERN = 4096  # characters
 _PROGRAM = 8 << 20  # bytes of memory for a compiled pattern
 
@@ -33,8 +33,7 @@ class RegexSettings(GuardrailSettings):
     patterns: Mapping[str, str] = Field(
         min_length=1,
         max_length=256,
-        description="RE2 patterns that are looked for, by a name of your choice. At most 256 patterns of 4096 "
-        "characters.",
+        description="RE2 patterns to find, by a name of your choice. At most 256 patterns of 4096 characters.",
     )
 
     @field_validator("patterns")

@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def text(value: str, most: int = MAX_TEXT) -> str:
-    """At most `most` bytes of it. NUL and lone surrogates, which PostgreSQL refuses, become U+FFFD."""
+    """Text of at most `most` bytes. NUL and lone surrogates, which PostgreSQL refuses, become U+FFFD."""
     if len(value) <= most and value.isascii() and "\0" not in value:
         return value
     return _UNSTORABLE.sub("\ufffd", value[:most]).encode()[:most].decode(errors="ignore")

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Text, and_, case, collate, fun
 
 from extproc.ledger.query import Filters, Query, label_of, month_of, next_month
 from extproc.ledger.rows import label_key, text
-from extproc.ledger.schema import EXCHANGES
+from extproc.ledger.table import EXCHANGES
 from extproc.prices import decimal
 
 MAX_BUCKETS = 10_000
@@ -100,13 +100,13 @@ def usage(connection: Connection, query: Query) -> UsageReport:
     by_position: list[ColumnElement[Any]] = [literal_column(str(number + 1)) for number in range(len(keys))]
     sums, dearest = _sums(dialect)
     wanted = conditions(query.filters, dialect)
-    report = select(*keys, *sums).group_by(*by_position)  # by position: a label's name is a parameter, not a name
+    report = select(*keys, *sums).group_by(*by_position)  # positions, because a label's name is a parameter, not a name
     report = report.order_by(*by_position[: len(times)], *dearest, *by_position[len(times) :]).limit(MAX_BUCKETS + 1)
     buckets: list[Bucket] = []
     for part in _parts(connection, query):
         for row in connection.execute(report.where(_within(*part), wanted)):
             numbers = _numbers(row[len(keys) :])
-            if numbers.requests:  # without keys there is one row, even of nothing
+            if numbers.requests:  # a query without keys gives one row, even of nothing
                 group = tuple(map(_value, row[len(times) : len(keys)]))
                 buckets.append(Bucket(*_bounds(query, part, row[0]), group, numbers))
         if len(buckets) > MAX_BUCKETS:

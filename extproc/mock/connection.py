@@ -21,8 +21,8 @@ from extproc.mock.faults import Faults
 from extproc.mock.provider import Mock, Reply
 
 BACKLOG = 1024  # connections not yet accepted
-MOST = 64 * 2**10  # bytes of a request's head, of one read, and of what a client may send before its answer is complete
-LINGER = 2.0  # seconds in which a client that sent too much may read why it was refused
+MOST = 64 * 2**10  # bytes of a request's head, of one read, and of a client's data before its answer is complete
+LINGER = 2.0  # seconds in which a client that sent too much may read the refusal
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES = {
@@ -100,7 +100,7 @@ class Connection:
         return event
 
     async def _reject(self, refused: Refused) -> None:
-        """Refuse what cannot be read to its end; then read on a little, as closing at once would destroy the answer."""
+        """Refuse an unreadable request; then read on a little, as closing at once would destroy the answer."""
         self._open = False
         self._writer.write(self._whole(self._server.mock.refuse(refused)))
         with contextlib.suppress(TimeoutError, ConnectionError):
@@ -173,13 +173,13 @@ class Connection:
             if number == breaks_off and await self._broken_off(faults):
                 return
             if number:
-                await asyncio.sleep(faults.pace)  # also without a pace: every event is a write of its own
+                await asyncio.sleep(faults.pace)  # sleeps even without a pace: every event is a write of its own
             if faults.pause and number == reply.length // 2:
                 await asyncio.sleep(faults.pause)
             await self._send(event, faults)
             seen.events += 1
             await self._writer.drain()
-        if await self._broken_off(faults):  # asked for after more events than there were
+        if await self._broken_off(faults):  # a fault after more events than the answer had
             return
         self._writer.write(b"0\r\n\r\n" if self._chunked else b"")
         if faults.errorevent is not None:
@@ -193,7 +193,7 @@ class Connection:
     async def _broken_off(self, faults: Faults) -> bool:
         if faults.cut is None and faults.reset is None:
             return False
-        await asyncio.sleep(0.01)  # what was sent is read before the connection breaks
+        await asyncio.sleep(0.01)  # the bytes sent are read before the connection breaks
         self._reset() if faults.cut is None else self._close()
         return True
 

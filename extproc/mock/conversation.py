@@ -1,8 +1,8 @@
-"""The words of the mock: the same for the same request, in every API.
+"""Texts of the mock's answers: the same for the same request, in every API.
 
-An answer repeats the last user message: "You said: hello". After results of tools it is "The tool said: 18 degrees".
-If tools are offered and the user spoke last, the first tool is called, or the one that the request demands. Arguments
-and structured output are small documents that fit their schema. A word is a token, an image, file or sound is 85.
+An answer repeats the last user message: "You said: hello". After results of tools it is "The tool said: 18 degrees". If
+tools are offered and the user spoke last, the first tool is called, or the one that the request demands. Arguments and
+structured output are small documents that fit their schema. A word is a token, an image, file or sound is 85.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ TOKENS_PER_IMAGE = 85
 QUOTED = 200  # characters of the last message that the answer repeats
 MAX_CHOICES = 8
 USER = "You said"
-PIECE = re.compile(r"\s*\S+")  # of a text that is streamed
-FRAGMENT = re.compile(r"(?s).{1,8}")  # of arguments that are streamed
+PIECE = re.compile(r"\s*\S+")  # a piece of a streamed text
+FRAGMENT = re.compile(r"(?s).{1,8}")  # a piece of streamed arguments
 _MEDIA = (messages.ImagePart, messages.FilePart, messages.AudioPart)
 MOST_DEPTH = 8  # objects and lists within each other that a schema is followed into
 
@@ -39,7 +39,7 @@ def answer(prompt: Prompt, faults: Faults, id: str) -> messages.Answer:
 
 
 def events(answer: messages.Answer, *, usage: bool) -> Iterator[messages.Event]:
-    """An answer as it is streamed: a word, or a few characters of arguments, at a time. `usage`: it is told."""
+    """An answer as it is streamed: a word, or a few characters of arguments, at a time. `usage`: True to report it."""
     begun = answer.usage and Usage(answer.usage.input_tokens, 1)
     yield messages.Started(answer.id, answer.model, answer.created, begun)
     for index, choice in enumerate(answer.choices):
@@ -56,7 +56,7 @@ def events(answer: messages.Answer, *, usage: bool) -> Iterator[messages.Event]:
 
 
 def _choice(prompt: Prompt, words: int | None, key: str, index: int) -> Choice:
-    who, heard = _heard(prompt)
+    who, heard = _last_speaker(prompt)
     if who == USER and prompt.messages and prompt.messages[-1].role == "user" and (tool := _called(prompt)):
         return Choice([ToolCall(key, tool.name, spaced_json(fitting(tool.schema, tool.schema)))], "tool_calls")
     schema = (prompt.format.schema or {"const": {"answer": "stub"}}) if prompt.format else None
@@ -68,8 +68,8 @@ def _choice(prompt: Prompt, words: int | None, key: str, index: int) -> Choice:
     return Choice([TextPart(text)], "stop_sequence" if stop else "stop", stop)
 
 
-def _heard(prompt: Prompt) -> tuple[str, str]:
-    """Who spoke last but the assistant, and the words. Neighbouring messages are one."""
+def _last_speaker(prompt: Prompt) -> tuple[str, str]:
+    """The last speaker other than the assistant, and the words. Neighbouring messages are one."""
     run: list[messages.Part] = []
     for message in reversed(prompt.messages):
         if message.role == "user":

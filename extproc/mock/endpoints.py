@@ -71,7 +71,7 @@ class Answer(NamedTuple):
 
 
 class Endpoint(NamedTuple):
-    """One POST endpoint: its dialect, and how it answers (or raises Refused) and writes errors."""
+    """One POST endpoint: its dialect, its function for answers (or Refused), and its function for errors."""
 
     dialect: str
     answer: Callable[[Question], Answer]

@@ -95,7 +95,7 @@ READERS: Mapping[str, Callable[[str], Any]] = {
 
 
 class Plan(NamedTuple):
-    """Faults as they were asked for, and the requests they apply to."""
+    """Requested faults, and the requests they apply to."""
 
     faults: Mapping[str, Any] = MappingProxyType({})
     every: int = 1
@@ -103,7 +103,7 @@ class Plan(NamedTuple):
 
     @property
     def counts(self) -> bool:
-        """Whether the plan depends on how many requests came before."""
+        """True when the plan depends on the number of earlier requests."""
         return self.every > 1 or self.first is not None
 
     def due(self, nth: int) -> Mapping[str, Any]:

@@ -19,12 +19,12 @@ from extproc.mock.faults import NONE, FaultError, Faults, Plan, of_model, parse
 LOGGED_BODY = 64 * 2**10  # a larger body is kept as its length only
 AT_ONCE = 32 * 2**10  # a body up to this size fits the socket buffer: there is nothing to wait for
 JSON = ((b"content-type", b"application/json"),)
-OWN_PATHS = frozenset({"/healthz", "/requests", "/control"})  # not the provider's: no faults, no key, not in the log
+OWN_PATHS = frozenset({"/healthz", "/requests", "/control"})  # the mock's own paths: no faults, no key, not in the log
 
 
 @dataclass(slots=True)
 class Seen:
-    """A request in the log, and what became of its answer."""
+    """A request in the log, and the end of its answer."""
 
     method: str
     path: str
@@ -51,7 +51,7 @@ class Reply:
     headers: list[tuple[bytes, bytes]]
     body: bytes = b""
     events: Iterator[bytes] | None = None
-    length: int = 0  # how many events there are
+    length: int = 0  # number of events
     faults: Faults = NONE
     seen: Seen | None = None
 
@@ -85,7 +85,7 @@ class Mock:
         self._fault = self.parse("")
 
     def refuse(self, refused: Refused) -> Reply:
-        """Answer what never became a request."""
+        """Answer bytes that never became a request."""
         return self._reply(error(refused), status=refused.status)
 
     def handle(self, request: h11.Request, body: bytes) -> Reply:

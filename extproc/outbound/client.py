@@ -69,7 +69,7 @@ class _Exchange:
         try:
             found = self._run()
         except (OSError, HTTPException):
-            if self._ended:  # the closed connection is how the time limit shows
+            if self._ended:  # a connection that was closed here means that the time ran out
                 raise TimeoutError from None
             raise
         if self._ended:

@@ -1,7 +1,7 @@
-"""Money, and what is known of models that the settings do not say: context windows and prices.
+"""Prices of models, costs, and the catalogue: context windows and prices that the settings leave out.
 
 Prices become integers when the settings are read: femto-USD (1e-15 USD) for a token, which is exact to nine decimals of
-USD per million tokens. What a request costs is in whole nano-USD, rounded up once.
+USD per million tokens. The cost of a request is in whole nano-USD, rounded up once.
 
 Source of the catalogue: the snapshot in the genai-prices package, whose entries carry their own sources and dates.
 Where a price depends on the hour of the day, the dearest one counts.
@@ -9,17 +9,17 @@ Where a price depends on the hour of the day, the dearest one counts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache, lru_cache
 from importlib import metadata
 
-from genai_prices import types
-from genai_prices.data import providers
 from pydantic import Field
 
+from extproc.prices import _data
+from extproc.prices._data import types
 from extproc.words.exchange import Price, Usage
 from extproc.words.values import ModelName, Pattern, Section
 
@@ -30,7 +30,7 @@ MOST = 1 << 56
 
 _PER_TOKEN = 10**9  # USD per million tokens -> femto-USD per token
 _PER_REQUEST = 10**15  # USD -> femto-USD
-_FEMTO = 10**6  # in a nano-USD
+_FEMTO = 10**6  # femto-USD in a nano-USD
 _DEAREST = 1_000_000
 
 _Rate = float | Decimal
@@ -74,7 +74,7 @@ class PriceSettings(Section):
 
     @property
     def version(self) -> str:
-        """What a ledger says that a cost was computed with."""
+        """Origin of a price, as the ledger records it."""
         return "settings"
 
 
@@ -121,7 +121,7 @@ def _whole(value: _Rate, scale: int) -> int:
 
 
 def cost(price: Price, usage: Usage) -> int:
-    """Nano-USD, rounded up. Beyond a tier's start all tokens cost what that tier says."""
+    """Nano-USD, rounded up. Beyond a tier's start all tokens cost that tier's price."""
     rates = at(price, usage.input_tokens)
     written = min(usage.cache_write_tokens, usage.input_tokens)
     cached = min(usage.cached_tokens, usage.input_tokens - written)
@@ -138,7 +138,7 @@ def cost(price: Price, usage: Usage) -> int:
 
 
 def bound(price: Price, input_tokens: int, output_tokens: int) -> int:
-    """Nano-USD that no request of so many tokens at most can cost more than, whatever kind they turn out to be."""
+    """Most nano-USD of a request within these tokens, whatever kind they turn out to be."""
     most = 0
     for rates in (price, *[tier for start, tier in price.tiers if start < input_tokens]):
         input_rate = max(rates.input, rates.cached_input, rates.cache_write)
@@ -148,7 +148,7 @@ def bound(price: Price, input_tokens: int, output_tokens: int) -> int:
 
 
 def at(price: Price, input_tokens: int) -> Price:
-    """What counts for a request of so many input tokens."""
+    """The price for a request of so many input tokens."""
     rates = price
     for start, tier in price.tiers:
         if input_tokens <= start:
@@ -175,7 +175,7 @@ class PriceBook:
     def __init__(self, dated: Sequence[DatedPriceSettings] = (), today: date | None = None) -> None:
         self.today = today or datetime.now(UTC).date()
         begun = [entry for entry in dated if entry.since <= self.today]
-        begun.sort(key=lambda entry: (entry.since, len(entry.model)), reverse=True)  # on one day, the most specific
+        begun.sort(key=lambda entry: (entry.since, len(entry.model)), reverse=True)  # the most specific of one day
         self._dated = [(Pattern(entry.model), entry.provider, entry.price) for entry in begun]
 
     def find(self, name: str, provider: str, model: str, own: PriceSettings | None, known: Known) -> Price | None:
@@ -188,28 +188,33 @@ class PriceBook:
 
 @dataclass(slots=True, frozen=True)
 class Known:
-    """What the catalogue says of a model."""
+    """The catalogue's entry for a model."""
 
     context: int | None = None
     price: Price | None = None
 
 
+def hold(names: Collection[str | None]) -> None:
+    """Read the entries of these providers of the catalogue at once, which takes less time than one by one."""
+    _data.hold(names)
+
+
 def known_models(provider: str | None) -> Sequence[str]:
     """The ids of the provider's models that are still offered."""
-    found = _provider(provider)
+    found = _data.provider(provider)
     return [] if found is None else [model.id for model in found.models if not model.deprecated]
 
 
-@lru_cache(maxsize=4096)  # a look-up takes longer than all else that a name costs
+@lru_cache(maxsize=4096)  # a look-up takes longer than everything else about a name
 def known_model(provider: str | None, model: str, today: date) -> Known:
-    """What is known of `model` at `provider` on a day; nothing when either is unknown."""
-    found = _provider(provider)
+    """The catalogue's entry for `model` at `provider` on a day; an empty one when either is unknown."""
+    found = _data.provider(provider)
     info = found.find_model(model) if found is not None else None
     return Known() if info is None else Known(info.context_window, _compiled(_prices(info, today)))
 
 
 def _prices(info: types.ModelInfo, today: date) -> types.ModelPrice:
-    """What the catalogue says for that day; the dearest where it changes with the hour."""
+    """The catalogue's price for that day; the dearest where it changes with the hour."""
     found = [info.get_prices(datetime.combine(today, time(12), UTC))]
     if not isinstance(info.prices, types.ModelPrice):
         found += [part.prices for part in info.prices if isinstance(part.constraint, types.TimeOfDateConstraint)]
@@ -217,7 +222,7 @@ def _prices(info: types.ModelInfo, today: date) -> types.ModelPrice:
 
 
 def _compiled(prices: types.ModelPrice) -> Price | None:
-    """None without a price of input tokens. Models without output have no price of it."""
+    """The compiled price. None without a price of input tokens. Models without output have no price of it."""
     kinds = {
         "input": prices.input_mtok,
         "output": prices.output_mtok or Decimal(),
@@ -257,8 +262,3 @@ def _tiers(value: _CataloguePrice) -> Sequence[types.Tier]:
 def _at(value: _CataloguePrice, start: int) -> Decimal:
     """The price just beyond `start` tokens."""
     return next((tier.price for tier in reversed(_tiers(value)) if tier.start <= start), _base(value))
-
-
-@cache
-def _provider(name: str | None) -> types.Provider | None:
-    return next((provider for provider in providers if provider.id == name), None)

@@ -1,4 +1,4 @@
-"""Who serves. A file each: a provider is a value, and nobody else names it.
+"""Providers, a file each: a provider is a value, and no other code names it.
 
 To add one, copy a file here: its module name is the `kind` in the filter YAML, its `PROVIDER` says how to reach it.
 """
@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -29,7 +29,7 @@ from extproc.words.values import Duration, Pattern, PositiveDuration, Secret, Se
 
 @dataclass(slots=True, frozen=True)
 class Credential:
-    """The header that carries the provider's key, and what stands before the key in it."""
+    """The header that carries the provider's key, and the text before the key in it."""
 
     header: str = "authorization"
     prefix: str = "Bearer "
@@ -39,49 +39,54 @@ _PLACES = ("region", "project", "account", "api_version")
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 
 Adapt = Callable[[str, str, bool, str, dict[str, Any]], tuple[str, dict[str, Any]]]
-"""How a provider's requests differ from the API it speaks: (dialect, model, streamed, the API's path, body) to (path
-after base_url, body)."""
+"""Differences between a provider's requests and the API it speaks: (dialect, model, streamed, the API's path, body) to
+(path after base_url, body).
+"""
 
 
 @dataclass(slots=True, frozen=True)
 class Provider:
-    """How a kind of provider is reached.
+    """A kind of provider: its address, credential and APIs.
 
-    `gen_ai_name` is OpenTelemetry's `gen_ai.provider.name`; `base_url` ends where the API's own path begins and takes
-    the place of `/v1`; `dialects` are the APIs it serves, by the names of the modules in `extproc.dialects`, the one to
-    translate into first. `models` says which models speak a dialect, by patterns, where not all do.
+    `gen_ai_name` is OpenTelemetry's `gen_ai.provider.name`. `base_url` ends where the API's own path begins and takes
+    the place of `/v1`. `dialects` are the APIs it serves, by the names of the modules in `extproc.dialects`, the one to
+    translate into first. `models` gives patterns of the models that speak a dialect, where not all do.
 
-    `more` is what it knows beyond its API, or otherwise, for `dialects.Identifier`.
+    `more` lists its differences from its API, for `words.dialect.Destination`.
 
-    `unwrap` says for which dialects streamed answers come inside Amazon's binary events, and takes the event out.
+    `unwrap` names the dialects whose streamed answers come inside Amazon's binary events, each with the function that
+    takes the event out.
 
     In `base_url` and `query` stand names in braces, such as {region}: fields of ProviderSettings that must be given.
     """
 
     gen_ai_name: str
-    source: str  # where its documentation is
+    source: str  # address of its documentation
     dialects: tuple[str, ...]
     example: tuple[str, str]  # an entry of `providers`, and a model's name there
     base_url: str | None = None  # None: the settings must give one
-    base_path: str = ""  # of a base_url that has no path of its own
+    base_path: str = ""  # default path of a base_url without one
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     adapt: Adapt | None = None
     unwrap: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
     more: tuple[str, ...] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)  # every request has to carry
+    headers: Mapping[str, str] = field(default_factory=dict)  # headers that every request has to carry
     query: Mapping[str, str] = field(default_factory=dict)  # parameters that every request has to carry
     signed_for: str | None = None  # the AWS service that requests are signed for, where there is no key
     credential: Credential = field(default_factory=Credential)
     key_required: bool = True
-    tokens: str | None = None  # whose short-lived tokens it takes in place of a key: google, azure
-    catalogue: str | None = None  # its name in the catalogue of models
+    tokens: str | None = None  # issuer of the short-lived tokens that it takes in place of a key: google, azure
+    catalogue: str | None = None  # the provider's name in the catalogue of models
 
     def speaks(self, model: str, dialect: str) -> bool:
-        """Whether that model there can be asked in that dialect."""
+        """True when that model there speaks that dialect."""
         if dialect not in self.dialects:
             return False
         patterns = self.models.get(dialect)
         return patterns is None or any(Pattern(pattern)(model) for pattern in patterns)
+
+
+HostedTools = Literal["refuse", "drop"]
 
 
 class OutlierDetection(Section):
@@ -106,7 +111,7 @@ class CoolDown(Section):
 
 
 METADATA = Secret("metadata", "")
-"""In place of a reference: the metadata server of Google's machines."""
+"""The metadata server of Google's machines, in place of a reference."""
 
 
 def _or_metadata(value: object, reference: ValidatorFunctionWrapHandler) -> Secret:
@@ -222,6 +227,12 @@ class ProviderSettings(Section):
         description="PEM file of certificate authorities that verify the provider. Default: the system's. Set it for a "
         "private certificate.",
     )
+    hosted_tools: HostedTools = Field(
+        "refuse",
+        description="Tools that a client offers and that only the provider of its own API runs (web search and the "
+        "like), where this provider speaks another API: `refuse` skips its models, `drop` leaves the tools out and "
+        "names them in `x-ai-ignored`. Codex offers a web search by default.",
+    )
     disabled: bool = Field(
         False, description="Stop new requests to the provider. Its models are skipped. Takes effect without a restart."
     )
@@ -289,7 +300,7 @@ class ProviderSettings(Section):
 
     @property
     def url(self) -> SplitResult:
-        """Where it is reached: the setting, else the kind's own address."""
+        """The address: the setting, else the kind's own."""
         url = urlsplit(self._filled(self.base_url or self.provider.base_url or ""))
         return url if url.path else url._replace(path=self.provider.base_path)
 
@@ -312,18 +323,18 @@ class ProviderSettings(Section):
 
     @property
     def reference(self) -> Secret | None:
-        """Where the key is, or what tokens are asked for with."""
+        """The reference of the key, or of the secret that tokens are requested with."""
         return self.api_key if self.credentials is None else self.credentials.reference
 
     def read_secret(self) -> str | None:
-        """What stands at `reference`, None when there is nothing."""
+        """The secret at `reference`, None when there is none."""
         if self.reference is None:
             return None
         return "metadata" if self.reference == METADATA else self.reference.read()
 
     @property
     def lacks_key(self) -> bool:
-        """True when the provider needs a key, or what tokens are asked for with, and none can be read now."""
+        """True when the provider needs a key, or a secret to request tokens with, and it cannot be read now."""
         if self.reference is not None:
             return self.read_secret() is None
         return self.provider.key_required and self.provider.signed_for is None and self.base_url is None

@@ -1,7 +1,7 @@
 """Amazon Bedrock: Converse for every model, and Anthropic's own API for Anthropic's models.
 
 Requests are signed by Envoy with the credentials it finds (environment, instance, pod identity); with an `api_key`, a
-Bedrock API key, they carry that instead.
+Bedrock API key, they carry the key instead.
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ def adapt(dialect: str, model: str, stream: bool, path: str, body: dict[str, Any
 
 
 def unwrap(data: bytes) -> bytes:
-    """The event of Anthropic's that a chunk of Bedrock's stream holds. Raises ValueError."""
+    """The event of Anthropic's inside a chunk of Bedrock's stream. Raises ValueError."""
     return _decode(data).bytes
 
 

@@ -1,4 +1,4 @@
-"""SGLang; `base_url` is where it listens, with /v1."""
+"""SGLang; `base_url` is the address of your server, with /v1."""
 
 from extproc.providers import Provider
 

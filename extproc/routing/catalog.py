@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from extproc.dialects import dialects
-from extproc.prices import PriceBook, PriceSettings, known_model
-from extproc.providers import ProviderSettings, kinds
+from extproc.prices import PriceBook, PriceSettings, hold, known_model
+from extproc.prices.outputs import known_output
+from extproc.providers import HostedTools, ProviderSettings, kinds
 from extproc.routing.history import History
 from extproc.routing.parameters import compile_changes, compose
 from extproc.routing.strategies import StickySettings, strategies
@@ -139,6 +140,9 @@ class VirtualModelSettings(Section):
     sticky: StickySettings | None = Field(
         None, description="Requests of one session stay at one target. For the strategy `weighted`."
     )
+    hosted_tools: HostedTools | None = Field(
+        None, description="As `hosted_tools` of a provider, for the targets of this virtual model. Default: theirs."
+    )
     retry: RetrySettings = RetrySettings()
 
     @field_validator("strategy")
@@ -176,6 +180,7 @@ class Catalog:
     ) -> None:
         self.providers = providers
         self.prices = prices or PriceBook()
+        hold([entry.provider.catalogue for entry in providers.values()])
         self._virtual = virtual_models
         self._history = history or History()
         self._keyless = {
@@ -259,11 +264,13 @@ class Catalog:
             self.prices.find(name, settings.provider, there, settings.price, known),
             settings.disabled,
             prompt_cache=settings.prompt_cache,
+            known_output=known_output(there),
+            hosted_tools=provider.hosted_tools if provider else "refuse",
         )
 
     def _chain(self, name: str) -> Chain:
         targets: list[Target] = []
-        root = self._branch(name, Target("", "", ""), targets)
+        root = self._branch(name, Target("", "", "", hosted_tools=""), targets)
         return Chain(tuple(targets), self._virtual[name].retry, name, root)
 
     def _branch(self, name: str, around: Target, targets: list[Target]) -> Branch:
@@ -271,6 +278,8 @@ class Catalog:
         models around it.
         """
         virtual = self._virtual[name]
+        if virtual.hosted_tools is not None:
+            around = replace(around, hosted_tools=virtual.hosted_tools)
         below: list[Branch | Target] = []
         for settings in virtual.targets:
             here = _within(around, settings)
@@ -285,6 +294,7 @@ class Catalog:
                 tries=settings.tries,
                 changes=here.changes,
                 match=here.match,
+                hosted_tools=here.hosted_tools or target.hosted_tools,
             )
             below.append(leaf)
             targets.append(leaf)

@@ -205,7 +205,7 @@ def retry_after(value: str, now: float) -> float | None:
 
 
 def _towards(known: float, sample: float, step: float) -> float:
-    if not known:  # only failures yet
+    if not known:  # the deployment has only failed yet
         return sample
     if step == _STEP:
         sample = min(sample, known * _LEAP)
@@ -217,6 +217,6 @@ def _size_class(size: int) -> int:
 
 
 def _shrink(entries: dict[Any, Any]) -> None:
-    """Forget the oldest beyond what is kept."""
+    """Forget the oldest entries beyond the limit."""
     while len(entries) > MAX_PLACES:
         del entries[next(iter(entries))]

@@ -1,7 +1,7 @@
 """ext_proc answers as bytes, written by hand: making message objects first costs three times as much.
 
 A protobuf field is a tag (its number and wire type), a length and its bytes; zero values are left out. The tests
-compare every answer with what the generated messages write. Source of the numbers: protos/extproc.proto.
+compare every answer with the generated messages. Source of the numbers: protos/extproc.proto.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import sys
 import time
 import uuid
@@ -12,11 +13,10 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from extproc import pipeline
+from extproc import admin, pipeline
 from extproc.accounting.alerts import Alerts
 from extproc.accounting.books import Books
 from extproc.accounting.reports import Everything, Reporter
-from extproc.admin import HTTPThread, admin_app, status_app
 from extproc.admission import InFlight
 from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
 from extproc.credentials.rotation import Keeper
@@ -34,12 +34,12 @@ from extproc.telemetry.metrics import Telemetry
 
 log = logging.getLogger(__name__)
 
-_RELOAD_EVERY = 1.0  # seconds between looks at the settings file
-_LAG_EVERY = 0.5
+_BEAT = 1.0
+"""Seconds between looks at the settings file, at ended leases and at the notes of other processes, and between two
+measurements of the loop's lag. All of it happens at one wake-up, so that an idle process hardly costs anything.
+"""
 _LAST_LINES = 1.0  # seconds for the last lines of the log
-_EXPIRE_EVERY = 1.0
 _PRUNE_EVERY = 3600.0
-_SHARE_EVERY = 1.0  # seconds between reads of other processes' findings about providers
 _SHARED_FOR = 60.0  # seconds after which a process that ended is forgotten
 _DRAIN_NOTICE = 3.0  # seconds for Envoy's health check to see that this process is leaving
 _DRAIN_GRACE = 600.0  # seconds for streams to end
@@ -62,6 +62,7 @@ class Processor:
         self._units = _units(settings)  # units of every budget this process has had
         self._lines = Lines(sys.stdout.fileno(), settings.telemetry.log_buffer, self._line_lost)
         self._telemetry = Telemetry(settings, self._lines)
+        self._phase = random.random()  # noqa: S311 - of its beat
         self._turned = time.monotonic()  # the latest turn of the event loop
         self._counters: Counters = open_counters(settings.stores.counters)
         self._ledger = open_ledger(settings.stores.ledger)
@@ -78,7 +79,7 @@ class Processor:
         self._take(settings)
         self._content = config.content(file)
         self._server: Server | None = None
-        self._http = HTTPThread()
+        self._http = admin.HTTPThread()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -89,12 +90,18 @@ class Processor:
         token = settings.admin.token.read() if settings.admin.token else None
         if settings.admin.token is not None and token is None:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
-        for name, app, door in (
-            ("status", status_app(telemetry, self._stalled, self._unready, self._remark), settings.status),
-            ("admin", admin_app(self._everything(), token), settings.admin),
-        ):
+        everything = self._everything()
+        doors = (
+            (
+                "status",
+                lambda: admin.status_app(telemetry, self._stalled, self._unready, self._remark),
+                settings.status,
+            ),
+            ("admin", lambda: admin.admin_app(everything, token), settings.admin),
+        )
+        for name, make, door in doors:
             try:
-                self._http.add(app, door.address, door.port)
+                self._http.add(make, door.address, door.port)
             except OSError as error:
                 raise OSError(f"{name}: cannot listen on {door.address}:{door.port}: {error.strerror}") from error
         self._server = Server(lambda: self._pipeline, telemetry)
@@ -111,7 +118,7 @@ class Processor:
         ):
             self._spawn(work)
         if self._secrets is not None:
-            self._spawn(Keeper(self._secrets, self._count_refresh).run(lambda: self._settings.providers, self._retake))
+            self._spawn(Keeper(self._secrets, self._count_refresh).run(lambda: self._settings.providers, self._rebuild))
         elif waiting := [name for name, provider in settings.providers.items() if provider.credentials is not None]:
             log.warning("no process fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
 
@@ -122,11 +129,11 @@ class Processor:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.to_thread(self._http.stop)  # its clients may be waiting for this loop
+        await asyncio.to_thread(self._http.stop)  # clients of that server may be waiting for this loop
         with contextlib.suppress(StoreError):  # owed settles still get their rows
             await self._books.catch_up()
         await asyncio.to_thread(self._ledger.stop)
-        with contextlib.suppress(StoreError):  # else the end of a lease reports the same again
+        with contextlib.suppress(StoreError):  # a lease that ends reports the same again
             await self._books.catch_up()
         self._ledger.close()
         await self._counters.close()
@@ -164,30 +171,36 @@ class Processor:
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work, name=getattr(work, "__qualname__", "work"))
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._log_end)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _log_end(self, task: asyncio.Task[None]) -> None:
         """Log a background task that ended by itself: leases would never end, and no log line would say so."""
         if not task.cancelled():
             self._telemetry.internal_error(task.get_name())
             log.error("%s ended: a bug; restart", task.get_name(), exc_info=task.exception())
 
+    def _until_beat(self) -> float:
+        """Seconds until the next beat; processes beat at different moments."""
+        left = _BEAT - (time.monotonic() + self._phase) % _BEAT
+        return left if left > _BEAT / 10 else left + _BEAT  # a timer may be a little early
+
     async def _watch_lag(self) -> None:
         while True:
-            due = time.perf_counter() + _LAG_EVERY
-            await asyncio.sleep(_LAG_EVERY)
+            wait = self._until_beat()
+            due = time.monotonic() + wait
+            await asyncio.sleep(wait)
             self._turned = time.monotonic()
-            self._telemetry.loop_lag.set(max(0.0, time.perf_counter() - due))
+            self._telemetry.loop_lag.set(max(0.0, self._turned - due))
 
     async def _watch_file(self) -> None:
         """Compare the file's content once a second, which shows an edit, a rename and the symlink swap of a ConfigMap
         alike. A new day may begin with other prices. No content of a file ends this loop.
         """
         while True:
-            await asyncio.sleep(_RELOAD_EVERY)
+            await asyncio.sleep(self._until_beat())
             try:
                 if self._pipeline.catalog.prices.today != datetime.now(UTC).date():
-                    self._retake()
+                    self._rebuild()
                 content = await asyncio.to_thread(config.content, self._file)
                 if content != self._content:
                     self._content = content
@@ -195,38 +208,38 @@ class Processor:
             except Exception as error:
                 self._telemetry.internal_error("reload")
                 log.exception("looking for new settings failed; it is tried again")
-                self._stay(f"{type(error).__name__}: see the log")
+                self._keep_settings(f"{type(error).__name__}: see the log")
 
     async def reload(self) -> None:
         """Take the settings file's new content, or keep the last good settings and log the error."""
         try:
             settings = await asyncio.to_thread(config.load, self._file)
         except ConfigError as error:
-            self._stay(str(error))
+            self._keep_settings(str(error))
             return
         except Exception as error:  # a MemoryError, or a bug in a check: not a reason to stop reloading
             log.exception("the new settings cannot be read")
-            self._stay(f"they cannot be read: {type(error).__name__}")
+            self._keep_settings(f"they cannot be read: {type(error).__name__}")
             return
-        changed = [name for name in _FIXED if _fixed(settings, name) != _fixed(self._settings, name)]
+        changed = [name for name in _FIXED if _bound_at_start(settings, name) != _bound_at_start(self._settings, name)]
         if changed:
-            self._stay(f"changes of {', '.join(changed)} bind at a restart")
-        elif other := self._recounted(settings):
-            self._stay(f"the counts of {', '.join(other)} are in another unit: give the budget a new name")
+            self._keep_settings(f"changes of {', '.join(changed)} bind at a restart")
+        elif other := self._changed_units(settings):
+            self._keep_settings(f"the counts of {', '.join(other)} are in another unit: give the budget a new name")
         else:
             self._take(settings)
             self._units |= _units(settings)
             self._telemetry.reloads.labels("taken").inc()
             log.info("new settings taken")
 
-    def _stay(self, reason: str) -> None:
+    def _keep_settings(self, reason: str) -> None:
         """Keep the last good settings, and report that the file differs."""
         self._stale = reason
         self._telemetry.settings_stale.set(1)
         self._telemetry.reloads.labels("refused").inc()
         log.error("the new settings are refused; the last good ones stay: %s", reason)
 
-    def _recounted(self, settings: Settings) -> Sequence[str]:
+    def _changed_units(self, settings: Settings) -> Sequence[str]:
         """Budgets that would read counts of one unit as those of another: tokens as nano-USD."""
         return [name for name, unit in _units(settings).items() if self._units.get(name, unit) != unit]
 
@@ -255,7 +268,7 @@ class Processor:
         self._stale = ""
         self._telemetry.settings_stale.set(0)
 
-    def _retake(self) -> None:
+    def _rebuild(self) -> None:
         """Build the pipeline anew, with its inputs outside the settings: the keys that are present."""
         self._take(self._settings)
 
@@ -266,8 +279,8 @@ class Processor:
         """Exchange findings of tries with other workers and replicas, and read the grants of operators."""
         me = uuid.uuid4().hex
         while True:
-            await asyncio.sleep(_SHARE_EVERY)
-            with contextlib.suppress(StoreError):  # this process keeps its own findings
+            await asyncio.sleep(self._until_beat())
+            with contextlib.suppress(StoreError):  # findings of this process stay here
                 self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
                 await self._grants.refresh()
 
@@ -284,12 +297,12 @@ class Processor:
         """End the leases of dead exchanges, and keep counters and ledger in agreement."""
         pruned = 0.0
         while True:
-            await asyncio.sleep(_EXPIRE_EVERY)
+            await asyncio.sleep(self._until_beat())
             try:
                 await self._books.turn(self._budgets, self._teams)
             except CountsLostError:
                 self._telemetry.store_losses.inc()
-                log.error("the counters lost what they had counted: budgets begin anew")  # noqa: TRY400
+                log.error("the counters store lost its counts: budgets begin anew")  # noqa: TRY400
             except StoreError:
                 pass
             keep = self._settings.stores.ledger_keep
@@ -307,7 +320,7 @@ def _units(settings: Settings) -> dict[str, str]:
     return {entry.name: entry.unit for entry in settings.budgets}
 
 
-def _fixed(settings: Settings, name: str) -> object:
+def _bound_at_start(settings: Settings, name: str) -> object:
     """The part of a section that Envoy or the start depends on: a provider's kill switch binds at once."""
     if name == "auth":
         return settings.auth.jwt

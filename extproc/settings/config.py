@@ -158,7 +158,7 @@ class ProcessorSettings(Section):
 
 
 class UsageSettings(Section):
-    """Counting of usage, and what clients see of it."""
+    """Counting of usage, and its display to clients."""
 
     mode: Literal["body"] = Field("body", description="Source of token counts. `body`: the body of the answer.")
     cost_in_response: bool = Field(
@@ -255,12 +255,20 @@ class LimitsSettings(Section):
     stream_idle: PositiveDuration = Field(
         600.0, description="Longest silence in the middle of an answer. Envoy then ends the stream."
     )
-    output_tokens: int = Field(
-        4096,
+    output_tokens: int | None = Field(
+        None,
         ge=1,
         le=1_000_000_000,
-        description="Output limit, in tokens, that is held and written into a request when neither the client nor the "
-        "model has one. It applies where a budget counts tokens or USD.",
+        description="Output limit, in tokens, that is written into a request when neither the client nor the model has "
+        "one, where a budget counts tokens or USD. The answer says so: `x-ai-capped`. Default: none is written.",
+    )
+    hosted_tools: int = Field(
+        32768,
+        ge=0,
+        le=1_000_000_000,
+        description="Input tokens that budgets hold for tools which the provider runs itself (web search, code "
+        "interpreters, MCP). Their text is not in the request, so this is an estimate: the answer is charged what the "
+        "provider reports. Raise it where searches are long, to refuse earlier.",
     )
     exchanges: int = Field(
         10000,
@@ -305,7 +313,7 @@ class Settings(Section):
     )
     models: Mapping[ModelName, ModelSettings] = Field(
         min_length=1,
-        description="Names that clients ask for, each with the provider that serves it. A name with `*` stands for "
+        description="Names that clients use, each with the provider that serves it. A name with `*` stands for "
         "many models: with `openai/*`, the part after `openai/` is the model's name at the provider.",
     )
     virtual_models: Mapping[ModelName, VirtualModelSettings] = Field(

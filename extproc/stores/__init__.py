@@ -59,9 +59,9 @@ class Hold(msgspec.Struct, frozen=True):
 
     A `slot` is held while the request lasts and never charged, however it ends: a concurrency limit.
 
-    `idle` is for a count without a window, which would stay forever: `expire` forgets it when for so many seconds
-    nothing was reserved, extended, settled or expired there; 0: never, from now on. While something is reserved on it,
-    it is not idle, and what expired there keeps it for `LATE_SETTLE` at least, so that it can be corrected.
+    `idle` is for a count without a window, which would stay forever. `expire` forgets it after so many seconds in which
+    no amount was reserved, extended, settled or expired there. 0: never, from now on. A count with a reservation is not
+    idle, and an expired hold keeps it for `LATE_SETTLE` at least, so that it can be corrected.
     """
 
     scope: str
@@ -239,7 +239,7 @@ def window_at(now: float, window: int) -> tuple[int, float | None]:
 _ENDLESS = 0, None
 _NEVER = inf, -inf, (0, None)
 _MOST_WINDOWS = 100
-_last: dict[int, tuple[float, float, tuple[int, float | None]]] = {}  # by window: the latest answer
+_last: dict[int, tuple[float, float, tuple[int, float | None]]] = {}  # latest answer by window
 
 
 def window_end(window: int, number: int) -> float | None:

@@ -1,6 +1,6 @@
 """Counters in the memory of one process: `memory:`. They end with it, and so do the notes on its boards.
 
-A count lives in the bucket of its window, so an ended window goes in one `del`, whatever its size. A settled
+A count lives in the bucket of its window, so an ended window of any size goes in one `del`. A settled
 reservation is forgotten at once: a second settle finds an unknown id. Expired ones are remembered, for the late settle.
 """
 
@@ -70,16 +70,17 @@ class _Reservation:
 class MemoryCounters:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._buckets: dict[tuple[int, int], _Bucket] = {}  # by window length and number
-        self._live: dict[str, _Reservation] = {}  # by id, also those that are over and kept
+        self._buckets: dict[tuple[int, int], _Bucket] = {}  # buckets by window length and number
+        self._live: dict[str, _Reservation] = {}  # reservations by id, also those that are over and kept
         self._expired: dict[str, _Reservation] = {}  # oldest first
-        # At least one entry per live reservation, not later than its deadline. Renewing and settling leave it alone.
+        # Heap with at least one entry per live reservation, not later than its deadline. Renewing and settling leave it
+        # alone.
         self._leases: list[tuple[float, str]] = []
         # Times at which counts without a window may be forgotten: at least one entry for each count, not later than its
         # time.
         self._idle: dict[str, float] = {}
         self._idle_queue: list[tuple[float, str]] = []
-        self._notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # by board and author: end, note
+        self._notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # notes by board and author: end, note
 
     async def reserve(
         self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False

@@ -200,7 +200,7 @@ class Telemetry:
             "extproc_log_lines_lost", "Log lines of exchanges that could not be written", registry=registry
         )
         self._alerts = Counter("extproc_budget_alerts", "Alerts of budgets, by outcome", ["outcome"], registry=registry)
-        for forwarded in ("true", "false"):  # from 0 on, so that an alert sees the first one
+        for forwarded in ("true", "false"):  # series from 0 on, so that an alert sees the first one
             self._expired.labels(forwarded)
         for outcome in ("told", "failed", "dropped"):
             self._alerts.labels(outcome)

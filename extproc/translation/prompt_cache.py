@@ -1,7 +1,7 @@
-"""Marks the long stable parts of a prompt, for providers whose prompt cache is told what to keep.
+"""Marks the long stable parts of a prompt, for providers that cache only marked parts.
 
-Source: https://platform.claude.com/docs/en/build-with-claude/prompt-caching: at most four marks, each for all that
-stands before it, and nothing below about a thousand tokens is kept. The order there is tools, system, messages.
+Source: https://platform.claude.com/docs/en/build-with-claude/prompt-caching: at most four marks, each for everything
+before it, and nothing below about a thousand tokens is kept. The order there is tools, system, messages.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import msgspec
 from extproc.words.messages import EmbeddingPrompt, Message, Prompt, TextPart, Tool, ToolResult
 
 LEAST = 4096
-"""Bytes that are worth a mark: about a thousand tokens."""
+"""Least bytes worth a mark: about a thousand tokens."""
 
 _MARK: Mapping[str, Any] = {"type": "ephemeral"}
 
 
 def mark_stable(prompt: Prompt | EmbeddingPrompt) -> None:
-    """Mark the end of the tools, of the system prompt, and of the last two turns, which the next ones will begin with.
+    """Mark the end of the tools, of the system prompt, and of the last two turns, which the next requests will begin
+    with.
 
     A client that sets marks of its own knows better: then none is added.
     """

@@ -1,12 +1,14 @@
-"""One try's request made the provider's own, and its answer made the client's: through `messages`, so N + M.
+"""Translation of one try, through `messages`: its request into the provider's API, its answer into the client's. So N +
+M.
 
-A plain answer is held until it is whole; a streamed one leaves event by event. What the client's API cannot say of the
-usage reaches the gateway attachment beside the answer (see `contract`).
+A plain answer is held until it is whole; a streamed one leaves event by event. Usage that the client's API cannot
+express reaches the gateway attachment beside the answer (see `contract`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -17,45 +19,57 @@ from extproc.framing import OVERSIZE, Frame, Framing
 from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
 from extproc.translation.prompt_cache import mark_stable
+from extproc.translation.tool_names import ToolNames
 from extproc.words import contract
 from extproc.words.contract import Service
 from extproc.words.dialect import Destination, Dialect
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.words.exchange import Usage
-from extproc.words.messages import EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
+from extproc.words.messages import Delta, EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
 
+_MORE = 1.1
+"""Growth of the output that is worth telling before the end."""
 Unwrap = Callable[[bytes], bytes]
 _encode = msgspec.json.encode
 
 
 class Translation:
-    """One try. `request` comes first, then `problem`, `answer` or `Stream`, by what the provider says."""
+    """Translation of one try. `request` comes first, then `problem`, `answer` or `Stream`, by the provider's answer."""
 
     def __init__(self, client: Dialect, service: Service) -> None:
         self.client = client
         self.dialect = dialects()[service.dialect]
-        self.model = service.model  # which some answers do not name
+        self.model = service.model  # the model, for answers that do not name it
         self.streamed = service.stream
         self.ignored: list[str] = []
-        self._encoding: Literal["float", "base64"] = "float"  # of embeddings
+        self._encoding: Literal["float", "base64"] = "float"  # encoding of embeddings
         self._service = service
+        self._names: ToolNames | None = None
+
+    @property
+    def names(self) -> ToolNames | None:
+        """Names of tools that the answer has to be given back; None where there are none."""
+        return self._names if self._names is not None and self._names.changed else None
 
     @property
     def translates(self) -> bool:
-        """Whether the request is written anew: client and provider speak different APIs, or the service wants it."""
+        """True when the request is written anew: client and provider speak different APIs, or the service wants it."""
         return self.dialect is not self.client or self._service.anew
 
     @property
     def reads_answer(self) -> bool:
-        """False where only the request differs from what the client sent."""
+        """False where only the request differs from the client's."""
         return self.translates or self.dialect.name in kinds()[self._service.kind].unwrap
 
     def request(self, body: Mapping[str, Any]) -> tuple[str, bytes]:
-        """The path, after the provider's base_url, and the body. Raises Refusal for what has no translation."""
+        """The path, after the provider's base_url, and the body. Raises Refusal for a request without a translation."""
         service, provider = self._service, kinds()[self._service.kind]
         destination = Destination(service.model, service.max_output_tokens, provider.more)
         made: dict[str, Any] = dict(body)
         if self.translates:
+            dropped: Sequence[str] = ()
+            if service.drop_hosted:
+                body, dropped = self.client.without_hosted(body)
             prompt = self.client.decode_request(body)
             able = service.reasoning and self.dialect.reasons(service.model)
             unable = [] if able else forgo_thinking(prompt)
@@ -65,16 +79,17 @@ class Translation:
                 self._encoding = prompt.encoding
             else:
                 prompt.stream = self.streamed  # the client's path may say it rather than its body
+                self._names = ToolNames(prompt, self.dialect)
             made, ignored = self.dialect.encode_request(prompt, destination)
-            self.ignored = safe_names([*prompt.ignored, *unable, *ignored])
+            self.ignored = safe_names([*dropped, *prompt.ignored, *unable, *ignored])
         path = self.dialect.path(destination, stream=self.streamed)
         if provider.adapt is not None:
             path, made = provider.adapt(service.dialect, service.model, self.streamed, path, made)
         return path, _encode(made)
 
     def headers(self) -> dict[str, str]:
-        """What the gateway attachment is told of the answer."""
-        if not self.translates:  # it may read for itself what the provider says
+        """Response headers about the answer, for the gateway attachment."""
+        if not self.translates:  # the gateway attachment reads the provider's answer itself
             return {}
         found = {contract.TRANSLATED: "1"}
         if self.ignored:
@@ -82,7 +97,7 @@ class Translation:
         return found
 
     def problem(self, status: int, body: bytes) -> bytes:
-        """The body of a provider's error answer, as the client's API would say it."""
+        """The body of a provider's error answer, in the client's API."""
         return _encode(self.client.encode_problem(status, self.dialect.decode_problem(status, body)))
 
     def answer(self, body: bytes) -> tuple[bytes, Usage | None]:
@@ -90,10 +105,12 @@ class Translation:
         try:
             answer = self.dialect.decode_answer(body)
         except (ValueError, RecursionError):
-            raise bad_answer("is not what its API promises") from None
+            raise bad_answer("does not have the shape of its API") from None
         answer.model = answer.model or self.model
         if isinstance(answer, Embeddings):
             answer.encoding = self._encoding
+        elif (names := self.names) is not None:
+            names.restore(part for choice in answer.choices for part in choice.parts)
         return _encode(self.client.encode_answer(answer)), answer.usage
 
     def stream(self, content_type: str, *, event_limit: int, body_limit: int) -> Stream | Unwrapping:
@@ -103,14 +120,16 @@ class Translation:
         kind = content_type.partition(";")[0].strip().lower()
         framing = framing_for(kind, event_limit=event_limit, body_limit=body_limit)
         if kind != wanted or framing is None:
-            raise bad_answer("is not the stream it was asked for")
+            raise bad_answer("is not a stream, although one was requested")
         if unwrap is None or self.translates:
             return Stream(self, framing, unwrap)
         return Unwrapping(self, framing, unwrap)
 
 
 class Stream:
-    """A streamed answer on its way through a translation. `failed`: it has said so, and nothing more is to come."""
+    """A streamed answer on its way through a translation. `failed`: it has reported an error, and nothing more is to
+    come.
+    """
 
     def __init__(self, translation: Translation, framing: Framing, unwrap: Unwrap | None = None) -> None:
         self.failed = False
@@ -119,11 +138,13 @@ class Stream:
         self._decoder = translation.dialect.decoder()
         self._encoder = translation.client.encoder()
         self._model = translation.model
+        self._names = translation.names
         self._usage: Usage | None = None
+        self._told: Usage | None = None
         self._over = False
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
-        """What may leave now; with `end`, all that is left."""
+        """The bytes that may leave now; with `end`, all the rest."""
         out: list[bytes] = []
         for event in self._framing.feed(chunk):
             self._say(self._read(event), out)
@@ -148,18 +169,32 @@ class Stream:
         except ValueError:
             return ()
 
+    def _tell(self, out: list[bytes]) -> None:
+        """Tell the gateway attachment the usage so far, for a client that leaves before the end: where it grew."""
+        usage, told = self._usage, self._told
+        if usage is None or (told and usage.input_tokens <= told.input_tokens and not _grown(usage, told)):
+            return
+        self._told = usage
+        out += [contract.USAGE_EVENT, contract.encode_usage(replace(usage, source="estimated")), b"\n\n"]
+
     def _say(self, events: Sequence[Event], out: list[bytes]) -> None:
         for event in events:
             if self._over:
                 return
             if type(event) is Used:
                 self._usage = event.usage
+            elif type(event) is Delta and self._usage is not self._told:
+                self._tell(out)
             elif type(event) is Started:
                 event.model = event.model or self._model
+                self._usage = event.usage
             elif type(event) is Ended or type(event) is Failed:
                 self._over, self.failed = True, type(event) is Failed
-                if (usage := self._usage) is not None:  # before the last event, after which clients leave
+                # the usage goes before the last event, after which clients leave
+                if (usage := self._usage) is not None:
                     out += [contract.USAGE_EVENT, contract.encode_usage(usage), b"\n\n"]
+            elif type(event) is Delta and event.name and self._names:
+                self._names.restore((event,))
             out.append(self._encoder.feed(event))
 
 
@@ -199,6 +234,10 @@ class Unwrapping:
             return b""
         self.failed = True
         return self._client.encoder().feed(Failed(message))
+
+
+def _grown(usage: Usage, told: Usage) -> bool:
+    return usage.output_tokens > told.output_tokens * _MORE
 
 
 _CUT = "The provider's answer ended before it was complete."

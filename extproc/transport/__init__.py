@@ -41,7 +41,7 @@ class Call(Protocol):
 
 
 Calls = Mapping[str, Callable[[Mapping[str, str]], Call]]
-"""By path, `/package.Service/Method`: makes the call for a stream with these request headers."""
+"""Calls by path, `/package.Service/Method`: makes the call for a stream with these request headers."""
 
 
 class Transport(Protocol):

@@ -13,25 +13,25 @@ States of a stream, and the effect of the peer's frames in them (`_RULES`; a fra
     left         passed over    passed over    ► closed          ► closed       passed over
     closed       fault          fault                            passed over    passed over
 
-The peer ends its half with END_STREAM, we end ours with trailers: then a half closed stream is closed. An open one is
-left, with RST_STREAM behind the trailers, so that a peer that still sends stops. Envoy resets every stream of ext_proc,
-even after our end; then a left stream is forgotten. Every header block is decoded, whatever becomes of its stream, or
-the compression would go out of step.
+The peer ends its half with END_STREAM, the server ends its own with trailers: then a half closed stream is closed. An
+open one is left, with RST_STREAM behind the trailers, so that a peer that still sends stops. Envoy resets every stream
+of ext_proc, even after the server's end; then a left stream is forgotten. Every header block is decoded, even that of a
+refused stream, or the compression would go out of step.
 
-A stream is busy from the event that gives its message out until `take` finds no other. What arrives for a busy stream
-waits in its queue, so a handler gets one message at a time and in order. That the peer ended (the event `ended`, or
-`stream.ended` after `take`) is told when the queue is empty, so that nothing ends before all of it was answered.
+A stream is busy from the event that gives its message out until `take` finds no other. Messages for a busy stream wait
+in its queue, so a handler gets one message at a time and in order. The peer's end (the event `ended`, or `stream.ended`
+after `take`) is reported when the queue is empty, so that nothing ends before all of it was answered.
 
 Windows, inbound. Data is held from its arrival until its stream is at rest, which is neither busy nor has a queue;
 then the peer is granted as much again. So a slow handler pushes back, a queue that drained lets the peer go on, and a
 message larger than the window arrives. Always, of a stream, and of the connection over all its streams:
-what the peer may send + what is held + what it will be granted = the window.
+bytes the peer may send + bytes held + bytes to be granted = the window.
 
-Windows, outbound. What exceeds the peer's windows waits in `stream.unsent`, and trailers behind it, until WINDOW_UPDATE
+Windows, outbound. Data beyond the peer's windows waits in `stream.unsent`, and trailers behind it, until WINDOW_UPDATE
 or SETTINGS let it leave (the event `drained`). SETTINGS may also make the window of a stream negative.
 
-What costs us more than the peer is counted by the second, see `Limits`. A reset counts only for a stream that was not
-answered yet: to reset an answered one is Envoy's habit, to begin streams and reset them is an attack.
+Actions that cost this side more than the peer are counted by the second, see `Limits`. A reset counts only for a stream
+that was not answered yet: to reset an answered one is Envoy's habit, to begin streams and reset them is an attack.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Event(NamedTuple):
 
 
 class Connection:
-    """One connection. Nothing the peer does raises here: the connection ends with `fault`. `clock` is in seconds."""
+    """One connection. Faults of the peer raise nothing: the connection ends with `fault`. `clock` is in seconds."""
 
     def __init__(self, limits: Limits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits = limits or Limits()
@@ -118,7 +118,7 @@ class Connection:
         self._outbound = self._first_outbound = frames.WINDOW  # window of the connection, of a new stream
         self._frame = frames.LEAST_FRAME  # the peer's limit
         self._blocked: dict[int, Stream] = {}
-        self._table = NO_TABLE  # before the first block
+        self._table = NO_TABLE  # NO_TABLE before the first block
         self._handlers = {
             frames.HEADERS: self._on_headers,
             frames.CONTINUATION: self._on_continuation,
@@ -428,7 +428,7 @@ class Connection:
             stream.begun = True
             self._head(stream, frames.END_HEADERS, BEGIN)
         size = len(message) + PREFIX.size
-        if size <= self._outbound and size <= stream.outbound and size <= self._frame:  # then nothing is unsent
+        if size <= self._outbound and size <= stream.outbound and size <= self._frame:  # `unsent` is empty then
             self._outbound -= size
             stream.outbound -= size
             self._out.append(MESSAGE_HEAD.pack(size >> 16, size & 0xFFFF, frames.DATA, 0, stream.id, 0, len(message)))

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 1_024  # connections that wait to be accepted
 _UNAVAILABLE = 14  # the gRPC status of calls that a stop ends
-_LAST_WORDS = 1.0  # seconds for a peer to read the last bytes and to close
+_CLOSE_TIMEOUT = 1.0  # seconds for a peer to read the last bytes and to close
 _LONGEST_END = 10.0  # seconds for calls to settle their open reservations
 
 Step = Coroutine[Any, Any, Sequence[bytes]]
@@ -69,10 +69,10 @@ class NativeServer:
         await self._wait_for_peers(grace)
         for peer in list(self.peers):
             peer.end()
-        await self._wait_for_peers(_LAST_WORDS)
+        await self._wait_for_peers(_CLOSE_TIMEOUT)
         for peer in list(self.peers):
             peer.abort()
-        await self._wait_for_peers(_LAST_WORDS)
+        await self._wait_for_peers(_CLOSE_TIMEOUT)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_LONGEST_END)
 
@@ -168,7 +168,7 @@ class Peer(asyncio.Protocol):
             elif kind == "gone":
                 self._gone(stream)
             else:
-                self._go_on(stream)
+                self._next_step(stream)
         if events and not self._full:
             self._turn_soon()
         self._flush()
@@ -210,11 +210,11 @@ class Peer(asyncio.Protocol):
             self._give_up_soon()
 
     def _give_up_soon(self) -> None:
-        self._closing = asyncio.get_running_loop().call_later(_LAST_WORDS, self._give_up)
+        self._closing = asyncio.get_running_loop().call_later(_CLOSE_TIMEOUT, self._give_up)
 
     def _give_up(self) -> None:
         if self._http2.fault is None and self._transport.get_write_buffer_size():
-            self._give_up_soon()  # it still reads; if not, `stop` has an end
+            self._give_up_soon()  # the peer still reads; if not, `stop` has an end
         else:
             self._transport.abort()
 
@@ -266,15 +266,15 @@ class Peer(asyncio.Protocol):
     def _answer(self, stream: Stream, answers: Sequence[bytes]) -> None:
         for answer in answers:
             self._http2.send(stream, answer)
-        self._go_on(stream)
+        self._next_step(stream)
 
-    def _go_on(self, stream: Stream) -> None:
+    def _next_step(self, stream: Stream) -> None:
         """Begin the next step of a stream whose last step was answered: a message, the end, or nothing now."""
         call: Call = stream.call
         if call.done or stream.closing:
             self._http2.end(stream)
             self._end_call(stream)
-        elif not stream.unsent:  # else the peer does not read: it goes on when the unsent data has left
+        elif not stream.unsent:  # the peer does not read otherwise: it goes on when the unsent data has left
             message = self._http2.take(stream)
             if message is not None:
                 self._events.append(Event("message", stream, message))
@@ -290,7 +290,7 @@ class Peer(asyncio.Protocol):
 
     def _gone(self, stream: Stream) -> None:
         if stream.task is not None:
-            stream.task.cancel()  # its end follows
+            stream.task.cancel()  # the call's end follows
         else:
             self._end_call(stream)
 

@@ -50,12 +50,14 @@ class Skip:
 
 @dataclass(slots=True, frozen=True)
 class Choice:
-    """One of the things a strategy orders. `targets` has at least one; the first is where a request would go."""
+    """A choice among those that a strategy orders. `targets` has at least one; the first is the one that would
+    serve.
+    """
 
     targets: Sequence[Target]
     weight: int = 1
     max_complexity: float = 1.0
-    index: int = 0  # its place in the settings
+    index: int = 0  # place in the settings
 
 
 class Strategy(Protocol):

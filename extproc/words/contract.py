@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -17,14 +18,14 @@ from extproc.words.exchange import Target, Usage
 
 PREFIX = "x-extproc-"
 
-# gRPC metadata of an ext_proc stream: which attachment is calling.
+# gRPC metadata of an ext_proc stream: the attachment that is calling.
 ATTACHMENT = "x-extproc-attachment"
 GATEWAY, ATTEMPT, ATTACH = "gateway", "attempt", "attach"
 
 # Request headers, from the gateway attachment to the tries.
 ID = "x-extproc-id"  # the exchange's id
 TARGETS = "x-extproc-targets"  # encode_targets(): the target of each try
-EDITS = "x-extproc-edits"  # encode_edits(): what each try changes in the body
+EDITS = "x-extproc-edits"  # encode_edits(): the changes of each try to the body
 ATTEND = "x-extproc-attend"  # the tries that need the attempt attachment: ATTEND_ALL or ATTEND_LATER
 ATTEND_ALL, ATTEND_LATER = "all", "later"  # later: all but the first
 BACK_OFF = "x-extproc-back-off"  # milliseconds before the second try in a row at one target
@@ -104,12 +105,13 @@ class Service:
 
     kind: str  # the provider's kind
     dialect: str
-    model: str  # its name at the provider
+    model: str  # the model's name at the provider
     max_output_tokens: int | None = None
     reasoning: bool = True  # True: the model can reason
     # True: rewrite the request even in the client's own API, because it holds traces of translations
     anew: bool = False
     cache: bool = False  # True: mark the content that a prompt cache should keep
+    drop_hosted: bool = False  # leave out tools that only the provider of the client's API runs
     stream: bool = False  # True: the client wants the answer event by event
 
 
@@ -138,20 +140,19 @@ def decode_edits(value: str) -> list[Edit]:
     ]
 
 
+_COUNTS = attrgetter(*(field.name for field in fields(Usage)))
+_DEFAULTS = _COUNTS(Usage())
+_ALWAYS = 5
+
+
 def encode_usage(usage: Usage) -> bytes:
-    """The value of `USAGE`: the usage that a translation knows and the client's dialect cannot express."""
-    return json.dumps(
-        [
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cached_tokens,
-            usage.reasoning_tokens,
-            usage.cache_write_tokens,
-        ]
-    ).encode()
+    """The value of `USAGE`: what a translation knows of the usage and the client's dialect cannot express."""
+    counts = list(_COUNTS(usage))
+    while len(counts) > _ALWAYS and counts[-1] == _DEFAULTS[len(counts) - 1]:
+        counts.pop()
+    return json.dumps(counts).encode()
 
 
 def decode_usage(value: bytes) -> Usage:
-    """The usage in `value`. Raises ValueError or TypeError when `encode_usage` did not make it."""
-    input_tokens, output_tokens, cached, reasoning, cache_write = json.loads(value)
-    return Usage(input_tokens, output_tokens, cached, reasoning, cache_write)
+    """Raises ValueError or TypeError when `value` was not made by `encode_usage`."""
+    return Usage(*json.loads(value))

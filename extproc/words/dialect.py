@@ -25,7 +25,10 @@ ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 """Abilities of models. A request needs one when it would mean something else without the field that asks for it."""
 
 
-NATIVE = frozenset(("state", "hosted_tools"))
+HOSTED = "hosted_tools"
+"""The need of a request that offers tools which the provider runs itself. A target may go without them."""
+
+NATIVE = frozenset(("state", HOSTED, "hosted_call"))
 """Needs that only the API of the request itself can serve: such a request is never translated."""
 
 
@@ -37,7 +40,7 @@ _SAMPLE = 64 << 10
 """Bytes of an answer's text that are kept to judge how many tokens it is, where its provider does not report them."""
 _LEAST_BASE64 = 256
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{%d,}" % _LEAST_BASE64)
-"""A run that is no text of a model: a picture or a sound, in a body that could not be read."""
+"""A run of base64 that is no text for a model: a picture or a sound, in a body that could not be read."""
 _MOST_PIECES = 64
 
 
@@ -72,7 +75,7 @@ class Fields:
     # fields that no target may change: routing, guardrails, budgets and reading the answer rely on them
     fixed: tuple[str, ...]
     output_limits: tuple[str, ...]  # limits of the output, the usual name first
-    needs: Mapping[str, tuple[str, ...]]  # by need (`Ask.needs`): the fields that can ask for it
+    needs: Mapping[str, tuple[str, ...]]  # fields that can ask for a need, by need (`Ask.needs`)
     spoken: frozenset[str]  # the dialogue and the system prompt; other text is definitions, which models get reworded
     files: frozenset[str]  # base64 of files
     opaque: frozenset[str]  # base64, signatures and the like, which are no text of the prompt as they stand
@@ -95,10 +98,10 @@ class Ask:
     model: str
     stream: bool = False
     choices: int = 1
-    max_output_tokens: int | None = None  # for one choice; None: the client set no limit
+    max_output_tokens: int | None = None  # tokens for one choice; None: the client set no limit
     output_field: str | None = None  # the field that limits the output, None where the operation has none
     usual_output: int | None = None  # the most the API writes without a limit
-    free: bool = False  # it uses no tokens
+    free: bool = False  # True: the request uses no tokens
     thinking: int = 0  # tokens of thinking asked for, which the output limit includes
     lasting: bool = False  # True: the provider goes on after the client disconnected
     images: int = 0
@@ -107,7 +110,8 @@ class Ask:
     image_data: list[str] = field(default_factory=list)  # the strings of the body that are images
     added_tokens: int = 0  # the most tokens providers add to the prompt for tools and schemas
     unseen: tuple[str, ...] = ()  # fields and types that refer to input outside the body
-    unbounded: tuple[str, ...] = ()  # those of them without a bound on tokens: all but images
+    unbounded: tuple[str, ...] = ()  # members of `unseen` without a bound on tokens: all but images
+    hosted: tuple[str, ...] = ()  # types of tools that the provider runs itself, and of what they left in the input
     unreadable: str = ""  # the path of input that is not text, and that no guardrail can read
     needs: dict[str, str] = field(default_factory=dict)  # abilities, each with the field that asks for it
 
@@ -130,6 +134,11 @@ class Ask:
             name = otherwise
         self.unseen = _with(self.unseen, name)
         self.unbounded = _with(self.unbounded, name)
+
+    def add_hosted(self, name: Any, field: str) -> None:
+        """Note a tool that the provider runs itself, or what it left in the input. `name` may be the client's word."""
+        self.hosted = _with(self.hosted, name if isinstance(name, str) and _NAME(name) else field)
+        self.needs.setdefault(HOSTED, field)
 
 
 def _with(names: tuple[str, ...], name: str) -> tuple[str, ...]:
@@ -175,6 +184,8 @@ class Report:
     model: str = ""
     finish_reasons: dict[int, str] = field(default_factory=dict)  # choice -> finish reason
     output_bytes: int = 0  # generated text, in bytes of UTF-8
+    told_at: int | None = None  # `output_bytes` when the provider last reported its usage
+    thinks_aloud: bool = False  # the text holds the model's thinking, all of it
     sample: bytearray = field(default_factory=bytearray)  # the beginning of that text
     output_events: int = 0  # events that carried generated text
     error: str = ""  # the provider's error in mid-stream
@@ -190,7 +201,7 @@ class Report:
                 self.sample += data[:_SAMPLE]
 
     def add_unread(self, data: bytes) -> None:
-        """Count what could not be read, all of it rather than nothing. Base64 is no text."""
+        """Count bytes that could not be read, all of them rather than none. Base64 is no text."""
         size = len(data) if len(data) < _LEAST_BASE64 else len(_BASE64.sub(b"", data))
         self.output_bytes += size
         self.output_events += size > 0
@@ -200,14 +211,14 @@ class Report:
         if usage is None:
             self.usage_refused = True
         else:
-            self.usage = usage
+            self.usage, self.told_at = usage, self.output_bytes
 
 
 @dataclass(slots=True, frozen=True)
 class Destination:
     """The provider's model, as a dialect needs it to write a translated request."""
 
-    model: str  # its name at the provider
+    model: str  # the model's name at the provider
     max_output_tokens: int | None = None  # the most tokens it can write
     more: tuple[str, ...] = ()  # differences of the provider's API, in words of the dialect's own
 
@@ -265,7 +276,7 @@ class Dialect:
     version: str = ""
     """Header of requests that only its clients send."""
     rates: str = ""
-    """Prefix of its providers' headers that say what is left of a rate."""
+    """Prefix of its providers' headers that report rate limits."""
     lacks: frozenset[str] = frozenset()
     """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
 
@@ -344,6 +355,10 @@ class Dialect:
         """
         raise NotImplementedError
 
+    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+        """`body` without the tools that a provider runs itself and what they left there, and the names of both."""
+        return body, ()
+
     def encode_answer(self, answer: messages.AnyAnswer) -> dict[str, Any]:
         raise NotImplementedError
 
@@ -355,6 +370,11 @@ class Dialect:
         raise NotImplementedError
 
     # --- translations to a provider
+
+    tool_names: int = 64
+    """Most characters of a tool's name. Longer names are shortened, and written out again in the answer."""
+    namespaces: bool = False
+    """Whether tools can be grouped. Elsewhere a group's name becomes part of its tools' names."""
 
     def reasons(self, model: str) -> bool:  # noqa: ARG002
         """False for a model that is known to refuse reasoning parameters."""

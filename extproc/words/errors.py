@@ -52,7 +52,7 @@ PROVIDER_TIMEOUT = Kind(504, "api_error", "provider_timeout")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Kind))
 
-_FINAL = frozenset((PROVIDER_CREDENTIAL_REJECTED,))  # whatever their status
+_FINAL = frozenset((PROVIDER_CREDENTIAL_REJECTED,))  # refusals that end the client's retries at any status
 
 FINAL: Mapping[str, str] = {"x-should-retry": "false"}
 """Ends the retries of clients. The SDKs that Stainless generates (OpenAI's, Anthropic's and others) heed it before the

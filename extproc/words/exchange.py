@@ -96,7 +96,7 @@ class Price:
     cache_write: int
     reasoning: int
     per_request: int = 0
-    version: str = ""  # its origin: a day, `settings`, or the catalogue's name and version
+    version: str = ""  # origin: a day, `settings`, or the catalogue's name and version
     tiers: tuple[tuple[int, Price], ...] = ()
 
 
@@ -114,14 +114,16 @@ class Target:
     name: str
     provider: str
     model: str
-    max_output_tokens: int | None = None
+    max_output_tokens: int | None = None  # of the settings
     context: int | None = None  # tokens
     supports: frozenset[str] | None = None  # abilities, see `dialects.ABILITIES`
     price: Price | None = None
     disabled: bool = False
     prompt_cache: bool = False  # True: mark the content that the provider's cache should keep
     tries: int = 1  # tries in a row, before the next target
+    hosted_tools: str = "refuse"  # or drop: tools that only the provider of the client's API runs
     changes: Changes = ()  # changes to fields of the request
+    known_output: int | None = None  # the most it can write, as its provider documents it
     match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # conditions on facts of the request
 
     @property
@@ -141,11 +143,21 @@ class Usage:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
-    source: str = "provider"  # provider | estimated | none
+    source: str = "provider"  # provider | disputed | estimated | none
+    beyond: int = field(
+        default=0, compare=False
+    )  # tokens that neither the size nor the limit of the request bounds, as those of searches
 
     @property
     def total_tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+    def clamped(self) -> Usage:
+        """With no more of any kind than there is."""
+        self.cache_write_tokens = min(self.cache_write_tokens, self.input_tokens)
+        self.cached_tokens = min(self.cached_tokens, self.input_tokens - self.cache_write_tokens)
+        self.reasoning_tokens = min(self.reasoning_tokens, self.output_tokens)
+        return self
 
 
 class Ending(Enum):
@@ -217,10 +229,10 @@ class Exchange:
     traces: bool = False  # the body holds traces of a translation, see `Dialect.traces`
     translated: bool = False  # a target may get the request in another API than the client's
     # GuardInput
-    guardrails: list[str] = field(default_factory=list)  # those with findings, each `name:action`
+    guardrails: list[str] = field(default_factory=list)  # guardrails with findings, each `name:action`
     # Reserve
     reservation: Reservation[Any] = field(init=False)
-    output_limits: tuple[int | None, ...] = ()  # by target: the limit to write into the request; None: no change
+    output_limits: tuple[int | None, ...] = ()  # the limit to write into the request, by target; None: no change
     alert: str = ""  # the fullest budget beyond one of its `alert_at`
     # x-ratelimit-… headers: the rest of the tightest short windows
     rate: Mapping[str, str] = field(default_factory=dict)

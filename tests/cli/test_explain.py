@@ -62,7 +62,7 @@ budgets:
   - {name: others, match: {consumer: eve}, unit: requests, limit: 1, window: minute}
 """
 TOO_MUCH = "too much, but shadow never refuses"
-ALWAYS = "what the running gateway counted and learned: here budgets begin at zero, no target is cooling down"
+ALWAYS = "counts and findings of the running gateway: here budgets begin at zero, no target is cooling down"
 
 
 def chat(model="chain", text="Hello", **fields):
@@ -169,7 +169,7 @@ async def test_targets_that_are_skipped_or_not_tried_are_shown(settings):
         "small a/small about 63 tokens do not fit into its context of 10",
     ]
     assert "images: 1, needs images" in of(rows, "request")[0]
-    assert "the gateway's environment: keys were looked for in that of this command" in of(rows, "not known")
+    assert "the gateway's environment: keys were read from this command's" in of(rows, "not known")
     rows, _ = await told(settings, b'{"model":"short","messages":[{}]}')
     assert words(of(rows, "not tried")) == ["small a/small retry.attempts is 2"]
 
@@ -208,7 +208,7 @@ async def test_facts_that_only_the_running_gateway_knows_are_named(settings):
     assert all(text.endswith("not measured yet") for text in of(rows, "targets"))
     assert "how fast targets are: nothing is measured here" in of(rows, "not known")
     rows, _ = await told(settings, chat("stuck"))
-    assert "which key is used: sticky by key is shown for the first one" in of(rows, "not known")
+    assert "the key in use: sticky by key is shown for the first one" in of(rows, "not known")
     assert all("sticky by key" in text for text in [*of(rows, "targets"), *of(rows, "strategy")])
 
 
@@ -378,3 +378,15 @@ async def test_a_refused_unknown_price_is_reported(settings):
     found = await explain(settings(text), Question(chat("m")))
     assert not found.forwarded
     assert any("it needs a `price`" in line for line in found.lines)
+
+
+async def test_the_limit_of_the_output_is_told(settings):
+    tokens = "budgets: [{name: tpm, unit: tokens, limit: 50000, window: day}]"
+    rows, _ = await told(settings, chat("n"), tokens)
+    assert of(rows, "output") == ["without a limit, as the client sent it"]
+    [line] = of(rows, "budgets")
+    assert line.endswith("the usual output, and more while the answer streams")
+    rows, _ = await told(settings, chat("n"), tokens + "\nlimits: {output_tokens: 700}")
+    assert of(rows, "output") == ["n: capped at 700 tokens, and the answer says x-ai-capped: 700"]
+    rows, _ = await told(settings, chat("n", max_tokens=5), tokens)
+    assert of(rows, "output") == []

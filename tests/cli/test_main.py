@@ -275,7 +275,7 @@ def test_a_refusal_makes_explain_exit_with_1(check, arguments, stdin, expected):
         (("--explain", "--model", "one", "--key", "env:literal-key"), "--key is a reference: env:NAME or file:/path"),
         (("--explain", "--model", "one", "--key", "env:UNSET_FOR_SURE"), "env:UNSET_FOR_SURE is not set"),
         (("--explain", "--model", "one", "--label", "run"), "a label is given as --label name=value"),
-        (("--model", "one"), "--model, --path, --consumer, --key and --label say what to --explain"),
+        (("--model", "one"), "--model, --path, --consumer, --key and --label need --explain"),
         (("--explain", "none.json"), "No such file or directory"),
     ],
 )

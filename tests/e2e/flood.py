@@ -64,12 +64,12 @@ def main() -> None:
     workers = [threading.Thread(target=work, daemon=True) for _ in range(int(threads))]
     for worker in workers:
         worker.start()
-    print("ready", flush=True)
+    print("ready", flush=True)  # noqa: T201 - to who started it
     sys.stdin.read()
     over.set()
     for worker in workers:
         worker.join(30)
-    print(json.dumps(statuses), flush=True)
+    print(json.dumps(statuses), flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -79,10 +79,11 @@ def test_others_are_served_beside_large_bodies(gateway: Gateway, kind: str) -> N
     p50, p99 = found[len(found) // 2], found[len(found) * 99 // 100]
     processor = memory(gateway.process.pid)
     envoy = memory(gateway.envoy.pid) if gateway.envoy else 0
-    print(
-        f"\n{kind:14} p50 {p50 * 1000:5.1f} ms  p99 {p99 * 1000:5.1f} ms  most {found[-1] * 1000:5.1f} ms of {len(found)}"
-        f"  processor {processor:4.0f} MB  envoy {envoy:4.0f} MB  {show(statuses)}"
+    times = " ".join(
+        f"{name} {value * 1000:6.1f} ms" for name, value in (("p50", p50), ("p99", p99), ("most", found[-1]))
     )
+    sizes = f"processor {processor:4.0f} MB, Envoy {envoy:4.0f} MB"
+    sys.stdout.write(f"\n{kind:14} {times} of {len(found)}, {sizes}, {show(statuses)}\n")
     assert p99 <= 0.1
     assert processor <= 500
     assert set(statuses) <= {"200", "400", "429", "503"}

@@ -28,21 +28,21 @@ def count(settings, exchange):
     return stage
 
 
-def test_a_provider_that_can_count_is_asked(count):
+def test_a_provider_with_an_api_for_counts_is_asked(count):
     assert count("claude") is None
 
 
-def test_for_others_it_is_estimated(count):
+def test_for_other_providers_the_count_is_estimated(count):
     answer = count("other")
     assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
     assert 300 <= json.loads(answer.body)["input_tokens"] <= 600
 
 
-def test_somebody_elses_envoy_is_not_asked_either(count):
+def test_in_attach_mode_no_provider_is_asked(count):
     assert count("claude", attached=True).status == 200
 
 
-def test_other_requests_go_on(count, exchange):
+def test_other_requests_are_left_alone(count, exchange):
     body = {"model": "c", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
     sent = exchange(body, path="/v1/messages")
     assert CountTokens(None)(sent) is None

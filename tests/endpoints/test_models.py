@@ -55,12 +55,12 @@ def test_other_operations_are_left_alone(models):
     assert models(exchange) is None
 
 
-def test_the_list_has_what_can_be_served(models):
+def test_the_list_has_the_models_that_can_be_served(models):
     named = [name for name in ids(models) if not name.startswith("openai/")]
     assert named == ["m", "a/slash", "gpt-4o", "v"]
 
 
-def test_the_list_has_what_the_catalogue_knows_behind_a_wildcard(models):
+def test_the_list_has_the_known_models_of_a_wildcard(models):
     assert {f"openai/{model}" for model in known_models("openai")} <= set(ids(models))
     assert len(known_models("openai")) > 10
 
@@ -82,7 +82,7 @@ def test_a_provider_without_its_key_is_not_listed(settings, monkeypatch):
         ({"openai/gpt-4o"}, ["openai/gpt-4o"]),
     ],
 )
-def test_the_list_is_what_was_granted(models, granted, expected):
+def test_the_list_has_only_granted_models(models, granted, expected):
     assert ids(models, may_use=granted.__contains__) == expected
 
 
@@ -100,7 +100,7 @@ def test_the_list_is_what_was_granted(models, granted, expected):
         ("v", "v"),
     ],
 )
-def test_one_model(models, path, name):
+def test_one_model_is_described(models, path, name):
     found = get(models, f"/v1/models/{path}")
     assert (found["id"], found["object"], type(found["created"])) == (name, "model", int)
 
@@ -115,14 +115,14 @@ def test_a_model_that_is_not_listed_is_a_404(models, name):
     assert len(refused.value.message) < 500
 
 
-def test_a_model_that_was_not_granted_looks_like_one_that_is_not_there(models):
+def test_a_model_without_a_grant_looks_like_an_unknown_one(models):
     for name in ("m", "nobody"):
         with pytest.raises(Refusal) as refused:
             get(models, f"/v1/models/{name}", may_use=lambda _model: False)
         assert refused.value.message == f"There is no model {name!r}: GET /v1/models lists the models."
 
 
-def test_what_is_known_of_a_model_is_told(models):
+def test_known_properties_of_a_model_are_listed(models):
     own, known, virtual = (get(models, f"/v1/models/{name}") for name in ("m", "gpt-4o", "v"))
     assert (own["owned_by"], own["context_length"]) == ("mock", 1000)
     assert "pricing" not in own

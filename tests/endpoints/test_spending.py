@@ -1,4 +1,4 @@
-"""What consumers are told of themselves, and never of others, whatever they ask."""
+"""Usage and budgets that consumers see: their own, and never those of others."""
 
 import asyncio
 import itertools
@@ -23,7 +23,7 @@ NOW = 1_700_000_040.0
 ALICE = Consumer("alice", "red")
 ROWS = [
     ("alice", "red", "stub", 3),
-    ("alice", "blue", "stub", 5),  # before she changed teams
+    ("alice", "blue", "stub", 5),  # before alice changed teams
     ("mallory", "red", "stub", 700),
     ("alice2", "red", "secret-model", 1100),
     ("alice,mallory", "red", "stub", 13000),
@@ -96,7 +96,7 @@ TRICKS = [
 
 
 @pytest.mark.parametrize("query", TRICKS)
-async def test_usage_is_of_whoever_asks(ledger, exchange, query):
+async def test_usage_is_that_of_the_asking_consumer(ledger, exchange, query):
     report = await usage(own(ledger), exchange, query)
     assert report["total"]["requests"] == 2
     assert report["total"]["input_tokens"] == 8
@@ -111,11 +111,11 @@ VALUES = st.one_of(
 
 
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=6), st.booleans())
-def test_no_parameters_show_what_others_used(ledger, exchange, parameters, encoded):
+def test_no_parameter_shows_the_usage_of_others(ledger, exchange, parameters, encoded):
     query = "&".join(f"{quote(name) if encoded else name}={quote(value, safe='')}" for name, value in parameters)
     try:
         report = asyncio.run(usage(own(ledger), exchange, f"?{query}"))
-    except Refusal:  # of parameters that nobody can read
+    except Refusal:  # of unreadable parameters
         return
     assert report["total"]["input_tokens"] in (0, 3, 5, 8)
     assert not any(word in json.dumps(report["data"]) for word in ("mallory", "alice2", "secret-model"))
@@ -137,12 +137,12 @@ async def test_a_name_that_holds_a_comma_is_one_name(ledger, exchange):
         "?group_by=body",
     ],
 )
-async def test_what_cannot_be_read_is_refused(ledger, exchange, query):
+async def test_unreadable_parameters_are_refused(ledger, exchange, query):
     assert await code_of(own(ledger), exchange, query) == "invalid_request"
 
 
 class Slow:
-    """A ledger whose answers wait, or fail."""
+    """A ledger whose reports wait, or fail."""
 
     def __init__(self, error=None):
         self.go, self.error, self.asked = threading.Event(), error, 0
@@ -158,7 +158,7 @@ class Slow:
         return {}
 
 
-async def test_two_at_once(exchange):
+async def test_two_reports_run_at_once_and_a_third_is_refused(exchange):
     slow = Slow()
     stage = own(slow)
     two = [asyncio.create_task(stage(asked(exchange))) for _ in range(2)]
@@ -170,7 +170,7 @@ async def test_two_at_once(exchange):
     assert (await stage(asked(exchange))).status == 200
 
 
-async def test_a_client_that_leaves_does_not_make_room_for_another_report(exchange):
+async def test_a_client_that_disconnects_does_not_make_room_for_another_report(exchange):
     slow = Slow()
     stage = own(slow)
     for _ in range(2):
@@ -192,9 +192,9 @@ async def test_a_client_that_leaves_does_not_make_room_for_another_report(exchan
         pytest.fail("the places of those that left were never free again")
 
 
-async def test_a_ledger_that_is_away(exchange):
+async def test_a_ledger_that_is_down_is_a_503(exchange):
     stage = own(Slow(LedgerError("the ledger does not answer (OperationalError: secret)")))
-    for _ in range(9):  # and a report that failed gives its place back
+    for _ in range(9):  # a failed report frees its slot
         with pytest.raises(Refusal) as caught:
             await stage(asked(exchange))
         assert caught.value.kind.code == "store_unavailable"
@@ -236,7 +236,7 @@ async def counts(counters, *scopes):
         ({"per": ["model", "team"]}, ["b:model=m:team=red", "b:model=m:team=blue"], ["b:model=m:team=red"]),
     ],
 )
-async def test_budgets_show_the_counts_of_whoever_asks(ledger, exchange, fields, held, shown):
+async def test_budgets_show_the_counts_of_the_asking_consumer(ledger, exchange, fields, held, shown):
     counters = MemoryCounters(lambda: NOW)
     await counts(counters, *held)
     stage = own(ledger, budget(**fields), counters=counters)
@@ -247,7 +247,7 @@ async def test_budgets_show_the_counts_of_whoever_asks(ledger, exchange, fields,
 
 
 class Looks(MemoryCounters):
-    """Notes how far it looked, and waits where it is told to."""
+    """A store that records how far it was read, and waits on demand."""
 
     def __init__(self, wait=None):
         super().__init__(lambda: NOW)
@@ -273,13 +273,13 @@ class Looks(MemoryCounters):
         ({"per": ["model"]}, ["b"]),
     ],
 )
-async def test_no_client_makes_the_store_look_through_counts_of_others_for_nothing(ledger, exchange, fields, looked):
+async def test_the_store_is_not_searched_through_counts_of_others(ledger, exchange, fields, looked):
     counters = Looks()
     await usage(own(ledger, budget(**fields), counters=counters), exchange, operation="budgets")
     assert counters.found == looked
 
 
-async def test_four_look_at_their_budgets_at_once(ledger, exchange):
+async def test_four_consumers_may_read_their_budgets_at_once(ledger, exchange):
     stage = own(ledger, budget(per=["model"]), counters=(counters := Looks(go := asyncio.Event())))
     four = [asyncio.create_task(stage(asked(exchange, operation="budgets"))) for _ in range(4)]
     while len(counters.found) < 4:
@@ -293,7 +293,7 @@ async def test_four_look_at_their_budgets_at_once(ledger, exchange):
 
 
 @pytest.mark.parametrize("match", [{"consumer": "mallory"}, {"team": "blue"}, {"consumer": "alice", "team": "b*"}])
-async def test_budgets_that_cannot_concern_somebody_are_not_told(ledger, exchange, match):
+async def test_budgets_that_cannot_apply_to_the_consumer_are_not_shown(ledger, exchange, match):
     stage = own(
         ledger,
         budget(match=match),
@@ -304,7 +304,7 @@ async def test_budgets_that_cannot_concern_somebody_are_not_told(ledger, exchang
     assert [entry["name"] for entry in report["data"]] == ["mine"]
 
 
-async def test_the_fullest_of_others_do_not_hide_ones_own(ledger, exchange):
+async def test_fuller_counts_of_others_do_not_hide_the_consumers_own(ledger, exchange):
     counters = MemoryCounters(lambda: NOW)
     await counts(counters, *[f"b:consumer=other{number}" for number in range(300)], "b:consumer=alice")
     report = await usage(own(ledger, budget(per=["consumer"]), counters=counters), exchange, operation="budgets")
@@ -320,7 +320,7 @@ class Down(MemoryCounters):
 
 
 @pytest.mark.parametrize("per", [[], ["model"]])
-async def test_a_store_that_is_down(ledger, exchange, per):
+async def test_a_store_that_is_down_is_a_503(ledger, exchange, per):
     with pytest.raises(Refusal) as caught:
         await own(ledger, budget(per=per), counters=Down())(asked(exchange, operation="budgets"))
     assert caught.value.kind.code == "store_unavailable"

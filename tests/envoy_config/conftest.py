@@ -60,7 +60,7 @@ WATCH = ProcessingMode(
 
 @dataclass
 class Plan:
-    """What the scripted processor does with the next requests."""
+    """The scripted processor's answers to the next requests."""
 
     order: list[str] = field(default_factory=list)  # providers
     headers: dict[str, str] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class Plan:
 
 
 class Processor:
-    """Answers ext_proc by a plan; remembers every header it was sent, and every access log entry."""
+    """A processor that answers ext_proc by a plan. It records every header it was sent, and every access log entry."""
 
     def __init__(self, path: str) -> None:
         self.plan = Plan()
@@ -203,7 +203,7 @@ class Seen:
 
 
 class Provider(http.server.ThreadingHTTPServer):
-    """Remembers what it was asked and does what `behave` says: a status, "hang", "reset", or how long to be silent."""
+    """A provider that records its requests and follows `behave`: a status, "hang", "reset", or seconds of silence."""
 
     daemon_threads = True
 
@@ -261,7 +261,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(answer[5:])
 
     def handle(self) -> None:
-        with contextlib.suppress(OSError):  # Envoy left first
+        with contextlib.suppress(OSError):  # Envoy disconnected first
             super().handle()
 
     def log_message(self, *_args: object) -> None:
@@ -314,7 +314,7 @@ models:
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate for localhost that signed itself, and its key."""
+    """A self-signed certificate for localhost, and its key."""
     place = tmp_path_factory.mktemp("tls")
     openssl = shutil.which("openssl") or pytest.skip("there is no openssl")
     options = ["-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-days", "2"]
@@ -331,7 +331,7 @@ def envoy() -> str:
 
 @pytest.fixture(scope="session")
 def validate(envoy: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """What Envoy has to say against a configuration; nothing when it accepts it."""
+    """Envoy's errors about a configuration; empty when it accepts it."""
 
     def run(text: str) -> str:
         path = tmp_path_factory.mktemp("validate") / "envoy.yaml"
@@ -413,7 +413,7 @@ def _wait_ready(url: str, process: subprocess.Popen, log: Path) -> None:
 
 @pytest.fixture
 def gateway(world: World) -> World:
-    """The world, with nothing left of the test before."""
+    """The shared world, reset."""
     world.processor.reset()
     for provider in world.providers.values():
         provider.reset()

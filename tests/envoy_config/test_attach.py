@@ -41,7 +41,7 @@ static_resources:
 """
 
 
-def test_three_pieces_to_paste():
+def test_there_are_three_pieces_to_paste():
     text = attach(SETTINGS)
     ext_proc, cluster, log = yaml.safe_load(text)
     assert ext_proc["name"] == "envoy.filters.http.ext_proc"
@@ -55,7 +55,7 @@ def test_three_pieces_to_paste():
     assert contract.PROVIDER in text
 
 
-def test_nothing_that_an_old_envoy_lacks():
+def test_it_uses_no_field_that_an_old_envoy_lacks():
     text = attach(SETTINGS)
     assert "TypedStruct" not in text
     assert "internal" not in text
@@ -66,7 +66,7 @@ def test_nothing_that_an_old_envoy_lacks():
         "envoy.extensions.access_loggers.grpc.v3.HttpGrpcAccessLogConfig",
     }
     config = yaml.safe_load(text)[0]["typed_config"]
-    assert set(config) <= {  # all in the API of 1.33
+    assert set(config) <= {  # all exist in the API of 1.33
         "@type",
         "grpc_service",
         "processing_mode",
@@ -77,19 +77,19 @@ def test_nothing_that_an_old_envoy_lacks():
     }
 
 
-def test_no_secret_is_in_it(monkeypatch):
+def test_it_contains_no_secret(monkeypatch):
     monkeypatch.setenv("TEST_KEY", "sk-very-secret")
     assert "sk-very-secret" not in attach(SETTINGS)
 
 
-def test_what_it_cannot_do_is_said():
+def test_settings_that_attach_mode_cannot_serve_are_named():
     ((path, message),) = attach_problems(SETTINGS)
     assert path == ("virtual_models", "other", "targets")
     assert "gpt-4o, gpt-4o-mini" in message
 
 
 @pytest.mark.e2e
-def test_envoy_accepts_it_pasted(validate):
+def test_envoy_accepts_the_pasted_pieces(validate):
     ext_proc, cluster, log = yaml.safe_load(attach(SETTINGS))
     theirs = yaml.safe_load(THEIRS)
     manager = theirs["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
@@ -111,7 +111,7 @@ consumers: [{name: agent, certificates: ["spiffe://acme/ci"]}]
 
 
 @pytest.mark.e2e
-def test_tokens_and_certificates_are_verified_by_their_envoy(validate, tmp_path):
+def test_the_other_teams_envoy_verifies_tokens_and_certificates(validate, tmp_path):
     (tmp_path / "keys.json").write_bytes(Issuer("https://b.example").jwks())
     text = attach(parse(IDENTITY.replace("FILE", str(tmp_path / "keys.json"))))
     tokens, ext_proc, cluster, jwks, log = yaml.safe_load(text)
@@ -120,7 +120,7 @@ def test_tokens_and_certificates_are_verified_by_their_envoy(validate, tmp_path)
     sent = ext_proc["typed_config"]["metadata_options"]["forwarding_namespaces"]["untyped"]
     assert sent == [contract.JWT_NAMESPACE]
     assert "ACCEPT_UNTRUSTED" in text
-    assert "x-identity" in text.partition("\n# 1.")[0]  # among what they have to remove
+    assert "x-identity" in text.partition("\n# 1.")[0]  # among the headers they have to remove
     theirs = yaml.safe_load(THEIRS)
     manager = theirs["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
     manager["http_filters"][:0] = [tokens, ext_proc]

@@ -1,4 +1,4 @@
-"""What the generated configuration does, on a real Envoy."""
+"""The generated configuration at work, on a real Envoy."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ FORGED = {
 
 
 def retry(tries: int, on: str = "5xx", **headers: str) -> dict[str, str]:
-    """What the processor says when a request may fail over."""
+    """The processor's headers for a request that may fail over."""
     return {"x-envoy-max-retries": str(tries - 1), "x-envoy-retry-on": on} | headers
 
 
 def retry_429(tries: int) -> dict[str, str]:
-    """Any number of these ejects nobody."""
+    """The same on 429 only, which never ejects a provider."""
     return retry(tries, "retriable-status-codes") | {"x-envoy-retriable-status-codes": "429"}
 
 
 def code(answer: httpx.Response) -> str:
-    """The code of an answer that the gateway gave itself, in OpenAI's shape."""
+    """The code of an answer by the gateway itself, in OpenAI's shape."""
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-ai-error-origin"] == "gateway"
     assert not [name for name in answer.headers if name.startswith(("x-extproc-", "x-envoy-"))]
@@ -59,7 +59,7 @@ def hop_reasons(gateway) -> list[str | None]:
     return [headers.get(contract.HOP) for headers in gateway.processor.headers(contract.GATEWAY, "response")]
 
 
-def test_a_provider_sees_its_own_key_and_nothing_of_the_client(gateway):
+def test_a_provider_sees_its_own_key_and_no_header_of_the_client(gateway):
     gateway.processor.plan.order = ["a"]
     answer = gateway.post(headers=FORGED | {"x-other": "kept", "accept-encoding": "gzip"}, json={"model": "m"})
     assert answer.status_code == 200
@@ -78,7 +78,7 @@ def test_a_provider_sees_its_own_key_and_nothing_of_the_client(gateway):
     }
 
 
-def test_the_processor_sees_few_headers_and_none_that_was_forged(gateway):
+def test_the_processor_sees_few_headers_and_no_forged_ones(gateway):
     gateway.processor.plan.order = ["a"]
     gateway.post(headers=FORGED | {"x-other": "1"})
     (seen,) = gateway.processor.headers(contract.GATEWAY, "request")
@@ -100,13 +100,13 @@ def test_the_processor_sees_few_headers_and_none_that_was_forged(gateway):
     ]
 
 
-def test_a_provider_cannot_forge_headers_nor_talk_to_envoy(gateway):
+def test_a_provider_cannot_forge_headers_or_instruct_envoy(gateway):
     gateway.processor.plan.order = ["a", "b"]
     gateway.processor.plan.headers = retry(2)
     forged = {contract.HOP: "connect", "x-ai-provider": "forged", "x-envoy-ratelimited": "true", "set-cookie": "a=b"}
     gateway.providers["b"].extra = forged | {"x-kept": "1", "server": "theirs"}
     gateway.providers["a"].extra = forged
-    gateway.providers["a"].behave = 503  # with x-envoy-ratelimited Envoy would not have gone on to b
+    gateway.providers["a"].behave = 503  # with x-envoy-ratelimited Envoy would not have tried b
     answer = gateway.post()
     assert answer.status_code == 200
     assert not set(answer.headers) & set(forged)
@@ -116,7 +116,7 @@ def test_a_provider_cannot_forge_headers_nor_talk_to_envoy(gateway):
     assert not [name for name in answer.headers if name.startswith(("x-extproc-", "x-envoy-", "x-ai-"))]
 
 
-def test_the_clients_request_id_is_replaced_and_told(gateway):
+def test_the_clients_request_id_is_replaced_and_returned(gateway):
     gateway.processor.plan.order = ["a"]
     gateway.providers["a"].extra = {"x-request-id": "of-the-provider"}
     answer = gateway.post(headers={"x-request-id": "of-the-client"})
@@ -126,7 +126,7 @@ def test_the_clients_request_id_is_replaced_and_told(gateway):
     assert answered["x-request-id"] == "of-the-provider"
 
 
-def test_the_attempt_attachment_runs_where_it_is_asked_for(gateway):
+def test_the_attempt_attachment_runs_only_where_a_header_asks_for_it(gateway):
     gateway.processor.plan.order = ["b"]
     gateway.post()
     assert gateway.processor.headers(contract.ATTEMPT, "request") == []
@@ -142,14 +142,14 @@ def test_the_attempt_attachment_runs_where_it_is_asked_for(gateway):
         contract.ATTEMPT_COUNT: "1",
     }
     plain, attended = gateway.providers["b"].seen
-    assert attended.headers == plain.headers | {"x-attempted": "yes"}  # what the attachment set, but x-extproc-secret
+    assert attended.headers == plain.headers | {"x-attempted": "yes"}  # set by the attachment; without x-extproc-secret
     assert plain.headers["x-org"] == "100%"
 
 
 @pytest.mark.parametrize(
     ("which", "attended"), [(contract.ATTEND_ALL, ["1", "2", "3"]), (contract.ATTEND_LATER, ["2", "3"]), ("", [])]
 )
-def test_the_attempt_attachment_knows_which_try_it_is(gateway, which, attended):
+def test_the_attempt_attachment_gets_the_number_of_the_try(gateway, which, attended):
     gateway.processor.plan.order = ["a", "a", "b"]
     gateway.processor.plan.headers = retry_429(3) | {contract.ATTEND: which}
     gateway.providers["a"].behave = 429
@@ -201,7 +201,7 @@ def test_only_the_public_route_retries(gateway):
         (500, {"x-envoy-retry-on": "5xx", "x-envoy-max-retries": "0"}, 1),
     ],
 )
-def test_what_to_retry_is_said_per_request(gateway, status, on, tries):
+def test_the_statuses_to_retry_are_set_for_each_request(gateway, status, on, tries):
     gateway.processor.plan.order = ["a", "b"]
     gateway.processor.plan.headers = {"x-envoy-max-retries": "1"} | on
     gateway.providers["a"].behave = status
@@ -231,7 +231,7 @@ def test_a_try_has_its_own_timeout(gateway, condition):
         ("impostor", 503, "no_provider_available", "connect"),
     ],
 )
-def test_the_hop_says_why_no_answer_came(gateway, provider, status, expected, reason):
+def test_the_hop_reports_the_reason_for_a_missing_answer(gateway, provider, status, expected, reason):
     gateway.providers["a"].behave = "hang"
     gateway.processor.plan.order = [provider]
     answer = gateway.post()
@@ -244,14 +244,14 @@ def test_the_hop_says_why_no_answer_came(gateway, provider, status, expected, re
     assert gateway.providers["c"].seen == []
 
 
-def test_a_reset_by_the_provider(gateway):
+def test_a_reset_by_the_provider_is_reported(gateway):
     gateway.providers["a"].behave = "reset"
     gateway.processor.plan.order = ["a"]
     answer = gateway.post()
     assert (answer.status_code, code(answer), hop_reasons(gateway)) == (503, "no_provider_available", ["reset"])
 
 
-def test_a_full_provider_is_refused_at_once_and_fails_over(gateway):
+def test_a_full_provider_fails_over_at_once(gateway):
     gateway.processor.plan.order = ["narrow"]
     gateway.providers["b"].behave = 0.3
     with ThreadPoolExecutor(4) as pool:
@@ -305,8 +305,8 @@ def test_tls_is_verified(gateway):
     assert code(gateway.post()) == "no_provider_available"
 
 
-def test_silence_is_not_the_end(gateway):
-    """`slow` has a timeout of 1 s until its answer begins; after that it may be silent for longer."""
+def test_silence_mid_stream_is_allowed_beyond_the_timeout(gateway):
+    """`slow` has a timeout of 1 s until its answer begins. After that it may be silent for longer."""
     gateway.processor.plan.order = ["slow"]
     gateway.providers["a"].behave = 0.7
     answer = gateway.post()
@@ -314,7 +314,7 @@ def test_silence_is_not_the_end(gateway):
     assert answer.elapsed.total_seconds() > 1.3
 
 
-def test_the_processor_may_ask_for_the_answers_body_at_its_headers(gateway):
+def test_the_processor_can_ask_for_the_answers_body_at_its_headers(gateway):
     gateway.processor.plan.order = ["a"]
     gateway.post()
     assert gateway.processor.watched == b""
@@ -324,10 +324,10 @@ def test_the_processor_may_ask_for_the_answers_body_at_its_headers(gateway):
     assert gateway.processor.watched == answer.content
 
 
-def test_a_request_without_an_order_goes_nowhere(gateway):
+def test_a_request_without_an_order_is_a_503(gateway):
     answer = gateway.post()
     assert (answer.status_code, code(answer)) == (503, "no_provider_available")
-    gateway.processor.plan.order = ["nobody", "a"]  # has no cluster: the rest is not tried
+    gateway.processor.plan.order = ["nobody", "a"]  # has no cluster, so the rest is not tried
     gateway.processor.plan.headers = retry(2)
     assert code(gateway.post()) == "no_provider_available"
     assert gateway.providers["a"].seen == []
@@ -340,7 +340,7 @@ def test_without_the_processor_nothing_passes(gateway):
     assert not [seen for provider in gateway.providers.values() for seen in provider.seen]
 
 
-def test_the_processors_refusals_pass_as_they_are(gateway):
+def test_the_processors_refusals_pass_unchanged(gateway):
     gateway.processor.plan.refuse = 402
     answer = gateway.post()
     assert answer.status_code == 402
@@ -349,7 +349,7 @@ def test_the_processors_refusals_pass_as_they_are(gateway):
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/other", "/v1/chat%2Fcompletions", "/v1//models/../secret"])
-def test_no_such_path(gateway, path):
+def test_an_unknown_path_is_a_404(gateway, path):
     answer = gateway.post(path)
     assert (answer.status_code, code(answer)) == (404, "path_not_found")
 
@@ -361,7 +361,7 @@ def test_an_escaped_slash_reaches_the_processor(gateway):
     assert [headers[":path"] for headers in seen] == ["/v1/models/openai%2Fgpt-4o", "/v1/models"]
 
 
-def test_a_large_body_is_refused_with_its_limit(gateway):
+def test_a_body_that_is_too_large_is_refused_with_its_limit(gateway):
     answer = gateway.post(content=b"x" * 70_000)
     assert (answer.status_code, code(answer)) == (413, "body_too_large")
     assert "64KiB" in answer.json()["error"]["message"]
@@ -376,7 +376,7 @@ def test_a_large_body_is_refused_with_its_limit(gateway):
         (b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n", 404),
     ],
 )
-def test_what_is_hardly_a_request_is_answered_in_shape(gateway, request_, status):
+def test_a_malformed_request_gets_an_error_in_shape(gateway, request_, status):
     with socket.create_connection(("127.0.0.1", gateway.port), 5) as connection:
         connection.sendall(request_)
         head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
@@ -384,7 +384,7 @@ def test_what_is_hardly_a_request_is_answered_in_shape(gateway, request_, status
     assert json.loads(body)["error"]["code"] == ("path_not_found" if status == 404 else "invalid_request")
 
 
-def test_every_try_is_logged_with_what_it_stood_for(gateway):
+def test_every_try_is_logged_with_its_target_and_number(gateway):
     gateway.processor.plan.order = ["down", "b"]
     gateway.processor.plan.headers = retry(2) | {contract.ID: "logged"}
     told = {"retry-after": "7", "x-request-id": "of-the-provider", "content-type": "text/event-stream"}
@@ -412,4 +412,4 @@ def test_every_try_is_logged_with_what_it_stood_for(gateway):
     assert unseen.response.response_code_details == "direct_response"
     assert not [
         entry for log, entry in gateway.processor.logs if log == contract.GATEWAY_LOG and public(entry)
-    ]  # the gateway attachment saw it end
+    ]  # the gateway attachment saw the end

@@ -49,7 +49,7 @@ def built(text: str, **options) -> dict:
 
 
 def make(text: str, **options) -> dict:
-    """The configuration, made once for each text: that takes half a second."""
+    """The configuration, made once for each text, because that takes half a second."""
     return deepcopy(built(text, **options))
 
 
@@ -84,7 +84,7 @@ def every(value: object, key: str) -> list:
 
 
 @pytest.mark.parametrize("text", [MINIMAL, MANY])
-def test_yaml_is_the_tree(text):
+def test_the_yaml_is_the_tree(text):
     tree = make(text, admin_port=9901)
     shown = rendered(text, admin_port=9901)
     assert yaml.safe_load(shown) == tree
@@ -92,7 +92,7 @@ def test_yaml_is_the_tree(text):
     assert max(len(line) for line in shown.splitlines() if "type.googleapis.com" not in line) <= 130
 
 
-def test_no_secret_is_in_it():
+def test_it_contains_no_secret():
     for text in (MINIMAL, MANY):
         shown = rendered(text, admin_port=9901)
         assert "sk-very-secret" not in shown
@@ -101,9 +101,9 @@ def test_no_secret_is_in_it():
         assert "inline_bytes" not in shown
 
 
-def test_an_internal_listener_and_two_clusters_for_each_provider():
+def test_each_provider_has_an_internal_listener_and_two_clusters():
     tree = make(MANY)
-    names = ["openai", "try-openai", "extproc", "no-order", "custom", "retired"]  # what is off can be switched on
+    names = ["openai", "try-openai", "extproc", "no-order", "custom", "retired"]  # a disabled provider can be enabled
     listeners = [listener["name"] for listener in tree["static_resources"]["listeners"]]
     clusters = [one["name"] for one in tree["static_resources"]["clusters"]]
     assert listeners == ["public", *(contract.try_cluster(name) for name in names)]
@@ -116,7 +116,7 @@ def test_an_internal_listener_and_two_clusters_for_each_provider():
     assert len(set(clusters)) == len(clusters)
 
 
-def test_the_public_routes_are_the_dialects_paths_and_nothing_else():
+def test_the_public_routes_are_the_paths_of_the_dialects():
     *served, elsewhere = routes(make(MINIMAL), "public")
     expected = [{"safe_regex": {"regex": path_regex(path)}} if PLACE in path else {"path": path} for path in by_path()]
     matches = [{kind: value for kind, value in route["match"].items() if kind != "headers"} for route in served]
@@ -133,7 +133,7 @@ def test_the_public_routes_are_the_dialects_paths_and_nothing_else():
     assert "load_assignment" not in cluster(make(MINIMAL), "no-order")
 
 
-def test_no_timeout_of_envoy_comes_before_the_settings():
+def test_no_timeout_of_envoy_is_shorter_than_the_settings():
     tree = make(MANY)
     assert {route["route"]["idle_timeout"] for route in routes(tree, "public")[:-1]} == {"1230s"}  # 4 tries of 300 s
     assert manager(tree, "public")["stream_idle_timeout"] == "120s"
@@ -146,7 +146,7 @@ def test_no_timeout_of_envoy_comes_before_the_settings():
         assert "max_stream_duration" not in render(manager(tree, listener))
 
 
-def test_buffers_hold_the_largest_body_and_more():
+def test_buffers_hold_more_than_the_largest_body():
     tree = make(MANY)
     everything = tree["static_resources"]["listeners"] + tree["static_resources"]["clusters"]
     limits = [one["per_connection_buffer_limit_bytes"] for one in everything if one["name"] != "no-order"]
@@ -154,7 +154,7 @@ def test_buffers_hold_the_largest_body_and_more():
     assert every(tree, "max_request_bytes") == [1 << 20]
 
 
-def test_where_a_provider_is():
+def test_the_address_of_a_provider_is_found():
     tree = make(MANY)
     custom = routes(tree, "try-custom")[0]["route"]
     assert custom["host_rewrite_literal"] == "llm.example.com"
@@ -199,7 +199,7 @@ def test_the_clusters_of_providers():
     assert every(plain, "explicit_http_config")
 
 
-def test_the_edge_is_hard():
+def test_the_public_listener_is_hardened():
     public = manager(make(MINIMAL), "public")
     assert public["use_remote_address"] is True
     assert public["normalize_path"] is True
@@ -240,7 +240,7 @@ def test_the_attempt_attachment_is_called_only_where_a_try_needs_it():
     assert [bool(every(route, "disabled")) for route in (every_try, later_tries, plain)] == [False, False, True]
 
 
-def test_tries_are_logged_at_once_because_cool_downs_rest_on_it():
+def test_tries_are_logged_at_once_because_cool_downs_depend_on_it():
     assert set(every(make(MINIMAL), "buffer_flush_interval")) == {"0.100s"}
 
 
@@ -267,7 +267,7 @@ def test_the_admin_interface_is_off_unless_asked_for():
     assert make(MINIMAL, admin_socket="/run/admin.sock")["admin"]["address"]["pipe"]["path"] == "/run/admin.sock"
 
 
-def test_where_the_processor_listens():
+def test_the_processors_address_is_configured():
     pipe = cluster(make(MINIMAL), "extproc")
     assert every(pipe, "path") == ["/run/extproc/extproc.sock"]
     assert every(cluster(make(MANY), "extproc"), "port_value") == [9002]
@@ -286,7 +286,7 @@ def test_envoy_accepts_it(text, validate, tmp_path, certificate):
 
 
 @pytest.mark.e2e
-def test_envoy_is_asked_in_earnest(validate, tmp_path):
+def test_envoys_validation_finds_errors(validate, tmp_path):
     settings = parse(MINIMAL)
     write_secrets(settings, tmp_path)
     tree = bootstrap(settings, secrets_dir=str(tmp_path))
@@ -294,7 +294,7 @@ def test_envoy_is_asked_in_earnest(validate, tmp_path):
     assert "no_such_field" in validate(render(tree))
 
 
-# --- who asks
+# --- authentication
 
 TOKENS = (
     MINIMAL
@@ -313,7 +313,7 @@ def filters(tree: dict) -> dict[str, dict]:
     return {item["name"].removeprefix("envoy.filters.http."): item["typed_config"] for item in found}
 
 
-def test_tokens_are_verified_before_the_processor_is_asked_and_refuse_nothing():
+def test_tokens_are_verified_before_the_processor_and_are_not_refused_by_envoy():
     found = filters(make(TOKENS))
     assert list(found)[-3:] == ["jwt_authn", "ext_proc", "router"]
     [rule] = found["jwt_authn"]["rules"]
@@ -326,7 +326,7 @@ def test_tokens_are_verified_before_the_processor_is_asked_and_refuse_nothing():
     }
 
 
-def test_an_issuer_is_held_to_all_that_the_settings_say():
+def test_an_issuer_is_checked_as_the_settings_say():
     tree = make(TOKENS)
     first, second, third = filters(tree)["jwt_authn"]["providers"].values()
     assert (first["issuer"], first["audiences"]) == ("https://a.example", ["ai", "bi"])
@@ -345,7 +345,7 @@ def test_an_issuer_is_held_to_all_that_the_settings_say():
     assert "jwks-2" not in render(tree)
 
 
-def test_a_header_for_tokens_never_leaves():
+def test_a_token_header_never_leaves():
     allowed = filters(make(TOKENS))["ext_proc"]["forward_rules"]["allowed_headers"]["patterns"]
     assert {"exact": "x-identity"} in allowed
     config = manager(make(TOKENS), "try-openai")
@@ -355,7 +355,7 @@ def test_a_header_for_tokens_never_leaves():
 
 
 @pytest.mark.parametrize("required", [True, False])
-def test_client_certificates_are_verified_and_told(required):
+def test_client_certificates_are_verified_and_passed_to_the_processor(required):
     files = "certificate: file:/c.pem, key: file:/k.pem, client_ca: file:/ca.pem"
     tree = make(MINIMAL + f"listener: {{tls: {{{files}, require_client_certificate: {str(required).lower()}}}}}")
     chain = named(tree["static_resources"]["listeners"], "public")["filter_chains"][0]
@@ -363,10 +363,10 @@ def test_client_certificates_are_verified_and_told(required):
     assert config["common_tls_context"]["validation_context"] == {"trusted_ca": {"filename": "/ca.pem"}}
     assert config.get("require_client_certificate", False) is required
     assert filters(tree)["ext_proc"]["request_attributes"] == list(contract.PEER_ATTRIBUTES)
-    assert "forward_client_cert_details" not in render(tree)  # Envoy takes the header away, unless it is told not to
+    assert "forward_client_cert_details" not in render(tree)  # Envoy removes the header, unless told not to
 
 
-def test_without_tokens_and_certificates_nothing_of_them_is_there():
+def test_without_tokens_and_certificates_their_filters_are_absent():
     found = filters(make(MINIMAL))
     assert "jwt_authn" not in found
     assert "request_attributes" not in found["ext_proc"]

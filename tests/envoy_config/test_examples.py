@@ -16,7 +16,7 @@ THEIRS = yaml.safe_load((FOLDER / "attach.envoy.yaml").read_text())
 
 @cache
 def texts() -> dict[str, str]:
-    """What the code makes: that takes a second."""
+    """The generated texts, made once, because that takes a second."""
     return {path.name: text for path, text in examples().items()}
 
 
@@ -30,7 +30,7 @@ def named(items: list[dict[str, Any]], name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_examples_are_what_the_code_makes(name):
+def test_the_examples_are_up_to_date(name):
     again = "python -m extproc.envoy_config.examples"
     assert (FOLDER / name).read_text() == texts()[name], f"{name} has drifted; run: {again}"
 
@@ -47,7 +47,7 @@ def test_the_snippet_is_pasted_unchanged():
 
 
 @pytest.mark.e2e
-def test_somebody_elses_envoy_runs(gateway, run_envoy, monkeypatch, certificate):
+def test_the_example_of_another_teams_envoy_runs(gateway, run_envoy, monkeypatch, certificate):
     """Their configuration, with other ports and with this test's processor and provider."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-theirs")
     theirs = yaml.safe_load((FOLDER / "attach.envoy.yaml").read_text().replace(

@@ -38,12 +38,12 @@ def key(directory: Path, provider: str) -> str:
     return secret["generic_secret"]["secret"]["inline_string"]
 
 
-def test_one_file_for_each_provider_with_a_key(tmp_path):
+def test_each_provider_with_a_key_has_a_file(tmp_path):
     place = tmp_path / "run" / "secrets"
     assert write_secrets(SETTINGS, place) == ["custom", "azure"]
     assert sorted(path.stem for path in place.iterdir()) == FILES
     assert key(place, "openai") == 'sk-"quoted": yes'
-    assert key(place, "retired") == 'sk-"quoted": yes'  # it can be switched on while Envoy runs
+    assert key(place, "retired") == 'sk-"quoted": yes'  # it can be enabled while Envoy runs
 
 
 def test_a_missing_key_is_an_empty_secret(tmp_path):
@@ -51,7 +51,7 @@ def test_a_missing_key_is_an_empty_secret(tmp_path):
     assert key(tmp_path, "custom") == ""
 
 
-def test_a_token_is_an_empty_secret_until_a_processor_fetched_one(tmp_path, monkeypatch):
+def test_a_token_is_an_empty_secret_until_a_processor_has_fetched_one(tmp_path, monkeypatch):
     write_secrets(SETTINGS, tmp_path)
     assert key(tmp_path, "vertex") == key(tmp_path, "azure") == ""
     monkeypatch.setenv("TEST_CUSTOM_KEY", "of-the-application")
@@ -64,7 +64,7 @@ def test_a_token_is_an_empty_secret_until_a_processor_fetched_one(tmp_path, monk
     assert (key(tmp_path, "vertex"), key(tmp_path, "azure")) == ("token", "")
 
 
-def test_nobody_else_can_read_them(tmp_path):
+def test_only_the_owner_can_read_them(tmp_path):
     place = tmp_path / "secrets"
     place.mkdir(mode=0o755)
     previous = os.umask(0)
@@ -88,7 +88,7 @@ def test_a_file_is_replaced_in_one_step(tmp_path, monkeypatch):
     assert key(tmp_path, "openai") == "sk-new"
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_only_the_old_file(tmp_path, monkeypatch):
     write_secrets(SETTINGS, tmp_path)
 
     def full(*_):

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 KEY, SECRET, SESSION = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "session/token=="
 MODELS = [
     "amazon.nova-lite-v1",
-    "anthropic.claude-3-5-sonnet-20241022-v2:0",  # %3A, which is %253A in what is signed
+    "anthropic.claude-3-5-sonnet-20241022-v2:0",  # %3A, signed as %253A
     "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-sonnet-4-20250514-v1:0",
 ]
 BODIES = [b'{"messages": []}', b"", json.dumps({"text": "ü" * 200_000}, ensure_ascii=False).encode()]
@@ -63,7 +63,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 def straight(tree: dict[str, Any], port: int, cluster: str) -> dict[str, Any]:
-    """The configuration with a public listener that leads straight into a try, so that it needs no processor."""
+    """The configuration with a public listener that leads directly into a try, without a processor."""
     route = {"match": {"prefix": "/"}, "route": {"cluster": cluster}}
     network = "type.googleapis.com/envoy.extensions.filters.network"
     manager = {
@@ -118,12 +118,12 @@ def signed_as_botocore_does(arrived: Arrived, auth: Any) -> str:
 
 def test_requests_are_signed_as_botocore_signs_them(run_envoy, monkeypatch):
     auth = pytest.importorskip("botocore.auth")
-    monkeypatch.setattr(auth, "SIGNED_HEADERS_BLACKLIST", [])  # Envoy signs user-agent too, which may be done
+    monkeypatch.setattr(auth, "SIGNED_HEADERS_BLACKLIST", [])  # Envoy signs user-agent too, which is allowed
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     monkeypatch.setenv("AWS_SESSION_TOKEN", SESSION)
     upstream = Upstream()
-    with Upstream() as probe:  # only for its free port
+    with Upstream() as probe:  # used only for its free port
         port = probe.server_address[1]
         probe.shutdown()
     address = f"http://127.0.0.1:{upstream.server_address[1]}"
@@ -137,7 +137,7 @@ models: {{m: {{provider: aws}}}}
         for model in MODELS:
             path = f"/model/{quote(model, safe='')}/converse"
             for body in BODIES:
-                # Raw: httpx would decode what it thinks needs no encoding.
+                # Raw, because httpx would decode unnecessary percent-encoding.
                 url = client.base_url.copy_with(raw_path=f"/v1{path}".encode())
                 headers = {"authorization": "Bearer of-the-client", "x-amz-date": "20200101T000000Z"}
                 assert client.post(url, content=body, headers=headers).status_code == 200

@@ -30,11 +30,11 @@ def test_events_have_a_name_and_a_payload():
 
 
 @pytest.mark.parametrize("at", range(len(WHOLE) + 1))
-def test_a_stream_cut_anywhere_gives_the_same(at):
+def test_a_stream_cut_anywhere_reads_the_same(at):
     assert read([WHOLE[:at], WHOLE[at:]]) == read([WHOLE])
 
 
-def test_a_stream_in_single_bytes_gives_the_same():
+def test_a_stream_in_single_bytes_reads_the_same():
     assert read([bytes((byte,)) for byte in WHOLE]) == read([WHOLE])
 
 
@@ -47,7 +47,7 @@ def test_the_encoding_is_that_of_the_specification():
 
 
 @pytest.mark.parametrize("at", [0, 5, 9, 14, 40, 70])
-def test_a_wrong_byte_ends_the_reading(at):
+def test_a_wrong_byte_ends_the_stream(at):
     first, second = (encode(EVENT, b'{"a":1}'), encode(EVENT, b'{"b":2}'))
     broken = bytearray(second)
     broken[at] ^= 1
@@ -57,16 +57,16 @@ def test_a_wrong_byte_ends_the_reading(at):
     assert b"".join(event.raw for event in events) == first + bytes(broken) + first
 
 
-def test_a_stream_that_ends_within_a_message_says_so():
+def test_a_stream_that_ends_within_a_message_is_incomplete():
     events = read([WHOLE[:-3]])
     assert [event.name for event in events] == [*NAMES[:3], CORRUPT]
 
 
-def test_a_message_over_the_limit_ends_the_reading():
+def test_a_message_over_the_limit_ends_the_stream():
     assert [event.name for event in read([encode(EVENT, b"x" * 2000)], limit=1000)] == [CORRUPT]
 
 
-def test_headers_of_every_type_are_passed_over():
+def test_headers_of_every_type_are_skipped():
     values = [
         *(b"\x00", b"\x01", b"\x02\x00", b"\x03\x00\x00", b"\x04" + bytes(4), b"\x05" + bytes(8)),
         *(b"\x06\x00\x02ab", b"\x08" + bytes(8), b"\x09" + bytes(16)),
@@ -78,7 +78,7 @@ def test_headers_of_every_type_are_passed_over():
 
 
 @pytest.mark.parametrize("headers", [b"\x05ab", b"\x01x\x0a", b"\x01x\x07\x00\x09a", b"\x01x\x04\x00", b"\x01\xff\x00"])
-def test_headers_that_cannot_be_read_end_the_reading(headers):
+def test_unreadable_headers_end_the_stream(headers):
     prelude = struct.pack(">II", 16 + len(headers), len(headers))
     message = prelude + struct.pack(">I", crc32(prelude)) + headers
     assert [event.name for event in read([message + struct.pack(">I", crc32(message))])] == [CORRUPT]

@@ -18,17 +18,17 @@ def inflate(data, limit=1 << 20, step=7):
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
-def test_what_was_compressed_comes_back(compress):
+def test_compressed_data_is_restored(compress):
     assert inflate(compress(TEXT)) == (TEXT, False)
 
 
-def test_an_answer_cut_short_is_broken():
+def test_a_truncated_answer_is_broken():
     out, broken = inflate(gzip.compress(TEXT)[:-9])
     assert TEXT.startswith(out)
     assert broken
 
 
-def test_what_is_not_compressed_is_broken():
+def test_uncompressed_data_is_broken():
     assert inflate(TEXT) == (b"", True)
 
 
@@ -52,10 +52,10 @@ def test_a_large_answer_that_is_no_bomb_is_read():
     assert inflate(gzip.compress(text), limit=128 << 20, step=62_000) == (text, False)
 
 
-def test_what_follows_the_end_is_left_out():
+def test_bytes_after_the_end_are_left_out():
     assert inflate(gzip.compress(TEXT) + b"more") == (TEXT, False)
 
 
 @given(st.binary(max_size=100))
-def test_nothing_raises(data):
+def test_arbitrary_bytes_raise_nothing(data):
     inflate(data)

@@ -32,7 +32,7 @@ def refused(body, depth=DEPTH):
         rb'{"a":{"b":1,"b":1}}',
         rb'[[{"x":0},{"a":1,"b":{"c":[{"d":1,"d":2}]}}]]',
         rb'{"a\\":1,"a\\":2}',
-        rb'{"a\\":1,"b":1,"b":2}',  # a backslash before the quote must not make up for the duplicate
+        rb'{"a\\":1,"b":1,"b":2}',  # the backslash must not hide the duplicate
         rb'{"a\"":1,"a\"":2}',
         rb'{"a\\\"":1,"a\\\"":2}',
         rb'{"":1,"":2}',
@@ -62,14 +62,14 @@ def test_a_key_given_twice_is_refused(body):
         rb'{"a" :1, "b" : ":"}',
         rb'{"a":"\\","b":"\\\":"}',
         rb'{"":1," ":2}',
-        '{"\u00e9":1,"e\u0301":2}'.encode(),  # composed and decomposed: two keys to every parser
+        '{"\u00e9":1,"e\u0301":2}'.encode(),  # composed and decomposed: two keys for every parser
     ],
 )
-def test_keys_that_only_look_alike_are_accepted(body):
+def test_different_keys_that_look_alike_are_accepted(body):
     assert parse(body, DEPTH) == json.loads(body)
 
 
-def test_the_message_names_the_key_and_cuts_it_short():
+def test_the_message_names_the_key_and_truncates_it():
     assert "'model'" in refused(b'{"model":1,"model":2}')
     key = b"k" * 100_000
     assert len(refused(b'{"' + key + b'":1,"' + key + b'":2}')) < 200
@@ -93,7 +93,7 @@ SPACES = st.sampled_from(["", "", "", " ", "\n", "\t", "\r\n  "])
 
 
 def write_string(draw, text):
-    """JSON of `text`, each character escaped or not as hypothesis likes."""
+    """JSON of `text`. Each character is escaped or not, as hypothesis chooses."""
     if draw(st.booleans()):
         return json.dumps(text, ensure_ascii=draw(st.booleans()))
     return '"' + "".join(f"\\u{unit:04x}" for unit in utf16(text)) + '"'
@@ -105,7 +105,7 @@ def utf16(text):
 
 
 def write(draw, tree, twice, place):
-    """JSON of `tree` in any formatting; the object number `twice` has one of its keys again, anywhere in it."""
+    """JSON of `tree` in any formatting. The object with the index `twice` has one of its keys again, anywhere in it."""
     space = lambda: draw(SPACES)  # noqa: E731
     if isinstance(tree, dict):
         items = list(tree.items())
@@ -124,7 +124,7 @@ def write(draw, tree, twice, place):
 
 
 def objects(tree):
-    """The objects in the order `write` numbers them."""
+    """The objects in the order of `write`."""
     if isinstance(tree, dict):
         return [tree, *(found for value in tree.values() for found in objects(value))]
     if isinstance(tree, list):
@@ -160,7 +160,7 @@ def test_json_with_a_duplicate_anywhere_is_always_refused(data):
 
 
 @given(st.text(st.sampled_from('{}[]":,\\a1 \n'), max_size=40))
-def test_nothing_is_read_otherwise_than_by_the_standard_library(text):
+def test_every_accepted_body_reads_as_by_the_standard_library(text):
     body = text.encode()
     try:
         expected = json.loads(body)
@@ -247,7 +247,7 @@ def test_other_numbers_are_read_as_the_standard_library_reads_them(number):
         b"// comment\n{}",
     ],
 )
-def test_what_is_not_json_in_utf8_is_refused(body):
+def test_a_body_that_is_not_json_in_utf8_is_refused(body):
     refused(body)
 
 
@@ -300,7 +300,7 @@ def test_an_answer_over_the_limit_passes_in_pieces_without_data():
     assert events[-1].edges.tail == b"a" * 60 + b"b" * 60 + b"c" * 60 + b"d"
 
 
-def test_no_more_than_the_ends_of_a_long_answer_are_kept():
+def test_only_the_start_and_the_end_of_a_long_answer_are_kept():
     framing = WholeBody(100)
     chunks = [bytes([65 + index]) * 50_000 for index in range(10)]
     events = [event for chunk in chunks for event in framing.feed(chunk)] + framing.end()

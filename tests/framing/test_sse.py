@@ -50,12 +50,12 @@ def joined(chunks, limit=1 << 20):
         (b"\xef\xbb\xbf\r\ndata: a\r\n\r\n", [b"a"]),
     ],
 )
-def test_payloads(stream, expected):
+def test_payloads_are_read(stream, expected):
     assert payloads([stream]) == expected
     assert joined([stream]) == stream
 
 
-def test_an_event_leaves_with_its_empty_line_and_not_before():
+def test_an_event_leaves_with_its_empty_line():
     framing = SSE()
     assert framing.feed(b"data: a\n") == []
     [event] = framing.feed(b"\ndata: b")
@@ -104,14 +104,14 @@ def test_no_more_than_the_limit_is_kept():
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
 def test_the_event_after_one_over_the_limit_is_read_however_it_is_split(newline):
     stream = b"data: " + b"x" * 40 + newline * 2 + b"data: a" + newline * 2 + b"data: b" + newline * 2
-    for cut in range(30, len(stream)):  # so that the first event is over the limit when the cut comes
+    for cut in range(30, len(stream)):  # so that the first event is over the limit at the cut
         chunks = [stream[:20], stream[20:cut], stream[cut:]]
         events = read([chunk for chunk in chunks if chunk], limit=20)
         assert b"".join(event.raw for event in events) == stream
         assert [event.data for event in events if event.data is not None][-2:] == [b"a", b"b"]
 
 
-# --- any split gives the same events
+# --- every split gives the same events
 
 CHAT = (
     b'data: {"id":"c","choices":[{"index":0,"delta":{"role":"assistant","content":""}}]}\n\n'
@@ -136,7 +136,7 @@ RECORDED = {
 
 
 @pytest.mark.parametrize("stream", RECORDED.values(), ids=RECORDED)
-def test_every_split_into_two(stream):
+def test_every_split_in_two_reads_the_same(stream):
     expected = payloads([stream])
     for cut in range(len(stream) + 1):
         chunks = [stream[:cut], stream[cut:]]
@@ -146,7 +146,7 @@ def test_every_split_into_two(stream):
 
 @pytest.mark.parametrize("stream", RECORDED.values(), ids=RECORDED)
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_every_byte_alone_and_small_pieces(stream, size):
+def test_single_bytes_and_small_pieces_read_the_same(stream, size):
     chunks = [stream[start : start + size] for start in range(0, len(stream), size)]
     assert payloads(chunks) == payloads([stream])
     assert joined(chunks) == stream
@@ -172,7 +172,7 @@ def test_any_split_of_any_stream_gives_the_same_payloads(stream, cuts):
 
 
 @given(STREAMS | st.binary(max_size=100), st.lists(st.integers(min_value=0), max_size=10), st.integers(0, 40))
-def test_what_leaves_is_what_came_whatever_the_limit(stream, cuts, limit):
+def test_the_bytes_are_unchanged_with_any_limit(stream, cuts, limit):
     assert joined(split(stream, cuts), limit) == stream
 
 

@@ -1,4 +1,4 @@
-"""What every guardrail must do, and what `GuardInput` makes of it. A new kind adds an example here."""
+"""The contract of every guardrail, and the effects of `GuardInput`. A new kind adds an example here."""
 
 import json
 import time
@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from extproc.guardrails import Finding, GuardInput, GuardrailSettings, kinds, settings_type
 from extproc.words.errors import Refusal
 
-# For each kind: settings, and a text in which they find something.
+# For each kind: settings, and a text that they match.
 EXAMPLES = {
     "regex": ({"patterns": {"canary": "CANARY-[0-9]+"}}, "CANARY-42"),
 }
@@ -25,19 +25,19 @@ def build(kind, **more):
 
 
 @pytest.mark.parametrize(("kind", "settings"), kinds().items())
-def test_its_settings_are_those_of_its_kind(kind, settings):
+def test_the_settings_are_those_of_the_kind(kind, settings):
     assert issubclass(settings, GuardrailSettings)
     assert settings.model_fields["kind"].annotation.__args__ == (kind,)
 
 
 @each
-def test_an_entry_of_the_settings_is_of_its_kind(kind):
+def test_an_entry_of_the_settings_becomes_its_kind(kind):
     entry = {"name": "g", "kind": kind} | EXAMPLES[kind][0]
     assert type(TypeAdapter(settings_type()).validate_python(entry)) is kinds()[kind]
 
 
 @each
-def test_it_finds_with_a_span_and_a_score(kind):
+def test_a_finding_has_a_span_and_a_score(kind):
     text = f"é🌍 {EXAMPLES[kind][1]} and more"
     [finding] = build(kind).build().find(text, "user", "messages[0].content")
     assert isinstance(finding, Finding)
@@ -49,7 +49,7 @@ def test_it_finds_with_a_span_and_a_score(kind):
 
 @each
 @pytest.mark.parametrize("text", ["", "Hello", "\0", "🌍" * 1000, "a" * 100_000])
-def test_it_finds_nothing_where_nothing_is(kind, text):
+def test_harmless_text_has_no_finding(kind, text):
     assert list(build(kind).build().find(text, "user", "x")) == []
 
 
@@ -91,7 +91,7 @@ def question(**fields):
 @each
 @pytest.mark.parametrize("where", PLACES)
 @pytest.mark.parametrize("padding", [0, 100_000])
-async def test_it_blocks_anywhere_however_long_the_request(exchange, kind, where, padding):
+async def test_a_match_anywhere_blocks_however_long_the_request(exchange, kind, where, padding):
     guard = Guard(build(kind))
     text = "." * padding + " " + EXAMPLES[kind][1] + " " + "." * padding
     refused = await guard.refusal(exchange(question(**PLACES[where](text))))
@@ -102,27 +102,27 @@ async def test_it_blocks_anywhere_however_long_the_request(exchange, kind, where
 
 
 @each
-async def test_the_refusal_never_repeats_what_was_found(exchange, kind):
+async def test_the_refusal_never_repeats_the_match(exchange, kind):
     refused = await Guard(build(kind)).refusal(exchange(question(user=EXAMPLES[kind][1])))
     assert EXAMPLES[kind][1] not in refused.message + str(refused) + json.dumps(refused.headers)
 
 
 @each
 @pytest.mark.parametrize("padding", [0, 100_000])
-async def test_audit_counts_and_lets_pass(exchange, kind, padding):
+async def test_audit_counts_and_lets_the_request_pass(exchange, kind, padding):
     guard = Guard(build(kind, action="audit"))
     await guard.stage(exchange(question(user=EXAMPLES[kind][1] + "." * padding)))
     assert guard.counted == [("g", "audit")]
 
 
 @each
-async def test_nothing_found_is_nothing_counted(exchange, kind):
+async def test_without_a_finding_nothing_is_counted(exchange, kind):
     guard = Guard(build(kind))
     await guard.stage(exchange(question(user="." * 100_000)))
     assert guard.counted == []
 
 
-async def test_audits_before_a_block_are_counted_too(exchange):
+async def test_audits_before_a_block_are_counted(exchange):
     patterns = {"a": "CANARY"}
     guard = Guard(
         build("regex", name="watch", action="audit", patterns=patterns),
@@ -134,7 +134,7 @@ async def test_audits_before_a_block_are_counted_too(exchange):
 
 
 @pytest.mark.parametrize("given", [[1, 2, 3], [[1], [2]], ["text", [1]]])
-async def test_tokens_that_cannot_be_read_are_refused_where_something_guards(exchange, given):
+async def test_input_as_tokens_is_refused_under_a_guardrail(exchange, given):
     body = {"model": "m", "input": given}
     refused = await Guard(build("regex")).refusal(exchange(body, path="/v1/embeddings"))
     assert (refused.kind.code, refused.param) == ("guardrail_blocked", "input")
@@ -146,7 +146,7 @@ async def test_json_escapes_do_not_hide_text(exchange):
     await Guard(build("regex")).refusal(exchange(body))
 
 
-async def test_a_long_request_does_not_hold_up_the_event_loop_for_its_patterns_sake(exchange):
+async def test_a_long_request_does_not_block_the_event_loop(exchange):
     guard = Guard(build("regex", patterns={"evil": "(a+)+$"}))
     start = time.perf_counter()
     await guard.stage(exchange(question(user="a" * 100_000 + "!")))

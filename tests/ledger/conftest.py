@@ -41,7 +41,7 @@ def url(request):
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def shared_url(request):
-    """Of a ledger that can be opened twice."""
+    """The URL of a ledger that can be opened twice."""
     return place(request)
 
 
@@ -58,7 +58,7 @@ def row(id="id-1", **fields):
 
 
 def write(ledger, *rows):
-    """Rows, committed, in the order given."""
+    """Commit the rows in the given order."""
     for each in rows:
         assert ledger.add(each)
     if ledger._writer._thread.ident is None:

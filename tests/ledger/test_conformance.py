@@ -1,4 +1,4 @@
-"""What every ledger does: rows in, reports and exchanges out, exactly; in memory, SQLite and PostgreSQL."""
+"""The contract of every ledger: rows in, reports and exchanges out, exactly; in memory, SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ids(ledger, **parameters):
     return [found["id"] for found in ledger.exchanges(ExchangeQuery.parse(list(parameters.items())))]
 
 
-def test_a_row_comes_back_as_it_was(ledger):
+def test_a_row_is_returned_unchanged(ledger):
     given = Row(
         id="id-1",
         time=NOW + 0.25,
@@ -78,14 +78,14 @@ def test_a_row_comes_back_as_it_was(ledger):
     assert list(ledger.exchanges(ExchangeQuery())) == [wanted]
 
 
-def test_what_is_not_known_stays_unknown(ledger):
+def test_unknown_values_stay_unknown(ledger):
     write(ledger, Row(id="id-1", time=NOW))
     found = ledger.exchange("id-1")
     assert (found["cost_usd"], found["first_token_ms"], found["charges"]) == (None, None, None)
     assert (found["labels"], found["guardrails"]) == ({}, [])
 
 
-def test_a_report(ledger):
+def test_a_report_has_the_groups_and_sums_asked_for(ledger):
     write(
         ledger,
         row("a", team="x", model="m", input_tokens=5, output_tokens=7, cached_tokens=1, cost=2_000_000_000),
@@ -149,13 +149,13 @@ def test_a_report(ledger):
     }
 
 
-def test_nothing_is_reported_as_nothing(ledger):
+def test_an_empty_period_has_an_empty_report(ledger):
     for text in ("", "resolution=hour", "group_by=team", "group_by=label.x&resolution=month"):
         assert (ask(ledger, text).buckets, ask(ledger, text).total.requests) == ([], 0)
     assert ledger.charges_by_scope("x") == {}
 
 
-def test_start_is_inside_and_end_is_not(ledger):
+def test_the_start_is_inclusive_and_the_end_exclusive(ledger):
     first, last = datetime(2026, 11, 1, tzinfo=UTC).timestamp(), datetime(2026, 12, 1, tzinfo=UTC).timestamp()
     write(ledger, *[row(f"{time}", time=time) for time in (first - 0.0001, first, last - 0.0001, last)])
     buckets = ask(ledger, "resolution=hour").buckets
@@ -163,7 +163,7 @@ def test_start_is_inside_and_end_is_not(ledger):
     assert ask(ledger, "start=2026-10-31T23:59:59.9999Z&end=2026-12-01T00:00:00.000001Z").total.requests == 4
 
 
-def test_months_are_of_the_calendar_whatever_the_year(ledger):
+def test_months_follow_the_calendar_in_any_year(ledger):
     moments = ["1970-01-01T00:00:00", "2024-02-29T23:59:59", "2024-03-01T00:00:00", "2100-12-31T23:59:59"]
     write(ledger, *[row(moment, time=datetime.fromisoformat(f"{moment}+00:00").timestamp()) for moment in moments])
     months = ask(ledger, "start=1970-01-01&end=9999-01-01&resolution=month").json()["data"]
@@ -179,7 +179,7 @@ def test_months_are_of_the_calendar_whatever_the_year(ledger):
         assert len(ask(ledger, text).buckets) == found
 
 
-def test_the_dearest_come_first_in_each_time(ledger):
+def test_the_most_expensive_groups_come_first_in_each_period(ledger):
     spent = [("a", 0, 1), ("b", 0, 3), ("c", 0, None), ("d", 0, 3), ("e", 86_400, 9), ("f", 0, MAX_AMOUNT)]
     write(ledger, *[row(team, team=team, time=NOW + later, cost=cost) for team, later, cost in spent])
     buckets = ask(ledger, "group_by=team&resolution=day").buckets
@@ -196,7 +196,7 @@ def test_sums_beyond_64_bits_are_exact(ledger):
     assert ask(ledger).total.input_tokens == 9 * ((1 << 32) - 1)
 
 
-def test_filters(ledger):
+def test_filters_select_rows(ledger):
     write(
         ledger,
         row("a", team="x", labels={"agent": "1"}),
@@ -244,7 +244,7 @@ def test_hostile_names_and_values_are_only_text(ledger, hostile):
     assert ask(ledger).total.requests == 3
 
 
-def test_an_answer_has_so_many_buckets_and_says_so(ledger, monkeypatch):
+def test_the_number_of_buckets_is_limited_and_the_answer_says_so(ledger, monkeypatch):
     monkeypatch.setattr("extproc.ledger.usage.MAX_BUCKETS", 10)
     write(
         ledger, *[row(f"{number}", team=f"{number:02}", time=NOW + number * 3600, cost=number) for number in range(11)]
@@ -258,7 +258,7 @@ def test_an_answer_has_so_many_buckets_and_says_so(ledger, monkeypatch):
     assert (ledger_of_ten.truncated, len(ledger_of_ten.buckets)) == (False, 10)
 
 
-def test_the_exchanges_own_row_replaces_the_one_of_a_leases_end(ledger):
+def test_the_exchanges_own_row_replaces_the_row_of_its_expired_lease(ledger):
     expired = row("id-1", usage_source="expired", consumer="x", cost=9, charges={"b": 9, "c": 1})
     write(ledger, expired)
     assert ledger.exchange("id-1")["usage_source"] == "expired"
@@ -271,7 +271,7 @@ def test_the_exchanges_own_row_replaces_the_one_of_a_leases_end(ledger):
     assert ask(ledger).total.requests == 1
 
 
-def test_what_the_exchange_was_charged_counts_when_it_says_so(ledger):
+def test_a_stated_charge_replaces_the_cost(ledger):
     write(ledger, row("id-1", usage_source="expired", charges={"b": 9}), row("id-1", charges={"b": 5}))
     assert ledger.charges_by_scope("b") == {"b": 5}
 
@@ -281,7 +281,7 @@ def test_a_batch_may_hold_the_same_row_twice(ledger):
     assert ledger.charges_by_scope("b") == {"b": 5}
 
 
-def test_charges_by_scope(ledger):
+def test_charges_are_summed_by_scope(ledger):
     write(
         ledger,
         row("a", charges={"b": 1, "b:team=x": 2, "bb:team=x": 4, "b_:x": 8, "B:x": 16}),
@@ -294,7 +294,7 @@ def test_charges_by_scope(ledger):
     assert ledger.charges_by_scope("b:team=x") == {"b:team=x": 162}
 
 
-def test_the_latest_exchanges_page_by_page(ledger):
+def test_the_latest_exchanges_are_paged(ledger):
     write(ledger, *[row(f"{number:02}", time=NOW + number // 2, consumer=f"{number % 3}") for number in range(10)])
     assert ids(ledger, limit="3") == ["09", "08", "07"]
     assert ids(ledger, limit="3", before="07") == ["06", "05", "04"]
@@ -303,13 +303,13 @@ def test_the_latest_exchanges_page_by_page(ledger):
     assert ids(ledger, start="2026-11-18T11:06:41Z", end="2026-11-18T11:06:42Z") == ["03", "02"]
 
 
-def test_exchanges_by_how_they_ended(ledger):
+def test_exchanges_are_filtered_by_outcome(ledger):
     write(ledger, row("ok"), row("no", outcome="refused"), row("bad", outcome="error"), row("gone", outcome="error"))
     found = {outcome: sorted(ids(ledger, outcome=outcome)) for outcome in ("ok", "refused", "error")}
     assert found == {"ok": ["ok"], "refused": ["no"], "error": ["bad", "gone"]}
 
 
-def test_old_rows_are_deleted_batch_by_batch(ledger, monkeypatch):
+def test_old_rows_are_deleted_in_batches(ledger, monkeypatch):
     monkeypatch.setattr("extproc.ledger.ledger.PRUNE_BATCH", 4)
     monkeypatch.setattr("extproc.ledger.ledger.PRUNE_PAUSE", 0)
     write(ledger, *[row(str(number), time=NOW - number) for number in range(20)])
@@ -337,7 +337,7 @@ def test_reports_are_read_while_rows_are_written(ledger):
     assert ask(ledger).total.requests == 3000
 
 
-def test_processes_share_a_ledger(shared_url):
+def test_processes_can_share_a_ledger(shared_url):
     ledgers = [open_ledger(shared_url) for _ in range(3)]
     for number, ledger in enumerate(ledgers):
         ledger.start()

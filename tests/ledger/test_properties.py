@@ -1,4 +1,4 @@
-"""Random rows and questions: a report is what a few lines of Python find, in every database."""
+"""Random rows and queries: every database gives the report that a few lines of Python compute."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def oracle(rows, query):
 @pytest.mark.parametrize("first_part", [1, 16])
 @settings(max_examples=examples(12), deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.lists(ROWS, max_size=40), asked=st.lists(queries(), min_size=5, max_size=20))
-def test_a_report_is_what_was_spent(ledger, monkeypatch, first_part, rows, asked):
+def test_a_report_equals_the_computed_one(ledger, monkeypatch, first_part, rows, asked):
     monkeypatch.setattr("extproc.ledger.usage.FIRST_PART", first_part)
     rows = [
         row(**{**{name: getattr(each, name) for name in each.__struct_fields__}, "id": f"{number}"})
@@ -106,5 +106,5 @@ def test_a_report_is_what_was_spent(ledger, monkeypatch, first_part, rows, asked
         assert {(each.start, each.end, each.group): each.numbers for each in report.buckets} == wanted
         assert report.total == sum(wanted.values(), Numbers())
         order = [(each.start, -each.numbers.cost, each.group) for each in report.buckets]
-        if "status" not in query.group_by:  # a number, ordered as one
+        if "status" not in query.group_by:  # a number, ordered as a number
             assert order == sorted(order)

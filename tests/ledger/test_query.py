@@ -1,4 +1,4 @@
-"""Questions, read from the parameters of a URL."""
+"""Queries, read from the parameters of a URL."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_one_end_of_the_time_is_enough():
         ("2026-11-01T01:30:00+05:30", datetime(2026, 10, 31, 20, tzinfo=UTC)),
     ],
 )
-def test_times(text, meant):
+def test_times_are_read(text, meant):
     assert Query.parse([("start", text)], NOW).start == meant
 
 
@@ -48,12 +48,12 @@ def test_times(text, meant):
         *("1969-12-31", "9999-12-31T23:59:59-14:00", "٢٠٢٦-١١-٠١", "2026-11-01\n", "2026-11-01T00:00:00 00:00"),
     ],
 )
-def test_what_is_no_time(text):
+def test_invalid_times_are_refused(text):
     with pytest.raises(ValueError, match=r"start (is|must)"):
         Query.parse([("start", text)], NOW)
 
 
-def test_groups_and_filters():
+def test_groups_and_filters_are_read():
     query = parse("group_by=team,label.agent&group_by=model&team=a&team=b&label.run=&status=429")
     assert query.group_by == ("team", "label.agent", "model")
     assert query.filters == {"team": ["a", "b"], "label.run": [""], "status": ["429"]}
@@ -80,7 +80,7 @@ def test_groups_and_filters():
         ("&".join(["team=x"] * 201), "at most 200"),
     ],
 )
-def test_what_is_no_question(text, says):
+def test_invalid_queries_are_refused(text, says):
     with pytest.raises(ValueError, match=says):
         parse(text)
 
@@ -90,7 +90,7 @@ def test_what_is_no_question(text, says):
         st.tuples(st.sampled_from(["start", "end", "group_by", "label.x", "team", "status"]) | st.text(), st.text())
     )
 )
-def test_whatever_is_asked_there_is_a_query_or_a_short_reason(parameters):
+def test_any_parameters_give_a_query_or_a_short_reason(parameters):
     for parse_ in (lambda: Query.parse(parameters, NOW), lambda: ExchangeQuery.parse(parameters)):
         assert len(reason(parse_)) < 500
 
@@ -103,14 +103,14 @@ def reason(parse_):
     return ""
 
 
-def test_a_consumer_sees_its_own_only():
+def test_a_consumers_query_is_limited_to_itself():
     query = parse("team=x")
     assert query.only("consumer", "me").filters == {"team": ["x"], "consumer": ("me",)}
     assert query.only("team", "x").filters == {"team": ("x",)}
     assert query.only("team", "y").filters == {"team": ()}
 
 
-def test_exchanges():
+def test_queries_of_exchanges_are_read():
     query = ExchangeQuery.parse([("outcome", "refused"), ("before", "id"), ("limit", "5"), ("consumer", "x")])
     assert query == ExchangeQuery(filters={"outcome": ["refused"], "consumer": ["x"]}, before="id", limit=5)
     assert ExchangeQuery.parse([]).limit == 100
@@ -119,17 +119,17 @@ def test_exchanges():
 @pytest.mark.parametrize(
     "parameters", [[("limit", value)] for value in ("0", "1001", "-1", "", "x", "1e2", "٣", "9" * 5000)]
 )
-def test_a_limit_is_a_number(parameters):
+def test_the_limit_must_be_a_number(parameters):
     with pytest.raises(ValueError, match="limit"):
         ExchangeQuery.parse(parameters)
 
 
-def test_an_outcome_is_known():
+def test_the_outcome_must_be_known():
     with pytest.raises(ValueError, match="outcome"):
         ExchangeQuery.parse([("outcome", "")])
 
 
-def test_every_field_of_a_question_is_one_of_a_row():
+def test_every_field_of_a_query_is_a_field_of_a_row():
     from extproc.ledger import Row
 
     assert set(FIELDS) <= {*Row.__struct_fields__, "outcome"}

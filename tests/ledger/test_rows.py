@@ -1,4 +1,4 @@
-"""What is stored of a row, whatever is in it."""
+"""Stored rows: any value becomes one that every database accepts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def stored(**fields):
 
 
 @given(st.text(st.characters()), st.integers(1, 300))
-def test_any_text_becomes_one_that_every_database_takes(value, most):
+def test_any_text_becomes_storable(value, most):
     found = text(value, most)
     assert len(found.encode()) <= most  # encode refuses surrogates
     assert "\0" not in found
@@ -40,7 +40,7 @@ def test_a_long_text_is_cut_between_characters():
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60))
-def test_a_label_name_survives_being_quoted(name):
+def test_a_label_name_survives_quoting(name):
     key = label_key(name)
     assert key.isascii()
     assert not set(key) & set("\"'\\$[]: ")
@@ -50,7 +50,7 @@ def test_a_label_name_survives_being_quoted(name):
 @pytest.mark.parametrize(
     ("seconds", "kept"), [(-1.0, 0), (math.nan, 0), (1.5, 1_500_000), (math.inf, 253402300799000000), (-math.inf, 0)]
 )
-def test_times_are_within_what_calendars_know(seconds, kept):
+def test_times_are_clamped_to_the_calendar(seconds, kept):
     assert micros(seconds) == kept
 
 
@@ -67,7 +67,7 @@ def test_numbers_are_clamped():
 def test_labels_are_bounded():
     labels = {"": "nameless", **{f"label-{number}": "v" * 64_000 for number in range(100)}}
     kept = msgspec.json.decode(stored(labels=labels)["labels"])
-    assert len(kept) == 31  # of the first 32, one has no name
+    assert len(kept) == 31  # of the first 32 labels, one has no name
     assert all(len(value) == 256 for value in kept.values())
     assert len(msgspec.json.decode(stored(guardrails=["x" * 999] * 999)["guardrails"])) == 32
     assert len(msgspec.json.decode(stored(charges={str(number): 1 for number in range(999)})["charges"])) == 256
@@ -76,6 +76,6 @@ def test_labels_are_bounded():
 @pytest.mark.parametrize(
     "fields", [{"consumer": None}, {"labels": {"a": 1}}, {"input_tokens": "5"}, {"charges": {1: 1}}]
 )
-def test_wrong_types_are_told(fields):
+def test_wrong_types_are_reported(fields):
     with pytest.raises((TypeError, ValueError, AttributeError)):
         stored(**fields)

@@ -1,4 +1,4 @@
-"""The table, its steps and who may use it."""
+"""The table, its migrations, and the permissions of its file."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from sqlalchemy import inspect
 
 from extproc.ledger import LedgerError, SchemaError, open_ledger
 from extproc.ledger.rows import COLUMNS
-from extproc.ledger.schema import EXCHANGES, STEPS, VERSION
+from extproc.ledger.schema import STEPS, VERSION
+from extproc.ledger.table import EXCHANGES
 from tests.ledger.conftest import row, write
 
 
 def sql(ledger, statement):
-    with ledger._database.change() as connection:
-        return connection.exec_driver_sql(statement)
+    with ledger._database.change() as cursor:
+        cursor.execute(statement)
 
 
-def test_what_is_queried_is_what_was_created(ledger):
+def test_every_queried_column_exists(ledger):
     with ledger._database.read() as connection:
         found = {column["name"]: column for column in inspect(connection).get_columns("exchanges")}
     assert set(found) == set(COLUMNS) == {column.name for column in EXCHANGES.c}
@@ -36,7 +37,7 @@ def test_a_database_of_a_newer_release_is_refused(shared_url):
         open_ledger(shared_url)
 
 
-def test_a_database_is_led_to_this_version_once(shared_url, monkeypatch):
+def test_a_database_is_migrated_once(shared_url, monkeypatch):
     open_ledger(shared_url).close()
     monkeypatch.setattr("extproc.ledger.schema.STEPS", (*STEPS, ("CREATE TABLE added (a {text}, b {json})",)))
     monkeypatch.setattr("extproc.ledger.schema.VERSION", VERSION + 1)
@@ -48,14 +49,14 @@ def test_a_database_is_led_to_this_version_once(shared_url, monkeypatch):
         ledger.close()
 
 
-def test_a_step_that_fails_changes_nothing(shared_url, monkeypatch):
+def test_a_failed_migration_changes_nothing(shared_url, monkeypatch):
     monkeypatch.setattr("extproc.ledger.schema.STEPS", (*STEPS, ("CREATE TABLE added (a {text})", "NO SQL")))
     monkeypatch.setattr("extproc.ledger.schema.VERSION", VERSION + 1)
     if shared_url.startswith("sqlite"):
         with pytest.raises(LedgerError):
             open_ledger(shared_url)
     else:
-        open_ledger(shared_url).close()  # as if it did not answer: it may be mended while rows wait
+        open_ledger(shared_url).close()  # treated as if it did not answer: it may be repaired while rows wait
     monkeypatch.undo()
     ledger = open_ledger(shared_url)
     with ledger._database.read() as connection:
@@ -64,7 +65,7 @@ def test_a_step_that_fails_changes_nothing(shared_url, monkeypatch):
     ledger.close()
 
 
-def test_many_who_start_at_once_create_it_once(shared_url):
+def test_processes_that_start_at_once_create_it_once(shared_url):
     ledgers, errors = [], []
 
     def start():
@@ -85,7 +86,7 @@ def test_many_who_start_at_once_create_it_once(shared_url):
         ledger.close()
 
 
-def test_what_is_no_database_is_refused(tmp_path):
+def test_a_file_that_is_no_database_is_refused(tmp_path):
     (tmp_path / "text.db").write_text("not a database, whatever its name says" * 50)
     (tmp_path / "file").touch()
     for path in ("text.db", "file/ledger.db", "."):
@@ -93,7 +94,7 @@ def test_what_is_no_database_is_refused(tmp_path):
             open_ledger(f"sqlite:{tmp_path}/{path}")
 
 
-def test_a_folder_that_is_made_is_the_users_alone(tmp_path):
+def test_a_new_folder_is_private_to_the_user(tmp_path):
     ledger = open_ledger(f"sqlite:{tmp_path}/data/ledger.db")
     write(ledger, row("a"))
     ledger.stop()
@@ -118,7 +119,7 @@ def test_a_database_of_another_encoding_is_refused(postgres):
         open_ledger(postgres.create("latin", "ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'"))
 
 
-def test_errors_have_no_address_and_no_row(postgres):
+def test_errors_contain_no_address_and_no_row(postgres):
     with pytest.raises(LedgerError, match="does not answer") as raised:
         open_ledger(postgres.url("nowhere").replace("gateway@", "hunter2@")).exchange("hunter2")
     assert "hunter2" not in str(raised.value)

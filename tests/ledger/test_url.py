@@ -1,4 +1,4 @@
-"""URLs of ledgers: read, checked, and never repeated."""
+"""URLs of ledgers: read, checked, and never repeated in messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from extproc.ledger.url import LedgerURL, Server, parse
 from extproc.words.values import Secret
 
 
-def test_what_urls_say():
+def test_urls_are_read():
     assert parse("memory:") == LedgerURL()
     assert parse("sqlite:data/ledger.db") == LedgerURL(path="data/ledger.db")
     assert parse("postgresql://me@db.internal/usage") == LedgerURL(server=Server("db.internal", 5432, "usage", "me"))
@@ -46,7 +46,7 @@ def test_what_urls_say():
         ("postgresql://me@/db?host=other,hosts", "unix socket"),
     ],
 )
-def test_what_cannot_be_meant_is_refused_without_being_repeated(url, says):
+def test_an_invalid_url_is_refused_without_being_repeated(url, says):
     with pytest.raises(ValueError, match=says) as raised:
         check_ledger(url)
     assert "hunter2" not in str(raised.value)
@@ -66,14 +66,14 @@ def test_what_cannot_be_meant_is_refused_without_being_repeated(url, says):
         ("postgresql://me@db.example.com/db?password=env:NO_SUCH_PW", ["env:NO_SUCH_PW is not set", "not encrypted"]),
     ],
 )
-def test_what_is_probably_not_meant(url, doubts):
+def test_a_doubtful_url_gets_a_warning(url, doubts):
     check_ledger(url)
     found = list(doubt_ledger(url))
     assert len(found) == len(doubts)
     assert all(said in text for said, text in zip(doubts, found, strict=True))
 
 
-def test_the_driver_is_asked_for(monkeypatch):
+def test_a_missing_driver_is_reported(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(ValueError, match=r"llm-extproc\[postgres\]"):
         check_ledger("postgresql://me@host/db")

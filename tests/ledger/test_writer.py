@@ -1,7 +1,8 @@
-"""The thread that writes: full queues, rows that no database takes, databases that come and go."""
+"""The writing thread: full queues, rows that no database accepts, databases that come and go."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import sqlite3
@@ -10,7 +11,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine
 
 from extproc.ledger import Row, open_ledger
 from extproc.ledger.ledger import Ledger
@@ -26,7 +27,7 @@ def count(ledger):
     return ledger.usage(MONTH).total.requests
 
 
-def test_rows_are_told_of_once_they_are_committed(ledger):
+def test_rows_are_reported_once_they_are_committed(ledger):
     told, threads, counts = [], set(), []
 
     def on_written(ids):
@@ -43,7 +44,7 @@ def test_rows_are_told_of_once_they_are_committed(ledger):
     assert counts[-1] == ledger.written == len(told)
 
 
-def test_a_listener_that_fails_stops_nothing(ledger, caplog):
+def test_a_failing_listener_stops_nothing(ledger, caplog):
     def on_written(_ids):
         raise RuntimeError("a secret")
 
@@ -55,7 +56,7 @@ def test_a_listener_that_fails_stops_nothing(ledger, caplog):
     assert "a secret" not in caplog.text
 
 
-def test_a_full_queue_takes_no_more():
+def test_a_full_queue_accepts_no_more_rows():
     ledger = Ledger(LedgerURL(), max_queued=3)
     assert [ledger.add(row(str(number))) for number in range(5)] == [True, True, True, False, False]
     assert (ledger.queued, ledger.dropped) == (3, 2)
@@ -64,11 +65,11 @@ def test_a_full_queue_takes_no_more():
     assert ledger.add(row("4"))
     assert ledger.stop() == 0
     assert count(ledger) == ledger.written == 4
-    assert not ledger.add(row("5"))  # nobody would write it
+    assert not ledger.add(row("5"))  # it would never be written
     ledger.close()
 
 
-def test_what_was_never_begun_can_be_stopped():
+def test_a_writer_that_was_never_started_can_be_stopped():
     ledger = open_ledger("memory:")
     assert ledger.stop() == 0
     ledger.close()
@@ -79,7 +80,7 @@ def test_what_was_never_begun_can_be_stopped():
 
 
 @pytest.mark.parametrize("at", [0, 7, BATCH - 1])
-def test_a_row_that_no_database_takes_is_left_out_alone(ledger, caplog, at):
+def test_only_the_row_that_no_database_accepts_is_dropped(ledger, caplog, at):
     told = []
     ledger.on_written = told.extend
     poison = row(f"bad-{at}", consumer=None, labels={"secret": "hunter2"})
@@ -91,8 +92,8 @@ def test_a_row_that_no_database_takes_is_left_out_alone(ledger, caplog, at):
     assert "hunter2" not in caplog.text
 
 
-def test_a_row_that_the_database_refuses_is_left_out_alone(ledger, monkeypatch, caplog):
-    """Values are made storable before; this is for what was overlooked."""
+def test_only_the_row_that_the_database_refuses_is_dropped(ledger, monkeypatch, caplog):
+    """Values are made storable before. This covers the ones that were overlooked."""
     from extproc.ledger import writer
 
     monkeypatch.setattr(
@@ -116,11 +117,14 @@ def test_rows_wait_while_a_file_is_locked(tmp_path, caplog, monkeypatch):
     ledger.add(row("a", labels={"secret": "hunter2"}))
     assert wait(lambda: ledger.failures >= 2)
     assert (ledger.queued, ledger.written) == (1, 0)
-    assert count(ledger) == 0  # reports are read all the same
+    assert count(ledger) == 0  # reports are still answered
     other.execute("ROLLBACK")
     assert wait(lambda: ledger.written == 1)
     assert ledger.stop() == 0
-    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]  # once, however often it was tried
+    assert [record.levelname for record in caplog.records] == [
+        "ERROR",
+        "WARNING",
+    ]  # once, however often the write was tried
     assert "SQLITE_BUSY" in caplog.text
     assert "hunter2" not in caplog.text
     other.close()
@@ -128,7 +132,7 @@ def test_rows_wait_while_a_file_is_locked(tmp_path, caplog, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["deleted", "moved", "restored", "with its folder"])
-def test_a_file_that_somebody_takes_away_is_made_anew(tmp_path, caplog, how):
+def test_a_deleted_file_is_created_again(tmp_path, caplog, how):
     folder = tmp_path / "data"
     file = folder / "ledger.db"
     ledger = open_ledger(f"sqlite:{file}")
@@ -144,7 +148,7 @@ def test_a_file_that_somebody_takes_away_is_made_anew(tmp_path, caplog, how):
         write(backup, row("old-1"), row("old-2"))
         backup.stop()
         backup.close()
-        for part in folder.iterdir():  # else SQLite takes the journal for that of the copy
+        for part in folder.iterdir():  # otherwise SQLite takes this journal for that of the copy
             part.unlink()
         (tmp_path / "backup.db").rename(file)
     else:
@@ -154,7 +158,7 @@ def test_a_file_that_somebody_takes_away_is_made_anew(tmp_path, caplog, how):
         assert ledger.queued == 1
         folder.mkdir()
     if how != "with its folder":
-        assert count(ledger) == (2 if how == "restored" else 0)  # a report says what stands there
+        assert count(ledger) == (2 if how == "restored" else 0)  # a report shows the current file
         ledger.add(row("b"))
     assert wait(lambda: ledger.written == 2)
     assert ledger.stop() == 0
@@ -166,16 +170,20 @@ def test_a_file_that_somebody_takes_away_is_made_anew(tmp_path, caplog, how):
 
 
 def test_rows_wait_while_the_disk_is_full(tmp_path, caplog, monkeypatch):
-    """As SQLite says it: here the file may not grow."""
+    """SQLite reports a full disk, because the file cannot grow here."""
     caplog.set_level(logging.WARNING)
     monkeypatch.setattr("extproc.ledger.writer.FIRST_RETRY", 0.01)
     ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
     room = [20]
+    write_ = ledger._database.write
 
-    @event.listens_for(ledger._database._engine, "checkout")
-    def limit(connection, _record, _proxy):
-        connection.execute(f"PRAGMA max_page_count = {room[0]}")
+    @contextlib.contextmanager
+    def limited():
+        with write_() as cursor:
+            cursor.execute(f"PRAGMA max_page_count = {room[0]}")
+            yield cursor
 
+    monkeypatch.setattr(ledger._database, "write", limited)
     ledger.start()
     for number in range(500):
         assert ledger.add(row(str(number), labels={"secret": "hunter2" * 30}))
@@ -192,7 +200,7 @@ def test_rows_wait_while_the_disk_is_full(tmp_path, caplog, monkeypatch):
     ledger.close()
 
 
-def test_stopping_ends_in_time_and_says_what_is_left(tmp_path, monkeypatch, caplog):
+def test_a_stop_ends_in_time_and_reports_unwritten_rows(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr("extproc.ledger.database.LOCK_TIMEOUT", 0.05)
     ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
     other = sqlite3.connect(tmp_path / "ledger.db", isolation_level=None)
@@ -208,7 +216,7 @@ def test_stopping_ends_in_time_and_says_what_is_left(tmp_path, monkeypatch, capl
     ledger.close()
 
 
-def test_a_server_killed_again_and_again_loses_and_doubles_nothing(postgres, caplog):
+def test_a_server_killed_again_and_again_loses_and_doubles_no_row(postgres, caplog):
     ledger = open_ledger(postgres.create("killed"))
     told = []
     ledger.on_written = told.extend
@@ -240,7 +248,7 @@ def test_a_server_killed_again_and_again_loses_and_doubles_nothing(postgres, cap
     ledger.close()
 
 
-def test_a_server_that_is_not_there_yet_is_waited_for(postgres, monkeypatch, caplog):
+def test_rows_wait_for_a_server_that_starts_later(postgres, monkeypatch, caplog):
     monkeypatch.setenv("LEDGER_PW", "hunter2")
     url = postgres.url("later") + "?password=env:LEDGER_PW"
     ledger = open_ledger(url)
@@ -255,8 +263,8 @@ def test_a_server_that_is_not_there_yet_is_waited_for(postgres, monkeypatch, cap
     ledger.close()
 
 
-def test_a_postgresql_really_refuses_what_the_rows_are_rid_of(postgres):
-    """Else the care that `rows.py` takes would be for nothing."""
+def test_postgresql_refuses_the_values_that_rows_are_cleaned_of(postgres):
+    """Otherwise the cleaning in `rows.py` would be useless."""
     place = parse(postgres.create("raw"))
     engine = create_engine(f"postgresql+psycopg://{place.server.user}@127.0.0.1:{place.server.port}/raw")
     with engine.connect() as connection, pytest.raises(Exception, match="NUL"):
@@ -264,7 +272,7 @@ def test_a_postgresql_really_refuses_what_the_rows_are_rid_of(postgres):
     engine.dispose()
 
 
-def test_rows_of_wrong_types_are_the_only_ones_that_a_queue_drops(ledger):
+def test_the_queue_drops_only_rows_of_wrong_types(ledger):
     write(ledger, row("a"), Row(id=5, time=NOW), Row(id="b", time="now"), row("c"))
     assert (ledger.refused, ledger.written) == (2, 2)
 
@@ -276,13 +284,13 @@ def test_reports_take_turns(ledger, monkeypatch):
     held = [ledger._database._reads.acquire() for _ in range(database.MAX_READS)]
     with pytest.raises(LedgerError, match="too many"):
         count(ledger)
-    write(ledger, row("a"))  # which does not wait for them
+    write(ledger, row("a"))  # a report does not wait for the others
     for _ in held:
         ledger._database._reads.release()
     assert count(ledger) == 1
 
 
-def test_an_error_that_nobody_foresaw_costs_no_row(ledger, monkeypatch, caplog):
+def test_an_unexpected_error_loses_no_row(ledger, monkeypatch, caplog):
     write_ = ledger._database.write
     monkeypatch.setattr(ledger._database, "write", lambda: 1 / 0)
     ledger.add(row("a"))

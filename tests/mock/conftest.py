@@ -14,7 +14,7 @@ from tests.doubles import Options, serve
 
 @dataclass
 class Asker:
-    """Asks a mock: plain answers as JSON, streams as their events (name, JSON)."""
+    """A client of a mock. Plain answers are returned as JSON, streams as their events (name, JSON)."""
 
     url: str
     client: httpx.AsyncClient

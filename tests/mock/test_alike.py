@@ -1,4 +1,4 @@
-"""The same conversation gets the same answer and costs the same in every dialect."""
+"""The same conversation gets the same answer, with the same token counts, in every API."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PNG = "iVBORw0KGgo="
 
 @dataclass
 class Case:
-    """What is asked. A turn is a user's text, {"calls": ...} of the assistant, or {"results": ...} of tools."""
+    """A conversation. A turn is a user's text, {"calls": ...} of the assistant, or {"results": ...} of tools."""
 
     turns: list[Any]
     system: str = ""
@@ -44,7 +44,7 @@ class Said:
     input: int
     output: int
     cached: int
-    reasoning: int | None  # None where the API does not tell
+    reasoning: int | None  # None where the API does not report it
 
 
 CALLED = {"calls": {"c1": ("get_weather", {"city": "x", "days": 1}), "c2": ("get_time", {})}}
@@ -64,7 +64,7 @@ CASES = {
 }
 
 
-# --- dialects: path, body, what is read of the answer
+# --- APIs: path, body, and the facts of the answer
 
 
 def chat(case):
@@ -358,7 +358,7 @@ def encoded(model: str) -> str:
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.__name__)
 @pytest.mark.parametrize("name", CASES)
-async def test_every_dialect_says_what_openai_chat_says(mock, dialect, name):
+async def test_every_api_answers_as_openai_chat_does(mock, dialect, name):
     mock.headers = {"anthropic-version": "2023-06-01"}
     path, body, read = chat(CASES[name])
     expected = read(await mock.plain(path, body))

@@ -88,7 +88,7 @@ def test_long_messages_are_quoted_in_part():
     assert said(messages=user("x" * 500)) == "You said: " + "x" * scene.QUOTED
 
 
-def test_no_user_text_still_gets_an_answer():
+def test_a_chat_without_user_text_is_answered():
     assert said(messages=[{"role": "system", "content": "s"}]) == "You said nothing."
 
 
@@ -113,7 +113,7 @@ def test_stop_ends_the_text_before_the_word():
     assert chat(stop="there")["choices"][0]["finish_reason"] == "stop"
 
 
-def test_n_choices_up_to_eight():
+def test_n_gives_up_to_eight_choices():
     document = chat(n=2)
     assert [choice["index"] for choice in document["choices"]] == [0, 1]
     assert document["choices"][1]["message"]["content"] == "(1) You said: hello there"
@@ -121,14 +121,14 @@ def test_n_choices_up_to_eight():
     assert len(chat(n=100)["choices"]) == 8
 
 
-def test_words_sets_the_length():
+def test_the_fault_words_sets_the_length():
     document = chat(Faults(words=500))
     assert len(document["choices"][0]["message"]["content"].split()) == 500
     assert document["usage"]["completion_tokens"] == 500
     assert chat(Faults(words=0))["choices"][0]["message"]["content"] == ""
 
 
-def test_logprobs():
+def test_logprobs_are_given_when_asked_for():
     assert chat(logprobs=False)["choices"][0]["logprobs"] is None
     told = chat(logprobs=True, top_logprobs=2)["choices"][0]["logprobs"]
     assert [token["token"] for token in told["content"]] == ["You", " said:", " hello", " there"]
@@ -148,7 +148,7 @@ def test_logprobs():
     ]
 
 
-def test_results_and_neighbours_are_read_as_in_every_dialect():
+def test_results_and_neighbours_are_read_as_in_every_api():
     results = [{"role": "tool", "tool_call_id": str(n), "content": text} for n, text in enumerate(['{"a": 1}', "b"])]
     assert said(messages=[*user("a"), {"role": "assistant", "tool_calls": []}, *results]) == 'The tool said: {"a":1}; b'
     assert said(messages=[*user("a"), {"role": "system", "content": "s"}, *user("b")]) == "You said: a b"
@@ -187,7 +187,7 @@ def test_include_usage_adds_one_event_and_nulls():
 
 
 @pytest.mark.parametrize("body", [{}, {"n": 3}, {"max_tokens": 2}, {"messages": user("a\n\n b\tc  ")}])
-def test_stream_and_plain_say_and_count_the_same(body):
+def test_a_stream_equals_the_plain_answer(body):
     plain = chat(**body)
     chunks = stream(**body, stream_options={"include_usage": True})
     for choice in plain["choices"]:
@@ -198,7 +198,7 @@ def test_stream_and_plain_say_and_count_the_same(body):
     assert chunks[-1]["usage"] == plain["usage"]
 
 
-# --- usage that lies
+# --- false usage
 
 
 @pytest.mark.parametrize(
@@ -211,14 +211,14 @@ def test_stream_and_plain_say_and_count_the_same(body):
         ("early", [2, 4, 6]),
     ],
 )
-def test_usage_lies_in_both_forms(kind, counts):
+def test_usage_can_be_false_in_plain_answers_and_streams(kind, counts):
     plain = chat(Faults(usage=kind))["usage"]
     assert [plain["prompt_tokens"], plain["completion_tokens"], plain["total_tokens"]] == counts
     chunks = stream(Faults(usage=kind), stream_options={"include_usage": True})
     assert [chunk["usage"] for chunk in chunks if not chunk["choices"]] == [plain]
 
 
-def test_usage_none_is_left_out_even_when_asked():
+def test_usage_none_is_left_out_even_when_asked_for():
     assert "usage" not in chat(Faults(usage="none"))
     assert not any("usage" in chunk for chunk in stream(Faults(usage="none"), stream_options={"include_usage": True}))
 
@@ -233,7 +233,7 @@ def test_early_usage_comes_before_the_last_content():
 # --- tools
 
 
-def test_the_first_tool_is_called_with_arguments_that_fit():
+def test_the_first_tool_is_called_with_fitting_arguments():
     document = chat(tools=[WEATHER, CLOCK])
     choice = document["choices"][0]
     assert choice["finish_reason"] == "tool_calls"
@@ -270,7 +270,7 @@ def test_a_tool_result_is_answered_with_text():
     assert said(messages=messages, tools=[WEATHER]) == "The tool said: 18 degrees"
 
 
-def test_streamed_tool_calls_put_together_are_the_plain_ones():
+def test_streamed_tool_calls_equal_the_plain_ones():
     body = {"tools": [WEATHER, CLOCK], "messages": user("in parallel, please")}
     chunks = stream(**body)
     calls = {}
@@ -327,7 +327,7 @@ def test_response_format_json_schema_is_satisfied():
     )
 
 
-def test_response_format_json_object():
+def test_response_format_json_object_is_satisfied():
     assert set(json.loads(said(response_format={"type": "json_object"}))) == {"answer"}
 
 
@@ -362,7 +362,7 @@ def test_schemas_of_types_are_satisfied(kind):
         (None, "stub"),
     ],
 )
-def test_schema_keywords(schema, value):
+def test_schema_keywords_are_satisfied(schema, value):
     assert satisfy(schema) == value
 
 
@@ -376,7 +376,7 @@ def test_schema_keywords(schema, value):
         {"$ref": "#/nowhere"},
     ],
 )
-def test_endless_schemas_end(schema):
+def test_schemas_without_a_finite_document_end(schema):
     json.dumps(satisfy(schema))
 
 
@@ -455,7 +455,7 @@ def embed(**body):
     ("value", "count", "tokens"),
     [("hello there", 1, 2), (["a", "b c"], 2, 3), ([1, 2, 3], 1, 3), ([[1, 2], [3]], 2, 3)],
 )
-def test_every_form_of_input(value, count, tokens):
+def test_every_form_of_input_is_accepted(value, count, tokens):
     document = embed(input=value)
     assert [each["index"] for each in document["data"]] == list(range(count))
     assert document["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
@@ -487,6 +487,6 @@ def test_wrong_embedding_options_are_refused(body):
         embed(**body)
 
 
-def test_models():
+def test_models_are_listed():
     assert [each["id"] for each in models.models()["data"]] == list(models.MODELS)
     assert models.model("x") == {"id": "x", "object": "model", "created": answers.CREATED, "owned_by": "mock"}

@@ -68,7 +68,7 @@ async def said(api, *messages, **more):
 # --- plain answers
 
 
-async def test_a_message(api):
+async def test_a_message_is_answered(api):
     answer = await api.plain(PATH, body(system="Be brief."))
     identity = answer.pop("id")
     assert identity.startswith("msg_")
@@ -93,14 +93,14 @@ async def test_a_message(api):
     assert (seen["dialect"], seen["path"], seen["model"]) == ("anthropic", PATH, "claude-x")
 
 
-async def test_the_last_turn_is_what_is_heard(api):
+async def test_the_last_turn_is_answered(api):
     assert (
         await said(api, user("a"), assistant("b"), user("c"), user([text("d"), IMAGE, text("e")])) == "You said: c d e"
     )
     assert await said(api, user("a"), assistant("go on")) == "You said: a"
 
 
-async def test_limits_and_stops(api):
+async def test_limits_and_stop_sequences_end_the_text(api):
     cut = await api.plain(PATH, body(max_tokens=2))
     assert (cut["content"][0]["text"], cut["stop_reason"]) == ("You said:", "max_tokens")
     stopped = await api.plain(PATH, body(stop_sequences=["zzz", " there"]))
@@ -114,7 +114,7 @@ async def test_images_and_documents_are_counted(api):
     assert answer["usage"]["input_tokens"] == 3 + 2 * 85
 
 
-async def test_cache_marks(api):
+async def test_cache_marks_make_cached_tokens(api):
     system = [text("one two three", cache_control=MARK), text("four five", cache_control=MARK | {"ttl": "1h"})]
     usage = (await api.plain(PATH, body(system=system)))["usage"]
     assert (usage["cache_read_input_tokens"], usage["cache_creation_input_tokens"], usage["input_tokens"]) == (3, 2, 2)
@@ -136,7 +136,7 @@ async def test_tokens_are_counted(api):
 # --- tools
 
 
-async def test_tools(api):
+async def test_tools_are_called(api):
     answer = await api.plain(PATH, body(tools=[WEATHER, CLOCK]))
     (call,) = answer["content"]
     assert call["type"] == "tool_use"
@@ -155,13 +155,13 @@ async def test_tools(api):
         ({"type": "none"}, []),
     ],
 )
-async def test_tool_choice(api, choice, names):
+async def test_the_choice_of_tools_is_followed(api, choice, names):
     asked = body(user("in parallel"), tools=[WEATHER, CLOCK], **({"tool_choice": choice} if choice else {}))
     answer = await api.plain(PATH, asked)
     assert [block["name"] for block in answer["content"] if block["type"] == "tool_use"] == names
 
 
-async def test_results_of_tools(api):
+async def test_tool_results_are_answered(api):
     called = [user("weather?"), assistant([text("Let me see."), use()])]
     tools = {"tools": [WEATHER]}
     assert await said(api, *called, user([result("18 degrees")]), **tools) == "The tool said: 18 degrees"
@@ -189,7 +189,7 @@ async def test_thinking_comes_back_with_its_signature(api):
         assert refused["error"]["message"] == "messages.1.content.0: Invalid `signature` in `thinking` block"
 
 
-async def test_redacted_thinking(api):
+async def test_thinking_can_be_redacted(api):
     answer = await api.plain(PATH, body(user("redacted, please"), thinking=ENABLED))
     redacted, _ = answer["content"]
     assert set(redacted) == {"type", "data"}
@@ -220,7 +220,7 @@ def structured(schema):
     return body(output_config={"format": {"type": "json_schema", "schema": schema}})
 
 
-async def test_structured_output(api):
+async def test_structured_output_fits_its_schema(api):
     answer = await api.plain(PATH, structured(ADDRESS))
     assert json.loads(answer["content"][0]["text"]) == {"street": "stub", "number": 1}
 
@@ -241,7 +241,7 @@ async def test_structured_output(api):
         ADDRESS | {"properties": {"x": True}},
     ],
 )
-async def test_schemas_that_are_not_taken(api, schema):
+async def test_unsupported_schemas_are_refused(api, schema):
     assert (await api.refused(PATH, structured(schema)))[0] == 400
     strict = WEATHER | {"strict": True, "input_schema": schema}
     assert (await api.refused(PATH, body(tools=[strict])))[0] == 400
@@ -250,7 +250,7 @@ async def test_schemas_that_are_not_taken(api, schema):
 # --- streams
 
 
-async def test_a_stream(api):
+async def test_a_stream_has_the_events_of_the_api(api):
     events = await api.stream(PATH, body(stream=True))
     assert [name for name, _ in events] == [
         "message_start",
@@ -281,7 +281,7 @@ async def test_a_stream(api):
         structured(ADDRESS),
     ],
 )
-async def test_streams_say_what_plain_answers_say(api, asked):
+async def test_streams_equal_plain_answers(api, asked):
     plain = await api.plain(PATH, asked)
     made = {}
     blocks = []
@@ -307,7 +307,7 @@ async def test_streams_say_what_plain_answers_say(api, asked):
     assert made | {"content": blocks, "id": ""} == plain | {"id": ""}
 
 
-async def test_faults_of_streams(api):
+async def test_faults_affect_streams(api):
     events = await api.stream(PATH, body(model="claude-x+errorevent=3", stream=True))
     assert len(events) == 4
     assert events[-1] == (
@@ -425,7 +425,7 @@ async def test_wrong_requests_are_refused_as_the_api_does(api, asked, message):
         ),
     ],
 )
-async def test_a_new_version_takes_less(api, asked, message):
+async def test_the_newest_version_accepts_fewer_fields(api, asked, message):
     await api.plain(PATH, asked)
     _, refused = await api.refused(PATH, asked, **{"anthropic-version": "2026-10-21"})
     assert refused["error"]["message"].startswith(message)
@@ -450,12 +450,12 @@ async def test_the_version_is_required(mock):
         (529, "overloaded_error"),
     ],
 )
-async def test_statuses_have_their_types(api, status, kind):
+async def test_errors_have_the_type_of_their_status(api, status, kind):
     got, refused = await api.refused(PATH, body(model=f"claude-x+status={status}"))
     assert (got, refused["error"]["type"]) == (status, kind)
 
 
-async def test_credentials(asking):
+async def test_credentials_are_checked(asking):
     async with asking(api_key="k") as mock:
         for good in ({"x-api-key": "k"}, {"authorization": "Bearer k"}):
             await mock.plain(PATH, body(), **VERSION, **good)
@@ -468,7 +468,7 @@ async def test_credentials(asking):
 # --- on Vertex
 
 
-async def test_vertex(mock):
+async def test_vertex_is_answered(mock):
     asked = body(anthropic_version="vertex-2023-10-16")
     del asked["model"]
     plain = await mock.plain(VERTEX + "rawPredict", asked)
@@ -507,7 +507,7 @@ def test_any_json_is_answered_or_refused(more, content, schema):
 # --- the official SDK
 
 
-async def test_sdk(mock):
+async def test_the_sdk_reads_the_answers(mock):
     sdk = pytest.importorskip("anthropic")
     async with sdk.AsyncAnthropic(base_url=mock.url, api_key="k", max_retries=0) as client:
         asked = body(user("parallel"), tools=[WEATHER, CLOCK], thinking=ENABLED)
@@ -531,7 +531,7 @@ async def test_sdk(mock):
                 await stream.get_final_message()
 
 
-async def test_sdk_on_vertex(mock):
+async def test_the_sdk_reads_the_answers_of_vertex(mock):
     sdk = pytest.importorskip("anthropic")
     async with sdk.AsyncAnthropicVertex(
         base_url=mock.url + "/v1", region="l", project_id="p", access_token="t", max_retries=0

@@ -23,14 +23,14 @@ def inner(events):
     return [json.loads(b64decode(event["bytes"])) for name, event in events if name == "chunk"]
 
 
-async def test_an_answer(mock):
+async def test_an_answer_is_complete(mock):
     answer = await mock.plain(INVOKE, body())
     assert (answer["type"], answer["content"]) == ("message", [{"type": "text", "text": "You said: hello there"}])
     assert answer["model"] == "anthropic.claude-sonnet-4-5-20250929-v1:0"
     assert (await mock.seen())["dialect"] == "aws_invoke"
 
 
-async def test_a_stream(mock):
+async def test_a_stream_has_the_events_of_the_api(mock):
     events = await mock.stream(STREAM, body())
     assert {name for name, _ in events} == {"chunk"}
     assert all(set(event) == {"bytes", "p"} for _, event in events)
@@ -44,7 +44,7 @@ async def test_a_stream(mock):
     }
 
 
-async def test_faults(mock):
+async def test_faults_affect_the_answers(mock):
     events = await mock.stream(STREAM.replace("%3A0", "%2Berrorevent%3D3"), body())
     assert events[-1][0] == "exception:modelStreamErrorException"
     assert len(events) == 4
@@ -62,7 +62,7 @@ async def test_faults(mock):
         (body(""), "messages.0: all messages must have non-empty content"),
     ],
 )
-async def test_wrong_requests(mock, asked, message):
+async def test_wrong_requests_are_refused(mock, asked, message):
     for path in (INVOKE, STREAM):
         answer = await mock.post(path, asked)
         assert (answer.status_code, answer.headers["x-amzn-errortype"].partition(":")[0]) == (
@@ -72,14 +72,14 @@ async def test_wrong_requests(mock, asked, message):
         assert answer.json()["message"].startswith(message)
 
 
-async def test_embeddings_of_titan(mock):
+async def test_titan_returns_embeddings(mock):
     answer = await mock.plain(TITAN, {"inputText": "hello there"})
     assert answer["inputTextTokenCount"] == 2
     answer = await mock.post(TITAN, {"inputText": ""})
     assert (answer.status_code, answer.headers["x-amzn-errortype"].partition(":")[0]) == (400, "ValidationException")
 
 
-async def test_sdk(mock):
+async def test_the_sdk_reads_the_answers(mock):
     sdk = pytest.importorskip("anthropic")
     pytest.importorskip("boto3")
     client = sdk.AnthropicBedrock(

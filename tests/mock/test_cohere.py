@@ -65,7 +65,7 @@ async def said(mock, *messages, **more):
 # --- plain answers
 
 
-async def test_an_answer(mock):
+async def test_an_answer_is_complete(mock):
     answer = await mock.plain(PATH, body(system(), user()))
     assert len(answer.pop("id")) == 36
     counts = {"input_tokens": 4, "output_tokens": 4}
@@ -78,20 +78,20 @@ async def test_an_answer(mock):
     assert (seen["dialect"], seen["path"], seen["model"]) == ("cohere", PATH, "command-a-03-2025")
 
 
-async def test_turns(mock):
+async def test_turns_are_read(mock):
     assert await said(mock, user("a"), assistant("b"), user([text("c"), IMAGE, text("d")])) == "You said: c d"
     answer = await mock.plain(PATH, body(user([text("what is this"), IMAGE]), documents=["one two", {"data": {}}]))
     assert answer["usage"]["tokens"]["input_tokens"] == 3 + 85 + 2 + 1
 
 
-async def test_limits_and_stops(mock):
+async def test_limits_and_stop_sequences_end_the_text(mock):
     cut = await mock.plain(PATH, body(max_tokens=2))
     assert (cut["message"]["content"], cut["finish_reason"]) == ([text("You said:")], "MAX_TOKENS")
     stopped = await mock.plain(PATH, body(stop_sequences=["zzz", " there"]))
     assert (stopped["message"]["content"], stopped["finish_reason"]) == ([text("You said: hello")], "STOP_SEQUENCE")
 
 
-async def test_logprobs(mock):
+async def test_logprobs_are_given_when_asked_for(mock):
     answer = await mock.plain(PATH, body(logprobs=True))
     assert [each["text"] for each in answer["logprobs"]] == ["You", " said:", " hello", " there"]
     assert answer["logprobs"][0] == {"text": "You", "token_ids": [3], "logprobs": [-0.25]}
@@ -99,12 +99,12 @@ async def test_logprobs(mock):
     assert [event["logprobs"] for name, event in events if name == "content-delta"] == answer["logprobs"]
 
 
-async def test_the_cache_is_in_tokens_and_not_billed(mock):
+async def test_cached_tokens_are_counted_and_not_billed(mock):
     usage = (await mock.plain(PATH, body(model="command-a-03-2025+cached=1")))["usage"]
     assert (usage["tokens"]["input_tokens"], usage["billed_units"]["input_tokens"], usage["cached_tokens"]) == (2, 1, 1)
 
 
-async def test_usage_may_lie(mock):
+async def test_usage_can_be_false(mock):
     usage = (await mock.plain(PATH, body(model="c+usage=negative")))["usage"]
     assert usage["tokens"] == {"input_tokens": -2, "output_tokens": -4}
     assert "usage" not in await mock.plain(PATH, body(model="c+usage=none"))
@@ -113,7 +113,7 @@ async def test_usage_may_lie(mock):
 # --- tools
 
 
-async def test_tools(mock):
+async def test_tools_are_called(mock):
     answer = await mock.plain(PATH, body(tools=[WEATHER, CLOCK]))
     message = answer["message"]
     (made,) = message["tool_calls"]
@@ -129,15 +129,15 @@ async def test_tools(mock):
     ("choice", "names"),
     [({}, ["get_weather", "get_time"]), ({"tool_choice": "REQUIRED"}, ["get_weather", "get_time"])],
 )
-async def test_parallel_calls(mock, choice, names):
+async def test_calls_can_be_parallel(mock, choice, names):
     answer = await mock.plain(PATH, body(user("in parallel"), tools=[WEATHER, CLOCK], **choice))
     calls = answer["message"]["tool_calls"]
     assert [each["function"]["name"] for each in calls] == names
-    assert calls[1]["function"]["arguments"] == "null"  # as the API writes none
+    assert calls[1]["function"]["arguments"] == "null"  # null, as the API writes them
     assert await said(mock, user("parallel"), tools=[WEATHER], tool_choice="NONE") == "You said: parallel"
 
 
-async def test_results_of_tools(mock):
+async def test_tool_results_are_answered(mock):
     asked = [user("weather?"), assistant(tool_plan="I see.", tool_calls=[call()])]
     assert await said(mock, *asked, result("18 degrees"), tools=[WEATHER]) == "The tool said: 18 degrees"
     assert await said(mock, *asked, result(document({"at": 18}))) == 'The tool said: {"at":18}'
@@ -162,7 +162,7 @@ async def test_results_of_tools(mock):
         ({"model": "command-a-reasoning-08-2025", "thinking": {"type": "disabled"}}, False),
     ],
 )
-async def test_thinking(mock, asked, thinks):
+async def test_thinking_is_shown_when_asked_for(mock, asked, thinks):
     answer = await mock.plain(PATH, body(**asked))
     content = answer["message"]["content"]
     assert [part["type"] for part in content] == ["thinking"] * thinks + ["text"]
@@ -189,7 +189,7 @@ ADDRESS = {
 }
 
 
-async def test_structured_output(mock):
+async def test_structured_output_fits_its_schema(mock):
     wanted = {"type": "json_object", "json_schema": ADDRESS}
     assert json.loads(await said(mock, response_format=wanted)) == {"street": "stub", "number": 1}
     assert json.loads(await said(mock, response_format={"type": "json_object"})) == {"answer": "stub"}
@@ -205,7 +205,7 @@ async def test_structured_output(mock):
         (ADDRESS | {"required": []}, "object must have at least one required field"),
     ],
 )
-async def test_schemas_that_are_not_taken(mock, schema, message):
+async def test_unsupported_schemas_are_refused(mock, schema, message):
     _, refused = await mock.refused(PATH, body(response_format={"type": "json_object", "json_schema": schema}))
     assert refused["message"] == message
     tool = {"type": "function", "function": {"name": "a", "parameters": schema}}
@@ -216,7 +216,7 @@ async def test_schemas_that_are_not_taken(mock, schema, message):
 # --- streams
 
 
-async def test_a_stream(mock):
+async def test_a_stream_has_the_events_of_the_api(mock):
     events = await mock.stream(PATH, body(stream=True))
     assert [name for name, _ in events] == [
         "message-start",
@@ -250,7 +250,7 @@ async def test_a_stream(mock):
         body(model="command+words=0"),
     ],
 )
-async def test_streams_say_what_plain_answers_say(mock, asked):
+async def test_streams_equal_plain_answers(mock, asked):
     plain = await mock.plain(PATH, asked)
     made: dict = {"role": "assistant"}
     content: dict = {}
@@ -279,7 +279,7 @@ async def test_streams_say_what_plain_answers_say(mock, asked):
     assert events[-2][1]["delta"] == {name: plain[name] for name in ("finish_reason", "usage")}
 
 
-async def test_faults_of_streams(mock):
+async def test_faults_affect_streams(mock):
     events = await mock.stream(PATH, body(model="c+errorevent=3", stream=True))
     assert len(events) == 4
     assert events[-1] == (
@@ -377,23 +377,23 @@ async def test_wrong_requests_are_refused_as_the_api_does(mock, asked, message):
         (body(user([text("a") | {"cache_control": {}}])), "cache_control"),
     ],
 )
-async def test_unknown_fields_cannot_be_processed(mock, asked, name):
+async def test_unknown_fields_are_a_422(mock, asked, name):
     status, refused = await mock.refused(PATH, asked)
     assert (status, refused["message"]) == (422, f"unknown field: parameter '{name}' is not a valid field. {PROPER}")
 
 
-async def test_nulls_are_as_good_as_nothing(mock):
+async def test_a_null_counts_as_absent(mock):
     nulls = dict.fromkeys(("temperature", "tools", "stream", "response_format", "thinking", "stop_sequences"))
     assert await said(mock, **nulls) == "You said: hello there"
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 429, 498, 500, 503])
-async def test_statuses_have_the_same_shape(mock, status):
+async def test_errors_have_the_same_shape_for_every_status(mock, status):
     got, refused = await mock.refused(PATH, body(model=f"c+status={status}"))
     assert (got, refused["message"]) == (status, f"A fault was asked for: status={status}.")
 
 
-async def test_credentials(asking):
+async def test_credentials_are_checked(asking):
     async with asking(api_key="k") as mock:
         await mock.plain(PATH, body(), authorization="Bearer k")
         for bad in ({}, {"x-api-key": "k"}, {"authorization": "Bearer j"}):
@@ -431,7 +431,7 @@ async def sdk(mock):
         yield library.AsyncClientV2(api_key="k", base_url=mock.url, httpx_client=client)
 
 
-async def test_sdk(sdk):
+async def test_the_sdk_reads_the_answers(sdk):
     asked = body(user("parallel"), tools=[WEATHER, CLOCK], thinking=THINKING)
     plain = await sdk.chat(**asked)
     assert plain.message.content[0].thinking == "Let me think. You said: parallel"
@@ -443,7 +443,7 @@ async def test_sdk(sdk):
     assert again.finish_reason == "COMPLETE"
 
 
-async def test_sdk_streams(sdk):
+async def test_the_sdk_reads_streams(sdk):
     events = [event async for event in sdk.chat_stream(**body(user("parallel"), tools=[WEATHER, CLOCK]))]
     assert [event.type for event in events if event.type.startswith("tool-call") and event.index == 1] == [
         "tool-call-start",
@@ -456,7 +456,7 @@ async def test_sdk_streams(sdk):
     assert events[-1].delta.error == "A fault was asked for: errorevent."
 
 
-async def test_sdk_reads_the_errors(sdk):
+async def test_the_sdk_reads_the_errors(sdk):
     library = pytest.importorskip("cohere")
     with pytest.raises(library.BadRequestError, match="temperature must be between"):
         await sdk.chat(**body(temperature=2))

@@ -74,7 +74,7 @@ async def said(mock, *messages, **more):
 # --- plain answers
 
 
-async def test_an_answer(mock):
+async def test_an_answer_is_complete(mock):
     assert await mock.plain(at(), body(system=[{"text": "Be brief."}])) == {
         "output": {"message": {"role": "assistant", "content": [{"text": "You said: hello there"}]}},
         "stopReason": "end_turn",
@@ -91,7 +91,7 @@ async def test_models_are_percent_encoded(mock):
     assert (await mock.refused(at("x+status=503"), body()))[0] == 503
 
 
-async def test_the_last_turn_is_what_is_heard(mock):
+async def test_the_last_turn_is_answered(mock):
     assert await said(mock, user("a"), assistant("b"), user("c", IMAGE, "d")) == "You said: c d"
 
 
@@ -106,7 +106,7 @@ async def test_limits_stops_and_media(mock):
     assert usage["inputTokens"] == 3 + 2 * 85
 
 
-async def test_cache_points(mock):
+async def test_cache_points_make_cached_tokens(mock):
     system = [{"text": "one two three"}, MARK, {"text": "four five"}, {"cachePoint": {"type": "default", "ttl": "1h"}}]
     assert (await mock.plain(at(), body(system=system)))["usage"] == {
         "inputTokens": 2,
@@ -125,7 +125,7 @@ async def test_cache_points(mock):
 # --- tools, thinking, structured output
 
 
-async def test_tools(mock):
+async def test_tools_are_called(mock):
     answer = await mock.plain(at(), body(tools=TOOLS))
     (call,) = content(answer)
     assert (call["toolUse"]["name"], call["toolUse"]["input"]) == ("get_weather", {"city": "stub", "unit": "C"})
@@ -136,7 +136,7 @@ async def test_tools(mock):
     assert [block["toolUse"]["name"] for block in content(answer)] == ["get_time"]
 
 
-async def test_results_of_tools(mock):
+async def test_tool_results_are_answered(mock):
     called = [user("weather?"), assistant("Let me see.", use())]
     assert await said(mock, *called, user(result("18 degrees")), tools=TOOLS) == "The tool said: 18 degrees"
     assert await said(mock, *called, user(result({"json": {"at": 18}})), tools=TOOLS) == 'The tool said: {"at":18}'
@@ -145,7 +145,7 @@ async def test_results_of_tools(mock):
     assert await said(mock, *both, tools=TOOLS) == "The tool said: a; b"
 
 
-async def test_thinking(mock):
+async def test_thinking_is_shown_when_asked_for(mock):
     answer = await mock.plain(at(CLAUDE), body(tools=TOOLS, inferenceConfig={"maxTokens": 2000}, **ENABLED))
     thought, call = content(answer)
     shown = thought["reasoningContent"]["reasoningText"]
@@ -174,7 +174,7 @@ async def test_other_models_think_too(mock, extra):
     assert "reasoningContent" in content(answer)[0]
 
 
-async def test_structured_output(mock):
+async def test_structured_output_fits_its_schema(mock):
     schema = json.dumps(WEATHER | {"additionalProperties": False})
     wanted = {"textFormat": {"type": "json_schema", "structure": {"jsonSchema": {"schema": schema}}}}
     assert json.loads(await said(mock, outputConfig=wanted)) == {"city": "stub", "unit": "C"}
@@ -186,7 +186,7 @@ async def test_structured_output(mock):
 # --- streams
 
 
-async def test_a_stream(mock):
+async def test_a_stream_has_the_events_of_the_api(mock):
     events = await mock.stream(at(verb="converse-stream"), body())
     assert [name for name, _ in events] == [
         "messageStart",
@@ -211,7 +211,7 @@ async def test_a_stream(mock):
         body(user("redacted"), **ENABLED),
     ],
 )
-async def test_streams_say_what_plain_answers_say(mock, asked):
+async def test_streams_equal_plain_answers(mock, asked):
     plain = await mock.plain(at(), asked)
     blocks: dict[int, dict] = {}
     ends = {}
@@ -241,7 +241,7 @@ async def test_streams_say_what_plain_answers_say(mock, asked):
     assert (ends["stopReason"], ends["usage"]) == (plain["stopReason"], plain["usage"])
 
 
-async def test_faults_of_streams(mock):
+async def test_faults_affect_streams(mock):
     def stream(faults):
         return mock.stream(at("x+" + faults, "converse-stream"), body())
 
@@ -333,7 +333,7 @@ async def test_wrong_requests_are_refused_as_the_api_does(mock, asked, message):
         ("anthropic.claude-opus-4-7", body(inferenceConfig={"temperature": 0.5})),
     ],
 )
-async def test_what_a_claude_behind_it_refuses(mock, model, asked):
+async def test_fields_that_the_claude_behind_it_refuses_are_refused(mock, model, asked):
     await mock.plain(at(), asked)
     _, refused = await mock.refused(at(model), asked)
     assert refused["message"].startswith("The model returned the following errors: ")
@@ -351,7 +351,7 @@ async def test_what_a_claude_behind_it_refuses(mock, model, asked):
         (503, "ServiceUnavailableException"),
     ],
 )
-async def test_statuses_have_their_exceptions(mock, status, kind):
+async def test_errors_have_the_exception_of_their_status(mock, status, kind):
     answer = await mock.post(at(f"x+status={status}"), body())
     assert answer.status_code == status
     assert answer.headers["x-amzn-errortype"].partition(":")[0] == kind
@@ -388,7 +388,7 @@ async def test_signatures_must_be_well_formed(asking):
             assert answer.headers["x-amzn-errortype"].partition(":")[0].endswith("Exception")
 
 
-def test_the_example_of_the_documentation():
+def test_the_example_signature_of_the_documentation_is_accepted():
     """From https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-examples.html, the IAM request."""
     headers = [
         (b"content-type", b"application/x-www-form-urlencoded; charset=utf-8"),
@@ -447,7 +447,7 @@ def test_any_json_is_answered_or_refused(more, blocks, stream):
 # --- the official SDK
 
 
-async def test_sdk(asking, monkeypatch):
+async def test_the_sdk_reads_the_answers(asking, monkeypatch):
     boto3 = pytest.importorskip("boto3")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret/+=")
     async with asking() as mock:

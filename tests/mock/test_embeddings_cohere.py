@@ -17,7 +17,7 @@ def body(*texts, **more):
     return {"model": "embed-v4.0", "input_type": "search_document", **given} | more
 
 
-async def test_embeddings(mock):
+async def test_embeddings_are_returned(mock):
     answer = await mock.plain(PATH, body(embedding_types=["float"]))
     assert len(answer.pop("id")) == 36
     assert answer == {
@@ -29,7 +29,7 @@ async def test_embeddings(mock):
     assert (await mock.seen())["dialect"] == "cohere"
 
 
-async def test_types(mock):
+async def test_vectors_come_in_every_type(mock):
     types = ["float", "int8", "uint8", "binary", "ubinary", "base64"]
     found = (await mock.plain(PATH, body("a", embedding_types=types, output_dimension=256)))["embeddings"]
     floats = found["float"][0]
@@ -52,7 +52,7 @@ async def test_images_and_mixed_inputs(mock):
     assert len(answer["embeddings"]["float"]) == 2
 
 
-async def test_usage_may_lie(mock):
+async def test_usage_can_be_false(mock):
     answer = await mock.plain(PATH, body(model="embed-v4.0+usage=none"))
     assert answer["meta"] == {"api_version": {"version": "2"}}
 
@@ -85,7 +85,7 @@ async def test_wrong_requests_are_refused_as_the_api_does(mock, asked, status, m
     assert refused["message"].startswith(message)
 
 
-async def test_sdk(mock):
+async def test_the_sdk_reads_the_answers(mock):
     library = pytest.importorskip("cohere")
     async with httpx.AsyncClient(verify=False, trust_env=False) as client:
         sdk = library.AsyncClientV2(api_key="k", base_url=mock.url, httpx_client=client)

@@ -23,7 +23,7 @@ def instances(*texts, **more):
     return {"instances": [{"content": text, **more} for text in texts]}
 
 
-async def test_gemini(mock):
+async def test_gemini_returns_embeddings(mock):
     answer = await mock.plain(GEMINI, {"requests": [asked(), asked("a", task_type="RETRIEVAL_DOCUMENT", title="t")]})
     assert answer == {
         "embeddings": [{"values": vector("hello there", 8).tolist()}, {"values": vector("a", 8).tolist()}],
@@ -34,7 +34,7 @@ async def test_gemini(mock):
     assert len(answer["embeddings"][0]["values"]) == 256
 
 
-async def test_vertex(mock):
+async def test_vertex_is_answered(mock):
     answer = await mock.plain(ON_VERTEX, {"requests": [on_vertex(outputDimensionality=16), on_vertex("a")]})
     assert [len(each["values"]) for each in answer["embeddings"]] == [16, 8]
     assert answer["usageMetadata"] == {"promptTokenCount": 3}
@@ -47,7 +47,7 @@ async def test_vertex(mock):
     }
 
 
-async def test_predict(mock):
+async def test_predict_returns_embeddings(mock):
     body = instances("hello there", task_type="RETRIEVAL_QUERY") | {"parameters": {"outputDimensionality": 16}}
     assert await mock.plain(PREDICT, body) == {
         "predictions": [
@@ -62,7 +62,7 @@ async def test_predict(mock):
     }
 
 
-async def test_usage_may_lie(mock):
+async def test_usage_can_be_false(mock):
     path = GEMINI.replace("001", "001%2Busage=none")
     body = {"requests": [asked() | {"model": "models/gemini-embedding-001+usage=none"}]}
     assert set(await mock.plain(path, body)) == {"embeddings"}
@@ -113,12 +113,12 @@ async def test_wrong_requests_are_refused_as_the_api_does(mock, path, body, mess
     assert refused["error"]["message"].startswith(message)
 
 
-async def test_faults(mock):
+async def test_faults_affect_the_answers(mock):
     status, refused = await mock.refused(GEMINI.replace("001", "001%2Bstatus=429"), {"requests": [asked()]})
     assert (status, refused["error"]["status"]) == (429, "RESOURCE_EXHAUSTED")
 
 
-async def test_sdk(mock):
+async def test_the_sdk_reads_the_answers(mock):
     genai = pytest.importorskip("google.genai")
     async with httpx.AsyncClient(verify=False, trust_env=False) as http:
         options = genai.types.HttpOptions(base_url=mock.url, httpx_async_client=http)
@@ -130,7 +130,7 @@ async def test_sdk(mock):
 
 @pytest.mark.parametrize("model", ["text-embedding-005", "gemini-embedding-2"])
 @pytest.mark.parametrize("texts", [["a"], ["a", "b"]])
-async def test_sdk_on_vertex(mock, model, texts):
+async def test_the_sdk_reads_the_answers_of_vertex(mock, model, texts):
     genai = pytest.importorskip("google.genai")
     credentials = pytest.importorskip("google.oauth2.credentials")
     async with httpx.AsyncClient(verify=False, trust_env=False) as http:

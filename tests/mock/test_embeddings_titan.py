@@ -12,7 +12,7 @@ G1 = "/model/amazon.titan-embed-text-v1/invoke"
 IMAGE = "/model/amazon.titan-embed-image-v1/invoke"
 
 
-async def test_v2(mock):
+async def test_v2_returns_embeddings(mock):
     values = vector("hello there", 256).tolist()
     body = {"inputText": "hello there", "dimensions": 256, "normalize": True, "embeddingTypes": ["float", "binary"]}
     assert await mock.plain(V2, body) == {
@@ -24,18 +24,18 @@ async def test_v2(mock):
     assert set((await mock.plain(V2, {"inputText": "a"}))["embeddingsByType"]) == {"float"}
 
 
-async def test_g1(mock):
+async def test_g1_returns_embeddings(mock):
     values = vector("a b", 8).tolist()
     assert await mock.plain(G1, {"inputText": "a b"}) == {"embedding": values, "inputTextTokenCount": 2}
 
 
-async def test_multimodal(mock):
+async def test_the_multimodal_model_returns_embeddings(mock):
     config = {"embeddingConfig": {"outputEmbeddingLength": 384}}
     assert len((await mock.plain(IMAGE, {"inputText": "a", **config}))["embedding"]) == 384
     assert len((await mock.plain(IMAGE, {"inputImage": "AAAA"}))["embedding"]) == 8
 
 
-async def test_usage_may_lie(mock):
+async def test_usage_can_be_false(mock):
     path = V2.replace("%3A0", "%2Busage=none")
     assert "inputTextTokenCount" not in await mock.plain(path, {"inputText": "a"})
 
@@ -63,7 +63,7 @@ async def test_wrong_requests_are_refused_as_the_api_does(mock, path, body, prob
     assert answer.json() == {"message": sentence}
 
 
-async def test_sdk(mock, monkeypatch):
+async def test_the_sdk_reads_the_answers(mock, monkeypatch):
     boto3 = pytest.importorskip("boto3")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     key = {"aws_access_key_id": "a", "aws_secret_access_key": "b", "region_name": "us-east-1"}

@@ -14,7 +14,7 @@ def test_every_fault_is_in_the_table_that_help_prints():
     assert documented == list(faults.READERS)
 
 
-def test_every_fault_but_the_counting_ones_is_a_field():
+def test_every_fault_except_the_counting_ones_is_a_field():
     assert set(faults.READERS) - {"every", "first"} == set(Faults.__dataclass_fields__)
 
 
@@ -72,14 +72,14 @@ def test_a_model_without_suffixes_has_no_faults():
     assert dict(of_model("gpt-4o").due(1)) == {}
 
 
-def test_every_and_first_choose_the_requests():
+def test_every_and_first_select_the_requests():
     assert [bool(parse("hang+every=3").due(nth)) for nth in range(1, 7)] == [False, False, True, False, False, True]
     assert [bool(parse("hang+first=2").due(nth)) for nth in range(1, 5)] == [True, True, False, False]
     assert [bool(parse("first=0+hang").due(nth)) for nth in range(1, 3)] == [False, False]
     assert not parse("hang").counts
 
 
-def test_padding_reaches_the_size_exactly_and_never_shortens():
+def test_padding_reaches_the_exact_size_and_never_shortens():
     document = b'{"id":"x"}'
     assert len(padded(document, 1000)) == 1000
     assert json.loads(padded(document, 1000))["id"] == "x"

@@ -1,4 +1,4 @@
-"""Every fault in every dialect, by the suffix of the model's name and by the server's own fault."""
+"""Every fault in every API, set by the suffix of the model's name and by the server's own fault."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BEDROCK = {"anthropic_version": "bedrock-2023-05-31", "max_tokens": 9, "messages
 
 @dataclass
 class Way:
-    """`{}` of a path stands for the model, which otherwise is in the body."""
+    """One API. `{}` in a path stands for the model, which otherwise is in the body."""
 
     plain: str
     stream: str
@@ -63,7 +63,7 @@ def send(mock):
 
 
 @each_way
-async def test_whole_answers(way, send):
+async def test_faults_of_plain_answers_work_in_every_api(way, send):
     plain = await send(way)
     assert plain.status_code == 200
     assert "You said: hello there" in plain.text
@@ -88,7 +88,7 @@ async def test_whole_answers(way, send):
 
 @each_way
 @pytest.mark.parametrize("kind", ["negative", "string", "float", "huge", "none", "early"])
-async def test_usage_that_lies(way, send, kind):
+async def test_false_usage_works_in_every_api(way, send, kind):
     honest, told = (await send(way)).json(), (await send(way, "+usage=" + kind)).json()
     changed = sorted(key for key in honest | told if honest.get(key) != told.get(key))
     if kind != "early":
@@ -97,7 +97,7 @@ async def test_usage_that_lies(way, send, kind):
 
 
 @each_way
-async def test_streams(way, send, mock):
+async def test_faults_of_streams_work_in_every_api(way, send, mock):
     async def count(fault=""):
         assert (await send(way, fault, stream=True)).status_code == 200
         return (await mock.seen())["events"]
@@ -119,7 +119,7 @@ async def test_streams(way, send, mock):
 
 
 @each_way
-async def test_the_servers_fault(way, send, mock):
+async def test_the_servers_fault_applies_to_every_api(way, send, mock):
     await mock.client.put("/control", json={"fault": "status=503+every=2"})
     assert [(await send(way)).status_code for _ in range(2)] == [200, 503]
     await mock.client.request("DELETE", "/control")
@@ -127,7 +127,7 @@ async def test_the_servers_fault(way, send, mock):
 
 
 @each_way
-async def test_what_is_no_json_is_refused_in_the_dialects_shape(way, mock, name):
+async def test_a_body_that_is_not_json_is_refused_in_the_apis_shape(way, mock, name):
     path = way.plain.format("m")
     for content in (b"", b"{", b"[]", b"\xff", b"[" * 100_000):
         answer = await mock.client.post(path, content=content)

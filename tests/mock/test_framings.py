@@ -46,7 +46,7 @@ def framed(styles: str) -> bytes:
         ),
     ],
 )
-def test_sse_styles(styles, expected):
+def test_events_are_framed_in_every_sse_style(styles, expected):
     assert framed(styles) == expected
 
 
@@ -70,7 +70,7 @@ JSON_EVENTS = [Event(b'{"a":1}'), Event(b'{"b":2}', last=True)]
         (Faults(corrupt=0), b'[{"a,\r\n{"b":2}]'),
     ],
 )
-def test_json_arrays(faults, expected):
+def test_events_are_framed_as_a_json_array(faults, expected):
     assert b"".join(json_array(JSON_EVENTS, faults)) == expected
 
 
@@ -81,7 +81,7 @@ AWS_EVENTS = [
 ]
 
 
-def test_event_streams():
+def test_events_are_framed_as_an_aws_event_stream():
     messages = list(event_stream(AWS_EVENTS, Faults()))
     events = AWSEventStream().feed(b"".join(messages))
     assert [(event.name, event.data) for event in events] == [(event.name, event.data) for event in AWS_EVENTS]
@@ -97,6 +97,6 @@ def test_event_streams():
         (Faults(corrupt=1), ["messageStart", CORRUPT]),
     ],
 )
-def test_faults_of_event_streams(faults, names):
+def test_faults_affect_event_streams(faults, names):
     events = AWSEventStream().feed(b"".join(event_stream(AWS_EVENTS, faults)))
     assert [event.name for event in events] == names

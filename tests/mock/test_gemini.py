@@ -68,7 +68,7 @@ async def said(mock, *contents, **more):
 
 
 @pytest.mark.parametrize("place", [GOOGLE, VERTEX])
-async def test_an_answer(mock, place):
+async def test_an_answer_is_complete(mock, place):
     answer = await mock.plain(place + PLAIN, body(system="Be brief."))
     identity = answer.pop("responseId")
     assert identity
@@ -98,7 +98,7 @@ async def test_other_versions_of_the_paths(mock, place):
     assert parts(await mock.plain(place + PLAIN, body())) == [{"text": "You said: hello there"}]
 
 
-async def test_both_cases_of_names_are_taken(mock):
+async def test_names_in_both_cases_are_accepted(mock):
     asked = body(user("hello there", {"inline_data": {"mime_type": "image/png", "data": "-_AA"}}))
     asked |= {"system_instruction": {"parts": {"text": "x"}}, "generation_config": {"max_output_tokens": 2}}
     assert (await mock.refused(GOOGLE + PLAIN, asked))[0] == 400
@@ -107,7 +107,7 @@ async def test_both_cases_of_names_are_taken(mock):
     assert (parts(answer), answer["candidates"][0]["finishReason"]) == ([{"text": "You said:"}], "MAX_TOKENS")
 
 
-async def test_the_last_turn_is_what_is_heard(mock):
+async def test_the_last_turn_is_answered(mock):
     assert await said(mock, user("a"), model("b"), user("c"), user("d", IMAGE, "e")) == "You said: c d e"
 
 
@@ -124,7 +124,7 @@ async def test_stops_media_candidates_and_cached(mock):
     assert (usage["promptTokenCount"], usage["cachedContentTokenCount"]) == (2, 1)
 
 
-async def test_logprobs(mock):
+async def test_logprobs_are_given_when_asked_for(mock):
     answer = await mock.plain(GOOGLE + PLAIN, body(responseLogprobs=True, logprobs=2))
     candidate = answer["candidates"][0]
     assert candidate["avgLogprobs"] == -0.25
@@ -144,7 +144,7 @@ async def test_tokens_are_counted(mock):
 # --- functions
 
 
-async def test_calls(mock):
+async def test_functions_are_called(mock):
     answer = await mock.plain(GOOGLE + PLAIN, body(tools=[WEATHER, CLOCK]))
     assert parts(answer) == [call(args={"city": "stub", "unit": "C"})]
     assert answer["candidates"][0]["finishReason"] == "STOP"
@@ -159,21 +159,21 @@ async def test_calls(mock):
         ({"mode": "NONE"}, []),
     ],
 )
-async def test_modes_of_calling(mock, calling, names):
+async def test_the_mode_of_calling_is_followed(mock, calling, names):
     asked = body(user("in parallel"), tools=[WEATHER, CLOCK]) | {"toolConfig": {"functionCallingConfig": calling}}
     answer = await mock.plain(GOOGLE + PLAIN, asked)
     assert [part["functionCall"]["name"] for part in parts(answer) if "functionCall" in part] == names
 
 
 @pytest.mark.parametrize("key", ["parametersJsonSchema", "parameters"])
-async def test_schemas_of_parameters(mock, key):
+async def test_arguments_fit_the_schema_of_the_parameters(mock, key):
     schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     assert parts(await mock.plain(GOOGLE + PLAIN, body(tools=[{"name": "f", key: schema}])))[0]["functionCall"][
         "args"
     ] == {"city": "stub"}
 
 
-async def test_responses_of_functions(mock):
+async def test_results_of_functions_are_answered(mock):
     called = [user("weather?"), model("Let me see.", call())]
     assert await said(mock, *called, user(response("18 degrees"))) == "The tool said: 18 degrees"
     assert await said(mock, *called, user(response({"result": "18"}))) == "The tool said: 18"
@@ -184,7 +184,7 @@ async def test_responses_of_functions(mock):
     assert await said(mock, *both) == "The tool said: a; b"
 
 
-async def test_signatures_of_a_gemini_3(mock):
+async def test_a_gemini_3_requires_its_signatures(mock):
     path = at("gemini-3-pro")
     asked = body(user("in parallel"), tools=[WEATHER, CLOCK])
     calls = parts(await mock.plain(path, asked))
@@ -197,7 +197,7 @@ async def test_signatures_of_a_gemini_3(mock):
     asked["contents"][1] = model(unsigned, calls[1])
     _, refused = await mock.refused(path, asked)
     assert refused["error"]["message"].startswith("Function call is missing a thought_signature")
-    asked["contents"] += [model("Well."), user("again")]  # in earlier turns none is needed
+    asked["contents"] += [model("Well."), user("again")]  # earlier turns need none
     await mock.plain(path, asked)
     for signature in ("skip_thought_signature_validator", calls[0]["thoughtSignature"]):
         asked["contents"] = asked["contents"][:3]
@@ -210,7 +210,7 @@ async def test_signatures_of_a_gemini_3(mock):
 # --- thinking
 
 
-async def test_thoughts(mock):
+async def test_thoughts_are_shown_when_asked_for(mock):
     shown = body(thinkingConfig={"includeThoughts": True, "thinkingBudget": 1024})
     answer = await mock.plain(GOOGLE + PLAIN, shown)
     thought, text = parts(answer)
@@ -230,7 +230,7 @@ async def test_thoughts(mock):
 
 
 @pytest.mark.parametrize("key", ["responseSchema", "responseJsonSchema"])
-async def test_structured_output(mock, key):
+async def test_structured_output_fits_its_schema(mock, key):
     schema = {"type": "OBJECT", "properties": {"street": {"type": "STRING"}, "number": {"type": "INTEGER"}}}
     text = await said(mock, responseMimeType="application/json", **{key: schema})
     assert json.loads(text) == {"street": "stub", "number": 1}
@@ -240,7 +240,7 @@ async def test_structured_output(mock, key):
 # --- streams
 
 
-async def test_a_stream(mock):
+async def test_a_stream_has_the_events_of_the_api(mock):
     events = [event for _, event in await mock.stream(GOOGLE + STREAM, body())]
     assert [parts(event) for event in events] == [[{"text": t}] for t in ("You", " said:", " hello", " there", "")]
     assert [event["candidates"][0].get("finishReason") for event in events] == [None] * 4 + ["STOP"]
@@ -261,7 +261,7 @@ async def test_a_stream(mock):
         ("gemini-x+words=0", body()),
     ],
 )
-async def test_streams_say_what_plain_answers_say(mock, model, asked):
+async def test_streams_equal_plain_answers(mock, model, asked):
     plain = await mock.plain(at(model), asked)
     events = [event for _, event in await mock.stream(at(model, STREAM), asked)]
     for index, candidate in enumerate(plain["candidates"]):
@@ -277,7 +277,7 @@ async def test_streams_say_what_plain_answers_say(mock, model, asked):
     assert events[-1]["usageMetadata"] == plain["usageMetadata"]
 
 
-async def test_faults_of_streams(mock):
+async def test_faults_affect_streams(mock):
     events = await mock.stream(at("gemini-x+errorevent=2", STREAM), body())
     assert len(events) == 3
     message = "A fault was asked for: errorevent."
@@ -371,7 +371,7 @@ async def test_wrong_requests_are_refused_as_the_api_does(mock, asked, message):
         ({"type": "STRING", "const": "a"}, 'Unknown name "const"', True),
     ],
 )
-async def test_schemas_that_are_not_taken(mock, schema, message, on_vertex):
+async def test_unsupported_schemas_are_refused(mock, schema, message, on_vertex):
     parameters = {"type": "OBJECT", "properties": {"a": schema}}
     if "additionalProperties" in schema:
         parameters |= schema | {"properties": {}}
@@ -402,7 +402,7 @@ async def test_vertex_is_stricter_elsewhere(mock):
         ("gemini-2.5-pro", body(thinkingConfig={"thinkingBudget": 0})),
     ],
 )
-async def test_what_models_do_not_take(mock, model, asked):
+async def test_fields_that_a_model_does_not_support_are_refused(mock, model, asked):
     await mock.plain(GOOGLE + PLAIN, asked)
     assert (await mock.refused(at(model), asked))[0] == 400
 
@@ -417,12 +417,12 @@ async def test_what_models_do_not_take(mock, model, asked):
         (503, "UNAVAILABLE"),
     ],
 )
-async def test_statuses_have_their_names(mock, status, name):
+async def test_errors_have_the_name_of_their_status(mock, status, name):
     got, refused = await mock.refused(at(f"gemini-x+status={status}"), body())
     assert (got, refused["error"]["code"], refused["error"]["status"]) == (status, status, name)
 
 
-async def test_credentials(asking):
+async def test_credentials_are_checked(asking):
     async with asking(api_key="k") as mock:
         await mock.plain(GOOGLE + PLAIN, body(), **{"x-goog-api-key": "k"})
         await mock.plain(GOOGLE + PLAIN + "?key=k", body())
@@ -459,7 +459,7 @@ def test_any_json_is_answered_or_refused(more, contents, schema, vertex):
 # --- the official SDK
 
 
-async def test_sdk(mock):
+async def test_the_sdk_reads_the_answers(mock):
     genai = pytest.importorskip("google.genai")
     types = genai.types
     options = types.HttpOptions(base_url=mock.url)
@@ -499,7 +499,7 @@ async def test_sdk(mock):
             pass
 
 
-async def test_sdk_on_vertex(mock):
+async def test_the_sdk_reads_the_answers_of_vertex(mock):
     genai = pytest.importorskip("google.genai")
     credentials = pytest.importorskip("google.oauth2.credentials").Credentials("t")
     options = genai.types.HttpOptions(base_url=mock.url)

@@ -74,17 +74,17 @@ async def last_seen(client):
     return (await client.get("/requests")).json()[-1]
 
 
-# --- the APIs, as the official SDKs see them
+# --- the APIs, through the official SDKs
 
 
-async def test_chat(sdk):
+async def test_a_chat_is_answered(sdk):
     completion = await sdk.chat.completions.create(model="gpt-4o", messages=MESSAGES)
     assert completion.choices[0].message.content == "You said: hello there"
     assert (completion.model, completion.choices[0].finish_reason) == ("gpt-4o", "stop")
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (2, 4)
 
 
-async def test_a_streamed_chat(sdk):
+async def test_a_chat_is_streamed(sdk):
     stream = await sdk.chat.completions.create(
         model="gpt-4o", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
     )
@@ -96,7 +96,7 @@ async def test_a_streamed_chat(sdk):
     assert all(chunk.usage is None for chunk in [chunk async for chunk in stream])
 
 
-async def test_a_chat_with_tools(sdk):
+async def test_a_chat_calls_tools(sdk):
     function = {"name": "weather", "parameters": CITY}
     tools: Any = [{"type": "function", "function": {"name": "other"}}, {"type": "function", "function": function}]
     choice: Any = {"type": "function", "function": {"name": "weather"}}
@@ -129,13 +129,13 @@ class Trip(BaseModel):
     open: bool
 
 
-async def test_structured_output(sdk):
+async def test_structured_output_fits_its_schema(sdk):
     completion = await sdk.chat.completions.parse(model="gpt-4o", messages=MESSAGES, response_format=Trip)
     trip = completion.choices[0].message.parsed
     assert trip == Trip(places=[Place(name="stub", visits=1)], best=Place(name="stub", visits=1), open=True)
 
 
-async def test_limits_and_choices(sdk):
+async def test_limits_and_choices_are_followed(sdk):
     completion = await sdk.chat.completions.create(model="gpt-4o", messages=MESSAGES, max_tokens=2, n=2)
     assert [choice.message.content for choice in completion.choices] == ["You said:", "(1) You"]
     assert {choice.finish_reason for choice in completion.choices} == {"length"}
@@ -144,7 +144,7 @@ async def test_limits_and_choices(sdk):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_responses(sdk, streamed):
+async def test_responses_are_answered(sdk, streamed):
     tools: Any = [{"type": "function", "name": "weather", "parameters": CITY, "strict": False}]
     if streamed:
         async with sdk.responses.stream(model="gpt-4o", input="hello there") as stream:
@@ -159,7 +159,7 @@ async def test_responses(sdk, streamed):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_messages(claude, streamed):
+async def test_messages_are_answered(claude, streamed):
     body: Any = {"model": "claude", "max_tokens": 100, "messages": MESSAGES}
     tools: Any = [{"name": "weather", "input_schema": CITY}]
     if streamed:
@@ -187,13 +187,13 @@ async def test_embeddings_are_the_same_in_both_encodings(sdk):
     assert by_default.usage.prompt_tokens == 3
 
 
-async def test_models(sdk):
+async def test_models_are_listed(sdk):
     assert "stub" in [model.id async for model in sdk.models.list()]
     assert (await sdk.models.retrieve("any/name")).id == "any/name"
 
 
 @each_way
-async def test_the_same_request_is_told_the_same(send, way):
+async def test_a_repeated_request_gets_the_same_answer(send, way):
     one, two = [(await send(way)).json() for _ in range(2)]
     assert one["id"] == two["id"]
     assert one["usage"] == two["usage"]
@@ -201,7 +201,7 @@ async def test_the_same_request_is_told_the_same(send, way):
 
 
 @each_way
-async def test_a_request_that_is_wrong_is_refused_in_the_shape_of_its_api(send, client, way):
+async def test_an_invalid_request_is_refused_in_the_shape_of_its_api(send, client, way):
     answer = await send(way, temperature="warm")
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
     for content in (b"", b"[]", b"\xff", b"[" * 100_000, b'{"model": 3}'):
@@ -214,7 +214,7 @@ async def test_a_request_that_is_wrong_is_refused_in_the_shape_of_its_api(send, 
     "path",
     ["/v2/chat", "/model/nova/converse", "/v1beta/models/g:generateContent", "/v1/completions", "/v1/models/", "/"],
 )
-async def test_an_api_that_is_not_spoken_is_a_404_that_names_those_that_are(client, path):
+async def test_an_unknown_api_is_a_404_that_names_the_known_ones(client, path):
     answer = await client.post(path, json={"model": "m"})
     said = answer.json()["error"]["message"]
     assert answer.status_code == 404
@@ -227,7 +227,7 @@ async def test_an_api_that_is_not_spoken_is_a_404_that_names_those_that_are(clie
 
 
 @each_way
-async def test_faults_of_plain_answers(send, way):
+async def test_faults_affect_plain_answers(send, way):
     failed = await send(way, "+status=429+retry_after=7")
     assert (failed.status_code, failed.headers["retry-after"]) == (429, "7")
     assert failed.json()["error"]["type"] == "rate_limit_error"
@@ -248,7 +248,7 @@ async def test_faults_of_plain_answers(send, way):
 
 
 @each_way
-async def test_faults_of_streams(send, client, way):
+async def test_faults_affect_streams(send, client, way):
     async def count(fault=""):
         answer = await send(way, fault, stream=True)
         assert answer.status_code == 200
@@ -287,7 +287,7 @@ async def test_faults_that_count(send):
 
 @each_way
 @pytest.mark.parametrize("fault", ["+hang", "+pace=30s", "+words=100000"])
-async def test_a_client_that_leaves_is_seen_to_leave(client, way, fault):
+async def test_a_client_that_disconnects_is_noticed(client, way, fault):
     path, body = WAYS[way]
     with pytest.raises(httpx.ReadTimeout):
         async with client.stream(
@@ -309,7 +309,7 @@ def test_every_fault_has_a_test_here():
 # --- its own endpoints and its command
 
 
-async def test_the_servers_fault():
+async def test_the_servers_fault_is_set_and_cleared():
     async with serving(fault="status=500") as client:
         assert (await client.get("/v1/models")).status_code == 500
         await client.put("/control", json={"fault": "status=503+every=2"})
@@ -328,7 +328,7 @@ async def test_requests_are_kept(send, client):
     assert (await client.get("/healthz")).json() == {"status": "ok", "name": "mock"}
 
 
-async def test_a_key_is_demanded():
+async def test_a_key_can_be_required():
     async with serving(api_key="sk-1") as client:
         for headers in ({"authorization": "Bearer sk-1"}, {"x-api-key": "sk-1"}, {"api-key": "sk-1"}):
             assert (await client.get("/v1/models", headers=headers)).status_code == 200
@@ -373,6 +373,6 @@ def test_a_schema_is_satisfied(schema, document):
     assert fitting(schema, schema) == document
 
 
-def test_a_schema_without_end_is_followed_for_a_while():
+def test_a_schema_without_a_finite_document_is_cut_off():
     made = fitting(NODE | {"$ref": "#/$defs/node"}, NODE)
     assert json.dumps(made).count("next") == 9

@@ -70,7 +70,7 @@ async def said(mock, *items, **more):
 # --- plain answers
 
 
-async def test_a_response(mock):
+async def test_a_response_is_complete(mock):
     answer = await mock.plain(PATH, body(input="hello there", instructions="Be brief."))
     digest = answer["id"].removeprefix("resp_")
     assert len(digest) == 24
@@ -123,7 +123,7 @@ async def test_a_response(mock):
     assert (seen["dialect"], seen["path"], seen["model"]) == ("openai_responses", PATH, "gpt-x")
 
 
-async def test_the_last_turn_is_what_is_heard(mock):
+async def test_the_last_turn_is_answered(mock):
     back = {"type": "output_text", "text": "b", "annotations": []}
     parts = [text("c"), IMAGE, text("d")]
     assert await said(mock, user("a"), assistant([back]), user(parts)) == "You said: c d"
@@ -138,7 +138,7 @@ async def test_images_and_files_are_counted(mock):
     assert answer["usage"]["input_tokens"] == 3 + 2 * 85
 
 
-async def test_the_limit(mock):
+async def test_the_output_limit_cuts_the_answer(mock):
     answer = await mock.plain(PATH, body(model="gpt-x+words=20", max_output_tokens=16))
     assert (answer["status"], answer["incomplete_details"]) == ("incomplete", {"reason": "max_output_tokens"})
     assert answer["output"][0]["status"] == "incomplete"
@@ -147,7 +147,7 @@ async def test_the_limit(mock):
     assert [item["type"] for item in answer["output"]] == ["reasoning"]
 
 
-async def test_logprobs(mock):
+async def test_logprobs_are_given_when_asked_for(mock):
     asked = body(include=["message.output_text.logprobs"], top_logprobs=2)
     first = (await mock.plain(PATH, asked))["output"][0]["content"][0]["logprobs"][0]
     assert first == {
@@ -161,7 +161,7 @@ async def test_logprobs(mock):
     }
 
 
-async def test_usage_may_lie(mock):
+async def test_usage_can_be_false(mock):
     assert (await mock.plain(PATH, body(model="gpt-x+usage=negative")))["usage"]["output_tokens"] == -4
     assert (await mock.plain(PATH, body(model="gpt-x+usage=none")))["usage"] is None
     usage = (await mock.plain(PATH, body(model="gpt-x+cached=1")))["usage"]
@@ -171,7 +171,7 @@ async def test_usage_may_lie(mock):
 # --- tools
 
 
-async def test_tools(mock):
+async def test_tools_are_called(mock):
     answer = await mock.plain(PATH, body(tools=[WEATHER, CLOCK]))
     (made,) = answer["output"]
     assert (made["type"], made["name"], made["status"]) == ("function_call", "get_weather", "completed")
@@ -201,12 +201,12 @@ async def test_tools(mock):
         ({"tool_choice": "none"}, []),
     ],
 )
-async def test_tool_choice(mock, more, names):
+async def test_the_choice_of_tools_is_followed(mock, more, names):
     answer = await mock.plain(PATH, body(user("in parallel"), tools=[WEATHER, CLOCK], **more))
     assert [item["name"] for item in answer["output"] if item["type"] == "function_call"] == names
 
 
-async def test_custom_tools(mock):
+async def test_custom_tools_are_called(mock):
     answer = await mock.plain(PATH, body(tools=[NOTES]))
     (made,) = answer["output"]
     assert (made["type"], made["input"]) == ("custom_tool_call", "stub")
@@ -214,7 +214,7 @@ async def test_custom_tools(mock):
     assert await said(mock, user(), made, output, tools=[NOTES]) == "The tool said: written"
 
 
-async def test_results_of_tools(mock):
+async def test_tool_results_are_answered(mock):
     asked = [user("weather?"), assistant("Let me see."), call()]
     assert await said(mock, *asked, result("18 degrees"), tools=[WEATHER]) == "The tool said: 18 degrees"
     assert await said(mock, *asked, result([text('{"at": 18}'), IMAGE])) == 'The tool said: {"at":18}'
@@ -226,7 +226,7 @@ async def test_results_of_tools(mock):
 # --- reasoning
 
 
-async def test_reasoning_is_shown_and_sealed_when_asked(mock):
+async def test_reasoning_is_shown_and_sealed_when_asked_for(mock):
     hidden, _ = (await mock.plain(PATH, body(reasoning={"effort": "low"})))["output"]
     assert set(hidden) == {"id", "type", "summary"}
     assert hidden["summary"] == []
@@ -251,7 +251,7 @@ async def test_reasoning_comes_back(mock):
         assert (status, refused["error"]["code"]) == (400, "invalid_encrypted_content")
 
 
-async def test_reasoning_that_is_not_sealed_is_not_kept(mock):
+async def test_unsealed_reasoning_is_not_stored(mock):
     items = [user(), thought(), assistant("a"), user("b")]
     status, refused = await mock.refused(PATH, body(*items, store=False))
     assert status == 404
@@ -271,7 +271,7 @@ def structured(schema, **more):
     return body(text={"format": {"type": "json_schema", "name": "person", "schema": schema, **more}})
 
 
-async def test_structured_output(mock):
+async def test_structured_output_fits_its_schema(mock):
     assert json.loads(spoken(await mock.plain(PATH, structured(PARAMETERS, strict=True)))) == {
         "city": "stub",
         "unit": "C",
@@ -318,7 +318,7 @@ async def test_structured_output(mock):
         ),
     ],
 )
-async def test_schemas_that_strict_does_not_take(mock, schema, problem):
+async def test_schemas_that_strict_mode_does_not_support_are_refused(mock, schema, problem):
     await mock.plain(PATH, structured(schema))
     _, refused = await mock.refused(PATH, structured(schema, strict=True))
     assert refused["error"]["message"].startswith(f"Invalid schema for response_format 'person': {problem}")
@@ -334,7 +334,7 @@ async def test_schemas_that_strict_does_not_take(mock, schema, problem):
 # --- streams
 
 
-async def test_a_stream(mock):
+async def test_a_stream_has_the_events_of_the_api(mock):
     events = await mock.stream(PATH, body(stream=True))
     assert [name.removeprefix("response.") for name, _ in events] == [
         "created",
@@ -398,7 +398,7 @@ async def test_the_events_of_each_kind_of_item(mock):
         structured(PARAMETERS),
     ],
 )
-async def test_streams_say_what_plain_answers_say(mock, asked):
+async def test_streams_equal_plain_answers(mock, asked):
     plain = await mock.plain(PATH, asked)
     events = await mock.stream(PATH, asked | {"stream": True})
     made: dict = {}
@@ -433,7 +433,7 @@ async def test_streams_say_what_plain_answers_say(mock, asked):
     assert whole == plain
 
 
-async def test_faults_of_streams(mock):
+async def test_faults_affect_streams(mock):
     events = await mock.stream(PATH, body(model="gpt-x+errorevent=3", stream=True))
     assert len(events) == 4
     error = {"message": "A fault was asked for: errorevent.", "type": "server_error", "param": None}
@@ -622,7 +622,7 @@ async def test_wrong_requests_are_refused_as_the_api_does(mock, asked, message, 
     assert (error["param"], error["code"]) == (param, code)
 
 
-async def test_nulls_of_what_may_be_null(mock):
+async def test_nulls_are_accepted_where_allowed(mock):
     names = ("temperature", "top_p", "max_output_tokens", "instructions", "reasoning", "include", "metadata", "store")
     assert await said(mock, **dict.fromkeys(names)) == "You said: hello there"
 
@@ -630,12 +630,12 @@ async def test_nulls_of_what_may_be_null(mock):
 @pytest.mark.parametrize(
     ("status", "kind"), [(401, "authentication_error"), (429, "rate_limit_error"), (503, "server_error")]
 )
-async def test_statuses_have_their_types(mock, status, kind):
+async def test_errors_have_the_type_of_their_status(mock, status, kind):
     got, refused = await mock.refused(PATH, body(model=f"gpt-x+status={status}"))
     assert (got, refused["error"]["type"]) == (status, kind)
 
 
-async def test_credentials(asking):
+async def test_credentials_are_checked(asking):
     async with asking(api_key="k") as mock:
         await mock.plain(PATH, body(), authorization="Bearer k")
         status, refused = await mock.refused(PATH, body(), authorization="Bearer j")
@@ -682,7 +682,7 @@ async def sdk(mock):
         yield sdk
 
 
-async def test_sdk(sdk):
+async def test_the_sdk_reads_the_answers(sdk):
     asked = body(user("parallel"), tools=[WEATHER, CLOCK], **SEALED)
     plain = await sdk.responses.create(**asked)
     async with sdk.responses.stream(**asked) as stream:
@@ -696,14 +696,14 @@ async def test_sdk(sdk):
     assert answer.output_text == "The tool said: 18; 18"
 
 
-async def test_sdk_parses_structured_output(sdk):
+async def test_the_sdk_parses_structured_output(sdk):
     answer = await sdk.responses.parse(model="gpt-4o", input="hello", text_format=Person)
     assert answer.output_parsed == Person(name="stub", age=1)
     async with sdk.responses.stream(model="gpt-4o", input="hello", text_format=Person) as stream:
         assert (await stream.get_final_response()).output_parsed == Person(name="stub", age=1)
 
 
-async def test_sdk_reads_the_errors(sdk):
+async def test_the_sdk_reads_the_errors(sdk):
     with pytest.raises(openai.BadRequestError, match="No tool call found") as refused:
         await sdk.responses.create(**body(user(), result("a")))
     assert refused.value.param == "input"

@@ -71,7 +71,7 @@ async def sdk(server):
 
 
 async def conversation(server, data):
-    """Read everything the server answers to these bytes until it closes, and whether it closed with a reset."""
+    """The server's answers to these bytes until it closes, and whether it closed with a reset."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(data)
     received, was_reset = b"", False
@@ -86,7 +86,7 @@ async def conversation(server, data):
 
 
 async def events(client, model, **more):
-    """Read the data of each event of a stream."""
+    """The data of each event of a stream."""
     async with client.stream("POST", CHAT, json=body(model, stream=True, **more)) as answer:
         assert answer.status_code == 200
         return [line.removeprefix("data: ") async for line in answer.aiter_lines() if line]
@@ -96,10 +96,10 @@ async def last_seen(client):
     return (await client.get("/requests")).json()[-1]
 
 
-# --- the API, as the official SDK sees it
+# --- the API, through the official SDK
 
 
-async def test_sdk_chat(sdk):
+async def test_the_sdk_reads_a_chat(sdk):
     completion = await sdk.chat.completions.create(**body("gpt-4o"))
     assert completion.choices[0].message.content == "You said: hello there"
     assert completion.usage.total_tokens == 6
@@ -107,7 +107,7 @@ async def test_sdk_chat(sdk):
     assert completion.model == "gpt-4o"
 
 
-async def test_sdk_stream(sdk):
+async def test_the_sdk_reads_a_stream(sdk):
     options = {"include_usage": True}
     stream = await sdk.chat.completions.create(**body("gpt-4o", stream=True, stream_options=options))
     chunks = [chunk async for chunk in stream]
@@ -116,7 +116,7 @@ async def test_sdk_stream(sdk):
     assert len(chunks) == 7
 
 
-async def test_sdk_streamed_tool_call(sdk):
+async def test_the_sdk_reads_a_streamed_tool_call(sdk):
     parameters = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
     tools = [{"type": "function", "function": {"name": "weather", "parameters": parameters}}]
     async with sdk.chat.completions.stream(**body("gpt-4o", tools=tools)) as stream:
@@ -126,19 +126,19 @@ async def test_sdk_streamed_tool_call(sdk):
     assert completion.choices[0].finish_reason == "tool_calls"
 
 
-async def test_sdk_embeddings_are_the_same_in_both_encodings(sdk):
+async def test_the_sdk_reads_the_same_embeddings_in_both_encodings(sdk):
     by_default = await sdk.embeddings.create(model="e", input=["a", "b"], dimensions=16)
     as_floats = await sdk.embeddings.create(model="e", input=["a", "b"], dimensions=16, encoding_format="float")
     assert len(by_default.data[0].embedding) == 16
     assert by_default.data[1].embedding == pytest.approx(as_floats.data[1].embedding)
 
 
-async def test_sdk_models(sdk):
+async def test_the_sdk_lists_models(sdk):
     assert "gpt-4o" in [model.id async for model in sdk.models.list()]
     assert (await sdk.models.retrieve("any/name")).id == "any/name"
 
 
-async def test_sdk_reads_the_errors(sdk):
+async def test_the_sdk_reads_the_errors(sdk):
     with pytest.raises(openai.RateLimitError) as limited:
         await sdk.chat.completions.create(**body("gpt-4o+status=429+retry_after=7"))
     assert limited.value.response.headers["retry-after"] == "7"
@@ -211,7 +211,7 @@ async def test_expect_continue_is_answered(server):
         ("GET", "/healthz", 200),
     ],
 )
-async def test_paths_and_methods(client, method, path, status):
+async def test_unknown_paths_and_methods_are_refused(client, method, path, status):
     answer = await client.request(method, path)
     assert answer.status_code == status
     if status >= 400:
@@ -231,7 +231,7 @@ async def test_a_wrong_body_is_a_400(client, content):
     assert answer.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_what_is_not_http_is_a_400(server, monkeypatch):
+async def test_bytes_that_are_not_http_are_a_400(server, monkeypatch):
     monkeypatch.setattr("extproc.mock.connection.LINGER", 0.01)
     received, _ = await conversation(server, b"NONSENSE\r\n\r\n")
     assert received.startswith(b"HTTP/1.1 400 Bad Request")
@@ -259,7 +259,7 @@ async def test_too_large_a_body_is_a_413_declared_or_not(monkeypatch):
     assert Options().body_limit == 64 * 2**20
 
 
-async def test_api_key():
+async def test_a_wrong_key_is_refused():
     async with serving(api_key="sk-1") as (_, client):
         good = [{"authorization": "Bearer sk-1"}, {"x-api-key": "sk-1"}, {"api-key": "sk-1"}]
         for headers in good:
@@ -272,7 +272,7 @@ async def test_api_key():
         assert (await client.get("/requests")).status_code == 200
 
 
-# --- what tests ask
+# --- the log of requests
 
 
 async def test_requests_are_kept(client):
@@ -305,7 +305,7 @@ async def test_events_are_counted(client):
     assert (await last_seen(client))["events"] == 7
 
 
-async def test_control_sets_and_clears_the_fault():
+async def test_a_control_request_sets_and_clears_the_fault():
     async with serving(fault="status=500") as (_, client):
         assert (await client.post(CHAT, json=body())).status_code == 500
         assert (await client.get("/v1/models")).status_code == 500
@@ -319,11 +319,11 @@ async def test_control_sets_and_clears_the_fault():
 
 
 @pytest.mark.parametrize("content", [b"", b'{"fault": 3}', b'{"fault": "odd"}'])
-async def test_control_refuses_what_it_does_not_know(client, content):
+async def test_an_unknown_control_request_is_refused(client, content):
     assert (await client.put("/control", content=content)).status_code == 400
 
 
-async def test_the_models_faults_come_on_top_of_the_servers():
+async def test_a_models_faults_are_added_to_the_servers():
     async with serving(fault="words=3+status=500") as (_, client):
         assert (await client.post(CHAT, json=body("stub+status=503"))).status_code == 503
     async with serving(fault="words=3") as (_, client):
@@ -336,7 +336,7 @@ async def test_the_models_faults_come_on_top_of_the_servers():
 
 
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_status(client, streamed):
+async def test_status_sets_the_status(client, streamed):
     answer = await client.post(CHAT, json=body("stub+status=503", stream=streamed))
     assert answer.status_code == 503
     assert answer.json()["error"]["type"] == "server_error"
@@ -372,7 +372,7 @@ async def test_pause_comes_in_the_middle(client, streamed):
     assert len([gap for gap in map(sub, arrivals[1:], arrivals) if gap > 0.1]) == 1
 
 
-async def test_words(client):
+async def test_words_sets_the_number_of_words(client):
     assert len(await events(client, "stub+words=40")) == 40 + 3
 
 
@@ -395,7 +395,7 @@ async def test_cut_leaves_a_plain_answer_half_sent(client):
         await client.post(CHAT, json=body("stub+cut=0"))
 
 
-async def test_reset(server):
+async def test_reset_resets_the_connection(server):
     assert await conversation(server, request_bytes(body("stub+reset"))) == (b"", True)
     received, was_reset = await conversation(server, request_bytes(body("stub+reset=3", stream=True)))
     assert (received.count(b"data: "), was_reset) == (3, True)
@@ -415,7 +415,7 @@ async def until_aborted(client):
             await asyncio.sleep(0.01)
 
 
-async def test_garbage_and_badjson(client):
+async def test_garbage_and_badjson_are_no_json(client):
     garbage = await client.post(CHAT, json=body("stub+garbage", stream=True))
     assert (garbage.status_code, garbage.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert garbage.text.startswith("<!doctype html>")
@@ -427,13 +427,13 @@ async def test_garbage_and_badjson(client):
     assert (page.status_code, page.text) == (502, garbage.text)
 
 
-async def test_size(client):
+async def test_size_sets_the_size(client):
     answer = await client.post(CHAT, json=body("stub+size=3MB"))
     assert len(answer.content) == 3_000_000
     assert answer.json()["choices"][0]["message"]["content"] == "You said: hello there"
 
 
-async def test_headers_and_forge(client):
+async def test_headers_and_forge_add_headers(client):
     answer = await client.post(CHAT, json=body("stub+headers=200+forge", stream=True))
     assert answer.headers["x-mock-extra-199"] == "199"
     assert answer.headers["x-extproc-origin"] == "hop"
@@ -441,7 +441,7 @@ async def test_headers_and_forge(client):
     assert answer.headers["x-envoy-overloaded"] == "true"
 
 
-async def test_gzip(client, server):
+async def test_gzip_compresses_the_answer(client, server):
     identity = {"accept-encoding": "identity"}
     answer = await client.post(CHAT, json=body("stub+gzip"), headers=identity)
     assert answer.headers["content-encoding"] == "gzip"
@@ -453,7 +453,7 @@ async def test_gzip(client, server):
     assert gzip.decompress(raw).endswith(b"data: [DONE]\n\n")
 
 
-async def test_usage_lies_reach_the_wire(client):
+async def test_false_usage_reaches_the_wire(client):
     answer = await client.post(CHAT, json=body("stub+usage=negative"))
     assert answer.json()["usage"]["prompt_tokens"] == -2
     sent = await events(client, "stub+usage=early", stream_options={"include_usage": True})
@@ -495,7 +495,7 @@ async def test_errorevent_ends_the_stream_cleanly(client, server):
     assert received.endswith(b"}\n\n\r\n0\r\n\r\n")
 
 
-async def test_cached_tokens_are_told(client):
+async def test_cached_tokens_are_reported(client):
     usage = (await client.post(CHAT, json=body("stub+cached=1"))).json()["usage"]
     assert usage["prompt_tokens_details"] == {"cached_tokens": 1}
     usage = (await client.post(CHAT, json=body("stub+cached=99"))).json()["usage"]
@@ -515,20 +515,20 @@ def test_every_fault_has_a_test_here():
     assert [name for name in faults.READERS if f"+{name}" not in source] == []
 
 
-# --- clients that leave
+# --- clients that disconnect
 
 
 @pytest.mark.parametrize("model", ["stub+pace=30s", "stub+pause=30s", "stub+words=100000"])
-async def test_a_client_that_leaves_ends_the_stream(client, server, model):
+async def test_a_client_that_disconnects_ends_the_stream(client, server, model):
     async with client.stream("POST", CHAT, json=body(model, stream=True)) as answer:
         async for _ in answer.aiter_bytes():
             break
     await until_aborted(client)
     assert (await last_seen(client))["events"] < 100_000
-    assert len(server.connections) <= 1  # the one that asks
+    assert len(server.connections) <= 1  # the connection of this request
 
 
-async def test_a_client_that_does_not_read_holds_the_stream_back(server, client):
+async def test_a_client_that_does_not_read_holds_up_its_stream(server, client):
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
     writer.write(request_bytes(body("stub+words=100000", stream=True)))
     await reader.readline()
@@ -547,7 +547,7 @@ async def test_a_client_that_sends_without_end_during_an_answer_is_dropped(serve
     assert received == b""
 
 
-async def test_close_ends_what_is_going_on():
+async def test_closing_the_server_ends_open_answers():
     async with serving() as (server, client):
         asking = asyncio.create_task(client.post(CHAT, json=body("stub+hang")))
         while (await client.get("/requests?count")).json()["count"] == 0:
@@ -573,7 +573,7 @@ def certificate(tmp_path_factory):
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.2])
-async def test_tls_at_once_and_late(certificate, delay):
+async def test_tls_starts_at_once_or_late(certificate, delay):
     cert, key = certificate
     async with serving(tls_cert=cert, tls_key=key, tls_delay=delay) as (server, _):
         context = ssl.create_default_context(cafile=cert)
@@ -587,7 +587,7 @@ async def test_tls_at_once_and_late(certificate, delay):
                 await client.post(CHAT, json=body("stub+reset"))
 
 
-async def test_a_client_that_leaves_before_the_handshake(certificate):
+async def test_a_client_may_disconnect_before_the_handshake(certificate):
     cert, key = certificate
     async with serving(tls_cert=cert, tls_key=key, tls_delay=0.05) as (server, _):
         _, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -647,7 +647,7 @@ async def test_the_command_resets_and_cuts_like_the_server_in_tests():
         assert (received.count(b"data: "), received.endswith(b"\n\n\r\n"), was_reset) == (2, True, False)
 
 
-async def test_a_port_in_use_is_told(server):
+async def test_a_port_in_use_is_reported(server):
     async with command("--port", str(server.port)) as process:
         _, stderr = await process.communicate()
         assert process.returncode == 1

@@ -1,4 +1,4 @@
-"""HTTP servers on loopback that answer as a test says, hostile ones included."""
+"""HTTP servers on loopback that follow a test, hostile ones included."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def endpoint(answer):
-    """A server that does what `answer(handler)` does. Gives its host:port, and what it was asked."""
+    """A server that runs `answer(handler)`. Gives its host:port, and the requests it received."""
     asked = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             length = int(self.headers.get("content-length", 0))
             asked.append((self.command, self.path, dict(self.headers.items()), self.rfile.read(length).decode()))
-            with suppress(OSError):  # the other side gave up
+            with suppress(OSError):  # the client disconnected
                 answer(self)
 
         do_POST = do_GET  # noqa: N815
@@ -74,7 +74,7 @@ def drip_without_length(handler):
 
 
 def silence(handler):
-    handler.rfile.read(1)  # until the other side gives up
+    handler.rfile.read(1)  # until the client disconnects
 
 
 def endless(handler):

@@ -35,7 +35,7 @@ async def waiting(url, body=None, headers=None, *, timeout=5.0, most=MOST):
 
 @pytest.fixture(autouse=True)
 async def no_thread_is_left():
-    """One that is still busy would hold up the end of the process."""
+    """No thread is left running at the end: it would delay the end of the process."""
     yield
     await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), 5)
 
@@ -44,7 +44,7 @@ both = pytest.mark.parametrize("call", [blocking, waiting], ids=["ask", "send"])
 
 
 @both
-async def test_a_get_and_a_post(call):
+async def test_get_and_post_are_sent(call):
     with endpoint(reply(b'{"a": 1}')) as (address, asked):
         assert await call(f"http://{address}/path?query=1#fragment") == (200, b'{"a": 1}')
         assert await call(f"http://{address}", b"body", {"x-mine": "1"}) == (200, b'{"a": 1}')
@@ -56,7 +56,7 @@ async def test_a_get_and_a_post(call):
 
 @both
 @pytest.mark.parametrize("status", [201, 302, 307, 401, 404, 500])
-async def test_every_status_is_told_and_no_redirect_followed(call, status):
+async def test_every_status_is_returned_and_no_redirect_is_followed(call, status):
     with endpoint(reply(b"", status, location="http://127.0.0.1:1/")) as (address, asked):
         assert await call(f"http://{address}/") == (status, b"")
     assert len(asked) == 1
@@ -72,7 +72,7 @@ async def test_proxies_of_the_environment_are_not_used(call, monkeypatch):
 
 @both
 @pytest.mark.parametrize("length", [MOST - 1, MOST, MOST + 1, 100_000])
-async def test_one_byte_more_than_the_most_is_read(call, length):
+async def test_one_byte_more_than_the_limit_is_read(call, length):
     with endpoint(reply(b"x" * length)) as (address, _):
         assert await call(f"http://{address}/") == (200, b"x" * min(length, MOST + 1))
 
@@ -105,13 +105,13 @@ async def test_a_slow_answer_ends_at_the_time_limit(call, answer):
         raw(b"HTTP/1.1 200 OK\r\ncontent-length: 90\r\n\r\n{"),
     ],
 )
-async def test_an_answer_that_is_not_whole_http(call, answer):
+async def test_an_incomplete_http_answer_is_an_error(call, answer):
     with endpoint(answer) as (address, _), pytest.raises(HTTPException):
         await call(f"http://{address}/")
 
 
 @both
-async def test_a_host_that_is_not_there(call):
+async def test_an_unknown_host_is_an_error(call):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         with pytest.raises(OSError):
@@ -122,18 +122,18 @@ async def test_a_host_that_is_not_there(call):
 @pytest.mark.parametrize(
     "url", ["http://[::1", "http://127.0.0.1:99999/", "http://127.0.0.1:port/", "http://a/\r\nb:c"]
 )
-async def test_a_malformed_url(call, url):
+async def test_a_malformed_url_is_an_error(call, url):
     with pytest.raises((ValueError, http.client.InvalidURL, OSError)):
         await call(url)
 
 
 @both
-async def test_a_certificate_that_nobody_vouches_for(call):
+async def test_an_untrusted_certificate_is_an_error(call):
     with endpoint(reply(b"")) as (address, _), pytest.raises(OSError):
         await call(f"https://{address}/")
 
 
-async def test_cancelling_ends_the_thread_and_the_loop_goes_on():
+async def test_cancelling_ends_the_thread_and_the_loop_continues():
     begun = threading.Event()
 
     def answer(handler):

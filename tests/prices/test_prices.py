@@ -1,4 +1,4 @@
-"""Prices become integers, and what a request costs is exact."""
+"""Prices become integers, and the cost of a request is exact."""
 
 from datetime import date
 from fractions import Fraction
@@ -41,7 +41,7 @@ def prices(draw):
     return one(tiers=tuple((start, one()) for start in starts))
 
 
-# --- what it costs
+# --- the cost
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def prices(draw):
         (Usage(1000, cache_write_tokens=300), 700 * 2500 + 300 * 3000),
         (Usage(1000, cached_tokens=400, cache_write_tokens=300), 300 * 2500 + 400 * 1250 + 300 * 3000),
         (Usage(0, 100, reasoning_tokens=40), 60 * 10_000 + 40 * 20_000),
-        (Usage(10, cached_tokens=99, cache_write_tokens=4), 6 * 1250 + 4 * 3000),  # more parts than there is
+        (Usage(10, cached_tokens=99, cache_write_tokens=4), 6 * 1250 + 4 * 3000),  # more parts than the whole
         (Usage(0, 1, reasoning_tokens=9), 20_000),
     ],
 )
@@ -63,22 +63,22 @@ def test_every_kind_of_token_has_its_price(usage, nano):
     assert cost(dear, usage) == nano
 
 
-def test_kinds_without_a_price_cost_what_they_are_part_of():
+def test_kinds_without_a_price_cost_as_much_as_the_kind_they_belong_to():
     plain = price(2, 8)
     assert cost(plain, Usage(10, 5, 3, 2, 4)) == 10 * 2000 + 5 * 8000
 
 
-def test_a_request_has_a_price_of_its_own():
+def test_a_request_can_have_a_price():
     assert cost(price(0, 0, per_request=0.005), Usage()) == 5_000_000
 
 
-def test_a_part_of_a_nano_usd_is_rounded_up_once():
+def test_a_fraction_of_a_nano_usd_is_rounded_up_once():
     tiny = price("0.0004", "0.0003")
     assert cost(tiny, Usage(1, 1)) == 1
     assert cost(tiny, Usage(10, 10)) == 7
 
 
-def test_beyond_a_tier_everything_costs_what_that_tier_says():
+def test_beyond_a_tier_every_token_costs_that_tiers_price():
     tiered = Price(*[10**9] * 5, tiers=((100, Price(*[2 * 10**9] * 5)), (200, Price(*[3 * 10**9] * 5))))
     assert [cost(tiered, Usage(tokens, 1)) for tokens in (99, 100, 101, 200, 201)] == [
         *(100 * 1000, 101 * 1000, 102 * 2000, 201 * 2000, 202 * 3000)
@@ -86,7 +86,7 @@ def test_beyond_a_tier_everything_costs_what_that_tier_says():
 
 
 @given(st.tuples(*[rates] * 5), st.decimals(0, 10, places=9), usages)
-def test_the_error_is_less_than_a_unit_and_never_too_little(given, request, usage):
+def test_the_cost_is_never_too_low_and_less_than_a_unit_too_high(given, request, usage):
     """I15."""
     input, output, cached, write, reasoning = given
     found = cost(
@@ -107,7 +107,7 @@ def test_the_error_is_less_than_a_unit_and_never_too_little(given, request, usag
 
 
 @given(prices(), usages, st.integers(0, 1000), st.integers(0, 1000))
-def test_nothing_within_the_bounds_costs_more_than_the_bound(found, usage, more_input, more_output):
+def test_no_usage_within_the_bounds_costs_more_than_the_bound(found, usage, more_input, more_output):
     held = bound(found, usage.input_tokens + more_input, usage.output_tokens + more_output)
     assert cost(found, usage) <= held <= MOST
 
@@ -124,7 +124,7 @@ def test_money_is_shown_as_a_plain_decimal(nano, text):
     assert decimal(nano) == text
 
 
-# --- which price applies
+# --- the applicable price
 
 
 def dated(model, input, **more):
@@ -154,36 +154,36 @@ CATALOGUE = Known(None, price(60, 0))
         ([dated("gpt", 1, **{"from": "2026-01-01"}), dated("*", 2, **{"from": "2026-02-01"})], None, 2),
     ],
 )
-def test_the_latest_that_has_begun_then_the_models_own_then_the_catalogue(entries, own, found):
+def test_the_latest_valid_price_applies_then_the_models_own_then_the_catalogues(entries, own, found):
     book = PriceBook(entries, DAY)
     assert per_million(book.find("gpt", "p", "their-name", own, CATALOGUE))["input"] == found
 
 
-def test_nobody_knows_every_price():
+def test_a_price_may_be_unknown():
     assert PriceBook((), DAY).find("m", "p", "m", None, Known()) is None
 
 
 # --- the catalogue
 
 
-def test_tiers_are_as_the_catalogue_has_them():
+def test_tiers_are_read_from_the_catalogue():
     known = known_model("anthropic", "claude-sonnet-4-5", DAY).price
     assert [start for start, _ in known.tiers] == [200_000]
     assert (per_million(known)["input"], per_million(at(known, 200_001))["input"]) == (3, 6)
     assert (known.cache_write, at(known, 200_001).cache_write) == (3_750_000_000, 7_500_000_000)
 
 
-def test_what_changes_with_the_hour_costs_the_dearest():
+def test_prices_that_change_by_the_hour_count_as_the_highest():
     assert per_million(known_model("deepseek", "deepseek-reasoner", DAY).price)["output"] == 2.19
 
 
-def test_embeddings_have_no_price_of_output():
+def test_embeddings_have_no_output_price():
     known = known_model("openai", "text-embedding-3-small", DAY).price
     assert known.input > 0
     assert known.output == 0
 
 
-def test_a_price_for_each_request_is_known():
+def test_a_price_per_request_is_read():
     assert known_model("perplexity", "sonar", DAY).price.per_request == 12 * 10**12
 
 

@@ -1,4 +1,4 @@
-"""What every provider must say of itself. A new one is tested by being there."""
+"""The contract of every provider. A new provider is found and tested by itself."""
 
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ each = pytest.mark.parametrize("provider", kinds().values(), ids=kinds())
 
 
 @each
-def test_it_is_a_provider_with_a_source(provider):
+def test_it_declares_a_source(provider):
     assert isinstance(provider, Provider)
     assert provider.gen_ai_name
     assert provider.gen_ai_name == provider.gen_ai_name.lower()
@@ -23,7 +23,7 @@ def test_it_is_a_provider_with_a_source(provider):
 
 
 @each
-def test_its_address_is_encrypted_or_on_this_machine(provider):
+def test_its_address_is_encrypted_or_local(provider):
     if provider.base_url is None:
         return
     url = urlsplit(provider.base_url.format(**PLACES))
@@ -34,7 +34,7 @@ def test_its_address_is_encrypted_or_on_this_machine(provider):
 
 
 @each
-def test_it_speaks_dialects_there_are(provider):
+def test_it_serves_existing_dialects(provider):
     assert provider.dialects
     assert len(set(provider.dialects)) == len(provider.dialects)
     for name in {*provider.dialects, *provider.models, *provider.unwrap}:
@@ -55,7 +55,7 @@ def test_its_catalogue_exists(provider):
 
 
 @pytest.mark.parametrize("kind", kinds())
-def test_it_can_be_configured(kind):
+def test_its_example_is_valid(kind):
     settings = ProviderSettings(kind=kind, base_url="https://example.com/v1/", api_key="env:UNSET_FOR_SURE", **PLACES)
     assert settings.url.geturl() == "https://example.com/v1"
     assert settings.provider is kinds()[kind]
@@ -79,7 +79,7 @@ def test_it_can_be_configured(kind):
         ({"kind": "cloudflare", "account": "a1"}, "https://api.cloudflare.com/client/v4/accounts/a1/ai/v1"),
     ],
 )
-def test_where_it_is(settings, url):
+def test_its_address_is_found(settings, url):
     assert ProviderSettings(**settings).url.geturl() == url
 
 
@@ -94,7 +94,7 @@ def test_where_it_is(settings, url):
         ({"kind": "vllm"}, "needs a base_url"),
     ],
 )
-def test_what_has_to_be_said(settings, wanted):
+def test_missing_settings_are_named(settings, wanted):
     with pytest.raises(ValueError, match=wanted):
         ProviderSettings(**settings)
 
@@ -127,7 +127,7 @@ BODY = {"model": "m", "stream": True, "messages": []}
         ("aws_bedrock", "aws_converse", "x", True, "/model/x/converse-stream", ("/model/x/converse-stream", BODY)),
     ],
 )  # fmt: skip
-def test_how_requests_differ(kind, dialect, model, stream, path, adapted):  # noqa: PLR0917
+def test_requests_have_the_providers_path_and_headers(kind, dialect, model, stream, path, adapted):  # noqa: PLR0917
     found, body = kinds()[kind].adapt(dialect, model, stream, path, dict(BODY))
     assert (found, body) == adapted
 
@@ -144,7 +144,7 @@ def test_how_requests_differ(kind, dialect, model, stream, path, adapted):  # no
         ("gcp_vertex_ai", "gemini-3-pro", "anthropic_messages", False),
     ],
 )
-def test_which_models_speak_what(kind, model, dialect, speaks):
+def test_dialects_of_models_are_found(kind, model, dialect, speaks):
     assert kinds()[kind].speaks(model, dialect) is speaks
 
 
@@ -159,6 +159,6 @@ def test_which_models_speak_what(kind, model, dialect, speaks):
         ({"kind": "mock"}, False),
     ],
 )
-def test_whether_its_key_is_missing(monkeypatch, settings, lacks):
+def test_a_missing_key_is_recognised(monkeypatch, settings, lacks):
     monkeypatch.setenv("TEST_KEY", "sk-1")
     assert ProviderSettings(**settings).lacks_key is lacks

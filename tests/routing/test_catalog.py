@@ -98,7 +98,7 @@ def test_a_target_has_the_settings_of_its_model(catalog):
     assert (able.supports, able.price) == (frozenset({"tools", "images"}), price(1, 2.5, version="settings"))
 
 
-def test_the_catalogue_fills_in_what_the_settings_leave_out(settings):
+def test_the_catalogue_fills_in_missing_settings(settings):
     text = "providers: {openai: {kind: openai}}\nmodels: {gpt-4o: {provider: openai}, own: {provider: openai}}"
     known = chain(settings, text, "gpt-4o").targets[0]
     assert known.price.input > 0

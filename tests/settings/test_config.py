@@ -24,14 +24,14 @@ def errors(text):
 
 
 def added(text):
-    """The errors of MINIMAL with `text` from line 5 on."""
+    """The errors of MINIMAL with `text` added from line 5 on."""
     return errors(MINIMAL + text)
 
 
-# --- what loads
+# --- valid settings
 
 
-def test_the_least_that_works_and_its_defaults():
+def test_the_smallest_settings_have_defaults():
     settings = parse(MINIMAL)
     assert settings.auth.required
     assert (settings.listener.port, settings.status.port, settings.admin.port) == (10000, 9090, 9091)
@@ -88,7 +88,7 @@ telemetry: {access_log: stdout}
 """
 
 
-def test_everything_that_can_be_said():
+def test_every_setting_can_be_set():
     settings = parse(FULL)
     assert settings.providers["custom"].timeout == 120.0
     assert settings.consumers[0].labels == {"cost_center": "42"}
@@ -110,7 +110,7 @@ def test_settings_cannot_be_changed():
         parse(MINIMAL).limits.json_depth = 5
 
 
-def test_the_json_schema_can_be_made_and_knows_every_section():
+def test_the_json_schema_has_every_section():
     schema = Settings.model_json_schema()
     json.dumps(schema)
     assert set(schema["properties"]) == set(Settings.model_fields)
@@ -284,7 +284,7 @@ def test_the_json_schema_can_be_made_and_knows_every_section():
         ("auth: !anything {}", "5:7: auth: tags (!) are not supported"),
     ],
 )
-def test_an_error_says_where_and_what(text, expected):
+def test_an_error_has_its_place_and_reason(text, expected):
     found = added(text)
     assert "canary" not in str(found)
     assert len(found) == 1
@@ -340,7 +340,7 @@ def test_an_error_says_where_and_what(text, expected):
         ),
     ],
 )
-def test_errors_of_providers(provider, message):
+def test_errors_of_providers_are_found(provider, message):
     [found] = errors(f"providers:\n  p: {provider}\nmodels:\n  m: {{provider: p}}\n")
     assert "canary" not in found
     assert found.split(": ", 1)[1].startswith(f"providers.p.{message}")
@@ -368,7 +368,7 @@ def test_errors_of_providers(provider, message):
         ),
     ],
 )
-def test_errors_of_models(model, expected):
+def test_errors_of_models_are_found(model, expected):
     assert errors(f"providers:\n  a: {{kind: mock}}\nmodels:\n  {model}\n") == [f"gateway.yaml:{expected}"]
 
 
@@ -445,11 +445,11 @@ LONG, MORE = f"{{a: {'x' * 600}}}", f"{{b: {'x' * 600}}}"
         ),
     ],
 )
-def test_errors_of_virtual_models(text, expected):
+def test_errors_of_virtual_models_are_found(text, expected):
     assert added(f"virtual_models: {{{text}}}") == [f"gateway.yaml:{expected}"]
 
 
-def test_circles_are_told_by_those_who_are_in_them():
+def test_a_circle_is_reported_at_each_of_its_virtual_models():
     text = "{v: {targets: [{model: w}]}, w: {targets: [{model: m}, {model: v}]}, u: {targets: [{model: v}]}}"
     assert [line.split(": ", 1)[1] for line in added(f"virtual_models: {text}")] == [
         "virtual_models.v: leads back to itself: v → w → v",
@@ -458,7 +458,7 @@ def test_circles_are_told_by_those_who_are_in_them():
 
 
 @pytest.mark.parametrize(("depth", "fits"), [(8, True), (9, False)])
-def test_how_deep_virtual_models_nest(depth, fits):
+def test_the_nesting_of_virtual_models_is_limited(depth, fits):
     nested = "".join(f"v{level}: {{targets: [{{model: v{level + 1}}}]}}, " for level in range(1, depth))
     text = f"virtual_models: {{{nested}v{depth}: {{targets: [{{model: m}}]}}}}"
     if fits:
@@ -467,14 +467,14 @@ def test_how_deep_virtual_models_nest(depth, fits):
         assert added(text) == ["gateway.yaml:5:18: virtual_models.v1: virtual models are nested deeper than 8"]
 
 
-def test_all_errors_are_told_at_once():
+def test_all_errors_are_reported_at_once():
     found = added("listenr: 1\nadmin:\n  token: sk-canary\n  port: x\nbudgets:\n  - {name: b}\n")
     assert [line.split(": ")[1] for line in found] == [
         *("admin.port", "admin.token", "budgets.0.unit", "budgets.0.limit", "listenr"),
     ]
 
 
-def test_all_contradictions_are_told_at_once():
+def test_all_contradictions_are_reported_at_once():
     found = errors(
         "providers: {a: {kind: mock}}\nmodels: {m: {provider: q}}\n"
         "status: {port: 9091}\nconsumers: [{name: x, team: t}]"
@@ -498,7 +498,7 @@ def test_all_contradictions_are_told_at_once():
         ("a: " + "9" * 5000, None),
     ],
 )
-def test_what_is_no_yaml_of_settings(text, expected):
+def test_a_file_that_is_no_settings_yaml_is_refused(text, expected):
     found = errors(text)
     if expected is not None:
         assert found == [f"gateway.yaml:{line}" for line in expected]
@@ -539,7 +539,7 @@ def test_the_size_of_the_file_has_a_limit(tmp_path, size, message):
         load(file)
 
 
-def test_a_file_that_cannot_be_read(tmp_path):
+def test_an_unreadable_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="the file cannot be read: No such file or directory"):
         load(tmp_path / "missing.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
@@ -549,7 +549,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
         load(tmp_path / "latin.yaml")
 
 
-def test_variables_of_the_environment_are_not_filled_in(monkeypatch):
+def test_environment_variables_are_not_expanded(monkeypatch):
     monkeypatch.setenv("KIND", "mock")
     assert "unknown kind of provider" in errors("providers: {a: {kind: $KIND}}\nmodels: {m: {provider: a}}")[0]
 
@@ -557,7 +557,7 @@ def test_variables_of_the_environment_are_not_filled_in(monkeypatch):
 # --- secrets
 
 
-def test_a_literal_secret_is_nowhere_in_the_error():
+def test_a_literal_secret_does_not_appear_in_the_error():
     text = MINIMAL.replace("{kind: mock}", "{kind: openai, api_key: sk-canary}") + "admin: {token: [sk-canary]}\n"
     with pytest.raises(ConfigError) as error:
         parse(text)
@@ -565,7 +565,7 @@ def test_a_literal_secret_is_nowhere_in_the_error():
     assert "sk-canary" not in "".join(shown)
 
 
-def test_settings_hold_no_secret(monkeypatch):
+def test_settings_contain_no_secret(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary")
     settings = parse(FULL)
     assert "sk-canary" not in repr(settings)
@@ -581,7 +581,7 @@ def lints(tmp_path, text):
     return [problem.show("g") for problem in lint(file)]
 
 
-def test_nothing_to_say_of_good_settings(tmp_path, monkeypatch):
+def test_good_settings_get_no_warning(tmp_path, monkeypatch):
     monkeypatch.setenv("ALICE", "sk-alice")
     assert lints(tmp_path, MINIMAL + "consumers: [{name: alice, keys: [{env: ALICE}]}]") == []
 
@@ -620,7 +620,7 @@ def test_nothing_to_say_of_good_settings(tmp_path, monkeypatch):
         ),
     ],
 )
-def test_doubts(tmp_path, text, expected):
+def test_doubtful_settings_get_a_warning(tmp_path, text, expected):
     assert lints(tmp_path, MINIMAL + text) == [expected]
 
 
@@ -632,7 +632,7 @@ def test_doubts(tmp_path, text, expected):
         "budgets: [{name: b, unit: usd, limit: 1, window: day}]\nprices: [{model: '*', input: 1, output: 1}]",
     ],
 )
-def test_money_over_known_prices_is_no_doubt(tmp_path, text):
+def test_usd_budgets_over_known_prices_get_no_warning(tmp_path, text):
     assert not any("price" in doubt for doubt in lints(tmp_path, MINIMAL + "auth: {required: false}\n" + text))
 
 
@@ -651,17 +651,17 @@ def test_money_over_known_prices_is_no_doubt(tmp_path, text):
         ("{kind: mock}\n  b: {kind: mock}", "g:3:3: providers.b: no model uses this provider"),
     ],
 )
-def test_doubts_about_providers(tmp_path, provider, expected):
+def test_doubtful_providers_get_a_warning(tmp_path, provider, expected):
     text = f"providers:\n  a: {provider}\nmodels:\n  m: {{provider: a}}\nauth: {{required: false}}\n"
     assert lints(tmp_path, text) == [expected]
 
 
-def test_the_settings_that_come_with_the_project_load():
+def test_the_settings_in_the_repository_load():
     load(Path(config.__file__).parents[2] / "gateway.yaml")
 
 
 def numbers(schema, definitions, path=()):
-    """Every number of the JSON Schema that has no upper bound."""
+    """Every number in the JSON Schema without an upper bound."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         if name not in path:
@@ -684,7 +684,7 @@ def test_every_number_has_an_upper_bound():
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder", "too large"])
-def test_only_a_regular_file_of_a_bounded_size_is_read(tmp_path, kind):
+def test_only_a_regular_file_of_limited_size_is_read(tmp_path, kind):
     file = {"device": Path("/dev/zero"), "folder": tmp_path}.get(kind, tmp_path / "gateway.yaml")
     if kind == "fifo":
         os.mkfifo(file)

@@ -1,4 +1,4 @@
-"""Every setting is described, and its default stands there as people write it."""
+"""Every setting has a description, and its default is written with a unit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ VAGUE = ("What", "Who", "Whoever", "Whom", "Whose", "Whether", "Which", "How", "
 
 
 def settings() -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Each setting by the section and the key, with its schema. A key whose value is a section has that section's."""
+    """Each setting by section and key, with its schema. A key whose value is a section is replaced by that section's
+    keys.
+    """
     schema = json_schema()
     for section, fields in ("file", schema), *schema["$defs"].items():
         for key, value in fields.get("properties", {}).items():
@@ -27,7 +29,7 @@ SETTINGS = dict(settings())
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_every_setting_has_a_description_that_begins_with_the_thing_and_ends(name: str) -> None:
+def test_every_setting_has_a_description_that_begins_with_a_noun_and_ends_with_a_full_stop(name: str) -> None:
     text = " ".join(SETTINGS[name].get("description", "").split())
     assert re.fullmatch(r"[A-Z`].{10,}\.", text), text
     assert text.split()[0] not in VAGUE
@@ -38,7 +40,7 @@ def test_there_are_settings_to_describe() -> None:
     assert len(SETTINGS) > 150
 
 
-def test_no_default_stands_in_raw_seconds_or_bytes() -> None:
+def test_no_default_is_in_raw_seconds_or_bytes() -> None:
     found = {name: value["default"] for name, value in SETTINGS.items() if value.get("pattern") in (DURATION, SIZE)}
     found = {name: default for name, default in found.items() if default is not None}
     assert found["BudgetSettings.idle_ttl"] == "30d"
@@ -55,12 +57,12 @@ def test_no_default_stands_in_raw_seconds_or_bytes() -> None:
     ("seconds", "text"),
     [(0, "0s"), (0.005, "5ms"), (0.25, "250ms"), (1, "1s"), (90, "90s"), (60, "1m"), (5400, "90m"), (7200, "2h")],
 )
-def test_durations_as_people_write_them(seconds: float, text: str) -> None:
+def test_durations_are_written_with_units(seconds: float, text: str) -> None:
     assert show_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("size", "text"), [(0, "0B"), (1000, "1000B"), (1024, "1KiB"), (20 << 20, "20MiB"), (1 << 30, "1GiB")]
 )
-def test_sizes_as_people_write_them(size: int, text: str) -> None:
+def test_sizes_are_written_with_units(size: int, text: str) -> None:
     assert show_size(size) == text

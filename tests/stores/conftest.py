@@ -11,7 +11,7 @@ from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
 from tests.redis_server import RedisServer
 
-# Each opens a store in a directory, on a clock. Opened twice in one, two workers share it, unless it is `memory`.
+# Each opens a store in a directory, with a clock. Two stores opened in one directory are shared, except `memory`.
 STORES = {
     "memory": lambda _directory, clock: MemoryCounters(clock),
     "sqlite": lambda directory, clock: SqliteCounters(directory / "counters.db", clock),
@@ -19,7 +19,7 @@ STORES = {
 
 
 def open_redis(directory, clock, timeout=5.0):
-    """Patient, because a machine that runs tests is busy. The directory keeps the stores of two tests apart."""
+    """Open with generous timeouts for busy test machines. The directory keeps the stores of two tests apart."""
     from extproc.stores.redis import RedisURL
     from extproc.stores.redis.counters import RedisCounters
 
@@ -57,7 +57,7 @@ def stores():
 
 @pytest.fixture(params=STORES)
 def store(request):
-    """The name of a store; a test that asks for it runs once for each."""
+    """The name of a store. A test with this fixture runs once for each store."""
     return request.param
 
 

@@ -1,4 +1,4 @@
-"""What every store must do."""
+"""The contract of every store."""
 
 import asyncio
 import calendar
@@ -58,7 +58,7 @@ async def test_an_unknown_scope_reads_as_zeros(counters):
     assert await counters.levels([]) == []
 
 
-async def test_reserve_answers_the_levels_after_it(counters, clock):
+async def test_reserve_returns_the_levels_after_it(counters, clock):
     await counters.reserve("r1", [hold(2)], LEASE)
     await counters.settle("r1", [2])
     clock.now += 20
@@ -67,7 +67,7 @@ async def test_reserve_answers_the_levels_after_it(counters, clock):
     assert list(await counters.levels([("a", MINUTE), ("b", 0)])) == list(granted.levels)
 
 
-async def test_all_or_none_and_the_denial_names_the_hold(counters, clock):
+async def test_a_request_reserves_all_holds_or_none_and_the_denial_names_the_hold(counters, clock):
     await counters.reserve("r1", [hold(7, scope="b")], LEASE)
     clock.now += 15
     denied = await counters.reserve("r2", [hold(5), hold(4, scope="b"), hold(1, scope="c")], LEASE)
@@ -78,7 +78,7 @@ async def test_all_or_none_and_the_denial_names_the_hold(counters, clock):
     assert [await level(counters, scope) for scope in "abc"] == [(0, 0), (0, 7), (0, 0)]
 
 
-async def test_a_denial_leaves_the_holds_of_others(counters):
+async def test_a_denial_leaves_the_holds_of_other_budgets(counters):
     await counters.reserve("r1", [hold(3), hold(10, scope="b")], LEASE)
     assert isinstance(await counters.reserve("r2", [hold(5), hold(1, scope="b")], LEASE), Denied)
     assert await level(counters) == (0, 3)
@@ -113,7 +113,7 @@ async def test_one_scope_under_two_windows_counts_apart(counters, clock):
     assert [await level(counters, window=window) for window in (MINUTE, 3600, 0)] == [(0, 0), (0, 0), (4, 0)]
 
 
-async def test_an_id_still_held_or_remembered_is_refused(counters, clock):
+async def test_an_id_in_use_or_remembered_is_refused(counters, clock):
     await counters.reserve("r1", [hold(2)], LEASE)
     with pytest.raises(ValueError, match="r1"):
         await counters.reserve("r1", [hold(3)], LEASE)
@@ -125,7 +125,7 @@ async def test_an_id_still_held_or_remembered_is_refused(counters, clock):
     assert await level(counters) == (0, 0)
 
 
-async def test_empty_holds(counters, clock):
+async def test_a_reservation_may_have_no_holds(counters, clock):
     assert await counters.reserve("r1", [], LEASE) == Granted(())
     assert await counters.forward("r1", LEASE)
     assert await counters.settle("r1", [])
@@ -144,7 +144,7 @@ async def test_an_amount_of_zero_fits_a_full_scope_but_not_an_overdrawn_one(coun
     assert await level(counters) == (15, 0)
 
 
-async def test_amounts_of_zero_all_the_way(counters):
+async def test_amounts_of_zero_work_throughout(counters):
     assert await counters.reserve("r1", [hold(0, limit=0)], LEASE) == Granted((Level(0, 0, 60.0),))
     assert await counters.reserve("r2", [hold(1, limit=0)], LEASE) == Denied(0, 0, 60.0)
     assert await counters.settle("r1", [0])
@@ -152,7 +152,7 @@ async def test_amounts_of_zero_all_the_way(counters):
     assert await level(counters) == (0, 0)
 
 
-async def test_a_lowered_limit_binds_from_the_next_request(counters):
+async def test_a_lowered_limit_applies_from_the_next_request(counters):
     await counters.reserve("r1", [hold(8, limit=10)], LEASE)
     assert await counters.reserve("r2", [hold(1, limit=5)], LEASE) == Denied(0, 0, 60.0)
     assert await counters.reserve("r3", [hold(2, limit=10)], LEASE) == Granted((Level(0, 10, 60.0),))
@@ -162,7 +162,7 @@ async def test_a_lowered_limit_binds_from_the_next_request(counters):
 
 
 @pytest.mark.parametrize("used", [0, 3, 5, 10, 25])
-async def test_settle_records_the_truth(counters, used):
+async def test_settle_records_the_true_amount(counters, used):
     await counters.reserve("r1", [hold(5), hold(1, scope="b")], LEASE)
     await counters.forward("r1", LEASE)
     assert await counters.settle("r1", [used, 1])
@@ -172,7 +172,7 @@ async def test_settle_records_the_truth(counters, used):
     assert await counters.reserve("r2", [hold(left + 1)], LEASE) == Denied(0, left, 60.0)
 
 
-async def test_settle_twice_is_once(counters):
+async def test_settling_twice_has_the_effect_of_once(counters):
     await counters.reserve("r1", [hold(5)], LEASE)
     await counters.reserve("r2", [hold(2)], LEASE)
     assert await counters.settle("r1", [4])
@@ -182,7 +182,7 @@ async def test_settle_twice_is_once(counters):
     assert await level(counters) == (4, 2)
 
 
-async def test_unknown_ids(counters):
+async def test_unknown_ids_are_ignored(counters):
     assert not await counters.forward("nobody", LEASE)
     assert not await counters.settle("nobody", [5])
     assert await expire(counters) == []
@@ -248,7 +248,7 @@ async def test_a_count_without_a_window_never_ends(counters, clock):
     assert await counters.reserve("r2", [hold(6, window=0)], LEASE) == Denied(0, 5, None)
 
 
-async def test_a_calendar_month(counters, clock):
+async def test_a_calendar_month_ends_at_its_end(counters, clock):
     clock.now = calendar.timegm((2024, 2, 28, 23, 0, 0))
     assert await counters.reserve("r1", [hold(10, window=-1)], 1e6) == Granted((Level(0, 10, 25 * 3600.0),))
     clock.now += 25 * 3600 - 1
@@ -257,7 +257,7 @@ async def test_a_calendar_month(counters, clock):
     assert await counters.reserve("r3", [hold(1, window=-1)], 1e6) == Granted((Level(0, 1, 31 * 86400.0),))
 
 
-def test_window_ends():
+def test_the_end_of_each_window_is_right():
     def ends(window, *moment):
         end = window_at(calendar.timegm((*moment, 0, 0, 0)), window)[1]
         return end - calendar.timegm((*moment, 0, 0, 0))
@@ -278,7 +278,7 @@ async def test_a_clock_that_steps_back_keeps_the_count(counters, clock):
     clock.now += 61
     await counters.reserve("r1", [hold(6)], LEASE)
     await counters.settle("r1", [6])
-    clock.now -= 2  # into the minute before, and on again
+    clock.now -= 2  # into the previous minute, and forward again
     assert await counters.reserve("r2", [hold(4)], LEASE) == Granted((Level(0, 4, 1.0),))
     clock.now += 2
     await expire(counters)
@@ -304,7 +304,7 @@ async def test_clock_steps_leave_no_negative_counts(counters, clock):
 # --- leases
 
 
-async def test_a_lease_that_runs_out_before_forward_is_released(counters, clock):
+async def test_a_lease_that_expires_before_forward_is_released(counters, clock):
     await counters.reserve("r1", [hold(5), hold(2, scope="b")], LEASE)
     clock.now += LEASE - 1
     assert await expire(counters) == []
@@ -316,7 +316,7 @@ async def test_a_lease_that_runs_out_before_forward_is_released(counters, clock)
     assert not await counters.forward("r1", LEASE)
 
 
-async def test_a_lease_that_runs_out_after_forward_charges_what_was_held(counters, clock):
+async def test_a_lease_that_expires_after_forward_charges_the_reservation(counters, clock):
     await counters.reserve("r1", [hold(5, window=0), hold(2, scope="b", window=0)], LEASE)
     await counters.forward("r1", LEASE)
     clock.now += LEASE
@@ -376,7 +376,7 @@ async def test_a_refused_late_settle_can_be_repeated(counters, clock):
     assert await counters.settle("r1", [1])
 
 
-async def test_an_expired_reservation_is_forgotten_in_the_end(counters, clock):
+async def test_an_expired_reservation_is_forgotten_after_a_while(counters, clock):
     await counters.reserve("r1", [hold(5, window=0)], LEASE)
     await counters.forward("r1", LEASE)
     clock.now += LEASE
@@ -392,7 +392,7 @@ async def test_an_expired_reservation_is_forgotten_in_the_end(counters, clock):
 async def test_an_expired_reservation_is_remembered_until_then(counters, clock):
     await counters.reserve("r1", [hold(5, window=0)], LEASE)
     await counters.forward("r1", LEASE)
-    clock.now += LEASE + LATE_SETTLE  # it is the expiry that counts, however late that is
+    clock.now += LEASE + LATE_SETTLE  # the time counts from the expiry, however late that is
     assert len(await expire(counters)) == 1
     clock.now += LATE_SETTLE - 1
     await expire(counters)
@@ -412,7 +412,7 @@ async def test_forward_renews_the_lease(counters, clock):
     assert await expire(counters) == [Expired("r1", True, ("a",), (5,))]
 
 
-async def test_forward_renews_a_lease_that_nobody_ended_yet(counters, clock):
+async def test_forward_renews_an_overdue_lease_that_was_not_ended(counters, clock):
     await counters.reserve("r1", [hold(5)], LEASE)
     clock.now += LEASE + 1
     assert await counters.forward("r1", LEASE)
@@ -435,7 +435,7 @@ async def test_a_settled_reservation_does_not_expire(counters, clock):
     assert await expire(counters) == []
 
 
-async def test_expire_takes_the_longest_overdue_first_and_only_so_many(counters, clock):
+async def test_expire_takes_the_longest_overdue_first_and_a_limited_number(counters, clock):
     total = EXPIRE_BATCH + 20
     for number in range(total):
         await counters.reserve(f"r{number}", [hold(1, limit=total, window=0)], float(2 * total - number))
@@ -447,7 +447,7 @@ async def test_expire_takes_the_longest_overdue_first_and_only_so_many(counters,
     assert await counters.expire() == []
 
 
-async def test_a_slot_is_given_back_however_the_request_ends(counters, clock):
+async def test_a_slot_is_released_however_the_request_ends(counters, clock):
     slots = [hold(1, limit=2, scope="slots", window=0, slot=True), hold(5, window=0)]
     await counters.reserve("r1", slots, LEASE)
     await counters.reserve("r2", slots, LEASE)
@@ -476,7 +476,7 @@ async def test_large_integers_are_exact(counters):
     assert await level(counters) == (2**53 + 1, 1)
 
 
-async def test_a_count_stops_at_the_largest(counters):
+async def test_a_count_stops_at_the_largest_integer(counters):
     for number in range(3):
         await counters.reserve(f"r{number}", [hold(0, limit=MAX_COUNT)], LEASE)
         await counters.settle(f"r{number}", [2**62])
@@ -497,7 +497,7 @@ async def test_a_count_stops_at_the_largest(counters):
         "'; DROP TABLE counts; --",
     ],
 )
-async def test_odd_names(counters, clock, scope):
+async def test_unusual_names_work(counters, clock, scope):
     await counters.reserve(scope, [hold(3, scope=scope), hold(1, scope=scope + "!")], LEASE)
     assert await level(counters, scope) == (0, 3)
     assert await counters.forward(scope, LEASE)
@@ -517,7 +517,7 @@ async def test_authors_read_each_other_and_not_themselves(counters):
     assert list(await counters.share("board", "a", b"from a", 60.0)) == [b"from b"]
 
 
-async def test_a_note_takes_the_place_of_the_last_one(counters):
+async def test_a_note_replaces_the_previous_one(counters):
     await counters.share("board", "a", b"first", 60.0)
     await counters.share("board", "a", b"second", 60.0)
     assert list(await counters.share("board", "b", b"", 60.0)) == [b"second"]
@@ -539,15 +539,15 @@ async def test_boards_are_independent(counters):
     assert list(await counters.share("two", "b", b"", 60.0)) == [b"on two"]
 
 
-async def test_an_empty_note_takes_the_authors_away(counters):
+async def test_an_empty_note_removes_the_author(counters):
     await counters.share("board", "a", b"from a", 60.0)
     await counters.share("board", "b", b"from b", 60.0)
     assert list(await counters.share("board", "a", b"", 60.0)) == [b"from b"]
-    assert list(await counters.share("board", "a", b"", 60.0)) == [b"from b"]  # nothing is left to take away
+    assert list(await counters.share("board", "a", b"", 60.0)) == [b"from b"]  # no author is left to remove
     assert list(await counters.share("board", "b", b"from b", 60.0)) == []
 
 
-async def test_a_note_runs_out(counters, clock):
+async def test_a_note_expires(counters, clock):
     await counters.share("board", "a", b"short", 10.0)
     await counters.share("board", "b", b"long", 20.0)
     clock.now += 9.5
@@ -558,25 +558,25 @@ async def test_a_note_runs_out(counters, clock):
     assert list(await counters.share("board", "c", b"", 60.0)) == []
 
 
-async def test_a_note_put_up_again_lasts_from_then(counters, clock):
+async def test_a_renewed_note_lasts_from_then(counters, clock):
     for _ in range(5):
         await counters.share("board", "a", b"here", 10.0)
         clock.now += 9
         assert list(await counters.share("board", "b", b"", 60.0)) == [b"here"]
-    await counters.share("board", "a", b"here", 2.0)  # shorter than what was left
+    await counters.share("board", "a", b"here", 2.0)  # shorter than the remaining time
     clock.now += 2
     assert list(await counters.share("board", "b", b"", 60.0)) == []
 
 
 @pytest.mark.parametrize("ttl", [0.0, -1.0])
-async def test_a_note_for_no_time_is_never_read(counters, ttl):
+async def test_a_note_without_a_lifetime_is_never_read(counters, ttl):
     await counters.share("board", "a", b"before", 60.0)
     await counters.share("board", "a", b"nothing", ttl)
     assert list(await counters.share("board", "b", b"", 60.0)) == []
 
 
 @pytest.mark.parametrize("forget", ["expire", "share"])
-async def test_a_note_that_ran_out_is_forgotten_on_every_board(counters, clock, forget):
+async def test_an_expired_note_is_forgotten_on_every_board(counters, clock, forget):
     await counters.share("board", "a", b"gone", 10.0)
     clock.now += 10
     if forget == "expire":
@@ -587,14 +587,14 @@ async def test_a_note_that_ran_out_is_forgotten_on_every_board(counters, clock, 
     assert list(await counters.share("board", "b", b"", 60.0)) == []
 
 
-async def test_expire_leaves_the_notes_that_last(counters, clock):
+async def test_expire_leaves_valid_notes(counters, clock):
     await counters.share("board", "a", b"here", 10.0)
     clock.now += 9
     assert await expire(counters) == []
     assert list(await counters.share("board", "b", b"", 60.0)) == [b"here"]
 
 
-async def test_a_note_too_long_changes_nothing(counters, clock):
+async def test_a_note_that_is_too_long_changes_nothing(counters, clock):
     longest = bytes(range(256)) * (MAX_NOTE // 256)
     await counters.share("board", "a", longest, 10.0)
     clock.now += 5
@@ -608,14 +608,14 @@ async def test_a_note_too_long_changes_nothing(counters, clock):
 @pytest.mark.parametrize(
     "name", ["", "é日本語🦜", 'it\'s "x" `y`', "a:b\t\n", "{tag}*?%s\\", "'; DROP TABLE notes; --"]
 )
-async def test_odd_boards_authors_and_notes(counters, name):
+async def test_unusual_boards_authors_and_notes_work(counters, name):
     await counters.share(name, name, b"\x00" + name.encode() + b"\xff", 60.0)
     assert list(await counters.share(name, name + "!", b"\x00", 60.0)) == [b"\x00" + name.encode() + b"\xff"]
     assert list(await counters.share(name, name, b"", 60.0)) == [b"\x00"]
     assert list(await counters.share(name + "!", "a", b"", 60.0)) == []
 
 
-async def test_boards_and_budgets_leave_each_other_alone(counters, clock):
+async def test_boards_and_budgets_do_not_affect_each_other(counters, clock):
     await counters.reserve("a", [hold(4, scope="a", window=0)], LEASE, forwarded=True)
     await counters.share("a", "a", b"here", 2 * LEASE)
     assert await level(counters, window=0) == (0, 4)
@@ -708,7 +708,7 @@ async def test_short_lived_authors_cost_no_memory(clock):
     assert not counters._notes
 
 
-async def test_memory_remembers_so_many_expired(clock, monkeypatch):
+async def test_memory_remembers_a_limited_number_of_expired_reservations(clock, monkeypatch):
     monkeypatch.setattr("extproc.stores.memory.MAX_EXPIRED", 3)
     counters = MemoryCounters(clock)
     for number in range(5):
@@ -721,7 +721,7 @@ async def test_memory_remembers_so_many_expired(clock, monkeypatch):
 # --- urls
 
 
-async def test_open_counters(tmp_path, monkeypatch):
+async def test_a_url_opens_its_store(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     memory, sqlite = open_counters("memory:"), open_counters("sqlite:var/counters.db")
     assert isinstance(memory, MemoryCounters)
@@ -733,6 +733,6 @@ async def test_open_counters(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("url", ["", "memory", "etcd://host", "mysql:x", "../x:y", "memory:x", "sqlite:", "__init__:"])
-def test_unknown_urls(url):
+def test_unknown_urls_are_refused(url):
     with pytest.raises(ValueError, match=r"memory:|sqlite:"):
         open_counters(url)

@@ -1,4 +1,4 @@
-"""What every store must do when a request in flight wants more than it holds."""
+"""The contract of every store for extending a reservation in flight."""
 
 import pytest
 from msgspec.structs import replace
@@ -13,7 +13,7 @@ async def level(counters, scope="a", window=60):
     return found.settled, found.reserved
 
 
-async def test_more_is_held_and_settled(counters, clock):
+async def test_an_extension_is_reserved_and_settled(counters, clock):
     await counters.reserve("r1", [Hold("a", 60, 10, 2), Hold("b", 0, 10, 1)], LEASE)
     clock.now += 20
     more = [Hold("a", 60, 10, 3), Hold("b", 0, 10, 4)]
@@ -23,7 +23,7 @@ async def test_more_is_held_and_settled(counters, clock):
     assert [await level(counters), await level(counters, "b", 0)] == [(7, 0), (9, 0)]
 
 
-async def test_all_or_none_and_the_denial_names_the_hold(counters):
+async def test_all_holds_are_extended_or_none_and_the_denial_names_the_hold(counters):
     await counters.reserve("r1", [Hold("a", 60, 10, 2), Hold("b", 0, 10, 1), Hold("c", 0, 10, 1)], LEASE)
     await counters.reserve("r2", [Hold("b", 0, 10, 6)], LEASE)
     more = [Hold("a", 60, 10, 3), Hold("b", 0, 10, 4), Hold("c", 0, 10, 1)]
@@ -33,7 +33,7 @@ async def test_all_or_none_and_the_denial_names_the_hold(counters):
         (0, 7),
         (0, 1),
     ]
-    assert await counters.settle("r1", [2, 1, 1])  # it still holds what it held
+    assert await counters.settle("r1", [2, 1, 1])  # the reservation is unchanged
     assert await level(counters) == (2, 0)
 
 
@@ -45,11 +45,11 @@ async def test_exactly_the_limit_fits(counters):
     assert await counters.extend("r1", [Hold("a", 60, 10, 7)]) == Granted((Level(1, 9, 60.0),))
 
 
-async def test_it_counts_in_the_window_of_the_reservation(counters, clock):
+async def test_an_extension_counts_in_the_window_of_the_reservation(counters, clock):
     await counters.reserve("r1", [Hold("a", 60, 10, 5), Hold("a", -1, 100, 5)], 300.0)
     await counters.reserve("r2", [Hold("a", 60, 10, 3)], 300.0)
     clock.now += 90
-    await counters.reserve("r3", [Hold("a", 60, 10, 10)], 300.0)  # the window of now is full
+    await counters.reserve("r3", [Hold("a", 60, 10, 10)], 300.0)  # the current window is full
     month = (await counters.levels([("a", -1)]))[0].resets_in
     more = [Hold("a", 60, 10, 2), Hold("a", -1, 100, 1)]
     assert await counters.extend("r1", more) == Granted((Level(0, 10, 0.0), Level(0, 6, month)))
@@ -70,8 +70,8 @@ async def test_two_holds_on_one_scope_add_up(counters):
     assert await level(counters) == (2, 0)
 
 
-async def test_nothing_wanted_is_never_denied(counters):
-    """A limit that was lowered, or a scope that another overdrew, binds from the next request."""
+async def test_an_extension_by_zero_is_never_denied(counters):
+    """A lowered limit, or a scope overdrawn by another request, applies from the next request."""
     await counters.reserve("r1", [Hold("slots", 0, 5, 1, slot=True), Hold("a", 60, 10, 1)], LEASE)
     await counters.reserve("r2", [Hold("slots", 0, 5, 1, slot=True)], LEASE)
     more = [Hold("slots", 0, 1, 0, slot=True), Hold("a", 60, 10, 4)]
@@ -79,12 +79,12 @@ async def test_nothing_wanted_is_never_denied(counters):
     assert await counters.extend("r1", [replace(more[0], amount=1), more[1]]) == Denied(0, 0, None)
 
 
-async def test_a_lowered_limit_denies_more(counters):
+async def test_a_lowered_limit_denies_an_extension(counters):
     await counters.reserve("r1", [Hold("a", 60, 10, 6)], LEASE)
     assert await counters.extend("r1", [Hold("a", 60, 5, 1)]) == Denied(0, 0, 60.0)
 
 
-async def test_nothing_is_held_under_that_id(counters, clock):
+async def test_an_unknown_id_is_not_extended(counters, clock):
     holds = [Hold("a", 60, 10, 1)]
     await counters.reserve("settled", holds, LEASE)
     await counters.settle("settled", [1])
@@ -96,7 +96,7 @@ async def test_nothing_is_held_under_that_id(counters, clock):
     assert await level(counters) == (1, 0)
 
 
-async def test_other_holds_are_refused(counters):
+async def test_different_holds_are_refused(counters):
     held = [Hold("a", 60, 10, 1), Hold("b", 0, 10, 1, slot=True)]
     await counters.reserve("r1", held, LEASE)
     for others in (
@@ -114,12 +114,12 @@ async def test_other_holds_are_refused(counters):
     assert await counters.extend("unknown", []) is None
 
 
-async def test_one_without_holds(counters):
+async def test_a_reservation_without_holds_can_be_extended(counters):
     await counters.reserve("r1", [], LEASE)
     assert await counters.extend("r1", []) == Granted(())
 
 
-async def test_the_lease_stays_as_it_is_and_charges_all_that_was_held(counters, clock):
+async def test_the_lease_is_unchanged_and_charges_the_extended_amount(counters, clock):
     await counters.reserve("r1", [Hold("a", 0, 10, 2), Hold("slots", 0, 5, 1, slot=True)], LEASE, forwarded=True)
     clock.now += LEASE - 1
     await counters.extend("r1", [Hold("a", 0, 10, 3), Hold("slots", 0, 5, 1, slot=True)])
@@ -130,7 +130,7 @@ async def test_the_lease_stays_as_it_is_and_charges_all_that_was_held(counters, 
     assert await level(counters, "a", 0) == (4, 0)
 
 
-async def test_one_whose_lease_nobody_ended_can_be_extended(counters, clock):
+async def test_a_reservation_with_an_overdue_lease_can_be_extended(counters, clock):
     await counters.reserve("r1", [Hold("a", 0, 10, 2)], LEASE)
     clock.now += LEASE + 1
     assert await counters.extend("r1", [Hold("a", 0, 10, 3)]) == Granted((Level(0, 5, None),))
@@ -138,7 +138,7 @@ async def test_one_whose_lease_nobody_ended_can_be_extended(counters, clock):
     assert await level(counters, "a", 0) == (0, 0)
 
 
-async def test_from_nothing_to_the_largest(counters):
+async def test_a_reservation_can_grow_from_zero_to_the_largest_integer(counters):
     await counters.reserve("r1", [Hold("a", 60, MAX_COUNT, 0)], LEASE)
     assert await counters.extend("r1", [Hold("a", 60, MAX_COUNT, 0)]) == Granted((Level(0, 0, 60.0),))
     assert await counters.extend("r1", [Hold("a", 60, MAX_COUNT, 2**53 + 1)]) == Granted((Level(0, 2**53 + 1, 60.0),))

@@ -1,4 +1,4 @@
-"""What every store must say when it is asked which counts of a budget are the fullest."""
+"""The contract of every store for listing the fullest counts of a budget."""
 
 import asyncio
 
@@ -59,7 +59,7 @@ async def test_other_budgets_and_windows_are_left_out(counters, clock):
     assert list(await counters.fullest("b", 60)) == []
 
 
-async def test_what_is_all_zero_is_left_out(counters):
+async def test_empty_counts_are_left_out(counters):
     await spend(counters, "b:x=1", 0)
     await counters.reserve("slot", [Hold("b:x=2", 60, 5, 1, slot=True)], LEASE)
     assert [scope for scope, _ in await counters.fullest("b", 60)] == ["b:x=2"]
@@ -68,7 +68,7 @@ async def test_what_is_all_zero_is_left_out(counters):
     assert list(await counters.fullest("b", 60)) == list(await counters.fullest("b", 0)) == []
 
 
-async def test_sums_beyond_the_largest_count(counters):
+async def test_sums_beyond_the_largest_integer_are_ordered(counters):
     large = 2**63 - 1
     for scope, used in (("b:x=1", large), ("b:x=2", large - 5)):
         await counters.reserve(scope, [Hold(scope, 60, large, 5)], LEASE)
@@ -81,14 +81,14 @@ async def test_sums_beyond_the_largest_count(counters):
 
 
 @pytest.mark.parametrize("name", ["", "*", "?", "[a]", "a\\", "a'b", "%", "_", "a\nb", "é日", "a.b-c"])
-async def test_odd_names(counters, name):
+async def test_unusual_names_work(counters, name):
     for scope in (name, f"{name}:x=1", f"{name}!", "abc", "abc:x=1"):
         await spend(counters, scope, 1)
     assert [scope for scope, _ in await counters.fullest(name, 60)] == [name, f"{name}:x=1"]
 
 
-async def test_more_than_a_page(counters):
-    """All of them are seen, and others have their turn meanwhile."""
+async def test_more_counts_than_a_page_are_all_read(counters):
+    """Other calls have their turn between the pages."""
     total = 3 * PAGE + 10
     for number in range(total):
         await counters.reserve(f"r{number}", [Hold(f"b:x={number}", 60, 10**9, 1 + number * 7919 % total)], 1000.0)
@@ -109,8 +109,8 @@ async def test_more_than_a_page(counters):
     assert turns >= 3
 
 
-def test_the_best_of_pages():
+def test_the_fullest_of_all_pages_are_returned():
     best = fuller([], [("a", 1, 1), ("b", 0, 3), ("zero", 0, 0)], 2)
     assert best == [("b", 0, 3), ("a", 1, 1)]
-    assert fuller(best, [("c", 2, 0), ("b", 0, 0)], 2) == [("a", 1, 1), ("c", 2, 0)]  # seen again, and empty meanwhile
+    assert fuller(best, [("c", 2, 0), ("b", 0, 0)], 2) == [("a", 1, 1), ("c", 2, 0)]  # read again, and empty by then
     assert fuller(best, [], 0) == []

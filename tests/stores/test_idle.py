@@ -1,4 +1,4 @@
-"""What every store must do with counts that never end and that nobody touches any more."""
+"""The contract of every store for counts without a window that are no longer used."""
 
 import pytest
 
@@ -26,14 +26,14 @@ async def test_an_idle_count_is_forgotten(counters, clock):
     assert await counters.expire() == []
     assert await level(counters) == (3, 0)
     clock.now += 1
-    assert await level(counters) == (3, 0)  # until somebody forgets it
+    assert await level(counters) == (3, 0)  # until `expire` forgets it
     assert await counters.expire() == []
     assert await level(counters) == (0, 0)
     assert await counters.reserve("r2", [Hold(RUN.scope, 0, 10, 10)], LEASE) == Granted((Level(0, 10, None),))
 
 
 @pytest.mark.parametrize("touch", ["reserve", "extend", "settle"])
-async def test_a_touch_keeps_it(counters, clock, touch):
+async def test_a_use_keeps_the_count(counters, clock, touch):
     await spend(counters, "r1", RUN)
     if touch != "reserve":
         await counters.reserve("r2", [RUN], 10 * IDLE)
@@ -49,7 +49,7 @@ async def test_a_touch_keeps_it(counters, clock, touch):
     assert (await level(counters))[0] == 3
 
 
-async def test_a_denial_is_no_touch(counters, clock):
+async def test_a_denial_is_not_a_use(counters, clock):
     await spend(counters, "r1", RUN)
     clock.now += IDLE - 1
     assert await counters.reserve("r2", [RUN, Hold("b", 0, 1, 2)], LEASE) == Denied(1, 1, None)
@@ -58,7 +58,7 @@ async def test_a_denial_is_no_touch(counters, clock):
     assert await level(counters) == (0, 0)
 
 
-async def test_what_is_reserved_on_is_not_idle(counters, clock):
+async def test_a_count_with_a_reservation_is_not_idle(counters, clock):
     await spend(counters, "r1", RUN)
     await counters.reserve("r2", [RUN], 10 * IDLE)
     for _ in range(3):
@@ -74,11 +74,11 @@ async def test_what_is_reserved_on_is_not_idle(counters, clock):
     assert await level(counters) == (0, 0)
 
 
-async def test_what_may_be_corrected_is_not_forgotten(counters, clock):
+async def test_a_count_that_may_be_corrected_is_not_forgotten(counters, clock):
     await counters.reserve("r1", [RUN], LEASE, forwarded=True)
     clock.now += LEASE
     assert len(await counters.expire()) == 1
-    await spend(counters, "r2", RUN, 0)  # a touch that would keep it for less
+    await spend(counters, "r2", RUN, 0)  # a use that would keep it for a shorter time
     clock.now += LATE_SETTLE - 1
     await counters.expire()
     assert await level(counters) == (4, 0)
@@ -89,7 +89,7 @@ async def test_what_may_be_corrected_is_not_forgotten(counters, clock):
     assert await level(counters) == (0, 0)
 
 
-async def test_a_kept_one_does_not_keep_its_count(counters, clock):
+async def test_a_kept_settlement_does_not_keep_its_count(counters, clock):
     await counters.reserve("r1", [RUN], 2 * IDLE)
     await counters.settle("r1", [3], keep=True)
     clock.now += IDLE
@@ -100,7 +100,7 @@ async def test_a_kept_one_does_not_keep_its_count(counters, clock):
     assert await level(counters) == (0, 0)
 
 
-async def test_never_is_the_default_and_the_last_word(counters, clock):
+async def test_without_idle_a_count_is_kept_and_the_last_setting_applies(counters, clock):
     forever = Hold("c", 0, 10, 1)
     await spend(counters, "r1", forever, 1)
     await spend(counters, "r2", RUN)
@@ -114,7 +114,7 @@ async def test_never_is_the_default_and_the_last_word(counters, clock):
     assert [await level(counters), await level(counters, "c")] == [(0, 0), (1, 0)]
 
 
-async def test_counts_of_a_window_are_not_concerned(counters, clock):
+async def test_counts_with_a_window_are_not_affected(counters, clock):
     await spend(counters, "r1", Hold("a", -1, 10, 4, idle=1.0))
     await spend(counters, "r2", Hold("a", 0, 10, 4, idle=1.0))
     clock.now += 10
@@ -122,7 +122,7 @@ async def test_counts_of_a_window_are_not_concerned(counters, clock):
     assert [await level(counters, "a", -1), await level(counters, "a")] == [(3, 0), (0, 0)]
 
 
-async def test_a_count_that_comes_back_has_its_own_time(counters, clock):
+async def test_a_returning_count_has_its_own_time(counters, clock):
     for number in range(5):
         await spend(counters, f"r{number}", RUN)
         clock.now += IDLE - 1
@@ -133,7 +133,7 @@ async def test_a_count_that_comes_back_has_its_own_time(counters, clock):
         assert await level(counters) == (0, 0)
 
 
-async def test_many_are_forgotten_and_those_in_use_are_not_in_the_way(counters, clock):
+async def test_many_counts_are_forgotten_beside_counts_in_use(counters, clock):
     for number in range(1100):
         await counters.reserve(f"used{number}", [Hold(f"used:{number}", 0, 10, 1, idle=IDLE)], 100 * IDLE)
     clock.now += 1

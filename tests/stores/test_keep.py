@@ -1,4 +1,4 @@
-"""What every store must do between a settle and the word that it is recorded elsewhere."""
+"""The contract of every store between a settle and the report that its row is written."""
 
 import asyncio
 import random
@@ -17,7 +17,7 @@ async def level(counters, scope="a"):
 
 
 @pytest.mark.parametrize("forwarded", [True, False])
-async def test_what_was_never_recorded_is_reported_once_as_it_was_charged(counters, clock, forwarded):
+async def test_a_settlement_that_was_never_recorded_is_reported_once_with_its_charge(counters, clock, forwarded):
     await counters.reserve("r1", HOLDS, LEASE, forwarded=forwarded)
     assert await counters.settle("r1", [3, 1], keep=True)
     clock.now += LEASE - 1
@@ -29,7 +29,7 @@ async def test_what_was_never_recorded_is_reported_once_as_it_was_charged(counte
     assert await level(counters, "slots") == (0, 0)
 
 
-async def test_what_was_recorded_is_not_reported(counters, clock):
+async def test_a_recorded_settlement_is_not_reported(counters, clock):
     for number in range(4):
         await counters.reserve(f"r{number}", HOLDS, LEASE, forwarded=True)
         await counters.settle(f"r{number}", [number, 1], keep=True)
@@ -40,7 +40,7 @@ async def test_what_was_recorded_is_not_reported(counters, clock):
     assert await level(counters) == (6, 0)
 
 
-async def test_a_kept_one_is_settled_and_nothing_else(counters, clock):
+async def test_a_kept_settlement_cannot_be_forwarded_extended_or_settled(counters, clock):
     await counters.reserve("r1", HOLDS, LEASE)
     await counters.settle("r1", [3, 1], keep=True)
     clock.now += LEASE - 1
@@ -51,15 +51,15 @@ async def test_a_kept_one_is_settled_and_nothing_else(counters, clock):
     with pytest.raises(ValueError, match="r1"):
         await counters.reserve("r1", HOLDS, LEASE)
     assert await level(counters) == (3, 0)
-    clock.now += 1  # nothing renewed the lease
+    clock.now += 1  # the lease was not renewed
     assert len(await counters.expire()) == 1
     assert not await counters.settle("r1", [9, 1], keep=True)
     assert await level(counters) == (3, 0)
 
 
 @pytest.mark.parametrize("settled", [True, False])
-async def test_what_was_charged_is_said_again_until_it_is_recorded(counters, clock, settled):
-    """Whoever was told may have died before it wrote it down."""
+async def test_a_charge_is_reported_again_until_it_is_recorded(counters, clock, settled):
+    """The process that got the report may have died before it wrote the row."""
     await counters.reserve("r1", HOLDS, LEASE, forwarded=True)
     if settled:
         await counters.settle("r1", [3, 1], keep=True)
@@ -80,7 +80,7 @@ async def test_what_was_charged_is_said_again_until_it_is_recorded(counters, clo
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-async def test_what_is_said_again_can_still_be_settled_late(counters, clock, recorded):
+async def test_a_charge_reported_again_can_still_be_settled_late(counters, clock, recorded):
     await counters.reserve("r1", HOLDS, LEASE, forwarded=True)
     clock.now += LEASE
     assert len(await counters.expire(keep=LEASE)) == 1
@@ -98,7 +98,7 @@ async def test_what_is_said_again_can_still_be_settled_late(counters, clock, rec
     assert await level(counters) == (2, 0)
 
 
-async def test_what_was_released_is_said_once(counters, clock):
+async def test_a_released_reservation_is_reported_once(counters, clock):
     await counters.reserve("r1", HOLDS, LEASE)
     clock.now += LEASE
     assert await counters.expire(keep=LEASE) == [Expired("r1", False, ("a", "slots"), (0, 0))]
@@ -108,7 +108,7 @@ async def test_what_was_released_is_said_once(counters, clock):
     assert await level(counters) == (2, 0)
 
 
-async def test_without_keeping_what_waits_is_said_once_more(counters, clock):
+async def test_without_keep_a_waiting_charge_is_reported_once_more(counters, clock):
     for id, settled in (("r1", True), ("r2", False)):
         await counters.reserve(id, HOLDS, LEASE, forwarded=True)
         if settled:
@@ -125,7 +125,7 @@ async def test_without_keeping_what_waits_is_said_once_more(counters, clock):
 
 
 @pytest.mark.parametrize("end", ["recorded", "expire"])
-async def test_its_id_is_free_again_in_the_end(counters, clock, end):
+async def test_its_id_can_be_used_again_at_last(counters, clock, end):
     await counters.reserve("r1", HOLDS, LEASE)
     await counters.settle("r1", [3, 1], keep=True)
     if end == "recorded":
@@ -138,7 +138,7 @@ async def test_its_id_is_free_again_in_the_end(counters, clock, end):
     assert await level(counters) == (7, 0)
 
 
-async def test_recorded_leaves_others_alone(counters, clock):
+async def test_recorded_does_not_affect_other_ids(counters, clock):
     await counters.recorded([])
     await counters.recorded(["unknown"] * 3)
     await counters.reserve("live", HOLDS, 2 * LEASE)
@@ -152,7 +152,7 @@ async def test_recorded_leaves_others_alone(counters, clock):
     assert await level(counters) == (1, 5)
 
 
-async def test_a_settle_after_the_lease_but_before_anybody_ended_it_is_kept(counters, clock):
+async def test_a_settle_between_the_lease_and_its_expiry_is_kept(counters, clock):
     await counters.reserve("r1", HOLDS, LEASE, forwarded=True)
     clock.now += 2 * LEASE
     assert await counters.settle("r1", [3, 1], keep=True)
@@ -179,7 +179,7 @@ async def test_a_refused_settle_keeps_nothing(counters, clock):
     assert await counters.expire() == []
 
 
-async def test_one_without_holds_is_kept_too(counters, clock):
+async def test_a_reservation_without_holds_is_kept(counters, clock):
     await counters.reserve("r1", [], LEASE, forwarded=True)
     assert await counters.settle("r1", [], keep=True)
     clock.now += LEASE
@@ -197,14 +197,14 @@ async def test_it_is_charged_and_reported_in_the_window_of_the_reservation(count
     assert await counters.levels([("a", 60)]) == [Level(4, 0, 60.0)]
 
 
-async def test_more_than_held_and_large_amounts_are_reported_exactly(counters, clock):
+async def test_charges_beyond_the_reservation_and_large_amounts_are_reported_exactly(counters, clock):
     await counters.reserve("r1", HOLDS, LEASE)
     await counters.settle("r1", [2**53 + 1, 1], keep=True)
     clock.now += LEASE
     assert (await counters.expire())[0].amounts == (2**53 + 1, 0)
 
 
-async def test_kept_and_live_ones_expire_in_one_order_and_in_batches(counters, clock):
+async def test_kept_and_live_reservations_expire_in_one_order_and_in_batches(counters, clock):
     total = EXPIRE_BATCH + 20
     for number in range(total):
         await counters.reserve(f"r{number}", [Hold("a", 0, total, 1)], float(2 * total - number), forwarded=True)
@@ -229,7 +229,7 @@ async def test_a_large_batch_is_recorded_at_once(counters, clock):
 
 
 async def test_every_charge_is_recorded_or_reported_exactly_once(counters, clock):
-    """Of a hundred exchanges some are recorded, some leave their process before; several look for them at once."""
+    """Some of a hundred exchanges are recorded, some lose their process before. Several processes collect them."""
     chance = random.Random(5)
     used, written = {}, {}
     for number in range(100):
@@ -241,7 +241,7 @@ async def test_every_charge_is_recorded_or_reported_exactly_once(counters, clock
             if chance.random() < 0.6:
                 written[id] = used[id]
         else:
-            used[id] = 9  # what was held
+            used[id] = 9  # the reserved amount
     await counters.recorded(list(written))
     clock.now += LEASE + 10
     for report in await asyncio.gather(*[counters.expire() for _ in range(4)]):
@@ -253,7 +253,7 @@ async def test_every_charge_is_recorded_or_reported_exactly_once(counters, clock
 
 
 @pytest.mark.parametrize("id", ["", "é日本語🦜", "'; DROP TABLE holdings; --", "a b\t\n\r", "{tag}*?[x]%s\\"])
-async def test_odd_names(counters, clock, id):
+async def test_unusual_names_work(counters, clock, id):
     await counters.reserve(id, [Hold(id, 0, 10, 3)], LEASE)
     await counters.settle(id, [2], keep=True)
     clock.now += LEASE

@@ -1,4 +1,4 @@
-"""Random histories of every store against a model that is obviously right: it keeps everything and adds it up anew."""
+"""Random histories of every store against a simple model that keeps everything and adds it up again."""
 
 import asyncio
 import tempfile
@@ -34,10 +34,10 @@ MONTH_END = 1_701_388_800  # 2023-12-01: every history begins minutes before it
 @dataclass
 class Request:
     holds: list[Hold]
-    windows: list[int]  # the number of the window of each hold
+    windows: list[int]  # the index of the window of each hold
     deadline: float
     state: str = "reserved"  # forwarded, released, charged, settled
-    charges: list[int] = field(default_factory=list)  # what the counts still know of them
+    charges: list[int] = field(default_factory=list)  # corrections that the counts still accept
     charges_as_settled: tuple[int, ...] = ()
     forwarded: bool = False
     kept: bool = False
@@ -50,8 +50,8 @@ class Request:
 class Model:
     def __init__(self):
         self.requests: dict[str, Request] = {}
-        self.notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # by board and author: when it runs out, the note
-        self.idle: dict[str, float] = {}  # by scope: when it may be forgotten
+        self.notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # by board and author: expiry, note
+        self.idle: dict[str, float] = {}  # by scope: earliest time it may be forgotten
 
     def touch(self, now, holds, least=0.0):
         for hold in holds:
@@ -203,12 +203,12 @@ class History(RuleBasedStateMachine):
         self.directory = tempfile.TemporaryDirectory()
         self.now = self.latest = MONTH_END - 300.0
         self.model = Model()
-        self.overdrawn = set()  # counts of which more was used than held: no promise about their limit is left
+        self.overdrawn = set()  # counts that used more than they reserved: their limit is not guaranteed any more
         # Workers that share a store must behave as one.
         count = 1 if self.name == "memory" else 2
         self.workers = [self.runner.run(self.open()) for _ in range(count)]
         self.turn = 0
-        self.reported = []  # the ids of those that were settled and never recorded
+        self.reported = []  # ids that were settled and never recorded
 
     async def open(self):
         return self.open_store(Path(self.directory.name), lambda: self.now)
@@ -300,7 +300,7 @@ class History(RuleBasedStateMachine):
     @precondition(lambda self: self.model.requests)
     @rule(data=st.data())
     def recorded(self, data):
-        """Of any of them: one that is live or can still be corrected must not be forgotten by it."""
+        """Report any ids as recorded. It must not forget a reservation that is live or correctable."""
         ids = data.draw(st.lists(st.sampled_from([*self.model.requests, "unknown"]), max_size=4))
         self.call("recorded", ids)
         self.model.recorded(ids)
@@ -338,7 +338,7 @@ class History(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 10.0, 45.0]))
     def clock_steps_back(self, seconds):
-        """By less than the shortest window: the stores keep the last one that ended, no more."""
+        """Step back by less than the shortest window. The stores keep only the last window that ended."""
         self.now = max(self.now - seconds, self.latest - 59)
 
     @invariant()
@@ -372,7 +372,7 @@ class History(RuleBasedStateMachine):
 
 
 @pytest.mark.hypothesis
-def test_random_histories(store, stores):
+def test_random_histories_match_the_model(store, stores):
     machine = type("History", (History,), {"name": store, "open_store": staticmethod(stores[store])})
     run_state_machine_as_test(
         machine,

@@ -47,7 +47,7 @@ def test_lines_arrive_whole_and_in_order(pipe):
     assert lost.value == 0
 
 
-def test_a_reader_that_stops_costs_lines_and_nothing_else(pipe):
+def test_a_reader_that_stops_loses_lines_and_delays_nothing(pipe):
     reader, writer = pipe
     lost = Count()
     lines = Lines(writer, 10_000, lost)
@@ -59,13 +59,13 @@ def test_a_reader_that_stops_costs_lines_and_nothing_else(pipe):
     assert not lines.flush(0.1)
     assert lost.value > 500
     written = 1000 - lost.value
-    assert len(drain(reader, written * 100)) == written * 100  # what was queued is not lost
+    assert len(drain(reader, written * 100)) == written * 100  # queued lines are not lost
     assert lines.flush(5)
     lines("again\n")
     assert drain(reader, 6) == b"again\n"
 
 
-def test_a_full_descriptor_that_does_not_block_is_waited_for(pipe):
+def test_a_full_nonblocking_descriptor_is_waited_for(pipe):
     reader, writer = pipe
     os.set_blocking(writer, False)
     lost = Count()
@@ -78,7 +78,7 @@ def test_a_full_descriptor_that_does_not_block_is_waited_for(pipe):
 
 
 @pytest.mark.parametrize("broken", ["no reader", "closed"])
-def test_what_cannot_be_written_is_counted(pipe, broken):
+def test_lines_that_cannot_be_written_are_counted(pipe, broken):
     reader, writer = pipe
     os.close(reader if broken == "no reader" else writer)
     lost = Count()

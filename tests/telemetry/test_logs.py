@@ -16,14 +16,14 @@ from tests.telemetry.test_metrics import ended
 HOSTILE = 'x\r\n{"event":"forged"}\x1b[31m\0"\\ \u2028 ' + "y" * 100_000
 
 
-def test_a_record_says_which_budget_refused_or_sent_elsewhere(exchange):
+def test_a_record_names_the_budget_that_refused_or_downgraded(exchange):
     found = ended(exchange)
     assert not {"denied_by", "downgraded"} & describe(found).keys()
     found.denied_by, found.downgraded = "month", "week"
     assert (describe(found)["denied_by"], describe(found)["downgraded"]) == ("month", "week")
 
 
-def test_an_exchange_is_one_line_of_json_whatever_it_holds(world, exchange):
+def test_any_exchange_is_one_line_of_json(world, exchange):
     gateway = world()
     found = ended(exchange, labels={"run": HOSTILE[:256]}, response_model=HOSTILE, consumer=Consumer("alice"))
     found.request_id, found.ask.model = HOSTILE, HOSTILE
@@ -47,7 +47,7 @@ def test_the_line_has_no_body_and_no_credential(world, exchange):
     assert "CANARY" not in generate_latest(gateway.telemetry.registry).decode()
 
 
-def test_the_line_says_what_happened(world, exchange):
+def test_the_line_has_the_facts_of_the_exchange(world, exchange):
     gateway = world()
     gateway.telemetry.record(ended(exchange, labels={"run": "7"}))
     [entry] = gateway.log
@@ -82,7 +82,7 @@ def test_the_line_says_what_happened(world, exchange):
     }
 
 
-def test_the_line_says_which_targets_were_skipped_and_why(exchange):
+def test_the_line_names_skipped_targets_with_their_reasons(exchange):
     found = ended(exchange)
     found.skipped = [Skip(Target(f"t{index}", "a", "x"), "disabled", "it is disabled") for index in range(64)]
     skipped = describe(found)["skipped"]
@@ -90,7 +90,7 @@ def test_the_line_says_which_targets_were_skipped_and_why(exchange):
     assert len(skipped) == 16
 
 
-def test_an_exchange_that_did_not_come_far_can_be_described(exchange):
+def test_an_exchange_that_ended_early_can_be_described(exchange):
     found = exchange()
     for name in ("consumer", "labels", "ask"):
         delattr(found, name)

@@ -79,7 +79,7 @@ def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
 
 
 def touch_all(telemetry, exchange):
-    """Make every metric there is say something."""
+    """Make every metric report a value."""
     telemetry.record(ended(exchange))
     telemetry.stage("Parse")(0.001)
     telemetry.refusal("invalid_key")
@@ -107,7 +107,7 @@ def samples(telemetry):
 # --- names
 
 
-def test_the_metrics_and_their_labels_are_those_that_are_documented(world, exchange):
+def test_the_metrics_and_their_labels_are_the_documented_ones(world, exchange):
     telemetry = world().telemetry
     touch_all(telemetry, exchange)
     found = {}
@@ -118,7 +118,7 @@ def test_the_metrics_and_their_labels_are_those_that_are_documented(world, excha
     assert found == METRICS
 
 
-def test_no_document_names_a_metric_that_is_not_there():
+def test_no_page_names_an_unknown_metric():
     docs = Path(__file__).parents[2] / "docs"
     named = re.compile(r"`((?:extproc|gen_ai)_[a-z_]+?)(?:\{[^`]*)?`")
     for page in sorted(docs.glob("*.md")):
@@ -158,7 +158,7 @@ def test_an_exchange_is_counted(world, exchange):
 
 
 @pytest.mark.parametrize("status", [0, 99, 600, 999])
-def test_a_status_that_is_none_is_none(world, exchange, status):
+def test_an_invalid_status_is_not_counted(world, exchange, status):
     gateway = world()
     found = ended(exchange)
     found.status = status
@@ -170,14 +170,14 @@ def test_a_status_that_is_none_is_none(world, exchange, status):
     ("outcome", "lost"),
     [("ok", None), ("client_left", None), ("cut", None), ("429", 0.5), ("timeout", 0.5), ("4xx", 0.5)],
 )
-def test_the_time_that_failed_tries_take_is_counted(world, outcome, lost):
+def test_the_time_of_failed_tries_is_counted(world, outcome, lost):
     gateway = world()
     gateway.telemetry.attempt("a", "m", outcome, 0.5)
     assert gateway.metric("extproc_failed_tries_seconds_total", provider="a", outcome=outcome) == lost
 
 
 @pytest.mark.parametrize("outcome", ["401", "403", "credential"])
-def test_a_refused_credential_is_counted_each_time_and_told_now_and_then(world, caplog, outcome):
+def test_a_rejected_credential_is_counted_each_time_and_logged_now_and_then(world, caplog, outcome):
     gateway = world()
     for provider in "aaba":
         gateway.telemetry.attempt(provider, "m", outcome, 0.5)
@@ -185,11 +185,11 @@ def test_a_refused_credential_is_counted_each_time_and_told_now_and_then(world, 
     assert [record.getMessage().split()[1] for record in caplog.records] == ["a", "b"]
 
 
-# --- both formats can be read
+# --- both formats
 
 
 @pytest.mark.parametrize(("write", "read"), [(generate_latest, plain_text), (generate_open_metrics, open_metrics)])
-def test_the_metrics_can_be_read(world, exchange, write, read):
+def test_both_formats_can_be_parsed(world, exchange, write, read):
     gateway = world()
     touch_all(gateway.telemetry, exchange)
     gateway.telemetry.record(ended(exchange, response_model='a"b\\c\nd é'))
@@ -209,17 +209,17 @@ def test_histograms_count_cumulatively(world):
     assert registry.get_sample_value("h_sum", {"a": "x"}) == 113
 
 
-# --- how many series (T20)
+# --- number of series (T20)
 
 
-def test_a_bounded_label_learns_a_few_values():
+def test_a_bounded_label_learns_a_limited_number_of_values():
     bounded = Bounded(known=["known"], learn=2)
     assert [bounded(value) for value in ("known", "", "a", "b", "c", "a", "d")] == [
         *("known", "", "a", "b", "other", "a", "other")
     ]
 
 
-def test_what_clients_and_providers_say_makes_no_number_of_series(world, exchange):
+def test_values_of_clients_and_providers_add_few_series(world, exchange):
     gateway = world("attribution: {metrics: [agent]}\nmodels: {m: {provider: a}, '*': {provider: a}}")
     telemetry = gateway.telemetry
     for number in range(10_000):
@@ -232,7 +232,7 @@ def test_what_clients_and_providers_say_makes_no_number_of_series(world, exchang
     assert len(telemetry.recent) == 1000
 
 
-def test_combinations_of_labels_make_no_number_of_series_either(world, exchange):
+def test_combinations_of_labels_add_few_series(world, exchange):
     telemetry = world("attribution: {metrics: [agent, task]}\nmodels: {m: {provider: a}, '*': {provider: a}}").telemetry
     for number in range(5000):
         labels = {"agent": f"agent-{number % 97}", "task": f"task-{number % 89}"}
@@ -243,17 +243,17 @@ def test_combinations_of_labels_make_no_number_of_series_either(world, exchange)
     assert len(series) <= 1001
 
 
-def test_an_error_that_a_provider_names_makes_no_number_of_series(world, exchange):
+def test_error_names_of_a_provider_add_few_series(world, exchange):
     telemetry = world().telemetry
     for number in range(1000):
         found = ended(exchange)
-        found.error = f"error-{number}"  # in attach mode the header that says so is the provider's to send
+        found.error = f"error-{number}"  # in attach mode a provider can send this header
         telemetry.record(found)
     series = [sample for sample in samples(telemetry) if sample.name == "gen_ai_server_request_duration_seconds_count"]
     assert len(series) <= 300
 
 
-def test_new_settings_bring_new_names(world, settings, exchange):
+def test_new_settings_add_their_names(world, settings, exchange):
     gateway = world()
     gateway.telemetry.configure(settings("models: {fresh: {provider: a}}\ntelemetry: {access_log: 'off'}"))
     for number in range(300):
@@ -264,7 +264,7 @@ def test_new_settings_bring_new_names(world, settings, exchange):
     assert gateway.lines == []
 
 
-def test_what_was_spent_is_counted_by_who_and_where(world, exchange):
+def test_spending_is_counted_by_consumer_and_provider(world, exchange):
     gateway = world()
     for model in ("m", "elsewhere"):
         target = Target(model, "a" if model == "m" else "gone", model)
@@ -276,7 +276,7 @@ def test_what_was_spent_is_counted_by_who_and_where(world, exchange):
     assert spent == [0.0000125] * 2
 
 
-def test_an_unknown_price_can_be_seen(world, exchange):
+def test_an_unknown_price_is_counted(world, exchange):
     gateway, found = world(), ended(exchange)
     found.cost = None
     gateway.telemetry.record(found)
@@ -284,7 +284,7 @@ def test_an_unknown_price_can_be_seen(world, exchange):
     assert gateway.metric("extproc_cost_unknown_total", provider="a", model="m") == 1
 
 
-def test_the_share_of_a_budget_is_nothing_once_its_window_ended(world):
+def test_the_used_share_of_a_budget_is_0_after_its_window(world):
     gateway = world()
     for name, ends in (("ended", 1.0), ("runs", 1e12), ("total", math.inf)):
         gateway.telemetry.budget_used(name, 0.5, ends)
@@ -301,7 +301,7 @@ def rules():
     return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
 
 
-def test_alerts_ask_for_metrics_and_labels_that_there_are():
+def test_alerts_use_existing_metrics_and_labels():
     asked = [(rule, name) for rule in rules() for name in re.findall(r"(?:extproc|gen_ai)_\w+", rule["expr"])]
     for rule, name in asked:
         matched = set(re.findall(r"(\w+)=~?\"", rule["expr"]))
@@ -312,8 +312,8 @@ def test_alerts_ask_for_metrics_and_labels_that_there_are():
     assert {rule["alert"] for rule, _ in asked} == {rule["alert"] for rule in rules()}
 
 
-def test_what_alerts_count_begins_at_zero(world):
-    """A counter that begins at 1 has not increased, as Prometheus sees it."""
+def test_counters_of_alerts_begin_at_zero(world):
+    """Prometheus does not see a counter that begins at 1 as increased."""
     telemetry = world().telemetry
     telemetry.watch(open_ledger("memory:"))
     found = {(sample.name, *sample.labels.values()): sample.value for sample in samples(telemetry)}
@@ -329,7 +329,7 @@ def test_what_alerts_count_begins_at_zero(world):
 
 
 CASES = {
-    # a series and its values by the minute, the minute of the look, and the alerts that fire then
+    # a series, its values by the minute, the minute of evaluation, and the alerts that then fire
     "a budget": ('extproc_budget_used_ratio{budget="b"}', "0.5 0.91", "1m", ["BudgetNearlySpent"]),
     "half of it": ('extproc_budget_used_ratio{budget="b"}', "0.5 0.5", "1m", []),
     "a ledger away": ("extproc_ledger_failures_total", "0+5x20", "12m", ["LedgerCannotBeWritten"]),
@@ -345,7 +345,7 @@ CASES = {
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
-def test_alerts_fire_when_they_should(tmp_path):
+def test_alerts_fire_at_their_conditions(tmp_path):
     def case(series, values, at, firing):
         silent = [
             {"eval_time": at, "alertname": rule["alert"], "exp_alerts": []}
@@ -372,6 +372,6 @@ def test_alerts_fire_when_they_should(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
-def test_prometheus_takes_the_alerts():
+def test_prometheus_accepts_the_alerts():
     done = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

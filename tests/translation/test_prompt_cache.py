@@ -42,27 +42,27 @@ def test_the_ends_of_long_stable_parts_are_marked(prompt, expected):
     assert marks(prompt) == expected
 
 
-def test_the_results_of_tools_are_marked_too():
+def test_tool_results_are_marked():
     result = ToolResult("c", [TextPart(LONG)])
     prompt = Prompt("m", [user(), Message("assistant", [ToolCall("c", "f", "{}")]), Message("user", [result])])
     mark_stable(prompt)
     assert result.cache == MARK
 
 
-def test_a_client_that_marks_knows_better():
+def test_marks_of_the_client_are_kept():
     prompt = Prompt("m", [Message("user", [TextPart(LONG, cache={"type": "ephemeral", "ttl": "1h"})]), user(LONG)])
     mark_stable(prompt)
     assert marks(prompt) == ([], [], [True, False])
 
 
-def test_there_are_never_more_than_four():
+def test_there_are_at_most_four_marks():
     turns = [turn for _ in range(9) for turn in (user(LONG), assistant())]
     prompt = Prompt("m", [*turns, user()], [TextPart(LONG)], tools=[Tool("a", LONG)])
     mark_stable(prompt)
     assert sum(map(sum, marks(prompt))) == 4
 
 
-def test_embeddings_have_nothing_to_mark():
+def test_embeddings_get_no_marks():
     prompt = EmbeddingPrompt("m", [LONG])
     mark_stable(prompt)
     assert prompt == EmbeddingPrompt("m", [LONG])

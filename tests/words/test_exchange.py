@@ -1,4 +1,4 @@
-"""How an exchange ended: decided once, from how far it came."""
+"""The ending of an exchange: decided once, from its state."""
 
 import pytest
 
@@ -15,7 +15,7 @@ FAILED = FORWARDED | {"status": 429, "attempts": 1}
 @pytest.mark.parametrize(
     ("came", "how", "ending", "error"),
     [
-        ({"status": 200}, {"whole": True}, Ending.ANSWERED, ""),  # by the gateway: a list of models
+        ({"status": 200}, {"whole": True}, Ending.ANSWERED, ""),  # by the gateway itself: a list of models
         (ANSWERED, {"whole": True}, Ending.ANSWERED, ""),
         (ANSWERED | {"report": Report(error="provider_error")}, {"whole": True}, Ending.ANSWERED, "provider_error"),
         (FAILED, {"whole": True}, Ending.PROVIDER_ERROR, ""),
@@ -23,7 +23,7 @@ FAILED = FORWARDED | {"status": 429, "attempts": 1}
         (ANSWERED, {"refused": "provider_bad_answer"}, Ending.BAD_ANSWER, "provider_bad_answer"),
         (ANSWERED | {"reader": ...}, {"refused": "rate_limited"}, Ending.CUT, "rate_limited"),
         (UNREACHED, {"whole": True}, Ending.UNREACHED, "connect"),
-        (UNREACHED, {}, Ending.UNREACHED, "connect"),  # the client left before it had read why
+        (UNREACHED, {}, Ending.UNREACHED, "connect"),  # the client disconnected before it had read the reason
         ({"status": 413, "unreached": "gateway"}, {"whole": True}, Ending.REFUSED, "gateway"),
         ({}, {}, Ending.ABANDONED, "abandoned"),
         (FORWARDED, {}, Ending.CLIENT_LEFT, "client_left"),
@@ -33,7 +33,7 @@ FAILED = FORWARDED | {"status": 429, "attempts": 1}
         (ANSWERED, {"bug": True}, Ending.INTERNAL_ERROR, "internal_error"),
     ],
 )
-def test_how_an_exchange_ended(exchange, came, how, ending, error):
+def test_an_exchange_has_the_ending_of_its_state(exchange, came, how, ending, error):
     sent = exchange()
     for name, value in came.items():
         setattr(sent, name, Rewording(sent) if name == "reader" else value)
@@ -52,6 +52,6 @@ def test_only_the_first_end_counts(exchange):
     assert (sent.ending, sent.error) == (Ending.REFUSED, "invalid_json")
 
 
-def test_each_outcome_is_that_of_an_ending():
+def test_each_outcome_belongs_to_an_ending():
     assert {ending.outcome for ending in Ending} == set(OUTCOMES)
     assert {ending for ending in Ending if ending.complete} == {Ending.ANSWERED, Ending.PROVIDER_ERROR}

@@ -28,7 +28,7 @@ def read(type_, value):
     ("text", "seconds"),
     [("250ms", 0.25), ("30s", 30), ("1.5s", 1.5), ("5m", 300), ("2h", 7200), ("7d", 604_800), ("0s", 0)],
 )
-def test_durations(text, seconds):
+def test_durations_are_read(text, seconds):
     assert read(Duration, text) == seconds
 
 
@@ -54,7 +54,7 @@ def test_durations(text, seconds):
         [],
     ],
 )
-def test_what_is_no_duration(value):
+def test_invalid_durations_are_refused(value):
     with pytest.raises(ValidationError):
         read(Duration, value)
 
@@ -68,34 +68,34 @@ def test_a_positive_duration_is_not_zero():
 @pytest.mark.parametrize(
     ("value", "size"), [("64KiB", 65_536), ("10MiB", 10 << 20), ("1GiB", 1 << 30), ("5B", 5), ("7", 7), (7, 7), (0, 0)]
 )
-def test_sizes(value, size):
+def test_sizes_are_read(value, size):
     assert read(Size, value) == size
 
 
 @pytest.mark.parametrize("value", ["", "64 KiB", "64KB", "64kib", "-1", -1, 1.5, "1.5MiB", None, True, "9" * 5000])
-def test_what_is_no_size(value):
+def test_invalid_sizes_are_refused(value):
     with pytest.raises(ValidationError):
         read(Size, value)
 
 
 @pytest.mark.parametrize("value", ["a", "A-b_c.d", "0", "a" * 63])
-def test_names(value):
+def test_names_are_read(value):
     assert read(Name, value) == value
 
 
 @pytest.mark.parametrize("value", ["", "-a", ".a", "a b", "a:b", "a=b", "a/b", "é", "a\n", "a" * 64])
-def test_what_is_no_name(value):
+def test_invalid_names_are_refused(value):
     with pytest.raises(ValidationError):
         read(Name, value)
 
 
 @pytest.mark.parametrize("value", ["gpt-4o", "meta-llama/Llama-3.3", "anthropic.claude:0", "a" * 256, "*"])
-def test_model_names(value):
+def test_model_names_are_read(value):
     assert read(ModelName, value) == value
 
 
 @pytest.mark.parametrize("value", ["", "a b", "a\n", "a\r\nx: y", "é", "a\x7f", "a\0", "a" * 257])
-def test_what_is_no_model_name(value):
+def test_invalid_model_names_are_refused(value):
     with pytest.raises(ValidationError):
         read(ModelName, value)
 
@@ -103,14 +103,14 @@ def test_what_is_no_model_name(value):
 # --- secrets
 
 
-def test_a_secret_is_read_where_it_is(monkeypatch, tmp_path):
+def test_a_secret_is_read_from_its_place(monkeypatch, tmp_path):
     monkeypatch.setenv("KEY", " sk-1\n")
     (tmp_path / "key").write_text("sk-2\n")
     assert read(SecretRef, "env:KEY").read() == "sk-1"
     assert read(SecretRef, f"file:{tmp_path}/key").read() == "sk-2"
 
 
-def test_a_secret_that_is_not_there_is_none(monkeypatch, tmp_path):
+def test_a_missing_secret_is_none(monkeypatch, tmp_path):
     monkeypatch.setenv("EMPTY", " ")
     (tmp_path / "empty").write_text("")
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
@@ -171,7 +171,7 @@ def test_a_reference_prints_as_itself():
         ("*\\d", "1", False),
     ],
 )
-def test_patterns(pattern, value, matches):
+def test_patterns_match(pattern, value, matches):
     assert Pattern(pattern)(value) is matches
 
 
@@ -181,7 +181,7 @@ def test_a_star_stands_for_any_run_of_characters(pattern, value):
     assert Pattern(pattern)(value) is (naive is not None)
 
 
-def test_a_pattern_of_many_stars_takes_no_time():
+def test_a_pattern_of_many_stars_takes_little_time():
     start = time.perf_counter()
     assert not Pattern("*a" * 40 + "*b")("a" * 256)
     assert time.perf_counter() - start < 0.1
@@ -206,6 +206,6 @@ def test_a_pattern_of_many_stars_takes_no_time():
         ("localhost.example.com", False, False),
     ],
 )
-def test_hosts(host, loopback, private):
+def test_hosts_are_read(host, loopback, private):
     assert is_loopback(host) is loopback
     assert is_private(host) is private

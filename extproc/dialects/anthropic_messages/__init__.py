@@ -1,4 +1,4 @@
-"""Anthropic messages: as a client speaks it and as a provider does.
+"""Anthropic messages, for clients and for providers.
 
 Source: https://platform.claude.com/docs/en/api/messages
 """
@@ -28,6 +28,7 @@ class AnthropicMessages(Dialect):
     name = "anthropic_messages"
     paths = {"/v1/messages": "chat"}  # noqa: RUF012
     cache_marks = True
+    tool_names = 128  # https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use
     request_id = "request-id"  # https://platform.claude.com/docs/en/api/errors#request-id
     version = "anthropic-version"  # https://platform.claude.com/docs/en/api/versioning
     rates = "anthropic-ratelimit-"  # https://platform.claude.com/docs/en/api/rate-limits#response-headers
@@ -57,7 +58,10 @@ class AnthropicMessages(Dialect):
     def cut_off(self, kind: Kind, message: str) -> bytes:
         return b"event: error\n" + super().cut_off(kind, message)
 
-    # --- a client speaks it
+    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+        return ask.without_hosted(body)
+
+    # --- for clients
 
     def smallest(self, model: str) -> dict[str, Any]:
         return {"model": model, "max_tokens": 256, "messages": [{"role": "user", "content": "Hello"}]}
@@ -77,7 +81,7 @@ class AnthropicMessages(Dialect):
     def frame(self, data: bytes) -> tuple[bytes, bool]:
         return client_stream.frame(data)
 
-    # --- a provider speaks it
+    # --- for providers
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
         return "/messages"

@@ -1,7 +1,7 @@
 """A client's request, read into the neutral form.
 
-What runs only at Anthropic (server tools, their results, containers, MCP servers, uploaded images) is refused by name:
-another API would do without it. System messages in mid-conversation join the system prompt.
+Features that only Anthropic runs (server tools, their results, containers, MCP servers, uploaded images) are refused by
+name: another API would do without them. System messages in mid-conversation join the system prompt.
 
 Source: https://platform.claude.com/docs/en/api/messages/create
 """
@@ -53,7 +53,7 @@ _encode = msgspec.json.encode
 
 
 def decode_request(body: Mapping[str, Any]) -> Prompt:
-    """Raises Refusal (400), naming the field."""
+    """The neutral form of a request. Raises Refusal (400), naming the field."""
     prompt = Prompt(read_model(body), [], stream=read_flag(body, "stream"))
     prompt.max_tokens = read_integer(body, "max_tokens", 0, MAX_TOKENS)
     if prompt.max_tokens is None:
@@ -182,7 +182,7 @@ def _read_document(block: Mapping[str, Any], where: str, parts: list[Any], promp
 
 
 def _read_search_result(block: Mapping[str, Any], where: str, parts: list[Any], prompt: Prompt) -> None:
-    """What the client found, as text with its title and source."""
+    """The client's search result, as text with its title and source."""
     title = _string(block.get("title"), f"{where}.title")
     source = _string(block.get("source"), f"{where}.source")
     found = _texts(block.get("content"), f"{where}.content")
@@ -202,7 +202,7 @@ def _read_redacted(block: Mapping[str, Any], where: str, parts: list[Any], _prom
 def _read_tool_use(block: Mapping[str, Any], where: str, parts: list[Any], _prompt: Prompt) -> None:
     name, id = _string(block.get("name"), f"{where}.name"), _string(block.get("id"), f"{where}.id")
     arguments = _encode(_object(block.get("input"), f"{where}.input")).decode()
-    signature = block.get("extra_content")  # see answer.encode_tool_call
+    signature = block.get("extra_content")  # see client_answer.py
     for key in ("google", "thought_signature"):
         signature = signature.get(key) if isinstance(signature, dict) else None
     parts.append(ToolCall(id, name, arguments, signature if isinstance(signature, str) else "", _cache(block, where)))
@@ -299,7 +299,7 @@ def _read_thinking(value: Any, prompt: Prompt) -> None:
         prompt.thinking_adaptive = True
     else:
         raise _wrong("thinking.type", "must be enabled, disabled, adaptive or between_tools")
-    # Whoever turns thinking on here is used to seeing it.
+    # Clients that turn thinking on in this API expect to see it.
     prompt.show_thinking = _optional_string(thinking.get("display"), "thinking.display") != "omitted"
 
 

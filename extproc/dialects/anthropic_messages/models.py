@@ -1,4 +1,4 @@
-"""What a Claude model accepts, by its name.
+"""Abilities of Claude models, by name.
 
 Generations differ: up to 4.5 a request gives a budget of tokens, since 4.7 only a level of effort; since 4.7 there are
 no sampling parameters; some always think, and some cannot be made to call a tool.
@@ -17,18 +17,18 @@ from re import split
 
 @dataclass(slots=True, frozen=True)
 class Traits:
-    """What a model accepts."""
+    """Parameters that a model accepts."""
 
     manual: bool = True  # thinking with a budget
     adaptive: bool = False  # thinking as much as the model decides, steered by the effort
-    default_on: bool = False  # it thinks unless told not to
-    off: str = "disabled"  # the type of thinking that turns it off, empty where it cannot be
-    off_caps_effort: bool = False  # without thinking, no effort above high
+    default_on: bool = False  # True: it thinks unless a request turns it off
+    off: str = "disabled"  # the type of thinking that turns it off, empty where there is none
+    off_caps_effort: bool = False  # effort is at most high without thinking
     xhigh: str = "xhigh"  # the name of the highest effort to ask for
     sampling: bool = True  # temperature, top_p, top_k
     one_of_sampling: bool = True  # temperature or top_p, not both
     forced_tools: bool = True
-    display: bool = True  # it can be told whether to show its thinking
+    display: bool = True  # a request can say whether to show the thinking
     strict: bool = True  # strict tools
 
 
@@ -38,7 +38,7 @@ _EITHER = Traits(adaptive=True, xhigh="max")  # 4.6
 _ADAPTIVE = Traits(manual=False, adaptive=True, sampling=False)  # 4.7, 4.8
 _ON = replace(_ADAPTIVE, default_on=True)  # 5
 _ALWAYS = replace(_ON, off="")
-_NEWEST = replace(_ALWAYS, forced_tools=False)  # 5.1, 5.5, and what is not known yet
+_NEWEST = replace(_ALWAYS, forced_tools=False)  # 5.1, 5.5, and models not known yet
 _FAMILIES = frozenset(("opus", "sonnet", "haiku", "fable", "mythos", "instant"))
 _KNOWN = {
     ("opus", 5, 0): replace(_ON, off_caps_effort=True),
@@ -52,7 +52,7 @@ _KNOWN = {
 
 @lru_cache(maxsize=256)
 def traits_of(model: str) -> Traits:
-    """By a model's name, in any provider's spelling of it. A Claude not known yet is taken for the strictest."""
+    """The traits of a model, by its name in any provider's spelling. An unknown Claude is taken for the strictest."""
     words = split(r"[^a-z0-9]+", model.lower())
     if "claude" not in words:
         return _OTHERS

@@ -25,9 +25,9 @@ _BY_STATUS = {
 _BY_TYPE = {"insufficient_quota": "billing_error"} | {
     neutral: name for name, neutral in ERRORS.items() if name == neutral
 }
-_GENERAL = frozenset(("invalid_request_error", "api_error"))  # types that the status can say more exactly
+_GENERAL = frozenset(("invalid_request_error", "api_error"))  # types for which the status is more exact
 _NEUTRAL_BY_STATUS = {status: ERRORS[name] for status, name in _BY_STATUS.items()}
-_MOST_TEXT = 2000  # characters of a message that came in a shape unknown here
+_MOST_TEXT = 2000  # characters of a message that came in an unknown shape
 _decode = msgspec.json.Decoder().decode
 
 
@@ -50,7 +50,7 @@ def encode_problem(status: int, problem: Problem) -> dict[str, Any]:
 
 
 def decode_problem(status: int, body: bytes) -> Problem:
-    """What an error answer says; in whatever shape, if need be only the status. Never raises."""
+    """The content of an error answer; in an unknown shape, if need be only the status. Never raises."""
     otherwise = _NEUTRAL_BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
     try:
         said = _decode(body)
@@ -68,7 +68,7 @@ def decode_problem(status: int, body: bytes) -> Problem:
 
 
 def read_error(error: Any) -> Problem:
-    """An error object, of an answer or in mid-stream. Message and type are empty where it does not say."""
+    """An error object, of an answer or in mid-stream. Message and type are empty where it has none."""
     if not isinstance(error, dict):
         return Problem(error[:_MOST_TEXT] if isinstance(error, str) else "", "")
     message, kind, details = error.get("message"), error.get("type"), error.get("details")

@@ -26,7 +26,7 @@ from extproc.words.messages import (
 
 
 def decode_answer(body: bytes) -> Answer:
-    """Raises ValueError when it is not a message."""
+    """The neutral form of a message. Raises ValueError when it is none."""
     try:
         message = decode(body)
     except UNREADABLE:
@@ -48,7 +48,7 @@ def decode_answer(body: bytes) -> Answer:
 
 
 def _part(block: Block) -> Part | None:
-    """None for what only Anthropic's own tools write."""
+    """The neutral part of a block; None for blocks that only Anthropic's own tools write."""
     kind = block.type
     if kind == "text":
         return TextPart(block.text or "")

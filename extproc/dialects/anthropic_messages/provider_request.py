@@ -34,10 +34,11 @@ from extproc.words.messages import (
 )
 
 OPENING = "Begin."
-"""What the user says in a conversation that does not begin with them."""
+"""Opening words of the user, in a conversation that begins with the model."""
 JSON_ONLY = "Answer with one JSON object and nothing else: no other text, no code fence."
 _TIERS = {"auto": "auto", "default": "standard_only", "standard_only": "standard_only"}
-IMAGES = {"/9j/": "image/jpeg", "iVBO": "image/png", "R0lG": "image/gif", "UklG": "image/webp"}  # by base64 beginning
+# media types by the first characters in base64
+IMAGES = {"/9j/": "image/jpeg", "iVBO": "image/png", "R0lG": "image/gif", "UklG": "image/webp"}
 _TEXTS = frozenset(("application/json", "application/xml", "application/yaml", "application/x-yaml"))
 _MAX_USER = 256
 _decode = msgspec.json.Decoder().decode
@@ -70,7 +71,7 @@ def encode_request(prompt: Prompt, destination: Destination) -> tuple[Body, Sequ
 
 
 def _messages(prompt: Prompt, ignored: list[str]) -> list[Body]:
-    turns: list[tuple[str, list[Body], list[Body]]] = []  # role, results of tools, all else
+    turns: list[tuple[str, list[Body], list[Body]]] = []  # role, results of tools, other parts
     for message in prompt.messages:
         results: list[Body] = []
         blocks: list[Body] = []
@@ -89,7 +90,8 @@ def _messages(prompt: Prompt, ignored: list[str]) -> list[Body]:
     if not made or made[0]["role"] != "user":
         made.insert(0, {"role": "user", "content": [{"type": "text", "text": OPENING}]})
     last = made[-1]
-    if last["role"] == "assistant" and last["content"][-1]["type"] == "text":  # continued, and must not end in a space
+    # continued by the model, and must not end in a space
+    if last["role"] == "assistant" and last["content"][-1]["type"] == "text":
         last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
     return made
 
@@ -140,7 +142,9 @@ def _thinking(part: ThinkingPart) -> Body | None:
 
 
 def _own(signature: str) -> bool:
-    """Whether it can be Anthropic's, which is base64; those of other providers carry a mark: `gemini:`, `openai:`."""
+    """True when the signature can be Anthropic's, which is base64; those of other providers carry a mark: `gemini:`,
+    `openai:`.
+    """
     return bool(signature) and ":" not in signature
 
 
@@ -198,7 +202,7 @@ def _id(id: str) -> str:
 
 
 def arguments(text: str) -> Body:
-    """A call's arguments as the object that the API wants; what is none becomes its field `arguments`."""
+    """A call's arguments as the object that the API wants; other arguments become its field `arguments`."""
     if not text.strip():
         return {}
     try:
@@ -213,7 +217,9 @@ def new_id(prefix: str) -> str:
 
 
 def _in_turn(messages: list[Body]) -> bool:
-    """Whether the model is amid a turn, since it called tools or the client began it, and began without thinking."""
+    """True in the middle of a model's turn that began without thinking: it called tools, or the client began its
+    answer.
+    """
     last = next((message["content"] for message in reversed(messages) if message["role"] == "assistant"), None)
     if last is None:
         return False
@@ -284,7 +290,7 @@ def _add_tools(prompt: Prompt, traits: Traits, made: Plan, body: Body, ignored: 
 
 
 def add_sampling(prompt: Prompt, traits: Traits, made: Plan, body: Body, ignored: list[str]) -> None:
-    """Temperature, top_p and top_k, where the model takes them; with thinking, only what does not change it."""
+    """Temperature, top_p and top_k, where the model takes them; with thinking, only values that do not change it."""
     temperature, top_p, top_k = prompt.temperature, prompt.top_p, prompt.top_k
     if temperature is not None:
         if traits.sampling and not made.on:

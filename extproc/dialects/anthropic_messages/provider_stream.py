@@ -16,7 +16,7 @@ from extproc.words.messages import Ended, Failed, Finished, Started, Used
 
 
 class _Open:
-    """A tool call that is being told: its number, and the input that came with its beginning."""
+    """A tool call under way: its number, and the input that came with its beginning."""
 
     __slots__ = ("block", "input", "told")
 
@@ -34,7 +34,7 @@ class Decoder:
     def __init__(self) -> None:
         self._tally = Tally()
         self._blocks: dict[tuple[int, str], int] = {}  # (index there, kind) -> number here
-        self._calls: dict[int, _Open] = {}  # by index there
+        self._calls: dict[int, _Open] = {}  # calls by index there
         self._next = 0
         self._started = self._finished = self._over = False
 
@@ -87,7 +87,7 @@ class Decoder:
         return out
 
     def end(self) -> Sequence[messages.Event]:
-        """The API says itself when an answer is over."""
+        """No event: the API itself marks the end of an answer."""
         return ()
 
     def _block(self, index: int, kind: str) -> int:
@@ -138,7 +138,7 @@ class Decoder:
             out.append(messages.Delta("thinking", "", self._block(index, "thinking"), signature=delta.signature))
 
     def _end_call(self, index: int, out: list[messages.Event]) -> None:
-        """A call whose input never came in pieces has it from its beginning, or has none."""
+        """End a call. If its input never came in pieces, it is the one of its beginning, or empty."""
         call = self._calls.pop(index, None)
         if call is not None and not call.told:
             text = "{}" if call.input in NO_INPUT else call.input.decode(errors="replace")

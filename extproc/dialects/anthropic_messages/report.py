@@ -1,4 +1,4 @@
-"""What the gateway reads of an answer that it lets pass as it is.
+"""The gateway's reading of an answer that passes through.
 
 Source: https://platform.claude.com/docs/en/api/messages/create
 """
@@ -16,7 +16,8 @@ from extproc.words.dialect import Report
 def observe(data: bytes, report: Report) -> bool:
     """Read one event, or a whole answer, into `report`.
 
-    The beginning of a stream tells the input. Until its end tells the output, `report.usage` is of source `estimated`.
+    The beginning of a stream reports the input. Until its end reports the output, `report.usage` is of source
+    `estimated`.
     """
     try:
         event = decode(data)
@@ -63,7 +64,7 @@ def _read_whole(answer: Event, report: Report) -> None:
 
 
 def _read_usage(said: Any, report: Report, *, final: bool) -> None:
-    """What is not told again stays as it was."""
+    """Take in a usage object. Counts that it does not repeat stay as they were."""
     if said is None:
         return
     tally: Tally | None = report.memory
@@ -76,7 +77,7 @@ def _read_usage(said: Any, report: Report, *, final: bool) -> None:
 
 
 def _text(block: Block) -> str:
-    """All that a block says: its words, and the name and input of a call."""
+    """The text of a block: its words, and the name and input of a call."""
     said = (block.text or "") + (block.thinking or "")
     if block.type != "tool_use":
         return said

@@ -1,4 +1,4 @@
-"""JSON schemas as Anthropic takes them for structured outputs and strict tools: without what it cannot enforce.
+"""JSON schemas as Anthropic takes them for structured outputs and strict tools: without the keywords it cannot enforce.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs (JSON Schema limitations).
 """
@@ -29,8 +29,8 @@ _LISTS_OF_SCHEMAS = frozenset(("anyOf", "allOf", "oneOf"))
 
 
 def strict_schemas(tools: Sequence[Tool]) -> dict[int, dict[str, Any]] | None:
-    """The schemas of the tools that are to be strict, fitted, by the tools' places. None where they cannot be strict:
-    too many of them, too much in them, or objects that may hold anything.
+    """The fitted schemas of the strict tools, by the tools' places. None where they cannot be strict: too many tools,
+    too many properties, or objects that may hold anything.
     """
     fitter = Fitter()
     schemas = {index: fitter.fit(tool.schema) for index, tool in enumerate(tools) if tool.strict}
@@ -38,22 +38,22 @@ def strict_schemas(tools: Sequence[Tool]) -> dict[int, dict[str, Any]] | None:
 
 
 class Fitter:
-    """Fits schemas, and counts what the API limits in all of them together."""
+    """Fits schemas, and counts the properties that the API limits in all of them together."""
 
     __slots__ = ("closed", "optional", "unions")
 
     def __init__(self) -> None:
         self.optional = 0
         self.unions = 0
-        self.closed = False  # an object that was to hold anything had to be closed
+        self.closed = False  # True: an object that may hold anything had to be closed
 
     @property
     def too_much(self) -> bool:
         return self.optional > OPTIONAL or self.unions > UNIONS
 
     def fit(self, schema: Mapping[str, Any]) -> dict[str, Any]:
-        """The schema without what cannot be enforced: objects are closed, and other constraints become words of the
-        description, which the model reads.
+        """The schema without keywords that cannot be enforced. Objects are closed, and other constraints become words
+        of the description, which the model reads.
         """
         fitted: dict[str, Any] = {}
         words: list[str] = []

@@ -1,4 +1,4 @@
-"""What Anthropic's answers, events and usage hold, as far as they are read, and its words for why a model stopped.
+"""Shapes of Anthropic's answers, events and usage, as far as they are read, and its stop reasons.
 
 Source: https://platform.claude.com/docs/en/api/messages/create (message object) and
 https://platform.claude.com/docs/en/build-with-claude/streaming (events).
@@ -52,20 +52,20 @@ _NOTHING = msgspec.Raw(b"")
 
 
 class Block(msgspec.Struct, gc=False):
-    """A content block. Of a kind unknown here, only its type is read."""
+    """A content block. In a block of an unknown kind only its type is read."""
 
     type: str = ""
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
-    data: str | None = None  # of redacted thinking
+    data: str | None = None  # data of redacted thinking
     id: str | None = None
     name: str | None = None
     input: msgspec.Raw = _NOTHING
 
 
 class Delta(msgspec.Struct, gc=False):
-    """Of a content block, or of the message."""
+    """A delta of a content block, or of the message."""
 
     type: str = ""
     text: str | None = None
@@ -88,7 +88,7 @@ class Message(msgspec.Struct, gc=False):
 
 
 class Event(Message, gc=False):
-    """One event of a stream, or a whole answer: its fields are those of a message then."""
+    """One event of a stream, or a whole answer, whose fields are those of a message."""
 
     type: str = ""
     index: int = 0
@@ -104,10 +104,10 @@ NO_INPUT = frozenset((b"", b"{}", b"null"))
 """The input of a call that comes in pieces later, or that has none."""
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What `decode` raises."""
+"""Exceptions of `decode`."""
 
 
 def explanation(stop_details: Any) -> str:
-    """Why the model was stopped, in words, where it was."""
+    """The reason why the model was stopped, in words, where there is one."""
     said = stop_details.get("explanation") if isinstance(stop_details, dict) else None
     return said if isinstance(said, str) else ""

@@ -1,4 +1,4 @@
-"""The thinking that a request asks of a Claude, as its model takes it.
+"""Thinking settings of a request to a Claude, in the form that its model takes.
 
 Source: https://platform.claude.com/docs/en/build-with-claude/extended-thinking and
 https://platform.claude.com/docs/en/build-with-claude/effort
@@ -15,26 +15,27 @@ from extproc.words.dialect import Destination
 from extproc.words.messages import Effort, Prompt
 
 DEFAULT_MAX_TOKENS = 4096
-"""The limit of an answer, which the API requires, where nobody set one."""
+"""The limit of an answer, which the API requires, where the request has none."""
 
 
 @dataclass(slots=True)
 class Plan:
-    """What a request says of thinking, tools and its limit."""
+    """Thinking, tools and limit of the request to write."""
 
     max_tokens: int
     thinking: dict[str, Any] | None = None
     effort: str | None = None
     forced_tools: bool = True  # False: where the client forces a tool, the model may decide
-    on: bool = False  # the request turns thinking on
+    on: bool = False  # True: the request turns thinking on
 
 
 def plan(prompt: Prompt, destination: Destination, traits: Traits, ignored: list[str], *, in_turn: bool) -> Plan:
-    """How to ask for the thinking that `prompt` wants. What cannot be had is named in `ignored`. `in_turn`: the model
-    is in the middle of a turn that began without thinking, so that it may not begin to with a budget.
+    """The settings for the thinking that `prompt` asks for. Fields that cannot be had are named in `ignored`.
+    `in_turn`: the model is in the middle of a turn that began without thinking, so that it may not begin to think with
+    a budget.
 
-    Thinking and a forced tool exclude each other: a client that asks for thinking itself loses the force, one that
-    only names an effort loses the thinking.
+    Thinking and a forced tool exclude each other: a client that asks for thinking itself loses the force, one that only
+    names an effort loses the thinking.
     """
     most = destination.max_output_tokens
     made = Plan(prompt.max_tokens or most or DEFAULT_MAX_TOKENS, forced_tools=traits.forced_tools)
@@ -99,7 +100,7 @@ def _turn_off(prompt: Prompt, traits: Traits, made: Plan, wanted: Effort | None,
 
 
 def _shown(thinking: dict[str, Any] | None, prompt: Prompt, traits: Traits, ignored: list[str]) -> dict[str, Any]:
-    """With the client's wish to see it or not."""
+    """`thinking` with the client's wish to see it or not."""
     made = thinking or {}
     if prompt.show_thinking is not None:
         if traits.display:
@@ -116,5 +117,5 @@ def _level(wanted: Effort | None, traits: Traits) -> str | None:
 
 
 def _name(prompt: Prompt) -> str:
-    """What the client calls the thinking that it asked for."""
+    """The client's name of the thinking that it asked for."""
     return "reasoning_effort" if prompt.effort is not None else "thinking"

@@ -1,4 +1,4 @@
-"""Usage of a message, written and read. A stream tells it in pieces.
+"""Usage of a message, written and read. A stream reports it in pieces.
 
 Source: https://platform.claude.com/docs/en/api/messages/create (usage) and, for `iterations`,
 https://platform.claude.com/docs/en/build-with-claude/compaction
@@ -17,17 +17,17 @@ _BESIDE = frozenset(("compaction", "advisor_message"))
 
 
 class Tally:
-    """The usage as told so far. Counts are cumulative: a later one takes the place of an earlier one."""
+    """The usage so far. Counts are cumulative: a later one takes the place of an earlier one."""
 
     __slots__ = ("_beside", "_counts", "_reasoning")
 
     def __init__(self) -> None:
-        self._counts = [0, 0, 0, 0]  # in the order of `_COUNTS`
+        self._counts = [0, 0, 0, 0]  # counts in the order of `_COUNTS`
         self._beside = [0, 0, 0, 0]
         self._reasoning = 0
 
     def add(self, said: Any) -> Usage | None:
-        """What is known with one more usage object; None when that tells nothing, or nothing to be believed."""
+        """The usage including one more usage object; None when that has no counts, or none that can be believed."""
         if not isinstance(said, dict):
             return None
         told = [said.get(name) for name in _COUNTS]
@@ -39,14 +39,21 @@ class Tally:
         thought = first_count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
         given, cached, written, output = map(sum, zip(counts, beside, strict=True))
         reasoning = thought or self._reasoning
-        usage = make_usage(given + cached + written, output, cached=cached, reasoning=reasoning, cache_write=written)
+        usage = make_usage(
+            given + cached + written,
+            output,
+            cached=cached,
+            reasoning=reasoning,
+            cache_write=written,
+            beyond=sum(beside),
+        )
         if usage is not None:
             self._counts, self._beside, self._reasoning = counts, beside, reasoning
         return usage
 
 
 def _beside(iterations: Any) -> list[int]:
-    """The sums of what the counts at the top leave out, in the order of `_COUNTS`."""
+    """Sums of the billed counts that the top level leaves out, in the order of `_COUNTS`."""
     sums = [0, 0, 0, 0]
     for one in iterations if isinstance(iterations, list) else ():
         if isinstance(one, dict) and one.get("type") in _BESIDE:

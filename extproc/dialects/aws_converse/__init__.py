@@ -1,4 +1,4 @@
-"""Amazon Bedrock's Converse and ConverseStream. No client speaks it here.
+"""Amazon Bedrock's Converse and ConverseStream, for providers only.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html and
 API_runtime_ConverseStream.html.

@@ -2,8 +2,8 @@
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html
 
-What the API insists on: the user begins, roles take turns, no message is empty and no text blank, results of tools come
-first in their turn, names of documents differ, and a turn with documents has a text.
+Rules of the API: the user begins, roles take turns, no message is empty and no text blank, results of tools come first
+in their turn, names of documents differ, and a turn with documents has a text.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from extproc.words.messages import (
 Json = dict[str, Any]
 
 _NO_WORDS = "See the document."
-"""What the user says who sends documents without a word."""
+"""Text of a user message that has documents only."""
 _NO_OUTPUT = "(no output)"
-_LONGEST_ID, _LONGEST_NAME = 64, 190  # of a call; of a document, with room to number it
+_LONGEST_ID, _LONGEST_NAME = 64, 190  # characters of a call's id; of a document's name, with room to number it
 _IMAGE_FORMATS = frozenset(("png", "jpeg", "gif", "webp"))
 _DOCUMENTS = {
     "application/pdf": "pdf",
@@ -54,20 +54,20 @@ _not_in_ids = re.compile(r"[^A-Za-z0-9_.:-]")
 
 
 def cache_point(cache: Mapping[str, Any], family: Family) -> Json:
-    """The block that marks what stands before it."""
+    """The block that marks all blocks before it for the cache."""
     long = family.claude is not None and cache.get("ttl") == "1h"
     return {"cachePoint": {"type": "default", "ttl": "1h"} if long else {"type": "default"}}
 
 
 class Conversation:
-    """Gathers messages. What it cannot say goes into `ignored`."""
+    """Gathers messages. Fields that it cannot express go into `ignored`."""
 
     def __init__(self, family: Family, ignored: list[str]) -> None:
         self.turns: list[Json] = []
         self._family = family
         self._ignored = ignored
         self._results = 0  # blocks of results at the head of the last turn
-        self._names: dict[str, int] = {}  # of documents, in lower case, with the number that was tried last
+        self._names: dict[str, int] = {}  # names of documents, in lower case, with the latest number tried
 
     def add(self, message: Message) -> None:
         results: list[Json] = []
@@ -93,12 +93,13 @@ class Conversation:
             if any("document" in block for block in turn["content"]) and not any("text" in b for b in turn["content"]):
                 turn["content"].append({"text": _NO_WORDS})
         last = turns[-1]
-        if last["role"] == "assistant" and "text" in last["content"][-1]:  # continued, and must not end in a space
+        # continued by the model, and must not end in a space
+        if last["role"] == "assistant" and "text" in last["content"][-1]:
             last["content"][-1]["text"] = last["content"][-1]["text"].rstrip()
         return turns
 
     def called(self) -> list[str]:
-        """The names of the tools that were called, or whose results are there."""
+        """Names of the tools that were called, or whose results are there."""
         names: dict[str, None] = {}
         orphaned = False
         for turn in self.turns:
@@ -137,7 +138,9 @@ class Conversation:
         return [block, cache_point(cache, self._family)]
 
     def _thought(self, part: ThinkingPart) -> list[Json]:
-        """Models refuse proofs that are not their own, and those without proofs do not want their thinking back."""
+        """Thinking with a proof of this model's. Models refuse other proofs, and do not want thinking without one
+        back.
+        """
         family = self._family
         if part.redacted:
             own = (family.claude is not None or family.effort == "openai") and ":" not in part.redacted
@@ -178,7 +181,7 @@ class Conversation:
         return {"document": {"format": format or "pdf", "name": self._name(part.name), "source": _source(part, "file")}}
 
     def _name(self, name: str) -> str:
-        """In the letters that the API takes, and unlike those before it."""
+        """A document's name in the letters that the API takes, different from the earlier ones."""
         stem, _, extension = name.rpartition(".")
         wanted = (
             _not_in_names.sub(" ", stem if extension.lower() in _FORMATS else name).strip()[:_LONGEST_NAME].rstrip()

@@ -1,7 +1,7 @@
-"""What families of models on Bedrock take beyond what Converse makes the same for all, read from a model's name.
+"""Differences between families of models on Bedrock that Converse does not level out, read from a model's name.
 
-Sources: https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html (which models, and where marks may
-stand), https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html (how each is asked to think) and
+Sources: https://docs.aws.amazon.com/bedrock/latest/userguide/prompt-caching.html (models with caches, and places of
+marks), https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters.html (thinking of each) and
 https://docs.aws.amazon.com/nova/latest/nova2-userguide/extended-thinking.html
 """
 
@@ -17,26 +17,26 @@ from extproc.dialects.anthropic_messages.models import Traits, traits_of
 
 @dataclass(slots=True, frozen=True)
 class Family:
-    """`claude` is what a Claude accepts; None for all others."""
+    """A family of models. `claude` are the traits of a Claude; None for all others."""
 
     claude: Traits | None = None
-    effort: Literal["", "nova", "oss", "openai"] = ""  # how others are asked to think, if they can be
+    effort: Literal["", "nova", "oss", "openai"] = ""  # words for the effort of other models; empty: they have none
     nova: bool = False
 
     @property
     def caches(self) -> bool:
-        """Whether cache points may stand in the conversation. Only a Claude takes them among tools, and lifetimes."""
+        """True when cache points may stand in the conversation. Only a Claude takes them among tools, and lifetimes."""
         return self.claude is not None or self.nova
 
     @property
     def knows_errors(self) -> bool:
-        """Whether results of tools may say that they are errors."""
+        """True when results of tools may be marked as errors."""
         return self.claude is not None or self.nova
 
 
 @lru_cache(maxsize=256)
 def family_of(model: str) -> Family:
-    """By a model's name, or a profile's id or ARN that holds it; of any other name nothing is known."""
+    """The family of a model's name, or of a profile's id or ARN that holds it; an empty one for any other name."""
     words = split(r"[^a-z0-9]+", model.lower())
     if "claude" in words:
         return Family(claude=traits_of(model))

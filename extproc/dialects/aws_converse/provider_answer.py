@@ -31,7 +31,7 @@ _FINISH: dict[str, FinishReason] = {
     "stop_sequence": "stop_sequence",
     "guardrail_intervened": "content_filter",
     "content_filtered": "content_filter",
-    "malformed_model_output": "content_filter",  # no client takes that for a whole answer
+    "malformed_model_output": "content_filter",  # no client takes this for a whole answer
     "malformed_tool_use": "content_filter",
     "refusal": "refusal",
 }
@@ -88,7 +88,7 @@ class _Output(Struct):
 
 
 class Stop(Struct, rename="camel"):
-    """Why a model stopped. `fields` are those that the request asks a Claude for."""
+    """A stop reason. `fields` are those that the request asks a Claude for."""
 
     stop_reason: str | None = None
     fields: Any = field(name="additionalModelResponseFields", default=None)
@@ -116,7 +116,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 def decode(body: bytes) -> Answer:
-    """Raises ValueError when it is no answer of Converse."""
+    """The neutral form of an answer. Raises ValueError when it is no answer of Converse."""
     try:
         found = _decode(body)
         parts = [part for block in found.output.message.content or () for part in _parts(block)]

@@ -34,13 +34,13 @@ _encode = msgspec.json.encode
 
 
 def encode(prompt: Prompt, destination: Destination) -> tuple[Json, Sequence[str]]:
-    """The body of a request, and what of the prompt it cannot say."""
+    """The body of a request, and the names of the prompt's fields that it cannot express."""
     made = _Request(prompt, destination)
     return made.body, list(dict.fromkeys(made.ignored))
 
 
 class _Request:
-    """`inference` is what all models are told, `more` what each family is in its own words."""
+    """`inference` holds the settings common to all models, `more` those in each family's own words."""
 
     def __init__(self, prompt: Prompt, destination: Destination) -> None:
         self.ignored: list[str] = []
@@ -90,11 +90,11 @@ class _Request:
     # --- thinking and sampling
 
     def _add_claude(self, destination: Destination, traits: Traits) -> None:
-        """What this Claude is asked for in Anthropic's own words."""
+        """Add the settings of this Claude, in Anthropic's own words."""
         made = plan(self._prompt, destination, traits, self.ignored, in_turn=_in_turn(self.body["messages"]))
         by_budget = made.thinking is not None and made.thinking["type"] == "enabled"
         if made.thinking is not None:
-            # Some regions know no display beside a budget, where showing it is usual.
+            # Some regions do not know `display` beside a budget, where thinking is shown anyway.
             if by_budget and made.thinking.pop("display", "") == "omitted":
                 self.ignored.append("thinking.display")
             self._more["thinking"] = made.thinking
@@ -125,12 +125,12 @@ class _Request:
             self.ignored.append("top_k")
 
     def _add_effort(self) -> None:
-        """How much to think, for models that are not Claude."""
+        """Add the effort, for models that are not Claude."""
         prompt, kind = self._prompt, self._family.effort
         wanted = prompt.effort
         if wanted is None and prompt.thinking_budget is not None:
             wanted = _effort.effort(prompt.thinking_budget)
-        if wanted is None and prompt.thinking_adaptive and kind != "openai":  # which decide by themselves anyway
+        if wanted is None and prompt.thinking_adaptive and kind != "openai":  # other models decide by themselves anyway
             wanted = "medium"
         if wanted is None:
             return
@@ -140,14 +140,15 @@ class _Request:
         able = wanted != "none" and kind != ""
         if able and kind == "oss":
             self._more["reasoning_effort"] = _LEVELS[wanted]
-        elif able and _LEVELS[wanted] == "high" and prompt.max_tokens is None:  # takes no limit, nothing of sampling
+        # high effort takes no limit and no sampling
+        elif able and _LEVELS[wanted] == "high" and prompt.max_tokens is None:
             self.ignored += [name for name in ("temperature", "top_p", "top_k") if getattr(prompt, name) is not None]
             self._inference, self._more = {}, {"reasoningConfig": {"type": "enabled", "maxReasoningEffort": "high"}}
         elif able:
             level = "low" if _LEVELS[wanted] == "low" else "medium"
             self._more["reasoningConfig"] = {"type": "enabled", "maxReasoningEffort": level}
             able = level == _LEVELS[wanted]
-        if not able and (wanted != "none" or kind == "oss"):  # which always thinks
+        if not able and (wanted != "none" or kind == "oss"):  # oss models always think
             self.ignored.append("reasoning_effort" if prompt.effort is not None else "thinking")
 
     # --- tools and format
@@ -169,13 +170,15 @@ class _Request:
         self.body["outputConfig"] = self.body.get("outputConfig", {}) | {"textFormat": form}
 
     def _add_tools(self, called: Sequence[str]) -> None:
-        """`called`: the tools that the conversation knows; they must be defined even when there are to be no calls."""
+        """Add the tools. `called`: tools in the conversation, which must be defined even when there are to be no
+        calls.
+        """
         prompt, claude = self._prompt, self._family.claude
         mode = prompt.tool_choice.mode if prompt.tool_choice is not None else "auto"
         if not prompt.tools and called:
             specs = [{"name": name, "inputSchema": {"json": {"type": "object"}}} for name in called]
             self.body["toolConfig"] = {"tools": [{"toolSpec": spec} for spec in specs]}
-        if not prompt.tools or (mode == "none" and not called):  # without tools there is no choice to make
+        if not prompt.tools or (mode == "none" and not called):  # a choice needs tools
             return
         schemas = strict_schemas(prompt.tools) if claude is not None and claude.strict else None
         if schemas is None and any(tool.strict for tool in prompt.tools):
@@ -204,7 +207,7 @@ class _Request:
         if prompt.parallel_tools is False:
             self.ignored.append("parallel_tool_calls")
 
-    # --- the rest
+    # --- service tier and metadata
 
     def _add_rest(self) -> None:
         prompt, body = self._prompt, self.body
@@ -233,7 +236,9 @@ class _Request:
 
 
 def _in_turn(turns: Sequence[Json]) -> bool:
-    """Whether the model's turn is not over, as it called tools or the client began it, and began without thinking."""
+    """True in the middle of a model's turn that began without thinking: it called tools, or the client began its
+    answer.
+    """
     last = next((turn["content"] for turn in reversed(turns) if turn["role"] == "assistant"), None)
     if last is None:
         return False
@@ -243,5 +248,5 @@ def _in_turn(turns: Sequence[Json]) -> bool:
 
 
 def _fits(text: Any) -> bool:
-    """Whether it can be a key or a value of the metadata."""
+    """True when it can be a key or a value of the metadata."""
     return isinstance(text, str) and _can_be_metadata(text) is not None

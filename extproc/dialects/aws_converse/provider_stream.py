@@ -2,7 +2,7 @@
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html
 
-The usage comes after the stop and nothing marks the end, so an answer is whole when the body ends after a stop.
+The usage comes after the stop and no event marks the end, so an answer is whole when the body ends after a stop.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ _BLOCKS = frozenset(("contentBlockDelta", "contentBlockStart", "contentBlockStop
 
 
 class ConverseDecoder:
-    """Reads the events of one stream. Blocks are numbered by the API; those that say nothing are no part."""
+    """Reads the events of one stream. The API numbers blocks; empty ones are left out."""
 
     def __init__(self) -> None:
-        self._blocks: dict[tuple[int, str], int] = {}  # (the API's number, kind) -> ours
-        self._silent: dict[int, int] = {}  # calls that have no arguments yet: the API's number -> ours
+        self._blocks: dict[tuple[int, str], int] = {}  # (the API's number, kind) -> number here
+        self._silent: dict[int, int] = {}  # calls that have no arguments yet: the API's number -> number here
         self._started = self._called = self._finished = self._over = False
 
     def feed(self, data: bytes, name: str) -> Sequence[Event]:
@@ -143,7 +143,7 @@ class ConverseDecoder:
         events.append(Finished(found.reason(called=self._called), stop_sequence=found.sequence()))
 
     def _end_call(self, index: int, events: list[Event]) -> None:
-        """A call without arguments has those of nothing."""
+        """End a call. Without arguments it gets an empty object."""
         if (block := self._silent.pop(index, None)) is not None:
             events.append(Delta("tool_call", "{}", block))
 

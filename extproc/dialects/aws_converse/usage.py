@@ -1,4 +1,4 @@
-"""Usage of Converse. `inputTokens` leaves out what the cache served and what was written to it.
+"""Usage of Converse. `inputTokens` leaves out tokens read from and written to the cache.
 
 Source: https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html
 """

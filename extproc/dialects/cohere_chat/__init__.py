@@ -1,4 +1,4 @@
-"""Cohere's Chat API, version 2. No client speaks it here.
+"""Cohere's Chat API, version 2, for providers only.
 
 Source: https://docs.cohere.com/reference/chat and https://docs.cohere.com/reference/chat-stream
 """

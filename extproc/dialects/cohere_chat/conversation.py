@@ -2,8 +2,8 @@
 
 Source: https://docs.cohere.com/reference/chat#request.body.messages and https://docs.cohere.com/docs/tool-use-overview
 
-What the API insists on: the system message comes first and alone, no message is empty, results follow the calls they
-belong to, and what an assistant says beside its calls of tools is a plan, not content.
+Rules of the API: the system message comes first and alone, no message is empty, results follow the calls they belong
+to, and an assistant's text beside its calls of tools is a plan, not content.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ Json = dict[str, Any]
 
 
 def conversation(system: Iterable[TextPart], messages: Iterable[Message], *, reasons: bool) -> list[Json]:
-    """Raises Refusal for what Cohere cannot read. `reasons`: whether the model takes back what it thought."""
+    """The messages. Raises Refusal for content that Cohere cannot read. `reasons`: True when the model takes its
+    thinking back.
+    """
     found: list[Json] = []
     for message in messages:
         if message.role == "assistant":
@@ -48,7 +50,7 @@ def conversation(system: Iterable[TextPart], messages: Iterable[Message], *, rea
 
 
 def _assistant(parts: list[Part], *, reasons: bool) -> list[Json]:
-    """One message, or none when nothing of it can be said."""
+    """One message, or none when it would be empty."""
     thoughts: list[str] = []
     texts: list[str] = []
     calls: list[Json] = []
@@ -80,7 +82,7 @@ def _assistant(parts: list[Part], *, reasons: bool) -> list[Json]:
 
 
 def _add_user(parts: list[Part], found: list[Json]) -> None:
-    """The results of tools first, then all else."""
+    """Add the results of tools first, then the other parts."""
     content: list[Json] = []
     for result in parts:
         if isinstance(result, ToolResult):

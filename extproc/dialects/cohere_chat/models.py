@@ -1,4 +1,4 @@
-"""Which models think, read from their names.
+"""Models that think, by name.
 
 Source: https://docs.cohere.com/docs/models and https://docs.cohere.com/docs/reasoning
 """
@@ -16,6 +16,6 @@ _PLAIN_NAMES = frozenset(("command", "command-r", "command-a"))
 
 @lru_cache(maxsize=256)
 def reasons(model: str) -> bool:
-    """True also where the name does not tell: newer models all do."""
+    """True for models that think, and for unknown names: newer models all do."""
     name = model.rpartition("/")[2].lower()
     return name not in _PLAIN_NAMES and not name.startswith(_PLAIN)

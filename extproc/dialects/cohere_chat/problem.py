@@ -27,12 +27,12 @@ _decode = msgspec.json.Decoder().decode
 
 
 def decode(status: int, body: bytes) -> Problem:
-    """What an error answer says; its type follows from the status."""
+    """The content of an error answer; its type follows from the status."""
     try:
         said: Any = _decode(body)
     except UNREADABLE:
         said = None
-    for _ in range(2):  # gateways before it wrap it once more
+    for _ in range(2):  # gateways before the API wrap it once more
         if isinstance(said, dict):
             said = next((said[name] for name in ("message", "error", "detail") if said.get(name)), None)
     kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")

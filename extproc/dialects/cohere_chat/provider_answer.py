@@ -38,7 +38,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 
 def decode_answer(body: bytes) -> Answer:
-    """Raises ValueError when it is no answer of this API, or one that broke off."""
+    """The neutral form of an answer. Raises ValueError when it is no answer of this API, or one that broke off."""
     try:
         said = _decode(body)
     except UNREADABLE as error:
@@ -52,7 +52,7 @@ def decode_answer(body: bytes) -> Answer:
 
 
 def _contents(message: Message) -> list[Part]:
-    """The plan for its tools comes after what it thought and before what it says."""
+    """The contents in order: thinking, the plan for its tools, text."""
     content = message.content
     if isinstance(content, str):
         content = [Content(content)]

@@ -1,7 +1,7 @@
 """A conversation as a request of the Chat API, version 2.
 
-Source: https://docs.cohere.com/reference/chat, https://docs.cohere.com/docs/structured-outputs (what schemas need),
-https://docs.cohere.com/docs/reasoning (budgets) and https://docs.cohere.com/reference/errors (what is refused)
+Source: https://docs.cohere.com/reference/chat, https://docs.cohere.com/docs/structured-outputs (rules for schemas),
+https://docs.cohere.com/docs/reasoning (budgets) and https://docs.cohere.com/reference/errors (refused requests)
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NO_PARAMETERS: Json = {"type": "object", "properties": {}}
 
 
 def encode_request(prompt: Prompt, destination: Destination) -> tuple[Json, Sequence[str]]:
-    """The body, and the names of advisory fields that it cannot say."""
+    """The body, and the names of advisory fields that it cannot express."""
     ignored: dict[str, None] = {}
     thinks = reasons(destination.model)
     body: Json = {
@@ -58,13 +58,13 @@ def encode_request(prompt: Prompt, destination: Destination) -> tuple[Json, Sequ
 
 def _add_tools(prompt: Prompt, body: Json, ignored: dict[str, None]) -> None:
     choice, tools = prompt.tool_choice, prompt.tools
-    if choice is not None and choice.mode == "tool":  # one of them is forced by offering no other
+    if choice is not None and choice.mode == "tool":  # one tool is forced by offering no other
         tools = [tool for tool in tools if tool.name == choice.name]
         if not tools:
             raise Refusal(INVALID_REQUEST, "'tool_choice' names none of the tools.", param="tool_choice")
     if choice is not None and choice.mode == "none":
         if prompt.format is not None:
-            return  # else the format would be refused
+            return  # otherwise the format would be refused
         body["tool_choice"] = "NONE"
     elif choice is not None and choice.mode != "auto":
         body["tool_choice"] = "REQUIRED"
@@ -87,7 +87,7 @@ def _tool(tool: Tool) -> Json:
 
 
 def _can_be_strict(schema: Mapping[str, Any]) -> bool:
-    """Tools of which all parameters are optional are refused there."""
+    """True when the tool can be strict: the API refuses strict tools whose parameters are all optional."""
     return bool(schema.get("required")) or not schema.get("properties")
 
 
@@ -101,7 +101,7 @@ def _add_format(wanted: OutputFormat, body: Json) -> None:
     body["response_format"] = {"type": "json_object"}
     if wanted.schema is not None:
         body["response_format"]["json_schema"] = wanted.schema
-    elif not _says_json(body["messages"]):  # it may never end otherwise
+    elif not _says_json(body["messages"]):  # without the word the model may never stop
         first = body["messages"][0]
         if first["role"] == "system":
             first["content"] += "\n\nAnswer in JSON."
@@ -124,7 +124,7 @@ def _add_sampling(prompt: Prompt, body: Json, ignored: dict[str, None]) -> None:
         if prompt.temperature > 1:
             ignored["temperature"] = None
     if prompt.top_p is not None:
-        body["p"] = _between(_LEAST_P, prompt.top_p, _MOST_P)  # 1 is refused, and hardly another
+        body["p"] = _between(_LEAST_P, prompt.top_p, _MOST_P)  # the API refuses 1; 0.99 hardly differs
     if prompt.top_k is not None and prompt.top_k >= 0:
         body["k"] = min(prompt.top_k, _MOST_K)
     if prompt.seed is not None:
@@ -140,7 +140,7 @@ def _add_sampling(prompt: Prompt, body: Json, ignored: dict[str, None]) -> None:
 
 
 def _add_penalty(prompt: Prompt, body: Json, ignored: dict[str, None]) -> None:
-    """One of the two, from 0 to 1; both at once are refused."""
+    """Set one of the two penalties, from 0 to 1; both at once are refused."""
     for name, value in (
         ("frequency_penalty", prompt.frequency_penalty),
         ("presence_penalty", prompt.presence_penalty),
@@ -166,7 +166,7 @@ def _add_thinking(
     limit, most = prompt.max_tokens, destination.max_output_tokens
     budget = prompt.thinking_budget
     if budget is None and prompt.effort is not None:
-        # The highest level is no bound at all, as Cohere advises.
+        # The highest level has no budget, as Cohere advises.
         budget = None if prompt.effort == "xhigh" else _effort.budget(prompt.effort)
     wanted = bool(budget) or prompt.effort == "xhigh" or prompt.thinking_adaptive
     if not thinks:
@@ -189,7 +189,7 @@ def _add_thinking(
 
 
 def _marked(prompt: Prompt) -> bool:
-    """Whether anything carries a prompt-cache mark: Cohere caches by itself."""
+    """True when any part carries a prompt-cache mark, which is ignored: Cohere caches by itself."""
     return (
         any(part.cache is not None for part in prompt.system)
         or any(tool.cache is not None for tool in prompt.tools)

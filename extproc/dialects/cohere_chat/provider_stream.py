@@ -2,7 +2,7 @@
 
 Source: https://docs.cohere.com/reference/chat-stream and https://docs.cohere.com/docs/streaming (order of the events)
 
-An event says its type itself. `message-end` is the last; `[DONE]` after it says nothing more. Citations are left out.
+Events have a `type`. `message-end` is the last; `[DONE]` after it adds nothing. Citations are left out.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _BEFORE_NULL = ("", "n", "nu", "nul", "null")
 
 
 class _Writing:
-    """A call so far. Its arguments are held while they may turn out to be none, which is not JSON of an object."""
+    """A call so far. Its arguments are held while they may still be `null`, which is no JSON object."""
 
     __slots__ = ("begun", "block", "held")
 
@@ -81,7 +81,7 @@ class Decoder:
     """Reads the events of one stream."""
 
     def __init__(self) -> None:
-        self._blocks: dict[tuple[str, int | None], int] = {}  # of texts and thoughts, by their index there
+        self._blocks: dict[tuple[str, int | None], int] = {}  # numbers of texts and thoughts, by their index there
         self._calls: dict[int | None, _Writing] = {}
         self._called = False
         self._next = 0
@@ -120,7 +120,7 @@ class Decoder:
         return events
 
     def end(self) -> Sequence[Event]:
-        """Nothing: an answer without `message-end` was cut."""
+        """No event: an answer without `message-end` was cut."""
         return ()
 
     def _start(self, events: list[Event], id: str = "") -> None:
@@ -149,7 +149,7 @@ class Decoder:
     def _call(self, message: Message | None, index: int | None, events: list[Event]) -> None:
         for call in _in(message):
             self._start(events)
-            if (before := self._calls.get(index)) is not None:  # it was not ended
+            if (before := self._calls.get(index)) is not None:  # the call before was not ended
                 before.end(events)
             writing = self._calls[index] = _Writing(self._next)
             self._called = True

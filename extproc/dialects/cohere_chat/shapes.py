@@ -1,4 +1,4 @@
-"""What Cohere's answers hold, plain or streamed, as far as it is read.
+"""Shapes of Cohere's answers, plain or streamed, as far as they are read.
 
 Source: https://docs.cohere.com/reference/chat#response.body
 """
@@ -41,7 +41,7 @@ class Message(Struct):
 
 
 BROKEN_OFF = frozenset(("ERROR", "TIMEOUT"))
-"""Finish reasons of answers that are none."""
+"""Finish reasons of answers that broke off."""
 
 _FINISH: Mapping[str, FinishReason] = {
     "COMPLETE": "stop",
@@ -63,13 +63,13 @@ def call_id(id: str | None) -> str:
 
 
 def arguments(text: str) -> str:
-    """JSON text; tools without parameters are called with nothing, or with null."""
+    """Arguments as JSON text. Calls of tools without parameters have none, or null."""
     return "{}" if text.strip() in ("", "null") else text
 
 
 def logprobs(items: Any) -> dict[str, Any] | None:
-    """As OpenAI chat writes them; None when there are none. Cohere tells them by chunks of text, not always of one
-    token: the probability of a chunk is the product of its tokens'.
+    """Probabilities as OpenAI chat writes them; None when there are none. Cohere gives them by chunks of text, not
+    always of one token: the probability of a chunk is the product of its tokens'.
     """
     content = []
     for item in items if isinstance(items, list) else ():

@@ -1,4 +1,4 @@
-"""Usage of Cohere's chat: what the model read and wrote, which is more than what is billed.
+"""Usage of Cohere's chat: all tokens that the model read and wrote, which are more than the billed ones.
 
 Source: https://docs.cohere.com/reference/chat#response.body
 """
@@ -27,5 +27,5 @@ def read_usage(said: Any) -> Usage | None:
 
 
 def whole(value: Any) -> Any:
-    """A whole number as one: the type of counts is a number there, so it may be 5.0."""
+    """A whole number as an integer: counts have the type number there, so one may be 5.0."""
     return int(value) if type(value) is float and value.is_integer() else value

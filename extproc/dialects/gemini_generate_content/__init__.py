@@ -1,4 +1,4 @@
-"""Google's generateContent, of the Gemini API and of Vertex AI alike. No client speaks it here.
+"""Google's generateContent, of the Gemini API and of Vertex AI alike, for providers only.
 
 Source: https://ai.google.dev/api/generate-content and
 https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference

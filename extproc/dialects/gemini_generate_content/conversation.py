@@ -2,8 +2,8 @@
 
 Source: https://ai.google.dev/api/caching#Content and https://ai.google.dev/gemini-api/docs/function-calling
 
-What the API insists on: the results of all tools that one turn called stand together in one turn of their own, right
-after it, each with the name and id of its call; and from Gemini 3 on the first call of a turn has its signature.
+Rules of the API: the results of all tools that one turn called stand together in one turn of their own, right after it,
+each with the name and id of its call; and from Gemini 3 on the first call of a turn has its signature.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ Json = dict[str, Any]
 
 
 class Contents:
-    """Gathers messages. `ignored` are the advisory fields it met and could not say."""
+    """Gathers messages. `ignored` are the advisory fields that it cannot express."""
 
     def __init__(self, model: Model) -> None:
         self.turns: list[Json] = []
         self.ignored: dict[str, None] = {}
         self._model = model
         self._calls: dict[str, tuple[int, str]] = {}  # id -> place among all calls, name
-        self._called = False  # in the model's turn that is being written
-        self._after_calls = 0  # where in `turns` the results of the last calls belong
-        self._results: list[Json] | None = None  # those that are there already
+        self._called = False  # True: the model's turn under way has called tools
+        self._after_calls = 0  # place in `turns` for the results of the last calls
+        self._results: list[Json] | None = None  # results that are there already
 
     def add(self, message: Message) -> None:
         if message.role == "assistant":
@@ -57,10 +57,10 @@ class Contents:
 
     def _add_model(self, parts: list[Part]) -> None:
         out: list[Json] = []
-        loose: list[str] = []  # signatures that came without thinking: of the text they stood beside
+        loose: list[str] = []  # signatures without thinking: each belongs to a text beside it
         for part in parts:
             if isinstance(part, ThinkingPart):
-                # Only what Gemini signed is of use to it.
+                # Only Google's own signatures go back.
                 if signature := own(part.signature):
                     if part.text:
                         out.append({"text": part.text, "thought": True, "thoughtSignature": signature})
@@ -102,7 +102,7 @@ class Contents:
             self.turns.append({"role": "user", "parts": out})
 
     def _part(self, part: Part) -> Json | None:
-        """A part that either side can write; None when nothing of it is to be sent."""
+        """A part that either side can write; None for a part that is left out."""
         if isinstance(part, TextPart):
             if part.cache is not None:
                 self.ignored["cache_control"] = None
@@ -131,7 +131,7 @@ class Contents:
         return written
 
     def _add_result(self, result: ToolResult, out: list[Json]) -> None:
-        """`out` takes what the model does not accept inside of a result."""
+        """Add a result. `out` takes the parts that the model does not accept inside it."""
         if result.cache is not None:
             self.ignored["cache_control"] = None
         _, name = self._calls.get(result.id, (0, ""))
@@ -159,14 +159,14 @@ class Contents:
         self._results.append({"functionResponse": response})
 
     def _order_results(self) -> None:
-        """In the order of the calls: models that know no ids go by it."""
+        """Sort the results in the order of the calls: models that know no ids go by it."""
         if self._results is not None and len(self._results) > 1:
             last = (len(self._calls), "")
             self._results.sort(key=lambda part: self._calls.get(part["functionResponse"].get("id", ""), last)[0])
 
 
 def _sign_texts(parts: list[Json], signatures: list[str]) -> None:
-    """Each signature stood beside a text, the last of those without one, or an empty one."""
+    """Put each signature on the last text without one, or on an empty text."""
     texts = [part for part in parts if "text" in part and "thoughtSignature" not in part]
     for signature in signatures:
         if texts:
@@ -176,7 +176,7 @@ def _sign_texts(parts: list[Json], signatures: list[str]) -> None:
 
 
 def _arguments(text: str) -> Json:
-    """They have to be an object, whatever another model once wrote."""
+    """Arguments as an object; another model may have written anything else."""
     if not text.strip():
         return {}
     try:

@@ -1,7 +1,8 @@
-"""What families of Gemini models take, read from a model's name: thinking by level or by budget, and what some refuse.
+"""Differences between families of Gemini models, read from a model's name: thinking by level or by budget, and features
+that some refuse.
 
 Sources: https://ai.google.dev/gemini-api/docs/thinking (levels, budgets and their ranges),
-https://ai.google.dev/gemini-api/docs/thought-signatures (which models insist on signatures).
+https://ai.google.dev/gemini-api/docs/thought-signatures (models that insist on signatures).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ class Model(NamedTuple):
     """`least` and `most` are the range of its thinking budget."""
 
     thinking: Literal["", "budget", "level"] = ""
-    known: bool = False  # so that no thinking means that it cannot think, not that we cannot tell
-    off: bool = False  # whether its thinking can be turned off, or down to the level MINIMAL
+    known: bool = False  # True: a missing thinking level means that it cannot think, not that its abilities are unknown
+    off: bool = False  # True: its thinking can be turned off, or down to the level MINIMAL
     least: int = 0
     most: int = 0
     penalties: bool = False
@@ -23,12 +24,12 @@ class Model(NamedTuple):
     media_results: bool = False  # tools may answer with images and files
 
 
-_LATEST = (99, 0)  # what an alias such as gemini-flash-latest stands for: the newest there is
+_LATEST = (99, 0)  # version of an alias such as gemini-flash-latest: the newest there is
 
 
 @lru_cache(maxsize=256)
 def capabilities(name: str) -> Model:
-    """Of a model by its name, with or without a prefix such as `models/`."""
+    """The abilities of a model, by its name with or without a prefix such as `models/`."""
     name = name.rpartition("/")[2].lower()
     version = _version(name)
     if version is None:

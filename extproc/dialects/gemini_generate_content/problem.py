@@ -30,13 +30,13 @@ def decode(status: int, body: bytes) -> Problem:
         value: Any = _decode(body)
     except UNREADABLE:
         value = None
-    if isinstance(value, list) and value:  # as streams without SSE wrap it
+    if isinstance(value, list) and value:  # streams without SSE wrap it in a list
         value = value[0]
     return read(status, value.get("error") if isinstance(value, dict) else None)
 
 
 def read(status: int, error: Any) -> Problem:
-    """What an `error` object says, whatever it holds; `status` is the HTTP status where it says none."""
+    """The content of an `error` object, of any shape; `status` is the HTTP status where it has none."""
     message: Any = ""
     code: Any = ""
     details: Any = None
@@ -48,7 +48,7 @@ def read(status: int, error: Any) -> Problem:
         message = error
     reasons, param = _details(details)
     kind = _BY_STATUS.get(status) or ("invalid_request_error" if 400 <= status < 500 else "api_error")
-    if "API_KEY_INVALID" in reasons:  # a 400 there
+    if "API_KEY_INVALID" in reasons:  # this reason comes with a 400
         kind = "authentication_error"
     if not isinstance(message, str) or not message:
         message = "The provider failed without saying why."
@@ -56,7 +56,7 @@ def read(status: int, error: Any) -> Problem:
 
 
 def _details(details: Any) -> tuple[list[str], str | None]:
-    """The reasons that the details of an error give, and the first field at fault."""
+    """The reasons in the details of an error, and the first field at fault."""
     reasons: list[str] = []
     param: str | None = None
     for detail in details if isinstance(details, list) else ():

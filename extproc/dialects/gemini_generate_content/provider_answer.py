@@ -35,7 +35,7 @@ def decode_answer(body: bytes) -> Answer:
     choices = [_choice(candidate) for candidate in _in_order(response.candidates or [])]
     if not choices:
         if response.feedback is None or not response.feedback.block:
-            raise ValueError("an answer of generateContent has candidates, or says why the prompt was blocked")
+            raise ValueError("an answer of generateContent has candidates, or the reason why the prompt was blocked")
         choices = [Choice([], "content_filter")]
     return Answer(
         choices,
@@ -65,7 +65,7 @@ def _choice(candidate: Candidate) -> Choice:
 
 
 def _parts(parts: list[WirePart]) -> list[Part]:
-    """Pieces of one text or thought that follow each other become one part."""
+    """Parts in which following pieces of one text or thought are joined."""
     out: list[Part] = []
     for part in parts:
         signature, last = part.signature or "", out[-1] if out else None

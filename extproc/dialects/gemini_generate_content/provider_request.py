@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 
 def path(model: str, *, stream: bool) -> str:
-    """`model` is a name, or a path that says itself what it is, such as `tunedModels/mine`."""
+    """The path of a request. `model` is a name, or a path of its own, such as `tunedModels/mine`."""
     segments = model.split("/")
     if len(segments) > 1 and segments[0] in _COLLECTIONS and not {"", ".", ".."}.intersection(segments):
         where = quote(model, safe="/@")
@@ -46,7 +46,7 @@ def encode_request(prompt: Prompt, destination: Destination) -> tuple[Json, Sequ
     system = [{"text": part.text} for part in prompt.system if part.text]
     if any(part.cache is not None for part in prompt.system):
         ignored["cache_control"] = None
-    if not turns:  # there has to be one
+    if not turns:  # the API requires one
         turns, system = [{"role": "user", "parts": system or [{"text": " "}]}], []
     body: Json = {"contents": turns}
     if system:
@@ -113,7 +113,7 @@ def _config(prompt: Prompt, model: Model, ignored: dict[str, None]) -> Json:
             config["seed"] = prompt.seed
         else:
             ignored["seed"] = None
-    # Zero is what models do anyway. Those after Gemini 2.0 answer other values with 400.
+    # Zero is the default of all models. Those after Gemini 2.0 answer other values with 400.
     if prompt.presence_penalty:
         if model.penalties:
             config["presencePenalty"] = prompt.presence_penalty
@@ -166,7 +166,7 @@ def _level(prompt: Prompt, model: Model, ignored: dict[str, None]) -> str:
     if model.off:
         return "MINIMAL"
     if wanted == "none":
-        _ignore_thinking(prompt, ignored)  # it thinks all the same
+        _ignore_thinking(prompt, ignored)  # the model thinks all the same
     return "LOW"
 
 
@@ -191,7 +191,9 @@ def _budget(prompt: Prompt, model: Model, most: int | None, ignored: dict[str, N
 
 
 def _shows(prompt: Prompt) -> bool:
-    """Whether thoughts are asked for: if the client says so, or sets up thinking as APIs do that show it."""
+    """True when thoughts are to be shown: the client asks for it, or sets up thinking in a way that shows it in other
+    APIs.
+    """
     if prompt.show_thinking is not None:
         return prompt.show_thinking
     return bool(prompt.thinking_budget) or prompt.thinking_adaptive

@@ -2,8 +2,8 @@
 
 Source: https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent
 
-There is no end marker: an answer is whole when each candidate said why it finished. That is known when the body ends,
-because some models say so with every event and others only after all else.
+There is no end marker: an answer is whole when each candidate has a finish reason. That is known when the body ends,
+because some models send one with every event and others only after everything else.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Event, Failed, Finished, Started, Used
 
 _decode = msgspec.json.Decoder(Response).decode
-_MIDSTREAM = 500  # the status of an error that says none
+_MIDSTREAM = 500  # the status of an error without one
 
 
 class _Choice:
-    """How far a candidate is: the part that is being written, if more of it may come."""
+    """The state of a candidate: the part that is being written, if more of it may come."""
 
     __slots__ = ("block", "calls", "finish", "index", "open")
 

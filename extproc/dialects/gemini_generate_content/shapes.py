@@ -1,4 +1,4 @@
-"""What Google's answers hold, plain or streamed, as far as it is read.
+"""Shapes of Google's answers, plain or streamed, as far as they are read.
 
 Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
 """
@@ -80,12 +80,12 @@ _FINISH: Mapping[str, FinishReason] = {
     "CONTINUATION": "length",
 }
 _TIERS = {"ON_DEMAND_PRIORITY": "priority", "ON_DEMAND_FLEX": "flex"}
-_UNLIKELY = -9999.0  # as OpenAI writes what cannot be said in JSON
+_UNLIKELY = -9999.0  # OpenAI's value for a probability that JSON cannot express
 
 
 def finish_reason(reason: str, *, calls: bool) -> FinishReason:
-    """Safety, recitation and so on are `content_filter`; so are ends that nobody asked for, such as a malformed call,
-    because no client takes that for a whole answer.
+    """The finish reason. Safety, recitation and so on are `content_filter`. So are unwanted ends, such as a malformed
+    call, because no client takes that for a whole answer.
     """
     if calls and reason == "STOP":
         return "tool_calls"
@@ -98,7 +98,7 @@ def service_tier(usage: Any) -> str:
 
 
 def seconds(created: str | None) -> int:
-    """Since the epoch; 0 when it is no time."""
+    """Seconds since the epoch; 0 when `created` is no time."""
     if not created:
         return 0
     try:
@@ -108,22 +108,22 @@ def seconds(created: str | None) -> int:
 
 
 def call_id(call: FunctionCall) -> str:
-    """Older models give none."""
+    """The call's id; a new one for older models, which give none."""
     return call.id or f"call_{uuid.uuid4().hex}"
 
 
 def arguments(call: FunctionCall) -> str:
-    """JSON without white space, with the numbers as they stand there."""
+    """Arguments as JSON without white space, with numbers unchanged."""
     raw = bytes(call.args)
     if raw == b"null":
         return "{}"
-    with suppress(*UNREADABLE):  # else the client is the judge of it
+    with suppress(*UNREADABLE):  # malformed arguments go to the client as they are
         raw = msgspec.json.format(raw, indent=-1)
     return raw.decode(errors="replace")
 
 
 def logprobs(result: Logprobs) -> dict[str, Any] | None:
-    """As OpenAI chat writes them; None when there are none."""
+    """Probabilities as OpenAI chat writes them; None when there are none."""
     if not result.chosen:
         return None
     top = result.top or []

@@ -61,7 +61,10 @@ class OpenAIChat(Dialect):
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return ask.usage_request(body)
 
-    # --- a client speaks it
+    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+        return ask.without_hosted(body)
+
+    # --- for clients
 
     def smallest(self, model: str) -> dict[str, Any]:
         return {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
@@ -78,7 +81,7 @@ class OpenAIChat(Dialect):
     def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:  # noqa: ARG002 - it has none
         return problems.encode(problem)
 
-    # --- a provider speaks it
+    # --- for providers
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - the same for all
         return "/chat/completions"

@@ -1,11 +1,11 @@
-"""What the gateway reads of a chat completion request.
+"""The gateway's reading of a chat completion request.
 
 Source: https://platform.openai.com/docs/api-reference/chat/create
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, read_flag, read_integer, read_model
@@ -16,8 +16,9 @@ from extproc.dialects.openai_chat.shapes import MAX_CHOICES
 from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
-_ELSEWHERE = frozenset(("web_search_options", "search_parameters", "plugins", "data_sources", "extra_body"))
-"""Fields by which a provider searches or reads what it keeps: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
+_SEARCH = "web_search_options"
+_ELSEWHERE = frozenset((_SEARCH, "search_parameters", "plugins", "data_sources", "extra_body"))
+"""Fields by which a provider searches or reads its own storage: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
 
 FIELDS = Fields(
     model="model",
@@ -30,6 +31,7 @@ FIELDS = Fields(
         "json_schema": ("response_format",),
         "choices": ("n",),
         "logprobs": ("logprobs",),
+        "hosted_tools": ("tools", "web_search_options"),
     },
     spoken=frozenset(("messages",)),
     files=frozenset(("data", "file_data")),
@@ -37,8 +39,9 @@ FIELDS = Fields(
     also=("reasoning", "reasoning_effort", "thinking", "tool_choice", *_ELSEWHERE),
 )
 
-_OWN_TOOLS = ("function", "custom", None)  # which the client runs; the provider runs others itself
-_TEXTS = frozenset(("text", "refusal", "thinking", "redacted_thinking"))  # types of parts that say all they are
+_OWN_TOOLS = ("function", "custom", None)  # run by the client; the provider runs other tools itself
+# types of parts whose text is all of their content
+_TEXTS = frozenset(("text", "refusal", "thinking", "redacted_thinking"))
 _HOLD_TEXT = ("text", "content")  # fields of messages and parts
 _ROLES = frozenset(("system", "developer", "user", "assistant", "tool", "function"))
 
@@ -55,7 +58,7 @@ def read(body: Mapping[str, Any]) -> Ask:
         content = message.get("content")
         if isinstance(content, list):
             _read_parts(content, ask)
-        if message.get("audio") is not None:  # an earlier answer's, by its id
+        if message.get("audio") is not None:  # an earlier answer's audio, by its id
             ask.add_unseen("audio")
     if not _ELSEWHERE.isdisjoint(body):
         _read_elsewhere(body, ask)
@@ -112,7 +115,7 @@ def texts(body: Mapping[str, Any]) -> Iterator[Text]:
 
 
 def thinking(body: Mapping[str, Any]) -> int:
-    """See `Dialect.thinking`. Wherever clients ask for it, see `client_request.py`."""
+    """See `Dialect.thinking`. The places of thinking settings are those of `client_request.py`."""
     settings, reasoning = body.get("thinking"), body.get("reasoning")
     most = asked(body.get("reasoning_effort"))
     if isinstance(settings, dict):
@@ -178,12 +181,14 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
                 ask.add_unseen("input_audio")
         if image is None and file is None and audio is None:
             kind = part.get("type")
-            if not (isinstance(kind, str) and kind in _TEXTS):  # a video, or what comes next
+            if not (isinstance(kind, str) and kind in _TEXTS):  # a video, or a type not known yet
                 ask.add_unseen(kind, "content")
 
 
 def _read_elsewhere(body: Mapping[str, Any], ask: Ask) -> None:
-    for name in sorted(_ELSEWHERE - {"extra_body"}):
+    if body.get(_SEARCH) is not None:
+        ask.add_hosted(_SEARCH, _SEARCH)
+    for name in sorted(_ELSEWHERE - {"extra_body", _SEARCH}):
         if body.get(name):
             ask.add_unseen(name)
     extra = body.get("extra_body")
@@ -196,4 +201,18 @@ def _read_tools(tools: Any, ask: Ask) -> None:
     for tool in tools if isinstance(tools, list) else ():
         kind = tool.get("type") if isinstance(tool, dict) else None
         if kind not in _OWN_TOOLS:
-            ask.add_unseen(kind, "tools")
+            ask.add_hosted(kind, "tools")
+
+
+def without_hosted(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+    """See `Dialect.without_hosted`."""
+    made = {name: value for name, value in body.items() if name not in ("tools", _SEARCH)}
+    dropped = [_SEARCH] if body.get(_SEARCH) is not None else []
+    tools = body.get("tools")
+    if isinstance(tools, list):
+        own = [tool for tool in tools if not isinstance(tool, dict) or tool.get("type") in _OWN_TOOLS]
+        kinds = (tool["type"] for tool in tools if isinstance(tool, dict) and tool.get("type") not in _OWN_TOOLS)
+        dropped += dict.fromkeys(f"tools.{kind}" for kind in kinds)
+        if own:
+            made["tools"] = own
+    return made, dropped

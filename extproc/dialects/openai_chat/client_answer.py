@@ -71,7 +71,7 @@ def _said_choice(index: int, choice: Choice) -> dict[str, Any]:
     if calls:
         message["tool_calls"] = calls
     if images:
-        message["images"] = images  # as OpenRouter and others give them
+        message["images"] = images  # the field of OpenRouter and others
     return {
         "index": index,
         "message": message,
@@ -88,7 +88,7 @@ def said_call(id: str, name: str, arguments: str, signature: str) -> dict[str, A
 
 
 def write_reason(reason: FinishReason, *, refused: bool) -> str:
-    """A refusal in words ends with `stop` here; one without must still be told from an answer."""
+    """The finish reason. A refusal in words ends with `stop`; one without words must not look like an answer."""
     if reason == "refusal":
         return "stop" if refused else "content_filter"
     return "stop" if reason in ("stop_sequence", "pause") else reason

@@ -2,8 +2,8 @@
 
 Source: https://platform.openai.com/docs/api-reference/chat/create
 
-What other gateways accept on top is read as well: `cache_control` marks, `thinking` and `reasoning` settings, `top_k`,
-and on assistant messages the `reasoning_content` and `thinking_blocks` that `client_answer.py` writes.
+Extensions of other gateways are read as well: `cache_control` marks, `thinking` and `reasoning` settings, `top_k`, and
+on assistant messages the `reasoning_content` and `thinking_blocks` that `client_answer.py` writes.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _OF_A_MESSAGE = frozenset(shapes.Message.__struct_fields__) - {"name"}
 
 
 def decode(body: Mapping[str, Any]) -> Prompt:
-    """Raises Refusal (400), naming the field."""
+    """The neutral form of a request. Raises Refusal (400), naming the field."""
     asked = convert(body, shapes.Request)
     if "audio" in (asked.modalities or ()):
         raise unsupported("The answer cannot be audio here: ask for text.", "modalities")
@@ -79,7 +79,7 @@ def decode(body: Mapping[str, Any]) -> Prompt:
 
 
 def _ignored(body: Mapping[str, Any]) -> Iterator[str]:
-    """Names of fields that say something and are not carried."""
+    """Names of fields with an effect that are not carried."""
     for name, value in body.items():
         if name not in _CARRIED and value is not None and value is not False:
             yield name
@@ -97,7 +97,7 @@ def _conversation(said: list[shapes.Message]) -> tuple[list[TextPart], list[Mess
     system: list[TextPart] = []
     messages: list[Message] = []
     pending: dict[str, str] = {}  # the id of each function's last call, as its result names only the function
-    results: list[Part] | None = None  # of the turn that is being read: they are one turn of the caller's
+    results: list[Part] | None = None  # results of the turn that is being read: they are one turn of the caller's
     for index, message in enumerate(said):
         where = f"messages[{index}]"
         role = message.role
@@ -121,13 +121,13 @@ def _conversation(said: list[shapes.Message]) -> tuple[list[TextPart], list[Mess
                     raise wrong(f"'{where}.content' can only be text.", f"{where}.content")
                 system.append(part)
         else:
-            raise wrong(f"'{where}.role' is none of this API's.", f"{where}.role")
+            raise wrong(f"'{where}.role' must be a role of this API.", f"{where}.role")
     return system, messages
 
 
 def _assistant(message: shapes.Message, where: str, index: int, pending: dict[str, str]) -> list[Part]:
     if message.audio is not None:
-        raise unsupported("An earlier answer in audio can only be read by who gave it.", f"{where}.audio")
+        raise unsupported("An earlier answer in audio can only be read by the provider that gave it.", f"{where}.audio")
     parts: list[Part] = []
     if message.thinking_blocks:
         for block in message.thinking_blocks:
@@ -177,10 +177,10 @@ def _result(message: shapes.Message, where: str, pending: Mapping[str, str]) -> 
         parts.append(part)
     if message.role == "tool":
         if not message.tool_call_id:
-            raise wrong(f"'{where}.tool_call_id' must say which call this answers.", f"{where}.tool_call_id")
+            raise wrong(f"'{where}.tool_call_id' must name the call that this answers.", f"{where}.tool_call_id")
         return ToolResult(message.tool_call_id, parts, name=message.name or "", cache=_mark(message))
     if not message.name:
-        raise wrong(f"'{where}.name' must say which function this answers.", f"{where}.name")
+        raise wrong(f"'{where}.name' must name the function that this answers.", f"{where}.name")
     call = pending.get(message.name)
     if call is None:
         raise wrong(f"'{where}' answers a function that was not called.", f"{where}.name")
@@ -211,7 +211,7 @@ def _part(part: shapes.Part, where: str, role: str) -> Part:
         return _file(part.file, where, _mark(part))
     if part.type == "input_audio" and part.input_audio is not None:
         return AudioPart(part.input_audio.data, part.input_audio.format)
-    raise wrong(f"'{where}' is no part that this API knows.", where)
+    raise wrong(f"'{where}' must be a part of this API.", where)
 
 
 def _image(image: shapes.Image | str, where: str, cache: Cache) -> ImagePart:
@@ -267,7 +267,7 @@ def _function(function: shapes.Function, cache: Cache) -> Tool:
 
 
 def _choose_tools(asked: shapes.Request, prompt: Prompt) -> None:
-    """Which tools the model may or must call. A choice among `allowed_tools` leaves the others out."""
+    """Set the tools that the model may or must call. A choice among `allowed_tools` leaves the others out."""
     choice = asked.tool_choice
     if choice is None:
         if isinstance(asked.function_call, shapes.Named):
@@ -308,7 +308,7 @@ def _set_thinking(asked: shapes.Request, prompt: Prompt) -> None:
     effort = asked.reasoning_effort or reasoning.effort
     if effort is not None:
         prompt.effort = LEVELS.get(effort)
-        if prompt.effort is None:  # a level of next year's is advice that we cannot give
+        if prompt.effort is None:  # an unknown level is advice that cannot be given
             prompt.ignored.append("reasoning_effort")
     prompt.thinking_budget = reasoning.max_tokens
     if reasoning.exclude is not None:

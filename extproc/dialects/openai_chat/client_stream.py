@@ -27,7 +27,7 @@ class _Writing:
     def __init__(self) -> None:
         self.calls: dict[int, int] = {}  # block -> index among the calls
         self.thinking: dict[int, str] = {}  # block -> its text until the signature comes
-        self.blocks = 0  # of thinking, that were written
+        self.blocks = 0  # thinking blocks written so far
         self.refused = False
 
 
@@ -70,7 +70,7 @@ class Encoder:
         }
 
     def _choice(self, index: int) -> tuple[bytes, _Writing]:
-        """It, and the chunk that begins it where none has."""
+        """The choice, and the chunk that begins it, empty if it has begun."""
         writing = self._choices.get(index)
         if writing is not None:
             return b"", writing

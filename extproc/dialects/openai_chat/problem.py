@@ -26,7 +26,7 @@ _TYPES = frozenset((*_BY_STATUS.values(), "invalid_request_error", "api_error"))
 
 
 def decode(status: int, body: bytes) -> Problem:
-    """Never raises."""
+    """The content of an error answer. Never raises."""
     try:
         said = _read_any(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -35,7 +35,7 @@ def decode(status: int, body: bytes) -> Problem:
 
 
 def read(status: int, said: Any) -> Problem:
-    """From an error answer or, with status 200, from an error in mid-stream."""
+    """The content of an error answer or, with status 200, of an error in mid-stream."""
     if isinstance(said, list) and said:  # Google wraps it
         said = said[0]
     error: Any = said.get("error", said) if isinstance(said, dict) else said

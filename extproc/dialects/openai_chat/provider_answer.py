@@ -42,11 +42,11 @@ REASONS: Mapping[str, FinishReason] = {
     "sensitive": "content_filter",
 }
 FAILURES = frozenset(("error", "network_error", "insufficient_system_resource"))
-"""Finish reasons that say the answer broke off: OpenRouter's, Z.ai's, DeepSeek's."""
+"""Finish reasons of answers that broke off: OpenRouter's, Z.ai's, DeepSeek's."""
 
 
 def decode(body: bytes) -> Answer:
-    """Raises ValueError when it is no chat completion."""
+    """The neutral form of an answer. Raises ValueError when it is no chat completion."""
     try:
         said = read_body(body)
     except UNREADABLE:
@@ -111,7 +111,7 @@ def words_of(said: Said) -> tuple[str, str, str]:
 
 
 def blocks_of(said: Said) -> list[ThinkingPart]:
-    """The thinking with its signatures, as `outgoing.thoughts` writes it."""
+    """Thinking with its signatures, in the blocks that `provider_request.thoughts` writes."""
     return [
         ThinkingPart(text_of(block.get("thinking")), text_of(block.get("signature")), text_of(block.get("data")))
         for block in (said.thinking_blocks if isinstance(said.thinking_blocks, list) else ())
@@ -134,7 +134,7 @@ def new_call_id() -> str:
 
 
 def arguments_of(arguments: Any) -> str:
-    """JSON text, also of those who send the object itself."""
+    """Arguments as JSON text, also from providers that send the object itself."""
     if isinstance(arguments, str):
         return arguments
     return _write(arguments).decode() if isinstance(arguments, dict) else ""
@@ -147,7 +147,9 @@ def signature_of(extra: Any) -> str:
 
 
 def reason_of(reason: Any, *, called: bool, refused: bool) -> FinishReason:
-    """A forced call ends with `stop` at OpenAI, and so does a refusal; here they say what they are."""
+    """The finish reason. A forced call ends with `stop` at OpenAI, and so does a refusal; in the neutral form each has
+    its own.
+    """
     found = REASONS.get(reason, "stop") if isinstance(reason, str) else "stop"
     if found == "stop":
         return "tool_calls" if called else "refusal" if refused else "stop"
@@ -155,7 +157,7 @@ def reason_of(reason: Any, *, called: bool, refused: bool) -> FinishReason:
 
 
 def find_usage(said: Seen) -> Any:
-    """The usage object, wherever it stands: beside the choices, at Groq in `x_groq`, at Moonshot inside a choice."""
+    """The usage object, in any of its places: beside the choices, at Groq in `x_groq`, at Moonshot inside a choice."""
     if said.usage is not None:
         return said.usage
     if said.x_groq is not None and isinstance(said.x_groq, dict):

@@ -2,8 +2,8 @@
 
 Source: https://platform.openai.com/docs/api-reference/chat/create
 
-OpenAI refuses fields that it does not know, and so do some of the many that serve its API, while others want more than
-it has. `more` says what a provider takes: "thinking" (`reasoning_content`, `thinking_blocks` and thought signatures on
+OpenAI refuses unknown fields, and so do some of the many providers of its API, while others have more fields. `more`
+names the extensions of a provider: "thinking" (`reasoning_content`, `thinking_blocks` and thought signatures on
 assistant messages), "cache_control" (marks on parts and tools), "top_k".
 """
 
@@ -34,7 +34,7 @@ from extproc.words.messages import (
     ToolResult,
 )
 
-_LONGEST_ID = 40  # of a tool call: OpenAI refuses longer ones
+_LONGEST_ID = 40  # characters of a tool call's id: OpenAI refuses longer ones
 _DETAILS = frozenset(("auto", "low", "high", "original"))
 _TIERS = {tier: tier for tier in ("auto", "default", "flex", "scale", "priority", "fast")} | {
     "standard": "default",
@@ -107,7 +107,7 @@ def encode(
         else:
             ignored.append("service_tier")
     if prompt.metadata:
-        ignored.append("metadata")  # taken only beside `store`, which nobody asked for
+        ignored.append("metadata")  # accepted only beside `store`, which the request does not set
     if prompt.show_thinking is not None:
         ignored.append("show_thinking")
     if not marks and _marked(prompt):
@@ -133,7 +133,7 @@ def _says_json(messages: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def _ask_for_json(messages: list[dict[str, Any]]) -> None:
-    """OpenAI refuses the JSON mode unless a message says the word."""
+    """Add the word JSON to the messages: OpenAI refuses the JSON mode without it."""
     first = messages[0] if messages else {}
     if first.get("role") == "system" and isinstance(first["content"], str):
         first["content"] += "\n\nAnswer in JSON."
@@ -153,14 +153,16 @@ def _marked(prompt: Prompt) -> bool:
 
 
 def _system(parts: Sequence[TextPart], *, marks: bool) -> str | list[dict[str, Any]]:
-    """One text, which every provider takes; parts only to carry cache marks."""
+    """The system prompt as one text, which every provider takes; as parts only to carry cache marks."""
     if marks and any(part.cache for part in parts):
         return [_text(part.text, part.cache) for part in parts if part.text]
     return "\n\n".join(part.text for part in parts if part.text)
 
 
 def _user(message: Message, *, marks: bool) -> list[dict[str, Any]]:
-    """Results of tools first, as they must follow the calls. What of them is no text comes after all of them."""
+    """The turn's results of tools first, as they must follow the calls. Their images and files come after all of
+    them.
+    """
     results: list[dict[str, Any]] = []
     attached: list[dict[str, Any]] = []
     content: list[dict[str, Any]] = []
@@ -196,7 +198,7 @@ def _result(result: ToolResult, attached: list[dict[str, Any]], *, marks: bool) 
 
 
 def _assistant(message: Message, *, thinking: bool, marks: bool) -> list[dict[str, Any]]:
-    """One message, or none when nothing of it can be said."""
+    """One message, or none when it would be empty."""
     parts = message.parts
     texts = [part for part in parts if isinstance(part, TextPart) and part.text]
     refusal = "".join(part.text for part in parts if isinstance(part, RefusalPart))
@@ -222,7 +224,7 @@ def _assistant(message: Message, *, thinking: bool, marks: bool) -> list[dict[st
 
 
 def thoughts(parts: Sequence[ThinkingPart]) -> dict[str, Any]:
-    """The fields of an assistant message that hold what it thought: blocks where signatures must come back."""
+    """Fields of an assistant message for its thinking: blocks where signatures must come back."""
     fields: dict[str, Any] = {}
     if text := "".join(part.text for part in parts):
         fields["reasoning_content"] = text

@@ -2,8 +2,8 @@
 
 Source: https://platform.openai.com/docs/api-reference/chat-streaming (chunk object)
 
-Read is also what other providers of this API send, see `provider_answer.py`: tool calls without an index or all with
-the same one (Gemini), usage in every chunk, no `[DONE]` after the last finish reason.
+Differences of other providers of this API are read too, see `provider_answer.py`: tool calls without an index or all
+with the same one (Gemini), usage in every chunk, no `[DONE]` after the last finish reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from extproc.words.messages import Delta, Ended, Event, Failed, Finished, Proble
 
 
 class _Call:
-    """A call so far; it begins when its name is there."""
+    """A call so far; it begins when its name has come."""
 
     __slots__ = ("block", "held", "id", "index", "name")
 
@@ -30,7 +30,7 @@ class _Call:
 
 
 class _Reading:
-    """One choice so far. `kind` and `block` are of the part that is being written."""
+    """One choice so far. `kind` and `block` belong to the part that is being written."""
 
     __slots__ = ("block", "calls", "finished", "index", "kind", "next", "refused")
 
@@ -88,7 +88,7 @@ class Decoder:
             if not reading.finished:
                 if choice.delta is not None:
                     _read_delta(reading, choice.delta, choice.logprobs, events)
-                if reason := text_of(choice.finish_reason):  # some send an empty one in every chunk
+                if reason := text_of(choice.finish_reason):  # an empty one comes in every chunk of some providers
                     if reason in provider_answer.FAILURES:
                         self._use(usage, events)
                         return self._fail(Problem("The provider broke off."), events)
@@ -97,7 +97,9 @@ class Decoder:
         return events
 
     def end(self) -> Sequence[Event]:
-        """Some leave out the end marker; an answer whose choices are all finished was whole."""
+        """The events at the end. Some providers leave out the end marker; an answer whose choices are all finished was
+        whole.
+        """
         if self._over or not self._choices or not all(choice.finished for choice in self._choices.values()):
             return ()
         return self._done()
@@ -154,7 +156,9 @@ def _read_delta(reading: _Reading, said: Said, logprobs: Any, events: list[Event
 
 
 def _read_block(reading: _Reading, block: ThinkingPart, events: list[Event], *, told: bool) -> None:
-    """`told`: its text stands in the same chunk. A signature ends the block; its text may have come before."""
+    """Read a thinking block. `told`: its text stands in the same chunk. A signature ends the block; its text may have
+    come before.
+    """
     if block.redacted:
         events.append(Delta("thinking", "", reading.begin("redacted"), reading.index, redacted=block.redacted))
     elif block.signature:
@@ -188,8 +192,8 @@ def _read_call(reading: _Reading, said: SaidCall, events: list[Event]) -> None:
 
 
 def _known(reading: _Reading, index: Any, id: str, name: str) -> _Call | None:
-    """The call that a piece belongs to: the one of its id, else the last of its index, unless an id and a name begin
-    another there. An id alone does not: some make a new one for every piece.
+    """The call that a piece belongs to: the one with its id, else the last one of its index, unless the piece has an id
+    and a name, which begin another call. An id alone does not: some providers make a new one for every piece.
     """
     if id:
         for call in reading.calls:
@@ -203,7 +207,7 @@ def _known(reading: _Reading, index: Any, id: str, name: str) -> _Call | None:
 
 def _finish(reading: _Reading, said: SaidChoice, events: list[Event]) -> None:
     reading.finished = True
-    events += [  # whose name never came
+    events += [  # calls whose name never came
         Delta("tool_call", call.held, reading.begin("tool_call"), reading.index, call.id)
         for call in reading.calls
         if not call.name

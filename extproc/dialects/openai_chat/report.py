@@ -1,4 +1,4 @@
-"""What the gateway reads of an answer that it lets pass as it is.
+"""The gateway's reading of an answer that passes through.
 
 Source: https://platform.openai.com/docs/api-reference/chat/object and
 https://platform.openai.com/docs/api-reference/chat-streaming
@@ -37,6 +37,8 @@ def observe(data: bytes, report: Report) -> bool:
         message = choice.delta or choice.message
         if message is not None:
             report.add_text(_text(message))
+            if message.reasoning_content or message.reasoning:
+                report.thinks_aloud = True
         reason = choice.finish_reason
         if reason is not None and isinstance(reason, str) and _is_index(choice.index):
             report.finish_reasons[choice.index] = reason
@@ -59,7 +61,7 @@ def _is_index(value: Any) -> bool:
 
 
 def _text(said: Said) -> str:
-    """All that a message says: its words, and the names and arguments of its calls."""
+    """The text of a message: its words, and the names and arguments of its calls."""
     if (  # text alone, nearly always
         type(text := said.content) is str
         and said.reasoning_content is None

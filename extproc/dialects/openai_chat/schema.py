@@ -1,4 +1,4 @@
-"""What OpenAI takes as the schema of a strict tool. Others leave properties optional there, or objects open.
+"""Schemas of strict tools, as OpenAI requires them. Other APIs leave properties optional there, or objects open.
 
 Source: https://platform.openai.com/docs/guides/structured-outputs#supported-schemas
 """
@@ -10,7 +10,9 @@ from typing import Any
 
 
 def can_be_strict(schema: Mapping[str, Any]) -> bool:
-    """Whether every object in it is closed, and all its properties are required. An empty one is of any object."""
+    """True when every object in it is closed, and all its properties are required. An empty schema stands for any
+    object.
+    """
     waiting: list[Any] = [schema or {"type": "object"}]
     while waiting:
         node = waiting.pop()

@@ -17,7 +17,7 @@ MAX_CHOICES = 128
 """OpenAI's own limit for `n`."""
 
 MODES: Mapping[str, Literal["auto", "none", "required"]] = {"auto": "auto", "none": "none", "required": "required"}
-"""Words of `tool_choice`."""
+"""Values of `tool_choice`, in the neutral form."""
 
 Limit = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 
@@ -177,7 +177,7 @@ class Request(Struct):
 # --- answers
 
 
-# Without gc: events come by the thousand, and no JSON has circles.
+# No garbage collection: events come by the thousand, and JSON has no circles.
 class SaidFunction(Struct, gc=False):
     name: Any = None
     arguments: Any = None
@@ -198,12 +198,12 @@ class Said(Struct, gc=False):
     reasoning_content: Any = None
     reasoning: Any = None
     tool_calls: list[SaidCall] | None = None
-    function_call: SaidFunction | None = None  # of clients that offered `functions`
+    function_call: SaidFunction | None = None  # from clients that offered `functions`
     thinking_blocks: Any = None
 
 
 class SeenChoice(Struct, gc=False):
-    """A choice, as far as the gateway reads one that it lets pass."""
+    """A choice, as far as the gateway reads one that passes through."""
 
     index: Any = 0
     delta: Said | None = None
@@ -213,7 +213,7 @@ class SeenChoice(Struct, gc=False):
 
 
 class Seen(Struct, gc=False):
-    """A completion or a chunk of one, as far as the gateway reads one that it lets pass."""
+    """A completion or a chunk of one, as far as the gateway reads one that passes through."""
 
     model: Any = None
     choices: list[SeenChoice] | None = None
@@ -240,4 +240,4 @@ class Body(Seen, gc=False):
 
 
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding of an answer raises."""
+"""Exceptions of decoding an answer."""

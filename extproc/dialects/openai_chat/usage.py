@@ -1,4 +1,4 @@
-"""Usage of chat completions, written and read. Completions and embeddings of OpenAI say it in the same words.
+"""Usage of chat completions, written and read. Completions and embeddings of OpenAI have the same fields.
 
 Providers of this API differ. Sources of each shape: `tests/dialects/usage_shapes.json`.
 """
@@ -12,12 +12,15 @@ from extproc.dialects import token_count
 from extproc.dialects._usage import are_counts, first_count, make_usage
 from extproc.words.exchange import Usage
 
+_THINKING = 1 << 17
+"""Tokens of thinking beside the output, and so beside its limit, that can be believed."""
+
 
 def read_usage(said: Any) -> Usage | None:
     """The counts of a usage object; None when it has none that can be believed.
 
     Cached tokens have other names at DeepSeek, Moonshot and Databricks. Where input or output is missing (Fireworks),
-    the total tells it.
+    it follows from the total.
     """
     if not isinstance(said, dict):
         return None
@@ -38,16 +41,21 @@ def read_usage(said: Any) -> Usage | None:
     )
     cache_write = first_count(of_input.get("cache_write_tokens"), said.get("cache_creation_input_tokens"))
     reasoning = first_count(of_output.get("reasoning_tokens"), said.get("reasoning_tokens"))
+    beyond = 0
     if "citation_tokens" in said:  # Perplexity bills both for themselves and leaves them out of the total
+        beyond = reasoning + first_count(said["citation_tokens"])
         input_tokens += first_count(said["citation_tokens"])
         output_tokens += reasoning
     elif (rest := total - input_tokens - output_tokens) > 0:
         if said.get("prompt_audio_seconds") or rest == cached + cache_write:  # Mistral's audio; Anthropic's way
             input_tokens += rest
-        else:  # xAI counts its reasoning beside the output; Google tells thoughts in the total alone
+        else:  # xAI counts its reasoning beside the output; Google reports thoughts in the total alone
             output_tokens += rest
             reasoning = max(reasoning, rest)
-    return make_usage(input_tokens, output_tokens, cached=cached, reasoning=reasoning, cache_write=cache_write)
+            beyond = min(rest, _THINKING)
+    return make_usage(
+        input_tokens, output_tokens, cached=cached, reasoning=reasoning, cache_write=cache_write, beyond=beyond
+    )
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:

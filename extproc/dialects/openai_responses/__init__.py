@@ -1,4 +1,4 @@
-"""OpenAI responses, as far as they need nothing that a provider stores or runs itself.
+"""OpenAI responses, except for features that need a provider's storage or its own tools.
 
 Source: https://developers.openai.com/api/reference/resources/responses
 """
@@ -32,6 +32,7 @@ class OpenAIResponses(Dialect):
     name = "openai_responses"
     paths = {"/v1/responses": "chat"}  # noqa: RUF012
     usage_at = (("response", "usage"), ("usage",))
+    namespaces = True
     traces = (b'"extproc:',)
     fields = ask.FIELDS
     lacks = frozenset(("choices", "audio"))
@@ -51,7 +52,10 @@ class OpenAIResponses(Dialect):
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         return ask.texts(body)
 
-    # --- a client speaks it
+    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+        return ask.without_hosted(body)
+
+    # --- for clients
 
     def smallest(self, model: str) -> dict[str, Any]:
         return {"model": model, "input": "Hello"}
@@ -63,7 +67,9 @@ class OpenAIResponses(Dialect):
         return client_answer.encode(answer)
 
     def cut_off(self, kind: Kind, message: str) -> bytes:
-        """The error alone: only who began the response can say how it failed. Nor is its number in the order known."""
+        """The error alone. A `response.failed` event would need the response that the provider began; its sequence
+        number is not known either.
+        """
         said = problem.of_event(messages.Failed(message, kind.type, kind.code))
         return b"event: error\ndata: %b\n\n" % msgspec.json.encode({"type": "error", "sequence_number": 0, **said})
 
@@ -73,7 +79,7 @@ class OpenAIResponses(Dialect):
     def encode_problem(self, status: int, problem: messages.Problem) -> dict[str, Any]:  # noqa: ARG002
         return problems.encode(problem)
 
-    # --- a provider speaks it
+    # --- for providers
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
         return "/responses"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from extproc.dialects.openai_responses import custom, signature
 from extproc.dialects.openai_responses.provider_answer import pieces, text_of
@@ -27,8 +27,16 @@ from extproc.words.messages import (
 _TIERS = frozenset(("auto", "default", "flex", "scale", "priority", "fast", "ultrafast"))
 
 
+class Called(Protocol):
+    """A call, as far as it names itself."""
+
+    id: str
+    name: str
+    namespace: str
+
+
 def encode(answer: Answer) -> dict[str, Any]:
-    """Of several choices the first, as this API has but one."""
+    """The response. It has the first choice only, as this API has but one."""
     choice = answer.choices[0] if answer.choices else Choice([])
     refused = any(isinstance(part, RefusalPart) for part in choice.parts)
     status, why = outcome(choice.finish, refused=refused)
@@ -45,12 +53,12 @@ def encode(answer: Answer) -> dict[str, Any]:
 
 
 def new_response_id(id: str) -> str:
-    """A provider's own id as this API writes ids."""
+    """A provider's own id in the form of this API's ids."""
     return id if id.startswith("resp_") else f"resp_{id}" if id else new_id("resp")
 
 
 def response(id: str, model: str, created: int) -> dict[str, Any]:
-    """A response that has just begun, of a request that is not known here."""
+    """A response that has just begun, without the settings of its request."""
     return {
         "id": id,
         "object": "response",
@@ -79,7 +87,7 @@ def response(id: str, model: str, created: int) -> dict[str, Any]:
 
 
 def outcome(finish: FinishReason, *, refused: bool) -> tuple[str, dict[str, str] | None]:
-    """Status and `incomplete_details`. A refusal without words must still be told from an answer."""
+    """Status and `incomplete_details`. A refusal without words must not look like an answer."""
     if finish == "length":
         return "incomplete", {"reason": "max_output_tokens"}
     if finish == "content_filter" or (finish == "refusal" and not refused):
@@ -108,7 +116,7 @@ def _items(choice: Choice) -> list[dict[str, Any]]:
         elif isinstance(part, ToolCall):
             if part.signature:
                 items.append(reasoning_item(new_id("rs"), "", signature.pack(calls={part.id: part.signature})))
-            items.append(call_item(part.id, part.name, part.arguments))
+            items.append(call_item(part))
         elif isinstance(part, ImagePart) and part.data:
             items.append(
                 {
@@ -145,24 +153,29 @@ def summary_piece(text: str) -> dict[str, Any]:
     return {"type": "summary_text", "text": text}
 
 
-def call_item(id: str, name: str, arguments: str) -> dict[str, Any]:
-    """A call of a function or, where the arguments are those of one, of a custom tool."""
-    input = custom.input_of(arguments)
+def call_item(call: ToolCall) -> dict[str, Any]:
+    """A call of a function, or of a custom tool where the arguments have its form."""
+    input = custom.input_of(call.arguments)
     if input is not None:
-        return custom_item(new_id("ctc"), id, name, input)
-    return function_item(new_id("fc"), id, name, arguments or "{}")
+        return custom_item(new_id("ctc"), call, input)
+    return function_item(new_id("fc"), call, call.arguments or "{}")
 
 
-def custom_item(item: str, id: str, name: str, input: str, status: str = "completed") -> dict[str, Any]:
-    return {"id": item, "type": "custom_tool_call", "status": status, "call_id": id, "name": name, "input": input}
+def custom_item(item: str, call: Called, input: str, status: str = "completed") -> dict[str, Any]:
+    return {"id": item, "type": "custom_tool_call", "status": status, **_called(call), "input": input}
 
 
-def function_item(item: str, id: str, name: str, arguments: str, status: str = "completed") -> dict[str, Any]:
-    return {"id": item, "type": "function_call", "status": status, "call_id": id, "name": name, "arguments": arguments}
+def function_item(item: str, call: Called, arguments: str, status: str = "completed") -> dict[str, Any]:
+    return {"id": item, "type": "function_call", "status": status, **_called(call), "arguments": arguments}
+
+
+def _called(call: Called) -> dict[str, str]:
+    named = {"call_id": call.id, "name": call.name}
+    return named | {"namespace": call.namespace} if call.namespace else named
 
 
 def write_logprobs(logprobs: Any) -> list[dict[str, Any]]:
-    """Those of chat completions; here every token has its bytes."""
+    """Probabilities of chat completions in this API, where every token has its bytes."""
     if not isinstance(logprobs, dict):
         return []
     return [

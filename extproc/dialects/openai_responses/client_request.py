@@ -2,7 +2,7 @@
 
 Source: https://developers.openai.com/api/reference/resources/responses/methods/create
 
-Items of the input become turns: what the model said, thought and called in a row is one message, and so are the results
+Items of the input become turns: texts, thinking and calls of the model in a row are one message, and so are the results
 of tools in a row.
 """
 
@@ -37,13 +37,13 @@ from extproc.words.messages import (
 _CARRIED = frozenset((*shapes.Request.__struct_fields__, "stream_options", "background"))
 _OF_A_TOOL = frozenset(shapes.Tool.__struct_fields__)
 _HERE_ONLY = {
-    "state": "what the provider has stored can only be used there: send the whole conversation in 'input'.",
+    "state": "content that a provider stores can only be used there: send the whole conversation in 'input'.",
     "hosted_tools": "tools that OpenAI runs itself exist nowhere else: use functions.",
 }
 
 
 def decode(body: Mapping[str, Any]) -> Prompt:
-    """Raises Refusal (400), naming the field."""
+    """The neutral form of a request. Raises Refusal (400), naming the field."""
     asks = ask.read(body)
     for need, why in _HERE_ONLY.items():
         if (field := asks.needs.get(need)) is not None:
@@ -54,7 +54,7 @@ def decode(body: Mapping[str, Any]) -> Prompt:
         messages=[],
         system=[TextPart(asked.instructions)] if asked.instructions else [],
         stream=asked.stream is True,
-        tools=[_tool(tool) for tool in asked.tools or ()],
+        tools=[*_tools(asked.tools)],
         parallel_tools=asked.parallel_tool_calls,
         max_tokens=asked.max_output_tokens,
         temperature=asked.temperature,
@@ -82,7 +82,7 @@ def decode(body: Mapping[str, Any]) -> Prompt:
 
 
 def _ignored(body: Mapping[str, Any]) -> Iterator[str]:
-    """Names of fields that say something and are not carried."""
+    """Names of fields with an effect that are not carried."""
     for name, value in body.items():
         if name in _CARRIED or value is None or value is False or (name == "truncation" and value == "disabled"):
             continue
@@ -112,9 +112,9 @@ class _Conversation:
 
     def __init__(self, prompt: Prompt) -> None:
         self._prompt = prompt
-        self._said: list[Part] | None = None  # of the model's turn that is being read
-        self._results: list[Part] | None = None  # of the tools' turn that is being read
-        self._signatures: dict[str, str] = {}  # of calls, by their id
+        self._said: list[Part] | None = None  # parts of the model's turn that is being read
+        self._results: list[Part] | None = None  # results of the tools' turn that is being read
+        self._signatures: dict[str, str] = {}  # signatures of calls, by their id
         self._calls: list[ToolCall] = []
 
     def read(self, items: Sequence[shapes.Item]) -> None:
@@ -126,7 +126,7 @@ class _Conversation:
             elif kind in ("function_call_output", "custom_tool_call_output"):
                 self._result(item, where)
             elif kind == "additional_tools":
-                self._prompt.tools += [_tool(tool) for tool in item.tools or ()]
+                self._prompt.tools += _tools(item.tools)
             else:
                 self._results = None
                 said = self._turn()
@@ -153,7 +153,7 @@ class _Conversation:
         if content is None:
             raise wrong(f"'{where}.content' is missing.", f"{where}.content")
         if role not in ("user", "assistant", "system", "developer"):
-            raise wrong(f"'{where}.role' is none of this API's.", f"{where}.role")
+            raise wrong(f"'{where}.role' must be a role of this API.", f"{where}.role")
         parts: list[Part]
         if isinstance(content, str):
             parts = [TextPart(content)]
@@ -177,7 +177,7 @@ class _Conversation:
 
     def _result(self, item: shapes.Item, where: str) -> None:
         if not item.call_id:
-            raise wrong(f"'{where}.call_id' must say which call this answers.", f"{where}.call_id")
+            raise wrong(f"'{where}.call_id' must name the call that this answers.", f"{where}.call_id")
         if item.output is None:
             raise wrong(f"'{where}.output' is missing.", f"{where}.output")
         found: list[TextPart | ImagePart | FilePart] = []
@@ -217,7 +217,8 @@ def _call(item: shapes.Item, kind: str, where: str) -> ToolCall:
     if written is None:
         name = "arguments" if kind == "function_call" else "input"
         raise wrong(f"'{where}.{name}' is missing.", f"{where}.{name}")
-    return ToolCall(item.call_id, item.name, written if kind == "function_call" else custom.arguments(written))
+    arguments = written if kind == "function_call" else custom.arguments(written)
+    return ToolCall(item.call_id, item.name, arguments, namespace=item.namespace or "")
 
 
 def _part(part: shapes.Part, where: str, *, by_model: bool) -> Part:
@@ -232,7 +233,7 @@ def _part(part: shapes.Part, where: str, *, by_model: bool) -> Part:
         return _file(part, where)
     if kind == "input_audio" and part.input_audio is not None:
         return AudioPart(part.input_audio.data, part.input_audio.format)
-    raise wrong(f"'{where}' is no part that this API knows.", where)
+    raise wrong(f"'{where}' must be a part of this API.", where)
 
 
 def _image(part: shapes.Part, where: str) -> ImagePart:
@@ -273,6 +274,21 @@ def _mark(part: shapes.Part) -> Mapping[str, Any] | None:
 # --- tools and format
 
 
+def _tools(tools: Sequence[shapes.Tool] | None) -> Iterator[Tool]:
+    """Tools, those of groups among them. A group is described with the first of its tools."""
+    for tool in tools or ():
+        if tool.type != "namespace":
+            yield _tool(tool)
+            continue
+        about = tool.description or ""
+        for inner in tool.tools or ():
+            if not isinstance(inner.type, str) or inner.type not in ("function", "custom"):
+                raise wrong(f"'tools' has a group {tool.name[:64]!r} with more than functions.", "tools")
+            found = _tool(inner)
+            found.namespace, found.about, about = tool.name, about, ""
+            yield found
+
+
 def _tool(tool: shapes.Tool) -> Tool:
     if tool.type == "function":
         return Tool(tool.name, tool.description or "", tool.parameters or {}, tool.strict)
@@ -283,7 +299,7 @@ def _tool(tool: shapes.Tool) -> Tool:
 
 
 def _choose_tools(choice: str | shapes.Choice | None, prompt: Prompt) -> None:
-    """Which tools the model may or must call. A choice among `allowed_tools` leaves the others out."""
+    """Set the tools that the model may or must call. A choice among `allowed_tools` leaves the others out."""
     if choice is None:
         return
     if isinstance(choice, str):

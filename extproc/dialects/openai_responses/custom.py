@@ -49,6 +49,6 @@ def input_of(arguments: str) -> str | None:
 
 
 def may_be(begun: str) -> bool:
-    """Whether arguments that begin like this can still be those of a custom tool."""
+    """True while arguments that begin like this can still be those of a custom tool."""
     head = begun[:64].translate(_WHITE)[: len(_START)]
     return _START.startswith(head)

@@ -2,8 +2,8 @@
 
 Source: https://developers.openai.com/api/reference/resources/responses/streaming-events (error, response.failed)
 
-The reference shows the fields of an `error` event beside its type; OpenAI sends them inside `error`, which is what
-makes its SDK raise. Read is both, written too.
+The reference shows the fields of an `error` event beside its type; OpenAI sends them inside `error`, which makes its
+SDK raise. Both forms are read and written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _NAMED = _REQUESTS_FAULT - {"context_length_exceeded"} | {"server_error", "rate_
 
 
 def read(error: Any) -> Failed:
-    """What an error object, or an event that is one, says."""
+    """The content of an error object, or of an event that is one."""
     fields: Mapping[str, Any] = error if isinstance(error, dict) else {}
     message, code, type = fields.get("message"), fields.get("code"), fields.get("type")
     if not isinstance(message, str) or not message:

@@ -28,7 +28,7 @@ _read = msgspec.json.Decoder(Body).decode
 
 
 def decode(body: bytes) -> Answer:
-    """Raises ValueError when it is no finished response."""
+    """The neutral form of an answer. Raises ValueError when it is no finished response."""
     try:
         said = _read(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -61,7 +61,7 @@ def text_of(value: Any) -> str:
 
 
 def pieces(value: Any) -> Iterator[Mapping[str, Any]]:
-    """The objects of a list, whatever it is."""
+    """The objects of a list; none for any other value."""
     return (piece for piece in (value if isinstance(value, list) else ()) if isinstance(piece, dict))
 
 
@@ -71,7 +71,7 @@ def created_of(said: Body) -> int:
 
 
 def parts_of(item: Output) -> list[Part]:
-    """What an item says; nothing where it is none of a model's own."""
+    """The neutral parts of an item; none for items that are not the model's own."""
     if item.type == "message":
         found: list[Part] = []
         for piece in pieces(item.content):
@@ -81,7 +81,8 @@ def parts_of(item: Output) -> list[Part]:
                 found.append(RefusalPart(refusal))
         return found
     if item.type == "function_call":
-        return [ToolCall(call_id(item), text_of(item.name), text_of(item.arguments) or "{}")]
+        arguments = text_of(item.arguments) or "{}"
+        return [ToolCall(call_id(item), text_of(item.name), arguments, namespace=text_of(item.namespace))]
     if item.type == "reasoning":
         text, signed = thought_of(item), signature_of(item)
         return [ThinkingPart(text, signed)] if text or signed else []
@@ -115,5 +116,5 @@ def reason_of(said: Body, *, called: bool, refused: bool) -> FinishReason:
 
 
 def chat_logprobs(found: Sequence[Any]) -> dict[str, Any] | None:
-    """As chat completions write them."""
+    """Probabilities as chat completions write them."""
     return {"content": list(found), "refusal": None} if found else None

@@ -1,7 +1,7 @@
 """The neutral form as a request for a provider, stateless.
 
 Source: https://developers.openai.com/api/reference/resources/responses/methods/create and
-https://developers.openai.com/api/docs/guides/reasoning (which reasoning items may come back)
+https://developers.openai.com/api/docs/guides/reasoning (reasoning items that may come back)
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from extproc.words.messages import (
     ToolResult,
 )
 
-_LONGEST_ID = 64  # of a call: OpenAI refuses longer ones
-_LEAST_OUTPUT = 16  # and smaller limits
+_LONGEST_ID = 64  # characters of a call's id: OpenAI refuses longer ones
+_LEAST_OUTPUT = 16  # tokens: OpenAI refuses smaller limits
 _MOST_METADATA, _LONGEST_KEY, _LONGEST_VALUE = 16, 64, 512
 _DETAILS = frozenset(("auto", "low", "high", "original"))
 _TIERS = {tier: tier for tier in ("auto", "default", "flex", "scale", "priority", "fast", "ultrafast")} | {
@@ -55,12 +55,12 @@ def encode(prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Se
     system = "\n\n".join(part.text for part in prompt.system if part.text)
     if system and items:
         body["instructions"] = system
-    elif system:  # there has to be an input
+    elif system:  # the API requires an input
         items.append(_message("developer", system))
     if prompt.stream:
         body["stream"] = True
     if prompt.tools:
-        body["tools"] = [_tool(tool) for tool in prompt.tools]
+        body["tools"] = _tools(prompt.tools)
         if prompt.tool_choice is not None:
             body["tool_choice"] = _tool_choice(prompt.tool_choice)
         if prompt.parallel_tools is not None:
@@ -68,7 +68,7 @@ def encode(prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Se
     if prompt.format is not None:
         body["text"] = {"format": _format(prompt.format)}
         if prompt.format.schema is None and not _says_json(items):
-            items.insert(0, _message("developer", "Answer in JSON."))  # or OpenAI refuses the mode
+            items.insert(0, _message("developer", "Answer in JSON."))  # OpenAI refuses the mode without the word
     if prompt.max_tokens is not None:
         limit = (
             prompt.max_tokens
@@ -123,7 +123,9 @@ def _name_ignored(prompt: Prompt, body: Mapping[str, Any], ignored: list[str]) -
 
 
 def _reasoning(prompt: Prompt) -> dict[str, Any]:
-    """Who asks for thinking in tokens sees it unless they say otherwise; who names an effort has to ask."""
+    """The `reasoning` field. A client that asks for thinking in tokens sees it, unless it declines; one that names an
+    effort has to ask to see it.
+    """
     settings: dict[str, Any] = {}
     if prompt.effort is not None:
         settings["effort"] = prompt.effort
@@ -149,7 +151,7 @@ def _metadata(metadata: Mapping[str, Any]) -> Mapping[str, str] | None:
 
 
 def _says_json(items: Iterable[Mapping[str, Any]]) -> bool:
-    """The instructions do not count."""
+    """True when an item says JSON. The instructions do not count."""
     for item in items:
         content = item.get("content") or item.get("output") or ""
         texts = [content] if isinstance(content, str) else [piece.get("text", "") for piece in content]
@@ -185,7 +187,7 @@ def _output(result: ToolResult) -> str | list[dict[str, Any]]:
 
 
 def _shortest(content: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    """A text alone is a string."""
+    """The shortest form: a text alone is a string."""
     if not content:
         return ""
     if len(content) == 1 and content[0]["type"] == "input_text":
@@ -213,12 +215,13 @@ def _suffix(media_type: str) -> str:
 
 
 def _assistant(parts: Sequence[Part], items: list[dict[str, Any]]) -> bool:
-    """In the order they came. Of the thinking only OpenAI's own goes back, and only with what it led to behind it.
+    """Add the parts in the order they came. Only OpenAI's own thinking goes back, and only in front of the text or call
+    that followed it.
 
-    True when any does.
+    True when any thinking goes back.
     """
-    thoughts: list[dict[str, Any]] = []  # that wait for what they led to
-    content: list[dict[str, Any]] | None = None  # of the message that is being written
+    thoughts: list[dict[str, Any]] = []  # thinking that waits for the text or call after it
+    content: list[dict[str, Any]] | None = None  # content of the message that is being written
     said: list[dict[str, Any]] = []  # the messages
     reasoned = False
     for part in parts:
@@ -260,12 +263,13 @@ def _thought(own: tuple[str, str], text: str) -> dict[str, Any]:
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
-    return {
+    said = {
         "type": "function_call",
         "call_id": _id(call.id),
         "name": call.name,
         "arguments": call.arguments or "{}",
     }
+    return said | {"namespace": call.namespace} if call.namespace else said
 
 
 def _id(id: str) -> str:
@@ -278,8 +282,25 @@ def _id(id: str) -> str:
 # --- tools and format
 
 
+def _tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
+    """Tools, those of a group in it."""
+    said: list[dict[str, Any]] = []
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for tool in tools:
+        if not tool.namespace:
+            said.append(_tool(tool))
+            continue
+        if tool.namespace not in groups:
+            inner = groups[tool.namespace] = []
+            said.append({"type": "namespace", "name": tool.namespace, "description": tool.about, "tools": inner})
+        groups[tool.namespace].append(_tool(tool))
+    return said
+
+
 def _tool(tool: Tool) -> dict[str, Any]:
-    """Strict only where asked for: this API is when nothing is said, and then refuses many schemas."""
+    """A function tool. It is strict only where the client asks for it: the API's default is strict, and then refuses
+    many schemas.
+    """
     said: dict[str, Any] = {"type": "function", "name": tool.name}
     if tool.description:
         said["description"] = tool.description

@@ -2,8 +2,8 @@
 
 Source: https://developers.openai.com/api/reference/resources/responses/streaming-events
 
-What comes whole at the end of an item or of the response counts only where its pieces never came, as some providers
-leave out the deltas, or the items, or both.
+Whole items, at their end or at the end of the response, count only where their pieces never came: some providers leave
+out the deltas, or the items, or both.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ _ENDS = frozenset(("response.completed", "response.incomplete"))
 
 
 class _Block:
-    """A part of the answer. `said` of a thought is the event its text comes in, `paragraph` the piece of it."""
+    """A part of the answer. `said` of a thought is the type of event that carries its text, `paragraph` the piece of
+    it.
+    """
 
     __slots__ = ("number", "paragraph", "said", "signed", "told")
 
@@ -140,7 +142,7 @@ class Decoder:
         index = _index(said.output_index)
         key = (index, kind, _index(said.content_index) if kind in ("text", "refusal") else 0)
         if kind == "tool_call" and key not in self._blocks:
-            return  # nobody knows yet what is called: the end of the item tells it all
+            return  # the tool's name is not known yet: the end of the item has everything
         self._start(Body(), events)
         block = self._block(key)
         if kind == "thinking":
@@ -163,10 +165,11 @@ class Decoder:
         self._start(Body(), events)
         self._called = True
         block = self._block(key)
-        events.append(Delta("tool_call", "", block.number, 0, provider_answer.call_id(item), text_of(item.name)))
+        id, name, namespace = provider_answer.call_id(item), text_of(item.name), text_of(item.namespace)
+        events.append(Delta("tool_call", "", block.number, 0, id, name, namespace=namespace))
 
     def _item(self, index: int, item: Output, events: list[Event]) -> None:
-        """What a whole item says that its pieces did not."""
+        """Add the content of a whole item that its pieces did not bring."""
         if item.type == "function_call":
             self._begin(index, item, events)
             self._rest((index, "tool_call", 0), text_of(item.arguments), events)

@@ -1,4 +1,4 @@
-"""What the gateway reads of an answer that it lets pass as it is.
+"""The gateway's reading of an answer that passes through.
 
 Source: https://developers.openai.com/api/reference/resources/responses/streaming-events
 """
@@ -48,7 +48,7 @@ def observe(data: bytes, report: Report) -> bool:
     if whole is not None:
         _observe_response(whole, report)
     elif said.item is not None and said.type == "response.output_item.added":
-        report.add_text(provider_answer.text_of(said.item.name))  # its arguments come in pieces
+        report.add_text(provider_answer.text_of(said.item.name))  # the arguments come in pieces
     return False
 
 

@@ -1,4 +1,4 @@
-"""Reasoning items: how a model's thinking survives being sent to a client and back, whoever thought it.
+"""Reasoning items: any model's thinking, in a form that survives the way to a client and back.
 
 Source: https://developers.openai.com/api/docs/guides/reasoning (encrypted reasoning items)
 
@@ -6,10 +6,10 @@ OpenAI's own reasoning is an item with an id, a summary and `encrypted_content`,
 form its id and encrypted content are the signature `openai:<id>:<encrypted content>`, so that no other provider takes
 it for its own; the summary is the text.
 
-Thinking of other providers is a reasoning item too, as clients keep those. What must come back unchanged, the signature
-or the redacted thinking, is its `encrypted_content`: `extproc:` and base64 of the JSON
-`{"signature": …, "redacted": …, "calls": {call_id: signature}}`. `calls` are the signatures of tool calls (Gemini's),
-which have no place of their own in this API; such an item stands beside the call.
+Thinking of other providers is a reasoning item too, as clients keep those. The signature or the redacted thinking,
+which must come back unchanged, is its `encrypted_content`: `extproc:` and base64 of the JSON `{"signature": …,
+"redacted": …, "calls": {call_id: signature}}`. `calls` are the signatures of tool calls (Gemini's), which have no place
+of their own in this API; such an item stands beside the call.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PREFIX = "extproc:"
 
 
 class Proof(Struct, omit_defaults=True):
-    """What of the thinking must come back unchanged."""
+    """The parts of the thinking that must come back unchanged."""
 
     signature: str = ""
     redacted: str = ""
@@ -50,14 +50,14 @@ def own(signature: str) -> tuple[str, str] | None:
 
 
 def pack(signature: str = "", redacted: str = "", calls: Mapping[str, str] | None = None) -> str:
-    """The `encrypted_content` that carries it. With nothing to carry it still says that OpenAI does not know the item,
-    which would refuse it.
+    """The `encrypted_content` that carries it. An empty proof still marks the item as unknown to OpenAI, which would
+    refuse it.
     """
     return _PREFIX + base64.b64encode(_write(Proof(signature, redacted, dict(calls or {})))).decode()
 
 
 def unpack(id: str, encrypted: str) -> Proof:
-    """What a reasoning item of a client's carries. Raises ValueError when it is ours and damaged."""
+    """The proof in a reasoning item of a client's. Raises ValueError when this gateway wrote it and it is damaged."""
     if not encrypted.startswith(_PREFIX):
         return Proof(mark(id, encrypted))
     try:

@@ -38,12 +38,12 @@ WEIGHTS: Mapping[str, float] = {
     "images": 0.04,
     "system": -0.25,  # a short system prompt gives a simple task: title, classify, "only"
     # -- the instruction in the last user message
-    "task": 0.22,  # its first telling verb: translate -1 (less with conditions), prove 1; half of that further back
+    "task": 0.22,  # first telling verb: translate -1 (less with conditions), prove 1; half of that further back
     "simple": -0.10,  # other words of simple tasks: 1 at 2
     "hard": 0.32,  # words of reasoning, planning, debugging, design: 1 at 4 different ones
-    "brief": -0.18,  # it wants a word, a sentence, yes or no
-    "fact": -0.10,  # a short question without an if: what, who, when, where, which
-    "questions": 0.08,  # beyond the first: 1 at 3
+    "brief": -0.18,  # a word, a sentence, yes or no is asked for
+    "fact": -0.10,  # a short question without an if, with a question word
+    "questions": 0.08,  # questions beyond the first: 1 at 3
     "conditions": 0.20,  # must, at most, without, never, if: 1 at 4 different ones
     # -- material in the last user message
     "maths": 0.15,  # symbols and words of mathematics: 1 at 3

@@ -1,4 +1,4 @@
-"""By weight: canaries and splits. Requests that stick together choose alike, in every replica and without a store."""
+"""Weights: canaries and splits. Requests that stick together choose alike, in every replica and without a store."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _lot(seed: str, choice: Choice) -> float:
 def _uniform(text: str) -> float:
     """A number above 0 and below 1 that only depends on `text`."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return ((int.from_bytes(digest) >> 12) + 0.5) / 2**52  # more bits would round to 1
+    return ((int.from_bytes(digest) >> 12) + 0.5) / 2**52  # 53 bits would round to 1
 
 
 STRATEGY = Weighted

@@ -121,7 +121,7 @@ def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
 
 
 def doubts(settings: Settings) -> Iterator[_Doubt]:
-    """For settings without contradictions. Never raises."""
+    """Lints of settings without contradictions. Never raises."""
     yield from _doubts_alone(settings)
     prices = PriceBook(settings.prices)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, prices=prices)

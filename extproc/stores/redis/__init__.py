@@ -2,7 +2,7 @@
 
     redis://[user@]host[:port][/db][?password=env:NAME|file:/path][&ca=/path][&prefix=name]
 
-This file reads the address and needs nothing; the client is an extra, and only what opens the store imports it.
+This file reads the address and needs nothing; the client is an extra, imported only when the store is opened.
 """
 
 from __future__ import annotations

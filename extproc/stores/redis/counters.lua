@@ -1,20 +1,20 @@
--- Every phase of the counters, one call each: see counters.py, which sends it, and extproc/stores/__init__.py for what it
--- promises. All keys have the hash tag of KEYS[1], so they are on one node of a cluster.
+-- Every phase of the counters, one call each: counters.py sends it, and extproc/stores/__init__.py has its
+-- contract. All keys have the hash tag of KEYS[1], so they are on one node of a cluster.
 --
 -- KEYS[1] the hash tag with its braces · ARGV[1] the phase · ARGV[2] the time, or '' for this server's clock · the rest
--- as the phase wants it. Nothing is written before all that can refuse has been asked.
+-- by phase. No call writes before all its checks have passed.
 --
---   TAG:counts:WINDOW:NUMBER   hash   scope -> 'settled reserved', and ' idle' seconds where it may be forgotten; without
---                                     those that are all zero, unless they are forgotten anyway; ends by its TTL
+--   TAG:counts:WINDOW:NUMBER   hash   scope -> 'settled reserved', and ' idle' seconds where it may be forgotten; scopes
+--                                     that are all zero only where they may be forgotten; ends by its TTL
 --   TAG:idle                   zset   scope without a window, by when it may be forgotten
 --   TAG:reservations           hash   id -> state, then its holds packed: window, number, scope, amount, slot, ...
 --   TAG:leases                 zset   id by the end of its lease; states 0 (reserved), 1 (forwarded), and of those that
 --                                     were settled and kept 4 (was reserved) and 5 (was forwarded): amounts as charged;
---                                     3 too, by when it is said again, until it is recorded
+--                                     3 too, by the time of its next report, until it is recorded
 --   TAG:late                   zset   id by when it was ended; states 2 (was released) and 3 (was charged)
 --   TAG:board:BOARD            hash   author -> note
 --   TAG:notes                  zset   {board, author} packed, by when the note runs out
---   TAG:epoch                  string written once: another one means that everything before it is lost
+--   TAG:epoch                  string written once: a different one means that everything before it is lost
 
 local tag, phase, now = KEYS[1], ARGV[1], tonumber(ARGV[2])
 if not now then
@@ -24,16 +24,16 @@ end
 local RESERVATIONS, LEASES, LATE = tag .. ':reservations', tag .. ':leases', tag .. ':late'
 local IDLE = tag .. ':idle'
 local NOTES, EPOCH = tag .. ':notes', tag .. ':epoch'
-local KEPT = 3600 -- seconds that the counts of an ended window stay at least, for what is still held there
-local PURGE = 1000 -- what is forgotten by one call, at most
+local KEPT = 3600 -- seconds that the counts of an ended window stay at least, for holds that are still open there
+local PURGE = 1000 -- entries forgotten by one call, at most
 
 local function resets_in(window, number)
   local ends = end_of(window, number)
   return ends and string.format('%.17g', math.max(0, ends - now)) or ''
 end
 
--- Counts. One is a table: the two halves of what is settled, those of what is reserved, whether it was found, how many
--- seconds it may be idle (0: for ever), and whether it could be forgotten until now.
+-- Counts. One is a table: the two halves of the settled amount, those of the reserved amount, true when it was found,
+-- the seconds it may be idle (0: for ever), and true when it could be forgotten until now.
 
 local function counts_of(window, number)
   return string.format('%s:counts:%d:%d', tag, window, number)
@@ -51,7 +51,7 @@ local function load(counts, scope)
   return { settled_hi, settled_lo, reserved_hi, reserved_lo, true, idle, idle > 0 }
 end
 
-local function save(window, number, scope, count, least) -- which stays for so many seconds, if it may be forgotten
+local function save(window, number, scope, count, least) -- the count stays for `least` seconds, if it may be forgotten
   local counts = counts_of(window, number)
   local settled, reserved = show(count[1], count[2]), show(count[3], count[4])
   if window == 0 and count[6] > 0 then
@@ -106,8 +106,8 @@ end
 
 -- The phases.
 
--- Take holds, or say which has no room: ARGV from `first`, for each its scope, window, limit, amount, slot, idle. Where
--- `taken` has the reservation's they are added to it, in its windows.
+-- Take holds, or return the one without room: ARGV from `first`, for each its scope, window, limit, amount, slot, idle.
+-- With `taken`, a reservation's holds, they are added to it, in its windows.
 local function take(answer, first, taken)
   local extends = #taken > 0
   local holds, seen = {}, {}
@@ -198,7 +198,7 @@ local function forward(id, lease)
   return 1
 end
 
--- The amounts are ARGV[first] to ARGV[last]. Answers, where they are not as many as the holds: minus 1, minus those.
+-- The amounts are ARGV[first] to ARGV[last]. If their number differs from the holds': -1 minus the number of holds.
 local function settle(id, keep, first, last)
   local record = redis.call('HGET', RESERVATIONS, id)
   local state = record and record:sub(1, 1)
@@ -264,7 +264,7 @@ local function forget_notes()
   end
 end
 
-local function expire(batch, late, epoch, keep) -- then settles to make up for: id, keep, how many amounts, the amounts
+local function expire(batch, late, epoch, keep) -- then settles to repeat: id, keep, number of amounts, the amounts
   local settled, at = {}, 7
   while at < #ARGV do
     local amounts = tonumber(ARGV[at + 2])
@@ -326,7 +326,7 @@ local function levels() -- pairs of scope and window
   return answer
 end
 
-local function fullest(pattern, window, number, cursor, page) -- some of the counts, and where the next begin
+local function fullest(pattern, window, number, cursor, page) -- a page of the counts, and the cursor of the next
   window = tonumber(window)
   number = tonumber(number) or number_at(now, window)
   local found = redis.call('HSCAN', counts_of(window, number), cursor, 'MATCH', pattern, 'COUNT', page)

@@ -59,7 +59,7 @@ class RedisCounters:
         self._link = Link(url, f"{{{url.prefix}}}", _SCRIPT, _SHA, timeout)
         self._epoch = b""  # epoch of the store, once it was read: a different one later means that the counts are lost
         self._lost = False
-        # By id: the amounts to settle, whether to keep them, the number of further tries.
+        # Calls to repeat, by id: the amounts to settle, whether to keep them, the number of further tries.
         self._owed: dict[str, tuple[Sequence[int], bool, int]] = {}
 
     async def reserve(
@@ -73,7 +73,7 @@ class RedisCounters:
         except NotSentError:
             raise
         except (StoreError, asyncio.CancelledError):  # the caller will not come back with this id
-            self._owe(id, [0] * len(holds), keep=False, turns=OWED_TURNS)  # it may still be on its way
+            self._owe(id, [0] * len(holds), keep=False, turns=OWED_TURNS)  # the call may still be on its way
             raise
         if answer[0] == b"exists":
             raise ValueError(f"reservation {id!r} exists")
@@ -83,7 +83,7 @@ class RedisCounters:
         return bool(await self._link.call("forward", self._now(), id, repr(float(lease))))
 
     async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
-        """As everywhere. Nothing is owed after a call without an answer: the settle gives back its amounts."""
+        """See `Counters.extend`. Nothing is owed after a call without an answer: the settle gives back its amounts."""
         arguments = [part for hold in holds for part in _packed(hold)]
         answer = await self._link.call("extend", self._now(), id, *arguments)
         if answer[0] == b"gone":
@@ -105,14 +105,14 @@ class RedisCounters:
 
     async def recorded(self, ids: Sequence[str]) -> None:
         for id in ids:
-            if id in self._owed:  # after the repetition nothing is left to keep
+            if id in self._owed:  # the repetition leaves nothing to keep
                 amounts, _, turns = self._owed[id]
                 self._owed[id] = amounts, False, turns
         for first in range(0, len(ids), RECORDED_BATCH):
             await self._link.call("recorded", self._now(), *ids[first : first + RECORDED_BATCH])
 
     async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
-        """As everywhere; and raises CountsLostError, once, when the store is not the one of earlier calls."""
+        """See `Counters.expire`. Raises CountsLostError, once, when the store is not the one of earlier calls."""
         if self._lost:
             self._lost = False
             raise CountsLostError("the store was emptied or replaced: its counts are lost")
@@ -123,7 +123,7 @@ class RedisCounters:
         epoch, settled, ended = await self._link.call("expire", self._now(), *arguments)
         for (id, (amounts, kept, turns)), done in zip(owed, settled, strict=True):
             if self._owed.pop(id, None) is not None and not done and turns > 1:
-                self._owed[id] = amounts, kept, turns - 1  # at the end: others have their turn
+                self._owed[id] = amounts, kept, turns - 1  # at the end: other ids have their turn
         self._saw(epoch)
         if self._lost and not ended:
             return await self.expire(keep=keep)
@@ -137,7 +137,7 @@ class RedisCounters:
         return _levels(await self._link.call("levels", self._now(), *pairs))
 
     async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
-        """As everywhere; but the server also reads the counts of other budgets of that window."""
+        """See `Counters.fullest`. The server also reads the counts of other budgets of that window."""
         pattern = _GLOB.sub(r"\\\g<0>", prefix) + "*"
         best: list[Count] = []
         resets, number, cursor = b"", b"", b"0"

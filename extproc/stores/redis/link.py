@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 2.0  # seconds for a connection to be made; the calls that wait for it wait no longer than usual
 FAILURES = 5  # failures in a row, after which the breaker opens
 PAUSE = 1.0  # seconds until it lets one call through as a probe
-LONGEST_PAUSE = 5.0  # it doubles up to here
+LONGEST_PAUSE = 5.0  # the pause doubles up to here
 
 
 class NotSentError(StoreError):
@@ -126,7 +126,7 @@ class _Line:
                 except ResponseError as error:
                     answer = error
                 future = self._waiting.popleft()
-                if not future.done():  # else the caller has gone
+                if not future.done():  # the caller has gone otherwise
                     future.set_result(answer)
         except (RedisError, OSError) as error:
             failure = error
@@ -163,7 +163,8 @@ class Link:
         """The script's answer. Raises StoreError when there is none in time: NotSentError where it cannot have run."""
         if self._closed:
             raise NotSentError("the store is closed")
-        if asyncio.current_task() is None:  # in the first step of a gRPC call; the timeout below needs a task
+        # the first step of a gRPC call runs outside of a task, which the timeout below needs
+        if asyncio.current_task() is None:
             await asyncio.sleep(0)
         probe = self.breaker.enter()
         try:
@@ -208,7 +209,7 @@ class Link:
             asker = asyncio.current_task()
             if not task.cancelled() or (asker is not None and asker.cancelling()):
                 raise
-            raise NotSentError("another call gave the connection up") from None  # this caller was not cancelled
+            raise NotSentError("another call gave the connection up") from None  # the caller here was not cancelled
         except (RedisError, OSError) as error:
             self._address = (self._url.host, self._url.port)
             raise NotSentError(f"cannot connect: {type(error).__name__}") from None
@@ -240,7 +241,7 @@ class Link:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 text = (await line.ask("INFO", "memory")).decode()
-        except ResponseError:  # this user may not read the configuration
+        except ResponseError:  # the user may not read the configuration
             return
         except BaseException:
             await line.close()
@@ -252,7 +253,7 @@ class Link:
 
     async def _failed(self, probe: bool) -> None:
         if self.breaker.failed(probe):
-            log.error("the Redis of stores.counters does not answer; budgets do what their store_failure says")
+            log.error("the Redis of stores.counters does not answer; budgets follow their store_failure")
         if self.breaker.open:  # calls that hang are given up: the next probe begins with a new connection
             await self._drop()
 

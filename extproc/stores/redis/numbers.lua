@@ -1,4 +1,4 @@
--- What counters.lua counts with; it stands before it in the script.
+-- Arithmetic of counters.lua; it stands before it in the script.
 
 -- Integers to 2^63-1 (MAX). Lua has only doubles, exact to 2^53, so a number is two of them: hi * BASE + lo.
 
@@ -45,7 +45,7 @@ end
 
 local MONDAY = 4 * 86400
 
-local function days_from_civil(year, month) -- of the first of a month
+local function days_from_civil(year, month) -- days to the first of a month
   if month <= 2 then
     year = year - 1
   end
@@ -55,7 +55,7 @@ local function days_from_civil(year, month) -- of the first of a month
   return era * 146097 + of_era * 365 + math.floor(of_era / 4) - math.floor(of_era / 100) + of_year - 719468
 end
 
-local function months_at(moment) -- since the year 0
+local function months_at(moment) -- months since the year 0
   local days = math.floor(moment / 86400) + 719468
   local era = math.floor(days / 146097)
   local day = days - era * 146097

@@ -1,4 +1,4 @@
-"""What is wrong, or doubtful, in the settings of who may ask."""
+"""Errors and lints of the auth settings."""
 
 import pytest
 
@@ -77,7 +77,7 @@ def errors(settings, text):
         ),
     ],
 )
-def test_what_cannot_be(settings, text, expected):
+def test_contradictions_are_refused(settings, text, expected):
     [found] = errors(settings, text)
     assert expected in found
     assert "sk-gw-one" not in found
@@ -93,7 +93,7 @@ def test_what_cannot_be(settings, text, expected):
         "groups: {g: {models: []}}\nconsumers: [{name: a, groups: [g]}]",
     ],
 )
-def test_what_can_be(settings, text):
+def test_valid_settings_are_accepted(settings, text):
     assert errors(settings, text) == []
 
 
@@ -115,7 +115,7 @@ def test_what_can_be(settings, text):
         (f"auth: {{required: false, jwt: {{{JWT}, groups: g}}}}", "auth.jwt.0.groups: the settings define none"),
     ],
 )
-def test_what_is_doubtful(settings, text, expected):
+def test_doubtful_settings_get_a_warning(settings, text, expected):
     [found] = [f"{'.'.join(map(str, place))}: {message}" for place, message in doubts(settings(text))]
     assert found.startswith(expected)
 
@@ -124,11 +124,11 @@ def test_what_is_doubtful(settings, text, expected):
     "text",
     [
         "auth: {required: false, jwt: {issuer: a, audiences: [x], jwks_uri: 'http://127.0.0.1:8000/jwks'}}",
-        f"auth: {{jwt: {{{JWT}}}}}",  # nobody has a key, but a token
+        f"auth: {{jwt: {{{JWT}}}}}",  # no consumer has a key, but a token is enough
         f"auth: {{jwt: {{{JWT}}}}}\nconsumers: [{{name: a, models: [], subjects: [s]}}]",
         f"auth: {{jwt: {{{JWT}}}}}\n{BUDGET}",
         f"auth: {{required: true}}\nconsumers: [{{name: a, certificates: [s]}}]\n{TLS}",
     ],
 )
-def test_what_is_not_doubtful(settings, text):
+def test_good_settings_get_no_warning(settings, text):
     assert list(doubts(settings(text))) == []

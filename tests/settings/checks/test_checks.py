@@ -1,4 +1,4 @@
-"""The lints of `extproc check`, each with settings that it is about and settings that it is not about."""
+"""The lints of `extproc check`, each with settings that it reports and settings that it does not report."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def virtual(targets, **rest):
 
 
 def about(settings, **virtual_models):
-    """The doubts about virtual models of those that `KNOWING` has."""
+    """The warnings about the virtual models in `KNOWING`."""
     return found(settings, f"{KNOWING}\nvirtual_models: {json.dumps(virtual_models)}")
 
 
@@ -64,7 +64,7 @@ EVERYTHING = "tools, images, files, audio, json_schema, reasoning"
             {"v": virtual(["m", {"model": "plain", "remove": ["tools", "response_format"]}])},
             [("v.targets.1", NOTHING_THERE.format("images, files, audio, reasoning"))],
         ),
-        (  # what an inner one's targets differ in is said once, where it is defined
+        (  # differences inside a nested virtual model are reported once, where it is defined
             {"v": virtual(["inner", "n"]), "inner": virtual(["tools", "n"])},
             [("inner.targets.0", NOTHING_THERE.format("images, files, audio, json_schema, reasoning"))],
         ),
@@ -136,7 +136,7 @@ EVERYTHING = "tools, images, files, audio, json_schema, reasoning"
         ({"v": virtual(["m", "n"], strategy="latency")}, []),
     ],
 )
-def test_doubts_about_virtual_models(settings, virtual_models, expected):
+def test_warnings_about_virtual_models_are_given(settings, virtual_models, expected):
     assert about(settings, **virtual_models) == [(f"virtual_models.{where}", message) for where, message in expected]
 
 
@@ -164,7 +164,7 @@ KEY, OTHER = "keys: [{env: A_KEY}]", "keys: [{env: B_KEY}]"
             f"{{name: a, {KEY}, team: none}}",
             [(name, "no consumer may use this model") for name in ("models.m", "models.n", "virtual_models.v")],
         ),
-        (  # nobody can ask as b
+        (  # no credential leads to b
             f"{{name: a, {KEY}, models: [m, v]}}, {{name: b}}",
             [
                 ("consumers.1", "has no keys, subjects or certificates: no request can come from it"),
@@ -173,7 +173,7 @@ KEY, OTHER = "keys: [{env: A_KEY}]", "keys: [{env: B_KEY}]"
         ),
     ],
 )
-def test_names_that_nobody_may_use(settings, monkeypatch, consumers, expected):
+def test_names_without_a_grant_get_a_warning(settings, monkeypatch, consumers, expected):
     monkeypatch.setenv("A_KEY", "sk-gw-x")
     monkeypatch.setenv("B_KEY", "sk-gw-y")
     text = f"{GRANTS}consumers: [{consumers}]"
@@ -182,7 +182,7 @@ def test_names_that_nobody_may_use(settings, monkeypatch, consumers, expected):
     assert found(settings, text.replace("required: true", "required: false")) == others
 
 
-def test_a_doubt_has_its_place_in_the_file(tmp_path):
+def test_a_warning_has_its_place_in_the_file(tmp_path):
     file = tmp_path / "gateway.yaml"
     file.write_text(
         "providers: {a: {kind: mock}}\nauth: {required: false}\nmodels: {m: {provider: a}}\n"
@@ -192,7 +192,7 @@ def test_a_doubt_has_its_place_in_the_file(tmp_path):
     assert (problem.line, problem.column, problem.path) == (7, 20, "virtual_models.v.targets.0.weight")
 
 
-# --- whatever the settings
+# --- arbitrary settings
 
 NAMES = ["m", "n", "v", "w", "x", "a/z"]
 TARGETS = st.fixed_dictionaries(
@@ -238,7 +238,7 @@ CONSUMERS = st.fixed_dictionaries(
     st.booleans(),
 )
 @hypothesis_settings(max_examples=examples(200))
-def test_doubts_never_raise(virtual_models, one, other, consumers, off):
+def test_lints_never_raise(virtual_models, one, other, consumers, off):
     tree = {
         "providers": {"a": {"kind": "mock", "disabled": off}, "b": {"kind": "openai"}},
         "models": {"m": one, "n": other, "a/*": {"provider": "a"}},

@@ -1,4 +1,4 @@
-"""The connection itself, where nobody answers."""
+"""The connection to Redis when the server does not answer."""
 
 import asyncio
 import socket
@@ -13,13 +13,13 @@ from extproc.transport.steps import Begun
 
 @pytest.fixture
 def mute():
-    """A port that takes connections and says nothing."""
+    """A port that accepts connections and stays silent."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
 
-async def test_a_connection_that_others_gave_up_is_a_failure_and_no_cancellation(mute):
-    """A call that ended as if it were cancelled would leave Envoy without an answer."""
+async def test_a_connection_that_another_call_gave_up_is_a_failure_and_no_cancellation(mute):
+    """A call that ended as cancelled would leave Envoy without an answer."""
     link = Link(RedisURL("127.0.0.1", mute), "{x}", "return 1", "0" * 40, 0.1)
 
     async def late():
@@ -32,7 +32,7 @@ async def test_a_connection_that_others_gave_up_is_a_failure_and_no_cancellation
     await link.close()
 
 
-async def test_a_call_that_is_cancelled_stays_so(mute):
+async def test_a_cancelled_call_stays_cancelled(mute):
     link = Link(RedisURL("127.0.0.1", mute), "{x}", "return 1", "0" * 40, 5.0)
     calls = [asyncio.create_task(link.call("levels")) for _ in range(2)]
     await asyncio.sleep(0.05)
@@ -46,7 +46,7 @@ async def test_a_call_that_is_cancelled_stays_so(mute):
 
 
 async def test_a_call_may_begin_outside_of_a_task(mute):
-    """As the first step of a gRPC call does: the timeout needs a task, so it enters one first."""
+    """The first step of a gRPC call does so. The timeout needs a task, so the call enters one first."""
     link = Link(RedisURL("127.0.0.1", mute), "{x}", "return 1", "0" * 40, 0.05)
     loop = asyncio.get_running_loop()
     found = loop.create_future()

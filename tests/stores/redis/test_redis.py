@@ -1,4 +1,4 @@
-"""What only a store across a network can do: die, hang, be flushed, move, refuse us, be shared by a fleet."""
+"""Events of a store across a network: it dies, hangs, is flushed, moves, refuses us, is shared by a fleet."""
 
 import asyncio
 import json
@@ -31,12 +31,12 @@ from tests.redis_server import RedisServer
 
 LEASE = 60.0
 HOLD = Hold("a", 0, 10, 4)
-TIMEOUT = 0.2  # a test's machine is busy
+TIMEOUT = 0.2  # for a busy test machine
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Start a server of this test's own."""
+    """Start a redis-server for this test."""
     RedisServer.need()
     servers = []
 
@@ -83,7 +83,7 @@ async def until_open(counters):
 # --- the server's clock
 
 
-async def test_windows_are_those_of_the_servers_clock(counters):
+async def test_windows_follow_the_servers_clock(counters):
     windows = (60, 3600, 86400, 7 * 86400, -1, -3, 0)
     granted = await counters.reserve("r1", [Hold("a", window, 10, 1) for window in windows], LEASE)
     now = time.time()
@@ -93,7 +93,7 @@ async def test_windows_are_those_of_the_servers_clock(counters):
         assert ends is None or abs(level.resets_in - (ends - now)) < 5 or level.resets_in < 5
 
 
-async def test_windows_are_those_of_the_other_stores_for_all_times(server):
+async def test_windows_equal_those_of_the_other_stores_at_all_times(server):
     moments = random.Random(7)
     now = 0.0
     counters = RedisCounters(RedisURL("127.0.0.1", server.port), lambda: now, 5.0)
@@ -105,7 +105,7 @@ async def test_windows_are_those_of_the_other_stores_for_all_times(server):
     await counters.close()
 
 
-async def test_ended_windows_end_by_themselves(server, counters):
+async def test_ended_windows_expire_by_themselves(server, counters):
     await counters.reserve("r1", [Hold("a", 60, 10, 1), Hold("a", -1, 10, 1), Hold("a", 0, 10, 1)], LEASE)
     await counters.settle("r1", [1, 1, 1])
     lives = {key.split(":")[2]: int(server.cli("ttl", key)) for key in server.cli("keys", "*counts*").split()}
@@ -125,7 +125,7 @@ async def test_every_key_has_one_hash_tag(server, counters):
     assert all(key.startswith("{extproc}:") for key in keys)
 
 
-async def test_nothing_piles_up(server):
+async def test_no_key_is_left_behind(server):
     now = 0.0
     counters = RedisCounters(RedisURL("127.0.0.1", server.port), lambda: now, 5.0)
     for number in range(300):
@@ -178,7 +178,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_three_gateways_count_as_one(server, counters):
+async def test_three_gateways_share_one_count(server, counters):
     command = [sys.executable, "-c", WORKER, str(server.port)]
     workers = [subprocess.Popen([*command, name], stdout=subprocess.PIPE, text=True) for name in "xyz"]
     results = [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
@@ -189,7 +189,7 @@ async def test_three_gateways_count_as_one(server, counters):
     assert 400 <= level.settled <= 500  # sixty at once hold up to 180
 
 
-async def test_the_leases_of_a_gateway_that_is_gone_run_out_in_another(server, counters):
+async def test_leases_of_a_dead_gateway_expire_in_another(server, counters):
     gone = RedisCounters(RedisURL("127.0.0.1", server.port), timeout=TIMEOUT)
     await gone.reserve("sent", [HOLD], 0.05, forwarded=True)
     await gone.reserve("waiting", [Hold("b", 0, 10, 4)], 0.06)
@@ -205,7 +205,7 @@ async def test_the_leases_of_a_gateway_that_is_gone_run_out_in_another(server, c
     assert await counters.levels([("a", 0), ("b", 0)]) == [Level(7, 0, None), Level(0, 0, None)]
 
 
-# What the script before `extend` and `keep` wrote: counts, one that is forwarded, one that was charged at its expiry.
+# Written by the script before `extend` and `keep`: counts, a forwarded reservation, one charged at its expiry.
 OLD = """
 redis.call('HSET', KEYS[1] .. ':counts:0:0', 'a', '9 4', 'slots', '0 1')
 local live = cmsgpack.pack({0, 0, 'a', '4', '0', 0, 0, 'slots', '1', '1'})
@@ -216,7 +216,7 @@ redis.call('SET', KEYS[1] .. ':epoch', 'old')
 """
 
 
-async def test_what_an_older_release_wrote_is_read(server, counters):
+async def test_data_of_an_older_release_is_read(server, counters):
     server.cli("eval", OLD, "1", "{extproc}")
     assert await counters.levels([("a", 0), ("slots", 0)]) == [Level(9, 4, None), Level(0, 1, None)]
     assert await counters.forward("live", LEASE)
@@ -236,10 +236,10 @@ async def test_prefixes_keep_fleets_apart(server, counters):
     await other.close()
 
 
-# --- trouble
+# --- failures
 
 
-async def test_a_killed_server_is_a_store_error_and_comes_back(server, counters):
+async def test_a_killed_server_is_a_store_error_and_recovers(server, counters):
     await counters.reserve("r1", [HOLD], LEASE)
     server.stop()
     before = time.monotonic()
@@ -253,8 +253,8 @@ async def test_a_killed_server_is_a_store_error_and_comes_back(server, counters)
     assert not counters._link.breaker.open
 
 
-async def test_a_paused_server_fails_calls_in_time_and_comes_back(server):
-    counters = RedisCounters(RedisURL("127.0.0.1", server.port))  # with the timeout that it has in use
+async def test_a_paused_server_fails_calls_in_time_and_recovers(server):
+    counters = RedisCounters(RedisURL("127.0.0.1", server.port))  # with its default timeout
     await until_answered(lambda: counters.reserve("r1", [HOLD], LEASE))
     server.pause()
     for number in range(FAILURES):
@@ -269,19 +269,19 @@ async def test_a_paused_server_fails_calls_in_time_and_comes_back(server):
             await counters.reserve("r2", [HOLD], LEASE)
     assert time.monotonic() - before < 0.1
     await asyncio.sleep(1.0)
-    with pytest.raises(StoreError, match="50 ms"):  # one is let through to see
+    with pytest.raises(StoreError, match="50 ms"):  # one call is let through to test the server
         await counters.levels([("a", 0)])
     with pytest.raises(NotSentError):
         await counters.levels([("a", 0)])
     server.resume()
     await until_answered(lambda: counters.settle("r1", [3]))
-    # What ran while nobody waited for it any more is given back.
+    # Reservations of calls that had timed out are released.
     await until_answered(counters.expire)
     assert await until_answered(lambda: counters.levels([("a", 0)])) == [Level(3, 0, None)]
     await counters.close()
 
 
-async def test_a_settle_that_got_no_answer_is_made_up_for(server, counters):
+async def test_a_settle_without_an_answer_is_repeated(server, counters):
     await counters.reserve("r1", [HOLD], LEASE, forwarded=True)
     await counters.reserve("r2", [HOLD], LEASE, forwarded=True)
     server.pause()
@@ -297,7 +297,7 @@ async def test_a_settle_that_got_no_answer_is_made_up_for(server, counters):
 
 
 @pytest.mark.parametrize("recorded", [True, False])
-async def test_a_kept_settle_that_got_no_answer_is_made_up_for(server, counters, recorded):
+async def test_a_kept_settle_without_an_answer_is_repeated(server, counters, recorded):
     await counters.reserve("r1", [HOLD], 2.0, forwarded=True)
     server.pause()
     await until_open(counters)
@@ -318,7 +318,7 @@ async def test_a_kept_settle_that_got_no_answer_is_made_up_for(server, counters,
     assert await counters.levels([("a", 0)]) == [Level(1, 0, None)]
 
 
-async def test_an_extension_that_got_no_answer_is_given_back_by_the_settle(server, counters):
+async def test_an_extension_without_an_answer_is_released_by_the_settle(server, counters):
     await counters.reserve("r1", [HOLD], LEASE, forwarded=True)
     server.pause()
     with pytest.raises(StoreError):
@@ -330,12 +330,12 @@ async def test_an_extension_that_got_no_answer_is_given_back_by_the_settle(serve
     assert await counters.levels([("a", 0)]) == [Level(5, 0, None)]
 
 
-async def test_a_reservation_that_was_given_up_is_given_back(server, counters):
+async def test_an_abandoned_reservation_is_released(server, counters):
     await counters.levels([])
     server.pause()
     task = asyncio.create_task(counters.reserve("r1", [HOLD], LEASE, forwarded=True))
     await asyncio.sleep(0.01)
-    task.cancel()  # the client left
+    task.cancel()  # the client disconnected
     with pytest.raises(asyncio.CancelledError):
         await task
     server.resume()
@@ -345,7 +345,7 @@ async def test_a_reservation_that_was_given_up_is_given_back(server, counters):
     assert not counters._link.breaker.open
 
 
-async def test_what_was_never_found_is_forgotten(counters):
+async def test_a_repeated_settle_of_an_unknown_id_is_dropped(counters):
     counters._owe("never", [0], keep=False, turns=30)
     for _ in range(40):
         await counters.expire()
@@ -387,13 +387,13 @@ async def test_a_flush_under_load_is_reported_and_counting_goes_on(server, count
     assert level.settled > 0
 
 
-async def test_a_server_that_lost_its_scripts_is_given_them_again(server, counters):
+async def test_a_server_that_lost_its_scripts_gets_them_again(server, counters):
     await counters.reserve("r1", [HOLD], LEASE)
     server.cli("script", "flush")
     assert await asyncio.gather(*[counters.levels([("a", 0)]) for _ in range(20)]) == [[Level(0, 4, None)]] * 20
 
 
-async def test_a_full_server_takes_nothing(server, counters):
+async def test_a_full_server_refuses_reservations(server, counters):
     await counters.reserve("r1", [HOLD], LEASE)
     server.cli("config", "set", "maxmemory", "1")
     with pytest.raises(StoreError, match="OutOfMemory"):
@@ -450,7 +450,7 @@ async def test_a_server_that_may_evict_is_reported(run, caplog, policy, maxmemor
     await counters.close()
 
 
-async def test_passwords(run, monkeypatch, tmp_path, caplog):
+async def test_passwords_are_sent(run, monkeypatch, tmp_path, caplog):
     server = run("--requirepass", "canary-1")
     server.cli("-a", "canary-1", "acl", "setuser", "gateway", "on", ">canary-2", "~*", "+@all")
     monkeypatch.setenv("REDIS_PASSWORD", "canary-1")
@@ -473,7 +473,7 @@ async def test_passwords(run, monkeypatch, tmp_path, caplog):
     assert "canary" not in caplog.text
 
 
-async def test_tls(tmp_path):
+async def test_tls_is_verified(tmp_path):
     RedisServer.need()
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     make_certificate(key, certificate)
@@ -525,14 +525,14 @@ async def test_a_closed_store_is_a_store_error(counters):
 # --- the breaker
 
 
-def test_the_breaker():
+def test_the_breaker_opens_and_closes():
     now = 0.0
     breaker = Breaker(lambda: now)
     for _ in range(FAILURES - 1):
         assert breaker.enter() is False
         assert breaker.failed(False) is False
     breaker.succeeded()
-    for number in range(FAILURES + 3):  # those that began before it opened
+    for number in range(FAILURES + 3):  # calls that began before it opened
         assert breaker.failed(False) == (number == FAILURES - 1)
     for pause in (1, 2, 4, 5, 5):
         with pytest.raises(NotSentError):
@@ -552,7 +552,7 @@ def test_the_breaker():
 # --- urls
 
 
-def test_urls():
+def test_urls_are_read():
     assert parse("redis://host") == RedisURL("host")
     assert parse("rediss://me@host:7000/3?password=env:PASSWORD&ca=/etc/ca.pem&prefix=blue") == RedisURL(
         "host", 7000, 3, tls=True, user="me", password=Secret("env", "PASSWORD"), ca="/etc/ca.pem", prefix="blue"
@@ -584,20 +584,20 @@ def test_urls():
         "redis://[canary",
     ],
 )
-def test_urls_that_are_refused_are_not_repeated(url):
+def test_a_refused_url_is_not_repeated(url):
     for call in (check_counters, open_counters):
         with pytest.raises(ValueError, match=r"redis|secret") as error:
             call(url)
         assert "canary" not in str(error.value)
 
 
-def test_a_missing_client_is_said(monkeypatch):
+def test_a_missing_client_library_is_reported(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"llm-extproc\[redis\]"):
         check_counters("redis://host")
 
 
-def test_doubts(monkeypatch):
+def test_doubtful_urls_get_a_warning(monkeypatch):
     monkeypatch.setenv("SET", "x")
     assert list(doubt_counters("redis://redis.svc?password=env:SET")) == []
     assert list(doubt_counters("rediss://redis.example.com")) == []
@@ -607,7 +607,7 @@ def test_doubts(monkeypatch):
     assert "rediss" in plain
 
 
-async def test_a_window_denied_by_the_servers_clock(counters):
+async def test_a_denied_window_ends_by_the_servers_clock(counters):
     await counters.reserve("r1", [Hold("a", -3, 10, 10)], LEASE)
     denied = await counters.reserve("r2", [Hold("a", -3, 10, 1)], LEASE)
     assert isinstance(denied, Denied)

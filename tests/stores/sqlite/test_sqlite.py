@@ -1,4 +1,4 @@
-"""What only a store in a file can do: restart, be shared, be locked, full, newer or broken."""
+"""Events of a store in a file: it is reopened, shared, locked, full, newer or damaged."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ def start(script, *args):
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-async def test_restart(path):
+async def test_counts_survive_a_restart(path):
     first = SqliteCounters(path)
     await first.reserve("r1", [HOLD], LEASE)
     await first.reserve("r2", [HOLD], LEASE)
@@ -75,7 +75,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 async def test_processes_share_one_file(path):
-    workers = [start(WORKER, path, name) for name in range(4)]  # none of them finds the file there
+    workers = [start(WORKER, path, name) for name in range(4)]  # none of them finds the file
     results = [json.loads(worker.communicate(timeout=60)[0]) for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0, 0, 0]
     assert all(most <= 500 for _, most in results)
@@ -105,7 +105,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_the_leases_of_a_killed_process_run_out(path):
+async def test_the_leases_of_a_killed_process_expire(path):
     worker = start(KILLED, path)
     assert worker.stdout.readline() == "ready\n"
     worker.send_signal(signal.SIGKILL)
@@ -167,7 +167,7 @@ async def test_a_locked_database_is_a_store_error_in_time(path, counters):
     assert list(await counters.share("board", "b", b"", 60.0)) == [b"before"]
 
 
-async def test_a_folder_that_is_made_is_the_users_alone(tmp_path):
+async def test_a_new_folder_is_private_to_the_user(tmp_path):
     counters = SqliteCounters(tmp_path / "data" / "counters.db")
     await counters.close()
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
@@ -197,7 +197,7 @@ async def test_the_timeout_is_an_argument(path, counters):
     await impatient.close()
 
 
-async def test_a_full_disk_takes_nothing(counters):
+async def test_a_full_disk_refuses_reservations(counters):
     await counters.reserve("r1", [HOLD], LEASE)
     [pages] = counters._db.execute("PRAGMA page_count").fetchone()
     counters._db.execute(f"PRAGMA max_page_count = {pages}")
@@ -217,7 +217,7 @@ async def test_a_full_disk_keeps_the_last_note(counters):
     assert list(await counters.share("board", "b", b"", 60.0)) == [b"before"]
 
 
-# What the release before boards wrote.
+# Written by the release before boards.
 V1 = """
 PRAGMA journal_mode = WAL;
 CREATE TABLE counts (
@@ -238,7 +238,7 @@ INSERT INTO reservations VALUES ('r1', 9e12, 1, 0, CAST('[[0,0,"a",4,false]]' AS
 
 @pytest.fixture
 def old(path):
-    """A connection to a file of schema 1, as a worker of the old release has it open."""
+    """A connection to a file of schema 1, opened as by a worker of the old release."""
     path.parent.mkdir(parents=True)
     old = sqlite3.connect(path, isolation_level=None)
     old.executescript(V1)
@@ -260,9 +260,7 @@ async def test_an_older_file_is_migrated_and_keeps_its_counts(path, tmp_path, ol
     assert await counters.forward("r1", LEASE)
     assert await counters.extend("r1", [Hold("a", 0, 10, 2)]) == Granted((Level(3, 6, None),))
     with pytest.raises(sqlite3.OperationalError, match="no such table"):
-        old.execute(
-            "UPDATE reservations SET expired = 1"
-        )  # a worker not yet restarted takes nothing for what it is not
+        old.execute("UPDATE reservations SET expired = 1")  # a worker that was not restarted does not misread the file
     assert await counters.settle("r1", [5], keep=True)
     assert await counters.levels([("a", 0)]) == [Level(8, 0, None)]
     assert list(await counters.share("board", "a", b"from a", 60.0)) == []
@@ -278,7 +276,7 @@ async def test_an_older_file_is_migrated_and_keeps_its_counts(path, tmp_path, ol
 
 async def test_a_migration_that_fails_changes_nothing(path, old):
     before = schema(path)
-    old.execute("CREATE VIEW notes AS SELECT 1")  # in the way
+    old.execute("CREATE VIEW notes AS SELECT 1")  # an obstacle
     with pytest.raises(StoreError, match="notes"):
         SqliteCounters(path)
     old.execute("DROP VIEW notes")
@@ -303,7 +301,7 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def test_processes_migrate_one_file_at_once(path, old):
+async def test_processes_may_migrate_one_file_at_once(path, old):
     workers = [start(MIGRATING, path, name) for name in "abcd"]
     assert [worker.stdout.readline() for worker in workers] == ["ready\n"] * 4
     old.execute("BEGIN IMMEDIATE")  # until all of them wait for it
@@ -337,7 +335,7 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path):
         SqliteCounters(path)
 
 
-async def test_a_file_that_breaks_later_is_a_store_error(path):
+async def test_a_file_damaged_later_is_a_store_error(path):
     counters = SqliteCounters(path)
     for number in range(200):
         await counters.reserve(f"r{number}", [Hold(f"scope-{number}", 0, 10, 1)], LEASE)
@@ -350,7 +348,7 @@ async def test_a_file_that_breaks_later_is_a_store_error(path):
     await counters.close()
 
 
-async def test_a_place_that_cannot_be_opened(tmp_path):
+async def test_an_unusable_path_is_an_error(tmp_path):
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "counters.db"):
         with pytest.raises(StoreError, match="cannot open"):

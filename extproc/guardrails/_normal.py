@@ -1,0 +1,59 @@
+"""Text without its disguises, for finding. Masking edits the text as it was written.
+
+Each character is replaced on its own, so the normal form of a text's beginning never changes with what follows:
+compatible forms (NFKD: full-width, styled letters, ligatures), without combining marks, invisible and tag characters,
+and with letters that look like Latin ones in their place.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Final
+
+_LOOK_ALIKES: Final = dict(
+    zip(
+        # Cyrillic, Greek, Armenian and other letters of Unicode's confusables.txt that look like one of ASCII
+        "аеорсухіјѕһԁԛԝӏѵԍԌАВЕКМНОРСТХІЈЅҮΑΒΕΖΗΙΚΜΝΟΡΤΥΧαιουνρκօոսհɑɡɩʏıℓ‐‑‒–—−⁃․‚／：；＠",  # noqa: RUF001
+        "aeopcyxijshdqwlvgGABEKMHOPCTXIJSYABEZHIKMNOPTYXaiouvpkonuhagiyil-------.,/:;@",
+        strict=True,
+    )
+)
+_MARKS = frozenset(("Mn", "Me", "Cf"))
+_FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u034f\u17b4\u17b5\u2800")  # they show as nothing and count as letters
+_TAGS = range(0xE0020, 0xE007F)  # invisible copies of ASCII
+
+
+class _Table(dict[int, str]):
+    """Code point to its replacement, worked out at its first use. At most as large as Unicode."""
+
+    def __missing__(self, code: int) -> str:
+        if code in _TAGS:
+            found = chr(code - 0xE0000)
+        else:
+            found = "".join(
+                _LOOK_ALIKES.get(part, part)
+                for part in unicodedata.normalize("NFKD", chr(code))
+                if part not in _FILLERS and unicodedata.category(part) not in _MARKS
+            )
+        self[code] = found
+        return found
+
+
+_table = _Table()
+
+
+def normalised(text: str) -> str:
+    """`text` without disguises; the same object where it has none."""
+    if text.isascii():
+        return text
+    found = text.translate(_table)
+    return text if found == text else found
+
+
+def offsets(text: str) -> list[int]:
+    """For each character of `normalised(text)` its index in `text`, and the length of `text` at the end."""
+    found: list[int] = []
+    for index, size in enumerate(len(_table[ord(character)]) for character in text):
+        found.extend((index,) * size)
+    found.append(len(text))
+    return found
