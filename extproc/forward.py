@@ -111,7 +111,7 @@ class Forward:
             kind,
             dialect.name,
             target.model,
-            target.max_output_tokens,
+            target.max_output_tokens or target.known_output,
             reasoning=target.supports is None or "reasoning" in target.supports,
             anew=anew,
             cache=target.prompt_cache,

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 import extproc.dialects
+from extproc.budgets import Expected, Tools
 from extproc.dialects import by_path
 from extproc.gateway import GatewayStream
 from extproc.pipeline import Pipeline, build
@@ -40,7 +41,7 @@ hypothesis_settings.register_profile("usual", deadline=None, max_examples=25)
 
 HERE = Path(__file__).parent
 THROUGH_ENVOY = (HERE / "e2e", HERE / "envoy_config", HERE / "test_bench.py", HERE / "test_k8s.py")
-"""Where tests with the marker `e2e` are."""
+"""Files and folders of the tests with the marker `e2e`."""
 ONLY_WITH_ENVOY = {"alone", "e2e", "e2e and not alone"}
 ONLY_WITHOUT = {"not e2e", "exhaustive or hypothesis"}
 
@@ -48,6 +49,7 @@ ONLY_WITHOUT = {"not e2e", "exhaustive or hypothesis"}
 def pytest_configure(config):
     thorough = "exhaustive" in config.option.markexpr
     hypothesis_settings.load_profile("thorough" if thorough else "usual")
+    gc.disable()  # while tests are collected: nearly everything that is made lasts
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -73,6 +75,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish():
     gc.collect()
+    gc.enable()
     gc.freeze()  # a hundred thousand objects that last: no collection looks at them again
 
 
@@ -155,7 +158,15 @@ def make_world(text="", counters=None):
     counters = counters or MemoryCounters(clock)
     lines, leases = [], set()
     telemetry = Telemetry(settings, lines.append)
-    pipeline = build(settings, counters, leases, telemetry, history=History(clock), now=clock)
+    pipeline = build(
+        settings,
+        counters,
+        leases,
+        telemetry,
+        tools=Tools(telemetry.budget_used, expected=Expected()),
+        history=History(clock),
+        now=clock,
+    )
     return World(pipeline, counters, telemetry, clock, leases, lines)
 
 

@@ -24,7 +24,7 @@ ROOMS = re.findall(
 )
 RANKS = {name: rank for rank, name in enumerate(ROOMS)}
 LOOSE = {"__main__", "gateway", "attempt", "pipeline", "parsing", "forward", "response"}
-"""Modules at the top of the package: the way of a request, and the entry. Everything else has a room."""
+"""Modules at the top of the package: the path of a request, and the entry point. All other modules are in rooms."""
 
 # Third-party modules that do input and output, or speak a protocol, and the rooms that may import them.
 RESERVED = {
@@ -196,7 +196,7 @@ def test_rooms_of_dialects_name_their_files_alike():
 
 
 OTHERS_JSON = ("dialects", "providers", "mock", "pb")
-"""Rooms that know it: APIs, how one provider's differs (its `adapt`), a provider to try things with, generated code."""
+"""Rooms that know field names: APIs, variants of one provider (its `adapt`), the built-in mock, generated code."""
 
 TELLING = frozenset(
     (
@@ -204,7 +204,7 @@ TELLING = frozenset(
         *("choices", "candidates", "delta", "logprobs", "include", "temperature", "seed", "verbosity", "embedding"),
     )
 )
-"""Fields of one word that is none of the gateway's own. Words such as model, name, type, usage and input are."""
+"""Field names of one word that the gateway itself does not use. It uses model, name, type, usage and input."""
 
 OUR_WORDS = {
     "input_tokens": "OpenTelemetry's and the ledger's word for what the gateway counts",
@@ -229,7 +229,7 @@ OUR_WORDS = {
     "anyOf": "JSON Schema's, of the settings and of the admin API",
     "additionalProperties": "JSON Schema's, of the settings and of the admin API",
 }
-"""Names that dialects know and that mean something of the gateway's own elsewhere."""
+"""Names that dialects know and that have another meaning in the gateway."""
 
 
 def keys_in(tree):
@@ -299,7 +299,7 @@ def test_the_mock_is_a_small_part_of_the_product():
 
 
 TABLES = {"__init__", "build", "encode"}
-"""Functions that list things, a line each: metrics, stages, fields of a request."""
+"""Functions that are lists, one line for each entry: metrics, stages, fields of a request."""
 
 
 @each_file

@@ -49,6 +49,7 @@ class Budget:
     counts_input: bool
     grows: bool  # True: the amount grows with the length of the answer
     patient: bool  # True: holds the expected amount, not the worst
+    strict: bool  # True: holds the worst, even of a request without a limit
     amount: _Amount  # amount for input and output tokens
 
     def covers(self, exchange: Exchange, target: Target) -> bool:
@@ -136,6 +137,7 @@ def compile_budget(settings: BudgetSettings) -> Budget:
         counts_input=unit not in ("requests", CONCURRENCY, "output_tokens"),
         grows=unit not in ("requests", CONCURRENCY, "input_tokens"),
         patient=settings.reserve == "expected",
+        strict=settings.reserve == "worst" or (settings.window == CALL and settings.reserve is None),
         amount=_UNITS.get(unit, _nothing),
     )
 

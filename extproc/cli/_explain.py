@@ -111,6 +111,7 @@ class _Story:
             yield from (("guardrails", verdict) for verdict in verdicts or ["none"])
         if self.passed(Reserve):
             yield from self._budgets()
+            yield from self._output()
         if self.refusal is None:
             yield from (("envoy", text) for text in self._envoy())
             targets = self.exchange.targets
@@ -222,6 +223,8 @@ class _Story:
             text = f"{settings.name} ({whose}): holds at most {held} of {limit}{per}"
             if settings.reserve == "expected":
                 text += ", less once usual lengths are known"
+            elif reservation.usual and budget.grows and not budget.strict:
+                text += ", the usual output, and more while the answer streams"
             if settings.mode == "shadow":
                 text += ", too much" if claim.amount > budget.limit else ""
                 text += ", but shadow never refuses"
@@ -232,6 +235,17 @@ class _Story:
             yield "budgets", text
         if not reservation.claims and not reservation.calls:
             yield "budgets", "none"
+
+    def _output(self) -> Iterator[_Row]:
+        """The limits of the output that the gateway writes, and the lack of one."""
+        exchange = self.exchange
+        limits = exchange.output_limits
+        for target, limit in zip(exchange.targets, limits, strict=False):
+            if limit is not None:
+                yield "output", f"{target.name}: capped at {limit} tokens, and the answer says x-ai-capped: {limit}"
+        unlimited = exchange.ask.output_field is not None and exchange.ask.max_output_tokens is None
+        if unlimited and not any(limits) and exchange.reservation.usual:
+            yield "output", "without a limit, as the client sent it"
 
     def _envoy(self) -> Iterator[str]:
         exchange, onward = self.exchange, self.exchange.onward

@@ -14,7 +14,8 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from extproc.dialects import dialects
-from extproc.prices import PriceBook, PriceSettings, known_model
+from extproc.prices import PriceBook, PriceSettings, hold, known_model
+from extproc.prices.outputs import known_output
 from extproc.providers import HostedTools, ProviderSettings, kinds
 from extproc.routing.history import History
 from extproc.routing.parameters import compile_changes, compose
@@ -185,6 +186,7 @@ class Catalog:
     ) -> None:
         self.providers = providers
         self.prices = prices or PriceBook()
+        hold([entry.provider.catalogue for entry in providers.values()])
         self._virtual = virtual_models
         self._history = history or History()
         self._keyless = {
@@ -268,6 +270,7 @@ class Catalog:
             self.prices.find(name, settings.provider, there, settings.price, known),
             settings.disabled,
             prompt_cache=settings.prompt_cache,
+            known_output=known_output(there),
             hosted_tools=provider.hosted_tools if provider else "refuse",
             api=settings.api or "",
         )

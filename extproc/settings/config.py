@@ -218,12 +218,12 @@ class LimitsSettings(Section):
     stream_idle: PositiveDuration = Field(
         600.0, description="Longest silence in the middle of an answer. Envoy then ends the stream."
     )
-    output_tokens: int = Field(
-        4096,
+    output_tokens: int | None = Field(
+        None,
         ge=1,
         le=1_000_000_000,
-        description="Output limit, in tokens, that is held and written into a request when neither the client nor the "
-        "model has one. It applies where a budget counts tokens or USD.",
+        description="Output limit, in tokens, that is written into a request when neither the client nor the model has "
+        "one, where a budget counts tokens or USD. The answer says so: `x-ai-capped`. Default: none is written.",
     )
     hosted_tools: int = Field(
         32768,

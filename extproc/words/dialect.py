@@ -184,6 +184,8 @@ class Report:
     model: str = ""
     finish_reasons: dict[int, str] = field(default_factory=dict)  # choice -> finish reason
     output_bytes: int = 0  # generated text, in bytes of UTF-8
+    told_at: int | None = None  # `output_bytes` when the provider last reported its usage
+    thinks_aloud: bool = False  # the text holds the model's thinking, all of it
     sample: bytearray = field(default_factory=bytearray)  # the beginning of that text
     output_events: int = 0  # events that carried generated text
     error: str = ""  # the provider's error in mid-stream
@@ -209,7 +211,7 @@ class Report:
         if usage is None:
             self.usage_refused = True
         else:
-            self.usage = usage
+            self.usage, self.told_at = usage, self.output_bytes
 
 
 @dataclass(slots=True, frozen=True)

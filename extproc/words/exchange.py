@@ -101,7 +101,7 @@ class Target:
     name: str
     provider: str
     model: str
-    max_output_tokens: int | None = None
+    max_output_tokens: int | None = None  # of the settings
     context: int | None = None  # tokens
     supports: frozenset[str] | None = None  # abilities, see `dialects.ABILITIES`
     price: Price | None = None
@@ -111,6 +111,7 @@ class Target:
     api: str = ""  # the dialect that chat requests are translated into; empty: the provider's usual
     hosted_tools: str = "refuse"  # or drop: tools that only the provider of the client's API runs
     changes: Changes = ()  # changes to fields of the request
+    known_output: int | None = None  # the most it can write, as its provider documents it
     match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # conditions on facts of the request
 
     @property
@@ -130,11 +131,21 @@ class Usage:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
-    source: str = "provider"  # provider | estimated | none
+    source: str = "provider"  # provider | disputed | estimated | none
+    beyond: int = field(
+        default=0, compare=False
+    )  # tokens that neither the size nor the limit of the request bounds, as those of searches
 
     @property
     def total_tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+    def clamped(self) -> Usage:
+        """With no more of any kind than there is."""
+        self.cache_write_tokens = min(self.cache_write_tokens, self.input_tokens)
+        self.cached_tokens = min(self.cached_tokens, self.input_tokens - self.cache_write_tokens)
+        self.reasoning_tokens = min(self.reasoning_tokens, self.output_tokens)
+        return self
 
 
 class Ending(Enum):

@@ -392,3 +392,15 @@ async def test_a_refused_unknown_price_is_reported(settings):
     found = await explain(settings(text), Question(chat("m")))
     assert not found.forwarded
     assert any("it needs a `price`" in line for line in found.lines)
+
+
+async def test_the_limit_of_the_output_is_told(settings):
+    tokens = "budgets: [{name: tpm, unit: tokens, limit: 50000, window: day}]"
+    rows, _ = await told(settings, chat("n"), tokens)
+    assert of(rows, "output") == ["without a limit, as the client sent it"]
+    [line] = of(rows, "budgets")
+    assert line.endswith("the usual output, and more while the answer streams")
+    rows, _ = await told(settings, chat("n"), tokens + "\nlimits: {output_tokens: 700}")
+    assert of(rows, "output") == ["n: capped at 700 tokens, and the answer says x-ai-capped: 700"]
+    rows, _ = await told(settings, chat("n", max_tokens=5), tokens)
+    assert of(rows, "output") == []

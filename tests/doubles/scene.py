@@ -108,7 +108,7 @@ class Line(Struct, frozen=True):
     calls: tuple[Call, ...]
     finish: Literal["stop", "stop_sequence", "length", "tool_calls"]
     stop: str = ""  # the stop sequence that matched
-    thinking: tuple[str, ...] = ()  # the pieces of the text
+    thinking: tuple[str, ...] = ()  # the pieces of the thinking
     redacted: bool = False  # whether the thinking is shown encrypted
 
     @property

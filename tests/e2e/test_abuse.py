@@ -625,7 +625,7 @@ def test_nothing_passes_when_the_processors_socket_is_removed(start: Callable[..
 OUTSIDE = Path(os.environ.get("EXTPROC_JSON_CASES", "."))
 outside = pytest.mark.skipif("EXTPROC_JSON_CASES" not in os.environ, reason="EXTPROC_JSON_CASES is not set")
 DUPLICATE_KEYS = {"y_object_duplicated_key.json", "y_object_duplicated_key_and_value.json"}
-"""Valid JSON, but two parsers could read it differently: refused."""
+"""Valid JSON that is refused, because two parsers could read it differently."""
 
 
 def parsing_cases() -> list[tuple[str, bytes]]:
