@@ -19,6 +19,7 @@ from extproc.forward import decode_fields, patch
 from extproc.guardrails import GuardInput, GuardrailSettings
 from extproc.parsing import Parse
 from extproc.pipeline import build
+from extproc.providers import kinds
 from extproc.routing.catalog import Route
 from extproc.routing.history import History
 from extproc.routing.selection import Select
@@ -27,7 +28,7 @@ from extproc.stores.memory import MemoryCounters
 from extproc.telemetry.metrics import Telemetry
 from extproc.words import contract
 from extproc.words.chain import Branch, Choice
-from extproc.words.contract import Edit
+from extproc.words.contract import Edit, Service
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Exchange, Request, Target
 from extproc.words.values import Secret
@@ -338,9 +339,17 @@ def _changed(exchange: Exchange) -> Sequence[str]:
         if removed:
             texts.append(f"removes {', '.join(removed)}")
         if edit.service is not None:
-            texts.append(f"is made a request of {edit.service.dialect}")
+            texts.append(f"is made a request of {edit.service.dialect}{_why(edit.service)}")
         found.append(", ".join(texts))
     return found
+
+
+def _why(service: Service) -> str:
+    """Why not of the API that the provider would get first."""
+    provider = kinds()[service.kind]
+    if service.dialect in provider.prefers and service.dialect == provider.preferred(service.model)[0]:
+        return " (it reasons: `api` of the model sets another)"
+    return ""
 
 
 def _plain_value(value: msgspec.Raw) -> str:

@@ -121,6 +121,7 @@ class Target:
     disabled: bool = False
     prompt_cache: bool = False  # True: mark the content that the provider's cache should keep
     tries: int = 1  # tries in a row, before the next target
+    api: str = ""  # the dialect that chat requests are translated into; empty: the provider's usual
     hosted_tools: str = "refuse"  # or drop: tools that only the provider of the client's API runs
     changes: Changes = ()  # changes to fields of the request
     known_output: int | None = None  # the most it can write, as its provider documents it
