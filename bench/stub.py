@@ -34,7 +34,7 @@ _words = re.compile(rb"words=(\d+)").search
 _length = re.compile(rb"(?i)content-length: *(\d+)").search
 PLAIN = _HEAD % (len(_ANSWER), _ANSWER)
 WORDS = 34
-"""Events with text in a stream whose model says nothing else; with the first, the last and the usage it has 37."""
+"""Events with text in a stream, unless the model's name sets it. With first, last and usage event: 37."""
 
 
 def chunk(data: bytes) -> bytes:

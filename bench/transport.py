@@ -3,8 +3,9 @@
     do-nothing   Envoy with one ext_proc filter, four messages a request, before a processor that answers "go on"
     gateway      the whole of it: two attachments, the hop, authentication, a budget, ledger, metrics
 
-Arms take turns, round by round. CPU is what the scheduler counted, in microseconds; figures are medians of the rounds.
-All processes of an arm share one core. Trust ratios within the table; other work on the machine moves the rest.
+Arms take turns, round by round. CPU is the scheduler's count, in microseconds; figures are medians of the rounds.
+All processes of an arm share one core. Compare figures within the table only, because other work on the
+machine changes all of them.
 """
 
 from __future__ import annotations

@@ -9,12 +9,14 @@ from typing import Any
 import msgspec
 
 from extproc.auth import CREDENTIAL_HEADERS, AttributionSettings
+from extproc.budgets import input_seen
 from extproc.providers import kinds
 from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import apply
 from extproc.words import contract
 from extproc.words.actions import Continue
 from extproc.words.contract import Edit, Service
+from extproc.words.dialect import HOSTED
 from extproc.words.exchange import Exchange, Target
 from extproc.words.verdicts import GUARDRAILS
 
@@ -115,10 +117,11 @@ class Forward:
             kind,
             dialect.name,
             target.model,
-            target.max_output_tokens,
+            target.max_output_tokens or target.known_output,
             reasoning=target.supports is None or "reasoning" in target.supports,
             anew=anew,
             cache=target.prompt_cache,
+            drop_hosted=dialect is not exchange.dialect and HOSTED in exchange.ask.needs,
             stream=exchange.ask.stream,
         )
 
@@ -147,6 +150,18 @@ class Forward:
             for name in exchange.request.headers
             if name in _NEVER_SENT or (prefix is not None and name.startswith(prefix))
         )
+
+
+class Shed:
+    """Frees a large body that has left for Envoy. Until the exchange ends only its size and number of tokens matter."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        seen, size = input_seen(exchange), len(exchange.body)
+        exchange.seen, exchange.shed = seen, size
+        exchange.body, exchange.json = b"", {}
+        exchange.ask.image_data.clear()
+        if exchange.place is not None:
+            exchange.place.resize(0)
 
 
 def _query(path: str) -> str:

@@ -37,6 +37,8 @@ ORIGIN = TOLD + "error-origin"
 UPSTREAM = "via_upstream"
 """Envoy's response code details of an answer that came through a cluster."""
 
+_LONG = 256
+"""Bytes of an event without data beyond which it is a piece of one that is too long, not a comment or a blank line."""
 MOST_INFLATED = 128 << 20
 """Bytes that a compressed answer may grow to."""
 AMAZON = "application/vnd.amazon.eventstream"
@@ -97,6 +99,8 @@ class Tell:
             told[TOLD + "budget"] = exchange.alert
         if exchange.downgraded:
             told[TOLD + "downgraded"] = exchange.downgraded
+        if (limits := exchange.output_limits) and (cap := limits[exchange.targets.index(target)]) is not None:
+            told[TOLD + "capped"] = str(cap)
         if exchange.rate:  # the provider's describe the gateway's account, and must not mix with these
             withheld += tuple([name for name in headers if name.startswith(self._rates)])
             told |= exchange.rate
@@ -265,11 +269,12 @@ class Count:
         """Take in an event without data: a comment, perhaps a try's, or an event too long to be read."""
         if event.raw.startswith(contract.USAGE_EVENT) and is_translated(exchange):
             report.told_usage = contract.decode_usage(event.raw[len(contract.USAGE_EVENT) :])
+            report.told_at = report.output_bytes
             event.raw = b""
             return
         if event.edges is not None:
             exchange.dialect.observe_edges(event.edges.head, event.edges.tail, report)
-        if not event.raw.startswith(b":"):
+        if event.edges is not None or (len(event.raw) > _LONG and not event.raw.startswith(b":")):
             report.add_unread(event.raw)
 
 
@@ -327,7 +332,7 @@ class Extend:
         return events
 
 
-_Stage = tuple[EventStage, bool, Callable[[float], None]]  # the stage; True: asynchronous; the observer of its seconds
+_Stage = tuple[EventStage, bool, Callable[[float], None]]  # (stage, True when asynchronous, observer of its seconds)
 
 
 class Events:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 import extproc.dialects
+from extproc.budgets import Expected, Tools
 from extproc.dialects import by_path
 from extproc.gateway import GatewayStream
 from extproc.pipeline import Pipeline, build
@@ -27,20 +28,20 @@ from extproc.words.chain import Chain, RetrySettings
 from extproc.words.dialect import Report
 from extproc.words.exchange import Consumer, Exchange, Request, Response, Target
 
-# What a filter YAML of a test holds when the test does not say it.
+# Sections that a test's filter YAML gets when it lacks them.
 SECTIONS = {
     "providers": "{a: {kind: mock}, b: {kind: mock, base_url: 'http://127.0.0.1:8090/v1'}}",
     "models": "{m: {provider: a}, n: {provider: b}}",
     "auth": "{required: false}",
 }
 
-# How long a test takes is never asserted. `tests/samples.py` says which run is thorough.
+# The duration of a test is never asserted. `tests/samples.py` says which run is thorough.
 hypothesis_settings.register_profile("thorough", deadline=None)
 hypothesis_settings.register_profile("usual", deadline=None, max_examples=25)
 
 HERE = Path(__file__).parent
 THROUGH_ENVOY = (HERE / "e2e", HERE / "envoy_config", HERE / "test_bench.py", HERE / "test_k8s.py")
-"""Where tests with the marker `e2e` are."""
+"""Files and folders of the tests with the marker `e2e`."""
 ONLY_WITH_ENVOY = {"alone", "e2e", "e2e and not alone"}
 ONLY_WITHOUT = {"not e2e", "exhaustive or hypothesis"}
 
@@ -48,6 +49,7 @@ ONLY_WITHOUT = {"not e2e", "exhaustive or hypothesis"}
 def pytest_configure(config):
     thorough = "exhaustive" in config.option.markexpr
     hypothesis_settings.load_profile("thorough" if thorough else "usual")
+    gc.disable()  # while tests are collected: nearly everything that is made lasts
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -64,14 +66,16 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("e2e") and not {item.path, *item.path.parents} & set(THROUGH_ENVOY):
             raise pytest.UsageError(f"{item.nodeid}: `make e2e` does not look for tests there, see tests/conftest.py")
-    if "exhaustive" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("exhaustive")]
-        items[:] = [item for item in items if not item.get_closest_marker("exhaustive")]
-        config.hook.pytest_deselected(items=left_out)
+    for marker in ("exhaustive", "agents"):
+        if marker not in config.option.markexpr:
+            left_out = [item for item in items if item.get_closest_marker(marker)]
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
+            config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_collection_finish():
     gc.collect()
+    gc.enable()
     gc.freeze()  # a hundred thousand objects that last: no collection looks at them again
 
 
@@ -154,7 +158,15 @@ def make_world(text="", counters=None):
     counters = counters or MemoryCounters(clock)
     lines, leases = [], set()
     telemetry = Telemetry(settings, lines.append)
-    pipeline = build(settings, counters, leases, telemetry, history=History(clock), now=clock)
+    pipeline = build(
+        settings,
+        counters,
+        leases,
+        telemetry,
+        tools=Tools(telemetry.budget_used, expected=Expected()),
+        history=History(clock),
+        now=clock,
+    )
     return World(pipeline, counters, telemetry, clock, leases, lines)
 
 
@@ -194,7 +206,7 @@ def _look_again():
 
 
 def count_answer(dialect, kind, body, *, translated=True, told_usage=None):
-    """What the gateway attachment lets pass of an answer's body, and the report of it."""
+    """The part of an answer's body that passes the gateway attachment, and the report on the answer."""
     exchange = Exchange("id-1", Request("POST", "", {}))
     exchange.dialect, exchange.report = dialect, Report(told_usage=told_usage)
     exchange.response = Response(200, {contract.TRANSLATED: "1"} if translated else {})

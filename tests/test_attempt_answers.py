@@ -228,7 +228,7 @@ async def test_an_answer_with_invalid_compression_is_refused(pieces, encoding):
 
 @pytest.mark.parametrize(("status", "stream"), [(200, True), (400, True), (400, False), (200, False)])
 @pytest.mark.parametrize("service", [OPENAI, ROCK], ids=["translated", "unwrapped"])
-async def test_what_is_written_anew_leaves_without_its_length(service, status, stream):
+async def test_a_rewritten_answer_leaves_without_its_content_length(service, status, stream):
     client, kind = "anthropic_messages", AMAZON if service is ROCK else SSE
     pieces = [GOOD] if status == 400 or not stream else [CHUNK]
     kind = kind if stream and status == 200 else "application/json"

@@ -441,7 +441,7 @@ def test_internal_headers_share_one_prefix():
         assert name == name.lower()
 
 
-def test_fields_that_no_provider_gets_are_left_out_for_every_try(exchange):
+def test_fields_withheld_from_providers_are_removed_for_every_try(exchange):
     body = question(api_base="http://x", extra_headers={"a": "b"}, temperature=1)
     made = exchange(body, targets=(target(override={"temperature": 2}), OTHER))
     made.json = question(temperature=1)

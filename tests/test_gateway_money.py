@@ -79,7 +79,7 @@ async def test_the_cost_is_written_into_a_plain_answer(world):
 
 
 @pytest.mark.parametrize("kind", ["text/event-stream", "application/vnd.amazon.eventstream"])
-async def test_a_stream_leaves_without_the_length_that_its_provider_said(world, kind):
+async def test_a_stream_leaves_without_the_providers_content_length(world, kind):
     """An event less, or an error at its end, and the next answer on the connection would begin in this one."""
     said = answers(kind=kind, content_length="999")
     *_, told = await talk(world().stream(), asks(), sends(STREAMED), said)

@@ -136,8 +136,8 @@ async def test_an_error_of_the_provider_passes_and_costs_no_tokens(world, status
         (503, {"retry-after": "1"}),
     ],
 )
-async def test_an_error_says_whether_to_send_the_request_again(world, status, advice):
-    """What the provider says of that itself is kept."""
+async def test_an_error_tells_sdks_whether_to_retry(world, status, advice):
+    """A provider's own value of the header is kept."""
     told = (await talk(world().stream(), asks(), sends(QUESTION), answers(status)))[-1].set_headers
     assert {name: told[name] for name in ("retry-after", "x-should-retry") if name in told} == advice
     own = {"retry_after": "7", "x_should_retry": "true"}
@@ -145,7 +145,7 @@ async def test_an_error_says_whether_to_send_the_request_again(world, status, ad
     assert not {"retry-after", "x-should-retry"} & set(told)
 
 
-async def test_a_model_that_is_switched_off_is_asked_again_later(world):
+async def test_a_refusal_for_a_disabled_model_may_be_retried_later(world):
     gateway = world("models: {m: {provider: a, disabled: true}}")
     _, answer = await talk(gateway.stream(), asks(), sends(QUESTION))
     assert error(answer) == (503, "no_provider_available", "gateway")
@@ -168,14 +168,14 @@ ASKED = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content":
         (asks(MESSAGES + "/count_tokens"), sends(ASKED)),
     ],
 )
-async def test_every_answer_to_a_client_of_anthropics_has_the_requests_id_where_it_looks(world, says):
+async def test_every_answer_to_anthropics_client_has_the_header_request_id(world, says):
     models = "models: {m: {provider: b}}\nproviders: {b: {kind: openai, base_url: 'http://127.0.0.1:8090/v1'}}"
     answer = (await talk(world(models).stream(), *says))[-1]
     headers = answer.set_headers if isinstance(answer, Continue) else answer.headers
     assert headers["request-id"] == "r-1"
 
 
-async def test_the_id_that_anthropic_gave_is_kept(world):
+async def test_anthropics_own_request_id_is_kept(world):
     *_, told = await talk(world().stream(), asks(MESSAGES), sends(ASKED), answers(request_id="req_1"))
     assert "request-id" not in told.set_headers
 
@@ -183,7 +183,7 @@ async def test_the_id_that_anthropic_gave_is_kept(world):
 @pytest.mark.parametrize(
     "says", [asks("/v1/messages/batches"), asks("/v1/files", anthropic_version="2023-06-01", method="GET", end=True)]
 )
-async def test_a_path_nobody_serves_is_refused_in_the_shape_of_its_client(world, says):
+async def test_an_unknown_path_is_refused_in_the_shape_of_its_client(world, says):
     [answer] = await talk(world().stream(), says)
     assert answer.status == 404
     said = json.loads(answer.body)
@@ -191,7 +191,7 @@ async def test_a_path_nobody_serves_is_refused_in_the_shape_of_its_client(world,
     assert answer.headers["request-id"] == "r-1"
 
 
-async def test_the_rates_of_the_gateways_own_account_are_left_out(world):
+async def test_rate_headers_of_the_gateways_account_are_removed(world):
     gateway = world("budgets: [{name: r, unit: requests, limit: 9, window: minute}]")
     rates = {"x_ratelimit_limit_requests": "5", "anthropic_ratelimit_requests_limit": "5"}
     *_, told = await talk(gateway.stream(), asks(), sends(QUESTION), answers(**rates))

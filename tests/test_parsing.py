@@ -3,7 +3,7 @@ import json
 import pytest
 
 from extproc.dialects import dialects
-from extproc.parsing import Classify, Names, Parse, fold, is_model_path
+from extproc.parsing import BodyLimits, Classify, Names, Parse, fold, is_model_path
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Exchange, Request
 
@@ -100,14 +100,14 @@ def test_an_encoded_body_is_a_415(encoding):
 def parse(body, **limits):
     exchange = classify("/v1/chat/completions")
     exchange.body = body
-    Parse(limits.get("max_bytes", 1000), limits.get("max_depth", 16))(exchange)
+    Parse(BodyLimits(limits.get("max_bytes", 1000), limits.get("max_depth", 16)))(exchange)
     return exchange
 
 
 @pytest.mark.parametrize(
     "name", ["Model", "MODEL", "\uff4dodel", "ſtream", "N", "Max_Tokens", "toolſ", "Thin\u212aing", "API_BASE"]
 )
-def test_a_name_that_a_server_may_take_for_another_is_refused(name):
+def test_a_field_name_that_servers_may_read_as_another_is_refused(name):
     with pytest.raises(Refusal) as refused:
         parse(json.dumps({"model": "m", "messages": [{}], name: 1}).encode())
     assert (refused.value.kind.code, refused.value.param) == ("invalid_request", fold(name))
@@ -126,22 +126,22 @@ def test_every_field_that_the_gateway_relies_on_has_one_spelling():
 def test_a_field_that_a_target_changes_has_one_spelling():
     exchange = classify("/v1/chat/completions")
     exchange.body = b'{"model":"m","messages":[{}],"Temperature":2}'
-    Parse(1000, 16)(exchange)
-    assert code(Parse(1000, 16, {"temperature"}), exchange) == "invalid_request"
+    Parse(BodyLimits(1000, 16))(exchange)
+    assert code(Parse(BodyLimits(1000, 16), {"temperature"}), exchange) == "invalid_request"
 
 
-def test_names_that_stand_for_nothing_are_the_clients_affair():
+def test_unused_field_names_are_accepted_in_any_spelling():
     exchange = parse('{"model":"m","messages":[{"Role":"user"}],"mоdel":1,"Temperature":1,"é":2,"É":3}'.encode())
     assert list(exchange.json)[2:] == ["mоdel", "Temperature", "é", "É"]
 
 
-def test_an_address_or_a_credential_for_a_provider_is_left_out():
+def test_addresses_and_credentials_in_a_body_are_removed():
     exchange = parse(b'{"model":"m","api_base":"http://x","messages":[{}],"extra_headers":{"a":"b"}}')
     assert exchange.json == {"model": "m", "messages": [{}]}
     assert exchange.ignored == ("api_base", "extra_headers")
 
 
-def test_a_byte_order_mark_is_refused_by_name():
+def test_a_byte_order_mark_is_refused_with_its_name():
     with pytest.raises(Refusal, match="byte order mark"):
         parse(b'\xef\xbb\xbf{"model":"m","messages":[{}]}')
 

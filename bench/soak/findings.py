@@ -11,7 +11,7 @@ from bench.soak.clients import REFUSED, Outcome
 from bench.soak.plan import CHARGED, HOLDS
 from bench.soak.watch import Samples
 
-BELIEVED = 0.9  # share of the true tokens that is charged at least, whatever clients do
+BELIEVED = 0.9  # share of the true tokens that is charged at least, even to hostile clients
 
 INVARIANTS = {
     "I1": "settled + reserved never above the limit",

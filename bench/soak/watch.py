@@ -86,7 +86,7 @@ class Watch:
                 self.final[scope.decode(), int(window), int(number)] = settled, reserved
 
     async def held(self) -> int:
-        """Reservations with a running lease: live ones, and those whose record is not known to be written."""
+        """Reservations with a running lease: live ones, and those without a confirmed record."""
         count: int = await self._redis.zcard("{extproc}:leases")
         return count
 

@@ -1,10 +1,26 @@
 """HTTP for people and probes, on a thread of its own so that a slow scraper never delays a request.
 
-Two doors: `status` (metrics and health, no token) and `admin` (spending, budgets, exchanges, the console).
+Two doors: `status` (metrics and health, no token) and `admin` (spending, budgets, exchanges, the console). The
+libraries that answer are imported with the first connection.
 """
 
-from extproc.admin.api import admin_app
-from extproc.admin.http import HTTPThread, status_app
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from extproc.admin.doors import HTTPThread
 from extproc.admin.sources import SourceError, Sources
 
+if TYPE_CHECKING:
+    from extproc.admin.api import admin_app
+    from extproc.admin.http import status_app
+
 __all__ = ["HTTPThread", "SourceError", "Sources", "admin_app", "status_app"]
+
+
+def __getattr__(name: str) -> Any:
+    file = {"admin_app": "api", "status_app": "http"}.get(name)
+    if file is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"extproc.admin.{file}"), name)

@@ -1,12 +1,11 @@
-"""The thread that serves HTTP, and the status door: metrics and health."""
+"""What serves HTTP on a thread, and the status door: metrics and health."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
-import threading
 from collections.abc import Callable, Collection
+from email.utils import formatdate
 
 import uvicorn
 from prometheus_client.exposition import choose_encoder
@@ -24,7 +23,6 @@ AT_ONCE = 64
 CONNECTIONS = 256
 """Connections of one address; beyond them the oldest idle one is closed."""
 _SLOWEST = 10.0  # seconds for the head of a request to arrive
-_SILENT = 20_000  # milliseconds that a client may take nothing of its answer
 
 
 def status_app(
@@ -35,7 +33,7 @@ def status_app(
     `remark` is shown by `/readyz` while the process is ready.
     """
 
-    # None of them takes a thread: reports may have them all, and a probe must not wait for those.
+    # Probes take no thread: reports may have them all, and a probe must not wait for those.
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(telemetry.registry), headers={"content-type": content_type})
@@ -96,6 +94,10 @@ class _Prompt(H11Protocol):
         if self._late is not None:
             self._late.cancel()
 
+    def data_received(self, data: bytes) -> None:
+        self.server_state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+        super().data_received(data)
+
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self.since = self.loop.time()
@@ -116,19 +118,10 @@ class _Prompt(H11Protocol):
             self.transport.abort()
 
 
-class HTTPThread:
-    """Serves applications, each on its own address, from one thread with its own event loop."""
+class Server(uvicorn.Server):
+    """Serves one address. It waits for its end without looking ten times a second whether it has come."""
 
-    def __init__(self) -> None:
-        self._servers: list[tuple[uvicorn.Server, socket.socket]] = []
-        self._thread = threading.Thread(target=self._run, name="admin", daemon=True)
-
-    def add(self, app: ASGIApp, host: str, port: int) -> int:
-        """Serve `app` there; returns the port. Raises OSError at once when the port is not available."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT)
+    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
         config = uvicorn.Config(
             Gate(app),
             loop="asyncio",
@@ -139,23 +132,17 @@ class HTTPThread:
             lifespan="off",
             timeout_graceful_shutdown=1,
         )
-        self._servers.append((uvicorn.Server(config), listener))
-        bound: int = listener.getsockname()[1]
-        return bound
+        super().__init__(config)
+        self._listener = listener
+        self._ended = asyncio.Event()
 
-    def start(self) -> None:
-        logging.getLogger("uvicorn").setLevel(logging.WARNING)
-        self._thread.start()
+    def end(self) -> None:
+        """Take no more connections. Called on the loop's thread."""
+        self.should_exit = True
+        self._ended.set()
 
-    def stop(self) -> None:
-        for server, _ in self._servers:
-            server.should_exit = True
-        self._thread.join(timeout=5)
-        for _, listener in self._servers:
-            listener.close()
+    async def run_until_ended(self) -> None:
+        await self.serve([self._listener])
 
-    def _run(self) -> None:
-        async def serve() -> None:
-            await asyncio.gather(*(server.serve([listener]) for server, listener in self._servers))
-
-        asyncio.run(serve())
+    async def main_loop(self) -> None:
+        await self._ended.wait()

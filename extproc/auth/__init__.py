@@ -133,7 +133,7 @@ class Authenticate:
         exchange.labels = self._labels(exchange)
 
     def _read_keys(self, settings: ConsumerSettings, who: Consumer) -> Iterator[tuple[bytes, Identity]]:
-        """The digests of a consumer's keys; those that are not set have none."""
+        """The digests of a consumer's keys; a key whose secret is not set has none."""
         for index, key in enumerate(settings.keys):
             days = [day for day in (settings.expires, key.expires) if day is not None]
             expires = _expiry(min(days, default=None))

@@ -20,6 +20,7 @@ from extproc.forward import decode_fields, patch
 from extproc.guardrails import AppliesToSettings, GuardInput, GuardrailSettings
 from extproc.parsing import Parse
 from extproc.pipeline import build
+from extproc.providers import kinds
 from extproc.routing.catalog import Route
 from extproc.routing.history import History
 from extproc.routing.selection import Select
@@ -28,7 +29,7 @@ from extproc.stores.memory import MemoryCounters
 from extproc.telemetry.metrics import Telemetry
 from extproc.words import contract
 from extproc.words.chain import Branch, Choice
-from extproc.words.contract import Edit
+from extproc.words.contract import Edit, Service
 from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange, Request, Target
 from extproc.words.values import Secret
@@ -111,6 +112,7 @@ class _Story:
             yield from (("guardrails", verdict) for verdict in verdicts or ["none"])
         if self.passed(Reserve):
             yield from self._budgets()
+            yield from self._output()
         if self.refusal is None:
             yield from (("envoy", text) for text in self._envoy())
             targets = self.exchange.targets
@@ -222,6 +224,8 @@ class _Story:
             text = f"{settings.name} ({whose}): holds at most {held} of {limit}{per}"
             if settings.reserve == "expected":
                 text += ", less once usual lengths are known"
+            elif reservation.usual and budget.grows and not budget.strict:
+                text += ", the usual output, and more while the answer streams"
             if settings.mode == "shadow":
                 text += ", too much" if claim.amount > budget.limit else ""
                 text += ", but shadow never refuses"
@@ -232,6 +236,17 @@ class _Story:
             yield "budgets", text
         if not reservation.claims and not reservation.calls:
             yield "budgets", "none"
+
+    def _output(self) -> Iterator[_Row]:
+        """The limits of the output that the gateway writes, and the lack of one."""
+        exchange = self.exchange
+        limits = exchange.output_limits
+        for target, limit in zip(exchange.targets, limits, strict=False):
+            if limit is not None:
+                yield "output", f"{target.name}: capped at {limit} tokens, and the answer says x-ai-capped: {limit}"
+        unlimited = exchange.ask.output_field is not None and exchange.ask.max_output_tokens is None
+        if unlimited and not any(limits) and exchange.reservation.usual:
+            yield "output", "without a limit, as the client sent it"
 
     def _envoy(self) -> Iterator[str]:
         exchange, onward = self.exchange, self.exchange.onward
@@ -347,9 +362,17 @@ def _changed(exchange: Exchange) -> Sequence[str]:
         if removed:
             texts.append(f"removes {', '.join(removed)}")
         if edit.service is not None:
-            texts.append(f"is made a request of {edit.service.dialect}")
+            texts.append(f"is made a request of {edit.service.dialect}{_why(edit.service)}")
         found.append(", ".join(texts))
     return found
+
+
+def _why(service: Service) -> str:
+    """Why not of the API that the provider would get first."""
+    provider = kinds()[service.kind]
+    if service.dialect in provider.prefers and service.dialect == provider.preferred(service.model)[0]:
+        return " (it reasons: `api` of the model sets another)"
+    return ""
 
 
 def _plain_value(value: msgspec.Raw) -> str:

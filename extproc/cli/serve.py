@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import ctypes
+import gc
 import logging
 import os
 import sys
@@ -13,8 +16,6 @@ import uvloop
 
 from extproc.cli import _stop
 from extproc.cli._options import add_config
-from extproc.server.processor import Processor
-from extproc.server.processor import run as serve
 from extproc.settings import config
 from extproc.telemetry.lines import Lines, LinesHandler
 from extproc.telemetry.logs import JSONFormatter
@@ -59,6 +60,9 @@ def run(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
     for doubt in config.lint(options.config):
         logging.getLogger("extproc").warning("%s", doubt.show(str(options.config)))
+    # What reading the settings took and gave back is used again by these imports: 3 MB less.
+    from extproc.server.processor import Processor  # noqa: PLC0415
+    from extproc.server.processor import run as serve  # noqa: PLC0415
 
     async def until_stopped() -> None:
         stopped = asyncio.Event()
@@ -69,10 +73,19 @@ def run(options: argparse.Namespace) -> int:
         await serve(
             processor,
             stopped,
-            lambda: print("extproc is ready", file=sys.stderr, flush=True),
+            _ready,
             notice=options.drain_notice,
             grace=options.drain_grace,
         )
 
     uvloop.run(until_stopped())
     return 0
+
+
+def _ready() -> None:
+    """Say so, and give back what only the start needed. What stays is never looked at by the collector again."""
+    gc.collect()
+    gc.freeze()
+    with contextlib.suppress(OSError, AttributeError):  # another libc than glibc
+        ctypes.CDLL(None).malloc_trim(0)
+    print("extproc is ready", file=sys.stderr, flush=True)

@@ -27,7 +27,6 @@ from extproc.cli import _supervise
 from extproc.cli._options import add_config
 from extproc.cli._supervise import say
 from extproc.dialects import by_path
-from extproc.outbound.client import HTTPException, ask
 from extproc.settings import config
 from extproc.settings.config import Settings
 from extproc.words.values import is_loopback
@@ -42,7 +41,6 @@ MOCK: Sequence[str] = (sys.executable, "-m", "extproc", "mock")
 _START = 20.0  # seconds for everything to be up
 _DEMO_KEY = "sk-gw-demo"
 """The key `make run` sets: in the README, so no secret, and the only one that is ever printed."""
-_ANSWER = 4096  # bytes of a probe's answer
 # Envoy says "caught ENVOY_SIGTERM" as a warning of its component `main`, at every clean stop.
 _LOG_LEVELS = ("--log-level", "warn", "--component-log-level", "main:error")
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -115,7 +113,7 @@ def _start(
     _validate(binary, bootstrap)  # while they start
     for child, (_, host, port) in zip(children, mocks, strict=False):
         _wait_for_port(child, host, port)
-    _wait_for(children[-1], f"http://{_local(settings.status.address)}:{settings.status.port}/readyz")
+    _wait_for_socket(children[-1], path)
     command = [binary, "-c", str(bootstrap), *_LOG_LEVELS, "--use-dynamic-base-id"]
     command += ["--concurrency", str(options.concurrency)] if options.concurrency else []
     _spawn(children, "Envoy", command)
@@ -192,14 +190,12 @@ def _begin(parent: int) -> Callable[[], None]:
     return begin
 
 
-def _wait_for(child: Child, url: str) -> None:
+def _wait_for_socket(child: Child, path: str) -> None:
     def ready() -> bool:
-        try:
-            return ask(url, timeout=1, most=_ANSWER)[0] == 200
-        except (OSError, HTTPException):
-            return False
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(path) == 0
 
-    _poll(child, ready, url)
+    _poll(child, ready, path)
 
 
 def _wait_for_port(child: Child, host: str, port: int) -> None:

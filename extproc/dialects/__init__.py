@@ -151,7 +151,7 @@ def is_name(text: str) -> bool:
 
 
 def serving(path: str) -> Dialect | None:
-    """The dialect that serves a path with names in it; None where none does."""
+    """The dialect that serves a path with names in it; None for an unknown path."""
     found = Endpoints(dialects().values()).find(path)
     return None if found is None else found[0]
 

@@ -33,7 +33,13 @@ def first_count(*values: Any) -> int:
 
 
 def make_usage(
-    input_tokens: int, output_tokens: int = 0, *, cached: int = 0, reasoning: int = 0, cache_write: int = 0
+    input_tokens: int,
+    output_tokens: int = 0,
+    *,
+    cached: int = 0,
+    reasoning: int = 0,
+    cache_write: int = 0,
+    beyond: int = 0,
 ) -> Usage | None:
     """Usage with `input_tokens` including tokens read from and written to caches, and `output_tokens` including the
     reasoning. None for absurd sums.
@@ -41,4 +47,4 @@ def make_usage(
     if input_tokens > MAX_TOKENS or output_tokens > MAX_TOKENS:
         return None
     cached, cache_write = min(cached, input_tokens), min(cache_write, input_tokens)
-    return Usage(input_tokens, output_tokens, cached, min(reasoning, output_tokens), cache_write)
+    return Usage(input_tokens, output_tokens, cached, min(reasoning, output_tokens), cache_write, beyond=beyond)

@@ -6,7 +6,7 @@ credentials.
    memory:                                              a trial; ends with the process
 
 Rows are queued by the event loop (`Ledger.add`), written by a thread in batches, and read with `Ledger.usage`. This
-file and `query.py` need no database; SQLAlchemy is imported when a ledger is opened, and only in this package.
+file and `query.py` need no database; SQLAlchemy is imported by the first report, and only in this package.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
-    usage_source: str = "none"  # provider | estimated | expired | none
+    usage_source: str = "none"  # provider | disputed | estimated | expired | none
     cost: int | None = None
     price_version: str = ""
     duration_ms: int = 0
@@ -103,6 +103,6 @@ def open_ledger(url: str) -> Ledger:
     Raises LedgerError when the database cannot be used: a path that cannot be opened, a schema of a newer release.
     """
     check_ledger(url)
-    from extproc.ledger.ledger import Ledger  # noqa: PLC0415 - SQLAlchemy takes a third of a second
+    from extproc.ledger.ledger import Ledger  # noqa: PLC0415 - settings are checked without it
 
     return Ledger(parse(url))

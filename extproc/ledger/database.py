@@ -1,4 +1,8 @@
-"""Connections to a ledger's database: SQLite in a file or in memory, or PostgreSQL. It alone knows the drivers."""
+"""Connections to a ledger's database: SQLite in a file or in memory, or PostgreSQL. It alone knows the drivers.
+
+Rows are written through the driver itself. SQLAlchemy makes the SQL of reports and is imported by the first of them:
+it takes 13 MB and a quarter of a second, and most processes answer no report.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +13,17 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.pool import StaticPool
+from typing import TYPE_CHECKING, Any
 
 from extproc.ledger import LedgerError
 from extproc.ledger.schema import migrate
 from extproc.ledger.url import LedgerURL, Server
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
 
 CONNECT_TIMEOUT = 5  # seconds
 LOCK_TIMEOUT = 5.0  # seconds to wait for another process's transaction on the same file
@@ -41,9 +45,14 @@ class Database:
         self._reads = threading.BoundedSemaphore(MAX_READS)
         # Memory is one connection, which threads take in turn.
         self._one = threading.Lock() if url.path is None and url.server is None else None
-        self._engine = _postgresql(url.server) if url.server is not None else _sqlite(url.path)
-        self.dialect = self._engine.dialect.name
-        self.placeholder = "%s" if url.server is not None else "?"
+        self._driver: Any = sqlite3 if url.server is None else importlib.import_module("psycopg")  # an extra
+        self._connect = _sqlite(url.path) if url.server is None else _postgresql(self._driver, url.server)
+        self._idle: list[Any] = []  # connections for writing
+        self._reading: Engine | None = None
+        self._errors: tuple[type[Exception], ...] = (self._driver.Error,)
+        self.dialect = "sqlite" if url.server is None else "postgresql"
+        self.placeholder = "?" if url.server is None else "%s"
+        self.refusals: tuple[type[Exception], ...] = (self._driver.DataError, self._driver.IntegrityError)
 
     def prepare(self) -> None:
         """Migrate the schema to this release's version, once; and again where the file was removed: rows written to a
@@ -53,41 +62,51 @@ class Database:
             if self._ready and self._file != _file(self._path):
                 _log.error("the ledger's file was removed or replaced: rows go into the file at its path, or a new one")
                 self._ready = False
-                self._engine.dispose()
+                self.close()
             if not self._ready:
-                with self._transaction(write=True) as connection:
-                    migrate(connection)
+                with self._told(), self._begin() as cursor:
+                    migrate(cursor, self.dialect)
                 self._file = _file(self._path)
                 self._ready = True
 
     @contextlib.contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A transaction that is committed at the end. Raises SQLAlchemyError, and LedgerError as `prepare` does."""
+    def write(self) -> Iterator[Any]:
+        """A cursor (PEP 249) in a transaction that is committed at the end. Raises the driver's errors, and LedgerError
+        as `prepare` does.
+        """
         self.prepare()
-        with self._begin(write=True) as connection:
-            yield connection
+        with self._begin() as cursor:
+            yield cursor
+
+    @contextlib.contextmanager
+    def change(self) -> Iterator[Any]:
+        """The same as `write`. Raises LedgerError only."""
+        self.prepare()
+        with self._told(), self._begin() as cursor:
+            yield cursor
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one instant. Raises LedgerError."""
         self.prepare()
-        with self._turn(), self._transaction(write=False) as connection:
-            if self.dialect == "postgresql":  # reports are few and long: more memory for hashes, no compiler
+        engine = self._engine()
+        with self._turn(), self._told(), self._one or contextlib.nullcontext(), engine.connect() as connection:
+            if self.dialect == "sqlite":
+                connection.exec_driver_sql("BEGIN")
+            else:  # reports are few and long: more memory for hashes, no compiler
                 connection.exec_driver_sql(
                     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL jit = off; "
                     f"SET LOCAL work_mem = '64MB'; SET LOCAL statement_timeout = {READ_TIMEOUT}"
                 )
             yield connection
 
-    @contextlib.contextmanager
-    def change(self) -> Iterator[Connection]:
-        """The same as `write`. Raises LedgerError only."""
-        self.prepare()
-        with self._transaction(write=True) as connection:
-            yield connection
-
     def close(self) -> None:
-        self._engine.dispose()
+        """Give the connections back. The next use opens new ones; what was in memory is gone."""
+        idle, self._idle = self._idle, []  # what is in use goes back to the old list, and with it
+        for connection in idle:
+            connection.close()
+        if self._reading is not None:
+            self._reading.dispose()
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -99,29 +118,59 @@ class Database:
             self._reads.release()
 
     @contextlib.contextmanager
-    def _transaction(self, *, write: bool) -> Iterator[Connection]:
-        """The same as `_begin`; the database's errors become LedgerErrors, whose text has no row and no address."""
+    def _told(self) -> Iterator[None]:
+        """The database's errors become LedgerErrors, whose text has no row and no address."""
         try:
-            with self._begin(write=write) as connection:
-                yield connection
-        except (SQLAlchemyError, sqlite3.Error) as error:
+            yield
+        except self._errors as error:
             raise LedgerError(f"the ledger does not answer ({reason(error)})") from None
 
     @contextlib.contextmanager
-    def _begin(self, *, write: bool) -> Iterator[Connection]:
-        with self._one or contextlib.nullcontext(), self._engine.connect() as connection:
-            connection.execution_options(ledger_write=write)
-            with connection.begin():
-                yield connection
+    def _begin(self) -> Iterator[Any]:
+        """A transaction for writing. A connection that cannot even be rolled back is not used again."""
+        with self._one or contextlib.nullcontext():
+            idle = self._idle
+            try:
+                connection = idle.pop()
+            except IndexError:
+                connection = self._connect()
+            try:
+                cursor = connection.cursor()
+                if self.dialect == "sqlite":  # IMMEDIATE: no other process writes between the reads and the writes here
+                    cursor.execute("BEGIN IMMEDIATE")
+                yield cursor
+                connection.commit()
+            except BaseException:
+                try:
+                    connection.rollback()
+                except self._driver.Error:
+                    connection.close()
+                else:
+                    idle.append(connection)
+                raise
+            idle.append(connection)
+
+    def _engine(self) -> Engine:
+        with self._preparing:
+            if self._reading is None:
+                sqlalchemy, pool = importlib.import_module("sqlalchemy"), importlib.import_module("sqlalchemy.pool")
+                make: Callable[..., Engine] = partial(sqlalchemy.create_engine, creator=self._connect)
+                if self._one is not None:
+                    self._reading = make("sqlite://", poolclass=pool.StaticPool)
+                elif self.dialect == "sqlite":
+                    self._reading = make("sqlite:///ledger")  # the creator knows the path
+                else:  # a ping finds connections that a restart of the server left dead
+                    size = {"pool_size": MAX_READS, "max_overflow": 0}
+                    self._reading = make("postgresql+psycopg://", pool_pre_ping=True, **size)
+                self._errors = (self._driver.Error, sqlalchemy.exc.SQLAlchemyError)
+            return self._reading
 
 
 def reason(error: BaseException) -> str:
     """The error's class names only: texts of these errors repeat parameters and addresses."""
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        original: Any = error.orig
-        code = getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None)
-        return f"{type(original).__name__} {code}" if code else type(original).__name__
-    return type(error).__name__
+    original = getattr(error, "orig", None) or error  # SQLAlchemy's errors hold the driver's
+    code = getattr(original, "sqlite_errorname", None) or getattr(original, "sqlstate", None)
+    return f"{type(original).__name__} {code}" if code else type(original).__name__
 
 
 def _file(path: str | None) -> tuple[int, int] | None:
@@ -135,34 +184,28 @@ def _file(path: str | None) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _sqlite(path: str | None) -> Engine:
+def _sqlite(path: str | None) -> Callable[[], sqlite3.Connection]:
+    """Opens connections; to memory always the same one."""
     if path is None:
-        engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
-    else:
+        one = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        return lambda: one
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # the usage of consumers is private
+    except OSError as error:
+        raise LedgerError(f"cannot open {path}: {error.strerror}") from None
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # the usage of consumers is private
-        except OSError as error:
-            raise LedgerError(f"cannot open {path}: {error.strerror}") from None
+            _use_wal(connection)
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA threads = 1")  # a second thread, to sort the groups of reports
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
 
-        def connect() -> sqlite3.Connection:
-            return sqlite3.connect(path, timeout=LOCK_TIMEOUT, check_same_thread=False)
-
-        engine = create_engine("sqlite:///ledger", creator=connect)  # the creator knows the path
-
-    @event.listens_for(engine, "connect")
-    def _connected(connection: sqlite3.Connection, _record: object) -> None:
-        connection.isolation_level = None  # transactions begin where `_begins` says
-        _use_wal(connection)
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA threads = 1")  # a second thread, to sort the groups of reports
-
-    @event.listens_for(engine, "begin")
-    def _begins(connection: Connection) -> None:
-        # IMMEDIATE: no other process writes between the reads and the writes here.
-        write = connection.get_execution_options().get("ledger_write")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
-
-    return engine
+    return connect
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
@@ -178,11 +221,9 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-def _postgresql(server: Server) -> Engine:
-    psycopg = importlib.import_module("psycopg")  # an extra
-
+def _postgresql(driver: Any, server: Server) -> Callable[[], Any]:
     def connect() -> Any:
-        return psycopg.connect(
+        return driver.connect(
             host=server.host,
             port=server.port,
             dbname=server.database,
@@ -200,7 +241,4 @@ def _postgresql(server: Server) -> Engine:
             application_name="extproc",
         )
 
-    # Two read, one writes, one deletes. A ping finds connections that a restart of the server left dead.
-    return create_engine(
-        "postgresql+psycopg://", creator=connect, pool_size=MAX_READS + 2, max_overflow=0, pool_pre_ping=True
-    )
+    return connect

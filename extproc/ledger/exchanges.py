@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, delete, literal, select, tuple_
+from sqlalchemy import ColumnElement, Connection, RowMapping, literal, select, tuple_
 from sqlalchemy import text as sql
 
 from extproc.ledger.query import ExchangeQuery
 from extproc.ledger.rows import MAX_SCOPE, label_name, micros, text
-from extproc.ledger.schema import EXCHANGES
+from extproc.ledger.table import EXCHANGES
 from extproc.ledger.usage import conditions, from_micros, rfc3339, to_micros
 from extproc.prices import decimal
 
@@ -67,12 +67,6 @@ def charges(connection: Connection, prefix: str, since: float) -> Mapping[str, i
     wanted = {"since": micros(since), "prefix": prefix, "length": len(start), "start": start}
     rows = connection.execute(_CHARGES[connection.dialect.name], wanted)
     return {scope: int(low) + (int(high) << 32) for scope, low, high in rows}
-
-
-def prune(connection: Connection, before: float, most: int) -> int:
-    """Delete the oldest rows from before then (epoch seconds), at most so many. Returns their number."""
-    oldest = select(_c.id).where(_c.time < micros(before)).order_by(_c.time, _c.id).limit(most)
-    return connection.execute(delete(EXCHANGES).where(_c.id.in_(oldest))).rowcount
 
 
 def _json(row: RowMapping) -> Mapping[str, Any]:

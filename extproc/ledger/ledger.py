@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from extproc.ledger import LedgerError, Row, SchemaError, exchanges
+from extproc.ledger import LedgerError, Row, SchemaError
 from extproc.ledger.database import Database
 from extproc.ledger.query import ExchangeQuery, Query
+from extproc.ledger.rows import micros
+from extproc.ledger.schema import prune
 from extproc.ledger.url import LedgerURL
-from extproc.ledger.usage import UsageReport, usage
 from extproc.ledger.writer import MAX_QUEUED, STOP_TIMEOUT, Writer
+
+if TYPE_CHECKING:
+    from extproc.ledger.usage import UsageReport
 
 PRUNE_BATCH = 5000
 PRUNE_PAUSE = 0.05  # seconds between batches, in which the writer has its turn
@@ -21,7 +25,10 @@ _log = logging.getLogger(__name__)
 
 
 class Ledger:
-    """`start`, `stop` and `add` are the event loop's. The other methods block, and raise LedgerError."""
+    """`start`, `stop` and `add` are the event loop's. The other methods block, and raise LedgerError.
+
+    The first report of a process imports SQLAlchemy.
+    """
 
     def __init__(self, url: LedgerURL, max_queued: int = MAX_QUEUED) -> None:
         self._database = Database(url)
@@ -98,21 +105,29 @@ class Ledger:
 
     def usage(self, query: Query) -> UsageReport:
         """The usage report."""
+        from extproc.ledger.usage import usage  # noqa: PLC0415
+
         with self._database.read() as connection:
             return usage(connection, query)
 
     def exchanges(self, query: ExchangeQuery) -> Sequence[Mapping[str, Any]]:
         """The latest exchanges, as JSON."""
+        from extproc.ledger import exchanges  # noqa: PLC0415
+
         with self._database.read() as connection:
             return exchanges.latest(connection, query)
 
     def exchange(self, id: str) -> Mapping[str, Any] | None:
         """One exchange, as JSON, by its id or its request's; None: there is none."""
+        from extproc.ledger import exchanges  # noqa: PLC0415
+
         with self._database.read() as connection:
             return exchanges.one(connection, id)
 
     def charges_by_scope(self, prefix: str, since: float = 0.0) -> Mapping[str, int]:
         """Sums of charges by scope, of exchanges since `since` (epoch seconds): the counters should show the same."""
+        from extproc.ledger import exchanges  # noqa: PLC0415
+
         with self._database.read() as connection:
             return exchanges.charges(connection, prefix, since)
 
@@ -120,10 +135,11 @@ class Ledger:
         """Delete rows older than `before` (epoch seconds), batch by batch. Returns their number: not all, once the
         ledger is stopped.
         """
-        total = 0
+        total, statement = 0, prune(self._database.placeholder)
         while True:
-            with self._database.change() as connection:
-                deleted = exchanges.prune(connection, before, PRUNE_BATCH)
+            with self._database.change() as cursor:
+                cursor.execute(statement, (micros(before), PRUNE_BATCH))
+                deleted = int(cursor.rowcount)
             total += deleted
             if deleted < PRUNE_BATCH or self._writer.stopping:
                 return total

@@ -1,12 +1,11 @@
 """The table, and the numbered steps that migrate a database from each version to the next.
 
-`STEPS` create the table, `EXCHANGES` describes it to queries; a test compares the two. A released step stays as it is.
+`STEPS` create the table, `table.py` describes it to queries; a test compares the two. A released step stays as it is.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Connection, MetaData, Table, Text
-from sqlalchemy.dialects.postgresql import JSONB
+from typing import Any
 
 from extproc.ledger import EXPIRED, SchemaError
 from extproc.ledger.rows import COLUMNS
@@ -63,23 +62,6 @@ VERSION = len(STEPS)  # 1
 # a key of PostgreSQL's advisory locks: a number that no other program in the database takes
 _LOCK = 7_310_868_733_423_012
 
-_NUMBERS = {
-    *("time", "attempts", "status", "input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens"),
-    *("reasoning_tokens", "cost", "duration_ms", "first_token_ms"),
-}
-_JSON = JSON().with_variant(JSONB(), "postgresql")
-
-
-def _column(name: str) -> Column[object]:
-    if name in _NUMBERS:
-        return Column(name, BigInteger)
-    if name in ("stream", "complete"):
-        return Column(name, Boolean)
-    return Column(name, _JSON if name in ("labels", "guardrails", "charges") else Text)
-
-
-EXCHANGES = Table("exchanges", MetaData(), *[_column(name) for name in COLUMNS])
-
 
 def insert(placeholder: str) -> str:
     """The one statement that writes rows, for values in the order of COLUMNS: `?` or `%s`.
@@ -95,25 +77,34 @@ def insert(placeholder: str) -> str:
     )
 
 
-def migrate(connection: Connection) -> None:
-    """Migrate the database to VERSION, in the connection's transaction. Of several callers at once, one does it.
+def prune(placeholder: str) -> str:
+    """The statement that deletes the oldest rows: those from before a time in microseconds, at most so many."""
+    return (
+        "DELETE FROM exchanges WHERE id IN "  # noqa: S608
+        f"(SELECT id FROM exchanges WHERE time < {placeholder} ORDER BY time, id LIMIT {placeholder})"
+    )
+
+
+def migrate(cursor: Any, dialect: str) -> None:
+    """Migrate the database to VERSION, in the cursor's transaction. Of several callers at once, one does it.
 
     On SQLite that transaction must be IMMEDIATE. Raises SchemaError when a newer release wrote the database.
     """
-    dialect = connection.dialect.name
     if dialect == "postgresql":
-        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
-        (encoding,) = connection.exec_driver_sql("SHOW server_encoding").one()
+        cursor.execute(f"SELECT pg_advisory_xact_lock({_LOCK})")
+        cursor.execute("SHOW server_encoding")
+        (encoding,) = cursor.fetchone()
         if encoding != "UTF8":
             raise SchemaError(f"the database's encoding is {encoding}; the ledger needs UTF8")
-    connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS ledger_version (version BIGINT NOT NULL)")
-    version = connection.exec_driver_sql("SELECT max(version) FROM ledger_version").scalar() or 0
+    cursor.execute("CREATE TABLE IF NOT EXISTS ledger_version (version BIGINT NOT NULL)")
+    cursor.execute("SELECT max(version) FROM ledger_version")
+    version = cursor.fetchone()[0] or 0
     if version > VERSION:
         raise SchemaError(f"the ledger was written by a newer release (schema {version}, this one knows {VERSION})")
     if version == VERSION:
         return
     for step in STEPS[version:]:
         for statement in step:
-            connection.exec_driver_sql(statement.format(**_TYPES[dialect]))
-    connection.exec_driver_sql("DELETE FROM ledger_version")
-    connection.exec_driver_sql(f"INSERT INTO ledger_version VALUES ({VERSION})")  # noqa: S608
+            cursor.execute(statement.format(**_TYPES[dialect]))
+    cursor.execute("DELETE FROM ledger_version")
+    cursor.execute(f"INSERT INTO ledger_version VALUES ({VERSION})")  # noqa: S608

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Text, and_, case, collate, fun
 
 from extproc.ledger.query import Filters, Query, label_of, month_of, next_month
 from extproc.ledger.rows import label_key, text
-from extproc.ledger.schema import EXCHANGES
+from extproc.ledger.table import EXCHANGES
 from extproc.prices import decimal
 
 MAX_BUCKETS = 10_000

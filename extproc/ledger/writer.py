@@ -13,8 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from sqlalchemy.exc import DataError, IntegrityError
-
 from extproc.ledger import LedgerError, Row
 from extproc.ledger.database import Database, reason
 from extproc.ledger.rows import values
@@ -52,6 +50,7 @@ class Writer:
         self._stopping = threading.Event()
         self._deadline = float("inf")
         self._away = False
+        self._idle = False  # the next row wakes the thread
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
     @property
@@ -69,7 +68,8 @@ class Writer:
             self.dropped += 1
             return False
         self._queue.append(row)
-        if len(self._queue) >= BATCH:
+        if self._idle or len(self._queue) >= BATCH:
+            self._idle = False
             self._wake.set()
         return True
 
@@ -90,6 +90,8 @@ class Writer:
     def _run(self) -> None:
         retry = FIRST_RETRY
         while time.monotonic() <= self._deadline:
+            if not self._batch:
+                self._wait_for_rows()
             if len(self._queue) < BATCH and not self._stopping.is_set():
                 self._wake.wait(PAUSE)
                 self._wake.clear()
@@ -104,6 +106,14 @@ class Writer:
             else:
                 self._stopping.wait(retry)
                 retry = min(retry * 2, LAST_RETRY)
+
+    def _wait_for_rows(self) -> None:
+        """Sleep until there is a row: an idle process costs nothing."""
+        self._idle = True
+        if not self._queue and not self._stopping.is_set():  # else nothing would say so
+            self._wake.wait()
+            self._wake.clear()
+        self._idle = False
 
     def _take(self) -> None:
         """Fill the batch from the queue, in the form the database takes."""
@@ -137,10 +147,10 @@ class Writer:
     def _write(self, batch: Sequence[_Stored]) -> None:
         """Commit rows and take them out of the batch; in halves, where one of them is refused."""
         try:
-            with self._database.write() as connection:
+            with self._database.write() as cursor:
                 for first in range(0, len(batch), SLICE):
-                    connection.exec_driver_sql(self._insert, [row for _, row in batch[first : first + SLICE]])
-        except (DataError, IntegrityError) as error:
+                    cursor.executemany(self._insert, [row for _, row in batch[first : first + SLICE]])
+        except self._database.refusals as error:
             if len(batch) > 1:
                 middle = len(batch) // 2
                 self._write(batch[:middle])

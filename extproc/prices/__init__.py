@@ -9,17 +9,17 @@ Where a price depends on the hour of the day, the dearest one counts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache, lru_cache
 from importlib import metadata
 
-from genai_prices import types
-from genai_prices.data import providers
 from pydantic import Field
 
+from extproc.prices import _data
+from extproc.prices._data import types
 from extproc.words.exchange import Price, Usage
 from extproc.words.values import ModelName, Pattern, Section
 
@@ -194,16 +194,21 @@ class Known:
     price: Price | None = None
 
 
+def hold(names: Collection[str | None]) -> None:
+    """Read the entries of these providers of the catalogue at once, which takes less time than one by one."""
+    _data.hold(names)
+
+
 def known_models(provider: str | None) -> Sequence[str]:
     """The ids of the provider's models that are still offered."""
-    found = _provider(provider)
+    found = _data.provider(provider)
     return [] if found is None else [model.id for model in found.models if not model.deprecated]
 
 
 @lru_cache(maxsize=4096)  # a look-up takes longer than everything else about a name
 def known_model(provider: str | None, model: str, today: date) -> Known:
     """The catalogue's entry for `model` at `provider` on a day; an empty one when either is unknown."""
-    found = _provider(provider)
+    found = _data.provider(provider)
     info = found.find_model(model) if found is not None else None
     return Known() if info is None else Known(info.context_window, _compiled(_prices(info, today)))
 
@@ -257,8 +262,3 @@ def _tiers(value: _CataloguePrice) -> Sequence[types.Tier]:
 def _at(value: _CataloguePrice, start: int) -> Decimal:
     """The price just beyond `start` tokens."""
     return next((tier.price for tier in reversed(_tiers(value)) if tier.start <= start), _base(value))
-
-
-@cache
-def _provider(name: str | None) -> types.Provider | None:
-    return next((provider for provider in providers if provider.id == name), None)

@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -48,8 +48,8 @@ Adapt = Callable[[str, str, bool, str, dict[str, Any]], tuple[str, dict[str, Any
 class Provider:
     """A kind of provider: its address, credential and APIs.
 
-    `gen_ai_name` is OpenTelemetry's `gen_ai.provider.name`; `base_url` ends where the API's own path begins and takes
-    the place of `/v1`; `dialects` are the APIs it serves, by the names of the modules in `extproc.dialects`, the one to
+    `gen_ai_name` is OpenTelemetry's `gen_ai.provider.name`. `base_url` ends where the API's own path begins and takes
+    the place of `/v1`. `dialects` are the APIs it serves, by the names of the modules in `extproc.dialects`, the one to
     translate into first. `models` gives patterns of the models that speak a dialect, where not all do.
 
     `more` lists its differences from its API, for `words.dialect.Destination`.
@@ -67,6 +67,7 @@ class Provider:
     base_url: str | None = None  # None: the settings must give one
     base_path: str = ""  # default path of a base_url without one
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    prefers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # for some models, the API to translate into
     adapt: Adapt | None = None
     unwrap: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
     more: tuple[str, ...] = ()
@@ -83,7 +84,19 @@ class Provider:
         if dialect not in self.dialects:
             return False
         patterns = self.models.get(dialect)
-        return patterns is None or any(Pattern(pattern)(model) for pattern in patterns)
+        return patterns is None or _is_one(model, patterns)
+
+    def preferred(self, model: str) -> tuple[str, ...]:
+        """The APIs to translate into for that model, the best first."""
+        first = [dialect for dialect, patterns in self.prefers.items() if _is_one(model, patterns)]
+        return tuple(dict.fromkeys([*first, *self.dialects]))
+
+
+def _is_one(model: str, patterns: tuple[str, ...]) -> bool:
+    return any(Pattern(pattern)(model) for pattern in patterns)
+
+
+HostedTools = Literal["refuse", "drop"]
 
 
 class OutlierDetection(Section):
@@ -223,6 +236,12 @@ class ProviderSettings(Section):
         None,
         description="PEM file of certificate authorities that verify the provider. Default: the system's. Set it for a "
         "private certificate.",
+    )
+    hosted_tools: HostedTools = Field(
+        "refuse",
+        description="Tools that a client offers and that only the provider of its own API runs (web search and the "
+        "like), where this provider speaks another API: `refuse` skips its models, `drop` leaves the tools out and "
+        "names them in `x-ai-ignored`. Codex offers a web search by default.",
     )
     disabled: bool = Field(
         False, description="Stop new requests to the provider. Its models are skipped. Takes effect without a restart."

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History
 from extproc.words.chain import Branch, Choice, Skip
-from extproc.words.dialect import ABILITIES, NATIVE
+from extproc.words.dialect import ABILITIES, HOSTED, NATIVE, Dialect
 from extproc.words.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.facts import fact
@@ -17,6 +17,7 @@ _CHARACTERS_PER_TOKEN = 4
 is skipped only when the request most likely does not fit.
 """
 
+_REMEDY = " (`hosted_tools: drop` of the provider leaves them out)"
 _TEMPORARY = ("disabled", "no_key")
 """Reasons on the operator's side, not in the request."""
 
@@ -75,10 +76,9 @@ class Select:
         dialect = catalog.dialect(target, client)
         if dialect is None or (exchange.attached and dialect is not client):
             return "dialect", f"provider {target.provider} does not serve {exchange.request.path}"
-        if dialect is not client and (
-            unsaid := [need for need in ask.needs if need in dialect.lacks or need in NATIVE]
-        ):
-            return "dialect", f"the API of provider {target.provider} has no {', '.join(unsaid)}"
+        if dialect is not client and (unsaid := [need for need in ask.needs if _lacks(dialect, target, need)]):
+            why = f"the API of provider {target.provider} has no {', '.join(unsaid)}"
+            return "dialect", why + _REMEDY if HOSTED in unsaid and "hosted_call" not in unsaid else why
         for name, matches in target.match:
             if not matches(value := fact(name, exchange)):
                 return "no_match", f"it is not for {name} {value[:64]!r}"
@@ -130,6 +130,13 @@ class Select:
         return Refusal(
             UNSUPPORTED_BY_TARGETS, f"No target of {name!r} can serve this request: {reasons}."[:1000], param=param
         )
+
+
+def _lacks(dialect: Dialect, target: Target, need: str) -> bool:
+    """Whether a request that needs `need` cannot be translated for `target`."""
+    if need == HOSTED:
+        return target.hosted_tools != "drop"
+    return need in dialect.lacks or need in NATIVE
 
 
 def order(branch: Branch, left: Collection[int], exchange: Exchange) -> Sequence[Target]:

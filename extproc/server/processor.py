@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import sys
 import time
 import uuid
@@ -12,11 +13,11 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from extproc import pipeline
+from extproc import admin, pipeline
 from extproc.accounting.alerts import Alerts
 from extproc.accounting.books import Books
 from extproc.accounting.reports import Everything, Reporter
-from extproc.admin import HTTPThread, admin_app, status_app
+from extproc.admission import InFlight
 from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
 from extproc.credentials.rotation import Keeper
 from extproc.endpoints.spending import Own
@@ -33,12 +34,12 @@ from extproc.telemetry.metrics import Telemetry
 
 log = logging.getLogger(__name__)
 
-_RELOAD_EVERY = 1.0  # seconds between looks at the settings file
-_LAG_EVERY = 0.5
+_BEAT = 1.0
+"""Seconds between looks at the settings file, at ended leases and at the notes of other processes, and between two
+measurements of the loop's lag. All of it happens at one wake-up, so that an idle process hardly costs anything.
+"""
 _LAST_LINES = 1.0  # seconds for the last lines of the log
-_EXPIRE_EVERY = 1.0
 _PRUNE_EVERY = 3600.0
-_SHARE_EVERY = 1.0  # seconds between reads of other processes' findings about providers
 _SHARED_FOR = 60.0  # seconds after which a process that ended is forgotten
 _DRAIN_NOTICE = 3.0  # seconds for Envoy's health check to see that this process is leaving
 _DRAIN_GRACE = 600.0  # seconds for streams to end
@@ -61,11 +62,14 @@ class Processor:
         self._units = _units(settings)  # units of every budget this process has had
         self._lines = Lines(sys.stdout.fileno(), settings.telemetry.log_buffer, self._line_lost)
         self._telemetry = Telemetry(settings, self._lines)
+        self._phase = random.random()  # noqa: S311 - of its beat
         self._turned = time.monotonic()  # the latest turn of the event loop
         self._counters: Counters = open_counters(settings.stores.counters)
         self._ledger = open_ledger(settings.stores.ledger)
         self._leases: set[str] = set()
         self._history = History()
+        self._in_flight = InFlight()
+        self._telemetry.body_bytes = lambda: self._in_flight.size
         self._grants = Grants(self._counters)
         self._alerts = Alerts(self._counters, self._telemetry.alert)
         exact = Exact({name: entry.kind for name, entry in settings.providers.items() if entry.base_url is None})
@@ -75,7 +79,7 @@ class Processor:
         self._take(settings)
         self._content = config.content(file)
         self._server: Server | None = None
-        self._http = HTTPThread()
+        self._http = admin.HTTPThread()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -86,12 +90,18 @@ class Processor:
         token = settings.admin.token.read() if settings.admin.token else None
         if settings.admin.token is not None and token is None:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
-        for name, app, door in (
-            ("status", status_app(telemetry, self._stalled, self._unready, self._remark), settings.status),
-            ("admin", admin_app(self._everything(), token), settings.admin),
-        ):
+        everything = self._everything()
+        doors = (
+            (
+                "status",
+                lambda: admin.status_app(telemetry, self._stalled, self._unready, self._remark),
+                settings.status,
+            ),
+            ("admin", lambda: admin.admin_app(everything, token), settings.admin),
+        )
+        for name, make, door in doors:
             try:
-                self._http.add(app, door.address, door.port)
+                self._http.add(make, door.address, door.port)
             except OSError as error:
                 raise OSError(f"{name}: cannot listen on {door.address}:{door.port}: {error.strerror}") from error
         self._server = Server(lambda: self._pipeline, telemetry)
@@ -169,19 +179,25 @@ class Processor:
             self._telemetry.internal_error(task.get_name())
             log.error("%s ended: a bug; restart", task.get_name(), exc_info=task.exception())
 
+    def _until_beat(self) -> float:
+        """Seconds until the next beat; processes beat at different moments."""
+        left = _BEAT - (time.monotonic() + self._phase) % _BEAT
+        return left if left > _BEAT / 10 else left + _BEAT  # a timer may be a little early
+
     async def _watch_lag(self) -> None:
         while True:
-            due = time.perf_counter() + _LAG_EVERY
-            await asyncio.sleep(_LAG_EVERY)
+            wait = self._until_beat()
+            due = time.monotonic() + wait
+            await asyncio.sleep(wait)
             self._turned = time.monotonic()
-            self._telemetry.loop_lag.set(max(0.0, time.perf_counter() - due))
+            self._telemetry.loop_lag.set(max(0.0, self._turned - due))
 
     async def _watch_file(self) -> None:
         """Compare the file's content once a second, which shows an edit, a rename and the symlink swap of a ConfigMap
         alike. A new day may begin with other prices. No content of a file ends this loop.
         """
         while True:
-            await asyncio.sleep(_RELOAD_EVERY)
+            await asyncio.sleep(self._until_beat())
             try:
                 if self._pipeline.catalog.prices.today != datetime.now(UTC).date():
                     self._rebuild()
@@ -237,6 +253,7 @@ class Processor:
             tools=self._tools,
             books=self._books,
             own=Own(self._reporter, settings.budgets),
+            in_flight=self._in_flight,
         )
 
     def _take(self, settings: Settings) -> None:
@@ -262,7 +279,7 @@ class Processor:
         """Exchange findings of tries with other workers and replicas, and read the grants of operators."""
         me = uuid.uuid4().hex
         while True:
-            await asyncio.sleep(_SHARE_EVERY)
+            await asyncio.sleep(self._until_beat())
             with contextlib.suppress(StoreError):  # findings of this process stay here
                 self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
                 await self._grants.refresh()
@@ -280,7 +297,7 @@ class Processor:
         """End the leases of dead exchanges, and keep counters and ledger in agreement."""
         pruned = 0.0
         while True:
-            await asyncio.sleep(_EXPIRE_EVERY)
+            await asyncio.sleep(self._until_beat())
             try:
                 await self._books.turn(self._budgets, self._teams)
             except CountsLostError:

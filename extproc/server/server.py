@@ -16,7 +16,6 @@ from extproc.pipeline import Pipeline
 from extproc.server import access_log, wire
 from extproc.telemetry.metrics import Telemetry
 from extproc.transport import Calls, Transport
-from extproc.transport.grpcio_server import GrpcioServer
 from extproc.transport.native import NativeServer
 from extproc.words import contract
 from extproc.words.actions import Attachment
@@ -38,12 +37,13 @@ class Server:
         """Listen on a unix socket of mode 0600, or on `host:port`, which only grpcio serves. Raises OSError when the
         address is not available.
         """
-        if address is not None:
-            self._transport = GrpcioServer(self._calls(), address=address)
-        else:
+        if address is None and transport == "native":
             assert socket is not None
-            kind = GrpcioServer if transport == "grpcio" else NativeServer
-            self._transport = kind(self._calls(), socket)
+            self._transport = NativeServer(self._calls(), socket)
+        else:
+            from extproc.transport.grpcio_server import GrpcioServer  # noqa: PLC0415 - grpc takes 8 MB
+
+            self._transport = GrpcioServer(self._calls(), socket if address is None else None, address)
         await self._transport.start()
 
     async def drain(self, notice: float, grace: float) -> None:

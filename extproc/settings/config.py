@@ -205,6 +205,43 @@ class LimitsSettings(Section):
     json_depth: int = Field(
         128, ge=8, le=512, description="Deepest nesting of a request's JSON. A deeper body gets 400 `invalid_json`."
     )
+    json_nodes: int = Field(
+        250_000,
+        ge=1_000,
+        le=10_000_000,
+        description="Most values in a request's JSON: objects, lists, texts, numbers. A body with more gets 400 "
+        "`invalid_json`. Each takes up to 250 bytes of memory while the request is judged. Raise it for embeddings of "
+        "long lists of token ids.",
+    )
+    json_text: Size = Field(
+        32 << 20,
+        ge=1 << 20,
+        le=256 << 20,
+        description="Largest text in a request's JSON, by the memory it takes: a byte for each character, but 2 or 4 "
+        "where one of them is beyond Latin letters. `1MiB` to `256MiB`. A larger one gets 400 `invalid_json`.",
+    )
+    body_memory: Size = Field(
+        256 << 20,
+        ge=1 << 20,
+        le=64 << 30,
+        description="Most bytes of request bodies in flight in one process, `1MiB` to `64GiB`. A further request gets "
+        "503 `overloaded` with `Retry-After`. A body above 256 KiB counts until it has been sent on, a smaller one "
+        "until its exchange ends.",
+    )
+    body_timeout: PositiveDuration = Field(
+        120.0,
+        ge=1,
+        le=3600,
+        description="Longest time for the whole body of a request to arrive, `1s` to `1h`. Envoy then answers 408. "
+        "Raise it for large bodies over slow connections.",
+    )
+    consumer_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Largest share of `exchanges` and of `body_memory` that one consumer may take. A further request "
+        "of that consumer gets 429 `rate_limited` with `Retry-After`. Set it to `1` where there is one consumer.",
+    )
     buffered_response: Size = Field(
         10 << 20,
         description="Largest plain answer that the gateway reads whole. Of a larger one it reads the usage. A larger "
@@ -218,12 +255,20 @@ class LimitsSettings(Section):
     stream_idle: PositiveDuration = Field(
         600.0, description="Longest silence in the middle of an answer. Envoy then ends the stream."
     )
-    output_tokens: int = Field(
-        4096,
+    output_tokens: int | None = Field(
+        None,
         ge=1,
         le=1_000_000_000,
-        description="Output limit, in tokens, that is held and written into a request when neither the client nor the "
-        "model has one. It applies where a budget counts tokens or USD.",
+        description="Output limit, in tokens, that is written into a request when neither the client nor the model has "
+        "one, where a budget counts tokens or USD. The answer says so: `x-ai-capped`. Default: none is written.",
+    )
+    hosted_tools: int = Field(
+        32768,
+        ge=0,
+        le=1_000_000_000,
+        description="Input tokens that budgets hold for tools which the provider runs itself (web search, code "
+        "interpreters, MCP). Their text is not in the request, so this is an estimate: the answer is charged what the "
+        "provider reports. Raise it where searches are long, to refuse earlier.",
     )
     exchanges: int = Field(
         10000,

@@ -59,9 +59,9 @@ class Hold(msgspec.Struct, frozen=True):
 
     A `slot` is held while the request lasts and never charged, however it ends: a concurrency limit.
 
-    `idle` is for a count without a window, which would stay forever: `expire` forgets it when for so many seconds
-    nothing was reserved, extended, settled or expired there; 0: never, from now on. While something is reserved on it,
-    it is not idle, and an expired hold keeps it for `LATE_SETTLE` at least, so that it can be corrected.
+    `idle` is for a count without a window, which would stay forever. `expire` forgets it after so many seconds in which
+    no amount was reserved, extended, settled or expired there. 0: never, from now on. A count with a reservation is not
+    idle, and an expired hold keeps it for `LATE_SETTLE` at least, so that it can be corrected.
     """
 
     scope: str

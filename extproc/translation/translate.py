@@ -8,6 +8,7 @@ express reaches the gateway attachment beside the answer (see `contract`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -18,13 +19,16 @@ from extproc.framing import OVERSIZE, Frame, Framing
 from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
 from extproc.translation.prompt_cache import mark_stable
+from extproc.translation.tool_names import ToolNames
 from extproc.words import contract
 from extproc.words.contract import Service
 from extproc.words.dialect import Destination, Dialect
 from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.words.exchange import Usage
-from extproc.words.messages import EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
+from extproc.words.messages import Delta, EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
 
+_MORE = 1.1
+"""Growth of the output that is worth telling before the end."""
 Unwrap = Callable[[bytes], bytes]
 _encode = msgspec.json.encode
 
@@ -40,6 +44,12 @@ class Translation:
         self.ignored: list[str] = []
         self._encoding: Literal["float", "base64"] = "float"  # encoding of embeddings
         self._service = service
+        self._names: ToolNames | None = None
+
+    @property
+    def names(self) -> ToolNames | None:
+        """Names of tools that the answer has to be given back; None where there are none."""
+        return self._names if self._names is not None and self._names.changed else None
 
     @property
     def translates(self) -> bool:
@@ -57,6 +67,9 @@ class Translation:
         destination = Destination(service.model, service.max_output_tokens, provider.more)
         made: dict[str, Any] = dict(body)
         if self.translates:
+            dropped: Sequence[str] = ()
+            if service.drop_hosted:
+                body, dropped = self.client.without_hosted(body)
             prompt = self.client.decode_request(body)
             able = service.reasoning and self.dialect.reasons(service.model)
             unable = [] if able else forgo_thinking(prompt)
@@ -66,8 +79,9 @@ class Translation:
                 self._encoding = prompt.encoding
             else:
                 prompt.stream = self.streamed  # the client's path may say it rather than its body
+                self._names = ToolNames(prompt, self.dialect)
             made, ignored = self.dialect.encode_request(prompt, destination)
-            self.ignored = safe_names([*prompt.ignored, *unable, *ignored])
+            self.ignored = safe_names([*dropped, *prompt.ignored, *unable, *ignored])
         path = self.dialect.path(destination, stream=self.streamed)
         if provider.adapt is not None:
             path, made = provider.adapt(service.dialect, service.model, self.streamed, path, made)
@@ -95,6 +109,8 @@ class Translation:
         answer.model = answer.model or self.model
         if isinstance(answer, Embeddings):
             answer.encoding = self._encoding
+        elif (names := self.names) is not None:
+            names.restore(part for choice in answer.choices for part in choice.parts)
         return _encode(self.client.encode_answer(answer)), answer.usage
 
     def stream(self, content_type: str, *, event_limit: int, body_limit: int) -> Stream | Unwrapping:
@@ -122,7 +138,9 @@ class Stream:
         self._decoder = translation.dialect.decoder()
         self._encoder = translation.client.encoder()
         self._model = translation.model
+        self._names = translation.names
         self._usage: Usage | None = None
+        self._told: Usage | None = None
         self._over = False
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
@@ -151,19 +169,32 @@ class Stream:
         except ValueError:
             return ()
 
+    def _tell(self, out: list[bytes]) -> None:
+        """Tell the gateway attachment the usage so far, for a client that leaves before the end: where it grew."""
+        usage, told = self._usage, self._told
+        if usage is None or (told and usage.input_tokens <= told.input_tokens and not _grown(usage, told)):
+            return
+        self._told = usage
+        out += [contract.USAGE_EVENT, contract.encode_usage(replace(usage, source="estimated")), b"\n\n"]
+
     def _say(self, events: Sequence[Event], out: list[bytes]) -> None:
         for event in events:
             if self._over:
                 return
             if type(event) is Used:
                 self._usage = event.usage
+            elif type(event) is Delta and self._usage is not self._told:
+                self._tell(out)
             elif type(event) is Started:
                 event.model = event.model or self._model
+                self._usage = event.usage
             elif type(event) is Ended or type(event) is Failed:
                 self._over, self.failed = True, type(event) is Failed
                 # the usage goes before the last event, after which clients leave
                 if (usage := self._usage) is not None:
                     out += [contract.USAGE_EVENT, contract.encode_usage(usage), b"\n\n"]
+            elif type(event) is Delta and event.name and self._names:
+                self._names.restore((event,))
             out.append(self._encoder.feed(event))
 
 
@@ -203,6 +234,10 @@ class Unwrapping:
             return b""
         self.failed = True
         return self._client.encoder().feed(Failed(message))
+
+
+def _grown(usage: Usage, told: Usage) -> bool:
+    return usage.output_tokens > told.output_tokens * _MORE
 
 
 _CUT = "The provider's answer ended before it was complete."

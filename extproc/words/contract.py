@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -110,6 +111,7 @@ class Service:
     # True: rewrite the request even in the client's own API, because it holds traces of translations
     anew: bool = False
     cache: bool = False  # True: mark the content that a prompt cache should keep
+    drop_hosted: bool = False  # leave out tools that only the provider of the client's API runs
     stream: bool = False  # True: the client wants the answer event by event
 
 
@@ -138,20 +140,19 @@ def decode_edits(value: str) -> list[Edit]:
     ]
 
 
+_COUNTS = attrgetter(*(field.name for field in fields(Usage)))
+_DEFAULTS = _COUNTS(Usage())
+_ALWAYS = 5
+
+
 def encode_usage(usage: Usage) -> bytes:
-    """The value of `USAGE`: the usage that a translation knows and the client's dialect cannot express."""
-    return json.dumps(
-        [
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cached_tokens,
-            usage.reasoning_tokens,
-            usage.cache_write_tokens,
-        ]
-    ).encode()
+    """The value of `USAGE`: what a translation knows of the usage and the client's dialect cannot express."""
+    counts = list(_COUNTS(usage))
+    while len(counts) > _ALWAYS and counts[-1] == _DEFAULTS[len(counts) - 1]:
+        counts.pop()
+    return json.dumps(counts).encode()
 
 
 def decode_usage(value: bytes) -> Usage:
-    """The usage in `value`. Raises ValueError or TypeError when `encode_usage` did not make it."""
-    input_tokens, output_tokens, cached, reasoning, cache_write = json.loads(value)
-    return Usage(input_tokens, output_tokens, cached, reasoning, cache_write)
+    """Raises ValueError or TypeError when `value` was not made by `encode_usage`."""
+    return Usage(*json.loads(value))

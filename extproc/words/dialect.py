@@ -25,7 +25,10 @@ ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 """Abilities of models. A request needs one when it would mean something else without the field that asks for it."""
 
 
-NATIVE = frozenset(("state", "hosted_tools"))
+HOSTED = "hosted_tools"
+"""The need of a request that offers tools which the provider runs itself. A target may go without them."""
+
+NATIVE = frozenset(("state", HOSTED, "hosted_call"))
 """Needs that only the API of the request itself can serve: such a request is never translated."""
 
 
@@ -37,7 +40,7 @@ _SAMPLE = 64 << 10
 """Bytes of an answer's text that are kept to judge how many tokens it is, where its provider does not report them."""
 _LEAST_BASE64 = 256
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{%d,}" % _LEAST_BASE64)
-"""A run that is no text of a model: a picture or a sound, in a body that could not be read."""
+"""A run of base64 that is no text for a model: a picture or a sound, in a body that could not be read."""
 _MOST_PIECES = 64
 
 
@@ -108,6 +111,7 @@ class Ask:
     added_tokens: int = 0  # the most tokens providers add to the prompt for tools and schemas
     unseen: tuple[str, ...] = ()  # fields and types that refer to input outside the body
     unbounded: tuple[str, ...] = ()  # members of `unseen` without a bound on tokens: all but images
+    hosted: tuple[str, ...] = ()  # types of tools that the provider runs itself, and of what they left in the input
     unreadable: str = ""  # the path of input that is not text, and that no guardrail can read
     needs: dict[str, str] = field(default_factory=dict)  # abilities, each with the field that asks for it
 
@@ -130,6 +134,11 @@ class Ask:
             name = otherwise
         self.unseen = _with(self.unseen, name)
         self.unbounded = _with(self.unbounded, name)
+
+    def add_hosted(self, name: Any, field: str) -> None:
+        """Note a tool that the provider runs itself, or what it left in the input. `name` may be the client's word."""
+        self.hosted = _with(self.hosted, name if isinstance(name, str) and _NAME(name) else field)
+        self.needs.setdefault(HOSTED, field)
 
 
 def _with(names: tuple[str, ...], name: str) -> tuple[str, ...]:
@@ -175,6 +184,8 @@ class Report:
     model: str = ""
     finish_reasons: dict[int, str] = field(default_factory=dict)  # choice -> finish reason
     output_bytes: int = 0  # generated text, in bytes of UTF-8
+    told_at: int | None = None  # `output_bytes` when the provider last reported its usage
+    thinks_aloud: bool = False  # the text holds the model's thinking, all of it
     sample: bytearray = field(default_factory=bytearray)  # the beginning of that text
     output_events: int = 0  # events that carried generated text
     error: str = ""  # the provider's error in mid-stream
@@ -190,7 +201,7 @@ class Report:
                 self.sample += data[:_SAMPLE]
 
     def add_unread(self, data: bytes) -> None:
-        """Count what could not be read, all of it rather than nothing. Base64 is no text."""
+        """Count bytes that could not be read, all of them rather than none. Base64 is no text."""
         size = len(data) if len(data) < _LEAST_BASE64 else len(_BASE64.sub(b"", data))
         self.output_bytes += size
         self.output_events += size > 0
@@ -200,7 +211,7 @@ class Report:
         if usage is None:
             self.usage_refused = True
         else:
-            self.usage = usage
+            self.usage, self.told_at = usage, self.output_bytes
 
 
 @dataclass(slots=True, frozen=True)
@@ -344,6 +355,10 @@ class Dialect:
         """
         raise NotImplementedError
 
+    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+        """`body` without the tools that a provider runs itself and what they left there, and the names of both."""
+        return body, ()
+
     def encode_answer(self, answer: messages.AnyAnswer) -> dict[str, Any]:
         raise NotImplementedError
 
@@ -355,6 +370,11 @@ class Dialect:
         raise NotImplementedError
 
     # --- translations to a provider
+
+    tool_names: int = 64
+    """Most characters of a tool's name. Longer names are shortened, and written out again in the answer."""
+    namespaces: bool = False
+    """Whether tools can be grouped. Elsewhere a group's name becomes part of its tools' names."""
 
     def reasons(self, model: str) -> bool:  # noqa: ARG002
         """False for a model that is known to refuse reasoning parameters."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
     from extproc.words.actions import Continue, Reader
@@ -41,6 +41,19 @@ class Request:
     headers: Mapping[str, str]
     verified: Verified = NOTHING_VERIFIED
     ended: bool = False  # no body follows
+    length: int | None = None  # bytes of the body, where the headers tell
+
+
+class Place(Protocol):
+    """The room that an exchange takes among those in flight."""
+
+    def resize(self, size: int) -> None:
+        """Take room for a body of so many bytes, in place of what was taken before."""
+        ...
+
+    def leave(self) -> None:
+        """Give everything back."""
+        ...
 
 
 @dataclass(slots=True)
@@ -103,14 +116,17 @@ class Target:
     name: str
     provider: str
     model: str
-    max_output_tokens: int | None = None
+    max_output_tokens: int | None = None  # of the settings
     context: int | None = None  # tokens
     supports: frozenset[str] | None = None  # abilities, see `dialects.ABILITIES`
     price: Price | None = None
     disabled: bool = False
     prompt_cache: bool = False  # True: mark the content that the provider's cache should keep
     tries: int = 1  # tries in a row, before the next target
+    api: str = ""  # the dialect that chat requests are translated into; empty: the provider's usual
+    hosted_tools: str = "refuse"  # or drop: tools that only the provider of the client's API runs
     changes: Changes = ()  # changes to fields of the request
+    known_output: int | None = None  # the most it can write, as its provider documents it
     match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # conditions on facts of the request
 
     @property
@@ -130,11 +146,21 @@ class Usage:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
-    source: str = "provider"  # provider | estimated | none
+    source: str = "provider"  # provider | disputed | estimated | none
+    beyond: int = field(
+        default=0, compare=False
+    )  # tokens that neither the size nor the limit of the request bounds, as those of searches
 
     @property
     def total_tokens(self) -> int:
         return self.input_tokens + self.output_tokens
+
+    def clamped(self) -> Usage:
+        """With no more of any kind than there is."""
+        self.cache_write_tokens = min(self.cache_write_tokens, self.input_tokens)
+        self.cached_tokens = min(self.cached_tokens, self.input_tokens - self.cache_write_tokens)
+        self.reasoning_tokens = min(self.reasoning_tokens, self.output_tokens)
+        return self
 
 
 class Ending(Enum):
@@ -191,6 +217,8 @@ class Exchange:
     consumer: Consumer = field(init=False)
     key: str = ""  # name of the consumer's key, which is no secret
     labels: Mapping[str, str] = field(init=False)
+    # Admit
+    place: Place | None = None
     # Parse
     body: bytes = field(init=False)
     json: dict[str, Any] = field(init=False)
@@ -219,6 +247,9 @@ class Exchange:
     # Forward
     onward: Continue = field(init=False)  # the action for Envoy
     forwarded: bool = False
+    # Shed
+    shed: int = 0  # bytes of a large body that is kept no longer
+    seen: int = 0  # tokens of that body, as `input_seen` tells them
     usage_hidden: bool = False  # True: the gateway asked for the usage event, the client did not
     # the answer
     response: Response = field(init=False)
@@ -245,6 +276,11 @@ class Exchange:
     usage: Usage = field(init=False)
     cost: int | None = 0  # nano-USD; None: the price is unknown
     charges: Mapping[str, int] | None = None  # charges by count; None: unknown, or none
+
+    @property
+    def size(self) -> int:
+        """Bytes of the request's body."""
+        return len(self.body) + self.shed
 
     def end(self, *, refused: str = "", whole: bool = False, bug: bool = False) -> None:
         """Decide how the exchange ended. The first call counts: later events are consequences.

@@ -68,6 +68,7 @@ class ToolCall(Struct):
     arguments: str
     signature: str = ""
     cache: Mapping[str, Any] | None = None
+    namespace: str = ""  # the group of its tool
 
 
 class ToolResult(Struct):
@@ -101,6 +102,8 @@ class Tool(Struct):
     schema: Mapping[str, Any] = field(default_factory=dict)  # JSON Schema of the arguments
     strict: bool | None = None
     cache: Mapping[str, Any] | None = None
+    namespace: str = ""  # a group that it belongs to
+    about: str = ""  # the description of the group, at the first of its tools
 
 
 class ToolChoice(Struct):
@@ -204,6 +207,7 @@ class Delta(Struct):
     signature: str = ""
     redacted: str = ""
     logprobs: Any = None
+    namespace: str = ""
 
 
 class Finished(Struct):

@@ -74,12 +74,12 @@ async def test_the_status_port_only_allows_reading(telemetry, connect, path):
 
 def test_applications_are_served_from_a_thread_until_it_stops(telemetry):
     thread = HTTPThread()
-    port = thread.add(status_app(telemetry, str, str), "127.0.0.1", 0)
+    port = thread.add(lambda: status_app(telemetry, str, str), "127.0.0.1", 0)
     thread.start()
     try:
         assert httpx.get(f"http://127.0.0.1:{port}/healthz").text == "ok\n"
         with pytest.raises(OSError):
-            HTTPThread().add(status_app(telemetry, str, str), "127.0.0.1", port)
+            HTTPThread().add(lambda: status_app(telemetry, str, str), "127.0.0.1", port)
     finally:
         thread.stop()
     with pytest.raises(httpx.TransportError):
@@ -98,7 +98,10 @@ def doors(telemetry, monkeypatch):
             return {}
 
     thread = HTTPThread()
-    ports = [thread.add(app, "127.0.0.1", 0) for app in (status_app(telemetry, str, str), admin_app(Stuck(), None))]
+    ports = [
+        thread.add(lambda app=app: app, "127.0.0.1", 0)
+        for app in (status_app(telemetry, str, str), admin_app(Stuck(), None))
+    ]
     thread.start()
     yield ports
     go.set()

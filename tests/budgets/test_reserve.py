@@ -10,10 +10,12 @@ from extproc.dialects import output_limits
 from extproc.routing.parameters import apply, compile_changes, compose
 from extproc.stores import StoreError
 from extproc.stores.memory import MemoryCounters
+from extproc.words.actions import LocalReply
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Target, Usage
 from extproc.words.reservation import Reservation
+from tests import talk
 
 DEFAULT_OUTPUT = 4096
 
@@ -309,6 +311,20 @@ async def test_a_short_window_is_a_429_with_retry_after(budgets, exchange, windo
     await world.reserve(with_id(exchange(), "3"))
 
 
+async def test_tools_of_the_provider_are_held_for_with_a_number_of_the_settings(world):
+    """In place of the model's whole context, which would never fit."""
+    text = "limits: {hosted_tools: 500}\nmodels: {m: {provider: o, context: 1000000}}\n"
+    text += "providers: {o: {kind: openai, base_url: 'http://127.0.0.1:8090/v1'}}\n"
+    gateway = world(text + "budgets: [{name: t, unit: input_tokens, limit: 100000, window: minute}]")
+    stream = gateway.stream()
+    body = {"model": "m", "input": "Hi", "tools": [{"type": "web_search"}]}
+    await talk.asks("/v1/responses")(stream)
+    assert not isinstance(await talk.sends(body)(stream), LocalReply)
+    _, held = await gateway.level("t")
+    assert held == len(json.dumps(body)) + 1024 + 500
+    await stream.on_end()
+
+
 @pytest.mark.parametrize("window", ["day", "total"])
 async def test_a_long_window_is_a_402_that_clients_do_not_retry(budgets, exchange, window):
     world = budgets({"unit": "requests", "limit": 0, "window": window})
@@ -409,7 +425,7 @@ async def test_a_settlement_that_fails_is_counted_and_its_lease_charges_later(bu
 
 BODY = question(max_tokens=100)
 INPUT = len(json.dumps(BODY))
-SEEN = 33  # input tokens, by the estimate for each kind of letters
+SEEN = 39  # input tokens, by the estimate for each kind of letters
 
 
 def answered(*, complete=True, **report):
@@ -442,7 +458,7 @@ def left_before_the_answer(exchange):
     ("end", "tokens", "requests", "source"),
     [
         (answered(usage=Usage(7, 3)), 10, 1, "provider"),
-        (answered(usage=Usage(7, 300)), 307, 1, "provider"),  # more than was reserved: the true count is charged
+        (answered(usage=Usage(7, 300)), 107, 1, "disputed"),  # more than the request allows
         (answered(output_bytes=30, output_events=2), SEEN + 10, 1, "estimated"),
         (answered(output_bytes=0, output_events=0), SEEN, 1, "estimated"),
         (answered(output_bytes=3, output_events=9), SEEN + 9, 1, "estimated"),

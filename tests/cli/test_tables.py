@@ -29,7 +29,7 @@ def sources():
 def urls(sources):
     """The address without a token, and the one with a token."""
     thread = HTTPThread()
-    ports = [thread.add(admin_app(sources, token), "127.0.0.1", 0) for token in (None, TOKEN)]
+    ports = [thread.add(lambda token=token: admin_app(sources, token), "127.0.0.1", 0) for token in (None, TOKEN)]
     thread.start()
     yield [f"http://127.0.0.1:{port}" for port in ports]
     thread.stop()

@@ -169,10 +169,12 @@ def test_the_request_is_the_same_in_every_api(name):
 
 NOT_OF_EVERY_API = {
     "choices": "n, of OpenAI's chat and completions",
+    "hosted": "of an API whose providers run tools themselves",
     "free": "of an operation that uses no tokens",
     "lasting": "of an API that answers in the background",
     "usual_output": "of an API that limits the output by itself",
     "unreadable": "of an API that takes tokens for text",
+    "also": "further fields whose look-alikes are refused, see tests/e2e/abuse/passed.py",
 }
 """Fields of `Ask` that only some APIs fill; their dialects' own tests look at those."""
 

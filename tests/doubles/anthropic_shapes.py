@@ -28,7 +28,7 @@ from tests.doubles.shapes import (
 )
 
 NEW = "2026-10-21"
-"""The version of the API that changed what requests may hold; before it was 2023-06-01."""
+"""The version of the API that changed the fields of requests. The previous one is 2023-06-01."""
 
 _ID = matching(
     lambda each: bool(re.fullmatch(r"[a-zA-Z0-9_-]+", each)), "String should match pattern '^[a-zA-Z0-9_-]+$'"
@@ -207,7 +207,7 @@ _ASKED = _COUNTED | {
 }
 _SAMPLING = {"temperature": number(0, 1), "top_p": number(0, 1), "top_k": integer(0)}
 EXTRA = _SAMPLING | {name: _COUNTED[name] for name in ("thinking", "output_config")} | {"anthropic_beta": array(string)}
-"""What Converse lets pass in additionalModelRequestFields."""
+"""Fields that Converse passes on from additionalModelRequestFields."""
 
 _MODEL = {"model!": text()}
 _STREAM = {"stream": boolean}

@@ -19,7 +19,7 @@ from tests.doubles import answers, credentials
 from tests.doubles.answers import CREATED, Answer, Json, Question, Refused, streamed, told
 from tests.doubles.endpoints import Dialect
 from tests.doubles.faults import Event
-from tests.doubles.responses_rules import check, items_of, parts_of, type_of
+from tests.doubles.responses_rules import check, flat, items_of, parts_of, type_of
 from tests.doubles.responses_shapes import CREATE, refusal
 from tests.doubles.scene import Call, Line, Part, Play, Scene, Tool, Turn, likelihoods, play, result_text
 from tests.doubles.seals import seal
@@ -98,7 +98,7 @@ def _turn(item: Json) -> Turn:
 def _tools(body: Json) -> tuple[list[Tool], str | None]:
     """Read the tools that may be called, and the name of a required one."""
     choice = body.get("tool_choice", "auto")
-    offered = [_tool(tool) for tool in body.get("tools") or () if tool["type"] in _OF_CLIENTS]
+    offered = [_tool(tool) for tool in flat(body) if tool["type"] in _OF_CLIENTS]
     if choice == "none" or isinstance(choice, str):
         return [] if choice == "none" else offered, None
     if choice["type"] == "allowed_tools":
@@ -170,9 +170,10 @@ def _output(question: Question, line: Line) -> Iterator[Json]:
             "role": "assistant",
             "content": [_text(line.text, _logprobs(body, line))],
         }
-    custom = {tool["name"] for tool in body.get("tools") or () if tool["type"] == "custom"}
+    custom = {tool["name"] for tool in flat(body) if tool["type"] == "custom"}
+    groups = {tool["name"]: {"namespace": tool["namespace"]} for tool in flat(body) if "namespace" in tool}
     for call in line.calls:
-        yield _custom(call) if call.name in custom else _call(call)
+        yield (_custom(call) if call.name in custom else _call(call)) | groups.get(call.name, {})
 
 
 def _summary(body: Json, line: Line) -> list[Json]:

@@ -28,6 +28,7 @@ def check(body: Json) -> None:
     for index, item in enumerate(items):
         _check_item(item, index, stored=body.get("store") is not False)
     _check_calls(items)
+    _check_groups(body, items)
     _check_reasoning(items)
     _check_tools(body)
     _check_format(body, items)
@@ -40,6 +41,15 @@ def check(body: Json) -> None:
 def items_of(body: Json) -> list[Json]:
     given = body.get("input") or []
     return [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given
+
+
+def flat(body: Json) -> list[Json]:
+    """Tools, those of groups with their group's name as `namespace`."""
+    tools: list[Json] = []
+    for tool in body.get("tools") or ():
+        grouped = tool["type"] == "namespace"
+        tools += [inner | {"namespace": tool["name"]} for inner in tool["tools"]] if grouped else [tool]
+    return tools
 
 
 def type_of(item: Json) -> str:
@@ -148,6 +158,16 @@ def _check_calls(items: list[Json]) -> None:
             raise _invalid(f"No tool output found for {kind.replace('_', ' ')} {id}.", "input", None)
 
 
+def _check_groups(body: Json, items: list[Json]) -> None:
+    """A call of a group's tool names the group: https://github.com/vercel/ai/pull/15193 has the words."""
+    groups = {tool["name"] for tool in flat(body) if "namespace" in tool}
+    for index, item in enumerate(items):
+        if type_of(item) in _CALLS.values() and item["name"] in groups and not item.get("namespace"):
+            message = f"Missing namespace for function_call '{item['name']}'. It does not exist in the default "
+            message += "namespace. Round-trip the model's function_call item with its namespace field included."
+            raise _invalid(message, f"input[{index}].namespace")
+
+
 def _check_reasoning(items: list[Json]) -> None:
     """Reasoning comes back with the item it led to."""
     for index, item in enumerate(items):
@@ -167,7 +187,7 @@ def _check_reasoning(items: list[Json]) -> None:
 
 def _check_tools(body: Json) -> None:
     tools = body.get("tools") or []
-    for index, tool in enumerate(tools):
+    for index, tool in enumerate(flat(body)):
         if tool["type"] == "function" and tool.get("strict"):
             wrong = openai_schema.problem(tool.get("parameters"))
             if wrong:

@@ -187,15 +187,17 @@ _TOOL = {
     "defer_loading": boolean,
     "allowed_callers?": an_array,
 }
+_CLIENTS_TOOLS = {
+    "function": record(
+        _TOOL | {"parameters?": an_object, "strict?": boolean, "output_schema?": an_object, "async": boolean}
+    ),
+    "custom": record(_TOOL | {"format": _CUSTOM_FORMAT, "async": boolean}),
+}
+# openai-python/src/openai/types/responses/namespace_tool.py
+_NAMESPACE = {"type!": string, "name!": _NAME, "description!": string, "tools!": array(tagged("type", _CLIENTS_TOOLS))}
 _TOOLS = tagged(
     "type",
-    {
-        "function": record(
-            _TOOL | {"parameters?": an_object, "strict?": boolean, "output_schema?": an_object, "async": boolean}
-        ),
-        "custom": record(_TOOL | {"format": _CUSTOM_FORMAT, "async": boolean}),
-    }
-    | {name: record({}, open=True) for name in _HOSTED_TOOLS},
+    _CLIENTS_TOOLS | {"namespace": record(_NAMESPACE)} | {name: record({}, open=True) for name in _HOSTED_TOOLS},
 )
 _CHOICE = tagged(
     "type",
@@ -260,9 +262,10 @@ CREATE: Check = record(
         "conversation?": anything,
         "prompt?": an_object,
         "metadata?": mapping(text(0, 512)),
-        "user": string,
+        "user": text(0, 64),
         "safety_identifier?": text(0, 64),
         "prompt_cache_key?": string,
+        "client_metadata?": an_object,  # of Codex: codex-rs/codex-api/src/common.rs, ResponsesApiRequest
         "prompt_cache_retention?": one_of("in_memory", "24h"),
         "prompt_cache_options": an_object,
         "service_tier?": one_of("auto", "default", "flex", "scale", "priority", "fast", "ultrafast"),

@@ -5,7 +5,8 @@ or "The tool failed: ..." when one of them is marked as an error; several are jo
 
 Tools. If tools are offered and the user spoke last, the first tool, or the required one, is called. All tools are
 called when the message contains "parallel" and the request does not forbid it. Arguments are the smallest that fit the
-schema.
+schema. A message with 'call NAME with {"city": "Rome"}' has that tool called with these arguments. NAME may be the end
+of a tool's name.
 
 Thinking. If the request asks for it, every choice thinks first: "Let me think. You said: hello". When the last message
 contains "redacted", APIs that have encrypted thinking show it encrypted.
@@ -18,6 +19,7 @@ the fault `cached=` sets the number read.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from itertools import takewhile
 from typing import Any, Literal, NamedTuple
@@ -106,7 +108,7 @@ class Line(Struct, frozen=True):
     calls: tuple[Call, ...]
     finish: Literal["stop", "stop_sequence", "length", "tool_calls"]
     stop: str = ""  # the stop sequence that matched
-    thinking: tuple[str, ...] = ()  # the pieces of the text
+    thinking: tuple[str, ...] = ()  # the pieces of the thinking
     redacted: bool = False  # whether the thinking is shown encrypted
 
     @property
@@ -202,7 +204,9 @@ def _line(scene: Scene, question: Question, index: int) -> Line:
     told = said(who, heard, index)
     thinking = tuple(PIECE.findall(f"Let me think. {told}")) if scene.thinks else ()
     redacted = "redacted" in heard
-    calls = _calls(scene, question, index, heard) if who == USER and _user_is_last(scene.turns) else ()
+    calls: tuple[Call, ...] = ()
+    if who == USER and _user_is_last(scene.turns):
+        calls = _told(scene, question, index, heard) or _calls(scene, question, index, heard)
     if calls:
         return Line((), calls, "tool_calls", thinking=thinking, redacted=redacted)
     text, stop = stopped(_structured(scene) or of_length(told, question.faults.words), scene.stops)
@@ -237,6 +241,18 @@ def _structured(scene: Scene) -> str | None:
     if not scene.json:
         return None
     return '{"answer": "stub"}' if scene.schema is None else spaced_json(satisfy(scene.schema))
+
+
+_TELLING = re.compile(r"call (\w+) with (\{.*\})")
+
+
+def _told(scene: Scene, question: Question, index: int, heard: str) -> tuple[Call, ...]:
+    """The call that the message tells to make, of a tool that is offered."""
+    told = _TELLING.search(heard)
+    if told is None:
+        return ()
+    tool = next((tool.name for tool in scene.tools if tool.name.endswith(told[1])), None)
+    return () if tool is None else (Call(f"{question.digest[:16]}_{index}_0", tool, told[2]),)
 
 
 def _calls(scene: Scene, question: Question, index: int, heard: str) -> tuple[Call, ...]:

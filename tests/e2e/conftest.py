@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 KEY = "sk-gw-tests"
 PORTS = 3  # listener, status, admin
 TRANSPORT = os.environ.get("EXTPROC_TRANSPORT", "")
-"""The gRPC transport of the gateways: `EXTPROC_TRANSPORT=grpcio make e2e`; the default is the settings' own."""
+"""The gRPC transport of the gateways: `EXTPROC_TRANSPORT=grpcio make e2e`; the default is that of the settings."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,7 +13,7 @@ Headers = Iterable[tuple[str, str]]
 Script = Callable[[], Iterable[bytes]]
 
 ENDLESS = 64 << 20
-"""Bytes after which an endless answer ends all the same, so that no test can hang on it."""
+"""The most bytes of an endless answer, so that no test can hang on it."""
 
 
 class Scripted:

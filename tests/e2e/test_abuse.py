@@ -252,7 +252,7 @@ def test_forged_retries_and_timeouts_have_no_effect(target: Gateway) -> None:
 
 
 def test_forged_headers_do_not_change_a_failover(target: Gateway) -> None:
-    """The first target fails. The second gets its own model's name, whatever the client's header says about targets."""
+    """The first target fails. The second gets its own model's name, not one from the client's header."""
     target.fault("sandbox", "status=503")
     forged = [("x-extproc-targets", "stub=forged,stub=forged"), ("x-envoy-attempt-count", "7"), ("x-extproc-hop", "ok")]
     reply = send(target.url, http(chat(model='"assistant"'), more=forged))
@@ -625,7 +625,7 @@ def test_nothing_passes_when_the_processors_socket_is_removed(start: Callable[..
 OUTSIDE = Path(os.environ.get("EXTPROC_JSON_CASES", "."))
 outside = pytest.mark.skipif("EXTPROC_JSON_CASES" not in os.environ, reason="EXTPROC_JSON_CASES is not set")
 DUPLICATE_KEYS = {"y_object_duplicated_key.json", "y_object_duplicated_key_and_value.json"}
-"""Valid JSON, but two parsers could read it differently: refused."""
+"""Valid JSON that is refused, because two parsers could read it differently."""
 
 
 def parsing_cases() -> list[tuple[str, bytes]]:

@@ -121,7 +121,7 @@ PARTS: dict[str, Any] = {
     "no output": {"prompt_tokens": 3, "completion_tokens": 0},
     "only the input": {"prompt_tokens": 3},
 }
-"""Usage with one count that is there; the other is the gateway's."""
+"""Usage with a single count. The gateway estimates the other."""
 
 
 def check_completed(gateway: Gateway, answer: httpx.Response, name: str) -> None:

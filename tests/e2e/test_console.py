@@ -96,7 +96,7 @@ def opened(chromium, url: str, sources=None, **options) -> Iterator[Page]:
 @contextlib.contextmanager
 def served(sources: FakeSources, token: str | None = None) -> Iterator[str]:
     thread = HTTPThread()
-    port = thread.add(admin_app(sources, token), "127.0.0.1", 0)
+    port = thread.add(lambda: admin_app(sources, token), "127.0.0.1", 0)
     thread.start()
     try:
         yield f"http://127.0.0.1:{port}/"

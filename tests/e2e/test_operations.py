@@ -320,7 +320,7 @@ def test_a_killed_supervisor_ends_every_process(start: Start):
 
 
 @pytest.mark.parametrize(("number", "started"), [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
-def test_a_signal_during_the_start_stops_what_has_started(file: Path, number: int, started: int):
+def test_a_signal_during_the_start_stops_every_started_process(file: Path, number: int, started: int):
     command = [sys.executable, "-m", "extproc", "up", "--config", str(file)]
     environment = {**os.environ, "EXTPROC_DEMO_KEY": KEY}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=file.parent, env=environment) as process:

@@ -216,7 +216,7 @@ def test_a_stream_ends_when_its_budget_does_and_stops_the_provider(gateway: Gate
         assert (level["reserved"], level["settled"]) == ("0", str(ledger.charges_by_scope("cut")["cut"]))
 
 
-def test_answers_state_what_rates_have_left(gateway: Gateway):
+def test_answers_state_the_remainder_of_rates(gateway: Gateway):
     answer = ask(gateway, "rates")
     assert answer.headers["x-ratelimit-limit-requests"] == "3"
     assert answer.headers["x-ratelimit-remaining-requests"] == "2"

@@ -436,7 +436,7 @@ def test_kill_switches_take_effect_while_the_gateway_runs(start: Callable[..., G
 # --- several processors
 
 
-def test_processors_that_share_a_store_share_what_tries_taught(start: Callable[..., Gateway], tmp_path):
+def test_processors_that_share_a_store_share_notes_on_tries(start: Callable[..., Gateway], tmp_path):
     store = f"sqlite:{tmp_path}/counters.db"
     settings = """
 providers:

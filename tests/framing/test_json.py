@@ -300,7 +300,7 @@ def test_an_answer_over_the_limit_passes_in_pieces_without_data():
     assert events[-1].edges.tail == b"a" * 60 + b"b" * 60 + b"c" * 60 + b"d"
 
 
-def test_no_more_than_the_ends_of_a_long_answer_are_kept():
+def test_only_the_start_and_the_end_of_a_long_answer_are_kept():
     framing = WholeBody(100)
     chunks = [bytes([65 + index]) * 50_000 for index in range(10)]
     events = [event for chunk in chunks for event in framing.feed(chunk)] + framing.end()

@@ -23,7 +23,7 @@ DISGUISES = {
 
 
 @pytest.mark.parametrize("disguise", DISGUISES)
-def test_a_disguise_is_taken_off(disguise):
+def test_disguised_text_is_normalised(disguise):
     assert normalised(DISGUISES[disguise]) == "ignore"
 
 
@@ -33,7 +33,7 @@ def test_plain_text_is_the_same_object():
 
 
 @pytest.mark.parametrize("text", [*DISGUISES.values(), "aﬁb", "", "ab", "½ℓ"])
-def test_each_character_leads_back_to_its_origin(text):
+def test_each_normal_character_has_its_original_position(text):
     found, back = normalised(text), offsets(text)
     assert len(back) == len(found) + 1
     assert back[-1] == len(text)
@@ -42,13 +42,13 @@ def test_each_character_leads_back_to_its_origin(text):
         assert character in normalised(text[back[index]])
 
 
-def test_the_form_of_a_beginning_never_changes():
+def test_the_normal_form_of_a_prefix_never_changes():
     text = "".join(DISGUISES.values()) + unicodedata.normalize("NFD", "élan")
     whole = normalised(text)
     for end in range(len(text)):
         assert whole.startswith(normalised(text[:end]))
 
 
-def test_no_character_has_no_form():
+def test_every_character_has_a_normal_form():
     text = "".join(map(chr, (*range(0xD800), *range(0xE000, sys.maxunicode + 1))))
     assert len(offsets(text)) == len(normalised(text)) + 1

@@ -10,13 +10,14 @@ from sqlalchemy import inspect
 
 from extproc.ledger import LedgerError, SchemaError, open_ledger
 from extproc.ledger.rows import COLUMNS
-from extproc.ledger.schema import EXCHANGES, STEPS, VERSION
+from extproc.ledger.schema import STEPS, VERSION
+from extproc.ledger.table import EXCHANGES
 from tests.ledger.conftest import row, write
 
 
 def sql(ledger, statement):
-    with ledger._database.change() as connection:
-        return connection.exec_driver_sql(statement)
+    with ledger._database.change() as cursor:
+        cursor.execute(statement)
 
 
 def test_every_queried_column_exists(ledger):

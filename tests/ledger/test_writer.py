@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import sqlite3
@@ -10,7 +11,7 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine
 
 from extproc.ledger import Row, open_ledger
 from extproc.ledger.ledger import Ledger
@@ -174,11 +175,15 @@ def test_rows_wait_while_the_disk_is_full(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("extproc.ledger.writer.FIRST_RETRY", 0.01)
     ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
     room = [20]
+    write_ = ledger._database.write
 
-    @event.listens_for(ledger._database._engine, "checkout")
-    def limit(connection, _record, _proxy):
-        connection.execute(f"PRAGMA max_page_count = {room[0]}")
+    @contextlib.contextmanager
+    def limited():
+        with write_() as cursor:
+            cursor.execute(f"PRAGMA max_page_count = {room[0]}")
+            yield cursor
 
+    monkeypatch.setattr(ledger._database, "write", limited)
     ledger.start()
     for number in range(500):
         assert ledger.add(row(str(number), labels={"secret": "hunter2" * 30}))

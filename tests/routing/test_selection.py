@@ -401,3 +401,57 @@ models: {m: {provider: a}, n: {provider: b}, o: {provider: c}}
         )
         assert world.select(sent) == ["m"]
         assert skipped(sent) == {"o": "dialect"}
+
+
+# --- tools that only the provider of the client's API runs
+
+HOSTED = """
+providers:
+  own: {kind: openai, base_url: 'http://a/v1'}
+  strict: {kind: anthropic, base_url: 'http://b/v1'}
+  lenient: {kind: anthropic, base_url: 'http://c/v1', hosted_tools: drop}
+models: {m: {provider: own}, n: {provider: strict}, o: {provider: lenient}}
+"""
+
+
+@pytest.fixture
+def hosted(settings, clocks, monkeypatch):
+    monkeypatch.setitem(globals(), "PROVIDERS", HOSTED)
+    return lambda text: Gateway(settings, clocks(), text)
+
+
+SEARCH = {"tools": [{"type": "web_search"}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "fields", "left"),
+    [
+        (virtual("m", "n", "o"), {}, ["m", "n", "o"]),
+        (virtual("m", "n", "o"), SEARCH, ["m", "o"]),
+        (virtual("m", "n", "o", hosted_tools="drop"), SEARCH, ["m", "n", "o"]),
+        (virtual("m", "n", "o", hosted_tools="refuse"), SEARCH, ["m"]),
+        (virtual("m", "o"), SEARCH | {"tool_choice": {"type": "web_search"}}, ["m"]),
+        (virtual("m", "o"), SEARCH | {"previous_response_id": "resp_1"}, ["m"]),
+    ],
+)
+def test_a_target_may_do_without_hosted_tools_where_it_says_so(hosted, exchange, text, fields, left):
+    """Unless one of them has to be called, or the provider keeps something."""
+    sent = exchange({"model": "v", "input": "Hi", **fields}, path="/v1/responses")
+    assert hosted(text).select(sent) == left
+
+
+def test_a_refusal_of_hosted_tools_says_what_to_set(hosted, exchange):
+    sent = exchange({"model": "n", "input": "Hi", **SEARCH}, path="/v1/responses")
+    with pytest.raises(Refusal) as refused:
+        hosted("").select(sent)
+    assert "`hosted_tools: drop`" in refused.value.message
+
+
+def test_the_inner_virtual_model_says_what_becomes_of_hosted_tools(hosted, exchange):
+    text = """
+virtual_models:
+  v: {targets: [{model: n}, {model: inner}], hosted_tools: refuse}
+  inner: {targets: [{model: n, override: {temperature: 1}}], hosted_tools: drop}
+"""
+    sent = exchange({"model": "v", "input": "Hi", **SEARCH}, path="/v1/responses")
+    assert hosted(text).select(sent) == ["n"]

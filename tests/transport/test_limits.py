@@ -93,7 +93,7 @@ def test_closed_streams_are_remembered_up_to_the_limit():
 
 
 BEGINS = data(1, grpc(b"x" * 200_000)[:5])
-"""The prefix of a message that does not end here."""
+"""The start of a message whose end has not arrived."""
 
 
 def test_stream_window():

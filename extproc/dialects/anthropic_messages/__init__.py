@@ -28,6 +28,7 @@ class AnthropicMessages(Dialect):
     name = "anthropic_messages"
     paths = {"/v1/messages": "chat"}  # noqa: RUF012
     cache_marks = True
+    tool_names = 128  # https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use
     request_id = "request-id"  # https://platform.claude.com/docs/en/api/errors#request-id
     version = "anthropic-version"  # https://platform.claude.com/docs/en/api/versioning
     rates = "anthropic-ratelimit-"  # https://platform.claude.com/docs/en/api/rate-limits#response-headers
@@ -56,6 +57,9 @@ class AnthropicMessages(Dialect):
 
     def cut_off(self, kind: Kind, message: str) -> bytes:
         return b"event: error\n" + super().cut_off(kind, message)
+
+    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+        return ask.without_hosted(body)
 
     # --- for clients
 

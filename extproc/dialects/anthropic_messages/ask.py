@@ -5,7 +5,7 @@ Source: https://platform.claude.com/docs/en/api/messages/create
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, read_flag, read_integer, read_model
@@ -22,6 +22,8 @@ FIELDS = Fields(
         **dict.fromkeys(("images", "files"), ("messages",)),
         "tools": ("tools",),
         "json_schema": ("output_config", "output_format"),
+        "hosted_tools": ("tools", "messages", "mcp_servers"),
+        "hosted_call": ("tool_choice",),
     },
     spoken=frozenset(("messages", "system")),
     files=frozenset(("data",)),
@@ -33,6 +35,14 @@ _HOLD_TEXT = ("text", "content")  # fields of messages and blocks
 _ROLES = frozenset(("user", "assistant", "system"))
 _INLINE = ("text", "content")  # text only: a PDF is packed, and a kilobyte of it can hold a thousand pages
 _SAID = frozenset(("text", "thinking", "redacted_thinking", "tool_use", "search_result"))
+_HOSTED = frozenset(
+    (
+        *("server_tool_use", "tool_reference", "mcp_tool_use", "mcp_tool_result", "web_search_tool_result"),
+        *("web_fetch_tool_result", "code_execution_tool_result", "tool_search_tool_result", "browser_state"),
+        *("bash_code_execution_tool_result", "text_editor_code_execution_tool_result"),
+    )
+)
+"""What Anthropic's own tools leave in the conversation."""
 _CLIENT_TOOLS = ("bash_", "text_editor_", "computer_", "memory_")  # the client runs them, Anthropic defines them
 _DEFINITION = 1280  # tokens of such a definition: at most 735, and 499 for using a computer
 
@@ -50,12 +60,15 @@ def read(body: Mapping[str, Any], *, counting: bool) -> Ask:
         content = message.get("content")
         if isinstance(content, list):
             _read_blocks(content, ask)
-    for name in ("container", "mcp_servers"):
-        if body.get(name):
-            ask.add_unseen(name)
+    if body.get("container"):
+        ask.add_unseen("container")
+    if body.get("mcp_servers"):
+        ask.add_hosted("mcp_servers", "mcp_servers")
     if body.get("tools"):
         ask.needs["tools"] = "tools"
-        _read_tools(body["tools"], ask)
+        hosted = _read_tools(body["tools"], ask)
+        if inner(body, "tool_choice", "name") in hosted:
+            ask.needs["hosted_call"] = "tool_choice"
     config = body.get("output_config")
     if isinstance(config, dict) and config.get("format"):
         ask.needs["json_schema"] = "output_config"
@@ -99,19 +112,51 @@ def _read_blocks(blocks: list[Any], ask: Ask) -> None:
             content = block.get("content")
             if isinstance(content, list):
                 _read_blocks(content, ask)
+        elif isinstance(kind, str) and kind in _HOSTED:
+            ask.add_hosted(kind, "messages")
         elif not (isinstance(kind, str) and kind in _SAID):
             ask.add_unseen(kind, "content")
 
 
-def _read_tools(tools: Any, ask: Ask) -> None:
+def _read_tools(tools: Any, ask: Ask) -> list[Any]:
+    """The names of those that Anthropic runs."""
+    hosted: list[Any] = []
     for tool in tools if isinstance(tools, list) else ():
-        kind = tool.get("type") if isinstance(tool, dict) else None
-        if kind is None or kind == "custom":
-            continue
-        if isinstance(kind, str) and kind.startswith(_CLIENT_TOOLS):
-            ask.added_tokens += _DEFINITION
+        if _is_clients(tool):
+            kind = tool.get("type") if isinstance(tool, dict) else None
+            ask.added_tokens += _DEFINITION if kind not in (None, "custom") else 0
         else:
-            ask.add_unseen(kind, "tools")
+            ask.add_hosted(tool["type"], "tools")
+            hosted.append(tool.get("name", ""))
+    return hosted
+
+
+def _is_clients(tool: Any) -> bool:
+    """Whether the client runs it."""
+    kind = tool.get("type") if isinstance(tool, dict) else None
+    return kind is None or kind == "custom" or (isinstance(kind, str) and kind.startswith(_CLIENT_TOOLS))
+
+
+def without_hosted(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+    """See `Dialect.without_hosted`."""
+    dropped = ["mcp_servers"] if body.get("mcp_servers") else []
+    made = {name: value for name, value in body.items() if name not in ("tools", "mcp_servers")}
+    tools = body.get("tools")
+    if isinstance(tools, list):
+        dropped += [f"tools.{tool['type']}" for tool in tools if not _is_clients(tool)]
+        if own := [tool for tool in tools if _is_clients(tool)]:
+            made["tools"] = own
+    messages = []
+    for message in body["messages"]:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, list):
+            kinds = [block.get("type") if isinstance(block, dict) else None for block in content]
+            dropped += [f"messages.{kind}" for kind in kinds if kind in _HOSTED]
+            own = [block for block, kind in zip(content, kinds, strict=True) if kind not in _HOSTED]
+            message = {**message, "content": own}  # noqa: PLW2901
+        messages.append(message)
+    made["messages"] = messages
+    return made, list(dict.fromkeys(dropped))
 
 
 def thinking(body: Mapping[str, Any]) -> int:

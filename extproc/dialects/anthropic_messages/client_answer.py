@@ -49,6 +49,12 @@ def encode_answer(answer: Answer) -> dict[str, Any]:
 
 
 def _blocks(parts: list[Part]) -> Iterable[dict[str, Any]]:
+    """The blocks of a message. A proof of thinking alone at its end is left out: no provider asks for it back, and
+    clients take the last block for the answer. Gemini sends one there
+    (https://ai.google.dev/gemini-api/docs/thought-signatures, "non-function-call parts").
+    """
+    while len(parts) > 1 and isinstance(last := parts[-1], ThinkingPart) and not (last.text or last.redacted):
+        parts = parts[:-1]
     for part in parts:
         if isinstance(part, TextPart | RefusalPart):
             if part.text:

@@ -63,7 +63,18 @@ def frame(data: bytes) -> tuple[bytes, bool]:
 class Encoder:
     """Writes Anthropic's events."""
 
-    __slots__ = ("_calls", "_finish", "_next", "_number", "_open", "_refused", "_sequence", "_started", "_usage")
+    __slots__ = (
+        "_calls",
+        "_finish",
+        "_held",
+        "_next",
+        "_number",
+        "_open",
+        "_refused",
+        "_sequence",
+        "_started",
+        "_usage",
+    )
 
     def __init__(self) -> None:
         self._started = self._refused = False
@@ -74,6 +85,7 @@ class Encoder:
         self._calls: dict[int, int] = {}  # the index of each tool call, by its number
         self._finish: FinishReason = "stop"
         self._sequence = ""
+        self._held: messages.Delta | None = None  # a proof alone, see client_answer._blocks
 
     def feed(self, event: messages.Event) -> bytes:
         if isinstance(event, messages.Delta):
@@ -111,6 +123,19 @@ class Encoder:
     def _say(self, event: messages.Delta) -> bytes:
         kind, text = event.kind, event.text
         head = b"" if self._started else self._start(Started())
+        if (held := self._held) is not None:
+            self._held = None
+            if held.block == event.block:
+                event.signature = event.signature or held.signature
+            else:
+                head += self._write(held)
+        if kind == "thinking" and self._next and not text and not event.redacted and event.block != self._number:
+            self._held = event
+            return head
+        return head + self._write(event)
+
+    def _write(self, event: messages.Delta) -> bytes:
+        kind, text, head = event.kind, event.text, b""
         if event.block == self._number:
             index = self._open
         elif kind == "tool_call" and event.block in self._calls:

@@ -217,7 +217,9 @@ def new_id(prefix: str) -> str:
 
 
 def _in_turn(messages: list[Body]) -> bool:
-    """True in the middle of a model's turn without thinking, because it called tools or the client began its answer."""
+    """True in the middle of a model's turn that began without thinking: it called tools, or the client began its
+    answer.
+    """
     last = next((message["content"] for message in reversed(messages) if message["role"] == "assistant"), None)
     if last is None:
         return False

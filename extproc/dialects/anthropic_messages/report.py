@@ -77,7 +77,7 @@ def _read_usage(said: Any, report: Report, *, final: bool) -> None:
 
 
 def _text(block: Block) -> str:
-    """All that a block says: its words, and the name and input of a call."""
+    """The text of a block: its words, and the name and input of a call."""
     said = (block.text or "") + (block.thinking or "")
     if block.type != "tool_use":
         return said

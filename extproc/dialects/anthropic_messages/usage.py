@@ -39,7 +39,14 @@ class Tally:
         thought = first_count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
         given, cached, written, output = map(sum, zip(counts, beside, strict=True))
         reasoning = thought or self._reasoning
-        usage = make_usage(given + cached + written, output, cached=cached, reasoning=reasoning, cache_write=written)
+        usage = make_usage(
+            given + cached + written,
+            output,
+            cached=cached,
+            reasoning=reasoning,
+            cache_write=written,
+            beyond=sum(beside),
+        )
         if usage is not None:
             self._counts, self._beside, self._reasoning = counts, beside, reasoning
         return usage

@@ -236,7 +236,9 @@ class _Request:
 
 
 def _in_turn(turns: Sequence[Json]) -> bool:
-    """True in the middle of a model's turn without thinking, because it called tools or the client began its answer."""
+    """True in the middle of a model's turn that began without thinking: it called tools, or the client began its
+    answer.
+    """
     last = next((turn["content"] for turn in reversed(turns) if turn["role"] == "assistant"), None)
     if last is None:
         return False

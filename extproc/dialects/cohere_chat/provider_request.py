@@ -124,7 +124,7 @@ def _add_sampling(prompt: Prompt, body: Json, ignored: dict[str, None]) -> None:
         if prompt.temperature > 1:
             ignored["temperature"] = None
     if prompt.top_p is not None:
-        body["p"] = _between(_LEAST_P, prompt.top_p, _MOST_P)  # 1 is refused, although 0.99 means nearly the same
+        body["p"] = _between(_LEAST_P, prompt.top_p, _MOST_P)  # the API refuses 1; 0.99 hardly differs
     if prompt.top_k is not None and prompt.top_k >= 0:
         body["k"] = min(prompt.top_k, _MOST_K)
     if prompt.seed is not None:

@@ -61,6 +61,9 @@ class OpenAIChat(Dialect):
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         return ask.usage_request(body)
 
+    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+        return ask.without_hosted(body)
+
     # --- for clients
 
     def smallest(self, model: str) -> dict[str, Any]:

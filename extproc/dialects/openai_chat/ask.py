@@ -5,7 +5,7 @@ Source: https://platform.openai.com/docs/api-reference/chat/create
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, read_flag, read_integer, read_model
@@ -16,7 +16,8 @@ from extproc.dialects.openai_chat.shapes import MAX_CHOICES
 from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
-_ELSEWHERE = frozenset(("web_search_options", "search_parameters", "plugins", "data_sources", "extra_body"))
+_SEARCH = "web_search_options"
+_ELSEWHERE = frozenset((_SEARCH, "search_parameters", "plugins", "data_sources", "extra_body"))
 """Fields by which a provider searches or reads its own storage: OpenAI's, xAI's, OpenRouter's, Azure's, Google's."""
 
 FIELDS = Fields(
@@ -30,6 +31,7 @@ FIELDS = Fields(
         "json_schema": ("response_format",),
         "choices": ("n",),
         "logprobs": ("logprobs",),
+        "hosted_tools": ("tools", "web_search_options"),
     },
     spoken=frozenset(("messages",)),
     files=frozenset(("data", "file_data")),
@@ -184,7 +186,9 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
 
 
 def _read_elsewhere(body: Mapping[str, Any], ask: Ask) -> None:
-    for name in sorted(_ELSEWHERE - {"extra_body"}):
+    if body.get(_SEARCH) is not None:
+        ask.add_hosted(_SEARCH, _SEARCH)
+    for name in sorted(_ELSEWHERE - {"extra_body", _SEARCH}):
         if body.get(name):
             ask.add_unseen(name)
     extra = body.get("extra_body")
@@ -197,4 +201,18 @@ def _read_tools(tools: Any, ask: Ask) -> None:
     for tool in tools if isinstance(tools, list) else ():
         kind = tool.get("type") if isinstance(tool, dict) else None
         if kind not in _OWN_TOOLS:
-            ask.add_unseen(kind, "tools")
+            ask.add_hosted(kind, "tools")
+
+
+def without_hosted(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+    """See `Dialect.without_hosted`."""
+    made = {name: value for name, value in body.items() if name not in ("tools", _SEARCH)}
+    dropped = [_SEARCH] if body.get(_SEARCH) is not None else []
+    tools = body.get("tools")
+    if isinstance(tools, list):
+        own = [tool for tool in tools if not isinstance(tool, dict) or tool.get("type") in _OWN_TOOLS]
+        kinds = (tool["type"] for tool in tools if isinstance(tool, dict) and tool.get("type") not in _OWN_TOOLS)
+        dropped += dict.fromkeys(f"tools.{kind}" for kind in kinds)
+        if own:
+            made["tools"] = own
+    return made, dropped

@@ -12,6 +12,9 @@ from extproc.dialects import token_count
 from extproc.dialects._usage import are_counts, first_count, make_usage
 from extproc.words.exchange import Usage
 
+_THINKING = 1 << 17
+"""Tokens of thinking beside the output, and so beside its limit, that can be believed."""
+
 
 def read_usage(said: Any) -> Usage | None:
     """The counts of a usage object; None when it has none that can be believed.
@@ -38,7 +41,9 @@ def read_usage(said: Any) -> Usage | None:
     )
     cache_write = first_count(of_input.get("cache_write_tokens"), said.get("cache_creation_input_tokens"))
     reasoning = first_count(of_output.get("reasoning_tokens"), said.get("reasoning_tokens"))
-    if "citation_tokens" in said:  # Perplexity bills both apart and leaves them out of the total
+    beyond = 0
+    if "citation_tokens" in said:  # Perplexity bills both for themselves and leaves them out of the total
+        beyond = reasoning + first_count(said["citation_tokens"])
         input_tokens += first_count(said["citation_tokens"])
         output_tokens += reasoning
     elif (rest := total - input_tokens - output_tokens) > 0:
@@ -47,7 +52,10 @@ def read_usage(said: Any) -> Usage | None:
         else:  # xAI counts its reasoning beside the output; Google reports thoughts in the total alone
             output_tokens += rest
             reasoning = max(reasoning, rest)
-    return make_usage(input_tokens, output_tokens, cached=cached, reasoning=reasoning, cache_write=cache_write)
+            beyond = min(rest, _THINKING)
+    return make_usage(
+        input_tokens, output_tokens, cached=cached, reasoning=reasoning, cache_write=cache_write, beyond=beyond
+    )
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:

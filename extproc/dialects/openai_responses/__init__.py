@@ -32,6 +32,7 @@ class OpenAIResponses(Dialect):
     name = "openai_responses"
     paths = {"/v1/responses": "chat"}  # noqa: RUF012
     usage_at = (("response", "usage"), ("usage",))
+    namespaces = True
     traces = (b'"extproc:',)
     fields = ask.FIELDS
     lacks = frozenset(("choices", "audio"))
@@ -50,6 +51,9 @@ class OpenAIResponses(Dialect):
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         return ask.texts(body)
+
+    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+        return ask.without_hosted(body)
 
     # --- for clients
 

@@ -9,7 +9,7 @@ the input. Other APIs have neither. Their tokens are unknown before the provider
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, read_flag, read_integer, read_model
@@ -31,6 +31,7 @@ FIELDS = Fields(
         "logprobs": ("include", "top_logprobs"),
         "state": (*_STORED, "background", "input"),
         "hosted_tools": ("tools", "tool_choice", "input"),
+        "hosted_call": ("tool_choice",),
     },
     spoken=frozenset(("input", "instructions")),
     files=frozenset(("data", "file_data")),
@@ -47,6 +48,7 @@ _TRANSLATABLE = frozenset(
         *("reasoning", "additional_tools"),
     )
 )
+_OURS = ("function", "custom", "namespace")  # tools that the client runs, and groups of them
 _STATE = frozenset(("item_reference", "compaction", "compaction_trigger", "configuration_update"))
 _TEXTS = frozenset(("input_text", "output_text", "refusal", "summary_text", "reasoning_text", "text"))
 _HOLD_TEXT = ("text", "content", "output")  # fields of items and parts
@@ -69,8 +71,9 @@ def read(body: Mapping[str, Any]) -> Ask:
         ask.lasting = True
     _read_tools(body.get("tools"), "tools", ask)
     choice = body.get("tool_choice")
-    if isinstance(choice, dict) and choice.get("type") not in ("function", "custom", "allowed_tools"):
-        needs.setdefault("hosted_tools", "tool_choice")
+    if isinstance(choice, dict) and choice.get("type") not in (*_OURS, "allowed_tools"):
+        ask.add_hosted(choice.get("type"), "tool_choice")
+        needs["hosted_call"] = "tool_choice"
     ask.thinking = thinking(body)
     settings = body.get("text")
     answer_format = settings.get("format") if isinstance(settings, dict) else None
@@ -155,11 +158,14 @@ def _read_input(items: Any, ask: Ask) -> None:
                 _media.add_image_data(ask, item["result"])
                 ask.needs["images"] = "input"
             else:
-                ask.needs.setdefault("hosted_tools", "input")
+                ask.add_hosted(type, "input")
                 ask.add_unseen(type)
         elif isinstance(type, str) and type not in _TRANSLATABLE:
-            ask.needs.setdefault("state" if type in _STATE else "hosted_tools", "input")
-            ask.add_unseen(type, "input")
+            if type in _STATE:
+                ask.needs.setdefault("state", "input")
+                ask.add_unseen(type, "input")
+            else:
+                ask.add_hosted(type, "input")
         elif type == "reasoning" and item.get("id") and not (item.get("encrypted_content") or item.get("content")):
             ask.add_unseen(type)  # OpenAI keeps the thinking
         for parts in (item.get("content"), item.get("output")):
@@ -193,8 +199,43 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
 def _read_tools(tools: Any, field: str, ask: Ask) -> None:
     for tool in tools if isinstance(tools, list) else ():
         type = tool.get("type") if isinstance(tool, dict) else None
-        ours = type in ("function", "custom")
-        ask.needs.setdefault("tools" if ours else "hosted_tools", field)
         ask.added_tokens = ADDED_TOKENS
-        if not ours:
-            ask.add_unseen(type, field)
+        if type in _OURS:
+            ask.needs.setdefault("tools", field)
+        else:
+            ask.add_hosted(type, field)
+
+
+def without_hosted(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+    """See `Dialect.without_hosted`."""
+    dropped: dict[str, None] = {}
+
+    def kept(tools: Any, field: str) -> Any:
+        if not isinstance(tools, list):
+            return tools
+        found = [tool for tool in tools if not isinstance(tool, dict) or tool.get("type") in _OURS]
+        names = (tool.get("type") for tool in tools if isinstance(tool, dict) and tool.get("type") not in _OURS)
+        dropped.update(dict.fromkeys(f"{field}.{name}" for name in names))
+        return found
+
+    made = {name: kept(value, name) if name == "tools" else value for name, value in body.items()}
+    if made.get("tools") == []:
+        del made["tools"]
+    items = body.get("input")
+    if isinstance(items, list):
+        made["input"] = rest = []
+        for item in items:
+            type = item.get("type") if isinstance(item, dict) else None
+            if type == "additional_tools":
+                rest.append({**item, "tools": kept(item.get("tools"), "tools")})
+            elif isinstance(type, str) and _is_hosted(type, item):
+                dropped[f"input.{type}"] = None
+            else:
+                rest.append(item)
+    return made, list(dropped)
+
+
+def _is_hosted(type: str, item: Mapping[str, Any]) -> bool:
+    if type == "image_generation_call":
+        return not isinstance(item.get("result"), str)
+    return type not in _TRANSLATABLE and type not in _STATE

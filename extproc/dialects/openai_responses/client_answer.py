@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from extproc.dialects.openai_responses import custom, signature
 from extproc.dialects.openai_responses.provider_answer import pieces, text_of
@@ -25,6 +25,14 @@ from extproc.words.messages import (
 )
 
 _TIERS = frozenset(("auto", "default", "flex", "scale", "priority", "fast", "ultrafast"))
+
+
+class Called(Protocol):
+    """A call, as far as it names itself."""
+
+    id: str
+    name: str
+    namespace: str
 
 
 def encode(answer: Answer) -> dict[str, Any]:
@@ -108,7 +116,7 @@ def _items(choice: Choice) -> list[dict[str, Any]]:
         elif isinstance(part, ToolCall):
             if part.signature:
                 items.append(reasoning_item(new_id("rs"), "", signature.pack(calls={part.id: part.signature})))
-            items.append(call_item(part.id, part.name, part.arguments))
+            items.append(call_item(part))
         elif isinstance(part, ImagePart) and part.data:
             items.append(
                 {
@@ -145,20 +153,25 @@ def summary_piece(text: str) -> dict[str, Any]:
     return {"type": "summary_text", "text": text}
 
 
-def call_item(id: str, name: str, arguments: str) -> dict[str, Any]:
+def call_item(call: ToolCall) -> dict[str, Any]:
     """A call of a function, or of a custom tool where the arguments have its form."""
-    input = custom.input_of(arguments)
+    input = custom.input_of(call.arguments)
     if input is not None:
-        return custom_item(new_id("ctc"), id, name, input)
-    return function_item(new_id("fc"), id, name, arguments or "{}")
+        return custom_item(new_id("ctc"), call, input)
+    return function_item(new_id("fc"), call, call.arguments or "{}")
 
 
-def custom_item(item: str, id: str, name: str, input: str, status: str = "completed") -> dict[str, Any]:
-    return {"id": item, "type": "custom_tool_call", "status": status, "call_id": id, "name": name, "input": input}
+def custom_item(item: str, call: Called, input: str, status: str = "completed") -> dict[str, Any]:
+    return {"id": item, "type": "custom_tool_call", "status": status, **_called(call), "input": input}
 
 
-def function_item(item: str, id: str, name: str, arguments: str, status: str = "completed") -> dict[str, Any]:
-    return {"id": item, "type": "function_call", "status": status, "call_id": id, "name": name, "arguments": arguments}
+def function_item(item: str, call: Called, arguments: str, status: str = "completed") -> dict[str, Any]:
+    return {"id": item, "type": "function_call", "status": status, **_called(call), "arguments": arguments}
+
+
+def _called(call: Called) -> dict[str, str]:
+    named = {"call_id": call.id, "name": call.name}
+    return named | {"namespace": call.namespace} if call.namespace else named
 
 
 def write_logprobs(logprobs: Any) -> list[dict[str, Any]]:

@@ -54,7 +54,7 @@ def decode(body: Mapping[str, Any]) -> Prompt:
         messages=[],
         system=[TextPart(asked.instructions)] if asked.instructions else [],
         stream=asked.stream is True,
-        tools=[_tool(tool) for tool in asked.tools or ()],
+        tools=[*_tools(asked.tools)],
         parallel_tools=asked.parallel_tool_calls,
         max_tokens=asked.max_output_tokens,
         temperature=asked.temperature,
@@ -126,7 +126,7 @@ class _Conversation:
             elif kind in ("function_call_output", "custom_tool_call_output"):
                 self._result(item, where)
             elif kind == "additional_tools":
-                self._prompt.tools += [_tool(tool) for tool in item.tools or ()]
+                self._prompt.tools += _tools(item.tools)
             else:
                 self._results = None
                 said = self._turn()
@@ -217,7 +217,8 @@ def _call(item: shapes.Item, kind: str, where: str) -> ToolCall:
     if written is None:
         name = "arguments" if kind == "function_call" else "input"
         raise wrong(f"'{where}.{name}' is missing.", f"{where}.{name}")
-    return ToolCall(item.call_id, item.name, written if kind == "function_call" else custom.arguments(written))
+    arguments = written if kind == "function_call" else custom.arguments(written)
+    return ToolCall(item.call_id, item.name, arguments, namespace=item.namespace or "")
 
 
 def _part(part: shapes.Part, where: str, *, by_model: bool) -> Part:
@@ -271,6 +272,21 @@ def _mark(part: shapes.Part) -> Mapping[str, Any] | None:
 
 
 # --- tools and format
+
+
+def _tools(tools: Sequence[shapes.Tool] | None) -> Iterator[Tool]:
+    """Tools, those of groups among them. A group is described with the first of its tools."""
+    for tool in tools or ():
+        if tool.type != "namespace":
+            yield _tool(tool)
+            continue
+        about = tool.description or ""
+        for inner in tool.tools or ():
+            if not isinstance(inner.type, str) or inner.type not in ("function", "custom"):
+                raise wrong(f"'tools' has a group {tool.name[:64]!r} with more than functions.", "tools")
+            found = _tool(inner)
+            found.namespace, found.about, about = tool.name, about, ""
+            yield found
 
 
 def _tool(tool: shapes.Tool) -> Tool:

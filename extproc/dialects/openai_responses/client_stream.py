@@ -48,11 +48,11 @@ class _Thought:
 class _Call:
     """A call. It is not sent while its arguments may be those of a custom tool: `index` is -1 until then."""
 
-    __slots__ = ("call_id", "id", "index", "name", "pieces", "signed")
+    __slots__ = ("id", "index", "item", "name", "namespace", "pieces", "signed")
 
-    def __init__(self, call_id: str, name: str) -> None:
-        self.id, self.index = new_id("fc"), -1
-        self.call_id, self.name = call_id, name
+    def __init__(self, id: str, name: str, namespace: str) -> None:
+        self.item, self.index = new_id("fc"), -1
+        self.id, self.name, self.namespace = id, name, namespace
         self.pieces: list[str] = []
         self.signed = False
 
@@ -261,10 +261,10 @@ class Encoder:
         call = self._calls.get(event.block)
         if call is None:
             self._close_item(out)
-            call = self._calls[event.block] = _Call(event.id or new_id("call"), event.name)
+            call = self._calls[event.block] = _Call(event.id or new_id("call"), event.name, event.namespace)
         if event.signature and not call.signed:
             call.signed = True
-            item = client_answer.reasoning_item(new_id("rs"), "", signature.pack(calls={call.call_id: event.signature}))
+            item = client_answer.reasoning_item(new_id("rs"), "", signature.pack(calls={call.id: event.signature}))
             index = self._take()
             self._add(out, item, index)
             self._finish(out, item, index)
@@ -278,11 +278,11 @@ class Encoder:
 
     def _begin_function(self, call: _Call, begun: str, out: list[bytes]) -> None:
         call.index = self._take()
-        self._add(out, client_answer.function_item(call.id, call.call_id, call.name, "", "in_progress"), call.index)
+        self._add(out, client_answer.function_item(call.item, call, "", "in_progress"), call.index)
         self._say_arguments(call, begun, out)
 
     def _say_arguments(self, call: _Call, text: str, out: list[bytes]) -> None:
-        fields = {"item_id": call.id, "output_index": call.index, "delta": text}
+        fields = {"item_id": call.item, "output_index": call.index, "delta": text}
         self._say(out, "response.function_call_arguments.delta", fields)
 
     def _close_call(self, call: _Call, out: list[bytes], status: str) -> None:
@@ -292,18 +292,18 @@ class Encoder:
             return
         if call.index < 0:
             self._begin_function(call, arguments, out)
-        fields = {"item_id": call.id, "output_index": call.index, "name": call.name, "arguments": arguments}
+        fields = {"item_id": call.item, "output_index": call.index, "name": call.name, "arguments": arguments}
         self._say(out, "response.function_call_arguments.done", fields)
-        item = client_answer.function_item(call.id, call.call_id, call.name, arguments, status)
+        item = client_answer.function_item(call.item, call, arguments, status)
         self._finish(out, item, call.index)
 
     def _custom(self, call: _Call, input: str, status: str, out: list[bytes]) -> None:
         id, index = new_id("ctc"), self._take()
         where = {"item_id": id, "output_index": index}
-        self._add(out, client_answer.custom_item(id, call.call_id, call.name, "", "in_progress"), index)
+        self._add(out, client_answer.custom_item(id, call, "", "in_progress"), index)
         self._say(out, "response.custom_tool_call_input.delta", {**where, "delta": input})
         self._say(out, "response.custom_tool_call_input.done", {**where, "input": input})
-        self._finish(out, client_answer.custom_item(id, call.call_id, call.name, input, status), index)
+        self._finish(out, client_answer.custom_item(id, call, input, status), index)
 
 
 def _piece(message: _Message, text: str) -> dict[str, Any]:

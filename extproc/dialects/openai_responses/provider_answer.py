@@ -81,7 +81,8 @@ def parts_of(item: Output) -> list[Part]:
                 found.append(RefusalPart(refusal))
         return found
     if item.type == "function_call":
-        return [ToolCall(call_id(item), text_of(item.name), text_of(item.arguments) or "{}")]
+        arguments = text_of(item.arguments) or "{}"
+        return [ToolCall(call_id(item), text_of(item.name), arguments, namespace=text_of(item.namespace))]
     if item.type == "reasoning":
         text, signed = thought_of(item), signature_of(item)
         return [ThinkingPart(text, signed)] if text or signed else []

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from extproc.dialects import _effort
+from extproc.dialects import _effort, _limits
 from extproc.dialects.openai_chat.schema import can_be_strict
 from extproc.dialects.openai_responses import signature
 from extproc.dialects.openai_responses.ask import LOGPROBS
@@ -60,7 +60,7 @@ def encode(prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Se
     if prompt.stream:
         body["stream"] = True
     if prompt.tools:
-        body["tools"] = [_tool(tool) for tool in prompt.tools]
+        body["tools"] = _tools(prompt.tools)
         if prompt.tool_choice is not None:
             body["tool_choice"] = _tool_choice(prompt.tool_choice)
         if prompt.parallel_tools is not None:
@@ -79,7 +79,7 @@ def encode(prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Se
     fields = (
         ("temperature", prompt.temperature),
         ("top_p", prompt.top_p),
-        ("user", prompt.user or None),
+        ("user", _limits.short(prompt.user, _limits.LONGEST_USER) or None),
         ("metadata", _metadata(prompt.metadata)),
         ("service_tier", _TIERS.get(prompt.service_tier)),
     )
@@ -263,12 +263,13 @@ def _thought(own: tuple[str, str], text: str) -> dict[str, Any]:
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
-    return {
+    said = {
         "type": "function_call",
         "call_id": _id(call.id),
         "name": call.name,
         "arguments": call.arguments or "{}",
     }
+    return said | {"namespace": call.namespace} if call.namespace else said
 
 
 def _id(id: str) -> str:
@@ -279,6 +280,21 @@ def _id(id: str) -> str:
 
 
 # --- tools and format
+
+
+def _tools(tools: Iterable[Tool]) -> list[dict[str, Any]]:
+    """Tools, those of a group in it."""
+    said: list[dict[str, Any]] = []
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for tool in tools:
+        if not tool.namespace:
+            said.append(_tool(tool))
+            continue
+        if tool.namespace not in groups:
+            inner = groups[tool.namespace] = []
+            said.append({"type": "namespace", "name": tool.namespace, "description": tool.about, "tools": inner})
+        groups[tool.namespace].append(_tool(tool))
+    return said
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

@@ -165,7 +165,8 @@ class Decoder:
         self._start(Body(), events)
         self._called = True
         block = self._block(key)
-        events.append(Delta("tool_call", "", block.number, 0, provider_answer.call_id(item), text_of(item.name)))
+        id, name, namespace = provider_answer.call_id(item), text_of(item.name), text_of(item.namespace)
+        events.append(Delta("tool_call", "", block.number, 0, id, name, namespace=namespace))
 
     def _item(self, index: int, item: Output, events: list[Event]) -> None:
         """Add the content of a whole item that its pieces did not bring."""

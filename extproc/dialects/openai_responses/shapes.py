@@ -46,6 +46,7 @@ class Tool(Struct):
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
     format: Grammar | None = None
+    tools: list[Tool] | None = None  # of a group
 
 
 class Item(Struct):
@@ -55,6 +56,7 @@ class Item(Struct):
     id: str | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
     input: str | None = None
     output: str | list[Part] | None = None
@@ -125,6 +127,7 @@ class Output(Struct, gc=False):
     id: Any = None
     call_id: Any = None
     name: Any = None
+    namespace: Any = None
     arguments: Any = None
     content: Any = None
     summary: Any = None

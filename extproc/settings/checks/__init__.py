@@ -37,6 +37,8 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
     for name, model in settings.models.items():
         if model.provider not in settings.providers:
             yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
+        elif model.api is not None and model.api not in (known := settings.providers[model.provider].provider.dialects):
+            yield ("models", name, "api"), f"provider {model.provider!r} serves {', '.join(known)}"
         if name.count("*") > 1:
             yield ("models", name), "a name has at most one *"
     yield from _virtual_contradictions(settings)

@@ -105,7 +105,7 @@ class RedisCounters:
 
     async def recorded(self, ids: Sequence[str]) -> None:
         for id in ids:
-            if id in self._owed:  # nothing is left to keep after the repetition
+            if id in self._owed:  # the repetition leaves nothing to keep
                 amounts, _, turns = self._owed[id]
                 self._owed[id] = amounts, False, turns
         for first in range(0, len(ids), RECORDED_BATCH):

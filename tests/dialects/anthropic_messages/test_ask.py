@@ -109,12 +109,22 @@ UNSEEN = {
         (),
     ),
     "an upload for a container": (asking({"type": "container_upload", "file_id": "f"}), ("container_upload",)),
-    "what a server tool found": (asking({"type": "web_search_tool_result"}), ("web_search_tool_result",)),
     "a strange block": (asking({"type": "A new\nkind"}, {"type": None}), ("content",)),
     "a container": ({"container": "container_1"}, ("container",)),
-    "MCP servers": ({"mcp_servers": [{"url": "https://x"}]}, ("mcp_servers",)),
     "no MCP servers": ({"mcp_servers": [], "container": None}, ()),
     "tools": ({"tools": [{"name": "f"}, {"type": "custom", "name": "g"}, {"type": "bash_20250124"}]}, ()),
+}
+
+
+@pytest.mark.parametrize(("fields", "unseen"), UNSEEN.values(), ids=UNSEEN)
+def test_input_given_by_reference_is_found(fields, unseen):
+    assert MESSAGES.read(question(**fields)).unseen == unseen
+
+
+HOSTED = {
+    "tools of the client": ({"tools": [{"name": "f"}, {"type": "custom", "name": "g"}, {"type": "bash_20250124"}]}, ()),
+    "what a server tool found": (asking({"type": "web_search_tool_result"}), ("web_search_tool_result",)),
+    "MCP servers": ({"mcp_servers": [{"url": "https://x"}]}, ("mcp_servers",)),
     "server tools": (
         {
             "tools": [
@@ -127,9 +137,20 @@ UNSEEN = {
 }
 
 
-@pytest.mark.parametrize(("fields", "unseen"), UNSEEN.values(), ids=UNSEEN)
-def test_input_given_by_reference_is_found(fields, unseen):
-    assert MESSAGES.read(question(**fields)).unseen == unseen
+@pytest.mark.parametrize(("fields", "hosted"), HOSTED.values(), ids=HOSTED)
+def test_tools_that_anthropic_runs_itself(fields, hosted):
+    ask = MESSAGES.read(question(**fields))
+    assert (ask.hosted, ask.unseen) == (hosted, ())
+    rest, dropped = MESSAGES.without_hosted(question(**fields))
+    assert MESSAGES.read(rest).hosted == ()
+    assert bool(dropped) == bool(hosted)
+
+
+def test_a_choice_of_a_tool_that_anthropic_runs_cannot_be_left_out():
+    tools = [{"type": "web_search_20250305", "name": "web_search"}, {"name": "f"}]
+    for name, needs in (("web_search", True), ("f", False)):
+        ask = MESSAGES.read(question(tools=tools, tool_choice={"type": "tool", "name": name}))
+        assert ("hosted_call" in ask.needs) == needs
 
 
 def test_tools_add_the_text_that_anthropic_writes_about_them():

@@ -139,8 +139,6 @@ MP3 = {"data": "SUQzBAAA", "format": "mp3"}
         (content({"type": "A new\nkind", "x": 1}, {"type": ["text"]}, {}), ("content",)),
         ({"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, ("audio",)),
         ({"tools": [{"type": "function"}, {"type": "custom"}, {"function": {}}]}, ()),
-        ({"tools": [{"type": "web_search"}, {"type": "$web_search"}, {"type": "web_search"}]}, ("web_search", "tools")),
-        ({"web_search_options": {"search_context_size": "low"}}, ("web_search_options",)),
         ({"web_search_options": None, "plugins": []}, ()),
         ({"plugins": [{"id": "web"}], "data_sources": [{}]}, ("data_sources", "plugins")),
         ({"search_parameters": {"mode": "on"}}, ("search_parameters",)),
@@ -150,6 +148,22 @@ MP3 = {"data": "SUQzBAAA", "format": "mp3"}
 )
 def test_input_given_by_reference_is_found(fields, unseen):
     assert CHAT.read(question(**fields)).unseen == unseen
+
+
+@pytest.mark.parametrize(
+    ("fields", "hosted"),
+    [
+        ({"tools": [{"type": "function"}, {"type": "custom"}, {"function": {}}]}, ()),
+        ({"tools": [{"type": "web_search"}, {"type": "$web_search"}, {"type": "web_search"}]}, ("web_search", "tools")),
+        ({"web_search_options": {"search_context_size": "low"}}, ("web_search_options",)),
+    ],
+)
+def test_tools_that_the_provider_runs_itself(fields, hosted):
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], **fields}
+    ask = CHAT.read(body)
+    assert (ask.hosted, ask.unseen) == (hosted, ())
+    rest, dropped = CHAT.without_hosted(body)
+    assert (CHAT.read(rest).hosted, bool(dropped)) == ((), bool(hosted))
 
 
 def test_images_count_by_their_size():

@@ -42,7 +42,8 @@ def test_stream_and_limit_are_read():
             {"tools": [{"type": "mcp", "server_label": "x"}, {"type": "function", "name": "f"}]},
             {"hosted_tools": "tools", "tools": "tools"},
         ),
-        ({"tool_choice": {"type": "file_search"}}, {"hosted_tools": "tool_choice"}),
+        ({"tool_choice": {"type": "file_search"}}, {"hosted_tools": "tool_choice", "hosted_call": "tool_choice"}),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": []}]}, {"tools": "tools"}),
         ({"tool_choice": {"type": "function", "name": "f"}}, {}),
         ({"text": {"format": {"type": "json_schema", "name": "a", "schema": {}}}}, {"json_schema": "text"}),
         ({"text": {"format": {"type": "json_object"}}}, {}),
@@ -89,7 +90,7 @@ def says(*parts, **fields):
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, ("item_reference",)),
         ({"input": [{"id": "msg_1"}]}, ("item_reference",)),
         ({"input": [{"type": "compaction", "encrypted_content": "x"}]}, ("compaction",)),
-        ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, ("web_search_call",)),
+        ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, ()),
         ({"input": [{"type": "image_generation_call", "id": "ig_1"}]}, ("image_generation_call",)),
         ({"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}, ("reasoning",)),
         ({"input": [{"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}]}, ()),
@@ -108,6 +109,17 @@ def says(*parts, **fields):
         (says({"type": "input_video", "x": 1}), ("input_video",)),
         (says({"type": 5}), ("input",)),
         ({"tools": [{"type": "function", "name": "f"}, {"type": "custom", "name": "g"}]}, ()),
+    ],
+)
+def test_input_given_by_reference_is_found(fields, unseen):
+    assert asks(**fields).unseen == unseen
+
+
+@pytest.mark.parametrize(
+    ("fields", "hosted"),
+    [
+        ({"tools": [{"type": "function", "name": "f"}]}, ()),
+        ({"input": [{"type": "web_search_call", "id": "ws_1"}]}, ("web_search_call",)),
         ({"tools": [{"type": "web_search"}, {"type": "mcp", "server_label": "x"}]}, ("web_search", "mcp")),
         (
             {"tools": [{"type": kind} for kind in ("file_search", "code_interpreter")]},
@@ -119,10 +131,30 @@ def says(*parts, **fields):
             tuple(f"tool_{number}" for number in range(8)),
         ),
         ({"input": [{"type": "additional_tools", "tools": [{"type": "file_search"}]}]}, ("file_search",)),
+        ({"tool_choice": {"type": "file_search"}}, ("file_search",)),
     ],
 )
-def test_input_given_by_reference_is_found(fields, unseen):
-    assert asks(**fields).unseen == unseen
+def test_tools_that_the_provider_runs_itself(fields, hosted):
+    ask = asks(**fields)
+    assert (ask.hosted, ask.unseen) == (hosted, ())
+
+
+def test_a_request_without_those_tools_is_one_that_other_apis_have():
+    body = {
+        "model": "m",
+        "input": [
+            {"role": "user", "content": "Hi"},
+            {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+            {"type": "additional_tools", "tools": [{"type": "file_search"}, {"type": "function", "name": "g"}]},
+        ],
+        "tools": [{"type": "web_search"}, {"type": "function", "name": "f", "parameters": {}}],
+    }
+    rest, dropped = DIALECT.without_hosted(body)
+    assert dropped == ["tools.web_search", "input.web_search_call", "tools.file_search"]
+    assert DIALECT.read(rest).needs == {"tools": "input"}
+    assert [tool.name for tool in DIALECT.decode_request(rest).tools] == ["f", "g"]
+    assert body["tools"][0] == {"type": "web_search"}, "the client's request stays as it is"
+    assert "tools" not in DIALECT.without_hosted({"model": "m", "input": "Hi", "tools": [{"type": "mcp"}]})[0]
 
 
 def test_tools_add_the_text_that_providers_write_about_them():

@@ -1,0 +1,69 @@
+"""The thread that serves HTTP. It listens at once, and imports what answers (3 MB) with the first connection."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+_SILENT = 20_000  # milliseconds that a client may take nothing of its answer
+
+
+class HTTPThread:
+    """Serves applications, each on its own address, from one thread with its own event loop."""
+
+    def __init__(self) -> None:
+        self._doors: list[tuple[Callable[[], ASGIApp], socket.socket]] = []
+        self._wake: socket.socket | None = None  # `stop` closes it
+
+    def add(self, make: Callable[[], ASGIApp], host: str, port: int) -> int:
+        """Serve there what `make` makes, on the thread; returns the port. Raises OSError at once when the port cannot
+        be had.
+        """
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENT)
+        self._doors.append((make, listener))
+        bound: int = listener.getsockname()[1]
+        return bound
+
+    def start(self) -> None:
+        self._wake, woken = socket.socketpair()
+        self._thread = threading.Thread(target=self._run, args=(woken,), name="admin", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        if self._wake is not None:
+            self._wake.close()
+            self._thread.join(timeout=5)
+        for _, listener in self._doors:
+            listener.close()
+
+    def _run(self, woken: socket.socket) -> None:
+        with woken:
+            ready, _, _ = select.select([woken, *(listener for _, listener in self._doors)], [], [])
+            if woken not in ready:
+                logging.getLogger("uvicorn").setLevel(logging.WARNING)
+                asyncio.run(self._serve(woken))
+
+    async def _serve(self, woken: socket.socket) -> None:
+        from extproc.admin.http import Server  # noqa: PLC0415 - see above
+
+        servers = [Server(make(), listener) for make, listener in self._doors]
+        loop = asyncio.get_running_loop()
+
+        def end() -> None:
+            loop.remove_reader(woken)
+            for server in servers:
+                server.end()
+
+        loop.add_reader(woken, end)
+        await asyncio.gather(*(server.run_until_ended() for server in servers))

@@ -1,0 +1,25 @@
+"""The table as SQLAlchemy knows it, for reports. `schema.py` creates it."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, MetaData, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from extproc.ledger.rows import COLUMNS
+
+_NUMBERS = {
+    *("time", "attempts", "status", "input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens"),
+    *("reasoning_tokens", "cost", "duration_ms", "first_token_ms"),
+}
+_JSON = JSON().with_variant(JSONB(), "postgresql")
+
+
+def _column(name: str) -> Column[object]:
+    if name in _NUMBERS:
+        return Column(name, BigInteger)
+    if name in ("stream", "complete"):
+        return Column(name, Boolean)
+    return Column(name, _JSON if name in ("labels", "guardrails", "charges") else Text)
+
+
+EXCHANGES = Table("exchanges", MetaData(), *[_column(name) for name in COLUMNS])
