@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from extproc.auth import CREDENTIAL_HEADERS, AttributionSettings
+from extproc.budgets import input_seen
 from extproc.providers import kinds
 from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import apply
@@ -144,6 +145,18 @@ class Forward:
             for name in exchange.request.headers
             if name in CREDENTIAL_HEADERS or (prefix is not None and name.startswith(prefix))
         )
+
+
+class Shed:
+    """Frees a large body that has left for Envoy. Until the exchange ends only its size and number of tokens matter."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        seen, size = input_seen(exchange), len(exchange.body)
+        exchange.seen, exchange.shed = seen, size
+        exchange.body, exchange.json = b"", {}
+        exchange.ask.image_data.clear()
+        if exchange.place is not None:
+            exchange.place.resize(0)
 
 
 def _query(path: str) -> str:

@@ -18,13 +18,14 @@ from typing import Any
 
 from extproc.accounting.books import Books, Enter
 from extproc.accounting.settle import Settle
+from extproc.admission import Admit, InFlight, LookAhead
 from extproc.auth import Access, Authenticate, Authorize
 from extproc.budgets import Reserve, Tools, Unpriced
 from extproc.endpoints.count_tokens import CountTokens
 from extproc.endpoints.models import Models
-from extproc.forward import Forward
+from extproc.forward import Forward, Shed
 from extproc.guardrails import GuardInput
-from extproc.parsing import Admit, Classify, Parse
+from extproc.parsing import BodyLimits, Classify, Parse, ParseLarge
 from extproc.prices import PriceBook
 from extproc.response import (
     Annotate,
@@ -95,8 +96,11 @@ class Pipeline:
     catalog: Catalog
     history: History
     telemetry: Telemetry
+    in_flight: InFlight
     on_headers: Stages
+    on_large_headers: Stages
     on_request: Stages
+    on_large_request: Stages
     on_response: Stages
     on_end: Stages
 
@@ -141,14 +145,17 @@ def build(
     tools: Tools | None = None,
     books: Books | None = None,
     own: Callable[[Exchange], Awaitable[LocalReply | None]] | None = None,
+    in_flight: InFlight | None = None,
     now: Callable[[], float] = time.time,
 ) -> Pipeline:
     """The stages for `settings`, in the order they run.
 
     All arguments outlive a configuration: `leases` keeps reservations alive, `history` holds what tries taught, `tools`
-    serves budgets, `books` holds charges, `own` answers consumers about their own spending.
+    serves budgets, `books` holds charges, `own` answers consumers about their own spending,
+    `in_flight` counts requests and bytes of their bodies.
     """
     history = history or History(now)
+    in_flight = in_flight or InFlight()
     tools = tools or Tools(used=telemetry.budget_used)
     books = books or Books(counters, None, now=now)
     prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date())
@@ -181,15 +188,25 @@ def build(
         lease=limits.lease,
         now=now,
     )
+    admit = Admit(
+        in_flight,
+        lambda: telemetry.in_flight,
+        exchanges=limits.exchanges,
+        memory=limits.body_memory,
+        share=limits.consumer_share,
+        body=limits.request_body,
+    )
     on_headers: list[Stage] = [
         Classify(),
         Authenticate(settings.auth, settings.consumers, access, settings.attribution, now),
         Models(catalog),
         *([own] if own is not None else []),
-        Admit(limits.exchanges, lambda: telemetry.in_flight),
+        admit,
     ]
+    body = BodyLimits(limits.request_body, limits.json_depth, limits.json_nodes, limits.json_text)
+    reading = body, catalog.changed(), admit.weigh
     on_request: list[Stage] = [
-        Parse(limits.request_body, limits.json_depth, catalog.changed(), hosted_tools=limits.hosted_tools),
+        Parse(*reading, hosted_tools=limits.hosted_tools),
         Route(catalog),
         authorize,
         CountTokens(catalog),
@@ -198,6 +215,8 @@ def build(
         reserve,
         Forward(settings.attribution, catalog),
     ]
+    on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
+    on_large_request: list[Stage] = [ParseLarge(*reading, hosted_tools=limits.hosted_tools), *on_request[1:], Shed()]
     cost = settings.usage.cost_in_response
     on_event: list[EventStage] = [
         Count(),
@@ -232,5 +251,6 @@ def build(
         Record(telemetry),
         Enter(books),
     ]
-    lists = (Stages(stages, telemetry.stage) for stages in (on_headers, on_request, on_response, on_end))
-    return Pipeline(settings, catalog, history, telemetry, *lists)
+    lists = (on_headers, on_large_headers, on_request, on_large_request, on_response, on_end)
+    stages = [Stages(each, telemetry.stage) for each in lists]
+    return Pipeline(settings, catalog, history, telemetry, in_flight, *stages)

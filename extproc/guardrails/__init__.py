@@ -40,7 +40,7 @@ from extproc.words.exchange import Exchange
 from extproc.words.values import Name, Section
 
 _INLINE = 64 << 10
-"""Characters scanned on the event loop; longer requests are scanned on a thread, where RE2 lets go of the lock."""
+"""Bytes scanned on the event loop; longer requests are scanned on a thread, where RE2 lets go of the lock."""
 
 _LONG = 1_000_000  # smaller numbers are not scanned
 _word = re.compile(r"[a-z_]{1,40}").fullmatch
@@ -96,11 +96,10 @@ class GuardInput:
             message = f"'{where}' holds token ids, which guardrails cannot read: send text."
             raise Refusal(GUARDRAIL_BLOCKED, message, param=where)
         files = exchange.dialect.fields.files
-        texts = [*exchange.dialect.texts(exchange.json), *between(exchange.json)]
-        if sum(len(text.value) for text in texts) <= _INLINE:
-            found = self._scan(texts, files)
+        if len(exchange.body) <= _INLINE:
+            found = self._scan(exchange, files)
         else:
-            found = await asyncio.to_thread(self._scan, texts, files)
+            found = await asyncio.to_thread(self._scan, exchange, files)
         for settings, text in found:
             self._count(settings.name, settings.action)
             exchange.guardrails.append(f"{settings.name}:{settings.action}")
@@ -108,8 +107,9 @@ class GuardInput:
                 message = f"Guardrail {settings.name!r} matched {text.where}; the request was not sent."
                 raise Refusal(GUARDRAIL_BLOCKED, message, param=text.where)
 
-    def _scan(self, texts: Sequence[Text], files: Collection[str]) -> list[tuple[GuardrailSettings, Text]]:
+    def _scan(self, exchange: Exchange, files: Collection[str]) -> list[tuple[GuardrailSettings, Text]]:
         """The first text in which each guardrail finds something."""
+        texts = [*exchange.dialect.texts(exchange.json), *between(exchange.json)]
         texts = [*texts, *(inner for text in texts for inner in inside(text, files))]
         found = []
         for settings, guardrail in self._guardrails:

@@ -225,6 +225,9 @@ class Telemetry:
         """Exchanges not yet ended."""
         in_flight = Gauge("extproc_exchanges_in_flight", "Exchanges not yet ended", registry=registry)
         in_flight.set_function(lambda: self.in_flight)
+        self.body_bytes: Callable[[], int] = lambda: 0
+        body_bytes = Gauge("extproc_body_bytes_in_flight", "Bytes of request bodies in flight", registry=registry)
+        body_bytes.set_function(lambda: self.body_bytes())  # noqa: PLW0108 - it is set later
         self.streams = Gauge("extproc_grpc_streams", "gRPC streams of Envoy's", registry=registry)
         self.loop_lag = Gauge("extproc_event_loop_lag_seconds", "How late the event loop was", registry=registry)
         self.reloads = Counter("extproc_reloads", "Changes of the settings file", ["outcome"], registry=registry)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
     from extproc.words.actions import Continue, Reader
@@ -39,6 +39,19 @@ class Request:
     headers: Mapping[str, str]
     verified: Verified = NOTHING_VERIFIED
     ended: bool = False  # no body follows
+    length: int | None = None  # bytes of the body, where the headers tell
+
+
+class Place(Protocol):
+    """The room that an exchange takes among those in flight."""
+
+    def resize(self, size: int) -> None:
+        """Take room for a body of so many bytes, in place of what was taken before."""
+        ...
+
+    def leave(self) -> None:
+        """Give everything back."""
+        ...
 
 
 @dataclass(slots=True)
@@ -202,6 +215,8 @@ class Exchange:
     consumer: Consumer = field(init=False)
     key: str = ""  # name of the consumer's key, which is no secret
     labels: Mapping[str, str] = field(init=False)
+    # Admit
+    place: Place | None = None
     # Parse
     body: bytes = field(init=False)
     json: dict[str, Any] = field(init=False)
@@ -227,6 +242,9 @@ class Exchange:
     # Forward
     onward: Continue = field(init=False)  # the action for Envoy
     forwarded: bool = False
+    # Shed
+    shed: int = 0  # bytes of a large body that is kept no longer
+    seen: int = 0  # tokens of that body, as `input_seen` tells them
     usage_hidden: bool = False  # True: the gateway asked for the usage event, the client did not
     # the answer
     response: Response = field(init=False)
@@ -251,6 +269,11 @@ class Exchange:
     usage: Usage = field(init=False)
     cost: int | None = 0  # nano-USD; None: the price is unknown
     charges: Mapping[str, int] | None = None  # charges by count; None: unknown, or none
+
+    @property
+    def size(self) -> int:
+        """Bytes of the request's body."""
+        return len(self.body) + self.shed
 
     def end(self, *, refused: str = "", whole: bool = False, bug: bool = False) -> None:
         """Decide how the exchange ended. The first call counts: later events are consequences.

@@ -54,6 +54,7 @@ METRICS = {
     "extproc_log_lines_lost_total": set(),
     "extproc_downstream_ends_total": {"reason"},
     "extproc_internal_errors_total": {"where"},
+    "extproc_body_bytes_in_flight": set(),
     "extproc_exchanges_in_flight": set(),
     "extproc_grpc_streams": set(),
     "extproc_event_loop_lag_seconds": set(),
