@@ -9,6 +9,7 @@ from enum import Enum, auto
 
 import msgspec
 
+from extproc.admission import LARGE, content_length
 from extproc.pipeline import Pipeline, Stages
 from extproc.response import ORIGIN, UPSTREAM, internal, named
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
@@ -38,17 +39,25 @@ class GatewayStream:
     async def on_request_headers(
         self, headers: Mapping[str, str], end: bool, verified: Verified = NOTHING_VERIFIED
     ) -> Continue | LocalReply:
-        request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end)
+        length = content_length(headers)
+        request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end, length)
         id = os.urandom(16).hex()
         self._exchange = exchange = Exchange(
             id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.telemetry.begin()
         )
-        return await self._run(self._pipeline.on_headers, exchange) or CONTINUE
+        usual = end or (length is not None and length <= LARGE)
+        stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
+        return await self._run(stages, exchange) or CONTINUE
 
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
         exchange = self._current()
         exchange.body = body
-        return await self._run(self._pipeline.on_request, exchange) or exchange.onward
+        if len(body) <= LARGE:
+            return await self._run(self._pipeline.on_request, exchange) or exchange.onward
+        async with self._pipeline.in_flight.turn(len(body)):
+            action = await self._run(self._pipeline.on_large_request, exchange) or exchange.onward
+            exchange.onward = CONTINUE  # it may hold another body
+            return action
 
     async def on_response_headers(
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
@@ -94,6 +103,8 @@ class GatewayStream:
         self._state = _State.OVER
         if state is _State.HANDED_OVER:
             return
+        if exchange.place is not None:
+            exchange.place.leave()
         self._pipeline.telemetry.in_flight -= 1
         if state is _State.UNDER_WAY:
             exchange.end()

@@ -25,7 +25,7 @@ from extproc.framing.aws_eventstream import AWSEventStream
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.framing.json import WholeBody
 from extproc.framing.sse import SSE
-from extproc.words import contract
+from extproc.words import contract, verdicts
 from extproc.words.actions import Continue
 from extproc.words.dialect import Dialect, Report
 from extproc.words.errors import PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal, advice
@@ -93,6 +93,8 @@ class Tell:
         ignored = None if exchange.attached else headers.get(contract.IGNORED)
         if ignored is not None or exchange.ignored:
             told[TOLD + "ignored"] = ",".join([*exchange.ignored, *([ignored] if ignored else [])])
+        if exchange.guardrails and (found := verdicts.told(exchange)):
+            told[verdicts.GUARDRAILS] = found
         if exchange.alert:
             told[TOLD + "budget"] = exchange.alert
         if exchange.downgraded:

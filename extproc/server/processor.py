@@ -17,6 +17,7 @@ from extproc import admin, pipeline
 from extproc.accounting.alerts import Alerts
 from extproc.accounting.books import Books
 from extproc.accounting.reports import Everything, Reporter
+from extproc.admission import InFlight
 from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
 from extproc.credentials.rotation import Keeper
 from extproc.endpoints.spending import Own
@@ -68,6 +69,8 @@ class Processor:
         self._ledger = open_ledger(settings.stores.ledger)
         self._leases: set[str] = set()
         self._history = History()
+        self._in_flight = InFlight()
+        self._telemetry.body_bytes = lambda: self._in_flight.size
         self._grants = Grants(self._counters)
         self._alerts = Alerts(self._counters, self._telemetry.alert)
         exact = Exact({name: entry.kind for name, entry in settings.providers.items() if entry.base_url is None})
@@ -254,6 +257,7 @@ class Processor:
             books=self._books,
             own=Own(self._reporter, settings.budgets),
             waiting=self._waiting,
+            in_flight=self._in_flight,
         )
 
     def _take(self, settings: Settings) -> None:
