@@ -31,7 +31,7 @@ def input_bound(exchange: Exchange) -> int:
     providers add themselves.
     """
     ask = exchange.ask
-    return 0 if ask.free else len(exchange.body) - ask.image_bytes + beside_text(exchange)
+    return 0 if ask.free else exchange.size - ask.image_bytes + beside_text(exchange)
 
 
 def beside_text(exchange: Exchange) -> int:
@@ -52,7 +52,7 @@ def dearest(count: int, tokens: int, models: Iterable[str]) -> int:
 def input_estimate(exchange: Exchange) -> int:
     """Estimated tokens of the input."""
     ask = exchange.ask
-    return 0 if ask.free else estimate(len(exchange.body) - ask.image_bytes) + ask.image_tokens
+    return 0 if ask.free else estimate(exchange.size - ask.image_bytes) + ask.image_tokens
 
 
 def input_seen(exchange: Exchange) -> int:
@@ -60,10 +60,30 @@ def input_seen(exchange: Exchange) -> int:
     ask = exchange.ask
     if ask.free:
         return 0
-    text = exchange.body
-    for image in ask.image_data:
-        text = text.replace(image.encode(), b"")
-    return about(text) + ask.image_tokens
+    if exchange.shed:
+        return exchange.seen
+    return about(without(exchange.body, ask.image_data)) + ask.image_tokens
+
+
+def without(body: bytes, texts: Sequence[str]) -> bytes:
+    """`body` without `texts` of it, whose order is usually that of the body."""
+    if not texts:
+        return body
+    found: list[tuple[int, int]] = []
+    at = 0
+    for text in texts:
+        part = text.encode()
+        start = body.find(part, at)
+        if start < 0:
+            start = body.find(part, 0, at)
+        if start >= 0:
+            at = start + len(part)
+            found.append((start, at))
+    left, end = [], 0
+    for start, stop in sorted(found):
+        left.append(body[end:start])
+        end = max(end, stop)
+    return b"".join([*left, body[end:]])
 
 
 def possible_kinds(exchange: Exchange) -> Collection[str]:

@@ -24,6 +24,10 @@ from extproc.words.reservation import Reservation
 LEASE = 60.0
 """Seconds a reservation outlives the last sign of its exchange, unless the settings say otherwise (`limits.lease`)."""
 
+COUNT_TOKENS = "count_tokens"
+"""The operation that uses no tokens."""
+
+_UNKNOWN = Target("", "", "")
 _MOST_BYTES_PER_TOKEN = (
     8  # bytes for each token held: an answer this much longer passes its limit, at any size of a token
 )
@@ -113,6 +117,33 @@ class Reserve:
                 exchange.denied_by = settings.name
                 raise no.refusal
             left -= 1
+
+    async def look_ahead(self, exchange: Exchange) -> None:
+        """Refuse a request for which a budget has no room, whatever its body asks for. Takes nothing.
+
+        Looks at budgets whose counts are known without the body. Not at those in USD, where a target may be without a
+        price, and not at tokens of requests that use none.
+        """
+        claims = [
+            Claim(budget, self._scope(budget, exchange, _UNKNOWN), 1)
+            for budget in self._budgets
+            if budget.foreseeable(free=exchange.operation == COUNT_TOKENS) and budget.covers(exchange, _UNKNOWN)
+        ]
+        if not claims:
+            return
+        try:
+            levels = await self._counters.levels([(claim.scope, claim.budget.window) for claim in claims])
+        except StoreError:  # Reserve decides what follows
+            return
+        for claim, level in zip(claims, levels, strict=True):
+            hold = claim.budget.hold(claim.scope, 1, self._room(claim))
+            left = hold.limit - level.settled - level.reserved
+            if left < 1:
+                outcome = Denied(0, max(0, left), level.resets_in)
+                self._watch.denied(claim, hold, outcome)
+                self._count(claim.budget.name, "denied")
+                exchange.denied_by = claim.budget.name
+                raise exceeded(claim, outcome, self._room(claim))
 
     def _plan(self, exchange: Exchange, counted: int | None) -> Reservation[Claim]:
         """The claims of the request on each budget that applies. `counted` are the exact tokens of its text, if

@@ -31,12 +31,16 @@ ATTEND_ALL, ATTEND_LATER = "all", "later"  # later: all but the first
 BACK_OFF = "x-extproc-back-off"  # milliseconds before the second try in a row at one target
 TIMEOUT = "x-extproc-timeout"  # milliseconds that a try may take to begin its answer
 DIALECT = "x-extproc-dialect"  # the client's dialect, for tries that translate
+WATCH = "x-extproc-watch"  # present: a streamed answer may pass unread, so Envoy follows it
 PROVIDER = "x-extproc-provider"  # attach mode only: the provider, for the owner's routes to match on
 
 # Response header of an answer that Envoy itself gave inside the hop, in place of a provider's answer. Its value is the
 # reason: connect, reset, timeout, overflow, unhealthy, credential, unsupported or other; or the code with which a try
 # refused the request.
 HOP = "x-extproc-hop"
+
+# Response header of an answer that Envoy follows.
+WATCHED = "x-extproc-watched"  # present
 
 # Response headers of an answer that a try translated.
 TRANSLATED = "x-extproc-translated"  # present
@@ -47,8 +51,9 @@ USAGE_EVENT = b": x-extproc-usage "  # prefix of the comment with encode_usage()
 # Dynamic metadata that gives Envoy's priority_group cluster specifier the order of the tries.
 ORDER_NAMESPACE = "ai.groups"
 ORDER_KEY = "priority_groups"
-# Dynamic metadata of a try's access log entry: id, attempt, targets, timeout.
+# Dynamic metadata of a try's access log entry: id, attempt, targets, timeout, watch.
 LOG_NAMESPACE = "ai"
+SEEN_NAMESPACE = "ai.seen"  # what Envoy saw of an answer that it followed, see `unread`
 
 # Dynamic metadata of Envoy's jwt_authn filter, which the gateway attachment receives: claims_key(), failure_key().
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"

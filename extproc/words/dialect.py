@@ -28,7 +28,7 @@ ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 HOSTED = "hosted_tools"
 """The need of a request that offers tools which the provider runs itself. A target may go without them."""
 
-NATIVE = frozenset(("state", HOSTED, "hosted_call"))
+NATIVE = frozenset(("state", "thread", HOSTED, "hosted_call"))
 """Needs that only the API of the request itself can serve: such a request is never translated."""
 
 
