@@ -40,6 +40,8 @@ _BOOL = "tag:yaml.org,2002:bool"
 _MERGE = "tag:yaml.org,2002:merge"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+Option = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}=[A-Za-z0-9_.:/-]{1,64}$")]
+Factor = Annotated[float, Field(ge=0.01, le=100)]
 PEMFile = Annotated[str, StringConstraints(pattern="^file:.+")]
 
 
@@ -356,6 +358,12 @@ class Settings(Section):
         (),
         description="Prices that apply from a day on. They win over the `price` of a model and the bundled catalogue. "
         "Of several that match, the latest that has begun applies.",
+    )
+    surcharges: Mapping[Option, Factor] = Field(
+        {"inference_geo=us": 1.1},
+        description="Factors to the price of a model, by an option of the request that changes it: "
+        "`{service_tier=scale: 1.5}`. Where a budget in USD applies, an option that neither the catalogue nor this "
+        "setting has a price for is taken out of the request; `x-ai-ignored` names it.",
     )
     unknown_price: Literal["warn", "refuse"] = Field(
         "warn",
