@@ -153,9 +153,10 @@ class Stage:
     def other(self, name: str, command: str, headers: Sequence[str] = ()) -> Arm:
         """Another gateway: `{port}` and `{upstream}` (http://host:port) in its command are filled in."""
         port = free_port()
-        words = shlex.split(command.format(port=port, upstream=f"http://127.0.0.1:{self.stub}"))
-        pid = self.spawn(words, OPENAI_API_KEY="sk-none", PORT=str(port))
-        filled = [header.format(upstream=f"http://127.0.0.1:{self.stub}") for header in headers]
+        upstream = f"http://127.0.0.1:{self.stub}"
+        words = shlex.split(command.format(port=port, upstream=upstream))
+        pid = self.spawn(words, OPENAI_API_KEY="sk-none", PORT=str(port), BENCH_UPSTREAM=f"{upstream}/v1")
+        filled = [header.format(upstream=upstream) for header in headers]
         return self.ready(Arm(name, port, {name: pid}, filled), patience=120)
 
     def envoy(self, file: Path) -> int:

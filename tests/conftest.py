@@ -13,6 +13,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 import extproc.dialects
+from extproc.budgets import Expected, Tools
 from extproc.dialects import by_path
 from extproc.gateway import GatewayStream
 from extproc.pipeline import Pipeline, build
@@ -48,6 +49,7 @@ ONLY_WITHOUT = {"not e2e", "exhaustive or hypothesis"}
 def pytest_configure(config):
     thorough = "exhaustive" in config.option.markexpr
     hypothesis_settings.load_profile("thorough" if thorough else "usual")
+    gc.disable()  # while tests are collected: nearly everything that is made lasts
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -73,6 +75,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_collection_finish():
     gc.collect()
+    gc.enable()
     gc.freeze()  # a hundred thousand objects that last: no collection looks at them again
 
 
@@ -155,7 +158,15 @@ def make_world(text="", counters=None):
     counters = counters or MemoryCounters(clock)
     lines, leases = [], set()
     telemetry = Telemetry(settings, lines.append)
-    pipeline = build(settings, counters, leases, telemetry, history=History(clock), now=clock)
+    pipeline = build(
+        settings,
+        counters,
+        leases,
+        telemetry,
+        tools=Tools(telemetry.budget_used, expected=Expected()),
+        history=History(clock),
+        now=clock,
+    )
     return World(pipeline, counters, telemetry, clock, leases, lines)
 
 

@@ -6,6 +6,10 @@ from random import Random
 
 import pytest
 
+from extproc.budgets import tokenizer
+from extproc.dialects import dialects
+from extproc.translation.translate import Translation
+from extproc.words.contract import Service
 from tests.talk import QUESTION, STREAMED, TOKENS, USAGE, answers, asks, event, sends, streams, talk
 
 SMALL = "limits: {buffered_response: 4KiB, sse_event: 4KiB}\n" + TOKENS
@@ -123,3 +127,185 @@ async def test_an_image_in_a_chat_is_not_counted_as_text(world):
     body = event(delta) + event(used) + b"data: [DONE]\n\n"
     await talk(gateway.stream(), asks(), sends(STREAMED), answers(kind=SSE), *pieces(body))
     assert charged(gateway) == (7, 1290, "provider")
+
+
+# --- clients that leave early
+
+BUDGET = "budgets: [{name: t, unit: tokens, limit: 100000000, window: hour}]"
+TEXTS = {
+    "base64": b64encode(Random(2).randbytes(3_000)).decode(),
+    "Chinese": "今天天气很好，我们去公园散步。人工智能正在改变世界，许多公司都在使用大型语言模型来提高工作效率。" * 20,
+    "JSON": json.dumps([{"id": 1_000_003 * i, "ok": i % 2 == 0, "tags": ["a", "bc"]} for i in range(90)]),
+    "prose": "The gateway holds the amount before a request leaves, and settles it when it has ended. " * 30,
+}
+
+
+def said(text, **more):
+    return event({"choices": [{"index": 0, "delta": {"content": text}}], **more})
+
+
+async def leave(gateway, body, *chunks, path="/v1/chat/completions"):
+    """A client that is gone after `chunks`."""
+    stream = gateway.stream()
+    for say in (asks(path), sends(body), answers(kind=SSE), *map(streams, chunks)):
+        await say(stream)
+    await stream.on_end()
+    return charged(gateway)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("events", [1, 40], ids=["at once", "in pieces"])
+async def test_dense_text_is_no_cheaper_for_a_client_that_leaves(world, name, events):
+    tokenizer.load().join()
+    text = TEXTS[name]
+    size = -(-len(text) // events)
+    chunks = [said(text[start : start + size]) for start in range(0, len(text), size)]
+    _, output_tokens, source = await leave(world(BUDGET), STREAMED, *chunks)
+    true = tokenizer.count(text.encode(), 1 << 20)
+    assert source == "estimated"
+    assert 0.9 * true <= output_tokens <= 1.6 * true
+
+
+@pytest.mark.parametrize("complete", [False, True])
+async def test_a_usage_that_came_before_the_text_is_not_the_last_word(world, complete):
+    early = said("", usage={"prompt_tokens": 7, "completion_tokens": 1})
+    text = said("word " * 500)
+    gateway = world(BUDGET)
+    if complete:
+        await talk(gateway.stream(), asks(), sends(STREAMED), answers(kind=SSE), streams(early + text, end=True))
+        input_tokens, output_tokens, source = charged(gateway)
+    else:
+        input_tokens, output_tokens, source = await leave(gateway, STREAMED, early, text)
+    assert (input_tokens, source) == (7, "estimated")
+    assert 500 <= output_tokens <= 800
+
+
+async def test_a_usage_that_grows_with_the_text_is_believed(world):
+    """As some servers report it with each piece: a client that leaves pays what was reported last."""
+    pieces = [said("word ", usage={"prompt_tokens": 7, "completion_tokens": count}) for count in range(1, 30)]
+    assert await leave(world(BUDGET), STREAMED, *pieces) == (7, 29, "provider")
+
+
+THINKER = "models: {m: {provider: a, model: %s}, n: {provider: b}}\n"
+THOUGHT = {"prompt_tokens": 7, "completion_tokens": 6_020, "completion_tokens_details": {"reasoning_tokens": 5_986}}
+
+
+@pytest.mark.parametrize("model", ["o3", "gpt-5", "gpt-5-mini-2025-08-07", "google/gemini-2.5-pro", "grok-4"])
+async def test_hidden_thinking_is_charged_to_a_client_that_leaves_after_the_text(world, model):
+    _, output_tokens, source = await leave(world(THINKER % model + BUDGET), STREAMED, said("word " * 34))
+    assert source == "estimated"
+    assert 0.9 * 6_020 <= output_tokens <= 1.6 * 6_020 or output_tokens == 8192 + 34
+
+
+@pytest.mark.parametrize(
+    "model", ["gpt-4o", "gpt-4.1-mini", "gpt-5-chat-latest", "llama-3.3-70b", "gemini-2.5-flash-lite"]
+)
+async def test_a_model_that_does_not_think_is_charged_its_text(world, model):
+    _, output_tokens, _ = await leave(world(THINKER % model + BUDGET), STREAMED, said("word " * 34))
+    assert output_tokens == 34
+
+
+async def test_what_a_model_usually_thinks_is_known_after_its_first_answer(world):
+    gateway = world(THINKER % "unheard-of" + BUDGET)
+    whole = said("word " * 34) + event({"choices": [], "usage": THOUGHT})
+    await talk(gateway.stream(), asks(), sends(STREAMED), answers(kind=SSE), streams(whole, end=True))
+    gateway.lines.clear()
+    _, output_tokens, source = await leave(gateway, STREAMED, said("word " * 34))
+    assert source == "estimated"
+    assert 0.9 * 6_020 <= output_tokens <= 1.1 * 6_020
+
+
+async def test_thinking_that_was_seen_is_not_charged_twice(world):
+    thinking = event({"choices": [{"index": 0, "delta": {"reasoning_content": "word " * 100}}]})
+    body = STREAMED | {"reasoning_effort": "high"}
+    _, output_tokens, _ = await leave(world(THINKER % "deepseek-r1" + BUDGET), body, thinking, said("word " * 34))
+    assert 134 <= output_tokens <= 160
+
+
+async def test_no_guess_is_more_than_the_request_allows(world):
+    body = STREAMED | {"max_tokens": 900}
+    _, output_tokens, _ = await leave(world(THINKER % "o3" + BUDGET), body, said("word " * 34))
+    assert output_tokens == 900
+
+
+# --- what an Anthropic stream tells at its beginning
+
+ANTHROPIC = "providers: {a: {kind: anthropic, api_key: env:PATH}, b: {kind: mock}}\n"
+CACHED = {"input_tokens": 10, "cache_read_input_tokens": 4_000, "cache_creation_input_tokens": 0, "output_tokens": 1}
+STARTED = b"event: message_start\n" + event(
+    {"type": "message_start", "message": {"id": "m", "model": "c", "content": [], "usage": CACHED}}
+)
+WORDS = event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "word " * 34}})
+LONG_QUESTION = {"messages": [{"role": "user", "content": "word " * 40_000}], "model": "m", "stream": True}
+
+
+@pytest.mark.parametrize("complete", [False, True], ids=["leaves", "cut"])
+async def test_the_input_of_a_client_that_leaves_an_anthropic_stream_is_what_was_told(world, complete):
+    gateway = world(ANTHROPIC + BUDGET)
+    body = LONG_QUESTION | {"max_tokens": 900}
+    if complete:
+        said = asks("/v1/messages"), sends(body), answers(kind=SSE), streams(STARTED + WORDS, end=True)
+        await talk(gateway.stream(), *said)
+    else:
+        await leave(gateway, body, STARTED, WORDS, path="/v1/messages")
+    input_tokens, output_tokens, source = charged(gateway)
+    assert (input_tokens, source) == (4_010, "estimated")
+    assert 34 <= output_tokens <= 50
+    assert gateway.log[0]["cached_tokens"] == 4_000
+
+
+async def test_so_is_that_of_a_translated_one(world):
+    """The try tells what it knows so far beside the client's events."""
+    translation = Translation(dialects()["openai_chat"], Service("anthropic", "anthropic_messages", "c", stream=True))
+    stream = translation.stream(SSE, event_limit=1 << 20, body_limit=1 << 20)
+    out = stream.feed(STARTED, False) + stream.feed(WORDS, False)
+    gateway = world(ANTHROPIC + BUDGET)
+    said = answers(kind=SSE, **{"x-extproc-translated": "1"})
+    talking = gateway.stream()
+    for say in (asks(), sends(LONG_QUESTION | {"max_tokens": 900}), said, streams(out)):
+        reply = await say(talking)
+    assert b"x-extproc" not in reply.body
+    await talking.on_end()
+    input_tokens, output_tokens, source = charged(gateway)
+    assert (input_tokens, source) == (4_010, "estimated")
+    assert 34 <= output_tokens <= 50
+
+
+# --- usage that cannot be true
+
+
+IMPOSSIBLE = {
+    "output": ({"prompt_tokens": 7, "completion_tokens": 10**9}, (7, 5)),
+    "input": ({"prompt_tokens": 10**9, "completion_tokens": 3}, (len(json.dumps(QUESTION | {"max_tokens": 5})), 3)),
+    "both": ({"prompt_tokens": 10**9, "completion_tokens": 10**9}, (len(json.dumps(QUESTION | {"max_tokens": 5})), 5)),
+    "a little": ({"prompt_tokens": 7, "completion_tokens": 9}, (7, 5)),
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+async def test_usage_that_request_and_answer_prove_impossible_is_disputed(world, name):
+    usage, counts = IMPOSSIBLE[name]
+    gateway = world(BUDGET)
+    answer = {"choices": [{"index": 0, "message": {"content": "Hi"}}], "usage": usage}
+    body = QUESTION | {"max_tokens": 5}
+    await talk(gateway.stream(), asks(), sends(body), answers(), streams(answer, end=True))
+    assert charged(gateway) == (*counts, "disputed")
+    assert await gateway.level("t", 3600) == (sum(counts), 0)
+    assert gateway.metric("extproc_usage_total", source="disputed") == 1
+    assert gateway.metric("extproc_provider_usage_refused_total", provider="a") == 1
+
+
+@pytest.mark.parametrize(
+    ("usage", "message"),
+    [
+        ({"prompt_tokens": 700, "completion_tokens": 5}, "Hi"),  # a prompt of the provider's own
+        ({"prompt_tokens": 7, "completion_tokens": 20}, "word " * 20),  # a provider that knows no limit
+        ({"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 332}, "Hi"),  # thinking beside the output
+        ({"prompt_tokens": 7, "completion_tokens": 5, "citation_tokens": 90_000, "reasoning_tokens": 300}, "Hi"),
+    ],
+)
+async def test_usage_that_may_be_true_is_believed(world, usage, message):
+    gateway = world(BUDGET)
+    answer = {"choices": [{"index": 0, "message": {"content": message}}], "usage": usage}
+    await talk(gateway.stream(), asks(), sends(QUESTION | {"max_tokens": 5}), answers(), streams(answer, end=True))
+    assert charged(gateway)[2] == "provider"

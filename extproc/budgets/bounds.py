@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
+from extproc.budgets.guess import about
 from extproc.routing.parameters import apply, output_limit
 from extproc.words.exchange import Exchange, Target
 
 _BYTES_PER_TOKEN = 3  # prose in English has four; counting three keeps an estimate from being too low
+_AN_HOUR = b'"1h"'
+"""How long a request asks a prompt cache to keep something, in the JSON of every API that has it."""
+USUAL = 4096
+"""Tokens of output that are held for a request without a limit, until it is known what is usual for its model."""
 _LEAST_OUTPUT = 16  # tokens: OpenAI's responses take no smaller limit
-_LOWER, _UPPER = string.ascii_lowercase.encode(), string.ascii_uppercase.encode()
-_SIGNS = (string.digits + string.punctuation).replace('"', "").encode()  # a quote inside the text has a backslash
 _GPT_4O_MINI = 48_169
 """Tokens of the largest image at GPT-4o mini, 2,833 and eight tiles of 5,667: so many that an image costs the same as
 elsewhere.
@@ -29,7 +31,7 @@ def input_bound(exchange: Exchange) -> int:
     providers add themselves.
     """
     ask = exchange.ask
-    return 0 if ask.free else len(exchange.body) - ask.image_bytes + beside_text(exchange)
+    return 0 if ask.free else exchange.size - ask.image_bytes + beside_text(exchange)
 
 
 def beside_text(exchange: Exchange) -> int:
@@ -50,57 +52,88 @@ def dearest(count: int, tokens: int, models: Iterable[str]) -> int:
 def input_estimate(exchange: Exchange) -> int:
     """Estimated tokens of the input."""
     ask = exchange.ask
-    return 0 if ask.free else estimate(len(exchange.body) - ask.image_bytes) + ask.image_tokens
+    return 0 if ask.free else estimate(exchange.size - ask.image_bytes) + ask.image_tokens
 
 
 def input_seen(exchange: Exchange) -> int:
-    """Like `input_estimate`, but not much too low for text other than prose: base64, numbers, single letters. For input
-    that clients could make cheaper by leaving before it is counted.
-    """
+    """Tokens of the input by kinds of text, for what clients could make cheaper by leaving before it is counted."""
     ask = exchange.ask
     if ask.free:
         return 0
-    text = exchange.body
-    for image in ask.image_data:
-        text = text.replace(image.encode(), b"")
-    return max(estimate(len(text)), _dense(text)) + ask.image_tokens
+    if exchange.shed:
+        return exchange.seen
+    return about(without(exchange.body, ask.image_data)) + ask.image_tokens
 
 
-def _dense(text: bytes) -> int:
-    """Tokens by kinds of letters, with weights that fit random text in o200k_base; prose has fewer."""
-    lower, upper, signs = (len(text) - len(text.translate(None, kind)) for kind in (_LOWER, _UPPER, _SIGNS))
-    spaces = text.count(b" ")
-    words = spaces - 2 * text.count(b"  ")  # an indentation is one token
-    others = len(text) - lower - upper - signs - spaces
-    return math.ceil(max(0.3 * lower, words) + upper + 0.75 * signs + others / _BYTES_PER_TOKEN)
+def without(body: bytes, texts: Sequence[str]) -> bytes:
+    """`body` without `texts` of it, whose order is usually that of the body."""
+    if not texts:
+        return body
+    found: list[tuple[int, int]] = []
+    at = 0
+    for text in texts:
+        part = text.encode()
+        start = body.find(part, at)
+        if start < 0:
+            start = body.find(part, 0, at)
+        if start >= 0:
+            at = start + len(part)
+            found.append((start, at))
+    left, end = [], 0
+    for start, stop in sorted(found):
+        left.append(body[end:start])
+        end = max(end, stop)
+    return b"".join([*left, body[end:]])
 
 
-def bound_output(exchange: Exchange, default: int, *, counted: bool) -> Sequence[int]:
-    """The most the answer can hold at each target; `default` where neither client nor model sets a limit.
+def possible_kinds(exchange: Exchange) -> Collection[str]:
+    """The kinds of tokens with prices of their own (`words.exchange.Kinds`) that the exchange can come to."""
+    ask = exchange.ask
+    found = {"image_output", "video_output"}  # some models draw unasked
+    if ask.unseen or ask.needs.get("audio") in exchange.dialect.fields.spoken:
+        found |= {"audio_input", "audio_cached"}
+    if ask.unseen or ask.images or "files" in ask.needs:
+        found |= {"image_input", "image_cached", "video_input"}
+    if ask.speaks:
+        found.add("audio_output")
+    if _AN_HOUR in exchange.body:
+        found.add("cache_write_1h")
+    return found
 
-    Writes `output_limits`, where a target's own limit has to stand in the request: it has none and tokens are
-    `counted`, or the client asks for more than the target may write.
+
+def bound_output(
+    exchange: Exchange, cap: int | None, *, counted: bool = False, strict: bool = False
+) -> tuple[Sequence[int], Sequence[int | None]]:
+    """The most the answer can hold at each target; and the same as far as the request or the model limits it, else
+    None.
+
+    Writes `output_limits`, where a limit that the client did not set has to stand in the request: the client asks for
+    more than the target may write, or tokens are `counted` and the settings have a limit (`cap`, or the target's own).
+    Where the worst has to be held (`strict`) and nothing is known of the model, `USUAL` becomes the limit.
     """
     ask = exchange.ask
     if ask.output_field is None:
         exchange.output_limits = ()
-        return ()
-    usual = ask.usual_output or default
-    bounds, limits = [], []
+        return (), ()
+    bounds: list[int] = []
+    firm: list[int | None] = []
+    written: list[int | None] = []
     for target in exchange.targets:
         asked = limit = output_limit(target.changes, ask.max_output_tokens)
         ceiling = target.max_output_tokens
+        most = ceiling or target.known_output or target.context
         if limit is None and counted:
-            limit = ask.usual_output or ceiling or default
+            limit = ask.usual_output or ceiling or cap or (USUAL if strict and most is None else None)
         if limit is not None and ceiling is not None:
             limit = min(limit, ceiling)
-        limits.append(None if limit == asked else limit)
-        bound = limit or usual
-        if exchange.translated:
+        written.append(None if limit == asked else limit)
+        bound = limit or ask.usual_output or most or USUAL
+        if exchange.translated and limit is not None:
             bound = _translated(bound, _thinking(exchange, target), ceiling)
         bounds.append(bound * ask.choices)
-    exchange.output_limits = tuple(limits)
-    return bounds
+        firm.append(None if limit is None and most is None else bounds[-1])
+    exchange.output_limits = tuple(written)
+    return bounds, firm
 
 
 def _translated(limit: int, thinking: int, ceiling: int | None) -> int:

@@ -22,6 +22,25 @@ _RANDOM = 24  # letters of a run that is no word
 _PIECES = 64  # characters of a run that are judged alike
 
 
+_SLICE = 1024
+_SLICES = 8
+
+
+def about(data: bytes | bytearray, size: int | None = None) -> int:
+    """Tokens of a text of `size` bytes, of which `data` (UTF-8) is all or the beginning. Long data is judged by slices
+    of it, so this takes 2 ms at most.
+    """
+    size = len(data) if size is None else size
+    if not data:
+        return math.ceil(size / 3)
+    if len(data) > _SLICE * _SLICES:
+        step = (len(data) - _SLICE) / (_SLICES - 1)
+        starts = [int(step * index) for index in range(_SLICES)]
+        data = b"\n".join([bytes(data[start : start + _SLICE]) for start in starts])
+    found = guess(data.decode(errors="ignore"))
+    return found if size <= len(data) else math.ceil(found * size / len(data))
+
+
 def guess(text: str) -> int:
     """Tokens of `text`. Takes some 15 ms for 64 KiB."""
     total = 0.0
@@ -30,7 +49,7 @@ def guess(text: str) -> int:
         if run is not None:
             total += _run(run) if run.isascii() else _letters(run)
         elif signs is not None:
-            total += 0.45 + 0.55 * len(signs) if signs.isascii() else 1.3 * len(signs)
+            total += 0.35 + 0.68 * len(signs) if signs.isascii() else 1.3 * len(signs)
         else:
             total += 1 + (found.end() - found.start()) / 100
     return math.ceil(total)

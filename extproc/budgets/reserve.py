@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from extproc.budgets.bounds import beside_text, bound_output, input_bound, input_estimate
+from extproc.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate, possible_kinds
 from extproc.budgets.budget import Budget, Claim, compile_budget, counting
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
@@ -15,6 +15,7 @@ from extproc.budgets.refusals import exceeded, rates, too_dear
 from extproc.budgets.scopes import Scopes
 from extproc.budgets.settings import USD, BudgetSettings
 from extproc.budgets.watch import Alert, Watch
+from extproc.routing.parameters import output_limit
 from extproc.stores import Counters, Denied, StoreError
 from extproc.words.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
 from extproc.words.exchange import Exchange, Target
@@ -23,6 +24,10 @@ from extproc.words.reservation import Reservation
 LEASE = 60.0
 """Seconds a reservation outlives the last sign of its exchange, unless the settings say otherwise (`limits.lease`)."""
 
+COUNT_TOKENS = "count_tokens"
+"""The operation that uses no tokens."""
+
+_UNKNOWN = Target("", "", "")
 _MOST_BYTES_PER_TOKEN = (
     8  # bytes for each token held: an answer this much longer passes its limit, at any size of a token
 )
@@ -74,7 +79,7 @@ class Reserve:
         budgets: Sequence[BudgetSettings],
         counters: Counters,
         leases: set[str],
-        default_output: int,
+        cap: int | None,
         count: Callable[[str, str], None],
         *,
         tools: Tools | None = None,
@@ -88,7 +93,7 @@ class Reserve:
         self._counters = counters
         self._leases = leases
         self._lease = lease
-        self._default_output = default_output
+        self._cap = cap
         self._count = count  # (budget, verdict)
         self._watch = Watch(tools.used, tools.tell, now)
         self._grants = tools.grants
@@ -113,6 +118,33 @@ class Reserve:
                 raise no.refusal
             left -= 1
 
+    async def look_ahead(self, exchange: Exchange) -> None:
+        """Refuse a request for which a budget has no room, whatever its body asks for. Takes nothing.
+
+        Looks at budgets whose counts are known without the body. Not at those in USD, where a target may be without a
+        price, and not at tokens of requests that use none.
+        """
+        claims = [
+            Claim(budget, self._scope(budget, exchange, _UNKNOWN), 1)
+            for budget in self._budgets
+            if budget.foreseeable(free=exchange.operation == COUNT_TOKENS) and budget.covers(exchange, _UNKNOWN)
+        ]
+        if not claims:
+            return
+        try:
+            levels = await self._counters.levels([(claim.scope, claim.budget.window) for claim in claims])
+        except StoreError:  # Reserve decides what follows
+            return
+        for claim, level in zip(claims, levels, strict=True):
+            hold = claim.budget.hold(claim.scope, 1, self._room(claim))
+            left = hold.limit - level.settled - level.reserved
+            if left < 1:
+                outcome = Denied(0, max(0, left), level.resets_in)
+                self._watch.denied(claim, hold, outcome)
+                self._count(claim.budget.name, "denied")
+                exchange.denied_by = claim.budget.name
+                raise exceeded(claim, outcome, self._room(claim))
+
     def _plan(self, exchange: Exchange, counted: int | None) -> Reservation[Claim]:
         """The claims of the request on each budget that applies. `counted` are the exact tokens of its text, if
         known.
@@ -124,7 +156,8 @@ class Reserve:
             if budget.covers(exchange, target)
         ]
         tokens = any(budget.counts_tokens for budget, _ in covered)
-        outputs = bound_output(exchange, self._default_output, counted=tokens)
+        strict = any(budget.strict for budget, _ in covered)
+        outputs, limits = bound_output(exchange, self._cap, counted=tokens, strict=strict)
         inputs = self._inputs(exchange, counted) if tokens else [input_bound(exchange)] * len(exchange.targets)
         # An image is bounded, as long as no translation can take it for anything but an image.
         ask = exchange.ask
@@ -133,21 +166,31 @@ class Reserve:
             for budget, index in covered:
                 self._check_unseen(exchange, budget, exchange.targets[index], unseen)
             inputs = [max(known, target.context or 0) for known, target in zip(inputs, exchange.targets, strict=True)]
-        reservation = Reservation[Claim](exchange.id, max(inputs), max(outputs, default=0), outputs, inputs)
-        reservation.unseen = bool(unseen)
+        reservation: Reservation[Claim] = Reservation(
+            exchange.id, max(inputs), max(outputs, default=0), outputs, inputs
+        )
+        reservation.unseen, reservation.limits = bool(unseen), limits
         exchange.reservation = reservation
+        if any(budget.counts_money for budget, _ in covered):
+            reservation.possible = possible_kinds(exchange)
         claims: dict[str, Claim] = {}
         reservation.output = reservation.output_tokens
         grows = False
         for budget, index in covered:
             target = exchange.targets[index]
             tokens_in, tokens_out = inputs[index], outputs[index] if outputs else 0
+            usual = None
             if budget.patient and (usual := self._usual(target)) is not None:
-                tokens_in, tokens_out = min(tokens_in, input_estimate(exchange)), min(usual, tokens_out)
+                tokens_in = min(tokens_in, input_estimate(exchange))
+            elif outputs and not budget.strict and budget.grows and not _limited(exchange, index):
+                usual = (self._usual(target) or USUAL) * ask.choices
+                reservation.usual = True
+            if usual is not None:
+                tokens_out = min(usual, tokens_out)
                 reservation.output = min(reservation.output, tokens_out)
             grows = grows or (budget.grows and budget.enforced)
             free = exchange.ask.free and budget.counts_money
-            amount = 0 if free else budget.bound(target, tokens_in, tokens_out)
+            amount = 0 if free else budget.bound(target, tokens_in, tokens_out, reservation.possible)
             scope = self._scope(budget, exchange, target)
             if scope not in claims:
                 claims[scope] = Claim(budget, scope, amount)
@@ -307,6 +350,12 @@ class Reserve:
         return None
 
 
+def _limited(exchange: Exchange, index: int) -> bool:
+    """Whether the request that goes to a target limits its output."""
+    limits, target = exchange.output_limits, exchange.targets[index]
+    return limits[index] is not None or output_limit(target.changes, exchange.ask.max_output_tokens) is not None
+
+
 def _lacking(exchange: Exchange, output: int) -> Sequence[int]:
     """The amount each claim lacks for `output` tokens of an answer from the target that serves."""
     reservation, target = exchange.reservation, exchange.target
@@ -314,7 +363,11 @@ def _lacking(exchange: Exchange, output: int) -> Sequence[int]:
     known = reservation.inputs[exchange.targets.index(target)]
     usual = min(known, input_estimate(exchange))
     return [
-        max(0, claim.budget.bound(target, usual if claim.budget.patient else known, output) - claim.amount)
+        max(
+            0,
+            claim.budget.bound(target, usual if claim.budget.patient else known, output, reservation.possible)
+            - claim.amount,
+        )
         if counted and claim.budget.grows
         else 0
         for claim, counted in zip(reservation.claims, counting(reservation.claims, exchange, target), strict=True)
@@ -326,4 +379,5 @@ def _covered_bytes(reservation: Reservation[Claim]) -> int:
     that no answer within its limit can have.
     """
     output = reservation.output
-    return output * (_USUAL_BYTES_PER_TOKEN if output < reservation.output_tokens else _MOST_BYTES_PER_TOKEN) + _SLACK
+    within = output < reservation.output_tokens or None in reservation.limits
+    return output * (_USUAL_BYTES_PER_TOKEN if within else _MOST_BYTES_PER_TOKEN) + _SLACK

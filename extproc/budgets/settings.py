@@ -80,10 +80,12 @@ class BudgetSettings(Section):
         description="Effect of the limit. `enforce`: requests beyond it are refused. `shadow`: they are counted and "
         "reported, never refused. Start a new budget with `shadow`.",
     )
-    reserve: Literal["worst", "expected"] = Field(
-        "worst",
-        description="Amount that is held before a request leaves. `worst`: all that it can use, so the limit always "
-        "holds. `expected`: the usual amount, raised while the answer streams. Use it for agents with long contexts.",
+    reserve: Literal["worst", "expected"] | None = Field(
+        None,
+        description="Amount that is held before a request leaves. Default: all of the input, and the output limit that "
+        "the client set; without one, the usual output, raised while the answer streams. `worst`: without one, the "
+        "most that the model can write, so the limit always holds. `expected`: the usual amount of both, also where "
+        "the client set a limit. Use it for agents with long contexts.",
     )
     on_exceed: OnExceed = Field(
         "refuse",

@@ -66,7 +66,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
-    usage_source: str = "none"  # provider | estimated | expired | none
+    usage_source: str = "none"  # provider | disputed | estimated | expired | none
     cost: int | None = None
     price_version: str = ""
     duration_ms: int = 0

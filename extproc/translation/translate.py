@@ -8,6 +8,7 @@ express reaches the gateway attachment beside the answer (see `contract`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -26,6 +27,8 @@ from extproc.words.errors import PROVIDER_BAD_ANSWER, Refusal
 from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, EmbeddingPrompt, Embeddings, Ended, Event, Failed, Started, Used
 
+_MORE = 1.1
+"""Growth of the output that is worth telling before the end."""
 Unwrap = Callable[[bytes], bytes]
 _encode = msgspec.json.encode
 
@@ -137,6 +140,7 @@ class Stream:
         self._model = translation.model
         self._names = translation.names
         self._usage: Usage | None = None
+        self._told: Usage | None = None
         self._over = False
 
     def feed(self, chunk: bytes, end: bool) -> bytes:
@@ -165,14 +169,25 @@ class Stream:
         except ValueError:
             return ()
 
+    def _tell(self, out: list[bytes]) -> None:
+        """Tell the gateway attachment the usage so far, for a client that leaves before the end: where it grew."""
+        usage, told = self._usage, self._told
+        if usage is None or (told and usage.input_tokens <= told.input_tokens and not _grown(usage, told)):
+            return
+        self._told = usage
+        out += [contract.USAGE_EVENT, contract.encode_usage(replace(usage, source="estimated")), b"\n\n"]
+
     def _say(self, events: Sequence[Event], out: list[bytes]) -> None:
         for event in events:
             if self._over:
                 return
             if type(event) is Used:
                 self._usage = event.usage
+            elif type(event) is Delta and self._usage is not self._told:
+                self._tell(out)
             elif type(event) is Started:
                 event.model = event.model or self._model
+                self._usage = event.usage
             elif type(event) is Ended or type(event) is Failed:
                 self._over, self.failed = True, type(event) is Failed
                 # the usage goes before the last event, after which clients leave
@@ -219,6 +234,10 @@ class Unwrapping:
             return b""
         self.failed = True
         return self._client.encoder().feed(Failed(message))
+
+
+def _grown(usage: Usage, told: Usage) -> bool:
+    return usage.output_tokens > told.output_tokens * _MORE
 
 
 _CUT = "The provider's answer ended before it was complete."

@@ -28,7 +28,7 @@ ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 HOSTED = "hosted_tools"
 """The need of a request that offers tools which the provider runs itself. A target may go without them."""
 
-NATIVE = frozenset(("state", HOSTED, "hosted_call"))
+NATIVE = frozenset(("state", "thread", HOSTED, "hosted_call"))
 """Needs that only the API of the request itself can serve: such a request is never translated."""
 
 
@@ -102,6 +102,7 @@ class Ask:
     output_field: str | None = None  # the field that limits the output, None where the operation has none
     usual_output: int | None = None  # the most the API writes without a limit
     free: bool = False  # True: the request uses no tokens
+    speaks: bool = False  # True: the answer can be audio
     thinking: int = 0  # tokens of thinking asked for, which the output limit includes
     lasting: bool = False  # True: the provider goes on after the client disconnected
     images: int = 0
@@ -184,6 +185,8 @@ class Report:
     model: str = ""
     finish_reasons: dict[int, str] = field(default_factory=dict)  # choice -> finish reason
     output_bytes: int = 0  # generated text, in bytes of UTF-8
+    told_at: int | None = None  # `output_bytes` when the provider last reported its usage
+    thinks_aloud: bool = False  # the text holds the model's thinking, all of it
     sample: bytearray = field(default_factory=bytearray)  # the beginning of that text
     output_events: int = 0  # events that carried generated text
     error: str = ""  # the provider's error in mid-stream
@@ -209,7 +212,7 @@ class Report:
         if usage is None:
             self.usage_refused = True
         else:
-            self.usage = usage
+            self.usage, self.told_at = usage, self.output_bytes
 
 
 @dataclass(slots=True, frozen=True)

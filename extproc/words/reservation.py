@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -20,9 +20,12 @@ class Reservation(Generic[Claim]):
     output_tokens: int
     outputs: Sequence[int] = ()  # the bound of the output at each target
     inputs: Sequence[int] = ()  # the bound of the input at each target
-    claims: Sequence[Claim] = ()  # claims in the order of the holds
+    limits: Sequence[int | None] = ()  # `outputs` where the request or the model limits it, else None
+    claims: Sequence[Claim] = ()  # in the order of the holds
     calls: Sequence[Claim] = ()  # claims on budgets for one request, which hold nothing
     held: bool = False  # False: the store knows nothing of it
     unseen: bool = False  # True: some of the input is outside the body, so no count of the body is complete
+    possible: Collection[str] = ()  # kinds of tokens that it can come to, where money is held
+    usual: bool = False  # True: the usual output is held of a request without a limit
     output: int = 0  # tokens of output that the claims have room for
     enough: float = field(default=math.inf)  # bytes of answer that the amounts held cover

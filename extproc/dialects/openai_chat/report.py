@@ -37,6 +37,8 @@ def observe(data: bytes, report: Report) -> bool:
         message = choice.delta or choice.message
         if message is not None:
             report.add_text(_text(message))
+            if message.reasoning_content or message.reasoning:
+                report.thinks_aloud = True
         reason = choice.finish_reason
         if reason is not None and isinstance(reason, str) and _is_index(choice.index):
             report.finish_reasons[choice.index] = reason

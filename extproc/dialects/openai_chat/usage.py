@@ -9,8 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from extproc.dialects import token_count
-from extproc.dialects._usage import are_counts, first_count, make_usage
+from extproc.dialects._usage import are_counts, first_count, make_usage, told_kinds
 from extproc.words.exchange import Usage
+
+_THINKING = 1 << 17
+"""Tokens of thinking beside the output, and so beside its limit, that can be believed."""
 
 
 def read_usage(said: Any) -> Usage | None:
@@ -38,7 +41,9 @@ def read_usage(said: Any) -> Usage | None:
     )
     cache_write = first_count(of_input.get("cache_write_tokens"), said.get("cache_creation_input_tokens"))
     reasoning = first_count(of_output.get("reasoning_tokens"), said.get("reasoning_tokens"))
-    if "citation_tokens" in said:  # Perplexity bills both apart and leaves them out of the total
+    beyond = 0
+    if "citation_tokens" in said:  # Perplexity bills both for themselves and leaves them out of the total
+        beyond = reasoning + first_count(said["citation_tokens"])
         input_tokens += first_count(said["citation_tokens"])
         output_tokens += reasoning
     elif (rest := total - input_tokens - output_tokens) > 0:
@@ -47,7 +52,30 @@ def read_usage(said: Any) -> Usage | None:
         else:  # xAI counts its reasoning beside the output; Google reports thoughts in the total alone
             output_tokens += rest
             reasoning = max(reasoning, rest)
-    return make_usage(input_tokens, output_tokens, cached=cached, reasoning=reasoning, cache_write=cache_write)
+            beyond = min(rest, _THINKING)
+    return make_usage(
+        input_tokens,
+        output_tokens,
+        cached=cached,
+        reasoning=reasoning,
+        cache_write=cache_write,
+        beyond=beyond,
+        kinds=kinds_of(of_input, of_output) if of_input or of_output else None,
+    )
+
+
+def kinds_of(of_input: Mapping[str, Any], of_output: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of `Kinds` in the details of input and output."""
+    of_cached = _details(of_input.get("cached_tokens_details"))
+    return told_kinds(
+        audio_input=of_input.get("audio_tokens"),
+        audio_cached=of_cached.get("audio_tokens"),
+        image_input=of_input.get("image_tokens"),
+        image_cached=of_cached.get("image_tokens"),
+        video_input=of_input.get("video_tokens"),
+        audio_output=of_output.get("audio_tokens"),
+        image_output=of_output.get("image_tokens"),
+    )
 
 
 def write_usage(usage: Usage) -> dict[str, Any]:
