@@ -26,8 +26,9 @@ from extproc.prices import NANO
 from extproc.providers import kinds
 from extproc.settings.config import Settings
 from extproc.telemetry.histogram import Histogram
-from extproc.telemetry.logs import describe, json_line
+from extproc.telemetry.logs import describe, describe_verdicts, json_line
 from extproc.words.exchange import Exchange
+from extproc.words.verdicts import Verdict
 
 if TYPE_CHECKING:
     from extproc.ledger.ledger import Ledger
@@ -169,6 +170,12 @@ class Telemetry:
         self._guardrail = Counter(
             "extproc_guardrail_findings", "Findings of guardrails", ["guardrail", "action"], registry=registry
         )
+        self._guardrail_failures = Counter(
+            "extproc_guardrail_failures",
+            "Requests and answers that a guardrail could not check",
+            ["guardrail", "reason"],
+            registry=registry,
+        )
         self._budget = Counter(
             "extproc_budget_decisions", "Decisions of budgets", ["budget", "verdict"], registry=registry
         )
@@ -183,6 +190,11 @@ class Telemetry:
         )
         self._usage_source = _series(
             Counter("extproc_usage", "Exchanges by the source of their usage", ["source"], registry=registry)
+        )
+        self.unread = _series(
+            Counter(
+                "extproc_unread", "Answers that passed unread, by what told their usage", ["outcome"], registry=registry
+            )
         )
         self._bad_usage = Counter(
             "extproc_provider_usage_refused", "Usage that cannot be believed", ["provider"], registry=registry
@@ -253,8 +265,12 @@ class Telemetry:
         self._begun += 1
         return self._begun % _TIMED == 1
 
-    def guardrail(self, name: str, action: str) -> None:
-        self._guardrail.labels(name, action).inc()
+    def guardrail(self, verdict: Verdict) -> None:
+        """Count a verdict of a guardrail."""
+        if verdict.action == "failed":
+            self._guardrail_failures.labels(verdict.guardrail, verdict.reason).inc()
+        else:
+            self._guardrail.labels(verdict.guardrail, verdict.action).inc()
 
     def line_lost(self) -> None:
         """A line of the log was dropped. May be called from any thread."""
@@ -325,10 +341,15 @@ class Telemetry:
         entry = describe(exchange)
         self.recent.append(entry)
         if self._log:
-            try:
-                self._write(json_line(entry) + "\n")
-            except OSError:  # no room or no reader: no reason to fail a request
-                self._unwritten.inc()
+            self._line(entry)
+            if exchange.verdicts:
+                self._line(describe_verdicts(exchange))
+
+    def _line(self, entry: Mapping[str, Any]) -> None:
+        try:
+            self._write(json_line(entry) + "\n")
+        except OSError:  # no room or no reader: no reason to fail a request
+            self._unwritten.inc()
 
     def _count(self, exchange: Exchange) -> None:
         usage, target, report = exchange.usage, exchange.target, exchange.report

@@ -7,7 +7,7 @@ early is an AttributeError, never a silent None.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from extproc.words.actions import Continue, Reader
     from extproc.words.chain import Chain, Skip
     from extproc.words.dialect import Ask, Dialect, Endpoint, Report
+    from extproc.words.errors import Refusal
     from extproc.words.reservation import Reservation
+    from extproc.words.verdicts import Verdict
 
 
 @dataclass(slots=True, frozen=True)
@@ -84,6 +86,24 @@ class Consumer:
 
 
 @dataclass(slots=True, frozen=True)
+class Kinds:
+    """Kinds with prices of their own beside text: the tokens of an exchange, each a part of a count of its `Usage`; or
+    prices, in femto-USD.
+    """
+
+    audio_input: int = 0  # including audio read from a cache
+    audio_cached: int = 0
+    image_input: int = 0  # including images read from a cache
+    image_cached: int = 0
+    video_input: int = 0
+    audio_output: int = 0
+    image_output: int = 0
+    video_output: int = 0
+    cache_write_1h: int = 0  # tokens that a cache keeps for an hour
+    searches: int = 0  # searches of the web, which are no tokens
+
+
+@dataclass(slots=True, frozen=True)
 class Price:
     """Femto-USD (1e-15 USD) for a token of each kind, and for a request; see `prices`.
 
@@ -98,6 +118,8 @@ class Price:
     per_request: int = 0
     version: str = ""  # origin: a day, `settings`, or the catalogue's name and version
     tiers: tuple[tuple[int, Price], ...] = ()
+    kinds: Kinds | None = None  # None: every kind costs what text costs
+    variants: Mapping[str, Price] = field(default_factory=dict)  # by option of the request: `service_tier=priority`
 
 
 Changes = tuple[tuple[str, Literal["set", "default", "remove"], Any], ...]
@@ -145,9 +167,9 @@ class Usage:
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
     source: str = "provider"  # provider | disputed | estimated | none
-    beyond: int = field(
-        default=0, compare=False
-    )  # tokens that neither the size nor the limit of the request bounds, as those of searches
+    kinds: Kinds | None = None
+    # tokens that neither the size nor the limit of the request bounds, as those of searches
+    beyond: int = field(default=0, compare=False)
 
     @property
     def total_tokens(self) -> int:
@@ -231,6 +253,9 @@ class Exchange:
     translated: bool = False  # a target may get the request in another API than the client's
     # GuardInput
     guardrails: list[str] = field(default_factory=list)  # guardrails with findings, each `name:action`
+    verdicts: list[Verdict] = field(default_factory=list)
+    guards: Sequence[Any] = ()  # guardrails that read the answer
+    vault: Any = None  # texts behind reversible masks
     # Reserve
     reservation: Reservation[Any] = field(init=False)
     output_limits: tuple[int | None, ...] = ()  # the limit to write into the request, by target; None: no change
@@ -258,8 +283,11 @@ class Exchange:
     withheld: tuple[str, ...] = field(init=False)  # headers of the answer that the client does not get
     # Read
     report: Report | None = None  # None: the answer cannot be read
+    unread: bool = False  # the body passes unread, and the try's access log settles the exchange
     reader: Reader | None = None  # reader of the answer's body; None: it passes unread
     # event by event
+    watch: Any = None  # the guardrails' view of the answer
+    cut: Refusal | None = None  # ends the answer behind the events that a stage gave back
     first_token: float | None = None  # seconds after the start
     # the end, of whatever kind
     ending: Ending = field(init=False)
@@ -275,7 +303,7 @@ class Exchange:
         """Bytes of the request's body."""
         return len(self.body) + self.shed
 
-    def end(self, *, refused: str = "", whole: bool = False, bug: bool = False) -> None:
+    def end(self, *, refused: str = "", whole: bool = False, bug: bool = False, seconds: float | None = None) -> None:
         """Decide how the exchange ended. The first call counts: later events are consequences.
 
         `refused` is the code of a refusal. `whole`: the answer reached its end. `bug`: an exception of the gateway's
@@ -300,4 +328,4 @@ class Exchange:
         self.ending = ending
         told = self.report.error if whole and self.report is not None else ""  # the provider's error in mid-stream
         self.error = refused or self.unreached or told or ending.code
-        self.seconds = time.perf_counter() - self.started
+        self.seconds = time.perf_counter() - self.started if seconds is None else seconds

@@ -36,6 +36,7 @@ models:
   claude-sonnet-4-6: {provider: anthropic}
   llama: {provider: groq, model: llama-3.3-70b-versatile}
   gemini-2.5-flash: {provider: gemini}
+  gemini-3-pro-preview: {provider: gemini}
   nova: {provider: bedrock, model: "amazon.nova-pro-v1:0"}
   lost: {provider: down, model: gpt-5.4}
 virtual_models:
@@ -48,7 +49,10 @@ budgets:
 stores: {counters: "memory:"}
 """
 MOCKS = ("openai", "anthropic", "groq", "gemini", "bedrock")
-TARGETS = ("gpt-5.4", "gpt-5.6", "claude-sonnet-4-6", "llama", "gemini-2.5-flash", "nova", "over", "over-chat")
+TARGETS = (
+    *("gpt-5.4", "gpt-5.6", "claude-sonnet-4-6", "llama", "gemini-2.5-flash", "gemini-3-pro-preview", "nova"),
+    *("over", "over-chat"),
+)
 each = pytest.mark.parametrize("model", TARGETS)
 
 

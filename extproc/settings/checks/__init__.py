@@ -125,6 +125,9 @@ def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
 def doubts(settings: Settings) -> Iterator[_Doubt]:
     """Lints of settings without contradictions. Never raises."""
     yield from _doubts_alone(settings)
+    for index, guardrail in enumerate(settings.guardrails):
+        if guardrail.failure == "open" and guardrail.action in ("block", "mask"):
+            yield ("guardrails", index, "failure"), "text passes unchecked when the guardrail fails"
     prices = PriceBook(settings.prices)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, prices=prices)
     yield from _grant_doubts(settings, catalog)
