@@ -135,7 +135,9 @@ class Reserve:
             for budget, index in covered:
                 self._check_unseen(exchange, budget, exchange.targets[index], unseen)
             inputs = [max(known, target.context or 0) for known, target in zip(inputs, exchange.targets, strict=True)]
-        reservation: Reservation[Claim] = Reservation(exchange.id, max(inputs), max(outputs, default=0), outputs, inputs)
+        reservation: Reservation[Claim] = Reservation(
+            exchange.id, max(inputs), max(outputs, default=0), outputs, inputs
+        )
         reservation.unseen, reservation.limits = bool(unseen), limits
         exchange.reservation = reservation
         claims: dict[str, Claim] = {}
