@@ -9,6 +9,7 @@ from enum import Enum, auto
 
 import msgspec
 
+from extproc.admission import LARGE, content_length
 from extproc.pipeline import Pipeline, Stages
 from extproc.response import ORIGIN, UPSTREAM, internal, named
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
@@ -20,6 +21,7 @@ class _State(Enum):
     """Progress of an exchange towards its record."""
 
     UNDER_WAY = auto()
+    HANDED_OVER = auto()  # its answer passes unread
     SETTLED = auto()  # settled and recorded
     OVER = auto()  # Envoy has closed the stream
 
@@ -37,17 +39,25 @@ class GatewayStream:
     async def on_request_headers(
         self, headers: Mapping[str, str], end: bool, verified: Verified = NOTHING_VERIFIED
     ) -> Continue | LocalReply:
-        request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end)
+        length = content_length(headers)
+        request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end, length)
         id = os.urandom(16).hex()
         self._exchange = exchange = Exchange(
             id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.telemetry.begin()
         )
-        return await self._run(self._pipeline.on_headers, exchange) or CONTINUE
+        usual = end or (length is not None and length <= LARGE)
+        stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
+        return await self._run(stages, exchange) or CONTINUE
 
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
         exchange = self._current()
         exchange.body = body
-        return await self._run(self._pipeline.on_request, exchange) or exchange.onward
+        if len(body) <= LARGE:
+            return await self._run(self._pipeline.on_request, exchange) or exchange.onward
+        async with self._pipeline.in_flight.turn(len(body)):
+            action = await self._run(self._pipeline.on_large_request, exchange) or exchange.onward
+            exchange.onward = CONTINUE  # it may hold another body
+            return action
 
     async def on_response_headers(
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
@@ -91,6 +101,10 @@ class GatewayStream:
         if exchange is None or state is _State.OVER:
             return
         self._state = _State.OVER
+        if state is _State.HANDED_OVER:
+            return
+        if exchange.place is not None:
+            exchange.place.leave()
         self._pipeline.telemetry.in_flight -= 1
         if state is _State.UNDER_WAY:
             exchange.end()
@@ -112,7 +126,9 @@ class GatewayStream:
         except Exception:
             exchange.end(bug=True)
             raise
-        if action is not None and exchange.reader is None:
+        if exchange.unread:
+            self._hand_over(exchange)
+        elif action is not None and exchange.reader is None:
             if isinstance(action, LocalReply):
                 exchange.status = action.status
                 if exchange.dialect.request_id:
@@ -125,11 +141,20 @@ class GatewayStream:
         exchange.end(refused=refusal.kind.code)
         self._pipeline.telemetry.refusal(refusal.kind.code)
 
+    def _hand_over(self, exchange: Exchange) -> None:
+        """Envoy has nothing more to ask: its access log will tell how the answer ended."""
+        self.done = True
+        self._state = _State.HANDED_OVER
+        pipeline, settings = self._pipeline, self._pipeline.settings
+        interval, event_limit = settings.usage.log_interval, settings.limits.sse_event
+        pipeline.waiting.wait(exchange, pipeline.settle_unread, interval=interval, event_limit=event_limit)
+
     async def _settle(self, exchange: Exchange) -> None:
         """Settle and record. If this call is cancelled, `on_end` settles again, and nothing cancels that: settling
         twice counts once.
         """
         self.done = True
+        self._pipeline.waiting.forget(exchange.id)
         await self._pipeline.on_end(exchange)
         if self._state is _State.UNDER_WAY:
             self._state = _State.SETTLED

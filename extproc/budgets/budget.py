@@ -24,6 +24,7 @@ _UNITS: Mapping[str, _Amount] = {
 }
 _ANY = "*"
 """Any value, in the names of counts that many requests share beyond `max_scopes`."""
+_OF_TARGETS = frozenset(("model", "provider"))
 PROVEN = frozenset(("consumer", "team", "key"))
 """Facts that a credential proves; the client chooses the others."""
 
@@ -51,6 +52,16 @@ class Budget:
     patient: bool  # True: holds the expected amount, not the worst
     strict: bool  # True: holds the worst, even of a request without a limit
     amount: _Amount  # amount for input and output tokens
+
+    def foreseeable(self, *, free: bool) -> bool:
+        """Whether a request that finds no room here can be refused before its body is known. A `free` one uses no
+        tokens.
+        """
+        if not self.enforced or self.is_call or self.counts_money or self.settings.downgrade_to is not None:
+            return False
+        if self.counts_tokens and (free or not self.counts_input):
+            return False
+        return _OF_TARGETS.isdisjoint((*self.per, *(name for name, _ in self.match)))
 
     def covers(self, exchange: Exchange, target: Target) -> bool:
         match = self.match
@@ -90,11 +101,13 @@ class Budget:
         """The shared count for requests beyond `max_scopes` of shared counts."""
         return ":".join([self.name, *[f"{field}={_ANY}" for field in self.per]])
 
-    def bound(self, target: Target, input_tokens: int, output_tokens: int) -> int:
+    def bound(
+        self, target: Target, input_tokens: int, output_tokens: int, possible: Collection[str] = prices.ALL_KINDS
+    ) -> int:
         """The most that a request within these tokens can use at `target`."""
         if not self.counts_money:
             return self.amount(input_tokens, output_tokens)
-        return 0 if target.price is None else prices.bound(target.price, input_tokens, output_tokens)
+        return 0 if target.price is None else prices.bound(target.price, input_tokens, output_tokens, possible)
 
     def charge(self, usage: Usage, cost: int | None) -> int:
         """The real use; an unknown price counts as nothing."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from extproc.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate
+from extproc.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate, possible_kinds
 from extproc.budgets.budget import Budget, Claim, compile_budget, counting
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
@@ -24,6 +24,10 @@ from extproc.words.reservation import Reservation
 LEASE = 60.0
 """Seconds a reservation outlives the last sign of its exchange, unless the settings say otherwise (`limits.lease`)."""
 
+COUNT_TOKENS = "count_tokens"
+"""The operation that uses no tokens."""
+
+_UNKNOWN = Target("", "", "")
 _MOST_BYTES_PER_TOKEN = (
     8  # bytes for each token held: an answer this much longer passes its limit, at any size of a token
 )
@@ -114,6 +118,33 @@ class Reserve:
                 raise no.refusal
             left -= 1
 
+    async def look_ahead(self, exchange: Exchange) -> None:
+        """Refuse a request for which a budget has no room, whatever its body asks for. Takes nothing.
+
+        Looks at budgets whose counts are known without the body. Not at those in USD, where a target may be without a
+        price, and not at tokens of requests that use none.
+        """
+        claims = [
+            Claim(budget, self._scope(budget, exchange, _UNKNOWN), 1)
+            for budget in self._budgets
+            if budget.foreseeable(free=exchange.operation == COUNT_TOKENS) and budget.covers(exchange, _UNKNOWN)
+        ]
+        if not claims:
+            return
+        try:
+            levels = await self._counters.levels([(claim.scope, claim.budget.window) for claim in claims])
+        except StoreError:  # Reserve decides what follows
+            return
+        for claim, level in zip(claims, levels, strict=True):
+            hold = claim.budget.hold(claim.scope, 1, self._room(claim))
+            left = hold.limit - level.settled - level.reserved
+            if left < 1:
+                outcome = Denied(0, max(0, left), level.resets_in)
+                self._watch.denied(claim, hold, outcome)
+                self._count(claim.budget.name, "denied")
+                exchange.denied_by = claim.budget.name
+                raise exceeded(claim, outcome, self._room(claim))
+
     def _plan(self, exchange: Exchange, counted: int | None) -> Reservation[Claim]:
         """The claims of the request on each budget that applies. `counted` are the exact tokens of its text, if
         known.
@@ -140,6 +171,8 @@ class Reserve:
         )
         reservation.unseen, reservation.limits = bool(unseen), limits
         exchange.reservation = reservation
+        if any(budget.counts_money for budget, _ in covered):
+            reservation.possible = possible_kinds(exchange)
         claims: dict[str, Claim] = {}
         reservation.output = reservation.output_tokens
         grows = False
@@ -157,7 +190,7 @@ class Reserve:
                 reservation.output = min(reservation.output, tokens_out)
             grows = grows or (budget.grows and budget.enforced)
             free = exchange.ask.free and budget.counts_money
-            amount = 0 if free else budget.bound(target, tokens_in, tokens_out)
+            amount = 0 if free else budget.bound(target, tokens_in, tokens_out, reservation.possible)
             scope = self._scope(budget, exchange, target)
             if scope not in claims:
                 claims[scope] = Claim(budget, scope, amount)
@@ -330,7 +363,11 @@ def _lacking(exchange: Exchange, output: int) -> Sequence[int]:
     known = reservation.inputs[exchange.targets.index(target)]
     usual = min(known, input_estimate(exchange))
     return [
-        max(0, claim.budget.bound(target, usual if claim.budget.patient else known, output) - claim.amount)
+        max(
+            0,
+            claim.budget.bound(target, usual if claim.budget.patient else known, output, reservation.possible)
+            - claim.amount,
+        )
         if counted and claim.budget.grows
         else 0
         for claim, counted in zip(reservation.claims, counting(reservation.claims, exchange, target), strict=True)

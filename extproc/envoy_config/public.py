@@ -107,7 +107,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
             connection_keepalive=KeepaliveSettings(interval=seconds(60), timeout=seconds(20)),
         ),
         request_headers_timeout=seconds(10),
-        request_timeout=seconds(300),  # limit until the whole body is here
+        request_timeout=seconds(settings.limits.body_timeout),  # limit until the whole body is here
         stream_idle_timeout=seconds(settings.limits.stream_idle),
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         always_set_request_id_in_response=True,

@@ -61,6 +61,12 @@ class ModelSettings(Section):
         description="Price of the model's tokens. Default: the catalogue's. Set it for models that the catalogue does "
         "not know, and for prices of your own contract.",
     )
+    api: str | None = Field(
+        None,
+        description="API in which chat requests reach the model, by its name, for example `openai_chat` or "
+        "`openai_responses`: requests of other APIs are translated into it. Default: the client's own API where the "
+        "provider serves it; else `openai_responses` for OpenAI's models that reason; else the provider's first.",
+    )
     prompt_cache: bool = Field(
         False,
         description="Mark the stable parts of prompts for providers that cache marked parts only (Anthropic, also on "
@@ -227,7 +233,7 @@ class Catalog:
         """The API in which a request of the `client`'s reaches the target. It is the client's own where the provider
         speaks it, else the first that translation can reach; None when there is none.
         """
-        return _dialect(self.providers[target.provider].kind, target.model, client.name)
+        return _dialect(self.providers[target.provider].kind, target.model, client.name, target.api)
 
     def unavailable(self, target: Target, *, attached: bool = False) -> tuple[str, str] | None:
         """The reason why the target takes no requests now, as (reason, text), or None. In attach mode Envoy has keys of
@@ -266,6 +272,7 @@ class Catalog:
             prompt_cache=settings.prompt_cache,
             known_output=known_output(there),
             hosted_tools=provider.hosted_tools if provider else "refuse",
+            api=settings.api or "",
         )
 
     def _chain(self, name: str) -> Chain:
@@ -303,22 +310,22 @@ class Catalog:
 
 
 @lru_cache(maxsize=4096)
-def _dialect(kind: str, model: str, client: str) -> Dialect | None:
+def _dialect(kind: str, model: str, client: str, api: str) -> Dialect | None:
     provider, known = kinds()[kind], dialects()
+    asked = known[client]
+    able = [
+        known[name]
+        for name in provider.preferred(model)
+        if asked.translates_from
+        and known[name].family == asked.family
+        and known[name].translates_into
+        and provider.speaks(model, name)
+    ]
+    if api != client and (wanted := next((dialect for dialect in able if dialect.name == api), None)) is not None:
+        return wanted
     if provider.speaks(model, client):
-        return known[client]
-    if not known[client].translates_from:
-        return None
-    return next(
-        (
-            known[name]
-            for name in provider.dialects
-            if known[name].family == known[client].family
-            and known[name].translates_into
-            and provider.speaks(model, name)
-        ),
-        None,
-    )
+        return asked
+    return able[0] if able else None
 
 
 def _within(around: Target, settings: TargetSettings) -> Target:

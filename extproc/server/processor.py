@@ -17,6 +17,7 @@ from extproc import admin, pipeline
 from extproc.accounting.alerts import Alerts
 from extproc.accounting.books import Books
 from extproc.accounting.reports import Everything, Reporter
+from extproc.admission import InFlight
 from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
 from extproc.credentials.rotation import Keeper
 from extproc.endpoints.spending import Own
@@ -30,6 +31,7 @@ from extproc.settings.config import ConfigError, Settings
 from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
 from extproc.telemetry.lines import Lines
 from extproc.telemetry.metrics import Telemetry
+from extproc.unread.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +47,7 @@ _DRAIN_GRACE = 600.0  # seconds for streams to end
 
 # Settings that bind when the processor starts. A change of these needs a restart, and a new Envoy configuration with
 # it.
-_FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "attribution", "auth")
+_FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "attribution", "auth", "usage")
 
 
 class Processor:
@@ -67,12 +69,15 @@ class Processor:
         self._ledger = open_ledger(settings.stores.ledger)
         self._leases: set[str] = set()
         self._history = History()
+        self._in_flight = InFlight()
+        self._telemetry.body_bytes = lambda: self._in_flight.size
         self._grants = Grants(self._counters)
         self._alerts = Alerts(self._counters, self._telemetry.alert)
         exact = Exact({name: entry.kind for name, entry in settings.providers.items() if entry.base_url is None})
         self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), exact)
         self._books = Books(self._counters, self._ledger, self._report, again=settings.limits.lease)
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
+        self._waiting = Waiting(lambda outcome: self._telemetry.unread(outcome).inc(), self._telemetry.internal_error)
         self._take(settings)
         self._content = config.content(file)
         self._server: Server | None = None
@@ -101,7 +106,7 @@ class Processor:
                 self._http.add(make, door.address, door.port)
             except OSError as error:
                 raise OSError(f"{name}: cannot listen on {door.address}:{door.port}: {error.strerror}") from error
-        self._server = Server(lambda: self._pipeline, telemetry)
+        self._server = Server(lambda: self._pipeline, telemetry, self._waiting)
         where = settings.processor
         await self._server.start(socket=self._socket, address=where.address, transport=where.transport)
         self._http.start()
@@ -111,6 +116,7 @@ class Processor:
             self._renew_leases(),
             self._keep_books(),
             self._share(),
+            self._waiting.run(),
             self._alerts.run(),
         ):
             self._spawn(work)
@@ -250,6 +256,8 @@ class Processor:
             tools=self._tools,
             books=self._books,
             own=Own(self._reporter, settings.budgets),
+            waiting=self._waiting,
+            in_flight=self._in_flight,
         )
 
     def _take(self, settings: Settings) -> None:
@@ -318,6 +326,8 @@ def _bound_at_start(settings: Settings, name: str) -> object:
     """The part of a section that Envoy or the start depends on: a provider's kill switch binds at once."""
     if name == "auth":
         return settings.auth.jwt
+    if name == "usage":
+        return settings.usage.mode, settings.usage.log_interval
     if name != "providers":
         return getattr(settings, name)
     free = CoolDown()

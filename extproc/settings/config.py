@@ -160,7 +160,26 @@ class ProcessorSettings(Section):
 class UsageSettings(Section):
     """Counting of usage, and its display to clients."""
 
-    mode: Literal["body"] = Field("body", description="Source of token counts. `body`: the body of the answer.")
+    mode: Literal["body", "log"] = Field(
+        "body",
+        description="Source of the token counts of streamed answers. `body`: the gateway reads every answer. `log`: "
+        "an answer that nothing has to look at passes unread. Envoy keeps its end and counts its bytes, and the access "
+        "log of the try tells the gateway. `log` takes less CPU time for each event; docs/fast-streams.md says "
+        "what it changes. Plain answers are always read.",
+    )
+    trust_output_limits: bool = Field(
+        False,
+        description="With `mode: log`, let answers pass unread where a budget in tokens or USD applies and holds the "
+        "worst that the request can come to. Such an answer is not ended when its provider ignores the output limit in "
+        "the request; it is charged in full. Without it these answers are read.",
+    )
+    log_interval: PositiveDuration = Field(
+        10.0,
+        ge=1,
+        le=60,
+        description="With `mode: log`, time between two reports of Envoy that an answer goes on, `1s` to `60s`. After "
+        "three intervals without a report the exchange is settled at the most it can have come to.",
+    )
     cost_in_response: bool = Field(
         False,
         description="Add `cost`, in USD, to the usage in answers of OpenAI's APIs. Answers of unknown price have none.",
@@ -224,6 +243,43 @@ class LimitsSettings(Section):
     json_depth: int = Field(
         128, ge=8, le=512, description="Deepest nesting of a request's JSON. A deeper body gets 400 `invalid_json`."
     )
+    json_nodes: int = Field(
+        250_000,
+        ge=1_000,
+        le=10_000_000,
+        description="Most values in a request's JSON: objects, lists, texts, numbers. A body with more gets 400 "
+        "`invalid_json`. Each takes up to 250 bytes of memory while the request is judged. Raise it for embeddings of "
+        "long lists of token ids.",
+    )
+    json_text: Size = Field(
+        32 << 20,
+        ge=1 << 20,
+        le=256 << 20,
+        description="Largest text in a request's JSON, by the memory it takes: a byte for each character, but 2 or 4 "
+        "where one of them is beyond Latin letters. `1MiB` to `256MiB`. A larger one gets 400 `invalid_json`.",
+    )
+    body_memory: Size = Field(
+        256 << 20,
+        ge=1 << 20,
+        le=64 << 30,
+        description="Most bytes of request bodies in flight in one process, `1MiB` to `64GiB`. A further request gets "
+        "503 `overloaded` with `Retry-After`. A body above 256 KiB counts until it has been sent on, a smaller one "
+        "until its exchange ends.",
+    )
+    body_timeout: PositiveDuration = Field(
+        120.0,
+        ge=1,
+        le=3600,
+        description="Longest time for the whole body of a request to arrive, `1s` to `1h`. Envoy then answers 408. "
+        "Raise it for large bodies over slow connections.",
+    )
+    consumer_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Largest share of `exchanges` and of `body_memory` that one consumer may take. A further request "
+        "of that consumer gets 429 `rate_limited` with `Retry-After`. Set it to `1` where there is one consumer.",
+    )
     buffered_response: Size = Field(
         10 << 20,
         description="Largest plain answer that the gateway reads whole. Of a larger one it reads the usage. A larger "
@@ -264,6 +320,20 @@ class LimitsSettings(Section):
         le=600,
         description="Time after the death of a process until its reservations end, `1s` to `10m`. They are then "
         "charged if the request had been sent.",
+    )
+    guardrail_scans: int = Field(
+        64,
+        ge=1,
+        le=10_000,
+        description="Most searches of long texts by guardrails at a time in one process. A further one counts as a "
+        "failure of its guardrail.",
+    )
+    first_window: int = Field(
+        128,
+        ge=0,
+        le=16384,
+        description="Characters of a streamed answer that blocking guardrails check before any of it leaves. A block "
+        "in there is a real 400. `0`: the answer begins with its first checked text. At most 16384.",
     )
 
 
@@ -323,7 +393,7 @@ class Settings(Section):
     )
     attribution: AttributionSettings = AttributionSettings()
     budgets: Sequence[BudgetSettings] = Field((), description="Limits on requests, tokens, USD or concurrency.")
-    guardrails: Sequence[GuardrailEntry] = Field((), description="Checks of the text in requests.")
+    guardrails: Sequence[GuardrailEntry] = Field((), description="Checks of the text in requests and answers.")
     usage: UsageSettings = UsageSettings()
     stores: StoresSettings = StoresSettings()
     limits: LimitsSettings = LimitsSettings()

@@ -32,9 +32,11 @@ providers:
   down: {kind: openai, base_url: "http://127.0.0.1:9/v1"}
 models:
   gpt-5.4: {provider: openai}
+  gpt-5.6: {provider: openai}
   claude-sonnet-4-6: {provider: anthropic}
   llama: {provider: groq, model: llama-3.3-70b-versatile}
   gemini-2.5-flash: {provider: gemini}
+  gemini-3-pro-preview: {provider: gemini}
   nova: {provider: bedrock, model: "amazon.nova-pro-v1:0"}
   lost: {provider: down, model: gpt-5.4}
 virtual_models:
@@ -47,7 +49,10 @@ budgets:
 stores: {counters: "memory:"}
 """
 MOCKS = ("openai", "anthropic", "groq", "gemini", "bedrock")
-TARGETS = ("gpt-5.4", "claude-sonnet-4-6", "llama", "gemini-2.5-flash", "nova", "over", "over-chat")
+TARGETS = (
+    *("gpt-5.4", "gpt-5.6", "claude-sonnet-4-6", "llama", "gemini-2.5-flash", "gemini-3-pro-preview", "nova"),
+    *("over", "over-chat"),
+)
 each = pytest.mark.parametrize("model", TARGETS)
 
 
@@ -137,6 +142,13 @@ def test_claude_code_runs_a_tool_and_ends(gateway: Gateway, run: Callable[..., S
     arguments = ("--model", model, "--allowedTools", "Bash")
     told = tells("Bash", command=RUN, description="a number")
     check(gateway, run("claude", "-p", told, *arguments, ANTHROPIC_SMALL_FAST_MODEL=model), model)
+
+
+def test_claude_code_asks_the_api_of_openai_that_takes_tools_beside_reasoning(
+    gateway: Gateway, run: Callable[..., Session]
+) -> None:
+    assert run("claude", "-p", "Hello", "--model", "gpt-5.6", ANTHROPIC_SMALL_FAST_MODEL="gpt-5.6").status == 0
+    assert {entry["path"] for entry in gateway.seen("openai")} == {"/v1/responses"}
 
 
 def test_codex_calls_a_tool_of_a_group(gateway: Gateway, run: Callable[..., Session]) -> None:

@@ -59,7 +59,7 @@ def test_harmless_text_has_no_finding(kind, text):
 class Guard:
     def __init__(self, *settings):
         self.counted = []
-        self.stage = GuardInput(settings, lambda *what: self.counted.append(what))
+        self.stage = GuardInput(settings, lambda verdict: self.counted.append((verdict.guardrail, verdict.action)))
 
     async def refusal(self, exchange):
         with pytest.raises(Refusal) as refused:

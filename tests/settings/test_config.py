@@ -351,6 +351,10 @@ def test_errors_of_providers_are_found(provider, message):
     ("model", "expected"),
     [
         ("m: {provider: q}", "4:7: models.m.provider: there is no provider 'q'"),
+        (
+            "m: {provider: a, api: openai_responses}",
+            "4:20: models.m.api: provider 'a' serves openai_chat, openai_embeddings",
+        ),
         ("'a b': {provider: a}", "4:3: models.a b: a model name has 1 to 256 printable ASCII characters and no spaces"),
         ("'a*b*': {provider: a}", "4:3: models.a*b*: a name has at most one *"),
         (

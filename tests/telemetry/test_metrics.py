@@ -17,6 +17,7 @@ from extproc.telemetry.metrics import Bounded
 from extproc.words.dialect import Report
 from extproc.words.exchange import Target, Usage
 from extproc.words.reservation import Reservation
+from extproc.words.verdicts import Verdict
 
 COMMON = {
     *("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"),
@@ -38,6 +39,7 @@ METRICS = {
     "extproc_failovers_total": {"provider"},
     "extproc_stage_seconds": {"stage"},
     "extproc_guardrail_findings_total": {"guardrail", "action"},
+    "extproc_guardrail_failures_total": {"guardrail", "reason"},
     "extproc_budget_decisions_total": {"budget", "verdict"},
     "extproc_budget_used_ratio": {"budget"},
     "extproc_cost_usd_total": {"provider", "model", "consumer", "team"},
@@ -54,6 +56,7 @@ METRICS = {
     "extproc_log_lines_lost_total": set(),
     "extproc_downstream_ends_total": {"reason"},
     "extproc_internal_errors_total": {"where"},
+    "extproc_body_bytes_in_flight": set(),
     "extproc_exchanges_in_flight": set(),
     "extproc_grpc_streams": set(),
     "extproc_event_loop_lag_seconds": set(),
@@ -85,7 +88,8 @@ def touch_all(telemetry, exchange):
     telemetry.attempt("a", "m", "ok", 0.5)
     telemetry.attempt("a", "m", "401", 0.5)
     telemetry.skip("disabled")
-    telemetry.guardrail("g", "block")
+    telemetry.guardrail(Verdict("g", "input", "block"))
+    telemetry.guardrail(Verdict("g", "input", "failed", reason="timeout"))
     telemetry.budget("b", "denied")
     telemetry.budget_used("b", 0.5, math.inf)
     unpriced = ended(exchange)
