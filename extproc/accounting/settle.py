@@ -94,7 +94,7 @@ def spent(exchange: Exchange) -> int | None:
         return None if target.price is None else prices.cost(target.price, usage)
     outputs = exchange.reservation.outputs or [0] * len(exchange.targets)
     bounds = [
-        prices.bound(target.price, usage.input_tokens, output)
+        prices.bound(target.price, usage.input_tokens, output, exchange.reservation.possible)
         for target, output in zip(exchange.targets, outputs, strict=True)
         if target.price is not None
     ]

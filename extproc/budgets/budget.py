@@ -101,11 +101,13 @@ class Budget:
         """The shared count for requests beyond `max_scopes` of shared counts."""
         return ":".join([self.name, *[f"{field}={_ANY}" for field in self.per]])
 
-    def bound(self, target: Target, input_tokens: int, output_tokens: int) -> int:
+    def bound(
+        self, target: Target, input_tokens: int, output_tokens: int, possible: Collection[str] = prices.ALL_KINDS
+    ) -> int:
         """The most that a request within these tokens can use at `target`."""
         if not self.counts_money:
             return self.amount(input_tokens, output_tokens)
-        return 0 if target.price is None else prices.bound(target.price, input_tokens, output_tokens)
+        return 0 if target.price is None else prices.bound(target.price, input_tokens, output_tokens, possible)
 
     def charge(self, usage: Usage, cost: int | None) -> int:
         """The real use; an unknown price counts as nothing."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from extproc.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate
+from extproc.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate, possible_kinds
 from extproc.budgets.budget import Budget, Claim, compile_budget, counting
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
@@ -171,6 +171,8 @@ class Reserve:
         )
         reservation.unseen, reservation.limits = bool(unseen), limits
         exchange.reservation = reservation
+        if any(budget.counts_money for budget, _ in covered):
+            reservation.possible = possible_kinds(exchange)
         claims: dict[str, Claim] = {}
         reservation.output = reservation.output_tokens
         grows = False
@@ -188,7 +190,7 @@ class Reserve:
                 reservation.output = min(reservation.output, tokens_out)
             grows = grows or (budget.grows and budget.enforced)
             free = exchange.ask.free and budget.counts_money
-            amount = 0 if free else budget.bound(target, tokens_in, tokens_out)
+            amount = 0 if free else budget.bound(target, tokens_in, tokens_out, reservation.possible)
             scope = self._scope(budget, exchange, target)
             if scope not in claims:
                 claims[scope] = Claim(budget, scope, amount)
@@ -361,7 +363,11 @@ def _lacking(exchange: Exchange, output: int) -> Sequence[int]:
     known = reservation.inputs[exchange.targets.index(target)]
     usual = min(known, input_estimate(exchange))
     return [
-        max(0, claim.budget.bound(target, usual if claim.budget.patient else known, output) - claim.amount)
+        max(
+            0,
+            claim.budget.bound(target, usual if claim.budget.patient else known, output, reservation.possible)
+            - claim.amount,
+        )
         if counted and claim.budget.grows
         else 0
         for claim, counted in zip(reservation.claims, counting(reservation.claims, exchange, target), strict=True)

@@ -102,6 +102,7 @@ class Ask:
     output_field: str | None = None  # the field that limits the output, None where the operation has none
     usual_output: int | None = None  # the most the API writes without a limit
     free: bool = False  # True: the request uses no tokens
+    speaks: bool = False  # True: the answer can be audio
     thinking: int = 0  # tokens of thinking asked for, which the output limit includes
     lasting: bool = False  # True: the provider goes on after the client disconnected
     images: int = 0

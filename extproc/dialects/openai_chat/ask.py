@@ -89,6 +89,7 @@ def read(body: Mapping[str, Any]) -> Ask:
     modalities = body.get("modalities")
     if isinstance(modalities, list) and "audio" in modalities:
         ask.needs.setdefault("audio", "modalities")
+        ask.speaks = True
     check_stream_options(body)
     return ask
 
