@@ -40,6 +40,8 @@ _BOOL = "tag:yaml.org,2002:bool"
 _MERGE = "tag:yaml.org,2002:merge"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+Option = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}=[A-Za-z0-9_.:/-]{1,64}$")]
+Factor = Annotated[float, Field(ge=0.01, le=100)]
 PEMFile = Annotated[str, StringConstraints(pattern="^file:.+")]
 
 
@@ -194,6 +196,21 @@ class StoresSettings(Section):
         description="Store of budgets' counts: `sqlite:path` for one machine, `memory:` for tests, or "
         "`redis://user@host:6379/0?password=env:NAME` for several machines (`rediss://` with TLS).",
     )
+    timeout: PositiveDuration = Field(
+        stores.TIMEOUT,
+        ge=0.01,
+        le=2,
+        description="Silence of the counters store after which its calls fail, `10ms` to `2s`: a Redis that answers no "
+        "call, or an SQLite file that another process has locked. Time in which this process is too busy to listen "
+        "does not count. After five failures in a row the store is left alone for a second.",
+    )
+    patience: PositiveDuration = Field(
+        stores.PATIENCE,
+        ge=0.1,
+        le=8,
+        description="Longest wait of a request for a counters store that answers other requests, `100ms` to `8s`. A "
+        "burst waits for its turn, and is refused only after this time.",
+    )
     ledger: str = Field(
         "sqlite:data/ledger.db",
         description="Store of the ledger, which has one row for each exchange: `sqlite:path` for one machine, "
@@ -203,6 +220,10 @@ class StoresSettings(Section):
         None,
         description="Age at which rows of the ledger are deleted, at most `366d`. Without it rows are kept forever.",
     )
+
+    @property
+    def waits(self) -> stores.Waits:
+        return stores.Waits(self.timeout, self.patience)
 
     @model_validator(mode="after")
     def _known(self) -> StoresSettings:
@@ -356,6 +377,12 @@ class Settings(Section):
         (),
         description="Prices that apply from a day on. They win over the `price` of a model and the bundled catalogue. "
         "Of several that match, the latest that has begun applies.",
+    )
+    surcharges: Mapping[Option, Factor] = Field(
+        {"inference_geo=us": 1.1},
+        description="Factors to the price of a model, by an option of the request that changes it: "
+        "`{service_tier=scale: 1.5}`. Where a budget in USD applies, an option that neither the catalogue nor this "
+        "setting has a price for is taken out of the request; `x-ai-ignored` names it.",
     )
     unknown_price: Literal["warn", "refuse"] = Field(
         "warn",

@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Any
 from urllib.parse import quote, unquote
 
-from extproc.words.exchange import Target, Usage
+from extproc.words.exchange import Kinds, Target, Usage
 
 PREFIX = "x-extproc-"
 
@@ -146,6 +146,7 @@ def decode_edits(value: str) -> list[Edit]:
 
 
 _COUNTS = attrgetter(*(field.name for field in fields(Usage)))
+_KINDS = [field.name for field in fields(Usage)].index("kinds")
 _DEFAULTS = _COUNTS(Usage())
 _ALWAYS = 5
 
@@ -155,9 +156,14 @@ def encode_usage(usage: Usage) -> bytes:
     counts = list(_COUNTS(usage))
     while len(counts) > _ALWAYS and counts[-1] == _DEFAULTS[len(counts) - 1]:
         counts.pop()
+    if usage.kinds is not None:
+        counts[_KINDS] = astuple(usage.kinds)
     return json.dumps(counts).encode()
 
 
 def decode_usage(value: bytes) -> Usage:
     """Raises ValueError or TypeError when `value` was not made by `encode_usage`."""
-    return Usage(*json.loads(value))
+    counts = json.loads(value)
+    if len(counts) > _KINDS and counts[_KINDS] is not None:
+        counts[_KINDS] = Kinds(*counts[_KINDS])
+    return Usage(*counts)

@@ -86,6 +86,24 @@ class Consumer:
 
 
 @dataclass(slots=True, frozen=True)
+class Kinds:
+    """Kinds with prices of their own beside text: the tokens of an exchange, each a part of a count of its `Usage`; or
+    prices, in femto-USD.
+    """
+
+    audio_input: int = 0  # including audio read from a cache
+    audio_cached: int = 0
+    image_input: int = 0  # including images read from a cache
+    image_cached: int = 0
+    video_input: int = 0
+    audio_output: int = 0
+    image_output: int = 0
+    video_output: int = 0
+    cache_write_1h: int = 0  # tokens that a cache keeps for an hour
+    searches: int = 0  # searches of the web, which are no tokens
+
+
+@dataclass(slots=True, frozen=True)
 class Price:
     """Femto-USD (1e-15 USD) for a token of each kind, and for a request; see `prices`.
 
@@ -100,6 +118,9 @@ class Price:
     per_request: int = 0
     version: str = ""  # origin: a day, `settings`, or the catalogue's name and version
     tiers: tuple[tuple[int, Price], ...] = ()
+    kinds: Kinds | None = None  # None: every kind costs what text costs
+    variants: Mapping[str, Price] = field(default_factory=dict)  # by option of the request, `field=value`
+    factors: Mapping[str, int] = field(default_factory=dict)  # by option: thousandths of this price
 
 
 Changes = tuple[tuple[str, Literal["set", "default", "remove"], Any], ...]
@@ -147,9 +168,9 @@ class Usage:
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
     source: str = "provider"  # provider | disputed | estimated | none
-    beyond: int = field(
-        default=0, compare=False
-    )  # tokens that neither the size nor the limit of the request bounds, as those of searches
+    kinds: Kinds | None = None
+    # tokens that neither the size nor the limit of the request bounds, as those of searches
+    beyond: int = field(default=0, compare=False)
 
     @property
     def total_tokens(self) -> int:
