@@ -65,7 +65,7 @@ class Processor:
         self._telemetry = Telemetry(settings, self._lines)
         self._phase = random.random()  # noqa: S311 - of its beat
         self._turned = time.monotonic()  # the latest turn of the event loop
-        self._counters: Counters = open_counters(settings.stores.counters)
+        self._counters: Counters = open_counters(settings.stores.counters, settings.stores.waits)
         self._ledger = open_ledger(settings.stores.ledger)
         self._leases: set[str] = set()
         self._history = History()
@@ -292,10 +292,8 @@ class Processor:
         while True:
             lease = self._settings.limits.lease
             await asyncio.sleep(lease / 3)
-            for id in list(self._leases):
-                with contextlib.suppress(StoreError):  # two more renewals fit into the lease
-                    await self._counters.forward(id, lease)
-                await asyncio.sleep(0)  # a store on this host never yields to other tasks
+            with contextlib.suppress(StoreError):  # two more renewals fit into the lease
+                await self._counters.renew(list(self._leases), lease)
 
     async def _keep_books(self) -> None:
         """End the leases of dead exchanges, and keep counters and ledger in agreement."""
