@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 from extproc import prices
 from extproc.budgets.settings import CALL, CONCURRENCY, RATE, UNLIMITED, USD, WINDOWS, BudgetSettings
 from extproc.stores import Hold
-from extproc.words.exchange import Exchange, Target, Usage
+from extproc.words.exchange import Exchange, Price, Target, Usage
 from extproc.words.facts import fact
 from extproc.words.values import Pattern
 
@@ -103,12 +103,18 @@ class Budget:
         return ":".join([self.name, *[f"{field}={_ANY}" for field in self.per]])
 
     def bound(
-        self, target: Target, input_tokens: int, output_tokens: int, possible: Collection[str] = prices.ALL_KINDS
+        self,
+        target: Target,
+        input_tokens: int,
+        output_tokens: int,
+        possible: Collection[str] = prices.ALL_KINDS,
+        price: Price | None = None,
     ) -> int:
         """The most that a request within these tokens can use at `target`."""
         if not self.counts_money:
             return self.amount(input_tokens, output_tokens)
-        return 0 if target.price is None else prices.bound(target.price, input_tokens, output_tokens, possible)
+        price = price or target.price
+        return 0 if price is None else prices.bound(price, input_tokens, output_tokens, possible)
 
     def charge(self, usage: Usage, cost: int | None) -> int:
         """The real use; an unknown price counts as nothing."""

@@ -93,8 +93,10 @@ class _Process:
         return self._attachment.done
 
     async def on_message(self, data: bytes) -> Sequence[bytes]:
+        step = wire.converse(self._attachment, data)
+        del data  # a large message is freed as soon as it was read
         try:
-            return await wire.converse(self._attachment, data)
+            return await step
         except Exception:
             self._telemetry.internal_error(type(self._attachment).__name__)
             raise

@@ -119,7 +119,8 @@ class Price:
     version: str = ""  # origin: a day, `settings`, or the catalogue's name and version
     tiers: tuple[tuple[int, Price], ...] = ()
     kinds: Kinds | None = None  # None: every kind costs what text costs
-    variants: Mapping[str, Price] = field(default_factory=dict)  # by option of the request: `service_tier=priority`
+    variants: Mapping[str, Price] = field(default_factory=dict)  # by option of the request, `field=value`
+    factors: Mapping[str, int] = field(default_factory=dict)  # by option: thousandths of this price
 
 
 Changes = tuple[tuple[str, Literal["set", "default", "remove"], Any], ...]

@@ -267,7 +267,7 @@ async def test_an_audit_guardrail_refuses_nothing(settings):
         (chat("n", [{"image_url": "x"}]), {}, "", ("400 unsupported_by_targets", "Select")),
         (chat(text=PRIVATE), {}, GUARDED, ("400 guardrail_blocked", "GuardInput")),
         (chat(text="x" * 6000), {}, LIMITED, ("402 budget_exceeded", "Reserve")),
-        (chat(), {}, LIMITED.replace("limit: 5,", "limit: 0,"), ("400 request_exceeds_limit", "Reserve")),
+        (chat(), {}, LIMITED.replace("limit: 5,", "limit: 0,"), ("429 rate_limited", "Reserve")),
     ],
 )
 async def test_each_refusal_is_explained(settings, body, question, text, answer):

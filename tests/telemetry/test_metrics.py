@@ -45,6 +45,7 @@ METRICS = {
     "extproc_cost_usd_total": {"provider", "model", "consumer", "team"},
     "extproc_cost_unknown_total": {"provider", "model"},
     "extproc_usage_total": {"source"},
+    "extproc_unread_total": {"outcome"},
     "extproc_provider_usage_refused_total": {"provider"},
     "extproc_leases_expired_total": {"forwarded"},
     "extproc_store_losses_total": set(),
@@ -91,6 +92,7 @@ def touch_all(telemetry, exchange):
     telemetry.guardrail(Verdict("g", "input", "block"))
     telemetry.guardrail(Verdict("g", "input", "failed", reason="timeout"))
     telemetry.budget("b", "denied")
+    telemetry.unread("told").inc()
     telemetry.budget_used("b", 0.5, math.inf)
     unpriced = ended(exchange)
     unpriced.cost = None

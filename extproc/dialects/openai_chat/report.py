@@ -31,6 +31,8 @@ def observe(data: bytes, report: Report) -> bool:
         return False
     if type(model := said.model) is str and model:
         report.model = model
+    if type(tier := said.service_tier) is str:
+        report.options["service_tier"] = tier
     if said.error is not None:
         report.error = "provider_error"
     for choice in said.choices or ():
