@@ -116,7 +116,7 @@ class Processor:
             self._renew_leases(),
             self._keep_books(),
             self._share(),
-            self._waiting.run(),
+            *([self._waiting.run()] if settings.usage.mode == "log" else []),
             self._alerts.run(),
         ):
             self._spawn(work)
