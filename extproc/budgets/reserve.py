@@ -287,7 +287,10 @@ class Reserve:
         return None
 
     def _room(self, claim: Claim) -> int:
-        return 0 if self._grants is None else self._grants.room(claim.scope, claim.budget.settings.unit)
+        if self._grants is None:
+            return 0
+        budget = claim.budget
+        return self._grants.room(claim.scope, budget.settings.unit, budget.most_granted)
 
     def _store_failed(self, exchange: Exchange, error: StoreError) -> None:
         for claim in exchange.reservation.claims:

@@ -255,7 +255,7 @@ class Processor:
             history=self._history,
             tools=self._tools,
             books=self._books,
-            own=Own(self._reporter, settings.budgets),
+            own=Own(self._reporter, settings.budgets, settings.limits.reports),
             waiting=self._waiting,
             in_flight=self._in_flight,
         )

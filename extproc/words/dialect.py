@@ -197,11 +197,12 @@ class Report:
     def add_text(self, text: str) -> None:
         """Count the generated text that came with one event."""
         if text:
-            data = text.encode(errors="replace")
+            data = text.encode() if text.isascii() else text.encode(errors="replace")
             self.output_bytes += len(data)
             self.output_events += 1
-            if len(self.sample) < _SAMPLE:
-                self.sample += data[:_SAMPLE]
+            sample = self.sample
+            if len(sample) < _SAMPLE:
+                sample += data
 
     def add_unread(self, data: bytes) -> None:
         """Count bytes that could not be read, all of them rather than none. Base64 is no text."""
