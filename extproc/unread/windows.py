@@ -59,12 +59,17 @@ class Reading:
         for at, data in spans(seen):
             end = self._read(at, data, SSE(event_limit), total, ended=seen.ended)
         size = max(end, seen.size)
-        lines = max(0, seen.lines - self._lines)
-        if at < self._told and size == end and _is_whole(self.report.usage):  # and no text came after it
-            self.report.output_events += lines
+        report, lines = self.report, max(0, seen.lines - self._lines)
+        text = self._most_text(size - self._known, lines)
+        if (usage := report.usage) is not None and at < self._told and size == end and _is_whole(usage):
+            # All text came before the usage: its bytes show no more than that so many tokens are possible.
+            report.output_bytes += min(text, max(0, usage.output_tokens - report.output_bytes))
+            report.output_events += lines
+            report.told_at = report.output_bytes
             self._count_behind(seen, size, total)
         elif seen.ended or not math.isinf(self._envelope):  # else no text is known of, and the bound is charged
-            self._count_between(size, lines)
+            report.output_bytes += text
+            report.output_events += max(1, lines) if text else 0
             self._count_behind(seen, size, total)
 
     def first_token(self, seen: Seen) -> float | None:
@@ -122,13 +127,10 @@ class Reading:
         if self.report.usage is not before:
             self._told = at + len(raw)
 
-    def _count_between(self, size: int, lines: int) -> None:
-        """Count the text of events among the first `size` bytes that were not read. They are in `lines` of data."""
-        unread = size - self._known
+    def _most_text(self, size: int, lines: int) -> int:
+        """The bytes of text that events of `size` bytes in so many lines of data can hold."""
         envelope = 0.0 if math.isinf(self._envelope) else self._envelope
-        if unread > 0 and (text := math.ceil(unread - lines * envelope)) > 0:
-            self.report.output_bytes += text
-            self.report.output_events += max(1, lines)
+        return max(0, math.ceil(size - lines * envelope))
 
     def _count_behind(self, seen: Seen, size: int, total: int) -> None:
         """Count the text of the last few pieces, of which Envoy tells the bytes alone: rather denser than before."""
@@ -140,9 +142,9 @@ class Reading:
         report.output_events += math.ceil(unread * _DENSER * seen.lines / size) if size else 1
 
 
-def _is_whole(usage: Usage | None) -> bool:
+def _is_whole(usage: Usage) -> bool:
     """True where nothing has to be estimated."""
-    return usage is not None and usage.source == "provider" and bool(usage.input_tokens and usage.output_tokens)
+    return usage.source == "provider" and bool(usage.input_tokens and usage.output_tokens)
 
 
 def spans(seen: Seen) -> Sequence[Span]:

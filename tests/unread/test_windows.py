@@ -91,6 +91,17 @@ def test_the_events_of_a_long_answer_with_usage_are_counted(api):
     assert found.told_at == found.output_bytes <= wanted.output_bytes
 
 
+def test_a_count_beyond_the_limit_is_believed_where_the_bytes_allow_it():
+    """See `accounting.used`: as much text as there are tokens must have been seen."""
+    said = {"model": "m", "choices": [{"index": 0, "delta": {"content": " several words in one event"}}]}
+    for tokens, believed in ((9_000, 9_000), (40_000, None)):
+        used = event({"model": "m", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": tokens}})
+        body = event(said) * 1000 + used
+        found = log_report("openai_chat", watched(pieces(body, 1000)), len(body))
+        assert (found.output_bytes >= tokens) is (believed is not None)
+        assert found.told_at == found.output_bytes
+
+
 @each_api
 def test_a_long_answer_without_usage_counts_no_less_text(api):
     body = stream(api, 2000, usage=False)
