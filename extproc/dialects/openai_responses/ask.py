@@ -37,6 +37,7 @@ FIELDS = Fields(
     spoken=frozenset(("input", "instructions")),
     files=frozenset(("data", "file_data")),
     opaque=frozenset(("data", "file_data", "result", "encrypted_content")),
+    options=("service_tier",),
     also=("reasoning",),
 )
 
