@@ -171,7 +171,7 @@ def build(
     tools = tools or Tools(used=telemetry.budget_used)
     books = books or Books(counters, None, now=now)
     waiting = waiting or Waiting()
-    prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date())
+    prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date(), settings.surcharges)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
     access = Access(settings.teams, settings.groups)

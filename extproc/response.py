@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from extproc import prices
+from extproc.budgets.options import charged
 from extproc.dialects import rates
 from extproc.forward import decode_fields
 from extproc.framing import Frame, Framing
@@ -221,7 +222,7 @@ def _from_provider(exchange: Exchange) -> bool:
 
 
 def _price(exchange: Exchange) -> Price | None:
-    return None if exchange.target is None else exchange.target.price
+    return charged(exchange)
 
 
 def _bad_answer(exchange: Exchange, kind: Kind, message: str) -> Refusal:

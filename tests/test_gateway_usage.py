@@ -309,3 +309,12 @@ async def test_usage_that_may_be_true_is_believed(world, usage, message):
     answer = {"choices": [{"index": 0, "message": {"content": message}}], "usage": usage}
     await talk(gateway.stream(), asks(), sends(QUESTION | {"max_tokens": 5}), answers(), streams(answer, end=True))
     assert charged(gateway)[2] == "provider"
+
+
+async def test_what_a_search_of_the_provider_reads_is_believed(world):
+    gateway = world(OPENAI + "models: {m: {provider: a, context: 400000}, n: {provider: b}}\n" + BUDGET)
+    body = {"model": "m", "input": "News?", "max_output_tokens": 900, "tools": [{"type": "web_search"}]}
+    usage = {"input_tokens": 250_000, "output_tokens": 600}
+    answer = {"status": "completed", "output": [], "usage": usage}
+    await talk(gateway.stream(), asks("/v1/responses"), sends(body), answers(), streams(answer, end=True))
+    assert charged(gateway) == (250_000, 600, "provider")

@@ -10,7 +10,7 @@ Where a price depends on the hour of the day, the dearest one counts.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache, lru_cache
@@ -244,10 +244,45 @@ def per_million(price: Price) -> Mapping[str, float]:
     return {kind: rate / _PER_TOKEN for kind, rate in kinds.items()}
 
 
-class PriceBook:
-    """Finds the price of a model at a provider on one day, UTC."""
+def is_priced(price: Price, option: str, value: str) -> bool:
+    """True when a request with that option has a price of its own."""
+    name = f"{option}={value}"
+    return name in price.variants or name in price.factors
 
-    def __init__(self, dated: Sequence[DatedPriceSettings] = (), today: date | None = None) -> None:
+
+def with_options(price: Price, options: Mapping[str, str]) -> Price:
+    """The price of a request with these options, as far as they have one."""
+    names = [f"{option}={value}" for option, value in options.items()]
+    found, factor = price, _WHOLE
+    for name in names:
+        if name in price.factors:
+            factor = -(-factor * price.factors[name] // _WHOLE)
+        else:
+            found = price.variants.get(name, found)
+    return found if factor == _WHOLE else _scaled(found, factor)
+
+
+def _scaled(price: Price, factor: int) -> Price:
+    rates = {name: -(-getattr(price, name) * factor // _WHOLE) for name in _RATES}
+    kinds = price.kinds and Kinds(*[-(-rate * factor // _WHOLE) for rate in astuple(price.kinds)])
+    tiers = tuple([(start, _scaled(tier, factor)) for start, tier in price.tiers])
+    return replace(price, **rates, kinds=kinds, tiers=tiers, variants={}, factors={})
+
+
+_WHOLE = 1000
+_RATES = ("input", "output", "cached_input", "cache_write", "reasoning")
+
+
+class PriceBook:
+    """Finds the price of a model at a provider on one day, UTC. `surcharges` are factors by option, `field=value`."""
+
+    def __init__(
+        self,
+        dated: Sequence[DatedPriceSettings] = (),
+        today: date | None = None,
+        surcharges: Mapping[str, float] | None = None,
+    ) -> None:
+        self._factors = {option: round(factor * _WHOLE) for option, factor in (surcharges or {}).items()}
         self.today = today or datetime.now(UTC).date()
         begun = [entry for entry in dated if entry.since <= self.today]
         begun.sort(key=lambda entry: (entry.since, len(entry.model)), reverse=True)  # the most specific of one day
@@ -255,6 +290,10 @@ class PriceBook:
 
     def find(self, name: str, provider: str, model: str, own: PriceSettings | None, known: Known) -> Price | None:
         """The price of the entry `name` of `models`, which is `model` at `provider`; None when it is unknown."""
+        found = self._find(name, provider, model, own, known)
+        return found if found is None or not self._factors else replace(found, factors=self._factors)
+
+    def _find(self, name: str, provider: str, model: str, own: PriceSettings | None, known: Known) -> Price | None:
         for pattern, where, found in self._dated:
             if where in (None, provider) and (pattern(name) or pattern(model)):
                 return found

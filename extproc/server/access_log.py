@@ -110,7 +110,7 @@ def _seen(metadata: pb.Metadata) -> Seen | None:
         tail_at=number("tail_at"),
         size=size,
         lines=lines,
-        times=[(at, milliseconds / 1000) for at, milliseconds in pairs("times")],
+        times=tuple((at, milliseconds / 1000) for at, milliseconds in pairs("times")),
         ended="ended" in told,
     )
 

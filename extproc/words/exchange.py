@@ -119,7 +119,8 @@ class Price:
     version: str = ""  # origin: a day, `settings`, or the catalogue's name and version
     tiers: tuple[tuple[int, Price], ...] = ()
     kinds: Kinds | None = None  # None: every kind costs what text costs
-    variants: Mapping[str, Price] = field(default_factory=dict)  # by option of the request: `service_tier=priority`
+    variants: Mapping[str, Price] = field(default_factory=dict)  # by option of the request, `field=value`
+    factors: Mapping[str, int] = field(default_factory=dict)  # by option: thousandths of this price
 
 
 Changes = tuple[tuple[str, Literal["set", "default", "remove"], Any], ...]
@@ -141,6 +142,7 @@ class Target:
     supports: frozenset[str] | None = None  # abilities, see `dialects.ABILITIES`
     price: Price | None = None
     disabled: bool = False
+    timeout: float = 600.0  # seconds until its answer has to begin
     prompt_cache: bool = False  # True: mark the content that the provider's cache should keep
     tries: int = 1  # tries in a row, before the next target
     api: str = ""  # the dialect that chat requests are translated into; empty: the provider's usual

@@ -115,7 +115,7 @@ async def test_a_forwarded_request_is_explained(settings):
         f"           seen (shared by all): holds at most 100 of 10 output_tokens in all, {TOO_MUCH}",
         "envoy      up to 2 tries, at clusters try-a, then try-b",
         "           moves on at connect, reset, timeout, 401, 403, 408, 429, 5xx",
-        "           a streamed answer must begin within 60 s",
+        "           a streamed answer must begin within 600 s",
         "           that of provider b within 30 s, its timeout",
         "           the body leaves changed",
         "           the attempt attachment changes the body of try 2",
@@ -267,7 +267,7 @@ async def test_an_audit_guardrail_refuses_nothing(settings):
         (chat("n", [{"image_url": "x"}]), {}, "", ("400 unsupported_by_targets", "Select")),
         (chat(text=PRIVATE), {}, GUARDED, ("400 guardrail_blocked", "GuardInput")),
         (chat(text="x" * 6000), {}, LIMITED, ("402 budget_exceeded", "Reserve")),
-        (chat(), {}, LIMITED.replace("limit: 5,", "limit: 0,"), ("400 request_exceeds_limit", "Reserve")),
+        (chat(), {}, LIMITED.replace("limit: 5,", "limit: 0,"), ("429 rate_limited", "Reserve")),
     ],
 )
 async def test_each_refusal_is_explained(settings, body, question, text, answer):

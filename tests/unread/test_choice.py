@@ -77,7 +77,7 @@ async def test_an_answer_that_envoy_follows_is_not_asked_for(world):
     await asyncio.sleep(0.01)
     [entry] = gateway.log
     assert (entry["input_tokens"], entry["output_tokens"], entry["usage_source"]) == (300, 77, "provider")
-    assert gateway.telemetry.in_flight == 0
+    assert (gateway.telemetry.in_flight, entry["unread"]) == (0, True)
 
 
 async def test_an_answer_that_envoy_does_not_follow_is_read(world):

@@ -36,6 +36,7 @@ FIELDS = Fields(
     spoken=frozenset(("messages",)),
     files=frozenset(("data", "file_data")),
     opaque=frozenset(("data", "file_data", "signature")),
+    options=("service_tier",),
     also=("reasoning", "reasoning_effort", "thinking", "tool_choice", *_ELSEWHERE),
 )
 
