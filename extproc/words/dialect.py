@@ -202,7 +202,7 @@ class Report:
             self.output_events += 1
             sample = self.sample
             if len(sample) < _SAMPLE:
-                sample += data
+                sample += data[:_SAMPLE]
 
     def add_unread(self, data: bytes) -> None:
         """Count bytes that could not be read, all of them rather than none. Base64 is no text."""
