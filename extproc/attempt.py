@@ -17,7 +17,7 @@ from extproc.forward import patch
 from extproc.framing import BOM
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.response import MOST_INFLATED
-from extproc.settings.config import LimitsSettings
+from extproc.settings.limits import LimitsSettings
 from extproc.translation.translate import Stream, Translation, Unwrapping, bad_answer
 from extproc.words import contract
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply

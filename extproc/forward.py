@@ -128,6 +128,8 @@ class Forward:
     def _headers(self, exchange: Exchange) -> dict[str, str]:
         retry, targets = exchange.chain.retry, exchange.targets
         timeout = retry.per_try_timeout_stream if exchange.ask.stream else retry.per_try_timeout
+        if timeout is None:
+            timeout = max([target.timeout for target in targets])
         headers = {
             contract.ID: exchange.id,
             contract.TARGETS: contract.encode_targets(targets),

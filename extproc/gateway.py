@@ -24,6 +24,7 @@ class _State(Enum):
     """Progress of an exchange towards its record."""
 
     UNDER_WAY = auto()
+    HANDED_OVER = auto()  # its answer passes unread
     SETTLED = auto()  # settled and recorded
     OVER = auto()  # Envoy has closed the stream
 
@@ -153,6 +154,8 @@ class GatewayStream:
         if exchange is None or state is _State.OVER:
             return
         self._state = _State.OVER
+        if state is _State.HANDED_OVER:
+            return
         if exchange.place is not None:
             exchange.place.leave()
         self._pipeline.telemetry.in_flight -= 1
@@ -178,7 +181,9 @@ class GatewayStream:
         except Exception:
             exchange.end(bug=True)
             raise
-        if action is not None and exchange.reader is None:
+        if exchange.unread:
+            self._hand_over(exchange)
+        elif action is not None and exchange.reader is None:
             if isinstance(action, LocalReply):
                 exchange.status = action.status
                 if exchange.dialect.request_id:
@@ -191,11 +196,20 @@ class GatewayStream:
         exchange.end(refused=refusal.kind.code)
         self._pipeline.telemetry.refusal(refusal.kind.code)
 
+    def _hand_over(self, exchange: Exchange) -> None:
+        """Envoy has nothing more to ask: its access log will tell how the answer ended."""
+        self.done = True
+        self._state = _State.HANDED_OVER
+        pipeline, settings = self._pipeline, self._pipeline.settings
+        interval, event_limit = settings.usage.log_interval, settings.limits.sse_event
+        pipeline.waiting.wait(exchange, pipeline.settle_unread, interval=interval, event_limit=event_limit)
+
     async def _settle(self, exchange: Exchange) -> None:
         """Settle and record. If this call is cancelled, `on_end` settles again, and nothing cancels that: settling
         twice counts once.
         """
         self.done = True
+        self._pipeline.waiting.forget(exchange.id)
         await self._pipeline.on_end(exchange)
         if self._state is _State.UNDER_WAY:
             self._state = _State.SETTLED

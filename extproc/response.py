@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from extproc import prices
+from extproc.budgets.options import charged
 from extproc.dialects import rates
 from extproc.forward import decode_fields
 from extproc.framing import Frame, Framing
@@ -37,7 +38,7 @@ ORIGIN = TOLD + "error-origin"
 UPSTREAM = "via_upstream"
 """Envoy's response code details of an answer that came through a cluster."""
 
-_LONG = 256
+LONG = 256
 """Bytes of an event without data beyond which it is a piece of one that is too long, not a comment or a blank line."""
 MOST_INFLATED = 128 << 20
 """Bytes that a compressed answer may grow to."""
@@ -159,12 +160,14 @@ class Read:
         body_limit: int,
         cost: bool,
         unread: Callable[[Exchange], None] = lambda _exchange: None,
+        may_pass: bool = False,
     ) -> None:
         self._events = events
         self._unread = unread
         self._event_limit = event_limit
         self._body_limit = body_limit
         self._cost = cost
+        self._may_pass = may_pass
 
     def __call__(self, exchange: Exchange) -> Continue:
         told, withheld, headers = exchange.told, exchange.withheld, exchange.response.headers
@@ -181,6 +184,9 @@ class Read:
             self._unread(exchange)
         if framing is None or exchange.response.ended or not readable:
             return Continue(told, withheld)
+        if self._may_pass and contract.WATCHED in headers and not self._has_to_read(exchange, framing):
+            exchange.unread = True
+            return Continue(told, withheld)
         exchange.report = Report()
         if is_translated(exchange) and (usage := headers.get(contract.USAGE)) is not None:
             exchange.report.told_usage = told_usage = contract.decode_usage(usage.encode())
@@ -191,6 +197,10 @@ class Read:
         if reader.changes_length:
             withheld += ("content-encoding", "content-length")
         return Continue(told, withheld, read_answer=True)
+
+    def _has_to_read(self, exchange: Exchange, framing: Framing) -> bool:
+        """False for an answer that Envoy follows and no stage has to see."""
+        return not isinstance(framing, SSE) or is_translated(exchange) or bool(self._events.reason(exchange))
 
 
 def named(exchange: Exchange) -> Mapping[str, str]:
@@ -224,7 +234,7 @@ def _from_provider(exchange: Exchange) -> bool:
 
 
 def _price(exchange: Exchange) -> Price | None:
-    return None if exchange.target is None else exchange.target.price
+    return charged(exchange)
 
 
 def _bad_answer(exchange: Exchange, kind: Kind, message: str) -> Refusal:
@@ -247,6 +257,10 @@ class EventStage(Protocol):
         """True when the stage has something to do for this answer."""
         ...
 
+    def reason(self, exchange: Exchange) -> str:
+        """The reason, for people, why a streamed answer has to be read for this stage; empty where it may pass."""
+        ...
+
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Any:
         """The events that go on, of those that came together; `end` marks the last ones. It may be asynchronous. A
         Refusal ends the answer after the events already given.
@@ -261,6 +275,9 @@ class Count:
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
         return True
+
+    def reason(self, exchange: Exchange) -> str:  # noqa: ARG002
+        return ""  # Envoy's access log tells as much
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         report, observe = exchange.report, exchange.dialect.observe
@@ -287,7 +304,7 @@ class Count:
             return
         if event.edges is not None:
             exchange.dialect.observe_edges(event.edges.head, event.edges.tail, report)
-        if event.edges is not None or (len(event.raw) > _LONG and not event.raw.startswith(b":")):
+        if event.edges is not None or (len(event.raw) > LONG and not event.raw.startswith(b":")):
             report.add_unread(event.raw)
 
 
@@ -298,6 +315,9 @@ class HideUsage:
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         return exchange.usage_hidden and isinstance(framing, SSE)
+
+    def reason(self, exchange: Exchange) -> str:
+        return "the client did not ask for its usage, so that event is left out" if exchange.usage_hidden else ""
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         return [event for event in events if not event.usage_only]
@@ -310,6 +330,11 @@ class Annotate:
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
         return _price(exchange) is not None and bool(exchange.dialect.usage_at)
+
+    def reason(self, exchange: Exchange) -> str:
+        targets = exchange.targets if exchange.target is None else (exchange.target,)
+        priced = exchange.dialect.usage_at and any(target.price is not None for target in targets)
+        return "its cost is written into it" if priced else ""
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         price = _price(exchange)
@@ -328,12 +353,21 @@ class Extend:
 
     changes_length = False
 
-    def __init__(self, extend: Callable[[Exchange], Awaitable[Refusal | None]]) -> None:
+    def __init__(self, extend: Callable[[Exchange], Awaitable[Refusal | None]], *, trusting: bool = False) -> None:
         self._extend = extend
+        self._trusting = trusting  # providers keep to the limit in the request
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         reservation = exchange.reservation
         return reservation.held and reservation.enough < math.inf and not isinstance(framing, WholeBody)
+
+    def reason(self, exchange: Exchange) -> str:
+        reservation = exchange.reservation
+        if not reservation.held or reservation.enough == math.inf:
+            return ""
+        if reservation.usual or reservation.output < reservation.output_tokens:
+            return "a budget holds the usual output, and more as it grows"
+        return "" if self._trusting else "a budget ends it where it passes its limit"
 
     async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
         report = exchange.report
@@ -356,6 +390,10 @@ class Events:
             (stage, inspect.iscoroutinefunction(type(stage).__call__), observe(type(stage).__name__))
             for stage in stages
         ]
+
+    def reason(self, exchange: Exchange) -> str:
+        """The reason why the streamed answer of an exchange has to be read; empty where it may pass."""
+        return next((reason for stage, *_ in self._stages if (reason := stage.reason(exchange))), "")
 
     def reader(self, exchange: Exchange, framing: Framing, inflate: Inflate | None = None) -> AnswerReader:
         """The reader of an exchange's answer, once its `report` is written."""

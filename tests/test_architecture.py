@@ -48,6 +48,7 @@ RESERVED = {
         "stores",
         "transport/grpcio_server.py",
         "transport/native.py",
+        "unread",
     },
     "socket": {"admin", "cli", "mock", "outbound", "transport/native.py", "transport/unix_socket.py"},
     "ssl": set(),

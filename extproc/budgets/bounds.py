@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from extproc.budgets.guess import about
 from extproc.routing.parameters import apply, output_limit
 from extproc.words.exchange import Exchange, Target
 
 _BYTES_PER_TOKEN = 3  # prose in English has four; counting three keeps an estimate from being too low
+_AN_HOUR = b'"1h"'
+"""How long a request asks a prompt cache to keep something, in the JSON of every API that has it."""
 USUAL = 4096
 """Tokens of output that are held for a request without a limit, until it is known what is usual for its model."""
 _LEAST_OUTPUT = 16  # tokens: OpenAI's responses take no smaller limit
@@ -82,6 +84,21 @@ def without(body: bytes, texts: Sequence[str]) -> bytes:
         left.append(body[end:start])
         end = max(end, stop)
     return b"".join([*left, body[end:]])
+
+
+def possible_kinds(exchange: Exchange) -> Collection[str]:
+    """The kinds of tokens with prices of their own (`words.exchange.Kinds`) that the exchange can come to."""
+    ask = exchange.ask
+    found = {"image_output", "video_output"}  # some models draw unasked
+    if ask.unseen or ask.needs.get("audio") in exchange.dialect.fields.spoken:
+        found |= {"audio_input", "audio_cached"}
+    if ask.unseen or ask.images or "files" in ask.needs:
+        found |= {"image_input", "image_cached", "video_input"}
+    if ask.speaks:
+        found.add("audio_output")
+    if _AN_HOUR in exchange.body:
+        found.add("cache_write_1h")
+    return found
 
 
 def bound_output(

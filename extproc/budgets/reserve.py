@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from extproc.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate
+from extproc.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate, possible_kinds
 from extproc.budgets.budget import Budget, Claim, compile_budget, counting
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
 from extproc.budgets.grants import Grants
+from extproc.budgets.options import dearest, unpriced
 from extproc.budgets.refusals import exceeded, rates, too_dear
 from extproc.budgets.scopes import Scopes
 from extproc.budgets.settings import USD, BudgetSettings
@@ -171,6 +172,9 @@ class Reserve:
         )
         reservation.unseen, reservation.limits = bool(unseen), limits
         exchange.reservation = reservation
+        if any(budget.counts_money for budget, _ in covered):
+            reservation.possible = possible_kinds(exchange)
+            self._price_options(exchange, covered)
         claims: dict[str, Claim] = {}
         reservation.output = reservation.output_tokens
         grows = False
@@ -188,7 +192,7 @@ class Reserve:
                 reservation.output = min(reservation.output, tokens_out)
             grows = grows or (budget.grows and budget.enforced)
             free = exchange.ask.free and budget.counts_money
-            amount = 0 if free else budget.bound(target, tokens_in, tokens_out)
+            amount = 0 if free else _bound(exchange, budget, target, tokens_in, tokens_out)
             scope = self._scope(budget, exchange, target)
             if scope not in claims:
                 claims[scope] = Claim(budget, scope, amount)
@@ -199,6 +203,14 @@ class Reserve:
         if grows and outputs:
             reservation.enough = _covered_bytes(reservation)
         return reservation
+
+    def _price_options(self, exchange: Exchange, covered: Sequence[tuple[Budget, int]]) -> None:
+        """Take out the client's options that have no price, where a budget in USD has to hold it."""
+        if not exchange.dialect.fields.options:
+            return
+        for budget, index in covered:
+            if budget.counts_money and budget.enforced:
+                exchange.ignored += tuple(unpriced(exchange, exchange.targets[index]))
 
     def _inputs(self, exchange: Exchange, counted: int | None) -> list[int]:
         bound, exact = input_bound(exchange), self._exact
@@ -275,7 +287,10 @@ class Reserve:
         return None
 
     def _room(self, claim: Claim) -> int:
-        return 0 if self._grants is None else self._grants.room(claim.scope, claim.budget.settings.unit)
+        if self._grants is None:
+            return 0
+        budget = claim.budget
+        return self._grants.room(claim.scope, budget.settings.unit, budget.most_granted)
 
     def _store_failed(self, exchange: Exchange, error: StoreError) -> None:
         for claim in exchange.reservation.claims:
@@ -348,6 +363,12 @@ class Reserve:
         return None
 
 
+def _bound(exchange: Exchange, budget: Budget, target: Target, input_tokens: int, output_tokens: int) -> int:
+    """The most that a request of so many tokens can use of a budget at `target`."""
+    price = dearest(exchange, target) if budget.counts_money else None
+    return budget.bound(target, input_tokens, output_tokens, exchange.reservation.possible, price)
+
+
 def _limited(exchange: Exchange, index: int) -> bool:
     """Whether the request that goes to a target limits its output."""
     limits, target = exchange.output_limits, exchange.targets[index]
@@ -361,7 +382,10 @@ def _lacking(exchange: Exchange, output: int) -> Sequence[int]:
     known = reservation.inputs[exchange.targets.index(target)]
     usual = min(known, input_estimate(exchange))
     return [
-        max(0, claim.budget.bound(target, usual if claim.budget.patient else known, output) - claim.amount)
+        max(
+            0,
+            _bound(exchange, claim.budget, target, usual if claim.budget.patient else known, output) - claim.amount,
+        )
         if counted and claim.budget.grows
         else 0
         for claim, counted in zip(reservation.claims, counting(reservation.claims, exchange, target), strict=True)

@@ -27,6 +27,7 @@ from extproc.routing.selection import Select
 from extproc.settings.config import Settings
 from extproc.stores.memory import MemoryCounters
 from extproc.telemetry.metrics import Telemetry
+from extproc.unread.choice import WhyRead
 from extproc.words import contract
 from extproc.words.chain import Branch, Choice
 from extproc.words.contract import Edit, Service
@@ -79,7 +80,7 @@ async def explain(settings: Settings, question: Question) -> Explanation:
         await pipeline.on_request(exchange)
     except Refusal as error:
         refusal = error
-    story = _Story(settings, question, exchange, witness.stages, refusal)
+    story = _Story(settings, question, exchange, witness.stages, refusal, pipeline.why_read)
     guardrails = settings.guardrails if story.reached(GuardInput) else ()
     verdicts = [await _verdict(entry, exchange, question.body, settings) for entry in guardrails]
     return Explanation(list(_lines(story.rows(verdicts))), refusal is None)
@@ -94,6 +95,7 @@ class _Story:
     exchange: Exchange
     stages: Sequence[str]
     refusal: Refusal | None
+    why_read: WhyRead
 
     def reached(self, stage: type) -> bool:
         return stage.__name__ in self.stages
@@ -260,6 +262,13 @@ class _Story:
         late = [str(index) for index, edit in edits if edit.fields or edit.removed or edit.service]
         if late:
             yield f"the attempt attachment changes the body of try {', '.join(late)}"
+        if self.why_read.enabled:
+            reason = self.why_read(exchange)
+            yield (
+                f"the answer is read: {reason}"
+                if reason
+                else "the answer passes unread if it is streamed, see usage.mode"
+            )
         if onward.remove_headers:
             yield f"takes off {', '.join(onward.remove_headers)}"
 

@@ -16,7 +16,9 @@ import uvloop
 
 from extproc.cli import _stop
 from extproc.cli._options import add_config
+from extproc.ledger import LedgerError
 from extproc.settings import config
+from extproc.stores import StoreError
 from extproc.telemetry.lines import Lines, LinesHandler
 from extproc.telemetry.logs import JSONFormatter
 
@@ -24,6 +26,7 @@ EXAMPLES = """\
   extproc serve -c gateway.yaml --secrets /run/extproc/secrets     beside the Envoy of `extproc envoy`
 """
 _LOG_BUFFER = 1 << 20  # bytes
+_M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 1 << 20  # of glibc's malloc.h; bytes
 _AFTER_DRAIN = 20.0  # seconds to write owed settles and rows to the stores, after which the process ends anyway
 
 
@@ -60,6 +63,9 @@ def run(options: argparse.Namespace) -> int:
     settings = config.load(options.config)
     for doubt in config.lint(options.config):
         logging.getLogger("extproc").warning("%s", doubt.show(str(options.config)))
+    with contextlib.suppress(OSError, AttributeError):  # another libc than glibc
+        # Large blocks are given back when they are freed. By default glibc keeps them after the first of their size.
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
     # What reading the settings took and gave back is used again by these imports: 3 MB less.
     from extproc.server.processor import Processor  # noqa: PLC0415
     from extproc.server.processor import run as serve  # noqa: PLC0415
@@ -78,7 +84,11 @@ def run(options: argparse.Namespace) -> int:
             grace=options.drain_grace,
         )
 
-    uvloop.run(until_stopped())
+    try:
+        uvloop.run(until_stopped())
+    except (StoreError, LedgerError) as error:
+        print(f"stores: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

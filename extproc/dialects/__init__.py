@@ -45,6 +45,12 @@ MAX_TOKENS = 1_000_000_000
 """A token count above this is not believed, from a client or from a provider."""
 
 
+FREE_OPTIONS = frozenset(
+    ("auto", "default", "standard", "standard_only", "on_demand", "flex", "global", "not_available")
+)
+"""Values of `Fields.options` that cost no more than a request without the option, in every API that has them."""
+
+
 ADDED_TOKENS = 1024
 """Most tokens that providers add to a prompt for tools or a schema. Anthropic's are the most: up to 804."""
 

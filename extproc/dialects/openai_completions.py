@@ -44,6 +44,7 @@ class _Answer(msgspec.Struct):
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: Any = None
+    service_tier: Any = None
     error: Any = None
 
 
@@ -63,6 +64,7 @@ class OpenAICompletions(Dialect):
         spoken=frozenset(("prompt",)),
         files=frozenset(),
         opaque=frozenset(),
+        options=("service_tier",),
         also=("best_of",),
     )
 
@@ -105,6 +107,8 @@ class OpenAICompletions(Dialect):
             report.add_unread(data)
             return False
         report.model = answer.model or report.model
+        if isinstance(answer.service_tier, str):
+            report.options["service_tier"] = answer.service_tier
         if answer.error is not None:
             report.error = "provider_error"
         for choice in answer.choices or ():

@@ -224,5 +224,8 @@ def _client_idle_timeout(settings: Settings) -> float:
     """
     slowest = max(provider.timeout for provider in settings.providers.values())
     retries = [virtual.retry for virtual in settings.virtual_models.values()]
-    chains = [retry.attempts * max(retry.per_try_timeout, retry.per_try_timeout_stream) for retry in retries]
+    chains = [
+        retry.attempts * max(retry.per_try_timeout or slowest, retry.per_try_timeout_stream or slowest)
+        for retry in retries
+    ]
     return max(settings.limits.stream_idle, slowest, *chains) + 30

@@ -71,7 +71,6 @@ class Reader:
         self._open: list[Any] = []  # the containers that are open at the end of the last piece
         self._keys = 0
         self._long: str | None = None  # the long string of the piece under way
-        self._decode_long = msgspec.json.Decoder(float_hook=self._take_long).decode
 
     def read(self) -> Iterator[None]:
         """Raises InvalidJSON."""
@@ -188,21 +187,17 @@ class Reader:
 
     def _decoded(self, text: bytes) -> Any:
         try:
-            if self._long is None:
+            if (long := self._long) is None:
                 return _decode(text)
-            try:
-                return self._decode_long(text)
-            finally:
-                self._long = None
+            self._long = None
+            # A decoder with a method of this object would keep it forever: the collector does not look into decoders.
+            return msgspec.json.Decoder(float_hook=lambda _number: long).decode(text)
         except RecursionError:
             raise self._too_deep() from None
         except UnicodeDecodeError:
             raise InvalidJSON("The body is not valid UTF-8.") from None
         except msgspec.DecodeError as error:
             raise _invalid(error) from None
-
-    def _take_long(self, _number: str) -> str | None:
-        return self._long
 
     # --- a string longer than a slice
 

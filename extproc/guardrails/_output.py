@@ -53,6 +53,9 @@ class GuardOutput:
         exchange.watch = self._watch(exchange, plain=isinstance(framing, WholeBody))
         return True
 
+    def reason(self, exchange: Exchange) -> str:  # noqa: ARG002
+        return "guardrails read answers"
+
     def _watch(self, exchange: Exchange, *, plain: bool) -> Watch:
         guards: list[Guard] = list(exchange.guards)
         vault: Vault | None = exchange.vault

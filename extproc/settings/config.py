@@ -16,14 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from extproc import guardrails, stores
+from extproc import guardrails
 from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, GroupSettings, TeamSettings
-from extproc.budgets import LEASE, BudgetSettings
-from extproc.ledger import check_ledger
+from extproc.budgets import BudgetSettings
 from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
 from extproc.routing.catalog import ModelSettings, VirtualModelSettings
 from extproc.settings import checks
+from extproc.settings.limits import LimitsSettings
+from extproc.settings.stores import StoresSettings
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ _BOOL = "tag:yaml.org,2002:bool"
 _MERGE = "tag:yaml.org,2002:merge"
 
 Port = Annotated[int, Field(ge=1, le=65535)]
+Option = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}=[A-Za-z0-9_.:/-]{1,64}$")]
+Factor = Annotated[float, Field(ge=0.01, le=100)]
 PEMFile = Annotated[str, StringConstraints(pattern="^file:.+")]
 
 
@@ -160,142 +163,29 @@ class ProcessorSettings(Section):
 class UsageSettings(Section):
     """Counting of usage, and its display to clients."""
 
-    mode: Literal["body"] = Field("body", description="Source of token counts. `body`: the body of the answer.")
+    mode: Literal["body", "log"] = Field(
+        "body",
+        description="Source of the token counts of streamed answers. `body`: the gateway reads every answer. `log`: "
+        "an answer that nothing has to look at passes unread. Envoy keeps its end and counts its bytes, and the access "
+        "log of the try tells the gateway. `log` takes less CPU time for each event; docs/fast-streams.md says "
+        "what it changes. Plain answers are always read.",
+    )
+    trust_output_limits: bool = Field(
+        False,
+        description="With `mode: log`, let answers pass unread where a budget in tokens or USD applies and holds the "
+        "worst that the request can come to. Such an answer is not ended when its provider ignores the output limit in "
+        "the request; it is charged in full. Without it these answers are read.",
+    )
+    log_interval: PositiveDuration = Field(
+        10.0,
+        ge=1,
+        le=60,
+        description="With `mode: log`, time between two reports of Envoy that an answer goes on, `1s` to `60s`. After "
+        "three intervals without a report the exchange is settled at the most it can have come to.",
+    )
     cost_in_response: bool = Field(
         False,
         description="Add `cost`, in USD, to the usage in answers of OpenAI's APIs. Answers of unknown price have none.",
-    )
-
-
-class StoresSettings(Section):
-    """The databases that hold budgets' counts and the ledger."""
-
-    counters: str = Field(
-        "sqlite:data/counters.db",
-        description="Store of budgets' counts: `sqlite:path` for one machine, `memory:` for tests, or "
-        "`redis://user@host:6379/0?password=env:NAME` for several machines (`rediss://` with TLS).",
-    )
-    ledger: str = Field(
-        "sqlite:data/ledger.db",
-        description="Store of the ledger, which has one row for each exchange: `sqlite:path` for one machine, "
-        "`postgresql://user@host/db?password=env:NAME` for several, or `memory:` for tests.",
-    )
-    ledger_keep: PositiveDuration | None = Field(
-        None,
-        description="Age at which rows of the ledger are deleted, at most `366d`. Without it rows are kept forever.",
-    )
-
-    @model_validator(mode="after")
-    def _known(self) -> StoresSettings:
-        stores.check_counters(self.counters)
-        check_ledger(self.ledger)
-        return self
-
-
-class LimitsSettings(Section):
-    """Limits on bodies, streams and requests in flight."""
-
-    request_body: Size = Field(
-        20 << 20,
-        ge=1 << 10,
-        le=64 << 20,
-        description="Largest body of a request, `1KiB` to `64MiB`. A larger one gets 413 `body_too_large`. Raise it "
-        "for prompts with many images, together with the memory of Envoy and the processor.",
-    )
-    json_depth: int = Field(
-        128, ge=8, le=512, description="Deepest nesting of a request's JSON. A deeper body gets 400 `invalid_json`."
-    )
-    json_nodes: int = Field(
-        250_000,
-        ge=1_000,
-        le=10_000_000,
-        description="Most values in a request's JSON: objects, lists, texts, numbers. A body with more gets 400 "
-        "`invalid_json`. Each takes up to 250 bytes of memory while the request is judged. Raise it for embeddings of "
-        "long lists of token ids.",
-    )
-    json_text: Size = Field(
-        32 << 20,
-        ge=1 << 20,
-        le=256 << 20,
-        description="Largest text in a request's JSON, by the memory it takes: a byte for each character, but 2 or 4 "
-        "where one of them is beyond Latin letters. `1MiB` to `256MiB`. A larger one gets 400 `invalid_json`.",
-    )
-    body_memory: Size = Field(
-        256 << 20,
-        ge=1 << 20,
-        le=64 << 30,
-        description="Most bytes of request bodies in flight in one process, `1MiB` to `64GiB`. A further request gets "
-        "503 `overloaded` with `Retry-After`. A body above 256 KiB counts until it has been sent on, a smaller one "
-        "until its exchange ends.",
-    )
-    body_timeout: PositiveDuration = Field(
-        120.0,
-        ge=1,
-        le=3600,
-        description="Longest time for the whole body of a request to arrive, `1s` to `1h`. Envoy then answers 408. "
-        "Raise it for large bodies over slow connections.",
-    )
-    consumer_share: float = Field(
-        0.5,
-        gt=0,
-        le=1,
-        description="Largest share of `exchanges` and of `body_memory` that one consumer may take. A further request "
-        "of that consumer gets 429 `rate_limited` with `Retry-After`. Set it to `1` where there is one consumer.",
-    )
-    buffered_response: Size = Field(
-        10 << 20,
-        description="Largest plain answer that the gateway reads whole. Of a larger one it reads the usage. A larger "
-        "one that has to be translated becomes 502 `provider_bad_answer`.",
-    )
-    sse_event: Size = Field(
-        1 << 20,
-        description="Largest event of a stream that the gateway reads whole. Of a larger one it reads the usage. A "
-        "translated stream ends with an error there.",
-    )
-    stream_idle: PositiveDuration = Field(
-        600.0, description="Longest silence in the middle of an answer. Envoy then ends the stream."
-    )
-    output_tokens: int | None = Field(
-        None,
-        ge=1,
-        le=1_000_000_000,
-        description="Output limit, in tokens, that is written into a request when neither the client nor the model has "
-        "one, where a budget counts tokens or USD. The answer says so: `x-ai-capped`. Default: none is written.",
-    )
-    hosted_tools: int = Field(
-        32768,
-        ge=0,
-        le=1_000_000_000,
-        description="Input tokens that budgets hold for tools which the provider runs itself (web search, code "
-        "interpreters, MCP). Their text is not in the request, so this is an estimate: the answer is charged what the "
-        "provider reports. Raise it where searches are long, to refuse earlier.",
-    )
-    exchanges: int = Field(
-        10000,
-        ge=1,
-        le=1_000_000,
-        description="Most requests in flight in one process. A further one gets 503 `overloaded`.",
-    )
-    lease: PositiveDuration = Field(
-        LEASE,
-        ge=1,
-        le=600,
-        description="Time after the death of a process until its reservations end, `1s` to `10m`. They are then "
-        "charged if the request had been sent.",
-    )
-    guardrail_scans: int = Field(
-        64,
-        ge=1,
-        le=10_000,
-        description="Most searches of long texts by guardrails at a time in one process. A further one counts as a "
-        "failure of its guardrail.",
-    )
-    first_window: int = Field(
-        128,
-        ge=0,
-        le=16384,
-        description="Characters of a streamed answer that blocking guardrails check before any of it leaves. A block "
-        "in there is a real 400. `0`: the answer begins with its first checked text. At most 16384.",
     )
 
 
@@ -337,6 +227,12 @@ class Settings(Section):
         (),
         description="Prices that apply from a day on. They win over the `price` of a model and the bundled catalogue. "
         "Of several that match, the latest that has begun applies.",
+    )
+    surcharges: Mapping[Option, Factor] = Field(
+        {"inference_geo=us": 1.1},
+        description="Factors to the price of a model, by an option of the request that changes it: "
+        "`{service_tier=scale: 1.5}`. Where a budget in USD applies, an option that neither the catalogue nor this "
+        "setting has a price for is taken out of the request; `x-ai-ignored` names it.",
     )
     unknown_price: Literal["warn", "refuse"] = Field(
         "warn",

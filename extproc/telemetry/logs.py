@@ -81,6 +81,8 @@ def _served(exchange: Exchange) -> dict[str, Any]:
     }
     if exchange.first_token is not None:
         entry["first_token_ms"] = round(exchange.first_token * 1000, 3)
+    if exchange.unread:
+        entry["unread"] = True
     if report is not None:
         entry["response_model"] = report.model[:256]
         entry["finish_reasons"] = [reason[:64] for reason in list(report.finish_reasons.values())[:8]]

@@ -142,7 +142,6 @@ class Connection:
 
     def receive(self, data: bytes) -> Sequence[Event]:
         """The events in these bytes, in order. None after a fault."""
-        self._events = []
         if self.fault is None:
             data = self._rest + data if self._rest else data
             try:
@@ -150,7 +149,8 @@ class Connection:
             except Fault as fault:
                 self.fault = fault
                 self._out.append(frames.goaway(self._newest, fault.code, fault.reason))
-        return self._events
+        events, self._events = self._events, []  # what is kept here would keep a large message
+        return events
 
     def take(self, stream: Stream) -> bytes | None:
         """The next message of a busy stream. None where none waits: from now on the stream is at rest."""
@@ -436,7 +436,10 @@ class Connection:
             return
         if stream.unsent is None:
             stream.unsent = deque()
-        stream.unsent.append(memoryview(PREFIX.pack(0, len(message)) + message))
+        first = self._frame - PREFIX.size  # so that a message of megabytes is not copied for its prefix
+        stream.unsent.append(memoryview(PREFIX.pack(0, len(message)) + message[:first]))
+        if len(message) > first:
+            stream.unsent.append(memoryview(message)[first:])
         self._pump(stream)
 
     def end(self, stream: Stream, status: int = OK, text: str = "") -> None:

@@ -79,6 +79,7 @@ class Fields:
     spoken: frozenset[str]  # the dialogue and the system prompt; other text is definitions, which models get reworded
     files: frozenset[str]  # base64 of files
     opaque: frozenset[str]  # base64, signatures and the like, which are no text of the prompt as they stand
+    options: tuple[str, ...] = ()  # fields that change the price: `budgets.options`
     also: tuple[str, ...] = ()  # further fields that holds, routing or prices read
 
     @property
@@ -88,7 +89,7 @@ class Fields:
         """
         named = {self.model} if self.model is not None else set()
         needs = [name for names in self.needs.values() for name in names]
-        return frozenset((*named, *self.fixed, *self.output_limits, *needs, *self.spoken, *self.also))
+        return frozenset((*named, *self.fixed, *self.output_limits, *needs, *self.spoken, *self.options, *self.also))
 
 
 @dataclass(slots=True)
@@ -102,6 +103,7 @@ class Ask:
     output_field: str | None = None  # the field that limits the output, None where the operation has none
     usual_output: int | None = None  # the most the API writes without a limit
     free: bool = False  # True: the request uses no tokens
+    speaks: bool = False  # True: the answer can be audio
     thinking: int = 0  # tokens of thinking asked for, which the output limit includes
     lasting: bool = False  # True: the provider goes on after the client disconnected
     images: int = 0
@@ -217,17 +219,19 @@ class Report:
     thinks_aloud: bool = False  # the text holds the model's thinking, all of it
     sample: bytearray = field(default_factory=bytearray)  # the beginning of that text
     output_events: int = 0  # events that carried generated text
+    options: dict[str, str] = field(default_factory=dict)  # that change the price, as the provider applied them
     error: str = ""  # the provider's error in mid-stream
     memory: Any = None  # the dialect's own, from one event to the next
 
     def add_text(self, text: str) -> None:
         """Count the generated text that came with one event."""
         if text:
-            data = text.encode(errors="replace")
+            data = text.encode() if text.isascii() else text.encode(errors="replace")
             self.output_bytes += len(data)
             self.output_events += 1
-            if len(self.sample) < _SAMPLE:
-                self.sample += data[:_SAMPLE]
+            sample = self.sample
+            if len(sample) < _SAMPLE:
+                sample += data[:_SAMPLE]
 
     def add_unread(self, data: bytes) -> None:
         """Count bytes that could not be read, all of them rather than none. Base64 is no text."""

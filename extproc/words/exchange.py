@@ -86,6 +86,24 @@ class Consumer:
 
 
 @dataclass(slots=True, frozen=True)
+class Kinds:
+    """Kinds with prices of their own beside text: the tokens of an exchange, each a part of a count of its `Usage`; or
+    prices, in femto-USD.
+    """
+
+    audio_input: int = 0  # including audio read from a cache
+    audio_cached: int = 0
+    image_input: int = 0  # including images read from a cache
+    image_cached: int = 0
+    video_input: int = 0
+    audio_output: int = 0
+    image_output: int = 0
+    video_output: int = 0
+    cache_write_1h: int = 0  # tokens that a cache keeps for an hour
+    searches: int = 0  # searches of the web, which are no tokens
+
+
+@dataclass(slots=True, frozen=True)
 class Price:
     """Femto-USD (1e-15 USD) for a token of each kind, and for a request; see `prices`.
 
@@ -100,6 +118,9 @@ class Price:
     per_request: int = 0
     version: str = ""  # origin: a day, `settings`, or the catalogue's name and version
     tiers: tuple[tuple[int, Price], ...] = ()
+    kinds: Kinds | None = None  # None: every kind costs what text costs
+    variants: Mapping[str, Price] = field(default_factory=dict)  # by option of the request, `field=value`
+    factors: Mapping[str, int] = field(default_factory=dict)  # by option: thousandths of this price
 
 
 Changes = tuple[tuple[str, Literal["set", "default", "remove"], Any], ...]
@@ -121,6 +142,7 @@ class Target:
     supports: frozenset[str] | None = None  # abilities, see `dialects.ABILITIES`
     price: Price | None = None
     disabled: bool = False
+    timeout: float = 600.0  # seconds until its answer has to begin
     prompt_cache: bool = False  # True: mark the content that the provider's cache should keep
     tries: int = 1  # tries in a row, before the next target
     api: str = ""  # the dialect that chat requests are translated into; empty: the provider's usual
@@ -147,9 +169,9 @@ class Usage:
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
     source: str = "provider"  # provider | disputed | estimated | none
-    beyond: int = field(
-        default=0, compare=False
-    )  # tokens that neither the size nor the limit of the request bounds, as those of searches
+    kinds: Kinds | None = None
+    # tokens that neither the size nor the limit of the request bounds, as those of searches
+    beyond: int = field(default=0, compare=False)
 
     @property
     def total_tokens(self) -> int:
@@ -265,6 +287,7 @@ class Exchange:
     withheld: tuple[str, ...] = field(init=False)  # headers of the answer that the client does not get
     # Read
     report: Report | None = None  # None: the answer cannot be read
+    unread: bool = False  # the body passes unread, and the try's access log settles the exchange
     reader: Reader | None = None  # reader of the answer's body; None: it passes unread
     # event by event
     watch: Any = None  # the guardrails' view of the answer
@@ -284,7 +307,7 @@ class Exchange:
         """Bytes of the request's body."""
         return len(self.body) + self.shed
 
-    def end(self, *, refused: str = "", whole: bool = False, bug: bool = False) -> None:
+    def end(self, *, refused: str = "", whole: bool = False, bug: bool = False, seconds: float | None = None) -> None:
         """Decide how the exchange ended. The first call counts: later events are consequences.
 
         `refused` is the code of a refusal. `whole`: the answer reached its end. `bug`: an exception of the gateway's
@@ -311,4 +334,4 @@ class Exchange:
         self.ending = ending
         told = self.report.error if whole and self.report is not None else ""  # the provider's error in mid-stream
         self.error = refused or self.unreached or told or ending.code
-        self.seconds = time.perf_counter() - self.started
+        self.seconds = time.perf_counter() - self.started if seconds is None else seconds

@@ -115,7 +115,7 @@ async def test_a_forwarded_request_is_explained(settings):
         f"           seen (shared by all): holds at most 100 of 10 output_tokens in all, {TOO_MUCH}",
         "envoy      up to 2 tries, at clusters try-a, then try-b",
         "           moves on at connect, reset, timeout, 401, 403, 408, 429, 5xx",
-        "           a streamed answer must begin within 60 s",
+        "           a streamed answer must begin within 600 s",
         "           that of provider b within 30 s, its timeout",
         "           the body leaves changed",
         "           the attempt attachment changes the body of try 2",
@@ -267,7 +267,7 @@ async def test_an_audit_guardrail_refuses_nothing(settings):
         (chat("n", [{"image_url": "x"}]), {}, "", ("400 unsupported_by_targets", "Select")),
         (chat(text=PRIVATE), {}, GUARDED, ("400 guardrail_blocked", "GuardInput")),
         (chat(text="x" * 6000), {}, LIMITED, ("402 budget_exceeded", "Reserve")),
-        (chat(), {}, LIMITED.replace("limit: 5,", "limit: 0,"), ("400 request_exceeds_limit", "Reserve")),
+        (chat(), {}, LIMITED.replace("limit: 5,", "limit: 0,"), ("429 rate_limited", "Reserve")),
     ],
 )
 async def test_each_refusal_is_explained(settings, body, question, text, answer):
@@ -404,3 +404,30 @@ async def test_the_limit_of_the_output_is_told(settings):
     assert of(rows, "output") == ["n: capped at 700 tokens, and the answer says x-ai-capped: 700"]
     rows, _ = await told(settings, chat("n", max_tokens=5), tokens)
     assert of(rows, "output") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "says"),
+    [
+        (
+            "usage: {mode: log}",
+            {"stream_options": {"include_usage": True}},
+            "the answer passes unread if it is streamed",
+        ),
+        ("usage: {mode: log}", {}, "the answer is read: the client did not ask for its usage"),
+        ("usage: {mode: log}", {"stream": False}, "the answer is read: it is plain"),
+        (
+            LIMITED + "usage: {mode: log}",
+            {"stream_options": {"include_usage": True}},
+            "the answer is read: a budget ends",
+        ),
+    ],
+)
+async def test_why_an_answer_is_read(settings, text, more, says):
+    rows, _ = await told(settings, chat("m", **{"stream": True, **more}), text)
+    assert any(line.startswith(says) for line in of(rows, "envoy")), rows
+
+
+async def test_of_the_body_mode_nothing_is_said(settings):
+    rows, _ = await told(settings, chat("m", stream=True))
+    assert not any("the answer" in line and "read" in line for line in of(rows, "envoy"))

@@ -112,7 +112,7 @@ def test_a_block_in_the_first_window_is_a_400_for_openai(provider: Scripted, cha
     assert "CANARY" not in refused.value.response.text
     entry = gateway.exchange_of(refused.value.response)
     assert entry["status"] == 400
-    assert entry["usage_source"] == "estimated"
+    assert entry["usage_source"] in ("estimated", "provider")
 
 
 def test_a_block_in_the_first_window_is_a_400_for_anthropic(provider: Scripted, claude: anthropic.Anthropic):
@@ -147,7 +147,7 @@ def test_a_late_block_is_an_error_event_and_stops_the_provider(
     assert "CAN" not in text
     assert "not this" not in text
     entry = gateway.last(lambda entry: entry["error"] == "guardrail_blocked" and entry["status"] == 200)
-    assert entry["usage_source"] == "estimated"
+    assert entry["usage_source"] in ("estimated", "provider")
     eventually(lambda: provider.sent < len(b"".join(events)) - 10_000)
 
 

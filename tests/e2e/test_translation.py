@@ -298,7 +298,8 @@ def test_thinking_survives_a_round_trip(claude: Anthropic, model: str):
     first = claude.messages.create(model=model, max_tokens=4000, messages=HELLO, thinking=thinking)
     thoughts = [block for block in first.content if block.type == "thinking"]
     assert "Hello there" in thoughts[0].thinking
-    assert any(thought.signature for thought in thoughts)  # Gemini signs the text that follows
+    if model != "gemini":  # it signs the text, which comes last, and does not ask for that back
+        assert any(thought.signature for thought in thoughts)
     again: Any = [
         *HELLO,
         {"role": "assistant", "content": [block.model_dump(exclude_none=True) for block in first.content]},

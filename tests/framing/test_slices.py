@@ -1,4 +1,5 @@
 import json
+import weakref
 from unittest import mock
 
 import msgspec
@@ -157,6 +158,15 @@ def test_white_space_takes_no_room():
 def test_too_much_between_two_commas_is_refused():
     with mock.patch.object(slices, "_MOST_BETWEEN", 2000):
         assert "between two commas" in refused(b"[" + b"1" * 5000 + b"]", 64)
+
+
+def test_nothing_keeps_a_body_that_was_read():
+    reader = slices.Reader(b'["' + b"a" * 300_000 + b'"]', **LIMITS)
+    for _ in reader.read():
+        pass
+    gone = weakref.ref(reader)
+    del reader
+    assert gone() is None
 
 
 def test_a_byte_order_mark_is_refused_by_name():

@@ -12,6 +12,8 @@ from extproc.words.errors import Refusal
 # For each kind: settings, and a text that they match.
 EXAMPLES = {
     "regex": ({"patterns": {"canary": "CANARY-[0-9]+"}}, "CANARY-42"),
+    "pii": ({}, "ana@example.org"),
+    "secrets": ({}, "AKIA" + "IOSFODNN7ABCDEFG"),
 }
 each = pytest.mark.parametrize("kind", EXAMPLES)
 

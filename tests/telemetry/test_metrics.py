@@ -45,6 +45,7 @@ METRICS = {
     "extproc_cost_usd_total": {"provider", "model", "consumer", "team"},
     "extproc_cost_unknown_total": {"provider", "model"},
     "extproc_usage_total": {"source"},
+    "extproc_unread_total": {"outcome"},
     "extproc_provider_usage_refused_total": {"provider"},
     "extproc_leases_expired_total": {"forwarded"},
     "extproc_store_losses_total": set(),
@@ -91,6 +92,7 @@ def touch_all(telemetry, exchange):
     telemetry.guardrail(Verdict("g", "input", "block"))
     telemetry.guardrail(Verdict("g", "input", "failed", reason="timeout"))
     telemetry.budget("b", "denied")
+    telemetry.unread("told").inc()
     telemetry.budget_used("b", 0.5, math.inf)
     unpriced = ended(exchange)
     unpriced.cost = None
@@ -233,6 +235,20 @@ def test_values_of_clients_and_providers_add_few_series(world, exchange):
     for name in ("gen_ai_server_request_duration_seconds_count", "extproc_tries_total", "extproc_try_seconds_count"):
         assert len([sample for sample in samples(telemetry) if sample.name == name]) <= 201
     assert len(telemetry.recent) == 1000
+
+
+def test_wrong_keys_do_not_push_exchanges_out_of_the_record(world, exchange):
+    telemetry = world().telemetry
+    telemetry.record(ended(exchange))
+    for _ in range(5000):
+        stranger = ended(exchange)
+        stranger.forwarded = False
+        del stranger.consumer
+        telemetry.record(stranger)
+    telemetry.record(ended(exchange))
+    entries = list(telemetry.recent)
+    assert len(entries) == len(telemetry.recent) == 102
+    assert ["consumer" in entry for entry in entries] == [True, *[False] * 100, True], "in the order of their ends"
 
 
 def test_combinations_of_labels_add_few_series(world, exchange):

@@ -30,6 +30,7 @@ FIELDS = Fields(
     spoken=frozenset(("messages", "system")),
     files=frozenset(("data",)),
     opaque=frozenset(("data", "signature", "encrypted_content")),
+    options=("service_tier", "speed", "inference_geo"),
     also=("thinking", "tool_choice", "mcp_servers", "container"),
 )
 

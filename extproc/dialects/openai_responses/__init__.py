@@ -34,7 +34,7 @@ class OpenAIResponses(Dialect):
     paths = {"/v1/responses": "chat"}  # noqa: RUF012
     usage_at = (("response", "usage"), ("usage",))
     namespaces = True
-    traces = (b'"extproc:',)
+    traces = (b'"extproc:', b'"rs_gw')
     fields = ask.FIELDS
     lacks = frozenset(("choices", "audio"))
     reasons = staticmethod(openai_reasons)
