@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 # The tests of a file stay in one process, so that shared fixtures are made once.
 SIDE_BY_SIDE := -n auto --dist loadfile
 
-AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197
+AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197 ai@7.0.173 @ai-sdk/openai@4.0.118 zod@4.6.7
 
 export EXTPROC_DEMO_KEY ?= sk-gw-demo
 # Otherwise each process of the tests would compile the gateway again, and each run the tests.

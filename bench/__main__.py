@@ -1,7 +1,9 @@
 """The cost of the gateway: `make bench`. One table, one machine, one run: Envoy alone, this gateway, and others.
 
     python -m bench                                                   Envoy alone and this gateway
-    python -m bench --other 'LiteLLM=litellm --model openai/stub --api_base {upstream}/v1 --port {port}'
+    python -m bench --other 'LiteLLM=litellm --config bench/litellm.yaml --port {port}'
+    python -m bench --other 'Portkey=node node_modules/@portkey-ai/gateway/build/start-server.js --port={port}' \
+        --header 'x-portkey-provider: openai' --header 'x-portkey-custom-host: {upstream}/v1'
     python -m bench --record                                          also a line for bench/history.jsonl
     python -m bench --check                                           compare with the last line of this machine
 
@@ -250,7 +252,12 @@ def worse(now: dict[str, Any], before: dict[str, Any]) -> list[str]:
 
 
 def arms_of(stage: Stage, options: argparse.Namespace) -> list[Arm]:
-    arms = [stage.envoy_alone(), stage.gateway("gateway")]
+    arms = [
+        stage.envoy_alone(),
+        stage.gateway("gateway"),
+        stage.gateway("gateway, usage.mode: log", more="usage: {mode: log}"),
+        stage.gateway("gateway, grpcio", processor=", transport: grpcio"),
+    ]
     for text in options.other:
         name, _, command = text.partition("=")
         arms.append(stage.other(name, command, options.header))

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from extproc.auth import CREDENTIAL_HEADERS, AttributionSettings
+from extproc.budgets import input_seen
 from extproc.providers import kinds
 from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import apply
@@ -17,6 +18,7 @@ from extproc.words.actions import Continue
 from extproc.words.contract import Edit, Service
 from extproc.words.dialect import HOSTED
 from extproc.words.exchange import Exchange, Target
+from extproc.words.verdicts import GUARDRAILS
 
 # Envoy's names of each retry condition. A failure inside the hop reaches the public listener as an answer of Envoy's
 # own with its reason in the name of a header. Only a try that ran out of time is a reset there.
@@ -41,6 +43,10 @@ _MAX_EDITS = 8192
 """Most bytes of the header that holds the edits of each try. Beyond it, every try starts from the client's body. The
 header gets long when tries must put back fields that the first one changed.
 """
+
+
+_NEVER_SENT = frozenset((*CREDENTIAL_HEADERS, GUARDRAILS))
+"""Headers of requests that are for the gateway alone."""
 
 
 class Forward:
@@ -69,7 +75,7 @@ class Forward:
             clusters = tuple([contract.try_cluster(target.provider) for target in targets])
             first, told = _share_out(edits, exchange)
             headers |= told
-        body = None
+        body = exchange.body if exchange.masked else None
         fields = {**exchange.edits, **first.fields}
         model = exchange.dialect.fields.model
         if model is not None and fields.get(model) == exchange.ask.model:
@@ -122,6 +128,8 @@ class Forward:
     def _headers(self, exchange: Exchange) -> dict[str, str]:
         retry, targets = exchange.chain.retry, exchange.targets
         timeout = retry.per_try_timeout_stream if exchange.ask.stream else retry.per_try_timeout
+        if timeout is None:
+            timeout = max([target.timeout for target in targets])
         headers = {
             contract.ID: exchange.id,
             contract.TARGETS: contract.encode_targets(targets),
@@ -142,8 +150,20 @@ class Forward:
         return tuple(
             name
             for name in exchange.request.headers
-            if name in CREDENTIAL_HEADERS or (prefix is not None and name.startswith(prefix))
+            if name in _NEVER_SENT or (prefix is not None and name.startswith(prefix))
         )
+
+
+class Shed:
+    """Frees a large body that has left for Envoy. Until the exchange ends only its size and number of tokens matter."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        seen, size = input_seen(exchange), len(exchange.body)
+        exchange.seen, exchange.shed = seen, size
+        exchange.body, exchange.json = b"", {}
+        exchange.ask.image_data.clear()
+        if exchange.place is not None:
+            exchange.place.resize(0)
 
 
 def _query(path: str) -> str:

@@ -9,17 +9,22 @@ from enum import Enum, auto
 
 import msgspec
 
+from extproc.admission import LARGE, content_length
 from extproc.pipeline import Pipeline, Stages
-from extproc.response import ORIGIN, UPSTREAM, internal, named
+from extproc.response import ORIGIN, THROUGH, UPSTREAM, internal, named
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.errors import Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
+from extproc.words.verdicts import GUARDRAILS, told
+
+_READ_ANSWER = Continue(read_answer=True)
 
 
 class _State(Enum):
     """Progress of an exchange towards its record."""
 
     UNDER_WAY = auto()
+    HANDED_OVER = auto()  # its answer passes unread
     SETTLED = auto()  # settled and recorded
     OVER = auto()  # Envoy has closed the stream
 
@@ -34,27 +39,36 @@ class GatewayStream:
         self._mark = mark  # of this worker, see `words.workers`
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
+        self._head: Continue | None = None  # waits for the guardrails
 
     async def on_request_headers(
         self, headers: Mapping[str, str], end: bool, verified: Verified = NOTHING_VERIFIED
     ) -> Continue | LocalReply:
-        request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end)
+        length = content_length(headers)
+        request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end, length)
         id = os.urandom(16).hex()
         if self._mark:
             id = self._mark + id[len(self._mark) :]
         self._exchange = exchange = Exchange(
             id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.telemetry.begin()
         )
-        return await self._run(self._pipeline.on_headers, exchange) or CONTINUE
+        usual = end or (length is not None and length <= LARGE)
+        stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
+        return await self._run(stages, exchange) or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
 
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
         exchange = self._current()
         exchange.body = body
-        return await self._run(self._pipeline.on_request, exchange) or exchange.onward
+        if len(body) <= LARGE:
+            return await self._run(self._pipeline.on_request, exchange) or exchange.onward
+        async with self._pipeline.in_flight.turn(len(body)):
+            action = await self._run(self._pipeline.on_large_request, exchange) or exchange.onward
+            exchange.onward = CONTINUE  # it may hold another body
+            return action
 
     async def on_response_headers(
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
-    ) -> Continue | LocalReply:
+    ) -> Continue | LocalReply | None:
         exchange = self._exchange
         if exchange is None:  # Envoy refused the request before it reached the gateway: too large, an upgrade
             self.done = True
@@ -68,12 +82,28 @@ class GatewayStream:
             str(details),
             end,
         )
+        if self._pipeline.guarded and not end:
+            return await self._guarded_head(exchange)
         return await self._run(self._pipeline.on_response, exchange) or CONTINUE
+
+    async def _guarded_head(self, exchange: Exchange) -> Continue | LocalReply | None:
+        """The head of an answer whose body Envoy sends in any case; None where it waits for guardrails."""
+        exchange.reader = THROUGH
+        action = await self._run(self._pipeline.on_response, exchange) or CONTINUE
+        if isinstance(action, LocalReply) or action is CONTINUE:
+            return action
+        action.read_answer = False  # asked for already
+        if exchange.watch is None:
+            return action
+        self._head = action
+        return None
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         exchange = self._current()
         assert exchange.reader is not None, "a body that was not asked for"
         out: list[bytes] = []
+        if self._head is not None:
+            return await self._guarded_body(exchange, self._head, chunk, end)
         try:
             await exchange.reader.feed(chunk, end, out)
         except Refusal as refusal:  # Envoy ends the provider's answer when the gateway's ends
@@ -88,12 +118,49 @@ class GatewayStream:
             await self._settle(exchange)
         return Chunk(b"".join(out), end)
 
+    async def _guarded_body(self, exchange: Exchange, head: Continue, chunk: bytes, end: bool) -> Chunk:
+        """The first bytes that may leave, with the head; or a refusal in their place."""
+        out: list[bytes] = []
+        refusal: Refusal | None = None
+        assert exchange.reader is not None
+        try:
+            await exchange.reader.feed(chunk, end, out)
+        except Refusal as raised:
+            refusal = raised
+        except Exception:
+            exchange.end(bug=True)
+            raise
+        body = b"".join(out)
+        if refusal is None and not end and not body:
+            return Chunk(b"")
+        self._head = None
+        if refusal is not None and not body:
+            exchange.status = refusal.kind.status
+            self._refuse(exchange, refusal)
+            await self._settle(exchange)
+            refusal.headers = exchange.told | {ORIGIN: "gateway"} | refusal.headers
+            return Chunk(b"", head=refusal_answer(exchange, refusal))
+        if found := told(exchange):
+            head.set_headers = {**head.set_headers, GUARDRAILS: found}
+        if refusal is not None:
+            self._refuse(exchange, refusal)
+            body += exchange.dialect.cut_off(refusal.kind, refusal.message)
+            end = True
+        if end:
+            exchange.end(whole=True)
+            await self._settle(exchange)
+        return Chunk(body, end, head)
+
     async def on_end(self) -> None:
         """Settle an exchange that is still open: the stream is over, however it ended."""
         exchange, state = self._exchange, self._state
         if exchange is None or state is _State.OVER:
             return
         self._state = _State.OVER
+        if state is _State.HANDED_OVER:
+            return
+        if exchange.place is not None:
+            exchange.place.leave()
         self._pipeline.telemetry.in_flight -= 1
         if state is _State.UNDER_WAY:
             exchange.end()
@@ -108,6 +175,8 @@ class GatewayStream:
         try:
             action = await stages(exchange)
         except Refusal as refusal:
+            if exchange.reader is THROUGH:
+                exchange.reader = None  # no answer was read
             self._refuse(exchange, refusal)
             exchange.status = refusal.kind.status
             self.done = True
@@ -115,7 +184,9 @@ class GatewayStream:
         except Exception:
             exchange.end(bug=True)
             raise
-        if action is not None and exchange.reader is None:
+        if exchange.unread:
+            self._hand_over(exchange)
+        elif action is not None and exchange.reader is None:
             if isinstance(action, LocalReply):
                 exchange.status = action.status
                 if exchange.dialect.request_id:
@@ -128,11 +199,20 @@ class GatewayStream:
         exchange.end(refused=refusal.kind.code)
         self._pipeline.telemetry.refusal(refusal.kind.code)
 
+    def _hand_over(self, exchange: Exchange) -> None:
+        """Envoy has nothing more to ask: its access log will tell how the answer ended."""
+        self.done = True
+        self._state = _State.HANDED_OVER
+        pipeline, settings = self._pipeline, self._pipeline.settings
+        interval, event_limit = settings.usage.log_interval, settings.limits.sse_event
+        pipeline.waiting.wait(exchange, pipeline.settle_unread, interval=interval, event_limit=event_limit)
+
     async def _settle(self, exchange: Exchange) -> None:
         """Settle and record. If this call is cancelled, `on_end` settles again, and nothing cancels that: settling
         twice counts once.
         """
         self.done = True
+        self._pipeline.waiting.forget(exchange.id)
         await self._pipeline.on_end(exchange)
         if self._state is _State.UNDER_WAY:
             self._state = _State.SETTLED

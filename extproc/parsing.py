@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
+from extproc.admission import too_large
 from extproc.dialects import NOT_FORWARDED, Endpoints, by_path, dialects, is_name, speaking
 from extproc.framing.json import InvalidJSON, parse
+from extproc.framing.slices import Reader
 from extproc.words.errors import (
-    BODY_TOO_LARGE,
     INVALID_JSON,
     INVALID_REQUEST,
     METHOD_NOT_ALLOWED,
-    OVERLOADED,
     PATH_NOT_FOUND,
     UNSUPPORTED_ENCODING,
     Refusal,
 )
 from extproc.words.exchange import Exchange
-from extproc.words.values import show_size
+
+_SHOWN = 200
+"""Characters of an unknown path that its refusal repeats."""
+_MANY = 20_000
+"""Values of a body above which a thread interprets them, because that is all Python."""
 
 MODELS_PATH = "/v1/models"
 OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
@@ -51,7 +57,8 @@ class Classify:
                 exchange.operation = OWN_PATHS[path]
                 _check_method(request.method, ("GET",), path)
                 return
-            raise Refusal(PATH_NOT_FOUND, f"The gateway does not serve this path. It serves {self._paths()}.")
+            message = f"The gateway does not serve {path[:_SHOWN]!r}. It serves {self._paths()}."
+            raise Refusal(PATH_NOT_FOUND, message)
         exchange.dialect, exchange.endpoint = found
         exchange.operation = exchange.endpoint.operation
         _check_method(request.method, ("POST",), path)
@@ -67,27 +74,29 @@ class Classify:
         return ", ".join([*sorted(by_path()), MODELS_PATH, *OWN_PATHS])
 
 
-class Admit:
-    """503 when more than `most` exchanges are under way, 400 for a request without a body."""
+@dataclass(slots=True, frozen=True)
+class BodyLimits:
+    """Limits of a body: bytes, levels, values, and bytes of memory of one text."""
 
-    def __init__(self, most: int, under_way: Callable[[], int]) -> None:
-        self._most = most
-        self._under_way = under_way
-
-    def __call__(self, exchange: Exchange) -> None:
-        if self._under_way() > self._most:
-            message = "Too many requests are in flight; try again in a moment."
-            raise Refusal(OVERLOADED, message, headers={"retry-after": "1"})
-        if exchange.request.ended:
-            raise Refusal(INVALID_JSON, "Send a JSON body.")
+    size: int
+    depth: int
+    nodes: int = 250_000
+    text: int = 32 << 20
 
 
 class Parse:
-    """Writes `body`, `json` and `ask`. 400 for a body that two parsers could read differently."""
+    """Writes `json` and `ask`. 400 for a body that two parsers could read differently."""
 
-    def __init__(self, max_bytes: int, max_depth: int, changed: Collection[str] = (), *, hosted_tools: int = 0) -> None:
-        self._max_bytes = max_bytes
-        self._max_depth = max_depth
+    def __init__(
+        self,
+        limits: BodyLimits,
+        changed: Collection[str] = (),
+        weigh: Callable[[Exchange], None] = lambda _exchange: None,
+        *,
+        hosted_tools: int = 0,
+    ) -> None:
+        self._limits = limits
+        self._weigh = weigh
         self._hosted_tools = hosted_tools  # tokens held for what they read
         # `changed` are fields that targets set or remove.
         self._names = {
@@ -97,15 +106,23 @@ class Parse:
         }
 
     def __call__(self, exchange: Exchange) -> None:
-        body = exchange.body
-        if len(body) > self._max_bytes:
-            raise Refusal(BODY_TOO_LARGE, f"The body is larger than {show_size(self._max_bytes)}: send less.")
-        if not body:
-            raise Refusal(INVALID_JSON, "The request has no body: send JSON.")
+        self._check_size(exchange)
         try:
-            tree = parse(body, self._max_depth)
+            tree = parse(exchange.body, self._limits.depth, self._limits.nodes)
         except InvalidJSON as error:
             raise Refusal(INVALID_JSON, str(error)) from None
+        self._interpret(exchange, tree)
+
+    def _check_size(self, exchange: Exchange) -> None:
+        body = exchange.body
+        if len(body) > self._limits.size:
+            raise too_large(self._limits.size)
+        if not body:
+            raise Refusal(INVALID_JSON, "The request has no body: send JSON.")
+        if len(body) != exchange.request.length:
+            self._weigh(exchange)
+
+    def _interpret(self, exchange: Exchange, tree: Any) -> None:
         if not isinstance(tree, dict):
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
         self._names[exchange.dialect.name].check(tree)
@@ -116,6 +133,25 @@ class Parse:
         exchange.ask = ask = exchange.dialect.read(tree, exchange.endpoint)
         if ask.hosted:
             ask.added_tokens += self._hosted_tools
+
+
+class ParseLarge(Parse):
+    """The same for a large body: in slices, with a turn for other requests after each. Ends when Envoy gave it up."""
+
+    async def __call__(self, exchange: Exchange) -> None:  # type: ignore[override]
+        self._check_size(exchange)
+        await asyncio.sleep(0)
+        limits = self._limits
+        reader = Reader(exchange.body, depth=limits.depth, nodes=limits.nodes, text=limits.text)
+        try:
+            for _ in reader.read():
+                await asyncio.sleep(0)
+        except InvalidJSON as error:
+            raise Refusal(INVALID_JSON, str(error)) from None
+        if reader.nodes > _MANY:
+            await asyncio.to_thread(self._interpret, exchange, reader.root)
+        else:
+            self._interpret(exchange, reader.root)
 
 
 class Names:

@@ -18,13 +18,14 @@ from typing import Any
 
 from extproc.accounting.books import Books, Enter
 from extproc.accounting.settle import Settle
+from extproc.admission import Admit, InFlight, LookAhead
 from extproc.auth import Access, Authenticate, Authorize
 from extproc.budgets import Reserve, Tools, Unpriced
 from extproc.endpoints.count_tokens import CountTokens
 from extproc.endpoints.models import Models
-from extproc.forward import Forward
-from extproc.guardrails import GuardInput
-from extproc.parsing import Admit, Classify, Parse
+from extproc.forward import Forward, Shed
+from extproc.guardrails import GuardInput, GuardOutput, reads_answers
+from extproc.parsing import BodyLimits, Classify, Parse, ParseLarge
 from extproc.prices import PriceBook
 from extproc.response import (
     Annotate,
@@ -46,6 +47,8 @@ from extproc.routing.selection import Select
 from extproc.settings.config import Settings
 from extproc.stores import Counters
 from extproc.telemetry.metrics import Record, Telemetry
+from extproc.unread.choice import Follow, WhyRead
+from extproc.unread.waiting import Waiting
 from extproc.words.actions import Continue, LocalReply
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
@@ -95,10 +98,25 @@ class Pipeline:
     catalog: Catalog
     history: History
     telemetry: Telemetry
+    in_flight: InFlight
+    # True: guardrails may read answers, so Envoy is asked for every answer at the request's headers. The head of an
+    # answer can then wait until its first text was judged.
+    guarded: bool
+    waiting: Waiting
+    why_read: WhyRead
     on_headers: Stages
+    on_large_headers: Stages
     on_request: Stages
+    on_large_request: Stages
     on_response: Stages
     on_end: Stages
+
+    async def settle_unread(self, exchange: Exchange) -> None:
+        """Settle and record an exchange whose answer passed unread."""
+        if exchange.place is not None:
+            exchange.place.leave()
+        self.telemetry.in_flight -= 1
+        await self.on_end(exchange)
 
     def learn(self, try_: Try) -> None:
         """Take in Envoy's report of a try: for the metrics, for cool-downs and for latency routing."""
@@ -141,17 +159,22 @@ def build(
     tools: Tools | None = None,
     books: Books | None = None,
     own: Callable[[Exchange], Awaitable[LocalReply | None]] | None = None,
+    waiting: Waiting | None = None,
+    in_flight: InFlight | None = None,
     now: Callable[[], float] = time.time,
 ) -> Pipeline:
     """The stages for `settings`, in the order they run.
 
     All arguments outlive a configuration: `leases` keeps reservations alive, `history` holds what tries taught, `tools`
-    serves budgets, `books` holds charges, `own` answers consumers about their own spending.
+    serves budgets, `books` holds charges, `own` answers consumers about their own spending,
+    `waiting` holds exchanges whose answers pass unread, `in_flight` counts requests and bytes of their bodies.
     """
     history = history or History(now)
+    in_flight = in_flight or InFlight()
     tools = tools or Tools(used=telemetry.budget_used)
     books = books or Books(counters, None, now=now)
-    prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date())
+    waiting = waiting or Waiting()
+    prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date(), settings.surcharges)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
     access = Access(settings.teams, settings.groups)
@@ -181,30 +204,50 @@ def build(
         lease=limits.lease,
         now=now,
     )
+    admit = Admit(
+        in_flight,
+        lambda: telemetry.in_flight,
+        exchanges=limits.exchanges,
+        memory=limits.body_memory,
+        share=limits.consumer_share,
+        body=limits.request_body,
+    )
+    cost = settings.usage.cost_in_response
+    guarded = reads_answers(settings.guardrails)
+    guard_output = GuardOutput(
+        settings.guardrails, telemetry.guardrail, first_window=limits.first_window, most=limits.guardrail_scans
+    )
+    on_event: list[EventStage] = [
+        Count(),
+        *([guard_output] if guarded else []),
+        HideUsage(),
+        *([Annotate()] if cost else []),
+        Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
+    ]
+    events = Events(on_event, telemetry.stage)
+    why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason)
     on_headers: list[Stage] = [
         Classify(),
         Authenticate(settings.auth, settings.consumers, access, settings.attribution, now),
         Models(catalog),
         *([own] if own is not None else []),
-        Admit(limits.exchanges, lambda: telemetry.in_flight),
+        admit,
     ]
+    body = BodyLimits(limits.request_body, limits.json_depth, limits.json_nodes, limits.json_text)
+    reading = body, catalog.changed(), admit.weigh
     on_request: list[Stage] = [
-        Parse(limits.request_body, limits.json_depth, catalog.changed(), hosted_tools=limits.hosted_tools),
+        Parse(*reading, hosted_tools=limits.hosted_tools),
         Route(catalog),
         authorize,
         CountTokens(catalog),
         select,
-        GuardInput(settings.guardrails, telemetry.guardrail),
+        GuardInput(settings.guardrails, telemetry.guardrail, most=limits.guardrail_scans),
         reserve,
         Forward(settings.attribution, catalog),
+        *([Follow(waiting, why_read)] if why_read.enabled else []),
     ]
-    cost = settings.usage.cost_in_response
-    on_event: list[EventStage] = [
-        Count(),
-        HideUsage(),
-        *([Annotate()] if cost else []),
-        Extend(reserve.extend),
-    ]
+    on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
+    on_large_request: list[Stage] = [ParseLarge(*reading, hosted_tools=limits.hosted_tools), *on_request[1:], Shed()]
     on_response: list[Stage] = [
         Origin(),
         Tell(),
@@ -212,10 +255,12 @@ def build(
         CoolDown(partial(cool_down, settings, history)),
         BadAnswer(),
         Read(
-            Events(on_event, telemetry.stage),
+            events,
             event_limit=limits.sse_event,
             body_limit=limits.buffered_response,
             cost=cost,
+            unread=guard_output.unreadable,
+            may_pass=why_read.enabled,
         ),
     ]
     settle = Settle(
@@ -232,5 +277,6 @@ def build(
         Record(telemetry),
         Enter(books),
     ]
-    lists = (Stages(stages, telemetry.stage) for stages in (on_headers, on_request, on_response, on_end))
-    return Pipeline(settings, catalog, history, telemetry, *lists)
+    lists = (on_headers, on_large_headers, on_request, on_large_request, on_response, on_end)
+    stages = [Stages(each, telemetry.stage) for each in lists]
+    return Pipeline(settings, catalog, history, telemetry, in_flight, guarded, waiting, why_read, *stages)

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from extproc import prices
+from extproc.budgets.options import charged
 from extproc.dialects import rates
 from extproc.forward import decode_fields
 from extproc.framing import Frame, Framing
@@ -25,7 +26,7 @@ from extproc.framing.aws_eventstream import AWSEventStream
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.framing.json import WholeBody
 from extproc.framing.sse import SSE
-from extproc.words import contract
+from extproc.words import contract, verdicts
 from extproc.words.actions import Continue
 from extproc.words.dialect import Dialect, Report
 from extproc.words.errors import PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal, advice
@@ -37,7 +38,7 @@ ORIGIN = TOLD + "error-origin"
 UPSTREAM = "via_upstream"
 """Envoy's response code details of an answer that came through a cluster."""
 
-_LONG = 256
+LONG = 256
 """Bytes of an event without data beyond which it is a piece of one that is too long, not a comment or a blank line."""
 MOST_INFLATED = 128 << 20
 """Bytes that a compressed answer may grow to."""
@@ -93,6 +94,8 @@ class Tell:
         ignored = None if exchange.attached else headers.get(contract.IGNORED)
         if ignored is not None or exchange.ignored:
             told[TOLD + "ignored"] = ",".join([*exchange.ignored, *([ignored] if ignored else [])])
+        if exchange.guardrails and (found := verdicts.told(exchange)):
+            told[verdicts.GUARDRAILS] = found
         if exchange.alert:
             told[TOLD + "budget"] = exchange.alert
         if exchange.downgraded:
@@ -145,14 +148,26 @@ class BadAnswer:
 class Read:
     """Writes `report` and `reader` where the answer has something to read, and returns the action for Envoy.
 
-    `cost` adds a header with the cost, where the cost is known before the body.
+    `cost` adds a header with the cost, where the cost is known before the body. `unread` is told of an answer that
+    guardrails should read and cannot; it may refuse.
     """
 
-    def __init__(self, events: Events, *, event_limit: int, body_limit: int, cost: bool) -> None:
+    def __init__(
+        self,
+        events: Events,
+        *,
+        event_limit: int,
+        body_limit: int,
+        cost: bool,
+        unread: Callable[[Exchange], None] = lambda _exchange: None,
+        may_pass: bool = False,
+    ) -> None:
         self._events = events
+        self._unread = unread
         self._event_limit = event_limit
         self._body_limit = body_limit
         self._cost = cost
+        self._may_pass = may_pass
 
     def __call__(self, exchange: Exchange) -> Continue:
         told, withheld, headers = exchange.told, exchange.withheld, exchange.response.headers
@@ -164,7 +179,13 @@ class Read:
         framing = framing_for(
             headers.get("content-type", ""), event_limit=self._event_limit, body_limit=self._body_limit
         )
-        if framing is None or exchange.response.ended or encoding not in ("identity", *ENCODINGS):
+        readable = framing is not None and encoding in ("identity", *ENCODINGS)
+        if exchange.guards and not exchange.response.ended and (not readable or isinstance(framing, AWSEventStream)):
+            self._unread(exchange)
+        if framing is None or exchange.response.ended or not readable:
+            return Continue(told, withheld)
+        if self._may_pass and contract.WATCHED in headers and not self._has_to_read(exchange, framing):
+            exchange.unread = True
             return Continue(told, withheld)
         exchange.report = Report()
         if is_translated(exchange) and (usage := headers.get(contract.USAGE)) is not None:
@@ -176,6 +197,10 @@ class Read:
         if reader.changes_length:
             withheld += ("content-encoding", "content-length")
         return Continue(told, withheld, read_answer=True)
+
+    def _has_to_read(self, exchange: Exchange, framing: Framing) -> bool:
+        """False for an answer that Envoy follows and no stage has to see."""
+        return not isinstance(framing, SSE) or is_translated(exchange) or bool(self._events.reason(exchange))
 
 
 def named(exchange: Exchange) -> Mapping[str, str]:
@@ -209,7 +234,7 @@ def _from_provider(exchange: Exchange) -> bool:
 
 
 def _price(exchange: Exchange) -> Price | None:
-    return None if exchange.target is None else exchange.target.price
+    return charged(exchange)
 
 
 def _bad_answer(exchange: Exchange, kind: Kind, message: str) -> Refusal:
@@ -232,6 +257,10 @@ class EventStage(Protocol):
         """True when the stage has something to do for this answer."""
         ...
 
+    def reason(self, exchange: Exchange) -> str:
+        """The reason, for people, why a streamed answer has to be read for this stage; empty where it may pass."""
+        ...
+
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Any:
         """The events that go on, of those that came together; `end` marks the last ones. It may be asynchronous. A
         Refusal ends the answer after the events already given.
@@ -246,6 +275,9 @@ class Count:
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
         return True
+
+    def reason(self, exchange: Exchange) -> str:  # noqa: ARG002
+        return ""  # Envoy's access log tells as much
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         report, observe = exchange.report, exchange.dialect.observe
@@ -272,7 +304,7 @@ class Count:
             return
         if event.edges is not None:
             exchange.dialect.observe_edges(event.edges.head, event.edges.tail, report)
-        if event.edges is not None or (len(event.raw) > _LONG and not event.raw.startswith(b":")):
+        if event.edges is not None or (len(event.raw) > LONG and not event.raw.startswith(b":")):
             report.add_unread(event.raw)
 
 
@@ -283,6 +315,9 @@ class HideUsage:
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         return exchange.usage_hidden and isinstance(framing, SSE)
+
+    def reason(self, exchange: Exchange) -> str:
+        return "the client did not ask for its usage, so that event is left out" if exchange.usage_hidden else ""
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         return [event for event in events if not event.usage_only]
@@ -295,6 +330,11 @@ class Annotate:
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
         return _price(exchange) is not None and bool(exchange.dialect.usage_at)
+
+    def reason(self, exchange: Exchange) -> str:
+        targets = exchange.targets if exchange.target is None else (exchange.target,)
+        priced = exchange.dialect.usage_at and any(target.price is not None for target in targets)
+        return "its cost is written into it" if priced else ""
 
     def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
         price = _price(exchange)
@@ -313,12 +353,21 @@ class Extend:
 
     changes_length = False
 
-    def __init__(self, extend: Callable[[Exchange], Awaitable[Refusal | None]]) -> None:
+    def __init__(self, extend: Callable[[Exchange], Awaitable[Refusal | None]], *, trusting: bool = False) -> None:
         self._extend = extend
+        self._trusting = trusting  # providers keep to the limit in the request
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
         reservation = exchange.reservation
         return reservation.held and reservation.enough < math.inf and not isinstance(framing, WholeBody)
+
+    def reason(self, exchange: Exchange) -> str:
+        reservation = exchange.reservation
+        if not reservation.held or reservation.enough == math.inf:
+            return ""
+        if reservation.usual or reservation.output < reservation.output_tokens:
+            return "a budget holds the usual output, and more as it grows"
+        return "" if self._trusting else "a budget ends it where it passes its limit"
 
     async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
         report = exchange.report
@@ -341,6 +390,10 @@ class Events:
             (stage, inspect.iscoroutinefunction(type(stage).__call__), observe(type(stage).__name__))
             for stage in stages
         ]
+
+    def reason(self, exchange: Exchange) -> str:
+        """The reason why the streamed answer of an exchange has to be read; empty where it may pass."""
+        return next((reason for stage, *_ in self._stages if (reason := stage.reason(exchange))), "")
 
     def reader(self, exchange: Exchange, framing: Framing, inflate: Inflate | None = None) -> AnswerReader:
         """The reader of an exchange's answer, once its `report` is written."""
@@ -392,6 +445,8 @@ class AnswerReader:
             report = exchange.report
             if exchange.first_token is None and report is not None and report.output_events:
                 exchange.first_token = then - exchange.started
+        if exchange.cut is not None:
+            raise exchange.cut
         if end:
             for (_, _, observe), spent in zip(self._stages, seconds, strict=True):
                 observe(spent)
@@ -403,6 +458,19 @@ class AnswerReader:
             if inflate.broken and self._exchange.report is not None:
                 self._exchange.report.error = PROVIDER_BAD_ANSWER.code
         return chunk
+
+
+class Through:
+    """Passes an answer on as it comes, where Envoy sends answers that nothing reads."""
+
+    __slots__ = ()
+
+    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:  # noqa: ARG002
+        """See `Reader`."""
+        out.append(chunk)
+
+
+THROUGH = Through()
 
 
 class Rewording:

@@ -23,7 +23,7 @@ ROOMS = re.findall(
     re.MULTILINE,
 )
 RANKS = {name: rank for rank, name in enumerate(ROOMS)}
-LOOSE = {"__main__", "gateway", "attempt", "pipeline", "parsing", "forward", "response"}
+LOOSE = {"__main__", "gateway", "attempt", "pipeline", "admission", "parsing", "forward", "response"}
 """Modules at the top of the package: the path of a request, and the entry point. All other modules are in rooms."""
 
 # Third-party modules that do input and output, or speak a protocol, and the rooms that may import them.
@@ -33,18 +33,22 @@ RESERVED = {
     "asyncio": {
         "accounting",
         "admin",
+        "admission.py",
         "attempt.py",
         "budgets",
         "cli",
         "credentials",
         "endpoints",
-        "guardrails/__init__.py",
+        "guardrails/_input.py",
+        "guardrails/_threads.py",
         "mock",
         "outbound",
+        "parsing.py",
         "server",
         "stores",
         "transport/grpcio_server.py",
         "transport/native.py",
+        "unread",
     },
     "socket": {"admin", "cli", "mock", "outbound", "transport/native.py", "transport/unix_socket.py"},
     "ssl": set(),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.attempt import AttemptStream, back_off
-from extproc.settings.config import LimitsSettings
+from extproc.settings.limits import LimitsSettings
 from extproc.words import contract
 from extproc.words.actions import CONTINUE, Continue
 from extproc.words.contract import Edit

@@ -13,7 +13,7 @@ from extproc.framing.aws_eventstream import encode
 from extproc.pb import extproc_pb2 as pb
 from extproc.response import reworded
 from extproc.server import wire
-from extproc.settings.config import LimitsSettings
+from extproc.settings.limits import LimitsSettings
 from extproc.words import contract
 from extproc.words.contract import Edit, Service
 from extproc.words.exchange import Exchange, Request, Target

@@ -10,7 +10,8 @@ import pytest
 
 from extproc.attempt import AttemptStream
 from extproc.dialects import by_path, dialects
-from extproc.settings.config import LimitsSettings, parse
+from extproc.settings.config import parse
+from extproc.settings.limits import LimitsSettings
 from extproc.translation.translate import Translation
 from extproc.words.actions import LocalReply
 from extproc.words.contract import Service

@@ -171,3 +171,37 @@ async def test_a_price_with_a_later_start_does_not_apply_yet(world):
     gateway = world(MONEY + f"prices: [{prices}]\n")
     await talk(gateway.stream(), asks(), sends(QUESTION), answers(), streams(ANSWER, end=True))
     assert await gateway.level("usd", -1) == (21_000, 0)
+
+
+AUDIO = """models: {m: {provider: a, price: {input: 1, output: 2, audio_input: 10, audio_output: 20}}, n: {provider: b}}
+budgets: [{name: usd, unit: usd, limit: 100, window: month}]
+"""
+SOUND = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "mp3"}}
+
+
+@pytest.mark.parametrize(("sound", "speech"), [(False, False), (True, False), (False, True), (True, True)])
+async def test_audio_is_held_and_charged_at_its_own_price(world, sound, speech):
+    gateway = world(AUDIO + "limits: {output_tokens: 100}")
+    content = [{"type": "text", "text": "Hello"}, *([SOUND] if sound else [])]
+    body = {"model": "m", "messages": [{"role": "user", "content": content}]}
+    body |= {"modalities": ["text", "audio"]} if speech else {}
+    if sound:  # the body does not bound it
+        gateway = world(
+            AUDIO.replace("m: {provider: a", "m: {provider: a, context: 1000") + "limits: {output_tokens: 100}"
+        )
+    stream = gateway.stream()
+    await asks()(stream)
+    await sends(body)(stream)
+    size = 1000 if sound else len(json.dumps(body)) + stream._exchange.ask.added_tokens
+    held = size * (10 if sound else 1) + 100 * (20 if speech else 2)
+    assert await gateway.level("usd", -1) == (0, held * 1000)
+    usage = {
+        "prompt_tokens": 60,
+        "completion_tokens": 40,
+        "prompt_tokens_details": {"audio_tokens": 50 if sound else 0},
+    }
+    usage["completion_tokens_details"] = {"audio_tokens": 30 if speech else 0}
+    await answers()(stream)
+    await streams({"choices": [], "usage": usage}, end=True)(stream)
+    cost = (10 + 50 * 10 if sound else 60) + (10 * 2 + 30 * 20 if speech else 80)
+    assert await gateway.level("usd", -1) == (cost * 1000, 0)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from extproc.dialects import dialects
-from extproc.parsing import Classify, Names, Parse, fold, is_model_path
+from extproc.parsing import BodyLimits, Classify, Names, Parse, fold, is_model_path
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Exchange, Request
 
@@ -100,7 +100,7 @@ def test_an_encoded_body_is_a_415(encoding):
 def parse(body, **limits):
     exchange = classify("/v1/chat/completions")
     exchange.body = body
-    Parse(limits.get("max_bytes", 1000), limits.get("max_depth", 16))(exchange)
+    Parse(BodyLimits(limits.get("max_bytes", 1000), limits.get("max_depth", 16)))(exchange)
     return exchange
 
 
@@ -126,8 +126,8 @@ def test_every_field_that_the_gateway_relies_on_has_one_spelling():
 def test_a_field_that_a_target_changes_has_one_spelling():
     exchange = classify("/v1/chat/completions")
     exchange.body = b'{"model":"m","messages":[{}],"Temperature":2}'
-    Parse(1000, 16)(exchange)
-    assert code(Parse(1000, 16, {"temperature"}), exchange) == "invalid_request"
+    Parse(BodyLimits(1000, 16))(exchange)
+    assert code(Parse(BodyLimits(1000, 16), {"temperature"}), exchange) == "invalid_request"
 
 
 def test_unused_field_names_are_accepted_in_any_spelling():

@@ -115,7 +115,7 @@ class Soak:
     async def _lowered(self) -> None:
         """The limit of `count` is lowered to nothing."""
         await self._reload(room=0.0)
-        await self._refused("I14", "lowered", 24, "request_exceeds_limit")
+        await self._refused("I14", "lowered", 24, "rate_limited")
         await self._reload()
 
     async def _paused(self) -> None:

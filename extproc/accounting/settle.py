@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from extproc import prices
 from extproc.accounting.used import UNASKED, learn, told_by, used
 from extproc.budgets import Claim, Exact, Expected, counting, input_estimate
+from extproc.budgets.options import charged as charged_price
 from extproc.stores import Counters, StoreError
 from extproc.words.exchange import Exchange
 
@@ -91,10 +92,11 @@ def spent(exchange: Exchange) -> int | None:
     if usage.source == "none":
         return 0
     if target is not None:
-        return None if target.price is None else prices.cost(target.price, usage)
+        price = charged_price(exchange)
+        return None if price is None else prices.cost(price, usage)
     outputs = exchange.reservation.outputs or [0] * len(exchange.targets)
     bounds = [
-        prices.bound(target.price, usage.input_tokens, output)
+        prices.bound(target.price, usage.input_tokens, output, exchange.reservation.possible)
         for target, output in zip(exchange.targets, outputs, strict=True)
         if target.price is not None
     ]

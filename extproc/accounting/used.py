@@ -92,7 +92,7 @@ def _most(told: Usage, report: Report, exchange: Exchange) -> tuple[int, int]:
     """The most tokens of input and output that can be true."""
     limit = _limit(exchange)
     most_in = _MOST_INPUT
-    if not exchange.reservation.unseen:
+    if not (exchange.reservation.unseen or exchange.ask.hosted):  # a search reads what it finds
         most_in = min(most_in, _input_bound(exchange) + _PROMPT + told.beyond)
     most_out = 0 if exchange.ask.output_field is None else _MOST_OUTPUT
     if limit is not None:

@@ -180,6 +180,9 @@ class Exchange(Struct, kw_only=True):
     price_version: str | UnsetType = UNSET
     duration_ms: float | UnsetType = UNSET
     first_token_ms: float | UnsetType | None = UNSET
+    unread: (
+        Annotated[bool, Meta(description="Its answer passed unread: tokens and times are from Envoy's log")] | UnsetType
+    ) = UNSET
     skipped: Annotated[Mapping[str, str], Meta(description="Targets and why they were not tried")] | UnsetType = UNSET
     guardrails: Sequence[str] | UnsetType = UNSET
     denied_by: str | UnsetType = UNSET

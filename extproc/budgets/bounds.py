@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from extproc.budgets.guess import about
+from extproc.dialects._thinkers import unasked
 from extproc.routing.parameters import apply, output_limit
 from extproc.words.exchange import Exchange, Target
 
 _BYTES_PER_TOKEN = 3  # prose in English has four; counting three keeps an estimate from being too low
+_AN_HOUR = b'"1h"'
+"""How long a request asks a prompt cache to keep something, in the JSON of every API that has it."""
 USUAL = 4096
-"""Tokens of output that are held for a request without a limit, until it is known what is usual for its model."""
+"""Tokens of text that are held for a request without a limit, until it is known what is usual for its model."""
 _LEAST_OUTPUT = 16  # tokens: OpenAI's responses take no smaller limit
 _GPT_4O_MINI = 48_169
 """Tokens of the largest image at GPT-4o mini, 2,833 and eight tiles of 5,667: so many that an image costs the same as
@@ -29,7 +32,7 @@ def input_bound(exchange: Exchange) -> int:
     providers add themselves.
     """
     ask = exchange.ask
-    return 0 if ask.free else len(exchange.body) - ask.image_bytes + beside_text(exchange)
+    return 0 if ask.free else exchange.size - ask.image_bytes + beside_text(exchange)
 
 
 def beside_text(exchange: Exchange) -> int:
@@ -50,7 +53,7 @@ def dearest(count: int, tokens: int, models: Iterable[str]) -> int:
 def input_estimate(exchange: Exchange) -> int:
     """Estimated tokens of the input."""
     ask = exchange.ask
-    return 0 if ask.free else estimate(len(exchange.body) - ask.image_bytes) + ask.image_tokens
+    return 0 if ask.free else estimate(exchange.size - ask.image_bytes) + ask.image_tokens
 
 
 def input_seen(exchange: Exchange) -> int:
@@ -58,10 +61,45 @@ def input_seen(exchange: Exchange) -> int:
     ask = exchange.ask
     if ask.free:
         return 0
-    text = exchange.body
-    for image in ask.image_data:
-        text = text.replace(image.encode(), b"")
-    return about(text) + ask.image_tokens
+    if exchange.shed:
+        return exchange.seen
+    return about(without(exchange.body, ask.image_data)) + ask.image_tokens
+
+
+def without(body: bytes, texts: Sequence[str]) -> bytes:
+    """`body` without `texts` of it, whose order is usually that of the body."""
+    if not texts:
+        return body
+    found: list[tuple[int, int]] = []
+    at = 0
+    for text in texts:
+        part = text.encode()
+        start = body.find(part, at)
+        if start < 0:
+            start = body.find(part, 0, at)
+        if start >= 0:
+            at = start + len(part)
+            found.append((start, at))
+    left, end = [], 0
+    for start, stop in sorted(found):
+        left.append(body[end:start])
+        end = max(end, stop)
+    return b"".join([*left, body[end:]])
+
+
+def possible_kinds(exchange: Exchange) -> Collection[str]:
+    """The kinds of tokens with prices of their own (`words.exchange.Kinds`) that the exchange can come to."""
+    ask = exchange.ask
+    found = {"image_output", "video_output"}  # some models draw unasked
+    if ask.unseen or ask.needs.get("audio") in exchange.dialect.fields.spoken:
+        found |= {"audio_input", "audio_cached"}
+    if ask.unseen or ask.images or "files" in ask.needs:
+        found |= {"image_input", "image_cached", "video_input"}
+    if ask.speaks:
+        found.add("audio_output")
+    if _AN_HOUR in exchange.body:
+        found.add("cache_write_1h")
+    return found
 
 
 def bound_output(
@@ -90,7 +128,7 @@ def bound_output(
         if limit is not None and ceiling is not None:
             limit = min(limit, ceiling)
         written.append(None if limit == asked else limit)
-        bound = limit or ask.usual_output or most or USUAL
+        bound = limit or ask.usual_output or most or USUAL + (ask.thinking or unasked(target.model))
         if exchange.translated and limit is not None:
             bound = _translated(bound, _thinking(exchange, target), ceiling)
         bounds.append(bound * ask.choices)

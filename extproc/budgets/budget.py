@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 from extproc import prices
 from extproc.budgets.settings import CALL, CONCURRENCY, RATE, UNLIMITED, USD, WINDOWS, BudgetSettings
 from extproc.stores import Hold
-from extproc.words.exchange import Exchange, Target, Usage
+from extproc.words.exchange import Exchange, Price, Target, Usage
 from extproc.words.facts import fact
 from extproc.words.values import Pattern
 
@@ -24,6 +24,7 @@ _UNITS: Mapping[str, _Amount] = {
 }
 _ANY = "*"
 """Any value, in the names of counts that many requests share beyond `max_scopes`."""
+_OF_TARGETS = frozenset(("model", "provider"))
 PROVEN = frozenset(("consumer", "team", "key"))
 """Facts that a credential proves; the client chooses the others."""
 
@@ -37,6 +38,7 @@ class Budget:
     per: tuple[str, ...]
     match: tuple[tuple[str, Pattern], ...]
     limit: int
+    most_granted: int  # the most that grants add to a count
     window: int
     idle: float  # seconds after which an unused count is forgotten; 0: never
     alert_at: tuple[float, ...]  # the shares to report, the highest first
@@ -51,6 +53,16 @@ class Budget:
     patient: bool  # True: holds the expected amount, not the worst
     strict: bool  # True: holds the worst, even of a request without a limit
     amount: _Amount  # amount for input and output tokens
+
+    def foreseeable(self, *, free: bool) -> bool:
+        """Whether a request that finds no room here can be refused before its body is known. A `free` one uses no
+        tokens.
+        """
+        if not self.enforced or self.is_call or self.counts_money or self.settings.downgrade_to is not None:
+            return False
+        if self.counts_tokens and (free or not self.counts_input):
+            return False
+        return _OF_TARGETS.isdisjoint((*self.per, *(name for name, _ in self.match)))
 
     def covers(self, exchange: Exchange, target: Target) -> bool:
         match = self.match
@@ -90,11 +102,19 @@ class Budget:
         """The shared count for requests beyond `max_scopes` of shared counts."""
         return ":".join([self.name, *[f"{field}={_ANY}" for field in self.per]])
 
-    def bound(self, target: Target, input_tokens: int, output_tokens: int) -> int:
+    def bound(
+        self,
+        target: Target,
+        input_tokens: int,
+        output_tokens: int,
+        possible: Collection[str] = prices.ALL_KINDS,
+        price: Price | None = None,
+    ) -> int:
         """The most that a request within these tokens can use at `target`."""
         if not self.counts_money:
             return self.amount(input_tokens, output_tokens)
-        return 0 if target.price is None else prices.bound(target.price, input_tokens, output_tokens)
+        price = price or target.price
+        return 0 if price is None else prices.bound(price, input_tokens, output_tokens, possible)
 
     def charge(self, usage: Usage, cost: int | None) -> int:
         """The real use; an unknown price counts as nothing."""
@@ -124,7 +144,8 @@ def compile_budget(settings: BudgetSettings) -> Budget:
         settings.name,
         tuple(settings.per),
         tuple((name, Pattern(pattern)) for name, pattern in settings.match.items()),
-        limit=int(settings.limit * (prices.NANO if unit == USD else 1)),
+        limit=(limit := int(settings.limit * (prices.NANO if unit == USD else 1))),
+        most_granted=settings.max_granted * max(limit, 1),
         window=window,
         idle=settings.idle_ttl if window == 0 else 0.0,
         alert_at=tuple(sorted(settings.alert_at, reverse=True)),

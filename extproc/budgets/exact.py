@@ -29,7 +29,7 @@ class Exact:
         """Upper bound of the text's tokens at the models that fit, see `beside_text`. None where counting is not
         possible, or `_AT_ONCE` requests are being counted.
         """
-        if self._busy >= _AT_ONCE:
+        if self._busy >= _AT_ONCE or exchange.shed:
             return None
         self._busy += 1
         work = asyncio.ensure_future(

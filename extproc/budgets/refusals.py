@@ -42,7 +42,7 @@ def exceeded(claim: Claim, denied: Denied, granted: int = 0) -> Refusal:
     if budget.counts_money or not 0 < budget.window <= RATE:
         return Refusal(BUDGET_EXCEEDED, message)
     rate = _rate(claim, limit, denied.remaining, denied.resets_in)
-    if claim.amount > limit:  # however long a client waits
+    if claim.amount > limit > 0:  # however long a client waits; 0 is a limit that its operator lowered
         return Refusal(EXCEEDS_LIMIT, message, headers=rate)
     headers = {"retry-after": str(max(1, math.ceil(denied.resets_in or 0)))}
     return Refusal(RATE_LIMITED, message, headers={**headers, **rate})

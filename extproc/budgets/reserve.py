@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from extproc.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate
+from extproc.budgets.bounds import USUAL, beside_text, bound_output, input_bound, input_estimate, possible_kinds
 from extproc.budgets.budget import Budget, Claim, compile_budget, counting
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
 from extproc.budgets.grants import Grants
+from extproc.budgets.options import dearest, unpriced
 from extproc.budgets.refusals import exceeded, rates, too_dear
 from extproc.budgets.scopes import Scopes
 from extproc.budgets.settings import USD, BudgetSettings
 from extproc.budgets.watch import Alert, Watch
+from extproc.dialects._thinkers import unasked
 from extproc.routing.parameters import output_limit
 from extproc.stores import Counters, Denied, StoreError
 from extproc.words.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
@@ -24,6 +26,10 @@ from extproc.words.reservation import Reservation
 LEASE = 60.0
 """Seconds a reservation outlives the last sign of its exchange, unless the settings say otherwise (`limits.lease`)."""
 
+COUNT_TOKENS = "count_tokens"
+"""The operation that uses no tokens."""
+
+_UNKNOWN = Target("", "", "")
 _MOST_BYTES_PER_TOKEN = (
     8  # bytes for each token held: an answer this much longer passes its limit, at any size of a token
 )
@@ -114,6 +120,33 @@ class Reserve:
                 raise no.refusal
             left -= 1
 
+    async def look_ahead(self, exchange: Exchange) -> None:
+        """Refuse a request for which a budget has no room, whatever its body asks for. Takes nothing.
+
+        Looks at budgets whose counts are known without the body. Not at those in USD, where a target may be without a
+        price, and not at tokens of requests that use none.
+        """
+        claims = [
+            Claim(budget, self._scope(budget, exchange, _UNKNOWN), 1)
+            for budget in self._budgets
+            if budget.foreseeable(free=exchange.operation == COUNT_TOKENS) and budget.covers(exchange, _UNKNOWN)
+        ]
+        if not claims:
+            return
+        try:
+            levels = await self._counters.levels([(claim.scope, claim.budget.window) for claim in claims])
+        except StoreError:  # Reserve decides what follows
+            return
+        for claim, level in zip(claims, levels, strict=True):
+            hold = claim.budget.hold(claim.scope, 1, self._room(claim))
+            left = hold.limit - level.settled - level.reserved
+            if left < 1:
+                outcome = Denied(0, max(0, left), level.resets_in)
+                self._watch.denied(claim, hold, outcome)
+                self._count(claim.budget.name, "denied")
+                exchange.denied_by = claim.budget.name
+                raise exceeded(claim, outcome, self._room(claim))
+
     def _plan(self, exchange: Exchange, counted: int | None) -> Reservation[Claim]:
         """The claims of the request on each budget that applies. `counted` are the exact tokens of its text, if
         known.
@@ -135,9 +168,14 @@ class Reserve:
             for budget, index in covered:
                 self._check_unseen(exchange, budget, exchange.targets[index], unseen)
             inputs = [max(known, target.context or 0) for known, target in zip(inputs, exchange.targets, strict=True)]
-        reservation: Reservation[Claim] = Reservation(exchange.id, max(inputs), max(outputs, default=0), outputs, inputs)
+        reservation: Reservation[Claim] = Reservation(
+            exchange.id, max(inputs), max(outputs, default=0), outputs, inputs
+        )
         reservation.unseen, reservation.limits = bool(unseen), limits
         exchange.reservation = reservation
+        if any(budget.counts_money for budget, _ in covered):
+            reservation.possible = possible_kinds(exchange)
+            self._price_options(exchange, covered)
         claims: dict[str, Claim] = {}
         reservation.output = reservation.output_tokens
         grows = False
@@ -148,14 +186,14 @@ class Reserve:
             if budget.patient and (usual := self._usual(target)) is not None:
                 tokens_in = min(tokens_in, input_estimate(exchange))
             elif outputs and not budget.strict and budget.grows and not _limited(exchange, index):
-                usual = (self._usual(target) or USUAL) * ask.choices
+                usual = (self._usual(target) or USUAL + (ask.thinking or unasked(target.model))) * ask.choices
                 reservation.usual = True
             if usual is not None:
                 tokens_out = min(usual, tokens_out)
                 reservation.output = min(reservation.output, tokens_out)
             grows = grows or (budget.grows and budget.enforced)
             free = exchange.ask.free and budget.counts_money
-            amount = 0 if free else budget.bound(target, tokens_in, tokens_out)
+            amount = 0 if free else _bound(exchange, budget, target, tokens_in, tokens_out)
             scope = self._scope(budget, exchange, target)
             if scope not in claims:
                 claims[scope] = Claim(budget, scope, amount)
@@ -166,6 +204,14 @@ class Reserve:
         if grows and outputs:
             reservation.enough = _covered_bytes(reservation)
         return reservation
+
+    def _price_options(self, exchange: Exchange, covered: Sequence[tuple[Budget, int]]) -> None:
+        """Take out the client's options that have no price, where a budget in USD has to hold it."""
+        if not exchange.dialect.fields.options:
+            return
+        for budget, index in covered:
+            if budget.counts_money and budget.enforced:
+                exchange.ignored += tuple(unpriced(exchange, exchange.targets[index]))
 
     def _inputs(self, exchange: Exchange, counted: int | None) -> list[int]:
         bound, exact = input_bound(exchange), self._exact
@@ -242,7 +288,10 @@ class Reserve:
         return None
 
     def _room(self, claim: Claim) -> int:
-        return 0 if self._grants is None else self._grants.room(claim.scope, claim.budget.settings.unit)
+        if self._grants is None:
+            return 0
+        budget = claim.budget
+        return self._grants.room(claim.scope, budget.settings.unit, budget.most_granted)
 
     def _store_failed(self, exchange: Exchange, error: StoreError) -> None:
         for claim in exchange.reservation.claims:
@@ -315,6 +364,12 @@ class Reserve:
         return None
 
 
+def _bound(exchange: Exchange, budget: Budget, target: Target, input_tokens: int, output_tokens: int) -> int:
+    """The most that a request of so many tokens can use of a budget at `target`."""
+    price = dearest(exchange, target) if budget.counts_money else None
+    return budget.bound(target, input_tokens, output_tokens, exchange.reservation.possible, price)
+
+
 def _limited(exchange: Exchange, index: int) -> bool:
     """Whether the request that goes to a target limits its output."""
     limits, target = exchange.output_limits, exchange.targets[index]
@@ -328,7 +383,10 @@ def _lacking(exchange: Exchange, output: int) -> Sequence[int]:
     known = reservation.inputs[exchange.targets.index(target)]
     usual = min(known, input_estimate(exchange))
     return [
-        max(0, claim.budget.bound(target, usual if claim.budget.patient else known, output) - claim.amount)
+        max(
+            0,
+            _bound(exchange, claim.budget, target, usual if claim.budget.patient else known, output) - claim.amount,
+        )
         if counted and claim.budget.grows
         else 0
         for claim, counted in zip(reservation.claims, counting(reservation.claims, exchange, target), strict=True)

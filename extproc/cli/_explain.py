@@ -9,26 +9,29 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from extproc.auth import Authenticate, Authorize, KeySettings
 from extproc.budgets import Reserve, estimate, read_scope
 from extproc.forward import decode_fields, patch
-from extproc.guardrails import GuardInput, GuardrailSettings
+from extproc.guardrails import AppliesToSettings, GuardInput, GuardrailSettings
 from extproc.parsing import Parse
 from extproc.pipeline import build
+from extproc.providers import kinds
 from extproc.routing.catalog import Route
 from extproc.routing.history import History
 from extproc.routing.selection import Select
 from extproc.settings.config import Settings
 from extproc.stores.memory import MemoryCounters
 from extproc.telemetry.metrics import Telemetry
+from extproc.unread.choice import WhyRead
 from extproc.words import contract
 from extproc.words.chain import Branch, Choice
-from extproc.words.contract import Edit
-from extproc.words.errors import Refusal
+from extproc.words.contract import Edit, Service
+from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange, Request, Target
 from extproc.words.values import Secret
 
@@ -77,9 +80,9 @@ async def explain(settings: Settings, question: Question) -> Explanation:
         await pipeline.on_request(exchange)
     except Refusal as error:
         refusal = error
-    story = _Story(settings, question, exchange, witness.stages, refusal)
+    story = _Story(settings, question, exchange, witness.stages, refusal, pipeline.why_read)
     guardrails = settings.guardrails if story.reached(GuardInput) else ()
-    verdicts = [await _verdict(entry, exchange, settings) for entry in guardrails]
+    verdicts = [await _verdict(entry, exchange, question.body, settings) for entry in guardrails]
     return Explanation(list(_lines(story.rows(verdicts))), refusal is None)
 
 
@@ -92,6 +95,7 @@ class _Story:
     exchange: Exchange
     stages: Sequence[str]
     refusal: Refusal | None
+    why_read: WhyRead
 
     def reached(self, stage: type) -> bool:
         return stage.__name__ in self.stages
@@ -258,6 +262,13 @@ class _Story:
         late = [str(index) for index, edit in edits if edit.fields or edit.removed or edit.service]
         if late:
             yield f"the attempt attachment changes the body of try {', '.join(late)}"
+        if self.why_read.enabled:
+            reason = self.why_read(exchange)
+            yield (
+                f"the answer is read: {reason}"
+                if reason
+                else "the answer passes unread if it is streamed, see usage.mode"
+            )
         if onward.remove_headers:
             yield f"takes off {', '.join(onward.remove_headers)}"
 
@@ -292,19 +303,41 @@ class _Story:
             yield "the key in use: sticky by key is shown for the first one"
 
 
-async def _verdict(guardrail: GuardrailSettings, exchange: Exchange, settings: Settings) -> str:
+async def _verdict(guardrail: GuardrailSettings, exchange: Exchange, body: bytes, settings: Settings) -> str:
     """The verdict of one guardrail on the request. It names the place of a finding, never its text."""
     name = f"{guardrail.name} ({guardrail.kind}, {' and '.join(guardrail.on)}, {guardrail.action})"
-    alone = guardrail.model_copy(update={"action": "block"})  # block makes it tell the place
+    met = GuardInput(settings.guardrails, lambda _verdict: None).chosen(exchange)
+    if guardrail.name not in [guard.name for guard in met]:
+        return f"{name}: does not apply"
+    if not {"input", "tool_results"} & {*guardrail.on}:
+        return f"{name}: checks the answer"
+    # block makes it tell the place
+    alone = guardrail.model_copy(update={"action": "block", "style": "label", "applies_to": AppliesToSettings()})
+    bare = copy(exchange)
+    bare.request, bare.guardrails, bare.verdicts = replace(exchange.request, headers={}), [], []
+    bare.body = body
+    bare.json = {name: value for name, value in msgspec.json.decode(body).items() if name in exchange.json}
     try:
-        await GuardInput([alone], lambda _guardrail, _verdict: None)(exchange)
+        await GuardInput([alone], lambda _verdict: None)(bare)
     except Refusal as refusal:
+        if refusal.kind is GUARDRAIL_UNAVAILABLE:
+            return f"{name}: fails" + (", so it is refused" if guardrail.failure == "closed" else "")
         where = _where(refusal.param or "", settings)
         if exchange.ask.unreadable:
-            return f"{name}: cannot read '{where}', so it is refused"
-        effect = "blocks it" if guardrail.action == "block" else "refuses nothing"
-        return f"{name}: finds something in '{where}' and {effect}"
+            return f"{name}: cannot read '{where}'" + (
+                ", so it is refused" if guardrail.failure == "closed" and guardrail.action in ("block", "mask") else ""
+            )
+        return f"{name}: finds something in '{where}' and {_EFFECTS[guardrail.action]}"
     return f"{name}: nothing found"
+
+
+_EFFECTS = {
+    "block": "blocks it",
+    "mask": "masks it",
+    "annotate": "tells the client",
+    "audit": "refuses nothing",
+}
+"""Effects of a finding, by action."""
 
 
 def _where(path: str, settings: Settings) -> str:
@@ -338,9 +371,17 @@ def _changed(exchange: Exchange) -> Sequence[str]:
         if removed:
             texts.append(f"removes {', '.join(removed)}")
         if edit.service is not None:
-            texts.append(f"is made a request of {edit.service.dialect}")
+            texts.append(f"is made a request of {edit.service.dialect}{_why(edit.service)}")
         found.append(", ".join(texts))
     return found
+
+
+def _why(service: Service) -> str:
+    """Why not of the API that the provider would get first."""
+    provider = kinds()[service.kind]
+    if service.dialect in provider.prefers and service.dialect == provider.preferred(service.model)[0]:
+        return " (it reasons: `api` of the model sets another)"
+    return ""
 
 
 def _plain_value(value: msgspec.Raw) -> str:

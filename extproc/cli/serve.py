@@ -18,8 +18,10 @@ import uvloop
 
 from extproc.cli import _stop, _workers
 from extproc.cli._options import add_config
+from extproc.ledger import LedgerError
 from extproc.settings import config
 from extproc.settings.config import Settings
+from extproc.stores import StoreError
 from extproc.telemetry.lines import WHOLE, Lines, LinesHandler
 from extproc.telemetry.logs import JSONFormatter
 
@@ -28,6 +30,7 @@ EXAMPLES = """\
 """
 _LOG_BUFFER = 1 << 20  # bytes
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+_M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 1 << 20  # of glibc's malloc.h; bytes
 _AFTER_DRAIN = 20.0  # seconds to write owed settles and rows to the stores, after which the process ends anyway
 
 
@@ -71,6 +74,9 @@ def run(options: argparse.Namespace) -> int:
         if options.worker is None:
             _supervise(options, settings)
         _end_with(options.parent)
+    with contextlib.suppress(OSError, AttributeError):  # another libc than glibc
+        # Large blocks are given back when they are freed. By default glibc keeps them after the first of their size.
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
     # What reading the settings took and gave back is used again by these imports: 3 MB less.
     from extproc.server.processor import Processor  # noqa: PLC0415
     from extproc.server.processor import run as serve  # noqa: PLC0415
@@ -91,7 +97,11 @@ def run(options: argparse.Namespace) -> int:
             grace=options.drain_grace,
         )
 
-    uvloop.run(until_stopped())
+    try:
+        uvloop.run(until_stopped())
+    except (StoreError, LedgerError) as error:
+        print(f"stores: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -5,6 +5,7 @@ Files have the same names in all rooms; a room has those it needs:
 
     ask.py               the gateway's reading of a client's request: `Fields`, `Ask`, `Conversation`, texts
     report.py            the gateway's reading of an answer that passes through: `Report`
+    said.py              the text of an answer, for guardrails
     client_request.py    a client's request, read into the neutral form
     client_answer.py     the neutral answer, written for a client
     client_stream.py     ... event by event
@@ -42,6 +43,12 @@ from extproc.words.errors import INVALID_REQUEST, Refusal
 
 MAX_TOKENS = 1_000_000_000
 """A token count above this is not believed, from a client or from a provider."""
+
+
+FREE_OPTIONS = frozenset(
+    ("auto", "default", "standard", "standard_only", "on_demand", "flex", "global", "not_available")
+)
+"""Values of `Fields.options` that cost no more than a request without the option, in every API that has them."""
 
 
 ADDED_TOKENS = 1024

@@ -7,10 +7,14 @@ whole. Details are clamped to the count they belong to.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from extproc.dialects import MAX_TOKENS, token_count
-from extproc.words.exchange import Usage
+from extproc.words.exchange import Kinds, Usage
+
+_MOST_SEARCHES = 1000
+"""Searches of one answer that are believed."""
 
 
 def are_counts(*values: Any) -> bool:
@@ -40,6 +44,7 @@ def make_usage(
     reasoning: int = 0,
     cache_write: int = 0,
     beyond: int = 0,
+    kinds: Mapping[str, Any] | None = None,
 ) -> Usage | None:
     """Usage with `input_tokens` including tokens read from and written to caches, and `output_tokens` including the
     reasoning. None for absurd sums.
@@ -47,4 +52,28 @@ def make_usage(
     if input_tokens > MAX_TOKENS or output_tokens > MAX_TOKENS:
         return None
     cached, cache_write = min(cached, input_tokens), min(cache_write, input_tokens)
-    return Usage(input_tokens, output_tokens, cached, min(reasoning, output_tokens), cache_write, beyond=beyond)
+    usage = Usage(input_tokens, output_tokens, cached, min(reasoning, output_tokens), cache_write, beyond=beyond)
+    if kinds:
+        usage.kinds = _kinds(kinds, usage)
+    return usage
+
+
+def told_kinds(**counts: Any) -> dict[str, Any]:
+    """Counts as a provider reported them, by the field of `Kinds`, for `make_usage`."""
+    return counts
+
+
+def _kinds(said: Mapping[str, Any], usage: Usage) -> Kinds | None:
+    """The reported fields of `Kinds`, each no more than the count it is a part of; None where all are zero."""
+    counts = {}
+    for name, value in said.items():
+        whole = usage.output_tokens if name.endswith("output") else usage.input_tokens
+        if name.endswith("cached"):
+            whole = usage.cached_tokens
+        elif name == "cache_write_1h":
+            whole = usage.cache_write_tokens
+        elif name == "searches":
+            whole = _MOST_SEARCHES
+        if count := min(first_count(value), whole):
+            counts[name] = count
+    return Kinds(**counts) if counts else None

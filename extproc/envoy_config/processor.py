@@ -47,6 +47,7 @@ from envoy_data_plane.envoy.type.matcher.v3 import (
 from envoy_data_plane.envoy.type.v3 import Percent
 
 from extproc.auth import credential_headers
+from extproc.dialects import dialects, rates
 from extproc.envoy_config.typed import (
     breakers,
     buffer_bytes,
@@ -58,6 +59,7 @@ from extproc.envoy_config.typed import (
     socket_address,
     with_flags,
 )
+from extproc.providers import kinds
 from extproc.settings.config import Settings
 from extproc.words import contract, workers
 
@@ -69,7 +71,7 @@ MESSAGE_TIMEOUT = seconds(10)
 
 _REQUEST_HEADERS = (":method", ":path", "content-type", "content-encoding", "content-length", "x-request-id")
 # response headers that the gateway reads, beside those that requests have too
-_RESPONSE_HEADERS = (":status", "retry-after")
+_RESPONSE_HEADERS = (":status", "retry-after", "x-should-retry")
 
 
 def cluster(settings: Settings, socket: str | None = None) -> Cluster:
@@ -134,7 +136,9 @@ def _health_check() -> HealthCheck:
 
 
 def service(settings: Settings, attachment: str) -> GrpcService:
-    """The processor for an attachment. With several workers, a stream that finds no connection goes to another one."""
+    """The processor for an attachment. With several workers, a stream that has no answer yet goes to another one when
+    its worker ends: nothing is reserved before the first answer.
+    """
     found = _service(CLUSTER)
     found.initial_metadata = [HeaderValue(key=contract.ATTACHMENT, value=attachment)]
     if settings.processor.workers > 1:
@@ -143,7 +147,7 @@ def service(settings: Settings, attachment: str) -> GrpcService:
         )
         found.retry_policy = RetryPolicy(
             num_retries=2,
-            retry_on="connect-failure,refused-stream",
+            retry_on="connect-failure,refused-stream,reset",
             retry_host_predicate=[others],
             # A worker that is away has the fewest requests, so three of four picks of two workers are it.
             host_selection_retry_max_attempts=50,
@@ -186,12 +190,18 @@ def gateway_filter(settings: Settings, attachment: str) -> ExternalProcessor:
 def gateway_headers(settings: Settings) -> HeaderForwardingRules:
     """Headers that the gateway attachment reads: the fewer headers a message has, the less it costs."""
     prefixes = dict.fromkeys((settings.attribution.prefix, contract.PREFIX, "x-ai-"))
-    return _only((*_REQUEST_HEADERS, *credential_headers(settings.auth), *_RESPONSE_HEADERS), tuple(prefixes))
+    if settings.budgets:  # their rates take the place of the provider's
+        prefixes |= dict.fromkeys(rates())
+    own = [name for dialect in dialects().values() for name in (dialect.version, dialect.request_id) if name]
+    names = (*_REQUEST_HEADERS, *credential_headers(settings.auth), *_RESPONSE_HEADERS, *own)
+    return _only(tuple(dict.fromkeys(names)), tuple(prefixes))
 
 
 def attempt_headers() -> HeaderForwardingRules:
+    """Headers that the attempt attachment reads."""
     names = (":path", "content-type", "content-encoding", contract.ATTEMPT_COUNT, ":status")
-    return _only(names, (contract.PREFIX,))
+    in_body = [name for provider in kinds().values() for name in provider.in_body]
+    return _only((*names, *dict.fromkeys(in_body)), (contract.PREFIX,))
 
 
 def _only(names: Sequence[str], prefixes: Sequence[str]) -> HeaderForwardingRules:
@@ -206,20 +216,29 @@ def access_log(
     response: Sequence[str] = (),
     only: AccessLogFilter | None = None,
     cluster: str = CLUSTER,
+    buffer: int = 16384,
 ) -> AccessLog:
-    """An entry for each request (that `only` lets pass), sent within a tenth of a second of its end."""
+    """An entry for each request (that `only` lets pass), sent within a tenth of a second of its end, or with `buffer`
+    bytes of others.
+    """
     config = HttpGrpcAccessLogConfig(
         common_config=CommonGrpcAccessLogConfig(
             log_name=name,
             grpc_service=_service(cluster),
             transport_api_version=ApiVersion.V3,
             buffer_flush_interval=seconds(0.1),
-            buffer_size_bytes=16384,
+            buffer_size_bytes=buffer,
         ),
         additional_request_headers_to_log=list(request),
         additional_response_headers_to_log=list(response),
     )
     return AccessLog(name="envoy.access_loggers.http_grpc", filter=only, typed_config=pack(config))
+
+
+# Envoy drops what it would send to a stream whose connection is still being made, when 64 KiB wait there: and its first
+# message, which describes Envoy, is larger. So the next one must not follow before a tenth of a second. With one worker
+# the connection is that of the requests.
+_COLD = 1 << 20
 
 
 def try_logs(settings: Settings, name: str, *, response: Sequence[str]) -> list[AccessLog]:
@@ -228,7 +247,7 @@ def try_logs(settings: Settings, name: str, *, response: Sequence[str]) -> list[
     if not clusters:
         return [access_log(name, response=response)]
     return [
-        access_log(name, response=response, only=_of_worker(number), cluster=cluster)
+        access_log(name, response=response, only=_of_worker(number), cluster=cluster, buffer=_COLD)
         for number, cluster in enumerate(clusters)
     ]
 

@@ -19,6 +19,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     ApiVersion,
     ConfigSource,
+    DataSource,
     EnvoyInternalAddress,
     Http1ProtocolOptions,
     HttpProtocolOptions,
@@ -53,9 +54,11 @@ from envoy_data_plane.envoy.extensions.filters.http.header_to_metadata.v3 import
     ConfigRule,
     ConfigValueType,
 )
+from envoy_data_plane.envoy.extensions.filters.http.lua.v3 import Lua, LuaPerRoute
 from envoy_data_plane.envoy.extensions.filters.http.router.v3 import Router
 from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v3 import (
     HttpConnectionManager,
+    HttpConnectionManagerHcmAccessLogOptions,
     HttpConnectionManagerServerHeaderTransformation,
     HttpFilter,
 )
@@ -66,8 +69,10 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import SdsSecret
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptions as UpstreamProtocolOptions
 from envoy_data_plane.envoy.extensions.upstreams.http.v3 import HttpProtocolOptionsExplicitHttpConfig
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatchAndSubstitute, RegexMatcher, StringMatcher
+from envoy_data_plane.google.protobuf import Any as Packed
 from envoy_data_plane.google.protobuf import Value
 
+from extproc import unread
 from extproc.auth import credential_headers
 from extproc.envoy_config import processor, replies
 from extproc.envoy_config.public import ENVOY_PREFIX, remove
@@ -144,7 +149,12 @@ def host_header(url: SplitResult) -> str:
 
 def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_dir: str) -> HttpConnectionManager:
     hop = contract.try_cluster(name)
-    filters = [_log_metadata(), _attempt(settings), _provider_headers(settings, provider)]
+    filters = [
+        _log_metadata(settings),
+        *([_follow()] if _follows(settings) else []),
+        _attempt(settings),
+        _provider_headers(settings, provider),
+    ]
     if provider.credential is not None:
         filters.append(_credential(name, provider.credential, secrets_dir))
     filters.append(http_filter("router", Router(suppress_envoy_headers=True)))
@@ -162,9 +172,15 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
         access_log=processor.try_logs(
             settings, hop, response=["retry-after", "content-type", "x-request-id", contract.HOP]
         ),
+        access_log_options=_heartbeat(settings) if _follows(settings) else None,
         http_filters=filters,
         route_config=_routes(settings, name, provider),
     )
+
+
+def _heartbeat(settings: Settings) -> HttpConnectionManagerHcmAccessLogOptions:
+    """Entries of tries under way, too: so the gateway knows that an unread answer goes on."""
+    return HttpConnectionManagerHcmAccessLogOptions(access_log_flush_interval=seconds(settings.usage.log_interval))
 
 
 def _answer_idle_timeout(settings: Settings, provider: ProviderSettings) -> float:
@@ -172,7 +188,16 @@ def _answer_idle_timeout(settings: Settings, provider: ProviderSettings) -> floa
     return max(settings.limits.stream_idle, provider.timeout + 10)
 
 
-def _log_metadata() -> HttpFilter:
+def _follows(settings: Settings) -> bool:
+    return settings.usage.mode == "log"
+
+
+def _follow() -> HttpFilter:
+    """Follows answers that pass unread, see `unread`. It stands before the attempt attachment: it sees what leaves."""
+    return http_filter("lua", Lua(default_source_code=DataSource(inline_string=unread.script())))
+
+
+def _log_metadata(settings: Settings) -> HttpFilter:
     """Facts of a try for its access log entry: the headers themselves are removed before they could be logged."""
 
     def rule(header: str, key: str, kind: ConfigValueType = ConfigValueType.STRING) -> ConfigRule:
@@ -184,6 +209,7 @@ def _log_metadata() -> HttpFilter:
         rule(contract.ATTEMPT_COUNT, "attempt", ConfigValueType.NUMBER),
         rule(contract.TARGETS, "targets"),
         rule(contract.TIMEOUT, "timeout", ConfigValueType.NUMBER),
+        *([rule(contract.WATCH, "watch")] if _follows(settings) else []),
     ]
     return http_filter("header_to_metadata", HeaderToMetadata(request_rules=rules))
 
@@ -252,25 +278,25 @@ def _routes(settings: Settings, name: str, provider: ProviderSettings) -> RouteC
 
     first = StringMatcher(exact="1")
     later = HeaderMatcher(name=contract.ATTEMPT_COUNT, string_match=first, invert_match=True)
-    attended = {"every-try": [attends(contract.ATTEND_ALL)], "later-tries": [attends(contract.ATTEND_LATER), later]}
-    off = pack(ExtProcPerRoute(disabled=True))
+    off = {"envoy.filters.http.ext_proc": pack(ExtProcPerRoute(disabled=True))}
+    kinds: dict[str, tuple[list[HeaderMatcher], dict[str, Packed]]] = {
+        "every-try": ([attends(contract.ATTEND_ALL)], {}),
+        "later-tries": ([attends(contract.ATTEND_LATER), later], {}),
+        "plain": ([], off),
+    }
+    if _follows(settings):
+        watched = HeaderMatcher(name=contract.WATCH, present_match=True)
+        unwatched = {**off, "envoy.filters.http.lua": pack(LuaPerRoute(disabled=True))}
+        kinds |= {"plain": ([watched], off), "unwatched": ([], unwatched)}
     routes = [
-        *(
-            Route(
-                name=which,
-                match=RouteMatch(prefix="/", headers=headers),
-                route=_action(settings, name, provider),
-                request_body_buffer_limit=buffer_bytes(settings),
-            )
-            for which, headers in attended.items()
-        ),
         Route(
-            name="plain",
-            match=RouteMatch(prefix="/"),
+            name=which,
+            match=RouteMatch(prefix="/", headers=headers),
             route=_action(settings, name, provider),
             request_body_buffer_limit=buffer_bytes(settings),
-            typed_per_filter_config={"envoy.filters.http.ext_proc": off},
-        ),
+            typed_per_filter_config=filters,
+        )
+        for which, (headers, filters) in kinds.items()
     ]
     return RouteConfiguration(
         name=contract.try_cluster(name), virtual_hosts=[VirtualHost(name=name, domains=["*"], routes=routes)]

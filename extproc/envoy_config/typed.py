@@ -153,7 +153,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
-    style = '"' if value.lower() in ("y", "n") else None
+    style = "|" if "\n" in value else '"' if value.lower() in ("y", "n") else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 

@@ -8,6 +8,7 @@ numbers out of range, and nesting beyond a limit.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,11 +21,12 @@ class InvalidJSON(ValueError):  # noqa: N818
     """The body is not JSON that every parser reads alike. The message can be shown to the client."""
 
 
+MARKED = "The body begins with a byte order mark: send UTF-8 without one."
 _decode = msgspec.json.Decoder().decode
 _WHITE_COLON = (b" :", b"\t:", b"\n:", b"\r:")
 
 
-def parse(body: bytes, max_depth: int) -> Any:
+def parse(body: bytes, max_depth: int, max_nodes: float = math.inf) -> Any:
     """Read `body` strictly. Raises InvalidJSON."""
     try:
         tree = _decode(body)
@@ -34,19 +36,21 @@ def parse(body: bytes, max_depth: int) -> Any:
         raise InvalidJSON(f"The body is not valid UTF-8 (byte {error.start}).") from None
     except msgspec.DecodeError as error:
         if body.startswith(BOM):
-            raise InvalidJSON("The body begins with a byte order mark: send UTF-8 without one.") from None
+            raise InvalidJSON(MARKED) from None
         raise InvalidJSON(f"The body is not valid JSON: {str(error).split(' - at ')[0]}.") from None
-    keys, depth = _measure(tree)
+    keys, items, depth = _measure(tree)
     if depth > max_depth:
         raise InvalidJSON(f"The body is nested {depth} levels deep; the limit is {max_depth}.")
+    if keys + items >= max_nodes:
+        raise InvalidJSON(f"The body has more than {max_nodes} values.")
     if _may_hold_duplicates(body, keys):
         _refuse_duplicates(body)
     return tree
 
 
-def _measure(tree: Any) -> tuple[int, int]:
-    """Number of keys, and of levels of objects and lists."""
-    keys = depth = 0
+def _measure(tree: Any) -> tuple[int, int, int]:
+    """Number of keys, of items of lists, and of levels of objects and lists."""
+    keys = items = depth = 0
     level = [tree] if isinstance(tree, dict | list) else []
     while level:
         depth += 1
@@ -56,9 +60,10 @@ def _measure(tree: Any) -> tuple[int, int]:
                 keys += len(node)
                 below.extend(value for value in node.values() if type(value) is dict or type(value) is list)
             else:
+                items += len(node)
                 below.extend(value for value in node if type(value) is dict or type(value) is list)
         level = below
-    return keys, depth
+    return keys, items, depth
 
 
 def _may_hold_duplicates(body: bytes, keys: int) -> bool:

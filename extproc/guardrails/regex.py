@@ -6,7 +6,6 @@ Controls: OWASP LLM02 (sensitive information disclosure), FINOS AIGF ri-1 / mi-1
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Literal
 
 import re2
@@ -35,6 +34,13 @@ class RegexSettings(GuardrailSettings):
         max_length=256,
         description="RE2 patterns to find, by a name of your choice. At most 256 patterns of 4096 characters.",
     )
+    longest: int = Field(
+        256,
+        ge=1,
+        le=16384,
+        description="Length in characters of the longest match of any pattern, 1 to 16384. A streamed answer is held "
+        "back this far from its end, so a smaller number makes it smoother. Of a longer match the beginning may leave.",
+    )
 
     @field_validator("patterns")
     @classmethod
@@ -50,21 +56,18 @@ class RegexSettings(GuardrailSettings):
         return value
 
     def build(self) -> Regex:
-        return Regex(self.patterns)
+        return Regex(self.patterns, self.longest)
 
 
 class Regex:
     """Finds every match of every pattern."""
 
-    def __init__(self, patterns: Mapping[str, str]) -> None:
+    def __init__(self, patterns: Mapping[str, str], longest: int = 256) -> None:
+        self.max_match = longest
         self._patterns = [(name, _compile(pattern)) for name, pattern in patterns.items()]
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
-        return [
-            Finding(name, match.span())
-            for name, pattern in self._patterns
-            for match in islice(pattern.finditer(text), _MAX_FINDINGS)
-        ]
+        return [Finding(name, match.span()) for name, pattern in self._patterns for match in pattern.finditer(text)]
 
 
 SETTINGS = RegexSettings

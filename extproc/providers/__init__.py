@@ -67,6 +67,8 @@ class Provider:
     base_url: str | None = None  # None: the settings must give one
     base_path: str = ""  # default path of a base_url without one
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    in_body: Mapping[str, str] = field(default_factory=dict)  # lists in headers that it reads from these fields
+    prefers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # for some models, the API to translate into
     adapt: Adapt | None = None
     unwrap: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
     more: tuple[str, ...] = ()
@@ -83,7 +85,16 @@ class Provider:
         if dialect not in self.dialects:
             return False
         patterns = self.models.get(dialect)
-        return patterns is None or any(Pattern(pattern)(model) for pattern in patterns)
+        return patterns is None or _is_one(model, patterns)
+
+    def preferred(self, model: str) -> tuple[str, ...]:
+        """The APIs to translate into for that model, the best first."""
+        first = [dialect for dialect, patterns in self.prefers.items() if _is_one(model, patterns)]
+        return tuple(dict.fromkeys([*first, *self.dialects]))
+
+
+def _is_one(model: str, patterns: tuple[str, ...]) -> bool:
+    return any(Pattern(pattern)(model) for pattern in patterns)
 
 
 HostedTools = Literal["refuse", "drop"]

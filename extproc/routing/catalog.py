@@ -25,7 +25,7 @@ from extproc.words.dialect import ABILITIES, Dialect
 from extproc.words.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
 from extproc.words.exchange import Changes, Exchange, Target
 from extproc.words.facts import check_fact
-from extproc.words.values import ModelName, Pattern, Section, is_model_name
+from extproc.words.values import ModelName, Pattern, PositiveDuration, Section, is_model_name
 
 MAX_TARGETS = 64  # targets behind one name, nested virtual models resolved
 MAX_NESTING = 8
@@ -60,6 +60,17 @@ class ModelSettings(Section):
         None,
         description="Price of the model's tokens. Default: the catalogue's. Set it for models that the catalogue does "
         "not know, and for prices of your own contract.",
+    )
+    timeout: PositiveDuration | None = Field(
+        None,
+        description="Longest wait for an answer of the model to begin, plain or streamed, for each try. Default: the "
+        "provider's `timeout`, which applies when it is shorter, too.",
+    )
+    api: str | None = Field(
+        None,
+        description="API in which chat requests reach the model, by its name, for example `openai_chat` or "
+        "`openai_responses`: requests of other APIs are translated into it. Default: the client's own API where the "
+        "provider serves it; else `openai_responses` for OpenAI's models that reason; else the provider's first.",
     )
     prompt_cache: bool = Field(
         False,
@@ -227,7 +238,7 @@ class Catalog:
         """The API in which a request of the `client`'s reaches the target. It is the client's own where the provider
         speaks it, else the first that translation can reach; None when there is none.
         """
-        return _dialect(self.providers[target.provider].kind, target.model, client.name)
+        return _dialect(self.providers[target.provider].kind, target.model, client.name, target.api)
 
     def unavailable(self, target: Target, *, attached: bool = False) -> tuple[str, str] | None:
         """The reason why the target takes no requests now, as (reason, text), or None. In attach mode Envoy has keys of
@@ -254,6 +265,7 @@ class Catalog:
             there = name[len(prefix) :] if star and not rest and prefix.endswith("/") else name
         provider = self.providers.get(settings.provider)
         known = known_model(provider.provider.catalogue if provider else None, there, self.prices.today)
+        patience = provider.timeout if provider else 0.0
         return Target(
             name,
             settings.provider,
@@ -266,6 +278,8 @@ class Catalog:
             prompt_cache=settings.prompt_cache,
             known_output=known_output(there),
             hosted_tools=provider.hosted_tools if provider else "refuse",
+            api=settings.api or "",
+            timeout=min(settings.timeout or patience, patience),
         )
 
     def _chain(self, name: str) -> Chain:
@@ -303,22 +317,22 @@ class Catalog:
 
 
 @lru_cache(maxsize=4096)
-def _dialect(kind: str, model: str, client: str) -> Dialect | None:
+def _dialect(kind: str, model: str, client: str, api: str) -> Dialect | None:
     provider, known = kinds()[kind], dialects()
+    asked = known[client]
+    able = [
+        known[name]
+        for name in provider.preferred(model)
+        if asked.translates_from
+        and known[name].family == asked.family
+        and known[name].translates_into
+        and provider.speaks(model, name)
+    ]
+    if api != client and (wanted := next((dialect for dialect in able if dialect.name == api), None)) is not None:
+        return wanted
     if provider.speaks(model, client):
-        return known[client]
-    if not known[client].translates_from:
-        return None
-    return next(
-        (
-            known[name]
-            for name in provider.dialects
-            if known[name].family == known[client].family
-            and known[name].translates_into
-            and provider.speaks(model, name)
-        ),
-        None,
-    )
+        return asked
+    return able[0] if able else None
 
 
 def _within(around: Target, settings: TargetSettings) -> Target:

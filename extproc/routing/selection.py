@@ -18,6 +18,7 @@ is skipped only when the request most likely does not fit.
 """
 
 _REMEDY = " (`hosted_tools: drop` of the provider leaves them out)"
+_STATELESS = " (set 'store' to false, and send the whole conversation)"
 _TEMPORARY = ("disabled", "no_key")
 """Reasons on the operator's side, not in the request."""
 
@@ -78,6 +79,8 @@ class Select:
             return "dialect", f"provider {target.provider} does not serve {exchange.request.path}"
         if dialect is not client and (unsaid := [need for need in ask.needs if _lacks(dialect, target, need)]):
             why = f"the API of provider {target.provider} has no {', '.join(unsaid)}"
+            if "state" in unsaid:
+                return "dialect", why + _STATELESS
             return "dialect", why + _REMEDY if HOSTED in unsaid and "hosted_call" not in unsaid else why
         for name, matches in target.match:
             if not matches(value := fact(name, exchange)):

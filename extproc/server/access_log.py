@@ -6,13 +6,14 @@ Source: envoy/data/accesslog/v3/accesslog.proto.
 from __future__ import annotations
 
 import math
+from base64 import b64decode
 from collections.abc import Sequence
 
 from google.protobuf.duration_pb2 import Duration
 
 from extproc.pb import extproc_pb2 as pb
 from extproc.words import contract
-from extproc.words.tries import OUTCOMES, DownstreamEnd, Try
+from extproc.words.tries import OUTCOMES, DownstreamEnd, Seen, Try, UnderWay
 
 SERVICE = "envoy.service.accesslog.v3.AccessLogService"
 METHOD = "StreamAccessLogs"
@@ -29,7 +30,7 @@ _DOWNSTREAM_REASONS = {
 }
 
 
-def read(data: bytes, log_name: str) -> tuple[str, Sequence[Try | DownstreamEnd]]:
+def read(data: bytes, log_name: str) -> tuple[str, Sequence[Try | UnderWay | DownstreamEnd]]:
     """The entries of one message, and the log's name: only the first message of a stream carries it."""
     message = pb.StreamAccessLogsMessage.FromString(data)
     log_name = message.identifier.log_name or log_name
@@ -41,10 +42,13 @@ def read(data: bytes, log_name: str) -> tuple[str, Sequence[Try | DownstreamEnd]
     return log_name, [end for end in ends if end is not None]
 
 
-def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
+def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try | UnderWay:
     common, response = entry.common_properties, entry.response
     told = common.metadata.filter_metadata[contract.LOG_NAMESPACE].fields
     attempt = int(told["attempt"].number_value or 1) if "attempt" in told else 1
+    exchange_id = told[contract.LOG_ID].string_value if contract.LOG_ID in told else ""
+    if common.intermediate_log_entry:
+        return UnderWay(exchange_id, attempt)
     target = ""
     if "targets" in told:
         targets = contract.decode_targets(told["targets"].string_value)
@@ -62,7 +66,7 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
     if common.HasField("time_to_first_upstream_rx_byte"):
         first_byte = _seconds(common.time_to_first_upstream_rx_byte)
     return Try(
-        exchange_id=told[contract.LOG_ID].string_value if contract.LOG_ID in told else "",
+        exchange_id=exchange_id,
         provider=provider,
         target=target,
         attempt=attempt,
@@ -74,6 +78,40 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try:
         request_bytes=entry.request.request_body_bytes,
         answer_bytes=response.response_body_bytes,
         streamed=content_type.startswith("text/event-stream"),
+        seen=_seen(common.metadata),
+    )
+
+
+def _seen(metadata: pb.Metadata) -> Seen | None:
+    """What the script of `unread` wrote; None where it did not follow the answer."""
+    if contract.SEEN_NAMESPACE not in metadata.filter_metadata:
+        return None
+    told = metadata.filter_metadata[contract.SEEN_NAMESPACE].fields
+
+    def window(name: str) -> bytes:
+        return b64decode(told[name].string_value) if name in told else b""
+
+    def number(name: str) -> int:
+        return int(told[name].number_value) if name in told else 0
+
+    def pairs(name: str) -> list[list[int]]:
+        return (
+            [[int(part) for part in pair.split(":")] for pair in told[name].string_value.split()]
+            if name in told
+            else []
+        )
+
+    ((size, lines),) = pairs("count") or [[0, 0]]
+    return Seen(
+        head=window("head"),
+        usage=window("usage"),
+        usage_at=number("usage_at"),
+        tail=window("tail"),
+        tail_at=number("tail_at"),
+        size=size,
+        lines=lines,
+        times=tuple((at, milliseconds / 1000) for at, milliseconds in pairs("times")),
+        ended="ended" in told,
     )
 
 

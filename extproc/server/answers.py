@@ -55,13 +55,17 @@ def headers(phase: str, action: Continue) -> bytes:
 
 def body(action: Continue) -> bytes:
     """The answer to `request_body`."""
-    common = _mutation(action)
-    if action.body is not None:
-        common += b"\x1a" + _sized(b"\x0a" + _sized(action.body))
-    if action.reroute:
-        common += _CLEAR_ROUTE_CACHE
-    message = _PHASES["request_body"] + _sized(b"\x0a" + _sized(common))
-    return message + _order(action.order) if action.order else message
+    order = _order(action.order) if action.order else b""
+    if action.body is None:
+        common = _mutation(action) + _CLEAR_ROUTE_CACHE if action.reroute else _mutation(action)
+        return _PHASES["request_body"] + _sized(b"\x0a" + _sized(common)) + order
+    size = len(action.body)  # which may be megabytes: it is copied once
+    before = b"\x0a" + _length(size)
+    before = _mutation(action) + b"\x1a" + _length(len(before) + size) + before
+    after = _CLEAR_ROUTE_CACHE if action.reroute else b""
+    for tag in (b"\x0a", _PHASES["request_body"]):  # response, request_body
+        before = tag + _length(len(before) + size + len(after)) + before
+    return b"".join((before, action.body, after, order))
 
 
 def piece(data: bytes, end: bool) -> bytes:

@@ -18,6 +18,7 @@ from extproc import admin, pipeline
 from extproc.accounting.alerts import Alerts
 from extproc.accounting.books import Books
 from extproc.accounting.reports import Everything, Reporter
+from extproc.admission import InFlight
 from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
 from extproc.credentials.rotation import Keeper, watch
 from extproc.endpoints.spending import Own
@@ -31,6 +32,7 @@ from extproc.settings.config import ConfigError, Settings
 from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
 from extproc.telemetry.lines import WHOLE, Lines
 from extproc.telemetry.metrics import Telemetry
+from extproc.unread.waiting import Waiting
 from extproc.words import workers
 
 log = logging.getLogger(__name__)
@@ -47,7 +49,7 @@ _DRAIN_GRACE = 600.0  # seconds for streams to end
 
 # Settings that bind when the processor starts. A change of these needs a restart, and a new Envoy configuration with
 # it.
-_FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "attribution", "auth")
+_FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "attribution", "auth", "usage")
 
 
 class Processor:
@@ -71,16 +73,19 @@ class Processor:
         self._telemetry = Telemetry(settings, self._lines)
         self._phase = random.random()  # noqa: S311 - of its beat
         self._turned = time.monotonic()  # the latest turn of the event loop
-        self._counters: Counters = open_counters(settings.stores.counters)
+        self._counters: Counters = open_counters(settings.stores.counters, settings.stores.waits)
         self._ledger = open_ledger(settings.stores.ledger)
         self._leases: set[str] = set()
         self._history = History()
+        self._in_flight = InFlight()
+        self._telemetry.body_bytes = lambda: self._in_flight.size
         self._grants = Grants(self._counters)
         self._alerts = Alerts(self._counters, self._telemetry.alert)
         exact = Exact({name: entry.kind for name, entry in settings.providers.items() if entry.base_url is None})
         self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), exact)
         self._books = Books(self._counters, self._ledger, self._report, again=settings.limits.lease)
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
+        self._waiting = Waiting(lambda outcome: self._telemetry.unread(outcome).inc(), self._telemetry.internal_error)
         self._take(settings)
         self._content = config.content(file)
         self._server: Server | None = None
@@ -95,7 +100,7 @@ class Processor:
         self._open_doors()
         where = settings.processor
         mark = workers.mark(self._worker) if self._several else ""
-        self._server = Server(lambda: self._pipeline, telemetry, mark)
+        self._server = Server(lambda: self._pipeline, telemetry, self._waiting, mark)
         path = where.sockets(self._socket)[self._worker]
         await self._server.start(socket=path, address=where.address, transport=where.transport)
         self._http.start()
@@ -105,6 +110,7 @@ class Processor:
             self._renew_leases(),
             self._keep_books(),
             self._share(),
+            *([self._waiting.run()] if settings.usage.mode == "log" else []),
             self._alerts.run(),
         ):
             self._spawn(work)
@@ -285,7 +291,9 @@ class Processor:
             history=self._history,
             tools=self._tools,
             books=self._books,
-            own=Own(self._reporter, settings.budgets),
+            own=Own(self._reporter, settings.budgets, settings.limits.reports),
+            waiting=self._waiting,
+            in_flight=self._in_flight,
         )
 
     def _take(self, settings: Settings) -> None:
@@ -320,10 +328,8 @@ class Processor:
         while True:
             lease = self._settings.limits.lease
             await asyncio.sleep(lease / 3)
-            for id in list(self._leases):
-                with contextlib.suppress(StoreError):  # two more renewals fit into the lease
-                    await self._counters.forward(id, lease)
-                await asyncio.sleep(0)  # a store on this host never yields to other tasks
+            with contextlib.suppress(StoreError):  # two more renewals fit into the lease
+                await self._counters.renew(list(self._leases), lease)
 
     async def _keep_books(self) -> None:
         """End the leases of dead exchanges, and keep counters and ledger in agreement."""
@@ -356,6 +362,8 @@ def _bound_at_start(settings: Settings, name: str) -> object:
     """The part of a section that Envoy or the start depends on: a provider's kill switch binds at once."""
     if name == "auth":
         return settings.auth.jwt
+    if name == "usage":
+        return settings.usage.mode, settings.usage.log_interval
     if name != "providers":
         return getattr(settings, name)
     free = CoolDown()

@@ -7,6 +7,7 @@ either every message has been answered, or the call fails, and then Envoy answer
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from extproc.attempt import AttemptStream
@@ -17,9 +18,10 @@ from extproc.server import access_log, wire
 from extproc.telemetry.metrics import Telemetry
 from extproc.transport import Calls, Transport
 from extproc.transport.native import NativeServer
+from extproc.unread.waiting import Waiting
 from extproc.words import contract
 from extproc.words.actions import Attachment
-from extproc.words.tries import Try
+from extproc.words.tries import Try, UnderWay
 
 HEALTH = "grpc.health.v1.Health"
 
@@ -30,9 +32,12 @@ class Server:
     The ids of exchanges begin with `mark`, where several workers share an Envoy.
     """
 
-    def __init__(self, pipeline: Callable[[], Pipeline], telemetry: Telemetry, mark: str = "") -> None:
+    def __init__(
+        self, pipeline: Callable[[], Pipeline], telemetry: Telemetry, waiting: Waiting | None = None, mark: str = ""
+    ) -> None:
         self._pipeline = pipeline
         self._telemetry = telemetry
+        self._waiting = waiting or Waiting()
         self._mark = mark
         self._health = _Health()
         self._transport: Transport | None = None
@@ -54,8 +59,11 @@ class Server:
         """Report NOT_SERVING, give Envoy `notice` seconds to see it, and streams up to `grace` seconds to end."""
         self._health.leave()
         await asyncio.sleep(notice)
+        begun = time.monotonic()
+        await self._waiting.drain(grace)
         if self._transport is not None:
-            await self._transport.stop(grace)
+            await self._transport.stop(max(0.0, grace - (time.monotonic() - begun)))
+            await self._waiting.drain(0)  # answers that passed unread meanwhile
 
     @property
     def serving(self) -> bool:
@@ -64,7 +72,9 @@ class Server:
     def _calls(self) -> Calls:
         return {
             f"/{wire.SERVICE}/{wire.METHOD}": self._process,
-            f"/{access_log.SERVICE}/{access_log.METHOD}": lambda _metadata: _AccessLog(self._pipeline, self._telemetry),
+            f"/{access_log.SERVICE}/{access_log.METHOD}": lambda _metadata: _AccessLog(
+                self._pipeline, self._telemetry, self._waiting
+            ),
             f"/{HEALTH}/Check": lambda _metadata: _Check(self._health),
             f"/{HEALTH}/Watch": lambda _metadata: _Watch(self._health),
         }
@@ -90,9 +100,11 @@ class _Process:
     def done(self) -> bool:
         return self._attachment.done
 
-    async def on_message(self, data: bytes) -> Sequence[bytes]:
+    async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
+        step = wire.converse(self._attachment, data)
+        del data  # a large message is freed as soon as it was read
         try:
-            return await wire.converse(self._attachment, data)
+            return await step
         except Exception:
             self._telemetry.internal_error(type(self._attachment).__name__)
             raise
@@ -110,16 +122,21 @@ class _AccessLog:
 
     done = False
 
-    def __init__(self, pipeline: Callable[[], Pipeline], telemetry: Telemetry) -> None:
+    def __init__(self, pipeline: Callable[[], Pipeline], telemetry: Telemetry, waiting: Waiting) -> None:
         self._pipeline = pipeline
         self._telemetry = telemetry
+        self._waiting = waiting
         self._name = ""
+        waiting.logs += 1
 
-    async def on_message(self, data: bytes) -> Sequence[bytes]:
-        self._name, entries = access_log.read(data, self._name)
+    async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
+        self._name, entries = access_log.read(bytes(data), self._name)
         for entry in entries:
             if isinstance(entry, Try):
                 self._pipeline().learn(entry)
+                self._waiting.tell(entry)
+            elif isinstance(entry, UnderWay):
+                self._waiting.tell(entry)
             else:
                 self._telemetry.downstream_end(entry.reason)
         return ()
@@ -128,7 +145,8 @@ class _AccessLog:
         return (b"",)
 
     async def on_end(self) -> None:
-        """An access log stream leaves nothing open."""
+        """A stream that ended tells no more."""
+        self._waiting.logs -= 1
 
 
 class _Health:
@@ -157,7 +175,7 @@ class _Check:
     def __init__(self, health: _Health) -> None:
         self._health = health
 
-    async def on_message(self, _data: bytes) -> Sequence[bytes]:
+    async def on_message(self, _data: bytes | memoryview) -> Sequence[bytes]:
         return (self._health.message(),)
 
     async def on_half_close(self) -> Sequence[bytes]:

@@ -19,6 +19,9 @@ from extproc.words.exchange import NOTHING_VERIFIED, Verified
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 METHOD = "Process"
 
+_LARGE = 256 << 10  # bytes of a message
+_MOST_BESIDE = 64 << 10  # bytes of a message beside its body
+_REQUEST_BODY, _BODY = b"\x22", b"\x0a"  # tags of ProcessingRequest.request_body and HttpBody.body
 _MAX_CHUNK = 62_000  # bytes; Envoy drops larger pieces of a FULL_DUPLEX_STREAMED body
 
 
@@ -26,17 +29,19 @@ class UnexpectedMessage(Exception):  # noqa: N818
     """A message that Envoy's configuration should never make it send."""
 
 
-async def converse(attachment: Attachment, data: bytes) -> Sequence[bytes]:
+async def converse(attachment: Attachment, data: bytes | memoryview) -> Sequence[bytes]:
     """Give one message to the attachment and return the messages for Envoy, in order; possibly none."""
-    message = pb.ProcessingRequest.FromString(data)
+    if len(data) > _LARGE and (large := _large_body(data)) is not None:
+        del data  # the body is the only copy from here on
+        return [_onward(await attachment.on_request_body(large))]
+    message = pb.ProcessingRequest.FromString(data if isinstance(data, bytes) else bytes(data))
     phase = message.WhichOneof("request")
     if phase == "request_headers":
         part = message.request_headers
         verified = _verified(message)
         return [_headers(phase, await attachment.on_request_headers(read_headers(part), part.end_of_stream, verified))]
     if phase == "request_body":
-        onward = await attachment.on_request_body(message.request_body.body)
-        return [answers.immediate(onward) if isinstance(onward, LocalReply) else answers.body(onward)]
+        return [_onward(await attachment.on_request_body(message.request_body.body))]
     if phase == "response_headers":
         part = message.response_headers
         action = await attachment.on_response_headers(read_headers(part), _attributes(message), part.end_of_stream)
@@ -50,6 +55,37 @@ async def converse(attachment: Attachment, data: bytes) -> Sequence[bytes]:
             return _chunks(last)
         return [*_chunks(Chunk(last.body, head=last.head)), answers.TRAILERS_UNCHANGED]
     raise UnexpectedMessage(str(phase))
+
+
+def _onward(action: Continue | LocalReply) -> bytes:
+    return answers.immediate(action) if isinstance(action, LocalReply) else answers.body(action)
+
+
+def _large_body(data: bytes | memoryview) -> bytes | None:
+    """The body in a ProcessingRequest that is little else than a request's body; None for any other message. protobuf
+    would copy it twice.
+    """
+    if data[:1] != _REQUEST_BODY:
+        return None
+    size, at = _varint(data, 1)
+    end = at + size
+    if data[at : at + 1] != _BODY:
+        return None
+    size, at = _varint(data, at + 1)
+    if at + size > end or end > len(data) or len(data) - size > _MOST_BESIDE:
+        return None
+    return bytes(data[at : at + size])
+
+
+def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+    """The number at `at`, and the place behind it."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80 or shift > 63:
+            return value, at
 
 
 def read_headers(part: pb.HttpHeaders) -> Mapping[str, str]:

@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from extproc import guardrails, stores
+from extproc import guardrails
 from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, GroupSettings, TeamSettings
-from extproc.budgets import LEASE, BudgetSettings
-from extproc.ledger import check_ledger
+from extproc.budgets import BudgetSettings
 from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
 from extproc.routing.catalog import ModelSettings, VirtualModelSettings
 from extproc.settings import checks
+from extproc.settings.limits import LimitsSettings
+from extproc.settings.listener import ListenerSettings, Port
+from extproc.settings.stores import StoresSettings
 from extproc.words import workers
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
 
@@ -40,45 +42,8 @@ _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _BOOL = "tag:yaml.org,2002:bool"
 _MERGE = "tag:yaml.org,2002:merge"
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-PEMFile = Annotated[str, StringConstraints(pattern="^file:.+")]
-
-
-class TLSSettings(Section):
-    """TLS of the public listener. Without it the listener speaks plain HTTP."""
-
-    certificate: PEMFile = Field(description="Certificate chain of the listener in PEM, as `file:/path`.")
-    key: PEMFile = Field(description="Private key of the listener's certificate in PEM, as `file:/path`.")
-    client_ca: PEMFile | None = Field(
-        None,
-        description="Certificate authorities of client certificates in PEM, as `file:/path`. A client certificate of "
-        "another authority cannot connect. Set it to identify consumers by their `certificates`.",
-    )
-    require_client_certificate: bool = Field(
-        False, description="Refuse connections without a client certificate. Needs `client_ca`."
-    )
-
-    @model_validator(mode="after")
-    def _verifiable(self) -> TLSSettings:
-        if self.require_client_certificate and self.client_ca is None:
-            raise ValueError("require_client_certificate needs client_ca, which verifies the certificates")
-        return self
-
-
-class ListenerSettings(Section):
-    """The public listener of Envoy, where clients connect."""
-
-    address: str = Field(
-        "0.0.0.0",  # noqa: S104 - it is the public door
-        description="Address that Envoy listens on for clients. `127.0.0.1` keeps the gateway on this machine.",
-    )
-    port: Port = Field(10000, description="Port that Envoy listens on for clients.")
-    tls: TLSSettings | None = Field(
-        None, description="TLS of the public listener. Without it the listener speaks plain HTTP."
-    )
-    max_connections: int = Field(
-        20000, ge=1, le=1_000_000, description="Most client connections at the same time. Envoy refuses further ones."
-    )
+Option = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}=[A-Za-z0-9_.:/-]{1,64}$")]
+Factor = Annotated[float, Field(ge=0.01, le=100)]
 
 
 class StatusSettings(Section):
@@ -176,91 +141,29 @@ class ProcessorSettings(Section):
 class UsageSettings(Section):
     """Counting of usage, and its display to clients."""
 
-    mode: Literal["body"] = Field("body", description="Source of token counts. `body`: the body of the answer.")
+    mode: Literal["body", "log"] = Field(
+        "body",
+        description="Source of the token counts of streamed answers. `body`: the gateway reads every answer. `log`: "
+        "an answer that nothing has to look at passes unread. Envoy keeps its end and counts its bytes, and the access "
+        "log of the try tells the gateway. `log` takes less CPU time for each event; docs/fast-streams.md says "
+        "what it changes. Plain answers are always read.",
+    )
+    trust_output_limits: bool = Field(
+        False,
+        description="With `mode: log`, let answers pass unread where a budget in tokens or USD applies and holds the "
+        "worst that the request can come to. Such an answer is not ended when its provider ignores the output limit in "
+        "the request; it is charged in full. Without it these answers are read.",
+    )
+    log_interval: PositiveDuration = Field(
+        10.0,
+        ge=1,
+        le=60,
+        description="With `mode: log`, time between two reports of Envoy that an answer goes on, `1s` to `60s`. After "
+        "three intervals without a report the exchange is settled at the most it can have come to.",
+    )
     cost_in_response: bool = Field(
         False,
         description="Add `cost`, in USD, to the usage in answers of OpenAI's APIs. Answers of unknown price have none.",
-    )
-
-
-class StoresSettings(Section):
-    """The databases that hold budgets' counts and the ledger."""
-
-    counters: str = Field(
-        "sqlite:data/counters.db",
-        description="Store of budgets' counts: `sqlite:path` for one machine, `memory:` for tests, or "
-        "`redis://user@host:6379/0?password=env:NAME` for several machines (`rediss://` with TLS).",
-    )
-    ledger: str = Field(
-        "sqlite:data/ledger.db",
-        description="Store of the ledger, which has one row for each exchange: `sqlite:path` for one machine, "
-        "`postgresql://user@host/db?password=env:NAME` for several, or `memory:` for tests.",
-    )
-    ledger_keep: PositiveDuration | None = Field(
-        None,
-        description="Age at which rows of the ledger are deleted, at most `366d`. Without it rows are kept forever.",
-    )
-
-    @model_validator(mode="after")
-    def _known(self) -> StoresSettings:
-        stores.check_counters(self.counters)
-        check_ledger(self.ledger)
-        return self
-
-
-class LimitsSettings(Section):
-    """Limits on bodies, streams and requests in flight."""
-
-    request_body: Size = Field(
-        20 << 20,
-        ge=1 << 10,
-        le=64 << 20,
-        description="Largest body of a request, `1KiB` to `64MiB`. A larger one gets 413 `body_too_large`. Raise it "
-        "for prompts with many images, together with the memory of Envoy and the processor.",
-    )
-    json_depth: int = Field(
-        128, ge=8, le=512, description="Deepest nesting of a request's JSON. A deeper body gets 400 `invalid_json`."
-    )
-    buffered_response: Size = Field(
-        10 << 20,
-        description="Largest plain answer that the gateway reads whole. Of a larger one it reads the usage. A larger "
-        "one that has to be translated becomes 502 `provider_bad_answer`.",
-    )
-    sse_event: Size = Field(
-        1 << 20,
-        description="Largest event of a stream that the gateway reads whole. Of a larger one it reads the usage. A "
-        "translated stream ends with an error there.",
-    )
-    stream_idle: PositiveDuration = Field(
-        600.0, description="Longest silence in the middle of an answer. Envoy then ends the stream."
-    )
-    output_tokens: int | None = Field(
-        None,
-        ge=1,
-        le=1_000_000_000,
-        description="Output limit, in tokens, that is written into a request when neither the client nor the model has "
-        "one, where a budget counts tokens or USD. The answer says so: `x-ai-capped`. Default: none is written.",
-    )
-    hosted_tools: int = Field(
-        32768,
-        ge=0,
-        le=1_000_000_000,
-        description="Input tokens that budgets hold for tools which the provider runs itself (web search, code "
-        "interpreters, MCP). Their text is not in the request, so this is an estimate: the answer is charged what the "
-        "provider reports. Raise it where searches are long, to refuse earlier.",
-    )
-    exchanges: int = Field(
-        10000,
-        ge=1,
-        le=1_000_000,
-        description="Most requests in flight in one process. A further one gets 503 `overloaded`.",
-    )
-    lease: PositiveDuration = Field(
-        LEASE,
-        ge=1,
-        le=600,
-        description="Time after the death of a process until its reservations end, `1s` to `10m`. They are then "
-        "charged if the request had been sent.",
     )
 
 
@@ -303,6 +206,12 @@ class Settings(Section):
         description="Prices that apply from a day on. They win over the `price` of a model and the bundled catalogue. "
         "Of several that match, the latest that has begun applies.",
     )
+    surcharges: Mapping[Option, Factor] = Field(
+        {"inference_geo=us": 1.1},
+        description="Factors to the price of a model, by an option of the request that changes it: "
+        "`{service_tier=scale: 1.5}`. Where a budget in USD applies, an option that neither the catalogue nor this "
+        "setting has a price for is taken out of the request; `x-ai-ignored` names it.",
+    )
     unknown_price: Literal["warn", "refuse"] = Field(
         "warn",
         description="Treatment of a target of unknown price where a budget in USD applies. `warn`: its requests cost "
@@ -320,7 +229,7 @@ class Settings(Section):
     )
     attribution: AttributionSettings = AttributionSettings()
     budgets: Sequence[BudgetSettings] = Field((), description="Limits on requests, tokens, USD or concurrency.")
-    guardrails: Sequence[GuardrailEntry] = Field((), description="Checks of the text in requests.")
+    guardrails: Sequence[GuardrailEntry] = Field((), description="Checks of the text in requests and answers.")
     usage: UsageSettings = UsageSettings()
     stores: StoresSettings = StoresSettings()
     limits: LimitsSettings = LimitsSettings()

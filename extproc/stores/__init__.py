@@ -35,6 +35,8 @@ import msgspec
 MAX_COUNT = 2**63 - 1  # the highest count every store keeps exactly; a count that would pass it stays there
 EXPIRE_BATCH = 500  # leases ended by one call of `expire`, so that no call holds the store up for long
 LATE_SETTLE = 3600.0  # seconds after its expiry for which a reservation is remembered, at least, to be corrected
+TIMEOUT = 0.2  # seconds of silence of a store, after which its calls fail, unless the settings say otherwise
+PATIENCE = 3.0  # seconds that a call waits for a store that answers others
 MAX_NOTE = 64 * 1024  # bytes of a note on a board
 PAGE = 1000  # counts that `fullest` reads at a time, with a turn for others in between
 MAX_LOOK = 100_000  # counts that one call of `fullest` reads, at most
@@ -119,6 +121,15 @@ class Expired(msgspec.Struct, frozen=True):
     settled: bool = False
 
 
+class Waits(msgspec.Struct, frozen=True):
+    """Seconds that calls wait for a store. After `timeout` of silence they fail. A store that answers other calls is
+    given `patience`.
+    """
+
+    timeout: float = TIMEOUT
+    patience: float = PATIENCE
+
+
 class Counters(Protocol):
     """The interface of a store. Every method but `fullest` is one round trip. All raise StoreError when the store does
     not answer.
@@ -139,6 +150,13 @@ class Counters(Protocol):
         """Mark the request as about to leave for a provider, and renew the lease; call again to renew.
 
         False when nothing is held under that id: it is unknown, settled, or its lease ran out and was ended.
+        """
+        ...
+
+    async def renew(self, ids: Sequence[str], lease: float) -> None:
+        """Renew the leases of many reservations, a batch at a time. Ids under which nothing is held are left alone.
+
+        After a StoreError some may be renewed.
         """
         ...
 
@@ -295,7 +313,7 @@ class _Store(Protocol):
 
     def doubts(self, url: str) -> Iterable[str]: ...  # lints of the URL
 
-    def from_url(self, url: str) -> Counters: ...
+    def from_url(self, url: str, waits: Waits) -> Counters: ...
 
 
 _ALIASES = {"rediss": "redis"}
@@ -311,9 +329,9 @@ def doubt_counters(url: str) -> Iterable[str]:
     return _store(url).doubts(url)
 
 
-def open_counters(url: str) -> Counters:
+def open_counters(url: str, waits: Waits = Waits()) -> Counters:  # noqa: B008 - immutable
     """Open `memory:`, `sqlite:PATH` (relative to the working directory), or another scheme of this package."""
-    return _store(url).from_url(url)
+    return _store(url).from_url(url, waits)
 
 
 def _store(url: str) -> _Store:

@@ -28,6 +28,7 @@ from extproc.stores import (
     Granted,
     Hold,
     Level,
+    Waits,
     check_amounts,
     check_extension,
     check_note,
@@ -122,6 +123,15 @@ class MemoryCounters:
         reservation.deadline = deadline
         reservation.forwarded = True
         return True
+
+    async def renew(self, ids: Sequence[str], lease: float) -> None:
+        deadline = self._clock() + lease
+        for id in ids:
+            reservation = self._live.get(id)
+            if reservation is not None and not reservation.over:
+                if deadline < reservation.deadline:
+                    self._queue(deadline, id)
+                reservation.deadline = deadline
 
     async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
         reservation = self._live.get(id)
@@ -342,6 +352,6 @@ def doubts(_url: str) -> Sequence[str]:
     return ()
 
 
-def from_url(url: str) -> Counters:
+def from_url(url: str, _waits: Waits) -> Counters:
     check(url)
     return MemoryCounters()

@@ -13,6 +13,8 @@ import msgspec
 from extproc.prices import NANO
 from extproc.words.exchange import Exchange
 
+_MOST_VERDICTS = 64
+
 
 def describe(exchange: Exchange) -> Mapping[str, Any]:
     """An exchange as one flat record: never a body, never a credential. Text from outside is cut short."""
@@ -46,6 +48,21 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
     return entry
 
 
+def describe_verdicts(exchange: Exchange) -> Mapping[str, Any]:
+    """The verdicts of guardrails on an exchange, for audits: kinds and counts, never the text. `id` is the id of the
+    decision; the line of the exchange has the same one.
+    """
+    verdicts = [
+        {"guardrail": verdict.guardrail, "on": verdict.on, "action": verdict.action, "findings": verdict.kinds}
+        | ({"reason": verdict.reason} if verdict.reason else {})
+        for verdict in exchange.verdicts[:_MOST_VERDICTS]
+    ]
+    entry: dict[str, Any] = {"time": time.time(), "event": "guardrails", "id": exchange.id, "verdicts": verdicts}
+    if hasattr(exchange, "consumer"):
+        entry["consumer"], entry["team"] = exchange.consumer.name, exchange.consumer.team
+    return entry
+
+
 def _served(exchange: Exchange) -> dict[str, Any]:
     """Log fields of a forwarded exchange: target, usage and cost."""
     usage, target, report = exchange.usage, exchange.target, exchange.report
@@ -64,6 +81,8 @@ def _served(exchange: Exchange) -> dict[str, Any]:
     }
     if exchange.first_token is not None:
         entry["first_token_ms"] = round(exchange.first_token * 1000, 3)
+    if exchange.unread:
+        entry["unread"] = True
     if report is not None:
         entry["response_model"] = report.model[:256]
         entry["finish_reasons"] = [reason[:64] for reason in list(report.finish_reasons.values())[:8]]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -26,8 +25,10 @@ from extproc.prices import NANO
 from extproc.providers import kinds
 from extproc.settings.config import Settings
 from extproc.telemetry.histogram import Histogram
-from extproc.telemetry.logs import describe, json_line
+from extproc.telemetry.logs import describe, describe_verdicts, json_line
+from extproc.telemetry.recent import Recent
 from extproc.words.exchange import Exchange
+from extproc.words.verdicts import Verdict
 
 if TYPE_CHECKING:
     from extproc.ledger.ledger import Ledger
@@ -53,6 +54,7 @@ _TIMED = 16
 _MAX_ERRORS = 64
 """Kinds of errors counted apart."""
 _TELL_EVERY = 60.0  # seconds between two log lines about one provider's refusals of the gateway's key
+_MAX_STRANGERS = 100  # of them without a consumer: wrong keys must not push the others out
 _MAX_EXCHANGES = 1000
 """Recent exchanges kept in memory for the admin API."""
 
@@ -95,7 +97,7 @@ class Telemetry:
         self._told: dict[str, float] = {}  # provider -> when its refused credential was logged
         self.configure(settings)
         self._write = write or sys.stdout.write
-        self.recent: deque[Mapping[str, Any]] = deque(maxlen=_MAX_EXCHANGES)
+        self.recent = Recent(_MAX_EXCHANGES, _MAX_STRANGERS)
 
         names = [
             "gen_ai_operation_name",
@@ -169,6 +171,12 @@ class Telemetry:
         self._guardrail = Counter(
             "extproc_guardrail_findings", "Findings of guardrails", ["guardrail", "action"], registry=registry
         )
+        self._guardrail_failures = Counter(
+            "extproc_guardrail_failures",
+            "Requests and answers that a guardrail could not check",
+            ["guardrail", "reason"],
+            registry=registry,
+        )
         self._budget = Counter(
             "extproc_budget_decisions", "Decisions of budgets", ["budget", "verdict"], registry=registry
         )
@@ -183,6 +191,11 @@ class Telemetry:
         )
         self._usage_source = _series(
             Counter("extproc_usage", "Exchanges by the source of their usage", ["source"], registry=registry)
+        )
+        self.unread = _series(
+            Counter(
+                "extproc_unread", "Answers that passed unread, by what told their usage", ["outcome"], registry=registry
+            )
         )
         self._bad_usage = Counter(
             "extproc_provider_usage_refused", "Usage that cannot be believed", ["provider"], registry=registry
@@ -225,6 +238,9 @@ class Telemetry:
         """Exchanges not yet ended."""
         in_flight = Gauge("extproc_exchanges_in_flight", "Exchanges not yet ended", registry=registry)
         in_flight.set_function(lambda: self.in_flight)
+        self.body_bytes: Callable[[], int] = lambda: 0
+        body_bytes = Gauge("extproc_body_bytes_in_flight", "Bytes of request bodies in flight", registry=registry)
+        body_bytes.set_function(lambda: self.body_bytes())  # noqa: PLW0108 - it is set later
         self.streams = Gauge("extproc_grpc_streams", "gRPC streams of Envoy's", registry=registry)
         self.loop_lag = Gauge("extproc_event_loop_lag_seconds", "How late the event loop was", registry=registry)
         self.reloads = Counter("extproc_reloads", "Changes of the settings file", ["outcome"], registry=registry)
@@ -250,8 +266,12 @@ class Telemetry:
         self._begun += 1
         return self._begun % _TIMED == 1
 
-    def guardrail(self, name: str, action: str) -> None:
-        self._guardrail.labels(name, action).inc()
+    def guardrail(self, verdict: Verdict) -> None:
+        """Count a verdict of a guardrail."""
+        if verdict.action == "failed":
+            self._guardrail_failures.labels(verdict.guardrail, verdict.reason).inc()
+        else:
+            self._guardrail.labels(verdict.guardrail, verdict.action).inc()
 
     def line_lost(self) -> None:
         """A line of the log was dropped. May be called from any thread."""
@@ -320,12 +340,17 @@ class Telemetry:
         if exchange.forwarded:
             self._count(exchange)
         entry = describe(exchange)
-        self.recent.append(entry)
+        self.recent.add(entry, known=hasattr(exchange, "consumer"))
         if self._log:
-            try:
-                self._write(json_line(entry) + "\n")
-            except OSError:  # no room or no reader: no reason to fail a request
-                self._unwritten.inc()
+            self._line(entry)
+            if exchange.verdicts:
+                self._line(describe_verdicts(exchange))
+
+    def _line(self, entry: Mapping[str, Any]) -> None:
+        try:
+            self._write(json_line(entry) + "\n")
+        except OSError:  # no room or no reader: no reason to fail a request
+            self._unwritten.inc()
 
     def _count(self, exchange: Exchange) -> None:
         usage, target, report = exchange.usage, exchange.target, exchange.report

@@ -78,7 +78,7 @@ class Stream:
     busy: bool = False
     held: int = 0  # bytes that arrived, without a new grant yet
     assembly: Assembly | None = None
-    queue: deque[bytes] | None = None
+    queue: deque[bytes | memoryview] | None = None
     unsent: deque[memoryview] | None = None
     last: bytes | None = None  # the trailers, while they wait behind `unsent`
     call: Any = None
@@ -93,7 +93,7 @@ class Event(NamedTuple):
 
     kind: Literal["opened", "message", "ended", "drained", "gone"]
     stream: Stream
-    data: bytes = b""
+    data: bytes | memoryview = b""
 
 
 class Connection:
@@ -142,7 +142,6 @@ class Connection:
 
     def receive(self, data: bytes) -> Sequence[Event]:
         """The events in these bytes, in order. None after a fault."""
-        self._events = []
         if self.fault is None:
             data = self._rest + data if self._rest else data
             try:
@@ -150,9 +149,10 @@ class Connection:
             except Fault as fault:
                 self.fault = fault
                 self._out.append(frames.goaway(self._newest, fault.code, fault.reason))
-        return self._events
+        events, self._events = self._events, []  # what is kept here would keep a large message
+        return events
 
-    def take(self, stream: Stream) -> bytes | None:
+    def take(self, stream: Stream) -> bytes | memoryview | None:
         """The next message of a busy stream. None where none waits: from now on the stream is at rest."""
         if stream.queue:
             return stream.queue.popleft()
@@ -275,7 +275,7 @@ class Connection:
         if stream.assembly.empty:
             stream.assembly = None
 
-    def _arrived(self, stream: Stream, message: bytes) -> None:
+    def _arrived(self, stream: Stream, message: bytes | memoryview) -> None:
         if not stream.busy:
             stream.busy = True
             self._events.append(Event("message", stream, message))
@@ -436,7 +436,10 @@ class Connection:
             return
         if stream.unsent is None:
             stream.unsent = deque()
-        stream.unsent.append(memoryview(PREFIX.pack(0, len(message)) + message))
+        first = self._frame - PREFIX.size  # so that a message of megabytes is not copied for its prefix
+        stream.unsent.append(memoryview(PREFIX.pack(0, len(message)) + message[:first]))
+        if len(message) > first:
+            stream.unsent.append(memoryview(message)[first:])
         self._pump(stream)
 
     def end(self, stream: Stream, status: int = OK, text: str = "") -> None:

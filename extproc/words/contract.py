@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import Any
 from urllib.parse import quote, unquote
 
-from extproc.words.exchange import Target, Usage
+from extproc.words.exchange import Kinds, Target, Usage
 
 PREFIX = "x-extproc-"
 
@@ -31,12 +31,16 @@ ATTEND_ALL, ATTEND_LATER = "all", "later"  # later: all but the first
 BACK_OFF = "x-extproc-back-off"  # milliseconds before the second try in a row at one target
 TIMEOUT = "x-extproc-timeout"  # milliseconds that a try may take to begin its answer
 DIALECT = "x-extproc-dialect"  # the client's dialect, for tries that translate
+WATCH = "x-extproc-watch"  # present: a streamed answer may pass unread, so Envoy follows it
 PROVIDER = "x-extproc-provider"  # attach mode only: the provider, for the owner's routes to match on
 
 # Response header of an answer that Envoy itself gave inside the hop, in place of a provider's answer. Its value is the
 # reason: connect, reset, timeout, overflow, unhealthy, credential, unsupported or other; or the code with which a try
 # refused the request.
 HOP = "x-extproc-hop"
+
+# Response header of an answer that Envoy follows.
+WATCHED = "x-extproc-watched"  # present
 
 # Response headers of an answer that a try translated.
 TRANSLATED = "x-extproc-translated"  # present
@@ -47,9 +51,10 @@ USAGE_EVENT = b": x-extproc-usage "  # prefix of the comment with encode_usage()
 # Dynamic metadata that gives Envoy's priority_group cluster specifier the order of the tries.
 ORDER_NAMESPACE = "ai.groups"
 ORDER_KEY = "priority_groups"
-# Dynamic metadata of a try's access log entry: id, attempt, targets, timeout.
+# Dynamic metadata of a try's access log entry: id, attempt, targets, timeout, watch.
 LOG_NAMESPACE = "ai"
 LOG_ID = "id"
+SEEN_NAMESPACE = "ai.seen"  # what Envoy saw of an answer that it followed, see `unread`
 
 # Dynamic metadata of Envoy's jwt_authn filter, which the gateway attachment receives: claims_key(), failure_key().
 JWT_NAMESPACE = "envoy.filters.http.jwt_authn"
@@ -142,6 +147,7 @@ def decode_edits(value: str) -> list[Edit]:
 
 
 _COUNTS = attrgetter(*(field.name for field in fields(Usage)))
+_KINDS = [field.name for field in fields(Usage)].index("kinds")
 _DEFAULTS = _COUNTS(Usage())
 _ALWAYS = 5
 
@@ -151,9 +157,14 @@ def encode_usage(usage: Usage) -> bytes:
     counts = list(_COUNTS(usage))
     while len(counts) > _ALWAYS and counts[-1] == _DEFAULTS[len(counts) - 1]:
         counts.pop()
+    if usage.kinds is not None:
+        counts[_KINDS] = astuple(usage.kinds)
     return json.dumps(counts).encode()
 
 
 def decode_usage(value: bytes) -> Usage:
     """Raises ValueError or TypeError when `value` was not made by `encode_usage`."""
-    return Usage(*json.loads(value))
+    counts = json.loads(value)
+    if len(counts) > _KINDS and counts[_KINDS] is not None:
+        counts[_KINDS] = Kinds(*counts[_KINDS])
+    return Usage(*counts)

@@ -28,7 +28,7 @@ ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 HOSTED = "hosted_tools"
 """The need of a request that offers tools which the provider runs itself. A target may go without them."""
 
-NATIVE = frozenset(("state", HOSTED, "hosted_call"))
+NATIVE = frozenset(("state", "thread", HOSTED, "hosted_call"))
 """Needs that only the API of the request itself can serve: such a request is never translated."""
 
 
@@ -79,6 +79,7 @@ class Fields:
     spoken: frozenset[str]  # the dialogue and the system prompt; other text is definitions, which models get reworded
     files: frozenset[str]  # base64 of files
     opaque: frozenset[str]  # base64, signatures and the like, which are no text of the prompt as they stand
+    options: tuple[str, ...] = ()  # fields that change the price: `budgets.options`
     also: tuple[str, ...] = ()  # further fields that holds, routing or prices read
 
     @property
@@ -88,7 +89,7 @@ class Fields:
         """
         named = {self.model} if self.model is not None else set()
         needs = [name for names in self.needs.values() for name in names]
-        return frozenset((*named, *self.fixed, *self.output_limits, *needs, *self.spoken, *self.also))
+        return frozenset((*named, *self.fixed, *self.output_limits, *needs, *self.spoken, *self.options, *self.also))
 
 
 @dataclass(slots=True)
@@ -102,6 +103,7 @@ class Ask:
     output_field: str | None = None  # the field that limits the output, None where the operation has none
     usual_output: int | None = None  # the most the API writes without a limit
     free: bool = False  # True: the request uses no tokens
+    speaks: bool = False  # True: the answer can be audio
     thinking: int = 0  # tokens of thinking asked for, which the output limit includes
     lasting: bool = False  # True: the provider goes on after the client disconnected
     images: int = 0
@@ -175,6 +177,35 @@ class Text:
 
 
 @dataclass(slots=True)
+class Piece:
+    """A piece of text in an event of an answer: `holder[key]` is a string, or a long number.
+
+    The pieces of one `channel` follow each other from event to event and are one text; its first word is the choice, or
+    the item, that it belongs to. Without a channel the piece is a text of its own.
+    """
+
+    where: str
+    holder: Any
+    key: str | int
+    channel: tuple[Any, ...] | None = None
+    call: bool = False  # of a call of a tool
+    json: bool = False  # the text is JSON
+    again: bool = False  # it repeats what other events said
+    beside: tuple[Any, str, Any] | None = None  # holder and key of the same text in another form, and its replacement
+
+    @property
+    def value(self) -> str:
+        return str(self.holder[self.key])
+
+
+@dataclass(slots=True, frozen=True)
+class Closed:
+    """The channels that begin with `channel` are complete."""
+
+    channel: tuple[Any, ...]
+
+
+@dataclass(slots=True)
 class Report:
     """Usage, finish and errors that an answer reported, gathered event by event."""
 
@@ -188,17 +219,19 @@ class Report:
     thinks_aloud: bool = False  # the text holds the model's thinking, all of it
     sample: bytearray = field(default_factory=bytearray)  # the beginning of that text
     output_events: int = 0  # events that carried generated text
+    options: dict[str, str] = field(default_factory=dict)  # that change the price, as the provider applied them
     error: str = ""  # the provider's error in mid-stream
     memory: Any = None  # the dialect's own, from one event to the next
 
     def add_text(self, text: str) -> None:
         """Count the generated text that came with one event."""
         if text:
-            data = text.encode(errors="replace")
+            data = text.encode() if text.isascii() else text.encode(errors="replace")
             self.output_bytes += len(data)
             self.output_events += 1
-            if len(self.sample) < _SAMPLE:
-                self.sample += data[:_SAMPLE]
+            sample = self.sample
+            if len(sample) < _SAMPLE:
+                sample += data[:_SAMPLE]
 
     def add_unread(self, data: bytes) -> None:
         """Count bytes that could not be read, all of them rather than none. Base64 is no text."""
@@ -316,6 +349,12 @@ class Dialect:
     def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
         """Read the usage from the beginning or the end of an event that is too long to be read whole. Never raises."""
 
+    def said(self, event: Any) -> Iterator[Piece | Closed]:
+        """The text of one event, or of a whole plain answer, given as its JSON. Takes anything and never raises. Here
+        each string is a text of its own.
+        """
+        yield from loose(event, "answer", QUIET)
+
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
 
@@ -420,3 +459,42 @@ def strings(value: Any, role: str, where: str) -> Iterator[Text]:
                 yield Text(role, at, node, key)
             elif item:
                 stack.append((item, at))
+
+
+QUIET = frozenset(("id", "object", "model", "type"))
+"""Fields of answers that hold no words of a model in any API."""
+
+_LONG = 1_000_000  # smaller numbers hide nothing
+
+
+def loose(
+    value: Any,
+    where: str,
+    quiet: frozenset[str],
+    *,
+    without: tuple[str, ...] = (),
+    call: bool = False,
+    again: bool = False,
+    numbers: bool = False,
+) -> Iterator[Piece]:
+    """Every string below `value` as a text of its own, and with `numbers` every long number; nothing of the fields
+    `quiet`, and of `without` at the top.
+    """
+    stack: list[tuple[Any, str]] = [(value, where)]
+    while stack:
+        node, path = stack.pop()
+        items: Sequence[tuple[Any, Any]]
+        if isinstance(node, dict):
+            items = [
+                item for item in node.items() if item[0] not in quiet and not (node is value and item[0] in without)
+            ]
+        elif isinstance(node, list):
+            items = list(enumerate(node))
+        else:
+            continue
+        for key, item in items:
+            if isinstance(item, dict | list):
+                if item:
+                    stack.append((item, f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"))
+            elif (isinstance(item, str) and item) or (numbers and type(item) in (int, float) and abs(item) >= _LONG):
+                yield Piece(f"{path}.{key}", node, key, call=call, again=again)

@@ -7,16 +7,18 @@ early is an AttributeError, never a silent None.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
     from extproc.words.actions import Continue, Reader
     from extproc.words.chain import Chain, Skip
     from extproc.words.dialect import Ask, Dialect, Endpoint, Report
+    from extproc.words.errors import Refusal
     from extproc.words.reservation import Reservation
+    from extproc.words.verdicts import Verdict
 
 
 @dataclass(slots=True, frozen=True)
@@ -39,6 +41,19 @@ class Request:
     headers: Mapping[str, str]
     verified: Verified = NOTHING_VERIFIED
     ended: bool = False  # no body follows
+    length: int | None = None  # bytes of the body, where the headers tell
+
+
+class Place(Protocol):
+    """The room that an exchange takes among those in flight."""
+
+    def resize(self, size: int) -> None:
+        """Take room for a body of so many bytes, in place of what was taken before."""
+        ...
+
+    def leave(self) -> None:
+        """Give everything back."""
+        ...
 
 
 @dataclass(slots=True)
@@ -71,6 +86,24 @@ class Consumer:
 
 
 @dataclass(slots=True, frozen=True)
+class Kinds:
+    """Kinds with prices of their own beside text: the tokens of an exchange, each a part of a count of its `Usage`; or
+    prices, in femto-USD.
+    """
+
+    audio_input: int = 0  # including audio read from a cache
+    audio_cached: int = 0
+    image_input: int = 0  # including images read from a cache
+    image_cached: int = 0
+    video_input: int = 0
+    audio_output: int = 0
+    image_output: int = 0
+    video_output: int = 0
+    cache_write_1h: int = 0  # tokens that a cache keeps for an hour
+    searches: int = 0  # searches of the web, which are no tokens
+
+
+@dataclass(slots=True, frozen=True)
 class Price:
     """Femto-USD (1e-15 USD) for a token of each kind, and for a request; see `prices`.
 
@@ -85,6 +118,9 @@ class Price:
     per_request: int = 0
     version: str = ""  # origin: a day, `settings`, or the catalogue's name and version
     tiers: tuple[tuple[int, Price], ...] = ()
+    kinds: Kinds | None = None  # None: every kind costs what text costs
+    variants: Mapping[str, Price] = field(default_factory=dict)  # by option of the request, `field=value`
+    factors: Mapping[str, int] = field(default_factory=dict)  # by option: thousandths of this price
 
 
 Changes = tuple[tuple[str, Literal["set", "default", "remove"], Any], ...]
@@ -106,8 +142,10 @@ class Target:
     supports: frozenset[str] | None = None  # abilities, see `dialects.ABILITIES`
     price: Price | None = None
     disabled: bool = False
+    timeout: float = 600.0  # seconds until its answer has to begin
     prompt_cache: bool = False  # True: mark the content that the provider's cache should keep
     tries: int = 1  # tries in a row, before the next target
+    api: str = ""  # the dialect that chat requests are translated into; empty: the provider's usual
     hosted_tools: str = "refuse"  # or drop: tools that only the provider of the client's API runs
     changes: Changes = ()  # changes to fields of the request
     known_output: int | None = None  # the most it can write, as its provider documents it
@@ -131,9 +169,9 @@ class Usage:
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
     source: str = "provider"  # provider | disputed | estimated | none
-    beyond: int = field(
-        default=0, compare=False
-    )  # tokens that neither the size nor the limit of the request bounds, as those of searches
+    kinds: Kinds | None = None
+    # tokens that neither the size nor the limit of the request bounds, as those of searches
+    beyond: int = field(default=0, compare=False)
 
     @property
     def total_tokens(self) -> int:
@@ -160,6 +198,7 @@ class Ending(Enum):
     UNREACHED = "gateway", "error", False  # Envoy answered in a provider's place
     BAD_ANSWER = "bad_answer", "error", False  # the gateway refused a provider's answer
     CUT = "cut", "ok", False  # the gateway ended a streamed answer
+    WITHHELD = "withheld", "error", False  # a guardrail refused a provider's answer before any of it left
     INCOMPLETE = "incomplete", "ok", False  # mid-stream the client left or the provider broke off: both look alike
     CLIENT_LEFT = "client_left", "error", False  # the client left before any answer began
     ABANDONED = "abandoned", "error", False  # the client left before the request was forwarded
@@ -201,6 +240,8 @@ class Exchange:
     consumer: Consumer = field(init=False)
     key: str = ""  # name of the consumer's key, which is no secret
     labels: Mapping[str, str] = field(init=False)
+    # Admit
+    place: Place | None = None
     # Parse
     body: bytes = field(init=False)
     json: dict[str, Any] = field(init=False)
@@ -215,6 +256,10 @@ class Exchange:
     translated: bool = False  # a target may get the request in another API than the client's
     # GuardInput
     guardrails: list[str] = field(default_factory=list)  # guardrails with findings, each `name:action`
+    verdicts: list[Verdict] = field(default_factory=list)
+    masked: bool = False  # `body` and `json` are no longer as the client sent them
+    guards: Sequence[Any] = ()  # guardrails that read the answer
+    vault: Any = None  # texts behind reversible masks
     # Reserve
     reservation: Reservation[Any] = field(init=False)
     output_limits: tuple[int | None, ...] = ()  # the limit to write into the request, by target; None: no change
@@ -226,6 +271,9 @@ class Exchange:
     # Forward
     onward: Continue = field(init=False)  # the action for Envoy
     forwarded: bool = False
+    # Shed
+    shed: int = 0  # bytes of a large body that is kept no longer
+    seen: int = 0  # tokens of that body, as `input_seen` tells them
     usage_hidden: bool = False  # True: the gateway asked for the usage event, the client did not
     # the answer
     response: Response = field(init=False)
@@ -239,8 +287,11 @@ class Exchange:
     withheld: tuple[str, ...] = field(init=False)  # headers of the answer that the client does not get
     # Read
     report: Report | None = None  # None: the answer cannot be read
+    unread: bool = False  # the body passes unread, and the try's access log settles the exchange
     reader: Reader | None = None  # reader of the answer's body; None: it passes unread
     # event by event
+    watch: Any = None  # the guardrails' view of the answer
+    cut: Refusal | None = None  # ends the answer behind the events that a stage gave back
     first_token: float | None = None  # seconds after the start
     # the end, of whatever kind
     ending: Ending = field(init=False)
@@ -251,7 +302,12 @@ class Exchange:
     cost: int | None = 0  # nano-USD; None: the price is unknown
     charges: Mapping[str, int] | None = None  # charges by count; None: unknown, or none
 
-    def end(self, *, refused: str = "", whole: bool = False, bug: bool = False) -> None:
+    @property
+    def size(self) -> int:
+        """Bytes of the request's body."""
+        return len(self.body) + self.shed
+
+    def end(self, *, refused: str = "", whole: bool = False, bug: bool = False, seconds: float | None = None) -> None:
         """Decide how the exchange ended. The first call counts: later events are consequences.
 
         `refused` is the code of a refusal. `whole`: the answer reached its end. `bug`: an exception of the gateway's
@@ -265,6 +321,8 @@ class Exchange:
             ending = Ending.REFUSED
             if self.target is not None:
                 ending = Ending.BAD_ANSWER if self.reader is None else Ending.CUT
+                if ending is Ending.CUT and self.status >= 400:
+                    ending = Ending.WITHHELD
         elif self.unreached:
             ending = Ending.UNREACHED if self.attempts else Ending.REFUSED
         elif whole:
@@ -276,4 +334,4 @@ class Exchange:
         self.ending = ending
         told = self.report.error if whole and self.report is not None else ""  # the provider's error in mid-stream
         self.error = refused or self.unreached or told or ending.code
-        self.seconds = time.perf_counter() - self.started
+        self.seconds = time.perf_counter() - self.started if seconds is None else seconds

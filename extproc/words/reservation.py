@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -25,6 +25,7 @@ class Reservation(Generic[Claim]):
     calls: Sequence[Claim] = ()  # claims on budgets for one request, which hold nothing
     held: bool = False  # False: the store knows nothing of it
     unseen: bool = False  # True: some of the input is outside the body, so no count of the body is complete
+    possible: Collection[str] = ()  # kinds of tokens that it can come to, where money is held
     usual: bool = False  # True: the usual output is held of a request without a limit
     output: int = 0  # tokens of output that the claims have room for
     enough: float = field(default=math.inf)  # bytes of answer that the amounts held cover

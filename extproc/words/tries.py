@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 OUTCOMES = (
@@ -9,6 +10,31 @@ OUTCOMES = (
     *("401", "403", "408", "429", "4xx", "5xx"),
 )
 """Ways a try can end: answered, left by the client, cut in mid-answer, failed inside the hop, refused with a status."""
+
+
+@dataclass(slots=True, frozen=True)
+class Seen:
+    """What Envoy saw of an answer that it followed for the gateway, see `unread`. Each window stands at its place, in
+    bytes from the beginning of the body.
+    """
+
+    head: bytes = b""
+    usage: bytes = b""  # around the latest usage object
+    usage_at: int = 0
+    tail: bytes = b""
+    tail_at: int = 0
+    size: int = 0  # bytes that were counted: before the latest line of data, or all
+    lines: int = 0  # of data, in these
+    times: Sequence[tuple[int, float]] = ()  # of the first pieces: where each began, seconds after the headers
+    ended: bool = False  # the answer reached its end
+
+
+@dataclass(slots=True, frozen=True)
+class UnderWay:
+    """A try that goes on, as Envoy says from time to time."""
+
+    exchange_id: str
+    attempt: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -27,6 +53,7 @@ class Try:
     request_bytes: int = 0
     answer_bytes: int = 0
     streamed: bool = False
+    seen: Seen | None = None  # None: Envoy did not follow the answer
 
 
 @dataclass(slots=True, frozen=True)

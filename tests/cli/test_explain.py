@@ -115,7 +115,7 @@ async def test_a_forwarded_request_is_explained(settings):
         f"           seen (shared by all): holds at most 100 of 10 output_tokens in all, {TOO_MUCH}",
         "envoy      up to 2 tries, at clusters try-a, then try-b",
         "           moves on at connect, reset, timeout, 401, 403, 408, 429, 5xx",
-        "           a streamed answer must begin within 60 s",
+        "           a streamed answer must begin within 600 s",
         "           that of provider b within 30 s, its timeout",
         "           the body leaves changed",
         "           the attempt attachment changes the body of try 2",
@@ -141,6 +141,20 @@ async def test_a_single_model_is_one_try(settings):
     ]
     assert of(rows, "answer") == ["forwarded to a"]
     assert of(rows, "not known") == [ALWAYS]
+
+
+async def test_the_api_of_a_model_that_reasons_is_shown(settings):
+    text = SETTINGS.replace("a: {kind: mock}", "a: {kind: openai, base_url: 'http://127.0.0.1:8091/v1'}")
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}
+    for model, told in (
+        ("gpt-5.4", "is made a request of openai_responses (it reasons: `api` of the model sets another)"),
+        ("gpt-4o", "is made a request of openai_chat"),
+        ("gpt-5.4, api: openai_chat", "is made a request of openai_chat"),
+    ):
+        found = settings(text.replace("{provider: a, max_output_tokens: 100}", f"{{provider: a, model: {model}}}"))
+        question = Question(json.dumps(body).encode(), path="/v1/messages", consumer="ci-bot")
+        lines = words((await explain(found, question)).lines)
+        assert [line for line in lines if line.endswith(told)], lines
 
 
 async def test_tries_in_a_row_and_retry_conditions_are_shown(settings):
@@ -253,7 +267,7 @@ async def test_an_audit_guardrail_refuses_nothing(settings):
         (chat("n", [{"image_url": "x"}]), {}, "", ("400 unsupported_by_targets", "Select")),
         (chat(text=PRIVATE), {}, GUARDED, ("400 guardrail_blocked", "GuardInput")),
         (chat(text="x" * 6000), {}, LIMITED, ("402 budget_exceeded", "Reserve")),
-        (chat(), {}, LIMITED.replace("limit: 5,", "limit: 0,"), ("400 request_exceeds_limit", "Reserve")),
+        (chat(), {}, LIMITED.replace("limit: 5,", "limit: 0,"), ("429 rate_limited", "Reserve")),
     ],
 )
 async def test_each_refusal_is_explained(settings, body, question, text, answer):
@@ -292,7 +306,7 @@ async def test_the_text_that_a_guardrail_found_is_not_shown(settings):
 async def test_input_that_guardrails_cannot_read_is_reported(settings):
     rows, forwarded = await told(settings, b'{"model": "m", "input": [1, 2]}', GUARDED, path="/v1/embeddings")
     assert not forwarded
-    assert of(rows, "guardrails")[1] == "words (regex, input, audit): cannot read 'input', so it is refused"
+    assert of(rows, "guardrails")[1] == "words (regex, input, audit): cannot read 'input'"
 
 
 # --- the consumer
@@ -390,3 +404,30 @@ async def test_the_limit_of_the_output_is_told(settings):
     assert of(rows, "output") == ["n: capped at 700 tokens, and the answer says x-ai-capped: 700"]
     rows, _ = await told(settings, chat("n", max_tokens=5), tokens)
     assert of(rows, "output") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "says"),
+    [
+        (
+            "usage: {mode: log}",
+            {"stream_options": {"include_usage": True}},
+            "the answer passes unread if it is streamed",
+        ),
+        ("usage: {mode: log}", {}, "the answer is read: the client did not ask for its usage"),
+        ("usage: {mode: log}", {"stream": False}, "the answer is read: it is plain"),
+        (
+            LIMITED + "usage: {mode: log}",
+            {"stream_options": {"include_usage": True}},
+            "the answer is read: a budget ends",
+        ),
+    ],
+)
+async def test_why_an_answer_is_read(settings, text, more, says):
+    rows, _ = await told(settings, chat("m", **{"stream": True, **more}), text)
+    assert any(line.startswith(says) for line in of(rows, "envoy")), rows
+
+
+async def test_of_the_body_mode_nothing_is_said(settings):
+    rows, _ = await told(settings, chat("m", stream=True))
+    assert not any("the answer" in line and "read" in line for line in of(rows, "envoy"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from extproc.framing.aws_eventstream import encode as aws_frame
-from extproc.words.exchange import Usage
+from extproc.words.exchange import Kinds, Usage
 
 EVIDENCE = {"recorded", "documented", "constructed", "none"}
 
@@ -30,6 +30,7 @@ class Shape:
     events: tuple[Any, ...] = ()  # a streamed one
     written: str | None = None
     note: str = ""
+    kinds: dict[str, int] | None = None
 
     @property
     def usage(self) -> Usage:
@@ -40,6 +41,7 @@ class Shape:
             cached_tokens=of["cached"],
             reasoning_tokens=of["reasoning"],
             cache_write_tokens=of["cache_write"],
+            kinds=Kinds(**self.kinds) if self.kinds else None,
         )
 
     @property

@@ -10,7 +10,7 @@ from extproc.attempt import AttemptStream
 from extproc.dialects import Endpoints, path_regex
 from extproc.envoy_config import public
 from extproc.providers import kinds
-from extproc.settings.config import LimitsSettings
+from extproc.settings.limits import LimitsSettings
 from extproc.words import contract
 from extproc.words.actions import LocalReply
 from extproc.words.dialect import Endpoint

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -109,7 +110,7 @@ def test_a_client_of_the_same_family_gets_the_same_usage(shape):
             [(body, _)] = shape.payloads
             answer, report = DIALECTS[shape.dialect].decode_answer(body), Report()
             client.observe(json.dumps(client.encode_answer(answer)).encode(), report)
-            assert report.usage == shape.usage, client.name
+            assert report.usage == replace(shape.usage, kinds=None), client.name
 
 
 def test_the_table_names_every_provider_and_its_source():

@@ -61,11 +61,14 @@ def vertex(question: Question, *, stream: bool) -> Answer:
 
 def checked(question: Question, place: str, version: object) -> None:
     """Refuse an invalid body."""
-    beta = header(question.headers, "anthropic-beta") is not None
+    betas = header(question.headers, "anthropic-beta")
+    threads = shapes.THREADS in (betas or "")
     try:
-        shapes.request(place, str(version), beta=beta)(question.body, ())
+        shapes.request(place, str(version), beta=betas is not None, threads=threads)(question.body, ())
     except Wrong as wrong:
         raise Refused(400, worded(wrong)) from None
+    if (question.body.get("thread") or {}).get("type") == "continue":  # a mock keeps nothing
+        raise Refused(404, "No usable Thread state was found.", code="thread_not_found")
     check(question.body, question.model or question.body["model"], new=version == shapes.NEW)
 
 
@@ -261,7 +264,9 @@ def _event(name: str, **fields: object) -> Event:
 
 def error(refused: Refused) -> Json:
     kind = _ERRORS.get(refused.status, "api_error" if refused.status >= 500 else "invalid_request_error")
-    inner = {"type": kind, "message": refused.message}
+    inner: Json = {"type": kind, "message": refused.message}
+    if refused.code and refused.code.startswith("thread_"):
+        inner["details"] = {"error_code": refused.code}
     return {"type": "error", "error": inner, "request_id": "req_mock"}
 
 

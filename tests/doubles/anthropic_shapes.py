@@ -212,6 +212,15 @@ EXTRA = _SAMPLING | {name: _COUNTED[name] for name in ("thinking", "output_confi
 _MODEL = {"model!": text()}
 _STREAM = {"stream": boolean}
 _BETA = {"mcp_servers": array(an_object), "context_management?": an_object, "output_format?": an_object}
+_THREAD = tagged(
+    "type",
+    {
+        "create": record({"type!": string}),
+        "continue": record({"type!": string, "previous_message_id!": text()}),
+    },
+)
+THREADS = "message-threads-2026-08-12"
+"""The beta of `thread`: anthropic-sdk-python/src/anthropic/types/anthropic_beta_param.py."""
 _PLACES = {
     "api": _MODEL | _STREAM | _ASKED,
     "count": _MODEL | _COUNTED,
@@ -224,7 +233,7 @@ _PLACES = {
 
 
 @cache
-def request(place: str, version: object, *, beta: bool = False) -> Check:
+def request(place: str, version: object, *, beta: bool = False, threads: bool = False) -> Check:
     """The shape of requests for one model and version. The newest version has no sampling parameters."""
     sampling = {} if version == NEW or "count" in place else _SAMPLING
-    return record(_PLACES[place] | sampling | (_BETA if beta else {}))
+    return record(_PLACES[place] | sampling | (_BETA if beta else {}) | ({"thread?": _THREAD} if threads else {}))

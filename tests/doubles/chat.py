@@ -11,6 +11,7 @@ from itertools import chain, zip_longest
 import msgspec
 
 from tests.doubles.answers import CREATED, Answer, Json, Question, Refused, positive, report_usage
+from tests.doubles.chat_rules import check
 from tests.doubles.faults import DONE, Event
 from tests.doubles.scene import Call, Line, Part, Scene, Tool, Turn, likelihoods, play, result_text
 
@@ -21,6 +22,7 @@ _FINISH = {"stop_sequence": "stop"}
 def chat(question: Question) -> Answer:
     """POST /v1/chat/completions."""
     body = question.body
+    check(body)
     played = play(_scene(body), question)
     counts = played.counts
     usage = report_usage(question.faults, counts.input, counts.output, cached=counts.cached, reasoning=counts.reasoning)

@@ -262,7 +262,7 @@ CREATE: Check = record(
         "conversation?": anything,
         "prompt?": an_object,
         "metadata?": mapping(text(0, 512)),
-        "user": string,
+        "user": text(0, 64),
         "safety_identifier?": text(0, 64),
         "prompt_cache_key?": string,
         "client_metadata?": an_object,  # of Codex: codex-rs/codex-api/src/common.rs, ResponsesApiRequest

@@ -78,6 +78,25 @@ def running(file: Path, log: Path, env: Mapping[str, str]) -> Iterator[Parts]:
 
 
 @contextmanager
+def envoy(file: Path, log: Path, socket: Path) -> Iterator[None]:
+    """Envoy alone, for a filter YAML whose processor listens on `socket`."""
+    settings, folder = config.load(file), socket.parent
+    envoy_config.write_secrets(settings, str(folder / "secrets"))
+    with patch.object(Message, "_validate"), patch.object(Message, "_type_hints", TYPE_HINTS):
+        tree = envoy_config.bootstrap(settings, secrets_dir=str(folder / "secrets"), socket=str(socket))
+    bootstrap = folder / "envoy.json"
+    bootstrap.write_text(json.dumps(tree), encoding="utf-8")
+    options = ("--log-level", "warn", "--disable-hot-restart", "--concurrency", "2")
+    with log.open("ab") as out:
+        process = subprocess.Popen([ENVOY, "-c", bootstrap, *options], stdout=out, stderr=out)
+    try:
+        wait(process, log, lambda: listens(settings.listener.port))
+        yield
+    finally:
+        end(process)
+
+
+@contextmanager
 def serving(mocks: Mapping[str, int], *, strict: bool) -> Iterator[None]:
     """Mock providers, by name, on loopback ports, on a thread of their own until the context ends: strict doubles, or
     the built-in mock.

@@ -60,7 +60,9 @@ def check_refusal(reply: Reply | None, case: Case) -> None:
     assert reply.headers["content-type"] == "application/json"
     assert not [name for name in reply.headers if name.startswith(("x-extproc-", "x-envoy-"))]
     if refused.method != "HEAD":
-        check_error(reply.json(), refused.code, anthropic=case.api is not None and case.api.anthropic)
+        document = reply.json()
+        unserved = refused.code == "path_not_found" and "type" in document  # below a path of Anthropic's, or its client
+        check_error(document, refused.code, anthropic=unserved or (case.api is not None and case.api.anthropic))
 
 
 def check_error(document: dict[str, Any], code: str, *, anthropic: bool) -> None:

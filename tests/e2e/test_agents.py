@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.e2e.conftest import KEY, Gateway, run_gateway
 pytestmark = pytest.mark.agents
 
 CLIENTS = Path(os.environ.get("EXTPROC_AGENTS", ".venv/agents")).absolute() / "node_modules" / ".bin"
+AI_SDK = Path(__file__).parent / "clients" / "ai_sdk.mjs"
 PATIENCE = 90.0  # seconds for one session
 SETTINGS = """
 providers:
@@ -32,9 +34,11 @@ providers:
   down: {kind: openai, base_url: "http://127.0.0.1:9/v1"}
 models:
   gpt-5.4: {provider: openai}
+  gpt-5.6: {provider: openai}
   claude-sonnet-4-6: {provider: anthropic}
   llama: {provider: groq, model: llama-3.3-70b-versatile}
   gemini-2.5-flash: {provider: gemini}
+  gemini-3-pro-preview: {provider: gemini}
   nova: {provider: bedrock, model: "amazon.nova-pro-v1:0"}
   lost: {provider: down, model: gpt-5.4}
 virtual_models:
@@ -47,7 +51,10 @@ budgets:
 stores: {counters: "memory:"}
 """
 MOCKS = ("openai", "anthropic", "groq", "gemini", "bedrock")
-TARGETS = ("gpt-5.4", "claude-sonnet-4-6", "llama", "gemini-2.5-flash", "nova", "over", "over-chat")
+TARGETS = (
+    *("gpt-5.4", "gpt-5.6", "claude-sonnet-4-6", "llama", "gemini-2.5-flash", "gemini-3-pro-preview", "nova"),
+    *("over", "over-chat"),
+)
 each = pytest.mark.parametrize("model", TARGETS)
 
 
@@ -139,6 +146,13 @@ def test_claude_code_runs_a_tool_and_ends(gateway: Gateway, run: Callable[..., S
     check(gateway, run("claude", "-p", told, *arguments, ANTHROPIC_SMALL_FAST_MODEL=model), model)
 
 
+def test_claude_code_asks_the_api_of_openai_that_takes_tools_beside_reasoning(
+    gateway: Gateway, run: Callable[..., Session]
+) -> None:
+    assert run("claude", "-p", "Hello", "--model", "gpt-5.6", ANTHROPIC_SMALL_FAST_MODEL="gpt-5.6").status == 0
+    assert {entry["path"] for entry in gateway.seen("openai")} == {"/v1/responses"}
+
+
 def test_codex_calls_a_tool_of_a_group(gateway: Gateway, run: Callable[..., Session]) -> None:
     """Its name comes back as Codex knows it, or Codex would not run it."""
     arguments = ("--skip-git-repo-check", "-m", "llama")
@@ -147,6 +161,40 @@ def test_codex_calls_a_tool_of_a_group(gateway: Gateway, run: Callable[..., Sess
     assert "unsupported call" not in session.told
     offered = [tool["function"]["name"] for tool in gateway.seen("groq")[0]["body"]["tools"]]
     assert any(name.endswith("__wait_agent") for name in offered)
+
+
+# --- the Vercel AI SDK
+
+
+@pytest.fixture
+def ai_sdk(gateway: Gateway) -> Callable[..., Session]:
+    """`ai_sdk(model, *store)`: two turns, each with a tool in the middle."""
+
+    def session(*arguments: str) -> Session:
+        modules = CLIENTS.parent
+        if not (modules / "ai").exists():
+            pytest.skip("the AI SDK is not installed: `make agents` does it")
+        script = modules.parent / AI_SDK.name  # beside its modules, where Node looks for them
+        shutil.copy(AI_SDK, script)
+        command = ("node", script, gateway.base_url, *arguments)
+        env = {"PATH": os.environ["PATH"], "GATEWAY_KEY": KEY}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        return Session(done.returncode, done.stdout + done.stderr)
+
+    return session
+
+
+@each
+def test_the_ai_sdk_takes_two_turns_with_a_tool(gateway: Gateway, ai_sdk: Callable[..., Session], model: str) -> None:
+    check(gateway, ai_sdk(model, "false"), model)
+
+
+@pytest.mark.parametrize("model", ["claude-sonnet-4-6", "over"])
+def test_the_ai_sdk_is_told_to_store_nothing(ai_sdk: Callable[..., Session], model: str) -> None:
+    """By default it refers to what OpenAI would have stored. A target that is down is not asked for it."""
+    session = ai_sdk(model)
+    assert session.status == 1
+    assert "set 'store' to false" in session.told
 
 
 @pytest.mark.parametrize("agent", ["codex", "claude"])

@@ -43,6 +43,7 @@ models:
   model-b: {{provider: b, model: name-at-b}}
   model-c: {{provider: c, model: name/at-c}}
   model-slow: {{provider: slow, model: name-at-a}}
+  model-hasty: {{provider: a, model: name-at-a, timeout: 500ms}}
   model-small: {{provider: small}}
   model-fragile: {{provider: fragile}}
   model-closed: {{provider: closed}}
@@ -255,6 +256,14 @@ def test_the_next_target_answers_when_the_first_fails(
         eventually(lambda: gateway.seen("a")[0]["aborted"])
 
 
+@pytest.mark.parametrize("model", ["model-slow", "model-hasty"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_alone_waits_as_long_as_it_or_its_provider_says(gateway: Gateway, model: str, stream: bool):
+    gateway.fault("a", "delay=5s")
+    answer = gateway.chat(model, stream=stream)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "provider_timeout")
+
+
 @pytest.mark.parametrize("first", ["closed", "late"])
 def test_the_next_target_answers_when_the_first_cannot_be_reached(gateway: Gateway, first: str):
     check_both(gateway, first, "connect")
@@ -424,7 +433,8 @@ def test_the_last_providers_error_reaches_the_client_unchanged(gateway: Gateway,
     assert answer.headers["x-ai-error-origin"] == "provider"
     direct = gateway.direct("b", chat_body("name-at-b"))
     assert (answer.status_code, answer.content) == (direct.status_code, direct.content)
-    assert answer.headers.get("retry-after") == direct.headers.get("retry-after")
+    usual = "1" if fault == "status=503" else None  # from the gateway
+    assert answer.headers.get("retry-after") == direct.headers.get("retry-after", usual)
 
 
 @pytest.mark.parametrize("model", ["unreachable", "model-closed"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Gateway, eventually
+from tests.e2e.conftest import KEY, Gateway, chat_body, eventually
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.alone  # it measures time
@@ -60,3 +62,33 @@ def test_a_budget_holds_over_two_gateways_and_denies_without_its_store(
         assert eventually(lambda gateway=gateway: gateway.metric("extproc_store_losses_total") == 1, 20)
         assert eventually(lambda gateway=gateway: gateway.chat().status_code == 200, 20)
         assert "canary" not in gateway.log.read_text()
+
+
+def test_a_burst_waits_for_the_store_and_is_not_refused(start: Callable[..., Gateway], server: RedisServer):
+    """A thousand requests at one idle processor: it is busy, and the store is not."""
+    yaml = YAML.replace("PORT", str(server.port)).replace("limit: 10,", "limit: 1000,")
+    gateway = start(yaml, env={"REDIS_PASSWORD": "canary"})
+    eventually(lambda: gateway.metric("extproc_store_losses_total") == 0)
+    answers = Counter(asyncio.run(burst(gateway, 1000)))
+    assert gateway.metric("extproc_budget_decisions_total", verdict="store_failure") == 0
+    assert answers == {200: 1000}
+
+
+async def burst(gateway: Gateway, count: int) -> list[int]:
+    """The statuses of requests that are all sent at once, each on a connection of its own."""
+    host, port = gateway.url.removeprefix("http://").split(":")
+    body = json.dumps(chat_body("stub", "Hello")).encode()
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n"
+    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    request = head.encode() + body
+    streams = [await asyncio.open_connection(host, int(port)) for _ in range(count)]
+    for _, writer in streams:
+        writer.write(request)
+
+    async def status(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+        answer = await reader.read()
+        writer.close()
+        return int(answer.split(b" ", 2)[1]) if answer else 0
+
+    async with asyncio.timeout(120):
+        return await asyncio.gather(*(status(*stream) for stream in streams))

@@ -312,7 +312,7 @@ def test_a_plain_answer_arrives_byte_for_byte(demo: Gateway, model: str):
     through = demo.post("/v1/chat/completions", body | {"model": "stub"})
     direct = demo.direct("sandbox", body | {"model": "stub"})
     assert (through.status_code, through.content) == (direct.status_code, direct.content)
-    ours = ("x-ai-", "x-request-id", "date", "x-envoy")
+    ours = ("x-ai-", "x-request-id", "date", "x-envoy", "x-should-retry")
     theirs = {name: value for name, value in direct.headers.items() if not name.startswith(ours)}
     assert {name: value for name, value in through.headers.items() if not name.startswith(ours)} == theirs
 

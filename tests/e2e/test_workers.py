@@ -84,6 +84,19 @@ def test_two_workers_share_the_load_and_each_gets_the_logs_of_its_own_tries(gate
         assert gateway.metric("process_resident_memory_bytes", worker=str(number)) > 0
 
 
+def test_answers_that_pass_unread_are_settled_by_the_worker_of_their_exchange(start: Start):
+    tokens = "  - {name: tokens, unit: tokens, limit: 1000000000, window: hour}\n"  # a budget that may end a stream
+    yaml = YAML.replace(tokens, "")
+    gateway = start(yaml + "usage: {mode: log}\n", env={"BENCH_KEY": KEY}, up=True)
+    message = load.request("stub", stream=True, usage=True)
+    result = asyncio.run(load.run(int(gateway.url.rpartition(":")[2]), message, total=200, concurrency=20))
+    assert result.errors == []
+    eventually(lambda: rows(gateway) == 200)
+    assert gateway.metric("extproc_unread_total", outcome="told") == 200
+    assert min(gateway.metric("extproc_unread_total", outcome="told", worker=str(number)) for number in range(2)) > 50
+    assert {entry["usage_source"] for entry in gateway.exchanges()} == {"provider"}
+
+
 def test_a_budget_is_exact_over_both_workers(gateway: Gateway):
     result = send(gateway, "counted", 500, 200)
     assert Counter(result.errors) == {"402": 200}

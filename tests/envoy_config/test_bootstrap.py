@@ -83,7 +83,7 @@ def every(value: object, key: str) -> list:
     return [hit for item in value for hit in every(item, key)] if isinstance(value, list) else []
 
 
-@pytest.mark.parametrize("text", [MINIMAL, MANY])
+@pytest.mark.parametrize("text", [MINIMAL, MANY, MINIMAL + "usage: {mode: log}"])
 def test_the_yaml_is_the_tree(text):
     tree = make(text, admin_port=9901)
     shown = rendered(text, admin_port=9901)
@@ -135,7 +135,7 @@ def test_the_public_routes_are_the_paths_of_the_dialects():
 
 def test_no_timeout_of_envoy_is_shorter_than_the_settings():
     tree = make(MANY)
-    assert {route["route"]["idle_timeout"] for route in routes(tree, "public")[:-1]} == {"1230s"}  # 4 tries of 300 s
+    assert {route["route"]["idle_timeout"] for route in routes(tree, "public")[:-1]} == {"2430s"}  # 4 tries of 600 s
     assert manager(tree, "public")["stream_idle_timeout"] == "120s"
     for route in routes(tree, "try-custom"):
         assert route["route"]["timeout"] == "0s"
@@ -206,10 +206,13 @@ def test_the_public_listener_is_hardened():
     assert public["merge_slashes"] is True
     assert public["path_with_escaped_slashes_action"] == "KEEP_UNCHANGED"
     assert public["common_http_protocol_options"]["headers_with_underscores_action"] == "REJECT_REQUEST"
+    assert public["http_protocol_options"] == {"accept_http_10": True, "default_host_for_http_10": "gateway"}
     assert public["request_headers_timeout"] == "10s"
     assert every(public["early_header_mutation_extensions"], "prefix") == ["x-extproc-", "x-envoy-"]
     assert [one["name"].rpartition(".")[2] for one in public["http_filters"]] == [
         "header_mutation",
+        "gzip",
+        "zstd",
         "body_size_limit",
         "ext_proc",
         "router",
@@ -276,7 +279,7 @@ def test_the_processors_address_is_configured():
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("text", [MINIMAL, MANY])
+@pytest.mark.parametrize("text", [MINIMAL, MANY, MINIMAL + "usage: {mode: log}"])
 def test_envoy_accepts_it(text, validate, tmp_path, certificate):
     text = text.replace("/cert.pem", str(certificate[0])).replace("/key.pem", str(certificate[1]))
     settings = parse(text)
@@ -371,3 +374,24 @@ def test_without_tokens_and_certificates_their_filters_are_absent():
     assert "jwt_authn" not in found
     assert "request_attributes" not in found["ext_proc"]
     assert "forwarding_namespaces" not in found["ext_proc"]["metadata_options"]
+
+
+def test_streams_are_followed_only_where_the_settings_say_so():
+    body, log = make(MINIMAL), make(MINIMAL + "usage: {mode: log, log_interval: 7s}")
+    assert "lua" not in rendered(MINIMAL)
+    inner = manager(log, "try-openai")
+    names = [entry["name"].rpartition(".")[2] for entry in inner["http_filters"]]
+    assert names[:3] == ["header_to_metadata", "lua", "ext_proc"]  # before: it sees what leaves the attempt attachment
+    assert inner["access_log_options"] == {"access_log_flush_interval": "7s"}
+    assert "access_log_options" not in manager(body, "try-openai")
+    disabled = [
+        (route["name"], sorted(name.rpartition(".")[2] for name in route.get("typed_per_filter_config", {})))
+        for route in routes(log, "try-openai")
+    ]
+    assert disabled == [
+        ("every-try", []),
+        ("later-tries", []),
+        ("plain", ["ext_proc"]),
+        ("unwatched", ["ext_proc", "lua"]),
+    ]
+    assert "lua" not in str(manager(log, "public"))

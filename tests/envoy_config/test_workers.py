@@ -39,9 +39,11 @@ def test_requests_go_to_the_worker_with_the_fewest_in_flight_that_is_healthy(thr
     assert (check["interval"], check["no_traffic_interval"], check["unhealthy_threshold"]) == ("1s", "1s", 2)
 
 
-def test_a_stream_that_finds_no_connection_goes_to_another_worker(three):
+def test_a_stream_without_an_answer_goes_to_another_worker_when_its_own_ends(three):
     text = str(three)
-    retries = re.findall(r"'retry_policy': \{'num_retries': 2, 'retry_on': 'connect-failure,refused-stream'", text)
+    retries = re.findall(
+        r"'retry_policy': \{'num_retries': 2, 'retry_on': 'connect-failure,refused-stream,reset'", text
+    )
     assert len(retries) == text.count("x-extproc-attachment") == 2  # the gateway's, and that of the tries
 
 

@@ -38,6 +38,20 @@ def test_an_answer_that_grows_beyond_the_limit_ends():
     assert broken
 
 
+def test_a_bomb_ends_before_it_is_large():
+    bomb = gzip.compress(bytes(100 << 20))
+    found = Inflate(128 << 20)
+    pieces = [len(found.feed(bomb[at : at + 62_000])) for at in range(0, len(bomb), 62_000)]
+    assert found.broken
+    assert max(pieces) <= max(8 << 20, 200 * 62_000)
+    assert sum(pieces) < 100 << 20
+
+
+def test_a_large_answer_that_is_no_bomb_is_read():
+    text = b"".join(b'data: {"index":%d,"text":"word"}\n\n' % number for number in range(400_000))
+    assert inflate(gzip.compress(text), limit=128 << 20, step=62_000) == (text, False)
+
+
 def test_bytes_after_the_end_are_left_out():
     assert inflate(gzip.compress(TEXT) + b"more") == (TEXT, False)
 

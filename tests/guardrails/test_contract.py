@@ -12,6 +12,8 @@ from extproc.words.errors import Refusal
 # For each kind: settings, and a text that they match.
 EXAMPLES = {
     "regex": ({"patterns": {"canary": "CANARY-[0-9]+"}}, "CANARY-42"),
+    "pii": ({}, "ana@example.org"),
+    "secrets": ({}, "AKIA" + "IOSFODNN7ABCDEFG"),
 }
 each = pytest.mark.parametrize("kind", EXAMPLES)
 
@@ -59,7 +61,7 @@ def test_harmless_text_has_no_finding(kind, text):
 class Guard:
     def __init__(self, *settings):
         self.counted = []
-        self.stage = GuardInput(settings, lambda *what: self.counted.append(what))
+        self.stage = GuardInput(settings, lambda verdict: self.counted.append((verdict.guardrail, verdict.action)))
 
     async def refusal(self, exchange):
         with pytest.raises(Refusal) as refused:

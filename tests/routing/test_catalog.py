@@ -1,5 +1,6 @@
 import pytest
 
+from extproc.dialects import dialects
 from extproc.prices import price
 from extproc.routing.catalog import Catalog, Route
 from extproc.words.chain import Branch
@@ -245,3 +246,34 @@ def test_unknown_and_invalid_names_are_refused(catalog, model, status, code):
         route(catalog, model)
     assert (refused.value.kind.status, refused.value.kind.code, refused.value.param) == (status, code, "model")
     assert len(refused.value.message) < 500
+
+
+@pytest.mark.parametrize(
+    ("model", "client", "there"),
+    [
+        ("{provider: o, model: gpt-5.4}", "anthropic_messages", "openai_responses"),
+        ("{provider: o, model: o3}", "anthropic_messages", "openai_responses"),
+        ("{provider: o, model: gpt-4o}", "anthropic_messages", "openai_chat"),
+        ("{provider: o, model: gpt-5.4}", "openai_chat", "openai_chat"),
+        ("{provider: o, model: gpt-5.4}", "openai_responses", "openai_responses"),
+        ("{provider: o, model: gpt-5.4, api: openai_chat}", "anthropic_messages", "openai_chat"),
+        ("{provider: o, model: gpt-5.4, api: openai_chat}", "openai_responses", "openai_chat"),
+        ("{provider: o, model: gpt-4o, api: openai_responses}", "anthropic_messages", "openai_responses"),
+        ("{provider: o, model: gpt-4o, api: openai_responses}", "openai_chat", "openai_responses"),
+        ("{provider: o, model: gpt-4o, api: openai_responses}", "openai_embeddings", "openai_embeddings"),
+    ],
+)
+def test_the_api_in_which_a_request_reaches_a_model(settings, model, client, there):
+    """OpenAI's models that reason are asked for responses: chat completions refuse their tools."""
+    found = settings(f"providers: {{o: {{kind: openai, base_url: 'http://o/v1'}}}}\nmodels: {{m: {model}}}")
+    catalog = Catalog(found.providers, found.models, found.virtual_models)
+    assert catalog.dialect(catalog.target("m"), dialects()[client]).name == there
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "seconds"),
+    [("", "", 600), ("timeout: 90s", "", 90), ("", "timeout: 20s", 20), ("timeout: 90s", "timeout: 20m", 90)],
+)
+def test_how_long_an_answer_of_a_model_may_take_to_begin(settings, provider, model, seconds):
+    found = settings(f"providers: {{o: {{kind: mock, {provider}}}}}\nmodels: {{m: {{provider: o, {model}}}}}")
+    assert Catalog(found.providers, found.models, found.virtual_models).target("m").timeout == seconds

@@ -1,5 +1,6 @@
 """The targets of a request: from its model's name, through grants, to the order of the tries."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from extproc.routing.selection import Select
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer
 from extproc.words.values import Pattern
+from tests.talk import asks, sends, talk
 
 PROVIDERS = """
 providers:
@@ -455,3 +457,15 @@ virtual_models:
 """
     sent = exchange({"model": "v", "input": "Hi", **SEARCH}, path="/v1/responses")
     assert hosted(text).select(sent) == ["n"]
+
+
+async def test_a_thread_is_refused_with_the_code_that_sdks_know(world):
+    """They send the whole conversation then."""
+    gateway = world(HOSTED.partition("models:")[0] + "models: {m: {provider: own}, n: {provider: strict}}")
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    thread = {"thread": {"type": "create"}, "tools": [{"type": "web_search_20250305", "name": "web_search"}]}
+    _, answer = await talk(gateway.stream(), asks("/v1/messages"), sends(body | thread))
+    error = json.loads(answer.body)["error"]
+    assert (answer.status, error["details"]) == (400, {"error_code": "thread_unsupported_request", "param": "thread"})
+    _, onward = await talk(gateway.stream(), asks("/v1/messages"), sends(body | thread | {"model": "n"}))
+    assert onward.order == ("try-strict",)

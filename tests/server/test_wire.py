@@ -4,6 +4,7 @@ import itertools
 import json
 
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -306,3 +307,33 @@ async def test_unedited_bytes_leave_as_they_came(world, cuts, ends_with_trailers
     await stream.on_end()
     parts = [reply.response_body.response.body_mutation.streamed_response for reply in replies]
     assert b"".join(part.body for part in parts) == body
+
+
+# --- large bodies
+
+
+def large(body=b"a" * 300_000, **fields):
+    return pb.ProcessingRequest(request_body=pb.HttpBody(body=body, **fields)).SerializeToString()
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 300_000, 1 << 21])
+def test_a_large_body_is_found_without_copies(size):
+    for data in (large(b"a" * size), large(b"a" * size, end_of_stream=True)):
+        assert wire._large_body(data) == (b"a" * size if size else None)
+
+
+def test_other_messages_are_left_to_protobuf():
+    headers = pb.ProcessingRequest(request_headers=pb.HttpHeaders(end_of_stream=True)).SerializeToString()
+    answer = pb.ProcessingRequest(response_body=pb.HttpBody(body=b"a" * 300_000)).SerializeToString()
+    for data in (headers, answer, b"", large() + b"\x92\x03\x01" + b"a" * 70_000, large()[:-1], large() + large()):
+        assert wire._large_body(data) is None
+
+
+@given(st.binary(max_size=40))
+def test_no_bytes_are_taken_for_a_body_that_is_none(data):
+    try:
+        message = pb.ProcessingRequest.FromString(data)
+    except DecodeError:
+        return
+    found = wire._large_body(data)
+    assert found is None or found == message.request_body.body

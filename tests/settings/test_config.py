@@ -9,6 +9,9 @@ from pydantic import TypeAdapter
 from extproc.settings import config
 from extproc.settings.config import MAX_DEPTH, MAX_FILE, MAX_NODES, ConfigError, Settings, lint, load, parse
 
+WORKERS_IN_MEMORY = """stores: {counters: "memory:"}
+processor: {workers: 2}
+budgets: [{name: b, unit: requests, limit: 6, window: day}]"""
 MINIMAL = """\
 providers:
   a: {kind: mock}
@@ -293,8 +296,8 @@ def test_the_json_schema_has_every_section():
             "6:10: stores.ledger: memory: has the rows of one worker alone: use sqlite: or postgresql:",
         ),
         (
-            'processor: {workers: 2}\nstores: {counters: "memory:"}\nbudgets: [{unit: usd, limit: 6, window: day, name: b}]',
-            "6:10: stores.counters: memory: counts in each worker alone: use sqlite: or redis:",
+            WORKERS_IN_MEMORY,
+            "5:10: stores.counters: memory: counts in each worker alone: use sqlite: or redis:",
         ),
         ("1: x", "5:1: file: 1: a key must be a string; put it in quotes"),
         ("providers: {}", "5:1: providers: this key stands here twice"),
@@ -371,6 +374,10 @@ def test_errors_of_providers_are_found(provider, message):
     ("model", "expected"),
     [
         ("m: {provider: q}", "4:7: models.m.provider: there is no provider 'q'"),
+        (
+            "m: {provider: a, api: openai_responses}",
+            "4:20: models.m.api: provider 'a' serves openai_chat, openai_embeddings",
+        ),
         ("'a b': {provider: a}", "4:3: models.a b: a model name has 1 to 256 printable ASCII characters and no spaces"),
         ("'a*b*': {provider: a}", "4:3: models.a*b*: a name has at most one *"),
         (
@@ -635,6 +642,13 @@ def test_good_settings_get_no_warning(tmp_path, monkeypatch):
             "g:7:11: budgets.0: the price of 'm' is unknown, so it is skipped: give a `price`",
         ),
         (
+            "auth: {required: false}\nbudgets: [{name: b, unit: tokens, limit: 1, window: day, reserve: worst}]",
+            (
+                "g:6:58: budgets.0.reserve: the longest answer of 'm' is unknown, so requests without a limit are "
+                "capped at 4096 tokens: give a `max_output_tokens`"
+            ),
+        ),
+        (
             "auth: {required: false}\nprices: [{model: m, provider: gone, input: 1, output: 1}]",
             "g:6:21: prices.0.provider: there is no provider 'gone': this price never applies",
         ),
@@ -642,6 +656,22 @@ def test_good_settings_get_no_warning(tmp_path, monkeypatch):
 )
 def test_doubtful_settings_get_a_warning(tmp_path, text, expected):
     assert lints(tmp_path, MINIMAL + text) == [expected]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "limits: {output_tokens: 700}",
+        "models: {m: {provider: a, max_output_tokens: 5}}",
+        "models: {m: {provider: a, model: gpt-5}}",
+        "models: {m: {provider: a, context: 9000}}",
+    ],
+)
+def test_a_budget_that_knows_the_worst_gets_no_warning(tmp_path, text):
+    budget = "budgets: [{name: b, unit: tokens, limit: 1, window: day, reserve: worst}]"
+    models = "" if text.startswith("models") else "models: {m: {provider: a}}"
+    lines = ["providers: {a: {kind: mock}}", models, "auth: {required: false}", budget, text]
+    assert lints(tmp_path, "\n".join(lines)) == []
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from extproc.telemetry.metrics import Bounded
 from extproc.words.dialect import Report
 from extproc.words.exchange import Target, Usage
 from extproc.words.reservation import Reservation
+from extproc.words.verdicts import Verdict
 
 COMMON = {
     *("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"),
@@ -38,11 +39,13 @@ METRICS = {
     "extproc_failovers_total": {"provider"},
     "extproc_stage_seconds": {"stage"},
     "extproc_guardrail_findings_total": {"guardrail", "action"},
+    "extproc_guardrail_failures_total": {"guardrail", "reason"},
     "extproc_budget_decisions_total": {"budget", "verdict"},
     "extproc_budget_used_ratio": {"budget"},
     "extproc_cost_usd_total": {"provider", "model", "consumer", "team"},
     "extproc_cost_unknown_total": {"provider", "model"},
     "extproc_usage_total": {"source"},
+    "extproc_unread_total": {"outcome"},
     "extproc_provider_usage_refused_total": {"provider"},
     "extproc_leases_expired_total": {"forwarded"},
     "extproc_store_losses_total": set(),
@@ -54,6 +57,7 @@ METRICS = {
     "extproc_log_lines_lost_total": set(),
     "extproc_downstream_ends_total": {"reason"},
     "extproc_internal_errors_total": {"where"},
+    "extproc_body_bytes_in_flight": set(),
     "extproc_exchanges_in_flight": set(),
     "extproc_grpc_streams": set(),
     "extproc_event_loop_lag_seconds": set(),
@@ -85,8 +89,10 @@ def touch_all(telemetry, exchange):
     telemetry.attempt("a", "m", "ok", 0.5)
     telemetry.attempt("a", "m", "401", 0.5)
     telemetry.skip("disabled")
-    telemetry.guardrail("g", "block")
+    telemetry.guardrail(Verdict("g", "input", "block"))
+    telemetry.guardrail(Verdict("g", "input", "failed", reason="timeout"))
     telemetry.budget("b", "denied")
+    telemetry.unread("told").inc()
     telemetry.budget_used("b", 0.5, math.inf)
     unpriced = ended(exchange)
     unpriced.cost = None
@@ -229,6 +235,20 @@ def test_values_of_clients_and_providers_add_few_series(world, exchange):
     for name in ("gen_ai_server_request_duration_seconds_count", "extproc_tries_total", "extproc_try_seconds_count"):
         assert len([sample for sample in samples(telemetry) if sample.name == name]) <= 201
     assert len(telemetry.recent) == 1000
+
+
+def test_wrong_keys_do_not_push_exchanges_out_of_the_record(world, exchange):
+    telemetry = world().telemetry
+    telemetry.record(ended(exchange))
+    for _ in range(5000):
+        stranger = ended(exchange)
+        stranger.forwarded = False
+        del stranger.consumer
+        telemetry.record(stranger)
+    telemetry.record(ended(exchange))
+    entries = list(telemetry.recent)
+    assert len(entries) == len(telemetry.recent) == 102
+    assert ["consumer" in entry for entry in entries] == [True, *[False] * 100, True], "in the order of their ends"
 
 
 def test_combinations_of_labels_add_few_series(world, exchange):

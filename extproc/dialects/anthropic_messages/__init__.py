@@ -17,11 +17,17 @@ from extproc.dialects.anthropic_messages import (
     provider_request,
     provider_stream,
     report,
+    said,
 )
 from extproc.dialects.anthropic_messages import problem as problems
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Text
-from extproc.words.errors import OVERLOADED, Kind
+from extproc.words.errors import OVERLOADED, UNBOUNDED_INPUT, UNSUPPORTED_BY_TARGETS, Kind
 from extproc.words.messages import Answer, Problem, Prompt
+
+_NO_THREAD = "thread_unsupported_request"
+"""The code with which SDKs send the whole conversation instead:
+anthropic-sdk-python/src/anthropic/types/thread_unsupported_request_error.py
+"""
 
 
 class AnthropicMessages(Dialect):
@@ -36,6 +42,7 @@ class AnthropicMessages(Dialect):
     traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
     fields = ask.FIELDS
     observe = staticmethod(report.observe)
+    said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
     lacks = frozenset(("choices", "logprobs", "audio"))
 
@@ -53,7 +60,9 @@ class AnthropicMessages(Dialect):
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         type = "overloaded_error" if kind is OVERLOADED else problems.type_of(kind.status, kind.type)
-        return problems.encode_error(message, type, kind.code, param)
+        unserved = kind in (UNSUPPORTED_BY_TARGETS, UNBOUNDED_INPUT) and param == "thread"
+        code = _NO_THREAD if unserved else kind.code
+        return problems.encode_error(message, type, code, param)
 
     def cut_off(self, kind: Kind, message: str) -> bytes:
         return b"event: error\n" + super().cut_off(kind, message)

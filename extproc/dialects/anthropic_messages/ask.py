@@ -24,10 +24,13 @@ FIELDS = Fields(
         "json_schema": ("output_config", "output_format"),
         "hosted_tools": ("tools", "messages", "mcp_servers"),
         "hosted_call": ("tool_choice",),
+        "thread": ("thread",),
+        "state": ("thread",),
     },
     spoken=frozenset(("messages", "system")),
     files=frozenset(("data",)),
     opaque=frozenset(("data", "signature", "encrypted_content")),
+    options=("service_tier", "speed", "inference_geo"),
     also=("thinking", "tool_choice", "mcp_servers", "container"),
 )
 
@@ -50,6 +53,11 @@ _DEFINITION = 1280  # tokens of such a definition: at most 735, and 499 for usin
 def read(body: Mapping[str, Any], *, counting: bool) -> Ask:
     """The gateway's reading of `body`. `counting`: the body asks for a count of its tokens, so it has no limit."""
     ask = Ask(read_model(body), read_flag(body, "stream"))
+    if body.get("thread") is not None:  # anthropic-sdk-python/src/anthropic/types/beta/beta_message_thread_param.py
+        ask.needs["thread"] = "thread"
+        if inner(body, "thread", "type") != "create":  # it continues what Anthropic holds
+            ask.needs["state"] = "thread"
+            ask.add_unseen("thread")
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise Refusal(INVALID_REQUEST, "'messages' must be a list with at least one message.", param="messages")

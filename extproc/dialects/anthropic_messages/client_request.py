@@ -48,6 +48,7 @@ _ONLY_THERE = (
     *("web_search_tool_result", "web_fetch_tool_result", "code_execution_tool_result", "tool_search_tool_result"),
     *("bash_code_execution_tool_result", "text_editor_code_execution_tool_result", "browser_state"),
 )
+_BILLING = "x-anthropic-billing-header:"
 _NAME, _NAMES = 40, 20  # characters of a name in `ignored`, and how many names
 _encode = msgspec.json.encode
 
@@ -92,10 +93,18 @@ def decode_request(body: Mapping[str, Any]) -> Prompt:
 
 def _read_system(system: Any, where: str, prompt: Prompt) -> None:
     if isinstance(system, str):
-        if system:
-            prompt.system.append(TextPart(system))
+        if text := _without_billing(system):
+            prompt.system.append(TextPart(text))
     elif system is not None:
-        prompt.system += _texts(system, where)
+        prompt.system += [part for part in _texts(system, where) if _without_billing(part.text)]
+
+
+def _without_billing(text: str) -> str:
+    """A system prompt without the first line by which Claude Code tells Anthropic how to bill it.
+
+    Elsewhere it changes the prompt with each request, and no cache holds it: github.com/sgl-project/sglang/pull/29169.
+    """
+    return text.lstrip().partition("\n")[2] if text.lstrip().startswith(_BILLING) else text
 
 
 def _read_messages(messages: Any, prompt: Prompt) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from extproc.dialects import _edges
+from extproc.dialects.anthropic_messages.ask import FIELDS
 from extproc.dialects.anthropic_messages.shapes import NO_INPUT, UNREADABLE, Block, Event, decode
 from extproc.dialects.anthropic_messages.usage import Tally
 from extproc.words.dialect import Report
@@ -71,6 +72,9 @@ def _read_usage(said: Any, report: Report, *, final: bool) -> None:
     if tally is None:
         tally = report.memory = Tally()
     usage, before = tally.add(said), report.usage
+    for name in FIELDS.options if isinstance(said, dict) else ():
+        if isinstance(value := said.get(name), str):
+            report.options[name] = value
     if usage is not None and not (final and said.get("output_tokens") is not None):
         usage.source = "estimated" if before is None else before.source
     report.add_usage(usage)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from extproc.dialects._usage import are_counts, first_count, make_usage
+from extproc.dialects._usage import are_counts, first_count, make_usage, told_kinds
 from extproc.words.exchange import Usage
 
 _COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "output_tokens")
@@ -19,12 +19,13 @@ _BESIDE = frozenset(("compaction", "advisor_message"))
 class Tally:
     """The usage so far. Counts are cumulative: a later one takes the place of an earlier one."""
 
-    __slots__ = ("_beside", "_counts", "_reasoning")
+    __slots__ = ("_beside", "_counts", "_kinds", "_reasoning")
 
     def __init__(self) -> None:
         self._counts = [0, 0, 0, 0]  # counts in the order of `_COUNTS`
         self._beside = [0, 0, 0, 0]
         self._reasoning = 0
+        self._kinds: dict[str, Any] = {}
 
     def add(self, said: Any) -> Usage | None:
         """The usage including one more usage object; None when that has no counts, or none that can be believed."""
@@ -39,6 +40,7 @@ class Tally:
         thought = first_count(details.get("thinking_tokens")) if isinstance(details, dict) else 0
         given, cached, written, output = map(sum, zip(counts, beside, strict=True))
         reasoning = thought or self._reasoning
+        kinds = self._kinds | _kinds(said)
         usage = make_usage(
             given + cached + written,
             output,
@@ -46,10 +48,20 @@ class Tally:
             reasoning=reasoning,
             cache_write=written,
             beyond=sum(beside),
+            kinds=kinds,
         )
         if usage is not None:
-            self._counts, self._beside, self._reasoning = counts, beside, reasoning
+            self._counts, self._beside, self._reasoning, self._kinds = counts, beside, reasoning, kinds
         return usage
+
+
+def _kinds(said: dict[str, Any]) -> dict[str, Any]:
+    """The reported fields of `Kinds`."""
+    written, tools = said.get("cache_creation"), said.get("server_tool_use")
+    return {
+        **(told_kinds(cache_write_1h=written.get("ephemeral_1h_input_tokens")) if isinstance(written, dict) else {}),
+        **(told_kinds(searches=tools.get("web_search_requests")) if isinstance(tools, dict) else {}),
+    }
 
 
 def _beside(iterations: Any) -> list[int]:

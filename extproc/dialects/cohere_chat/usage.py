@@ -1,4 +1,4 @@
-"""Usage of Cohere's chat: all tokens that the model read and wrote, which are more than the billed ones.
+"""Usage of Cohere's chat: the billed tokens. The model reads and writes more, as Cohere adds a prompt of its own.
 
 Source: https://docs.cohere.com/reference/chat#response.body
 """
@@ -15,15 +15,18 @@ def read_usage(said: Any) -> Usage | None:
     """The counts of a usage object; None when it has none that can be believed."""
     if not isinstance(said, dict):
         return None
-    tokens = said.get("tokens")
-    if not isinstance(tokens, dict):
-        tokens = said.get("billed_units")
-    if not isinstance(tokens, dict):
+    billed = _counts(said.get("billed_units"))
+    if billed is not None:
+        return make_usage(*billed)
+    counts = _counts(said.get("tokens"))
+    return None if counts is None else make_usage(*counts, cached=first_count(whole(said.get("cached_tokens"))))
+
+
+def _counts(said: Any) -> tuple[int, int] | None:
+    if not isinstance(said, dict):
         return None
-    given, written = whole(tokens.get("input_tokens")), whole(tokens.get("output_tokens"))
-    if not are_counts(given, written):
-        return None
-    return make_usage(given or 0, written or 0, cached=first_count(whole(said.get("cached_tokens"))))
+    given, written = whole(said.get("input_tokens")), whole(said.get("output_tokens"))
+    return (given or 0, written or 0) if are_counts(given, written) else None
 
 
 def whole(value: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 from extproc.dialects import token_count
 from extproc.dialects._usage import are_counts, first_count, make_usage
-from extproc.words.exchange import Usage
+from extproc.words.exchange import Kinds, Usage
 
 
 def read_usage(said: Any) -> Usage | None:
@@ -27,4 +27,28 @@ def read_usage(said: Any) -> Usage | None:
     written, thought = candidates or 0, thoughts or 0
     if not (thought and token_count(said.get("totalTokenCount")) == given + written):
         written += thought
-    return make_usage(given, written, cached=first_count(said.get("cachedContentTokenCount")), reasoning=thought)
+    cached = first_count(said.get("cachedContentTokenCount"))
+    return make_usage(given, written, cached=cached, reasoning=thought, kinds=_kinds(said))
+
+
+_DETAILS = {
+    "promptTokensDetails": "input",
+    "toolUsePromptTokensDetails": "input",
+    "cacheTokensDetails": "cached",
+    "candidatesTokensDetails": "output",
+}
+_MODALITIES = {"AUDIO": "audio", "IMAGE": "image", "DOCUMENT": "image", "VIDEO": "video"}
+_KINDS = frozenset(Kinds.__dataclass_fields__)
+
+
+def _kinds(said: dict[str, Any]) -> dict[str, int]:
+    """Tokens by modality, where others than text are among them. Documents are priced as images."""
+    found: dict[str, int] = {}
+    for field, part in _DETAILS.items():
+        entries = said.get(field)
+        for entry in entries if isinstance(entries, list) else ():
+            if isinstance(entry, dict) and (modality := _MODALITIES.get(str(entry.get("modality")))):
+                name = f"{modality}_{part}"
+                if name in _KINDS:
+                    found[name] = found.get(name, 0) + first_count(entry.get("tokenCount"))
+    return found

@@ -36,6 +36,7 @@ FIELDS = Fields(
     spoken=frozenset(("messages",)),
     files=frozenset(("data", "file_data")),
     opaque=frozenset(("data", "file_data", "signature")),
+    options=("service_tier",),
     also=("reasoning", "reasoning_effort", "thinking", "tool_choice", *_ELSEWHERE),
 )
 
@@ -89,6 +90,7 @@ def read(body: Mapping[str, Any]) -> Ask:
     modalities = body.get("modalities")
     if isinstance(modalities, list) and "audio" in modalities:
         ask.needs.setdefault("audio", "modalities")
+        ask.speaks = True
     check_stream_options(body)
     return ask
 

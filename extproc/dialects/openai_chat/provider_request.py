@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from extproc.dialects import _effort
+from extproc.dialects import _effort, _limits
 from extproc.dialects.openai_chat.schema import can_be_strict
 from extproc.words.dialect import Destination
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
@@ -84,7 +84,7 @@ def encode(
             ("frequency_penalty", prompt.frequency_penalty),
             ("stop", prompt.stop or None),
             ("n", prompt.choices if prompt.choices > 1 else None),
-            ("user", prompt.user or None),
+            ("user", _limits.short(prompt.user, _limits.LONGEST_USER) or None),
         )
         if value is not None
     }

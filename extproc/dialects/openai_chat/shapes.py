@@ -219,6 +219,7 @@ class Seen(Struct, gc=False):
     choices: list[SeenChoice] | None = None
     usage: Any = None
     x_groq: Any = None
+    service_tier: Any = None
     error: Any = None
 
 
@@ -232,7 +233,6 @@ class Body(Seen, gc=False):
     choices: list[SaidChoice] | None = None  # type: ignore[assignment]
     id: Any = None
     created: Any = None
-    service_tier: Any = None
     object: Any = None
     message: Any = None
     type: Any = None

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from extproc.dialects import token_count
-from extproc.dialects._usage import are_counts, first_count, make_usage
+from extproc.dialects._usage import are_counts, first_count, make_usage, told_kinds
 from extproc.words.exchange import Usage
 
 _THINKING = 1 << 17
@@ -54,7 +54,27 @@ def read_usage(said: Any) -> Usage | None:
             reasoning = max(reasoning, rest)
             beyond = min(rest, _THINKING)
     return make_usage(
-        input_tokens, output_tokens, cached=cached, reasoning=reasoning, cache_write=cache_write, beyond=beyond
+        input_tokens,
+        output_tokens,
+        cached=cached,
+        reasoning=reasoning,
+        cache_write=cache_write,
+        beyond=beyond,
+        kinds=kinds_of(of_input, of_output) if of_input or of_output else None,
+    )
+
+
+def kinds_of(of_input: Mapping[str, Any], of_output: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of `Kinds` in the details of input and output."""
+    of_cached = _details(of_input.get("cached_tokens_details"))
+    return told_kinds(
+        audio_input=of_input.get("audio_tokens"),
+        audio_cached=of_cached.get("audio_tokens"),
+        image_input=of_input.get("image_tokens"),
+        image_cached=of_cached.get("image_tokens"),
+        video_input=of_input.get("video_tokens"),
+        audio_output=of_output.get("audio_tokens"),
+        image_output=of_output.get("image_tokens"),
     )
 
 

@@ -15,8 +15,9 @@ from typing import Any
 from extproc.dialects import ADDED_TOKENS, MAX_TOKENS, _media, read_flag, read_integer, read_model
 from extproc.dialects._conversation import count, effort_of, first_instructions, inner, last_said, pieces
 from extproc.dialects._effort import asked
+from extproc.dialects.openai_responses.shapes import is_ours
 from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
-from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 
 _STORED = ("previous_response_id", "conversation", "prompt")
 
@@ -36,6 +37,7 @@ FIELDS = Fields(
     spoken=frozenset(("input", "instructions")),
     files=frozenset(("data", "file_data")),
     opaque=frozenset(("data", "file_data", "result", "encrypted_content")),
+    options=("service_tier",),
     also=("reasoning",),
 )
 
@@ -61,6 +63,8 @@ def read(body: Mapping[str, Any]) -> Ask:
     ask.output_field = "max_output_tokens"
     ask.max_output_tokens = read_integer(body, "max_output_tokens", 1, MAX_TOKENS)
     needs = ask.needs
+    if is_ours(body.get("previous_response_id")):
+        raise _kept_nowhere("previous_response_id")
     for name in _STORED:
         if body.get(name) is not None:
             needs.setdefault("state", name)
@@ -161,16 +165,41 @@ def _read_input(items: Any, ask: Ask) -> None:
                 ask.add_hosted(type, "input")
                 ask.add_unseen(type)
         elif isinstance(type, str) and type not in _TRANSLATABLE:
+            if type == "item_reference" and is_resolved(item, items, index):
+                continue
             if type in _STATE:
                 ask.needs.setdefault("state", "input")
                 ask.add_unseen(type, "input")
             else:
                 ask.add_hosted(type, "input")
-        elif type == "reasoning" and item.get("id") and not (item.get("encrypted_content") or item.get("content")):
-            ask.add_unseen(type)  # OpenAI keeps the thinking
+        elif type == "reasoning" and _is_kept(item):
+            ask.add_unseen(type)
         for parts in (item.get("content"), item.get("output")):
             if isinstance(parts, list):
                 _read_parts(parts, ask)
+
+
+def _is_kept(reasoning: Mapping[str, Any]) -> bool:
+    """Whether OpenAI keeps the thinking of an item."""
+    id = reasoning.get("id")
+    return bool(id) and not (reasoning.get("encrypted_content") or reasoning.get("content") or is_ours(id))
+
+
+def is_resolved(reference: Mapping[str, Any], items: list[Any], index: int) -> bool:
+    """Whether the item that a reference names is in the request. Raises Refusal (400) where no provider keeps it."""
+    id = reference.get("id")
+    named = (item for item in items if isinstance(item, dict) and item is not reference)
+    if any(item.get("id") == id and item.get("type") not in ("item_reference", None) for item in named):
+        return True
+    if is_ours(id):
+        raise _kept_nowhere(f"input[{index}]")
+    return False
+
+
+def _kept_nowhere(where: str) -> Refusal:
+    """The refusal of what only a translated answer had. Clients refer to it when they believe that it is stored."""
+    message = f"'{where}' refers to an answer that no provider keeps: set 'store' to false, and send its items whole."
+    return Refusal(UNSUPPORTED_BY_TARGETS, message, param=where)
 
 
 def _read_parts(parts: list[Any], ask: Ask) -> None:

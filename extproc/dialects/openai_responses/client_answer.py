@@ -54,7 +54,7 @@ def encode(answer: Answer) -> dict[str, Any]:
 
 def new_response_id(id: str) -> str:
     """A provider's own id in the form of this API's ids."""
-    return id if id.startswith("resp_") else f"resp_{id}" if id else new_id("resp")
+    return f"resp_gw{id.removeprefix('resp_')}" if id else new_id("resp")
 
 
 def response(id: str, model: str, created: int) -> dict[str, Any]:

@@ -121,6 +121,8 @@ class _Conversation:
         for index, item in enumerate(items):
             where = f"input[{index}]"
             kind = item.type or "message"
+            if kind == "item_reference" or (item.type is None and item.role is None and item.id):
+                continue  # the item itself is in the input, see `ask.is_resolved`
             if kind == "message":
                 self._message(item, where)
             elif kind in ("function_call_output", "custom_tool_call_output"):

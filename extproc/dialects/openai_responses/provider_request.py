@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from extproc.dialects import _effort
+from extproc.dialects import _effort, _limits
 from extproc.dialects.openai_chat.schema import can_be_strict
 from extproc.dialects.openai_responses import signature
 from extproc.dialects.openai_responses.ask import LOGPROBS
@@ -79,7 +79,7 @@ def encode(prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Se
     fields = (
         ("temperature", prompt.temperature),
         ("top_p", prompt.top_p),
-        ("user", prompt.user or None),
+        ("user", _limits.short(prompt.user, _limits.LONGEST_USER) or None),
         ("metadata", _metadata(prompt.metadata)),
         ("service_tier", _TIERS.get(prompt.service_tier)),
     )

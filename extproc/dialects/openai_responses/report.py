@@ -62,6 +62,8 @@ def observe_edges(head: bytes, tail: bytes, report: Report) -> None:
 def _observe_response(said: Body, report: Report) -> None:
     if isinstance(said.model, str) and said.model:
         report.model = said.model
+    if isinstance(said.service_tier, str):
+        report.options["service_tier"] = said.service_tier
     if said.error is not None or said.status == "failed":
         report.error = "provider_error"
     if said.status in ("completed", "incomplete"):

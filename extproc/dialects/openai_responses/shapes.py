@@ -146,5 +146,14 @@ class Body(Struct, gc=False):
     incomplete_details: Any = None
 
 
+_OURS = "_gw"  # OpenAI's own ids go on with hexadecimal digits
+
+
 def new_id(prefix: str) -> str:
-    return f"{prefix}_{uuid4().hex}"
+    """An id that tells of a translated answer, which no provider keeps."""
+    return f"{prefix}{_OURS}{uuid4().hex}"
+
+
+def is_ours(id: object) -> bool:
+    """Whether an id comes from a translated answer."""
+    return isinstance(id, str) and _OURS in id[:8]

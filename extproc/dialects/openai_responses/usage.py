@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from extproc.dialects._usage import are_counts, first_count, make_usage
+from extproc.dialects.openai_chat.usage import kinds_of
 from extproc.words.exchange import Usage
 
 
@@ -27,6 +28,7 @@ def read_usage(said: Any) -> Usage | None:
         cached=first_count(of_input.get("cached_tokens")),
         reasoning=first_count(of_output.get("reasoning_tokens")),
         cache_write=first_count(of_input.get("cache_write_tokens")),
+        kinds=kinds_of(of_input, of_output),
     )
 
 

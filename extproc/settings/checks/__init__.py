@@ -37,6 +37,8 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
     for name, model in settings.models.items():
         if model.provider not in settings.providers:
             yield ("models", name, "provider"), f"there is no provider {model.provider!r}"
+        elif model.api is not None and model.api not in (known := settings.providers[model.provider].provider.dialects):
+            yield ("models", name, "api"), f"provider {model.provider!r} serves {', '.join(known)}"
         if name.count("*") > 1:
             yield ("models", name), "a name has at most one *"
     yield from _worker_contradictions(settings)
@@ -134,6 +136,9 @@ def _repeated(path: tuple[str, str], names: Sequence[str]) -> Iterator[_Doubt]:
 def doubts(settings: Settings) -> Iterator[_Doubt]:
     """Lints of settings without contradictions. Never raises."""
     yield from _doubts_alone(settings)
+    for index, guardrail in enumerate(settings.guardrails):
+        if guardrail.failure == "open" and guardrail.action in ("block", "mask"):
+            yield ("guardrails", index, "failure"), "text passes unchecked when the guardrail fails"
     prices = PriceBook(settings.prices)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, prices=prices)
     yield from _grant_doubts(settings, catalog)

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from extproc.words.values import Secret, is_private, secret
 
 if TYPE_CHECKING:
-    from extproc.stores import Counters
+    from extproc.stores import Counters, Waits
 
 FORM = "redis://user@host:6379/0?password=env:NAME (rediss:// for TLS)"
 _PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -84,8 +84,8 @@ def doubts(url: str) -> Iterator[str]:
         yield "the connection is not encrypted: use rediss://"
 
 
-def from_url(url: str) -> Counters:
+def from_url(url: str, waits: Waits) -> Counters:
     check(url)
     from extproc.stores.redis.counters import RedisCounters  # noqa: PLC0415 - an extra
 
-    return RedisCounters(parse(url))
+    return RedisCounters(parse(url), timeout=waits.timeout, patience=waits.patience)

@@ -198,6 +198,17 @@ local function forward(id, lease)
   return 1
 end
 
+local function renew(lease) -- ids
+  local ends = string.format('%.17g', now + tonumber(lease))
+  for at = 4, #ARGV do
+    local record = redis.call('HGET', RESERVATIONS, ARGV[at])
+    if record and (record:sub(1, 1) == '0' or record:sub(1, 1) == '1') then
+      redis.call('ZADD', LEASES, ends, ARGV[at])
+    end
+  end
+  return 1
+end
+
 -- The amounts are ARGV[first] to ARGV[last]. If their number differs from the holds': -1 minus the number of holds.
 local function settle(id, keep, first, last)
   local record = redis.call('HGET', RESERVATIONS, id)
@@ -350,6 +361,8 @@ if phase == 'reserve' then
   return reserve(ARGV[3], ARGV[4], ARGV[5])
 elseif phase == 'forward' then
   return forward(ARGV[3], ARGV[4])
+elseif phase == 'renew' then
+  return renew(ARGV[3])
 elseif phase == 'settle' then
   return settle(ARGV[3], ARGV[4] == '1', 5, #ARGV)
 elseif phase == 'extend' then

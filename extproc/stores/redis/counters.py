@@ -20,6 +20,8 @@ from extproc.stores import (
     LATE_SETTLE,
     MAX_LOOK,
     PAGE,
+    PATIENCE,
+    TIMEOUT,
     Count,
     CountsLostError,
     Denied,
@@ -32,15 +34,16 @@ from extproc.stores import (
     check_note,
     fuller,
 )
+from extproc.stores._breaker import NotSentError
 from extproc.stores.redis import RedisURL
-from extproc.stores.redis.link import Link, NotSentError
+from extproc.stores.redis.link import Link
+from extproc.stores.redis.silence import Silence
 
-TIMEOUT = 0.05  # seconds for a call, below Envoy's patience with the processor
 MAX_OWED = 10_000  # calls without an answer that are repeated; beyond it the lease decides
 OWED_BATCH = 200  # calls repeated by one call of `expire`
 OWED_TURNS = 30  # calls of `expire` after which an id that was never found counts as never reserved
 
-RECORDED_BATCH = 500  # ids of `recorded` in one call
+BATCH = 500  # ids in one call of `recorded` or `renew`
 
 _SCRIPT = "\n".join(
     Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("numbers.lua", "counters.lua")
@@ -50,13 +53,19 @@ _GLOB = re.compile(r"[*?\[\]\\]")
 
 
 class RedisCounters:
-    """Counters at `url`. `timeout` is the most seconds of a call. `clock` is for tests: the server has one of its
-    own.
+    """Counters at `url`. Calls fail after `timeout` seconds in which the server is silent, or after `patience` seconds
+    in all. `clock` is for tests: the server has one of its own.
     """
 
-    def __init__(self, url: RedisURL, clock: Callable[[], float] | None = None, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self,
+        url: RedisURL,
+        clock: Callable[[], float] | None = None,
+        timeout: float = TIMEOUT,
+        patience: float = PATIENCE,
+    ) -> None:
         self._clock = clock
-        self._link = Link(url, f"{{{url.prefix}}}", _SCRIPT, _SHA, timeout)
+        self._link = Link(url, f"{{{url.prefix}}}", _SCRIPT, _SHA, Silence(timeout, patience))
         self._epoch = b""  # epoch of the store, once it was read: a different one later means that the counts are lost
         self._lost = False
         # Calls to repeat, by id: the amounts to settle, whether to keep them, the number of further tries.
@@ -81,6 +90,10 @@ class RedisCounters:
 
     async def forward(self, id: str, lease: float) -> bool:
         return bool(await self._link.call("forward", self._now(), id, repr(float(lease))))
+
+    async def renew(self, ids: Sequence[str], lease: float) -> None:
+        for first in range(0, len(ids), BATCH):
+            await self._link.call("renew", self._now(), repr(float(lease)), *ids[first : first + BATCH])
 
     async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
         """See `Counters.extend`. Nothing is owed after a call without an answer: the settle gives back its amounts."""
@@ -108,8 +121,8 @@ class RedisCounters:
             if id in self._owed:  # the repetition leaves nothing to keep
                 amounts, _, turns = self._owed[id]
                 self._owed[id] = amounts, False, turns
-        for first in range(0, len(ids), RECORDED_BATCH):
-            await self._link.call("recorded", self._now(), *ids[first : first + RECORDED_BATCH])
+        for first in range(0, len(ids), BATCH):
+            await self._link.call("recorded", self._now(), *ids[first : first + BATCH])
 
     async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
         """See `Counters.expire`. Raises CountsLostError, once, when the store is not the one of earlier calls."""

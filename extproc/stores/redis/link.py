@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from redis.asyncio import Connection, SSLConnection
@@ -20,62 +20,14 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import MovedError, NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from extproc.stores import StoreError
+from extproc.stores._breaker import Breaker, NotSentError
 from extproc.stores.redis import RedisURL
+from extproc.stores.redis.silence import CrowdedError, Silence, SilentError
 from extproc.words.values import Secret
 
 log = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 2.0  # seconds for a connection to be made; the calls that wait for it wait no longer than usual
-FAILURES = 5  # failures in a row, after which the breaker opens
-PAUSE = 1.0  # seconds until it lets one call through as a probe
-LONGEST_PAUSE = 5.0  # the pause doubles up to here
-
-
-class NotSentError(StoreError):
-    """The store did not answer, and certainly did nothing."""
-
-
-class Breaker:
-    """Lets calls through until `FAILURES` in a row failed; from then on one at a time, after a pause."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._failures = 0
-        self._pause = PAUSE
-        self._until = 0.0
-        self._probing = False
-
-    @property
-    def open(self) -> bool:
-        return self._failures >= FAILURES
-
-    def enter(self) -> bool:
-        """True when this call is a probe. Raises NotSentError while no call may pass."""
-        if not self.open:
-            return False
-        if self._probing or self._clock() < self._until:
-            raise NotSentError("the store did not answer lately; it is asked again in a moment")
-        self._probing = True
-        return True
-
-    def succeeded(self) -> None:
-        self._failures, self._pause, self._probing = 0, PAUSE, False
-
-    def failed(self, probe: bool) -> bool:
-        """True when the breaker opened just now. Calls that began before do not make the pause longer."""
-        self._failures += 1
-        if probe:
-            self._probing = False
-            self._pause = min(2 * self._pause, LONGEST_PAUSE)
-            self._until = self._clock() + self._pause
-        elif self._failures == FAILURES:
-            self._until = self._clock() + self._pause
-            return True
-        return False
-
-    def abandoned(self, probe: bool) -> None:
-        if probe:
-            self._probing = False
 
 
 class _Credentials(CredentialProvider):
@@ -98,8 +50,9 @@ class _Credentials(CredentialProvider):
 class _Line:
     """A connection and the calls that wait for its answers, in the order of the calls."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, silence: Silence) -> None:
         self._connection = connection
+        self._silence = silence
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._reader = asyncio.create_task(self._read())
         self.broken = False
@@ -110,9 +63,10 @@ class _Line:
             raise ConnectionError
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        # There is no await between the line above and the write below.
-        await self._connection.send_packed_command(self._connection.pack_command(*command), check_health=False)
-        answer = await future
+        # The client's own way to write waits for a full socket to empty, and a server that hangs never empties it. The
+        # calls under way bound what is written here.
+        self._connection._writer.writelines(self._connection.pack_command(*command))  # noqa: SLF001
+        answer = await self._silence.wait(future)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -125,6 +79,7 @@ class _Line:
                     answer = await self._connection.read_response(disconnect_on_error=False)
                 except ResponseError as error:
                     answer = error
+                self._silence.end()
                 future = self._waiting.popleft()
                 if not future.done():  # the caller has gone otherwise
                     future.set_result(answer)
@@ -148,12 +103,12 @@ class _Line:
 class Link:
     """Calls one script at `url`, through a connection that is made when it is needed."""
 
-    def __init__(self, url: RedisURL, key: str, script: str, sha: str, timeout: float) -> None:
+    def __init__(self, url: RedisURL, key: str, script: str, sha: str, silence: Silence) -> None:
         self._url = url
         self._key = key
         self._script = script
         self._sha = sha
-        self._timeout = timeout
+        self._silence = silence
         self._address = (url.host, url.port)
         self._line: asyncio.Task[_Line] | None = None
         self._closed = False
@@ -163,16 +118,15 @@ class Link:
         """The script's answer. Raises StoreError when there is none in time: NotSentError where it cannot have run."""
         if self._closed:
             raise NotSentError("the store is closed")
-        # the first step of a gRPC call runs outside of a task, which the timeout below needs
-        if asyncio.current_task() is None:
-            await asyncio.sleep(0)
         probe = self.breaker.enter()
         try:
-            async with asyncio.timeout(self._timeout):
-                answer = await self._call(arguments)
-        except TimeoutError:
+            answer = await self._call(arguments)
+        except SilentError:
             await self._failed(probe)
-            raise StoreError(f"no answer within {self._timeout * 1000:g} ms") from None
+            raise StoreError(f"no answer within {self._silence.timeout * 1000:g} ms") from None
+        except CrowdedError:  # it answers: no reason to spare it
+            self.breaker.abandoned(probe)
+            raise StoreError("the store is busy with other calls") from None
         except NotSentError:
             await self._failed(probe)
             raise
@@ -203,13 +157,14 @@ class Link:
         task = self._line
         if task is None or (task.done() and (task.cancelled() or task.exception() or task.result().broken)):
             self._line = task = asyncio.create_task(self._connect())
+        if not task.done():
+            made: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            task.add_done_callback(partial(_wake, made))
+            await self._silence.wait(made)
+        if task.cancelled():
+            raise NotSentError("another call gave the connection up")
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            asker = asyncio.current_task()
-            if not task.cancelled() or (asker is not None and asker.cancelling()):
-                raise
-            raise NotSentError("another call gave the connection up") from None  # the caller here was not cancelled
+            return task.result()
         except (RedisError, OSError) as error:
             self._address = (self._url.host, self._url.port)
             raise NotSentError(f"cannot connect: {type(error).__name__}") from None
@@ -229,11 +184,12 @@ class Link:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await connection.connect()
+            self._silence.end()
         except BaseException:
             with contextlib.suppress(RedisError, OSError):
                 await connection.disconnect(nowait=True)
             raise
-        line = _Line(connection)
+        line = _Line(connection, self._silence)
         await self._check_eviction(line)
         return line
 
@@ -276,3 +232,10 @@ class Link:
     async def close(self) -> None:
         self._closed = True
         await self._drop()
+
+
+def _wake(waiter: asyncio.Future[None], task: asyncio.Task[_Line]) -> None:
+    if not task.cancelled():
+        task.exception()  # seen, also when no call waits for it any more
+    if not waiter.done():
+        waiter.set_result(None)

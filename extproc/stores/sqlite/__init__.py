@@ -1,15 +1,18 @@
 """Counters and boards in one SQLite file: `sqlite:PATH`. They survive a restart; the processes of one host share them.
 
-Each phase is one transaction, and it runs on the event loop: tens of microseconds cost less than a thread would. WAL
-with synchronous=NORMAL survives the death of the process; a power cut may lose the last moments. Open it after forking.
+Each phase is one transaction, and it runs on the event loop: tens of microseconds cost less than a thread would. It
+never waits there for a lock: while another process has the file locked, a call sleeps and tries again, and a breaker
+ends the wait of all. WAL with synchronous=NORMAL survives the death of the process; a power cut may lose the last
+moments. Open it after forking.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -20,14 +23,17 @@ from extproc.stores import (
     MAX_COUNT,
     MAX_LOOK,
     PAGE,
+    TIMEOUT,
     Count,
     Counters,
+    CountsLostError,
     Denied,
     Expired,
     Granted,
     Hold,
     Level,
     StoreError,
+    Waits,
     check_amounts,
     check_extension,
     check_note,
@@ -36,10 +42,15 @@ from extproc.stores import (
     window_at,
     window_end,
 )
+from extproc.stores._breaker import Breaker
 from extproc.stores.sqlite.schema import OPEN_TIMEOUT, SCHEMA_VERSION, migrate, use_wal
+from extproc.words.files import identity, make_private
 
 __all__ = ["SCHEMA_VERSION", "SqliteCounters", "check", "doubts", "from_url"]
 
+log = logging.getLogger(__name__)
+
+RENEW_BATCH = 500  # leases renewed by one transaction
 PURGE_BATCH = 5000  # counts of ended windows, and idle ones, deleted by one call of `expire`
 
 _LOAD = "SELECT settled, reserved, idle FROM counts WHERE window = ? AND number = ? AND scope = ?"
@@ -47,6 +58,8 @@ _SAVE = "REPLACE INTO counts (settled, reserved, window, number, scope) VALUES (
 _SAVE_IDLE = "REPLACE INTO counts (settled, reserved, idle, window, number, scope) VALUES (?, ?, ?, ?, ?, ?)"
 _MOVE = """UPDATE counts SET settled = max(0, min(settled + ?, 9223372036854775807)), reserved = reserved + ?
     WHERE window = ? AND number = ? AND scope = ?"""
+_RENEW = "UPDATE holdings SET deadline = ? WHERE id = ? AND expired = 0 AND charged IS NULL"
+_FORWARD = _RENEW.replace("SET", "SET forwarded = 1,")
 _END = "DELETE FROM holdings WHERE id = ?"
 _AGAIN = "UPDATE holdings SET expired = ?, deadline = ? WHERE id = ?"
 _DROP = "DELETE FROM counts WHERE window = ? AND number = ? AND scope = ?"
@@ -58,6 +71,9 @@ _IDLE = """DELETE FROM counts WHERE (window, number, scope) IN (
 _PAGE = """SELECT scope, settled, reserved FROM counts
     WHERE window = ? AND number = ? AND scope > ? AND scope < ? ORDER BY scope LIMIT ?"""
 
+_LONGEST_PAUSE = 0.025  # seconds between two tries to begin a transaction
+
+_Identity = tuple[int, int] | None  # device and inode
 _Key = tuple[int, int, str]  # window, its number, scope
 _Count = tuple[int, int, float | None]  # settled, reserved, the time when it may be forgotten (None: never)
 _NOTHING: _Count = (0, 0, None)
@@ -86,25 +102,53 @@ _decode_amounts = msgspec.json.Decoder(tuple[int, ...]).decode
 class SqliteCounters:
     """Counters in a file. `timeout` is the most seconds that a call waits for another process's transaction."""
 
-    def __init__(self, path: str | Path, clock: Callable[[], float] = time.time, timeout: float = 0.05) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str | Path, clock: Callable[[], float] = time.time, timeout: float = TIMEOUT) -> None:
+        self.path = Path(path)
         self._clock = clock
+        self._pauses = tuple(_pauses(timeout))
+        self._closed = False
+        self.breaker = Breaker()
+        self._log = Path(f"{self.path}-wal")
+        self._db, self._files = self._open()
+
+    def _open(self) -> tuple[sqlite3.Connection, tuple[_Identity, _Identity]]:
+        """A connection, and the identities of its file and that file's log. Blocks. Raises StoreError."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # the usage of consumers is private
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)  # the usage of consumers is private
+            make_private(self.path)
             # The thread that opens need not be the event loop's; the calls come one at a time all the same.
-            self._db = sqlite3.connect(
-                self._path, timeout=OPEN_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=32
+            db = sqlite3.connect(
+                self.path, timeout=OPEN_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=32
             )
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"cannot open {self._path}: {error}") from error
+            raise StoreError(f"cannot open {self.path}: {_reason(error)}") from error
         try:
-            use_wal(self._db)
-            with self._transaction() as db:
-                migrate(db, self._path)
-            self._db.execute(f"PRAGMA busy_timeout = {round(timeout * 1000)}")
+            use_wal(db)
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                migrate(db, self.path)
+                db.execute("COMMIT")
+            finally:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+            db.execute("PRAGMA busy_timeout = 0")
         except (sqlite3.Error, StoreError) as error:
+            db.close()
+            raise StoreError(f"cannot open {self.path}: {error}") from error
+        return db, (identity(self.path), identity(self._log))
+
+    async def _reopen(self) -> None:
+        """Open the file that is at the path now: counts in a deleted file are lost. Raises StoreError."""
+        self._db.close()  # calls fail until the new one is open
+        self._db, self._files = await asyncio.to_thread(self._open_anew)
+        if self._closed:
             self._db.close()
-            raise StoreError(f"cannot open {self._path}: {error}") from error
+
+    def _open_anew(self) -> tuple[sqlite3.Connection, tuple[_Identity, _Identity]]:
+        if identity(self._log) == self._files[1]:  # the log of the old file would be applied to the new one
+            self._log.unlink(missing_ok=True)
+            Path(f"{self.path}-shm").unlink(missing_ok=True)
+        return self._open()
 
     async def reserve(
         self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
@@ -113,7 +157,7 @@ class SqliteCounters:
         counts: dict[_Key, _Count] = {}  # their values after this call: two holds may be on one scope
         taken: list[_Taken] = []
         resets: list[float | None] = []
-        with self._transaction() as db:
+        async with self._transaction() as db:
             for index, hold in enumerate(holds):
                 number, ends = window_at(now, hold.window)
                 key = (hold.window, number, hold.scope)
@@ -134,20 +178,22 @@ class SqliteCounters:
         return _granted(taken, counts, resets)
 
     async def forward(self, id: str, lease: float) -> bool:
-        try:  # one statement is a transaction of its own
-            renewed = self._db.execute(
-                "UPDATE holdings SET deadline = ?, forwarded = 1 WHERE id = ? AND expired = 0 AND charged IS NULL",
-                (self._clock() + lease, id),
-            ).rowcount
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path}: {error}") from error
+        async with self._transaction() as db:
+            renewed = db.execute(_FORWARD, (self._clock() + lease, id)).rowcount
         return renewed > 0
+
+    async def renew(self, ids: Sequence[str], lease: float) -> None:
+        for first in range(0, len(ids), RENEW_BATCH):
+            deadline = self._clock() + lease
+            async with self._transaction() as db:
+                db.executemany(_RENEW, [(deadline, id) for id in ids[first : first + RENEW_BATCH]])
+            await asyncio.sleep(0)
 
     async def extend(self, id: str, holds: Sequence[Hold]) -> Granted | Denied | None:
         now = self._clock()
         counts: dict[_Key, _Count] = {}
         resets: list[float | None] = []
-        with self._transaction() as db:
+        async with self._transaction() as db:
             row = db.execute(
                 "SELECT holds FROM holdings WHERE id = ? AND expired = 0 AND charged IS NULL", (id,)
             ).fetchone()
@@ -171,7 +217,7 @@ class SqliteCounters:
 
     async def settle(self, id: str, amounts: Sequence[int], *, keep: bool = False) -> bool:
         now = self._clock()
-        with self._transaction() as db:
+        async with self._transaction() as db:
             row = db.execute("SELECT forwarded, expired, holds, charged FROM holdings WHERE id = ?", (id,)).fetchone()
             if row is None or row[3] is not None:
                 return False
@@ -191,14 +237,18 @@ class SqliteCounters:
         return True
 
     async def recorded(self, ids: Sequence[str]) -> None:
-        with self._transaction() as db:
+        async with self._transaction() as db:
             db.executemany(_END + " AND charged IS NOT NULL", [(id,) for id in ids])
             db.executemany(_AGAIN + " AND expired = 2", [(1, self._clock(), id) for id in ids])
 
     async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
+        """See `Counters.expire`. Raises CountsLostError, once, when the file was removed or replaced."""
+        if not self._closed and self._files[0] != identity(self.path):
+            await self._reopen()
+            raise CountsLostError(f"{self.path} was removed or replaced: its counts are lost")
         now = self._clock()
         ended: list[Expired] = []
-        with self._transaction() as db:
+        async with self._transaction() as db:
             due = db.execute(
                 "SELECT id, forwarded, expired, holds, charged FROM holdings "
                 "WHERE expired IN (0, 2) AND deadline <= ? ORDER BY deadline LIMIT ?",
@@ -230,11 +280,17 @@ class SqliteCounters:
     async def levels(self, scopes: Sequence[tuple[str, int]]) -> Sequence[Level]:
         now = self._clock()
         levels = []
-        with self._transaction("BEGIN") as db:  # reading needs no lock, but all of it must be of one instant
-            for scope, window in scopes:
-                number, ends = window_at(now, window)
-                settled, reserved, _ = _load(db, (window, number, scope))
-                levels.append(Level(settled, reserved, resets_in(ends, now)))
+        try:
+            self._db.execute("BEGIN")  # reading needs no lock, but all of it must be of one instant
+            try:
+                for scope, window in scopes:
+                    number, ends = window_at(now, window)
+                    settled, reserved, _ = _load(self._db, (window, number, scope))
+                    levels.append(Level(settled, reserved, resets_in(ends, now)))
+            finally:
+                self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: {error}") from error
         return levels
 
     async def fullest(self, prefix: str, window: int, limit: int = 100) -> Sequence[tuple[str, Level]]:
@@ -253,13 +309,13 @@ class SqliteCounters:
                 await asyncio.sleep(0)
             best = fuller(best, page, limit)
         except sqlite3.Error as error:
-            raise StoreError(f"{self._path}: {error}") from error
+            raise StoreError(f"{self.path}: {error}") from error
         return [(scope, Level(settled, reserved, resets_in(ends, now))) for scope, settled, reserved in best]
 
     async def share(self, board: str, author: str, note: bytes, ttl: float) -> Sequence[bytes]:
         check_note(note)
         now = self._clock()
-        with self._transaction() as db:
+        async with self._transaction() as db:
             # A pass over the whole table, which has a row for each process that lives or died a moment ago.
             db.execute("DELETE FROM notes WHERE expires <= ? OR (board = ? AND author = ?)", (now, board, author))
             others = db.execute("SELECT note FROM notes WHERE board = ? ORDER BY author", (board,)).fetchall()
@@ -268,30 +324,53 @@ class SqliteCounters:
         return [other for (other,) in others]
 
     async def close(self) -> None:
+        self._closed = True
         self._db.close()
 
-    def _transaction(self, begin: str = "BEGIN IMMEDIATE") -> _Transaction:
-        return _Transaction(self._db, self._path, begin)
+    def _transaction(self) -> _Transaction:
+        return _Transaction(self)
+
+    async def begin(self) -> sqlite3.Connection:
+        """Begin a transaction when no other process is in one. Raises StoreError after the timeout."""
+        probe = self.breaker.enter()
+        pauses = iter(self._pauses)
+        try:
+            while True:
+                try:
+                    self._db.execute("BEGIN IMMEDIATE")
+                    break
+                except sqlite3.Error as error:
+                    pause = next(pauses, None) if _is_busy(error) else None
+                    if pause is None:
+                        if self.breaker.failed(probe):
+                            log.error(  # noqa: TRY400 - the place says nothing
+                                "%s cannot be written (%s); budgets follow their store_failure", self.path, error
+                            )
+                        raise StoreError(f"{self.path}: {error}") from error
+                await asyncio.sleep(pause)
+        except asyncio.CancelledError:
+            self.breaker.abandoned(probe)
+            raise
+        self.breaker.succeeded()
+        return self._db
 
 
 class _Transaction:
     """Commit at the end, roll back on any exception. IMMEDIATE: no other process writes between the reads and the
-    writes here.
+    writes here. Nothing inside may wait: calls of this process share the connection.
     """
 
-    __slots__ = ("_begin", "_db", "_path")
+    __slots__ = ("_db", "_store")
 
-    def __init__(self, db: sqlite3.Connection, path: Path, begin: str) -> None:
-        self._db, self._path, self._begin = db, path, begin
+    def __init__(self, store: SqliteCounters) -> None:
+        self._store = store
 
-    def __enter__(self) -> sqlite3.Connection:
-        try:
-            self._db.execute(self._begin)
-        except sqlite3.Error as error:
-            raise StoreError(f"{self._path}: {error}") from error
+    async def __aenter__(self) -> sqlite3.Connection:
+        self._db = await self._store.begin()
         return self._db
 
-    def __exit__(self, kind: object, error: BaseException | None, _traceback: object) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, _traceback: object) -> None:
+        path = self._store.path
         try:
             try:
                 if kind is None:
@@ -300,9 +379,28 @@ class _Transaction:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
         except sqlite3.Error as failed:
-            raise StoreError(f"{self._path}: {failed}") from failed
+            raise StoreError(f"{path}: {failed}") from failed
         if isinstance(error, sqlite3.Error):
-            raise StoreError(f"{self._path}: {error}") from error
+            raise StoreError(f"{path}: {error}") from error
+
+
+def _pauses(timeout: float) -> Iterator[float]:
+    """Pauses between tries, `timeout` seconds in all. Their number, not the clock, ends them: a busy loop has as many
+    tries.
+    """
+    pause = 0.001
+    while timeout > 0:
+        yield min(pause, timeout)
+        timeout -= pause
+        pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _load(db: sqlite3.Connection, key: _Key) -> _Count:
@@ -364,6 +462,6 @@ def doubts(_url: str) -> Sequence[str]:
     return ()
 
 
-def from_url(url: str) -> Counters:
+def from_url(url: str, waits: Waits) -> Counters:
     check(url)
-    return SqliteCounters(url.removeprefix("sqlite:"))
+    return SqliteCounters(url.removeprefix("sqlite:"), timeout=waits.timeout)

@@ -332,3 +332,11 @@ def test_an_error_mid_stream_is_noted():
 def test_an_unreadable_answer_counts_in_full():
     report = observe(b"{nonsense")
     assert (report.output_bytes, report.output_events) == (9, 1)
+
+
+def test_a_thread_is_kept_at_anthropic_only():
+    begun = MESSAGES.read(question(thread={"type": "create"}))
+    assert (begun.needs, begun.unseen) == ({"thread": "thread"}, ())
+    continued = MESSAGES.read(question(thread={"type": "continue", "previous_message_id": "msg_1"}))
+    assert (continued.needs, continued.unseen) == ({"thread": "thread", "state": "thread"}, ("thread",))
+    assert MESSAGES.read(question(thread=None)).needs == {}

@@ -667,3 +667,34 @@ def test_any_request_is_read_or_refused(body, model):
     assert all(message["content"] for message in made["messages"])
     thinking = made.get("thinking", {})
     assert thinking.get("budget_tokens", 0) < made["max_tokens"] <= 9000
+
+
+BILLING = "x-anthropic-billing-header: cc_version=2.1.197.123; cc_entrypoint=cli; cch=36ee5;"
+
+
+@pytest.mark.parametrize(
+    ("system", "left"),
+    [
+        ([{"type": "text", "text": BILLING}, {"type": "text", "text": "Be brief."}], ["Be brief."]),
+        (f"{BILLING}\nBe brief.", ["Be brief."]),
+        (BILLING, []),
+        ("Be brief: x-anthropic-billing-header: is a header.", ["Be brief: x-anthropic-billing-header: is a header."]),
+    ],
+)
+def test_what_tells_anthropic_how_to_bill_is_not_told_to_others(system, left):
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}], "system": system}
+    assert [part.text for part in dialects()["anthropic_messages"].decode_request(body).system] == left
+
+
+@pytest.mark.parametrize("there", ["openai_chat", "openai_responses"])
+def test_a_long_user_id_leaves_as_a_digest(there):
+    """OpenAI takes 64 characters."""
+    body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
+    users = []
+    for user in ("u" * 64, "u" * 65, "u" * 65, "v" * 170):
+        prompt = dialects()["anthropic_messages"].decode_request(body | {"metadata": {"user_id": user}})
+        made, _ = dialects()[there].encode_request(prompt, Destination("gpt-5"))
+        users.append(made["user"])
+    assert users[0] == "u" * 64
+    assert users[1] == users[2] != users[3]
+    assert all(len(user) == 32 for user in users[1:])

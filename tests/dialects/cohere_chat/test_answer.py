@@ -43,7 +43,7 @@ def test_an_answer_is_read():
                 "tokens": {"input_tokens": 506, "output_tokens": 4},
             },
         }
-    ) == Answer([Choice([TextPart("The ocean,")], "length")], id="20ae3cc4", usage=Usage(506, 4, 448))
+    ) == Answer([Choice([TextPart("The ocean,")], "length")], id="20ae3cc4", usage=Usage(11, 3))
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ USAGE = {
     "cached_tokens": 448,
     "tokens": {"input_tokens": 506, "output_tokens": 4},
 }
-COUNTS = Usage(506, 4, 448)
+COUNTS = Usage(11, 3)
 PLAIN = (
     [START, begin(), content("Hel"), content(""), content("lo €"), event("content-end", 0), end("MAX_TOKENS", USAGE)],
     [STARTED, Delta("text", "Hel", 0), Delta("text", "lo €", 0), Finished("length"), Used(COUNTS), Ended()],

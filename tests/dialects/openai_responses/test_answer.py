@@ -268,7 +268,7 @@ def test_id_model_and_usage_are_written():
     body = encode(
         TextPart("x"), id="resp_7", model="claude-x", created=1700000000, usage=COUNTS, service_tier="standard"
     )
-    assert (body["id"], body["model"], body["created_at"]) == ("resp_7", "claude-x", 1700000000)
+    assert (body["id"], body["model"], body["created_at"]) == ("resp_gw7", "claude-x", 1700000000)
     assert (body["usage"], body["service_tier"]) == (USAGE, "default")
     assert encode(id="msg_1")["id"] == "resp_msg_1"
     assert encode()["id"].startswith("resp_")

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from extproc.dialects.openai_responses import DIALECT
+from extproc.dialects.openai_responses.client_answer import new_response_id
+from extproc.dialects.openai_responses.shapes import new_id
 from extproc.words.dialect import Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Usage
@@ -291,3 +293,40 @@ def test_impossible_usage_is_not_believed(usage):
 def test_a_missing_count_leaves_the_other():
     report = observe({"object": "response", "status": "completed", "usage": {"input_tokens": 1}})
     assert (report.usage, report.usage_refused) == (Usage(1, 0), False)
+
+
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "c", "name": "f", "arguments": "{}"}
+RESULT = {"type": "function_call_output", "call_id": "c", "output": "x"}
+HI = {"role": "user", "content": "Hi"}
+
+
+@pytest.mark.parametrize("reference", [{"type": "item_reference", "id": "fc_1"}, {"id": "fc_1"}])
+def test_a_reference_to_an_item_of_the_same_request_needs_nothing(reference):
+    ask = asks(input=[HI, reference, CALL, RESULT])
+    assert (ask.needs, ask.unseen) == ({}, ())
+    body = {"model": "m", "input": [HI, CALL, reference, RESULT]}
+    assert [len(message.parts) for message in DIALECT.decode_request(body).messages] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"input": [HI, {"type": "item_reference", "id": new_id("fc")}, RESULT]}, "input[1]"),
+        ({"input": [HI, {"id": new_id("rs")}, RESULT]}, "input[1]"),
+        ({"previous_response_id": new_id("resp")}, "previous_response_id"),
+        ({"previous_response_id": new_response_id("chatcmpl-1")}, "previous_response_id"),
+    ],
+)
+def test_a_reference_to_a_translated_answer_says_what_to_set(fields, param):
+    """No provider keeps it. A target that could be down is not asked for it."""
+    with pytest.raises(Refusal) as refused:
+        asks(**fields)
+    assert (refused.value.kind.status, refused.value.param) == (400, param)
+    assert "set 'store' to false" in refused.value.message
+
+
+def test_thinking_of_a_translated_answer_is_kept_nowhere():
+    """OpenAI would look for it, so the request is written anew without it."""
+    thinking = {"type": "reasoning", "id": new_id("rs"), "summary": [{"type": "summary_text", "text": "Hm."}]}
+    assert asks(input=[HI, thinking, {"role": "assistant", "content": "x"}, HI]).unseen == ()
+    assert any(trace in json.dumps(thinking).encode() for trace in DIALECT.traces)

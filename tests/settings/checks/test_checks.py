@@ -253,3 +253,13 @@ def test_lints_never_raise(virtual_models, one, other, consumers, off):
     for where, message in doubts(settings):
         assert where[0] in tree
         assert message
+
+
+@pytest.mark.parametrize(
+    ("entry", "reported"),
+    [("action: block", False), ("action: block, failure: open", True), ("action: audit, failure: open", False)],
+)
+def test_a_guardrail_that_fails_open_is_reported(settings, entry, reported):
+    text = f"guardrails: [{{name: g, kind: regex, patterns: {{a: b}}, {entry}}}]"
+    expected = [("guardrails.0.failure", "text passes unchecked when the guardrail fails")]
+    assert found(settings, text) == (expected if reported else [])

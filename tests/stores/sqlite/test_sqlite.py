@@ -1,7 +1,9 @@
 """Events of a store in a file: it is reopened, shared, locked, full, newer or damaged."""
 
+import asyncio
 import itertools
 import json
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -11,7 +13,8 @@ import time
 
 import pytest
 
-from extproc.stores import MAX_NOTE, Denied, Expired, Granted, Hold, Level, StoreError
+from extproc.stores import MAX_NOTE, CountsLostError, Denied, Expired, Granted, Hold, Level, StoreError
+from extproc.stores._breaker import PAUSE, NotSentError
 from extproc.stores.sqlite import SCHEMA_VERSION, SqliteCounters
 
 LEASE = 60.0
@@ -158,19 +161,96 @@ async def test_a_locked_database_is_a_store_error_in_time(path, counters):
         before = time.monotonic()
         with pytest.raises(StoreError, match="locked"):
             await call()
-        assert 0.03 < time.monotonic() - before < 0.5
+        assert 0.1 < time.monotonic() - before < 2
     assert await counters.levels([("a", 0)]) == [Level(0, 4, None)]  # readers do not wait
+    assert counters.breaker.open
+    before = time.monotonic()
+    for _ in range(100):
+        with pytest.raises(NotSentError):
+            await counters.settle("r1", [1])
+    assert time.monotonic() - before < 0.1
     other.execute("ROLLBACK")
     other.close()
+    await asyncio.sleep(PAUSE)
     assert await counters.settle("r1", [1])
     assert await counters.levels([("a", 0)]) == [Level(1, 0, None)]
     assert list(await counters.share("board", "b", b"", 60.0)) == [b"before"]
+
+
+async def test_a_locked_database_does_not_stop_the_loop(path, counters):
+    """Calls that need the file wait; everything else goes on."""
+    await counters.reserve("r1", [HOLD], LEASE)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    calls = [asyncio.create_task(counters.forward("r1", LEASE)) for _ in range(50)]
+    turns = 0
+    while not all(call.done() for call in calls):
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 100, "one turn of the loop for each call means that each of them blocked it"
+    assert all(isinstance(call.exception(), StoreError) for call in calls)
+    other.close()
+
+
+async def test_a_short_lock_only_delays(path, counters):
+    await counters.reserve("r1", [HOLD], LEASE)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    settle = asyncio.create_task(counters.settle("r1", [1]))
+    await asyncio.sleep(0.02)
+    assert not settle.done()
+    other.close()
+    assert await settle
 
 
 async def test_a_new_folder_is_private_to_the_user(tmp_path):
     counters = SqliteCounters(tmp_path / "data" / "counters.db")
     await counters.close()
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
+
+
+async def test_the_file_is_private_to_the_user(path, counters):
+    await counters.reserve("r1", [HOLD], LEASE)
+    assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
+    for file in path.parent.iterdir():
+        file.chmod(0o644)
+    second = SqliteCounters(path)
+    assert {file.stat().st_mode & 0o777 for file in path.parent.iterdir()} == {0o600}
+    await second.close()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_a_removed_file_is_reported_once_and_counting_goes_on(path, counters, tmp_path, replaced):
+    await counters.reserve("r1", [HOLD], LEASE)
+    if replaced:
+        await SqliteCounters(tmp_path / "other.db").close()
+        (tmp_path / "other.db").rename(path)
+    else:
+        for file in list(path.parent.iterdir()):
+            file.unlink()
+    with pytest.raises(CountsLostError):
+        await counters.expire()
+    assert await counters.expire() == []
+    assert await counters.levels([("a", 0)]) == [Level(0, 0, None)]
+    assert isinstance(await counters.reserve("r2", [HOLD], LEASE), Granted)
+    second = SqliteCounters(path)
+    assert await second.levels([("a", 0)]) == [Level(0, 4, None)]
+    await second.close()
+
+
+async def test_a_removed_file_that_cannot_be_made_again_refuses(path, counters):
+    shutil.rmtree(path.parent)
+    path.parent.touch()  # a file where the folder was
+    for _ in range(2):
+        with pytest.raises(StoreError, match="cannot open"):
+            await counters.expire()
+    with pytest.raises(StoreError):
+        await counters.reserve("r2", [HOLD], LEASE)
+    path.parent.unlink()
+    with pytest.raises(CountsLostError):
+        await counters.expire()
+    await asyncio.sleep(PAUSE if counters.breaker.open else 0)
+    assert isinstance(await counters.reserve("r2", [HOLD], LEASE), Granted)
 
 
 async def test_opening_waits_for_another_process_that_opens(path):

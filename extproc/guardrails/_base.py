@@ -1,0 +1,101 @@
+"""Findings, the protocol of detectors, and the settings that all guardrails have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, Protocol
+
+from pydantic import Field, model_validator
+
+from extproc.words.values import Name, PositiveDuration, SecretRef, Section
+
+On = Literal["input", "output", "tool_calls", "tool_results"]
+
+
+@dataclass(slots=True, frozen=True)
+class Finding:
+    """A match of a guardrail: `kind` for people, `span` in the text, `score` from 0 to 1."""
+
+    kind: str
+    span: tuple[int, int]
+    score: float = 1.0
+
+
+class Guardrail(Protocol):
+    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:
+        """All findings in `text`. Pure; may run on any thread."""
+        ...
+
+
+class AppliesToSettings(Section):
+    """The requests that a guardrail checks: those that meet all conditions given here."""
+
+    consumers: Annotated[Sequence[str], Field(max_length=1000)] | None = Field(
+        None,
+        description="Patterns of consumers' names, with `*` for any characters. Default: all. `[]`: none, so that only "
+        "requests meet the guardrail that name it in the header `x-ai-guardrails`.",
+    )
+    models: Annotated[Sequence[str], Field(max_length=1000)] | None = Field(
+        None,
+        description="Patterns of models. A request is meant where the model it names, or one it may be sent to, "
+        "matches. Default: all.",
+    )
+    labels: Annotated[Mapping[str, str], Field(max_length=16)] = Field(
+        default_factory=dict, description="Labels that the request must have, each with a pattern of its value."
+    )
+
+
+class GuardrailSettings(Section):
+    """A guardrail: a check of the text in requests and answers."""
+
+    name: Name = Field(description="Name of the guardrail in messages, metrics and the ledger.")
+    kind: str = Field(description="Kind of the guardrail.")
+    on: Sequence[On] = Field(
+        ("input",),
+        min_length=1,
+        max_length=4,
+        description="Text that is checked. `input`: all text of the request. `output`: all text of the answer. "
+        "`tool_results`: results of tools in the request alone. `tool_calls`: arguments of tool calls in the answer "
+        "alone.",
+    )
+    action: Literal["block", "mask", "annotate", "audit"] = Field(
+        "block",
+        description="Effect of a finding. `block`: the request or the answer is refused with 400 `guardrail_blocked`; "
+        "an answer that has begun ends with an error event. `mask`: the finding is replaced, see `style`. `annotate`: "
+        "the finding is recorded, and told in the header `x-ai-guardrails` of the answer. `audit`: the finding is "
+        "recorded. Start a new guardrail with `audit`.",
+    )
+    failure: Literal["closed", "open"] = Field(
+        "closed",
+        description="Effect of a failure of the guardrail: a timeout, an error, text it cannot read. `closed`: the "
+        "request or the answer is refused where `action` is `block` or `mask`. `open`: it passes unchecked.",
+    )
+    timeout: PositiveDuration = Field(
+        5.0, le=60, description="Time limit for checking one request, or one piece of an answer. At most 60s."
+    )
+    applies_to: AppliesToSettings = Field(
+        AppliesToSettings(), description="Requests that meet the guardrail. Default: all."
+    )
+    style: Literal["label", "hash", "partial", "reversible"] = Field(
+        "label",
+        description="Replacement of a masked finding. `label`: `[EMAIL]`. `hash`: `[EMAIL:1f3a5b7c9d]`, the same for "
+        "the same text. `partial`: the label and the last characters, `[CARD:1111]`. `reversible`: `<EMAIL_1>`, which "
+        "becomes the original text again in the answer; only for `on: [input]` and `tool_results`.",
+    )
+    hash_key: SecretRef | None = Field(
+        None,
+        description="Key of the hashes of `style: hash`. Without it each process makes a key at random, so hashes "
+        "differ between processes and restarts.",
+    )
+
+    @model_validator(mode="after")
+    def _style_fits(self) -> GuardrailSettings:
+        if self.style != "label" and self.action != "mask":
+            raise ValueError("style: only for action: mask")
+        if self.style == "reversible" and {"output", "tool_calls"} & {*self.on}:
+            raise ValueError("style: reversible is for the request: `on` may be input and tool_results")
+        return self
+
+    def build(self) -> Guardrail:
+        raise NotImplementedError

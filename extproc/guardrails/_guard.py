@@ -1,0 +1,186 @@
+"""One guardrail at work: to whom it applies, its findings in text of any length, and its failures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from extproc.guardrails._base import Finding, GuardrailSettings
+from extproc.guardrails._normal import normalised, offsets
+from extproc.guardrails._source import Hit
+from extproc.words.exchange import Exchange
+from extproc.words.values import Pattern
+
+LONGEST = 256
+"""Characters of the longest match of a detector that gives no `max_match`."""
+MOST_LONGEST = 16 << 10
+"""The most characters of `max_match`, of `window`, and of a match that grows while an answer streams."""
+PIECE = 1 << 20
+"""Characters of a text that a detector gets at a time. Between two pieces the deadline is looked at."""
+
+_TOOL_ROLES = frozenset(("tool", "function"))
+_ANSWERS = frozenset(("output", "tool_calls"))
+_REQUESTS = frozenset(("input", "tool_results"))
+
+
+class Failure(Exception):  # noqa: N818
+    """A guardrail could not judge. `reason`: timeout, error, overload, unreadable."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Guard:
+    """A guardrail of the settings. Its methods raise Failure."""
+
+    __slots__ = (
+        "_consumers",
+        "_find",
+        "_hold",
+        "_labels",
+        "_models",
+        "action",
+        "closed",
+        "enforces",
+        "longest",
+        "name",
+        "on",
+        "order",
+        "settings",
+        "window",
+    )
+
+    def __init__(self, settings: GuardrailSettings, order: int) -> None:
+        self.settings = settings
+        self.name, self.action, self.on = settings.name, settings.action, frozenset(settings.on)
+        self.order = order
+        self.enforces = settings.action in ("block", "mask")
+        self.closed = settings.failure == "closed" and self.enforces
+        detector = settings.build()
+        self._find = detector.find
+        self._hold: Callable[[str], int] | None = getattr(detector, "hold", None)
+        self.longest = min(getattr(detector, "max_match", LONGEST), MOST_LONGEST)
+        self.window = min(getattr(detector, "window", 0), MOST_LONGEST)
+        where = settings.applies_to
+        self._consumers = _patterns(where.consumers)
+        self._models = _patterns(where.models)
+        self._labels = {label: Pattern(value) for label, value in where.labels.items()}
+
+    @property
+    def on_request(self) -> bool:
+        return not self.on.isdisjoint(_REQUESTS)
+
+    @property
+    def on_answer(self) -> bool:
+        return not self.on.isdisjoint(_ANSWERS)
+
+    def applies(self, exchange: Exchange) -> bool:
+        """True for a request that meets all conditions of `applies_to`."""
+        if self._consumers is not None and not _matches(self._consumers, (exchange.consumer.name,)):
+            return False
+        if self._models is not None:
+            names = (exchange.ask.model, *(target.name for target in exchange.targets))
+            if not _matches(self._models, names):
+                return False
+        labels: Mapping[str, str] = exchange.labels
+        return all(label in labels and pattern(labels[label]) for label, pattern in self._labels.items())
+
+    def reads_input(self, role: str) -> bool:
+        return "input" in self.on or role in _TOOL_ROLES
+
+    def reads_output(self, *, call: bool) -> bool:
+        return "output" in self.on or call
+
+    # --- finding
+
+    def hits(self, text: str, role: str, where: str) -> Sequence[Hit]:
+        """The findings in `text` as it is, and in its normal form; in the order of their beginnings."""
+        try:
+            found = [_hit(finding, len(text)) for finding in self._find(text, role, where)]
+            if (plain := normalised(text)) is not text:
+                back = offsets(text)
+                for finding in self._find(plain, role, where):
+                    start, end, kind = _hit(finding, len(plain))
+                    hit = back[start], back[end], kind
+                    if hit not in found:
+                        found.append(hit)
+        except Exception as error:
+            raise Failure("error") from error
+        found.sort()
+        return found
+
+    def held(self, text: str) -> int:
+        """Characters at the end of `text` in which a match may begin that is not seen yet."""
+        plain = normalised(text)
+        wanted = self.longest + 1
+        if self._hold is not None:
+            try:
+                wanted = max(0, min(self._hold(plain), len(plain)))
+                if plain is not text:
+                    raw = max(0, min(self._hold(text), len(text)))
+                    return max(raw, len(text) - offsets(text)[len(plain) - wanted])
+            except Exception as error:
+                raise Failure("error") from error
+            return wanted
+        if plain is text:
+            return min(wanted, len(text))
+        return len(text) - offsets(text)[max(0, len(plain) - wanted)]
+
+    def all_hits(self, text: str, role: str, where: str, deadline: float) -> Sequence[Hit]:
+        """The findings in a whole text. Long texts are read piece by piece, up to `deadline` (seconds, monotonic)."""
+        size = len(text)
+        if size <= (self.window or PIECE):
+            _check(deadline)
+            return self.hits(text, role, where)
+        found: list[Hit] = []
+        if self.window:
+            step = max(1, self.window // 2)
+            for start in range(0, max(1, size - step), step):
+                _check(deadline)
+                found += _moved(self.hits(text[start : start + self.window], role, where), start)
+            return sorted(set(found))
+        for start in range(0, size, PIECE):
+            _check(deadline)
+            found += piece_hits(self, text, start, start + PIECE, role=role, where=where)
+        return found
+
+
+def piece_hits(
+    guard: Guard, text: str, start: int, end: int, *, base: int = 0, role: str = "assistant", where: str = ""
+) -> Sequence[Hit]:
+    """The findings that begin in [start, end) of a text of which `text`, from `base` on, is known. They depend on
+    nothing but the text up to the end of the longest match, wherever it was cut.
+    """
+    first = max(base, start - guard.longest)
+    last, known = end + guard.longest + 1, base + len(text)
+    while True:
+        hits = _moved(guard.hits(text[first - base : last - base], role, where), first)
+        found = [hit for hit in hits if start <= hit[0] < end]
+        if last >= known or last - end > MOST_LONGEST or not any(hit[1] >= last for hit in found):
+            return found
+        last = end + 2 * (last - end)  # a match that goes on behind what was read
+
+
+def _moved(hits: Sequence[Hit], by: int) -> list[Hit]:
+    return [(start + by, end + by, kind) for start, end, kind in hits]
+
+
+def _hit(finding: Finding, size: int) -> Hit:
+    start, end = finding.span
+    if not 0 <= start <= end <= size:
+        raise ValueError("a span outside of the text")
+    return start, end, finding.kind
+
+
+def _check(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise Failure("timeout")
+
+
+def _patterns(texts: Sequence[str] | None) -> Sequence[Pattern] | None:
+    return None if texts is None else [Pattern(text) for text in texts]
+
+
+def _matches(patterns: Sequence[Pattern], names: Sequence[str]) -> bool:
+    return any(pattern(name) for pattern in patterns for name in names)

@@ -1,0 +1,285 @@
+"""GuardInput: which guardrails a request meets, and their search of its text."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from base64 import b64decode
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from extproc.guardrails._base import GuardrailSettings
+from extproc.guardrails._body import rewritten
+from extproc.guardrails._guard import Failure, Guard
+from extproc.guardrails._mask import Mask, Vault
+from extproc.guardrails._source import Edit, Hit, Written, render
+from extproc.guardrails._threads import INLINE, Threads
+from extproc.words.dialect import Text
+from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, INVALID_REQUEST, Refusal
+from extproc.words.exchange import Exchange
+from extproc.words.verdicts import GUARDRAILS, Verdict, note
+
+_LONG = 1_000_000  # numbers below say nothing
+_MOST_NAMED = 32
+_word = re.compile(r"[a-z_]{1,40}").fullmatch
+_begins_json = re.compile(r"\s*[\[{]").match
+_part = re.compile(r"(.*)\[(\d+)\]\.text").fullmatch
+_decode = msgspec.json.Decoder().decode
+
+
+@dataclass(slots=True)
+class Source:
+    """Text of a request that is searched in one piece: one string, or strings that a model reads one after the other.
+    Without `texts` it cannot be edited: it stands in no string of the body.
+    """
+
+    role: str
+    where: str
+    written: Written
+    texts: Sequence[Text] = ()
+
+
+class GuardInput:
+    """Refuses (400) a request in which a blocking guardrail finds something, anywhere a client can put text, and masks
+    the findings of others. Writes `guards`, those that read the answer.
+    """
+
+    def __init__(
+        self, guardrails: Sequence[GuardrailSettings], tell: Callable[[Verdict], None], *, most: int = 64
+    ) -> None:
+        self._guards = [Guard(settings, order) for order, settings in enumerate(guardrails)]
+        self._names = {guard.name: guard for guard in self._guards}
+        self._masks = {guard.name: Mask(guard.settings) for guard in self._guards if guard.action == "mask"}
+        self._threads = Threads(most)
+        self._tell = tell
+
+    async def __call__(self, exchange: Exchange) -> None:
+        if not self._guards and GUARDRAILS not in exchange.request.headers:
+            return
+        guards = self.chosen(exchange)
+        exchange.guards = tuple(guard for guard in guards if guard.on_answer)
+        if asked := [guard for guard in guards if guard.on_request]:
+            await self._search(exchange, asked)
+
+    def chosen(self, exchange: Exchange) -> Sequence[Guard]:
+        """The guardrails that the request meets: by the settings, and those that it names itself. Raises Refusal (400)
+        for a name that no guardrail has: the client relies on it.
+        """
+        named: set[str] = set()
+        for name in exchange.request.headers.get(GUARDRAILS, "").split(",")[: _MOST_NAMED + 1]:
+            if not (name := name.strip()):
+                continue
+            if name not in self._names or len(named) >= _MOST_NAMED:
+                message = f"The header {GUARDRAILS} names a guardrail that the gateway does not have."
+                raise Refusal(INVALID_REQUEST, message, param=GUARDRAILS)
+            named.add(name)
+        return [guard for guard in self._guards if guard.name in named or guard.applies(exchange)]
+
+    async def _search(self, exchange: Exchange, guards: Sequence[Guard]) -> None:
+        unreadable = exchange.ask.unreadable
+        if unreadable:
+            for guard in guards:
+                if guard.closed:
+                    message = f"'{unreadable}' holds token ids, which guardrails cannot read: send text."
+                    raise _blocked(guard, message, unreadable)
+                self._note(exchange, Verdict(guard.name, "input", "failed", reason="unreadable"))
+        then = time.monotonic()
+        if len(exchange.body) <= INLINE:
+            sources: Sequence[Source] = collect(exchange)
+            results = [_attempt(guard, sources, then) for guard in guards]
+        else:
+            longest = max(guard.settings.timeout for guard in guards)
+            try:
+                sources = await self._threads.run(partial(collect, exchange), longest)
+            except Failure as failure:
+                sources, results = (), [failure for _ in guards]
+            else:
+                results = await asyncio.gather(*(self._attempt_aside(guard, sources, then) for guard in guards))
+        edits: list[tuple[Guard, Sequence[Sequence[Hit]]]] = []
+        for guard, result in zip(guards, results, strict=True):
+            if isinstance(result, Failure):
+                self._fail(exchange, guard, result)
+            elif any(result):
+                self._act(exchange, guard, sources, result)
+                if guard.action == "mask":
+                    edits.append((guard, result))
+        if edits:
+            self._mask(exchange, sources, edits)
+
+    async def _attempt_aside(
+        self, guard: Guard, sources: Sequence[Source], then: float
+    ) -> Sequence[Sequence[Hit]] | Failure:
+        try:
+            left = then + guard.settings.timeout - time.monotonic()
+            return await self._threads.run(partial(_attempt, guard, sources, then), max(left, 0.001))
+        except Failure as failure:
+            return failure
+
+    def _fail(self, exchange: Exchange, guard: Guard, failure: Failure) -> None:
+        self._note(exchange, Verdict(guard.name, "input", "failed", reason=failure.reason))
+        if guard.closed:
+            message = f"Guardrail {guard.name!r} could not check the request; it was not sent."
+            raise Refusal(GUARDRAIL_UNAVAILABLE, message, headers={GUARDRAILS: f"{guard.name}:failed"})
+
+    def _act(
+        self, exchange: Exchange, guard: Guard, sources: Sequence[Source], result: Sequence[Sequence[Hit]]
+    ) -> None:
+        kinds: dict[str, int] = {}
+        for hits in result:
+            for _, _, kind in hits:
+                kinds[kind] = kinds.get(kind, 0) + 1
+        self._note(exchange, Verdict(guard.name, "input", guard.action, kinds))
+        for source, hits in zip(sources, result, strict=False):
+            if not hits:
+                continue
+            if guard.action == "block":
+                message = f"Guardrail {guard.name!r} matched {source.where}; the request was not sent."
+                raise _blocked(guard, message, source.where)
+            if guard.action == "mask" and not source.texts:
+                message = f"Guardrail {guard.name!r} matched {source.where}, which it cannot mask; it was not sent."
+                raise _blocked(guard, message, source.where)
+
+    def _note(self, exchange: Exchange, verdict: Verdict) -> None:
+        note(exchange, verdict)
+        self._tell(verdict)
+
+    def _mask(
+        self, exchange: Exchange, sources: Sequence[Source], found: Sequence[tuple[Guard, Sequence[Sequence[Hit]]]]
+    ) -> None:
+        """Write the body anew, with the findings replaced. Of overlapping ones the first guardrail's label stays."""
+        changed: dict[tuple[int, Any], str] = {}
+        for index, source in enumerate(sources):
+            edits: list[tuple[Edit, int]] = []
+            for guard, result in found:
+                mask = self._masks[guard.name]
+                if mask.reversible and exchange.vault is None:
+                    exchange.vault = Vault(text.value for each in sources for text in each.texts)
+                for start, end, kind in result[index] if index < len(result) else ():
+                    label = mask(kind, source.written.text[start:end], exchange.vault)
+                    edits += [(edit, guard.order) for edit in source.written.edits(start, end, label, final=True)]
+            if edits:
+                edits.sort(key=lambda edit: (edit[0][0], edit[1]))
+                changed |= _changes(source, [edit for edit, _ in edits])
+        if changed:
+            exchange.body, exchange.masked = rewritten(exchange.body, exchange.json, changed), True
+
+
+def _blocked(guard: Guard, message: str, where: str) -> Refusal:
+    return Refusal(GUARDRAIL_BLOCKED, message, param=where, headers={GUARDRAILS: f"{guard.name}:block"})
+
+
+def _attempt(guard: Guard, sources: Sequence[Source], then: float) -> Sequence[Sequence[Hit]] | Failure:
+    """The findings in each source. A blocking guardrail stops at the first."""
+    found: list[Sequence[Hit]] = []
+    deadline = then + guard.settings.timeout
+    try:
+        for source in sources:
+            if not guard.reads_input(source.role):
+                found.append(())
+                continue
+            found.append(guard.all_hits(source.written.text, source.role, source.where, deadline))
+            if found[-1] and guard.action == "block":
+                break
+    except Failure as failure:
+        return failure
+    return found
+
+
+def _changes(source: Source, edits: Sequence[Edit]) -> Iterator[tuple[tuple[int, Any], str]]:
+    at = 0
+    for text in source.texts:
+        value = text.value
+        new = render(value, at, edits)
+        at += len(value)
+        if new != value:
+            yield (id(text.holder), text.key), new
+
+
+# --- the text of a request
+
+
+def collect(exchange: Exchange) -> Sequence[Source]:
+    """All text of a request: its strings, names of fields and long numbers, and text files in base64."""
+    files = exchange.dialect.fields.files
+    images = {id(image) for image in exchange.ask.image_data}
+    found: list[Source] = []
+    spoken = tuple(exchange.dialect.fields.spoken)
+    series: dict[object, list[Text]] = {}
+    for text in exchange.dialect.texts(exchange.json):
+        series.setdefault(_series(text, spoken), []).append(text)
+    for together in series.values():
+        if len(together) > 1:
+            together.sort(key=_number)  # dialects give parts in any order
+            written = Written("".join(text.value for text in together))
+            found.append(Source(together[0].role, together[0].where, written, together))
+            continue
+        found.append(_source(together[0]))
+        if id(together[0].value) in images:
+            found[-1].texts = ()
+        if (more := decoded(together[0], files)) is not None:
+            found.append(more)
+    return [*found, *between(exchange.json)]
+
+
+def _series(text: Text, spoken: tuple[str, ...]) -> object:
+    """The same for the texts of one list of parts: a model reads them as one text."""
+    if text.key == "text" and text.where.startswith(spoken) and (match := _part(text.where)):
+        return match[1], text.role
+    return id(text.holder), text.key
+
+
+def _number(text: Text) -> int:
+    match = _part(text.where)
+    return int(match[2]) if match else 0
+
+
+def _source(text: Text) -> Source:
+    value = text.value
+    written = Written(value, len(value))
+    if _begins_json(value):
+        try:
+            _decode(value)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            pass
+        else:
+            written = Written.json()
+            written.add(value)
+    return Source(text.role, text.where, written, (text,))
+
+
+def decoded(text: Text, files: Collection[str]) -> Source | None:
+    """The text of a file in base64."""
+    value = text.value
+    if text.key not in files and not value.startswith("data:"):
+        return None
+    try:
+        return Source(text.role, text.where, Written(b64decode(value.rpartition(",")[2]).decode()))
+    except ValueError:
+        return None
+
+
+def between(body: Mapping[str, Any]) -> Iterator[Source]:
+    """What of a body stands in no string and still reaches a model: names in objects that are no plain words, and long
+    numbers. One source for each field.
+    """
+    for name, value in body.items():
+        if found := "\n".join(_leaves({name: value})):
+            yield Source("request", name if _word(name) else "the name of a field", Written(found))
+
+
+def _leaves(tree: Any) -> Iterator[str]:
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            yield from (name for name in node if not _word(name))
+            waiting.extend(node.values())
+        elif isinstance(node, list):
+            waiting.extend(node)
+        elif type(node) in (int, float) and abs(node) >= _LONG:
+            yield str(node)

@@ -1,0 +1,89 @@
+"""Replacements of masked text, and the way back for the reversible ones."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from extproc.guardrails._base import Finding, GuardrailSettings
+
+_HASHED = 10  # hexadecimal digits
+_SHOWN = 4  # characters at the end of a partial replacement
+_LONGEST_PLACEHOLDER = 80
+_placeholder = re.compile(r"<[A-Z0-9_]{1,64}_\d{1,6}>").finditer
+_may_begin = re.compile(r"<(?:[A-Z0-9_]{0,71}>?)\Z").search
+_random_key = os.urandom(32)
+
+
+@lru_cache(maxsize=4096)
+def label_of(kind: str) -> str:
+    """The kind of a finding as it stands in a text: `EMAIL`. Letters, digits and underscores, which need no escapes."""
+    return re.sub(r"[^A-Z0-9]+", "_", kind.upper())[:48].strip("_") or "MASKED"
+
+
+class Vault:
+    """The texts of one exchange that stand behind placeholders. `taken` are those that the client wrote itself."""
+
+    def __init__(self, taken: Iterable[str]) -> None:
+        self.kept: dict[str, str] = {}
+        self._of: dict[tuple[str, str], str] = {}
+        self._numbers: dict[str, int] = {}
+        self._taken = frozenset(match[0] for text in taken if "<" in text for match in _placeholder(text))
+
+    def placeholder(self, label: str, text: str) -> str:
+        """`<EMAIL_1>`; the same for the same text."""
+        found = self._of.get((label, text))
+        while found is None:
+            number = self._numbers[label] = self._numbers.get(label, 0) + 1
+            if (new := f"<{label}_{number}>") not in self._taken:
+                found = self._of[label, text] = new
+                self.kept[new] = text
+        return found
+
+
+class Mask:
+    """Replaces the findings of one guardrail."""
+
+    def __init__(self, settings: GuardrailSettings) -> None:
+        self._style = settings.style
+        key = settings.hash_key.read() if settings.hash_key is not None else None
+        self._key = _random_key if key is None else key.encode()
+
+    @property
+    def reversible(self) -> bool:
+        return self._style == "reversible"
+
+    def __call__(self, kind: str, found: str, vault: Vault | None = None) -> str:
+        """The replacement of `found`. A reversible one needs the vault of the exchange."""
+        label = label_of(kind)
+        if self._style == "hash":
+            digest = hmac.digest(self._key, found.encode(errors="replace"), "sha256")
+            return f"[{label}:{digest.hex()[:_HASHED]}]"
+        if self._style == "partial":
+            letters = [letter for letter in found if letter.isascii() and letter.isalnum()]
+            shown = "".join(letters[len(letters) - min(_SHOWN, len(letters) // 4) :])
+            return f"[{label}:{shown}]" if shown else f"[{label}]"
+        if self._style == "reversible" and vault is not None:
+            return vault.placeholder(label, found)
+        return f"[{label}]"
+
+
+class Restore:
+    """Finds the placeholders of one exchange in its answer."""
+
+    max_match = _LONGEST_PLACEHOLDER
+
+    def __init__(self, kept: Mapping[str, str]) -> None:
+        self._kept = kept
+
+    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
+        if "<" not in text:
+            return ()
+        return [Finding(match[0], match.span()) for match in _placeholder(text) if match[0] in self._kept]
+
+    def hold(self, text: str) -> int:
+        match = _may_begin(text[-_LONGEST_PLACEHOLDER:])
+        return len(match[0]) if match else 0

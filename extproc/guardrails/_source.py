@@ -1,0 +1,223 @@
+"""Text as detectors read it, with the way back to the text as it was written.
+
+JSON inside a string is read with its escapes decoded. An edit of it replaces what is inside of strings, and whole
+numbers by strings, so it stays valid JSON.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+Hit = tuple[int, int, str]
+"""Start, end and kind of a finding in a text."""
+Edit = tuple[int, int, str]
+"""Start and end in the text as it was written, and the replacement."""
+Emit = Callable[[str, str, int], None]
+"""Takes text, its class and its place."""
+
+QUOTED, NUMBER, BETWEEN = "q", "n", "-"
+"""Classes of characters of JSON: inside of a string, of a number or a word, and all else."""
+
+_run = re.compile(r'[^"\\]+').match
+_between = re.compile(r"[\s{}\[\]:,]+").match
+_other = re.compile(r'[^\s{}\[\]:,"]+').match
+_SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True)
+class Written:
+    """Text that grows: `text` as detectors read it, and `size` characters as they were written.
+
+    `back` has the place of each character of `text` as it was written, and `classes` its class; both are None where
+    the text is no JSON.
+    """
+
+    text: str = ""
+    size: int = 0
+    back: list[int] | None = None
+    classes: str = ""
+    lexer: Lexer | None = None
+    base: int = 0  # characters of the text that are forgotten; all places count from the beginning
+
+    @classmethod
+    def json(cls) -> Written:
+        return cls(back=[], lexer=Lexer())
+
+    def add(self, piece: str) -> None:
+        if self.lexer is None:
+            self.text += piece
+        else:
+            assert self.back is not None
+            text, classes = self.lexer.feed(piece, self.size, self.back)
+            self.text += text
+            self.classes += classes
+        self.size += len(piece)
+
+    @property
+    def end(self) -> int:
+        """Characters of the text so far."""
+        return self.base + len(self.text)
+
+    def place(self, at: int, *, final: bool) -> int:
+        """The place as it was written of the character `at`."""
+        if self.back is None:
+            return at
+        if at < self.end:
+            return self.back[at - self.base]
+        waiting = self.lexer.begun if self.lexer is not None and not final else -1
+        return self.size if waiting < 0 else waiting
+
+    def forget(self, at: int) -> None:
+        """Forget the text in front of `at`."""
+        count = at - self.base
+        if count > 0:
+            self.text = self.text[count:]
+            if self.back is not None:
+                del self.back[:count]
+                self.classes = self.classes[count:]
+            self.base = at
+
+    def whole(self, at: int) -> int:
+        """The beginning of the number that the characters in front of `at` may be a part of."""
+        if self.back is None:
+            return at
+        while at > self.base and self.classes[at - self.base - 1] == NUMBER:
+            at -= 1
+        return at
+
+    def edits(self, start: int, end: int, label: str, *, final: bool) -> Sequence[Edit]:
+        """The edits that put `label` in the place of [start, end)."""
+        if self.back is None:
+            return [(start, end, label)]
+        classes, base = self.classes, self.base
+        start, end = max(start, base), min(end, self.end)
+        if start >= end:
+            return []
+        while start > base and classes[start - base] == NUMBER == classes[start - base - 1]:
+            start -= 1
+        while end < self.end and classes[end - base - 1] == NUMBER == classes[end - base]:
+            end += 1
+        found: list[Edit] = []
+        quoted = _encode(label).decode()
+        while start < end:
+            kind, stop = classes[start - base], start + 1
+            while stop < end and classes[stop - base] == kind:
+                stop += 1
+            if kind != BETWEEN:
+                said = ('""' if found else quoted) if kind == NUMBER else "" if found else quoted[1:-1]
+                found.append((self.place(start, final=final), self.place(stop, final=final), said))
+            start = stop
+        return found
+
+
+@dataclass(slots=True)
+class Lexer:
+    """Reads JSON piece by piece. Text that is no JSON gives some text all the same."""
+
+    _inside: bool = False
+    _escape: str = ""  # the beginning of an escape
+    _escape_at: int = 0
+    _high: tuple[int, int] | None = None  # the first half of a surrogate pair, and its place
+
+    @property
+    def begun(self) -> int:
+        """The place of an escape that is not complete; -1 without one."""
+        if self._high is not None:
+            return self._high[1]
+        return self._escape_at if self._escape else -1
+
+    def feed(self, piece: str, at: int, back: list[int]) -> tuple[str, str]:
+        """The text of `piece`, which begins at `at`, and its classes; its places are added to `back`."""
+        out: list[tuple[str, str]] = []
+
+        def emit(text: str, kind: str, place: int) -> None:
+            out.append((text, kind * len(text)))
+            back.extend(range(place, place + len(text)))
+
+        index, size = 0, len(piece)
+        while index < size:
+            here = at + index
+            if self._escape:
+                self._escape += piece[index]
+                index += 1
+                self._complete(emit)
+                continue
+            if self._high is not None and piece[index] != "\\":
+                emit("\ufffd", QUOTED, self._high[1])
+                self._high = None
+            if self._inside:
+                if match := _run(piece, index):
+                    emit(match[0], QUOTED, here)
+                    index = match.end()
+                    continue
+                if piece[index] == '"':
+                    self._inside = False
+                    emit('"', BETWEEN, here)
+                else:
+                    self._escape, self._escape_at = "\\", here
+                index += 1
+            elif piece[index] == '"':
+                self._inside = True
+                emit('"', BETWEEN, here)
+                index += 1
+            elif match := _between(piece, index):
+                emit(match[0], BETWEEN, here)
+                index = match.end()
+            elif match := _other(piece, index):
+                emit(match[0], NUMBER, here)
+                index = match.end()
+        return "".join(text for text, _ in out), "".join(kinds for _, kinds in out)
+
+    def _complete(self, emit: Emit) -> None:
+        """Emit the character of an escape that is complete."""
+        escape, at = self._escape, self._escape_at
+        if escape[1] != "u":
+            self._flush(emit)
+            emit(_SHORT.get(escape[1], escape[1]), QUOTED, at)
+        elif len(escape) == 6:
+            try:
+                code = int(escape[2:], 16)  # noqa: FURB166 - no prefix of Python's
+            except ValueError:
+                code = 0xFFFD
+            if 0xDC00 <= code < 0xE000 and self._high is not None:
+                high, at = self._high
+                self._high = None
+                emit(chr(0x10000 + ((high - 0xD800) << 10) + code - 0xDC00), QUOTED, at)
+            else:
+                self._flush(emit)
+                if 0xD800 <= code < 0xDC00:
+                    self._high = code, at
+                else:
+                    emit(chr(code) if code < 0xDC00 or code > 0xDFFF else "\ufffd", QUOTED, at)
+        else:
+            return
+        self._escape = ""
+
+    def _flush(self, emit: Emit) -> None:
+        if self._high is not None:
+            emit("\ufffd", QUOTED, self._high[1])
+            self._high = None
+
+
+def render(piece: str, start: int, edits: Sequence[Edit]) -> str:
+    """`piece`, which was written at `start`, after `edits`, which are in the order of their beginnings. The replacement
+    stands where its edit begins, unless an earlier edit reaches there.
+    """
+    end = start + len(piece)
+    out: list[str] = []
+    at = start
+    for first, last, said in edits:
+        if last <= start or first >= end:
+            continue
+        if first >= at:
+            out += (piece[at - start : first - start], said)
+            at = min(last, end)
+        elif last > at:
+            at = min(last, end)
+    out.append(piece[at - start :])
+    return "".join(out)

@@ -1,0 +1,90 @@
+"""Text inside text: base64, hexadecimal digits and escapes, decoded once.
+
+A detector reads what is inside like the text around it. The span of a finding inside is the whole encoded run.
+"""
+
+from __future__ import annotations
+
+import binascii
+import html
+import re
+from collections.abc import Callable, Iterator, Sequence
+from urllib.parse import unquote
+
+from extproc.guardrails._patterns import Patterns
+
+_MOST = 64  # runs decoded in one text
+_LONGEST = 1 << 20  # characters of one run
+_PROBE = 64  # characters of a run that are decoded before the rest is
+
+_WORD = "[A-Za-z0-9_.:=@-]"
+_RUNS = Patterns(
+    [
+        r"[A-Za-z0-9+/_-]{24,}={0,2}",
+        r"(?:[A-Za-z0-9_.~!*'()+-]{0,24}%[0-9A-Fa-f]{2}){3,}[A-Za-z0-9_.~!*'()+-]*",
+        rf"{_WORD}{{0,24}}(?:\\(?:u[0-9A-Fa-f]{{4}}|x[0-9A-Fa-f]{{2}}){_WORD}{{0,24}}){{3,}}",
+        rf"{_WORD}{{0,24}}(?:&#(?:[0-9]{{2,6}}|[xX][0-9A-Fa-f]{{2,5}});{_WORD}{{0,24}}){{3,}}",
+    ]
+)
+_hex = re.compile(r"(?:[0-9a-f]{2})+|(?:[0-9A-F]{2})+").fullmatch
+_backslash = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2}))").sub
+_readable = re.compile(r"[\t\n\r\x20-\x7e\u00a0-\U0010ffff]+").fullmatch
+_plain_word = re.compile(r"[A-Za-z]+|[0-9]+|[a-z0-9]+(?:[-_][a-z0-9]+)+|[-_+/=]+").fullmatch
+
+
+def inner(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The readable texts that are encoded in `text`, each with the span of its run."""
+    decoded = 0
+    for index, (start, end) in _RUNS.search(text):
+        if end - start > _LONGEST:
+            continue
+        run = text[start:end]
+        found = _DECODERS[index](run)
+        if found is not None and found != run:
+            yield found, (start, end)
+            if (decoded := decoded + 1) == _MOST:
+                return
+
+
+def _base64(run: str) -> str | None:
+    if _plain_word(run):
+        return _from_hex(run)
+    if _hex(run):
+        return _from_hex(run)
+    run = run.rstrip("=").replace("-", "+").replace("_", "/")
+    if _bytes(run[:_PROBE]) is None:
+        return None
+    return _bytes(run)
+
+
+def _bytes(run: str) -> str | None:
+    run = run[: len(run) // 4 * 4 + (len(run) % 4 if len(run) % 4 > 1 else 0)]
+    try:
+        data = binascii.a2b_base64(run + "=" * (-len(run) % 4))
+    except binascii.Error:
+        return None
+    return _text(data)
+
+
+def _from_hex(run: str) -> str | None:
+    if len(run) < 32 or not _hex(run):
+        return None
+    return _text(bytes.fromhex(run))
+
+
+def _text(data: bytes) -> str | None:
+    """`data` as text, if a person could read it. A character cut off at the end is left out."""
+    for cut in range(4):
+        try:
+            text = data[: len(data) - cut].decode()
+        except UnicodeDecodeError:
+            continue
+        return text if _readable(text) else None
+    return None
+
+
+def _unescaped(run: str) -> str:
+    return _backslash(lambda match: chr(int(match[1] or match[2], 16)), run)
+
+
+_DECODERS: Sequence[Callable[[str], str | None]] = (_base64, unquote, _unescaped, html.unescape)  # as in _RUNS

@@ -1,0 +1,98 @@
+"""Personal data in text: e-mail addresses, cards, IBANs, identity numbers, telephone numbers, IP addresses; and dates
+of birth and postal addresses in context.
+
+Controls: OWASP LLM02 (sensitive information disclosure); MITRE ATLAS T0057 (data leakage); FINOS AIGF ri-1, ri-29 /
+mi-1, mi-6, mi-23.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from extproc.guardrails import Finding, GuardrailSettings
+from extproc.guardrails._patterns import Patterns
+from extproc.guardrails._personal import BEFORE, PASSPORTS, types
+from extproc.guardrails._unwrap import inner
+
+_LONGEST = 256
+_HELD = 120  # characters in which a number, or an address with its number in front, may still grow
+
+_Type = Literal[
+    "email",
+    "iban",
+    "card",
+    "us_ssn",
+    "passport",
+    "licence",
+    "national_id",
+    "ip",
+    "date_of_birth",
+    "bank_account",
+    "phone",
+    "address",
+]
+_Region = Literal["au", "br", "ca", "cn", "eu", "in", "jp", "uk", "us"]
+
+_growing = re.compile(r"(?:[^\W\d_][\w'.-]*\s){0,4}[^\s]*\d[^\n!?;]*\Z|(?:[^\W\d_][\w'.-]*,?\s){0,5}[^\s]*\Z").search
+_at = re.compile(r"\S+\s?[\[({<]\s?(?:a(?:t.*)?)?\Z").search
+
+
+class PiiSettings(GuardrailSettings):
+    """A guardrail that finds personal data."""
+
+    kind: Literal["pii"] = Field(description="Kind of the guardrail. `pii`: personal data.")
+    types: Sequence[_Type] = Field(
+        (),
+        description="Types of personal data to find. Default: all. With fewer types there are fewer false findings.",
+    )
+    regions: Sequence[_Region] = Field(
+        (),
+        description="Regions of passports and driving licences, which differ between countries. Default: all.",
+    )
+
+    def build(self) -> Pii:
+        return Pii(self.types, self.regions)
+
+
+class Pii:
+    """Finds personal data. A finding's kind is its type."""
+
+    max_match = _LONGEST
+
+    def __init__(self, names: Sequence[str] = (), regions: Sequence[str] = ()) -> None:
+        chosen = [one for one in types(tuple(regions) or tuple(PASSPORTS)) if not names or one.name in names]
+        self._types = [one for one in chosen for _ in one.patterns]
+        self._patterns = Patterns([pattern for one in chosen for pattern in one.patterns])
+
+    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
+        found = self._search(text)
+        for content, span in inner(text):
+            if (inside := self._search(content)) and not any(_overlap(span, one.span) for one in found):
+                found.append(Finding(inside[0].kind, span))
+        return found
+
+    def _search(self, text: str) -> list[Finding]:
+        found: list[Finding] = []
+        for index, (start, end) in self._patterns.search(text):
+            kind = self._types[index]
+            if size := kind.check(text[max(0, start - BEFORE) : start], text[start:end]):
+                span = start, start + size
+                if not any(_overlap(span, one.span) for one in found):
+                    found.append(Finding(kind.name, span))
+        return found
+
+    def hold(self, text: str) -> int:
+        """The last word, and words and numbers that may still become one finding."""
+        tail = text[-_HELD:]
+        return max(len(match[0]) if (match := search(tail)) else 0 for search in (_growing, _at))
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
+SETTINGS = PiiSettings

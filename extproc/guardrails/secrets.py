@@ -1,0 +1,87 @@
+"""Credentials in text: keys, tokens, private keys, and passwords in URLs, of the families in `_families.py`.
+
+Controls: OWASP LLM02 (sensitive information disclosure), LLM07 (system prompt leakage); MITRE ATLAS T0055 (unsecured
+credentials), T0057 (data leakage); FINOS AIGF ri-1, ri-29 / mi-1, mi-6, mi-23.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from extproc.guardrails import Finding, GuardrailSettings
+from extproc.guardrails._families import FAMILIES
+from extproc.guardrails._patterns import Patterns
+from extproc.guardrails._unwrap import inner
+
+_NAMES = frozenset(family.name for family in FAMILIES)
+_LONGEST = 512
+_last_run = re.compile(r"[^\s\"'`<>]*\Z").search
+_key_begins = re.compile(r"-{1,5}\Z|-----B[A-Z0-9 ]{0,60}-{0,4}\Z").search
+
+
+class SecretsSettings(GuardrailSettings):
+    """A guardrail that finds credentials: keys, tokens, private keys, passwords in URLs."""
+
+    kind: Literal["secrets"] = Field(description="Kind of the guardrail. `secrets`: credentials of known families.")
+    skip: Sequence[str] = Field(
+        (),
+        max_length=100,
+        description="Families that are not searched, such as `assignment` (random values assigned to names like "
+        "`password`) or `jwt`. Default: none.",
+    )
+
+    @field_validator("skip")
+    @classmethod
+    def _known(cls, value: Sequence[str]) -> Sequence[str]:
+        for name in value:
+            if name not in _NAMES:
+                raise ValueError(f"{name} is not a family. Families: {', '.join(sorted(_NAMES))}")
+        return value
+
+    def build(self) -> Secrets:
+        return Secrets(self.skip)
+
+
+class Secrets:
+    """Finds credentials. A finding's kind is the name of its family."""
+
+    max_match = _LONGEST
+
+    def __init__(self, skip: Collection[str] = ()) -> None:
+        families = [family for family in FAMILIES if family.name not in skip]
+        self._families = [family for family in families for _ in family.patterns]
+        self._patterns = Patterns([pattern for family in families for pattern in family.patterns])
+
+    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
+        found = self._search(text)
+        for content, span in inner(text):
+            if (inside := self._search(content)) and not any(_overlap(span, one.span) for one in found):
+                found.append(Finding(inside[0].kind, span))
+        return found
+
+    def _search(self, text: str) -> list[Finding]:
+        """Of findings that overlap, the one of the first family in the table stays."""
+        found: list[Finding] = []
+        for index, (start, end) in self._patterns.search(text):
+            family = self._families[index]
+            if family.check(text[start:end]) and not any(_overlap((start, end), one.span) for one in found):
+                found.append(Finding(family.name, (start, end)))
+        return found
+
+    def hold(self, text: str) -> int:
+        """The last word, and the beginning of a private key."""
+        tail = text[-_LONGEST:]
+        run = _last_run(tail)
+        begins = _key_begins(tail)
+        return max(len(run[0]) if run else 0, len(begins[0]) if begins else 0)
+
+
+def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
+SETTINGS = SecretsSettings

@@ -1,0 +1,122 @@
+"""Limits on bodies, streams and requests in flight."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from extproc.budgets import LEASE
+from extproc.words.values import PositiveDuration, Section, Size
+
+
+class LimitsSettings(Section):
+    """Limits on bodies, streams and requests in flight."""
+
+    request_body: Size = Field(
+        20 << 20,
+        ge=1 << 10,
+        le=64 << 20,
+        description="Largest body of a request, `1KiB` to `64MiB`. A larger one gets 413 `body_too_large`. Raise it "
+        "for prompts with many images, together with the memory of Envoy and the processor.",
+    )
+    json_depth: int = Field(
+        128, ge=8, le=512, description="Deepest nesting of a request's JSON. A deeper body gets 400 `invalid_json`."
+    )
+    json_nodes: int = Field(
+        250_000,
+        ge=1_000,
+        le=10_000_000,
+        description="Most values in a request's JSON: objects, lists, texts, numbers. A body with more gets 400 "
+        "`invalid_json`. Each takes up to 250 bytes of memory while the request is judged. Raise it for embeddings of "
+        "long lists of token ids.",
+    )
+    json_text: Size = Field(
+        32 << 20,
+        ge=1 << 20,
+        le=256 << 20,
+        description="Largest text in a request's JSON, by the memory it takes: a byte for each character, but 2 or 4 "
+        "where one of them is beyond Latin letters. `1MiB` to `256MiB`. A larger one gets 400 `invalid_json`.",
+    )
+    body_memory: Size = Field(
+        256 << 20,
+        ge=1 << 20,
+        le=64 << 30,
+        description="Most bytes of request bodies in flight in one process, `1MiB` to `64GiB`. A further request gets "
+        "503 `overloaded` with `Retry-After`. A body above 256 KiB counts until it has been sent on, a smaller one "
+        "until its exchange ends.",
+    )
+    body_timeout: PositiveDuration = Field(
+        120.0,
+        ge=1,
+        le=3600,
+        description="Longest time for the whole body of a request to arrive, `1s` to `1h`. Envoy then answers 408. "
+        "Raise it for large bodies over slow connections.",
+    )
+    consumer_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Largest share of `exchanges` and of `body_memory` that one consumer may take. A further request "
+        "of that consumer gets 429 `rate_limited` with `Retry-After`. Set it to `1` where there is one consumer.",
+    )
+    buffered_response: Size = Field(
+        10 << 20,
+        description="Largest plain answer that the gateway reads whole. Of a larger one it reads the usage. A larger "
+        "one that has to be translated becomes 502 `provider_bad_answer`.",
+    )
+    sse_event: Size = Field(
+        1 << 20,
+        description="Largest event of a stream that the gateway reads whole. Of a larger one it reads the usage. A "
+        "translated stream ends with an error there.",
+    )
+    stream_idle: PositiveDuration = Field(
+        600.0, description="Longest silence in the middle of an answer. Envoy then ends the stream."
+    )
+    output_tokens: int | None = Field(
+        None,
+        ge=1,
+        le=1_000_000_000,
+        description="Output limit, in tokens, that is written into a request when neither the client nor the model has "
+        "one, where a budget counts tokens or USD. The answer says so: `x-ai-capped`. Default: none is written.",
+    )
+    hosted_tools: int = Field(
+        32768,
+        ge=0,
+        le=1_000_000_000,
+        description="Input tokens that budgets hold for tools which the provider runs itself (web search, code "
+        "interpreters, MCP). Their text is not in the request, so this is an estimate: the answer is charged what the "
+        "provider reports. Raise it where searches are long, to refuse earlier.",
+    )
+    exchanges: int = Field(
+        10000,
+        ge=1,
+        le=1_000_000,
+        description="Most requests in flight in one process. A further one gets 503 `overloaded`.",
+    )
+    reports: int = Field(
+        30,
+        ge=1,
+        le=10_000,
+        description="Most reports that one consumer gets from `/v1/usage` and `/v1/budgets` in a minute. A further one "
+        "gets 429 `rate_limited`. Reports are heavier than other requests.",
+    )
+    lease: PositiveDuration = Field(
+        LEASE,
+        ge=1,
+        le=600,
+        description="Time after the death of a process until its reservations end, `1s` to `10m`. They are then "
+        "charged if the request had been sent.",
+    )
+    guardrail_scans: int = Field(
+        64,
+        ge=1,
+        le=10_000,
+        description="Most searches of long texts by guardrails at a time in one process. A further one counts as a "
+        "failure of its guardrail.",
+    )
+    first_window: int = Field(
+        128,
+        ge=0,
+        le=16384,
+        description="Characters of a streamed answer that blocking guardrails check before any of it leaves. A block "
+        "in there is a real 400. `0`: the answer begins with its first checked text. At most 16384.",
+    )
