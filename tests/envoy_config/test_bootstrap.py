@@ -206,10 +206,13 @@ def test_the_public_listener_is_hardened():
     assert public["merge_slashes"] is True
     assert public["path_with_escaped_slashes_action"] == "KEEP_UNCHANGED"
     assert public["common_http_protocol_options"]["headers_with_underscores_action"] == "REJECT_REQUEST"
+    assert public["http_protocol_options"] == {"accept_http_10": True, "default_host_for_http_10": "gateway"}
     assert public["request_headers_timeout"] == "10s"
     assert every(public["early_header_mutation_extensions"], "prefix") == ["x-extproc-", "x-envoy-"]
     assert [one["name"].rpartition(".")[2] for one in public["http_filters"]] == [
         "header_mutation",
+        "gzip",
+        "zstd",
         "body_size_limit",
         "ext_proc",
         "router",
