@@ -1,4 +1,5 @@
 """`GET /v1/models`: the models that the consumer may name, in the shape of OpenAI's list.
+Clients that send a header of another API get that API's shape.
 
 Source: https://platform.openai.com/docs/api-reference/models. `context_length` and `pricing` (USD per million tokens)
 are added where they are known.
@@ -37,9 +38,9 @@ class Models:
     def __call__(self, exchange: Exchange) -> LocalReply | None:
         if exchange.operation != "list_models":
             return None
-        path = exchange.request.path.partition("?")[0]
+        path, _, query = exchange.request.path.partition("?")
         if path == MODELS_PATH:
-            return _json({"object": "list", "data": self._list(exchange.consumer)})
+            return _json(exchange.dialect.encode_models(self._list(exchange.consumer), query))
         name = unquote(path.removeprefix(MODELS_PATH + "/"))
         found = self._objects.get(name)
         if found is None and self._catalog.resolve(name) is not None:
@@ -48,7 +49,7 @@ class Models:
             raise Refusal(
                 MODEL_NOT_FOUND, f"There is no model {name[:256]!r}: GET /v1/models lists the models.", param="model"
             )
-        return _json(found)
+        return _json(exchange.dialect.encode_model(found))
 
     def _list(self, consumer: Consumer) -> Sequence[Mapping[str, Any]]:
         return [found for name, found in self._objects.items() if self._usable(name, consumer)]

@@ -359,6 +359,15 @@ class Dialect:
         """
         raise NotImplementedError
 
+    def encode_models(self, models: Sequence[Mapping[str, Any]], query: str) -> dict[str, Any]:  # noqa: ARG002
+        """The list of models, each as OpenAI describes it, as this API has it. `query` is that of the request. Raises
+        Refusal (400).
+        """
+        return {"object": "list", "data": models}
+
+    def encode_model(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
+        return model
+
     def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
         """`body` without the tools that a provider runs itself and what they left there, and the names of both."""
         return body, ()

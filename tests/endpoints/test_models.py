@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from extproc.dialects import by_path
 from extproc.endpoints.models import Models
 from extproc.prices import known_models
 from extproc.routing.catalog import Catalog
@@ -36,7 +37,7 @@ def models(settings, monkeypatch):
 
 def get(models, path="/v1/models", may_use=lambda _model: True):
     exchange = Exchange("id", Request("GET", path, {}))
-    exchange.operation = "list_models"
+    exchange.operation, exchange.dialect = "list_models", by_path()["/v1/chat/completions"]
     exchange.consumer = Consumer("alice", may_use=may_use)
     answer = models(exchange)
     assert (answer.status, answer.headers) == (200, {"content-type": "application/json"})

@@ -13,6 +13,7 @@ from extproc.dialects.anthropic_messages import (
     client_answer,
     client_request,
     client_stream,
+    model_list,
     provider_answer,
     provider_request,
     provider_stream,
@@ -64,6 +65,12 @@ class AnthropicMessages(Dialect):
 
     def cut_off(self, kind: Kind, message: str) -> bytes:
         return b"event: error\n" + super().cut_off(kind, message)
+
+    def encode_models(self, models: Sequence[Mapping[str, Any]], query: str) -> dict[str, Any]:
+        return model_list.encode_models(models, query)
+
+    def encode_model(self, model: Mapping[str, Any]) -> dict[str, Any]:
+        return model_list.encode_model(model)
 
     def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
         return ask.without_hosted(body)
