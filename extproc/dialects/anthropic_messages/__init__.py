@@ -17,6 +17,7 @@ from extproc.dialects.anthropic_messages import (
     provider_request,
     provider_stream,
     report,
+    said,
 )
 from extproc.dialects.anthropic_messages import problem as problems
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Listed, Text
@@ -41,6 +42,7 @@ class AnthropicMessages(Dialect):
     traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
     fields = ask.FIELDS
     observe = staticmethod(report.observe)
+    said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
     lacks = frozenset(("choices", "logprobs", "audio"))
 
