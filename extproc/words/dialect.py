@@ -371,9 +371,10 @@ class Dialect:
         return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
 
     def model(self, listed: Listed) -> dict[str, Any]:
-        """One model, for clients that ask for it. Here it is OpenAI's description, and further facts that are known.
-        `created` is a number that clients want; the settings have no date.
-        Source: https://platform.openai.com/docs/api-reference/models
+        """One model, for clients that ask for it.
+
+        Here it is OpenAI's description with further facts that are known. `created` is a number that clients want; the
+        settings have no date. Source: https://platform.openai.com/docs/api-reference/models
         """
         found = {"id": listed.name, "object": "model", "created": _CREATED, "owned_by": listed.owner}
         more = {"context_length": listed.context, "pricing": listed.usd_per_million}
