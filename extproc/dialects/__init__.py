@@ -18,7 +18,6 @@ Files have the same names in all rooms; a room has those it needs:
     conversation.py      turns and their parts, for a provider
     thinking.py          the thinking that a request asks for
     signature.py         proofs of thinking, which have to come back unchanged
-    model_list.py        the list of models, for clients
     models.py            abilities and limits of each model, by its name
     schema.py            JSON Schemas that the API can enforce
     media.py             images, files, audio

@@ -42,6 +42,18 @@ _LEAST_BASE64 = 256
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{%d,}" % _LEAST_BASE64)
 """A run of base64 that is no text for a model: a picture or a sound, in a body that could not be read."""
 _MOST_PIECES = 64
+_CREATED = 1735689600
+
+
+@dataclass(slots=True, frozen=True)
+class Listed:
+    """A model as lists of models describe it. Unknown facts are None."""
+
+    name: str
+    owner: str
+    context: int | None = None  # tokens
+    max_output_tokens: int | None = None
+    usd_per_million: Mapping[str, float] | None = None  # by kind of token
 
 
 @dataclass(slots=True, frozen=True)
@@ -358,6 +370,20 @@ class Dialect:
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
 
+    def model(self, listed: Listed) -> dict[str, Any]:
+        """One model, for clients that ask for it.
+
+        Here it is OpenAI's description with further facts that are known. `created` is a number that clients want; the
+        settings have no date. Source: https://platform.openai.com/docs/api-reference/models
+        """
+        found = {"id": listed.name, "object": "model", "created": _CREATED, "owned_by": listed.owner}
+        more = {"context_length": listed.context, "pricing": listed.usd_per_million}
+        return found | {name: value for name, value in more.items() if value is not None}
+
+    def models(self, listed: Sequence[Listed]) -> dict[str, Any]:
+        """The list of models."""
+        return {"object": "list", "data": [self.model(one) for one in listed]}
+
     def cut_off(self, kind: Kind, message: str) -> bytes:
         """A refusal as an event in the middle of a stream that a provider began."""
         return b"data: %b\n\n" % msgspec.json.encode(self.error(kind, message, None))
@@ -393,15 +419,6 @@ class Dialect:
         API's.
         """
         raise NotImplementedError
-
-    def encode_models(self, models: Sequence[Mapping[str, Any]], query: str) -> dict[str, Any]:  # noqa: ARG002
-        """The list of models, each as OpenAI describes it, as this API has it. `query` is that of the request. Raises
-        Refusal (400).
-        """
-        return {"object": "list", "data": models}
-
-    def encode_model(self, model: Mapping[str, Any]) -> Mapping[str, Any]:
-        return model
 
     def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
         """`body` without the tools that a provider runs itself and what they left there, and the names of both."""

@@ -101,14 +101,10 @@ VERSION = {"anthropic-version": "2023-06-01", "authorization": f"Bearer {KEY}"}
 
 def test_the_list_of_models_has_the_shape_of_anthropics_clients(gateway: Gateway) -> None:
     with Anthropic(base_url=gateway.url, auth_token=KEY, max_retries=0) as client:
-        found = [model.id for model in client.models.list(limit=2)]  # page by page
-        assert found == ["claude", "gpt", "rock", "lost", "over"]
-        assert [model.id for model in client.models.list(limit=1, before_id="rock").data] == ["gpt"]
+        assert [model.id for model in client.models.list()] == ["claude", "gpt", "rock", "lost", "over"]
         assert client.models.retrieve("gpt").display_name == "gpt"
         with pytest.raises(anthropic.NotFoundError):
             client.models.retrieve("none")
-    wrong = gateway.http.get(gateway.base_url + "/models?limit=0", headers=VERSION)
-    assert (wrong.status_code, wrong.json()["type"]) == (400, "error")
     plain_list = gateway.http.get(gateway.base_url + "/models", headers={"authorization": f"Bearer {KEY}"}).json()
     assert plain_list["object"] == "list"
 
