@@ -75,7 +75,7 @@ class Forward:
             clusters = tuple([contract.try_cluster(target.provider) for target in targets])
             first, told = _share_out(edits, exchange)
             headers |= told
-        body = None
+        body = exchange.body if exchange.masked else None
         fields = {**exchange.edits, **first.fields}
         model = exchange.dialect.fields.model
         if model is not None and fields.get(model) == exchange.ask.model:
