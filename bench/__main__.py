@@ -2,7 +2,7 @@
 
     python -m bench                                                   Envoy alone and this gateway
     python -m bench --other 'LiteLLM=litellm --config bench/litellm.yaml --port {port}'
-    python -m bench --other 'Portkey=node node_modules/@portkey-ai/gateway/build/start-server.js --port={port} --headless' \
+    python -m bench --other 'Portkey=node node_modules/@portkey-ai/gateway/build/start-server.js --port={port}' \
         --header 'x-portkey-provider: openai' --header 'x-portkey-custom-host: {upstream}/v1'
     python -m bench --record                                          also a line for bench/history.jsonl
     python -m bench --check                                           compare with the last line of this machine

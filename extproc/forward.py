@@ -79,7 +79,7 @@ class Forward:
             clusters = tuple([contract.try_cluster(target.provider) for target in targets])
             first, told = _share_out(edits, exchange)
             headers |= told
-        body = None
+        body = exchange.body if exchange.masked else None
         fields = {**exchange.edits, **first.fields}
         model = exchange.dialect.fields.model
         if model is not None and fields.get(model) == exchange.ask.model:
@@ -132,6 +132,8 @@ class Forward:
     def _headers(self, exchange: Exchange) -> dict[str, str]:
         retry, targets = exchange.chain.retry, exchange.targets
         timeout = retry.per_try_timeout_stream if exchange.ask.stream else retry.per_try_timeout
+        if timeout is None:
+            timeout = max([target.timeout for target in targets])
         headers = {
             contract.ID: exchange.id,
             contract.TARGETS: contract.encode_targets(targets),

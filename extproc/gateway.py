@@ -11,10 +11,13 @@ import msgspec
 
 from extproc.admission import LARGE, content_length
 from extproc.pipeline import Pipeline, Stages
-from extproc.response import ORIGIN, UPSTREAM, internal, named
+from extproc.response import ORIGIN, THROUGH, UPSTREAM, internal, named
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.errors import Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
+from extproc.words.verdicts import GUARDRAILS, told
+
+_READ_ANSWER = Continue(read_answer=True)
 
 
 class _State(Enum):
@@ -35,6 +38,7 @@ class GatewayStream:
         self._attached = attached  # True: another team's Envoy, which has no internal hop
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
+        self._head: Continue | None = None  # waits for the guardrails
 
     async def on_request_headers(
         self, headers: Mapping[str, str], end: bool, verified: Verified = NOTHING_VERIFIED
@@ -47,7 +51,7 @@ class GatewayStream:
         )
         usual = end or (length is not None and length <= LARGE)
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
-        return await self._run(stages, exchange) or CONTINUE
+        return await self._run(stages, exchange) or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
 
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
         exchange = self._current()
@@ -61,7 +65,7 @@ class GatewayStream:
 
     async def on_response_headers(
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
-    ) -> Continue | LocalReply:
+    ) -> Continue | LocalReply | None:
         exchange = self._exchange
         if exchange is None:  # Envoy refused the request before it reached the gateway: too large, an upgrade
             self.done = True
@@ -75,12 +79,28 @@ class GatewayStream:
             str(details),
             end,
         )
+        if self._pipeline.guarded and not end:
+            return await self._guarded_head(exchange)
         return await self._run(self._pipeline.on_response, exchange) or CONTINUE
+
+    async def _guarded_head(self, exchange: Exchange) -> Continue | LocalReply | None:
+        """The head of an answer whose body Envoy sends in any case; None where it waits for guardrails."""
+        exchange.reader = THROUGH
+        action = await self._run(self._pipeline.on_response, exchange) or CONTINUE
+        if isinstance(action, LocalReply) or action is CONTINUE:
+            return action
+        action.read_answer = False  # asked for already
+        if exchange.watch is None:
+            return action
+        self._head = action
+        return None
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         exchange = self._current()
         assert exchange.reader is not None, "a body that was not asked for"
         out: list[bytes] = []
+        if self._head is not None:
+            return await self._guarded_body(exchange, self._head, chunk, end)
         try:
             await exchange.reader.feed(chunk, end, out)
         except Refusal as refusal:  # Envoy ends the provider's answer when the gateway's ends
@@ -94,6 +114,39 @@ class GatewayStream:
             exchange.end(whole=True)
             await self._settle(exchange)
         return Chunk(b"".join(out), end)
+
+    async def _guarded_body(self, exchange: Exchange, head: Continue, chunk: bytes, end: bool) -> Chunk:
+        """The first bytes that may leave, with the head; or a refusal in their place."""
+        out: list[bytes] = []
+        refusal: Refusal | None = None
+        assert exchange.reader is not None
+        try:
+            await exchange.reader.feed(chunk, end, out)
+        except Refusal as raised:
+            refusal = raised
+        except Exception:
+            exchange.end(bug=True)
+            raise
+        body = b"".join(out)
+        if refusal is None and not end and not body:
+            return Chunk(b"")
+        self._head = None
+        if refusal is not None and not body:
+            exchange.status = refusal.kind.status
+            self._refuse(exchange, refusal)
+            await self._settle(exchange)
+            refusal.headers = exchange.told | {ORIGIN: "gateway"} | refusal.headers
+            return Chunk(b"", head=refusal_answer(exchange, refusal))
+        if found := told(exchange):
+            head.set_headers = {**head.set_headers, GUARDRAILS: found}
+        if refusal is not None:
+            self._refuse(exchange, refusal)
+            body += exchange.dialect.cut_off(refusal.kind, refusal.message)
+            end = True
+        if end:
+            exchange.end(whole=True)
+            await self._settle(exchange)
+        return Chunk(body, end, head)
 
     async def on_end(self) -> None:
         """Settle an exchange that is still open: the stream is over, however it ended."""
@@ -119,6 +172,8 @@ class GatewayStream:
         try:
             action = await stages(exchange)
         except Refusal as refusal:
+            if exchange.reader is THROUGH:
+                exchange.reader = None  # no answer was read
             self._refuse(exchange, refusal)
             exchange.status = refusal.kind.status
             self.done = True

@@ -24,6 +24,8 @@ from extproc.words.errors import (
 )
 from extproc.words.exchange import Exchange
 
+_SHOWN = 200
+"""Characters of an unknown path that its refusal repeats."""
 _MANY = 20_000
 """Values of a body above which a thread interprets them, because that is all Python."""
 
@@ -55,7 +57,8 @@ class Classify:
                 exchange.operation = OWN_PATHS[path]
                 _check_method(request.method, ("GET",), path)
                 return
-            raise Refusal(PATH_NOT_FOUND, f"The gateway does not serve this path. It serves {self._paths()}.")
+            message = f"The gateway does not serve {path[:_SHOWN]!r}. It serves {self._paths()}."
+            raise Refusal(PATH_NOT_FOUND, message)
         exchange.dialect, exchange.endpoint = found
         exchange.operation = exchange.endpoint.operation
         _check_method(request.method, ("POST",), path)

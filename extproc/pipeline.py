@@ -24,7 +24,7 @@ from extproc.budgets import Reserve, Tools, Unpriced
 from extproc.endpoints.count_tokens import CountTokens
 from extproc.endpoints.models import Models
 from extproc.forward import Forward, Shed
-from extproc.guardrails import GuardInput
+from extproc.guardrails import GuardInput, GuardOutput, reads_answers
 from extproc.parsing import BodyLimits, Classify, Parse, ParseLarge
 from extproc.prices import PriceBook
 from extproc.response import (
@@ -99,6 +99,9 @@ class Pipeline:
     history: History
     telemetry: Telemetry
     in_flight: InFlight
+    # True: guardrails may read answers, so Envoy is asked for every answer at the request's headers. The head of an
+    # answer can then wait until its first text was judged.
+    guarded: bool
     waiting: Waiting
     why_read: WhyRead
     on_headers: Stages
@@ -210,8 +213,13 @@ def build(
         body=limits.request_body,
     )
     cost = settings.usage.cost_in_response
+    guarded = reads_answers(settings.guardrails)
+    guard_output = GuardOutput(
+        settings.guardrails, telemetry.guardrail, first_window=limits.first_window, most=limits.guardrail_scans
+    )
     on_event: list[EventStage] = [
         Count(),
+        *([guard_output] if guarded else []),
         HideUsage(),
         *([Annotate()] if cost else []),
         Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
@@ -251,6 +259,7 @@ def build(
             event_limit=limits.sse_event,
             body_limit=limits.buffered_response,
             cost=cost,
+            unread=guard_output.unreadable,
             may_pass=why_read.enabled,
         ),
     ]
@@ -270,4 +279,4 @@ def build(
     ]
     lists = (on_headers, on_large_headers, on_request, on_large_request, on_response, on_end)
     stages = [Stages(each, telemetry.stage) for each in lists]
-    return Pipeline(settings, catalog, history, telemetry, in_flight, waiting, why_read, *stages)
+    return Pipeline(settings, catalog, history, telemetry, in_flight, guarded, waiting, why_read, *stages)

@@ -259,28 +259,27 @@ SPENT = "budgets: [{name: t, unit: %s, limit: %d, window: %s}]"
 
 
 @pytest.mark.parametrize(
-    ("unit", "limit", "window", "status"),
+    ("unit", "limit", "window"),
     [
-        ("requests", 0, "minute", 400),
-        ("requests", 1, "minute", 429),
-        ("requests", 1, "day", 402),
-        ("tokens", 10, "minute", 429),
-        ("input_tokens", 7, "minute", 429),
+        ("requests", 0, "minute"),
+        ("requests", 1, "minute"),
+        ("requests", 1, "day"),
+        ("tokens", 10, "day"),
+        ("input_tokens", 7, "day"),
     ],
 )
-async def test_a_large_request_without_room_is_refused_at_its_headers(world, unit, limit, window, status):
+async def test_a_large_request_without_room_is_refused_at_its_headers(world, unit, limit, window):
     gateway = world(SPENT % (unit, limit, window))
     if limit:
         await gateway.counters.reserve("x", [_hold(gateway, limit)], 60)
         await gateway.counters.settle("x", [limit])
     before = await gateway.level("t")
-    [answer] = await talk(gateway.stream(), asks(content_length="1000000"))
-    assert error(answer)[0] == status
-    assert gateway.log[-1]["denied_by"] == "t"
+    [early] = await talk(gateway.stream(), asks(content_length="1000000"))
+    _, late = await talk(gateway.stream(), asks(content_length="1000"), sends(QUESTION))
+    assert error(early) == error(late), "as a usual request is, whose headers cost no call of the store"
+    assert early.headers == late.headers
+    assert [entry["denied_by"] for entry in gateway.log] == ["t", "t"]
     assert await gateway.level("t") == before
-    stream = gateway.stream()
-    assert await asks(content_length="1000")(stream) == CONTINUE  # a usual one costs no call of the store
-    await stream.on_end()
 
 
 def _hold(gateway, amount):

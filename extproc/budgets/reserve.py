@@ -16,6 +16,7 @@ from extproc.budgets.refusals import exceeded, rates, too_dear
 from extproc.budgets.scopes import Scopes
 from extproc.budgets.settings import USD, BudgetSettings
 from extproc.budgets.watch import Alert, Watch
+from extproc.dialects._thinkers import unasked
 from extproc.routing.parameters import output_limit
 from extproc.stores import Counters, Denied, StoreError
 from extproc.words.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
@@ -185,7 +186,7 @@ class Reserve:
             if budget.patient and (usual := self._usual(target)) is not None:
                 tokens_in = min(tokens_in, input_estimate(exchange))
             elif outputs and not budget.strict and budget.grows and not _limited(exchange, index):
-                usual = (self._usual(target) or USUAL) * ask.choices
+                usual = (self._usual(target) or USUAL + (ask.thinking or unasked(target.model))) * ask.choices
                 reservation.usual = True
             if usual is not None:
                 tokens_out = min(usual, tokens_out)

@@ -92,7 +92,7 @@ class _Process:
     def done(self) -> bool:
         return self._attachment.done
 
-    async def on_message(self, data: bytes) -> Sequence[bytes]:
+    async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
         step = wire.converse(self._attachment, data)
         del data  # a large message is freed as soon as it was read
         try:
@@ -121,8 +121,8 @@ class _AccessLog:
         self._name = ""
         waiting.logs += 1
 
-    async def on_message(self, data: bytes) -> Sequence[bytes]:
-        self._name, entries = access_log.read(data, self._name)
+    async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
+        self._name, entries = access_log.read(bytes(data), self._name)
         for entry in entries:
             if isinstance(entry, Try):
                 self._pipeline().learn(entry)
@@ -167,7 +167,7 @@ class _Check:
     def __init__(self, health: _Health) -> None:
         self._health = health
 
-    async def on_message(self, _data: bytes) -> Sequence[bytes]:
+    async def on_message(self, _data: bytes | memoryview) -> Sequence[bytes]:
         return (self._health.message(),)
 
     async def on_half_close(self) -> Sequence[bytes]:

@@ -24,6 +24,7 @@ from extproc.providers import ProviderSettings
 from extproc.routing.catalog import ModelSettings, VirtualModelSettings
 from extproc.settings import checks
 from extproc.settings.limits import LimitsSettings
+from extproc.settings.listener import ListenerSettings, Port
 from extproc.settings.stores import StoresSettings
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
 
@@ -40,47 +41,8 @@ _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _BOOL = "tag:yaml.org,2002:bool"
 _MERGE = "tag:yaml.org,2002:merge"
 
-Port = Annotated[int, Field(ge=1, le=65535)]
 Option = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}=[A-Za-z0-9_.:/-]{1,64}$")]
 Factor = Annotated[float, Field(ge=0.01, le=100)]
-PEMFile = Annotated[str, StringConstraints(pattern="^file:.+")]
-
-
-class TLSSettings(Section):
-    """TLS of the public listener. Without it the listener speaks plain HTTP."""
-
-    certificate: PEMFile = Field(description="Certificate chain of the listener in PEM, as `file:/path`.")
-    key: PEMFile = Field(description="Private key of the listener's certificate in PEM, as `file:/path`.")
-    client_ca: PEMFile | None = Field(
-        None,
-        description="Certificate authorities of client certificates in PEM, as `file:/path`. A client certificate of "
-        "another authority cannot connect. Set it to identify consumers by their `certificates`.",
-    )
-    require_client_certificate: bool = Field(
-        False, description="Refuse connections without a client certificate. Needs `client_ca`."
-    )
-
-    @model_validator(mode="after")
-    def _verifiable(self) -> TLSSettings:
-        if self.require_client_certificate and self.client_ca is None:
-            raise ValueError("require_client_certificate needs client_ca, which verifies the certificates")
-        return self
-
-
-class ListenerSettings(Section):
-    """The public listener of Envoy, where clients connect."""
-
-    address: str = Field(
-        "0.0.0.0",  # noqa: S104 - it is the public door
-        description="Address that Envoy listens on for clients. `127.0.0.1` keeps the gateway on this machine.",
-    )
-    port: Port = Field(10000, description="Port that Envoy listens on for clients.")
-    tls: TLSSettings | None = Field(
-        None, description="TLS of the public listener. Without it the listener speaks plain HTTP."
-    )
-    max_connections: int = Field(
-        20000, ge=1, le=1_000_000, description="Most client connections at the same time. Envoy refuses further ones."
-    )
 
 
 class StatusSettings(Section):

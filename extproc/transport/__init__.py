@@ -27,7 +27,7 @@ class Call(Protocol):
     @property
     def done(self) -> bool: ...
 
-    async def on_message(self, data: bytes) -> Sequence[bytes]:
+    async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
         """Answers to one message, in order. Cancelled when the client leaves."""
         ...
 

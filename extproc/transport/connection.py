@@ -78,7 +78,7 @@ class Stream:
     busy: bool = False
     held: int = 0  # bytes that arrived, without a new grant yet
     assembly: Assembly | None = None
-    queue: deque[bytes] | None = None
+    queue: deque[bytes | memoryview] | None = None
     unsent: deque[memoryview] | None = None
     last: bytes | None = None  # the trailers, while they wait behind `unsent`
     call: Any = None
@@ -93,7 +93,7 @@ class Event(NamedTuple):
 
     kind: Literal["opened", "message", "ended", "drained", "gone"]
     stream: Stream
-    data: bytes = b""
+    data: bytes | memoryview = b""
 
 
 class Connection:
@@ -152,7 +152,7 @@ class Connection:
         events, self._events = self._events, []  # what is kept here would keep a large message
         return events
 
-    def take(self, stream: Stream) -> bytes | None:
+    def take(self, stream: Stream) -> bytes | memoryview | None:
         """The next message of a busy stream. None where none waits: from now on the stream is at rest."""
         if stream.queue:
             return stream.queue.popleft()
@@ -275,7 +275,7 @@ class Connection:
         if stream.assembly.empty:
             stream.assembly = None
 
-    def _arrived(self, stream: Stream, message: bytes) -> None:
+    def _arrived(self, stream: Stream, message: bytes | memoryview) -> None:
         if not stream.busy:
             stream.busy = True
             self._events.append(Event("message", stream, message))

@@ -19,37 +19,59 @@ class Refused(Exception):  # noqa: N818
         self.text = text
 
 
+LARGE = 256 << 10
+"""Bytes above which a message is handed over as a view of the memory it arrived in, not as a copy."""
+
+
 class Assembly:
     """The message under way in one stream, of at most `most` bytes. `encoding` is the call's grpc-encoding."""
 
-    __slots__ = ("_buffer", "_encoding", "_most")
+    __slots__ = ("_buffer", "_encoding", "_large", "_most", "_size")
 
     def __init__(self, most: int, encoding: str) -> None:
         self._buffer = bytearray()
         self._encoding = encoding
         self._most = most
+        self._large: bytearray | None = None  # of a message of `_size` bytes
+        self._size = 0
 
     @property
     def empty(self) -> bool:
         """True when the stream is between two messages."""
-        return not self._buffer
+        return not self._buffer and self._large is None
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The messages that `data` completes, each copied once. Raises Refused at a message that is refused."""
+    def feed(self, data: bytes) -> list[bytes | memoryview]:
+        """The messages that `data` completes. Raises Refused at a message that is refused."""
+        whole: list[bytes | memoryview] = []
+        if self._large is not None:
+            data = self._fill(self._large, data, whole)
+            if not data:
+                return whole
         buffer = self._buffer
         buffer += data
-        whole: list[bytes] = []
         at = 0
         while len(buffer) - at >= PREFIX.size:
             compressed, size = PREFIX.unpack_from(buffer, at)
             self._check(compressed, size)
             start, end = at + PREFIX.size, at + PREFIX.size + size
             if end > len(buffer):
+                if size > LARGE:
+                    self._large, self._size = buffer[start:], size
+                    at = len(buffer)
                 break
             whole.append(bytes(memoryview(buffer)[start:end]))
             at = end
         del buffer[:at]
         return whole
+
+    def _fill(self, large: bytearray, data: bytes, whole: list[bytes | memoryview]) -> bytes:
+        """Take what belongs to a large message; returns the rest."""
+        left = self._size - len(large)
+        large += data if len(data) <= left else data[:left]
+        if len(large) == self._size:
+            whole.append(memoryview(large))
+            self._large = None
+        return data[left:]
 
     def _check(self, compressed: int, size: int) -> None:
         if compressed == 1 and self._encoding not in ("", "identity"):

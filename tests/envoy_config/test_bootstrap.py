@@ -140,7 +140,7 @@ def test_the_public_routes_are_the_paths_of_the_dialects():
 
 def test_no_timeout_of_envoy_is_shorter_than_the_settings():
     tree = make(MANY)
-    assert {route["route"]["idle_timeout"] for route in routes(tree, "public")[:-1]} == {"1230s"}  # 4 tries of 300 s
+    assert {route["route"]["idle_timeout"] for route in routes(tree, "public")[:-1]} == {"2430s"}  # 4 tries of 600 s
     assert manager(tree, "public")["stream_idle_timeout"] == "120s"
     for route in routes(tree, "try-custom"):
         assert route["route"]["timeout"] == "0s"
@@ -211,10 +211,13 @@ def test_the_public_listener_is_hardened():
     assert public["merge_slashes"] is True
     assert public["path_with_escaped_slashes_action"] == "KEEP_UNCHANGED"
     assert public["common_http_protocol_options"]["headers_with_underscores_action"] == "REJECT_REQUEST"
+    assert public["http_protocol_options"] == {"accept_http_10": True, "default_host_for_http_10": "gateway"}
     assert public["request_headers_timeout"] == "10s"
     assert every(public["early_header_mutation_extensions"], "prefix") == ["x-extproc-", "x-envoy-"]
     assert [one["name"].rpartition(".")[2] for one in public["http_filters"]] == [
         "header_mutation",
+        "gzip",
+        "zstd",
         "body_size_limit",
         "ext_proc",
         "router",

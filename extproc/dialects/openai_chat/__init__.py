@@ -18,6 +18,7 @@ from extproc.dialects.openai_chat import (
     provider_request,
     provider_stream,
     report,
+    said,
 )
 from extproc.dialects.openai_chat import problem as problems
 from extproc.words import messages
@@ -44,6 +45,7 @@ class OpenAIChat(Dialect):
     lacks = frozenset()
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)
+    said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002

@@ -22,6 +22,7 @@ from extproc.dialects.openai_responses import (
     provider_request,
     provider_stream,
     report,
+    said,
 )
 from extproc.words import messages
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Text
@@ -38,6 +39,7 @@ class OpenAIResponses(Dialect):
     lacks = frozenset(("choices", "audio"))
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)
+    said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
