@@ -67,9 +67,7 @@ class Provider:
     base_url: str | None = None  # None: the settings must give one
     base_path: str = ""  # default path of a base_url without one
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    in_body: Mapping[str, str] = field(
-        default_factory=dict
-    )  # lists in headers that it reads from these fields
+    in_body: Mapping[str, str] = field(default_factory=dict)  # lists in headers that it reads from these fields
     prefers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # for some models, the API to translate into
     adapt: Adapt | None = None
     unwrap: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
