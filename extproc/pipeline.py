@@ -21,7 +21,7 @@ from extproc.accounting.settle import Settle
 from extproc.admission import Admit, InFlight, LookAhead
 from extproc.auth import Access, Authenticate, Authorize
 from extproc.budgets import Reserve, Tools, Unpriced
-from extproc.endpoints.count_tokens import CountTokens
+from extproc.endpoints.count_tokens import CountAnyway, CountTokens
 from extproc.endpoints.models import Models
 from extproc.forward import Forward, Shed
 from extproc.guardrails import GuardInput, GuardOutput, reads_answers
@@ -249,6 +249,7 @@ def build(
     on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
     on_large_request: list[Stage] = [ParseLarge(*reading, hosted_tools=limits.hosted_tools), *on_request[1:], Shed()]
     on_response: list[Stage] = [
+        CountAnyway(),
         Origin(),
         Tell(),
         RejectedCredential(),

@@ -10,10 +10,14 @@ import asyncio
 import gzip
 import itertools
 import json
+import os
 import socket
+import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -365,8 +369,8 @@ usage: {mode: log, trust_output_limits: true, log_interval: 1s}
 
 
 @contextmanager
-def streaming(gateway: Gateway) -> Iterator[httpx.Response]:
-    path, body = body_of("openai_chat")
+def streaming(gateway: Gateway, **fields: Any) -> Iterator[httpx.Response]:
+    path, body = body_of("openai_chat", **fields)
     headers = {"authorization": f"Bearer {KEY}"}
     with gateway.http.stream("POST", gateway.url + path, json=body, headers=headers) as answer:
         yield answer
@@ -473,3 +477,48 @@ def test_many_at_once_and_some_that_leave_are_each_settled_once(
     assert (tokens["scopes"][0]["settled"], tokens["scopes"][0]["reserved"]) == (f"{charged}", "0")
     usage = gateway.http.get(gateway.admin + "/usage").json()["total"]
     assert usage["requests"] == 240
+
+
+DURABLE = """
+providers:
+  openai: {kind: openai, base_url: "URL/v1"}
+models:
+  oai: {provider: openai}
+consumers:
+  - {name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}
+budgets:
+  - {name: tokens, unit: tokens, limit: 900000, window: total}
+limits: {lease: 1s}
+stores: {counters: "sqlite:counters.db", ledger: "sqlite:ledger.db"}
+usage: {mode: log, trust_output_limits: true, log_interval: 1s}
+"""
+
+
+def test_a_processor_that_dies_leaves_the_answer_alone_and_its_lease_charges_it(
+    start: Callable[..., Gateway], provider: Scripted
+) -> None:
+    parts = by_event(stream("openai_chat", 20))
+    provider.script = answering(*parts, pace=0.1)
+    gateway = start(DURABLE.replace("URL", provider.url), ())
+    with streaming(gateway, max_tokens=700) as answer:
+        pieces = answer.iter_raw()
+        got = [next(pieces)]
+        gateway.process.kill()
+        gateway.process.wait()
+        got += pieces
+    assert b"".join(got) == b"".join(parts)
+    again = subprocess.Popen(gateway.process.args, cwd=gateway.file.parent, env={**os.environ, "EXTPROC_DEMO_KEY": KEY})
+    try:
+        rows = eventually(lambda: _rows(gateway.file.parent / "ledger.db"), 30)
+    finally:
+        again.kill()
+        again.wait()
+    [(source, charges)] = rows
+    assert source == "expired"
+    assert json.loads(charges)["tokens"] >= 700  # what was held
+
+
+def _rows(file: Path) -> list[tuple[str, str]]:
+    with sqlite3.connect(file) as ledger, suppress(sqlite3.OperationalError):
+        return ledger.execute("select usage_source, charges from exchanges").fetchall()
+    return []
