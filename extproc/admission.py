@@ -141,10 +141,10 @@ class Admit:
         if size := exchange.request.length:
             self._take(place, size, name)
 
-    def weigh(self, exchange: Exchange) -> None:
-        """Take room for the body that came, where its headers said another length or none. Raises Refusal."""
+    def take(self, exchange: Exchange, size: int) -> None:
+        """Take room for a body of `size` bytes, where its headers told another length or none. Raises Refusal."""
         if isinstance(exchange.place, Place):
-            self._take(exchange.place, len(exchange.body), exchange.consumer.name)
+            self._take(exchange.place, size, exchange.consumer.name)
 
     def _take(self, place: Place, size: int, name: str) -> None:
         if size > self._body:

@@ -91,7 +91,7 @@ class Parse:
         self,
         limits: BodyLimits,
         changed: Collection[str] = (),
-        weigh: Callable[[Exchange], None] = lambda _exchange: None,
+        weigh: Callable[[Exchange, int], None] = lambda _exchange, _size: None,
         *,
         hosted_tools: int = 0,
     ) -> None:
@@ -120,7 +120,7 @@ class Parse:
         if not body:
             raise Refusal(INVALID_JSON, "The request has no body: send JSON.")
         if len(body) != exchange.request.length:
-            self._weigh(exchange)
+            self._weigh(exchange, len(body))
 
     def _interpret(self, exchange: Exchange, tree: Any) -> None:
         if not isinstance(tree, dict):
