@@ -72,13 +72,15 @@ class Forward:
                 headers[":path"] = exchange.endpoint.path(targets[0].model) + _query(exchange.request.path)
         else:
             headers = self._headers(exchange)
+            if exchange.endpoint.alias:  # the route is chosen again, by the usual path
+                headers[":path"] = exchange.endpoint.pattern
             clusters = tuple([contract.try_cluster(target.provider) for target in targets])
             first, told = _share_out(edits, exchange)
             headers |= told
         body = exchange.body if exchange.masked else None
         fields = {**exchange.edits, **first.fields}
         model = exchange.dialect.fields.model
-        if model is not None and fields.get(model) == exchange.ask.model:
+        if model is not None and fields.get(model) == exchange.ask.model and model not in exchange.edits:
             del fields[model]
         if fields or first.removed or exchange.ignored:
             left_out = [name for name in exchange.ignored if name not in fields]
