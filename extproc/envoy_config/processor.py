@@ -117,6 +117,7 @@ def gateway_headers(settings: Settings) -> HeaderForwardingRules:
     if settings.budgets:  # their rates take the place of the provider's
         prefixes |= dict.fromkeys(rates())
     own = [name for dialect in dialects().values() for name in (dialect.version, dialect.request_id) if name]
+    own += settings.attribution.session
     names = (*_REQUEST_HEADERS, *credential_headers(settings.auth), *_RESPONSE_HEADERS, *own)
     return _only(tuple(dict.fromkeys(names)), tuple(prefixes))
 

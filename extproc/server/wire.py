@@ -57,6 +57,11 @@ async def converse(attachment: Attachment, data: bytes | memoryview) -> Sequence
     raise UnexpectedMessage(str(phase))
 
 
+async def refuse(attachment: Attachment) -> Sequence[bytes]:
+    """The answer to a body that `attachment` did not admit."""
+    return [_onward(await attachment.on_request_body(b""))]
+
+
 def _onward(action: Continue | LocalReply) -> bytes:
     return answers.immediate(action) if isinstance(action, LocalReply) else answers.body(action)
 

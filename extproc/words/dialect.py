@@ -228,6 +228,7 @@ class Report:
     model: str = ""
     finish_reasons: dict[int, str] = field(default_factory=dict)  # choice -> finish reason
     output_bytes: int = 0  # generated text, in bytes of UTF-8
+    unread_bytes: int = 0  # those of them that could not be read, and may be no text
     told_at: int | None = None  # `output_bytes` when the provider last reported its usage
     thinks_aloud: bool = False  # the text holds the model's thinking, all of it
     sample: bytearray = field(default_factory=bytearray)  # the beginning of that text
@@ -250,6 +251,7 @@ class Report:
         """Count bytes that could not be read, all of them rather than none. Base64 is no text."""
         size = len(data) if len(data) < _LEAST_BASE64 else len(_BASE64.sub(b"", data))
         self.output_bytes += size
+        self.unread_bytes += size
         self.output_events += size > 0
 
     def add_usage(self, usage: Usage | None) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import anthropic
 import pytest
+from anthropic import Anthropic
 
-from tests.e2e.conftest import Gateway, run_gateway
+from tests.e2e.conftest import KEY, Gateway, run_gateway
 from tests.e2e.scripted import Scripted, plain
 
 SETTINGS = """
@@ -92,3 +94,51 @@ def test_betas_are_in_the_body_at_bedrock(
     [body] = provider.seen
     assert (betas and len(body["anthropic_beta"])) == betas
     assert ("anthropic_beta" in body) == bool(betas)
+
+
+VERSION = {"anthropic-version": "2023-06-01", "authorization": f"Bearer {KEY}"}
+
+
+def test_the_list_of_models_has_the_shape_of_anthropics_clients(gateway: Gateway) -> None:
+    with Anthropic(base_url=gateway.url, auth_token=KEY, max_retries=0) as client:
+        assert [model.id for model in client.models.list()] == ["claude", "gpt", "rock", "lost", "over"]
+        assert client.models.retrieve("gpt").display_name == "gpt"
+        with pytest.raises(anthropic.NotFoundError):
+            client.models.retrieve("none")
+    plain_list = gateway.http.get(gateway.base_url + "/models", headers={"authorization": f"Bearer {KEY}"}).json()
+    assert plain_list["object"] == "list"
+
+
+def test_a_path_nobody_serves_has_the_shape_of_anthropics_clients(gateway: Gateway) -> None:
+    answer = gateway.http.get(gateway.base_url + "/files", headers=VERSION)
+    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found_error")
+
+
+def test_tokens_are_estimated_when_no_provider_counts(gateway: Gateway) -> None:
+    """The next target is asked before that."""
+    body = {"model": "lost", "messages": ASKED["messages"]}
+    answer = gateway.post("/v1/messages/count_tokens", body)
+    assert (answer.status_code, answer.json().keys()) == (200, {"input_tokens"})
+
+
+def test_the_next_provider_counts_tokens(gateway: Gateway, provider: Scripted) -> None:
+    provider.answer(plain({"input_tokens": 4711}))
+    body = {"model": "over", "messages": ASKED["messages"]}
+    assert gateway.post("/v1/messages/count_tokens", body).json() == {"input_tokens": 4711}
+
+
+@pytest.mark.parametrize(
+    ("headers", "session"),
+    [
+        ({"x-claude-code-session-id": "one"}, "one"),
+        ({"session-id": "two"}, "two"),
+        ({"session-id": "two", "x-ai-session": "mine"}, "mine"),
+        ({}, None),
+    ],
+)
+def test_the_session_of_an_agent_is_a_label(
+    gateway: Gateway, provider: Scripted, headers: dict[str, str], session: str | None
+) -> None:
+    provider.answer(plain(ANSWER))
+    answer = gateway.post("/v1/messages", ASKED | {"model": "claude"}, headers=headers)
+    assert gateway.exchange_of(answer).get("labels", {}).get("session") == session

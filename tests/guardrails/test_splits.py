@@ -121,10 +121,9 @@ def test_a_cut_changes_nothing(number):
 
 
 @exhaustive
-@pytest.mark.parametrize("mode", MODES, ids="-".join)
 @pytest.mark.parametrize("number", range(len(STREAMS)))
-def test_no_cut_changes_anything(number, mode):
-    check(number, mode, range(1, len(STREAMS[number][1])))
+def test_no_cut_changes_anything(number):
+    check(number, MODES[number % len(MODES)], range(1, len(STREAMS[number][1])))
 
 
 @pytest.mark.parametrize("number", range(len(STREAMS)))
