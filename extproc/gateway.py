@@ -78,9 +78,11 @@ class GatewayStream:
         if len(body) <= LARGE:
             return await self._run(self._pipeline.on_request, exchange) or exchange.onward
         async with self._pipeline.in_flight.turn(len(body)):
-            action = await self._run(self._pipeline.on_large_request, exchange) or exchange.onward
-            exchange.onward = CONTINUE  # it may hold another body
-            return action
+            if (action := await self._run(self._pipeline.on_large_request, exchange)) is not None:
+                return action
+            onward = exchange.onward
+            exchange.onward = replace(onward, body=None)  # this one keeps no body
+            return onward
 
     async def on_response_headers(
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool

@@ -51,7 +51,15 @@ def test_bodies_are_weighed_at_the_headers():
     assert room.size == 500
     admitted(admit, 1, "carol")
     second.place.leave()
-    assert set(room.shares) == {"carol"}
+    assert {name for name, share in room.shares.items() if share.exchanges} == {"carol"}
+
+
+def test_consumers_without_anything_in_flight_are_forgotten_when_there_are_many(monkeypatch):
+    monkeypatch.setattr(admission, "_KEPT", 3)
+    room, admit = admits()
+    for number in range(10):
+        admitted(admit, 1, f"c{number}").place.leave()
+    assert len(room.shares) == 3
 
 
 def test_one_consumer_leaves_room_to_the_others():
@@ -97,7 +105,7 @@ def test_a_refused_exchange_takes_nothing_for_good():
     exchange = asking(400, "bob")
     assert refused(admit, exchange) == ("overloaded", True)
     exchange.place.leave()
-    assert (room.size, set(room.shares)) == (700, {"alice"})
+    assert (room.size, room.shares["bob"].exchanges) == (700, 0)
 
 
 # --- exchanges
