@@ -2,7 +2,7 @@
 
     python -m bench                                                   Envoy alone and this gateway
     python -m bench --other 'LiteLLM=litellm --config bench/litellm.yaml --port {port}'
-    python -m bench --other 'Portkey=node node_modules/@portkey-ai/gateway/build/start-server.js --port={port} --headless' \
+    python -m bench --other 'Portkey=node node_modules/@portkey-ai/gateway/build/start-server.js --port={port}' \
         --header 'x-portkey-provider: openai' --header 'x-portkey-custom-host: {upstream}/v1'
     python -m bench --record                                          also a line for bench/history.jsonl
     python -m bench --check                                           compare with the last line of this machine
@@ -90,7 +90,9 @@ def plain(arm: Arm, plan: Plan) -> dict[str, float]:
 
 def paced(arm: Arm, plan: Plan) -> dict[str, float]:
     """Streams with an event every 20 ms."""
-    message = load.request(f"stub+pace=20ms+words={plan.words}", stream=True, headers=arm.headers)
+    message = load.request(
+        f"stub+pace=20ms+words={plan.words}", stream=True, words=plan.words, usage=True, headers=arm.headers
+    )
     used, result = cpu_of(arm, message, total=plan.streams, concurrency=plan.streams)
     parts = {f"event {name}": micros / max(result.events, 1) for name, micros in used.items()}
     return {"event": sum(parts.values()), **parts}
@@ -255,7 +257,7 @@ def arms_of(stage: Stage, options: argparse.Namespace) -> list[Arm]:
     arms = [
         stage.envoy_alone(),
         stage.gateway("gateway"),
-        stage.gateway("gateway, usage.mode: log", more="usage: {mode: log}"),
+        stage.gateway("gateway, usage.mode: log", more="usage: {mode: log, trust_output_limits: true}"),
         stage.gateway("gateway, grpcio", processor=", transport: grpcio"),
     ]
     for text in options.other:

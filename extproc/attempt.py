@@ -41,6 +41,7 @@ class AttemptStream:
         self._translation: Translation | None = None
         self._stream: Stream | Unwrapping | None = None
         self._inflate: Inflate | None = None
+        self._headers: Mapping[str, str] = {}  # of the request
         self._status = 0
         self._own = False  # True: Envoy wrote the answer in the provider's place
         self._parts: list[bytes] = []  # pieces of an answer that is held until it is whole
@@ -59,10 +60,14 @@ class AttemptStream:
         if (base := headers.get(contract.BACK_OFF)) is not None and (wait := back_off(targets, index, int(base))):
             await asyncio.sleep(wait)
         if self._edit.service is not None:
+            self._headers = headers
             self._translation = Translation(dialects()[headers[contract.DIALECT]], self._edit.service)
             if self._translation.reads_answer:
                 return Continue(read_answer=True)
         return CONTINUE
+
+    def admits(self, size: int) -> bool:  # noqa: ARG002 - the gateway attachment had room for it
+        return True
 
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
         edit, translation = self._edit, self._translation
@@ -75,7 +80,7 @@ class AttemptStream:
         for name in edit.removed:
             asked.pop(name, None)
         try:
-            path, body = translation.request(asked)
+            path, body = translation.request(asked, self._headers)
         except Refusal as refusal:
             return self._refuse(refusal)
         self.done = not translation.reads_answer

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
 
 import msgspec
 
 from extproc.admission import LARGE, content_length
-from extproc.pipeline import Pipeline, Stages
-from extproc.response import ORIGIN, UPSTREAM, internal, named
+from extproc.pipeline import Pipeline
+from extproc.response import ORIGIN, THROUGH, UPSTREAM, internal, named
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.errors import Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
+from extproc.words.verdicts import GUARDRAILS, told
+
+_READ_ANSWER = Continue(read_answer=True)
+
+_BESIDE = 64  # bytes of a message beside its body, at most
 
 
 class _State(Enum):
@@ -35,6 +40,8 @@ class GatewayStream:
         self._attached = attached  # True: another team's Envoy, which has no internal hop
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
+        self._no_room: Refusal | None = None  # for the body
+        self._head: Continue | None = None  # waits for the guardrails
 
     async def on_request_headers(
         self, headers: Mapping[str, str], end: bool, verified: Verified = NOTHING_VERIFIED
@@ -47,21 +54,39 @@ class GatewayStream:
         )
         usual = end or (length is not None and length <= LARGE)
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
-        return await self._run(stages, exchange) or CONTINUE
+        return await self._run(stages, exchange) or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
+
+    def admits(self, size: int) -> bool:
+        exchange = self._exchange
+        if exchange is not None and not exchange.forwarded:
+            try:
+                self._pipeline.admit(exchange, max(0, size - _BESIDE))
+            except Refusal as refusal:
+                self._no_room = refusal
+        return self._no_room is None
 
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
         exchange = self._current()
+        if (no_room := self._no_room) is not None:
+            self._no_room = None
+
+            async def refuse(_exchange: Exchange) -> None:
+                raise no_room
+
+            return await self._run(refuse, exchange) or CONTINUE
         exchange.body = body
         if len(body) <= LARGE:
             return await self._run(self._pipeline.on_request, exchange) or exchange.onward
         async with self._pipeline.in_flight.turn(len(body)):
-            action = await self._run(self._pipeline.on_large_request, exchange) or exchange.onward
-            exchange.onward = CONTINUE  # it may hold another body
-            return action
+            if (action := await self._run(self._pipeline.on_large_request, exchange)) is not None:
+                return action
+            onward = exchange.onward
+            exchange.onward = replace(onward, body=None)  # this one keeps no body
+            return onward
 
     async def on_response_headers(
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
-    ) -> Continue | LocalReply:
+    ) -> Continue | LocalReply | None:
         exchange = self._exchange
         if exchange is None:  # Envoy refused the request before it reached the gateway: too large, an upgrade
             self.done = True
@@ -75,12 +100,28 @@ class GatewayStream:
             str(details),
             end,
         )
+        if self._pipeline.guarded and not end:
+            return await self._guarded_head(exchange)
         return await self._run(self._pipeline.on_response, exchange) or CONTINUE
+
+    async def _guarded_head(self, exchange: Exchange) -> Continue | LocalReply | None:
+        """The head of an answer whose body Envoy sends in any case; None where it waits for guardrails."""
+        exchange.reader = THROUGH
+        action = await self._run(self._pipeline.on_response, exchange) or CONTINUE
+        if isinstance(action, LocalReply) or action is CONTINUE:
+            return action
+        action.read_answer = False  # asked for already
+        if exchange.watch is None:
+            return action
+        self._head = action
+        return None
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         exchange = self._current()
         assert exchange.reader is not None, "a body that was not asked for"
         out: list[bytes] = []
+        if self._head is not None:
+            return await self._guarded_body(exchange, self._head, chunk, end)
         try:
             await exchange.reader.feed(chunk, end, out)
         except Refusal as refusal:  # Envoy ends the provider's answer when the gateway's ends
@@ -94,6 +135,39 @@ class GatewayStream:
             exchange.end(whole=True)
             await self._settle(exchange)
         return Chunk(b"".join(out), end)
+
+    async def _guarded_body(self, exchange: Exchange, head: Continue, chunk: bytes, end: bool) -> Chunk:
+        """The first bytes that may leave, with the head; or a refusal in their place."""
+        out: list[bytes] = []
+        refusal: Refusal | None = None
+        assert exchange.reader is not None
+        try:
+            await exchange.reader.feed(chunk, end, out)
+        except Refusal as raised:
+            refusal = raised
+        except Exception:
+            exchange.end(bug=True)
+            raise
+        body = b"".join(out)
+        if refusal is None and not end and not body:
+            return Chunk(b"")
+        self._head = None
+        if refusal is not None and not body:
+            exchange.status = refusal.kind.status
+            self._refuse(exchange, refusal)
+            await self._settle(exchange)
+            refusal.headers = exchange.told | {ORIGIN: "gateway"} | refusal.headers
+            return Chunk(b"", head=refusal_answer(exchange, refusal))
+        if found := told(exchange):
+            head.set_headers = {**head.set_headers, GUARDRAILS: found}
+        if refusal is not None:
+            self._refuse(exchange, refusal)
+            body += exchange.dialect.cut_off(refusal.kind, refusal.message)
+            end = True
+        if end:
+            exchange.end(whole=True)
+            await self._settle(exchange)
+        return Chunk(body, end, head)
 
     async def on_end(self) -> None:
         """Settle an exchange that is still open: the stream is over, however it ended."""
@@ -114,11 +188,15 @@ class GatewayStream:
         assert self._exchange is not None, "Envoy sends the headers before a body"
         return self._exchange
 
-    async def _run(self, stages: Stages, exchange: Exchange) -> Continue | LocalReply | None:
+    async def _run(
+        self, stages: Callable[[Exchange], Awaitable[Continue | LocalReply | None]], exchange: Exchange
+    ) -> Continue | LocalReply | None:
         """The action of the stages for Envoy. An action with nothing to read after it ends the exchange."""
         try:
             action = await stages(exchange)
         except Refusal as refusal:
+            if exchange.reader is THROUGH:
+                exchange.reader = None  # no answer was read
             self._refuse(exchange, refusal)
             exchange.status = refusal.kind.status
             self.done = True

@@ -21,10 +21,10 @@ from extproc.accounting.settle import Settle
 from extproc.admission import Admit, InFlight, LookAhead
 from extproc.auth import Access, Authenticate, Authorize
 from extproc.budgets import Reserve, Tools, Unpriced
-from extproc.endpoints.count_tokens import CountTokens
+from extproc.endpoints.count_tokens import CountAnyway, CountTokens
 from extproc.endpoints.models import Models
 from extproc.forward import Forward, Shed
-from extproc.guardrails import GuardInput
+from extproc.guardrails import GuardInput, GuardOutput, reads_answers
 from extproc.parsing import BodyLimits, Classify, Parse, ParseLarge
 from extproc.prices import PriceBook
 from extproc.response import (
@@ -99,8 +99,12 @@ class Pipeline:
     history: History
     telemetry: Telemetry
     in_flight: InFlight
+    # True: guardrails may read answers, so Envoy is asked for every answer at the request's headers. The head of an
+    # answer can then wait until its first text was judged.
+    guarded: bool
     waiting: Waiting
     why_read: WhyRead
+    admit: Callable[[Exchange, int], None]  # takes room for a body of so many bytes, or raises Refusal
     on_headers: Stages
     on_large_headers: Stages
     on_request: Stages
@@ -210,8 +214,13 @@ def build(
         body=limits.request_body,
     )
     cost = settings.usage.cost_in_response
+    guarded = reads_answers(settings.guardrails)
+    guard_output = GuardOutput(
+        settings.guardrails, telemetry.guardrail, first_window=limits.first_window, most=limits.guardrail_scans
+    )
     on_event: list[EventStage] = [
         Count(),
+        *([guard_output] if guarded else []),
         HideUsage(),
         *([Annotate()] if cost else []),
         Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
@@ -226,7 +235,7 @@ def build(
         admit,
     ]
     body = BodyLimits(limits.request_body, limits.json_depth, limits.json_nodes, limits.json_text)
-    reading = body, catalog.changed(), admit.weigh
+    reading = body, catalog.changed(), admit.take
     on_request: list[Stage] = [
         Parse(*reading, hosted_tools=limits.hosted_tools),
         Route(catalog),
@@ -241,6 +250,7 @@ def build(
     on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
     on_large_request: list[Stage] = [ParseLarge(*reading, hosted_tools=limits.hosted_tools), *on_request[1:], Shed()]
     on_response: list[Stage] = [
+        CountAnyway(),
         Origin(),
         Tell(),
         RejectedCredential(),
@@ -251,6 +261,7 @@ def build(
             event_limit=limits.sse_event,
             body_limit=limits.buffered_response,
             cost=cost,
+            unread=guard_output.unreadable,
             may_pass=why_read.enabled,
         ),
     ]
@@ -270,4 +281,4 @@ def build(
     ]
     lists = (on_headers, on_large_headers, on_request, on_large_request, on_response, on_end)
     stages = [Stages(each, telemetry.stage) for each in lists]
-    return Pipeline(settings, catalog, history, telemetry, in_flight, waiting, why_read, *stages)
+    return Pipeline(settings, catalog, history, telemetry, in_flight, guarded, waiting, why_read, admit.take, *stages)

@@ -136,9 +136,17 @@ class CoolDown:
 
 
 class BadAnswer:
-    """502 for a web page where an answer should be."""
+    """502 for a web page where an answer should be, and for a redirect: a client that followed it would send its key
+    there.
+    """
 
     def __call__(self, exchange: Exchange) -> None:
+        if 300 <= exchange.status < 400:
+            raise _bad_answer(
+                exchange,
+                PROVIDER_BAD_ANSWER,
+                "Provider {} answered with a redirect, which the gateway does not follow; use another model.",
+            )
         if exchange.status < 400 and exchange.response.headers.get("content-type", "").startswith("text/html"):
             raise _bad_answer(
                 exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with a web page; try again, or use another model."
@@ -148,13 +156,22 @@ class BadAnswer:
 class Read:
     """Writes `report` and `reader` where the answer has something to read, and returns the action for Envoy.
 
-    `cost` adds a header with the cost, where the cost is known before the body.
+    `cost` adds a header with the cost, where the cost is known before the body. `unread` is told of an answer that
+    guardrails should read and cannot; it may refuse.
     """
 
     def __init__(
-        self, events: Events, *, event_limit: int, body_limit: int, cost: bool, may_pass: bool = False
+        self,
+        events: Events,
+        *,
+        event_limit: int,
+        body_limit: int,
+        cost: bool,
+        unread: Callable[[Exchange], None] = lambda _exchange: None,
+        may_pass: bool = False,
     ) -> None:
         self._events = events
+        self._unread = unread
         self._event_limit = event_limit
         self._body_limit = body_limit
         self._cost = cost
@@ -170,7 +187,10 @@ class Read:
         framing = framing_for(
             headers.get("content-type", ""), event_limit=self._event_limit, body_limit=self._body_limit
         )
-        if framing is None or exchange.response.ended or encoding not in ("identity", *ENCODINGS):
+        readable = framing is not None and encoding in ("identity", *ENCODINGS)
+        if exchange.guards and not exchange.response.ended and (not readable or isinstance(framing, AWSEventStream)):
+            self._unread(exchange)
+        if framing is None or exchange.response.ended or not readable:
             return Continue(told, withheld)
         if self._may_pass and contract.WATCHED in headers and not self._has_to_read(exchange, framing):
             exchange.unread = True
@@ -433,6 +453,8 @@ class AnswerReader:
             report = exchange.report
             if exchange.first_token is None and report is not None and report.output_events:
                 exchange.first_token = then - exchange.started
+        if exchange.cut is not None:
+            raise exchange.cut
         if end:
             for (_, _, observe), spent in zip(self._stages, seconds, strict=True):
                 observe(spent)
@@ -444,6 +466,19 @@ class AnswerReader:
             if inflate.broken and self._exchange.report is not None:
                 self._exchange.report.error = PROVIDER_BAD_ANSWER.code
         return chunk
+
+
+class Through:
+    """Passes an answer on as it comes, where Envoy sends answers that nothing reads."""
+
+    __slots__ = ()
+
+    async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:  # noqa: ARG002
+        """See `Reader`."""
+        out.append(chunk)
+
+
+THROUGH = Through()
 
 
 class Rewording:

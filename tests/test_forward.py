@@ -290,6 +290,14 @@ def test_the_timeout_of_a_try_depends_on_the_kind_of_answer(exchange, stream, mi
     assert headers["x-envoy-upstream-rq-per-try-timeout-ms"] == milliseconds
 
 
+@pytest.mark.parametrize(("stream", "milliseconds"), [(False, "900000"), (True, "900000")])
+def test_a_try_may_take_as_long_as_the_slowest_target(exchange, stream, milliseconds):
+    """Models that reason think for minutes before a stream begins."""
+    targets = (Target("m", "a", "m", timeout=30.0), Target("n", "b", "n", timeout=900.0))
+    headers = forward(exchange(question(stream=stream), targets=targets)).set_headers
+    assert headers["x-envoy-upstream-rq-per-try-timeout-ms"] == milliseconds
+
+
 # --- usage
 
 

@@ -35,8 +35,13 @@ async def test_a_request_without_a_limit_leaves_as_it_is(world, model, fields):
     gateway = world(MODELS.replace("model: %s", f"model: {model}") + budget(**fields))
     stream, onward, held = await begin(gateway, {**QUESTION, "model": "m"})
     assert onward.body is None or set(json.loads(onward.body)) == set(QUESTION)
-    assert held in (4096, 4096 + INPUT)
+    assert held - (8192 if model == "gpt-5" else 0) in (4096, 4096 + INPUT), "with the thinking to expect"
     assert await told(stream) is None
+
+
+async def test_the_thinking_that_is_asked_for_is_held_too(world):
+    _, _, held = await begin(world(budget(unit="output_tokens")), QUESTION | {"reasoning_effort": "high"})
+    assert held == 4096 + 16384
 
 
 async def test_money_needs_no_cap_either(world):

@@ -5,11 +5,14 @@ from base64 import b64encode
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from extproc.budgets import tokenizer
 from extproc.dialects import dialects
 from extproc.translation.translate import Translation
 from extproc.words.contract import Service
+from extproc.words.dialect import Report
 from tests.talk import QUESTION, STREAMED, TOKENS, USAGE, answers, asks, event, sends, streams, talk
 
 SMALL = "limits: {buffered_response: 4KiB, sse_event: 4KiB}\n" + TOKENS
@@ -78,6 +81,28 @@ async def test_a_models_text_is_not_read_as_usage(world):
         await talk(gateway.stream(), *said, *pieces({"type": "message", "content": [call], **rest}))
         assert charged(gateway)[2] == ("provider" if rest else "estimated")
         assert charged(gateway)[1] == 3 if rest else charged(gateway)[1] > 10_000
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_long_answer_without_usage_is_charged_no_more_than_was_held(world, streamed):
+    """A stream beyond its limit holds more."""
+    gateway = world(SMALL)
+    text = {"choices": [{"index": 0, "delta" if streamed else "message": {"content": "word " * 20_000}}]}
+    body = QUESTION | {"max_tokens": 100, "stream": streamed}
+    said = answers(kind=SSE if streamed else "application/json")
+    await talk(gateway.stream(), asks(), sends(body), said, *pieces(event(text) if streamed else text))
+    _, output_tokens, source = charged(gateway)
+    assert (output_tokens <= (1_000 if streamed else 100), source) == (True, "estimated")
+
+
+@pytest.mark.parametrize("name", ["openai_chat", "openai_responses", "openai_completions", "anthropic_messages"])
+@given(
+    head=st.binary(max_size=80), tail=st.binary(max_size=80), usage=st.sampled_from([b'"usage":', b'"usage":{', b""])
+)
+def test_no_ends_of_an_answer_are_too_strange_to_read(name, head, tail, usage):
+    report = Report()
+    dialects()[name].observe_edges(head + usage + tail, tail + usage + head, report)
+    assert report.usage is None or report.usage.total_tokens >= 0
 
 
 # --- pictures
@@ -309,3 +334,25 @@ async def test_usage_that_may_be_true_is_believed(world, usage, message):
     answer = {"choices": [{"index": 0, "message": {"content": message}}], "usage": usage}
     await talk(gateway.stream(), asks(), sends(QUESTION | {"max_tokens": 5}), answers(), streams(answer, end=True))
     assert charged(gateway)[2] == "provider"
+
+
+async def test_what_a_search_of_the_provider_reads_is_believed(world):
+    gateway = world(OPENAI + "models: {m: {provider: a, context: 400000}, n: {provider: b}}\n" + BUDGET)
+    body = {"model": "m", "input": "News?", "max_output_tokens": 900, "tools": [{"type": "web_search"}]}
+    usage = {"input_tokens": 250_000, "output_tokens": 600}
+    answer = {"status": "completed", "output": [], "usage": usage}
+    await talk(gateway.stream(), asks("/v1/responses"), sends(body), answers(), streams(answer, end=True))
+    assert charged(gateway) == (250_000, 600, "provider")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_text_far_beyond_the_limit_is_charged(world, streamed):
+    """Its provider reports nothing and keeps to no limit: the text was written all the same."""
+    gateway = world(BUDGET)
+    text = {"choices": [{"index": 0, "delta" if streamed else "message": {"content": "word " * 2_000}}]}
+    body = QUESTION | {"max_tokens": 100, "stream": streamed}
+    kind = answers(kind=SSE if streamed else "application/json")
+    await talk(gateway.stream(), asks(), sends(body), kind, streams(event(text) if streamed else text, end=True))
+    _, output_tokens, source = charged(gateway)
+    assert source == "estimated"
+    assert 1_900 <= output_tokens <= 3_200

@@ -6,7 +6,7 @@ Two readers: the admin API, for everything, from its own threads; and a consumer
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -95,7 +95,7 @@ class Reporter:
         return [(scope, level) for scope, level in found if _belongs_to(scope, who)]
 
     def _scope(self, budget: Budget, scope: str, level: Level) -> Mapping[str, Any]:
-        granted = self.grants.room(scope, budget.settings.unit)
+        granted = self.grants.room(scope, budget.settings.unit, budget.most_granted)
         limit = budget.limit + granted
         return {
             "scope": scope,
@@ -125,7 +125,7 @@ class Everything:
         self,
         reporter: Reporter,
         budgets: Callable[[], Sequence[BudgetSettings]],
-        entries: Collection[Entry],
+        entries: Iterable[Entry],
         deployments: Callable[[], Mapping[str, Mapping[str, float]]],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -189,10 +189,9 @@ class Everything:
         until = min(
             (at for at in (ends, None if seconds is None else now + float(seconds)) if at is not None), default=None
         )
-        settings = budget.settings
-        return told(
-            self._ask(self._reporter.grants.give(settings.name, scope, int(more), settings.unit, until)), budget
-        )
+        settings, most = budget.settings, budget.most_granted
+        give = self._reporter.grants.give(settings.name, scope, int(more), settings.unit, until, most=most)
+        return told(self._ask(give), budget)
 
     def revoke(self, id: str) -> bool:
         return self._ask(self._reporter.grants.revoke(id))

@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
@@ -35,6 +36,7 @@ from extproc.admin.sources import SourceError, Sources
 MAX_PARAMETERS = 256  # parameters of one query
 MAX_BODY = 64 << 10  # bytes
 _SLOWEST = 10.0  # seconds for a body to arrive
+_UNSEEN = " \n\u00a0\u200b\u3000\ufeff"  # characters before the first one that shows
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # first characters of a cell that a spreadsheet would compute
 
 _NUMBERS = answers.Numbers.__struct_fields__
@@ -107,7 +109,10 @@ def as_csv(report: Mapping[str, Any]) -> str:
 
 def _cell(value: object) -> str:
     text = "" if value is None else str(value)
-    return f"'{text}" if text.lstrip(" \n").startswith(_FORMULA) else text
+    bare = text.lstrip(" \n")
+    # Spreadsheets of some languages compute the full-width and small forms of the signs too.
+    folded = unicodedata.normalize("NFKC", text.lstrip(_UNSEEN)[:1])
+    return f"'{text}" if bare.startswith(_FORMULA) or folded.startswith(_FORMULA) else text
 
 
 def budgets(request: Request) -> Response:

@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import select
 import socket
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+log = logging.getLogger(__name__)
+
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_TELL_EVERY = 60.0  # seconds
 _SILENT = 20_000  # milliseconds that a client may take nothing of its answer
+
+
+class Told:
+    """Handles errors of the loop: where descriptors are missing, one line in `_TELL_EVERY` seconds. asyncio waits a
+    second before it accepts again.
+    """
+
+    def __init__(self) -> None:
+        self._told = -_TELL_EVERY
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in _SHORT:
+            loop.default_exception_handler(context)
+        elif loop.time() - self._told >= _TELL_EVERY:
+            self._told = loop.time()
+            log.error("status and admin accept no connections: %s", error.strerror)
 
 
 class HTTPThread:
@@ -65,5 +87,6 @@ class HTTPThread:
             for server in servers:
                 server.end()
 
+        loop.set_exception_handler(Told())
         loop.add_reader(woken, end)
         await asyncio.gather(*(server.run_until_ended() for server in servers))

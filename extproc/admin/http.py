@@ -22,6 +22,7 @@ AT_ONCE = 64
 """Requests that one address answers at the same time; one more gets 503. Probes do not count."""
 CONNECTIONS = 256
 """Connections of one address; beyond them the oldest idle one is closed."""
+_BACKLOG = 16  # connections accepted at once; asyncio reports so many failures a second while descriptors are missing
 _SLOWEST = 10.0  # seconds for the head of a request to arrive
 
 
@@ -131,6 +132,7 @@ class Server(uvicorn.Server):
             server_header=False,
             lifespan="off",
             timeout_graceful_shutdown=1,
+            backlog=_BACKLOG,
         )
         super().__init__(config)
         self._listener = listener

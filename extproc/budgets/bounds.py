@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 
 from extproc.budgets.guess import about
+from extproc.dialects._thinkers import unasked
 from extproc.routing.parameters import apply, output_limit
 from extproc.words.exchange import Exchange, Target
 
@@ -13,7 +14,7 @@ _BYTES_PER_TOKEN = 3  # prose in English has four; counting three keeps an estim
 _AN_HOUR = b'"1h"'
 """How long a request asks a prompt cache to keep something, in the JSON of every API that has it."""
 USUAL = 4096
-"""Tokens of output that are held for a request without a limit, until it is known what is usual for its model."""
+"""Tokens of text that are held for a request without a limit, until it is known what is usual for its model."""
 _LEAST_OUTPUT = 16  # tokens: OpenAI's responses take no smaller limit
 _GPT_4O_MINI = 48_169
 """Tokens of the largest image at GPT-4o mini, 2,833 and eight tiles of 5,667: so many that an image costs the same as
@@ -127,7 +128,7 @@ def bound_output(
         if limit is not None and ceiling is not None:
             limit = min(limit, ceiling)
         written.append(None if limit == asked else limit)
-        bound = limit or ask.usual_output or most or USUAL
+        bound = limit or ask.usual_output or most or USUAL + (ask.thinking or unasked(target.model))
         if exchange.translated and limit is not None:
             bound = _translated(bound, _thinking(exchange, target), ceiling)
         bounds.append(bound * ask.choices)

@@ -38,6 +38,7 @@ class Budget:
     per: tuple[str, ...]
     match: tuple[tuple[str, Pattern], ...]
     limit: int
+    most_granted: int  # the most that grants add to a count
     window: int
     idle: float  # seconds after which an unused count is forgotten; 0: never
     alert_at: tuple[float, ...]  # the shares to report, the highest first
@@ -143,7 +144,8 @@ def compile_budget(settings: BudgetSettings) -> Budget:
         settings.name,
         tuple(settings.per),
         tuple((name, Pattern(pattern)) for name, pattern in settings.match.items()),
-        limit=int(settings.limit * (prices.NANO if unit == USD else 1)),
+        limit=(limit := int(settings.limit * (prices.NANO if unit == USD else 1))),
+        most_granted=settings.max_granted * max(limit, 1),
         window=window,
         idle=settings.idle_ttl if window == 0 else 0.0,
         alert_at=tuple(sorted(settings.alert_at, reverse=True)),

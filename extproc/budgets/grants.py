@@ -6,6 +6,7 @@ end by themselves.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 import uuid
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from extproc.stores import Counters
+from extproc.stores import MAX_COUNT, Counters
 
 BOARD = "grants"
 MOST = 1000
@@ -42,32 +43,42 @@ class Grants:
     def __init__(self, counters: Counters, now: Callable[[], float] = time.time) -> None:
         self._counters = counters
         self._now = now
+        self._giving = asyncio.Lock()
         self._all: dict[str, Grant] = {}
         self._room: Mapping[tuple[str, str], int] = {}
         self._ends = math.inf  # end of the first of them
 
-    def room(self, scope: str, unit: str) -> int:
-        """The amount that the count may use beyond its budget's limit. Grants in another unit are ignored."""
+    def room(self, scope: str, unit: str, most: int = MAX_COUNT) -> int:
+        """The amount that the count may use beyond its budget's limit, at most `most`: grants of the same moment do not
+        know of each other. Grants in another unit are ignored.
+        """
         if self._room and self._now() >= self._ends:
             self._take(self._all.values())
-        return self._room.get((scope, unit), 0)
+        return min(self._room.get((scope, unit), 0), most)
 
     def all(self) -> Sequence[Grant]:
         """Grants in force, the latest to expire last."""
         now = self._now()
         return sorted((grant for grant in self._all.values() if grant.expires > now), key=lambda grant: grant.expires)
 
-    async def give(self, budget: str, scope: str, amount: int, unit: str, expires: float | None) -> Grant:
-        """Grant it. Raises StoreError when it cannot be kept, ValueError when there are too many."""
-        await self.refresh()
-        if len(self._all) >= MOST:
-            raise ValueError(f"there are {MOST} grants already: revoke some")
-        now = self._now()
-        until = min(now + _LONGEST, expires or now + _LONGEST)
-        grant = Grant(uuid.uuid4().hex, budget, scope, amount, unit, until)
-        await self._counters.share(BOARD, grant.id, _encode(grant), until - now)
-        self._take([*self._all.values(), grant])
-        return grant
+    async def give(
+        self, budget: str, scope: str, amount: int, unit: str, expires: float | None, *, most: int = MAX_COUNT
+    ) -> Grant:
+        """Grant it. Raises StoreError when it cannot be kept, ValueError when there are too many, or when they would
+        add more than `most` to this count.
+        """
+        async with self._giving:
+            await self.refresh()
+            if len(self._all) >= MOST:
+                raise ValueError(f"there are {MOST} grants already: revoke some")
+            if self.room(scope, unit) + amount > most:
+                raise ValueError("the grants of this count would exceed the budget's `max_granted`: revoke some")
+            now = self._now()
+            until = min(now + _LONGEST, expires or now + _LONGEST)
+            grant = Grant(uuid.uuid4().hex, budget, scope, amount, unit, until)
+            await self._counters.share(BOARD, grant.id, _encode(grant), until - now)
+            self._take([*self._all.values(), grant])
+            return grant
 
     async def revoke(self, id: str) -> bool:
         """Take a grant back: it binds from the next request. Raises StoreError. False when there is none of that id."""

@@ -16,6 +16,7 @@ from extproc.budgets.refusals import exceeded, rates, too_dear
 from extproc.budgets.scopes import Scopes
 from extproc.budgets.settings import USD, BudgetSettings
 from extproc.budgets.watch import Alert, Watch
+from extproc.dialects._thinkers import unasked
 from extproc.routing.parameters import output_limit
 from extproc.stores import Counters, Denied, StoreError
 from extproc.words.errors import INVALID_REQUEST, STORE_UNAVAILABLE, UNBOUNDED_INPUT, Refusal
@@ -185,7 +186,7 @@ class Reserve:
             if budget.patient and (usual := self._usual(target)) is not None:
                 tokens_in = min(tokens_in, input_estimate(exchange))
             elif outputs and not budget.strict and budget.grows and not _limited(exchange, index):
-                usual = (self._usual(target) or USUAL) * ask.choices
+                usual = (self._usual(target) or USUAL + (ask.thinking or unasked(target.model))) * ask.choices
                 reservation.usual = True
             if usual is not None:
                 tokens_out = min(usual, tokens_out)
@@ -287,7 +288,10 @@ class Reserve:
         return None
 
     def _room(self, claim: Claim) -> int:
-        return 0 if self._grants is None else self._grants.room(claim.scope, claim.budget.settings.unit)
+        if self._grants is None:
+            return 0
+        budget = claim.budget
+        return self._grants.room(claim.scope, budget.settings.unit, budget.most_granted)
 
     def _store_failed(self, exchange: Exchange, error: StoreError) -> None:
         for claim in exchange.reservation.claims:

@@ -105,6 +105,13 @@ class BudgetSettings(Section):
         None,
         description="URL that gets a POST when a count reaches a share of `alert_at`, once for each count and window.",
     )
+    max_granted: int = Field(
+        10,
+        ge=1,
+        le=1000,
+        description="Most room that operators' grants add to one count at a time, in multiples of `limit`, 1 to 1000. "
+        "Further room has no effect, however many grants are given at once.",
+    )
     missing: Literal["shared", "refuse"] = Field(
         "shared",
         description="Treatment of a request that lacks a label of `per`. `shared`: all such requests have one count. "

@@ -16,7 +16,9 @@ import uvloop
 
 from extproc.cli import _stop
 from extproc.cli._options import add_config
+from extproc.ledger import LedgerError
 from extproc.settings import config
+from extproc.stores import StoreError
 from extproc.telemetry.lines import Lines, LinesHandler
 from extproc.telemetry.logs import JSONFormatter
 
@@ -82,7 +84,11 @@ def run(options: argparse.Namespace) -> int:
             grace=options.drain_grace,
         )
 
-    uvloop.run(until_stopped())
+    try:
+        uvloop.run(until_stopped())
+    except (StoreError, LedgerError) as error:
+        print(f"stores: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

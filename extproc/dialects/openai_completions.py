@@ -6,16 +6,28 @@ Source: https://platform.openai.com/docs/api-reference/completions
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from extproc.dialects import MAX_TOKENS, _edges, read_flag, read_integer, read_model
+from extproc.dialects import MAX_TOKENS, _edges, azure, read_flag, read_integer, read_model
 from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
+from extproc.dialects.openai_chat.said import QUIET
 from extproc.dialects.openai_chat.usage import read_usage
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
+from extproc.words.dialect import (
+    NO_ENDPOINT,
+    Ask,
+    Closed,
+    Conversation,
+    Dialect,
+    Endpoint,
+    Fields,
+    Piece,
+    Report,
+    loose,
+)
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
 _MAX_CHOICES = 128
@@ -43,6 +55,7 @@ class OpenAICompletions(Dialect):
     name = "openai_completions"
     family = "completions"
     paths = {"/v1/completions": "text_completion"}  # noqa: RUF012
+    aliases = azure("/v1/completions")
     usage_at = (("usage",),)
     fields = Fields(
         model="model",
@@ -112,6 +125,23 @@ class OpenAICompletions(Dialect):
         found = _edges.find(head, tail)
         if found is not None:
             self.observe(found, report)
+
+    def said(self, event: Any) -> Iterator[Piece | Closed]:
+        choices = event.get("choices") if isinstance(event, dict) else None
+        if not isinstance(choices, list):
+            yield from loose(event, "answer", QUIET)
+            return
+        for number, choice in enumerate(choices):
+            if not isinstance(choice, dict):
+                continue
+            index = choice.get("index", number)
+            if isinstance(choice.get("text"), str):
+                beside = (choice, "logprobs", None) if choice.get("logprobs") is not None else None
+                yield Piece(f"choices[{index}].text", choice, "text", (index, "text"), beside=beside)
+            if choice.get("finish_reason") is not None:
+                yield Closed((index,))
+            yield from loose(choice, f"choices[{index}]", QUIET, without=("text",))
+        yield from loose(event, "answer", QUIET, without=("choices",))
 
 
 DIALECT = OpenAICompletions()

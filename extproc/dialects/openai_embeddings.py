@@ -10,16 +10,16 @@ from __future__ import annotations
 import sys
 from array import array
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from extproc.dialects import _edges, read_integer, read_model, safe_names
+from extproc.dialects import _edges, azure, read_integer, read_model, safe_names
 from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat.usage import read_usage
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
+from extproc.words.dialect import NO_ENDPOINT, Ask, Closed, Conversation, Dialect, Endpoint, Fields, Piece, Report
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
@@ -49,6 +49,7 @@ class OpenAIEmbeddings(Dialect):
     name = "openai_embeddings"
     family = "embeddings"
     paths = {"/v1/embeddings": "embeddings"}  # noqa: RUF012
+    aliases = azure("/v1/embeddings")
     usage_at = (("usage",),)
     fields = Fields(
         model="model",
@@ -72,6 +73,9 @@ class OpenAIEmbeddings(Dialect):
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         return Conversation(asked=pieces(body.get("input"), ()))
+
+    def said(self, event: Any) -> Iterator[Piece | Closed]:  # noqa: ARG002 - vectors are no text
+        return iter(())
 
     def observe(self, data: bytes, report: Report) -> bool:
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -14,14 +16,44 @@ from extproc.budgets import BudgetSettings
 from extproc.ledger import LedgerError
 from extproc.stores import StoreError
 from extproc.words.actions import LocalReply
-from extproc.words.errors import INVALID_REQUEST, OVERLOADED, STORE_UNAVAILABLE, Refusal
+from extproc.words.errors import INVALID_REQUEST, OVERLOADED, RATE_LIMITED, STORE_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange
 
 _REPORTS = 2
 """Usage reports in preparation, as many as the ledger prepares; one more is refused: 503 overloaded."""
 _LOOKS = 4
 """Budget reports in preparation; one more is refused likewise."""
+REPORTS = 30
+"""Reports of one consumer in a minute, unless the settings say otherwise (`limits.reports`)."""
+_MINUTE = 60.0  # seconds
+_MOST_CONSUMERS = 10_000  # consumers whose reports are counted; beyond them the first are forgotten
 _MOST_PARAMETERS = 64
+
+
+class Rate:
+    """The reports that each consumer may ask for in a minute: `most` at once, and then one each time its share of the
+    minute has passed.
+    """
+
+    def __init__(self, most: int, now: Callable[[], float]) -> None:
+        self._share = _MINUTE / most
+        self._now = now
+        self._until: dict[str, float] = {}  # by consumer, the time when its minute is as good as unused
+
+    def check(self, consumer: str) -> None:
+        """Count a report. Raises Refusal."""
+        now = self._now()
+        until = max(now, self._until.get(consumer, now)) + self._share
+        if until - now > _MINUTE + self._share / 2:
+            wait = math.ceil(until - now - _MINUTE)
+            most = round(_MINUTE / self._share)
+            message = f"There were more than {most} reports in a minute (limits.reports): try again in {wait} s."
+            raise Refusal(RATE_LIMITED, message, headers={"retry-after": str(wait)})
+        self._until[consumer] = until
+        if len(self._until) > _MOST_CONSUMERS:
+            self._until = {name: at for name, at in self._until.items() if at > now}
+            if len(self._until) > _MOST_CONSUMERS:
+                del self._until[next(iter(self._until))]
 
 
 class Own:
@@ -29,18 +61,26 @@ class Own:
     asks for.
     """
 
-    def __init__(self, reporter: Reporter, budgets: Sequence[BudgetSettings]) -> None:
+    def __init__(
+        self,
+        reporter: Reporter,
+        budgets: Sequence[BudgetSettings],
+        most: int = REPORTS,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._reporter = reporter
         self._budgets = budgets
+        self._rate = Rate(most, now)
         self._busy = 0
         self._looking = 0
 
     async def __call__(self, exchange: Exchange) -> LocalReply | None:
+        if exchange.operation not in ("usage", "budgets"):
+            return None
+        self._rate.check(exchange.consumer.name)
         if exchange.operation == "usage":
             return _json(await self._usage(exchange))
-        if exchange.operation == "budgets":
-            return _json(await self._counts(exchange))
-        return None
+        return _json(await self._counts(exchange))
 
     async def _counts(self, exchange: Exchange) -> object:
         _check_room(self._looking, _LOOKS)

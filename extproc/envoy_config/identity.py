@@ -33,7 +33,8 @@ from envoy_data_plane.google.protobuf import Empty
 
 from extproc.auth import JWTSettings
 from extproc.envoy_config.typed import discovery, endpoints, file, http_filter, seconds, socket_address, tls_to
-from extproc.settings.config import Settings, TLSSettings
+from extproc.settings.config import Settings
+from extproc.settings.listener import TLSSettings
 from extproc.words import contract
 
 _FETCH_TIMEOUT = 5.0  # seconds

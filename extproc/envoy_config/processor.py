@@ -30,6 +30,7 @@ from envoy_data_plane.envoy.extensions.upstreams.http.v3 import (
 from envoy_data_plane.envoy.type.matcher.v3 import ListStringMatcher, StringMatcher
 
 from extproc.auth import credential_headers
+from extproc.dialects import dialects, rates
 from extproc.envoy_config.typed import (
     breakers,
     buffer_bytes,
@@ -41,6 +42,7 @@ from extproc.envoy_config.typed import (
     socket_address,
     with_flags,
 )
+from extproc.providers import kinds
 from extproc.settings.config import Settings
 from extproc.words import contract
 
@@ -52,7 +54,7 @@ MESSAGE_TIMEOUT = seconds(10)
 
 _REQUEST_HEADERS = (":method", ":path", "content-type", "content-encoding", "content-length", "x-request-id")
 # response headers that the gateway reads, beside those that requests have too
-_RESPONSE_HEADERS = (":status", "retry-after")
+_RESPONSE_HEADERS = (":status", "retry-after", "x-should-retry")
 
 
 def cluster(settings: Settings, socket: str | None = None) -> Cluster:
@@ -112,12 +114,19 @@ def gateway_filter(settings: Settings, attachment: str) -> ExternalProcessor:
 def gateway_headers(settings: Settings) -> HeaderForwardingRules:
     """Headers that the gateway attachment reads: the fewer headers a message has, the less it costs."""
     prefixes = dict.fromkeys((settings.attribution.prefix, contract.PREFIX, "x-ai-"))
-    return _only((*_REQUEST_HEADERS, *credential_headers(settings.auth), *_RESPONSE_HEADERS), tuple(prefixes))
+    if settings.budgets:  # their rates take the place of the provider's
+        prefixes |= dict.fromkeys(rates())
+    own = [name for dialect in dialects().values() for name in (dialect.version, dialect.request_id) if name]
+    own += settings.attribution.session
+    names = (*_REQUEST_HEADERS, *credential_headers(settings.auth), *_RESPONSE_HEADERS, *own)
+    return _only(tuple(dict.fromkeys(names)), tuple(prefixes))
 
 
 def attempt_headers() -> HeaderForwardingRules:
+    """Headers that the attempt attachment reads."""
     names = (":path", "content-type", "content-encoding", contract.ATTEMPT_COUNT, ":status")
-    return _only(names, (contract.PREFIX,))
+    in_body = [name for provider in kinds().values() for name in provider.in_body]
+    return _only((*names, *dict.fromkeys(in_body)), (contract.PREFIX,))
 
 
 def _only(names: Sequence[str], prefixes: Sequence[str]) -> HeaderForwardingRules:

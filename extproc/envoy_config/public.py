@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
+import betterproto2
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
 from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
     HeaderMutation,
@@ -9,10 +13,12 @@ from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
     HeaderMutationRules,
 )
 from envoy_data_plane.envoy.config.core.v3 import (
+    Http1ProtocolOptions,
     Http2ProtocolOptions,
     HttpProtocolOptions,
     HttpProtocolOptionsHeadersWithUnderscoresAction,
     KeepaliveSettings,
+    RuntimeFeatureFlag,
     TransportSocket,
     TypedExtensionConfig,
 )
@@ -29,6 +35,15 @@ from envoy_data_plane.envoy.config.route.v3 import (
     RouteConfiguration,
     RouteMatch,
     VirtualHost,
+)
+from envoy_data_plane.envoy.extensions.compression.gzip.decompressor.v3 import Gzip
+from envoy_data_plane.envoy.extensions.compression.zstd.decompressor.v3 import Zstd
+from envoy_data_plane.envoy.extensions.filters.http.cors.v3 import Cors, CorsPolicy
+from envoy_data_plane.envoy.extensions.filters.http.decompressor.v3 import (
+    Decompressor,
+    DecompressorCommonDirectionConfig,
+    DecompressorRequestDirectionConfig,
+    DecompressorResponseDirectionConfig,
 )
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     ExtProcOverrides,
@@ -48,10 +63,11 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
 )
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
-from extproc.dialects import by_path, path_regex
+from extproc.dialects import path_regex, served
 from extproc.envoy_config import identity, processor, replies
 from extproc.envoy_config.typed import buffer_bytes, extension, http_filter, pack, seconds, socket_address, untyped
 from extproc.settings.config import Settings
+from extproc.settings.listener import CORSSettings
 from extproc.words import contract
 from extproc.words.dialect import PLACE
 
@@ -100,6 +116,8 @@ def _manager(settings: Settings) -> HttpConnectionManager:
             # x_ai_team would pass for x-ai-team.
             headers_with_underscores_action=HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
         ),
+        # nginx forwards requests as HTTP/1.0 unless it is told otherwise, and may leave the host out.
+        http_protocol_options=Http1ProtocolOptions(accept_http_10=True, default_host_for_http_10="gateway"),
         http2_protocol_options=Http2ProtocolOptions(
             max_concurrent_streams=100,
             initial_stream_window_size=1 << 20,
@@ -123,6 +141,8 @@ def _manager(settings: Settings) -> HttpConnectionManager:
         ],
         http_filters=[
             _internal_headers(),
+            *([http_filter("cors", Cors())] if settings.listener.cors else []),  # answers preflights
+            *_compressed_bodies(),
             _body_limit(settings),
             *identity.jwt_filters(settings),
             _gateway(settings),
@@ -142,6 +162,54 @@ def _internal_headers() -> HttpFilter:
     """First of the filters, so last to see the answer: nothing internal reaches the client."""
     mutations = Mutations(response_mutations=[remove(contract.PREFIX), remove(ENVOY_PREFIX)])
     return http_filter("header_mutation", HeaderMutationFilter(mutations=mutations))
+
+
+def _compressed_bodies() -> Sequence[HttpFilter]:
+    """Request bodies in gzip or zstd reach the other filters as they were before; answers pass as they are."""
+    off = DecompressorCommonDirectionConfig(enabled=RuntimeFeatureFlag(default_value=False))
+    libraries: Sequence[tuple[str, betterproto2.Message]] = (("gzip", Gzip()), ("zstd", Zstd()))
+    return [
+        http_filter(
+            f"decompressor.{name}",
+            Decompressor(
+                decompressor_library=extension(f"envoy.compression.{name}.decompressor", library),
+                request_direction_config=DecompressorRequestDirectionConfig(advertise_accept_encoding=False),
+                response_direction_config=DecompressorResponseDirectionConfig(common_config=off),
+            ),
+        )
+        for name, library in libraries
+    ]
+
+
+def _cors(cors: CORSSettings) -> CorsPolicy:
+    return CorsPolicy(
+        allow_origin_string_match=[_origin(origin) for origin in cors.origins],
+        allow_methods="GET, POST",
+        allow_headers=", ".join(cors.headers),
+        expose_headers="*",
+        max_age=str(int(cors.max_age)),
+        forward_not_matching_preflights=False,
+    )
+
+
+def _preflights() -> Route:
+    """The filter for cross-origin requests answers these, and looks for its settings on a route to a cluster only."""
+    asked = HeaderMatcher(name="access-control-request-method", present_match=True)
+    options = HeaderMatcher(name=":method", string_match=StringMatcher(exact="OPTIONS"))
+    return Route(
+        name="preflights",
+        match=RouteMatch(prefix="/", headers=[options, asked]),
+        route=RouteAction(cluster=NO_ORDER),
+    )
+
+
+def _origin(pattern: str) -> StringMatcher:
+    """Matches an origin: any, one, or one with a star for its subdomains."""
+    if pattern == "*":
+        return StringMatcher(safe_regex=RegexMatcher(regex=".*"))
+    if "*" not in pattern:
+        return StringMatcher(exact=pattern)
+    return StringMatcher(safe_regex=RegexMatcher(regex=re.escape(pattern).replace(r"\*", r"[A-Za-z0-9.-]+")))
 
 
 def _body_limit(settings: Settings) -> HttpFilter:
@@ -170,12 +238,17 @@ def _everywhere() -> ExtProcPerRoute:
 
 def _routes(settings: Settings) -> RouteConfiguration:
     elsewhere = Route(match=RouteMatch(prefix="/"), direct_response=DirectResponseAction(status=404))
+    filters = {"envoy.filters.http.ext_proc": pack(FilterConfig(config=pack(_everywhere())))}
+    preflights = []
+    if settings.listener.cors is not None:
+        preflights.append(_preflights())
+        filters["envoy.filters.http.cors"] = pack(_cors(settings.listener.cors))
     host = VirtualHost(
         name="ai",
         domains=["*"],
         include_request_attempt_count=True,
-        typed_per_filter_config={"envoy.filters.http.ext_proc": pack(FilterConfig(config=pack(_everywhere())))},
-        routes=[*(_route(settings, path) for path in sorted(by_path())), elsewhere],
+        typed_per_filter_config=filters,
+        routes=[*preflights, *(_route(settings, path) for path in served()), elsewhere],
     )
     return RouteConfiguration(name="public", virtual_hosts=[host])
 
@@ -224,5 +297,8 @@ def _client_idle_timeout(settings: Settings) -> float:
     """
     slowest = max(provider.timeout for provider in settings.providers.values())
     retries = [virtual.retry for virtual in settings.virtual_models.values()]
-    chains = [retry.attempts * max(retry.per_try_timeout, retry.per_try_timeout_stream) for retry in retries]
+    chains = [
+        retry.attempts * max(retry.per_try_timeout or slowest, retry.per_try_timeout_stream or slowest)
+        for retry in retries
+    ]
     return max(settings.limits.stream_idle, slowest, *chains) + 30

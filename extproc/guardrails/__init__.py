@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any
@@ -31,8 +31,19 @@ from pydantic import Field
 
 from extproc.guardrails._base import AppliesToSettings, Finding, Guardrail, GuardrailSettings
 from extproc.guardrails._input import GuardInput
+from extproc.guardrails._output import GuardOutput
 
-__all__ = ["AppliesToSettings", "Finding", "GuardInput", "Guardrail", "GuardrailSettings", "kinds", "settings_type"]
+__all__ = [
+    "AppliesToSettings",
+    "Finding",
+    "GuardInput",
+    "GuardOutput",
+    "Guardrail",
+    "GuardrailSettings",
+    "kinds",
+    "reads_answers",
+    "settings_type",
+]
 
 
 @cache
@@ -46,3 +57,8 @@ def settings_type() -> Any:
     """The type of an entry of `guardrails`: the settings of its kind."""
     types = tuple(kinds().values())
     return types[0] if len(types) == 1 else Annotated[reduce(or_, types), Field(discriminator="kind")]
+
+
+def reads_answers(guardrails: Sequence[GuardrailSettings]) -> bool:
+    """True when the text of some answers has to be read: to check it, or to put back what a mask took out."""
+    return any({"output", "tool_calls"} & {*one.on} or one.style == "reversible" for one in guardrails)

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from extproc.guardrails._base import GuardrailSettings
+from extproc.guardrails._body import rewritten
 from extproc.guardrails._guard import Failure, Guard
 from extproc.guardrails._mask import Mask, Vault
 from extproc.guardrails._source import Edit, Hit, Written, render
@@ -28,10 +29,7 @@ _MOST_NAMED = 32
 _word = re.compile(r"[a-z_]{1,40}").fullmatch
 _begins_json = re.compile(r"\s*[\[{]").match
 _part = re.compile(r"(.*)\[(\d+)\]\.text").fullmatch
-_encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 @dataclass(slots=True)
@@ -167,8 +165,8 @@ class GuardInput:
             if edits:
                 edits.sort(key=lambda edit: (edit[0][0], edit[1]))
                 changed |= _changes(source, [edit for edit, _ in edits])
-        exchange.body, tree = rewritten(exchange.body, exchange.json, changed)
-        exchange.json = tree
+        if changed:
+            exchange.body, exchange.masked = rewritten(exchange.body, exchange.json, changed), True
 
 
 def _blocked(guard: Guard, message: str, where: str) -> Refusal:
@@ -285,46 +283,3 @@ def _leaves(tree: Any) -> Iterator[str]:
             waiting.extend(node)
         elif type(node) in (int, float) and abs(node) >= _LONG:
             yield str(node)
-
-
-# --- the body with edits
-
-
-def rewritten(body: bytes, tree: Any, changed: Mapping[tuple[int, Any], str]) -> tuple[bytes, Any]:
-    """`body` and its `tree` with the strings of `changed`: by id() of the object or list that holds each, and its key.
-    All other strings and numbers stay as they are, byte for byte. The tree is changed in place.
-    """
-    holders = {holder for holder, _ in changed}
-    touched = _on_the_way(tree, holders)
-    new = _rewrite(msgspec.Raw(body), tree, changed, touched)
-    return bytes(new), tree
-
-
-def _on_the_way(tree: Any, holders: Collection[int]) -> set[int]:
-    """The ids of all objects and lists that lead to one of `holders`."""
-    parents: dict[int, int] = {}
-    waiting = [tree]
-    while waiting:
-        node = waiting.pop()
-        for child in node.values() if isinstance(node, dict) else node:
-            if isinstance(child, dict | list):
-                parents[id(child)] = id(node)
-                waiting.append(child)
-    found: set[int] = set()
-    for holder in holders:
-        at: int | None = holder
-        while at is not None and at not in found:
-            found.add(at)
-            at = parents.get(at)
-    return found
-
-
-def _rewrite(raw: msgspec.Raw, node: Any, changed: Mapping[tuple[int, Any], str], touched: Collection[int]) -> bytes:
-    pieces: Any = _fields(raw) if isinstance(node, dict) else _items(raw)
-    for key, child in list(node.items() if isinstance(node, dict) else enumerate(node)):
-        if (new := changed.get((id(node), key))) is not None:
-            node[key] = new
-            pieces[key] = msgspec.Raw(_encode(new))
-        elif id(child) in touched and isinstance(child, dict | list):
-            pieces[key] = msgspec.Raw(_rewrite(pieces[key], child, changed, touched))
-    return _encode(pieces)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import os
 import sqlite3
 import threading
 import time
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from extproc.ledger import LedgerError
 from extproc.ledger.schema import migrate
 from extproc.ledger.url import LedgerURL, Server
+from extproc.words.files import identity, make_private
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -175,13 +175,7 @@ def reason(error: BaseException) -> str:
 
 def _file(path: str | None) -> tuple[int, int] | None:
     """Device and inode of the file at a path; None without one."""
-    if path is None:
-        return None
-    try:
-        found = os.stat(path)  # noqa: PTH116 - it is looked at before every batch
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
+    return None if path is None else identity(path)
 
 
 def _sqlite(path: str | None) -> Callable[[], sqlite3.Connection]:
@@ -195,6 +189,8 @@ def _sqlite(path: str | None) -> Callable[[], sqlite3.Connection]:
         raise LedgerError(f"cannot open {path}: {error.strerror}") from None
 
     def connect() -> sqlite3.Connection:
+        with contextlib.suppress(OSError):  # the next line fails likewise, with the reason
+            make_private(path)
         connection = sqlite3.connect(path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             _use_wal(connection)

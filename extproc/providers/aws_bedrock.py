@@ -37,6 +37,9 @@ PROVIDER = Provider(
     source="https://docs.aws.amazon.com/bedrock/latest/APIReference/welcome.html",
     base_url="https://bedrock-runtime.{region}.amazonaws.com",
     adapt=adapt,
+    # As Anthropic's SDK does it: anthropic-sdk-python/src/anthropic/lib/bedrock/_client.py. Betas are no header there:
+    # https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages.html
+    in_body={"anthropic-beta": "anthropic_beta"},
     unwrap={"anthropic_messages": unwrap},
     dialects=("aws_converse", "anthropic_messages", "aws_titan_embed"),
     models={"anthropic_messages": ("anthropic.*", "*.anthropic.*"), "aws_titan_embed": ("amazon.titan-embed-*",)},

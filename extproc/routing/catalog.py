@@ -25,7 +25,7 @@ from extproc.words.dialect import ABILITIES, Dialect
 from extproc.words.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
 from extproc.words.exchange import Changes, Exchange, Target
 from extproc.words.facts import check_fact
-from extproc.words.values import ModelName, Pattern, Section, is_model_name
+from extproc.words.values import ModelName, Pattern, PositiveDuration, Section, is_model_name
 
 MAX_TARGETS = 64  # targets behind one name, nested virtual models resolved
 MAX_NESTING = 8
@@ -60,6 +60,11 @@ class ModelSettings(Section):
         None,
         description="Price of the model's tokens. Default: the catalogue's. Set it for models that the catalogue does "
         "not know, and for prices of your own contract.",
+    )
+    timeout: PositiveDuration | None = Field(
+        None,
+        description="Longest wait for an answer of the model to begin, plain or streamed, for each try. Default: the "
+        "provider's `timeout`, which applies when it is shorter, too.",
     )
     api: str | None = Field(
         None,
@@ -260,6 +265,7 @@ class Catalog:
             there = name[len(prefix) :] if star and not rest and prefix.endswith("/") else name
         provider = self.providers.get(settings.provider)
         known = known_model(provider.provider.catalogue if provider else None, there, self.prices.today)
+        patience = provider.timeout if provider else 0.0
         return Target(
             name,
             settings.provider,
@@ -273,6 +279,7 @@ class Catalog:
             known_output=known_output(there),
             hosted_tools=provider.hosted_tools if provider else "refuse",
             api=settings.api or "",
+            timeout=min(settings.timeout or patience, patience),
         )
 
     def _chain(self, name: str) -> Chain:

@@ -116,7 +116,7 @@ class Processor:
             self._renew_leases(),
             self._keep_books(),
             self._share(),
-            self._waiting.run(),
+            *([self._waiting.run()] if settings.usage.mode == "log" else []),
             self._alerts.run(),
         ):
             self._spawn(work)
@@ -255,7 +255,7 @@ class Processor:
             history=self._history,
             tools=self._tools,
             books=self._books,
-            own=Own(self._reporter, settings.budgets),
+            own=Own(self._reporter, settings.budgets, settings.limits.reports),
             waiting=self._waiting,
             in_flight=self._in_flight,
         )

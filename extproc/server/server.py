@@ -86,13 +86,20 @@ class _Process:
     def __init__(self, attachment: Attachment, telemetry: Telemetry) -> None:
         self._attachment = attachment
         self._telemetry = telemetry
+        self._dropped = False  # the request's body, for which there was no room
         telemetry.streams.inc()
 
     @property
     def done(self) -> bool:
         return self._attachment.done
 
-    async def on_message(self, data: bytes) -> Sequence[bytes]:
+    def admits(self, size: int) -> bool:
+        self._dropped = not self._attachment.admits(size)
+        return not self._dropped
+
+    async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
+        if self._dropped:
+            return await wire.refuse(self._attachment)
         step = wire.converse(self._attachment, data)
         del data  # a large message is freed as soon as it was read
         try:
@@ -121,8 +128,11 @@ class _AccessLog:
         self._name = ""
         waiting.logs += 1
 
-    async def on_message(self, data: bytes) -> Sequence[bytes]:
-        self._name, entries = access_log.read(data, self._name)
+    def admits(self, size: int) -> bool:  # noqa: ARG002
+        return True
+
+    async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
+        self._name, entries = access_log.read(bytes(data), self._name)
         for entry in entries:
             if isinstance(entry, Try):
                 self._pipeline().learn(entry)
@@ -167,7 +177,10 @@ class _Check:
     def __init__(self, health: _Health) -> None:
         self._health = health
 
-    async def on_message(self, _data: bytes) -> Sequence[bytes]:
+    def admits(self, size: int) -> bool:  # noqa: ARG002
+        return True
+
+    async def on_message(self, _data: bytes | memoryview) -> Sequence[bytes]:
         return (self._health.message(),)
 
     async def on_half_close(self) -> Sequence[bytes]:

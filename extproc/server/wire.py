@@ -29,12 +29,12 @@ class UnexpectedMessage(Exception):  # noqa: N818
     """A message that Envoy's configuration should never make it send."""
 
 
-async def converse(attachment: Attachment, data: bytes) -> Sequence[bytes]:
+async def converse(attachment: Attachment, data: bytes | memoryview) -> Sequence[bytes]:
     """Give one message to the attachment and return the messages for Envoy, in order; possibly none."""
     if len(data) > _LARGE and (large := _large_body(data)) is not None:
         del data  # the body is the only copy from here on
         return [_onward(await attachment.on_request_body(large))]
-    message = pb.ProcessingRequest.FromString(data)
+    message = pb.ProcessingRequest.FromString(data if isinstance(data, bytes) else bytes(data))
     phase = message.WhichOneof("request")
     if phase == "request_headers":
         part = message.request_headers
@@ -57,11 +57,16 @@ async def converse(attachment: Attachment, data: bytes) -> Sequence[bytes]:
     raise UnexpectedMessage(str(phase))
 
 
+async def refuse(attachment: Attachment) -> Sequence[bytes]:
+    """The answer to a body that `attachment` did not admit."""
+    return [_onward(await attachment.on_request_body(b""))]
+
+
 def _onward(action: Continue | LocalReply) -> bytes:
     return answers.immediate(action) if isinstance(action, LocalReply) else answers.body(action)
 
 
-def _large_body(data: bytes) -> bytes | None:
+def _large_body(data: bytes | memoryview) -> bytes | None:
     """The body in a ProcessingRequest that is little else than a request's body; None for any other message. protobuf
     would copy it twice.
     """
@@ -74,10 +79,10 @@ def _large_body(data: bytes) -> bytes | None:
     size, at = _varint(data, at + 1)
     if at + size > end or end > len(data) or len(data) - size > _MOST_BESIDE:
         return None
-    return data[at : at + size]
+    return bytes(data[at : at + size])
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
     """The number at `at`, and the place behind it."""
     value = shift = 0
     while True:

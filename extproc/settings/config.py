@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from extproc import guardrails, stores
+from extproc import guardrails
 from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, GroupSettings, TeamSettings
 from extproc.budgets import BudgetSettings
-from extproc.ledger import check_ledger
 from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
 from extproc.routing.catalog import ModelSettings, VirtualModelSettings
 from extproc.settings import checks
 from extproc.settings.limits import LimitsSettings
+from extproc.settings.listener import ListenerSettings, Port
+from extproc.settings.stores import StoresSettings
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
 
 if TYPE_CHECKING:
@@ -40,47 +41,8 @@ _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _BOOL = "tag:yaml.org,2002:bool"
 _MERGE = "tag:yaml.org,2002:merge"
 
-Port = Annotated[int, Field(ge=1, le=65535)]
 Option = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}=[A-Za-z0-9_.:/-]{1,64}$")]
 Factor = Annotated[float, Field(ge=0.01, le=100)]
-PEMFile = Annotated[str, StringConstraints(pattern="^file:.+")]
-
-
-class TLSSettings(Section):
-    """TLS of the public listener. Without it the listener speaks plain HTTP."""
-
-    certificate: PEMFile = Field(description="Certificate chain of the listener in PEM, as `file:/path`.")
-    key: PEMFile = Field(description="Private key of the listener's certificate in PEM, as `file:/path`.")
-    client_ca: PEMFile | None = Field(
-        None,
-        description="Certificate authorities of client certificates in PEM, as `file:/path`. A client certificate of "
-        "another authority cannot connect. Set it to identify consumers by their `certificates`.",
-    )
-    require_client_certificate: bool = Field(
-        False, description="Refuse connections without a client certificate. Needs `client_ca`."
-    )
-
-    @model_validator(mode="after")
-    def _verifiable(self) -> TLSSettings:
-        if self.require_client_certificate and self.client_ca is None:
-            raise ValueError("require_client_certificate needs client_ca, which verifies the certificates")
-        return self
-
-
-class ListenerSettings(Section):
-    """The public listener of Envoy, where clients connect."""
-
-    address: str = Field(
-        "0.0.0.0",  # noqa: S104 - it is the public door
-        description="Address that Envoy listens on for clients. `127.0.0.1` keeps the gateway on this machine.",
-    )
-    port: Port = Field(10000, description="Port that Envoy listens on for clients.")
-    tls: TLSSettings | None = Field(
-        None, description="TLS of the public listener. Without it the listener speaks plain HTTP."
-    )
-    max_connections: int = Field(
-        20000, ge=1, le=1_000_000, description="Most client connections at the same time. Envoy refuses further ones."
-    )
 
 
 class StatusSettings(Section):
@@ -187,50 +149,6 @@ class UsageSettings(Section):
         False,
         description="Add `cost`, in USD, to the usage in answers of OpenAI's APIs. Answers of unknown price have none.",
     )
-
-
-class StoresSettings(Section):
-    """The databases that hold budgets' counts and the ledger."""
-
-    counters: str = Field(
-        "sqlite:data/counters.db",
-        description="Store of budgets' counts: `sqlite:path` for one machine, `memory:` for tests, or "
-        "`redis://user@host:6379/0?password=env:NAME` for several machines (`rediss://` with TLS).",
-    )
-    timeout: PositiveDuration = Field(
-        stores.TIMEOUT,
-        ge=0.01,
-        le=2,
-        description="Silence of the counters store after which its calls fail, `10ms` to `2s`: a Redis that answers no "
-        "call, or an SQLite file that another process has locked. Time in which this process is too busy to listen "
-        "does not count. After five failures in a row the store is left alone for a second.",
-    )
-    patience: PositiveDuration = Field(
-        stores.PATIENCE,
-        ge=0.1,
-        le=8,
-        description="Longest wait of a request for a counters store that answers other requests, `100ms` to `8s`. A "
-        "burst waits for its turn, and is refused only after this time.",
-    )
-    ledger: str = Field(
-        "sqlite:data/ledger.db",
-        description="Store of the ledger, which has one row for each exchange: `sqlite:path` for one machine, "
-        "`postgresql://user@host/db?password=env:NAME` for several, or `memory:` for tests.",
-    )
-    ledger_keep: PositiveDuration | None = Field(
-        None,
-        description="Age at which rows of the ledger are deleted, at most `366d`. Without it rows are kept forever.",
-    )
-
-    @property
-    def waits(self) -> stores.Waits:
-        return stores.Waits(self.timeout, self.patience)
-
-    @model_validator(mode="after")
-    def _known(self) -> StoresSettings:
-        stores.check_counters(self.counters)
-        check_ledger(self.ledger)
-        return self
 
 
 class TelemetrySettings(Section):

@@ -92,6 +92,13 @@ class LimitsSettings(Section):
         le=1_000_000,
         description="Most requests in flight in one process. A further one gets 503 `overloaded`.",
     )
+    reports: int = Field(
+        30,
+        ge=1,
+        le=10_000,
+        description="Most reports that one consumer gets from `/v1/usage` and `/v1/budgets` in a minute. A further one "
+        "gets 429 `rate_limited`. Reports are heavier than other requests.",
+    )
     lease: PositiveDuration = Field(
         LEASE,
         ge=1,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from extproc.providers import kinds
 from extproc.settings.config import Settings
 from extproc.telemetry.histogram import Histogram
 from extproc.telemetry.logs import describe, describe_verdicts, json_line
+from extproc.telemetry.recent import Recent
 from extproc.words.exchange import Exchange
 from extproc.words.verdicts import Verdict
 
@@ -54,6 +54,7 @@ _TIMED = 16
 _MAX_ERRORS = 64
 """Kinds of errors counted apart."""
 _TELL_EVERY = 60.0  # seconds between two log lines about one provider's refusals of the gateway's key
+_MAX_STRANGERS = 100  # of them without a consumer: wrong keys must not push the others out
 _MAX_EXCHANGES = 1000
 """Recent exchanges kept in memory for the admin API."""
 
@@ -96,7 +97,7 @@ class Telemetry:
         self._told: dict[str, float] = {}  # provider -> when its refused credential was logged
         self.configure(settings)
         self._write = write or sys.stdout.write
-        self.recent: deque[Mapping[str, Any]] = deque(maxlen=_MAX_EXCHANGES)
+        self.recent = Recent(_MAX_EXCHANGES, _MAX_STRANGERS)
 
         names = [
             "gen_ai_operation_name",
@@ -339,7 +340,7 @@ class Telemetry:
         if exchange.forwarded:
             self._count(exchange)
         entry = describe(exchange)
-        self.recent.append(entry)
+        self.recent.add(entry, known=hasattr(exchange, "consumer"))
         if self._log:
             self._line(entry)
             if exchange.verdicts:

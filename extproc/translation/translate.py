@@ -61,7 +61,7 @@ class Translation:
         """False where only the request differs from the client's."""
         return self.translates or self.dialect.name in kinds()[self._service.kind].unwrap
 
-    def request(self, body: Mapping[str, Any]) -> tuple[str, bytes]:
+    def request(self, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> tuple[str, bytes]:
         """The path, after the provider's base_url, and the body. Raises Refusal for a request without a translation."""
         service, provider = self._service, kinds()[self._service.kind]
         destination = Destination(service.model, service.max_output_tokens, provider.more)
@@ -83,6 +83,10 @@ class Translation:
             made, ignored = self.dialect.encode_request(prompt, destination)
             self.ignored = safe_names([*dropped, *prompt.ignored, *unable, *ignored])
         path = self.dialect.path(destination, stream=self.streamed)
+        if headers and self.dialect is self.client:
+            for name, field in provider.in_body.items():
+                if name in headers:
+                    made.setdefault(field, [value.strip() for value in headers[name].split(",") if value.strip()])
         if provider.adapt is not None:
             path, made = provider.adapt(service.dialect, service.model, self.streamed, path, made)
         return path, _encode(made)

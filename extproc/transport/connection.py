@@ -40,6 +40,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from extproc.transport import frames
@@ -78,7 +79,7 @@ class Stream:
     busy: bool = False
     held: int = 0  # bytes that arrived, without a new grant yet
     assembly: Assembly | None = None
-    queue: deque[bytes] | None = None
+    queue: deque[bytes | memoryview] | None = None
     unsent: deque[memoryview] | None = None
     last: bytes | None = None  # the trailers, while they wait behind `unsent`
     call: Any = None
@@ -93,13 +94,19 @@ class Event(NamedTuple):
 
     kind: Literal["opened", "message", "ended", "drained", "gone"]
     stream: Stream
-    data: bytes = b""
+    data: bytes | memoryview = b""
 
 
 class Connection:
     """One connection. Faults of the peer raise nothing: the connection ends with `fault`. `clock` is in seconds."""
 
-    def __init__(self, limits: Limits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        admits: Callable[[Stream, int], bool] = lambda _stream, _size: True,
+    ) -> None:
+        self._admits = admits  # a large message of a stream, see `Assembly`
         self.limits = limits = limits or Limits()
         self.fault: Fault | None = None
         self.streams: dict[int, Stream] = {}  # open and half closed
@@ -152,7 +159,7 @@ class Connection:
         events, self._events = self._events, []  # what is kept here would keep a large message
         return events
 
-    def take(self, stream: Stream) -> bytes | None:
+    def take(self, stream: Stream) -> bytes | memoryview | None:
         """The next message of a busy stream. None where none waits: from now on the stream is at rest."""
         if stream.queue:
             return stream.queue.popleft()
@@ -269,13 +276,14 @@ class Connection:
                 if size == end - start - PREFIX.size and not compressed and size <= limits.message:
                     self._arrived(stream, data[start + PREFIX.size : end])
                     return
-            stream.assembly = Assembly(limits.message, stream.metadata.get("grpc-encoding", ""))
+            encoding = stream.metadata.get("grpc-encoding", "")
+            stream.assembly = Assembly(limits.message, encoding, partial(self._admits, stream))
         for message in stream.assembly.feed(data[start:end]):
             self._arrived(stream, message)
         if stream.assembly.empty:
             stream.assembly = None
 
-    def _arrived(self, stream: Stream, message: bytes) -> None:
+    def _arrived(self, stream: Stream, message: bytes | memoryview) -> None:
         if not stream.busy:
             stream.busy = True
             self._events.append(Event("message", stream, message))

@@ -17,7 +17,8 @@ class Limits:
     queued_messages: int = 20_000  # messages of a stream that wait for its handler: status 8 RESOURCE_EXHAUSTED
     # streams at the same time; few would make Envoy wait or connect again: RST_STREAM REFUSED_STREAM
     streams: int = 100_000
-    stream_window: int = 1 << 20  # data of a stream that waits for its handler: GOAWAY FLOW_CONTROL_ERROR
+    # A small message waits behind what the windows of others let into the same connection.
+    stream_window: int = 256 << 10  # data of a stream that waits for its handler: GOAWAY FLOW_CONTROL_ERROR
     connection_window: int = 16 << 20  # data of all streams that wait for handlers: GOAWAY FLOW_CONTROL_ERROR
     frame: int = 16_384  # payload of a frame, the least that HTTP/2 allows: GOAWAY FRAME_SIZE_ERROR
     header_block: int = 32 << 10  # headers of a stream, compressed: GOAWAY ENHANCE_YOUR_CALM

@@ -5,6 +5,8 @@ Source: "gRPC over HTTP2" (PROTOCOL-HTTP2.md), Length-Prefixed-Message; compress
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from extproc.transport.frames import PREFIX
 
 OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 8, 12, 13
@@ -19,37 +21,73 @@ class Refused(Exception):  # noqa: N818
         self.text = text
 
 
+LARGE = 256 << 10
+"""Bytes above which a message is handed over as a view of the memory it arrived in, not as a copy."""
+
+
 class Assembly:
-    """The message under way in one stream, of at most `most` bytes. `encoding` is the call's grpc-encoding."""
+    """The message under way in one stream, of at most `most` bytes. `encoding` is the call's grpc-encoding.
 
-    __slots__ = ("_buffer", "_encoding", "_most")
+    `admits` tells whether a large message of a size may come. Else its bytes are dropped, and an empty one takes its
+    place.
+    """
 
-    def __init__(self, most: int, encoding: str) -> None:
+    __slots__ = ("_admits", "_buffer", "_dropped", "_drops", "_encoding", "_large", "_most", "_size")
+
+    def __init__(self, most: int, encoding: str, admits: Callable[[int], bool] = lambda _size: True) -> None:
+        self._admits = admits
+        self._drops = False  # the large message, which is not admitted
+        self._dropped = 0  # bytes of it
         self._buffer = bytearray()
         self._encoding = encoding
         self._most = most
+        self._large: bytearray | None = None  # of a message of `_size` bytes
+        self._size = 0
 
     @property
     def empty(self) -> bool:
         """True when the stream is between two messages."""
-        return not self._buffer
+        return not self._buffer and self._large is None
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The messages that `data` completes, each copied once. Raises Refused at a message that is refused."""
+    def feed(self, data: bytes) -> list[bytes | memoryview]:
+        """The messages that `data` completes. Raises Refused at a message that is refused."""
+        whole: list[bytes | memoryview] = []
+        if self._large is not None:
+            data = self._fill(self._large, data, whole)
+            if not data:
+                return whole
         buffer = self._buffer
         buffer += data
-        whole: list[bytes] = []
         at = 0
         while len(buffer) - at >= PREFIX.size:
             compressed, size = PREFIX.unpack_from(buffer, at)
             self._check(compressed, size)
             start, end = at + PREFIX.size, at + PREFIX.size + size
             if end > len(buffer):
+                if size > LARGE:
+                    self._large, self._size, self._dropped = buffer[start:], size, 0
+                    self._drops = not self._admits(size)
+                    if self._drops:
+                        self._dropped = len(self._large)
+                        self._large.clear()
+                    at = len(buffer)
                 break
             whole.append(bytes(memoryview(buffer)[start:end]))
             at = end
         del buffer[:at]
         return whole
+
+    def _fill(self, large: bytearray, data: bytes, whole: list[bytes | memoryview]) -> bytes:
+        """Take what belongs to a large message; returns the rest."""
+        left = self._size - len(large) - self._dropped
+        if self._drops:
+            self._dropped += min(left, len(data))
+        else:
+            large += data if len(data) <= left else data[:left]
+        if left <= len(data):
+            whole.append(memoryview(large))
+            self._large = None
+        return data[left:]
 
     def _check(self, compressed: int, size: int) -> None:
         if compressed == 1 and self._encoding not in ("", "identity"):

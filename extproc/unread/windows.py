@@ -1,8 +1,9 @@
 """The windows that Envoy kept of an answer, and the report that the client's dialect reads from them.
 
 Events that stand whole in a window are read by `Dialect.observe`, as those of an answer whose body is read. An answer
-that is no longer than the tail is therefore reported alike. Of a longer one the text between the windows is counted
-from its bytes, less the smallest envelope of an event that was seen: rather too much than too little.
+that is no longer than the tail is therefore reported alike. Of a longer one whose usage is not known, the text between
+the windows is counted from its bytes, less the smallest envelope of an event that was seen: rather too much than too
+little. Where the usage is known, only its events are counted.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from extproc.framing import Frame
 from extproc.framing.sse import SSE
 from extproc.response import LONG
 from extproc.words.dialect import Dialect, Report
+from extproc.words.exchange import Usage
 from extproc.words.tries import Seen
 
 _DATA = re.compile(rb"(?:\A|[\r\n])data:")
@@ -57,11 +59,17 @@ class Reading:
         for at, data in spans(seen):
             end = self._read(at, data, SSE(event_limit), total, ended=seen.ended)
         size = max(end, seen.size)
-        before = self.report.output_bytes
-        if seen.ended or not math.isinf(self._envelope):  # else no text is known of, and the bound is charged
-            self._count_between(seen, size)
-            if self.report.told_at is not None and at < self._told and size == end:  # that text came before the usage
-                self.report.told_at += self.report.output_bytes - before
+        report, lines = self.report, max(0, seen.lines - self._lines)
+        text = self._most_text(size - self._known, lines)
+        if (usage := report.usage) is not None and at < self._told and size == end and _is_whole(usage):
+            # All text came before the usage: its bytes show no more than that so many tokens are possible.
+            report.output_bytes += min(text, max(0, usage.output_tokens - report.output_bytes))
+            report.output_events += lines
+            report.told_at = report.output_bytes
+            self._count_behind(seen, size, total)
+        elif seen.ended or not math.isinf(self._envelope):  # else no text is known of, and the bound is charged
+            report.output_bytes += text
+            report.output_events += max(1, lines) if text else 0
             self._count_behind(seen, size, total)
 
     def first_token(self, seen: Seen) -> float | None:
@@ -119,14 +127,10 @@ class Reading:
         if self.report.usage is not before:
             self._told = at + len(raw)
 
-    def _count_between(self, seen: Seen, size: int) -> None:
-        """Count the text of events among the first `size` bytes that were not read: bytes and lines are known."""
-        report, unread = self.report, size - self._known
-        lines = max(0, seen.lines - self._lines)
+    def _most_text(self, size: int, lines: int) -> int:
+        """The bytes of text that events of `size` bytes in so many lines of data can hold."""
         envelope = 0.0 if math.isinf(self._envelope) else self._envelope
-        if unread > 0 and (text := math.ceil(unread - lines * envelope)) > 0:
-            report.output_bytes += text
-            report.output_events += max(1, lines)
+        return max(0, math.ceil(size - lines * envelope))
 
     def _count_behind(self, seen: Seen, size: int, total: int) -> None:
         """Count the text of the last few pieces, of which Envoy tells the bytes alone: rather denser than before."""
@@ -136,6 +140,11 @@ class Reading:
         dense = self._text / self._around if self._around else 1.0
         report.output_bytes += math.ceil(unread * min(1.0, _DENSER * dense))
         report.output_events += math.ceil(unread * _DENSER * seen.lines / size) if size else 1
+
+
+def _is_whole(usage: Usage) -> bool:
+    """True where nothing has to be estimated."""
+    return usage.source == "provider" and bool(usage.input_tokens and usage.output_tokens)
 
 
 def spans(seen: Seen) -> Sequence[Span]:

@@ -31,11 +31,15 @@ class RetrySettings(Section):
         description="Wait before the second try in a row at one target, at most `5s`. It doubles for each further try. "
         "The move to another target has no wait.",
     )
-    per_try_timeout: PositiveDuration = Field(
-        600.0, description="Longest wait for a plain answer to begin, for each try. Lower it to fail over sooner."
+    per_try_timeout: PositiveDuration | None = Field(
+        None,
+        description="Longest wait for a plain answer to begin, for each try. Lower it to fail over sooner. Default: "
+        "the longest `timeout` of the targets.",
     )
-    per_try_timeout_stream: PositiveDuration = Field(
-        60.0, description="Longest wait for a streamed answer to begin, for each try. Lower it to fail over sooner."
+    per_try_timeout_stream: PositiveDuration | None = Field(
+        None,
+        description="Longest wait for a streamed answer to begin, for each try. Models that reason may think for "
+        "minutes before. Lower it to fail over sooner. Default: the longest `timeout` of the targets.",
     )
 
 

@@ -42,17 +42,30 @@ _LEAST_BASE64 = 256
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{%d,}" % _LEAST_BASE64)
 """A run of base64 that is no text for a model: a picture or a sound, in a body that could not be read."""
 _MOST_PIECES = 64
+_CREATED = 1735689600
+
+
+@dataclass(slots=True, frozen=True)
+class Listed:
+    """A model as lists of models describe it. Unknown facts are None."""
+
+    name: str
+    owner: str
+    context: int | None = None  # tokens
+    max_output_tokens: int | None = None
+    usd_per_million: Mapping[str, float] | None = None  # by kind of token
 
 
 @dataclass(slots=True, frozen=True)
 class Endpoint:
     """A path that clients call. `pattern` is the path as `Dialect.paths` lists it, `model` the client's word in the
-    place of its `{model}`.
+    place of its `{model}`. `alias` is True where the client called another path, see `Dialect.aliases`.
     """
 
     pattern: str
     operation: str  # gen_ai.operation.name
     model: str = ""
+    alias: bool = False
 
     def path(self, model: str) -> str:
         """The path for another model."""
@@ -177,6 +190,35 @@ class Text:
 
 
 @dataclass(slots=True)
+class Piece:
+    """A piece of text in an event of an answer: `holder[key]` is a string, or a long number.
+
+    The pieces of one `channel` follow each other from event to event and are one text; its first word is the choice, or
+    the item, that it belongs to. Without a channel the piece is a text of its own.
+    """
+
+    where: str
+    holder: Any
+    key: str | int
+    channel: tuple[Any, ...] | None = None
+    call: bool = False  # of a call of a tool
+    json: bool = False  # the text is JSON
+    again: bool = False  # it repeats what other events said
+    beside: tuple[Any, str, Any] | None = None  # holder and key of the same text in another form, and its replacement
+
+    @property
+    def value(self) -> str:
+        return str(self.holder[self.key])
+
+
+@dataclass(slots=True, frozen=True)
+class Closed:
+    """The channels that begin with `channel` are complete."""
+
+    channel: tuple[Any, ...]
+
+
+@dataclass(slots=True)
 class Report:
     """Usage, finish and errors that an answer reported, gathered event by event."""
 
@@ -186,6 +228,7 @@ class Report:
     model: str = ""
     finish_reasons: dict[int, str] = field(default_factory=dict)  # choice -> finish reason
     output_bytes: int = 0  # generated text, in bytes of UTF-8
+    unread_bytes: int = 0  # those of them that could not be read, and may be no text
     told_at: int | None = None  # `output_bytes` when the provider last reported its usage
     thinks_aloud: bool = False  # the text holds the model's thinking, all of it
     sample: bytearray = field(default_factory=bytearray)  # the beginning of that text
@@ -197,16 +240,18 @@ class Report:
     def add_text(self, text: str) -> None:
         """Count the generated text that came with one event."""
         if text:
-            data = text.encode(errors="replace")
+            data = text.encode() if text.isascii() else text.encode(errors="replace")
             self.output_bytes += len(data)
             self.output_events += 1
-            if len(self.sample) < _SAMPLE:
-                self.sample += data[:_SAMPLE]
+            sample = self.sample
+            if len(sample) < _SAMPLE:
+                sample += data[:_SAMPLE]
 
     def add_unread(self, data: bytes) -> None:
         """Count bytes that could not be read, all of them rather than none. Base64 is no text."""
         size = len(data) if len(data) < _LEAST_BASE64 else len(_BASE64.sub(b"", data))
         self.output_bytes += size
+        self.unread_bytes += size
         self.output_events += size > 0
 
     def add_usage(self, usage: Usage | None) -> None:
@@ -261,6 +306,10 @@ class Dialect:
     paths: Mapping[str, str] = {}
     """Paths that clients call, each with its gen_ai.operation.name. `{model}` stands for the model's name, of several
     segments if need be: `/v1beta/models/{model}:generateContent`.
+    """
+    aliases: Mapping[str, str] = {}
+    """Further paths for the same, each with the one of `paths` it stands for. The model's name in one of them takes the
+    place of the one in the body.
     """
     fields: Fields
     """The names of its fields, in a dialect that clients speak."""
@@ -319,8 +368,28 @@ class Dialect:
     def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
         """Read the usage from the beginning or the end of an event that is too long to be read whole. Never raises."""
 
+    def said(self, event: Any) -> Iterator[Piece | Closed]:
+        """The text of one event, or of a whole plain answer, given as its JSON. Takes anything and never raises. Here
+        each string is a text of its own.
+        """
+        yield from loose(event, "answer", QUIET)
+
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
+
+    def model(self, listed: Listed) -> dict[str, Any]:
+        """One model, for clients that ask for it.
+
+        Here it is OpenAI's description with further facts that are known. `created` is a number that clients want; the
+        settings have no date. Source: https://platform.openai.com/docs/api-reference/models
+        """
+        found = {"id": listed.name, "object": "model", "created": _CREATED, "owned_by": listed.owner}
+        more = {"context_length": listed.context, "pricing": listed.usd_per_million}
+        return found | {name: value for name, value in more.items() if value is not None}
+
+    def models(self, listed: Sequence[Listed]) -> dict[str, Any]:
+        """The list of models."""
+        return {"object": "list", "data": [self.model(one) for one in listed]}
 
     def cut_off(self, kind: Kind, message: str) -> bytes:
         """A refusal as an event in the middle of a stream that a provider began."""
@@ -423,3 +492,42 @@ def strings(value: Any, role: str, where: str) -> Iterator[Text]:
                 yield Text(role, at, node, key)
             elif item:
                 stack.append((item, at))
+
+
+QUIET = frozenset(("id", "object", "model", "type"))
+"""Fields of answers that hold no words of a model in any API."""
+
+_LONG = 1_000_000  # smaller numbers hide nothing
+
+
+def loose(
+    value: Any,
+    where: str,
+    quiet: frozenset[str],
+    *,
+    without: tuple[str, ...] = (),
+    call: bool = False,
+    again: bool = False,
+    numbers: bool = False,
+) -> Iterator[Piece]:
+    """Every string below `value` as a text of its own, and with `numbers` every long number; nothing of the fields
+    `quiet`, and of `without` at the top.
+    """
+    stack: list[tuple[Any, str]] = [(value, where)]
+    while stack:
+        node, path = stack.pop()
+        items: Sequence[tuple[Any, Any]]
+        if isinstance(node, dict):
+            items = [
+                item for item in node.items() if item[0] not in quiet and not (node is value and item[0] in without)
+            ]
+        elif isinstance(node, list):
+            items = list(enumerate(node))
+        else:
+            continue
+        for key, item in items:
+            if isinstance(item, dict | list):
+                if item:
+                    stack.append((item, f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"))
+            elif (isinstance(item, str) and item) or (numbers and type(item) in (int, float) and abs(item) >= _LONG):
+                yield Piece(f"{path}.{key}", node, key, call=call, again=again)

@@ -142,6 +142,7 @@ class Target:
     supports: frozenset[str] | None = None  # abilities, see `dialects.ABILITIES`
     price: Price | None = None
     disabled: bool = False
+    timeout: float = 600.0  # seconds until its answer has to begin
     prompt_cache: bool = False  # True: mark the content that the provider's cache should keep
     tries: int = 1  # tries in a row, before the next target
     api: str = ""  # the dialect that chat requests are translated into; empty: the provider's usual
@@ -197,6 +198,7 @@ class Ending(Enum):
     UNREACHED = "gateway", "error", False  # Envoy answered in a provider's place
     BAD_ANSWER = "bad_answer", "error", False  # the gateway refused a provider's answer
     CUT = "cut", "ok", False  # the gateway ended a streamed answer
+    WITHHELD = "withheld", "error", False  # a guardrail refused a provider's answer before any of it left
     INCOMPLETE = "incomplete", "ok", False  # mid-stream the client left or the provider broke off: both look alike
     CLIENT_LEFT = "client_left", "error", False  # the client left before any answer began
     ABANDONED = "abandoned", "error", False  # the client left before the request was forwarded
@@ -255,6 +257,7 @@ class Exchange:
     # GuardInput
     guardrails: list[str] = field(default_factory=list)  # guardrails with findings, each `name:action`
     verdicts: list[Verdict] = field(default_factory=list)
+    masked: bool = False  # `body` and `json` are no longer as the client sent them
     guards: Sequence[Any] = ()  # guardrails that read the answer
     vault: Any = None  # texts behind reversible masks
     # Reserve
@@ -318,6 +321,8 @@ class Exchange:
             ending = Ending.REFUSED
             if self.target is not None:
                 ending = Ending.BAD_ANSWER if self.reader is None else Ending.CUT
+                if ending is Ending.CUT and self.status >= 400:
+                    ending = Ending.WITHHELD
         elif self.unreached:
             ending = Ending.UNREACHED if self.attempts else Ending.REFUSED
         elif whole:

@@ -162,6 +162,22 @@ def test_a_grant_raises_the_limit_until_it_is_revoked(world):
     assert world.http.get("/budgets/month").json()["data"][0]["scopes"][0]["remaining"] == "0"
 
 
+def test_grants_of_one_moment_do_not_add_up_beyond_a_bound(world):
+    """Forty processes that grant at once do not know of each other: the bound holds where the grants are used."""
+    world.hold("1", SCOPE, -1, 1, settle=1)
+    others = [Grants(world.counters, lambda: NOW) for _ in range(40)]
+    for other in others:
+        other.refresh = world.grants.refresh  # it reads the board before the others have written
+        world.run(other.give("month", SCOPE, 500 * 10**9, "usd", None))
+    world.run(world.grants.refresh())
+    [scope] = world.http.get("/budgets/month").json()["data"][0]["scopes"]
+    assert scope["granted"] == "5000", "ten times the limit, as max_granted says"
+
+
+def test_a_grant_beyond_the_most_is_refused(world):
+    assert [world.grant(amount="500").status_code for _ in range(11)] == [201] * 10 + [400]
+
+
 @pytest.mark.parametrize("now", [{**MONTH, "unit": "tokens"}, None])
 def test_a_grant_does_not_apply_to_a_budget_of_another_unit(world, now):
     """Five USD are five thousand million nano-USD, which must not become so many tokens."""

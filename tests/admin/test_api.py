@@ -16,6 +16,7 @@ from tests.admin.fakes import FakeSources
 
 GRANT = {"budget": "team-month", "scope": "team-month:team=lab", "amount": "25.5"}
 FORMULAS = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "=cmd|' /C calc'!A0"]
+FORMULAS += ["＝1+1", "＋1", "－1", "＠SUM(A1)", "﹦1", "﹢1", "﹣1", "﹫x", "\ufeff=1", "\u3000＝1", "\u00a0+1"]
 
 
 def rows(text):

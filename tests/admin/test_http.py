@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain_tex
 from starlette.responses import PlainTextResponse
 
 from extproc.admin import HTTPThread, admin_app, status_app
+from extproc.admin.doors import Told
 from extproc.admin.http import CONNECTIONS, Gate
 from tests.admin.fakes import FakeSources
 
@@ -168,3 +170,12 @@ def test_reports_that_do_not_end_do_not_block_probes(doors):
         time.sleep(0.3)
         for path in ("/healthz", "/readyz", "/metrics"):
             assert httpx.get(f"http://127.0.0.1:{doors[0]}{path}", trust_env=False, timeout=2).status_code == 200
+
+
+async def test_missing_descriptors_are_one_line_and_no_flood(caplog):
+    told, loop = Told(), asyncio.get_running_loop()
+    for _ in range(2048):
+        told(loop, {"message": "socket.accept() out of system resource", "exception": OSError(errno.EMFILE, "no room")})
+    assert [record.getMessage() for record in caplog.records] == ["status and admin accept no connections: no room"]
+    told(loop, {"message": "a bug", "exception": ValueError()})
+    assert len(caplog.records) == 2

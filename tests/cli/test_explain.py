@@ -115,7 +115,7 @@ async def test_a_forwarded_request_is_explained(settings):
         f"           seen (shared by all): holds at most 100 of 10 output_tokens in all, {TOO_MUCH}",
         "envoy      up to 2 tries, at clusters try-a, then try-b",
         "           moves on at connect, reset, timeout, 401, 403, 408, 429, 5xx",
-        "           a streamed answer must begin within 60 s",
+        "           a streamed answer must begin within 600 s",
         "           that of provider b within 30 s, its timeout",
         "           the body leaves changed",
         "           the attempt attachment changes the body of try 2",

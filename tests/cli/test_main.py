@@ -300,3 +300,15 @@ def test_explain_works_in_attach_mode(check, file):
     status, out, _ = check(*arguments)
     assert status == 0
     assert "your own routes go by x-extproc-provider: a" in out
+
+
+@pytest.mark.parametrize(("store", "other"), [("counters", "ledger"), ("ledger", "counters")])
+def test_a_store_that_cannot_be_opened_is_one_sentence(file, tmp_path, store, other):
+    (tmp_path / "taken").mkdir()
+    places = f'{{{store}: "sqlite:{tmp_path}/taken", {other}: "memory:"}}'
+    file.write_text(f"{TWO_NAMES}processor: {{socket: {tmp_path}/s}}\nstores: {places}\n")
+    command = [sys.executable, "-m", "extproc", "serve", "-c", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert last.startswith(f"stores: cannot open {tmp_path}/taken: ")

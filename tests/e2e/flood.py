@@ -1,11 +1,14 @@
-"""Large bodies sent again and again, in a process of its own: `python -m tests.e2e.flood URL KEY KIND THREADS`.
+"""Large bodies sent again and again: `python -m tests.e2e.flood URL KEY KIND THREADS PORT`.
 
-Ends with its standard input, and prints how often each status came.
+A process of its own, which lets others go first: it stands for other machines. It is the provider of these requests,
+too, on PORT. Ends with its standard input, and prints how often each status came.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
 import threading
 from collections import Counter
@@ -17,12 +20,19 @@ MIB = 1 << 20
 SIZE = 19 * MIB
 
 
+ANSWER = b'{"id":"1","object":"chat.completion","model":"sink","choices":[{"index":0,"message":{"role":"assistant",\
+"content":"Hi"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+
+
 def said(content: bytes) -> bytes:
-    return b'{"model":"stub","messages":[{"role":"user","content":"' + content + b'"}]}'
+    return b'{"model":"sink","messages":[{"role":"user","content":"' + content + b'"}]}'
 
 
 def listed(message: bytes, times: int) -> bytes:
-    return b'{"model":"stub","messages":[' + b",".join([message] * times) + b"]}"
+    return b'{"model":"sink","messages":[' + b",".join([message] * times) + b"]}"
 
 
 def spoken(content: bytes) -> bytes:
@@ -44,8 +54,32 @@ KINDS: Mapping[str, Callable[[], bytes]] = {
 }
 
 
+def provide(connection: socket.socket) -> None:
+    """Read requests and answer each."""
+    buffer = bytearray(MIB)
+    with connection:
+        while data := connection.recv(65536):
+            while b"\r\n\r\n" not in data:
+                data += connection.recv(65536)
+            head, _, body = data.partition(b"\r\n\r\n")
+            lines = head.lower().split(b"\r\n")
+            left = next(int(line[15:]) for line in lines if line.startswith(b"content-length:")) - len(body)
+            while left > 0:
+                left -= connection.recv_into(buffer)
+            connection.sendall(HEAD % len(ANSWER) + ANSWER)
+
+
+def listen(port: int) -> None:
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        while True:
+            connection, _ = listener.accept()
+            threading.Thread(target=provide, args=(connection,), daemon=True).start()
+
+
 def main() -> None:
-    url, key, kind, threads = sys.argv[1:]
+    url, key, kind, threads, port = sys.argv[1:]
+    os.nice(10)
+    threading.Thread(target=listen, args=(int(port),), daemon=True).start()
     body = KINDS[kind]()
     headers = [
         *(("host", "gateway.test"), ("authorization", f"Bearer {key}"), ("content-type", "application/json")),

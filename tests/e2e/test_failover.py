@@ -43,6 +43,7 @@ models:
   model-b: {{provider: b, model: name-at-b}}
   model-c: {{provider: c, model: name/at-c}}
   model-slow: {{provider: slow, model: name-at-a}}
+  model-hasty: {{provider: a, model: name-at-a, timeout: 500ms}}
   model-small: {{provider: small}}
   model-fragile: {{provider: fragile}}
   model-closed: {{provider: closed}}
@@ -253,6 +254,14 @@ def test_the_next_target_answers_when_the_first_fails(
     assert models(gateway, "a") == ["name-at-a"]
     if outcome == "timeout":
         eventually(lambda: gateway.seen("a")[0]["aborted"])
+
+
+@pytest.mark.parametrize("model", ["model-slow", "model-hasty"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_model_alone_waits_as_long_as_it_or_its_provider_says(gateway: Gateway, model: str, stream: bool):
+    gateway.fault("a", "delay=5s")
+    answer = gateway.chat(model, stream=stream)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "provider_timeout")
 
 
 @pytest.mark.parametrize("first", ["closed", "late"])

@@ -100,10 +100,10 @@ def test_three_megabytes_pass_and_are_counted(demo: Gateway):
     assert demo.exchange_of(answer)["usage_source"] == "provider"
 
 
-def test_an_answer_beyond_the_buffer_passes_uncounted(demo: Gateway):
+def test_an_answer_beyond_the_buffer_passes_and_its_usage_is_read(demo: Gateway):
     answer = same(demo, "size=12MB")
     assert len(answer.content) == 12_000_000
-    assert demo.exchange_of(answer)["usage_source"] == "estimated"
+    assert demo.exchange_of(answer)["usage_source"] == "provider"
 
 
 @pytest.mark.parametrize("stream", [False, True])

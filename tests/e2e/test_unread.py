@@ -6,12 +6,18 @@ where Envoy cannot know it: then the one that reads nothing charges no less.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
+import itertools
 import json
+import os
 import socket
+import sqlite3
+import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -363,8 +369,8 @@ usage: {mode: log, trust_output_limits: true, log_interval: 1s}
 
 
 @contextmanager
-def streaming(gateway: Gateway) -> Iterator[httpx.Response]:
-    path, body = body_of("openai_chat")
+def streaming(gateway: Gateway, **fields: Any) -> Iterator[httpx.Response]:
+    path, body = body_of("openai_chat", **fields)
     headers = {"authorization": f"Bearer {KEY}"}
     with gateway.http.stream("POST", gateway.url + path, json=body, headers=headers) as answer:
         yield answer
@@ -405,3 +411,114 @@ def test_an_answer_of_which_envoy_says_no_more_costs_what_was_held(
     assert (entry["output_tokens"], entry["usage_source"], entry["error"]) == (2000, "estimated", "incomplete")
     assert unread(gateway, "untold") == 1
     eventually(lambda: gateway.metric("extproc_exchanges_in_flight") == 0)
+
+
+MANY = """
+providers:
+  openai: {kind: openai, base_url: "URL/v1", outlier_detection: {consecutive_5xx: 10000}}
+models:
+  oai: {provider: openai}
+consumers:
+  - {name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}
+budgets:
+  - {name: tokens, unit: tokens, limit: 900000000, window: total}
+  - {name: at-once, unit: concurrency, limit: 1000}
+stores: {counters: "memory:", ledger: "sqlite:ledger.db"}
+usage: {mode: log, trust_output_limits: true, log_interval: 1s}
+"""
+
+
+def test_many_at_once_and_some_that_leave_are_each_settled_once(
+    start: Callable[..., Gateway], provider: Scripted
+) -> None:
+    """Most entries come before or with the answer's headers: the answers are short."""
+    whole = stream("openai_chat", 20)
+    turn = itertools.count()
+
+    def script() -> Iterator[bytes]:
+        yield head("text/event-stream")
+        if next(turn) % 3:
+            yield whole
+            return
+        for part in by_event(whole):
+            yield part
+            time.sleep(0.02)
+
+    provider.script = script
+    gateway = start(MANY.replace("URL", provider.url), ())
+    path, body = body_of("openai_chat", max_tokens=500)
+    headers = {"authorization": f"Bearer {KEY}"}
+
+    async def one(http: httpx.AsyncClient, number: int) -> int:
+        if number % 4:
+            answer = await http.post(gateway.url + path, json=body)
+            assert answer.content == whole
+            return answer.status_code
+        async with http.stream("POST", gateway.url + path, json=body) as answer:
+            async for _ in answer.aiter_raw():
+                break
+        return answer.status_code
+
+    async def all_of_them() -> list[int]:
+        limits = httpx.Limits(max_connections=40)
+        async with httpx.AsyncClient(timeout=60, headers=headers, trust_env=False, limits=limits) as http:
+            return await asyncio.gather(*(one(http, number) for number in range(240)))
+
+    assert asyncio.run(all_of_them()) == [200] * 240
+    eventually(lambda: len(gateway.exchanges()) == 240)
+    entries = gateway.exchanges()
+    assert (unread(gateway), unread(gateway, "untold")) == (240, 0)
+    assert {entry["usage_source"] for entry in entries} <= {"provider", "estimated"}
+    assert all((entry["output_tokens"] == 77) is (entry["usage_source"] == "provider") for entry in entries)
+    assert sum(entry["complete"] for entry in entries) >= 180
+    assert gateway.metric("extproc_exchanges_in_flight") == 0
+    tokens, *_ = gateway.http.get(gateway.admin + "/budgets").json()["data"]
+    charged = sum(entry["input_tokens"] + entry["output_tokens"] for entry in entries)
+    assert (tokens["scopes"][0]["settled"], tokens["scopes"][0]["reserved"]) == (f"{charged}", "0")
+    usage = gateway.http.get(gateway.admin + "/usage").json()["total"]
+    assert usage["requests"] == 240
+
+
+DURABLE = """
+providers:
+  openai: {kind: openai, base_url: "URL/v1"}
+models:
+  oai: {provider: openai}
+consumers:
+  - {name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}
+budgets:
+  - {name: tokens, unit: tokens, limit: 900000, window: total}
+limits: {lease: 1s}
+stores: {counters: "sqlite:counters.db", ledger: "sqlite:ledger.db"}
+usage: {mode: log, trust_output_limits: true, log_interval: 1s}
+"""
+
+
+def test_a_processor_that_dies_leaves_the_answer_alone_and_its_lease_charges_it(
+    start: Callable[..., Gateway], provider: Scripted
+) -> None:
+    parts = by_event(stream("openai_chat", 20))
+    provider.script = answering(*parts, pace=0.1)
+    gateway = start(DURABLE.replace("URL", provider.url), ())
+    with streaming(gateway, max_tokens=700) as answer:
+        pieces = answer.iter_raw()
+        got = [next(pieces)]
+        gateway.process.kill()
+        gateway.process.wait()
+        got += pieces
+    assert b"".join(got) == b"".join(parts)
+    again = subprocess.Popen(gateway.process.args, cwd=gateway.file.parent, env={**os.environ, "EXTPROC_DEMO_KEY": KEY})
+    try:
+        rows = eventually(lambda: _rows(gateway.file.parent / "ledger.db"), 30)
+    finally:
+        again.kill()
+        again.wait()
+    [(source, charges)] = rows
+    assert source == "expired"
+    assert json.loads(charges)["tokens"] >= 700  # what was held
+
+
+def _rows(file: Path) -> list[tuple[str, str]]:
+    with sqlite3.connect(file) as ledger, suppress(sqlite3.OperationalError):
+        return ledger.execute("select usage_source, charges from exchanges").fetchall()
+    return []

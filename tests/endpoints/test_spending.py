@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from extproc.accounting.reports import Reporter
 from extproc.budgets import BudgetSettings, Grants
-from extproc.endpoints.spending import Own
+from extproc.endpoints.spending import Own, Rate
 from extproc.ledger import LedgerError, Row, open_ledger
 from extproc.stores import Hold, StoreError
 from extproc.stores.memory import MemoryCounters
@@ -329,3 +329,37 @@ async def test_a_store_that_is_down_is_a_503(ledger, exchange, per):
 
 async def test_other_requests_are_left_alone(ledger, exchange):
     assert await own(ledger)(asked(exchange, operation="chat")) is None
+
+
+# --- the rate
+
+
+async def test_reports_of_one_consumer_have_a_rate(ledger, exchange):
+    clock = [1000.0]
+    counters = MemoryCounters(lambda: NOW)
+    reporter = Reporter(counters, ledger, Grants(counters, lambda: NOW), lambda: NOW)
+    stage = Own(reporter, [budget()], 6, lambda: clock[0])
+    for number in range(6):
+        await stage(asked(exchange, operation=("usage", "budgets")[number % 2]))
+    with pytest.raises(Refusal, match="more than 6 reports in a minute") as caught:
+        await stage(asked(exchange, operation="budgets"))
+    assert (caught.value.kind.status, caught.value.headers) == (429, {"retry-after": "10"})
+    await stage(asked(exchange, operation="budgets", who=Consumer("bob", "red")))  # others are not affected
+    assert await stage(asked(exchange, operation="list_models")) is None
+    clock[0] += 10
+    await stage(asked(exchange))
+    assert await code_of(stage, exchange) == "rate_limited"
+    clock[0] += 60
+    for _ in range(6):
+        await stage(asked(exchange))
+
+
+def test_rates_of_many_consumers_take_little_memory():
+    now = [0.0]
+    rate = Rate(30, lambda: now[0])
+    for number in range(25_000):
+        rate.check(f"consumer-{number}")
+    assert len(rate._until) == 10_000
+    now[0] += 60
+    rate.check("one more")
+    assert len(rate._until) == 1

@@ -102,6 +102,18 @@ def test_a_new_folder_is_private_to_the_user(tmp_path):
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
 
 
+def test_the_file_is_private_to_the_user(tmp_path):
+    for mode in (None, 0o644):  # a new file, and one of an older release
+        if mode is not None:
+            for file in tmp_path.iterdir():
+                file.chmod(mode)
+        ledger = open_ledger(f"sqlite:{tmp_path}/ledger.db")
+        write(ledger, row(f"a{mode}"))
+        assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+        ledger.stop()
+        ledger.close()
+
+
 def test_a_file_survives_the_process(tmp_path):
     url = f"sqlite:{tmp_path}/ledger.db"
     ledger = open_ledger(url)

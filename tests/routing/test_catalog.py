@@ -268,3 +268,12 @@ def test_the_api_in_which_a_request_reaches_a_model(settings, model, client, the
     found = settings(f"providers: {{o: {{kind: openai, base_url: 'http://o/v1'}}}}\nmodels: {{m: {model}}}")
     catalog = Catalog(found.providers, found.models, found.virtual_models)
     assert catalog.dialect(catalog.target("m"), dialects()[client]).name == there
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "seconds"),
+    [("", "", 600), ("timeout: 90s", "", 90), ("", "timeout: 20s", 20), ("timeout: 90s", "timeout: 20m", 90)],
+)
+def test_how_long_an_answer_of_a_model_may_take_to_begin(settings, provider, model, seconds):
+    found = settings(f"providers: {{o: {{kind: mock, {provider}}}}}\nmodels: {{m: {{provider: o, {model}}}}}")
+    assert Catalog(found.providers, found.models, found.virtual_models).target("m").timeout == seconds

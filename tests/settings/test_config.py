@@ -619,6 +619,13 @@ def test_good_settings_get_no_warning(tmp_path, monkeypatch):
             "g:7:11: budgets.0: the price of 'm' is unknown, so it is skipped: give a `price`",
         ),
         (
+            "auth: {required: false}\nbudgets: [{name: b, unit: tokens, limit: 1, window: day, reserve: worst}]",
+            (
+                "g:6:58: budgets.0.reserve: the longest answer of 'm' is unknown, so requests without a limit are "
+                "capped at 4096 tokens: give a `max_output_tokens`"
+            ),
+        ),
+        (
             "auth: {required: false}\nprices: [{model: m, provider: gone, input: 1, output: 1}]",
             "g:6:21: prices.0.provider: there is no provider 'gone': this price never applies",
         ),
@@ -626,6 +633,22 @@ def test_good_settings_get_no_warning(tmp_path, monkeypatch):
 )
 def test_doubtful_settings_get_a_warning(tmp_path, text, expected):
     assert lints(tmp_path, MINIMAL + text) == [expected]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "limits: {output_tokens: 700}",
+        "models: {m: {provider: a, max_output_tokens: 5}}",
+        "models: {m: {provider: a, model: gpt-5}}",
+        "models: {m: {provider: a, context: 9000}}",
+    ],
+)
+def test_a_budget_that_knows_the_worst_gets_no_warning(tmp_path, text):
+    budget = "budgets: [{name: b, unit: tokens, limit: 1, window: day, reserve: worst}]"
+    models = "" if text.startswith("models") else "models: {m: {provider: a}}"
+    lines = ["providers: {a: {kind: mock}}", models, "auth: {required: false}", budget, text]
+    assert lints(tmp_path, "\n".join(lines)) == []
 
 
 @pytest.mark.parametrize(

@@ -237,6 +237,20 @@ def test_values_of_clients_and_providers_add_few_series(world, exchange):
     assert len(telemetry.recent) == 1000
 
 
+def test_wrong_keys_do_not_push_exchanges_out_of_the_record(world, exchange):
+    telemetry = world().telemetry
+    telemetry.record(ended(exchange))
+    for _ in range(5000):
+        stranger = ended(exchange)
+        stranger.forwarded = False
+        del stranger.consumer
+        telemetry.record(stranger)
+    telemetry.record(ended(exchange))
+    entries = list(telemetry.recent)
+    assert len(entries) == len(telemetry.recent) == 102
+    assert ["consumer" in entry for entry in entries] == [True, *[False] * 100, True], "in the order of their ends"
+
+
 def test_combinations_of_labels_add_few_series(world, exchange):
     telemetry = world("attribution: {metrics: [agent, task]}\nmodels: {m: {provider: a}, '*': {provider: a}}").telemetry
     for number in range(5000):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 from hpack import Encoder
 from hyperframe.frame import Frame
 
 from extproc.transport.connection import Connection
 from extproc.transport.frames import PREFACE
+from extproc.transport.limits import Limits
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 1, 1, 4, 8, 32
@@ -91,10 +93,13 @@ def parsed(output):
 
 class Talk:
     """One connection in conversation: bytes in, events and frames out. With `bytewise` each byte arrives alone, or each
-    997 bytes of long input.
+    997 bytes of long input. The window of a stream is 1 MiB, unless `limits` say otherwise.
     """
 
     def __init__(self, limits=None, *, bytewise=False, clock=lambda: 0.0, begun=True):
+        limits = limits or Limits()
+        if limits.stream_window == Limits().stream_window:
+            limits = replace(limits, stream_window=1 << 20)
         self.connection = Connection(limits, clock)
         self.bytewise = bytewise
         self.streams = {}

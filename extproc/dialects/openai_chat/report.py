@@ -38,9 +38,7 @@ def observe(data: bytes, report: Report) -> bool:
     for choice in said.choices or ():
         message = choice.delta or choice.message
         if message is not None:
-            report.add_text(_text(message))
-            if message.reasoning_content or message.reasoning:
-                report.thinks_aloud = True
+            report.add_text(_text(message, report))
         reason = choice.finish_reason
         if reason is not None and isinstance(reason, str) and _is_index(choice.index):
             report.finish_reasons[choice.index] = reason
@@ -62,7 +60,7 @@ def _is_index(value: Any) -> bool:
     return type(value) is int and 0 <= value < MAX_CHOICES
 
 
-def _text(said: Said) -> str:
+def _text(said: Said, report: Report) -> str:
     """The text of a message: its words, and the names and arguments of its calls."""
     if (  # text alone, nearly always
         type(text := said.content) is str
@@ -73,6 +71,8 @@ def _text(said: Said) -> str:
         and said.function_call is None
     ):
         return text
+    if said.reasoning_content or said.reasoning:
+        report.thinks_aloud = True
     words = [*words_of(said)]
     for function in _functions(said) if said.tool_calls or said.function_call else ():
         words += text_of(function.name), arguments_of(function.arguments)

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
 from extproc.dialects.openai_chat import problem as problems
 from extproc.dialects.openai_responses import (
@@ -22,6 +23,7 @@ from extproc.dialects.openai_responses import (
     provider_request,
     provider_stream,
     report,
+    said,
 )
 from extproc.words import messages
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Text
@@ -31,6 +33,7 @@ from extproc.words.errors import Kind
 class OpenAIResponses(Dialect):
     name = "openai_responses"
     paths = {"/v1/responses": "chat"}  # noqa: RUF012
+    aliases = azure("/v1/responses")
     usage_at = (("response", "usage"), ("usage",))
     namespaces = True
     traces = (b'"extproc:', b'"rs_gw')
@@ -38,6 +41,7 @@ class OpenAIResponses(Dialect):
     lacks = frozenset(("choices", "audio"))
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)
+    said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002

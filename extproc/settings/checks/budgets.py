@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from extproc.budgets.bounds import USUAL
+from extproc.budgets.budget import compile_budget
 from extproc.budgets.settings import USD, BudgetSettings
 from extproc.routing.catalog import Catalog
 from extproc.words.exchange import Target
@@ -49,17 +51,38 @@ def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | No
                 ("budgets", index, "alert_webhook"),
                 "http:// is not encrypted: others on the network can read the alerts",
             )
+        if settings.limits.output_tokens is None and (unlimited := _unlimited(budget, targets)):
+            message = (
+                f"the longest answer of {', '.join(map(repr, unlimited[:3]))} is unknown, so requests without a limit "
+                f"are capped at {USUAL} tokens: give a `max_output_tokens`"
+            )
+            yield ("budgets", index, "reserve"), message
         if budget.unit == USD and (unknown := _unpriced(budget, targets)):
             then = "its requests count as free" if settings.unknown_price == "warn" else "it is skipped"
             message = f"the price of {', '.join(map(repr, unknown[:3]))} is unknown, so {then}: give a `price`"
             yield ("budgets", index), message
 
 
-def _unpriced(budget: BudgetSettings, targets: Collection[Target]) -> list[str]:
-    """Models of unknown price under a budget in USD. Models behind a wildcard are too many to check."""
-    model, provider = (Pattern(budget.match.get(field, "*")) for field in ("model", "provider"))
+def _unlimited(budget: BudgetSettings, targets: Collection[Target]) -> list[str]:
+    """Models whose longest answer is unknown, under a budget that holds the worst."""
+    compiled = compile_budget(budget)
+    if budget.reserve != "worst" or not (compiled.counts_tokens and compiled.enforced):
+        return []
     return [
         target.name
-        for target in targets
-        if target.price is None and not target.disabled and model(target.name) and provider(target.provider)
+        for target in _covered(budget, targets)
+        if not (target.max_output_tokens or target.known_output or target.context)
     ]
+
+
+def _unpriced(budget: BudgetSettings, targets: Collection[Target]) -> list[str]:
+    """Models of unknown price under a budget in USD. Models behind a wildcard are too many to check."""
+    return [target.name for target in _covered(budget, targets) if target.price is None]
+
+
+def _covered(budget: BudgetSettings, targets: Collection[Target]) -> Iterator[Target]:
+    """Models that a budget can apply to."""
+    model, provider = (Pattern(budget.match.get(field, "*")) for field in ("model", "provider"))
+    for target in targets:
+        if not target.disabled and model(target.name) and provider(target.provider):
+            yield target

@@ -234,7 +234,7 @@ _HEADERS: Sequence[tuple[str, list[tuple[str | bytes, str | bytes]], Sequence[st
     ("text", [("content-type", "text/plain")], ["content-type"], 415, "unsupported_encoding"),
     ("UTF-16", [("content-type", "application/json; charset=utf-16")], ["content-type"], 415, "unsupported_encoding"),
     ("two types", [("content-type", "text/plain")], [], 415, "unsupported_encoding"),
-    ("gzip, said", [("content-encoding", "gzip")], [], 415, "unsupported_encoding"),
+    ("gzip, said", [("content-encoding", "gzip")], [], 400, "invalid_json"),
     ("brotli, said", [("content-encoding", "br")], [], 415, "unsupported_encoding"),
 )
 

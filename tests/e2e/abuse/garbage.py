@@ -69,14 +69,6 @@ def garbage() -> Iterator[Garbage]:
 
     for method in BAD_METHODS:
         yield Garbage(f"method: {method[:20]!r}", (http(method=method),))
-    for version, status in (
-        ("HTTP/1.0", 426),
-        ("HTTP/2.0", 426),
-        ("HTTP/0.9", 426),
-        ("HTTP/1.2", 426),
-        ("HTTP/9.9", 426),
-    ):
-        yield Garbage(f"version: {version}", (http(version=version),), status)
     for version in ("FOO/1.1", "http/1.1", "HTTP/1", "HTTP/1.1.1", "HTTP/1.1 x", "HTTP 1.1"):
         yield Garbage(f"version: {version}", (http(version=version),))
 
@@ -144,7 +136,6 @@ def garbage() -> Iterator[Garbage]:
     ):
         yield Garbage(f"header: too long, {name}", (http(more=[header]),), 431)
 
-    yield Garbage("bytes: HTTP/0.9", (b"GET /v1/models\r\n\r\n",), 426)
     for name, data in (
         ("TLS", bytes.fromhex("1603010005010000010303") + b"\r\n\r\n"),
         ("words", b"hello there, how are you?\r\n\r\n"),

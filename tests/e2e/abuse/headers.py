@@ -105,7 +105,8 @@ HTTP2_REFUSED: dict[str, tuple[int, str, list[tuple[str, str]]]] = {
     "escaped slash": (404, "path_not_found", http2((":path", "/v1/chat%2fcompletions"), without=[":path"])),
     "trailing slash": (404, "path_not_found", http2((":path", PATH + "/"), without=[":path"])),
     "GET with a body": (405, "method_not_allowed", http2((":method", "GET"), without=[":method"])),
-    "gzip": (415, "unsupported_encoding", http2(("content-encoding", "gzip"))),
+    "gzip, said": (400, "invalid_json", http2(("content-encoding", "gzip"))),
+    "brotli": (415, "unsupported_encoding", http2(("content-encoding", "br"))),
     "text": (415, "unsupported_encoding", http2(("content-type", "text/plain"), without=["content-type"])),
     "CONNECT": (404, "path_not_found", http2((":method", "CONNECT"), without=[":method", ":path", ":scheme"])),
 }

@@ -1,0 +1,60 @@
+"""Text of an answer, piece by piece.
+
+Source: https://platform.claude.com/docs/en/build-with-claude/streaming
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from extproc.words.dialect import Closed, Piece, loose
+
+QUIET = frozenset(
+    (
+        *("id", "type", "role", "model", "usage", "stop_reason", "index", "tool_use_id", "container"),
+        *("signature", "data", "encrypted_content", "encrypted_index", "file_id", "media_type"),
+    )
+)
+"""Fields that hold no words of the model."""
+
+_TEXTS = ("text", "thinking", "partial_json")
+
+
+def said(event: Any) -> Iterator[Piece | Closed]:
+    """See `Dialect.said`."""
+    if not isinstance(event, dict):
+        return
+    kind, index = event.get("type"), event.get("index")
+    if kind == "content_block_delta" and isinstance(event.get("delta"), dict):
+        yield from _block(event["delta"], f"content[{index}]", index)
+    elif kind == "content_block_start" and isinstance(event.get("content_block"), dict):
+        yield from _block(event["content_block"], f"content[{index}]", index)
+    elif kind == "content_block_stop":
+        yield Closed((index,))
+    else:
+        message = event.get("message") if kind == "message_start" else event
+        blocks = message.get("content") if isinstance(message, dict) else None
+        for number, block in enumerate(blocks if isinstance(blocks, list) else ()):
+            if isinstance(block, dict):
+                yield from _block(block, f"content[{number}]", None)
+        yield from loose(event, "answer", QUIET, without=("content", "message"))
+
+
+def _block(block: dict[str, Any], where: str, index: Any) -> Iterator[Piece]:
+    """Text of a block, or of a piece of it. `index` is the block's number in a stream; None: the block is whole."""
+    for name, value in block.items():
+        at = f"{where}.{name}"
+        if name in _TEXTS and isinstance(value, str):
+            call = name == "partial_json"
+            channel = None if index is None else (index, name)
+            yield Piece(at, block, name, channel, call=call, json=call)
+        elif name == "input":
+            if isinstance(value, str):
+                yield Piece(at, block, name, call=True)
+            else:
+                yield from loose(value, at, frozenset(), call=True, numbers=True)
+        elif isinstance(value, str) and name not in QUIET:
+            yield Piece(at, block, name, call=name == "name")
+        elif isinstance(value, dict | list) and name not in QUIET:
+            yield from loose(value, at, QUIET)

@@ -1,0 +1,53 @@
+"""JSON with some of its values replaced, and everything else as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import msgspec
+
+_encode = msgspec.json.Encoder().encode
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+Changes = Mapping[tuple[int, Any], Any]
+"""New values, by id() of the object or list that holds each, and its key there."""
+
+
+def rewritten(body: bytes, tree: Any, changes: Changes) -> bytes:
+    """`body`, whose JSON is `tree`, after `changes`. All other strings and numbers stay as they are, byte for byte. The
+    tree is changed in place.
+    """
+    touched = _on_the_way(tree, {holder for holder, _ in changes})
+    return _rewrite(msgspec.Raw(body), tree, changes, touched)
+
+
+def _on_the_way(tree: Any, holders: Collection[int]) -> set[int]:
+    """The ids of all objects and lists that lead to one of `holders`."""
+    parents: dict[int, int] = {}
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        for child in node.values() if isinstance(node, dict) else node:
+            if isinstance(child, dict | list):
+                parents[id(child)] = id(node)
+                waiting.append(child)
+    found: set[int] = set()
+    for holder in holders:
+        at: int | None = holder
+        while at is not None and at not in found:
+            found.add(at)
+            at = parents.get(at)
+    return found
+
+
+def _rewrite(raw: msgspec.Raw, node: Any, changes: Changes, touched: Collection[int]) -> bytes:
+    pieces: Any = _fields(raw) if isinstance(node, dict) else _items(raw)
+    for key, child in list(node.items() if isinstance(node, dict) else enumerate(node)):
+        if (id(node), key) in changes:
+            node[key] = new = changes[id(node), key]
+            pieces[key] = msgspec.Raw(_encode(new))
+        elif id(child) in touched and isinstance(child, dict | list):
+            pieces[key] = msgspec.Raw(_rewrite(pieces[key], child, changes, touched))
+    return _encode(pieces)

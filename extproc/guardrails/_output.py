@@ -1,0 +1,112 @@
+"""GuardOutput: guardrails over the events of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from extproc.framing import Frame, Framing
+from extproc.framing.json import WholeBody
+from extproc.guardrails._base import GuardrailSettings
+from extproc.guardrails._guard import Failure, Guard
+from extproc.guardrails._mask import Mask, Restore, Vault
+from extproc.guardrails._threads import INLINE, Threads
+from extproc.guardrails._watch import Watch
+from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
+from extproc.words.exchange import Exchange
+from extproc.words.verdicts import GUARDRAILS, Verdict, note
+
+_GRACE = 1.0  # seconds beyond the time limits of the guardrails, which they look at themselves
+
+
+class _Restoring(GuardrailSettings):
+    """Puts the client's own text back in the place of reversible masks."""
+
+    vault: Any
+
+    def build(self) -> Restore:
+        return Restore(self.vault.kept)
+
+
+class GuardOutput:
+    """Holds events back until the guardrails have judged their text, masks, and ends an answer that must not go on."""
+
+    changes_length = True
+
+    def __init__(
+        self,
+        guardrails: Sequence[GuardrailSettings],
+        tell: Callable[[Verdict], None],
+        *,
+        first_window: int = 128,
+        most: int = 64,
+    ) -> None:
+        self._masks = {one.name: Mask(one) for one in guardrails if one.action == "mask"}
+        self._tell = tell
+        self._first_window = first_window
+        self._threads = Threads(most)
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:
+        if not exchange.guards and exchange.vault is None:
+            return False
+        exchange.watch = self._watch(exchange, plain=isinstance(framing, WholeBody))
+        return True
+
+    def reason(self, exchange: Exchange) -> str:  # noqa: ARG002
+        return "guardrails read answers"
+
+    def _watch(self, exchange: Exchange, *, plain: bool) -> Watch:
+        guards: list[Guard] = list(exchange.guards)
+        vault: Vault | None = exchange.vault
+        restore: Guard | None = None
+        if vault is not None:
+            settings = _Restoring.model_construct(
+                **{**_NOTHING, "name": "", "kind": "restore", "action": "mask", "on": ("output",), "vault": vault}
+            )
+            restore = Guard(settings, -1)
+            guards.append(restore)
+
+        def label(guard: Guard, kind: str, found: str) -> str:
+            if guard is restore:
+                return vault.kept[kind] if vault is not None else ""
+            return self._masks[guard.name](kind, found)
+
+        def tell(verdict: Verdict) -> None:
+            if verdict.guardrail:
+                note(exchange, verdict)
+                self._tell(verdict)
+
+        return Watch(exchange.dialect, guards, label, tell, plain=plain, first_window=self._first_window)
+
+    def unreadable(self, exchange: Exchange) -> None:
+        """An answer of a kind that the gateway cannot read. Raises Refusal (503) where a guardrail must not fail."""
+        self._failed(exchange, "unreadable")
+        for guard in exchange.guards:
+            if guard.closed:
+                message = f"Guardrail {guard.name!r} cannot read the answer; it was withheld."
+                raise Refusal(GUARDRAIL_UNAVAILABLE, message, headers={GUARDRAILS: f"{guard.name}:failed"})
+
+    def _failed(self, exchange: Exchange, reason: str) -> None:
+        for guard in exchange.guards:
+            verdict = Verdict(guard.name, "output", "failed", reason=reason)
+            note(exchange, verdict)
+            self._tell(verdict)
+
+    async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
+        watch: Watch = exchange.watch
+        if sum(len(event.raw) for event in events) <= INLINE:
+            out = watch.take(events, end)
+        else:
+            longest = max((guard.settings.timeout for guard in exchange.guards), default=1.0)
+            try:
+                out = await self._threads.run(partial(watch.take, events, end), longest + _GRACE)
+            except Failure as failure:  # the thread may still be at work on the answer, so the answer is over
+                self._failed(exchange, failure.reason)
+                exchange.cut = Refusal(GUARDRAIL_UNAVAILABLE, "The answer could not be checked in time.")
+                return ()
+        exchange.cut = watch.refusal
+        return out
+
+
+_NOTHING = {name: each.default for name, each in GuardrailSettings.model_fields.items()}

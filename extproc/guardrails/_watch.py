@@ -1,0 +1,342 @@
+"""The text of one answer under guardrails: what may leave, what is replaced, and when the answer has to end.
+
+   events ─► pieces of text ─► channels ─► decided up to a place ─► events whose text is decided leave, in their order
+
+A channel is text that goes on from event to event: the words of a choice, the arguments of a call. Each guardrail
+decides a channel up to a place: all findings that begin in front of it are known, whatever follows. Behind that place a
+match may still begin, so the events there wait. Findings depend on the text alone: text is searched in blocks, each
+with as much text around it as the longest match has, so it makes no difference how the stream was cut into chunks.
+
+An event without edits leaves as the bytes it came in. In an edited one only the changed strings are new.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from bisect import insort
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from extproc.framing import OVERSIZE, Frame
+from extproc.framing.json import InvalidJSON, parse
+from extproc.guardrails._body import rewritten
+from extproc.guardrails._guard import MOST_LONGEST, Failure, Guard, piece_hits
+from extproc.guardrails._source import Edit, Hit, Written, render
+from extproc.words.dialect import Closed, Dialect, Piece
+from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
+from extproc.words.verdicts import GUARDRAILS, Verdict
+
+BLOCK = 1024
+"""Characters that are searched together."""
+_DEPTH = 128  # levels of an event's JSON
+_DONE = b"[DONE]"
+_TAIL = 1024  # characters at the end of a text in which the beginning of a match is looked for, at least
+_LINE = re.compile(rb"\r\n|\n|\r")
+
+Label = Callable[[Guard, str, str], str]
+"""The replacement of a finding: of a guardrail, of a kind, of a text."""
+
+
+@dataclass(slots=True)
+class Channel:
+    where: str
+    call: bool
+    written: Written
+    again: bool = False
+    final: bool = False  # nothing follows
+    paused: bool = False  # another text of the same choice began
+    decided: dict[str, int] = field(default_factory=dict)  # by guardrail
+    # by guardrail: beginning and kind of findings, and their ends; a match may begin in front of what was decided, and
+    # is masked as far as it is still here
+    acted: dict[str, dict[tuple[int, str], int]] = field(default_factory=dict)
+    edits: list[tuple[int, int, Edit]] = field(default_factory=list)  # beginning, order of the guardrail, edit
+    free: int = 0  # the text in front of this place, as it was written, may leave
+
+
+@dataclass(slots=True)
+class _Said:
+    """A piece of text, as it was written at `at` of its channel."""
+
+    piece: Piece
+    channel: Channel
+    at: int
+    text: str
+
+
+@dataclass(slots=True)
+class _Entry:
+    frame: Frame
+    tree: Any
+    said: Sequence[_Said]
+
+
+class Ends(Exception):  # noqa: N818
+    """The answer ends here with a refusal."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.kind.code)
+        self.refusal = refusal
+
+
+class Watch:
+    """One answer. `label` gives replacements, `tell` takes verdicts."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        guards: Sequence[Guard],
+        label: Label,
+        tell: Callable[[Verdict], None],
+        *,
+        plain: bool,
+        first_window: int,
+    ) -> None:
+        self._said = dialect.said
+        self._guards = list(guards)
+        self._label = label
+        self._tell = tell
+        self._plain = plain
+        self._window = first_window if any(guard.action == "block" for guard in guards) else 0
+        self._open = self._window == 0
+        self._channels: dict[tuple[Any, ...], Channel] = {}
+        self._queue: deque[_Entry] = deque()
+        self._passed: list[Frame] = []  # events that may leave when the first window has passed
+        self._seen = 0  # characters in them
+        self._found: dict[str, dict[str, int]] = {}  # guardrail -> kind -> findings
+        self._began = 0.0
+        self.refusal: Refusal | None = None
+
+    def take(self, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
+        """The events that may leave now. Where `refusal` is set then, the answer ends behind them."""
+        self._began = time.monotonic()
+        out: list[Frame] = []
+        try:
+            for event in events:
+                self._add(event)
+                self._leave(out)
+            if end:
+                for channel in [*self._channels.values()]:
+                    self._finish(channel)
+                self._open = True
+                self._leave(out)
+        except Ends as ends:
+            self.refusal = ends.refusal
+        if end or self.refusal is not None:
+            self._told()
+        return out
+
+    def _told(self) -> None:
+        for guard in self._guards:
+            if kinds := self._found.pop(guard.name, None):
+                self._tell(Verdict(guard.name, "output", guard.action, kinds))
+
+    # --- events in
+
+    def _add(self, event: Frame) -> None:
+        data = event.data
+        if data is None:
+            if self._plain or event.name == OVERSIZE:
+                self._unreadable()
+            self._queue.append(_Entry(event, None, ()))
+            return
+        tree: Any = None
+        said: list[_Said] = []
+        closed: list[tuple[Any, ...]] = []
+        if data != _DONE:
+            try:
+                tree = parse(data, _DEPTH)
+            except InvalidJSON:
+                holder = {"": data.decode(errors="replace")}
+                said.append(self._take(Piece("answer", holder, "")))
+            else:
+                for one in self._said(tree):
+                    if isinstance(one, Closed):
+                        closed.append(one.channel)
+                    elif text := one.value:
+                        said.append(self._take(one, text))
+        self._queue.append(_Entry(event, tree, said))
+        for channel in {id(one.channel): one.channel for one in said}.values():
+            self._decide(channel)
+        for prefix in closed:
+            for name in [name for name in self._channels if name[: len(prefix)] == prefix]:
+                self._finish(self._channels.pop(name))
+
+    def _take(self, piece: Piece, text: str | None = None) -> _Said:
+        text = piece.value if text is None else text
+        channel = self._channels.get(piece.channel) if piece.channel is not None else None
+        if channel is None:
+            written = Written.json() if piece.json else Written()
+            channel = Channel(piece.where, piece.call, written, piece.again, final=piece.channel is None)
+            if piece.channel is not None:
+                for name, other in self._channels.items():
+                    if name[0] == piece.channel[0] and not other.paused:
+                        self._finish(other)  # it waits no longer: a model writes one text after the other
+                        other.final, other.paused = False, True
+                self._channels[piece.channel] = channel
+        elif channel.paused:
+            channel.paused = False
+            for guard, done in channel.decided.items():  # a match may have begun in front of the pause
+                channel.decided[guard] = max(channel.written.base, done - _TAIL, 0)
+        at = channel.written.size
+        channel.written.add(text)
+        return _Said(piece, channel, at, text)
+
+    def _unreadable(self) -> None:
+        for guard in [*self._guards]:
+            self._fail(guard, Failure("unreadable"))
+
+    # --- decisions
+
+    def _finish(self, channel: Channel) -> None:
+        channel.final = True
+        self._decide(channel)
+
+    def _decide(self, channel: Channel) -> None:
+        """Search the channel as far as every guardrail can, and free what all of them have decided."""
+        written = channel.written
+        low = known = written.end
+        for guard in [*self._guards]:
+            if not guard.reads_output(call=channel.call):
+                continue
+            try:
+                done = self._judge(guard, channel)
+            except Failure as failure:
+                self._fail(guard, failure)
+                continue
+            if guard.enforces:
+                low = min(low, done)
+            known = min(known, (done // BLOCK) * BLOCK - guard.longest if not guard.window else done - guard.window)
+        if not channel.final:
+            low = written.whole(low)
+        channel.free = written.size if channel.final else max(channel.free, written.place(low, final=False))
+        if known - written.base > 4 * BLOCK:
+            written.forget(known)
+            for name, acted in channel.acted.items():
+                channel.acted[name] = {key: stop for key, stop in acted.items() if stop > known}
+
+    def _judge(self, guard: Guard, channel: Channel) -> int:
+        """The place up to which the channel is decided. Raises Failure."""
+        if time.monotonic() > self._began + guard.settings.timeout:
+            raise Failure("timeout")
+        written, done = channel.written, channel.decided.get(guard.name, 0)
+        size, acted = written.end, channel.acted.setdefault(guard.name, {})
+        if guard.window:
+            return self._judge_windows(guard, channel, done)
+        limit = size
+        if not channel.final:
+            tail = written.text[-max(_TAIL, 4 * (guard.longest + 1)) :]
+            limit = max(done, written.whole(size - guard.held(tail)))
+        while done < limit:
+            if time.monotonic() > self._began + guard.settings.timeout:
+                raise Failure("timeout")
+            block = done // BLOCK * BLOCK
+            end = min(block + BLOCK, limit)
+            grows = False
+            for hit in piece_hits(guard, written.text, block, block + BLOCK, base=written.base, where=channel.where):
+                start, stop, kind = hit
+                if start >= end:
+                    break
+                if start < done and not acted.get((start, kind), done) < stop:
+                    continue
+                if start >= done and stop >= size and not channel.final and size - start <= MOST_LONGEST:
+                    end, grows = start, True
+                    break
+                self._act(guard, channel, hit, again=(start, kind) in acted)
+                acted[start, kind] = stop
+            channel.decided[guard.name] = done = end
+            if grows:
+                break
+        return done
+
+    def _judge_windows(self, guard: Guard, channel: Channel, done: int) -> int:
+        """As `_judge`, for a guardrail that judges a text as a whole: in windows that overlap by half."""
+        written = channel.written
+        size, base, step = written.end, written.base, max(1, guard.window // 2)
+        while done < size:
+            start = 0 if done == 0 else done - guard.window + step
+            end = start + guard.window
+            if end > size:
+                if not channel.final:
+                    break
+                end = size
+            text = written.text[max(0, start - base) : end - base]
+            for first, last, kind in guard.hits(text, "assistant", channel.where):
+                self._act(guard, channel, (first + max(base, start), last + max(base, start), kind))
+            channel.decided[guard.name] = done = end
+        return done
+
+    def _act(self, guard: Guard, channel: Channel, hit: Hit, *, again: bool = False) -> None:
+        start, end, kind = hit
+        kinds = self._found.setdefault(guard.name, {})
+        if not (channel.again or again) or kind not in kinds:
+            kinds[kind] = kinds.get(kind, 0) + 1
+        if guard.action == "block":
+            message = f"Guardrail {guard.name!r} matched the answer; it was withheld."
+            raise Ends(Refusal(GUARDRAIL_BLOCKED, message, headers={GUARDRAILS: f"{guard.name}:block"}))
+        if guard.action == "mask":
+            written = channel.written
+            found = written.text[max(0, start - written.base) : end - written.base]
+            for edit in written.edits(start, end, self._label(guard, kind, found), final=channel.final):
+                insort(channel.edits, (edit[0], guard.order, edit))
+
+    def _fail(self, guard: Guard, failure: Failure) -> None:
+        """A guardrail cannot judge the answer: the answer ends, or goes on without the guardrail."""
+        self._guards.remove(guard)
+        if kinds := self._found.pop(guard.name, None):
+            self._tell(Verdict(guard.name, "output", guard.action, kinds))
+        self._tell(Verdict(guard.name, "output", "failed", reason=failure.reason))
+        if guard.closed:
+            message = f"Guardrail {guard.name!r} could not check the answer; it was withheld."
+            raise Ends(Refusal(GUARDRAIL_UNAVAILABLE, message, headers={GUARDRAILS: f"{guard.name}:failed"}))
+
+    # --- events out
+
+    def _leave(self, out: list[Frame]) -> None:
+        """Move the events whose text is decided to `out`, once the first window has passed."""
+        queue = self._queue
+        while queue and all(one.at + len(one.text) <= one.channel.free for one in queue[0].said):
+            entry = queue.popleft()
+            self._edit(entry)
+            self._passed.append(entry.frame)
+            self._seen += sum(len(one.text) for one in entry.said if one.piece.channel is not None)
+        if self._open or self._seen >= self._window:
+            self._open = True
+            out += self._passed
+            self._passed.clear()
+
+    def _edit(self, entry: _Entry) -> None:
+        changes: dict[tuple[int, Any], Any] = {}
+        for one in entry.said:
+            if not (edits := one.channel.edits):
+                continue
+            new = render(one.text, one.at, [edit for _, _, edit in edits])
+            end = one.at + len(one.text)
+            one.channel.edits = [edit for edit in edits if edit[2][1] > end]
+            if new != one.text:
+                if entry.tree is None:
+                    self._refuse_unmaskable()
+                changes[id(one.piece.holder), one.piece.key] = new
+                if one.piece.beside is not None:
+                    holder, key, said = one.piece.beside
+                    changes[id(holder), key] = said
+        if changes:
+            assert entry.frame.data is not None, "it had text"
+            put(entry.frame, rewritten(entry.frame.data, entry.tree, changes))
+
+    def _refuse_unmaskable(self) -> None:
+        message = "A guardrail matched a part of the answer that it cannot mask; it was withheld."
+        raise Ends(Refusal(GUARDRAIL_BLOCKED, message))
+
+
+def put(frame: Frame, data: bytes) -> None:
+    """Give an event of server-sent events, or a plain answer, other data."""
+    assert frame.data is not None
+    if frame.data in frame.raw:
+        frame.raw = frame.raw.replace(frame.data, data, 1)
+    else:  # on several lines
+        lines = [line for line in _LINE.split(frame.raw) if line and not line.startswith(b"data:")]
+        frame.raw = b"\n".join([*lines, b"data: " + data, b"", b""])
+    frame.data = data

@@ -1,0 +1,53 @@
+"""`stores:` of the filter YAML."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from extproc import stores
+from extproc.ledger import check_ledger
+from extproc.words.values import PositiveDuration, Section
+
+
+class StoresSettings(Section):
+    """The databases that hold budgets' counts and the ledger."""
+
+    counters: str = Field(
+        "sqlite:data/counters.db",
+        description="Store of budgets' counts: `sqlite:path` for one machine, `memory:` for tests, or "
+        "`redis://user@host:6379/0?password=env:NAME` for several machines (`rediss://` with TLS).",
+    )
+    timeout: PositiveDuration = Field(
+        stores.TIMEOUT,
+        ge=0.01,
+        le=2,
+        description="Silence of the counters store after which its calls fail, `10ms` to `2s`: a Redis that answers no "
+        "call, or an SQLite file that another process has locked. Time in which this process is too busy to listen "
+        "does not count. After five failures in a row the store is left alone for a second.",
+    )
+    patience: PositiveDuration = Field(
+        stores.PATIENCE,
+        ge=0.1,
+        le=8,
+        description="Longest wait of a request for a counters store that answers other requests, `100ms` to `8s`. A "
+        "burst waits for its turn, and is refused only after this time.",
+    )
+    ledger: str = Field(
+        "sqlite:data/ledger.db",
+        description="Store of the ledger, which has one row for each exchange: `sqlite:path` for one machine, "
+        "`postgresql://user@host/db?password=env:NAME` for several, or `memory:` for tests.",
+    )
+    ledger_keep: PositiveDuration | None = Field(
+        None,
+        description="Age at which rows of the ledger are deleted, at most `366d`. Without it rows are kept forever.",
+    )
+
+    @property
+    def waits(self) -> stores.Waits:
+        return stores.Waits(self.timeout, self.patience)
+
+    @model_validator(mode="after")
+    def _known(self) -> StoresSettings:
+        stores.check_counters(self.counters)
+        check_ledger(self.ledger)
+        return self

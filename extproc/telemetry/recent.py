@@ -1,0 +1,34 @@
+"""The latest exchanges in memory, for people who look."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from itertools import count
+from operator import itemgetter
+from typing import Any
+
+Entry = Mapping[str, Any]
+
+
+class Recent:
+    """The latest `most` exchanges of consumers, and the latest `strangers` of clients without a valid key, in order.
+
+    Written on the event loop, read on any thread.
+    """
+
+    def __init__(self, most: int, strangers: int) -> None:
+        self._number = count()
+        self._known: deque[tuple[int, Entry]] = deque(maxlen=most)
+        self._strangers: deque[tuple[int, Entry]] = deque(maxlen=strangers)
+
+    def add(self, entry: Entry, *, known: bool) -> None:
+        (self._known if known else self._strangers).append((next(self._number), entry))
+
+    def __len__(self) -> int:
+        return len(self._known) + len(self._strangers)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """The oldest first."""
+        both = sorted([*list(self._known), *list(self._strangers)], key=itemgetter(0))  # list() of a deque is one step
+        return iter([entry for _, entry in both])

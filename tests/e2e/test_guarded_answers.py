@@ -1,0 +1,221 @@
+"""Guardrails over answers through Envoy, as the official SDKs see them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import httpx
+import openai
+import pytest
+
+from tests.e2e.conftest import KEY, Gateway, eventually, run_gateway
+from tests.e2e.scripted import Scripted, head, plain
+from tests.guardrails.streams import stream
+
+SECRET = "sk-ABCDEF123456"
+YAML = """
+providers:
+  openai: {kind: vllm, base_url: "AT/v1", outlier_detection: {consecutive_5xx: 10000}}
+  anthropic: {kind: anthropic, base_url: "AT/v1", api_key: env:EXTPROC_DEMO_KEY,
+              outlier_detection: {consecutive_5xx: 10000}}
+models:
+  chat: {provider: openai}
+  claude: {provider: anthropic}
+consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}]
+guardrails:
+  - {name: keys, kind: regex, longest: 20, patterns: {key: 'sk-[A-Z0-9]{12}'}, on: [output], action: mask}
+  - {name: words, kind: regex, longest: 10, patterns: {word: 'CANARY'}, on: [output], action: block}
+  - {name: mails, kind: regex, patterns: {email: '[a-z]+@[a-z.]+[a-z]'}, action: mask, style: reversible}
+  - {name: strict, kind: regex, patterns: {word: 'maybe'}, applies_to: {consumers: []}}
+stores: {counters: "memory:"}
+"""
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Scripted]:
+    with Scripted().running() as provider:
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, provider: Scripted) -> Iterator[Gateway]:
+    text = YAML.replace("AT", provider.url)
+    yield from run_gateway(tmp_path_factory.mktemp("guarded"), text, (), {})
+
+
+@pytest.fixture(scope="module")
+def chat(gateway: Gateway) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(api_key=KEY, base_url=gateway.base_url, max_retries=0, timeout=20) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def claude(gateway: Gateway) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(api_key=KEY, base_url=gateway.url, max_retries=0, timeout=20) as client:
+        yield client
+
+
+def streamed(body: bytes) -> list[bytes]:
+    """The head of an answer and its events, one by one."""
+    events = [event + b"\n\n" for event in body.split(b"\n\n") if event]
+    return [head("text/event-stream"), *events]
+
+
+ASKED: Any = [{"role": "user", "content": "Hello"}]
+
+
+def said(chat: openai.OpenAI, **more: Any) -> str:
+    chunks = chat.chat.completions.create(model="chat", messages=ASKED, stream=True, **more)
+    return "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+
+
+def letters(text: str) -> list[str]:
+    return [text[start : start + 3] for start in range(0, len(text), 3)]
+
+
+def test_a_masked_request_reaches_the_provider_and_the_answer_is_restored(provider: Scripted, chat: openai.OpenAI):
+    provider.answer(*streamed(stream("openai_chat", letters("Dear <EMAIL_1>, hello"))))
+    asked: Any = [{"role": "user", "content": "I am ann@example.org"}]
+    chunks = chat.chat.completions.create(model="chat", messages=asked, stream=True)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == "Dear ann@example.org, hello"
+    assert provider.seen[0]["messages"] == [{"role": "user", "content": "I am <EMAIL_1>"}]
+
+
+def test_a_secret_split_over_events_is_masked_for_openai(provider: Scripted, chat: openai.OpenAI):
+    provider.answer(*streamed(stream("openai_chat", letters(f"It is {SECRET}, really"))))
+    assert said(chat) == "It is [KEY], really"
+
+
+def test_a_secret_split_over_events_is_masked_for_anthropic(provider: Scripted, claude: anthropic.Anthropic):
+    body = stream(
+        "anthropic_messages", letters(f"It is {SECRET}, really"), arguments=letters(json.dumps({"a": SECRET}))
+    )
+    provider.answer(*streamed(body))
+    with claude.messages.stream(model="claude", max_tokens=100, messages=ASKED) as answer:
+        assert "".join(answer.text_stream) == "It is [KEY], really"
+        call = answer.get_final_message().content[1]
+    assert call.type == "tool_use"
+    assert call.input == {"a": "[KEY]"}
+
+
+def test_a_block_in_the_first_window_is_a_400_for_openai(provider: Scripted, chat: openai.OpenAI, gateway: Gateway):
+    provider.answer(*streamed(stream("openai_chat", ["Well, CAN", "ARY", *["more words "] * 50])))
+    with pytest.raises(openai.BadRequestError) as refused:
+        said(chat)
+    assert refused.value.code == "guardrail_blocked"
+    assert refused.value.response.headers["x-ai-guardrails"] == "words:block"
+    assert "CANARY" not in refused.value.response.text
+    entry = gateway.exchange_of(refused.value.response)
+    assert entry["status"] == 400
+    assert entry["usage_source"] in ("estimated", "provider")
+
+
+def test_a_block_in_the_first_window_is_a_400_for_anthropic(provider: Scripted, claude: anthropic.Anthropic):
+    provider.answer(*streamed(stream("anthropic_messages", ["Well, CAN", "ARY", "more"])))
+    with (
+        pytest.raises(anthropic.BadRequestError),
+        claude.messages.stream(model="claude", max_tokens=100, messages=ASKED) as answer,
+    ):
+        answer.get_final_message()
+
+
+def test_a_late_block_is_an_error_event_and_stops_the_provider(
+    provider: Scripted, chat: openai.OpenAI, gateway: Gateway
+):
+    start, *events = streamed(stream("openai_chat", [*["more words "] * 50, "CAN", "ARY", *["not this "] * 400]))
+
+    def script() -> Iterator[bytes]:
+        yield start
+        for event in events:
+            yield event
+            time.sleep(0.005)
+
+    provider.seen.clear()
+    provider.script = script
+    words = []
+    with pytest.raises(openai.APIError) as failed:
+        for chunk in chat.chat.completions.create(model="chat", messages=ASKED, stream=True):
+            words += [choice.delta.content or "" for choice in chunk.choices]
+    assert failed.value.code == "guardrail_blocked"
+    text = "".join(words)
+    assert text.startswith("more words ")
+    assert "CAN" not in text
+    assert "not this" not in text
+    entry = gateway.last(lambda entry: entry["error"] == "guardrail_blocked" and entry["status"] == 200)
+    assert entry["usage_source"] in ("estimated", "provider")
+    eventually(lambda: provider.sent < len(b"".join(events)) - 10_000)
+
+
+def test_a_late_block_is_an_error_for_anthropic(provider: Scripted, claude: anthropic.Anthropic):
+    provider.answer(*streamed(stream("anthropic_messages", [*["more words "] * 50, "CAN", "ARY", "not this"])))
+    words = []
+    with (
+        pytest.raises(anthropic.APIError, match="words"),
+        claude.messages.stream(model="claude", max_tokens=100, messages=ASKED) as answer,
+    ):
+        words += list(answer.text_stream)
+    assert "CAN" not in "".join(words)
+
+
+def test_a_plain_answer_is_masked_or_blocked(provider: Scripted, chat: openai.OpenAI):
+    def message(text: str) -> dict[str, Any]:
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+        return {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+
+    provider.answer(plain(message(f"It is {SECRET}" + " x" * 100_000)))
+    answer = chat.chat.completions.with_raw_response.create(model="chat", messages=ASKED)
+    assert answer.headers["x-ai-guardrails"] == "keys:mask"
+    assert answer.parse().choices[0].message.content == "It is [KEY]" + " x" * 100_000
+    provider.answer(plain(message("CANARY")))
+    with pytest.raises(openai.BadRequestError):
+        chat.chat.completions.create(model="chat", messages=ASKED)
+
+
+def test_answers_that_nothing_holds_pass(provider: Scripted, gateway: Gateway):
+    provider.answer(
+        b"HTTP/1.1 429 x\r\ncontent-type: application/json\r\nretry-after: 0\r\nconnection: close\r\n\r\n{}"
+    )
+    answer = gateway.chat("chat")
+    assert (answer.status_code, answer.text) == (429, "{}")
+    assert gateway.http.get(gateway.base_url + "/models", headers={"authorization": f"Bearer {KEY}"}).status_code == 200
+    assert gateway.chat("nothing").status_code == 404
+
+
+def test_a_request_adds_a_guardrail_by_its_name(provider: Scripted, gateway: Gateway):
+    provider.answer(*streamed(stream("openai_chat", ["fine"])))
+    asked: dict[str, Any] = {"headers": {"x-ai-guardrails": "strict"}}
+    assert gateway.chat("chat", "maybe", stream=True).status_code == 200
+    assert gateway.chat("chat", "maybe", **asked).json()["error"]["code"] == "guardrail_blocked"
+    assert gateway.chat("chat", "no", headers={"x-ai-guardrails": "unknown"}).status_code == 400
+
+
+def test_an_answer_that_nobody_can_read_does_not_pass(provider: Scripted, gateway: Gateway):
+    provider.answer(b"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\nconnection: close\r\n\r\n" + b"sound" * 100)
+    answer = gateway.chat("chat")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "guardrail_unavailable")
+
+
+def test_the_client_may_leave_while_the_head_is_held(provider: Scripted, gateway: Gateway):
+    start, *events = streamed(stream("openai_chat", ["a few words"] * 3))
+
+    def script() -> Iterator[bytes]:
+        yield start
+        yield events[0]
+        time.sleep(3)
+
+    provider.script = script
+    with pytest.raises(httpx.ReadTimeout):
+        gateway.http.post(
+            gateway.base_url + "/chat/completions",
+            json={"model": "chat", "messages": ASKED, "stream": True},
+            headers={"authorization": f"Bearer {KEY}"},
+            timeout=0.5,
+        )
+    entry = gateway.last(lambda entry: entry["error"] in ("incomplete", "client_left"))
+    assert entry["usage_source"] in ("estimated", "provider")
