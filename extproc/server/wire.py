@@ -57,6 +57,13 @@ async def converse(attachment: Attachment, data: bytes | memoryview) -> Sequence
     raise UnexpectedMessage(str(phase))
 
 
+def silence(attachment: Attachment, now: float) -> Sequence[bytes]:
+    """The messages that end a stream whose provider is silent, usually none."""
+    check = getattr(attachment, "on_silence", None)
+    chunk = None if check is None else check(now)
+    return () if chunk is None else _chunks(chunk)
+
+
 def _onward(action: Continue | LocalReply) -> bytes:
     return answers.immediate(action) if isinstance(action, LocalReply) else answers.body(action)
 
