@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
 
 import msgspec
 
 from extproc.admission import LARGE, content_length
-from extproc.pipeline import Pipeline, Stages
+from extproc.pipeline import Pipeline
 from extproc.response import ORIGIN, THROUGH, UPSTREAM, internal, named
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.errors import PROVIDER_TIMEOUT, Refusal
@@ -21,6 +21,8 @@ from extproc.words.values import show_duration
 from extproc.words.verdicts import GUARDRAILS, told
 
 _READ_ANSWER = Continue(read_answer=True)
+
+_BESIDE = 64  # bytes of a message beside its body, at most
 
 
 class _State(Enum):
@@ -41,6 +43,7 @@ class GatewayStream:
         self._attached = attached  # True: another team's Envoy, which has no internal hop
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
+        self._no_room: Refusal | None = None  # for the body
         self._head: Continue | None = None  # waits for the guardrails
         self._heard = math.inf  # time of the latest sign of the provider, once its answer began
 
@@ -57,15 +60,33 @@ class GatewayStream:
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
         return await self._run(stages, exchange) or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
 
+    def admits(self, size: int) -> bool:
+        exchange = self._exchange
+        if exchange is not None and not exchange.forwarded:
+            try:
+                self._pipeline.admit(exchange, max(0, size - _BESIDE))
+            except Refusal as refusal:
+                self._no_room = refusal
+        return self._no_room is None
+
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
         exchange = self._current()
+        if (no_room := self._no_room) is not None:
+            self._no_room = None
+
+            async def refuse(_exchange: Exchange) -> None:
+                raise no_room
+
+            return await self._run(refuse, exchange) or CONTINUE
         exchange.body = body
         if len(body) <= LARGE:
             return await self._run(self._pipeline.on_request, exchange) or exchange.onward
         async with self._pipeline.in_flight.turn(len(body)):
-            action = await self._run(self._pipeline.on_large_request, exchange) or exchange.onward
-            exchange.onward = CONTINUE  # it may hold another body
-            return action
+            if (action := await self._run(self._pipeline.on_large_request, exchange)) is not None:
+                return action
+            onward = exchange.onward
+            exchange.onward = replace(onward, body=None)  # this one keeps no body
+            return onward
 
     async def on_response_headers(
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
@@ -193,7 +214,9 @@ class GatewayStream:
         assert self._exchange is not None, "Envoy sends the headers before a body"
         return self._exchange
 
-    async def _run(self, stages: Stages, exchange: Exchange) -> Continue | LocalReply | None:
+    async def _run(
+        self, stages: Callable[[Exchange], Awaitable[Continue | LocalReply | None]], exchange: Exchange
+    ) -> Continue | LocalReply | None:
         """The action of the stages for Envoy. An action with nothing to read after it ends the exchange."""
         try:
             action = await stages(exchange)

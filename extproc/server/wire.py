@@ -64,6 +64,11 @@ def silence(attachment: Attachment, now: float) -> Sequence[bytes]:
     return () if chunk is None else _chunks(chunk)
 
 
+async def refuse(attachment: Attachment) -> Sequence[bytes]:
+    """The answer to a body that `attachment` did not admit."""
+    return [_onward(await attachment.on_request_body(b""))]
+
+
 def _onward(action: Continue | LocalReply) -> bytes:
     return answers.immediate(action) if isinstance(action, LocalReply) else answers.body(action)
 

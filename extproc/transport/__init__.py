@@ -27,6 +27,12 @@ class Call(Protocol):
     @property
     def done(self) -> bool: ...
 
+    def admits(self, size: int) -> bool:
+        """Whether a large message of so many bytes may come. Else `on_message` gets an empty one. Only the own
+        transport asks.
+        """
+        ...
+
     async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
         """Answers to one message, in order. Cancelled when the client leaves."""
         ...

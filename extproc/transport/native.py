@@ -122,7 +122,7 @@ class Peer(asyncio.Protocol):
     def __init__(self, server: NativeServer) -> None:
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._server = server
-        self._http2 = Connection(server.limits)
+        self._http2 = Connection(server.limits, admits=_admits)
         self._events: deque[Event] = deque()
         self._turning = False  # True: a turn is scheduled
         self._full = False  # True: full with bytes that the peer does not read
@@ -334,6 +334,11 @@ class Peer(asyncio.Protocol):
         call, stream.call = stream.call, None
         if call is not None:
             self._server.finish(call, stream.path)
+
+
+def _admits(stream: Stream, size: int) -> bool:
+    call: Call | None = stream.call
+    return call is None or call.admits(size)
 
 
 def _ended(path: str, task: asyncio.Task[Any]) -> None:

@@ -21,6 +21,9 @@ class Base:
         self.ends = 0
         services.made.append(self)
 
+    def admits(self, size):
+        return True
+
     async def on_message(self, data):
         self.heard.append(data)
         return await self.answer(data)
