@@ -74,7 +74,10 @@ class Forward:
                 headers[":path"] = path.partition("?")[0] + self._query(exchange)
         else:
             headers = self._headers(exchange)
-            if "?" in (path := exchange.request.path):
+            path = exchange.request.path
+            if exchange.endpoint.alias:  # the route is chosen again, by the usual path
+                headers[":path"] = exchange.endpoint.pattern
+            elif "?" in path:
                 headers[":path"] = path.partition("?")[0] + self._query(exchange)
             clusters = tuple([contract.try_cluster(target.provider) for target in targets])
             first, told = _share_out(edits, exchange)
@@ -82,7 +85,7 @@ class Forward:
         body = exchange.body if exchange.masked else None
         fields = {**exchange.edits, **first.fields}
         model = exchange.dialect.fields.model
-        if model is not None and fields.get(model) == exchange.ask.model:
+        if model is not None and fields.get(model) == exchange.ask.model and model not in exchange.edits:
             del fields[model]
         if fields or first.removed or exchange.ignored:
             left_out = [name for name in exchange.ignored if name not in fields]

@@ -131,10 +131,20 @@ class Parse:
             if not tree.keys().isdisjoint(NOT_FORWARDED):
                 exchange.ignored = tuple([name for name in tree if name in NOT_FORWARDED])
                 tree = {name: value for name, value in tree.items() if name not in NOT_FORWARDED}
+        if exchange.endpoint.alias:
+            tree = self._named_by_path(exchange, tree)
         exchange.json = tree
         exchange.ask = ask = exchange.dialect.read(tree, exchange.endpoint)
         if ask.hosted:
             ask.added_tokens += self._hosted_tools
+
+    def _named_by_path(self, exchange: Exchange, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """The body with the model that the path names, if it names one."""
+        model, name = exchange.endpoint.model, exchange.dialect.fields.model
+        if not model or name is None or tree.get(name) == model:
+            return dict(tree)
+        exchange.edits[name] = model
+        return {**tree, name: model}
 
 
 class ParseLarge(Parse):

@@ -20,7 +20,7 @@ from extproc.guardrails._unwrap import inner
 _NAMES = frozenset(family.name for family in FAMILIES)
 _LONGEST = 512
 _last_run = re.compile(r"[^\s\"'`<>]*\Z").search
-_key_begins = re.compile(r"-{1,5}\Z|-----B[A-Z0-9 ]{0,60}-{0,4}\Z").search
+_key_begins = re.compile(r"-{1,5}\Z|-----[BE][A-Z0-9 ]{0,60}-{0,5}[A-Za-z0-9+/=\s\\\"]{0,80}\Z").search
 
 
 class SecretsSettings(GuardrailSettings):
@@ -73,7 +73,7 @@ class Secrets:
         return found
 
     def hold(self, text: str) -> int:
-        """The last word, and the beginning of a private key."""
+        """The last word, and the beginning of a private key, or of its end."""
         tail = text[-_LONGEST:]
         run = _last_run(tail)
         begins = _key_begins(tail)

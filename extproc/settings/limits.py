@@ -70,7 +70,10 @@ class LimitsSettings(Section):
         "translated stream ends with an error there.",
     )
     stream_idle: PositiveDuration = Field(
-        600.0, description="Longest silence in the middle of an answer. Envoy then ends the stream."
+        600.0,
+        description="Longest silence in the middle of an answer. A streamed answer that the gateway reads then ends "
+        "with the error `provider_timeout`. Envoy ends the others, plain or unread, after this time, or after the "
+        "provider's `timeout` where that is longer.",
     )
     output_tokens: int | None = Field(
         None,

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from extproc.dialects import by_path, path_regex
+from extproc.dialects import path_regex
+from extproc.dialects import served as served_paths
 from extproc.envoy_config import bootstrap, render, write_secrets
 from extproc.settings.config import parse
 from extproc.words import contract
@@ -123,7 +124,9 @@ def test_each_provider_has_an_internal_listener_and_two_clusters():
 
 def test_the_public_routes_are_the_paths_of_the_dialects():
     *served, elsewhere = routes(make(MINIMAL), "public")
-    expected = [{"safe_regex": {"regex": path_regex(path)}} if PLACE in path else {"path": path} for path in by_path()]
+    expected = [
+        {"safe_regex": {"regex": path_regex(path)}} if PLACE in path else {"path": path} for path in served_paths()
+    ]
     matches = [{kind: value for kind, value in route["match"].items() if kind != "headers"} for route in served]
     assert sorted(matches, key=repr) == sorted(expected, key=repr)
     assert elsewhere["direct_response"] == {"status": 404}

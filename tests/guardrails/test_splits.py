@@ -48,10 +48,11 @@ def settings_of(name, action):
 
 def play(dialect, chunks, settings, *, first_window=20, ended=True):
     """What leaves of a stream: the bytes, whether the head left, the refusal, the verdicts, the usage."""
-    verdicts, mask, report = [], Mask(settings), Report()
+    guard = settings if isinstance(settings, Guard) else Guard(settings, 0)
+    verdicts, mask, report = [], Mask(guard.settings), Report()
     watch = Watch(
         dialects()[dialect],
-        [Guard(settings, 0)],
+        [guard],
         lambda _guard, kind, found: mask(kind, found),
         verdicts.append,
         plain=False,
