@@ -66,6 +66,9 @@ class AttemptStream:
                 return Continue(read_answer=True)
         return CONTINUE
 
+    def admits(self, size: int) -> bool:  # noqa: ARG002 - the gateway attachment had room for it
+        return True
+
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
         edit, translation = self._edit, self._translation
         if translation is None:
@@ -100,6 +103,9 @@ class AttemptStream:
             if self._status < 400 and (translation.translates or translation.streamed):
                 return self._refuse(bad_answer("is empty"))
             self.done = True
+            if self._status >= 400 and translation.translates:
+                told = {"content-type": "application/json"} | _pause(headers)
+                return LocalReply(self._status, translation.problem(self._status, b""), told, "provider_error")
             return CONTINUE
         removed: tuple[str, ...] = ("content-length",)  # but for a plain answer that leaves as it came
         encoding = headers.get("content-encoding", "identity")
@@ -172,6 +178,11 @@ class AttemptStream:
             headers[contract.HOP] = kind.code
         body = self._translation.client.error(kind, refusal.message, refusal.param)
         return LocalReply(kind.status, msgspec.json.encode(body), headers, kind.code)
+
+
+def _pause(headers: Mapping[str, str]) -> dict[str, str]:
+    """The pause that a provider asks for."""
+    return {name: headers[name] for name in ("retry-after",) if name in headers}
 
 
 def back_off(targets: list[str], index: int, base: int) -> float:

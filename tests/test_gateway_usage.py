@@ -343,3 +343,16 @@ async def test_what_a_search_of_the_provider_reads_is_believed(world):
     answer = {"status": "completed", "output": [], "usage": usage}
     await talk(gateway.stream(), asks("/v1/responses"), sends(body), answers(), streams(answer, end=True))
     assert charged(gateway) == (250_000, 600, "provider")
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_text_far_beyond_the_limit_is_charged(world, streamed):
+    """Its provider reports nothing and keeps to no limit: the text was written all the same."""
+    gateway = world(BUDGET)
+    text = {"choices": [{"index": 0, "delta" if streamed else "message": {"content": "word " * 2_000}}]}
+    body = QUESTION | {"max_tokens": 100, "stream": streamed}
+    kind = answers(kind=SSE if streamed else "application/json")
+    await talk(gateway.stream(), asks(), sends(body), kind, streams(event(text) if streamed else text, end=True))
+    _, output_tokens, source = charged(gateway)
+    assert source == "estimated"
+    assert 1_900 <= output_tokens <= 3_200

@@ -30,6 +30,8 @@ _MOST_OUTPUT = 1 << 21
 _MOST_INPUT = 1 << 24
 """Tokens beyond which no count is believed, where nothing else bounds it."""
 _BYTES = 4  # of a token, about
+_MOST_BYTES = 8  # of a token, however long its words
+_SLACK = 512  # bytes that a few tokens can be
 
 
 def used(exchange: Exchange, expected: Expected | None = None) -> Usage:
@@ -131,8 +133,8 @@ def _seen(exchange: Exchange, expected: Expected | None) -> Usage:
 
 
 def _output(exchange: Exchange, report: Report, expected: Expected | None) -> int:
-    """The gateway's count of the output: its text, and thinking that a client that left did not see. Never more than
-    the request allows, or than was held of the budgets, as they held more where an answer passed its limit.
+    """The gateway's count of the output: its text, and thinking that a client that left did not see. No more than the
+    request allows, or than was held as the answer passed its limit, unless its text is evidently more.
     """
     if exchange.ask.output_field is None:  # as embeddings
         return 0
@@ -142,6 +144,9 @@ def _output(exchange: Exchange, report: Report, expected: Expected | None) -> in
     limit, reservation = _limit(exchange), exchange.reservation
     if limit is None:
         return output_tokens
+    text = report.output_bytes - report.unread_bytes
+    if text > limit * _MOST_BYTES + _SLACK:  # the provider does not keep to limits
+        limit = max(limit, about(report.sample, text))
     return min(output_tokens, max(limit, reservation.output if reservation.output > reservation.output_tokens else 0))
 
 

@@ -59,6 +59,8 @@ ANONYMOUS = "anonymous"
 HASH_PREFIX = "hmac-sha256:"
 _MAX_KEY = 4096  # bytes; longer ones are refused unhashed
 _MAX_LABELS = 32
+SESSION = "session"
+"""The label that `attribution.session` gives."""
 _UNKNOWN = "The gateway does not know this key, or the key is disabled."
 _SEVERAL = "The request carries credentials of two consumers: send those of one."
 
@@ -92,6 +94,7 @@ class Authenticate:
         self._required = auth.required
         self._now = now
         self._prefix = attribution.prefix
+        self._session = attribution.session
         self._token_headers = [name for name in credential_headers(auth) if name not in CREDENTIAL_HEADERS]
         secret = auth.key_secret.read() if auth.key_secret else None
         self._secret = (secret or secrets.token_hex(32)).encode()
@@ -186,6 +189,11 @@ class Authenticate:
                 label = name[len(prefix) :]
                 if label and value:
                     labels[label[:64]] = cut(value)
+        headers = exchange.request.headers
+        for name in self._session:
+            if (session := headers.get(name)) and len(labels) < _MAX_LABELS:
+                labels.setdefault(SESSION, cut(session))
+                break
         for label, value in exchange.consumer.labels.items():
             if value:
                 labels[label] = value

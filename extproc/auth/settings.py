@@ -206,6 +206,9 @@ class AuthSettings(Section):
     )
 
 
+HeaderName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+
+
 class AttributionSettings(Section):
     """Labels: headers of clients that attribute requests to a run, an agent or a project."""
 
@@ -213,6 +216,12 @@ class AttributionSettings(Section):
         "x-ai-", description="Prefix of the headers that become labels: `x-ai-run` is the label `run`."
     )
     strip: bool = Field(True, description="Remove these headers from requests to providers.")
+    session: Sequence[HeaderName] = Field(
+        ("x-claude-code-session-id", "session-id"),
+        max_length=8,
+        description="Headers in which agents name their session by themselves (Claude Code, Codex). The first that a "
+        "request has becomes the label `session`, unless a label of that name is there. `[]` turns it off. At most 8.",
+    )
     metrics: Sequence[Name] = Field(
         (), max_length=4, description="Labels that become labels of the metrics, at most 4. Each adds time series."
     )

@@ -1,12 +1,8 @@
-"""`GET /v1/models`: the models that the consumer may name, in the shape of OpenAI's list.
-
-Source: https://platform.openai.com/docs/api-reference/models. `context_length` and `pricing` (USD per million tokens)
-are added where they are known.
-"""
+"""`GET /v1/models`: the models that the consumer may name, in the shape that the client's API has for them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,10 +12,9 @@ from extproc.parsing import MODELS_PATH
 from extproc.prices import known_models, per_million
 from extproc.routing.catalog import Catalog
 from extproc.words.actions import LocalReply
+from extproc.words.dialect import Listed
 from extproc.words.errors import MODEL_NOT_FOUND, Refusal
 from extproc.words.exchange import Consumer, Exchange
-
-_CREATED = 1735689600  # OpenAI's clients want a number here; the settings have no date to give
 
 
 class Models:
@@ -27,31 +22,31 @@ class Models:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._objects = {name: self._describe(name) for name in catalog.names()}
+        self._known = {name: self._describe(name) for name in catalog.names()}
         for pattern, provider in catalog.wildcards():
             for model in known_models(catalog.providers[provider].provider.catalogue):
                 name = pattern.replace("*", model) if pattern.endswith("/*") or pattern == "*" else model
                 if catalog.resolve(name) is not None:
-                    self._objects.setdefault(name, self._describe(name))
+                    self._known.setdefault(name, self._describe(name))
 
     def __call__(self, exchange: Exchange) -> LocalReply | None:
         if exchange.operation != "list_models":
             return None
         path = exchange.request.path.partition("?")[0]
         if path == MODELS_PATH:
-            return _json({"object": "list", "data": self._list(exchange.consumer)})
+            return _json(exchange.dialect.models(self._list(exchange.consumer)))
         name = unquote(path.removeprefix(MODELS_PATH + "/"))
-        found = self._objects.get(name)
+        found = self._known.get(name)
         if found is None and self._catalog.resolve(name) is not None:
             found = self._describe(name)
         if found is None or not self._usable(name, exchange.consumer):
             raise Refusal(
                 MODEL_NOT_FOUND, f"There is no model {name[:256]!r}: GET /v1/models lists the models.", param="model"
             )
-        return _json(found)
+        return _json(exchange.dialect.model(found))
 
-    def _list(self, consumer: Consumer) -> Sequence[Mapping[str, Any]]:
-        return [found for name, found in self._objects.items() if self._usable(name, consumer)]
+    def _list(self, consumer: Consumer) -> Sequence[Listed]:
+        return [found for name, found in self._known.items() if self._usable(name, consumer)]
 
     def _usable(self, name: str, consumer: Consumer) -> bool:
         chain = self._catalog.resolve(name)
@@ -61,23 +56,19 @@ class Models:
             and any(consumer.may_use(t.name) and self._catalog.unavailable(t) is None for t in chain.targets)
         )
 
-    def _describe(self, name: str) -> Mapping[str, Any]:
+    def _describe(self, name: str) -> Listed:
         chain = self._catalog.resolve(name)
         assert chain is not None, name
         target = chain.targets[0]
         provider = self._catalog.providers[target.provider].provider
         virtual = len(chain.targets) > 1 or target.name != name
-        found: dict[str, Any] = {
-            "id": name,
-            "object": "model",
-            "created": _CREATED,
-            "owned_by": "gateway" if virtual else provider.gen_ai_name,
-        }
-        if target.context is not None:
-            found["context_length"] = target.context
-        if target.price is not None and not virtual:
-            found["pricing"] = per_million(target.price)
-        return found
+        return Listed(
+            name,
+            "gateway" if virtual else provider.gen_ai_name,
+            target.context,
+            target.max_output_tokens,
+            None if target.price is None or virtual else per_million(target.price),
+        )
 
 
 def _json(value: Any) -> LocalReply:

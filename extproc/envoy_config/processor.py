@@ -193,13 +193,14 @@ def gateway_headers(settings: Settings) -> HeaderForwardingRules:
     if settings.budgets:  # their rates take the place of the provider's
         prefixes |= dict.fromkeys(rates())
     own = [name for dialect in dialects().values() for name in (dialect.version, dialect.request_id) if name]
+    own += settings.attribution.session
     names = (*_REQUEST_HEADERS, *credential_headers(settings.auth), *_RESPONSE_HEADERS, *own)
     return _only(tuple(dict.fromkeys(names)), tuple(prefixes))
 
 
 def attempt_headers() -> HeaderForwardingRules:
     """Headers that the attempt attachment reads."""
-    names = (":path", "content-type", "content-encoding", contract.ATTEMPT_COUNT, ":status")
+    names = (":path", "content-type", "content-encoding", contract.ATTEMPT_COUNT, ":status", "retry-after")
     in_body = [name for provider in kinds().values() for name in provider.in_body]
     return _only((*names, *dict.fromkeys(in_body)), (contract.PREFIX,))
 

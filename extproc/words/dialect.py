@@ -42,17 +42,30 @@ _LEAST_BASE64 = 256
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_=-]{%d,}" % _LEAST_BASE64)
 """A run of base64 that is no text for a model: a picture or a sound, in a body that could not be read."""
 _MOST_PIECES = 64
+_CREATED = 1735689600
+
+
+@dataclass(slots=True, frozen=True)
+class Listed:
+    """A model as lists of models describe it. Unknown facts are None."""
+
+    name: str
+    owner: str
+    context: int | None = None  # tokens
+    max_output_tokens: int | None = None
+    usd_per_million: Mapping[str, float] | None = None  # by kind of token
 
 
 @dataclass(slots=True, frozen=True)
 class Endpoint:
     """A path that clients call. `pattern` is the path as `Dialect.paths` lists it, `model` the client's word in the
-    place of its `{model}`.
+    place of its `{model}`. `alias` is True where the client called another path, see `Dialect.aliases`.
     """
 
     pattern: str
     operation: str  # gen_ai.operation.name
     model: str = ""
+    alias: bool = False
 
     def path(self, model: str) -> str:
         """The path for another model."""
@@ -215,6 +228,7 @@ class Report:
     model: str = ""
     finish_reasons: dict[int, str] = field(default_factory=dict)  # choice -> finish reason
     output_bytes: int = 0  # generated text, in bytes of UTF-8
+    unread_bytes: int = 0  # those of them that could not be read, and may be no text
     told_at: int | None = None  # `output_bytes` when the provider last reported its usage
     thinks_aloud: bool = False  # the text holds the model's thinking, all of it
     sample: bytearray = field(default_factory=bytearray)  # the beginning of that text
@@ -237,6 +251,7 @@ class Report:
         """Count bytes that could not be read, all of them rather than none. Base64 is no text."""
         size = len(data) if len(data) < _LEAST_BASE64 else len(_BASE64.sub(b"", data))
         self.output_bytes += size
+        self.unread_bytes += size
         self.output_events += size > 0
 
     def add_usage(self, usage: Usage | None) -> None:
@@ -291,6 +306,10 @@ class Dialect:
     paths: Mapping[str, str] = {}
     """Paths that clients call, each with its gen_ai.operation.name. `{model}` stands for the model's name, of several
     segments if need be: `/v1beta/models/{model}:generateContent`.
+    """
+    aliases: Mapping[str, str] = {}
+    """Further paths for the same, each with the one of `paths` it stands for. The model's name in one of them takes the
+    place of the one in the body.
     """
     fields: Fields
     """The names of its fields, in a dialect that clients speak."""
@@ -357,6 +376,20 @@ class Dialect:
 
     def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
         return {"error": {"message": message, "type": kind.type, "param": param, "code": kind.code}}
+
+    def model(self, listed: Listed) -> dict[str, Any]:
+        """One model, for clients that ask for it.
+
+        Here it is OpenAI's description with further facts that are known. `created` is a number that clients want; the
+        settings have no date. Source: https://platform.openai.com/docs/api-reference/models
+        """
+        found = {"id": listed.name, "object": "model", "created": _CREATED, "owned_by": listed.owner}
+        more = {"context_length": listed.context, "pricing": listed.usd_per_million}
+        return found | {name: value for name, value in more.items() if value is not None}
+
+    def models(self, listed: Sequence[Listed]) -> dict[str, Any]:
+        """The list of models."""
+        return {"object": "list", "data": [self.model(one) for one in listed]}
 
     def cut_off(self, kind: Kind, message: str) -> bytes:
         """A refusal as an event in the middle of a stream that a provider began."""

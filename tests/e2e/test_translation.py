@@ -426,3 +426,10 @@ def test_a_thread_of_anthropics_sdk_goes_on_whoever_serves(gateway: Gateway, cla
 
 def text_of(message: Any) -> str:
     return "".join(block.text for block in message.content if block.type == "text")
+
+
+def test_anthropics_sdk_lists_the_models(sdks: tuple[OpenAI, Anthropic]):
+    chat, messages = sdks
+    listed = [model.id for model in messages.models.list()]
+    assert listed == [model.id for model in chat.models.list()]
+    assert messages.models.retrieve(listed[0]).display_name == listed[0]

@@ -1,7 +1,10 @@
 import json
 
 import pytest
+from anthropic.pagination import SyncPage
+from anthropic.types import ModelInfo
 
+from extproc.dialects import speaking
 from extproc.endpoints.models import Models
 from extproc.prices import known_models
 from extproc.routing.catalog import Catalog
@@ -34,9 +37,10 @@ def models(settings, monkeypatch):
     return Models(Catalog(found.providers, found.models, found.virtual_models))
 
 
-def get(models, path="/v1/models", may_use=lambda _model: True):
-    exchange = Exchange("id", Request("GET", path, {}))
+def get(models, path="/v1/models", may_use=lambda _model: True, headers=None):
+    exchange = Exchange("id", Request("GET", path, headers or {}))
     exchange.operation = "list_models"
+    exchange.dialect = speaking(path, headers or {})
     exchange.consumer = Consumer("alice", may_use=may_use)
     answer = models(exchange)
     assert (answer.status, answer.headers) == (200, {"content-type": "application/json"})
@@ -129,3 +133,18 @@ def test_known_properties_of_a_model_are_listed(models):
     assert (known["owned_by"], known["context_length"]) == ("openai", 128_000)
     assert known["pricing"]["output"] > known["pricing"]["input"] > 0
     assert virtual["owned_by"] == "gateway"
+
+
+def test_clients_of_anthropic_get_its_shape(models):
+    asked = {"anthropic-version": "2023-06-01"}
+    found = SyncPage[ModelInfo].model_validate(get(models, headers=asked))
+    names = [model.id for model in found.data if not model.id.startswith("openai/")]
+    assert names == ["m", "a/slash", "gpt-4o", "v"]
+    assert (found.has_more, found.first_id) == (False, "m")
+    one = ModelInfo.model_validate(get(models, "/v1/models/m", headers=asked))
+    assert (one.id, one.display_name, one.type, one.max_input_tokens) == ("m", "m", "model", 1000)
+
+
+def test_an_empty_list_has_no_first_model(models):
+    found = get(models, may_use=lambda _model: False, headers={"anthropic-version": "2023-06-01"})
+    assert found == {"data": [], "has_more": False, "first_id": None, "last_id": None}

@@ -20,7 +20,7 @@ from extproc.dialects.anthropic_messages import (
     said,
 )
 from extproc.dialects.anthropic_messages import problem as problems
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Text
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Listed, Text
 from extproc.words.errors import OVERLOADED, UNBOUNDED_INPUT, UNSUPPORTED_BY_TARGETS, Kind
 from extproc.words.messages import Answer, Problem, Prompt
 
@@ -63,6 +63,22 @@ class AnthropicMessages(Dialect):
         unserved = kind in (UNSUPPORTED_BY_TARGETS, UNBOUNDED_INPUT) and param == "thread"
         code = _NO_THREAD if unserved else kind.code
         return problems.encode_error(message, type, code, param)
+
+    def model(self, listed: Listed) -> dict[str, Any]:
+        """Source: https://platform.claude.com/docs/en/api/models. The epoch stands for an unknown date."""
+        return {
+            "type": "model",
+            "id": listed.name,
+            "display_name": listed.name,
+            "created_at": "1970-01-01T00:00:00Z",
+            "lifecycle": "active",
+            "max_input_tokens": listed.context,
+            "max_tokens": listed.max_output_tokens,
+        }
+
+    def models(self, listed: Sequence[Listed]) -> dict[str, Any]:
+        first, last = (listed[0].name, listed[-1].name) if listed else (None, None)
+        return {"data": [self.model(one) for one in listed], "has_more": False, "first_id": first, "last_id": last}
 
     def cut_off(self, kind: Kind, message: str) -> bytes:
         return b"event: error\n" + super().cut_off(kind, message)
