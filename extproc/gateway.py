@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
@@ -13,8 +15,9 @@ from extproc.admission import LARGE, content_length
 from extproc.pipeline import Pipeline
 from extproc.response import ORIGIN, THROUGH, UPSTREAM, internal, named
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
-from extproc.words.errors import Refusal
+from extproc.words.errors import PROVIDER_TIMEOUT, Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
+from extproc.words.values import show_duration
 from extproc.words.verdicts import GUARDRAILS, told
 
 _READ_ANSWER = Continue(read_answer=True)
@@ -42,6 +45,7 @@ class GatewayStream:
         self._state = _State.UNDER_WAY
         self._no_room: Refusal | None = None  # for the body
         self._head: Continue | None = None  # waits for the guardrails
+        self._heard = math.inf  # time of the latest sign of the provider, once its answer began
 
     async def on_request_headers(
         self, headers: Mapping[str, str], end: bool, verified: Verified = NOTHING_VERIFIED
@@ -91,6 +95,7 @@ class GatewayStream:
         if exchange is None:  # Envoy refused the request before it reached the gateway: too large, an upgrade
             self.done = True
             return Continue({ORIGIN: "gateway"}, internal(headers))
+        self._heard = time.monotonic()
         attempts = attributes.get("upstream.request_attempt_count")
         details = attributes.get("response.code_details", UPSTREAM)
         exchange.response = Response(
@@ -119,6 +124,7 @@ class GatewayStream:
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         exchange = self._current()
         assert exchange.reader is not None, "a body that was not asked for"
+        self._heard = time.monotonic()
         out: list[bytes] = []
         if self._head is not None:
             return await self._guarded_body(exchange, self._head, chunk, end)
@@ -168,6 +174,26 @@ class GatewayStream:
             exchange.end(whole=True)
             await self._settle(exchange)
         return Chunk(body, end, head)
+
+    def on_silence(self, now: float) -> Chunk | None:
+        """End a stream whose provider has been silent for `limits.stream_idle`. Envoy cannot: its timer would run while
+        the answer has not begun, too.
+        """
+        idle = self._pipeline.settings.limits.stream_idle
+        exchange = self._exchange
+        if now - self._heard < idle or self.done or exchange is None or exchange.reader is None:
+            return None
+        if not exchange.ask.stream:
+            return None
+        self.done = True  # the end of this call settles
+        text = f"The provider was silent for {show_duration(idle)} in the middle of its answer: try again."
+        refusal = Refusal(PROVIDER_TIMEOUT, text)
+        self._refuse(exchange, refusal)
+        if self._head is None:
+            return Chunk(exchange.dialect.cut_off(refusal.kind, refusal.message), True)
+        exchange.status = refusal.kind.status
+        refusal.headers = exchange.told | {ORIGIN: "gateway"}
+        return Chunk(b"", head=refusal_answer(exchange, refusal))
 
     async def on_end(self) -> None:
         """Settle an exchange that is still open: the stream is over, however it ended."""

@@ -76,12 +76,12 @@ class Classify:
 
 @dataclass(slots=True, frozen=True)
 class BodyLimits:
-    """Limits of a body: bytes, levels, values, and bytes of memory of one text."""
+    """Limits of a body: bytes, levels, values, and bytes of memory of one text that is not Latin."""
 
     size: int
     depth: int
     nodes: int = 250_000
-    text: int = 32 << 20
+    text: int = 16 << 20
 
 
 class Parse:

@@ -47,3 +47,17 @@ class Patterns:
                     yield index, (characters, characters + len(data[start:end].decode("utf-8", "surrogatepass")))
                 else:
                     yield index, (start, end)
+
+
+class Covered:
+    """The parts of a text that findings cover already: each check takes as long as the span, however many there are."""
+
+    def __init__(self, size: int) -> None:
+        self._marks = bytearray(size)
+
+    def take(self, start: int, end: int) -> bool:
+        """False where [start, end) overlaps what was taken before; else it is taken."""
+        if self._marks.find(1, start, end) >= 0:
+            return False
+        self._marks[start:end] = b"\1" * (end - start)
+        return True

@@ -111,6 +111,10 @@ class _Process:
     async def on_half_close(self) -> Sequence[bytes]:
         return ()
 
+    def on_silence(self, now: float) -> Sequence[bytes]:
+        """See `transport.Watched`."""
+        return wire.silence(self._attachment, now)
+
     async def on_end(self) -> None:
         self._telemetry.streams.dec()
         await self._attachment.on_end()

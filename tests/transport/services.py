@@ -59,6 +59,19 @@ class Later(Base):
         return [data]
 
 
+class Silent(Base):
+    """Says `tired` when the client has been silent since its first message, and ends."""
+
+    asked = 0
+
+    def on_silence(self, now):
+        self.asked += 1
+        if not self.heard or self.done:
+            return ()
+        self.done = True
+        return [b"tired"]
+
+
 class Slow(Base):
     """Each message waits for the test."""
 
@@ -153,7 +166,7 @@ class Metadata(Base):
         return [json.dumps(dict(self.metadata)).encode()]
 
 
-KINDS = (Echo, Twice, Later, Slow, Stubborn, Sum, Count, Once, Never, Watch, Fail, FailAtTheEnd, Metadata)
+KINDS = (Echo, Twice, Later, Silent, Slow, Stubborn, Sum, Count, Once, Never, Watch, Fail, FailAtTheEnd, Metadata)
 
 
 class Services:
