@@ -14,9 +14,9 @@ To add one, copy a file here: its module name is the `kind`, its `SETTINGS` are 
 
 Text reaches `find` as it was written, and once more normalised where that differs (`_normal.py`: compatible forms,
 invisible characters, look-alikes, combining marks), so a detector does not normalise. `role` is that of a message; in
-an answer it is `assistant`, or `TOOL_NAME` and `TOOL_CALL` for the name and the arguments of a call. `find` may run on any thread,
-for several texts at a time, and keeps no state between calls. An exception counts as a failure of the guardrail:
-`failure: closed` refuses, `failure: open` goes on.
+an answer it is `assistant`, or `TOOL_NAME` and `TOOL_CALL` for the name and the arguments of a call. `find` may run on
+any thread, for several texts at a time, and keeps no state between calls. An exception counts as a failure of the
+guardrail: `failure: closed` refuses, `failure: open` goes on.
 """
 
 from __future__ import annotations

@@ -22,8 +22,8 @@ from typing import Any
 
 from extproc.framing import OVERSIZE, Frame
 from extproc.framing.json import InvalidJSON, parse
-from extproc.guardrails._body import rewritten
 from extproc.guardrails._base import TOOL_CALL, TOOL_NAME
+from extproc.guardrails._body import rewritten
 from extproc.guardrails._guard import MOST_LONGEST, Failure, Guard, piece_hits
 from extproc.guardrails._source import Edit, Hit, Written, render
 from extproc.words.dialect import Closed, Dialect, Piece
