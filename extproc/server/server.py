@@ -76,7 +76,8 @@ class Server:
     def _process(self, metadata: Mapping[str, str]) -> _Process:
         kind = metadata.get(contract.ATTACHMENT, contract.ATTACH)
         if kind == contract.ATTEMPT:
-            return _Process(AttemptStream(self._pipeline().settings.limits), self._telemetry)
+            pipeline = self._pipeline()
+            return _Process(AttemptStream(pipeline.settings.limits, pipeline.in_flight), self._telemetry)
         return _Process(GatewayStream(self._pipeline(), attached=kind == contract.ATTACH), self._telemetry)
 
 
