@@ -121,6 +121,9 @@ class AttemptStream:
             if self._status < 400 and (translation.translates or translation.streamed):
                 return self._refuse(bad_answer("is empty"))
             self.done = True
+            if self._status >= 400 and translation.translates:
+                told = {"content-type": "application/json"} | _pause(headers)
+                return LocalReply(self._status, translation.problem(self._status, b""), told, "provider_error")
             return CONTINUE
         removed: tuple[str, ...] = ("content-length",)  # but for a plain answer that leaves as it came
         encoding = headers.get("content-encoding", "identity")
@@ -193,6 +196,11 @@ class AttemptStream:
             headers[contract.HOP] = kind.code
         body = self._translation.client.error(kind, refusal.message, refusal.param)
         return LocalReply(kind.status, msgspec.json.encode(body), headers, kind.code)
+
+
+def _pause(headers: Mapping[str, str]) -> dict[str, str]:
+    """The pause that a provider asks for."""
+    return {name: headers[name] for name in ("retry-after",) if name in headers}
 
 
 def back_off(targets: list[str], index: int, base: int) -> float:

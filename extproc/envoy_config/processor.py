@@ -124,7 +124,7 @@ def gateway_headers(settings: Settings) -> HeaderForwardingRules:
 
 def attempt_headers() -> HeaderForwardingRules:
     """Headers that the attempt attachment reads."""
-    names = (":path", "content-type", "content-encoding", contract.ATTEMPT_COUNT, ":status")
+    names = (":path", "content-type", "content-encoding", contract.ATTEMPT_COUNT, ":status", "retry-after")
     in_body = [name for provider in kinds().values() for name in provider.in_body]
     return _only((*names, *dict.fromkeys(in_body)), (contract.PREFIX,))
 
