@@ -81,11 +81,10 @@ class Server:
 
     def _process(self, metadata: Mapping[str, str]) -> _Process:
         kind = metadata.get(contract.ATTACHMENT, contract.ATTACH)
+        pipeline = self._pipeline()
         if kind == contract.ATTEMPT:
-            return _Process(AttemptStream(self._pipeline().settings.limits), self._telemetry)
-        return _Process(
-            GatewayStream(self._pipeline(), attached=kind == contract.ATTACH, mark=self._mark), self._telemetry
-        )
+            return _Process(AttemptStream(pipeline.settings.limits, pipeline.in_flight), self._telemetry)
+        return _Process(GatewayStream(pipeline, attached=kind == contract.ATTACH, mark=self._mark), self._telemetry)
 
 
 class _Process:
