@@ -90,7 +90,9 @@ def plain(arm: Arm, plan: Plan) -> dict[str, float]:
 
 def paced(arm: Arm, plan: Plan) -> dict[str, float]:
     """Streams with an event every 20 ms."""
-    message = load.request(f"stub+pace=20ms+words={plan.words}", stream=True, headers=arm.headers)
+    message = load.request(
+        f"stub+pace=20ms+words={plan.words}", stream=True, words=plan.words, usage=True, headers=arm.headers
+    )
     used, result = cpu_of(arm, message, total=plan.streams, concurrency=plan.streams)
     parts = {f"event {name}": micros / max(result.events, 1) for name, micros in used.items()}
     return {"event": sum(parts.values()), **parts}
@@ -255,7 +257,7 @@ def arms_of(stage: Stage, options: argparse.Namespace) -> list[Arm]:
     arms = [
         stage.envoy_alone(),
         stage.gateway("gateway"),
-        stage.gateway("gateway, usage.mode: log", more="usage: {mode: log}"),
+        stage.gateway("gateway, usage.mode: log", more="usage: {mode: log, trust_output_limits: true}"),
         stage.gateway("gateway, grpcio", processor=", transport: grpcio"),
     ]
     for text in options.other:

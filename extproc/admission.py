@@ -24,6 +24,9 @@ LARGE = 256 << 10
 _AT_ONCE = 32 << 20
 """Bytes of large bodies that are read at the same time. Others wait: only what is read takes more than its bytes."""
 
+_KEPT = 1000
+"""Consumers without anything in flight that are remembered: it is cheaper than to forget each at once."""
+
 _AGAIN = {"retry-after": "1"}
 
 
@@ -96,11 +99,15 @@ class Place:
 
     def leave(self) -> None:
         """Give everything back."""
-        self.resize(0)
-        share = self.share
+        share, size = self.share, self.size
+        if size:
+            self.size = 0
+            share.size -= size
+            self._all.size -= size
         share.exchanges -= 1
-        if not share.exchanges and self._all.shares.get(self._name) is share:
-            del self._all.shares[self._name]
+        shares = self._all.shares
+        if not share.exchanges and len(shares) > _KEPT and shares.get(self._name) is share:
+            del shares[self._name]
 
 
 class Admit:
@@ -141,23 +148,26 @@ class Admit:
         if size := exchange.request.length:
             self._take(place, size, name)
 
-    def weigh(self, exchange: Exchange) -> None:
-        """Take room for the body that came, where its headers said another length or none. Raises Refusal."""
+    def take(self, exchange: Exchange, size: int) -> None:
+        """Take room for a body of `size` bytes, where its headers told another length or none. Raises Refusal."""
         if isinstance(exchange.place, Place):
-            self._take(exchange.place, len(exchange.body), exchange.consumer.name)
+            self._take(exchange.place, size, exchange.consumer.name)
 
     def _take(self, place: Place, size: int, name: str) -> None:
         if size > self._body:
             raise too_large(self._body)
+        everything, share = self._all, place.share
         more = size - place.size
-        mine = place.share.size - place.size
+        mine = share.size - place.size
         if mine and mine + size > self._memory_each and name != ANONYMOUS:  # one body is always within a share
             message = "Your requests in flight hold too many bytes; try again in a moment."
             raise Refusal(RATE_LIMITED, message, headers=_AGAIN)
-        if self._all.size + more > self._memory and more > 0:
+        if everything.size + more > self._memory and more > 0:
             message = "The requests in flight hold too many bytes; try again in a moment."
             raise Refusal(OVERLOADED, message, headers=_AGAIN)
-        place.resize(size)
+        place.size = size
+        share.size += more
+        everything.size += more
 
 
 class LookAhead:
@@ -174,8 +184,8 @@ class LookAhead:
 
 def content_length(headers: Mapping[str, str]) -> int | None:
     """The length of the body as the request's headers tell it."""
-    value = headers.get("content-length", "")
-    return int(value) if value.isdecimal() and len(value) < 16 else None
+    value = headers.get("content-length")
+    return int(value) if value is not None and value.isdecimal() and len(value) < 16 else None
 
 
 def too_large(most: int) -> Refusal:

@@ -66,6 +66,9 @@ class AttemptStream:
                 return Continue(read_answer=True)
         return CONTINUE
 
+    def admits(self, size: int) -> bool:  # noqa: ARG002 - the gateway attachment had room for it
+        return True
+
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
         edit, translation = self._edit, self._translation
         if translation is None:

@@ -69,16 +69,23 @@ class Forward:
             clusters: tuple[str, ...] = ()
             first = edits[0]
             if exchange.dialect.fields.model is None:
-                headers[":path"] = exchange.endpoint.path(targets[0].model) + _query(exchange.request.path)
+                headers[":path"] = exchange.endpoint.path(targets[0].model) + self._query(exchange)
+            elif "?" in (path := exchange.request.path):
+                headers[":path"] = path.partition("?")[0] + self._query(exchange)
         else:
             headers = self._headers(exchange)
+            path = exchange.request.path
+            if exchange.endpoint.alias:  # the route is chosen again, by the usual path
+                headers[":path"] = exchange.endpoint.pattern
+            elif "?" in path:
+                headers[":path"] = path.partition("?")[0] + self._query(exchange)
             clusters = tuple([contract.try_cluster(target.provider) for target in targets])
             first, told = _share_out(edits, exchange)
             headers |= told
         body = exchange.body if exchange.masked else None
         fields = {**exchange.edits, **first.fields}
         model = exchange.dialect.fields.model
-        if model is not None and fields.get(model) == exchange.ask.model:
+        if model is not None and fields.get(model) == exchange.ask.model and model not in exchange.edits:
             del fields[model]
         if fields or first.removed or exchange.ignored:
             left_out = [name for name in exchange.ignored if name not in fields]
@@ -144,6 +151,17 @@ class Forward:
                 headers[contract.BACK_OFF] = str(int(retry.back_off * 1000))
         return headers
 
+    def _query(self, exchange: Exchange) -> str:
+        """The client's query, with the parameters that a provider may get."""
+        query = exchange.request.path.partition("?")[2]
+        providers = {target.provider for target in exchange.targets}
+        allowed = {name for provider in providers for name in self._allowed_query(provider)}
+        kept = [part for part in query.split("&") if part.partition("=")[0] in allowed]
+        return "?" + "&".join(kept) if kept else ""
+
+    def _allowed_query(self, provider: str) -> Collection[str]:
+        return kinds()[self._catalog.providers[provider].kind].client_query
+
     def _removed(self, exchange: Exchange) -> tuple[str, ...]:
         """Credential and label headers, to be removed here: attach mode has no inner listener that strips them."""
         prefix = self._label_prefix
@@ -164,11 +182,6 @@ class Shed:
         exchange.ask.image_data.clear()
         if exchange.place is not None:
             exchange.place.resize(0)
-
-
-def _query(path: str) -> str:
-    _, mark, query = path.partition("?")
-    return mark + query
 
 
 def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping[str, str]]:

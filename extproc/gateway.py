@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from enum import Enum, auto
 
 import msgspec
 
 from extproc.admission import LARGE, content_length
-from extproc.pipeline import Pipeline, Stages
+from extproc.pipeline import Pipeline
 from extproc.response import ORIGIN, THROUGH, UPSTREAM, internal, named
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
-from extproc.words.errors import Refusal
+from extproc.words.errors import PROVIDER_TIMEOUT, Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
+from extproc.words.values import show_duration
 from extproc.words.verdicts import GUARDRAILS, told
 
 _READ_ANSWER = Continue(read_answer=True)
+
+_BESIDE = 64  # bytes of a message beside its body, at most
 
 
 class _State(Enum):
@@ -38,7 +43,9 @@ class GatewayStream:
         self._attached = attached  # True: another team's Envoy, which has no internal hop
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
+        self._no_room: Refusal | None = None  # for the body
         self._head: Continue | None = None  # waits for the guardrails
+        self._heard = math.inf  # time of the latest sign of the provider, once its answer began
 
     async def on_request_headers(
         self, headers: Mapping[str, str], end: bool, verified: Verified = NOTHING_VERIFIED
@@ -53,15 +60,33 @@ class GatewayStream:
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
         return await self._run(stages, exchange) or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
 
+    def admits(self, size: int) -> bool:
+        exchange = self._exchange
+        if exchange is not None and not exchange.forwarded:
+            try:
+                self._pipeline.admit(exchange, max(0, size - _BESIDE))
+            except Refusal as refusal:
+                self._no_room = refusal
+        return self._no_room is None
+
     async def on_request_body(self, body: bytes) -> Continue | LocalReply:
         exchange = self._current()
+        if (no_room := self._no_room) is not None:
+            self._no_room = None
+
+            async def refuse(_exchange: Exchange) -> None:
+                raise no_room
+
+            return await self._run(refuse, exchange) or CONTINUE
         exchange.body = body
         if len(body) <= LARGE:
             return await self._run(self._pipeline.on_request, exchange) or exchange.onward
         async with self._pipeline.in_flight.turn(len(body)):
-            action = await self._run(self._pipeline.on_large_request, exchange) or exchange.onward
-            exchange.onward = CONTINUE  # it may hold another body
-            return action
+            if (action := await self._run(self._pipeline.on_large_request, exchange)) is not None:
+                return action
+            onward = exchange.onward
+            exchange.onward = replace(onward, body=None)  # this one keeps no body
+            return onward
 
     async def on_response_headers(
         self, headers: Mapping[str, str], attributes: Mapping[str, object], end: bool
@@ -70,6 +95,7 @@ class GatewayStream:
         if exchange is None:  # Envoy refused the request before it reached the gateway: too large, an upgrade
             self.done = True
             return Continue({ORIGIN: "gateway"}, internal(headers))
+        self._heard = time.monotonic()
         attempts = attributes.get("upstream.request_attempt_count")
         details = attributes.get("response.code_details", UPSTREAM)
         exchange.response = Response(
@@ -98,6 +124,7 @@ class GatewayStream:
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         exchange = self._current()
         assert exchange.reader is not None, "a body that was not asked for"
+        self._heard = time.monotonic()
         out: list[bytes] = []
         if self._head is not None:
             return await self._guarded_body(exchange, self._head, chunk, end)
@@ -148,6 +175,26 @@ class GatewayStream:
             await self._settle(exchange)
         return Chunk(body, end, head)
 
+    def on_silence(self, now: float) -> Chunk | None:
+        """End a stream whose provider has been silent for `limits.stream_idle`. Envoy cannot: its timer would run while
+        the answer has not begun, too.
+        """
+        idle = self._pipeline.settings.limits.stream_idle
+        exchange = self._exchange
+        if now - self._heard < idle or self.done or exchange is None or exchange.reader is None:
+            return None
+        if not exchange.ask.stream:
+            return None
+        self.done = True  # the end of this call settles
+        text = f"The provider was silent for {show_duration(idle)} in the middle of its answer: try again."
+        refusal = Refusal(PROVIDER_TIMEOUT, text)
+        self._refuse(exchange, refusal)
+        if self._head is None:
+            return Chunk(exchange.dialect.cut_off(refusal.kind, refusal.message), True)
+        exchange.status = refusal.kind.status
+        refusal.headers = exchange.told | {ORIGIN: "gateway"}
+        return Chunk(b"", head=refusal_answer(exchange, refusal))
+
     async def on_end(self) -> None:
         """Settle an exchange that is still open: the stream is over, however it ended."""
         exchange, state = self._exchange, self._state
@@ -167,7 +214,9 @@ class GatewayStream:
         assert self._exchange is not None, "Envoy sends the headers before a body"
         return self._exchange
 
-    async def _run(self, stages: Stages, exchange: Exchange) -> Continue | LocalReply | None:
+    async def _run(
+        self, stages: Callable[[Exchange], Awaitable[Continue | LocalReply | None]], exchange: Exchange
+    ) -> Continue | LocalReply | None:
         """The action of the stages for Envoy. An action with nothing to read after it ends the exchange."""
         try:
             action = await stages(exchange)

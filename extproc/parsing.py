@@ -76,12 +76,12 @@ class Classify:
 
 @dataclass(slots=True, frozen=True)
 class BodyLimits:
-    """Limits of a body: bytes, levels, values, and bytes of memory of one text."""
+    """Limits of a body: bytes, levels, values, and bytes of memory of one text that is not Latin."""
 
     size: int
     depth: int
     nodes: int = 250_000
-    text: int = 32 << 20
+    text: int = 16 << 20
 
 
 class Parse:
@@ -91,7 +91,7 @@ class Parse:
         self,
         limits: BodyLimits,
         changed: Collection[str] = (),
-        weigh: Callable[[Exchange], None] = lambda _exchange: None,
+        weigh: Callable[[Exchange, int], None] = lambda _exchange, _size: None,
         *,
         hosted_tools: int = 0,
     ) -> None:
@@ -120,19 +120,31 @@ class Parse:
         if not body:
             raise Refusal(INVALID_JSON, "The request has no body: send JSON.")
         if len(body) != exchange.request.length:
-            self._weigh(exchange)
+            self._weigh(exchange, len(body))
 
     def _interpret(self, exchange: Exchange, tree: Any) -> None:
         if not isinstance(tree, dict):
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
-        self._names[exchange.dialect.name].check(tree)
-        if not tree.keys().isdisjoint(NOT_FORWARDED):
-            exchange.ignored = tuple([name for name in tree if name in NOT_FORWARDED])
-            tree = {name: value for name, value in tree.items() if name not in NOT_FORWARDED}
+        names = self._names[exchange.dialect.name]
+        if not names.usual(tree):
+            names.check(tree)
+            if not tree.keys().isdisjoint(NOT_FORWARDED):
+                exchange.ignored = tuple([name for name in tree if name in NOT_FORWARDED])
+                tree = {name: value for name, value in tree.items() if name not in NOT_FORWARDED}
+        if exchange.endpoint.alias:
+            tree = self._named_by_path(exchange, tree)
         exchange.json = tree
         exchange.ask = ask = exchange.dialect.read(tree, exchange.endpoint)
         if ask.hosted:
             ask.added_tokens += self._hosted_tools
+
+    def _named_by_path(self, exchange: Exchange, tree: Mapping[str, Any]) -> dict[str, Any]:
+        """The body with the model that the path names, if it names one."""
+        model, name = exchange.endpoint.model, exchange.dialect.fields.model
+        if not model or name is None or tree.get(name) == model:
+            return dict(tree)
+        exchange.edits[name] = model
+        return {**tree, name: model}
 
 
 class ParseLarge(Parse):
@@ -154,6 +166,10 @@ class ParseLarge(Parse):
             self._interpret(exchange, reader.root)
 
 
+_MOST_MET = 1000  # names of fields that are remembered as harmless
+_LONGEST_MET = 64  # characters of such a name
+
+
 class Names:
     """Names of fields that must not stand in a request in another spelling.
 
@@ -164,16 +180,23 @@ class Names:
     def __init__(self, known: Collection[str]) -> None:
         self._known = frozenset(known)
         self._folded = {fold(name): name for name in known}
+        self._usual = set(self._known - NOT_FORWARDED)  # names of which nothing is to be said, those met included
+
+    def usual(self, body: Mapping[str, Any]) -> bool:
+        """True where every name is known and goes to providers. Otherwise `check` tells more."""
+        return body.keys() <= self._usual
 
     def check(self, body: Mapping[str, Any]) -> None:
         """Raises Refusal (400)."""
-        known = self._known
-        if body.keys() <= known:
-            return
+        known, usual = self._known, self._usual
         for name in body:
-            if name not in known and (meant := self._folded.get(fold(name))) is not None:
+            if name in usual or name in known:
+                continue
+            if (meant := self._folded.get(fold(name))) is not None:
                 message = f"The body has a field that some servers take for {meant!r}: write {meant!r}."
                 raise Refusal(INVALID_REQUEST, message, param=meant)
+            if len(usual) < _MOST_MET and len(name) <= _LONGEST_MET:
+                usual.add(name)
 
 
 def fold(name: str) -> str:

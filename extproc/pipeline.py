@@ -104,6 +104,7 @@ class Pipeline:
     guarded: bool
     waiting: Waiting
     why_read: WhyRead
+    admit: Callable[[Exchange, int], None]  # takes room for a body of so many bytes, or raises Refusal
     on_headers: Stages
     on_large_headers: Stages
     on_request: Stages
@@ -234,7 +235,7 @@ def build(
         admit,
     ]
     body = BodyLimits(limits.request_body, limits.json_depth, limits.json_nodes, limits.json_text)
-    reading = body, catalog.changed(), admit.weigh
+    reading = body, catalog.changed(), admit.take
     on_request: list[Stage] = [
         Parse(*reading, hosted_tools=limits.hosted_tools),
         Route(catalog),
@@ -280,4 +281,4 @@ def build(
     ]
     lists = (on_headers, on_large_headers, on_request, on_large_request, on_response, on_end)
     stages = [Stages(each, telemetry.stage) for each in lists]
-    return Pipeline(settings, catalog, history, telemetry, in_flight, guarded, waiting, why_read, *stages)
+    return Pipeline(settings, catalog, history, telemetry, in_flight, guarded, waiting, why_read, admit.take, *stages)

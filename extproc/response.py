@@ -136,9 +136,17 @@ class CoolDown:
 
 
 class BadAnswer:
-    """502 for a web page where an answer should be."""
+    """502 for a web page where an answer should be, and for a redirect: a client that followed it would send its key
+    there.
+    """
 
     def __call__(self, exchange: Exchange) -> None:
+        if 300 <= exchange.status < 400:
+            raise _bad_answer(
+                exchange,
+                PROVIDER_BAD_ANSWER,
+                "Provider {} answered with a redirect, which the gateway does not follow; use another model.",
+            )
         if exchange.status < 400 and exchange.response.headers.get("content-type", "").startswith("text/html"):
             raise _bad_answer(
                 exchange, PROVIDER_BAD_ANSWER, "Provider {} answered with a web page; try again, or use another model."

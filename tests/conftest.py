@@ -25,7 +25,7 @@ from extproc.stores.memory import MemoryCounters
 from extproc.telemetry.metrics import Telemetry
 from extproc.words import contract
 from extproc.words.chain import Chain, RetrySettings
-from extproc.words.dialect import Report
+from extproc.words.dialect import Endpoint, Report
 from extproc.words.exchange import Consumer, Exchange, Request, Response, Target
 
 # Sections that a test's filter YAML gets when it lacks them.
@@ -115,6 +115,7 @@ def make_exchange(
     exchange = Exchange("id-1", Request("POST", path, headers or {}))
     exchange.dialect = by_path()[path]
     exchange.operation = exchange.dialect.paths[path]
+    exchange.endpoint = Endpoint(path, exchange.operation)
     exchange.consumer = consumer or Consumer("alice", "red")
     exchange.labels = labels or {}
     if body is None:

@@ -51,7 +51,15 @@ def test_bodies_are_weighed_at_the_headers():
     assert room.size == 500
     admitted(admit, 1, "carol")
     second.place.leave()
-    assert set(room.shares) == {"carol"}
+    assert {name for name, share in room.shares.items() if share.exchanges} == {"carol"}
+
+
+def test_consumers_without_anything_in_flight_are_forgotten_when_there_are_many(monkeypatch):
+    monkeypatch.setattr(admission, "_KEPT", 3)
+    room, admit = admits()
+    for number in range(10):
+        admitted(admit, 1, f"c{number}").place.leave()
+    assert len(room.shares) == 3
 
 
 def test_one_consumer_leaves_room_to_the_others():
@@ -84,12 +92,10 @@ def test_a_body_of_unknown_length_is_weighed_when_it_comes():
     room, admit = admits()
     exchange = admitted(admit)
     assert room.size == 0
-    exchange.body = b"a" * 600
-    admit.weigh(exchange)
+    admit.take(exchange, 600)
     assert room.size == 600
     other = admitted(admit, None, "bob")
-    other.body = b"a" * 500
-    assert refused(admit.weigh, other) == ("overloaded", True)
+    assert refused(admit.take, other, 500) == ("overloaded", True)
     assert room.size == 600
 
 
@@ -99,7 +105,7 @@ def test_a_refused_exchange_takes_nothing_for_good():
     exchange = asking(400, "bob")
     assert refused(admit, exchange) == ("overloaded", True)
     exchange.place.leave()
-    assert (room.size, set(room.shares)) == (700, {"alice"})
+    assert (room.size, room.shares["bob"].exchanges) == (700, 0)
 
 
 # --- exchanges
@@ -251,6 +257,23 @@ async def test_what_envoy_gave_up_is_not_read_on(world):
     assert task.cancelled()
     assert [entry["outcome"] for entry in gateway.log] == ["error"]
     assert gateway.pipeline.in_flight._free == admission._AT_ONCE
+
+
+async def test_a_body_without_room_is_dropped_as_it_comes(world):
+    gateway = world("limits: {body_memory: 1MiB}")
+    first, second = gateway.stream(), gateway.stream()
+    await asks(content_length="1000000")(first)
+    await asks()(second)
+    assert second.admits(40_000)
+    assert not second.admits(900_000)
+    answer = await sends(b"")(second)
+    assert error(answer)[:2] == (503, "overloaded")
+    assert answer.headers["retry-after"] == "1"
+    await second.on_end()
+    assert [entry["error"] for entry in gateway.log] == ["overloaded"]
+    assert gateway.pipeline.in_flight.size == 1_000_000
+    await first.on_end()
+    assert gateway.pipeline.in_flight.size == 0
 
 
 # --- budgets, before the body

@@ -168,3 +168,28 @@ def test_the_facts_of_a_body_are_read():
 )
 def test_an_unusable_body_is_refused(body, expected):
     assert code(parse, body) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/openai/v1/chat/completions", ""),
+        ("/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21", "gpt-4o"),
+        ("/openai/deployments/team%2Fsmall/embeddings", "team/small"),
+        ("/openai/responses?api-version=preview", ""),
+    ],
+)
+def test_a_path_of_azure_openai_stands_for_one_of_openai(path, model):
+    exchange = classify(path)
+    assert exchange.endpoint.alias
+    assert exchange.endpoint.model == model
+    assert exchange.endpoint.pattern in exchange.dialect.paths
+
+
+@pytest.mark.parametrize("body", [{}, {"model": "other"}, {"model": "gpt-4o"}])
+def test_the_model_of_azures_path_is_the_model_of_the_request(body):
+    exchange = classify("/openai/deployments/gpt-4o/chat/completions")
+    exchange.body = json.dumps({**body, "messages": [{"role": "user", "content": "x"}]}).encode()
+    Parse(BodyLimits(1 << 20, 32))(exchange)
+    assert exchange.ask.model == "gpt-4o"
+    assert {**json.loads(exchange.body), **exchange.edits}["model"] == "gpt-4o"

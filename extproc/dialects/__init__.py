@@ -121,15 +121,30 @@ def by_path() -> Mapping[str, Dialect]:
     return {path: dialect for dialect in dialects().values() for path in dialect.paths}
 
 
+def served() -> Sequence[str]:
+    """Every path that clients may call, aliases included."""
+    return sorted({path for dialect in dialects().values() for path in (*dialect.paths, *dialect.aliases)})
+
+
+def azure(path: str) -> Mapping[str, str]:
+    """Paths of Azure OpenAI that stand for `path`, one of OpenAI's.
+
+    Those of version 1, and the older ones, which have an `api-version` in the query. Source: https://learn.microsoft.com/en-us/azure/ai-foundry/openai/api-version-lifecycle
+    """
+    tail = path.removeprefix("/v1")
+    return dict.fromkeys((f"/openai{path}", f"/openai{tail}", f"/openai/deployments/{PLACE}{tail}"), path)
+
+
 class Endpoints:
-    """The paths that clients call, those with the model's name in them included."""
+    """The paths that clients call, aliases and those with the model's name in them included."""
 
     def __init__(self, dialects: Iterable[Dialect]) -> None:
         self._plain: dict[str, tuple[Dialect, Endpoint]] = {}
         self._named: list[tuple[re.Pattern[str], Dialect, Endpoint]] = []
         for dialect in dialects:
-            for pattern, operation in dialect.paths.items():
-                endpoint = Endpoint(pattern, operation)
+            called = {**{path: path for path in dialect.paths}, **dialect.aliases}
+            for pattern, path in called.items():
+                endpoint = Endpoint(path, dialect.paths[path], alias=pattern != path)
                 if PLACE in pattern:
                     self._named.append((re.compile(path_regex(pattern)), dialect, endpoint))
                 else:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects import MAX_TOKENS, _edges, read_flag, read_integer, read_model
+from extproc.dialects import MAX_TOKENS, _edges, azure, read_flag, read_integer, read_model
 from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
 from extproc.dialects.openai_chat.said import QUIET
@@ -55,6 +55,7 @@ class OpenAICompletions(Dialect):
     name = "openai_completions"
     family = "completions"
     paths = {"/v1/completions": "text_completion"}  # noqa: RUF012
+    aliases = azure("/v1/completions")
     usage_at = (("usage",),)
     fields = Fields(
         model="model",

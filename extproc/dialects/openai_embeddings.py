@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from extproc.dialects import _edges, read_integer, read_model, safe_names
+from extproc.dialects import _edges, azure, read_integer, read_model, safe_names
 from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat.usage import read_usage
@@ -49,6 +49,7 @@ class OpenAIEmbeddings(Dialect):
     name = "openai_embeddings"
     family = "embeddings"
     paths = {"/v1/embeddings": "embeddings"}  # noqa: RUF012
+    aliases = azure("/v1/embeddings")
     usage_at = (("usage",),)
     fields = Fields(
         model="model",

@@ -8,6 +8,7 @@ processor.py  this service as Envoy sees it: cluster, ext_proc, gRPC access log
 replies.py    Envoy's own answers in OpenAI's shape
 secrets.py    the providers' keys, in files that Envoy watches
 attach.py     the one filter for an Envoy of another team
+others.py     an expression for every header that is not on a list
 typed.py      messages as values
 """
 
@@ -15,11 +16,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from envoy_data_plane.envoy.config.bootstrap.v3 import Admin, Bootstrap, BootstrapStaticResources
+from envoy_data_plane.envoy.config.bootstrap.v3 import (
+    Admin,
+    Bootstrap,
+    BootstrapStaticResources,
+    LayeredRuntime,
+    RuntimeLayer,
+)
 from envoy_data_plane.envoy.config.core.v3 import Address, Node, Pipe
 from envoy_data_plane.envoy.config.overload.v3 import OverloadManager, ResourceMonitor
 from envoy_data_plane.envoy.extensions.bootstrap.internal_listener.v3 import InternalListener
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import DownstreamConnectionsConfig
+from envoy_data_plane.google.protobuf import Struct
 
 from extproc.envoy_config import identity, processor, public, tries, upstream
 from extproc.envoy_config.attach import attach, attach_problems
@@ -59,6 +67,7 @@ def bootstrap(
         ),
         admin=_admin(admin_port, admin_socket),
         overload_manager=_overload(settings),
+        layered_runtime=_runtime(),
         # Between two listeners of this process, 64 KiB at a time would be many wake-ups for one prompt.
         bootstrap_extensions=[extension("envoy.bootstrap.internal_listener", InternalListener(buffer_size_kb=1024))],
     )
@@ -75,6 +84,12 @@ def _admin(port: int | None, socket: str | None) -> Admin | None:
     if socket is not None:
         return Admin(address=Address(pipe=Pipe(path=socket, mode=0o600)))
     return None if port is None else Admin(address=socket_address("127.0.0.1", port))
+
+
+def _runtime() -> LayeredRuntime:
+    """Room for the expressions of `others`, in instructions of RE2: Envoy allows 100, for those that others write."""
+    limit = Struct.from_dict({"re2.max_program_size.error_level": 100_000})
+    return LayeredRuntime(layers=[RuntimeLayer(name="static", static_layer=limit)])
 
 
 def _overload(settings: Settings) -> OverloadManager:

@@ -63,7 +63,7 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
 )
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
-from extproc.dialects import by_path, path_regex
+from extproc.dialects import path_regex, served
 from extproc.envoy_config import identity, processor, replies
 from extproc.envoy_config.typed import buffer_bytes, extension, http_filter, pack, seconds, socket_address, untyped
 from extproc.settings.config import Settings
@@ -248,7 +248,7 @@ def _routes(settings: Settings) -> RouteConfiguration:
         domains=["*"],
         include_request_attempt_count=True,
         typed_per_filter_config=filters,
-        routes=[*preflights, *(_route(settings, path) for path in sorted(by_path())), elsewhere],
+        routes=[*preflights, *(_route(settings, path) for path in served()), elsewhere],
     )
     return RouteConfiguration(name="public", virtual_hosts=[host])
 

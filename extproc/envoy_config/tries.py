@@ -14,7 +14,11 @@ from __future__ import annotations
 from urllib.parse import SplitResult
 
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
-from envoy_data_plane.envoy.config.common.mutation_rules.v3 import HeaderMutation, HeaderMutationRules
+from envoy_data_plane.envoy.config.common.mutation_rules.v3 import (
+    HeaderMutation,
+    HeaderMutationRemoveOnMatch,
+    HeaderMutationRules,
+)
 from envoy_data_plane.envoy.config.core.v3 import (
     Address,
     ApiVersion,
@@ -75,6 +79,7 @@ from envoy_data_plane.google.protobuf import Value
 from extproc import unread
 from extproc.auth import credential_headers
 from extproc.envoy_config import processor, replies
+from extproc.envoy_config.others import others
 from extproc.envoy_config.public import ENVOY_PREFIX, remove
 from extproc.envoy_config.secrets import secret_file, secret_name
 from extproc.envoy_config.typed import (
@@ -91,12 +96,9 @@ from extproc.providers import Credential, ProviderSettings
 from extproc.settings.config import Settings
 from extproc.words import contract
 
-# Headers of clients that are not for providers, besides credentials and internal ones.
-_PRIVATE_HEADERS = (
-    *("cookie", "forwarded", "x-request-id", "traceparent", "tracestate", "baggage", "proxy-authorization"),
-    *("x-real-ip", "true-client-ip", "x-original-url", "x-rewrite-url"),
-    *("x-http-method", "x-http-method-override", "x-method-override"),
-)
+# Headers of a request that every provider gets: those of HTTP itself, and of the body.
+_PLAIN_HEADERS = (":*", "host", "content-type", "content-length", "transfer-encoding", "accept")
+USER_AGENT = "llm-extproc"  # some providers refuse requests without one; the client's stays here
 
 
 def provider_cluster(provider: str) -> str:
@@ -227,17 +229,29 @@ def _attempt() -> HttpFilter:
 
 
 def _provider_headers(settings: Settings, provider: ProviderSettings) -> HttpFilter:
-    """Removes everything about the gateway and the client's identity. Envoy's own x-envoy-* headers must go before the
-    router of this hop reads them: it would retry as well.
+    """Removes every header that is not on the list of the provider's kind or of its settings. The headers of the
+    gateway and of Envoy must go before the router of this hop reads them: it would retry as well.
     """
-    labels = [settings.attribution.prefix] if settings.attribution.strip else []
-    prefixes = dict.fromkeys((contract.PREFIX, ENVOY_PREFIX, "x-forwarded-", *labels))
-    removed = [HeaderMutation(remove=name) for name in (*credential_headers(settings.auth), *_PRIVATE_HEADERS)]
+    labels, credentials = settings.attribution.prefix, credential_headers(settings.auth)
+    kept = () if settings.attribution.strip else (f"{labels}*",)
+    allowed = {*_PLAIN_HEADERS, *provider.passed, *kept} - {*credentials}
+    foreign = [_every(RegexMatcher(regex=others(sorted(allowed))))]
+    if any(
+        name.endswith("*") for name in provider.passed
+    ):  # a beginning may stand for some that are never for providers
+        secret = (contract.PREFIX, ENVOY_PREFIX, "x-forwarded-", *([labels] if settings.attribution.strip else []))
+        foreign += [*map(remove, dict.fromkeys(secret)), *(HeaderMutation(remove=name) for name in credentials)]
     # Answers that the gateway reads must not be compressed.
-    added = {"accept-encoding": "identity", **provider.provider.headers, **provider.headers}
+    added = {
+        "accept-encoding": "identity",
+        "user-agent": USER_AGENT,
+        **provider.provider.headers,
+        **provider.headers,
+    }
+    if "user-agent" in allowed and "user-agent" not in provider.headers:
+        del added["user-agent"]
     mutations = [
-        *(remove(prefix) for prefix in prefixes),
-        *removed,
+        *foreign,
         *(HeaderMutation(append=set_header(name, value)) for name, value in added.items()),
     ]
     # Replaces a header of the client's.
@@ -248,8 +262,17 @@ def _provider_headers(settings: Settings, provider: ProviderSettings) -> HttpFil
         )
         for key, value in provider.query.items()
     ]
+    # The gateway attachment leaves the parameters that any target of the request may get.
+    known = {name for entry in settings.providers.values() for name in entry.provider.client_query}
+    others_query = sorted(known - {*provider.provider.client_query, *provider.query})
+    parameters += [KeyValueMutation(remove=name) for name in others_query]
     found = Mutations(request_mutations=mutations, query_parameter_mutations=parameters)
     return http_filter("header_mutation", HeaderMutationFilter(mutations=found))
+
+
+def _every(names: RegexMatcher) -> HeaderMutation:
+    """Removes every header whose whole name matches."""
+    return HeaderMutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(safe_regex=names)))
 
 
 def _credential(name: str, credential: Credential, secrets_dir: str) -> HttpFilter:

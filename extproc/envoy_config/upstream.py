@@ -118,7 +118,8 @@ def _forged_headers() -> HttpFilter:
     """Removes headers that only the gateway may send. It stands here, not in the internal listener, where it would also
     take them from Envoy's own answers; and x-envoy-* could tell the routers not to retry.
     """
-    names = ("alt-svc", "set-cookie")  # headers about the provider's host, not this gateway
+    # Headers about the provider's host, not this gateway. A client that followed a redirect would send its key there.
+    names = ("alt-svc", "set-cookie", "location", "content-location", "refresh")
     mutations = [
         *(remove(prefix) for prefix in (contract.PREFIX, "x-ai-", ENVOY_PREFIX)),
         *(HeaderMutation(remove=name) for name in names),

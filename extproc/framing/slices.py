@@ -60,7 +60,8 @@ _decode = msgspec.json.Decoder().decode
 class Reader:
     """Reads `body` as strictly as `json.parse`. Each step of `read` takes a slice; after the last, `root` is the value.
 
-    `depth` and `nodes` are the most levels and values, `text` the most bytes of memory that one string may take.
+    `depth` and `nodes` are the most levels and values, `text` the most bytes of memory that one string may take with
+    characters beyond Latin letters, which take 2 or 4 bytes each.
     """
 
     def __init__(self, body: bytes, *, depth: int, nodes: int, text: int) -> None:
@@ -227,7 +228,7 @@ class Reader:
             characters += len(part)
             if width < 4 and not part.isascii():
                 width = 4 if _wide(part) else 2 if _broad(part) else width
-            if characters * width > self._most_text:
+            if width > 1 and characters * width > self._most_text:
                 raise InvalidJSON(f"A text of the body takes more than {self._most_text} bytes of memory.")
             if ended:
                 return "".join(parts), stop + 1

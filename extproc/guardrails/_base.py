@@ -72,7 +72,7 @@ class GuardrailSettings(Section):
         "request or the answer is refused where `action` is `block` or `mask`. `open`: it passes unchecked.",
     )
     timeout: PositiveDuration = Field(
-        5.0, le=60, description="Time limit for checking one request, or one piece of an answer. At most 60s."
+        5.0, le=9, description="Time limit for checking one request, or one piece of an answer. At most 9s."
     )
     applies_to: AppliesToSettings = Field(
         AppliesToSettings(), description="Requests that meet the guardrail. Default: all."

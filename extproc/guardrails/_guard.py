@@ -143,20 +143,20 @@ class Guard:
         for start in range(0, size, PIECE):
             _check(deadline)
             found += piece_hits(self, text, start, start + PIECE, role=role, where=where)
-        return found
+        return sorted(set(found))
 
 
 def piece_hits(
     guard: Guard, text: str, start: int, end: int, *, base: int = 0, role: str = "assistant", where: str = ""
 ) -> Sequence[Hit]:
-    """The findings that begin in [start, end) of a text of which `text`, from `base` on, is known. They depend on
-    nothing but the text up to the end of the longest match, wherever it was cut.
+    """The findings that begin in [start, end), or reach into it, of a text of which `text`, from `base` on, is known.
+    They depend on nothing but the text up to the end of the longest match, wherever it was cut.
     """
     first = max(base, start - guard.longest)
     last, known = end + guard.longest + 1, base + len(text)
     while True:
         hits = _moved(guard.hits(text[first - base : last - base], role, where), first)
-        found = [hit for hit in hits if start <= hit[0] < end]
+        found = [hit for hit in hits if start <= hit[0] < end or first < hit[0] < start < hit[1]]
         if last >= known or last - end > MOST_LONGEST or not any(hit[1] >= last for hit in found):
             return found
         last = end + 2 * (last - end)  # a match that goes on behind what was read

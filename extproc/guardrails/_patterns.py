@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 import re2
 
 _MEMORY = 64 << 20  # bytes for the states of a set
-_MOST = 1000  # matches of one pattern in one text
 
 
 def _options(memory: int) -> re2.Options:
@@ -40,9 +39,7 @@ class Patterns:
         for index in sorted(self._set.Match(data) or ()):
             pattern, group = self._patterns[index]
             last = characters = 0
-            for number, match in enumerate(pattern.finditer(data)):
-                if number == _MOST:
-                    break
+            for match in pattern.finditer(data):
                 start, end = match.span(group)
                 if not plain:
                     characters += len(data[last:start].decode("utf-8", "surrogatepass"))
@@ -50,3 +47,17 @@ class Patterns:
                     yield index, (characters, characters + len(data[start:end].decode("utf-8", "surrogatepass")))
                 else:
                     yield index, (start, end)
+
+
+class Covered:
+    """The parts of a text that findings cover already: each check takes as long as the span, however many there are."""
+
+    def __init__(self, size: int) -> None:
+        self._marks = bytearray(size)
+
+    def take(self, start: int, end: int) -> bool:
+        """False where [start, end) overlaps what was taken before; else it is taken."""
+        if self._marks.find(1, start, end) >= 0:
+            return False
+        self._marks[start:end] = b"\1" * (end - start)
+        return True

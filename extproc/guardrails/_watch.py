@@ -49,6 +49,9 @@ class Channel:
     final: bool = False  # nothing follows
     paused: bool = False  # another text of the same choice began
     decided: dict[str, int] = field(default_factory=dict)  # by guardrail
+    # by guardrail: beginning and kind of findings, and their ends; a match may begin in front of what was decided, and
+    # is masked as far as it is still here
+    acted: dict[str, dict[tuple[int, str], int]] = field(default_factory=dict)
     edits: list[tuple[int, int, Edit]] = field(default_factory=list)  # beginning, order of the guardrail, edit
     free: int = 0  # the text in front of this place, as it was written, may leave
 
@@ -211,13 +214,15 @@ class Watch:
         channel.free = written.size if channel.final else max(channel.free, written.place(low, final=False))
         if known - written.base > 4 * BLOCK:
             written.forget(known)
+            for name, acted in channel.acted.items():
+                channel.acted[name] = {key: stop for key, stop in acted.items() if stop > known}
 
     def _judge(self, guard: Guard, channel: Channel) -> int:
         """The place up to which the channel is decided. Raises Failure."""
         if time.monotonic() > self._began + guard.settings.timeout:
             raise Failure("timeout")
         written, done = channel.written, channel.decided.get(guard.name, 0)
-        size = written.end
+        size, acted = written.end, channel.acted.setdefault(guard.name, {})
         if guard.window:
             return self._judge_windows(guard, channel, done)
         limit = size
@@ -231,13 +236,16 @@ class Watch:
             end = min(block + BLOCK, limit)
             grows = False
             for hit in piece_hits(guard, written.text, block, block + BLOCK, base=written.base, where=channel.where):
-                start, stop, _ = hit
-                if not done <= start < end:
+                start, stop, kind = hit
+                if start >= end:
+                    break
+                if start < done and not acted.get((start, kind), done) < stop:
                     continue
-                if stop >= size and not channel.final and size - start <= MOST_LONGEST:
+                if start >= done and stop >= size and not channel.final and size - start <= MOST_LONGEST:
                     end, grows = start, True
                     break
-                self._act(guard, channel, hit)
+                self._act(guard, channel, hit, again=(start, kind) in acted)
+                acted[start, kind] = stop
             channel.decided[guard.name] = done = end
             if grows:
                 break
@@ -260,10 +268,10 @@ class Watch:
             channel.decided[guard.name] = done = end
         return done
 
-    def _act(self, guard: Guard, channel: Channel, hit: Hit) -> None:
+    def _act(self, guard: Guard, channel: Channel, hit: Hit, *, again: bool = False) -> None:
         start, end, kind = hit
         kinds = self._found.setdefault(guard.name, {})
-        if not channel.again or kind not in kinds:
+        if not (channel.again or again) or kind not in kinds:
             kinds[kind] = kinds.get(kind, 0) + 1
         if guard.action == "block":
             message = f"Guardrail {guard.name!r} matched the answer; it was withheld."

@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from extproc.guardrails import Finding, GuardrailSettings
-from extproc.guardrails._patterns import Patterns
+from extproc.guardrails._patterns import Covered, Patterns
 from extproc.guardrails._personal import BEFORE, PASSPORTS, types
 from extproc.guardrails._unwrap import inner
 
@@ -69,30 +69,26 @@ class Pii:
         self._patterns = Patterns([pattern for one in chosen for pattern in one.patterns])
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
-        found = self._search(text)
+        covered = Covered(len(text))
+        found = self._search(text, covered)
         for content, span in inner(text):
-            if (inside := self._search(content)) and not any(_overlap(span, one.span) for one in found):
+            if (inside := self._search(content, Covered(len(content)))) and covered.take(*span):
                 found.append(Finding(inside[0].kind, span))
         return found
 
-    def _search(self, text: str) -> list[Finding]:
+    def _search(self, text: str, covered: Covered) -> list[Finding]:
         found: list[Finding] = []
         for index, (start, end) in self._patterns.search(text):
             kind = self._types[index]
-            if size := kind.check(text[max(0, start - BEFORE) : start], text[start:end]):
-                span = start, start + size
-                if not any(_overlap(span, one.span) for one in found):
-                    found.append(Finding(kind.name, span))
+            size = kind.check(text[max(0, start - BEFORE) : start], text[start:end])
+            if size and covered.take(start, start + size):
+                found.append(Finding(kind.name, (start, start + size)))
         return found
 
     def hold(self, text: str) -> int:
         """The last word, and words and numbers that may still become one finding."""
         tail = text[-_HELD:]
         return max(len(match[0]) if (match := search(tail)) else 0 for search in (_growing, _at))
-
-
-def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return one[0] < other[1] and other[0] < one[1]
 
 
 SETTINGS = PiiSettings

@@ -14,13 +14,13 @@ from pydantic import Field, field_validator
 
 from extproc.guardrails import Finding, GuardrailSettings
 from extproc.guardrails._families import FAMILIES
-from extproc.guardrails._patterns import Patterns
+from extproc.guardrails._patterns import Covered, Patterns
 from extproc.guardrails._unwrap import inner
 
 _NAMES = frozenset(family.name for family in FAMILIES)
 _LONGEST = 512
 _last_run = re.compile(r"[^\s\"'`<>]*\Z").search
-_key_begins = re.compile(r"-{1,5}\Z|-----B[A-Z0-9 ]{0,60}-{0,4}\Z").search
+_key_begins = re.compile(r"-{1,5}\Z|-----[BE][A-Z0-9 ]{0,60}-{0,5}[A-Za-z0-9+/=\s\\\"]{0,80}\Z").search
 
 
 class SecretsSettings(GuardrailSettings):
@@ -57,31 +57,28 @@ class Secrets:
         self._patterns = Patterns([pattern for family in families for pattern in family.patterns])
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
-        found = self._search(text)
+        covered = Covered(len(text))
+        found = self._search(text, covered)
         for content, span in inner(text):
-            if (inside := self._search(content)) and not any(_overlap(span, one.span) for one in found):
+            if (inside := self._search(content, Covered(len(content)))) and covered.take(*span):
                 found.append(Finding(inside[0].kind, span))
         return found
 
-    def _search(self, text: str) -> list[Finding]:
+    def _search(self, text: str, covered: Covered) -> list[Finding]:
         """Of findings that overlap, the one of the first family in the table stays."""
         found: list[Finding] = []
         for index, (start, end) in self._patterns.search(text):
             family = self._families[index]
-            if family.check(text[start:end]) and not any(_overlap((start, end), one.span) for one in found):
+            if family.check(text[start:end]) and covered.take(start, end):
                 found.append(Finding(family.name, (start, end)))
         return found
 
     def hold(self, text: str) -> int:
-        """The last word, and the beginning of a private key."""
+        """The last word, and the beginning of a private key, or of its end."""
         tail = text[-_LONGEST:]
         run = _last_run(tail)
         begins = _key_begins(tail)
         return max(len(run[0]) if run else 0, len(begins[0]) if begins else 0)
-
-
-def _overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return one[0] < other[1] and other[0] < one[1]
 
 
 SETTINGS = SecretsSettings

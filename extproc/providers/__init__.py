@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -37,6 +37,10 @@ class Credential:
 
 _PLACES = ("region", "project", "account", "api_version")
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
+
+ClientHeader = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{1,62}\*?$")]
+_GATEWAYS = ("host", "authorization", "x-api-key", "api-key", "content-length", "transfer-encoding")
+_RESERVED = ("x-extproc-", "x-envoy-", "x-ai-")
 
 Adapt = Callable[[str, str, bool, str, dict[str, Any]], tuple[str, dict[str, Any]]]
 """Differences between a provider's requests and the API it speaks: (dialect, model, streamed, the API's path, body) to
@@ -74,6 +78,8 @@ class Provider:
     more: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)  # headers that every request has to carry
     query: Mapping[str, str] = field(default_factory=dict)  # parameters that every request has to carry
+    client_headers: tuple[str, ...] = ()  # headers of clients that it gets; `x-*` stands for all that begin with x-
+    client_query: tuple[str, ...] = ()  # parameters of clients' queries that it gets
     signed_for: str | None = None  # the AWS service that requests are signed for, where there is no key
     credential: Credential = field(default_factory=Credential)
     key_required: bool = True
@@ -212,6 +218,13 @@ class ProviderSettings(Section):
     headers: Mapping[str, str] = Field(
         default_factory=dict, description="Headers that are added to each request to the provider."
     )
+    client_headers: Sequence[ClientHeader] = Field(
+        (),
+        max_length=32,
+        description="Further headers of clients that the provider gets, for example `x-session-id`, or `x-acme-*` for "
+        "all with that beginning. At most 32. Other headers of clients stay at the gateway, except those that the kind "
+        "of the provider takes.",
+    )
     timeout: PositiveDuration = Field(
         600.0, description="Longest wait for an answer of the provider to begin, for each try."
     )
@@ -269,6 +282,14 @@ class ProviderSettings(Section):
             raise ValueError("base_url must be http(s)://host[:port][/path], without user, query or fragment")
         return value.rstrip("/")
 
+    @field_validator("client_headers")
+    @classmethod
+    def _passed(cls, value: Sequence[str]) -> Sequence[str]:
+        for name in value:
+            if name.removesuffix("*") in _GATEWAYS or name.startswith(_RESERVED):
+                raise ValueError(f"the header {name!r} is the gateway's own, and never a client's")
+        return value
+
     @field_validator("headers")
     @classmethod
     def _headers(cls, value: Mapping[str, str]) -> Mapping[str, str]:
@@ -276,9 +297,9 @@ class ProviderSettings(Section):
             token = name.replace("-", "").replace("_", "")
             if not token.isalnum() or not name.isascii() or name != name.lower() or not text.isprintable():
                 raise ValueError(f"{name!r}: a header has a lower-case name and a printable value")
-            if name in ("host", "authorization", "x-api-key", "api-key", "content-length", "transfer-encoding"):
+            if name in _GATEWAYS:
                 raise ValueError(f"the gateway sets the header {name!r}; use base_url or api_key")
-            if name.startswith(("x-extproc-", "x-envoy-", "x-ai-")):
+            if name.startswith(_RESERVED):
                 raise ValueError(f"the header {name!r} is reserved for the gateway and Envoy")
         return value
 
@@ -308,6 +329,11 @@ class ProviderSettings(Section):
     @property
     def provider(self) -> Provider:
         return kinds()[self.kind]
+
+    @property
+    def passed(self) -> tuple[str, ...]:
+        """Headers of clients that the provider gets."""
+        return (*self.provider.client_headers, *self.client_headers)
 
     @property
     def url(self) -> SplitResult:

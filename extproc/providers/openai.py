@@ -13,6 +13,7 @@ PROVIDER = Provider(
     # From GPT-5.4 on, chat completions refuse function tools beside reasoning, from 5.6 on without an effort, too:
     # https://github.com/openai/openai-openapi/issues/541, https://github.com/danny-avila/LibreChat/issues/14355
     prefers={"openai_responses": REASON},
+    client_headers=("openai-beta",),
     catalogue="openai",
     example=("{kind: openai, api_key: env:OPENAI_API_KEY}", "gpt-4o"),
 )

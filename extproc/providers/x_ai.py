@@ -10,6 +10,7 @@ PROVIDER = Provider(
         "openai_chat",
         "openai_responses",
     ),
+    client_headers=("x-grok-conv-id",),  # keeps a conversation at the server that has its prompt cached
     catalogue="x-ai",
     example=("{kind: x_ai, api_key: env:XAI_API_KEY}", "grok-4"),
 )

@@ -86,13 +86,20 @@ class _Process:
     def __init__(self, attachment: Attachment, telemetry: Telemetry) -> None:
         self._attachment = attachment
         self._telemetry = telemetry
+        self._dropped = False  # the request's body, for which there was no room
         telemetry.streams.inc()
 
     @property
     def done(self) -> bool:
         return self._attachment.done
 
+    def admits(self, size: int) -> bool:
+        self._dropped = not self._attachment.admits(size)
+        return not self._dropped
+
     async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
+        if self._dropped:
+            return await wire.refuse(self._attachment)
         step = wire.converse(self._attachment, data)
         del data  # a large message is freed as soon as it was read
         try:
@@ -103,6 +110,10 @@ class _Process:
 
     async def on_half_close(self) -> Sequence[bytes]:
         return ()
+
+    def on_silence(self, now: float) -> Sequence[bytes]:
+        """See `transport.Watched`."""
+        return wire.silence(self._attachment, now)
 
     async def on_end(self) -> None:
         self._telemetry.streams.dec()
@@ -120,6 +131,9 @@ class _AccessLog:
         self._waiting = waiting
         self._name = ""
         waiting.logs += 1
+
+    def admits(self, size: int) -> bool:  # noqa: ARG002
+        return True
 
     async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
         self._name, entries = access_log.read(bytes(data), self._name)
@@ -166,6 +180,9 @@ class _Check:
 
     def __init__(self, health: _Health) -> None:
         self._health = health
+
+    def admits(self, size: int) -> bool:  # noqa: ARG002
+        return True
 
     async def on_message(self, _data: bytes | memoryview) -> Sequence[bytes]:
         return (self._health.message(),)

@@ -57,6 +57,18 @@ async def converse(attachment: Attachment, data: bytes | memoryview) -> Sequence
     raise UnexpectedMessage(str(phase))
 
 
+def silence(attachment: Attachment, now: float) -> Sequence[bytes]:
+    """The messages that end a stream whose provider is silent, usually none."""
+    check = getattr(attachment, "on_silence", None)
+    chunk = None if check is None else check(now)
+    return () if chunk is None else _chunks(chunk)
+
+
+async def refuse(attachment: Attachment) -> Sequence[bytes]:
+    """The answer to a body that `attachment` did not admit."""
+    return [_onward(await attachment.on_request_body(b""))]
+
+
 def _onward(action: Continue | LocalReply) -> bytes:
     return answers.immediate(action) if isinstance(action, LocalReply) else answers.body(action)
 

@@ -30,11 +30,12 @@ class LimitsSettings(Section):
         "long lists of token ids.",
     )
     json_text: Size = Field(
-        32 << 20,
+        16 << 20,
         ge=1 << 20,
         le=256 << 20,
-        description="Largest text in a request's JSON, by the memory it takes: a byte for each character, but 2 or 4 "
-        "where one of them is beyond Latin letters. `1MiB` to `256MiB`. A larger one gets 400 `invalid_json`.",
+        description="Largest text with characters beyond Latin letters in a request's JSON, `1MiB` to `256MiB`, by the "
+        "memory it takes: 2 bytes for each of its characters, or 4 with emoji. A larger one gets 400 `invalid_json`. "
+        "Latin text is limited by `request_body` alone.",
     )
     body_memory: Size = Field(
         256 << 20,
@@ -69,7 +70,10 @@ class LimitsSettings(Section):
         "translated stream ends with an error there.",
     )
     stream_idle: PositiveDuration = Field(
-        600.0, description="Longest silence in the middle of an answer. Envoy then ends the stream."
+        600.0,
+        description="Longest silence in the middle of an answer. A streamed answer that the gateway reads then ends "
+        "with the error `provider_timeout`. Envoy ends the others, plain or unread, after this time, or after the "
+        "provider's `timeout` where that is longer.",
     )
     output_tokens: int | None = Field(
         None,

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from extproc.transport.limits import Limits
 
-__all__ = ["Call", "Calls", "Limits", "Transport"]
+__all__ = ["LOOK", "Call", "Calls", "Limits", "Transport", "Watched"]
 
 
 class Call(Protocol):
@@ -27,6 +27,12 @@ class Call(Protocol):
     @property
     def done(self) -> bool: ...
 
+    def admits(self, size: int) -> bool:
+        """Whether a large message of so many bytes may come. Else `on_message` gets an empty one. Only the own
+        transport asks.
+        """
+        ...
+
     async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
         """Answers to one message, in order. Cancelled when the client leaves."""
         ...
@@ -39,6 +45,19 @@ class Call(Protocol):
         """The call is over, however it ended. Called exactly once, last, and never cancelled."""
         ...
 
+
+class Watched(Call, Protocol):
+    """A call that may have something to say while its client is silent. A transport knows it by the method."""
+
+    def on_silence(self, now: float) -> Sequence[bytes]:
+        """Answers, usually none. `now` is `time.monotonic()`. Called about every second, while no other method runs and
+        the client reads.
+        """
+        ...
+
+
+LOOK = 1.0
+"""Seconds between two calls of `on_silence`."""
 
 Calls = Mapping[str, Callable[[Mapping[str, str]], Call]]
 """Calls by path, `/package.Service/Method`: makes the call for a stream with these request headers."""

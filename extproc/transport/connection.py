@@ -40,6 +40,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from extproc.transport import frames
@@ -99,7 +100,13 @@ class Event(NamedTuple):
 class Connection:
     """One connection. Faults of the peer raise nothing: the connection ends with `fault`. `clock` is in seconds."""
 
-    def __init__(self, limits: Limits | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        admits: Callable[[Stream, int], bool] = lambda _stream, _size: True,
+    ) -> None:
+        self._admits = admits  # a large message of a stream, see `Assembly`
         self.limits = limits = limits or Limits()
         self.fault: Fault | None = None
         self.streams: dict[int, Stream] = {}  # open and half closed
@@ -269,7 +276,8 @@ class Connection:
                 if size == end - start - PREFIX.size and not compressed and size <= limits.message:
                     self._arrived(stream, data[start + PREFIX.size : end])
                     return
-            stream.assembly = Assembly(limits.message, stream.metadata.get("grpc-encoding", ""))
+            encoding = stream.metadata.get("grpc-encoding", "")
+            stream.assembly = Assembly(limits.message, encoding, partial(self._admits, stream))
         for message in stream.assembly.feed(data[start:end]):
             self._arrived(stream, message)
         if stream.assembly.empty:

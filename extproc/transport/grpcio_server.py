@@ -7,14 +7,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import grpc.aio
 
-from extproc.transport import Call, Calls, Limits
+from extproc.transport import LOOK, Call, Calls, Limits, Watched
 from extproc.transport.unix_socket import private
 
 log = logging.getLogger(__name__)
@@ -78,25 +79,53 @@ class GrpcioServer:
         context: grpc.aio.ServicerContext,
     ) -> None:
         call: Call | None = None
+        watch: asyncio.Task[None] | None = None
         try:
             call = make(dict(context.invocation_metadata() or ()))
-            while not call.done and (data := await context.read()) is not grpc.aio.EOF:
+            rests = asyncio.Event()
+            if hasattr(call, "on_silence"):
+                watch = asyncio.create_task(_watch(cast("Watched", call), context, rests, asyncio.current_task()))
+            while not call.done:
+                rests.set()
+                data = await context.read()
+                rests.clear()
+                if data is grpc.aio.EOF:
+                    break
                 for answer in await call.on_message(data):
                     await context.write(answer)
             if not call.done:
                 for answer in await call.on_half_close():
                     await context.write(answer)
         except asyncio.CancelledError:
-            raise
+            if watch is None or not watch.done() or call is None or not call.done:
+                raise
+            asyncio.current_task().uncancel()  # type: ignore[union-attr]
         except Exception:
             log.exception("a call of %s failed: a bug", name)
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
         finally:
+            if watch is not None:
+                watch.cancel()
             if call is not None:
                 ending = asyncio.get_running_loop().create_task(_ended(name, call))
                 self._endings.add(ending)
                 ending.add_done_callback(self._endings.discard)
                 await asyncio.shield(ending)
+
+
+async def _watch(
+    call: Watched, context: grpc.aio.ServicerContext, rests: asyncio.Event, reading: asyncio.Task[Any] | None
+) -> None:
+    """Send what the call says while its client is silent, and end it then. `rests` is set while no method runs."""
+    answers: Sequence[bytes] = ()
+    while not answers:
+        await asyncio.sleep(LOOK)
+        await rests.wait()
+        answers = call.on_silence(time.monotonic())
+    for answer in answers:
+        await context.write(answer)
+    if reading is not None:
+        asyncio.get_running_loop().call_soon(reading.cancel)  # it waits for a message
 
 
 async def _ended(name: str, call: Call) -> None:

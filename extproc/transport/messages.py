@@ -5,6 +5,8 @@ Source: "gRPC over HTTP2" (PROTOCOL-HTTP2.md), Length-Prefixed-Message; compress
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from extproc.transport.frames import PREFIX
 
 OK, RESOURCE_EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 8, 12, 13
@@ -24,11 +26,18 @@ LARGE = 256 << 10
 
 
 class Assembly:
-    """The message under way in one stream, of at most `most` bytes. `encoding` is the call's grpc-encoding."""
+    """The message under way in one stream, of at most `most` bytes. `encoding` is the call's grpc-encoding.
 
-    __slots__ = ("_buffer", "_encoding", "_large", "_most", "_size")
+    `admits` tells whether a large message of a size may come. Else its bytes are dropped, and an empty one takes its
+    place.
+    """
 
-    def __init__(self, most: int, encoding: str) -> None:
+    __slots__ = ("_admits", "_buffer", "_dropped", "_drops", "_encoding", "_large", "_most", "_size")
+
+    def __init__(self, most: int, encoding: str, admits: Callable[[int], bool] = lambda _size: True) -> None:
+        self._admits = admits
+        self._drops = False  # the large message, which is not admitted
+        self._dropped = 0  # bytes of it
         self._buffer = bytearray()
         self._encoding = encoding
         self._most = most
@@ -56,7 +65,11 @@ class Assembly:
             start, end = at + PREFIX.size, at + PREFIX.size + size
             if end > len(buffer):
                 if size > LARGE:
-                    self._large, self._size = buffer[start:], size
+                    self._large, self._size, self._dropped = buffer[start:], size, 0
+                    self._drops = not self._admits(size)
+                    if self._drops:
+                        self._dropped = len(self._large)
+                        self._large.clear()
                     at = len(buffer)
                 break
             whole.append(bytes(memoryview(buffer)[start:end]))
@@ -66,9 +79,12 @@ class Assembly:
 
     def _fill(self, large: bytearray, data: bytes, whole: list[bytes | memoryview]) -> bytes:
         """Take what belongs to a large message; returns the rest."""
-        left = self._size - len(large)
-        large += data if len(data) <= left else data[:left]
-        if len(large) == self._size:
+        left = self._size - len(large) - self._dropped
+        if self._drops:
+            self._dropped += min(left, len(data))
+        else:
+            large += data if len(data) <= left else data[:left]
+        if left <= len(data):
             whole.append(memoryview(large))
             self._large = None
         return data[left:]

@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import logging
 import socket
+import time
 from collections import deque
 from collections.abc import Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from extproc.transport import Call, Calls, Limits
+from extproc.transport import LOOK, Call, Calls, Limits, Watched
 from extproc.transport.connection import Connection, Event, Stream
 from extproc.transport.messages import INTERNAL, UNIMPLEMENTED
 from extproc.transport.steps import Begun
@@ -44,6 +45,7 @@ class NativeServer:
         self._inode = 0
         self._listener: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._looking: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         listener = socket.socket(socket.AF_UNIX)
@@ -80,6 +82,18 @@ class NativeServer:
         if self.peers:
             await asyncio.wait([peer.lost for peer in self.peers], timeout=seconds)
 
+    def watch(self) -> None:
+        """Look after the silent calls from now on, until there is none to be watched."""
+        if self._looking is None:
+            self._looking = asyncio.get_running_loop().call_later(LOOK, self._look)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        watched = [peer for peer in list(self.peers) if peer.ask_silent(now)]
+        self._looking = None
+        if watched:
+            self.watch()
+
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """A task that `stop` waits for."""
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -108,7 +122,7 @@ class Peer(asyncio.Protocol):
     def __init__(self, server: NativeServer) -> None:
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._server = server
-        self._http2 = Connection(server.limits)
+        self._http2 = Connection(server.limits, admits=_admits)
         self._events: deque[Event] = deque()
         self._turning = False  # True: a turn is scheduled
         self._full = False  # True: full with bytes that the peer does not read
@@ -234,8 +248,30 @@ class Peer(asyncio.Protocol):
             return
         try:
             stream.call = make(stream.metadata)
+            if hasattr(stream.call, "on_silence"):
+                self._server.watch()
         except Exception as error:  # noqa: BLE001 - a bug there
             self._failed(stream, error)
+
+    def ask_silent(self, now: float) -> bool:
+        """Ask the calls at rest whether they have something to say. True when some are to be asked again."""
+        watched = False
+        for stream in list(self._http2.streams.values()):
+            if not hasattr(stream.call, "on_silence"):
+                continue
+            watched = True
+            if stream.busy or stream.task is not None or stream.unsent:
+                continue
+            call: Watched = stream.call
+            try:
+                answers = call.on_silence(now)
+            except Exception as error:  # noqa: BLE001 - a bug there
+                self._failed(stream, error)
+            else:
+                if answers:
+                    self._answer(stream, answers)
+        self._flush()
+        return watched
 
     def _work(self, stream: Stream, step: Step) -> None:
         """Do one step of a call, as far as it goes without waiting."""
@@ -298,6 +334,11 @@ class Peer(asyncio.Protocol):
         call, stream.call = stream.call, None
         if call is not None:
             self._server.finish(call, stream.path)
+
+
+def _admits(stream: Stream, size: int) -> bool:
+    call: Call | None = stream.call
+    return call is None or call.admits(size)
 
 
 def _ended(path: str, task: asyncio.Task[Any]) -> None:

@@ -78,6 +78,10 @@ class Attachment(Protocol):
         self, headers: Mapping[str, str], end: bool, verified: Verified
     ) -> Continue | LocalReply: ...
 
+    def admits(self, size: int) -> bool:
+        """Whether there is room for a large message. Else its bytes are dropped, and `on_request_body` gets none."""
+        ...
+
     async def on_request_body(self, body: bytes) -> Continue | LocalReply: ...
 
     async def on_response_headers(

@@ -59,12 +59,13 @@ class Listed:
 @dataclass(slots=True, frozen=True)
 class Endpoint:
     """A path that clients call. `pattern` is the path as `Dialect.paths` lists it, `model` the client's word in the
-    place of its `{model}`.
+    place of its `{model}`. `alias` is True where the client called another path, see `Dialect.aliases`.
     """
 
     pattern: str
     operation: str  # gen_ai.operation.name
     model: str = ""
+    alias: bool = False
 
     def path(self, model: str) -> str:
         """The path for another model."""
@@ -305,6 +306,10 @@ class Dialect:
     paths: Mapping[str, str] = {}
     """Paths that clients call, each with its gen_ai.operation.name. `{model}` stands for the model's name, of several
     segments if need be: `/v1beta/models/{model}:generateContent`.
+    """
+    aliases: Mapping[str, str] = {}
+    """Further paths for the same, each with the one of `paths` it stands for. The model's name in one of them takes the
+    place of the one in the body.
     """
     fields: Fields
     """The names of its fields, in a dialect that clients speak."""

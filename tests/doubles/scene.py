@@ -251,8 +251,19 @@ def _told(scene: Scene, question: Question, index: int, heard: str) -> tuple[Cal
     told = _TELLING.search(heard)
     if told is None:
         return ()
+    arguments = told[2].replace('\\"', '"')  # some agents quote the message
     tool = next((tool.name for tool in scene.tools if tool.name.endswith(told[1])), None)
-    return () if tool is None else (Call(f"{question.digest[:16]}_{index}_0", tool, told[2]),)
+    if tool is None or not _is_json(arguments):
+        return ()
+    return (Call(f"{question.digest[:16]}_{index}_0", tool, arguments),)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def _calls(scene: Scene, question: Question, index: int, heard: str) -> tuple[Call, ...]:

@@ -46,7 +46,7 @@ KINDS: Mapping[str, Callable[[], bytes]] = {
     "white space": lambda: b"{" + b" " * SIZE + said(b"Hi")[1:],
     "escapes": lambda: said(rb"\n" * (SIZE // 2)),
     "escaped text": lambda: said(rb"\u4e2d" * (SIZE // 6)),
-    "wide text": lambda: said("\U0001f600".encode() + b"a" * (8 * MIB - 9)),
+    "wide text": lambda: said("\U0001f600".encode() + b"a" * (4 * MIB - 9)),
     "too wide text": lambda: said("\U0001f600".encode() + b"a" * SIZE),
     "wide messages": lambda: listed(spoken("\U0001f600".encode() + b"a" * 250), SIZE // 300),
     "messages": lambda: listed(spoken(b"Hello, you. " * 300), SIZE // 3660),

@@ -71,8 +71,8 @@ KEYS = {"NARROW_KEY": "sk-gw-narrow", "OFF_KEY": "sk-gw-off", "OLD_KEY": "sk-gw-
 MOCKS = ("sandbox", "backup")
 
 # Headers that Envoy adds. Every other header that a mock provider sees came from the client.
-USUAL_HEADERS = {"host", "content-type", "content-length", "transfer-encoding", "accept-encoding"}
-ECHOED_HEADERS = {"x-a", "http2-settings", "content-encoding"}  # headers that a case may send on to a provider
+USUAL_HEADERS = {"host", "content-type", "content-length", "transfer-encoding", "accept-encoding", "user-agent"}
+ECHOED_HEADERS = {"content-encoding"}  # headers that a case may send on to a provider
 ENVOY_LINE = re.compile(r"\[\d{4}-\d\d-\d\d [\d:.]+\]\[\d+\]\[\w+\]")
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from openai import AsyncOpenAI, OpenAI
+from openai import AsyncOpenAI, AzureOpenAI, OpenAI
 from pydantic import BaseModel
 
 from tests.e2e.conftest import KEY, Gateway, chat_body, eventually
@@ -329,3 +329,31 @@ def test_a_stream_with_hidden_usage_lacks_only_that_event(demo: Gateway):
     shown = [event for event in direct if b'"choices":[]' not in event]
     assert len(shown) == len(direct) - 1
     assert demo.post("/v1/chat/completions", body).content == b"\n\n".join(shown)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_of_azure_openai_works_unchanged(demo: Gateway, stream: bool):
+    with AzureOpenAI(
+        azure_endpoint=demo.url, api_key=KEY, api_version="2024-10-21", max_retries=0, azure_deployment="stub"
+    ) as client:
+        messages = [{"role": "user", "content": "hello"}]
+        answer = client.chat.completions.create(model="ignored", messages=messages, stream=stream)
+        text = (
+            "".join(c.choices[0].delta.content or "" for c in answer) if stream else answer.choices[0].message.content
+        )
+    assert text == "You said: hello"
+    seen = demo.seen("sandbox")[-1]
+    assert (seen["path"], seen["body"]["model"]) == ("/v1/chat/completions", "stub")
+    assert demo.last(lambda entry: entry["status"] == 200)["model"] == "stub"
+
+
+def test_version_1_of_azure_openai_is_openais_api(demo: Gateway):
+    with OpenAI(base_url=demo.url + "/openai/v1", api_key=KEY, max_retries=0) as client:
+        assert client.responses.create(model="stub", input="hello").output_text == "You said: hello"
+        assert client.embeddings.create(model="stub", input="hello").data[0].embedding
+
+
+def test_a_large_body_at_a_path_of_azure_passes(demo: Gateway):
+    with AzureOpenAI(azure_endpoint=demo.url, api_key=KEY, api_version="2024-10-21", max_retries=0) as client:
+        messages = [{"role": "user", "content": "word " * 180_000}]
+        assert client.chat.completions.create(model="stub", messages=messages, max_tokens=5).choices

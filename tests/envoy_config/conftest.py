@@ -297,8 +297,13 @@ SETTINGS = """
 listener: {{address: 127.0.0.1, port: {port}}}
 limits: {{request_body: 64KiB, stream_idle: 5s}}
 providers:
-  a: {{kind: openai, base_url: "http://127.0.0.1:{a}/base/v2", api_key: env:A_KEY}}
-  b: {{kind: openai, base_url: "http://127.0.0.1:{b}/v1", api_key: env:B_KEY, headers: {{x-org: "100%"}}}}
+  a: {{kind: openai, base_url: "http://127.0.0.1:{a}/base/v2", api_key: env:A_KEY, client_headers: [x-attempted]}}
+  b:
+    kind: openai
+    base_url: "http://127.0.0.1:{b}/v1"
+    api_key: env:B_KEY
+    headers: {{x-org: "100%"}}
+    client_headers: [x-attempted]
   keyless: {{kind: openai, base_url: "http://127.0.0.1:{a}/v1", api_key: env:MISSING_KEY}}
   down: {{kind: mock, base_url: "http://127.0.0.1:{down}"}}
   slow: {{kind: mock, base_url: "http://127.0.0.1:{a}/v1", timeout: 1s}}

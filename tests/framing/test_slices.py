@@ -138,11 +138,14 @@ def test_levels_are_limited(opened, closed):
 
 
 def test_the_memory_of_a_string_is_limited():
-    for character, width in (("a", 1), ("é", 1), ("中", 2), ("\U0001f600", 4)):
+    for character, width in (("中", 2), ("\U0001f600", 4)):
         text = "a" * 999 + character
         body = json.dumps([text], ensure_ascii=False).encode()
         assert read(body, 64, text=1000 * width) == [text]
         assert "memory" in refused(body, 64, text=1000 * width - 1)
+    for character in "aé":
+        text = "a" * 999 + character
+        assert read(json.dumps([text], ensure_ascii=False).encode(), 64, text=10) == [text]
 
 
 def test_a_key_longer_than_a_slice_is_refused():

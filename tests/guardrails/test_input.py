@@ -248,8 +248,7 @@ FAILURES = {
 @pytest.mark.parametrize("padding", ["", LONG])
 async def test_a_failure_refuses_where_it_is_closed_and_enforced(exchange, how, failure, action, padding):
     detector, settings, reason = FAILURES[how]
-    if how == "a timeout" and not padding:
-        pytest.skip("short text is searched in place")
+    padding = padding or (LONG if how == "a timeout" else "")  # short text is searched in place
     guard = Guard(fake(detector(), action=action, failure=failure, **settings), fake(name="after", action="audit"))
     made = exchange(ask("ann@x.de" + padding))
     if failure == "closed" and action in ("block", "mask"):
@@ -304,7 +303,7 @@ async def test_unreadable_input_passes_only_where_guardrails_may_fail(exchange):
         {"on": []},
         {"on": ["everything"]},
         {"timeout": "0s"},
-        {"timeout": "61s"},
+        {"timeout": "10s"},
         {"applies_to": {"labels": {f"l{index}": "x" for index in range(17)}}},
     ],
 )

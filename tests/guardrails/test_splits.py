@@ -48,10 +48,11 @@ def settings_of(name, action):
 
 def play(dialect, chunks, settings, *, first_window=20, ended=True):
     """What leaves of a stream: the bytes, whether the head left, the refusal, the verdicts, the usage."""
-    verdicts, mask, report = [], Mask(settings), Report()
+    guard = settings if isinstance(settings, Guard) else Guard(settings, 0)
+    verdicts, mask, report = [], Mask(guard.settings), Report()
     watch = Watch(
         dialects()[dialect],
-        [Guard(settings, 0)],
+        [guard],
         lambda _guard, kind, found: mask(kind, found),
         verdicts.append,
         plain=False,
@@ -121,10 +122,9 @@ def test_a_cut_changes_nothing(number):
 
 
 @exhaustive
-@pytest.mark.parametrize("mode", MODES, ids="-".join)
 @pytest.mark.parametrize("number", range(len(STREAMS)))
-def test_no_cut_changes_anything(number, mode):
-    check(number, mode, range(1, len(STREAMS[number][1])))
+def test_no_cut_changes_anything(number):
+    check(number, MODES[number % len(MODES)], range(1, len(STREAMS[number][1])))
 
 
 @pytest.mark.parametrize("number", range(len(STREAMS)))

@@ -21,6 +21,9 @@ class Base:
         self.ends = 0
         services.made.append(self)
 
+    def admits(self, size):
+        return True
+
     async def on_message(self, data):
         self.heard.append(data)
         return await self.answer(data)
@@ -54,6 +57,19 @@ class Later(Base):
         for _ in range(3):
             await asyncio.sleep(0)
         return [data]
+
+
+class Silent(Base):
+    """Says `tired` when the client has been silent since its first message, and ends."""
+
+    asked = 0
+
+    def on_silence(self, now):
+        self.asked += 1
+        if not self.heard or self.done:
+            return ()
+        self.done = True
+        return [b"tired"]
 
 
 class Slow(Base):
@@ -150,7 +166,7 @@ class Metadata(Base):
         return [json.dumps(dict(self.metadata)).encode()]
 
 
-KINDS = (Echo, Twice, Later, Slow, Stubborn, Sum, Count, Once, Never, Watch, Fail, FailAtTheEnd, Metadata)
+KINDS = (Echo, Twice, Later, Silent, Slow, Stubborn, Sum, Count, Once, Never, Watch, Fail, FailAtTheEnd, Metadata)
 
 
 class Services:

@@ -66,6 +66,14 @@ async def test_an_empty_client_stream_is_answered(channel):
     assert json.loads(await call) == [0, 0]
 
 
+async def test_a_call_may_end_while_its_client_is_silent(channel):
+    call, other = bidi(channel, "Silent"), bidi(channel, "Silent")
+    await call.write(b"hello")
+    assert await said(call) == ([b"hello", b"tired"], grpc.StatusCode.OK)
+    await other.done_writing()
+    assert await said(other) == ([], grpc.StatusCode.OK)
+
+
 async def test_server_streams_are_sent(channel):
     answers = [answer async for answer in channel.unary_stream("/test.Service/Count")(b"[100, 1000]")]
     assert answers == [b"%d" % number + b"." * 1000 for number in range(100)]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.transport.messages import Assembly, Refused
+from extproc.transport.messages import LARGE, Assembly, Refused
 from tests.transport.peers import grpc
 
 
@@ -47,3 +47,32 @@ def test_compressed_messages_are_refused(compressed, encoding, status):
 
 def test_an_unused_encoding_does_no_harm():
     assert Assembly(10, "gzip").feed(grpc(b"x")) == [b"x"]
+
+
+LARGER = LARGE + 1000
+
+
+@pytest.mark.parametrize("cut", [5, 6, 16_384, LARGE, LARGER, LARGER + 4])
+def test_a_large_message_is_handed_over_as_it_arrived(cut):
+    assembly, found = Assembly(LARGER, ""), []
+    for part in (b"m" * LARGER, b"", b"n" * LARGER, b"o"):
+        whole = grpc(part)
+        for start in range(0, len(whole), cut):
+            found += assembly.feed(whole[start : start + cut])
+    assert [bytes(message) for message in found] == [b"m" * LARGER, b"", b"n" * LARGER, b"o"]
+    assert assembly.empty
+
+
+@pytest.mark.parametrize("cut", [5, 6, 16_384, LARGE, LARGER])
+def test_a_large_message_without_room_is_dropped(cut):
+    asked = []
+    assembly, found = Assembly(LARGER, "", lambda size: asked.append(size) or len(asked) > 1), []
+    stream = grpc(b"m" * LARGER) + grpc(b"small") + grpc(b"n" * LARGER) + grpc(b"o")
+    held = 0
+    for start in range(0, len(stream), cut):
+        found += assembly.feed(stream[start : start + cut])
+        held = max(held, len(assembly._large or b"")) if len(asked) == 1 else held
+    assert [bytes(message) for message in found] == [b"", b"small", b"n" * LARGER, b"o"]
+    assert asked == [LARGER, LARGER]
+    assert held == 0
+    assert assembly.empty

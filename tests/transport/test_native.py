@@ -441,7 +441,8 @@ async def test_settings_and_windows_between_the_two_goaways_still_work(native):
 
 NEEDS_A_TASK = {"timeout", "timeout_at", "TaskGroup", "current_task", "wait_for"}
 HAS_ONE = {
-    "stores/redis/link.py": "enters a task before",
+    "stores/redis/link.py": "connects in a task of its own",
+    "transport/grpcio_server.py": "grpc runs each call in a task",
     "outbound/client.py": "is asked by tasks of their own: tokens and alerts",
     "credentials/rotation.py": "is a task of its own",
     "accounting/alerts.py": "is a task of its own",

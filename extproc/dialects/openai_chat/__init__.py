@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
 from extproc.dialects.openai_chat import (
     ask,
@@ -38,6 +39,7 @@ from extproc.words.dialect import (
 class OpenAIChat(Dialect):
     name = "openai_chat"
     paths = {"/v1/chat/completions": "chat"}  # noqa: RUF012
+    aliases = azure("/v1/chat/completions")
     usage_at = (("usage",),)
     traces = (b'"thinking_blocks"', b'"thought_signature"')
     rates = "x-ratelimit-"  # https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers

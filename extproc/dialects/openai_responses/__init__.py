@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
 from extproc.dialects.openai_chat import problem as problems
 from extproc.dialects.openai_responses import (
@@ -32,6 +33,7 @@ from extproc.words.errors import Kind
 class OpenAIResponses(Dialect):
     name = "openai_responses"
     paths = {"/v1/responses": "chat"}  # noqa: RUF012
+    aliases = azure("/v1/responses")
     usage_at = (("response", "usage"), ("usage",))
     namespaces = True
     traces = (b'"extproc:', b'"rs_gw')

@@ -1,0 +1,1 @@
+"""Learning the models of guardrails, and measuring detectors on any JSONL."""

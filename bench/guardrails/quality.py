@@ -1,0 +1,208 @@
+"""Measures a guardrail on texts with labels.
+
+    python -m bench.guardrails.quality prompt_injection DATA.jsonl           recall and false positives, by source
+    python -m bench.guardrails.quality prompt_injection DATA.jsonl --all     also on lines that were learned
+    python -m bench.guardrails.quality bias DATA.jsonl                       F1, and the gap between identities
+    python -m bench.guardrails.quality pii SPANS.json                        precision and recall by type
+    python -m bench.guardrails.quality secrets DATA.jsonl                    a line without `label` is harmless
+    python -m bench.guardrails.quality topics DATA.jsonl                     AUC by `intent`, from 30 examples of each
+    python -m bench.guardrails.quality --speed                               CPU time of the default chain
+
+A line of DATA has `text` and `label` (1: to be found), and may have `kind` and `source`. Only held-out lines count, as
+`learn` chose them, unless `--all` is given. `--settings '{"threshold": 1}'` sets more keys of the guardrail. SPANS is a
+list of objects with `full_text` and `spans` (`entity_type`, `start_position`, `end_position`), as presidio-research
+writes them. Times are CPU time of the thread, so that other work on the machine does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.guardrails import identities, phrases
+from extproc.guardrails import GuardrailSettings, kinds
+from extproc.guardrails._guard import Guard
+
+TYPES = {
+    "CREDIT_CARD": "card",
+    "PHONE_NUMBER": "phone",
+    "US_SSN": "us_ssn",
+    "EMAIL_ADDRESS": "email",
+    "IP_ADDRESS": "ip",
+    "IBAN_CODE": "iban",
+    "US_DRIVER_LICENSE": "licence",
+}
+LEARNED = ("prompt_injection", "bias")
+CHAIN = ("secrets", "pii", "prompt_injection")
+
+
+def held_out(text: str) -> bool:
+    return zlib.crc32(text.encode()) % 10 >= 7
+
+
+def guard(kind: str, more: Mapping[str, Any]) -> Guard:
+    settings: GuardrailSettings = kinds()[kind](name=kind, kind=kind, **more)
+    return Guard(settings, 0)
+
+
+def found(detector: Guard, text: str) -> bool:
+    return bool(detector.all_hits(text, "user", "text", time.monotonic() + 60))
+
+
+def lines(path: str, *, everything: bool) -> Sequence[dict[str, Any]]:
+    read = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line for line in read if everything or held_out(line["text"])]
+
+
+def table(rows: Sequence[Sequence[object]]) -> None:
+    for row in rows:
+        print("| " + " | ".join(f"{one:.4f}" if isinstance(one, float) else str(one) for one in row) + " |")
+
+
+def labelled(detector: Guard, data: Sequence[dict[str, Any]]) -> None:
+    groups: dict[tuple[int, str], list[bool]] = defaultdict(list)
+    for line in data:
+        name = f"{line.get('source', '')} {line.get('kind', '')}".strip() or "all"
+        groups[line.get("label", 0), name].append(found(detector, line["text"]))
+    table([("label", "source", "texts", "found"), ("---",) * 4])
+    table([(label, name, len(hits), sum(hits) / len(hits)) for (label, name), hits in sorted(groups.items())])
+    hits = {label: [hit for (one, _), group in groups.items() if one == label for hit in group] for label in (0, 1)}
+    right, wrong, missed = sum(hits[1]), sum(hits[0]), len(hits[1]) - sum(hits[1])
+    table([(1, "all", len(hits[1]), right / max(1, len(hits[1])))])
+    table([(0, "all", len(hits[0]), wrong / max(1, len(hits[0])))])
+    print(f"\nprecision {right / max(1, right + wrong):.3f}, recall {right / max(1, right + missed):.3f}, ", end="")
+    print(f"F1 {2 * right / max(1, 2 * right + wrong + missed):.3f}")
+
+
+def made(detector: Guard) -> None:
+    """Attacks and harmless texts made by the grammar."""
+    rng = random.Random(5)
+    for name, texts in (("attacks", phrases.attacks(rng, 1000)), ("harmless", phrases.harmless(rng, 1500))):
+        print(f"made by the grammar, {name}: found {sum(found(detector, text) for text in texts) / len(texts):.4f}")
+
+
+def gaps(detector: Guard) -> None:
+    """False positives by group, on friendly and neutral sentences that name it."""
+    rates = {
+        group: sum(found(detector, sentence.format(g=group)) for sentence in identities.FINE) / len(identities.FINE)
+        for group in identities.GROUPS
+    }
+    worst = sorted(rates, key=rates.__getitem__)
+    print(f"false positives by group: {rates[worst[0]]:.3f} to {rates[worst[-1]]:.3f} ({worst[-1]}), ", end="")
+    print(f"gap {rates[worst[-1]] - rates[worst[0]]:.3f}")
+
+
+def spans(detector: Guard, path: str) -> None:
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
+    for line in json.loads(Path(path).read_text(encoding="utf-8")):
+        text = line["full_text"]
+        wanted = {
+            (TYPES[one["entity_type"]], one["start_position"], one["end_position"])
+            for one in line["spans"]
+            if one["entity_type"] in TYPES
+        }
+        got = {
+            (kind, start, end)
+            for start, end, kind in detector.all_hits(text, "user", "text", time.monotonic() + 60)
+            if kind in TYPES.values()
+        }
+        for place, group in enumerate((wanted & got, got - wanted, wanted - got)):
+            for kind, _, _ in group:
+                counts[kind][place] += 1
+    table([("type", "right", "wrong", "missed", "F1"), ("---",) * 5])
+    total = [sum(column) for column in zip(*counts.values(), strict=True)]
+    for kind, (right, wrong, missed) in [*sorted(counts.items()), ("all", total)]:
+        table([(kind, right, wrong, missed, 2 * right / max(1, 2 * right + wrong + missed))])
+
+
+def auc(positive: Sequence[float], negative: Sequence[float]) -> float:
+    ranked = sorted([(score, 1) for score in positive] + [(score, 0) for score in negative])
+    total, at = 0.0, 0
+    while at < len(ranked):
+        end = at
+        while end < len(ranked) and ranked[end][0] == ranked[at][0]:
+            end += 1
+        total += sum(label for _, label in ranked[at:end]) * (at + 1 + end) / 2
+        at = end
+    count = len(positive)
+    return (total - count * (count + 1) / 2) / (count * len(negative))
+
+
+def topics(data: Sequence[dict[str, Any]], count: int, others: int) -> None:
+    from extproc.guardrails.topics import Topic
+
+    groups: dict[str, list[str]] = defaultdict(list)
+    for line in data:
+        groups[line["intent"]].append(line["text"])
+    rng = random.Random(0)
+    names = sorted(groups)
+    found_auc = {}
+    for name in names:
+        topic = Topic(name, groups[name][:count])
+        rest = [text for other in names if other != name for text in groups[other][count:]]
+        found_auc[name] = auc(
+            [topic.score(text) for text in groups[name][count:]],
+            [topic.score(text) for text in rng.sample(rest, min(others, len(rest)))],
+        )
+    worst = sorted(found_auc, key=found_auc.__getitem__)
+    print(f"{len(names)} topics of {count} examples: mean AUC {statistics.mean(found_auc.values()):.4f}, ", end="")
+    print(f"median {statistics.median(found_auc.values()):.4f}, lowest {found_auc[worst[0]]:.4f} ({worst[0]})")
+
+
+def speed() -> None:
+    """The default chain at several sizes: a page of prose, and each guardrail on its own."""
+    words = " ".join(phrases.harmless(random.Random(1), 20_000))
+    chain = [guard(kind, {}) for kind in CHAIN]
+    table([("size", "guardrail", "p50 CPU ms", "p99 CPU ms"), ("---",) * 4])
+    for size, rounds in ((4096, 300), (65_536, 20), (1 << 20, 3)):
+        texts = [words[at : at + size] for at in range(0, 4096, 4096 // min(rounds, 64))]
+        for name, guards in (*((one.name, [one]) for one in chain), ("all three", chain)):
+            times = []
+            for number in range(rounds):
+                then = time.thread_time()
+                for one in guards:
+                    found(one, texts[number % len(texts)])
+                times.append((time.thread_time() - then) * 1000)
+            times.sort()
+            table([(size, name, times[len(times) // 2], times[min(len(times) - 1, len(times) * 99 // 100)])])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("kind", nargs="?", choices=sorted(kinds()))
+    parser.add_argument("data", nargs="?")
+    parser.add_argument("--all", action="store_true", help="also lines that were learned")
+    parser.add_argument("--settings", type=json.loads, default={}, help="more settings of the guardrail, as JSON")
+    parser.add_argument("--examples", type=int, default=30, help="examples of a topic")
+    parser.add_argument("--speed", action="store_true", help="measure the time of the default chain")
+    args = parser.parse_args()
+    if args.speed:
+        speed()
+    if args.kind is None or args.data is None:
+        if not args.speed:
+            parser.error("give a kind and a file, or --speed")
+        return
+    if args.kind == "topics":
+        topics(lines(args.data, everything=True), args.examples, 2000)
+        return
+    detector = guard(args.kind, args.settings)
+    if args.data.endswith(".json"):
+        spans(detector, args.data)
+        return
+    labelled(detector, lines(args.data, everything=args.all or args.kind not in LEARNED))
+    if args.kind == "prompt_injection":
+        made(detector)
+    if args.kind == "bias":
+        gaps(detector)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Instructions to a model that do not come from the application: jailbreaks, hijacked tasks, requests for the system
+prompt, and instructions hidden in documents and tool results.
+
+A linear model (`_model.py`) scores windows of several lengths, so that a sentence in a long document counts by itself.
+Rules add to the score of the windows that they match in. Text that is encoded, spelled with digits, spaced, reversed or
+rotated is undone once and scored too.
+
+Controls: OWASP LLM01 (prompt injection); MITRE ATLAS T0051, T0054, T0068; FINOS AIGF ri-10 / mi-3, mi-17.
+"""
+
+# ruff: noqa: E501, RUF001  a pattern is one line
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Literal
+
+from pydantic import Field
+
+from extproc.guardrails import Finding, GuardrailSettings
+from extproc.guardrails._model import Model, places, tokens
+from extproc.guardrails._patterns import Patterns
+from extproc.guardrails._unwrap import inner
+
+_WINDOW = 4096  # characters that are judged together; a window of 96 tokens is about 600
+_SIZES = (12, 24, 48, 96)
+_TURNED = 0.5  # more that a score must have in text that was rotated or reversed
+
+_VERB = r"(?:ignor(?:e|ing)|disregard|forget|override|overrule|bypass|neglect|drop|discard|do not follow|don't follow|stop following)"
+_NOUN = r"(?:instructions?|prompts?|rules?|directions?|directives?|guidelines?|commands?|messages?|orders?|constraints?|policies)"
+_RULES: Sequence[tuple[str, float]] = (
+    (
+        r"<\|(?:im_start|im_end|system|user|assistant|endoftext|start_header_id|eot_id)\|>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>",
+        2.0,
+    ),
+    (r"(?i)\bdo anything now\b|\bDAN mode\b|\bdeveloper mode (?:enabled|output|v2)\b|\bjailbr(?:eak|oken) mode\b", 1.5),
+    (
+        (
+            rf"(?i)(?:^|[^'\"‘“`\w]\s?){_VERB}\s+(?:(?:all|any|every|each|the|your|of|these|those|my|our|other)\s+){{0,4}}"
+            rf"(?:previous|prior|above|earlier|preceding|foregoing|former|past|system|existing|initial|original)(?:ly)?\s+(?:\w+\s+){{0,2}}{_NOUN}"
+        ),
+        1.5,
+    ),
+    (
+        (
+            r"(?i)\b(?:reveal|print|show|repeat|output|display|leak|dump|recite|disclose)\b[^.?!\n]{0,40}\b(?:your|the)\s"
+            r"(?:(?:full|entire|exact|whole|hidden|secret|initial|original|own|above|previous)\s){0,3}"
+            r"(?:system (?:prompt|message|instructions?)|initial (?:prompt|instructions?)|hidden (?:prompt|instructions?)|instructions above|text above)"
+        ),
+        1.2,
+    ),
+    (
+        r"(?:[A-Za-z]+(?:[\])}({\[*\\;:=>]{2,}|\.\\ ?[+]|!--)\s?[\w(\[{*\\\"+<>!:;=-]{1,12}\s?){1,}(?:[\w\s]{0,30}[\])}({\[*\\;=>+]{2,}){1,}",
+        1.5,
+    ),
+)
+_talked_about = re.compile(
+    r"(?i)(?:phrase|meaning of|what does|what is|means?|example of|such as|called|term|words)\W{0,3}\s?\W?$"
+).search
+
+_compact = re.compile(
+    r"(?:ignore|disregard|forget|override|bypass)(?:all|any|the|your|my|of)*(?:previous|prior|above|earlier|system|preceding)?(?:instruction|rule|prompt|guideline)"
+    r"|(?:reveal|print|show|repeat|output|leak)(?:me|all|the|your)*(?:system|hidden|secret|initial)?(?:prompt|instruction|password)|doanythingnow|youarenow(?:dan|in)"
+).search
+_ODD = Patterns(
+    [
+        r"(?:\b[0-9A-Za-z][ ._*|-]{1,3}){7,}[0-9A-Za-z]\b",  # letters with spaces between them
+        r"\b[a-zA-Z]*(?:[a-zA-Z][013457@$!|]+|[013457@$]+[a-zA-Z])[a-zA-Z013457@$!|]*\b",  # digits in the place of letters
+    ]
+)
+_gap = re.compile(r"[ ._*|-]+")
+_leet_word = re.compile(r"\b[a-zA-Z]*(?:[a-zA-Z][013457@$!|]+|[013457@$]+[a-zA-Z])[a-zA-Z013457@$!|]*\b")
+_LEET = str.maketrans("013457@$!|", "oieastasil")
+_COMMON = frozenset(
+    (
+        *("the", "a", "an", "and", "or", "of", "to", "in", "is", "it", "you", "your", "that", "for", "on", "with", "this", "all", "my", "me", "i"),
+        *("de", "la", "el", "en", "y", "que", "los", "le", "les", "et", "des", "un", "une", "der", "die", "das", "und", "ist", "ein", "zu", "den"),
+        *("il", "di", "che", "e", "o", "os", "um", "uma", "do", "da", "het", "een", "van", "what", "how", "are", "be", "as", "at", "not", "can"),
+    )
+)  # fmt: skip
+_ROT13 = str.maketrans(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", "nopqrstuvwxyzabcdefghijklmNOPQRSTUVWXYZABCDEFGHIJKLM"
+)
+
+
+class PromptInjectionSettings(GuardrailSettings):
+    """A guardrail that finds prompt injections and jailbreaks."""
+
+    kind: Literal["prompt_injection"] = Field(
+        description="Kind of the guardrail. `prompt_injection`: instructions that a user or a document smuggles in."
+    )
+    threshold: float = Field(
+        0.0,
+        ge=-3,
+        le=3,
+        description="Shift of the score that makes a finding, -3 to 3. Raise it when harmless requests are found; lower it "
+        "to find more. docs/guardrails/quality.md has the effect of the default.",
+    )
+
+    def build(self) -> PromptInjection:
+        return PromptInjection(self.threshold)
+
+
+@cache
+def _model() -> Model:
+    return Model("injection")
+
+
+class PromptInjection:
+    """Finds at most one prompt injection in each text: its worst window."""
+
+    window = _WINDOW
+
+    def __init__(self, threshold: float = 0.0) -> None:
+        self._model = _model()
+        limits = self._model.thresholds
+        self._whole = limits["whole"] + threshold
+        self._limits = [(size, limits[str(size)] + threshold) for size in _SIZES]
+        self._rules = Patterns([pattern for pattern, _ in _RULES])
+
+    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
+        over, span = self._judge(text)
+        if over <= 0:
+            odd = list(_ODD.search(text))
+            for variant, place, more in _variants(text, [index for index, _ in odd]):
+                if (hidden := self._judge(variant)[0] - more) > over:
+                    over, span = hidden, place
+            if over <= 0 and (match := _spelled(text, [place for index, place in odd if index == 0])):
+                over, span = 1.0, match
+        if over <= 0:
+            return ()
+        return [Finding("injection", span, 1 / (1 + math.exp(-over)))]
+
+    def _judge(self, text: str) -> tuple[float, tuple[int, int]]:
+        """How far the worst window is above its threshold, and its span."""
+        words = tokens(text)
+        if (count := len(words)) < 2:
+            return -math.inf, (0, 0)
+        model = self._model
+        sums = model.sums(words)
+        bonuses = self._bonuses(text)
+        begins = places(text) if bonuses else ()
+        best, first, last = -math.inf, 0, count
+        if count <= _SIZES[-1]:
+            best = model.bias + sums[-1] / math.sqrt(count) - self._whole + sum(bonus for _, bonus in bonuses)
+        for size, limit in self._limits:
+            if count <= size:
+                break
+            scores, starts = model.windows(sums, size)
+            for at, bonus in bonuses:
+                scores = [
+                    score + bonus if begins[start] <= at < begins[start + size] else score
+                    for score, start in zip(scores, starts, strict=True)
+                ]
+            if (worst := max(scores)) - limit > best:
+                best, first = worst - limit, starts[scores.index(worst)]
+                last = first + size
+        if best <= 0:
+            return best, (0, 0)
+        begins = begins or places(text)
+        return best, (begins[first], begins[last])
+
+    def _bonuses(self, text: str) -> Sequence[tuple[int, float]]:
+        """Where a rule matches, and what it adds. A rule counts once; not where a text talks about the words."""
+        found: dict[int, tuple[int, float]] = {}
+        for index, (start, _) in self._rules.search(text):
+            if index not in found and not _talked_about(text[max(0, start - 24) : start + 1]):
+                found[index] = start, _RULES[index][1]
+        return list(found.values())
+
+
+def _variants(text: str, odd: Sequence[int]) -> Iterator[tuple[str, tuple[int, int], float]]:
+    """Texts that may be hidden in `text`, the span of each, and how much more its score must be."""
+    for content, span in inner(text):
+        yield content, span, 0.0
+    whole = 0, len(text)
+    if odd.count(1) >= 2:
+        yield _leet_word.sub(lambda match: match[0].translate(_LEET), text), whole, 0.0
+    words = text.lower().split()
+    if len(words) >= 4 and text.isascii() and sum(word in _COMMON for word in words) * 25 < len(words):
+        yield text.translate(_ROT13), whole, _TURNED
+        yield text[::-1], whole, _TURNED
+
+
+def _spelled(text: str, spans: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    """The span of an attack that is written letter by letter."""
+    for start, end in spans:
+        if _compact(_gap.sub("", text[start:end]).lower().translate(_LEET)):
+            return start, end
+    return None
+
+
+SETTINGS = PromptInjectionSettings

@@ -1,0 +1,61 @@
+"""Long scans leave the event loop free."""
+
+import asyncio
+import time
+
+import pytest
+
+from extproc.guardrails._guard import Failure
+from extproc.guardrails._threads import Threads
+from tests.guardrails.fakes import Guard, Words, fake
+
+
+async def longest_pause(work):
+    """The result of `work`, and the longest time in seconds that the event loop stood still meanwhile."""
+    worst, running = 0.0, True
+
+    async def watch():
+        nonlocal worst
+        while running:
+            then = time.perf_counter()
+            await asyncio.sleep(0.001)
+            worst = max(worst, time.perf_counter() - then - 0.001)
+
+    task = asyncio.create_task(watch())
+    await asyncio.sleep(0.01)
+    result = await work
+    running = False
+    await task
+    return result, worst
+
+
+async def test_a_scan_runs_beside_the_loop(exchange):
+    class Sleeping(Words):
+        def find(self, text, role, where):
+            time.sleep(0.2)  # lets go of the interpreter's lock, as RE2 does
+            return []
+
+    made = exchange({"model": "m", "messages": [{"role": "user", "content": "x" * (1 << 20)}]})
+    guards = Guard(*[fake(Sleeping("k", "k"), f"g{index}") for index in range(2)])
+    then = time.perf_counter()
+    _, pause = await longest_pause(guards.stage(made))
+    took = time.perf_counter() - then
+    assert pause < took / 4
+    assert took < 1.5, "both at a time, for each of the two texts"
+
+
+async def test_work_that_is_late_is_a_failure_and_its_end_is_not_waited_for():
+    threads = Threads(1)
+    with pytest.raises(Failure) as failure:
+        await threads.run(lambda: time.sleep(0.2), 0.02)
+    assert failure.value.reason == "timeout"
+    with pytest.raises(Failure) as failure:
+        await threads.run(lambda: 1, 1)
+    assert failure.value.reason == "overload", "the late work still has its thread"
+    await asyncio.sleep(0.3)
+    assert await threads.run(lambda: 1, 1) == 1
+
+
+async def test_an_exception_of_the_work_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        await Threads(1).run(lambda: 1 / 0, 1)
