@@ -48,8 +48,8 @@ agents: $(READY) ## Real agents (Codex, Claude Code) from npm, through a real En
 exhaustive: $(READY) ## Run every case of the tests that otherwise take a sample
 	$(BIN)/python -m pytest -m "exhaustive or hypothesis" $(SIDE_BY_SIDE)
 
-fuzz: $(READY) ## Run 200,000 sequences of frames against the native gRPC transport
-	$(BIN)/python -m pytest -m exhaustive -n auto tests/transport
+fuzz: $(READY) ## Give each fuzz target 200,000 inputs: JSON, streams, APIs, Envoy's messages, gRPC
+	$(BIN)/python -m pytest -m exhaustive -rP -n auto tests/fuzz tests/transport
 
 lint: $(READY)
 	$(BIN)/ruff check

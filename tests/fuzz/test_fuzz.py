@@ -1,7 +1,7 @@
 """Arbitrary inputs for everything that reads bytes of clients, providers and Envoy, see `targets`.
 
 The usual run takes 400 inputs of each target and the corpus: inputs that once found something. `make fuzz` takes
-200,000 of each, and gives their numbers as properties of a JUnit report.
+200,000 of each and prints how many of them were distinct.
 """
 
 from __future__ import annotations
@@ -56,11 +56,10 @@ def test_a_sample_of_inputs_breaks_nothing(name: str) -> None:
 @pytest.mark.exhaustive
 @each
 @pytest.mark.parametrize("part", range(PARTS))
-def test_200_000_inputs_break_nothing(name: str, part: int, record_property: pytest.RecordProperty) -> None:
+def test_200_000_inputs_break_nothing(name: str, part: int) -> None:
     found: set[int] = set()
     count = run(name, INPUTS // PARTS // STEPS, found)
-    record_property("inputs", count)
-    record_property("distinct", len(found))
+    print(f"{name}, part {part + 1} of {PARTS}: {count} inputs, {len(found)} of them distinct")
     assert count >= INPUTS // PARTS
 
 
