@@ -22,6 +22,7 @@ from typing import Any
 
 from extproc.framing import OVERSIZE, Frame
 from extproc.framing.json import InvalidJSON, parse
+from extproc.guardrails._base import TOOL_CALL, TOOL_NAME
 from extproc.guardrails._body import rewritten
 from extproc.guardrails._guard import MOST_LONGEST, Failure, Guard, piece_hits
 from extproc.guardrails._source import Edit, Hit, Written, render
@@ -29,7 +30,7 @@ from extproc.words.dialect import Closed, Dialect, Piece
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.verdicts import GUARDRAILS, Verdict
 
-BLOCK = 1024
+BLOCK = 512
 """Characters that are searched together."""
 _DEPTH = 128  # levels of an event's JSON
 _DONE = b"[DONE]"
@@ -44,6 +45,7 @@ Label = Callable[[Guard, str, str], str]
 class Channel:
     where: str
     call: bool
+    role: str
     written: Written
     again: bool = False
     final: bool = False  # nothing follows
@@ -169,7 +171,8 @@ class Watch:
         channel = self._channels.get(piece.channel) if piece.channel is not None else None
         if channel is None:
             written = Written.json() if piece.json else Written()
-            channel = Channel(piece.where, piece.call, written, piece.again, final=piece.channel is None)
+            role = TOOL_NAME if piece.name else TOOL_CALL if piece.call else "assistant"
+            channel = Channel(piece.where, piece.call, role, written, piece.again, final=piece.channel is None)
             if piece.channel is not None:
                 for name, other in self._channels.items():
                     if name[0] == piece.channel[0] and not other.paused:
@@ -235,7 +238,8 @@ class Watch:
             block = done // BLOCK * BLOCK
             end = min(block + BLOCK, limit)
             grows = False
-            for hit in piece_hits(guard, written.text, block, block + BLOCK, base=written.base, where=channel.where):
+            text, role = written.text, channel.role
+            for hit in piece_hits(guard, text, block, block + BLOCK, base=written.base, role=role, where=channel.where):
                 start, stop, kind = hit
                 if start >= end:
                     break
@@ -263,7 +267,7 @@ class Watch:
                     break
                 end = size
             text = written.text[max(0, start - base) : end - base]
-            for first, last, kind in guard.hits(text, "assistant", channel.where):
+            for first, last, kind in guard.hits(text, channel.role, channel.where):
                 self._act(guard, channel, (first + max(base, start), last + max(base, start), kind))
             channel.decided[guard.name] = done = end
         return done

@@ -48,7 +48,7 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try | UnderWay:
     told = common.metadata.filter_metadata[contract.LOG_NAMESPACE].fields
     number = told["attempt"].number_value if "attempt" in told else 1
     attempt = int(number) if 1 <= number <= _MOST_ATTEMPTS else 1
-    exchange_id = told["id"].string_value if "id" in told else ""
+    exchange_id = told[contract.LOG_ID].string_value if contract.LOG_ID in told else ""
     if common.intermediate_log_entry:
         return UnderWay(exchange_id, attempt)
     target = ""
