@@ -58,8 +58,10 @@ lint: $(READY)
 
 check: lint test ## Run ruff, mypy --strict and all tests
 
-abuse: $(READY) ## Run JSON cases from outside this repository: make abuse DATA=dir
-	EXTPROC_JSON_CASES=$(abspath $(DATA)) $(BIN)/python -m pytest tests/test_outside_cases.py tests/e2e/test_abuse.py
+abuse: $(READY) ## Run the tests of docs/security.md and print its tables; DATA=dir adds JSON cases from outside
+	-$(if $(DATA),EXTPROC_JSON_CASES=$(abspath $(DATA))) $(BIN)/python -m pytest -q --junitxml=$(VENV)/abuse.xml \
+		$$($(BIN)/python -m tests.abuse_table --tests)
+	$(BIN)/python -m tests.abuse_table $(VENV)/abuse.xml
 
 bench: $(READY) ## Print cost and latency beside Envoy alone, in one table
 	$(BIN)/python -m bench $(BENCH)

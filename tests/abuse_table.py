@@ -22,7 +22,6 @@ from pathlib import Path
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs/security.md"
 _FUNCTION = re.compile(r"^(?:async )?def (test_\w+)", re.MULTILINE)
-_WIDTH = 70
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def rows() -> list[Row]:
 def outcomes(report: Path) -> Mapping[str, Counter[str]]:
     """The cases of each test by their outcome: passed, failed or skipped."""
     found: dict[str, Counter[str]] = {}
-    for case in ET.parse(report).iter("testcase"):  # noqa: S314 - pytest wrote it
+    for case in ET.parse(report).iter("testcase"):
         file = case.get("classname", "").removeprefix("tests.").replace(".", "/") + ".py"
         name = case.get("name", "").partition("[")[0]
         kinds = {child.tag for child in case}
@@ -80,7 +79,9 @@ def outcomes(report: Path) -> Mapping[str, Counter[str]]:
 
 
 def lines(found: Mapping[str, Counter[str]] | None) -> tuple[list[str], bool]:
-    """The table as text, and whether every row holds. A row holds when its cases passed, at least one of them."""
+    """The table as text, and whether every row holds. A row holds when all of its tests ran and none failed. A row all
+    of whose cases were skipped is shown as such.
+    """
     out: list[str] = []
     group, good = "", True
     for row in rows():
@@ -89,27 +90,27 @@ def lines(found: Mapping[str, Counter[str]] | None) -> tuple[list[str], bool]:
             out += ["", group]
         tests = row.tests
         if found is None:
-            told = f"{len(tests)} tests"
+            told = f"tests: {len(tests)}"
         else:
             counts = sum((found.get(test, Counter()) for test in tests), Counter[str]())
             silent = [test for test in tests if test not in found]
-            holds = not counts["failed"] and counts["passed"] > 0 and not silent
-            good = good and holds
-            told = ("holds" if holds else "FAILS" if counts["failed"] else "NOT RUN") + f", {counts['passed']} cases"
-            told += f", {counts['failed']} failed" if counts["failed"] else ""
-            told += f", {counts['skipped']} skipped" if counts["skipped"] else ""
-            told += f", {len(silent)} tests not run" if silent else ""
-        out.append(f"  {row.attempt[:_WIDTH]:{_WIDTH}}  {told}")
-        out.append(f"      {row.verdict}")
+            good = good and not counts["failed"] and not silent
+            word = "FAILS" if counts["failed"] else "NOT RUN" if silent else "holds" if counts["passed"] else "skipped"
+            told = f"{word} ({', '.join(f'{count} {kind}' for kind, count in sorted(counts.items()))})"
+            told += f", {len(silent)} of {len(tests)} tests did not run" if silent else ""
+        out.append(f"  {row.attempt}")
+        out.append(f"      {told}: {row.verdict}")
     return out, good
 
 
 def main(arguments: Sequence[str]) -> int:
     if "--tests" in arguments:
-        print("\n".join(dict.fromkeys(f"tests/{test}" for row in rows() for test in row.tests)))
+        sys.stdout.writelines(
+            f"{test}\n" for test in dict.fromkeys(f"tests/{test}" for row in rows() for test in row.tests)
+        )
         return 0
     text, good = lines(outcomes(Path(arguments[0])) if arguments else None)
-    print("\n".join(text).strip())
+    sys.stdout.write("\n".join(text).strip() + "\n")
     return 0 if good else 1
 
 

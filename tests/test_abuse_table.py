@@ -58,10 +58,14 @@ def test_outcomes_are_counted_by_test(report: Path) -> None:
 @pytest.mark.parametrize(
     ("tests", "told", "good"),
     [
-        (["e2e/test_a.py::test_one"], "holds, 2 cases", True),
-        (["e2e/test_a.py::test_one", "e2e/test_a.py::test_two"], "FAILS, 2 cases, 1 failed", False),
-        (["test_b.py::test_three"], "NOT RUN, 0 cases, 1 skipped", False),
-        (["e2e/test_a.py::test_one", "e2e/test_a.py::test_gone"], "NOT RUN, 2 cases, 1 tests not run", False),
+        (["e2e/test_a.py::test_one"], "holds (2 passed): refused", True),
+        (["e2e/test_a.py::test_one", "e2e/test_a.py::test_two"], "FAILS (1 failed, 2 passed): refused", False),
+        (["test_b.py::test_three"], "skipped (1 skipped): refused", True),
+        (
+            ["e2e/test_a.py::test_one", "e2e/test_a.py::test_gone"],
+            "NOT RUN (2 passed), 1 of 2 tests did not run: refused",
+            False,
+        ),
     ],
 )
 def test_a_row_holds_when_all_its_tests_ran_and_passed(

@@ -26,8 +26,8 @@ from extproc.framing.aws_eventstream import CORRUPT, AWSEventStream, encode
 from extproc.framing.inflate import Inflate
 from extproc.framing.json import InvalidJSON, parse
 from extproc.framing.sse import SSE
-from extproc.pb import extproc_pb2 as pb
 from extproc.parsing import OWN_PATHS
+from extproc.pb import extproc_pb2 as pb
 from extproc.server import access_log, wire
 from extproc.translation.translate import Stream, Translation
 from extproc.unread.windows import Reading
@@ -208,8 +208,7 @@ def ask(data: bytes) -> None:
     try:
         found = dialect.read(body, _endpoint(name))
     except Refusal as refusal:
-        assert refusal.kind.status == 400
-        assert len(refusal.message) < 1000
+        _check_refusal(refusal, 400)
         return
     assert isinstance(found, Ask)
     assert found.max_output_tokens is None or 1 <= found.max_output_tokens <= 10**9
@@ -227,10 +226,15 @@ def ask(data: bytes) -> None:
     try:
         _, made = translation.request(body)
     except Refusal as refusal:
-        assert refusal.kind.status == 400
+        _check_refusal(refusal, 400)
     else:
         assert isinstance(json.loads(made), dict)
     assert json.dumps(body) == before, "the next try begins with it again"
+
+
+def _check_refusal(refusal: Refusal, status: int) -> None:
+    assert refusal.kind.status == status
+    assert len(refusal.message) < 1000
 
 
 def answer(data: bytes) -> None:
@@ -257,7 +261,7 @@ def answer(data: bytes) -> None:
         try:
             json.loads(translation.answer(payload)[0])
         except Refusal as refusal:
-            assert refusal.kind.status == 502
+            _check_refusal(refusal, 502)
     stream = translation.stream(dialect.stream_type, event_limit=1 << 20, body_limit=1 << 20)
     assert isinstance(stream, Stream)
     if "amazon" in dialect.stream_type:

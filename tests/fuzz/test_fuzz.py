@@ -6,6 +6,7 @@ The usual run takes 400 inputs of each target and the corpus: inputs that once f
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_a_sample_of_inputs_breaks_nothing(name: str) -> None:
 def test_200_000_inputs_break_nothing(name: str, part: int) -> None:
     found: set[int] = set()
     count = run(name, INPUTS // PARTS // STEPS, found)
-    print(f"{name}, part {part + 1} of {PARTS}: {count} inputs, {len(found)} of them distinct")
+    sys.stdout.write(f"{name}, part {part + 1} of {PARTS}: {count} inputs, {len(found)} of them distinct\n")
     assert count >= INPUTS // PARTS
 
 
