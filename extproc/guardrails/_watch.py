@@ -37,6 +37,11 @@ _DONE = b"[DONE]"
 _TAIL = 1024  # characters at the end of a text in which the beginning of a match is looked for, at least
 _LINE = re.compile(rb"\r\n|\n|\r")
 
+LONGEST_WAIT = 10.0
+"""Seconds after which the first window ends at the next event: events without text must not hold the head for ever."""
+MOST_WAITING = 1 << 20
+"""Bytes of events that wait for one text. Beyond it that text is decided as it is."""
+
 Label = Callable[[Guard, str, str], str]
 """The replacement of a finding: of a guardrail, of a kind, of a text."""
 
@@ -108,7 +113,9 @@ class Watch:
         self._passed: list[Frame] = []  # events that may leave when the first window has passed
         self._seen = 0  # characters in them
         self._found: dict[str, dict[str, int]] = {}  # guardrail -> kind -> findings
+        self._waiting = 0  # bytes in the queue
         self._began = 0.0
+        self._made = time.monotonic()
         self.refusal: Refusal | None = None
 
     def take(self, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
@@ -139,6 +146,7 @@ class Watch:
 
     def _add(self, event: Frame) -> None:
         data = event.data
+        self._waiting += len(event.raw)
         if data is None:
             if self._plain or event.name == OVERSIZE:
                 self._unreadable()
@@ -176,8 +184,7 @@ class Watch:
             if piece.channel is not None:
                 for name, other in self._channels.items():
                     if name[0] == piece.channel[0] and not other.paused:
-                        self._finish(other)  # it waits no longer: a model writes one text after the other
-                        other.final, other.paused = False, True
+                        self._pause(other)  # it waits no longer: a model writes one text after the other
                 self._channels[piece.channel] = channel
         elif channel.paused:
             channel.paused = False
@@ -192,6 +199,12 @@ class Watch:
             self._fail(guard, Failure("unreadable"))
 
     # --- decisions
+
+    def _pause(self, channel: Channel) -> None:
+        """Decide the channel as if it ended here."""
+        final = channel.final
+        self._finish(channel)
+        channel.final, channel.paused = final, True
 
     def _finish(self, channel: Channel) -> None:
         channel.final = True
@@ -301,12 +314,16 @@ class Watch:
     def _leave(self, out: list[Frame]) -> None:
         """Move the events whose text is decided to `out`, once the first window has passed."""
         queue = self._queue
+        if self._waiting > MOST_WAITING and queue:
+            for channel in {id(one.channel): one.channel for one in queue[0].said}.values():
+                self._pause(channel)
         while queue and all(one.at + len(one.text) <= one.channel.free for one in queue[0].said):
             entry = queue.popleft()
+            self._waiting -= len(entry.frame.raw)
             self._edit(entry)
             self._passed.append(entry.frame)
             self._seen += sum(len(one.text) for one in entry.said if one.piece.channel is not None)
-        if self._open or self._seen >= self._window:
+        if self._open or self._seen >= self._window or self._began > self._made + LONGEST_WAIT:
             self._open = True
             out += self._passed
             self._passed.clear()
