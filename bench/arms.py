@@ -35,7 +35,7 @@ teams:
   bench: {{models: ["*"]}}
 budgets:
   - {{name: tokens, per: [consumer], unit: tokens, limit: 1000000000000, window: hour}}
-stores: {{counters: "memory:", ledger: "sqlite:{dir}/ledger.db"}}
+stores: {{counters: "{counters}", ledger: "sqlite:{dir}/ledger.db"}}
 telemetry: {{access_log: "off"}}
 {more}
 """
@@ -53,6 +53,7 @@ class Arm:
     port: int
     roots: Mapping[str, int]
     headers: Sequence[str] = ()
+    status: str = ""  # address of its metrics
     counted: Callable[[], int] | None = None  # requests answered, by its own count
     sent: int = 0
     errors: int = 0
@@ -134,21 +135,40 @@ class Stage:
         file.write_text(yaml.safe_dump(alone(port, self.stub)))
         return self.ready(Arm("Envoy alone", port, {"Envoy": self.envoy(file)}))
 
-    def gateway(self, name: str, *, processor: str = "", more: str = "") -> Arm:
-        """Envoy and the processor of this project. `processor` and `more` are added to its settings."""
+    def gateway(
+        self,
+        name: str,
+        *,
+        processor: str = "",
+        more: str = "",
+        counters: str = "memory:",
+        cores: set[int] = MEASURED,
+        around: set[int] = MEASURED,
+    ) -> Arm:
+        """Envoy and the processor of this project. `processor` and `more` are added to its settings. The processor runs
+        on `cores`, Envoy on those `around`, with a thread for each.
+        """
         folder = self.folder / re.sub(r"\W+", "-", name)
         folder.mkdir()
         listener, status, admin = free_port(), free_port(), free_port()
         text = SETTINGS.format(
-            listener=listener, status=status, admin=admin, stub=self.stub, dir=folder, processor=processor, more=more
+            listener=listener,
+            status=status,
+            admin=admin,
+            stub=self.stub,
+            dir=folder,
+            processor=processor,
+            more=more,
+            counters=counters.format(dir=folder),
         )
         (folder / "gateway.yaml").write_text(text)
         render(folder / "gateway.yaml", str(folder / "envoy.yaml"), str(folder / "secrets"), f"{folder}/extproc.sock")
         serve = [sys.executable, "-m", "extproc", "serve", "-c", str(folder / "gateway.yaml"), "--drain-notice", "0"]
-        pid = self.spawn([*serve, "--drain-grace", "0"])
+        pid = self.spawn([*serve, "--drain-grace", "0"], cores)
         wait(status)
-        roots = {"Envoy": self.envoy(folder / "envoy.yaml"), "processor": pid}
-        return self.ready(Arm(name, listener, roots, counted=lambda: counted(status)))
+        roots = {"Envoy": self.envoy(folder / "envoy.yaml", around), "processor": pid}
+        metrics = f"http://127.0.0.1:{status}/metrics"
+        return self.ready(Arm(name, listener, roots, status=metrics, counted=lambda: counted(status)))
 
     def other(self, name: str, command: str, headers: Sequence[str] = ()) -> Arm:
         """Another gateway: `{port}` and `{upstream}` (http://host:port) in its command are filled in."""
@@ -159,10 +179,10 @@ class Stage:
         filled = [header.format(upstream=upstream) for header in headers]
         return self.ready(Arm(name, port, {name: pid}, filled), patience=120)
 
-    def envoy(self, file: Path) -> int:
+    def envoy(self, file: Path, cores: set[int] = MEASURED) -> int:
         envoy = str(Path(sys.executable).with_name("envoy"))
-        quiet = ("--log-level", "error", "--use-dynamic-base-id", "--concurrency", "1")
-        return self.spawn([envoy, "-c", str(file), *quiet])
+        quiet = ("--log-level", "error", "--use-dynamic-base-id", "--concurrency", str(len(cores)))
+        return self.spawn([envoy, "-c", str(file), *quiet], cores)
 
     def ready(self, arm: Arm, patience: float = 30) -> Arm:
         wait(arm.port, patience)

@@ -12,10 +12,12 @@ from typing import Any
 
 import msgspec
 
+from extproc.admission import LARGE, InFlight
 from extproc.dialects import dialects
 from extproc.forward import patch
 from extproc.framing import BOM
 from extproc.framing.inflate import ENCODINGS, Inflate
+from extproc.parsing import BodyLimits, read_in_turns
 from extproc.response import MOST_INFLATED
 from extproc.settings.limits import LimitsSettings
 from extproc.translation.translate import Stream, Translation, Unwrapping, bad_answer
@@ -26,6 +28,7 @@ from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Verified
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+_GROWN = 8  # levels that the gateway may add to a body
 _LONGEST_BACK_OFF = 5.0  # seconds
 
 
@@ -34,7 +37,8 @@ class AttemptStream:
     same target waits first.
     """
 
-    def __init__(self, limits: LimitsSettings) -> None:
+    def __init__(self, limits: LimitsSettings, in_flight: InFlight | None = None) -> None:
+        self._in_flight = in_flight or InFlight()
         self.done = False
         self._limits = limits
         self._edit = Edit({})
@@ -76,16 +80,30 @@ class AttemptStream:
             if edit.fields or edit.removed:
                 return Continue(body=patch(body, edit.fields, edit.removed))
             return CONTINUE
-        asked = {**_decode(body), **edit.fields}
-        for name in edit.removed:
-            asked.pop(name, None)
         try:
-            path, body = translation.request(asked, self._headers)
+            if len(body) > LARGE:
+                path, body = await self._translate_large(translation, body)
+            else:
+                path, body = translation.request(self._changed(_decode(body)), self._headers)
         except Refusal as refusal:
             return self._refuse(refusal)
         self.done = not translation.reads_answer
         # The route of the try puts the provider's base_url in the place of /v1.
         return Continue({":path": f"/v1{path}", "content-type": "application/json"}, body=body)
+
+    async def _translate_large(self, translation: Translation, body: bytes) -> tuple[str, bytes]:
+        """Translate a large body, with turns for other requests. It was checked, and may have grown since."""
+        limits = self._limits
+        most = BodyLimits(len(body), limits.json_depth + _GROWN, limits.json_nodes * 2, limits.json_text * 2)
+        async with self._in_flight.turn(len(body)):
+            asked = self._changed((await read_in_turns(body, most)).root)
+            return await asyncio.to_thread(translation.request, asked, self._headers)
+
+    def _changed(self, asked: dict[str, Any]) -> dict[str, Any]:
+        asked = {**asked, **self._edit.fields}
+        for name in self._edit.removed:
+            asked.pop(name, None)
+        return asked
 
     async def on_response_headers(
         self,
@@ -103,6 +121,9 @@ class AttemptStream:
             if self._status < 400 and (translation.translates or translation.streamed):
                 return self._refuse(bad_answer("is empty"))
             self.done = True
+            if self._status >= 400 and translation.translates:
+                told = {"content-type": "application/json"} | _pause(headers)
+                return LocalReply(self._status, translation.problem(self._status, b""), told, "provider_error")
             return CONTINUE
         removed: tuple[str, ...] = ("content-length",)  # but for a plain answer that leaves as it came
         encoding = headers.get("content-encoding", "identity")
@@ -175,6 +196,11 @@ class AttemptStream:
             headers[contract.HOP] = kind.code
         body = self._translation.client.error(kind, refusal.message, refusal.param)
         return LocalReply(kind.status, msgspec.json.encode(body), headers, kind.code)
+
+
+def _pause(headers: Mapping[str, str]) -> dict[str, str]:
+    """The pause that a provider asks for."""
+    return {name: headers[name] for name in ("retry-after",) if name in headers}
 
 
 def back_off(targets: list[str], index: int, base: int) -> float:

@@ -118,7 +118,11 @@ class Forward:
         same = (
             dialect is exchange.dialect and dialect.fields.model is not None
         )  # a model in the path makes the path differ by target
-        if same and kinds()[kind].adapt is None and not anew:
+        provider = kinds()[kind]
+        adapted = provider.adapt is not None and (
+            provider.adapts is None or provider.adapts(exchange.json, exchange.ask.needs)
+        )
+        if same and not adapted and not anew:
             return None
         return Service(
             kind,

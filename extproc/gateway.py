@@ -37,10 +37,11 @@ class _State(Enum):
 class GatewayStream:
     """Drives one Exchange through the stages as Envoy reports it. A new one for each request."""
 
-    def __init__(self, pipeline: Pipeline, *, attached: bool = False) -> None:
+    def __init__(self, pipeline: Pipeline, *, attached: bool = False, mark: str = "") -> None:
         self.done = False
         self._pipeline = pipeline
         self._attached = attached  # True: another team's Envoy, which has no internal hop
+        self._mark = mark  # of this worker, see `words.workers`
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
         self._no_room: Refusal | None = None  # for the body
@@ -53,6 +54,8 @@ class GatewayStream:
         length = content_length(headers)
         request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end, length)
         id = os.urandom(16).hex()
+        if self._mark:
+            id = self._mark + id[len(self._mark) :]
         self._exchange = exchange = Exchange(
             id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.telemetry.begin()
         )

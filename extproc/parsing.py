@@ -152,18 +152,23 @@ class ParseLarge(Parse):
 
     async def __call__(self, exchange: Exchange) -> None:  # type: ignore[override]
         self._check_size(exchange)
-        await asyncio.sleep(0)
-        limits = self._limits
-        reader = Reader(exchange.body, depth=limits.depth, nodes=limits.nodes, text=limits.text)
         try:
-            for _ in reader.read():
-                await asyncio.sleep(0)
+            reader = await read_in_turns(exchange.body, self._limits)
         except InvalidJSON as error:
             raise Refusal(INVALID_JSON, str(error)) from None
         if reader.nodes > _MANY:
             await asyncio.to_thread(self._interpret, exchange, reader.root)
         else:
             self._interpret(exchange, reader.root)
+
+
+async def read_in_turns(body: bytes, limits: BodyLimits) -> Reader:
+    """A reader that has read `body`, with a turn for other requests after each slice. Raises InvalidJSON."""
+    reader = Reader(body, depth=limits.depth, nodes=limits.nodes, text=limits.text)
+    await asyncio.sleep(0)
+    for _ in reader.read():
+        await asyncio.sleep(0)
+    return reader
 
 
 _MOST_MET = 1000  # names of fields that are remembered as harmless

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import random
 
@@ -5,11 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.admission import InFlight
 from extproc.attempt import AttemptStream, back_off
 from extproc.settings.limits import LimitsSettings
 from extproc.words import contract
 from extproc.words.actions import CONTINUE, Continue
-from extproc.words.contract import Edit
+from extproc.words.contract import Edit, Service
 from extproc.words.exchange import Target
 
 TARGETS = [Target("one", "a", "model-one"), Target("two", "b", "vendor/model=2,x")]
@@ -124,3 +126,39 @@ def test_half_of_a_wait_is_random_and_none_exceeds_five_seconds(index, base):
 
 def test_retries_of_many_clients_are_spread():
     assert len({back_off(["a", "a"], 1, 100) for _ in range(20)}) > 10
+
+
+# --- large bodies
+
+
+async def translated(body, edit):
+    stream = attempt_stream()
+    given = headers(1, edits=[edit]) | {contract.DIALECT: "openai_chat"}
+    await stream.on_request_headers(given, end=False)
+    return await stream.on_request_body(body)
+
+
+@pytest.mark.parametrize("messages", [[{"role": "user", "content": "é" * 300_000}], [{"role": "user", "content": 7}]])
+async def test_a_large_body_is_translated_as_a_small_one(monkeypatch, messages):
+    service = Service("anthropic", "anthropic_messages", "claude", 100)
+    edit = Edit({"seed": 7}, ["user"], service)
+    body = json.dumps({"model": "m", "user": "u", "messages": messages, "stop": ["x"]}).encode()
+    monkeypatch.setattr("extproc.attempt.LARGE", 10)
+    large = await translated(body, edit)
+    monkeypatch.setattr("extproc.attempt.LARGE", 1 << 30)
+    assert large == await translated(body, edit)
+
+
+async def test_large_bodies_are_translated_one_after_the_other():
+    room = InFlight(at_once=1000)
+    service = Service("anthropic", "anthropic_messages", "claude", 100)
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "a" * 300_000}]}).encode()
+    stream = AttemptStream(LimitsSettings(), room)
+    given = headers(1, edits=[Edit({}, [], service)]) | {contract.DIALECT: "openai_chat"}
+    await stream.on_request_headers(given, end=False)
+    async with room.turn(1000):
+        waiting = asyncio.create_task(stream.on_request_body(body))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    assert isinstance(await waiting, Continue)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from extproc import prices
 from extproc.accounting.alerts import amount, moment
@@ -22,6 +22,9 @@ from extproc.ledger.ledger import Ledger
 from extproc.ledger.query import ExchangeQuery, Query
 from extproc.stores import Counters, Level, StoreError, window_at
 from extproc.words.exchange import Consumer
+
+if TYPE_CHECKING:
+    from extproc.admin import Findings, Siblings
 
 MOST_SCOPES = 100
 """Counts of one budget in an answer, the fullest first."""
@@ -119,6 +122,7 @@ class Everything:
     """The reports of the admin API about a running processor. Its threads ask, the event loop answers where it has to.
 
     `entries` are the exchanges that this process remembers, the latest last; `deployments` is `History.deployments`.
+    `siblings` leads to the same of other workers.
     """
 
     def __init__(
@@ -128,9 +132,12 @@ class Everything:
         entries: Iterable[Entry],
         deployments: Callable[[], Mapping[str, Mapping[str, float]]],
         loop: asyncio.AbstractEventLoop,
+        *,
+        siblings: Callable[[], Siblings] | None = None,
     ) -> None:
         self._entries = entries
         self._deployments = deployments
+        self._find_siblings = siblings
         self._reporter = reporter
         self._budgets = budgets
         self._loop = loop
@@ -145,20 +152,26 @@ class Everything:
         return found
 
     def providers(self) -> Mapping[str, Mapping[str, float]]:
-        return self._deployments()
+        """Findings of all workers about each deployment; of what several know, the highest."""
+        found = {name: dict(facts) for name, facts in self._deployments().items()}
+        for each in self._of_siblings():
+            for name, facts in each.deployments.items():
+                known = found.setdefault(name, {})
+                known |= {fact: max(value, known.get(fact, value)) for fact, value in facts.items()}
+        return found
 
     def exchanges(self, limit: int, filters: Mapping[str, str]) -> Sequence[Entry]:
         """Exchanges that this process remembers, refused keys included, and the ledger's of other and earlier
         processes.
         """
-        found = [entry for entry in list(self._entries) if matches(entry, filters)][-limit:]
+        found = [entry for entry in self._remembered() if matches(entry, filters)][-limit:]
         seen = {entry["id"] for entry in found}
         query = ExchangeQuery.parse([*filters.items(), ("limit", str(limit))])
         found += [entry for entry in _from_ledger(self._reporter.ledger.exchanges, query) if entry["id"] not in seen]
         return sorted(found, key=_began, reverse=True)[:limit]
 
     def exchange(self, id: str) -> Entry | None:
-        remembered = (entry for entry in list(self._entries) if id in (entry["id"], entry["request_id"]))
+        remembered = (entry for entry in self._remembered() if id in (entry["id"], entry["request_id"]))
         return next(remembered, None) or _from_ledger(self._reporter.ledger.exchange, id)
 
     def grants(self) -> Sequence[Mapping[str, Any]]:
@@ -195,6 +208,14 @@ class Everything:
 
     def revoke(self, id: str) -> bool:
         return self._ask(self._reporter.grants.revoke(id))
+
+    def _remembered(self) -> Sequence[Entry]:
+        """The exchanges that workers remember, the latest last."""
+        others = [entry for each in self._of_siblings() for entry in each.recent]
+        return sorted([*self._entries, *others], key=_began) if others else list(self._entries)
+
+    def _of_siblings(self) -> Sequence[Findings]:
+        return self._find_siblings().findings() if self._find_siblings is not None else ()
 
     def _compiled(self) -> Mapping[str, Budget]:
         return {entry.name: compile_budget(entry) for entry in self._budgets()}

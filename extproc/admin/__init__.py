@@ -15,12 +15,26 @@ from extproc.admin.sources import SourceError, Sources
 if TYPE_CHECKING:
     from extproc.admin.api import admin_app
     from extproc.admin.http import status_app
+    from extproc.admin.siblings import Findings, Health, Siblings, inner_app
 
-__all__ = ["HTTPThread", "SourceError", "Sources", "admin_app", "status_app"]
+__all__ = [
+    "Findings",
+    "HTTPThread",
+    "Health",
+    "Siblings",
+    "SourceError",
+    "Sources",
+    "admin_app",
+    "inner_app",
+    "status_app",
+]
+_LATER = {"admin_app": "api", "status_app": "http"} | dict.fromkeys(
+    ("Findings", "Health", "Siblings", "inner_app"), "siblings"
+)
 
 
 def __getattr__(name: str) -> Any:
-    file = {"admin_app": "api", "status_app": "http"}.get(name)
+    file = _LATER.get(name)
     if file is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"extproc.admin.{file}"), name)

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from extproc.transport.unix_socket import private
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
@@ -56,6 +58,14 @@ class HTTPThread:
         self._doors.append((make, listener))
         bound: int = listener.getsockname()[1]
         return bound
+
+    def add_private(self, make: Callable[[], ASGIApp], path: str) -> None:
+        """The same on a unix socket that only this user can connect to."""
+        listener = socket.socket(socket.AF_UNIX)
+        with private(path):
+            listener.bind(path)
+        listener.listen()
+        self._doors.append((make, listener))
 
     def start(self) -> None:
         self._wake, woken = socket.socketpair()

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Collection
 from email.utils import formatdate
+from typing import Any
 
 import uvicorn
 from prometheus_client.exposition import choose_encoder
@@ -16,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from extproc.admin.siblings import Siblings
 from extproc.telemetry.metrics import Telemetry
 
 AT_ONCE = 64
@@ -27,29 +29,40 @@ _SLOWEST = 10.0  # seconds for the head of a request to arrive
 
 
 def status_app(
-    telemetry: Telemetry, alive: Callable[[], str], ready: Callable[[], str], remark: Callable[[], str] = str
+    telemetry: Telemetry,
+    alive: Callable[[], str],
+    ready: Callable[[], str],
+    remark: Callable[[], str] = str,
+    siblings: Siblings | None = None,
 ) -> Starlette:
     """`/metrics`, `/healthz` (the event loop turns) and `/readyz`: `alive` and `ready` give the reason when not.
 
-    `remark` is shown by `/readyz` while the process is ready.
+    `remark` is shown by `/readyz` while the process is ready. With `siblings` the answers are for all workers.
     """
 
     # Probes take no thread: reports may have them all, and a probe must not wait for those.
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(telemetry.registry), headers={"content-type": content_type})
+        registry: Any = telemetry.registry
+        if siblings is not None:
+            registry = await siblings.metrics(registry.collect())
+        return Response(encode(registry), headers={"content-type": content_type})
 
     async def healthz(_request: Request) -> Response:
-        return _health(alive())
+        reason = alive()
+        if siblings is not None and not reason:
+            reason, _ = await siblings.health()
+        return _health(reason)
 
     async def readyz(_request: Request) -> Response:
-        return _health(ready(), remark())
+        _, remarks = ("", ()) if siblings is None else await siblings.health()
+        return _health(ready(), *filter(None, (remark(), *remarks)))
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)])
 
 
-def _health(reason: str, remark: str = "") -> Response:
-    lines = [reason or "ok", *([remark] if remark else [])]
+def _health(reason: str, *remarks: str) -> Response:
+    lines = [reason or "ok", *remarks]
     return PlainTextResponse("\n".join(lines) + "\n", status_code=503 if reason else 200)
 
 

@@ -9,23 +9,27 @@ import ctypes
 import gc
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import uvloop
 
-from extproc.cli import _stop
+from extproc.cli import _stop, _workers
 from extproc.cli._options import add_config
 from extproc.ledger import LedgerError
 from extproc.settings import config
+from extproc.settings.config import Settings
 from extproc.stores import StoreError
-from extproc.telemetry.lines import Lines, LinesHandler
+from extproc.telemetry.lines import WHOLE, Lines, LinesHandler
 from extproc.telemetry.logs import JSONFormatter
 
 EXAMPLES = """\
   extproc serve -c gateway.yaml --secrets /run/extproc/secrets     beside the Envoy of `extproc envoy`
 """
 _LOG_BUFFER = 1 << 20  # bytes
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 1 << 20  # of glibc's malloc.h; bytes
 _AFTER_DRAIN = 20.0  # seconds to write owed settles and rows to the stores, after which the process ends anyway
 
@@ -50,6 +54,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="on SIGTERM, time for running streams to end (default: 600)",
     )
+    parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # given by `_supervise`
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,12 +63,17 @@ def run(options: argparse.Namespace) -> int:
     _stop.hold()
     # gRPC's own C logging prints addresses and tokens of peers at some levels; only errors are wanted.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    handler = LinesHandler(Lines(sys.stderr.fileno(), _LOG_BUFFER, lambda: None))
+    handler = LinesHandler(Lines(sys.stderr.fileno(), _LOG_BUFFER, lambda: None, at_once=WHOLE))
     handler.setFormatter(JSONFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     settings = config.load(options.config)
     for doubt in config.lint(options.config):
-        logging.getLogger("extproc").warning("%s", doubt.show(str(options.config)))
+        if options.worker is None:
+            logging.getLogger("extproc").warning("%s", doubt.show(str(options.config)))
+    if settings.processor.workers > 1:
+        if options.worker is None:
+            _supervise(options, settings)
+        _end_with(options.parent)
     with contextlib.suppress(OSError, AttributeError):  # another libc than glibc
         # Large blocks are given back when they are freed. By default glibc keeps them after the first of their size.
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
@@ -75,7 +86,9 @@ def run(options: argparse.Namespace) -> int:
         loop = asyncio.get_running_loop()
         patience = options.drain_notice + options.drain_grace + _AFTER_DRAIN
         _stop.on_signal(lambda: loop.call_soon_threadsafe(stopped.set), patience)
-        processor = Processor(options.config, settings, socket=options.socket, secrets=options.secrets)
+        processor = Processor(
+            options.config, settings, socket=options.socket, secrets=options.secrets, worker=options.worker or 0
+        )
         await serve(
             processor,
             stopped,
@@ -90,6 +103,26 @@ def run(options: argparse.Namespace) -> int:
         print(f"stores: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _supervise(options: argparse.Namespace, settings: Settings) -> NoReturn:
+    """Become the supervisor of the workers, each of which is this command again."""
+    command = [sys.executable, "-m", "extproc", "serve", "--config", str(options.config)]
+    command += ["--drain-notice", str(options.drain_notice), "--drain-grace", str(options.drain_grace)]
+    command += ["--socket", options.socket] if options.socket else []
+    command += ["--secrets", str(options.secrets)] if options.secrets else []
+    command += ["--parent", str(os.getpid())]
+    sockets = settings.processor.sockets(options.socket)
+    logging.shutdown()  # writes what was logged
+    _workers.take_over([[*command, "--worker", str(number)] for number in range(len(sockets))], list(sockets))
+
+
+def _end_with(parent: int) -> None:
+    """Drain when the supervisor ends, however it does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
+    if os.getppid() != parent:  # it ended before this
+        raise OSError("the supervisor of the workers has ended")
 
 
 def _ready() -> None:

@@ -113,7 +113,8 @@ def _start(
     _validate(binary, bootstrap)  # while they start
     for child, (_, host, port) in zip(children, mocks, strict=False):
         _wait_for_port(child, host, port)
-    _wait_for_socket(children[-1], path)
+    for each in settings.processor.sockets(path):
+        _wait_for_socket(children[-1], each)
     command = [binary, "-c", str(bootstrap), *_LOG_LEVELS, "--use-dynamic-base-id"]
     command += ["--concurrency", str(options.concurrency)] if options.concurrency else []
     _spawn(children, "Envoy", command)

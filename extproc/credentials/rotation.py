@@ -200,3 +200,20 @@ class Keeper:
             self._count(name, "ok")
         state.answered = True
         self._news.set()
+
+
+async def watch(providers: Callable[[], Mapping[str, ProviderSettings]], changed: Callable[[], None]) -> None:
+    """Call `changed` when another set of providers lacks its key; for a worker beside the one whose Keeper writes."""
+    before: frozenset[str] | None = None
+    while True:
+        lacking = await asyncio.to_thread(_lacking, providers())
+        if before is not None and lacking != before:
+            changed()
+        before = lacking
+        await asyncio.sleep(EVERY)
+
+
+def _lacking(providers: Mapping[str, ProviderSettings]) -> frozenset[str]:
+    return frozenset(
+        name for name, each in providers.items() if each.reference is not None and each.read_secret() is None
+    )

@@ -59,6 +59,7 @@ def bootstrap(
             listeners=[public.listener(settings), *(tries.listener(settings, name, secrets_dir) for name in names)],
             clusters=[
                 processor.cluster(settings, socket),
+                *processor.worker_clusters(settings, socket),
                 public.no_order(),
                 *identity.jwks_clusters(settings, ca_file),
                 *(tries.hop_cluster(settings, name) for name in names),

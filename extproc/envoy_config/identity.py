@@ -99,7 +99,7 @@ def _cluster(index: int, issuer: JWTSettings, ca_file: str) -> Cluster:
         type=discovery(host),
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=seconds(_FETCH_TIMEOUT),
-        load_assignment=endpoints(name, address, host),
+        load_assignment=endpoints(name, address, hostname=host),
         transport_socket=tls_to(host, issuer.tls_ca or ca_file) if secure else None,
     )
 

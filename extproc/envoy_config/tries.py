@@ -154,7 +154,7 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
     filters = [
         _log_metadata(settings),
         *([_follow()] if _follows(settings) else []),
-        _attempt(),
+        _attempt(settings),
         _provider_headers(settings, provider),
     ]
     if provider.credential is not None:
@@ -171,7 +171,9 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
         stream_idle_timeout=seconds(_answer_idle_timeout(settings, provider)),
         delayed_close_timeout=seconds(0.001),  # short, or a provider's reset reaches the client a second late
         local_reply_config=replies.hop(name, tokens=provider.credentials is not None),
-        access_log=[processor.access_log(hop, response=["retry-after", "content-type", "x-request-id", contract.HOP])],
+        access_log=processor.try_logs(
+            settings, hop, response=["retry-after", "content-type", "x-request-id", contract.HOP]
+        ),
         access_log_options=_heartbeat(settings) if _follows(settings) else None,
         http_filters=filters,
         route_config=_routes(settings, name, provider),
@@ -205,7 +207,7 @@ def _log_metadata(settings: Settings) -> HttpFilter:
         return ConfigRule(header=header, on_header_present=pair)
 
     rules = [
-        rule(contract.ID, "id"),
+        rule(contract.ID, contract.LOG_ID),
         rule(contract.ATTEMPT_COUNT, "attempt", ConfigValueType.NUMBER),
         rule(contract.TARGETS, "targets"),
         rule(contract.TIMEOUT, "timeout", ConfigValueType.NUMBER),
@@ -214,10 +216,10 @@ def _log_metadata(settings: Settings) -> HttpFilter:
     return http_filter("header_to_metadata", HeaderToMetadata(request_rules=rules))
 
 
-def _attempt() -> HttpFilter:
+def _attempt(settings: Settings) -> HttpFilter:
     """The attempt attachment. It is off on the last route, for tries without changes."""
     config = ExternalProcessor(
-        grpc_service=processor.service(contract.ATTEMPT),
+        grpc_service=processor.service(settings, contract.ATTEMPT),
         failure_mode_allow=False,
         message_timeout=processor.MESSAGE_TIMEOUT,
         processing_mode=processor.processing_mode(response_headers=False),

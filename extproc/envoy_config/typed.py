@@ -97,11 +97,10 @@ def socket_address(host: str, port: int) -> Address:
     return Address(socket_address=SocketAddress(address=host, port_value=port))
 
 
-def endpoints(cluster: str, address: Address, hostname: str = "") -> ClusterLoadAssignment:
-    """A cluster's only endpoint."""
-    endpoint = Endpoint(address=address, hostname=hostname)
-    locality = LocalityLbEndpoints(lb_endpoints=[LbEndpoint(endpoint=endpoint)])
-    return ClusterLoadAssignment(cluster_name=cluster, endpoints=[locality])
+def endpoints(cluster: str, *addresses: Address, hostname: str = "") -> ClusterLoadAssignment:
+    """A cluster's endpoints, all alike."""
+    found = [LbEndpoint(endpoint=Endpoint(address=address, hostname=hostname)) for address in addresses]
+    return ClusterLoadAssignment(cluster_name=cluster, endpoints=[LocalityLbEndpoints(lb_endpoints=found)])
 
 
 def discovery(host: str) -> ClusterDiscoveryType:

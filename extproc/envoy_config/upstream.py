@@ -65,7 +65,7 @@ def cluster(settings: Settings, name: str, ca_file: str) -> Cluster:
         outlier_detection=_outliers(provider),
         # No panic: with every host ejected the try is refused at once and fails over.
         common_lb_config=ClusterCommonLbConfig(healthy_panic_threshold=Percent(value=0.0)),
-        load_assignment=endpoints(there, socket_address(host, port), host),
+        load_assignment=endpoints(there, socket_address(host, port), hostname=host),
         # A long silence is normal here; a vanished peer is not.
         upstream_connection_options=UpstreamConnectionOptions(
             tcp_keepalive=TcpKeepalive(keepalive_probes=3, keepalive_time=30, keepalive_interval=10)

@@ -13,9 +13,10 @@ To add one, copy a file here: its module name is the `kind`, its `SETTINGS` are 
                 toxicity). It gets windows of that length that overlap by half, and text waits for its window.
 
 Text reaches `find` as it was written, and once more normalised where that differs (`_normal.py`: compatible forms,
-invisible characters, look-alikes, combining marks), so a detector does not normalise. `find` may run on any thread,
-for several texts at a time, and keeps no state between calls. An exception counts as a failure of the guardrail:
-`failure: closed` refuses, `failure: open` goes on.
+invisible characters, look-alikes, combining marks), so a detector does not normalise. `role` is that of a message; in
+an answer it is `assistant`, or `TOOL_NAME` and `TOOL_CALL` for the name and the arguments of a call. `find` may run on
+any thread, for several texts at a time, and keeps no state between calls. An exception counts as a failure of the
+guardrail: `failure: closed` refuses, `failure: open` goes on.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from extproc.guardrails._base import AppliesToSettings, Finding, Guardrail, GuardrailSettings
+from extproc.guardrails._base import TOOL_CALL, TOOL_NAME, AppliesToSettings, Finding, Guardrail, GuardrailSettings
 from extproc.guardrails._input import GuardInput
 from extproc.guardrails._output import GuardOutput
 
 __all__ = [
+    "TOOL_CALL",
+    "TOOL_NAME",
     "AppliesToSettings",
     "Finding",
     "GuardInput",

@@ -10,6 +10,9 @@ from pydantic import Field, model_validator
 
 from extproc.words.values import Name, PositiveDuration, SecretRef, Section
 
+TOOL_NAME, TOOL_CALL = "tool_name", "tool_call"
+"""Roles of text in an answer: the name of a tool that the model calls, and what it calls it with."""
+
 On = Literal["input", "output", "tool_calls", "tool_results"]
 
 

@@ -15,7 +15,7 @@ LONGEST = 256
 """Characters of the longest match of a detector that gives no `max_match`."""
 MOST_LONGEST = 16 << 10
 """The most characters of `max_match`, of `window`, and of a match that grows while an answer streams."""
-PIECE = 1 << 20
+PIECE = 128 << 10
 """Characters of a text that a detector gets at a time. Between two pieces the deadline is looked at."""
 
 _TOOL_ROLES = frozenset(("tool", "function"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -17,8 +18,12 @@ INLINE = 8 << 10
 Found = TypeVar("Found")
 
 
+_SWITCH = 0.001  # seconds; Python's default of 5 ms is how long a scan would keep the event loop waiting
+
+
 @cache
 def _pool() -> ThreadPoolExecutor:
+    sys.setswitchinterval(min(_SWITCH, sys.getswitchinterval()))
     return ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 1)), thread_name_prefix="guardrails")
 
 

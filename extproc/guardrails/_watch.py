@@ -22,6 +22,7 @@ from typing import Any
 
 from extproc.framing import OVERSIZE, Frame
 from extproc.framing.json import InvalidJSON, parse
+from extproc.guardrails._base import TOOL_CALL, TOOL_NAME
 from extproc.guardrails._body import rewritten
 from extproc.guardrails._guard import MOST_LONGEST, Failure, Guard, piece_hits
 from extproc.guardrails._source import Edit, Hit, Written, render
@@ -29,12 +30,17 @@ from extproc.words.dialect import Closed, Dialect, Piece
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.verdicts import GUARDRAILS, Verdict
 
-BLOCK = 1024
+BLOCK = 512
 """Characters that are searched together."""
 _DEPTH = 128  # levels of an event's JSON
 _DONE = b"[DONE]"
 _TAIL = 1024  # characters at the end of a text in which the beginning of a match is looked for, at least
 _LINE = re.compile(rb"\r\n|\n|\r")
+
+LONGEST_WAIT = 10.0
+"""Seconds after which the first window ends at the next event: events without text must not hold the head for ever."""
+MOST_WAITING = 1 << 20
+"""Bytes of events that wait for one text. Beyond it that text is decided as it is."""
 
 Label = Callable[[Guard, str, str], str]
 """The replacement of a finding: of a guardrail, of a kind, of a text."""
@@ -44,6 +50,7 @@ Label = Callable[[Guard, str, str], str]
 class Channel:
     where: str
     call: bool
+    role: str
     written: Written
     again: bool = False
     final: bool = False  # nothing follows
@@ -106,7 +113,9 @@ class Watch:
         self._passed: list[Frame] = []  # events that may leave when the first window has passed
         self._seen = 0  # characters in them
         self._found: dict[str, dict[str, int]] = {}  # guardrail -> kind -> findings
+        self._waiting = 0  # bytes in the queue
         self._began = 0.0
+        self._made = time.monotonic()
         self.refusal: Refusal | None = None
 
     def take(self, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
@@ -137,6 +146,7 @@ class Watch:
 
     def _add(self, event: Frame) -> None:
         data = event.data
+        self._waiting += len(event.raw)
         if data is None:
             if self._plain or event.name == OVERSIZE:
                 self._unreadable()
@@ -169,12 +179,12 @@ class Watch:
         channel = self._channels.get(piece.channel) if piece.channel is not None else None
         if channel is None:
             written = Written.json() if piece.json else Written()
-            channel = Channel(piece.where, piece.call, written, piece.again, final=piece.channel is None)
+            role = TOOL_NAME if piece.name else TOOL_CALL if piece.call else "assistant"
+            channel = Channel(piece.where, piece.call, role, written, piece.again, final=piece.channel is None)
             if piece.channel is not None:
                 for name, other in self._channels.items():
                     if name[0] == piece.channel[0] and not other.paused:
-                        self._finish(other)  # it waits no longer: a model writes one text after the other
-                        other.final, other.paused = False, True
+                        self._pause(other)  # it waits no longer: a model writes one text after the other
                 self._channels[piece.channel] = channel
         elif channel.paused:
             channel.paused = False
@@ -189,6 +199,12 @@ class Watch:
             self._fail(guard, Failure("unreadable"))
 
     # --- decisions
+
+    def _pause(self, channel: Channel) -> None:
+        """Decide the channel as if it ended here."""
+        final = channel.final
+        self._finish(channel)
+        channel.final, channel.paused = final, True
 
     def _finish(self, channel: Channel) -> None:
         channel.final = True
@@ -235,7 +251,8 @@ class Watch:
             block = done // BLOCK * BLOCK
             end = min(block + BLOCK, limit)
             grows = False
-            for hit in piece_hits(guard, written.text, block, block + BLOCK, base=written.base, where=channel.where):
+            text, role = written.text, channel.role
+            for hit in piece_hits(guard, text, block, block + BLOCK, base=written.base, role=role, where=channel.where):
                 start, stop, kind = hit
                 if start >= end:
                     break
@@ -263,7 +280,7 @@ class Watch:
                     break
                 end = size
             text = written.text[max(0, start - base) : end - base]
-            for first, last, kind in guard.hits(text, "assistant", channel.where):
+            for first, last, kind in guard.hits(text, channel.role, channel.where):
                 self._act(guard, channel, (first + max(base, start), last + max(base, start), kind))
             channel.decided[guard.name] = done = end
         return done
@@ -297,12 +314,16 @@ class Watch:
     def _leave(self, out: list[Frame]) -> None:
         """Move the events whose text is decided to `out`, once the first window has passed."""
         queue = self._queue
+        if self._waiting > MOST_WAITING and queue:
+            for channel in {id(one.channel): one.channel for one in queue[0].said}.values():
+                self._pause(channel)
         while queue and all(one.at + len(one.text) <= one.channel.free for one in queue[0].said):
             entry = queue.popleft()
+            self._waiting -= len(entry.frame.raw)
             self._edit(entry)
             self._passed.append(entry.frame)
             self._seen += sum(len(one.text) for one in entry.said if one.piece.channel is not None)
-        if self._open or self._seen >= self._window:
+        if self._open or self._seen >= self._window or self._began > self._made + LONGEST_WAIT:
             self._open = True
             out += self._passed
             self._passed.clear()

@@ -18,11 +18,22 @@ _MAX_PATTERN = 4096  # characters
 _PROGRAM = 8 << 20  # bytes of memory for a compiled pattern
 
 
-def _compile(pattern: str) -> re2._Regexp:
+def compile_pattern(pattern: str) -> re2._Regexp:
     options = re2.Options()
     options.max_mem = _PROGRAM
     options.log_errors = False
     return re2.compile(pattern, options=options)
+
+
+def readable(name: str, pattern: str) -> None:
+    """Raises ValueError, naming the pattern, for one that is too long or that RE2 does not know."""
+    if len(pattern) > _MAX_PATTERN:
+        raise ValueError(f"{name}: a pattern has at most {_MAX_PATTERN} characters")
+    try:
+        compile_pattern(pattern)
+    except re2.error as error:
+        reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
+        raise ValueError(f"{name}: RE2 does not know this pattern: {reason}") from None
 
 
 class RegexSettings(GuardrailSettings):
@@ -46,13 +57,7 @@ class RegexSettings(GuardrailSettings):
     @classmethod
     def _compiles(cls, value: Mapping[str, str]) -> Mapping[str, str]:
         for name, pattern in value.items():
-            if len(pattern) > _MAX_PATTERN:
-                raise ValueError(f"{name}: a pattern has at most {_MAX_PATTERN} characters")
-            try:
-                _compile(pattern)
-            except re2.error as error:
-                reason = error.args[0].decode() if isinstance(error.args[0], bytes) else error
-                raise ValueError(f"{name}: RE2 does not know this pattern: {reason}") from None
+            readable(name, pattern)
         return value
 
     def build(self) -> Regex:
@@ -64,7 +69,7 @@ class Regex:
 
     def __init__(self, patterns: Mapping[str, str], longest: int = 256) -> None:
         self.max_match = longest
-        self._patterns = [(name, _compile(pattern)) for name, pattern in patterns.items()]
+        self._patterns = [(name, compile_pattern(pattern)) for name, pattern in patterns.items()]
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
         return [Finding(name, match.span()) for name, pattern in self._patterns for match in pattern.finditer(text)]

@@ -19,8 +19,8 @@ from extproc.guardrails._unwrap import inner
 
 _NAMES = frozenset(family.name for family in FAMILIES)
 _LONGEST = 512
-_last_run = re.compile(r"[^\s\"'`<>]*\Z").search
-_key_begins = re.compile(r"-{1,5}\Z|-----[BE][A-Z0-9 ]{0,60}-{0,5}[A-Za-z0-9+/=\s\\\"]{0,80}\Z").search
+_run = re.compile(r"[^\s\"'`<>]*").match
+_key_marker = re.compile(r"-----[BE][A-Z0-9 ]{0,60}-{0,5}[A-Za-z0-9+/=\s\\\"]{0,80}").fullmatch
 
 
 class SecretsSettings(GuardrailSettings):
@@ -76,9 +76,10 @@ class Secrets:
     def hold(self, text: str) -> int:
         """The last word, and the beginning of a private key, or of its end."""
         tail = text[-_LONGEST:]
-        run = _last_run(tail)
-        begins = _key_begins(tail)
-        return max(len(run[0]) if run else 0, len(begins[0]) if begins else 0)
+        held = _run(tail[::-1])
+        marker = max(tail.rfind("-----B"), tail.rfind("-----E"))
+        begun = len(tail) - marker if marker >= 0 and _key_marker(tail, marker) else 0
+        return max(held.end() if held else 0, begun)
 
 
 SETTINGS = SecretsSettings

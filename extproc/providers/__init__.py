@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Annotated, Any, Literal
@@ -48,6 +48,10 @@ Adapt = Callable[[str, str, bool, str, dict[str, Any]], tuple[str, dict[str, Any
 """
 
 
+Adapts = Callable[[Mapping[str, Any], Collection[str]], bool]
+"""Whether a request is changed by `Adapt`: its body, and what it needs (`Ask.needs`)."""
+
+
 @dataclass(slots=True, frozen=True)
 class Provider:
     """A kind of provider: its address, credential and APIs.
@@ -74,6 +78,7 @@ class Provider:
     in_body: Mapping[str, str] = field(default_factory=dict)  # lists in headers that it reads from these fields
     prefers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # for some models, the API to translate into
     adapt: Adapt | None = None
+    adapts: Adapts | None = None  # which bodies `adapt` changes; None: all of them
     unwrap: Mapping[str, Callable[[bytes], bytes]] = field(default_factory=dict)
     more: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)  # headers that every request has to carry

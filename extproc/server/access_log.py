@@ -46,7 +46,7 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try | UnderWay:
     common, response = entry.common_properties, entry.response
     told = common.metadata.filter_metadata[contract.LOG_NAMESPACE].fields
     attempt = int(told["attempt"].number_value or 1) if "attempt" in told else 1
-    exchange_id = told["id"].string_value if "id" in told else ""
+    exchange_id = told[contract.LOG_ID].string_value if contract.LOG_ID in told else ""
     if common.intermediate_log_entry:
         return UnderWay(exchange_id, attempt)
     target = ""

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from extproc import admin, pipeline
 from extproc.accounting.alerts import Alerts
@@ -19,7 +20,7 @@ from extproc.accounting.books import Books
 from extproc.accounting.reports import Everything, Reporter
 from extproc.admission import InFlight
 from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
-from extproc.credentials.rotation import Keeper
+from extproc.credentials.rotation import Keeper, watch
 from extproc.endpoints.spending import Own
 from extproc.ledger import LedgerError, open_ledger
 from extproc.pipeline import Pipeline
@@ -29,9 +30,10 @@ from extproc.server.server import Server
 from extproc.settings import config
 from extproc.settings.config import ConfigError, Settings
 from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
-from extproc.telemetry.lines import Lines
+from extproc.telemetry.lines import WHOLE, Lines
 from extproc.telemetry.metrics import Telemetry
 from extproc.unread.waiting import Waiting
+from extproc.words import workers
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +53,23 @@ _FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "at
 
 
 class Processor:
-    """Serves `settings`, and every later version of them in `file`."""
+    """Serves `settings`, and every later version of them in `file`.
+
+    With several workers this is one of them. Worker 0 serves the status and admin ports for all, keeps `secrets`, and
+    deletes old rows of the ledger.
+    """
 
     def __init__(
-        self, file: Path, settings: Settings, *, socket: str | None = None, secrets: Path | None = None
+        self, file: Path, settings: Settings, *, socket: str | None = None, secrets: Path | None = None, worker: int = 0
     ) -> None:
         self._file = file
         self._secrets = secrets
+        self._worker = worker
         self._socket = socket or settings.processor.path
         self._settings = settings
         self._units = _units(settings)  # units of every budget this process has had
-        self._lines = Lines(sys.stdout.fileno(), settings.telemetry.log_buffer, self._line_lost)
+        at_once = {"at_once": WHOLE} if self._several else {}
+        self._lines = Lines(sys.stdout.fileno(), settings.telemetry.log_buffer, self._line_lost, **at_once)
         self._telemetry = Telemetry(settings, self._lines)
         self._phase = random.random()  # noqa: S311 - of its beat
         self._turned = time.monotonic()  # the latest turn of the event loop
@@ -89,26 +97,12 @@ class Processor:
         settings, telemetry = self._settings, self._telemetry
         self._ledger.start()
         telemetry.watch(self._ledger)
-        token = settings.admin.token.read() if settings.admin.token else None
-        if settings.admin.token is not None and token is None:
-            raise OSError(f"admin.token: {settings.admin.token} is not set")
-        everything = self._everything()
-        doors = (
-            (
-                "status",
-                lambda: admin.status_app(telemetry, self._stalled, self._unready, self._remark),
-                settings.status,
-            ),
-            ("admin", lambda: admin.admin_app(everything, token), settings.admin),
-        )
-        for name, make, door in doors:
-            try:
-                self._http.add(make, door.address, door.port)
-            except OSError as error:
-                raise OSError(f"{name}: cannot listen on {door.address}:{door.port}: {error.strerror}") from error
-        self._server = Server(lambda: self._pipeline, telemetry, self._waiting)
+        self._open_doors()
         where = settings.processor
-        await self._server.start(socket=self._socket, address=where.address, transport=where.transport)
+        mark = workers.mark(self._worker) if self._several else ""
+        self._server = Server(lambda: self._pipeline, telemetry, self._waiting, mark)
+        path = where.sockets(self._socket)[self._worker]
+        await self._server.start(socket=path, address=where.address, transport=where.transport)
         self._http.start()
         for work in (
             self._watch_lag(),
@@ -120,10 +114,51 @@ class Processor:
             self._alerts.run(),
         ):
             self._spawn(work)
-        if self._secrets is not None:
+        if self._worker:
+            if self._secrets is not None:
+                self._spawn(watch(lambda: self._settings.providers, self._rebuild))
+        elif self._secrets is not None:
             self._spawn(Keeper(self._secrets, self._count_refresh).run(lambda: self._settings.providers, self._rebuild))
         elif waiting := [name for name, provider in settings.providers.items() if provider.credentials is not None]:
             log.warning("no process fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
+
+    @property
+    def _several(self) -> bool:
+        return self._settings.processor.workers > 1
+
+    def _open_doors(self) -> None:
+        """Raises OSError, naming the address, when one is not available."""
+        if self._worker:
+            self._http.add_private(self._inner, workers.inner_socket(self._socket, self._worker))
+            return
+        settings = self._settings
+        token = settings.admin.token.read() if settings.admin.token else None
+        if settings.admin.token is not None and token is None:
+            raise OSError(f"admin.token: {settings.admin.token} is not set")
+        everything = self._everything()
+        doors = (
+            ("status", self._status, settings.status),
+            ("admin", lambda: admin.admin_app(everything, token), settings.admin),
+        )
+        for name, make, door in doors:
+            try:
+                self._http.add(make, door.address, door.port)
+            except OSError as error:
+                raise OSError(f"{name}: cannot listen on {door.address}:{door.port}: {error.strerror}") from error
+
+    def _status(self) -> Any:
+        siblings = self._siblings() if self._several else None
+        return admin.status_app(self._telemetry, self._stalled, self._unready, self._remark, siblings)
+
+    def _siblings(self) -> admin.Siblings:
+        return admin.Siblings(self._socket, self._settings.processor.workers)
+
+    def _inner(self) -> Any:
+        return admin.inner_app(
+            self._telemetry.registry.collect,
+            lambda: admin.Health(self._stalled(), self._unready(), self._remark()),
+            lambda: admin.Findings(list(self._telemetry.recent), self._history.deployments()),
+        )
 
     async def stop(self, *, notice: float = _DRAIN_NOTICE, grace: float = _DRAIN_GRACE) -> None:
         """Drain: `notice` seconds for Envoy to look elsewhere, up to `grace` seconds for streams to end."""
@@ -149,6 +184,7 @@ class Processor:
             self._telemetry.recent,
             self._history.deployments,
             asyncio.get_running_loop(),
+            siblings=self._siblings if self._several else None,
         )
 
     def _line_lost(self) -> None:
@@ -308,7 +344,7 @@ class Processor:
             except StoreError:
                 pass
             keep = self._settings.stores.ledger_keep
-            if keep is not None and time.monotonic() - pruned > _PRUNE_EVERY:
+            if keep is not None and not self._worker and time.monotonic() - pruned > _PRUNE_EVERY:
                 pruned = time.monotonic()
                 with contextlib.suppress(LedgerError):  # there is no hurry
                     await asyncio.to_thread(self._ledger.prune, time.time() - keep)

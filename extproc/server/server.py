@@ -27,12 +27,18 @@ HEALTH = "grpc.health.v1.Health"
 
 
 class Server:
-    """Serves one address. `pipeline` is called at every stream, so that a reload binds from the next one."""
+    """Serves one address. `pipeline` is called at every stream, so that a reload binds from the next one.
 
-    def __init__(self, pipeline: Callable[[], Pipeline], telemetry: Telemetry, waiting: Waiting | None = None) -> None:
+    The ids of exchanges begin with `mark`, where several workers share an Envoy.
+    """
+
+    def __init__(
+        self, pipeline: Callable[[], Pipeline], telemetry: Telemetry, waiting: Waiting | None = None, mark: str = ""
+    ) -> None:
         self._pipeline = pipeline
         self._telemetry = telemetry
         self._waiting = waiting or Waiting()
+        self._mark = mark
         self._health = _Health()
         self._transport: Transport | None = None
 
@@ -75,9 +81,10 @@ class Server:
 
     def _process(self, metadata: Mapping[str, str]) -> _Process:
         kind = metadata.get(contract.ATTACHMENT, contract.ATTACH)
+        pipeline = self._pipeline()
         if kind == contract.ATTEMPT:
-            return _Process(AttemptStream(self._pipeline().settings.limits), self._telemetry)
-        return _Process(GatewayStream(self._pipeline(), attached=kind == contract.ATTACH), self._telemetry)
+            return _Process(AttemptStream(pipeline.settings.limits, pipeline.in_flight), self._telemetry)
+        return _Process(GatewayStream(pipeline, attached=kind == contract.ATTACH, mark=self._mark), self._telemetry)
 
 
 class _Process:

@@ -26,6 +26,7 @@ from extproc.settings import checks
 from extproc.settings.limits import LimitsSettings
 from extproc.settings.listener import ListenerSettings, Port
 from extproc.settings.stores import StoresSettings
+from extproc.words import workers
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
 
 if TYPE_CHECKING:
@@ -102,6 +103,14 @@ class ProcessorSettings(Section):
         "unix socket, at a fraction of the CPU time. `grpcio`: the official library. An `address` is always served by "
         "grpcio.",
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=workers.MOST,
+        description="Processes of the processor. Each uses one core at most and has a socket of its own: "
+        "`extproc.sock` becomes `extproc-0.sock`, `extproc-1.sock` and so on. Envoy sends a request to the worker with "
+        "the fewest in flight. Several workers need a `socket`, and stores that processes share.",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> ProcessorSettings:
@@ -115,11 +124,18 @@ class ProcessorSettings(Section):
             host, _, port = self.address.rpartition(":")
             if not port.isdecimal() or not 0 < int(port) < 65536 or not is_loopback(host.strip("[]")):
                 raise ValueError("the address must be host:port on loopback: the connection has no other protection")
+            if self.workers > 1:
+                raise ValueError("several workers need a socket: an address is one worker's")
         return self
 
     @property
     def path(self) -> str:
         return self.socket or "/run/extproc/extproc.sock"
+
+    def sockets(self, path: str | None = None) -> Sequence[str]:
+        """The unix socket of each worker. `path` takes the place of `socket`."""
+        path = path or self.path
+        return [path] if self.workers == 1 else [workers.socket(path, number) for number in range(self.workers)]
 
 
 class UsageSettings(Section):

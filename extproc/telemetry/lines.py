@@ -19,6 +19,8 @@ _GATHER = (
     0.02  # seconds in which lines come together, so that a busy process wakes the thread 50 times a second at most
 )
 _AT_ONCE = 64 << 10  # bytes of one write
+WHOLE = 4096
+"""Bytes that a pipe takes whole (PIPE_BUF of Linux), however many processes write to it."""
 _LAST = 1.0  # seconds that the end of a process waits for its last lines
 _LOOK = 0.5  # seconds between two looks at a descriptor that takes nothing
 
@@ -26,11 +28,13 @@ _LOOK = 0.5  # seconds between two looks at a descriptor that takes nothing
 class Lines:
     """Writes lines to a file descriptor, in their order, from a thread that starts with the first line.
 
-    `limit` is in bytes; `lost` is called for each dropped line, on the thread that drops it.
+    `limit` is in bytes; `lost` is called for each dropped line, on the thread that drops it. Of lines that are written
+    together, `at_once` bytes at most: `WHOLE` where other processes write to the descriptor too.
     """
 
-    def __init__(self, descriptor: int, limit: int, lost: Callable[[], object]) -> None:
+    def __init__(self, descriptor: int, limit: int, lost: Callable[[], object], *, at_once: int = _AT_ONCE) -> None:
         self._descriptor = descriptor
+        self._at_once = at_once
         self._limit = limit
         self._lost = lost
         self._waiting: deque[bytes] = deque()
@@ -77,9 +81,10 @@ class Lines:
                     self._idle.set()
 
     def _take(self) -> list[bytes]:
-        batch, size = [], 0
+        batch: list[bytes] = []
+        size = 0
         with self._lock:
-            while self._waiting and size < _AT_ONCE:
+            while self._waiting and (not batch or size + len(self._waiting[0]) <= self._at_once):
                 batch.append(self._waiting.popleft())
                 size += len(batch[-1])
             self._size -= size

@@ -53,6 +53,7 @@ ORDER_NAMESPACE = "ai.groups"
 ORDER_KEY = "priority_groups"
 # Dynamic metadata of a try's access log entry: id, attempt, targets, timeout, watch.
 LOG_NAMESPACE = "ai"
+LOG_ID = "id"
 SEEN_NAMESPACE = "ai.seen"  # what Envoy saw of an answer that it followed, see `unread`
 
 # Dynamic metadata of Envoy's jwt_authn filter, which the gateway attachment receives: claims_key(), failure_key().

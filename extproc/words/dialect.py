@@ -202,6 +202,7 @@ class Piece:
     key: str | int
     channel: tuple[Any, ...] | None = None
     call: bool = False  # of a call of a tool
+    name: bool = False  # the name of the tool that is called
     json: bool = False  # the text is JSON
     again: bool = False  # it repeats what other events said
     beside: tuple[Any, str, Any] | None = None  # holder and key of the same text in another form, and its replacement

@@ -431,3 +431,30 @@ async def test_why_an_answer_is_read(settings, text, more, says):
 async def test_of_the_body_mode_nothing_is_said(settings):
     rows, _ = await told(settings, chat("m", stream=True))
     assert not any("the answer" in line and "read" in line for line in of(rows, "envoy"))
+
+
+MEETING = """
+guardrails:
+  - {name: mask, kind: regex, action: mask, patterns: {word: 'blue'}}
+  - {name: tell, kind: regex, action: annotate, patterns: {word: 'blue'}}
+  - {name: answers, kind: regex, on: [output], patterns: {word: 'blue'}}
+  - {name: others, kind: regex, patterns: {word: 'blue'}, applies_to: {models: [another]}}
+"""
+
+
+async def test_the_guardrails_that_a_request_meets_are_explained(settings):
+    rows, forwarded = await told(settings, chat(text="it is blue"), MEETING)
+    assert forwarded
+    assert of(rows, "guardrails") == [
+        "mask (regex, input, mask): finds something in 'messages[0].content' and masks it",
+        "tell (regex, input, annotate): finds something in 'messages[0].content' and tells the client",
+        "answers (regex, output, block): checks the answer",
+        "others (regex, input, block): does not apply",
+    ]
+
+
+async def test_a_guardrail_that_fails_is_explained(settings, monkeypatch):
+    monkeypatch.setattr("extproc.guardrails.regex.Regex.find", lambda *_: 1 / 0)
+    rows, forwarded = await told(settings, chat(), GUARDED)
+    assert not forwarded
+    assert of(rows, "guardrails")[0] == "no-keys (regex, input, block): fails, so it is refused"

@@ -12,7 +12,7 @@ import pytest
 from extproc import providers
 from extproc.credentials import rotation
 from extproc.credentials.oauth import Token, TokenError
-from extproc.credentials.rotation import Keeper, holds, secret_file, secret_name, write_secret
+from extproc.credentials.rotation import Keeper, holds, secret_file, secret_name, watch, write_secret
 from extproc.providers import Credential
 from extproc.settings import checks
 from extproc.settings.config import ConfigError, parse
@@ -428,3 +428,17 @@ def test_check_reports_missing_credentials(monkeypatch, provider, doubt):
     found = [message for place, message in checks.doubts(settings) if place[:2] == ("providers", "p")]
     assert [doubt in message for message in found] == ([] if doubt is None else [True])
     assert CANARY not in str(found)
+
+
+async def test_a_worker_that_writes_no_keys_sees_which_are_missing(world, monkeypatch):
+    monkeypatch.setattr(rotation, "EVERY", 0.01)
+    changes = []
+    watching = asyncio.create_task(watch(lambda: world.keyed, lambda: changes.append(world.keyed["p"].lacks_key)))
+    await asyncio.sleep(0.05)
+    assert changes == []
+    world.reference.unlink()
+    await until(lambda: changes == [True])
+    world.reference.write_text(CANARY)
+    await until(lambda: changes == [True, False])
+    assert not world.directory.exists()
+    watching.cancel()

@@ -10,6 +10,7 @@ from itertools import chain, zip_longest
 
 import msgspec
 
+from tests.doubles import mistral_rules
 from tests.doubles.answers import CREATED, Answer, Json, Question, Refused, positive, report_usage
 from tests.doubles.chat_rules import check
 from tests.doubles.faults import DONE, Event
@@ -23,6 +24,8 @@ def chat(question: Question) -> Answer:
     """POST /v1/chat/completions."""
     body = question.body
     check(body)
+    if question.name == "mistral":
+        mistral_rules.check(body)
     played = play(_scene(body), question)
     counts = played.counts
     usage = report_usage(question.faults, counts.input, counts.output, cached=counts.cached, reasoning=counts.reasoning)

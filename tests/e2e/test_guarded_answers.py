@@ -103,6 +103,18 @@ def test_a_secret_split_over_events_is_masked_for_anthropic(provider: Scripted, 
     assert call.input == {"a": "[KEY]"}
 
 
+def test_a_translated_stream_is_masked(provider: Scripted, claude: anthropic.Anthropic, chat: openai.OpenAI):
+    provider.answer(*streamed(stream("openai_chat", letters(f"It is {SECRET}, really"))))
+    with claude.messages.stream(model="chat", max_tokens=100, messages=ASKED) as answer:
+        assert "".join(answer.text_stream) == "It is [KEY], really"
+    provider.answer(*streamed(stream("anthropic_messages", letters(f"It is {SECRET}, really"))))
+    chunks = chat.chat.completions.create(model="claude", messages=ASKED, stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == "It is [KEY], really"
+    provider.answer(*streamed(stream("anthropic_messages", letters(f"It is {SECRET}, really"))))
+    with chat.responses.stream(model="claude", input="Hello") as events:
+        assert events.get_final_response().output_text == "It is [KEY], really"
+
+
 def test_a_block_in_the_first_window_is_a_400_for_openai(provider: Scripted, chat: openai.OpenAI, gateway: Gateway):
     provider.answer(*streamed(stream("openai_chat", ["Well, CAN", "ARY", *["more words "] * 50])))
     with pytest.raises(openai.BadRequestError) as refused:

@@ -1,4 +1,5 @@
 import json
+import random
 import weakref
 from unittest import mock
 
@@ -112,6 +113,43 @@ def test_no_piece_hides_what_is_wrong(body):
 def test_a_key_given_twice_is_refused_wherever_the_cuts_are(body):
     for size in range(12, 60):
         assert "twice" in refused(body, size)
+
+
+CHANGES = [
+    *(b"", b",", b'"', b"\\", b"[", b"]", b"{", b"}", b":", b"1", b" ", b"\xff", b"\xc3", b"e", b".", b"-", b" 0.5 "),
+    *(b'"a":1,', b"\\ud83d", b"\\u0041"),
+]
+
+
+def grown(chance, depth=0):
+    """A random value, with strings around the length of a slice."""
+    kind = chance.random()
+    if depth > 5 or kind < 0.45:
+        texts = [
+            "",
+            "a",
+            'é"' * chance.randint(0, 30),
+            "\U0001f600" * chance.randint(0, 9),
+            "x" * chance.randint(0, 60),
+        ]
+        return chance.choice([1, -0.5, 1.5, None, True, 12345678901234567890, ":,{}[]", *texts])
+    below = [grown(chance, depth + 1) for _ in range(chance.randint(0, 5))]
+    return (
+        below if kind < 0.7 else {f"{chance.choice(['a', 'é', '', chr(34)])}{at}": one for at, one in enumerate(below)}
+    )
+
+
+@pytest.mark.parametrize("count", [500, pytest.param(200_000, marks=pytest.mark.exhaustive)])
+def test_random_bodies_are_read_or_refused_as_json_does_it(count):
+    chance = random.Random(7)
+    for _ in range(count):
+        body = bytearray(json.dumps(grown(chance), ensure_ascii=chance.random() < 0.5).encode())
+        for _ in range(chance.choice((0, 0, 1, 2, 4))):
+            at = chance.randint(0, len(body))
+            body[at : at + chance.randint(0, 3)] = chance.choice(CHANGES)
+        size = chance.randint(12, 64)
+        whole, cut = outcome(parse, bytes(body), DEPTH), outcome(read, bytes(body), size)
+        assert whole == cut or "key of more than" in refused(bytes(body), size), (size, bytes(body))
 
 
 # --- limits

@@ -169,3 +169,35 @@ def test_a_match_that_grows_without_end_is_not_let_go():
     body = stream("openai_chat", ["hello BEGIN", *["abcdefgh"] * 100, " END"])
     out, _, _, _ = play("openai_chat", [body], settings)
     assert heard("openai_chat", out)["text"] == "hello [K] END"
+
+
+def event(index, text):
+    return b"data: " + json.dumps({"choices": [{"index": index, "delta": {"content": text}}]}).encode() + b"\n\n"
+
+
+def test_a_choice_that_says_nothing_more_does_not_hold_the_others_for_ever(monkeypatch):
+    monkeypatch.setattr("extproc.guardrails._watch.MOST_WAITING", 5000)
+    others = [event(1, f"word {number} ") for number in range(300)]
+    out, _, _, _ = play(
+        "openai_chat", [b"".join([event(0, "a tail"), *others])], settings_of("default", "mask"), ended=False
+    )
+    assert len(out) > 10_000
+
+
+def test_a_choice_that_goes_on_after_a_pause_is_still_masked(monkeypatch):
+    monkeypatch.setattr("extproc.guardrails._watch.MOST_WAITING", 500)
+    settings = Fake(name="g", on=["output"], action="mask", detector=Words("key", r"sk-[A-Z0-9]{12}", 20))
+    body = [event(0, "ok sk-ABC"), *[event(1, "word ")] * 50, event(0, "DEF123"), event(0, "456 end")]
+    out, _, verdicts, _ = play("openai_chat", [b"".join(body)], settings)
+    said = [json.loads(part.data)["choices"][0] for part in SSE().feed(out)]
+    rest = "".join(choice["delta"]["content"] for choice in said if choice["index"] == 0)
+    assert rest == "ok sk-ABC end", "what left is gone, the rest is masked"
+    assert verdicts == [("mask", {"key": 1}, "")]
+
+
+@pytest.mark.parametrize(("wait", "left"), [(10.0, False), (-1.0, True)])
+def test_events_without_text_do_not_hold_the_head_for_ever(monkeypatch, wait, left):
+    monkeypatch.setattr("extproc.guardrails._watch.LONGEST_WAIT", wait)
+    ping = b'event: ping\ndata: {"type":"ping"}\n\n'
+    out, _, _, _ = play("anthropic_messages", [ping] * 3, settings_of("default", "block"), ended=False)
+    assert (out != b"") is left

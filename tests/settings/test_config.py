@@ -9,6 +9,9 @@ from pydantic import TypeAdapter
 from extproc.settings import config
 from extproc.settings.config import MAX_DEPTH, MAX_FILE, MAX_NODES, ConfigError, Settings, lint, load, parse
 
+WORKERS_IN_MEMORY = """stores: {counters: "memory:"}
+processor: {workers: 2}
+budgets: [{name: b, unit: requests, limit: 6, window: day}]"""
 MINIMAL = """\
 providers:
   a: {kind: mock}
@@ -94,6 +97,12 @@ def test_every_setting_can_be_set():
     assert settings.consumers[0].labels == {"cost_center": "42"}
     assert settings.virtual_models["assistant"].retry.on[3] == "401"
     assert settings.budgets[1].match == {"model": "gpt-4o*"}
+
+
+def test_workers_without_budgets_may_count_in_memory():
+    settings = parse(MINIMAL + 'processor: {workers: 2}\nstores: {counters: "memory:"}\n')
+    assert settings.processor.sockets() == ["/run/extproc/extproc-0.sock", "/run/extproc/extproc-1.sock"]
+    assert settings.processor.sockets("/x/y.sock") == ["/x/y-0.sock", "/x/y-1.sock"]
 
 
 def test_on_is_a_key_and_off_is_a_word():
@@ -276,6 +285,20 @@ def test_the_json_schema_has_every_section():
             "5:15: attribution.metrics: two labels would have the same name in metrics, which write - and . as _",
         ),
         ("telemetry: {access_log: file}", "5:13: telemetry.access_log: input should be 'stdout' or 'off'"),
+        ("processor: {workers: 0}", "5:13: processor.workers: input should be greater than or equal to 1"),
+        ("processor: {workers: 65}", "5:13: processor.workers: input should be less than or equal to 64"),
+        (
+            "processor: {workers: 2, address: '127.0.0.1:9'}",
+            "5:1: processor: several workers need a socket: an address is one worker's",
+        ),
+        (
+            'processor: {workers: 2}\nstores: {ledger: "memory:"}',
+            "6:10: stores.ledger: memory: has the rows of one worker alone: use sqlite: or postgresql:",
+        ),
+        (
+            WORKERS_IN_MEMORY,
+            "5:10: stores.counters: memory: counts in each worker alone: use sqlite: or redis:",
+        ),
         ("1: x", "5:1: file: 1: a key must be a string; put it in quotes"),
         ("providers: {}", "5:1: providers: this key stands here twice"),
         ("auth: {required: true, required: false}", "5:24: auth.required: this key stands here twice"),

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from extproc.telemetry.lines import Lines, LinesHandler
+from extproc.telemetry.lines import WHOLE, Lines, LinesHandler
 
 
 @pytest.fixture
@@ -45,6 +45,25 @@ def test_lines_arrive_whole_and_in_order(pipe):
     assert drain(reader, len(wanted)).decode() == wanted
     assert lines.flush(5)
     assert lost.value == 0
+
+
+def test_lines_of_two_processes_do_not_mix_in_one_pipe(pipe):
+    """A pipe takes 4096 bytes whole, and may split longer writes."""
+    reader, writer = pipe
+    writers = [Lines(writer, 1 << 22, Count(), at_once=WHOLE) for _ in range(2)]  # each has a thread
+    for number in range(2000):
+        for each, lines in zip("ab", writers, strict=True):
+            lines(each * (number % 400) + "\n")
+    found = drain(reader, sum(number % 400 + 1 for number in range(2000)) * 2).decode().splitlines()
+    assert len(found) == 4000
+    assert all(line in ("a" * len(line), "b" * len(line)) for line in found)
+
+
+def test_a_line_longer_than_one_write_is_written_all_the_same(pipe):
+    reader, writer = pipe
+    lines = Lines(writer, 1 << 20, Count(), at_once=WHOLE)
+    lines("x" * 10_000 + "\n")
+    assert drain(reader, 10_001) == b"x" * 10_000 + b"\n"
 
 
 def test_a_reader_that_stops_loses_lines_and_delays_nothing(pipe):

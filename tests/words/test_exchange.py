@@ -22,6 +22,7 @@ FAILED = FORWARDED | {"status": 429, "attempts": 1}
         ({}, {"refused": "invalid_key"}, Ending.REFUSED, "invalid_key"),
         (ANSWERED, {"refused": "provider_bad_answer"}, Ending.BAD_ANSWER, "provider_bad_answer"),
         (ANSWERED | {"reader": ...}, {"refused": "rate_limited"}, Ending.CUT, "rate_limited"),
+        (FAILED | {"reader": ...}, {"refused": "guardrail_blocked"}, Ending.WITHHELD, "guardrail_blocked"),
         (UNREACHED, {"whole": True}, Ending.UNREACHED, "connect"),
         (UNREACHED, {}, Ending.UNREACHED, "connect"),  # the client disconnected before it had read the reason
         ({"status": 413, "unreached": "gateway"}, {"whole": True}, Ending.REFUSED, "gateway"),

@@ -55,6 +55,6 @@ def _block(block: dict[str, Any], where: str, index: Any) -> Iterator[Piece]:
             else:
                 yield from loose(value, at, frozenset(), call=True, numbers=True)
         elif isinstance(value, str) and name not in QUIET:
-            yield Piece(at, block, name, call=name == "name")
+            yield Piece(at, block, name, call=name == "name", name=name == "name")
         elif isinstance(value, dict | list) and name not in QUIET:
             yield from loose(value, at, QUIET)

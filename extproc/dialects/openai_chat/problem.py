@@ -22,6 +22,8 @@ _BY_STATUS = {
     503: "overloaded_error",
     529: "overloaded_error",
 }
+MOST_TEXT = 2000
+"""Characters of a message that came in an unknown shape."""
 _TYPES = frozenset((*_BY_STATUS.values(), "invalid_request_error", "api_error"))
 
 
@@ -30,8 +32,14 @@ def decode(status: int, body: bytes) -> Problem:
     try:
         said = _read_any(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        said = None
+        said = _plain(body)
     return read(status, said)
+
+
+def _plain(body: bytes) -> str | None:
+    """A text, of a proxy for example; None for a web page, broken JSON and other bytes."""
+    text = body[:MOST_TEXT].decode(errors="ignore").strip()
+    return None if text.startswith(("<", "{", "[")) else text
 
 
 def read(status: int, said: Any) -> Problem:
@@ -42,7 +50,7 @@ def read(status: int, said: Any) -> Problem:
     fields: Mapping[str, Any] = error if isinstance(error, dict) else {}
     message = error if isinstance(error, str) else ""
     for name in ("message", "detail", "msg"):
-        message = message or _text(fields.get(name))
+        message = message or _text(fields.get(name)) or details(fields.get(name))
     code, type = fields.get("code"), _text(fields.get("type"))
     if status == 200 and isinstance(code, int):  # the status that the error would have had, as OpenRouter writes it
         status = code
@@ -61,6 +69,22 @@ def read(status: int, said: Any) -> Problem:
         str(code) if isinstance(code, str | int) and not isinstance(code, bool) else "",
         param if isinstance(param, str) else None,
     )
+
+
+def details(value: Any) -> str:
+    """What FastAPI says of a request (422), as Mistral and vLLM do: each wrong field, and what is wrong with it.
+
+    Source: https://fastapi.tiangolo.com/tutorial/handling-errors
+    """
+    if isinstance(value, dict):
+        value = value.get("detail")
+    found = [part for part in value if isinstance(part, dict)] if isinstance(value, list) else []
+    texts = []
+    for part in found[:8]:
+        where = part.get("loc")
+        path = ".".join(str(step) for step in where if step != "body") if isinstance(where, list) else ""
+        texts.append(f"{path}: {_text(part.get('msg'))}" if path else _text(part.get("msg")))
+    return "; ".join(text for text in texts if text)[:MOST_TEXT]
 
 
 def encode(problem: Problem) -> dict[str, Any]:

@@ -105,4 +105,4 @@ def _function(function: dict[str, Any], where: str, channel: tuple[Any, ...] | N
         elif isinstance(value, dict | list):  # arguments of providers that write an object
             yield from loose(value, f"{where}.{name}", frozenset(), call=True, numbers=True)
         elif isinstance(value, str):
-            yield Piece(f"{where}.{name}", function, name, call=True)
+            yield Piece(f"{where}.{name}", function, name, call=True, name=name == "name")

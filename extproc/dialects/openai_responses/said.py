@@ -66,6 +66,8 @@ def _loose(value: Any, where: str, *, again: bool) -> Iterator[Piece]:
             piece.call = piece.json = True
         elif piece.key == "input":
             piece.call = True
+        elif piece.key == "name" and isinstance(piece.holder, dict) and piece.holder.get("call_id") is not None:
+            piece.call = piece.name = True
         if isinstance(piece.holder, dict) and piece.holder.get("logprobs"):
             piece.beside = (piece.holder, "logprobs", [])
         yield piece

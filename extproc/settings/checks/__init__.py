@@ -41,6 +41,7 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
             yield ("models", name, "api"), f"provider {model.provider!r} serves {', '.join(known)}"
         if name.count("*") > 1:
             yield ("models", name), "a name has at most one *"
+    yield from _worker_contradictions(settings)
     yield from _virtual_contradictions(settings)
     yield from auth_checks.contradictions(settings)
     yield from budget_checks.contradictions(settings)
@@ -52,6 +53,16 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
         if port in taken:
             yield (name, "port"), f"port {port} is already the port of {taken[port]}"
         taken.setdefault(port, name)
+
+
+def _worker_contradictions(settings: Settings) -> Iterator[_Doubt]:
+    """Stores in memory are those of one process."""
+    if settings.processor.workers == 1:
+        return
+    if settings.stores.counters == "memory:" and settings.budgets:
+        yield ("stores", "counters"), "memory: counts in each worker alone: use sqlite: or redis:"
+    if settings.stores.ledger == "memory:":
+        yield ("stores", "ledger"), "memory: has the rows of one worker alone: use sqlite: or postgresql:"
 
 
 def _virtual_contradictions(settings: Settings) -> Iterator[_Doubt]:

@@ -270,7 +270,7 @@ def test_id_model_and_usage_are_written():
     )
     assert (body["id"], body["model"], body["created_at"]) == ("resp_gw7", "claude-x", 1700000000)
     assert (body["usage"], body["service_tier"]) == (USAGE, "default")
-    assert encode(id="msg_1")["id"] == "resp_msg_1"
+    assert encode(id="msg_1")["id"] == "resp_gwmsg_1"
     assert encode()["id"].startswith("resp_")
     assert encode()["usage"] is None
 

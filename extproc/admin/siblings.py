@@ -1,0 +1,160 @@
+"""The other workers of this gateway, for the worker that answers HTTP: their metrics, health and recent exchanges.
+
+Worker 0 serves the status and admin ports. Each other worker answers it on a unix socket of mode 0600 (`inner_app`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from prometheus_client.metrics_core import Metric
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from extproc.words import workers
+
+PATIENCE = 2.0
+"""Seconds in which a worker answers."""
+MOST = 64 << 20
+"""Bytes of an answer."""
+_STARTS = 30.0  # seconds in which a worker that has ended is expected back
+_LABEL = "worker"
+
+
+class Health(msgspec.Struct):
+    """`stalled`: the reason to start the process again; `remark`: what people should know."""
+
+    stalled: str = ""
+    unready: str = ""
+    remark: str = ""
+
+
+class Findings(msgspec.Struct):
+    """What only its memory holds: recent exchanges, and findings about deployments."""
+
+    recent: list[Mapping[str, Any]] = []
+    deployments: Mapping[str, Mapping[str, float]] = {}
+
+
+class _Family(msgspec.Struct, array_like=True):
+    name: str
+    documentation: str
+    type: str
+    samples: list[tuple[str, dict[str, str], float]]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def inner_app(
+    registry: Callable[[], Iterable[Metric]], health: Callable[[], Health], findings: Callable[[], Findings]
+) -> Starlette:
+    """What a worker answers worker 0."""
+
+    def route(path: str, find: Callable[[], object]) -> Route:
+        async def answer(_request: Request) -> Response:
+            return Response(_encode(find()), media_type="application/msgpack")
+
+        return Route(path, answer)
+
+    routes = [("/metrics", lambda: _families(registry())), ("/health", health), ("/findings", findings)]
+    return Starlette(routes=[route(*each) for each in routes])
+
+
+class Siblings:
+    """The workers 1 to `count` - 1 behind the socket `path`. Their sockets are those of `workers.inner_socket`."""
+
+    def __init__(self, path: str, count: int) -> None:
+        self._sockets = {number: workers.inner_socket(path, number) for number in range(1, count)}
+        self._seen = dict.fromkeys(self._sockets, time.monotonic())  # when each answered last, or this began
+
+    async def metrics(self, own: Iterable[Metric]) -> Collected:
+        """The metrics of all workers, each series with the label `worker`. A worker that is away is left out."""
+        found = await self._ask("/metrics", list[_Family])
+        return Collected(merge({0: _families(own), **{number: part for number, part in found.items() if part}}))
+
+    async def health(self) -> tuple[str, Sequence[str]]:
+        """The reason to start this gateway again, and remarks. A worker that was killed is back soon by itself."""
+        found = await self._ask("/health", Health)
+        remarks, stalled = [], ""
+        for number, health in found.items():
+            if health is None:
+                away = time.monotonic() - self._seen[number]
+                remarks.append(f"worker {number} is away")
+                if away > _STARTS:
+                    stalled = stalled or f"worker {number} has not answered for {away:.0f} s"
+                continue
+            stalled = stalled or (health.stalled and f"worker {number}: {health.stalled}")
+            remarks += [f"worker {number}: {text}" for text in (health.unready, health.remark) if text]
+        return stalled, remarks
+
+    def findings(self) -> Sequence[Findings]:
+        """Of the workers that answer. Blocks, and is for threads."""
+        return [each for each in asyncio.run(self._ask("/findings", Findings)).values() if each is not None]
+
+    async def _ask(self, path: str, kind: Any) -> dict[int, Any]:
+        """The answer of each worker; None where there is none."""
+        answers = await asyncio.gather(*(_get(socket, path) for socket in self._sockets.values()))
+        found: dict[int, Any] = {}
+        for number, answer in zip(self._sockets, answers, strict=True):
+            try:
+                found[number] = None if answer is None else msgspec.msgpack.decode(answer, type=kind)
+            except msgspec.DecodeError:  # a worker of another release, in the middle of an upgrade
+                found[number] = None
+            if answer is not None:
+                self._seen[number] = time.monotonic()
+        return found
+
+
+async def _get(socket: str, path: str) -> bytes | None:
+    """The body of an answer with status 200; None for everything else."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_unix_connection(socket)
+            try:
+                writer.write(f"GET {path} HTTP/1.0\r\nhost: worker\r\n\r\n".encode())
+                head = await reader.readuntil(b"\r\n\r\n")
+                body = bytearray()
+                while piece := await reader.read(1 << 16):
+                    body += piece
+                    if len(body) > MOST:
+                        return None
+                return bytes(body) if head.split(b" ", 2)[1] == b"200" else None
+            finally:
+                writer.close()
+    except (OSError, EOFError, asyncio.LimitOverrunError, IndexError):  # TimeoutError is an OSError
+        return None
+
+
+class Collected:
+    """Metrics that stand for a registry."""
+
+    def __init__(self, families: Sequence[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _families(metrics: Iterable[Metric]) -> list[_Family]:
+    return [
+        _Family(each.name, each.documentation, each.type, [(one.name, one.labels, one.value) for one in each.samples])
+        for each in metrics
+    ]
+
+
+def merge(parts: Mapping[int, Sequence[_Family]]) -> list[Metric]:
+    """One family of each name, with the series of all workers."""
+    merged: dict[str, Metric] = {}
+    for number, families in parts.items():
+        for family in families:
+            metric = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            for name, labels, value in family.samples:
+                metric.add_sample(name, {**labels, _LABEL: str(number)}, value)
+    return list(merged.values())

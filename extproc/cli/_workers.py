@@ -1,0 +1,135 @@
+"""The supervisor of several workers (`processor.workers`): it starts them, restarts one that ends, and stops them all.
+
+`extproc serve` becomes this script. It stays small (10 MB) because it imports little and nothing of the package.
+Arguments: a JSON array with the command line of each worker, and one with the unix socket of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any, NoReturn
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+FIRST_WAIT, LONGEST_WAIT = 0.5, 10.0  # seconds before a worker starts again; doubled each time
+STEADY = 30.0  # seconds after which a worker's end is taken for its first
+_LOOK = 0.1  # seconds between looks at what is due
+
+
+def take_over(commands: list[list[str]], sockets: list[str]) -> NoReturn:
+    """Replace this process by the supervisor."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # one that comes meanwhile waits for sigtimedwait
+    arguments = [json.dumps(commands), json.dumps(sockets)]
+    os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, *arguments])  # noqa: S606
+
+
+class Worker:
+    """One worker: its process, and when it is to be started again."""
+
+    def __init__(self, number: int, command: list[str], path: str) -> None:
+        self.number = number
+        self.pid: int | None = None
+        self.due = 0.0  # monotonic; when it starts, without a process
+        self.was_ready = False
+        self._command = command
+        self._path = path
+        self._started = 0.0
+        self._wait = FIRST_WAIT
+
+    def start(self) -> None:
+        """In a session of its own: Ctrl-C reaches the supervisor alone, which stops all workers once."""
+        self._started = time.monotonic()
+        self.pid = os.posix_spawn(self._command[0], self._command, os.environ, setsid=True, setsigmask=())
+
+    def ended(self, status: int) -> None:
+        """Plan the next start."""
+        self.pid = None
+        lived = time.monotonic() - self._started
+        self._wait = FIRST_WAIT if lived > STEADY else min(self._wait, LONGEST_WAIT)
+        self.due = time.monotonic() + self._wait
+        say("error", f"worker {self.number} ended with status {status}; it starts again in {self._wait:g} s")
+        self._wait *= 2
+
+    def serves(self) -> bool:
+        """True once its socket takes connections."""
+        if not self.was_ready:
+            with socket.socket(socket.AF_UNIX) as probe:
+                self.was_ready = probe.connect_ex(self._path) == 0
+        return self.was_ready
+
+
+def main() -> int:
+    """Run until SIGINT or SIGTERM. Returns 0 when all workers drained, else 1; or the status of a worker that ends
+    before all have been ready once: then nothing works yet, and a message is better than another start.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    commands, sockets = map(json.loads, sys.argv[1:])
+    workers = [Worker(number, *each) for number, each in enumerate(zip(commands, sockets, strict=True))]
+    for worker in workers:
+        worker.start()
+    begun = False
+    while True:
+        found = signal.sigtimedwait(SIGNALS, _LOOK if not begun or _waiting(workers) else 3600.0)
+        if found is not None and found.si_signo != signal.SIGCHLD:
+            return _stop(workers)
+        for worker, status in _ended(workers):
+            if not begun:
+                say("error", f"worker {worker.number} ended with status {status} before it was ready")
+                _stop(workers)
+                return status or 1
+            worker.ended(status)
+        begun = begun or all(worker.serves() for worker in workers)
+        for worker in workers:
+            if worker.pid is None and time.monotonic() >= worker.due:
+                worker.start()
+
+
+def _waiting(workers: list[Worker]) -> bool:
+    return any(worker.pid is None for worker in workers)
+
+
+def _ended(workers: list[Worker]) -> list[tuple[Worker, int]]:
+    """The workers that have ended, and their exit statuses as `subprocess` has them (-9 for SIGKILL)."""
+    found = []
+    for worker in workers:
+        if worker.pid is not None:
+            pid, status = os.waitpid(worker.pid, os.WNOHANG)
+            if pid:
+                found.append((worker, os.waitstatus_to_exitcode(status)))
+                worker.pid = None
+    return found
+
+
+def _stop(workers: list[Worker]) -> int:
+    """Let all drain, each in its own time. Further signals are passed on: a worker ends at the second."""
+    _signal(workers, signal.SIGTERM)
+    failed = 0
+    while any(worker.pid is not None for worker in workers):
+        found: Any = signal.sigwaitinfo(SIGNALS)
+        if found.si_signo != signal.SIGCHLD:
+            _signal(workers, signal.SIGTERM)
+        failed += sum(status != 0 for _, status in _ended(workers))
+    return 1 if failed else 0
+
+
+def _signal(workers: list[Worker], number: int) -> None:
+    for worker in workers:
+        if worker.pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, number)
+
+
+def say(level: str, message: str) -> None:
+    """A line in the form of the workers' logs."""
+    line = {"time": time.time(), "event": "log", "level": level, "logger": "extproc.workers", "message": message}
+    with contextlib.suppress(OSError):
+        os.write(sys.stderr.fileno(), (json.dumps(line) + "\n").encode())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
