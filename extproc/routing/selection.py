@@ -95,7 +95,10 @@ class Select:
             if lacking:
                 return "ability", f"it does not support {', '.join(lacking)}"
         if target.context is not None:
-            tokens = (len(exchange.body) - ask.image_bytes) // _CHARACTERS_PER_TOKEN
+            size = ask.longest_bytes
+            if size is None:
+                size = len(exchange.body) - ask.image_bytes - ask.packed_bytes
+            tokens = size // _CHARACTERS_PER_TOKEN
             if tokens > target.context:
                 return "context", f"about {tokens} tokens do not fit into its context of {target.context}"
         if self._unpriced is not None and (budget := self._unpriced(exchange, target)) is not None:
