@@ -116,6 +116,7 @@ def _read_blocks(blocks: list[Any], ask: Ask) -> None:
                 ask.needs["files"] = "messages"
             if source.get("type") not in _INLINE:
                 ask.add_unseen(kind)
+                ask.packed(source.get("data"))
         elif kind == "tool_result":
             content = block.get("content")
             if isinstance(content, list):
