@@ -48,8 +48,8 @@ agents: $(READY) ## Real agents (Codex, Claude Code) from npm, through a real En
 exhaustive: $(READY) ## Run every case of the tests that otherwise take a sample
 	$(BIN)/python -m pytest -m "exhaustive or hypothesis" $(SIDE_BY_SIDE)
 
-fuzz: $(READY) ## Run 200,000 sequences of frames against the native gRPC transport
-	$(BIN)/python -m pytest -m exhaustive -n auto tests/transport
+fuzz: $(READY) ## Give each fuzz target 200,000 inputs: JSON, streams, APIs, Envoy's messages, gRPC
+	$(BIN)/python -m pytest -m exhaustive -rP -n auto tests/fuzz tests/transport
 
 lint: $(READY)
 	$(BIN)/ruff check
@@ -58,8 +58,10 @@ lint: $(READY)
 
 check: lint test ## Run ruff, mypy --strict and all tests
 
-abuse: $(READY) ## Run JSON cases from outside this repository: make abuse DATA=dir
-	EXTPROC_JSON_CASES=$(abspath $(DATA)) $(BIN)/python -m pytest tests/test_outside_cases.py tests/e2e/test_abuse.py
+abuse: $(READY) ## Run the tests of docs/security.md and print its tables; DATA=dir adds JSON cases from outside
+	-$(if $(DATA),EXTPROC_JSON_CASES=$(abspath $(DATA))) $(BIN)/python -m pytest -q --junitxml=$(VENV)/abuse.xml \
+		$$($(BIN)/python -m tests.abuse_table --tests)
+	$(BIN)/python -m tests.abuse_table $(VENV)/abuse.xml
 
 bench: $(READY) ## Print cost and latency beside Envoy alone, in one table
 	$(BIN)/python -m bench $(BENCH)

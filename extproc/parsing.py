@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -24,8 +25,7 @@ from extproc.words.errors import (
 )
 from extproc.words.exchange import Exchange
 
-_SHOWN = 200
-"""Characters of an unknown path that its refusal repeats."""
+_ODD = re.compile(r"[^\w/.:-].*", re.ASCII | re.DOTALL)
 _MANY = 20_000
 """Values of a body above which a thread interprets them, because that is all Python."""
 
@@ -57,7 +57,7 @@ class Classify:
                 exchange.operation = OWN_PATHS[path]
                 _check_method(request.method, ("GET",), path)
                 return
-            message = f"The gateway does not serve {path[:_SHOWN]!r}. It serves {self._paths()}."
+            message = f"The gateway does not serve {_shown(path)!r}. It serves {self._paths()}."
             raise Refusal(PATH_NOT_FOUND, message)
         exchange.dialect, exchange.endpoint = found
         exchange.operation = exchange.endpoint.operation
@@ -207,6 +207,11 @@ class Names:
 def fold(name: str) -> str:
     """The same for all names that differ in case or in compatible forms of letters: U+017F is an s, U+212A a k."""
     return (name if name.isascii() else unicodedata.normalize("NFKC", name)).casefold()
+
+
+def _shown(path: str) -> str:
+    """The beginning of an unknown path, for its refusal."""
+    return _ODD.sub("", path)[:200]
 
 
 @lru_cache(maxsize=64)

@@ -469,3 +469,12 @@ async def test_comments_of_a_provider_are_removed():
     found = await talk(OPENAI, "anthropic_messages", note, CHUNK, note, STOP, USED, DONE, note, stream=True, kind=SSE)
     assert found.body.count(contract.USAGE_EVENT) == 1
     assert contract.USAGE_EVENT + b"[3, 4, 0, 0, 0]" in found.body
+
+
+@pytest.mark.parametrize("client", ["anthropic_messages", "openai_responses"])
+async def test_a_damaged_event_ends_a_stream_with_an_error(client):
+    """The rest would look like a whole answer."""
+    damaged = b'data: {"choices":[{"index":0,"delta":{"content":"lo\n\n'
+    found = await talk(OPENAI, client, CHUNK, damaged, CHUNK, STOP, DONE, stream=True, kind=SSE)
+    assert b"damaged event" in found.body
+    assert END[client] not in found.body

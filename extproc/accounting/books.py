@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from extproc.budgets import LEASE, Budget, read_scope
+from extproc.budgets import LEASE, Budget, read_scope, unpack_facts
 from extproc.ledger import Row
 from extproc.stores import LATE_SETTLE, Counters, Expired, StoreError
 from extproc.words.exchange import Exchange
@@ -210,7 +210,10 @@ def row_of(exchange: Exchange, now: float) -> Row:
 
 
 def row_of_expired(expired: Expired, budgets: Mapping[str, Budget], teams: Mapping[str, str], now: float) -> Row:
-    """The row of an exchange whose process died: its charges, and the facts in the names of the counts."""
+    """The row of an exchange whose process died: its charges, and the facts in its reservation and in the names of the
+    counts.
+    """
+    facts = unpack_facts(expired.facts)
     charges: dict[str, int] = {}
     fields: dict[str, str] = {}
     tokens = {"input_tokens": 0, "output_tokens": 0, "tokens": 0}
@@ -228,15 +231,21 @@ def row_of_expired(expired: Expired, budgets: Mapping[str, Budget], teams: Mappi
         elif unit in tokens:
             tokens[unit] = max(tokens[unit], amount)
     output = max(tokens["output_tokens"], tokens["tokens"] - tokens["input_tokens"]) if tokens["input_tokens"] else 0
+    labels = {name.removeprefix("label."): value for name, value in fields.items() if name.startswith("label.")}
     return Row(
         id=expired.id,
         time=now,
-        consumer=fields.get("consumer", ""),
-        team=fields.get("team") or teams.get(fields.get("consumer", ""), ""),
-        key=fields.get("key", ""),
-        labels={name.removeprefix("label."): value for name, value in fields.items() if name.startswith("label.")},
-        target=fields.get("model", ""),
-        provider=fields.get("provider", ""),
+        request_id=facts.request_id,
+        consumer=facts.consumer or fields.get("consumer", ""),
+        team=facts.team or fields.get("team") or teams.get(fields.get("consumer", ""), ""),
+        key=facts.key or fields.get("key", ""),
+        labels={**labels, **facts.labels},
+        operation=facts.operation,
+        model=facts.model,
+        stream=facts.stream,
+        target=facts.target or fields.get("model", ""),
+        provider=facts.provider or fields.get("provider", ""),
+        provider_model=facts.provider_model,
         error="expired",
         outcome="error",
         input_tokens=max(tokens["input_tokens"], 0 if output else tokens["tokens"]),

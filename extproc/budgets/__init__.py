@@ -9,6 +9,7 @@ from extproc.budgets.bounds import estimate, input_bound, input_estimate, input_
 from extproc.budgets.budget import Budget, Claim, compile_budget, counting, read_scope
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
+from extproc.budgets.facts import Facts, unpack_facts
 from extproc.budgets.grants import Grant, Grants
 from extproc.budgets.reserve import LEASE, Reserve, Tools, Unpriced
 from extproc.budgets.settings import BudgetSettings
@@ -22,6 +23,7 @@ __all__ = [
     "Claim",
     "Exact",
     "Expected",
+    "Facts",
     "Grant",
     "Grants",
     "Reserve",
@@ -34,4 +36,5 @@ __all__ = [
     "input_estimate",
     "input_seen",
     "read_scope",
+    "unpack_facts",
 ]

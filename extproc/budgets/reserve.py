@@ -10,6 +10,7 @@ from extproc.budgets.bounds import USUAL, beside_text, bound_output, input_bound
 from extproc.budgets.budget import Budget, Claim, compile_budget, counting
 from extproc.budgets.exact import Exact
 from extproc.budgets.expected import Expected
+from extproc.budgets.facts import pack_facts
 from extproc.budgets.grants import Grants
 from extproc.budgets.options import dearest, unpriced
 from extproc.budgets.refusals import exceeded, rates, too_dear
@@ -268,7 +269,9 @@ class Reserve:
             return None
         holds = [claim.budget.hold(claim.scope, claim.amount, self._room(claim)) for claim in claims]
         try:
-            outcome = await self._counters.reserve(reservation.id, holds, self._lease, forwarded=True)
+            outcome = await self._counters.reserve(
+                reservation.id, holds, self._lease, forwarded=True, facts=pack_facts(exchange)
+            )
         except StoreError as error:
             self._store_failed(exchange, error)
             return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 
 from extproc.words.messages import Effort, EmbeddingPrompt, Prompt
 
@@ -23,9 +25,55 @@ LEVELS: Mapping[str, Effort] = {**{str(level): level for level in _BUDGETS}, "ma
 """The levels that clients name."""
 
 
+_OF_EACH: tuple[tuple[str, str], ...] = (
+    (r"gpt-5(\.\d+)?-chat", ""),
+    (r"gpt-5-pro", "high"),
+    (r"gpt-5\.\d+-pro", "medium high xhigh"),
+    (r"gpt-5(\.1)?-codex(?!-max)", "low medium high"),
+    (r"gpt-5\.1-codex-max", "low medium high xhigh"),
+    (r"gpt-5\.[23]-codex", "low medium high xhigh"),
+    (r"gpt-5\.1(?!\d)", "none low medium high"),
+    (r"gpt-5\.\d+", "none low medium high xhigh"),
+    (r"gpt-5(?!\.)", "minimal low medium high"),
+    (r"o1-(mini|preview)", ""),
+    (r"o[134](-|$)", "low medium high"),
+    (r"gpt-oss", "low medium high"),
+    (r"gpt-[34]|chatgpt-|llama|meta-llama|mixtral|codestral|gemma|qwen-?2|phi-[34]", ""),
+)
+"""Levels that models take, by the beginning of their names without a publisher's; none: the model does not reason.
+
+Sources, of November 2026: https://platform.openai.com/docs/api-reference/responses/create (`reasoning.effort`) and the
+models' pages there; https://github.com/anomalyco/opencode/issues/4451 (gpt-5.1 refuses minimal);
+https://console.groq.com/docs/reasoning (gpt-oss).
+"""
+_USUAL: tuple[Effort, ...] = ("low", "medium", "high")
+
+
+@lru_cache(maxsize=4096)
+def levels(model: str) -> tuple[Effort, ...] | None:
+    """The levels of thinking that a model takes, the lowest first; none where it does not reason; None: unknown."""
+    name = model.rpartition("/")[2].lower()
+    for pattern, found in _OF_EACH:
+        if re.match(pattern, name):
+            return tuple(LEVELS[level] for level in found.split())
+    return None
+
+
+def fitting(wanted: Effort, model: str) -> Effort | None:
+    """The level that a model takes in place of `wanted`: the next higher one, else the highest. None: leave it out."""
+    taken = levels(model)
+    if taken is None:
+        if wanted == "none":
+            return None
+        taken = _USUAL
+    if not taken or wanted in taken:
+        return wanted if taken else None
+    return next((level for level in taken if _BUDGETS[level] > _BUDGETS[wanted]), taken[-1])
+
+
 def openai_reasons(model: str) -> bool:
-    """False for OpenAI's models before the reasoning ones, under whatever publisher's prefix."""
-    return not model.rpartition("/")[2].startswith(("gpt-3", "gpt-4", "chatgpt-"))
+    """False for models that are known not to reason, under whatever publisher's prefix."""
+    return levels(model) != ()
 
 
 def budget(effort: Effort) -> int:

@@ -67,6 +67,8 @@ class OpenAIEmbeddings(Dialect):
             raise Refusal(INVALID_REQUEST, "'input' must be a string or a list, not empty.", param="input")
         tokens = isinstance(given, list) and not all(isinstance(item, str) for item in given)
         ask = Ask(model=read_model(body), unreadable="input" if tokens else "")
+        if isinstance(given, list) and not tokens:
+            ask.longest_bytes = max(map(len, given))
         if tokens and any(isinstance(item, dict) for item in given):  # images, in the form of Jina and others
             ask.add_unseen("input")
         return ask

@@ -43,10 +43,10 @@ class Threads:
         self._under_way += 1
         future = asyncio.get_running_loop().run_in_executor(_pool(), work)
         future.add_done_callback(self._ended)
-        try:
-            return await asyncio.wait_for(asyncio.shield(future), seconds)
-        except TimeoutError:
-            raise Failure("timeout") from None
+        done, _ = await asyncio.wait({future}, timeout=seconds)  # asyncio.timeout would need a task
+        if not done:
+            raise Failure("timeout")
+        return await future
 
     def _ended(self, future: asyncio.Future[Found]) -> None:
         self._under_way -= 1

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History
 from extproc.words.chain import Branch, Choice, Skip
-from extproc.words.dialect import ABILITIES, HOSTED, NATIVE, Dialect
+from extproc.words.dialect import ABILITIES, HOSTED, NATIVE, Ask, Dialect
 from extproc.words.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.facts import fact
@@ -78,7 +78,7 @@ class Select:
         if dialect is None or (exchange.attached and dialect is not client):
             return "dialect", f"provider {target.provider} does not serve {exchange.request.path}"
         if dialect is not client and (unsaid := [need for need in ask.needs if _lacks(dialect, target, need)]):
-            why = f"the API of provider {target.provider} has no {', '.join(unsaid)}"
+            why = f"the API of provider {target.provider} has no {', '.join(_named(ask, need) for need in unsaid)}"
             if "state" in unsaid:
                 return "dialect", why + _STATELESS
             return "dialect", why + _REMEDY if HOSTED in unsaid and "hosted_call" not in unsaid else why
@@ -95,7 +95,10 @@ class Select:
             if lacking:
                 return "ability", f"it does not support {', '.join(lacking)}"
         if target.context is not None:
-            tokens = (len(exchange.body) - ask.image_bytes) // _CHARACTERS_PER_TOKEN
+            size = ask.longest_bytes
+            if size is None:
+                size = len(exchange.body) - ask.image_bytes - ask.packed_bytes
+            tokens = size // _CHARACTERS_PER_TOKEN
             if tokens > target.context:
                 return "context", f"about {tokens} tokens do not fit into its context of {target.context}"
         if self._unpriced is not None and (budget := self._unpriced(exchange, target)) is not None:
@@ -133,6 +136,12 @@ class Select:
         return Refusal(
             UNSUPPORTED_BY_TARGETS, f"No target of {name!r} can serve this request: {reasons}."[:1000], param=param
         )
+
+
+def _named(ask: Ask, need: str) -> str:
+    """A need, with the field that asks for it where that has another name: `choices ('n')`."""
+    field = ask.needs[need]
+    return need if field in (need, "input", "tools") else f"{need} ({field!r})"
 
 
 def _lacks(dialect: Dialect, target: Target, need: str) -> bool:

@@ -21,6 +21,7 @@ METHOD = "StreamAccessLogs"
 
 _CUT = "upstream_reset_after_response_started"  # a prefix: the reason follows in braces
 
+_MOST_ATTEMPTS = 1000  # far above what a route can ask for
 _EARLY = 0.05  # seconds, or a fiftieth of the limit: the two listeners do not start their clocks together
 _DOWNSTREAM_REASONS = {
     "request_headers_timeout": "request_timeout",
@@ -45,7 +46,8 @@ def read(data: bytes, log_name: str) -> tuple[str, Sequence[Try | UnderWay | Dow
 def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try | UnderWay:
     common, response = entry.common_properties, entry.response
     told = common.metadata.filter_metadata[contract.LOG_NAMESPACE].fields
-    attempt = int(told["attempt"].number_value or 1) if "attempt" in told else 1
+    number = told["attempt"].number_value if "attempt" in told else 1
+    attempt = int(number) if 1 <= number <= _MOST_ATTEMPTS else 1
     exchange_id = told[contract.LOG_ID].string_value if contract.LOG_ID in told else ""
     if common.intermediate_log_entry:
         return UnderWay(exchange_id, attempt)
@@ -78,12 +80,22 @@ def _try(provider: str, entry: pb.HTTPAccessLogEntry) -> Try | UnderWay:
         request_bytes=entry.request.request_body_bytes,
         answer_bytes=response.response_body_bytes,
         streamed=content_type.startswith("text/event-stream"),
-        seen=_seen(common.metadata),
+        seen=_seen_or_none(common.metadata),
     )
 
 
+def _seen_or_none(metadata: pb.Metadata) -> Seen | None:
+    """What the script of `unread` wrote; None where it did not follow the answer, or cannot be read: an entry must not
+    take the others of its message with it.
+    """
+    try:
+        return _seen(metadata)
+    except (ValueError, OverflowError):
+        return None
+
+
 def _seen(metadata: pb.Metadata) -> Seen | None:
-    """What the script of `unread` wrote; None where it did not follow the answer."""
+    """Raises ValueError or OverflowError for what the script does not write."""
     if contract.SEEN_NAMESPACE not in metadata.filter_metadata:
         return None
     told = metadata.filter_metadata[contract.SEEN_NAMESPACE].fields

@@ -37,6 +37,7 @@ EXPIRE_BATCH = 500  # leases ended by one call of `expire`, so that no call hold
 LATE_SETTLE = 3600.0  # seconds after its expiry for which a reservation is remembered, at least, to be corrected
 TIMEOUT = 0.2  # seconds of silence of a store, after which its calls fail, unless the settings say otherwise
 PATIENCE = 3.0  # seconds that a call waits for a store that answers others
+MAX_FACTS = 4096  # bytes of the facts of a reservation
 MAX_NOTE = 64 * 1024  # bytes of a note on a board
 PAGE = 1000  # counts that `fullest` reads at a time, with a turn for others in between
 MAX_LOOK = 100_000  # counts that one call of `fullest` reads, at most
@@ -111,7 +112,8 @@ class Granted(msgspec.Struct, frozen=True):
 class Expired(msgspec.Struct, frozen=True):
     """A reservation whose lease ran out. `amounts` are the charges per hold: 0 when never forwarded or a slot.
 
-    With `settled` it was settled and kept, but not recorded: `amounts` are the charges of that settle.
+    With `settled` it was settled and kept, but not recorded: `amounts` are the charges of that settle. `facts` are
+    those given to `reserve`.
     """
 
     id: str
@@ -119,6 +121,7 @@ class Expired(msgspec.Struct, frozen=True):
     scopes: tuple[str, ...]
     amounts: tuple[int, ...]
     settled: bool = False
+    facts: bytes = b""
 
 
 class Waits(msgspec.Struct, frozen=True):
@@ -136,13 +139,15 @@ class Counters(Protocol):
     """
 
     async def reserve(
-        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
+        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False, facts: bytes = b""
     ) -> Granted | Denied:
-        """Take every hold or none. `id` is the server's own; `lease` is in seconds. `holds` may be empty.
+        """Take every hold or none. `id` is the server's own; `lease` is in seconds. `holds` may be empty. `facts` are
+        at most `MAX_FACTS` bytes, which the store does not look into; it gives them back when the lease runs out.
 
         `forwarded` saves the call of `forward` where the request leaves at once.
 
-        ValueError when a reservation of that id is still held or remembered: taking it over would lose its holds.
+        ValueError for longer facts, and when a reservation of that id is still held or remembered: taking it over would
+        lose its holds.
         """
         ...
 
@@ -288,6 +293,12 @@ def check_extension(holds: Sequence[Hold], held: Sequence[tuple[str, int, bool]]
     """Raise ValueError unless `holds` are those of the reservation, given as (scope, window, slot)."""
     if [(hold.scope, hold.window, hold.slot) for hold in holds] != list(held):
         raise ValueError("an extension has the holds of its reservation, in the same order")
+
+
+def check_facts(facts: bytes) -> None:
+    """Raise ValueError unless `reserve` may keep `facts`."""
+    if len(facts) > MAX_FACTS:
+        raise ValueError(f"facts of {len(facts)} bytes must not be longer than {MAX_FACTS}")
 
 
 def check_note(note: bytes) -> None:

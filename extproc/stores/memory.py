@@ -31,6 +31,7 @@ from extproc.stores import (
     Waits,
     check_amounts,
     check_extension,
+    check_facts,
     check_note,
     fuller,
     resets_in,
@@ -57,6 +58,7 @@ class _Reservation:
     ends: list[float | None]  # ends of those windows
     deadline: float  # end of the lease; once expired, the time of that
     forwarded: bool = False
+    facts: bytes = b""
     charged: tuple[int, ...] | None = None  # the charges of a settle with `keep`
     ended: bool = False  # True: its lease ended, and it is not recorded yet
 
@@ -84,8 +86,9 @@ class MemoryCounters:
         self._notes: dict[tuple[str, str], tuple[float, bytes]] = {}  # notes by board and author: end, note
 
     async def reserve(
-        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
+        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False, facts: bytes = b""
     ) -> Granted | Denied:
+        check_facts(facts)
         if id in self._live or id in self._expired:
             raise ValueError(f"reservation {id!r} exists")
         now = self._clock()
@@ -109,7 +112,7 @@ class MemoryCounters:
             buckets.append(bucket)
             all_ends.append(ends)
         deadline = now + lease
-        self._live[id] = reservation = _Reservation(tuple(holds), buckets, all_ends, deadline, forwarded)
+        self._live[id] = reservation = _Reservation(tuple(holds), buckets, all_ends, deadline, forwarded, facts)
         self._queue(deadline, id)
         return self._granted(reservation, now)
 
@@ -216,7 +219,8 @@ class MemoryCounters:
             else:
                 self._forget(id, reservation, now)
             scopes = tuple([hold.scope for hold in reservation.holds])
-            ended.append(Expired(id, reservation.forwarded, scopes, charged, settled=not reservation.ended))
+            settled = not reservation.ended
+            ended.append(Expired(id, reservation.forwarded, scopes, charged, settled, reservation.facts))
         self._forget_expired(now)
         self._forget_idle(now)
         self._drop_ended(now)

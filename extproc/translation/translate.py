@@ -31,6 +31,7 @@ _MORE = 1.1
 """Growth of the output that is worth telling before the end."""
 Unwrap = Callable[[bytes], bytes]
 _encode = msgspec.json.encode
+_decode = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Translation:
@@ -154,18 +155,19 @@ class Stream:
             self._say(self._read(event), out)
         if end:
             for event in self._framing.end():
-                self._say(self._read(event), out)
+                self._say(self._read(event, cut=True), out)
             self._say(self._decoder.end(), out)
             self._say([Failed(_CUT)], out)
         return b"".join(out)
 
-    def _read(self, event: Frame) -> Sequence[Event]:
+    def _read(self, event: Frame, *, cut: bool = False) -> Sequence[Event]:
         if event.name == OVERSIZE:
             return [Failed("The provider sent an event that is too large to be read.")]
         if event.data is None:
             return ()
         if self._unwrap is None:
-            return self._decoder.feed(event.data, event.name)
+            found = self._decoder.feed(event.data, event.name)
+            return found if found or cut else _damage(event.data)
         if event.name.startswith(_BROKEN):
             return [Failed(_BROKE_OFF)]
         try:
@@ -244,6 +246,18 @@ def _grown(usage: Usage, told: Usage) -> bool:
     return usage.output_tokens > told.output_tokens * _MORE
 
 
+def _damage(data: bytes) -> Sequence[Event]:
+    """The end of a stream with a damaged event: a client must not take the rest for the whole answer."""
+    if data.strip() == b"[DONE]":
+        return ()
+    try:
+        _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return [Failed(_DAMAGED)]
+    return ()
+
+
+_DAMAGED = "The provider sent a damaged event."
 _CUT = "The provider's answer ended before it was complete."
 _BROKE_OFF = "The provider broke off."
 _BROKEN = ("exception:", "error:")

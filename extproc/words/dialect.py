@@ -123,6 +123,8 @@ class Ask:
     image_bytes: int = 0  # bytes of the body inside data URLs
     image_tokens: int = 0  # the most tokens of all images
     image_data: list[str] = field(default_factory=list)  # the strings of the body that are images
+    packed_bytes: int = 0  # bytes of the body inside PDFs, other packed files and audio
+    longest_bytes: int | None = None  # of the longest input, where a model reads each by itself
     added_tokens: int = 0  # the most tokens providers add to the prompt for tools and schemas
     unseen: tuple[str, ...] = ()  # fields and types that refer to input outside the body
     unbounded: tuple[str, ...] = ()  # members of `unseen` without a bound on tokens: all but images
@@ -149,6 +151,11 @@ class Ask:
             name = otherwise
         self.unseen = _with(self.unseen, name)
         self.unbounded = _with(self.unbounded, name)
+
+    def packed(self, data: object) -> None:
+        """Note base64 whose size says little about its tokens."""
+        if isinstance(data, str):
+            self.packed_bytes += len(data)
 
     def add_hosted(self, name: Any, field: str) -> None:
         """Note a tool that the provider runs itself, or what it left in the input. `name` may be the client's word."""

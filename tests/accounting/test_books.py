@@ -1,15 +1,18 @@
 """Counters and ledger agree, whichever process ends at whichever moment."""
 
 import asyncio
+import dataclasses
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.accounting import books as books_module
 from extproc.accounting.books import Books, row_of_expired
-from extproc.budgets import BudgetSettings, compile_budget
+from extproc.budgets import BudgetSettings, Facts, compile_budget, unpack_facts
+from extproc.budgets.facts import pack_facts
 from extproc.ledger import Row, open_ledger
 from extproc.ledger.query import ExchangeQuery
 from extproc.stores import EXPIRE_BATCH, LATE_SETTLE, Expired, Hold, StoreError
@@ -396,6 +399,36 @@ def test_the_row_of_a_lost_exchange_is_filled_from_its_counts(amounts, found):
     row = row_of_expired(expired(amounts), BUDGETS, {"alice": "red"}, 5.0)
     assert (row.id, row.time, row.usage_source, row.error) == ("x", 5.0, "expired", "expired")
     assert {name: getattr(row, name) for name in found} == found
+
+
+def test_the_facts_of_its_reservation_win(exchange):
+    lost = exchange({"model": "m", "stream": True, "messages": [{"role": "user", "content": "Hi"}]})
+    lost.request_id, lost.key, lost.labels = "r-1", "main", {"agent": "x", "run": "b"}
+    found = msgspec.structs.replace(expired({"requests:label.run=a%3Ab": 1}), facts=pack_facts(lost))
+    row = row_of_expired(found, BUDGETS, {}, 5.0)
+    assert (row.consumer, row.team, row.key) == (lost.consumer.name, lost.consumer.team, "main")
+    assert (row.request_id, row.operation, row.model, row.stream) == ("r-1", lost.operation, "m", True)
+    assert row.labels == {"agent": "x", "run": "b"}
+    [target] = lost.targets
+    assert (row.target, row.provider, row.provider_model) == (target.name, target.provider, target.model)
+    assert (row.usage_source, row.charges) == ("expired", {"requests:label.run=a%3Ab": 1})
+
+
+def test_facts_of_several_targets_name_none(exchange):
+    lost = exchange({"model": "m", "messages": [{"role": "user", "content": "Hi"}]})
+    lost.targets = [lost.targets[0], dataclasses.replace(lost.targets[0], name="other")]
+    facts = unpack_facts(pack_facts(lost))
+    assert (facts.model, facts.target, facts.provider, facts.provider_model) == ("m", "", "", "")
+
+
+def test_facts_stay_small_and_odd_ones_are_left_out(exchange):
+    lost = exchange({"model": "m", "messages": [{"role": "user", "content": "Hi"}]})
+    lost.labels = {f"label-{number}": "v" * 200 for number in range(32)}
+    assert unpack_facts(pack_facts(lost)).labels == {}
+    assert unpack_facts(pack_facts(lost)).model == "m"
+    lost.labels = {"agent": "\ud800"}
+    assert pack_facts(lost) == b""
+    assert unpack_facts(b"") == unpack_facts(b"\xff\x00") == Facts()
 
 
 # --- any order of events, any death of a process

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.accounting.settle import Settle, used
-from extproc.budgets import LEASE, BudgetSettings, Reserve, input_bound
+from extproc.budgets import LEASE, BudgetSettings, Reserve, input_bound, unpack_facts
 from extproc.dialects import output_limits
 from extproc.routing.parameters import apply, compile_changes, compose
 from extproc.stores import StoreError
@@ -379,7 +379,7 @@ class DownStore(MemoryCounters):
         super().__init__(clock)
         self.fails = fails
 
-    async def reserve(self, id, holds, lease, *, forwarded=False):
+    async def reserve(self, id, holds, lease, *, forwarded=False, facts=b""):
         if "reserve" in self.fails:
             raise StoreError("down")
         return await super().reserve(id, holds, lease, forwarded=forwarded)
@@ -498,7 +498,8 @@ async def test_settling_after_the_lease_expired_charges_once(budgets, exchange):
     await world.reserve(sent)
     await world.counters.forward(sent.id, LEASE)
     world.clock.now += LEASE + 1
-    await world.counters.expire()
+    [expired] = await world.counters.expire()
+    assert unpack_facts(expired.facts).model == sent.ask.model
     await world.settle(served(sent, usage=Usage(7, 3)))
     world.clock.now -= LEASE + 1  # back in the window of the reservation
     assert await world.level("b") == (10, 0)

@@ -62,6 +62,8 @@ def vertex(question: Question, *, stream: bool) -> Answer:
 def checked(question: Question, place: str, version: object) -> None:
     """Refuse an invalid body."""
     betas = header(question.headers, "anthropic-beta")
+    if place == "bedrock":  # there they are no header
+        betas = ",".join(question.body.get("anthropic_beta") or ()) or None
     threads = shapes.THREADS in (betas or "")
     try:
         shapes.request(place, str(version), beta=betas is not None, threads=threads)(question.body, ())

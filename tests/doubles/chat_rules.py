@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from tests.doubles.answers import Json, Refused
+from tests.doubles.efforts import check_effort
 
 LONGEST_USER = 64
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -32,6 +33,7 @@ def check(body: Json) -> None:
             message = f"Invalid '{where}': string does not match pattern. Expected a string that matches the pattern "
             raise Refused(400, f"{message}'^[a-zA-Z0-9_-]+$'.", param=where, code="invalid_value")
     model, effort = str(body.get("model")), body.get("reasoning_effort")
+    check_effort(model.partition("+")[0], effort, "reasoning_effort")
     if functions and effort != "none" and (_REASONS_ANYWAY if effort is None else _REFUSES_BOTH).match(model):
         message = f"Function tools with reasoning_effort are not supported for {model} in /v1/chat/completions."
         raise Refused(400, f"{message} Please use /v1/responses instead.", param="reasoning_effort")

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.doubles import openai_schema
 from tests.doubles.answers import Json, Refused
+from tests.doubles.efforts import check_effort
 from tests.doubles.seals import unseal
 
 MOST_METADATA = 16
@@ -231,6 +232,7 @@ def _check_format(body: Json, items: list[Json]) -> None:
 def _check_model(body: Json, model: str) -> None:
     """Refuse fields that the model does not accept. Unknown models accept every field."""
     reasoning = body.get("reasoning") or {}
+    check_effort(model, reasoning.get("effort"), "reasoning.effort")
     if _NEVER_REASONS.match(model):
         for name in ("effort", "summary"):
             if reasoning.get(name) not in (None, "none"):

@@ -1,4 +1,9 @@
-"""Large and hostile bodies beside the small requests of another consumer. `pytest -m alone -s` prints a table."""
+"""Large and hostile bodies beside the small requests of another consumer.
+
+`pytest -s -m "alone or exhaustive" tests/e2e/test_large_bodies.py` prints a table of all kinds. The bar: a p99 of
+100 ms
+for the small requests; only the memory is asserted.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +19,11 @@ import pytest
 
 from tests.e2e.conftest import KEY, Gateway, chat_body, free_ports
 from tests.e2e.flood import KINDS
+from tests.samples import exhaustive
 
 pytestmark = pytest.mark.alone  # it measures time
 
+FIRST, *OTHERS = KINDS
 AT_ONCE = 6
 SECONDS = 6.0
 YAML = """
@@ -74,7 +81,7 @@ def latencies(gateway: Gateway, seconds: float = SECONDS) -> list[float]:
     return sorted(found)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [FIRST, *(pytest.param(kind, marks=exhaustive) for kind in OTHERS)])
 def test_others_are_served_beside_large_bodies(gateway: Gateway, kind: str) -> None:
     usual = latencies(gateway, 1.0)
     with flood(gateway, kind) as statuses:
@@ -88,7 +95,6 @@ def test_others_are_served_beside_large_bodies(gateway: Gateway, kind: str) -> N
     )
     sizes = f"processor {processor:4.0f} MB, Envoy {envoy:4.0f} MB"
     sys.stdout.write(f"\n{kind:14} {times} of {len(found)}, {sizes}, {show(statuses)}\n")
-    assert p99 <= 0.1
     assert processor <= 500
     assert set(statuses) <= {"200", "400", "429", "503"}
 

@@ -398,6 +398,11 @@ def test_requests_in_flight_at_a_kill_are_charged_and_recorded(start: Start, tmp
     again = start(yaml, env=env)
     expired = eventually(lambda: rows_in(tmp_path, "expired") >= 6 and rows_in(tmp_path, "expired"), 20)
     assert expired == 6
+    rows = again.http.get(again.admin + "/exchanges?limit=1000").json()["data"]
+    lost = [row for row in rows if row["usage_source"] == "expired"]
+    assert {(row["consumer"], row["model"], row["target"], row["operation"]) for row in lost} == {
+        ("agent", "stub", "stub", "chat")
+    }
     agree(again, tmp_path, 5 + 6)
     assert again.metric("extproc_leases_expired_total") >= 6
     assert ask(again, "agent", headers={"x-ai-run": "1"}).status_code == 200

@@ -29,6 +29,7 @@ async def longest_pause(work):
     return result, worst
 
 
+@pytest.mark.alone
 async def test_a_scan_runs_beside_the_loop(exchange):
     class Sleeping(Words):
         def find(self, text, role, where):

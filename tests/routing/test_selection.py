@@ -151,6 +151,32 @@ def test_a_target_whose_provider_lacks_the_api_is_skipped(gateway, exchange, mon
     assert "/v1/chat/completions" in refused.message
 
 
+PDF = "data:application/pdf;base64,JVBERi0" + "A" * 5000
+PACKED = [
+    ("/v1/chat/completions", question([{"type": "file", "file": {"file_data": PDF}}])),
+    ("/v1/chat/completions", question([{"type": "input_audio", "input_audio": {"data": "A" * 5000, "format": "mp3"}}])),
+    ("/v1/responses", {"input": [{"role": "user", "content": [{"type": "input_file", "file_data": PDF}]}]}),
+    (
+        "/v1/messages",
+        question([{"type": "document", "source": {"type": "base64", "data": PDF}}], max_tokens=9),
+    ),
+    ("/v1/embeddings", {"input": ["x" * 300] * 20}),
+]
+
+
+@pytest.mark.parametrize(("path", "body"), PACKED)
+def test_packed_files_and_batches_are_not_weighed_as_text(gateway, exchange, path, body):
+    """A PDF of 3 MB may have ten pages. Each input of a batch has the model's context for itself."""
+    sent = exchange(body | {"model": "v"}, path=path)
+    assert gateway(virtual("{model: small}")).select(sent) == ["small"]
+
+
+def test_the_longest_input_of_a_batch_has_to_fit(gateway, exchange):
+    sent = exchange({"model": "v", "input": ["x", "x" * 500]}, path="/v1/embeddings")
+    with pytest.raises(Refusal):
+        gateway(virtual("{model: small}")).select(sent)
+
+
 def test_of_several_reasons_the_first_is_reported(gateway, exchange):
     """The reason "disabled" is reported only of a target that could serve."""
     target = "{model: plain, disabled: true, match: {team: blue}}"

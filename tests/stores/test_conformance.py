@@ -11,6 +11,7 @@ from extproc.stores import (
     EXPIRE_BATCH,
     LATE_SETTLE,
     MAX_COUNT,
+    MAX_FACTS,
     MAX_NOTE,
     Denied,
     Expired,
@@ -418,6 +419,26 @@ async def test_forward_renews_an_overdue_lease_that_was_not_ended(counters, cloc
     clock.now += LEASE + 1
     assert await counters.forward("r1", LEASE)
     assert await expire(counters) == []
+
+
+@pytest.mark.parametrize("facts", [b"", b"\x00\xff\x93 {tag}", b"f" * MAX_FACTS])
+async def test_facts_come_back_when_the_lease_runs_out(counters, clock, facts):
+    await counters.reserve("held", [hold(1)], LEASE, forwarded=True, facts=facts)
+    await counters.reserve("grown", [hold(1)], LEASE, forwarded=True, facts=facts)
+    await counters.extend("grown", [hold(2)])
+    await counters.reserve("kept", [hold(1)], LEASE, forwarded=True, facts=facts)
+    await counters.renew(["held", "grown", "kept"], LEASE)
+    await counters.settle("kept", [1], keep=True)
+    for _ in range(2):  # reported again, until it is recorded
+        clock.now += LEASE
+        ended = await counters.expire(keep=LEASE)
+        assert {expired.id: expired.facts for expired in ended} == dict.fromkeys(("held", "grown", "kept"), facts)
+
+
+async def test_facts_have_a_longest_size(counters):
+    with pytest.raises(ValueError, match="4097 bytes"):
+        await counters.reserve("r1", [hold(1)], LEASE, facts=b"f" * (MAX_FACTS + 1))
+    assert await level(counters) == (0, 0)
 
 
 async def test_many_leases_are_renewed_at_once(counters, clock):

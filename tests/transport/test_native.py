@@ -446,6 +446,7 @@ HAS_ONE = {
     "outbound/client.py": "is asked by tasks of their own: tokens and alerts",
     "credentials/rotation.py": "is a task of its own",
     "accounting/alerts.py": "is a task of its own",
+    "admin/siblings.py": "runs in the HTTP servers' loop",
     "admin/api.py": "runs in the HTTP servers' loop",
 }
 

@@ -116,6 +116,7 @@ def _read_blocks(blocks: list[Any], ask: Ask) -> None:
                 ask.needs["files"] = "messages"
             if source.get("type") not in _INLINE:
                 ask.add_unseen(kind)
+                ask.packed(source.get("data"))
         elif kind == "tool_result":
             content = block.get("content")
             if isinstance(content, list):
@@ -159,8 +160,9 @@ def without_hosted(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence
         content = message.get("content") if isinstance(message, dict) else None
         if isinstance(content, list):
             kinds = [block.get("type") if isinstance(block, dict) else None for block in content]
-            dropped += [f"messages.{kind}" for kind in kinds if kind in _HOSTED]
-            own = [block for block, kind in zip(content, kinds, strict=True) if kind not in _HOSTED]
+            hosted = [isinstance(kind, str) and kind in _HOSTED for kind in kinds]
+            dropped += [f"messages.{kind}" for kind, gone in zip(kinds, hosted, strict=True) if gone]
+            own = [block for block, gone in zip(content, hosted, strict=True) if not gone]
             message = {**message, "content": own}  # noqa: PLW2901
         messages.append(message)
     made["messages"] = messages

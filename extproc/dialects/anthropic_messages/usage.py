@@ -68,7 +68,7 @@ def _beside(iterations: Any) -> list[int]:
     """Sums of the billed counts that the top level leaves out, in the order of `_COUNTS`."""
     sums = [0, 0, 0, 0]
     for one in iterations if isinstance(iterations, list) else ():
-        if isinstance(one, dict) and one.get("type") in _BESIDE:
+        if isinstance(one, dict) and isinstance(kind := one.get("type"), str) and kind in _BESIDE:
             sums = [total + first_count(one.get(name)) for total, name in zip(sums, _COUNTS, strict=True)]
     return sums
 

@@ -176,9 +176,11 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
             data = file.get("file_data") if isinstance(file, dict) else None
             if not (isinstance(data, str) and _media.is_text(data)):
                 ask.add_unseen("file")
+                ask.packed(data)
         if audio is not None:
             ask.needs["audio"] = "messages"
             data = audio.get("data") if isinstance(audio, dict) else None
+            ask.packed(data)
             if not (isinstance(data, str) and _media.is_audio_of_its_size(data)):
                 ask.add_unseen("input_audio")
         if image is None and file is None and audio is None:

@@ -92,10 +92,14 @@ def encode(
         body["logprobs"] = True
         if prompt.logprobs:
             body["top_logprobs"] = prompt.logprobs
-    if prompt.effort is not None:
-        body["reasoning_effort"] = prompt.effort
-    elif prompt.thinking_budget is not None:
-        body["reasoning_effort"] = _effort.effort(prompt.thinking_budget)
+    wanted = prompt.effort
+    if wanted is None and prompt.thinking_budget is not None:
+        wanted = _effort.effort(prompt.thinking_budget)
+    if wanted is not None:
+        if (effort := _effort.fitting(wanted, destination.model)) is not None:
+            body["reasoning_effort"] = effort
+        elif wanted != "none":
+            ignored.append("reasoning_effort")
     if prompt.top_k is not None:
         if "top_k" in more:
             body["top_k"] = prompt.top_k

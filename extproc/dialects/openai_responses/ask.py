@@ -215,10 +215,12 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
             data = part.get("file_data")
             if part.get("file_id") or part.get("file_url") or not (isinstance(data, str) and _media.is_text(data)):
                 ask.add_unseen(type)
+                ask.packed(data)
         elif type == "input_audio":
             ask.needs["audio"] = "input"
             audio = part.get("input_audio")
             data = audio.get("data") if isinstance(audio, dict) else None
+            ask.packed(data)
             if not (isinstance(data, str) and _media.is_audio_of_its_size(data)):
                 ask.add_unseen(type)
         elif not (isinstance(type, str) and type in _TEXTS):

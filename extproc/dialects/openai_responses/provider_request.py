@@ -89,7 +89,7 @@ def encode(prompt: Prompt, destination: Destination) -> tuple[dict[str, Any], Se
         include.append(LOGPROBS)
         if prompt.logprobs:
             body["top_logprobs"] = prompt.logprobs
-    reasoning = _reasoning(prompt)
+    reasoning = _reasoning(prompt, destination.model)
     if reasoning:
         body["reasoning"] = reasoning
     if reasoned or reasoning.get("effort", "none") != "none" or "summary" in reasoning or prompt.thinking_adaptive:
@@ -122,19 +122,20 @@ def _name_ignored(prompt: Prompt, body: Mapping[str, Any], ignored: list[str]) -
         ignored.append("cache_control")  # OpenAI caches by itself
 
 
-def _reasoning(prompt: Prompt) -> dict[str, Any]:
+def _reasoning(prompt: Prompt, model: str) -> dict[str, Any]:
     """The `reasoning` field. A client that asks for thinking in tokens sees it, unless it declines; one that names an
     effort has to ask to see it.
     """
     settings: dict[str, Any] = {}
-    if prompt.effort is not None:
-        settings["effort"] = prompt.effort
-    elif prompt.thinking_budget is not None:
-        settings["effort"] = _effort.effort(prompt.thinking_budget)
+    wanted = prompt.effort
+    if wanted is None and prompt.thinking_budget is not None:
+        wanted = _effort.effort(prompt.thinking_budget)
+    if wanted is not None and (effort := _effort.fitting(wanted, model)) is not None:
+        settings["effort"] = effort
     shown = prompt.show_thinking
     if shown is None:
         shown = prompt.thinking_adaptive or bool(prompt.thinking_budget)
-    if shown and settings.get("effort") != "none":
+    if shown and settings.get("effort") != "none" and wanted != "none":
         settings["summary"] = "auto"
     return settings
 

@@ -7,7 +7,7 @@
 --   TAG:counts:WINDOW:NUMBER   hash   scope -> 'settled reserved', and ' idle' seconds where it may be forgotten; scopes
 --                                     that are all zero only where they may be forgotten; ends by its TTL
 --   TAG:idle                   zset   scope without a window, by when it may be forgotten
---   TAG:reservations           hash   id -> state, then its holds packed: window, number, scope, amount, slot, ...
+--   TAG:reservations           hash   id -> state, then packed: its holds (window, number, scope, amount, slot, ...), its facts
 --   TAG:leases                 zset   id by the end of its lease; states 0 (reserved), 1 (forwarded), and of those that
 --                                     were settled and kept 4 (was reserved) and 5 (was forwarded): amounts as charged;
 --                                     3 too, by the time of its next report, until it is recorded
@@ -148,15 +148,15 @@ local function take(answer, first, taken)
   return answer
 end
 
-local function reserve(id, lease, forwarded) -- then the holds
+local function reserve(id, lease, forwarded, facts) -- then the holds
   if redis.call('HEXISTS', RESERVATIONS, id) == 1 then
     return { 'exists' }
   end
   local taken = {}
-  local answer = take({ 'granted', '' }, 6, taken)
+  local answer = take({ 'granted', '' }, 7, taken)
   if answer[1] == 'granted' then
     answer[2] = epoch_or(id)
-    redis.call('HSET', RESERVATIONS, id, forwarded .. cmsgpack.pack(taken))
+    redis.call('HSET', RESERVATIONS, id, forwarded .. cmsgpack.pack(taken, facts))
     redis.call('ZADD', LEASES, string.format('%.17g', now + tonumber(lease)), id)
   end
   return answer
@@ -168,7 +168,7 @@ local function extend(id) -- then the holds
   if state ~= '0' and state ~= '1' then
     return { 'gone' }
   end
-  local taken = cmsgpack.unpack(record:sub(2))
+  local taken, facts = cmsgpack.unpack(record:sub(2))
   local same = (#ARGV - 3) / 6 == #taken / 5
   for at = 1, same and #taken or 0, 5 do
     local other = 4 + (at - 1) / 5 * 6
@@ -181,7 +181,7 @@ local function extend(id) -- then the holds
   local answer = take({ 'granted', '' }, 4, taken)
   if answer[1] == 'granted' then
     answer[2] = epoch_or(id)
-    redis.call('HSET', RESERVATIONS, id, state .. cmsgpack.pack(taken))
+    redis.call('HSET', RESERVATIONS, id, state .. cmsgpack.pack(taken, facts or ''))
   end
   return answer
 end
@@ -216,7 +216,7 @@ local function settle(id, keep, first, last)
   if not record or state == '4' or state == '5' then
     return 0
   end
-  local taken = cmsgpack.unpack(record:sub(2))
+  local taken, facts = cmsgpack.unpack(record:sub(2))
   if (last - first + 1) * 5 ~= #taken then
     return -1 - #taken / 5
   end
@@ -229,7 +229,7 @@ local function settle(id, keep, first, last)
     taken[at + 3] = used
   end
   if live and keep then
-    redis.call('HSET', RESERVATIONS, id, (state == '1' and '5' or '4') .. cmsgpack.pack(taken))
+    redis.call('HSET', RESERVATIONS, id, (state == '1' and '5' or '4') .. cmsgpack.pack(taken, facts or ''))
     return 1
   end
   redis.call('HDEL', RESERVATIONS, id)
@@ -289,9 +289,9 @@ local function expire(batch, late, epoch, keep) -- then settles to repeat: id, k
     local record = redis.call('HGET', RESERVATIONS, id)
     redis.call('ZREM', LEASES, id)
     if record then
-      local state, taken = record:sub(1, 1), cmsgpack.unpack(record:sub(2))
+      local state, taken, facts = record:sub(1, 1), cmsgpack.unpack(record:sub(2))
       local forwarded, kept = state == '1' or state == '3' or state == '5', state == '4' or state == '5'
-      local report = { id, forwarded and 1 or 0, kept and 1 or 0 }
+      local report = { id, forwarded and 1 or 0, kept and 1 or 0, facts or '' }
       for hold = 1, #taken, 5 do
         local held = taken[hold + 3]
         local charged = kept and held or (forwarded and taken[hold + 4] == '0') and held or '0'
@@ -358,7 +358,7 @@ local function share(board, author, note, ttl)
 end
 
 if phase == 'reserve' then
-  return reserve(ARGV[3], ARGV[4], ARGV[5])
+  return reserve(ARGV[3], ARGV[4], ARGV[5], ARGV[6])
 elseif phase == 'forward' then
   return forward(ARGV[3], ARGV[4])
 elseif phase == 'renew' then

@@ -31,6 +31,7 @@ from extproc.stores import (
     Level,
     StoreError,
     check_amounts,
+    check_facts,
     check_note,
     fuller,
 )
@@ -72,9 +73,10 @@ class RedisCounters:
         self._owed: dict[str, tuple[Sequence[int], bool, int]] = {}
 
     async def reserve(
-        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
+        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False, facts: bytes = b""
     ) -> Granted | Denied:
-        arguments = [id, repr(float(lease)), "01"[forwarded]]
+        check_facts(facts)
+        arguments: list[str | bytes] = [id, repr(float(lease)), "01"[forwarded], facts]
         for hold in holds:
             arguments += _packed(hold)
         try:
@@ -141,8 +143,15 @@ class RedisCounters:
         if self._lost and not ended:
             return await self.expire(keep=keep)
         return [
-            Expired(_text(id), bool(forwarded), tuple(map(_text, holds[::2])), tuple(map(int, holds[1::2])), bool(kept))
-            for id, forwarded, kept, *holds in ended
+            Expired(
+                _text(id),
+                bool(forwarded),
+                tuple(map(_text, holds[::2])),
+                tuple(map(int, holds[1::2])),
+                bool(kept),
+                facts,
+            )
+            for id, forwarded, kept, facts, *holds in ended
         ]
 
     async def levels(self, scopes: Sequence[tuple[str, int]]) -> Sequence[Level]:

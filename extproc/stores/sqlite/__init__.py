@@ -36,6 +36,7 @@ from extproc.stores import (
     Waits,
     check_amounts,
     check_extension,
+    check_facts,
     check_note,
     fuller,
     resets_in,
@@ -151,8 +152,9 @@ class SqliteCounters:
         return self._open()
 
     async def reserve(
-        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False
+        self, id: str, holds: Sequence[Hold], lease: float, *, forwarded: bool = False, facts: bytes = b""
     ) -> Granted | Denied:
+        check_facts(facts)
         now = self._clock()
         counts: dict[_Key, _Count] = {}  # their values after this call: two holds may be on one scope
         taken: list[_Taken] = []
@@ -171,8 +173,8 @@ class SqliteCounters:
             for key, count in counts.items():
                 _save(db, key, *count)
             try:
-                row = (id, now + lease, forwarded, _encode(taken))
-                db.execute("INSERT INTO holdings VALUES (?, ?, ?, 0, ?, NULL)", row)
+                row = (id, now + lease, forwarded, _encode(taken), facts)
+                db.execute("INSERT INTO holdings VALUES (?, ?, ?, 0, ?, NULL, ?)", row)
             except sqlite3.IntegrityError as error:
                 raise ValueError(f"reservation {id!r} exists") from error
         return _granted(taken, counts, resets)
@@ -250,11 +252,11 @@ class SqliteCounters:
         ended: list[Expired] = []
         async with self._transaction() as db:
             due = db.execute(
-                "SELECT id, forwarded, expired, holds, charged FROM holdings "
+                "SELECT id, forwarded, expired, holds, charged, facts FROM holdings "
                 "WHERE expired IN (0, 2) AND deadline <= ? ORDER BY deadline LIMIT ?",
                 (now, EXPIRE_BATCH),
             ).fetchall()
-            for id, forwarded, expired, holds, kept in due:
+            for id, forwarded, expired, holds, kept, facts in due:
                 taken = _decode(holds)
                 scopes = tuple([held.scope for held in taken])
                 if kept is not None:
@@ -267,7 +269,7 @@ class SqliteCounters:
                         if not expired:
                             _move(db, held, amount, -held.amount, _idle_at(held, now, least=LATE_SETTLE))
                 db.execute(change, state)
-                ended.append(Expired(id, bool(forwarded), scopes, charged, kept is not None))
+                ended.append(Expired(id, bool(forwarded), scopes, charged, kept is not None, facts))
             db.execute("DELETE FROM holdings WHERE expired = 1 AND deadline <= ?", (now - LATE_SETTLE,))
             db.execute("DELETE FROM notes WHERE expires <= ?", (now,))
             db.execute(_IDLE, (now, PURGE_BATCH))

@@ -42,8 +42,9 @@ _STEPS = (
         # A worker of an older release that is still running would take kept ones for live: after this it finds none.
         "ALTER TABLE reservations RENAME TO holdings",
     ),
+    ("ALTER TABLE holdings ADD COLUMN facts BLOB NOT NULL DEFAULT x''",),
 )
-SCHEMA_VERSION = len(_STEPS)  # 3
+SCHEMA_VERSION = len(_STEPS)  # 4
 
 
 def use_wal(db: sqlite3.Connection) -> None:

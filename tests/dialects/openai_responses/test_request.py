@@ -528,7 +528,7 @@ def test_messages_are_written(messages, items):
         ({"temperature": 0.0, "top_p": 0.5}, {"temperature": 0.0, "top_p": 0.5}),
         ({"logprobs": 0}, {"include": ["message.output_text.logprobs"]}),
         ({"logprobs": 3}, {"include": ["message.output_text.logprobs"], "top_logprobs": 3}),
-        ({"effort": "none"}, {"reasoning": {"effort": "none"}}),
+        ({"effort": "none"}, {}),
         ({"effort": "low"}, {"reasoning": {"effort": "low"}, "include": ["reasoning.encrypted_content"]}),
         (
             {"effort": "low", "show_thinking": True},
@@ -542,7 +542,7 @@ def test_messages_are_written(messages, items):
             {"thinking_budget": 5000, "show_thinking": False},
             {"reasoning": {"effort": "medium"}, "include": ["reasoning.encrypted_content"]},
         ),
-        ({"thinking_budget": 0}, {"reasoning": {"effort": "none"}}),
+        ({"thinking_budget": 0}, {}),
         (
             {"thinking_adaptive": True},
             {"reasoning": {"summary": "auto"}, "include": ["reasoning.encrypted_content"]},

@@ -61,7 +61,7 @@ UNKNOWN_PATHS = (
         "/api/chat",
     ),
     *(
-        "/openai/deployments/stub/chat/completions",
+        "/openai/deployments/stub/other",
         "/model/stub/invoke",
         "/metrics",
         "/healthz",

@@ -351,7 +351,7 @@ async def test_an_older_file_is_migrated_and_keeps_its_counts(path, tmp_path, ol
     await again.close()
     await SqliteCounters(tmp_path / "new.db").close()
     assert schema(path) == schema(tmp_path / "new.db")
-    assert schema(path)[0] == (SCHEMA_VERSION,) == (3,)
+    assert schema(path)[0] == (SCHEMA_VERSION,) == (4,)
 
 
 async def test_a_migration_that_fails_changes_nothing(path, old):

@@ -1,0 +1,65 @@
+"""Facts of an exchange that its reservation keeps: if this process dies, another one writes them into the ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from extproc.stores import MAX_FACTS
+from extproc.words.exchange import Exchange
+
+_LONGEST = 256  # characters of a text, as in the ledger
+
+
+class Facts(msgspec.Struct, array_like=True, frozen=True):
+    """The facts that the counts of an exchange cannot tell. The target's are empty where several could have served."""
+
+    request_id: str = ""
+    consumer: str = ""
+    team: str = ""
+    key: str = ""
+    labels: Mapping[str, str] = {}
+    operation: str = ""
+    model: str = ""  # the requested model
+    stream: bool = False
+    target: str = ""
+    provider: str = ""
+    provider_model: str = ""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Facts).decode
+
+
+def pack_facts(exchange: Exchange) -> bytes:
+    """The facts of a request that is about to be forwarded. Labels that take too much room are left out."""
+    consumer, ask, target = exchange.consumer, exchange.ask, exchange.targets[0]
+    alone = all(other is target or other.name == target.name for other in exchange.targets)
+    served = (target.name, target.provider, target.model) if alone else ("", "", "")
+    facts = Facts(
+        exchange.request_id[:_LONGEST],
+        consumer.name,
+        consumer.team,
+        exchange.key,
+        exchange.labels,
+        exchange.operation,
+        ask.model[:_LONGEST],
+        ask.stream,
+        *served,
+    )
+    try:
+        packed = _encode(facts)
+    except UnicodeEncodeError:  # a lone surrogate, which JSON can hold
+        return b""
+    if len(packed) > MAX_FACTS:
+        packed = _encode(msgspec.structs.replace(facts, labels={}))
+    return packed if len(packed) <= MAX_FACTS else b""
+
+
+def unpack_facts(packed: bytes) -> Facts:
+    """The facts in a reservation; empty ones where an older release wrote none, or a newer one others."""
+    try:
+        return _decode(packed)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Facts()
