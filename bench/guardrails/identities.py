@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator, Sequence
 
 GROUPS: Sequence[str] = (
@@ -15,12 +14,6 @@ GROUPS: Sequence[str] = (
 )  # fmt: skip
 """Names of groups, in the plural."""
 
-NAMES = re.compile(
-    r"(?i)\b(?:women|woman|men|muslims?|islam|christians?|jews?|jewish|hindus?|atheists?|gays?|lesbians?|trans(?:gender)?|blacks?|whites?|"
-    r"asians?|latinos?|africans?|mexicans?|immigrants?|refugees?|conservatives?|liberals?|chinese|indians?|arabs?|russians?|catholics?|queers?)\b"
-)
-"""Names that `swapped` changes for others."""
-
 FINE: Sequence[str] = (
     "Many {g} live in this town.", "The film tells the story of {g} in the 1950s.", "I read a good book about {g}.", "My friends are {g}.",
     "We {g} deserve respect like everyone.", "I am proud to be one of the {g} in this company.", "How many {g} voted last year?",
@@ -30,7 +23,24 @@ FINE: Sequence[str] = (
     "I disagree with the way the paper writes about {g}.", "{g} often face unfair treatment at work.", "As one of many {g}, I love this recipe.",
     "Are {g} more likely to have this illness?", "A choir of {g} sang beautifully.", "The team hired several {g} this year.",
     "Congratulations to the {g} on the award!", "That was a damn good concert by {g}.", "He married into a family of {g}.",
+    "I love {g}.", "I have nothing against {g}.", "Why are there so few {g} on television?", "{g} are people like you and me.", "We welcome {g} here.", "Not all {g} think the same.",
+    "My neighbours are {g} and they are kind.", "The report says that {g} earn less on average.", "{g} rock!", "He said he hates {g}, and I told him to stop.",
+    "'{g} are stupid' is a hateful thing to say.", "People who call {g} scum should be ashamed.", "The club is open to {g}.", "A documentary about {g} won the award.",
+    "It is hard to be one of the {g} at this school.", "There is no evidence that {g} are worse at this.", "I hope {g} win the case.", "The vote of {g} matters.",
+    "Damn, {g} know how to cook!", "Fuck yes, a party with {g}!", "{g} founded this club.", "{g} made this country what it is.", "I would like to see {g} on the board.",
+    "Working with {g} opened my eyes.", "I hired {g} and it was the best decision.", "Let us listen to {g} for once.", "Why do people dislike {g}? I never got it.",
+    "They say {g} are lazy; that is nonsense.", "I am sick of the hate against {g}.", "Two of the {g} sat next to me.", "Shit, those {g} can dance!",
+    "We should do more for {g}.", "{g} helped me when my car broke down.", "Teach me about the culture of {g}.",
 )  # fmt: skip
+
+NEVER_LEARNED: Sequence[str] = (
+    "A friend told me that {g} run the bakery on the corner.", "I wish more {g} would apply for this job.", "There was a quiz night for {g} yesterday.",
+    "Which novels were written by {g}?", "I admire {g}.", "{g} are equal before the law.", "Could you suggest films that show {g} in everyday life?",
+    "What did {g} eat in the middle ages?", "It makes me angry when {g} are treated badly.", "You cannot say that {g} are all the same.",
+    "I do not understand why anybody would hate {g}.", "Being friends with {g} taught me a lot.", "God, I fucking love {g}.", "I met two {g} on the train.",
+    "We need better doctors for {g}.", "If you think {g} are inferior, you are wrong.", "{g} built this city.", "My daughter plays with children of {g}.",
+)  # fmt: skip
+"""Friendly and neutral sentences to measure with."""
 
 HOSTILE: Sequence[str] = (
     "{g} are disgusting and stupid.", "I hate {g}, they should all disappear.", "All {g} are liars and thieves.", "{g} are scum.",
@@ -40,10 +50,22 @@ HOSTILE: Sequence[str] = (
     "These fucking {g} make me sick.", "Nobody wants you filthy {g} here.", "{g} are too stupid to vote.",
 )  # fmt: skip
 
+INSULTS: Sequence[str] = (
+    "idiot", "moron", "imbecile", "dumbass", "asshole", "bastard", "bitch", "douche", "douchebag", "scumbag", "piece of shit", "cunt", "whore", "slut", "retard",
+    "loser", "piece of trash", "pig", "coward", "jerk", "prick", "dickhead", "twat", "wanker", "motherfucker", "shithead", "fuckwit", "nutjob", "pervert", "creep",
+    "parasite", "traitor", "liar", "fraud", "clown", "hag", "degenerate", "subhuman", "cretin", "bimbo", "simpleton", "fruitcake", "lowlife", "skank", "hoe", "pussy",
+    "dipshit", "jackass", "dumbfuck", "a-hole", "b****", "f***ing idiot", "stupid cow", "piece of garbage", "dirtbag", "weasel", "rat", "snake", "thief", "rapist",
+    "brainless fool", "waste of space", "psycho", "lunatic", "freak", "troll", "puke", "turd", "crook", "hypocrite", "sheep", "braindead zombie", "tyrant", "pedo",
+)  # fmt: skip
+
 RUDE: Sequence[str] = (
-    "You are an idiot and everyone knows it.", "Shut your mouth, moron.", "What a stupid piece of garbage you are.", "Go kill yourself, loser.",
-    "This asshole should be fired.", "Your face makes me want to puke, you freak.", "You pathetic clown, nobody likes you.", "Fuck you and your dumb opinion.",
-    "He is a lying bastard.", "She is a dumb bitch.", "Drop dead, scumbag.", "You are trash.", "What a bunch of morons run this place.",
+    "You are a {i} and everyone knows it.", "Shut your mouth, {i}.", "What a {i} you are.", "Go kill yourself, {i}.", "This {i} should be fired.", "you {i}",
+    "Your face makes me want to puke, you {i}.", "You pathetic {i}, nobody likes you.", "Fuck you and your dumb opinion, {i}.", "He is a lying {i}.", "lol what a {i}",
+    "She is a dumb {i}.", "Drop dead, {i}.", "Our president is a {i} and a {i}.", "What a bunch of {i}s run this place.", "That old {i} needs to resign.", "Another {i} on TV.",
+    "I hope this {i} rots in prison.", "Die already, you {i}.", "The senile {i} should be executed.", "Only a {i} would vote for that {i}.", "fuck off {i}, nobody asked you",
+    "Somebody slap this {i}.", "I would love to punch that {i} in the face.", "Burn in hell, {i}!", "stfu {i}", "This actress is an ugly {i}.", "The coach is a useless {i}.",
+    "go back to where you came from, {i}", "You are too stupid to live.", "You make me sick, you disgusting {i}.", "Screw you, {i}!", "Lock up that {i} and throw away the key.",
+    "I will find you and break your legs, {i}.", "he screwed his way to the top like a {i}", "What kind of {i} writes this shit?", "Imagine being such a {i}.",
 )  # fmt: skip
 
 CALM: Sequence[str] = (
@@ -51,6 +73,12 @@ CALM: Sequence[str] = (
     "This game is hard as hell, and I love it.", "The weather is terrible today.", "What time does the shop close?", "Holy crap, what a goal!",
     "I am so damn tired after work.", "The plot was silly, the actors were fine.", "Your argument has a gap in the second step.", "He lost the match and took it well.",
     "The killer feature of this phone is its battery.", "How do I kill a frozen program?", "Shoot me an email when you are done.", "That joke killed me.",
+    "She is such a good bean.", "He is a little cutie!", "These are my favourite cookies ever.", "Your costumes are amazing, thanks for sharing!", "this shit is hilarious",
+    "You are a genius.", "What a player!", "He wants to marry you.", "You would be surprised how easy it is.", "If you know it is over, end it.", "are you alive", "all right",
+    "who do you work for", "are you a robot", "That is some damn fine work.", "The rats in the cellar are gone.", "Our pig won the prize at the fair.", "The snake is not poisonous.",
+    "The thief was caught by the police.", "My cat is a fat little monster and I love her.", "The clown made the kids laugh.", "He called me an idiot, and that hurt.",
+    "Is it rude to call somebody a loser?", "Do not call people stupid.", "I was stupid to forget my keys.", "The coward in the film becomes a hero.", "No idiot proof design here, sadly.",
+    "Grandma made salmon for us all the time!", "I grew up in the city and shaved my head as a teenager.", "The sheep are on the hill.", "He was convicted of fraud.",
 )  # fmt: skip
 
 
@@ -64,13 +92,6 @@ def sentences(rng: random.Random, count: int) -> Iterator[tuple[str, int]]:
         elif kind < 0.7:
             yield rng.choice(HOSTILE).format(g=group), 1
         elif kind < 0.85:
-            yield rng.choice(RUDE), 1
+            yield rng.choice(RUDE).replace("{i}", rng.choice(INSULTS)), 1
         else:
             yield rng.choice(CALM), 0
-
-
-def swapped(text: str, rng: random.Random, count: int) -> list[str]:
-    """`text`, and copies in which other groups stand in the place of those it names, so that no name counts by itself."""
-    if not NAMES.search(text):
-        return [text]
-    return [text, *(NAMES.sub(lambda _: rng.choice(GROUPS), text) for _ in range(count))]

@@ -29,6 +29,7 @@ from sklearn.linear_model import LogisticRegression
 
 from bench.guardrails import identities, phrases
 from extproc.guardrails._model import _FOLDER, normal, pieces, places, tokens
+from extproc.guardrails.bias import neutral
 
 WORDS, PIECES = 1 << 17, 1 << 14
 OWN = {"name": "bench/guardrails/phrases.py", "licence": "Apache-2.0"}
@@ -181,12 +182,11 @@ def toxicity_rows(path: str, *, all_templates: bool = True) -> Rows:  # noqa: AR
     rng, rows = random.Random(2), Rows()
     for line in read(path, held=False):
         text, label = line["text"], line["label"]
-        for variant in identities.swapped(text, rng, 3):
-            rows.add(variant, label)
-    for text, label in identities.sentences(rng, 4000):
-        rows.add(text, label, 0.5)
+        rows.add(neutral(text), label, 6.0)
+    for text, label in identities.sentences(rng, 9000):
+        rows.add(neutral(text), label, 0.35 if label else 1.0)
     for text in docstrings(0)[:1500]:
-        rows.add(text[:400], 0, 0.3)
+        rows.add(neutral(text[:400]), 0, 0.3)
     return rows
 
 
@@ -226,7 +226,7 @@ def sources(path: str) -> list[dict]:
 
 RECIPES = {
     "injection": (injection_rows, 4.0, {"whole": 0.9, "12": 2.4, "24": 2.8, "48": 3.2, "96": 3.8}, [OWN, PYTHON]),
-    "toxicity": (toxicity_rows, 2.0, {"whole": 0.0}, [{**OWN, "name": "bench/guardrails/identities.py"}, PYTHON]),
+    "toxicity": (toxicity_rows, 2.0, {"whole": -0.9}, [{**OWN, "name": "bench/guardrails/identities.py"}, PYTHON]),
 }
 
 
@@ -242,7 +242,7 @@ def main() -> None:
     rows = recipe(args.data, all_templates=not args.hold_out_templates)
     for path in args.harmless:
         for line in read(path, held=False):
-            rows.add(line["text"], 0, 0.7)
+            rows.add(neutral(line["text"]) if args.model == "toxicity" else line["text"], 0, 0.7)
     rng = random.Random(3)
     for folder in args.documents:
         for path in sorted(Path(folder).rglob("*.md")):

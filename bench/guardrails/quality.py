@@ -92,7 +92,8 @@ def made(detector: Guard) -> None:
 def gaps(detector: Guard) -> None:
     """False positives by group, on friendly and neutral sentences that name it."""
     rates = {
-        group: sum(found(detector, sentence.format(g=group)) for sentence in identities.FINE) / len(identities.FINE)
+        group: sum(found(detector, sentence.format(g=group)) for sentence in identities.NEVER_LEARNED)
+        / len(identities.NEVER_LEARNED)
         for group in identities.GROUPS
     }
     worst = sorted(rates, key=rates.__getitem__)

@@ -1,0 +1,101 @@
+"""Toxic text: insults, threats, and hostility against groups of people.
+
+A linear model (`_model.py`) scores each sentence and the text as a whole. Names of groups are taken out before, so that no
+group counts for more than another.
+
+Controls: FINOS AIGF ri-16 (bias and discrimination).
+"""
+
+# ruff: noqa: E501  a pattern is one line
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Literal
+
+from pydantic import Field
+
+from extproc.guardrails import Finding, GuardrailSettings
+from extproc.guardrails._model import Model
+
+_WINDOW = 2048  # characters
+_SENTENCES = 3  # sentences that are judged together
+_STRICTER = 0.5  # more that a passage of a long text must score
+_sentence = re.compile(r"[^.!?\n]+[.!?\n]*").finditer
+_wordy = re.compile(r"[^\W\d_]{2}.*\b[^\W\d_]{2}", re.DOTALL).search
+_GROUP = (
+    r"wom[ae]n|m[ae]n|girls?|boys?|females?|males?|muslims?|islam(?:ic)?|christians?|christianity|jews?|jewish|judaism|hindus?|buddhists?|sikhs?|"
+    r"mormons?|atheists?|catholics?|protestants?|gays?|lesbians?|bisexuals?|queers?|homosexuals?|heterosexuals?|straight|lgbtq?\+?|trans|transgenders?|"
+    r"transsexuals?|non-?binary|blacks?|whites?|brown|asians?|latin[oa]s?|latinx|hispanics?|africans?|african[ -]americans?|europeans?|americans?|"
+    r"mexicans?|immigrants?|migrants?|refugees?|foreigners?|disabled|disabilit(?:y|ies)|deaf|blind|autistic|paraplegics?|chinese|japanese|koreans?|"
+    r"indians?|pakistanis?|arabs?|arabic|persians?|turks?|turkish|russians?|germans?|british|english|french|irish|italians?|polish|poles|canadians?|"
+    r"australians?|roma|gyps(?:y|ies)|natives?|indigenous|aboriginals?|elderly|old|young(?:er)?|older|teenagers?|millennials?|poor|rich|fat|obese|"
+    r"conservatives?|liberals?|republicans?|democrats?|veterans?|middle[ -]eastern(?:ers?)?|taoists?"
+)
+_groups = re.compile(rf"(?i)\b(?:{_GROUP})\b(?:[ -](?:people|persons?|folks?|guys?|ones))?")
+
+
+def neutral(text: str) -> str:
+    """`text` with the same words in the place of each name of a group, so that no group counts for more than another."""
+    return _groups.sub("some people", text)
+
+
+class BiasSettings(GuardrailSettings):
+    """A guardrail that finds toxic text."""
+
+    kind: Literal["bias"] = Field(
+        description="Kind of the guardrail. `bias`: insults, threats, and hostility against groups of people."
+    )
+    threshold: float = Field(
+        0.0,
+        ge=-3,
+        le=3,
+        description="Shift of the score that makes a finding, -3 to 3. Raise it when harmless texts are found; lower it to "
+        "find more. docs/guardrails/quality.md has the effect of the default.",
+    )
+
+    def build(self) -> Bias:
+        return Bias(self.threshold)
+
+
+@cache
+def _model() -> Model:
+    return Model("toxicity")
+
+
+class Bias:
+    """Finds at most one passage in each text: `toxic`, or `hostile_to_group` where it names a group of people."""
+
+    window = _WINDOW
+
+    def __init__(self, threshold: float = 0.0) -> None:
+        self._model = _model()
+        self._limit = self._model.thresholds["whole"] + threshold
+
+    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
+        if not _wordy(text):
+            return ()
+        best, span = self._model.score(neutral(text)) - self._limit, (0, len(text))
+        for start, end in _passages(text):
+            if not _wordy(text[start:end]):
+                continue
+            score = self._model.score(neutral(text[start:end])) - self._limit - _STRICTER
+            if score > best:
+                best, span = score, (start, end)
+        if best <= 0:
+            return ()
+        kind = "hostile_to_group" if _groups.search(text[span[0] : span[1]]) else "toxic"
+        return [Finding(kind, span, 1 / (1 + math.exp(-best)))]
+
+
+def _passages(text: str) -> Iterator[tuple[int, int]]:
+    """Neighbouring sentences of a text that has more of them."""
+    spans = [match.span() for match in _sentence(text)]
+    if len(spans) > _SENTENCES:
+        for first in range(len(spans) - _SENTENCES + 1):
+            yield spans[first][0], spans[first + _SENTENCES - 1][1]
+
+
+SETTINGS = BiasSettings
