@@ -28,6 +28,7 @@ from extproc.framing.json import InvalidJSON, parse
 from extproc.framing.sse import SSE
 from extproc.parsing import OWN_PATHS
 from extproc.pb import extproc_pb2 as pb
+from extproc.response import AMAZON
 from extproc.server import access_log, wire
 from extproc.translation.translate import Stream, Translation
 from extproc.unread.windows import Reading
@@ -53,6 +54,7 @@ SERVICES = (
     Service("aws_bedrock", "aws_converse", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", 65536),
     Service("cohere", "cohere_chat", "command-a-reasoning-08-2025", 32768, drop_hosted=True),
 )
+WRAPPED = Service("aws_bedrock", "anthropic_messages", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", 65536)
 
 
 @dataclass(frozen=True)
@@ -268,8 +270,18 @@ def answer(data: bytes) -> None:
         sent = b"".join(encode(_frame_headers(event), payload) for event, payload in zip(events, payloads, strict=True))
     else:
         sent = b"".join(b"data: %b\n\n" % payload.replace(b"\n", b" ").replace(b"\r", b" ") for payload in payloads)
-    made = b"".join(stream.feed(piece, False) for piece in cut(sent)) + stream.feed(b"", True)
-    _frames(SSE(), [made])
+    _frames(SSE(), [_passed(stream, sent)])
+    if name == WRAPPED.dialect:  # the same API inside Amazon's events
+        translation = Translation(dialect, WRAPPED)
+        unwrapping = translation.stream(AMAZON, event_limit=1 << 20, body_limit=1 << 20)
+        inside = [json.dumps({"bytes": base64.b64encode(payload).decode()}).encode() for payload in payloads]
+        headers = {":message-type": "event", ":event-type": "chunk"}
+        made = _passed(unwrapping, b"".join(encode(headers, payload) for payload in [*inside, *payloads[:2]]))
+        _frames(SSE(), [made])
+
+
+def _passed(stream: Any, sent: bytes) -> bytes:
+    return b"".join([*(stream.feed(piece, False) for piece in cut(sent)), stream.feed(b"", True)])
 
 
 def _frame_headers(event: Any) -> dict[str, str]:
