@@ -46,6 +46,7 @@ class Translation:
         self._encoding: Literal["float", "base64"] = "float"  # encoding of embeddings
         self._service = service
         self._names: ToolNames | None = None
+        self.one_call = False  # see `Prompt`
 
     @property
     def names(self) -> ToolNames | None:
@@ -81,6 +82,7 @@ class Translation:
             else:
                 prompt.stream = self.streamed  # the client's path may say it rather than its body
                 self._names = ToolNames(prompt, self.dialect)
+                self.one_call = prompt.one_call
             made, ignored = self.dialect.encode_request(prompt, destination)
             self.ignored = safe_names([*dropped, *prompt.ignored, *unable, *ignored])
         path = self.dialect.path(destination, stream=self.streamed)
@@ -114,7 +116,9 @@ class Translation:
         answer.model = answer.model or self.model
         if isinstance(answer, Embeddings):
             answer.encoding = self._encoding
-        elif (names := self.names) is not None:
+        else:
+            answer.one_call = self.one_call
+        if not isinstance(answer, Embeddings) and (names := self.names) is not None:
             names.restore(part for choice in answer.choices for part in choice.parts)
         return _encode(self.client.encode_answer(answer)), answer.usage
 
@@ -144,6 +148,7 @@ class Stream:
         self._encoder = translation.client.encoder()
         self._model = translation.model
         self._names = translation.names
+        self._one_call = translation.one_call
         self._usage: Usage | None = None
         self._told: Usage | None = None
         self._over = False
@@ -193,6 +198,7 @@ class Stream:
                 self._tell(out)
             elif type(event) is Started:
                 event.model = event.model or self._model
+                event.one_call = self._one_call
                 self._usage = event.usage
             elif type(event) is Ended or type(event) is Failed:
                 self._over, self.failed = True, type(event) is Failed

@@ -151,6 +151,7 @@ class Prompt(Struct):
     user: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     service_tier: str = ""
+    one_call: bool = False  # the client reads one call of a function, in the form before tools
     ignored: list[str] = []
     """Advisory fields of the client's that this form cannot carry, by their names there."""
 
@@ -176,6 +177,7 @@ class Answer(Struct):
     created: int = 0  # seconds since the epoch, 0: not said
     usage: Usage | None = None
     service_tier: str = ""
+    one_call: bool = False  # as in `Prompt`
 
 
 # --- a streamed answer, event by event
@@ -188,6 +190,7 @@ class Started(Struct):
     model: str = ""
     created: int = 0
     usage: Usage | None = None
+    one_call: bool = False  # as in `Prompt`
 
 
 class Delta(Struct):

@@ -28,6 +28,8 @@ budgets:
   - {name: few, match: {model: llama}, unit: requests, limit: 3, window: day}
 guardrails:
   - {name: no-keys, kind: regex, patterns: {aws: 'AKIA[0-9A-Z]{16}'}}
+  - {name: mask, kind: regex, "on": [output], action: mask, patterns: {fruit: 'PINEAPPLE'}}
+  - {name: stop, kind: regex, "on": [output], patterns: {fruit: 'DURIAN'}}
 stores: {counters: "memory:"}
 """
 
@@ -130,6 +132,16 @@ def test_a_key_is_needed(gateway: Gateway, key: str | None, code: str):
     assert (answer.status_code, answer.json()["error"]["code"]) == (401, code)
     assert answer.headers["x-ai-error-origin"] == "gateway"
     assert gateway.calls() == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_answers_are_guarded(gateway: Gateway, stream: bool):
+    answer = ask(gateway, text="a PINEAPPLE", stream=stream)  # the mock repeats it
+    assert answer.status_code == 200, answer.text
+    assert "PINEAPPLE" not in answer.text
+    assert "[FRUIT]" in answer.text
+    answer = ask(gateway, text="a DURIAN", stream=stream)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "guardrail_blocked")
 
 
 def test_the_model_chooses_the_provider(gateway: Gateway):

@@ -22,9 +22,14 @@ providers:
   openai: {kind: vllm, base_url: "AT/v1", outlier_detection: {consecutive_5xx: 10000}}
   anthropic: {kind: anthropic, base_url: "AT/v1", api_key: env:EXTPROC_DEMO_KEY,
               outlier_detection: {consecutive_5xx: 10000}}
+  down: {kind: vllm, base_url: "http://127.0.0.1:1/v1", outlier_detection: {consecutive_5xx: 10000}}
 models:
   chat: {provider: openai}
+  down: {provider: down}
   claude: {provider: anthropic}
+virtual_models:
+  either: {targets: [{model: down}, {model: chat}]}
+  other-api: {targets: [{model: down}, {model: claude}]}
 consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}]
 guardrails:
   - {name: keys, kind: regex, longest: 20, patterns: {key: 'sk-[A-Z0-9]{12}'}, on: [output], action: mask}
@@ -231,3 +236,26 @@ def test_the_client_may_leave_while_the_head_is_held(provider: Scripted, gateway
         )
     entry = gateway.last(lambda entry: entry["error"] in ("incomplete", "client_left"))
     assert entry["usage_source"] in ("estimated", "provider")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+def test_an_answer_that_breaks_off_while_its_head_is_held_is_an_error(provider: Scripted, gateway: Gateway, kind: str):
+    begun = stream("openai_chat", ["a few words"]) if "stream" in kind else b'{"choices": [{"index": 0,'
+    provider.answer(head(kind, more=[("content-length", "10000")]) + begun)
+    answer = gateway.chat("chat", stream="stream" in kind)
+    assert answer.status_code >= 500
+    entry = gateway.exchange_of(answer)
+    assert entry["usage_source"] in ("estimated", "provider")
+    assert entry["complete"] is False
+
+
+@pytest.mark.parametrize(("model", "api"), [("either", "openai_chat"), ("other-api", "anthropic_messages")])
+def test_the_answer_of_a_later_try_is_guarded(provider: Scripted, gateway: Gateway, model: str, api: str):
+    provider.answer(*streamed(stream(api, letters(f"It is {SECRET}, really"))))
+    answer = gateway.chat(model, "I am ann@example.org", stream=True)
+    assert answer.headers["x-ai-attempts"] == "2"
+    assert SECRET not in answer.text
+    assert "[KEY]" in answer.text
+    assert "<EMAIL_1>" in json.dumps(provider.seen[-1])
+    assert "ann@" not in json.dumps(provider.seen[-1])
+    assert gateway.chat("down").status_code == 503

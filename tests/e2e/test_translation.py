@@ -433,3 +433,30 @@ def test_anthropics_sdk_lists_the_models(sdks: tuple[OpenAI, Anthropic]):
     listed = [model.id for model in messages.models.list()]
     assert listed == [model.id for model in chat.models.list()]
     assert messages.models.retrieve(listed[0]).display_name == listed[0]
+
+
+@pytest.mark.parametrize("model", ["claude", "gemini", "nova"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_of_functions_gets_a_call_of_a_function(gateway: Gateway, model: str, stream: bool) -> None:
+    """The form before tools, and its result in the next request."""
+    functions = [{"name": "weather", "parameters": WEATHER}]
+    body: Any = {"model": model, "messages": [*HELLO], "functions": functions, "stream": stream}
+    answer = gateway.post("/v1/chat/completions", body)
+    assert answer.status_code == 200, answer.text
+    if stream:
+        events = [json.loads(line[6:]) for line in answer.text.split("\n\n") if line.startswith("data: {")]
+        choices = [choice for event in events for choice in event["choices"]]
+        calls = [choice["delta"]["function_call"] for choice in choices if "function_call" in choice["delta"]]
+        call = {"name": calls[0]["name"], "arguments": "".join(part["arguments"] for part in calls)}
+        reasons = [choice["finish_reason"] for choice in choices if choice["finish_reason"]]
+        assert "tool_calls" not in answer.text.replace('"finish_reason":"tool_calls"', "")
+    else:
+        [choice] = answer.json()["choices"]
+        call, reasons = choice["message"]["function_call"], [choice["finish_reason"]]
+        assert "tool_calls" not in choice["message"]
+    assert (call["name"], reasons) == ("weather", ["function_call"])
+    assert json.loads(call["arguments"]).keys() == {"city"}
+    said = {"role": "assistant", "content": None, "function_call": call}
+    result = {"role": "function", "name": "weather", "content": "18 degrees"}
+    again = gateway.post("/v1/chat/completions", body | {"stream": False, "messages": [*HELLO, said, result]})
+    assert "18 degrees" in again.json()["choices"][0]["message"]["content"], again.text

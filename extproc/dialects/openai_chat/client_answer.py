@@ -31,7 +31,7 @@ def encode(answer: Answer) -> dict[str, Any]:
         "object": "chat.completion",
         "created": answer.created or int(time.time()),
         "model": answer.model,
-        "choices": [_said_choice(index, choice) for index, choice in enumerate(answer.choices)],
+        "choices": [_said_choice(index, choice, answer.one_call) for index, choice in enumerate(answer.choices)],
     }
     if answer.usage is not None:
         body["usage"] = write_usage(answer.usage)
@@ -44,7 +44,7 @@ def new_id() -> str:
     return f"chatcmpl-{uuid4().hex}"
 
 
-def _said_choice(index: int, choice: Choice) -> dict[str, Any]:
+def _said_choice(index: int, choice: Choice, one_call: bool) -> dict[str, Any]:
     text = refusal = ""
     thinking: list[ThinkingPart] = []
     calls: list[dict[str, Any]] = []
@@ -68,7 +68,9 @@ def _said_choice(index: int, choice: Choice) -> dict[str, Any]:
     }
     if thinking:
         message |= thoughts(thinking)
-    if calls:
+    if calls and one_call:
+        message["function_call"] = calls[0]["function"]
+    elif calls:
         message["tool_calls"] = calls
     if images:
         message["images"] = images  # the field of OpenRouter and others
@@ -76,7 +78,7 @@ def _said_choice(index: int, choice: Choice) -> dict[str, Any]:
         "index": index,
         "message": message,
         "logprobs": choice.logprobs,
-        "finish_reason": write_reason(choice.finish, refused=bool(refusal)),
+        "finish_reason": write_reason(choice.finish, refused=bool(refusal), one_call=one_call),
     }
 
 
@@ -87,8 +89,10 @@ def said_call(id: str, name: str, arguments: str, signature: str) -> dict[str, A
     return call
 
 
-def write_reason(reason: FinishReason, *, refused: bool) -> str:
+def write_reason(reason: FinishReason, *, refused: bool, one_call: bool = False) -> str:
     """The finish reason. A refusal in words ends with `stop`; one without words must not look like an answer."""
+    if reason == "tool_calls" and one_call:
+        return "function_call"
     if reason == "refusal":
         return "stop" if refused else "content_filter"
     return "stop" if reason in ("stop_sequence", "pause") else reason

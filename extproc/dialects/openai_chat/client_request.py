@@ -73,6 +73,8 @@ def decode(body: Mapping[str, Any]) -> Prompt:
         service_tier=asked.service_tier or "",
         ignored=safe_names(sorted({*_ignored(body)})),
     )
+    if asked.functions and not asked.tools:
+        prompt.one_call, prompt.parallel_tools = True, False
     _choose_tools(asked, prompt)
     _set_thinking(asked, prompt)
     return prompt

@@ -42,17 +42,24 @@ class Encoder:
         self._choices: dict[int, _Writing] = {}
         self._usage: Usage | None = None
         self._head: dict[str, Any] = {}
+        self._one_call = False
 
     def feed(self, event: Event) -> bytes:
         if isinstance(event, Delta):
             begun, writing = self._choice(event.choice)
-            return begun + self._chunk(event.choice, _delta(event, writing), event.logprobs)
+            delta = _delta(event, writing)
+            if self._one_call and (calls := delta.pop("tool_calls", None)):
+                if calls[0]["index"]:  # this form has one call
+                    return begun
+                delta["function_call"] = calls[0]["function"]
+            return begun + self._chunk(event.choice, delta, event.logprobs)
         if isinstance(event, Started):
             self._start(event)
+            self._one_call = event.one_call
             return self._choice(0)[0]
         if isinstance(event, Finished):
             begun, writing = self._choice(event.choice)
-            reason = client_answer.write_reason(event.reason, refused=writing.refused)
+            reason = client_answer.write_reason(event.reason, refused=writing.refused, one_call=self._one_call)
             return begun + self._chunk(event.choice, {}, reason=reason)
         if isinstance(event, Used):
             self._usage = event.usage

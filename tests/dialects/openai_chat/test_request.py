@@ -275,7 +275,12 @@ SETTINGS = {
     ),
     "functions, the older way": (
         {"functions": [{"name": "f", "parameters": SCHEMA}], "function_call": {"name": "f"}},
-        {"tools": [Tool("f", schema=SCHEMA)], "tool_choice": ToolChoice("tool", "f")},
+        {
+            "tools": [Tool("f", schema=SCHEMA)],
+            "parallel_tools": False,
+            "one_call": True,
+            "tool_choice": ToolChoice("tool", "f"),
+        },
     ),
     "no call, the older way": ({"function_call": "none"}, {"tool_choice": ToolChoice("none")}),
     "a call is due": ({"tool_choice": "required"}, {"tool_choice": ToolChoice("required")}),
