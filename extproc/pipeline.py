@@ -150,6 +150,15 @@ def cool_down(settings: Settings, history: History, target: Target, status: int,
         history.cool(target.deployment, min(asked, wanted.longest))
 
 
+def cheaper(settings: Settings, catalog: Catalog) -> Sequence[str]:
+    """The models that budgets downgrade to, and their targets."""
+    found: list[str] = []
+    for budget in settings.budgets:
+        if budget.downgrade_to is not None and (chain := catalog.resolve(budget.downgrade_to)) is not None:
+            found += [budget.downgrade_to, *(target.name for target in chain.targets)]
+    return found
+
+
 def build(
     settings: Settings,
     counters: Counters,
@@ -242,7 +251,9 @@ def build(
         authorize,
         CountTokens(catalog),
         select,
-        GuardInput(settings.guardrails, telemetry.guardrail, most=limits.guardrail_scans),
+        GuardInput(
+            settings.guardrails, telemetry.guardrail, most=limits.guardrail_scans, also=cheaper(settings, catalog)
+        ),
         reserve,
         Forward(settings.attribution, catalog),
         *([Follow(waiting, why_read)] if why_read.enabled else []),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +19,7 @@ from extproc.budgets import Reserve, estimate, read_scope
 from extproc.forward import decode_fields, patch
 from extproc.guardrails import AppliesToSettings, GuardInput, GuardrailSettings
 from extproc.parsing import Parse
-from extproc.pipeline import build
+from extproc.pipeline import build, cheaper
 from extproc.providers import kinds
 from extproc.routing.catalog import Route
 from extproc.routing.history import History
@@ -82,7 +82,9 @@ async def explain(settings: Settings, question: Question) -> Explanation:
         refusal = error
     story = _Story(settings, question, exchange, witness.stages, refusal, pipeline.why_read)
     guardrails = settings.guardrails if story.reached(GuardInput) else ()
-    verdicts = [await _verdict(entry, exchange, question.body, settings) for entry in guardrails]
+    met = GuardInput(settings.guardrails, lambda _verdict: None, also=cheaper(settings, pipeline.catalog))
+    names = {guard.name for guard in met.chosen(exchange)} if guardrails else set()
+    verdicts = [await _verdict(entry, exchange, question.body, settings, names) for entry in guardrails]
     return Explanation(list(_lines(story.rows(verdicts))), refusal is None)
 
 
@@ -303,11 +305,14 @@ class _Story:
             yield "the key in use: sticky by key is shown for the first one"
 
 
-async def _verdict(guardrail: GuardrailSettings, exchange: Exchange, body: bytes, settings: Settings) -> str:
-    """The verdict of one guardrail on the request. It names the place of a finding, never its text."""
+async def _verdict(
+    guardrail: GuardrailSettings, exchange: Exchange, body: bytes, settings: Settings, met: Collection[str]
+) -> str:
+    """The verdict of one guardrail on the request, which meets those of the names `met`. It names the place of a
+    finding, never its text.
+    """
     name = f"{guardrail.name} ({guardrail.kind}, {' and '.join(guardrail.on)}, {guardrail.action})"
-    met = GuardInput(settings.guardrails, lambda _verdict: None).chosen(exchange)
-    if guardrail.name not in [guard.name for guard in met]:
+    if guardrail.name not in met:
         return f"{name}: does not apply"
     if not {"input", "tool_results"} & {*guardrail.on}:
         return f"{name}: checks the answer"

@@ -42,7 +42,7 @@ class AppliesToSettings(Section):
     models: Annotated[Sequence[str], Field(max_length=1000)] | None = Field(
         None,
         description="Patterns of models. A request is meant where the model it names, or one it may be sent to, "
-        "matches. Default: all.",
+        "matches; any request may be sent to the models that budgets downgrade to. Default: all.",
     )
     labels: Annotated[Mapping[str, str], Field(max_length=16)] = Field(
         default_factory=dict, description="Labels that the request must have, each with a pattern of its value."

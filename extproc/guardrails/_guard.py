@@ -75,12 +75,12 @@ class Guard:
     def on_answer(self) -> bool:
         return not self.on.isdisjoint(_ANSWERS)
 
-    def applies(self, exchange: Exchange) -> bool:
-        """True for a request that meets all conditions of `applies_to`."""
+    def applies(self, exchange: Exchange, also: Sequence[str] = ()) -> bool:
+        """True for a request that meets all conditions of `applies_to`. It may be sent to the models `also` too."""
         if self._consumers is not None and not _matches(self._consumers, (exchange.consumer.name,)):
             return False
         if self._models is not None:
-            names = (exchange.ask.model, *(target.name for target in exchange.targets))
+            names = (exchange.ask.model, *(target.name for target in exchange.targets), *also)
             if not _matches(self._models, names):
                 return False
         labels: Mapping[str, str] = exchange.labels

@@ -47,15 +47,23 @@ class Source:
 class GuardInput:
     """Refuses (400) a request in which a blocking guardrail finds something, anywhere a client can put text, and masks
     the findings of others. Writes `guards`, those that read the answer.
+
+    `also` are models that any request may be sent to after this stage, by a budget that downgrades.
     """
 
     def __init__(
-        self, guardrails: Sequence[GuardrailSettings], tell: Callable[[Verdict], None], *, most: int = 64
+        self,
+        guardrails: Sequence[GuardrailSettings],
+        tell: Callable[[Verdict], None],
+        *,
+        most: int = 64,
+        also: Sequence[str] = (),
     ) -> None:
         self._guards = [Guard(settings, order) for order, settings in enumerate(guardrails)]
         self._names = {guard.name: guard for guard in self._guards}
         self._masks = {guard.name: Mask(guard.settings) for guard in self._guards if guard.action == "mask"}
         self._threads = Threads(most)
+        self._also = also
         self._tell = tell
 
     async def __call__(self, exchange: Exchange) -> None:
@@ -78,7 +86,7 @@ class GuardInput:
                 message = f"The header {GUARDRAILS} names a guardrail that the gateway does not have."
                 raise Refusal(INVALID_REQUEST, message, param=GUARDRAILS)
             named.add(name)
-        return [guard for guard in self._guards if guard.name in named or guard.applies(exchange)]
+        return [guard for guard in self._guards if guard.name in named or guard.applies(exchange, self._also)]
 
     async def _search(self, exchange: Exchange, guards: Sequence[Guard]) -> None:
         unreadable = exchange.ask.unreadable

@@ -189,6 +189,20 @@ async def test_more_names_than_fit_are_refused(exchange):
         await Guard(*guards).stage(exchange(ask("x"), headers={"x-ai-guardrails": header}))
 
 
+async def test_a_request_that_a_budget_downgrades_meets_the_guardrails_of_the_cheaper_model(world):
+    made = world(
+        """
+budgets: [{name: b, unit: requests, limit: 0, window: day, on_exceed: downgrade, downgrade_to: n, match: {model: m}}]
+guardrails: [{name: g, kind: regex, patterns: {a: CANARY}, applies_to: {models: [n]}}]
+"""
+    )
+    stream = made.stream()
+    await stream.on_request_headers({":method": "POST", ":path": "/v1/chat/completions"}, False)
+    refused = await stream.on_request_body(json.dumps(ask("CANARY")).encode())
+    assert b"guardrail_blocked" in refused.body
+    await stream.on_end()
+
+
 async def test_tool_results_alone(exchange):
     settings = fake(on=["tool_results"])
     await Guard(settings).stage(exchange(ask("ann@x.de")))
