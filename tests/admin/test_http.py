@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import errno
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -179,3 +181,40 @@ async def test_missing_descriptors_are_one_line_and_no_flood(caplog):
     assert [record.getMessage() for record in caplog.records] == ["status and admin accept no connections: no room"]
     told(loop, {"message": "a bug", "exception": ValueError()})
     assert len(caplog.records) == 2
+
+
+STARVED = """
+import logging, os, resource, socket, time, urllib.request
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+from extproc.admin import HTTPThread
+
+logging.basicConfig(format="%(message)s")
+thread = HTTPThread()
+app = Starlette(routes=[Route("/", lambda _request: PlainTextResponse("ok"))])
+port = thread.add(lambda: app, "127.0.0.1", 0)
+thread.start()
+ask = lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10).read().decode()
+assert ask() == "ok"
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+client, held = socket.socket(), []
+try:
+    while True:
+        held.append(os.dup(0))
+except OSError:
+    client.connect(("127.0.0.1", port))  # it waits in the queue: nothing is left to accept it with
+began = time.process_time()
+time.sleep(2.5)
+print(time.process_time() - began < 0.5)
+for descriptor in held:
+    os.close(descriptor)
+print(ask())
+thread.stop()
+"""
+
+
+def test_a_process_without_descriptors_says_so_once_and_recovers():
+    done = subprocess.run([sys.executable, "-c", STARVED], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "True\nok\n", done.stderr
+    assert done.stderr == "status and admin accept no connections: Too many open files\n"
