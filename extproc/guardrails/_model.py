@@ -21,6 +21,7 @@ import zipfile
 import zlib
 from array import array
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 _FOLDER = Path(__file__).with_name("_models")
@@ -107,7 +108,7 @@ class Model:
 
     def score(self, text: str) -> float:
         """The score of a whole text; above 0 is more likely than not."""
-        sums = self.sums(tokens(text))
+        sums = self.sums([word for word, _ in groupby(tokens(text))])
         return self.bias + sums[-1] / math.sqrt(max(1, len(sums) - 1))
 
     def windows(self, sums: Sequence[float], size: int) -> tuple[list[float], list[int]]:

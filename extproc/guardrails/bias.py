@@ -22,7 +22,10 @@ from extproc.guardrails._model import Model
 
 _WINDOW = 2048  # characters
 _SENTENCES = 3  # sentences that are judged together
-_STRICTER = 0.5  # more that a passage of a long text must score
+_LONG, _WORDS = 240, 24  # characters of a long sentence; words of its parts
+_SHORT = 600  # characters of a text that is judged as a whole
+_STRICTER = 1.5  # more that a passage of a long text must score
+_word = re.compile(r"\S+").finditer
 _sentence = re.compile(r"[^.!?\n]+[.!?\n]*").finditer
 _wordy = re.compile(r"[^\W\d_]{2}.*\b[^\W\d_]{2}", re.DOTALL).search
 _GROUP = (
@@ -77,7 +80,9 @@ class Bias:
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
         if not _wordy(text):
             return ()
-        best, span = self._model.score(neutral(text)) - self._limit, (0, len(text))
+        best, span = -math.inf, (0, len(text))
+        if len(text) <= _SHORT:
+            best = self._model.score(neutral(text)) - self._limit
         for start, end in _passages(text):
             if not _wordy(text[start:end]):
                 continue
@@ -91,11 +96,16 @@ class Bias:
 
 
 def _passages(text: str) -> Iterator[tuple[int, int]]:
-    """Neighbouring sentences of a text that has more of them."""
+    """Neighbouring sentences of a text that has more of them, and neighbouring words of long sentences."""
     spans = [match.span() for match in _sentence(text)]
     if len(spans) > _SENTENCES:
         for first in range(len(spans) - _SENTENCES + 1):
             yield spans[first][0], spans[first + _SENTENCES - 1][1]
+    for start, end in spans:
+        if end - start > _LONG:
+            words = [match.start() + start for match in _word(text[start:end])]
+            for first in range(0, len(words), _WORDS // 2):
+                yield words[first], words[first + _WORDS] if first + _WORDS < len(words) else end
 
 
 SETTINGS = BiasSettings

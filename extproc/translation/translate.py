@@ -15,6 +15,7 @@ import msgspec
 
 from extproc.dialects import dialects, safe_names
 from extproc.dialects._effort import forgo_thinking
+from extproc.dialects._media import ASKS_FOR_IMAGES
 from extproc.framing import OVERSIZE, Frame, Framing
 from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
@@ -83,6 +84,8 @@ class Translation:
                 prompt.stream = self.streamed  # the client's path may say it rather than its body
                 self._names = ToolNames(prompt, self.dialect)
                 self.one_call = prompt.one_call
+                if prompt.images and not self.dialect.images:
+                    dropped = [*dropped, ASKS_FOR_IMAGES]
             made, ignored = self.dialect.encode_request(prompt, destination)
             self.ignored = safe_names([*dropped, *prompt.ignored, *unable, *ignored])
         path = self.dialect.path(destination, stream=self.streamed)

@@ -327,6 +327,8 @@ class Dialect:
     """Marks of a translated answer in a conversation, unknown to providers of this API."""
     cache_marks: bool = False
     """True when requests can mark the content that a prompt cache should keep."""
+    images: bool = False
+    """Whether its answers can hold images. Events of its streams have the limit of whole answers then."""
     stream_type: str = "text/event-stream"
     """Content type of its streamed answers."""
     usage_at: Sequence[Sequence[str]] = ()

@@ -151,6 +151,7 @@ class Prompt(Struct):
     user: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     service_tier: str = ""
+    images: bool = False  # the client asks for images in the answer
     one_call: bool = False  # the client reads one call of a function, in the form before tools
     ignored: list[str] = []
     """Advisory fields of the client's that this form cannot carry, by their names there."""
@@ -201,7 +202,7 @@ class Delta(Struct):
     `redacted` thinking is whole in one event.
     """
 
-    kind: Literal["text", "thinking", "tool_call", "refusal"]
+    kind: Literal["text", "thinking", "tool_call", "refusal", "image"]  # an image is whole, in base64
     text: str
     block: int
     choice: int = 0
@@ -211,6 +212,7 @@ class Delta(Struct):
     redacted: str = ""
     logprobs: Any = None
     namespace: str = ""
+    media_type: str = ""  # of an image
 
 
 class Finished(Struct):

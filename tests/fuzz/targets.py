@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import math
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import yaml
 from google.protobuf.message import DecodeError
 
 from extproc.dialects import dialects
@@ -28,7 +30,10 @@ from extproc.framing.json import InvalidJSON, parse
 from extproc.framing.sse import SSE
 from extproc.parsing import OWN_PATHS
 from extproc.pb import extproc_pb2 as pb
+from extproc.response import AMAZON
 from extproc.server import access_log, wire
+from extproc.settings import checks, config
+from extproc.settings.config import ConfigError
 from extproc.translation.translate import Stream, Translation
 from extproc.unread.windows import Reading
 from extproc.words import contract
@@ -40,6 +45,8 @@ from extproc.words.tries import Try
 from tests.conftest import make_world
 from tests.dialects.shapes import SHAPES
 from tests.fuzz.edits import changed_bytes, changed_json, vocabulary
+from tests.settings.test_config import FULL
+from tests.test_docs import BASE
 
 TESTS = Path(__file__).parent.parent
 GOLDEN = TESTS / "golden"
@@ -53,6 +60,7 @@ SERVICES = (
     Service("aws_bedrock", "aws_converse", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", 65536),
     Service("cohere", "cohere_chat", "command-a-reasoning-08-2025", 32768, drop_hosted=True),
 )
+WRAPPED = Service("aws_bedrock", "anthropic_messages", "us.anthropic.claude-sonnet-4-5-20250929-v1:0", 65536)
 
 
 @dataclass(frozen=True)
@@ -268,8 +276,18 @@ def answer(data: bytes) -> None:
         sent = b"".join(encode(_frame_headers(event), payload) for event, payload in zip(events, payloads, strict=True))
     else:
         sent = b"".join(b"data: %b\n\n" % payload.replace(b"\n", b" ").replace(b"\r", b" ") for payload in payloads)
-    made = b"".join(stream.feed(piece, False) for piece in cut(sent)) + stream.feed(b"", True)
-    _frames(SSE(), [made])
+    _frames(SSE(), [_passed(stream, sent)])
+    if name == WRAPPED.dialect:  # the same API inside Amazon's events
+        translation = Translation(dialect, WRAPPED)
+        unwrapping = translation.stream(AMAZON, event_limit=1 << 20, body_limit=1 << 20)
+        inside = [json.dumps({"bytes": base64.b64encode(payload).decode()}).encode() for payload in payloads]
+        headers = {":message-type": "event", ":event-type": "chunk"}
+        made = _passed(unwrapping, b"".join(encode(headers, payload) for payload in [*inside, *payloads[:2]]))
+        _frames(SSE(), [made])
+
+
+def _passed(stream: Any, sent: bytes) -> bytes:
+    return b"".join([*(stream.feed(piece, False) for piece in cut(sent)), stream.feed(b"", True)])
 
 
 def _frame_headers(event: Any) -> dict[str, str]:
@@ -508,6 +526,15 @@ def _message(given: dict[str, Any]) -> pb.StreamAccessLogsMessage | None:
     return message
 
 
+def settings(data: bytes) -> None:
+    """A settings file is read, or refused with the place of each mistake."""
+    try:
+        found = config.parse(data.decode(errors="replace"))
+    except ConfigError:
+        return
+    list(checks.doubts(found))
+
+
 # --- seeds
 
 
@@ -632,6 +659,15 @@ def _stream_seeds() -> list[bytes]:
     ]
 
 
+def _settings_seeds() -> list[bytes]:
+    """Settings of the documentation, as JSON."""
+    texts = [GUARDED, FULL, (TESTS.parent / "gateway.yaml").read_text()]
+    for page in sorted((TESTS.parent / "docs").glob("*.md")):
+        texts += re.findall(r"^```yaml\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    found = [json.loads(json.dumps(yaml.safe_load(text), default=str).replace('"true":', '"on":')) for text in texts]
+    return [json.dumps(BASE | one).encode() for one in found if "spec" not in one]
+
+
 SSE_SEEDS = (
     b'data: {"a":1}\n\ndata: [DONE]\n\n',
     b"event: x\r\ndata: a\r\ndata:b\r\n\r\n: comment\r\n\r\ndata: c",
@@ -655,6 +691,8 @@ TARGETS = {
     "wire": Target(converse, _wire_seeds()),
     "exchanges": Target(exchange, tuple(map(_loose, EXCHANGES)), json=True),
     "access_log": Target(entries, tuple(_entry_seeds()), json=True),
+    "settings": Target(settings, tuple(_settings_seeds()), json=True),
+    "settings_bytes": Target(settings, [(TESTS.parent / "gateway.yaml").read_bytes(), GUARDED.encode()]),
     "access_log_bytes": Target(
         entry_bytes, [_message(json.loads(seed)).SerializeToString() for seed in _entry_seeds()]
     ),

@@ -60,6 +60,12 @@ def test_an_insult_in_a_long_text_is_found_with_its_place():
     assert BIAS.find(filler * 6, "assistant", "x") == ()
 
 
+def test_an_insult_in_a_long_sentence_is_found():
+    filler = "and then we walked along the river to the old mill where the bread was baked " * 10
+    assert BIAS.find(f"{filler}you are a stupid asshole and a liar {filler}", "user", "x")
+    assert BIAS.find(filler * 2, "user", "x") == ()
+
+
 def test_the_threshold_can_be_moved():
     build = kinds()["bias"]
     text = "That was a rather stupid remark, you fool."

@@ -19,6 +19,7 @@ from extproc.words.messages import (
     Answer,
     Choice,
     FinishReason,
+    ImagePart,
     Part,
     RefusalPart,
     TextPart,
@@ -59,6 +60,8 @@ def _blocks(parts: list[Part]) -> Iterable[dict[str, Any]]:
         if isinstance(part, TextPart | RefusalPart):
             if part.text:
                 yield {"type": "text", "text": part.text}
+        elif isinstance(part, ImagePart):
+            yield {"type": "text", "text": left_out(part.media_type)}
         elif isinstance(part, ToolCall):
             yield encode_tool_call(part.id, part.name, part.signature, arguments(part.arguments))
         elif isinstance(part, ThinkingPart):
@@ -66,6 +69,11 @@ def _blocks(parts: list[Part]) -> Iterable[dict[str, Any]]:
                 yield {"type": "redacted_thinking", "data": part.redacted}
             else:
                 yield {"type": "thinking", "thinking": part.text, "signature": part.signature}
+
+
+def left_out(media_type: str) -> str:
+    """What stands for an image: answers of this API hold none."""
+    return f"[An image ({media_type or 'image/png'}) was left out: answers of this API cannot hold images.]"
 
 
 def encode_tool_call(id: str, name: str, signature: str, input: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from extproc.dialects.anthropic_messages.client_answer import encode_tool_call, stop_reason
+from extproc.dialects.anthropic_messages.client_answer import encode_tool_call, left_out, stop_reason
 from extproc.dialects.anthropic_messages.problem import encode_error, type_of
 from extproc.dialects.anthropic_messages.provider_request import new_id
 from extproc.dialects.anthropic_messages.shapes import UNREADABLE
@@ -123,6 +123,9 @@ class Encoder:
     def _say(self, event: messages.Delta) -> bytes:
         kind, text = event.kind, event.text
         head = b"" if self._started else self._start(Started())
+        if kind == "image":
+            event.kind, event.text = "text", left_out(event.media_type)
+            kind, text = event.kind, event.text
         if (held := self._held) is not None:
             self._held = None
             if held.block == event.block:

@@ -22,7 +22,7 @@ from extproc.dialects.gemini_generate_content.shapes import (
 from extproc.dialects.gemini_generate_content.shapes import Part as WirePart
 from extproc.dialects.gemini_generate_content.signature import mark
 from extproc.dialects.gemini_generate_content.usage import read_usage
-from extproc.words.messages import Answer, Choice, Part, TextPart, ThinkingPart, ToolCall
+from extproc.words.messages import Answer, Choice, ImagePart, Part, TextPart, ThinkingPart, ToolCall
 
 _decode = msgspec.json.Decoder(Response).decode
 
@@ -64,6 +64,14 @@ def _choice(candidate: Candidate) -> Choice:
     )
 
 
+def image_of(part: WirePart) -> ImagePart | None:
+    """An image that the model made; drafts in its thinking are none."""
+    inline = part.inline
+    if inline is None or not inline.data or part.thought:
+        return None
+    return ImagePart(inline.data, inline.media_type or "image/png")
+
+
 def _parts(parts: list[WirePart]) -> list[Part]:
     """Parts in which following pieces of one text or thought are joined."""
     out: list[Part] = []
@@ -72,6 +80,8 @@ def _parts(parts: list[WirePart]) -> list[Part]:
         if part.call is not None:
             call = part.call
             out.append(ToolCall(call_id(call), call.name or "", arguments(call), signature))
+        elif (image := image_of(part)) is not None:
+            out.append(image)
         elif part.thought:
             if isinstance(last, ThinkingPart) and not last.signature:
                 last.text += part.text or ""

@@ -96,6 +96,8 @@ def _calling(choice: ToolChoice) -> Json:
 
 def _config(prompt: Prompt, model: Model, ignored: dict[str, None]) -> Json:
     config: Json = {}
+    if prompt.images:  # https://ai.google.dev/gemini-api/docs/image-generation
+        config["responseModalities"] = ["TEXT", "IMAGE"]
     if prompt.temperature is not None:
         config["temperature"] = prompt.temperature
     if prompt.top_p is not None:

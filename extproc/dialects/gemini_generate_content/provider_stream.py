@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from extproc.dialects.gemini_generate_content import problem
+from extproc.dialects.gemini_generate_content.provider_answer import image_of
 from extproc.dialects.gemini_generate_content.shapes import (
     MOST_CHOICES,
     UNREADABLE,
@@ -67,6 +68,10 @@ class _Choice:
                         signature,
                     )
                 )
+            elif (image := image_of(part)) is not None:
+                self.open = ""
+                self.block += 1
+                events.append(Delta("image", image.data, self.block, self.index, media_type=image.media_type))
             elif part.thought:
                 if part.text or signature:
                     self._begin("thinking")

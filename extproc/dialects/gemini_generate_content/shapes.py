@@ -27,11 +27,19 @@ class FunctionCall(Struct):
     id: str | None = None
 
 
+class Inline(Struct):
+    """Base64 of an image."""
+
+    media_type: str | None = field(default=None, name="mimeType")
+    data: str | None = None
+
+
 class Part(Struct):
     text: str | None = None
     thought: bool | None = None
     signature: str | None = field(name="thoughtSignature", default=None)
     call: FunctionCall | None = field(name="functionCall", default=None)
+    inline: Inline | None = field(default=None, name="inlineData")
 
 
 class Content(Struct):

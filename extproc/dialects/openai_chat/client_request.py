@@ -73,6 +73,7 @@ def decode(body: Mapping[str, Any]) -> Prompt:
         service_tier=asked.service_tier or "",
         ignored=safe_names(sorted({*_ignored(body)})),
     )
+    prompt.images = "image" in (asked.modalities or ())
     if asked.functions and not asked.tools:
         prompt.one_call, prompt.parallel_tools = True, False
     _choose_tools(asked, prompt)

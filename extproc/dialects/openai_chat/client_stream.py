@@ -22,11 +22,12 @@ _write = msgspec.json.Encoder().encode
 class _Writing:
     """One choice so far."""
 
-    __slots__ = ("blocks", "calls", "refused", "thinking")
+    __slots__ = ("blocks", "calls", "images", "refused", "thinking")
 
     def __init__(self) -> None:
         self.calls: dict[int, int] = {}  # block -> index among the calls
         self.thinking: dict[int, str] = {}  # block -> its text until the signature comes
+        self.images = 0  # written so far
         self.blocks = 0  # thinking blocks written so far
         self.refused = False
 
@@ -108,6 +109,10 @@ def _delta(event: Delta, writing: _Writing) -> dict[str, Any]:
     if event.kind == "refusal":
         writing.refused = True
         return {"refusal": event.text}
+    if event.kind == "image":
+        url = f"data:{event.media_type};base64,{event.text}"
+        writing.images += 1
+        return {"images": [{"type": "image_url", "index": writing.images - 1, "image_url": {"url": url}}]}
     if event.kind == "tool_call":
         return {"tool_calls": [_call(event, writing)]}
     delta: dict[str, Any] = {}

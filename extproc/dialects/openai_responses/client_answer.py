@@ -118,16 +118,18 @@ def _items(choice: Choice) -> list[dict[str, Any]]:
                 items.append(reasoning_item(new_id("rs"), "", signature.pack(calls={part.id: part.signature})))
             items.append(call_item(part))
         elif isinstance(part, ImagePart) and part.data:
-            items.append(
-                {
-                    "id": new_id("ig"),
-                    "type": "image_generation_call",
-                    "status": "completed",
-                    "result": part.data,
-                    "output_format": part.media_type.rpartition("/")[2] or "png",
-                }
-            )
+            items.append(image_item(part.data, part.media_type))
     return items
+
+
+def image_item(data: str, media_type: str) -> dict[str, Any]:
+    return {
+        "id": new_id("ig"),
+        "type": "image_generation_call",
+        "status": "completed",
+        "result": data,
+        "output_format": media_type.rpartition("/")[2] or "png",
+    }
 
 
 def message_item(id: str, content: list[dict[str, Any]], status: str = "completed") -> dict[str, Any]:

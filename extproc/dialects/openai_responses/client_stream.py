@@ -145,6 +145,11 @@ class Encoder:
             self._call(event, out)
         elif event.kind == "thinking":
             self._think(event, out)
+        elif event.kind == "image":
+            self._close_item(out)
+            index, item = self._take(), client_answer.image_item(event.text, event.media_type)
+            self._add(out, {**item, "status": "in_progress", "result": None}, index)
+            self._finish(out, item, index)
         else:
             self._write(event, out)
 

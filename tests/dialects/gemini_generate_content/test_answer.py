@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.dialects import dialects
 from extproc.dialects.gemini_generate_content import DIALECT
 from extproc.words.dialect import Destination
 from extproc.words.exchange import Usage
-from extproc.words.messages import Answer, Choice, Message, Problem, Prompt, TextPart, ThinkingPart, ToolCall
+from extproc.words.messages import Answer, Choice, ImagePart, Message, Problem, Prompt, TextPart, ThinkingPart, ToolCall
 
 
 def decode(body):
@@ -77,6 +78,7 @@ def test_pieces_of_one_part_are_joined():
         TextPart("hi there"),
         ThinkingPart(signature="gemini:Yg=="),
         TextPart("!"),
+        ImagePart("QQ==", "image/png"),
     ]
 
 
@@ -399,3 +401,46 @@ def test_any_bytes_are_read_or_refused(body):
     with pytest.raises(ValueError, match="generateContent"):
         decode(body)
     assert DIALECT.decode_problem(500, body).message
+
+
+# --- images
+
+PICTURE = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
+PAINTED = {
+    "candidates": [{"content": {"parts": [{"text": "Here:"}, PICTURE]}, "finishReason": "STOP"}],
+    "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 1290},
+}
+
+
+def test_an_image_reaches_clients_whose_api_can_hold_it():
+    answer = dialects()["gemini_generate_content"].decode_answer(json.dumps(PAINTED).encode())
+    [choice] = dialects()["openai_chat"].encode_answer(answer)["choices"]
+    [image] = choice["message"]["images"]
+    assert image["image_url"]["url"] == "data:image/png;base64,iVBORw0KGgo="
+    *_, item = dialects()["openai_responses"].encode_answer(answer)["output"]
+    assert (item["type"], item["result"], item["output_format"]) == ("image_generation_call", "iVBORw0KGgo=", "png")
+    *_, block = dialects()["anthropic_messages"].encode_answer(answer)["content"]
+    assert "image/png" in block["text"]
+
+
+@pytest.mark.parametrize(
+    ("client", "told"),
+    [
+        ("openai_chat", b'"url":"data:image/png;base64,iVBORw0KGgo="'),
+        ("openai_responses", b'"result":"iVBORw0KGgo="'),
+        ("anthropic_messages", b"An image (image/png) was left out"),
+    ],
+)
+def test_a_streamed_image_does_too(client, told):
+    decoder, encoder = dialects()["gemini_generate_content"].decoder(), dialects()[client].encoder()
+    events = [*decoder.feed(json.dumps(PAINTED).encode(), ""), *decoder.end()]
+    written = b"".join(encoder.feed(event) for event in events)
+    assert told in written
+    assert b"Here:" in written
+
+
+def test_a_client_that_asks_for_images_gets_them():
+    body = {"model": "m", "messages": [{"role": "user", "content": "A cat"}], "modalities": ["text", "image"]}
+    prompt = dialects()["openai_chat"].decode_request(body)
+    made, _ = dialects()["gemini_generate_content"].encode_request(prompt, Destination("gemini-2.5-flash-image"))
+    assert made["generationConfig"]["responseModalities"] == ["TEXT", "IMAGE"]
