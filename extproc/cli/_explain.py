@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 
@@ -83,7 +84,10 @@ async def explain(settings: Settings, question: Question) -> Explanation:
     story = _Story(settings, question, exchange, witness.stages, refusal, pipeline.why_read)
     guardrails = settings.guardrails if story.reached(GuardInput) else ()
     met = GuardInput(settings.guardrails, lambda _verdict: None, also=cheaper(settings, pipeline.catalog))
-    names = {guard.name for guard in met.chosen(exchange)} if guardrails else set()
+    names: set[str] = set()
+    if guardrails:
+        with suppress(Refusal):  # the request names a guardrail that there is not: the answer says so
+            names = {guard.name for guard in met.chosen(exchange)}
     verdicts = [await _verdict(entry, exchange, question.body, settings, names) for entry in guardrails]
     return Explanation(list(_lines(story.rows(verdicts))), refusal is None)
 
