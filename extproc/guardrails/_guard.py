@@ -99,8 +99,9 @@ class Guard:
         try:
             found = [_hit(finding, len(text)) for finding in self._find(text, role, where)]
             if (plain := normalised(text)) is not text:
-                back = offsets(text)
-                for finding in self._find(plain, role, where):
+                hidden = self._find(plain, role, where)
+                back = offsets(text) if hidden else ()
+                for finding in hidden:
                     start, end, kind = _hit(finding, len(plain))
                     hit = back[start], back[end], kind
                     if hit not in found:

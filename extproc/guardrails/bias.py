@@ -96,11 +96,12 @@ class Bias:
 
 
 def _passages(text: str) -> Iterator[tuple[int, int]]:
-    """Neighbouring sentences of a text that has more of them, and neighbouring words of long sentences."""
+    """Neighbouring sentences, and neighbouring words of long sentences."""
     spans = [match.span() for match in _sentence(text)]
-    if len(spans) > _SENTENCES:
-        for first in range(len(spans) - _SENTENCES + 1):
-            yield spans[first][0], spans[first + _SENTENCES - 1][1]
+    for first in range(max(1, len(spans) - _SENTENCES + 1) if spans else 0):
+        start, end = spans[first][0], spans[min(len(spans), first + _SENTENCES) - 1][1]
+        if end - start <= _SHORT or len(text[start:end].split()) <= _SHORT // 5:
+            yield start, end
     for start, end in spans:
         if end - start > _LONG:
             words = [match.start() + start for match in _word(text[start:end])]

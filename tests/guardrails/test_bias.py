@@ -66,6 +66,11 @@ def test_an_insult_in_a_long_sentence_is_found():
     assert BIAS.find(filler * 2, "user", "x") == ()
 
 
+@pytest.mark.parametrize("padding", [".", "x", " ", "\n", "!"])
+def test_padding_hides_nothing(padding):
+    assert BIAS.find(padding * 1000 + " You are a stupid idiot and I hate you. " + padding * 1000, "user", "x")
+
+
 def test_the_threshold_can_be_moved():
     build = kinds()["bias"]
     text = "That was a rather stupid remark, you fool."
