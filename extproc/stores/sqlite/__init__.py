@@ -341,9 +341,11 @@ class SqliteCounters:
         """Move the log into the file. It syncs the disk, which takes long on a slow one: so it runs on a thread, on a
         connection of its own, and waits for no lock.
         """
-        with contextlib.suppress(sqlite3.Error):  # the next one may succeed
+        try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as db:
                 db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error:  # the next one may succeed
+            return
 
     async def close(self) -> None:
         self._closed = True
