@@ -9,6 +9,7 @@ moments. Open it after forking.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import time
@@ -51,6 +52,8 @@ __all__ = ["SCHEMA_VERSION", "SqliteCounters", "check", "doubts", "from_url"]
 
 log = logging.getLogger(__name__)
 
+CHECKPOINT = 1 << 20  # bytes of the log, beyond which `expire` moves it into the file
+MOST_PAGES = 16_000  # pages of the log (4 KiB each), beyond which a transaction does so on the event loop
 RENEW_BATCH = 500  # leases renewed by one transaction
 PURGE_BATCH = 5000  # counts of ended windows, and idle ones, deleted by one call of `expire`
 
@@ -133,6 +136,7 @@ class SqliteCounters:
                 if db.in_transaction:
                     db.execute("ROLLBACK")
             db.execute("PRAGMA busy_timeout = 0")
+            db.execute(f"PRAGMA wal_autocheckpoint = {MOST_PAGES}")
         except (sqlite3.Error, StoreError) as error:
             db.close()
             raise StoreError(f"cannot open {self.path}: {error}") from error
@@ -248,6 +252,8 @@ class SqliteCounters:
         if not self._closed and self._files[0] != identity(self.path):
             await self._reopen()
             raise CountsLostError(f"{self.path} was removed or replaced: its counts are lost")
+        if self._log_is_long():
+            await asyncio.to_thread(self._checkpoint)
         now = self._clock()
         ended: list[Expired] = []
         async with self._transaction() as db:
@@ -324,6 +330,22 @@ class SqliteCounters:
             if note:
                 db.execute("INSERT INTO notes VALUES (?, ?, ?, ?)", (board, author, now + ttl, note))
         return [other for (other,) in others]
+
+    def _log_is_long(self) -> bool:
+        try:
+            return self._log.stat().st_size > CHECKPOINT
+        except OSError:
+            return False
+
+    def _checkpoint(self) -> None:
+        """Move the log into the file. It syncs the disk, which takes long on a slow one: so it runs on a thread, on a
+        connection of its own, and waits for no lock.
+        """
+        try:
+            with contextlib.closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as db:
+                db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error:  # the next one may succeed
+            return
 
     async def close(self) -> None:
         self._closed = True

@@ -15,7 +15,7 @@ import pytest
 
 from extproc.stores import MAX_NOTE, CountsLostError, Denied, Expired, Granted, Hold, Level, StoreError
 from extproc.stores._breaker import PAUSE, NotSentError
-from extproc.stores.sqlite import SCHEMA_VERSION, SqliteCounters
+from extproc.stores.sqlite import CHECKPOINT, MOST_PAGES, SCHEMA_VERSION, SqliteCounters
 
 LEASE = 60.0
 HOLD = Hold("a", 0, 10, 4)
@@ -485,3 +485,19 @@ async def test_short_lived_authors_leave_nothing_in_the_file(path):
     await counters.expire()
     assert counters._db.execute("SELECT count(*) FROM notes").fetchone() == (0,)
     await counters.close()
+
+
+async def test_the_log_moves_into_the_file_off_the_loop(path, counters):
+    """A checkpoint syncs the disk. The next transaction begins the log anew, which its salt shows."""
+    log = path.with_name("counters.db-wal")
+    for number in range(400):
+        await counters.reserve(f"r{number}", [Hold(f"scope-{number}", 0, 10, 1)], LEASE, facts=b"f" * 4000)
+    assert CHECKPOINT < log.stat().st_size < 4096 * MOST_PAGES
+    statements = []
+    counters._db.set_trace_callback(statements.append)
+    salt, size = log.read_bytes()[16:24], log.stat().st_size
+    assert await counters.expire() == []
+    await counters.settle("r0", [1])
+    assert not [statement for statement in statements if "checkpoint" in statement]
+    assert log.read_bytes()[16:24] != salt
+    assert log.stat().st_size == size
