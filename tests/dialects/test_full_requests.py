@@ -176,6 +176,8 @@ NOT_OF_EVERY_API = {
     "lasting": "of an API that answers in the background",
     "usual_output": "of an API that limits the output by itself",
     "unreadable": "of an API that takes tokens for text",
+    "speaks": "of an API whose answers can be audio",
+    "options": "fields that change the price, see tests/test_gateway_options.py",
     "also": "further fields whose look-alikes are refused, see tests/e2e/abuse/passed.py",
 }
 """Fields of `Ask` that only some APIs fill; their dialects' own tests look at those."""
