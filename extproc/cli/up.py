@@ -148,9 +148,14 @@ def _check_ports(settings: Settings) -> None:
 
 def _validate(binary: str, bootstrap: Path) -> None:
     command = [binary, "--mode", "validate", "-c", str(bootstrap), "--log-level", "error", "--use-dynamic-base-id"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode != 0:
-        raise UpError(f"Envoy refuses its configuration:\n{done.stderr.strip() or done.stdout.strip()}")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
+    try:
+        out, err = process.communicate()
+    finally:  # after Ctrl-C subprocess.run would wait for its end a quarter of a second at most
+        process.kill()
+        process.wait()
+    if process.returncode != 0:
+        raise UpError(f"Envoy refuses its configuration:\n{err.strip() or out.strip()}")
 
 
 def _mocks(settings: Settings) -> Sequence[tuple[str, str, int]]:

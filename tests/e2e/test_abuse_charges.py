@@ -190,6 +190,21 @@ def test_an_impossible_count_of_anthropic_is_replaced_by_an_estimate(
     check_estimated(gateway, ask(gateway, "chat", "claude", streamed=streamed))
 
 
+@pytest.mark.parametrize("kind", [["compaction"], {}, 1, None], ids=str)
+def test_a_count_of_anthropic_with_a_part_of_an_odd_type_is_read(
+    kind: Any, gateway: Gateway, provider: Scripted
+) -> None:
+    parts = [{"type": kind, "input_tokens": 9, "output_tokens": 9}]
+    usage = {"input_tokens": 12, "output_tokens": 3, "iterations": parts}
+    content = [{"type": "text", "text": "word and more"}]
+    message = {"type": "message", "id": "m", "model": "c", "role": "assistant", "content": content, "usage": usage}
+    play(provider, plain(message | {"stop_reason": "end_turn"}))
+    for path in ("chat", "messages"):
+        answer = ask(gateway, path, "claude", streamed=False)
+        assert answer.status_code == 200, answer.text
+        assert "word and more" in answer.text
+
+
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("name", [*LIES, *PARTS])
 def test_an_impossible_count_of_responses_is_replaced_by_an_estimate(
