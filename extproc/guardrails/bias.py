@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import islice
 from typing import Literal
 
 from pydantic import Field
@@ -27,7 +28,7 @@ _SHORT = 600  # characters of a text that is judged as a whole
 _STRICTER = 1.5  # more that a passage of a long text must score
 _word = re.compile(r"\S+").finditer
 _sentence = re.compile(r"[^.!?\n]+[.!?\n]*").finditer
-_wordy = re.compile(r"[^\W\d_]{2}.*\b[^\W\d_]{2}", re.DOTALL).search
+_letters = re.compile(r"[^\W\d_]{2,}").finditer
 _GROUP = (
     r"wom[ae]n|m[ae]n|girls?|boys?|females?|males?|muslims?|islam(?:ic)?|christians?|christianity|jews?|jewish|judaism|hindus?|buddhists?|sikhs?|"
     r"mormons?|atheists?|catholics?|protestants?|gays?|lesbians?|bisexuals?|queers?|homosexuals?|heterosexuals?|straight|lgbtq?\+?|trans|transgenders?|"
@@ -93,6 +94,11 @@ class Bias:
             return ()
         kind = "hostile_to_group" if _groups.search(text[span[0] : span[1]]) else "toxic"
         return [Finding(kind, span, 1 / (1 + math.exp(-best)))]
+
+
+def _wordy(text: str) -> bool:
+    """True for at least two words."""
+    return len(list(islice(_letters(text), 2))) == 2
 
 
 def _passages(text: str) -> Iterator[tuple[int, int]]:

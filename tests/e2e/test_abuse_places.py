@@ -113,3 +113,13 @@ def test_a_finding_is_not_written_to_any_output(gateway: Gateway) -> None:
         gateway.log.read_text() + json.dumps(gateway.exchanges()) + gateway.http.get(gateway.status + "/metrics").text
     )
     assert "CANARY7" not in everything
+
+
+@pytest.mark.parametrize("kind", [{}, ["text"], 1, None], ids=str)
+def test_a_block_of_an_odd_type_is_refused_where_hosted_tools_are_left_out(kind: Any, gateway: Gateway) -> None:
+    said = [{"role": "user", "content": [{"type": kind, "text": "Hello"}]}]
+    tools = [{"type": "web_search_20250305", "name": "web_search"}]
+    body = {"model": "stub", "max_tokens": 50, "messages": said, "tools": tools}
+    answer = gateway.post("/v1/messages", body)
+    assert answer.status_code == 400, answer.text
+    assert gateway.calls() == 0
