@@ -38,7 +38,8 @@ class Rate:
     def __init__(self, most: int, now: Callable[[], float]) -> None:
         self._share = _MINUTE / most
         self._now = now
-        self._until: dict[str, float] = {}  # by consumer, the time when its minute is as good as unused
+        # By consumer, the time when its minute is as good as unused; the longest silent consumer first.
+        self._until: dict[str, float] = {}
 
     def check(self, consumer: str) -> None:
         """Count a report. Raises Refusal."""
@@ -49,11 +50,10 @@ class Rate:
             most = round(_MINUTE / self._share)
             message = f"There were more than {most} reports in a minute (limits.reports): try again in {wait} s."
             raise Refusal(RATE_LIMITED, message, headers={"retry-after": str(wait)})
+        self._until.pop(consumer, None)
         self._until[consumer] = until
-        if len(self._until) > _MOST_CONSUMERS:
-            self._until = {name: at for name, at in self._until.items() if at > now}
-            if len(self._until) > _MOST_CONSUMERS:
-                del self._until[next(iter(self._until))]
+        while self._until[first := next(iter(self._until))] <= now or len(self._until) > _MOST_CONSUMERS:
+            del self._until[first]
 
 
 class Own:
