@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# One process more than there are cores: some tests wait.
+MANY         := -n $(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1)))
 # The tests of a file stay in one process, so that shared fixtures are made once.
-SIDE_BY_SIDE := -n auto --dist loadfile
+SIDE_BY_SIDE := $(MANY) --dist loadfile
 
 AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197 ai@7.0.173 @ai-sdk/openai@4.0.118 zod@4.6.7
 
@@ -32,7 +34,7 @@ run: $(READY) ## Start Envoy, the processor and the mock provider, and print a c
 test: unit e2e alone ## Run all tests, including those through a real Envoy
 
 unit: $(READY) ## Run the tests that need no Envoy
-	$(BIN)/python -m pytest -m "not e2e" -n auto --dist worksteal
+	$(BIN)/python -m pytest -m "not e2e" $(MANY) --dist worksteal
 
 e2e: $(READY) ## Run the tests through a real Envoy
 	$(BIN)/python -m pytest -m "e2e and not alone" $(SIDE_BY_SIDE)
