@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from extproc.guardrails import Finding, GuardrailSettings
-from extproc.guardrails._patterns import Covered, Patterns
+from extproc.guardrails._patterns import Covered, compiled
 from extproc.guardrails._personal import BEFORE, PASSPORTS, types
 from extproc.guardrails._unwrap import inner
 
@@ -66,7 +66,7 @@ class Pii:
     def __init__(self, names: Sequence[str] = (), regions: Sequence[str] = ()) -> None:
         chosen = [one for one in types(tuple(regions) or tuple(PASSPORTS)) if not names or one.name in names]
         self._types = [one for one in chosen for _ in one.patterns]
-        self._patterns = Patterns([pattern for one in chosen for pattern in one.patterns])
+        self._patterns = compiled(tuple([pattern for one in chosen for pattern in one.patterns]))
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
         covered = Covered(len(text))

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from extproc.guardrails import Finding, GuardrailSettings
 from extproc.guardrails._families import FAMILIES
-from extproc.guardrails._patterns import Covered, Patterns
+from extproc.guardrails._patterns import Covered, compiled
 from extproc.guardrails._unwrap import inner
 
 _NAMES = frozenset(family.name for family in FAMILIES)
@@ -54,7 +54,7 @@ class Secrets:
     def __init__(self, skip: Collection[str] = ()) -> None:
         families = [family for family in FAMILIES if family.name not in skip]
         self._families = [family for family in families for _ in family.patterns]
-        self._patterns = Patterns([pattern for family in families for pattern in family.patterns])
+        self._patterns = compiled(tuple([pattern for family in families for pattern in family.patterns]))
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
         covered = Covered(len(text))
