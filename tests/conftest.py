@@ -7,8 +7,10 @@ import gc
 import json
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import settings as hypothesis_settings
 
@@ -38,6 +40,9 @@ SECTIONS = {
 # The duration of a test is never asserted. `tests/samples.py` says which run is thorough.
 hypothesis_settings.register_profile("thorough", deadline=None)
 hypothesis_settings.register_profile("usual", deadline=None, max_examples=25)
+
+# A client of httpx reads the certificates of the system, 75 ms of CPU each time; the tests make hundreds of clients.
+httpx._transports.default.create_ssl_context = cache(httpx._transports.default.create_ssl_context)
 
 HERE = Path(__file__).parent
 THROUGH_ENVOY = (HERE / "e2e", HERE / "envoy_config", HERE / "test_bench.py", HERE / "test_k8s.py")
