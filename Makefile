@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-# One process more than there are cores: some tests wait.
-MANY         := -n $(shell echo $$(($$(nproc 2>/dev/null || echo 2) + 1)))
+# More processes than there are cores: some tests wait.
+CORES        := $(shell nproc 2>/dev/null || echo 2)
+MANY         := -n $(shell echo $$(($(CORES) + 2)))
 # The tests of a file stay in one process, so that shared fixtures are made once.
-SIDE_BY_SIDE := $(MANY) --dist loadfile
+SIDE_BY_SIDE := -n $(shell echo $$(($(CORES) + 1))) --dist loadfile
 
 AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197 ai@7.0.173 @ai-sdk/openai@4.0.118 zod@4.6.7
 
