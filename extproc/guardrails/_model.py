@@ -21,6 +21,7 @@ import zipfile
 import zlib
 from array import array
 from collections.abc import Sequence
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -131,3 +132,9 @@ def _array(data: bytes) -> array[int]:
     if head["descr"] != "|i1" or head["fortran_order"]:
         raise ModelError("no array of int8")
     return array("b", data[10 + size :])
+
+
+@cache
+def weights(name: str) -> Model:
+    """The model of that name, read once."""
+    return Model(name)

@@ -238,15 +238,10 @@ def _nino(before: str, found: str) -> int:  # noqa: ARG001
     return 0 if found[:2].upper() in ("BG", "GB", "KN", "NK", "NT", "TN", "ZZ") else len(found)
 
 
-_passport_name = _context("passport|reisepass|passeport|pasaporte|passaporto")
 _licence_name = _context(
     r"driv(?:er|ing)(?:'?s)?'? ?(?:licen[cs]e|permit)|licen[cs]e (?:number|no|#|is|id)|dl ?(?:#|no|number|:)|"
     "führerschein|permis de conduire|permiso de conducir"
 )
-
-
-def _passport(before: str, found: str) -> int:
-    return len(found) if _passport_name(before) else 0
 
 
 def _licence(before: str, found: str) -> int:
@@ -380,10 +375,6 @@ _has_tail = re.compile(
 
 def _address(before: str, found: str) -> int:
     return len(found.rstrip(" ,\n")) if _address_name(before) or _has_tail(found) else 0
-
-
-def _mrz(before: str, found: str) -> int:  # noqa: ARG001
-    return len(found) if found.count("<") >= 3 else 0
 
 
 def _numbers(words: str, shapes: Mapping[str, str], regions: Sequence[str]) -> str:

@@ -12,14 +12,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
 from itertools import islice
 from typing import Literal
 
 from pydantic import Field
 
 from extproc.guardrails import Finding, GuardrailSettings
-from extproc.guardrails._model import Model
+from extproc.guardrails._model import weights
 
 _WINDOW = 2048  # characters
 _SENTENCES = 3  # sentences that are judged together
@@ -64,18 +63,13 @@ class BiasSettings(GuardrailSettings):
         return Bias(self.threshold)
 
 
-@cache
-def _model() -> Model:
-    return Model("toxicity")
-
-
 class Bias:
     """Finds at most one passage in each text: `toxic`, or `hostile_to_group` where it names a group of people."""
 
     window = _WINDOW
 
     def __init__(self, threshold: float = 0.0) -> None:
-        self._model = _model()
+        self._model = weights("toxicity")
         self._limit = self._model.thresholds["whole"] + threshold
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002

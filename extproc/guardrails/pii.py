@@ -13,10 +13,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from extproc.guardrails import Finding, GuardrailSettings
-from extproc.guardrails._patterns import Covered, compiled
-from extproc.guardrails._personal import BEFORE, PASSPORTS, types
-from extproc.guardrails._unwrap import inner
+from extproc.guardrails import GuardrailSettings
+from extproc.guardrails._personal import BEFORE, PASSPORTS, Type, types
+from extproc.guardrails._table import Table
 
 _LONGEST = 256
 _HELD = 120  # characters in which a number, or an address with its number in front, may still grow
@@ -58,32 +57,16 @@ class PiiSettings(GuardrailSettings):
         return Pii(self.types, self.regions)
 
 
-class Pii:
+class Pii(Table[Type]):
     """Finds personal data. A finding's kind is its type."""
 
     max_match = _LONGEST
 
     def __init__(self, names: Sequence[str] = (), regions: Sequence[str] = ()) -> None:
-        chosen = [one for one in types(tuple(regions) or tuple(PASSPORTS)) if not names or one.name in names]
-        self._types = [one for one in chosen for _ in one.patterns]
-        self._patterns = compiled(tuple([pattern for one in chosen for pattern in one.patterns]))
+        super().__init__([one for one in types(tuple(regions) or tuple(PASSPORTS)) if not names or one.name in names])
 
-    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
-        covered = Covered(len(text))
-        found = self._search(text, covered)
-        for content, span in inner(text):
-            if (inside := self._search(content, Covered(len(content)))) and covered.take(*span):
-                found.append(Finding(inside[0].kind, span))
-        return found
-
-    def _search(self, text: str, covered: Covered) -> list[Finding]:
-        found: list[Finding] = []
-        for index, (start, end) in self._patterns.search(text):
-            kind = self._types[index]
-            size = kind.check(text[max(0, start - BEFORE) : start], text[start:end])
-            if size and covered.take(start, start + size):
-                found.append(Finding(kind.name, (start, start + size)))
-        return found
+    def checked(self, row: Type, text: str, start: int, end: int) -> int:
+        return row.check(text[max(0, start - BEFORE) : start], text[start:end])
 
     def hold(self, text: str) -> int:
         """The last word, and words and numbers that may still become one finding."""

@@ -14,14 +14,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import Literal
 
 from pydantic import Field
 
 from extproc.guardrails import Finding, GuardrailSettings
-from extproc.guardrails._model import Model, places, tokens
-from extproc.guardrails._patterns import Patterns
+from extproc.guardrails._model import places, tokens, weights
+from extproc.guardrails._patterns import Patterns, compiled
 from extproc.guardrails._unwrap import inner
 
 _WINDOW = 4096  # characters that are judged together; a window of 96 tokens is about 600
@@ -103,22 +102,17 @@ class PromptInjectionSettings(GuardrailSettings):
         return PromptInjection(self.threshold)
 
 
-@cache
-def _model() -> Model:
-    return Model("injection")
-
-
 class PromptInjection:
     """Finds at most one prompt injection in each text: its worst window."""
 
     window = _WINDOW
 
     def __init__(self, threshold: float = 0.0) -> None:
-        self._model = _model()
+        self._model = weights("injection")
         limits = self._model.thresholds
         self._whole = limits["whole"] + threshold
         self._limits = [(size, limits[str(size)] + threshold) for size in _SIZES]
-        self._rules = Patterns([pattern for pattern, _ in _RULES])
+        self._rules = compiled(tuple([pattern for pattern, _ in _RULES]))
 
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
         over, span = self._judge(text)

@@ -12,10 +12,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from extproc.guardrails import Finding, GuardrailSettings
-from extproc.guardrails._families import FAMILIES
-from extproc.guardrails._patterns import Covered, compiled
-from extproc.guardrails._unwrap import inner
+from extproc.guardrails import GuardrailSettings
+from extproc.guardrails._families import FAMILIES, Family
+from extproc.guardrails._table import Table
 
 _NAMES = frozenset(family.name for family in FAMILIES)
 _LONGEST = 512
@@ -46,32 +45,16 @@ class SecretsSettings(GuardrailSettings):
         return Secrets(self.skip)
 
 
-class Secrets:
+class Secrets(Table[Family]):
     """Finds credentials. A finding's kind is the name of its family."""
 
     max_match = _LONGEST
 
     def __init__(self, skip: Collection[str] = ()) -> None:
-        families = [family for family in FAMILIES if family.name not in skip]
-        self._families = [family for family in families for _ in family.patterns]
-        self._patterns = compiled(tuple([pattern for family in families for pattern in family.patterns]))
+        super().__init__([family for family in FAMILIES if family.name not in skip])
 
-    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
-        covered = Covered(len(text))
-        found = self._search(text, covered)
-        for content, span in inner(text):
-            if (inside := self._search(content, Covered(len(content)))) and covered.take(*span):
-                found.append(Finding(inside[0].kind, span))
-        return found
-
-    def _search(self, text: str, covered: Covered) -> list[Finding]:
-        """Of findings that overlap, the one of the first family in the table stays."""
-        found: list[Finding] = []
-        for index, (start, end) in self._patterns.search(text):
-            family = self._families[index]
-            if family.check(text[start:end]) and covered.take(start, end):
-                found.append(Finding(family.name, (start, end)))
-        return found
+    def checked(self, row: Family, text: str, start: int, end: int) -> int:
+        return end - start if row.check(text[start:end]) else 0
 
     def hold(self, text: str) -> int:
         """The last word, and the beginning of a private key, or of its end."""
