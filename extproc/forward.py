@@ -68,20 +68,13 @@ class Forward:
             headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}
             clusters: tuple[str, ...] = ()
             first = edits[0]
-            if exchange.dialect.fields.model is None:
-                headers[":path"] = exchange.endpoint.path(targets[0].model) + self._query(exchange)
-            elif "?" in (path := exchange.request.path):
-                headers[":path"] = path.partition("?")[0] + self._query(exchange)
         else:
             headers = self._headers(exchange)
-            path = exchange.request.path
-            if exchange.endpoint.alias:  # the route is chosen again, by the usual path
-                headers[":path"] = exchange.endpoint.pattern
-            elif "?" in path:
-                headers[":path"] = path.partition("?")[0] + self._query(exchange)
             clusters = tuple([contract.try_cluster(target.provider) for target in targets])
             first, told = _share_out(edits, exchange)
             headers |= told
+        if (path := self._path(exchange)) is not None:
+            headers[":path"] = path
         body = exchange.body if exchange.masked else None
         fields = {**exchange.edits, **first.fields}
         model = exchange.dialect.fields.model
@@ -154,6 +147,15 @@ class Forward:
                 headers[contract.ATTEND] = contract.ATTEND_LATER
                 headers[contract.BACK_OFF] = str(int(retry.back_off * 1000))
         return headers
+
+    def _path(self, exchange: Exchange) -> str | None:
+        """The path with which the request leaves; None where it is the client's. The route is chosen again by it."""
+        path, endpoint = exchange.request.path, exchange.endpoint
+        if exchange.attached and exchange.dialect.fields.model is None:
+            return endpoint.path(exchange.targets[0].model) + self._query(exchange)
+        if endpoint.alias:
+            return endpoint.pattern
+        return path.partition("?")[0] + self._query(exchange) if "?" in path else None
 
     def _query(self, exchange: Exchange) -> str:
         """The client's query, with the parameters that a provider may get."""

@@ -138,11 +138,11 @@ class Parse:
         if ask.hosted:
             ask.added_tokens += self._hosted_tools
 
-    def _named_by_path(self, exchange: Exchange, tree: Mapping[str, Any]) -> dict[str, Any]:
+    def _named_by_path(self, exchange: Exchange, tree: dict[str, Any]) -> dict[str, Any]:
         """The body with the model that the path names, if it names one."""
         model, name = exchange.endpoint.model, exchange.dialect.fields.model
         if not model or name is None or tree.get(name) == model:
-            return dict(tree)
+            return tree
         exchange.edits[name] = model
         return {**tree, name: model}
 
