@@ -26,10 +26,13 @@ import pytest
 
 from extproc.__main__ import main
 from tests.e2e import parts
+from tests.e2e.scripted import Scripted
 
 HERE = Path(__file__).parent
 KEY = "sk-gw-tests"
 PORTS = 3  # listener, status, admin
+KEPT = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+"""No bound on idle connections: httpcore closes one beyond it even while another thread begins to use it."""
 TRANSPORT = os.environ.get("EXTPROC_TRANSPORT", "")
 """The gRPC transport of the gateways: `EXTPROC_TRANSPORT=grpcio make e2e`; the default is that of the settings."""
 
@@ -67,7 +70,9 @@ class Gateway:
     mocks: dict[str, str] = field(default_factory=dict)
     log: Path = Path()
     envoy: subprocess.Popen[bytes] | None = None
-    http: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=30, trust_env=False, verify=False))
+    http: httpx.Client = field(
+        default_factory=lambda: httpx.Client(timeout=30, trust_env=False, verify=False, limits=KEPT)
+    )
 
     @property
     def base_url(self) -> str:
@@ -249,6 +254,13 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Gateway]]:
     yield begin
     for gateway in running:
         next(gateway, None)
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Scripted]:
+    """A provider whose answers the tests of one file write themselves."""
+    with Scripted().running() as scripted:
+        yield scripted
 
 
 @pytest.fixture

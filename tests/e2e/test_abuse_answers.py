@@ -72,12 +72,6 @@ def completion(**fields: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Scripted]:
-    with Scripted().running() as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
 def running(provider: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     yaml = YAML.replace("URL", provider.url)
     yield from run_gateway(tmp_path_factory.mktemp("answers"), yaml, ("good",), {})

@@ -57,12 +57,6 @@ HELLO = [{"role": "user", "content": "Hello there. " * 20}]
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Scripted]:
-    with Scripted().running() as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
 def running(provider: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     yaml = YAML.replace("URL", provider.url)
     yield from run_gateway(tmp_path_factory.mktemp("charges"), yaml, ("good",), {"COUNTER_KEY": "sk-gw-counter"})

@@ -58,12 +58,6 @@ stores: {counters: "memory:", ledger: "sqlite:ledger.db"}
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Scripted]:
-    with Scripted().running() as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
 def running(provider: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     keys = {f"KEY_{name}": key(name) for name in NAMES}
     yaml = YAML.replace("URL", provider.url)

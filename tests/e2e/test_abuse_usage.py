@@ -39,12 +39,6 @@ PICTURE = b64encode(Random(1).randbytes(3 << 20)).decode()
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Scripted]:
-    with Scripted().running() as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
 def running(provider: Scripted, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     yield from run_gateway(tmp_path_factory.mktemp("usage"), YAML.replace("URL", provider.url), (), {})
 

@@ -41,12 +41,6 @@ ALWAYS = {"host", "content-type", "content-length", "accept", "accept-encoding",
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Scripted]:
-    with Scripted().running() as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, provider: Scripted) -> Iterator[Gateway]:
     text = YAML.replace("URL", provider.url)
     yield from run_gateway(tmp_path_factory.mktemp("headers"), text, ("plain", "claude", "open"), {})

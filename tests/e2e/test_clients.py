@@ -47,12 +47,6 @@ ANSWER = {
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Scripted]:
-    with Scripted().running() as scripted:
-        yield scripted
-
-
-@pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, provider: Scripted) -> Iterator[Gateway]:
     folder: Path = tmp_path_factory.mktemp("clients")
     yield from run_gateway(folder, SETTINGS.replace("SCRIPTED", provider.url), ("mistral",), {})

@@ -41,12 +41,6 @@ stores: {counters: "memory:"}
 
 
 @pytest.fixture(scope="module")
-def provider() -> Iterator[Scripted]:
-    with Scripted().running() as provider:
-        yield provider
-
-
-@pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory, provider: Scripted) -> Iterator[Gateway]:
     text = YAML.replace("AT", provider.url)
     yield from run_gateway(tmp_path_factory.mktemp("guarded"), text, (), {})

@@ -74,12 +74,6 @@ each_api = pytest.mark.parametrize("api", PATHS)
 Two = tuple[Gateway, Gateway]
 
 
-@pytest.fixture(scope="module")
-def provider() -> Iterator[Scripted]:
-    with Scripted().running() as provider:
-        yield provider
-
-
 def yaml(provider: Scripted, mode: str) -> str:
     return YAML.replace("URL", provider.url).replace("MODE", mode)
 
