@@ -235,7 +235,8 @@ def build(
         Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
     ]
     events = Events(on_event, telemetry.stage)
-    why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason)
+    patient = {name for name, provider in settings.providers.items() if provider.timeout > limits.stream_idle}
+    why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason, patient)
     on_headers: list[Stage] = [
         Classify(),
         Authenticate(settings.auth, settings.consumers, access, settings.attribution, now),
