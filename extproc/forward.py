@@ -78,7 +78,7 @@ class Forward:
         body = exchange.body if exchange.masked else None
         fields = {**exchange.edits, **first.fields}
         model = exchange.dialect.fields.model
-        if model is not None and fields.get(model) == exchange.ask.model and model not in exchange.edits:
+        if model in exchange.json and fields.get(model) == exchange.ask.model and model not in exchange.edits:
             del fields[model]
         if fields or first.removed or exchange.ignored:
             left_out = [name for name in exchange.ignored if name not in fields]

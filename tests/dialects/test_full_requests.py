@@ -133,7 +133,10 @@ FACTS = {
         {name: CHAT[name] for name in ("the model", "whether it is streamed", *_LIMITS, "the user's text")},
         {},
     ),
-    "embeddings": ({name: CHAT[name] for name in ("the model", "where the model stands", "the user's text")}, {}),
+    **dict.fromkeys(
+        ("embeddings", "passed"),
+        ({name: CHAT[name] for name in ("the model", "where the model stands", "the user's text")}, {}),
+    ),
 }
 
 
