@@ -6,8 +6,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import pytest
-
 import extproc
 from extproc import dialects, guardrails, providers
 from extproc.routing import strategies
