@@ -53,6 +53,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 class OpenAICompletions(Dialect):
     name = "openai_completions"
+    comments = True
     family = "completions"
     paths = {"/v1/completions": "text_completion"}  # noqa: RUF012
     aliases = azure("/v1/completions")

@@ -331,6 +331,10 @@ class Dialect:
     """Whether its answers can hold images. Events of its streams have the limit of whole answers then."""
     stream_type: str = "text/event-stream"
     """Content type of its streamed answers."""
+    comments: bool = False
+    """Whether its clients skip comments in streamed answers. Those of Gemini's API do not: google-genai for JavaScript
+    dropped the event behind a comment, and the one for Go refuses it (googleapis/go-genai#898).
+    """
     usage_at: Sequence[Sequence[str]] = ()
     """Paths to the usage object of an answer, or of an event, in which a cost can be written; empty: there is none."""
     request_id: str = ""
