@@ -272,6 +272,7 @@ class Exchange:
     # Forward
     onward: Continue = field(init=False)  # the action for Envoy
     forwarded: bool = False
+    sent: float = 0.0  # when the request left, on the clock of `started`
     # Shed
     shed: int = 0  # bytes of a large body that is kept no longer
     seen: int = 0  # tokens of that body, as `input_seen` tells them

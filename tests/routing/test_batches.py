@@ -98,7 +98,7 @@ async def test_the_context_is_for_each_input(asked):
 
 async def test_the_context_is_for_each_prompt_of_completions(world):
     yaml = (
-        "providers: {o: {kind: vllm, base_url: 'http://127.0.0.1:8090/v1'}}\nmodels: {m: {provider: o, context: 1000}}"
+        "providers: {o: {kind: ollama}}\nmodels: {m: {provider: o, context: 1000}}"
     )
     for prompt, refused in ((["word " * 700] * 3, False), (["a", "word " * 900], True)):
         stream = world(yaml).stream()
