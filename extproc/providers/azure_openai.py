@@ -7,7 +7,14 @@ PROVIDER = Provider(
     gen_ai_name="azure.ai.openai",
     source="https://learn.microsoft.com/en-us/azure/ai-foundry/openai/api-version-lifecycle",
     base_path="/openai/v1",
-    dialects=("openai_chat", "openai_responses", "openai_embeddings", "openai_completions"),
+    dialects=(
+        "openai_chat",
+        "openai_responses",
+        "openai_responses_input_tokens",
+        "openai_responses_compact",
+        "openai_embeddings",
+        "openai_completions",
+    ),
     prefers={"openai_responses": REASON},  # deployments that have the name of their model
     credential=Credential("api-key", ""),
     tokens="azure",
