@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -88,7 +89,7 @@ class Forward:
             left_out = [name for name in exchange.ignored if name not in fields]
             body = patch(exchange.body, fields, [*first.removed, *left_out])
         exchange.onward = Continue(headers, self._removed(exchange), body, reroute=True, order=clusters)
-        exchange.forwarded = True
+        exchange.forwarded, exchange.sent = True, time.perf_counter()
 
     def _edits(self, exchange: Exchange) -> list[Edit]:
         """The edits each try makes to the client's body. Edits common to all tries go into `exchange.edits`."""
