@@ -225,7 +225,11 @@ def build(
     cost = settings.usage.cost_in_response
     guarded = reads_answers(settings.guardrails)
     guard_output = GuardOutput(
-        settings.guardrails, telemetry.guardrail, first_window=limits.first_window, most=limits.guardrail_scans
+        settings.guardrails,
+        telemetry.guardrail,
+        first_window=limits.first_window,
+        most=limits.guardrail_scans,
+        most_whole=limits.buffered_response,
     )
     on_event: list[EventStage] = [
         Count(),

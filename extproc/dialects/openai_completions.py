@@ -17,6 +17,7 @@ from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
 from extproc.dialects.openai_chat.said import QUIET
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.dialect import (
+    ANSWER,
     NO_ENDPOINT,
     Ask,
     Closed,
@@ -137,7 +138,7 @@ class OpenAICompletions(Dialect):
             index = choice.get("index", number)
             if isinstance(choice.get("text"), str):
                 beside = (choice, "logprobs", None) if choice.get("logprobs") is not None else None
-                yield Piece(f"choices[{index}].text", choice, "text", (index, "text"), beside=beside)
+                yield Piece(f"choices[{index}].text", choice, "text", (index, "text"), beside=beside, whole=ANSWER)
             if choice.get("finish_reason") is not None:
                 yield Closed((index,))
             yield from loose(choice, f"choices[{index}]", QUIET, without=("text",))

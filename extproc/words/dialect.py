@@ -8,7 +8,7 @@ the dialogue so far, `Text` a view of one piece of its text, `Report` the usage,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
@@ -182,6 +182,16 @@ class Conversation:
     effort: Effort | None = None  # the reasoning effort
 
 
+@dataclass(slots=True)
+class Tooling:
+    """The tools of a request, and the schema of the answer it asks for."""
+
+    answer: Any = None  # JSON Schema; an empty one for any JSON object
+    offered: dict[str, Any] = field(default_factory=dict)  # tools that the client runs: name -> schema of the arguments
+    turns: int = 0  # messages of the user
+    results: list[str] = field(default_factory=list)  # tools whose results the conversation holds; "": an unknown tool
+
+
 @dataclass(slots=True, frozen=True)
 class Text:
     """A view of one piece of text in a body: `holder[key]` is the string, `where` a path people can read."""
@@ -194,6 +204,10 @@ class Text:
     @property
     def value(self) -> str:
         return self.holder[self.key]  # type: ignore[no-any-return]
+
+
+ANSWER, CALL = "answer", "call"
+"""Texts of an answer that are whole with the last piece of their channel, see `Piece.whole`."""
 
 
 @dataclass(slots=True)
@@ -213,10 +227,24 @@ class Piece:
     json: bool = False  # the text is JSON
     again: bool = False  # it repeats what other events said
     beside: tuple[Any, str, Any] | None = None  # holder and key of the same text in another form, and its replacement
+    of: tuple[Any, ...] | None = None  # the call, where its name and its arguments come in several events
+    # ANSWER: its channel, or the piece where it has none, is the answer itself, with no reasoning, refusal or call.
+    # CALL: it is all arguments of a call
+    whole: str = ""
 
     @property
     def value(self) -> str:
         return str(self.holder[self.key])
+
+
+@dataclass(slots=True, frozen=True)
+class Called:
+    """A call whose arguments are an object, in one event. Their strings are pieces of their own, too."""
+
+    where: str
+    tool: Any  # its name, as the provider gave it
+    arguments: Any
+    named: bool = True  # its name is a piece of its own, too
 
 
 @dataclass(slots=True, frozen=True)
@@ -367,6 +395,20 @@ class Dialect:
             else:
                 yield from strings(value, "user", key)
 
+    def tooling(self, body: Mapping[str, Any]) -> Tooling:  # noqa: ARG002
+        """The tools of a request, for guardrails. Takes any body and never raises. Here there are none."""
+        return Tooling()
+
+    def without_tools(
+        self,
+        body: Mapping[str, Any],  # noqa: ARG002
+        withheld: Callable[[str], bool],  # noqa: ARG002
+    ) -> tuple[dict[str, Any], list[str]]:
+        """The fields of a request that change when it offers no `withheld` tool, None for those that go; and the names
+        of the tools that it offered. Takes any body and never raises.
+        """
+        return {}, []
+
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
         """The top-level fields that make a streamed answer report its usage; empty when it does so anyway."""
         return {}
@@ -378,7 +420,7 @@ class Dialect:
     def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
         """Read the usage from the beginning or the end of an event that is too long to be read whole. Never raises."""
 
-    def said(self, event: Any) -> Iterator[Piece | Closed]:
+    def said(self, event: Any) -> Iterator[Piece | Closed | Called]:
         """The text of one event, or of a whole plain answer, given as its JSON. Takes anything and never raises. Here
         each string is a text of its own.
         """
