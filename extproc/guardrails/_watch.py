@@ -29,8 +29,9 @@ from extproc.guardrails._body import rewritten
 from extproc.guardrails._guard import MOST_LONGEST, Failure, Guard, piece_hits
 from extproc.guardrails._source import Edit, Hit, Written, render
 from extproc.guardrails._threads import INLINE
-from extproc.words.dialect import ANSWER, CALL, Called, Closed, Dialect, Piece
+from extproc.words.dialect import ANSWER, CALL, Closed, Dialect, Piece
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
+from extproc.words.tooling import Called
 from extproc.words.verdicts import GUARDRAILS, Verdict
 
 BLOCK = 512
@@ -160,6 +161,16 @@ class Watch:
         if end or self.refusal is not None:
             self._told()
         return out
+
+    def overdue(self) -> Sequence[Frame] | None:
+        """The events that were decided and wait for the first window, once that took too long; None before. Text that
+        is held back stays: it may still become a match, however long the provider is silent.
+        """
+        if not self._open and time.monotonic() <= self._made + LONGEST_WAIT:
+            return None
+        self._open = True
+        passed, self._passed = self._passed, []
+        return passed
 
     def _told(self) -> None:
         for guard in self._guards:

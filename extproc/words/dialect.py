@@ -8,6 +8,7 @@ the dialogue so far, `Text` a view of one piece of its text, `Report` the usage,
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,6 +21,7 @@ from extproc.words import messages
 from extproc.words.errors import Kind
 from extproc.words.exchange import Usage
 from extproc.words.messages import Effort
+from extproc.words.tooling import Called, Tooling
 
 ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 """Abilities of models. A request needs one when it would mean something else without the field that asks for it."""
@@ -105,6 +107,20 @@ class Fields:
         return frozenset((*named, *self.fixed, *self.output_limits, *needs, *self.spoken, *self.options, *self.also))
 
 
+CHARACTERS_PER_TOKEN = 4
+"""Characters of a token in English prose: for judging whether a request most likely fits, not for upper bounds."""
+
+
+@dataclass(slots=True, frozen=True)
+class Batch:
+    """The most inputs that one request for embeddings may have, and the most tokens of all of them together, as far as
+    they are known.
+    """
+
+    inputs: int = sys.maxsize
+    tokens: int = sys.maxsize
+
+
 @dataclass(slots=True)
 class Ask:
     """The meaning of a request, read once and checked."""
@@ -124,7 +140,9 @@ class Ask:
     image_tokens: int = 0  # the most tokens of all images
     image_data: list[str] = field(default_factory=list)  # the strings of the body that are images
     packed_bytes: int = 0  # bytes of the body inside PDFs, other packed files and audio
-    longest_bytes: int | None = None  # of the longest input, where a model reads each by itself
+    inputs: int = 0  # of a batch, where a model reads each by itself
+    longest_bytes: int | None = None  # of the longest of them; a token id counts as CHARACTERS_PER_TOKEN
+    inputs_bytes: int = 0  # of all of them
     added_tokens: int = 0  # the most tokens providers add to the prompt for tools and schemas
     unseen: tuple[str, ...] = ()  # fields and types that refer to input outside the body
     unbounded: tuple[str, ...] = ()  # members of `unseen` without a bound on tokens: all but images
@@ -182,16 +200,6 @@ class Conversation:
     effort: Effort | None = None  # the reasoning effort
 
 
-@dataclass(slots=True)
-class Tooling:
-    """The tools of a request, and the schema of the answer it asks for."""
-
-    answer: Any = None  # JSON Schema; an empty one for any JSON object
-    offered: dict[str, Any] = field(default_factory=dict)  # tools that the client runs: name -> schema of the arguments
-    turns: int = 0  # messages of the user
-    results: list[str] = field(default_factory=list)  # tools whose results the conversation holds; "": an unknown tool
-
-
 @dataclass(slots=True, frozen=True)
 class Text:
     """A view of one piece of text in a body: `holder[key]` is the string, `where` a path people can read."""
@@ -235,16 +243,6 @@ class Piece:
     @property
     def value(self) -> str:
         return str(self.holder[self.key])
-
-
-@dataclass(slots=True, frozen=True)
-class Called:
-    """A call whose arguments are an object, in one event. Their strings are pieces of their own, too."""
-
-    where: str
-    tool: Any  # its name, as the provider gave it
-    arguments: Any
-    named: bool = True  # its name is a piece of its own, too
 
 
 @dataclass(slots=True, frozen=True)
@@ -359,6 +357,10 @@ class Dialect:
     """Whether its answers can hold images. Events of its streams have the limit of whole answers then."""
     stream_type: str = "text/event-stream"
     """Content type of its streamed answers."""
+    comments: bool = False
+    """Whether its clients skip comments in streamed answers. Those of Gemini's API do not: google-genai for JavaScript
+    dropped the event behind a comment, and the one for Go refuses it (googleapis/go-genai#898).
+    """
     usage_at: Sequence[Sequence[str]] = ()
     """Paths to the usage object of an answer, or of an event, in which a cost can be written; empty: there is none."""
     request_id: str = ""
@@ -503,6 +505,10 @@ class Dialect:
     def reasons(self, model: str) -> bool:  # noqa: ARG002
         """False for a model that is known to refuse reasoning parameters."""
         return True
+
+    def batch(self, model: str) -> Batch | None:  # noqa: ARG002
+        """The limits of one request with several inputs, where the API has some."""
+        return None
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
         """Path of its requests, after the provider's base_url: `/chat/completions`."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from extproc.dialects._conversation import inner
 from extproc.dialects._tooling import known, name_of, objects, turns
-from extproc.words.dialect import Tooling
+from extproc.words.tooling import Tooling
 
 _RESULT = "tool_result"
 
