@@ -17,20 +17,9 @@ from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
 from extproc.dialects.openai_chat.said import QUIET
 from extproc.dialects.openai_chat.usage import read_usage
-from extproc.words.dialect import (
-    ANSWER,
-    NO_ENDPOINT,
-    Ask,
-    Closed,
-    Conversation,
-    Dialect,
-    Endpoint,
-    Fields,
-    Piece,
-    Report,
-    loose,
-)
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.words.said import ANSWER, Closed, Piece, loose
 
 _MAX_CHOICES = 128
 _DEFAULT_OUTPUT = 16  # tokens: OpenAI's own, where the request sets no limit; others write more

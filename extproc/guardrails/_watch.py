@@ -29,9 +29,9 @@ from extproc.guardrails._body import rewritten
 from extproc.guardrails._guard import MOST_LONGEST, Failure, Guard, piece_hits
 from extproc.guardrails._source import Edit, Hit, Written, render
 from extproc.guardrails._threads import INLINE
-from extproc.words.dialect import ANSWER, CALL, Closed, Dialect, Piece
+from extproc.words.dialect import Dialect
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
-from extproc.words.tooling import Called
+from extproc.words.said import ANSWER, CALL, Called, Closed, Piece
 from extproc.words.verdicts import GUARDRAILS, Verdict
 
 BLOCK = 512

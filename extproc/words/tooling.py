@@ -1,9 +1,15 @@
-"""Tools: those of a request, and calls of them in an answer."""
+"""The tools of a request, for guardrails."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+Withheld = Callable[[str], bool]
+"""True for the name of a tool that a request must not offer."""
+Without = tuple[dict[str, Any], list[str]]
+"""The fields of a request that change without some tools, None for those that go; and the names of these tools."""
 
 
 @dataclass(slots=True)
@@ -14,13 +20,3 @@ class Tooling:
     offered: dict[str, Any] = field(default_factory=dict)  # tools that the client runs: name -> schema of the arguments
     turns: int = 0  # messages of the user
     results: list[str] = field(default_factory=list)  # tools whose results the conversation holds; "": an unknown tool
-
-
-@dataclass(slots=True, frozen=True)
-class Called:
-    """A call whose arguments are an object, in one event. Their strings are pieces of their own, too."""
-
-    where: str
-    tool: Any  # its name, as the provider gave it
-    arguments: Any
-    named: bool = True  # its name is a piece of its own, too

@@ -10,8 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from extproc.words.dialect import ANSWER, CALL, Closed, Piece, loose
-from extproc.words.tooling import Called
+from extproc.words.said import ANSWER, CALL, Called, Closed, Piece, loose
 
 QUIET = frozenset(
     (
