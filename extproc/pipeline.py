@@ -252,7 +252,12 @@ def build(
         CountTokens(catalog),
         select,
         GuardInput(
-            settings.guardrails, telemetry.guardrail, most=limits.guardrail_scans, also=cheaper(settings, catalog)
+            settings.guardrails,
+            telemetry.guardrail,
+            most=limits.guardrail_scans,
+            also=cheaper(settings, catalog),
+            around=settings.around_guardrails,
+            called=telemetry.guardrail_call,
         ),
         reserve,
         Forward(settings.attribution, catalog),
