@@ -107,7 +107,7 @@ class _Unasked(GuardrailSettings):
 def _unasked(entry: GuardrailSettings) -> GuardrailSettings:
     if not isinstance(entry, RemoteSettings):
         return entry
-    return _Unasked(**{name: getattr(entry, name) for name in GuardrailSettings.model_fields})
+    return _Unasked.model_construct(**{name: getattr(entry, name) for name in GuardrailSettings.model_fields})
 
 
 @dataclass(slots=True, frozen=True)

@@ -25,6 +25,8 @@ import pytest
 
 from extproc.guardrails._remote import Passage, batches, changes, parts
 from extproc.outbound.pool import AnswerError
+from extproc.settings.checks import doubts
+from extproc.settings.config import ConfigError
 from extproc.words.actions import LocalReply
 from tests.guardrails.services import KINDS, MASKS, PROVIDERS, bad, chat, real, services
 from tests.guardrails.streams import Played, heard, stream
@@ -571,6 +573,78 @@ async def test_a_webhook_of_kgateway_gets_the_conversation_in_order(world, servi
     assert (path, headers["authorization"]) == ("/request", "Bearer service-key")
     assert roles == [("system", "f"), ("system", "d"), ("system", "Be kind"), ("user", "MASKME")]
     assert json.loads(sent.body)["messages"][1]["content"] == "***"
+
+
+# --- settings
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            "kind: webhook, url: 'http://169.254.169.254/latest'",
+            "url: the address is that of a cloud's metadata service",
+        ),
+        ("kind: webhook, url: 'http://metadata.google.internal/x'", "url: the address is that of a cloud's metadata"),
+        ("kind: webhook, url: 'http://me:word@hook.test'", "url: the address must be http(s)://host"),
+        ("kind: webhook, url: 'unix:/run/x'", "url: the address must be http(s)://host"),
+        ("kind: webhook, url: 'http://hook.test/x?y=1'", "url: the address must be http(s)://host"),
+        ("kind: webhook, url: 'http://hook.test', headers: {authorization: x}", "headers: the gateway sets the header"),
+        ("kind: webhook, url: 'http://hook.test', key: sk-1", "key: a secret is a reference"),
+        ("kind: webhook, url: 'http://hook.test', timeout: 10s", "timeout: input should be less than or equal to 9"),
+        ("kind: webhook, url: 'http://hook.test', window: 300, overlap: 200", "overlap is at most a third of window"),
+        ("kind: moderation, provider: nobody", "provider: there is no provider 'nobody'"),
+        ("kind: moderation, provider: aws", "provider: 'aws' does not speak OpenAI's API"),
+        ("kind: moderation, provider: oa, thresholds: {hate: 1.5}", "thresholds.hate: input should be less than"),
+        ("kind: moderation, provider: oa, action: mask", "action: input should be 'block', 'annotate' or 'audit'"),
+        ("kind: bedrock, provider: oa, guardrail: abc", "provider: 'oa' is not of the kind aws_bedrock"),
+        ("kind: bedrock, provider: keyless, guardrail: abc", "provider: 'keyless' has no api_key"),
+        ("kind: bedrock, provider: aws, guardrail: '../x'", "guardrail: string should match pattern"),
+        (
+            "kind: bedrock, provider: aws, guardrail: abc, access_key_id: env:A",
+            "give access_key_id and secret_access_key",
+        ),
+        ("kind: azure_content_safety, url: 'https://a.test', key: env:A, severity: {}", "give severity, blocklists or"),
+        ("kind: azure_content_safety, url: 'https://a.test', key: env:A, severity: {hate: 8}", "severity.hate: input"),
+        (
+            "kind: presidio, url: 'http://p.test', anonymizers: {}, anonymizer_url: 'http://p.test', style: hash",
+            "style",
+        ),
+        ("kind: presidio, url: 'http://p.test', anonymizers: {DEFAULT: {type: redact}}", "only with anonymizer_url"),
+        (
+            "kind: llm_judge, model: x, consumer: judge, rubric: 'Nothing bad may pass here.'",
+            "model: there is no model",
+        ),
+        (
+            "kind: llm_judge, model: m, consumer: al, rubric: 'Nothing bad may pass here.'",
+            "consumer: there is no consumer",
+        ),
+        ("kind: llm_judge, model: m, consumer: judge, rubric: 'Too short'", "rubric: string should have at least 20"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, entry, said):
+    keyless = PROVIDERS.replace("models:", "  keyless: {kind: aws_bedrock, region: eu-west-1}\nmodels:")
+    with pytest.raises(ConfigError) as refused:
+        settings(f"{keyless}guardrails: [{{name: g, {entry}}}]")
+    assert said in str(refused.value)
+    assert "sk-1" not in str(refused.value)
+
+
+def test_a_judge_behind_tls_needs_the_name_of_the_certificate(settings):
+    tls = "listener: {address: '::', port: 8443, tls: {certificate: 'file:/c', key: 'file:/k'}}\n"
+    text = f"{tls}{PROVIDERS}guardrails: [{{name: g, {KINDS['llm_judge']}}}]"
+    with pytest.raises(ConfigError, match="url: the listener has TLS"):
+        settings(text)
+    made = settings(text.replace("model: m", "model: m, url: 'https://ai.test'"))
+    assert made.around_guardrails.door == "https://[::1]:8443"
+
+
+def test_text_that_leaves_unencrypted_gets_a_warning(settings):
+    for host, count in (("hook.example.com", 1), ("hook.svc", 0), ("10.0.0.1", 0), ("localhost", 0)):
+        made = settings(f"{PROVIDERS}guardrails: [{{name: g, kind: webhook, url: 'http://{host}/'}}]")
+        assert [where for where, _ in doubts(made) if where == ("guardrails", 0, "url")] == count * [
+            ("guardrails", 0, "url")
+        ]
 
 
 def test_changes_make_the_new_text():
