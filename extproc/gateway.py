@@ -62,7 +62,13 @@ class GatewayStream:
         )
         usual = end or (length is not None and length <= LARGE)
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
-        return await self._run(stages, exchange) or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
+        action = await self._run(stages, exchange)
+        if action is None and end:  # a call about a kept object, which has no body
+            action = await self._run(self._pipeline.on_call, exchange)
+            if action is None:
+                exchange.onward.read_answer = self._pipeline.guarded
+                return exchange.onward
+        return action or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
 
     def admits(self, size: int) -> bool:
         exchange = self._exchange

@@ -48,6 +48,8 @@ class Select:
         if not left:
             self._tell(exchange)
             raise self._refusal(exchange)
+        if exchange.keeper:
+            left = self._keeping(left, exchange)
         if "state" in exchange.ask.needs:
             left = left[:1]  # always the same target: the others do not have the content that this one stores
         if len(left) > 1:
@@ -66,6 +68,14 @@ class Select:
         )
         exchange.targets = tuple(left)
         self._tell(exchange)
+
+    def _keeping(self, left: list[Target], exchange: Exchange) -> list[Target]:
+        """The targets at the provider that keeps what the request goes on from."""
+        found = [target for target in left if target.provider == exchange.keeper]
+        if not found:
+            message = f"The request goes on from an answer that the provider {exchange.keeper} keeps, and no target of "
+            raise Refusal(UNSUPPORTED_BY_TARGETS, f"{message}{exchange.ask.model!r} is there{_STATELESS}.")
+        return found
 
     def _unable(self, target: Target, exchange: Exchange) -> tuple[str, str] | None:
         catalog, ask, client = self._catalog, exchange.ask, exchange.dialect

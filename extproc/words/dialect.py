@@ -67,6 +67,8 @@ class Endpoint:
     operation: str  # gen_ai.operation.name
     model: str = ""
     alias: bool = False
+    id: str = ""  # the client's word in the place of its `{id}`
+    query: tuple[str, ...] = ()  # parameters of the client's query that the provider gets
 
     def path(self, model: str) -> str:
         """The path for another model."""
@@ -75,6 +77,8 @@ class Endpoint:
 
 PLACE = "{model}"
 """Placeholder of the model's name in a path of `Dialect.paths`."""
+ID = "{id}"
+"""Placeholder of an object's id in a path of `Dialect.calls`."""
 
 NO_ENDPOINT = Endpoint("", "")
 
@@ -260,6 +264,7 @@ class Report:
     output_events: int = 0  # events that carried generated text
     options: dict[str, str] = field(default_factory=dict)  # that change the price, as the provider applied them
     error: str = ""  # the provider's error in mid-stream
+    kept: Sequence[str] = ()  # ids of the objects that the provider keeps
     memory: Any = None  # the dialect's own, from one event to the next
 
     def add_text(self, text: str) -> None:
@@ -336,6 +341,14 @@ class Dialect:
     """Further paths for the same, each with the one of `paths` it stands for. The model's name in one of them takes the
     place of the one in the body.
     """
+    calls: Mapping[tuple[str, str], str] = {}
+    """Calls about an object that a provider keeps, by method and path, each with its operation. `{id}` stands for the
+    object's id. They have no body.
+    """
+    call_query: tuple[str, ...] = ()
+    """Parameters in the queries of such calls that the provider gets."""
+    stored: tuple[str, ...] = ()
+    """Fields of a request that hold ids of kept objects."""
     fields: Fields
     """The names of its fields, in a dialect that clients speak."""
     family: str = "chat"
@@ -387,6 +400,10 @@ class Dialect:
                     yield Text("user", key, body, key)
             else:
                 yield from strings(value, "user", key)
+
+    def keeps(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """True when the provider may keep the answer, under an id that `observe` reports."""
+        return False
 
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
         """The top-level fields that make a streamed answer report its usage; empty when it does so anyway."""

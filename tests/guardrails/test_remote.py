@@ -23,6 +23,7 @@ from itertools import pairwise
 
 import pytest
 
+from extproc.guardrails import GuardInput
 from extproc.guardrails._remote import Passage, batches, changes, parts
 from extproc.outbound.pool import AnswerError
 from extproc.settings.checks import doubts
@@ -221,7 +222,8 @@ async def test_a_dead_service_holds_five_requests_and_is_asked_again(world, serv
     now = 0.0
     monkeypatch.setattr("extproc.outbound.breaker.time.monotonic", lambda: now)
     made = gateway(world, "webhook")
-    breaker = made.pipeline.on_request._stages[5][0]._guards[0].remote.services[0]._breaker
+    [stage] = [stage for stage, *_ in made.pipeline.on_request._stages if isinstance(stage, GuardInput)]
+    breaker = stage._guards[0].remote.services[0]._breaker
     breaker._clock = lambda: now
     service.answer = _raises(TimeoutError())
     for _ in range(8):
