@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History
 from extproc.words.chain import Branch, Choice, Skip
-from extproc.words.dialect import ABILITIES, CHARACTERS_PER_TOKEN, HOSTED, NATIVE, Ask, Dialect
+from extproc.words.dialect import ABILITIES, CHARACTERS_PER_TOKEN, HOSTED, IMAGE_OUTPUT, NATIVE, Ask, Dialect
 from extproc.words.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.facts import fact
@@ -170,6 +170,8 @@ def _lacks(dialect: Dialect, target: Target, need: str) -> bool:
     """Whether a request that needs `need` cannot be translated for `target`."""
     if need == HOSTED:
         return target.hosted_tools != "drop"
+    if need == IMAGE_OUTPUT:
+        return not dialect.images
     return need in dialect.lacks or need in NATIVE
 
 

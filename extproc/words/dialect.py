@@ -31,6 +31,9 @@ ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 HOSTED = "hosted_tools"
 """The need of a request that offers tools which the provider runs itself. A target may go without them."""
 
+IMAGE_OUTPUT = "image_output"
+"""The need of a request for images in the answer: APIs with `Dialect.images` can serve it."""
+
 NATIVE = frozenset(("state", "thread", HOSTED, "hosted_call"))
 """Needs that only the API of the request itself can serve: such a request is never translated."""
 
@@ -331,6 +334,8 @@ class Dialect:
     """True when requests can mark the content that a prompt cache should keep."""
     images: bool = False
     """Whether its answers can hold images. Events of its streams have the limit of whole answers then."""
+    image_turns: bool = False
+    """Whether the model's own turns can hold images in a request. Elsewhere the user's turn behind them does."""
     stream_type: str = "text/event-stream"
     """Content type of its streamed answers."""
     comments: bool = False
