@@ -257,7 +257,12 @@ def build(
         CountTokens(catalog),
         select,
         guard_input := GuardInput(
-            settings.guardrails, telemetry.guardrail, most=limits.guardrail_scans, also=cheaper(settings, catalog)
+            settings.guardrails,
+            telemetry.guardrail,
+            most=limits.guardrail_scans,
+            also=cheaper(settings, catalog),
+            around=settings.around_guardrails,
+            called=telemetry.guardrail_call,
         ),
         reserve,
         forward := Forward(settings.attribution, catalog),
