@@ -228,7 +228,11 @@ def build(
     cost = settings.usage.cost_in_response
     guarded = reads_answers(settings.guardrails)
     guard_output = GuardOutput(
-        settings.guardrails, telemetry.guardrail, first_window=limits.first_window, most=limits.guardrail_scans
+        settings.guardrails,
+        telemetry.guardrail,
+        first_window=limits.first_window,
+        most=limits.guardrail_scans,
+        most_whole=limits.buffered_response,
     )
     on_event: list[EventStage] = [
         Count(),
@@ -258,7 +262,12 @@ def build(
         CountTokens(catalog),
         select,
         guard_input := GuardInput(
-            settings.guardrails, telemetry.guardrail, most=limits.guardrail_scans, also=cheaper(settings, catalog)
+            settings.guardrails,
+            telemetry.guardrail,
+            most=limits.guardrail_scans,
+            also=cheaper(settings, catalog),
+            around=settings.around_guardrails,
+            called=telemetry.guardrail_call,
         ),
         reserve,
         forward := Forward(settings.attribution, catalog),
