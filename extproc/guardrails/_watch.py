@@ -57,6 +57,7 @@ class Channel:
     role: str
     written: Written
     again: bool = False
+    single: bool = False  # a text of its own, in one piece
     final: bool = False  # nothing follows
     paused: bool = False  # another text of the same choice began
     decided: dict[str, int] = field(default_factory=dict)  # by guardrail
@@ -84,7 +85,7 @@ class Window:
     start: int
     done: int
     text: str
-    last: bool  # nothing follows
+    last: bool  # nothing follows, or it took too long
 
 
 @dataclass(slots=True)
@@ -209,15 +210,15 @@ class Watch:
         late = self._began > channel.since + settings.longest_wait
         while at < size:
             start = max(written.base, at - settings.overlap)
-            end = start + settings.window
-            whole = channel.complete or (end > size and late)
-            if end > size and not whole:
+            end = size if channel.single else start + settings.window
+            if end > size and not channel.complete and not late:
                 break
-            end = size if whole else end
-            at = channel.asked[guard.name] = end if whole else end - kept
+            last = end >= size and (channel.complete or late)
+            end = min(end, size)
+            at = channel.asked[guard.name] = end if last else end - kept
             channel.since = self._began
             text = written.text[start - written.base : end - written.base]
-            yield Window(channel, start, at, text, channel.complete)
+            yield Window(channel, start, at, text, last)
 
     def judged(
         self, answers: Sequence[tuple[Guard, Sequence[Window], Sequence[Sequence[Finding]] | Failure]]
@@ -225,6 +226,7 @@ class Watch:
         """The events that may leave, with the findings of services. Belongs behind each `take`, where `remote` is."""
         out: list[Frame] = []
         blocked = ""
+        channels = {id(each.channel): each.channel for _, windows, _ in answers for each in windows}
         try:
             for guard, windows, findings in answers:
                 if isinstance(findings, Failure):
@@ -234,12 +236,16 @@ class Watch:
                 for window, found in zip(windows, findings, strict=True):
                     self._rule(guard, window, found)
                 blocked = ""
-            for channel in {id(each.channel): each.channel for _, windows, _ in answers for each in windows}.values():
-                self._decide(channel)
             self._open = self._open or self._ended
-            self._leave(out)
         except Ends as ends:
             self.refusal = ends.refusal
+        try:
+            if blocked or self.refusal is None:  # a block stands behind the text that was judged before it
+                for channel in channels.values():
+                    self._decide(channel)
+                self._leave(out)
+        except Ends as ends:
+            self.refusal = self.refusal or ends.refusal
         if self._ended or self.refusal is not None:
             self._told(blocked)
         return out
@@ -294,7 +300,8 @@ class Watch:
         if channel is None:
             written = Written.json() if piece.json else Written()
             role = TOOL_NAME if piece.name else TOOL_CALL if piece.call else "assistant"
-            channel = Channel(piece.where, piece.call, role, written, piece.again, final=piece.channel is None)
+            single = piece.channel is None
+            channel = Channel(piece.where, piece.call, role, written, piece.again, single, final=single)
             if self.remote:
                 self._open_ended.append(channel)
             if piece.channel is not None:
