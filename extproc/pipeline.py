@@ -21,6 +21,8 @@ from extproc.accounting.settle import Settle
 from extproc.admission import Admit, InFlight, LookAhead
 from extproc.auth import Access, Authenticate, Authorize
 from extproc.budgets import Reserve, Tools, Unpriced
+from extproc.cache.answers import Answers
+from extproc.cache.stages import Fill, Keep, LookUp, TellCache
 from extproc.endpoints.count_tokens import CountAnyway, CountTokens
 from extproc.endpoints.models import Models
 from extproc.forward import Forward, Shed
@@ -159,6 +161,17 @@ def cheaper(settings: Settings, catalog: Catalog) -> Sequence[str]:
     return found
 
 
+def look_up(
+    settings: Settings, answers: Answers | None, telemetry: Telemetry, reserve: Reserve, guard_output: GuardOutput
+) -> list[LookUp]:
+    """The stage that answers from the cache, where there is one. Guardrails read a kept answer as any other."""
+    if answers is None or not settings.cache.rules:
+        return []
+    on_event: list[EventStage] = [Count(), guard_output, HideUsage()]
+    events = Events(on_event, telemetry.stage)
+    return [LookUp(settings.cache, answers, settings.providers, events, reserve.count_only)]
+
+
 def build(
     settings: Settings,
     counters: Counters,
@@ -171,13 +184,15 @@ def build(
     own: Callable[[Exchange], Awaitable[LocalReply | None]] | None = None,
     waiting: Waiting | None = None,
     in_flight: InFlight | None = None,
+    answers: Answers | None = None,
     now: Callable[[], float] = time.time,
 ) -> Pipeline:
     """The stages for `settings`, in the order they run.
 
     All arguments outlive a configuration: `leases` keeps reservations alive, `history` holds what tries taught, `tools`
     serves budgets, `books` holds charges, `own` answers consumers about their own spending,
-    `waiting` holds exchanges whose answers pass unread, `in_flight` counts requests and bytes of their bodies.
+    `waiting` holds exchanges whose answers pass unread, `in_flight` counts requests and bytes of their bodies,
+    `answers` are kept for equal requests.
     """
     history = history or History(now)
     in_flight = in_flight or InFlight()
@@ -227,8 +242,10 @@ def build(
     guard_output = GuardOutput(
         settings.guardrails, telemetry.guardrail, first_window=limits.first_window, most=limits.guardrail_scans
     )
+    caching = answers is not None and bool(settings.cache.rules)
     on_event: list[EventStage] = [
         Count(),
+        *([Keep()] if caching else []),
         *([guard_output] if guarded else []),
         HideUsage(),
         *([Annotate()] if cost else []),
@@ -254,6 +271,7 @@ def build(
         GuardInput(
             settings.guardrails, telemetry.guardrail, most=limits.guardrail_scans, also=cheaper(settings, catalog)
         ),
+        *look_up(settings, answers, telemetry, reserve, guard_output),
         reserve,
         Forward(settings.attribution, catalog),
         *([Follow(waiting, why_read)] if why_read.enabled else []),
@@ -264,6 +282,7 @@ def build(
         CountAnyway(),
         Origin(),
         Tell(),
+        *([TellCache()] if caching else []),
         RejectedCredential(),
         CoolDown(partial(cool_down, settings, history)),
         BadAnswer(),
@@ -287,6 +306,7 @@ def build(
     )
     on_end: list[Stage] = [
         settle,
+        *([Fill(answers)] if answers is not None and caching else []),
         Record(telemetry),
         Enter(books),
     ]

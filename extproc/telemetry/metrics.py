@@ -189,6 +189,17 @@ class Telemetry:
         self._no_price = Counter(
             "extproc_cost_unknown", "Exchanges whose price is unknown", ["provider", "model"], registry=registry
         )
+        self._cache = _series(
+            Counter("extproc_cache", "Looks into the cache of answers, by outcome", ["outcome"], registry=registry)
+        )
+        self._saved = _series(
+            Counter(
+                "extproc_cache_saved_usd",
+                "Cost that kept answers had, in USD; in shadow mode: that they would have saved",
+                ["mode", "consumer", "team"],
+                registry=registry,
+            )
+        )
         self._usage_source = _series(
             Counter("extproc_usage", "Exchanges by the source of their usage", ["source"], registry=registry)
         )
@@ -339,6 +350,8 @@ class Telemetry:
         self._requests(exchange.operation, status).inc()
         if exchange.forwarded:
             self._count(exchange)
+        if exchange.caching is not None:
+            self._count_cache(exchange)
         entry = describe(exchange)
         self.recent.add(entry, known=hasattr(exchange, "consumer"))
         if self._log:
@@ -385,6 +398,13 @@ class Telemetry:
             self._bad_usage.labels(target.provider).inc()
         if exchange.attempts > 1 and target is not None:
             self._failovers.labels(target.provider).inc()
+
+    def _count_cache(self, exchange: Exchange) -> None:
+        caching, consumer = exchange.caching, exchange.consumer
+        self._cache(caching.outcome).inc()
+        if caching.saved:
+            mode = "enforce" if caching.enforced else "shadow"
+            self._saved(mode, consumer.series, consumer.team).inc(caching.saved / NANO)
 
     def _count_guesses(self, exchange: Exchange, provider: str) -> None:
         if provider not in self._providers:

@@ -342,6 +342,9 @@ class Dialect:
     lacks: frozenset[str] = frozenset()
     """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
 
+    asides: frozenset[str] = frozenset()
+    """Top-level fields of a request that change no answer, see `cache.key`. A field that is not listed does."""
+
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
         """The meaning of a request. `endpoint` is the path it came to, which matters where the model stands in it.
         Raises Refusal (400) when a field the gateway relies on has the wrong shape.
@@ -355,6 +358,14 @@ class Dialect:
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         """The dialogue so far. Takes any body and never raises. Here its texts are all one message."""
         return Conversation(asked=[text.value for text in islice(self.texts(body), _MOST_PIECES)])
+
+    def varies(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """True for a request whose client wants another answer each time, as far as its fields say so. Never raises."""
+        return True
+
+    def plain(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """True where the neutral form of a request says all that it says but `asides`. Never raises."""
+        return False
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         """Every piece of text a client sent, wherever it stands in the body. Here all text but the model's is the
