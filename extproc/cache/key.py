@@ -76,7 +76,7 @@ def owner(consumer: Consumer, scope: str) -> Sequence[Any]:
 def neutral(exchange: Exchange) -> Prompt | None:
     """The neutral form of a request without anything that changes no answer; None where it does not say all."""
     dialect = exchange.dialect
-    if not dialect.plain(exchange.json):
+    if not (dialect.translates_from and dialect.plain(exchange.json)):
         return None
     said = {name: value for name, value in exchange.json.items() if name not in dialect.asides}
     try:

@@ -8,6 +8,7 @@ Fill       the answer's place in the store, once it ended well, and the end of t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from extproc.cache.answers import Answers
 from extproc.cache.entry import Entry
 from extproc.cache.forms import in_form
 from extproc.cache.key import Keys, owner
-from extproc.cache.settings import CacheRuleSettings, CacheSettings
+from extproc.cache.settings import LONGEST_WAIT, CacheRuleSettings, CacheSettings
 from extproc.dialects import ENDED, LIMITED
 from extproc.framing import Frame, Framing
 from extproc.providers import ProviderSettings
@@ -90,7 +91,7 @@ class LookUp:
         if wish == "refresh":
             caching.outcome, caching.fill = "refresh", True
             return None
-        entry = await self._find(caching)
+        entry = await self._find(exchange, caching)
         if entry is not None and not caching.enforced:
             caching.outcome, caching.saved = "shadow", entry.cost
             return None
@@ -104,7 +105,7 @@ class LookUp:
         found = next((rule.settings for rule in self._rules if rule.applies(exchange)), None)
         return None if found is None or found.mode == "off" else found
 
-    async def _find(self, caching: Caching) -> Entry | None:
+    async def _find(self, exchange: Exchange, caching: Caching) -> Entry | None:
         """The kept answer, or the one that an equal request under way brings."""
         answers = self._answers
         entry = await answers.find(caching.key)
@@ -113,9 +114,10 @@ class LookUp:
         if not caching.enforced:
             return None
         caching.flight = answers.flights.begin(caching.key, self._wait)
-        if caching.flight is not None:
+        left = LONGEST_WAIT - (time.perf_counter() - exchange.started)  # guardrails may have taken their time
+        if caching.flight is not None or left <= 0:
             return None
-        return await answers.flights.join(caching.key, self._wait, self._waiting)
+        return await answers.flights.join(caching.key, min(self._wait, left), self._waiting)
 
     def _usable(self, entry: Entry, caching: Caching) -> bool:
         age = self._answers.now() - entry.stored
@@ -160,6 +162,8 @@ def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
         return "a guardrail masked it"
     if ask.lasting or ask.unseen or ask.hosted or ask.speaks or not NATIVE.isdisjoint(ask.needs):
         return "it refers to content outside of it, or to tools that its provider runs"
+    if exchange.kept or exchange.dialect.keeps(exchange.json):
+        return "its provider keeps the answer, under an id of its own"
     if not rule.sampled and exchange.dialect.varies(exchange.json):
         return "it asks for variety (`sampled`)"
     return ""

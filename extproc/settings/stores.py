@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from extproc import stores
 from extproc.cache.stores import check as check_cache
 from extproc.ledger import check_ledger
-from extproc.words.values import PositiveDuration, Section
+from extproc.words.values import PositiveDuration, SecretRef, Section
 
 
 class StoresSettings(Section):
@@ -48,6 +48,12 @@ class StoresSettings(Section):
         description="Store of kept answers, where `cache.rules` keep any: `memory:` for one process, `sqlite:path` for "
         "one machine, or a Redis as for `counters`, but a database of its own that may evict. Off memory, answers are "
         "encrypted with `cache.key`.",
+    )
+    object_key: SecretRef | None = Field(
+        None,
+        description="Key that seals the ids of objects which providers keep (stored responses, files, batches), as "
+        "`env:NAME` or `file:/path`; the same for all replicas. Default: the key of the provider that keeps the "
+        "object. Set it where keys of providers are replaced, because the ids sealed with one are void without it.",
     )
 
     @property
