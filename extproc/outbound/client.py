@@ -83,6 +83,8 @@ class _Exchange:
 
         try:
             return self._asked(http.client)
+        except OSError:  # which some of the others are, too
+            raise
         except http.client.HTTPException as error:
             raise AnswerError(str(error)) from error
 
