@@ -61,7 +61,7 @@ class GatewayStream:
         )
         usual = end or (length is not None and length <= LARGE)
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
-        return await self._run(stages, exchange) or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
+        return await self._run(stages, exchange) or (_READ_ANSWER if self._pipeline.eager else CONTINUE)
 
     def admits(self, size: int) -> bool:
         exchange = self._exchange
@@ -108,7 +108,7 @@ class GatewayStream:
             str(details),
             end,
         )
-        if self._pipeline.guarded and not end:
+        if self._pipeline.eager and not end:
             return await self._guarded_head(exchange)
         return await self._run(self._pipeline.on_response, exchange) or CONTINUE
 
@@ -116,7 +116,13 @@ class GatewayStream:
         """The head of an answer whose body Envoy sends in any case; None where it waits for guardrails."""
         exchange.reader = THROUGH
         action = await self._run(self._pipeline.on_response, exchange) or CONTINUE
-        if isinstance(action, LocalReply) or action is CONTINUE:
+        if isinstance(action, LocalReply):
+            return action
+        if exchange.reader is THROUGH:  # the body tells nothing: the exchange is over, although its call goes on
+            exchange.end(whole=True)
+            await self._settle(exchange)
+            self.done = False
+        if action is CONTINUE:
             return action
         action.read_answer = False  # asked for already
         if exchange.watch is None:
@@ -140,7 +146,9 @@ class GatewayStream:
         except Exception:
             exchange.end(bug=True)
             raise
-        if end:
+        if end and self._state is _State.SETTLED:  # at the head
+            self.done = True
+        elif end:
             exchange.end(whole=True)
             await self._settle(exchange)
         return Chunk(b"".join(out), end)
@@ -184,7 +192,7 @@ class GatewayStream:
         """
         idle = self._pipeline.settings.limits.stream_idle
         exchange = self._exchange
-        if now - self._heard < idle or self.done or exchange is None or exchange.reader is None:
+        if now - self._heard < idle or self.done or exchange is None or exchange.reader in (None, THROUGH):
             return None
         if not exchange.ask.stream:
             return None
@@ -203,7 +211,7 @@ class GatewayStream:
         exchange, state = self._exchange, self._state
         if exchange is None or state is _State.OVER:
             return
-        self._state = _State.OVER
+        self._state, self.done = _State.OVER, True
         if state is _State.HANDED_OVER:
             return
         if exchange.place is not None:

@@ -45,10 +45,13 @@ _READ_ANSWER = pb.ProcessingResponse(
         response_trailer_mode=pb.ProcessingMode.SEND,
     )
 ).SerializeToString()
+_READ_ALONE = {phase: unchanged + _READ_ANSWER for phase, unchanged in UNCHANGED.items()}
 
 
 def headers(phase: str, action: Continue) -> bytes:
     """The answer to `request_headers` or `response_headers`."""
+    if not action.set_headers and not action.remove_headers and action.read_answer:
+        return _READ_ALONE[phase]
     message = _PHASES[phase] + _sized(b"\x0a" + _sized(_mutation(action)))
     return message + _READ_ANSWER if action.read_answer else message
 
