@@ -138,9 +138,7 @@ class AttemptStream:
             try:
                 self._stream = translation.stream(
                     headers.get("content-type", ""),
-                    event_limit=self._limits.buffered_response
-                    if translation.dialect.images
-                    else self._limits.sse_event,
+                    event_limit=self._limits.buffered_response if translation.large_events else self._limits.sse_event,
                     body_limit=self._limits.buffered_response,
                 )
             except Refusal as refusal:

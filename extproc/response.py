@@ -21,11 +21,11 @@ from extproc import prices
 from extproc.budgets.options import charged
 from extproc.dialects import rates
 from extproc.forward import decode_fields
-from extproc.framing import Frame, Framing
+from extproc.framing import BOM, Frame, Framing
 from extproc.framing.aws_eventstream import AWSEventStream
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.framing.json import WholeBody
-from extproc.framing.sse import SSE
+from extproc.framing.sse import KEEP_ALIVE, SSE
 from extproc.words import contract, verdicts
 from extproc.words.actions import Continue
 from extproc.words.dialect import Dialect, Report
@@ -412,7 +412,7 @@ class Events:
 class AnswerReader:
     """Reads one answer: cuts it into events and leads them through the stages."""
 
-    __slots__ = ("_exchange", "_framing", "_inflate", "_seconds", "_stages")
+    __slots__ = ("_exchange", "_framing", "_inflate", "_lead", "_seconds", "_stages")
 
     def __init__(self, exchange: Exchange, framing: Framing, stages: Sequence[_Stage], inflate: Inflate | None) -> None:
         self._exchange = exchange
@@ -420,6 +420,7 @@ class AnswerReader:
         self._stages = stages
         self._inflate = inflate
         self._seconds = [0.0] * len(stages)
+        self._lead: bytes | None = None  # first bytes of the body
 
     @property
     def changes_length(self) -> bool:
@@ -434,6 +435,8 @@ class AnswerReader:
         """See `Reader`."""
         if self._inflate is not None:
             chunk = self._inflated(self._inflate, chunk, end)
+        if self._lead is None:
+            self._lead = chunk[: len(BOM)]
         events = self._framing.feed(chunk)
         if end:
             events = [*events, *self._framing.end()]
@@ -458,6 +461,25 @@ class AnswerReader:
         if end:
             for (_, _, observe), spent in zip(self._stages, seconds, strict=True):
                 observe(spent)
+
+    def keep_alive(self) -> bytes | None:
+        """Bytes for a client that has got nothing for a while: events that only waited for more, and a comment. None
+        where nothing may leave: in other answers than streams, within an event, and before guardrails let the answer
+        begin. Envoy takes no body before it has sent some itself. A byte order mark has to stay the first.
+        """
+        exchange, framing = self._exchange, self._framing
+        if not isinstance(framing, SSE) or framing.parted or self._lead in (None, BOM):
+            return None
+        events: Sequence[Frame] = ()
+        for stage, is_async, _ in self._stages:
+            if events and not is_async:  # an asynchronous one holds no events back, and has counted these
+                events = stage(exchange, events, False)
+            if (overdue := getattr(stage, "overdue", None)) is not None:
+                if (waited := overdue(exchange)) is None:
+                    return None
+                events = waited
+        comment = KEEP_ALIVE if exchange.dialect.comments else b""
+        return b"".join([event.raw for event in events]) + comment
 
     def _inflated(self, inflate: Inflate, chunk: bytes, end: bool) -> bytes:
         chunk = inflate.feed(chunk)

@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from extproc.dialects import gemini_generate_content, token_count
 from extproc.dialects.openai_embeddings import input_texts
-from extproc.words.dialect import Destination, Dialect
+from extproc.words.dialect import Batch, Destination, Dialect
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
@@ -36,7 +36,7 @@ _PREFIXES = {
     "similarity": "task: sentence similarity | query: ",
 }
 _WITH_TASKS = ("gemini-embedding-001", "gemini-embedding-exp")
-_MOST_INPUTS = 100
+_BATCH = Batch(100)
 
 
 class _Embedding(Struct):
@@ -55,12 +55,15 @@ class GeminiEmbeddings(Dialect):
     name = "gemini_embeddings"
     family = "embeddings"
 
+    def batch(self, model: str) -> Batch:  # noqa: ARG002
+        return _BATCH
+
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
         return f"/models/{quote(model_name(destination), safe='@')}:batchEmbedContents"
 
     def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
         name = model_name(destination)
-        texts, task = for_purpose(prompt.purpose, input_texts(prompt, _MOST_INPUTS), name)
+        texts, task = for_purpose(prompt.purpose, input_texts(prompt, _BATCH.inputs), name)
         settings: dict[str, Any] = {"taskType": task} if task else {}
         if prompt.dimensions is not None:
             settings["outputDimensionality"] = prompt.dimensions

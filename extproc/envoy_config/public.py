@@ -19,6 +19,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     HttpProtocolOptionsHeadersWithUnderscoresAction,
     KeepaliveSettings,
     RuntimeFeatureFlag,
+    TcpKeepalive,
     TransportSocket,
     TypedExtensionConfig,
 )
@@ -69,7 +70,7 @@ from extproc.envoy_config.typed import buffer_bytes, extension, http_filter, pac
 from extproc.settings.config import Settings
 from extproc.settings.listener import CORSSettings
 from extproc.words import contract
-from extproc.words.dialect import PLACE
+from extproc.words.dialect import ID, PLACE
 
 NO_ORDER = "no-order"
 """A cluster without endpoints, for requests that got no order from the processor. They are answered 503."""
@@ -89,6 +90,9 @@ def listener(settings: Settings) -> Listener:
         name="public",
         address=socket_address(door.address, door.port),
         per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        # Firewalls and address translators forget connections that are silent, some after four minutes. Models think
+        # for longer before their first byte.
+        tcp_keepalive=TcpKeepalive(keepalive_probes=4, keepalive_time=60, keepalive_interval=15),
         filter_chains=[chain],
     )
 
@@ -184,7 +188,7 @@ def _compressed_bodies() -> Sequence[HttpFilter]:
 def _cors(cors: CORSSettings) -> CorsPolicy:
     return CorsPolicy(
         allow_origin_string_match=[_origin(origin) for origin in cors.origins],
-        allow_methods="GET, POST",
+        allow_methods="GET, POST, DELETE",
         allow_headers=", ".join(cors.headers),
         expose_headers="*",
         max_age=str(int(cors.max_age)),
@@ -248,16 +252,16 @@ def _routes(settings: Settings) -> RouteConfiguration:
         domains=["*"],
         include_request_attempt_count=True,
         typed_per_filter_config=filters,
-        routes=[*preflights, *(_route(settings, path) for path in served()), elsewhere],
+        routes=[*preflights, *(_route(settings, *call) for call in served()), elsewhere],
     )
     return RouteConfiguration(name="public", virtual_hosts=[host])
 
 
-def _route(settings: Settings, path: str) -> Route:
-    post = HeaderMatcher(name=":method", string_match=StringMatcher(exact="POST"))
+def _route(settings: Settings, method: str, path: str) -> Route:
+    asked = HeaderMatcher(name=":method", string_match=StringMatcher(exact=method))
     return Route(
-        name=path,
-        match=_match(path, post),
+        name=path if method == "POST" else f"{method} {path}",
+        match=_match(path, asked),
         route=RouteAction(
             inline_cluster_specifier_plugin=_order(),
             timeout=seconds(0),  # an answer may stream for hours
@@ -276,7 +280,7 @@ def _route(settings: Settings, path: str) -> Route:
 
 
 def _match(path: str, method: HeaderMatcher) -> RouteMatch:
-    if PLACE in path:
+    if PLACE in path or ID in path:
         return RouteMatch(safe_regex=RegexMatcher(regex=path_regex(path)), headers=[method])
     return RouteMatch(path=path, headers=[method])
 

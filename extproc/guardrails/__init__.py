@@ -17,6 +17,10 @@ invisible characters, look-alikes, combining marks), so a detector does not norm
 an answer it is `assistant`, or `TOOL_NAME` and `TOOL_CALL` for the name and the arguments of a call. `find` may run on
 any thread, for several texts at a time, and keeps no state between calls. An exception counts as a failure of the
 guardrail: `failure: closed` refuses, `failure: open` goes on.
+
+A guardrail that asks a service has `RemoteSettings`, and `connect()` makes an object with
+`ask(passages, context, deadline)`, on the event loop; see `_remote.py`. It asks about whole requests and about windows
+of answers, in text as it was written.
 """
 
 from __future__ import annotations
@@ -33,16 +37,19 @@ from pydantic import Field
 from extproc.guardrails._base import TOOL_CALL, TOOL_NAME, AppliesToSettings, Finding, Guardrail, GuardrailSettings
 from extproc.guardrails._input import GuardInput
 from extproc.guardrails._output import GuardOutput
+from extproc.guardrails._remote import Around, RemoteSettings
 
 __all__ = [
     "TOOL_CALL",
     "TOOL_NAME",
     "AppliesToSettings",
+    "Around",
     "Finding",
     "GuardInput",
     "GuardOutput",
     "Guardrail",
     "GuardrailSettings",
+    "RemoteSettings",
     "kinds",
     "reads_answers",
     "settings_type",

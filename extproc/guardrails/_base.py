@@ -25,6 +25,16 @@ class Finding:
     score: float = 1.0
 
 
+class Failure(Exception):  # noqa: N818
+    """A guardrail could not judge. `reason`: timeout, error, overload, unreadable; of a service also
+    unreachable, unavailable, status, bad_answer, too_long, no_key.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Guardrail(Protocol):
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:
         """All findings in `text`. Pure; may run on any thread."""

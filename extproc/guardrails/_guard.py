@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from extproc.guardrails._base import Finding, GuardrailSettings
+from extproc.guardrails._base import Failure, Finding, GuardrailSettings
 from extproc.guardrails._normal import normalised, offsets
+from extproc.guardrails._remote import Around, Context, Passage, Remote, RemoteSettings, asked
 from extproc.guardrails._source import Hit
 from extproc.words.exchange import Exchange
 from extproc.words.values import Pattern
@@ -23,16 +24,10 @@ _ANSWERS = frozenset(("output", "tool_calls"))
 _REQUESTS = frozenset(("input", "tool_results"))
 
 
-class Failure(Exception):  # noqa: N818
-    """A guardrail could not judge. `reason`: timeout, error, overload, unreadable."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 class Guard:
-    """A guardrail of the settings. Its methods raise Failure."""
+    """A guardrail of the settings. Its methods raise Failure. `remote` is set where it asks a service: `ask` then takes
+    the place of all the other ways to find.
+    """
 
     __slots__ = (
         "_consumers",
@@ -47,21 +42,27 @@ class Guard:
         "name",
         "on",
         "order",
+        "remote",
         "settings",
         "window",
     )
 
-    def __init__(self, settings: GuardrailSettings, order: int) -> None:
+    def __init__(self, settings: GuardrailSettings, order: int, around: Around | None = None) -> None:
         self.settings = settings
         self.name, self.action, self.on = settings.name, settings.action, frozenset(settings.on)
         self.order = order
         self.enforces = settings.action in ("block", "mask")
         self.closed = settings.failure == "closed" and self.enforces
-        detector = settings.build()
-        self._find = detector.find
-        self._hold: Callable[[str], int] | None = getattr(detector, "hold", None)
-        self.longest = min(getattr(detector, "max_match", LONGEST), MOST_LONGEST)
-        self.window = min(getattr(detector, "window", 0), MOST_LONGEST)
+        self.remote: Remote | None = None
+        if isinstance(settings, RemoteSettings):
+            self.remote = settings.connect(around or Around())
+            self.longest, self.window = settings.overlap, settings.window
+        else:
+            detector = settings.build()
+            self._find = detector.find
+            self._hold: Callable[[str], int] | None = getattr(detector, "hold", None)
+            self.longest = min(getattr(detector, "max_match", LONGEST), MOST_LONGEST)
+            self.window = min(getattr(detector, "window", 0), MOST_LONGEST)
         where = settings.applies_to
         self._consumers = _patterns(where.consumers)
         self._models = _patterns(where.models)
@@ -93,6 +94,12 @@ class Guard:
         return "output" in self.on or call
 
     # --- finding
+
+    async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:
+        """The findings of the service in each passage, up to `deadline` (seconds, monotonic)."""
+        assert self.remote is not None
+        assert isinstance(self.settings, RemoteSettings)
+        return await asked(self.settings, self.remote, passages, context, deadline)
 
     def hits(self, text: str, role: str, where: str) -> Sequence[Hit]:
         """The findings in `text` as it is, and in its normal form; in the order of their beginnings."""

@@ -8,6 +8,9 @@ match may still begin, so the events there wait. Findings depend on the text alo
 with as much text around it as the longest match has, so it makes no difference how the stream was cut into chunks.
 
 An event without edits leaves as the bytes it came in. In an edited one only the changed strings are new.
+
+A guardrail that asks a service judges windows of a channel. `take` leaves them open, `asks` gives them, and `judged`
+takes the findings: this module waits for nothing.
 """
 
 from __future__ import annotations
@@ -16,15 +19,16 @@ import re
 import time
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from extproc.framing import OVERSIZE, Frame
 from extproc.framing.json import InvalidJSON, parse
-from extproc.guardrails._base import TOOL_CALL, TOOL_NAME
+from extproc.guardrails._base import TOOL_CALL, TOOL_NAME, Failure, Finding
 from extproc.guardrails._body import rewritten
-from extproc.guardrails._guard import MOST_LONGEST, Failure, Guard, piece_hits
+from extproc.guardrails._guard import MOST_LONGEST, Guard, piece_hits
+from extproc.guardrails._remote import RemoteSettings, Ruling
 from extproc.guardrails._source import Edit, Hit, Written, render
 from extproc.words.dialect import Closed, Dialect, Piece
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
@@ -61,6 +65,26 @@ class Channel:
     acted: dict[str, dict[tuple[int, str], int]] = field(default_factory=dict)
     edits: list[tuple[int, int, Edit]] = field(default_factory=list)  # beginning, order of the guardrail, edit
     free: int = 0  # the text in front of this place, as it was written, may leave
+    # by guardrail that asks a service: the place up to which it was asked, and up to which it has answered
+    asked: dict[str, int] = field(default_factory=dict)
+    judged: dict[str, int] = field(default_factory=dict)
+    since: float = 0.0  # time since which text waits to be asked about
+
+    @property
+    def complete(self) -> bool:
+        """True where nothing follows, for now at least."""
+        return self.final or self.paused
+
+
+@dataclass(slots=True, frozen=True)
+class Window:
+    """Text of a channel for a service to judge. Its answer decides the channel up to `done`."""
+
+    channel: Channel
+    start: int
+    done: int
+    text: str
+    last: bool  # nothing follows
 
 
 @dataclass(slots=True)
@@ -106,13 +130,18 @@ class Watch:
         self._label = label
         self._tell = tell
         self._plain = plain
-        self._window = first_window if any(guard.action == "block" for guard in guards) else 0
+        self.remote = any(guard.remote is not None for guard in guards)
+        self.known: dict[tuple[str, str], Sequence[Finding]] = {}  # findings of services in the latest texts
+        may_block = any(guard.action == "block" or (guard.remote and guard.action == "mask") for guard in guards)
+        self._window = first_window if may_block else 0
         self._open = self._window == 0
         self._channels: dict[tuple[Any, ...], Channel] = {}
         self._queue: deque[_Entry] = deque()
         self._passed: list[Frame] = []  # events that may leave when the first window has passed
         self._seen = 0  # characters in them
         self._found: dict[str, dict[str, int]] = {}  # guardrail -> kind -> findings
+        self._open_ended: list[Channel] = []  # channels with text that services may still be asked about
+        self._ended = False
         self._waiting = 0  # bytes in the queue
         self._began = 0.0
         self._made = time.monotonic()
@@ -129,18 +158,103 @@ class Watch:
             if end:
                 for channel in [*self._channels.values()]:
                     self._finish(channel)
-                self._open = True
+                self._ended = True
+                self._open = self._open or not self.remote
                 self._leave(out)
         except Ends as ends:
             self.refusal = ends.refusal
-        if end or self.refusal is not None:
+        if (end and not self.remote) or self.refusal is not None:
             self._told()
         return out
 
-    def _told(self) -> None:
+    def overdue(self) -> Sequence[Frame] | None:
+        """The events that were decided and wait for the first window, once that took too long; None before. Text that
+        is held back stays: it may still become a match, however long the provider is silent.
+        """
+        if not self._open and time.monotonic() <= self._made + LONGEST_WAIT:
+            return None
+        self._open = True
+        passed, self._passed = self._passed, []
+        return passed
+
+    def _told(self, blocked: str = "") -> None:
         for guard in self._guards:
             if kinds := self._found.pop(guard.name, None):
-                self._tell(Verdict(guard.name, "output", guard.action, kinds))
+                self._tell(Verdict(guard.name, "output", "block" if guard.name == blocked else guard.action, kinds))
+
+    # --- windows for services
+
+    def asks(self) -> Sequence[tuple[Guard, Sequence[Window]]]:
+        """The text that services have to judge before it leaves."""
+        if self.refusal is not None:
+            return ()
+        found: list[tuple[Guard, Sequence[Window]]] = []
+        for guard in self._guards:
+            if guard.remote is None:
+                continue
+            windows = [one for channel in self._open_ended for one in self._windows(guard, channel)]
+            if windows:
+                found.append((guard, windows))
+        self._open_ended = [channel for channel in self._open_ended if not channel.final]
+        return found
+
+    def _windows(self, guard: Guard, channel: Channel) -> Iterator[Window]:
+        if not guard.reads_output(call=channel.call):
+            return
+        settings, written = guard.settings, channel.written
+        assert isinstance(settings, RemoteSettings)
+        at, size = channel.asked.get(guard.name, 0), written.end
+        # A mask needs to see the end of a match: the end of a window is seen again at the beginning of the next one.
+        kept = settings.overlap if guard.action == "mask" else 0
+        late = self._began > channel.since + settings.longest_wait
+        while at < size:
+            start = max(written.base, at - settings.overlap)
+            end = start + settings.window
+            whole = channel.complete or (end > size and late)
+            if end > size and not whole:
+                break
+            end = size if whole else end
+            at = channel.asked[guard.name] = end if whole else end - kept
+            channel.since = self._began
+            text = written.text[start - written.base : end - written.base]
+            yield Window(channel, start, at, text, channel.complete)
+
+    def judged(
+        self, answers: Sequence[tuple[Guard, Sequence[Window], Sequence[Sequence[Finding]] | Failure]]
+    ) -> Sequence[Frame]:
+        """The events that may leave, with the findings of services. Belongs behind each `take`, where `remote` is."""
+        out: list[Frame] = []
+        blocked = ""
+        try:
+            for guard, windows, findings in answers:
+                if isinstance(findings, Failure):
+                    self._fail(guard, findings)
+                    continue
+                blocked = guard.name
+                for window, found in zip(windows, findings, strict=True):
+                    self._rule(guard, window, found)
+                blocked = ""
+            for channel in {id(each.channel): each.channel for _, windows, _ in answers for each in windows}.values():
+                self._decide(channel)
+            self._open = self._open or self._ended
+            self._leave(out)
+        except Ends as ends:
+            self.refusal = ends.refusal
+        if self._ended or self.refusal is not None:
+            self._told(blocked)
+        return out
+
+    def _rule(self, guard: Guard, window: Window, findings: Sequence[Finding]) -> None:
+        channel = window.channel
+        acted = channel.acted.setdefault(guard.name, {})
+        for one in sorted(findings, key=lambda one: one.span):
+            start, end = one.span[0] + window.start, one.span[1] + window.start
+            before = acted.get((start, one.kind))
+            if (start >= window.done and not window.last) or (before is not None and before >= end):
+                continue
+            self._act(guard, channel, (start, end, one.kind), again=before is not None, ruling=one)
+            acted[start, one.kind] = end
+        channel.judged[guard.name] = window.done
 
     # --- events in
 
@@ -181,6 +295,8 @@ class Watch:
             written = Written.json() if piece.json else Written()
             role = TOOL_NAME if piece.name else TOOL_CALL if piece.call else "assistant"
             channel = Channel(piece.where, piece.call, role, written, piece.again, final=piece.channel is None)
+            if self.remote:
+                self._open_ended.append(channel)
             if piece.channel is not None:
                 for name, other in self._channels.items():
                     if name[0] == piece.channel[0] and not other.paused:
@@ -190,6 +306,8 @@ class Watch:
             channel.paused = False
             for guard, done in channel.decided.items():  # a match may have begun in front of the pause
                 channel.decided[guard] = max(channel.written.base, done - _TAIL, 0)
+        if self.remote and channel.written.end <= max(channel.asked.values(), default=0):
+            channel.since = self._began
         at = channel.written.size
         channel.written.add(text)
         return _Said(piece, channel, at, text)
@@ -225,9 +343,10 @@ class Watch:
             if guard.enforces:
                 low = min(low, done)
             known = min(known, (done // BLOCK) * BLOCK - guard.longest if not guard.window else done - guard.window)
-        if not channel.final:
-            low = written.whole(low)
-        channel.free = written.size if channel.final else max(channel.free, written.place(low, final=False))
+        if channel.complete and low >= written.end:
+            channel.free = written.size
+        else:
+            channel.free = max(channel.free, written.place(written.whole(low), final=False))
         if known - written.base > 4 * BLOCK:
             written.forget(known)
             for name, acted in channel.acted.items():
@@ -235,6 +354,8 @@ class Watch:
 
     def _judge(self, guard: Guard, channel: Channel) -> int:
         """The place up to which the channel is decided. Raises Failure."""
+        if guard.remote is not None:
+            return channel.judged.get(guard.name, 0)
         if time.monotonic() > self._began + guard.settings.timeout:
             raise Failure("timeout")
         written, done = channel.written, channel.decided.get(guard.name, 0)
@@ -285,22 +406,30 @@ class Watch:
             channel.decided[guard.name] = done = end
         return done
 
-    def _act(self, guard: Guard, channel: Channel, hit: Hit, *, again: bool = False) -> None:
+    def _act(
+        self, guard: Guard, channel: Channel, hit: Hit, *, again: bool = False, ruling: Finding | None = None
+    ) -> None:
         start, end, kind = hit
+        decided = ruling if isinstance(ruling, Ruling) else None
         kinds = self._found.setdefault(guard.name, {})
         if not (channel.again or again) or kind not in kinds:
             kinds[kind] = kinds.get(kind, 0) + 1
-        if guard.action == "block":
-            message = f"Guardrail {guard.name!r} matched the answer; it was withheld."
+        if guard.action == "block" or (guard.action == "mask" and decided is not None and decided.blocks):
+            said = f" {decided.message}" if decided is not None and decided.message else ""
+            message = f"Guardrail {guard.name!r} matched the answer; it was withheld.{said}"
             raise Ends(Refusal(GUARDRAIL_BLOCKED, message, headers={GUARDRAILS: f"{guard.name}:block"}))
         if guard.action == "mask":
             written = channel.written
-            found = written.text[max(0, start - written.base) : end - written.base]
-            for edit in written.edits(start, end, self._label(guard, kind, found), final=channel.final):
+            label = decided.replacement if decided is not None else None
+            if label is None:
+                label = self._label(guard, kind, written.text[max(0, start - written.base) : end - written.base])
+            for edit in written.edits(start, end, label, final=channel.final):
                 insort(channel.edits, (edit[0], guard.order, edit))
 
     def _fail(self, guard: Guard, failure: Failure) -> None:
         """A guardrail cannot judge the answer: the answer ends, or goes on without the guardrail."""
+        if guard not in self._guards:
+            return
         self._guards.remove(guard)
         if kinds := self._found.pop(guard.name, None):
             self._tell(Verdict(guard.name, "output", guard.action, kinds))

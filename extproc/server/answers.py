@@ -50,9 +50,12 @@ _READ_ALONE = {phase: unchanged + _READ_ANSWER for phase, unchanged in UNCHANGED
 
 def headers(phase: str, action: Continue) -> bytes:
     """The answer to `request_headers` or `response_headers`."""
-    if not action.set_headers and not action.remove_headers and action.read_answer:
+    if action.read_answer and not (action.set_headers or action.remove_headers or action.order or action.reroute):
         return _READ_ALONE[phase]
-    message = _PHASES[phase] + _sized(b"\x0a" + _sized(_mutation(action)))
+    common = _mutation(action) + _CLEAR_ROUTE_CACHE if action.reroute else _mutation(action)
+    message = _PHASES[phase] + _sized(b"\x0a" + _sized(common))
+    if action.order:
+        message += _order(action.order)
     return message + _READ_ANSWER if action.read_answer else message
 
 

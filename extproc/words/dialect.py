@@ -8,6 +8,7 @@ the dialogue so far, `Text` a view of one piece of its text, `Report` the usage,
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -27,6 +28,9 @@ ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 
 HOSTED = "hosted_tools"
 """The need of a request that offers tools which the provider runs itself. A target may go without them."""
+
+IMAGE_OUTPUT = "image_output"
+"""The need of a request for images in the answer: APIs with `Dialect.images` can serve it."""
 
 NATIVE = frozenset(("state", "thread", HOSTED, "hosted_call"))
 """Needs that only the API of the request itself can serve: such a request is never translated."""
@@ -66,6 +70,8 @@ class Endpoint:
     operation: str  # gen_ai.operation.name
     model: str = ""
     alias: bool = False
+    id: str = ""  # the client's word in the place of its `{id}`
+    query: tuple[str, ...] = ()  # parameters of the client's query that the provider gets
 
     def path(self, model: str) -> str:
         """The path for another model."""
@@ -74,6 +80,8 @@ class Endpoint:
 
 PLACE = "{model}"
 """Placeholder of the model's name in a path of `Dialect.paths`."""
+ID = "{id}"
+"""Placeholder of an object's id in a path of `Dialect.calls`."""
 
 NO_ENDPOINT = Endpoint("", "")
 
@@ -105,6 +113,20 @@ class Fields:
         return frozenset((*named, *self.fixed, *self.output_limits, *needs, *self.spoken, *self.options, *self.also))
 
 
+CHARACTERS_PER_TOKEN = 4
+"""Characters of a token in English prose: for judging whether a request most likely fits, not for upper bounds."""
+
+
+@dataclass(slots=True, frozen=True)
+class Batch:
+    """The most inputs that one request for embeddings may have, and the most tokens of all of them together, as far as
+    they are known.
+    """
+
+    inputs: int = sys.maxsize
+    tokens: int = sys.maxsize
+
+
 @dataclass(slots=True)
 class Ask:
     """The meaning of a request, read once and checked."""
@@ -124,7 +146,9 @@ class Ask:
     image_tokens: int = 0  # the most tokens of all images
     image_data: list[str] = field(default_factory=list)  # the strings of the body that are images
     packed_bytes: int = 0  # bytes of the body inside PDFs, other packed files and audio
-    longest_bytes: int | None = None  # of the longest input, where a model reads each by itself
+    inputs: int = 0  # of a batch, where a model reads each by itself
+    longest_bytes: int | None = None  # of the longest of them; a token id counts as CHARACTERS_PER_TOKEN
+    inputs_bytes: int = 0  # of all of them
     added_tokens: int = 0  # the most tokens providers add to the prompt for tools and schemas
     unseen: tuple[str, ...] = ()  # fields and types that refer to input outside the body
     unbounded: tuple[str, ...] = ()  # members of `unseen` without a bound on tokens: all but images
@@ -243,6 +267,7 @@ class Report:
     output_events: int = 0  # events that carried generated text
     options: dict[str, str] = field(default_factory=dict)  # that change the price, as the provider applied them
     error: str = ""  # the provider's error in mid-stream
+    kept: Sequence[str] = ()  # ids of the objects that the provider keeps
     memory: Any = None  # the dialect's own, from one event to the next
 
     def add_text(self, text: str) -> None:
@@ -319,6 +344,14 @@ class Dialect:
     """Further paths for the same, each with the one of `paths` it stands for. The model's name in one of them takes the
     place of the one in the body.
     """
+    calls: Mapping[tuple[str, str], str] = {}
+    """Calls about an object that a provider keeps, by method and path, each with its operation. `{id}` stands for the
+    object's id. They have no body.
+    """
+    call_query: tuple[str, ...] = ()
+    """Parameters in the queries of such calls that the provider gets."""
+    stored: tuple[str, ...] = ()
+    """Fields of a request that hold ids of kept objects."""
     fields: Fields
     """The names of its fields, in a dialect that clients speak."""
     family: str = "chat"
@@ -329,8 +362,14 @@ class Dialect:
     """True when requests can mark the content that a prompt cache should keep."""
     images: bool = False
     """Whether its answers can hold images. Events of its streams have the limit of whole answers then."""
+    image_turns: bool = False
+    """Whether the model's own turns can hold images in a request. Elsewhere the user's turn behind them does."""
     stream_type: str = "text/event-stream"
     """Content type of its streamed answers."""
+    comments: bool = False
+    """Whether its clients skip comments in streamed answers. Those of Gemini's API do not: google-genai for JavaScript
+    dropped the event behind a comment, and the one for Go refuses it (googleapis/go-genai#898).
+    """
     usage_at: Sequence[Sequence[str]] = ()
     """Paths to the usage object of an answer, or of an event, in which a cost can be written; empty: there is none."""
     request_id: str = ""
@@ -366,6 +405,10 @@ class Dialect:
                     yield Text("user", key, body, key)
             else:
                 yield from strings(value, "user", key)
+
+    def keeps(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """True when the provider may keep the answer, under an id that `observe` reports."""
+        return False
 
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
         """The top-level fields that make a streamed answer report its usage; empty when it does so anyway."""
@@ -461,6 +504,10 @@ class Dialect:
     def reasons(self, model: str) -> bool:  # noqa: ARG002
         """False for a model that is known to refuse reasoning parameters."""
         return True
+
+    def batch(self, model: str) -> Batch | None:  # noqa: ARG002
+        """The limits of one request with several inputs, where the API has some."""
+        return None
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
         """Path of its requests, after the provider's base_url: `/chat/completions`."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 if TYPE_CHECKING:
     from extproc.words.actions import Continue, Reader
     from extproc.words.chain import Chain, Skip
-    from extproc.words.dialect import Ask, Dialect, Endpoint, Report
+    from extproc.words.dialect import Ask, Batch, Dialect, Endpoint, Report
     from extproc.words.errors import Refusal
     from extproc.words.reservation import Reservation
     from extproc.words.verdicts import Verdict
@@ -148,6 +148,7 @@ class Target:
     api: str = ""  # the dialect that chat requests are translated into; empty: the provider's usual
     hosted_tools: str = "refuse"  # or drop: tools that only the provider of the client's API runs
     changes: Changes = ()  # changes to fields of the request
+    batch: Batch | None = None  # the provider's limits of one request with several inputs; None: those of its API
     known_output: int | None = None  # the most it can write, as its provider documents it
     match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # conditions on facts of the request
 
@@ -248,6 +249,10 @@ class Exchange:
     ask: Ask = field(init=False)
     ignored: tuple[str, ...] = ()  # fields of the body that no provider gets, see `dialects.NOT_FORWARDED`
     edits: dict[str, Any] = field(default_factory=dict)  # top-level fields to set in the body that leaves
+    # Open, Recall and Seal, see `kept`
+    object: str = ""  # the provider's id of the object that the call is about
+    keeper: str = ""  # the provider of the objects that the request goes on from
+    kept: dict[str, str] = field(default_factory=dict)  # the provider's id of an object -> the client's
     # Route, then narrowed by Authorize; Select makes it the target of each try, in order
     chain: Chain = field(init=False)
     targets: tuple[Target, ...] = field(init=False)
@@ -271,6 +276,7 @@ class Exchange:
     # Forward
     onward: Continue = field(init=False)  # the action for Envoy
     forwarded: bool = False
+    sent: float = 0.0  # when the request left, on the clock of `started`
     # Shed
     shed: int = 0  # bytes of a large body that is kept no longer
     seen: int = 0  # tokens of that body, as `input_seen` tells them

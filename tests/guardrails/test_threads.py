@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from extproc.guardrails._guard import Failure
+from extproc.guardrails._base import Failure
 from extproc.guardrails._threads import Threads
 from tests.guardrails.fakes import Guard, Words, fake
 

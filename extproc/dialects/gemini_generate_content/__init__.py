@@ -17,6 +17,7 @@ from extproc.words.messages import Answer, Problem, Prompt
 class GeminiGenerateContent(Dialect):
     name = "gemini_generate_content"
     images = True
+    image_turns = True
 
     def path(self, destination: Destination, *, stream: bool) -> str:
         return provider_request.path(destination.model, stream=stream)

@@ -70,6 +70,8 @@ def _message(
             yield Piece(f"{at}.transcript", value, "transcript", _channel(index, name))
         elif isinstance(value, str) and name not in QUIET:
             yield Piece(at, message, name)
+        elif name == "images":
+            yield from (piece for piece in loose(value, at, QUIET) if not piece.value.startswith("data:image/"))
         elif isinstance(value, dict | list) and name not in QUIET:
             yield from loose(value, at, QUIET)
 

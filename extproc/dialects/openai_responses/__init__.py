@@ -32,8 +32,17 @@ from extproc.words.errors import Kind
 
 class OpenAIResponses(Dialect):
     name = "openai_responses"
+    comments = True
     paths = {"/v1/responses": "chat"}  # noqa: RUF012
     aliases = azure("/v1/responses")
+    calls = {  # noqa: RUF012
+        ("GET", "/v1/responses/{id}"): "retrieve_response",
+        ("DELETE", "/v1/responses/{id}"): "delete_response",
+        ("POST", "/v1/responses/{id}/cancel"): "cancel_response",
+        ("GET", "/v1/responses/{id}/input_items"): "list_input_items",
+    }
+    call_query = ("include", "include[]", "stream", "starting_after", "include_obfuscation", "after", "limit", "order")
+    stored = ("previous_response_id",)
     usage_at = (("response", "usage"), ("usage",))
     namespaces = True
     traces = (b'"extproc:', b'"rs_gw')
@@ -52,6 +61,9 @@ class OpenAIResponses(Dialect):
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         return ask.conversation(body)
+
+    def keeps(self, body: Mapping[str, Any]) -> bool:
+        return body.get("store") is not False
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         return ask.texts(body)
