@@ -228,7 +228,11 @@ def build(
     cost = settings.usage.cost_in_response
     guarded = reads_answers(settings.guardrails)
     guard_output = GuardOutput(
-        settings.guardrails, telemetry.guardrail, first_window=limits.first_window, most=limits.guardrail_scans
+        settings.guardrails,
+        telemetry.guardrail,
+        first_window=limits.first_window,
+        most=limits.guardrail_scans,
+        most_whole=limits.buffered_response,
     )
     on_event: list[EventStage] = [
         Count(),
@@ -240,7 +244,8 @@ def build(
     ]
     events = Events(on_event, telemetry.stage)
     eager = guarded or settings.usage.mode == "body"  # otherwise an answer may pass unread, which its head decides
-    why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason)
+    patient = {name for name, provider in settings.providers.items() if provider.timeout > limits.stream_idle}
+    why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason, patient)
     on_headers: list[Stage] = [
         Classify(),
         Authenticate(settings.auth, settings.consumers, access, settings.attribution, now),
