@@ -228,7 +228,11 @@ def build(
     cost = settings.usage.cost_in_response
     guarded = reads_answers(settings.guardrails)
     guard_output = GuardOutput(
-        settings.guardrails, telemetry.guardrail, first_window=limits.first_window, most=limits.guardrail_scans
+        settings.guardrails,
+        telemetry.guardrail,
+        first_window=limits.first_window,
+        most=limits.guardrail_scans,
+        most_whole=limits.buffered_response,
     )
     on_event: list[EventStage] = [
         Count(),
@@ -239,7 +243,8 @@ def build(
         Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
     ]
     events = Events(on_event, telemetry.stage)
-    why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason)
+    patient = {name for name, provider in settings.providers.items() if provider.timeout > limits.stream_idle}
+    why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason, patient)
     on_headers: list[Stage] = [
         Classify(),
         Authenticate(settings.auth, settings.consumers, access, settings.attribution, now),

@@ -6,6 +6,7 @@ Files have the same names in all rooms; a room has those it needs:
     ask.py               the gateway's reading of a client's request: `Fields`, `Ask`, `Conversation`, texts
     report.py            the gateway's reading of an answer that passes through: `Report`
     said.py              the text of an answer, for guardrails
+    tooling.py           tools, their results and schemas in a request, for guardrails
     client_request.py    a client's request, read into the neutral form
     client_answer.py     the neutral answer, written for a client
     client_stream.py     ... event by event

@@ -12,6 +12,7 @@ import msgspec
 
 from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
+from extproc.dialects._tooling import without_tools
 from extproc.dialects.openai_chat import problem as problems
 from extproc.dialects.openai_responses import (
     ask,
@@ -24,6 +25,7 @@ from extproc.dialects.openai_responses import (
     provider_stream,
     report,
     said,
+    tooling,
 )
 from extproc.words import messages
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Text
@@ -52,6 +54,8 @@ class OpenAIResponses(Dialect):
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
+    tooling = staticmethod(tooling.tooling)
+    without_tools = staticmethod(without_tools)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         return ask.read(body)
