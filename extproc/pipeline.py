@@ -102,9 +102,9 @@ class Pipeline:
     history: History
     telemetry: Telemetry
     in_flight: InFlight
-    # True: guardrails may read answers, so Envoy is asked for every answer at the request's headers. The head of an
-    # answer can then wait until its first text was judged.
-    guarded: bool
+    # True: Envoy is asked for every answer at the request's headers, and sends its head and its body without a turn of
+    # the processor between them. The head can then wait until guardrails judged its first text.
+    eager: bool
     waiting: Waiting
     why_read: WhyRead
     admit: Callable[[Exchange, int], None]  # takes room for a body of so many bytes, or raises Refusal
@@ -260,6 +260,7 @@ def build(
         Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
     ]
     events = Events(on_event, telemetry.stage)
+    eager = guarded or settings.usage.mode == "body"  # otherwise an answer may pass unread, which its head decides
     patient = {name for name, provider in settings.providers.items() if provider.timeout > limits.stream_idle}
     why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason, patient)
     on_headers: list[Stage] = [
@@ -328,4 +329,4 @@ def build(
     ]
     lists = (on_headers, on_large_headers, on_request, on_large_request, on_call, on_response, on_end)
     stages = [Stages(each, telemetry.stage) for each in lists]
-    return Pipeline(settings, catalog, history, telemetry, in_flight, guarded, waiting, why_read, admit.take, *stages)
+    return Pipeline(settings, catalog, history, telemetry, in_flight, eager, waiting, why_read, admit.take, *stages)

@@ -31,6 +31,9 @@ ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 HOSTED = "hosted_tools"
 """The need of a request that offers tools which the provider runs itself. A target may go without them."""
 
+BY_URL = "url"
+"""The need of a request with images or files at an address on the web, which the provider has to fetch."""
+
 IMAGE_OUTPUT = "image_output"
 """The need of a request for images in the answer: APIs with `Dialect.images` can serve it."""
 
@@ -177,6 +180,11 @@ class Ask:
             name = otherwise
         self.unseen = _with(self.unseen, name)
         self.unbounded = _with(self.unbounded, name)
+
+    def add_url(self, url: object, field: str) -> None:
+        """Note an image or a file that may be at an address on the web."""
+        if isinstance(url, str) and url.startswith(("https://", "http://")):
+            self.needs.setdefault(BY_URL, field)
 
     def packed(self, data: object) -> None:
         """Note base64 whose size says little about its tokens."""
