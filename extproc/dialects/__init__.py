@@ -6,6 +6,7 @@ Files have the same names in all rooms; a room has those it needs:
     ask.py               the gateway's reading of a client's request: `Fields`, `Ask`, `Conversation`, texts
     report.py            the gateway's reading of an answer that passes through: `Report`
     said.py              the text of an answer, for guardrails
+    tooling.py           tools, their results and schemas in a request, for guardrails
     client_request.py    a client's request, read into the neutral form
     client_answer.py     the neutral answer, written for a client
     client_stream.py     ... event by event
@@ -20,6 +21,7 @@ Files have the same names in all rooms; a room has those it needs:
     signature.py         proofs of thinking, which have to come back unchanged
     models.py            abilities and limits of each model, by its name
     schema.py            JSON Schemas that the API can enforce
+    plain.py             requests that the neutral form carries whole
     media.py             images, files, audio
     names.py             names of tools
     custom.py            custom tools, whose input is no JSON
@@ -44,6 +46,12 @@ from extproc.words.errors import INVALID_REQUEST, Refusal
 MAX_TOKENS = 1_000_000_000
 """A token count above this is not believed, from a client or from a provider."""
 
+
+ENDED = frozenset(("stop", "tool_calls", "function_call", "end_turn", "stop_sequence", "tool_use"))
+"""Finish reasons of answers that the model ended itself, in every API."""
+
+LIMITED = frozenset(("length", "max_tokens"))
+"""Finish reasons of answers that the request's limit ended."""
 
 FREE_OPTIONS = frozenset(
     ("auto", "default", "standard", "standard_only", "on_demand", "flex", "global", "not_available")

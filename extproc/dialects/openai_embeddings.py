@@ -20,9 +20,10 @@ from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat.usage import read_usage
-from extproc.words.dialect import NO_ENDPOINT, Ask, Closed, Conversation, Dialect, Endpoint, Fields, Piece, Report
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
+from extproc.words.said import Closed, Piece
 
 _MOST_DIMENSIONS = 1_000_000
 _CARRIED = frozenset(("model", "input", "dimensions", "encoding_format", "user"))
@@ -61,6 +62,10 @@ class OpenAIEmbeddings(Dialect):
         files=frozenset(),
         opaque=frozenset(),
     )
+    asides = frozenset(("user",))
+
+    def varies(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        return False
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         given = body.get("input")

@@ -89,7 +89,7 @@ def listener(settings: Settings) -> Listener:
     return Listener(
         name="public",
         address=socket_address(door.address, door.port),
-        per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
         # Firewalls and address translators forget connections that are silent, some after four minutes. Models think
         # for longer before their first byte.
         tcp_keepalive=TcpKeepalive(keepalive_probes=4, keepalive_time=60, keepalive_interval=15),
@@ -117,6 +117,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
         common_http_protocol_options=HttpProtocolOptions(
             idle_timeout=seconds(900),
+            max_stream_duration=seconds(settings.limits.stream_duration),
             # x_ai_team would pass for x-ai-team.
             headers_with_underscores_action=HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
         ),
@@ -131,6 +132,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
         request_headers_timeout=seconds(10),
         request_timeout=seconds(settings.limits.body_timeout),  # limit until the whole body is here
         stream_idle_timeout=seconds(settings.limits.stream_idle),
+        stream_flush_timeout=seconds(settings.limits.stream_idle),  # for a client to read the rest
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         always_set_request_id_in_response=True,
         early_header_mutation_extensions=[_forged_headers()],

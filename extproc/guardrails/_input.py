@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from extproc.guardrails._base import Failure, GuardrailSettings
-from extproc.guardrails._body import rewritten
+from extproc.guardrails._body import replaced, rewritten
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._mask import Mask, Vault
 from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Ruling, together
@@ -85,8 +85,11 @@ class GuardInput:
         if not self._guards and GUARDRAILS not in exchange.request.headers:
             return
         guards = self.chosen(exchange)
-        exchange.guards = tuple(guard for guard in guards if guard.on_answer)
-        if asked := [guard for guard in guards if guard.on_request]:
+        exchange.guards = tuple(self._bound(exchange, [guard for guard in guards if guard.on_answer]))
+        for guard in guards:
+            if guard.measures:
+                await self._measure(exchange, guard)
+        if asked := [guard for guard in guards if guard.on_request and not guard.measures]:
             await self._search(exchange, asked)
 
     def chosen(self, exchange: Exchange) -> Sequence[Guard]:
@@ -105,6 +108,43 @@ class GuardInput:
         if exchange.consumer.name in self._own:  # a guardrail asks: its text was judged before, and asking has an end
             return [guard for guard in guards if guard.action == "mask" and guard.remote is None and guard.on_request]
         return guards
+
+    def _bound(self, exchange: Exchange, guards: Sequence[Guard]) -> Iterator[Guard]:
+        """The guardrails of the answer, each for this exchange."""
+        for guard in guards:
+            try:
+                bound = guard.bound(exchange)
+            except Failure as failure:
+                self._fail(exchange, guard, failure)
+            else:
+                if bound is not None:
+                    if bound.withheld is not None and bound.action == "block":
+                        self._withhold(exchange, bound, bound.withheld)
+                    yield bound
+
+    def _withhold(self, exchange: Exchange, guard: Guard, withheld: Callable[[str], bool]) -> None:
+        """Take tools out of the request."""
+        changed, names = exchange.dialect.without_tools(exchange.json, withheld)
+        if names:
+            self._note(exchange, Verdict(guard.name, "input", "mask", {"sensitive_tool": len(names)}))
+            exchange.body, exchange.masked = replaced(exchange.body, exchange.json, changed), True
+
+    async def _measure(self, exchange: Exchange, guard: Guard) -> None:
+        try:
+            if len(exchange.body) <= INLINE:
+                found = guard.measure(exchange)
+            else:
+                found = await self._threads.run(partial(guard.measure, exchange), guard.settings.timeout)
+        except Failure as failure:
+            self._fail(exchange, guard, failure)
+            return
+        if not found:
+            return
+        self._note(exchange, Verdict(guard.name, "input", guard.action, {one.kind: 1 for one in found}))
+        if guard.action == "block":
+            raise _blocked(
+                guard, f"Guardrail {guard.name!r}: {found[0].message} The request was not sent.", found[0].where
+            )
 
     async def _search(self, exchange: Exchange, guards: Sequence[Guard]) -> None:
         unreadable = exchange.ask.unreadable

@@ -11,11 +11,12 @@ from typing import Any
 from extproc.framing import Frame, Framing
 from extproc.framing.json import WholeBody
 from extproc.guardrails._base import Failure, Finding, GuardrailSettings
+from extproc.guardrails._channel import Window
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._mask import Mask, Restore, Vault
 from extproc.guardrails._remote import Context, Passage, together
 from extproc.guardrails._threads import INLINE, Threads
-from extproc.guardrails._watch import Watch, Window
+from extproc.guardrails._watch import MOST_WHOLE, Watch
 from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange
 from extproc.words.verdicts import GUARDRAILS, Verdict, note
@@ -46,10 +47,11 @@ class GuardOutput:
         *,
         first_window: int = 128,
         most: int = 64,
+        most_whole: int = MOST_WHOLE,
     ) -> None:
         self._masks = {one.name: Mask(one) for one in guardrails if one.action == "mask"}
         self._tell = tell
-        self._first_window = first_window
+        self._first_window, self._most_whole = first_window, most_whole
         self._threads = Threads(most)
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
@@ -82,7 +84,8 @@ class GuardOutput:
                 note(exchange, verdict)
                 self._tell(verdict)
 
-        return Watch(exchange.dialect, guards, label, tell, plain=plain, first_window=self._first_window)
+        window, most = self._first_window, self._most_whole
+        return Watch(exchange.dialect, guards, label, tell, plain=plain, first_window=window, most_whole=most)
 
     def unreadable(self, exchange: Exchange) -> None:
         """An answer of a kind that the gateway cannot read. Raises Refusal (503) where a guardrail must not fail."""
@@ -105,7 +108,7 @@ class GuardOutput:
 
     async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
         watch: Watch = exchange.watch
-        if sum(len(event.raw) for event in events) <= INLINE:
+        if sum(len(event.raw) for event in events) <= INLINE and not watch.heavy:
             out = watch.take(events, end)
         else:
             longest = max((guard.settings.timeout for guard in exchange.guards), default=1.0)

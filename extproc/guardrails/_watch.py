@@ -19,19 +19,25 @@ import re
 import time
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from extproc.framing import OVERSIZE, Frame
 from extproc.framing.json import InvalidJSON, parse
-from extproc.guardrails._base import TOOL_CALL, TOOL_NAME, Failure, Finding
+from extproc.guardrails._base import TOOL_CALL, TOOL_NAME, Failure, Finding, Whole
 from extproc.guardrails._body import rewritten
+from extproc.guardrails._channel import Channel, Window
+from extproc.guardrails._channel import windows as windows_of
 from extproc.guardrails._guard import MOST_LONGEST, Guard, piece_hits
-from extproc.guardrails._remote import RemoteSettings, Ruling
-from extproc.guardrails._source import Edit, Hit, Written, render
-from extproc.words.dialect import Closed, Dialect, Piece
+from extproc.guardrails._remote import Ruling
+from extproc.guardrails._source import Hit, Written, render
+from extproc.guardrails._threads import INLINE
+from extproc.words.dialect import Dialect
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
+from extproc.words.said import ANSWER, CALL, Called, Closed, Piece
 from extproc.words.verdicts import GUARDRAILS, Verdict
 
 BLOCK = 512
@@ -39,53 +45,19 @@ BLOCK = 512
 _DEPTH = 128  # levels of an event's JSON
 _DONE = b"[DONE]"
 _TAIL = 1024  # characters at the end of a text in which the beginning of a match is looked for, at least
+_encode = msgspec.json.Encoder().encode
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 LONGEST_WAIT = 10.0
 """Seconds after which the first window ends at the next event: events without text must not hold the head for ever."""
 MOST_WAITING = 1 << 20
 """Bytes of events that wait for one text. Beyond it that text is decided as it is."""
+MOST_WHOLE = 10 << 20
+"""Bytes of events that wait where a guardrail judges complete texts, and characters of such a text. A guardrail cannot
+judge a longer one."""
 
 Label = Callable[[Guard, str, str], str]
 """The replacement of a finding: of a guardrail, of a kind, of a text."""
-
-
-@dataclass(slots=True)
-class Channel:
-    where: str
-    call: bool
-    role: str
-    written: Written
-    again: bool = False
-    single: bool = False  # a text of its own, in one piece
-    final: bool = False  # nothing follows
-    paused: bool = False  # another text of the same choice began
-    decided: dict[str, int] = field(default_factory=dict)  # by guardrail
-    # by guardrail: beginning and kind of findings, and their ends; a match may begin in front of what was decided, and
-    # is masked as far as it is still here
-    acted: dict[str, dict[tuple[int, str], int]] = field(default_factory=dict)
-    edits: list[tuple[int, int, Edit]] = field(default_factory=list)  # beginning, order of the guardrail, edit
-    free: int = 0  # the text in front of this place, as it was written, may leave
-    # by guardrail that asks a service: the place up to which it was asked, and up to which it has answered
-    asked: dict[str, int] = field(default_factory=dict)
-    judged: dict[str, int] = field(default_factory=dict)
-    since: float = 0.0  # time since which text waits to be asked about
-
-    @property
-    def complete(self) -> bool:
-        """True where nothing follows, for now at least."""
-        return self.final or self.paused
-
-
-@dataclass(slots=True, frozen=True)
-class Window:
-    """Text of a channel for a service to judge. Its answer decides the channel up to `done`."""
-
-    channel: Channel
-    start: int
-    done: int
-    text: str
-    last: bool  # nothing follows, or it took too long
 
 
 @dataclass(slots=True)
@@ -125,6 +97,7 @@ class Watch:
         *,
         plain: bool,
         first_window: int,
+        most_whole: int = MOST_WHOLE,
     ) -> None:
         self._said = dialect.said
         self._guards = list(guards)
@@ -141,12 +114,23 @@ class Watch:
         self._passed: list[Frame] = []  # events that may leave when the first window has passed
         self._seen = 0  # characters in them
         self._found: dict[str, dict[str, int]] = {}  # guardrail -> kind -> findings
+        self._wholes = any(guard.whole for guard in guards)
+        self._heavy = any(guard.heavy for guard in guards)
+        self._most_whole = most_whole
+        self._most_waiting = most_whole if any(guard.whole and guard.enforces for guard in guards) else MOST_WAITING
+        self._judged: set[tuple[str, str, str]] = set()  # guardrail, tool and text of what was judged when complete
+        self._names: dict[tuple[Any, ...], str] = {}  # names of tools, by call
         self._open_ended: list[Channel] = []  # channels with text that services may still be asked about
         self._ended = False
         self._waiting = 0  # bytes in the queue
         self._began = 0.0
         self._made = time.monotonic()
         self.refusal: Refusal | None = None
+
+    @property
+    def heavy(self) -> bool:
+        """True where the next event may end a text that takes long to judge."""
+        return self._heavy
 
     def take(self, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
         """The events that may leave now. Where `refusal` is set then, the answer ends behind them."""
@@ -193,32 +177,11 @@ class Watch:
         for guard in self._guards:
             if guard.remote is None:
                 continue
-            windows = [one for channel in self._open_ended for one in self._windows(guard, channel)]
+            windows = [one for channel in self._open_ended for one in windows_of(guard, channel, self._began)]
             if windows:
                 found.append((guard, windows))
         self._open_ended = [channel for channel in self._open_ended if not channel.final]
         return found
-
-    def _windows(self, guard: Guard, channel: Channel) -> Iterator[Window]:
-        if not guard.reads_output(call=channel.call):
-            return
-        settings, written = guard.settings, channel.written
-        assert isinstance(settings, RemoteSettings)
-        at, size = channel.asked.get(guard.name, 0), written.end
-        # A mask needs to see the end of a match: the end of a window is seen again at the beginning of the next one.
-        kept = settings.overlap if guard.action == "mask" else 0
-        late = self._began > channel.since + settings.longest_wait
-        while at < size:
-            start = max(written.base, at - settings.overlap)
-            end = size if channel.single else start + settings.window
-            if end > size and not channel.complete and not late:
-                break
-            last = end >= size and (channel.complete or late)
-            end = min(end, size)
-            at = channel.asked[guard.name] = end if last else end - kept
-            channel.since = self._began
-            text = written.text[start - written.base : end - written.base]
-            yield Window(channel, start, at, text, last)
 
     def judged(
         self, answers: Sequence[tuple[Guard, Sequence[Window], Sequence[Sequence[Finding]] | Failure]]
@@ -285,6 +248,8 @@ class Watch:
                 for one in self._said(tree):
                     if isinstance(one, Closed):
                         closed.append(one.channel)
+                    elif isinstance(one, Called):
+                        self._called(one)
                     elif text := one.value:
                         said.append(self._take(one, text))
         self._queue.append(_Entry(event, tree, said))
@@ -302,6 +267,8 @@ class Watch:
             role = TOOL_NAME if piece.name else TOOL_CALL if piece.call else "assistant"
             single = piece.channel is None
             channel = Channel(piece.where, piece.call, role, written, piece.again, single, final=single)
+            if self._wholes and piece.whole:
+                channel.whole, channel.tool, channel.raw = piece.whole, self._tool(piece), []
             if self.remote:
                 self._open_ended.append(channel)
             if piece.channel is not None:
@@ -317,7 +284,58 @@ class Watch:
             channel.since = self._began
         at = channel.written.size
         channel.written.add(text)
+        if channel.raw is not None:
+            channel.raw.append(text)
+            channel.kept += len(text)
+            self._heavy = self._heavy or channel.kept > INLINE
+            if channel.kept > self._most_whole:
+                self._too_long(channel)
+        if piece.name and piece.of is not None:
+            self._name(piece, text)
         return _Said(piece, channel, at, text)
+
+    def _tool(self, piece: Piece) -> str:
+        """The name of the tool whose arguments the piece begins; empty where it is not known."""
+        name = piece.holder.get("name") if isinstance(piece.holder, dict) and piece.call else None
+        return name if isinstance(name, str) else self._names.get(piece.of, "") if piece.of is not None else ""
+
+    def _name(self, piece: Piece, text: str) -> None:
+        """Note the name of a tool. Where it comes in several pieces, the whole of it is judged again."""
+        assert piece.of is not None
+        before = self._names.get(piece.of, "")
+        if text != before:
+            name = self._names[piece.of] = before + text
+            if before:
+                self._decide(Channel(piece.where, True, TOOL_NAME, Written(name, len(name)), final=True))
+
+    def _called(self, call: Called) -> None:
+        """Judge a call whose arguments are an object."""
+        tool = call.tool if isinstance(call.tool, str) else ""
+        arguments = _encode(call.arguments).decode()
+        channel = Channel(call.where, True, TOOL_CALL, Written(), final=True, whole=CALL, tool=tool, raw=[arguments])
+        for guard in [*self._guards]:
+            if guard.remote is not None or not guard.reads_output(call=True):
+                continue
+            try:
+                if not call.named and guard.action != "mask":
+                    for hit in guard.hits(tool, TOOL_NAME, call.where):
+                        self._act(guard, channel, hit)
+                if guard.reads_whole(TOOL_CALL, tool, answer=False):
+                    self._judge_whole(guard, channel, json=True)
+            except Failure as failure:
+                self._fail(guard, failure)
+
+    def _too_long(self, channel: Channel) -> None:
+        """Give up judging a text that is not complete and grew too long."""
+        for guard in [*self._guards]:
+            try:
+                reads = guard.reads_output(call=channel.call) and self._reads_whole(guard, channel)
+            except Failure as failure:
+                self._fail(guard, failure)
+            else:
+                if reads:
+                    self._fail(guard, Failure("unreadable"))
+        channel.raw = None
 
     def _unreadable(self) -> None:
         for guard in [*self._guards]:
@@ -326,10 +344,11 @@ class Watch:
     # --- decisions
 
     def _pause(self, channel: Channel) -> None:
-        """Decide the channel as if it ended here."""
+        """Decide the channel as if it ended here. Text that is judged when it is complete goes on waiting."""
         final = channel.final
+        channel.pausing = True
         self._finish(channel)
-        channel.final, channel.paused = final, True
+        channel.final, channel.paused, channel.pausing = final, True, False
 
     def _finish(self, channel: Channel) -> None:
         channel.final = True
@@ -339,21 +358,28 @@ class Watch:
         """Search the channel as far as every guardrail can, and free what all of them have decided."""
         written = channel.written
         low = known = written.end
+        held = False
         for guard in [*self._guards]:
             if not guard.reads_output(call=channel.call):
                 continue
             try:
                 done = self._judge(guard, channel)
+                if channel.raw is not None and self._reads_whole(guard, channel):
+                    if channel.final and not channel.pausing:
+                        self._judge_whole(guard, channel)
+                    else:
+                        held = held or guard.enforces
             except Failure as failure:
                 self._fail(guard, failure)
                 continue
             if guard.enforces:
                 low = min(low, done)
             known = min(known, (done // BLOCK) * BLOCK - guard.longest if not guard.window else done - guard.window)
-        if channel.complete and low >= written.end:
-            channel.free = written.size
-        else:
-            channel.free = max(channel.free, written.place(written.whole(low), final=False))
+        if not held:
+            if channel.complete and low >= written.end:
+                channel.free = written.size
+            else:
+                channel.free = max(channel.free, written.place(written.whole(low), final=False))
         if known - written.base > 4 * BLOCK:
             written.forget(known)
             for name, acted in channel.acted.items():
@@ -413,6 +439,22 @@ class Watch:
             channel.decided[guard.name] = done = end
         return done
 
+    @staticmethod
+    def _reads_whole(guard: Guard, channel: Channel) -> bool:
+        return bool(channel.whole) and guard.reads_whole(channel.role, channel.tool, answer=channel.whole == ANSWER)
+
+    def _judge_whole(self, guard: Guard, channel: Channel, *, json: bool = False) -> None:
+        """Judge a complete text. The end of a stream repeats texts, which are judged once."""
+        assert channel.raw is not None
+        text = "".join(channel.raw)
+        key = guard.name, channel.tool, text
+        if key in self._judged:
+            return
+        self._judged.add(key)
+        json = json or channel.written.lexer is not None
+        for kind in guard.judge(Whole(text, channel.role, channel.where, channel.tool, json)):
+            self._act(guard, channel, (0, channel.written.end, kind))
+
     def _act(
         self, guard: Guard, channel: Channel, hit: Hit, *, again: bool = False, ruling: Finding | None = None
     ) -> None:
@@ -450,8 +492,10 @@ class Watch:
     def _leave(self, out: list[Frame]) -> None:
         """Move the events whose text is decided to `out`, once the first window has passed."""
         queue = self._queue
-        if self._waiting > MOST_WAITING and queue:
+        if self._waiting > self._most_waiting and queue:
             for channel in {id(one.channel): one.channel for one in queue[0].said}.values():
+                if channel.raw is not None:
+                    self._too_long(channel)
                 self._pause(channel)
         while queue and all(one.at + len(one.text) <= one.channel.free for one in queue[0].said):
             entry = queue.popleft()

@@ -22,6 +22,7 @@ PROVIDER = Provider(
     dialects=("anthropic_messages", "gemini_generate_content", "vertex_embeddings"),
     client_headers=("anthropic-beta",),  # https://platform.claude.com/docs/en/build-with-claude/claude-on-vertex-ai
     models={"anthropic_messages": ("claude-*",)},
+    no_urls=("anthropic_messages",),  # https://github.com/anthropics/anthropic-sdk-typescript/issues/1038
     tokens="google",
     catalogue="google",
     example=(

@@ -21,6 +21,8 @@ from extproc.words import messages
 from extproc.words.errors import Kind
 from extproc.words.exchange import Usage
 from extproc.words.messages import Effort
+from extproc.words.said import Called, Closed, Piece, loose
+from extproc.words.tooling import Tooling, Withheld, Without
 
 ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 """Abilities of models. A request needs one when it would mean something else without the field that asks for it."""
@@ -28,6 +30,9 @@ ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 
 HOSTED = "hosted_tools"
 """The need of a request that offers tools which the provider runs itself. A target may go without them."""
+
+BY_URL = "url"
+"""The need of a request with images or files at an address on the web, which the provider has to fetch."""
 
 IMAGE_OUTPUT = "image_output"
 """The need of a request for images in the answer: APIs with `Dialect.images` can serve it."""
@@ -176,6 +181,11 @@ class Ask:
         self.unseen = _with(self.unseen, name)
         self.unbounded = _with(self.unbounded, name)
 
+    def add_url(self, url: object, field: str) -> None:
+        """Note an image or a file that may be at an address on the web."""
+        if isinstance(url, str) and url.startswith(("https://", "http://")):
+            self.needs.setdefault(BY_URL, field)
+
     def packed(self, data: object) -> None:
         """Note base64 whose size says little about its tokens."""
         if isinstance(data, str):
@@ -218,36 +228,6 @@ class Text:
     @property
     def value(self) -> str:
         return self.holder[self.key]  # type: ignore[no-any-return]
-
-
-@dataclass(slots=True)
-class Piece:
-    """A piece of text in an event of an answer: `holder[key]` is a string, or a long number.
-
-    The pieces of one `channel` follow each other from event to event and are one text; its first word is the choice, or
-    the item, that it belongs to. Without a channel the piece is a text of its own.
-    """
-
-    where: str
-    holder: Any
-    key: str | int
-    channel: tuple[Any, ...] | None = None
-    call: bool = False  # of a call of a tool
-    name: bool = False  # the name of the tool that is called
-    json: bool = False  # the text is JSON
-    again: bool = False  # it repeats what other events said
-    beside: tuple[Any, str, Any] | None = None  # holder and key of the same text in another form, and its replacement
-
-    @property
-    def value(self) -> str:
-        return str(self.holder[self.key])
-
-
-@dataclass(slots=True, frozen=True)
-class Closed:
-    """The channels that begin with `channel` are complete."""
-
-    channel: tuple[Any, ...]
 
 
 @dataclass(slots=True)
@@ -380,6 +360,8 @@ class Dialect:
     """Prefix of its providers' headers that report rate limits."""
     lacks: frozenset[str] = frozenset()
     """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
+    asides: frozenset[str] = frozenset()
+    """Top-level fields of a request that change no answer, see `cache.key`. A field that is not listed does."""
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
         """The meaning of a request. `endpoint` is the path it came to, which matters where the model stands in it.
@@ -395,6 +377,14 @@ class Dialect:
         """The dialogue so far. Takes any body and never raises. Here its texts are all one message."""
         return Conversation(asked=[text.value for text in islice(self.texts(body), _MOST_PIECES)])
 
+    def varies(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """True for a request whose client wants another answer each time, by its fields. Never raises."""
+        return True
+
+    def plain(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """True where the neutral form of a request says all that it says but `asides`. Never raises."""
+        return False
+
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         """Every piece of text a client sent, wherever it stands in the body. Here all text but the model's is the
         user's.
@@ -405,6 +395,14 @@ class Dialect:
                     yield Text("user", key, body, key)
             else:
                 yield from strings(value, "user", key)
+
+    def tooling(self, body: Mapping[str, Any]) -> Tooling:  # noqa: ARG002
+        """The tools of a request, for guardrails. Takes any body and never raises. Here there are none."""
+        return Tooling()
+
+    def without_tools(self, body: Mapping[str, Any], withheld: Withheld) -> Without:  # noqa: ARG002
+        """The request without `withheld` tools. Takes any body and never raises."""
+        return {}, []
 
     def keeps(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
         """True when the provider may keep the answer, under an id that `observe` reports."""
@@ -421,7 +419,7 @@ class Dialect:
     def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
         """Read the usage from the beginning or the end of an event that is too long to be read whole. Never raises."""
 
-    def said(self, event: Any) -> Iterator[Piece | Closed]:
+    def said(self, event: Any) -> Iterator[Piece | Closed | Called]:
         """The text of one event, or of a whole plain answer, given as its JSON. Takes anything and never raises. Here
         each string is a text of its own.
         """
@@ -553,38 +551,3 @@ def strings(value: Any, role: str, where: str) -> Iterator[Text]:
 
 QUIET = frozenset(("id", "object", "model", "type"))
 """Fields of answers that hold no words of a model in any API."""
-
-_LONG = 1_000_000  # smaller numbers hide nothing
-
-
-def loose(
-    value: Any,
-    where: str,
-    quiet: frozenset[str],
-    *,
-    without: tuple[str, ...] = (),
-    call: bool = False,
-    again: bool = False,
-    numbers: bool = False,
-) -> Iterator[Piece]:
-    """Every string below `value` as a text of its own, and with `numbers` every long number; nothing of the fields
-    `quiet`, and of `without` at the top.
-    """
-    stack: list[tuple[Any, str]] = [(value, where)]
-    while stack:
-        node, path = stack.pop()
-        items: Sequence[tuple[Any, Any]]
-        if isinstance(node, dict):
-            items = [
-                item for item in node.items() if item[0] not in quiet and not (node is value and item[0] in without)
-            ]
-        elif isinstance(node, list):
-            items = list(enumerate(node))
-        else:
-            continue
-        for key, item in items:
-            if isinstance(item, dict | list):
-                if item:
-                    stack.append((item, f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"))
-            elif (isinstance(item, str) and item) or (numbers and type(item) in (int, float) and abs(item) >= _LONG):
-                yield Piece(f"{path}.{key}", node, key, call=call, again=again)

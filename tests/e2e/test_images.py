@@ -61,12 +61,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory, provider: Scripted) -> Ite
 
 def answers(provider: Scripted, model: str, *, stream: bool) -> None:
     written: Any = GEMINI if model == "painter" else chat("delta" if stream else "message")
-    if stream:
-        provider.answer(
-            head("text/event-stream") + events(written, end=b"" if model == "painter" else b"data: [DONE]\n\n")
-        )
-    else:
-        provider.answer(plain(written))
+    end = b"" if model == "painter" else b"data: [DONE]\n\n"
+    provider.answer(head("text/event-stream") + events(written, end=end) if stream else plain(written))
 
 
 def chunks(body: str) -> list[Any]:
@@ -130,8 +126,6 @@ def test_an_image_of_an_earlier_answer_goes_on(gateway: Gateway, provider: Scrip
                            "usage": {"input_tokens": 9, "output_tokens": 2}}))  # fmt: skip
     assert gateway.post("/v1/chat/completions", {"model": "writer", "messages": turns}).status_code == 200
     said = provider.seen[0]["messages"]
-    assert [[block["type"] for block in message["content"]] for message in said[1:]] == [
-        ["text"],
-        ["text", "image", "text"],
-    ]
+    types = [[block["type"] for block in message["content"]] for message in said]
+    assert types[1:] == [["text"], ["text", "image", "text"]]
     assert said[2]["content"][1]["source"]["data"] == IMAGE
