@@ -135,7 +135,7 @@ class GatewayStream:
             await exchange.reader.feed(chunk, end, out)
         except Refusal as refusal:  # Envoy ends the provider's answer when the gateway's ends
             self._refuse(exchange, refusal)
-            out.append(exchange.dialect.cut_off(refusal.kind, refusal.message))
+            out.append(_cut_off(exchange, refusal))
             end = True
         except Exception:
             exchange.end(bug=True)
@@ -171,7 +171,7 @@ class GatewayStream:
             head.set_headers = {**head.set_headers, GUARDRAILS: found}
         if refusal is not None:
             self._refuse(exchange, refusal)
-            body += exchange.dialect.cut_off(refusal.kind, refusal.message)
+            body += _cut_off(exchange, refusal)
             end = True
         if end:
             exchange.end(whole=True)
@@ -193,7 +193,7 @@ class GatewayStream:
         refusal = Refusal(PROVIDER_TIMEOUT, text)
         self._refuse(exchange, refusal)
         if self._head is None:
-            return Chunk(exchange.dialect.cut_off(refusal.kind, refusal.message), True)
+            return Chunk(_cut_off(exchange, refusal), True)
         exchange.status = refusal.kind.status
         refusal.headers = exchange.told | {ORIGIN: "gateway"}
         return Chunk(b"", head=refusal_answer(exchange, refusal))
@@ -265,6 +265,12 @@ class GatewayStream:
         await self._pipeline.on_end(exchange)
         if self._state is _State.UNDER_WAY:
             self._state = _State.SETTLED
+
+
+def _cut_off(exchange: Exchange, refusal: Refusal) -> bytes:
+    """A refusal in the middle of an answer that a provider began."""
+    last = exchange.dialect.cut_off(refusal.kind, refusal.message)
+    return last if exchange.array is None else exchange.array.cut_off(last)
 
 
 def refusal_answer(exchange: Exchange, refusal: Refusal) -> LocalReply:
