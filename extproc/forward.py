@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -82,13 +83,13 @@ class Forward:
         body = exchange.body if exchange.masked else None
         fields = {**exchange.edits, **first.fields}
         model = exchange.dialect.fields.model
-        if model is not None and fields.get(model) == exchange.ask.model and model not in exchange.edits:
+        if model in exchange.json and fields.get(model) == exchange.ask.model and model not in exchange.edits:
             del fields[model]
         if fields or first.removed or exchange.ignored:
             left_out = [name for name in exchange.ignored if name not in fields]
             body = patch(exchange.body, fields, [*first.removed, *left_out])
         exchange.onward = Continue(headers, self._removed(exchange), body, reroute=True, order=clusters)
-        exchange.forwarded = True
+        exchange.forwarded, exchange.sent = True, time.perf_counter()
 
     def _edits(self, exchange: Exchange) -> list[Edit]:
         """The edits each try makes to the client's body. Edits common to all tries go into `exchange.edits`."""

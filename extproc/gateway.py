@@ -13,7 +13,7 @@ import msgspec
 
 from extproc.admission import LARGE, content_length
 from extproc.pipeline import Pipeline
-from extproc.response import ORIGIN, THROUGH, UPSTREAM, internal, named
+from extproc.response import ORIGIN, THROUGH, UPSTREAM, AnswerReader, internal, named
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.errors import PROVIDER_TIMEOUT, Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
@@ -47,6 +47,7 @@ class GatewayStream:
         self._no_room: Refusal | None = None  # for the body
         self._head: Continue | None = None  # waits for the guardrails
         self._heard = math.inf  # time of the latest sign of the provider, once its answer began
+        self._sent = math.inf  # time of the latest bytes for the client, once the answer began
 
     async def on_request_headers(
         self, headers: Mapping[str, str], end: bool, verified: Verified = NOTHING_VERIFIED
@@ -98,7 +99,7 @@ class GatewayStream:
         if exchange is None:  # Envoy refused the request before it reached the gateway: too large, an upgrade
             self.done = True
             return Continue({ORIGIN: "gateway"}, internal(headers))
-        self._heard = time.monotonic()
+        self._heard = self._sent = time.monotonic()
         attempts = attributes.get("upstream.request_attempt_count")
         details = attributes.get("response.code_details", UPSTREAM)
         exchange.response = Response(
@@ -143,7 +144,9 @@ class GatewayStream:
         if end:
             exchange.end(whole=True)
             await self._settle(exchange)
-        return Chunk(b"".join(out), end)
+        if body := b"".join(out):
+            self._sent = self._heard
+        return Chunk(body, end)
 
     async def _guarded_body(self, exchange: Exchange, head: Continue, chunk: bytes, end: bool) -> Chunk:
         """The first bytes that may leave, with the head; or a refusal in their place."""
@@ -160,15 +163,14 @@ class GatewayStream:
         body = b"".join(out)
         if refusal is None and not end and not body:
             return Chunk(b"")
-        self._head = None
+        self._head, self._sent = None, self._heard
         if refusal is not None and not body:
             exchange.status = refusal.kind.status
             self._refuse(exchange, refusal)
             await self._settle(exchange)
             refusal.headers = exchange.told | {ORIGIN: "gateway"} | refusal.headers
             return Chunk(b"", head=refusal_answer(exchange, refusal))
-        if found := told(exchange):
-            head.set_headers = {**head.set_headers, GUARDRAILS: found}
+        _tell(head, exchange)
         if refusal is not None:
             self._refuse(exchange, refusal)
             body += _cut_off(exchange, refusal)
@@ -179,15 +181,33 @@ class GatewayStream:
         return Chunk(body, end, head)
 
     def on_silence(self, now: float) -> Chunk | None:
-        """End a stream whose provider has been silent for `limits.stream_idle`. Envoy cannot: its timer would run while
-        the answer has not begun, too.
-        """
-        idle = self._pipeline.settings.limits.stream_idle
-        exchange = self._exchange
-        if now - self._heard < idle or self.done or exchange is None or exchange.reader is None:
+        """Look after a streamed answer that is under way: nothing but this speaks while its provider is silent."""
+        exchange, limits = self._exchange, self._pipeline.settings.limits
+        if self._heard == math.inf or self.done or exchange is None or exchange.reader is None:
             return None
         if not exchange.ask.stream:
             return None
+        if now - self._heard >= limits.stream_idle:
+            return self._give_up(exchange, limits.stream_idle)
+        if limits.keep_alive and now - self._sent >= limits.keep_alive:
+            return self._keep_alive(exchange, now)
+        return None
+
+    def _keep_alive(self, exchange: Exchange, now: float) -> Chunk | None:
+        """A comment for a client that has got nothing for a while, with the head of an answer that need not wait."""
+        reader = exchange.reader
+        if not isinstance(reader, AnswerReader) or (body := reader.keep_alive()) is None:
+            return None
+        self._sent = now
+        head, self._head = self._head, None
+        if head is not None:
+            _tell(head, exchange)
+        return Chunk(body, head=head)
+
+    def _give_up(self, exchange: Exchange, idle: float) -> Chunk:
+        """End a stream whose provider has been silent for `idle` seconds. Envoy cannot: its timer would run while the
+        answer has not begun, too.
+        """
         self.done = True  # the end of this call settles
         text = f"The provider was silent for {show_duration(idle)} in the middle of its answer: try again."
         refusal = Refusal(PROVIDER_TIMEOUT, text)
@@ -271,6 +291,12 @@ def _cut_off(exchange: Exchange, refusal: Refusal) -> bytes:
     """A refusal in the middle of an answer that a provider began."""
     last = exchange.dialect.cut_off(refusal.kind, refusal.message)
     return last if exchange.array is None else exchange.array.cut_off(last)
+
+
+def _tell(head: Continue, exchange: Exchange) -> None:
+    """Name the guardrails that have found something in the head of an answer that waited for them."""
+    if found := told(exchange):
+        head.set_headers = {**head.set_headers, GUARDRAILS: found}
 
 
 def refusal_answer(exchange: Exchange, refusal: Refusal) -> LocalReply:

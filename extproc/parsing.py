@@ -58,7 +58,7 @@ class Classify:
                 exchange.operation = OWN_PATHS[path]
                 _check_method(request.method, ("GET",), path)
                 return
-            message = f"The gateway does not serve {_shown(path)!r}. It serves {self._paths()}."
+            message = f"The gateway does not serve {_shown(path)!r}. It serves {self._paths()}; see docs/endpoints.md."
             raise Refusal(PATH_NOT_FOUND, message)
         exchange.dialect, exchange.endpoint = found
         exchange.operation = exchange.endpoint.operation

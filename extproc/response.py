@@ -21,12 +21,12 @@ from extproc import prices
 from extproc.budgets.options import charged
 from extproc.dialects import rates
 from extproc.forward import decode_fields
-from extproc.framing import Frame, Framing
+from extproc.framing import BOM, Frame, Framing
 from extproc.framing.aws_eventstream import AWSEventStream
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.framing.json import WholeBody
 from extproc.framing.json_array import JSONArray
-from extproc.framing.sse import SSE
+from extproc.framing.sse import KEEP_ALIVE, SSE
 from extproc.words import contract, verdicts
 from extproc.words.actions import Continue
 from extproc.words.dialect import Dialect, Report
@@ -418,7 +418,7 @@ class Events:
 class AnswerReader:
     """Reads one answer: cuts it into events and leads them through the stages."""
 
-    __slots__ = ("_exchange", "_framing", "_inflate", "_seconds", "_stages")
+    __slots__ = ("_exchange", "_framing", "_inflate", "_lead", "_seconds", "_stages")
 
     def __init__(self, exchange: Exchange, framing: Framing, stages: Sequence[_Stage], inflate: Inflate | None) -> None:
         self._exchange = exchange
@@ -426,6 +426,7 @@ class AnswerReader:
         self._stages = stages
         self._inflate = inflate
         self._seconds = [0.0] * len(stages)
+        self._lead: bytes | None = None  # first bytes of the body
 
     @property
     def changes_length(self) -> bool:
@@ -440,6 +441,8 @@ class AnswerReader:
         """See `Reader`."""
         if self._inflate is not None:
             chunk = self._inflated(self._inflate, chunk, end)
+        if self._lead is None:
+            self._lead = chunk[: len(BOM)]
         events = self._framing.feed(chunk)
         if end:
             events = [*events, *self._framing.end()]
@@ -455,18 +458,41 @@ class AnswerReader:
                 seconds[index] += now - then
                 then = now
         finally:
-            array = exchange.array
-            out += [event.raw for event in events] if array is None else array.items(events)
+            out += self._written(events)
             report = exchange.report
             if exchange.first_token is None and report is not None and report.output_events:
                 exchange.first_token = then - exchange.started
         if exchange.cut is not None:
             raise exchange.cut
         if end:
-            if array is not None:
-                out.append(array.end())
+            if exchange.array is not None:
+                out.append(exchange.array.end())
             for (_, _, observe), spent in zip(self._stages, seconds, strict=True):
                 observe(spent)
+
+    def keep_alive(self) -> bytes | None:
+        """Bytes for a client that has got nothing for a while: events that only waited for more, and a comment. None
+        where nothing may leave: in other answers than streams, within an event, and before guardrails let the answer
+        begin. Envoy takes no body before it has sent some itself. A byte order mark has to stay the first.
+        """
+        exchange, framing = self._exchange, self._framing
+        if not isinstance(framing, SSE) or framing.parted or self._lead in (None, BOM):
+            return None
+        events: Sequence[Frame] = ()
+        for stage, is_async, _ in self._stages:
+            if events and not is_async:  # an asynchronous one holds no events back, and has counted these
+                events = stage(exchange, events, False)
+            if (overdue := getattr(stage, "overdue", None)) is not None:
+                if (waited := overdue(exchange)) is None:
+                    return None
+                events = waited
+        comment = KEEP_ALIVE if exchange.dialect.comments else b""
+        return b"".join(self._written(events)) + comment
+
+    def _written(self, events: Sequence[Frame]) -> list[bytes]:
+        """Events as they leave."""
+        array = self._exchange.array
+        return [event.raw for event in events] if array is None else array.items(events)
 
     def _inflated(self, inflate: Inflate, chunk: bytes, end: bool) -> bytes:
         chunk = inflate.feed(chunk)

@@ -39,7 +39,7 @@ async def test_money_is_settled_logged_and_counted(world):
     assert await gateway.level("usd", -1) == (13_000, 0)
     [entry] = gateway.log
     assert entry["cost_usd"] == COST
-    spent = gateway.metric("extproc_cost_usd_total", provider="a", model="m", consumer="anonymous", team="")
+    spent = gateway.metric("extproc_cost_usd_total", provider="a", model="m")
     assert spent == pytest.approx(COST)
     *_, told, _ = await talk(gateway.stream(), asks(), sends(QUESTION), answers(), streams(ANSWER, end=True))
     assert told.set_headers["x-ai-budget"] == "usd; used=0.00"

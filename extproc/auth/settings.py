@@ -223,7 +223,16 @@ class AttributionSettings(Section):
         "request has becomes the label `session`, unless a label of that name is there. `[]` turns it off. At most 8.",
     )
     metrics: Sequence[Name] = Field(
-        (), max_length=4, description="Labels that become labels of the metrics, at most 4. Each adds time series."
+        (),
+        max_length=4,
+        description="Labels that become labels of the metrics by consumer, at most 4. Each adds time series.",
+    )
+    max_series: int = Field(
+        2000,
+        ge=1,
+        le=100_000,
+        description="Combinations of consumer, team and labels that the metrics count apart. Later ones are counted as "
+        "`other`.",
     )
 
     @field_validator("metrics")

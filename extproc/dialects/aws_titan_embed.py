@@ -15,11 +15,12 @@ from msgspec import Struct, field
 
 from extproc.dialects import aws_converse, token_count
 from extproc.dialects.openai_embeddings import input_texts
-from extproc.words.dialect import Destination, Dialect
+from extproc.words.dialect import Batch, Destination, Dialect
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
+_BATCH = Batch(1)
 _OF_THE_FIRST = 1536  # dimensions that Titan Embeddings G1 - Text always gives
 
 
@@ -35,11 +36,14 @@ class AWSTitanEmbed(Dialect):
     name = "aws_titan_embed"
     family = "embeddings"
 
+    def batch(self, model: str) -> Batch:  # noqa: ARG002
+        return _BATCH
+
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
         return f"/model/{quote(destination.model, safe='')}/invoke"
 
     def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
-        (text,) = input_texts(prompt, 1)
+        (text,) = input_texts(prompt, _BATCH.inputs)
         body: dict[str, Any] = {"inputText": text}
         if "embed-image" in destination.model:
             if prompt.dimensions is not None:

@@ -14,13 +14,13 @@ from msgspec import Struct, field
 from extproc.dialects import cohere_chat, token_count
 from extproc.dialects.cohere_chat.usage import whole
 from extproc.dialects.openai_embeddings import input_texts
-from extproc.words.dialect import Destination, Dialect
+from extproc.words.dialect import Batch, Destination, Dialect
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
 _TYPES = frozenset(("search_document", "search_query", "classification", "clustering"))
 _USUAL_TYPE = "search_document"  # the API requires a type
-_MOST_INPUTS = 96
+_BATCH = Batch(96)
 
 
 class _ByType(Struct):
@@ -39,6 +39,9 @@ class CohereEmbed(Dialect):
     name = "cohere_embed"
     family = "embeddings"
 
+    def batch(self, model: str) -> Batch:  # noqa: ARG002
+        return _BATCH
+
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
         return "/embed"
 
@@ -46,7 +49,7 @@ class CohereEmbed(Dialect):
         known = prompt.purpose in _TYPES
         body: dict[str, Any] = {
             "model": destination.model,
-            "texts": input_texts(prompt, _MOST_INPUTS),
+            "texts": input_texts(prompt, _BATCH.inputs),
             "input_type": prompt.purpose if known else _USUAL_TYPE,
             "embedding_types": ["float"],
         }

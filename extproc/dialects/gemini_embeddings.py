@@ -14,7 +14,8 @@ import msgspec
 from msgspec import Struct, field
 
 from extproc.dialects import _edges, safe_names, token_count
-from extproc.dialects._conversation import pieces
+from extproc.dialects._batch import add_inputs
+from extproc.dialects._conversation import inner, pieces
 from extproc.dialects._refusals import unsupported, wrong
 from extproc.dialects.gemini_generate_content import MODELS_PATH, GeminiClient
 from extproc.dialects.openai_embeddings import input_texts
@@ -22,6 +23,7 @@ from extproc.words.dialect import (
     NO_ENDPOINT,
     PLACE,
     Ask,
+    Batch,
     Closed,
     Conversation,
     Destination,
@@ -51,7 +53,7 @@ _PREFIXES = {
     "similarity": "task: sentence similarity | query: ",
 }
 _WITH_TASKS = ("gemini-embedding-001", "gemini-embedding-exp")
-_MOST_INPUTS = 100
+_BATCH = Batch(100)
 _MOST_DIMENSIONS = 1_000_000
 _SETTINGS = ("taskType", "outputDimensionality")
 _CARRIED = frozenset(("model", "content", "title", "embedContentConfig", *_SETTINGS))
@@ -101,14 +103,16 @@ class GeminiEmbeddings(GeminiClient):
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
         if not endpoint.model:
             raise wrong("Name a model in the path: /v1beta/models/{model}:batchEmbedContents.", "model")
-        ask = Ask(endpoint.model, longest_bytes=0)
+        ask, inputs = Ask(endpoint.model), []
         for request in self.requests(body):
-            content = request.get("content") if isinstance(request, dict) else None
-            parts = content.get("parts") if isinstance(content, dict) else None
-            for part in parts if isinstance(parts, list) else ():
-                if isinstance(part, dict) and not part.keys() <= {"text"}:
-                    ask.add_unseen("parts")
-            ask.longest_bytes = max(ask.longest_bytes or 0, sum(map(len, pieces(content, _HOLD_TEXT))))
+            if not isinstance(request, dict):
+                raise wrong("A request for a vector must be an object.", "requests")
+            parts = inner(request, "content", "parts")
+            said = [part for part in (parts if isinstance(parts, list) else ()) if isinstance(part, dict)]
+            if not all(part.keys() <= {"text"} for part in said):
+                ask.add_unseen("parts")
+            inputs.append("".join(text for part in said if isinstance(text := part.get("text"), str)))
+        add_inputs(ask, inputs)
         return ask
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
@@ -169,12 +173,15 @@ class GeminiEmbeddings(GeminiClient):
 
     # --- for providers
 
+    def batch(self, model: str) -> Batch:  # noqa: ARG002
+        return _BATCH
+
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
         return f"/models/{quote(model_name(destination), safe='@')}:batchEmbedContents"
 
     def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
         name = model_name(destination)
-        texts, task = for_purpose(prompt.purpose, input_texts(prompt, _MOST_INPUTS), name)
+        texts, task = for_purpose(prompt.purpose, input_texts(prompt, _BATCH.inputs), name)
         settings: dict[str, Any] = {"taskType": task} if task else {}
         if prompt.dimensions is not None:
             settings["outputDimensionality"] = prompt.dimensions

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from extproc.dialects import MAX_TOKENS, _edges, azure, read_flag, read_integer, read_model
+from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
 from extproc.dialects.openai_chat.said import QUIET
@@ -53,6 +54,7 @@ _decode = msgspec.json.Decoder(_Answer).decode
 
 class OpenAICompletions(Dialect):
     name = "openai_completions"
+    comments = True
     family = "completions"
     paths = {"/v1/completions": "text_completion"}  # noqa: RUF012
     aliases = azure("/v1/completions")
@@ -80,6 +82,7 @@ class OpenAICompletions(Dialect):
             lists = all(isinstance(item, list) for item in prompt)
             prompts = len(prompt) if texts or lists else 1
             ask.unreadable = "" if texts else "prompt"  # token ids
+        add_inputs(ask, prompt)
         ask.choices = prompts * max(
             read_integer(body, "n", 1, _MAX_CHOICES) or 1, read_integer(body, "best_of", 1, _MAX_CHOICES) or 1
         )

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from extproc.dialects import _edges, azure, read_integer, read_model, safe_names
+from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat.usage import read_usage
@@ -67,8 +68,7 @@ class OpenAIEmbeddings(Dialect):
             raise Refusal(INVALID_REQUEST, "'input' must be a string or a list, not empty.", param="input")
         tokens = isinstance(given, list) and not all(isinstance(item, str) for item in given)
         ask = Ask(model=read_model(body), unreadable="input" if tokens else "")
-        if isinstance(given, list) and not tokens:
-            ask.longest_bytes = max(map(len, given))
+        add_inputs(ask, given)
         if tokens and any(isinstance(item, dict) for item in given):  # images, in the form of Jina and others
             ask.add_unseen("input")
         return ask

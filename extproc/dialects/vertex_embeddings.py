@@ -18,12 +18,13 @@ from extproc.dialects import gemini_generate_content, token_count
 from extproc.dialects._usage import make_usage
 from extproc.dialects.gemini_embeddings import TASKS, decode_batch, for_purpose, model_name
 from extproc.dialects.openai_embeddings import input_texts
-from extproc.words.dialect import Destination, Dialect
+from extproc.words.dialect import Batch, Destination, Dialect
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 
-_MOST_INSTANCES = 250
-_MOST_CONTENTS = 100
+# https://docs.cloud.google.com/vertex-ai/generative-ai/docs/embeddings/get-text-embeddings#api-limits
+_INSTANCES = Batch(250, 20_000)
+_CONTENTS = Batch(100)
 
 
 class _Embedding(Struct):
@@ -45,6 +46,9 @@ _decode = msgspec.json.Decoder(_Answer).decode
 class VertexEmbeddings(Dialect):
     name = "vertex_embeddings"
     family = "embeddings"
+
+    def batch(self, model: str) -> Batch:
+        return _CONTENTS if _is_gemini(model) else _INSTANCES
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002 - embeddings are not streamed
         name = model_name(destination)
@@ -75,7 +79,7 @@ def _is_gemini(model: str) -> bool:
 
 def _contents(prompt: EmbeddingPrompt, model: str) -> dict[str, Any]:
     """A BatchEmbedContentsRequest."""
-    texts, task = for_purpose(prompt.purpose, input_texts(prompt, _MOST_CONTENTS), model)
+    texts, task = for_purpose(prompt.purpose, input_texts(prompt, _CONTENTS.inputs), model)
     settings: dict[str, Any] = {"taskType": task} if task else {}
     if prompt.dimensions is not None:
         settings["outputDimensionality"] = prompt.dimensions
@@ -88,7 +92,7 @@ def _instances(prompt: EmbeddingPrompt) -> dict[str, Any]:
     task = TASKS.get(prompt.purpose)
     more = {"task_type": task} if task else {}
     body: dict[str, Any] = {
-        "instances": [{"content": text, **more} for text in input_texts(prompt, _MOST_INSTANCES)],
+        "instances": [{"content": text, **more} for text in input_texts(prompt, _INSTANCES.inputs)],
     }
     if prompt.dimensions is not None:
         body["parameters"] = {"outputDimensionality": prompt.dimensions}

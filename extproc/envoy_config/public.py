@@ -19,6 +19,7 @@ from envoy_data_plane.envoy.config.core.v3 import (
     HttpProtocolOptionsHeadersWithUnderscoresAction,
     KeepaliveSettings,
     RuntimeFeatureFlag,
+    TcpKeepalive,
     TransportSocket,
     TypedExtensionConfig,
 )
@@ -89,6 +90,9 @@ def listener(settings: Settings) -> Listener:
         name="public",
         address=socket_address(door.address, door.port),
         per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        # Firewalls and address translators forget connections that are silent, some after four minutes. Models think
+        # for longer before their first byte.
+        tcp_keepalive=TcpKeepalive(keepalive_probes=4, keepalive_time=60, keepalive_interval=15),
         filter_chains=[chain],
     )
 

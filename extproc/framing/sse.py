@@ -14,6 +14,8 @@ from extproc.framing import BOM, OVERSIZE, Edges, Frame
 
 # The end of a line and an empty one. A CR at the very end may be half a CRLF, so it has to wait for the next byte.
 _BLANK = re.compile(rb"(?:\r\n|\n|\r(?!\n|\Z)){2}")
+KEEP_ALIVE = b": keep-alive\n\n"
+"""A comment. The blank line behind it is for clients that read a stream block by block."""
 _LINES = re.compile(rb"\r\n|\n|\r")
 
 
@@ -27,6 +29,11 @@ class SSE:
         self._limit = limit
         self._edges: Edges | None = None  # edges of an event beyond the limit
         self._searched = 0
+
+    @property
+    def parted(self) -> bool:
+        """True while an event over the limit leaves in pieces."""
+        return self._edges is not None
 
     def feed(self, chunk: bytes) -> Sequence[Frame]:
         buffer = self._buffer + chunk if self._buffer else chunk

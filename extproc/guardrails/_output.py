@@ -93,6 +93,11 @@ class GuardOutput:
             note(exchange, verdict)
             self._tell(verdict)
 
+    def overdue(self, exchange: Exchange) -> Sequence[Frame] | None:
+        """See `response.EventStage`."""
+        watch: Watch = exchange.watch
+        return watch.overdue()
+
     async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
         watch: Watch = exchange.watch
         if sum(len(event.raw) for event in events) <= INLINE:

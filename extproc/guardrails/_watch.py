@@ -137,6 +137,16 @@ class Watch:
             self._told()
         return out
 
+    def overdue(self) -> Sequence[Frame] | None:
+        """The events that were decided and wait for the first window, once that took too long; None before. Text that
+        is held back stays: it may still become a match, however long the provider is silent.
+        """
+        if not self._open and time.monotonic() <= self._made + LONGEST_WAIT:
+            return None
+        self._open = True
+        passed, self._passed = self._passed, []
+        return passed
+
     def _told(self) -> None:
         for guard in self._guards:
             if kinds := self._found.pop(guard.name, None):

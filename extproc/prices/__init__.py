@@ -324,6 +324,8 @@ def known_model(provider: str | None, model: str, today: date) -> Known:
     """The catalogue's entry for `model` at `provider` on a day; an empty one when either is unknown."""
     found = _data.provider(provider)
     info = found.find_model(model) if found is not None else None
+    if provider == "openai" and model.startswith(_FREE):
+        return Known(None, replace(_NOTHING, version=_catalogue()))
     if info is None:
         return Known()
     price = _compiled(_prices(info, today))
@@ -331,6 +333,10 @@ def known_model(provider: str | None, model: str, today: date) -> Known:
         price = replace(price, variants=variants)
     return Known(info.context_window, price)
 
+
+_FREE = ("omni-moderation-", "text-moderation-")
+"""OpenAI's models that cost nothing: https://platform.openai.com/docs/guides/moderation"""
+_NOTHING = Price(0, 0, 0, 0, 0)
 
 _NO_OPTIONS = ("processing", "route")
 """Conditions of prices in the catalogue that are no fields of a request, such as batches. The others are."""

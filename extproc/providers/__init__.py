@@ -24,6 +24,7 @@ from pydantic import (
     model_validator,
 )
 
+from extproc.words.dialect import Batch
 from extproc.words.values import Duration, Pattern, PositiveDuration, Secret, SecretRef, Section
 
 
@@ -76,6 +77,7 @@ class Provider:
     base_path: str = ""  # default path of a base_url without one
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     in_body: Mapping[str, str] = field(default_factory=dict)  # lists in headers that it reads from these fields
+    batches: Mapping[str, Batch] = field(default_factory=dict)  # most inputs, by patterns of models: the first counts
     prefers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # for some models, the API to translate into
     adapt: Adapt | None = None
     adapts: Adapts | None = None  # which bodies `adapt` changes; None: all of them
@@ -97,6 +99,10 @@ class Provider:
             return False
         patterns = self.models.get(dialect)
         return patterns is None or _is_one(model, patterns)
+
+    def batch(self, model: str) -> Batch | None:
+        """The most inputs that it takes in one request for embeddings by that model, where it has limits of its own."""
+        return next((found for pattern, found in self.batches.items() if Pattern(pattern)(model)), None)
 
     def preferred(self, model: str) -> tuple[str, ...]:
         """The APIs to translate into for that model, the best first."""

@@ -2,6 +2,7 @@
 
 from extproc.providers import Credential, Provider
 from extproc.providers.openai import REASON
+from extproc.words.dialect import Batch
 
 PROVIDER = Provider(
     gen_ai_name="azure.ai.openai",
@@ -10,6 +11,7 @@ PROVIDER = Provider(
     dialects=("openai_chat", "openai_responses", "openai_embeddings", "openai_completions"),
     prefers={"openai_responses": REASON},  # deployments that have the name of their model
     credential=Credential("api-key", ""),
+    batches={"*": Batch(2048)},  # https://learn.microsoft.com/en-us/azure/ai-services/openai/how-to/embeddings
     tokens="azure",
     catalogue="azure",
     example=(

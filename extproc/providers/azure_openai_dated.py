@@ -4,6 +4,7 @@ from typing import Any
 from urllib.parse import quote
 
 from extproc.providers import Credential, Provider
+from extproc.words.dialect import Batch
 
 
 def adapt(dialect: str, model: str, stream: bool, path: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:  # noqa: ARG001
@@ -18,6 +19,7 @@ PROVIDER = Provider(
     adapt=adapt,
     dialects=("openai_chat", "openai_embeddings"),
     credential=Credential("api-key", ""),
+    batches={"*": Batch(2048)},  # https://learn.microsoft.com/en-us/azure/ai-services/openai/how-to/embeddings
     tokens="azure",
     catalogue="azure",
     example=(

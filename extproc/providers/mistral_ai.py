@@ -13,6 +13,7 @@ from string import ascii_letters, digits
 from typing import Any
 
 from extproc.providers import Provider
+from extproc.words.dialect import Batch
 
 _ID_LENGTH = 9
 _IN_IDS = digits + ascii_letters
@@ -75,10 +76,12 @@ PROVIDER = Provider(
     gen_ai_name="mistral_ai",
     source="https://docs.mistral.ai/api/",
     base_url="https://api.mistral.ai/v1",
-    dialects=("openai_chat", "openai_embeddings"),
+    dialects=("openai_chat", "openai_embeddings", "openai_moderations"),
     more=("max_tokens",),
     adapt=adapt,
     adapts=adapts,
+    # "Too many tokens in batch. Max is 16384": https://github.com/dust-tt/dust/pull/10654
+    batches={"mistral-embed*": Batch(tokens=16_384)},
     catalogue="mistral",
     example=("{kind: mistral_ai, api_key: env:MISTRAL_API_KEY}", "mistral-large-latest"),
 )

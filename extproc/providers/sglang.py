@@ -5,7 +5,7 @@ from extproc.providers import Provider
 PROVIDER = Provider(
     gen_ai_name="sglang",
     source="https://docs.sglang.ai/basic_usage/openai_api.html",
-    dialects=("openai_chat", "openai_embeddings", "openai_completions"),
+    dialects=("openai_chat", "openai_embeddings", "openai_completions", "rerank"),
     more=("top_k",),
     key_required=False,
     example=(

@@ -21,7 +21,7 @@ from extproc.routing.history import History
 from extproc.routing.parameters import compile_changes, compose
 from extproc.routing.strategies import StickySettings, strategies
 from extproc.words.chain import Branch, Chain, RetrySettings
-from extproc.words.dialect import ABILITIES, Dialect
+from extproc.words.dialect import ABILITIES, Batch, Dialect
 from extproc.words.errors import INVALID_REQUEST, MODEL_NOT_FOUND, Refusal
 from extproc.words.exchange import Changes, Exchange, Target
 from extproc.words.facts import check_fact
@@ -277,6 +277,7 @@ class Catalog:
             self.prices.find(name, settings.provider, there, settings.price, known),
             settings.disabled,
             prompt_cache=settings.prompt_cache,
+            batch=_batch(provider, there),
             known_output=known_output(there),
             hosted_tools=provider.hosted_tools if provider else "refuse",
             api=settings.api or "",
@@ -315,6 +316,13 @@ class Catalog:
             targets.append(leaf)
         strategy = strategies()[virtual.strategy](name, virtual.sticky, self._history)
         return Branch(strategy, tuple(below), _shares(virtual.targets))
+
+
+def _batch(provider: ProviderSettings | None, model: str) -> Batch | None:
+    """The provider's limits of a batch; none of a service of one's own that speaks its API."""
+    if provider is None or (provider.base_url is not None and provider.provider.base_url is not None):
+        return None
+    return provider.provider.batch(model)
 
 
 @lru_cache(maxsize=4096)

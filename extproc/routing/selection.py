@@ -7,15 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History
 from extproc.words.chain import Branch, Choice, Skip
-from extproc.words.dialect import ABILITIES, HOSTED, NATIVE, Ask, Dialect
+from extproc.words.dialect import ABILITIES, CHARACTERS_PER_TOKEN, HOSTED, NATIVE, Ask, Dialect
 from extproc.words.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.facts import fact
-
-_CHARACTERS_PER_TOKEN = 4
-"""Characters per token of English prose. This decides whether a context is large enough, not the upper bound: a target
-is skipped only when the request most likely does not fit.
-"""
 
 _REMEDY = " (`hosted_tools: drop` of the provider leaves them out)"
 _STATELESS = " (set 'store' to false, and send the whole conversation)"
@@ -98,9 +93,11 @@ class Select:
             size = ask.longest_bytes
             if size is None:
                 size = len(exchange.body) - ask.image_bytes - ask.packed_bytes
-            tokens = size // _CHARACTERS_PER_TOKEN
+            tokens = size // CHARACTERS_PER_TOKEN
             if tokens > target.context:
                 return "context", f"about {tokens} tokens do not fit into its context of {target.context}"
+        if ask.inputs and dialect.family == "embeddings" and (why := _too_many(ask, target, dialect)):
+            return "batch", why
         if self._unpriced is not None and (budget := self._unpriced(exchange, target)) is not None:
             return "no_price", f"its price is unknown and the budget {budget!r} counts money: it needs a `price`"
         # last: a target that could serve, but is switched off
@@ -133,9 +130,24 @@ class Select:
         reasons = "; ".join(f"{skip.target.name}: {skip.text}" for skip in skipped[:4])
         fields = [exchange.ask.needs[ability] for ability in exchange.ask.needs]
         param = fields[0] if fields and any(skip.reason in ("ability", "dialect") for skip in skipped) else "model"
+        if any(skip.reason == "batch" for skip in skipped):
+            param = "input"
         return Refusal(
             UNSUPPORTED_BY_TARGETS, f"No target of {name!r} can serve this request: {reasons}."[:1000], param=param
         )
+
+
+def _too_many(ask: Ask, target: Target, dialect: Dialect) -> str:
+    """The reason why a batch most likely is more than a target takes in one request; empty where it fits."""
+    most = target.batch or dialect.batch(target.model)
+    if most is None:
+        return ""
+    if ask.inputs > most.inputs:
+        return f"it takes at most {most.inputs} inputs in one request, not {ask.inputs}"
+    tokens = ask.inputs_bytes // CHARACTERS_PER_TOKEN
+    if tokens > most.tokens:
+        return f"it takes at most {most.tokens} tokens in one request, not about {tokens}"
+    return ""
 
 
 def _named(ask: Ask, need: str) -> str:

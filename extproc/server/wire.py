@@ -58,7 +58,7 @@ async def converse(attachment: Attachment, data: bytes | memoryview) -> Sequence
 
 
 def silence(attachment: Attachment, now: float) -> Sequence[bytes]:
-    """The messages that end a stream whose provider is silent, usually none."""
+    """The messages of an attachment while Envoy is silent, usually none."""
     check = getattr(attachment, "on_silence", None)
     chunk = None if check is None else check(now)
     return () if chunk is None else _chunks(chunk)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from extproc.budgets import LEASE
-from extproc.words.values import PositiveDuration, Section, Size
+from extproc.words.values import Duration, PositiveDuration, Section, Size
 
 
 class LimitsSettings(Section):
@@ -75,6 +75,14 @@ class LimitsSettings(Section):
         "with the error `provider_timeout`. Envoy ends the others, plain or unread, after this time, or after the "
         "provider's `timeout` where that is longer.",
     )
+    keep_alive: Duration = Field(
+        15.0,
+        le=3600,
+        description="Silence in a streamed answer after which its client gets a comment, `: keep-alive`, so that "
+        "proxies and clients in between do not hang up; `1s` to `1h`, or `0s` for none. Only once the provider has "
+        "sent the first bytes: until then another target may still serve. Not in answers that pass unread "
+        "(`usage.mode: log`), and not for clients whose API has no comments.",
+    )
     output_tokens: int | None = Field(
         None,
         ge=1,
@@ -124,3 +132,11 @@ class LimitsSettings(Section):
         description="Characters of a streamed answer that blocking guardrails check before any of it leaves. A block "
         "in there is a real 400. `0`: the answer begins with its first checked text. At most 16384.",
     )
+
+    @field_validator("keep_alive")
+    @classmethod
+    def _whole_seconds(cls, value: float) -> float:
+        """Silent streams are looked at about every second."""
+        if 0 < value < 1:
+            raise ValueError("is 1s or more, or 0s")
+        return value

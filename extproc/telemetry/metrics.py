@@ -93,7 +93,9 @@ class Telemetry:
         self._response_model = Bounded(learn=_MAX_LABEL_VALUES)
         self._error = Bounded(learn=_MAX_ERRORS)
         self._wild_model = Bounded(learn=_MAX_LABEL_VALUES)
-        self._combinations: set[tuple[str, ...]] = set()
+        self._combinations: set[tuple[str, str]] = set()
+        self._spenders: set[tuple[str, ...]] = set()
+        self._most_spenders = settings.attribution.max_series
         self._told: dict[str, float] = {}  # provider -> when its refused credential was logged
         self.configure(settings)
         self._write = write or sys.stdout.write
@@ -105,12 +107,16 @@ class Telemetry:
             "gen_ai_request_model",
             "gen_ai_response_model",
             "error_type",
-            "consumer",
-            "team",
-            *(f"label_{name.replace('-', '_').replace('.', '_')}" for name in self._attributed),
         ]
         self._tokens = Histogram(
             "gen_ai_client_token_usage", "Tokens used", [*names, "gen_ai_token_type"], _TOKENS, registry
+        )
+        self._operation = Histogram(
+            "gen_ai_client_operation_duration_seconds",
+            "From the request's departure to a provider to the end of the answer, with all tries",
+            names,
+            _DURATION,
+            registry,
         )
         self._duration = Histogram(
             "gen_ai_server_request_duration_seconds",
@@ -184,8 +190,22 @@ class Telemetry:
             "extproc_budget_used_ratio", "Share of the limit spent, in the fullest count", ["budget"], registry=registry
         )
         self._shares: dict[str, tuple[float, float]] = {}  # budget -> share of its fullest count, end of its window
-        spender = ["provider", "model", "consumer", "team"]
-        self._cost = _series(Counter("extproc_cost_usd", "Cost of exchanges, in USD", spender, registry=registry))
+        where = ["provider", "model"]
+        self._cost = _series(Counter("extproc_cost_usd", "Cost of exchanges, in USD", where, registry=registry))
+        spender = [
+            "consumer",
+            "team",
+            *(f"label_{name.replace('-', '_').replace('.', '_')}" for name in self._attributed),
+        ]
+        self._consumer_requests = _series(
+            Counter("extproc_consumer_requests", "Exchanges ended", [*spender, "status"], registry=registry)
+        )
+        self._consumer_cost = _series(
+            Counter("extproc_consumer_cost_usd", "Cost of exchanges, in USD", spender, registry=registry)
+        )
+        self._consumer_tokens = _series(
+            Counter("extproc_consumer_tokens", "Tokens used", [*spender, "gen_ai_token_type"], registry=registry)
+        )
         self._no_price = Counter(
             "extproc_cost_unknown", "Exchanges whose price is unknown", ["provider", "model"], registry=registry
         )
@@ -337,6 +357,8 @@ class Telemetry:
         """Count an exchange that ended, and write its line."""
         status = str(exchange.status) if 100 <= exchange.status <= 599 else "none"
         self._requests(exchange.operation, status).inc()
+        if hasattr(exchange, "labels"):
+            self._count_consumer(exchange, f"{status[0]}xx" if status != "none" else status)
         if exchange.forwarded:
             self._count(exchange)
         entry = describe(exchange)
@@ -355,19 +377,10 @@ class Telemetry:
     def _count(self, exchange: Exchange) -> None:
         usage, target, report = exchange.usage, exchange.target, exchange.report
         error = self._error(exchange.error or (str(exchange.status) if exchange.status >= 400 else ""))
-        consumer = exchange.consumer
-        model, response_model, *attributed = self._chosen(exchange)
-        labels = (
-            exchange.operation,
-            self._providers.get(target.provider, "other") if target else "",
-            model,
-            response_model,
-            error,
-            consumer.series,
-            consumer.team,
-            *attributed,
-        )
+        provider = self._providers.get(target.provider, "other") if target else ""
+        labels = (exchange.operation, provider, *self._models_of(exchange), error)
         self._duration.series(labels).observe(exchange.seconds)
+        self._operation.series(labels).observe(exchange.seconds - (exchange.sent - exchange.started))
         self._usage_source(usage.source).inc()
         if usage.source != "none":
             self._tokens.series((*labels, "input")).observe(usage.input_tokens)
@@ -386,6 +399,15 @@ class Telemetry:
         if exchange.attempts > 1 and target is not None:
             self._failovers.labels(target.provider).inc()
 
+    def _count_consumer(self, exchange: Exchange, status: str) -> None:
+        spender = self._spender(exchange)
+        self._consumer_requests(*spender, status).inc()
+        if exchange.forwarded and exchange.usage.source != "none":
+            self._consumer_tokens(*spender, "input").inc(exchange.usage.input_tokens)
+            self._consumer_tokens(*spender, "output").inc(exchange.usage.output_tokens)
+        if exchange.cost:
+            self._consumer_cost(*spender).inc(exchange.cost / NANO)
+
     def _count_guesses(self, exchange: Exchange, provider: str) -> None:
         if provider not in self._providers:
             provider = "other"
@@ -396,25 +418,34 @@ class Telemetry:
     def _count_cost(self, exchange: Exchange) -> None:
         if exchange.cost == 0:
             return
-        target, consumer = exchange.target or exchange.targets[0], exchange.consumer
+        target = exchange.target or exchange.targets[0]
         where = target.provider if target.provider in self._providers else "other", self._model(target.name)
         if exchange.cost is None:
             self._no_price.labels(*where).inc()
         else:
-            self._cost(*where, consumer.series, consumer.team).inc(exchange.cost / NANO)
+            self._cost(*where).inc(exchange.cost / NANO)
 
-    def _chosen(self, exchange: Exchange) -> tuple[str, ...]:
-        """Labels whose values clients and providers choose: both models, then `attribution.metrics`."""
-        values = (
-            self._model(exchange.ask.model),
-            self._response_model(exchange.report.model) if exchange.report else "",
-            *(self._label_values[name](exchange.labels.get(name, "")) for name in self._attributed),
-        )
+    def _models_of(self, exchange: Exchange) -> tuple[str, str]:
+        """The models that the client asked for and that the provider names. Both choose them freely."""
+        values = self._model(exchange.ask.model), self._response_model(exchange.report.model if exchange.report else "")
         if values not in self._combinations:
             if len(self._combinations) >= _MAX_COMBINATIONS:
-                model = values[0] if values[0] in self._models else "other"
-                return (model, *("other" if value else "" for value in values[1:]))
+                return values[0] if values[0] in self._models else "other", "other" if values[1] else ""
             self._combinations.add(values)
+        return values
+
+    def _spender(self, exchange: Exchange) -> tuple[str, ...]:
+        """Consumer, team, and the labels of `attribution.metrics`."""
+        consumer, labels = exchange.consumer, exchange.labels
+        values = (
+            consumer.series,
+            consumer.team,
+            *[self._label_values[name](labels.get(name, "")) for name in self._attributed],
+        )
+        if values not in self._spenders:
+            if len(self._spenders) >= self._most_spenders:
+                return tuple(["other" if value else "" for value in values])
+            self._spenders.add(values)
         return values
 
     def _model(self, name: str) -> str:

@@ -51,7 +51,7 @@ class Watched(Call, Protocol):
 
     def on_silence(self, now: float) -> Sequence[bytes]:
         """Answers, usually none. `now` is `time.monotonic()`. Called about every second, while no other method runs and
-        the client reads.
+        the client reads. After answers the call goes on, unless it is `done`.
         """
         ...
 

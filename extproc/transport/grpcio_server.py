@@ -82,20 +82,19 @@ class GrpcioServer:
         watch: asyncio.Task[None] | None = None
         try:
             call = make(dict(context.invocation_metadata() or ()))
-            rests = asyncio.Event()
+            rests, turn = asyncio.Event(), asyncio.Lock()
             if hasattr(call, "on_silence"):
-                watch = asyncio.create_task(_watch(cast("Watched", call), context, rests, asyncio.current_task()))
+                watched = cast("Watched", call)
+                watch = asyncio.create_task(_watch(watched, context, rests, turn, asyncio.current_task()))
             while not call.done:
                 rests.set()
                 data = await context.read()
                 rests.clear()
                 if data is grpc.aio.EOF:
                     break
-                for answer in await call.on_message(data):
-                    await context.write(answer)
+                await _write(context, await call.on_message(data), turn)
             if not call.done:
-                for answer in await call.on_half_close():
-                    await context.write(answer)
+                await _write(context, await call.on_half_close(), turn)
         except asyncio.CancelledError:
             if watch is None or not watch.done() or call is None or not call.done:
                 raise
@@ -113,19 +112,31 @@ class GrpcioServer:
                 await asyncio.shield(ending)
 
 
+async def _write(context: grpc.aio.ServicerContext, answers: Sequence[bytes], turn: asyncio.Lock) -> None:
+    """Send answers, behind those that leave already: only one can be under way."""
+    async with turn:
+        for answer in answers:
+            await context.write(answer)
+
+
 async def _watch(
-    call: Watched, context: grpc.aio.ServicerContext, rests: asyncio.Event, reading: asyncio.Task[Any] | None
+    call: Watched,
+    context: grpc.aio.ServicerContext,
+    rests: asyncio.Event,
+    turn: asyncio.Lock,
+    reading: asyncio.Task[Any] | None,
 ) -> None:
-    """Send what the call says while its client is silent, and end it then. `rests` is set while no method runs."""
-    answers: Sequence[bytes] = ()
-    while not answers:
+    """Send what the call says while its client is silent, until it ends with that. `rests` is set while no method
+    runs.
+    """
+    while not call.done:
         await asyncio.sleep(LOOK)
         await rests.wait()
-        answers = call.on_silence(time.monotonic())
-    for answer in answers:
-        await context.write(answer)
-    if reading is not None:
-        asyncio.get_running_loop().call_soon(reading.cancel)  # it waits for a message
+        if not call.done and (answers := call.on_silence(time.monotonic())):
+            await _write(context, answers, turn)
+            if call.done and reading is not None:
+                asyncio.get_running_loop().call_soon(reading.cancel)  # it waits for a message
+                return
 
 
 async def _ended(name: str, call: Call) -> None:

@@ -8,6 +8,7 @@ the dialogue so far, `Text` a view of one piece of its text, `Report` the usage,
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -105,6 +106,20 @@ class Fields:
         return frozenset((*named, *self.fixed, *self.output_limits, *needs, *self.spoken, *self.options, *self.also))
 
 
+CHARACTERS_PER_TOKEN = 4
+"""Characters of a token in English prose: for judging whether a request most likely fits, not for upper bounds."""
+
+
+@dataclass(slots=True, frozen=True)
+class Batch:
+    """The most inputs that one request for embeddings may have, and the most tokens of all of them together, as far as
+    they are known.
+    """
+
+    inputs: int = sys.maxsize
+    tokens: int = sys.maxsize
+
+
 @dataclass(slots=True)
 class Ask:
     """The meaning of a request, read once and checked."""
@@ -124,7 +139,9 @@ class Ask:
     image_tokens: int = 0  # the most tokens of all images
     image_data: list[str] = field(default_factory=list)  # the strings of the body that are images
     packed_bytes: int = 0  # bytes of the body inside PDFs, other packed files and audio
-    longest_bytes: int | None = None  # of the longest input, where a model reads each by itself
+    inputs: int = 0  # of a batch, where a model reads each by itself
+    longest_bytes: int | None = None  # of the longest of them; a token id counts as CHARACTERS_PER_TOKEN
+    inputs_bytes: int = 0  # of all of them
     added_tokens: int = 0  # the most tokens providers add to the prompt for tools and schemas
     unseen: tuple[str, ...] = ()  # fields and types that refer to input outside the body
     unbounded: tuple[str, ...] = ()  # members of `unseen` without a bound on tokens: all but images
@@ -331,6 +348,10 @@ class Dialect:
     """Whether its answers can hold images. Events of its streams have the limit of whole answers then."""
     stream_type: str = "text/event-stream"
     """Content type of its streamed answers."""
+    comments: bool = False
+    """Whether its clients skip comments in streamed answers. Those of Gemini's API do not: google-genai for JavaScript
+    dropped the event behind a comment, and the one for Go refuses it (googleapis/go-genai#898).
+    """
     usage_at: Sequence[Sequence[str]] = ()
     """Paths to the usage object of an answer, or of an event, in which a cost can be written; empty: there is none."""
     request_id: str = ""
@@ -479,6 +500,10 @@ class Dialect:
     def reasons(self, model: str) -> bool:  # noqa: ARG002
         """False for a model that is known to refuse reasoning parameters."""
         return True
+
+    def batch(self, model: str) -> Batch | None:  # noqa: ARG002
+        """The limits of one request with several inputs, where the API has some."""
+        return None
 
     def path(self, destination: Destination, *, stream: bool) -> str:  # noqa: ARG002
         """Path of its requests, after the provider's base_url: `/chat/completions`."""

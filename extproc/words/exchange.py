@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 if TYPE_CHECKING:
     from extproc.words.actions import Continue, Reader
     from extproc.words.chain import Chain, Skip
-    from extproc.words.dialect import Ask, Dialect, Endpoint, Report
+    from extproc.words.dialect import Ask, Batch, Dialect, Endpoint, Report
     from extproc.words.errors import Refusal
     from extproc.words.reservation import Reservation
     from extproc.words.verdicts import Verdict
@@ -148,6 +148,7 @@ class Target:
     api: str = ""  # the dialect that chat requests are translated into; empty: the provider's usual
     hosted_tools: str = "refuse"  # or drop: tools that only the provider of the client's API runs
     changes: Changes = ()  # changes to fields of the request
+    batch: Batch | None = None  # the provider's limits of one request with several inputs; None: those of its API
     known_output: int | None = None  # the most it can write, as its provider documents it
     match: tuple[tuple[str, Callable[[str], bool]], ...] = ()  # conditions on facts of the request
 
@@ -272,6 +273,7 @@ class Exchange:
     # Forward
     onward: Continue = field(init=False)  # the action for Envoy
     forwarded: bool = False
+    sent: float = 0.0  # when the request left, on the clock of `started`
     # Shed
     shed: int = 0  # bytes of a large body that is kept no longer
     seen: int = 0  # tokens of that body, as `input_seen` tells them

@@ -140,7 +140,10 @@ FACTS = {
         {name: CHAT[name] for name in ("the model", "whether it is streamed", *_LIMITS, "the user's text")},
         {},
     ),
-    "embeddings": ({name: CHAT[name] for name in ("the model", "where the model stands", "the user's text")}, {}),
+    **dict.fromkeys(
+        ("embeddings", "passed"),
+        ({name: CHAT[name] for name in ("the model", "where the model stands", "the user's text")}, {}),
+    ),
 }
 
 
@@ -177,7 +180,9 @@ def test_the_request_is_the_same_in_every_api(name):
 NOT_OF_EVERY_API = {
     "choices": "n, of OpenAI's chat and completions",
     "packed_bytes": "of an API that takes files, which the requests here hold none of",
+    "inputs": "of an API that takes batches",
     "longest_bytes": "of an API that takes batches",
+    "inputs_bytes": "of an API that takes batches",
     "hosted": "of an API whose providers run tools themselves",
     "free": "of an operation that uses no tokens",
     "lasting": "of an API that answers in the background",

@@ -11,11 +11,21 @@ from tests.doubles.answers import Answer, Question, Refused, count_words, positi
 
 __all__ = ["vector"]
 
+# https://platform.openai.com/docs/api-reference/embeddings/create
+_MOST_INPUTS = 2048
+_MOST_TOKENS = 300_000
+
 
 def embeddings(question: Question) -> Answer:
     """POST /v1/embeddings."""
     body = question.body
     inputs = _inputs(body.get("input"))
+    if len(inputs) > _MOST_INPUTS:
+        message = f"Expected an array with maximum length {_MOST_INPUTS}, but got one with length {len(inputs)}."
+        raise Refused(400, f"Invalid 'input': array too long. {message}", param="input")
+    tokens = max(1, sum(len(each) if isinstance(each, list) else count_words(each) for each in inputs))
+    if tokens > _MOST_TOKENS:
+        raise Refused(400, f"Requested {tokens} tokens, max {_MOST_TOKENS} tokens per request")
     dimensions = positive(body, "dimensions") or 8
     if dimensions > 4096:
         raise Refused(400, "'dimensions' must be at most 4096.", param="dimensions")
@@ -27,7 +37,6 @@ def embeddings(question: Question) -> Answer:
         {"object": "embedding", "index": index, "embedding": each.tolist() if encoding == "float" else base64(each)}
         for index, each in enumerate(vectors)
     ]
-    tokens = max(1, sum(len(each) if isinstance(each, list) else count_words(each) for each in inputs))
     usage = report_usage(question.faults, tokens, 0)
     document = {"object": "list", "data": data, "model": body["model"]}
     if usage:

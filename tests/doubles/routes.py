@@ -18,6 +18,7 @@ from tests.doubles import (
     credentials,
     embeddings_gemini,
     gemini,
+    rerank,
     responses,
 )
 from tests.doubles.answers import Answer, Question, Refused
@@ -26,6 +27,7 @@ from tests.doubles.embeddings import embeddings
 from tests.doubles.embeddings_cohere import embed
 from tests.doubles.endpoints import Dialect, Endpoint
 from tests.doubles.faults import Event
+from tests.doubles.moderations import moderations
 
 
 def _openai_failure(refused: Refused, _number: int) -> Event:
@@ -54,6 +56,9 @@ ROUTES = {
     "/v1/chat/completions": Endpoint(OPENAI, chat),
     "/v1/responses": Endpoint(responses.DIALECT, responses.create),
     "/v1/embeddings": Endpoint(OPENAI, embeddings),
+    "/v1/rerank": Endpoint(OPENAI, rerank.others),
+    "/v1/moderations": Endpoint(OPENAI, moderations),
+    "/v2/rerank": Endpoint(cohere.DIALECT, rerank.cohere),
     "/v2/chat": Endpoint(cohere.DIALECT, cohere.chat),
     "/v2/embed": Endpoint(cohere.DIALECT, embed),
     "/model/{model}/converse": Endpoint(bedrock.CONVERSE, converse.converse),

@@ -80,8 +80,8 @@ def test_a_token_gives_consumer_team_groups_and_labels(gateway: Gateway) -> None
     entry = gateway.exchange_of(answer)
     assert (entry["consumer"], entry["team"]) == ("staff:alice", "platform")
     assert entry["labels"] == {"cost-center": "42", "division": "red"}
-    assert gateway.metric("gen_ai_server_request_duration_seconds_count", consumer="staff:alice") == 0
-    assert gateway.metric("gen_ai_server_request_duration_seconds_count", consumer="other", team="platform") > 0
+    assert gateway.metric("extproc_consumer_requests_total", consumer="staff:alice") == 0
+    assert gateway.metric("extproc_consumer_requests_total", consumer="other", team="platform") > 0
     assert token.split(".")[2] not in json.dumps(gateway.seen("sandbox"))
     assert token.split(".")[2] not in gateway.log.read_text()
 

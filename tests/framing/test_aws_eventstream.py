@@ -29,9 +29,9 @@ def test_events_have_a_name_and_a_payload():
     ]
 
 
-@pytest.mark.parametrize("at", range(len(WHOLE) + 1))
-def test_a_stream_cut_anywhere_reads_the_same(at):
-    assert read([WHOLE[:at], WHOLE[at:]]) == read([WHOLE])
+def test_a_stream_cut_anywhere_reads_the_same():
+    whole = read([WHOLE])
+    assert [at for at in range(len(WHOLE) + 1) if read([WHOLE[:at], WHOLE[at:]]) != whole] == []
 
 
 def test_a_stream_in_single_bytes_reads_the_same():

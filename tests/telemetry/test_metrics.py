@@ -15,16 +15,18 @@ from extproc.ledger import open_ledger
 from extproc.telemetry.histogram import Histogram
 from extproc.telemetry.metrics import Bounded
 from extproc.words.dialect import Report
-from extproc.words.exchange import Target, Usage
+from extproc.words.exchange import Consumer, Target, Usage
 from extproc.words.reservation import Reservation
 from extproc.words.verdicts import Verdict
 
 COMMON = {
     *("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model", "gen_ai_response_model"),
-    *("error_type", "consumer", "team"),
+    "error_type",
 }
+SPENDER = {"consumer", "team"}
 METRICS = {
     "gen_ai_client_token_usage": {*COMMON, "gen_ai_token_type"},
+    "gen_ai_client_operation_duration_seconds": COMMON,
     "gen_ai_server_request_duration_seconds": COMMON,
     "gen_ai_server_time_to_first_token_seconds": COMMON,
     "gen_ai_server_time_per_output_token_seconds": COMMON,
@@ -42,7 +44,10 @@ METRICS = {
     "extproc_guardrail_failures_total": {"guardrail", "reason"},
     "extproc_budget_decisions_total": {"budget", "verdict"},
     "extproc_budget_used_ratio": {"budget"},
-    "extproc_cost_usd_total": {"provider", "model", "consumer", "team"},
+    "extproc_cost_usd_total": {"provider", "model"},
+    "extproc_consumer_cost_usd_total": SPENDER,
+    "extproc_consumer_requests_total": {*SPENDER, "status"},
+    "extproc_consumer_tokens_total": {*SPENDER, "gen_ai_token_type"},
     "extproc_cost_unknown_total": {"provider", "model"},
     "extproc_usage_total": {"source"},
     "extproc_unread_total": {"outcome"},
@@ -77,7 +82,7 @@ def ended(exchange, body=None, *, model="m", response_model="m-1", **more):
     found.usage, found.cost = Usage(7, 3, 2, 1), 12_500
     found.reservation = Reservation(found.id, 14, 3)
     found.end(whole=True)
-    found.first_token, found.seconds = 0.2, 1.2
+    found.first_token, found.seconds, found.sent = 0.2, 1.2, found.started + 0.1
     return found
 
 
@@ -134,10 +139,10 @@ def test_no_page_names_an_unknown_metric():
 def test_attributed_labels_are_labels_of_metrics(world, exchange):
     telemetry = world("attribution: {metrics: [agent, cost-center]}").telemetry
     telemetry.record(ended(exchange, labels={"agent": "planner", "cost-center": "42", "other": "x"}))
-    [sample] = [found for found in samples(telemetry) if found.name == "gen_ai_server_request_duration_seconds_count"]
+    [sample] = [found for found in samples(telemetry) if found.name == "extproc_consumer_requests_total"]
     assert sample.labels["label_agent"] == "planner"
     assert sample.labels["label_cost_center"] == "42"
-    assert set(sample.labels) == COMMON | {"label_agent", "label_cost_center"}
+    assert set(sample.labels) == {*SPENDER, "status", "label_agent", "label_cost_center"}
 
 
 def test_an_exchange_is_counted(world, exchange):
@@ -149,12 +154,15 @@ def test_an_exchange_is_counted(world, exchange):
         "gen_ai_request_model": "m",
         "gen_ai_response_model": "m-1",
         "error_type": "",
-        "consumer": "alice",
-        "team": "red",
     }
+    spender = {"consumer": "alice", "team": "red"}
     assert gateway.metric("gen_ai_client_token_usage_sum", **labels, gen_ai_token_type="input") == 7
     assert gateway.metric("gen_ai_client_token_usage_sum", **labels, gen_ai_token_type="output") == 3
     assert gateway.metric("gen_ai_server_request_duration_seconds_sum", **labels) == pytest.approx(1.2)
+    assert gateway.metric("gen_ai_client_operation_duration_seconds_sum", **labels) == pytest.approx(1.1)
+    assert gateway.metric("extproc_consumer_requests_total", **spender, status="2xx") == 1
+    assert gateway.metric("extproc_consumer_tokens_total", **spender, gen_ai_token_type="input") == 7
+    assert gateway.metric("extproc_consumer_tokens_total", **spender, gen_ai_token_type="output") == 3
     assert gateway.metric("gen_ai_server_time_to_first_token_seconds_sum", **labels) == pytest.approx(0.2)
     assert gateway.metric("gen_ai_server_time_per_output_token_seconds_sum", **labels) == pytest.approx(0.5)
     assert gateway.metric("extproc_requests_total", operation="chat", status="200") == 1
@@ -243,7 +251,7 @@ def test_wrong_keys_do_not_push_exchanges_out_of_the_record(world, exchange):
     for _ in range(5000):
         stranger = ended(exchange)
         stranger.forwarded = False
-        del stranger.consumer
+        del stranger.consumer, stranger.labels
         telemetry.record(stranger)
     telemetry.record(ended(exchange))
     entries = list(telemetry.recent)
@@ -251,15 +259,38 @@ def test_wrong_keys_do_not_push_exchanges_out_of_the_record(world, exchange):
     assert ["consumer" in entry for entry in entries] == [True, *[False] * 100, True], "in the order of their ends"
 
 
-def test_combinations_of_labels_add_few_series(world, exchange):
-    telemetry = world("attribution: {metrics: [agent, task]}\nmodels: {m: {provider: a}, '*': {provider: a}}").telemetry
+def test_combinations_of_models_and_of_labels_add_few_series(world, exchange):
+    settings = "attribution: {metrics: [agent, task], max_series: 300}"
+    telemetry = world(settings + "\nmodels: {m: {provider: a}, '*': {provider: a}}").telemetry
     for number in range(5000):
         labels = {"agent": f"agent-{number % 97}", "task": f"task-{number % 89}"}
         found = ended(exchange, labels=labels, response_model=f"r-{number % 101}")
         found.ask.model = f"model-{number % 103}"
         telemetry.record(found)
-    series = [sample for sample in samples(telemetry) if sample.name == "gen_ai_server_request_duration_seconds_count"]
-    assert len(series) <= 1001
+    for name, most in (
+        ("gen_ai_server_request_duration_seconds_count", 1001),
+        ("extproc_consumer_requests_total", 301),
+        ("extproc_consumer_tokens_total", 2 * 301),
+    ):
+        found = [sample for sample in samples(telemetry) if sample.name == name]
+        assert most - 1 <= len(found) <= most
+        assert sum(sample.value for sample in found if sample.labels.get("gen_ai_token_type", "input") == "input") == (
+            7 * 5000 if "tokens" in name else 5000
+        )
+
+
+def test_five_hundred_consumers_of_ten_models_fit_into_2_mb(world, exchange):
+    telemetry = world().telemetry
+    found = ended(exchange)
+    for number in range(5000):
+        found.consumer = Consumer(f"consumer-of-a-department-{number % 500}", team=f"team-{number % 20}")
+        found.ask.model = f"provider/a-model-2026-{number // 500}"
+        found.target = Target(found.ask.model, "a", "m")
+        telemetry.record(found)
+    text = generate_latest(telemetry.registry)
+    assert text.count(b"extproc_consumer_requests_total{") == 500
+    assert text.count(b"extproc_consumer_cost_usd_total{") == 500
+    assert len(text) < 2_000_000
 
 
 def test_error_names_of_a_provider_add_few_series(world, exchange):
@@ -289,10 +320,11 @@ def test_spending_is_counted_by_consumer_and_provider(world, exchange):
         target = Target(model, "a" if model == "m" else "gone", model)
         gateway.telemetry.record(ended(exchange, targets=(target,)))
     spent = [
-        gateway.metric("extproc_cost_usd_total", provider=provider, model=model, consumer="alice", team="red")
+        gateway.metric("extproc_cost_usd_total", provider=provider, model=model)
         for provider, model in (("a", "m"), ("other", "elsewhere"))
     ]
     assert spent == [0.0000125] * 2
+    assert gateway.metric("extproc_consumer_cost_usd_total", consumer="alice", team="red") == pytest.approx(0.000025)
 
 
 def test_an_unknown_price_is_counted(world, exchange):

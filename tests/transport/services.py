@@ -60,16 +60,16 @@ class Later(Base):
 
 
 class Silent(Base):
-    """Says `tired` when the client has been silent since its first message, and ends."""
+    """Says `there` when the client has been silent since its first message, then `tired`, and ends."""
 
-    asked = 0
+    words = (b"there", b"tired")
 
     def on_silence(self, now):
-        self.asked += 1
         if not self.heard or self.done:
             return ()
-        self.done = True
-        return [b"tired"]
+        word, *self.words = self.words
+        self.done = not self.words
+        return [word]
 
 
 class Slow(Base):

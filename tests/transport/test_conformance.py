@@ -66,10 +66,10 @@ async def test_an_empty_client_stream_is_answered(channel):
     assert json.loads(await call) == [0, 0]
 
 
-async def test_a_call_may_end_while_its_client_is_silent(channel):
+async def test_a_call_may_speak_and_end_while_its_client_is_silent(channel):
     call, other = bidi(channel, "Silent"), bidi(channel, "Silent")
     await call.write(b"hello")
-    assert await said(call) == ([b"hello", b"tired"], grpc.StatusCode.OK)
+    assert await said(call) == ([b"hello", b"there", b"tired"], grpc.StatusCode.OK)
     await other.done_writing()
     assert await said(other) == ([], grpc.StatusCode.OK)
 

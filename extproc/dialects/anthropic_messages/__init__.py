@@ -32,6 +32,7 @@ anthropic-sdk-python/src/anthropic/types/thread_unsupported_request_error.py
 
 class AnthropicMessages(Dialect):
     name = "anthropic_messages"
+    comments = True
     paths = {"/v1/messages": "chat"}  # noqa: RUF012
     cache_marks = True
     tool_names = 128  # https://platform.claude.com/docs/en/agents-and-tools/tool-use/implement-tool-use

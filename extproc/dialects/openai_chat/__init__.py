@@ -38,6 +38,7 @@ from extproc.words.dialect import (
 
 class OpenAIChat(Dialect):
     name = "openai_chat"
+    comments = True
     paths = {"/v1/chat/completions": "chat"}  # noqa: RUF012
     aliases = azure("/v1/chat/completions")
     usage_at = (("usage",),)

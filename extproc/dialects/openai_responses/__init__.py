@@ -32,6 +32,7 @@ from extproc.words.errors import Kind
 
 class OpenAIResponses(Dialect):
     name = "openai_responses"
+    comments = True
     paths = {"/v1/responses": "chat"}  # noqa: RUF012
     aliases = azure("/v1/responses")
     usage_at = (("response", "usage"), ("usage",))

@@ -1,0 +1,99 @@
+"""APIs that pass as they are: the model is read and written, texts are shown to guardrails, usage is read where an
+answer has it. Nothing is translated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import msgspec
+
+from extproc.dialects import _edges, read_model
+from extproc.dialects.openai_chat.usage import read_usage
+from extproc.words.dialect import (
+    NO_ENDPOINT,
+    Ask,
+    Closed,
+    Conversation,
+    Dialect,
+    Endpoint,
+    Fields,
+    Piece,
+    Report,
+    loose,
+)
+from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.words.exchange import Usage
+
+
+class _Answer(msgspec.Struct):
+    model: Any = None
+    usage: Any = None
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
+
+
+def passed_fields(*text: str, **more: Any) -> Fields:
+    """`Fields` of an API whose input is text in the fields `text`."""
+    found: dict[str, Any] = {
+        "model": "model",
+        "fixed": ("model", *text),
+        "output_limits": (),
+        "needs": {},
+        "spoken": frozenset(text),
+        "files": frozenset(),
+        "opaque": frozenset(),
+    }
+    return Fields(**found | more)
+
+
+class Passed(Dialect):
+    """The base of such an API: a subclass names its paths, its fields, and what differs."""
+
+    family = "passed"
+    usage_at = (("usage",),)
+    text: ClassVar[str]
+    """The field of the input, which has to be there."""
+    usual_model: ClassVar[str] = ""
+    """The model of a request that names none; empty: it has to name one."""
+    quiet: ClassVar[frozenset[str]] = frozenset(("id", "object", "model", "type"))
+    """Fields of an answer that hold no words."""
+
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
+        model = read_model(body) if "model" in body or not self.usual_model else self.usual_model
+        if not isinstance(body.get(self.text), str | list) or not body[self.text]:
+            message = f"'{self.text}' must be a string or a list, not empty."
+            raise Refusal(INVALID_REQUEST, message, param=self.text)
+        return Ask(model=model)
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        asked = body.get(self.text)
+        return Conversation(asked=[asked] if isinstance(asked, str) else [])
+
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, self.text: "Hello"}
+
+    def said(self, event: Any) -> Iterator[Piece | Closed]:
+        yield from loose(event, "answer", self.quiet)
+
+    def usage(self, said: Any) -> Usage | None:
+        """The counts of a usage object; None when it has none that can be believed."""
+        return read_usage(said)
+
+    def observe(self, data: bytes, report: Report) -> bool:
+        try:
+            answer = _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        if isinstance(answer.model, str) and answer.model:
+            report.model = answer.model
+        if answer.usage is not None:
+            report.add_usage(self.usage(answer.usage))
+        return False
+
+    def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
+        found = _edges.find(head, tail)
+        if found is not None:
+            self.observe(found, report)

@@ -1,0 +1,149 @@
+"""Endpoints beside chat and embeddings, with the official SDKs through Envoy: what they answer, and what is kept from
+them: grants, guardrails, budgets, accounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cohere
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.e2e.conftest import KEY, Gateway, run_gateway
+
+OTHER = "sk-gw-other"
+SECRET = "AKIA" + "CANARY7CANARY7XX"
+YAML = """
+providers:
+  openai: {kind: openai, base_url: "{mock_openai}", api_key: env:OPENAI_KEY}
+  cohere: {kind: cohere, base_url: "{at_openai}/v2", api_key: env:OPENAI_KEY}
+  jina: {kind: jina, base_url: "{mock_openai}", api_key: env:OPENAI_KEY}
+  voyage: {kind: voyage, base_url: "{mock_openai}", api_key: env:OPENAI_KEY}
+models:
+  ranker: {provider: cohere, model: rerank-v3.5, price: {input: 0, output: 0, per_request: 0.002}}
+  "jina/*": {provider: jina}
+  "voyage/*": {provider: voyage}
+  omni-moderation-latest: {provider: openai}
+  gpt-5.4: {provider: openai}
+virtual_models:
+  ranking: {targets: [{model: ranker}, {model: jina/jina-reranker-v3}]}
+consumers:
+  - {name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}
+  - {name: other, keys: [{env: OTHER_KEY}]}
+  - {name: narrow, keys: [{env: NARROW_KEY}], models: [gpt-5.4]}
+  - {name: poor, keys: [{env: POOR_KEY}]}
+budgets:
+  - {name: nothing, match: {consumer: poor}, unit: requests, limit: 0, window: day}
+  - {name: money, unit: usd, limit: 100, window: day}
+guardrails:
+  - {name: no-keys, kind: regex, patterns: {aws: 'AKIA[0-9A-Z]{16}'}}
+stores: {counters: "memory:"}
+"""
+ENV = {"OPENAI_KEY": "sk-upstream", "OTHER_KEY": OTHER, "NARROW_KEY": "sk-gw-narrow", "POOR_KEY": "sk-gw-poor"}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    yield from run_gateway(tmp_path_factory.mktemp("endpoints"), YAML, ("openai",), ENV)
+
+
+@pytest.fixture
+def gateway(shared: Gateway) -> Gateway:
+    shared.reset()
+    return shared
+
+
+@pytest.fixture(scope="module")
+def sdk(shared: Gateway) -> Iterator[OpenAI]:
+    with OpenAI(base_url=shared.base_url, api_key=KEY, max_retries=0, timeout=30) as sdk:
+        yield sdk
+
+
+DOCUMENTS = ["Cats purr", "Berlin is a city", "The capital of Germany is Berlin"]
+ASKED: dict[str, Any] = {"query": "capital of Germany", "documents": DOCUMENTS}
+
+
+# --- rerank
+
+
+def test_cohere_ranks_for_its_sdk(gateway: Gateway):
+    with httpx.Client(trust_env=False) as http:
+        client = cohere.ClientV2(api_key=KEY, base_url=gateway.url, httpx_client=http)
+        answer = client.rerank(model="ranker", query="city of Berlin", documents=DOCUMENTS, top_n=2)
+    assert [result.index for result in answer.results] == [1, 2]
+    [seen] = gateway.seen("openai")
+    assert (seen["path"], seen["body"]["model"]) == ("/v2/rerank", "rerank-v3.5")
+    row = gateway.last(lambda entry: entry["operation"] == "rerank")
+    assert (row["model"], row["cost_usd"], row["provider"]) == ("ranker", 0.002, "cohere")
+
+
+def test_jina_and_voyage_rank_in_their_own_shapes(gateway: Gateway):
+    jina = gateway.post("/v1/rerank", {"model": "jina/jina-reranker-v3", "top_n": 1, "return_documents": True, **ASKED})
+    assert jina.json()["results"] == [{"index": 2, "relevance_score": 1.0, "document": {"text": DOCUMENTS[2]}}]
+    assert gateway.exchange_of(jina)["input_tokens"] == jina.json()["usage"]["total_tokens"]
+    voyage = gateway.post("/v1/rerank", {"model": "voyage/rerank-2.5", "top_k": 1, **ASKED})
+    assert voyage.json()["data"] == [{"relevance_score": 1.0, "index": 2}]
+    wrong = gateway.post("/v1/rerank", {"model": "voyage/rerank-2.5", "top_n": 1, **ASKED})
+    assert (wrong.status_code, wrong.headers["x-ai-error-origin"]) == (400, "provider")
+
+
+def test_a_rerank_fails_over(gateway: Gateway):
+    gateway.fault("openai", "status=503+first=1")
+    answer = gateway.post("/v1/rerank", {"model": "ranking", "top_n": 1, **ASKED})
+    assert (answer.status_code, answer.headers["x-ai-provider"]) == (200, "jina")
+    assert [seen["body"]["model"] for seen in gateway.seen("openai")] == ["rerank-v3.5", "jina-reranker-v3"]
+
+
+def test_a_provider_without_the_endpoint_is_named(gateway: Gateway):
+    answer = gateway.post("/v1/rerank", {"model": "gpt-5.4", **ASKED})
+    assert answer.status_code == 400
+    assert "provider openai does not serve /v1/rerank" in answer.json()["error"]["message"]
+
+
+# --- moderations
+
+
+def test_moderations_flag_text(gateway: Gateway, sdk: OpenAI):
+    [result] = sdk.moderations.create(input="an attack").results
+    assert result.flagged
+    assert result.categories.violence
+    [seen] = gateway.seen("openai")
+    assert seen["body"] == {"input": "an attack", "model": "omni-moderation-latest"}
+    row = gateway.last(lambda entry: entry["operation"] == "moderation")
+    assert (row["model"], row["cost_usd"]) == ("omni-moderation-latest", 0)
+    assert len(sdk.moderations.create(model="omni-moderation-latest", input=["a", "b"]).results) == 2
+
+
+# --- all of them
+
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/rerank": {"model": "ranker", **ASKED},
+    "/v1/moderations": {"model": "omni-moderation-latest", "input": "x"},
+}
+TEXTS = {"/v1/rerank": [{"query": SECRET}, {"documents": ["a", SECRET]}], "/v1/moderations": [{"input": ["a", SECRET]}]}
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_an_endpoint_is_guarded(gateway: Gateway, path: str):
+    """Without a key, a grant or room in a budget, and with a secret in any text: no provider sees the request."""
+    body = BODIES[path]
+    refused: list[httpx.Response] = [
+        gateway.post(path, body, key=None),
+        gateway.post(path, body, key=ENV["NARROW_KEY"]),
+        gateway.post(path, body, key=ENV["POOR_KEY"]),
+        gateway.post(path, {**body, "model": "unknown"}),
+        *(gateway.post(path, {**body, **text}) for text in TEXTS[path]),
+    ]
+    codes = [answer.json()["error"]["code"] for answer in refused]
+    wanted = ["missing_key", "model_not_allowed", "budget_exceeded", "model_not_found"]
+    assert codes == [*wanted, *["guardrail_blocked"] * len(TEXTS[path])]
+    assert gateway.seen("openai") == []
+
+
+def test_the_sdk_sees_refusals_as_its_own_errors(sdk: OpenAI):
+    with pytest.raises(openai.NotFoundError):
+        sdk.moderations.create(model="unknown", input="x")
