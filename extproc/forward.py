@@ -159,7 +159,7 @@ class Forward:
         if exchange.attached and exchange.dialect.fields.model is None:
             return endpoint.path(exchange.targets[0].model) + self._query(exchange)
         if endpoint.alias:
-            return endpoint.pattern
+            return endpoint.path(endpoint.model)
         return path.partition("?")[0] + self._query(exchange) if "?" in path else None
 
     def _query(self, exchange: Exchange) -> str:

@@ -22,6 +22,7 @@ Files have the same names in all rooms; a room has those it needs:
     schema.py            JSON Schemas that the API can enforce
     media.py             images, files, audio
     names.py             names of tools
+    spelling.py          names of fields, of an API that has several for each
     custom.py            custom tools, whose input is no JSON
 
 A small dialect is one file. Files that begin with `_` are shared by several.

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import quote
 
 from extproc.dialects._refusals import wrong
-from extproc.dialects.gemini_generate_content import MODELS_PATH, GeminiGenerateContent, ask
-from extproc.words.dialect import NO_ENDPOINT, PLACE, Ask, Destination, Dialect, Endpoint, Report
+from extproc.dialects.gemini_generate_content import GeminiGenerateContent, ask, paths
+from extproc.words.dialect import NO_ENDPOINT, Ask, Destination, Dialect, Endpoint, Report
 
 _WHOLE = "generateContentRequest"
 
@@ -23,8 +23,7 @@ _WHOLE = "generateContentRequest"
 class GeminiCountTokens(GeminiGenerateContent):
     name = "gemini_count_tokens"
     family = "count_tokens"
-    paths = {f"{MODELS_PATH}/{PLACE}:countTokens": "count_tokens"}  # noqa: RUF012
-
+    paths, aliases = paths("count_tokens", "countTokens")
     fields = replace(ask.FIELDS, output_limits=())
 
     decode_request = Dialect.decode_request

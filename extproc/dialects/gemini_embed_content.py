@@ -12,14 +12,14 @@ from urllib.parse import quote
 
 from extproc.dialects._refusals import wrong
 from extproc.dialects.gemini_embeddings import GeminiEmbeddings, model_name
-from extproc.dialects.gemini_generate_content import MODELS_PATH, GeminiClient
-from extproc.words.dialect import PLACE, Destination, Dialect, Fields
+from extproc.dialects.gemini_generate_content import GeminiClient, paths
+from extproc.words.dialect import Destination, Dialect, Fields
 from extproc.words.messages import Embeddings
 
 
 class GeminiEmbedContent(GeminiEmbeddings):
     name = "gemini_embed_content"
-    paths = {f"{MODELS_PATH}/{PLACE}:embedContent": "embeddings"}  # noqa: RUF012
+    paths, aliases = paths("embeddings", "embedContent")
     fields = Fields(
         model=None,
         fixed=("content",),

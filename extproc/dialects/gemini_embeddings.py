@@ -17,11 +17,10 @@ from extproc.dialects import _edges, safe_names, token_count
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import inner, pieces
 from extproc.dialects._refusals import unsupported, wrong
-from extproc.dialects.gemini_generate_content import MODELS_PATH, GeminiClient
+from extproc.dialects.gemini_generate_content import GeminiClient, paths
 from extproc.dialects.openai_embeddings import input_texts
 from extproc.words.dialect import (
     NO_ENDPOINT,
-    PLACE,
     Ask,
     Batch,
     Closed,
@@ -80,7 +79,7 @@ _decode_usage = msgspec.json.Decoder(_Counted).decode
 class GeminiEmbeddings(GeminiClient):
     name = "gemini_embeddings"
     family = "embeddings"
-    paths = {f"{MODELS_PATH}/{PLACE}:batchEmbedContents": "embeddings"}  # noqa: RUF012
+    paths, aliases = paths("embeddings", "batchEmbedContents")
     fields = Fields(
         model=None,
         fixed=("requests",),

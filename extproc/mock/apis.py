@@ -11,7 +11,7 @@ from itertools import islice
 
 import msgspec
 
-from extproc.dialects import Endpoints, by_path, dialects
+from extproc.dialects import Endpoints, dialects
 from extproc.mock import conversation
 from extproc.mock.endpoints import Answer, Endpoint, Headers, Json, Question, Refused
 from extproc.mock.faults import Faults
@@ -27,9 +27,7 @@ _IDS = {"openai_chat": "chatcmpl-", "anthropic_messages": "msg_"}
 
 
 def answer(dialect: Dialect, question: Question, served: Served = NO_ENDPOINT) -> Answer:
-    """Answer a request, which came to the endpoint `served` where that names the model. Raises Refused where the
-    gateway would refuse it.
-    """
+    """Answer a request that came to the endpoint `served`. Raises Refused where the gateway would refuse it."""
     try:
         prompt = dialect.decode_request(question.body)
         if served.model:
@@ -85,21 +83,13 @@ def model(name: str) -> Json:
     return {"id": name, "object": "model", "created": conversation.CREATED, "owned_by": "mock"}
 
 
+SERVED = [dialect for dialect in dialects().values() if dialect.translates_from]
+_ENDPOINTS = Endpoints(SERVED)
+
+
 def find(path: str) -> tuple[Endpoint | None, str]:
     """The endpoint of a path, and the model that the path names."""
-    if (plain := ENDPOINTS.get(path)) is not None:
-        return plain, ""
-    found = _NAMED.find(path)
-    if found is None or not found[0].translates_from or not found[1].model:
+    if (found := _ENDPOINTS.find(path)) is None:
         return None, ""
     dialect, served = found
-    asked = partial(answer, dialect, served=served)
-    return Endpoint(dialect.name, asked, partial(error, dialect)), served.model
-
-
-_NAMED = Endpoints(dialects().values())
-ENDPOINTS = {
-    path: Endpoint(dialect.name, partial(answer, dialect), partial(error, dialect))
-    for path, dialect in by_path().items()
-    if dialect.translates_from
-}
+    return Endpoint(dialect.name, partial(answer, dialect, served=served), partial(error, dialect)), served.model

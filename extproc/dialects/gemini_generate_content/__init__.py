@@ -46,6 +46,12 @@ _METHODS = ("generateContent", "streamGenerateContent", "countTokens")
 _EMBEDDING_METHODS = ("embedContent", "batchEmbedContents")
 
 
+def paths(operation: str, *verbs: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Paths of an operation, and their aliases: the same in the stable version of the API."""
+    found = dict.fromkeys((f"{MODELS_PATH}/{PLACE}:{verb}" for verb in verbs), operation)
+    return found, {path.replace("/v1beta/", "/v1/", 1): path for path in found}
+
+
 class GeminiClient(Dialect):
     """The parts that all operations for clients of this API have in common."""
 
@@ -86,10 +92,7 @@ class GeminiClient(Dialect):
 
 class GeminiGenerateContent(GeminiClient):
     name = "gemini_generate_content"
-    paths = {  # noqa: RUF012
-        f"{MODELS_PATH}/{PLACE}:generateContent": "chat",
-        f"{MODELS_PATH}/{PLACE}:streamGenerateContent": "chat",
-    }
+    paths, aliases = paths("chat", "generateContent", "streamGenerateContent")
     images = True
     traces = (f'"{PACKED}'.encode(),)
     fields = ask.FIELDS
