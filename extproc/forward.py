@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -17,7 +18,7 @@ from extproc.routing.parameters import apply
 from extproc.words import contract
 from extproc.words.actions import Continue
 from extproc.words.contract import Edit, Service
-from extproc.words.dialect import HOSTED
+from extproc.words.dialect import HOSTED, ID
 from extproc.words.exchange import Exchange, Target
 from extproc.words.verdicts import GUARDRAILS
 
@@ -50,6 +51,9 @@ _NEVER_SENT = frozenset((*CREDENTIAL_HEADERS, GUARDRAILS))
 """Headers of requests that are for the gateway alone."""
 
 
+_AS_IT_IS = Edit({})
+
+
 class Forward:
     """Writes `onward`, and marks the request as forwarded.
 
@@ -63,7 +67,7 @@ class Forward:
 
     def __call__(self, exchange: Exchange) -> None:
         targets = exchange.targets
-        edits = self._edits(exchange)
+        edits = [_AS_IT_IS] if exchange.object else self._edits(exchange)
         if exchange.attached:
             # An Envoy of another team does not change the body between its tries: `check --attach` refuses such chains.
             headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}
@@ -72,7 +76,7 @@ class Forward:
         else:
             headers = self._headers(exchange)
             clusters = tuple([contract.try_cluster(target.provider) for target in targets])
-            first, told = _share_out(edits, exchange)
+            first, told = _share_out(edits, exchange) if not exchange.object else (_AS_IT_IS, {})
             headers |= told
         if (path := self._path(exchange)) is not None:
             headers[":path"] = path
@@ -156,6 +160,8 @@ class Forward:
     def _path(self, exchange: Exchange) -> str | None:
         """The path with which the request leaves; None where it is the client's. The route is chosen again by it."""
         path, endpoint = exchange.request.path, exchange.endpoint
+        if exchange.object:
+            return endpoint.pattern.replace(ID, exchange.object) + self._query(exchange)
         if exchange.attached and exchange.dialect.fields.model is None:
             return endpoint.path(exchange.targets[0].model) + self._query(exchange)
         if endpoint.alias:
@@ -167,7 +173,8 @@ class Forward:
         query = exchange.request.path.partition("?")[2]
         providers = {target.provider for target in exchange.targets}
         allowed = {name for provider in providers for name in self._allowed_query(provider)}
-        kept = [part for part in query.split("&") if part.partition("=")[0] in allowed]
+        allowed.update(exchange.endpoint.query)
+        kept = [part for part in query.split("&") if unquote(part.partition("=")[0]) in allowed]
         return "?" + "&".join(kept) if kept else ""
 
     def _allowed_query(self, provider: str) -> Collection[str]:

@@ -13,11 +13,10 @@ import msgspec
 
 from extproc.admission import LARGE, content_length
 from extproc.pipeline import Pipeline
-from extproc.response import ORIGIN, THROUGH, UPSTREAM, AnswerReader, internal, named
+from extproc.response import ORIGIN, THROUGH, UPSTREAM, AnswerReader, internal, named, went_silent
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
-from extproc.words.errors import PROVIDER_TIMEOUT, Refusal
+from extproc.words.errors import Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
-from extproc.words.values import show_duration
 from extproc.words.verdicts import GUARDRAILS, told
 
 _READ_ANSWER = Continue(read_answer=True)
@@ -62,7 +61,13 @@ class GatewayStream:
         )
         usual = end or (length is not None and length <= LARGE)
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
-        return await self._run(stages, exchange) or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
+        action = await self._run(stages, exchange)
+        if action is None and end:  # a call about a kept object, which has no body
+            action = await self._run(self._pipeline.on_call, exchange)
+            if action is None:
+                exchange.onward.read_answer = self._pipeline.guarded
+                return exchange.onward
+        return action or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
 
     def admits(self, size: int) -> bool:
         exchange = self._exchange
@@ -181,15 +186,13 @@ class GatewayStream:
         return Chunk(body, end, head)
 
     def on_silence(self, now: float) -> Chunk | None:
-        """Look after a streamed answer that is under way: nothing but this speaks while its provider is silent."""
+        """Look after an answer that is under way: nothing but this speaks while its provider is silent."""
         exchange, limits = self._exchange, self._pipeline.settings.limits
         if self._heard == math.inf or self.done or exchange is None or exchange.reader is None:
             return None
-        if not exchange.ask.stream:
-            return None
         if now - self._heard >= limits.stream_idle:
             return self._give_up(exchange, limits.stream_idle)
-        if limits.keep_alive and now - self._sent >= limits.keep_alive:
+        if limits.keep_alive and exchange.ask.stream and now - self._sent >= limits.keep_alive:
             return self._keep_alive(exchange, now)
         return None
 
@@ -205,17 +208,17 @@ class GatewayStream:
         return Chunk(body, head=head)
 
     def _give_up(self, exchange: Exchange, idle: float) -> Chunk:
-        """End a stream whose provider has been silent for `idle` seconds. Envoy cannot: its timer would run while the
-        answer has not begun, too.
+        """End an answer whose provider has been silent for `idle` seconds. Envoy cannot: its timer would run before the
+        answer has begun, too. A plain answer breaks off, so that it does not look whole.
         """
         self.done = True  # the end of this call settles
-        text = f"The provider was silent for {show_duration(idle)} in the middle of its answer: try again."
-        refusal = Refusal(PROVIDER_TIMEOUT, text)
+        refusal = went_silent(idle)
         self._refuse(exchange, refusal)
-        if self._head is None:
+        if self._head is not None:
+            exchange.status = refusal.kind.status
+            refusal.headers = exchange.told | {ORIGIN: "gateway"}
+        elif exchange.ask.stream:
             return Chunk(_cut_off(exchange, refusal), True)
-        exchange.status = refusal.kind.status
-        refusal.headers = exchange.told | {ORIGIN: "gateway"}
         return Chunk(b"", head=refusal_answer(exchange, refusal))
 
     async def on_end(self) -> None:

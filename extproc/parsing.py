@@ -14,9 +14,19 @@ from urllib.parse import unquote
 import msgspec
 
 from extproc.admission import too_large
-from extproc.dialects import NOT_FORWARDED, Endpoints, by_path, dialects, is_name, models_paths, speaking
+from extproc.dialects import (
+    NOT_FORWARDED,
+    Endpoints,
+    by_path,
+    calls,
+    dialects,
+    is_name,
+    models_paths,
+    speaking,
+)
 from extproc.framing.json import InvalidJSON, parse
 from extproc.framing.slices import Reader
+from extproc.words.dialect import Dialect, Endpoint
 from extproc.words.errors import (
     INVALID_JSON,
     INVALID_REQUEST,
@@ -58,6 +68,9 @@ class Classify:
                 exchange.operation = OWN_PATHS[path]
                 _check_method(request.method, ("GET",), path)
                 return
+            if found_calls := self._endpoints.calls(path):
+                self._call(exchange, found_calls, path)
+                return
             message = f"The gateway does not serve {_shown(path)!r}. It serves {self._paths()}; see docs/endpoints.md."
             raise Refusal(PATH_NOT_FOUND, message)
         exchange.dialect, exchange.endpoint = found
@@ -71,8 +84,19 @@ class Classify:
                 UNSUPPORTED_ENCODING, "The body must be JSON in UTF-8, with 'content-type: application/json'."
             )
 
+    def _call(self, exchange: Exchange, found: Mapping[str, tuple[Dialect, Endpoint]], path: str) -> None:
+        """A call about an object that a provider keeps."""
+        request = exchange.request
+        exchange.dialect, endpoint = next(iter(found.values()))
+        exchange.operation = endpoint.operation
+        _check_method(request.method, tuple(found), path)
+        exchange.dialect, exchange.endpoint = found[request.method]
+        exchange.operation = exchange.endpoint.operation
+        if not request.ended and request.length != 0:
+            raise Refusal(INVALID_REQUEST, f"{request.method} {path} takes no body.")
+
     def _paths(self) -> str:
-        return ", ".join([*sorted(by_path()), *models_paths(), *OWN_PATHS])
+        return ", ".join([*sorted(by_path()), *dict.fromkeys(path for _, path in calls()), *models_paths(), *OWN_PATHS])
 
 
 @dataclass(slots=True, frozen=True)
@@ -243,4 +267,5 @@ def listed_at(path: str) -> str | None:
 def _check_method(method: str, allowed: tuple[str, ...], path: str) -> None:
     if method not in allowed:
         headers = {"allow": ", ".join(allowed)}
-        raise Refusal(METHOD_NOT_ALLOWED, f"The path {path} takes {allowed[0]} only.", headers=headers)
+        shown = " and ".join(allowed) if len(allowed) > 1 and "HEAD" not in allowed else allowed[0]
+        raise Refusal(METHOD_NOT_ALLOWED, f"The path {path} takes {shown} only.", headers=headers)

@@ -25,6 +25,7 @@ from extproc.endpoints.count_tokens import CountAnyway, CountTokens
 from extproc.endpoints.models import Models
 from extproc.forward import Forward, Shed
 from extproc.guardrails import GuardInput, GuardOutput, reads_answers
+from extproc.kept import Ids, Open, Recall, Seal
 from extproc.parsing import BodyLimits, Classify, Parse, ParseLarge
 from extproc.prices import PriceBook
 from extproc.response import (
@@ -109,6 +110,7 @@ class Pipeline:
     on_large_headers: Stages
     on_request: Stages
     on_large_request: Stages
+    on_call: Stages
     on_response: Stages
     on_end: Stages
 
@@ -187,6 +189,7 @@ def build(
     prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date(), settings.surcharges)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
+    ids = Ids(settings.providers, settings.stores.object_key)
     access = Access(settings.teams, settings.groups)
     limits = settings.limits
     authorize, select = Authorize(), Select(catalog, history, telemetry.skip, unpriced)
@@ -225,17 +228,23 @@ def build(
     cost = settings.usage.cost_in_response
     guarded = reads_answers(settings.guardrails)
     guard_output = GuardOutput(
-        settings.guardrails, telemetry.guardrail, first_window=limits.first_window, most=limits.guardrail_scans
+        settings.guardrails,
+        telemetry.guardrail,
+        first_window=limits.first_window,
+        most=limits.guardrail_scans,
+        most_whole=limits.buffered_response,
     )
     on_event: list[EventStage] = [
         Count(),
+        Seal(ids),
         *([guard_output] if guarded else []),
         HideUsage(),
         *([Annotate()] if cost else []),
         Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
     ]
     events = Events(on_event, telemetry.stage)
-    why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason)
+    patient = {name for name, provider in settings.providers.items() if provider.timeout > limits.stream_idle}
+    why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason, patient)
     on_headers: list[Stage] = [
         Classify(),
         Authenticate(settings.auth, settings.consumers, access, settings.attribution, now),
@@ -247,19 +256,26 @@ def build(
     reading = body, catalog.changed(), admit.take
     on_request: list[Stage] = [
         Parse(*reading, hosted_tools=limits.hosted_tools),
+        Recall(ids),
         Route(catalog),
         authorize,
         CountTokens(catalog),
         select,
-        GuardInput(
-            settings.guardrails, telemetry.guardrail, most=limits.guardrail_scans, also=cheaper(settings, catalog)
+        guard_input := GuardInput(
+            settings.guardrails,
+            telemetry.guardrail,
+            most=limits.guardrail_scans,
+            also=cheaper(settings, catalog),
+            around=settings.around_guardrails,
+            called=telemetry.guardrail_call,
         ),
         reserve,
-        Forward(settings.attribution, catalog),
+        forward := Forward(settings.attribution, catalog),
         *([Follow(waiting, why_read)] if why_read.enabled else []),
     ]
     on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
     on_large_request: list[Stage] = [ParseLarge(*reading, hosted_tools=limits.hosted_tools), *on_request[1:], Shed()]
+    on_call: list[Stage] = [Open(ids, catalog), authorize, select, guard_input, reserve, forward]
     on_response: list[Stage] = [
         CountAnyway(),
         Origin(),
@@ -290,6 +306,6 @@ def build(
         Record(telemetry),
         Enter(books),
     ]
-    lists = (on_headers, on_large_headers, on_request, on_large_request, on_response, on_end)
+    lists = (on_headers, on_large_headers, on_request, on_large_request, on_call, on_response, on_end)
     stages = [Stages(each, telemetry.stage) for each in lists]
     return Pipeline(settings, catalog, history, telemetry, in_flight, guarded, waiting, why_read, admit.take, *stages)

@@ -30,8 +30,16 @@ from extproc.framing.sse import KEEP_ALIVE, SSE
 from extproc.words import contract, verdicts
 from extproc.words.actions import Continue
 from extproc.words.dialect import Dialect, Report
-from extproc.words.errors import PROVIDER_BAD_ANSWER, PROVIDER_CREDENTIAL_REJECTED, Kind, Refusal, advice
+from extproc.words.errors import (
+    PROVIDER_BAD_ANSWER,
+    PROVIDER_CREDENTIAL_REJECTED,
+    PROVIDER_TIMEOUT,
+    Kind,
+    Refusal,
+    advice,
+)
 from extproc.words.exchange import Exchange, Price, Target
+from extproc.words.values import show_duration
 
 TOLD = "x-ai-"
 """Prefix of the headers in which the gateway tells clients about an answer. Providers cannot set them."""
@@ -247,6 +255,12 @@ def _from_provider(exchange: Exchange) -> bool:
 
 def _price(exchange: Exchange) -> Price | None:
     return charged(exchange)
+
+
+def went_silent(seconds: float) -> Refusal:
+    """The refusal of an answer that stopped for so long before its end."""
+    text = f"The provider was silent for {show_duration(seconds)} in the middle of its answer: try again."
+    return Refusal(PROVIDER_TIMEOUT, text)
 
 
 def _bad_answer(exchange: Exchange, kind: Kind, message: str) -> Refusal:

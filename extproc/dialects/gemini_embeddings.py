@@ -23,16 +23,15 @@ from extproc.words.dialect import (
     NO_ENDPOINT,
     Ask,
     Batch,
-    Closed,
     Conversation,
     Destination,
     Endpoint,
     Fields,
-    Piece,
     Report,
 )
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings
+from extproc.words.said import Closed, Piece
 
 TASKS = {
     "search_document": "RETRIEVAL_DOCUMENT",

@@ -23,17 +23,16 @@ from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.dialect import (
     NO_ENDPOINT,
     Ask,
-    Closed,
     Conversation,
     Destination,
     Dialect,
     Endpoint,
     Fields,
-    Piece,
     Report,
 )
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
+from extproc.words.said import Closed, Piece
 
 _MOST_DIMENSIONS = 1_000_000
 _CARRIED = frozenset(("model", "input", "dimensions", "encoding_format", "user"))

@@ -49,7 +49,10 @@ _READ_ANSWER = pb.ProcessingResponse(
 
 def headers(phase: str, action: Continue) -> bytes:
     """The answer to `request_headers` or `response_headers`."""
-    message = _PHASES[phase] + _sized(b"\x0a" + _sized(_mutation(action)))
+    common = _mutation(action) + _CLEAR_ROUTE_CACHE if action.reroute else _mutation(action)
+    message = _PHASES[phase] + _sized(b"\x0a" + _sized(common))
+    if action.order:
+        message += _order(action.order)
     return message + _READ_ANSWER if action.read_answer else message
 
 

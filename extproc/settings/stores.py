@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from extproc import stores
 from extproc.ledger import check_ledger
-from extproc.words.values import PositiveDuration, Section
+from extproc.words.values import PositiveDuration, SecretRef, Section
 
 
 class StoresSettings(Section):
@@ -40,6 +40,13 @@ class StoresSettings(Section):
     ledger_keep: PositiveDuration | None = Field(
         None,
         description="Age at which rows of the ledger are deleted, at most `366d`. Without it rows are kept forever.",
+    )
+
+    object_key: SecretRef | None = Field(
+        None,
+        description="Key that seals the ids of objects which providers keep (stored responses, files, batches), as "
+        "`env:NAME` or `file:/path`; the same for all replicas. Default: the key of the provider that keeps the "
+        "object. Set it where keys of providers are replaced, because the ids sealed with one are void without it.",
     )
 
     @property

@@ -38,6 +38,7 @@ _DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 
 _FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+_CALLS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STAGE = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
 _RATIO = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 25.0)
 
@@ -183,6 +184,13 @@ class Telemetry:
             ["guardrail", "reason"],
             registry=registry,
         )
+        self._guardrail_calls = Histogram(
+            "extproc_guardrail_call_seconds",
+            "Calls of guardrails to services, by outcome",
+            ["guardrail", "kind", "outcome"],
+            _CALLS,
+            registry,
+        )
         self._budget = Counter(
             "extproc_budget_decisions", "Decisions of budgets", ["budget", "verdict"], registry=registry
         )
@@ -292,6 +300,10 @@ class Telemetry:
             self._guardrail_failures.labels(verdict.guardrail, verdict.reason).inc()
         else:
             self._guardrail.labels(verdict.guardrail, verdict.action).inc()
+
+    def guardrail_call(self, guardrail: str, kind: str, outcome: str, seconds: float) -> None:
+        """Count a call of a guardrail to its service."""
+        self._guardrail_calls.series((guardrail, kind, outcome)).observe(seconds)
 
     def line_lost(self) -> None:
         """A line of the log was dropped. May be called from any thread."""

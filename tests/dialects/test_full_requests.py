@@ -132,6 +132,7 @@ _LIMITS = ("the limit of the output", "the field that limits the output", "the n
 _THINKING = ("tokens of thinking", "thinking, of a changed body")
 FACTS = {
     "chat": (CHAT, NAMED),
+    "compaction": (CHAT, NAMED),
     "count_tokens": (
         {name: fact for name, fact in CHAT.items() if name not in (*_LIMITS, *_THINKING, "whether it is streamed")},
         NAMED,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from extproc.dialects._tooling import without_tools
 from extproc.dialects.anthropic_messages import (
     ask,
     client_answer,
@@ -18,6 +19,7 @@ from extproc.dialects.anthropic_messages import (
     provider_stream,
     report,
     said,
+    tooling,
 )
 from extproc.dialects.anthropic_messages import problem as problems
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Listed, Text
@@ -45,6 +47,8 @@ class AnthropicMessages(Dialect):
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
+    tooling = staticmethod(tooling.tooling)
+    without_tools = staticmethod(without_tools)
     lacks = frozenset(("choices", "logprobs", "audio"))
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002

@@ -94,6 +94,7 @@ class GeminiGenerateContent(GeminiClient):
     name = "gemini_generate_content"
     paths, aliases = paths("chat", "generateContent", "streamGenerateContent")
     images = True
+    image_turns = True
     traces = (f'"{PACKED}'.encode(),)
     fields = ask.FIELDS
     observe = staticmethod(report.observe)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from extproc.words.dialect import Closed, Piece, loose
+from extproc.words.said import Closed, Piece, loose
 
 QUIET = frozenset(
     (

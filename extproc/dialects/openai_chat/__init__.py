@@ -10,6 +10,7 @@ from typing import Any
 
 from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
+from extproc.dialects._tooling import without_tools
 from extproc.dialects.openai_chat import (
     ask,
     client_answer,
@@ -20,6 +21,7 @@ from extproc.dialects.openai_chat import (
     provider_stream,
     report,
     said,
+    tooling,
 )
 from extproc.dialects.openai_chat import problem as problems
 from extproc.words import messages
@@ -39,6 +41,7 @@ from extproc.words.dialect import (
 class OpenAIChat(Dialect):
     name = "openai_chat"
     comments = True
+    images = True
     paths = {"/v1/chat/completions": "chat"}  # noqa: RUF012
     aliases = azure("/v1/chat/completions")
     usage_at = (("usage",),)
@@ -50,6 +53,8 @@ class OpenAIChat(Dialect):
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
+    tooling = staticmethod(tooling.tooling)
+    without_tools = staticmethod(without_tools)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         return ask.read(body)

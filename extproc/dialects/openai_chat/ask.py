@@ -13,7 +13,7 @@ from extproc.dialects._conversation import count, effort_of, first_instructions,
 from extproc.dialects._effort import asked
 from extproc.dialects._refusals import wrong
 from extproc.dialects.openai_chat.shapes import MAX_CHOICES
-from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
+from extproc.words.dialect import IMAGE_OUTPUT, Ask, Conversation, Fields, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
 _SEARCH = "web_search_options"
@@ -59,6 +59,8 @@ def read(body: Mapping[str, Any]) -> Ask:
         content = message.get("content")
         if isinstance(content, list):
             _read_parts(content, ask)
+        if isinstance(shown := message.get("images"), list):  # of an earlier answer
+            _read_parts(shown, ask)
         if message.get("audio") is not None:  # an earlier answer's audio, by its id
             ask.add_unseen("audio")
     if not _ELSEWHERE.isdisjoint(body):
@@ -91,6 +93,8 @@ def read(body: Mapping[str, Any]) -> Ask:
     if isinstance(modalities, list) and "audio" in modalities:
         ask.needs.setdefault("audio", "modalities")
         ask.speaks = True
+    if isinstance(modalities, list) and "image" in modalities:
+        ask.needs[IMAGE_OUTPUT] = "modalities"
     check_stream_options(body)
     return ask
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from extproc.auth import ANONYMOUS, Access
 from extproc.credentials.oauth import problem
 from extproc.dialects import fields_that_ask_for
+from extproc.guardrails import RemoteSettings
 from extproc.ledger import doubt_ledger
 from extproc.prices import PriceBook
 from extproc.routing.catalog import MAX_NESTING, MAX_TARGETS, Catalog, VirtualModelSettings
@@ -45,6 +47,10 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
     yield from _virtual_contradictions(settings)
     yield from auth_checks.contradictions(settings)
     yield from budget_checks.contradictions(settings)
+    for index, guardrail in enumerate(settings.guardrails):
+        if isinstance(guardrail, RemoteSettings):
+            for key, message in guardrail.problems(settings.around_guardrails):
+                yield ("guardrails", index, key), message
     for section in ("budgets", "guardrails"):
         yield from _repeated((section, "name"), [entry.name for entry in getattr(settings, section)])
     doors = {"listener": settings.listener.port, "status": settings.status.port, "admin": settings.admin.port}
@@ -139,6 +145,9 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
     for index, guardrail in enumerate(settings.guardrails):
         if guardrail.failure == "open" and guardrail.action in ("block", "mask"):
             yield ("guardrails", index, "failure"), "text passes unchecked when the guardrail fails"
+        url = urlsplit(getattr(guardrail, "url", None) or "")
+        if url.scheme == "http" and not is_private(url.hostname or ""):
+            yield ("guardrails", index, "url"), "http:// is not encrypted: others on the network can read the text"
     prices = PriceBook(settings.prices)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, prices=prices)
     yield from _grant_doubts(settings, catalog)
