@@ -15,7 +15,7 @@ from extproc.dialects._refusals import wrong
 from extproc.dialects.gemini_generate_content import spelling
 from extproc.dialects.gemini_generate_content.media import FILES_API
 from extproc.dialects.gemini_generate_content.shapes import MOST_CHOICES
-from extproc.words.dialect import Ask, Conversation, Endpoint, Fields, Text, strings
+from extproc.words.dialect import IMAGE_OUTPUT, Ask, Conversation, Endpoint, Fields, Text, strings
 
 CONFIG = "generationConfig"
 LIMIT = f"{CONFIG}.maxOutputTokens"
@@ -33,6 +33,7 @@ FIELDS = Fields(
         "json_schema": (CONFIG,),
         "choices": (CONFIG,),
         "logprobs": (CONFIG,),
+        IMAGE_OUTPUT: (CONFIG,),
         "hosted_tools": ("tools", "contents"),
         "state": ("cachedContent", "contents"),
     },
@@ -150,12 +151,20 @@ def _read_config(config: Any, ask: Ask) -> None:
     if any(config.get(name) for name in SCHEMAS):
         ask.needs["json_schema"] = CONFIG
         ask.added_tokens = ADDED_TOKENS
-    modalities = config.get("responseModalities")
-    if isinstance(modalities, list) and any(isinstance(one, str) and one.upper() == "AUDIO" for one in modalities):
+    wanted = modalities(config)
+    if "AUDIO" in wanted:
         ask.needs.setdefault("audio", CONFIG)
         ask.speaks = True
+    if "IMAGE" in wanted:
+        ask.needs[IMAGE_OUTPUT] = CONFIG
     if isinstance(settings := config.get("thinkingConfig"), dict):
         spelling.check(settings, _BUDGET, f"{CONFIG}.thinkingConfig")
+
+
+def modalities(config: Mapping[str, Any]) -> list[str]:
+    """The kinds of content that the answer may have, in capitals."""
+    given = config.get("responseModalities")
+    return [one.upper() for one in (given if isinstance(given, list) else ()) if isinstance(one, str)]
 
 
 def _whole(config: Mapping[str, Any], name: str, most: int) -> int | None:

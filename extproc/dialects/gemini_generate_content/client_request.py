@@ -18,7 +18,7 @@ import msgspec
 from extproc.dialects import MAX_TOKENS, safe_names
 from extproc.dialects._effort import LEVELS
 from extproc.dialects._refusals import unsupported, wrong
-from extproc.dialects.gemini_generate_content.ask import CONFIG, SCHEMAS
+from extproc.dialects.gemini_generate_content.ask import CONFIG, SCHEMAS, modalities
 from extproc.dialects.gemini_generate_content.media import FILES_API
 from extproc.dialects.gemini_generate_content.provider_answer import add_text
 from extproc.dialects.gemini_generate_content.schema import json_schema
@@ -250,8 +250,10 @@ def _read_config(config: Json, prompt: Prompt, ignored: list[str]) -> None:
         prompt.logprobs = _whole(config, "logprobs", 0, 20) or 0
     _read_format(config, prompt)
     _read_thinking(_object(config.get("thinkingConfig"), f"{CONFIG}.thinkingConfig"), prompt)
-    modalities = _list(config.get("responseModalities"), f"{CONFIG}.responseModalities")
-    prompt.images = any(isinstance(one, str) and one.upper() == "IMAGE" for one in modalities)
+    wanted = modalities(config)
+    if "AUDIO" in wanted:
+        raise unsupported("The answer cannot be audio here: ask for text.", f"{CONFIG}.responseModalities")
+    prompt.images = "IMAGE" in wanted
 
 
 def _read_format(config: Json, prompt: Prompt) -> None:
