@@ -17,6 +17,7 @@ from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import apply
 from extproc.words import contract
 from extproc.words.actions import Continue
+from extproc.words.caching import CACHE
 from extproc.words.contract import Edit, Service
 from extproc.words.dialect import HOSTED, ID
 from extproc.words.exchange import Exchange, Target
@@ -47,7 +48,7 @@ header gets long when tries must put back fields that the first one changed.
 """
 
 
-_NEVER_SENT = frozenset((*CREDENTIAL_HEADERS, GUARDRAILS))
+_NEVER_SENT = frozenset((*CREDENTIAL_HEADERS, GUARDRAILS, CACHE))
 """Headers of requests that are for the gateway alone."""
 
 

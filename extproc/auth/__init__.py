@@ -29,6 +29,7 @@ from extproc.auth.settings import (
     TeamSettings,
     cut,
 )
+from extproc.words.caching import CACHE
 from extproc.words.chain import Skip
 from extproc.words.errors import EXPIRED_KEY, INVALID_KEY, MISSING_KEY, MODEL_NOT_ALLOWED, Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Consumer, Exchange, Request
@@ -187,7 +188,7 @@ class Authenticate:
         prefix = self._prefix
         labels: dict[str, str] = {}
         for name, value in exchange.request.headers.items():
-            if name.startswith(prefix) and len(labels) < _MAX_LABELS and name != GUARDRAILS:
+            if name.startswith(prefix) and len(labels) < _MAX_LABELS and name not in (GUARDRAILS, CACHE):
                 label = name[len(prefix) :]
                 if label and value:
                     labels[label[:64]] = cut(value)

@@ -21,6 +21,7 @@ Files have the same names in all rooms; a room has those it needs:
     signature.py         proofs of thinking, which have to come back unchanged
     models.py            abilities and limits of each model, by its name
     schema.py            JSON Schemas that the API can enforce
+    plain.py             requests that the neutral form carries whole
     media.py             images, files, audio
     names.py             names of tools
     spelling.py          names of fields, of an API that has several for each
@@ -46,6 +47,12 @@ from extproc.words.errors import INVALID_REQUEST, Refusal
 MAX_TOKENS = 1_000_000_000
 """A token count above this is not believed, from a client or from a provider."""
 
+
+ENDED = frozenset(("stop", "tool_calls", "function_call", "end_turn", "stop_sequence", "tool_use"))
+"""Finish reasons of answers that the model ended itself, in every API."""
+
+LIMITED = frozenset(("length", "max_tokens"))
+"""Finish reasons of answers that the request's limit ended."""
 
 FREE_OPTIONS = frozenset(
     ("auto", "default", "standard", "standard_only", "on_demand", "flex", "global", "not_available")

@@ -81,6 +81,10 @@ class OpenAIEmbeddings(Dialect):
         files=frozenset(),
         opaque=frozenset(),
     )
+    asides = frozenset(("user",))
+
+    def varies(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        return False
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         given = body.get("input")

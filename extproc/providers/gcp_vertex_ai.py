@@ -23,6 +23,7 @@ PROVIDER = Provider(
     client_query=("alt",),
     client_headers=("anthropic-beta",),  # https://platform.claude.com/docs/en/build-with-claude/claude-on-vertex-ai
     models={"anthropic_messages": ("claude-*",)},
+    no_urls=("anthropic_messages",),  # https://github.com/anthropics/anthropic-sdk-typescript/issues/1038
     tokens="google",
     catalogue="google",
     example=(

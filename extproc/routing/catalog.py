@@ -241,6 +241,10 @@ class Catalog:
         """
         return _dialect(self.providers[target.provider].kind, target.model, client.name, target.api)
 
+    def fetches_not(self, target: Target, dialect: Dialect) -> bool:
+        """Whether the target takes images and files as data alone, where it gets requests of `dialect`."""
+        return dialect.name in self.providers[target.provider].provider.no_urls
+
     def unavailable(self, target: Target, *, attached: bool = False) -> tuple[str, str] | None:
         """The reason why the target takes no requests now, as (reason, text), or None. In attach mode Envoy has keys of
         its own.

@@ -267,6 +267,8 @@ class Exchange:
     guards: Sequence[Any] = ()  # guardrails that read the answer
     vault: Any = None  # texts behind reversible masks
     untrusted: tuple[str, ...] = ()  # tools with results in the conversation that a guardrail does not trust
+    # LookUp
+    caching: Any = None  # `words.caching.Caching` where the cache of answers takes part
     # Reserve
     reservation: Reservation[Any] = field(init=False)
     output_limits: tuple[int | None, ...] = ()  # the limit to write into the request, by target; None: no change
