@@ -358,6 +358,10 @@ class Dialect:
     """Header of requests that only its clients send."""
     rates: str = ""
     """Prefix of its providers' headers that report rate limits."""
+    models_path: str = ""
+    """Path of the list of models, where its clients look for another one than `/v1/models`."""
+    key_parameter: str = ""
+    """Parameter of the query in which its clients may send their key."""
     lacks: frozenset[str] = frozenset()
     """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
     asides: frozenset[str] = frozenset()
@@ -368,6 +372,20 @@ class Dialect:
         Raises Refusal (400) when a field the gateway relies on has the wrong shape.
         """
         raise NotImplementedError
+
+    def spelled(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`body` with the names of its fields as the gateway reads them, for an API that has several spellings; the
+        same object where it had them already. Raises Refusal (400) where two spellings of one field stand in it.
+        """
+        return body
+
+    def for_model(self, body: dict[str, Any], model: str) -> dict[str, Any]:  # noqa: ARG002
+        """`body` as a provider gets it for another model, where the body repeats the name that the path has."""
+        return body
+
+    def array(self, path: str) -> bool:  # noqa: ARG002
+        """True where a client that calls `path`, with its query, takes a stream as one JSON array, and no events."""
+        return False
 
     def thinking(self, body: Mapping[str, Any]) -> int:  # noqa: ARG002
         """`Ask.thinking` of a body that a target has changed. Never raises."""
