@@ -19,6 +19,7 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from extproc import guardrails
 from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, GroupSettings, TeamSettings
 from extproc.budgets import BudgetSettings
+from extproc.cache.settings import CacheSettings
 from extproc.guardrails import Around
 from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
@@ -231,6 +232,7 @@ class Settings(Section):
     attribution: AttributionSettings = AttributionSettings()
     budgets: Sequence[BudgetSettings] = Field((), description="Limits on requests, tokens, USD or concurrency.")
     guardrails: Sequence[GuardrailEntry] = Field((), description="Checks of the text in requests and answers.")
+    cache: CacheSettings = CacheSettings()
     usage: UsageSettings = UsageSettings()
     stores: StoresSettings = StoresSettings()
     limits: LimitsSettings = LimitsSettings()

@@ -3,53 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import socket
 import ssl
 import subprocess
-import threading
 import time
-from contextlib import contextmanager, suppress
 
 import pytest
 
 from extproc.outbound import pool as pools
 from extproc.outbound.pool import AnswerError, Pool, is_metadata
-from tests.outbound.endpoint import drip, endless, endpoint, raw, reply, silence
+from tests.outbound.endpoint import drip, endless, endpoint, keeping, raw, reply, silence
 
 HEADERS = {"content-type": "application/json"}
-
-
-@contextmanager
-def keeping(answer, *, tls=None):
-    """A server that keeps connections. Gives its address, and the connections it took."""
-    connections = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def setup(self):
-            super().setup()
-            connections.append(self.client_address)
-
-        def do_POST(self):
-            self.rfile.read(int(self.headers["content-length"]))
-            with suppress(OSError):
-                answer(self)
-
-        def log_message(self, *_args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}", connections
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture
