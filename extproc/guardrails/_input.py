@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.framing.multipart import is_form
 from extproc.guardrails._base import GuardrailSettings
 from extproc.guardrails._body import rewritten
 from extproc.guardrails._guard import Failure, Guard
@@ -70,7 +71,7 @@ class GuardInput:
         if not self._guards and GUARDRAILS not in exchange.request.headers:
             return
         guards = self.chosen(exchange)
-        exchange.guards = tuple(guard for guard in guards if guard.on_answer)
+        exchange.guards = tuple(guard for guard in guards if guard.on_answer and not exchange.dialect.wordless)
         if asked := [guard for guard in guards if guard.on_request]:
             await self._search(exchange, asked)
 
@@ -93,7 +94,8 @@ class GuardInput:
         if unreadable:
             for guard in guards:
                 if guard.closed:
-                    message = f"'{unreadable}' holds token ids, which guardrails cannot read: send text."
+                    what = "a file of an unknown kind" if is_form(exchange.body) else "token ids"
+                    message = f"'{unreadable}' holds {what}, which guardrails cannot read: send text."
                     raise _blocked(guard, message, unreadable)
                 self._note(exchange, Verdict(guard.name, "input", "failed", reason="unreadable"))
         then = time.monotonic()
@@ -213,7 +215,7 @@ def _changes(source: Source, edits: Sequence[Edit]) -> Iterator[tuple[tuple[int,
 
 def collect(exchange: Exchange) -> Sequence[Source]:
     """All text of a request: its strings, names of fields and long numbers, and text files in base64."""
-    files = exchange.dialect.fields.files
+    files, form = exchange.dialect.fields.files, is_form(exchange.body)
     images = {id(image) for image in exchange.ask.image_data}
     found: list[Source] = []
     spoken = tuple(exchange.dialect.fields.spoken)
@@ -227,7 +229,8 @@ def collect(exchange: Exchange) -> Sequence[Source]:
             found.append(Source(together[0].role, together[0].where, written, together))
             continue
         found.append(_source(together[0]))
-        if id(together[0].value) in images:
+        inside = form and together[0].holder is not exchange.json  # only whole fields of a form can be written anew
+        if inside or id(together[0].value) in images:
             found[-1].texts = ()
         if (more := decoded(together[0], files)) is not None:
             found.append(more)
