@@ -11,8 +11,19 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
+
 from extproc.admission import too_large
-from extproc.dialects import NOT_FORWARDED, Endpoints, by_path, calls, dialects, is_name, speaking
+from extproc.dialects import (
+    NOT_FORWARDED,
+    Endpoints,
+    by_path,
+    calls,
+    dialects,
+    is_name,
+    models_paths,
+    speaking,
+)
 from extproc.framing.json import InvalidJSON, parse
 from extproc.framing.multipart import InvalidFormError, boundary_of, fields_of, parts_of
 from extproc.framing.slices import Reader
@@ -31,7 +42,6 @@ _ODD = re.compile(r"[^\w/.:-].*", re.ASCII | re.DOTALL)
 _MANY = 20_000
 """Values of a body above which a thread interprets them, because that is all Python."""
 
-MODELS_PATH = "/v1/models"
 OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
 """Operations on a consumer's own spending: path -> operation."""
 
@@ -51,7 +61,7 @@ class Classify:
         if found is None:
             exchange.dialect = speaking(path, request.headers)  # a refusal has the shape its client reads
             exchange.operation = "unknown"
-            if path == MODELS_PATH or is_model_path(path):
+            if listed_at(path) is not None and (":" not in path or request.method != "POST"):
                 exchange.operation = "list_models"
                 _check_method(request.method, ("GET", "HEAD"), path)
                 return
@@ -88,7 +98,7 @@ class Classify:
             raise Refusal(INVALID_REQUEST, f"{request.method} {path} takes no body.")
 
     def _paths(self) -> str:
-        return ", ".join([*sorted(by_path()), *dict.fromkeys(path for _, path in calls()), MODELS_PATH, *OWN_PATHS])
+        return ", ".join([*sorted(by_path()), *dict.fromkeys(path for _, path in calls()), *models_paths(), *OWN_PATHS])
 
 
 @dataclass(slots=True, frozen=True)
@@ -159,6 +169,9 @@ class Parse:
     def _interpret(self, exchange: Exchange, tree: Any) -> None:
         if not isinstance(tree, dict):
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
+        if (spelled := exchange.dialect.spelled(tree)) is not tree:
+            tree, exchange.masked = spelled, True
+            exchange.body = msgspec.json.encode(tree)
         names = self._names[exchange.dialect.name]
         if not names.usual(tree):
             names.check(tree)
@@ -260,10 +273,17 @@ def is_json(content_type: str) -> bool:
     return kind == "application/json" and all(charset in ("utf-8", "utf8") for charset in charsets)
 
 
-def is_model_path(path: str) -> bool:
-    """True for `/v1/models/{id}`. The id may hold slashes, plain or escaped, but no segment that leads elsewhere."""
-    name = path.removeprefix(MODELS_PATH + "/")
-    return name != path and is_name(unquote(name))
+def listed_at(path: str) -> str | None:
+    """The model that `/v1/models/{id}` asks for, empty for the list; None for another path. The id may hold slashes,
+    plain or escaped, but no segment that leads elsewhere.
+    """
+    for base in models_paths():
+        if path == base:
+            return ""
+        name = unquote(path.removeprefix(base + "/"))
+        if path.startswith(base + "/") and is_name(name):
+            return name
+    return None
 
 
 def _check_method(method: str, allowed: tuple[str, ...], path: str) -> None:

@@ -16,9 +16,10 @@ from extproc.dialects._passed import Passed, add_files, form_flag, passed_fields
 from extproc.dialects.openai_chat.usage import read_usage as read_chat_usage
 from extproc.dialects.openai_responses.usage import read_usage
 from extproc.framing.multipart import File
-from extproc.words.dialect import NO_ENDPOINT, Ask, Closed, Conversation, Endpoint, Piece, Report, loose
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage
+from extproc.words.said import Closed, Piece, loose
 
 _SLOWEST = 1000  # bytes a second, the least an MP3 has
 _LONGEST = 1_000_000  # seconds that are believed

@@ -92,6 +92,7 @@ ROUTES = {
             "streamGenerateContent": partial(gemini.generate_content, stream=True),
             "countTokens": gemini.count_tokens,
             "batchEmbedContents": embeddings_gemini.batch,
+            "embedContent": partial(embeddings_gemini.embed, vertex=False),
         },
     ),
     **_everywhere(

@@ -1,0 +1,230 @@
+"""Connections to one HTTP service that are kept between requests, on the event loop.
+
+For services that are asked for each exchange. As in `client`, no redirect is followed and no proxy of the environment
+is used, so a credential in a header goes to the given host alone. Link-local addresses are refused after the name was
+resolved: they are the metadata services of clouds, whatever name leads there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import ssl
+import time
+from collections.abc import Iterable, Mapping
+from functools import cache
+from urllib.parse import urlsplit
+
+import h11
+
+IDLE = 30.0  # seconds that a connection waits for its next request
+
+
+class AnswerError(Exception):
+    """An answer that is not HTTP, ends early, or is too large."""
+
+
+class _Connection(asyncio.Protocol):
+    """One connection. Bytes that come while it is idle are an answer to nothing: it is not used again."""
+
+    def __init__(self) -> None:
+        self.http = h11.Connection(h11.CLIENT)
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is made
+        self.since = 0.0  # when it became idle
+        self._got = bytearray()
+        self._ended = False
+        self._idle = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's is of no class of asyncio
+
+    def data_received(self, data: bytes) -> None:
+        if self._idle:
+            self.transport.abort()
+        self._got += data
+        self._wake()
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def read(self) -> bytes:
+        """The bytes that came; none at the end."""
+        while not self._got and not self._ended:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        data = bytes(self._got)
+        self._got.clear()
+        return data
+
+    def rest(self) -> bool:
+        """True when the connection can carry another request, which waits from now on."""
+        if self._ended or self._got or self.http.trailing_data[0]:
+            return False
+        with contextlib.suppress(h11.ProtocolError):
+            self.http.start_next_cycle()
+            self.since, self._idle = time.monotonic(), True
+            return True
+        return False
+
+    def resume(self) -> bool:
+        """True when an idle connection may carry a request now."""
+        self._idle = False
+        return self.usable
+
+    @property
+    def usable(self) -> bool:
+        return not (self._ended or self._got or self.transport.is_closing()) and time.monotonic() < self.since + IDLE
+
+
+class Pool:
+    """Requests to the service at `url`, `http(s)://host[:port]`. `ca` is a PEM file of the authorities that verify it,
+    in the place of the system's. An answer has up to `most` bytes.
+    """
+
+    def __init__(self, url: str, *, ca: str | None = None, most: int = 1 << 20) -> None:
+        parts = urlsplit(url)
+        self._host = parts.hostname or ""
+        self._secure = parts.scheme == "https"
+        self._port = parts.port or (443 if self._secure else 80)
+        self._name = parts.netloc.rpartition("@")[2].encode("idna" if not parts.netloc.isascii() else "ascii")
+        self._ca = ca
+        self._most = most
+        self._idle: list[_Connection] = []
+        self._reaper: asyncio.TimerHandle | None = None
+
+    async def post(self, target: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """The status of the answer, and its body. `target` is path and query. Has no time limit of its own: cancel it.
+
+        Raises OSError when the host cannot be reached, AnswerError for an answer that cannot be read. A request is sent
+        twice only where its kept connection ended before any answer.
+        """
+        connection = self._kept()
+        if connection is not None:
+            try:
+                return await self._exchange(connection, target, body, headers)
+            except _StaleError:
+                pass
+        try:
+            return await self._exchange(await self._connect(), target, body, headers)
+        except _StaleError:
+            raise AnswerError("the connection ended without an answer") from None
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        for connection in self._idle:
+            connection.transport.close()
+        self._idle.clear()
+
+    def _kept(self) -> _Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.resume():
+                return connection
+            connection.transport.close()
+        return None
+
+    async def _connect(self) -> _Connection:
+        context = _context(self._ca) if self._secure else None
+        loop = asyncio.get_running_loop()
+        transport, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=context)
+        if is_metadata(transport.get_extra_info("peername")[0]):
+            transport.abort()
+            raise ConnectionRefusedError("a link-local address")
+        return connection
+
+    async def _exchange(
+        self, connection: _Connection, target: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        done = False
+        try:
+            found = await self._talk(connection, target, body, headers)
+            done = True
+        except h11.RemoteProtocolError:
+            raise AnswerError("the answer is not HTTP") from None
+        finally:
+            if done and connection.rest():
+                self._idle.append(connection)
+                self._reap_later()
+            else:
+                connection.transport.abort()
+        return found
+
+    async def _talk(
+        self, connection: _Connection, target: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        http = connection.http
+        fields: list[tuple[bytes, bytes]] = [
+            (b"host", self._name),
+            (b"content-length", str(len(body)).encode()),
+            *((name.encode(), value.encode()) for name, value in headers.items()),
+        ]
+        out = (h11.Request(method="POST", target=target.encode(), headers=fields), h11.Data(body), h11.EndOfMessage())
+        connection.transport.write(b"".join(http.send(event) or b"" for event in out))
+        status, parts, size, begun = 0, [], 0, False
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                data = await connection.read()
+                if not data and not begun:
+                    raise _StaleError
+                begun = True
+                http.receive_data(data)
+            elif isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                size += len(event.data)
+                if size > self._most:
+                    raise AnswerError("the answer is too large")
+                parts.append(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                return status, b"".join(parts)
+            elif isinstance(event, h11.ConnectionClosed):
+                raise AnswerError("the answer ends early")
+
+    def _reap_later(self) -> None:
+        if self._reaper is None:
+            self._reaper = asyncio.get_running_loop().call_later(IDLE, self._reap)
+
+    def _reap(self) -> None:
+        self._reaper = None
+        kept = [each for each in self._idle if each.usable]
+        for each in self._idle:
+            if each not in kept:
+                each.transport.close()
+        self._idle = kept
+        if kept:
+            self._reap_later()
+
+
+class _StaleError(Exception):
+    """The connection ended before any byte of an answer."""
+
+
+def is_metadata(host: str) -> bool:
+    """True for a link-local address, and for one that cannot be a peer: unspecified or multicast."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None) or address
+    return mapped.is_link_local or mapped.is_unspecified or mapped.is_multicast or host in _METADATA
+
+
+_METADATA: Iterable[str] = ("fd00:ec2::254", "100.100.100.200", "168.63.129.16")
+"""Metadata services with other addresses: AWS on IPv6, Alibaba Cloud, Azure."""
+
+
+def _context(ca: str | None) -> ssl.SSLContext:
+    return _system() if ca is None else ssl.create_default_context(cafile=ca)
+
+
+@cache
+def _system() -> ssl.SSLContext:
+    return ssl.create_default_context()
