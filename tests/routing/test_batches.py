@@ -97,9 +97,7 @@ async def test_the_context_is_for_each_input(asked):
 
 
 async def test_the_context_is_for_each_prompt_of_completions(world):
-    yaml = (
-        "providers: {o: {kind: ollama}}\nmodels: {m: {provider: o, context: 1000}}"
-    )
+    yaml = "providers: {o: {kind: ollama}}\nmodels: {m: {provider: o, context: 1000}}"
     for prompt, refused in ((["word " * 700] * 3, False), (["a", "word " * 900], True)):
         stream = world(yaml).stream()
         _, answer = await talk(stream, asks("/v1/completions"), sends({"model": "m", "prompt": prompt}))
