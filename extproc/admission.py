@@ -136,7 +136,7 @@ class Admit:
     def __call__(self, exchange: Exchange) -> None:
         if self._under_way() > self._most:
             raise Refusal(OVERLOADED, "Too many requests are in flight; try again in a moment.", headers=_AGAIN)
-        if exchange.request.ended:
+        if exchange.request.ended and not exchange.endpoint.id:
             raise Refusal(INVALID_JSON, "Send a JSON body.")
         shares, name = self._all.shares, exchange.consumer.name
         if (share := shares.get(name)) is None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
@@ -16,8 +17,9 @@ from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import apply
 from extproc.words import contract
 from extproc.words.actions import Continue
+from extproc.words.caching import CACHE
 from extproc.words.contract import Edit, Service
-from extproc.words.dialect import HOSTED
+from extproc.words.dialect import HOSTED, ID
 from extproc.words.exchange import Exchange, Target
 from extproc.words.verdicts import GUARDRAILS
 
@@ -46,8 +48,11 @@ header gets long when tries must put back fields that the first one changed.
 """
 
 
-_NEVER_SENT = frozenset((*CREDENTIAL_HEADERS, GUARDRAILS))
+_NEVER_SENT = frozenset((*CREDENTIAL_HEADERS, GUARDRAILS, CACHE))
 """Headers of requests that are for the gateway alone."""
+
+
+_AS_IT_IS = Edit({})
 
 
 class Forward:
@@ -63,7 +68,7 @@ class Forward:
 
     def __call__(self, exchange: Exchange) -> None:
         targets = exchange.targets
-        edits = self._edits(exchange)
+        edits = [_AS_IT_IS] if exchange.object else self._edits(exchange)
         if exchange.attached:
             # An Envoy of another team does not change the body between its tries: `check --attach` refuses such chains.
             headers = {contract.PROVIDER: ",".join(dict.fromkeys(target.provider for target in targets))}
@@ -72,10 +77,14 @@ class Forward:
         else:
             headers = self._headers(exchange)
             clusters = tuple([contract.try_cluster(target.provider) for target in targets])
-            first, told = _share_out(edits, exchange)
+            first, told = _share_out(edits, exchange) if not exchange.object else (_AS_IT_IS, {})
             headers |= told
         if (path := self._path(exchange)) is not None:
             headers[":path"] = path
+        if exchange.attached and exchange.dialect.fields.model is None:
+            renamed = exchange.dialect.for_model(exchange.json, targets[0].model)
+            if renamed is not exchange.json:
+                exchange.body, exchange.masked = _encode(renamed), True
         body = exchange.body if exchange.masked else None
         fields = {**exchange.edits, **first.fields}
         model = exchange.dialect.fields.model
@@ -152,10 +161,12 @@ class Forward:
     def _path(self, exchange: Exchange) -> str | None:
         """The path with which the request leaves; None where it is the client's. The route is chosen again by it."""
         path, endpoint = exchange.request.path, exchange.endpoint
+        if exchange.object:
+            return endpoint.pattern.replace(ID, exchange.object) + self._query(exchange)
         if exchange.attached and exchange.dialect.fields.model is None:
             return endpoint.path(exchange.targets[0].model) + self._query(exchange)
         if endpoint.alias:
-            return endpoint.pattern
+            return endpoint.path(endpoint.model)
         return path.partition("?")[0] + self._query(exchange) if "?" in path else None
 
     def _query(self, exchange: Exchange) -> str:
@@ -163,7 +174,8 @@ class Forward:
         query = exchange.request.path.partition("?")[2]
         providers = {target.provider for target in exchange.targets}
         allowed = {name for provider in providers for name in self._allowed_query(provider)}
-        kept = [part for part in query.split("&") if part.partition("=")[0] in allowed]
+        allowed.update(exchange.endpoint.query)
+        kept = [part for part in query.split("&") if unquote(part.partition("=")[0]) in allowed]
         return "?" + "&".join(kept) if kept else ""
 
     def _allowed_query(self, provider: str) -> Collection[str]:
@@ -226,12 +238,13 @@ def _difference(done: Edit, wanted: Edit, exchange: Exchange) -> Edit:
         if name not in done.fields or not _same(done.fields[name], value)
     }
     removed = [name for name in wanted.removed if name not in done.removed]
-    before = {**exchange.json, **exchange.edits}
+    before = contract.changed(exchange.json, exchange.edits)
     for name in (*done.fields, *done.removed):
         if name in wanted.fields or name in wanted.removed:
             continue
-        if name in before:
-            fields[name] = before[name]
+        holder, key = contract.place(before, name)
+        if key in holder:
+            fields[name] = holder[key]
         else:
             removed.append(name)
     return Edit(fields, removed, wanted.service)
@@ -242,12 +255,22 @@ def _same(one: Any, other: Any) -> bool:
     return one == other and (type(one) is type(other) is str or _encode(one) == _encode(other))
 
 
-def patch(body: bytes, edits: Mapping[str, Any], removed: Collection[str] = ()) -> bytes:
-    """`body`, a JSON object, with some of its fields set or removed; the others stay as they were, byte for byte."""
-    fields: dict[str, Any] = {**decode_fields(body), **edits}
-    for name in removed:
-        fields.pop(name, None)
-    return _encode(fields)
+def patch(body: bytes, edits: Mapping[str, Any], removed: Sequence[str] = ()) -> bytes:
+    """`body`, a JSON object, with some of its fields set or removed, each named as in `contract.place`; the others stay
+    as they were, byte for byte.
+    """
+    fields: dict[str, Any] = decode_fields(body)
+    for outer in {name.partition(".")[0] for name in (*edits, *removed) if "." in name}:
+        fields[outer] = _opened(fields.get(outer))
+    return _encode(contract.changed(fields, edits, removed))
+
+
+def _opened(value: msgspec.Raw | None) -> dict[str, Any]:
+    """The fields of an object in a body; none where it is absent or another value."""
+    try:
+        return {} if value is None else decode_fields(value)
+    except msgspec.DecodeError:
+        return {}
 
 
 @lru_cache(maxsize=256)

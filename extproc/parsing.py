@@ -11,10 +11,22 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
+
 from extproc.admission import too_large
-from extproc.dialects import NOT_FORWARDED, Endpoints, by_path, dialects, is_name, speaking
+from extproc.dialects import (
+    NOT_FORWARDED,
+    Endpoints,
+    by_path,
+    calls,
+    dialects,
+    is_name,
+    models_paths,
+    speaking,
+)
 from extproc.framing.json import InvalidJSON, parse
 from extproc.framing.slices import Reader
+from extproc.words.dialect import Dialect, Endpoint
 from extproc.words.errors import (
     INVALID_JSON,
     INVALID_REQUEST,
@@ -29,7 +41,6 @@ _ODD = re.compile(r"[^\w/.:-].*", re.ASCII | re.DOTALL)
 _MANY = 20_000
 """Values of a body above which a thread interprets them, because that is all Python."""
 
-MODELS_PATH = "/v1/models"
 OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
 """Operations on a consumer's own spending: path -> operation."""
 
@@ -49,13 +60,16 @@ class Classify:
         if found is None:
             exchange.dialect = speaking(path, request.headers)  # a refusal has the shape its client reads
             exchange.operation = "unknown"
-            if path == MODELS_PATH or is_model_path(path):
+            if listed_at(path) is not None and (":" not in path or request.method != "POST"):
                 exchange.operation = "list_models"
                 _check_method(request.method, ("GET", "HEAD"), path)
                 return
             if path in OWN_PATHS:
                 exchange.operation = OWN_PATHS[path]
                 _check_method(request.method, ("GET",), path)
+                return
+            if found_calls := self._endpoints.calls(path):
+                self._call(exchange, found_calls, path)
                 return
             message = f"The gateway does not serve {_shown(path)!r}. It serves {self._paths()}; see docs/endpoints.md."
             raise Refusal(PATH_NOT_FOUND, message)
@@ -70,8 +84,19 @@ class Classify:
                 UNSUPPORTED_ENCODING, "The body must be JSON in UTF-8, with 'content-type: application/json'."
             )
 
+    def _call(self, exchange: Exchange, found: Mapping[str, tuple[Dialect, Endpoint]], path: str) -> None:
+        """A call about an object that a provider keeps."""
+        request = exchange.request
+        exchange.dialect, endpoint = next(iter(found.values()))
+        exchange.operation = endpoint.operation
+        _check_method(request.method, tuple(found), path)
+        exchange.dialect, exchange.endpoint = found[request.method]
+        exchange.operation = exchange.endpoint.operation
+        if not request.ended and request.length != 0:
+            raise Refusal(INVALID_REQUEST, f"{request.method} {path} takes no body.")
+
     def _paths(self) -> str:
-        return ", ".join([*sorted(by_path()), MODELS_PATH, *OWN_PATHS])
+        return ", ".join([*sorted(by_path()), *dict.fromkeys(path for _, path in calls()), *models_paths(), *OWN_PATHS])
 
 
 @dataclass(slots=True, frozen=True)
@@ -125,6 +150,9 @@ class Parse:
     def _interpret(self, exchange: Exchange, tree: Any) -> None:
         if not isinstance(tree, dict):
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
+        if (spelled := exchange.dialect.spelled(tree)) is not tree:
+            tree, exchange.masked = spelled, True
+            exchange.body = msgspec.json.encode(tree)
         names = self._names[exchange.dialect.name]
         if not names.usual(tree):
             names.check(tree)
@@ -223,13 +251,21 @@ def is_json(content_type: str) -> bool:
     return kind == "application/json" and all(charset in ("utf-8", "utf8") for charset in charsets)
 
 
-def is_model_path(path: str) -> bool:
-    """True for `/v1/models/{id}`. The id may hold slashes, plain or escaped, but no segment that leads elsewhere."""
-    name = path.removeprefix(MODELS_PATH + "/")
-    return name != path and is_name(unquote(name))
+def listed_at(path: str) -> str | None:
+    """The model that `/v1/models/{id}` asks for, empty for the list; None for another path. The id may hold slashes,
+    plain or escaped, but no segment that leads elsewhere.
+    """
+    for base in models_paths():
+        if path == base:
+            return ""
+        name = unquote(path.removeprefix(base + "/"))
+        if path.startswith(base + "/") and is_name(name):
+            return name
+    return None
 
 
 def _check_method(method: str, allowed: tuple[str, ...], path: str) -> None:
     if method not in allowed:
         headers = {"allow": ", ".join(allowed)}
-        raise Refusal(METHOD_NOT_ALLOWED, f"The path {path} takes {allowed[0]} only.", headers=headers)
+        shown = " and ".join(allowed) if len(allowed) > 1 and "HEAD" not in allowed else allowed[0]
+        raise Refusal(METHOD_NOT_ALLOWED, f"The path {path} takes {shown} only.", headers=headers)

@@ -21,10 +21,13 @@ from extproc.accounting.settle import Settle
 from extproc.admission import Admit, InFlight, LookAhead
 from extproc.auth import Access, Authenticate, Authorize
 from extproc.budgets import Reserve, Tools, Unpriced
+from extproc.cache.answers import Answers
+from extproc.cache.stages import Fill, Keep, LookUp, TellCache
 from extproc.endpoints.count_tokens import CountAnyway, CountTokens
 from extproc.endpoints.models import Models
 from extproc.forward import Forward, Shed
 from extproc.guardrails import GuardInput, GuardOutput, reads_answers
+from extproc.kept import Ids, Open, Recall, Seal
 from extproc.parsing import BodyLimits, Classify, Parse, ParseLarge
 from extproc.prices import PriceBook
 from extproc.response import (
@@ -99,9 +102,9 @@ class Pipeline:
     history: History
     telemetry: Telemetry
     in_flight: InFlight
-    # True: guardrails may read answers, so Envoy is asked for every answer at the request's headers. The head of an
-    # answer can then wait until its first text was judged.
-    guarded: bool
+    # True: Envoy is asked for every answer at the request's headers, and sends its head and its body without a turn of
+    # the processor between them. The head can then wait until guardrails judged its first text.
+    eager: bool
     waiting: Waiting
     why_read: WhyRead
     admit: Callable[[Exchange, int], None]  # takes room for a body of so many bytes, or raises Refusal
@@ -109,6 +112,7 @@ class Pipeline:
     on_large_headers: Stages
     on_request: Stages
     on_large_request: Stages
+    on_call: Stages
     on_response: Stages
     on_end: Stages
 
@@ -159,6 +163,17 @@ def cheaper(settings: Settings, catalog: Catalog) -> Sequence[str]:
     return found
 
 
+def look_up(
+    settings: Settings, answers: Answers | None, telemetry: Telemetry, reserve: Reserve, guard_output: GuardOutput
+) -> list[LookUp]:
+    """The stage that answers from the cache, where there is one. Guardrails read a kept answer as any other."""
+    if answers is None or not settings.cache.rules:
+        return []
+    on_event: list[EventStage] = [Count(), guard_output, HideUsage()]
+    events = Events(on_event, telemetry.stage)
+    return [LookUp(settings.cache, answers, settings.providers, events, reserve.count_only)]
+
+
 def build(
     settings: Settings,
     counters: Counters,
@@ -171,13 +186,15 @@ def build(
     own: Callable[[Exchange], Awaitable[LocalReply | None]] | None = None,
     waiting: Waiting | None = None,
     in_flight: InFlight | None = None,
+    answers: Answers | None = None,
     now: Callable[[], float] = time.time,
 ) -> Pipeline:
     """The stages for `settings`, in the order they run.
 
     All arguments outlive a configuration: `leases` keeps reservations alive, `history` holds what tries taught, `tools`
     serves budgets, `books` holds charges, `own` answers consumers about their own spending,
-    `waiting` holds exchanges whose answers pass unread, `in_flight` counts requests and bytes of their bodies.
+    `waiting` holds exchanges whose answers pass unread, `in_flight` counts requests and bytes of their bodies,
+    `answers` are kept for equal requests.
     """
     history = history or History(now)
     in_flight = in_flight or InFlight()
@@ -187,6 +204,7 @@ def build(
     prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date(), settings.surcharges)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
+    ids = Ids(settings.providers, settings.stores.object_key)
     access = Access(settings.teams, settings.groups)
     limits = settings.limits
     authorize, select = Authorize(), Select(catalog, history, telemetry.skip, unpriced)
@@ -225,17 +243,26 @@ def build(
     cost = settings.usage.cost_in_response
     guarded = reads_answers(settings.guardrails)
     guard_output = GuardOutput(
-        settings.guardrails, telemetry.guardrail, first_window=limits.first_window, most=limits.guardrail_scans
+        settings.guardrails,
+        telemetry.guardrail,
+        first_window=limits.first_window,
+        most=limits.guardrail_scans,
+        most_whole=limits.buffered_response,
     )
+    caching = answers is not None and bool(settings.cache.rules)
     on_event: list[EventStage] = [
         Count(),
+        *([Keep()] if caching else []),
+        Seal(ids),
         *([guard_output] if guarded else []),
         HideUsage(),
         *([Annotate()] if cost else []),
         Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
     ]
     events = Events(on_event, telemetry.stage)
-    why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason)
+    eager = guarded or settings.usage.mode == "body"  # otherwise an answer may pass unread, which its head decides
+    patient = {name for name, provider in settings.providers.items() if provider.timeout > limits.stream_idle}
+    why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason, patient)
     on_headers: list[Stage] = [
         Classify(),
         Authenticate(settings.auth, settings.consumers, access, settings.attribution, now),
@@ -247,23 +274,32 @@ def build(
     reading = body, catalog.changed(), admit.take
     on_request: list[Stage] = [
         Parse(*reading, hosted_tools=limits.hosted_tools),
+        Recall(ids),
         Route(catalog),
         authorize,
         CountTokens(catalog),
         select,
-        GuardInput(
-            settings.guardrails, telemetry.guardrail, most=limits.guardrail_scans, also=cheaper(settings, catalog)
+        guard_input := GuardInput(
+            settings.guardrails,
+            telemetry.guardrail,
+            most=limits.guardrail_scans,
+            also=cheaper(settings, catalog),
+            around=settings.around_guardrails,
+            called=telemetry.guardrail_call,
         ),
+        *look_up(settings, answers, telemetry, reserve, guard_output),
         reserve,
-        Forward(settings.attribution, catalog),
+        forward := Forward(settings.attribution, catalog),
         *([Follow(waiting, why_read)] if why_read.enabled else []),
     ]
     on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
     on_large_request: list[Stage] = [ParseLarge(*reading, hosted_tools=limits.hosted_tools), *on_request[1:], Shed()]
+    on_call: list[Stage] = [Open(ids, catalog), authorize, select, guard_input, reserve, forward]
     on_response: list[Stage] = [
         CountAnyway(),
         Origin(),
         Tell(),
+        *([TellCache()] if caching else []),
         RejectedCredential(),
         CoolDown(partial(cool_down, settings, history)),
         BadAnswer(),
@@ -287,9 +323,10 @@ def build(
     )
     on_end: list[Stage] = [
         settle,
+        *([Fill(answers)] if answers is not None and caching else []),
         Record(telemetry),
         Enter(books),
     ]
-    lists = (on_headers, on_large_headers, on_request, on_large_request, on_response, on_end)
+    lists = (on_headers, on_large_headers, on_request, on_large_request, on_call, on_response, on_end)
     stages = [Stages(each, telemetry.stage) for each in lists]
-    return Pipeline(settings, catalog, history, telemetry, in_flight, guarded, waiting, why_read, admit.take, *stages)
+    return Pipeline(settings, catalog, history, telemetry, in_flight, eager, waiting, why_read, admit.take, *stages)

@@ -173,7 +173,7 @@ def row_of(exchange: Exchange, now: float) -> Row:
     """The ledger's row of an exchange: never a body, never a credential."""
     consumer, target = exchange.consumer, exchange.target
     ask = getattr(exchange, "ask", None)
-    usage = exchange.usage
+    usage, caching = exchange.usage, exchange.caching
     return Row(
         id=exchange.id,
         time=now - (time.perf_counter() - exchange.started),
@@ -206,6 +206,8 @@ def row_of(exchange: Exchange, now: float) -> Row:
         guardrails=exchange.guardrails,
         denied_by=exchange.denied_by,
         charges=exchange.charges,
+        cache="" if caching is None else caching.outcome,
+        saved=0 if caching is None else caching.saved or 0,
     )
 
 

@@ -51,7 +51,7 @@ class Settle:
             learn(exchange, self._expected)
         if reservation is None or not reservation.held:
             return
-        asked = exchange.forwarded and exchange.ending not in UNASKED
+        asked = (exchange.forwarded or is_hit(exchange)) and exchange.ending not in UNASKED
         target = exchange.target or exchange.targets[0]
         amounts = []
         counts = counting(reservation.claims, exchange, target)
@@ -79,6 +79,11 @@ class Settle:
             return
         if (counted := await exact.count(exchange)) is not None:
             usage.input_tokens = min(held, max(counted + exchange.ask.image_tokens, input_estimate(exchange)))
+
+
+def is_hit(exchange: Exchange) -> bool:
+    """True for a request that the cache answered: it counts, and uses no tokens."""
+    return exchange.caching is not None and exchange.caching.outcome == "hit"
 
 
 def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Sequence
 from extproc.budgets.guess import about
 from extproc.dialects._thinkers import unasked
 from extproc.routing.parameters import apply, output_limit
+from extproc.words.contract import changed
 from extproc.words.exchange import Exchange, Target
 
 _BYTES_PER_TOKEN = 3  # prose in English has four; counting three keeps an estimate from being too low
@@ -150,5 +151,4 @@ def _thinking(exchange: Exchange, target: Target) -> int:
     if not target.changes:
         return exchange.ask.thinking
     fields, removed = apply(target.changes, exchange.json, exchange.ask.output_field)
-    body = {name: value for name, value in {**exchange.json, **fields}.items() if name not in removed}
-    return exchange.dialect.thinking(body)
+    return exchange.dialect.thinking(changed(exchange.json, fields, removed))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import importlib
 import keyword
 import os
@@ -35,6 +34,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     "Ask a running gateway": {
         "usage": "Show requests, tokens and cost by team, consumer, model or label.",
         "budgets": "Show the room left in each budget, or grant more.",
+        "cache": "Show the size of the cache of answers, or delete answers.",
     },
 }
 """Groups of verbs, each verb with its one sentence."""
@@ -87,6 +87,8 @@ def _run(words: Sequence[str]) -> int:
         print(f"extproc {__version__}")
         return 0
     if verb not in summaries:
+        import difflib  # noqa: PLC0415 - for this message alone
+
         close = difflib.get_close_matches(verb, summaries, 1)
         hint = f"did you mean '{close[0]}'?" if close else "see extproc --help"
         print(f"extproc: there is no verb {verb!r}; {hint}", file=sys.stderr)

@@ -17,8 +17,9 @@ import msgspec
 
 from extproc.auth import Authenticate, Authorize, KeySettings
 from extproc.budgets import Reserve, estimate, read_scope
+from extproc.cache.stages import explain as cached
 from extproc.forward import decode_fields, patch
-from extproc.guardrails import AppliesToSettings, GuardInput, GuardrailSettings
+from extproc.guardrails import AppliesToSettings, Finding, GuardInput, GuardrailSettings, RemoteSettings
 from extproc.parsing import Parse
 from extproc.pipeline import build, cheaper
 from extproc.providers import kinds
@@ -70,6 +71,7 @@ class Explanation:
 async def explain(settings: Settings, question: Question) -> Explanation:
     """Run the stages on the request. Raises ValueError when the consumer is missing or unknown."""
     posed, headers = _with_credential(settings, question)
+    posed = posed.model_copy(update={"guardrails": [_unasked(entry) for entry in posed.guardrails]})
     witness = _Witness(posed)
     pipeline = build(posed, MemoryCounters(), set(), witness, history=_EmptyHistory())
     request = Request("POST", question.path, headers)
@@ -83,13 +85,30 @@ async def explain(settings: Settings, question: Question) -> Explanation:
         refusal = error
     story = _Story(settings, question, exchange, witness.stages, refusal, pipeline.why_read)
     guardrails = settings.guardrails if story.reached(GuardInput) else ()
-    met = GuardInput(settings.guardrails, lambda _verdict: None, also=cheaper(settings, pipeline.catalog))
+    around, also = settings.around_guardrails, cheaper(settings, pipeline.catalog)
+    met = GuardInput(settings.guardrails, lambda _verdict: None, also=also, around=around)
     names: set[str] = set()
     if guardrails:
         with suppress(Refusal):  # the request names a guardrail that there is not: the answer says so
             names = {guard.name for guard in met.chosen(exchange)}
     verdicts = [await _verdict(entry, exchange, question.body, settings, names) for entry in guardrails]
     return Explanation(list(_lines(story.rows(verdicts))), refusal is None)
+
+
+class _Unasked(GuardrailSettings):
+    """Stands for a guardrail that asks a service: an explanation sends no text anywhere."""
+
+    def build(self) -> _Unasked:
+        return self
+
+    def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
+        return ()
+
+
+def _unasked(entry: GuardrailSettings) -> GuardrailSettings:
+    if not isinstance(entry, RemoteSettings):
+        return entry
+    return _Unasked.model_construct(**{name: getattr(entry, name) for name in GuardrailSettings.model_fields})
 
 
 @dataclass(slots=True, frozen=True)
@@ -118,6 +137,8 @@ class _Story:
             yield from self._targets()
         if self.reached(GuardInput):
             yield from (("guardrails", verdict) for verdict in verdicts or ["none"])
+            if self.settings.cache.rules:
+                yield "cache", cached(self.settings.cache, self.settings.providers, self.exchange)
         if self.passed(Reserve):
             yield from self._budgets()
             yield from self._output()
@@ -320,6 +341,8 @@ async def _verdict(
         return f"{name}: does not apply"
     if not {"input", "tool_results"} & {*guardrail.on}:
         return f"{name}: checks the answer"
+    if isinstance(guardrail, RemoteSettings):
+        return f"{name}: asks {guardrail.asks(settings.around_guardrails)}; not asked here"
     # block makes it tell the place
     alone = guardrail.model_copy(update={"action": "block", "style": "label", "applies_to": AppliesToSettings()})
     bare = copy(exchange)
@@ -352,7 +375,7 @@ _EFFECTS = {
 def _where(path: str, settings: Settings) -> str:
     """A path in the body, unless a guardrail finds something in it: clients choose keys."""
     pieces = (path, *re.split(r"[.\[\]]", path))
-    guardrails = [entry.build() for entry in settings.guardrails]
+    guardrails = [entry.build() for entry in settings.guardrails if not isinstance(entry, RemoteSettings)]
     hidden = any(guardrail.find(piece, "", "") for guardrail in guardrails for piece in pieces)
     return "…" if hidden else path[:256]
 

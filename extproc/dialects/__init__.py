@@ -6,6 +6,7 @@ Files have the same names in all rooms; a room has those it needs:
     ask.py               the gateway's reading of a client's request: `Fields`, `Ask`, `Conversation`, texts
     report.py            the gateway's reading of an answer that passes through: `Report`
     said.py              the text of an answer, for guardrails
+    tooling.py           tools, their results and schemas in a request, for guardrails
     client_request.py    a client's request, read into the neutral form
     client_answer.py     the neutral answer, written for a client
     client_stream.py     ... event by event
@@ -20,8 +21,10 @@ Files have the same names in all rooms; a room has those it needs:
     signature.py         proofs of thinking, which have to come back unchanged
     models.py            abilities and limits of each model, by its name
     schema.py            JSON Schemas that the API can enforce
+    plain.py             requests that the neutral form carries whole
     media.py             images, files, audio
     names.py             names of tools
+    spelling.py          names of fields, of an API that has several for each
     custom.py            custom tools, whose input is no JSON
 
 A small dialect is one file. Files that begin with `_` are shared by several.
@@ -38,12 +41,18 @@ from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
-from extproc.words.dialect import PLACE, Dialect, Endpoint
+from extproc.words.dialect import ID, PLACE, Dialect, Endpoint
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
 MAX_TOKENS = 1_000_000_000
 """A token count above this is not believed, from a client or from a provider."""
 
+
+ENDED = frozenset(("stop", "tool_calls", "function_call", "end_turn", "stop_sequence", "tool_use"))
+"""Finish reasons of answers that the model ended itself, in every API."""
+
+LIMITED = frozenset(("length", "max_tokens"))
+"""Finish reasons of answers that the request's limit ended."""
 
 FREE_OPTIONS = frozenset(
     ("auto", "default", "standard", "standard_only", "on_demand", "flex", "global", "not_available")
@@ -121,9 +130,21 @@ def by_path() -> Mapping[str, Dialect]:
     return {path: dialect for dialect in dialects().values() for path in dialect.paths}
 
 
-def served() -> Sequence[str]:
-    """Every path that clients may call, aliases included."""
-    return sorted({path for dialect in dialects().values() for path in (*dialect.paths, *dialect.aliases)})
+@cache
+def models_paths() -> Sequence[str]:
+    """Paths of the list of models; below each stand its models."""
+    return tuple(dict.fromkeys(["/v1/models", *(path for each in dialects().values() if (path := each.models_path))]))
+
+
+def served() -> Sequence[tuple[str, str]]:
+    """Every method and path that clients may call, aliases included."""
+    paths = {path for dialect in dialects().values() for path in (*dialect.paths, *dialect.aliases)}
+    return [*(("POST", path) for path in sorted(paths)), *calls()]
+
+
+def calls() -> Sequence[tuple[str, str]]:
+    """Every method and path of calls about an object that a provider keeps."""
+    return sorted({call for dialect in dialects().values() for call in dialect.calls})
 
 
 def azure(path: str) -> Mapping[str, str]:
@@ -141,7 +162,11 @@ class Endpoints:
     def __init__(self, dialects: Iterable[Dialect]) -> None:
         self._plain: dict[str, tuple[Dialect, Endpoint]] = {}
         self._named: list[tuple[re.Pattern[str], Dialect, Endpoint]] = []
+        self._calls: list[tuple[re.Pattern[str], str, Dialect, Endpoint]] = []
         for dialect in dialects:
+            for (method, pattern), operation in dialect.calls.items():
+                endpoint = Endpoint(pattern, operation, query=dialect.call_query)
+                self._calls.append((re.compile(path_regex(pattern)), method, dialect, endpoint))
             called = {**{path: path for path in dialect.paths}, **dialect.aliases}
             for pattern, path in called.items():
                 endpoint = Endpoint(path, dialect.paths[path], alias=pattern != path)
@@ -160,11 +185,20 @@ class Endpoints:
                 return dialect, replace(endpoint, model=model)
         return None
 
+    def calls(self, path: str) -> Mapping[str, tuple[Dialect, Endpoint]]:
+        """The calls about a kept object at `path`, by method."""
+        found = {}
+        for regex, method, dialect, endpoint in self._calls:
+            if match := regex.fullmatch(path):
+                found[method] = dialect, replace(endpoint, id=match[1])
+        return found
+
 
 def path_regex(pattern: str) -> str:
     """A regular expression (of Python and of RE2) for the paths that match `pattern`."""
-    before, _, after = pattern.partition(PLACE)
-    return f"{re.escape(before)}(.+){re.escape(after)}"
+    place, there = (ID, "[A-Za-z0-9_-]{1,512}") if ID in pattern else (PLACE, ".+")
+    before, _, after = pattern.partition(place)
+    return f"{re.escape(before)}({there}){re.escape(after)}"
 
 
 def is_name(text: str) -> bool:
@@ -181,7 +215,8 @@ def serving(path: str) -> Dialect | None:
 def speaking(path: str, headers: Mapping[str, str]) -> Dialect:
     """The dialect of a client that asks for an unknown path, by its other paths or its headers; else the first."""
     for dialect in _spoken():
-        if dialect.version in headers or any(path.startswith(f"{served}/") for served in dialect.paths):
+        below = (*dialect.paths, *([dialect.models_path] if dialect.models_path else []))
+        if dialect.version in headers or path in below or any(path.startswith(f"{served}/") for served in below):
             return dialect
     return by_path()["/v1/chat/completions"]
 

@@ -23,9 +23,6 @@ from typing import Any
 
 from extproc.words.dialect import Ask
 
-ASKS_FOR_IMAGES = "modalities"
-"""The field of OpenAI's chat by which clients ask for images in the answer."""
-
 MOST = 39_200
 """Tokens of the largest image: 30,000 patches of 32 px, in patches of 28."""
 

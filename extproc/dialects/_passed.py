@@ -11,20 +11,10 @@ import msgspec
 
 from extproc.dialects import _edges, read_model
 from extproc.dialects.openai_chat.usage import read_usage
-from extproc.words.dialect import (
-    NO_ENDPOINT,
-    Ask,
-    Closed,
-    Conversation,
-    Dialect,
-    Endpoint,
-    Fields,
-    Piece,
-    Report,
-    loose,
-)
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage
+from extproc.words.said import Closed, Piece, loose
 
 
 class _Answer(msgspec.Struct):

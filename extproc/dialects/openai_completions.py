@@ -14,22 +14,13 @@ import msgspec
 from extproc.dialects import MAX_TOKENS, _edges, azure, read_flag, read_integer, read_model
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
+from extproc.dialects._variety import varies
 from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
 from extproc.dialects.openai_chat.said import QUIET
 from extproc.dialects.openai_chat.usage import read_usage
-from extproc.words.dialect import (
-    NO_ENDPOINT,
-    Ask,
-    Closed,
-    Conversation,
-    Dialect,
-    Endpoint,
-    Fields,
-    Piece,
-    Report,
-    loose,
-)
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
+from extproc.words.said import ANSWER, Closed, Piece, loose
 
 _MAX_CHOICES = 128
 _DEFAULT_OUTPUT = 16  # tokens: OpenAI's own, where the request sets no limit; others write more
@@ -70,6 +61,8 @@ class OpenAICompletions(Dialect):
         options=("service_tier",),
         also=("best_of",),
     )
+    asides = frozenset(("user", "stream_options"))
+    varies = staticmethod(varies)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))
@@ -140,7 +133,7 @@ class OpenAICompletions(Dialect):
             index = choice.get("index", number)
             if isinstance(choice.get("text"), str):
                 beside = (choice, "logprobs", None) if choice.get("logprobs") is not None else None
-                yield Piece(f"choices[{index}].text", choice, "text", (index, "text"), beside=beside)
+                yield Piece(f"choices[{index}].text", choice, "text", (index, "text"), beside=beside, whole=ANSWER)
             if choice.get("finish_reason") is not None:
                 yield Closed((index,))
             yield from loose(choice, f"choices[{index}]", QUIET, without=("text",))

@@ -70,7 +70,7 @@ from extproc.envoy_config.typed import buffer_bytes, extension, http_filter, pac
 from extproc.settings.config import Settings
 from extproc.settings.listener import CORSSettings
 from extproc.words import contract
-from extproc.words.dialect import PLACE
+from extproc.words.dialect import ID, PLACE
 
 NO_ORDER = "no-order"
 """A cluster without endpoints, for requests that got no order from the processor. They are answered 503."""
@@ -89,7 +89,7 @@ def listener(settings: Settings) -> Listener:
     return Listener(
         name="public",
         address=socket_address(door.address, door.port),
-        per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
         # Firewalls and address translators forget connections that are silent, some after four minutes. Models think
         # for longer before their first byte.
         tcp_keepalive=TcpKeepalive(keepalive_probes=4, keepalive_time=60, keepalive_interval=15),
@@ -117,6 +117,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
         common_http_protocol_options=HttpProtocolOptions(
             idle_timeout=seconds(900),
+            max_stream_duration=seconds(settings.limits.stream_duration),
             # x_ai_team would pass for x-ai-team.
             headers_with_underscores_action=HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
         ),
@@ -131,6 +132,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
         request_headers_timeout=seconds(10),
         request_timeout=seconds(settings.limits.body_timeout),  # limit until the whole body is here
         stream_idle_timeout=seconds(settings.limits.stream_idle),
+        stream_flush_timeout=seconds(settings.limits.stream_idle),  # for a client to read the rest
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         always_set_request_id_in_response=True,
         early_header_mutation_extensions=[_forged_headers()],
@@ -188,7 +190,7 @@ def _compressed_bodies() -> Sequence[HttpFilter]:
 def _cors(cors: CORSSettings) -> CorsPolicy:
     return CorsPolicy(
         allow_origin_string_match=[_origin(origin) for origin in cors.origins],
-        allow_methods="GET, POST",
+        allow_methods="GET, POST, DELETE",
         allow_headers=", ".join(cors.headers),
         expose_headers="*",
         max_age=str(int(cors.max_age)),
@@ -252,16 +254,16 @@ def _routes(settings: Settings) -> RouteConfiguration:
         domains=["*"],
         include_request_attempt_count=True,
         typed_per_filter_config=filters,
-        routes=[*preflights, *(_route(settings, path) for path in served()), elsewhere],
+        routes=[*preflights, *(_route(settings, *call) for call in served()), elsewhere],
     )
     return RouteConfiguration(name="public", virtual_hosts=[host])
 
 
-def _route(settings: Settings, path: str) -> Route:
-    post = HeaderMatcher(name=":method", string_match=StringMatcher(exact="POST"))
+def _route(settings: Settings, method: str, path: str) -> Route:
+    asked = HeaderMatcher(name=":method", string_match=StringMatcher(exact=method))
     return Route(
-        name=path,
-        match=_match(path, post),
+        name=path if method == "POST" else f"{method} {path}",
+        match=_match(path, asked),
         route=RouteAction(
             inline_cluster_specifier_plugin=_order(),
             timeout=seconds(0),  # an answer may stream for hours
@@ -280,7 +282,7 @@ def _route(settings: Settings, path: str) -> Route:
 
 
 def _match(path: str, method: HeaderMatcher) -> RouteMatch:
-    if PLACE in path:
+    if PLACE in path or ID in path:
         return RouteMatch(safe_regex=RegexMatcher(regex=path_regex(path)), headers=[method])
     return RouteMatch(path=path, headers=[method])
 

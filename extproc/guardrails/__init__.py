@@ -12,11 +12,24 @@ To add one, copy a file here: its module name is the `kind`, its `SETTINGS` are 
     window      characters, for a detector that judges a text as a whole and whose spans may be the whole text (topics,
                 toxicity). It gets windows of that length that overlap by half, and text waits for its window.
 
+    for_exchange(exchange)   the detector for one exchange, where it depends on the request; None: it has nothing to
+                find. Called when the request is read.
+    reads(role, tool, answer)   True for texts of an answer to be judged when they are complete. `answer`: the answer
+                itself. Where the guardrail enforces, such a text is held until then.
+    judge(whole)   the kinds of all findings in such a text, the worst one first. At most once for each text.
+    heavy       True where `judge` may take milliseconds for a short text: it runs on a thread.
+    withheld(tool)   True for a tool that the request must not offer, where the guardrail blocks.
+    measure(exchange)   what the request has too much of: `Excess`, for limits that are no matter of text.
+
 Text reaches `find` as it was written, and once more normalised where that differs (`_normal.py`: compatible forms,
 invisible characters, look-alikes, combining marks), so a detector does not normalise. `role` is that of a message; in
 an answer it is `assistant`, or `TOOL_NAME` and `TOOL_CALL` for the name and the arguments of a call. `find` may run on
 any thread, for several texts at a time, and keeps no state between calls. An exception counts as a failure of the
 guardrail: `failure: closed` refuses, `failure: open` goes on.
+
+A guardrail that asks a service has `RemoteSettings`, and `connect()` makes an object with
+`ask(passages, context, deadline)`, on the event loop; see `_remote.py`. It asks about whole requests and about windows
+of answers, in text as it was written.
 """
 
 from __future__ import annotations
@@ -30,19 +43,33 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from extproc.guardrails._base import TOOL_CALL, TOOL_NAME, AppliesToSettings, Finding, Guardrail, GuardrailSettings
+from extproc.guardrails._base import (
+    TOOL_CALL,
+    TOOL_NAME,
+    AppliesToSettings,
+    Excess,
+    Finding,
+    Guardrail,
+    GuardrailSettings,
+    Whole,
+)
 from extproc.guardrails._input import GuardInput
 from extproc.guardrails._output import GuardOutput
+from extproc.guardrails._remote import Around, RemoteSettings
 
 __all__ = [
     "TOOL_CALL",
     "TOOL_NAME",
     "AppliesToSettings",
+    "Around",
+    "Excess",
     "Finding",
     "GuardInput",
     "GuardOutput",
     "Guardrail",
     "GuardrailSettings",
+    "RemoteSettings",
+    "Whole",
     "kinds",
     "reads_answers",
     "settings_type",

@@ -25,6 +25,36 @@ class Finding:
     score: float = 1.0
 
 
+@dataclass(slots=True, frozen=True)
+class Whole:
+    """A complete text of an answer, as it was written: the answer itself, or the arguments of a call of `tool`."""
+
+    text: str
+    role: str
+    where: str
+    tool: str = ""  # empty: the provider gave no name
+    json: bool = False  # of arguments: the API says that they are JSON
+
+
+@dataclass(slots=True, frozen=True)
+class Excess:
+    """A request that has too much of something: its `kind`, and the place in the body."""
+
+    kind: str
+    where: str
+    message: str
+
+
+class Failure(Exception):  # noqa: N818
+    """A guardrail could not judge. `reason`: timeout, error, overload, unreadable; of a service also
+    unreachable, unavailable, status, bad_answer, too_long, no_key.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Guardrail(Protocol):
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:
         """All findings in `text`. Pure; may run on any thread."""

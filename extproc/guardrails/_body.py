@@ -51,3 +51,16 @@ def _rewrite(raw: msgspec.Raw, node: Any, changes: Changes, touched: Collection[
         elif id(child) in touched and isinstance(child, dict | list):
             pieces[key] = msgspec.Raw(_rewrite(pieces[key], child, changes, touched))
     return _encode(pieces)
+
+
+def replaced(body: bytes, tree: dict[str, Any], changed: Mapping[str, Any]) -> bytes:
+    """`body`, whose JSON is `tree`, with other values in fields of its top level; None takes a field out. The tree is
+    changed in place.
+    """
+    fields = _fields(body)
+    for name, value in changed.items():
+        if value is None:
+            del fields[name], tree[name]
+        else:
+            fields[name], tree[name] = msgspec.Raw(_encode(value)), value
+    return _encode(fields)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 
-from extproc.guardrails._base import Finding, GuardrailSettings
+from extproc.guardrails._base import TOOL_NAME, Excess, Failure, Finding, Guardrail, GuardrailSettings, Whole
 from extproc.guardrails._normal import normalised, offsets
+from extproc.guardrails._remote import Around, Context, Passage, Remote, RemoteSettings, asked
 from extproc.guardrails._source import Hit
 from extproc.words.exchange import Exchange
 from extproc.words.values import Pattern
@@ -23,49 +25,85 @@ _ANSWERS = frozenset(("output", "tool_calls"))
 _REQUESTS = frozenset(("input", "tool_results"))
 
 
-class Failure(Exception):  # noqa: N818
-    """A guardrail could not judge. `reason`: timeout, error, overload, unreadable."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
 class Guard:
-    """A guardrail of the settings. Its methods raise Failure."""
+    """A guardrail of the settings. Its methods raise Failure. `remote` is set where it asks a service: `ask` then takes
+    the place of all the other ways to find.
+    """
 
     __slots__ = (
         "_consumers",
         "_find",
+        "_for_exchange",
         "_hold",
+        "_judge",
         "_labels",
+        "_measure",
         "_models",
+        "_reads",
         "action",
         "closed",
         "enforces",
+        "heavy",
         "longest",
         "name",
         "on",
         "order",
+        "remote",
         "settings",
+        "whole",
         "window",
+        "withheld",
     )
 
-    def __init__(self, settings: GuardrailSettings, order: int) -> None:
+    def __init__(self, settings: GuardrailSettings, order: int, around: Around | None = None) -> None:
         self.settings = settings
         self.name, self.action, self.on = settings.name, settings.action, frozenset(settings.on)
         self.order = order
         self.enforces = settings.action in ("block", "mask")
         self.closed = settings.failure == "closed" and self.enforces
-        detector = settings.build()
-        self._find = detector.find
-        self._hold: Callable[[str], int] | None = getattr(detector, "hold", None)
-        self.longest = min(getattr(detector, "max_match", LONGEST), MOST_LONGEST)
-        self.window = min(getattr(detector, "window", 0), MOST_LONGEST)
+        self.remote: Remote | None = None
+        if isinstance(settings, RemoteSettings):
+            self._use(None)
+            self.remote = settings.connect(around or Around())
+            self.longest, self.window = settings.overlap, settings.window
+        else:
+            self._use(settings.build())
         where = settings.applies_to
         self._consumers = _patterns(where.consumers)
         self._models = _patterns(where.models)
         self._labels = {label: Pattern(value) for label, value in where.labels.items()}
+
+    def _use(self, detector: Guardrail | None) -> None:
+        if detector is not None:
+            self._find = detector.find
+        self._hold: Callable[[str], int] | None = getattr(detector, "hold", None)
+        self._for_exchange: Callable[[Exchange], Guardrail | None] | None = getattr(detector, "for_exchange", None)
+        self._reads: Callable[[str, str, bool], bool] | None = getattr(detector, "reads", None)
+        self._judge: Callable[[Whole], Sequence[str]] | None = getattr(detector, "judge", None)
+        self._measure: Callable[[Exchange], Sequence[Excess]] | None = getattr(detector, "measure", None)
+        self.longest = min(getattr(detector, "max_match", LONGEST), MOST_LONGEST)
+        self.window = min(getattr(detector, "window", 0), MOST_LONGEST)
+        self.whole = self._judge is not None
+        self.heavy: bool = getattr(detector, "heavy", False)
+        self.withheld: Callable[[str], bool] | None = getattr(detector, "withheld", None)
+
+    def bound(self, exchange: Exchange) -> Guard | None:
+        """The guardrail for one exchange; None where it has nothing to find there."""
+        if self._for_exchange is None:
+            return self
+        try:
+            detector = self._for_exchange(exchange)
+        except Exception as error:
+            raise Failure("error") from error
+        if detector is None:
+            return None
+        found = copy(self)
+        found._use(detector)  # noqa: SLF001
+        return found
+
+    @property
+    def measures(self) -> bool:
+        return self._measure is not None
 
     @property
     def on_request(self) -> bool:
@@ -92,7 +130,39 @@ class Guard:
     def reads_output(self, *, call: bool) -> bool:
         return "output" in self.on or call
 
+    def reads_whole(self, role: str, tool: str, *, answer: bool) -> bool:
+        """True for a text of an answer that is judged when it is complete."""
+        if self._reads is None or role == TOOL_NAME:
+            return False
+        try:
+            return self._reads(role, tool, answer)
+        except Exception as error:
+            raise Failure("error") from error
+
     # --- finding
+
+    def judge(self, whole: Whole) -> Sequence[str]:
+        """The kinds of the findings in a complete text."""
+        assert self._judge is not None
+        try:
+            return self._judge(whole)
+        except TimeoutError as error:
+            raise Failure("timeout") from error
+        except Exception as error:
+            raise Failure("error") from error
+
+    def measure(self, exchange: Exchange) -> Sequence[Excess]:
+        assert self._measure is not None
+        try:
+            return self._measure(exchange)
+        except Exception as error:
+            raise Failure("error") from error
+
+    async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:
+        """The findings of the service in each passage, up to `deadline` (seconds, monotonic)."""
+        assert self.remote is not None
+        assert isinstance(self.settings, RemoteSettings)
+        return await asked(self.settings, self.remote, passages, context, deadline)
 
     def hits(self, text: str, role: str, where: str) -> Sequence[Hit]:
         """The findings in `text` as it is, and in its normal form; in the order of their beginnings."""

@@ -6,17 +6,18 @@ import asyncio
 import re
 import time
 from base64 import b64decode
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import msgspec
 
-from extproc.guardrails._base import GuardrailSettings
-from extproc.guardrails._body import rewritten
-from extproc.guardrails._guard import Failure, Guard
+from extproc.guardrails._base import Failure, GuardrailSettings
+from extproc.guardrails._body import replaced, rewritten
+from extproc.guardrails._guard import Guard
 from extproc.guardrails._mask import Mask, Vault
+from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Ruling, together
 from extproc.guardrails._source import Edit, Hit, Written, render
 from extproc.guardrails._threads import INLINE, Threads
 from extproc.words.dialect import Text
@@ -30,6 +31,12 @@ _word = re.compile(r"[a-z_]{1,40}").fullmatch
 _begins_json = re.compile(r"\s*[\[{]").match
 _part = re.compile(r"(.*)\[(\d+)\]\.text").fullmatch
 _decode = msgspec.json.Decoder().decode
+
+
+Called = Callable[[str, str, str, float], None]
+"""Takes a call to a service: guardrail, kind, outcome, seconds."""
+_Rulings = Mapping[tuple[int, Hit], Ruling]
+"""What a service decided about findings, by the place of the source and the finding."""
 
 
 @dataclass(slots=True)
@@ -48,7 +55,9 @@ class GuardInput:
     """Refuses (400) a request in which a blocking guardrail finds something, anywhere a client can put text, and masks
     the findings of others. Writes `guards`, those that read the answer.
 
-    `also` are models that any request may be sent to after this stage, by a budget that downgrades.
+    `also` are models that any request may be sent to after this stage, by a budget that downgrades. `around` are the
+    settings that guardrails need which ask a service; `called` gets each of their calls: guardrail, kind, outcome,
+    seconds.
     """
 
     def __init__(
@@ -58,8 +67,14 @@ class GuardInput:
         *,
         most: int = 64,
         also: Sequence[str] = (),
+        around: Around | None = None,
+        called: Called = lambda _guardrail, _kind, _outcome, _seconds: None,
     ) -> None:
-        self._guards = [Guard(settings, order) for order, settings in enumerate(guardrails)]
+        self._guards = [Guard(settings, order, around) for order, settings in enumerate(guardrails)]
+        self._own = {one.asks_as for one in guardrails if isinstance(one, RemoteSettings) and one.asks_as}
+        for guard in self._guards:
+            for service in guard.remote.services if guard.remote is not None else ():
+                service.observe = partial(called, guard.name, guard.settings.kind)
         self._names = {guard.name: guard for guard in self._guards}
         self._masks = {guard.name: Mask(guard.settings) for guard in self._guards if guard.action == "mask"}
         self._threads = Threads(most)
@@ -70,8 +85,11 @@ class GuardInput:
         if not self._guards and GUARDRAILS not in exchange.request.headers:
             return
         guards = self.chosen(exchange)
-        exchange.guards = tuple(guard for guard in guards if guard.on_answer)
-        if asked := [guard for guard in guards if guard.on_request]:
+        exchange.guards = tuple(self._bound(exchange, [guard for guard in guards if guard.on_answer]))
+        for guard in guards:
+            if guard.measures:
+                await self._measure(exchange, guard)
+        if asked := [guard for guard in guards if guard.on_request and not guard.measures]:
             await self._search(exchange, asked)
 
     def chosen(self, exchange: Exchange) -> Sequence[Guard]:
@@ -86,7 +104,47 @@ class GuardInput:
                 message = f"The header {GUARDRAILS} names a guardrail that the gateway does not have."
                 raise Refusal(INVALID_REQUEST, message, param=GUARDRAILS)
             named.add(name)
-        return [guard for guard in self._guards if guard.name in named or guard.applies(exchange, self._also)]
+        guards = [guard for guard in self._guards if guard.name in named or guard.applies(exchange, self._also)]
+        if exchange.consumer.name in self._own:  # a guardrail asks: its text was judged before, and asking has an end
+            return [guard for guard in guards if guard.action == "mask" and guard.remote is None and guard.on_request]
+        return guards
+
+    def _bound(self, exchange: Exchange, guards: Sequence[Guard]) -> Iterator[Guard]:
+        """The guardrails of the answer, each for this exchange."""
+        for guard in guards:
+            try:
+                bound = guard.bound(exchange)
+            except Failure as failure:
+                self._fail(exchange, guard, failure)
+            else:
+                if bound is not None:
+                    if bound.withheld is not None and bound.action == "block":
+                        self._withhold(exchange, bound, bound.withheld)
+                    yield bound
+
+    def _withhold(self, exchange: Exchange, guard: Guard, withheld: Callable[[str], bool]) -> None:
+        """Take tools out of the request."""
+        changed, names = exchange.dialect.without_tools(exchange.json, withheld)
+        if names:
+            self._note(exchange, Verdict(guard.name, "input", "mask", {"sensitive_tool": len(names)}))
+            exchange.body, exchange.masked = replaced(exchange.body, exchange.json, changed), True
+
+    async def _measure(self, exchange: Exchange, guard: Guard) -> None:
+        try:
+            if len(exchange.body) <= INLINE:
+                found = guard.measure(exchange)
+            else:
+                found = await self._threads.run(partial(guard.measure, exchange), guard.settings.timeout)
+        except Failure as failure:
+            self._fail(exchange, guard, failure)
+            return
+        if not found:
+            return
+        self._note(exchange, Verdict(guard.name, "input", guard.action, {one.kind: 1 for one in found}))
+        if guard.action == "block":
+            raise _blocked(
+                guard, f"Guardrail {guard.name!r}: {found[0].message} The request was not sent.", found[0].where
+            )
 
     async def _search(self, exchange: Exchange, guards: Sequence[Guard]) -> None:
         unreadable = exchange.ask.unreadable
@@ -97,27 +155,61 @@ class GuardInput:
                     raise _blocked(guard, message, unreadable)
                 self._note(exchange, Verdict(guard.name, "input", "failed", reason="unreadable"))
         then = time.monotonic()
-        if len(exchange.body) <= INLINE:
-            sources: Sequence[Source] = collect(exchange)
-            results = [_attempt(guard, sources, then) for guard in guards]
-        else:
-            longest = max(guard.settings.timeout for guard in guards)
-            try:
-                sources = await self._threads.run(partial(collect, exchange), longest)
-            except Failure as failure:
-                sources, results = (), [failure for _ in guards]
-            else:
-                results = await asyncio.gather(*(self._attempt_aside(guard, sources, then) for guard in guards))
-        edits: list[tuple[Guard, Sequence[Sequence[Hit]]]] = []
-        for guard, result in zip(guards, results, strict=True):
-            if isinstance(result, Failure):
-                self._fail(exchange, guard, result)
-            elif any(result):
-                self._act(exchange, guard, sources, result)
-                if guard.action == "mask":
-                    edits.append((guard, result))
-        if edits:
+        local = [guard for guard in guards if guard.remote is None]
+        sources, results = await self._scan(exchange, local, then, max(guard.settings.timeout for guard in guards))
+        edits = self._judged(
+            exchange, sources, [(guard, found, {}) for guard, found in zip(local, results, strict=True)]
+        )
+        if remote := [guard for guard in guards if guard.remote is not None]:
+            asked = await together([self._ask(guard, sources, exchange, then) for guard in remote])
+            edits += self._judged(exchange, sources, asked)
+        if edits and not isinstance(sources, Failure):
             self._mask(exchange, sources, edits)
+
+    async def _scan(
+        self, exchange: Exchange, guards: Sequence[Guard], then: float, longest: float
+    ) -> tuple[Sequence[Source] | Failure, Sequence[Sequence[Sequence[Hit]] | Failure]]:
+        """The text of the request, and the findings of the guardrails of this process."""
+        if len(exchange.body) <= INLINE:
+            sources = collect(exchange)
+            return sources, [_attempt(guard, sources, then) for guard in guards]
+        try:
+            sources = await self._threads.run(partial(collect, exchange), longest)
+        except Failure as failure:
+            return failure, [failure for _ in guards]
+        return sources, await asyncio.gather(*(self._attempt_aside(guard, sources, then) for guard in guards))
+
+    def _judged(self, exchange: Exchange, sources: Sequence[Source] | Failure, found: Iterable[_Found]) -> list[_Edits]:
+        """Do what follows from findings and failures. Gives back the findings to mask. Raises Refusal."""
+        edits: list[_Edits] = []
+        for guard, hits, rulings in found:
+            if isinstance(hits, Failure):
+                self._fail(exchange, guard, hits)
+            elif any(hits) and not isinstance(sources, Failure):
+                self._act(exchange, guard, sources, hits, rulings)
+                if guard.action == "mask":
+                    edits.append((guard, hits, rulings))
+        return edits
+
+    async def _ask(self, guard: Guard, sources: Sequence[Source] | Failure, exchange: Exchange, then: float) -> _Found:
+        """The findings of a service."""
+        if isinstance(sources, Failure):
+            return guard, sources, {}
+        asked = [index for index, source in enumerate(sources) if guard.reads_input(source.role) and _says(source)]
+        if not asked:
+            return guard, (), {}
+        passages = [Passage(each.written.text, each.role, each.where) for each in map(sources.__getitem__, asked)]
+        context = Context("input", exchange.id, exchange.consumer.name, exchange.ask.model)
+        try:
+            answers = await guard.ask(passages, context, then + guard.settings.timeout)
+        except Failure as failure:
+            return guard, failure, {}
+        hits: list[Sequence[Hit]] = [()] * len(sources)
+        rulings: dict[tuple[int, Hit], Ruling] = {}
+        for index, findings in zip(asked, answers, strict=True):
+            hits[index] = sorted({(*one.span, one.kind) for one in findings})
+            rulings |= {(index, (*one.span, one.kind)): one for one in findings if isinstance(one, Ruling)}
+        return guard, hits, rulings
 
     async def _attempt_aside(
         self, guard: Guard, sources: Sequence[Source], then: float
@@ -130,25 +222,35 @@ class GuardInput:
 
     def _fail(self, exchange: Exchange, guard: Guard, failure: Failure) -> None:
         self._note(exchange, Verdict(guard.name, "input", "failed", reason=failure.reason))
+        if guard.closed and failure.reason == "too_long":  # another try would come to the same
+            raise _blocked(guard, f"Guardrail {guard.name!r} cannot check that much text; it was not sent.", "")
         if guard.closed:
             message = f"Guardrail {guard.name!r} could not check the request; it was not sent."
             raise Refusal(GUARDRAIL_UNAVAILABLE, message, headers={GUARDRAILS: f"{guard.name}:failed"})
 
     def _act(
-        self, exchange: Exchange, guard: Guard, sources: Sequence[Source], result: Sequence[Sequence[Hit]]
+        self,
+        exchange: Exchange,
+        guard: Guard,
+        sources: Sequence[Source],
+        result: Sequence[Sequence[Hit]],
+        rulings: _Rulings,
     ) -> None:
         kinds: dict[str, int] = {}
         for hits in result:
             for _, _, kind in hits:
                 kinds[kind] = kinds.get(kind, 0) + 1
-        self._note(exchange, Verdict(guard.name, "input", guard.action, kinds))
-        for source, hits in zip(sources, result, strict=False):
+        blocking = guard.action == "block" or (guard.action == "mask" and any(one.blocks for one in rulings.values()))
+        self._note(exchange, Verdict(guard.name, "input", "block" if blocking else guard.action, kinds))
+        for index, (source, hits) in enumerate(zip(sources, result, strict=False)):
             if not hits:
                 continue
-            if guard.action == "block":
-                message = f"Guardrail {guard.name!r} matched {source.where}; the request was not sent."
+            decided = [ruling for hit in hits if (ruling := rulings.get((index, hit))) is not None]
+            if guard.action == "block" or (guard.action == "mask" and any(one.blocks for one in decided)):
+                said = next((f" {one.message}" for one in decided if one.message), "")
+                message = f"Guardrail {guard.name!r} matched {source.where}; the request was not sent.{said}"
                 raise _blocked(guard, message, source.where)
-            if guard.action == "mask" and not source.texts:
+            if guard.action == "mask" and not source.texts and not blocking:
                 message = f"Guardrail {guard.name!r} matched {source.where}, which it cannot mask; it was not sent."
                 raise _blocked(guard, message, source.where)
 
@@ -156,25 +258,37 @@ class GuardInput:
         note(exchange, verdict)
         self._tell(verdict)
 
-    def _mask(
-        self, exchange: Exchange, sources: Sequence[Source], found: Sequence[tuple[Guard, Sequence[Sequence[Hit]]]]
-    ) -> None:
+    def _mask(self, exchange: Exchange, sources: Sequence[Source], found: Sequence[_Edits]) -> None:
         """Write the body anew, with the findings replaced. Of overlapping ones the first guardrail's label stays."""
         changed: dict[tuple[int, Any], str] = {}
         for index, source in enumerate(sources):
             edits: list[tuple[Edit, int]] = []
-            for guard, result in found:
+            for guard, result, rulings in found:
                 mask = self._masks[guard.name]
                 if mask.reversible and exchange.vault is None:
                     exchange.vault = Vault(text.value for each in sources for text in each.texts)
                 for start, end, kind in result[index] if index < len(result) else ():
-                    label = mask(kind, source.written.text[start:end], exchange.vault)
+                    ruling = rulings.get((index, (start, end, kind)))
+                    label = ruling.replacement if ruling is not None else None
+                    if label is None:
+                        label = mask(kind, source.written.text[start:end], exchange.vault)
                     edits += [(edit, guard.order) for edit in source.written.edits(start, end, label, final=True)]
             if edits:
                 edits.sort(key=lambda edit: (edit[0][0], edit[1]))
                 changed |= _changes(source, [edit for edit, _ in edits])
         if changed:
             exchange.body, exchange.masked = rewritten(exchange.body, exchange.json, changed), True
+
+
+_Edits = tuple[Guard, Sequence[Sequence[Hit]], _Rulings]
+_Found = tuple[Guard, Sequence[Sequence[Hit]] | Failure, _Rulings]
+"""The findings of a guardrail in each source, with the rulings of a service; or the reason why there are none."""
+
+
+def _says(source: Source) -> bool:
+    """False for text that says nothing to a service: white space, and the types of parts and schemas."""
+    text = source.written.text
+    return bool(text.strip()) and not (len(source.texts) == 1 and source.texts[0].key == "type" and _word(text))
 
 
 def _blocked(guard: Guard, message: str, where: str) -> Refusal:
@@ -220,16 +334,16 @@ def collect(exchange: Exchange) -> Sequence[Source]:
     series: dict[object, list[Text]] = {}
     for text in exchange.dialect.texts(exchange.json):
         series.setdefault(_series(text, spoken), []).append(text)
-    for together in series.values():
-        if len(together) > 1:
-            together.sort(key=_number)  # dialects give parts in any order
-            written = Written("".join(text.value for text in together))
-            found.append(Source(together[0].role, together[0].where, written, together))
+    for parts in series.values():
+        if len(parts) > 1:
+            parts.sort(key=_number)  # dialects give parts in any order
+            written = Written("".join(text.value for text in parts))
+            found.append(Source(parts[0].role, parts[0].where, written, parts))
             continue
-        found.append(_source(together[0]))
-        if id(together[0].value) in images:
+        found.append(_source(parts[0]))
+        if id(parts[0].value) in images:
             found[-1].texts = ()
-        if (more := decoded(together[0], files)) is not None:
+        if (more := decoded(parts[0], files)) is not None:
             found.append(more)
     return [*found, *between(exchange.json)]
 

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 from extproc.framing import Frame, Framing
 from extproc.framing.json import WholeBody
-from extproc.guardrails._base import GuardrailSettings
-from extproc.guardrails._guard import Failure, Guard
+from extproc.guardrails._base import Failure, Finding, GuardrailSettings
+from extproc.guardrails._channel import Window
+from extproc.guardrails._guard import Guard
 from extproc.guardrails._mask import Mask, Restore, Vault
+from extproc.guardrails._remote import Context, Passage, together
 from extproc.guardrails._threads import INLINE, Threads
-from extproc.guardrails._watch import Watch
+from extproc.guardrails._watch import MOST_WHOLE, Watch
 from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange
 from extproc.words.verdicts import GUARDRAILS, Verdict, note
 
+_AT_ONCE = 8  # calls about one answer
+_MOST_KNOWN = 16  # texts whose findings are kept: some APIs say each text several times
 _GRACE = 1.0  # seconds beyond the time limits of the guardrails, which they look at themselves
 
 
@@ -41,10 +47,11 @@ class GuardOutput:
         *,
         first_window: int = 128,
         most: int = 64,
+        most_whole: int = MOST_WHOLE,
     ) -> None:
         self._masks = {one.name: Mask(one) for one in guardrails if one.action == "mask"}
         self._tell = tell
-        self._first_window = first_window
+        self._first_window, self._most_whole = first_window, most_whole
         self._threads = Threads(most)
 
     def needed(self, exchange: Exchange, framing: Framing) -> bool:
@@ -77,7 +84,8 @@ class GuardOutput:
                 note(exchange, verdict)
                 self._tell(verdict)
 
-        return Watch(exchange.dialect, guards, label, tell, plain=plain, first_window=self._first_window)
+        window, most = self._first_window, self._most_whole
+        return Watch(exchange.dialect, guards, label, tell, plain=plain, first_window=window, most_whole=most)
 
     def unreadable(self, exchange: Exchange) -> None:
         """An answer of a kind that the gateway cannot read. Raises Refusal (503) where a guardrail must not fail."""
@@ -100,7 +108,7 @@ class GuardOutput:
 
     async def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
         watch: Watch = exchange.watch
-        if sum(len(event.raw) for event in events) <= INLINE:
+        if sum(len(event.raw) for event in events) <= INLINE and not watch.heavy:
             out = watch.take(events, end)
         else:
             longest = max((guard.settings.timeout for guard in exchange.guards), default=1.0)
@@ -110,8 +118,40 @@ class GuardOutput:
                 self._failed(exchange, failure.reason)
                 exchange.cut = Refusal(GUARDRAIL_UNAVAILABLE, "The answer could not be checked in time.")
                 return ()
+        if watch.remote and watch.refusal is None:
+            out = [*out, *await self._ask(exchange, watch)]
         exchange.cut = watch.refusal
         return out
+
+    async def _ask(self, exchange: Exchange, watch: Watch) -> Sequence[Frame]:
+        """The events that may leave once services have judged their text."""
+        context = Context("output", exchange.id, exchange.consumer.name, exchange.ask.model)
+        then, room = time.monotonic(), asyncio.Semaphore(_AT_ONCE)
+
+        async def judge(guard: Guard, text: str, window: Window) -> Sequence[Finding]:
+            passage = Passage(text, window.channel.role, window.channel.where)
+            async with room:
+                [found] = await guard.ask([passage], context, then + guard.settings.timeout)
+            return found
+
+        async def findings(guard: Guard, windows: Sequence[Window]) -> _Answer:
+            found = {each.text: watch.known.get((guard.name, each.text)) for each in windows if each.text.strip()}
+            new = {each.text: each for each in windows if each.text in found and found[each.text] is None}
+            # A call each: of several texts a service may not say which one it means.
+            work = [judge(guard, text, window) for text, window in new.items()]
+            try:
+                answers = dict(zip(new, await together(work), strict=True))
+            except Failure as failure:
+                return guard, windows, failure
+            if len(watch.known) > _MOST_KNOWN:
+                watch.known.clear()
+            watch.known.update({(guard.name, text): each for text, each in answers.items()})
+            return guard, windows, [answers.get(each.text) or found.get(each.text) or () for each in windows]
+
+        return watch.judged(await together([findings(guard, windows) for guard, windows in watch.asks()]))
+
+
+_Answer = tuple[Guard, Sequence[Window], Sequence[Sequence[Finding]] | Failure]
 
 
 _NOTHING = {name: each.default for name, each in GuardrailSettings.model_fields.items()}

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TypeVar
 
-from extproc.guardrails._guard import Failure
+from extproc.guardrails._base import Failure
 
 INLINE = 8 << 10
 """Bytes of a body that are searched on the event loop. A thread costs about 0.1 ms."""

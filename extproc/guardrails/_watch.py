@@ -8,6 +8,9 @@ match may still begin, so the events there wait. Findings depend on the text alo
 with as much text around it as the longest match has, so it makes no difference how the stream was cut into chunks.
 
 An event without edits leaves as the bytes it came in. In an edited one only the changed strings are new.
+
+A guardrail that asks a service judges windows of a channel. `take` leaves them open, `asks` gives them, and `judged`
+takes the findings: this module waits for nothing.
 """
 
 from __future__ import annotations
@@ -17,17 +20,24 @@ import time
 from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from extproc.framing import OVERSIZE, Frame
 from extproc.framing.json import InvalidJSON, parse
-from extproc.guardrails._base import TOOL_CALL, TOOL_NAME
+from extproc.guardrails._base import TOOL_CALL, TOOL_NAME, Failure, Finding, Whole
 from extproc.guardrails._body import rewritten
-from extproc.guardrails._guard import MOST_LONGEST, Failure, Guard, piece_hits
-from extproc.guardrails._source import Edit, Hit, Written, render
-from extproc.words.dialect import Closed, Dialect, Piece
+from extproc.guardrails._channel import Channel, Window
+from extproc.guardrails._channel import windows as windows_of
+from extproc.guardrails._guard import MOST_LONGEST, Guard, piece_hits
+from extproc.guardrails._remote import Ruling
+from extproc.guardrails._source import Hit, Written, render
+from extproc.guardrails._threads import INLINE
+from extproc.words.dialect import Dialect
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
+from extproc.words.said import ANSWER, CALL, Called, Closed, Piece
 from extproc.words.verdicts import GUARDRAILS, Verdict
 
 BLOCK = 512
@@ -35,32 +45,19 @@ BLOCK = 512
 _DEPTH = 128  # levels of an event's JSON
 _DONE = b"[DONE]"
 _TAIL = 1024  # characters at the end of a text in which the beginning of a match is looked for, at least
+_encode = msgspec.json.Encoder().encode
 _LINE = re.compile(rb"\r\n|\n|\r")
 
 LONGEST_WAIT = 10.0
 """Seconds after which the first window ends at the next event: events without text must not hold the head for ever."""
 MOST_WAITING = 1 << 20
 """Bytes of events that wait for one text. Beyond it that text is decided as it is."""
+MOST_WHOLE = 10 << 20
+"""Bytes of events that wait where a guardrail judges complete texts, and characters of such a text. A guardrail cannot
+judge a longer one."""
 
 Label = Callable[[Guard, str, str], str]
 """The replacement of a finding: of a guardrail, of a kind, of a text."""
-
-
-@dataclass(slots=True)
-class Channel:
-    where: str
-    call: bool
-    role: str
-    written: Written
-    again: bool = False
-    final: bool = False  # nothing follows
-    paused: bool = False  # another text of the same choice began
-    decided: dict[str, int] = field(default_factory=dict)  # by guardrail
-    # by guardrail: beginning and kind of findings, and their ends; a match may begin in front of what was decided, and
-    # is masked as far as it is still here
-    acted: dict[str, dict[tuple[int, str], int]] = field(default_factory=dict)
-    edits: list[tuple[int, int, Edit]] = field(default_factory=list)  # beginning, order of the guardrail, edit
-    free: int = 0  # the text in front of this place, as it was written, may leave
 
 
 @dataclass(slots=True)
@@ -100,23 +97,40 @@ class Watch:
         *,
         plain: bool,
         first_window: int,
+        most_whole: int = MOST_WHOLE,
     ) -> None:
         self._said = dialect.said
         self._guards = list(guards)
         self._label = label
         self._tell = tell
         self._plain = plain
-        self._window = first_window if any(guard.action == "block" for guard in guards) else 0
+        self.remote = any(guard.remote is not None for guard in guards)
+        self.known: dict[tuple[str, str], Sequence[Finding]] = {}  # findings of services in the latest texts
+        may_block = any(guard.action == "block" or (guard.remote and guard.action == "mask") for guard in guards)
+        self._window = first_window if may_block else 0
         self._open = self._window == 0
         self._channels: dict[tuple[Any, ...], Channel] = {}
         self._queue: deque[_Entry] = deque()
         self._passed: list[Frame] = []  # events that may leave when the first window has passed
         self._seen = 0  # characters in them
         self._found: dict[str, dict[str, int]] = {}  # guardrail -> kind -> findings
+        self._wholes = any(guard.whole for guard in guards)
+        self._heavy = any(guard.heavy for guard in guards)
+        self._most_whole = most_whole
+        self._most_waiting = most_whole if any(guard.whole and guard.enforces for guard in guards) else MOST_WAITING
+        self._judged: set[tuple[str, str, str]] = set()  # guardrail, tool and text of what was judged when complete
+        self._names: dict[tuple[Any, ...], str] = {}  # names of tools, by call
+        self._open_ended: list[Channel] = []  # channels with text that services may still be asked about
+        self._ended = False
         self._waiting = 0  # bytes in the queue
         self._began = 0.0
         self._made = time.monotonic()
         self.refusal: Refusal | None = None
+
+    @property
+    def heavy(self) -> bool:
+        """True where the next event may end a text that takes long to judge."""
+        return self._heavy
 
     def take(self, events: Sequence[Frame], end: bool) -> Sequence[Frame]:
         """The events that may leave now. Where `refusal` is set then, the answer ends behind them."""
@@ -129,11 +143,12 @@ class Watch:
             if end:
                 for channel in [*self._channels.values()]:
                     self._finish(channel)
-                self._open = True
+                self._ended = True
+                self._open = self._open or not self.remote
                 self._leave(out)
         except Ends as ends:
             self.refusal = ends.refusal
-        if end or self.refusal is not None:
+        if (end and not self.remote) or self.refusal is not None:
             self._told()
         return out
 
@@ -147,10 +162,68 @@ class Watch:
         passed, self._passed = self._passed, []
         return passed
 
-    def _told(self) -> None:
+    def _told(self, blocked: str = "") -> None:
         for guard in self._guards:
             if kinds := self._found.pop(guard.name, None):
-                self._tell(Verdict(guard.name, "output", guard.action, kinds))
+                self._tell(Verdict(guard.name, "output", "block" if guard.name == blocked else guard.action, kinds))
+
+    # --- windows for services
+
+    def asks(self) -> Sequence[tuple[Guard, Sequence[Window]]]:
+        """The text that services have to judge before it leaves."""
+        if self.refusal is not None:
+            return ()
+        found: list[tuple[Guard, Sequence[Window]]] = []
+        for guard in self._guards:
+            if guard.remote is None:
+                continue
+            windows = [one for channel in self._open_ended for one in windows_of(guard, channel, self._began)]
+            if windows:
+                found.append((guard, windows))
+        self._open_ended = [channel for channel in self._open_ended if not channel.final]
+        return found
+
+    def judged(
+        self, answers: Sequence[tuple[Guard, Sequence[Window], Sequence[Sequence[Finding]] | Failure]]
+    ) -> Sequence[Frame]:
+        """The events that may leave, with the findings of services. Belongs behind each `take`, where `remote` is."""
+        out: list[Frame] = []
+        blocked = ""
+        channels = {id(each.channel): each.channel for _, windows, _ in answers for each in windows}
+        try:
+            for guard, windows, findings in answers:
+                if isinstance(findings, Failure):
+                    self._fail(guard, findings)
+                    continue
+                blocked = guard.name
+                for window, found in zip(windows, findings, strict=True):
+                    self._rule(guard, window, found)
+                blocked = ""
+            self._open = self._open or self._ended
+        except Ends as ends:
+            self.refusal = ends.refusal
+        try:
+            if blocked or self.refusal is None:  # a block stands behind the text that was judged before it
+                for channel in channels.values():
+                    self._decide(channel)
+                self._leave(out)
+        except Ends as ends:
+            self.refusal = self.refusal or ends.refusal
+        if self._ended or self.refusal is not None:
+            self._told(blocked)
+        return out
+
+    def _rule(self, guard: Guard, window: Window, findings: Sequence[Finding]) -> None:
+        channel = window.channel
+        acted = channel.acted.setdefault(guard.name, {})
+        for one in sorted(findings, key=lambda one: one.span):
+            start, end = one.span[0] + window.start, one.span[1] + window.start
+            before = acted.get((start, one.kind))
+            if (start >= window.done and not window.last) or (before is not None and before >= end):
+                continue
+            self._act(guard, channel, (start, end, one.kind), again=before is not None, ruling=one)
+            acted[start, one.kind] = end
+        channel.judged[guard.name] = window.done
 
     # --- events in
 
@@ -175,6 +248,8 @@ class Watch:
                 for one in self._said(tree):
                     if isinstance(one, Closed):
                         closed.append(one.channel)
+                    elif isinstance(one, Called):
+                        self._called(one)
                     elif text := one.value:
                         said.append(self._take(one, text))
         self._queue.append(_Entry(event, tree, said))
@@ -190,7 +265,12 @@ class Watch:
         if channel is None:
             written = Written.json() if piece.json else Written()
             role = TOOL_NAME if piece.name else TOOL_CALL if piece.call else "assistant"
-            channel = Channel(piece.where, piece.call, role, written, piece.again, final=piece.channel is None)
+            single = piece.channel is None
+            channel = Channel(piece.where, piece.call, role, written, piece.again, single, final=single)
+            if self._wholes and piece.whole:
+                channel.whole, channel.tool, channel.raw = piece.whole, self._tool(piece), []
+            if self.remote:
+                self._open_ended.append(channel)
             if piece.channel is not None:
                 for name, other in self._channels.items():
                     if name[0] == piece.channel[0] and not other.paused:
@@ -200,9 +280,62 @@ class Watch:
             channel.paused = False
             for guard, done in channel.decided.items():  # a match may have begun in front of the pause
                 channel.decided[guard] = max(channel.written.base, done - _TAIL, 0)
+        if self.remote and channel.written.end <= max(channel.asked.values(), default=0):
+            channel.since = self._began
         at = channel.written.size
         channel.written.add(text)
+        if channel.raw is not None:
+            channel.raw.append(text)
+            channel.kept += len(text)
+            self._heavy = self._heavy or channel.kept > INLINE
+            if channel.kept > self._most_whole:
+                self._too_long(channel)
+        if piece.name and piece.of is not None:
+            self._name(piece, text)
         return _Said(piece, channel, at, text)
+
+    def _tool(self, piece: Piece) -> str:
+        """The name of the tool whose arguments the piece begins; empty where it is not known."""
+        name = piece.holder.get("name") if isinstance(piece.holder, dict) and piece.call else None
+        return name if isinstance(name, str) else self._names.get(piece.of, "") if piece.of is not None else ""
+
+    def _name(self, piece: Piece, text: str) -> None:
+        """Note the name of a tool. Where it comes in several pieces, the whole of it is judged again."""
+        assert piece.of is not None
+        before = self._names.get(piece.of, "")
+        if text != before:
+            name = self._names[piece.of] = before + text
+            if before:
+                self._decide(Channel(piece.where, True, TOOL_NAME, Written(name, len(name)), final=True))
+
+    def _called(self, call: Called) -> None:
+        """Judge a call whose arguments are an object."""
+        tool = call.tool if isinstance(call.tool, str) else ""
+        arguments = _encode(call.arguments).decode()
+        channel = Channel(call.where, True, TOOL_CALL, Written(), final=True, whole=CALL, tool=tool, raw=[arguments])
+        for guard in [*self._guards]:
+            if guard.remote is not None or not guard.reads_output(call=True):
+                continue
+            try:
+                if not call.named and guard.action != "mask":
+                    for hit in guard.hits(tool, TOOL_NAME, call.where):
+                        self._act(guard, channel, hit)
+                if guard.reads_whole(TOOL_CALL, tool, answer=False):
+                    self._judge_whole(guard, channel, json=True)
+            except Failure as failure:
+                self._fail(guard, failure)
+
+    def _too_long(self, channel: Channel) -> None:
+        """Give up judging a text that is not complete and grew too long."""
+        for guard in [*self._guards]:
+            try:
+                reads = guard.reads_output(call=channel.call) and self._reads_whole(guard, channel)
+            except Failure as failure:
+                self._fail(guard, failure)
+            else:
+                if reads:
+                    self._fail(guard, Failure("unreadable"))
+        channel.raw = None
 
     def _unreadable(self) -> None:
         for guard in [*self._guards]:
@@ -211,10 +344,11 @@ class Watch:
     # --- decisions
 
     def _pause(self, channel: Channel) -> None:
-        """Decide the channel as if it ended here."""
+        """Decide the channel as if it ended here. Text that is judged when it is complete goes on waiting."""
         final = channel.final
+        channel.pausing = True
         self._finish(channel)
-        channel.final, channel.paused = final, True
+        channel.final, channel.paused, channel.pausing = final, True, False
 
     def _finish(self, channel: Channel) -> None:
         channel.final = True
@@ -224,20 +358,28 @@ class Watch:
         """Search the channel as far as every guardrail can, and free what all of them have decided."""
         written = channel.written
         low = known = written.end
+        held = False
         for guard in [*self._guards]:
             if not guard.reads_output(call=channel.call):
                 continue
             try:
                 done = self._judge(guard, channel)
+                if channel.raw is not None and self._reads_whole(guard, channel):
+                    if channel.final and not channel.pausing:
+                        self._judge_whole(guard, channel)
+                    else:
+                        held = held or guard.enforces
             except Failure as failure:
                 self._fail(guard, failure)
                 continue
             if guard.enforces:
                 low = min(low, done)
             known = min(known, (done // BLOCK) * BLOCK - guard.longest if not guard.window else done - guard.window)
-        if not channel.final:
-            low = written.whole(low)
-        channel.free = written.size if channel.final else max(channel.free, written.place(low, final=False))
+        if not held:
+            if channel.complete and low >= written.end:
+                channel.free = written.size
+            else:
+                channel.free = max(channel.free, written.place(written.whole(low), final=False))
         if known - written.base > 4 * BLOCK:
             written.forget(known)
             for name, acted in channel.acted.items():
@@ -245,6 +387,8 @@ class Watch:
 
     def _judge(self, guard: Guard, channel: Channel) -> int:
         """The place up to which the channel is decided. Raises Failure."""
+        if guard.remote is not None:
+            return channel.judged.get(guard.name, 0)
         if time.monotonic() > self._began + guard.settings.timeout:
             raise Failure("timeout")
         written, done = channel.written, channel.decided.get(guard.name, 0)
@@ -295,22 +439,46 @@ class Watch:
             channel.decided[guard.name] = done = end
         return done
 
-    def _act(self, guard: Guard, channel: Channel, hit: Hit, *, again: bool = False) -> None:
+    @staticmethod
+    def _reads_whole(guard: Guard, channel: Channel) -> bool:
+        return bool(channel.whole) and guard.reads_whole(channel.role, channel.tool, answer=channel.whole == ANSWER)
+
+    def _judge_whole(self, guard: Guard, channel: Channel, *, json: bool = False) -> None:
+        """Judge a complete text. The end of a stream repeats texts, which are judged once."""
+        assert channel.raw is not None
+        text = "".join(channel.raw)
+        key = guard.name, channel.tool, text
+        if key in self._judged:
+            return
+        self._judged.add(key)
+        json = json or channel.written.lexer is not None
+        for kind in guard.judge(Whole(text, channel.role, channel.where, channel.tool, json)):
+            self._act(guard, channel, (0, channel.written.end, kind))
+
+    def _act(
+        self, guard: Guard, channel: Channel, hit: Hit, *, again: bool = False, ruling: Finding | None = None
+    ) -> None:
         start, end, kind = hit
+        decided = ruling if isinstance(ruling, Ruling) else None
         kinds = self._found.setdefault(guard.name, {})
         if not (channel.again or again) or kind not in kinds:
             kinds[kind] = kinds.get(kind, 0) + 1
-        if guard.action == "block":
-            message = f"Guardrail {guard.name!r} matched the answer; it was withheld."
+        if guard.action == "block" or (guard.action == "mask" and decided is not None and decided.blocks):
+            said = f" {decided.message}" if decided is not None and decided.message else ""
+            message = f"Guardrail {guard.name!r} matched the answer; it was withheld.{said}"
             raise Ends(Refusal(GUARDRAIL_BLOCKED, message, headers={GUARDRAILS: f"{guard.name}:block"}))
         if guard.action == "mask":
             written = channel.written
-            found = written.text[max(0, start - written.base) : end - written.base]
-            for edit in written.edits(start, end, self._label(guard, kind, found), final=channel.final):
+            label = decided.replacement if decided is not None else None
+            if label is None:
+                label = self._label(guard, kind, written.text[max(0, start - written.base) : end - written.base])
+            for edit in written.edits(start, end, label, final=channel.final):
                 insort(channel.edits, (edit[0], guard.order, edit))
 
     def _fail(self, guard: Guard, failure: Failure) -> None:
         """A guardrail cannot judge the answer: the answer ends, or goes on without the guardrail."""
+        if guard not in self._guards:
+            return
         self._guards.remove(guard)
         if kinds := self._found.pop(guard.name, None):
             self._tell(Verdict(guard.name, "output", guard.action, kinds))
@@ -324,8 +492,10 @@ class Watch:
     def _leave(self, out: list[Frame]) -> None:
         """Move the events whose text is decided to `out`, once the first window has passed."""
         queue = self._queue
-        if self._waiting > MOST_WAITING and queue:
+        if self._waiting > self._most_waiting and queue:
             for channel in {id(one.channel): one.channel for one in queue[0].said}.values():
+                if channel.raw is not None:
+                    self._too_long(channel)
                 self._pause(channel)
         while queue and all(one.at + len(one.text) <= one.channel.free for one in queue[0].said):
             entry = queue.popleft()

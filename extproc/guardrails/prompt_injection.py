@@ -20,7 +20,7 @@ from pydantic import Field
 
 from extproc.guardrails import Finding, GuardrailSettings
 from extproc.guardrails._model import places, tokens, weights
-from extproc.guardrails._patterns import Patterns, compiled
+from extproc.guardrails._patterns import compiled
 from extproc.guardrails._unwrap import inner
 
 _WINDOW = 4096  # characters that are judged together; a window of 96 tokens is about 600
@@ -63,11 +63,9 @@ _compact = re.compile(
     r"(?:ignore|disregard|forget|override|bypass)(?:all|any|the|your|my|of)*(?:previous|prior|above|earlier|system|preceding)?(?:instruction|rule|prompt|guideline)"
     r"|(?:reveal|print|show|repeat|output|leak)(?:me|all|the|your)*(?:system|hidden|secret|initial)?(?:prompt|instruction|password)|doanythingnow|youarenow(?:dan|in)"
 ).search
-_ODD = Patterns(
-    [
-        r"(?:\b[0-9A-Za-z][ ._*|-]{1,3}){7,}[0-9A-Za-z]\b",  # letters with spaces between them
-        r"\b[a-zA-Z]*(?:[a-zA-Z][013457@$!|]+|[013457@$]+[a-zA-Z])[a-zA-Z013457@$!|]*\b",  # digits in the place of letters
-    ]
+_ODD = (
+    r"(?:\b[0-9A-Za-z][ ._*|-]{1,3}){7,}[0-9A-Za-z]\b",  # letters with spaces between them
+    r"\b[a-zA-Z]*(?:[a-zA-Z][013457@$!|]+|[013457@$]+[a-zA-Z])[a-zA-Z013457@$!|]*\b",  # digits in the place of letters
 )
 _gap = re.compile(r"[ ._*|-]+")
 _leet_word = re.compile(r"\b[a-zA-Z]*(?:[a-zA-Z][013457@$!|]+|[013457@$]+[a-zA-Z])[a-zA-Z013457@$!|]*\b")
@@ -117,7 +115,7 @@ class PromptInjection:
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
         over, span = self._judge(text)
         if over <= 0:
-            odd = list(_ODD.search(text))
+            odd = list(compiled(_ODD).search(text))
             for variant, place, more in _variants(text, [index for index, _ in odd]):
                 if (hidden := self._judge(variant)[0] - more) > over:
                     over, span = hidden, place

@@ -56,8 +56,12 @@ STEPS = (
         "CREATE INDEX exchanges_by_consumer ON exchanges (consumer, time)",
         "CREATE INDEX exchanges_by_request ON exchanges (request_id)",
     ),
+    (
+        "ALTER TABLE exchanges ADD COLUMN cache {text} NOT NULL DEFAULT ''",
+        "ALTER TABLE exchanges ADD COLUMN saved BIGINT NOT NULL DEFAULT 0",
+    ),
 )
-VERSION = len(STEPS)  # 1
+VERSION = len(STEPS)  # 2
 
 # a key of PostgreSQL's advisory locks: a number that no other program in the database takes
 _LOCK = 7_310_868_733_423_012

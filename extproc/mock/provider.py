@@ -66,7 +66,7 @@ class Mock:
     """One provider: its settings, its fault of the moment, and the log of its requests."""
 
     none = NONE
-    speaks = ", ".join((*apis.ENDPOINTS, "/v1/models"))
+    speaks = ", ".join((*(path for each in apis.SERVED for path in each.paths), "/v1/models"))
     parse: Callable[[str], Plan] = staticmethod(parse)
 
     def __init__(self, options: Options) -> None:
@@ -104,7 +104,7 @@ class Mock:
 
     def _find(self, path: str) -> tuple[Endpoint | None, str]:
         """The endpoint of a path, and the model that the path names."""
-        return apis.ENDPOINTS.get(path), ""
+        return apis.find(path)
 
     def _serve(self, seen: Seen, path: str, query: str, body: bytes) -> Reply:
         endpoint, model = self._find(path)
@@ -140,7 +140,8 @@ class Mock:
 
     def _admit(self, seen: Seen, _body: bytes) -> None:
         """Refuse a request without the key, in any of the headers that services of these APIs take."""
-        wanted = {b"authorization": b"Bearer " + self._key, b"x-api-key": self._key, b"api-key": self._key}
+        wanted = dict.fromkeys((b"x-api-key", b"api-key", b"x-goog-api-key"), self._key)
+        wanted[b"authorization"] = b"Bearer " + self._key
         if self._key and not any(wanted.get(name) == value for name, value in seen.headers):
             raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
 

@@ -8,7 +8,14 @@ PROVIDER = Provider(
     gen_ai_name="azure.ai.openai",
     source="https://learn.microsoft.com/en-us/azure/ai-foundry/openai/api-version-lifecycle",
     base_path="/openai/v1",
-    dialects=("openai_chat", "openai_responses", "openai_embeddings", "openai_completions"),
+    dialects=(
+        "openai_chat",
+        "openai_responses",
+        "openai_responses_input_tokens",
+        "openai_responses_compact",
+        "openai_embeddings",
+        "openai_completions",
+    ),
     prefers={"openai_responses": REASON},  # deployments that have the name of their model
     credential=Credential("api-key", ""),
     batches={"*": Batch(2048)},  # https://learn.microsoft.com/en-us/azure/ai-services/openai/how-to/embeddings

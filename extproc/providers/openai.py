@@ -10,7 +10,15 @@ PROVIDER = Provider(
     gen_ai_name="openai",
     source="https://platform.openai.com/docs/api-reference",
     base_url="https://api.openai.com/v1",
-    dialects=("openai_chat", "openai_responses", "openai_embeddings", "openai_completions", "openai_moderations"),
+    dialects=(
+        "openai_chat",
+        "openai_responses",
+        "openai_responses_input_tokens",
+        "openai_responses_compact",
+        "openai_embeddings",
+        "openai_completions",
+        "openai_moderations",
+    ),
     # From GPT-5.4 on, chat completions refuse function tools beside reasoning, from 5.6 on without an effort, too:
     # https://github.com/openai/openai-openapi/issues/541, https://github.com/danny-avila/LibreChat/issues/14355
     prefers={"openai_responses": REASON},

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History
 from extproc.words.chain import Branch, Choice, Skip
-from extproc.words.dialect import ABILITIES, CHARACTERS_PER_TOKEN, HOSTED, NATIVE, Ask, Dialect
+from extproc.words.dialect import ABILITIES, BY_URL, CHARACTERS_PER_TOKEN, HOSTED, IMAGE_OUTPUT, NATIVE, Ask, Dialect
 from extproc.words.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.facts import fact
@@ -48,6 +48,8 @@ class Select:
         if not left:
             self._tell(exchange)
             raise self._refusal(exchange)
+        if exchange.keeper:
+            left = self._keeping(left, exchange)
         if "state" in exchange.ask.needs:
             left = left[:1]  # always the same target: the others do not have the content that this one stores
         if len(left) > 1:
@@ -67,6 +69,14 @@ class Select:
         exchange.targets = tuple(left)
         self._tell(exchange)
 
+    def _keeping(self, left: list[Target], exchange: Exchange) -> list[Target]:
+        """The targets at the provider that keeps what the request goes on from."""
+        found = [target for target in left if target.provider == exchange.keeper]
+        if not found:
+            message = f"The request goes on from an answer that the provider {exchange.keeper} keeps, and no target of "
+            raise Refusal(UNSUPPORTED_BY_TARGETS, f"{message}{exchange.ask.model!r} is there{_STATELESS}.")
+        return found
+
     def _unable(self, target: Target, exchange: Exchange) -> tuple[str, str] | None:
         catalog, ask, client = self._catalog, exchange.ask, exchange.dialect
         dialect = catalog.dialect(target, client)
@@ -77,6 +87,8 @@ class Select:
             if "state" in unsaid:
                 return "dialect", why + _STATELESS
             return "dialect", why + _REMEDY if HOSTED in unsaid and "hosted_call" not in unsaid else why
+        if BY_URL in ask.needs and catalog.fetches_not(target, dialect):
+            return "dialect", f"provider {target.provider} fetches no images or files by URL (send them in base64)"
         for name, matches in target.match:
             if not matches(value := fact(name, exchange)):
                 return "no_match", f"it is not for {name} {value[:64]!r}"
@@ -160,6 +172,8 @@ def _lacks(dialect: Dialect, target: Target, need: str) -> bool:
     """Whether a request that needs `need` cannot be translated for `target`."""
     if need == HOSTED:
         return target.hosted_tools != "drop"
+    if need == IMAGE_OUTPUT:
+        return not dialect.images
     return need in dialect.lacks or need in NATIVE
 
 

@@ -45,11 +45,17 @@ _READ_ANSWER = pb.ProcessingResponse(
         response_trailer_mode=pb.ProcessingMode.SEND,
     )
 ).SerializeToString()
+_READ_ALONE = {phase: unchanged + _READ_ANSWER for phase, unchanged in UNCHANGED.items()}
 
 
 def headers(phase: str, action: Continue) -> bytes:
     """The answer to `request_headers` or `response_headers`."""
-    message = _PHASES[phase] + _sized(b"\x0a" + _sized(_mutation(action)))
+    if action.read_answer and not (action.set_headers or action.remove_headers or action.order or action.reroute):
+        return _READ_ALONE[phase]
+    common = _mutation(action) + _CLEAR_ROUTE_CACHE if action.reroute else _mutation(action)
+    message = _PHASES[phase] + _sized(b"\x0a" + _sized(common))
+    if action.order:
+        message += _order(action.order)
     return message + _READ_ANSWER if action.read_answer else message
 
 

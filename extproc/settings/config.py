@@ -22,6 +22,8 @@ from pydantic import Field, StringConstraints, ValidationError, model_validator
 from extproc import guardrails
 from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, GroupSettings, TeamSettings
 from extproc.budgets import BudgetSettings
+from extproc.cache.settings import CacheSettings
+from extproc.guardrails import Around
 from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
 from extproc.routing.catalog import ModelSettings, VirtualModelSettings
@@ -234,10 +236,26 @@ class Settings(Section):
     attribution: AttributionSettings = AttributionSettings()
     budgets: Sequence[BudgetSettings] = Field((), description="Limits on requests, tokens, USD or concurrency.")
     guardrails: Sequence[GuardrailEntry] = Field((), description="Checks of the text in requests and answers.")
+    cache: CacheSettings = CacheSettings()
     usage: UsageSettings = UsageSettings()
     stores: StoresSettings = StoresSettings()
     limits: LimitsSettings = LimitsSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+
+    @property
+    def around_guardrails(self) -> Around:
+        """The settings that guardrails need which ask a service."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.listener.address, self.listener.address)  # noqa: S104
+        host = f"[{host}]" if ":" in host else host
+        scheme = "http" if self.listener.tls is None else "https"
+        keys = {
+            consumer.name: secret
+            for consumer in self.consumers
+            for key in reversed(consumer.keys)
+            if (secret := key.secret) is not None and not key.disabled
+        }
+        models = (*self.models, *self.virtual_models)
+        return Around(self.providers, f"{scheme}://{host}:{self.listener.port}", keys, models)
 
 
 @dataclass(slots=True, frozen=True)

@@ -38,6 +38,7 @@ _DURATION = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 
 _FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _PER_TOKEN = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _TOKENS = (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+_CALLS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STAGE = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25)
 _RATIO = (0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 10.0, 25.0)
 
@@ -183,6 +184,13 @@ class Telemetry:
             ["guardrail", "reason"],
             registry=registry,
         )
+        self._guardrail_calls = Histogram(
+            "extproc_guardrail_call_seconds",
+            "Calls of guardrails to services, by outcome",
+            ["guardrail", "kind", "outcome"],
+            _CALLS,
+            registry,
+        )
         self._budget = Counter(
             "extproc_budget_decisions", "Decisions of budgets", ["budget", "verdict"], registry=registry
         )
@@ -208,6 +216,17 @@ class Telemetry:
         )
         self._no_price = Counter(
             "extproc_cost_unknown", "Exchanges whose price is unknown", ["provider", "model"], registry=registry
+        )
+        self._cache = _series(
+            Counter("extproc_cache", "Looks into the cache of answers, by outcome", ["outcome"], registry=registry)
+        )
+        self._saved = _series(
+            Counter(
+                "extproc_cache_saved_usd",
+                "Cost that kept answers had, in USD; in shadow mode: that they would have saved",
+                ["mode", *spender],
+                registry=registry,
+            )
         )
         self._usage_source = _series(
             Counter("extproc_usage", "Exchanges by the source of their usage", ["source"], registry=registry)
@@ -293,6 +312,10 @@ class Telemetry:
         else:
             self._guardrail.labels(verdict.guardrail, verdict.action).inc()
 
+    def guardrail_call(self, guardrail: str, kind: str, outcome: str, seconds: float) -> None:
+        """Count a call of a guardrail to its service."""
+        self._guardrail_calls.series((guardrail, kind, outcome)).observe(seconds)
+
     def line_lost(self) -> None:
         """A line of the log was dropped. May be called from any thread."""
         self._unwritten.inc()
@@ -361,6 +384,8 @@ class Telemetry:
             self._count_consumer(exchange, f"{status[0]}xx" if status != "none" else status)
         if exchange.forwarded:
             self._count(exchange)
+        if exchange.caching is not None:
+            self._count_cache(exchange)
         entry = describe(exchange)
         self.recent.add(entry, known=hasattr(exchange, "consumer"))
         if self._log:
@@ -398,6 +423,13 @@ class Telemetry:
             self._bad_usage.labels(target.provider).inc()
         if exchange.attempts > 1 and target is not None:
             self._failovers.labels(target.provider).inc()
+
+    def _count_cache(self, exchange: Exchange) -> None:
+        caching = exchange.caching
+        self._cache(caching.outcome).inc()
+        if caching.saved:
+            mode = "enforce" if caching.enforced else "shadow"
+            self._saved(mode, *self._spender(exchange)).inc(caching.saved / NANO)
 
     def _count_consumer(self, exchange: Exchange, status: str) -> None:
         spender = self._spender(exchange)

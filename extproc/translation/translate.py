@@ -15,10 +15,10 @@ import msgspec
 
 from extproc.dialects import dialects, safe_names
 from extproc.dialects._effort import forgo_thinking
-from extproc.dialects._media import ASKS_FOR_IMAGES
 from extproc.framing import OVERSIZE, Frame, Framing
 from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
+from extproc.translation.image_turns import show_images
 from extproc.translation.prompt_cache import mark_stable
 from extproc.translation.tool_names import ToolNames
 from extproc.words import contract
@@ -48,6 +48,7 @@ class Translation:
         self._service = service
         self._names: ToolNames | None = None
         self.one_call = False  # see `Prompt`
+        self.large_events = self.dialect.images and self.dialect.image_turns  # events of the answer may hold images
 
     @property
     def names(self) -> ToolNames | None:
@@ -68,7 +69,7 @@ class Translation:
         """The path, after the provider's base_url, and the body. Raises Refusal for a request without a translation."""
         service, provider = self._service, kinds()[self._service.kind]
         destination = Destination(service.model, service.max_output_tokens, provider.more)
-        made: dict[str, Any] = dict(body)
+        made = self.client.for_model(dict(body), service.model)
         if self.translates:
             dropped: Sequence[str] = ()
             if service.drop_hosted:
@@ -76,6 +77,8 @@ class Translation:
             prompt = self.client.decode_request(body)
             able = service.reasoning and self.dialect.reasons(service.model)
             unable = [] if able else forgo_thinking(prompt)
+            if not isinstance(prompt, EmbeddingPrompt) and not self.dialect.image_turns:
+                show_images(prompt)
             if service.cache and self.dialect.cache_marks:
                 mark_stable(prompt)
             if isinstance(prompt, EmbeddingPrompt):
@@ -84,8 +87,7 @@ class Translation:
                 prompt.stream = self.streamed  # the client's path may say it rather than its body
                 self._names = ToolNames(prompt, self.dialect)
                 self.one_call = prompt.one_call
-                if prompt.images and not self.dialect.images:
-                    dropped = [*dropped, ASKS_FOR_IMAGES]
+                self.large_events = self.large_events or prompt.images
             made, ignored = self.dialect.encode_request(prompt, destination)
             self.ignored = safe_names([*dropped, *prompt.ignored, *unable, *ignored])
         path = self.dialect.path(destination, stream=self.streamed)

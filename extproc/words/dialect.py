@@ -21,6 +21,8 @@ from extproc.words import messages
 from extproc.words.errors import Kind
 from extproc.words.exchange import Usage
 from extproc.words.messages import Effort
+from extproc.words.said import Called, Closed, Piece, loose
+from extproc.words.tooling import Tooling, Withheld, Without
 
 ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 """Abilities of models. A request needs one when it would mean something else without the field that asks for it."""
@@ -28,6 +30,12 @@ ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 
 HOSTED = "hosted_tools"
 """The need of a request that offers tools which the provider runs itself. A target may go without them."""
+
+BY_URL = "url"
+"""The need of a request with images or files at an address on the web, which the provider has to fetch."""
+
+IMAGE_OUTPUT = "image_output"
+"""The need of a request for images in the answer: APIs with `Dialect.images` can serve it."""
 
 NATIVE = frozenset(("state", "thread", HOSTED, "hosted_call"))
 """Needs that only the API of the request itself can serve: such a request is never translated."""
@@ -67,6 +75,8 @@ class Endpoint:
     operation: str  # gen_ai.operation.name
     model: str = ""
     alias: bool = False
+    id: str = ""  # the client's word in the place of its `{id}`
+    query: tuple[str, ...] = ()  # parameters of the client's query that the provider gets
 
     def path(self, model: str) -> str:
         """The path for another model."""
@@ -75,6 +85,8 @@ class Endpoint:
 
 PLACE = "{model}"
 """Placeholder of the model's name in a path of `Dialect.paths`."""
+ID = "{id}"
+"""Placeholder of an object's id in a path of `Dialect.calls`."""
 
 NO_ENDPOINT = Endpoint("", "")
 
@@ -169,6 +181,11 @@ class Ask:
         self.unseen = _with(self.unseen, name)
         self.unbounded = _with(self.unbounded, name)
 
+    def add_url(self, url: object, field: str) -> None:
+        """Note an image or a file that may be at an address on the web."""
+        if isinstance(url, str) and url.startswith(("https://", "http://")):
+            self.needs.setdefault(BY_URL, field)
+
     def packed(self, data: object) -> None:
         """Note base64 whose size says little about its tokens."""
         if isinstance(data, str):
@@ -214,36 +231,6 @@ class Text:
 
 
 @dataclass(slots=True)
-class Piece:
-    """A piece of text in an event of an answer: `holder[key]` is a string, or a long number.
-
-    The pieces of one `channel` follow each other from event to event and are one text; its first word is the choice, or
-    the item, that it belongs to. Without a channel the piece is a text of its own.
-    """
-
-    where: str
-    holder: Any
-    key: str | int
-    channel: tuple[Any, ...] | None = None
-    call: bool = False  # of a call of a tool
-    name: bool = False  # the name of the tool that is called
-    json: bool = False  # the text is JSON
-    again: bool = False  # it repeats what other events said
-    beside: tuple[Any, str, Any] | None = None  # holder and key of the same text in another form, and its replacement
-
-    @property
-    def value(self) -> str:
-        return str(self.holder[self.key])
-
-
-@dataclass(slots=True, frozen=True)
-class Closed:
-    """The channels that begin with `channel` are complete."""
-
-    channel: tuple[Any, ...]
-
-
-@dataclass(slots=True)
 class Report:
     """Usage, finish and errors that an answer reported, gathered event by event."""
 
@@ -260,6 +247,7 @@ class Report:
     output_events: int = 0  # events that carried generated text
     options: dict[str, str] = field(default_factory=dict)  # that change the price, as the provider applied them
     error: str = ""  # the provider's error in mid-stream
+    kept: Sequence[str] = ()  # ids of the objects that the provider keeps
     memory: Any = None  # the dialect's own, from one event to the next
 
     def add_text(self, text: str) -> None:
@@ -336,6 +324,14 @@ class Dialect:
     """Further paths for the same, each with the one of `paths` it stands for. The model's name in one of them takes the
     place of the one in the body.
     """
+    calls: Mapping[tuple[str, str], str] = {}
+    """Calls about an object that a provider keeps, by method and path, each with its operation. `{id}` stands for the
+    object's id. They have no body.
+    """
+    call_query: tuple[str, ...] = ()
+    """Parameters in the queries of such calls that the provider gets."""
+    stored: tuple[str, ...] = ()
+    """Fields of a request that hold ids of kept objects."""
     fields: Fields
     """The names of its fields, in a dialect that clients speak."""
     family: str = "chat"
@@ -346,6 +342,8 @@ class Dialect:
     """True when requests can mark the content that a prompt cache should keep."""
     images: bool = False
     """Whether its answers can hold images. Events of its streams have the limit of whole answers then."""
+    image_turns: bool = False
+    """Whether the model's own turns can hold images in a request. Elsewhere the user's turn behind them does."""
     stream_type: str = "text/event-stream"
     """Content type of its streamed answers."""
     comments: bool = False
@@ -360,14 +358,34 @@ class Dialect:
     """Header of requests that only its clients send."""
     rates: str = ""
     """Prefix of its providers' headers that report rate limits."""
+    models_path: str = ""
+    """Path of the list of models, where its clients look for another one than `/v1/models`."""
+    key_parameter: str = ""
+    """Parameter of the query in which its clients may send their key."""
     lacks: frozenset[str] = frozenset()
     """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
+    asides: frozenset[str] = frozenset()
+    """Top-level fields of a request that change no answer, see `cache.key`. A field that is not listed does."""
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
         """The meaning of a request. `endpoint` is the path it came to, which matters where the model stands in it.
         Raises Refusal (400) when a field the gateway relies on has the wrong shape.
         """
         raise NotImplementedError
+
+    def spelled(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`body` with the names of its fields as the gateway reads them, for an API that has several spellings; the
+        same object where it had them already. Raises Refusal (400) where two spellings of one field stand in it.
+        """
+        return body
+
+    def for_model(self, body: dict[str, Any], model: str) -> dict[str, Any]:  # noqa: ARG002
+        """`body` as a provider gets it for another model, where the body repeats the name that the path has."""
+        return body
+
+    def array(self, path: str) -> bool:  # noqa: ARG002
+        """True where a client that calls `path`, with its query, takes a stream as one JSON array, and no events."""
+        return False
 
     def thinking(self, body: Mapping[str, Any]) -> int:  # noqa: ARG002
         """`Ask.thinking` of a body that a target has changed. Never raises."""
@@ -376,6 +394,14 @@ class Dialect:
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         """The dialogue so far. Takes any body and never raises. Here its texts are all one message."""
         return Conversation(asked=[text.value for text in islice(self.texts(body), _MOST_PIECES)])
+
+    def varies(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """True for a request whose client wants another answer each time, by its fields. Never raises."""
+        return True
+
+    def plain(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """True where the neutral form of a request says all that it says but `asides`. Never raises."""
+        return False
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         """Every piece of text a client sent, wherever it stands in the body. Here all text but the model's is the
@@ -388,6 +414,18 @@ class Dialect:
             else:
                 yield from strings(value, "user", key)
 
+    def tooling(self, body: Mapping[str, Any]) -> Tooling:  # noqa: ARG002
+        """The tools of a request, for guardrails. Takes any body and never raises. Here there are none."""
+        return Tooling()
+
+    def without_tools(self, body: Mapping[str, Any], withheld: Withheld) -> Without:  # noqa: ARG002
+        """The request without `withheld` tools. Takes any body and never raises."""
+        return {}, []
+
+    def keeps(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        """True when the provider may keep the answer, under an id that `observe` reports."""
+        return False
+
     def usage_request(self, body: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG002
         """The top-level fields that make a streamed answer report its usage; empty when it does so anyway."""
         return {}
@@ -399,7 +437,7 @@ class Dialect:
     def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
         """Read the usage from the beginning or the end of an event that is too long to be read whole. Never raises."""
 
-    def said(self, event: Any) -> Iterator[Piece | Closed]:
+    def said(self, event: Any) -> Iterator[Piece | Closed | Called]:
         """The text of one event, or of a whole plain answer, given as its JSON. Takes anything and never raises. Here
         each string is a text of its own.
         """
@@ -531,38 +569,3 @@ def strings(value: Any, role: str, where: str) -> Iterator[Text]:
 
 QUIET = frozenset(("id", "object", "model", "type"))
 """Fields of answers that hold no words of a model in any API."""
-
-_LONG = 1_000_000  # smaller numbers hide nothing
-
-
-def loose(
-    value: Any,
-    where: str,
-    quiet: frozenset[str],
-    *,
-    without: tuple[str, ...] = (),
-    call: bool = False,
-    again: bool = False,
-    numbers: bool = False,
-) -> Iterator[Piece]:
-    """Every string below `value` as a text of its own, and with `numbers` every long number; nothing of the fields
-    `quiet`, and of `without` at the top.
-    """
-    stack: list[tuple[Any, str]] = [(value, where)]
-    while stack:
-        node, path = stack.pop()
-        items: Sequence[tuple[Any, Any]]
-        if isinstance(node, dict):
-            items = [
-                item for item in node.items() if item[0] not in quiet and not (node is value and item[0] in without)
-            ]
-        elif isinstance(node, list):
-            items = list(enumerate(node))
-        else:
-            continue
-        for key, item in items:
-            if isinstance(item, dict | list):
-                if item:
-                    stack.append((item, f"{path}[{key}]" if isinstance(key, int) else f"{path}.{key}"))
-            elif (isinstance(item, str) and item) or (numbers and type(item) in (int, float) and abs(item) >= _LONG):
-                yield Piece(f"{path}.{key}", node, key, call=call, again=again)

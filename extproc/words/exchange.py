@@ -249,6 +249,10 @@ class Exchange:
     ask: Ask = field(init=False)
     ignored: tuple[str, ...] = ()  # fields of the body that no provider gets, see `dialects.NOT_FORWARDED`
     edits: dict[str, Any] = field(default_factory=dict)  # top-level fields to set in the body that leaves
+    # Open, Recall and Seal, see `kept`
+    object: str = ""  # the provider's id of the object that the call is about
+    keeper: str = ""  # the provider of the objects that the request goes on from
+    kept: dict[str, str] = field(default_factory=dict)  # the provider's id of an object -> the client's
     # Route, then narrowed by Authorize; Select makes it the target of each try, in order
     chain: Chain = field(init=False)
     targets: tuple[Target, ...] = field(init=False)
@@ -258,9 +262,13 @@ class Exchange:
     # GuardInput
     guardrails: list[str] = field(default_factory=list)  # guardrails with findings, each `name:action`
     verdicts: list[Verdict] = field(default_factory=list)
-    masked: bool = False  # `body` and `json` are no longer as the client sent them
+    masked: bool = False  # `body` and `json` are no longer as the client sent them, from Parse on
+    array: Any = None  # writes a streamed answer as one JSON array; None: its events leave as they are
     guards: Sequence[Any] = ()  # guardrails that read the answer
     vault: Any = None  # texts behind reversible masks
+    untrusted: tuple[str, ...] = ()  # tools with results in the conversation that a guardrail does not trust
+    # LookUp
+    caching: Any = None  # `words.caching.Caching` where the cache of answers takes part
     # Reserve
     reservation: Reservation[Any] = field(init=False)
     output_limits: tuple[int | None, ...] = ()  # the limit to write into the request, by target; None: no change

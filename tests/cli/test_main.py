@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,7 +147,7 @@ def test_a_missing_extra_is_named(run, monkeypatch, verb, extra):
     def missing(_name):
         raise ModuleNotFoundError(name="envoy_data_plane")
 
-    monkeypatch.setattr(importlib, "import_module", missing)
+    monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=missing))
     wanted = f"extproc {verb} needs the extra '{extra}': pip install 'llm-extproc[{extra}]'\n"
     assert run(verb, "--help") == (1, "", wanted)
 

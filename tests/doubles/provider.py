@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from extproc.mock.endpoints import Answer, Endpoint, Headers, Options
+from extproc.mock.endpoints import Answer, Endpoint, Headers, Json, Options
 from extproc.mock.faults import Faults as SharedFaults
 from extproc.mock.provider import JSON, Mock, Reply, Seen
+from tests.doubles import responses_stored
 from tests.doubles.credentials import Asked, Keys
 from tests.doubles.faults import NONE, Faults, odd, padded, parse
 from tests.doubles.routes import OPENAI, find
@@ -39,6 +40,10 @@ class Double(Mock):
     def _find(self, path: str) -> tuple[Endpoint | None, str]:
         found, model = find(path)
         return found and Endpoint(found.dialect, found.answer, found.error), model
+
+    def _listing(self, method: str, path: str, *, known: bool) -> Json:
+        found = responses_stored.call(self._name, method, path)
+        return super()._listing(method, path, known=known) if found is None else found
 
     def _admit(self, seen: Seen, body: bytes) -> None:
         path, _, query = seen.path.partition("?")

@@ -1,21 +1,22 @@
 """OpenAI's Responses, plain or streamed.
 
-A double refuses what the API refuses (see responses_shapes.py and responses_rules.py), and stores nothing: earlier
-turns have to come back in the input. The model reasons when an effort is asked for, and shows its reasoning when a
-summary is asked for. `include` reasoning.encrypted_content adds the sealed reasoning. Custom tools are called with the
-text "stub". With the fault `usage=early`, response.created reports all of the usage.
+A double refuses what the API refuses (see responses_shapes.py and responses_rules.py). It stores whole responses
+(responses_stored.py), but does not read them again: earlier turns have to come back in the input. The model reasons
+when an effort is asked for, and shows its reasoning when a summary is asked for. `include` reasoning.encrypted_content
+adds the sealed reasoning. Custom tools are called with the text "stub". With the fault `usage=early`, response.created
+reports all of the usage.
 
 Sources: https://platform.openai.com/docs/api-reference/responses, .../docs/api-reference/responses-streaming
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
 
-from tests.doubles import answers, credentials
+from tests.doubles import answers, credentials, responses_stored
 from tests.doubles.answers import CREATED, Answer, Json, Question, Refused, streamed, told
 from tests.doubles.endpoints import Dialect
 from tests.doubles.faults import Event
@@ -56,11 +57,41 @@ def create(question: Question) -> Answer:
         CREATE(body, ())
     except Wrong as wrong:
         raise refusal(wrong) from None
-    check(body)
+    check(body, question.name)
     played = play(_scene(body), question)
+    ended = _ended(question, played, _usage(question, played))
+    if body.get("store") is not False:
+        responses_stored.keep(question.name, ended, items_of(body))
     if body.get("stream"):
         return streamed(list(_events(question, played)))
-    return Answer(_ended(question, played, _usage(question, played)))
+    return Answer(ended)
+
+
+def input_tokens(question: Question) -> Answer:
+    """POST /v1/responses/input_tokens."""
+    played = _checked(question, ("stream", "store", "max_output_tokens", "include", "user"))
+    return Answer({"object": "response.input_tokens", "input_tokens": played.counts.input})
+
+
+def compact(question: Question) -> Answer:
+    """POST /v1/responses/compact."""
+    played = _checked(question, ("stream", "store", "max_output_tokens", "tools", "reasoning", "text", "include"))
+    item = {"id": "cmp_" + question.digest, "type": "compaction", "encrypted_content": seal("openai", "compacted")}
+    answer = {"id": "resp_" + question.digest, "object": "response.compaction", "created_at": CREATED}
+    return Answer(answer | {"output": [item], "usage": _usage(question, played)})
+
+
+def _checked(question: Question, unknown: Sequence[str]) -> Play:
+    """The play of a request to an endpoint beside `create`, which takes fewer fields."""
+    body = question.body
+    if wrong := [name for name in unknown if name in body]:
+        raise Refused(400, f"Unknown parameter: '{wrong[0]}'.", param=wrong[0], code="unknown_parameter")
+    try:
+        CREATE(body, ())
+    except Wrong as wrong_shape:
+        raise refusal(wrong_shape) from None
+    check(body, question.name)
+    return play(_scene(body), question)
 
 
 # --- the request

@@ -12,6 +12,7 @@ from typing import Any
 from tests.doubles import openai_schema
 from tests.doubles.answers import Json, Refused
 from tests.doubles.efforts import check_effort
+from tests.doubles.responses_stored import keeps
 from tests.doubles.seals import unseal
 
 MOST_METADATA = 16
@@ -22,9 +23,9 @@ _NEVER_REASONS = re.compile(r"(gpt-3|gpt-4|chatgpt-|gpt-5(\.\d)?-chat)")
 _ALWAYS_REASONS = re.compile(r"(o[134](-|$)|gpt-5(-mini|-nano|-pro|-codex|-\d{4}|$))")
 
 
-def check(body: Json) -> None:
-    """Refuse the requests that the API would refuse."""
-    _check_input(body)
+def check(body: Json, name: str) -> None:
+    """Refuse the requests that the API of the double `name` would refuse."""
+    _check_input(body, name)
     items = items_of(body)
     for index, item in enumerate(items):
         _check_item(item, index, stored=body.get("store") is not False)
@@ -70,15 +71,15 @@ def _invalid(message: str, param: str | None, code: str | None = "invalid_value"
 # --- the input
 
 
-def _check_input(body: Json) -> None:
+def _check_input(body: Json, name: str) -> None:
     previous = body.get("previous_response_id")
-    if previous:
+    if previous and not keeps(name, previous):
         message = f"Previous response with id '{previous}' not found."
         raise _invalid(message, "previous_response_id", "previous_response_not_found")
-    for name in ("conversation", "prompt", "background"):
-        if body.get(name):
-            raise _invalid(f"'{name}' needs what this mock does not keep.", name, "unsupported_parameter")
-    if not body.get("input"):
+    for field in ("conversation", "prompt", "background"):
+        if body.get(field):
+            raise _invalid(f"'{field}' needs what this mock does not keep.", field, "unsupported_parameter")
+    if not body.get("input") and not previous:
         either = "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation_id' must be provided."
         raise _invalid(either, "input", "missing_required_parameter")
 

@@ -55,6 +55,8 @@ def _everywhere(
 ROUTES = {
     "/v1/chat/completions": Endpoint(OPENAI, chat),
     "/v1/responses": Endpoint(responses.DIALECT, responses.create),
+    "/v1/responses/input_tokens": Endpoint(responses.DIALECT, responses.input_tokens),
+    "/v1/responses/compact": Endpoint(responses.DIALECT, responses.compact),
     "/v1/embeddings": Endpoint(OPENAI, embeddings),
     "/v1/rerank": Endpoint(OPENAI, rerank.others),
     "/v1/moderations": Endpoint(OPENAI, moderations),
@@ -83,6 +85,7 @@ ROUTES = {
             "streamGenerateContent": partial(gemini.generate_content, stream=True),
             "countTokens": gemini.count_tokens,
             "batchEmbedContents": embeddings_gemini.batch,
+            "embedContent": partial(embeddings_gemini.embed, vertex=False),
         },
     ),
     **_everywhere(

@@ -118,6 +118,84 @@ def test_moderations_flag_text(gateway: Gateway, sdk: OpenAI):
     assert len(sdk.moderations.create(model="omni-moderation-latest", input=["a", "b"]).results) == 2
 
 
+# --- responses that OpenAI keeps
+
+
+def test_a_stored_response_is_read_and_deleted(gateway: Gateway, sdk: OpenAI):
+    made = sdk.responses.create(model="gpt-5.4", input="Hello")
+    assert made.id.startswith("resp_kept_")
+    found = sdk.responses.retrieve(made.id)
+    assert (found.id, found.output_text) == (made.id, made.output_text)
+    items = sdk.responses.input_items.list(made.id, limit=5, order="asc")
+    assert [item.type for item in items.data] == ["message"]
+    with pytest.raises(openai.BadRequestError, match="Cannot cancel a synchronous response"):
+        sdk.responses.cancel(made.id)
+    sdk.responses.delete(made.id)
+    with pytest.raises(openai.NotFoundError) as gone:
+        sdk.responses.retrieve(made.id)
+    assert gone.value.response.headers["x-ai-error-origin"] == "provider"
+    paths = [
+        (seen["method"], seen["path"].replace(seen["path"].split("/")[3].split("?")[0], "ID"))
+        for seen in gateway.seen("openai")[1:]
+    ]
+    assert paths == [
+        ("GET", "/v1/responses/ID"),
+        ("GET", "/v1/responses/ID/input_items?limit=5&order=asc"),
+        ("POST", "/v1/responses/ID/cancel"),
+        ("DELETE", "/v1/responses/ID"),
+        ("GET", "/v1/responses/ID"),
+    ]
+    assert "kept_" not in str(gateway.seen("openai"))
+    row = gateway.last(lambda entry: entry["operation"] == "delete_response")
+    assert (row["consumer"], row["model"], row["provider"], row["cost_usd"]) == ("demo", "gpt-5.4", "openai", 0)
+
+
+def test_a_conversation_goes_on_from_a_stored_response(gateway: Gateway, sdk: OpenAI):
+    with sdk.responses.stream(model="gpt-5.4", input="Hello") as stream:
+        ids = {event.response.id for event in stream if event.type in ("response.created", "response.completed")}
+    [id] = ids
+    assert id.startswith("resp_kept_")
+    second = sdk.responses.create(model="gpt-5.4", input="And now?", previous_response_id=id)
+    assert second.previous_response_id == id
+    assert sdk.responses.retrieve(second.id).previous_response_id == id
+    kept_nowhere = sdk.responses.create(model="gpt-5.4", input="Hello", store=False)
+    assert kept_nowhere.id.startswith("resp_")
+    assert "kept_" not in kept_nowhere.id
+
+
+def test_a_stored_response_is_its_consumers_own(gateway: Gateway, sdk: OpenAI):
+    id = sdk.responses.create(model="gpt-5.4", input="Hello").id
+    raw = "resp_" + gateway.seen("openai")[0]["body"]["input"]
+    asked = len(gateway.seen("openai"))
+    other = sdk.with_options(api_key=OTHER)
+    for client, wrong in ((other, id), (sdk, raw), (sdk, id[:-2] + "AA"), (sdk, id.replace("resp_", "file_"))):
+        with pytest.raises(openai.NotFoundError) as refused:
+            client.responses.retrieve(wrong)
+        assert refused.value.code == "object_not_found"
+    with pytest.raises(openai.NotFoundError):
+        other.responses.create(model="gpt-5.4", input="And now?", previous_response_id=id)
+    url = f"/v1/responses/{id}"
+    statuses = [
+        gateway.http.get(gateway.url + url).status_code,
+        gateway.http.get(gateway.url + url, headers={"authorization": f"Bearer {ENV['POOR_KEY']}"}).status_code,
+        gateway.post(url).status_code,
+        gateway.post(f"{url}/cancel", {"a": 1}).status_code,
+    ]
+    assert statuses == [401, 404, 405, 400]
+    assert len(gateway.seen("openai")) == asked
+
+
+def test_input_tokens_are_counted_and_a_conversation_is_compacted(gateway: Gateway, sdk: OpenAI):
+    assert sdk.responses.input_tokens.count(model="gpt-5.4", input="one two three").input_tokens == 3
+    assert gateway.last(lambda entry: entry["operation"] == "count_tokens")["cost_usd"] == 0
+    compacted = sdk.responses.compact(model="gpt-5.4", input="one two three")
+    assert compacted.output[0].type == "compaction"
+    row = gateway.last(lambda entry: entry["operation"] == "compact")
+    assert compacted.usage is not None
+    assert row["input_tokens"] == compacted.usage.input_tokens
+    assert row["cost_usd"] > 0
+
+
 # --- all of them
 
 BODIES: dict[str, dict[str, Any]] = {

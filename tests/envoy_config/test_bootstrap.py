@@ -13,7 +13,6 @@ from extproc.dialects import served as served_paths
 from extproc.envoy_config import bootstrap, render, write_secrets
 from extproc.settings.config import parse
 from extproc.words import contract
-from extproc.words.dialect import PLACE
 
 MINIMAL = """
 providers: {openai: {kind: openai, api_key: env:TEST_KEY}}
@@ -125,13 +124,17 @@ def test_each_provider_has_an_internal_listener_and_two_clusters():
 def test_the_public_routes_are_the_paths_of_the_dialects():
     *served, elsewhere = routes(make(MINIMAL), "public")
     expected = [
-        {"safe_regex": {"regex": path_regex(path)}} if PLACE in path else {"path": path} for path in served_paths()
+        (method, {"safe_regex": {"regex": path_regex(path)}} if "{" in path else {"path": path})
+        for method, path in served_paths()
     ]
-    matches = [{kind: value for kind, value in route["match"].items() if kind != "headers"} for route in served]
+    matches = []
+    for route in served:
+        [header] = route["match"].pop("headers")
+        assert header["name"] == ":method"
+        matches.append((header["string_match"]["exact"], route["match"]))
     assert sorted(matches, key=repr) == sorted(expected, key=repr)
     assert elsewhere["direct_response"] == {"status": 404}
     for route in served:
-        assert route["match"]["headers"] == [{"name": ":method", "string_match": {"exact": "POST"}}]
         assert route["route"]["timeout"] == "0s"
         assert route["route"]["retry_policy"]["num_retries"] == 0
         assert route["route"]["retry_policy"]["refresh_cluster_on_retry"] is True
@@ -150,15 +153,16 @@ def test_no_timeout_of_envoy_is_shorter_than_the_settings():
         assert route["route"]["retry_policy"] == {"num_retries": 0, "per_try_timeout": "90s"}
         assert route["route"]["idle_timeout"] == "120s"
     assert routes(tree, "try-openai")[0]["route"]["idle_timeout"] == "610s"
-    for listener in ("public", "try-openai"):
-        assert "max_stream_duration" not in render(manager(tree, listener))
+    assert manager(tree, "public")["common_http_protocol_options"]["max_stream_duration"] == "14400s"
+    assert "max_stream_duration" not in render(manager(tree, "try-openai"))
 
 
-def test_buffers_hold_more_than_the_largest_body():
+def test_requests_are_held_whole_and_answers_in_small_buffers():
     tree = make(MANY)
     everything = tree["static_resources"]["listeners"] + tree["static_resources"]["clusters"]
     limits = [one["per_connection_buffer_limit_bytes"] for one in everything if one["name"] != "no-order"]
-    assert set(limits) | set(every(tree, "request_body_buffer_limit")) == {3 << 20}
+    assert set(limits) == {256 << 10}
+    assert set(every(tree, "request_body_buffer_limit")) == {3 << 20}
     assert every(tree, "max_request_bytes") == [1 << 20]
 
 

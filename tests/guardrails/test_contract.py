@@ -6,8 +6,9 @@ import time
 import pytest
 from pydantic import TypeAdapter
 
-from extproc.guardrails import Finding, GuardInput, GuardrailSettings, kinds, settings_type
+from extproc.guardrails import Finding, GuardInput, GuardrailSettings, RemoteSettings, kinds, settings_type
 from extproc.words.errors import Refusal
+from tests.guardrails.services import KINDS
 
 # For each kind: settings, and a text that they match.
 EXAMPLES = {
@@ -18,13 +19,15 @@ EXAMPLES = {
     "topics": ({"banned": {"shoes": ["red shoes", "blue shoes", "new shoes"]}}, "blue shoes"),
     "secrets": ({}, "AKIA" + "IOSFODNN7ABCDEFG"),
 }
-ANSWERS_ONLY = {"tools": ({"allow": ["search"]}, "delete")}
-"""Kinds that check answers alone: they have tests of their own."""
+ELSEWHERE = {"tools", "json_schema", "limits", "untrusted_context"}
+"""Kinds that check answers alone, or no text: they have tests of their own."""
 each = pytest.mark.parametrize("kind", EXAMPLES)
 
 
 def test_every_kind_has_an_example():
-    assert {*EXAMPLES, *ANSWERS_ONLY} == set(kinds())
+    remote = {kind for kind, settings in kinds().items() if issubclass(settings, RemoteSettings)}
+    assert {*EXAMPLES, *ELSEWHERE} == set(kinds()) - remote  # services are in `services.py`
+    assert remote == {text.removeprefix("kind: ").partition(",")[0] for text in KINDS.values()}
 
 
 def build(kind, **more):

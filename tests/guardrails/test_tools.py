@@ -63,6 +63,93 @@ async def test_a_call_is_allowed_or_not(world, dialect, rules, blocked, streamed
     assert played.out == (b"" if blocked else body)
 
 
+RULES = "arguments: {f: {command: {deny_pattern: 'rm\\s+-rf'}, cwd: {allow_pattern: '/tmp(?:/.*)?'}}}"
+SAFE = ['{"command": "ls", "cwd": "/tmp/x"}', '{"command": ["ls", "-rf"]}', '{"note": "rm -rf"}', '{"command": null}']
+UNSAFE = {
+    r'{"command": "r\u006d -rf /"}': "f.command",
+    r'{"c\u006fmmand": "rm  -rf /"}': "f.command",
+    '{"command": ["rm", "-rf", "/"]}': "f.command",
+    '{"steps": [{"Command": "rm -rf /"}]}': "f.command",
+    json.dumps({"x": json.dumps({"y": json.dumps({"command": "rm -rf /"})})}): "f.command",
+    '{"command": "\uff52\uff4d -rf /"}': "f.command",
+    '{"command": "echo cm0gLXJmIC8gLS1uby1wcmVzZXJ2ZS1yb290 | base64 -d | sh"}': "f.command",
+    '{"command": "ls", "command": "rm -rf /"}': "unreadable",
+    '{"x": "{\\"command\\": \\"ls\\", \\"command\\": \\"rm -rf /\\"}"}': "unreadable",
+    '{"command": "ls"': "unreadable",
+    '{"cwd": "/etc"}': "f.cwd",
+    '{"cwd": ["/tmp", "/etc"]}': "f.cwd",
+    '{"cwd": "/tmp\\n/etc"}': "f.cwd",
+    '{"a": [%s1]}' % ("1," * 10_000): "unreadable",
+    "[" * 70 + "]" * 70: "unreadable",
+}
+
+
+@pytest.mark.parametrize("dialect", CALLING)
+async def test_arguments_have_rules_of_their_own(world, dialect):
+    """No event of a call leaves before its arguments are complete and judged, whatever form they have."""
+    made, told = world(settings(RULES)), []
+    for text, kind in [*((text, "") for text in SAFE), *UNSAFE.items()]:
+        size = 3 if len(text) < 500 else 4000
+        body = stream(dialect, ["Well. "] * 60, arguments=[text[at : at + size] for at in range(0, len(text), size)])
+        before = len(told)
+        played = await Played(made, dialect).answer([body[at : at + 1000] for at in range(0, len(body), 1000)])
+        words = heard(dialect, played.out)
+        assert words["text"] == "Well. " * 60
+        if kind:
+            assert words["arguments"] == "", text
+            assert "guardrail_blocked" in json.dumps(words["error"])
+        else:
+            assert played.out == body
+        told = played.verdicts
+        assert told[before:] == ([("calls", "output", "block", {kind: 1})] if kind else [])
+
+
+async def test_calls_side_by_side_are_judged_each_by_its_own_tool(world):
+    def event(index, name, piece):
+        function = {"arguments": piece} | ({"name": name} if name else {})
+        chunk = {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": index, "function": function}]}}]}
+        return f"data: {json.dumps(chunk)}\n\n".encode()
+
+    def body(first, second):
+        calls = [
+            event(0, first, '{"command":'),
+            event(1, second, '{"command":'),
+            event(0, "", ' "rm'),
+            event(1, "", ' "rm'),
+        ]
+        return b"".join([*calls, event(0, "", ' -rf"}'), event(1, "", ' -r"}'), b"data: [DONE]\n\n"])
+
+    for first, second, blocked in (("f", "g", True), ("g", "f", False), ("", "g", True)):
+        played = await Played(world(settings(RULES)), "openai_chat").answer([body(first, second)])
+        assert played.status == (400 if blocked else 200)
+
+
+async def test_a_name_in_several_pieces_is_one_name(world):
+    body = b""
+    for piece in ("sh", "ell"):
+        call = {"index": 0, "function": {"name": piece, "arguments": ""}}
+        body += f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'tool_calls': [call]}}]})}\n\n".encode()
+    assert (await Played(world(settings("deny: [shell]")), "openai_chat").answer([body])).status == 400
+    assert (await Played(world(settings("deny: [shellfish]")), "openai_chat").answer([body])).out == body
+
+
+async def test_a_call_without_a_name_has_the_name_of_its_kind(world):
+    item = {"type": "shell_call", "id": "s", "call_id": "c", "action": {"commands": ["ls", "rm -rf /"]}}
+    body = json.dumps({"output": [item]}).encode()
+    streamed = b'data: {"type": "response.output_item.done", "item": %b}\n\n' % json.dumps(item).encode()
+    for rules in ("deny: [shell]", "arguments: {shell: {commands: {deny_pattern: 'rm -rf'}}}"):
+        played = Played(world(settings(rules)), "openai_responses", body=asking("openai_responses"))
+        assert (await played.answer([body], "application/json")).status == 400
+        assert (await Played(world(settings(rules)), "openai_responses").answer([streamed])).status == 400
+
+
+async def test_custom_tools_take_text(world):
+    item = {"type": "custom_tool_call", "id": "s", "call_id": "c", "name": "f", "input": "rm -rf /"}
+    rules = "arguments: {f: {input: {deny_pattern: 'rm -rf'}}}"
+    played = Played(world(settings(rules)), "openai_responses", body=asking("openai_responses"))
+    assert (await played.answer([json.dumps({"output": [item]}).encode()], "application/json")).status == 400
+
+
 async def test_words_are_no_calls(world):
     played = await Played(world(settings("allow: [g], deny_arguments: {a: delete}")), "openai_chat").answer(
         [stream("openai_chat", ["delete f"])]
@@ -87,7 +174,15 @@ async def test_results_in_the_request_are_not_its_business(world):
 
 @pytest.mark.parametrize(
     "rules",
-    [{}, {"allow": ["f"], "action": "mask"}, {"allow": ["f"], "on": ["input"]}, {"deny_arguments": {"a": "("}}],
+    [
+        {},
+        {"allow": ["f"], "action": "mask"},
+        {"allow": ["f"], "on": ["input"]},
+        {"deny_arguments": {"a": "("}},
+        {"arguments": {"f": {}}},
+        {"arguments": {"f": {"a": {}}}},
+        {"arguments": {"f": {"a": {"deny_pattern": "("}}}},
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(rules):
     with pytest.raises(ValidationError):

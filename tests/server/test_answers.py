@@ -30,11 +30,26 @@ def expected_mutation(common, action):
     common.clear_route_cache = action.reroute
 
 
+def clusters_of(message):
+    """The order of clusters, which is taken out of the message."""
+    metadata = MessageToDict(message.dynamic_metadata)
+    message.ClearField("dynamic_metadata")
+    groups = metadata[contract.ORDER_NAMESPACE][contract.ORDER_KEY] if metadata else []
+    return [cluster["cluster_name"] for group in groups for cluster in group["clusters"]]
+
+
 @given(
-    phase=st.sampled_from(["request_headers", "response_headers"]), headers=HEADERS, removed=REMOVED, read=st.booleans()
+    phase=st.sampled_from(["request_headers", "response_headers"]),
+    headers=HEADERS,
+    removed=REMOVED,
+    read=st.booleans(),
+    reroute=st.booleans(),
+    order=st.lists(st.text("abc-", min_size=1), max_size=3).map(tuple),
 )
-def test_an_answer_to_headers_is_the_generated_message(phase, headers, removed, read):
-    action = Continue(headers, removed, read_answer=read)
+def test_an_answer_to_headers_is_the_generated_message(phase, headers, removed, read, reroute, order):  # noqa: PLR0917
+    action = Continue(headers, removed, None, reroute, order, read_answer=read)
+    found = pb.ProcessingResponse.FromString(answers.headers(phase, action))
+    assert clusters_of(found) == list(order)
     expected = pb.ProcessingResponse()
     expected_mutation(getattr(expected, phase).response, action)
     if read:
@@ -42,7 +57,7 @@ def test_an_answer_to_headers_is_the_generated_message(phase, headers, removed, 
         mode.request_header_mode = mode.response_header_mode = mode.response_trailer_mode = mode.SEND
         mode.request_trailer_mode = mode.SKIP
         mode.request_body_mode, mode.response_body_mode = mode.BUFFERED, mode.FULL_DUPLEX_STREAMED
-    assert pb.ProcessingResponse.FromString(answers.headers(phase, action)) == expected
+    assert found == expected
 
 
 @given(
@@ -55,10 +70,7 @@ def test_an_answer_to_headers_is_the_generated_message(phase, headers, removed, 
 def test_an_answer_to_a_body_is_the_generated_message(headers, removed, body, reroute, order):
     action = Continue(headers, removed, body, reroute, order)
     found = pb.ProcessingResponse.FromString(answers.body(action))
-    metadata = MessageToDict(found.dynamic_metadata)
-    groups = metadata[contract.ORDER_NAMESPACE][contract.ORDER_KEY] if order else []
-    clusters = [cluster["cluster_name"] for group in groups for cluster in group["clusters"]]
-    found.ClearField("dynamic_metadata")
+    clusters = clusters_of(found)
     expected = pb.ProcessingResponse()
     expected_mutation(expected.request_body.response, action)
     assert clusters == list(order)

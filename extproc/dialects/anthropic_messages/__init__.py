@@ -8,16 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from extproc.dialects._tooling import without_tools
+from extproc.dialects._variety import varies
 from extproc.dialects.anthropic_messages import (
     ask,
     client_answer,
     client_request,
     client_stream,
+    plain,
     provider_answer,
     provider_request,
     provider_stream,
     report,
     said,
+    tooling,
 )
 from extproc.dialects.anthropic_messages import problem as problems
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Listed, Text
@@ -42,9 +46,14 @@ class AnthropicMessages(Dialect):
     # The last two are thinking that its provider does not sign, which Anthropic refuses.
     traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
     fields = ask.FIELDS
+    asides = plain.ASIDES
+    varies = staticmethod(varies)
+    plain = staticmethod(plain.is_plain)
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
+    tooling = staticmethod(tooling.tooling)
+    without_tools = staticmethod(without_tools)
     lacks = frozenset(("choices", "logprobs", "audio"))
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002

@@ -108,6 +108,7 @@ def _read_blocks(blocks: list[Any], ask: Ask) -> None:
                 _media.add_image_data(ask, data)
             else:
                 _media.add_image(ask, None, kind)
+                ask.add_url(source.get("url"), "messages")
         elif kind == "document":
             content = source.get("content")
             if isinstance(content, list):
@@ -117,6 +118,7 @@ def _read_blocks(blocks: list[Any], ask: Ask) -> None:
             if source.get("type") not in _INLINE:
                 ask.add_unseen(kind)
                 ask.packed(source.get("data"))
+                ask.add_url(source.get("url"), "messages")
         elif kind == "tool_result":
             content = block.get("content")
             if isinstance(content, list):

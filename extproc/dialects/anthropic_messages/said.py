@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from extproc.words.dialect import Closed, Piece, loose
+from extproc.words.said import ANSWER, CALL, Called, Closed, Piece, loose
 
 QUIET = frozenset(
     (
@@ -21,7 +21,7 @@ QUIET = frozenset(
 _TEXTS = ("text", "thinking", "partial_json")
 
 
-def said(event: Any) -> Iterator[Piece | Closed]:
+def said(event: Any) -> Iterator[Piece | Closed | Called]:
     """See `Dialect.said`."""
     if not isinstance(event, dict):
         return
@@ -41,20 +41,24 @@ def said(event: Any) -> Iterator[Piece | Closed]:
         yield from loose(event, "answer", QUIET, without=("content", "message"))
 
 
-def _block(block: dict[str, Any], where: str, index: Any) -> Iterator[Piece]:
+def _block(block: dict[str, Any], where: str, index: Any) -> Iterator[Piece | Called]:
     """Text of a block, or of a piece of it. `index` is the block's number in a stream; None: the block is whole."""
+    of = None if index is None else (index,)
     for name, value in block.items():
         at = f"{where}.{name}"
         if name in _TEXTS and isinstance(value, str):
             call = name == "partial_json"
             channel = None if index is None else (index, name)
-            yield Piece(at, block, name, channel, call=call, json=call)
+            whole = CALL if call else ANSWER if name == "text" else ""
+            yield Piece(at, block, name, channel, call=call, json=call, of=of, whole=whole)
         elif name == "input":
             if isinstance(value, str):
-                yield Piece(at, block, name, call=True)
+                yield Piece(at, block, name, call=True, of=of, whole=CALL)
             else:
+                if value or index is None:  # a stream begins with an empty object
+                    yield Called(at, block.get("name"), value)
                 yield from loose(value, at, frozenset(), call=True, numbers=True)
         elif isinstance(value, str) and name not in QUIET:
-            yield Piece(at, block, name, call=name == "name", name=name == "name")
+            yield Piece(at, block, name, call=name == "name", name=name == "name", of=of)
         elif isinstance(value, dict | list) and name not in QUIET:
             yield from loose(value, at, QUIET)

@@ -10,16 +10,20 @@ from typing import Any
 
 from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
+from extproc.dialects._tooling import without_tools
+from extproc.dialects._variety import varies
 from extproc.dialects.openai_chat import (
     ask,
     client_answer,
     client_request,
     client_stream,
+    plain,
     provider_answer,
     provider_request,
     provider_stream,
     report,
     said,
+    tooling,
 )
 from extproc.dialects.openai_chat import problem as problems
 from extproc.words import messages
@@ -39,17 +43,23 @@ from extproc.words.dialect import (
 class OpenAIChat(Dialect):
     name = "openai_chat"
     comments = True
+    images = True
     paths = {"/v1/chat/completions": "chat"}  # noqa: RUF012
     aliases = azure("/v1/chat/completions")
     usage_at = (("usage",),)
     traces = (b'"thinking_blocks"', b'"thought_signature"')
     rates = "x-ratelimit-"  # https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     fields = ask.FIELDS
+    asides = plain.ASIDES
+    varies = staticmethod(varies)
+    plain = staticmethod(plain.is_plain)
     lacks = frozenset()
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
+    tooling = staticmethod(tooling.tooling)
+    without_tools = staticmethod(without_tools)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         return ask.read(body)

@@ -13,7 +13,7 @@ from extproc.dialects._conversation import count, effort_of, first_instructions,
 from extproc.dialects._effort import asked
 from extproc.dialects._refusals import wrong
 from extproc.dialects.openai_chat.shapes import MAX_CHOICES
-from extproc.words.dialect import Ask, Conversation, Fields, Text, strings
+from extproc.words.dialect import IMAGE_OUTPUT, Ask, Conversation, Fields, Text, strings
 from extproc.words.errors import INVALID_REQUEST, Refusal
 
 _SEARCH = "web_search_options"
@@ -59,6 +59,8 @@ def read(body: Mapping[str, Any]) -> Ask:
         content = message.get("content")
         if isinstance(content, list):
             _read_parts(content, ask)
+        if isinstance(shown := message.get("images"), list):  # of an earlier answer
+            _read_parts(shown, ask)
         if message.get("audio") is not None:  # an earlier answer's audio, by its id
             ask.add_unseen("audio")
     if not _ELSEWHERE.isdisjoint(body):
@@ -91,6 +93,8 @@ def read(body: Mapping[str, Any]) -> Ask:
     if isinstance(modalities, list) and "audio" in modalities:
         ask.needs.setdefault("audio", "modalities")
         ask.speaks = True
+    if isinstance(modalities, list) and "image" in modalities:
+        ask.needs[IMAGE_OUTPUT] = "modalities"
     check_stream_options(body)
     return ask
 
@@ -170,13 +174,16 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
         image, file, audio = part.get("image_url"), part.get("file"), part.get("input_audio")
         if image is not None:
             ask.needs["images"] = "messages"
-            _media.add_image(ask, image.get("url") if isinstance(image, dict) else image, "image_url")
+            url = image.get("url") if isinstance(image, dict) else image
+            _media.add_image(ask, url, "image_url")
+            ask.add_url(url, "messages")
         if file is not None:
             ask.needs["files"] = "messages"
             data = file.get("file_data") if isinstance(file, dict) else None
             if not (isinstance(data, str) and _media.is_text(data)):
                 ask.add_unseen("file")
                 ask.packed(data)
+                ask.add_url(data, "messages")
         if audio is not None:
             ask.needs["audio"] = "messages"
             data = audio.get("data") if isinstance(audio, dict) else None

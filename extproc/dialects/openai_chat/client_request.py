@@ -144,6 +144,9 @@ def _assistant(message: shapes.Message, where: str, index: int, pending: dict[st
         parts.append(ThinkingPart(message.reasoning_content))
     if message.content:
         parts += _parts(message, where)
+    for number, image in enumerate(message.images or ()):
+        if image.image_url is not None:
+            parts.append(_image(image.image_url, f"{where}.images[{number}]", None))
     if message.refusal:
         parts.append(RefusalPart(message.refusal))
     for number, call in enumerate(message.tool_calls or ()):

@@ -3,8 +3,8 @@
 Source: https://platform.openai.com/docs/api-reference/chat/object
 
 Providers of this API differ: `reasoning_content` (DeepSeek, vLLM) or `reasoning` (Groq, OpenRouter), content in parts
-with thinking among them (Mistral), arguments as objects (Ollama), usage beside the choices or inside them (Groq,
-Moonshot), output that does not include the reasoning (xAI). All of that is read.
+with thinking among them (Mistral), arguments as objects (Ollama), `images` (OpenRouter, Vercel), usage beside the
+choices or inside them (Groq, Moonshot), output that does not include the reasoning (xAI). All of that is read.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from extproc.words.messages import (
     Answer,
     Choice,
     FinishReason,
+    ImagePart,
     Part,
     RefusalPart,
     TextPart,
@@ -81,6 +82,8 @@ def _choice(choice: SaidChoice) -> Choice:
         parts.append(TextPart(text))
     if refusal:
         parts.append(RefusalPart(refusal))
+    if said.images:
+        parts += images_of(said.images)
     calls = [_call(call) for call in said.tool_calls or ()]
     parts += calls
     return Choice(
@@ -117,6 +120,23 @@ def blocks_of(said: Said) -> list[ThinkingPart]:
         for block in (said.thinking_blocks if isinstance(said.thinking_blocks, list) else ())
         if isinstance(block, dict)
     ]
+
+
+def images_of(images: Any) -> list[ImagePart | TextPart]:
+    """The images that the model made; one at an address becomes a text that shows it.
+
+    Source: https://openrouter.ai/docs/features/multimodal/image-generation
+    """
+    found: list[ImagePart | TextPart] = []
+    for image in images if isinstance(images, list) else ():
+        holder = image.get("image_url") if isinstance(image, dict) else None
+        url = text_of(holder.get("url") if isinstance(holder, dict) else holder)
+        head, comma, data = url.partition(",")
+        if comma and head.startswith("data:") and head.endswith(";base64"):
+            found.append(ImagePart(data, head[5:-7]))
+        elif url.startswith(("https://", "http://")):
+            found.append(TextPart(f"![image]({url})"))
+    return found
 
 
 def _call(call: SaidCall) -> ToolCall:

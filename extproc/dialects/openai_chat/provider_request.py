@@ -88,6 +88,8 @@ def encode(
         )
         if value is not None
     }
+    if prompt.images:  # https://openrouter.ai/docs/features/multimodal/image-generation
+        body["modalities"] = ["image", "text"]
     if prompt.logprobs is not None:
         body["logprobs"] = True
         if prompt.logprobs:

@@ -16,7 +16,18 @@ from extproc.dialects.openai_chat.provider_answer import text_of
 from extproc.dialects.openai_chat.shapes import MAX_CHOICES, UNREADABLE, Body, Said, SaidCall, SaidChoice
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.exchange import Usage
-from extproc.words.messages import Delta, Ended, Event, Failed, Finished, Problem, Started, ThinkingPart, Used
+from extproc.words.messages import (
+    Delta,
+    Ended,
+    Event,
+    Failed,
+    Finished,
+    Problem,
+    Started,
+    TextPart,
+    ThinkingPart,
+    Used,
+)
 
 
 class _Call:
@@ -146,6 +157,12 @@ def _read_delta(reading: _Reading, said: Said, logprobs: Any, events: list[Event
     if refusal:
         reading.refused = True
         events.append(reading.more("refusal", refusal))
+    for image in provider_answer.images_of(said.images) if said.images else ():
+        if isinstance(image, TextPart):
+            events.append(reading.more("text", image.text))
+        else:
+            number = reading.begin("image")
+            events.append(Delta("image", image.data, number, reading.index, media_type=image.media_type))
     if logprobs is not None:
         if events and isinstance(last := events[-1], Delta) and last.choice == reading.index:
             last.logprobs = logprobs

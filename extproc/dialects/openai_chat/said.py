@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from extproc.words.dialect import Closed, Piece, loose
+from extproc.words.said import ANSWER, CALL, Called, Closed, Piece, loose
 
 QUIET = frozenset(
     (
@@ -23,7 +23,7 @@ QUIET = frozenset(
 _TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
 
 
-def said(event: Any) -> Iterator[Piece | Closed]:
+def said(event: Any) -> Iterator[Piece | Closed | Called]:
     """See `Dialect.said`."""
     choices = event.get("choices") if isinstance(event, dict) else None
     if not isinstance(choices, list):
@@ -35,7 +35,7 @@ def said(event: Any) -> Iterator[Piece | Closed]:
     yield from loose(event, "answer", QUIET, without=("choices",))
 
 
-def _choice(choice: dict[str, Any], number: int) -> Iterator[Piece | Closed]:
+def _choice(choice: dict[str, Any], number: int) -> Iterator[Piece | Closed | Called]:
     index = choice.get("index", number)
     index = index if type(index) is int else number
     where = f"choices[{index}]"
@@ -50,13 +50,15 @@ def _choice(choice: dict[str, Any], number: int) -> Iterator[Piece | Closed]:
 
 def _message(
     message: dict[str, Any], choice: dict[str, Any], where: str, index: int | None
-) -> Iterator[Piece | Closed]:
+) -> Iterator[Piece | Closed | Called]:
     """Text of a message. `index` is the choice in a stream; None: the message is whole."""
     for name, value in message.items():
         at = f"{where}.{name}"
         if name in _TEXTS and isinstance(value, str):
             beside = (choice, "logprobs", None) if choice.get("logprobs") is not None else None
-            yield Piece(at, message, name, _channel(index, name), beside=beside)
+            yield Piece(
+                at, message, name, _channel(index, name), beside=beside, whole=ANSWER if name == "content" else ""
+            )
         elif name == "content" and isinstance(value, list):
             yield from _parts(value, at, index)
         elif name == "tool_calls" and isinstance(value, list):
@@ -70,6 +72,8 @@ def _message(
             yield Piece(f"{at}.transcript", value, "transcript", _channel(index, name))
         elif isinstance(value, str) and name not in QUIET:
             yield Piece(at, message, name)
+        elif name == "images":
+            yield from (piece for piece in loose(value, at, QUIET) if not piece.value.startswith("data:image/"))
         elif isinstance(value, dict | list) and name not in QUIET:
             yield from loose(value, at, QUIET)
 
@@ -81,15 +85,15 @@ def _channel(index: int | None, *names: Any) -> tuple[Any, ...] | None:
 def _parts(parts: list[Any], where: str, index: int | None) -> Iterator[Piece]:
     for number, part in enumerate(parts):
         if isinstance(part, dict) and isinstance(part.get("text"), str):
-            yield Piece(f"{where}[{number}].text", part, "text", _channel(index, "content"))
+            yield Piece(f"{where}[{number}].text", part, "text", _channel(index, "content"), whole=ANSWER)
             yield from loose(part, f"{where}[{number}]", QUIET, without=("text",))
         elif isinstance(part, str):
-            yield Piece(f"{where}[{number}]", parts, number, _channel(index, "content"))
+            yield Piece(f"{where}[{number}]", parts, number, _channel(index, "content"), whole=ANSWER)
         else:
             yield from loose(part, f"{where}[{number}]", QUIET)
 
 
-def _call(call: dict[str, Any], where: str, channel: tuple[Any, ...] | None) -> Iterator[Piece]:
+def _call(call: dict[str, Any], where: str, channel: tuple[Any, ...] | None) -> Iterator[Piece | Called]:
     for name, value in call.items():
         if name in ("function", "custom") and isinstance(value, dict):
             yield from _function(value, f"{where}.{name}", channel)
@@ -97,12 +101,14 @@ def _call(call: dict[str, Any], where: str, channel: tuple[Any, ...] | None) -> 
             yield from loose(value, f"{where}.{name}", QUIET, call=True)
 
 
-def _function(function: dict[str, Any], where: str, channel: tuple[Any, ...] | None) -> Iterator[Piece]:
+def _function(function: dict[str, Any], where: str, channel: tuple[Any, ...] | None) -> Iterator[Piece | Called]:
     for name, value in function.items():
         if name in ("arguments", "input") and isinstance(value, str):
             inner = None if channel is None else (*channel, name)
-            yield Piece(f"{where}.{name}", function, name, inner, call=True, json=name == "arguments")
+            json = name == "arguments"
+            yield Piece(f"{where}.{name}", function, name, inner, call=True, json=json, of=channel, whole=CALL)
         elif isinstance(value, dict | list):  # arguments of providers that write an object
+            yield Called(f"{where}.{name}", function.get("name"), value)
             yield from loose(value, f"{where}.{name}", frozenset(), call=True, numbers=True)
         elif isinstance(value, str):
-            yield Piece(f"{where}.{name}", function, name, call=True, name=name == "name")
+            yield Piece(f"{where}.{name}", function, name, call=True, name=name == "name", of=channel)

@@ -83,6 +83,7 @@ class Message(Marked, kw_only=True):
     refusal: str | None = None
     reasoning_content: str | None = None
     thinking_blocks: list[Block] | None = None
+    images: list[Part] | None = None
     audio: Any = None
 
 
@@ -200,6 +201,7 @@ class Said(Struct, gc=False):
     tool_calls: list[SaidCall] | None = None
     function_call: SaidFunction | None = None  # from clients that offered `functions`
     thinking_blocks: Any = None
+    images: Any = None
 
 
 class SeenChoice(Struct, gc=False):

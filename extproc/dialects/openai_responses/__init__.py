@@ -12,18 +12,22 @@ import msgspec
 
 from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
+from extproc.dialects._tooling import without_tools
+from extproc.dialects._variety import varies
 from extproc.dialects.openai_chat import problem as problems
 from extproc.dialects.openai_responses import (
     ask,
     client_answer,
     client_request,
     client_stream,
+    plain,
     problem,
     provider_answer,
     provider_request,
     provider_stream,
     report,
     said,
+    tooling,
 )
 from extproc.words import messages
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Destination, Dialect, Endpoint, Text
@@ -35,15 +39,28 @@ class OpenAIResponses(Dialect):
     comments = True
     paths = {"/v1/responses": "chat"}  # noqa: RUF012
     aliases = azure("/v1/responses")
+    calls = {  # noqa: RUF012
+        ("GET", "/v1/responses/{id}"): "retrieve_response",
+        ("DELETE", "/v1/responses/{id}"): "delete_response",
+        ("POST", "/v1/responses/{id}/cancel"): "cancel_response",
+        ("GET", "/v1/responses/{id}/input_items"): "list_input_items",
+    }
+    call_query = ("include", "include[]", "stream", "starting_after", "include_obfuscation", "after", "limit", "order")
+    stored = ("previous_response_id",)
     usage_at = (("response", "usage"), ("usage",))
     namespaces = True
     traces = (b'"extproc:', b'"rs_gw')
     fields = ask.FIELDS
+    asides = plain.ASIDES
+    varies = staticmethod(varies)
+    plain = staticmethod(plain.is_plain)
     lacks = frozenset(("choices", "audio"))
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
+    tooling = staticmethod(tooling.tooling)
+    without_tools = staticmethod(without_tools)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         return ask.read(body)
@@ -53,6 +70,9 @@ class OpenAIResponses(Dialect):
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         return ask.conversation(body)
+
+    def keeps(self, body: Mapping[str, Any]) -> bool:
+        return body.get("store") is not False
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         return ask.texts(body)

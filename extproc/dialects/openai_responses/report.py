@@ -62,6 +62,8 @@ def observe_edges(head: bytes, tail: bytes, report: Report) -> None:
 def _observe_response(said: Body, report: Report) -> None:
     if isinstance(said.model, str) and said.model:
         report.model = said.model
+    if said.store is True and not report.kept:
+        report.kept = [id for id in (said.id, said.previous_response_id) if isinstance(id, str)]
     if isinstance(said.service_tier, str):
         report.options["service_tier"] = said.service_tier
     if said.error is not None or said.status == "failed":

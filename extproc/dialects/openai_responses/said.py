@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from extproc.words.dialect import Closed, Piece, loose
+from extproc.words.said import ANSWER, CALL, Called, Closed, Piece, loose
 
 QUIET = frozenset(
     (
@@ -24,11 +24,15 @@ QUIET = frozenset(
 _JSON = frozenset(("response.function_call_arguments", "response.mcp_call_arguments"))
 _CALLS = _JSON | {"response.custom_tool_call_input"}
 _SOUND = "response.audio"
+_ACTIONS = ("action", "actions", "operation")
+"""Fields with the arguments of calls that have no name: `shell_call`, `computer_call`, `apply_patch_call`."""
+_CALL = frozenset(("call_id", "arguments"))
+"""Fields beside the name of a tool that is called, by the client or by the provider itself (MCP)."""
 _WORDS = ("output", "error", "incomplete_details")
 """Fields of a response that hold words of the model. Others repeat the request."""
 
 
-def said(event: Any) -> Iterator[Piece | Closed]:
+def said(event: Any) -> Iterator[Piece | Closed | Called]:
     """See `Dialect.said`."""
     if not isinstance(event, dict):
         return
@@ -43,7 +47,17 @@ def said(event: Any) -> Iterator[Piece | Closed]:
             part = event.get("content_index", event.get("summary_index"))
             beside: tuple[Any, str, Any] | None = (event, "logprobs", []) if event.get("logprobs") else None
             call = kind in _CALLS
-            yield Piece(kind, event, "delta", (*channel, part), call=call, json=kind in _JSON, beside=beside)
+            yield Piece(
+                kind,
+                event,
+                "delta",
+                (*channel, part),
+                call=call,
+                json=kind in _JSON,
+                beside=beside,
+                of=channel[:1] if call else None,
+                whole=CALL if call else ANSWER if kind == "response.output_text" else "",
+            )
         return
     response = event.get("response")
     if isinstance(response, dict):
@@ -51,23 +65,45 @@ def said(event: Any) -> Iterator[Piece | Closed]:
         return
     if stage == "done":
         yield Closed(channel)
-    yield from _loose(event, kind, again=stage in ("done", "added"))
+    for piece in _loose(event, kind, again=stage in ("done", "added")):
+        if piece.call:
+            item = event.get("item")
+            piece.of = (item.get("id", event.get("output_index")),) if isinstance(item, dict) else channel[:1]
+        if piece.holder is event and kind == "response.output_text":
+            piece.whole = ANSWER
+        yield piece
+    yield from _action(event.get("item"), kind)
 
 
-def _response(response: dict[str, Any], *, again: bool) -> Iterator[Piece]:
+def _response(response: dict[str, Any], *, again: bool) -> Iterator[Piece | Called]:
     for name in _WORDS:
         if name in response:
             yield from _loose(response[name], name, again=again)
+    output = response.get("output")
+    for index, item in enumerate(output if isinstance(output, list) else ()):
+        yield from _action(item, f"output[{index}]")
+
+
+def _action(item: Any, where: str) -> Iterator[Called]:
+    """A call of a tool without a name that the client runs: a shell, a computer, a patch."""
+    if isinstance(item, dict) and "call_id" in item and "name" not in item and isinstance(item.get("type"), str):
+        for name in _ACTIONS:
+            if name in item:
+                yield Called(f"{where}.{name}", item["type"].removesuffix("_call"), item[name], named=False)
 
 
 def _loose(value: Any, where: str, *, again: bool) -> Iterator[Piece]:
     for piece in loose(value, where, QUIET, again=again):
         if piece.key == "arguments":
             piece.call = piece.json = True
+            piece.whole = CALL
         elif piece.key == "input":
-            piece.call = True
-        elif piece.key == "name" and isinstance(piece.holder, dict) and piece.holder.get("call_id") is not None:
+            piece.call, piece.whole = True, CALL
+        elif piece.key == "name" and isinstance(piece.holder, dict) and not _CALL.isdisjoint(piece.holder):
             piece.call = piece.name = True
-        if isinstance(piece.holder, dict) and piece.holder.get("logprobs"):
-            piece.beside = (piece.holder, "logprobs", [])
+        if isinstance(piece.holder, dict):
+            if piece.holder.get("logprobs"):
+                piece.beside = (piece.holder, "logprobs", [])
+            if piece.key == "text" and piece.holder.get("type") == "output_text":
+                piece.whole = ANSWER
         yield piece

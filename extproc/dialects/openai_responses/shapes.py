@@ -144,6 +144,8 @@ class Body(Struct, gc=False):
     service_tier: Any = None
     error: Any = None
     incomplete_details: Any = None
+    store: Any = None
+    previous_response_id: Any = None
 
 
 _OURS = "_gw"  # OpenAI's own ids go on with hexadecimal digits

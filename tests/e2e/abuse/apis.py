@@ -246,7 +246,7 @@ def chunked_to(api: Api, *chunks: bytes) -> tuple[bytes, ...]:
 
 def _elsewhere(api: Api) -> Iterator[tuple[str, int, str, tuple[bytes, ...], str]]:
     """Requests that end before they reach the API: wrong paths, methods and keys."""
-    for tail in ("/", "/x", ";", "%20", "%2f", "%3f", ".json", "//.."):
+    for tail in ("/", "/x/y/z", ";", "%20", "%2f", "%3f", ".json", "//.."):
         path = api.path + tail
         if path != "/v1/messages//..":
             yield f"path + {tail!r}", 404, "path_not_found", (http(api.body(), target=path),), "POST"

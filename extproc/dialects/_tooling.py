@@ -1,0 +1,82 @@
+"""Tools in requests, for `Dialect.tooling` and `Dialect.without_tools`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+
+def objects(value: Any) -> Iterator[dict[str, Any]]:
+    """The objects in a list; none of anything else."""
+    for item in value if isinstance(value, list) else ():
+        if isinstance(item, dict):
+            yield item
+
+
+def name_of(value: Any) -> str:
+    """A name, or the empty text for anything else."""
+    return value if isinstance(value, str) else ""
+
+
+def known(names: Mapping[str, str], id: Any) -> str:
+    """The name of a call by its id; empty where the conversation has no such call."""
+    return names.get(id, "") if isinstance(id, str) else ""
+
+
+def turns(items: Any) -> int:
+    """Messages of the user in a dialogue, which may be one text."""
+    return sum(item.get("role") == "user" for item in objects(items)) if isinstance(items, list) else int(bool(items))
+
+
+_LISTS = ("tools", "functions")
+_GROUPS = ("tools", "functionDeclarations", "function_declarations")
+_CHOICES = ("tool_choice", "function_call")
+
+
+def without_tools(body: Mapping[str, Any], withheld: Callable[[str], bool]) -> tuple[dict[str, Any], list[str]]:
+    """See `Dialect.without_tools`. A choice of such a tool goes, too, and any choice where no tool is left."""
+    names: list[str] = []
+    changed: dict[str, Any] = {}
+    for field in _LISTS:
+        if isinstance(body.get(field), list):
+            before = len(names)
+            left = _kept(body[field], withheld, names)
+            if len(names) > before:
+                changed[field] = left or None
+    if changed:
+        none_left = not any(changed.get(field, body.get(field)) for field in _LISTS)
+        for field in (*_CHOICES, "parallel_tool_calls"):
+            if field in body and (none_left or (field in _CHOICES and _names(body[field]) & {*names})):
+                changed[field] = None
+    return changed, names
+
+
+def _kept(tools: list[Any], withheld: Callable[[str], bool], names: list[str]) -> list[Any]:
+    """The tools that stay. The names of the others are added to `names`."""
+    kept = []
+    for tool in tools:
+        if isinstance(tool, dict):
+            group = next((field for field in _GROUPS if isinstance(tool.get(field), list)), None)
+            if group is not None:
+                if left := _kept(tool[group], withheld, names):
+                    kept.append({**tool, group: left})
+                continue
+            about = next((tool[field] for field in ("function", "custom") if isinstance(tool.get(field), dict)), tool)
+            name = about.get("name", tool.get("type"))
+            if isinstance(name, str) and withheld(name):
+                names.append(name)
+                continue
+        kept.append(tool)
+    return kept
+
+
+def _names(choice: Any) -> set[str]:
+    """All strings of a choice of tools: names are among them."""
+    found, waiting = set[str](), [choice]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, str):
+            found.add(node)
+        else:
+            waiting += node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return found

@@ -1,0 +1,393 @@
+"""Guardrails that ask a service over HTTP: their settings, their calls, and the answers that cannot be a verdict.
+
+    passages ─► ask() ─► Service.post(): calls at a time · breaker · deadline · bounded answer ─► findings by passage
+
+Only the operator's settings say where text goes. An answer is a verdict when its status is 200 and it has the shape
+that the service documents. Everything else is a `Failure`, which `failure: closed | open` decides about. Neither text
+nor credentials are written to a log, and a Failure holds a word of its own, never the service's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import re
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+from pydantic import AfterValidator, Field, model_validator
+
+from extproc.guardrails._base import Failure, Finding, Guardrail, GuardrailSettings
+from extproc.outbound.breaker import Breaker
+from extproc.outbound.pool import AnswerError, Pool, is_metadata
+from extproc.providers import ProviderSettings
+from extproc.words.values import PositiveDuration, Secret, Size
+
+_MOST_HUNKS = 400  # tokens that are compared one by one; a longer change is one replacement
+_MOST_FINDINGS = 1000  # in one passage
+_MOST_MESSAGE = 300  # characters of a service's words for the client
+_token = re.compile(r"\w+|\s+|[^\w\s]").findall
+_unkind = re.compile(r"[^A-Za-z0-9_.:/-]+")
+_encode = msgspec.json.Encoder().encode
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True, frozen=True)
+class Ruling(Finding):
+    """A finding of a service that also decides. `replacement` takes the place of the span where it is masked. `blocks`:
+    it is refused even where the action is `mask`. `message` is for the client.
+    """
+
+    replacement: str | None = None
+    blocks: bool = False
+    message: str = ""
+
+
+class Passage(NamedTuple):
+    """Text to judge. `where` is its place in the body, a path."""
+
+    text: str
+    role: str
+    where: str
+
+
+@dataclass(slots=True, frozen=True)
+class Context:
+    """The exchange that text belongs to, for services that are told. `on`: input or output."""
+
+    on: str
+    exchange: str = ""
+    consumer: str = ""
+    model: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class Around:
+    """The settings beside those of a guardrail: providers, the gateway's own address, the keys of
+    consumers, and the names of models.
+    """
+
+    providers: Mapping[str, ProviderSettings] = field(default_factory=dict)
+    door: str = "http://127.0.0.1:10000"
+    keys: Mapping[str, Secret] = field(default_factory=dict)
+    models: Collection[str] = ()
+
+
+class Remote(Protocol):
+    """A detector that asks a service."""
+
+    @property
+    def services(self) -> Sequence[Service]: ...
+
+    async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:
+        """The findings in each passage. `deadline` is in seconds, monotonic. Raises Failure."""
+        ...
+
+
+def service_url(value: str) -> str:
+    """Check the address of a service. Raises ValueError."""
+    try:
+        url = urlsplit(value)
+        wrong = url.scheme not in ("http", "https") or not url.hostname or url.port == 0 or not value.isascii()
+    except ValueError:
+        wrong = True
+    if wrong or not value.isprintable() or " " in value or url.query or url.fragment or "@" in url.netloc:
+        raise ValueError("the address must be http(s)://host[:port][/path], without user, query or fragment")
+    if is_metadata(url.hostname or "") or url.hostname in ("metadata.google.internal", "metadata"):
+        raise ValueError("the address is that of a cloud's metadata service")
+    return value.rstrip("/")
+
+
+Url = Annotated[str, AfterValidator(service_url)]
+
+
+class RemoteSettings(GuardrailSettings):
+    """A guardrail that asks a service."""
+
+    tls_ca: str | None = Field(
+        None,
+        description="PEM file of certificate authorities that verify the service. Default: the system's. Set it for a "
+        "private certificate.",
+    )
+    max_calls: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Most calls to the service at a time, in one process. A further one counts as a failure of the "
+        "guardrail.",
+    )
+    max_text: int = Field(
+        262_144,
+        ge=1_000,
+        le=20_000_000,
+        description="Most characters of one request, or of one part of an answer, that are sent to the service. Longer "
+        "text counts as a failure of the guardrail.",
+    )
+    max_answer: Size = Field(
+        4 << 20,
+        ge=1 << 10,
+        le=64 << 20,
+        description="Largest answer of the service, `1KiB` to `64MiB`. A larger one counts as a failure.",
+    )
+    window: int = Field(
+        1000,
+        ge=100,
+        le=16384,
+        description="Characters of a streamed answer that are judged together, 100 to 16384. The text waits for its "
+        "window. A larger window costs fewer calls and makes answers less smooth.",
+    )
+    overlap: int = Field(
+        200,
+        ge=0,
+        le=4096,
+        description="Characters that a window of a streamed answer shares with the one before it, at most a third of "
+        "`window`. Longer findings may be missed where two windows meet.",
+    )
+    longest_wait: PositiveDuration = Field(
+        1.0,
+        le=60,
+        description="Longest time that the text of a streamed answer waits for a full window. Then the next event has "
+        "it judged as it is.",
+    )
+
+    @model_validator(mode="after")
+    def _overlaps(self) -> RemoteSettings:
+        if 3 * self.overlap > self.window:
+            raise ValueError("overlap is at most a third of window")
+        return self
+
+    @property
+    def asks_as(self) -> str:
+        """The consumer as which the guardrail asks the gateway itself; empty where it asks another service."""
+        return ""
+
+    def asks(self, around: Around) -> str:
+        """The service that gets the text, for people: its host, or a model."""
+        raise NotImplementedError
+
+    def problems(self, around: Around) -> Iterator[tuple[str, str]]:  # noqa: ARG002
+        """Contradictions with other settings: (key, message)."""
+        yield from ()
+
+    def connect(self, around: Around) -> Remote:
+        """The detector. Opens no connection yet."""
+        raise NotImplementedError
+
+    def build(self) -> Guardrail:
+        raise NotImplementedError("a service is asked with connect")
+
+
+class Service:
+    """The service that a guardrail asks: calls at a time, the breaker, and what each call came to.
+
+    Outcomes: ok, timeout, unreachable, unavailable (the breaker is open), overload, status, bad_answer, cancelled (the
+    client left).
+    """
+
+    def __init__(self, url: str, settings: RemoteSettings, *, ca: str | None = None) -> None:
+        self._url = urlsplit(url)
+        origin = f"{self._url.scheme}://{self._url.netloc}"
+        self._pool = Pool(origin, ca=settings.tls_ca or ca, most=settings.max_answer)
+        self._path = self._url.path.rstrip("/")
+        self._most = settings.max_calls
+        self._under_way = 0
+        self._breaker = Breaker()
+        self.observe: Callable[[str, float], None] = lambda _outcome, _seconds: None
+
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str], deadline: float) -> bytes:
+        """The body of an answer with status 200. Raises Failure."""
+        began = time.monotonic()
+        outcome = "cancelled"
+        try:
+            outcome, answer = await self._post(self._path + path, body, headers, deadline)
+        finally:
+            self.observe(outcome, time.monotonic() - began)
+        if outcome != "ok":
+            raise Failure(outcome)
+        return answer
+
+    async def _post(self, target: str, body: bytes, headers: Mapping[str, str], deadline: float) -> tuple[str, bytes]:
+        if self._under_way >= self._most:
+            return "overload", b""
+        try:
+            probe = self._breaker.enter()
+        except ConnectionError:
+            return "unavailable", b""
+        self._under_way += 1
+        headers = {"content-type": "application/json", "accept": "application/json", **headers}
+        status, answer, well = 0, b"", False
+        try:
+            async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
+                status, answer = await self._pool.post(target, body, headers)
+            well = status < 500 and status != 429
+            outcome = "ok" if status == 200 else "status"
+        except TimeoutError:
+            outcome = "timeout"
+        except AnswerError:
+            outcome = "bad_answer"
+        except OSError:
+            outcome = "unreachable"
+        except BaseException:
+            self._breaker.abandoned(probe)
+            raise
+        finally:
+            self._under_way -= 1
+        if well:
+            self._breaker.succeeded()
+        else:
+            self._breaker.failed(probe)
+        return outcome, answer
+
+    async def json(
+        self, path: str, body: Any, kind: type[Result], deadline: float, headers: Mapping[str, str] | None = None
+    ) -> Result:
+        """The answer to `body` as `kind`. Raises Failure, also for an answer of another shape."""
+        answer = await self.post(path, _encode(body), headers or {}, deadline)
+        return decoded(answer, kind)
+
+
+def decoded(answer: bytes, kind: type[Result]) -> Result:
+    """JSON as `kind`. Raises Failure."""
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise Failure("bad_answer") from None
+
+
+def key_of(secret: Secret | None) -> str:
+    """The key behind a reference, for a header. Raises Failure where it cannot be read."""
+    key = secret.read() if secret is not None else None
+    if not key or not key.isascii() or not key.isprintable():
+        raise Failure("no_key")
+    return key
+
+
+async def asked(
+    settings: RemoteSettings, remote: Remote, passages: Sequence[Passage], context: Context, deadline: float
+) -> Sequence[Sequence[Finding]]:
+    """The findings of a service, checked. Raises Failure, whatever goes wrong."""
+    if sum(len(passage.text) for passage in passages) > settings.max_text:
+        raise Failure("too_long")
+    # A task of its own: the first step of a call runs outside of one, see `transport.Call`.
+    task = asyncio.ensure_future(remote.ask(passages, context, deadline))
+    try:
+        done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline + _GRACE - time.monotonic()))
+        if not done:
+            raise Failure("timeout")
+        try:
+            found = task.result()
+        except Failure:
+            raise
+        except Exception as error:
+            raise Failure("error") from error
+    finally:
+        task.cancel()
+    if len(found) != len(passages):
+        raise Failure("bad_answer")
+    for passage, findings in zip(passages, found, strict=True):
+        if any(not 0 <= one.span[0] <= one.span[1] <= len(passage.text) for one in findings):
+            raise Failure("bad_answer")
+    return found
+
+
+_GRACE = 0.05  # seconds in which a call that has reached its deadline says so itself
+
+
+async def together(works: Sequence[Awaitable[Result]]) -> Sequence[Result]:
+    """The results, in order. Where one fails, the others are cancelled."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+class Part(NamedTuple):
+    """A piece of a passage: the number of the passage, its place there, and its text."""
+
+    number: int
+    start: int
+    text: str
+
+
+def parts(passages: Sequence[Passage], size: int, overlap: int = 200) -> Iterator[Part]:
+    """The passages in pieces of at most `size` characters. The pieces of one passage overlap."""
+    for index, passage in enumerate(passages):
+        text = passage.text
+        for start in range(0, max(1, len(text) - overlap), size - overlap):
+            yield Part(index, start, text[start : start + size])
+
+
+def batches(passages: Sequence[Passage], size: int, most: int = 1000) -> Iterator[Sequence[Part]]:
+    """Parts that are sent together: `size` characters and `most` parts at most."""
+    batch: list[Part] = []
+    room = size
+    for part in parts(passages, size):
+        if batch and (len(part.text) + 1 > room or len(batch) >= most):
+            yield batch
+            batch, room = [], size
+        batch.append(part)
+        room -= len(part.text) + 1
+    if batch:
+        yield batch
+
+
+def gathered(passages: Sequence[Passage], found: Iterable[tuple[int, Finding]]) -> Sequence[Sequence[Finding]]:
+    """Findings by passage. Parts overlap, so one may come twice."""
+    lists: list[list[Finding]] = [[] for _ in passages]
+    for index, finding in found:
+        if finding not in lists[index] and len(lists[index]) < _MOST_FINDINGS:
+            lists[index].append(finding)
+    return lists
+
+
+def bearer(secret: Secret | None) -> Mapping[str, str]:
+    """The header for a key; none without a reference. Raises Failure where the key cannot be read."""
+    return {} if secret is None else {"authorization": f"Bearer {key_of(secret)}"}
+
+
+def all_of(passage: Passage, kind: str, **more: Any) -> Ruling:
+    """A ruling on a whole passage."""
+    return Ruling(kind_name(kind), (0, len(passage.text)), **more)
+
+
+def kind_name(said: str) -> str:
+    """A service's word for a finding, for logs and labels."""
+    return _unkind.sub("_", said[:64]).strip("_") or "finding"
+
+
+def message(said: str | None) -> str:
+    """A service's words for the client, on one line."""
+    return "" if said is None else " ".join(said.split())[:_MOST_MESSAGE]
+
+
+def changes(old: str, new: str, kind: str) -> Sequence[Ruling]:
+    """The replacements that make `new` of `old`."""
+    if old == new or not old:
+        return ()
+    first, last = 0, 0
+    most = min(len(old), len(new))
+    while first < most and old[first] == new[first]:
+        first += 1
+    while last < most - first and old[-1 - last] == new[-1 - last]:
+        last += 1
+    before, after = _token(old[first : len(old) - last]), _token(new[first : len(new) - last])
+    if len(before) + len(after) > _MOST_HUNKS:
+        return [Ruling(kind, (first, len(old) - last), replacement=new[first : len(new) - last])]
+    found: list[Ruling] = []
+    places = [first]
+    for token in before:
+        places.append(places[-1] + len(token))
+    for tag, i, j, k, m in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        start, end, said = places[i], places[j], "".join(after[k:m])
+        if tag == "insert":  # an edit needs a character to replace
+            start, end, said = (start - 1, end, old[start - 1] + said) if start else (0, 1, said + old[:1])
+        if tag != "equal":
+            found.append(Ruling(kind, (start, end), replacement=said))
+    return found

@@ -1,0 +1,37 @@
+"""Signatures of AWS, compared with botocore's."""
+
+from datetime import UTC, datetime
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from extproc.outbound.sigv4 import Key, signed
+
+HOST = "bedrock-runtime.eu-west-1.amazonaws.com"
+
+
+@pytest.mark.parametrize("session", ["", "session/token=="])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/guardrail/abc123/version/DRAFT/apply",
+        "/guardrail/arn%3Aaws%3Abedrock%3Aeu-west-1%3A123456789012%3Aguardrail%2Fabc/version/3/apply",
+        "/proxy/a~b/guardrail/x/version/1/apply",
+    ],
+)
+def test_a_signature_is_that_of_botocore(path, session, monkeypatch):
+    now, body = datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC), '{"text": "é"}'.encode()
+    found = signed(Key("AKID", "secret+/=", session), HOST, path, body, region="eu-west-1", service="bedrock", now=now)
+    request = AWSRequest("POST", f"https://{HOST}{path}", {"content-type": "application/json"}, body)
+    for name in ("botocore.auth.get_current_datetime", "botocore.compat.get_current_datetime"):
+        monkeypatch.setattr(name, lambda *_args, **_kwargs: now.replace(tzinfo=None), raising=False)
+    signer = SigV4Auth(Credentials("AKID", "secret+/=", session or None), "bedrock", "eu-west-1")
+    signer.add_auth(request)
+    wanted = {name.lower(): value for name, value in request.headers.items()}
+    assert found == wanted
+
+
+def test_a_key_does_not_show():
+    assert "secret" not in repr(Key("AKID", "secret", "secret"))
