@@ -195,6 +195,13 @@ def gateway_headers(settings: Settings) -> HeaderForwardingRules:
         prefixes |= dict.fromkeys(rates())
     own = [name for dialect in dialects().values() for name in (dialect.version, dialect.request_id) if name]
     own += settings.attribution.session
+    if settings.cache.rules:  # what a provider gets of the client's is part of the key of an answer
+        own.append("cache-control")
+        for name in (name for provider in settings.providers.values() for name in provider.passed):
+            if name.endswith("*"):
+                prefixes[name.removesuffix("*")] = None
+            else:
+                own.append(name)
     names = (*_REQUEST_HEADERS, *credential_headers(settings.auth), *_RESPONSE_HEADERS, *own)
     return _only(tuple(dict.fromkeys(names)), tuple(prefixes))
 

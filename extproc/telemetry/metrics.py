@@ -202,6 +202,13 @@ class Telemetry:
         self._no_price = Counter(
             "extproc_cost_unknown", "Exchanges whose price is unknown", ["provider", "model"], registry=registry
         )
+        self._cache = Counts("extproc_cache", "Looks into the cache of answers, by outcome", ["outcome"], registry)
+        self._saved = Counts(
+            "extproc_cache_saved_usd",
+            "Cost that kept answers had, in USD; in shadow mode: that they would have saved",
+            ["mode", *spender],
+            registry,
+        )
         self._usage_source = Counts("extproc_usage", "Exchanges by the source of their usage", ["source"], registry)
         self.unread = Counter(
             "extproc_unread", "Answers that passed unread, by what told their usage", ["outcome"], registry=registry
@@ -357,6 +364,8 @@ class Telemetry:
             self._count_consumer(exchange, f"{status[0]}xx" if status != "none" else status)
         if exchange.forwarded:
             self._count(exchange)
+        if exchange.caching is not None:
+            self._count_cache(exchange)
         entry = describe(exchange)
         self.recent.add(entry, known=hasattr(exchange, "consumer"))
         if self._log:
@@ -394,6 +403,13 @@ class Telemetry:
             self._bad_usage.labels(target.provider).inc()
         if exchange.attempts > 1 and target is not None:
             self._failovers.labels(target.provider).inc()
+
+    def _count_cache(self, exchange: Exchange) -> None:
+        caching = exchange.caching
+        self._cache.add((caching.outcome,))
+        if caching.saved:
+            mode = "enforce" if caching.enforced else "shadow"
+            self._saved.add((mode, *self._spender(exchange)), caching.saved / NANO)
 
     def _count_consumer(self, exchange: Exchange, status: str) -> None:
         spender = self._spender(exchange)
