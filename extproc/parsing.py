@@ -78,7 +78,8 @@ class Classify:
         _check_method(request.method, ("POST",), path)
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
-            raise Refusal(UNSUPPORTED_ENCODING, "The body is compressed: send it without content-encoding.")
+            others = "" if exchange.attached else ", or compressed with gzip or zstd"  # which Envoy inflates
+            raise Refusal(UNSUPPORTED_ENCODING, f"The body is compressed: send it without content-encoding{others}.")
         if not is_json(request.headers.get("content-type", "application/json")):
             raise Refusal(
                 UNSUPPORTED_ENCODING, "The body must be JSON in UTF-8, with 'content-type: application/json'."
