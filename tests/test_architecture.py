@@ -39,6 +39,7 @@ RESERVED = {
         "credentials",
         "endpoints",
         "guardrails/_input.py",
+        "guardrails/_output.py",
         "guardrails/_remote.py",
         "guardrails/_threads.py",
         "mock",
