@@ -20,6 +20,7 @@ from extproc.cache.key import Keys, owner
 from extproc.cache.settings import LONGEST_WAIT, CacheRuleSettings, CacheSettings
 from extproc.dialects import ENDED, LIMITED
 from extproc.framing import Frame, Framing
+from extproc.framing.multipart import is_form
 from extproc.providers import ProviderSettings
 from extproc.response import Events, Tell, framing_for
 from extproc.words.actions import LocalReply
@@ -158,6 +159,8 @@ def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
         return "the client asks for it"
     if ask.free or len(exchange.body) > LARGE:
         return "it has no answer of a model" if ask.free else "its body is large"
+    if is_form(exchange.body):
+        return "it is a form, whose files are not compared"
     if exchange.masked or exchange.vault is not None:
         return "a guardrail masked it"
     if ask.lasting or ask.unseen or ask.hosted or ask.speaks or not NATIVE.isdisjoint(ask.needs):

@@ -96,6 +96,7 @@ class GeminiGenerateContent(GeminiClient):
     paths, aliases = paths("chat", "generateContent", "streamGenerateContent")
     images = True
     image_turns = True
+    tool_letters = True
     traces = (f'"{PACKED}'.encode(),)
     fields = ask.FIELDS
     observe = staticmethod(report.observe)
