@@ -6,7 +6,9 @@ All its input comes from Envoy: the edits of each try, and the number of this on
 from __future__ import annotations
 
 import asyncio
+import math
 import random
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +20,7 @@ from extproc.forward import patch
 from extproc.framing import BOM
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.parsing import BodyLimits, read_in_turns
-from extproc.response import MOST_INFLATED
+from extproc.response import MOST_INFLATED, went_silent
 from extproc.settings.limits import LimitsSettings
 from extproc.translation.translate import Stream, Translation, Unwrapping, bad_answer
 from extproc.words import contract
@@ -50,6 +52,7 @@ class AttemptStream:
         self._own = False  # True: Envoy wrote the answer in the provider's place
         self._parts: list[bytes] = []  # pieces of an answer that is held until it is whole
         self._size = 0
+        self._heard = math.inf  # time of the latest sign of the provider, where the answer is held
 
     async def on_request_headers(
         self,
@@ -100,10 +103,7 @@ class AttemptStream:
             return await asyncio.to_thread(translation.request, asked, self._headers)
 
     def _changed(self, asked: dict[str, Any]) -> dict[str, Any]:
-        asked = {**asked, **self._edit.fields}
-        for name in self._edit.removed:
-            asked.pop(name, None)
-        return asked
+        return contract.changed(asked, self._edit.fields, self._edit.removed)
 
     async def on_response_headers(
         self,
@@ -144,7 +144,10 @@ class AttemptStream:
             except Refusal as refusal:
                 return self._refuse(refusal)
             return Continue({"content-type": "text/event-stream", **translation.headers()}, removed)
-        return None if translation.translates else Continue({}, removed if self._inflate is not None else ())
+        if translation.translates:
+            self._heard = time.monotonic()
+            return None
+        return Continue({}, removed if self._inflate is not None else ())
 
     async def on_response_body(self, chunk: bytes, end: bool) -> Chunk:
         translation = self._translation
@@ -160,6 +163,7 @@ class AttemptStream:
             return Chunk(out, self.done)
         if self._status < 400 and not translation.translates:  # a plain answer that passes unchanged
             return Chunk(chunk, end)
+        self._heard = time.monotonic()
         self._size += len(chunk)
         large = self._size > self._limits.buffered_response
         if not large:
@@ -181,6 +185,12 @@ class AttemptStream:
             told[contract.USAGE] = contract.encode_usage(usage).decode()
         head = Continue({"content-type": "application/json", **told}, ("content-length", "content-encoding"))
         return Chunk(body, True, head)
+
+    def on_silence(self, now: float) -> Chunk | None:
+        """Give up an answer that is held, when its provider has been silent for `limits.stream_idle`."""
+        if self.done or now - self._heard < self._limits.stream_idle:
+            return None
+        return Chunk(b"", head=self._refuse(went_silent(self._limits.stream_idle)))
 
     async def on_end(self) -> None:
         """An attempt stream leaves nothing open."""

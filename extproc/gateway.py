@@ -13,11 +13,10 @@ import msgspec
 
 from extproc.admission import LARGE, content_length
 from extproc.pipeline import Pipeline
-from extproc.response import ORIGIN, THROUGH, UPSTREAM, AnswerReader, internal, named
+from extproc.response import ORIGIN, THROUGH, UPSTREAM, AnswerReader, internal, named, went_silent
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
-from extproc.words.errors import PROVIDER_TIMEOUT, Refusal
+from extproc.words.errors import Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
-from extproc.words.values import show_duration
 from extproc.words.verdicts import GUARDRAILS, told
 
 _READ_ANSWER = Continue(read_answer=True)
@@ -44,6 +43,7 @@ class GatewayStream:
         self._mark = mark  # of this worker, see `words.workers`
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
+        self._asked = False  # True: Envoy was asked for the answer's body at the request's headers
         self._no_room: Refusal | None = None  # for the body
         self._head: Continue | None = None  # waits for the guardrails
         self._heard = math.inf  # time of the latest sign of the provider, once its answer began
@@ -60,15 +60,16 @@ class GatewayStream:
         self._exchange = exchange = Exchange(
             id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.telemetry.begin()
         )
+        self._asked = self._pipeline.guarded or self._pipeline.telemetry.in_flight <= self._pipeline.early
         usual = end or (length is not None and length <= LARGE)
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
         action = await self._run(stages, exchange)
         if action is None and end:  # a call about a kept object, which has no body
             action = await self._run(self._pipeline.on_call, exchange)
             if action is None:
-                exchange.onward.read_answer = self._pipeline.guarded
+                exchange.onward.read_answer = self._asked
                 return exchange.onward
-        return action or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
+        return action or (_READ_ANSWER if self._asked else CONTINUE)
 
     def admits(self, size: int) -> bool:
         exchange = self._exchange
@@ -115,15 +116,21 @@ class GatewayStream:
             str(details),
             end,
         )
-        if self._pipeline.guarded and not end:
-            return await self._guarded_head(exchange)
+        if self._asked and not end:
+            return await self._asked_head(exchange)
         return await self._run(self._pipeline.on_response, exchange) or CONTINUE
 
-    async def _guarded_head(self, exchange: Exchange) -> Continue | LocalReply | None:
+    async def _asked_head(self, exchange: Exchange) -> Continue | LocalReply | None:
         """The head of an answer whose body Envoy sends in any case; None where it waits for guardrails."""
         exchange.reader = THROUGH
         action = await self._run(self._pipeline.on_response, exchange) or CONTINUE
-        if isinstance(action, LocalReply) or action is CONTINUE:
+        if isinstance(action, LocalReply):
+            return action
+        if exchange.reader is THROUGH:  # the body tells nothing: the exchange is over, although its call goes on
+            exchange.end(whole=True)
+            await self._settle(exchange)
+            self.done = False
+        if action is CONTINUE:
             return action
         action.read_answer = False  # asked for already
         if exchange.watch is None:
@@ -142,12 +149,14 @@ class GatewayStream:
             await exchange.reader.feed(chunk, end, out)
         except Refusal as refusal:  # Envoy ends the provider's answer when the gateway's ends
             self._refuse(exchange, refusal)
-            out.append(exchange.dialect.cut_off(refusal.kind, refusal.message))
+            out.append(_cut_off(exchange, refusal))
             end = True
         except Exception:
             exchange.end(bug=True)
             raise
-        if end:
+        if end and self._state is _State.SETTLED:  # at the head
+            self.done = True
+        elif end:
             exchange.end(whole=True)
             await self._settle(exchange)
         if body := b"".join(out):
@@ -179,7 +188,7 @@ class GatewayStream:
         _tell(head, exchange)
         if refusal is not None:
             self._refuse(exchange, refusal)
-            body += exchange.dialect.cut_off(refusal.kind, refusal.message)
+            body += _cut_off(exchange, refusal)
             end = True
         if end:
             exchange.end(whole=True)
@@ -187,15 +196,13 @@ class GatewayStream:
         return Chunk(body, end, head)
 
     def on_silence(self, now: float) -> Chunk | None:
-        """Look after a streamed answer that is under way: nothing but this speaks while its provider is silent."""
+        """Look after an answer that is under way: nothing but this speaks while its provider is silent."""
         exchange, limits = self._exchange, self._pipeline.settings.limits
-        if self._heard == math.inf or self.done or exchange is None or exchange.reader is None:
-            return None
-        if not exchange.ask.stream:
+        if self._heard == math.inf or self.done or exchange is None or exchange.reader in (None, THROUGH):
             return None
         if now - self._heard >= limits.stream_idle:
             return self._give_up(exchange, limits.stream_idle)
-        if limits.keep_alive and now - self._sent >= limits.keep_alive:
+        if limits.keep_alive and exchange.ask.stream and now - self._sent >= limits.keep_alive:
             return self._keep_alive(exchange, now)
         return None
 
@@ -211,17 +218,17 @@ class GatewayStream:
         return Chunk(body, head=head)
 
     def _give_up(self, exchange: Exchange, idle: float) -> Chunk:
-        """End a stream whose provider has been silent for `idle` seconds. Envoy cannot: its timer would run while the
-        answer has not begun, too.
+        """End an answer whose provider has been silent for `idle` seconds. Envoy cannot: its timer would run before the
+        answer has begun, too. A plain answer breaks off, so that it does not look whole.
         """
         self.done = True  # the end of this call settles
-        text = f"The provider was silent for {show_duration(idle)} in the middle of its answer: try again."
-        refusal = Refusal(PROVIDER_TIMEOUT, text)
+        refusal = went_silent(idle)
         self._refuse(exchange, refusal)
-        if self._head is None:
-            return Chunk(exchange.dialect.cut_off(refusal.kind, refusal.message), True)
-        exchange.status = refusal.kind.status
-        refusal.headers = exchange.told | {ORIGIN: "gateway"}
+        if self._head is not None:
+            exchange.status = refusal.kind.status
+            refusal.headers = exchange.told | {ORIGIN: "gateway"}
+        elif exchange.ask.stream:
+            return Chunk(_cut_off(exchange, refusal), True)
         return Chunk(b"", head=refusal_answer(exchange, refusal))
 
     async def on_end(self) -> None:
@@ -229,7 +236,7 @@ class GatewayStream:
         exchange, state = self._exchange, self._state
         if exchange is None or state is _State.OVER:
             return
-        self._state = _State.OVER
+        self._state, self.done = _State.OVER, True
         if state is _State.HANDED_OVER:
             return
         if exchange.place is not None:
@@ -291,6 +298,12 @@ class GatewayStream:
         await self._pipeline.on_end(exchange)
         if self._state is _State.UNDER_WAY:
             self._state = _State.SETTLED
+
+
+def _cut_off(exchange: Exchange, refusal: Refusal) -> bytes:
+    """A refusal in the middle of an answer that a provider began."""
+    last = exchange.dialect.cut_off(refusal.kind, refusal.message)
+    return last if exchange.array is None else exchange.array.cut_off(last)
 
 
 def _tell(head: Continue, exchange: Exchange) -> None:

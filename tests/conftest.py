@@ -16,6 +16,7 @@ from hypothesis import settings as hypothesis_settings
 
 import extproc.dialects
 from extproc.budgets import Expected, Tools
+from extproc.cache.answers import Answers, open_answers
 from extproc.dialects import by_path
 from extproc.gateway import GatewayStream
 from extproc.pipeline import Pipeline, build
@@ -143,6 +144,7 @@ class World:
     clock: Clock
     leases: set = field(default_factory=set)
     lines: list = field(default_factory=list)
+    answers: Answers | None = None
 
     def stream(self, *, attached=False):
         return GatewayStream(self.pipeline, attached=attached)
@@ -164,6 +166,9 @@ def make_world(text="", counters=None):
     counters = counters or MemoryCounters(clock)
     lines, leases = [], set()
     telemetry = Telemetry(settings, lines.append)
+    answers = open_answers(settings.stores.cache, settings.cache)
+    if answers is not None:
+        answers.now = clock
     pipeline = build(
         settings,
         counters,
@@ -171,9 +176,10 @@ def make_world(text="", counters=None):
         telemetry,
         tools=Tools(telemetry.budget_used, expected=Expected()),
         history=History(clock),
+        answers=answers,
         now=clock,
     )
-    return World(pipeline, counters, telemetry, clock, leases, lines)
+    return World(pipeline, counters, telemetry, clock, leases, lines, answers)
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,7 @@ import msgspec
 
 from extproc import prices
 from extproc.budgets import Alert, Budget, read_scope
-from extproc.outbound.client import HTTPException, send
+from extproc.outbound.client import AnswerError, send
 from extproc.stores import Counters, Granted, Hold, StoreError
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Alerts:
         url = alert.budget.settings.alert_webhook or ""
         body = msgspec.json.encode(describe(alert, time.time()))
         for wait in (*self._again, None):
-            with contextlib.suppress(OSError, ValueError, HTTPException):  # TimeoutError is an OSError
+            with contextlib.suppress(OSError, ValueError, AnswerError):  # TimeoutError is an OSError
                 status, _ = await send(url, body, {"content-type": "application/json"}, timeout=self._timeout)
                 if 200 <= status < 300:
                     return True

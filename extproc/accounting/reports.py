@@ -17,6 +17,8 @@ from extproc.accounting.alerts import amount, moment
 from extproc.admin import SourceError
 from extproc.admin.sources import Entry, matches
 from extproc.budgets import Budget, BudgetSettings, Grant, Grants, compile_budget, read_scope
+from extproc.cache.answers import Answers
+from extproc.cache.stores import CacheError
 from extproc.ledger import LedgerError
 from extproc.ledger.ledger import Ledger
 from extproc.ledger.query import ExchangeQuery, Query
@@ -122,7 +124,7 @@ class Everything:
     """The reports of the admin API about a running processor. Its threads ask, the event loop answers where it has to.
 
     `entries` are the exchanges that this process remembers, the latest last; `deployments` is `History.deployments`.
-    `siblings` leads to the same of other workers.
+    `siblings` leads to the same of other workers, `answers` are the kept ones.
     """
 
     def __init__(
@@ -133,11 +135,13 @@ class Everything:
         deployments: Callable[[], Mapping[str, Mapping[str, float]]],
         loop: asyncio.AbstractEventLoop,
         *,
+        answers: Answers | None = None,
         siblings: Callable[[], Siblings] | None = None,
     ) -> None:
         self._entries = entries
         self._deployments = deployments
         self._find_siblings = siblings
+        self._answers = answers
         self._reporter = reporter
         self._budgets = budgets
         self._loop = loop
@@ -206,6 +210,18 @@ class Everything:
         give = self._reporter.grants.give(settings.name, scope, int(more), settings.unit, until, most=most)
         return told(self._ask(give), budget)
 
+    def cache(self) -> Mapping[str, int]:
+        return self._ask(self._kept().stats())
+
+    def forget(self, consumer: str | None) -> int:
+        kept = self._kept()
+        return self._ask(kept.clear() if consumer is None else kept.forget(consumer))
+
+    def _kept(self) -> Answers:
+        if self._answers is None:
+            raise SourceError(404, "the cache is off: no rule of `cache` keeps answers")
+        return self._answers
+
     def revoke(self, id: str) -> bool:
         return self._ask(self._reporter.grants.revoke(id))
 
@@ -233,6 +249,8 @@ class Everything:
             return asyncio.run_coroutine_threadsafe(answer(), self._loop).result(_PATIENCE)
         except StoreError:
             raise SourceError(503, "the counters store does not answer") from None
+        except CacheError:
+            raise SourceError(503, "the cache's store does not answer") from None
         except TimeoutError:
             late = True
             raise SourceError(503, "the processor is too busy to answer") from None

@@ -51,7 +51,7 @@ class Settle:
             learn(exchange, self._expected)
         if reservation is None or not reservation.held:
             return
-        asked = exchange.forwarded and exchange.ending not in UNASKED
+        asked = (exchange.forwarded or is_hit(exchange)) and exchange.ending not in UNASKED
         target = exchange.target or exchange.targets[0]
         amounts = []
         counts = counting(reservation.claims, exchange, target)
@@ -81,6 +81,11 @@ class Settle:
             usage.input_tokens = min(held, max(counted + exchange.ask.image_tokens, input_estimate(exchange)))
 
 
+def is_hit(exchange: Exchange) -> bool:
+    """True for a request that the cache answered: it counts, and uses no tokens."""
+    return exchange.caching is not None and exchange.caching.outcome == "hit"
+
+
 def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int]:
     """The charge of each count. A request under way is counted while it runs, and never charged."""
     return {claim.scope: amount for claim, amount in zip(claims, amounts, strict=True) if not claim.budget.is_slot}
@@ -96,7 +101,7 @@ def spent(exchange: Exchange) -> int | None:
         return None if price is None else prices.cost(price, usage)
     outputs = exchange.reservation.outputs or [0] * len(exchange.targets)
     bounds = [
-        prices.bound(target.price, usage.input_tokens, output, exchange.reservation.possible)
+        prices.bound(target.price, usage.input_tokens, output, exchange.reservation.possible, exchange.ask.units)
         for target, output in zip(exchange.targets, outputs, strict=True)
         if target.price is not None
     ]

@@ -56,6 +56,10 @@ class Numbers(Struct, kw_only=True):
     reasoning_tokens: Count
     cost_usd: USD
     unpriced: Annotated[int, Meta(ge=0, description="Requests whose price is unknown; they are not in cost_usd")]
+    cache_hits: Annotated[int, Meta(ge=0, description="Requests that a kept answer served")]
+    saved_usd: Annotated[USD, Meta(description="Cost that those answers had")]
+    shadow_hits: Annotated[int, Meta(ge=0, description="The same in shadow mode: requests that would have been served")]
+    would_save_usd: Annotated[USD, Meta(description="Cost that these would have saved")]
 
 
 class UsageRow(Numbers, kw_only=True):
@@ -141,6 +145,29 @@ class NewGrant(Struct, forbid_unknown_fields=True):
     ) = None
 
 
+# --- the cache of answers
+
+
+class Cache(Struct, kw_only=True):
+    entries: Count
+    bytes: Annotated[int, Meta(ge=0, description="In Redis: those of the whole server")]
+    limit: Annotated[int, Meta(ge=0, description="Bytes; 0: none")]
+    waiting: Annotated[int, Meta(ge=0, description="Requests that wait for the answer to an equal one")]
+    failures: Annotated[int, Meta(ge=0, description="Calls that the store did not answer")]
+
+
+class Forget(Struct, forbid_unknown_fields=True):
+    """Body of `POST /cache/forget`."""
+
+    consumer: (
+        Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,256}$(?!\n)", description="null: of all consumers")] | None
+    )
+
+
+class Forgotten(Struct, kw_only=True):
+    deleted: Annotated[int, Meta(ge=0, description="Answers that are no longer kept")]
+
+
 # --- exchanges
 
 
@@ -187,6 +214,10 @@ class Exchange(Struct, kw_only=True):
     guardrails: Sequence[str] | UnsetType = UNSET
     denied_by: str | UnsetType = UNSET
     downgraded: str | UnsetType = UNSET
+    cache: Annotated[str, Meta(description="hit, shadow, miss or refresh")] | UnsetType = UNSET
+    saved_usd: Annotated[str | float | None, Meta(description="Cost of the kept answer; null: unknown")] | UnsetType = (
+        UNSET
+    )
     charges: (
         Annotated[Mapping[str, int] | None, Meta(description="By scope, in the unit of its budget")] | UnsetType
     ) = UNSET

@@ -176,6 +176,23 @@ def grant(request: Request) -> Response:
     return Response(status_code=204) if _sources(request).revoke(id) else failure(404, "no grant has that id")
 
 
+# --- the cache of answers
+
+
+def cached(request: Request) -> Response:
+    return _json(answers.Cache, _sources(request).cache())
+
+
+async def forget(request: Request) -> Response:
+    body = await _body(request)
+    try:
+        asked = msgspec.json.decode(body, type=answers.Forget)
+    except (ValueError, RecursionError) as error:
+        return failure(400, _plain(error))
+    count = await run_in_threadpool(_sources(request).forget, asked.consumer)
+    return _json(answers.Forgotten, {"deleted": count})
+
+
 async def _body(request: Request) -> bytes:
     """The body, whose length must match its Content-Length. Raises HTTPException."""
     length = request.headers.get("content-length")
@@ -246,6 +263,12 @@ OPERATIONS = (
         name="grant",
     ),
     Operation("DELETE", "/grants/{id}", grant, "Take a grant back", status=204, errors=(404, *_CHANGE), name="revoke"),
+    Operation("GET", "/cache", cached, "Size of the cache of answers", answers.Cache, errors=(404, *_STORE)),
+    Operation(
+        *("POST", "/cache/forget", forget, "Delete kept answers, a consumer's or all", answers.Forgotten),
+        errors=(404, 411, 413, 415, *_CHANGE),
+        body=answers.Forget,
+    ),
     Operation(
         *("GET", "/exchanges", exchanges, "Recent exchanges, the latest first", answers.Exchanges),
         errors=_STORE,

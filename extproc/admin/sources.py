@@ -44,6 +44,12 @@ class Sources(Protocol):
         Returns the grant. Raises ValueError, whose text goes to the caller, when it fits no budget.
         """
 
+    def cache(self) -> Mapping[str, int]:
+        """Numbers of the cache of answers, see `answers.Cache`. 404 where it is off."""
+
+    def forget(self, consumer: str | None) -> int:
+        """Delete the kept answers to a consumer's requests, or with None all. Returns their number."""
+
     def revoke(self, id: str) -> bool:
         """Take a grant back. False: no grant has that id."""
 

@@ -121,6 +121,22 @@ class Reserve:
                 raise no.refusal
             left -= 1
 
+    async def count_only(self, exchange: Exchange, target: Target) -> None:
+        """Count a request that no provider is asked for: budgets in requests apply, those in tokens and USD do not.
+        `target` is the one that once gave its answer. 429, 402 or 503 as for any request.
+        """
+        covered = [budget for budget in self._budgets if not budget.counts_tokens and budget.covers(exchange, target)]
+        reservation: Reservation[Claim] = Reservation(exchange.id, 0, 0)
+        exchange.reservation = reservation
+        claims = [Claim(budget, self._scope(budget, exchange, target), 1) for budget in covered if not budget.is_call]
+        reservation.claims = claims
+        no = await self._hold(exchange, reservation)
+        if no is not None:
+            name = no.claim.budget.name
+            self._count(name, "denied")
+            exchange.denied_by = name
+            raise no.refusal
+
     async def look_ahead(self, exchange: Exchange) -> None:
         """Refuse a request for which a budget has no room, whatever its body asks for. Takes nothing.
 
@@ -370,11 +386,15 @@ class Reserve:
 def _bound(exchange: Exchange, budget: Budget, target: Target, input_tokens: int, output_tokens: int) -> int:
     """The most that a request of so many tokens can use of a budget at `target`."""
     price = dearest(exchange, target) if budget.counts_money else None
-    return budget.bound(target, input_tokens, output_tokens, exchange.reservation.possible, price)
+    return budget.bound(
+        target, input_tokens, output_tokens, exchange.reservation.possible, price, units=exchange.ask.units
+    )
 
 
 def _limited(exchange: Exchange, index: int) -> bool:
     """Whether the request that goes to a target limits its output."""
+    if exchange.ask.output_field is None:
+        return True
     limits, target = exchange.output_limits, exchange.targets[index]
     return limits[index] is not None or output_limit(target.changes, exchange.ask.max_output_tokens) is not None
 

@@ -12,7 +12,7 @@ import msgspec
 
 from extproc.cli._options import add_config, read_secret
 from extproc.cli._tables import safe
-from extproc.outbound.client import HTTPException, ask
+from extproc.outbound.client import AnswerError, ask
 
 _TIMEOUT = 60.0  # seconds
 _MAX_ANSWER = 64 << 20  # bytes
@@ -40,7 +40,7 @@ class Gateway:
         url = self._url + path + ("?" + urlencode(parameters) if parameters else "")
         try:
             status, data = ask(url, content, headers, timeout=_TIMEOUT, most=_MAX_ANSWER)
-        except (OSError, HTTPException) as error:
+        except (OSError, AnswerError) as error:
             raise OSError(
                 f"{self._url} does not answer: {str(error) or type(error).__name__}; is the gateway up?"
             ) from None

@@ -17,6 +17,7 @@ import msgspec
 
 from extproc.auth import Authenticate, Authorize, KeySettings
 from extproc.budgets import Reserve, estimate, read_scope
+from extproc.cache.stages import explain as cached
 from extproc.forward import decode_fields, patch
 from extproc.guardrails import AppliesToSettings, Finding, GuardInput, GuardrailSettings, RemoteSettings
 from extproc.parsing import Parse
@@ -136,6 +137,8 @@ class _Story:
             yield from self._targets()
         if self.reached(GuardInput):
             yield from (("guardrails", verdict) for verdict in verdicts or ["none"])
+            if self.settings.cache.rules:
+                yield "cache", cached(self.settings.cache, self.settings.providers, self.exchange)
         if self.passed(Reserve):
             yield from self._budgets()
             yield from self._output()
@@ -158,7 +161,7 @@ class _Story:
             ask.model[:256],
             exchange.operation,
             "streamed" if ask.stream else "plain",
-            f"about {estimate(len(exchange.body) - ask.image_bytes)} input tokens",
+            f"about {estimate(len(exchange.body) - ask.image_bytes - ask.file_bytes)} input tokens",
             f"images: {ask.images}" if ask.images else "",
             "" if ask.max_output_tokens is None else f"at most {ask.max_output_tokens} output tokens",
             f"{ask.choices} choices" if ask.choices > 1 else "",

@@ -32,6 +32,12 @@ def usage_table(report: Mapping[str, Any]) -> str:
     lines = [table(heads, rows, foot, right=range(before, len(heads)))]
     if unpriced := report["total"]["unpriced"]:
         lines.append(f"{unpriced} requests have no known price and are not in the USD; see `prices` in the settings.")
+    for count, usd, what in (
+        ("cache_hits", "saved_usd", "saved"),
+        ("shadow_hits", "would_save_usd", "would have saved"),
+    ):
+        if report["total"][count]:
+            lines.append(f"Kept answers {what} {report['total'][usd]} USD ({report['total'][count]:,} requests).")
     if report["truncated"]:
         lines.append("There are more rows than are shown: ask for less, or for fewer groups.")
     return "\n".join(lines)

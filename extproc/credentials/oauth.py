@@ -34,7 +34,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
 
-from extproc.outbound.client import HTTPException, send
+from extproc.outbound.client import AnswerError, send
 from extproc.providers import METADATA, AzureCredentials, Credentials
 from extproc.words.values import is_loopback
 
@@ -231,6 +231,6 @@ async def fetch(credentials: Credentials, secret: str, now: float) -> Token:
         raise TokenError("timeout", f"no answer in {_TIMEOUT:.0f} s") from None
     except (OSError, ValueError) as error:
         raise TokenError("unreachable", type(error).__name__) from None
-    except HTTPException:
+    except AnswerError:
         raise TokenError("bad_answer", "it is not HTTP") from None
     return read(status, answer, now)

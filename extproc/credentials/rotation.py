@@ -16,7 +16,7 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -117,6 +117,7 @@ class Keeper:
         self._fetch = fetch
         self._clock = clock
         self._states: dict[str, _State] = {}
+        self._wrote: Mapping[str, str | None] = {}  # wanted at the last look, which ended well
         self._lacking: frozenset[str] | None = None
         self._news = asyncio.Event()
 
@@ -144,12 +145,23 @@ class Keeper:
     async def look(self, providers: Mapping[str, ProviderSettings]) -> bool:
         """Read, decide, write. True when another set of providers lacks its key than at the last look."""
         there = {name: provider for name, provider in providers.items() if provider.reference is not None}
-        secrets = await asyncio.to_thread(lambda: {name: provider.read_secret() for name, provider in there.items()})
+        wrote, self._wrote = self._wrote, {}
+        secrets, kept = await asyncio.to_thread(self._read, there, wrote)
         wanted = {name: self._wanted(name, provider, secrets[name]) for name, provider in there.items()}
-        await asyncio.to_thread(self._write, wanted)
+        other = {name: secret for name, secret in wanted.items() if name not in kept or wrote[name] != secret}
+        if other:  # a thread costs more than the rest of an idle look
+            await asyncio.to_thread(self._write, other)
+        self._wrote = wanted
         lacking = frozenset(name for name, secret in secrets.items() if secret is None)
         before, self._lacking = self._lacking, lacking
         return lacking != before
+
+    def _read(
+        self, providers: Mapping[str, ProviderSettings], wrote: Mapping[str, str | None]
+    ) -> tuple[Mapping[str, str | None], Collection[str]]:
+        """The secrets, and the names of the providers whose files are still as they were written."""
+        secrets = {name: provider.read_secret() for name, provider in providers.items()}
+        return secrets, {name for name, secret in wrote.items() if holds(self._directory, name, secret)}
 
     def _write(self, wanted: Mapping[str, str | None]) -> None:
         for name, secret in wanted.items():

@@ -21,8 +21,10 @@ Files have the same names in all rooms; a room has those it needs:
     signature.py         proofs of thinking, which have to come back unchanged
     models.py            abilities and limits of each model, by its name
     schema.py            JSON Schemas that the API can enforce
+    plain.py             requests that the neutral form carries whole
     media.py             images, files, audio
     names.py             names of tools
+    spelling.py          names of fields, of an API that has several for each
     custom.py            custom tools, whose input is no JSON
 
 A small dialect is one file. Files that begin with `_` are shared by several.
@@ -45,6 +47,12 @@ from extproc.words.errors import INVALID_REQUEST, Refusal
 MAX_TOKENS = 1_000_000_000
 """A token count above this is not believed, from a client or from a provider."""
 
+
+ENDED = frozenset(("stop", "tool_calls", "function_call", "end_turn", "stop_sequence", "tool_use"))
+"""Finish reasons of answers that the model ended itself, in every API."""
+
+LIMITED = frozenset(("length", "max_tokens"))
+"""Finish reasons of answers that the request's limit ended."""
 
 FREE_OPTIONS = frozenset(
     ("auto", "default", "standard", "standard_only", "on_demand", "flex", "global", "not_available")
@@ -120,6 +128,12 @@ def dialects() -> Mapping[str, Dialect]:
 def by_path() -> Mapping[str, Dialect]:
     """The dialect that serves a path, as `Dialect.paths` lists it."""
     return {path: dialect for dialect in dialects().values() for path in dialect.paths}
+
+
+@cache
+def models_paths() -> Sequence[str]:
+    """Paths of the list of models; below each stand its models."""
+    return tuple(dict.fromkeys(["/v1/models", *(path for each in dialects().values() if (path := each.models_path))]))
 
 
 def served() -> Sequence[tuple[str, str]]:
@@ -201,7 +215,8 @@ def serving(path: str) -> Dialect | None:
 def speaking(path: str, headers: Mapping[str, str]) -> Dialect:
     """The dialect of a client that asks for an unknown path, by its other paths or its headers; else the first."""
     for dialect in _spoken():
-        if dialect.version in headers or any(path.startswith(f"{served}/") for served in dialect.paths):
+        below = (*dialect.paths, *([dialect.models_path] if dialect.models_path else []))
+        if dialect.version in headers or path in below or any(path.startswith(f"{served}/") for served in below):
             return dialect
     return by_path()["/v1/chat/completions"]
 

@@ -14,6 +14,7 @@ import msgspec
 from extproc.dialects import MAX_TOKENS, _edges, azure, read_flag, read_integer, read_model
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
+from extproc.dialects._variety import varies
 from extproc.dialects.openai_chat.ask import check_stream_options, usage_request
 from extproc.dialects.openai_chat.said import QUIET
 from extproc.dialects.openai_chat.usage import read_usage
@@ -60,6 +61,8 @@ class OpenAICompletions(Dialect):
         options=("service_tier",),
         also=("best_of",),
     )
+    asides = frozenset(("user", "stream_options"))
+    varies = staticmethod(varies)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
         ask = Ask(model=read_model(body), stream=read_flag(body, "stream"))

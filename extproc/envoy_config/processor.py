@@ -50,7 +50,6 @@ from extproc.auth import credential_headers
 from extproc.dialects import dialects, rates
 from extproc.envoy_config.typed import (
     breakers,
-    buffer_bytes,
     cel,
     discovery,
     endpoints,
@@ -104,14 +103,16 @@ def _worker_names(settings: Settings) -> list[str]:
 
 
 def _cluster(settings: Settings, name: str, kind: ClusterDiscoveryType, *addresses: EnvoyAddress) -> Cluster:
+    # Envoy's default of 16 MiB is memory that an answer takes when its client reads slowly.
+    windows = Http2ProtocolOptions(initial_stream_window_size=settings.limits.answer_buffer)
     http2 = HttpProtocolOptions(
-        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
+        explicit_http_config=HttpProtocolOptionsExplicitHttpConfig(http2_protocol_options=windows)
     )
     return Cluster(
         name=name,
         type=kind,
         connect_timeout=seconds(1),
-        per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
         circuit_breakers=breakers(),
         load_assignment=endpoints(name, *addresses),
         typed_extension_protocol_options={PROTOCOL_OPTIONS: pack(http2)},
@@ -194,6 +195,13 @@ def gateway_headers(settings: Settings) -> HeaderForwardingRules:
         prefixes |= dict.fromkeys(rates())
     own = [name for dialect in dialects().values() for name in (dialect.version, dialect.request_id) if name]
     own += settings.attribution.session
+    if settings.cache.rules:  # what a provider gets of the client's is part of the key of an answer
+        own.append("cache-control")
+        for name in (name for provider in settings.providers.values() for name in provider.passed):
+            if name.endswith("*"):
+                prefixes[name.removesuffix("*")] = None
+            else:
+                own.append(name)
     names = (*_REQUEST_HEADERS, *credential_headers(settings.auth), *_RESPONSE_HEADERS, *own)
     return _only(tuple(dict.fromkeys(names)), tuple(prefixes))
 

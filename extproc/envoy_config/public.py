@@ -89,7 +89,7 @@ def listener(settings: Settings) -> Listener:
     return Listener(
         name="public",
         address=socket_address(door.address, door.port),
-        per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
         # Firewalls and address translators forget connections that are silent, some after four minutes. Models think
         # for longer before their first byte.
         tcp_keepalive=TcpKeepalive(keepalive_probes=4, keepalive_time=60, keepalive_interval=15),
@@ -117,6 +117,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
         path_with_escaped_slashes_action=HttpConnectionManagerPathWithEscapedSlashesAction.KEEP_UNCHANGED,
         common_http_protocol_options=HttpProtocolOptions(
             idle_timeout=seconds(900),
+            max_stream_duration=seconds(settings.limits.stream_duration),
             # x_ai_team would pass for x-ai-team.
             headers_with_underscores_action=HttpProtocolOptionsHeadersWithUnderscoresAction.REJECT_REQUEST,
         ),
@@ -131,6 +132,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
         request_headers_timeout=seconds(10),
         request_timeout=seconds(settings.limits.body_timeout),  # limit until the whole body is here
         stream_idle_timeout=seconds(settings.limits.stream_idle),
+        stream_flush_timeout=seconds(settings.limits.stream_idle),  # for a client to read the rest
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         always_set_request_id_in_response=True,
         early_header_mutation_extensions=[_forged_headers()],
@@ -268,8 +270,11 @@ def _route(settings: Settings, method: str, path: str) -> Route:
             idle_timeout=seconds(_client_idle_timeout(settings)),
             retry_policy=RetryPolicy(
                 num_retries=0,  # the processor raises it
-                # No API of a model answers in HTML: it is the page of some proxy, whatever its status says.
-                retriable_headers=[HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="text/html"))],
+                # No API of a model answers in HTML, or with a redirect: they come from some proxy.
+                retriable_headers=[
+                    HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="text/html")),
+                    HeaderMatcher(name=":status", string_match=StringMatcher(prefix="3")),
+                ],
                 refresh_cluster_on_retry=True,  # makes a retry go to the next target instead of the first
                 # The next target is tried at once. Before a further try at the same one the attempt attachment waits.
                 retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.001), max_interval=seconds(0.001)),

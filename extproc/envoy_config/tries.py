@@ -113,7 +113,7 @@ def listener(settings: Settings, name: str, secrets_dir: str) -> Listener:
     return Listener(
         name=contract.try_cluster(name),
         internal_listener=ListenerInternalListenerConfig(),
-        per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
         filter_chains=[FilterChain(filters=filters)],
     )
 
@@ -130,7 +130,7 @@ def hop_cluster(settings: Settings, name: str) -> Cluster:
         name=hop,
         type=ClusterDiscoveryType.STATIC,
         connect_timeout=seconds(1),
-        per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
         circuit_breakers=breakers(),
         load_assignment=endpoints(hop, Address(envoy_internal_address=EnvoyInternalAddress(server_listener_name=hop))),
         transport_socket=TransportSocket(

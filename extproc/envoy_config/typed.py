@@ -139,8 +139,8 @@ def breakers(requests: int = UNLIMITED, connections: int = UNLIMITED) -> Circuit
 
 
 def buffer_bytes(settings: Settings) -> int:
-    """Buffer limit of a connection, and of a request kept for retries: the largest body, and the additions of guards
-    and translation. Envoy's default of 1 MiB refuses larger bodies, and forgets how to retry them.
+    """Buffer limit of a request that Envoy holds for the processor and for retries: the largest body, and the additions
+    of guards and translation. By default it refuses bodies above a connection's limit, and forgets how to retry them.
     """
     return 2 * settings.limits.request_body + (1 << 20)
 

@@ -35,7 +35,6 @@ from extproc.envoy_config.public import ENVOY_PREFIX, remove
 from extproc.envoy_config.tries import provider_cluster
 from extproc.envoy_config.typed import (
     breakers,
-    buffer_bytes,
     discovery,
     endpoints,
     http_filter,
@@ -47,6 +46,9 @@ from extproc.envoy_config.typed import (
 from extproc.providers import ProviderSettings
 from extproc.settings.config import Settings
 from extproc.words import contract
+
+_STREAMS = 100
+"""Most requests in one HTTP/2 connection to a provider."""
 
 
 def cluster(settings: Settings, name: str, ca_file: str) -> Cluster:
@@ -60,7 +62,7 @@ def cluster(settings: Settings, name: str, ca_file: str) -> Cluster:
         # AUTO would prefer IPv6 even without a route for it.
         dns_lookup_family=ClusterDnsLookupFamily.V4_PREFERRED,
         connect_timeout=seconds(provider.connect_timeout),
-        per_connection_buffer_limit_bytes=buffer_bytes(settings),
+        per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
         circuit_breakers=breakers(provider.max_requests, provider.max_connections),
         outlier_detection=_outliers(provider),
         # No panic: with every host ejected the try is refused at once and fails over.
@@ -71,7 +73,9 @@ def cluster(settings: Settings, name: str, ca_file: str) -> Cluster:
             tcp_keepalive=TcpKeepalive(keepalive_probes=3, keepalive_time=30, keepalive_interval=10)
         ),
         transport_socket=tls_to(host, provider.tls_ca or ca_file) if secure else None,
-        typed_extension_protocol_options={processor.PROTOCOL_OPTIONS: pack(_protocol(provider, secure=secure))},
+        typed_extension_protocol_options={
+            processor.PROTOCOL_OPTIONS: pack(_protocol(provider, settings.limits.answer_buffer, secure=secure))
+        },
     )
 
 
@@ -85,10 +89,12 @@ def _outliers(provider: ProviderSettings) -> OutlierDetection:
     )
 
 
-def _protocol(provider: ProviderSettings, *, secure: bool) -> UpstreamProtocolOptions:
+def _protocol(provider: ProviderSettings, window: int, *, secure: bool) -> UpstreamProtocolOptions:
+    # Answers to clients that read slowly keep their windows. Others in the same connection have room of their own.
     http2 = Http2ProtocolOptions(
-        initial_stream_window_size=1 << 20,
-        initial_connection_window_size=4 << 20,
+        max_concurrent_streams=_STREAMS,
+        initial_stream_window_size=window,
+        initial_connection_window_size=_STREAMS * window,
         connection_keepalive=KeepaliveSettings(interval=seconds(30), timeout=seconds(10)),
     )
     plain = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())

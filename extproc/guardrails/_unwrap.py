@@ -6,25 +6,22 @@ A detector reads what is inside like the text around it. The span of a finding i
 from __future__ import annotations
 
 import binascii
-import html
 import re
 from collections.abc import Callable, Iterator, Sequence
 from urllib.parse import unquote
 
-from extproc.guardrails._patterns import Patterns
+from extproc.guardrails._patterns import compiled
 
 _MOST = 64  # runs decoded in one text
 _LONGEST = 1 << 20  # characters of one run
 _PROBE = 64  # characters of a run that are decoded before the rest is
 
 _WORD = "[A-Za-z0-9_.:=@-]"
-_RUNS = Patterns(
-    [
-        r"[A-Za-z0-9+/_-]{24,}={0,2}",
-        r"(?:[A-Za-z0-9_.~!*'()+-]{0,24}%[0-9A-Fa-f]{2}){3,}[A-Za-z0-9_.~!*'()+-]*",
-        rf"{_WORD}{{0,24}}(?:\\(?:u[0-9A-Fa-f]{{4}}|x[0-9A-Fa-f]{{2}}){_WORD}{{0,24}}){{3,}}",
-        rf"{_WORD}{{0,24}}(?:&#(?:[0-9]{{2,6}}|[xX][0-9A-Fa-f]{{2,5}});{_WORD}{{0,24}}){{3,}}",
-    ]
+_RUNS = (
+    r"[A-Za-z0-9+/_-]{24,}={0,2}",
+    r"(?:[A-Za-z0-9_.~!*'()+-]{0,24}%[0-9A-Fa-f]{2}){3,}[A-Za-z0-9_.~!*'()+-]*",
+    rf"{_WORD}{{0,24}}(?:\\(?:u[0-9A-Fa-f]{{4}}|x[0-9A-Fa-f]{{2}}){_WORD}{{0,24}}){{3,}}",
+    rf"{_WORD}{{0,24}}(?:&#(?:[0-9]{{2,6}}|[xX][0-9A-Fa-f]{{2,5}});{_WORD}{{0,24}}){{3,}}",
 )
 _hex = re.compile(r"(?:[0-9a-f]{2})+|(?:[0-9A-F]{2})+").fullmatch
 _backslash = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2}))").sub
@@ -35,7 +32,7 @@ _plain_word = re.compile(r"[A-Za-z]+|[0-9]+|[a-z0-9]+(?:[-_][a-z0-9]+)+|[-_+/=]+
 def inner(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
     """The readable texts that are encoded in `text`, each with the span of its run."""
     decoded = 0
-    for index, (start, end) in _RUNS.search(text):
+    for index, (start, end) in compiled(_RUNS).search(text):
         if end - start > _LONGEST:
             continue
         run = text[start:end]
@@ -87,4 +84,10 @@ def _unescaped(run: str) -> str:
     return _backslash(lambda match: chr(int(match[1] or match[2], 16)), run)
 
 
-_DECODERS: Sequence[Callable[[str], str | None]] = (_base64, unquote, _unescaped, html.unescape)  # as in _RUNS
+def _unreferenced(run: str) -> str:
+    from html import unescape  # noqa: PLC0415 - its table of names takes memory
+
+    return unescape(run)
+
+
+_DECODERS: Sequence[Callable[[str], str | None]] = (_base64, unquote, _unescaped, _unreferenced)  # as in _RUNS

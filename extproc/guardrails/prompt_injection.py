@@ -20,7 +20,7 @@ from pydantic import Field
 
 from extproc.guardrails import Finding, GuardrailSettings
 from extproc.guardrails._model import places, tokens, weights
-from extproc.guardrails._patterns import Patterns, compiled
+from extproc.guardrails._patterns import compiled
 from extproc.guardrails._unwrap import inner
 
 _WINDOW = 4096  # characters that are judged together; a window of 96 tokens is about 600
@@ -64,11 +64,9 @@ _compact = re.compile(
     r"(?:ignore|disregard|forget|override|bypass)(?:all|any|the|your|my|of)*(?:previous|prior|above|earlier|system|preceding)?(?:instruction|rule|prompt|guideline)"
     r"|(?:reveal|print|show|repeat|output|leak)(?:me|all|the|your)*(?:system|hidden|secret|initial)?(?:prompt|instruction|password)|doanythingnow|youarenow(?:dan|in)"
 ).search
-_ODD = Patterns(
-    [
-        r"(?:\b[0-9A-Za-z][ ._*|-]{1,3}){7,}[0-9A-Za-z]\b",  # letters with spaces between them
-        r"[a-zA-Z]*(?:[a-zA-Z][013457689@$!|+]+[a-zA-Z]|[013457689@$|+]+[a-zA-Z])[a-zA-Z013457689@$!|+]*",  # digits for letters
-    ]
+_ODD = (
+    r"(?:\b[0-9A-Za-z][ ._*|-]{1,3}){7,}[0-9A-Za-z]\b",  # letters with spaces between them
+    r"[a-zA-Z]*(?:[a-zA-Z][013457689@$!|+]+[a-zA-Z]|[013457689@$|+]+[a-zA-Z])[a-zA-Z013457689@$!|+]*",  # digits for letters
 )
 _gap = re.compile(r"[ ._*|-]+")
 _wide_gap = re.compile(r" {2,}|[_*|.-] [_*|.-]|\n")
@@ -122,7 +120,7 @@ class PromptInjection:
     def find(self, text: str, role: str, where: str) -> Sequence[Finding]:  # noqa: ARG002
         over, span = self._judge(text)
         if over <= 0:
-            odd = list(_ODD.search(text))
+            odd = list(compiled(_ODD).search(text))
             spelled = [place for index, place in odd if index == 0]
             for variant, place in _variants(text, spelled, [index for index, _ in odd]):
                 if (hidden := self._judge(variant)[0]) > over:

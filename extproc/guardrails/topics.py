@@ -10,9 +10,8 @@ Controls: FINOS AIGF mi-3 (filtering of what goes into and out of a model).
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -97,6 +96,12 @@ def _telling(words: Sequence[str]) -> list[str]:
     return [word for word in words if word[0].isalnum()]
 
 
+def _median(values: Iterable[float]) -> float:
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return (ordered[middle] + ordered[~middle]) / 2
+
+
 class Topic:
     """A topic; `limit` is the nearness of its examples among each other."""
 
@@ -108,7 +113,7 @@ class Topic:
             total.update(vector)
         root = math.sqrt(sum(value * value for value in total.values())) or 1.0
         self._centre = {key: value / root for key, value in total.items()}
-        self.limit = max(_LOWEST, statistics.median(self._apart(vector, total) for vector in vectors))
+        self.limit = max(_LOWEST, _median(self._apart(vector, total) for vector in vectors))
 
     @staticmethod
     def _apart(vector: Vector, total: Mapping[str, float]) -> float:

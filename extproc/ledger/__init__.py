@@ -74,6 +74,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     guardrails: Sequence[str] = ()
     denied_by: str = ""
     charges: Mapping[str, int] | None = None
+    cache: str = ""  # hit, shadow, miss or refresh; empty: the cache had no part in it
+    saved: int = 0  # nano-USD that a hit saved, or would have saved in shadow mode
 
 
 def check_ledger(url: str) -> None:

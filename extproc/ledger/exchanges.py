@@ -71,10 +71,11 @@ def charges(connection: Connection, prefix: str, since: float) -> Mapping[str, i
 
 def _json(row: RowMapping) -> Mapping[str, Any]:
     shown = {str(name): value for name, value in row.items()}  # SQLAlchemy's names are a subclass of str
-    cost = shown.pop("cost")
+    cost, saved = shown.pop("cost"), shown.pop("saved")
     return {
         **shown,
         "time": rfc3339(from_micros(row["time"])),
         "labels": {label_name(key): value for key, value in row["labels"].items()},
         "cost_usd": None if cost is None else decimal(cost),
+        "saved_usd": decimal(saved),
     }

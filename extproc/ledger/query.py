@@ -18,7 +18,7 @@ from extproc.words.exchange import OUTCOMES
 
 FIELDS = (
     *("consumer", "team", "key", "operation", "model", "target", "provider", "provider_model"),
-    *("status", "error", "outcome", "stream", "usage_source"),
+    *("status", "error", "outcome", "stream", "usage_source", "cache"),
 )
 Resolution = Literal["hour", "day", "month", "total"]
 RESOLUTIONS: tuple[Resolution, ...] = get_args(Resolution)

@@ -17,6 +17,7 @@ MAX_CHARGES = 256  # scopes of one exchange
 MAX_SCOPE = 8192  # bytes
 MAX_COUNT = (1 << 32) - 1  # tokens, attempts, milliseconds: two thousand million rows of it can be summed in 64 bits
 MAX_AMOUNT = (1 << 63) - 1  # nano-USD, and the charge of a scope
+MAX_SAVED = 1_000_000_000_000  # nano-USD of one exchange: nine million rows of it can be summed in 64 bits
 MAX_TIME = 253_402_300_799  # the last second of the year 9999
 
 COLUMNS = Row.__struct_fields__
@@ -85,6 +86,8 @@ def values(row: Row) -> tuple[object, ...]:
         _encode([text(verdict) for verdict in row.guardrails[:MAX_VERDICTS]]).decode() if row.guardrails else "[]",
         text(row.denied_by),
         None if row.charges is None else _charges(row.charges),
+        text(row.cache),
+        min(max(0, row.saved), MAX_SAVED),
     )
 
 

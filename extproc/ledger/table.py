@@ -9,7 +9,7 @@ from extproc.ledger.rows import COLUMNS
 
 _NUMBERS = {
     *("time", "attempts", "status", "input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens"),
-    *("reasoning_tokens", "cost", "duration_ms", "first_token_ms"),
+    *("reasoning_tokens", "cost", "duration_ms", "first_token_ms", "saved"),
 }
 _JSON = JSON().with_variant(JSONB(), "postgresql")
 

@@ -27,7 +27,9 @@ _c = EXCHANGES.c
 
 @dataclass(slots=True, frozen=True)
 class Numbers:
-    """Sums. `cost` is in nano-USD, of the requests whose price is known; `unpriced` are the others."""
+    """Sums. `cost` is in nano-USD, of the requests whose price is known; `unpriced` are the others. `saved` is the cost
+    that answers from the cache had, `would_save` the same in shadow mode.
+    """
 
     requests: int = 0
     refused: int = 0
@@ -39,6 +41,10 @@ class Numbers:
     reasoning_tokens: int = 0
     cost: int = 0
     unpriced: int = 0
+    cache_hits: int = 0
+    saved: int = 0
+    shadow_hits: int = 0
+    would_save: int = 0
 
     def __add__(self, other: Numbers) -> Numbers:
         return Numbers(*map(sum, zip(astuple(self), astuple(other), strict=True)))
@@ -46,8 +52,9 @@ class Numbers:
     def json(self) -> dict[str, Any]:
         numbers: dict[str, Any] = asdict(self)
         unpriced = numbers.pop("unpriced")
-        cost = numbers.pop("cost")
-        return {**numbers, "cost_usd": decimal(cost), "unpriced": unpriced}
+        cost, saved, would_save = (decimal(numbers.pop(name)) for name in ("cost", "saved", "would_save"))
+        kept = {"saved_usd": saved, "would_save_usd": would_save}
+        return {**numbers, "cost_usd": cost, "unpriced": unpriced, **kept}
 
 
 @dataclass(slots=True, frozen=True)
@@ -206,16 +213,21 @@ def _sums(dialect: str) -> tuple[list[ColumnElement[Any]], list[ColumnElement[An
         func.count(_c.cost),
         *[func.sum(column) for column in (_c.input_tokens, _c.output_tokens, _c.cached_tokens)],
         *[func.sum(column) for column in (_c.cache_write_tokens, _c.reasoning_tokens)],
+        *[
+            func.sum(case((_c.cache == outcome, value), else_=0))
+            for outcome in ("hit", "shadow")
+            for value in (1, _c.saved)
+        ],
     ]
     return [*counts, *cost], dearest
 
 
 def _numbers(row: Sequence[Any]) -> Numbers:
-    requests, refused, errors, priced, input, output, cached, written, reasoning = [
-        int(number or 0) for number in row[:9]
-    ]
-    cost = sum(int(part) << (32 * place) for place, part in enumerate(row[9:]))
-    return Numbers(requests, refused, errors, input, output, cached, written, reasoning, cost, requests - priced)
+    requests, refused, errors, priced, *others = [int(number or 0) for number in row[:13]]
+    cost = sum(int(part) << (32 * place) for place, part in enumerate(row[13:]))
+    tokens, (hits, saved, shadow_hits, would_save) = others[:5], others[5:]
+    sums = [requests, refused, errors, *tokens, cost, requests - priced, hits, saved, shadow_hits, would_save]
+    return Numbers(*sums)
 
 
 def _wanted(name: str, values: Sequence[str]) -> list[Any]:

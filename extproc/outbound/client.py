@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import http.client
 import socket
 import threading
 from collections.abc import Mapping
+from types import ModuleType
 from urllib.parse import urlsplit
 
-HTTPException = http.client.HTTPException
+
+class AnswerError(Exception):
+    """An answer that is not HTTP, or that ends early."""
 
 
 def ask(
@@ -23,7 +25,7 @@ def ask(
     """GET, or POST of `body`. Returns the status and up to `most` + 1 bytes of the answer.
 
     Raises TimeoutError after `timeout` seconds, OSError when the host cannot be reached, ValueError for a malformed
-    URL, HTTPException for an answer that is not HTTP or ends early.
+    URL, AnswerError for an answer that is not HTTP or ends early.
     """
     exchange = _Exchange(url, body, headers or {}, timeout, most)
     watch = threading.Timer(timeout, exchange.end)
@@ -68,7 +70,7 @@ class _Exchange:
     def __call__(self) -> tuple[int, bytes]:
         try:
             found = self._run()
-        except (OSError, HTTPException):
+        except (OSError, AnswerError):
             if self._ended:  # a connection that was closed here means that the time ran out
                 raise TimeoutError from None
             raise
@@ -77,9 +79,19 @@ class _Exchange:
         return found
 
     def _run(self) -> tuple[int, bytes]:
+        import http.client  # noqa: PLC0415 - most processes never ask anything
+
+        try:
+            return self._asked(http.client)
+        except OSError:  # which some of the others are, too
+            raise
+        except http.client.HTTPException as error:
+            raise AnswerError(str(error)) from error
+
+    def _asked(self, client: ModuleType) -> tuple[int, bytes]:
         url = self._url
         target = url._replace(scheme="", netloc="", fragment="").geturl() or "/"
-        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+        kind = client.HTTPSConnection if url.scheme == "https" else client.HTTPConnection
         with contextlib.closing(kind(url.hostname or "", url.port, timeout=self._timeout)) as connection:
             connection.connect()
             self._socket = connection.sock
@@ -90,7 +102,7 @@ class _Exchange:
             with connection.getresponse() as answer:
                 data = answer.read(self._most + 1)
                 if answer.length and len(data) <= self._most:
-                    raise http.client.IncompleteRead(data, answer.length)
+                    raise client.IncompleteRead(data, answer.length)
                 return answer.status, data
 
     def end(self) -> None:

@@ -40,7 +40,7 @@ _PLACES = ("region", "project", "account", "api_version")
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 
 ClientHeader = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{1,62}\*?$")]
-_GATEWAYS = ("host", "authorization", "x-api-key", "api-key", "content-length", "transfer-encoding")
+_GATEWAYS = ("host", "authorization", "x-api-key", "api-key", "x-goog-api-key", "content-length", "transfer-encoding")
 _RESERVED = ("x-extproc-", "x-envoy-", "x-ai-")
 
 Adapt = Callable[[str, str, bool, str, dict[str, Any]], tuple[str, dict[str, Any]]]
@@ -76,6 +76,7 @@ class Provider:
     base_url: str | None = None  # None: the settings must give one
     base_path: str = ""  # default path of a base_url without one
     models: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    no_urls: tuple[str, ...] = ()  # dialects in which it takes images and files as data, and fetches none by URL
     in_body: Mapping[str, str] = field(default_factory=dict)  # lists in headers that it reads from these fields
     batches: Mapping[str, Batch] = field(default_factory=dict)  # most inputs, by patterns of models: the first counts
     prefers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # for some models, the API to translate into

@@ -40,6 +40,8 @@ PROVIDER = Provider(
     # As Anthropic's SDK does it: anthropic-sdk-python/src/anthropic/lib/bedrock/_client.py. Betas are no header there:
     # https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-anthropic-claude-messages.html
     in_body={"anthropic-beta": "anthropic_beta"},
+    # Converse has bytes and S3, and Claude there "URL sources are not supported".
+    no_urls=("aws_converse", "anthropic_messages"),
     unwrap={"anthropic_messages": unwrap},
     dialects=("aws_converse", "anthropic_messages", "aws_titan_embed"),
     models={"anthropic_messages": ("anthropic.*", "*.anthropic.*"), "aws_titan_embed": ("amazon.titan-embed-*",)},

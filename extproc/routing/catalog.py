@@ -110,12 +110,13 @@ class TargetSettings(Section):
         "the range evenly.",
     )
     override: Mapping[str, Any] = Field(
-        default_factory=dict, description="Top-level fields of the request that are set to these values."
+        default_factory=dict,
+        description="Fields of the request that are set to these values. `a.b` names the field `b` of the object `a`.",
     )
     default: Mapping[str, Any] = Field(
-        default_factory=dict, description="Top-level fields of the request that are set when the client left them out."
+        default_factory=dict, description="Fields of the request that are set when the client left them out."
     )
-    remove: Sequence[str] = Field((), description="Top-level fields of the request that are removed.")
+    remove: Sequence[str] = Field((), description="Fields of the request that are removed.")
     match: Mapping[str, str] = Field(
         default_factory=dict,
         description="Requests that may go to the target: a pattern for `consumer`, `team` or `label.<name>`. All "
@@ -239,6 +240,10 @@ class Catalog:
         speaks it, else the first that translation can reach; None when there is none.
         """
         return _dialect(self.providers[target.provider].kind, target.model, client.name, target.api)
+
+    def fetches_not(self, target: Target, dialect: Dialect) -> bool:
+        """Whether the target takes images and files as data alone, where it gets requests of `dialect`."""
+        return dialect.name in self.providers[target.provider].provider.no_urls
 
     def unavailable(self, target: Target, *, attached: bool = False) -> tuple[str, str] | None:
         """The reason why the target takes no requests now, as (reason, text), or None. In attach mode Envoy has keys of

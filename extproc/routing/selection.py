@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from extproc.routing.catalog import Catalog
 from extproc.routing.history import History
 from extproc.words.chain import Branch, Choice, Skip
-from extproc.words.dialect import ABILITIES, CHARACTERS_PER_TOKEN, HOSTED, IMAGE_OUTPUT, NATIVE, Ask, Dialect
+from extproc.words.dialect import ABILITIES, BY_URL, CHARACTERS_PER_TOKEN, HOSTED, IMAGE_OUTPUT, NATIVE, Ask, Dialect
 from extproc.words.errors import NO_PROVIDER_AVAILABLE, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.facts import fact
@@ -87,6 +87,8 @@ class Select:
             if "state" in unsaid:
                 return "dialect", why + _STATELESS
             return "dialect", why + _REMEDY if HOSTED in unsaid and "hosted_call" not in unsaid else why
+        if BY_URL in ask.needs and catalog.fetches_not(target, dialect):
+            return "dialect", f"provider {target.provider} fetches no images or files by URL (send them in base64)"
         for name, matches in target.match:
             if not matches(value := fact(name, exchange)):
                 return "no_match", f"it is not for {name} {value[:64]!r}"

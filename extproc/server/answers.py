@@ -45,10 +45,13 @@ _READ_ANSWER = pb.ProcessingResponse(
         response_trailer_mode=pb.ProcessingMode.SEND,
     )
 ).SerializeToString()
+_READ_ALONE = {phase: unchanged + _READ_ANSWER for phase, unchanged in UNCHANGED.items()}
 
 
 def headers(phase: str, action: Continue) -> bytes:
     """The answer to `request_headers` or `response_headers`."""
+    if action.read_answer and not (action.set_headers or action.remove_headers or action.order or action.reroute):
+        return _READ_ALONE[phase]
     common = _mutation(action) + _CLEAR_ROUTE_CACHE if action.reroute else _mutation(action)
     message = _PHASES[phase] + _sized(b"\x0a" + _sized(common))
     if action.order:

@@ -20,6 +20,8 @@ from extproc.accounting.books import Books
 from extproc.accounting.reports import Everything, Reporter
 from extproc.admission import InFlight
 from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
+from extproc.cache.answers import Answers, open_answers
+from extproc.cache.stores import CacheError
 from extproc.credentials.rotation import Keeper, watch
 from extproc.endpoints.spending import Own
 from extproc.ledger import LedgerError, open_ledger
@@ -49,7 +51,7 @@ _DRAIN_GRACE = 600.0  # seconds for streams to end
 
 # Settings that bind when the processor starts. A change of these needs a restart, and a new Envoy configuration with
 # it.
-_FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "attribution", "auth", "usage")
+_FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "attribution", "auth", "usage", "cache")
 
 
 class Processor:
@@ -75,6 +77,7 @@ class Processor:
         self._turned = time.monotonic()  # the latest turn of the event loop
         self._counters: Counters = open_counters(settings.stores.counters, settings.stores.waits)
         self._ledger = open_ledger(settings.stores.ledger)
+        self._answers = _open_answers(settings)
         self._leases: set[str] = set()
         self._history = History()
         self._in_flight = InFlight()
@@ -175,6 +178,8 @@ class Processor:
             await self._books.catch_up()
         self._ledger.close()
         await self._counters.close()
+        if self._answers is not None:
+            await self._answers.close()
         await asyncio.to_thread(self._lines.flush, _LAST_LINES)
 
     def _everything(self) -> Everything:
@@ -185,6 +190,7 @@ class Processor:
             self._history.deployments,
             asyncio.get_running_loop(),
             siblings=self._siblings if self._several else None,
+            answers=self._answers,
         )
 
     def _line_lost(self) -> None:
@@ -294,6 +300,7 @@ class Processor:
             own=Own(self._reporter, settings.budgets, settings.limits.reports),
             waiting=self._waiting,
             in_flight=self._in_flight,
+            answers=self._answers,
         )
 
     def _take(self, settings: Settings) -> None:
@@ -354,6 +361,14 @@ class Processor:
         log.warning("the reservation of exchange %s ran out: charged %s", expired.id, expired.amounts)
 
 
+def _open_answers(settings: Settings) -> Answers | None:
+    """The kept answers. Raises OSError."""
+    try:
+        return open_answers(settings.stores.cache, settings.cache)
+    except CacheError as error:
+        raise OSError(f"stores.cache: {error}") from None
+
+
 def _units(settings: Settings) -> dict[str, str]:
     return {entry.name: entry.unit for entry in settings.budgets}
 
@@ -362,6 +377,9 @@ def _bound_at_start(settings: Settings, name: str) -> object:
     """The part of a section that Envoy or the start depends on: a provider's kill switch binds at once."""
     if name == "auth":
         return settings.auth.jwt
+    if name == "cache":
+        kept = settings.cache
+        return bool(kept.rules), kept.key, kept.memory, kept.disk
     if name == "usage":
         return settings.usage.mode, settings.usage.log_interval
     if name != "providers":

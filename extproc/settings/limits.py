@@ -71,9 +71,25 @@ class LimitsSettings(Section):
     )
     stream_idle: PositiveDuration = Field(
         600.0,
-        description="Longest silence in the middle of an answer. A streamed answer that the gateway reads then ends "
-        "with the error `provider_timeout`. Envoy ends the others, plain or unread, after this time, or after the "
-        "provider's `timeout` where that is longer.",
+        description="Longest silence in the middle of an answer, also where the client does not read. A stream then "
+        "ends with the error `provider_timeout`; a plain answer breaks off. With `usage.mode: log`, streams of "
+        "providers with a longer `timeout` are read. Answers that nothing reads, such as errors and web pages, end "
+        "after the longer of the two.",
+    )
+    answer_buffer: Size = Field(
+        256 << 10,
+        ge=64 << 10,
+        le=16 << 20,
+        description="Bytes of an answer that each of Envoy's buffers on the way holds, `64KiB` to `16MiB`. When they "
+        "are full, the provider waits for the client. A client that reads slowly takes about ten times as much of "
+        "Envoy's memory. Raise it for large answers over long distances.",
+    )
+    stream_duration: PositiveDuration = Field(
+        4 * 3600.0,
+        ge=1,
+        le=7 * 86400,
+        description="Longest time of an exchange, from its first byte to the end of its answer. Envoy then ends it, "
+        "however the client reads it. Raise it for answers that take longer.",
     )
     keep_alive: Duration = Field(
         15.0,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from extproc import stores
+from extproc.cache.stores import check as check_cache
 from extproc.ledger import check_ledger
 from extproc.words.values import PositiveDuration, SecretRef, Section
 
 
 class StoresSettings(Section):
-    """The databases that hold budgets' counts and the ledger."""
+    """The databases that hold budgets' counts, the ledger and kept answers."""
 
     counters: str = Field(
         "sqlite:data/counters.db",
@@ -42,6 +43,12 @@ class StoresSettings(Section):
         description="Age at which rows of the ledger are deleted, at most `366d`. Without it rows are kept forever.",
     )
 
+    cache: str = Field(
+        "memory:",
+        description="Store of kept answers, where `cache.rules` keep any: `memory:` for one process, `sqlite:path` for "
+        "one machine, or a Redis as for `counters`, but a database of its own that may evict. Off memory, answers are "
+        "encrypted with `cache.key`.",
+    )
     object_key: SecretRef | None = Field(
         None,
         description="Key that seals the ids of objects which providers keep (stored responses, files, batches), as "
@@ -57,4 +64,5 @@ class StoresSettings(Section):
     def _known(self) -> StoresSettings:
         stores.check_counters(self.counters)
         check_ledger(self.ledger)
+        check_cache(self.cache)
         return self

@@ -43,6 +43,10 @@ def describe(exchange: Exchange) -> Mapping[str, Any]:
         tried = {target.name for target in exchange.targets} if exchange.forwarded else ()
         if skipped := {s.target.name: s.reason for s in exchange.skipped[:16] if s.target.name not in tried}:
             entry["skipped"] = skipped
+    if (caching := exchange.caching) is not None:
+        entry["cache"] = caching.outcome
+        if caching.outcome in ("hit", "shadow"):
+            entry["saved_usd"] = None if caching.saved is None else caching.saved / NANO
     if exchange.forwarded:
         entry |= _served(exchange)
     return entry

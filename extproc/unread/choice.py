@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from extproc.unread.waiting import Waiting
 from extproc.words import contract
@@ -14,7 +14,7 @@ class WhyRead:
     """The reason, for people, why the answer to a request has to be read; empty where it may pass unread.
 
     `speaks` is the dialect in which a target gets a request, None where it cannot; `reason` that of the stages of
-    events.
+    events. `patient` are the providers whose `timeout` is longer than `limits.stream_idle`.
     """
 
     def __init__(
@@ -22,10 +22,12 @@ class WhyRead:
         mode: str,
         speaks: Callable[[Target, Dialect], Dialect | None],
         reason: Callable[[Exchange], str],
+        patient: Container[str] = (),
     ) -> None:
         self.enabled = mode == "log"
         self._speaks = speaks
         self._reason = reason
+        self._patient = patient
 
     def __call__(self, exchange: Exchange) -> str:
         if not self.enabled:
@@ -38,6 +40,8 @@ class WhyRead:
             self._speaks(target, exchange.dialect) is exchange.dialect for target in exchange.targets
         ):
             return "it is translated"
+        if any(target.provider in self._patient for target in exchange.targets):
+            return "Envoy would bear its silence for the provider's timeout, longer than limits.stream_idle"
         return self._reason(exchange)
 
 

@@ -24,7 +24,7 @@ _MODEL_NAME = re.compile(r"[\x21-\x7e]{1,256}")
 class Section(BaseModel):
     """A mapping of the filter YAML: immutable, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 def _duration(value: object) -> object:

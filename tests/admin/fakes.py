@@ -13,7 +13,8 @@ from extproc.ledger.query import FIELDS
 from extproc.words.exchange import OUTCOMES
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
-NUMBERS = ("requests", "refused", "errors", *TOKENS, "cost", "unpriced")
+KEPT = ("cache_hits", "saved_usd", "shadow_hits", "would_save_usd")
+NUMBERS = ("requests", "refused", "errors", *TOKENS, "cost", "unpriced", *KEPT)
 WHO = {"ada": "platform", "ci-bot": "platform", "maps": "search", "research": "lab"}
 WHERE = {
     "assistant": ("openai", "gpt-4o"),
@@ -224,6 +225,12 @@ class FakeSources:
         self.given.append(given)
         return given
 
+    def cache(self):
+        return {"entries": 3, "bytes": 4096, "limit": 1 << 20, "waiting": 0, "failures": 0}
+
+    def forget(self, consumer):
+        return 1 if consumer == "ada" else 3 if consumer is None else 0
+
     def revoke(self, id):
         before = len(self.given)
         self.given = [grant for grant in self.given if grant["id"] != id]
@@ -237,5 +244,6 @@ def _text(time):
 def _told(numbers):
     numbers = {**numbers, "cost": Decimal(numbers["cost"])}
     found = {**numbers, "cost_usd": f"{numbers['cost'].normalize():f}"}
+    found |= {name: str(found[name]) for name in KEPT if name.endswith("usd")}
     del found["cost"]
     return found

@@ -140,7 +140,7 @@ def test_units_windows_outcomes_and_filters_are_described(real):
 def test_an_exchange_has_every_field_of_the_log_and_the_ledger(exchange):
     fields = set(answers.Exchange.__struct_fields__)
     assert set(describe(known(exchange))) <= fields
-    assert {*COLUMNS, "cost_usd"} - {"cost"} <= fields
+    assert {*COLUMNS, "cost_usd", "saved_usd"} - {"cost", "saved"} <= fields
 
 
 def test_units_and_windows_are_those_of_the_settings():

@@ -81,9 +81,10 @@ async def test_no_csv_cell_is_a_formula(connect, make, text):
 def test_any_text_is_one_csv_cell(name, value):
     numbers = dict.fromkeys(("requests", "refused", "errors", "input_tokens", "output_tokens", "cached_tokens"), 0)
     numbers |= {"cache_write_tokens": 0, "reasoning_tokens": 0, "cost_usd": "0.1", "unpriced": 0}
+    numbers |= {"cache_hits": 0, "saved_usd": "0", "shadow_hits": 0, "would_save_usd": "0"}
     row = {"start": "a", "end": "b", "group": {name: value}, **numbers}
     [heads, cells] = rows(as_csv({"group_by": [name], "data": [row]}))
-    assert len(heads) == len(cells) == 13
+    assert len(heads) == len(cells) == 17
     assert cells[2].removeprefix("'") == (value or "").removeprefix("'")
     assert not cells[2].startswith(("=", "+", "-", "@", "\t"))
 

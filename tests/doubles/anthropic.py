@@ -69,9 +69,20 @@ def checked(question: Question, place: str, version: object) -> None:
         shapes.request(place, str(version), beta=betas is not None, threads=threads)(question.body, ())
     except Wrong as wrong:
         raise Refused(400, worded(wrong)) from None
+    if place in ("bedrock", "vertex"):
+        _refuse_urls(question.body["messages"])
     if (question.body.get("thread") or {}).get("type") == "continue":  # a mock keeps nothing
         raise Refused(404, "No usable Thread state was found.", code="thread_not_found")
     check(question.body, question.model or question.body["model"], new=version == shapes.NEW)
+
+
+def _refuse_urls(messages: list[Json]) -> None:
+    """Claude in other clouds fetches nothing. Source: https://github.com/anthropics/anthropic-sdk-typescript/issues/1038."""
+    for at, message in enumerate(messages):
+        for number, block in enumerate(message["content"] if isinstance(message["content"], list) else ()):
+            if (block.get("source") or {}).get("type") == "url":
+                where = f"messages.{at}.content.{number}.image.source.base64.data"
+                raise Refused(400, f"{where}: URL sources are not supported")
 
 
 def spoken(question: Question, *, stream: bool) -> Answer:

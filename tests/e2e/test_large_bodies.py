@@ -1,8 +1,8 @@
 """Large and hostile bodies beside the small requests of another consumer.
 
-`pytest -s -m "alone or exhaustive" tests/e2e/test_large_bodies.py` prints a table of all kinds. The bar: a p99 of
-100 ms
-for the small requests; only the memory is asserted.
+`pytest -s -m "alone or exhaustive" tests/e2e/test_large_bodies.py` prints a table of all kinds. The bar is a p99 of
+100 ms for the small requests. It is asserted for the kinds marked `exhaustive`, whose runs have the machine for
+themselves.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.alone  # it measures time
 FIRST, *OTHERS = KINDS
 AT_ONCE = 6
 SECONDS = 6.0
+P99 = 0.1  # seconds
 YAML = """
 providers:
   sandbox: {kind: mock, base_url: "{mock_sandbox}"}
@@ -96,6 +97,7 @@ def test_others_are_served_beside_large_bodies(gateway: Gateway, kind: str) -> N
     sizes = f"processor {processor:4.0f} MB, Envoy {envoy:4.0f} MB"
     sys.stdout.write(f"\n{kind:14} {times} of {len(found)}, {sizes}, {show(statuses)}\n")
     assert processor <= 500
+    assert p99 <= P99 or kind == FIRST
     assert set(statuses) <= {"200", "400", "429", "503"}
 
 

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.e2e.conftest import Gateway, run_gateway
@@ -41,6 +42,22 @@ def test_a_provider_that_falls_silent_ends_the_stream_with_an_error(gateway: Gat
     assert "silent for 2s" in error["message"]
     entry = gateway.last(lambda entry: entry["error"] == "provider_timeout")
     assert (entry["complete"], entry["usage_source"]) == (False, "estimated"), "the client got some of it"
+    gateway.reset()
+
+
+@pytest.mark.parametrize(("model", "name"), [("stub", "sandbox"), ("claude", "claude")])
+def test_a_plain_answer_in_silence_does_not_look_whole(gateway: Gateway, model: str, name: str):
+    """The head of a translated answer has not left, so it is a real error."""
+    gateway.fault(name, "pause=60s")
+    before = time.monotonic()
+    try:
+        answer = gateway.chat(model)
+    except httpx.RemoteProtocolError:
+        assert name == "sandbox"
+    else:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "provider_timeout"), answer.text
+        assert name == "claude"
+    assert 2 <= time.monotonic() - before < 20
     gateway.reset()
 
 

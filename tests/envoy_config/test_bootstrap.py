@@ -153,15 +153,16 @@ def test_no_timeout_of_envoy_is_shorter_than_the_settings():
         assert route["route"]["retry_policy"] == {"num_retries": 0, "per_try_timeout": "90s"}
         assert route["route"]["idle_timeout"] == "120s"
     assert routes(tree, "try-openai")[0]["route"]["idle_timeout"] == "610s"
-    for listener in ("public", "try-openai"):
-        assert "max_stream_duration" not in render(manager(tree, listener))
+    assert manager(tree, "public")["common_http_protocol_options"]["max_stream_duration"] == "14400s"
+    assert "max_stream_duration" not in render(manager(tree, "try-openai"))
 
 
-def test_buffers_hold_more_than_the_largest_body():
+def test_requests_are_held_whole_and_answers_in_small_buffers():
     tree = make(MANY)
     everything = tree["static_resources"]["listeners"] + tree["static_resources"]["clusters"]
     limits = [one["per_connection_buffer_limit_bytes"] for one in everything if one["name"] != "no-order"]
-    assert set(limits) | set(every(tree, "request_body_buffer_limit")) == {3 << 20}
+    assert set(limits) == {256 << 10}
+    assert set(every(tree, "request_body_buffer_limit")) == {3 << 20}
     assert every(tree, "max_request_bytes") == [1 << 20]
 
 

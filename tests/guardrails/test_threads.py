@@ -8,23 +8,7 @@ import pytest
 from extproc.guardrails._base import Failure
 from extproc.guardrails._threads import Threads
 from tests.guardrails.fakes import Guard, Words, fake
-
-
-async def turns_during(work):
-    """Turns that the event loop took while `work` was under way."""
-    turns, running = 0, True
-
-    async def count():
-        nonlocal turns
-        while running:
-            turns += 1
-            await asyncio.sleep(0.001)
-
-    task = asyncio.create_task(count())
-    await work
-    running = False
-    await task
-    return turns
+from tests.turns import turns_during
 
 
 async def test_a_scan_runs_beside_the_loop(exchange):
@@ -35,7 +19,7 @@ async def test_a_scan_runs_beside_the_loop(exchange):
 
     made = exchange({"model": "m", "messages": [{"role": "user", "content": "x" * (1 << 20)}]})
     guards = Guard(*[fake(Sleeping("k", "k"), f"g{index}") for index in range(2)])
-    assert await turns_during(guards.stage(made)) > 10, "a scan on the loop leaves it two turns"
+    assert await turns_during(guards.stage(made), 0.001) > 10, "a scan on the loop leaves it two turns"
 
 
 async def test_work_that_is_late_is_a_failure_and_its_end_is_not_waited_for():

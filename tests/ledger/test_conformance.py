@@ -69,10 +69,12 @@ def test_a_row_is_returned_unchanged(ledger):
         first_token_ms=200,
         guardrails=["pii: redacted"],
         charges={"team-month:team=platform": 1_234_567_891, "rpm:consumer=ci-bot": 1},
+        cache="hit",
+        saved=25_000_000,
     )
     write(ledger, given)
-    fields = {name: getattr(given, name) for name in COLUMNS if name != "cost"}
-    wanted = fields | {"time": "2026-11-18T11:06:40.250000Z", "cost_usd": "1.234567891"}
+    fields = {name: getattr(given, name) for name in COLUMNS if name not in ("cost", "saved")}
+    wanted = fields | {"time": "2026-11-18T11:06:40.250000Z", "cost_usd": "1.234567891", "saved_usd": "0.025"}
     assert ledger.exchange("id-1") == ledger.exchange("request-1") == wanted
     assert ledger.exchange("id-2") is None
     assert list(ledger.exchanges(ExchangeQuery())) == [wanted]
@@ -88,10 +90,30 @@ def test_unknown_values_stay_unknown(ledger):
 def test_a_report_has_the_groups_and_sums_asked_for(ledger):
     write(
         ledger,
-        row("a", team="x", model="m", input_tokens=5, output_tokens=7, cached_tokens=1, cost=2_000_000_000),
+        row(
+            "a",
+            team="x",
+            model="m",
+            cache="hit",
+            saved=7,
+            input_tokens=5,
+            output_tokens=7,
+            cached_tokens=1,
+            cost=2_000_000_000,
+        ),
         row("b", team="x", status=429, error="budget_exceeded", outcome="refused", attempts=0),
         row("c", team="x", status=429, error="rate_limited", outcome="error", attempts=2, cost=1),
-        row("d", team="y", status=0, outcome="error", cost=None, cache_write_tokens=2, reasoning_tokens=3),
+        row(
+            "d",
+            team="y",
+            cache="shadow",
+            saved=3,
+            status=0,
+            outcome="error",
+            cost=None,
+            cache_write_tokens=2,
+            reasoning_tokens=3,
+        ),
         row("e", team="y", status=400, outcome="error", attempts=0, cost=None),
         row("f", team="z", time=NOW - 40 * 86_400),
     )
@@ -116,6 +138,10 @@ def test_a_report_has_the_groups_and_sums_asked_for(ledger):
                 "reasoning_tokens": 0,
                 "cost_usd": "2.000000001",
                 "unpriced": 0,
+                "cache_hits": 1,
+                "saved_usd": "0.000000007",
+                "shadow_hits": 0,
+                "would_save_usd": "0",
             },
             {
                 "start": "2026-11-18T00:00:00Z",
@@ -131,6 +157,10 @@ def test_a_report_has_the_groups_and_sums_asked_for(ledger):
                 "reasoning_tokens": 3,
                 "cost_usd": "0",
                 "unpriced": 2,
+                "cache_hits": 0,
+                "saved_usd": "0",
+                "shadow_hits": 1,
+                "would_save_usd": "0.000000003",
             },
         ],
         "total": {
@@ -144,6 +174,10 @@ def test_a_report_has_the_groups_and_sums_asked_for(ledger):
             "reasoning_tokens": 3,
             "cost_usd": "2.000000001",
             "unpriced": 2,
+            "cache_hits": 1,
+            "saved_usd": "0.000000007",
+            "shadow_hits": 1,
+            "would_save_usd": "0.000000003",
         },
         "truncated": False,
     }
@@ -268,6 +302,13 @@ def test_the_exchanges_own_row_replaces_the_row_of_its_expired_lease(ledger):
     write(ledger, expired)
     write(ledger, row("id-1", consumer="another", cost=5, charges={"b": 5}))
     assert ledger.exchange("id-1") == found
+    assert ask(ledger).total.requests == 1
+
+
+def test_a_charge_that_was_corrected_replaces_the_row_of_its_expired_lease(ledger):
+    for charge in (9, 4, 4):
+        write(ledger, row("id-1", usage_source="expired", charges={"b": charge}))
+    assert ledger.charges_by_scope("b") == {"b": 4}
     assert ask(ledger).total.requests == 1
 
 

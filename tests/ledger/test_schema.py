@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import inspect
 
 from extproc.ledger import LedgerError, SchemaError, open_ledger
-from extproc.ledger.rows import COLUMNS
+from extproc.ledger.rows import COLUMNS, values
 from extproc.ledger.schema import STEPS, VERSION
 from extproc.ledger.table import EXCHANGES
 from tests.ledger.conftest import row, write
@@ -47,6 +47,24 @@ def test_a_database_is_migrated_once(shared_url, monkeypatch):
             assert connection.exec_driver_sql("SELECT version FROM ledger_version").all() == [(VERSION + 1,)]
             assert connection.exec_driver_sql("SELECT * FROM added").all() == []
         ledger.close()
+
+
+def test_rows_of_the_first_version_are_kept_and_had_no_cache(shared_url, monkeypatch):
+    columns = COLUMNS[: COLUMNS.index("cache")]
+    with monkeypatch.context() as before:
+        before.setattr("extproc.ledger.schema.STEPS", STEPS[:1])
+        before.setattr("extproc.ledger.schema.VERSION", 1)
+        ledger = open_ledger(shared_url)
+        place = ", ".join([ledger._database.placeholder] * len(columns))
+        with ledger._database.change() as cursor:
+            cursor.execute(f"INSERT INTO exchanges ({', '.join(columns)}) VALUES ({place})", values(row("old"))[:-2])
+        ledger.close()
+    ledger = open_ledger(shared_url)
+    write(ledger, row("new", cache="hit", saved=5))
+    ledger.stop()
+    assert [ledger.exchange(id)["cache"] for id in ("old", "new")] == ["", "hit"]
+    assert [ledger.exchange(id)["saved_usd"] for id in ("old", "new")] == ["0", "0.000000005"]
+    ledger.close()
 
 
 def test_a_failed_migration_changes_nothing(shared_url, monkeypatch):

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from extproc.outbound.client import HTTPException, ask, send
+from extproc.outbound.client import AnswerError, ask, send
 from tests.outbound.endpoint import (
     drip,
     drip_the_body,
@@ -106,7 +106,7 @@ async def test_a_slow_answer_ends_at_the_time_limit(call, answer):
     ],
 )
 async def test_an_incomplete_http_answer_is_an_error(call, answer):
-    with endpoint(answer) as (address, _), pytest.raises(HTTPException):
+    with endpoint(answer) as (address, _), pytest.raises(AnswerError):
         await call(f"http://{address}/")
 
 

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families as plain_tex
 from extproc.ledger import open_ledger
 from extproc.telemetry.histogram import Histogram
 from extproc.telemetry.metrics import Bounded
+from extproc.words.caching import Caching
 from extproc.words.dialect import Report
 from extproc.words.exchange import Consumer, Target, Usage
 from extproc.words.reservation import Reservation
@@ -49,6 +50,8 @@ METRICS = {
     "extproc_consumer_requests_total": {*SPENDER, "status"},
     "extproc_consumer_tokens_total": {*SPENDER, "gen_ai_token_type"},
     "extproc_cost_unknown_total": {"provider", "model"},
+    "extproc_cache_total": {"outcome"},
+    "extproc_cache_saved_usd_total": {"mode", *SPENDER},
     "extproc_usage_total": {"source"},
     "extproc_unread_total": {"outcome"},
     "extproc_provider_usage_refused_total": {"provider"},
@@ -101,6 +104,7 @@ def touch_all(telemetry, exchange):
     telemetry.budget_used("b", 0.5, math.inf)
     unpriced = ended(exchange)
     unpriced.cost = None
+    unpriced.caching = Caching(b"key", "alice", 60.0, True, 100, "hit", 5)
     telemetry.record(unpriced)
     telemetry.lease_expired(forwarded=True)
     telemetry.downstream_end("4xx")

@@ -39,6 +39,7 @@ PRICED = "models: {m: {provider: a, price: {input: 1, output: 2}}}\n"
         (MODE % "", ASKED, True),
         ("", ASKED, False),
         (MODE % "", {**ASKED, "stream": False}, False),
+        ("limits: {stream_idle: 599s}\n" + MODE % "", ASKED, False),  # the provider's timeout is 600 s
         (MODE % "", {**QUESTION, "stream": True}, False),
         (MODE % ", cost_in_response: true", ASKED, True),  # the price is unknown
         (PRICED + MODE % ", cost_in_response: true", ASKED, False),

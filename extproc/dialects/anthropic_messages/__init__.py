@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from extproc.dialects._tooling import without_tools
+from extproc.dialects._variety import varies
 from extproc.dialects.anthropic_messages import (
     ask,
     client_answer,
     client_request,
     client_stream,
+    plain,
     provider_answer,
     provider_request,
     provider_stream,
@@ -44,6 +46,9 @@ class AnthropicMessages(Dialect):
     # The last two are thinking that its provider does not sign, which Anthropic refuses.
     traces = (b'"gemini:', b'"openai:', b'"extra_content"', b'"signature":""', b'"signature": ""')
     fields = ask.FIELDS
+    asides = plain.ASIDES
+    varies = staticmethod(varies)
+    plain = staticmethod(plain.is_plain)
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)

@@ -11,11 +11,13 @@ from typing import Any
 from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
 from extproc.dialects._tooling import without_tools
+from extproc.dialects._variety import varies
 from extproc.dialects.openai_chat import (
     ask,
     client_answer,
     client_request,
     client_stream,
+    plain,
     provider_answer,
     provider_request,
     provider_stream,
@@ -48,6 +50,9 @@ class OpenAIChat(Dialect):
     traces = (b'"thinking_blocks"', b'"thought_signature"')
     rates = "x-ratelimit-"  # https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     fields = ask.FIELDS
+    asides = plain.ASIDES
+    varies = staticmethod(varies)
+    plain = staticmethod(plain.is_plain)
     lacks = frozenset()
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)

@@ -174,13 +174,16 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
         image, file, audio = part.get("image_url"), part.get("file"), part.get("input_audio")
         if image is not None:
             ask.needs["images"] = "messages"
-            _media.add_image(ask, image.get("url") if isinstance(image, dict) else image, "image_url")
+            url = image.get("url") if isinstance(image, dict) else image
+            _media.add_image(ask, url, "image_url")
+            ask.add_url(url, "messages")
         if file is not None:
             ask.needs["files"] = "messages"
             data = file.get("file_data") if isinstance(file, dict) else None
             if not (isinstance(data, str) and _media.is_text(data)):
                 ask.add_unseen("file")
                 ask.packed(data)
+                ask.add_url(data, "messages")
         if audio is not None:
             ask.needs["audio"] = "messages"
             data = audio.get("data") if isinstance(audio, dict) else None

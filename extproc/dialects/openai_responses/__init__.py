@@ -13,12 +13,14 @@ import msgspec
 from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
 from extproc.dialects._tooling import without_tools
+from extproc.dialects._variety import varies
 from extproc.dialects.openai_chat import problem as problems
 from extproc.dialects.openai_responses import (
     ask,
     client_answer,
     client_request,
     client_stream,
+    plain,
     problem,
     provider_answer,
     provider_request,
@@ -49,6 +51,9 @@ class OpenAIResponses(Dialect):
     namespaces = True
     traces = (b'"extproc:', b'"rs_gw')
     fields = ask.FIELDS
+    asides = plain.ASIDES
+    varies = staticmethod(varies)
+    plain = staticmethod(plain.is_plain)
     lacks = frozenset(("choices", "audio"))
     reasons = staticmethod(openai_reasons)
     observe = staticmethod(report.observe)

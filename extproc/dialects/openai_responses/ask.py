@@ -210,9 +210,11 @@ def _read_parts(parts: list[Any], ask: Ask) -> None:
         if type == "input_image":
             ask.needs["images"] = "input"
             _media.add_image(ask, part.get("image_url"), type)
+            ask.add_url(part.get("image_url"), "input")
         elif type == "input_file":
             ask.needs["files"] = "input"
             data = part.get("file_data")
+            ask.add_url(part.get("file_url"), "input")
             if part.get("file_id") or part.get("file_url") or not (isinstance(data, str) and _media.is_text(data)):
                 ask.add_unseen(type)
                 ask.packed(data)

@@ -10,8 +10,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from extproc.auth import ANONYMOUS, Access
+from extproc.cache.answers import LEAST_SECRET
+from extproc.cache.stores import doubts as doubt_cache
+from extproc.cache.stores import is_memory
 from extproc.credentials.oauth import problem
 from extproc.dialects import fields_that_ask_for
+from extproc.dialects._thinkers import unlisted
 from extproc.guardrails import RemoteSettings
 from extproc.ledger import doubt_ledger
 from extproc.prices import PriceBook
@@ -43,6 +47,8 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
             yield ("models", name, "api"), f"provider {model.provider!r} serves {', '.join(known)}"
         if name.count("*") > 1:
             yield ("models", name), "a name has at most one *"
+    if settings.cache.rules and settings.cache.key is None and not is_memory(settings.stores.cache):
+        yield ("cache", "key"), "answers in SQLite and Redis are encrypted: give a key, env:NAME or file:/path"
     yield from _worker_contradictions(settings)
     yield from _virtual_contradictions(settings)
     yield from auth_checks.contradictions(settings)
@@ -69,6 +75,8 @@ def _worker_contradictions(settings: Settings) -> Iterator[_Doubt]:
         yield ("stores", "counters"), "memory: counts in each worker alone: use sqlite: or redis:"
     if settings.stores.ledger == "memory:":
         yield ("stores", "ledger"), "memory: has the rows of one worker alone: use sqlite: or postgresql:"
+    if is_memory(settings.stores.cache) and settings.cache.rules:
+        yield ("stores", "cache"), "memory: keeps the answers of each worker alone: use sqlite: or redis:"
 
 
 def _virtual_contradictions(settings: Settings) -> Iterator[_Doubt]:
@@ -150,6 +158,7 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
             yield ("guardrails", index, "url"), "http:// is not encrypted: others on the network can read the text"
     prices = PriceBook(settings.prices)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, prices=prices)
+    yield from _effort_doubts(settings, catalog)
     yield from _grant_doubts(settings, catalog)
     yield from _budget_doubts(settings, catalog)
     parts = {target.model for virtual in settings.virtual_models.values() for target in virtual.targets}
@@ -169,10 +178,23 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
             yield from _provider_doubts(where, groups, in_order=virtual.strategy == "fallback")
 
 
+def _effort_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
+    """Models whose levels of thinking are not known, where requests name levels."""
+    for name, model in settings.models.items():
+        target = catalog.target(name)
+        if target is None or (target.supports is not None and "reasoning" not in target.supports):
+            continue
+        api = model.api or settings.providers[model.provider].provider.preferred(target.model)[0]
+        if api in ("openai_chat", "openai_responses") and unlisted(target.model):
+            text = "its levels of thinking are not known: translated requests get low, medium or high"
+            yield ("models", name), f"{text}; `supports` without `reasoning` leaves them out"
+
+
 def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
     """Lints of single entries."""
     for doubt in doubt_ledger(settings.stores.ledger):
         yield ("stores", "ledger"), doubt
+    yield from _cache_doubts(settings)
     for doubt in doubt_counters(settings.stores.counters):
         yield ("stores", "counters"), doubt
     for name, provider in settings.providers.items():
@@ -191,6 +213,24 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
         if not any(model.provider == name for model in settings.models.values()):
             yield ("providers", name), "no model uses this provider"
     yield from auth_checks.doubts(settings)
+
+
+def _cache_doubts(settings: Settings) -> Iterator[_Doubt]:
+    cache, store = settings.cache, settings.stores.cache
+    if not cache.rules:
+        return
+    for doubt in doubt_cache(store):
+        yield ("stores", "cache"), doubt
+    if cache.key is not None and not is_memory(store) and len(cache.key.read() or "") < LEAST_SECRET:
+        yield (
+            ("cache", "key"),
+            f"{cache.key} is not set or has under {LEAST_SECRET} characters: nothing is kept",
+        )
+    if store.startswith("redis") and store == settings.stores.counters:
+        yield ("stores", "cache"), "answers may fill the Redis of the budgets, which must not evict: use another one"
+    for index, rule in enumerate(cache.rules[:-1]):
+        if not rule.match:
+            yield ("cache", "rules", index), "it matches every request: the rules below never apply"
 
 
 def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 2.0  # seconds for a connection to be made; the calls that wait for it wait no longer than usual
 
 
-class _Credentials(CredentialProvider):
+class Credentials(CredentialProvider):
     """Read anew for each connection, so that a password in a file rotates."""
 
     def __init__(self, user: str | None, secret: Secret) -> None:
@@ -177,7 +177,7 @@ class Link:
         options |= {"socket_timeout": None, "socket_connect_timeout": CONNECT_TIMEOUT, "socket_keepalive": True}
         options |= {"encoding_errors": "surrogatepass"}
         if url.password is not None:
-            options["credential_provider"] = _Credentials(url.user, url.password)
+            options["credential_provider"] = Credentials(url.user, url.password)
         if url.tls:
             options |= {"ssl_check_hostname": True, "ssl_ca_certs": url.ca}
         connection: Any = (SSLConnection if url.tls else Connection)(**options)

@@ -67,8 +67,11 @@ NEEDS = {
         asking({"type": "document", "source": {"type": "content", "content": [IMAGE]}}),
         {"images": "messages"},
     ),
-    "a document": (asking(DOCUMENT), {"files": "messages"}),
-    "a document as a result": (asking({"type": "tool_result", "content": [DOCUMENT]}), {"files": "messages"}),
+    "a document": (asking(DOCUMENT), {"files": "messages", "url": "messages"}),
+    "a document as a result": (
+        asking({"type": "tool_result", "content": [DOCUMENT]}),
+        {"files": "messages", "url": "messages"},
+    ),
     "a schema": ({"output_config": {"format": {"type": "json_schema"}}}, {"json_schema": "output_config"}),
     "a schema by its older name": ({"output_format": {"type": "json_schema"}}, {"json_schema": "output_format"}),
     "an effort": ({"output_config": {"effort": "low"}}, {}),

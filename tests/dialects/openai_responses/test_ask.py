@@ -168,7 +168,7 @@ def test_tools_add_the_text_that_providers_write_about_them():
 def test_images_are_counted():
     image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA"}
     ask = asks(input=[{"role": "user", "content": [image, {"type": "input_image", "image_url": "https://x/y.png"}]}])
-    assert (ask.images, ask.image_bytes, ask.needs) == (2, 26, {"images": "input"})
+    assert (ask.images, ask.image_bytes, ask.needs) == (2, 26, {"images": "input", "url": "input"})
     ask = asks(input=[{"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": "AAAA"}])
     assert (ask.images, ask.image_bytes, ask.needs) == (1, 4, {"images": "input"})
 

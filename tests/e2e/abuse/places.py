@@ -161,12 +161,9 @@ RESPONSES: Mapping[str, Place] = (
 
 
 OPENAI_ONLY = frozenset(
-    (
-        *("an item nobody knows", "a call of a shell", "a search", "a reference", "a stored prompt"),
-        *("the name of a variable", "an earlier response", "a conversation", "a hosted tool's address"),
-        *("a hosted tool's header", "the name of a hosted tool's header"),
-    )
+    ("a reference", "a stored prompt", "the name of a variable", "an earlier response", "a conversation")
 )
+"""State that OpenAI keeps. Such a request is refused before guardrails run where the target has another API."""
 
 
 # --- messages, and token counts of messages

@@ -1,0 +1,87 @@
+"""All kept answers: a store, its encryption, and the flights of this process. They outlive a configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+
+from extproc.cache.entry import Entry, Open, Seal, Sealed, pack, unpack
+from extproc.cache.flights import Flights
+from extproc.cache.settings import CacheSettings
+from extproc.cache.stores import CacheError, Store, is_memory, open_store
+
+LEAST_SECRET = 32
+"""Characters of `cache.key`, at least."""
+
+log = logging.getLogger(__name__)
+
+
+class Answers:
+    """`find` and `keep` never raise: without a store every request goes to a provider."""
+
+    def __init__(self, store: Store, secret: bytes, seal: Seal, now: Callable[[], float] = time.time) -> None:
+        self.secret = secret
+        self.flights = Flights()
+        self.failures = 0  # calls that the store did not answer
+        self.now = now
+        self._store = store
+        self._seal = seal
+
+    async def find(self, key: bytes) -> Entry | None:
+        try:
+            sealed = await self._store.get(key)
+        except CacheError:
+            self.failures += 1
+            return None
+        if sealed is None or (packed := self._seal.open(key, sealed)) is None:
+            return None
+        return unpack(packed)
+
+    async def keep(self, key: bytes, entry: Entry, consumer: str, ttl: float) -> None:
+        try:
+            await self._store.put(key, self._seal.close(key, pack(entry)), self._owner(consumer), ttl)
+        except CacheError:
+            self.failures += 1
+
+    def _owner(self, consumer: str) -> bytes:
+        """Stands for a consumer in the store, which knows no names."""
+        return hashlib.blake2b(consumer.encode(errors="replace"), key=self.secret[:64], digest_size=16).digest()
+
+    async def forget(self, consumer: str) -> int:
+        """Delete all answers to requests of a consumer. Returns their number. Raises CacheError."""
+        return await self._store.forget(self._owner(consumer))
+
+    async def clear(self) -> int:
+        """Delete all answers. Returns their number. Raises CacheError."""
+        return await self._store.clear()
+
+    async def stats(self) -> Mapping[str, int]:
+        """See `Store.stats`; `waiting` requests wait for equal ones. Raises CacheError."""
+        return {**await self._store.stats(), "waiting": self.flights.waiting, "failures": self.failures}
+
+    async def close(self) -> None:
+        try:
+            await self._store.close()
+        except CacheError:
+            self.failures += 1
+
+
+def open_answers(url: str, settings: CacheSettings) -> Answers | None:
+    """The kept answers at `url`; None where no rule is given. Without its secret nothing is kept: None, and a log line.
+
+    Raises CacheError when the store cannot be opened.
+    """
+    if not settings.rules:
+        return None
+    store_size = {"memory": settings.memory, "disk": settings.disk}
+    if is_memory(url):
+        return Answers(open_store(url, **store_size), os.urandom(32), Open())
+    secret = settings.key.read() if settings.key is not None else None
+    if secret is None or len(secret) < LEAST_SECRET:
+        log.error("cache.key is missing or has fewer than %d characters: nothing is cached", LEAST_SECRET)
+        return None
+    found = hashlib.blake2b(secret.encode(), digest_size=32).digest()
+    return Answers(open_store(url, **store_size), found, Sealed(found))

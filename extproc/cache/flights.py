@@ -1,0 +1,73 @@
+"""Flights: of equal requests in flight only the first goes to a provider; the others wait for its answer, for a while.
+
+The first one's answer ends the wait. Where it brings none, the others go on by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from extproc.cache.entry import Entry
+
+
+class Flight:
+    """The first of equal requests, and the requests that wait for its answer."""
+
+    __slots__ = ("_ended", "begun", "key")
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+        self.begun = time.monotonic()
+        self._ended: asyncio.Future[Entry | None] | None = None  # made when a request waits
+
+    async def wait(self, seconds: float) -> Entry | None:
+        """Its answer; None when there is none, or none in time."""
+        if self._ended is None:
+            self._ended = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(seconds):
+                return await asyncio.shield(self._ended)
+        except TimeoutError:
+            return None
+
+    def land(self, entry: Entry | None) -> None:
+        """End the wait of the others."""
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(entry)
+
+
+class Flights:
+    """The flights of one process."""
+
+    def __init__(self) -> None:
+        self._flights: dict[bytes, Flight] = {}
+        self.waiting = 0
+
+    def begin(self, key: bytes, longest: float) -> Flight | None:
+        """A new flight; None where one is under way. One that no request would wait for any longer is given up."""
+        known = self._flights.get(key)
+        if known is not None and time.monotonic() - known.begun < longest:
+            return None
+        flight = self._flights[key] = Flight(key)
+        return flight
+
+    async def join(self, key: bytes, seconds: float, most: int) -> Entry | None:
+        """The answer of the flight under way; None when there is none in time, or `most` requests wait already."""
+        flight = self._flights.get(key)
+        if flight is None or self.waiting >= most:
+            return None
+        self.waiting += 1
+        try:
+            return await flight.wait(seconds)
+        finally:
+            self.waiting -= 1
+
+    def land(self, flight: Flight, entry: Entry | None) -> None:
+        """End a flight, with its answer or without."""
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+        flight.land(entry)
+
+    def __len__(self) -> int:
+        return len(self._flights)

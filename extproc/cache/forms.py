@@ -1,0 +1,144 @@
+"""A kept answer in the form that a client asked for: its API, plain or streamed.
+
+An answer of the same form leaves as the bytes that the provider sent. Any other passes through the neutral form, as a
+translation does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from extproc.cache.entry import Entry
+from extproc.dialects import dialects
+from extproc.framing.sse import SSE
+from extproc.words.dialect import Dialect
+from extproc.words.messages import (
+    Answer,
+    Choice,
+    Delta,
+    Ended,
+    Event,
+    Failed,
+    Finished,
+    RefusalPart,
+    Started,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+    Used,
+)
+
+
+def in_form(entry: Entry, client: Dialect, *, stream: bool) -> bytes | None:
+    """The body of a kept answer for a client; None where it cannot be written in that form."""
+    if entry.dialect == client.name and entry.stream == stream:
+        return entry.body
+    source = dialects().get(entry.dialect)
+    if source is None:
+        return None
+    try:
+        if entry.stream:
+            events = list(_events(source, entry.body))
+            if not stream:
+                answer = fold(events)
+                return None if answer is None else msgspec.json.encode(client.encode_answer(answer))
+        else:
+            answer = source.decode_answer(entry.body)
+            if not stream:
+                return msgspec.json.encode(client.encode_answer(answer))
+            events = list(unfold(answer))
+    except (ValueError, RecursionError):
+        return None
+    if not events or not isinstance(events[-1], Ended):
+        return None
+    encoder = client.encoder()
+    return b"".join([encoder.feed(event) for event in events])
+
+
+def _events(source: Dialect, body: bytes) -> Iterator[Event]:
+    framing, decoder = SSE(len(body) + 1), source.decoder()
+    for frame in (*framing.feed(body), *framing.end()):
+        if frame.data is not None:
+            yield from decoder.feed(frame.data, frame.name)
+    yield from decoder.end()
+
+
+def fold(events: Iterable[Event]) -> Answer | None:
+    """A streamed answer as a whole one; None where it broke off."""
+    answer, ended = Answer([]), False
+    choices: dict[int, Choice] = {}
+    parts: dict[tuple[int, int], TextPart | ThinkingPart | ToolCall | RefusalPart] = {}
+    for event in events:
+        match event:
+            case Started():
+                answer.id, answer.model, answer.created = event.id, event.model, event.created
+                answer.one_call, answer.usage = event.one_call, event.usage
+            case Delta():
+                choice = choices.setdefault(event.choice, Choice([]))
+                at = event.choice, event.block
+                if at not in parts:
+                    if (begun := _begin(event)) is None:
+                        return None
+                    parts[at] = begun
+                    choice.parts.append(begun)
+                _extend(parts[at], event)
+            case Finished():
+                choice = choices.setdefault(event.choice, Choice([]))
+                choice.finish, choice.stop_sequence = event.reason, event.stop_sequence
+            case Used():
+                answer.usage = event.usage
+            case Failed():
+                return None
+            case Ended():
+                ended = True
+    answer.choices = [choices[index] for index in sorted(choices)]
+    return answer if ended and choices else None
+
+
+def _begin(event: Delta) -> TextPart | ThinkingPart | ToolCall | RefusalPart | None:
+    if event.kind == "text":
+        return TextPart("")
+    if event.kind == "thinking":
+        return ThinkingPart()
+    if event.kind == "tool_call":
+        return ToolCall(event.id, event.name, "", namespace=event.namespace)
+    return RefusalPart("") if event.kind == "refusal" else None
+
+
+def _extend(part: TextPart | ThinkingPart | ToolCall | RefusalPart, event: Delta) -> None:
+    if isinstance(part, ToolCall):
+        part.arguments += event.text
+        part.signature = event.signature or part.signature
+        return
+    part.text += event.text
+    if isinstance(part, ThinkingPart):
+        part.signature = event.signature or part.signature
+        part.redacted = event.redacted or part.redacted
+
+
+def unfold(answer: Answer) -> Iterator[Event]:
+    """A whole answer as a stream: each part in one event. Raises ValueError for a part that is not streamed."""
+    yield Started(answer.id, answer.model, answer.created, answer.usage, answer.one_call)
+    for index, choice in enumerate(answer.choices):
+        for block, part in enumerate(choice.parts):
+            match part:
+                case TextPart():
+                    yield Delta("text", part.text, block, index, logprobs=choice.logprobs)
+                case RefusalPart():
+                    yield Delta("refusal", part.text, block, index)
+                case ThinkingPart():
+                    yield Delta("thinking", part.text, block, index, redacted=part.redacted)
+                    if part.signature:
+                        yield Delta("thinking", "", block, index, signature=part.signature)
+                case ToolCall():
+                    more = {"signature": part.signature, "namespace": part.namespace}
+                    yield Delta("tool_call", "", block, index, part.id, part.name, **more)
+                    yield Delta("tool_call", part.arguments, block, index)
+                case _:
+                    raise ValueError("a part that is not streamed")
+        yield Finished(choice.finish, index, choice.stop_sequence)
+    if answer.usage is not None:
+        yield Used(answer.usage)
+    yield Ended()

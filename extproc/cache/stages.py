@@ -1,0 +1,276 @@
+"""The stages of the cache. They are built only where the settings have rules.
+
+LookUp     before Reserve: the kept answer in place of a provider's, or a note that this one is to be kept
+Keep       the events of an answer, as they came
+TellCache  the header for the client
+Fill       the answer's place in the store, once it ended well, and the end of the wait of equal requests
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from extproc.admission import LARGE
+from extproc.cache.answers import Answers
+from extproc.cache.entry import Entry
+from extproc.cache.forms import in_form
+from extproc.cache.key import Keys, owner
+from extproc.cache.settings import LONGEST_WAIT, CacheRuleSettings, CacheSettings
+from extproc.dialects import ENDED, LIMITED
+from extproc.framing import Frame, Framing
+from extproc.framing.multipart import is_form
+from extproc.providers import ProviderSettings
+from extproc.response import Events, Tell, framing_for
+from extproc.words.actions import LocalReply
+from extproc.words.caching import CACHE, Caching
+from extproc.words.dialect import NATIVE, Report
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Ending, Exchange, Response, Target
+from extproc.words.facts import fact
+from extproc.words.values import Pattern, show_duration
+from extproc.words.verdicts import GUARDRAILS, told
+
+_TOUCHED = ("block", "mask", "annotate", "failed")
+"""Actions of guardrails on an answer that keep it from being stored."""
+_MOST_EVENT = 64 << 20
+"""Bytes of one event of a kept answer, which was bounded when it was kept."""
+
+
+class Rule:
+    """A rule at work."""
+
+    def __init__(self, settings: CacheRuleSettings) -> None:
+        self.settings = settings
+        self._match = [(name, Pattern(pattern)) for name, pattern in settings.match.items()]
+
+    def applies(self, exchange: Exchange) -> bool:
+        return all(matches(_fact(name, exchange)) for name, matches in self._match)
+
+
+def _fact(name: str, exchange: Exchange) -> str:
+    return exchange.chain.name if name == "model" else fact(name, exchange)
+
+
+class LookUp:
+    """Answers from the cache. Else writes `caching` for a request whose answer may be kept; without it the cache has
+    nothing to do with the exchange.
+
+    `count` takes budgets in requests for an answer that no provider is asked for, from the target that once gave it. It
+    raises Refusal.
+    """
+
+    def __init__(
+        self,
+        settings: CacheSettings,
+        answers: Answers,
+        providers: Mapping[str, ProviderSettings],
+        events: Events,
+        count: Callable[[Exchange, Target], Awaitable[None]],
+    ) -> None:
+        self._rules = [Rule(rule) for rule in settings.rules]
+        self._most = settings.max_answer
+        self._wait, self._waiting = settings.wait, settings.waiting
+        self._answers = answers
+        self._keys = Keys(answers.secret, providers)
+        self._events = events
+        self._count = count
+        self._tell = Tell()
+
+    async def __call__(self, exchange: Exchange) -> LocalReply | None:
+        rule = self.rule(exchange)
+        if rule is None or obstacle(exchange, rule):
+            return None
+        wish = exchange.request.headers.get(CACHE, "").strip().lower()
+        found = self._keys(exchange, rule.scope)
+        if found is None:
+            return None
+        caching = Caching(found[0], exchange.consumer.name, rule.ttl, rule.mode == "enforce", self._most)
+        caching.plain = found[1]
+        exchange.caching = caching
+        if wish == "refresh":
+            caching.outcome, caching.fill = "refresh", True
+            return None
+        entry = await self._find(exchange, caching)
+        if entry is not None and not caching.enforced:
+            caching.outcome, caching.saved = "shadow", entry.cost
+            return None
+        if entry is not None and (body := in_form(entry, exchange.dialect, stream=exchange.ask.stream)) is not None:
+            return await self._replay(exchange, caching, entry, body)
+        caching.fill = True
+        return None
+
+    def rule(self, exchange: Exchange) -> CacheRuleSettings | None:
+        """The rule for a request; None where its answer is not kept."""
+        found = next((rule.settings for rule in self._rules if rule.applies(exchange)), None)
+        return None if found is None or found.mode == "off" else found
+
+    async def _find(self, exchange: Exchange, caching: Caching) -> Entry | None:
+        """The kept answer, or the one that an equal request under way brings."""
+        answers = self._answers
+        entry = await answers.find(caching.key)
+        if entry is not None and self._usable(entry, caching):
+            return entry
+        if not caching.enforced:
+            return None
+        caching.flight = answers.flights.begin(caching.key, self._wait)
+        left = LONGEST_WAIT - (time.perf_counter() - exchange.started)  # guardrails may have taken their time
+        if caching.flight is not None or left <= 0:
+            return None
+        return await answers.flights.join(caching.key, min(self._wait, left), self._waiting)
+
+    def _usable(self, entry: Entry, caching: Caching) -> bool:
+        age = self._answers.now() - entry.stored
+        return age < caching.ttl and not (caching.enforced and entry.is_shadow)
+
+    async def _replay(self, exchange: Exchange, caching: Caching, entry: Entry, body: bytes) -> LocalReply:
+        """The kept answer, through the stages of events. A Refusal leaves the exchange as one without a provider."""
+        targets, dialect = exchange.targets, exchange.dialect
+        target = next((one for one in targets if one.deployment == entry.deployment), targets[0])
+        await self._count(exchange, target)
+        kind = "text/event-stream" if exchange.ask.stream else "application/json"
+        framing = framing_for(kind, event_limit=_MOST_EVENT, body_limit=_MOST_EVENT)
+        assert framing is not None
+        exchange.usage_hidden = exchange.ask.stream and bool(dialect.usage_request(exchange.json))
+        exchange.response, exchange.report = Response(200, {}), Report()
+        out: list[bytes] = []
+        try:
+            await self._events.reader(exchange, framing).feed(body, True, out)
+        except Refusal:
+            exchange.report = None
+            raise
+        exchange.target = target
+        self._tell(exchange)
+        caching.outcome, caching.saved = "hit", entry.cost
+        age = max(0, int(self._answers.now() - entry.stored))
+        headers = {**exchange.told, "content-type": kind, CACHE: "hit", "age": str(age)}
+        if found := told(exchange):
+            headers[GUARDRAILS] = found
+        if exchange.request_id:
+            headers["x-request-id"] = exchange.request_id
+        return LocalReply(200, b"".join(out), headers, "cached")
+
+
+def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
+    """The reason, for people, why the answer to a request is not kept; empty where it may be."""
+    ask, headers = exchange.ask, exchange.request.headers
+    if headers.get(CACHE, "").strip().lower() == "off" or "no-store" in headers.get("cache-control", "").lower():
+        return "the client asks for it"
+    if ask.free or len(exchange.body) > LARGE:
+        return "it has no answer of a model" if ask.free else "its body is large"
+    if is_form(exchange.body):
+        return "it is a form, whose files are not compared"
+    if exchange.masked or exchange.vault is not None:
+        return "a guardrail masked it"
+    if ask.lasting or ask.unseen or ask.hosted or ask.speaks or not NATIVE.isdisjoint(ask.needs):
+        return "it refers to content outside of it, or to tools that its provider runs"
+    if exchange.kept or exchange.dialect.keeps(exchange.json):
+        return "its provider keeps the answer, under an id of its own"
+    if not rule.sampled and exchange.dialect.varies(exchange.json):
+        return "it asks for variety (`sampled`)"
+    return ""
+
+
+def explain(settings: CacheSettings, providers: Mapping[str, ProviderSettings], exchange: Exchange) -> str:
+    """The part of the cache in a request, for people."""
+    number, rule = next(
+        ((number, rule.settings) for number, rule in _numbered(settings) if rule.applies(exchange)), (0, None)
+    )
+    if rule is None or rule.mode == "off":
+        return f"rule {number}: off" if rule is not None else "no rule is for this request"
+    if why := obstacle(exchange, rule):
+        return f"rule {number}: its answer is not kept: {why}"
+    found = Keys(b"", providers)(exchange, rule.scope)
+    if found is None:
+        return f"rule {number}: its answer is not kept: it has no JSON"
+    scope = owner(exchange.consumer, rule.scope)
+    whose = "all consumers" if scope == ["all"] else f"{scope[0]} {scope[-1]}"
+    form = "of any API, plain or streamed" if found[1] else "of the same API and form"
+    shadow = "; shadow: only counted" if rule.mode == "shadow" else ""
+    return f"rule {number}: kept for {show_duration(rule.ttl)}, for equal requests of {whose}, {form}{shadow}"
+
+
+def _numbered(settings: CacheSettings) -> Iterator[tuple[int, Rule]]:
+    return enumerate(map(Rule, settings.rules), 1)
+
+
+class Keep:
+    """Collects the events of an answer that is to be kept, as they came."""
+
+    changes_length = False
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
+        return exchange.caching is not None and exchange.caching.fill
+
+    def reason(self, exchange: Exchange) -> str:
+        return "the cache keeps it" if exchange.caching is not None and exchange.caching.fill else ""
+
+    def __call__(self, exchange: Exchange, events: Sequence[Frame], end: bool) -> Sequence[Frame]:  # noqa: ARG002
+        caching: Caching = exchange.caching
+        if caching.pieces is None:
+            return events
+        caching.size += sum([len(event.raw) for event in events])
+        if caching.size > caching.most:
+            caching.pieces = None
+        elif caching.enforced:
+            caching.pieces += [event.raw for event in events]
+        return events
+
+
+class TellCache:
+    """Tells the client that no kept answer was found. In shadow mode clients are told nothing."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.caching is not None and exchange.caching.enforced:
+            exchange.told[CACHE] = exchange.caching.outcome
+
+
+class Fill:
+    """Keeps an answer that ended well, and ends the wait of equal requests. Runs after Settle, which knows its cost."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+
+    async def __call__(self, exchange: Exchange) -> None:
+        caching: Caching | None = exchange.caching
+        if caching is None or not caching.fill:
+            return
+        caching.fill, flight, caching.flight = False, caching.flight, None
+        entry = self._entry(exchange, caching) if keepable(exchange) else None
+        caching.pieces = None
+        if flight is not None:
+            self._answers.flights.land(flight, entry)
+        if entry is not None:
+            await self._answers.keep(caching.key, entry, caching.owner, caching.ttl)
+
+    def _entry(self, exchange: Exchange, caching: Caching) -> Entry | None:
+        target, body = exchange.target, b"".join(caching.pieces or ())
+        if target is None or caching.pieces is None or bool(body) != caching.enforced:
+            return None
+        return Entry(
+            self._answers.now(), body, exchange.dialect.name, exchange.ask.stream, target.deployment, exchange.cost
+        )
+
+
+def keepable(exchange: Exchange) -> bool:
+    """True for a whole answer that nothing but its model shaped: no error, no cut, no filter, no guardrail, no cap."""
+    report: Any = exchange.report
+    if exchange.ending is not Ending.ANSWERED or exchange.status != 200 or report is None or report.error:
+        return False
+    if any(verdict.on == "output" and verdict.action in _TOUCHED for verdict in exchange.verdicts):
+        return False
+    finishes = report.finish_reasons.values()
+    if exchange.ask.output_field is None:
+        return not finishes
+    if not finishes or not all(finish in ENDED or finish in LIMITED for finish in finishes):
+        return False
+    return all(finish in ENDED for finish in finishes) or _own_limit(exchange)
+
+
+def _own_limit(exchange: Exchange) -> bool:
+    """Whether the client itself limited the answer, and no budget did."""
+    target = exchange.target
+    limits = exchange.output_limits
+    capped = bool(limits) and target is not None and limits[exchange.targets.index(target)] is not None
+    return exchange.ask.max_output_tokens is not None and not capped

@@ -1,0 +1,82 @@
+"""Stores of kept answers: memory, SQLite, Redis, a file each. They hold bytes under digests and know no more.
+
+memory:                    one process
+sqlite:PATH                one machine; survives restarts
+redis://host:6379/0        a fleet; see `stores.redis` for the whole address
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from extproc.stores.redis import check as check_redis
+from extproc.stores.redis import doubts as doubt_redis
+
+OVERHEAD = 480
+"""Bytes that an entry takes beside its value: digests, dictionaries, rows."""
+
+
+class CacheError(Exception):
+    """A store does not answer. Its text holds no secret."""
+
+
+class Store(Protocol):
+    """Bytes under keys of 32 bytes, for a time. `owner` is a digest too. All methods raise CacheError."""
+
+    async def get(self, key: bytes) -> bytes | None: ...
+
+    async def put(self, key: bytes, value: bytes, owner: bytes, ttl: float) -> None: ...
+
+    async def forget(self, owner: bytes) -> int:
+        """Delete the entries of an owner. Returns their number."""
+        ...
+
+    async def clear(self) -> int:
+        """Delete all entries. Returns their number."""
+        ...
+
+    async def stats(self) -> Mapping[str, int]:
+        """`entries`, `bytes` and `limit` (bytes; 0: the store's own)."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def is_memory(url: str) -> bool:
+    return url == "memory:"
+
+
+def check(url: str) -> None:
+    """Raise ValueError when `open_store` could not take `url`. Opens nothing, and repeats no secret."""
+    scheme, _, rest = url.partition(":")
+    if scheme in ("redis", "rediss"):
+        check_redis(url)
+    elif scheme == "sqlite" and not rest:
+        raise ValueError("sqlite: needs a path, for example sqlite:data/cache.db")
+    elif url != "memory:" and scheme != "sqlite":
+        raise ValueError("the cache must be memory:, sqlite:PATH or redis://host:port/db")
+    if not is_memory(url) and importlib.util.find_spec("cryptography") is None:
+        raise ValueError("kept answers are encrypted: pip install 'llm-extproc[cache]'")
+
+
+def doubts(url: str) -> Iterator[str]:
+    """Lints of a URL that was checked."""
+    if url.startswith("redis"):
+        yield from doubt_redis(url)
+
+
+def open_store(url: str, *, memory: int, disk: int) -> Store:
+    """Open a store at a URL that `check` accepts, of so many bytes at most. Raises CacheError."""
+    if url.startswith("redis"):
+        from extproc.cache.stores.redis import RedisStore  # noqa: PLC0415 - an extra
+
+        return RedisStore(url)
+    if url.startswith("sqlite:"):
+        from extproc.cache.stores.sqlite import SqliteStore  # noqa: PLC0415 - most do without
+
+        return SqliteStore(url.removeprefix("sqlite:"), disk)
+    from extproc.cache.stores.memory import MemoryStore  # noqa: PLC0415
+
+    return MemoryStore(memory)

@@ -1,0 +1,30 @@
+"""The part of an exchange that the cache of answers writes. Standard library only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+CACHE = "x-ai-cache"
+"""Header of requests, `off` or `refresh`, and of answers: `hit`, `miss` or `refresh`."""
+
+Outcome = Literal["hit", "shadow", "miss", "refresh"]
+"""Outcomes of a look into the cache. `shadow`: an answer is there, and in shadow mode it is not used."""
+
+
+@dataclass(slots=True)
+class Caching:
+    """One exchange and the cache. `key` is a digest; no part of a request can be read from it."""
+
+    key: bytes
+    owner: str  # the consumer
+    ttl: float  # seconds
+    enforced: bool  # False: shadow mode
+    most: int  # bytes of an answer that is kept
+    outcome: Outcome = "miss"
+    saved: int | None = 0  # nano-USD that the kept answer had cost; None: its price is unknown
+    plain: bool = False  # True: an answer in any API, streamed or plain, is the same answer
+    fill: bool = False  # True: the answer is to be kept
+    flight: Any = None  # others wait for this answer
+    pieces: list[bytes] | None = field(default_factory=list)  # the answer so far; None: it is too long
+    size: int = 0  # bytes in `pieces`

@@ -1,0 +1,386 @@
+"""Conversations in which the cache takes part: answers that are given again, and those that are not kept."""
+
+import asyncio
+import json
+
+import pytest
+
+from extproc.words.actions import Continue, LocalReply
+from tests.talk import (
+    ANSWER,
+    DONE,
+    QUESTION,
+    STOP,
+    STREAMED,
+    TEXT,
+    USED,
+    answers,
+    asks,
+    error,
+    event,
+    sends,
+    streams,
+    talk,
+)
+
+RULES = "cache: {rules: [{ttl: 60s}]}"
+PRICED = "models: {m: {provider: a, price: {input: 1, output: 1}}, n: {provider: b}}"
+MESSAGES = {"model": "m", "max_tokens": 50, "messages": QUESTION["messages"]}
+LIMITED = QUESTION | {"max_tokens": 50}
+
+
+def paid(gateway, body=QUESTION, answer=ANSWER, path="/v1/chat/completions", **headers):
+    """A request that a provider answers."""
+    given = streams(answer, end=True)
+    return talk(gateway.stream(), asks(path, **headers), sends(body), answers(), given)
+
+
+def paid_stream(gateway, body=STREAMED, *pieces, **headers):
+    pieces = pieces or (TEXT, STOP, USED, DONE)
+    more = [streams(piece) for piece in pieces]
+    kind = answers(kind="text/event-stream")
+    return talk(gateway.stream(), asks(**headers), sends(body), kind, *more, streams(b"", end=True))
+
+
+async def again(gateway, body=QUESTION, path="/v1/chat/completions", **headers):
+    """The gateway's answer to a request: its own, or the order to ask a provider."""
+    stream = gateway.stream()
+    await asks(path, **headers)(stream)
+    reply = await sends(body)(stream)
+    await stream.on_end()
+    return reply
+
+
+async def gone(gateway, *says):
+    """A streamed answer whose end never comes."""
+    stream = gateway.stream()
+    for say in (asks(), sends(STREAMED), *says):
+        await say(stream)
+    await stream.on_end()
+
+
+def hit(reply):
+    return isinstance(reply, LocalReply) and reply.headers.get("x-ai-cache") == "hit"
+
+
+def content(reply):
+    return json.loads(reply.body)
+
+
+async def test_a_repeated_request_gets_the_kept_answer_as_its_provider_gave_it(world):
+    gateway = world(f"{PRICED}\n{RULES}")
+    _, _, head, _ = await paid(gateway)
+    assert head.set_headers["x-ai-cache"] == "miss"
+    gateway.clock.now += 7
+    reply = await again(gateway, {"messages": QUESTION["messages"], "model": "m", "user": "somebody else"})
+    assert (reply.status, content(reply)) == (200, ANSWER)
+    told = {"x-ai-provider": "a", "x-ai-model": "m", "x-ai-attempts": "0", "x-ai-cache": "hit", "age": "7"}
+    assert reply.headers == told | {"content-type": "application/json", "x-request-id": "r-1"}
+    first, last = gateway.log
+    assert (first["cache"], first["cost_usd"], "saved_usd" in first) == ("miss", 0.00001, False)
+    assert (last["cache"], last["saved_usd"], last["status"], last["outcome"]) == ("hit", 0.00001, 200, "ok")
+    assert gateway.metric("extproc_cache_total", outcome="hit") == 1
+    spender = {"mode": "enforce", "consumer": "anonymous", "team": ""}
+    assert gateway.metric("extproc_cache_saved_usd_total", **spender) == pytest.approx(0.00001)
+    gateway.clock.now += 60
+    assert isinstance(await again(gateway), Continue)
+
+
+async def test_without_rules_no_stage_of_the_cache_is_built(world):
+    gateway = world()
+    lists = (gateway.pipeline.on_request, gateway.pipeline.on_response, gateway.pipeline.on_end)
+    names = {type(stage).__name__ for stages in lists for stage, *_ in stages._stages}
+    assert names.isdisjoint({"LookUp", "TellCache", "Fill"})
+    assert gateway.answers is None
+
+
+async def test_a_streamed_answer_is_kept_at_its_end_and_serves_streams_and_plain_requests(world):
+    gateway = world(RULES)
+    await paid_stream(gateway)
+    reply = await again(gateway, STREAMED)
+    assert reply.headers["content-type"] == "text/event-stream"
+    assert reply.body == TEXT + STOP + DONE  # the client did not ask for its usage
+    shown = await again(gateway, STREAMED | {"stream_options": {"include_usage": True}})
+    assert shown.body == TEXT + STOP + USED + DONE
+    plain = content(await again(gateway))
+    assert plain["choices"][0]["message"]["content"] == "Hi"
+    assert plain["usage"]["total_tokens"] == 10
+
+
+async def test_a_plain_answer_serves_clients_of_every_api(world):
+    gateway = world(RULES)
+    await paid(gateway, LIMITED)
+    reply = await again(gateway, MESSAGES, "/v1/messages")
+    assert content(reply)["content"] == [{"type": "text", "text": "Hi"}]
+    assert content(reply)["usage"]["output_tokens"] == 3
+    body = {"model": "m", "max_output_tokens": 50, "store": False, "input": QUESTION["messages"], "stream": True}
+    reply = await again(gateway, body, "/v1/responses")
+    assert b"response.completed" in reply.body
+    assert hit(reply)
+
+
+@pytest.mark.parametrize(
+    "headers", [{"cache_control": "max-age=0, no-store"}, {"x_ai_cache": "off"}, {"x_ai_cache": " OFF "}]
+)
+async def test_a_client_keeps_its_request_out_of_the_cache(world, headers):
+    gateway = world(RULES)
+    _, _, head, _ = await paid(gateway, **headers)
+    assert "x-ai-cache" not in head.set_headers
+    assert not hit(await again(gateway))
+    await paid(gateway)
+    assert hit(await again(gateway))
+    assert not hit(await again(gateway, **headers))
+    assert "cache" not in gateway.log[0]
+
+
+async def test_a_client_renews_an_answer(world):
+    gateway = world(RULES)
+    await paid(gateway)
+    _, onward, head, _ = await paid(gateway, answer=ANSWER | {"model": "m-2"}, x_ai_cache="refresh")
+    assert isinstance(onward, Continue)
+    assert head.set_headers["x-ai-cache"] == "refresh"
+    assert content(await again(gateway))["model"] == "m-2"
+
+
+CUT = {"index": 0, "message": {"content": "Hi"}, "finish_reason": "length"}
+
+
+@pytest.mark.parametrize(
+    ("body", "answer", "kept"),
+    [
+        (QUESTION, ANSWER | {"choices": [CUT]}, False),  # cut by the provider's own limit
+        (LIMITED, ANSWER | {"choices": [CUT]}, True),  # by the client's
+        (QUESTION, ANSWER | {"choices": [CUT | {"finish_reason": "content_filter"}]}, False),
+        (QUESTION, ANSWER | {"choices": [CUT | {"finish_reason": None}]}, False),
+        (QUESTION, ANSWER | {"choices": []}, False),
+        (QUESTION, {"error": {"message": "no"}}, False),
+        (QUESTION, b"no JSON", False),
+        (QUESTION, ANSWER | {"padding": "x" * 3000}, False),  # longer than max_answer
+        (QUESTION | {"temperature": 0.1}, ANSWER, False),
+        (QUESTION | {"temperature": 0.1, "seed": 1}, ANSWER, True),
+        (QUESTION | {"temperature": 0}, ANSWER, True),
+        (QUESTION | {"n": 2}, ANSWER, False),
+        (QUESTION | {"tools": [{"type": "function", "function": {"name": "f"}}]}, ANSWER, False),
+        (QUESTION | {"web_search_options": {}}, ANSWER, False),
+        (QUESTION | {"logit_bias": {"5": 1}}, ANSWER, True),  # in the same form alone
+    ],
+)
+async def test_an_answer_is_kept_where_its_model_alone_shaped_it(world, body, answer, kept):
+    gateway = world("cache: {max_answer: 2KiB, rules: [{ttl: 60s}]}")
+    await paid(gateway, body, answer)
+    assert hit(await again(gateway, body)) is kept
+
+
+async def test_operators_may_keep_answers_to_requests_that_ask_for_variety(world):
+    gateway = world("cache: {rules: [{sampled: true}]}")
+    await paid(gateway, QUESTION | {"temperature": 1})
+    assert hit(await again(gateway, QUESTION | {"temperature": 1}))
+
+
+@pytest.mark.parametrize("status", [400, 429, 500])
+async def test_an_error_is_never_kept(world, status):
+    gateway = world(RULES)
+    await talk(gateway.stream(), asks(), sends(QUESTION), answers(status, end=True))
+    assert not hit(await again(gateway))
+
+
+async def test_a_stream_that_broke_off_is_not_kept(world):
+    gateway = world(RULES)
+    await paid_stream(gateway, STREAMED, TEXT)
+    await gone(gateway, answers(kind="text/event-stream"), streams(TEXT), streams(STOP))
+    await paid_stream(gateway, STREAMED, TEXT, event({"error": {"message": "no"}}), STOP, DONE)
+    assert not hit(await again(gateway, STREAMED))
+
+
+GUARD = "{name: g, kind: regex, patterns: {secret: Hi}, on: [output], action: %s}"
+
+
+@pytest.mark.parametrize(("action", "kept"), [("block", False), ("mask", False), ("annotate", False), ("audit", True)])
+async def test_an_answer_that_a_guardrail_touched_is_not_kept(world, action, kept):
+    gateway = world(f"{RULES}\nguardrails: [{GUARD % action}]")
+    await paid(gateway)
+    assert hit(await again(gateway)) is kept
+
+
+async def test_guardrails_read_kept_answers_and_their_rules_may_have_changed_since(world):
+    before, after = world(RULES), world(f"{RULES}\nguardrails: [{GUARD % 'block'}]")
+    await paid(before)
+    [look_up] = [stage for stage, *_ in after.pipeline.on_request._stages if type(stage).__name__ == "LookUp"]
+    look_up._answers = before.answers
+    look_up._keys = next(
+        stage for stage, *_ in before.pipeline.on_request._stages if type(stage).__name__ == "LookUp"
+    )._keys
+    assert error(await again(after))[:2] == (400, "guardrail_blocked")
+    assert (after.log[0]["outcome"], after.log[0]["cache"]) == ("refused", "miss")
+
+
+async def test_a_masked_request_has_no_part_in_the_cache(world):
+    guard = "{name: g, kind: regex, patterns: {name: Hello}, action: mask}"
+    gateway = world(f"{RULES}\nguardrails: [{guard}]")
+    await paid(gateway)
+    assert not hit(await again(gateway))
+    assert "cache" not in gateway.log[0]
+
+
+async def test_budgets_count_a_hit_as_a_request_without_tokens_and_cost(world):
+    budgets = "{name: r, unit: requests, limit: 3, window: minute}"
+    budgets += ", {name: t, unit: tokens, limit: 5000, window: minute}"
+    budgets += ", {name: c, unit: concurrency, limit: 1}, {name: u, unit: usd, limit: 1, window: day}"
+    gateway = world(f"{PRICED}\n{RULES}\nbudgets: [{budgets}]")
+    await paid(gateway)
+    spent = [await gateway.level("t"), await gateway.level("u", 86400)]
+    for _ in range(2):
+        reply = await again(gateway)
+        assert hit(reply)
+        assert "x-ratelimit-remaining-requests" in reply.headers
+    assert [await gateway.level("t"), await gateway.level("u", 86400)] == spent == [(10, 0), (10_000, 0)]
+    assert await gateway.level("r") == (3, 0)
+    assert await gateway.level("c", 0) == (0, 0)
+    assert error(await again(gateway))[:2] == (429, "rate_limited")
+    assert await gateway.level("r") == (3, 0)
+    assert [entry.get("cost_usd", 0) for entry in gateway.log] == [0.00001, 0, 0, 0]
+
+
+async def test_a_spent_token_budget_does_not_refuse_a_kept_answer(world):
+    gateway = world(f"{RULES}\nbudgets: [{{name: t, unit: tokens, limit: 4165, window: day}}]")
+    await paid(gateway)
+    other = QUESTION | {"messages": [{"role": "user", "content": "Other"}]}
+    assert error(await again(gateway, other))[:2] == (402, "budget_exceeded")
+    assert hit(await again(gateway))
+
+
+async def test_an_answer_that_a_budget_capped_is_kept_only_when_it_ended_before(world):
+    gateway = world(f"{RULES}\nbudgets: [{{name: t, unit: tokens, limit: 9000, window: day, reserve: worst}}]")
+    await paid(gateway, LIMITED)
+    assert hit(await again(gateway, LIMITED))
+
+
+async def test_shadow_mode_changes_no_answer_and_counts_what_it_would_save(world):
+    gateway = world(f"{PRICED}\ncache: {{rules: [{{mode: shadow}}]}}")
+    for _ in range(2):
+        _, onward, head, _ = await paid(gateway)
+        assert isinstance(onward, Continue)
+        assert "x-ai-cache" not in head.set_headers
+    assert [entry["cache"] for entry in gateway.log] == ["miss", "shadow"]
+    assert gateway.log[1]["saved_usd"] == 0.00001
+    assert gateway.metric("extproc_cache_saved_usd_total", mode="shadow", consumer="anonymous", team="") > 0
+    [(value, *_)] = gateway.answers._store._entries.values()
+    assert b"Hi" not in value
+    assert len(value) < 100  # no body is kept
+
+
+async def test_the_first_rule_that_matches_applies(world):
+    rules = "[{match: {label.app: evals}}, {match: {model: m}, mode: off}, {}]"
+    gateway = world(f"cache: {{rules: {rules}}}")
+    for body, headers, kept in (
+        (QUESTION, {}, False),
+        (QUESTION, {"x_ai_app": "evals"}, True),
+        (QUESTION | {"model": "n"}, {}, True),
+    ):
+        await paid(gateway, body, **headers)
+        assert hit(await again(gateway, body, **headers)) is kept
+
+
+async def test_embeddings_are_kept_by_the_whole_request(world):
+    gateway = world(RULES)
+    body = {"model": "m", "input": ["a", "b"]}
+    answer = {"object": "list", "data": [], "model": "m", "usage": {"prompt_tokens": 2, "total_tokens": 2}}
+    await paid(gateway, body, answer, "/v1/embeddings")
+    assert content(await again(gateway, body, "/v1/embeddings")) == answer
+    assert not hit(await again(gateway, {"model": "m", "input": ["a"]}, "/v1/embeddings"))
+
+
+async def test_older_completions_are_kept_in_their_own_form(world):
+    providers = "providers: {a: {kind: openai, base_url: 'http://127.0.0.1:8090/v1'}, b: {kind: mock}}"
+    gateway = world(f"{providers}\n{RULES}")
+    body = {"model": "m", "prompt": "Hello"}
+    answer = {"model": "m", "choices": [{"index": 0, "text": "Hi", "finish_reason": "stop"}]}
+    await paid(gateway, body, answer, "/v1/completions")
+    assert content(await again(gateway, body, "/v1/completions")) == answer
+    assert not hit(await again(gateway, body | {"stream": True}, "/v1/completions"))
+
+
+# --- one flight
+
+
+async def ask(gateway, body=QUESTION):
+    stream = gateway.stream()
+    await asks()(stream)
+    return stream, await sends(body)(stream)
+
+
+async def finish(stream, answer=ANSWER):
+    await answers()(stream)
+    await streams(answer, end=True)(stream)
+    await stream.on_end()
+
+
+async def test_of_500_equal_requests_one_goes_to_a_provider(world):
+    gateway = world(RULES)
+    first, onward = await ask(gateway)
+    assert isinstance(onward, Continue)
+    others = [asyncio.create_task(ask(gateway, STREAMED if number % 2 else QUESTION)) for number in range(499)]
+    while gateway.answers.flights.waiting < 499:
+        await asyncio.sleep(0)
+    await finish(first)
+    replies = await asyncio.gather(*others)
+    assert all(hit(reply) for _, reply in replies)
+    for stream, _ in replies:
+        await stream.on_end()
+    assert gateway.telemetry.in_flight == 0
+    assert (gateway.answers.flights.waiting, len(gateway.answers.flights)) == (0, 0)
+
+
+@pytest.mark.parametrize("end", ["error", "left"])
+async def test_where_the_first_fails_the_others_go_on_by_themselves(world, end):
+    gateway = world(RULES)
+    first, _ = await ask(gateway)
+    others = [asyncio.create_task(ask(gateway)) for _ in range(5)]
+    while gateway.answers.flights.waiting < 5:
+        await asyncio.sleep(0)
+    if end == "error":
+        await answers(500, end=True)(first)
+    await first.on_end()
+    replies = await asyncio.gather(*others)
+    assert all(isinstance(reply, Continue) for _, reply in replies)
+    await finish(replies[0][0])
+    for stream, _ in replies[1:]:
+        await stream.on_end()
+    assert hit(await again(gateway))
+
+
+async def test_waits_are_bounded_in_time_and_in_number(world):
+    gateway = world("cache: {wait: 20ms, waiting: 1, rules: [{}]}")
+    first, _ = await ask(gateway)
+    waiting = asyncio.create_task(ask(gateway))
+    while not gateway.answers.flights.waiting:
+        await asyncio.sleep(0)
+    one_more, reply = await ask(gateway)  # finds no room
+    assert isinstance(reply, Continue)
+    late, reply = await waiting
+    assert isinstance(reply, Continue)
+    for stream in (first, one_more, late):
+        await stream.on_end()
+    assert len(gateway.answers.flights) == 0
+
+
+async def test_a_client_that_leaves_while_it_waits_takes_no_room(world):
+    gateway = world(RULES)
+    first, _ = await ask(gateway)
+    waiting = asyncio.create_task(ask(gateway))
+    while not gateway.answers.flights.waiting:
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    assert gateway.answers.flights.waiting == 0
+    await finish(first)
+    assert hit(await again(gateway))
+
+
+async def test_in_shadow_mode_no_request_waits(world):
+    gateway = world("cache: {rules: [{mode: shadow}]}")
+    first, _ = await ask(gateway)
+    second, reply = await ask(gateway)
+    assert isinstance(reply, Continue)
+    for stream in (first, second):
+        await stream.on_end()
