@@ -20,6 +20,8 @@ from extproc.cache.key import Keys, owner
 from extproc.cache.settings import LONGEST_WAIT, CacheRuleSettings, CacheSettings
 from extproc.dialects import ENDED, LIMITED
 from extproc.framing import Frame, Framing
+from extproc.framing.json import WholeBody
+from extproc.framing.sse import SSE
 from extproc.providers import ProviderSettings
 from extproc.response import Events, Tell, framing_for
 from extproc.words.actions import LocalReply
@@ -193,12 +195,23 @@ def _numbered(settings: CacheSettings) -> Iterator[tuple[int, Rule]]:
 
 
 class Keep:
-    """Collects the events of an answer that is to be kept, as they came."""
+    """Collects the events of an answer that is to be kept, as they came. All that are under way take `most` bytes
+    together; beyond that an answer is not kept.
+    """
 
     changes_length = False
 
-    def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
-        return exchange.caching is not None and exchange.caching.fill
+    def __init__(self, answers: Answers, most: int) -> None:
+        self._answers = answers
+        self._most = most
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:
+        caching: Caching | None = exchange.caching
+        if caching is None or not caching.fill:
+            return False
+        if not isinstance(framing, SSE if exchange.ask.stream else WholeBody):  # it is in no form that was asked for
+            caching.pieces = None
+        return caching.pieces is not None
 
     def reason(self, exchange: Exchange) -> str:
         return "the cache keeps it" if exchange.caching is not None and exchange.caching.fill else ""
@@ -207,12 +220,21 @@ class Keep:
         caching: Caching = exchange.caching
         if caching.pieces is None:
             return events
-        caching.size += sum([len(event.raw) for event in events])
-        if caching.size > caching.most:
-            caching.pieces = None
+        size = sum([len(event.raw) for event in events])
+        caching.size += size
+        self._answers.collected += size
+        if caching.size > caching.most or self._answers.collected > self._most:
+            drop(caching, self._answers)
         elif caching.enforced:
             caching.pieces += [event.raw for event in events]
         return events
+
+
+def drop(caching: Caching, answers: Answers) -> None:
+    """Give back what an answer under way takes."""
+    if caching.pieces is not None:
+        answers.collected -= caching.size
+        caching.pieces = None
 
 
 class TellCache:
@@ -235,7 +257,7 @@ class Fill:
             return
         caching.fill, flight, caching.flight = False, caching.flight, None
         entry = self._entry(exchange, caching) if keepable(exchange) else None
-        caching.pieces = None
+        drop(caching, self._answers)
         if flight is not None:
             self._answers.flights.land(flight, entry)
         if entry is not None:
@@ -253,6 +275,8 @@ class Fill:
 def keepable(exchange: Exchange) -> bool:
     """True for a whole answer that nothing but its model shaped: no error, no cut, no filter, no guardrail, no cap."""
     report: Any = exchange.report
+    if exchange.downgraded:  # another model answered than those in the key
+        return False
     if exchange.ending is not Ending.ANSWERED or exchange.status != 200 or report is None or report.error:
         return False
     if any(verdict.on == "output" and verdict.action in _TOUCHED for verdict in exchange.verdicts):

@@ -27,7 +27,7 @@ class RedisStore:
     def __init__(self, url: str) -> None:
         found = parse(url)
         options: dict[str, Any] = {"host": found.host, "port": found.port, "db": found.db}
-        options |= {"socket_timeout": _TIMEOUT, "socket_connect_timeout": 2.0, "timeout": _TIMEOUT}
+        options |= {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT, "timeout": _TIMEOUT}
         if found.password is not None:
             options["credential_provider"] = Credentials(found.user, found.password)
         if found.tls:

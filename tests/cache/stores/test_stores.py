@@ -160,6 +160,12 @@ class Broken:
 async def test_a_store_that_does_not_answer_has_no_answers():
     answers = Answers(Broken(), SECRET, Open())
     assert await answers.find(key(1)) is None
+    assert answers.failures == 1
+    for _ in range(3):  # it is spared for a while
+        await answers.keep(key(1), ENTRY, "ada", 10)
+        assert await answers.find(key(1)) is None
+    assert answers.failures == 1
+    answers._rests_until = 0.0
     await answers.keep(key(1), ENTRY, "ada", 10)
     assert answers.failures == 2
 
