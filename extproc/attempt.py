@@ -103,10 +103,7 @@ class AttemptStream:
             return await asyncio.to_thread(translation.request, asked, self._headers)
 
     def _changed(self, asked: dict[str, Any]) -> dict[str, Any]:
-        asked = {**asked, **self._edit.fields}
-        for name in self._edit.removed:
-            asked.pop(name, None)
-        return asked
+        return contract.changed(asked, self._edit.fields, self._edit.removed)
 
     async def on_response_headers(
         self,

@@ -12,6 +12,7 @@ import msgspec
 
 from extproc.auth import CREDENTIAL_HEADERS, AttributionSettings
 from extproc.budgets import input_seen
+from extproc.framing.multipart import is_form, patched
 from extproc.providers import kinds
 from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import apply
@@ -81,6 +82,10 @@ class Forward:
             headers |= told
         if (path := self._path(exchange)) is not None:
             headers[":path"] = path
+        if exchange.attached and exchange.dialect.fields.model is None:
+            renamed = exchange.dialect.for_model(exchange.json, targets[0].model)
+            if renamed is not exchange.json:
+                exchange.body, exchange.masked = _encode(renamed), True
         body = exchange.body if exchange.masked else None
         fields = {**exchange.edits, **first.fields}
         model = exchange.dialect.fields.model
@@ -121,7 +126,7 @@ class Forward:
         adapted = provider.adapt is not None and (
             provider.adapts is None or provider.adapts(exchange.json, exchange.ask.needs)
         )
-        if same and not adapted and not anew:
+        if same and not anew and (not adapted or exchange.dialect.forms):  # forms are patched, never written anew
             return None
         return Service(
             kind,
@@ -162,7 +167,7 @@ class Forward:
         if exchange.attached and exchange.dialect.fields.model is None:
             return endpoint.path(exchange.targets[0].model) + self._query(exchange)
         if endpoint.alias:
-            return endpoint.pattern
+            return endpoint.path(endpoint.model)
         return path.partition("?")[0] + self._query(exchange) if "?" in path else None
 
     def _query(self, exchange: Exchange) -> str:
@@ -234,12 +239,13 @@ def _difference(done: Edit, wanted: Edit, exchange: Exchange) -> Edit:
         if name not in done.fields or not _same(done.fields[name], value)
     }
     removed = [name for name in wanted.removed if name not in done.removed]
-    before = {**exchange.json, **exchange.edits}
+    before = contract.changed(exchange.json, exchange.edits)
     for name in (*done.fields, *done.removed):
         if name in wanted.fields or name in wanted.removed:
             continue
-        if name in before:
-            fields[name] = before[name]
+        holder, key = contract.place(before, name)
+        if key in holder:
+            fields[name] = holder[key]
         else:
             removed.append(name)
     return Edit(fields, removed, wanted.service)
@@ -250,12 +256,24 @@ def _same(one: Any, other: Any) -> bool:
     return one == other and (type(one) is type(other) is str or _encode(one) == _encode(other))
 
 
-def patch(body: bytes, edits: Mapping[str, Any], removed: Collection[str] = ()) -> bytes:
-    """`body`, a JSON object, with some of its fields set or removed; the others stay as they were, byte for byte."""
-    fields: dict[str, Any] = {**decode_fields(body), **edits}
-    for name in removed:
-        fields.pop(name, None)
-    return _encode(fields)
+def patch(body: bytes, edits: Mapping[str, Any], removed: Sequence[str] = ()) -> bytes:
+    """`body`, a JSON object or a form, with some of its fields set or removed, each named as in `contract.place`; the
+    others stay as they were, byte for byte.
+    """
+    if is_form(body):
+        return patched(body, edits, removed)
+    fields: dict[str, Any] = decode_fields(body)
+    for outer in {name.partition(".")[0] for name in (*edits, *removed) if "." in name}:
+        fields[outer] = _opened(fields.get(outer))
+    return _encode(contract.changed(fields, edits, removed))
+
+
+def _opened(value: msgspec.Raw | None) -> dict[str, Any]:
+    """The fields of an object in a body; none where it is absent or another value."""
+    try:
+        return {} if value is None else decode_fields(value)
+    except msgspec.DecodeError:
+        return {}
 
 
 @lru_cache(maxsize=256)

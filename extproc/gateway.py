@@ -147,7 +147,7 @@ class GatewayStream:
             await exchange.reader.feed(chunk, end, out)
         except Refusal as refusal:  # Envoy ends the provider's answer when the gateway's ends
             self._refuse(exchange, refusal)
-            out.append(exchange.dialect.cut_off(refusal.kind, refusal.message))
+            out.append(_cut_off(exchange, refusal))
             end = True
         except Exception:
             exchange.end(bug=True)
@@ -186,7 +186,7 @@ class GatewayStream:
         _tell(head, exchange)
         if refusal is not None:
             self._refuse(exchange, refusal)
-            body += exchange.dialect.cut_off(refusal.kind, refusal.message)
+            body += _cut_off(exchange, refusal)
             end = True
         if end:
             exchange.end(whole=True)
@@ -226,7 +226,7 @@ class GatewayStream:
             exchange.status = refusal.kind.status
             refusal.headers = exchange.told | {ORIGIN: "gateway"}
         elif exchange.ask.stream:
-            return Chunk(exchange.dialect.cut_off(refusal.kind, refusal.message), True)
+            return Chunk(_cut_off(exchange, refusal), True)
         return Chunk(b"", head=refusal_answer(exchange, refusal))
 
     async def on_end(self) -> None:
@@ -296,6 +296,12 @@ class GatewayStream:
         await self._pipeline.on_end(exchange)
         if self._state is _State.UNDER_WAY:
             self._state = _State.SETTLED
+
+
+def _cut_off(exchange: Exchange, refusal: Refusal) -> bytes:
+    """A refusal in the middle of an answer that a provider began."""
+    last = exchange.dialect.cut_off(refusal.kind, refusal.message)
+    return last if exchange.array is None else exchange.array.cut_off(last)
 
 
 def _tell(head: Continue, exchange: Exchange) -> None:

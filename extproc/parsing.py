@@ -11,9 +11,21 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
+
 from extproc.admission import too_large
-from extproc.dialects import NOT_FORWARDED, Endpoints, by_path, calls, dialects, is_name, speaking
+from extproc.dialects import (
+    NOT_FORWARDED,
+    Endpoints,
+    by_path,
+    calls,
+    dialects,
+    is_name,
+    models_paths,
+    speaking,
+)
 from extproc.framing.json import InvalidJSON, parse
+from extproc.framing.multipart import InvalidFormError, boundary_of, fields_of, parts_of
 from extproc.framing.slices import Reader
 from extproc.words.dialect import Dialect, Endpoint
 from extproc.words.errors import (
@@ -30,7 +42,6 @@ _ODD = re.compile(r"[^\w/.:-].*", re.ASCII | re.DOTALL)
 _MANY = 20_000
 """Values of a body above which a thread interprets them, because that is all Python."""
 
-MODELS_PATH = "/v1/models"
 OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
 """Operations on a consumer's own spending: path -> operation."""
 
@@ -50,7 +61,7 @@ class Classify:
         if found is None:
             exchange.dialect = speaking(path, request.headers)  # a refusal has the shape its client reads
             exchange.operation = "unknown"
-            if path == MODELS_PATH or is_model_path(path):
+            if listed_at(path) is not None and (":" not in path or request.method != "POST"):
                 exchange.operation = "list_models"
                 _check_method(request.method, ("GET", "HEAD"), path)
                 return
@@ -69,10 +80,11 @@ class Classify:
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
             raise Refusal(UNSUPPORTED_ENCODING, "The body is compressed: send it without content-encoding.")
-        if not is_json(request.headers.get("content-type", "application/json")):
-            raise Refusal(
-                UNSUPPORTED_ENCODING, "The body must be JSON in UTF-8, with 'content-type: application/json'."
-            )
+        kind = request.headers.get("content-type", "application/json")
+        if not is_json(kind) and not (exchange.dialect.forms and boundary_of(kind)):
+            other = " or a form ('multipart/form-data')" if exchange.dialect.forms else ""
+            message = f"The body must be JSON in UTF-8, with 'content-type: application/json'{other}."
+            raise Refusal(UNSUPPORTED_ENCODING, message)
 
     def _call(self, exchange: Exchange, found: Mapping[str, tuple[Dialect, Endpoint]], path: str) -> None:
         """A call about an object that a provider keeps."""
@@ -86,7 +98,7 @@ class Classify:
             raise Refusal(INVALID_REQUEST, f"{request.method} {path} takes no body.")
 
     def _paths(self) -> str:
-        return ", ".join([*sorted(by_path()), *dict.fromkeys(path for _, path in calls()), MODELS_PATH, *OWN_PATHS])
+        return ", ".join([*sorted(by_path()), *dict.fromkeys(path for _, path in calls()), *models_paths(), *OWN_PATHS])
 
 
 @dataclass(slots=True, frozen=True)
@@ -122,11 +134,28 @@ class Parse:
 
     def __call__(self, exchange: Exchange) -> None:
         self._check_size(exchange)
+        if exchange.dialect.forms and (boundary := boundary_of(exchange.request.headers.get("content-type", ""))):
+            self._interpret(exchange, self._form(exchange, boundary))
+            return
         try:
             tree = parse(exchange.body, self._limits.depth, self._limits.nodes)
         except InvalidJSON as error:
             raise Refusal(INVALID_JSON, str(error)) from None
         self._interpret(exchange, tree)
+
+    def _form(self, exchange: Exchange, boundary: bytes) -> dict[str, Any]:
+        """The fields of a form. The gateway relies on plain fields alone: `model[]` could be taken for `model`."""
+        body = exchange.body
+        try:
+            fields = fields_of(body, parts_of(body, boundary))
+        except InvalidFormError as error:
+            raise Refusal(INVALID_REQUEST, str(error)) from None
+        relied = {fold(name) for name in exchange.dialect.fields.fixed}
+        for name in fields:
+            stem = re.split(r"[.\[\]]", name, maxsplit=1)[0]
+            if stem != name and fold(stem) in relied:
+                raise Refusal(INVALID_REQUEST, f"The form has the field {name!r}: write {stem!r}.", param=stem)
+        return fields
 
     def _check_size(self, exchange: Exchange) -> None:
         body = exchange.body
@@ -140,6 +169,9 @@ class Parse:
     def _interpret(self, exchange: Exchange, tree: Any) -> None:
         if not isinstance(tree, dict):
             raise Refusal(INVALID_REQUEST, "The body must be a JSON object.")
+        if (spelled := exchange.dialect.spelled(tree)) is not tree:
+            tree, exchange.masked = spelled, True
+            exchange.body = msgspec.json.encode(tree)
         names = self._names[exchange.dialect.name]
         if not names.usual(tree):
             names.check(tree)
@@ -166,6 +198,9 @@ class ParseLarge(Parse):
     """The same for a large body: in slices, with a turn for other requests after each. Ends when Envoy gave it up."""
 
     async def __call__(self, exchange: Exchange) -> None:  # type: ignore[override]
+        if exchange.dialect.forms and boundary_of(exchange.request.headers.get("content-type", "")):
+            super().__call__(exchange)
+            return
         self._check_size(exchange)
         try:
             reader = await read_in_turns(exchange.body, self._limits)
@@ -238,10 +273,17 @@ def is_json(content_type: str) -> bool:
     return kind == "application/json" and all(charset in ("utf-8", "utf8") for charset in charsets)
 
 
-def is_model_path(path: str) -> bool:
-    """True for `/v1/models/{id}`. The id may hold slashes, plain or escaped, but no segment that leads elsewhere."""
-    name = path.removeprefix(MODELS_PATH + "/")
-    return name != path and is_name(unquote(name))
+def listed_at(path: str) -> str | None:
+    """The model that `/v1/models/{id}` asks for, empty for the list; None for another path. The id may hold slashes,
+    plain or escaped, but no segment that leads elsewhere.
+    """
+    for base in models_paths():
+        if path == base:
+            return ""
+        name = unquote(path.removeprefix(base + "/"))
+        if path.startswith(base + "/") and is_name(name):
+            return name
+    return None
 
 
 def _check_method(method: str, allowed: tuple[str, ...], path: str) -> None:

@@ -25,6 +25,7 @@ from extproc.framing import BOM, Frame, Framing
 from extproc.framing.aws_eventstream import AWSEventStream
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.framing.json import WholeBody
+from extproc.framing.json_array import JSONArray
 from extproc.framing.sse import KEEP_ALIVE, SSE
 from extproc.words import contract, verdicts
 from extproc.words.actions import Continue
@@ -209,6 +210,9 @@ class Read:
             if self._cost and (price := _price(exchange)) is not None:
                 told[TOLD + "cost"] = prices.decimal(prices.cost(price, told_usage))
         inflate = Inflate(MOST_INFLATED) if encoding != "identity" else None
+        if isinstance(framing, SSE) and exchange.ask.stream and exchange.dialect.array(exchange.request.path):
+            exchange.array = JSONArray()
+            told["content-type"] = "application/json; charset=UTF-8"
         exchange.reader = reader = self._events.reader(exchange, framing, inflate)
         if reader.changes_length:
             withheld += ("content-encoding", "content-length")
@@ -415,6 +419,8 @@ class Events:
 
     def reason(self, exchange: Exchange) -> str:
         """The reason why the streamed answer of an exchange has to be read; empty where it may pass."""
+        if exchange.dialect.array(exchange.request.path):
+            return "the client takes one JSON array"
         return next((reason for stage, *_ in self._stages if (reason := stage.reason(exchange))), "")
 
     def reader(self, exchange: Exchange, framing: Framing, inflate: Inflate | None = None) -> AnswerReader:
@@ -466,13 +472,15 @@ class AnswerReader:
                 seconds[index] += now - then
                 then = now
         finally:
-            out += [event.raw for event in events]
+            out += self._written(events)
             report = exchange.report
             if exchange.first_token is None and report is not None and report.output_events:
                 exchange.first_token = then - exchange.started
         if exchange.cut is not None:
             raise exchange.cut
         if end:
+            if exchange.array is not None:
+                out.append(exchange.array.end())
             for (_, _, observe), spent in zip(self._stages, seconds, strict=True):
                 observe(spent)
 
@@ -493,7 +501,12 @@ class AnswerReader:
                     return None
                 events = waited
         comment = KEEP_ALIVE if exchange.dialect.comments else b""
-        return b"".join([event.raw for event in events]) + comment
+        return b"".join(self._written(events)) + comment
+
+    def _written(self, events: Sequence[Frame]) -> list[bytes]:
+        """Events as they leave."""
+        array = self._exchange.array
+        return [event.raw for event in events] if array is None else array.items(events)
 
     def _inflated(self, inflate: Inflate, chunk: bytes, end: bool) -> bytes:
         chunk = inflate.feed(chunk)

@@ -158,12 +158,24 @@ CHANGED = {
     ("anthropic_messages", "conversation"): {"messages"},
     ("anthropic_messages", "reasoning"): {"messages"},
     ("anthropic_messages", "tools"): {"tools"},
+    ("gemini_generate_content", "conversation"): {"messages"},
+    ("gemini_generate_content", "files"): {"messages"},
+    ("gemini_generate_content", "parallel_tools"): {"messages"},
+    ("gemini_generate_content", "reasoning"): {"messages", "effort", "thinking_budget"},
+    ("gemini_generate_content", "reasoning_adaptive"): {"show_thinking", "thinking_adaptive"},
+    ("gemini_generate_content", "sampling"): {"presence_penalty", "frequency_penalty"},
 }
+ONLY_THERE = {("gemini_generate_content", "hosted_tool"), ("gemini_generate_content", "file_of_google")}
+"""Requests that no translation can carry."""
 
 
 @each(("client", "case"), dict.fromkeys(row[:2] for row in REQUESTS if row[0] in SERVICES))
 def test_a_request_encoded_again_asks_for_the_same(client, case):
     dialect, model = CLIENTS[client], SERVICES[client].model
+    if (client, case) in ONLY_THERE:
+        with pytest.raises(Refusal, match="only at Google"):
+            dialect.decode_request(asked(client, case))
+        return
     asks = dialect.decode_request(asked(client, case) | {"model": model})
     body, _ = dialect.encode_request(asks, Destination(model, more=("thinking", "cache_control", "top_k")))
     again = dialect.decode_request(body)
@@ -221,7 +233,7 @@ def test_streamed_answers_cut_at_every_byte_match(provider, case, path, client, 
         assert made == translated(provider, client, whole[:cut], whole[cut:]), cut
 
 
-@pytest.mark.parametrize("client", ["anthropic_messages", "openai_responses"])
+@pytest.mark.parametrize("client", ["anthropic_messages", "openai_responses", "gemini_generate_content"])
 @pytest.mark.parametrize("provider", SERVICES)
 def test_thinking_of_another_provider_is_distinguished_from_a_providers_own(provider, client):
     """Otherwise a provider would get foreign thinking, and refuse it. Claude's signatures on Bedrock are Anthropic's
@@ -283,8 +295,31 @@ class AnthropicMessages:
         return text, [(block.name, block.input) for block in message.content if block.type == "tool_use"]
 
 
+class GeminiGenerateContent:
+    def __init__(self):
+        types = pytest.importorskip("google.genai.types")
+        self.whole = self.event = TypeAdapter(types.GenerateContentResponse)
+
+    def final(self, data):
+        from google import genai
+
+        told = [event for event in data.split(b"\n\n") if not event.startswith(b":")]  # as the gateway attachment does
+        http = answering(httpx, b"\n\n".join(told))
+        client = genai.Client(api_key="k", http_options={"httpx_client": http})
+        events = list(client.models.generate_content_stream(model="m", contents="x"))
+        assert events[-1].candidates[0].finish_reason == "STOP", "a stream that was cut"
+        parts = [part for event in events for part in event.candidates[0].content.parts or ()]
+        text = "".join(part.text for part in parts if part.text and not part.thought)
+        return text, [(call.name, call.args) for part in parts if (call := part.function_call)]
+
+
 # Of the clients that have one.
-SDKS = {"openai_chat": OpenAIChat, "openai_responses": OpenAIResponses, "anthropic_messages": AnthropicMessages}
+SDKS = {
+    "openai_chat": OpenAIChat,
+    "openai_responses": OpenAIResponses,
+    "anthropic_messages": AnthropicMessages,
+    "gemini_generate_content": GeminiGenerateContent,
+}
 
 
 @each(("provider", "case", "path", "client"), [row for row in PLAIN if row[3] in SDKS])

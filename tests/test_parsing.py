@@ -1,9 +1,10 @@
 import json
+from urllib.parse import unquote
 
 import pytest
 
 from extproc.dialects import dialects
-from extproc.parsing import BodyLimits, Classify, Names, Parse, fold, is_model_path
+from extproc.parsing import BodyLimits, Classify, Names, Parse, fold, listed_at
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Exchange, Request
 
@@ -27,6 +28,11 @@ def code(call, *arguments, **more):
         ("/v1/chat/completions", "openai_chat", "chat"),
         ("/v1/chat/completions?api-version=1", "openai_chat", "chat"),
         ("/v1/embeddings", "openai_embeddings", "embeddings"),
+        ("/v1beta/models/m:generateContent", "gemini_generate_content", "chat"),
+        ("/v1beta/models/m:streamGenerateContent?alt=sse&key=k", "gemini_generate_content", "chat"),
+        ("/v1beta/models/a/b:countTokens", "gemini_count_tokens", "count_tokens"),
+        ("/v1beta/models/m:embedContent", "gemini_embed_content", "embeddings"),
+        ("/v1beta/models/m:batchEmbedContents", "gemini_embeddings", "embeddings"),
     ],
 )
 def test_the_path_determines_the_api(path, dialect, operation):
@@ -45,9 +51,20 @@ def test_an_unknown_path_is_a_404_in_the_default_shape(path):
     assert exchange.operation == "unknown"
 
 
+@pytest.mark.parametrize("path", ["/v1beta/models/m:generateAnswer", "/v1beta/cachedContents"])
+def test_an_operation_of_gemini_that_is_not_served_is_a_404_in_its_shape(path):
+    exchange = Exchange("id", Request("POST", path, {"x-goog-api-client": "google-genai-sdk/1"}))
+    assert code(Classify(), exchange) == "path_not_found"
+    assert exchange.dialect.name.startswith("gemini")
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize(
-    "path", ["/v1/models", "/v1/models/m", "/v1/models/openai/gpt-4o", "/v1/models/openai%2Fgpt-4o"]
+    "path",
+    [
+        *("/v1/models", "/v1/models/m", "/v1/models/openai/gpt-4o", "/v1/models/openai%2Fgpt-4o"),
+        *("/v1beta/models", "/v1beta/models/m?key=k"),
+    ],
 )
 def test_requests_for_models_are_recognised(path, method):
     assert classify(path, method).operation == "list_models"
@@ -64,14 +81,16 @@ def test_another_method_is_a_405_that_names_the_allowed_one(path, method, allow)
 
 @pytest.mark.parametrize("name", ["m", "a/b", "a%2Fb", "a:b", "...", "a..b", "%252e%252e"])
 def test_models_in_a_path_are_read(name):
-    assert is_model_path(f"/v1/models/{name}")
+    for base in ("/v1/models", "/v1beta/models"):
+        assert listed_at(f"{base}/{name}") == unquote(name)
 
 
 @pytest.mark.parametrize(
     "name", ["", "/", "a/", "/a", "a//b", ".", "..", "../x", "a/../b", "%2e%2e", "a%2F..%2Fb", "a%2f"]
 )
 def test_a_path_that_leads_elsewhere_names_no_model(name):
-    assert not is_model_path(f"/v1/models/{name}")
+    assert not listed_at(f"/v1/models/{name}")
+    assert not listed_at(f"/v1beta/models/{name}")
 
 
 @pytest.mark.parametrize(

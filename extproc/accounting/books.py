@@ -5,8 +5,8 @@
                                                             (`usage_source: expired`), or the next one after it
 
 A row is written after its charge is settled, and the store forgets a charge after its row is written. So neither is
-ever without the other for longer than a lease. Not covered: a store that was away for longer than a lease, a settle
-that then corrects the charge of the lease, and a death before the row of that correction is written.
+ever without the other for longer than a lease. This holds for a settle that comes after the end of its lease, too: the
+store was away for longer. It corrects the charge, which then waits for its row as any other.
 """
 
 from __future__ import annotations

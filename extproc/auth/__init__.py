@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from typing import NoReturn
+from urllib.parse import parse_qsl
 
 from extproc.auth.access import Access, Identity
 from extproc.auth.certificates import Certificates
@@ -53,7 +54,7 @@ __all__ = (
     "make_key",
 )
 
-CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key")
+CREDENTIAL_HEADERS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 """Headers where a client may put its key; none of them ever reaches a provider."""
 
 ANONYMOUS = "anonymous"
@@ -63,6 +64,7 @@ _MAX_LABELS = 32
 SESSION = "session"
 """The label that `attribution.session` gives."""
 _UNKNOWN = "The gateway does not know this key, or the key is disabled."
+_TWO = "The request carries two different keys: send one."
 _SEVERAL = "The request carries credentials of two consumers: send those of one."
 
 
@@ -121,7 +123,7 @@ class Authenticate:
         for name in self._token_headers:
             if name in request.headers:  # Envoy has removed a token that it accepted
                 self._refuse(request)
-        key = credential(request)
+        key = credential(request, exchange.dialect.key_parameter)
         identity = None if key is None else self._by_key(key, request)
         if request.verified is not NOTHING_VERIFIED:
             for other in self._verified(request):
@@ -224,9 +226,11 @@ class Authorize:
             raise Refusal(MODEL_NOT_ALLOWED, message, param="model")
 
 
-def credential(request: Request) -> str | None:
-    """The client's key, or None. Raises Refusal (401) when two keys differ, or a header holds no key."""
-    found: str | None = None
+def credential(request: Request, parameter: str = "") -> str | None:
+    """The client's key, or None. It is in a header, or in `parameter` of the query where the API has one. Raises
+    Refusal (401) when two keys differ, or a header holds no key.
+    """
+    found = _in_query(request.path, parameter) if parameter and "?" in request.path else None
     for name in CREDENTIAL_HEADERS:
         value = request.headers.get(name)
         if value is None:
@@ -240,9 +244,16 @@ def credential(request: Request) -> str | None:
         if not key:
             raise Refusal(INVALID_KEY, f"The header '{name}' has no key.")
         if found is not None and found != key:
-            raise Refusal(INVALID_KEY, "The request carries two different keys: send one.")
+            raise Refusal(INVALID_KEY, _TWO)
         found = key
     return found
+
+
+def _in_query(path: str, parameter: str) -> str | None:
+    keys = {value for name, value in parse_qsl(path.partition("?")[2]) if name == parameter}
+    if len(keys) > 1:
+        raise Refusal(INVALID_KEY, _TWO)
+    return next(iter(keys), None)
 
 
 def _expiry(day: date | None) -> float | None:

@@ -6,12 +6,15 @@ out of requests that a budget in USD applies to, so that no hold is below the co
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from extproc import prices
 from extproc.dialects import FREE_OPTIONS
 from extproc.routing.parameters import apply
 from extproc.words.exchange import Exchange, Price, Target
+
+_CAPITAL = re.compile(r"([A-Z])")
 
 
 def asked(exchange: Exchange, target: Target) -> Mapping[str, str]:
@@ -27,18 +30,29 @@ def asked(exchange: Exchange, target: Target) -> Mapping[str, str]:
     return {name: str(value) for name, value in found.items() if value is not None and str(value) not in FREE_OPTIONS}
 
 
+def _options(exchange: Exchange, target: Target) -> Mapping[str, str]:
+    """`asked`, by the names that prices have for options."""
+    return {_option(name): value for name, value in asked(exchange, target).items()}
+
+
+def _option(field: str) -> str:
+    """The name of an option in prices: the field's in OpenAI's spelling."""
+    return _CAPITAL.sub(r"_\1", field).lower()
+
+
 def unpriced(exchange: Exchange, target: Target) -> Sequence[str]:
     """The fields of the client's options that have no price at `target`."""
     price = target.price
     if price is None:
         return ()
-    return [name for name, value in asked(exchange, target).items() if not prices.is_priced(price, name, value)]
+    options = asked(exchange, target).items()
+    return [name for name, value in options if not prices.is_priced(price, _option(name), value)]
 
 
 def dearest(exchange: Exchange, target: Target) -> Price | None:
     """The price to hold: with the options, unless it is higher without them."""
     price = target.price
-    if price is None or not (options := asked(exchange, target)):
+    if price is None or not (options := _options(exchange, target)):
         return price
     found = prices.with_options(price, options)
     return max(price, found, key=lambda rates: rates.input + rates.output)
@@ -54,5 +68,5 @@ def charged(exchange: Exchange) -> Price | None:
     told = {} if report is None else report.options
     if not told and not (exchange.dialect.fields.options and exchange.json):
         return target.price
-    options = {**asked(exchange, target), **told}
+    options = {**_options(exchange, target), **told}
     return prices.with_options(target.price, options) if options else target.price

@@ -21,6 +21,7 @@ from extproc.cache.settings import LONGEST_WAIT, CacheRuleSettings, CacheSetting
 from extproc.dialects import ENDED, LIMITED
 from extproc.framing import Frame, Framing
 from extproc.framing.json import WholeBody
+from extproc.framing.multipart import is_form
 from extproc.framing.sse import SSE
 from extproc.providers import ProviderSettings
 from extproc.response import Events, Tell, framing_for
@@ -108,18 +109,33 @@ class LookUp:
         return None if found is None or found.mode == "off" else found
 
     async def _find(self, exchange: Exchange, caching: Caching) -> Entry | None:
-        """The kept answer, or the one that an equal request under way brings."""
-        answers = self._answers
-        entry = await answers.find(caching.key)
-        if entry is not None and self._usable(entry, caching):
+        """The kept answer, or the one that an equal request under way brings.
+
+        The flight begins before the store is asked, so no answer can come and go unseen in between.
+        """
+        flights = self._answers.flights
+        flight = flights.begin(caching.key, self._wait) if caching.enforced else None
+        if flight is not None:
+            try:
+                entry = await self._kept(caching)
+            except BaseException:
+                flights.end(flight)
+                raise
+            if entry is None:
+                caching.flight = flight
+            else:
+                flights.end(flight, entry)
             return entry
-        if not caching.enforced:
-            return None
-        caching.flight = answers.flights.begin(caching.key, self._wait)
-        left = LONGEST_WAIT - (time.perf_counter() - exchange.started)  # guardrails may have taken their time
-        if caching.flight is not None or left <= 0:
-            return None
-        return await answers.flights.join(caching.key, min(self._wait, left), self._waiting)
+        if caching.enforced:
+            left = LONGEST_WAIT - (time.perf_counter() - exchange.started)  # guardrails may have taken their time
+            entry = await flights.join(caching.key, min(self._wait, max(left, 0.0)), self._waiting)
+            if entry is not None:
+                return entry
+        return await self._kept(caching)
+
+    async def _kept(self, caching: Caching) -> Entry | None:
+        entry = await self._answers.find(caching.key)
+        return entry if entry is not None and self._usable(entry, caching) else None
 
     def _usable(self, entry: Entry, caching: Caching) -> bool:
         age = self._answers.now() - entry.stored
@@ -160,6 +176,8 @@ def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
         return "the client asks for it"
     if ask.free or len(exchange.body) > LARGE:
         return "it has no answer of a model" if ask.free else "its body is large"
+    if is_form(exchange.body):
+        return "it is a form, whose files are not compared"
     if exchange.masked or exchange.vault is not None:
         return "a guardrail masked it"
     if ask.lasting or ask.unseen or ask.hosted or ask.speaks or not NATIVE.isdisjoint(ask.needs):
@@ -258,10 +276,14 @@ class Fill:
         caching.fill, flight, caching.flight = False, caching.flight, None
         entry = self._entry(exchange, caching) if keepable(exchange) else None
         drop(caching, self._answers)
-        if flight is not None:
-            self._answers.flights.land(flight, entry)
-        if entry is not None:
-            await self._answers.keep(caching.key, entry, caching.owner, caching.ttl)
+        if flight is not None and entry is not None:
+            flight.land(entry)
+        try:
+            if entry is not None:
+                await self._answers.keep(caching.key, entry, caching.owner, caching.ttl)
+        finally:
+            if flight is not None:
+                self._answers.flights.end(flight, entry)
 
     def _entry(self, exchange: Exchange, caching: Caching) -> Entry | None:
         target, body = exchange.target, b"".join(caching.pieces or ())

@@ -24,6 +24,7 @@ Files have the same names in all rooms; a room has those it needs:
     plain.py             requests that the neutral form carries whole
     media.py             images, files, audio
     names.py             names of tools
+    spelling.py          names of fields, of an API that has several for each
     custom.py            custom tools, whose input is no JSON
 
 A small dialect is one file. Files that begin with `_` are shared by several.
@@ -129,6 +130,12 @@ def by_path() -> Mapping[str, Dialect]:
     return {path: dialect for dialect in dialects().values() for path in dialect.paths}
 
 
+@cache
+def models_paths() -> Sequence[str]:
+    """Paths of the list of models; below each stand its models."""
+    return tuple(dict.fromkeys(["/v1/models", *(path for each in dialects().values() if (path := each.models_path))]))
+
+
 def served() -> Sequence[tuple[str, str]]:
     """Every method and path that clients may call, aliases included."""
     paths = {path for dialect in dialects().values() for path in (*dialect.paths, *dialect.aliases)}
@@ -208,7 +215,8 @@ def serving(path: str) -> Dialect | None:
 def speaking(path: str, headers: Mapping[str, str]) -> Dialect:
     """The dialect of a client that asks for an unknown path, by its other paths or its headers; else the first."""
     for dialect in _spoken():
-        if dialect.version in headers or any(path.startswith(f"{served}/") for served in dialect.paths):
+        below = (*dialect.paths, *([dialect.models_path] if dialect.models_path else []))
+        if dialect.version in headers or path in below or any(path.startswith(f"{served}/") for served in below):
             return dialect
     return by_path()["/v1/chat/completions"]
 

@@ -11,18 +11,17 @@ from typing import Any
 
 import msgspec
 
-_KEY = b'"usage"'
 _MOST = 16  # places that are tried
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _raw_decode = json.JSONDecoder().raw_decode
 
 
-def find(head: bytes, tail: bytes, openings: Sequence[bytes] = (b"{",)) -> bytes | None:
+def find(head: bytes, tail: bytes, openings: Sequence[bytes] = (b"{",), *, key: bytes = b'"usage"') -> bytes | None:
     """A document like the event, made of its usage and the fields behind it, or before it; None where it has none.
 
-    `openings` are the ways in which the object with the usage can begin.
+    `openings` are the ways in which the object with the usage can begin, `key` is the usage's name with its quotes.
     """
-    for document in (*_ends(tail, openings), *_beginnings(head)):
+    for document in (*_ends(tail, openings, key), *_beginnings(head, key)):
         try:
             _decode(document)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -31,23 +30,23 @@ def find(head: bytes, tail: bytes, openings: Sequence[bytes] = (b"{",)) -> bytes
     return None
 
 
-def _ends(tail: bytes, openings: Sequence[bytes]) -> Iterator[bytes]:
+def _ends(tail: bytes, openings: Sequence[bytes], key: bytes) -> Iterator[bytes]:
     at = len(tail)
     for _ in range(_MOST):
-        at = tail.rfind(_KEY, 0, at)
+        at = tail.rfind(key, 0, at)
         if at < 0:
             return
         for opening in openings:
             yield opening + tail[at:]
 
 
-def _beginnings(head: bytes) -> Iterator[bytes]:
+def _beginnings(head: bytes, key: bytes) -> Iterator[bytes]:
     at = 0
     for _ in range(_MOST):
-        at = head.find(_KEY, at)
+        at = head.find(key, at)
         if at < 0:
             return
-        at += len(_KEY)
+        at += len(key)
         value = head[at:].lstrip(b" \t\r\n:")
         try:
             _, size = _raw_decode(value.decode("latin-1"))

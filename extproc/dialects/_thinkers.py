@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from extproc.dialects._effort import budget
+from extproc.dialects._effort import budget, levels
 from extproc.dialects.anthropic_messages.models import traits_of
 
 # Models that think before they answer unless told not to, and do not show it, or only in summary. Sources, read in
@@ -24,3 +24,15 @@ def unasked(model: str) -> int:
     if _THINKERS.search(model.lower()) or traits_of(model).default_on:
         return budget("medium")
     return 0
+
+
+_SAYS_SO = re.compile(r"(?<!non-)reason|thinking|(?:^|[-/])r1(?:$|-)")
+_BUDGETED = re.compile(r"(?:^|[/.@])(?:claude|gemini)-")  # these count tokens in place of levels
+
+
+def unlisted(model: str) -> bool:
+    """True for a model that reasons, to judge by its name, and whose levels of thinking are not known."""
+    name = model.lower()
+    if levels(model) is not None or _BUDGETED.search(name):
+        return False
+    return unasked(model) > 0 or _SAYS_SO.search(name) is not None

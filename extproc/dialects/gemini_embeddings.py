@@ -1,4 +1,4 @@
-"""Embeddings of the Gemini API: batchEmbedContents, for providers only.
+"""Embeddings of the Gemini API: batchEmbedContents, for clients and for providers.
 
 Source: https://ai.google.dev/api/embeddings#method:-models.batchembedcontents and
 https://ai.google.dev/gemini-api/docs/embeddings (task types, and their replacement from gemini-embedding-2 on)
@@ -6,18 +6,32 @@ https://ai.google.dev/gemini-api/docs/embeddings (task types, and their replacem
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct, field
 
-from extproc.dialects import gemini_generate_content, token_count
+from extproc.dialects import _edges, safe_names, token_count
+from extproc.dialects._batch import add_inputs
+from extproc.dialects._conversation import inner, pieces
+from extproc.dialects._refusals import unsupported, wrong
+from extproc.dialects.gemini_generate_content import GeminiClient, paths
 from extproc.dialects.openai_embeddings import input_texts
-from extproc.words.dialect import Batch, Destination, Dialect
+from extproc.words.dialect import (
+    NO_ENDPOINT,
+    Ask,
+    Batch,
+    Conversation,
+    Destination,
+    Endpoint,
+    Fields,
+    Report,
+)
 from extproc.words.exchange import Usage
-from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
+from extproc.words.messages import EmbeddingPrompt, Embeddings
+from extproc.words.said import Closed, Piece
 
 TASKS = {
     "search_document": "RETRIEVAL_DOCUMENT",
@@ -28,6 +42,7 @@ TASKS = {
 }
 """The purpose of the vectors, in the words of models with a task type."""
 
+_PURPOSES = {task: purpose for purpose, task in TASKS.items()}
 _PREFIXES = {
     "search_document": "title: none | text: ",
     "search_query": "task: search result | query: ",
@@ -37,6 +52,10 @@ _PREFIXES = {
 }
 _WITH_TASKS = ("gemini-embedding-001", "gemini-embedding-exp")
 _BATCH = Batch(100)
+_MOST_DIMENSIONS = 1_000_000
+_SETTINGS = ("taskType", "outputDimensionality")
+_CARRIED = frozenset(("model", "content", "title", "embedContentConfig", *_SETTINGS))
+_HOLD_TEXT = ("requests", "content", "parts", "text")
 
 
 class _Embedding(Struct):
@@ -48,12 +67,109 @@ class _Answer(Struct):
     usage: Any = field(name="usageMetadata", default=None)
 
 
+class _Counted(Struct):
+    usage: Any = field(name="usageMetadata", default=None)
+
+
 _decode = msgspec.json.Decoder(_Answer).decode
+_decode_usage = msgspec.json.Decoder(_Counted).decode
 
 
-class GeminiEmbeddings(Dialect):
+class GeminiEmbeddings(GeminiClient):
     name = "gemini_embeddings"
     family = "embeddings"
+    paths, aliases = paths("embeddings", "batchEmbedContents")
+    fields = Fields(
+        model=None,
+        fixed=("requests",),
+        output_limits=(),
+        needs={},
+        spoken=frozenset(("requests",)),
+        files=frozenset(("data",)),
+        opaque=frozenset(("data",)),
+    )
+
+    # --- for clients
+
+    def requests(self, body: Mapping[str, Any]) -> list[Any]:
+        """The requests for one vector each. Raises Refusal (400)."""
+        found = body.get("requests")
+        if not isinstance(found, list) or not found:
+            raise wrong("'requests' must be a list with at least one request.", "requests")
+        return found
+
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
+        if not endpoint.model:
+            raise wrong("Name a model in the path: /v1beta/models/{model}:batchEmbedContents.", "model")
+        ask, inputs = Ask(endpoint.model), []
+        for request in self.requests(body):
+            if not isinstance(request, dict):
+                raise wrong("A request for a vector must be an object.", "requests")
+            parts = inner(request, "content", "parts")
+            said = [part for part in (parts if isinstance(parts, list) else ()) if isinstance(part, dict)]
+            if not all(part.keys() <= {"text"} for part in said):
+                ask.add_unseen("parts")
+            inputs.append("".join(text for part in said if isinstance(text := part.get("text"), str)))
+        add_inputs(ask, inputs)
+        return ask
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        return Conversation(asked=pieces(body, _HOLD_TEXT))
+
+    def for_model(self, body: dict[str, Any], model: str) -> dict[str, Any]:
+        name = f"models/{model.removeprefix('models/')}"
+        return {**body, "requests": [{**request, "model": name} for request in self.requests(body)]}
+
+    def said(self, event: Any) -> Iterator[Piece | Closed]:  # noqa: ARG002 - vectors are no text
+        return iter(())
+
+    def observe(self, data: bytes, report: Report) -> bool:
+        try:
+            usage = _decode_usage(data).usage
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        if usage is not None:
+            report.add_usage(_read_usage(usage))
+        return False
+
+    def observe_edges(self, head: bytes, tail: bytes, report: Report) -> None:
+        found = _edges.find(head, tail, key=b'"usageMetadata"')
+        if found is not None:
+            self.observe(found, report)
+
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"requests": [{"model": f"models/{model}", "content": {"parts": [{"text": "Hello"}]}}]}
+
+    def decode_request(self, body: Mapping[str, Any]) -> EmbeddingPrompt:
+        body = self.spelled(dict(body))
+        requests = self.requests(body)
+        texts: list[str | list[int]] = []
+        settings: list[dict[str, Any]] = []
+        ignored: dict[str, None] = {}
+        for index, request in enumerate(requests):
+            where = f"requests[{index}]"
+            if not isinstance(request, dict):
+                raise wrong(f"'{where}' must be an object.", where)
+            texts.append(_text(request.get("content"), f"{where}.content"))
+            given = request | (request.get("embedContentConfig") or {})
+            settings.append({name: given[name] for name in _SETTINGS if given.get(name) is not None})
+            ignored |= dict.fromkeys(name for name in request if name not in _CARRIED)
+            if request.get("title"):
+                ignored["title"] = None
+        if any(one != settings[0] for one in settings):
+            raise unsupported("The requests of one batch must have the same settings.", "requests")
+        purpose, size = settings[0].get("taskType"), settings[0].get("outputDimensionality")
+        if size is not None and (type(size) is not int or not 1 <= size <= _MOST_DIMENSIONS):
+            raise wrong("'outputDimensionality' must be a whole number of at least 1.", "requests")
+        known = _PURPOSES.get(purpose, "") if isinstance(purpose, str) else ""
+        if purpose and not known:
+            ignored["taskType"] = None
+        return EmbeddingPrompt("", texts, dimensions=size, purpose=known, ignored=safe_names(ignored))
+
+    def encode_answer(self, answer: Embeddings) -> dict[str, Any]:
+        return {"embeddings": [{"values": vector} for vector in answer.vectors]} | _usage(answer)
+
+    # --- for providers
 
     def batch(self, model: str) -> Batch:  # noqa: ARG002
         return _BATCH
@@ -74,8 +190,26 @@ class GeminiEmbeddings(Dialect):
     def decode_answer(self, body: bytes) -> Embeddings:
         return decode_batch(body)
 
-    def decode_problem(self, status: int, body: bytes) -> Problem:
-        return gemini_generate_content.DIALECT.decode_problem(status, body)
+
+def _text(content: Any, where: str) -> str:
+    parts = content.get("parts") if isinstance(content, dict) else None
+    if not isinstance(parts, list) or not parts:
+        raise wrong(f"'{where}.parts' must be a list with at least one part.", where)
+    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
+    found = [text for text in texts if isinstance(text, str)]
+    if len(found) < len(texts):
+        raise unsupported(f"The target of this model takes text only, and '{where}' holds more.", where)
+    return "".join(found)
+
+
+def _usage(answer: Embeddings) -> dict[str, Any]:
+    """The count in an answer; nothing where the provider reported none: a zero would be taken for one."""
+    return {} if answer.usage is None else {"usageMetadata": {"promptTokenCount": answer.usage.input_tokens}}
+
+
+def _read_usage(said: Any) -> Usage | None:
+    tokens = token_count(said.get("promptTokenCount")) if isinstance(said, dict) else None
+    return None if tokens is None else Usage(tokens)
 
 
 def model_name(destination: Destination) -> str:
@@ -101,9 +235,8 @@ def decode_batch(body: bytes) -> Embeddings:
         raise ValueError("not an answer of batchEmbedContents") from error
     if not answer.embeddings:
         raise ValueError("an answer of batchEmbedContents has embeddings")
-    tokens = token_count(answer.usage.get("promptTokenCount")) if isinstance(answer.usage, dict) else None
     vectors = [embedding.values for embedding in answer.embeddings]
-    return Embeddings(vectors, usage=None if tokens is None else Usage(tokens))
+    return Embeddings(vectors, usage=_read_usage(answer.usage))
 
 
 DIALECT = GeminiEmbeddings()

@@ -20,7 +20,16 @@ from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat.usage import read_usage
-from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
+from extproc.words.dialect import (
+    NO_ENDPOINT,
+    Ask,
+    Conversation,
+    Destination,
+    Dialect,
+    Endpoint,
+    Fields,
+    Report,
+)
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Problem
 from extproc.words.said import Closed, Piece
@@ -44,7 +53,17 @@ class _Answer(msgspec.Struct):
     usage: Any = None
 
 
+class _Vector(msgspec.Struct):
+    embedding: list[float]
+    index: int = 0
+
+
+class _Vectors(_Answer):
+    data: list[_Vector] = []
+
+
 _decode = msgspec.json.Decoder(_Answer).decode
+_decode_vectors = msgspec.json.Decoder(_Vectors).decode
 
 
 class OpenAIEmbeddings(Dialect):
@@ -142,6 +161,29 @@ class OpenAIEmbeddings(Dialect):
 
     def encode_problem(self, status: int, problem: Problem) -> dict[str, Any]:  # noqa: ARG002 - it has none
         return chat_problem.encode(problem)
+
+    # --- for providers
+
+    def encode_request(self, prompt: EmbeddingPrompt, destination: Destination) -> tuple[dict[str, Any], Sequence[str]]:
+        body: dict[str, Any] = {"model": destination.model, "input": prompt.input, "encoding_format": "float"}
+        if prompt.dimensions is not None:
+            body["dimensions"] = prompt.dimensions
+        if prompt.user:
+            body["user"] = prompt.user
+        return body, ["input_type"] if prompt.purpose else []
+
+    def decode_answer(self, body: bytes) -> Embeddings:
+        try:
+            answer = _decode_vectors(body)
+        except RecursionError as error:
+            raise ValueError("not an answer of embeddings") from error
+        if not answer.data:
+            raise ValueError("an answer of embeddings has vectors")
+        vectors = [one.embedding for one in sorted(answer.data, key=lambda one: one.index)]
+        return Embeddings(vectors, answer.model or "", None if answer.usage is None else read_usage(answer.usage))
+
+    def decode_problem(self, status: int, body: bytes) -> Problem:
+        return chat_problem.decode(status, body)
 
 
 def input_texts(prompt: EmbeddingPrompt, most: int) -> list[str]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import unquote
 
 import msgspec
 
-from extproc.parsing import MODELS_PATH
+from extproc.parsing import listed_at
 from extproc.prices import known_models, per_million
 from extproc.routing.catalog import Catalog
 from extproc.words.actions import LocalReply
@@ -32,10 +31,9 @@ class Models:
     def __call__(self, exchange: Exchange) -> LocalReply | None:
         if exchange.operation != "list_models":
             return None
-        path = exchange.request.path.partition("?")[0]
-        if path == MODELS_PATH:
+        name = listed_at(exchange.request.path.partition("?")[0])
+        if not name:
             return _json(exchange.dialect.models(self._list(exchange.consumer)))
-        name = unquote(path.removeprefix(MODELS_PATH + "/"))
         found = self._known.get(name)
         if found is None and self._catalog.resolve(name) is not None:
             found = self._describe(name)

@@ -270,8 +270,11 @@ def _route(settings: Settings, method: str, path: str) -> Route:
             idle_timeout=seconds(_client_idle_timeout(settings)),
             retry_policy=RetryPolicy(
                 num_retries=0,  # the processor raises it
-                # No API of a model answers in HTML: it is the page of some proxy, whatever its status says.
-                retriable_headers=[HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="text/html"))],
+                # No API of a model answers in HTML, or with a redirect: they come from some proxy.
+                retriable_headers=[
+                    HeaderMatcher(name="content-type", string_match=StringMatcher(prefix="text/html")),
+                    HeaderMatcher(name=":status", string_match=StringMatcher(prefix="3")),
+                ],
                 refresh_cluster_on_retry=True,  # makes a retry go to the next target instead of the first
                 # The next target is tried at once. Before a further try at the same one the attempt attachment waits.
                 retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.001), max_interval=seconds(0.001)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,15 +11,17 @@ from typing import Any
 from extproc.framing import Frame, Framing
 from extproc.framing.json import WholeBody
 from extproc.guardrails._base import Failure, Finding, GuardrailSettings
+from extproc.guardrails._channel import Window
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._mask import Mask, Restore, Vault
 from extproc.guardrails._remote import Context, Passage, together
 from extproc.guardrails._threads import INLINE, Threads
-from extproc.guardrails._watch import MOST_WHOLE, Watch, Window
+from extproc.guardrails._watch import MOST_WHOLE, Watch
 from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange
 from extproc.words.verdicts import GUARDRAILS, Verdict, note
 
+_AT_ONCE = 8  # calls about one answer
 _MOST_KNOWN = 16  # texts whose findings are kept: some APIs say each text several times
 _GRACE = 1.0  # seconds beyond the time limits of the guardrails, which they look at themselves
 
@@ -123,21 +126,27 @@ class GuardOutput:
     async def _ask(self, exchange: Exchange, watch: Watch) -> Sequence[Frame]:
         """The events that may leave once services have judged their text."""
         context = Context("output", exchange.id, exchange.consumer.name, exchange.ask.model)
-        then = time.monotonic()
+        then, room = time.monotonic(), asyncio.Semaphore(_AT_ONCE)
+
+        async def judge(guard: Guard, text: str, window: Window) -> Sequence[Finding]:
+            passage = Passage(text, window.channel.role, window.channel.where)
+            async with room:
+                [found] = await guard.ask([passage], context, then + guard.settings.timeout)
+            return found
 
         async def findings(guard: Guard, windows: Sequence[Window]) -> _Answer:
             found = {each.text: watch.known.get((guard.name, each.text)) for each in windows if each.text.strip()}
-            if new := {each.text: each for each in windows if each.text in found and found[each.text] is None}:
-                passages = [Passage(each.text, each.channel.role, each.channel.where) for each in new.values()]
-                try:
-                    answers = await guard.ask(passages, context, then + guard.settings.timeout)
-                except Failure as failure:
-                    return guard, windows, failure
-                found.update(zip(new, answers, strict=True))
-                if len(watch.known) > _MOST_KNOWN:
-                    watch.known.clear()
-                watch.known.update({(guard.name, text): each for text, each in zip(new, answers, strict=True)})
-            return guard, windows, [found.get(each.text) or () for each in windows]
+            new = {each.text: each for each in windows if each.text in found and found[each.text] is None}
+            # A call each: of several texts a service may not say which one it means.
+            work = [judge(guard, text, window) for text, window in new.items()]
+            try:
+                answers = dict(zip(new, await together(work), strict=True))
+            except Failure as failure:
+                return guard, windows, failure
+            if len(watch.known) > _MOST_KNOWN:
+                watch.known.clear()
+            watch.known.update({(guard.name, text): each for text, each in answers.items()})
+            return guard, windows, [answers.get(each.text) or found.get(each.text) or () for each in windows]
 
         return watch.judged(await together([findings(guard, windows) for guard, windows in watch.asks()]))
 

@@ -19,8 +19,8 @@ import re
 import time
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -29,9 +29,11 @@ from extproc.framing import OVERSIZE, Frame
 from extproc.framing.json import InvalidJSON, parse
 from extproc.guardrails._base import TOOL_CALL, TOOL_NAME, Failure, Finding, Whole
 from extproc.guardrails._body import rewritten
+from extproc.guardrails._channel import Channel, Window
+from extproc.guardrails._channel import windows as windows_of
 from extproc.guardrails._guard import MOST_LONGEST, Guard, piece_hits
-from extproc.guardrails._remote import RemoteSettings, Ruling
-from extproc.guardrails._source import Edit, Hit, Written, render
+from extproc.guardrails._remote import Ruling
+from extproc.guardrails._source import Hit, Written, render
 from extproc.guardrails._threads import INLINE
 from extproc.words.dialect import Dialect
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, Refusal
@@ -56,48 +58,6 @@ judge a longer one."""
 
 Label = Callable[[Guard, str, str], str]
 """The replacement of a finding: of a guardrail, of a kind, of a text."""
-
-
-@dataclass(slots=True)
-class Channel:
-    where: str
-    call: bool
-    role: str
-    written: Written
-    again: bool = False
-    final: bool = False  # nothing follows
-    paused: bool = False  # another text of the same choice began
-    decided: dict[str, int] = field(default_factory=dict)  # by guardrail
-    # by guardrail: beginning and kind of findings, and their ends; a match may begin in front of what was decided, and
-    # is masked as far as it is still here
-    acted: dict[str, dict[tuple[int, str], int]] = field(default_factory=dict)
-    edits: list[tuple[int, int, Edit]] = field(default_factory=list)  # beginning, order of the guardrail, edit
-    free: int = 0  # the text in front of this place, as it was written, may leave
-    whole: str = ""  # see Piece.whole
-    tool: str = ""  # of a call
-    raw: list[str] | None = None  # the text as it was written, for guardrails that judge it when it is complete
-    kept: int = 0  # characters of it
-    pausing: bool = False  # decided as if it ended, though it is not complete
-    # by guardrail that asks a service: the place up to which it was asked, and up to which it has answered
-    asked: dict[str, int] = field(default_factory=dict)
-    judged: dict[str, int] = field(default_factory=dict)
-    since: float = 0.0  # time since which text waits to be asked about
-
-    @property
-    def complete(self) -> bool:
-        """True where nothing follows, for now at least."""
-        return self.final or self.paused
-
-
-@dataclass(slots=True, frozen=True)
-class Window:
-    """Text of a channel for a service to judge. Its answer decides the channel up to `done`."""
-
-    channel: Channel
-    start: int
-    done: int
-    text: str
-    last: bool  # nothing follows
 
 
 @dataclass(slots=True)
@@ -217,32 +177,11 @@ class Watch:
         for guard in self._guards:
             if guard.remote is None:
                 continue
-            windows = [one for channel in self._open_ended for one in self._windows(guard, channel)]
+            windows = [one for channel in self._open_ended for one in windows_of(guard, channel, self._began)]
             if windows:
                 found.append((guard, windows))
         self._open_ended = [channel for channel in self._open_ended if not channel.final]
         return found
-
-    def _windows(self, guard: Guard, channel: Channel) -> Iterator[Window]:
-        if not guard.reads_output(call=channel.call):
-            return
-        settings, written = guard.settings, channel.written
-        assert isinstance(settings, RemoteSettings)
-        at, size = channel.asked.get(guard.name, 0), written.end
-        # A mask needs to see the end of a match: the end of a window is seen again at the beginning of the next one.
-        kept = settings.overlap if guard.action == "mask" else 0
-        late = self._began > channel.since + settings.longest_wait
-        while at < size:
-            start = max(written.base, at - settings.overlap)
-            end = start + settings.window
-            whole = channel.complete or (end > size and late)
-            if end > size and not whole:
-                break
-            end = size if whole else end
-            at = channel.asked[guard.name] = end if whole else end - kept
-            channel.since = self._began
-            text = written.text[start - written.base : end - written.base]
-            yield Window(channel, start, at, text, channel.complete)
 
     def judged(
         self, answers: Sequence[tuple[Guard, Sequence[Window], Sequence[Sequence[Finding]] | Failure]]
@@ -250,6 +189,7 @@ class Watch:
         """The events that may leave, with the findings of services. Belongs behind each `take`, where `remote` is."""
         out: list[Frame] = []
         blocked = ""
+        channels = {id(each.channel): each.channel for _, windows, _ in answers for each in windows}
         try:
             for guard, windows, findings in answers:
                 if isinstance(findings, Failure):
@@ -259,12 +199,16 @@ class Watch:
                 for window, found in zip(windows, findings, strict=True):
                     self._rule(guard, window, found)
                 blocked = ""
-            for channel in {id(each.channel): each.channel for _, windows, _ in answers for each in windows}.values():
-                self._decide(channel)
             self._open = self._open or self._ended
-            self._leave(out)
         except Ends as ends:
             self.refusal = ends.refusal
+        try:
+            if blocked or self.refusal is None:  # a block stands behind the text that was judged before it
+                for channel in channels.values():
+                    self._decide(channel)
+                self._leave(out)
+        except Ends as ends:
+            self.refusal = self.refusal or ends.refusal
         if self._ended or self.refusal is not None:
             self._told(blocked)
         return out
@@ -321,7 +265,8 @@ class Watch:
         if channel is None:
             written = Written.json() if piece.json else Written()
             role = TOOL_NAME if piece.name else TOOL_CALL if piece.call else "assistant"
-            channel = Channel(piece.where, piece.call, role, written, piece.again, final=piece.channel is None)
+            single = piece.channel is None
+            channel = Channel(piece.where, piece.call, role, written, piece.again, single, final=single)
             if self._wholes and piece.whole:
                 channel.whole, channel.tool, channel.raw = piece.whole, self._tool(piece), []
             if self.remote:

@@ -131,7 +131,7 @@ class Bedrock:
         blocked = [kind for kind, action in kinds.items() if action != "ANONYMIZED"]
         if blocked or not kinds:
             told = message(said.outputs[0].text if said.outputs else "")
-            at = batch[-1]
+            at = batch[0]
             return [
                 (at.number, all_of(Passage(at.text, "", ""), kind, blocks=True, message=told))
                 for kind in blocked or ["intervened"]

@@ -169,7 +169,7 @@ class LLMJudge:
         verdict = decoded(_words(answer).encode(errors="replace"), _Verdict)
         if verdict.verdict == "allow":
             return []
-        return [batch[verdict.passage].number if 0 <= verdict.passage < len(batch) else batch[-1].number]
+        return [batch[verdict.passage].number if 0 <= verdict.passage < len(batch) else batch[0].number]
 
     def _body(self, passages: Sequence[Passage], batch: Sequence[Part]) -> Mapping[str, Any]:
         settings, mark = self._settings, f"data-{secrets.token_hex(8)}"

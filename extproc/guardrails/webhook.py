@@ -194,7 +194,7 @@ def _masked(passages: Sequence[Passage], texts: Sequence[str] | None, kind: str)
 
 
 def _refused(passages: Sequence[Passage], index: int | None, kind: str, said: str) -> Sequence[Sequence[Finding]]:
-    at = index if index is not None and 0 <= index < len(passages) else len(passages) - 1
+    at = index if index is not None and 0 <= index < len(passages) else 0
     ruling = all_of(passages[at], kind or "refused", blocks=True, message=message(said))
     return [(ruling,) if number == at else () for number in range(len(passages))]
 

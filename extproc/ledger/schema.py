@@ -70,14 +70,16 @@ _LOCK = 7_310_868_733_423_012
 def insert(placeholder: str) -> str:
     """The one statement that writes rows, for values in the order of COLUMNS: `?` or `%s`.
 
-    The exchange's own row replaces one that a lease's end wrote; the charges then stay, unless the row has its own.
+    The exchange's own row replaces one that a lease's end wrote; the charges then stay, unless the row has its own. A
+    lease's end replaces such a row where its charges were corrected meanwhile.
     """
     changes = [f"{name} = excluded.{name}" for name in COLUMNS if name not in ("id", "charges")]
     changes.append("charges = coalesce(excluded.charges, exchanges.charges)")
     return (
         f"INSERT INTO exchanges ({', '.join(COLUMNS)}) VALUES ({', '.join([placeholder] * len(COLUMNS))}) "  # noqa: S608
         f"ON CONFLICT (id) DO UPDATE SET {', '.join(changes)} "
-        f"WHERE exchanges.usage_source = '{EXPIRED}' AND excluded.usage_source <> '{EXPIRED}'"
+        f"WHERE exchanges.usage_source = '{EXPIRED}' "
+        f"AND (excluded.usage_source <> '{EXPIRED}' OR excluded.charges <> exchanges.charges)"
     )
 
 

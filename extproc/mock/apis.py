@@ -11,11 +11,12 @@ from itertools import islice
 
 import msgspec
 
-from extproc.dialects import by_path
+from extproc.dialects import Endpoints, dialects
 from extproc.mock import conversation
 from extproc.mock.endpoints import Answer, Endpoint, Headers, Json, Question, Refused
 from extproc.mock.faults import Faults
-from extproc.words.dialect import Dialect
+from extproc.words.dialect import NO_ENDPOINT, Dialect
+from extproc.words.dialect import Endpoint as Served
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Usage
 from extproc.words.messages import EmbeddingPrompt, Embeddings, Event, Failed, Problem
@@ -25,10 +26,14 @@ MODELS = ("gpt-4o", "gpt-4o-mini", "stub", "text-embedding-3-small")
 _IDS = {"openai_chat": "chatcmpl-", "anthropic_messages": "msg_"}
 
 
-def answer(dialect: Dialect, question: Question) -> Answer:
-    """Answer a request. Raises Refused where the gateway would refuse it."""
+def answer(dialect: Dialect, question: Question, served: Served = NO_ENDPOINT) -> Answer:
+    """Answer a request that came to the endpoint `served`. Raises Refused where the gateway would refuse it."""
     try:
         prompt = dialect.decode_request(question.body)
+        if served.model:
+            prompt.model = served.model
+            if not isinstance(prompt, EmbeddingPrompt):
+                prompt.stream = dialect.read(dialect.spelled(question.body), served).stream
     except Refusal as refusal:
         raise Refused(refusal.kind.status, refusal.message, param=refusal.param, code=refusal.kind.code) from None
     if isinstance(prompt, EmbeddingPrompt):
@@ -78,8 +83,13 @@ def model(name: str) -> Json:
     return {"id": name, "object": "model", "created": conversation.CREATED, "owned_by": "mock"}
 
 
-ENDPOINTS = {
-    path: Endpoint(dialect.name, partial(answer, dialect), partial(error, dialect))
-    for path, dialect in by_path().items()
-    if dialect.translates_from
-}
+SERVED = [dialect for dialect in dialects().values() if dialect.translates_from]
+_ENDPOINTS = Endpoints(SERVED)
+
+
+def find(path: str) -> tuple[Endpoint | None, str]:
+    """The endpoint of a path, and the model that the path names."""
+    if (found := _ENDPOINTS.find(path)) is None:
+        return None, ""
+    dialect, served = found
+    return Endpoint(dialect.name, partial(answer, dialect, served=served), partial(error, dialect)), served.model

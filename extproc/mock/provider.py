@@ -66,7 +66,7 @@ class Mock:
     """One provider: its settings, its fault of the moment, and the log of its requests."""
 
     none = NONE
-    speaks = ", ".join((*apis.ENDPOINTS, "/v1/models"))
+    speaks = ", ".join((*(path for each in apis.SERVED for path in each.paths), "/v1/models"))
     parse: Callable[[str], Plan] = staticmethod(parse)
 
     def __init__(self, options: Options) -> None:
@@ -104,7 +104,7 @@ class Mock:
 
     def _find(self, path: str) -> tuple[Endpoint | None, str]:
         """The endpoint of a path, and the model that the path names."""
-        return apis.ENDPOINTS.get(path), ""
+        return apis.find(path)
 
     def _serve(self, seen: Seen, path: str, query: str, body: bytes) -> Reply:
         endpoint, model = self._find(path)
@@ -112,7 +112,7 @@ class Mock:
         self._fault_total += 1
         faults = replace(self.none, **self._fault.due(self._fault_total))
         try:
-            document = _decoded(body, model) if endpoint and seen.method == "POST" else None
+            document = self._document(seen, body, model) if endpoint and seen.method == "POST" else None
             if document is not None:
                 seen.model = model or document["model"]
                 faults = replace(faults, **self._of_model(seen.model)) if "+" in seen.model else faults
@@ -130,6 +130,15 @@ class Mock:
             told, more = endpoint.error(refused) if endpoint else (error(refused), ())
             return self._reply(told, seen, faults, refused.status, more)
 
+    def _document(self, _seen: Seen, body: bytes, model: str) -> Json:
+        """The body, which has to name the model where the path does not."""
+        document = _json_or_none(body)
+        if not isinstance(document, dict):
+            raise Refused(400, "The body is not a JSON object.", code="invalid_json")
+        if not model and (not isinstance(document.get("model"), str) or not document["model"]):
+            raise Refused(400, "You must provide a model parameter.", param="model")
+        return document
+
     def _of_model(self, model: str) -> Mapping[str, Any]:
         try:
             plan = of_model(model, self.parse)
@@ -140,7 +149,8 @@ class Mock:
 
     def _admit(self, seen: Seen, _body: bytes) -> None:
         """Refuse a request without the key, in any of the headers that services of these APIs take."""
-        wanted = {b"authorization": b"Bearer " + self._key, b"x-api-key": self._key, b"api-key": self._key}
+        wanted = dict.fromkeys((b"x-api-key", b"api-key", b"x-goog-api-key"), self._key)
+        wanted[b"authorization"] = b"Bearer " + self._key
         if self._key and not any(wanted.get(name) == value for name, value in seen.headers):
             raise Refused(401, "Incorrect API key provided.", code="invalid_api_key")
 
@@ -208,13 +218,3 @@ def _json_or_none(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-
-
-def _decoded(body: bytes, model: str) -> Json:
-    """The body, which has to name the model where the path does not."""
-    document = _json_or_none(body)
-    if not isinstance(document, dict):
-        raise Refused(400, "The body is not a JSON object.", code="invalid_json")
-    if not model and (not isinstance(document.get("model"), str) or not document["model"]):
-        raise Refused(400, "You must provide a model parameter.", param="model")
-    return document

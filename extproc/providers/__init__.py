@@ -40,7 +40,7 @@ _PLACES = ("region", "project", "account", "api_version")
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")]
 
 ClientHeader = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{1,62}\*?$")]
-_GATEWAYS = ("host", "authorization", "x-api-key", "api-key", "content-length", "transfer-encoding")
+_GATEWAYS = ("host", "authorization", "x-api-key", "api-key", "x-goog-api-key", "content-length", "transfer-encoding")
 _RESERVED = ("x-extproc-", "x-envoy-", "x-ai-")
 
 Adapt = Callable[[str, str, bool, str, dict[str, Any]], tuple[str, dict[str, Any]]]

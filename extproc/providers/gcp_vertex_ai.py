@@ -20,6 +20,7 @@ PROVIDER = Provider(
     base_url="https://{region}-aiplatform.googleapis.com/v1/projects/{project}/locations/{region}/publishers",
     adapt=adapt,
     dialects=("anthropic_messages", "gemini_generate_content", "vertex_embeddings"),
+    client_query=("alt",),
     client_headers=("anthropic-beta",),  # https://platform.claude.com/docs/en/build-with-claude/claude-on-vertex-ai
     models={"anthropic_messages": ("claude-*",)},
     no_urls=("anthropic_messages",),  # https://github.com/anthropics/anthropic-sdk-typescript/issues/1038

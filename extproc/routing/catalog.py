@@ -110,12 +110,13 @@ class TargetSettings(Section):
         "the range evenly.",
     )
     override: Mapping[str, Any] = Field(
-        default_factory=dict, description="Top-level fields of the request that are set to these values."
+        default_factory=dict,
+        description="Fields of the request that are set to these values. `a.b` names the field `b` of the object `a`.",
     )
     default: Mapping[str, Any] = Field(
-        default_factory=dict, description="Top-level fields of the request that are set when the client left them out."
+        default_factory=dict, description="Fields of the request that are set when the client left them out."
     )
-    remove: Sequence[str] = Field((), description="Top-level fields of the request that are removed.")
+    remove: Sequence[str] = Field((), description="Fields of the request that are removed.")
     match: Mapping[str, str] = Field(
         default_factory=dict,
         description="Requests that may go to the target: a pattern for `consumer`, `team` or `label.<name>`. All "

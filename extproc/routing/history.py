@@ -33,7 +33,7 @@ _TYPICAL_ANSWER = 20_000  # bytes of a streamed answer: about 100 tokens in Open
 _UNANSWERED = 1.0  # seconds assumed for a deployment with only failures yet
 _FAILED = 4.0  # a failed try costs as much as this many others
 
-_FAULTS = frozenset(("connect", "reset", "timeout", "overflow", "unhealthy", "408", "429", "5xx", "cut"))
+_FAULTS = frozenset(("connect", "reset", "timeout", "overflow", "unhealthy", "408", "429", "3xx", "5xx", "cut"))
 """Outcomes (access_log.OUTCOMES) that speak against the deployment; the others are the client's or the gateway's."""
 
 

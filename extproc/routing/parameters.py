@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from extproc.dialects import fixed_fields, output_limits
+from extproc.words.contract import place
 from extproc.words.exchange import Changes
 
 MAX_CHANGES = 1024
@@ -27,7 +28,7 @@ def compile_changes(override: Mapping[str, Any], default: Mapping[str, Any], rem
     ]
     names: set[str] = set()
     for name, _, value in given:
-        if name in fixed_fields():
+        if _is_fixed(name):
             raise ValueError(f"{name!r} cannot be changed by a target")
         if name in names:
             raise ValueError(f"{name!r} stands in more than one of override, default and remove")
@@ -40,6 +41,13 @@ def compile_changes(override: Mapping[str, Any], default: Mapping[str, Any], rem
     if size > MAX_CHANGES:
         raise ValueError(f"the changes of a target have {size} bytes of JSON, at most {MAX_CHANGES}")
     return tuple(given)
+
+
+def _is_fixed(name: str) -> bool:
+    """True for a fixed field, a part of one, and an object that holds one."""
+    return any(
+        name == fixed or name.startswith(f"{fixed}.") or fixed.startswith(f"{name}.") for fixed in fixed_fields()
+    )
 
 
 def encode(value: Any) -> bytes:
@@ -72,10 +80,11 @@ def apply(changes: Changes, body: Mapping[str, Any], output_field: str | None) -
         here = output_field if name in output_limits() else name
         if here is None:
             continue
+        holder, key = place(body, here)
         if action == "remove":
-            if here in body:
+            if key in holder:
                 removed.append(here)
-        elif action == "set" or body.get(here) is None:
+        elif action == "set" or holder.get(key) is None:
             fields[here] = value
     return fields, removed
 

@@ -137,7 +137,7 @@ def _outcome(flags: pb.ResponseFlags, response: pb.HTTPResponseProperties) -> st
         return "cut" if cut else "client_left"
     # An error's status counts, whole or not: the public listener fails over at its headers, and leaves.
     if answered or cut or left:
-        if status < 400:
+        if status < 300:
             return "ok"
         exact, kind = str(status), f"{status // 100}xx"
         return exact if exact in OUTCOMES else kind if kind in OUTCOMES else "other"

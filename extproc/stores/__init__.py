@@ -35,6 +35,7 @@ import msgspec
 MAX_COUNT = 2**63 - 1  # the highest count every store keeps exactly; a count that would pass it stays there
 EXPIRE_BATCH = 500  # leases ended by one call of `expire`, so that no call holds the store up for long
 LATE_SETTLE = 3600.0  # seconds after its expiry for which a reservation is remembered, at least, to be corrected
+CORRECTED = 60.0  # seconds for which the charge of a late settle is kept, before it is reported again
 TIMEOUT = 0.2  # seconds of silence of a store, after which its calls fail, unless the settings say otherwise
 PATIENCE = 3.0  # seconds that a call waits for a store that answers others
 MAX_FACTS = 4096  # bytes of the facts of a reservation
@@ -185,7 +186,7 @@ class Counters(Protocol):
         range.
 
         With `keep` the reservation stays remembered, with the rest of its lease, until `recorded` or `expire`. One that
-        had expired is not: it was reported then.
+        had expired gets a lease of `CORRECTED` seconds: its report then has the amounts used.
         """
         ...
 

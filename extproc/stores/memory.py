@@ -16,6 +16,7 @@ from itertools import islice
 from msgspec.structs import replace
 
 from extproc.stores import (
+    CORRECTED,
     EXPIRE_BATCH,
     LATE_SETTLE,
     MAX_COUNT,
@@ -169,18 +170,22 @@ class MemoryCounters:
             for hold, bucket, amount in zip(live.holds, live.buckets, amounts, strict=True):
                 _move(bucket, hold.scope, 0 if hold.slot else amount, -hold.amount)
                 self._touch(hold, now)
-            if keep:
-                used = zip(live.holds, amounts, strict=True)
-                live.charged = tuple([0 if hold.slot else amount for hold, amount in used])
-            else:
-                del self._live[id]
         else:
             charged = reservation.charged_at_expiry()
             for hold, bucket, amount, was in zip(reservation.holds, reservation.buckets, amounts, charged, strict=True):
                 _move(bucket, hold.scope, (0 if hold.slot else amount) - was, 0)
                 self._touch(hold, now)
-            self._live.pop(id, None)
             self._expired.pop(id, None)
+            reservation.ended = False
+            if keep:
+                reservation.deadline = now + CORRECTED
+                self._queue(reservation.deadline, id)
+        if keep:
+            used = zip(reservation.holds, amounts, strict=True)
+            reservation.charged = tuple([0 if hold.slot else amount for hold, amount in used])
+            self._live[id] = reservation
+        else:
+            self._live.pop(id, None)
         return True
 
     async def recorded(self, ids: Sequence[str]) -> None:

@@ -69,7 +69,7 @@ class Translation:
         """The path, after the provider's base_url, and the body. Raises Refusal for a request without a translation."""
         service, provider = self._service, kinds()[self._service.kind]
         destination = Destination(service.model, service.max_output_tokens, provider.more)
-        made: dict[str, Any] = dict(body)
+        made = self.client.for_model(dict(body), service.model)
         if self.translates:
             dropped: Sequence[str] = ()
             if service.drop_hosted:

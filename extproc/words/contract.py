@@ -123,13 +123,44 @@ class Service:
 
 @dataclass(slots=True, frozen=True)
 class Edit:
-    """Edits of one try to the body that the gateway attachment sent: top-level fields to set and to remove, and then,
-    with a `service`, the whole request.
+    """Edits of one try to the body that the gateway attachment sent: fields to set and to remove, named as in
+    `place`, and then, with a `service`, the whole request.
     """
 
     fields: Mapping[str, Any]
     removed: Sequence[str] = ()
     service: Service | None = None
+
+
+def place(body: Mapping[str, Any], name: str) -> tuple[Mapping[str, Any], str]:
+    """The object that holds a field, and the field's key in it. `a.b` names the field `b` of the object `a`."""
+    outer, dot, inner = name.partition(".")
+    if not dot:
+        return body, outer
+    value = body.get(outer)
+    return value if isinstance(value, dict) else {}, inner
+
+
+def changed(body: Mapping[str, Any], fields: Mapping[str, Any], removed: Sequence[str] = ()) -> dict[str, Any]:
+    """A copy of `body` with some of its fields set or removed, each named as in `place`."""
+    made = dict(body)
+    for name, value in fields.items():
+        holder, key = _holder(made, name)
+        holder[key] = value
+    for name in removed:
+        holder, key = _holder(made, name)
+        holder.pop(key, None)
+    return made
+
+
+def _holder(made: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
+    """The object that holds the field, a copy where it is an inner one, and the field's key in it."""
+    outer, dot, inner = name.partition(".")
+    if not dot:
+        return made, outer
+    value = made.get(outer)
+    made[outer] = copy = dict(value) if isinstance(value, dict) else {}
+    return copy, inner
 
 
 def encode_edits(edits: Sequence[Edit]) -> str:

@@ -152,6 +152,10 @@ class Ask:
     image_data: list[str] = field(default_factory=list)  # the strings of the body that are images
     packed_bytes: int = 0  # bytes of the body inside PDFs, other packed files and audio
     inputs: int = 0  # of a batch, where a model reads each by itself
+    file_bytes: int = 0  # bytes of the body inside the files of a form
+    file_tokens: int = 0  # the most tokens of them
+    answer_tokens: int = 0  # tokens of an answer that no field limits: pictures, sound, a transcript
+    units: dict[str, int] = field(default_factory=dict)  # the most of what is priced beside tokens, see `Kinds`
     longest_bytes: int | None = None  # of the longest of them; a token id counts as CHARACTERS_PER_TOKEN
     inputs_bytes: int = 0  # of all of them
     added_tokens: int = 0  # the most tokens providers add to the prompt for tools and schemas
@@ -247,6 +251,7 @@ class Report:
     output_events: int = 0  # events that carried generated text
     options: dict[str, str] = field(default_factory=dict)  # that change the price, as the provider applied them
     error: str = ""  # the provider's error in mid-stream
+    units: dict[str, int] = field(default_factory=dict)  # counts of what is priced beside tokens, see `Kinds`
     kept: Sequence[str] = ()  # ids of the objects that the provider keeps
     memory: Any = None  # the dialect's own, from one event to the next
 
@@ -324,6 +329,10 @@ class Dialect:
     """Further paths for the same, each with the one of `paths` it stands for. The model's name in one of them takes the
     place of the one in the body.
     """
+    forms: bool = False
+    """Whether requests may be forms (`multipart/form-data`)."""
+    wordless: bool = False
+    """Whether its answers hold no words of a model, so that guardrails have nothing to read in them."""
     calls: Mapping[tuple[str, str], str] = {}
     """Calls about an object that a provider keeps, by method and path, each with its operation. `{id}` stands for the
     object's id. They have no body.
@@ -358,6 +367,10 @@ class Dialect:
     """Header of requests that only its clients send."""
     rates: str = ""
     """Prefix of its providers' headers that report rate limits."""
+    models_path: str = ""
+    """Path of the list of models, where its clients look for another one than `/v1/models`."""
+    key_parameter: str = ""
+    """Parameter of the query in which its clients may send their key."""
     lacks: frozenset[str] = frozenset()
     """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
     asides: frozenset[str] = frozenset()
@@ -368,6 +381,20 @@ class Dialect:
         Raises Refusal (400) when a field the gateway relies on has the wrong shape.
         """
         raise NotImplementedError
+
+    def spelled(self, body: dict[str, Any]) -> dict[str, Any]:
+        """`body` with the names of its fields as the gateway reads them, for an API that has several spellings; the
+        same object where it had them already. Raises Refusal (400) where two spellings of one field stand in it.
+        """
+        return body
+
+    def for_model(self, body: dict[str, Any], model: str) -> dict[str, Any]:  # noqa: ARG002
+        """`body` as a provider gets it for another model, where the body repeats the name that the path has."""
+        return body
+
+    def array(self, path: str) -> bool:  # noqa: ARG002
+        """True where a client that calls `path`, with its query, takes a stream as one JSON array, and no events."""
+        return False
 
     def thinking(self, body: Mapping[str, Any]) -> int:  # noqa: ARG002
         """`Ask.thinking` of a body that a target has changed. Never raises."""

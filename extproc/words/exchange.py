@@ -100,7 +100,10 @@ class Kinds:
     image_output: int = 0
     video_output: int = 0
     cache_write_1h: int = 0  # tokens that a cache keeps for an hour
-    searches: int = 0  # searches of the web, which are no tokens
+    searches: int = 0  # searches of the web, which are no tokens; neither are the next three
+    seconds: int = 0  # of audio in the input
+    characters: int = 0  # of text in the input
+    images: int = 0  # in the answer
 
 
 @dataclass(slots=True, frozen=True)
@@ -262,7 +265,8 @@ class Exchange:
     # GuardInput
     guardrails: list[str] = field(default_factory=list)  # guardrails with findings, each `name:action`
     verdicts: list[Verdict] = field(default_factory=list)
-    masked: bool = False  # `body` and `json` are no longer as the client sent them
+    masked: bool = False  # `body` and `json` are no longer as the client sent them, from Parse on
+    array: Any = None  # writes a streamed answer as one JSON array; None: its events leave as they are
     guards: Sequence[Any] = ()  # guardrails that read the answer
     vault: Any = None  # texts behind reversible masks
     untrusted: tuple[str, ...] = ()  # tools with results in the conversation that a guardrail does not trust

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 OUTCOMES = (
     *("ok", "client_left", "cut", "connect", "reset", "timeout", "overflow", "unhealthy", "credential", "other"),
-    *("401", "403", "408", "429", "4xx", "5xx"),
+    *("401", "403", "408", "429", "3xx", "4xx", "5xx"),
 )
 """Ways a try can end: answered, left by the client, cut in mid-answer, failed inside the hop, refused with a status."""
 

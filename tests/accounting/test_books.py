@@ -15,7 +15,7 @@ from extproc.budgets import BudgetSettings, Facts, compile_budget, unpack_facts
 from extproc.budgets.facts import pack_facts
 from extproc.ledger import Row, open_ledger
 from extproc.ledger.query import ExchangeQuery
-from extproc.stores import EXPIRE_BATCH, LATE_SETTLE, Expired, Hold, StoreError
+from extproc.stores import CORRECTED, EXPIRE_BATCH, LATE_SETTLE, Expired, Hold, StoreError
 from extproc.stores.memory import MemoryCounters
 from extproc.stores.sqlite import SqliteCounters
 from extproc.words.exchange import Usage
@@ -56,7 +56,8 @@ class Ledger:
         written, self.queue[:] = list(self.queue), []
         for row in written:
             old = self.rows.get(row.id)
-            if old is None or (old.usage_source == "expired" != row.usage_source):
+            changed = old is None or row.usage_source != "expired" or row.charges != old.charges
+            if changed and (old is None or old.usage_source == "expired"):
                 self.rows[row.id] = row
         self.on_written([row.id for row in written])
 
@@ -192,6 +193,30 @@ async def test_a_lease_that_expired_meanwhile_is_corrected(world, trouble):
     here.ledger.write()
     assert here.ledger.rows["a"].charges == {"b": 7}
     assert await here.level() == (7, 0)
+
+
+async def test_a_death_after_such_a_correction_leaves_its_row_to_others(world):
+    here = world()
+    other = Books(here.store, here.ledger, now=here.clock)
+    await here.hold("a")
+    here.store.down = True
+    await here.settle("a")
+    here.store.down = False
+    here.clock.now += LEASE + 1
+    await other.turn(BUDGETS, {})
+    here.ledger.write()
+    await other.turn(BUDGETS, {})
+    assert here.ledger.rows["a"].charges == {"b": 10}
+    await here.turn()
+    here.ledger.queue.clear()  # the process dies before its row is written
+    here.clock.now += CORRECTED + 1
+    await other.turn(BUDGETS, {})
+    here.ledger.write()
+    assert here.ledger.rows["a"].charges == {"b": 7}
+    assert await here.level() == (7, 0)
+    await other.turn(BUDGETS, {})
+    here.clock.now += CORRECTED + 1
+    assert await here.store.expire(keep=LEASE) == [], "it is recorded"
 
 
 async def test_after_too_long_the_charge_of_the_lease_stays(world):

@@ -19,6 +19,7 @@ from extproc.auth import (
     hash_key,
     make_key,
 )
+from extproc.dialects import serving
 from extproc.words.errors import Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Consumer, Exchange, Request, Target, Verified
 from extproc.words.values import Secret
@@ -28,6 +29,12 @@ KEY = "sk-gw-alice"
 
 def request(**headers):
     return Request("POST", "/v1/chat/completions", {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def classified(asked):
+    exchange = Exchange("id", asked)
+    exchange.dialect = serving("/v1beta/models/m:generateContent" if "v1beta" in asked.path else "/v1/messages")
+    return exchange
 
 
 def refusal(call, *arguments):
@@ -52,7 +59,7 @@ def door(monkeypatch, clocks):
         )
 
         def enter(*, verified=NOTHING_VERIFIED, **headers):
-            exchange = Exchange("id", replace(request(**headers), verified=verified))
+            exchange = classified(replace(request(**headers), verified=verified))
             stage(exchange)
             return exchange
 
@@ -73,7 +80,8 @@ def door(monkeypatch, clocks):
         {"authorization": f"BEARER   {KEY} "},
         {"x_api_key": KEY},
         {"api_key": KEY},
-        {"authorization": f"Bearer {KEY}", "x_api_key": KEY, "api_key": KEY},
+        {"x_goog_api_key": KEY},
+        {"authorization": f"Bearer {KEY}", "x_api_key": KEY, "api_key": KEY, "x_goog_api_key": KEY},
     ],
 )
 def test_a_key_is_found_in_each_header(headers):
@@ -96,6 +104,29 @@ def test_a_key_is_found_in_each_header(headers):
 )
 def test_a_request_without_a_key_or_with_two_different_ones_is_refused(headers):
     assert refusal(credential, request(**headers)) == (401, "invalid_key")
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (f"/v1beta/models/m:generateContent?alt=sse&key={KEY}", KEY),
+        (f"/v1beta/models/m:generateContent?key={KEY}&key={KEY}", KEY),
+        ("/v1beta/models/m:generateContent?key=a%2Fb", "a/b"),
+        ("/v1beta/models/m:generateContent?alt=sse", None),
+        (f"/v1/messages?key={KEY}", None),  # no client of this API sends one there
+    ],
+)
+def test_a_key_stands_in_the_query_where_the_api_has_it_there(path, found):
+    asked = Request("POST", path, {})
+    assert credential(asked, classified(asked).dialect.key_parameter) == found
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"), [("key=a&key=b", {}), (f"key={KEY}", {"x-goog-api-key": "other"}), ("key=a", {"api-key": ""})]
+)
+def test_two_keys_of_which_one_is_in_the_query_are_refused(query, headers):
+    asked = Request("POST", f"/v1beta/models/m:generateContent?{query}", headers)
+    assert refusal(credential, asked, "key") == (401, "invalid_key")
 
 
 def test_a_request_without_headers_has_no_key():
@@ -187,7 +218,7 @@ def test_no_random_text_is_accepted(settings, clocks, text):
     stage = Authenticate(
         AuthSettings(), [ConsumerSettings(name="alice")], Access({}, {}), AttributionSettings(), clocks()
     )
-    assert refusal(stage, Exchange("id", request(x_api_key=text))) == (401, "invalid_key")
+    assert refusal(stage, classified(request(x_api_key=text))) == (401, "invalid_key")
 
 
 # --- expiry

@@ -370,6 +370,28 @@ async def test_of_500_equal_requests_one_goes_to_a_provider(world):
     assert (gateway.answers.flights.waiting, len(gateway.answers.flights)) == (0, 0)
 
 
+async def test_a_request_between_the_answer_and_its_place_in_the_store_is_no_second_flight(world):
+    gateway = world(RULES)
+    first, _ = await ask(gateway)
+    put, go_on = gateway.answers._store.put, asyncio.Event()
+
+    async def slow(*given):
+        await go_on.wait()
+        await put(*given)
+
+    gateway.answers._store.put = slow
+    ending = asyncio.create_task(finish(first))
+    while gateway.answers.flights._flights and not next(iter(gateway.answers.flights._flights.values()))._landed:
+        await asyncio.sleep(0)
+    between, reply = await ask(gateway)
+    assert hit(reply)
+    await between.on_end()
+    go_on.set()
+    await ending
+    assert hit(await again(gateway))
+    assert len(gateway.answers.flights) == 0
+
+
 @pytest.mark.parametrize("end", ["error", "left"])
 async def test_where_the_first_fails_the_others_go_on_by_themselves(world, end):
     gateway = world(RULES)

@@ -4,6 +4,8 @@ import pytest
 
 from extproc.dialects import dialects
 from extproc.dialects._effort import LEVELS, fitting, levels
+from extproc.dialects._thinkers import unlisted
+from extproc.providers import kinds
 from extproc.words.dialect import Destination
 from extproc.words.messages import Message, Prompt, TextPart
 from tests.doubles.answers import Refused
@@ -21,6 +23,10 @@ MODELS = [
         "o3-mini",
         "o4-mini",
         "openai/gpt-oss-120b",
+        "gpt-6.1-terra",
+        "grok-3-mini",
+        "x-ai/grok-4.3",
+        "mistral-small-latest",
     ),
 ]
 
@@ -51,6 +57,12 @@ def test_every_level_becomes_one_that_the_model_takes(model, wanted, api):
         ("strange", "xhigh", "high"),
         ("strange", "none", None),
         ("gpt-4o", "high", None),
+        ("gpt-6-astra", "none", "low"),
+        ("grok-4-fast-reasoning", "high", None),  # it thinks as much as it wants
+        ("grok-4.6", "xhigh", "xhigh"),
+        ("mistral-medium-latest", "low", "high"),
+        ("mistral-large-latest", "low", None),
+        ("mistral-small-2506", "high", None),
         ("meta-llama/llama-4-scout", "high", None),
     ],
 )
@@ -64,7 +76,30 @@ def test_a_model_that_does_not_reason_gets_no_level_and_the_client_is_told():
     assert ("reasoning_effort" in body, ignored) == (False, ["reasoning_effort"])
 
 
-@pytest.mark.parametrize(("model", "effort"), [("gpt-5", "none"), ("gpt-5.1", "minimal"), ("o3", "xhigh")])
+@pytest.mark.parametrize(
+    ("model", "effort"), [("gpt-5", "none"), ("gpt-5.1", "minimal"), ("o3", "xhigh"), ("grok-4-0709", "low")]
+)
 def test_the_doubles_refuse_other_levels(model, effort):
     with pytest.raises(Refused):
         check_effort(model, effort, "effort")
+
+
+def test_qwen_at_groq_thinks_or_does_not():
+    groq = kinds()["groq"]
+    for model, wanted, sent in [("qwen/qwen3-32b", "low", "default"), ("qwen/qwen3-32b", "none", "none"),
+                                ("openai/gpt-oss-120b", "low", "low")]:  # fmt: skip
+        body = {"model": model, "reasoning_effort": wanted}
+        assert groq.adapts(body, ())
+        assert groq.adapt("openai_chat", model, False, "/chat/completions", body)[1]["reasoning_effort"] == sent
+    check_effort("qwen/qwen3-32b", "default", "effort")
+    assert not groq.adapts({"model": "qwen/qwen3-32b"}, ())
+
+
+@pytest.mark.parametrize(
+    ("model", "unknown"),
+    [("sonar-reasoning-pro", True), ("deepseek-r1", True), ("kimi-k2-thinking", True), ("strange", False),
+     ("grok-4-fast-reasoning", False), ("gpt-5", False), ("anthropic/claude-opus-4-5", False),
+     ("grok-99", False), ("acme-non-reasoning", False)],
+)  # fmt: skip
+def test_models_that_reason_at_levels_that_nobody_listed(model, unknown):
+    assert unlisted(model) is unknown

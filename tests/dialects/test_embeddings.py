@@ -44,11 +44,10 @@ def refused(dialect, model, *texts, **fields):
 
 
 @each
-def test_they_belong_to_the_family_and_serve_no_client(dialect):
+def test_they_belong_to_the_family_and_serve_providers(dialect):
     assert dialect.family == OPENAI.family == "embeddings"
-    assert dialect.paths == {}
     assert dialect.translates_into
-    assert not dialect.translates_from
+    assert dialect.translates_from == bool(dialect.paths)
     assert OPENAI.translates_from
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from extproc.dialects import Endpoints, dialects
+from extproc.words import contract
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Text
 
 FOLDER = Path(__file__).parent / "full_requests"
@@ -61,6 +62,12 @@ def read(dialect, which="full"):
     return Reading(dialect, body, endpoint, ask, dialect.conversation(body), list(dialect.texts(body)))
 
 
+def limit_of(reading):
+    """The value of the field that limits the output, which may be a part of another."""
+    holder, key = contract.place(reading.body, reading.ask.output_field or "")
+    return holder.get(key)
+
+
 def encoded(reading):
     """Fields that hold base64 which is no data URL."""
     held = (text for text in reading.texts if len(text.value) > 40 and " " not in text.value)
@@ -74,7 +81,7 @@ CHAT = {
     ),
     "whether it is streamed": lambda found: found.ask.stream,
     "the limit of the output": lambda found: found.ask.max_output_tokens == LIMIT,
-    "the field that limits the output": lambda found: found.body.get(found.ask.output_field) == LIMIT,
+    "the field that limits the output": lambda found: limit_of(found) == LIMIT,
     "the names of that field": lambda found: found.ask.output_field in found.dialect.fields.output_limits,
     "the effort": lambda found: found.said.effort == "high",
     "tokens of thinking": lambda found: found.ask.thinking >= 8192,
@@ -176,6 +183,10 @@ NOT_OF_EVERY_API = {
     "packed_bytes": "of an API that takes files, which the requests here hold none of",
     "inputs": "of an API that takes batches",
     "longest_bytes": "of an API that takes batches",
+    "file_bytes": "of an API that takes forms",
+    "file_tokens": "of an API that takes forms",
+    "answer_tokens": "of an API whose answers are pictures, sound or transcripts",
+    "units": "of an API that is priced by other things than tokens",
     "inputs_bytes": "of an API that takes batches",
     "hosted": "of an API whose providers run tools themselves",
     "free": "of an operation that uses no tokens",
@@ -228,11 +239,13 @@ PARTS = [(part, field.name) for part in (Ask, Conversation, Fields) for field in
     [pair for pair in PARTS if pair[1] not in NOT_OF_EVERY_API],
     ids=lambda value: value if isinstance(value, str) else value.__name__,
 )
-@pytest.mark.parametrize("name", ["openai_chat", "openai_responses", "anthropic_messages", "example"])
+@pytest.mark.parametrize(
+    "name", ["openai_chat", "openai_responses", "anthropic_messages", "gemini_generate_content", "example"]
+)
 def test_a_dialect_with_a_missing_fact_is_found(name, part, field):
     dialect = dialects()[name]
     if part is Fields and not getattr(dialect.fields, field):
-        assert (name, field) == ("example", "model")  # the path has it
+        assert (name, field) in {("example", "model"), ("gemini_generate_content", "model")}  # the path has it
         return
     assert list(left_out(without(dialect, part, field))) != []
 

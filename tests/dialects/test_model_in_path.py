@@ -15,7 +15,7 @@ from extproc.words import contract
 from extproc.words.actions import LocalReply
 from extproc.words.dialect import Endpoint
 
-PLAIN, STREAMED = "/v1beta/models/{model}:generateContent", "/v1beta/models/{model}:streamGenerateContent"
+PLAIN, STREAMED = "/v1example/models/{model}:generateContent", "/v1example/models/{model}:streamGenerateContent"
 HELLO = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
 ONE = "models: {org/one: {provider: a, model: there/one}}"
 
@@ -55,12 +55,12 @@ async def attempt(onward, body=HELLO):
 @pytest.mark.parametrize(
     ("path", "pattern", "model"),
     [
-        ("/v1beta/models/m:generateContent", PLAIN, "m"),
-        ("/v1beta/models/m:streamGenerateContent", STREAMED, "m"),
-        ("/v1beta/models/org/m:generateContent", PLAIN, "org/m"),
-        ("/v1beta/models/org%2Fm:generateContent", PLAIN, "org/m"),
-        ("/v1beta/models/m:7b:generateContent", PLAIN, "m:7b"),
-        ("/v1beta/models/a%20b:generateContent", PLAIN, "a b"),
+        ("/v1example/models/m:generateContent", PLAIN, "m"),
+        ("/v1example/models/m:streamGenerateContent", STREAMED, "m"),
+        ("/v1example/models/org/m:generateContent", PLAIN, "org/m"),
+        ("/v1example/models/org%2Fm:generateContent", PLAIN, "org/m"),
+        ("/v1example/models/m:7b:generateContent", PLAIN, "m:7b"),
+        ("/v1example/models/a%20b:generateContent", PLAIN, "a b"),
     ],
 )
 def test_a_path_names_its_model(example_dialect, path, pattern, model):
@@ -71,15 +71,15 @@ def test_a_path_names_its_model(example_dialect, path, pattern, model):
 @pytest.mark.parametrize(
     "path",
     [
-        "/v1beta/models/:generateContent",
-        "/v1beta/models/m:countTokens",
-        "/v1beta/models/m:generateContent/",
+        "/v1example/models/:generateContent",
+        "/v1example/models/m:countTokens",
+        "/v1example/models/m:generateContent/",
         "/v2/models/m:generateContent",
-        "/v1beta/models/..:generateContent",
-        "/v1beta/models/a/../b:generateContent",
-        "/v1beta/models/a%2F..%2Fb:generateContent",
-        "/v1beta/models/a//b:generateContent",
-        "/v1beta/models/{model}:countTokens",
+        "/v1example/models/..:generateContent",
+        "/v1example/models/a/../b:generateContent",
+        "/v1example/models/a%2F..%2Fb:generateContent",
+        "/v1example/models/a//b:generateContent",
+        "/v1example/models/{model}:countTokens",
     ],
 )
 async def test_other_paths_lead_to_no_dialect(world, example_dialect, path):
@@ -90,15 +90,15 @@ async def test_other_paths_lead_to_no_dialect(world, example_dialect, path):
 
 
 def test_a_path_can_be_written_for_another_model():
-    assert Endpoint(PLAIN, "chat", "m").path("there/one two") == "/v1beta/models/there%2Fone%20two:generateContent"
+    assert Endpoint(PLAIN, "chat", "m").path("there/one two") == "/v1example/models/there%2Fone%20two:generateContent"
 
 
 async def test_other_methods_are_refused(world):
-    assert (await ask(world, "/v1beta/models/org/one:generateContent", method="GET")).status == 405
+    assert (await ask(world, "/v1example/models/org/one:generateContent", method="GET")).status == 405
 
 
 async def test_the_model_in_the_path_is_looked_up(world):
-    reply = await ask(world, "/v1beta/models/org/two:generateContent")
+    reply = await ask(world, "/v1example/models/org/two:generateContent")
     assert (reply.status, json.loads(reply.body)["error"]["code"]) == (404, "model_not_found")
     assert "'org/two'" in reply.body.decode()
 
@@ -115,7 +115,7 @@ def test_envoy_has_routes_for_such_paths(settings):
 
 @pytest.mark.parametrize(("path", "stream"), [("generateContent", False), ("streamGenerateContent", True)])
 async def test_a_provider_of_another_api_gets_a_translation(world, path, stream):
-    onward = await ask(world, f"/v1beta/models/org/one:{path}?key=x")
+    onward = await ask(world, f"/v1example/models/org/one:{path}?key=x")
     assert onward.set_headers[contract.ATTEND] == contract.ATTEND_ALL
     assert onward.body is None  # the body names no model
     sent_to, body = await attempt(onward)
@@ -128,15 +128,15 @@ async def test_a_provider_of_another_api_gets_a_translation(world, path, stream)
 @pytest.mark.parametrize("path", ["generateContent", "streamGenerateContent"])
 async def test_a_provider_of_the_same_api_gets_its_models_name_in_the_path(world, path):
     settings = "models: {org/one: {provider: a, model: same/one}}"
-    onward = await ask(world, f"/v1beta/models/org/one:{path}", settings=settings)
+    onward = await ask(world, f"/v1example/models/org/one:{path}", settings=settings)
     assert await attempt(onward) == (f"/v1/models/same%2Fone:{path}", HELLO)
 
 
 @pytest.mark.usefixtures("spoken_there")
 async def test_in_attach_mode_the_path_leaves_with_the_models_name(world):
     settings = "models: {org/one: {provider: a, model: attached/one}}"
-    onward = await ask(world, "/v1beta/models/org/one:generateContent?alt=sse", settings=settings, attached=True)
-    assert onward.set_headers[":path"] == "/v1beta/models/attached%2Fone:generateContent"  # no query of the client's
+    onward = await ask(world, "/v1example/models/org/one:generateContent?alt=sse", settings=settings, attached=True)
+    assert onward.set_headers[":path"] == "/v1example/models/attached%2Fone:generateContent"  # no query of the client's
     assert onward.body is None
 
 
@@ -145,7 +145,7 @@ async def test_a_limit_set_by_the_target_is_written_under_the_apis_name(world):
 models: {org/one: {provider: a, model: there/one, max_output_tokens: 9}}
 budgets: [{name: t, unit: tokens, limit: 100000, window: minute}]
 """
-    onward = await ask(world, "/v1beta/models/org/one:generateContent", settings=settings)
+    onward = await ask(world, "/v1example/models/org/one:generateContent", settings=settings)
     assert json.loads(onward.body) == HELLO | {"maxOutputTokens": 9}
     _, body = await attempt(onward)
     assert 9 in (body.get("max_tokens"), body.get("max_completion_tokens"))

@@ -102,6 +102,10 @@ def test_the_gateway_attachment_gets_the_usage_of_a_translation(counted, shape, 
     assert report.error == ""
 
 
+NO_CACHE_WRITES = {"gemini_generate_content"}
+"""APIs that cannot express them. The gateway attachment is told beside the answer."""
+
+
 @shapes(lambda shape: is_translated(shape) and not shape.events)
 def test_a_client_of_the_same_family_gets_the_same_usage(shape):
     """The written answer, read again, has the same counts; cached and cache-write tokens are separate."""
@@ -110,7 +114,10 @@ def test_a_client_of_the_same_family_gets_the_same_usage(shape):
             [(body, _)] = shape.payloads
             answer, report = DIALECTS[shape.dialect].decode_answer(body), Report()
             client.observe(json.dumps(client.encode_answer(answer)).encode(), report)
-            assert report.usage == replace(shape.usage, kinds=None), client.name
+            wanted = replace(shape.usage, kinds=None)
+            if client.name in NO_CACHE_WRITES:
+                wanted.cache_write_tokens = 0
+            assert report.usage == wanted, client.name
 
 
 def test_the_table_names_every_provider_and_its_source():

@@ -17,7 +17,14 @@ _TAKEN = {
     r"gpt-5\.1-codex-max": ("low", "medium", "high", "xhigh"),
     r"gpt-5\.1$": ("none", "low", "medium", "high"),
     r"gpt-5\.[2-9](-|$)": ("none", "low", "medium", "high", "xhigh"),
+    r"gpt-6": ("low", "medium", "high", "xhigh"),
     r"(o[134](-|$)|(openai/)?gpt-oss)": ("low", "medium", "high"),
+    r"grok-3-mini": ("low", "high"),
+    r"grok-4\.3": ("none", "low", "medium", "high"),
+    r"grok-4(-|$)|grok-code": (),
+    r"mistral-small-latest": ("none", "high"),
+    r"mistral-large|magistral-medium|codestral": (),
+    r"qwen/qwen3": ("none", "default"),
 }
 
 

@@ -49,7 +49,7 @@ _PREDICT = message(
         "parameters": message({"outputDimensionality": _SIZE, "autoTruncate": boolean}),
     }
 )
-_ONE = message(_ON_VERTEX)
+_ONE = {False: message(_SETTINGS | {"model": text(), "content!": CONTENT}), True: message(_ON_VERTEX)}
 
 
 def batch(question: Question, *, vertex: bool = False) -> Answer:
@@ -68,11 +68,14 @@ def batch(question: Question, *, vertex: bool = False) -> Answer:
     return Answer({"embeddings": [{"values": each} for each in vectors]} | _usage(question, tokens))
 
 
-def embed(question: Question) -> Answer:
-    """POST …/models/{model}:embedContent on Vertex."""
-    body = _checked(_ONE, question.body, "EmbedContentRequest")
-    values = _vector(body, body.get("embedContentConfig") or {})
-    return Answer({"embedding": {"values": values}, "truncated": False} | _usage(question, _tokens(body)))
+def embed(question: Question, *, vertex: bool = True) -> Answer:
+    """POST …/models/{model}:embedContent."""
+    body = _checked(_ONE[vertex], question.body, "EmbedContentRequest")
+    if body.get("model", f"models/{question.model}") != f"models/{question.model}":
+        raise Refused(400, f"* EmbedContentRequest.model: model must be models/{question.model}", param="model")
+    values = _vector(body, (body.get("embedContentConfig") or {}) if vertex else body)
+    more = {"truncated": False} if vertex else {}
+    return Answer({"embedding": {"values": values}, **more} | _usage(question, _tokens(body)))
 
 
 def predict(question: Question) -> Answer:

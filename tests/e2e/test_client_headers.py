@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import Gateway, run_gateway
+from tests.e2e.conftest import Gateway, eventually, run_gateway
 from tests.e2e.scripted import Scripted, head, plain
 
 YAML = """
@@ -16,7 +16,9 @@ providers:
   open: {kind: openai, base_url: "{mock_open}", client_headers: [x-session-id, "x-acme-*", user-agent]}
   away: {kind: openai, base_url: "URL/v1", outlier_detection: {consecutive_5xx: 10000}}
 models: {stub: {provider: plain}, claude: {provider: claude}, open: {provider: open}, away: {provider: away}}
-virtual_models: {chain: {targets: [{model: claude}, {model: stub}], retry: {on: [5xx]}}}
+virtual_models:
+  chain: {targets: [{model: claude}, {model: stub}], retry: {on: [5xx]}}
+  moved: {targets: [{model: away}, {model: stub}], retry: {on: [429]}}
 consumers: [{name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}]
 stores: {counters: "memory:"}
 """
@@ -100,6 +102,17 @@ def test_a_redirect_never_reaches_the_client(gateway: Gateway, provider: Scripte
     answer = gateway.chat("away", stream=stream)
     assert (answer.status_code, answer.json()["error"]["code"]) == (502, "provider_bad_answer")
     assert "evil.example" not in str(answer.headers) + answer.text
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
+def test_after_a_redirect_the_next_target_is_tried(gateway: Gateway, provider: Scripted, status: int):
+    where = [("location", gateway.mocks["open"] + "/v1/chat/completions")]
+    provider.answer(head(None, 304, where) if status == 304 else plain({}, status=status, more=where))
+    gateway.reset()
+    answer = gateway.chat("moved")
+    assert (answer.status_code, answer.headers["x-ai-provider"], answer.headers["x-ai-attempts"]) == (200, "plain", "2")
+    assert (len(gateway.seen("open")), "location" in answer.headers) == (0, False), "nobody follows it"
+    eventually(lambda: gateway.metric("extproc_tries_total", provider="away", outcome="3xx") > 0)
 
 
 @pytest.mark.parametrize("status", [200, 201, 400, 500])

@@ -74,7 +74,7 @@ def _moderation(body):
     return {"id": "modr-1", "model": "omni-moderation-latest", "results": results}
 
 
-def _judge(body):
+def judge(body):
     text = body["messages"][-1]["content"]
     passages = json.loads(text.split("\n")[1])
     found = next((each["passage"] for each in passages if bad(each["text"])), None)
@@ -153,7 +153,7 @@ def real(host, path, headers, body):
     if (host, path) == ("oa.test", "/v1/moderations"):
         return 200, _moderation(body)
     if (host, path) == ("127.0.0.1", "/v1/chat/completions"):
-        return 200, _judge(body)
+        return 200, judge(body)
     if (host, path) == ("aws.test", "/guardrail/abc123/version/3/apply"):
         return 200, _bedrock(body)
     if host == "azure.test":

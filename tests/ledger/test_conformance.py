@@ -305,6 +305,13 @@ def test_the_exchanges_own_row_replaces_the_row_of_its_expired_lease(ledger):
     assert ask(ledger).total.requests == 1
 
 
+def test_a_charge_that_was_corrected_replaces_the_row_of_its_expired_lease(ledger):
+    for charge in (9, 4, 4):
+        write(ledger, row("id-1", usage_source="expired", charges={"b": charge}))
+    assert ledger.charges_by_scope("b") == {"b": 4}
+    assert ask(ledger).total.requests == 1
+
+
 def test_a_stated_charge_replaces_the_cost(ledger):
     write(ledger, row("id-1", usage_source="expired", charges={"b": 9}), row("id-1", charges={"b": 5}))
     assert ledger.charges_by_scope("b") == {"b": 5}

@@ -212,7 +212,7 @@ async def test_an_invalid_request_is_refused_in_the_shape_of_its_api(send, clien
 
 @pytest.mark.parametrize(
     "path",
-    ["/v2/chat", "/model/nova/converse", "/v1beta/models/g:generateContent", "/v1/completions", "/v1/models/", "/"],
+    ["/v2/chat", "/model/nova/converse", "/v1beta/models/g:countTokens", "/v1/completions", "/v1/models/", "/"],
 )
 async def test_an_unknown_api_is_a_404_that_names_the_known_ones(client, path):
     answer = await client.post(path, json={"model": "m"})

@@ -37,6 +37,38 @@ def endpoint(answer):
         thread.join()
 
 
+@contextmanager
+def keeping(answer, *, tls=None):
+    """A server that keeps connections, and runs `answer(handler)`. Gives its host:port, and the connections it took."""
+    connections = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self):
+            super().setup()
+            connections.append(self.client_address)
+
+        def do_POST(self):
+            self.body = self.rfile.read(int(self.headers["content-length"]))
+            with suppress(OSError):
+                answer(self)
+
+        def log_message(self, *_args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}", connections
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 def reply(body, status=200, **headers):
     def answer(handler):
         handler.send_response(status)

@@ -3,53 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import http.server
 import socket
 import ssl
 import subprocess
-import threading
 import time
-from contextlib import contextmanager, suppress
 
 import pytest
 
 from extproc.outbound import pool as pools
 from extproc.outbound.pool import AnswerError, Pool, is_metadata
-from tests.outbound.endpoint import drip, endless, endpoint, raw, reply, silence
+from tests.outbound.endpoint import drip, endless, endpoint, keeping, raw, reply, silence
 
 HEADERS = {"content-type": "application/json"}
-
-
-@contextmanager
-def keeping(answer, *, tls=None):
-    """A server that keeps connections. Gives its address, and the connections it took."""
-    connections = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def setup(self):
-            super().setup()
-            connections.append(self.client_address)
-
-        def do_POST(self):
-            self.rfile.read(int(self.headers["content-length"]))
-            with suppress(OSError):
-                answer(self)
-
-        def log_message(self, *_args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    if tls is not None:
-        server.socket = tls.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}", connections
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 @pytest.fixture
@@ -96,6 +61,27 @@ async def test_a_connection_that_the_service_closed_meanwhile_is_replaced(made):
         for _ in range(3):
             assert await pool.post("/", b"{}", HEADERS) == (200, b"{}")
         assert len(connections) == 3
+
+
+@pytest.mark.parametrize("wait", [0.0, 0.03])
+async def test_an_answer_to_nothing_is_never_the_answer_to_the_next_request(made, wait):
+    """A service that answers twice could let one request be judged by the verdict on another."""
+    count = 0
+
+    def answer(handler):
+        nonlocal count
+        count += 1
+        first = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n%d" % count
+        second = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstale"
+        handler.wfile.write(first + second if not wait else first)
+        time.sleep(wait)
+        handler.wfile.write(b"" if not wait else second)
+
+    with keeping(answer) as (address, _):
+        pool = made(f"http://{address}")
+        for number in range(1, 4):
+            assert await pool.post("/", b"{}", HEADERS) == (200, b"%d" % number)
+            await asyncio.sleep(2 * wait)
 
 
 async def test_a_connection_is_not_used_after_it_was_idle_for_long(made, monkeypatch):

@@ -51,8 +51,9 @@ def one(*arguments, name="try-a", **more):
     ("status", "details", "flags", "outcome"),
     [
         (200, "via_upstream", (), "ok"),
-        (302, "via_upstream", (), "ok"),
+        (302, "via_upstream", (), "3xx"),
         *((status, "via_upstream", (), f"{status}") for status in (401, 403, 408, 429)),
+        (307, "via_upstream", (), "3xx"),
         (404, "via_upstream", (), "4xx"),
         (422, "via_upstream", (), "4xx"),
         (500, "via_upstream", (), "5xx"),

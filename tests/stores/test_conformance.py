@@ -8,6 +8,7 @@ import pytest
 
 import extproc.stores
 from extproc.stores import (
+    CORRECTED,
     EXPIRE_BATCH,
     LATE_SETTLE,
     MAX_COUNT,
@@ -376,6 +377,29 @@ async def test_a_refused_late_settle_can_be_repeated(counters, clock):
     with pytest.raises(ValueError):
         await counters.settle("r1", [1, 2])
     assert await counters.settle("r1", [1])
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+async def test_a_late_settle_is_kept_and_reported_again(counters, clock, recorded):
+    await counters.reserve("r1", [hold(5, window=0)], LEASE)
+    await counters.forward("r1", LEASE)
+    clock.now += LEASE
+    assert [ended.settled for ended in await counters.expire(keep=LEASE)] == [False]
+    if recorded:
+        await counters.recorded(["r1"])
+    assert await counters.settle("r1", [2], keep=True)
+    assert not await counters.settle("r1", [3], keep=True)
+    assert not await counters.forward("r1", LEASE)
+    clock.now += CORRECTED - 1
+    assert await counters.expire(keep=LEASE) == []
+    clock.now += 1
+    for _ in range(2):
+        assert await counters.expire(keep=LEASE) == [Expired("r1", True, ("a",), (2,), True)]
+        clock.now += LEASE
+    await counters.recorded(["r1"])
+    assert await counters.expire(keep=LEASE) == []
+    assert not await counters.settle("r1", [3])
+    assert await level(counters, window=0) == (2, 0)
 
 
 async def test_an_expired_reservation_is_forgotten_after_a_while(counters, clock):

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
@@ -38,8 +39,9 @@ class RedisStore:
         self._prefix = f"{{{found.prefix}-cache}}:".encode()
 
     async def _ask(self, answer: Awaitable[T]) -> T:
+        """The answer. The client has timeouts that only a task can have, and the first step of a call runs outside."""
         try:
-            return await answer
+            return await asyncio.ensure_future(answer)
         except (RedisError, OSError, TimeoutError) as error:
             raise CacheError(type(error).__name__) from None
 

@@ -1,4 +1,6 @@
-"""Google's generateContent, of the Gemini API and of Vertex AI alike, for providers only.
+"""Google's generateContent, of the Gemini API and of Vertex AI alike, for clients and for providers.
+
+Clients use the paths of the Gemini API.
 
 Source: https://ai.google.dev/api/generate-content and
 https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference
@@ -6,18 +8,132 @@ https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/inference
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from extproc.dialects.gemini_generate_content import problem, provider_answer, provider_request, provider_stream
-from extproc.words.dialect import Decoder, Destination, Dialect
+from extproc.dialects.gemini_generate_content import (
+    ask,
+    client_answer,
+    client_request,
+    client_stream,
+    provider_answer,
+    provider_request,
+    provider_stream,
+    report,
+    said,
+    spelling,
+)
+from extproc.dialects.gemini_generate_content import problem as problems
+from extproc.dialects.gemini_generate_content.signature import PACKED
+from extproc.words.dialect import (
+    NO_ENDPOINT,
+    PLACE,
+    Ask,
+    Conversation,
+    Decoder,
+    Destination,
+    Dialect,
+    Endpoint,
+    Listed,
+    Text,
+)
+from extproc.words.errors import Kind
 from extproc.words.messages import Answer, Problem, Prompt
 
+MODELS_PATH = "/v1beta/models"
+_EVENTS = "alt=sse"
+_METHODS = ("generateContent", "streamGenerateContent", "countTokens")
+_EMBEDDING_METHODS = ("embedContent", "batchEmbedContents")
 
-class GeminiGenerateContent(Dialect):
+
+def paths(operation: str, *verbs: str) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Paths of an operation, and their aliases: the same in the stable version of the API."""
+    found = dict.fromkeys((f"{MODELS_PATH}/{PLACE}:{verb}" for verb in verbs), operation)
+    return found, {path.replace("/v1beta/", "/v1/", 1): path for path in found}
+
+
+class GeminiClient(Dialect):
+    """The parts that all operations for clients of this API have in common."""
+
+    models_path = MODELS_PATH
+    key_parameter = "key"  # https://ai.google.dev/api/all-methods#rest
+    version = "x-goog-api-client"  # header of Google's SDKs
+
+    def spelled(self, body: dict[str, Any]) -> dict[str, Any]:
+        return spelling.spelled(body)
+
+    def for_model(self, body: dict[str, Any], model: str) -> dict[str, Any]:
+        return body if body.get("model") is None else {**body, "model": f"models/{model}"}
+
+    def error(self, kind: Kind, message: str, param: str | None) -> dict[str, Any]:
+        return problems.encode_error(kind.status, message, kind.type, kind.code, param)
+
+    def model(self, listed: Listed) -> dict[str, Any]:
+        """Source: https://ai.google.dev/api/models#Model. Whether a model makes vectors is told by its name."""
+        found = {
+            "name": f"models/{listed.name}",
+            "version": "",
+            "displayName": listed.name,
+            "inputTokenLimit": listed.context,
+            "outputTokenLimit": listed.max_output_tokens,
+            "supportedGenerationMethods": _EMBEDDING_METHODS if "embed" in listed.name else _METHODS,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def models(self, listed: Sequence[Listed]) -> dict[str, Any]:
+        return {"models": [self.model(one) for one in listed]}
+
+    def encode_problem(self, status: int, problem: Problem) -> dict[str, Any]:
+        return problems.encode_problem(status, problem)
+
+    def decode_problem(self, status: int, body: bytes) -> Problem:
+        return problems.decode(status, body)
+
+
+class GeminiGenerateContent(GeminiClient):
     name = "gemini_generate_content"
+    paths, aliases = paths("chat", "generateContent", "streamGenerateContent")
     images = True
     image_turns = True
+    traces = (f'"{PACKED}'.encode(),)
+    fields = ask.FIELDS
+    observe = staticmethod(report.observe)
+    observe_edges = staticmethod(report.observe_edges)
+    said = staticmethod(said.said)
+
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
+        return ask.read(body, endpoint)
+
+    def thinking(self, body: Mapping[str, Any]) -> int:
+        return ask.thinking(body)
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:
+        return ask.conversation(body)
+
+    def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
+        return ask.texts(body)
+
+    def without_hosted(self, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], Sequence[str]]:
+        return ask.without_hosted(body)
+
+    def array(self, path: str) -> bool:
+        return _EVENTS not in path.partition("?")[2].split("&")
+
+    # --- for clients
+
+    def smallest(self, model: str) -> dict[str, Any]:  # noqa: ARG002 - the path has it
+        return {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
+
+    def decode_request(self, body: Mapping[str, Any]) -> Prompt:
+        return client_request.decode_request(body)
+
+    def encode_answer(self, answer: Answer) -> dict[str, Any]:
+        return client_answer.encode_answer(answer)
+
+    def encoder(self) -> client_stream.Encoder:
+        return client_stream.Encoder()
+
+    # --- for providers
 
     def path(self, destination: Destination, *, stream: bool) -> str:
         return provider_request.path(destination.model, stream=stream)
@@ -30,9 +146,6 @@ class GeminiGenerateContent(Dialect):
 
     def decoder(self) -> Decoder:
         return provider_stream.Decoder()
-
-    def decode_problem(self, status: int, body: bytes) -> Problem:
-        return problem.decode(status, body)
 
 
 DIALECT = GeminiGenerateContent()

@@ -123,7 +123,7 @@ class Contents:
         if call.cache is not None:
             self.ignored["cache_control"] = None
         self._calls[call.id] = (len(self._calls), call.name)
-        written: Json = {"functionCall": {"id": call.id, "name": call.name, "args": _arguments(call.arguments)}}
+        written: Json = {"functionCall": {"id": call.id, "name": call.name, "args": arguments_of(call.arguments)}}
         if not call.id:
             del written["functionCall"]["id"]
         if call.signature:
@@ -175,7 +175,7 @@ def _sign_texts(parts: list[Json], signatures: list[str]) -> None:
             parts.append({"text": "", "thoughtSignature": signature})
 
 
-def _arguments(text: str) -> Json:
+def arguments_of(text: str) -> Json:
     """Arguments as an object; another model may have written anything else."""
     if not text.strip():
         return {}

@@ -11,7 +11,7 @@ from typing import Any
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import AudioPart, FilePart, ImagePart
 
-_FILES_API = "https://generativelanguage.googleapis.com/"
+FILES_API = "https://generativelanguage.googleapis.com/"
 _YOUTUBE = ("https://www.youtube.com/", "https://youtube.com/", "https://m.youtube.com/", "https://youtu.be/")
 
 _TYPES = {
@@ -46,7 +46,7 @@ def media(part: ImagePart | FilePart | AudioPart) -> dict[str, Any]:
         return {"inlineData": {"mimeType": kind or usual, "data": part.data}}
     uri = part.url or ("" if isinstance(part, ImagePart) else part.id)
     if uri.startswith("files/"):
-        uri = f"{_FILES_API}v1beta/{uri}"
+        uri = f"{FILES_API}v1beta/{uri}"
     if not uri.startswith(("https://", "http://", "gs://")):
         what, where = ("image", "URL") if is_image else ("file", "id or URL")
         raise Refusal(
@@ -54,7 +54,7 @@ def media(part: ImagePart | FilePart | AudioPart) -> dict[str, Any]:
             f"The {what} is at an {where} that Google cannot read. Send its data in base64 instead.",
             param="messages",
         )
-    if not kind and not uri.startswith(_FILES_API):  # the Files API knows the types of its files
+    if not kind and not uri.startswith(FILES_API):  # the Files API knows the types of its files
         kind = _type_of(uri) or usual
     return {"fileData": {"mimeType": kind, "fileUri": uri} if kind else {"fileUri": uri}}
 

@@ -24,6 +24,43 @@ _BY_STATUS = {
     503: "overloaded_error",
 }
 
+_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    402: "FAILED_PRECONDITION",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    408: "DEADLINE_EXCEEDED",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+    529: "UNAVAILABLE",
+}
+_BY_TYPE = {"rate_limit_error": 429, "overloaded_error": 503, "authentication_error": 401, "permission_error": 403}
+_ERROR_INFO = "type.googleapis.com/google.rpc.ErrorInfo"
+
+
+def encode_error(status: int, message: str, type: str, code: str = "", param: str | None = None) -> dict[str, Any]:
+    """An error. In mid-stream, where the status is 500, its type tells more."""
+    if status == 500:
+        status = _BY_TYPE.get(type, status)
+    word = _STATUSES.get(status) or ("INVALID_ARGUMENT" if 400 <= status < 500 else "INTERNAL")
+    error: dict[str, Any] = {"code": status, "message": message, "status": word}
+    if code:
+        metadata = {"code": code} | ({"field": param} if param else {})
+        error["details"] = [{"@type": _ERROR_INFO, "reason": code.upper(), "domain": "gateway", "metadata": metadata}]
+    return {"error": error}
+
+
+def encode_problem(status: int, problem: Problem) -> dict[str, Any]:
+    return encode_error(status, problem.message, problem.type, problem.code, problem.param)
+
 
 def decode(status: int, body: bytes) -> Problem:
     try:

@@ -73,27 +73,33 @@ def image_of(part: WirePart) -> ImagePart | None:
 
 
 def _parts(parts: list[WirePart]) -> list[Part]:
-    """Parts in which following pieces of one text or thought are joined."""
     out: list[Part] = []
     for part in parts:
-        signature, last = part.signature or "", out[-1] if out else None
+        signature = part.signature or ""
         if part.call is not None:
             call = part.call
             out.append(ToolCall(call_id(call), call.name or "", arguments(call), signature))
         elif (image := image_of(part)) is not None:
             out.append(image)
-        elif part.thought:
-            if isinstance(last, ThinkingPart) and not last.signature:
-                last.text += part.text or ""
-                last.signature = mark(signature)
-            elif part.text or signature:
-                out.append(ThinkingPart(part.text or "", mark(signature)))
         else:
-            if part.text:
-                if isinstance(last, TextPart):
-                    last.text += part.text
-                else:
-                    out.append(TextPart(part.text))
-            if signature:
-                out.append(ThinkingPart(signature=mark(signature)))
+            add_text(out, part.text or "", mark(signature), thought=bool(part.thought))
     return out
+
+
+def add_text(out: list[Part], text: str, signature: str = "", *, thought: bool = False) -> None:
+    """Add a piece of text or of a thought. Pieces that follow one another are joined up to a signature."""
+    last = out[-1] if out else None
+    if thought:
+        if isinstance(last, ThinkingPart) and not last.signature:
+            last.text += text
+            last.signature = signature
+        elif text or signature:
+            out.append(ThinkingPart(text, signature))
+        return
+    if text:
+        if isinstance(last, TextPart):
+            last.text += text
+        else:
+            out.append(TextPart(text))
+    if signature:
+        out.append(ThinkingPart(signature=signature))

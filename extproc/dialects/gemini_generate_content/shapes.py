@@ -34,12 +34,22 @@ class Inline(Struct):
     data: str | None = None
 
 
+class Code(Struct):
+    code: str | None = None
+
+
+class Outcome(Struct):
+    output: str | None = None
+
+
 class Part(Struct):
     text: str | None = None
     thought: bool | None = None
     signature: str | None = field(name="thoughtSignature", default=None)
     call: FunctionCall | None = field(name="functionCall", default=None)
     inline: Inline | None = field(default=None, name="inlineData")
+    code: Code | None = field(default=None, name="executableCode")
+    result: Outcome | None = field(default=None, name="codeExecutionResult")
 
 
 class Content(Struct):
@@ -87,7 +97,7 @@ _FINISH: Mapping[str, FinishReason] = {
     "MAX_TOKENS": "length",
     "CONTINUATION": "length",
 }
-_TIERS = {"ON_DEMAND_PRIORITY": "priority", "ON_DEMAND_FLEX": "flex"}
+_TIERS = {"ON_DEMAND_PRIORITY": "priority", "ON_DEMAND_FLEX": "flex", "priority": "priority", "flex": "flex"}
 _UNLIKELY = -9999.0  # OpenAI's value for a probability that JSON cannot express
 
 
@@ -101,8 +111,10 @@ def finish_reason(reason: str, *, calls: bool) -> FinishReason:
 
 
 def service_tier(usage: Any) -> str:
-    traffic = usage.get("trafficType") if isinstance(usage, dict) else None
-    return _TIERS.get(traffic, "") if isinstance(traffic, str) else ""
+    """The tier in a usageMetadata, as Vertex or the Gemini API names it; empty for the usual one."""
+    said = usage if isinstance(usage, dict) else {}
+    named = (one for one in (said.get("trafficType"), said.get("serviceTier")) if isinstance(one, str))
+    return next((_TIERS[one] for one in named if one in _TIERS), "")
 
 
 def seconds(created: str | None) -> int:

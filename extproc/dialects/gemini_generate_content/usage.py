@@ -31,6 +31,19 @@ def read_usage(said: Any) -> Usage | None:
     return make_usage(given, written, cached=cached, reasoning=thought, kinds=_kinds(said))
 
 
+def write_usage(usage: Usage) -> dict[str, Any]:
+    written: dict[str, Any] = {
+        "promptTokenCount": usage.input_tokens,
+        "candidatesTokenCount": usage.output_tokens - usage.reasoning_tokens,
+        "totalTokenCount": usage.input_tokens + usage.output_tokens,
+    }
+    if usage.cached_tokens:
+        written["cachedContentTokenCount"] = usage.cached_tokens
+    if usage.reasoning_tokens:
+        written["thoughtsTokenCount"] = usage.reasoning_tokens
+    return written
+
+
 _DETAILS = {
     "promptTokensDetails": "input",
     "toolUsePromptTokensDetails": "input",

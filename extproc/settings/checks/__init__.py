@@ -15,6 +15,7 @@ from extproc.cache.stores import doubts as doubt_cache
 from extproc.cache.stores import is_memory
 from extproc.credentials.oauth import problem
 from extproc.dialects import fields_that_ask_for
+from extproc.dialects._thinkers import unlisted
 from extproc.guardrails import RemoteSettings
 from extproc.ledger import doubt_ledger
 from extproc.prices import PriceBook
@@ -157,6 +158,7 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
             yield ("guardrails", index, "url"), "http:// is not encrypted: others on the network can read the text"
     prices = PriceBook(settings.prices)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, prices=prices)
+    yield from _effort_doubts(settings, catalog)
     yield from _grant_doubts(settings, catalog)
     yield from _budget_doubts(settings, catalog)
     parts = {target.model for virtual in settings.virtual_models.values() for target in virtual.targets}
@@ -174,6 +176,18 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
             yield from _attempt_doubts(where, groups, chain)
         if name not in parts:  # a part of another chain may well stay at one provider
             yield from _provider_doubts(where, groups, in_order=virtual.strategy == "fallback")
+
+
+def _effort_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:
+    """Models whose levels of thinking are not known, where requests name levels."""
+    for name, model in settings.models.items():
+        target = catalog.target(name)
+        if target is None or (target.supports is not None and "reasoning" not in target.supports):
+            continue
+        api = model.api or settings.providers[model.provider].provider.preferred(target.model)[0]
+        if api in ("openai_chat", "openai_responses") and unlisted(target.model):
+            text = "its levels of thinking are not known: translated requests get low, medium or high"
+            yield ("models", name), f"{text}; `supports` without `reasoning` leaves them out"
 
 
 def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:

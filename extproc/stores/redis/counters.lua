@@ -25,6 +25,7 @@ local RESERVATIONS, LEASES, LATE = tag .. ':reservations', tag .. ':leases', tag
 local IDLE = tag .. ':idle'
 local NOTES, EPOCH = tag .. ':notes', tag .. ':epoch'
 local KEPT = 3600 -- seconds that the counts of an ended window stay at least, for holds that are still open there
+local CORRECTED = 60 -- seconds for which the charge of a late settle is kept, before it is reported again
 local PURGE = 1000 -- entries forgotten by one call, at most
 
 local function resets_in(window, number)
@@ -228,13 +229,17 @@ local function settle(id, keep, first, last)
     move(taken[at], taken[at + 1], taken[at + 2], used, charged, live and held or '0')
     taken[at + 3] = used
   end
-  if live and keep then
-    redis.call('HSET', RESERVATIONS, id, (state == '1' and '5' or '4') .. cmsgpack.pack(taken, facts or ''))
+  redis.call('ZREM', LATE, id)
+  if keep then
+    local forwarded = state == '1' or state == '3'
+    redis.call('HSET', RESERVATIONS, id, (forwarded and '5' or '4') .. cmsgpack.pack(taken, facts or ''))
+    if not live then
+      redis.call('ZADD', LEASES, string.format('%.17g', now + CORRECTED), id)
+    end
     return 1
   end
   redis.call('HDEL', RESERVATIONS, id)
   redis.call('ZREM', LEASES, id)
-  redis.call('ZREM', LATE, id)
   return 1
 end
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import msgspec
 
 from extproc.stores import (
+    CORRECTED,
     EXPIRE_BATCH,
     LATE_SETTLE,
     MAX_COUNT,
@@ -236,8 +237,10 @@ class SqliteCounters:
                     _move(db, held, used - (held.amount if forwarded and not held.slot else 0), 0, _idle_at(held, now))
                 else:
                     _move(db, held, used, -held.amount, _idle_at(held, now))
-            if keep and not expired:
+            if keep:
                 db.execute("UPDATE holdings SET charged = ? WHERE id = ?", (_encode(charged), id))
+                if expired:
+                    db.execute(_AGAIN, (0, now + CORRECTED, id))
             else:  # not remembered: a second settle finds an unknown id
                 db.execute(_END, (id,))
         return True

@@ -21,8 +21,8 @@ _HOLD_TEXT = ("text", "parts", "functionResponse", "response", "result")
 class Example(Dialect):
     name = "example"
     paths = {  # noqa: RUF012
-        "/v1beta/models/{model}:generateContent": "chat",
-        "/v1beta/models/{model}:streamGenerateContent": "chat",
+        "/v1example/models/{model}:generateContent": "chat",
+        "/v1example/models/{model}:streamGenerateContent": "chat",
     }
     fields = Fields(
         model=None,

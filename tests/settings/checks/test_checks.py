@@ -263,3 +263,17 @@ def test_a_guardrail_that_fails_open_is_reported(settings, entry, reported):
     text = f"guardrails: [{{name: g, kind: regex, patterns: {{a: b}}, {entry}}}]"
     expected = [("guardrails.0.failure", "text passes unchecked when the guardrail fails")]
     assert found(settings, text) == (expected if reported else [])
+
+
+def test_a_model_that_reasons_at_unknown_levels_is_reported(settings):
+    yaml = """
+providers: {p: {kind: perplexity, api_key: env:PATH}, a: {kind: anthropic, api_key: env:PATH}}
+models:
+  sonar-reasoning-pro: {provider: p}
+  told: {provider: p, model: sonar-reasoning-pro, supports: [tools]}
+  sonar: {provider: p}
+  claude: {provider: a, model: claude-reasoning}
+auth: {required: false}
+"""
+    doubts = [(where, message) for where, message in found(settings, yaml) if "levels of thinking" in message]
+    assert [where for where, _ in doubts] == ["models.sonar-reasoning-pro"]

@@ -1,0 +1,110 @@
+"""Whole answers, written for clients.
+
+Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from extproc.dialects.gemini_generate_content.conversation import arguments_of
+from extproc.dialects.gemini_generate_content.signature import pack
+from extproc.dialects.gemini_generate_content.usage import write_usage
+from extproc.words.messages import (
+    Answer,
+    Choice,
+    FinishReason,
+    ImagePart,
+    Part,
+    RefusalPart,
+    TextPart,
+    ThinkingPart,
+    ToolCall,
+)
+
+_FINISH: dict[FinishReason, str] = {
+    "stop": "STOP",
+    "stop_sequence": "STOP",
+    "tool_calls": "STOP",
+    "length": "MAX_TOKENS",
+    "content_filter": "SAFETY",
+    "refusal": "SAFETY",
+    "pause": "OTHER",
+}
+Json = dict[str, Any]
+
+
+def encode_answer(answer: Answer) -> Json:
+    made: Json = {"candidates": [_candidate(choice, index) for index, choice in enumerate(answer.choices)]}
+    if answer.usage is not None:
+        made["usageMetadata"] = write_usage(answer.usage)
+    return made | named(answer.model, answer.id)
+
+
+def named(model: str, id: str) -> Json:
+    """The fields that every answer and every event has."""
+    return {"modelVersion": model} | ({"responseId": id} if id else {})
+
+
+def _candidate(choice: Choice, index: int) -> Json:
+    parts = list(encode_parts(choice.parts))
+    refused = any(isinstance(part, RefusalPart) for part in choice.parts)
+    made: Json = {
+        "content": {"parts": parts, "role": "model"},
+        "finishReason": finish_reason(choice.finish, refused=refused),
+        "index": index,
+    }
+    return made | (encode_logprobs(choice.logprobs) if choice.logprobs else {})
+
+
+def finish_reason(finish: FinishReason, *, refused: bool) -> str:
+    """The reason. `refused`: the model declined in its own words, which other APIs call a normal end."""
+    return "SAFETY" if refused and finish == "stop" else _FINISH[finish]
+
+
+def encode_parts(parts: Iterable[Part]) -> Iterable[Json]:
+    for part in parts:
+        if isinstance(part, TextPart | RefusalPart):
+            if part.text:
+                yield {"text": part.text}
+        elif isinstance(part, ThinkingPart):
+            yield thought(part.text, part.signature, part.redacted)
+        elif isinstance(part, ToolCall):
+            yield call(part.id, part.name, part.arguments, part.signature)
+        elif isinstance(part, ImagePart):
+            yield {"inlineData": {"mimeType": part.media_type or "image/png", "data": part.data}}
+
+
+def thought(text: str, signature: str, redacted: str, *, begins: bool = True) -> Json:
+    """Thinking, or more of it where it does not begin here. It begins with a proof, if an empty one, by which a later
+    request to Google is told from one with thinking of Google's own.
+    """
+    proof = {"thoughtSignature": pack(signature, redacted)} if signature or redacted or begins else {}
+    return {"text": text, "thought": True} | proof
+
+
+def call(id: str, name: str, arguments: str, signature: str) -> Json:
+    given: Json = {"name": name, "args": arguments_of(arguments)}
+    return {"functionCall": {"id": id} | given if id else given, "thoughtSignature": signature or pack("")}
+
+
+def encode_logprobs(said: Any) -> Json:
+    """Probabilities, from the form of OpenAI chat."""
+    content = said.get("content") if isinstance(said, dict) else None
+    tokens = [token for token in content if isinstance(token, dict)] if isinstance(content, list) else []
+    if not tokens:
+        return {}
+    top = [token.get("top_logprobs") or [] for token in tokens]
+    values = [token.get("logprob") or 0.0 for token in tokens]
+    return {
+        "avgLogprobs": sum(values) / len(values),
+        "logprobsResult": {
+            "chosenCandidates": [_token(token) for token in tokens],
+            "topCandidates": [{"candidates": [_token(token) for token in others]} for others in top],
+        },
+    }
+
+
+def _token(token: Json) -> Json:
+    return {"token": token.get("token") or "", "logProbability": token.get("logprob") or 0.0}

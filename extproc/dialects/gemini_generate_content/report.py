@@ -1,0 +1,81 @@
+"""The gateway's reading of an answer that passes through.
+
+Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from extproc.dialects import _edges
+from extproc.dialects.gemini_generate_content.shapes import (
+    MOST_CHOICES,
+    UNREADABLE,
+    Part,
+    Response,
+    service_tier,
+)
+from extproc.dialects.gemini_generate_content.usage import read_usage
+from extproc.words.dialect import Report
+
+_decode = msgspec.json.Decoder(Response).decode
+_decode_array = msgspec.json.Decoder(list[Response]).decode
+_KEY = b'"usageMetadata"'
+_NO_ARGUMENTS = frozenset((b"{}", b"null"))
+
+
+def observe(data: bytes, report: Report) -> bool:
+    """See `Dialect.observe`. A stream that is no SSE is one array.
+
+    Every event of a stream reports the usage so far. Until the answer has a finish reason it is of source `estimated`.
+    """
+    try:
+        responses = _decode_array(data) if data.lstrip(b" \t\r\n").startswith(b"[") else (_decode(data),)
+    except UNREADABLE:
+        report.add_unread(data)
+        return False
+    for response in responses:
+        _read(response, report)
+    return False
+
+
+def observe_edges(head: bytes, tail: bytes, report: Report) -> None:
+    """See `Dialect.observe_edges`."""
+    found = _edges.find(head, tail, key=_KEY)
+    if found is not None:
+        observe(found, report)
+
+
+def _read(response: Response, report: Report) -> None:
+    if response.model:
+        report.model = response.model
+    if response.error is not None:
+        report.error = "provider_error"
+    for place, candidate in enumerate(response.candidates or ()):
+        index = place if candidate.index is None else candidate.index
+        if candidate.finish and 0 <= index < MOST_CHOICES:
+            report.finish_reasons[index] = candidate.finish
+        if candidate.content is not None:
+            report.add_text("".join([_text(part) for part in candidate.content.parts or ()]))
+    if response.feedback is not None and response.feedback.block:
+        report.finish_reasons.setdefault(0, response.feedback.block)
+    if response.usage is None:
+        return
+    usage = read_usage(response.usage)
+    if usage is not None and not report.finish_reasons:
+        usage.source = "estimated"
+    if tier := service_tier(response.usage):
+        report.options["service_tier"] = tier
+    report.add_usage(usage)
+
+
+def _text(part: Part) -> str:
+    """The text of a part: its words, and the name and arguments of a call."""
+    if part.call is not None:
+        given = bytes(part.call.args)
+        return (part.call.name or "") + ("" if given in _NO_ARGUMENTS else given.decode(errors="replace"))
+    if part.code is not None:
+        return part.code.code or ""
+    if part.result is not None:
+        return part.result.output or ""
+    return part.text or ""

@@ -1,0 +1,74 @@
+"""Text of an answer, piece by piece.
+
+Source: https://ai.google.dev/api/generate-content#v1beta.GenerateContentResponse
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from extproc.words.said import Closed, Piece, loose
+
+QUIET = frozenset(
+    (
+        *("role", "finishReason", "index", "usageMetadata", "modelVersion", "responseId", "createTime", "mimeType"),
+        *("thoughtSignature", "data", "id", "safetyRatings", "logprobsResult", "avgLogprobs", "tokenCount", "language"),
+        *("outcome", "probability", "category", "modelStatus", "thought"),
+    )
+)
+"""Fields that hold no words of the model; `logprobsResult` goes with the text that it belongs to."""
+
+
+def said(event: Any) -> Iterator[Piece | Closed]:
+    """See `Dialect.said`. A stream that is no SSE is one array of events."""
+    for one in event if isinstance(event, list) else (event,):
+        candidates = one.get("candidates") if isinstance(one, dict) else None
+        if not isinstance(candidates, list):
+            yield from loose(one, "answer", QUIET)
+            continue
+        for place, candidate in enumerate(candidates):
+            if isinstance(candidate, dict):
+                yield from _candidate(candidate, place)
+        yield from loose(one, "answer", QUIET, without=("candidates",))
+
+
+def _candidate(candidate: dict[str, Any], place: int) -> Iterator[Piece | Closed]:
+    index = candidate.get("index", place)
+    index = index if type(index) is int else place
+    where = f"candidates[{index}]"
+    content = candidate.get("content")
+    parts = content.get("parts") if isinstance(content, dict) else None
+    for number, part in enumerate(parts if isinstance(parts, list) else ()):
+        if isinstance(part, dict):
+            yield from _part(part, candidate, f"{where}.content.parts[{number}]", index)
+        else:
+            yield from loose([part], f"{where}.content.parts", QUIET)
+    if isinstance(content, dict):
+        yield from loose(content, f"{where}.content", QUIET, without=("parts",))
+    yield from loose(candidate, where, QUIET, without=("content",))
+    if candidate.get("finishReason") is not None:
+        yield Closed((index,))
+
+
+def _part(part: dict[str, Any], candidate: dict[str, Any], where: str, index: int) -> Iterator[Piece]:
+    for name, value in part.items():
+        at = f"{where}.{name}"
+        if name == "text" and isinstance(value, str):
+            beside = (candidate, "logprobsResult", None) if candidate.get("logprobsResult") is not None else None
+            kind = "thought" if part.get("thought") is True else "text"
+            yield Piece(at, part, name, (index, kind), beside=beside)
+        elif name == "functionCall" and isinstance(value, dict):
+            yield from _call(value, at)
+        elif isinstance(value, str) and name not in QUIET:
+            yield Piece(at, part, name)
+        elif isinstance(value, dict | list) and name not in QUIET:
+            yield from loose(value, at, QUIET)
+
+
+def _call(call: dict[str, Any], where: str) -> Iterator[Piece]:
+    for name, value in call.items():
+        if isinstance(value, dict | list):
+            yield from loose(value, f"{where}.{name}", frozenset(), call=True, numbers=True)
+        elif isinstance(value, str) and name not in QUIET:
+            yield Piece(f"{where}.{name}", call, name, call=True, name=name == "name")
