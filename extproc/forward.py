@@ -12,6 +12,7 @@ import msgspec
 
 from extproc.auth import CREDENTIAL_HEADERS, AttributionSettings
 from extproc.budgets import input_seen
+from extproc.framing.multipart import is_form, patched
 from extproc.providers import kinds
 from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import apply
@@ -125,7 +126,7 @@ class Forward:
         adapted = provider.adapt is not None and (
             provider.adapts is None or provider.adapts(exchange.json, exchange.ask.needs)
         )
-        if same and not adapted and not anew:
+        if same and not anew and (not adapted or exchange.dialect.forms):  # forms are patched, never written anew
             return None
         return Service(
             kind,
@@ -256,9 +257,11 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def patch(body: bytes, edits: Mapping[str, Any], removed: Sequence[str] = ()) -> bytes:
-    """`body`, a JSON object, with some of its fields set or removed, each named as in `contract.place`; the others stay
-    as they were, byte for byte.
+    """`body`, a JSON object or a form, with some of its fields set or removed, each named as in `contract.place`; the
+    others stay as they were, byte for byte.
     """
+    if is_form(body):
+        return patched(body, edits, removed)
     fields: dict[str, Any] = decode_fields(body)
     for outer in {name.partition(".")[0] for name in (*edits, *removed) if "." in name}:
         fields[outer] = _opened(fields.get(outer))

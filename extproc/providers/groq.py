@@ -21,7 +21,12 @@ PROVIDER = Provider(
     gen_ai_name="groq",
     source="https://console.groq.com/docs/openai",
     base_url="https://api.groq.com/openai/v1",
-    dialects=("openai_chat",),
+    dialects=(
+        "openai_chat",
+        "openai_speech",
+        "openai_transcriptions",
+        "openai_audio_translations",
+    ),
     adapt=adapt,
     adapts=adapts,
     catalogue="groq",

@@ -76,7 +76,12 @@ PROVIDER = Provider(
     gen_ai_name="mistral_ai",
     source="https://docs.mistral.ai/api/",
     base_url="https://api.mistral.ai/v1",
-    dialects=("openai_chat", "openai_embeddings", "openai_moderations"),
+    dialects=(
+        "openai_chat",
+        "openai_embeddings",
+        "openai_moderations",
+        "openai_transcriptions",
+    ),
     more=("max_tokens",),
     adapt=adapt,
     adapts=adapts,
