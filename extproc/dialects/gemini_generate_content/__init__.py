@@ -22,6 +22,7 @@ from extproc.dialects.gemini_generate_content import (
     report,
     said,
     spelling,
+    tooling,
 )
 from extproc.dialects.gemini_generate_content import problem as problems
 from extproc.dialects.gemini_generate_content.signature import PACKED
@@ -101,6 +102,8 @@ class GeminiGenerateContent(GeminiClient):
     observe = staticmethod(report.observe)
     observe_edges = staticmethod(report.observe_edges)
     said = staticmethod(said.said)
+    without_tools = staticmethod(tooling.without_tools)
+    tooling = staticmethod(tooling.tooling)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
         return ask.read(body, endpoint)
