@@ -115,11 +115,13 @@ class Forward:
             if exchange.output_limits and (limit := exchange.output_limits[index]) is not None and output_field:
                 fields[output_field] = limit
                 removed = [name for name in removed if name != output_field]
-            found.append(Edit(fields, removed, self._service(exchange, target)))
+            found.append(Edit(fields, removed, self._service(exchange, target, fields)))
         return found
 
-    def _service(self, exchange: Exchange, target: Target) -> Service | None:
-        """The target's API, where the request must be rewritten for it; None where it is in that API already."""
+    def _service(self, exchange: Exchange, target: Target, fields: Mapping[str, Any]) -> Service | None:
+        """The target's API, where the request must be rewritten for it; None where it is in that API already. `fields`
+        are set in it.
+        """
         dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
         kind = self._catalog.providers[target.provider].kind
         anew = dialect is exchange.dialect and (exchange.traces or (target.prompt_cache and dialect.cache_marks))
@@ -128,7 +130,7 @@ class Forward:
         )  # a model in the path makes the path differ by target
         provider = kinds()[kind]
         adapted = provider.adapt is not None and (
-            provider.adapts is None or provider.adapts(exchange.json, exchange.ask.needs)
+            provider.adapts is None or provider.adapts(exchange.json | fields, exchange.ask.needs)
         )
         if same and not anew and (not adapted or exchange.dialect.forms):  # forms are patched, never written anew
             return None

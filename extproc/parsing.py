@@ -79,7 +79,8 @@ class Classify:
         _check_method(request.method, ("POST",), path)
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
-            raise Refusal(UNSUPPORTED_ENCODING, "The body is compressed: send it without content-encoding.")
+            others = "" if exchange.attached else ", or compressed with gzip or zstd"  # which Envoy inflates
+            raise Refusal(UNSUPPORTED_ENCODING, f"The body is compressed: send it without content-encoding{others}.")
         kind = request.headers.get("content-type", "application/json")
         if not is_json(kind) and not (exchange.dialect.forms and boundary_of(kind)):
             other = " or a form ('multipart/form-data')" if exchange.dialect.forms else ""

@@ -530,6 +530,8 @@ class Dialect:
 
     tool_names: int = 64
     """Most characters of a tool's name. Longer names are shortened, and written out again in the answer."""
+    tool_letters: bool = False
+    """Whether a tool's name begins with a letter or an underscore."""
     namespaces: bool = False
     """Whether tools can be grouped. Elsewhere a group's name becomes part of its tools' names."""
 
