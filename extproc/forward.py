@@ -103,6 +103,10 @@ class Forward:
             exchange.edits |= usage
             exchange.usage_hidden = True
         model, output_field = exchange.dialect.fields.model, exchange.ask.output_field
+        if exchange.dialect.unnamed:
+            removed = [name for name in (model,) if name in exchange.json]
+            target = exchange.targets[0]  # it goes to one provider
+            return [Edit(exchange.dialect.renamed(exchange.json, target.model), removed)] * len(exchange.targets)
         found = []
         for index, target in enumerate(exchange.targets):
             fields, removed = apply(target.changes, exchange.json, output_field) if target.changes else ({}, [])
@@ -209,6 +213,8 @@ class Shed:
 def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping[str, str]]:
     """The edits to make now, and the headers that tell the tries their remaining edits."""
     first, name = edits[0], exchange.dialect.fields.model
+    if exchange.dialect.unnamed:
+        return first, {}
     if name is not None and not any(len(edit.fields) > 1 or edit.removed or edit.service for edit in edits):
         return first, _names_only(name, tuple([edit.fields[name] for edit in edits]))
     left = [_difference(first, edit, exchange) for edit in edits]
