@@ -258,7 +258,7 @@ def build(
     caching = answers is not None and bool(settings.cache.rules)
     on_event: list[EventStage] = [
         Count(),
-        *([Keep()] if caching else []),
+        *([Keep(answers, settings.cache.memory)] if answers is not None and caching else []),
         Seal(ids),
         *([guard_output] if guarded else []),
         HideUsage(),
