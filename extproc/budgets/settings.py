@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
 from extproc import prices
 from extproc.words.facts import check_fact
@@ -42,6 +42,12 @@ Unit = Literal["requests", "tokens", "input_tokens", "output_tokens", "usd", "co
 Window = Literal["minute", "hour", "day", "week", "month", "quarter", "total", "call"]
 Mode = Literal["enforce", "shadow"]
 OnExceed = Literal["refuse", "downgrade", "approval"]
+
+
+def _share(value: object) -> object:
+    if isinstance(value, int | float) and value > 1:
+        raise ValueError("a share of the limit is at most 1: write 0.75 for 75 %")
+    return value
 
 
 class BudgetSettings(Section):
@@ -95,7 +101,7 @@ class BudgetSettings(Section):
     downgrade_to: ModelName | None = Field(
         None, description="Cheaper model or virtual model for `on_exceed: downgrade`. It must fit into the budget too."
     )
-    alert_at: Sequence[Annotated[float, Field(gt=0, le=1)]] = Field(
+    alert_at: Sequence[Annotated[float, Field(gt=0, le=1), BeforeValidator(_share)]] = Field(
         (),
         max_length=8,
         description="Shares of the limit, for example `0.75`, from which on answers carry `x-ai-budget` and the "

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from extproc import __version__
 
@@ -22,6 +24,8 @@ VERBS: Mapping[str, Mapping[str, str]] = {
         "mock": "Run the mock provider alone.",
     },
     "Configure": {
+        "init": "Write a first gateway.yaml for the providers you name.",
+        "import": "Convert a configuration of LiteLLM's proxy.",
         "check": "Validate and lint the settings, or explain the way of a request.",
         "envoy": "Print the Envoy configuration that belongs to the settings.",
         "schema": "Print the JSON Schema or the reference pages of the settings.",
@@ -36,6 +40,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
 """Groups of verbs, each verb with its one sentence."""
 
 _EXAMPLES = """\
+  extproc init openai anthropic                            a first gateway.yaml
   extproc up                                               everything on one machine, with a curl line to try
   extproc check                                            errors and lints of gateway.yaml, line by line
   extproc check --explain --model gpt-4o --consumer ci     the targets of a request, and why
@@ -88,20 +93,31 @@ def _run(words: Sequence[str]) -> int:
         hint = f"did you mean '{close[0]}'?" if close else "see extproc --help"
         print(f"extproc: there is no verb {verb!r}; {hint}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"extproc.cli.{verb}")
+    code = module(verb)
     parser = argparse.ArgumentParser(
         prog=f"extproc {verb}",
         description=summaries[verb],
-        epilog=f"examples:\n{module.EXAMPLES}",
+        epilog=f"examples:\n{code.EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    module.arguments(parser)
+    code.arguments(parser)
     try:
         options = parser.parse_args(rest)
     except SystemExit as ended:  # argparse has printed help, or its error
         return int(ended.code or 0)
-    status: int = module.run(options)
+    status: int = code.run(options)
     return status
+
+
+def module(verb: str) -> Any:
+    """The module of a verb. Raises OSError where it needs an extra that is not installed."""
+    try:
+        return importlib.import_module(f"extproc.cli.{verb}{'_' * keyword.iskeyword(verb)}")
+    except ModuleNotFoundError as error:
+        if error.name != "envoy_data_plane":
+            raise
+        extra = "local" if verb == "up" else "envoy"
+        raise OSError(f"extproc {verb} needs the extra {extra!r}: pip install 'llm-extproc[{extra}]'") from None
 
 
 def _help() -> str:

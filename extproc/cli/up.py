@@ -71,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
     settings = config.load(file)
     for doubt in config.lint(file):
         say(f"warning: {doubt.show(str(file))}")
+    if _first_key(settings) == _DEMO_KEY and not is_loopback(settings.listener.address):
+        raise UpError("the demo key stands in the README: it works only with `listener: {address: 127.0.0.1}`")
     binary = _find_envoy(options.envoy)
     _check_ports(settings)
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -13,31 +13,74 @@ import ipaddress
 import ssl
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from urllib.parse import urlsplit
 
 import h11
 
 IDLE = 30.0  # seconds that a connection waits for its next request
-_READ = 64 << 10  # bytes that are read at a time
 
 
 class AnswerError(Exception):
     """An answer that is not HTTP, ends early, or is too large."""
 
 
-@dataclass(slots=True)
-class _Connection:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-    http: h11.Connection = field(default_factory=lambda: h11.Connection(h11.CLIENT))
-    used: int = 0  # requests so far
-    since: float = 0.0  # when it became idle
+class _Connection(asyncio.Protocol):
+    """One connection. Bytes that come while it is idle are an answer to nothing: it is not used again."""
+
+    def __init__(self) -> None:
+        self.http = h11.Connection(h11.CLIENT)
+        self.transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is made
+        self.since = 0.0  # when it became idle
+        self._got = bytearray()
+        self._ended = False
+        self._idle = False
+        self._waiter: asyncio.Future[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # uvloop's is of no class of asyncio
+
+    def data_received(self, data: bytes) -> None:
+        if self._idle:
+            self.transport.abort()
+        self._got += data
+        self._wake()
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def read(self) -> bytes:
+        """The bytes that came; none at the end."""
+        while not self._got and not self._ended:
+            self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
+        data = bytes(self._got)
+        self._got.clear()
+        return data
+
+    def rest(self) -> bool:
+        """True when the connection can carry another request, which waits from now on."""
+        if self._ended or self._got or self.http.trailing_data[0]:
+            return False
+        with contextlib.suppress(h11.ProtocolError):
+            self.http.start_next_cycle()
+            self.since, self._idle = time.monotonic(), True
+            return True
+        return False
+
+    def resume(self) -> bool:
+        """True when an idle connection may carry a request now."""
+        self._idle = False
+        return self.usable
 
     @property
     def usable(self) -> bool:
-        return not self.reader.at_eof() and not self.writer.is_closing() and time.monotonic() < self.since + IDLE
+        return not (self._ended or self._got or self.transport.is_closing()) and time.monotonic() < self.since + IDLE
 
 
 class Pool:
@@ -76,24 +119,25 @@ class Pool:
     def close(self) -> None:
         """Close the idle connections."""
         for connection in self._idle:
-            connection.writer.close()
+            connection.transport.close()
         self._idle.clear()
 
     def _kept(self) -> _Connection | None:
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable:
+            if connection.resume():
                 return connection
-            connection.writer.close()
+            connection.transport.close()
         return None
 
     async def _connect(self) -> _Connection:
         context = _context(self._ca) if self._secure else None
-        reader, writer = await asyncio.open_connection(self._host, self._port, ssl=context, limit=_READ)
-        if is_metadata(writer.get_extra_info("peername")[0]):
-            writer.close()
+        loop = asyncio.get_running_loop()
+        transport, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=context)
+        if is_metadata(transport.get_extra_info("peername")[0]):
+            transport.abort()
             raise ConnectionRefusedError("a link-local address")
-        return _Connection(reader, writer)
+        return connection
 
     async def _exchange(
         self, connection: _Connection, target: str, body: bytes, headers: Mapping[str, str]
@@ -105,38 +149,29 @@ class Pool:
         except h11.RemoteProtocolError:
             raise AnswerError("the answer is not HTTP") from None
         finally:
-            if done and self._again(connection):
-                connection.since = time.monotonic()
+            if done and connection.rest():
                 self._idle.append(connection)
                 self._reap_later()
             else:
-                connection.writer.close()
+                connection.transport.abort()
         return found
 
     async def _talk(
         self, connection: _Connection, target: str, body: bytes, headers: Mapping[str, str]
     ) -> tuple[int, bytes]:
-        http, reader, writer = connection.http, connection.reader, connection.writer
+        http = connection.http
         fields: list[tuple[bytes, bytes]] = [
             (b"host", self._name),
             (b"content-length", str(len(body)).encode()),
             *((name.encode(), value.encode()) for name, value in headers.items()),
         ]
-        connection.used += 1
-        out = http.send(h11.Request(method="POST", target=target.encode(), headers=fields)) or b""
-        try:
-            writer.write(b"".join((out, http.send(h11.Data(body)) or b"", http.send(h11.EndOfMessage()) or b"")))
-            await writer.drain()
-        except ConnectionError:
-            raise _StaleError from None
+        out = (h11.Request(method="POST", target=target.encode(), headers=fields), h11.Data(body), h11.EndOfMessage())
+        connection.transport.write(b"".join(http.send(event) or b"" for event in out))
         status, parts, size, begun = 0, [], 0, False
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
-                try:
-                    data = await reader.read(_READ)
-                except ConnectionError:
-                    data = b""
+                data = await connection.read()
                 if not data and not begun:
                     raise _StaleError
                 begun = True
@@ -153,13 +188,6 @@ class Pool:
             elif isinstance(event, h11.ConnectionClosed):
                 raise AnswerError("the answer ends early")
 
-    def _again(self, connection: _Connection) -> bool:
-        """True when the connection can carry another request."""
-        with contextlib.suppress(h11.ProtocolError):
-            connection.http.start_next_cycle()
-            return True
-        return False
-
     def _reap_later(self) -> None:
         if self._reaper is None:
             self._reaper = asyncio.get_running_loop().call_later(IDLE, self._reap)
@@ -169,7 +197,7 @@ class Pool:
         kept = [each for each in self._idle if each.usable]
         for each in self._idle:
             if each not in kept:
-                each.writer.close()
+                each.transport.close()
         self._idle = kept
         if kept:
             self._reap_later()

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import isclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
@@ -40,6 +43,7 @@ MAX_FILE = 4 << 20  # bytes
 MAX_NODES = 200_000  # values, aliases counted each time they are used
 MAX_DEPTH = 64
 _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
+_TAB = "a tab; YAML is indented with spaces"
 _COLLECTIONS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _BOOL = "tag:yaml.org,2002:bool"
 _MERGE = "tag:yaml.org,2002:merge"
@@ -283,6 +287,9 @@ def load(path: str | Path) -> Settings:
 def parse(text: str, file: str = "gateway.yaml") -> Settings:
     """The settings in `text`. Raises ConfigError with every error in it."""
     document = Document(text, file)
+    if "model_list" in document.tree and "providers" not in document.tree:
+        hint = f"this is a configuration of LiteLLM; convert it with: extproc import litellm {shlex.quote(file)}"
+        raise ConfigError(file, [document.problem(("model_list",), hint)])
     try:
         settings = Settings.model_validate(document.tree)
     except ValidationError as error:
@@ -328,6 +335,8 @@ def _read(path: str | Path) -> str:
         if len(found) > MAX_FILE:
             raise ConfigError(str(path), [Problem("", f"the file is larger than {show_size(MAX_FILE)}")])
         return found.decode()
+    except FileNotFoundError:
+        raise ConfigError(str(path), [Problem("", "there is no such file; `extproc init` writes one")]) from None
     except OSError as error:
         raise ConfigError(str(path), [Problem("", f"the file cannot be read: {error.strerror}")]) from None
     except UnicodeDecodeError:
@@ -357,7 +366,8 @@ class Document:
                 loader.dispose()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            self._add((), mark, f"not YAML: {error.problem or error.context}")
+            tab = mark is not None and text[mark.index : mark.index + 1] == "\t"
+            self._add((), mark, f"not YAML: {_TAB if tab else error.problem or error.context}")
         except (yaml.YAMLError, ValueError) as error:
             self._add((), None, f"not YAML: {error}".splitlines()[0])
         if not self._problems and not isinstance(self.tree, dict):
@@ -439,9 +449,38 @@ def _path(error: Any) -> Sequence[str | int]:
     return [*path, "kind"] if error["type"].startswith("union_tag") else path
 
 
+def _sections(path: Sequence[str | int]) -> Sequence[type[Section]]:
+    """The sections that a place in the file may be."""
+    found: Sequence[type[Section]] = (Settings,)
+    for part in path:
+        types = [
+            section.model_fields[part].annotation if isinstance(part, str) and part in section.model_fields else None
+            for section in found
+        ]
+        found = [each for type in types for each in _sections_of(type)] or found
+    return found
+
+
+def _sections_of(type: Any) -> Sequence[type[Section]]:
+    if isclass(type) and issubclass(type, Section):
+        return [type]
+    return [section for each in get_args(type) for section in _sections_of(each)]
+
+
 def _message(error: Any) -> str:
+    """The text of an error. It never shows the value: a key may stand where a name was meant."""
     if error["type"] == "extra_forbidden":
-        return "there is no such setting"
+        *where, name = _path(error)
+        names = sorted({name for section in _sections(where) for name in section.model_fields})
+        close = difflib.get_close_matches(str(name), names, 1)
+        return "there is no such setting" + (f"; did you mean '{close[0]}'?" if close else "")
+    if error["type"] == "sequence_str":
+        return "a list is expected: put the value in brackets, [ ]"
+    if error["type"] == "model_type":
+        fields = [section.model_fields for section in _sections(_path(error))[:1]]
+        names = [name for found in fields for name, field in found.items() if field.is_required()]
+        names = names or [name for found in fields for name in [*found][:1]]
+        return "a mapping is expected" + (f": {{{', '.join(f'{name}: …' for name in names)}}}" if names else "")
     if error["type"] in ("missing", "union_tag_not_found"):
         return "this setting is required"
     if error["type"] == "union_tag_invalid":

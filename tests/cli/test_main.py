@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from extproc import cli
-from extproc.__main__ import main
 from extproc.auth import hash_key
 
 TWO_NAMES = """
@@ -22,16 +21,6 @@ models: {one: {provider: a}, two: {provider: b}}
 virtual_models: {both: {targets: [{model: one}, {model: two}]}}
 auth: {required: false}
 """
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["extproc", *map(str, arguments)])
-        status = main()
-        return status, *capsys.readouterr()
-
-    return call
 
 
 @pytest.fixture
@@ -47,7 +36,7 @@ VERBS = [verb for group in cli.VERBS.values() for verb in group]
 
 
 def test_every_verb_has_a_file_and_every_file_is_a_verb():
-    assert sorted(VERBS) == sorted(path.stem for path in Path(cli.__file__).parent.glob("[!_]*.py"))
+    assert sorted(VERBS) == sorted(path.stem.rstrip("_") for path in Path(cli.__file__).parent.glob("[!_]*.py"))
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["help"]])
@@ -65,7 +54,7 @@ def test_help_of_a_verb_has_its_description_and_examples(run, verb):
     status, out, err = run(verb, "--help")
     assert (status, err) == (0, "")
     assert out.startswith(f"usage: extproc {verb} ")
-    assert f"extproc {verb}" in importlib.import_module(f"extproc.cli.{verb}").EXAMPLES
+    assert f"extproc {verb}" in cli.module(verb).EXAMPLES
     sentence = next(verbs[verb] for verbs in cli.VERBS.values() if verb in verbs)
     assert sentence in out
     assert "examples:\n  extproc " in out
@@ -153,10 +142,20 @@ def test_check_reports_settings_that_attach_mode_cannot_serve(run, file):
     assert run("envoy", "--attach", "-c", file)[0] == 1
 
 
+@pytest.mark.parametrize(("verb", "extra"), [("up", "local"), ("envoy", "envoy")])
+def test_a_missing_extra_is_named(run, monkeypatch, verb, extra):
+    def missing(_name):
+        raise ModuleNotFoundError(name="envoy_data_plane")
+
+    monkeypatch.setattr(cli, "importlib", SimpleNamespace(import_module=missing))
+    wanted = f"extproc {verb} needs the extra '{extra}': pip install 'llm-extproc[{extra}]'\n"
+    assert run(verb, "--help") == (1, "", wanted)
+
+
 def test_a_missing_file_is_reported(run, tmp_path):
     status, _, err = run("check", "-c", tmp_path / "none.yaml")
     assert status == 1
-    assert "cannot be read" in err
+    assert err.endswith("none.yaml:1:1: file: there is no such file; `extproc init` writes one\n")
 
 
 def test_keys_makes_a_key_whose_hash_works_in_the_settings(run, monkeypatch):

@@ -63,6 +63,27 @@ async def test_a_connection_that_the_service_closed_meanwhile_is_replaced(made):
         assert len(connections) == 3
 
 
+@pytest.mark.parametrize("wait", [0.0, 0.03])
+async def test_an_answer_to_nothing_is_never_the_answer_to_the_next_request(made, wait):
+    """A service that answers twice could let one request be judged by the verdict on another."""
+    count = 0
+
+    def answer(handler):
+        nonlocal count
+        count += 1
+        first = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n%d" % count
+        second = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nstale"
+        handler.wfile.write(first + second if not wait else first)
+        time.sleep(wait)
+        handler.wfile.write(b"" if not wait else second)
+
+    with keeping(answer) as (address, _):
+        pool = made(f"http://{address}")
+        for number in range(1, 4):
+            assert await pool.post("/", b"{}", HEADERS) == (200, b"%d" % number)
+            await asyncio.sleep(2 * wait)
+
+
 async def test_a_connection_is_not_used_after_it_was_idle_for_long(made, monkeypatch):
     with keeping(reply(b"{}")) as (address, connections):
         monkeypatch.setattr(pools, "IDLE", 0.01)

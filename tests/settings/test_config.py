@@ -132,8 +132,8 @@ def test_the_json_schema_has_every_section():
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("listenr: {}", "5:1: listenr: there is no such setting"),
-        ("listener: {prt: 1}", "5:12: listener.prt: there is no such setting"),
+        ("listenr: {}", "5:1: listenr: there is no such setting; did you mean 'listener'?"),
+        ("listener: {prt: 1}", "5:12: listener.prt: there is no such setting; did you mean 'port'?"),
         (
             "listener: {port: abc}",
             "5:12: listener.port: input should be a valid integer, unable to parse string as an integer",
@@ -240,7 +240,7 @@ def test_the_json_schema_has_every_section():
         ),
         (
             "budgets: [{name: b, unit: usd, limit: 1, window: day, alert_at: [1.5]}]",
-            "5:66: budgets.0.alert_at.0: input should be less than or equal to 1",
+            "5:66: budgets.0.alert_at.0: a share of the limit is at most 1: write 0.75 for 75 %",
         ),
         (
             "prices: [{model: m, input: 1, output: 1, from: soon}]",
@@ -299,6 +299,22 @@ def test_the_json_schema_has_every_section():
             WORKERS_IN_MEMORY,
             "5:10: stores.counters: memory: counts in each worker alone: use sqlite: or redis:",
         ),
+        ("usgae: {mode: log}", "5:1: usgae: there is no such setting; did you mean 'usage'?"),
+        (
+            "consumers: [{name: a, keys: [{evn: K}]}]",
+            "5:31: consumers.0.keys.0.evn: there is no such setting; did you mean 'env'?",
+        ),
+        ("consumers: [{name: a, keys: [sk-1]}]", "5:30: consumers.0.keys.0: a mapping is expected: {env: …}"),
+        ("prices: [5]", "5:10: prices.0: a mapping is expected: {input: …, output: …, model: …}"),
+        (
+            "budgets: [{name: b, per: consumer, unit: requests, limit: 1, window: day}]",
+            "5:21: budgets.0.per: a list is expected: put the value in brackets, [ ]",
+        ),
+        (
+            "budgets: [{name: b, unit: requests, limit: 1, window: day, alert_at: [75]}]",
+            "5:71: budgets.0.alert_at.0: a share of the limit is at most 1: write 0.75 for 75 %",
+        ),
+        ("auth:\n\trequired: false", "6:1: file: not YAML: a tab; YAML is indented with spaces"),
         ("1: x", "5:1: file: 1: a key must be a string; put it in quotes"),
         ("providers: {}", "5:1: providers: this key stands here twice"),
         ("auth: {required: true, required: false}", "5:24: auth.required: this key stands here twice"),
@@ -567,7 +583,7 @@ def test_the_size_of_the_file_has_a_limit(tmp_path, size, message):
 
 
 def test_an_unreadable_file_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="the file cannot be read: No such file or directory"):
+    with pytest.raises(ConfigError, match="there is no such file; `extproc init` writes one"):
         load(tmp_path / "missing.yaml")
     with pytest.raises(ConfigError, match="cannot be read"):
         load(tmp_path)

@@ -1,0 +1,97 @@
+"""`extproc init`: a first settings file for the providers that one has."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from extproc.auth import make_key
+from extproc.cli._options import add_config
+from extproc.providers import kinds
+
+EXAMPLES = """\
+  extproc init                          gateway.yaml with the mock provider, which needs no key
+  extproc init openai anthropic         gateway.yaml for these kinds of provider
+  extproc init --list                   the kinds there are
+"""
+
+_HEAD = """\
+# Settings of the gateway. Every key: `extproc schema --markdown`. Check the file: `extproc check`.
+
+# This machine only. For others: 0.0.0.0 with TLS, or a load balancer in front.
+listener: {address: 127.0.0.1, port: 10000}
+"""
+
+_TAIL = """
+# Who may ask. `extproc keys` makes keys whose hash stands here in place of a variable.
+consumers:
+  - {name: me, team: mine, keys: [{env: EXTPROC_KEY}]}
+teams:
+  mine: {models: ["*"]}
+
+# Limits are checked before a request leaves. `mode: shadow` only counts.
+budgets:
+  - {name: requests-per-minute, per: [consumer], unit: requests, limit: 600, window: minute}
+  - {name: team-month, per: [team], unit: usd, limit: 100, window: month, alert_at: [0.75, 0.9]}
+
+# Checks of prompts and answers. `action: audit` only counts; `mask` and `block` act.
+guardrails:
+  - {name: keys, kind: secrets, action: audit}
+  # - {name: persons, kind: pii, action: mask}
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kinds", nargs="*", metavar="KIND", help="kind of provider (default: mock)")
+    parser.add_argument("--list", action="store_true", help="print the kinds of provider, and end")
+    add_config(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the file, and print what to do next. Raises ValueError for an unknown kind, FileExistsError."""
+    if options.list:
+        print("\n".join(sorted(kinds())))
+        return 0
+    chosen = list(dict.fromkeys(options.kinds or ["mock"]))
+    if unknown := [kind for kind in chosen if kind not in kinds()]:
+        raise ValueError(f"there is no kind of provider {unknown[0]!r}: extproc init --list prints them")
+    file: Path = options.config
+    try:
+        with file.open("x", encoding="utf-8") as out:
+            out.write(compose(chosen))
+    except FileExistsError:
+        raise FileExistsError(f"{file} exists; remove it, or name another file with --config") from None
+    print(_next(file, chosen))
+    return 0
+
+
+def compose(chosen: Sequence[str]) -> str:
+    """The settings file for these kinds of provider."""
+    examples = {kind: kinds()[kind].example for kind in chosen}
+    lines = [_HEAD, "providers:"]
+    lines += [f"  {kind}: {settings}" for kind, (settings, _) in examples.items()]
+    lines += ["", "# Names that clients use. `*` stands for every model of a provider."]
+    lines += ["models:", *(f'  "{kind}/*": {{provider: {kind}}}' for kind in chosen)]
+    targets = ", ".join(f'{{model: "{kind}/{model}"}}' for kind, (_, model) in examples.items())
+    lines += ["", "# One name for several targets: the next one serves when the first fails.", "virtual_models:"]
+    lines += [f"  assistant: {{targets: [{targets}]}}"]
+    return "\n".join(lines) + "\n" + _TAIL
+
+
+def _next(file: Path, chosen: Sequence[str]) -> str:
+    settings = " ".join(kinds()[kind].example[0] for kind in chosen)
+    given = "" if file == Path("gateway.yaml") else f" -c {file}"
+    variables = [name for name in dict.fromkeys(re.findall(r"env:(\w+)", settings)) if not os.environ.get(name)]
+    return "\n".join(
+        [
+            f"{file} is written. Next:",
+            "",
+            *(f"  export {name}=…" for name in variables),
+            f"  export EXTPROC_KEY={make_key()}      # made now, and stored nowhere: the key of your clients",
+            f"  extproc check{given}",
+            f"  extproc up{given}      # prints a curl line to try",
+        ]
+    )
