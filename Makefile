@@ -10,7 +10,7 @@ MANY         := -n $(shell echo $$(($(CORES) + 2)))
 # The tests of a file stay in one process, so that shared fixtures are made once.
 SIDE_BY_SIDE := -n $(shell echo $$(($(CORES) + 1))) --dist loadfile
 
-AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197 ai@7.0.173 @ai-sdk/openai@4.0.118 zod@4.6.7
+AGENTS := @openai/codex@0.169.0 @anthropic-ai/claude-code@2.1.197 @google/gemini-cli@0.61.0 ai@7.0.173 @ai-sdk/openai@4.0.118 zod@4.6.7
 
 export EXTPROC_DEMO_KEY ?= sk-gw-demo
 # Otherwise each process of the tests would compile the gateway again, and each run the tests.
@@ -50,7 +50,7 @@ e2e: $(READY) ## Run the tests through a real Envoy
 alone: $(READY) ## Run the tests that measure time
 	$(BIN)/python -m pytest -m alone
 
-agents: $(READY) ## Real agents (Codex, Claude Code) from npm, through a real Envoy
+agents: $(READY) ## Real agents (Codex, Claude Code, Gemini CLI) from npm, through a real Envoy
 	npm install --silent --no-audit --no-fund --prefix $(VENV)/agents $(AGENTS)
 	node $(VENV)/agents/node_modules/@anthropic-ai/claude-code/install.cjs
 	$(BIN)/python -m pytest -m agents tests/e2e

@@ -25,6 +25,7 @@ from extproc.dialects import (
     speaking,
 )
 from extproc.framing.json import InvalidJSON, parse
+from extproc.framing.multipart import InvalidFormError, boundary_of, fields_of, parts_of
 from extproc.framing.slices import Reader
 from extproc.words.dialect import Dialect, Endpoint
 from extproc.words.errors import (
@@ -78,11 +79,13 @@ class Classify:
         _check_method(request.method, ("POST",), path)
         encoding = request.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
-            raise Refusal(UNSUPPORTED_ENCODING, "The body is compressed: send it without content-encoding.")
-        if not is_json(request.headers.get("content-type", "application/json")):
-            raise Refusal(
-                UNSUPPORTED_ENCODING, "The body must be JSON in UTF-8, with 'content-type: application/json'."
-            )
+            others = "" if exchange.attached else ", or compressed with gzip or zstd"  # which Envoy inflates
+            raise Refusal(UNSUPPORTED_ENCODING, f"The body is compressed: send it without content-encoding{others}.")
+        kind = request.headers.get("content-type", "application/json")
+        if not is_json(kind) and not (exchange.dialect.forms and boundary_of(kind)):
+            other = " or a form ('multipart/form-data')" if exchange.dialect.forms else ""
+            message = f"The body must be JSON in UTF-8, with 'content-type: application/json'{other}."
+            raise Refusal(UNSUPPORTED_ENCODING, message)
 
     def _call(self, exchange: Exchange, found: Mapping[str, tuple[Dialect, Endpoint]], path: str) -> None:
         """A call about an object that a provider keeps."""
@@ -132,11 +135,28 @@ class Parse:
 
     def __call__(self, exchange: Exchange) -> None:
         self._check_size(exchange)
+        if exchange.dialect.forms and (boundary := boundary_of(exchange.request.headers.get("content-type", ""))):
+            self._interpret(exchange, self._form(exchange, boundary))
+            return
         try:
             tree = parse(exchange.body, self._limits.depth, self._limits.nodes)
         except InvalidJSON as error:
             raise Refusal(INVALID_JSON, str(error)) from None
         self._interpret(exchange, tree)
+
+    def _form(self, exchange: Exchange, boundary: bytes) -> dict[str, Any]:
+        """The fields of a form. The gateway relies on plain fields alone: `model[]` could be taken for `model`."""
+        body = exchange.body
+        try:
+            fields = fields_of(body, parts_of(body, boundary))
+        except InvalidFormError as error:
+            raise Refusal(INVALID_REQUEST, str(error)) from None
+        relied = {fold(name) for name in exchange.dialect.fields.fixed}
+        for name in fields:
+            stem = re.split(r"[.\[\]]", name, maxsplit=1)[0]
+            if stem != name and fold(stem) in relied:
+                raise Refusal(INVALID_REQUEST, f"The form has the field {name!r}: write {stem!r}.", param=stem)
+        return fields
 
     def _check_size(self, exchange: Exchange) -> None:
         body = exchange.body
@@ -179,6 +199,9 @@ class ParseLarge(Parse):
     """The same for a large body: in slices, with a turn for other requests after each. Ends when Envoy gave it up."""
 
     async def __call__(self, exchange: Exchange) -> None:  # type: ignore[override]
+        if exchange.dialect.forms and boundary_of(exchange.request.headers.get("content-type", "")):
+            super().__call__(exchange)
+            return
         self._check_size(exchange)
         try:
             reader = await read_in_turns(exchange.body, self._limits)

@@ -59,6 +59,11 @@ from extproc.words.tries import Try
 
 Stage = Callable[[Exchange], Any]
 
+EARLY = 4
+"""Requests in flight up to which Envoy is asked for an answer's body at the request's headers. Head and body then come
+without a turn of the processor between them, which saves a client 0.1 ms. The body's end is a message of its own then,
+so a busy processor asks at the answer's head.
+"""
 _ASK_TO_WAIT = (429, 503, 529)
 """Statuses whose Retry-After is about the provider, not about the request."""
 
@@ -102,9 +107,10 @@ class Pipeline:
     history: History
     telemetry: Telemetry
     in_flight: InFlight
-    # True: Envoy is asked for every answer at the request's headers, and sends its head and its body without a turn of
-    # the processor between them. The head can then wait until guardrails judged its first text.
-    eager: bool
+    # True: guardrails may read answers, so Envoy is asked for every answer at the request's headers. The head of an
+    # answer can then wait until its first text was judged.
+    guarded: bool
+    early: int  # requests in flight up to which Envoy is asked so early in any case, see `EARLY`
     waiting: Waiting
     why_read: WhyRead
     admit: Callable[[Exchange, int], None]  # takes room for a body of so many bytes, or raises Refusal
@@ -252,7 +258,7 @@ def build(
     caching = answers is not None and bool(settings.cache.rules)
     on_event: list[EventStage] = [
         Count(),
-        *([Keep()] if caching else []),
+        *([Keep(answers, settings.cache.memory)] if answers is not None and caching else []),
         Seal(ids),
         *([guard_output] if guarded else []),
         HideUsage(),
@@ -260,7 +266,6 @@ def build(
         Extend(reserve.extend, trusting=settings.usage.trust_output_limits),
     ]
     events = Events(on_event, telemetry.stage)
-    eager = guarded or settings.usage.mode == "body"  # otherwise an answer may pass unread, which its head decides
     patient = {name for name, provider in settings.providers.items() if provider.timeout > limits.stream_idle}
     why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason, patient)
     on_headers: list[Stage] = [
@@ -327,6 +332,9 @@ def build(
         Record(telemetry),
         Enter(books),
     ]
+    early = EARLY if settings.usage.mode == "body" else 0  # with `log` the answer's head decides whether it is read
     lists = (on_headers, on_large_headers, on_request, on_large_request, on_call, on_response, on_end)
     stages = [Stages(each, telemetry.stage) for each in lists]
-    return Pipeline(settings, catalog, history, telemetry, in_flight, eager, waiting, why_read, admit.take, *stages)
+    return Pipeline(
+        settings, catalog, history, telemetry, in_flight, guarded, early, waiting, why_read, admit.take, *stages
+    )

@@ -229,6 +229,7 @@ OUR_WORDS = {
     "content_filter": "a finish reason of the neutral form",
     "stop_sequence": "a finish reason of the neutral form",
     "tool_call": "a kind of part of the neutral form",
+    "tool_name": "a role of text for guardrails",
     "insufficient_quota": "a type of the gateway's own errors",
     "invalid_request_error": "a type of the gateway's own errors",
     "authentication_error": "a type of the gateway's own errors",

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.words.actions import Chunk, Continue
+from extproc.pipeline import EARLY
+from extproc.words.actions import CONTINUE, Chunk, Continue
 from tests.talk import (
     ANSWER,
     DONE,
@@ -49,6 +50,18 @@ async def test_a_plain_answer_is_counted_and_passes(world):
     assert (entry["status"], entry["error"], entry["complete"]) == (200, "", True)
     assert (entry["input_tokens"], entry["output_tokens"], entry["usage_source"]) == (7, 3, "provider")
     assert (entry["response_model"], entry["finish_reasons"], entry["provider"]) == ("m-1", ["stop"], "a")
+
+
+async def test_a_busy_gateway_asks_for_the_body_of_an_answer_at_its_head(world):
+    gateway = world(TOKENS)
+    gateway.telemetry.in_flight = EARLY
+    headers, _, told, last = await talk(
+        gateway.stream(), asks(), sends(QUESTION), answers(), streams(json.dumps(ANSWER).encode(), end=True)
+    )
+    assert headers == CONTINUE
+    assert told.read_answer
+    assert last == Chunk(json.dumps(ANSWER).encode(), end=True)
+    assert await gateway.level("t") == (10, 0)
 
 
 async def test_the_rate_headers_of_the_providers_account_are_replaced_by_the_clients(world):

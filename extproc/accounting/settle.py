@@ -101,7 +101,7 @@ def spent(exchange: Exchange) -> int | None:
         return None if price is None else prices.cost(price, usage)
     outputs = exchange.reservation.outputs or [0] * len(exchange.targets)
     bounds = [
-        prices.bound(target.price, usage.input_tokens, output, exchange.reservation.possible)
+        prices.bound(target.price, usage.input_tokens, output, exchange.reservation.possible, exchange.ask.units)
         for target, output in zip(exchange.targets, outputs, strict=True)
         if target.price is not None
     ]

@@ -17,7 +17,7 @@ from extproc.budgets import Expected, input_seen
 from extproc.budgets.guess import about
 from extproc.dialects._thinkers import unasked
 from extproc.words.dialect import Report
-from extproc.words.exchange import Ending, Exchange, Usage
+from extproc.words.exchange import Ending, Exchange, Kinds, Usage
 
 UNASKED = (Ending.REFUSED, Ending.UNREACHED)
 """Endings without a provider that took the request."""
@@ -35,6 +35,18 @@ _SLACK = 512  # bytes that a few tokens can be
 
 
 def used(exchange: Exchange, expected: Expected | None = None) -> Usage:
+    """The use of the exchange: its tokens, and the units that are priced beside them, as the answer tells, or else the
+    request.
+    """
+    usage = _tokens(exchange, expected)
+    if usage.source != "none":
+        told = exchange.report.units if exchange.report is not None else {}
+        if told or exchange.ask.units:
+            usage.kinds = replace(usage.kinds or Kinds(), **{**exchange.ask.units, **told})
+    return usage
+
+
+def _tokens(exchange: Exchange, expected: Expected | None) -> Usage:
     """The use of the exchange, as far as it can be known.
 
     The provider's own counts come first, where they can be believed. A count that is missing, or zero although there
@@ -96,7 +108,7 @@ def _most(told: Usage, report: Report, exchange: Exchange) -> tuple[int, int]:
     most_in = _MOST_INPUT
     if not (exchange.reservation.unseen or exchange.ask.hosted):  # a search reads what it finds
         most_in = min(most_in, _input_bound(exchange) + _PROMPT + told.beyond)
-    most_out = 0 if exchange.ask.output_field is None else _MOST_OUTPUT
+    most_out = 0 if exchange.ask.output_field is None and not exchange.ask.answer_tokens else _MOST_OUTPUT
     if limit is not None:
         most_out = min(most_out, max(limit, report.output_bytes) + told.beyond)
     return most_in, most_out
@@ -136,8 +148,9 @@ def _output(exchange: Exchange, report: Report, expected: Expected | None) -> in
     """The gateway's count of the output: its text, and thinking that a client that left did not see. No more than the
     request allows, or than was held as the answer passed its limit, unless its text is evidently more.
     """
-    if exchange.ask.output_field is None:  # as embeddings
-        return 0
+    if exchange.ask.output_field is None:  # vectors are no output, pictures and sound are no text
+        most = exchange.ask.answer_tokens
+        return min(most, _written(report)) if report.output_bytes > report.unread_bytes else most
     output_tokens = _written(report)
     if not exchange.ending.complete:
         output_tokens += _hidden(exchange, report, expected)

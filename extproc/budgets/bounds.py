@@ -33,15 +33,16 @@ def input_bound(exchange: Exchange) -> int:
     providers add themselves.
     """
     ask = exchange.ask
-    return 0 if ask.free else exchange.size - ask.image_bytes + beside_text(exchange)
+    return 0 if ask.free else exchange.size - ask.image_bytes - ask.file_bytes + beside_text(exchange)
 
 
 def beside_text(exchange: Exchange) -> int:
     """Most tokens of the images, and of the text that providers add to a prompt themselves."""
     ask = exchange.ask
+    added = ask.added_tokens + ask.file_tokens
     if not ask.images:
-        return ask.added_tokens
-    return ask.added_tokens + dearest(ask.images, ask.image_tokens, (target.model for target in exchange.targets))
+        return added
+    return added + dearest(ask.images, ask.image_tokens, (target.model for target in exchange.targets))
 
 
 def dearest(count: int, tokens: int, models: Iterable[str]) -> int:
@@ -54,7 +55,9 @@ def dearest(count: int, tokens: int, models: Iterable[str]) -> int:
 def input_estimate(exchange: Exchange) -> int:
     """Estimated tokens of the input."""
     ask = exchange.ask
-    return 0 if ask.free else estimate(exchange.size - ask.image_bytes) + ask.image_tokens
+    if ask.free:
+        return 0
+    return estimate(exchange.size - ask.image_bytes - ask.file_bytes) + ask.image_tokens + ask.file_tokens
 
 
 def input_seen(exchange: Exchange) -> int:
@@ -64,6 +67,8 @@ def input_seen(exchange: Exchange) -> int:
         return 0
     if exchange.shed:
         return exchange.seen
+    if ask.file_bytes:
+        return input_estimate(exchange)
     return about(without(exchange.body, ask.image_data)) + ask.image_tokens
 
 
@@ -116,7 +121,10 @@ def bound_output(
     ask = exchange.ask
     if ask.output_field is None:
         exchange.output_limits = ()
-        return (), ()
+        if not ask.answer_tokens:
+            return (), ()
+        each = [ask.answer_tokens] * len(exchange.targets)
+        return each, [None] * len(each)
     bounds: list[int] = []
     firm: list[int | None] = []
     written: list[int | None] = []

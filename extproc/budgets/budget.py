@@ -109,12 +109,14 @@ class Budget:
         output_tokens: int,
         possible: Collection[str] = prices.ALL_KINDS,
         price: Price | None = None,
+        *,
+        units: Mapping[str, int] = prices.NO_UNITS,
     ) -> int:
         """The most that a request within these tokens can use at `target`."""
         if not self.counts_money:
             return self.amount(input_tokens, output_tokens)
         price = price or target.price
-        return 0 if price is None else prices.bound(price, input_tokens, output_tokens, possible)
+        return 0 if price is None else prices.bound(price, input_tokens, output_tokens, possible, units)
 
     def charge(self, usage: Usage, cost: int | None) -> int:
         """The real use; an unknown price counts as nothing."""

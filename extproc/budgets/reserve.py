@@ -386,11 +386,15 @@ class Reserve:
 def _bound(exchange: Exchange, budget: Budget, target: Target, input_tokens: int, output_tokens: int) -> int:
     """The most that a request of so many tokens can use of a budget at `target`."""
     price = dearest(exchange, target) if budget.counts_money else None
-    return budget.bound(target, input_tokens, output_tokens, exchange.reservation.possible, price)
+    return budget.bound(
+        target, input_tokens, output_tokens, exchange.reservation.possible, price, units=exchange.ask.units
+    )
 
 
 def _limited(exchange: Exchange, index: int) -> bool:
     """Whether the request that goes to a target limits its output."""
+    if exchange.ask.output_field is None:
+        return True
     limits, target = exchange.output_limits, exchange.targets[index]
     return limits[index] is not None or output_limit(target.changes, exchange.ask.max_output_tokens) is not None
 

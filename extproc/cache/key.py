@@ -34,7 +34,10 @@ class Keys:
 
     def __init__(self, secret: bytes, providers: Mapping[str, ProviderSettings]) -> None:
         self._secret = hashlib.blake2b(secret, person=b"extproc cache", digest_size=32).digest()
-        self._places = {name: [entry.kind, entry.url.geturl()] for name, entry in providers.items()}
+        self._places = {
+            name: [entry.kind, entry.url.geturl(), sorted(entry.headers.items()), sorted(entry.query.items())]
+            for name, entry in providers.items()
+        }
         self._headers = {name: [Pattern(passed) for passed in entry.passed] for name, entry in providers.items()}
 
     def __call__(self, exchange: Exchange, scope: str) -> tuple[bytes, bool] | None:
@@ -51,7 +54,9 @@ class Keys:
 
     def _place(self, target: Target) -> Sequence[Any]:
         """All of a target that changes its answers. Its name does not."""
-        changes = [target.changes, target.api, target.hosted_tools, target.max_output_tokens]
+        able = None if target.supports is None else sorted(target.supports)
+        limits = [target.max_output_tokens, target.known_output]
+        changes = [target.changes, target.api, target.hosted_tools, able, limits]
         return [target.provider, self._places.get(target.provider), target.model, *changes]
 
     def _beside(self, exchange: Exchange) -> Sequence[Any]:

@@ -161,7 +161,7 @@ class _Story:
             ask.model[:256],
             exchange.operation,
             "streamed" if ask.stream else "plain",
-            f"about {estimate(len(exchange.body) - ask.image_bytes)} input tokens",
+            f"about {estimate(len(exchange.body) - ask.image_bytes - ask.file_bytes)} input tokens",
             f"images: {ask.images}" if ask.images else "",
             "" if ask.max_output_tokens is None else f"at most {ask.max_output_tokens} output tokens",
             f"{ask.choices} choices" if ask.choices > 1 else "",

@@ -34,6 +34,8 @@ _HEAD = 64  # characters: of most formats, the size is in the bytes they hold
 _DEPTHS = (1 << 12, 1 << 17)  # characters: the size of a JPEG or GIF comes behind its metadata
 _NO_SIZE = frozenset((0xC4, 0xC8, 0xCC))  # JPEG markers between 0xC0 and 0xCF that begin no frame
 _SLOWEST = 1000  # bytes a second, the least an MP3 has: audio is at most 32 tokens a second
+BYTES_OF_AUDIO = 31
+"""Bytes for each token of audio in a file, at least: 1,000 bytes and 32 tokens a second."""
 _PLAIN_WAV = frozenset((1, 3, 6, 7))  # PCM, float, A-law, mu-law: every sample has its bytes
 _TEXT = ("data:text/", "data:application/json")
 _PACKED = ("JVBERi", "UEsD", "H4sI")  # the base64 of %PDF-, of a ZIP (every Office document), of gzip

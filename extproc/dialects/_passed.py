@@ -4,13 +4,15 @@ answer has it. Nothing is translated.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import msgspec
 
-from extproc.dialects import _edges, read_model
+from extproc.dialects import _edges, _media, read_flag, read_integer, read_model
 from extproc.dialects.openai_chat.usage import read_usage
+from extproc.framing.multipart import files_in
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Report
 from extproc.words.errors import INVALID_REQUEST, Refusal
 from extproc.words.exchange import Usage
@@ -37,6 +39,40 @@ def passed_fields(*text: str, **more: Any) -> Fields:
         "opaque": frozenset(),
     }
     return Fields(**found | more)
+
+
+def add_files(ask: Ask, body: Mapping[str, Any]) -> None:
+    """Note the files of a form: their bytes, their tokens, and one that guardrails cannot read."""
+    for name, file in files_in(body):
+        ask.file_bytes += file.size
+        ask.packed_bytes += file.size
+        if file.kind == "image":
+            ask.file_tokens += _media.image_tokens(b64encode(file.head).decode())
+        elif file.kind == "audio":
+            ask.file_tokens += file.size // _media.BYTES_OF_AUDIO + 1
+        else:
+            ask.file_tokens += file.size
+        if not file.known:
+            ask.unreadable = name
+
+
+def form_flag(body: Mapping[str, Any], name: str) -> bool:
+    """An optional boolean of a request that may be a form. Raises Refusal (400)."""
+    value = body.get(name)
+    if value in ("true", "false"):
+        return bool(value == "true")
+    return read_flag(body, name)
+
+
+def form_integer(body: Mapping[str, Any], name: str, least: int, most: int) -> int | None:
+    """An optional whole number of a request that may be a form. Raises Refusal (400)."""
+    value = body.get(name)
+    if isinstance(value, str) and value.isdecimal() and len(value) < _DIGITS:
+        return read_integer({name: int(value)}, name, least, most)
+    return read_integer(body, name, least, most)
+
+
+_DIGITS = 10
 
 
 class Passed(Dialect):

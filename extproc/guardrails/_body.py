@@ -1,4 +1,4 @@
-"""JSON with some of its values replaced, and everything else as it was."""
+"""JSON, or a form, with some of its values replaced, and everything else as it was."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
+
+from extproc.framing.multipart import is_form, patched
 
 _encode = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -19,6 +21,10 @@ def rewritten(body: bytes, tree: Any, changes: Changes) -> bytes:
     """`body`, whose JSON is `tree`, after `changes`. All other strings and numbers stay as they are, byte for byte. The
     tree is changed in place.
     """
+    if is_form(body):
+        fields = {key: new for (holder, key), new in changes.items() if holder == id(tree)}
+        tree.update(fields)
+        return patched(body, fields)
     touched = _on_the_way(tree, {holder for holder, _ in changes})
     return _rewrite(msgspec.Raw(body), tree, changes, touched)
 

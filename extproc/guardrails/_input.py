@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.framing.multipart import is_form
 from extproc.guardrails._base import Failure, GuardrailSettings
 from extproc.guardrails._body import replaced, rewritten
 from extproc.guardrails._guard import Guard
@@ -85,7 +86,9 @@ class GuardInput:
         if not self._guards and GUARDRAILS not in exchange.request.headers:
             return
         guards = self.chosen(exchange)
-        exchange.guards = tuple(self._bound(exchange, [guard for guard in guards if guard.on_answer]))
+        exchange.guards = tuple(
+            self._bound(exchange, [guard for guard in guards if guard.on_answer and not exchange.dialect.wordless])
+        )
         for guard in guards:
             if guard.measures:
                 await self._measure(exchange, guard)
@@ -151,7 +154,8 @@ class GuardInput:
         if unreadable:
             for guard in guards:
                 if guard.closed:
-                    message = f"'{unreadable}' holds token ids, which guardrails cannot read: send text."
+                    what = "a file of an unknown kind" if is_form(exchange.body) else "token ids"
+                    message = f"'{unreadable}' holds {what}, which guardrails cannot read: send text."
                     raise _blocked(guard, message, unreadable)
                 self._note(exchange, Verdict(guard.name, "input", "failed", reason="unreadable"))
         then = time.monotonic()
@@ -327,7 +331,7 @@ def _changes(source: Source, edits: Sequence[Edit]) -> Iterator[tuple[tuple[int,
 
 def collect(exchange: Exchange) -> Sequence[Source]:
     """All text of a request: its strings, names of fields and long numbers, and text files in base64."""
-    files = exchange.dialect.fields.files
+    files, form = exchange.dialect.fields.files, is_form(exchange.body)
     images = {id(image) for image in exchange.ask.image_data}
     found: list[Source] = []
     spoken = tuple(exchange.dialect.fields.spoken)
@@ -341,7 +345,8 @@ def collect(exchange: Exchange) -> Sequence[Source]:
             found.append(Source(parts[0].role, parts[0].where, written, parts))
             continue
         found.append(_source(parts[0]))
-        if id(parts[0].value) in images:
+        inside = form and parts[0].holder is not exchange.json  # only whole fields of a form can be written anew
+        if inside or id(parts[0].value) in images:
             found[-1].texts = ()
         if (more := decoded(parts[0], files)) is not None:
             found.append(more)

@@ -241,7 +241,8 @@ class Watch:
         if data != _DONE:
             try:
                 tree = parse(data, _DEPTH)
-            except InvalidJSON:
+            except InvalidJSON:  # it may hold a call, with a field that is given twice
+                self._unreadable(whole=True)
                 holder = {"": data.decode(errors="replace")}
                 said.append(self._take(Piece("answer", holder, "")))
             else:
@@ -337,9 +338,11 @@ class Watch:
                     self._fail(guard, Failure("unreadable"))
         channel.raw = None
 
-    def _unreadable(self) -> None:
+    def _unreadable(self, *, whole: bool = False) -> None:
+        """An event that cannot be read; with `whole`, for guardrails that judge whole texts alone."""
         for guard in [*self._guards]:
-            self._fail(guard, Failure("unreadable"))
+            if guard.whole or not whole:
+                self._fail(guard, Failure("unreadable"))
 
     # --- decisions
 

@@ -112,7 +112,7 @@ class Mock:
         self._fault_total += 1
         faults = replace(self.none, **self._fault.due(self._fault_total))
         try:
-            document = _decoded(body, model) if endpoint and seen.method == "POST" else None
+            document = self._document(seen, body, model) if endpoint and seen.method == "POST" else None
             if document is not None:
                 seen.model = model or document["model"]
                 faults = replace(faults, **self._of_model(seen.model)) if "+" in seen.model else faults
@@ -129,6 +129,15 @@ class Mock:
             refused = wrong if isinstance(wrong, Refused) else nested
             told, more = endpoint.error(refused) if endpoint else (error(refused), ())
             return self._reply(told, seen, faults, refused.status, more)
+
+    def _document(self, _seen: Seen, body: bytes, model: str) -> Json:
+        """The body, which has to name the model where the path does not."""
+        document = _json_or_none(body)
+        if not isinstance(document, dict):
+            raise Refused(400, "The body is not a JSON object.", code="invalid_json")
+        if not model and (not isinstance(document.get("model"), str) or not document["model"]):
+            raise Refused(400, "You must provide a model parameter.", param="model")
+        return document
 
     def _of_model(self, model: str) -> Mapping[str, Any]:
         try:
@@ -209,13 +218,3 @@ def _json_or_none(body: bytes) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-
-
-def _decoded(body: bytes, model: str) -> Json:
-    """The body, which has to name the model where the path does not."""
-    document = _json_or_none(body)
-    if not isinstance(document, dict):
-        raise Refused(400, "The body is not a JSON object.", code="invalid_json")
-    if not model and (not isinstance(document.get("model"), str) or not document["model"]):
-        raise Refused(400, "You must provide a model parameter.", param="model")
-    return document

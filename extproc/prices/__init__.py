@@ -31,11 +31,18 @@ MOST = 1 << 56
 _PER_TOKEN = 10**9  # USD per million tokens -> femto-USD per token
 _PER_REQUEST = 10**15  # USD -> femto-USD
 _PER_SEARCH = 10**12  # USD per thousand -> femto-USD for each
+_SCALES: Mapping[str, int] = {"searches": _PER_SEARCH, "seconds": 10**15 // 3600, "images": _PER_REQUEST}
+"""Femto-USD of the kinds that are no tokens: per thousand searches, per hour of audio, per image. Characters have a
+price per million, as tokens.
+"""
 _FEMTO = 10**6  # femto-USD in a nano-USD
 _DEAREST = 1_000_000
 
 _Rate = float | Decimal
-_PRICED = ("audio_input", "audio_cached", "audio_output", "image_input", "image_output", "cache_write_1h")
+_PRICED = (
+    *("audio_input", "audio_cached", "audio_output", "image_input", "image_output", "cache_write_1h"),
+    *("seconds", "characters", "images"),
+)
 """Kinds that settings can price."""
 
 
@@ -83,6 +90,26 @@ class PriceSettings(Section):
         le=_DEAREST,
         description="Price of input tokens that a prompt cache keeps for an hour, in USD per million. Default: "
         "`cache_write`.",
+    )
+    seconds: float | None = Field(
+        None,
+        ge=0,
+        le=_DEAREST,
+        alias="audio_hour",
+        description="Price of an hour of audio in the input, in USD, in addition to its tokens. For transcriptions.",
+    )
+    characters: float | None = Field(
+        None,
+        ge=0,
+        le=_DEAREST,
+        description="Price of characters in the input, in USD per million, in addition to its tokens. For speech.",
+    )
+    images: float | None = Field(
+        None,
+        ge=0,
+        le=_DEAREST,
+        alias="image",
+        description="Price of an image that is answered, in USD, in addition to its tokens.",
     )
     per_request: float = Field(
         0, ge=0, le=_DEAREST, description="Price of each request, in USD, in addition to its tokens."
@@ -151,7 +178,7 @@ def _kinds(price: Price, given: Mapping[str, _Rate], *, cached: bool) -> Kinds:
     """The prices of all kinds. One without a price costs what text does; from a cache that has none, what it costs
     without a cache.
     """
-    rates = {name: _whole(rate, _PER_SEARCH if name == "searches" else _PER_TOKEN) for name, rate in given.items()}
+    rates = {name: _whole(rate, _SCALES.get(name, _PER_TOKEN)) for name, rate in given.items()}
     fallback = {"input": price.input, "cached": price.cached_input, "output": price.output, "1h": price.cache_write}
     for name in (*_INPUT_KINDS, *_OUTPUT_KINDS):
         kind, _, part = name.rpartition("_")
@@ -187,7 +214,8 @@ def _difference(tokens: Kinds, rates: Price, plain: int, written: int) -> int:
     """What `tokens` cost more than text. `plain` are the tokens of input that no cache read or wrote."""
     kinds = rates.kinds
     assert kinds is not None, "asked before"
-    femto = tokens.searches * kinds.searches
+    femto = tokens.searches * kinds.searches + tokens.seconds * kinds.seconds
+    femto += tokens.characters * kinds.characters + tokens.images * kinds.images
     for of_input, of_cached, rate, cached_rate in (
         (tokens.audio_input, tokens.audio_cached, kinds.audio_input, kinds.audio_cached),
         (tokens.image_input, tokens.image_cached, kinds.image_input, kinds.image_cached),
@@ -207,9 +235,18 @@ _OUTPUT_KINDS = ("audio_output", "image_output", "video_output")
 ALL_KINDS = frozenset((*_INPUT_KINDS, *_OUTPUT_KINDS))
 
 
-def bound(price: Price, input_tokens: int, output_tokens: int, possible: Collection[str] = ALL_KINDS) -> int:
+NO_UNITS: Mapping[str, int] = {}
+
+
+def bound(
+    price: Price,
+    input_tokens: int,
+    output_tokens: int,
+    possible: Collection[str] = ALL_KINDS,
+    units: Mapping[str, int] = NO_UNITS,
+) -> int:
     """Most nano-USD of a request within these tokens, whatever kind they turn out to be: text, thinking, read from or
-    written to a cache, and those of `Kinds` that are `possible`.
+    written to a cache, and those of `Kinds` that are `possible`. `units` are the most of what is no token.
     """
     most = 0
     for rates in (price, *[tier for start, tier in price.tiers if start < input_tokens]):
@@ -218,7 +255,8 @@ def bound(price: Price, input_tokens: int, output_tokens: int, possible: Collect
         if (kinds := rates.kinds) is not None:
             input_rate = max(input_rate, *[getattr(kinds, name) for name in _INPUT_KINDS if name in possible], 0)
             output_rate = max(output_rate, *[getattr(kinds, name) for name in _OUTPUT_KINDS if name in possible], 0)
-        most = max(most, input_tokens * input_rate + output_tokens * output_rate + rates.per_request)
+        beside = sum(count * getattr(kinds, name) for name, count in units.items()) if units and kinds else 0
+        most = max(most, input_tokens * input_rate + output_tokens * output_rate + rates.per_request + beside)
     return min(-(-most // _FEMTO), MOST)
 
 
@@ -373,10 +411,14 @@ def _compiled(prices: types.ModelPrice) -> Price | None:
         "reasoning": prices.output_reasoning_mtok,
     }
     if kinds["input"] is None:
-        return None
+        if all(getattr(prices, name) is None for name in _UNITS.values()):
+            return None
+        kinds["input"] = Decimal()
     per_request, version = _base(prices.requests_kcount) / 1000, _catalogue()
     given = {kind: value for kind, value in kinds.items() if value is not None}
-    more = {kind: value for kind, name in _CATALOGUED.items() if (value := getattr(prices, name)) is not None}
+    more = {
+        kind: value for kind, name in {**_CATALOGUED, **_UNITS}.items() if (value := getattr(prices, name)) is not None
+    }
     tiers = []
     for start in sorted({tier.start for value in (*given.values(), *more.values()) for tier in _tiers(value)}):
         rates = {kind: _at(value, start) for kind, value in given.items()}
@@ -401,6 +443,8 @@ _CATALOGUED: Mapping[str, str] = {
     "searches": "web_searches_kcount",
 }
 """The catalogue's name of each kind's price."""
+_UNITS: Mapping[str, str] = {"seconds": "input_audio_hours", "characters": "input_mchars"}
+"""... of those whose models may have no price of tokens."""
 
 
 @cache

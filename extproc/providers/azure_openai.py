@@ -15,6 +15,12 @@ PROVIDER = Provider(
         "openai_responses_compact",
         "openai_embeddings",
         "openai_completions",
+        "openai_images",
+        "openai_speech",
+        "openai_transcriptions",
+        "openai_audio_translations",
+        "openai_files",
+        "openai_batches",
     ),
     prefers={"openai_responses": REASON},  # deployments that have the name of their model
     credential=Credential("api-key", ""),

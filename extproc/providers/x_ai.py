@@ -9,6 +9,7 @@ PROVIDER = Provider(
     dialects=(
         "openai_chat",
         "openai_responses",
+        "openai_images",
     ),
     client_headers=("x-grok-conv-id",),  # keeps a conversation at the server that has its prompt cached
     catalogue="x-ai",

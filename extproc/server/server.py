@@ -97,7 +97,7 @@ class _Process:
         self._attachment = attachment
         self._telemetry = telemetry
         self._dropped = False  # the request's body, for which there was no room
-        telemetry.streams.inc()
+        telemetry.streams += 1
 
     @property
     def done(self) -> bool:
@@ -126,7 +126,7 @@ class _Process:
         return wire.silence(self._attachment, now)
 
     async def on_end(self) -> None:
-        self._telemetry.streams.dec()
+        self._telemetry.streams -= 1
         await self._attachment.on_end()
 
 

@@ -22,6 +22,7 @@ class ToolNames:
     def __init__(self, prompt: Prompt, dialect: Dialect) -> None:
         self._most = dialect.tool_names
         self._groups = dialect.namespaces
+        self._letters = dialect.tool_letters
         self._there: dict[tuple[str, str], str] = {}
         self._here: dict[str, tuple[str, str]] = {}
         for tool in prompt.tools:  # those without a group first: their names are the ones that a choice can mean
@@ -63,6 +64,8 @@ class ToolNames:
         if known is not None:
             return known
         made = f"{group}__{name}" if group else name
+        if self._letters and made[:1].isdigit():
+            made = f"_{made}"
         if len(made) > self._most or self._here.get(made, key) != key or (group and ("", made) in self._there):
             digest = hashlib.blake2s(f"{group}\n{name}".encode(errors="replace"), digest_size=_DIGEST // 2).hexdigest()
             made = f"{made[: self._most - _DIGEST - 1]}_{digest}"

@@ -18,6 +18,7 @@ from extproc.dialects._effort import forgo_thinking
 from extproc.framing import OVERSIZE, Frame, Framing
 from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
+from extproc.translation.call_ids import distinct_calls
 from extproc.translation.image_turns import show_images
 from extproc.translation.prompt_cache import mark_stable
 from extproc.translation.tool_names import ToolNames
@@ -85,6 +86,7 @@ class Translation:
                 self._encoding = prompt.encoding
             else:
                 prompt.stream = self.streamed  # the client's path may say it rather than its body
+                distinct_calls(prompt)
                 self._names = ToolNames(prompt, self.dialect)
                 self.one_call = prompt.one_call
                 self.large_events = self.large_events or prompt.images

@@ -152,6 +152,11 @@ class Ask:
     image_data: list[str] = field(default_factory=list)  # the strings of the body that are images
     packed_bytes: int = 0  # bytes of the body inside PDFs, other packed files and audio
     inputs: int = 0  # of a batch, where a model reads each by itself
+    file_bytes: int = 0  # bytes of the body inside the files of a form
+    file_tokens: int = 0  # the most tokens of them
+    later: tuple[int, int] = (0, 0)  # tokens of input and output of the requests that an uploaded file holds
+    answer_tokens: int = 0  # tokens of an answer that no field limits: pictures, sound, a transcript
+    units: dict[str, int] = field(default_factory=dict)  # the most of what is priced beside tokens, see `Kinds`
     longest_bytes: int | None = None  # of the longest of them; a token id counts as CHARACTERS_PER_TOKEN
     inputs_bytes: int = 0  # of all of them
     added_tokens: int = 0  # the most tokens providers add to the prompt for tools and schemas
@@ -247,6 +252,7 @@ class Report:
     output_events: int = 0  # events that carried generated text
     options: dict[str, str] = field(default_factory=dict)  # that change the price, as the provider applied them
     error: str = ""  # the provider's error in mid-stream
+    units: dict[str, int] = field(default_factory=dict)  # counts of what is priced beside tokens, see `Kinds`
     kept: Sequence[str] = ()  # ids of the objects that the provider keeps
     memory: Any = None  # the dialect's own, from one event to the next
 
@@ -324,6 +330,12 @@ class Dialect:
     """Further paths for the same, each with the one of `paths` it stands for. The model's name in one of them takes the
     place of the one in the body.
     """
+    forms: bool = False
+    """Whether requests may be forms (`multipart/form-data`)."""
+    unnamed: bool = False
+    """Whether its requests name no model: the field of that name, if there is one, is for the gateway alone."""
+    wordless: bool = False
+    """Whether its answers hold no words of a model, so that guardrails have nothing to read in them."""
     calls: Mapping[tuple[str, str], str] = {}
     """Calls about an object that a provider keeps, by method and path, each with its operation. `{id}` stands for the
     object's id. They have no body.
@@ -422,6 +434,10 @@ class Dialect:
         """The request without `withheld` tools. Takes any body and never raises."""
         return {}, []
 
+    def renamed(self, body: Mapping[str, Any], model: str) -> Mapping[str, Any]:  # noqa: ARG002
+        """Fields to set where requests inside of the body have to name another model, where the API is `unnamed`."""
+        return {}
+
     def keeps(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
         """True when the provider may keep the answer, under an id that `observe` reports."""
         return False
@@ -514,6 +530,8 @@ class Dialect:
 
     tool_names: int = 64
     """Most characters of a tool's name. Longer names are shortened, and written out again in the answer."""
+    tool_letters: bool = False
+    """Whether a tool's name begins with a letter or an underscore."""
     namespaces: bool = False
     """Whether tools can be grouped. Elsewhere a group's name becomes part of its tools' names."""
 

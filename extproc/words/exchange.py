@@ -100,7 +100,10 @@ class Kinds:
     image_output: int = 0
     video_output: int = 0
     cache_write_1h: int = 0  # tokens that a cache keeps for an hour
-    searches: int = 0  # searches of the web, which are no tokens
+    searches: int = 0  # searches of the web, which are no tokens; neither are the next three
+    seconds: int = 0  # of audio in the input
+    characters: int = 0  # of text in the input
+    images: int = 0  # in the answer
 
 
 @dataclass(slots=True, frozen=True)

@@ -5,16 +5,20 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.cache.key import Keys, neutral
+from extproc.cache.settings import CacheRuleSettings
+from extproc.cache.stages import obstacle
 from extproc.dialects import by_path, dialects
 from extproc.dialects.openai_chat import shapes as chat_shapes
 from extproc.dialects.openai_responses import shapes as responses_shapes
 from extproc.providers import ProviderSettings
+from extproc.words.dialect import Ask
 from extproc.words.exchange import Consumer, Target
 from tests.cache.bodies import CHAT, FULL, PATHS, SAME
 
@@ -161,6 +165,8 @@ def test_the_targets_and_their_changes_are_part_of_the_key_and_their_names_and_o
         {"changes": (("temperature", "set", 0),)},
         {"max_output_tokens": 5},
         {"api": "openai_responses"},
+        {"supports": frozenset(("tools",))},
+        {"known_output": 4096},
     ):
         assert key("openai_chat", CHAT, targets=(replace(m, **change),)) != known, change
 
@@ -178,8 +184,9 @@ def test_headers_and_parameters_that_a_provider_gets_are_part_of_the_key(key, ex
 def test_another_secret_or_another_address_of_the_provider_makes_another_key(exchange):
     asked = exchange(CHAT)
     moved = {"a": ProviderSettings(kind="mock", base_url="http://127.0.0.1:1/v1")}
-    keys = [Keys(b"secret", PROVIDERS), Keys(b"other", PROVIDERS), Keys(b"secret", moved)]
-    assert len({make(asked, "consumer") for make in keys}) == 3
+    beta = {"a": ProviderSettings(kind="mock", headers={"x-beta": "1"})}
+    keys = [Keys(b"secret", PROVIDERS), Keys(b"other", PROVIDERS), Keys(b"secret", moved), Keys(b"secret", beta)]
+    assert len({make(asked, "consumer") for make in keys}) == 4
 
 
 def test_a_request_with_half_a_character_has_no_key(exchange):
@@ -229,6 +236,14 @@ def test_no_pair_of_consumers_shares_an_answer_unless_the_scope_says_so(exchange
 
 
 def test_every_api_of_clients_says_which_fields_change_no_answer():
-    others = {name for name, dialect in dialects().items() if dialect.paths} - set(SPOKEN)
-    assert others <= {"anthropic_count_tokens", "rerank", "openai_moderations"}
+    others = {name: dialect for name, dialect in dialects().items() if dialect.paths and name not in SPOKEN}
+    asking = {name for name, dialect in others.items() if dialect.family not in ("passed", "count_tokens", "kept")}
+    assert {name for name in asking if not name.startswith("gemini_")} <= {"openai_responses_compact"}
     assert by_path()["/v1/embeddings"].asides == {"user"}
+
+
+def test_a_form_is_never_kept():
+    """Two files of the same name are the same fields."""
+    form = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.mp3"\r\n\r\nID3\r\n--x--\r\n'
+    exchange = SimpleNamespace(request=SimpleNamespace(headers={}), body=form, ask=Ask(model="m"))
+    assert "form" in obstacle(exchange, CacheRuleSettings())

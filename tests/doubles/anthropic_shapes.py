@@ -114,11 +114,12 @@ _FOUND = record(
     _MARK | {"content!": array(_TEXT), "source!": string, "title!": string, "citations": record({"enabled": boolean})}
 )
 _GIVEN = {"text": _TEXT, "image": _IMAGE, "document": _DOCUMENT, "search_result": _FOUND}
+_GIVEN_BY_TOOLS = tagged("type", _GIVEN | {"tool_reference": record(_MARK | {"tool_name!": string})})
 _RESULT = record(
     _MARK
     | {
         "tool_use_id!": _ID,
-        "content": either(("string", string), ("array", array(tagged("type", _GIVEN)))),
+        "content": either(("string", string), ("array", array(_GIVEN_BY_TOOLS))),
         "is_error": boolean,
     }
 )

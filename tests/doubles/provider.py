@@ -13,12 +13,13 @@ import msgspec
 from extproc.mock.endpoints import Answer, Endpoint, Headers, Json, Options
 from extproc.mock.faults import Faults as SharedFaults
 from extproc.mock.provider import JSON, Mock, Reply, Seen
-from tests.doubles import responses_stored
+from tests.doubles import files, forms, responses_stored
 from tests.doubles.credentials import Asked, Keys
 from tests.doubles.faults import NONE, Faults, odd, padded, parse
 from tests.doubles.routes import OPENAI, find
 
 HTML = ((b"content-type", b"text/html; charset=utf-8"),)
+SOUND = ((b"content-type", b"audio/mpeg"),)
 FORGED = ((b"x-extproc-origin", b"hop"), (b"x-ai-provider", b"forged"), (b"x-envoy-overloaded", b"true"))
 GARBAGE = b"<!doctype html><html><body><h1>It works!</h1></body></html>\n"
 BAD_JSON = b'{"id":"chatcmpl-mock","object":"chat.completion","choices":[{"index":0,"message":{"role":"assi'
@@ -41,8 +42,14 @@ class Double(Mock):
         found, model = find(path)
         return found and Endpoint(found.dialect, found.answer, found.error), model
 
+    def _document(self, _seen: Seen, body: bytes, model: str) -> Json:
+        form = forms.decoded(_seen.headers, body)
+        return super()._document(_seen, body, model) if form is None else form
+
     def _listing(self, method: str, path: str, *, known: bool) -> Json:
         found = responses_stored.call(self._name, method, path)
+        if found is None:
+            found = files.call(self._name, method, path)
         return super()._listing(method, path, known=known) if found is None else found
 
     def _admit(self, seen: Seen, body: bytes) -> None:
@@ -57,6 +64,8 @@ class Double(Mock):
         return super()._play(answer, seen, faults)
 
     def _written(self, document: Any, faults: SharedFaults) -> tuple[Headers, bytes]:
+        if isinstance(document, bytes):
+            return SOUND, document
         if not isinstance(faults, Faults):
             return JSON, msgspec.json.encode(document)
         body = GARBAGE if faults.garbage else BAD_JSON if faults.badjson else msgspec.json.encode(document)

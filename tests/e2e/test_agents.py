@@ -1,5 +1,5 @@
-"""The agents that people use, unchanged: Codex and Claude Code as npm has them, with homes of their own and dummy keys,
-through Envoy to strict doubles. Each runs a tool and ends.
+"""The agents that people use, unchanged: Codex, Claude Code and Gemini CLI as npm has them, with homes of their own and
+dummy keys, through Envoy to strict doubles. Each runs a tool and ends.
 
 `make agents` installs them and runs these tests. They take a minute, so other runs leave them out.
 """
@@ -39,6 +39,7 @@ models:
   llama: {provider: groq, model: llama-3.3-70b-versatile}
   gemini-2.5-flash: {provider: gemini}
   gemini-3-pro-preview: {provider: gemini}
+  gemini-3.1-pro-preview: {provider: gemini}  # Gemini CLI asks for it in place of the former
   nova: {provider: bedrock, model: "amazon.nova-pro-v1:0"}
   lost: {provider: down, model: gpt-5.4}
 virtual_models:
@@ -80,6 +81,8 @@ def run(gateway: Gateway, tmp_path: Path) -> Callable[..., Session]:
     home, work = tmp_path / "home", tmp_path / "work"
     work.mkdir(parents=True)
     (home / ".codex").mkdir(parents=True)
+    (home / ".gemini").mkdir()
+    (home / ".gemini" / "settings.json").write_text(json.dumps(GEMINI), encoding="utf-8")
     (home / ".codex" / "config.toml").write_text(CODEX.replace("ADDRESS", gateway.base_url), encoding="utf-8")
 
     def session(name: str, *arguments: str, key: str = KEY, **more: str) -> Session:
@@ -87,6 +90,7 @@ def run(gateway: Gateway, tmp_path: Path) -> Callable[..., Session]:
         if not program.exists():
             pytest.skip(f"{name} is not installed: `make agents` does it")
         env = {"PATH": os.environ["PATH"], "HOME": str(home), "GATEWAY_KEY": key, "ANTHROPIC_AUTH_TOKEN": key}
+        env |= {"GEMINI_API_KEY": key, "GOOGLE_GEMINI_BASE_URL": gateway.url}
         env |= {"ANTHROPIC_BASE_URL": gateway.url, "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1", **more}
         done = subprocess.run(
             [program, *arguments],
@@ -103,6 +107,11 @@ def run(gateway: Gateway, tmp_path: Path) -> Callable[..., Session]:
     return session
 
 
+GEMINI = {
+    "security": {"auth": {"selectedType": "gemini-api-key"}},
+    "privacy": {"usageStatisticsEnabled": False},
+    "general": {"disableAutoUpdate": True, "enableAutoUpdate": False},
+}
 CODEX = """
 model_provider = "gateway"
 
@@ -144,6 +153,14 @@ def test_claude_code_runs_a_tool_and_ends(gateway: Gateway, run: Callable[..., S
     arguments = ("--model", model, "--allowedTools", "Bash")
     told = tells("Bash", command=RUN, description="a number")
     check(gateway, run("claude", "-p", told, *arguments, ANTHROPIC_SMALL_FAST_MODEL=model), model)
+
+
+@pytest.mark.parametrize(
+    "model", [name for name in TARGETS if name != "gemini-3-pro-preview"] + ["gemini-3.1-pro-preview"]
+)
+def test_gemini_cli_runs_a_tool_and_ends(gateway: Gateway, run: Callable[..., Session], model: str) -> None:
+    told = tells("run_shell_command", command="seq -f %04g 42 42")  # it refuses substitutions
+    check(gateway, run("gemini", "-p", told, "-m", model, "--yolo", "--skip-trust"), model)
 
 
 def test_claude_code_asks_the_api_of_openai_that_takes_tools_beside_reasoning(

@@ -4,6 +4,9 @@ them: grants, guardrails, budgets, accounts.
 
 from __future__ import annotations
 
+import json
+import random
+from base64 import b64decode
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +16,8 @@ import openai
 import pytest
 from openai import OpenAI
 
+from tests.doubles.audio import SOUND
+from tests.doubles.images import PIXEL
 from tests.e2e.conftest import KEY, Gateway, run_gateway
 
 OTHER = "sk-gw-other"
@@ -23,14 +28,22 @@ providers:
   cohere: {kind: cohere, base_url: "{at_openai}/v2", api_key: env:OPENAI_KEY}
   jina: {kind: jina, base_url: "{mock_openai}", api_key: env:OPENAI_KEY}
   voyage: {kind: voyage, base_url: "{mock_openai}", api_key: env:OPENAI_KEY}
+  down: {kind: openai, base_url: "http://127.0.0.1:9/v1"}
 models:
   ranker: {provider: cohere, model: rerank-v3.5, price: {input: 0, output: 0, per_request: 0.002}}
   "jina/*": {provider: jina}
   "voyage/*": {provider: voyage}
   omni-moderation-latest: {provider: openai}
   gpt-5.4: {provider: openai}
+  gpt-image-1: {provider: openai}
+  "openai/*": {provider: openai}
+  dall-e-3: {provider: openai, price: {input: 0, output: 0, image: 0.04}}
+  lost: {provider: down, model: gpt-image-2}
+  unheard: {provider: down, model: whisper-2}
 virtual_models:
   ranking: {targets: [{model: ranker}, {model: jina/jina-reranker-v3}]}
+  drawing: {targets: [{model: lost}, {model: gpt-image-1}]}
+  hearing: {targets: [{model: unheard}, {model: openai/gpt-4o-transcribe}]}
 consumers:
   - {name: demo, keys: [{env: EXTPROC_DEMO_KEY}]}
   - {name: other, keys: [{env: OTHER_KEY}]}
@@ -196,13 +209,186 @@ def test_input_tokens_are_counted_and_a_conversation_is_compacted(gateway: Gatew
     assert row["cost_usd"] > 0
 
 
+# --- images
+
+
+def test_images_are_made_and_edited(gateway: Gateway, sdk: OpenAI):
+    made = sdk.images.generate(model="gpt-image-1", prompt="a red dot", n=2, quality="medium")
+    assert [image.b64_json for image in made.data or ()] == [PIXEL, PIXEL]
+    row = gateway.last(lambda entry: entry["operation"] == "image_generation")
+    assert (row["input_tokens"], row["output_tokens"]) == (3, 2112)
+    assert row["cost_usd"] == pytest.approx(3 * 5e-6 + 2112 * 40e-6)
+    picture = ("dot.png", b64decode(PIXEL), "image/png")
+    edited = sdk.images.edit(model="openai/gpt-image-1", prompt="blue", image=[picture, picture])
+    assert len(edited.data or ()) == 1
+    row = gateway.last(lambda entry: entry["operation"] == "image_edit")
+    assert (row["model"], row["provider_model"]) == ("openai/gpt-image-1", "gpt-image-1")
+    assert row["cost_usd"] == pytest.approx(1 * 5e-6 + 388 * 10e-6 + 272 * 40e-6)
+
+
+def test_images_are_streamed(gateway: Gateway, sdk: OpenAI):
+    events = list(sdk.images.generate(model="gpt-image-1", prompt="a dot", stream=True, partial_images=1))
+    assert [event.type for event in events] == ["image_generation.partial_image", "image_generation.completed"]
+    assert gateway.last(lambda entry: entry["operation"] == "image_generation")["output_tokens"] == 272
+
+
+def test_an_image_can_have_a_price_of_its_own(gateway: Gateway, sdk: OpenAI):
+    sdk.images.generate(model="dall-e-3", prompt="a dot", n=3)
+    row = gateway.last(lambda entry: entry["model"] == "dall-e-3")
+    assert (row["cost_usd"], row["usage_source"]) == (0.12, "estimated")
+
+
+# --- sound
+
+
+def test_speech_passes_as_it_is(gateway: Gateway, sdk: OpenAI):
+    spoken = sdk.audio.speech.create(model="openai/tts-1", voice="alloy", input="Hello there").read()
+    assert spoken == SOUND
+    row = gateway.last(lambda entry: entry["operation"] == "speech")
+    assert row["cost_usd"] == pytest.approx(11 * 15e-6)
+    body = {"model": "openai/gpt-4o-mini-tts", "voice": "alloy", "input": "Hello there", "stream_format": "sse"}
+    answer = gateway.post("/v1/audio/speech", body)
+    assert answer.text.count("data: ") == 2
+    assert gateway.exchange_of(answer)["output_tokens"] == 20
+
+
+def test_sound_is_transcribed(gateway: Gateway, sdk: OpenAI):
+    file = ("hello.mp3", SOUND, "audio/mpeg")
+    said = sdk.audio.transcriptions.create(model="hearing", file=file, prompt="and more", temperature=0)
+    assert said.text == "This is hello.mp3. and more"
+    row = gateway.last(lambda entry: entry["operation"] == "transcription")
+    assert (row["attempts"], row["provider_model"], row["input_tokens"]) == (2, "gpt-4o-transcribe", 19)
+    assert row["cost_usd"] == pytest.approx(14 * 6e-6 + 5 * 2.5e-6 + 5 * 10e-6)
+    pieces = list(sdk.audio.transcriptions.create(model="openai/gpt-4o-transcribe", file=file, stream=True))
+    assert pieces[-1].type == "transcript.text.done"
+    key = {"authorization": f"Bearer {KEY}"}
+    url = gateway.base_url + "/audio/translations"
+    timed = gateway.http.post(url, headers=key, data={"model": "openai/whisper-1"}, files={"file": file})
+    assert timed.json()["text"] == "This is hello.mp3."
+    row = gateway.last(lambda entry: entry["operation"] == "audio_translation")
+    assert row["cost_usd"] == pytest.approx(9 * 0.36 / 3600)
+
+
+def test_a_large_file_passes_byte_for_byte(gateway: Gateway, sdk: OpenAI):
+    """Beyond the size at which bodies are read in slices, and to a second target with another name of the model."""
+    large = SOUND + random.Random(7).randbytes(1 << 20)
+    sdk.audio.transcriptions.create(model="hearing", file=("long.mp3", large, "audio/mpeg"))
+    [seen] = gateway.seen("openai")
+    alone = sdk.with_options(base_url=f"{gateway.mocks['openai']}/v1", api_key="sk-upstream")
+    alone.audio.transcriptions.create(model="gpt-4o-transcribe", file=("long.mp3", large, "audio/mpeg"))
+    assert seen["body_length"] == gateway.seen("openai")[1]["body_length"]
+
+
+def test_a_form_is_searched(gateway: Gateway):
+    """Every text of a form: fields, names of files, and files that are text; never what nobody can read."""
+    sound = ("a.mp3", SOUND, "audio/mpeg")
+    forms: list[tuple[dict[str, Any], Any]] = [
+        ({"prompt": SECRET}, sound),
+        ({"language": ["a", SECRET]}, sound),
+        ({}, (f"{SECRET}.mp3", SOUND, "audio/mpeg")),
+        ({}, ("a.mp3", f"my key is {SECRET}".encode(), "audio/mpeg")),
+        ({}, ("a.mp3", b"\x80\x81" + SECRET.encode(), "audio/mpeg")),
+    ]
+    key = {"authorization": f"Bearer {KEY}"}
+    url = gateway.base_url + "/audio/transcriptions"
+    for fields, file in forms:
+        data = {"model": "openai/whisper-1", **fields}
+        answer = gateway.http.post(url, headers=key, data=data, files={"file": file})
+        assert answer.json()["error"]["code"] == "guardrail_blocked", fields
+    twice = gateway.http.post(url, headers=key, data={"model": ["openai/whisper-1", "lost"]}, files={"file": sound})
+    hidden = gateway.http.post(
+        url, headers=key, data={"model": "openai/whisper-1", "model[]": ["lost"]}, files={"file": sound}
+    )
+    assert {twice.status_code, hidden.status_code} == {400}
+    assert gateway.seen("openai") == []
+
+
+# --- files and batches
+
+
+def batch_file(model: str, text: str = "Hello") -> tuple[str, bytes]:
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 100}
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return "in.jsonl", b"".join(json.dumps({**line, "custom_id": str(number)}).encode() + b"\n" for number in range(3))
+
+
+def test_a_batch_is_made_of_a_file(gateway: Gateway, sdk: OpenAI):
+    file = sdk.files.create(file=batch_file("openai/gpt-5.4"), purpose="batch")
+    assert file.id.startswith("file-kept_")
+    batch = sdk.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    assert (batch.input_file_id, batch.status) == (file.id, "completed")
+    found = sdk.batches.retrieve(batch.id)
+    assert (found.id, found.input_file_id, found.output_file_id) == (batch.id, file.id, batch.output_file_id)
+    assert found.output_file_id is not None
+    assert len(sdk.files.content(found.output_file_id).text.splitlines()) == 3
+    assert sdk.batches.cancel(batch.id).status == "cancelling"
+    assert sdk.files.retrieve(file.id).filename == "in.jsonl"
+    assert sdk.files.delete(file.id).id == file.id
+    row = gateway.last(lambda entry: entry["operation"] == "create_batch")
+    assert (row["model"], row["output_tokens"], row["usage_source"]) == ("openai/gpt-5.4", 300, "estimated")
+    assert row["input_tokens"] == len(batch_file("openai/gpt-5.4")[1]) // 3 + 1
+    assert row["cost_usd"] > 0
+    assert "kept_" not in str(gateway.seen("openai"))
+
+
+def test_a_file_is_kept_at_the_provider_of_a_model(gateway: Gateway, sdk: OpenAI):
+    notes = ("notes.txt", b"Berlin is a city.")
+    file = sdk.files.create(file=notes, purpose="user_data", extra_body={"model": "gpt-5.4"})
+    asked: Any = [
+        {"role": "user", "content": [{"type": "input_file", "file_id": file.id}, {"type": "input_text", "text": "?"}]}
+    ]
+    sdk.responses.create(model="gpt-5.4", input=asked, store=False)
+    [part, _] = gateway.seen("openai")[1]["body"]["input"][0]["content"]
+    assert part["file_id"].startswith("file-")
+    assert "kept_" not in part["file_id"]
+    with pytest.raises(openai.BadRequestError, match="Name a model"):
+        sdk.files.create(file=notes, purpose="user_data")
+
+
+def test_files_and_batches_are_guarded(gateway: Gateway, sdk: OpenAI):
+    """Requests inside of a file need the grants and pass the guardrails that they would need and pass alone."""
+    other, narrow = sdk.with_options(api_key=OTHER), sdk.with_options(api_key=ENV["NARROW_KEY"])
+    escaped = batch_file("gpt-5.4", SECRET)[1].replace(b"AKIA", b"\\u0041KIA")
+    two = batch_file("gpt-5.4")[1] + batch_file("gpt-image-1")[1]
+    for content, client, error in (
+        (batch_file("gpt-image-1")[1], narrow, openai.PermissionDeniedError),
+        (batch_file("unknown")[1], sdk, openai.NotFoundError),
+        (batch_file("gpt-5.4", SECRET)[1], sdk, openai.BadRequestError),
+        (escaped, sdk, openai.BadRequestError),
+        (two, sdk, openai.BadRequestError),
+        (b"nonsense", sdk, openai.BadRequestError),
+        (b"\xff", sdk, openai.BadRequestError),
+    ):
+        with pytest.raises(error):
+            client.files.create(file=("in.jsonl", content), purpose="batch")
+    assert gateway.seen("openai") == []
+    file = sdk.files.create(file=batch_file("gpt-5.4"), purpose="batch")
+    asked = len(gateway.seen("openai"))
+    for id, client in ((file.id, other), ("file-123", sdk)):
+        with pytest.raises(openai.NotFoundError):
+            client.files.retrieve(id)
+        with pytest.raises(openai.NotFoundError):
+            client.batches.create(input_file_id=id, endpoint="/v1/chat/completions", completion_window="24h")
+    with pytest.raises(openai.APIStatusError) as refused:
+        sdk.files.list()
+    assert refused.value.status_code == 405
+    assert len(gateway.seen("openai")) == asked
+
+
 # --- all of them
 
 BODIES: dict[str, dict[str, Any]] = {
     "/v1/rerank": {"model": "ranker", **ASKED},
     "/v1/moderations": {"model": "omni-moderation-latest", "input": "x"},
+    "/v1/images/generations": {"model": "gpt-image-1", "prompt": "x"},
+    "/v1/audio/speech": {"model": "openai/tts-1", "input": "x", "voice": "alloy"},
 }
-TEXTS = {"/v1/rerank": [{"query": SECRET}, {"documents": ["a", SECRET]}], "/v1/moderations": [{"input": ["a", SECRET]}]}
+TEXTS: dict[str, list[dict[str, Any]]] = {
+    "/v1/rerank": [{"query": SECRET}, {"documents": ["a", SECRET]}],
+    "/v1/moderations": [{"input": ["a", SECRET]}],
+    "/v1/images/generations": [{"prompt": SECRET}],
+    "/v1/audio/speech": [{"input": SECRET}, {"instructions": SECRET}],
+}
 
 
 @pytest.mark.parametrize("path", BODIES)

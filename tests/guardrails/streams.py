@@ -6,17 +6,20 @@ from extproc.framing.sse import SSE
 from extproc.words.actions import LocalReply
 
 PROVIDER = "providers: {a: {kind: vllm, base_url: 'http://127.0.0.1:8090/v1'}}\nmodels: {m: {provider: a}}\n"
-"""Speaks every API of PATHS but Anthropic's and OpenAI's responses, which are translated; here that changes nothing."""
+"""Speaks OpenAI's chat and completions. The other APIs of PATHS are translated; here that changes nothing."""
 
 PATHS = {
     "openai_chat": "/v1/chat/completions",
     "openai_completions": "/v1/completions",
     "openai_responses": "/v1/responses",
     "anthropic_messages": "/v1/messages",
+    "gemini_generate_content": "/v1beta/models/m:streamGenerateContent?alt=sse",
 }
 
 
 def request(dialect):
+    if dialect == "gemini_generate_content":
+        return {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
     body = {"model": "m", "stream": True}
     if dialect in ("openai_chat", "openai_completions"):
         body["stream_options"] = {"include_usage": True}
@@ -129,7 +132,24 @@ def _responses(pieces, thoughts, arguments):
     yield event("response.completed", response=done)
 
 
+def _gemini(pieces, thoughts, arguments):
+    def event(part, **more):
+        candidate = {"content": {"parts": [part], "role": "model"}, "index": 0, **more.pop("candidate", {})}
+        return None, {"candidates": [candidate], "modelVersion": "m", "responseId": "r", **more}
+
+    for piece in thoughts:
+        yield event({"text": piece, "thought": True})
+    for piece in pieces:
+        yield event({"text": piece})
+    if arguments:  # a call is whole in one event, whose JSON has the arguments as they stand
+        _, call = event({"functionCall": {"id": "c", "name": "f", "args": "ARGUMENTS"}})
+        yield None, json.dumps(call).replace('"ARGUMENTS"', "".join(arguments))
+    usage = {"promptTokenCount": 5, "candidatesTokenCount": 7, "totalTokenCount": 12}
+    yield event({"text": ""}, candidate={"finishReason": "STOP"}, usageMetadata=usage)
+
+
 _EVENTS = {
+    "gemini_generate_content": _gemini,
     "openai_chat": _chat,
     "openai_completions": _completions,
     "openai_responses": _responses,
@@ -195,7 +215,16 @@ def _read_responses(data):
         yield kinds[data["type"]], data["delta"]
 
 
+def _read_gemini(data):
+    for candidate in data.get("candidates", ()):
+        for part in candidate["content"]["parts"]:
+            yield "thoughts" if part.get("thought") else "text", part.get("text") or ""
+            if "functionCall" in part:
+                yield "arguments", json.dumps(part["functionCall"]["args"])
+
+
 _READ = {
+    "gemini_generate_content": _read_gemini,
     "openai_chat": _read_chat,
     "openai_completions": _read_completions,
     "openai_responses": _read_responses,

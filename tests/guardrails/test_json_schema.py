@@ -164,16 +164,21 @@ def guard(more="", action="block", failure="closed", limits="{}"):
 
 GIVEN = f"schema: {json.dumps(PERSON)}"
 WANTED = {
+    "gemini_generate_content": {
+        "generationConfig": {"responseMimeType": "application/json", "responseJsonSchema": PERSON}
+    },
     "openai_chat": {"response_format": {"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON}}},
     "openai_responses": {"text": {"format": {"type": "json_schema", "name": "p", "schema": PERSON}}},
     "anthropic_messages": {"output_config": {"format": {"type": "json_schema", "schema": PERSON}}},
 }
 TOOLS = {
+    "gemini_generate_content": {"tools": [{"functionDeclarations": [{"name": "f", "parametersJsonSchema": PERSON}]}]},
     "openai_chat": {"tools": [{"type": "function", "function": {"name": "f", "parameters": PERSON}}]},
     "openai_responses": {"tools": [{"type": "function", "name": "f", "parameters": PERSON}]},
     "anthropic_messages": {"tools": [{"name": "f", "input_schema": PERSON}]},
 }
 WORDS = {
+    "gemini_generate_content": lambda text: {"candidates": [{"content": {"parts": [{"text": text}]}}]},
     "openai_chat": lambda text: {"choices": [{"index": 0, "message": {"content": text}}]},
     "openai_completions": lambda text: {"choices": [{"index": 0, "text": text}]},
     "openai_responses": lambda text: {

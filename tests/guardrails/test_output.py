@@ -148,6 +148,22 @@ async def test_events_that_are_no_json_are_read_as_text(world):
 # --- plain answers
 
 PLAIN = {
+    "gemini_generate_content": lambda text: {
+        "candidates": [
+            {
+                "content": {
+                    "role": "model",
+                    "parts": [
+                        {"text": text, "thought": True, "thoughtSignature": "cw=="},
+                        {"text": text},
+                        {"functionCall": {"id": "t", "name": "f", "args": {"a": {"b": [text]}}}},
+                    ],
+                },
+                "finishReason": "STOP",
+            }
+        ],
+        "usageMetadata": {"promptTokenCount": 5, "candidatesTokenCount": 7, "totalTokenCount": 12},
+    },
     "openai_chat": lambda text: {
         "id": "c",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],

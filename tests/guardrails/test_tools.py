@@ -17,6 +17,9 @@ def settings(rules, action="block"):
 
 
 PLAIN = {
+    "gemini_generate_content": lambda name, arguments: {
+        "candidates": [{"content": {"parts": [{"functionCall": {"name": name, "args": arguments}}]}}]
+    },
     "openai_chat": lambda name, arguments: {
         "choices": [
             {
@@ -53,7 +56,7 @@ PLAIN = {
 async def test_a_call_is_allowed_or_not(world, dialect, rules, blocked, streamed):
     arguments = {"sql": "x; DROP\u0020TABLE users"}
     if streamed:
-        text = json.dumps(arguments).replace(" ", "\\u0020")
+        text = json.dumps(arguments, separators=(",", ":")).replace(" ", "\\u0020")
         body = stream(dialect, arguments=[text[start : start + 3] for start in range(0, len(text), 3)])
         played = await Played(world(settings(rules)), dialect).answer([body])
     else:
@@ -95,13 +98,16 @@ async def test_arguments_have_rules_of_their_own(world, dialect):
         played = await Played(made, dialect).answer([body[at : at + 1000] for at in range(0, len(body), 1000)])
         words = heard(dialect, played.out)
         assert words["text"] == "Well. " * 60
+        verdict = ("calls", "output", "block", {kind: 1})
+        if dialect == "gemini_generate_content" and kind == "unreadable" and text.startswith('{"command"'):
+            verdict = ("calls", "output", "failed", {})  # its arguments are JSON of the event itself
         if kind:
             assert words["arguments"] == "", text
-            assert "guardrail_blocked" in json.dumps(words["error"])
+            assert "guardrail_" in json.dumps(words["error"])
         else:
             assert played.out == body
         told = played.verdicts
-        assert told[before:] == ([("calls", "output", "block", {kind: 1})] if kind else [])
+        assert told[before:] == ([verdict] if kind else [])
 
 
 async def test_calls_side_by_side_are_judged_each_by_its_own_tool(world):

@@ -1,6 +1,7 @@
 """Sensitive tools in conversations with results of untrusted ones, in every client API."""
 
 import json
+import re
 
 import pytest
 
@@ -36,6 +37,18 @@ def conversation(dialect, tool="browse", id="c1"):
         ]
         offered = [{"type": "function", "name": name, "parameters": {}} for name in ("f", "browse")]
         return {"input": items, "tools": offered, "tool_choice": {"type": "function", "name": "f"}}
+    if dialect == "gemini_generate_content":
+        contents = [
+            {"role": "user", "parts": [{"text": "Hi"}]},
+            {"role": "model", "parts": [{"functionCall": {"id": id, "name": tool, "args": {}}}]},
+            {"role": "user", "parts": [{"functionResponse": {"id": "c1", "name": tool, "response": {}}}]},
+        ]
+        calling = {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f"]}}
+        return {
+            "contents": contents,
+            "tools": [{"functionDeclarations": [{"name": name} for name in ("f", "browse")]}],
+            "toolConfig": calling,
+        }
     messages = [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": [{"type": "tool_use", "id": id, "name": tool, "input": {}}]},
@@ -69,8 +82,8 @@ async def test_a_sensitive_call_after_an_untrusted_result_is_refused(world, dial
     await played.answer([streamed])
     assert (played.status, played.out) == ((400, b"") if blocked else (200, streamed))
     sent = json.loads(played.sent.body) if played.sent.body is not None else more
-    assert ("f" not in str(sent["tools"]).replace("'function'", "")) is blocked
-    assert ("tool_choice" not in sent) is blocked
+    assert ("f" not in re.sub("'function[A-Za-z]*'", "", str(sent["tools"]))) is blocked
+    assert ({"tool_choice", "toolConfig"}.isdisjoint(sent)) is blocked
     assert "browse" in str(sent["tools"])
     played = Played(world(guard(rules)), dialect, body=asking(dialect) | more)
     await played.answer([plain], "application/json")
@@ -106,7 +119,19 @@ async def test_audit_leaves_the_request_alone(world):
     assert played.verdicts == [("taint", "output", "audit", {"sensitive_tool": 1})]
 
 
+def gemini(*parts, **more):
+    return {"contents": [{"role": "user", "parts": [*parts]}], **more}
+
+
 RESULTS = {
+    "gemini_generate_content": [
+        ({"cachedContent": "cachedContents/x"}, [""]),
+        (gemini({"codeExecutionResult": {"output": "1"}}, {"toolResponse": {}}), ["code_execution", ""]),
+        (gemini({"functionCall": {"name": "read"}}, {"functionResponse": {"name": "read"}}), ["read"]),
+        (gemini({"functionResponse": {"name": "read"}}), [""]),  # no call of that name
+        (gemini({"functionCall": {"id": "x", "name": "read"}}, {"functionResponse": {"id": "x"}}), ["read"]),
+        (gemini({"functionResponse": 3}, None, contents="x"), []),
+    ],
     "openai_chat": [
         ({"messages": [{"role": "function", "name": "old"}]}, ["old"]),
         ({"messages": [{"role": "tool", "tool_call_id": []}, 3]}, [""]),

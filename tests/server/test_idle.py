@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from tests.e2e.conftest import free_ports
 
 SCRIPT = """
@@ -38,8 +40,9 @@ asyncio.run(main())
 def test_an_idle_processor_has_not_loaded_what_only_reports_and_probes_need(tmp_path):
     here = Path(__file__).parents[2]
     status, admin = free_ports(2)
-    text = (here / "gateway.yaml").read_text() + f"\nstatus: {{port: {status}}}\nadmin: {{port: {admin}}}\n"
-    (tmp_path / "gateway.yaml").write_text(text)
+    settings = yaml.safe_load((here / "gateway.yaml").read_text())
+    settings |= {"status": {"port": status}, "admin": {"port": admin}}
+    (tmp_path / "gateway.yaml").write_text(yaml.safe_dump(settings))
     env = {**os.environ, "PYTHONPATH": str(here), "EXTPROC_DEMO_KEY": "sk-gw-demo"}
     command = [sys.executable, "-c", SCRIPT]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)

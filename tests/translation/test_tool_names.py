@@ -78,3 +78,12 @@ def test_groups_stay_where_there_are_groups():
     asked = prompt(Tool("open", namespace="files"), calls=[ToolCall("1", "open", "{}", namespace="files")])
     assert not ToolNames(asked, RESPONSES).changed
     assert asked.tools[0].namespace == asked.messages[1].parts[0].namespace == "files"
+
+
+def test_a_name_that_begins_with_a_digit_gets_an_underscore_where_it_must_not():
+    """Gemini's: https://ai.google.dev/api/caching#FunctionDeclaration."""
+    asked = prompt(Tool("3d_render"), calls=[ToolCall("1", "3d_render", "{}")])
+    names = ToolNames(asked, dialects()["gemini_generate_content"])
+    assert asked.tools[0].name == asked.messages[1].parts[0].name == "_3d_render"
+    assert back(names, "_3d_render") == ("", "3d_render")
+    assert not ToolNames(prompt(Tool("3d_render")), CHAT).changed

@@ -37,10 +37,10 @@ FIELDS = Fields(
 _HOLD_TEXT = ("text", "content")  # fields of messages and blocks
 _ROLES = frozenset(("user", "assistant", "system"))
 _INLINE = ("text", "content")  # text only: a PDF is packed, and a kilobyte of it can hold a thousand pages
-_SAID = frozenset(("text", "thinking", "redacted_thinking", "tool_use", "search_result"))
+_SAID = frozenset(("text", "thinking", "redacted_thinking", "tool_use", "search_result", "tool_reference"))
 _HOSTED = frozenset(
     (
-        *("server_tool_use", "tool_reference", "mcp_tool_use", "mcp_tool_result", "web_search_tool_result"),
+        *("server_tool_use", "mcp_tool_use", "mcp_tool_result", "web_search_tool_result"),
         *("web_fetch_tool_result", "code_execution_tool_result", "tool_search_tool_result", "browser_state"),
         *("bash_code_execution_tool_result", "text_editor_code_execution_tool_result"),
     )

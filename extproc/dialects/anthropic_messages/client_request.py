@@ -44,7 +44,7 @@ _KNOWN = frozenset(
 )
 _TOOL_FIELDS = frozenset(("type", "name", "description", "input_schema", "strict", "cache_control"))
 _ONLY_THERE = (
-    *("server_tool_use", "container_upload", "tool_reference", "mcp_tool_use", "mcp_tool_result", "compaction"),
+    *("server_tool_use", "container_upload", "mcp_tool_use", "mcp_tool_result", "compaction"),
     *("web_search_tool_result", "web_fetch_tool_result", "code_execution_tool_result", "tool_search_tool_result"),
     *("bash_code_execution_tool_result", "text_editor_code_execution_tool_result", "browser_state"),
 )
@@ -225,6 +225,12 @@ def _read_tool_result(block: Mapping[str, Any], where: str, parts: list[Any], pr
     parts.append(ToolResult(id, found, error=_flag(block, "is_error", where), cache=_cache(block, where)))
 
 
+def _read_reference(block: Mapping[str, Any], where: str, parts: list[Any], _prompt: Prompt) -> None:
+    """A tool that the client's own search found. Other APIs offer every tool at once."""
+    name = _string(block.get("tool_name"), f"{where}.tool_name")
+    parts.append(TextPart(f"The tool {name} can be called.", _cache(block, where)))
+
+
 def _read_content(content: Any, where: str, known: Mapping[str, Any], parts: list[Any], prompt: Prompt) -> None:
     if isinstance(content, str):
         parts.append(TextPart(content))
@@ -236,8 +242,9 @@ def _read_content(content: Any, where: str, known: Mapping[str, Any], parts: lis
 
 
 _DOCUMENT = {"text": _read_text, "image": _read_image}
-_RESULT = _DOCUMENT | {"document": _read_document, "search_result": _read_search_result}
-_USER = _RESULT | {"tool_result": _read_tool_result}
+_USER = _DOCUMENT | {"document": _read_document, "search_result": _read_search_result}
+_RESULT = _USER | {"tool_reference": _read_reference}
+_USER = _USER | {"tool_result": _read_tool_result}
 _ASSISTANT = {
     "text": _read_text,
     "thinking": _read_thinking_block,

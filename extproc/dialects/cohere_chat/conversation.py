@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from extproc.dialects.anthropic_messages.provider_request import arguments
 from extproc.dialects.cohere_chat.names import escape
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import (
@@ -28,6 +29,7 @@ from extproc.words.messages import (
 )
 
 _decode = msgspec.json.Decoder().decode
+_write = msgspec.json.Encoder().encode
 _DETAILS = frozenset(("auto", "low", "high"))
 
 Json = dict[str, Any]
@@ -62,7 +64,7 @@ def _assistant(parts: list[Part], *, reasons: bool) -> list[Json]:
             if part.text:
                 thoughts.append(part.text)
         elif isinstance(part, ToolCall):
-            function = {"name": escape(part.name), "arguments": part.arguments or "{}"}
+            function = {"name": escape(part.name), "arguments": _object(part.arguments)}
             calls.append({"id": part.id, "type": "function", "function": function})
     thinking = [{"type": "thinking", "thinking": text} for text in thoughts] if reasons else []
     said: Json = {"role": "assistant"}
@@ -79,6 +81,12 @@ def _assistant(parts: list[Part], *, reasons: bool) -> list[Json]:
     else:  # thinking alone is no turn
         return []
     return [said]
+
+
+def _object(text: str) -> str:
+    """Arguments as JSON of an object, which the API demands; another model may have written anything else."""
+    found = arguments(text)
+    return _write(found).decode() if not found or found == {"arguments": text} else text
 
 
 def _add_user(parts: list[Part], found: list[Json]) -> None:

@@ -22,6 +22,7 @@ from extproc.dialects.gemini_generate_content import (
     report,
     said,
     spelling,
+    tooling,
 )
 from extproc.dialects.gemini_generate_content import problem as problems
 from extproc.dialects.gemini_generate_content.signature import PACKED
@@ -95,11 +96,14 @@ class GeminiGenerateContent(GeminiClient):
     paths, aliases = paths("chat", "generateContent", "streamGenerateContent")
     images = True
     image_turns = True
+    tool_letters = True
     traces = (f'"{PACKED}'.encode(),)
     fields = ask.FIELDS
     observe = staticmethod(report.observe)
     observe_edges = staticmethod(report.observe_edges)
     said = staticmethod(said.said)
+    without_tools = staticmethod(tooling.without_tools)
+    tooling = staticmethod(tooling.tooling)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
         return ask.read(body, endpoint)

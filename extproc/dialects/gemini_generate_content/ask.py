@@ -109,6 +109,7 @@ def _read_inline(held: Any, ask: Ask) -> None:
 
 def _read_file(held: Any, ask: Ask) -> None:
     kind, uri = _kind(held), held.get("fileUri") if isinstance(held, dict) else None
+    ask.add_url(uri, "contents")
     if isinstance(uri, str) and uri.startswith((FILES_API, "gs://", "files/")):
         ask.needs["state"] = "contents"  # Google alone can read it
     if kind.startswith("image/"):

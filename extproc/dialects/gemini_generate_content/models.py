@@ -2,7 +2,8 @@
 that some refuse.
 
 Sources: https://ai.google.dev/gemini-api/docs/thinking (levels, budgets and their ranges),
-https://ai.google.dev/gemini-api/docs/thought-signatures (models that insist on signatures).
+https://ai.google.dev/gemini-api/docs/thought-signatures (models that insist on signatures),
+https://ai.google.dev/gemini-api/docs/structured-output (JSON beside tools, from Gemini 3 on).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Model(NamedTuple):
     penalties: bool = False
     signed_calls: bool = False  # a call of a tool without its thought signature is an error
     media_results: bool = False  # tools may answer with images and files
+    json_beside_tools: bool = True  # the answer may have to be JSON where there are tools
 
 
 _LATEST = (99, 0)  # version of an alias such as gemini-flash-latest: the newest there is
@@ -39,9 +41,10 @@ def capabilities(name: str) -> Model:
         return Model("level", known=True, off=minimal, signed_calls=True, media_results=True)
     if version == (2, 5):
         if "pro" in name:
-            return Model("budget", known=True, least=128, most=32768)
-        return Model("budget", known=True, off=True, least=512 if "lite" in name else 1, most=24576)
-    return Model(known=True, penalties=True)
+            return Model("budget", known=True, least=128, most=32768, json_beside_tools=False)
+        least = 512 if "lite" in name else 1
+        return Model("budget", known=True, off=True, least=least, most=24576, json_beside_tools=False)
+    return Model(known=True, penalties=True, json_beside_tools=False)
 
 
 def _version(name: str) -> tuple[int, int] | None:

@@ -14,6 +14,7 @@ from extproc.dialects import _effort
 from extproc.dialects.gemini_generate_content.conversation import Contents
 from extproc.dialects.gemini_generate_content.models import Model, capabilities
 from extproc.words.dialect import Destination
+from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import Prompt, Tool, ToolChoice
 
 _MOST_STOPS = 5
@@ -51,6 +52,9 @@ def encode_request(prompt: Prompt, destination: Destination) -> tuple[Json, Sequ
     body: Json = {"contents": turns}
     if system:
         body["systemInstruction"] = {"parts": system}
+    if prompt.tools and prompt.format is not None and not model.json_beside_tools:
+        text = "The target of this model takes no 'response_format' together with tools: leave one of them out."
+        raise Refusal(UNSUPPORTED_BY_TARGETS, text, param="response_format")
     if prompt.tools:
         body["tools"] = [{"functionDeclarations": [_declaration(tool, ignored) for tool in prompt.tools]}]
         if prompt.tool_choice is not None:

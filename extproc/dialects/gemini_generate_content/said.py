@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from extproc.words.said import Closed, Piece, loose
+from extproc.words.said import ANSWER, Called, Closed, Piece, loose
 
 QUIET = frozenset(
     (
@@ -20,7 +20,7 @@ QUIET = frozenset(
 """Fields that hold no words of the model; `logprobsResult` goes with the text that it belongs to."""
 
 
-def said(event: Any) -> Iterator[Piece | Closed]:
+def said(event: Any) -> Iterator[Piece | Closed | Called]:
     """See `Dialect.said`. A stream that is no SSE is one array of events."""
     for one in event if isinstance(event, list) else (event,):
         candidates = one.get("candidates") if isinstance(one, dict) else None
@@ -33,7 +33,7 @@ def said(event: Any) -> Iterator[Piece | Closed]:
         yield from loose(one, "answer", QUIET, without=("candidates",))
 
 
-def _candidate(candidate: dict[str, Any], place: int) -> Iterator[Piece | Closed]:
+def _candidate(candidate: dict[str, Any], place: int) -> Iterator[Piece | Closed | Called]:
     index = candidate.get("index", place)
     index = index if type(index) is int else place
     where = f"candidates[{index}]"
@@ -51,13 +51,13 @@ def _candidate(candidate: dict[str, Any], place: int) -> Iterator[Piece | Closed
         yield Closed((index,))
 
 
-def _part(part: dict[str, Any], candidate: dict[str, Any], where: str, index: int) -> Iterator[Piece]:
+def _part(part: dict[str, Any], candidate: dict[str, Any], where: str, index: int) -> Iterator[Piece | Called]:
     for name, value in part.items():
         at = f"{where}.{name}"
         if name == "text" and isinstance(value, str):
             beside = (candidate, "logprobsResult", None) if candidate.get("logprobsResult") is not None else None
-            kind = "thought" if part.get("thought") is True else "text"
-            yield Piece(at, part, name, (index, kind), beside=beside)
+            kind, whole = ("thought", "") if part.get("thought") is True else ("text", ANSWER)
+            yield Piece(at, part, name, (index, kind), beside=beside, whole=whole)
         elif name == "functionCall" and isinstance(value, dict):
             yield from _call(value, at)
         elif isinstance(value, str) and name not in QUIET:
@@ -66,7 +66,8 @@ def _part(part: dict[str, Any], candidate: dict[str, Any], where: str, index: in
             yield from loose(value, at, QUIET)
 
 
-def _call(call: dict[str, Any], where: str) -> Iterator[Piece]:
+def _call(call: dict[str, Any], where: str) -> Iterator[Piece | Called]:
+    yield Called(f"{where}.args", call.get("name"), call.get("args") or {})
     for name, value in call.items():
         if isinstance(value, dict | list):
             yield from loose(value, f"{where}.{name}", frozenset(), call=True, numbers=True)

@@ -142,7 +142,7 @@ def signals(exchange: Exchange) -> dict[str, float]:
     text, size = _sample(said.asked)
     system = _simple_system(said.system)
     found = _asked(text, size, system)
-    found["context"] = _log(len(exchange.body) - ask.image_bytes, 16 << 10, 256 << 10)
+    found["context"] = _log(len(exchange.body) - ask.image_bytes - ask.file_bytes, 16 << 10, 256 << 10)
     found["turns"] = _part(said.turns - 3, 17)
     found["tools"] = _part(said.tools, 10)
     found["schema"] = float(said.shaped or "json_schema" in ask.needs)

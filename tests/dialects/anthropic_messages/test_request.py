@@ -698,3 +698,16 @@ def test_a_long_user_id_leaves_as_a_digest(there):
     assert users[0] == "u" * 64
     assert users[1] == users[2] != users[3]
     assert all(len(user) == 32 for user in users[1:])
+
+
+def test_tools_that_a_search_of_the_client_found_are_named():
+    """Claude Code's tool search. Other APIs offer every tool from the beginning, also those to be loaded later."""
+    found = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "tool_reference", "tool_name": "Bash"}]}
+    asked = question(
+        messages=[{"role": "user", "content": [found]}],
+        tools=[{"name": "Bash", "input_schema": {"type": "object"}, "defer_loading": True}],
+    )
+    assert MESSAGES.read(asked).hosted == ()
+    prompt = MESSAGES.decode_request(asked)
+    assert prompt.messages[0].parts == [ToolResult("t", [TextPart("The tool Bash can be called.")])]
+    assert [tool.name for tool in prompt.tools] == ["Bash"]

@@ -525,3 +525,13 @@ def test_the_sdk_reads_the_request(model):
         assert json.loads(read.model_dump_json(exclude_none=True)) == message
     for given_tool in body["tools"]:
         assert types.ToolV2.model_validate(given_tool).model_dump(exclude_none=True) == given_tool
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [('{"a": 1}', '{"a": 1}'), ("", "{}"), ("{oops", '{"arguments":"{oops"}'), ("[1]", '{"arguments":"[1]"}')],
+)
+def test_arguments_of_calls_are_objects(given, sent):
+    """Another model may have written anything else."""
+    [_, said, _] = messages(user(TextPart("x")), assistant(ToolCall("1", "f", given)), user(ToolResult("1", [])))
+    assert said["tool_calls"][0]["function"]["arguments"] == sent

@@ -578,3 +578,14 @@ def test_the_sdk_reads_the_request():
     types.GenerationConfig.model_validate(body.pop("generationConfig"))
     assert types.ServiceTier(body.pop("serviceTier")) is types.ServiceTier.FLEX
     assert body == {}
+
+
+def test_json_beside_tools_is_refused_where_the_model_takes_none():
+    """The next target is tried then."""
+    asked = Prompt("m", [user(TextPart("x"))], tools=[Tool("f")], format=OutputFormat())
+    for model in ("gemini-2.5-flash", "gemini-2.5-pro", "models/gemini-2.0-flash"):
+        with pytest.raises(Refusal) as refused:
+            encode(asked, model)
+        assert (refused.value.kind.code, refused.value.param) == ("unsupported_by_targets", "response_format")
+    for model in ("gemini-3-pro-preview", "gemini-flash-latest", "gemma-3"):
+        encode(asked, model)

@@ -1,0 +1,18 @@
+"""OpenAI's translations: sound in, text in English out. Requests and answers pass as they are.
+
+Source: https://developers.openai.com/api/reference/resources/audio/subresources/translations/methods/create
+"""
+
+from __future__ import annotations
+
+from extproc.dialects import azure
+from extproc.dialects.openai_transcriptions import OpenAITranscriptions
+
+
+class OpenAIAudioTranslations(OpenAITranscriptions):
+    name = "openai_audio_translations"
+    paths = {"/v1/audio/translations": "audio_translation"}  # noqa: RUF012
+    aliases = azure("/v1/audio/translations")
+
+
+DIALECT = OpenAIAudioTranslations()
