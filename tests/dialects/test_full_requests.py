@@ -17,7 +17,7 @@ from extproc.words import contract
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Text
 
 FOLDER = Path(__file__).parent / "full_requests"
-SPOKEN = [*(name for name, dialect in dialects().items() if dialect.paths), "example"]
+SPOKEN = [*(name for name, dialect in dialects().items() if dialect.paths and not dialect.unnamed), "example"]
 
 SYSTEM, ASKED, RESULT, DEFINED = "Be brief.", "Look at this.", "Rain, 7 degrees.", "Finds the weather."
 SIGNATURE = "c2lnbmVkIGJ5IGl0cyBwcm92aWRlcg=="
