@@ -130,7 +130,7 @@ class Forward:
         )  # a model in the path makes the path differ by target
         provider = kinds()[kind]
         adapted = provider.adapt is not None and (
-            provider.adapts is None or provider.adapts(exchange.json | fields, exchange.ask.needs)
+            provider.adapts is None or provider.adapts({**exchange.json, **fields}, exchange.ask.needs)
         )
         if same and not anew and (not adapted or exchange.dialect.forms):  # forms are patched, never written anew
             return None
