@@ -176,6 +176,8 @@ def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
         return "the client asks for it"
     if ask.free or len(exchange.body) > LARGE:
         return "it has no answer of a model" if ask.free else "its body is large"
+    if ask.stream and exchange.dialect.array(exchange.request.path):
+        return "the client takes one JSON array"
     if is_form(exchange.body):
         return "it is a form, whose files are not compared"
     if exchange.masked or exchange.vault is not None:

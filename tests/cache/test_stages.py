@@ -442,3 +442,17 @@ async def test_in_shadow_mode_no_request_waits(world):
     assert isinstance(reply, Continue)
     for stream in (first, second):
         await stream.on_end()
+
+
+async def test_geminis_clients_are_served_in_their_own_form(world):
+    providers = "providers: {a: {kind: openai, base_url: 'http://127.0.0.1:8090/v1'}, b: {kind: mock}}"
+    gateway = world(f"{providers}\n{RULES}")
+    path, streamed = "/v1beta/models/m:generateContent", "/v1beta/models/m:streamGenerateContent"
+    body = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
+    said = {"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}]}
+    await paid(gateway, body, said, path, x_extproc_translated="1")
+    assert content(await again(gateway, body, path)) == said
+    assert not hit(await again(gateway, body, streamed + "?alt=sse"))
+    assert "cache" in gateway.log[-1]
+    assert not hit(await again(gateway, body, streamed))  # one JSON array
+    assert "cache" not in gateway.log[-1]
