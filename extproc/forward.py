@@ -103,6 +103,10 @@ class Forward:
             exchange.edits |= usage
             exchange.usage_hidden = True
         model, output_field = exchange.dialect.fields.model, exchange.ask.output_field
+        if exchange.dialect.unnamed:
+            removed = [name for name in (model,) if name in exchange.json]
+            target = exchange.targets[0]  # it goes to one provider
+            return [Edit(exchange.dialect.renamed(exchange.json, target.model), removed)] * len(exchange.targets)
         found = []
         for index, target in enumerate(exchange.targets):
             fields, removed = apply(target.changes, exchange.json, output_field) if target.changes else ({}, [])
@@ -111,11 +115,13 @@ class Forward:
             if exchange.output_limits and (limit := exchange.output_limits[index]) is not None and output_field:
                 fields[output_field] = limit
                 removed = [name for name in removed if name != output_field]
-            found.append(Edit(fields, removed, self._service(exchange, target)))
+            found.append(Edit(fields, removed, self._service(exchange, target, fields)))
         return found
 
-    def _service(self, exchange: Exchange, target: Target) -> Service | None:
-        """The target's API, where the request must be rewritten for it; None where it is in that API already."""
+    def _service(self, exchange: Exchange, target: Target, fields: Mapping[str, Any]) -> Service | None:
+        """The target's API, where the request must be rewritten for it; None where it is in that API already. `fields`
+        are set in it.
+        """
         dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
         kind = self._catalog.providers[target.provider].kind
         anew = dialect is exchange.dialect and (exchange.traces or (target.prompt_cache and dialect.cache_marks))
@@ -124,7 +130,7 @@ class Forward:
         )  # a model in the path makes the path differ by target
         provider = kinds()[kind]
         adapted = provider.adapt is not None and (
-            provider.adapts is None or provider.adapts(exchange.json, exchange.ask.needs)
+            provider.adapts is None or provider.adapts({**exchange.json, **fields}, exchange.ask.needs)
         )
         if same and not anew and (not adapted or exchange.dialect.forms):  # forms are patched, never written anew
             return None
@@ -207,6 +213,8 @@ class Shed:
 def _share_out(edits: Sequence[Edit], exchange: Exchange) -> tuple[Edit, Mapping[str, str]]:
     """The edits to make now, and the headers that tell the tries their remaining edits."""
     first, name = edits[0], exchange.dialect.fields.model
+    if exchange.dialect.unnamed:
+        return first, {}
     if name is not None and not any(len(edit.fields) > 1 or edit.removed or edit.service for edit in edits):
         return first, _names_only(name, tuple([edit.fields[name] for edit in edits]))
     left = [_difference(first, edit, exchange) for edit in edits]

@@ -14,6 +14,7 @@ import msgspec
 from extproc.admission import LARGE, content_length
 from extproc.pipeline import Pipeline
 from extproc.response import ORIGIN, THROUGH, UPSTREAM, AnswerReader, internal, named, went_silent
+from extproc.telemetry.traces import final, known
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.errors import Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Exchange, Request, Response, Verified
@@ -33,6 +34,14 @@ class _State(Enum):
     OVER = auto()  # Envoy has closed the stream
 
 
+class _Told(Enum):
+    """Attributes of the span that Envoy was told."""
+
+    NOTHING = auto()
+    KNOWN = auto()  # those of the request
+    FINAL = auto()
+
+
 class GatewayStream:
     """Drives one Exchange through the stages as Envoy reports it. A new one for each request."""
 
@@ -43,6 +52,7 @@ class GatewayStream:
         self._mark = mark  # of this worker, see `words.workers`
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
+        self._told = _Told.NOTHING
         self._asked = False  # True: Envoy was asked for the answer's body at the request's headers
         self._no_room: Refusal | None = None  # for the body
         self._head: Continue | None = None  # waits for the guardrails
@@ -230,6 +240,21 @@ class GatewayStream:
         elif exchange.ask.stream:
             return Chunk(_cut_off(exchange, refusal), True)
         return Chunk(b"", head=refusal_answer(exchange, refusal))
+
+    def span(self) -> Mapping[str, str] | None:
+        """Attributes for Envoy's span that it was not told yet: when the request leaves, and when the exchange ends. An
+        answer that passes unread ends without a message, so only the first are told.
+        """
+        exchange, told = self._exchange, self._told
+        if exchange is None or told is _Told.FINAL:
+            return None
+        if hasattr(exchange, "ending"):
+            self._told = _Told.FINAL
+            return final(exchange, self._pipeline.telemetry.provider_name)
+        if exchange.forwarded and told is _Told.NOTHING:
+            self._told = _Told.KNOWN
+            return known(exchange)
+        return None
 
     async def on_end(self) -> None:
         """Settle an exchange that is still open: the stream is over, however it ended."""

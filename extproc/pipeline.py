@@ -8,6 +8,7 @@ events get the events of an answer too, and give back those that go on (`respons
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -95,6 +96,20 @@ class Stages:
                 then = now
             if result is not None:
                 return result  # type: ignore[no-any-return]
+        return None
+
+
+class InTurns(Stages):
+    """Runs stages over a large body: other requests have a turn after each."""
+
+    def __init__(self, stages: Sequence[Stage], observe: Callable[[str], Callable[[float], None]]) -> None:
+        self._each = [Stages([stage], observe) for stage in stages]
+
+    async def __call__(self, exchange: Exchange) -> Continue | LocalReply | None:
+        for stage in self._each:
+            if (result := await stage(exchange)) is not None:
+                return result
+            await asyncio.sleep(0)
         return None
 
 
@@ -258,7 +273,7 @@ def build(
     caching = answers is not None and bool(settings.cache.rules)
     on_event: list[EventStage] = [
         Count(),
-        *([Keep()] if caching else []),
+        *([Keep(answers, settings.cache.memory)] if answers is not None and caching else []),
         Seal(ids),
         *([guard_output] if guarded else []),
         HideUsage(),
@@ -333,8 +348,10 @@ def build(
         Enter(books),
     ]
     early = EARLY if settings.usage.mode == "body" else 0  # with `log` the answer's head decides whether it is read
-    lists = (on_headers, on_large_headers, on_request, on_large_request, on_call, on_response, on_end)
-    stages = [Stages(each, telemetry.stage) for each in lists]
+    headers = [Stages(each, telemetry.stage) for each in (on_headers, on_large_headers)]
+    requests = [Stages(on_request, telemetry.stage), InTurns(on_large_request, telemetry.stage)]
+    rest = [Stages(each, telemetry.stage) for each in (on_call, on_response, on_end)]
+    stages = [*headers, *requests, *rest]
     return Pipeline(
         settings, catalog, history, telemetry, in_flight, guarded, early, waiting, why_read, admit.take, *stages
     )

@@ -31,6 +31,21 @@ FINE: Sequence[str] = (
     "Working with {g} opened my eyes.", "I hired {g} and it was the best decision.", "Let us listen to {g} for once.", "Why do people dislike {g}? I never got it.",
     "They say {g} are lazy; that is nonsense.", "I am sick of the hate against {g}.", "Two of the {g} sat next to me.", "Shit, those {g} can dance!",
     "We should do more for {g}.", "{g} helped me when my car broke down.", "Teach me about the culture of {g}.",
+    "Everyone has the same rights, {g} too.", "The constitution protects {g} as it protects all others.", "In this country {g} and their neighbours are treated alike.",
+    "More {g} should run for office.", "I wish that my company hired more {g}.", "It would be great if more {g} joined our choir.", "We need more {g} among our teachers.",
+    "Nobody can say that all {g} think alike.", "You should not lump all {g} together.", "It is false that all {g} are lazy.", "Saying that {g} are inferior is simply wrong.",
+    "People who believe that {g} are less clever are mistaken.", "If somebody tells you that {g} are dangerous, ask for evidence.", "The claim that {g} are criminals is a myth.",
+    "Anyone who thinks that {g} are dirty should meet my friends.", "You are wrong about {g}.", "You are wrong if you believe that {g} are weak.", "I do not think that {g} are worse than others.",
+    "She wrote a letter against the insults that {g} hear every day.", "A man shouted insults at {g}, and the passengers defended them.", "The court punished a man for threats against {g}.",
+    "The article documents crimes against {g} in the last century.", "Thousands of {g} were killed in the genocide.", "The exhibition shows how {g} were persecuted.",
+    "Attacks on {g} have become more frequent.", "He apologised for a stupid joke about {g}.", "The joke about {g} was not funny.", "Hate speech against {g} is removed here.",
+    "Which words for {g} are offensive, and which are fine?", "My grandfather feared {g} until he met some.", "I used to have prejudices about {g}, and I was an idiot.",
+    "They call {g} names, and that hurts.", "I hate it when people make fun of {g}.", "I am angry about the way they treat {g}.", "It disgusts me how the government treats {g}.",
+    "Hell yes, {g} won the cup!", "Those crazy {g} ran a marathon in the snow, chapeau!", "These {g} are damn smart.", "{g} are awesome.", "The bar is full of {g} tonight, come over!",
+    "The {g} on our street invited everybody for dinner.", "Shops like this need more customers like {g}.", "A group of {g} asked me for the way.", "The court ruled in favour of {g}.",
+    "{g} complained to the manager, and rightly so.", "{g} are not allowed in that club; I think that is unfair.", "The law against {g} was cruel.", "The regime murdered {g}.",
+    "Why were {g} not allowed to vote?", "Do {g} pay less for the ticket?", "How do {g} feel about this word?", "Three of the five winners are {g}.", "Some of the best cooks are {g}.",
+    "I have learned to listen to {g} before I judge.", "Are there seats for {g} on this train?", "The doctor asked whether {g} were over-represented.", "The survey found that {g} trust the police less.",
 )  # fmt: skip
 
 NEVER_LEARNED: Sequence[str] = (
@@ -39,6 +54,14 @@ NEVER_LEARNED: Sequence[str] = (
     "What did {g} eat in the middle ages?", "It makes me angry when {g} are treated badly.", "You cannot say that {g} are all the same.",
     "I do not understand why anybody would hate {g}.", "Being friends with {g} taught me a lot.", "God, I fucking love {g}.", "I met two {g} on the train.",
     "We need better doctors for {g}.", "If you think {g} are inferior, you are wrong.", "{g} built this city.", "My daughter plays with children of {g}.",
+    "The bus was full of {g} on their way to a wedding.", "Do {g} vote differently from their parents?", "A charity for {g} opened its doors on Monday.",
+    "I grew up with {g} and never thought about it.", "{g} sued the company and won.", "The poem describes how {g} lived through the war.",
+    "My boss said that {g} need not apply, which is illegal.", "How can we make our town safer for {g}?", "{g} in the audience laughed the loudest.",
+    "Slurs against {g} are banned on this forum.", "Not one of the {g} complained about the noise.", "What is a respectful word for {g}?",
+    "The comedian made fun of {g}, and I did not find it funny.", "Violence against {g} rose last year, the police report says.",
+    "I am tired of hearing that {g} are bad drivers.", "{g} were deported and murdered under that regime.", "Two {g} opened a hilarious podcast.",
+    "He used to be afraid of {g}; now he coaches a team of them.", "The teacher told the class why calling {g} dirty is wrong.", "Could {g} get a discount here?",
+    "Her novel asks why {g} were hated for centuries.", "The gym has hours for {g} only.",
 )  # fmt: skip
 """Friendly and neutral sentences to measure with."""
 
@@ -48,6 +71,8 @@ HOSTILE: Sequence[str] = (
     "{g} do not deserve rights.", "Somebody should beat up those {g}.", "Go to hell, you and the other {g}.", "{g} are animals, not humans.",
     "The world would be better without {g}.", "What a pathetic bunch of losers {g} are.", "{g} are a plague.", "Kill all {g}.",
     "These fucking {g} make me sick.", "Nobody wants you filthy {g} here.", "{g} are too stupid to vote.",
+    "I cannot stand {g}, they stink.", "{g} belong in the gutter.", "Those {g} are all criminals, lock them up.", "{g} are ruining this town and should leave.",
+    "Never trust {g}, they lie all the time.", "I would not let {g} near my kids, filthy people.", "{g} breed like vermin.", "Send the {g} back, they are trash.",
 )  # fmt: skip
 
 INSULTS: Sequence[str] = (

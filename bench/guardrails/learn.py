@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import codecs
 import hashlib
 import io
 import json
@@ -162,7 +163,7 @@ def injection_rows(path: str, *, all_templates: bool = True) -> Rows:
     made = phrases.attacks(rng, 7000, held_out=held)
     for text in made:
         rows.add(text, 1, 0.5)
-    for text in phrases.harmless(rng, 9000, held_out=held):
+    for text in phrases.harmless(rng, 14000, held_out=held):
         rows.add(text, 0, 0.7)
     for _ in range(5000):  # an attack between two pieces of a document
         around = rng.choice(carriers)
@@ -175,7 +176,27 @@ def injection_rows(path: str, *, all_templates: bool = True) -> Rows:
         start = rng.randrange(max(1, len(around) - 150))
         cut = start + rng.randrange(20, 120)
         rows.add(f"{around[start:cut]} {phrases.harmless(rng, 1, held_out=held)[0]} {around[cut : cut + 80]}", 0, 0.5)
+    ordinary = [line["text"] for line in data if line["label"] == 0] + phrases.harmless(rng, 2000, held_out=held)
+    for text in rng.sample(ordinary, min(4000, len(ordinary))):
+        rows.add(disguised(text[:400], rng), 0, 0.7)
     return rows
+
+
+def disguised(text: str, rng: random.Random) -> str:
+    """Harmless text in a form that says nothing about its meaning."""
+    kind = rng.randrange(7)
+    if kind == 0:
+        return rng.choice((" ", "\u200b", ".", "-")).join(text)
+    if kind == 1:
+        return text[::-1]
+    if kind == 2:
+        return codecs.encode(text, "rot13")
+    if kind == 3:
+        return " ".join(word[::-1] for word in text.split())
+    if kind == 4:
+        form = rng.choice(("\\u{:04x}", "&#{};", "%{:02X}"))
+        return "".join(form.format(ord(letter)) for letter in text[:100])
+    return text.translate(str.maketrans(*rng.choice((("aeio", "@3!0"), ("aeiost", "431057"), ("aeos", "4305")))))
 
 
 def toxicity_rows(path: str, *, all_templates: bool = True) -> Rows:  # noqa: ARG001
@@ -218,14 +239,15 @@ def store(name: str, weights: np.ndarray, bias: float, about: dict) -> None:
     (_FOLDER / f"{name}.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
 
 
-def sources(path: str) -> list[dict]:
-    lines = read(path, held=False) + read(path, held=True)
+def sources(path: str, *, harmless: bool = False) -> list[dict]:
+    lines = [*read(path, held=False), *read(path, held=True)]
+    lines = [line for line in lines if not (harmless and line.get("label"))]
     named = sorted({(line["source"], line["licence"]) for line in lines})
     return [{"name": name, "licence": licence} for name, licence in named]
 
 
 RECIPES = {
-    "injection": (injection_rows, 4.0, {"whole": 0.9, "12": 2.4, "24": 2.8, "48": 3.2, "96": 3.8}, [OWN, PYTHON]),
+    "injection": (injection_rows, 4.0, {"whole": 0.4, "12": 2.2, "24": 2.6, "48": 3.0, "96": 3.6}, [OWN, PYTHON]),
     "toxicity": (toxicity_rows, 2.0, {"whole": -0.9}, [{**OWN, "name": "bench/guardrails/identities.py"}, PYTHON]),
 }
 
@@ -234,7 +256,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=RECIPES)
     parser.add_argument("data")
-    parser.add_argument("--harmless", action="append", default=[], help="JSONL with more harmless texts")
+    parser.add_argument(
+        "--harmless",
+        action="append",
+        default=[],
+        help="JSONL with more harmless texts, those without `label` or with 0",
+    )
     parser.add_argument("--hold-out-templates", action="store_true", help="learn without one in four of the templates")
     parser.add_argument("--documents", action="append", default=[], help="folders with harmless Markdown pages")
     args = parser.parse_args()
@@ -242,14 +269,17 @@ def main() -> None:
     rows = recipe(args.data, all_templates=not args.hold_out_templates)
     for path in args.harmless:
         for line in read(path, held=False):
-            rows.add(neutral(line["text"]) if args.model == "toxicity" else line["text"], 0, 0.7)
+            if not line.get("label"):
+                rows.add(neutral(line["text"]) if args.model == "toxicity" else line["text"], 0, 0.7)
     rng = random.Random(3)
     for folder in args.documents:
         for path in sorted(Path(folder).rglob("*.md")):
             if not held_out(path.name):
                 rows.add_windows(path.read_text(encoding="utf-8"), 0, rng, 0.7, 40)
     weights, bias = fitted(rows, strength)
-    named = [each for path in (args.data, *args.harmless) for each in sources(path)]
+    named = sources(args.data)
+    for path in args.harmless:
+        named += [each for each in sources(path, harmless=True) if each not in named]
     store(
         args.model,
         weights,

@@ -17,13 +17,15 @@ writes them. Times are CPU time of the thread, so that other work on the machine
 from __future__ import annotations
 
 import argparse
+import base64
+import codecs
 import json
 import random
 import statistics
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,19 @@ TYPES = {
     "IP_ADDRESS": "ip",
     "IBAN_CODE": "iban",
     "US_DRIVER_LICENSE": "licence",
+}
+DISGUISES: Mapping[str, Callable[[str], str]] = {
+    "plain": str,
+    "digits for letters": lambda text: text.translate(str.maketrans("aeiostAEIOST", "431057431057")),
+    "signs for letters": lambda text: text.translate(str.maketrans("aeioAEIO", "@3!0@3!0")),
+    "ROT13": lambda text: codecs.encode(text, "rot13"),
+    "reversed": lambda text: text[::-1],
+    "each word reversed": lambda text: " ".join(word[::-1] for word in text.split(" ")),
+    "spaces between letters": " ".join,
+    "zero-width spaces": "\u200b".join,
+    "full-width letters": lambda text: "".join(chr(ord(one) + 0xFEE0) if "!" <= one <= "~" else one for one in text),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "hexadecimal digits": lambda text: text.encode().hex(),
 }
 LEARNED = ("prompt_injection", "bias")
 CHAIN = ("secrets", "pii", "prompt_injection")
@@ -82,11 +97,23 @@ def labelled(detector: Guard, data: Sequence[dict[str, Any]]) -> None:
     print(f"F1 {2 * right / max(1, 2 * right + wrong + missed):.3f}")
 
 
-def made(detector: Guard) -> None:
-    """Attacks and harmless texts made by the grammar."""
-    rng = random.Random(5)
-    for name, texts in (("attacks", phrases.attacks(rng, 1000)), ("harmless", phrases.harmless(rng, 1500))):
+def made(detector: Guard, *, held_out: bool) -> None:
+    """Attacks and harmless texts made by the grammar, or by its templates that were held out."""
+    rng, part = random.Random(5), True if held_out else None
+    for name, make in (("attacks", phrases.attacks), ("harmless", phrases.harmless)):
+        texts = make(rng, 2000, held_out=part)
         print(f"made by the grammar, {name}: found {sum(found(detector, text) for text in texts) / len(texts):.4f}")
+
+
+def disguises(detector: Guard, data: Sequence[dict[str, Any]]) -> None:
+    """Recall in each disguise as a share of that of the plain texts, and false positives."""
+    groups = [[line["text"] for line in data if line.get("label", 0) == label] for label in (1, 0)]
+    rates: dict[str, list[float]] = {}
+    for name, change in DISGUISES.items():
+        rates[name] = [sum(found(detector, change(text)) for text in texts) / max(1, len(texts)) for texts in groups]
+    table([("disguise", "share of plain recall", "harmless texts found"), ("---",) * 3])
+    whole = rates["plain"][0] or 1.0
+    table([(name, recall / whole, wrong) for name, (recall, wrong) in rates.items()])
 
 
 def gaps(detector: Guard) -> None:
@@ -183,6 +210,8 @@ def main() -> None:
     parser.add_argument("--all", action="store_true", help="also lines that were learned")
     parser.add_argument("--settings", type=json.loads, default={}, help="more settings of the guardrail, as JSON")
     parser.add_argument("--examples", type=int, default=30, help="examples of a topic")
+    parser.add_argument("--disguises", action="store_true", help="also recall in each disguise")
+    parser.add_argument("--held-out-templates", action="store_true", help="for a model learned by --hold-out-templates")
     parser.add_argument("--speed", action="store_true", help="measure the time of the default chain")
     args = parser.parse_args()
     if args.speed:
@@ -200,7 +229,9 @@ def main() -> None:
         return
     labelled(detector, lines(args.data, everything=args.all or args.kind not in LEARNED))
     if args.kind == "prompt_injection":
-        made(detector)
+        made(detector, held_out=args.held_out_templates)
+        if args.disguises:
+            disguises(detector, lines(args.data, everything=args.all))
     if args.kind == "bias":
         gaps(detector)
 

@@ -13,6 +13,8 @@ from extproc.cache.flights import Flights
 from extproc.cache.settings import CacheSettings
 from extproc.cache.stores import CacheError, Store, is_memory, open_store
 
+_REST = 1.0
+"""Seconds in which a store that failed is not asked."""
 LEAST_SECRET = 32
 """Characters of `cache.key`, at least."""
 
@@ -26,25 +28,40 @@ class Answers:
         self.secret = secret
         self.flights = Flights()
         self.failures = 0  # calls that the store did not answer
+        self.collected = 0  # bytes of answers under way that are to be kept
+        self._rests_until = 0.0  # the store is not asked before, after it failed
         self.now = now
         self._store = store
         self._seal = seal
 
     async def find(self, key: bytes) -> Entry | None:
+        if self._rests:
+            return None
         try:
             sealed = await self._store.get(key)
         except CacheError:
-            self.failures += 1
+            self._failed()
             return None
         if sealed is None or (packed := self._seal.open(key, sealed)) is None:
             return None
         return unpack(packed)
 
     async def keep(self, key: bytes, entry: Entry, consumer: str, ttl: float) -> None:
+        if self._rests:
+            return
         try:
             await self._store.put(key, self._seal.close(key, pack(entry)), self._owner(consumer), ttl)
         except CacheError:
-            self.failures += 1
+            self._failed()
+
+    @property
+    def _rests(self) -> bool:
+        return time.monotonic() < self._rests_until
+
+    def _failed(self) -> None:
+        """Spare a store that does not answer, and the requests that would wait for it."""
+        self.failures += 1
+        self._rests_until = time.monotonic() + _REST
 
     def _owner(self, consumer: str) -> bytes:
         """Stands for a consumer in the store, which knows no names."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-LEAST = 512
+LEAST = 1024
 """Bytes below which compression gains nothing."""
 MOST = 64 << 20
 """Bytes that an entry may grow to when it is read."""

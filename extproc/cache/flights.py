@@ -14,27 +14,44 @@ from extproc.cache.entry import Entry
 class Flight:
     """The first of equal requests, and the requests that wait for its answer."""
 
-    __slots__ = ("_ended", "begun", "key")
+    __slots__ = ("_entry", "_landed", "_waiting", "begun", "key")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.begun = time.monotonic()
-        self._ended: asyncio.Future[Entry | None] | None = None  # made when a request waits
+        self._landed = False
+        self._entry: Entry | None = None
+        self._waiting: set[asyncio.Future[None]] = set()
 
     async def wait(self, seconds: float) -> Entry | None:
-        """Its answer; None when there is none, or none in time."""
-        if self._ended is None:
-            self._ended = asyncio.get_running_loop().create_future()
-        try:
-            async with asyncio.timeout(seconds):
-                return await asyncio.shield(self._ended)
-        except TimeoutError:
-            return None
+        """Its answer; None when there is none, or none in time.
+
+        The first step of a call runs outside of a task, where `asyncio.timeout` raises: see `transport.Call`.
+        """
+        if not self._landed:
+            loop = asyncio.get_running_loop()
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._waiting.add(waiter)
+            timer = loop.call_later(seconds, _wake, waiter)
+            try:
+                await waiter
+            finally:
+                timer.cancel()
+                self._waiting.discard(waiter)
+        return self._entry
 
     def land(self, entry: Entry | None) -> None:
         """End the wait of the others."""
-        if self._ended is not None and not self._ended.done():
-            self._ended.set_result(entry)
+        if self._landed:
+            return
+        self._landed, self._entry = True, entry
+        for waiter in self._waiting:
+            _wake(waiter)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 class Flights:
@@ -63,8 +80,8 @@ class Flights:
         finally:
             self.waiting -= 1
 
-    def land(self, flight: Flight, entry: Entry | None) -> None:
-        """End a flight, with its answer or without."""
+    def end(self, flight: Flight, entry: Entry | None = None) -> None:
+        """Land a flight, if it has not yet, and forget it: from now on its answer is in the store, or nowhere."""
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
         flight.land(entry)

@@ -34,7 +34,11 @@ class Keys:
 
     def __init__(self, secret: bytes, providers: Mapping[str, ProviderSettings]) -> None:
         self._secret = hashlib.blake2b(secret, person=b"extproc cache", digest_size=32).digest()
-        self._places = {name: [entry.kind, entry.url.geturl()] for name, entry in providers.items()}
+        self._places = {
+            name: [entry.kind, entry.url.geturl(), sorted(entry.headers.items()), sorted(entry.query.items())]
+            for name, entry in providers.items()
+        }
+        self._queries = {name: entry.provider.client_query for name, entry in providers.items()}
         self._headers = {name: [Pattern(passed) for passed in entry.passed] for name, entry in providers.items()}
 
     def __call__(self, exchange: Exchange, scope: str) -> tuple[bytes, bool] | None:
@@ -51,17 +55,22 @@ class Keys:
 
     def _place(self, target: Target) -> Sequence[Any]:
         """All of a target that changes its answers. Its name does not."""
-        changes = [target.changes, target.api, target.hosted_tools, target.max_output_tokens]
+        able = None if target.supports is None else sorted(target.supports)
+        limits = [target.max_output_tokens, target.known_output]
+        changes = [target.changes, target.api, target.hosted_tools, able, limits]
         return [target.provider, self._places.get(target.provider), target.model, *changes]
 
     def _beside(self, exchange: Exchange) -> Sequence[Any]:
         """What providers get of the client's headers and query. Versions of APIs are in the paths."""
-        patterns = [
-            pattern for name in {target.provider for target in exchange.targets} for pattern in self._headers[name]
-        ]
+        providers = {target.provider for target in exchange.targets}
+        patterns = [pattern for name in providers for pattern in self._headers[name]]
         headers = exchange.request.headers
         passed = sorted(name for name in headers if any(pattern(name) for pattern in patterns)) if patterns else ()
-        return [[name, headers[name]] for name in passed] + [exchange.request.path.partition("?")[2]]
+        beside = [[name, headers[name]] for name in passed]
+        if query := exchange.request.path.partition("?")[2]:  # which may hold the client's credential
+            allowed = {name for provider in providers for name in self._queries[provider]}
+            beside += sorted(part.split("=", 1) for part in query.split("&") if part.partition("=")[0] in allowed)
+        return beside
 
 
 def owner(consumer: Consumer, scope: str) -> Sequence[Any]:

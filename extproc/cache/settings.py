@@ -56,7 +56,11 @@ class CacheSettings(Section):
         "`file:/path`. A new one makes all kept answers unreadable. Required unless `stores.cache` is `memory:`.",
     )
     memory: Size = Field(
-        64 << 20, ge=1 << 20, le=64 << 30, description="Size of the cache in memory, `1MiB` to `64GiB`."
+        64 << 20,
+        ge=1 << 20,
+        le=64 << 30,
+        description="Size of the cache in memory, `1MiB` to `64GiB`; with any "
+        "store, also of the answers under way that are to be kept.",
     )
     disk: Size = Field(1 << 30, ge=1 << 20, le=1 << 40, description="Size of the cache in SQLite, `1MiB` to `1024GiB`.")
     max_answer: Size = Field(

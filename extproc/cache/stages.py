@@ -20,7 +20,9 @@ from extproc.cache.key import Keys, owner
 from extproc.cache.settings import LONGEST_WAIT, CacheRuleSettings, CacheSettings
 from extproc.dialects import ENDED, LIMITED
 from extproc.framing import Frame, Framing
+from extproc.framing.json import WholeBody
 from extproc.framing.multipart import is_form
+from extproc.framing.sse import SSE
 from extproc.providers import ProviderSettings
 from extproc.response import Events, Tell, framing_for
 from extproc.words.actions import LocalReply
@@ -107,18 +109,33 @@ class LookUp:
         return None if found is None or found.mode == "off" else found
 
     async def _find(self, exchange: Exchange, caching: Caching) -> Entry | None:
-        """The kept answer, or the one that an equal request under way brings."""
-        answers = self._answers
-        entry = await answers.find(caching.key)
-        if entry is not None and self._usable(entry, caching):
+        """The kept answer, or the one that an equal request under way brings.
+
+        The flight begins before the store is asked, so no answer can come and go unseen in between.
+        """
+        flights = self._answers.flights
+        flight = flights.begin(caching.key, self._wait) if caching.enforced else None
+        if flight is not None:
+            try:
+                entry = await self._kept(caching)
+            except BaseException:
+                flights.end(flight)
+                raise
+            if entry is None:
+                caching.flight = flight
+            else:
+                flights.end(flight, entry)
             return entry
-        if not caching.enforced:
-            return None
-        caching.flight = answers.flights.begin(caching.key, self._wait)
-        left = LONGEST_WAIT - (time.perf_counter() - exchange.started)  # guardrails may have taken their time
-        if caching.flight is not None or left <= 0:
-            return None
-        return await answers.flights.join(caching.key, min(self._wait, left), self._waiting)
+        if caching.enforced:
+            left = LONGEST_WAIT - (time.perf_counter() - exchange.started)  # guardrails may have taken their time
+            entry = await flights.join(caching.key, min(self._wait, max(left, 0.0)), self._waiting)
+            if entry is not None:
+                return entry
+        return await self._kept(caching)
+
+    async def _kept(self, caching: Caching) -> Entry | None:
+        entry = await self._answers.find(caching.key)
+        return entry if entry is not None and self._usable(entry, caching) else None
 
     def _usable(self, entry: Entry, caching: Caching) -> bool:
         age = self._answers.now() - entry.stored
@@ -159,6 +176,8 @@ def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
         return "the client asks for it"
     if ask.free or len(exchange.body) > LARGE:
         return "it has no answer of a model" if ask.free else "its body is large"
+    if ask.stream and exchange.dialect.array(exchange.request.path):
+        return "the client takes one JSON array"
     if is_form(exchange.body):
         return "it is a form, whose files are not compared"
     if exchange.masked or exchange.vault is not None:
@@ -196,12 +215,23 @@ def _numbered(settings: CacheSettings) -> Iterator[tuple[int, Rule]]:
 
 
 class Keep:
-    """Collects the events of an answer that is to be kept, as they came."""
+    """Collects the events of an answer that is to be kept, as they came. All that are under way take `most` bytes
+    together; beyond that an answer is not kept.
+    """
 
     changes_length = False
 
-    def needed(self, exchange: Exchange, framing: Framing) -> bool:  # noqa: ARG002
-        return exchange.caching is not None and exchange.caching.fill
+    def __init__(self, answers: Answers, most: int) -> None:
+        self._answers = answers
+        self._most = most
+
+    def needed(self, exchange: Exchange, framing: Framing) -> bool:
+        caching: Caching | None = exchange.caching
+        if caching is None or not caching.fill:
+            return False
+        if not isinstance(framing, SSE if exchange.ask.stream else WholeBody):  # it is in no form that was asked for
+            caching.pieces = None
+        return caching.pieces is not None
 
     def reason(self, exchange: Exchange) -> str:
         return "the cache keeps it" if exchange.caching is not None and exchange.caching.fill else ""
@@ -210,12 +240,21 @@ class Keep:
         caching: Caching = exchange.caching
         if caching.pieces is None:
             return events
-        caching.size += sum([len(event.raw) for event in events])
-        if caching.size > caching.most:
-            caching.pieces = None
+        size = sum([len(event.raw) for event in events])
+        caching.size += size
+        self._answers.collected += size
+        if caching.size > caching.most or self._answers.collected > self._most:
+            drop(caching, self._answers)
         elif caching.enforced:
             caching.pieces += [event.raw for event in events]
         return events
+
+
+def drop(caching: Caching, answers: Answers) -> None:
+    """Give back what an answer under way takes."""
+    if caching.pieces is not None:
+        answers.collected -= caching.size
+        caching.pieces = None
 
 
 class TellCache:
@@ -238,11 +277,15 @@ class Fill:
             return
         caching.fill, flight, caching.flight = False, caching.flight, None
         entry = self._entry(exchange, caching) if keepable(exchange) else None
-        caching.pieces = None
-        if flight is not None:
-            self._answers.flights.land(flight, entry)
-        if entry is not None:
-            await self._answers.keep(caching.key, entry, caching.owner, caching.ttl)
+        drop(caching, self._answers)
+        if flight is not None and entry is not None:
+            flight.land(entry)
+        try:
+            if entry is not None:
+                await self._answers.keep(caching.key, entry, caching.owner, caching.ttl)
+        finally:
+            if flight is not None:
+                self._answers.flights.end(flight, entry)
 
     def _entry(self, exchange: Exchange, caching: Caching) -> Entry | None:
         target, body = exchange.target, b"".join(caching.pieces or ())
@@ -256,6 +299,8 @@ class Fill:
 def keepable(exchange: Exchange) -> bool:
     """True for a whole answer that nothing but its model shaped: no error, no cut, no filter, no guardrail, no cap."""
     report: Any = exchange.report
+    if exchange.downgraded:  # another model answered than those in the key
+        return False
     if exchange.ending is not Ending.ANSWERED or exchange.status != 200 or report is None or report.error:
         return False
     if any(verdict.on == "output" and verdict.action in _TOUCHED for verdict in exchange.verdicts):

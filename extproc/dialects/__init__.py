@@ -48,10 +48,10 @@ MAX_TOKENS = 1_000_000_000
 """A token count above this is not believed, from a client or from a provider."""
 
 
-ENDED = frozenset(("stop", "tool_calls", "function_call", "end_turn", "stop_sequence", "tool_use"))
+ENDED = frozenset(("stop", "tool_calls", "function_call", "end_turn", "stop_sequence", "tool_use", "STOP"))
 """Finish reasons of answers that the model ended itself, in every API."""
 
-LIMITED = frozenset(("length", "max_tokens"))
+LIMITED = frozenset(("length", "max_tokens", "MAX_TOKENS"))
 """Finish reasons of answers that the request's limit ended."""
 
 FREE_OPTIONS = frozenset(

@@ -29,7 +29,7 @@ from envoy_data_plane.envoy.extensions.bootstrap.internal_listener.v3 import Int
 from envoy_data_plane.envoy.extensions.resource_monitors.downstream_connections.v3 import DownstreamConnectionsConfig
 from envoy_data_plane.google.protobuf import Struct
 
-from extproc.envoy_config import identity, processor, public, tries, upstream
+from extproc.envoy_config import identity, processor, public, traces, tries, upstream
 from extproc.envoy_config.attach import attach, attach_problems
 from extproc.envoy_config.secrets import write_secrets
 from extproc.envoy_config.typed import CA_FILE, extension, pack, socket_address, to_json, to_yaml
@@ -62,6 +62,7 @@ def bootstrap(
                 *processor.worker_clusters(settings, socket),
                 public.no_order(),
                 *identity.jwks_clusters(settings, ca_file),
+                *traces.clusters(settings, ca_file),
                 *(tries.hop_cluster(settings, name) for name in names),
                 *(upstream.cluster(settings, name, ca_file) for name in names),
             ],

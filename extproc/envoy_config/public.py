@@ -65,7 +65,7 @@ from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutatio
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
 
 from extproc.dialects import path_regex, served
-from extproc.envoy_config import identity, processor, replies
+from extproc.envoy_config import identity, processor, replies, traces
 from extproc.envoy_config.typed import buffer_bytes, extension, http_filter, pack, seconds, socket_address, untyped
 from extproc.settings.config import Settings
 from extproc.settings.listener import CORSSettings
@@ -95,6 +95,11 @@ def listener(settings: Settings) -> Listener:
         tcp_keepalive=TcpKeepalive(keepalive_probes=4, keepalive_time=60, keepalive_interval=15),
         filter_chains=[chain],
     )
+
+
+def _told(settings: Settings) -> Sequence[str]:
+    """Metadata that the processor tells Envoy."""
+    return [contract.ORDER_NAMESPACE, *([contract.TRACE_NAMESPACE] if settings.telemetry.traces else [])]
 
 
 def no_order() -> Cluster:
@@ -145,6 +150,7 @@ def _manager(settings: Settings) -> HttpConnectionManager:
                 only=processor.unseen_ends(),
             )
         ],
+        tracing=traces.of_requests(settings),
         http_filters=[
             _internal_headers(),
             *([http_filter("cors", Cors())] if settings.listener.cors else []),  # answers preflights
@@ -230,7 +236,7 @@ def _gateway(settings: Settings) -> HttpFilter:
     # Each request brings its number of tries and its retry conditions, in x-envoy-* headers.
     config.mutation_rules = HeaderMutationRules(allow_envoy=True)
     config.request_attributes = identity.attributes(settings)
-    config.metadata_options = identity.metadata(settings, receiving=[contract.ORDER_NAMESPACE])
+    config.metadata_options = identity.metadata(settings, receiving=_told(settings))
     # Off without a route, and every route turns it on. Envoy alone would answer a request too broken to have a route
     # (400, 431), and close its connection before the processor could add anything to the answer.
     gateway = http_filter("ext_proc", config)

@@ -78,7 +78,7 @@ from envoy_data_plane.google.protobuf import Value
 
 from extproc import unread
 from extproc.auth import credential_headers
-from extproc.envoy_config import processor, replies
+from extproc.envoy_config import processor, replies, traces
 from extproc.envoy_config.others import others
 from extproc.envoy_config.public import ENVOY_PREFIX, remove
 from extproc.envoy_config.secrets import secret_file, secret_name
@@ -175,6 +175,7 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
             settings, hop, response=["retry-after", "content-type", "x-request-id", contract.HOP]
         ),
         access_log_options=_heartbeat(settings) if _follows(settings) else None,
+        tracing=traces.of_tries(settings, name),
         http_filters=filters,
         route_config=_routes(settings, name, provider),
     )

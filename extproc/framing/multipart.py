@@ -135,7 +135,7 @@ class File(dict[str, Any]):
 
 
 def media(head: bytes) -> str:
-    """`image`, `audio` (with video) or empty: the kind of a file by its first bytes."""
+    """`image`, `audio` (with video), `document` (PDF) or empty: the kind of a file by its first bytes."""
     for kind, marks in _MEDIA.items():
         for at, mark in marks:
             if head.startswith(mark, at):
@@ -146,6 +146,7 @@ def media(head: bytes) -> str:
 _HEAD = 96 << 10
 _MEDIA = {
     "image": ((0, b"\x89PNG\r\n"), (0, b"\xff\xd8\xff"), (0, b"GIF8"), (8, b"WEBP")),
+    "document": ((0, b"%PDF-"),),
     "audio": (
         *((0, b"ID3"), (0, b"\xff\xfb"), (0, b"\xff\xf3"), (0, b"\xff\xf2"), (0, b"\xff\xfa"), (8, b"WAVE")),
         *((0, b"fLaC"), (0, b"OggS"), (4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"), (0, b"\xff\xf1"), (0, b"\xff\xf9")),

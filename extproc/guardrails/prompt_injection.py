@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -25,7 +25,8 @@ from extproc.guardrails._unwrap import inner
 
 _WINDOW = 4096  # characters that are judged together; a window of 96 tokens is about 600
 _SIZES = (12, 24, 48, 96)
-_TURNED = 0.5  # more that a score must have in text that was rotated or reversed
+_UNUSUAL = 0.2  # share of common words below which a text may be rotated or reversed; English prose has 0.4
+_READABLE = 0.1  # share of common words that it must have then
 
 _VERB = r"(?:ignor(?:e|ing)|disregard|forget|override|overrule|bypass|neglect|drop|discard|do not follow|don't follow|stop following)"
 _NOUN = r"(?:instructions?|prompts?|rules?|directions?|directives?|guidelines?|commands?|messages?|orders?|constraints?|policies)"
@@ -65,11 +66,15 @@ _compact = re.compile(
 ).search
 _ODD = (
     r"(?:\b[0-9A-Za-z][ ._*|-]{1,3}){7,}[0-9A-Za-z]\b",  # letters with spaces between them
-    r"\b[a-zA-Z]*(?:[a-zA-Z][013457@$!|]+|[013457@$]+[a-zA-Z])[a-zA-Z013457@$!|]*\b",  # digits in the place of letters
+    r"[a-zA-Z]*(?:[a-zA-Z][013457689@$!|+]+[a-zA-Z]|[013457689@$|+]+[a-zA-Z])[a-zA-Z013457689@$!|+]*",  # digits for letters
 )
 _gap = re.compile(r"[ ._*|-]+")
-_leet_word = re.compile(r"\b[a-zA-Z]*(?:[a-zA-Z][013457@$!|]+|[013457@$]+[a-zA-Z])[a-zA-Z013457@$!|]*\b")
-_LEET = str.maketrans("013457@$!|", "oieastasil")
+_wide_gap = re.compile(r" {2,}|[_*|.-] [_*|.-]|\n")
+_letters = re.compile(r"[^\W\d_]+").findall
+_leet_word = re.compile(r"[a-zA-Z013457689@$!|+]*[a-zA-Z013457689@$|+]")
+_leet_sign = re.compile(r"[013457689@$!|+]").search
+_LEET = str.maketrans("013457@$!|689+", "oieastasilgbgt")
+_LEET_L = str.maketrans("013457@$!|689+", "oleastasligbgt")  # 1 and ! stand for i or l
 _COMMON = frozenset(
     (
         *("the", "a", "an", "and", "or", "of", "to", "in", "is", "it", "you", "your", "that", "for", "on", "with", "this", "all", "my", "me", "i"),
@@ -116,10 +121,11 @@ class PromptInjection:
         over, span = self._judge(text)
         if over <= 0:
             odd = list(compiled(_ODD).search(text))
-            for variant, place, more in _variants(text, [index for index, _ in odd]):
-                if (hidden := self._judge(variant)[0] - more) > over:
+            spelled = [place for index, place in odd if index == 0]
+            for variant, place in _variants(text, spelled, [index for index, _ in odd]):
+                if (hidden := self._judge(variant)[0]) > over:
                     over, span = hidden, place
-            if over <= 0 and (match := _spelled(text, [place for index, place in odd if index == 0])):
+            if over <= 0 and (match := _spelled(text, spelled)):
                 over, span = 1.0, match
         if over <= 0:
             return ()
@@ -163,17 +169,48 @@ class PromptInjection:
         return list(found.values())
 
 
-def _variants(text: str, odd: Sequence[int]) -> Iterator[tuple[str, tuple[int, int], float]]:
-    """Texts that may be hidden in `text`, the span of each, and how much more its score must be."""
-    for content, span in inner(text):
-        yield content, span, 0.0
+def _variants(
+    text: str, spelled: Sequence[tuple[int, int]], odd: Sequence[int]
+) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Texts that may be hidden in `text`, each with its span."""
+    yield from inner(text)
+    if spelled:
+        words = " ".join(_joined(text, start, end) for start, end in spelled)
+        yield words, (spelled[0][0], spelled[-1][1])
     whole = 0, len(text)
     if odd.count(1) >= 2:
-        yield _leet_word.sub(lambda match: match[0].translate(_LEET), text), whole, 0.0
-    words = text.lower().split()
-    if len(words) >= 4 and text.isascii() and sum(word in _COMMON for word in words) * 25 < len(words):
-        yield text.translate(_ROT13), whole, _TURNED
-        yield text[::-1], whole, _TURNED
+        plain = _unleet(text, _LEET)
+        yield plain, whole
+        if (other := _unleet(text, _LEET_L)) != plain:
+            yield other, whole
+    share = _share(text.lower().split())  # quicker than by letters, and never more
+    if share < _UNUSUAL:
+        backwards = text[::-1]
+        for turned in (text.translate(_ROT13), backwards):
+            if _share(_letters(turned.lower())) >= max(_READABLE, 2 * share):
+                yield turned, whole
+                if turned is backwards:
+                    yield " ".join(reversed(backwards.split())), whole  # each word on its own
+
+
+def _unleet(text: str, table: Mapping[int, int]) -> str:
+    """`text` with letters for the digits in its words; numbers stay."""
+
+    def letters(match: re.Match[str]) -> str:
+        word = match[0]
+        return word.translate(table) if _leet_sign(word) and _letters(word) else word
+
+    return _leet_word.sub(letters, text)
+
+
+def _share(words: Sequence[str]) -> float:
+    """The share of common words; 1 for few words."""
+    return sum(word in _COMMON for word in words) / len(words) if len(words) >= 4 else 1.0
+
+
+def _joined(text: str, start: int, end: int) -> str:
+    """Words that are written letter by letter, with wider gaps between them."""
+    return " ".join(_gap.sub("", word) for word in _wide_gap.split(text[start:end]))
 
 
 def _spelled(text: str, spans: Sequence[tuple[int, int]]) -> tuple[int, int] | None:

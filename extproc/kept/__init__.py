@@ -35,19 +35,25 @@ from extproc.words.values import Secret
 _MARK = "kept_"
 _parts = re.compile(rf"([a-z]{{1,16}}[_-]){_MARK}([A-Za-z0-9_-]{{1,1024}})").fullmatch
 _known = re.compile(r"([a-z]{1,16}[_-])[A-Za-z0-9_-]{1,256}").fullmatch
+_anywhere = re.compile(rb'"(file-kept_[A-Za-z0-9_-]{1,1024})"').sub
+_MARKED = b"-kept_"
 _TAG = 16  # bytes
 _BLOCK = hashlib.blake2b.MAX_DIGEST_SIZE
 _pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(tuple[str, str, str]).decode
+_unpack = msgspec.msgpack.Decoder(tuple[str, str, str, int, int]).decode
 
 
 @dataclass(slots=True, frozen=True)
 class Object:
-    """An object at a provider: the target that made it, and the provider's id."""
+    """An object at a provider: the target that made it, and the provider's id. Of a file with requests for a batch, the
+    tokens that these come to, in and out.
+    """
 
     provider: str
     target: str
     id: str
+    input_tokens: int = 0
+    output_tokens: int = 0
 
 
 class Ids:
@@ -73,7 +79,7 @@ class Ids:
         key, form = self._keys.get(found.provider), _known(found.id)
         if key is None or form is None:
             return None
-        content = _pack((found.provider, found.target, found.id))
+        content = _pack((found.provider, found.target, found.id, found.input_tokens, found.output_tokens))
         tag = _tag(key, consumer, content)
         token = urlsafe_b64encode(tag + _masked(key, tag, content)).decode().rstrip("=")
         return f"{form[1]}{_MARK}{token}"
@@ -143,6 +149,7 @@ class Open:
         exchange.body, exchange.json = b"", {}
         query = dict(parse_qsl(exchange.request.path.partition("?")[2], max_num_fields=64))
         exchange.ask = Ask(model=target.name, free=True, stream=query.get("stream") == "true")
+        exchange.ask.later = found.input_tokens, found.output_tokens
         exchange.chain = Chain((target,), _ONCE, target.name)
         exchange.targets = (target,)
 
@@ -169,6 +176,34 @@ class Recall:
             exchange.kept[found.id] = id
             exchange.edits[name] = found.id
             exchange.keeper = found.provider
+            if exchange.dialect.unnamed:
+                _take_model(exchange, found)
+        if exchange.dialect.stored and exchange.dialect.unnamed and not exchange.keeper:
+            raise _unknown(str(exchange.json.get(exchange.dialect.stored[0])), exchange.dialect.stored[0])
+        if _MARKED in exchange.body and not exchange.dialect.unnamed:
+            self._recall_everywhere(exchange)
+
+    def _recall_everywhere(self, exchange: Exchange) -> None:
+        """Write the provider's ids of files into any place of a JSON body, where each is a string of its own."""
+
+        def recalled(match: re.Match[bytes]) -> bytes:
+            found = self._ids.open(exchange.consumer.name, match[1].decode())
+            if found is None or exchange.keeper not in ("", found.provider):
+                return match[0]
+            exchange.kept[found.id], exchange.keeper = match[1].decode(), found.provider
+            return b'"%b"' % found.id.encode()
+
+        body = _anywhere(recalled, exchange.body)
+        if body != exchange.body:
+            exchange.body, exchange.masked = body, True
+
+
+def _take_model(exchange: Exchange, found: Object) -> None:
+    """The model of a batch is that of its file, and so are the tokens that it comes to."""
+    ask = exchange.ask
+    ask.model = found.target
+    ask.later = found.input_tokens, found.output_tokens
+    ask.file_bytes, ask.file_tokens, ask.answer_tokens = len(exchange.body), *ask.later
 
 
 def _unknown(id: str, param: str | None = None) -> Refusal:
@@ -204,9 +239,11 @@ class Seal:
         report, target, kept = exchange.report, exchange.target, exchange.kept
         assert report is not None, "Read wrote it"
         assert target is not None, "Origin found it"
+        later = exchange.ask.later
         for id in report.kept:
             if id not in kept:
-                kept[id] = self._ids.seal(exchange.consumer.name, Object(target.provider, target.name, id)) or id
+                made = Object(target.provider, target.name, id, *later)
+                kept[id] = self._ids.seal(exchange.consumer.name, made) or id
         for event in events if kept else ():
             for id, sealed in kept.items():
                 _replace(event, id.encode(), sealed.encode())

@@ -19,6 +19,8 @@ PROVIDER = Provider(
         "openai_speech",
         "openai_transcriptions",
         "openai_audio_translations",
+        "openai_files",
+        "openai_batches",
     ),
     prefers={"openai_responses": REASON},  # deployments that have the name of their model
     credential=Credential("api-key", ""),

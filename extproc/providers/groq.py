@@ -26,6 +26,8 @@ PROVIDER = Provider(
         "openai_speech",
         "openai_transcriptions",
         "openai_audio_translations",
+        "openai_files",
+        "openai_batches",
     ),
     adapt=adapt,
     adapts=adapts,

@@ -15,21 +15,26 @@ from typing import Any
 from extproc.providers import Provider
 from extproc.words.dialect import Batch
 
+_ADVISORY = ("user", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity")
+"""Fields of OpenAI's without a meaning for the answer, which it does not know."""
+_NAMES = {"seed": "random_seed", "max_completion_tokens": "max_tokens", "dimensions": "output_dimension"}
+_CHANGED = frozenset((*_ADVISORY, *_NAMES))
 _ID_LENGTH = 9
 _IN_IDS = digits + ascii_letters
 
 
 def adapts(body: Mapping[str, Any], needs: Collection[str]) -> bool:
-    """Whether a chat request has to be changed."""
-    return "seed" in body or "user" in body or "tools" in needs or "files" in needs or "functions" in body
+    """Whether a request has to be changed."""
+    return not _CHANGED.isdisjoint(body) or "functions" in body or "tools" in needs or "files" in needs
 
 
 def adapt(dialect: str, model: str, stream: bool, path: str, body: dict[str, Any]) -> tuple[str, dict[str, Any]]:  # noqa: ARG001
-    if dialect != "openai_chat":
+    if dialect not in ("openai_chat", "openai_embeddings"):
         return path, body
-    made = {name: value for name, value in body.items() if name not in ("seed", "user")}
-    if body.get("seed") is not None:
-        made["random_seed"] = body["seed"]
+    made = {name: value for name, value in body.items() if name not in _CHANGED}
+    for name, theirs in _NAMES.items():
+        if body.get(name) is not None:
+            made[theirs] = body[name]
     messages = body.get("messages")
     if isinstance(messages, list):
         made["messages"] = [_message(message) if isinstance(message, dict) else message for message in messages]

@@ -22,6 +22,8 @@ PROVIDER = Provider(
         "openai_speech",
         "openai_transcriptions",
         "openai_audio_translations",
+        "openai_files",
+        "openai_batches",
     ),
     # From GPT-5.4 on, chat completions refuse function tools beside reasoning, from 5.6 on without an effort, too:
     # https://github.com/openai/openai-openapi/issues/541, https://github.com/danny-avila/LibreChat/issues/14355

@@ -51,7 +51,10 @@ _DRAIN_GRACE = 600.0  # seconds for streams to end
 
 # Settings that bind when the processor starts. A change of these needs a restart, and a new Envoy configuration with
 # it.
-_FIXED = ("listener", "status", "admin", "processor", "providers", "stores", "attribution", "auth", "usage", "cache")
+_FIXED = (
+    *("listener", "status", "admin", "processor", "providers", "stores"),
+    *("attribution", "auth", "usage", "cache", "telemetry"),
+)
 
 
 class Processor:
@@ -382,6 +385,8 @@ def _bound_at_start(settings: Settings, name: str) -> object:
     if name == "cache":
         kept = settings.cache
         return bool(kept.rules), kept.key, kept.memory, kept.disk
+    if name == "telemetry":
+        return settings.telemetry.traces
     if name == "usage":
         return settings.usage.mode, settings.usage.log_interval
     if name != "providers":

@@ -14,7 +14,7 @@ from extproc.attempt import AttemptStream
 from extproc.gateway import GatewayStream
 from extproc.pb import extproc_pb2 as pb
 from extproc.pipeline import Pipeline
-from extproc.server import access_log, wire
+from extproc.server import access_log, answers, wire
 from extproc.telemetry.metrics import Telemetry
 from extproc.transport import Calls, Transport
 from extproc.transport.native import NativeServer
@@ -84,7 +84,10 @@ class Server:
         pipeline = self._pipeline()
         if kind == contract.ATTEMPT:
             return _Process(AttemptStream(pipeline.settings.limits, pipeline.in_flight), self._telemetry)
-        return _Process(GatewayStream(pipeline, attached=kind == contract.ATTACH, mark=self._mark), self._telemetry)
+        stream = GatewayStream(pipeline, attached=kind == contract.ATTACH, mark=self._mark)
+        if pipeline.settings.telemetry.traces is not None:
+            return _Traced(stream, self._telemetry)
+        return _Process(stream, self._telemetry)
 
 
 class _Process:
@@ -125,6 +128,25 @@ class _Process:
     async def on_end(self) -> None:
         self._telemetry.streams -= 1
         await self._attachment.on_end()
+
+
+class _Traced(_Process):
+    """The same, with the attributes of its span behind the messages."""
+
+    def __init__(self, stream: GatewayStream, telemetry: Telemetry) -> None:
+        super().__init__(stream, telemetry)
+        self._stream = stream
+
+    async def on_message(self, data: bytes | memoryview) -> Sequence[bytes]:
+        return self._with_span(await super().on_message(data))
+
+    def on_silence(self, now: float) -> Sequence[bytes]:
+        return self._with_span(super().on_silence(now))
+
+    def _with_span(self, messages: Sequence[bytes]) -> Sequence[bytes]:
+        if not messages or (attributes := self._stream.span()) is None:
+            return messages
+        return [*messages[:-1], messages[-1] + answers.traced(attributes)]
 
 
 class _AccessLog:

@@ -173,8 +173,23 @@ class UsageSettings(Section):
     )
 
 
+class TracesSettings(Section):
+    """Spans of requests and tries, which Envoy sends to an OpenTelemetry collector."""
+
+    otlp: Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:_-]+:\d{1,5}$")] = Field(
+        description="Address of the collector's OTLP receiver for gRPC, `http://host:4317`; `https` for TLS."
+    )
+    sample: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="Share of the traces beginning here that are recorded, `0` to `1`. A request with a `traceparent` "
+        "keeps the decision of its caller.",
+    )
+
+
 class TelemetrySettings(Section):
-    """Logs of the processor."""
+    """Logs and traces."""
 
     access_log: Literal["stdout", "off"] = Field(
         "stdout",
@@ -187,6 +202,7 @@ class TelemetrySettings(Section):
         description="Size of the log lines that may wait for a slow reader of standard output, `64KiB` to `256MiB`. "
         "Further lines are dropped and counted.",
     )
+    traces: TracesSettings | None = Field(None, description="Traces of requests. Default: none.")
 
 
 class Settings(Section):

@@ -279,6 +279,10 @@ class Telemetry:
         self._providers = {name: kinds()[provider.kind].gen_ai_name for name, provider in settings.providers.items()}
         self._log = settings.telemetry.access_log == "stdout"
 
+    def provider_name(self, provider: str) -> str:
+        """OpenTelemetry's name of a configured provider."""
+        return self._providers.get(provider, "other")
+
     def begin(self) -> bool:
         """An exchange began. Returns whether its stages are timed: the first, and then one in `_TIMED`."""
         self.in_flight += 1
@@ -382,7 +386,7 @@ class Telemetry:
     def _count(self, exchange: Exchange) -> None:
         usage, target, report = exchange.usage, exchange.target, exchange.report
         error = self._error(exchange.error or (str(exchange.status) if exchange.status >= 400 else ""))
-        provider = self._providers.get(target.provider, "other") if target else ""
+        provider = self.provider_name(target.provider) if target else ""
         labels = (exchange.operation, provider, *self._models_of(exchange), error)
         self._duration.series(labels).observe(exchange.seconds)
         self._operation.series(labels).observe(exchange.seconds - (exchange.sent - exchange.started))

@@ -154,6 +154,7 @@ class Ask:
     inputs: int = 0  # of a batch, where a model reads each by itself
     file_bytes: int = 0  # bytes of the body inside the files of a form
     file_tokens: int = 0  # the most tokens of them
+    later: tuple[int, int] = (0, 0)  # tokens of input and output of the requests that an uploaded file holds
     answer_tokens: int = 0  # tokens of an answer that no field limits: pictures, sound, a transcript
     units: dict[str, int] = field(default_factory=dict)  # the most of what is priced beside tokens, see `Kinds`
     longest_bytes: int | None = None  # of the longest of them; a token id counts as CHARACTERS_PER_TOKEN
@@ -331,6 +332,8 @@ class Dialect:
     """
     forms: bool = False
     """Whether requests may be forms (`multipart/form-data`)."""
+    unnamed: bool = False
+    """Whether its requests name no model: the field of that name, if there is one, is for the gateway alone."""
     wordless: bool = False
     """Whether its answers hold no words of a model, so that guardrails have nothing to read in them."""
     calls: Mapping[tuple[str, str], str] = {}
@@ -430,6 +433,10 @@ class Dialect:
     def without_tools(self, body: Mapping[str, Any], withheld: Withheld) -> Without:  # noqa: ARG002
         """The request without `withheld` tools. Takes any body and never raises."""
         return {}, []
+
+    def renamed(self, body: Mapping[str, Any], model: str) -> Mapping[str, Any]:  # noqa: ARG002
+        """Fields to set where requests inside of the body have to name another model, where the API is `unnamed`."""
+        return {}
 
     def keeps(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
         """True when the provider may keep the answer, under an id that `observe` reports."""

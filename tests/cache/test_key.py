@@ -18,15 +18,12 @@ from extproc.dialects import by_path, dialects
 from extproc.dialects.openai_chat import shapes as chat_shapes
 from extproc.dialects.openai_responses import shapes as responses_shapes
 from extproc.providers import ProviderSettings
-from extproc.words.dialect import Ask
+from extproc.words.dialect import Ask, Endpoint
 from extproc.words.exchange import Consumer, Target
 from tests.cache.bodies import CHAT, FULL, PATHS, SAME
 
-PROVIDERS = {
-    "a": ProviderSettings(kind="mock"),
-    "b": ProviderSettings(kind="mock"),
-    "c": ProviderSettings(kind="openai"),
-}
+KINDS = {"a": "mock", "b": "mock", "c": "openai", "d": "anthropic"}
+PROVIDERS = {name: ProviderSettings(kind=kind) for name, kind in KINDS.items()}
 KEYS = Keys(b"secret", PROVIDERS)
 FOLDER = Path(__file__).parent.parent / "dialects" / "full_requests"
 SPOKEN = [name for name, dialect in dialects().items() if dialect.paths and dialect.asides]
@@ -37,10 +34,10 @@ def key(exchange):
     """The key of a request; `body` takes the place of the one that the exchange was made with."""
 
     def make(dialect, body, *, scope="consumer", json=None, **more):
-        path = PATHS.get(dialect) or next(iter(dialects()[dialect].paths))
-        made = exchange(body, path=path, **more)
-        if json is not None:
-            made.json = json
+        made = exchange(CHAT, **more)
+        made.dialect, made.json = dialects()[dialect], body if json is None else json
+        made.endpoint = Endpoint(next(iter(made.dialect.paths)), "chat")
+        made.ask.stream = body.get("stream") is True
         found = KEYS(made, scope)
         assert found is not None
         return found
@@ -165,6 +162,8 @@ def test_the_targets_and_their_changes_are_part_of_the_key_and_their_names_and_o
         {"changes": (("temperature", "set", 0),)},
         {"max_output_tokens": 5},
         {"api": "openai_responses"},
+        {"supports": frozenset(("tools",))},
+        {"known_output": 4096},
     ):
         assert key("openai_chat", CHAT, targets=(replace(m, **change),)) != known, change
 
@@ -174,16 +173,19 @@ def test_headers_and_parameters_that_a_provider_gets_are_part_of_the_key(key, ex
     plain = key("openai_chat", CHAT, targets=targets)
     assert key("openai_chat", CHAT, targets=targets, headers={"openai-beta": "x"}) != plain
     assert key("openai_chat", CHAT, targets=targets, headers={"user-agent": "x"}) == plain
-    asked = exchange(CHAT, targets=targets)
-    asked.request.path += "?beta=true"
-    assert KEYS(asked, "consumer") != plain
+    asked = exchange(CHAT, targets=(Target("m", "d", "m"),))
+    without = KEYS(asked, "consumer")
+    for query, same in (("?key=sk-gw-1", True), ("?key=sk-gw-2&alt=sse", True), ("?beta=true", False)):
+        asked.request.path = f"/v1/chat/completions{query}"
+        assert (KEYS(asked, "consumer") == without) is same, query
 
 
 def test_another_secret_or_another_address_of_the_provider_makes_another_key(exchange):
     asked = exchange(CHAT)
     moved = {"a": ProviderSettings(kind="mock", base_url="http://127.0.0.1:1/v1")}
-    keys = [Keys(b"secret", PROVIDERS), Keys(b"other", PROVIDERS), Keys(b"secret", moved)]
-    assert len({make(asked, "consumer") for make in keys}) == 3
+    beta = {"a": ProviderSettings(kind="mock", headers={"x-beta": "1"})}
+    keys = [Keys(b"secret", PROVIDERS), Keys(b"other", PROVIDERS), Keys(b"secret", moved), Keys(b"secret", beta)]
+    assert len({make(asked, "consumer") for make in keys}) == 4
 
 
 def test_a_request_with_half_a_character_has_no_key(exchange):
@@ -234,7 +236,7 @@ def test_no_pair_of_consumers_shares_an_answer_unless_the_scope_says_so(exchange
 
 def test_every_api_of_clients_says_which_fields_change_no_answer():
     others = {name: dialect for name, dialect in dialects().items() if dialect.paths and name not in SPOKEN}
-    asking = {name for name, dialect in others.items() if dialect.family not in ("passed", "count_tokens")}
+    asking = {name for name, dialect in others.items() if dialect.family not in ("passed", "count_tokens", "kept")}
     assert {name for name in asking if not name.startswith("gemini_")} <= {"openai_responses_compact"}
     assert by_path()["/v1/embeddings"].asides == {"user"}
 

@@ -255,6 +255,39 @@ async def test_an_answer_that_a_budget_capped_is_kept_only_when_it_ended_before(
     assert hit(await again(gateway, LIMITED))
 
 
+async def test_an_answer_of_a_cheaper_model_is_not_kept_for_the_dear_one(world):
+    budget = "name: b, unit: tokens, limit: 1, window: day, match: {model: m}, on_exceed: downgrade, downgrade_to: n"
+    gateway = world(f"{RULES}\nbudgets: [{{{budget}}}]")
+    await paid(gateway)
+    assert gateway.log[0]["downgraded"] == "b"
+    assert not hit(await again(gateway))
+
+
+async def test_answers_under_way_take_no_more_than_the_memory_of_the_cache(world):
+    gateway = world("cache: {memory: 1MiB, max_answer: 600KiB, rules: [{}]}")
+    bodies = [STREAMED | {"seed": number} for number in range(3)]
+    under_way = [(await ask(gateway, body))[0] for body in bodies]
+    for stream in under_way:
+        await answers(kind="text/event-stream")(stream)
+        await streams(event(b'"' + b"x" * (500 << 10) + b'"'))(stream)
+    assert gateway.answers.collected == 1000 << 10 | 2 * len(event(b'""'))
+    for stream in under_way:
+        for piece in (TEXT, STOP):
+            await streams(piece)(stream)
+        await streams(DONE, end=True)(stream)
+        await stream.on_end()
+    assert gateway.answers.collected == 0
+    assert [hit(await again(gateway, body)) for body in bodies] == [True, True, False]
+
+
+async def test_an_answer_in_another_form_than_was_asked_for_is_not_kept(world):
+    gateway = world(RULES)
+    await paid(gateway, STREAMED)
+    await paid_stream(gateway, QUESTION)
+    assert not hit(await again(gateway, STREAMED))
+    assert not hit(await again(gateway))
+
+
 async def test_shadow_mode_changes_no_answer_and_counts_what_it_would_save(world):
     gateway = world(f"{PRICED}\ncache: {{rules: [{{mode: shadow}}]}}")
     for _ in range(2):
@@ -309,6 +342,13 @@ async def ask(gateway, body=QUESTION):
     return stream, await sends(body)(stream)
 
 
+async def waiting_for(gateway, count, tasks):
+    """Return once so many requests wait."""
+    while gateway.answers.flights.waiting < count:
+        assert not any(task.done() for task in tasks), "it waits for no other"
+        await asyncio.sleep(0)
+
+
 async def finish(stream, answer=ANSWER):
     await answers()(stream)
     await streams(answer, end=True)(stream)
@@ -316,12 +356,11 @@ async def finish(stream, answer=ANSWER):
 
 
 async def test_of_500_equal_requests_one_goes_to_a_provider(world):
-    gateway = world(RULES)
+    gateway = world("cache: {wait: 8s, rules: [{}]}")
     first, onward = await ask(gateway)
     assert isinstance(onward, Continue)
     others = [asyncio.create_task(ask(gateway, STREAMED if number % 2 else QUESTION)) for number in range(499)]
-    while gateway.answers.flights.waiting < 499:
-        await asyncio.sleep(0)
+    await waiting_for(gateway, 499, others)
     await finish(first)
     replies = await asyncio.gather(*others)
     assert all(hit(reply) for _, reply in replies)
@@ -331,13 +370,34 @@ async def test_of_500_equal_requests_one_goes_to_a_provider(world):
     assert (gateway.answers.flights.waiting, len(gateway.answers.flights)) == (0, 0)
 
 
+async def test_a_request_between_the_answer_and_its_place_in_the_store_is_no_second_flight(world):
+    gateway = world(RULES)
+    first, _ = await ask(gateway)
+    put, go_on = gateway.answers._store.put, asyncio.Event()
+
+    async def slow(*given):
+        await go_on.wait()
+        await put(*given)
+
+    gateway.answers._store.put = slow
+    ending = asyncio.create_task(finish(first))
+    while gateway.answers.flights._flights and not next(iter(gateway.answers.flights._flights.values()))._landed:
+        await asyncio.sleep(0)
+    between, reply = await ask(gateway)
+    assert hit(reply)
+    await between.on_end()
+    go_on.set()
+    await ending
+    assert hit(await again(gateway))
+    assert len(gateway.answers.flights) == 0
+
+
 @pytest.mark.parametrize("end", ["error", "left"])
 async def test_where_the_first_fails_the_others_go_on_by_themselves(world, end):
     gateway = world(RULES)
     first, _ = await ask(gateway)
     others = [asyncio.create_task(ask(gateway)) for _ in range(5)]
-    while gateway.answers.flights.waiting < 5:
-        await asyncio.sleep(0)
+    await waiting_for(gateway, 5, others)
     if end == "error":
         await answers(500, end=True)(first)
     await first.on_end()
@@ -350,11 +410,10 @@ async def test_where_the_first_fails_the_others_go_on_by_themselves(world, end):
 
 
 async def test_waits_are_bounded_in_time_and_in_number(world):
-    gateway = world("cache: {wait: 20ms, waiting: 1, rules: [{}]}")
+    gateway = world("cache: {wait: 300ms, waiting: 1, rules: [{}]}")
     first, _ = await ask(gateway)
     waiting = asyncio.create_task(ask(gateway))
-    while not gateway.answers.flights.waiting:
-        await asyncio.sleep(0)
+    await waiting_for(gateway, 1, [waiting])
     one_more, reply = await ask(gateway)  # finds no room
     assert isinstance(reply, Continue)
     late, reply = await waiting
@@ -368,8 +427,7 @@ async def test_a_client_that_leaves_while_it_waits_takes_no_room(world):
     gateway = world(RULES)
     first, _ = await ask(gateway)
     waiting = asyncio.create_task(ask(gateway))
-    while not gateway.answers.flights.waiting:
-        await asyncio.sleep(0)
+    await waiting_for(gateway, 1, [waiting])
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
     assert gateway.answers.flights.waiting == 0
@@ -384,3 +442,17 @@ async def test_in_shadow_mode_no_request_waits(world):
     assert isinstance(reply, Continue)
     for stream in (first, second):
         await stream.on_end()
+
+
+async def test_geminis_clients_are_served_in_their_own_form(world):
+    providers = "providers: {a: {kind: openai, base_url: 'http://127.0.0.1:8090/v1'}, b: {kind: mock}}"
+    gateway = world(f"{providers}\n{RULES}")
+    path, streamed = "/v1beta/models/m:generateContent", "/v1beta/models/m:streamGenerateContent"
+    body = {"contents": [{"role": "user", "parts": [{"text": "Hello"}]}]}
+    said = {"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}]}
+    await paid(gateway, body, said, path, x_extproc_translated="1")
+    assert content(await again(gateway, body, path)) == said
+    assert not hit(await again(gateway, body, streamed + "?alt=sse"))
+    assert "cache" in gateway.log[-1]
+    assert not hit(await again(gateway, body, streamed))  # one JSON array
+    assert "cache" not in gateway.log[-1]

@@ -17,7 +17,7 @@ from extproc.words import contract
 from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Dialect, Endpoint, Fields, Text
 
 FOLDER = Path(__file__).parent / "full_requests"
-SPOKEN = [*(name for name, dialect in dialects().items() if dialect.paths), "example"]
+SPOKEN = [*(name for name, dialect in dialects().items() if dialect.paths and not dialect.unnamed), "example"]
 
 SYSTEM, ASKED, RESULT, DEFINED = "Be brief.", "Look at this.", "Rain, 7 degrees.", "Finds the weather."
 SIGNATURE = "c2lnbmVkIGJ5IGl0cyBwcm92aWRlcg=="
@@ -186,6 +186,7 @@ NOT_OF_EVERY_API = {
     "file_bytes": "of an API that takes forms",
     "file_tokens": "of an API that takes forms",
     "answer_tokens": "of an API whose answers are pictures, sound or transcripts",
+    "later": "of an API that takes files with requests",
     "units": "of an API that is priced by other things than tokens",
     "inputs_bytes": "of an API that takes batches",
     "hosted": "of an API whose providers run tools themselves",

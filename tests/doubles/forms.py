@@ -36,6 +36,6 @@ def decoded(headers: Headers, body: bytes) -> Json | None:
             found.setdefault(name, []).append(value)
         else:
             found[name] = value
-    if not found.get("model"):
+    if not found.get("model") and "purpose" not in found:
         raise Refused(400, "you must provide a model parameter", param="model")
     return found

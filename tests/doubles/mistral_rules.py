@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from tests.doubles.answers import Json, Refused
 
-_FORBIDDEN = ("seed", "user", "max_completion_tokens", "store", "metadata", "logprobs", "service_tier")
+_FORBIDDEN = ("seed", "user", "max_completion_tokens", "store", "metadata", "logprobs", "service_tier", "verbosity")
 _ID = re.compile(r"[a-zA-Z0-9]{9}")
 _PARTS = ("text", "image_url", "document_url", "reference", "thinking", "input_audio", "file")
 

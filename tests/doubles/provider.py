@@ -13,7 +13,7 @@ import msgspec
 from extproc.mock.endpoints import Answer, Endpoint, Headers, Json, Options
 from extproc.mock.faults import Faults as SharedFaults
 from extproc.mock.provider import JSON, Mock, Reply, Seen
-from tests.doubles import forms, responses_stored
+from tests.doubles import files, forms, responses_stored
 from tests.doubles.credentials import Asked, Keys
 from tests.doubles.faults import NONE, Faults, odd, padded, parse
 from tests.doubles.routes import OPENAI, find
@@ -48,6 +48,8 @@ class Double(Mock):
 
     def _listing(self, method: str, path: str, *, known: bool) -> Json:
         found = responses_stored.call(self._name, method, path)
+        if found is None:
+            found = files.call(self._name, method, path)
         return super()._listing(method, path, known=known) if found is None else found
 
     def _admit(self, seen: Seen, body: bytes) -> None:

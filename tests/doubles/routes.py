@@ -18,6 +18,7 @@ from tests.doubles import (
     converse,
     credentials,
     embeddings_gemini,
+    files,
     gemini,
     images,
     rerank,
@@ -66,6 +67,8 @@ ROUTES = {
     "/v1/audio/speech": Endpoint(OPENAI, audio.speech),
     "/v1/audio/transcriptions": Endpoint(OPENAI, audio.transcriptions),
     "/v1/audio/translations": Endpoint(OPENAI, audio.translations),
+    "/v1/files": Endpoint(OPENAI, files.upload),
+    "/v1/batches": Endpoint(OPENAI, files.create_batch),
     "/v1/moderations": Endpoint(OPENAI, moderations),
     "/v2/rerank": Endpoint(cohere.DIALECT, rerank.cohere),
     "/v2/chat": Endpoint(cohere.DIALECT, cohere.chat),
@@ -121,7 +124,7 @@ def find(path: str) -> tuple[Endpoint | None, str]:
     """The endpoint of a path, and the model that the path names."""
     endpoint = ROUTES.get(path)
     if endpoint is not None:
-        return endpoint, ""
+        return endpoint, "none" if path in ("/v1/files", "/v1/batches") else ""
     for pattern, each in _BY_MODEL:
         match = pattern.fullmatch(path)
         if match is not None:

@@ -166,3 +166,29 @@ def test_operators_see_and_delete_answers(gateway: Gateway, extproc: Any):
     assert gateway.http.get(gateway.admin + "/cache").json()["entries"] <= 1
     assert extproc("cache", "forget", "--url", gateway.admin).returncode == 1
     assert gateway.metric("extproc_cache_total", outcome="hit") > 0
+
+
+def test_shadow_mode_is_enforced_by_one_word_without_a_restart(start: Any):
+    """With the store in memory, as in docs/cache.md."""
+    yaml = """
+providers: {sandbox: {kind: mock, base_url: "{mock_sandbox}"}}
+models: {stub: {provider: sandbox, price: {input: 100, output: 200}}}
+consumers: [{name: demo, team: red, keys: [{env: EXTPROC_DEMO_KEY}]}]
+teams: {red: {}}
+cache:
+  rules:
+    - {ttl: 1h, mode: shadow}
+"""
+    gateway = start(yaml)
+    for _ in range(2):
+        assert "x-ai-cache" not in gateway.chat().headers
+    assert gateway.calls() == 2
+    report = gateway.admin + "/usage?group_by=team"
+    eventually(lambda: gateway.http.get(report).json()["total"]["shadow_hits"] == 1)
+    gateway.file.write_text(gateway.file.read_text().replace("shadow", "enforce"))
+    eventually(lambda: gateway.metric("extproc_reloads_total", outcome="taken") == 1)
+    gateway.fault("sandbox", "words=30+pace=20ms")
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: gateway.chat(), range(8)))
+    assert sorted(answer.headers["x-ai-cache"] for answer in found) == ["hit"] * 7 + ["miss"]
+    assert gateway.calls() == 3

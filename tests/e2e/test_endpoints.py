@@ -4,6 +4,7 @@ them: grants, guardrails, budgets, accounts.
 
 from __future__ import annotations
 
+import json
 import random
 from base64 import b64decode
 from collections.abc import Iterator
@@ -300,6 +301,78 @@ def test_a_form_is_searched(gateway: Gateway):
     )
     assert {twice.status_code, hidden.status_code} == {400}
     assert gateway.seen("openai") == []
+
+
+# --- files and batches
+
+
+def batch_file(model: str, text: str = "Hello") -> tuple[str, bytes]:
+    body = {"model": model, "messages": [{"role": "user", "content": text}], "max_tokens": 100}
+    line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": body}
+    return "in.jsonl", b"".join(json.dumps({**line, "custom_id": str(number)}).encode() + b"\n" for number in range(3))
+
+
+def test_a_batch_is_made_of_a_file(gateway: Gateway, sdk: OpenAI):
+    file = sdk.files.create(file=batch_file("openai/gpt-5.4"), purpose="batch")
+    assert file.id.startswith("file-kept_")
+    batch = sdk.batches.create(input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h")
+    assert (batch.input_file_id, batch.status) == (file.id, "completed")
+    found = sdk.batches.retrieve(batch.id)
+    assert (found.id, found.input_file_id, found.output_file_id) == (batch.id, file.id, batch.output_file_id)
+    assert found.output_file_id is not None
+    assert len(sdk.files.content(found.output_file_id).text.splitlines()) == 3
+    assert sdk.batches.cancel(batch.id).status == "cancelling"
+    assert sdk.files.retrieve(file.id).filename == "in.jsonl"
+    assert sdk.files.delete(file.id).id == file.id
+    row = gateway.last(lambda entry: entry["operation"] == "create_batch")
+    assert (row["model"], row["output_tokens"], row["usage_source"]) == ("openai/gpt-5.4", 300, "estimated")
+    assert row["input_tokens"] == len(batch_file("openai/gpt-5.4")[1]) // 3 + 1
+    assert row["cost_usd"] > 0
+    assert "kept_" not in str(gateway.seen("openai"))
+
+
+def test_a_file_is_kept_at_the_provider_of_a_model(gateway: Gateway, sdk: OpenAI):
+    notes = ("notes.txt", b"Berlin is a city.")
+    file = sdk.files.create(file=notes, purpose="user_data", extra_body={"model": "gpt-5.4"})
+    asked: Any = [
+        {"role": "user", "content": [{"type": "input_file", "file_id": file.id}, {"type": "input_text", "text": "?"}]}
+    ]
+    sdk.responses.create(model="gpt-5.4", input=asked, store=False)
+    [part, _] = gateway.seen("openai")[1]["body"]["input"][0]["content"]
+    assert part["file_id"].startswith("file-")
+    assert "kept_" not in part["file_id"]
+    with pytest.raises(openai.BadRequestError, match="Name a model"):
+        sdk.files.create(file=notes, purpose="user_data")
+
+
+def test_files_and_batches_are_guarded(gateway: Gateway, sdk: OpenAI):
+    """Requests inside of a file need the grants and pass the guardrails that they would need and pass alone."""
+    other, narrow = sdk.with_options(api_key=OTHER), sdk.with_options(api_key=ENV["NARROW_KEY"])
+    escaped = batch_file("gpt-5.4", SECRET)[1].replace(b"AKIA", b"\\u0041KIA")
+    two = batch_file("gpt-5.4")[1] + batch_file("gpt-image-1")[1]
+    for content, client, error in (
+        (batch_file("gpt-image-1")[1], narrow, openai.PermissionDeniedError),
+        (batch_file("unknown")[1], sdk, openai.NotFoundError),
+        (batch_file("gpt-5.4", SECRET)[1], sdk, openai.BadRequestError),
+        (escaped, sdk, openai.BadRequestError),
+        (two, sdk, openai.BadRequestError),
+        (b"nonsense", sdk, openai.BadRequestError),
+        (b"\xff", sdk, openai.BadRequestError),
+    ):
+        with pytest.raises(error):
+            client.files.create(file=("in.jsonl", content), purpose="batch")
+    assert gateway.seen("openai") == []
+    file = sdk.files.create(file=batch_file("gpt-5.4"), purpose="batch")
+    asked = len(gateway.seen("openai"))
+    for id, client in ((file.id, other), ("file-123", sdk)):
+        with pytest.raises(openai.NotFoundError):
+            client.files.retrieve(id)
+        with pytest.raises(openai.NotFoundError):
+            client.batches.create(input_file_id=id, endpoint="/v1/chat/completions", completion_window="24h")
+    with pytest.raises(openai.APIStatusError) as refused:
+        sdk.files.list()
+    assert refused.value.status_code == 405
+    assert len(gateway.seen("openai")) == asked
 
 
 # --- all of them

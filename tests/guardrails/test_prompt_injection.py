@@ -71,7 +71,9 @@ DISGUISES = {
     "percent": lambda text: "".join(f"%{ord(letter):02X}" for letter in text),
     "rotated": lambda text: codecs.encode(text, "rot13"),
     "reversed": lambda text: text[::-1],
+    "each word reversed": lambda text: " ".join(word[::-1] for word in text.split()),
     "digits": lambda text: text.translate(str.maketrans("aeio", "4310")),
+    "digits for l": lambda text: text.translate(str.maketrans("aeiols", "@3!015")),
     "spaced": " ".join,
 }
 
@@ -79,6 +81,18 @@ DISGUISES = {
 @pytest.mark.parametrize("disguise", DISGUISES)
 def test_a_disguised_attack_is_found(disguise):
     assert INJECTION.find(normalised(DISGUISES[disguise](ATTACK)), "user", "x")
+
+
+def test_a_disguise_alone_is_no_attack():
+    """Text as it is written, and in its normal form: a detector gets both."""
+    found = [
+        (name, text)
+        for name, change in DISGUISES.items()
+        for text in HARMLESS
+        if "phrase" not in text  # it holds the words of an attack
+        if any(INJECTION.find(form, "user", "x") for form in (change(text), normalised(change(text))))
+    ]
+    assert found == []
 
 
 PROSE = (

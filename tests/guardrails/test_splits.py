@@ -100,12 +100,25 @@ STREAMS = [*((dialect, body) for dialect in PATHS for body in spelled(dialect)),
 MODES = [("default", "mask"), ("hold", "mask"), ("window", "mask"), ("default", "block"), ("default", "audit")]
 
 
+def framed(*chunks):
+    """The events of each chunk, as they stand."""
+    framing = SSE()
+    events = [list(framing.feed(chunk)) for chunk in chunks]
+    events[-1] += framing.end()
+    return tuple(tuple((event.raw, event.data) for event in part) for part in events)
+
+
 def check(number, mode, cuts):
+    """Play the stream in two parts, for every cut. Cuts that give the guardrails the same events are played once."""
     (dialect, body), (name, action) = STREAMS[number], mode
     settings = settings_of(name, action)
     expected = play(dialect, [body], settings)
+    played = set()
     for cut in cuts:
-        assert play(dialect, [body[:cut], body[cut:]], settings) == expected, cut
+        first, second = framed(body[:cut], body[cut:])
+        if (key := (len(first), hash((first, second)))) not in played:
+            played.add(key)
+            assert play(dialect, [body[:cut], body[cut:]], settings) == expected, cut
     return dialect, body, settings, expected
 
 
@@ -124,7 +137,9 @@ def test_a_cut_changes_nothing(number):
 @exhaustive
 @pytest.mark.parametrize("number", range(len(STREAMS)))
 def test_no_cut_changes_anything(number):
-    check(number, MODES[number % len(MODES)], range(1, len(STREAMS[number][1])))
+    """Every stream is masked, and judged in one of the other ways."""
+    for mode in {MODES[number % len(MODES)], ("hold", "mask")}:
+        check(number, mode, range(1, len(STREAMS[number][1])))
 
 
 @pytest.mark.parametrize("number", range(len(STREAMS)))

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
@@ -27,7 +28,7 @@ class RedisStore:
     def __init__(self, url: str) -> None:
         found = parse(url)
         options: dict[str, Any] = {"host": found.host, "port": found.port, "db": found.db}
-        options |= {"socket_timeout": _TIMEOUT, "socket_connect_timeout": 2.0, "timeout": _TIMEOUT}
+        options |= {"socket_timeout": _TIMEOUT, "socket_connect_timeout": _TIMEOUT, "timeout": _TIMEOUT}
         if found.password is not None:
             options["credential_provider"] = Credentials(found.user, found.password)
         if found.tls:
@@ -38,8 +39,9 @@ class RedisStore:
         self._prefix = f"{{{found.prefix}-cache}}:".encode()
 
     async def _ask(self, answer: Awaitable[T]) -> T:
+        """The answer. The client has timeouts that only a task can have, and the first step of a call runs outside."""
         try:
-            return await answer
+            return await asyncio.ensure_future(answer)
         except (RedisError, OSError, TimeoutError) as error:
             raise CacheError(type(error).__name__) from None
 

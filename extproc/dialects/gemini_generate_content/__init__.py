@@ -99,6 +99,8 @@ class GeminiGenerateContent(GeminiClient):
     tool_letters = True
     traces = (f'"{PACKED}'.encode(),)
     fields = ask.FIELDS
+    asides = frozenset(("labels", "serviceTier"))
+    varies = staticmethod(ask.varies)
     observe = staticmethod(report.observe)
     observe_edges = staticmethod(report.observe_edges)
     said = staticmethod(said.said)

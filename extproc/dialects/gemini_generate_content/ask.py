@@ -53,6 +53,14 @@ _ROLES = frozenset(("user", "model", "function"))
 SCHEMAS = ("responseSchema", "responseJsonSchema")
 
 
+def varies(body: Mapping[str, Any]) -> bool:
+    """As `_variety.varies`. Never raises."""
+    config = body.get(CONFIG)
+    config = config if isinstance(config, dict) else {}
+    sampled = config.get("temperature") not in (None, 0) and config.get("seed") is None
+    return sampled or config.get("candidateCount") not in (None, 1) or bool(body.get("tools"))
+
+
 def read(body: Mapping[str, Any], endpoint: Endpoint) -> Ask:
     if not endpoint.model:
         raise wrong("Name a model in the path: /v1beta/models/{model}:generateContent.", "model")

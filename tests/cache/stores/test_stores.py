@@ -54,6 +54,28 @@ async def test_a_store_gives_back_what_it_was_given_until_it_ends(store):
     assert (await store.stats())["entries"] in (1, 2)
 
 
+async def test_a_store_can_be_asked_outside_of_a_task(store):
+    """As the first step of a call does, see `transport.Call`."""
+    loop, ended = asyncio.get_running_loop(), asyncio.get_running_loop().create_future()
+    await store.put(key(7), b"seven", b"ada", 100)
+    asked = store.get(key(7))
+
+    def step():
+        assert asyncio.current_task() is None
+        try:
+            waited = asked.send(None)
+        except StopIteration as done:
+            ended.set_result(done.value)
+        except (RuntimeError, CacheError) as error:
+            ended.set_exception(error)
+        else:
+            waited._asyncio_future_blocking = False
+            waited.add_done_callback(lambda _: step())
+
+    loop.call_soon(step)
+    assert await ended == b"seven"
+
+
 async def test_the_answers_of_one_owner_are_forgotten_and_then_all(store):
     for number in range(10):
         await store.put(key(number), b"value", b"ada" if number % 2 else b"bob", 100)
@@ -160,6 +182,12 @@ class Broken:
 async def test_a_store_that_does_not_answer_has_no_answers():
     answers = Answers(Broken(), SECRET, Open())
     assert await answers.find(key(1)) is None
+    assert answers.failures == 1
+    for _ in range(3):  # it is spared for a while
+        await answers.keep(key(1), ENTRY, "ada", 10)
+        assert await answers.find(key(1)) is None
+    assert answers.failures == 1
+    answers._rests_until = 0.0
     await answers.keep(key(1), ENTRY, "ada", 10)
     assert answers.failures == 2
 

@@ -1,0 +1,152 @@
+"""OpenAI's files, kept at the provider of a model: of the form's own field `model`, which the provider does not get, or
+of the requests in a file for a batch.
+
+Source: https://developers.openai.com/api/reference/resources/files, https://developers.openai.com/api/docs/guides/batch
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from extproc.dialects import azure, read_model
+from extproc.dialects._passed import Passed, add_files, passed_fields
+from extproc.framing.json import InvalidJSON, parse
+from extproc.framing.multipart import File
+from extproc.words.dialect import NO_ENDPOINT, Ask, Conversation, Endpoint, Report
+from extproc.words.errors import INVALID_JSON, INVALID_REQUEST, Refusal
+
+_DEPTH = 64
+_NODES = 250_000
+_MOST_LINES = 50_000  # as at OpenAI
+_BYTES_PER_TOKEN = 3
+_USUAL = 4096
+_LIMITS = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+_WITHOUT_OUTPUT = ("/v1/embeddings", "/v1/moderations")
+
+
+class _Kept(msgspec.Struct):
+    id: Any = None
+    object: Any = None
+    input_file_id: Any = None
+    output_file_id: Any = None
+    error_file_id: Any = None
+
+
+_decode = msgspec.json.Decoder(_Kept).decode
+_encode = msgspec.json.encode
+_KEPT = ("file", "batch")
+
+
+class Kept(Passed):
+    """The base of APIs whose answers are objects that the provider keeps, and whose requests name no model."""
+
+    family = "kept"
+    unnamed = True
+
+    def keeps(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
+        return True
+
+    def observe(self, data: bytes, report: Report) -> bool:
+        try:
+            answer = _decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        if answer.object in _KEPT:
+            ids = (answer.id, answer.input_file_id, answer.output_file_id, answer.error_file_id)
+            report.kept = [id for id in ids if isinstance(id, str)]
+        return False
+
+
+class OpenAIFiles(Kept):
+    name = "openai_files"
+    paths = {"/v1/files": "upload_file"}  # noqa: RUF012
+    aliases = {  # noqa: RUF012
+        alias: path for alias, path in azure("/v1/files").items() if "{" not in alias
+    }
+    calls = {  # noqa: RUF012
+        ("GET", "/v1/files/{id}"): "retrieve_file",
+        ("DELETE", "/v1/files/{id}"): "delete_file",
+        ("GET", "/v1/files/{id}/content"): "download_file",
+    }
+    fields = passed_fields("file", "purpose", needs={"state": ("file",)})
+    text = "file"
+    forms = True
+
+    def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:  # noqa: ARG002
+        file, purpose = body.get("file"), body.get("purpose")
+        if not isinstance(file, File):
+            raise Refusal(INVALID_REQUEST, "'file' must be a file of a form ('multipart/form-data').", param="file")
+        if not isinstance(purpose, str):
+            raise Refusal(INVALID_REQUEST, "'purpose' must be a string.", param="purpose")
+        if purpose == "batch":
+            ask = _read_batch(file)
+            if body.get("model") not in (None, ask.model):
+                raise Refusal(INVALID_REQUEST, "'model' must be that of the requests in the file.", param="model")
+        elif "model" in body:
+            ask = Ask(model=read_model(body))
+        else:
+            message = "Name a model at the provider that is to keep the file: the form's field 'model'."
+            raise Refusal(INVALID_REQUEST, message, param="model")
+        add_files(ask, body)
+        ask.free = True
+        ask.needs["state"] = "file"  # it goes to one provider
+        return ask
+
+    def conversation(self, body: Mapping[str, Any]) -> Conversation:  # noqa: ARG002
+        return Conversation(asked=[])
+
+    def smallest(self, model: str) -> dict[str, Any]:
+        return {"model": model, "purpose": "user_data", "file": "Hello"}
+
+    def renamed(self, body: Mapping[str, Any], model: str) -> Mapping[str, Any]:
+        lines = body["file"].get("lines")
+        if lines is None or all(line["body"]["model"] == model for line in lines):
+            return {}
+        return {"file": "".join(_for_model(line, model) for line in lines)}
+
+
+def _read_batch(file: File) -> Ask:
+    """The requests in a file for a batch, which have one model. Raises Refusal (400)."""
+    lines: list[Any] = []
+    nodes = _NODES
+    for number, line in enumerate(str(file.get("content", "")).splitlines(), 1):
+        if not line.strip():
+            continue
+        if number > _MOST_LINES:
+            raise Refusal(INVALID_REQUEST, f"The file has more than {_MOST_LINES} lines.", param="file")
+        try:
+            found = parse(line.encode(), _DEPTH, nodes)
+        except InvalidJSON as error:
+            raise Refusal(INVALID_JSON, f"Line {number} of the file: {error}", param="file") from None
+        asked = found.get("body") if isinstance(found, dict) else None
+        if not isinstance(asked, dict) or not isinstance(asked.get("model"), str):
+            message = f"Line {number} of the file must be an object with a 'body' that names a 'model'."
+            raise Refusal(INVALID_REQUEST, message, param="file")
+        lines.append(found)
+    models = {line["body"]["model"] for line in lines}
+    if len(models) != 1:
+        raise Refusal(INVALID_REQUEST, "The requests in a file for a batch must have one model.", param="file")
+    del file["content"]
+    file["lines"] = lines
+    ask = Ask(model=models.pop())
+    ask.later = (file.size // _BYTES_PER_TOKEN + 1, sum(map(_output, lines)))
+    return ask
+
+
+def _output(line: Mapping[str, Any]) -> int:
+    """Tokens that a request in a batch may write: its own limit, else what is usual."""
+    if line.get("url") in _WITHOUT_OUTPUT:
+        return 0
+    asked = line["body"]
+    limits = [asked[name] for name in _LIMITS if type(asked.get(name)) is int and asked[name] > 0]
+    return min(limits) if limits else _USUAL
+
+
+def _for_model(line: Mapping[str, Any], model: str) -> str:
+    return _encode({**line, "body": {**line["body"], "model": model}}).decode() + "\n"
+
+
+DIALECT = OpenAIFiles()

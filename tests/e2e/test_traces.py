@@ -1,0 +1,142 @@
+"""Spans of requests and tries reach an OpenTelemetry collector, with what the gateway knows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as otlp
+
+from tests.e2e.conftest import Gateway, eventually, run_gateway
+
+EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+PARENT = "0af7651916cd43dd8448eb211c80319c"
+YAML = """
+providers:
+  sandbox: {kind: mock, base_url: "{mock_sandbox}"}
+  backup: {kind: mock, base_url: "{mock_backup}"}
+models: {stub: {provider: sandbox, price: {input: 1000, output: 1000}}, second: {provider: backup}}
+virtual_models: {both: {targets: [{model: stub}, {model: second}]}}
+consumers: [{name: demo, team: platform, keys: [{env: EXTPROC_TEST_KEY}]}]
+teams: {platform: {models: ["*"]}}
+guardrails: [{name: no-keys, kind: regex, patterns: {aws: 'AKIA[0-9A-Z]{16}'}}]
+telemetry: {traces: {otlp: "http://127.0.0.1:%d"}}
+"""
+
+
+class Collector:
+    """An OTLP receiver for gRPC."""
+
+    def __init__(self) -> None:
+        self.spans: list[dict[str, Any]] = []
+        self._lock = threading.Lock()
+        self._server = grpc.server(ThreadPoolExecutor(2))
+        handler = grpc.unary_unary_rpc_method_handler(
+            self._export, otlp.ExportTraceServiceRequest.FromString, otlp.ExportTraceServiceResponse.SerializeToString
+        )
+        method = EXPORT.rpartition("/")[2]
+        service = EXPORT.rpartition("/")[0].removeprefix("/")
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    def _export(self, request: otlp.ExportTraceServiceRequest, _context: object) -> otlp.ExportTraceServiceResponse:
+        with self._lock:
+            for resource in request.resource_spans:
+                for scope in resource.scope_spans:
+                    for span in scope.spans:
+                        values = {each.key: each.value.string_value for each in span.attributes}
+                        ids = {
+                            "trace": span.trace_id.hex(),
+                            "id": span.span_id.hex(),
+                            "parent": span.parent_span_id.hex(),
+                        }
+                        self.spans.append(values | ids)
+        return otlp.ExportTraceServiceResponse()
+
+    def found(self, **wanted: str) -> list[dict[str, Any]]:
+        """Spans with these attributes, `.` written as `__`."""
+        names = {name.replace("__", "."): value for name, value in wanted.items()}
+        with self._lock:
+            return [span for span in self.spans if names.items() <= span.items()]
+
+    def stop(self) -> None:
+        self._server.stop(0)
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    found = Collector()
+    yield found
+    found.stop()
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Gateway]:
+    yaml = YAML.replace("%d", str(collector.port))
+    yield from run_gateway(
+        tmp_path_factory.mktemp("traces"), yaml, ("sandbox", "backup"), {"EXTPROC_TEST_KEY": "sk-gw-tests"}
+    )
+
+
+def one(find: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
+    [span] = eventually(find, 15)
+    return span
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_span_tells_model_usage_cost_and_consumer(gateway: Gateway, collector: Collector, stream: bool) -> None:
+    run = f"traced-{stream}"
+    answer = gateway.chat(stream=stream, headers={"x-ai-run": run})
+    assert answer.status_code == 200
+    span = one(lambda: collector.found(extproc__labels=f'{{"run":"{run}"}}'))
+    assert span["gen_ai.operation.name"] == "chat"
+    assert span["gen_ai.provider.name"] == "mock"
+    assert span["gen_ai.request.model"] == "stub"
+    assert span["gen_ai.response.model"] == "stub"
+    assert span["gen_ai.response.finish_reasons"] == "stop"
+    assert (span["extproc.consumer"], span["extproc.team"], span["extproc.outcome"]) == ("demo", "platform", "ok")
+    used = int(span["gen_ai.usage.input_tokens"]) + int(span["gen_ai.usage.output_tokens"])
+    assert float(span["extproc.cost_usd"]) == pytest.approx(used / 1000)
+    entry = gateway.last(lambda entry: entry["id"] == span["extproc.id"])
+    assert entry["input_tokens"] == int(span["gen_ai.usage.input_tokens"])
+
+
+def test_the_context_of_the_client_goes_through_to_the_provider(gateway: Gateway, collector: Collector) -> None:
+    """Client, request, try, provider: each the parent of the next."""
+    gateway.fault("sandbox", "status=503")
+    try:
+        answer = gateway.chat("both", headers={"traceparent": f"00-{PARENT}-b7ad6b7169203331-01"})
+        [seen] = gateway.seen("backup")
+    finally:
+        gateway.reset()
+    assert answer.headers["x-ai-attempts"] == "2"
+    request = one(lambda: collector.found(trace=PARENT, parent="b7ad6b7169203331"))
+    assert request["extproc.attempts"] == "2"
+    assert request["extproc.provider"] == "backup"
+    tries = eventually(
+        lambda: (found := collector.found(trace=PARENT, parent=request["id"])) and found[1:] and found, 15
+    )
+    answered = {span["extproc.provider"]: span["http.status_code"] for span in tries if "extproc.provider" in span}
+    assert answered == {"sandbox": "503", "backup": "200"}
+    assert dict(seen["headers"])["traceparent"].split("-")[1] == PARENT
+
+
+def test_refusals_have_a_span_too(gateway: Gateway, collector: Collector) -> None:
+    assert gateway.chat("gone").status_code == 404
+    assert gateway.chat(text="AKIAABCDEFGHIJKLMNOP").status_code == 400
+    assert gateway.chat(key="sk-gw-wrong").status_code == 401
+    span = one(lambda: collector.found(error__type="model_not_found"))
+    assert (span["extproc.consumer"], span["extproc.outcome"]) == ("demo", "refused")
+    span = one(lambda: collector.found(error__type="guardrail_blocked"))
+    assert span["extproc.guardrails"] == "no-keys:block"
+    assert "AKIA" not in str(collector.spans)
+    assert "extproc.consumer" not in one(lambda: collector.found(error__type="invalid_key"))
+    gateway.post("/v1/chat/completions?key=sk-gw-in-the-path", {}, key=None)
+    one(lambda: collector.found(error__type="missing_key"))
+    assert "sk-gw-" not in str(collector.spans)
+    assert {span["http.url"] for span in collector.found(extproc__outcome="refused")} == {"/v1/chat/completions"}
