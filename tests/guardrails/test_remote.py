@@ -649,6 +649,14 @@ def test_text_that_leaves_unencrypted_gets_a_warning(settings):
         ]
 
 
+def test_a_key_that_cannot_be_read_gets_a_warning(settings, monkeypatch):
+    monkeypatch.delenv("SERVICE_KEY", raising=False)
+    made = settings(f"{PROVIDERS}guardrails: [{{name: g, {KINDS['webhook']}}}]")
+    assert (("guardrails", 0, "key"), "env:SERVICE_KEY cannot be read: the guardrail fails") in doubts(made)
+    monkeypatch.setenv("SERVICE_KEY", "k")
+    assert not any(where == ("guardrails", 0, "key") for where, _ in doubts(made))
+
+
 def test_changes_make_the_new_text():
     for old, new in (
         ("abc", "abcX"),
