@@ -160,13 +160,14 @@ class GuardInput:
                     raise _blocked(guard, message, unreadable)
                 self._note(exchange, Verdict(guard.name, "input", "failed", reason="unreadable"))
         then = time.monotonic()
-        local = [guard for guard in guards if guard.remote is None]
+        remote = [guard for guard in guards if guard.remote is not None]
+        local = [guard for guard in guards if guard.remote is None] if remote else guards
         sources, results = await self._scan(exchange, local, then, max(guard.settings.timeout for guard in guards))
         edits = self._judged(
             exchange, sources, [(guard, found, {}) for guard, found in zip(local, results, strict=True)]
         )
-        if remote := [guard for guard in guards if guard.remote is not None]:
-            asked = await together([self._ask(guard, sources, exchange, then) for guard in remote])
+        if remote:
+            asked = await together([partial(self._ask, guard, sources, exchange, then) for guard in remote])
             edits += self._judged(exchange, sources, asked)
         if not edits or isinstance(sources, Failure):
             return
