@@ -28,7 +28,8 @@ from extproc.providers import ProviderSettings
 from extproc.words.values import PositiveDuration, Secret, Size
 
 _MOST_HUNKS = 400  # tokens that are compared one by one; a longer change is one replacement
-_MOST_FINDINGS = 1000  # in one passage
+_MOST_FINDINGS = 10_000  # in one passage
+_AT_ONCE = 16  # calls about one request
 _MOST_MESSAGE = 300  # characters of a service's words for the client
 _token = re.compile(r"\w+|\s+|[^\w\s]").findall
 _unkind = re.compile(r"[^A-Za-z0-9_.:/-]+")
@@ -286,6 +287,7 @@ async def asked(
         except Exception as error:
             raise Failure("error") from error
     finally:
+        task.add_done_callback(_retrieve)
         task.cancel()
     if len(found) != len(passages):
         raise Failure("bad_answer")
@@ -295,12 +297,23 @@ async def asked(
     return found
 
 
+def _retrieve(task: asyncio.Future[Any]) -> None:
+    if not task.cancelled():
+        task.exception()  # else asyncio logs the exception of work that nothing waits for
+
+
 _GRACE = 0.05  # seconds in which a call that has reached its deadline says so itself
 
 
-async def together(works: Sequence[Awaitable[Result]]) -> Sequence[Result]:
-    """The results, in order. Where one fails, the others are cancelled."""
-    tasks = [asyncio.ensure_future(work) for work in works]
+async def together(works: Sequence[Callable[[], Awaitable[Result]]]) -> Sequence[Result]:
+    """The results, in order, of work that is done at the same time. Where one fails, the others are cancelled."""
+    room = asyncio.Semaphore(_AT_ONCE)
+
+    async def done(work: Callable[[], Awaitable[Result]]) -> Result:
+        async with room:
+            return await work()
+
+    tasks = [asyncio.ensure_future(done(work)) for work in works]
     try:
         return await asyncio.gather(*tasks)
     finally:
@@ -339,12 +352,13 @@ def batches(passages: Sequence[Passage], size: int, most: int = 1000) -> Iterato
 
 
 def gathered(passages: Sequence[Passage], found: Iterable[tuple[int, Finding]]) -> Sequence[Sequence[Finding]]:
-    """Findings by passage. Parts overlap, so one may come twice."""
-    lists: list[list[Finding]] = [[] for _ in passages]
+    """Findings by passage. Parts overlap, so one may come twice. Raises Failure for too many: none may be left out."""
+    sets: list[dict[Finding, None]] = [{} for _ in passages]
     for index, finding in found:
-        if finding not in lists[index] and len(lists[index]) < _MOST_FINDINGS:
-            lists[index].append(finding)
-    return lists
+        sets[index][finding] = None
+        if len(sets[index]) > _MOST_FINDINGS:
+            raise Failure("bad_answer")
+    return [[*each] for each in sets]
 
 
 def bearer(secret: Secret | None) -> Mapping[str, str]:

@@ -261,6 +261,31 @@ async def test_calls_at_a_time_are_bounded(world, service):
     assert made.metric("extproc_guardrail_failures_total", guardrail="g", reason="overload") == 1
 
 
+async def test_a_request_of_many_texts_asks_about_sixteen_at_a_time(world, service):
+    under_way, most = 0, 0
+
+    async def answer(host, path, headers, body):
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return real(host, path, headers, body)
+
+    service.answer = answer
+    made = gateway(world, "presidio")
+    played = Played(made, "openai_embeddings", body={"model": "m", "input": [f"text {n}" for n in range(300)]})
+    assert not isinstance(await played.ask(), LocalReply)
+    assert (len(service.asked), most) == (300, 16)
+    await played.stream.on_end()
+
+
+async def test_more_findings_than_are_masked_are_a_failure(world, service):
+    entries = [{"entity_type": "X", "start": at, "end": at + 1, "score": 1.0} for at in range(10_001)]
+    service.answer = lambda *_: (200, entries)
+    assert refused((await request(gateway(world, "presidio"), "x" * 10_001))[1])[0] == 503
+
+
 async def test_a_client_that_leaves_ends_the_call(world, service):
     service.answer = _never
     made = gateway(world, "webhook")
