@@ -18,7 +18,7 @@ from typing import Any
 
 from extproc.accounting.books import Books, Enter
 from extproc.accounting.settle import Settle
-from extproc.admission import Admit, InFlight, LookAhead
+from extproc.admission import Admit, InFlight, LookAhead, others_first
 from extproc.auth import Access, Authenticate, Authorize
 from extproc.budgets import Reserve, Tools, Unpriced
 from extproc.cache.answers import Answers
@@ -95,6 +95,20 @@ class Stages:
                 then = now
             if result is not None:
                 return result  # type: ignore[no-any-return]
+        return None
+
+
+class InTurns(Stages):
+    """Runs stages over a large body: other requests have a turn after each."""
+
+    def __init__(self, stages: Sequence[Stage], observe: Callable[[str], Callable[[float], None]]) -> None:
+        self._each = [Stages([stage], observe) for stage in stages]
+
+    async def __call__(self, exchange: Exchange) -> Continue | LocalReply | None:
+        for stage in self._each:
+            if (result := await stage(exchange)) is not None:
+                return result
+            await others_first()
         return None
 
 
@@ -294,7 +308,7 @@ def build(
         ),
         *look_up(settings, answers, telemetry, reserve, guard_output),
         reserve,
-        forward := Forward(settings.attribution, catalog),
+        forward := Forward(settings.attribution, catalog, settings.attach.client_headers),
         *([Follow(waiting, why_read)] if why_read.enabled else []),
     ]
     on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
@@ -333,8 +347,10 @@ def build(
         Enter(books),
     ]
     early = EARLY if settings.usage.mode == "body" else 0  # with `log` the answer's head decides whether it is read
-    lists = (on_headers, on_large_headers, on_request, on_large_request, on_call, on_response, on_end)
-    stages = [Stages(each, telemetry.stage) for each in lists]
+    headers = [Stages(each, telemetry.stage) for each in (on_headers, on_large_headers)]
+    requests = [Stages(on_request, telemetry.stage), InTurns(on_large_request, telemetry.stage)]
+    rest = [Stages(each, telemetry.stage) for each in (on_call, on_response, on_end)]
+    stages = [*headers, *requests, *rest]
     return Pipeline(
         settings, catalog, history, telemetry, in_flight, guarded, early, waiting, why_read, admit.take, *stages
     )

@@ -92,5 +92,5 @@ async def test_text_held_back_for_a_mask_stays_however_long_the_silence(world):
 
 def test_clients_of_four_apis_skip_comments():
     found = {name for name, dialect in dialects().items() if dialect.comments}
-    assert set(PATHS) <= found
+    assert set(PATHS) - {"gemini_generate_content"} <= found
     assert "gemini_generate_content" not in found

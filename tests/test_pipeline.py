@@ -5,7 +5,9 @@ from email.utils import formatdate
 
 import pytest
 
+from extproc.pipeline import InTurns
 from extproc.words.tries import OUTCOMES, Try
+from tests.turns import turns_during
 
 TEXT = """
 providers:
@@ -128,3 +130,10 @@ def test_the_next_request_uses_the_notes_on_a_try(gateway, exchange):
     assert gateway.metric("extproc_targets_skipped_total", reason="cooling_down") == 1
     gateway.clock.now += 30
     assert targets() == ["m", "n"]
+
+
+async def test_others_have_their_turn_after_each_stage_of_a_large_request(world, exchange):
+    stages = world().pipeline.on_large_request
+    assert isinstance(stages, InTurns)
+    some = InTurns([lambda _exchange: None] * 7, lambda _name: lambda _seconds: None)
+    assert await turns_during(some(exchange())) >= 7

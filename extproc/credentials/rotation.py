@@ -121,8 +121,15 @@ class Keeper:
         self._lacking: frozenset[str] | None = None
         self._news = asyncio.Event()
 
-    async def run(self, providers: Callable[[], Mapping[str, ProviderSettings]], changed: Callable[[], None]) -> None:
-        """Look until cancelled; call `changed` when another set of providers lacks its key."""
+    async def run(
+        self,
+        providers: Callable[[], Mapping[str, ProviderSettings]],
+        changed: Callable[[], None],
+        pause: Callable[[], float] = lambda: EVERY,
+    ) -> None:
+        """Look until cancelled, with pauses of about `EVERY`; call `changed` when another set of providers lacks its
+        key.
+        """
         failing = False
         try:
             while True:
@@ -136,7 +143,7 @@ class Keeper:
                         log.error("the providers' keys are not kept: %s", type(error).__name__)  # noqa: TRY400
                     failing = True
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(EVERY):
+                    async with asyncio.timeout(pause()):
                         await self._news.wait()
         finally:
             for state in self._states.values():

@@ -137,7 +137,8 @@ class GuardInput:
             if len(exchange.body) <= INLINE:
                 found = guard.measure(exchange)
             else:
-                found = await self._threads.run(partial(guard.measure, exchange), guard.settings.timeout)
+                work = partial(guard.measure, exchange)
+                found = await self._threads.run(work, guard.settings.timeout, len(exchange.body))
         except Failure as failure:
             self._fail(exchange, guard, failure)
             return
@@ -159,16 +160,23 @@ class GuardInput:
                     raise _blocked(guard, message, unreadable)
                 self._note(exchange, Verdict(guard.name, "input", "failed", reason="unreadable"))
         then = time.monotonic()
-        local = [guard for guard in guards if guard.remote is None]
+        remote = [guard for guard in guards if guard.remote is not None]
+        local = [guard for guard in guards if guard.remote is None] if remote else guards
         sources, results = await self._scan(exchange, local, then, max(guard.settings.timeout for guard in guards))
         edits = self._judged(
             exchange, sources, [(guard, found, {}) for guard, found in zip(local, results, strict=True)]
         )
-        if remote := [guard for guard in guards if guard.remote is not None]:
-            asked = await together([self._ask(guard, sources, exchange, then) for guard in remote])
+        if remote:
+            asked = await together([partial(self._ask, guard, sources, exchange, then) for guard in remote])
             edits += self._judged(exchange, sources, asked)
-        if edits and not isinstance(sources, Failure):
-            self._mask(exchange, sources, edits)
+        if not edits or isinstance(sources, Failure):
+            return
+        if len(exchange.body) <= INLINE:
+            body = self._masked(exchange, sources, edits)
+        else:
+            body = await asyncio.to_thread(self._masked, exchange, sources, edits)
+        exchange.masked = exchange.masked or body is not exchange.body
+        exchange.body = body
 
     async def _scan(
         self, exchange: Exchange, guards: Sequence[Guard], then: float, longest: float
@@ -178,10 +186,11 @@ class GuardInput:
             sources = collect(exchange)
             return sources, [_attempt(guard, sources, then) for guard in guards]
         try:
-            sources = await self._threads.run(partial(collect, exchange), longest)
+            sources = await self._threads.run(partial(collect, exchange), longest, len(exchange.body))
         except Failure as failure:
             return failure, [failure for _ in guards]
-        return sources, await asyncio.gather(*(self._attempt_aside(guard, sources, then) for guard in guards))
+        size = len(exchange.body)
+        return sources, await asyncio.gather(*(self._attempt_aside(guard, sources, then, size) for guard in guards))
 
     def _judged(self, exchange: Exchange, sources: Sequence[Source] | Failure, found: Iterable[_Found]) -> list[_Edits]:
         """Do what follows from findings and failures. Gives back the findings to mask. Raises Refusal."""
@@ -216,11 +225,11 @@ class GuardInput:
         return guard, hits, rulings
 
     async def _attempt_aside(
-        self, guard: Guard, sources: Sequence[Source], then: float
+        self, guard: Guard, sources: Sequence[Source], then: float, size: int
     ) -> Sequence[Sequence[Hit]] | Failure:
         try:
             left = then + guard.settings.timeout - time.monotonic()
-            return await self._threads.run(partial(_attempt, guard, sources, then), max(left, 0.001))
+            return await self._threads.run(partial(_attempt, guard, sources, then), max(left, 0.001), size)
         except Failure as failure:
             return failure
 
@@ -262,8 +271,8 @@ class GuardInput:
         note(exchange, verdict)
         self._tell(verdict)
 
-    def _mask(self, exchange: Exchange, sources: Sequence[Source], found: Sequence[_Edits]) -> None:
-        """Write the body anew, with the findings replaced. Of overlapping ones the first guardrail's label stays."""
+    def _masked(self, exchange: Exchange, sources: Sequence[Source], found: Sequence[_Edits]) -> bytes:
+        """The body with the findings replaced. Of overlapping ones the first guardrail's label stays."""
         changed: dict[tuple[int, Any], str] = {}
         for index, source in enumerate(sources):
             edits: list[tuple[Edit, int]] = []
@@ -280,8 +289,7 @@ class GuardInput:
             if edits:
                 edits.sort(key=lambda edit: (edit[0][0], edit[1]))
                 changed |= _changes(source, [edit for edit, _ in edits])
-        if changed:
-            exchange.body, exchange.masked = rewritten(exchange.body, exchange.json, changed), True
+        return rewritten(exchange.body, exchange.json, changed) if changed else exchange.body
 
 
 _Edits = tuple[Guard, Sequence[Sequence[Hit]], _Rulings]

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 from extproc.guardrails._base import Failure
 
+LARGE = 256 << 10
+"""Bytes of a body above which other threads search it."""
 INLINE = 8 << 10
 """Bytes of a body that are searched on the event loop. A thread costs about 0.1 ms."""
 
@@ -22,9 +24,12 @@ _SWITCH = 0.001  # seconds; Python's default of 5 ms is how long a scan would ke
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
+def _pool(name: str) -> ThreadPoolExecutor:
+    """Threads for half of the cores. More would not find much more, because Python runs one at a time, but each of them
+    may take a turn before the event loop's.
+    """
     sys.setswitchinterval(min(_SWITCH, sys.getswitchinterval()))
-    return ThreadPoolExecutor(max(2, min(8, os.cpu_count() or 1)), thread_name_prefix="guardrails")
+    return ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1) // 2)), thread_name_prefix=name)
 
 
 class Threads:
@@ -34,14 +39,16 @@ class Threads:
         self._most = most
         self._under_way = 0
 
-    async def run(self, work: Callable[[], Found], seconds: float) -> Found:
-        """The result of `work`. Raises Failure when it takes longer than `seconds`; a thread cannot be stopped, so
-        `work` has to look at its own deadline too.
+    async def run(self, work: Callable[[], Found], seconds: float, size: int = 0) -> Found:
+        """The result of `work` on a body of `size` bytes; small ones do not wait for large ones.
+
+        Raises Failure when it takes longer than `seconds`. A thread cannot be stopped, so `work` has to look at its own
+        deadline too.
         """
         if self._under_way >= self._most:
             raise Failure("overload")
         self._under_way += 1
-        future = asyncio.get_running_loop().run_in_executor(_pool(), work)
+        future = asyncio.get_running_loop().run_in_executor(_pool("large" if size > LARGE else "small"), work)
         future.add_done_callback(self._ended)
         done, _ = await asyncio.wait({future}, timeout=seconds)  # asyncio.timeout would need a task
         if not done:

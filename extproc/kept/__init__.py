@@ -29,7 +29,7 @@ from extproc.words import contract
 from extproc.words.chain import Chain, RetrySettings
 from extproc.words.dialect import Ask
 from extproc.words.errors import OBJECT_NOT_FOUND, Refusal
-from extproc.words.exchange import Exchange
+from extproc.words.exchange import Consumer, Exchange
 from extproc.words.values import Secret
 
 _MARK = "kept_"
@@ -102,6 +102,13 @@ class Ids:
         return None
 
 
+def owner(consumer: Consumer) -> str:
+    """The consumer that ids are bound to. A name that only a token told is another one than the same name in the
+    settings.
+    """
+    return consumer.name if consumer.listed else f"\0{consumer.name}"
+
+
 def is_sealed(id: object) -> bool:
     """Whether an id has the form of those that the gateway gives out."""
     return isinstance(id, str) and _parts(id) is not None
@@ -140,7 +147,7 @@ class Open:
 
     def __call__(self, exchange: Exchange) -> None:
         id = exchange.endpoint.id
-        found = self._ids.open(exchange.consumer.name, id)
+        found = self._ids.open(owner(exchange.consumer), id)
         target = None if found is None else self._catalog.target(found.target)
         if found is None or target is None or target.provider != found.provider:
             raise _unknown(id)
@@ -170,7 +177,7 @@ class Recall:
             id = exchange.json.get(name)
             if id is None or not is_sealed(id):
                 continue
-            found = self._ids.open(exchange.consumer.name, id)
+            found = self._ids.open(owner(exchange.consumer), id)
             if found is None:
                 raise _unknown(id, name)
             exchange.kept[found.id] = id
@@ -187,7 +194,7 @@ class Recall:
         """Write the provider's ids of files into any place of a JSON body, where each is a string of its own."""
 
         def recalled(match: re.Match[bytes]) -> bytes:
-            found = self._ids.open(exchange.consumer.name, match[1].decode())
+            found = self._ids.open(owner(exchange.consumer), match[1].decode())
             if found is None or exchange.keeper not in ("", found.provider):
                 return match[0]
             exchange.kept[found.id], exchange.keeper = match[1].decode(), found.provider
@@ -243,7 +250,7 @@ class Seal:
         for id in report.kept:
             if id not in kept:
                 made = Object(target.provider, target.name, id, *later)
-                kept[id] = self._ids.seal(exchange.consumer.name, made) or id
+                kept[id] = self._ids.seal(owner(exchange.consumer), made) or id
         for event in events if kept else ():
             for id, sealed in kept.items():
                 _replace(event, id.encode(), sealed.encode())

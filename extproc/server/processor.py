@@ -22,7 +22,7 @@ from extproc.admission import InFlight
 from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
 from extproc.cache.answers import Answers, open_answers
 from extproc.cache.stores import CacheError
-from extproc.credentials.rotation import Keeper, watch
+from extproc.credentials.rotation import EVERY, Keeper, watch
 from extproc.endpoints.spending import Own
 from extproc.ledger import LedgerError, open_ledger
 from extproc.pipeline import Pipeline
@@ -124,7 +124,9 @@ class Processor:
             if self._secrets is not None:
                 self._spawn(watch(lambda: self._settings.providers, self._rebuild))
         elif self._secrets is not None:
-            self._spawn(Keeper(self._secrets, self._count_refresh).run(lambda: self._settings.providers, self._rebuild))
+            keeper = Keeper(self._secrets, self._count_refresh)
+            pause = lambda: EVERY - _BEAT + self._until_beat()  # noqa: E731 - at a wake-up of the other work
+            self._spawn(keeper.run(lambda: self._settings.providers, self._rebuild, pause))
         elif waiting := [name for name, provider in settings.providers.items() if provider.credentials is not None]:
             log.warning("no process fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
 

@@ -29,7 +29,7 @@ from extproc.providers import ProviderSettings
 from extproc.routing.catalog import ModelSettings, VirtualModelSettings
 from extproc.settings import checks
 from extproc.settings.limits import LimitsSettings
-from extproc.settings.listener import ListenerSettings, Port
+from extproc.settings.listener import AttachSettings, ListenerSettings, Port
 from extproc.settings.stores import StoresSettings
 from extproc.words import workers
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
@@ -209,6 +209,7 @@ class Settings(Section):
     """The filter YAML, version 1."""
 
     listener: ListenerSettings = ListenerSettings()
+    attach: AttachSettings = AttachSettings()
     status: StatusSettings = StatusSettings()
     admin: AdminSettings = AdminSettings()
     processor: ProcessorSettings = ProcessorSettings()
@@ -338,11 +339,20 @@ def content(path: str | Path) -> bytes:
 
 def _bytes(path: str | Path) -> bytes:
     """The bytes of a regular file. Raises OSError for anything else too: a FIFO or a device would never end."""
-    # Opening a FIFO for reading waits for a writer unless it must not block.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+    # Opening a FIFO for reading waits for a writer unless it must not block. Without a file object this takes half as
+    # many system calls, once a second.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")
-        return file.read(MAX_FILE + 1)
+        data = b""
+        step = min(status.st_size, MAX_FILE) + 1
+        while len(data) <= MAX_FILE and (part := os.read(descriptor, min(step, MAX_FILE + 1 - len(data)))):
+            data += part
+        return data
+    finally:
+        os.close(descriptor)
 
 
 def _read(path: str | Path) -> str:

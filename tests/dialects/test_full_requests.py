@@ -186,6 +186,7 @@ NOT_OF_EVERY_API = {
     "file_bytes": "of an API that takes forms",
     "file_tokens": "of an API that takes forms",
     "answer_tokens": "of an API whose answers are pictures, sound or transcripts",
+    "later": "of an API that takes files with requests",
     "units": "of an API that is priced by other things than tokens",
     "inputs_bytes": "of an API that takes batches",
     "hosted": "of an API whose providers run tools themselves",

@@ -54,6 +54,9 @@ budgets:
   - {name: money, unit: usd, limit: 100, window: day}
 guardrails:
   - {name: no-keys, kind: regex, patterns: {aws: 'AKIA[0-9A-Z]{16}'}}
+  - {name: badges, kind: regex, action: mask, patterns: {badge: 'BADGE-[0-9]{4}'}}
+  - {name: codes, kind: regex, on: [output], action: mask, longest: 12, applies_to: {consumers: [other]},
+     patterns: {code: 'ZEBRA-[0-9]{4}'}}
 stores: {counters: "memory:"}
 """
 ENV = {"OPENAI_KEY": "sk-upstream", "OTHER_KEY": OTHER, "NARROW_KEY": "sk-gw-narrow", "POOR_KEY": "sk-gw-poor"}
@@ -301,6 +304,31 @@ def test_a_form_is_searched(gateway: Gateway):
     )
     assert {twice.status_code, hidden.status_code} == {400}
     assert gateway.seen("openai") == []
+
+
+def test_text_in_a_form_is_masked(gateway: Gateway, sdk: OpenAI):
+    """A field is written anew; a name of a file cannot be, so the request is refused."""
+    said = sdk.audio.transcriptions.create(model="openai/whisper-1", file=("a.mp3", SOUND), prompt="of BADGE-1234")
+    assert said.text == "This is a.mp3. of [BADGE]"
+    with pytest.raises(openai.BadRequestError, match="cannot mask"):
+        sdk.audio.transcriptions.create(model="openai/whisper-1", file=("BADGE-1234.mp3", SOUND))
+    assert len(gateway.seen("openai")) == 1
+
+
+def test_transcripts_and_stored_answers_are_guarded(gateway: Gateway, sdk: OpenAI):
+    file, sdk = ("ZEBRA-1234.mp3", SOUND), sdk.with_options(api_key=OTHER)
+    assert sdk.audio.transcriptions.create(model="openai/whisper-1", file=file).text == "This is [CODE].mp3."
+    pieces = sdk.audio.transcriptions.create(model="openai/gpt-4o-transcribe", file=file, stream=True)
+    text = "".join(piece.delta for piece in pieces if piece.type == "transcript.text.delta")
+    assert text == "This is [CODE].mp3."
+    made = sdk.responses.create(model="gpt-5.4", input="ZEBRA-1234")
+    assert made.output_text.endswith("[CODE]")
+    assert sdk.responses.retrieve(made.id).output_text == made.output_text
+    assert sdk.audio.speech.create(model="openai/tts-1", voice="alloy", input="Hello").read() == SOUND
+    document = ("notes.txt", b"Hello")
+    kept = sdk.files.create(file=document, purpose="user_data", extra_body={"model": "gpt-5.4"})
+    with pytest.raises(openai.InternalServerError, match="cannot read the answer"):
+        sdk.files.content(kept.id)
 
 
 # --- files and batches

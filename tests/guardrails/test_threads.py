@@ -1,10 +1,12 @@
 """Long scans leave the event loop free."""
 
 import asyncio
+import threading
 import time
 
 import pytest
 
+from extproc.guardrails import _input
 from extproc.guardrails._base import Failure
 from extproc.guardrails._threads import Threads
 from tests.guardrails.fakes import Guard, Words, fake
@@ -37,3 +39,15 @@ async def test_work_that_is_late_is_a_failure_and_its_end_is_not_waited_for():
 async def test_an_exception_of_the_work_is_raised():
     with pytest.raises(ZeroDivisionError):
         await Threads(1).run(lambda: 1 / 0, 1)
+
+
+@pytest.mark.parametrize(("size", "aside"), [(1 << 10, False), (1 << 20, True)])
+async def test_a_large_body_is_masked_beside_the_loop(exchange, monkeypatch, size, aside):
+    threads = []
+    usual = _input.rewritten
+    monkeypatch.setattr(_input, "rewritten", lambda *what: threads.append(threading.current_thread()) or usual(*what))
+    made = exchange({"model": "m", "messages": [{"role": "user", "content": "k" + "x" * size}]})
+    await Guard(fake(Words("k", "k"), "g", action="mask")).stage(made)
+    assert [thread is not threading.main_thread() for thread in threads] == [aside]
+    assert made.masked
+    assert b"k" not in made.json["messages"][0]["content"].encode()

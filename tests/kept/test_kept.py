@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.kept import Ids, Object, is_sealed
+from extproc.kept import Ids, Object, is_sealed, owner
 from extproc.providers import ProviderSettings
+from extproc.words.exchange import Consumer
 from extproc.words.values import Secret
 
 RAW = "resp_68d5ab3d0c"
@@ -36,6 +37,10 @@ def test_an_id_leads_to_its_object_at_any_replica():
     assert ids().open("demo", sealed) == object
     assert ids().seal("other", object) != sealed
     assert ids().open("other", sealed) is None
+
+
+def test_a_consumer_that_only_a_token_names_is_another_one():
+    assert owner(Consumer("demo")) != owner(Consumer("demo", listed=False))
 
 
 def test_a_changed_id_leads_nowhere():

@@ -43,6 +43,7 @@ METRICS = {
     "extproc_stage_seconds": {"stage"},
     "extproc_guardrail_findings_total": {"guardrail", "action"},
     "extproc_guardrail_failures_total": {"guardrail", "reason"},
+    "extproc_guardrail_call_seconds": {"guardrail", "kind", "outcome"},
     "extproc_budget_decisions_total": {"budget", "verdict"},
     "extproc_budget_used_ratio": {"budget"},
     "extproc_cost_usd_total": {"provider", "model"},
@@ -99,6 +100,7 @@ def touch_all(telemetry, exchange):
     telemetry.skip("disabled")
     telemetry.guardrail(Verdict("g", "input", "block"))
     telemetry.guardrail(Verdict("g", "input", "failed", reason="timeout"))
+    telemetry.guardrail_call("g", "webhook", "ok", 0.1)
     telemetry.budget("b", "denied")
     telemetry.unread("told").inc()
     telemetry.budget_used("b", 0.5, math.inf)

@@ -25,7 +25,7 @@ from extproc.stores import doubt_counters
 from extproc.words.chain import Branch, Chain
 from extproc.words.dialect import ABILITIES
 from extproc.words.exchange import Changes, Target
-from extproc.words.values import is_private
+from extproc.words.values import Secret, is_private
 
 if TYPE_CHECKING:
     from extproc.settings.config import Settings
@@ -148,6 +148,11 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
     for index, guardrail in enumerate(settings.guardrails):
         if guardrail.failure == "open" and guardrail.action in ("block", "mask"):
             yield ("guardrails", index, "failure"), "text passes unchecked when the guardrail fails"
+        if not isinstance(guardrail, RemoteSettings):
+            continue
+        for key, value in guardrail:
+            if isinstance(value, Secret) and value.read() is None:
+                yield ("guardrails", index, key), f"{value} cannot be read: the guardrail fails"
         url = urlsplit(getattr(guardrail, "url", None) or "")
         if url.scheme == "http" and not is_private(url.hostname or ""):
             yield ("guardrails", index, "url"), "http:// is not encrypted: others on the network can read the text"
