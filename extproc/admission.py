@@ -182,6 +182,11 @@ class LookAhead:
         await self._look(exchange)
 
 
+async def others_first() -> None:
+    """Give other requests a turn of the event loop."""
+    await asyncio.sleep(0)
+
+
 def content_length(headers: Mapping[str, str]) -> int | None:
     """The length of the body as the request's headers tell it."""
     value = headers.get("content-length")
