@@ -53,7 +53,19 @@ _NEVER_SENT = frozenset((*CREDENTIAL_HEADERS, GUARDRAILS, CACHE))
 """Headers of requests that are for the gateway alone."""
 
 
+_ENVOYS = (
+    *(":*", "host", "content-type", "content-length", "content-encoding", "transfer-encoding", "accept"),
+    *("accept-encoding", "x-request-id", "x-forwarded-*", "x-envoy-*", f"{contract.PREFIX}*"),
+)
+"""Headers that belong to HTTP, to the body, or to the Envoy of the other team."""
+
+
 _AS_IT_IS = Edit({})
+
+
+def _listed(name: str, names: Sequence[str]) -> bool:
+    """True for a header that is one of `names`. A name that ends in `*` stands for all that begin like it."""
+    return any(name == one or (one.endswith("*") and name.startswith(one[:-1])) for one in names)
 
 
 class Forward:
@@ -63,8 +75,9 @@ class Forward:
     request, whose first try succeeds, does without that attachment.
     """
 
-    def __init__(self, attribution: AttributionSettings, catalog: Catalog) -> None:
+    def __init__(self, attribution: AttributionSettings, catalog: Catalog, kept: Sequence[str] | None = None) -> None:
         self._catalog = catalog
+        self._kept = kept  # headers of clients that stay in attach mode, beside those of the providers; None: all
         self._label_prefix = attribution.prefix if attribution.strip else None
 
     def __call__(self, exchange: Exchange) -> None:
@@ -191,11 +204,23 @@ class Forward:
     def _removed(self, exchange: Exchange) -> tuple[str, ...]:
         """Credential and label headers, to be removed here: attach mode has no inner listener that strips them."""
         prefix = self._label_prefix
-        return tuple(
+        removed = [
             name
             for name in exchange.request.headers
             if name in _NEVER_SENT or (prefix is not None and name.startswith(prefix))
-        )
+        ]
+        if exchange.attached and self._kept is not None:
+            removed += self._foreign(exchange, [*_ENVOYS, *self._kept])
+        return tuple(dict.fromkeys(removed))
+
+    def _foreign(self, exchange: Exchange, kept: Sequence[str]) -> list[str]:
+        """Headers of a client that are neither in `kept` nor taken by every provider that the request may go to."""
+        lists = [self._catalog.providers[target.provider].passed for target in exchange.targets]
+        return [
+            name
+            for name in exchange.request.headers
+            if not _listed(name, kept) and not all(_listed(name, passed) for passed in lists)
+        ]
 
 
 class Shed:

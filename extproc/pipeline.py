@@ -8,7 +8,6 @@ events get the events of an answer too, and give back those that go on (`respons
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 
 from extproc.accounting.books import Books, Enter
 from extproc.accounting.settle import Settle
-from extproc.admission import Admit, InFlight, LookAhead
+from extproc.admission import Admit, InFlight, LookAhead, others_first
 from extproc.auth import Access, Authenticate, Authorize
 from extproc.budgets import Reserve, Tools, Unpriced
 from extproc.cache.answers import Answers
@@ -109,7 +108,7 @@ class InTurns(Stages):
         for stage in self._each:
             if (result := await stage(exchange)) is not None:
                 return result
-            await asyncio.sleep(0)
+            await others_first()
         return None
 
 
@@ -309,7 +308,7 @@ def build(
         ),
         *look_up(settings, answers, telemetry, reserve, guard_output),
         reserve,
-        forward := Forward(settings.attribution, catalog),
+        forward := Forward(settings.attribution, catalog, settings.attach.client_headers),
         *([Follow(waiting, why_read)] if why_read.enabled else []),
     ]
     on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
@@ -330,6 +329,7 @@ def build(
             cost=cost,
             unread=guard_output.unreadable,
             may_pass=why_read.enabled,
+            hold=partial(in_flight.hold, limits.answer_memory),
         ),
     ]
     settle = Settle(

@@ -39,7 +39,6 @@ RESERVED = {
         "credentials",
         "endpoints",
         "guardrails/_input.py",
-        "guardrails/_output.py",
         "guardrails/_remote.py",
         "guardrails/_threads.py",
         "mock",

@@ -457,3 +457,34 @@ def test_fields_withheld_from_providers_are_removed_for_every_try(exchange):
     forward(made)
     assert arrives(made, 1) == question(temperature=2)
     assert arrives(made, 2) == question(temperature=1) | {"model": "vendor/n"}
+
+
+THEIRS = {
+    ":method": "POST",
+    "content-type": "application/json",
+    "authorization": "Bearer sk-gw-1",
+    "x-request-id": "1",
+    "x-forwarded-for": "192.0.2.1",
+    "openai-beta": "responses=v1",
+    "openai-organization": "org-theirs",
+    "x-tenant": "red",
+    "x-acme-team": "red",
+    "referer": "https://intern.example/",
+}
+
+
+@pytest.mark.parametrize(
+    ("kept", "attached", "removed"),
+    [
+        (None, True, {"authorization"}),
+        ((), True, {"authorization", "openai-beta", "openai-organization", "x-tenant", "x-acme-team", "referer"}),
+        (("x-tenant", "x-acme-*", "openai-*"), True, {"authorization", "referer"}),
+        ((), False, {"authorization"}),
+    ],
+)
+def test_in_attach_mode_headers_of_clients_are_removed_unless_they_are_listed(exchange, kept, attached, removed):
+    made = exchange(question(), targets=[target()], headers=THEIRS)
+    made.attached = attached
+    Forward(AttributionSettings(), CATALOG, kept)(made)
+    assert {*made.onward.remove_headers} >= removed - {"authorization"}
+    assert {*made.onward.remove_headers} <= removed

@@ -53,6 +53,8 @@ def attach(settings: Settings, *, socket: str | None = None) -> str:
     where += (_TOKENS.lstrip() if tokens else "") + (_CERTIFICATES.lstrip() if certificates else "")
     clusters = [processor.cluster(settings, socket), *identity.jwks_clusters(settings, CA_FILE)]
     config = processor.gateway_filter(settings, contract.ATTACH)
+    if settings.attach.client_headers is not None:
+        config.forward_rules = None  # it removes headers of any name
     config.request_attributes = identity.attributes(settings, attached=True)
     config.metadata_options = identity.metadata(settings)
     pieces = ((where, [*tokens, http_filter("ext_proc", config)]), (_CLUSTER, clusters), (_LOG, [log]))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 
 from extproc.guardrails._base import TOOL_NAME, Excess, Failure, Finding, Guardrail, GuardrailSettings, Whole
-from extproc.guardrails._normal import normalised, offsets
+from extproc.guardrails._normal import normalised, offsets, reach
 from extproc.guardrails._remote import Around, Context, Passage, Remote, RemoteSettings, asked
 from extproc.guardrails._source import Hit
 from extproc.words.exchange import Exchange
@@ -190,13 +190,13 @@ class Guard:
                 wanted = max(0, min(self._hold(plain), len(plain)))
                 if plain is not text:
                     raw = max(0, min(self._hold(text), len(text)))
-                    return max(raw, len(text) - offsets(text)[len(plain) - wanted])
+                    return max(raw, reach(text, wanted))
             except Exception as error:
                 raise Failure("error") from error
             return wanted
         if plain is text:
             return min(wanted, len(text))
-        return len(text) - offsets(text)[max(0, len(plain) - wanted)]
+        return reach(text, wanted)
 
     def all_hits(self, text: str, role: str, where: str, deadline: float) -> Sequence[Hit]:
         """The findings in a whole text. Long texts are read piece by piece, up to `deadline` (seconds, monotonic)."""

@@ -167,7 +167,7 @@ class GuardInput:
             exchange, sources, [(guard, found, {}) for guard, found in zip(local, results, strict=True)]
         )
         if remote:
-            asked = await together([self._ask(guard, sources, exchange, then) for guard in remote])
+            asked = await together([partial(self._ask, guard, sources, exchange, then) for guard in remote])
             edits += self._judged(exchange, sources, asked)
         if not edits or isinstance(sources, Failure):
             return

@@ -7,6 +7,7 @@ and with letters that look like Latin ones in their place.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Final
 
@@ -20,6 +21,7 @@ _LOOK_ALIKES: Final = dict(
 )
 _MARKS = frozenset(("Mn", "Me", "Cf"))
 _FILLERS = frozenset("\u115f\u1160\u3164\uffa0\u034f\u17b4\u17b5\u2800")  # they show as nothing and count as letters
+_foreign = re.compile(r"[^\x00-\x7f]+")
 _TAGS = range(0xE0020, 0xE007F)  # invisible copies of ASCII
 
 
@@ -46,14 +48,27 @@ def normalised(text: str) -> str:
     """`text` without disguises; the same object where it has none."""
     if text.isascii():
         return text
-    found = text.translate(_table)
+    found = _foreign.sub(lambda match: match[0].translate(_table), text)  # ASCII stays; to look it up takes longer
     return text if found == text else found
 
 
 def offsets(text: str) -> list[int]:
     """For each character of `normalised(text)` its index in `text`, and the length of `text` at the end."""
     found: list[int] = []
-    for index, size in enumerate(len(_table[ord(character)]) for character in text):
-        found.extend((index,) * size)
-    found.append(len(text))
+    last = 0
+    for match in _foreign.finditer(text):
+        found.extend(range(last, match.start()))
+        last = match.end()
+        for index in range(match.start(), last):
+            found.extend((index,) * len(_table[ord(text[index])]))
+    found.extend(range(last, len(text) + 1))
     return found
+
+
+def reach(text: str, count: int) -> int:
+    """Characters at the end of `text` that hold the last `count` characters of `normalised(text)`."""
+    at = len(text)
+    while count > 0 and at > 0:
+        at -= 1
+        count -= len(_table[ord(text[at])])
+    return len(text) - at

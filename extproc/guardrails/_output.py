@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,7 +20,6 @@ from extproc.words.errors import GUARDRAIL_UNAVAILABLE, Refusal
 from extproc.words.exchange import Exchange
 from extproc.words.verdicts import GUARDRAILS, Verdict, note
 
-_AT_ONCE = 8  # calls about one answer
 _MOST_KNOWN = 16  # texts whose findings are kept: some APIs say each text several times
 _GRACE = 1.0  # seconds beyond the time limits of the guardrails, which they look at themselves
 
@@ -126,19 +124,18 @@ class GuardOutput:
     async def _ask(self, exchange: Exchange, watch: Watch) -> Sequence[Frame]:
         """The events that may leave once services have judged their text."""
         context = Context("output", exchange.id, exchange.consumer.name, exchange.ask.model)
-        then, room = time.monotonic(), asyncio.Semaphore(_AT_ONCE)
+        then = time.monotonic()
 
         async def judge(guard: Guard, text: str, window: Window) -> Sequence[Finding]:
             passage = Passage(text, window.channel.role, window.channel.where)
-            async with room:
-                [found] = await guard.ask([passage], context, then + guard.settings.timeout)
+            [found] = await guard.ask([passage], context, then + guard.settings.timeout)
             return found
 
         async def findings(guard: Guard, windows: Sequence[Window]) -> _Answer:
             found = {each.text: watch.known.get((guard.name, each.text)) for each in windows if each.text.strip()}
             new = {each.text: each for each in windows if each.text in found and found[each.text] is None}
             # A call each: of several texts a service may not say which one it means.
-            work = [judge(guard, text, window) for text, window in new.items()]
+            work = [partial(judge, guard, text, window) for text, window in new.items()]
             try:
                 answers = dict(zip(new, await together(work), strict=True))
             except Failure as failure:
@@ -148,7 +145,7 @@ class GuardOutput:
             watch.known.update({(guard.name, text): each for text, each in answers.items()})
             return guard, windows, [answers.get(each.text) or found.get(each.text) or () for each in windows]
 
-        return watch.judged(await together([findings(guard, windows) for guard, windows in watch.asks()]))
+        return watch.judged(await together([partial(findings, guard, windows) for guard, windows in watch.asks()]))
 
 
 _Answer = tuple[Guard, Sequence[Window], Sequence[Sequence[Finding]] | Failure]

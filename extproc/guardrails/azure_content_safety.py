@@ -9,6 +9,7 @@ Controls: OWASP LLM01; FINOS AIGF mi-3, mi-17; MITRE ATLAS T0051, T0054.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -124,13 +125,13 @@ class AzureContentSafety:
         headers = {"ocp-apim-subscription-key": key_of(self._settings.key)}
         work = []
         if self._analyzes:
-            work += [self._analyze(batch, headers, deadline) for batch in batches(passages, _PIECE)]
+            work += [partial(self._analyze, batch, headers, deadline) for batch in batches(passages, _PIECE)]
         if self._settings.shield_prompt and context.on == "input":
             for tools in (False, True):
                 wanted = [one if (one.role in _TOOLS) is tools else one._replace(text="") for one in passages]
                 for batch in batches(wanted, _PIECE):
                     if any(part.text for part in batch):
-                        work.append(self._shield(batch, tools, headers, deadline))
+                        work.append(partial(self._shield, batch, tools, headers, deadline))
         found = await together(work)
         return gathered(passages, [(at, all_of(passages[at], kind)) for each in found for at, kind in each])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -119,7 +120,7 @@ class Bedrock:
 
     async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:
         source = "INPUT" if context.on == "input" else "OUTPUT"
-        found = await together([self._judge(batch, source, deadline) for batch in batches(passages, _PIECE)])
+        found = await together([partial(self._judge, batch, source, deadline) for batch in batches(passages, _PIECE)])
         return gathered(passages, [one for each in found for one in each])
 
     async def _judge(self, batch: Sequence[Part], source: str, deadline: float) -> Sequence[tuple[int, Finding]]:
@@ -144,7 +145,7 @@ class Bedrock:
             ]
         if len(batch) == 1:
             raise Failure("bad_answer")
-        alone = await together([self._judge([part], source, deadline) for part in batch])
+        alone = await together([partial(self._judge, [part], source, deadline) for part in batch])
         return [one for each in alone for one in each]
 
     def _headers(self, body: bytes) -> Mapping[str, str]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -157,7 +158,10 @@ class LLMJudge:
 
     async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:  # noqa: ARG002
         headers = {"authorization": f"Bearer {key_of(self._key)}", "x-ai-guardrail": self._settings.name}
-        work = [self._judge(passages, batch, headers, deadline) for batch in batches(passages, self._settings.piece)]
+        work = [
+            partial(self._judge, passages, batch, headers, deadline)
+            for batch in batches(passages, self._settings.piece)
+        ]
         found = [one for each in await together(work) for one in each]
         return gathered(passages, [(at, all_of(passages[at], "rubric")) for at in found])
 

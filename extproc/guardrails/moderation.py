@@ -9,6 +9,7 @@ Controls: OWASP LLM02; FINOS AIGF mi-3.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Literal
 from urllib.parse import urlencode
 
@@ -102,7 +103,9 @@ class Moderation:
         headers = dict(self._provider.headers)
         if (credential := self._provider.credential) is not None:
             headers[credential.header] = credential.prefix + key_of(self._provider.api_key)
-        found = await together([self._judge(batch, headers, deadline) for batch in batches(passages, _PIECE, _MOST)])
+        found = await together(
+            [partial(self._judge, batch, headers, deadline) for batch in batches(passages, _PIECE, _MOST)]
+        )
         return gathered(passages, [(at, all_of(passages[at], category)) for each in found for at, category in each])
 
     async def _judge(

@@ -36,7 +36,10 @@ _Type = Literal[
 ]
 _Region = Literal["au", "br", "ca", "cn", "eu", "in", "jp", "uk", "us"]
 
-_growing = re.compile(r"(?:[^\W\d_][\w'.-]*\s){0,4}[^\s]*\d[^\n!?;]*\Z|(?:[^\W\d_][\w'.-]*,?\s){0,5}[^\s]*\Z").search
+# Of a text turned round, where the matches begin at its end: to search for them forwards takes a hundred times as long.
+_number = re.compile(r"[^\n!?;]*\d\S*(?:\s[\w'.-]*[^\W\d_]){0,4}").match  # with words in front of it
+_words = re.compile(r"\S*(?:\s,?[\w'.-]*[^\W\d_]){0,5}").match
+_bracket = re.compile(r"[\[({<]").search
 _at = re.compile(r"\S+\s?[\[({<]\s?(?:a(?:t.*)?)?\Z").search
 
 
@@ -71,7 +74,11 @@ class Pii(Table[Type]):
     def hold(self, text: str) -> int:
         """The last word, and words and numbers that may still become one finding."""
         tail = text[-_HELD:]
-        return max(len(match[0]) if (match := search(tail)) else 0 for search in (_growing, _at))
+        turned = tail[::-1]
+        held = max(match.end() if (match := growing(turned)) else 0 for growing in (_number, _words))
+        if _bracket(tail) and (match := _at(tail)):
+            held = max(held, len(match[0]))
+        return held
 
 
 SETTINGS = PiiSettings

@@ -9,6 +9,7 @@ Controls: OWASP LLM02; MITRE ATLAS T0057; FINOS AIGF ri-1, ri-29 / mi-1, mi-6, m
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -109,7 +110,7 @@ class Presidio:
     async def ask(self, passages: Sequence[Passage], context: Context, deadline: float) -> Sequence[Sequence[Finding]]:  # noqa: ARG002
         headers = bearer(self._settings.key)
         all_parts = [*parts(passages, _PIECE)]
-        found = await together([self._find(part, headers, deadline) for part in all_parts])
+        found = await together([partial(self._find, part, headers, deadline) for part in all_parts])
         moved = (
             (part.number, _moved(one, part.start))
             for part, findings in zip(all_parts, found, strict=True)

@@ -96,6 +96,7 @@ class Pool:
         self._name = parts.netloc.rpartition("@")[2].encode("idna" if not parts.netloc.isascii() else "ascii")
         self._ca = ca
         self._most = most
+        self._tls: ssl.SSLContext | None = None
         self._idle: list[_Connection] = []
         self._reaper: asyncio.TimerHandle | None = None
 
@@ -131,9 +132,10 @@ class Pool:
         return None
 
     async def _connect(self) -> _Connection:
-        context = _context(self._ca) if self._secure else None
         loop = asyncio.get_running_loop()
-        transport, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=context)
+        if self._secure and self._tls is None:  # certificates take some 20 ms to load
+            self._tls = await loop.run_in_executor(None, _context, self._ca)
+        transport, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
         if is_metadata(transport.get_extra_info("peername")[0]):
             transport.abort()
             raise ConnectionRefusedError("a link-local address")

@@ -29,7 +29,7 @@ from extproc.providers import ProviderSettings
 from extproc.routing.catalog import ModelSettings, VirtualModelSettings
 from extproc.settings import checks
 from extproc.settings.limits import LimitsSettings
-from extproc.settings.listener import ListenerSettings, Port
+from extproc.settings.listener import AttachSettings, ListenerSettings, Port
 from extproc.settings.stores import StoresSettings
 from extproc.words import workers
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
@@ -209,6 +209,7 @@ class Settings(Section):
     """The filter YAML, version 1."""
 
     listener: ListenerSettings = ListenerSettings()
+    attach: AttachSettings = AttachSettings()
     status: StatusSettings = StatusSettings()
     admin: AdminSettings = AdminSettings()
     processor: ProcessorSettings = ProcessorSettings()

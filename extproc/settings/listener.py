@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, model_validator
 
+from extproc.providers import ClientHeader
 from extproc.words.values import PositiveDuration, Section
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -53,6 +54,19 @@ class CORSSettings(Section):
     )
     max_age: PositiveDuration = Field(
         600.0, le=86400, description="Time for which a browser may remember the answer to a preflight. At most `1d`."
+    )
+
+
+class AttachSettings(Section):
+    """Attach mode: the filter in an Envoy of another team."""
+
+    client_headers: Sequence[ClientHeader] | None = Field(
+        None,
+        max_length=64,
+        description="Headers of clients that the routes of the other team's Envoy read, for example `x-tenant`, or "
+        "`x-acme-*` for all with that beginning. With this list, even an empty one, the filter removes all headers of "
+        "clients but these, those that every provider of the model takes, `x-request-id`, `x-forwarded-*` and "
+        "`x-envoy-*`. At most 64. Default: all headers stay, and that Envoy has to remove them.",
     )
 
 

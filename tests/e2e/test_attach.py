@@ -30,6 +30,7 @@ guardrails:
   - {name: no-keys, kind: regex, patterns: {aws: 'AKIA[0-9A-Z]{16}'}}
   - {name: mask, kind: regex, "on": [output], action: mask, patterns: {fruit: 'PINEAPPLE'}}
   - {name: stop, kind: regex, "on": [output], patterns: {fruit: 'DURIAN'}}
+attach: {client_headers: [x-tenant]}
 stores: {counters: "memory:"}
 """
 
@@ -46,6 +47,9 @@ def bootstrap(doors: dict[str, int]) -> str:
     tree = yaml.safe_load((EXAMPLES / "attach.envoy.yaml").read_text())
     (listener,) = tree["static_resources"]["listeners"]
     listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": doors["listener"]}
+    filters = listener["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+    [ours] = [one["typed_config"] for one in filters if one["name"] == "envoy.filters.http.ext_proc"]
+    del ours["forward_rules"]  # as `extproc envoy --attach` prints it with `attach.client_headers`
     names = {"extproc": "processor", "openai": "openai", "local": "local"}
     for cluster in tree["static_resources"]["clusters"]:
         cluster.pop("transport_socket", None)
@@ -164,6 +168,14 @@ def test_providers_see_their_own_key_and_nothing_of_the_gateway_or_the_client(ga
         assert headers.get("authorization") == key
         assert not [header for header in headers if header.startswith(("x-extproc-", "x-ai-"))]
         assert KEY not in str(headers)
+
+
+def test_headers_of_clients_stay_at_the_gateway_unless_they_are_listed(gateway: Gateway):
+    theirs = {"openai-organization": "org-theirs", "referer": "https://intern.example/", "via": "1.1 theirs"}
+    assert ask(gateway, headers={**theirs, "openai-beta": "responses=v1", "x-tenant": "red"}).status_code == 200
+    seen = dict(gateway.seen("openai")[0]["headers"])
+    assert (seen["openai-beta"], seen["x-tenant"]) == ("responses=v1", "red")
+    assert not {*theirs, "x-extproc-id"} & {*seen}
 
 
 def test_the_usage_of_a_stream_is_counted_and_hidden(gateway: Gateway):

@@ -41,6 +41,7 @@ from extproc.words.actions import CONTINUE, Chunk
 from extproc.words.contract import Service
 from extproc.words.dialect import NATIVE, PLACE, Ask, Endpoint, Report
 from extproc.words.errors import Refusal
+from extproc.words.said import Called
 from extproc.words.tries import Try
 from tests.conftest import make_world
 from tests.dialects.shapes import SHAPES
@@ -257,7 +258,7 @@ def answer(data: bytes) -> None:
         dialect.observe_edges(payload[:40], payload[-90:], report)
     for event in events:
         for piece in dialect.said(event):
-            assert piece.channel is None or isinstance(piece.channel, tuple)
+            assert isinstance(piece, Called) or piece.channel is None or isinstance(piece.channel, tuple)
     _check_report(report, sum(map(len, payloads)))
     service = next((one for one in SERVICES if one.dialect == name), None)
     if service is None:

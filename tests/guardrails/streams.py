@@ -244,7 +244,8 @@ class Played:
         self.sent = None
 
     async def ask(self):
-        headers = {":method": "POST", ":path": PATHS[self.dialect], **self.headers}
+        path = PATHS.get(self.dialect, "/v1/embeddings")
+        headers = {":method": "POST", ":path": path, **self.headers}
         self.began = await self.stream.on_request_headers(headers, False)
         self.sent = await self.stream.on_request_body(json.dumps(self.body).encode())
         return self.sent

@@ -5,7 +5,7 @@ import unicodedata
 
 import pytest
 
-from extproc.guardrails._normal import normalised, offsets
+from extproc.guardrails._normal import normalised, offsets, reach
 
 DISGUISES = {
     "full-width": "ｉｇｎｏｒｅ",
@@ -47,6 +47,13 @@ def test_the_normal_form_of_a_prefix_never_changes():
     whole = normalised(text)
     for end in range(len(text)):
         assert whole.startswith(normalised(text[:end]))
+
+
+def test_the_end_of_the_normal_form_is_found_from_behind():
+    text = "x".join(DISGUISES.values()) + "ﬁ ½ end"
+    back = offsets(text)
+    for count in range(1, len(normalised(text)) + 1):
+        assert len(text) - reach(text, count) == back[len(back) - 1 - count]
 
 
 def test_every_character_has_a_normal_form():

@@ -11,7 +11,7 @@ from extproc.words.exchange import Usage
 from extproc.words.messages import Delta, Ended, Finished, Started, Used
 
 USAGE = Usage(300, 77, cached_tokens=100, reasoning_tokens=20, cache_write_tokens=5)
-APIS = ("anthropic_messages", "openai_chat", "openai_completions", "openai_responses")
+APIS = ("anthropic_messages", "gemini_generate_content", "openai_chat", "openai_completions", "openai_responses")
 
 
 def event(document: Any, name: str = "") -> bytes:

@@ -9,6 +9,7 @@ Source: https://protobuf.dev/programming-guides/json/ (field names, bytes)
 
 from __future__ import annotations
 
+import operator
 import re
 from typing import Any
 
@@ -38,25 +39,37 @@ def snake(name: str) -> str:
 
 
 def spelled(body: dict[str, Any]) -> dict[str, Any]:
-    """See `Dialect.spelled`."""
-    changed = False
-    waiting: list[Any] = [body]
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, list):
-            waiting += [item for item in node if isinstance(item, dict | list)]
-            continue
-        if any("_" in name for name in node):
-            changed |= _rename(node)
-        for name, value in node.items():
-            if isinstance(value, dict | list):
-                if name in _NAMED and isinstance(value, dict):
-                    waiting += [schema for schema in value.values() if isinstance(schema, dict)]
-                elif name not in _DATA:
-                    waiting.append(value)
-            elif name == "data" and isinstance(value, str) and (plain := base64(value)) != value:
-                node[name], changed = plain, True
-    return dict(body) if changed else body
+    """See `Dialect.spelled`. `body` stays as it is."""
+    return _object(body)
+
+
+def _object(node: dict[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    same = True
+    for given, value in node.items():
+        name = camel(given) if "_" in given else given
+        if name in made:
+            message = f"The body has the field {name!r} in two spellings: send one."
+            raise Refusal(INVALID_REQUEST, message[:200], param=given[:64])
+        made[name] = new = _value(name, value)
+        same = same and new is value and name == given
+    return node if same else made
+
+
+def _value(name: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        if name in _DATA:
+            return value
+        if name not in _NAMED:
+            return _object(value)
+        made = {key: _value("", schema) for key, schema in value.items()}
+        return value if all(made[key] is value[key] for key in value) else made
+    if isinstance(value, list) and name not in _DATA:
+        items = [_value("", item) for item in value]
+        return value if all(map(operator.is_, items, value)) else items
+    if name == "data" and isinstance(value, str):
+        return base64(value)
+    return value
 
 
 def base64(text: str) -> str:
@@ -64,21 +77,6 @@ def base64(text: str) -> str:
     if "-" in text or "_" in text:
         text = text.translate(_PLAIN)
     return text + "=" * (-len(text) % 4) if len(text) % 4 > 1 else text
-
-
-def _rename(node: dict[str, Any]) -> bool:
-    """Write the names of one object in camel case, in place. True where there was another."""
-    fields = list(node.items())
-    names = [camel(name) for name, _ in fields]
-    if names == [name for name, _ in fields]:
-        return False
-    node.clear()
-    for name, (given, value) in zip(names, fields, strict=True):
-        if name in node:
-            message = f"The body has the field {name!r} in two spellings: send one."
-            raise Refusal(INVALID_REQUEST, message[:200], param=given[:64])
-        node[name] = value
-    return True
 
 
 def check(holder: dict[str, Any], known: frozenset[str], where: str) -> None:

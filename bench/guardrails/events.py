@@ -1,0 +1,117 @@
+"""The CPU time of masking for each event of a streamed answer.
+
+    python -m bench.guardrails.events                     secrets and pii, then each alone
+    python -m bench.guardrails.events --rounds 50
+
+The bar is 120 µs for each event. Streams have 400 events with a word or less each, in every client API that streams
+text piece by piece; one answer in two has an e-mail address to mask. Times are CPU time of the process, so that other
+work on the machine counts little. They are the median of the rounds, and the 90th percentile. `framing` is the time
+without guardrails, which is not in the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable, Sequence
+
+from bench.guardrails import phrases
+from extproc.dialects import dialects
+from extproc.framing.sse import SSE
+from extproc.guardrails import kinds
+from extproc.guardrails._guard import Guard
+from extproc.guardrails._mask import Mask
+from extproc.guardrails._watch import Watch
+
+EVENTS = 400
+MASKED = ("secrets", "pii")
+
+PIECES: dict[str, Callable[[str], dict]] = {
+    "openai_chat": lambda text: {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "model": "m",
+        "choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}],
+    },
+    "openai_responses": lambda text: {
+        "type": "response.output_text.delta",
+        "item_id": "msg_1",
+        "output_index": 0,
+        "content_index": 0,
+        "delta": text,
+    },
+    "anthropic_messages": lambda text: {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "text_delta", "text": text},
+    },
+}
+
+
+def stream(dialect: str, rng: random.Random) -> bytes:
+    """The bytes of an answer."""
+    text = " ".join(phrases.harmless(rng, 60))
+    if rng.random() < 0.5:
+        text = f"{text[:500]} write to ana.smith@example.org {text[500:]}"
+    out, at = [], 0
+    for _ in range(EVENTS):
+        size = rng.choice((2, 3, 4, 5, 6))
+        out.append(f"data: {json.dumps(PIECES[dialect](text[at : at + size]))}\n\n")
+        at += size
+    return "".join(out).encode()
+
+
+def guards(names: Sequence[str]) -> list[Guard]:
+    made = [kinds()[name](name=name, kind=name, on=["output"], action="mask") for name in names]
+    return [Guard(settings, order) for order, settings in enumerate(made)]
+
+
+def play(dialect: str, body: bytes, masking: Sequence[Guard]) -> float:
+    """Seconds of CPU time for each event, in the guardrails alone."""
+    masks = {guard.name: Mask(guard.settings) for guard in masking}
+    watch = Watch(
+        dialects()[dialect],
+        masking,
+        lambda guard, kind, found: masks[guard.name](kind, found),
+        lambda _verdict: None,
+        plain=False,
+        first_window=0,
+    )
+    events = [*SSE().feed(body)]
+    then = time.process_time()
+    for index, event in enumerate(events):
+        watch.take([event], index == len(events) - 1)
+    return (time.process_time() - then) / len(events)
+
+
+def framing(body: bytes) -> float:
+    then = time.process_time()
+    events = [*SSE().feed(body)]
+    return (time.process_time() - then) / len(events)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30)
+    args = parser.parse_args()
+    print("| API | masks | p50 CPU µs for an event | p90 |")
+    print("| --- | --- | --- | --- |")
+    for dialect in PIECES:
+        rng = random.Random(3)
+        bodies = [stream(dialect, rng) for _ in range(args.rounds)]
+        rows = [("framing", [framing(body) for body in bodies])]
+        for names in (MASKED, *((name,) for name in MASKED)):
+            made = guards(names)
+            play(dialect, bodies[0], made)  # compiles the patterns
+            rows.append((" and ".join(names), [play(dialect, body, made) for body in bodies]))
+        for name, times in rows:
+            times.sort()
+            p90 = times[len(times) * 9 // 10]
+            print(f"| {dialect} | {name} | {statistics.median(times) * 1e6:.1f} | {p90 * 1e6:.1f} |")
+
+
+if __name__ == "__main__":
+    main()
