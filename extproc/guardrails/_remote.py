@@ -10,7 +10,6 @@ nor credentials are written to a log, and a Failure holds a word of its own, nev
 from __future__ import annotations
 
 import asyncio
-import difflib
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -27,7 +26,8 @@ from extproc.outbound.pool import AnswerError, Pool, is_metadata
 from extproc.providers import ProviderSettings
 from extproc.words.values import PositiveDuration, Secret, Size
 
-_MOST_HUNKS = 400  # tokens that are compared one by one; a longer change is one replacement
+_MOST_STEPS = 10_000  # comparisons of words in the search for changes; beyond it the rest is one change
+_NEAR = 300  # characters in which two texts have to agree again
 _MOST_FINDINGS = 10_000  # in one passage
 _AT_ONCE = 16  # calls about one request
 _MOST_MESSAGE = 300  # characters of a service's words for the client
@@ -382,26 +382,66 @@ def message(said: str | None) -> str:
 
 
 def changes(old: str, new: str, kind: str) -> Sequence[Ruling]:
-    """The replacements that make `new` of `old`."""
+    """The replacements that make `new` of `old`: small ones, where the two soon agree again."""
     if old == new or not old:
         return ()
-    first, last = 0, 0
-    most = min(len(old), len(new))
-    while first < most and old[first] == new[first]:
-        first += 1
-    while last < most - first and old[-1 - last] == new[-1 - last]:
-        last += 1
-    before, after = _token(old[first : len(old) - last]), _token(new[first : len(new) - last])
-    if len(before) + len(after) > _MOST_HUNKS:
-        return [Ruling(kind, (first, len(old) - last), replacement=new[first : len(new) - last])]
     found: list[Ruling] = []
-    places = [first]
-    for token in before:
-        places.append(places[-1] + len(token))
-    for tag, i, j, k, m in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        start, end, said = places[i], places[j], "".join(after[k:m])
-        if tag == "insert":  # an edit needs a character to replace
-            start, end, said = (start - 1, end, old[start - 1] + said) if start else (0, 1, said + old[:1])
-        if tag != "equal":
-            found.append(Ruling(kind, (start, end), replacement=said))
-    return found
+    steps = _MOST_STEPS
+    last = _same(old[::-1], 0, new[::-1], 0)
+    at = to = 0
+    while True:
+        same = _same(old, at, new, to)
+        at, to = at + same, to + same
+        left, right = len(old) - last - at, len(new) - last - to
+        if left <= 0 or right <= 0:  # the rest was taken out, or put in
+            overlap = min(left, right, 0)  # what is the same at both ends may be counted twice
+            left, right = left - overlap, right - overlap
+            if left or right:
+                found.append(_replacement(old, at, left, new[to : to + right], kind))
+            return found
+        gone, come, steps = _meet(_tokens(old, at, left), _tokens(new, to, right), steps)
+        gone, come = (left, right) if gone < 0 else (gone, come)
+        found.append(_replacement(old, at, gone, new[to : to + come], kind))
+        at, to = at + gone, to + come
+
+
+def _same(old: str, at: int, new: str, to: int) -> int:
+    """Characters that two texts have in common from there on."""
+    done, size = 0, 64
+    most = min(len(old) - at, len(new) - to)
+    while size and done < most:
+        if old.startswith(new[to + done : to + done + size], at + done) and done + size <= most:
+            done, size = done + size, 2 * size
+        else:
+            size //= 2
+    return done
+
+
+def _tokens(text: str, at: int, size: int) -> Sequence[str]:
+    """Words near a place. The last may be cut, so it is left out where more text follows."""
+    found: list[str] = _token(text[at : at + min(size, _NEAR)])
+    return found if size <= _NEAR else found[:-1]
+
+
+def _meet(old: Sequence[str], new: Sequence[str], steps: int) -> tuple[int, int, int]:
+    """Characters to leave out on both sides until two words in a row are the same, and the steps that are left; -1
+    where there is no such place near.
+    """
+    for distance in range(1, len(old) + len(new)):
+        for gone in range(max(0, distance - len(new)), min(distance, len(old)) + 1):
+            come = distance - gone
+            steps -= 1
+            if steps < 0:
+                return -1, -1, 0
+            if (pair := old[gone : gone + 2]) and pair == new[come : come + 2]:
+                return sum(map(len, old[:gone])), sum(map(len, new[:come])), steps
+    return -1, -1, steps
+
+
+def _replacement(old: str, at: int, size: int, said: str, kind: str) -> Ruling:
+    """A replacement of at least one character: an edit needs one."""
+    if size:
+        return Ruling(kind, (at, at + size), replacement=said)
+    if at:
+        return Ruling(kind, (at - 1, at), replacement=old[at - 1] + said)
+    return Ruling(kind, (0, 1), replacement=said + old[0])

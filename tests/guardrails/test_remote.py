@@ -22,6 +22,9 @@ import json
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import settings as settings_of_hypothesis
+from hypothesis import strategies as st
 
 from extproc.guardrails import GuardInput
 from extproc.guardrails._remote import Passage, batches, changes, parts
@@ -31,6 +34,7 @@ from extproc.settings.config import ConfigError
 from extproc.words.actions import LocalReply
 from tests.guardrails.services import KINDS, MASKS, PROVIDERS, bad, chat, real, services
 from tests.guardrails.streams import Played, heard, stream
+from tests.samples import examples, exhaustive, some
 
 
 @pytest.fixture
@@ -361,6 +365,35 @@ async def test_masked_text_is_the_same_for_every_split(world, service, kind, dia
         assert played.verdicts[0][:3] == ("g", "output", "mask")
 
 
+async def check_cuts(world, dialect, cuts):
+    words = [f"word{number} " for number in range(40)]
+    pieces = [*words, "I am MAS", "KME, yes. ", *words]
+    for more, parts_said in (("", pieces), ("action: block", [*pieces, "It is B", "AD. ", *words])):
+        made = gateway(world, "webhook", on="output", more=f"window: 120, overlap: 40, longest_wait: 60s, {more}")
+        body = stream(dialect, parts_said, arguments=['{"a": "MAS', 'KME"}'])
+        whole = await Played(made, dialect).answer([body])
+        for cut in cuts(len(body)):
+            played = await Played(made, dialect).answer([body[:cut], body[cut:]])
+            assert (played.status, played.out) == (whole.status, whole.out), cut
+        said = heard(dialect, whole.out)
+        assert "MASKME" not in json.dumps(said)
+        if more:
+            assert "guardrail_blocked" in json.dumps(said["error"])
+        else:
+            assert said["text"] == "".join(pieces).replace("MASKME", "***")
+
+
+@pytest.mark.parametrize("dialect", ["openai_chat", "anthropic_messages", "openai_responses"])
+async def test_a_cut_of_a_stream_changes_nothing(world, service, dialect):
+    await check_cuts(world, dialect, lambda size: some(range(1, size), 12))
+
+
+@exhaustive
+@pytest.mark.parametrize("dialect", ["openai_chat", "anthropic_messages", "openai_responses"])
+async def test_no_cut_of_a_stream_changes_anything(world, service, dialect):
+    await check_cuts(world, dialect, lambda size: range(1, size))
+
+
 async def test_text_does_not_leave_before_it_was_judged(world, service):
     judged = ""
 
@@ -682,22 +715,27 @@ def test_a_key_that_cannot_be_read_gets_a_warning(settings, monkeypatch):
     assert not any(where == ("guardrails", 0, "key") for where, _ in doubts(made))
 
 
-def test_changes_make_the_new_text():
-    for old, new in (
-        ("abc", "abcX"),
-        ("abc", "Xabc"),
-        ("a b", "a c b"),
-        ("abc", ""),
-        ("abc", "axbxc"),
-        ("mail ann@x.de or bob@y.de now", "mail [E] or [E] now"),
-        ("x " * 3000, "y " * 3000),
-    ):
-        out, at = [], 0
-        for one in changes(old, new, "k"):
-            out += (old[at : one.span[0]], one.replacement)
-            at = one.span[1]
-        assert "".join(out) + old[at:] == new
+def test_changes_are_small():
+    old, new = "mail ann@x.de or bob@y.de now", "mail [E] or [E] now"
+    assert [(old[slice(*one.span)], one.replacement) for one in changes(old, new, "k")] == [
+        ("ann@x.de", "[E]"),
+        ("bob@y.de", "[E]"),
+    ]
+    long = ("word " * 1000 + "ann@x.de ") * 20
+    assert len(changes(long, long.replace("ann@x.de", "***"), "k")) == 20
     assert changes("same", "same", "k") == ()
+
+
+@settings_of_hypothesis(max_examples=examples(400))
+@given(st.text("ab ,", min_size=1, max_size=40), st.text("ab ,[", max_size=40))
+def test_changes_make_the_new_text(old, new):
+    out, at = [], 0
+    for one in changes(old, new, "k"):
+        assert one.span[0] >= at
+        assert one.span[0] < one.span[1]
+        out += (old[at : one.span[0]], one.replacement)
+        at = one.span[1]
+    assert "".join(out) + old[at:] == new
 
 
 def test_parts_cover_all_text_and_overlap():
