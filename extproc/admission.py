@@ -43,9 +43,17 @@ class InFlight:
 
     def __init__(self, at_once: int = _AT_ONCE) -> None:
         self.size = 0  # bytes of bodies
+        self.answers = 0  # bytes of plain answers that are held until they are whole
         self.shares: dict[str, Share] = {}  # by consumer
         self._at_once = self._free = at_once
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    def hold(self, most: int, size: int) -> bool:
+        """Take room for `size` bytes of an answer, or give it back; False where more than `most` would be held."""
+        if size > 0 and self.answers + size > most:
+            return False
+        self.answers += size
+        return True
 
     @asynccontextmanager
     async def turn(self, size: int) -> AsyncIterator[None]:

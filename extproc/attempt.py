@@ -26,7 +26,7 @@ from extproc.translation.translate import Stream, Translation, Unwrapping, bad_a
 from extproc.words import contract
 from extproc.words.actions import CONTINUE, Chunk, Continue, LocalReply
 from extproc.words.contract import Edit
-from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
+from extproc.words.errors import OVERLOADED, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import NOTHING_VERIFIED, Verified
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
@@ -52,6 +52,7 @@ class AttemptStream:
         self._own = False  # True: Envoy wrote the answer in the provider's place
         self._parts: list[bytes] = []  # pieces of an answer that is held until it is whole
         self._size = 0
+        self._held = 0  # bytes of it that have room
         self._heard = math.inf  # time of the latest sign of the provider, where the answer is held
 
     async def on_request_headers(
@@ -166,7 +167,11 @@ class AttemptStream:
         self._heard = time.monotonic()
         self._size += len(chunk)
         large = self._size > self._limits.buffered_response
+        if not large and not self._in_flight.hold(self._limits.answer_memory, len(chunk)):
+            message = "The gateway holds too many answers to translate this one; try again in a moment."
+            return Chunk(b"", head=self._refuse(Refusal(OVERLOADED, message, headers={"retry-after": "1"})))
         if not large:
+            self._held += len(chunk)
             self._parts.append(chunk)
             if not end:
                 return Chunk(b"")
@@ -193,7 +198,9 @@ class AttemptStream:
         return Chunk(b"", head=self._refuse(went_silent(self._limits.stream_idle)))
 
     async def on_end(self) -> None:
-        """An attempt stream leaves nothing open."""
+        """Give back the room of an answer that was held."""
+        self._in_flight.hold(0, -self._held)
+        self._held = 0
 
     def _refuse(self, refusal: Refusal) -> LocalReply:
         assert self._translation is not None

@@ -264,6 +264,8 @@ class GatewayStream:
         self._state, self.done = _State.OVER, True
         if state is _State.HANDED_OVER:
             return
+        if isinstance(exchange.reader, AnswerReader):
+            exchange.reader.close()
         if exchange.place is not None:
             exchange.place.leave()
         self._pipeline.telemetry.in_flight -= 1

@@ -329,6 +329,7 @@ def build(
             cost=cost,
             unread=guard_output.unreadable,
             may_pass=why_read.enabled,
+            hold=partial(in_flight.hold, limits.answer_memory),
         ),
     ]
     settle = Settle(

@@ -20,13 +20,13 @@ import msgspec
 from extproc import prices
 from extproc.budgets.options import charged
 from extproc.dialects import rates
-from extproc.forward import decode_fields
 from extproc.framing import BOM, Frame, Framing
 from extproc.framing.aws_eventstream import AWSEventStream
 from extproc.framing.inflate import ENCODINGS, Inflate
 from extproc.framing.json import WholeBody
 from extproc.framing.json_array import JSONArray
 from extproc.framing.sse import KEEP_ALIVE, SSE
+from extproc.prices import written
 from extproc.words import contract, verdicts
 from extproc.words.actions import Continue
 from extproc.words.dialect import Dialect, Report
@@ -178,8 +178,10 @@ class Read:
         cost: bool,
         unread: Callable[[Exchange], None] = lambda _exchange: None,
         may_pass: bool = False,
+        hold: Callable[[int], bool] = lambda _size: True,
     ) -> None:
         self._events = events
+        self._hold = hold
         self._unread = unread
         self._event_limit = event_limit
         self._body_limit = body_limit
@@ -194,7 +196,10 @@ class Read:
             return Continue(told, withheld)
         encoding = headers.get("content-encoding", "identity")
         framing = framing_for(
-            headers.get("content-type", ""), event_limit=self._event_limit, body_limit=self._body_limit
+            headers.get("content-type", ""),
+            event_limit=self._event_limit,
+            body_limit=self._body_limit,
+            hold=self._hold,
         )
         readable = framing is not None and encoding in ("identity", *ENCODINGS)
         if exchange.guards and not exchange.response.ended and (not readable or isinstance(framing, AWSEventStream)):
@@ -367,7 +372,7 @@ class Annotate:
         for event in events:
             if price is not None and event.usage is not None and event.data is not None:
                 cost = prices.decimal(prices.cost(price, event.usage))
-                data = with_cost(event.data, cost, exchange.dialect.usage_at)
+                data = written.with_cost(event.data, cost, exchange.dialect.usage_at)
                 event.raw, event.data = event.raw.replace(event.data, data, 1), data
         return events
 
@@ -450,6 +455,11 @@ class AnswerReader:
             or not isinstance(self._framing, WholeBody)
             or any(stage.changes_length for stage, *_ in self._stages)
         )
+
+    def close(self) -> None:
+        """The answer is over, whole or not."""
+        if isinstance(self._framing, WholeBody):
+            self._framing.let_go()
 
     async def feed(self, chunk: bytes, end: bool, out: list[bytes]) -> None:
         """See `Reader`."""
@@ -569,31 +579,15 @@ def reworded(exchange: Exchange, body: bytes) -> bytes:
     return _encode(exchange.dialect.error(kind, said.message, None))
 
 
-def with_cost(data: bytes, cost: str, places: Sequence[Sequence[str]]) -> bytes:
-    """`data`, JSON, with `cost` in the usage object at the first of `places` that has one; else unchanged."""
-    for place in places:
-        try:
-            return _encode(_inserted(decode_fields(data), place, msgspec.Raw(cost.encode())))
-        except (KeyError, msgspec.DecodeError):
-            continue
-    return data
-
-
-def _inserted(fields: Mapping[str, msgspec.Raw], place: Sequence[str], cost: msgspec.Raw) -> Mapping[str, msgspec.Raw]:
-    """Fields with `cost` in the object at `place`. All bytes off the way there stay as they are."""
-    if not place:
-        return {**fields, "cost": cost}
-    inner = _inserted(decode_fields(fields[place[0]]), place[1:], cost)
-    return {**fields, place[0]: msgspec.Raw(_encode(inner))}
-
-
-def framing_for(content_type: str, *, event_limit: int, body_limit: int) -> Framing | None:
-    """The framing of an answer, or None when it is of a kind the gateway cannot read."""
+def framing_for(
+    content_type: str, *, event_limit: int, body_limit: int, hold: Callable[[int], bool] = lambda _size: True
+) -> Framing | None:
+    """The framing of an answer, or None when it is of a kind the gateway cannot read. `hold`: see `WholeBody`."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind == "text/event-stream":
         return SSE(event_limit)
     if kind == AMAZON:
         return AWSEventStream(event_limit)
     if kind == "application/json" or kind.endswith("+json"):
-        return WholeBody(body_limit)
+        return WholeBody(body_limit, hold)
     return None

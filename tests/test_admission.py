@@ -230,6 +230,35 @@ async def test_a_large_body_is_refused_as_a_small_one(world, body, status, code)
     assert gateway.pipeline.in_flight.size == 0
 
 
+async def test_plain_answers_are_held_while_there_is_room(world):
+    """The second answer passes in pieces; its usage is read all the same."""
+    gateway = world("limits: {answer_memory: 1MiB}")
+    long = json.dumps({"choices": [], "x": "y" * 700 * KIB} | {"usage": ANSWER["usage"]}).encode()
+    talks = []
+    for _ in range(2):
+        stream = gateway.stream()
+        for say in (asks(), sends(QUESTION), answers()):
+            await say(stream)
+        talks.append((stream, (await streams(long[:-20])(stream)).body))
+    assert [len(body) for _, body in talks] == [0, len(long) - 20]
+    assert gateway.pipeline.in_flight.answers == len(long) - 20
+    for stream, before in reversed(talks):
+        assert before + (await streams(long[-20:], True)(stream)).body == long
+        await stream.on_end()
+    assert [entry["output_tokens"] for entry in gateway.log] == [3, 3]
+    assert gateway.pipeline.in_flight.answers == 0
+
+
+async def test_an_answer_that_breaks_off_gives_its_room_back(world):
+    gateway = world()
+    stream = gateway.stream()
+    for say in (asks(), sends(QUESTION), answers(), streams(b"[" * 1000)):
+        await say(stream)
+    assert gateway.pipeline.in_flight.answers == 1000
+    await stream.on_end()
+    assert gateway.pipeline.in_flight.answers == 0
+
+
 async def test_others_have_their_turn_while_a_large_body_is_read(world):
     reading = talk(world().stream(), asks(), sends(large(4000 * KIB)))
     assert await turns_during(reading) >= 4000 * KIB // admission.LARGE

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from extproc.admission import InFlight
 from extproc.attempt import AttemptStream
 from extproc.dialects import by_path, dialects
 from extproc.framing.aws_eventstream import encode
@@ -46,8 +47,8 @@ END = {"openai_chat": b"data: [DONE]", "anthropic_messages": b"message_stop", "o
 class Talk:
     """One try, as Envoy sees it. `head` is the outcome at the answer's headers, `body` the bytes that may leave."""
 
-    def __init__(self, service, client, *, stream=False, limits=LIMITS):
-        self.attachment = AttemptStream(limits)
+    def __init__(self, service, client, *, stream=False, limits=LIMITS, room=None):
+        self.attachment = AttemptStream(limits, room)
         self.service, self.client, self.stream = service, client, stream
         self.head = None  # (status or None, headers set, headers removed)
         self.body = b""
@@ -193,6 +194,20 @@ async def test_an_answer_beyond_the_limit_is_refused_before_it_ends():
     found = await talk(OPENAI, "anthropic_messages", *[piece] * 1_000, end=False)
     check_refused(found)
     assert "too large" in found.body.decode()
+
+
+async def test_an_answer_without_room_is_refused_and_the_others_give_theirs_back():
+    room = InFlight()
+    first, second = (Talk(OPENAI, "anthropic_messages", room=room) for _ in range(2))
+    await first.ask()
+    await first.answer(GOOD[:-10], end=False)
+    held, room.answers = room.answers, LIMITS.answer_memory
+    await second.ask()
+    await second.answer(GOOD)
+    assert (held, second.head[0], second.error) == (len(GOOD) - 10, 503, "overloaded")
+    for found in (first, second):
+        await found.attachment.on_end()
+    assert room.answers == LIMITS.answer_memory - held
 
 
 async def test_an_answer_at_the_limit_is_read():

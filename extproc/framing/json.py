@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -94,12 +94,17 @@ def _refuse_duplicates(body: bytes) -> None:
 
 
 class WholeBody:
-    """A plain answer: one event when it ends. Beyond `limit` bytes it is passed on in pieces, without its data."""
+    """A plain answer: one event when it ends. Beyond `limit` bytes it is passed on in pieces, without its data.
 
-    __slots__ = ("_edges", "_limit", "_parts", "_size")
+    So is one without room: `hold` takes room for so many bytes more, or less, and is False where there is none.
+    """
 
-    def __init__(self, limit: int = 10 << 20) -> None:
+    __slots__ = ("_edges", "_held", "_hold", "_limit", "_parts", "_size")
+
+    def __init__(self, limit: int = 10 << 20, hold: Callable[[int], bool] = lambda _size: True) -> None:
         self._limit = limit
+        self._hold = hold
+        self._held = 0
         self._parts: list[bytes] = []
         self._size = 0
         self._edges: Edges | None = None  # edges of an answer beyond the limit
@@ -110,16 +115,23 @@ class WholeBody:
             return [Frame(chunk, None)]
         self._parts.append(chunk)
         self._size += len(chunk)
-        if self._size > self._limit:
-            raw = b"".join(self._parts)
-            self._edges = Edges(raw)
-            self._parts.clear()
-            return [Frame(raw, None)]
-        return []
+        if self._size <= self._limit and self._hold(len(chunk)):
+            self._held += len(chunk)
+            return []
+        raw = b"".join(self._parts)
+        self._edges = Edges(raw)
+        self.let_go()
+        return [Frame(raw, None)]
+
+    def let_go(self) -> None:
+        """Give back the room, and the bytes in it."""
+        self._parts.clear()
+        self._hold(-self._held)
+        self._held = 0
 
     def end(self) -> Sequence[Frame]:
         if self._edges is not None:
             return [Frame(b"", None, edges=self._edges)]
         raw = b"".join(self._parts)
-        self._parts.clear()
+        self.let_go()
         return [Frame(raw, raw.removeprefix(BOM))] if raw else []

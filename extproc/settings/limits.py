@@ -64,6 +64,14 @@ class LimitsSettings(Section):
         description="Largest plain answer that the gateway reads whole. Of a larger one it reads the usage. A larger "
         "one that has to be translated becomes 502 `provider_bad_answer`.",
     )
+    answer_memory: Size = Field(
+        256 << 20,
+        ge=1 << 20,
+        le=64 << 30,
+        description="Most bytes of plain answers that one process holds at a time, until each is whole; `1MiB` to "
+        "`64GiB`. A further answer is treated as one above `buffered_response`; one that has to be translated becomes "
+        "503 `overloaded`.",
+    )
     sse_event: Size = Field(
         1 << 20,
         description="Largest event of a stream that the gateway reads whole. Of a larger one it reads the usage. A "

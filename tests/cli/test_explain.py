@@ -127,6 +127,23 @@ async def test_a_forwarded_request_is_explained(settings):
     assert "secret-word" not in str(explanation)
 
 
+async def test_the_part_of_the_cache_is_explained(settings):
+    rules = "cache: {rules: [{match: {model: n}, mode: 'off'}, {match: {consumer: eve}}, {scope: team, mode: shadow}]}"
+    stored = json.dumps({"model": "m", "input": "Hello"}).encode()
+    for body, question, wanted in (
+        (chat("n"), {}, "rule 1: off"),
+        (chat("m"), {}, "rule 3: kept for 1h, for equal requests of team platform, of any API, plain or streamed; sh"),
+        (chat(logit_bias={}), {"consumer": "eve"}, "rule 2: kept for 1h, for equal requests of consumer eve, of the"),
+        (chat("m", temperature=1), {}, "rule 3: its answer is not kept: it asks for variety (`sampled`)"),
+        (stored, {"path": "/v1/responses"}, "rule 3: its answer is not kept: its provider keeps the answer"),
+    ):
+        rows, _ = await told(settings, body, rules, **question)
+        [text] = of(rows, "cache")
+        assert text.startswith(wanted), text
+    rows, _ = await told(settings, chat("m"))
+    assert of(rows, "cache") == []
+
+
 async def test_a_single_model_is_one_try(settings):
     rows, forwarded = await told(settings, chat("m"))
     assert forwarded

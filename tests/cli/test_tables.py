@@ -218,3 +218,12 @@ def test_empty_answers_are_printed():
     report["total"]["unpriced"] = 3
     assert "3 requests have no known price" in usage_table(report)
     assert "more rows than are shown" in usage_table(report)
+
+
+def test_the_table_says_what_kept_answers_saved(sources):
+    report = sources.usage([])
+    assert "Kept answers" not in usage_table(report)
+    report["total"] |= {"cache_hits": 1200, "saved_usd": "3.5", "shadow_hits": 7, "would_save_usd": "0.25"}
+    *_, saved, shadow = usage_table(report).splitlines()
+    assert saved == "Kept answers saved 3.5 USD (1,200 requests)."
+    assert shadow == "Kept answers would have saved 0.25 USD (7 requests)."

@@ -34,7 +34,7 @@ from extproc.settings.config import ConfigError
 from extproc.words.actions import LocalReply
 from tests.guardrails.services import KINDS, MASKS, PROVIDERS, bad, chat, real, services
 from tests.guardrails.streams import Played, heard, stream
-from tests.samples import examples
+from tests.samples import examples, exhaustive, some
 
 
 @pytest.fixture
@@ -363,6 +363,35 @@ async def test_masked_text_is_the_same_for_every_split(world, service, kind, dia
         assert json.loads(said["arguments"]) == {"a": mask}
         assert b"MASKME" not in played.out
         assert played.verdicts[0][:3] == ("g", "output", "mask")
+
+
+async def check_cuts(world, dialect, cuts):
+    words = [f"word{number} " for number in range(40)]
+    pieces = [*words, "I am MAS", "KME, yes. ", *words]
+    for more, parts_said in (("", pieces), ("action: block", [*pieces, "It is B", "AD. ", *words])):
+        made = gateway(world, "webhook", on="output", more=f"window: 120, overlap: 40, longest_wait: 60s, {more}")
+        body = stream(dialect, parts_said, arguments=['{"a": "MAS', 'KME"}'])
+        whole = await Played(made, dialect).answer([body])
+        for cut in cuts(len(body)):
+            played = await Played(made, dialect).answer([body[:cut], body[cut:]])
+            assert (played.status, played.out) == (whole.status, whole.out), cut
+        said = heard(dialect, whole.out)
+        assert "MASKME" not in json.dumps(said)
+        if more:
+            assert "guardrail_blocked" in json.dumps(said["error"])
+        else:
+            assert said["text"] == "".join(pieces).replace("MASKME", "***")
+
+
+@pytest.mark.parametrize("dialect", ["openai_chat", "anthropic_messages", "openai_responses"])
+async def test_a_cut_of_a_stream_changes_nothing(world, service, dialect):
+    await check_cuts(world, dialect, lambda size: some(range(1, size), 12))
+
+
+@exhaustive
+@pytest.mark.parametrize("dialect", ["openai_chat", "anthropic_messages", "openai_responses"])
+async def test_no_cut_of_a_stream_changes_anything(world, service, dialect):
+    await check_cuts(world, dialect, lambda size: range(1, size))
 
 
 async def test_text_does_not_leave_before_it_was_judged(world, service):

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from extproc.dialects import dialects
+from extproc.guardrails.untrusted_context import UntrustedContextSettings
 from tests.guardrails.streams import PROVIDER, Played, request, stream
 from tests.guardrails.test_output import asking
 from tests.guardrails.test_tools import CALLING, PLAIN
@@ -97,6 +98,16 @@ async def test_a_sensitive_call_after_an_untrusted_result_is_refused(world, dial
 async def test_a_conversation_without_results_may_call_everything(world, dialect):
     streamed, _ = calls(dialect)
     assert (await Played(world(guard()), dialect).answer([streamed])).out == streamed
+
+
+def test_a_tool_that_the_provider_runs_gives_results_within_the_answer(exchange):
+    more = conversation("openai_responses")
+    more["input"] = more["input"][:1]
+    detector = UntrustedContextSettings(name="g", kind="untrusted_context", sensitive=["f"]).build()
+    for offered, untrusted in ([{"type": "web_search"}], ("web_search",)), ([], ()):
+        asked = exchange({"model": "m"} | more | {"tools": [*more["tools"], *offered]}, path="/v1/responses")
+        assert (detector.for_exchange(asked) is not None) is bool(untrusted)
+        assert asked.untrusted == untrusted
 
 
 async def test_the_last_tool_goes_with_its_list(world):

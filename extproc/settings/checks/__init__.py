@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from extproc.auth import ANONYMOUS, Access
-from extproc.cache.answers import LEAST_SECRET
-from extproc.cache.stores import doubts as doubt_cache
-from extproc.cache.stores import is_memory
 from extproc.credentials.oauth import problem
 from extproc.dialects import fields_that_ask_for
 from extproc.dialects._thinkers import unlisted
@@ -23,6 +20,7 @@ from extproc.routing.catalog import MAX_NESTING, MAX_TARGETS, Catalog, VirtualMo
 from extproc.routing.parameters import MAX_CHANGES, compile_changes, compose, encode
 from extproc.settings.checks import auth as auth_checks
 from extproc.settings.checks import budgets as budget_checks
+from extproc.settings.checks import cache as cache_checks
 from extproc.stores import doubt_counters
 from extproc.words.chain import Branch, Chain
 from extproc.words.dialect import ABILITIES
@@ -47,8 +45,7 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
             yield ("models", name, "api"), f"provider {model.provider!r} serves {', '.join(known)}"
         if name.count("*") > 1:
             yield ("models", name), "a name has at most one *"
-    if settings.cache.rules and settings.cache.key is None and not is_memory(settings.stores.cache):
-        yield ("cache", "key"), "answers in SQLite and Redis are encrypted: give a key, env:NAME or file:/path"
+    yield from cache_checks.contradictions(settings)
     yield from _worker_contradictions(settings)
     yield from _virtual_contradictions(settings)
     yield from auth_checks.contradictions(settings)
@@ -75,8 +72,6 @@ def _worker_contradictions(settings: Settings) -> Iterator[_Doubt]:
         yield ("stores", "counters"), "memory: counts in each worker alone: use sqlite: or redis:"
     if settings.stores.ledger == "memory:":
         yield ("stores", "ledger"), "memory: has the rows of one worker alone: use sqlite: or postgresql:"
-    if is_memory(settings.stores.cache) and settings.cache.rules:
-        yield ("stores", "cache"), "memory: keeps the answers of each worker alone: use sqlite: or redis:"
 
 
 def _virtual_contradictions(settings: Settings) -> Iterator[_Doubt]:
@@ -199,7 +194,7 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
     """Lints of single entries."""
     for doubt in doubt_ledger(settings.stores.ledger):
         yield ("stores", "ledger"), doubt
-    yield from _cache_doubts(settings)
+    yield from cache_checks.doubts(settings)
     for doubt in doubt_counters(settings.stores.counters):
         yield ("stores", "counters"), doubt
     for name, provider in settings.providers.items():
@@ -218,24 +213,6 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
         if not any(model.provider == name for model in settings.models.values()):
             yield ("providers", name), "no model uses this provider"
     yield from auth_checks.doubts(settings)
-
-
-def _cache_doubts(settings: Settings) -> Iterator[_Doubt]:
-    cache, store = settings.cache, settings.stores.cache
-    if not cache.rules:
-        return
-    for doubt in doubt_cache(store):
-        yield ("stores", "cache"), doubt
-    if cache.key is not None and not is_memory(store) and len(cache.key.read() or "") < LEAST_SECRET:
-        yield (
-            ("cache", "key"),
-            f"{cache.key} is not set or has under {LEAST_SECRET} characters: nothing is kept",
-        )
-    if store.startswith("redis") and store == settings.stores.counters:
-        yield ("stores", "cache"), "answers may fill the Redis of the budgets, which must not evict: use another one"
-    for index, rule in enumerate(cache.rules[:-1]):
-        if not rule.match:
-            yield ("cache", "rules", index), "it matches every request: the rules below never apply"
 
 
 def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:

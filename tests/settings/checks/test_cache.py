@@ -1,0 +1,86 @@
+"""Errors and lints of the settings of the cache of answers, and the changes that bind at a restart."""
+
+import logging
+
+import pytest
+
+from extproc.cache.answers import open_answers
+from extproc.server.processor import _bound_at_start
+from extproc.settings.checks import doubts
+from extproc.settings.config import ConfigError
+
+KEYED = "cache: {key: env:CACHE_KEY, rules: [{}]}"
+
+
+def errors(settings, text):
+    try:
+        settings(text)
+    except ConfigError as error:
+        return [f"{problem.path}: {problem.message}" for problem in error.problems]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "cache: {rules: [{}]}\nstores: {cache: 'sqlite:a.db'}",
+            "cache.key: answers in SQLite and Redis are encrypted",
+        ),
+        (
+            "cache: {rules: [{}]}\nprocessor: {workers: 2}",
+            "stores.cache: memory: keeps the answers of each worker alone",
+        ),
+        ("stores: {cache: 'memcached:x'}", "stores: the cache must be memory:, sqlite:PATH or redis:"),
+        ("cache: {rules: [{match: {key: x}}]}", "cache.rules: 'key' is not one of consumer, team, model"),
+        ("cache: {rules: [{ttl: 31d}]}", "cache.rules.0.ttl: input should be less than or equal to"),
+        ("cache: {rules: [{ttl: 1ms}]}", "cache.rules.0.ttl: input should be greater than or equal to 1"),
+        ("cache: {wait: 9s}", "cache.wait: input should be less than or equal to 8"),
+        ("cache: {waiting: -1}", "cache.waiting: input should be greater than or equal to 0"),
+        ("cache: {memory: 1KiB}", "cache.memory: input should be greater than or equal to"),
+        ("cache: {max_answer: 3MiB}", "cache.max_answer: input should be less than or equal to"),
+        (f"cache: {{rules: [{', '.join(['{}'] * 101)}]}}", "cache.rules: value should have at most 100 items"),
+    ],
+)
+def test_errors(settings, text, expected):
+    assert any(error.startswith(expected) for error in errors(settings, text)), errors(settings, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"{KEYED}\nstores: {{cache: 'sqlite:a.db'}}", "env:CACHE_KEY is not set or has under 32 characters"),
+        ("cache: {rules: [{}, {mode: shadow}]}", "it matches every request: the rules below never apply"),
+        (
+            f"{KEYED}\nstores: {{cache: 'redis://h', counters: 'redis://h'}}",
+            "answers may fill the Redis of the budgets",
+        ),
+        (f"{KEYED}\nstores: {{cache: 'redis://cache.example.com'}}", "the connection is not encrypted"),
+    ],
+)
+def test_lints(settings, text, expected):
+    assert any(message.startswith(expected) for _, message in doubts(settings(text)))
+
+
+def test_a_good_key_has_no_lint(settings, monkeypatch):
+    monkeypatch.setenv("CACHE_KEY", "k" * 32)
+    found = [path for path, _ in doubts(settings(f"{KEYED}\nstores: {{cache: 'sqlite:a.db'}}"))]
+    assert not {("cache", "key"), ("stores", "cache")} & set(found)
+
+
+def test_without_its_key_nothing_is_kept_and_traffic_goes_on(settings, monkeypatch, caplog):
+    found = settings(f"{KEYED}\nstores: {{cache: 'sqlite:a.db'}}")
+    for value in ("", "too short"):
+        monkeypatch.setenv("CACHE_KEY", value)
+        with caplog.at_level(logging.ERROR):
+            assert open_answers(found.stores.cache, found.cache) is None
+    assert "nothing is cached" in caplog.text
+
+
+def test_rules_change_at_once_and_the_first_and_the_last_one_bind_at_a_restart(settings):
+    none, shadow, enforced = [
+        _bound_at_start(settings(text), "cache")
+        for text in ("", "cache: {rules: [{mode: shadow}]}", "cache: {rules: [{ttl: 5s}, {scope: team}], wait: 1s}")
+    ]
+    assert none != shadow == enforced
+    assert _bound_at_start(settings("cache: {rules: [{}], memory: 2MiB}"), "cache") != shadow
