@@ -142,8 +142,8 @@ class LookUp:
         return age < caching.ttl and not (caching.enforced and entry.is_shadow)
 
     async def _replay(self, exchange: Exchange, caching: Caching, entry: Entry, body: bytes) -> LocalReply | None:
-        """The kept answer, through the stages of events; None where a budget wants another model's. A Refusal leaves the
-        exchange as one without a provider.
+        """The kept answer, through the stages of events; None where a budget wants another model's. A Refusal leaves
+        the exchange as one without a provider.
         """
         targets, dialect = exchange.targets, exchange.dialect
         target = next((one for one in targets if one.deployment == entry.deployment), targets[0])
