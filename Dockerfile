@@ -11,7 +11,7 @@ COPY extproc extproc
 # The extra `envoy` renders Envoy's configuration, `google` signs for service accounts, `redis` and `postgres` are for a
 # fleet, `tokens` counts exactly where a budget is nearly spent. Not `local`: it is Envoy itself.
 RUN python -m pip --python /opt/extproc/bin/python install --no-cache-dir -c constraints.txt \
-    '.[envoy,google,redis,postgres,tokens]'
+    '.[cache,envoy,google,redis,postgres,tokens]'
 
 FROM ${PYTHON}
 COPY --from=build /opt/extproc /opt/extproc

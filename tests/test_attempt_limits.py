@@ -97,6 +97,17 @@ def responses():
     yield {"input": [*HELLO, reasoning, *HELLO], "max_output_tokens": 1, "reasoning": {"effort": "high"}}
 
 
+def contents():
+    given = [{"parts": [{"text": "x"}]}]
+    thinking = (None, *({"thinkingBudget": tokens} for tokens in (-1, 0, 1, 50_000)))
+    levels = ({"thinkingLevel": level.upper()} for level in EFFORTS[2:6])
+    for limit, settings in itertools.product(LIMITS, (*thinking, *levels)):
+        config = {"maxOutputTokens": limit, "thinkingConfig": settings}
+        yield {"contents": given, "generationConfig": {name: value for name, value in config.items() if value}}
+    yield {"contents": given, "generationConfig": {"maxOutputTokens": 7, "candidateCount": 3}}
+    yield {"contents": given, "generation_config": {"max_output_tokens": 7}}
+
+
 def others(dialect):
     """Requests of APIs without a list here: the full request of each dialect, with every limit."""
     file = Path(__file__).parent / "dialects" / "full_requests" / f"{dialect.name}.json"
@@ -105,7 +116,12 @@ def others(dialect):
         yield body | {name: limit}
 
 
-LISTS = {"/v1/chat/completions": chats, "/v1/messages": messages, "/v1/responses": responses}
+LISTS = {
+    "/v1/chat/completions": chats,
+    "/v1/messages": messages,
+    "/v1/responses": responses,
+    **dict.fromkeys(dialects()["gemini_generate_content"].paths, contents),
+}
 REQUESTS = {
     path: LISTS.get(path, partial(others, dialect))
     for path, dialect in by_path().items()
@@ -117,6 +133,10 @@ def limit_of(body):
     nested = body.get("generationConfig") or body.get("inferenceConfig") or body
     names = ("max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "maxTokens")
     return next((nested[name] for name in names if name in nested), None)
+
+
+def choices_of(body):
+    return body.get("n") or (body.get("generationConfig") or {}).get("candidateCount") or 1
 
 
 async def leaving(world, path, body):
@@ -154,14 +174,16 @@ async def test_the_reservation_covers_the_output_limit_that_is_sent(world, path,
     gateway = world(YAML)
     wrong, asked = [], 0
     for fields in some(list(REQUESTS[path]()), count):
-        body = {name: value for name, value in fields.items() if value is not None} | {"model": model}
+        body = {name: value for name, value in fields.items() if value is not None}
+        if PLACE not in path:
+            body["model"] = model
         if (found := await leaving(gateway, path.replace(PLACE, model), body)) is None:
             continue
         held, sent = found
         for request in sent:
             asked += 1
             limit = limit_of(request)
-            if limit is None or limit * request.get("n", 1) > held:
+            if limit is None or limit * choices_of(request) > held:
                 wrong.append((held, limit, fields))
     assert wrong == []
     assert asked > 15 or path not in LISTS

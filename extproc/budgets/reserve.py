@@ -121,9 +121,10 @@ class Reserve:
                 raise no.refusal
             left -= 1
 
-    async def count_only(self, exchange: Exchange, target: Target) -> None:
+    async def count_only(self, exchange: Exchange, target: Target) -> bool:
         """Count a request that no provider is asked for: budgets in requests apply, those in tokens and USD do not.
-        `target` is the one that once gave its answer. 429, 402 or 503 as for any request.
+        `target` is the one that once gave its answer. 429, 402 or 503 as for any request. False where a budget without
+        room sends requests to another model instead: then nothing is counted.
         """
         covered = [budget for budget in self._budgets if not budget.counts_tokens and budget.covers(exchange, target)]
         reservation: Reservation[Claim] = Reservation(exchange.id, 0, 0)
@@ -131,11 +132,14 @@ class Reserve:
         claims = [Claim(budget, self._scope(budget, exchange, target), 1) for budget in covered if not budget.is_call]
         reservation.claims = claims
         no = await self._hold(exchange, reservation)
-        if no is not None:
-            name = no.claim.budget.name
-            self._count(name, "denied")
-            exchange.denied_by = name
-            raise no.refusal
+        if no is None:
+            return True
+        settings = no.claim.budget.settings
+        if settings.downgrade_to is not None:
+            return False
+        self._count(settings.name, "denied")
+        exchange.denied_by = settings.name
+        raise no.refusal
 
     async def look_ahead(self, exchange: Exchange) -> None:
         """Refuse a request for which a budget has no room, whatever its body asks for. Takes nothing.

@@ -60,7 +60,7 @@ class LookUp:
     nothing to do with the exchange.
 
     `count` takes budgets in requests for an answer that no provider is asked for, from the target that once gave it. It
-    raises Refusal.
+    raises Refusal, and returns False where a budget sends the request to another model.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class LookUp:
         answers: Answers,
         providers: Mapping[str, ProviderSettings],
         events: Events,
-        count: Callable[[Exchange, Target], Awaitable[None]],
+        count: Callable[[Exchange, Target], Awaitable[bool]],
     ) -> None:
         self._rules = [Rule(rule) for rule in settings.rules]
         self._most = settings.max_answer
@@ -141,11 +141,14 @@ class LookUp:
         age = self._answers.now() - entry.stored
         return age < caching.ttl and not (caching.enforced and entry.is_shadow)
 
-    async def _replay(self, exchange: Exchange, caching: Caching, entry: Entry, body: bytes) -> LocalReply:
-        """The kept answer, through the stages of events. A Refusal leaves the exchange as one without a provider."""
+    async def _replay(self, exchange: Exchange, caching: Caching, entry: Entry, body: bytes) -> LocalReply | None:
+        """The kept answer, through the stages of events; None where a budget wants another model's. A Refusal leaves
+        the exchange as one without a provider.
+        """
         targets, dialect = exchange.targets, exchange.dialect
         target = next((one for one in targets if one.deployment == entry.deployment), targets[0])
-        await self._count(exchange, target)
+        if not await self._count(exchange, target):
+            return None
         kind = "text/event-stream" if exchange.ask.stream else "application/json"
         framing = framing_for(kind, event_limit=_MOST_EVENT, body_limit=_MOST_EVENT)
         assert framing is not None

@@ -20,6 +20,7 @@ from extproc.providers import kinds
 from extproc.response import AMAZON, framing_for
 from extproc.translation.call_ids import distinct_calls
 from extproc.translation.image_turns import show_images
+from extproc.translation.last_turn import end_with_user
 from extproc.translation.prompt_cache import mark_stable
 from extproc.translation.tool_names import ToolNames
 from extproc.words import contract
@@ -87,6 +88,7 @@ class Translation:
             else:
                 prompt.stream = self.streamed  # the client's path may say it rather than its body
                 distinct_calls(prompt)
+                end_with_user(prompt)
                 self._names = ToolNames(prompt, self.dialect)
                 self.one_call = prompt.one_call
                 self.large_events = self.large_events or prompt.images

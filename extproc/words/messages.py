@@ -151,6 +151,7 @@ class Prompt(Struct):
     user: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     service_tier: str = ""
+    late: int = 0  # texts of the system prompt, the last ones, that stood behind the last turn
     images: bool = False  # the client asks for images in the answer
     one_call: bool = False  # the client reads one call of a function, in the form before tools
     ignored: list[str] = []

@@ -255,6 +255,15 @@ async def test_an_answer_that_a_budget_capped_is_kept_only_when_it_ended_before(
     assert hit(await again(gateway, LIMITED))
 
 
+async def test_a_budget_without_room_that_downgrades_does_so_for_kept_answers_too(world):
+    budget = "name: r, unit: requests, limit: 1, window: day, match: {model: m}, on_exceed: downgrade, downgrade_to: n"
+    gateway = world(f"{RULES}\nbudgets: [{{{budget}}}]")
+    await paid(gateway)
+    reply = await again(gateway)
+    assert reply.order == ("try-b",)
+    assert await gateway.level("r", 86400) == (1, 0)
+
+
 async def test_an_answer_of_a_cheaper_model_is_not_kept_for_the_dear_one(world):
     budget = "name: b, unit: tokens, limit: 1, window: day, match: {model: m}, on_exceed: downgrade, downgrade_to: n"
     gateway = world(f"{RULES}\nbudgets: [{{{budget}}}]")

@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.dialects import by_path, dialects
@@ -14,6 +14,7 @@ from extproc.words.dialect import PLACE, Ask, Endpoint, Report
 from extproc.words.errors import ALL, Refusal
 from extproc.words.messages import Started, Used
 from tests.dialects.shapes import SHAPES
+from tests.samples import examples
 
 DIALECTS = dialects()
 SPOKEN = [
@@ -21,6 +22,7 @@ SPOKEN = [
     "example",
 ]  # by clients
 each = pytest.mark.parametrize("dialect", SPOKEN, indirect=True)
+few = settings(max_examples=examples(40))  # of each dialect
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +101,7 @@ def test_a_dialect_serves_clients_or_providers(dialect):
 
 
 @each
+@few
 @given(body=OBJECTS | LIKELY)
 def test_any_request_is_read_or_refused(dialect, body):
     try:
@@ -149,6 +152,7 @@ def all_strings(value):
 
 
 @each
+@few
 @given(body=LIKELY)
 def test_every_text_is_found_once(dialect, body):
     try:
@@ -182,6 +186,7 @@ def test_the_smallest_request_is_read(dialect):
 
 
 @each
+@few
 @given(body=OBJECTS | LIKELY)
 def test_a_conversation_is_read_from_any_body(dialect, body):
     said = dialect.conversation(body)
@@ -191,6 +196,7 @@ def test_a_conversation_is_read_from_any_body(dialect, body):
 
 
 @each
+@few
 @given(body=LIKELY)
 def test_editing_a_text_edits_the_body(dialect, body):
     try:
@@ -206,6 +212,7 @@ def test_editing_a_text_edits_the_body(dialect, body):
 
 
 @each
+@few
 @given(
     data=st.binary(max_size=200)
     | JSON.map(lambda value: json.dumps(value).encode())

@@ -63,7 +63,8 @@ def test_a_repeated_request_is_paid_once_and_says_what_it_saved(gateway: Gateway
     before, after = gateway.exchange_of(first), gateway.exchange_of(hit)
     assert (before["cache"], after["cache"]) == ("miss", "hit")
     assert float(after["saved_usd"]) == float(before["cost_usd"]) > 0
-    total = eventually(lambda: gateway.http.get(gateway.admin + "/usage?cache=hit").json()["total"])
+    report = gateway.admin + "/usage?cache=hit"
+    total = eventually(lambda: (sums := gateway.http.get(report).json()["total"])["cache_hits"] and sums)
     assert (total["cache_hits"], float(total["cost_usd"])) == (total["requests"], 0)
     assert float(total["saved_usd"]) > 0
 

@@ -204,6 +204,9 @@ def test_a_stored_response_is_its_consumers_own(gateway: Gateway, sdk: OpenAI):
 def test_input_tokens_are_counted_and_a_conversation_is_compacted(gateway: Gateway, sdk: OpenAI):
     assert sdk.responses.input_tokens.count(model="gpt-5.4", input="one two three").input_tokens == 3
     assert gateway.last(lambda entry: entry["operation"] == "count_tokens")["cost_usd"] == 0
+    elsewhere = gateway.post("/v1/responses/input_tokens", {"model": "ranker", "input": "one two three"})
+    assert elsewhere.json()["object"] == "response.input_tokens"
+    assert elsewhere.json()["input_tokens"] > 3  # an estimate
     compacted = sdk.responses.compact(model="gpt-5.4", input="one two three")
     assert compacted.output[0].type == "compaction"
     row = gateway.last(lambda entry: entry["operation"] == "compact")

@@ -38,7 +38,7 @@ consumers:
 guardrails:
 GUARDRAILS
   - {name: everyone, kind: llm_judge, model: m, consumer: judge, rubric: 'Nothing that is BAD may pass here.',
-     timeout: 2s, action: audit, applies_to: {consumers: [judge]}}
+     action: audit, applies_to: {consumers: [judge]}}
 stores: {counters: "memory:"}
 """
 
@@ -113,10 +113,11 @@ def shared(
         common = f"{entry}, on: [input, output], window: 300, overlap: 60, applies_to: {{consumers: []}}"
         wait = "700ms" if kind == "llm_judge" else "400ms"
         lines += [
-            f"  - {{name: {kind}, {common}, timeout: {wait}}}",
-            f"  - {{name: {kind}-block, {common}, timeout: {wait}, action: block}}",
+            f"  - {{name: {kind}, {common}, timeout: 9s}}",
+            f"  - {{name: {kind}-block, {common}, timeout: 9s, action: block}}",
+            f"  - {{name: {kind}-audit, {common}, timeout: 9s, action: audit}}",
+            f"  - {{name: {kind}-closed, {common}, timeout: {wait}}}",
             f"  - {{name: {kind}-open, {common}, timeout: {wait}, failure: open}}",
-            f"  - {{name: {kind}-audit, {common}, timeout: {wait}, action: audit}}",
         ]
     hang = "applies_to: {consumers: []}, timeout: 200ms"
     lines.append(f"  - {{name: hang, kind: webhook, url: '{url}/hook/check', key: env:SERVICE_KEY, {hang}}}")
@@ -215,14 +216,14 @@ def test_a_service_that_fails_refuses_or_passes(
     for name, fault in FAULTS.items():
         services[0].fault = fault
         provider.answer(plain(chat("All is well")))
-        refused = send(gateway, "All is well", kind)
+        refused = send(gateway, "All is well", f"{kind}-closed")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "guardrail_unavailable"), name
         assert "CANARY" not in refused.text
         assert provider.seen == []
-        assert refused.headers["x-ai-guardrails"] == f"{kind}:failed"
+        assert refused.headers["x-ai-guardrails"] == f"{kind}-closed:failed"
         assert send(gateway, "All is well", f"{kind}-open").status_code == 200, name
         services[0].fault = None
-        assert send(gateway, "All is well", kind).status_code == 200, name
+        eventually(lambda: send(gateway, "All is well", f"{kind}-closed").status_code == 200)
     assert gateway.metric("extproc_guardrail_failures_total", guardrail=f"{kind}-open") >= 4
 
 

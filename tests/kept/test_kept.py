@@ -1,12 +1,15 @@
 """Ids of objects that providers keep: sealed for one consumer, opened for nobody else."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.kept import Ids, Object, is_sealed, owner
+from extproc.dialects import Endpoints, dialects
+from extproc.kept import Ids, Object, Seal, is_sealed, owner
 from extproc.providers import ProviderSettings
-from extproc.words.exchange import Consumer
+from extproc.words.exchange import Consumer, Target
 from extproc.words.values import Secret
 
 RAW = "resp_68d5ab3d0c"
@@ -37,6 +40,32 @@ def test_an_id_leads_to_its_object_at_any_replica():
     assert ids().open("demo", sealed) == object
     assert ids().seal("other", object) != sealed
     assert ids().open("other", sealed) is None
+
+
+def test_the_longest_names_have_an_id_that_can_be_called():
+    object = Object("a", "m" * 256, "resp_" + "x" * 256)
+    sealed = ids().seal("demo", object)
+    assert ids().open("demo", sealed) == object
+    [dialect, endpoint] = Endpoints(dialects().values()).calls(f"/v1/responses/{sealed}/input_items")["GET"]
+    assert (dialect.name, endpoint.id) == ("openai_responses", sealed)
+
+
+def exchange_of(dialect, body, *providers, **more):
+    targets = tuple(Target(name, name, "m") for name in providers)
+    return SimpleNamespace(dialect=dialects()[dialect], json=body, targets=targets, target=None, kept={}, **more)
+
+
+def test_only_answers_that_are_kept_have_to_be_read():
+    seal = Seal(ids(a="A_KEY", keyless=None))
+    for dialect, body, provider, read in (
+        ("openai_responses", {}, "a", True),
+        ("openai_responses", {"store": False}, "a", False),
+        ("openai_responses", {}, "keyless", False),
+        ("openai_chat", {}, "a", False),
+        ("openai_responses_compact", {}, "a", False),
+        ("openai_batches", {}, "a", True),
+    ):
+        assert bool(seal.reason(exchange_of(dialect, body, provider))) is read, (dialect, body, provider)
 
 
 def test_a_consumer_that_only_a_token_names_is_another_one():

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.dialects import fixed_fields, output_limits
+from extproc.forward import patch
 from extproc.routing.parameters import (
     MAX_CHANGES,
     apply,
@@ -14,6 +15,7 @@ from extproc.routing.parameters import (
     encode,
     output_limit,
 )
+from extproc.words.contract import changed
 
 # --- valid changes
 
@@ -34,6 +36,22 @@ def test_fields_that_routing_and_budgets_need_cannot_be_changed(name, action):
     given[action] = [name] if action == "remove" else {name: 1}
     with pytest.raises(ValueError, match=f"'{name}' cannot be changed"):
         compile_changes(**given)
+
+
+@pytest.mark.parametrize("name", ["generationConfig", "contents.0", "stream_options.include_usage"])
+def test_neither_a_part_of_a_fixed_field_nor_an_object_with_one_can_be_changed(name):
+    with pytest.raises(ValueError, match=f"'{name}' cannot be changed"):
+        compile_changes({name: 1}, {}, ())
+
+
+def test_a_name_with_a_dot_is_a_field_inside_an_object():
+    changes = compile_changes({"a.b": 1, "x.y": 2}, {"a.c": 3}, ("a.d", "z.d"))
+    fields, removed = apply(changes, {"a": {"b": 5, "c": None, "d": 6}, "x": "text"}, None)
+    assert (fields, removed) == ({"a.b": 1, "x.y": 2, "a.c": 3}, ["a.d"])
+    body = {"a": {"b": 5, "c": None, "d": 6, "e": 7}, "x": "text"}
+    assert changed(body, fields, removed) == {"a": {"b": 1, "c": 3, "e": 7}, "x": {"y": 2}}
+    assert json.loads(patch(json.dumps(body).encode(), fields, removed)) == changed(body, fields, removed)
+    assert body["a"]["b"] == 5
 
 
 @pytest.mark.parametrize(

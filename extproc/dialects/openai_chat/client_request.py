@@ -49,7 +49,7 @@ def decode(body: Mapping[str, Any]) -> Prompt:
         raise unsupported("The target of this model has no search of the web.", "web_search_options")
     tools = [_tool(tool, index) for index, tool in enumerate(asked.tools or ())]
     tools += [_function(function, function.cache_control) for function in asked.functions or ()]
-    system, messages = _conversation(asked.messages)
+    system, messages, late = _conversation(asked.messages)
     prompt = Prompt(
         model=asked.model,
         messages=messages,
@@ -72,6 +72,7 @@ def decode(body: Mapping[str, Any]) -> Prompt:
         metadata=asked.metadata or {},
         service_tier=asked.service_tier or "",
         ignored=safe_names(sorted({*_ignored(body)})),
+        late=late,
     )
     prompt.images = "image" in (asked.modalities or ())
     if asked.functions and not asked.tools:
@@ -96,8 +97,10 @@ def _ignored(body: Mapping[str, Any]) -> Iterator[str]:
 # --- messages
 
 
-def _conversation(said: list[shapes.Message]) -> tuple[list[TextPart], list[Message]]:
+def _conversation(said: list[shapes.Message]) -> tuple[list[TextPart], list[Message], int]:
+    """The system prompt, the turns, and `Prompt.late`."""
     system: list[TextPart] = []
+    late = 0
     messages: list[Message] = []
     pending: dict[str, str] = {}  # the id of each function's last call, as its result names only the function
     results: list[Part] | None = None  # results of the turn that is being read: they are one turn of the caller's
@@ -112,6 +115,7 @@ def _conversation(said: list[shapes.Message]) -> tuple[list[TextPart], list[Mess
                 results = []
                 messages.append(Message("user", results))
             results.append(result)
+            late = 0
             continue
         results = None
         if role == "user":
@@ -123,9 +127,12 @@ def _conversation(said: list[shapes.Message]) -> tuple[list[TextPart], list[Mess
                 if not isinstance(part, TextPart):
                     raise wrong(f"'{where}.content' can only be text.", f"{where}.content")
                 system.append(part)
+                late += 1
+            continue
         else:
             raise wrong(f"'{where}.role' must be a role of this API.", f"{where}.role")
-    return system, messages
+        late = 0
+    return system, messages, late
 
 
 def _assistant(message: shapes.Message, where: str, index: int, pending: dict[str, str]) -> list[Part]:

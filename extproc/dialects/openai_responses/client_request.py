@@ -126,11 +126,13 @@ class _Conversation:
             if kind == "message":
                 self._message(item, where)
             elif kind in ("function_call_output", "custom_tool_call_output"):
+                self._prompt.late = 0
                 self._result(item, where)
             elif kind == "additional_tools":
                 self._prompt.tools += _tools(item.tools)
             else:
                 self._results = None
+                self._prompt.late = 0
                 said = self._turn()
                 if kind == "reasoning":
                     self._reasoning(item, where, said)
@@ -169,7 +171,9 @@ class _Conversation:
                 if not isinstance(part, TextPart):
                     raise wrong(f"'{where}.content' can only be text.", f"{where}.content")
                 self._prompt.system.append(part)
+                self._prompt.late += 1
             return
+        self._prompt.late = 0
         self._results = None
         if role == "assistant":
             self._turn().extend(parts)
