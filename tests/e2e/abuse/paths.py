@@ -57,7 +57,7 @@ UNKNOWN_PATHS = (
         "/v1/assistants",
         "/v1/threads",
         "/v1/realtime",
-        "/v1beta/models/x:generateAnswer",
+        "/v1alpha/models/x:generateContent",
         "/api/chat",
     ),
     *(
