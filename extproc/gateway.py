@@ -53,7 +53,6 @@ class GatewayStream:
         self._exchange: Exchange | None = None
         self._state = _State.UNDER_WAY
         self._told = _Told.NOTHING
-        self._asked = False  # True: Envoy was asked for the answer's body at the request's headers
         self._no_room: Refusal | None = None  # for the body
         self._head: Continue | None = None  # waits for the guardrails
         self._heard = math.inf  # time of the latest sign of the provider, once its answer began
@@ -70,16 +69,15 @@ class GatewayStream:
         self._exchange = exchange = Exchange(
             id, request, headers.get("x-request-id", ""), self._attached, self._pipeline.telemetry.begin()
         )
-        self._asked = self._pipeline.guarded or self._pipeline.telemetry.in_flight <= self._pipeline.early
         usual = end or (length is not None and length <= LARGE)
         stages = self._pipeline.on_headers if usual else self._pipeline.on_large_headers
         action = await self._run(stages, exchange)
         if action is None and end:  # a call about a kept object, which has no body
             action = await self._run(self._pipeline.on_call, exchange)
             if action is None:
-                exchange.onward.read_answer = self._asked
+                exchange.onward.read_answer = self._pipeline.guarded
                 return exchange.onward
-        return action or (_READ_ANSWER if self._asked else CONTINUE)
+        return action or (_READ_ANSWER if self._pipeline.guarded else CONTINUE)
 
     def admits(self, size: int) -> bool:
         exchange = self._exchange
@@ -126,11 +124,11 @@ class GatewayStream:
             str(details),
             end,
         )
-        if self._asked and not end:
-            return await self._asked_head(exchange)
+        if self._pipeline.guarded and not end:
+            return await self._guarded_head(exchange)
         return await self._run(self._pipeline.on_response, exchange) or CONTINUE
 
-    async def _asked_head(self, exchange: Exchange) -> Continue | LocalReply | None:
+    async def _guarded_head(self, exchange: Exchange) -> Continue | LocalReply | None:
         """The head of an answer whose body Envoy sends in any case; None where it waits for guardrails."""
         exchange.reader = THROUGH
         action = await self._run(self._pipeline.on_response, exchange) or CONTINUE

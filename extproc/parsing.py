@@ -262,7 +262,7 @@ def fold(name: str) -> str:
 
 def _shown(path: str) -> str:
     """The beginning of an unknown path, for its refusal."""
-    return _ODD.sub("", path)[:200]
+    return _ODD.sub("", path)[:120]
 
 
 @lru_cache(maxsize=64)

@@ -59,11 +59,6 @@ from extproc.words.tries import Try
 
 Stage = Callable[[Exchange], Any]
 
-EARLY = 4
-"""Requests in flight up to which Envoy is asked for an answer's body at the request's headers. Head and body then come
-without a turn of the processor between them, which saves a client 0.1 ms. The body's end is a message of its own then,
-so a busy processor asks at the answer's head.
-"""
 _ASK_TO_WAIT = (429, 503, 529)
 """Statuses whose Retry-After is about the provider, not about the request."""
 
@@ -124,7 +119,6 @@ class Pipeline:
     # True: guardrails may read answers, so Envoy is asked for every answer at the request's headers. The head of an
     # answer can then wait until its first text was judged.
     guarded: bool
-    early: int  # requests in flight up to which Envoy is asked so early in any case, see `EARLY`
     waiting: Waiting
     why_read: WhyRead
     admit: Callable[[Exchange, int], None]  # takes room for a body of so many bytes, or raises Refusal
@@ -347,11 +341,8 @@ def build(
         Record(telemetry),
         Enter(books),
     ]
-    early = EARLY if settings.usage.mode == "body" else 0  # with `log` the answer's head decides whether it is read
     headers = [Stages(each, telemetry.stage) for each in (on_headers, on_large_headers)]
     requests = [Stages(on_request, telemetry.stage), InTurns(on_large_request, telemetry.stage)]
     rest = [Stages(each, telemetry.stage) for each in (on_call, on_response, on_end)]
     stages = [*headers, *requests, *rest]
-    return Pipeline(
-        settings, catalog, history, telemetry, in_flight, guarded, early, waiting, why_read, admit.take, *stages
-    )
+    return Pipeline(settings, catalog, history, telemetry, in_flight, guarded, waiting, why_read, admit.take, *stages)

@@ -2,10 +2,6 @@
 
 import json
 
-from extproc.words.actions import Continue
-
-READS = Continue(read_answer=True)
-"""Our answer to a request's headers: the body may come, and Envoy sends the answer's body with its head."""
 TOKENS = "budgets: [{name: t, unit: tokens, limit: 100000, window: minute}]"
 QUESTION = {"model": "m", "messages": [{"role": "user", "content": "Hello"}]}
 STREAMED = QUESTION | {"stream": True}

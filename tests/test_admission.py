@@ -7,10 +7,10 @@ from extproc import admission
 from extproc.admission import Admit, InFlight
 from extproc.auth import ANONYMOUS
 from extproc.budgets import compile_budget
-from extproc.words.actions import Continue
+from extproc.words.actions import CONTINUE, Continue
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Exchange, Request
-from tests.talk import ANSWER, QUESTION, READS, TOKENS, answers, asks, error, sends, streams, talk
+from tests.talk import ANSWER, QUESTION, TOKENS, answers, asks, error, sends, streams, talk
 from tests.turns import turns_during
 
 KIB = 1 << 10
@@ -183,7 +183,7 @@ async def test_a_large_request_goes_the_same_way(world):
     headers, onward, _, chunk = await talk(
         stream, asks(content_length=str(len(body))), sends(body), answers(), streams(ANSWER, end=True)
     )
-    assert (headers, onward.order) == (READS, ("try-a",))
+    assert (headers, onward.order) == (CONTINUE, ("try-a",))
     assert json.loads(chunk.body) == ANSWER
     assert await gateway.level("t") == (10, 0)
     assert gateway.pipeline.in_flight.size == 0
@@ -337,7 +337,7 @@ async def test_a_full_concurrency_budget_is_known_at_the_headers(world):
     assert error(answer)[:2] == (429, "rate_limited")
     await first.on_end()
     second = gateway.stream()
-    assert await asks(content_length="1000000")(second) == READS
+    assert await asks(content_length="1000000")(second) == CONTINUE
     await second.on_end()
 
 
@@ -356,12 +356,12 @@ async def test_a_full_concurrency_budget_is_known_at_the_headers(world):
 async def test_what_depends_on_the_body_is_not_judged_before_it(world, budget):
     gateway = world(f"budgets: [{budget}]")
     stream = gateway.stream()
-    assert await asks(content_length="1000000")(stream) == READS
+    assert await asks(content_length="1000000")(stream) == CONTINUE
     await stream.on_end()
 
 
 async def test_counting_tokens_needs_none(world):
     gateway = world(SPENT % ("tokens", 0, "minute"))
     stream = gateway.stream()
-    assert await asks("/v1/messages/count_tokens", content_length="1000000")(stream) == READS
+    assert await asks("/v1/messages/count_tokens", content_length="1000000")(stream) == CONTINUE
     await stream.on_end()

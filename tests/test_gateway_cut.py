@@ -46,6 +46,12 @@ CLIENTS = {
         named("content_block_delta", {"index": 0, "delta": {"type": "text_delta", "text": LONG}}),
         lambda data: (data["error"]["type"], data["error"]["message"]),
     ),
+    "gemini": (
+        *("gcp_gemini", "/v1beta/models/m:streamGenerateContent?alt=sse"),
+        {"contents": [{"parts": [{"text": "Hello"}]}], "generationConfig": {"maxOutputTokens": 9}},
+        event({"candidates": [{"content": {"role": "model", "parts": [{"text": LONG}]}}]}),
+        lambda data: (data["error"]["details"][0]["metadata"]["code"], data["error"]["message"]),
+    ),
 }
 
 
@@ -85,6 +91,20 @@ async def test_a_stream_that_its_budget_ends_gets_an_error_event_and_is_settled(
     assert gateway.metric("extproc_refusals_total", code="rate_limited") == 1
     assert gateway.metric("extproc_budget_decisions_total", budget="t", verdict="cut") == 1
     assert gateway.telemetry.in_flight == 0
+
+
+async def test_an_array_that_its_budget_ends_is_json_with_the_error_as_its_last_item(world):
+    kind, path, body, piece, said = CLIENTS["gemini"]
+    stream = world(cut_settings(kind)).stream()
+    for say in (asks(path.partition("?")[0]), sends(body), answers(kind="text/event-stream")):
+        await say(stream)
+    out = b""
+    while not stream.done:
+        out += (await streams(piece)(stream)).body
+    *items, last = json.loads(out)
+    assert items == [json.loads(piece[6:])] * len(items)
+    assert said(last)[0] == "rate_limited"
+    await stream.on_end()
 
 
 async def test_a_stream_continues_where_its_budget_has_room(world):

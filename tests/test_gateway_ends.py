@@ -7,7 +7,6 @@ import pytest
 
 from extproc.stores.memory import MemoryCounters
 from tests.talk import (
-    ANSWER,
     DONE,
     QUESTION,
     STOP,
@@ -155,14 +154,7 @@ async def test_attach_mode_removes_the_clients_key_and_labels(world, monkeypatch
 
 async def test_in_attach_mode_a_provider_cannot_forge_the_headers_of_the_hop(world):
     gateway = world(TOKENS)
-    asked, _, told, _ = await talk(
-        gateway.stream(attached=True),
-        asks(),
-        sends(QUESTION),
-        answers(x_extproc_hop="mine"),
-        streams(ANSWER, end=True),
-    )
-    assert asked.read_answer
+    *_, told = await talk(gateway.stream(attached=True), asks(), sends(QUESTION), answers(x_extproc_hop="mine"))
     assert told.remove_headers == ("x-extproc-hop",)
     assert told.set_headers.get("x-ai-provider") == "a"
-    assert gateway.log[0]["usage_source"] == "provider"
+    assert told.read_answer

@@ -95,9 +95,13 @@ async def test_a_long_answer_without_usage_is_charged_no_more_than_was_held(worl
     assert (output_tokens <= (1_000 if streamed else 100), source) == (True, "estimated")
 
 
-@pytest.mark.parametrize("name", ["openai_chat", "openai_responses", "openai_completions", "anthropic_messages"])
+@pytest.mark.parametrize(
+    "name", ["openai_chat", "openai_responses", "openai_completions", "anthropic_messages", "gemini_generate_content"]
+)
 @given(
-    head=st.binary(max_size=80), tail=st.binary(max_size=80), usage=st.sampled_from([b'"usage":', b'"usage":{', b""])
+    head=st.binary(max_size=80),
+    tail=st.binary(max_size=80),
+    usage=st.sampled_from([b'"usage":', b'"usage":{', b'"usageMetadata":{', b""]),
 )
 def test_no_ends_of_an_answer_are_too_strange_to_read(name, head, tail, usage):
     report = Report()

@@ -81,7 +81,7 @@ def _body(options: argparse.Namespace, settings: Settings) -> bytes:
     from extproc.forward import patch  # noqa: PLC0415
     from extproc.framing.json import InvalidJSON, parse  # noqa: PLC0415
 
-    limits, dialect = settings.limits, serving(options.path or _PATH) or by_path()[_PATH]
+    limits, dialect = settings.limits, serving((options.path or _PATH).partition("?")[0]) or by_path()[_PATH]
     if not options.explain:
         if not options.model:
             raise ValueError("--explain needs a request: a FILE, - for standard input, or --model NAME")

@@ -32,6 +32,7 @@ ORIGIN = "x-ai-error-origin"
 INTERNAL_ERROR = Kind(500, "api_error", "internal_error")
 
 NO_CREDENTIAL = "response.code_details == 'failed_to_inject_credential'"  # the injector has no secret
+NOT_READ = "request_overall_timeout"  # the request was not passed on in time
 _AGAIN = "Try again; if it persists, give the operator of this gateway the x-request-id of this answer."
 
 
@@ -77,6 +78,7 @@ def hop(provider: str, *, tokens: bool = False) -> LocalReplyConfig:
             _reply(cel(NO_CREDENTIAL), PROVIDER_CREDENTIAL_REJECTED, keyless, "credential"),
             _reply(with_flags("UF"), NO_PROVIDER_AVAILABLE, down, "connect"),
             _reply(with_flags("UT", "SI", "UMSDR"), PROVIDER_TIMEOUT, slow, "timeout"),
+            _reply(cel(f"response.code_details == '{NOT_READ}'"), PROVIDER_TIMEOUT, slow, "timeout"),
             _reply(with_flags("UO"), NO_PROVIDER_AVAILABLE, busy, "overflow"),
             _reply(with_flags("UH", "NC"), NO_PROVIDER_AVAILABLE, ejected, "unhealthy"),
             _reply(with_flags("UPE"), PROVIDER_BAD_ANSWER, broken, "other"),

@@ -169,6 +169,8 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
         scheme_header_transformation=SchemeHeaderTransformation(match_upstream=True),
         server_header_transformation=HttpConnectionManagerServerHeaderTransformation.PASS_THROUGH,
         stream_idle_timeout=seconds(_answer_idle_timeout(settings, provider)),
+        # A provider that does not read a large request: the route's timeout begins when all of it was passed on.
+        request_timeout=seconds(provider.timeout),
         delayed_close_timeout=seconds(0.001),  # short, or a provider's reset reaches the client a second late
         local_reply_config=replies.hop(name, tokens=provider.credentials is not None),
         access_log=processor.try_logs(

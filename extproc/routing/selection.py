@@ -81,11 +81,12 @@ class Select:
         catalog, ask, client = self._catalog, exchange.ask, exchange.dialect
         dialect = catalog.dialect(target, client)
         if dialect is None or (exchange.attached and dialect is not client):
-            return "dialect", f"provider {target.provider} does not serve {exchange.request.path}"
+            path = exchange.request.path.partition("?")[0]  # a query may hold a key
+            return "dialect", f"provider {target.provider} does not serve {path}"
         if dialect is not client and (unsaid := [need for need in ask.needs if _lacks(dialect, target, need)]):
             why = f"the API of provider {target.provider} has no {', '.join(_named(ask, need) for need in unsaid)}"
             if "state" in unsaid:
-                return "dialect", why + _STATELESS
+                return "dialect", why + (_STATELESS if client.stored else "")
             return "dialect", why + _REMEDY if HOSTED in unsaid and "hosted_call" not in unsaid else why
         if BY_URL in ask.needs and catalog.fetches_not(target, dialect):
             return "dialect", f"provider {target.provider} fetches no images or files by URL (send them in base64)"

@@ -21,6 +21,8 @@ METHOD = "StreamAccessLogs"
 
 _CUT = "upstream_reset_after_response_started"  # a prefix: the reason follows in braces
 
+_NOT_READ = "request_overall_timeout"  # by the provider
+
 _MOST_ATTEMPTS = 1000  # far above what a route can ask for
 _EARLY = 0.05  # seconds, or a fiftieth of the limit: the two listeners do not start their clocks together
 _DOWNSTREAM_REASONS = {
@@ -143,7 +145,7 @@ def _outcome(flags: pb.ResponseFlags, response: pb.HTTPResponseProperties) -> st
         return exact if exact in OUTCOMES else kind if kind in OUTCOMES else "other"
     if flags.upstream_connection_failure:
         return "connect"
-    if flags.upstream_request_timeout or flags.stream_idle_timeout:
+    if flags.upstream_request_timeout or flags.stream_idle_timeout or response.response_code_details == _NOT_READ:
         return "timeout"
     if flags.upstream_overflow:
         return "overflow"

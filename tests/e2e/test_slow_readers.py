@@ -1,4 +1,4 @@
-"""Clients that read nothing while their providers send without end, through a real Envoy."""
+"""Clients, and a provider, that do not read what is sent to them, through a real Envoy."""
 
 from __future__ import annotations
 
@@ -113,6 +113,19 @@ def test_their_exchanges_end(start: Callable[..., Gateway], provider: Scripted, 
         eventually(lambda: not connected(there))
         if error == "incomplete":
             eventually(lambda: not connected(client.getpeername()[1], client.getsockname()[1]))
+
+
+def test_a_provider_that_does_not_read_a_large_request_fails_over_after_its_own_timeout(
+    start: Callable[..., Gateway],
+) -> None:
+    """The other target's timeout is ten minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+        both = "virtual_models: {both: {targets: [{model: fast}, {model: stub}]}}\n"
+        gateway = start(YAML % (url, ", timeout: 2s") + both)
+        answer = gateway.chat("both", "word " * 1_000_000)
+        assert (answer.status_code, answer.headers["x-ai-provider"]) == (200, "sandbox")
+        eventually(lambda: gateway.metric("extproc_tries_total", provider="fast", outcome="timeout") == 1)
 
 
 def connected(local: int | None, remote: int | None = None) -> bool:

@@ -193,3 +193,11 @@ async def test_results_in_the_request_are_not_its_business(world):
 def test_settings_that_make_no_sense_are_refused(rules):
     with pytest.raises(ValidationError):
         ToolsSettings(name="g", kind="tools", **rules)
+
+
+@pytest.mark.parametrize("dialect", ["anthropic_messages", "gemini_generate_content"])
+async def test_a_plain_answer_with_a_field_given_twice_is_withheld(world, dialect):
+    """One reader takes the first, another the last."""
+    body = json.dumps(PLAIN[dialect]("f", {"command": "ls"})).replace('"ls"', '"ls", "command": "rm -rf /"').encode()
+    played = await Played(world(settings(RULES)), dialect, body=asking(dialect)).answer([body], "application/json")
+    assert (played.status, played.verdicts) == (503, [("calls", "output", "failed", {})])

@@ -282,8 +282,7 @@ async def test_a_whole_exchange_is_answered_in_bytes(world):
 
     assert headers.WhichOneof("response") == "request_headers"
     assert json.loads(onward.request_body.response.body_mutation.body)["stream_options"] == {"include_usage": True}
-    assert headers.mode_override.response_body_mode == headers.mode_override.FULL_DUPLEX_STREAMED
-    assert not told.HasField("mode_override")
+    assert told.HasField("mode_override")
     assert first.response_body.response.body_mutation.streamed_response.body == text
     assert hidden == []
     assert trailers.WhichOneof("response") == "response_trailers"

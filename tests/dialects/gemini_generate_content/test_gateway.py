@@ -14,7 +14,9 @@ SETTINGS = """
 providers:
   google: {kind: gcp_gemini, base_url: "https://g.test/v1beta"}
   openai: {kind: openai, base_url: "https://o.test/v1"}
+  claude: {kind: anthropic, base_url: "https://a.test/v1"}
 models:
+  claude: {provider: claude}
   mine: {provider: google, model: gemini-2.5-flash, max_output_tokens: 9}
   gpt: {provider: openai, model: gpt-4o}
   vectors: {provider: google, model: gemini-embedding-001}
@@ -23,7 +25,7 @@ virtual_models:
     targets:
     - {model: mine, override: {generationConfig.temperature: 0, max_tokens: 5}, remove: [generationConfig.seed]}
   both: {targets: [{model: mine, default: {generationConfig.topK: 3}}, {model: gpt}]}
-budgets: [{name: t, unit: tokens, limit: 100000, window: minute}]
+budgets: [{name: t, unit: tokens, limit: 100000000, window: minute}]
 """
 
 
@@ -76,6 +78,25 @@ async def test_in_attach_mode_the_path_and_the_body_name_the_targets_model(world
     one = {"model": "models/vectors", "content": {"parts": [{"text": "x"}]}}
     reply, _ = await leaving(world, "vectors:batchEmbedContents", {"requests": [one]}, attached=True)
     assert json.loads(reply.body) == {"requests": [one | {"model": "models/gemini-embedding-001"}]}
+
+
+async def test_a_refusal_does_not_repeat_the_query(world):
+    """It may hold the client's key."""
+    one = {"content": {"parts": [{"text": "x"}]}}
+    reply, _ = await leaving(world, "claude:embedContent?other=secret", one)
+    assert "does not serve /v1beta/models/claude:embedContent." in reply.body.decode()
+    reply, _ = await leaving(world, "mine:nothing?other=secret", one)
+    assert (reply.status, b"secret" in reply.body) == (404, False)
+
+
+async def test_content_that_google_keeps_stays_there(world):
+    held = {"fileData": {"fileUri": "https://generativelanguage.googleapis.com/v1beta/files/x", "mimeType": "a/b"}}
+    for body in ({"contents": [{"parts": [held]}]}, HELLO | {"cachedContent": "cachedContents/x"}):
+        reply, _ = await leaving(world, "gpt:generateContent", body)
+        assert (reply.status, b"has no state" in reply.body, b"'store'" in reply.body) == (400, True, False)
+        _, [(path, sent)] = await leaving(world, "both:generateContent", body)
+        assert path.startswith("/v1/models/gemini-2.5-flash:")
+        assert sent["contents"] == body["contents"]
 
 
 async def test_a_body_without_a_model_in_the_path_is_refused_in_its_shape(world):

@@ -133,11 +133,11 @@ def keys() -> Iterator[Refused]:
         if first != second:
             mixed = [("authorization", f"Bearer {first}"), ("x-api-key", second)]
             yield refused(f"authorization {first!r} and x-api-key {second!r}", "invalid_key", mixed)
-            mixed = [("api-key", first), ("x-api-key", second)]
-            yield refused(f"api-key {first!r} and x-api-key {second!r}", "invalid_key", mixed)
+            for name in ("api-key", "x-goog-api-key"):
+                mixed = [(name, first), ("x-api-key", second)]
+                yield refused(f"{name} {first!r} and x-api-key {second!r}", "invalid_key", mixed)
     elsewhere = (
         "proxy-authorization",
-        "x-goog-api-key",
         "x-auth-token",
         "cookie",
         "x-forwarded-authorization",
