@@ -418,6 +418,8 @@ QUERIES = [
 
 @pytest.mark.parametrize("path", ["/usage", "/exchanges", "/budgets", "/grants", "/exchanges/x"])
 def test_every_query_of_an_operator_gets_an_answer_or_a_reason(path: str, gateway: Gateway) -> None:
+    assert gateway.chat().status_code < 500
+    eventually(lambda: rows(gateway) > 0)
     for query in QUERIES:
         answer = gateway.http.get(gateway.admin + path + query)
         assert answer.status_code in (200, 400, 404, 414), (query, answer.status_code, answer.text)

@@ -26,11 +26,6 @@ UNKNOWN_PATHS = (
         "/messages",
     ),
     *(
-        "/v1/responses/resp_1",
-        "/v1/responses/resp_1/cancel",
-        "/v1/responses/resp_1/input_items",
-        "/v1/responses/input_tokens",
-        "/v1/responses/compact",
         "/v1/conversations",
         "/v1/messages/batches",
         "/v1/messages/count_tokens/",
@@ -43,12 +38,6 @@ UNKNOWN_PATHS = (
         "/v1/completions%2f",
     ),
     *(
-        "/v1/batches",
-        "/v1/files",
-        "/v1/images/generations",
-        "/v1/audio/speech",
-        "/v1/moderations",
-        "/v1/rerank",
         "/mcp",
         "/a2a",
     ),
@@ -146,6 +135,19 @@ UNKNOWN_PATHS = (
     ),
     *("/v1/embeddings/", "/v1/embeddings%2f", "/v1/Embeddings", "/v1/embeddings;x"),
 )
+OTHER_PATHS = {  # answers to the body of a chat
+    "/v1/responses/resp_1": (405, "method_not_allowed"),
+    "/v1/responses/resp_1/cancel": (400, "invalid_request"),
+    "/v1/responses/resp_1/input_items": (405, "method_not_allowed"),
+    "/v1/responses/input_tokens": (400, "invalid_request"),
+    "/v1/responses/compact": (400, "invalid_request"),
+    "/v1/batches": (400, "invalid_request"),
+    "/v1/files": (400, "invalid_request"),
+    "/v1/images/generations": (400, "invalid_request"),
+    "/v1/audio/speech": (400, "invalid_request"),
+    "/v1/moderations": (400, "invalid_request"),
+    "/v1/rerank": (400, "invalid_request"),
+}
 # The provider and the processor both see the path as Envoy normalised it.
 SAME_PATHS = (
     *("//v1/chat/completions", "/v1//chat/completions", "///v1///chat///completions", "/./v1/chat/completions"),
@@ -258,7 +260,9 @@ def paths() -> Iterator[Refused]:
     for path in UNKNOWN_PATHS:
         name, request = f"path: {path[:60]!r}", http(target=path)
         yield Refused(name, 404, "path_not_found", (request,))
-    for path in ("/", "/v1/chat/completions%2f", "/v1/responses/x", "/metrics", "/v1/models/..%2fx"):
+    for path, (status, code) in OTHER_PATHS.items():
+        yield Refused(f"path: {path!r}", status, code, (http(target=path),))
+    for path in ("/", "/v1/chat/completions%2f", "/v1/responses/x/y/z", "/metrics", "/v1/models/..%2fx"):
         request = http(target=path, without=["authorization"])
         yield Refused(f"path: {path!r} without a key", 404, "path_not_found", (request,))
     for id in BAD_MODEL_PATHS:
