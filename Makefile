@@ -86,8 +86,9 @@ docs: $(READY) ## Generate docs/configuration.md and docs/providers/ from the co
 	$(BIN)/extproc schema --markdown > docs/configuration.md
 	$(BIN)/extproc schema --providers docs/providers
 
-examples: $(READY) ## Generate the Envoy configurations in envoy/
+examples: $(READY) ## Generate the Envoy configurations in envoy/ and the dashboards
 	$(BIN)/python -m extproc.envoy_config.examples
+	$(BIN)/python k8s/monitoring/dashboards.py
 
 clean: ## Remove build results, caches and .venv
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
