@@ -22,7 +22,7 @@ import msgspec
 
 from extproc.budgets import LEASE, Budget, read_scope, unpack_facts
 from extproc.ledger import Row
-from extproc.stores import LATE_SETTLE, Counters, Expired, StoreError
+from extproc.stores import LATE_SETTLE, Counters, Expired
 from extproc.words.exchange import Exchange
 
 if TYPE_CHECKING:
@@ -37,6 +37,14 @@ lost.
 _BATCH = 1000  # ids in one call of `recorded`
 _OTHER = ("list_models", "usage", "budgets", "unknown")
 """Operations that use no model: they have no row in the books."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Rows of one charge that are not written yet."""
+
+    rows: int = 0
+    settled: bool = False  # the latest has the charge of a settle, not that of a lease that ran out
 
 
 @dataclass(slots=True)
@@ -66,7 +74,8 @@ class Books:
         self._expired = expired
         self._now = now
         self._owed: dict[str, _Owed] = {}
-        self._charged: set[str] = set()  # ids of charges that the store keeps until their row is written
+        self._charged: dict[str, _Waiting] = {}  # charges that the store keeps until their row is written, by id
+        self._due: Mapping[bool, list[str]] = {True: [], False: []}  # ids to report as recorded, by `_Waiting.settled`
         self._full = False  # the ledger did not take the latest row
         self._untaken = 0  # charges of this process that the store keeps, and that found no room for a row
         self._written: deque[Sequence[str]] = deque()  # ids whose rows are written, from the ledger's thread
@@ -97,14 +106,16 @@ class Books:
         self._enter(row)
 
     def _enter(self, row: Row) -> None:
-        if not self._add(row) and row.charges is not None and self.keeps:
+        if not self._add(row, settled=True) and row.charges is not None and self.keeps:
             self._untaken += 1
 
-    def _add(self, row: Row) -> bool:
+    def _add(self, row: Row, *, settled: bool) -> bool:
         assert self._ledger is not None
         self._full = not self._ledger.add(row)
         if not self._full and row.charges is not None:
-            self._charged.add(row.id)
+            waiting = self._charged.setdefault(row.id, _Waiting())
+            waiting.rows += 1
+            waiting.settled |= settled
         return not self._full
 
     async def catch_up(self) -> None:
@@ -123,10 +134,13 @@ class Books:
         room = True
         while ended := await self._counters.expire(keep=self._again if self._ledger is not None else 0.0):
             for expired in ended:
-                if expired.id in self._charged:  # the row waits for the database
+                waiting = self._charged.get(expired.id)
+                if waiting is not None and waiting.settled >= expired.settled:  # the row waits for the database
                     continue
                 if self._ledger is not None and (expired.forwarded or expired.settled):
-                    room = room and self._add(row_of_expired(expired, budgets, teams, self._now()))
+                    room = room and self._add(
+                        row_of_expired(expired, budgets, teams, self._now()), settled=expired.settled
+                    )
                     if not room:
                         continue
                     self._untaken = max(0, self._untaken - 1)
@@ -145,18 +159,21 @@ class Books:
 
     async def _tell_written(self) -> None:
         while self._refused:
-            self._charged.discard(self._refused.popleft())
-        ids: list[str] = []
+            self._charged.pop(self._refused.popleft(), None)
         while self._written:
-            ids += [id for id in self._written.popleft() if id in self._charged]
-        while ids:
-            batch, ids = ids[:_BATCH], ids[_BATCH:]
-            try:
-                await self._counters.recorded(batch)
-            except StoreError:
-                self._written.appendleft([*batch, *ids])
-                raise
-            self._charged.difference_update(batch)
+            for id in self._written.popleft():
+                waiting = self._charged.get(id)
+                if waiting is None:
+                    continue
+                waiting.rows -= 1
+                if not waiting.rows:
+                    self._due[waiting.settled].append(id)
+        for settled, ids in self._due.items():
+            while batch := ids[:_BATCH]:
+                await self._counters.recorded(batch, expired=not settled)
+                del ids[: len(batch)]
+                for id in batch:
+                    self._charged.pop(id, None)
 
 
 class Enter:

@@ -79,7 +79,8 @@ def insert(placeholder: str) -> str:
         f"INSERT INTO exchanges ({', '.join(COLUMNS)}) VALUES ({', '.join([placeholder] * len(COLUMNS))}) "  # noqa: S608
         f"ON CONFLICT (id) DO UPDATE SET {', '.join(changes)} "
         f"WHERE exchanges.usage_source = '{EXPIRED}' "
-        f"AND (excluded.usage_source <> '{EXPIRED}' OR excluded.charges <> exchanges.charges)"
+        f"AND (excluded.usage_source <> '{EXPIRED}' "
+        "OR excluded.charges <> exchanges.charges AND excluded.time >= exchanges.time)"
     )
 
 

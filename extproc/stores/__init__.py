@@ -190,10 +190,11 @@ class Counters(Protocol):
         """
         ...
 
-    async def recorded(self, ids: Sequence[str]) -> None:
+    async def recorded(self, ids: Sequence[str], *, expired: bool = False) -> None:
         """Forget reservations that were kept: their use is written down. Other ids are left alone.
 
-        One that expired can still be settled late.
+        One that expired can still be settled late. With `expired` the written rows have the charges of leases that ran
+        out: reservations that were settled since then are left alone, because their charges are others.
 
         After a StoreError they may be reported by `expire`, although they are recorded.
         """

@@ -188,10 +188,10 @@ class MemoryCounters:
             self._live.pop(id, None)
         return True
 
-    async def recorded(self, ids: Sequence[str]) -> None:
+    async def recorded(self, ids: Sequence[str], *, expired: bool = False) -> None:
         for id in ids:
             reservation = self._live.get(id)
-            if reservation is not None and reservation.over:
+            if reservation is not None and (reservation.ended if expired else reservation.over):
                 self._forget(id, reservation, self._clock())
 
     def _forget(self, id: str, reservation: _Reservation, now: float) -> None:

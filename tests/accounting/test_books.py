@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from extproc.accounting import books as books_module
@@ -56,7 +56,8 @@ class Ledger:
         written, self.queue[:] = list(self.queue), []
         for row in written:
             old = self.rows.get(row.id)
-            changed = old is None or row.usage_source != "expired" or row.charges != old.charges
+            newer = old is not None and row.charges != old.charges and row.time >= old.time
+            changed = old is None or row.usage_source != "expired" or newer
             if changed and (old is None or old.usage_source == "expired"):
                 self.rows[row.id] = row
         self.on_written([row.id for row in written])
@@ -72,8 +73,8 @@ class Store(MemoryCounters):
     async def settle(self, id, amounts, *, keep=False):
         return await self._call("settle", super().settle(id, amounts, keep=keep))
 
-    async def recorded(self, ids):
-        return await self._call("recorded", super().recorded(ids))
+    async def recorded(self, ids, *, expired=False):
+        return await self._call("recorded", super().recorded(ids, expired=expired))
 
     async def expire(self, *, keep=0.0):
         return await self._call("expire", super().expire(keep=keep))
@@ -480,8 +481,14 @@ STEP = st.tuples(
 )
 
 
+SETTLED_LATE = [(1, "hold", 1), (0, "long", 0), (0, "turn", 0), (1, "settle", 0), (1, "die", 0)]
+"""Process 0 has the row of a lease that ran out; process 1 settles late, and dies before its own row is written."""
+
+
 @settings(max_examples=examples(60))
-@given(st.lists(STEP, max_size=40))
+@given(steps=st.lists(STEP, max_size=40))
+@example(steps=SETTLED_LATE)
+@example(steps=[*SETTLED_LATE, (1, "long", 0), (1, "turn", 0), (1, "write", 0), (0, "write", 0)])
 def test_counters_and_ledger_agree_once_all_leases_have_ended(clocks, exchange, tmp_path_factory, steps):
     path = tmp_path_factory.mktemp("books") / "counters.db"
     asyncio.run(interleave(clocks(), exchange, path, steps))

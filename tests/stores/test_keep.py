@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from extproc.stores import EXPIRE_BATCH, Expired, Hold, Level
+from extproc.stores import CORRECTED, EXPIRE_BATCH, Expired, Hold, Level
 
 LEASE = 30.0
 HOLDS = [Hold("a", 0, 100, 5), Hold("slots", 0, 10, 1, slot=True)]
@@ -263,3 +263,19 @@ async def test_unusual_names_work(counters, clock, id):
     await counters.recorded([id])
     clock.now += LEASE
     assert await counters.expire() == []
+
+
+async def test_the_row_of_a_lease_does_not_stand_for_a_later_settle(counters, clock):
+    """The settle corrected the charge, so the store keeps it until the row of that charge is written."""
+    for id in ("late", "lost"):
+        await counters.reserve(id, HOLDS, LEASE, forwarded=True)
+    clock.now += LEASE
+    assert {one.id for one in await counters.expire(keep=LEASE)} == {"late", "lost"}
+    assert await counters.settle("late", [3, 1], keep=True)
+    await counters.recorded(["late", "lost"], expired=True)
+    clock.now += CORRECTED
+    [kept] = await counters.expire(keep=LEASE)
+    assert (kept.id, kept.amounts, kept.settled) == ("late", (3, 0), True)
+    await counters.recorded(["late"])
+    clock.now += CORRECTED
+    assert await counters.expire(keep=LEASE) == []

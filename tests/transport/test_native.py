@@ -444,6 +444,7 @@ HAS_ONE = {
     "stores/redis/link.py": "connects in a task of its own",
     "transport/grpcio_server.py": "grpc runs each call in a task",
     "outbound/client.py": "is asked by tasks of their own: tokens and alerts",
+    "guardrails/_remote.py": "asks in tasks of its own",
     "credentials/rotation.py": "is a task of its own",
     "accounting/alerts.py": "is a task of its own",
     "admin/siblings.py": "runs in the HTTP servers' loop",

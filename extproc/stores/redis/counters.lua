@@ -243,11 +243,11 @@ local function settle(id, keep, first, last)
   return 1
 end
 
-local function recorded() -- ids
-  for at = 3, #ARGV do
+local function recorded(expired) -- ids
+  for at = 4, #ARGV do
     local state = redis.call('HGET', RESERVATIONS, ARGV[at])
     state = state and state:sub(1, 1)
-    if state == '4' or state == '5' then
+    if not expired and (state == '4' or state == '5') then
       redis.call('HDEL', RESERVATIONS, ARGV[at])
       redis.call('ZREM', LEASES, ARGV[at])
     elseif state == '3' and redis.call('ZREM', LEASES, ARGV[at]) == 1 then
@@ -373,7 +373,7 @@ elseif phase == 'settle' then
 elseif phase == 'extend' then
   return extend(ARGV[3])
 elseif phase == 'recorded' then
-  return recorded()
+  return recorded(ARGV[3] == '1')
 elseif phase == 'fullest' then
   return fullest(ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7])
 elseif phase == 'expire' then

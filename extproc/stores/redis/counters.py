@@ -118,13 +118,13 @@ class RedisCounters:
             raise ValueError(f"{len(amounts)} amounts for {-1 - answer} holds")
         return answer == 1
 
-    async def recorded(self, ids: Sequence[str]) -> None:
+    async def recorded(self, ids: Sequence[str], *, expired: bool = False) -> None:
         for id in ids:
-            if id in self._owed:  # the repetition leaves nothing to keep
+            if id in self._owed and not expired:  # the repetition leaves nothing to keep
                 amounts, _, turns = self._owed[id]
                 self._owed[id] = amounts, False, turns
         for first in range(0, len(ids), BATCH):
-            await self._link.call("recorded", self._now(), *ids[first : first + BATCH])
+            await self._link.call("recorded", self._now(), "01"[expired], *ids[first : first + BATCH])
 
     async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
         """See `Counters.expire`. Raises CountsLostError, once, when the store is not the one of earlier calls."""

@@ -245,9 +245,10 @@ class SqliteCounters:
                 db.execute(_END, (id,))
         return True
 
-    async def recorded(self, ids: Sequence[str]) -> None:
+    async def recorded(self, ids: Sequence[str], *, expired: bool = False) -> None:
         async with self._transaction() as db:
-            db.executemany(_END + " AND charged IS NOT NULL", [(id,) for id in ids])
+            if not expired:
+                db.executemany(_END + " AND charged IS NOT NULL", [(id,) for id in ids])
             db.executemany(_AGAIN + " AND expired = 2", [(1, self._clock(), id) for id in ids])
 
     async def expire(self, *, keep: float = 0.0) -> Sequence[Expired]:
