@@ -17,6 +17,7 @@ from extproc.envoy_config.typed import cel, set_header, with_flags
 from extproc.words import contract
 from extproc.words.errors import (
     BODY_TOO_LARGE,
+    GATEWAY_RESTARTING,
     INVALID_REQUEST,
     NO_PROVIDER_AVAILABLE,
     OVERLOADED,
@@ -33,6 +34,8 @@ INTERNAL_ERROR = Kind(500, "api_error", "internal_error")
 
 NO_CREDENTIAL = "response.code_details == 'failed_to_inject_credential'"  # the injector has no secret
 NOT_READ = "request_overall_timeout"  # the request was not passed on in time
+# UNAVAILABLE: no connection to the processor. Or its connection broke in the middle of an exchange.
+_AWAY = "response.code_details.matches('^ext_proc_error_gRPC_error_(14|13.*connection_termination)')"
 _AGAIN = "Try again; if it persists, give the operator of this gateway the x-request-id of this answer."
 
 
@@ -42,12 +45,14 @@ def public(request_body: int) -> LocalReplyConfig:
     timeout = "No provider answered in time: try again, ask for less, or stream the answer."
     nobody = "No provider can serve this request now: try again in a moment."
     busy = "The gateway is busy: try again in a moment."
+    away = "The gateway restarts: try again in a moment."
     headers = "The request has too many headers: send less than 80."
     malformed = "The gateway does not accept this HTTP request: check its method, path, headers and length."
     return LocalReplyConfig(
         mappers=[
             _own_refusals(),
             _reply(cel("response.code_details.startsWith('ext_proc') && response.code == 504"), OVERLOADED, busy),
+            _reply(cel(_AWAY), GATEWAY_RESTARTING, away),
             _reply(cel("response.code_details.startsWith('ext_proc')"), INTERNAL_ERROR, f"Internal error. {_AGAIN}"),
             _reply(cel("response.code_details == 'header_mutation_result_exceeds_limit'"), INVALID_REQUEST, headers),
             _reply(cel("response.code == 404"), PATH_NOT_FOUND, "The gateway does not serve this path."),

@@ -50,6 +50,7 @@ STORE_UNAVAILABLE = Kind(503, "api_error", "store_unavailable")
 GUARDRAIL_UNAVAILABLE = Kind(503, "api_error", "guardrail_unavailable")
 NO_PROVIDER_AVAILABLE = Kind(503, "api_error", "no_provider_available")
 OVERLOADED = Kind(503, "api_error", "overloaded")
+GATEWAY_RESTARTING = Kind(503, "api_error", "gateway_restarting")
 PROVIDER_TIMEOUT = Kind(504, "api_error", "provider_timeout")
 
 ALL = tuple(value for value in list(globals().values()) if isinstance(value, Kind))

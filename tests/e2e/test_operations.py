@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -351,13 +352,17 @@ def test_when_the_processor_dies_nothing_passes_and_everything_stops(start: Star
     os.kill(
         gateway.process.pid, signal.SIGSTOP
     )  # so that the supervisor does not end the others before the test has asked
-    os.kill(child(gateway, "serve"), signal.SIGKILL)
+    gateway.fault("sandbox", "delay=1s")
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(gateway.chat)
+        eventually(lambda: len(gateway.seen("sandbox")) == 2)
+        os.kill(child(gateway, "serve"), signal.SIGKILL)
     before = len(gateway.seen("sandbox"))
-    for stream in (False, True):
-        answer = gateway.chat(stream=stream)
-        assert answer.status_code >= 500
-        assert answer.json()["error"]["code"] == "internal_error"
+    for answer in (waiting.result(), gateway.chat(stream=False), gateway.chat(stream=True)):
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "gateway_restarting"
         assert answer.headers["x-ai-error-origin"] == "gateway"
+        assert answer.headers["retry-after"] == "1"
     assert len(gateway.seen("sandbox")) == before
     os.kill(gateway.process.pid, signal.SIGCONT)
     assert gateway.process.wait(30) == 1
