@@ -34,6 +34,7 @@ VERBS: Mapping[str, Mapping[str, str]] = {
     "Ask a running gateway": {
         "usage": "Show requests, tokens and cost by team, consumer, model or label.",
         "budgets": "Show the room left in each budget, or grant more.",
+        "doctor": "Examine a running gateway and say what is wrong.",
         "cache": "Show the size of the cache of answers, or delete answers.",
     },
 }

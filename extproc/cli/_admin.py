@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from extproc.cli._options import add_config, read_secret
+from extproc.cli._options import add_config, local_url, read_secret
 from extproc.cli._tables import safe
 from extproc.outbound.client import AnswerError, ask
 
@@ -86,7 +86,6 @@ def connect(options: argparse.Namespace) -> Gateway:
     from extproc.settings import config  # noqa: PLC0415 - with --url, three quarters of the time
 
     admin = config.load(options.config).admin
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(admin.address, admin.address)  # noqa: S104
     if token is None and admin.token is not None:
         token = read_secret(str(admin.token), "admin.token")
-    return Gateway(f"http://[{host}]:{admin.port}" if ":" in host else f"http://{host}:{admin.port}", token)
+    return Gateway(local_url(admin.address, admin.port), token)

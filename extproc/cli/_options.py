@@ -20,6 +20,17 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def local(address: str) -> str:
+    """The address where a client on the same machine reaches a server of the settings."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104
+
+
+def local_url(address: str, port: int, scheme: str = "http") -> str:
+    """Its URL."""
+    host = local(address)
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
 def read_secret(reference: str, option: str, hint: str = "") -> str:
     """The secret that an option refers to.
 

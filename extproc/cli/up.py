@@ -24,7 +24,7 @@ from pathlib import Path
 
 from extproc import envoy_config
 from extproc.cli import _supervise
-from extproc.cli._options import add_config
+from extproc.cli._options import add_config, local, local_url
 from extproc.cli._supervise import say
 from extproc.dialects import by_path
 from extproc.settings import config
@@ -120,7 +120,7 @@ def _start(
     command = [binary, "-c", str(bootstrap), *_LOG_LEVELS, "--use-dynamic-base-id"]
     command += ["--concurrency", str(options.concurrency)] if options.concurrency else []
     _spawn(children, "Envoy", command)
-    _wait_for_port(children[-1], _local(settings.listener.address), settings.listener.port)
+    _wait_for_port(children[-1], local(settings.listener.address), settings.listener.port)
 
 
 def _find_envoy(given: str | None) -> str:
@@ -229,15 +229,11 @@ def _interrupt(_number: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _local(address: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)  # noqa: S104
-
-
 def _welcome(settings: Settings, file: Path) -> str:
     scheme = "https" if settings.listener.tls else "http"
-    base = f"{scheme}://{_local(settings.listener.address)}:{settings.listener.port}"
-    status = f"http://{_local(settings.status.address)}:{settings.status.port}"
-    admin = f"http://{_local(settings.admin.address)}:{settings.admin.port}"
+    base = local_url(settings.listener.address, settings.listener.port, scheme)
+    status = local_url(settings.status.address, settings.status.port)
+    admin = local_url(settings.admin.address, settings.admin.port)
     model = next((name for name in [*settings.virtual_models, *settings.models] if "*" not in name), "MODEL")
     key = _first_key(settings)
     given = "" if file == Path("gateway.yaml") else f" -c {shlex.quote(str(file))}"

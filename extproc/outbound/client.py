@@ -22,7 +22,15 @@ class AnswerError(Exception):
 def ask(
     url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, *, timeout: float, most: int
 ) -> tuple[int, bytes]:
-    """GET, or POST of `body`. Returns the status and up to `most` + 1 bytes of the answer.
+    """GET, or POST of `body`. Returns the status and up to `most` + 1 bytes of the answer. Raises as `ask_whole`."""
+    status, _, data = ask_whole(url, body, headers, timeout=timeout, most=most)
+    return status, data
+
+
+def ask_whole(
+    url: str, body: bytes | None = None, headers: Mapping[str, str] | None = None, *, timeout: float, most: int
+) -> tuple[int, Mapping[str, str], bytes]:
+    """The same with the headers of the answer, by their names in lower case.
 
     Raises TimeoutError after `timeout` seconds, OSError when the host cannot be reached, ValueError for a malformed
     URL, AnswerError for an answer that is not HTTP or ends early.
@@ -50,7 +58,8 @@ async def send(
     exchange = _Exchange(url, body, headers or {}, timeout, most)
     try:
         async with asyncio.timeout(timeout):
-            return await asyncio.to_thread(exchange)
+            status, _, data = await asyncio.to_thread(exchange)
+            return status, data
     finally:
         exchange.end()
 
@@ -67,7 +76,7 @@ class _Exchange:
         self._socket: socket.socket | None = None
         self._ended = False
 
-    def __call__(self) -> tuple[int, bytes]:
+    def __call__(self) -> tuple[int, Mapping[str, str], bytes]:
         try:
             found = self._run()
         except (OSError, AnswerError):
@@ -78,7 +87,7 @@ class _Exchange:
             raise TimeoutError
         return found
 
-    def _run(self) -> tuple[int, bytes]:
+    def _run(self) -> tuple[int, Mapping[str, str], bytes]:
         import http.client  # noqa: PLC0415 - most processes never ask anything
 
         try:
@@ -88,7 +97,7 @@ class _Exchange:
         except http.client.HTTPException as error:
             raise AnswerError(str(error)) from error
 
-    def _asked(self, client: ModuleType) -> tuple[int, bytes]:
+    def _asked(self, client: ModuleType) -> tuple[int, Mapping[str, str], bytes]:
         url = self._url
         target = url._replace(scheme="", netloc="", fragment="").geturl() or "/"
         kind = client.HTTPSConnection if url.scheme == "https" else client.HTTPConnection
@@ -103,7 +112,7 @@ class _Exchange:
                 data = answer.read(self._most + 1)
                 if answer.length and len(data) <= self._most:
                     raise client.IncompleteRead(data, answer.length)
-                return answer.status, data
+                return answer.status, {name.lower(): value for name, value in answer.getheaders()}, data
 
     def end(self) -> None:
         """Close the connection. A thread cannot be cancelled, and a peer can keep it busy one byte at a time."""

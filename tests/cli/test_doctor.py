@@ -1,0 +1,132 @@
+"""`extproc doctor`, against a scripted gateway."""
+
+import time
+from email.utils import formatdate
+
+import pytest
+
+from tests.outbound.endpoint import endpoint, reply
+
+KEY = "sk-gw-known"
+SETTINGS = """
+status: {address: 127.0.0.1, port: %s}
+providers:
+  a: {kind: openai, api_key: env:DOCTOR_A}
+  b: {kind: openai, api_key: env:DOCTOR_B}
+models: {m: {provider: a}, n: {provider: b}}
+consumers: [{name: alice, keys: [{env: DOCTOR_KEY}]}]
+stores: {counters: "memory:", ledger: "memory:"}
+budgets: [{name: b, unit: requests, limit: 5, window: minute}]
+"""
+
+
+class Fake:
+    """The answers of a gateway; listener, status port and admin API have one address."""
+
+    def __init__(self):
+        self.paths = {"/healthz": (200, b"ok\n"), "/readyz": (200, b"ok\n"), "/budgets": (200, b"{}")}
+        self.paths["/usage"] = 200, b"{}"
+        self.listener = {None: 401, KEY: 200}  # by key
+        self.clock = 0.0
+        self.keys = []
+
+    def __call__(self, handler):
+        path = handler.path.partition("?")[0]
+        if path == "/v1/models":
+            self.keys.append(handler.headers.get("authorization"))
+            key = (handler.headers.get("authorization") or "").removeprefix("Bearer ") or None
+            handler.send_response_only(self.listener.get(key, 401))
+            handler.send_header("date", formatdate(time.time() + self.clock, usegmt=True))
+            handler.end_headers()
+        else:
+            status, body = self.paths[path]
+            reply(body, status)(handler)
+
+
+@pytest.fixture
+def examine(run, tmp_path, monkeypatch):
+    for name in ("DOCTOR_A", "DOCTOR_B", "DOCTOR_KEY"):
+        monkeypatch.setenv(name, KEY)
+
+    def call(fake, *more, key=True, settings=SETTINGS):
+        with endpoint(fake) as (address, _):
+            file = tmp_path / "gateway.yaml"
+            file.write_text(settings % address.partition(":")[2])
+            given = ["--key", "env:DOCTOR_KEY"] if key else []
+            url = f"http://{address}"
+            status, out, err = run("doctor", "-c", file, "--listener", url, "--url", url, *given, *more)
+        assert KEY not in out + err
+        return status, [line for line in out.splitlines() if line.startswith("WRONG")], out + err
+
+    return call
+
+
+def test_a_healthy_gateway_has_nothing_wrong(examine):
+    status, wrong, text = examine(Fake())
+    assert (status, wrong) == (0, []), text
+    names = ["settings", "secrets", "processor", "processor", "clock", *["listener"] * 3, "counters", "ledger"]
+    assert [line.split()[:2] for line in text.splitlines() if line[0] != " "] == [["ok", name] for name in names]
+
+
+def test_each_fault_is_found_alone(examine, monkeypatch):
+    def faulty(change):
+        fake = Fake()
+        change(fake)
+        return fake
+
+    stale = b"ok\nsettings are stale: changes of providers bind at a restart\n"
+    for change, found in (
+        (lambda fake: fake.paths.update({"/healthz": (503, b"stands still\n")}), "/healthz: stands still"),
+        (lambda fake: fake.paths.update({"/readyz": (503, b"draining\n")}), "/readyz: draining"),
+        (lambda fake: fake.paths.update({"/readyz": (200, stale)}), "settings are stale"),
+        (lambda fake: fake.paths.update({"/budgets": (503, b"")}), "counters"),
+        (lambda fake: fake.paths.update({"/usage": (503, b"")}), "ledger"),
+        (lambda fake: fake.listener.update({KEY: 401}), "the given key: status 401"),
+        (lambda fake: fake.listener.update({None: 200}), "no key: status 200"),
+        (lambda fake: fake.listener.update({"sk-extproc-doctor-no-such-key": 200}), "an unknown key: status 200"),
+        (lambda fake: setattr(fake, "clock", 60.0), "clock"),
+        (lambda fake: setattr(fake, "clock", -60.0), "clock"),
+    ):
+        status, wrong, text = examine(faulty(change))
+        assert (status, len(wrong)) == (1, 1), text
+        assert found in wrong[0]
+    monkeypatch.delenv("DOCTOR_B")
+    status, wrong, text = examine(Fake())
+    assert (status, len(wrong)) == (1, 1), text
+    assert "provider b is not set" in wrong[0]
+
+
+def test_the_key_is_not_sent_to_an_address_that_lets_strangers_in(examine):
+    for stranger in (None, "sk-extproc-doctor-no-such-key"):
+        fake = Fake()
+        fake.listener[stranger] = 200
+        assert examine(fake)[0] == 1
+        assert f"Bearer {KEY}" not in fake.keys
+
+
+def test_an_open_gateway_and_a_missing_key_are_nothing_wrong(examine):
+    fake = Fake()
+    fake.listener[None] = 200
+    status, wrong, text = examine(
+        fake, key=False, settings=SETTINGS.partition("budgets")[0] + "auth: {required: false}\n"
+    )
+    assert (status, wrong) == (0, []), text
+    assert "--    listener   whether a key is accepted is not known" in text
+    assert "--    counters   not examined" in text
+
+
+def test_a_gateway_that_is_down_is_reported_in_each_line(examine, run, tmp_path):
+    examine(Fake())
+    down = "http://127.0.0.1:1"
+    file = tmp_path / "gateway.yaml"
+    status, out, err = run("doctor", "-c", file, "--listener", down, "--url", down)
+    wrong = [line.split()[1] for line in out.splitlines() if line.startswith("WRONG")]
+    assert (status, wrong, err) == (1, ["processor", "listener", "counters", "ledger"], "")
+
+
+def test_settings_that_do_not_load_are_named(run, tmp_path):
+    file = tmp_path / "gateway.yaml"
+    file.write_text("modles: {}\n")
+    status, out, err = run("doctor", "-c", file)
+    assert (status, out) == (1, "")
+    assert f"{file}:1:" in err

@@ -1,0 +1,30 @@
+"""`extproc doctor` of a real gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.e2e.conftest import DEMO_KEYS, KEY, Ended, Gateway
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"EXTPROC_DEMO_KEY": KEY, **DEMO_KEYS}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_a_healthy_gateway_has_nothing_wrong(demo: Gateway, extproc: Callable[..., Ended]):
+    done = extproc("doctor", "-c", demo.file, "--key", "env:EXTPROC_DEMO_KEY")
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    for part in ("no key: status 401", "an unknown key: status 401", "the given key: status 200", "clock"):
+        assert part in done.stdout
+    assert "\n-- " not in done.stdout
+
+
+def test_an_address_that_bypasses_the_gateway_is_found(demo: Gateway, extproc: Callable[..., Ended]):
+    done = extproc("doctor", "-c", demo.file, "--listener", demo.mocks["sandbox"])
+    assert done.returncode == 1
+    assert "no key: status 200" in done.stdout
+    assert "bypasses the gateway" in done.stdout
