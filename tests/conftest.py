@@ -5,6 +5,7 @@ Builders are fixtures of the whole session so that hypothesis can use them too.
 
 import gc
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 from functools import cache
@@ -46,6 +47,8 @@ hypothesis_settings.register_profile("usual", deadline=None, max_examples=25)
 httpx._transports.default.create_ssl_context = cache(httpx._transports.default.create_ssl_context)
 
 HERE = Path(__file__).parent
+# Processes that tests start run the code beside these tests, wherever the package is installed from.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
 THROUGH_ENVOY = (HERE / "e2e", HERE / "envoy_config", HERE / "test_bench.py", HERE / "test_k8s.py")
 """Files and folders of the tests with the marker `e2e`."""
 ONLY_WITH_ENVOY = {"alone", "e2e", "e2e and not alone"}

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 )
 from msgspec.structs import replace
 
-from extproc.stores import LATE_SETTLE, Denied, Expired, Granted, Hold, Level
+from extproc.stores import CORRECTED, LATE_SETTLE, Denied, Expired, Granted, Hold, Level
 from tests.samples import examples
 
 LIMITS = {("a", 60): 10, ("b", 60): 6, ("b", 3600): 12, ("c", 0): 9, ("c", -1): 25, ("slots", 0): 3}
@@ -155,7 +155,9 @@ class Model:
         request = self.requests.get(id)
         if request is None or request.state == "settled":
             return False
-        request.kept = keep and request.live
+        if keep and not request.live:
+            request.deadline = now + CORRECTED
+        request.kept = keep
         request.state = "settled"
         self.touch(now, request.holds)
         request.charges = [0 if hold.slot else amount for hold, amount in zip(request.holds, amounts, strict=True)]
