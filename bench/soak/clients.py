@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from bench.soak.plan import CONSUMERS, HEAVY, HOT, MAX_TOKENS, RUNS, WORDS, Plan
 from bench.soak.world import key
 
-REFUSED = (402, 429, 503)
+_REFUSED = (402, 429, 503)
 _PAUSE = 0.25  # seconds after a refusal or a failure, or most requests would be such
 _SAYS = re.compile(r"'(\S+)' of .* has ([\d.]+)( USD)? left; this request may need ([\d.]+)")
 
@@ -28,6 +28,11 @@ class Outcome:
     words: int = 0  # bytes of the answer that arrived
     error: str = ""  # code of a refusal
     needless: bool = False  # refused although its own message says there was room
+
+    @property
+    def refused(self) -> bool:
+        """Before any provider was asked. A processor that dies may have asked one already."""
+        return self.status in _REFUSED and self.error != "gateway_restarting"
 
 
 class Clients:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.soak.clients import REFUSED, Outcome
+from bench.soak.clients import Outcome
 from bench.soak.plan import CHARGED, HOLDS
 from bench.soak.watch import Samples
 
@@ -99,7 +99,7 @@ def check_books(
     findings.expired = expired = sum(row["usage_source"] == "expired" for row in rows)
     for outcome in outcomes:
         row = by_tag.get(outcome.tag)
-        if outcome.status in REFUSED:
+        if outcome.refused:
             findings.refused += 1
             findings["I6"].check(outcome.tag not in asked, f"{outcome.tag} was refused and reached the provider")
             findings["I10"].check(not outcome.needless, f"{outcome.tag} was refused with room left")

@@ -114,7 +114,7 @@ def test_the_list_of_models_has_the_shape_of_anthropics_clients(gateway: Gateway
 
 
 def test_a_path_nobody_serves_has_the_shape_of_anthropics_clients(gateway: Gateway) -> None:
-    answer = gateway.http.get(gateway.base_url + "/files", headers=VERSION)
+    answer = gateway.http.get(gateway.base_url + "/vector_stores", headers=VERSION)
     assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found_error")
 
 
