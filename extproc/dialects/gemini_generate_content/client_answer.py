@@ -91,12 +91,11 @@ def call(id: str, name: str, arguments: str, signature: str) -> Json:
 
 def encode_logprobs(said: Any) -> Json:
     """Probabilities, from the form of OpenAI chat."""
-    content = said.get("content") if isinstance(said, dict) else None
-    tokens = [token for token in content if isinstance(token, dict)] if isinstance(content, list) else []
+    tokens = _objects(said.get("content")) if isinstance(said, dict) else []
     if not tokens:
         return {}
-    top = [token.get("top_logprobs") or [] for token in tokens]
-    values = [token.get("logprob") or 0.0 for token in tokens]
+    top = [_objects(token.get("top_logprobs")) for token in tokens]
+    values = [_probability(token) for token in tokens]
     return {
         "avgLogprobs": sum(values) / len(values),
         "logprobsResult": {
@@ -106,5 +105,14 @@ def encode_logprobs(said: Any) -> Json:
     }
 
 
+def _objects(value: Any) -> list[Json]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _probability(token: Json) -> float:
+    value = token.get("logprob")
+    return value if isinstance(value, int | float) else 0.0
+
+
 def _token(token: Json) -> Json:
-    return {"token": token.get("token") or "", "logProbability": token.get("logprob") or 0.0}
+    return {"token": token.get("token") or "", "logProbability": _probability(token)}

@@ -198,9 +198,10 @@ def _media(part: Json, where: str) -> ImagePart | FilePart | AudioPart | None:
 
 
 def _read_tools(body: Json, prompt: Prompt, ignored: list[str]) -> None:
-    for index, tool in enumerate(_list(body.get("tools"), "tools")):
+    for index, entry in enumerate(_list(body.get("tools"), "tools")):
         where = f"tools[{index}]"
-        for name in _object(tool, where):
+        tool = _object(entry, where)
+        for name in tool:
             if name != "functionDeclarations" and tool[name] is not None:
                 raise _only_there(f"The tool '{name[:64]}'", where)
         for at, given in enumerate(_list(tool.get("functionDeclarations"), f"{where}.functionDeclarations")):

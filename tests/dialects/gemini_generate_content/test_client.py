@@ -8,6 +8,7 @@ import pytest
 
 from extproc.dialects import dialects
 from extproc.dialects.gemini_generate_content import DIALECT
+from extproc.dialects.gemini_generate_content.client_answer import encode_logprobs
 from extproc.dialects.gemini_generate_content.schema import json_schema
 from extproc.dialects.gemini_generate_content.signature import PACKED, mark, pack, unpack
 from extproc.words.dialect import Destination, Endpoint, Report
@@ -288,3 +289,10 @@ def test_a_conversation_with_foreign_proofs_is_written_anew_for_google():
     made, _ = DIALECT.encode_request(DIALECT.decode_request(body), Destination("gemini-3-pro"))
     assert trace not in json.dumps(made).encode()
     assert made["contents"][0]["parts"][-1]["thoughtSignature"] == "skip_thought_signature_validator"
+
+
+def test_probabilities_of_other_types_are_left_out():
+    said = {"content": [{"token": "a", "logprob": "x", "top_logprobs": 5}, {"token": "b", "top_logprobs": ["c"]}, 7]}
+    found = encode_logprobs(said)["logprobsResult"]
+    assert [token["logProbability"] for token in found["chosenCandidates"]] == [0.0, 0.0]
+    assert found["topCandidates"] == [{"candidates": []}] * 2
