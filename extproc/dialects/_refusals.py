@@ -22,6 +22,39 @@ def unsupported(message: str, where: str) -> Refusal:
     return Refusal(UNSUPPORTED_BY_TARGETS, message, param=where)
 
 
+def string(value: Any, where: str) -> str:
+    """A text. Raises Refusal (400), as the readers below do."""
+    if not isinstance(value, str):
+        raise wrong(f"'{where}' must be a string.", where)
+    return value
+
+
+def optional_string(value: Any, where: str) -> str:
+    """A text; empty where it is absent."""
+    return "" if value is None else string(value, where)
+
+
+def fields(value: Any, where: str) -> dict[str, Any]:
+    """An object."""
+    if not isinstance(value, dict):
+        raise wrong(f"'{where}' must be an object.", where)
+    return value
+
+
+def optional_fields(value: Any, where: str) -> dict[str, Any]:
+    """An object; empty where it is absent."""
+    return {} if value is None else fields(value, where)
+
+
+def optional_list(value: Any, where: str) -> list[Any]:
+    """A list; empty where it is absent."""
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise wrong(f"'{where}' must be a list.", where)
+    return value
+
+
 def convert(body: Mapping[str, Any], shape: type[T]) -> T:
     """`body` as `shape`. Raises Refusal (400), naming the field."""
     try:

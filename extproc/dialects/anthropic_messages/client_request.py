@@ -16,6 +16,7 @@ import msgspec
 
 from extproc.dialects import MAX_TOKENS, read_flag, read_integer, read_model
 from extproc.dialects._effort import LEVELS
+from extproc.dialects._refusals import fields, optional_fields, optional_list, optional_string, string
 from extproc.words.errors import INVALID_REQUEST, UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.messages import (
     FilePart,
@@ -69,17 +70,17 @@ def decode_request(body: Mapping[str, Any]) -> Prompt:
     prompt.temperature = _number(body, "temperature")
     prompt.top_p = _number(body, "top_p")
     prompt.top_k = read_integer(body, "top_k", 0, MAX_TOKENS)
-    stop = _list(body.get("stop_sequences"), "stop_sequences")
-    prompt.stop = [_string(word, f"stop_sequences[{index}]") for index, word in enumerate(stop)]
-    metadata = _optional_object(body.get("metadata"), "metadata")
-    prompt.user = _optional_string(metadata.get("user_id"), "metadata.user_id")
+    stop = optional_list(body.get("stop_sequences"), "stop_sequences")
+    prompt.stop = [string(word, f"stop_sequences[{index}]") for index, word in enumerate(stop)]
+    metadata = optional_fields(body.get("metadata"), "metadata")
+    prompt.user = optional_string(metadata.get("user_id"), "metadata.user_id")
     _ignore(prompt, "metadata.", (name for name in metadata if name != "user_id"))
-    tier = _optional_string(body.get("service_tier"), "service_tier")
+    tier = optional_string(body.get("service_tier"), "service_tier")
     prompt.service_tier = "default" if tier == "standard_only" else tier
     for name in ("mcp_servers", "container"):
         if body.get(name):
             raise _unsupported(name, f"'{name}'")
-    cache = _optional_object(body.get("cache_control"), "cache_control")
+    cache = optional_fields(body.get("cache_control"), "cache_control")
     if cache and prompt.messages:
         last = prompt.messages[-1].parts[-1] if prompt.messages[-1].parts else None
         if isinstance(last, TextPart | ImagePart | FilePart | ToolCall | ToolResult) and last.cache is None:
@@ -148,18 +149,18 @@ def _read_block(block: Any, where: str, known: Mapping[str, Any], parts: list[An
 
 
 def _read_text(block: Mapping[str, Any], where: str, parts: list[Any], _prompt: Prompt) -> None:
-    parts.append(TextPart(_string(block.get("text"), f"{where}.text"), _cache(block, where)))
+    parts.append(TextPart(string(block.get("text"), f"{where}.text"), _cache(block, where)))
 
 
 def _read_image(block: Mapping[str, Any], where: str, parts: list[Any], _prompt: Prompt) -> None:
-    source = _object(block.get("source"), f"{where}.source")
+    source = fields(block.get("source"), f"{where}.source")
     kind = source.get("type")
     if kind == "base64":
-        data = _string(source.get("data"), f"{where}.source.data")
-        media_type = _string(source.get("media_type"), f"{where}.source.media_type")
+        data = string(source.get("data"), f"{where}.source.data")
+        media_type = string(source.get("media_type"), f"{where}.source.media_type")
         parts.append(ImagePart(data, media_type, cache=_cache(block, where)))
     elif kind == "url":
-        parts.append(ImagePart(url=_string(source.get("url"), f"{where}.source.url"), cache=_cache(block, where)))
+        parts.append(ImagePart(url=string(source.get("url"), f"{where}.source.url"), cache=_cache(block, where)))
     elif kind == "file":
         raise _unsupported(where, "An uploaded image", "send it as base64 data")
     else:
@@ -167,20 +168,20 @@ def _read_image(block: Mapping[str, Any], where: str, parts: list[Any], _prompt:
 
 
 def _read_document(block: Mapping[str, Any], where: str, parts: list[Any], prompt: Prompt) -> None:
-    source = _object(block.get("source"), f"{where}.source")
-    name = _optional_string(block.get("title"), f"{where}.title")
+    source = fields(block.get("source"), f"{where}.source")
+    name = optional_string(block.get("title"), f"{where}.title")
     part = FilePart(name=name, cache=_cache(block, where))
     kind, at = source.get("type"), f"{where}.source"
     if kind == "base64":
-        part.data = _string(source.get("data"), f"{at}.data")
-        part.media_type = _string(source.get("media_type"), f"{at}.media_type")
+        part.data = string(source.get("data"), f"{at}.data")
+        part.media_type = string(source.get("media_type"), f"{at}.media_type")
     elif kind == "text":
-        part.data = b64encode(_string(source.get("data"), f"{at}.data").encode()).decode()
+        part.data = b64encode(string(source.get("data"), f"{at}.data").encode()).decode()
         part.media_type = "text/plain"
     elif kind == "url":
-        part.url = _string(source.get("url"), f"{at}.url")
+        part.url = string(source.get("url"), f"{at}.url")
     elif kind == "file":
-        part.id = _string(source.get("file_id"), f"{at}.file_id")
+        part.id = string(source.get("file_id"), f"{at}.file_id")
     elif kind == "content":
         _read_content(source.get("content"), f"{at}.content", _DOCUMENT, parts, prompt)
     else:
@@ -192,25 +193,25 @@ def _read_document(block: Mapping[str, Any], where: str, parts: list[Any], promp
 
 def _read_search_result(block: Mapping[str, Any], where: str, parts: list[Any], prompt: Prompt) -> None:
     """The client's search result, as text with its title and source."""
-    title = _string(block.get("title"), f"{where}.title")
-    source = _string(block.get("source"), f"{where}.source")
+    title = string(block.get("title"), f"{where}.title")
+    source = string(block.get("source"), f"{where}.source")
     found = _texts(block.get("content"), f"{where}.content")
     parts.append(TextPart("\n".join([f"{title} ({source})", *(part.text for part in found)]), _cache(block, where)))
     _ignore_in(prompt, block, "citations")
 
 
 def _read_thinking_block(block: Mapping[str, Any], where: str, parts: list[Any], _prompt: Prompt) -> None:
-    text = _optional_string(block.get("thinking"), f"{where}.thinking")
-    parts.append(ThinkingPart(text, _optional_string(block.get("signature"), f"{where}.signature")))
+    text = optional_string(block.get("thinking"), f"{where}.thinking")
+    parts.append(ThinkingPart(text, optional_string(block.get("signature"), f"{where}.signature")))
 
 
 def _read_redacted(block: Mapping[str, Any], where: str, parts: list[Any], _prompt: Prompt) -> None:
-    parts.append(ThinkingPart(redacted=_string(block.get("data"), f"{where}.data")))
+    parts.append(ThinkingPart(redacted=string(block.get("data"), f"{where}.data")))
 
 
 def _read_tool_use(block: Mapping[str, Any], where: str, parts: list[Any], _prompt: Prompt) -> None:
-    name, id = _string(block.get("name"), f"{where}.name"), _string(block.get("id"), f"{where}.id")
-    arguments = _encode(_object(block.get("input"), f"{where}.input")).decode()
+    name, id = string(block.get("name"), f"{where}.name"), string(block.get("id"), f"{where}.id")
+    arguments = _encode(fields(block.get("input"), f"{where}.input")).decode()
     signature = block.get("extra_content")  # see client_answer.py
     for key in ("google", "thought_signature"):
         signature = signature.get(key) if isinstance(signature, dict) else None
@@ -221,13 +222,13 @@ def _read_tool_result(block: Mapping[str, Any], where: str, parts: list[Any], pr
     found: Parts = []
     if block.get("content") is not None:
         _read_content(block["content"], f"{where}.content", _RESULT, found, prompt)
-    id = _string(block.get("tool_use_id"), f"{where}.tool_use_id")
+    id = string(block.get("tool_use_id"), f"{where}.tool_use_id")
     parts.append(ToolResult(id, found, error=_flag(block, "is_error", where), cache=_cache(block, where)))
 
 
 def _read_reference(block: Mapping[str, Any], where: str, parts: list[Any], _prompt: Prompt) -> None:
     """A tool that the client's own search found. Other APIs offer every tool at once."""
-    name = _string(block.get("tool_name"), f"{where}.tool_name")
+    name = string(block.get("tool_name"), f"{where}.tool_name")
     parts.append(TextPart(f"The tool {name} can be called.", _cache(block, where)))
 
 
@@ -255,11 +256,11 @@ _ASSISTANT = {
 
 def _texts(blocks: Any, where: str) -> list[TextPart]:
     parts = []
-    for index, block in enumerate(_list(blocks, where)):
+    for index, block in enumerate(optional_list(blocks, where)):
         at = f"{where}[{index}]"
         if not isinstance(block, dict) or block.get("type") != "text":
             raise _wrong(at, "must be a text block")
-        parts.append(TextPart(_string(block.get("text"), f"{at}.text"), _cache(block, at)))
+        parts.append(TextPart(string(block.get("text"), f"{at}.text"), _cache(block, at)))
     return parts
 
 
@@ -267,29 +268,29 @@ def _texts(blocks: Any, where: str) -> list[TextPart]:
 
 
 def _read_tools(body: Mapping[str, Any], prompt: Prompt) -> None:
-    for index, tool in enumerate(_list(body.get("tools"), "tools")):
+    for index, tool in enumerate(optional_list(body.get("tools"), "tools")):
         where = f"tools[{index}]"
-        kind = _object(tool, where).get("type")
+        kind = fields(tool, where).get("type")
         if kind is not None and kind != "custom":
-            raise _unsupported(where, f"The tool type '{_string(kind, f'{where}.type')[:64]}'")
+            raise _unsupported(where, f"The tool type '{string(kind, f'{where}.type')[:64]}'")
         strict = tool.get("strict")
         prompt.tools.append(
             Tool(
-                _string(tool.get("name"), f"{where}.name"),
-                _optional_string(tool.get("description"), f"{where}.description"),
-                _object(tool.get("input_schema"), f"{where}.input_schema"),
+                string(tool.get("name"), f"{where}.name"),
+                optional_string(tool.get("description"), f"{where}.description"),
+                fields(tool.get("input_schema"), f"{where}.input_schema"),
                 None if strict is None else _flag(tool, "strict", where),
                 _cache(tool, where),
             )
         )
         if not tool.keys() <= _TOOL_FIELDS:
             _ignore(prompt, "tools.", (name for name in tool if name not in _TOOL_FIELDS and tool[name] is not None))
-    choice = _optional_object(body.get("tool_choice"), "tool_choice")
+    choice = optional_fields(body.get("tool_choice"), "tool_choice")
     if not choice:
         return
     kind = choice.get("type")
     if kind == "tool":
-        prompt.tool_choice = ToolChoice("tool", _string(choice.get("name"), "tool_choice.name"))
+        prompt.tool_choice = ToolChoice("tool", string(choice.get("name"), "tool_choice.name"))
     elif kind in ("auto", "any", "none"):
         prompt.tool_choice = ToolChoice("required" if kind == "any" else kind)
     else:
@@ -299,7 +300,7 @@ def _read_tools(body: Mapping[str, Any], prompt: Prompt) -> None:
 
 
 def _read_thinking(value: Any, prompt: Prompt) -> None:
-    thinking = _optional_object(value, "thinking")
+    thinking = optional_fields(value, "thinking")
     if not thinking:
         return
     kind = thinking.get("type")
@@ -316,23 +317,23 @@ def _read_thinking(value: Any, prompt: Prompt) -> None:
     else:
         raise _wrong("thinking.type", "must be enabled, disabled, adaptive or between_tools")
     # Clients that turn thinking on in this API expect to see it.
-    prompt.show_thinking = _optional_string(thinking.get("display"), "thinking.display") != "omitted"
+    prompt.show_thinking = optional_string(thinking.get("display"), "thinking.display") != "omitted"
 
 
 def _read_output(body: Mapping[str, Any], prompt: Prompt) -> None:
-    config = _optional_object(body.get("output_config"), "output_config")
-    level = _optional_string(config.get("effort"), "output_config.effort")
+    config = optional_fields(body.get("output_config"), "output_config")
+    level = optional_string(config.get("effort"), "output_config.effort")
     if level:
         if level not in _EFFORTS:
             raise _wrong("output_config.effort", "must be low, medium, high, xhigh or max")
         prompt.effort = LEVELS[level]
     for where, value in (("output_config.format", config.get("format")), ("output_format", body.get("output_format"))):
-        form = _optional_object(value, where)
+        form = optional_fields(value, where)
         if not form:
             continue
         if form.get("type") != "json_schema":
             raise _wrong(f"{where}.type", "must be json_schema")
-        prompt.format = OutputFormat(_object(form.get("schema"), f"{where}.schema"))
+        prompt.format = OutputFormat(fields(form.get("schema"), f"{where}.schema"))
         break
     _ignore(prompt, "output_config.", (name for name in config if name not in ("effort", "format")))
 
@@ -347,34 +348,6 @@ def _wrong(where: str, what: str) -> Refusal:
 def _unsupported(where: str, what: str, instead: str = "leave it out, or use a model at Anthropic") -> Refusal:
     message = f"{what} works only at Anthropic, and this model is served through another API; {instead}."
     return Refusal(UNSUPPORTED_BY_TARGETS, message, param=where)
-
-
-def _string(value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise _wrong(where, "must be a string")
-    return value
-
-
-def _optional_string(value: Any, where: str) -> str:
-    return "" if value is None else _string(value, where)
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _wrong(where, "must be an object")
-    return value
-
-
-def _optional_object(value: Any, where: str) -> dict[str, Any]:
-    return {} if value is None else _object(value, where)
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise _wrong(where, "must be a list")
-    return value
 
 
 def _flag(holder: Mapping[str, Any], name: str, where: str) -> bool:
@@ -397,7 +370,7 @@ def _number(body: Mapping[str, Any], name: str) -> float | None:
 
 def _cache(block: Mapping[str, Any], where: str) -> Mapping[str, Any] | None:
     value = block.get("cache_control")
-    return None if value is None else _object(value, f"{where}.cache_control")
+    return None if value is None else fields(value, f"{where}.cache_control")
 
 
 def _ignore(prompt: Prompt, prefix: str, names: Iterable[str]) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from extproc.dialects import MAX_TOKENS, safe_names
 from extproc.dialects._effort import LEVELS
-from extproc.dialects._refusals import unsupported, wrong
+from extproc.dialects._refusals import optional_fields, optional_list, optional_string, unsupported, wrong
 from extproc.dialects.gemini_generate_content.ask import CONFIG, SCHEMAS, modalities
 from extproc.dialects.gemini_generate_content.media import FILES_API
 from extproc.dialects.gemini_generate_content.provider_answer import add_text
@@ -74,8 +74,8 @@ def decode_request(body: Json) -> Prompt:
     _Dialogue(prompt).read(body.get("contents"))
     ignored = [name for name, value in body.items() if name not in _KNOWN and value not in (None, [], {})]
     _read_tools(body, prompt, ignored)
-    _read_config(_object(body.get(CONFIG), CONFIG), prompt, ignored)
-    tier = _string(body.get("serviceTier"), "serviceTier").lower()
+    _read_config(optional_fields(body.get(CONFIG), CONFIG), prompt, ignored)
+    tier = optional_string(body.get("serviceTier"), "serviceTier").lower()
     prompt.service_tier = _TIERS.get(tier, tier)
     prompt.ignored = safe_names(ignored)
     return prompt
@@ -85,12 +85,14 @@ def decode_request(body: Json) -> Prompt:
 
 
 def _read_system(system: Any, prompt: Prompt) -> None:
-    for index, part in enumerate(_list(_object(system, "systemInstruction").get("parts"), "systemInstruction.parts")):
+    for index, part in enumerate(
+        optional_list(optional_fields(system, "systemInstruction").get("parts"), "systemInstruction.parts")
+    ):
         where = f"systemInstruction.parts[{index}]"
-        text = _object(part, where).get("text")
+        text = optional_fields(part, where).get("text")
         if text is None:
             raise wrong(f"'{where}' must have a 'text'.", where)
-        prompt.system.append(TextPart(_string(text, f"{where}.text")))
+        prompt.system.append(TextPart(optional_string(text, f"{where}.text")))
 
 
 class _Dialogue:
@@ -106,13 +108,13 @@ class _Dialogue:
             raise wrong("'contents' must be a list with at least one turn.", "contents")
         for index, turn in enumerate(contents):
             where = f"contents[{index}]"
-            role = _object(turn, where).get("role")
+            role = optional_fields(turn, where).get("role")
             neutral = _ROLES.get(role) if role is None or isinstance(role, str) else None
             if neutral is None:
                 raise wrong(f"'{where}.role' must be user or model.", f"{where}.role")
             parts: list[Part] = []
-            for at, part in enumerate(_list(turn.get("parts"), f"{where}.parts")):
-                self._add(_object(part, f"{where}.parts[{at}]"), f"{where}.parts[{at}]", parts)
+            for at, part in enumerate(optional_list(turn.get("parts"), f"{where}.parts")):
+                self._add(optional_fields(part, f"{where}.parts[{at}]"), f"{where}.parts[{at}]", parts)
             if parts:
                 self._prompt.messages.append(Message("assistant" if neutral == "assistant" else "user", parts))
 
@@ -121,11 +123,13 @@ class _Dialogue:
         if (text := part.get("text")) is not None:
             if redacted:
                 parts.append(ThinkingPart(redacted=redacted))
-            add_text(parts, _string(text, f"{where}.text"), signature, thought=part.get("thought") is True)
+            add_text(parts, optional_string(text, f"{where}.text"), signature, thought=part.get("thought") is True)
         elif (call := part.get("functionCall")) is not None:
-            parts.append(self._call(_object(call, f"{where}.functionCall"), where, part))
+            parts.append(self._call(optional_fields(call, f"{where}.functionCall"), where, part))
         elif (result := part.get("functionResponse")) is not None:
-            parts.append(self._result(_object(result, f"{where}.functionResponse"), f"{where}.functionResponse"))
+            parts.append(
+                self._result(optional_fields(result, f"{where}.functionResponse"), f"{where}.functionResponse")
+            )
         elif (media := _media(part, where)) is not None:
             parts.append(media)
         elif found := [name for name in _ONLY_THERE if name in part]:
@@ -134,24 +138,27 @@ class _Dialogue:
             raise wrong(f"'{where}' has no text, data, file, call or result.", where)
 
     def _call(self, call: Json, where: str, part: Json) -> ToolCall:
-        name, arguments = _name(call, f"{where}.functionCall"), _object(call.get("args"), f"{where}.functionCall.args")
-        id = _string(call.get("id"), f"{where}.functionCall.id") or f"call_{self._calls}"
+        name, arguments = (
+            _name(call, f"{where}.functionCall"),
+            optional_fields(call.get("args"), f"{where}.functionCall.args"),
+        )
+        id = optional_string(call.get("id"), f"{where}.functionCall.id") or f"call_{self._calls}"
         self._calls += 1
         self._open[id] = name
-        signature = _string(part.get("thoughtSignature"), f"{where}.thoughtSignature")
+        signature = optional_string(part.get("thoughtSignature"), f"{where}.thoughtSignature")
         return ToolCall(
             id, name, _encode(arguments).decode(), signature="" if signature.startswith(PACKED) else signature
         )
 
     def _result(self, result: Json, where: str) -> ToolResult:
-        name, response = _name(result, where), _object(result.get("response"), f"{where}.response")
-        id = _string(result.get("id"), f"{where}.id")
+        name, response = _name(result, where), optional_fields(result.get("response"), f"{where}.response")
+        id = optional_string(result.get("id"), f"{where}.id")
         if id not in self._open:
             id = next((waiting for waiting, called in self._open.items() if called == name), id or name)
         self._open.pop(id, None)
         parts: list[TextPart | ImagePart | FilePart] = [TextPart(_words(response))]
-        for at, part in enumerate(_list(result.get("parts"), f"{where}.parts")):
-            media = _media(_object(part, f"{where}.parts[{at}]"), f"{where}.parts[{at}]")
+        for at, part in enumerate(optional_list(result.get("parts"), f"{where}.parts")):
+            media = _media(optional_fields(part, f"{where}.parts[{at}]"), f"{where}.parts[{at}]")
             if media is None or isinstance(media, AudioPart):
                 raise wrong(f"'{where}.parts[{at}]' must be an image or a file.", f"{where}.parts[{at}]")
             parts.append(media)
@@ -161,7 +168,7 @@ class _Dialogue:
 def _proof(part: Json, where: str) -> tuple[str, str]:
     """Signature and redacted thinking."""
     try:
-        return unpack(_string(part.get("thoughtSignature"), f"{where}.thoughtSignature"))
+        return unpack(optional_string(part.get("thoughtSignature"), f"{where}.thoughtSignature"))
     except ValueError:
         raise wrong(f"'{where}.thoughtSignature' is damaged.", f"{where}.thoughtSignature") from None
 
@@ -176,21 +183,27 @@ def _media(part: Json, where: str) -> ImagePart | FilePart | AudioPart | None:
     """Data or a file of a part; None where it has neither."""
     if (held := part.get("inlineData")) is not None:
         at = f"{where}.inlineData"
-        data, kind = _string(_object(held, at).get("data"), f"{at}.data"), _string(held.get("mimeType"), at)
+        data, kind = (
+            optional_string(optional_fields(held, at).get("data"), f"{at}.data"),
+            optional_string(held.get("mimeType"), at),
+        )
         if kind.startswith("image/"):
             return ImagePart(data, kind)
         if kind.startswith("audio/"):
             sound = kind.partition(";")[0].removeprefix("audio/")
             return AudioPart(data, _AUDIO.get(sound, sound))
-        return FilePart(data, kind, name=_string(held.get("displayName"), f"{at}.displayName"))
+        return FilePart(data, kind, name=optional_string(held.get("displayName"), f"{at}.displayName"))
     if (held := part.get("fileData")) is not None:
         at = f"{where}.fileData"
-        uri, kind = _string(_object(held, at).get("fileUri"), f"{at}.fileUri"), _string(held.get("mimeType"), at)
+        uri, kind = (
+            optional_string(optional_fields(held, at).get("fileUri"), f"{at}.fileUri"),
+            optional_string(held.get("mimeType"), at),
+        )
         if uri.startswith((FILES_API, "gs://", "files/")):
             raise _only_there("A file of Google's", where)
         if kind.startswith("image/"):
             return ImagePart(url=uri, media_type=kind)
-        return FilePart(url=uri, media_type=kind, name=_string(held.get("displayName"), f"{at}.displayName"))
+        return FilePart(url=uri, media_type=kind, name=optional_string(held.get("displayName"), f"{at}.displayName"))
     return None
 
 
@@ -198,17 +211,17 @@ def _media(part: Json, where: str) -> ImagePart | FilePart | AudioPart | None:
 
 
 def _read_tools(body: Json, prompt: Prompt, ignored: list[str]) -> None:
-    for index, entry in enumerate(_list(body.get("tools"), "tools")):
+    for index, entry in enumerate(optional_list(body.get("tools"), "tools")):
         where = f"tools[{index}]"
-        tool = _object(entry, where)
+        tool = optional_fields(entry, where)
         for name in tool:
             if name != "functionDeclarations" and tool[name] is not None:
                 raise _only_there(f"The tool '{name[:64]}'", where)
-        for at, given in enumerate(_list(tool.get("functionDeclarations"), f"{where}.functionDeclarations")):
+        for at, given in enumerate(optional_list(tool.get("functionDeclarations"), f"{where}.functionDeclarations")):
             prompt.tools.append(_tool(given, f"{where}.functionDeclarations[{at}]", ignored))
-    config = _object(body.get("toolConfig"), "toolConfig")
+    config = optional_fields(body.get("toolConfig"), "toolConfig")
     ignored += [f"toolConfig.{name}" for name in config if name != "functionCallingConfig"]
-    calling = _object(config.get("functionCallingConfig"), "toolConfig.functionCallingConfig")
+    calling = optional_fields(config.get("functionCallingConfig"), "toolConfig.functionCallingConfig")
     if not calling:
         return
     mode = calling.get("mode", "AUTO")
@@ -216,7 +229,9 @@ def _read_tools(body: Json, prompt: Prompt, ignored: list[str]) -> None:
     if neutral is None:
         where = "toolConfig.functionCallingConfig.mode"
         raise wrong(f"'{where}' must be AUTO, ANY, NONE or VALIDATED.", where)
-    allowed = _list(calling.get("allowedFunctionNames"), "toolConfig.functionCallingConfig.allowedFunctionNames")
+    allowed = optional_list(
+        calling.get("allowedFunctionNames"), "toolConfig.functionCallingConfig.allowedFunctionNames"
+    )
     if allowed:
         prompt.tools = [tool for tool in prompt.tools if tool.name in allowed] or prompt.tools
     if neutral == "required" and len(allowed) == 1 and isinstance(allowed[0], str):
@@ -226,12 +241,12 @@ def _read_tools(body: Json, prompt: Prompt, ignored: list[str]) -> None:
 
 
 def _tool(given: Any, where: str, ignored: list[str]) -> Tool:
-    name = _name(_object(given, where), where)
+    name = _name(optional_fields(given, where), where)
     if (schema := given.get("parametersJsonSchema")) is None:
-        schema = json_schema(_object(given.get("parameters"), f"{where}.parameters"))
+        schema = json_schema(optional_fields(given.get("parameters"), f"{where}.parameters"))
     ignored += [f"functionDeclarations.{field}" for field in given if field not in _DECLARATION]
-    description = _string(given.get("description"), f"{where}.description")
-    return Tool(name, description, _object(schema, f"{where}.parametersJsonSchema"))
+    description = optional_string(given.get("description"), f"{where}.description")
+    return Tool(name, description, optional_fields(schema, f"{where}.parametersJsonSchema"))
 
 
 def _read_config(config: Json, prompt: Prompt, ignored: list[str]) -> None:
@@ -242,15 +257,15 @@ def _read_config(config: Json, prompt: Prompt, ignored: list[str]) -> None:
     prompt.top_k = None if top_k is None else int(top_k)
     prompt.choices = _whole(config, "candidateCount", 1, MOST_CHOICES) or 1
     prompt.max_tokens = _whole(config, "maxOutputTokens", 1, MAX_TOKENS)
-    stops = _list(config.get("stopSequences"), f"{CONFIG}.stopSequences")
-    prompt.stop = [_string(stop, f"{CONFIG}.stopSequences[{index}]") for index, stop in enumerate(stops)]
+    stops = optional_list(config.get("stopSequences"), f"{CONFIG}.stopSequences")
+    prompt.stop = [optional_string(stop, f"{CONFIG}.stopSequences[{index}]") for index, stop in enumerate(stops)]
     prompt.seed = _whole(config, "seed", -_SEEDS, _SEEDS)
     prompt.presence_penalty = _number(config, "presencePenalty", -2, 2)
     prompt.frequency_penalty = _number(config, "frequencyPenalty", -2, 2)
     if config.get("responseLogprobs") is True:
         prompt.logprobs = _whole(config, "logprobs", 0, 20) or 0
     _read_format(config, prompt)
-    _read_thinking(_object(config.get("thinkingConfig"), f"{CONFIG}.thinkingConfig"), prompt)
+    _read_thinking(optional_fields(config.get("thinkingConfig"), f"{CONFIG}.thinkingConfig"), prompt)
     wanted = modalities(config)
     if "AUDIO" in wanted:
         raise unsupported("The answer cannot be audio here: ask for text.", f"{CONFIG}.responseModalities")
@@ -258,9 +273,9 @@ def _read_config(config: Json, prompt: Prompt, ignored: list[str]) -> None:
 
 
 def _read_format(config: Json, prompt: Prompt) -> None:
-    own, schema = (_object(config.get(name), f"{CONFIG}.{name}") for name in SCHEMAS)
+    own, schema = (optional_fields(config.get(name), f"{CONFIG}.{name}") for name in SCHEMAS)
     found = schema or json_schema(own)
-    kind = _string(config.get("responseMimeType"), f"{CONFIG}.responseMimeType")
+    kind = optional_string(config.get("responseMimeType"), f"{CONFIG}.responseMimeType")
     if kind in ("", "text/plain") and not found:
         return
     if kind not in ("", "text/plain", "application/json"):
@@ -281,7 +296,7 @@ def _read_thinking(settings: Json, prompt: Prompt) -> None:
             prompt.thinking_adaptive = True
         else:
             prompt.thinking_budget = budget
-    level = _string(settings.get("thinkingLevel"), f"{where}.thinkingLevel").lower()
+    level = optional_string(settings.get("thinkingLevel"), f"{where}.thinkingLevel").lower()
     if level and level != "thinking_level_unspecified":
         if level not in LEVELS:
             raise wrong(f"'{where}.thinkingLevel' must be MINIMAL, LOW, MEDIUM or HIGH.", f"{where}.thinkingLevel")
@@ -297,36 +312,10 @@ def _only_there(what: str, where: str) -> Exception:
 
 
 def _name(holder: Json, where: str) -> str:
-    name = _string(holder.get("name"), f"{where}.name")
+    name = optional_string(holder.get("name"), f"{where}.name")
     if not name:
         raise wrong(f"'{where}.name' is required.", f"{where}.name")
     return name
-
-
-def _string(value: Any, where: str) -> str:
-    """A text; empty where it is absent."""
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise wrong(f"'{where}' must be a string.", where)
-    return value
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    """An object; empty where it is absent."""
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise wrong(f"'{where}' must be an object.", where)
-    return value
-
-
-def _list(value: Any, where: str) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise wrong(f"'{where}' must be a list.", where)
-    return value
 
 
 def _number(config: Json, name: str, least: float, most: float) -> float | None:
