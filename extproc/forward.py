@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -22,6 +22,7 @@ from extproc.words.caching import CACHE
 from extproc.words.contract import Edit, Service
 from extproc.words.dialect import HOSTED, ID
 from extproc.words.exchange import Exchange, Target
+from extproc.words.values import Pattern
 from extproc.words.verdicts import GUARDRAILS
 
 # Envoy's names of each retry condition. A failure inside the hop reaches the public listener as an answer of Envoy's
@@ -63,11 +64,6 @@ _ENVOYS = (
 _AS_IT_IS = Edit({})
 
 
-def _listed(name: str, names: Sequence[str]) -> bool:
-    """True for a header that is one of `names`. A name that ends in `*` stands for all that begin like it."""
-    return any(name == one or (one.endswith("*") and name.startswith(one[:-1])) for one in names)
-
-
 class Forward:
     """Writes `onward`, and marks the request as forwarded.
 
@@ -77,7 +73,10 @@ class Forward:
 
     def __init__(self, attribution: AttributionSettings, catalog: Catalog, kept: Sequence[str] | None = None) -> None:
         self._catalog = catalog
-        self._kept = kept  # headers of clients that stay in attach mode, beside those of the providers; None: all
+        # headers of clients that stay in attach mode, and those that each provider takes beside them; None: all stay
+        self._kept = None if kept is None else _patterns((*_ENVOYS, *kept))
+        listed = {} if kept is None else catalog.providers
+        self._passed = {name: _patterns(entry.passed) for name, entry in listed.items()}
         self._label_prefix = attribution.prefix if attribution.strip else None
 
     def __call__(self, exchange: Exchange) -> None:
@@ -210,17 +209,25 @@ class Forward:
             if name in _NEVER_SENT or (prefix is not None and name.startswith(prefix))
         ]
         if exchange.attached and self._kept is not None:
-            removed += self._foreign(exchange, [*_ENVOYS, *self._kept])
+            removed += self._foreign(exchange, self._kept)
         return tuple(dict.fromkeys(removed))
 
-    def _foreign(self, exchange: Exchange, kept: Sequence[str]) -> list[str]:
+    def _foreign(self, exchange: Exchange, kept: Sequence[Pattern]) -> list[str]:
         """Headers of a client that are neither in `kept` nor taken by every provider that the request may go to."""
-        lists = [self._catalog.providers[target.provider].passed for target in exchange.targets]
+        lists = [self._passed[target.provider] for target in exchange.targets]
         return [
             name
             for name in exchange.request.headers
-            if not _listed(name, kept) and not all(_listed(name, passed) for passed in lists)
+            if not _any(kept, name) and not all(_any(passed, name) for passed in lists)
         ]
+
+
+def _patterns(names: Iterable[str]) -> Sequence[Pattern]:
+    return [Pattern(name) for name in names]
+
+
+def _any(patterns: Sequence[Pattern], name: str) -> bool:
+    return any(pattern(name) for pattern in patterns)
 
 
 class Shed:

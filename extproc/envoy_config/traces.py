@@ -25,13 +25,13 @@ from envoy_data_plane.envoy.type.metadata.v3 import (
 from envoy_data_plane.envoy.type.tracing.v3 import CustomTag, CustomTagLiteral, CustomTagMetadata
 from envoy_data_plane.envoy.type.v3 import Percent
 
+from extproc.envoy_config import processor
 from extproc.envoy_config.typed import discovery, endpoints, pack, seconds, socket_address, tls_to
 from extproc.settings.config import Settings
 from extproc.telemetry.traces import ATTRIBUTES
 from extproc.words import contract
 
 _CLUSTER = "otlp"
-_PROTOCOL_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 def of_requests(settings: Settings) -> HttpConnectionManagerTracing | None:
@@ -62,7 +62,7 @@ def clusters(settings: Settings, ca_file: str) -> list[Cluster]:
         connect_timeout=seconds(1),
         load_assignment=endpoints(_CLUSTER, socket_address(host, url.port or 4317), hostname=host),
         transport_socket=tls_to(host, ca_file) if url.scheme == "https" else None,
-        typed_extension_protocol_options={_PROTOCOL_OPTIONS: pack(http2)},
+        typed_extension_protocol_options={processor.PROTOCOL_OPTIONS: pack(http2)},
     )
     return [collector]
 
