@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.__main__ import main
 from extproc.admin import HTTPThread, admin_app
 from extproc.cli._admin import Gateway
 from extproc.cli._tables import budgets_table, money, safe, table, usage_table
@@ -33,16 +32,6 @@ def urls(sources):
     thread.start()
     yield [f"http://127.0.0.1:{port}" for port in ports]
     thread.stop()
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr("sys.argv", ["extproc", *map(str, arguments)])
-        status = main()
-        return status, *capsys.readouterr()
-
-    return call
 
 
 def test_the_table_has_the_total_of_its_lines(run, urls, sources):
