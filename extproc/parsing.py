@@ -44,15 +44,18 @@ _MANY = 20_000
 
 OWN_PATHS = {"/v1/usage": "usage", "/v1/budgets": "budgets"}
 """Operations on a consumer's own spending: path -> operation."""
+QUARANTINE = "/v1/quarantine/"
+"""Path of a result of a tool that is in quarantine, with its reference behind it."""
 
 
 class Classify:
     """Writes `dialect`, `endpoint` and `operation`. 404 for an unknown path, 405 for the wrong method, 415 for a body
-    that is not JSON.
+    that is not JSON. `quarantine`: results of tools are kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quarantine: bool = False) -> None:
         self._endpoints = Endpoints(dialects().values())
+        self._quarantine = quarantine
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -67,6 +70,10 @@ class Classify:
                 return
             if path in OWN_PATHS:
                 exchange.operation = OWN_PATHS[path]
+                _check_method(request.method, ("GET",), path)
+                return
+            if self._quarantine and path.startswith(QUARANTINE):
+                exchange.operation = "quarantine"
                 _check_method(request.method, ("GET",), path)
                 return
             if found_calls := self._endpoints.calls(path):

@@ -36,18 +36,22 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_plain_validator_function
 
 from extproc.guardrails._base import (
     TOOL_CALL,
     TOOL_NAME,
     AppliesToSettings,
     Excess,
+    Failure,
     Finding,
     Guardrail,
     GuardrailSettings,
@@ -55,7 +59,8 @@ from extproc.guardrails._base import (
 )
 from extproc.guardrails._input import GuardInput
 from extproc.guardrails._output import GuardOutput
-from extproc.guardrails._remote import Around, RemoteSettings
+from extproc.guardrails._remote import Around, RemoteSettings, Service, Url, key_of
+from extproc.guardrails._results import Results
 
 __all__ = [
     "TOOL_CALL",
@@ -63,30 +68,69 @@ __all__ = [
     "AppliesToSettings",
     "Around",
     "Excess",
+    "Failure",
     "Finding",
     "GuardInput",
     "GuardOutput",
     "Guardrail",
     "GuardrailSettings",
+    "OneKind",
     "RemoteSettings",
+    "Results",
+    "Service",
+    "Url",
     "Whole",
+    "key_of",
     "kinds",
     "reads_answers",
-    "settings_type",
 ]
 
 
 @cache
 def kinds() -> Mapping[str, type[GuardrailSettings]]:
     """The settings of every guardrail in this package, by the name of its module."""
-    names = [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
-    return {name: importlib.import_module(f"{__name__}.{name}").SETTINGS for name in names}
+    return {name: _settings_of(name) for name in _names()}
 
 
-def settings_type() -> Any:
-    """The type of an entry of `guardrails`: the settings of its kind."""
-    types = tuple(kinds().values())
-    return types[0] if len(types) == 1 else Annotated[reduce(or_, types), Field(discriminator="kind")]
+@cache
+def _names() -> Collection[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+
+
+def _settings_of(name: str) -> type[GuardrailSettings]:
+    settings: type[GuardrailSettings] = importlib.import_module(f"{__name__}.{name}").SETTINGS
+    return settings
+
+
+class OneKind:
+    """The type of an entry of `guardrails`: the settings of its kind. Only kinds that are named are imported, because
+    all of them take 3 MB.
+    """
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: Any) -> CoreSchema:
+        return no_info_plain_validator_function(cls._read)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(cls._all().core_schema)
+
+    @classmethod
+    def _read(cls, entry: Any) -> GuardrailSettings:
+        """The settings of `entry`. Raises pydantic.ValidationError."""
+        kind = entry.get("kind") if isinstance(entry, Mapping) else None
+        settings: GuardrailSettings = (
+            _settings_of(kind).model_validate(entry)
+            if isinstance(kind, str) and kind in _names()
+            else cls._all().validate_python(entry)
+        )
+        return settings
+
+    @classmethod
+    def _all(cls) -> TypeAdapter[Any]:
+        types = tuple(kinds().values())
+        either: Any = Annotated[reduce(or_, types), Field(discriminator="kind")] if len(types) > 1 else types[0]
+        return TypeAdapter(either)
 
 
 def reads_answers(guardrails: Sequence[GuardrailSettings]) -> bool:

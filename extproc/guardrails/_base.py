@@ -13,7 +13,7 @@ from extproc.words.values import Name, PositiveDuration, SecretRef, Section
 TOOL_NAME, TOOL_CALL = "tool_name", "tool_call"
 """Roles of text in an answer: the name of a tool that the model calls, and what it calls it with."""
 
-On = Literal["input", "output", "tool_calls", "tool_results"]
+On = Literal["input", "output", "tool_calls", "tool_results", "tool_arguments", "tool_descriptions"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -87,10 +87,11 @@ class GuardrailSettings(Section):
     on: Sequence[On] = Field(
         ("input",),
         min_length=1,
-        max_length=4,
+        max_length=6,
         description="Text that is checked. `input`: all text of the request. `output`: all text of the answer. "
-        "`tool_results`: results of tools in the request alone. `tool_calls`: arguments of tool calls in the answer "
-        "alone.",
+        "`tool_results`: results of tools in the request alone, and those of calls through the MCP gateway. "
+        "`tool_calls`: arguments of tool calls in the answer alone. `tool_arguments`: arguments of calls through the "
+        "MCP gateway. `tool_descriptions`: definitions of its tools; one with a finding is hidden.",
     )
     action: Literal["block", "mask", "annotate", "audit"] = Field(
         "block",
@@ -126,7 +127,7 @@ class GuardrailSettings(Section):
     def _style_fits(self) -> GuardrailSettings:
         if self.style != "label" and self.action != "mask":
             raise ValueError("style: only for action: mask")
-        if self.style == "reversible" and {"output", "tool_calls"} & {*self.on}:
+        if self.style == "reversible" and {"output", "tool_calls", "tool_arguments"} & {*self.on}:
             raise ValueError("style: reversible is for the request: `on` may be input and tool_results")
         return self
 

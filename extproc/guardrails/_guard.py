@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
+from typing import TYPE_CHECKING
 
 from extproc.guardrails._base import TOOL_NAME, Excess, Failure, Finding, Guardrail, GuardrailSettings, Whole
 from extproc.guardrails._normal import normalised, offsets, reach
@@ -12,6 +13,9 @@ from extproc.guardrails._remote import Around, Context, Passage, Remote, RemoteS
 from extproc.guardrails._source import Hit
 from extproc.words.exchange import Exchange
 from extproc.words.values import Pattern
+
+if TYPE_CHECKING:
+    from extproc.guardrails.quarantine import Quarantine
 
 LONGEST = 256
 """Characters of the longest match of a detector that gives no `max_match`."""
@@ -27,7 +31,7 @@ _REQUESTS = frozenset(("input", "tool_results"))
 
 class Guard:
     """A guardrail of the settings. Its methods raise Failure. `remote` is set where it asks a service: `ask` then takes
-    the place of all the other ways to find.
+    the place of all the other ways to find. `quarantine` is set where it replaces results of tools, and finds nothing.
     """
 
     __slots__ = (
@@ -48,6 +52,7 @@ class Guard:
         "name",
         "on",
         "order",
+        "quarantine",
         "remote",
         "settings",
         "whole",
@@ -62,9 +67,11 @@ class Guard:
         self.enforces = settings.action in ("block", "mask")
         self.closed = settings.failure == "closed" and self.enforces
         self.remote: Remote | None = None
+        self.quarantine: Quarantine | None = None
         if isinstance(settings, RemoteSettings):
             self._use(None)
             self.remote = settings.connect(around or Around())
+            self.quarantine = self.remote if hasattr(self.remote, "shown") else None  # type: ignore[assignment]
             self.longest, self.window = settings.overlap, settings.window
         else:
             self._use(settings.build())
@@ -107,7 +114,8 @@ class Guard:
 
     @property
     def on_request(self) -> bool:
-        return not self.on.isdisjoint(_REQUESTS)
+        """True where it searches the text of requests."""
+        return not self.measures and self.quarantine is None and not self.on.isdisjoint(_REQUESTS)
 
     @property
     def on_answer(self) -> bool:

@@ -9,7 +9,7 @@ from base64 import b64decode
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,13 +18,17 @@ from extproc.guardrails._base import Failure, GuardrailSettings
 from extproc.guardrails._body import replaced, rewritten
 from extproc.guardrails._guard import Guard
 from extproc.guardrails._mask import Mask, Vault
-from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Ruling, together
+from extproc.guardrails._remote import Around, Context, Passage, RemoteSettings, Ruling, bounded, together
+from extproc.guardrails._results import Results
 from extproc.guardrails._source import Edit, Hit, Written, render
 from extproc.guardrails._threads import INLINE, Threads
 from extproc.words.dialect import Text
 from extproc.words.errors import GUARDRAIL_BLOCKED, GUARDRAIL_UNAVAILABLE, INVALID_REQUEST, Refusal
 from extproc.words.exchange import Exchange
 from extproc.words.verdicts import GUARDRAILS, Verdict, note
+
+if TYPE_CHECKING:
+    from extproc.guardrails.quarantine import Quarantine
 
 _LONG = 1_000_000  # numbers below say nothing
 _MOST_NAMED = 32
@@ -58,7 +62,7 @@ class GuardInput:
 
     `also` are models that any request may be sent to after this stage, by a budget that downgrades. `around` are the
     settings that guardrails need which ask a service; `called` gets each of their calls: guardrail, kind, outcome,
-    seconds.
+    seconds. `results` are those in quarantine. `named`: the request may name guardrails in a header.
     """
 
     def __init__(
@@ -70,6 +74,8 @@ class GuardInput:
         also: Sequence[str] = (),
         around: Around | None = None,
         called: Called = lambda _guardrail, _kind, _outcome, _seconds: None,
+        results: Results | None = None,
+        named: bool = True,
     ) -> None:
         self._guards = [Guard(settings, order, around) for order, settings in enumerate(guardrails)]
         self._own = {one.asks_as for one in guardrails if isinstance(one, RemoteSettings) and one.asks_as}
@@ -81,18 +87,23 @@ class GuardInput:
         self._threads = Threads(most)
         self._also = also
         self._tell = tell
+        self._results = results or Results()
+        self._named = named
 
     async def __call__(self, exchange: Exchange) -> None:
         if not self._guards and GUARDRAILS not in exchange.request.headers:
             return
         guards = self.chosen(exchange)
+        for guard in guards:
+            if guard.quarantine is not None:  # the others read what the model will
+                await self._replace(exchange, guard, guard.quarantine)
         exchange.guards = tuple(
             self._bound(exchange, [guard for guard in guards if guard.on_answer and not exchange.dialect.wordless])
         )
         for guard in guards:
             if guard.measures:
                 await self._measure(exchange, guard)
-        if asked := [guard for guard in guards if guard.on_request and not guard.measures]:
+        if asked := [guard for guard in guards if guard.on_request]:
             await self._search(exchange, asked)
 
     def chosen(self, exchange: Exchange) -> Sequence[Guard]:
@@ -100,7 +111,8 @@ class GuardInput:
         for a name that no guardrail has: the client relies on it.
         """
         named: set[str] = set()
-        for name in exchange.request.headers.get(GUARDRAILS, "").split(",")[: _MOST_NAMED + 1]:
+        told = exchange.request.headers.get(GUARDRAILS, "") if self._named else ""
+        for name in told.split(",")[: _MOST_NAMED + 1]:
             if not (name := name.strip()):
                 continue
             if name not in self._names or len(named) >= _MOST_NAMED:
@@ -131,6 +143,35 @@ class GuardInput:
         if names:
             self._note(exchange, Verdict(guard.name, "input", "mask", {"sensitive_tool": len(names)}))
             exchange.body, exchange.masked = replaced(exchange.body, exchange.json, changed), True
+
+    async def _replace(self, exchange: Exchange, guard: Guard, quarantine: Quarantine) -> None:
+        """Replace results of tools by answers about them."""
+        found = [one for one in exchange.dialect.results(exchange.json) if quarantine.meant(one.tool)]
+        fixed = [one.tool for one in found if one.written is None]
+        if fixed := [*fixed, *(name for name in exchange.ask.hosted if quarantine.meant(name))]:
+            self._note(exchange, Verdict(guard.name, "input", "block", {"provider_tool": len(fixed)}))
+            tool = repr(fixed[0]) if fixed[0] else "a tool"
+            message = f"Guardrail {guard.name!r} cannot put results of {tool} in quarantine: the provider has them."
+            raise _blocked(guard, message, "")
+        if not found:
+            return
+        consumer, large = exchange.consumer.name, len(exchange.body) > INLINE
+        deadline = time.monotonic() + guard.settings.timeout
+        read = await asyncio.to_thread(quarantine.read, found, consumer) if large else quarantine.read(found, consumer)
+        try:
+            texts = await bounded(quarantine.shown(read, consumer, self._results, deadline), deadline)
+        except Failure as failure:
+            self._fail(exchange, guard, failure)
+            raise AssertionError("it fails closed") from None
+        changed: dict[tuple[int, Any], Any] = {}
+        for one, text in zip(found, texts, strict=True):
+            assert one.written is not None
+            if (new := one.written(text)) != one.holder[one.key]:
+                changed[id(one.holder), one.key] = new
+        if changed:
+            self._note(exchange, Verdict(guard.name, "input", guard.action, {"quarantined": len(changed)}))
+            work = partial(rewritten, exchange.body, exchange.json, changed)
+            exchange.body, exchange.masked = await asyncio.to_thread(work) if large else work(), True
 
     async def _measure(self, exchange: Exchange, guard: Guard) -> None:
         try:

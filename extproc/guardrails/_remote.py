@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -175,12 +175,29 @@ class RemoteSettings(GuardrailSettings):
         """Contradictions with other settings: (key, message)."""
         yield from ()
 
+    def doubts(self) -> Iterator[tuple[str, str]]:
+        """Lints: (key, message)."""
+        yield from ()
+
     def connect(self, around: Around) -> Remote:
         """The detector. Opens no connection yet."""
         raise NotImplementedError
 
     def build(self) -> Guardrail:
         raise NotImplementedError("a service is asked with connect")
+
+
+class Limits(Protocol):
+    """Limits of the calls to a service, as `RemoteSettings` has them."""
+
+    @property
+    def tls_ca(self) -> str | None: ...
+
+    @property
+    def max_answer(self) -> int: ...
+
+    @property
+    def max_calls(self) -> int: ...
 
 
 class Service:
@@ -190,7 +207,7 @@ class Service:
     client left).
     """
 
-    def __init__(self, url: str, settings: RemoteSettings, *, ca: str | None = None) -> None:
+    def __init__(self, url: str, settings: Limits, *, ca: str | None = None) -> None:
         self._url = urlsplit(url)
         origin = f"{self._url.scheme}://{self._url.netloc}"
         self._pool = Pool(origin, ca=settings.tls_ca or ca, most=settings.max_answer)
@@ -274,14 +291,25 @@ async def asked(
     """The findings of a service, checked. Raises Failure, whatever goes wrong."""
     if sum(len(passage.text) for passage in passages) > settings.max_text:
         raise Failure("too_long")
+    found = await bounded(remote.ask(passages, context, deadline), deadline)
+    if len(found) != len(passages):
+        raise Failure("bad_answer")
+    for passage, findings in zip(passages, found, strict=True):
+        if any(not 0 <= one.span[0] <= one.span[1] <= len(passage.text) for one in findings):
+            raise Failure("bad_answer")
+    return found
+
+
+async def bounded(work: Coroutine[Any, Any, Result], deadline: float) -> Result:
+    """The result of `work` up to `deadline` (seconds, monotonic). Raises Failure, whatever goes wrong."""
     # A task of its own: the first step of a call runs outside of one, see `transport.Call`.
-    task = asyncio.ensure_future(remote.ask(passages, context, deadline))
+    task = asyncio.ensure_future(work)
     try:
         done, _ = await asyncio.wait({task}, timeout=max(0.0, deadline + _GRACE - time.monotonic()))
         if not done:
             raise Failure("timeout")
         try:
-            found = task.result()
+            return task.result()
         except Failure:
             raise
         except Exception as error:
@@ -289,12 +317,6 @@ async def asked(
     finally:
         task.add_done_callback(_retrieve)
         task.cancel()
-    if len(found) != len(passages):
-        raise Failure("bad_answer")
-    for passage, findings in zip(passages, found, strict=True):
-        if any(not 0 <= one.span[0] <= one.span[1] <= len(passage.text) for one in findings):
-            raise Failure("bad_answer")
-    return found
 
 
 def _retrieve(task: asyncio.Future[Any]) -> None:

@@ -1,7 +1,8 @@
 """Sensitive tools after the results of untrusted ones: text from outside must not decide what they do.
 
 The conversation tells which tools gave results, so no session is kept. After a result of an untrusted tool the
-sensitive ones disappear from the request, and an answer that calls one of them is refused.
+sensitive ones disappear from the request, and an answer that calls one of them is refused. Untrusted tools that
+answered by MCP in the same run count, too (`taint`).
 
 Controls: OWASP LLM01, LLM06 (excessive agency); MITRE ATLAS T0051, T0053, T0086; FINOS AIGF ri-24 / mi-18.
 """
@@ -66,6 +67,7 @@ class UntrustedContext:
         """None where every result can be trusted. Tools that the provider runs give results within the answer."""
         results = [*exchange.dialect.tooling(exchange.json).results, *exchange.ask.hosted]
         found = [name for name in dict.fromkeys(results) if not self._may_trust(name)]
+        found += exchange.tainted
         if not found:
             return None
         exchange.untrusted = tuple(dict.fromkeys((*exchange.untrusted, *found)))

@@ -18,9 +18,11 @@ from extproc.mock.provider import Mock
 
 EPILOG = """\
 The mock answers OpenAI's chat completions, responses, embeddings and models, and Anthropic's messages, plain and
-streamed. An answer repeats the last user message; extproc/mock/conversation.py says when it calls a tool.
+streamed. An answer repeats the last user message; extproc/mock/conversation.py says when it calls a tool. At /mcp it is
+an MCP server with some tools, a prompt and a resource.
 For tests: GET /requests lists the requests (GET /requests?count counts them), PUT /control {"fault": "status=503"}
-changes --fault, DELETE /control clears fault and list, GET /healthz answers 200.
+changes --fault, {"poisoned": true} the description of an MCP tool, DELETE /control clears all of it, GET /healthz
+answers 200.
 """
 
 

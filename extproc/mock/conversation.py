@@ -2,7 +2,8 @@
 
 An answer repeats the last user message: "You said: hello". After results of tools it is "The tool said: 18 degrees". If
 tools are offered and the user spoke last, the first tool is called, or the one that the request demands. Arguments and
-structured output are small documents that fit their schema. A word is a token, an image, file or sound is 85.
+structured output are small documents that fit their schema. 'call NAME with {"a": 1}' in the message has the tool
+called whose name ends so, with these arguments. A word is a token, an image, file or sound is 85.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ MAX_CHOICES = 8
 USER = "You said"
 PIECE = re.compile(r"\s*\S+")  # a piece of a streamed text
 FRAGMENT = re.compile(r"(?s).{1,8}")  # a piece of streamed arguments
+_TELLING = re.compile(r"call (\w+) with (\{.*\})")
 _MEDIA = (messages.ImagePart, messages.FilePart, messages.AudioPart)
 MOST_DEPTH = 8  # objects and lists within each other that a schema is followed into
 
@@ -57,8 +59,11 @@ def events(answer: messages.Answer, *, usage: bool) -> Iterator[messages.Event]:
 
 def _choice(prompt: Prompt, words: int | None, key: str, index: int) -> Choice:
     who, heard = _last_speaker(prompt)
-    if who == USER and prompt.messages and prompt.messages[-1].role == "user" and (tool := _called(prompt)):
-        return Choice([ToolCall(key, tool.name, spaced_json(fitting(tool.schema, tool.schema)))], "tool_calls")
+    if who == USER and prompt.messages and prompt.messages[-1].role == "user" and prompt.tools:
+        told = _TELLING.search(heard)
+        if tool := _called(prompt, told[1] if told else ""):
+            given = told[2] if told and tool.name.endswith(told[1]) else spaced_json(fitting(tool.schema, tool.schema))
+            return Choice([ToolCall(key, tool.name, given)], "tool_calls")
     schema = (prompt.format.schema or {"const": {"answer": "stub"}}) if prompt.format else None
     text = of_length(said(who, heard, index), words) if schema is None else spaced_json(fitting(schema, schema))
     text, stop = stopped(text, prompt.stop)
@@ -83,10 +88,11 @@ def _last_speaker(prompt: Prompt) -> tuple[str, str]:
     return who, "; ".join(part.text for result in results for part in result.parts if isinstance(part, TextPart))
 
 
-def _called(prompt: Prompt) -> messages.Tool | None:
-    """The tool to call."""
+def _called(prompt: Prompt, told: str) -> messages.Tool | None:
+    """The tool to call: one whose name ends with the told one, before others."""
     choice = prompt.tool_choice or messages.ToolChoice()
     tools = [tool for tool in prompt.tools if choice.mode != "tool" or tool.name == choice.name]
+    tools = [tool for tool in tools if told and tool.name.endswith(told)] or tools
     return tools[0] if tools and choice.mode != "none" else None
 
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import h11
 import msgspec
 
-from extproc.mock import apis
+from extproc.mock import apis, mcp
 from extproc.mock.endpoints import Answer, Endpoint, Headers, Json, Options, Question, Refused, error
 from extproc.mock.faults import NONE, FaultError, Faults, Plan, of_model, parse
 
@@ -66,7 +66,7 @@ class Mock:
     """One provider: its settings, its fault of the moment, and the log of its requests."""
 
     none = NONE
-    speaks = ", ".join((*(path for each in apis.SERVED for path in each.paths), "/v1/models"))
+    speaks = ", ".join((*(path for each in apis.SERVED for path in each.paths), "/v1/models", mcp.PATH))
     parse: Callable[[str], Plan] = staticmethod(parse)
 
     def __init__(self, options: Options) -> None:
@@ -82,7 +82,7 @@ class Mock:
         self._log.clear()
         self._by_model: Counter[str] = Counter()  # requests for models with every= or first=
         self._total = self._fault_total = 0
-        self._fault = self.parse("")
+        self._fault, self._poisoned = self.parse(""), False
 
     def refuse(self, refused: Refused) -> Reply:
         """Answer bytes that never became a request."""
@@ -119,6 +119,8 @@ class Mock:
             if faults.status is not None:
                 raise Refused(faults.status, f"A fault was asked for: status={faults.status}.", code="mock_fault")
             self._admit(seen, body)
+            if path == mcp.PATH:
+                return self._mcp(seen, query, body, faults)
             if endpoint is None or document is None:
                 return self._reply(self._listing(seen.method, path, known=endpoint is not None), seen, faults)
             digest = hashlib.blake2b(body, digest_size=12).hexdigest()
@@ -163,6 +165,12 @@ class Mock:
             raise Refused(405, f"Not allowed to {method} on {path}.", code="method_not_allowed")
         return apis.models() if listing else apis.model(name)
 
+    def _mcp(self, seen: Seen, query: str, body: bytes, faults: Faults) -> Reply:
+        seen.dialect = "mcp"
+        told = mcp.handle(seen.method, query, seen.headers, body, faults, poisoned=self._poisoned)
+        headers = self._headers(faults, told.headers)
+        return Reply(told.status, headers, told.body, told.events, told.length, told.faults or faults, seen)
+
     def _play(self, answer: Answer, seen: Seen, faults: Faults) -> Reply:
         if answer.events is None:
             return self._reply(answer.document, seen, faults)
@@ -203,6 +211,9 @@ class Mock:
         return self.refuse(Refused(405, f"{path} does not take {method}.", code="method_not_allowed"))
 
     def _control(self, wanted: Any) -> Reply:
+        if isinstance(wanted, dict) and isinstance(wanted.get("poisoned"), bool):
+            self._poisoned = wanted["poisoned"]
+            return self._reply({"poisoned": self._poisoned})
         fault = wanted.get("fault") if isinstance(wanted, dict) else None
         if not isinstance(fault, str):
             return self.refuse(Refused(400, 'Send JSON such as {"fault": "status=503"}.', param="fault"))

@@ -6,10 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 CACHE = "x-ai-cache"
-"""Header of requests, `off` or `refresh`, and of answers: `hit`, `miss` or `refresh`."""
+"""Header of requests, `off`, `exact` or `refresh`, and of answers: `hit`, `miss` or `refresh`."""
+SIMILARITY = "x-ai-cache-similarity"
+"""Header of answers to a question in other words: the score."""
 
-Outcome = Literal["hit", "shadow", "miss", "refresh"]
-"""Outcomes of a look into the cache. `shadow`: an answer is there, and in shadow mode it is not used."""
+Outcome = Literal["hit", "partial", "similar", "shadow", "similar_shadow", "miss", "refresh"]
+"""Outcomes of a look into the cache. `partial`: a part of a batch is kept. `similar`: the answer to a question in
+other words. `shadow`: an answer is there, and in shadow mode it is not used.
+"""
+HITS, SHADOWS = ("hit", "similar"), ("shadow", "similar_shadow")
+"""Outcomes of requests that a kept answer served, or would have served."""
 
 
 @dataclass(slots=True)
@@ -28,3 +34,11 @@ class Caching:
     flight: Any = None  # others wait for this answer
     pieces: list[bytes] | None = field(default_factory=list)  # the answer so far; None: it is too long
     size: int = 0  # bytes in `pieces`
+    batch: Any = None  # `cache.batches.Batch` of a request that is kept by input
+    asked: Any = None  # `cache.similar.finder.Asked` where questions in other words are compared
+    seeking: Any = None  # a task that looks for one while a provider answers, in shadow mode
+    score: float | None = None  # of the nearest question in other words
+
+    @property
+    def is_hit(self) -> bool:
+        return self.outcome in HITS

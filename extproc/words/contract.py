@@ -77,12 +77,12 @@ RESPONSE_ATTRIBUTES = ("upstream.request_attempt_count", "response.code_details"
 """Attributes of the answer that Envoy sends with its headers."""
 
 
-def claims_key(issuer: int) -> str:
-    """The metadata key of the verified claims of a token of that issuer, by its name in the settings."""
+def claims_key(issuer: str) -> str:
+    """The metadata key of the verified claims of a token of that issuer (`JWTSettings.mark`)."""
     return f"claims-{issuer}"
 
 
-def failure_key(issuer: int) -> str:
+def failure_key(issuer: str) -> str:
     """The metadata key of `code` and `message` of a token that this issuer does not accept."""
     return f"failure-{issuer}"
 

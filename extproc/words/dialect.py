@@ -22,7 +22,7 @@ from extproc.words.errors import Kind
 from extproc.words.exchange import Usage
 from extproc.words.messages import Effort
 from extproc.words.said import Called, Closed, Piece, loose
-from extproc.words.tooling import Tooling, Withheld, Without
+from extproc.words.tooling import Result, Tooling, Withheld, Without
 
 ABILITIES = ("tools", "images", "files", "audio", "json_schema", "reasoning")
 """Abilities of models. A request needs one when it would mean something else without the field that asks for it."""
@@ -376,6 +376,9 @@ class Dialect:
     """Parameter of the query in which its clients may send their key."""
     lacks: frozenset[str] = frozenset()
     """Needs of requests (`Ask.needs`) that this API cannot express: such requests are not translated into it."""
+    inputs: Any = None  # `dialects._inputs.Inputs`, where an answer has a part for each input of the request
+    cache_key: str = ""
+    """Field by which requests that share a prefix reach the server that has it; empty: there is none."""
     asides: frozenset[str] = frozenset()
     """Top-level fields of a request that change no answer, see `cache.key`. A field that is not listed does."""
 
@@ -415,6 +418,10 @@ class Dialect:
         """True where the neutral form of a request says all that it says but `asides`. Never raises."""
         return False
 
+    def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:  # noqa: ARG002
+        """What every request of a conversation begins with: (tools, system prompt), (turns to the user's first)."""
+        return (), ()
+
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         """Every piece of text a client sent, wherever it stands in the body. Here all text but the model's is the
         user's.
@@ -429,6 +436,10 @@ class Dialect:
     def tooling(self, body: Mapping[str, Any]) -> Tooling:  # noqa: ARG002
         """The tools of a request, for guardrails. Takes any body and never raises. Here there are none."""
         return Tooling()
+
+    def results(self, body: Mapping[str, Any]) -> Iterator[Result]:  # noqa: ARG002
+        """The results of tools in a request. Takes any body and never raises. Here there are none."""
+        yield from ()
 
     def without_tools(self, body: Mapping[str, Any], withheld: Withheld) -> Without:  # noqa: ARG002
         """The request without `withheld` tools. Takes any body and never raises."""

@@ -7,7 +7,7 @@ early is an AttributeError, never a silent None.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from extproc.words.dialect import Ask, Batch, Dialect, Endpoint, Report
     from extproc.words.errors import Refusal
     from extproc.words.reservation import Reservation
+    from extproc.words.tries import FailedTry
     from extproc.words.verdicts import Verdict
 
 
@@ -67,9 +68,39 @@ class Response:
     ended: bool = False  # no body follows
 
 
+class ToolGrants(Protocol):
+    """The tools that a consumer was granted, by `profile/name`."""
+
+    @property
+    def key(self) -> Hashable:
+        """Equal for equal grants."""
+        ...
+
+    def __call__(self, name: str, /) -> bool: ...
+
+    def enters(self, profile: str) -> bool:
+        """True when a tool of the profile could be granted."""
+        ...
+
+
+class _NoTools:
+    """No tool of any profile."""
+
+    key: Hashable = ()
+
+    def __call__(self, name: str) -> bool:  # noqa: ARG002
+        return False
+
+    def enters(self, profile: str) -> bool:  # noqa: ARG002
+        return False
+
+
+NO_TOOLS: ToolGrants = _NoTools()
+
+
 @dataclass(slots=True, frozen=True)
 class Consumer:
-    """The payer of a request, and the models it was granted."""
+    """The payer of a request, and the models and tools it was granted."""
 
     name: str
     team: str = ""
@@ -78,6 +109,7 @@ class Consumer:
     groups: tuple[str, ...] = ()
     # True: in the settings. False: only a token told its name, so there may be any number of such consumers
     listed: bool = True
+    tools: ToolGrants = NO_TOOLS
 
     @property
     def series(self) -> str:
@@ -260,6 +292,7 @@ class Exchange:
     chain: Chain = field(init=False)
     targets: tuple[Target, ...] = field(init=False)
     skipped: list[Skip] = field(default_factory=list)
+    prefix: bytes | None = None  # see `routing.prefix`; None: not read yet
     traces: bool = False  # the body holds traces of a translation, see `Dialect.traces`
     translated: bool = False  # a target may get the request in another API than the client's
     # GuardInput
@@ -270,6 +303,9 @@ class Exchange:
     guards: Sequence[Any] = ()  # guardrails that read the answer
     vault: Any = None  # texts behind reversible masks
     untrusted: tuple[str, ...] = ()  # tools with results in the conversation that a guardrail does not trust
+    tainted: tuple[str, ...] = ()  # untrusted tools that answered in the same run by MCP, see `taint`
+    # the stages of the MCP gateway
+    mcp: Any = None  # `mcp.words.Call`; None: a request to a model
     # LookUp
     caching: Any = None  # `words.caching.Caching` where the cache of answers takes part
     # Reserve
@@ -295,6 +331,8 @@ class Exchange:
     target: Target | None = None  # the target that served
     attempts: int = 0
     unreached: str = ""  # the reason why Envoy answered in a provider's place
+    # AwaitTries
+    tries: Sequence[FailedTry] = ()  # those that failed, in order
     # Tell
     told: dict[str, str] = field(init=False)  # the gateway's headers for the client
     withheld: tuple[str, ...] = field(init=False)  # headers of the answer that the client does not get
@@ -313,6 +351,8 @@ class Exchange:
     # Settle
     usage: Usage = field(init=False)
     cost: int | None = 0  # nano-USD; None: the price is unknown
+    prompt_saved: int = 0  # nano-USD that the provider's prompt cache saved
+    prompt_extra: int = 0  # nano-USD that writing to it cost
     charges: Mapping[str, int] | None = None  # charges by count; None: unknown, or none
 
     @property
@@ -346,5 +386,7 @@ class Exchange:
             ending = Ending.CLIENT_LEFT if self.forwarded else Ending.ABANDONED
         self.ending = ending
         told = self.report.error if whole and self.report is not None else ""  # the provider's error in mid-stream
+        if whole and self.mcp is not None:
+            told = self.mcp.outcome
         self.error = refused or self.unreached or told or ending.code
         self.seconds = time.perf_counter() - self.started if seconds is None else seconds

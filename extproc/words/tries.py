@@ -57,6 +57,20 @@ class Try:
 
 
 @dataclass(slots=True, frozen=True)
+class FailedTry:
+    """A try that another one followed, or that left the client without a whole answer: a part of its exchange's record.
+
+    `status` is that of the answer, or Envoy's own in place of one; `ms` its time in milliseconds.
+    """
+
+    target: str
+    provider: str
+    status: int
+    ms: int
+    outcome: str  # one of OUTCOMES
+
+
+@dataclass(slots=True, frozen=True)
 class DownstreamEnd:
     """A client's request that ended without an answer of the processor's or of a provider's."""
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict
+
+from extproc.words.offline import stand_in
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -85,15 +88,39 @@ class Secret:
 
     def read(self) -> str | None:
         """The secret without surrounding white space, or None when it is missing or empty."""
+        return self._read() or stand_in(str(self))
+
+    def _read(self) -> str | None:
         if self.scheme == "env":
-            return os.environ.get(self.where, "").strip() or None
+            return os.environ.get(self.where, "").strip()
         try:
-            return Path(self.where).read_text(encoding="utf-8").strip() or None
+            return Path(self.where).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
             return None
 
     def __str__(self) -> str:
         return f"{self.scheme}:{self.where}"
+
+
+def files_of(section: object) -> Sequence[str]:
+    """The files of the secrets that settings name, at any depth. Those of providers and stores are left out, which are
+    read when they are needed.
+    """
+    found: dict[str, None] = {}
+    todo = [section]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Secret):
+            if value.scheme == "file":
+                found[value.where] = None
+        elif isinstance(value, Section):
+            todo += [each for name, each in value if name not in ("providers", "stores")]
+            todo.append(getattr(value, "secret", None))  # that of a consumer's key
+        elif isinstance(value, Mapping):
+            todo += value.values()
+        elif isinstance(value, (list, tuple)):
+            todo += value
+    return sorted(found)
 
 
 def secret(value: object) -> Secret:

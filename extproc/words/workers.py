@@ -6,9 +6,48 @@ of a try to the worker that has its exchange.
 
 from __future__ import annotations
 
-from pathlib import PurePath
+import math
+import os
+from pathlib import Path, PurePath
 
 MOST = 64
+VARIABLE = "EXTPROC_WORKERS"
+AUTO = "auto"
+_GROUP = Path("/sys/fs/cgroup")
+
+
+def usual() -> int:
+    """The number of workers where the settings give none. Raises ValueError for a variable that is no number."""
+    value = os.environ.get(VARIABLE, "") or "1"
+    if value == AUTO:
+        return cores()
+    if not value.isdecimal() or not 1 <= int(value) <= MOST:
+        raise ValueError(f"the environment variable {VARIABLE} must be a number from 1 to {MOST}, or {AUTO}")
+    return int(value)
+
+
+def read(value: object) -> object:
+    """A value of the settings: `auto` becomes a number."""
+    if value != AUTO:
+        return value
+    return usual() if os.environ.get(VARIABLE) else cores()
+
+
+def cores(group: Path = _GROUP) -> int:
+    """Cores that this process may use: those of its affinity, within the limit of its control group."""
+    return math.ceil(min(len(os.sched_getaffinity(0)), _limit(group), MOST))
+
+
+def _limit(group: Path) -> float:
+    """The limit of a control group in cores, infinite without one. Of version 2 (cpu.max), else of version 1."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            words = " ".join((group / name).read_text() for name in names).split()
+            quota, period = float(words[0].replace("max", "inf")), float(words[1])
+        except (OSError, ValueError, IndexError):
+            continue
+        return quota / period if quota > 0 and period > 0 else math.inf
+    return math.inf
 
 
 def socket(path: str, worker: int) -> str:
@@ -21,6 +60,12 @@ def inner_socket(path: str, worker: int) -> str:
     """The unix socket where the other workers ask a worker for its state: `extproc-1.w`."""
     place = PurePath(path)
     return str(place.with_name(f"{place.stem}-{worker}.w"))
+
+
+def servers_socket(path: str) -> str:
+    """The unix socket of Envoy's where processors ask MCP servers: `extproc-mcp.e`."""
+    place = PurePath(path)
+    return str(place.with_name(f"{place.stem}-mcp.e"))
 
 
 def mark(worker: int) -> str:

@@ -45,6 +45,7 @@ from extproc.words.said import Called
 from extproc.words.tries import Try
 from tests.conftest import make_world
 from tests.dialects.shapes import SHAPES
+from tests.fuzz import rpc
 from tests.fuzz.edits import changed_bytes, changed_json, vocabulary
 from tests.settings.test_config import FULL
 from tests.test_docs import BASE
@@ -691,6 +692,8 @@ TARGETS = {
     "answers": Target(answer, tuple(_answer_seeds()), json=True),
     "wire": Target(converse, _wire_seeds()),
     "exchanges": Target(exchange, tuple(map(_loose, EXCHANGES)), json=True),
+    "rpc": Target(rpc.read_message, rpc.SEEDS, json=True),
+    "rpc_bytes": Target(rpc.read_message, rpc.SEEDS),
     "access_log": Target(entries, tuple(_entry_seeds()), json=True),
     "settings": Target(settings, tuple(_settings_seeds()), json=True),
     "settings_bytes": Target(settings, [(TESTS.parent / "gateway.yaml").read_bytes(), GUARDED.encode()]),

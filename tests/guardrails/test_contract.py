@@ -6,7 +6,7 @@ import time
 import pytest
 from pydantic import TypeAdapter
 
-from extproc.guardrails import Finding, GuardInput, GuardrailSettings, RemoteSettings, kinds, settings_type
+from extproc.guardrails import Finding, GuardInput, GuardrailSettings, OneKind, RemoteSettings, kinds
 from extproc.words.errors import Refusal
 from tests.guardrails.services import KINDS
 
@@ -19,15 +19,15 @@ EXAMPLES = {
     "topics": ({"banned": {"shoes": ["red shoes", "blue shoes", "new shoes"]}}, "blue shoes"),
     "secrets": ({}, "AKIA" + "IOSFODNN7ABCDEFG"),
 }
-ELSEWHERE = {"tools", "json_schema", "limits", "untrusted_context"}
+ELSEWHERE = {"tools", "json_schema", "limits", "quarantine", "untrusted_context"}
 """Kinds that check answers alone, or no text: they have tests of their own."""
 each = pytest.mark.parametrize("kind", EXAMPLES)
 
 
 def test_every_kind_has_an_example():
     remote = {kind for kind, settings in kinds().items() if issubclass(settings, RemoteSettings)}
-    assert {*EXAMPLES, *ELSEWHERE} == set(kinds()) - remote  # services are in `services.py`
-    assert remote == {text.removeprefix("kind: ").partition(",")[0] for text in KINDS.values()}
+    assert {*EXAMPLES, *ELSEWHERE} - {"quarantine"} == set(kinds()) - remote  # services are in `services.py`
+    assert remote - {"quarantine"} == {text.removeprefix("kind: ").partition(",")[0] for text in KINDS.values()}
 
 
 def build(kind, **more):
@@ -43,7 +43,7 @@ def test_the_settings_are_those_of_the_kind(kind, settings):
 @each
 def test_an_entry_of_the_settings_becomes_its_kind(kind):
     entry = {"name": "g", "kind": kind} | EXAMPLES[kind][0]
-    assert type(TypeAdapter(settings_type()).validate_python(entry)) is kinds()[kind]
+    assert type(TypeAdapter(OneKind).validate_python(entry)) is kinds()[kind]
 
 
 @each

@@ -27,7 +27,7 @@ from extproc.guardrails.tools import Tools
 from extproc.guardrails.untrusted_context import UntrustedContext
 from extproc.settings.config import ConfigError
 from extproc.words.actions import LocalReply
-from tests.guardrails import test_failures, test_remote
+from tests.guardrails import test_failures, test_quarantine, test_remote
 from tests.guardrails.streams import PROVIDER, Played, request, stream
 
 ROOM = Path(extproc.guardrails.__file__).parent
@@ -207,9 +207,13 @@ ELSEWHERE = {
     "_remote:Service._post OSError": test_remote,
     "_remote:Service._post BaseException": test_remote,
     "_remote:decoded (msgspec.DecodeError, UnicodeError, RecursionError)": test_remote,
-    "_remote:asked Failure": test_remote,
-    "_remote:asked Exception": test_remote,
-    "llm_judge:_words ValueError": test_remote,
+    "_remote:bounded Failure": test_remote,
+    "_remote:bounded Exception": test_remote,
+    "_asking:_words ValueError": test_remote,
+    "_input:GuardInput._replace Failure": test_quarantine,
+    "quarantine:_date ValueError": test_quarantine,
+    "quarantine:_reference msgspec.DecodeError": test_quarantine,
+    "quarantine:Quarantine._answers Failure": test_quarantine,
     "webhook:_texts msgspec.ValidationError": test_remote,
 }
 """Injected by other tests: those of services have an inventory of their own, with every kind."""

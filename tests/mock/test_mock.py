@@ -96,6 +96,22 @@ async def test_a_chat_is_streamed(sdk):
     assert all(chunk.usage is None for chunk in [chunk async for chunk in stream])
 
 
+async def test_a_message_tells_which_tool_to_call(sdk):
+    tools: Any = [
+        {"type": "function", "function": {"name": name, "parameters": CITY}}
+        for name in ("first", "mcp__tools__weather")
+    ]
+    for text, name, given in (
+        ('Please call weather with {"city": "Rome"}', "mcp__tools__weather", {"city": "Rome"}),
+        ('Please call nothing with {"city": "Rome"}', "first", {"city": "stub"}),
+    ):
+        answer = await sdk.chat.completions.create(
+            model="stub", messages=[{"role": "user", "content": text}], tools=tools
+        )
+        (call,) = answer.choices[0].message.tool_calls
+        assert (call.function.name, json.loads(call.function.arguments)) == (name, given)
+
+
 async def test_a_chat_calls_tools(sdk):
     function = {"name": "weather", "parameters": CITY}
     tools: Any = [{"type": "function", "function": {"name": "other"}}, {"type": "function", "function": function}]

@@ -1,0 +1,158 @@
+"""The way of a call of a tool through the gateway: `extproc check --explain --tool profile/name`.
+
+The settings alone are known here: neither the definitions that servers offer, nor counts, nor tainted runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from extproc.auth import ANONYMOUS, Access, Grants
+from extproc.budgets import Reserve, read_scope
+from extproc.mcp.call import Call
+from extproc.mcp.pins import Pins
+from extproc.mcp.policy import Policy
+from extproc.mcp.refusals import JSONRPC
+from extproc.mcp.settings import JOIN, MCPSettings, ToolPolicySettings
+from extproc.settings.config import Settings
+from extproc.stores.memory import MemoryCounters
+from extproc.words.dialect import Ask
+from extproc.words.errors import Refusal
+from extproc.words.exchange import Consumer, Exchange, Request
+from extproc.words.values import Pattern
+
+_WIDTH = 11
+_Row = tuple[str, str]
+
+
+@dataclass(slots=True, frozen=True)
+class _Tool:
+    """A tool by the name that clients see, and its place."""
+
+    profile: str
+    name: str
+    server: str
+    own: str  # the server's name of it
+    policy: ToolPolicySettings
+
+
+async def explain_tool(
+    settings: Settings, wanted: str, consumer: str | None, labels: Mapping[str, str]
+) -> tuple[Sequence[str], bool]:
+    """Lines about a call of `profile/name`, and whether it would be sent. Raises ValueError for an unknown name."""
+    if settings.mcp is None:
+        raise ValueError("the settings have no `mcp`")
+    tool = _find(settings.mcp, wanted)
+    who = _consumer(settings, consumer)
+    rows, refusal = [("tool", f"{tool.own} of server {tool.server}, as {tool.name} in profile {tool.profile}")], ""
+    granted = who.tools(f"{tool.profile}/{tool.name}")
+    rows.append(("consumer", f"{who.name}: {'may call it' if granted else 'was not granted it (`tools`)'}"))
+    server = settings.mcp.servers[tool.server]
+    if not granted or tool.policy.disabled:
+        refusal = "tool_not_found"
+    elif server.disabled:
+        refusal = "mcp_server_unavailable"
+    rows += [("policy", text) for text in _policy(tool, disabled=server.disabled)]
+    pin, changed = _pin(settings.mcp, tool)
+    rows.append(("pin", pin))
+    if changed and not refusal:
+        refusal = "tool_changed"
+    rows += [("guardrails", text) for text in _guardrails(settings, tool)]
+    held, no = await _budgets(settings, tool, who, labels)
+    rows += [("budgets", text) for text in held]
+    if no and not refusal:
+        refusal = no
+    rows.append(("answer", f"refused: {refusal}" if refusal else f"forwarded to server {tool.server}"))
+    rows.append(("not known", "whether the server offers it, counts, and tainted runs: ask `extproc mcp list`"))
+    return [f"{label:<{_WIDTH}} {text}" for label, text in rows], not refusal
+
+
+def _find(settings: MCPSettings, wanted: str) -> _Tool:
+    profile, _, name = wanted.partition("/")
+    if profile not in settings.profiles or not name:
+        raise ValueError(f"give the tool as profile/name; profiles are {', '.join(settings.profiles)}")
+    for server, share in settings.profiles[profile].servers.items():
+        prefix = server + JOIN if share.prefix is None else share.prefix
+        own = name.removeprefix(prefix)
+        if name.startswith(prefix) and own and any(Pattern(text)(own) for text in share.tools):
+            return _Tool(profile, name, server, own, settings.policy(server, own))
+    raise ValueError(f"no server of profile {profile!r} can have a tool {name!r}: see its prefixes and `tools`")
+
+
+def _consumer(settings: Settings, name: str | None) -> Consumer:
+    if name is None:
+        assert settings.mcp is not None
+        return Consumer(ANONYMOUS, tools=Grants([[Pattern(text) for text in settings.mcp.anonymous]]))
+    entry = next((entry for entry in settings.consumers if entry.name == name), None)
+    if entry is None:
+        raise ValueError(f"there is no consumer {name!r}")
+    return Access(settings.teams, settings.groups).consumer(entry)
+
+
+def _policy(tool: _Tool, *, disabled: bool) -> Iterator[str]:
+    policy = tool.policy
+    if disabled:
+        yield "its server is disabled"
+    if policy.disabled:
+        yield "disabled: it is in no list, and a call gets the words of an unknown tool"
+    if policy.sensitive:
+        yield "sensitive: refused in a run in which an untrusted tool has answered"
+    if policy.untrusted:
+        yield "untrusted: its answers taint the run"
+    if policy.price:
+        yield f"a call costs {policy.price:g} USD"
+    if not (disabled or policy.disabled or policy.sensitive or policy.untrusted or policy.price):
+        yield "none"
+
+
+def _pin(settings: MCPSettings, tool: _Tool) -> tuple[str, bool]:
+    if settings.pins is None:
+        return "none: any definition is taken", False
+    found = Pins(settings.pins.file).find(tool.server, tool.own)
+    if found is not None:
+        return f"{found[:12]}…: a definition with another digest is hidden", False
+    warns = settings.pins.on_change == "warn"
+    return f"not in {settings.pins.file}: {'offered, and logged' if warns else 'hidden'}", not warns
+
+
+def _guardrails(settings: Settings, tool: _Tool) -> Iterator[str]:
+    name, none = f"{tool.server}/{tool.own}", True
+    for place in ("tool_descriptions", "tool_arguments", "tool_results"):
+        for entry in settings.guardrails:
+            if place not in entry.on:
+                continue
+            if entry.kind == "quarantine" and not any(Pattern(text)(name) for text in getattr(entry, "tools", ())):
+                continue
+            none = False
+            yield f"{entry.name} ({entry.kind}) reads {place.removeprefix('tool_')}: {entry.action}"
+    if none:
+        yield "none"
+
+
+async def _budgets(
+    settings: Settings, tool: _Tool, who: Consumer, labels: Mapping[str, str]
+) -> tuple[Sequence[str], str]:
+    """Budgets that the call counts in, and the code of the one that refuses it."""
+    assert settings.mcp is not None
+    call = Call(tool.profile, settings.mcp.profiles[tool.profile], name=tool.name, server=tool.server, tool=tool.own)
+    call.policy = tool.policy
+    exchange = Exchange("explained", Request("POST", "", {}))
+    exchange.mcp, exchange.dialect, exchange.operation = call, JSONRPC(call), "tools/call"
+    exchange.consumer, exchange.labels = who, {**who.labels, **labels}
+    exchange.body, exchange.json, exchange.ask = b"", {}, Ask(tool.name)
+    exchange.targets = (Policy(settings.mcp).target(call),)
+    reserve = Reserve(settings.budgets, MemoryCounters(), set(), None, lambda _budget, _verdict: None)
+    try:
+        await reserve(exchange)
+    except Refusal as refusal:
+        return [f"{exchange.denied_by} refuses: {refusal.message}"], refusal.kind.code
+    found = []
+    for claim in exchange.reservation.claims:
+        fields = read_scope(claim.scope)[1].items()
+        whose = ", ".join(f"{name}={value}" for name, value in fields) or "shared by all"
+        budget = claim.budget
+        window = {"total": " in all", None: ""}.get(budget.settings.window, f" per {budget.settings.window}")
+        limit = budget.show(budget.limit, unit=True)
+        found.append(f"{budget.name} ({whose}): {budget.show(claim.amount)} of {limit}{window}")
+    return found or ["none"], ""

@@ -1,0 +1,245 @@
+"""The MCP servers as this process knows them: what outlives a configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from extproc.framing import rpc
+from extproc.mcp.catalogue import Catalogue, initialize, look, same
+from extproc.mcp.link import Link, NoEnvoyError, RefusedError, ServerError
+from extproc.mcp.sessions import ClientSession, Question, Sessions
+from extproc.mcp.settings import MCPSettings
+
+log = logging.getLogger(__name__)
+
+_AGAIN = 0.25  # seconds after a failed look, doubled for each further one
+_PATIENCE = 8.0  # seconds for a handshake within a request; Envoy gives a request up after 10
+_FIRST = 3.0  # seconds that lists wait for the first look at a server
+_BACKGROUND = 256  # requests of our own at a time that nothing waits for
+_LOOKS = 16  # looks at a time
+_SOON = 5.0  # seconds from a look to the next, where a server turned out to have changed
+_NO_QUESTIONS = "The client takes no questions."
+_LONGEST = 30.0  # seconds for one of our own requests
+
+
+@dataclass(slots=True, frozen=True)
+class ServerSession:
+    """A session at a server, for one session of a client or one consumer."""
+
+    id: str  # may be empty: the server knows none
+    version: str
+
+
+class Server:
+    """One server: the latest good catalogue, and the time of the next look."""
+
+    def __init__(self, name: str, link: Link) -> None:
+        self.name = name
+        self.link = link
+        self.catalogue: Catalogue | None = None
+        self.failing = ""  # code of the latest look, empty: it went well
+        self.looked = 0.0  # time of the latest good look, in seconds since the epoch
+        self.known = asyncio.Event()  # a first look has ended
+        self.due = 0.0  # monotonic
+        self.failures = 0
+        self.looking = False
+
+
+class Servers:
+    """The servers of one process: their catalogues and sessions. `socket` is Envoy's, for requests of our own."""
+
+    def __init__(self, settings: MCPSettings, socket: str, secret: str | None) -> None:
+        self._settings = settings
+        self._socket = socket
+        self.sessions = Sessions(secret, settings.limits.session_age)
+        self._at_servers: OrderedDict[tuple[Hashable, str], asyncio.Task[ServerSession]] = OrderedDict()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._wake = asyncio.Event()
+        self.generation = 0  # of all catalogues together
+        self.changed: Callable[[Server], None] = lambda _server: None  # called with each new catalogue
+        self.by_name: dict[str, Server] = {}
+        self.take(settings)
+
+    def take(self, settings: MCPSettings) -> None:
+        """Use other settings: servers that are new or have moved begin anew."""
+        before, self._settings = self._settings, settings
+        for name, each in settings.servers.items():
+            old = before.servers.get(name)
+            if name not in self.by_name or old is None or old.url != each.url:
+                link = Link(name, self._socket, most=settings.limits.catalogue, timeout=min(each.timeout, _LONGEST))
+                self.by_name[name] = Server(name, link)
+        for name in [name for name in self.by_name if name not in settings.servers]:
+            del self.by_name[name]
+        self.generation += 1
+        self._wake.set()
+
+    # --- catalogues
+
+    async def run(self) -> None:
+        """Look at servers until cancelled."""
+        room = asyncio.Semaphore(_LOOKS)
+        try:
+            while True:
+                self._wake.clear()
+                now = time.monotonic()
+                for server in self.by_name.values():
+                    if not server.looking and now >= server.due:
+                        server.looking = True
+                        self._spawn(self._look(server, room))
+                due = min([server.due for server in self.by_name.values() if not server.looking], default=now + 60)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.05, due - now)):
+                        await self._wake.wait()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+
+    async def _look(self, server: Server, room: asyncio.Semaphore) -> None:
+        settings, reached = self._settings.servers.get(server.name), True
+        if settings is None:
+            return
+        try:
+            if settings.disabled:
+                server.due = time.monotonic() + settings.refresh
+                return
+            async with room:
+                found = await look(server.name, server.link, self._settings.limits, server.catalogue)
+        except ServerError as error:
+            reached = not isinstance(error, NoEnvoyError)
+            if server.failing != error.code and reached:
+                log.warning("MCP server %s: its lists cannot be read (%s); the last good ones stay", server.name, error)
+            server.failing, server.failures = error.code, server.failures + 1
+            wait = _AGAIN * 2.0 ** min(server.failures - 1, 10 if reached else 2)
+            server.due = time.monotonic() + min(settings.refresh, wait)
+        else:
+            server.failing, server.failures, server.looked = "", 0, time.time()
+            server.due = time.monotonic() + min(settings.refresh, found.ttl or settings.refresh)
+            if not same(server.catalogue, found):
+                server.catalogue = found
+                self.generation += 1
+                self.changed(server)
+        finally:
+            server.looking = False
+            if reached:
+                server.known.set()
+            self._wake.set()
+
+    def again(self, name: str) -> None:
+        """Look at a server soon: it does not know a tool that it has listed."""
+        server, settings = self.by_name.get(name), self._settings.servers.get(name)
+        if server is not None and settings is not None:
+            server.due = min(server.due, max(time.monotonic(), server.due - settings.refresh + _SOON))
+            self._wake.set()
+
+    async def met(self, names: Mapping[str, Any]) -> None:
+        """Wait until there was a first look at each of these servers, for some seconds after the start."""
+        unknown = [server for name in names if (server := self.by_name.get(name)) and not server.known.is_set()]
+        if not unknown:
+            return
+        await asyncio.sleep(0)  # enters a task
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FIRST):
+                await asyncio.gather(*[server.known.wait() for server in unknown])
+        for server in unknown:
+            server.known.set()
+
+    # --- sessions at servers
+
+    async def session(self, owner: Hashable, name: str, client: ClientSession | None) -> ServerSession:
+        """The session at a server for a client's session or a consumer, opened at its first use. Raises ServerError."""
+        key = (owner, name)
+        task = self._at_servers.get(key)
+        if task is None or (task.done() and _opened(task) is None):
+            capabilities = {} if client is None else client.capabilities
+            task = self._at_servers[key] = self._spawn(self._open(name, capabilities))
+            while len(self._at_servers) > self._settings.limits.sessions:
+                self._close(*self._at_servers.popitem(last=False))
+        self._at_servers.move_to_end(key)
+        if task.done():
+            return task.result()
+        await asyncio.sleep(0)  # enters a task
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                return await asyncio.shield(task)
+        except TimeoutError:
+            raise ServerError("server_timeout") from None
+
+    async def _open(self, name: str, capabilities: Mapping[str, Any]) -> ServerSession:
+        if (server := self.by_name.get(name)) is None:
+            raise ServerError("server_unavailable")
+        try:
+            hello, session = await initialize(server.link, capabilities)
+        except RefusedError:
+            raise ServerError("bad_answer") from None
+        return ServerSession(session, hello.protocolVersion)
+
+    def forget(self, owner: Hashable, name: str) -> None:
+        """The server has ended the session."""
+        self._at_servers.pop((owner, name), None)
+
+    def end(self, owner: Hashable) -> None:
+        """End all sessions of a client's session."""
+        for name in self.by_name:
+            if (task := self._at_servers.pop((owner, name), None)) is not None:
+                self._close((owner, name), task)
+
+    def _close(self, key: tuple[Hashable, str], task: asyncio.Task[ServerSession]) -> None:
+        server = self.by_name.get(key[1])
+        if server is not None and (session := _opened(task)) is not None and session.id:
+            self._behind(server.link.end(session.version, session.id))
+
+    # --- messages that nothing waits for
+
+    def decline(self, session: ClientSession, id: rpc.Id | None) -> None:
+        """A client that takes no questions answers one: its servers hear that it does not."""
+        self._tell_all(session, rpc.encode(rpc.error(id, rpc.METHOD_NOT_FOUND, _NO_QUESTIONS)))
+
+    def cancel(self, session: ClientSession, body: bytes) -> None:
+        """Pass `notifications/cancelled` on to the servers where the client's session has one."""
+        self._tell_all(session, body)
+
+    def _tell_all(self, session: ClientSession, body: bytes) -> None:
+        for name, server in self.by_name.items():
+            task = self._at_servers.get((session.id, name))
+            if task is not None and (at := _opened(task)) is not None:
+                self._behind(server.link.tell(body, at.version, at.id))
+
+    def refuse(self, question: Question) -> None:
+        """Tell a server that its question reaches nobody: else its tool would wait."""
+        body = rpc.error(question.id, rpc.METHOD_NOT_FOUND, _NO_QUESTIONS)
+        if (server := self.by_name.get(question.server)) is not None:
+            self._behind(server.link.tell(rpc.encode(body), question.version, question.session))
+
+    def _behind(self, work: Coroutine[Any, Any, None]) -> None:
+        if len(self._tasks) > _BACKGROUND:
+            work.close()
+            return
+
+        async def quietly() -> None:
+            with contextlib.suppress(ServerError):
+                await work
+
+        self._spawn(quietly())
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, ServerError):
+            log.error("a request to an MCP server ended: a bug", exc_info=error)
+
+
+def _opened(task: asyncio.Task[ServerSession]) -> ServerSession | None:
+    """The session, where it is open."""
+    return task.result() if task.done() and not task.cancelled() and task.exception() is None else None

@@ -1,0 +1,337 @@
+"""The stages of one request to the MCP gateway, in order. `build` is the table of contents.
+
+   on_headers   Classify (404 405 415) · Origin (403) · Authenticate (401) · OfProfile (401) · EnterProfile (403)
+                · EndSession · Admit
+   on_request   ParseRPC (-32700 -32600) · Era (-32020 -32022, 400 404) · Answer · Find (-32602)
+                · policy: Judge, GuardCall, ReserveCall · ForwardRPC
+   on_response  Returned · policy: MarkTaint · ReadAnswer
+   on_event     Translate · policy: GuardResult
+   on_end       Settle · Record · EnterCall
+
+A stage is as `pipeline` says. What the stages find out is in `Exchange.mcp`, a `Call`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from extproc.framing import rpc
+from extproc.framing.json import InvalidJSON
+from extproc.framing.rpc import InvalidMessageError, Message
+from extproc.mcp.answers import Answer, Era, owner
+from extproc.mcp.call import CALLS, Call
+from extproc.mcp.eras import Translate
+from extproc.mcp.forward import Find, ForwardRPC, ReadAnswer, Returned
+from extproc.mcp.policy import GuardCall, Judge, MarkTaint, Policy, ReserveCall
+from extproc.mcp.profiles import Profiles
+from extproc.mcp.refusals import JSONRPC, Refuse
+from extproc.mcp.results import GuardResult
+from extproc.mcp.servers import Servers
+from extproc.mcp.settings import MCPSettings
+from extproc.parsing import Names, is_json
+from extproc.response import Events, EventStage
+from extproc.taint import Taint
+from extproc.words.actions import LocalReply
+from extproc.words.dialect import NO_ENDPOINT, Ask
+from extproc.words.errors import (
+    BODY_TOO_LARGE,
+    INVALID_JSON,
+    INVALID_KEY,
+    INVALID_REQUEST,
+    METHOD_NOT_ALLOWED,
+    ORIGIN_NOT_ALLOWED,
+    PROFILE_NOT_ALLOWED,
+    PROFILE_NOT_FOUND,
+    SESSION_NOT_FOUND,
+    UNSUPPORTED_ENCODING,
+    Refusal,
+)
+from extproc.words.exchange import NOTHING_VERIFIED, Exchange
+from extproc.words.values import Pattern, is_loopback, show_size
+from extproc.words.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from extproc.guardrails import GuardInput, GuardrailSettings
+
+Stage = Callable[[Exchange], Any]
+PATH = "/mcp/"
+"""Beginning of the path of every profile."""
+DOCUMENTS = "/.well-known/oauth-protected-resource"
+"""In front of the path of a profile: its OAuth document (RFC 9728)."""
+METHODS = frozenset(
+    (
+        *CALLS,
+        *("initialize", "server/discover", "ping", "logging/setLevel", "subscriptions/listen"),
+        *("tools/list", "prompts/list", "resources/list", "resources/templates/list"),
+        *("resources/subscribe", "resources/unsubscribe"),
+    )
+)
+"""Methods of requests that the gateway knows; operations in logs and metrics."""
+
+
+class Classify:
+    """Writes `dialect`, `endpoint`, `operation` and `mcp`. Answers the OAuth document of a profile (RFC 9728)."""
+
+    def __init__(self, settings: MCPSettings, issuers: Sequence[str]) -> None:
+        self._profiles = settings.profiles
+        self._resource = settings.resource
+        self._issuers = issuers
+
+    def __call__(self, exchange: Exchange) -> LocalReply | None:
+        request = exchange.request
+        exchange.dialect, exchange.endpoint, exchange.operation = JSONRPC(), NO_ENDPOINT, "mcp"
+        path = request.path.partition("?")[0]
+        document = path.startswith(DOCUMENTS)
+        name = path.removeprefix(DOCUMENTS).removeprefix(PATH)
+        if (profile := self._profiles.get(name)) is None or (document and (not self._issuers or not self._resource)):
+            raise Refusal(PROFILE_NOT_FOUND, "There is no profile of this name: ask the operator of the gateway.")
+        if document:
+            if request.method not in ("GET", "HEAD"):
+                raise Refusal(METHOD_NOT_ALLOWED, "The document takes GET.", headers={"allow": "GET, HEAD"})
+            return self._document(name)
+        exchange.mcp = call = Call(name, profile)
+        exchange.dialect = JSONRPC(call)
+        if request.method == "DELETE":
+            return None
+        if request.method != "POST":
+            headers = {"allow": "POST, DELETE"}
+            raise Refusal(METHOD_NOT_ALLOWED, "A profile takes POST, and DELETE of a session.", headers=headers)
+        if request.headers.get("content-encoding", "identity").strip().lower() not in ("identity", ""):
+            raise Refusal(UNSUPPORTED_ENCODING, "The body is compressed: send it without content-encoding.")
+        if not is_json(request.headers.get("content-type", "")):
+            text = "The body must be JSON in UTF-8, with 'content-type: application/json'."
+            raise Refusal(UNSUPPORTED_ENCODING, text)
+        return None
+
+    def _document(self, name: str) -> LocalReply:
+        found = {
+            "resource": f"{self._resource}{PATH}{name}",
+            "authorization_servers": self._issuers,
+            "bearer_methods_supported": ["header"],
+            "resource_name": name,
+        }
+        headers = {"content-type": "application/json", "access-control-allow-origin": "*"}
+        return LocalReply(200, msgspec.json.encode(found), headers)
+
+
+class Origin:
+    """Refuses requests of web pages that are not allowed: 403. A page may call a gateway on its own machine."""
+
+    def __init__(self, settings: MCPSettings) -> None:
+        self._allowed = [Pattern(origin) for origin in settings.origins]
+
+    def __call__(self, exchange: Exchange) -> None:
+        headers = exchange.request.headers
+        origin = headers.get("origin")
+        if origin is None:
+            return
+        host = origin.partition("://")[2]
+        if host == headers.get(":authority") and is_loopback(_hostname(host)):
+            return
+        if not any(pattern(origin) for pattern in self._allowed):
+            raise Refusal(ORIGIN_NOT_ALLOWED, "Web pages of this origin may not call the gateway (mcp.origins).")
+
+
+def _hostname(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdecimal() else host).strip("[]")
+
+
+class EnterProfile:
+    """Refuses consumers that were granted nothing in the profile: 403."""
+
+    def __call__(self, exchange: Exchange) -> None:
+        call: Call = exchange.mcp
+        if not exchange.consumer.tools.enters(call.profile):
+            message = f"Consumer {exchange.consumer.name} was granted no tools of the profile {call.profile!r}."
+            raise Refusal(PROFILE_NOT_ALLOWED, message)
+
+
+class OfProfile:
+    """Refuses tokens that were issued for another profile: 401. Other credentials pass."""
+
+    def __init__(self, settings: MCPSettings) -> None:
+        self._start = None if settings.resource is None else settings.resource + PATH
+
+    def __call__(self, exchange: Exchange) -> None:
+        if self._start is None or exchange.request.verified is NOTHING_VERIFIED:
+            return
+        for claims in exchange.request.verified.token.values():
+            if not isinstance(claims, Mapping) or "aud" not in claims:
+                continue
+            audiences = claims["aud"] if isinstance(claims["aud"], list) else [claims["aud"]]
+            profiles = [each for each in audiences if isinstance(each, str) and each.startswith(self._start)]
+            if profiles and self._start + exchange.mcp.profile not in profiles:
+                raise Refusal(INVALID_KEY, "The token was issued for another profile: get one for this.")
+
+
+class EndSession:
+    """Ends the session of a DELETE."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+
+    def __call__(self, exchange: Exchange) -> LocalReply | None:
+        if exchange.request.method != "DELETE":
+            return None
+        id = exchange.request.headers.get("mcp-session-id", "")
+        if (session := self._servers.sessions.find(owner(exchange), id)) is None:
+            raise Refusal(SESSION_NOT_FOUND, "There is no such session.")
+        self._servers.sessions.end(session)
+        self._servers.end(session.id)
+        return LocalReply(204, b"")
+
+
+_PARAMS = ("_meta", "name", "uri", "arguments", "ref", "cursor", "inputResponses", "requestState")
+
+
+class ParseRPC:
+    """Writes `mcp.message`, `mcp.name`, `operation` and `ask`. A message that two readers could take differently is
+    refused.
+    """
+
+    def __init__(self, settings: MCPSettings, depth: int, nodes: int, weigh: Callable[[Exchange, int], None]) -> None:
+        self._most = settings.limits.message
+        self._depth, self._nodes = depth, nodes
+        self._weigh = weigh
+        self._params = Names(_PARAMS)
+
+    def __call__(self, exchange: Exchange) -> None:
+        body, call = exchange.body, exchange.mcp
+        if len(body) > self._most:
+            raise Refusal(BODY_TOO_LARGE, f"The message is larger than {show_size(self._most)}: send less.")
+        if len(body) != exchange.request.length:
+            self._weigh(exchange, len(body))
+        try:
+            message = rpc.read(body, self._depth, self._nodes)
+        except InvalidJSON as error:
+            raise Refusal(INVALID_JSON, str(error)) from None
+        except InvalidMessageError as error:
+            raise Refusal(INVALID_REQUEST, str(error)) from None
+        self._params.check(message.params)
+        call.message = message
+        if message.kind == "request" and message.method in METHODS:
+            exchange.operation = message.method
+        call.name = _name(message)
+        exchange.json, exchange.ask = dict(message.tree), Ask(call.name, free=True)
+
+
+def _name(message: Message) -> str:
+    """The name that the message is about, as the client says it; empty where it says none."""
+    value: Any = message.params.get(CALLS.get(message.method, "uri"))
+    if message.method == "completion/complete":  # a reference
+        value = value.get("uri" if value.get("type") == "ref/resource" else "name") if isinstance(value, dict) else None
+    return value if isinstance(value, str) else ""
+
+
+class EnterCall:
+    """Enters calls into the books; lists and handshakes have no row."""
+
+    def __init__(self, enter: Callable[[Exchange], None]) -> None:
+        self._enter = enter
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.operation in CALLS:
+            self._enter(exchange)
+
+
+@dataclass(slots=True, frozen=True)
+class Rules:
+    """The operator's policy at work. Lists leave out what `policy.hides`, and sensitive tools of tainted runs;
+    `policy.omitted` are fields that clients do not get.
+    """
+
+    policy: Policy
+    taint: Taint
+    on_call: Sequence[Stage]  # behind Find and AuthorizeTool, in front of ForwardRPC
+    on_answer: Sequence[Stage]
+    guard_result: GuardResult  # a stage of events, behind Translate: a message is as the client gets it
+
+
+def rules(
+    settings: MCPSettings,
+    guardrails: Sequence[GuardrailSettings],
+    taint: Taint,
+    reserve: Callable[[Exchange], Awaitable[None]],
+    guard: Callable[..., GuardInput],
+    *,
+    changed: Callable[[str, str], None],
+    tell: Callable[[Verdict], None],
+) -> Rules:
+    """The policy of a configuration. `guard` makes a stage that searches requests, of some guardrails. `changed` is
+    told of each definition that differs from its pin, `tell` of verdicts on definitions.
+    """
+    policy = Policy(settings, guardrails, changed=changed, tell=tell)
+    return Rules(
+        policy,
+        taint,
+        on_call=[Judge(policy, taint), GuardCall(guardrails, guard), ReserveCall(reserve)],
+        on_answer=[MarkTaint(settings, taint)],
+        guard_result=GuardResult(guardrails, guard),
+    )
+
+
+@dataclass(slots=True, frozen=True)
+class Around:
+    """Parts of the gateway that the stages share with those of models."""
+
+    authenticate: Stage
+    admit: Stage
+    weigh: Callable[[Exchange, int], None]
+    observe: Callable[[str], Callable[[float], None]]
+    depth: int  # levels of JSON
+    nodes: int  # values of JSON
+    event: int  # bytes of an event of an answer that is read
+    answer: int  # bytes of a plain answer that is read
+    hold: Callable[[int], bool]  # takes room for bytes of a plain answer
+    rules: Rules
+    issuers: Sequence[str] = ()  # of tokens
+    places: Mapping[str, str] = field(default_factory=dict)  # names of tries in Envoy, where they are other ones
+
+
+@dataclass(slots=True, frozen=True)
+class Lists:
+    """The lists of stages, and the shape of refusals."""
+
+    on_headers: Sequence[Stage]
+    on_request: Sequence[Stage]
+    on_response: Sequence[Stage]
+    refuse: Callable[[Exchange, Refusal], LocalReply]
+
+
+def build(settings: MCPSettings, servers: Servers, around: Around) -> Lists:
+    """The stages for `settings`. `servers` outlive a configuration."""
+    rules = around.rules
+    profiles = Profiles(settings, servers, rules.policy, rules.taint)
+    on_headers: list[Stage] = [
+        Classify(settings, around.issuers),
+        Origin(settings),
+        around.authenticate,
+        OfProfile(settings),
+        EnterProfile(),
+        EndSession(servers),
+        around.admit,
+    ]
+    on_request: list[Stage] = [
+        ParseRPC(settings, around.depth, around.nodes, around.weigh),
+        Era(servers),
+        Answer(profiles, servers),
+        Find(settings, profiles, servers),
+        *rules.on_call,
+        ForwardRPC(settings, servers, around.places),
+    ]
+    on_event: list[EventStage] = [Translate(servers), rules.guard_result]
+    reader = ReadAnswer(
+        Events(on_event, around.observe),
+        event=around.event,
+        answer=around.answer,
+        hold=around.hold,
+        audit=settings.answers == "audit",
+        reads=rules.guard_result.reads,
+    )
+    on_response: list[Stage] = [Returned(servers), *rules.on_answer, reader]
+    return Lists(on_headers, on_request, on_response, Refuse(settings.resource))

@@ -1,0 +1,97 @@
+"""Contradictions and lints of the MCP gateway's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from extproc.budgets.settings import TOOL_CALLS
+from extproc.guardrails import RemoteSettings
+from extproc.mcp.settings import HOP, JOIN
+from extproc.words.values import is_private
+
+if TYPE_CHECKING:
+    from extproc.mcp.settings import MCPSettings
+    from extproc.settings.config import Settings
+
+_Found = tuple[tuple[str | int, ...], str]
+_ALONE = "has no effect without mcp"
+_LONGEST = 64  # characters of a tool's name in the APIs of models
+
+
+def contradictions(settings: Settings) -> Iterator[_Found]:
+    for index, entry in enumerate(settings.guardrails):
+        if "tool_descriptions" in entry.on and isinstance(entry, RemoteSettings):
+            message = "tool_descriptions are read by guardrails of this process alone, not by services"
+            yield ("guardrails", index, "on"), message
+    mcp = settings.mcp
+    if mcp is None:
+        return
+    for name in mcp.servers:
+        if HOP + name in settings.providers:
+            yield ("mcp", "servers", name), f"the provider {HOP + name!r} would have the same name in Envoy"
+    for name, profile in mcp.profiles.items():
+        for server in profile.servers:
+            if server not in mcp.servers:
+                yield ("mcp", "profiles", name, "servers", server), f"there is no server {server!r} in mcp.servers"
+    if mcp.key is not None and mcp.key.read() is None:
+        yield ("mcp", "key"), f"{mcp.key} is not set"
+    if settings.processor.address is not None:
+        yield ("processor", "address"), "the MCP gateway needs a socket that Envoy and the processor share"
+    if settings.processor.workers > 1 and mcp.key is None and settings.auth.key_secret is None:
+        yield ("mcp",), "several workers share sessions: give mcp.key or auth.key_secret"
+
+
+def doubts(settings: Settings) -> Iterator[_Found]:
+    mcp = settings.mcp
+    if mcp is None:
+        yield from _grants_without(settings)
+        for index, entry in enumerate(settings.guardrails):
+            if {*entry.on} <= {"tool_arguments", "tool_descriptions"}:
+                yield ("guardrails", index, "on"), _ALONE
+        for index, budget in enumerate(settings.budgets):
+            if budget.unit == TOOL_CALLS:
+                yield ("budgets", index, "unit"), _ALONE
+        return
+    for name, server in mcp.servers.items():
+        where = ("mcp", "servers", name)
+        if server.token is not None and server.token.read() is None:
+            yield where, f"{server.token} is not set: calls of its tools fail"
+        if server.address.scheme == "http" and not is_private(server.address.hostname or ""):
+            yield (*where, "url"), "http:// is not encrypted: others on the network can read tokens and results"
+        if not any(name in profile.servers for profile in mcp.profiles.values()):
+            yield where, "no profile offers this server"
+    yield from _profile_doubts(settings, mcp)
+    for pattern in mcp.tools:
+        named = pattern.partition("/")[0]
+        if "*" not in named and named not in mcp.servers:
+            yield ("mcp", "tools", pattern), f"there is no server {named!r}: this policy never applies"
+    if mcp.resource is not None and not settings.auth.jwt:
+        yield ("mcp", "resource"), "has no effect without auth.jwt: there is no issuer to tell clients of"
+    if mcp.anonymous and settings.auth.required:
+        yield ("mcp", "anonymous"), "has no effect while auth.required is true"
+
+
+def _profile_doubts(settings: Settings, mcp: MCPSettings) -> Iterator[_Found]:
+    from extproc.auth import Access  # noqa: PLC0415 - most settings have no profiles
+
+    access = Access(settings.teams, settings.groups)
+    known = [access.consumer(entry) for entry in settings.consumers if entry.can_enter]
+    for name, profile in mcp.profiles.items():
+        where = ("mcp", "profiles", name)
+        if settings.auth.required and not settings.auth.jwt and not any(each.tools.enters(name) for each in known):
+            yield where, "no consumer may use this profile: grant tools to a consumer, a team or a group"
+        for server, share in profile.servers.items():
+            prefix = server + JOIN if share.prefix is None else share.prefix
+            if len(prefix) > _LONGEST // 2:
+                yield (*where, "servers", server), f"names begin with {len(prefix)} characters, of {_LONGEST} at most"
+
+
+def _grants_without(settings: Settings) -> Iterator[_Found]:
+    for index, entry in enumerate(settings.consumers):
+        if entry.tools:
+            yield ("consumers", index, "tools"), _ALONE
+    for section, entries in (("teams", settings.teams), ("groups", settings.groups)):
+        for name, each in entries.items():
+            if each.tools:
+                yield (section, name, "tools"), _ALONE

@@ -1,0 +1,145 @@
+"""Servers as a process knows them: looks, last good lists, and sessions at servers."""
+
+import asyncio
+
+import pytest
+
+from extproc.mcp import servers as module
+from extproc.mcp.catalogue import Catalogue
+from extproc.mcp.link import NoEnvoyError, RefusedError, ServerError
+from extproc.mcp.servers import Servers
+from extproc.mcp.sessions import Question
+from extproc.mcp.settings import MCPSettings
+from tests.mcp.test_catalogue import FakeLink, tool
+
+SETTINGS = {
+    "servers": {"a": {"url": "http://a", "refresh": "1s"}, "b": {"url": "http://b", "refresh": "1s"}},
+    "profiles": {"dev": {"servers": {"a": {}, "b": {}}}},
+}
+
+
+class Link(FakeLink):
+    """A server that notes what it is told, and fails with `error`."""
+
+    def __init__(self, **more):
+        super().__init__({"tools/list": [{"tools": [tool("x")]}]}, **more)
+        self.told, self.opened, self.error, self.wait = [], 0, None, 0.0
+
+    async def ask(self, method, params, version, session=""):
+        await asyncio.sleep(self.wait)
+        if self.error is not None:
+            raise self.error
+        if method == "initialize":
+            self.opened += 1
+            return self._raw({"protocolVersion": self.legacy, "capabilities": self.capabilities})[0], f"z{self.opened}"
+        return await super().ask(method, params, version, session)
+
+    async def tell(self, body, version, session=""):
+        self.told.append((body, session))
+
+
+@pytest.fixture
+def made():
+    servers = Servers(MCPSettings(**SETTINGS), "/none", "k" * 32)
+    for server in servers.by_name.values():
+        server.link = Link(modern=False)
+    return servers
+
+
+async def until(true):
+    async with asyncio.timeout(5):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+async def test_lists_are_read_at_once_and_the_last_good_ones_stay(made, monkeypatch):
+    monkeypatch.setattr(module, "_AGAIN", 0.01)
+    one, other = made.by_name.values()
+    one.link.error = NoEnvoyError("server_unavailable")
+    running = asyncio.create_task(made.run())
+    await until(lambda: other.catalogue)
+    assert (one.catalogue, one.known.is_set(), other.known.is_set()) == (None, False, True)
+    one.link.error = None
+    await until(lambda: one.catalogue)
+    generation, good = made.generation, one.catalogue
+    one.link.error, one.due = ServerError("bad_answer"), 0.0
+    made._wake.set()
+    await until(lambda: one.failing)
+    assert (one.catalogue, one.failing, made.generation) == (good, "bad_answer", generation)
+    one.link.error, one.link.lists = None, {"tools/list": [{"tools": [tool("y")]}]}
+    await until(lambda: "y" in one.catalogue.entries["tools"])
+    assert made.generation > generation
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_first_request_waits_for_the_first_look_and_for_no_server_that_hangs(made, monkeypatch):
+    monkeypatch.setattr(module, "_FIRST", 0.05)
+    made.by_name["a"].known.set()
+    await made.met({"a": None, "gone": None})
+    began = asyncio.get_running_loop().time()
+    await made.met({"a": None, "b": None})
+    assert 0.04 < asyncio.get_running_loop().time() - began < 1
+    await made.met({"b": None})
+    assert made.by_name["b"].known.is_set()
+
+
+async def test_each_owner_has_one_session_at_a_server_however_many_ask_at_once(made):
+    made.by_name["a"].link.wait = 0.01
+    found = await asyncio.gather(*[made.session(f"o{number % 2}", "a", None) for number in range(40)])
+    assert {each.id for each in found} == {"z1", "z2"}
+    made.forget("o1", "a")
+    assert (await made.session("o1", "a", None)).id == "z3"
+    assert (await made.session("o0", "a", None)).id == "z1"
+
+
+async def test_a_session_that_cannot_be_opened_is_tried_anew(made):
+    link = made.by_name["a"].link
+    for error, code in ((ServerError("server_timeout"), "server_timeout"), (RefusedError(), "bad_answer")):
+        link.error = error
+        with pytest.raises(ServerError) as raised:
+            await made.session("o", "a", None)
+        assert raised.value.code == code
+    link.error = None
+    assert (await made.session("o", "a", None)).id == "z1"
+    with pytest.raises(ServerError):
+        await made.session("o", "gone", None)
+
+
+async def test_sessions_at_servers_are_bounded_and_the_longest_at_rest_is_ended(made):
+    made.take(MCPSettings(**SETTINGS, limits={"sessions": 3}))
+    link = made.by_name["a"].link
+    for number in range(3):
+        await made.session(f"o{number}", "a", None)
+    await made.session("o0", "a", None)
+    await made.session("o3", "a", None)
+    await until(lambda: link.ended)
+    assert (link.ended, len(made._at_servers)) == (["z2"], 3)
+
+
+async def test_the_end_of_a_clients_session_ends_those_at_servers(made):
+    client = made.sessions.begin("dev/bob", "2025-11-25", {})
+    for name in ("a", "b"):
+        await made.session(client.id, name, client)
+    await made.session("another", "a", None)
+    made.cancel(client, b"cancelled")
+    made.decline(client, 7)
+    await until(lambda: sum(len(server.link.told) for server in made.by_name.values()) == 4 + 3)
+    assert (b"cancelled", "z1") in made.by_name["a"].link.told
+    made.end(client.id)
+    await until(lambda: all(server.link.ended for server in made.by_name.values()))
+    assert list(made._at_servers) == [("another", "a")]
+
+
+async def test_servers_come_and_go_with_the_settings(made):
+    kept = made.by_name["a"]
+    kept.catalogue = Catalogue()
+    servers = {"a": SETTINGS["servers"]["a"], "c": {"url": "http://c"}}
+    made.take(MCPSettings(servers=servers, profiles={"dev": {"servers": {"a": {}}}}))
+    assert (list(made.by_name), made.by_name["a"]) == (["a", "c"], kept)
+    servers = {"a": {"url": "http://elsewhere"}}
+    made.take(MCPSettings(servers=servers, profiles={"dev": {"servers": {"a": {}}}}))
+    assert made.by_name["a"] is not kept
+    for gone in ("b", "c"):
+        made.again(gone)
+        made.refuse(Question(gone, "z", "2025-11-25", 1))

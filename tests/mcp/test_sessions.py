@@ -1,0 +1,94 @@
+"""Sessions and questions: ids that say by themselves what they are, and that nobody can make or use for another."""
+
+import random
+
+from extproc.mcp.sessions import QUESTION, Question, Sessions
+
+ELICITATION = {"elicitation": {"form": {}}}
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1_000_000.0
+
+    def __call__(self):
+        return self.now
+
+
+def made(secret="s" * 32, age=3600.0, clock=None):
+    return Sessions(secret, age, clock or Clock())
+
+
+def test_a_session_is_found_again_by_any_replica_with_the_same_secret():
+    session = made().begin("dev/bob", "2025-11-25", {**ELICITATION, "experimental": {"x": 1}})
+    assert session.id.isascii()
+    assert session.id.isprintable()
+    assert made().find("dev/bob", session.id) == session
+    assert session.capabilities == ELICITATION, "only what servers may ask for is kept"
+    assert made("t" * 32).find("dev/bob", session.id) is None
+    assert made(None).find("dev/bob", session.id) is None
+
+
+def test_a_session_is_its_owners_alone():
+    sessions = made()
+    session = sessions.begin("dev/bob", "2025-11-25", {})
+    for owner in ("dev/alice", "ops/bob", "dev/bo", "dev/bobb", ""):
+        assert sessions.find(owner, session.id) is None
+
+
+def test_no_changed_id_is_taken():
+    sessions, chance = made(), random.Random(7)
+    session = sessions.begin("dev/bob", "2025-11-25", ELICITATION)
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_=~ \u00e9\n"
+    for _ in range(3000):
+        text = list(session.id)
+        for _ in range(chance.randint(1, 3)):
+            at = chance.randrange(len(text))
+            text[at : at + chance.randint(0, 2)] = chance.choices(letters, k=chance.randint(0, 2))
+        changed = "".join(text)
+        found = sessions.find("dev/bob", changed)
+        assert found is None or changed.rstrip("=") == session.id or found.version == session.version
+    for id in ("", "x", "=" * 50, "\ud800", "A" * 100_000):
+        assert sessions.find("dev/bob", id) is None
+
+
+def test_sessions_end_by_age_and_by_the_client():
+    clock = Clock()
+    sessions = made(clock=clock)
+    session = sessions.begin("dev/bob", "2025-11-25", {})
+    clock.now += 3599
+    assert sessions.find("dev/bob", session.id) == session
+    clock.now += 2
+    assert sessions.find("dev/bob", session.id) is None
+    other = sessions.begin("dev/bob", "2025-11-25", {})
+    sessions.end(other)
+    assert sessions.find("dev/bob", other.id) is None
+
+
+def test_ended_sessions_that_are_remembered_are_bounded():
+    sessions = made()
+    first = sessions.begin("dev/bob", "2025-11-25", {})
+    sessions.end(first)
+    for _ in range(10_000):
+        sessions.end(sessions.begin("dev/bob", "2025-11-25", {}))
+    assert len(sessions._ended) == 10_000
+
+
+def test_capabilities_of_any_size_make_a_bounded_id():
+    session = made().begin("dev/bob", "2025-11-25", {"sampling": {"x": "y" * 100_000}, "elicitation": None})
+    assert session.capabilities == {"sampling": {}}
+    assert len(session.id) < 2000
+
+
+def test_the_answer_to_a_question_finds_its_place_in_its_session_alone():
+    sessions = made()
+    mine, other = (sessions.begin("dev/bob", "2025-11-25", ELICITATION) for _ in range(2))
+    for id in (0, -5, "a", "a~b", "x" * 200):
+        question = Question("github", "their~session", "2025-06-18", id)
+        asked = sessions.ask(mine, question)
+        assert asked.startswith(QUESTION)
+        assert made().asked(mine, asked) == question
+        assert sessions.asked(other, asked) is None
+        assert sessions.asked(mine, asked.removeprefix(QUESTION)) is None
+    for forged in (None, 7, "", "q.", "q.x", "github~session~1~mac", QUESTION + mine.id):
+        assert sessions.asked(mine, forged) is None
