@@ -4,6 +4,7 @@
     entry      a kept answer, sealed            forms     its form: API, plain or streamed
     flights    equal requests in flight         stores    memory, SQLite, Redis
     answers    all kept answers                 stages    LookUp, Keep, TellCache, Fill
+    batches    embeddings, kept by input        similar   questions in other words
 
 A kept answer is the provider's, before guardrails, cost and usage were written into it: whatever reads answers reads it
 anew each time.

@@ -7,14 +7,20 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from extproc.cache.entry import Entry, Open, Seal, Sealed, pack, unpack
 from extproc.cache.flights import Flights
 from extproc.cache.settings import CacheSettings
 from extproc.cache.stores import CacheError, Store, is_memory, open_store
+from extproc.guardrails import Around
+
+if TYPE_CHECKING:
+    from extproc.cache.similar.finder import Similar
 
 _REST = 1.0
 """Seconds in which a store that failed is not asked."""
+_VECTORS = ("vectors", "vector_bytes", "vector_failures")
 LEAST_SECRET = 32
 """Characters of `cache.key`, at least."""
 
@@ -24,9 +30,17 @@ log = logging.getLogger(__name__)
 class Answers:
     """`find` and `keep` never raise: without a store every request goes to a provider."""
 
-    def __init__(self, store: Store, secret: bytes, seal: Seal, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        secret: bytes,
+        seal: Seal,
+        now: Callable[[], float] = time.time,
+        similar: Similar | None = None,
+    ) -> None:
         self.secret = secret
         self.flights = Flights()
+        self.similar = similar  # None: no rule compares questions
         self.failures = 0  # calls that the store did not answer
         self.collected = 0  # bytes of answers under way that are to be kept
         self._rests_until = 0.0  # the store is not asked before, after it failed
@@ -50,7 +64,7 @@ class Answers:
         if self._rests:
             return
         try:
-            await self._store.put(key, self._seal.close(key, pack(entry)), self._owner(consumer), ttl)
+            await self._store.put(key, self._seal.close(key, pack(entry)), self.owner(consumer), ttl)
         except CacheError:
             self._failed()
 
@@ -63,21 +77,28 @@ class Answers:
         self.failures += 1
         self._rests_until = time.monotonic() + _REST
 
-    def _owner(self, consumer: str) -> bytes:
+    def owner(self, consumer: str) -> bytes:
         """Stands for a consumer in the store, which knows no names."""
         return hashlib.blake2b(consumer.encode(errors="replace"), key=self.secret[:64], digest_size=16).digest()
 
     async def forget(self, consumer: str) -> int:
         """Delete all answers to requests of a consumer. Returns their number. Raises CacheError."""
-        return await self._store.forget(self._owner(consumer))
+        if self.similar is not None:
+            self.similar.forget(self.owner(consumer))
+        return await self._store.forget(self.owner(consumer))
 
     async def clear(self) -> int:
         """Delete all answers. Returns their number. Raises CacheError."""
+        if self.similar is not None:
+            self.similar.clear()
         return await self._store.clear()
 
     async def stats(self) -> Mapping[str, int]:
-        """See `Store.stats`; `waiting` requests wait for equal ones. Raises CacheError."""
-        return {**await self._store.stats(), "waiting": self.flights.waiting, "failures": self.failures}
+        """See `Store.stats`; `waiting` requests wait for equal ones, `vectors` are of questions. Raises CacheError."""
+        similar = self.similar
+        vectors = (0, 0, 0) if similar is None else (similar.index.count, similar.index.size, similar.failures)
+        more = {"waiting": self.flights.waiting, "failures": self.failures}
+        return {**await self._store.stats(), **more, **dict(zip(_VECTORS, vectors, strict=True))}
 
     async def close(self) -> None:
         try:
@@ -86,19 +107,33 @@ class Answers:
             self.failures += 1
 
 
-def open_answers(url: str, settings: CacheSettings) -> Answers | None:
+def open_answers(url: str, settings: CacheSettings, around: Around | None = None) -> Answers | None:
     """The kept answers at `url`; None where no rule is given. Without its secret nothing is kept: None, and a log line.
+    `around` are the settings that an embedding model needs.
 
     Raises CacheError when the store cannot be opened.
     """
     if not settings.rules:
         return None
+    similar = _open_similar(settings, around or Around())
     store_size = {"memory": settings.memory, "disk": settings.disk}
     if is_memory(url):
-        return Answers(open_store(url, **store_size), os.urandom(32), Open())
+        return Answers(open_store(url, **store_size), os.urandom(32), Open(), similar=similar)
     secret = settings.key.read() if settings.key is not None else None
     if secret is None or len(secret) < LEAST_SECRET:
         log.error("cache.key is missing or has fewer than %d characters: nothing is cached", LEAST_SECRET)
         return None
     found = hashlib.blake2b(secret.encode(), digest_size=32).digest()
-    return Answers(open_store(url, **store_size), found, Sealed(found))
+    return Answers(open_store(url, **store_size), found, Sealed(found), similar=similar)
+
+
+def _open_similar(settings: CacheSettings, around: Around) -> Similar | None:
+    """The kept questions; None where no rule compares them. Without numpy: None, and a log line."""
+    if not settings.is_semantic:
+        return None
+    try:
+        from extproc.cache.similar.finder import Similar  # noqa: PLC0415 - an extra, and 20 MB
+    except ImportError:
+        log.error("cache.rules: `semantic` needs numpy: pip install 'llm-extproc[semantic]'")  # noqa: TRY400
+        return None
+    return Similar(settings.semantic, around)

@@ -12,7 +12,7 @@ other form all but the order of the top-level fields does. A field that the gate
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,11 +20,14 @@ import msgspec
 from extproc.providers import ProviderSettings
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Consumer, Exchange, Target
-from extproc.words.messages import Prompt, ToolResult
+from extproc.words.messages import Prompt, TextPart, ToolResult
 from extproc.words.values import Pattern
 
 VERSION = 1
 """Changes with each change of what a key means: older entries are then not found."""
+
+_MOST_KNOWN = 4096
+"""Targets whose places are remembered."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -38,39 +41,94 @@ class Keys:
             name: [entry.kind, entry.url.geturl(), sorted(entry.headers.items()), sorted(entry.query.items())]
             for name, entry in providers.items()
         }
-        self._queries = {name: entry.provider.client_query for name, entry in providers.items()}
-        self._headers = {name: [Pattern(passed) for passed in entry.passed] for name, entry in providers.items()}
+        self._passing = {name: _Passing(entry) for name, entry in providers.items()}
+        self._known: dict[int, tuple[Target, str]] = {}  # by the identity of a target, which lives as long as this
 
     def __call__(self, exchange: Exchange, scope: str) -> tuple[bytes, bool] | None:
         """The key, and whether it is that of the neutral form. None for a request that no JSON can express."""
         prompt = neutral(exchange)
-        said: Any = stated(exchange) if prompt is None else prompt
-        where = sorted({_encode(self._place(target)) for target in exchange.targets})
-        parts = [VERSION, owner(exchange.consumer, scope), [place.decode() for place in where], self._beside(exchange)]
+        digest = self._digest(exchange, scope, stated(exchange) if prompt is None else prompt)
+        return None if digest is None else (digest, prompt is not None)
+
+    def question(self, exchange: Exchange, scope: str, longest: int) -> tuple[bytes, str] | None:
+        """A digest of all but the last turn, and the text of that turn; None where it is no text of the user's, or too
+        long.
+        """
+        prompt = neutral(exchange)
+        if prompt is None or not prompt.messages or prompt.messages[-1].role != "user":
+            return None
+        last = prompt.messages[-1]
+        texts = [part.text for part in last.parts if isinstance(part, TextPart)]
+        text = "\n".join(texts)
+        if len(texts) < len(last.parts) or len(text) > longest or not text.strip():
+            return None
+        last.parts = []
+        digest = self._digest(exchange, scope, ["question", prompt])
+        return None if digest is None else (digest, text)
+
+    def inputs(self, exchange: Exchange, scope: str, name: str, inputs: Sequence[Any]) -> Sequence[bytes] | None:
+        """A key for each of the inputs of a request, which stand in the field `name`."""
+        *beside, fields = stated(exchange)
+        rest = {field: value for field, value in fields.items() if field != name}
+        digest = self._digest(exchange, scope, ["input", *beside, rest])
+        if digest is None:
+            return None
+        try:
+            return [hashlib.blake2b(digest + _encode(one), key=self._secret, digest_size=32).digest() for one in inputs]
+        except (UnicodeEncodeError, RecursionError):
+            return None
+
+    def _digest(self, exchange: Exchange, scope: str, said: Any) -> bytes | None:
+        targets = exchange.targets
+        where = [self._place(target) for target in targets]
+        if len(where) > 1:
+            where = sorted(set(where))
+        parts = [VERSION, owner(exchange.consumer, scope), where, self._beside(exchange)]
         try:
             data = _encode([*parts, said])
         except (UnicodeEncodeError, RecursionError):
             return None
-        return hashlib.blake2b(data, key=self._secret, digest_size=32).digest(), prompt is not None
+        return hashlib.blake2b(data, key=self._secret, digest_size=32).digest()
 
-    def _place(self, target: Target) -> Sequence[Any]:
-        """All of a target that changes its answers. Its name does not."""
+    def _place(self, target: Target) -> str:
+        """All of a target that changes its answers, as JSON. Its name does not."""
+        known = self._known.get(id(target))
+        if known is not None and known[0] is target:
+            return known[1]
         able = None if target.supports is None else sorted(target.supports)
         limits = [target.max_output_tokens, target.known_output]
         changes = [target.changes, target.api, target.hosted_tools, able, limits]
-        return [target.provider, self._places.get(target.provider), target.model, *changes]
+        place = _encode([target.provider, self._places.get(target.provider), target.model, *changes]).decode()
+        if len(self._known) >= _MOST_KNOWN:  # names that wildcards allow have no end
+            self._known.clear()
+        self._known[id(target)] = target, place
+        return place
 
     def _beside(self, exchange: Exchange) -> Sequence[Any]:
         """What providers get of the client's headers and query. Versions of APIs are in the paths."""
-        providers = {target.provider for target in exchange.targets}
-        patterns = [pattern for name in providers for pattern in self._headers[name]]
-        headers = exchange.request.headers
-        passed = sorted(name for name in headers if any(pattern(name) for pattern in patterns)) if patterns else ()
-        beside = [[name, headers[name]] for name in passed]
-        if query := exchange.request.path.partition("?")[2]:  # which may hold the client's credential
-            allowed = {name for provider in providers for name in self._queries[provider]}
+        headers, query = exchange.request.headers, exchange.request.path.partition("?")[2]
+        passing = [self._passing[name] for name in {target.provider for target in exchange.targets}]
+        passed = {name for each in passing for name in each.headers(headers)}
+        beside = [[name, headers[name]] for name in sorted(passed)]
+        if query:  # which may hold the client's credential
+            allowed = {name for each in passing for name in each.query}
             beside += sorted(part.split("=", 1) for part in query.split("&") if part.partition("=")[0] in allowed)
         return beside
+
+
+class _Passing:
+    """The headers and parameters of clients that a provider gets."""
+
+    def __init__(self, provider: ProviderSettings) -> None:
+        self.query = provider.provider.client_query
+        self._names = frozenset(name for name in provider.passed if "*" not in name)
+        self._patterns = [Pattern(name) for name in provider.passed if "*" in name]
+
+    def headers(self, given: Mapping[str, str]) -> Iterable[str]:
+        found = self._names & given.keys()
+        if self._patterns:
+            found |= {name for name in given if any(pattern(name) for pattern in self._patterns)}
+        return found
 
 
 def owner(consumer: Consumer, scope: str) -> Sequence[Any]:

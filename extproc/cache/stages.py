@@ -8,31 +8,37 @@ Fill       the answer's place in the store, once it ended well, and the end of t
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extproc.admission import LARGE
 from extproc.cache.answers import Answers
+from extproc.cache.batches import Batch, batch_of, parts, whole
 from extproc.cache.entry import Entry
 from extproc.cache.forms import in_form
 from extproc.cache.key import Keys, owner
-from extproc.cache.settings import LONGEST_WAIT, CacheRuleSettings, CacheSettings
+from extproc.cache.settings import LONGEST_WAIT, THRESHOLD, CacheRuleSettings, CacheSettings
 from extproc.dialects import ENDED, LIMITED
 from extproc.framing import Frame, Framing
 from extproc.framing.json import WholeBody
 from extproc.framing.multipart import is_form
 from extproc.framing.sse import SSE
+from extproc.prices import NANO
 from extproc.providers import ProviderSettings
 from extproc.response import Events, Tell, framing_for
 from extproc.words.actions import LocalReply
-from extproc.words.caching import CACHE, Caching
+from extproc.words.caching import CACHE, SIMILARITY, Caching, Outcome
 from extproc.words.dialect import NATIVE, Report
 from extproc.words.errors import Refusal
 from extproc.words.exchange import Ending, Exchange, Response, Target
 from extproc.words.facts import fact
 from extproc.words.values import Pattern, show_duration
 from extproc.words.verdicts import GUARDRAILS, told
+
+if TYPE_CHECKING:
+    from extproc.cache.similar.finder import Asked, Similar
 
 _TOUCHED = ("block", "mask", "annotate", "failed")
 """Actions of guardrails on an answer that keep it from being stored."""
@@ -48,7 +54,7 @@ class Rule:
         self._match = [(name, Pattern(pattern)) for name, pattern in settings.match.items()]
 
     def applies(self, exchange: Exchange) -> bool:
-        return all(matches(_fact(name, exchange)) for name, matches in self._match)
+        return not self._match or all(matches(_fact(name, exchange)) for name, matches in self._match)
 
 
 def _fact(name: str, exchange: Exchange) -> str:
@@ -74,6 +80,7 @@ class LookUp:
         self._rules = [Rule(rule) for rule in settings.rules]
         self._most = settings.max_answer
         self._wait, self._waiting = settings.wait, settings.waiting
+        self._semantic = settings.semantic
         self._answers = answers
         self._keys = Keys(answers.secret, providers)
         self._events = events
@@ -91,22 +98,94 @@ class LookUp:
         caching = Caching(found[0], exchange.consumer.name, rule.ttl, rule.mode == "enforce", self._most)
         caching.plain = found[1]
         exchange.caching = caching
+        caching.batch = None if caching.plain else batch_of(self._keys, exchange, rule.scope)
         if wish == "refresh":
             caching.outcome, caching.fill = "refresh", True
+            return None
+        if caching.batch is not None and await self._part(exchange, caching, caching.batch):
             return None
         entry = await self._find(exchange, caching)
         if entry is not None and not caching.enforced:
             caching.outcome, caching.saved = "shadow", entry.cost
             return None
         if entry is not None and (body := in_form(entry, exchange.dialect, stream=exchange.ask.stream)) is not None:
-            return await self._replay(exchange, caching, entry, body)
+            return await self._replay(exchange, caching, entry, body, "hit")
         caching.fill = True
+        if rule.semantic != "off" and caching.plain and wish != "exact" and self._answers.similar is not None:
+            return await self._alike(exchange, caching, rule, self._answers.similar)
         return None
+
+    async def _alike(
+        self, exchange: Exchange, caching: Caching, rule: CacheRuleSettings, similar: Similar
+    ) -> LocalReply | None:
+        """The kept answer to the question in other words. In shadow mode a model is asked while the provider is."""
+        found = self._keys.question(exchange, rule.scope, self._semantic.longest)
+        if found is None:
+            return None
+        asked = caching.asked = similar.asked(*found, guard=self._semantic.guard)
+        enforced = caching.enforced and rule.semantic == "enforce"
+        seek = self._seek(exchange, caching, similar, asked, enforced=enforced)
+        if not enforced and not similar.at_once:
+            caching.seeking = asyncio.ensure_future(seek)
+            return None
+        # A task, because calls have time limits that only a task can have.
+        entry = await (seek if similar.at_once else asyncio.ensure_future(seek))
+        if entry is None or not enforced:
+            return None
+        if (body := in_form(entry, exchange.dialect, stream=exchange.ask.stream)) is None:
+            return None
+        flight, caching.flight, caching.fill = caching.flight, None, False
+        if flight is not None:
+            self._answers.flights.end(flight, entry)
+        return await self._replay(exchange, caching, entry, body, "similar")
+
+    async def _seek(
+        self, exchange: Exchange, caching: Caching, similar: Similar, asked: Asked, *, enforced: bool
+    ) -> Entry | None:
+        """The entry of the nearest kept question, where it is near enough. Writes the outcome in shadow mode."""
+        settings = self._semantic
+        threshold = settings.threshold or THRESHOLD
+        found = await similar.nearest(asked, threshold, self._answers.now())
+        if found is None:
+            return None
+        entry = await self._answers.find(found.row.key)
+        if entry is None or not self._usable(entry, caching):
+            similar.index.remove(asked.partition, found.row.key)
+            return None
+        near = found.score >= threshold
+        consumer = exchange.consumer
+        about = {
+            "time": self._answers.now(),
+            "consumer": consumer.name,
+            "team": consumer.team,
+            "model": exchange.ask.model[:256],
+            "hit": near,
+        }
+        saved = None if entry.cost is None else entry.cost / NANO
+        similar.sample(asked, found, {**about, "saved_usd": saved}, texts=settings.samples == "texts")
+        if not near:
+            return None
+        caching.score = found.score
+        if not enforced:
+            caching.outcome, caching.saved = "similar_shadow", entry.cost
+        return entry
+
+    async def _part(self, exchange: Exchange, caching: Caching, batch: Batch) -> bool:
+        """Find what is kept of a batch. True where the provider is asked for the rest."""
+        await batch.find(lambda key: self._kept(key, caching))
+        missing = batch.missing
+        if not caching.enforced or not 0 < len(missing) < len(batch.entries):
+            return False
+        exchange.edits[exchange.dialect.inputs.field] = [batch.inputs[place] for place in missing]
+        caching.outcome, caching.saved, caching.fill = "partial", batch.cost, True
+        return True
 
     def rule(self, exchange: Exchange) -> CacheRuleSettings | None:
         """The rule for a request; None where its answer is not kept."""
-        found = next((rule.settings for rule in self._rules if rule.applies(exchange)), None)
-        return None if found is None or found.mode == "off" else found
+        for rule in self._rules:
+            if rule.applies(exchange):
+                return None if rule.settings.mode == "off" else rule.settings
+        return None
 
     async def _find(self, exchange: Exchange, caching: Caching) -> Entry | None:
         """The kept answer, or the one that an equal request under way brings.
@@ -117,7 +196,7 @@ class LookUp:
         flight = flights.begin(caching.key, self._wait) if caching.enforced else None
         if flight is not None:
             try:
-                entry = await self._kept(caching)
+                entry = await self._whole(exchange, caching)
             except BaseException:
                 flights.end(flight)
                 raise
@@ -131,17 +210,25 @@ class LookUp:
             entry = await flights.join(caching.key, min(self._wait, max(left, 0.0)), self._waiting)
             if entry is not None:
                 return entry
-        return await self._kept(caching)
+        return await self._whole(exchange, caching)
 
-    async def _kept(self, caching: Caching) -> Entry | None:
-        entry = await self._answers.find(caching.key)
+    async def _whole(self, exchange: Exchange, caching: Caching) -> Entry | None:
+        """The kept answer, put together where it is kept by input."""
+        if caching.batch is None:
+            return await self._kept(caching.key, caching)
+        return None if caching.batch.missing else whole(exchange, caching.batch)
+
+    async def _kept(self, key: bytes, caching: Caching) -> Entry | None:
+        entry = await self._answers.find(key)
         return entry if entry is not None and self._usable(entry, caching) else None
 
     def _usable(self, entry: Entry, caching: Caching) -> bool:
         age = self._answers.now() - entry.stored
         return age < caching.ttl and not (caching.enforced and entry.is_shadow)
 
-    async def _replay(self, exchange: Exchange, caching: Caching, entry: Entry, body: bytes) -> LocalReply | None:
+    async def _replay(
+        self, exchange: Exchange, caching: Caching, entry: Entry, body: bytes, outcome: Outcome
+    ) -> LocalReply | None:
         """The kept answer, through the stages of events; None where a budget wants another model's. A Refusal leaves
         the exchange as one without a provider.
         """
@@ -162,9 +249,11 @@ class LookUp:
             raise
         exchange.target = target
         self._tell(exchange)
-        caching.outcome, caching.saved = "hit", entry.cost
+        caching.outcome, caching.saved = outcome, entry.cost
         age = max(0, int(self._answers.now() - entry.stored))
         headers = {**exchange.told, "content-type": kind, CACHE: "hit", "age": str(age)}
+        if caching.score is not None:
+            headers[SIMILARITY] = f"{caching.score:.3f}"
         if found := told(exchange):
             headers[GUARDRAILS] = found
         if exchange.request_id:
@@ -175,7 +264,8 @@ class LookUp:
 def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
     """The reason, for people, why the answer to a request is not kept; empty where it may be."""
     ask, headers = exchange.ask, exchange.request.headers
-    if headers.get(CACHE, "").strip().lower() == "off" or "no-store" in headers.get("cache-control", "").lower():
+    wish, control = headers.get(CACHE), headers.get("cache-control")
+    if (wish and wish.strip().lower() == "off") or (control and "no-store" in control.lower()):
         return "the client asks for it"
     if ask.free or len(exchange.body) > LARGE:
         return "it has no answer of a model" if ask.free else "its body is large"
@@ -185,7 +275,7 @@ def obstacle(exchange: Exchange, rule: CacheRuleSettings) -> str:
         return "it is a form, whose files are not compared"
     if exchange.masked or exchange.vault is not None:
         return "a guardrail masked it"
-    if ask.lasting or ask.unseen or ask.hosted or ask.speaks or not NATIVE.isdisjoint(ask.needs):
+    if ask.lasting or ask.unseen or ask.hosted or ask.speaks or (ask.needs and not NATIVE.isdisjoint(ask.needs)):
         return "it refers to content outside of it, or to tools that its provider runs"
     if exchange.kept or exchange.dialect.keeps(exchange.json):
         return "its provider keeps the answer, under an id of its own"
@@ -210,6 +300,10 @@ def explain(settings: CacheSettings, providers: Mapping[str, ProviderSettings], 
     whose = "all consumers" if scope == ["all"] else f"{scope[0]} {scope[-1]}"
     form = "of any API, plain or streamed" if found[1] else "of the same API and form"
     shadow = "; shadow: only counted" if rule.mode == "shadow" else ""
+    if rule.semantic != "off" and found[1]:
+        asked = Keys(b"", providers).question(exchange, rule.scope, settings.semantic.longest)
+        others = f"other words: {'shadow' if shadow else rule.semantic} at {settings.semantic.threshold or THRESHOLD:g}"
+        shadow += f"; {others}" if asked is not None else "; no other words: its last turn is no short text"
     return f"rule {number}: kept for {show_duration(rule.ttl)}, for equal requests of {whose}, {form}{shadow}"
 
 
@@ -265,18 +359,25 @@ class TellCache:
 
     def __call__(self, exchange: Exchange) -> None:
         if exchange.caching is not None and exchange.caching.enforced:
-            exchange.told[CACHE] = exchange.caching.outcome
+            outcome = exchange.caching.outcome
+            exchange.told[CACHE] = outcome if outcome in ("refresh", "partial") else "miss"
 
 
 class Fill:
     """Keeps an answer that ended well, and ends the wait of equal requests. Runs after Settle, which knows its cost."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, *, texts: bool = False) -> None:
         self._answers = answers
+        self._texts = texts  # texts of questions are kept, for samples
 
     async def __call__(self, exchange: Exchange) -> None:
         caching: Caching | None = exchange.caching
-        if caching is None or not caching.fill:
+        if caching is None:
+            return
+        if caching.seeking is not None:  # its own time limit ends it
+            seeking, caching.seeking = caching.seeking, None
+            await seeking
+        if not caching.fill:
             return
         caching.fill, flight, caching.flight = False, caching.flight, None
         entry = self._entry(exchange, caching) if keepable(exchange) else None
@@ -285,7 +386,13 @@ class Fill:
             flight.land(entry)
         try:
             if entry is not None:
-                await self._answers.keep(caching.key, entry, caching.owner, caching.ttl)
+                apart = [(caching.key, entry)] if caching.batch is None else parts(exchange, caching.batch, entry)
+                for key, one in apart:
+                    await self._answers.keep(key, one, caching.owner, caching.ttl)
+                if caching.asked is not None and caching.score is None and self._answers.similar is not None:
+                    answers, ends = self._answers, entry.stored + caching.ttl
+                    owner = answers.owner(caching.owner)
+                    self._answers.similar.add(caching.asked, caching.key, owner, ends, texts=self._texts)
         finally:
             if flight is not None:
                 self._answers.flights.end(flight, entry)

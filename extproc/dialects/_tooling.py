@@ -1,4 +1,4 @@
-"""Tools in requests, for `Dialect.tooling` and `Dialect.without_tools`."""
+"""Tools in requests, for `Dialect.tooling`, `Dialect.results` and `Dialect.without_tools`."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ def known(names: Mapping[str, str], id: Any) -> str:
 def turns(items: Any) -> int:
     """Messages of the user in a dialogue, which may be one text."""
     return sum(item.get("role") == "user" for item in objects(items)) if isinstance(items, list) else int(bool(items))
+
+
+def kept(node: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the named fields that are there, and are a text or a truth value: what may stay beside a result."""
+    return {name: node[name] for name in names if isinstance(node.get(name), str | bool)}
 
 
 _LISTS = ("tools", "functions")

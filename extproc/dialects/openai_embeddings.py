@@ -18,6 +18,7 @@ import msgspec
 from extproc.dialects import _edges, azure, read_integer, read_model, safe_names
 from extproc.dialects._batch import add_inputs
 from extproc.dialects._conversation import pieces
+from extproc.dialects._inputs import Inputs
 from extproc.dialects.openai_chat import problem as chat_problem
 from extproc.dialects.openai_chat.usage import read_usage
 from extproc.words.dialect import (
@@ -82,6 +83,7 @@ class OpenAIEmbeddings(Dialect):
         opaque=frozenset(),
     )
     asides = frozenset(("user",))
+    inputs = Inputs()
 
     def varies(self, body: Mapping[str, Any]) -> bool:  # noqa: ARG002
         return False

@@ -75,7 +75,8 @@ class ModelSettings(Section):
     prompt_cache: bool = Field(
         False,
         description="Mark the stable parts of prompts for providers that cache marked parts only (Anthropic, also on "
-        "Bedrock and Vertex). Use it for long prompts that repeat.",
+        "Bedrock and Vertex), and give a key to providers that find prefixes by one (OpenAI, also on Azure). "
+        "Use it for long prompts that repeat.",
     )
     disabled: bool = Field(
         False, description="Stop new requests to the model. Virtual models skip it. Takes effect without a restart."

@@ -323,13 +323,96 @@ async def test_the_first_rule_that_matches_applies(world):
         assert hit(await again(gateway, body, **headers)) is kept
 
 
-async def test_embeddings_are_kept_by_the_whole_request(world):
+EMBED = "/v1/embeddings"
+
+
+def vectors(*texts, usage=True):
+    """The answer of a provider: a vector for each text, which tells its length, and a token for each character."""
+    items = [{"object": "embedding", "index": at, "embedding": [len(text), 0.5]} for at, text in enumerate(texts)]
+    tokens = sum(map(len, texts))
+    return {"object": "list", "data": items, "model": "m"} | (
+        {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}} if usage else {}
+    )
+
+
+def embedding(*texts, **more):
+    return {"model": "m", "input": list(texts)} | more
+
+
+async def asked_of_the_provider(gateway, body, answer):
+    """The inputs that the provider of a batch gets, and the client's answer."""
+    stream = gateway.stream()
+    await asks(EMBED)(stream)
+    onward = await sends(body)(stream)
+    head = await answers()(stream)
+    chunk = await streams(answer, end=True)(stream)
+    await stream.on_end()
+    given = json.loads(onward.body)["input"] if onward.body else body["input"]
+    return given, head.set_headers.get("x-ai-cache"), json.loads(chunk.body)
+
+
+async def test_embeddings_are_kept_by_input_and_a_provider_is_asked_for_the_rest(world):
+    gateway = world(f"{PRICED}\n{RULES}")
+    await paid(gateway, embedding("aa", "bbbb"), vectors("aa", "bbbb"), EMBED)
+    reply = await again(gateway, embedding("bbbb"), EMBED)
+    assert hit(reply)
+    assert content(reply) == vectors("bbbb")
+    assert content(await again(gateway, {"model": "m", "input": "aa"}, EMBED)) == vectors("aa")
+    assert content(await again(gateway, embedding("bbbb", "aa", "bbbb"), EMBED)) == vectors("bbbb", "aa", "bbbb")
+    backwards = vectors("c", "ddd") | {"data": vectors("c", "ddd")["data"][::-1]}
+    given, told, answer = await asked_of_the_provider(gateway, embedding("c", "aa", "ddd"), backwards)
+    assert (given, told, answer) == (["c", "ddd"], "partial", vectors("c", "aa", "ddd"))
+    assert content(await again(gateway, embedding("ddd", "c"), EMBED)) == vectors("ddd", "c")
+    entries = [(entry["cache"], entry["input_tokens"], entry.get("saved_usd")) for entry in gateway.log[-2:-1]]
+    assert entries == [("partial", 4, pytest.approx(0.000002))]
+    assert (gateway.log[-1]["cache"], gateway.log[-1]["saved_usd"]) == ("hit", pytest.approx(0.000004))
+    for other in (embedding("aa", dimensions=5), embedding("aa", encoding_format="base64"), embedding([1, 2])):
+        assert not hit(await again(gateway, other, EMBED)), other
+    assert not hit(await again(gateway, embedding("aa"), EMBED, x_ai_cache="off"))
+    assert not hit(await again(gateway, embedding("aa"), EMBED, x_ai_cache="refresh"))
+
+
+async def test_an_answer_without_a_vector_for_each_input_is_no_answer_to_a_batch(world):
     gateway = world(RULES)
-    body = {"model": "m", "input": ["a", "b"]}
-    answer = {"object": "list", "data": [], "model": "m", "usage": {"prompt_tokens": 2, "total_tokens": 2}}
-    await paid(gateway, body, answer, "/v1/embeddings")
-    assert content(await again(gateway, body, "/v1/embeddings")) == answer
-    assert not hit(await again(gateway, {"model": "m", "input": ["a"]}, "/v1/embeddings"))
+    await paid(gateway, embedding("aa"), vectors("aa", usage=False), EMBED)
+    assert content(await again(gateway, embedding("aa"), EMBED)) == vectors("aa", usage=False)
+    for bad in (vectors("b"), vectors("b", "c", "d"), {"data": 5}, {"data": [{"index": "x"}]}, b"no JSON"):
+        stream = gateway.stream()
+        await asks(EMBED)(stream)
+        await sends(embedding("aa", "b", "c"))(stream)
+        await answers()(stream)
+        chunk = await streams(bad, end=True)(stream)
+        await stream.on_end()
+        assert b'"provider_bad_answer"' in chunk.body
+        assert b"embedding" not in chunk.body
+        assert (gateway.log[-1]["error"], gateway.log[-1]["complete"]) == ("provider_bad_answer", False)
+    await talk(gateway.stream(), asks(EMBED), sends(embedding("aa", "b")), answers(500, end=True))
+    assert not hit(await again(gateway, embedding("b"), EMBED))
+
+
+async def test_batches_in_shadow_mode_and_long_ones_ask_for_every_input(world):
+    gateway = world(f"{PRICED}\ncache: {{rules: [{{mode: shadow}}]}}")
+    await paid(gateway, embedding("aa", "b"), vectors("aa", "b"), EMBED)
+    given, told, answer = await asked_of_the_provider(gateway, embedding("aa", "c"), vectors("aa", "c"))
+    assert (given, told, answer) == (["aa", "c"], None, vectors("aa", "c"))
+    await paid(gateway, embedding("c", "b"), vectors("c", "b"), EMBED)
+    assert [entry["cache"] for entry in gateway.log] == ["miss", "miss", "shadow"]
+    texts = ["x" * number for number in range(1, 258)]
+    gateway = world(RULES)
+    await paid(gateway, embedding(*texts), vectors(*texts), EMBED)
+    assert content(await again(gateway, embedding(*texts), EMBED)) == vectors(*texts)
+    assert not hit(await again(gateway, embedding("x"), EMBED))
+
+
+async def test_equal_batches_at_once_are_asked_once(world):
+    gateway = world(RULES)
+    stream = gateway.stream()
+    await asks(EMBED)(stream)
+    await sends(embedding("aa", "b"))(stream)
+    others = [asyncio.create_task(again(gateway, embedding("aa", "b"), EMBED)) for _ in range(20)]
+    await waiting_for(gateway, 20, others)
+    await finish(stream, vectors("aa", "b"))
+    assert all(hit(reply) for reply in await asyncio.gather(*others))
 
 
 async def test_older_completions_are_kept_in_their_own_form(world):

@@ -7,12 +7,12 @@ redis://host:6379/0        a fleet; see `stores.redis` for the whole address
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from extproc.stores.redis import check as check_redis
 from extproc.stores.redis import doubts as doubt_redis
+from extproc.words.offline import has_package
 
 OVERHEAD = 480
 """Bytes that an entry takes beside its value: digests, dictionaries, rows."""
@@ -57,7 +57,7 @@ def check(url: str) -> None:
         raise ValueError("sqlite: needs a path, for example sqlite:data/cache.db")
     elif url != "memory:" and scheme != "sqlite":
         raise ValueError("the cache must be memory:, sqlite:PATH or redis://host:port/db")
-    if not is_memory(url) and importlib.util.find_spec("cryptography") is None:
+    if not is_memory(url) and not has_package("cryptography"):
         raise ValueError("kept answers are encrypted: pip install 'llm-extproc[cache]'")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from extproc.dialects._prefix import prefix
 from extproc.dialects._tooling import without_tools
 from extproc.dialects._variety import varies
 from extproc.dialects.anthropic_messages import (
@@ -52,6 +53,7 @@ class AnthropicMessages(Dialect):
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
+    results = staticmethod(tooling.results)
     tooling = staticmethod(tooling.tooling)
     without_tools = staticmethod(without_tools)
     lacks = frozenset(("choices", "logprobs", "audio"))
@@ -64,6 +66,9 @@ class AnthropicMessages(Dialect):
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         return ask.conversation(body)
+
+    def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        return prefix(body, ("tools", "system"), "messages")
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         return ask.texts(body)

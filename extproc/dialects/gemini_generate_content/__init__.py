@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from extproc.dialects._prefix import prefix
 from extproc.dialects.gemini_generate_content import (
     ask,
     client_answer,
@@ -105,6 +106,7 @@ class GeminiGenerateContent(GeminiClient):
     observe_edges = staticmethod(report.observe_edges)
     said = staticmethod(said.said)
     without_tools = staticmethod(tooling.without_tools)
+    results = staticmethod(tooling.results)
     tooling = staticmethod(tooling.tooling)
 
     def read(self, body: Mapping[str, Any], endpoint: Endpoint = NO_ENDPOINT) -> Ask:
@@ -115,6 +117,9 @@ class GeminiGenerateContent(GeminiClient):
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         return ask.conversation(body)
+
+    def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        return prefix(body, ("tools", "systemInstruction"), "contents")
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         return ask.texts(body)

@@ -5,16 +5,17 @@ Source: https://ai.google.dev/gemini-api/docs/function-calling and https://ai.go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from extproc.dialects import _tooling
 from extproc.dialects._conversation import inner
-from extproc.dialects._tooling import known, name_of, objects
+from extproc.dialects._tooling import kept, known, name_of, objects
 from extproc.dialects.gemini_generate_content.ask import CONFIG, SCHEMAS
 from extproc.dialects.gemini_generate_content.schema import json_schema
 from extproc.dialects.gemini_generate_content.spelling import snake
-from extproc.words.tooling import Tooling
+from extproc.words.tooling import Result, Tooling
 
 _FUNCTIONS = "functionDeclarations"
 _CALLING, _ALLOWED = "functionCallingConfig", "allowedFunctionNames"
@@ -29,20 +30,37 @@ def tooling(body: Mapping[str, Any]) -> Tooling:
             found.offered[name_of(function.get("name"))] = _arguments(function)
     if body.get("cachedContent"):
         found.results.append("")
+    found.turns = sum(turn.get("role", "user") != "model" for turn in objects(body.get("contents")))
+    found.results += [result.tool for result in results(body)]
+    return found
+
+
+def results(body: Mapping[str, Any]) -> Iterator[Result]:
+    """See `Dialect.results`. Results of Google's own tools cannot be written anew."""
     ids: dict[str, str] = {}
     names: set[str] = set()
     for turn in objects(body.get("contents")):
-        found.turns += turn.get("role", "user") != "model"
-        for part in objects(turn.get("parts")):
+        parts = turn.get("parts")
+        for index, part in enumerate(parts if isinstance(parts, list) else ()):
+            if not isinstance(part, dict):
+                continue
+            hosted = [name for field, name in _HOSTED_RESULTS.items() if field in part]
             if isinstance(call := part.get("functionCall"), dict):
                 ids[name_of(call.get("id"))] = name = name_of(call.get("name"))
                 names.add(name)
             elif isinstance(result := part.get("functionResponse"), dict):
                 name = name_of(result.get("name"))
                 by_name = name if name in names else ""
-                found.results.append(known(ids, result["id"]) if result.get("id") else by_name)
-            found.results += [name for field, name in _HOSTED_RESULTS.items() if field in part]
-    return found
+                tool = known(ids, result["id"]) if result.get("id") else by_name
+                media = result.get("parts")
+                omitted = len(media) if isinstance(media, list) else 0
+                yield Result(tool, result.get("response"), parts, index, partial(_written, result), omitted)
+            for name in hosted:
+                yield Result(name, None, parts, index, None)
+
+
+def _written(result: Mapping[str, Any], text: str) -> dict[str, Any]:
+    return {"functionResponse": kept(result, "id", "name") | {"response": {"result": text}}}
 
 
 def _answer(config: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 
 from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
+from extproc.dialects._prefix import prefix
 from extproc.dialects._tooling import without_tools
 from extproc.dialects._variety import varies
 from extproc.dialects.openai_chat import (
@@ -51,6 +52,7 @@ class OpenAIChat(Dialect):
     rates = "x-ratelimit-"  # https://platform.openai.com/docs/guides/rate-limits#rate-limits-in-headers
     fields = ask.FIELDS
     asides = plain.ASIDES
+    cache_key = "prompt_cache_key"
     varies = staticmethod(varies)
     plain = staticmethod(plain.is_plain)
     lacks = frozenset()
@@ -58,6 +60,7 @@ class OpenAIChat(Dialect):
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
+    results = staticmethod(tooling.results)
     tooling = staticmethod(tooling.tooling)
     without_tools = staticmethod(without_tools)
 
@@ -69,6 +72,9 @@ class OpenAIChat(Dialect):
 
     def conversation(self, body: Mapping[str, Any]) -> Conversation:
         return ask.conversation(body)
+
+    def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        return prefix(body, ("tools", "functions"), "messages")
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         return ask.texts(body)

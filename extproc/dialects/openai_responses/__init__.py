@@ -12,6 +12,7 @@ import msgspec
 
 from extproc.dialects import azure
 from extproc.dialects._effort import openai_reasons
+from extproc.dialects._prefix import prefix
 from extproc.dialects._tooling import without_tools
 from extproc.dialects._variety import varies
 from extproc.dialects.openai_chat import problem as problems
@@ -52,6 +53,7 @@ class OpenAIResponses(Dialect):
     traces = (b'"extproc:', b'"rs_gw')
     fields = ask.FIELDS
     asides = plain.ASIDES
+    cache_key = "prompt_cache_key"
     varies = staticmethod(varies)
     plain = staticmethod(plain.is_plain)
     lacks = frozenset(("choices", "audio"))
@@ -59,6 +61,7 @@ class OpenAIResponses(Dialect):
     observe = staticmethod(report.observe)
     said = staticmethod(said.said)
     observe_edges = staticmethod(report.observe_edges)
+    results = staticmethod(tooling.results)
     tooling = staticmethod(tooling.tooling)
     without_tools = staticmethod(without_tools)
 
@@ -73,6 +76,9 @@ class OpenAIResponses(Dialect):
 
     def keeps(self, body: Mapping[str, Any]) -> bool:
         return body.get("store") is not False
+
+    def prefix(self, body: Mapping[str, Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        return prefix(body, ("tools", "instructions"), "input")
 
     def texts(self, body: Mapping[str, Any]) -> Iterator[Text]:
         return ask.texts(body)

@@ -25,7 +25,8 @@ class StickySettings(Section):
     """Stickiness: requests with the same value of one field go to the same target while it can serve."""
 
     by: str = Field(
-        description="Field that requests of a session share: `label.<name>`, `key`, `consumer` or `team`. A request "
+        description="Field that requests of a session share: `label.<name>`, `key`, `consumer`, `team`, or `prefix`: "
+        "tools, system prompt and first turn, so that a conversation stays where its prompt is cached. A request "
         "without it goes by weight alone."
     )
     ttl: PositiveDuration | None = Field(
@@ -35,7 +36,7 @@ class StickySettings(Section):
     @field_validator("by")
     @classmethod
     def _fact(cls, value: str) -> str:
-        return check_fact(value, "key")
+        return check_fact(value, "key", "prefix")
 
 
 Build = Callable[[str, StickySettings | None, History], Strategy]

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from extproc.routing.history import History
+from extproc.routing.prefix import prefix
 from extproc.routing.strategies import StickySettings
 from extproc.words.chain import Choice
 from extproc.words.exchange import Exchange
@@ -68,7 +69,10 @@ class Weighted:
         sticky = self._sticky
         if sticky is None:
             return None
-        value = exchange.key if sticky.by == "key" else fact(sticky.by, exchange)
+        if sticky.by == "prefix":
+            value = prefix(exchange).hex()
+        else:
+            value = exchange.key if sticky.by == "key" else fact(sticky.by, exchange)
         if not value:
             return None
         if sticky.ttl is None:

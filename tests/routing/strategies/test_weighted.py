@@ -205,3 +205,27 @@ def test_the_reason_is_the_weight_and_the_sticky_field(exchange, labelled):
     assert weighted().why(heavy, exchange()) == "weight 95"
     assert weighted("label.run").why(heavy, labelled("7")) == "weight 95, sticky by label.run"
     assert weighted("label.run").why(heavy, exchange()) == "weight 95"
+
+
+# --- by the prefix of a conversation
+
+
+def test_the_turns_of_a_conversation_stay_at_the_target_that_has_its_prefix(exchange):
+    system = {"role": "system", "content": "Be brief."}
+    options = choices(1, 1, 1, 1)
+
+    def first(*turns, **more):
+        body = {"model": "m", "messages": [system, *turns]} | more
+        return order(weighted("prefix"), options, exchange(body))[0]
+
+    asked = [{"role": "user", "content": f"Question {number}"} for number in range(40)]
+    answered = {"role": "assistant", "content": "Yes"}
+    places = [first(turn) for turn in asked]
+    assert len(set(places)) == 4
+    assert [first(turn, answered, asked[0]) for turn in asked] == places
+    assert [first(turn, temperature=0) for turn in asked] == places
+    assert [first(turn, tools=[{"type": "function"}]) for turn in asked] != places
+    for body in ({"model": "m"}, {"messages": 5}, {"messages": [None, "\ud800"]}):
+        made = exchange()
+        made.json = body
+        assert (weighted("prefix")._seed(made) is None) is ("messages" not in body or body["messages"] != 5)

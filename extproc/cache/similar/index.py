@@ -1,0 +1,195 @@
+"""Vectors in this process's memory, by partition, searched whole with numpy.
+
+A partition is an array that grows twofold and then wraps around. All of them take `limit` bytes at most; the partition
+that was used least recently leaves first. Every vector of a partition is compared: 10,000 of 1024 numbers are a product
+of 40 MB, about 4 ms. Partitions above `_INLINE` are searched on a thread, and numpy lets go of the interpreter's
+lock.
+
+A score is 1 for equal texts. For vectors of length 1 it is the cosine. Others are as long as their text, and beyond
+`_CONTENT` a score counts the absolute difference: one other word among forty is as far as one among eight.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from extproc.cache.similar.wording import Said, agree
+
+for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")  # read once, at the import: a pool of threads for each core would cost memory
+import numpy as np  # noqa: E402
+
+__all__ = ["Found", "Index", "Row", "Vector", "np"]
+
+_INLINE = 1 << 20  # bytes that are searched on the event loop, about 0.1 ms
+_BEST = 8  # candidates whose names are compared
+_CONTENT = 12.0  # squared length of a text of about eight words
+_OVERHEAD = 700  # bytes of a row beside its vector
+_PART = 600  # bytes of a partition beside its rows
+
+Vector = Any
+"""An array of float32, of one dimension."""
+
+
+class Row(NamedTuple):
+    """A kept question. `key` is that of its answer."""
+
+    key: bytes
+    owner: bytes
+    ends: float  # seconds since the epoch
+    said: Said
+    text: str = ""  # where samples show texts
+
+
+class Found(NamedTuple):
+    score: float
+    row: Row
+
+
+class _Part:
+    __slots__ = ("next", "norms", "places", "rows", "vectors")
+
+    def __init__(self, size: int) -> None:
+        self.vectors = np.zeros((1, size), np.float32)  # of length 1
+        self.norms = np.zeros(1, np.float32)
+        self.rows: list[Row | None] = []
+        self.places: dict[bytes, int] = {}
+        self.next = 0  # the place that is used again, once there is no room
+
+
+class Index:
+    """Questions of all partitions, in `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: OrderedDict[bytes, _Part] = OrderedDict()
+        self._thread: ThreadPoolExecutor | None = None
+        self.size = 0  # bytes
+        self.count = 0
+
+    async def best(self, partition: bytes, vector: Vector, said: Said | None, least: float, now: float) -> Found | None:
+        """The nearest row with a score of `least` at least, and with the names of `said`, that has not ended `now`."""
+        part = self._parts.get(partition)
+        if part is None or part.vectors.shape[1] != len(vector):
+            return None
+        self._parts.move_to_end(partition)
+        rows, norm = len(part.rows), float(np.linalg.norm(vector))
+        if not norm:
+            return None
+        unit = vector / norm
+        if part.vectors.nbytes <= _INLINE:
+            places = _search(part.vectors, part.norms, rows, unit, norm)
+        else:
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, "similar")
+            run = asyncio.get_running_loop().run_in_executor
+            places = await run(self._thread, _search, part.vectors, part.norms, rows, unit, norm)
+        for place in places:
+            # Once more, because rows may have changed while the thread was searching.
+            [score] = _scores(part.vectors[place : place + 1], part.norms[place : place + 1], unit, norm)
+            row = part.rows[place]
+            if score < least or row is None or row.ends <= now or (said is not None and not agree(said, row.said)):
+                continue
+            return Found(min(1.0, float(score)), row)
+        return None
+
+    def add(self, partition: bytes, vector: Vector, row: Row) -> None:
+        """Keep a question, in the place of the one with the same key."""
+        norm = float(np.linalg.norm(vector))
+        width = vector.nbytes + _OVERHEAD + 2 * len(row.text)
+        if not norm or width + _PART > self._limit:
+            return
+        part = self._parts.get(partition)
+        if part is not None and part.vectors.shape[1] != len(vector):
+            self._drop(partition)
+            part = None
+        if part is None:
+            part = self._parts[partition] = _Part(len(vector))
+            self.size += _PART + _space(part)
+        self._parts.move_to_end(partition)
+        place = part.places.get(row.key)
+        if place is None:
+            place = self._place(part)
+        old = part.rows[place]
+        if old is None:
+            self.count += 1
+        else:
+            part.places.pop(old.key, None)
+            self.size -= 2 * len(old.text)
+        part.rows[place], part.places[row.key] = row, place
+        part.vectors[place], part.norms[place] = vector / norm, norm
+        self.size += 2 * len(row.text)
+        while self.size > self._limit and len(self._parts) > 1:
+            self._drop(next(iter(self._parts)))
+
+    def _place(self, part: _Part) -> int:
+        """The place of a new row: a further one, or the oldest where there is no room."""
+        rows, capacity = len(part.rows), len(part.norms)
+        if rows == capacity:
+            row = _space(part) // capacity
+            more = min(capacity, (self._limit - _PART - _space(part)) // row)
+            if more < 1:
+                part.next = (part.next + 1) % rows
+                return part.next
+            # A search on the thread keeps the arrays that it began with.
+            self.size -= _space(part)
+            part.vectors = np.concatenate([part.vectors, np.zeros((more, part.vectors.shape[1]), np.float32)])
+            part.norms = np.concatenate([part.norms, np.zeros(more, np.float32)])
+            self.size += _space(part)
+        part.rows.append(None)
+        return rows
+
+    def remove(self, partition: bytes, key: bytes) -> None:
+        """Forget a question whose answer is gone."""
+        part = self._parts.get(partition)
+        if part is not None and (place := part.places.pop(key, None)) is not None:
+            self._blank(part, place)
+
+    def _blank(self, part: _Part, place: int) -> None:
+        row = part.rows[place]
+        if row is not None:
+            self.size -= 2 * len(row.text)
+            self.count -= 1
+        part.rows[place], part.norms[place] = None, 0
+        part.vectors[place] = 0
+
+    def forget(self, owner: bytes) -> None:
+        for part in self._parts.values():
+            for place, row in enumerate(part.rows):
+                if row is not None and row.owner == owner:
+                    del part.places[row.key]
+                    self._blank(part, place)
+
+    def clear(self) -> None:
+        self._parts.clear()
+        self.size = self.count = 0
+
+    def _drop(self, partition: bytes) -> None:
+        part = self._parts.pop(partition)
+        rows = [row for row in part.rows if row is not None]
+        self.count -= len(rows)
+        self.size -= _PART + _space(part) + sum(2 * len(row.text) for row in rows)
+
+
+def _space(part: _Part) -> int:
+    return int(part.vectors.nbytes) + _OVERHEAD * len(part.norms)
+
+
+def _search(vectors: Vector, norms: Vector, rows: int, unit: Vector, norm: float) -> Sequence[int]:
+    """The places of the nearest rows, the best first."""
+    scores = _scores(vectors[:rows], norms[:rows], unit, norm)
+    nearest = np.argpartition(scores, -_BEST)[-_BEST:] if rows > _BEST else np.arange(rows)
+    found: list[int] = nearest[np.argsort(scores[nearest])[::-1]].tolist()
+    return found
+
+
+def _scores(vectors: Vector, norms: Vector, unit: Vector, norm: float) -> Vector:
+    """1 less half of the squared distance, in shares of the squared length or of `_CONTENT`."""
+    both = norms * np.float32(norm)
+    apart = (norms - np.float32(norm)) ** 2 + 2 * both * (1 - vectors @ unit)
+    return np.where(norms > 0, 1 - apart / (2 * np.clip(both, 1e-6, _CONTENT)), -1)

@@ -1,0 +1,45 @@
+"""Vectors of an embedding model that the gateway serves, asked through its own listener as a consumer of its own.
+
+So each vector is an exchange: with a row in the ledger and a cost, under that consumer's budgets, with the fallbacks
+and the translation of the model, and behind the guardrails. Equal texts are paid once where a rule of the cache is for
+that consumer.
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from extproc.cache.settings import SimilarModelSettings
+from extproc.dialects.openai_embeddings import DIALECT as _API
+from extproc.guardrails import Around, Failure, Service, key_of
+from extproc.words.dialect import Destination
+from extproc.words.messages import EmbeddingPrompt
+
+_PATH = next(iter(_API.paths))
+_MOST = 16_384  # numbers of a vector
+
+
+class Model:
+    """Asks for vectors. Raises Failure."""
+
+    def __init__(self, settings: SimilarModelSettings, around: Around) -> None:
+        self._settings = settings
+        self._key = around.keys.get(settings.consumer)
+        self._service = Service(settings.url or around.door, settings)
+        self.name = f"{settings.model} {settings.dimensions or ''}"
+
+    async def vector(self, text: str) -> list[float]:
+        settings = self._settings
+        prompt = EmbeddingPrompt(settings.model, [text], settings.dimensions)
+        body = msgspec.json.encode(_API.encode_request(prompt, Destination(settings.model))[0])
+        headers = {"authorization": f"Bearer {key_of(self._key)}"}
+        answer = await self._service.post(_PATH, body, headers, time.monotonic() + settings.timeout)
+        try:
+            [vector] = _API.decode_answer(answer).vectors
+        except ValueError:
+            raise Failure("bad_answer") from None
+        if not 0 < len(vector) <= _MOST:
+            raise Failure("bad_answer")
+        return vector

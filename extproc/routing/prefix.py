@@ -1,0 +1,28 @@
+"""The digest of a conversation's stable prefix: tools, system prompt, and the turns up to the first one of the user.
+
+Providers keep the beginning of prompts for some minutes, each server for itself. Requests with the same digest belong
+to the same target, and to the same server there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from extproc.words.exchange import Exchange
+
+_encode = msgspec.json.Encoder().encode
+
+
+def prefix(exchange: Exchange) -> bytes:
+    """The digest, 16 bytes; empty for a request without turns. Reads the body once."""
+    found = exchange.prefix
+    if found is None:
+        steady, opening = exchange.dialect.prefix(exchange.json)
+        try:
+            data = _encode([steady, opening]) if opening else b""
+        except (UnicodeEncodeError, RecursionError):
+            data = b""
+        found = exchange.prefix = hashlib.blake2b(data, digest_size=16).digest() if data else b""
+    return found

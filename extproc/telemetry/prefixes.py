@@ -1,0 +1,78 @@
+"""Prompts that change at their beginning with every call, so that no provider's prompt cache can help.
+
+The usual reason is a time, a date or an id in the system prompt. Digests of blocks of tools and system prompt are kept
+for the latest consumers and models, no text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict, deque
+
+import msgspec
+
+from extproc.words.exchange import Exchange
+
+_LEAST = 1024  # tokens of input: providers keep no shorter prompts
+_CALLS = 10  # calls in a row with a beginning of their own
+_BLOCK, _BLOCKS = 256, 64  # bytes, and blocks that are compared
+_KNOWN = 8  # beginnings that a consumer may use in turns
+_MOST = 1000  # consumers and models
+_encode = msgspec.json.Encoder().encode
+
+
+class _Seen:
+    __slots__ = ("at", "blocks", "changes", "known")
+
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []  # digests of the last beginning
+        self.known: deque[bytes] = deque(maxlen=_KNOWN)
+        self.changes = 0  # in a row
+        self.at = 0  # the block of the last change
+
+
+class Prefixes:
+    """The beginnings of prompts, by consumer and model."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[str, str], _Seen] = OrderedDict()
+
+    def warning(self, exchange: Exchange) -> str:
+        """Advice about the prompt of an exchange that ended; empty for most. Only those prompts are read that are long
+        and that no cache had.
+        """
+        usage = exchange.usage
+        if usage.input_tokens < _LEAST or usage.cached_tokens * 2 > usage.input_tokens or exchange.shed:
+            return ""
+        try:
+            steady, _ = exchange.dialect.prefix(exchange.json)
+            data = _encode(steady) if steady else b""
+        except (AttributeError, UnicodeEncodeError, RecursionError):  # no body, or one that no JSON can express
+            return ""
+        if not data:
+            return ""
+        key = exchange.consumer.name, exchange.ask.model[:256]
+        seen = self._seen.setdefault(key, _Seen())
+        self._seen.move_to_end(key)
+        if len(self._seen) > _MOST:
+            self._seen.popitem(last=False)
+        return _compared(seen, data[: _BLOCK * _BLOCKS])
+
+
+def _compared(seen: _Seen, data: bytes) -> str:
+    blocks = [hashlib.blake2b(data[at : at + _BLOCK], digest_size=8).digest() for at in range(0, len(data), _BLOCK)]
+    whole = hashlib.blake2b(b"".join(blocks), digest_size=8).digest()
+    if whole in seen.known:
+        seen.changes = 0
+    elif seen.blocks:
+        seen.changes += 1
+        pairs = enumerate(zip(seen.blocks, blocks, strict=False))
+        seen.at = next((at for at, (old, new) in pairs if old != new), min(len(seen.blocks), len(blocks)))
+    seen.known.append(whole)
+    seen.blocks = blocks
+    if seen.changes < _CALLS:
+        return ""
+    return (
+        f"The tools or the system prompt changed in each of the last {seen.changes} calls, from about byte "
+        f"{seen.at * _BLOCK} on: the provider's prompt cache cannot help. Move what changes behind what stays."
+    )
