@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,9 +14,11 @@ import msgspec
 from extproc.auth import CREDENTIAL_HEADERS, AttributionSettings
 from extproc.budgets import input_seen
 from extproc.framing.multipart import is_form, patched
+from extproc.kept import Ids, owner
 from extproc.providers import kinds
 from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import apply
+from extproc.routing.prefix import prefix
 from extproc.words import contract
 from extproc.words.actions import Continue
 from extproc.words.caching import CACHE
@@ -71,8 +74,17 @@ class Forward:
     request, whose first try succeeds, does without that attachment.
     """
 
-    def __init__(self, attribution: AttributionSettings, catalog: Catalog, kept: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        attribution: AttributionSettings,
+        catalog: Catalog,
+        kept: Sequence[str] | None = None,
+        places: Mapping[str, str] = MappingProxyType({}),
+        ids: Ids | None = None,
+    ) -> None:
+        self._ids = ids  # seals the prefixes of conversations for providers
         self._catalog = catalog
+        self._clusters = {name: places.get(name, contract.try_cluster(name)) for name in catalog.providers}
         # headers of clients that stay in attach mode, and those that each provider takes beside them; None: all stay
         self._kept = None if kept is None else _patterns((*_ENVOYS, *kept))
         listed = {} if kept is None else catalog.providers
@@ -89,7 +101,7 @@ class Forward:
             first = edits[0]
         else:
             headers = self._headers(exchange)
-            clusters = tuple([contract.try_cluster(target.provider) for target in targets])
+            clusters = tuple([self._clusters[target.provider] for target in targets])
             first, told = _share_out(edits, exchange) if not exchange.object else (_AS_IT_IS, {})
             headers |= told
         if (path := self._path(exchange)) is not None:
@@ -120,6 +132,8 @@ class Forward:
             target = exchange.targets[0]  # it goes to one provider
             return [Edit(exchange.dialect.renamed(exchange.json, target.model), removed)] * len(exchange.targets)
         found = []
+        name = exchange.dialect.cache_key
+        keyed = bool(name) and self._ids is not None and name not in exchange.json
         for index, target in enumerate(exchange.targets):
             fields, removed = apply(target.changes, exchange.json, output_field) if target.changes else ({}, [])
             if model is not None:
@@ -127,8 +141,23 @@ class Forward:
             if exchange.output_limits and (limit := exchange.output_limits[index]) is not None and output_field:
                 fields[output_field] = limit
                 removed = [name for name in removed if name != output_field]
+            if keyed and target.prompt_cache and name not in fields and (key := self._cache_key(exchange, target)):
+                fields = {**fields, name: key}
             found.append(Edit(fields, removed, self._service(exchange, target, fields)))
         return found
+
+    def _cache_key(self, exchange: Exchange, target: Target) -> str | None:
+        """The key by which the provider finds the server that has the conversation's prefix, of this consumer alone."""
+        provider = kinds()[self._catalog.providers[target.provider].kind]
+        dialect = self._catalog.dialect(target, exchange.dialect) or exchange.dialect
+        if (
+            dialect is not exchange.dialect
+            or dialect.name not in provider.cache_keys
+            or not (found := prefix(exchange))
+        ):
+            return None
+        assert self._ids is not None
+        return self._ids.digest(target.provider, owner(exchange.consumer), found)
 
     def _service(self, exchange: Exchange, target: Target, fields: Mapping[str, Any]) -> Service | None:
         """The target's API, where the request must be rewritten for it; None where it is in that API already. `fields`

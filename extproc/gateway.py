@@ -22,6 +22,8 @@ from extproc.words.verdicts import GUARDRAILS, told
 
 _READ_ANSWER = Continue(read_answer=True)
 
+MCP_PATHS = ("/mcp/", "/.well-known/oauth-protected-resource")
+"""Beginnings of the paths that the MCP gateway serves, where there is one."""
 _BESIDE = 64  # bytes of a message beside its body, at most
 
 
@@ -62,6 +64,8 @@ class GatewayStream:
         self, headers: Mapping[str, str], end: bool, verified: Verified = NOTHING_VERIFIED
     ) -> Continue | LocalReply:
         length = content_length(headers)
+        if self._pipeline.mcp is not None and headers.get(":path", "").startswith(MCP_PATHS):
+            self._pipeline = self._pipeline.mcp
         request = Request(headers.get(":method", ""), headers.get(":path", ""), headers, verified, end, length)
         id = os.urandom(16).hex()
         if self._mark:
@@ -285,9 +289,10 @@ class GatewayStream:
             if exchange.reader is THROUGH:
                 exchange.reader = None  # no answer was read
             self._refuse(exchange, refusal)
-            exchange.status = refusal.kind.status
+            reply = (self._pipeline.refuse or refusal_answer)(exchange, refusal)
+            exchange.status = reply.status
             self.done = True
-            return refusal_answer(exchange, refusal)
+            return reply
         except Exception:
             exchange.end(bug=True)
             raise

@@ -10,23 +10,27 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from extproc.accounting.books import Books, Enter
 from extproc.accounting.settle import Settle
+from extproc.accounting.tries import AwaitTries, FailedTries
 from extproc.admission import Admit, InFlight, LookAhead, others_first
-from extproc.auth import Access, Authenticate, Authorize
+from extproc.auth import Access, Authenticate, Authorize, IssuedKey
 from extproc.budgets import Reserve, Tools, Unpriced
 from extproc.cache.answers import Answers
+from extproc.cache.batches import Join
 from extproc.cache.stages import Fill, Keep, LookUp, TellCache
 from extproc.endpoints.count_tokens import CountAnyway, CountTokens
 from extproc.endpoints.models import Models
+from extproc.endpoints.quarantined import Quarantined
 from extproc.forward import Forward, Shed
-from extproc.guardrails import GuardInput, GuardOutput, reads_answers
+from extproc.guardrails import GuardInput, GuardOutput, Results, reads_answers
 from extproc.kept import Ids, Open, Recall, Seal
 from extproc.parsing import BodyLimits, Classify, Parse, ParseLarge
 from extproc.prices import PriceBook
@@ -49,6 +53,7 @@ from extproc.routing.history import History, retry_after
 from extproc.routing.selection import Select
 from extproc.settings.config import Settings
 from extproc.stores import Counters
+from extproc.taint import Taint, Tainted
 from extproc.telemetry.metrics import Record, Telemetry
 from extproc.unread.choice import Follow, WhyRead
 from extproc.unread.waiting import Waiting
@@ -56,6 +61,10 @@ from extproc.words.actions import Continue, LocalReply
 from extproc.words.errors import UNSUPPORTED_BY_TARGETS, Refusal
 from extproc.words.exchange import Exchange, Target
 from extproc.words.tries import Try
+
+if TYPE_CHECKING:
+    from extproc.mcp.policy import Policy
+    from extproc.mcp.servers import Servers
 
 Stage = Callable[[Exchange], Any]
 
@@ -120,6 +129,7 @@ class Pipeline:
     # answer can then wait until its first text was judged.
     guarded: bool
     waiting: Waiting
+    failed: FailedTries | None  # None: records do not tell of them
     why_read: WhyRead
     admit: Callable[[Exchange, int], None]  # takes room for a body of so many bytes, or raises Refusal
     on_headers: Stages
@@ -129,6 +139,10 @@ class Pipeline:
     on_call: Stages
     on_response: Stages
     on_end: Stages
+    # the answer of a refusal, where it is not that of an API of models
+    refuse: Callable[[Exchange, Refusal], LocalReply] | None = field(default=None, kw_only=True)
+    mcp: Pipeline | None = field(default=None, kw_only=True)  # the same for requests to the MCP gateway
+    policy: Policy | None = field(default=None, kw_only=True)  # of its tools
 
     async def settle_unread(self, exchange: Exchange) -> None:
         """Settle and record an exchange whose answer passed unread."""
@@ -138,7 +152,9 @@ class Pipeline:
         await self.on_end(exchange)
 
     def learn(self, try_: Try) -> None:
-        """Take in Envoy's report of a try: for the metrics, for cool-downs and for latency routing."""
+        """Take in Envoy's report of a try: for the metrics, for records, for cool-downs and for latency routing."""
+        if self.failed is not None:
+            self.failed.tell(try_)
         self.telemetry.attempt(try_.provider, try_.target, try_.outcome, try_.seconds)
         target = self.catalog.target(try_.target)
         if target is None or target.provider != try_.provider:  # the target of an earlier configuration
@@ -177,6 +193,16 @@ def cheaper(settings: Settings, catalog: Catalog) -> Sequence[str]:
     return found
 
 
+def tell_prompts(settings: Settings, telemetry: Telemetry) -> Sequence[Stage]:
+    """The stage that sends prompts to a collector, where the settings ask for it."""
+    if settings.telemetry.prompts is None:
+        return ()
+    from extproc.accounting.prompts import PromptLog, TellPrompt  # noqa: PLC0415 - few gateways send prompts
+
+    telemetry.prompts = telemetry.prompts or PromptLog(telemetry.prompt_events)
+    return (TellPrompt(settings.telemetry.prompts, telemetry.prompts),)
+
+
 def look_up(
     settings: Settings, answers: Answers | None, telemetry: Telemetry, reserve: Reserve, guard_output: GuardOutput
 ) -> list[LookUp]:
@@ -199,22 +225,33 @@ def build(
     books: Books | None = None,
     own: Callable[[Exchange], Awaitable[LocalReply | None]] | None = None,
     waiting: Waiting | None = None,
+    failed: FailedTries | None = None,
     in_flight: InFlight | None = None,
     answers: Answers | None = None,
+    results: Results | None = None,
+    taint: Taint | None = None,
+    servers: Servers | None = None,
+    issued: Sequence[IssuedKey] = (),
+    places: Mapping[str, str] = MappingProxyType({}),
     now: Callable[[], float] = time.time,
 ) -> Pipeline:
     """The stages for `settings`, in the order they run.
 
     All arguments outlive a configuration: `leases` keeps reservations alive, `history` holds what tries taught, `tools`
     serves budgets, `books` holds charges, `own` answers consumers about their own spending,
-    `waiting` holds exchanges whose answers pass unread, `in_flight` counts requests and bytes of their bodies,
-    `answers` are kept for equal requests.
+    `waiting` holds exchanges whose answers pass unread, `failed` those whose failed tries are not known yet,
+    `in_flight` counts requests and bytes of their bodies, `answers` are kept for equal requests, `results` of tools are
+    in quarantine, `taint` are the runs in which an untrusted tool answered by MCP, `servers` are those of the MCP
+    gateway, `issued` are gateway keys that operators made.
+    `places` are Envoy's names of the tries at a provider, where it has others than `contract.try_cluster`.
     """
     history = history or History(now)
     in_flight = in_flight or InFlight()
     tools = tools or Tools(used=telemetry.budget_used)
     books = books or Books(counters, None, now=now)
     waiting = waiting or Waiting()
+    results = results or Results()
+    results.most = settings.limits.quarantined
     prices = PriceBook(settings.prices, datetime.fromtimestamp(now(), UTC).date(), settings.surcharges)
     catalog = Catalog(settings.providers, settings.models, settings.virtual_models, history, prices)
     unpriced = Unpriced(settings.budgets) if settings.unknown_price == "refuse" else None
@@ -266,7 +303,7 @@ def build(
     caching = answers is not None and bool(settings.cache.rules)
     on_event: list[EventStage] = [
         Count(),
-        *([Keep(answers, settings.cache.memory)] if answers is not None and caching else []),
+        *((Keep(answers, settings.cache.memory), Join()) if answers is not None and caching else ()),
         Seal(ids),
         *([guard_output] if guarded else []),
         HideUsage(),
@@ -276,11 +313,21 @@ def build(
     events = Events(on_event, telemetry.stage)
     patient = {name for name, provider in settings.providers.items() if provider.timeout > limits.stream_idle}
     why_read = WhyRead(settings.usage.mode, catalog.dialect, events.reason, patient)
+    quarantine = any(entry.kind == "quarantine" for entry in settings.guardrails)
     on_headers: list[Stage] = [
-        Classify(),
-        Authenticate(settings.auth, settings.consumers, access, settings.attribution, now),
+        Classify(quarantine=quarantine),
+        authenticate := Authenticate(
+            settings.auth,
+            settings.consumers,
+            access,
+            settings.attribution,
+            now,
+            tools=() if settings.mcp is None else settings.mcp.anonymous,
+            issued=issued,
+        ),
         Models(catalog),
         *([own] if own is not None else []),
+        *([Quarantined(results)] if quarantine else []),
         admit,
     ]
     body = BodyLimits(limits.request_body, limits.json_depth, limits.json_nodes, limits.json_text)
@@ -292,6 +339,7 @@ def build(
         authorize,
         CountTokens(catalog),
         select,
+        *([Tainted(taint)] if taint is not None else []),
         guard_input := GuardInput(
             settings.guardrails,
             telemetry.guardrail,
@@ -299,10 +347,12 @@ def build(
             also=cheaper(settings, catalog),
             around=settings.around_guardrails,
             called=telemetry.guardrail_call,
+            results=results,
         ),
         *look_up(settings, answers, telemetry, reserve, guard_output),
         reserve,
-        forward := Forward(settings.attribution, catalog, settings.attach.client_headers),
+        *tell_prompts(settings, telemetry),
+        forward := Forward(settings.attribution, catalog, settings.attach.client_headers, places, ids),
         *([Follow(waiting, why_read)] if why_read.enabled else []),
     ]
     on_large_headers: list[Stage] = [*on_headers, LookAhead(reserve.look_ahead)]
@@ -335,14 +385,67 @@ def build(
         expected=tools.expected,
         exact=tools.exact,
     )
+    record = Record(telemetry), Enter(books)
     on_end: list[Stage] = [
         settle,
-        *([Fill(answers)] if answers is not None and caching else []),
-        Record(telemetry),
-        Enter(books),
+        *([Fill(answers, texts=settings.cache.semantic.samples == "texts")] if answers is not None and caching else []),
+        *([AwaitTries(failed, record)] if failed is not None else []),
+        *record,
     ]
     headers = [Stages(each, telemetry.stage) for each in (on_headers, on_large_headers)]
     requests = [Stages(on_request, telemetry.stage), InTurns(on_large_request, telemetry.stage)]
     rest = [Stages(each, telemetry.stage) for each in (on_call, on_response, on_end)]
     stages = [*headers, *requests, *rest]
-    return Pipeline(settings, catalog, history, telemetry, in_flight, guarded, waiting, why_read, admit.take, *stages)
+    made = Pipeline(
+        settings, catalog, history, telemetry, in_flight, guarded, waiting, failed, why_read, admit.take, *stages
+    )
+    if settings.mcp is None or servers is None:
+        return made
+    from extproc.mcp import stages as mcp  # noqa: PLC0415 - most gateways serve models alone
+
+    guard = partial(
+        GuardInput,
+        tell=telemetry.guardrail,
+        most=limits.guardrail_scans,
+        around=settings.around_guardrails,
+        called=telemetry.guardrail_call,
+        results=results,
+        named=False,
+    )
+    rules = mcp.rules(
+        settings.mcp,
+        settings.guardrails,
+        taint or Taint(counters, now=now),
+        reserve,
+        guard,
+        changed=telemetry.tool_changed,
+        tell=telemetry.guardrail,
+    )
+    around = mcp.Around(
+        authenticate,
+        admit,
+        admit.take,
+        telemetry.stage,
+        depth=limits.json_depth,
+        nodes=limits.json_nodes,
+        event=limits.sse_event,
+        answer=limits.buffered_response,
+        hold=partial(in_flight.hold, limits.answer_memory),
+        issuers=[issuer.issuer for issuer in settings.auth.jwt],
+        rules=rules,
+        places=places,
+    )
+    lists = mcp.build(settings.mcp, servers, around)
+    enter_profile, ask = (Stages(each, telemetry.stage) for each in (lists.on_headers, lists.on_request))
+    own_pipeline = replace(
+        made,
+        guarded=False,
+        refuse=lists.refuse,
+        on_headers=enter_profile,
+        on_large_headers=enter_profile,
+        on_request=ask,
+        on_large_request=InTurns(lists.on_request, telemetry.stage),
+        on_response=Stages(lists.on_response, telemetry.stage),
+        on_end=Stages([settle, Record(telemetry), mcp.EnterCall(Enter(books))], telemetry.stage),
+    )
+    return replace(made, mcp=own_pipeline, policy=rules.policy)

@@ -453,7 +453,7 @@ class AnswerReader:
         return (
             self._inflate is not None
             or not isinstance(self._framing, WholeBody)
-            or any(stage.changes_length for stage, *_ in self._stages)
+            or any(entry[0].changes_length for entry in self._stages)
         )
 
     def close(self) -> None:

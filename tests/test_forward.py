@@ -7,13 +7,14 @@ from hypothesis import strategies as st
 from extproc.auth import AttributionSettings
 from extproc.dialects import output_limits
 from extproc.forward import Forward, patch, retry_headers
+from extproc.kept import Ids
 from extproc.routing.catalog import Catalog
 from extproc.routing.parameters import compile_changes
 from extproc.settings.config import parse
 from extproc.words import contract
 from extproc.words.chain import RetrySettings
 from extproc.words.contract import Edit, Service
-from extproc.words.exchange import Target
+from extproc.words.exchange import Consumer, Target
 
 SETTINGS = parse("""
 providers: {a: {kind: mock}, b: {kind: mock, base_url: 'http://127.0.0.1:8090/v1'}}
@@ -488,3 +489,47 @@ def test_in_attach_mode_headers_of_clients_are_removed_unless_they_are_listed(ex
     Forward(AttributionSettings(), CATALOG, kept)(made)
     assert {*made.onward.remove_headers} >= removed - {"authorization"}
     assert {*made.onward.remove_headers} <= removed
+
+
+# --- the key of a prefix
+
+
+KEYED = parse("""
+providers:
+  a: {kind: openai, api_key: "env:OPENAI_KEY"}
+  b: {kind: openai, api_key: "env:OTHER_KEY"}
+  c: {kind: groq, api_key: "env:OPENAI_KEY"}
+models: {m: {provider: a, prompt_cache: true}}
+""")
+
+
+def keys(exchange, monkeypatch, body, *targets, consumer="ada"):
+    """The `prompt_cache_key` that each target gets."""
+    for name in ("OPENAI_KEY", "OTHER_KEY"):
+        monkeypatch.setenv(name, f"secret of {name}")
+    made = exchange(body, targets=targets, consumer=Consumer(consumer))
+    catalog = Catalog(KEYED.providers, KEYED.models, {})
+    Forward(AttributionSettings(), catalog, ids=Ids(KEYED.providers, None))(made)
+    return [arrives(made, number + 1).get("prompt_cache_key") for number in range(len(targets))]
+
+
+def test_a_conversation_has_a_key_of_its_consumer_and_provider_alone(exchange, monkeypatch):
+    a, b, c = (Target("m", name, "m", prompt_cache=True) for name in "abc")
+    first = question(tools=[{"type": "function", "function": {"name": "f"}}])
+    later = first | {"messages": [*first["messages"], {"role": "assistant", "content": "Hi"}, *first["messages"]]}
+    [key] = keys(exchange, monkeypatch, first, a)
+    assert len(key) == 32
+    assert int(key, 16)
+    assert keys(exchange, monkeypatch, later, a) == [key]
+    assert keys(exchange, monkeypatch, question(), a) != [key]
+    [other] = keys(exchange, monkeypatch, first, a, consumer="bob")
+    assert other != key
+    at_a, at_b, at_c = keys(exchange, monkeypatch, first, a, b, c)
+    assert (at_a, at_c) == (key, None)
+    assert at_b not in (key, None)
+
+
+def test_a_key_of_the_client_and_a_target_without_prompt_cache_are_left_alone(exchange, monkeypatch):
+    target = Target("m", "a", "m", prompt_cache=True)
+    assert keys(exchange, monkeypatch, question(prompt_cache_key="mine"), target) == ["mine"]
+    assert keys(exchange, monkeypatch, question(), Target("m", "a", "m")) == [None]

@@ -189,6 +189,8 @@ class Enter:
 def row_of(exchange: Exchange, now: float) -> Row:
     """The ledger's row of an exchange: never a body, never a credential."""
     consumer, target = exchange.consumer, exchange.target
+    if exchange.mcp is not None:  # a call has one server, refused or not
+        target = next(iter(getattr(exchange, "targets", ())), None)
     ask = getattr(exchange, "ask", None)
     usage, caching = exchange.usage, exchange.caching
     return Row(
@@ -225,6 +227,9 @@ def row_of(exchange: Exchange, now: float) -> Row:
         charges=exchange.charges,
         cache="" if caching is None else caching.outcome,
         saved=0 if caching is None else caching.saved or 0,
+        prompt_saved=exchange.prompt_saved,
+        prompt_extra=exchange.prompt_extra,
+        tries=exchange.tries,
     )
 
 

@@ -16,6 +16,7 @@ from extproc import prices
 from extproc.accounting.alerts import amount, moment
 from extproc.admin import SourceError
 from extproc.admin.sources import Entry, matches
+from extproc.admin.sources import moment as moment_of
 from extproc.budgets import Budget, BudgetSettings, Grant, Grants, compile_budget, read_scope
 from extproc.cache.answers import Answers
 from extproc.cache.stores import CacheError
@@ -116,15 +117,26 @@ class Reporter:
         """The usage report; with `who`, of this consumer's requests only. Blocks. Raises ValueError for unreadable
         parameters, LedgerError.
         """
-        query = Query.parse(parameters, datetime.fromtimestamp(self.now(), UTC))
+        query = self._query(parameters)
         return self.ledger.usage(query if who is None else query.only("consumer", who.name)).json()
+
+    def latency(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+        """How long answers took. Blocks, and raises as `usage` does."""
+        return self.ledger.latency(self._query(parameters))
+
+    def findings(self, parameters: Sequence[tuple[str, str]]) -> Sequence[Mapping[str, Any]]:
+        """Findings of guardrails. Blocks, and raises as `usage` does."""
+        return self.ledger.findings(self._query(parameters))
+
+    def _query(self, parameters: Sequence[tuple[str, str]]) -> Query:
+        return Query.parse(parameters, datetime.fromtimestamp(self.now(), UTC))
 
 
 class Everything:
     """The reports of the admin API about a running processor. Its threads ask, the event loop answers where it has to.
 
     `entries` are the exchanges that this process remembers, the latest last; `deployments` is `History.deployments`.
-    `siblings` leads to the same of other workers, `answers` are the kept ones.
+    `siblings` leads to the same of other workers, `answers` are the kept ones, `tools` those of MCP servers.
     """
 
     def __init__(
@@ -137,23 +149,43 @@ class Everything:
         *,
         answers: Answers | None = None,
         siblings: Callable[[], Siblings] | None = None,
+        tools: Callable[[bool], Sequence[Mapping[str, Any]]] | None = None,
+        stale: Callable[[], str] = str,
     ) -> None:
+        self.stale = stale
         self._entries = entries
         self._deployments = deployments
         self._find_siblings = siblings
         self._answers = answers
+        self._tools = tools
         self._reporter = reporter
+        self._forgotten: dict[str, float] = {}  # consumers, and when: memories of workers are not shown
         self._budgets = budgets
         self._loop = loop
 
     def usage(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
         return _from_ledger(self._reporter.usage, parameters)
 
+    def latency(self, parameters: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+        return _from_ledger(self._reporter.latency, parameters)
+
+    def findings(self, parameters: Sequence[tuple[str, str]]) -> Sequence[Mapping[str, Any]]:
+        return _from_ledger(self._reporter.findings, parameters)
+
     def budgets(self, name: str | None) -> Mapping[str, Any]:
         found = self._ask(self._reporter.budgets(self._budgets(), name))
         if name is not None and not found["data"]:
             raise SourceError(404, "no budget that counts has that name")
         return found
+
+    def tools(self, *, definitions: bool) -> Sequence[Mapping[str, Any]]:
+        if (tools := self._tools) is None:
+            raise SourceError(404, "the settings have no MCP servers")
+
+        async def now() -> Sequence[Mapping[str, Any]]:  # on the loop, where they change
+            return tools(definitions)
+
+        return self._ask(now())
 
     def providers(self) -> Mapping[str, Mapping[str, float]]:
         """Findings of all workers about each deployment; of what several know, the highest."""
@@ -164,15 +196,15 @@ class Everything:
                 known |= {fact: max(value, known.get(fact, value)) for fact, value in facts.items()}
         return found
 
-    def exchanges(self, limit: int, filters: Mapping[str, str]) -> Sequence[Entry]:
+    def exchanges(self, parameters: Sequence[tuple[str, str]]) -> Sequence[Entry]:
         """Exchanges that this process remembers, refused keys included, and the ledger's of other and earlier
         processes.
         """
-        found = [entry for entry in self._remembered() if matches(entry, filters)][-limit:]
+        query, limit = ExchangeQuery.parse(parameters), ExchangeQuery.parse(parameters).limit
+        found = [] if query.before is not None else [e for e in self._remembered() if matches(e, query)][-limit:]
         seen = {entry["id"] for entry in found}
-        query = ExchangeQuery.parse([*filters.items(), ("limit", str(limit))])
         found += [entry for entry in _from_ledger(self._reporter.ledger.exchanges, query) if entry["id"] not in seen]
-        return sorted(found, key=_began, reverse=True)[:limit]
+        return sorted(found, key=moment_of, reverse=True)[:limit]
 
     def exchange(self, id: str) -> Entry | None:
         remembered = (entry for entry in self._remembered() if id in (entry["id"], entry["request_id"]))
@@ -213,9 +245,30 @@ class Everything:
     def cache(self) -> Mapping[str, int]:
         return self._ask(self._kept().stats())
 
+    def similar(self) -> Sequence[Mapping[str, Any]]:
+        kept = None if self._answers is None else self._answers.similar
+
+        async def latest() -> Sequence[Mapping[str, Any]]:
+            return [] if kept is None else [*reversed(kept.samples)]
+
+        return self._ask(latest())
+
     def forget(self, consumer: str | None) -> int:
         kept = self._kept()
         return self._ask(kept.clear() if consumer is None else kept.forget(consumer))
+
+    def forget_consumer(self, consumer: str, *, delete: bool) -> Mapping[str, int]:
+        self._forgotten[consumer] = self._reporter.now()
+        answers = 0 if self._answers is None else self.forget(consumer)
+        rows = _from_ledger(lambda name: self._reporter.ledger.forget(name, delete=delete), consumer)
+        return {"rows": rows, "answers": answers}
+
+    def export(self, consumer: str, before: str | None, limit: int) -> Sequence[Entry]:
+        query = ExchangeQuery(filters={"consumer": [consumer]}, before=before, limit=limit)
+        return _from_ledger(self._reporter.ledger.exchanges, query)
+
+    def rebuild(self) -> None:
+        _from_ledger(lambda ledger: ledger.rebuild(), self._reporter.ledger)
 
     def _kept(self) -> Answers:
         if self._answers is None:
@@ -228,7 +281,8 @@ class Everything:
     def _remembered(self) -> Sequence[Entry]:
         """The exchanges that workers remember, the latest last."""
         others = [entry for each in self._of_siblings() for entry in each.recent]
-        return sorted([*self._entries, *others], key=_began) if others else list(self._entries)
+        found = sorted([*self._entries, *others], key=moment_of) if others else list(self._entries)
+        return [entry for entry in found if moment_of(entry) > self._forgotten.get(entry.get("consumer", ""), 0.0)]
 
     def _of_siblings(self) -> Sequence[Findings]:
         return self._find_siblings().findings() if self._find_siblings is not None else ()
@@ -254,12 +308,6 @@ class Everything:
         except TimeoutError:
             late = True
             raise SourceError(503, "the processor is too busy to answer") from None
-
-
-def _began(entry: Entry) -> float:
-    """Start of an exchange in seconds since the epoch. Remembered exchanges have the time of their end."""
-    time = entry["time"]
-    return datetime.fromisoformat(time).timestamp() if isinstance(time, str) else time - entry["duration_ms"] / 1000
 
 
 def _from_ledger(read: Callable[[_Asked], _T], asked: _Asked) -> _T:

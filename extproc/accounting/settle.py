@@ -83,7 +83,7 @@ class Settle:
 
 def is_hit(exchange: Exchange) -> bool:
     """True for a request that the cache answered: it counts, and uses no tokens."""
-    return exchange.caching is not None and exchange.caching.outcome == "hit"
+    return exchange.caching is not None and exchange.caching.is_hit
 
 
 def charged(claims: Sequence[Claim], amounts: Sequence[int]) -> Mapping[str, int]:
@@ -98,6 +98,8 @@ def spent(exchange: Exchange) -> int | None:
         return 0
     if target is not None:
         price = charged_price(exchange)
+        if price is not None and (usage.cached_tokens or usage.cache_write_tokens):
+            exchange.prompt_saved, exchange.prompt_extra = prices.prompt_cache(price, usage)
         return None if price is None else prices.cost(price, usage)
     outputs = exchange.reservation.outputs or [0] * len(exchange.targets)
     bounds = [

@@ -38,7 +38,7 @@ def used(exchange: Exchange, expected: Expected | None = None) -> Usage:
     """The use of the exchange: its tokens, and the units that are priced beside them, as the answer tells, or else the
     request.
     """
-    usage = _tokens(exchange, expected)
+    usage = _tokens(exchange, expected) if exchange.mcp is None else _call(exchange)
     if usage.source != "none":
         told = exchange.report.units if exchange.report is not None else {}
         if told or exchange.ask.units:
@@ -64,6 +64,12 @@ def _tokens(exchange: Exchange, expected: Expected | None) -> Usage:
     return _completed(_possible(told, report, exchange), report, exchange, expected)
 
 
+def _call(exchange: Exchange) -> Usage:
+    """The use of a call of a tool: no tokens, and its price where a server took it."""
+    paid = exchange.forwarded and exchange.ending not in _UNPAID
+    return Usage() if paid else Usage(source="none")
+
+
 def told_by(report: Report | None) -> Usage:
     """The provider's report of its usage; zeros without one."""
     if report is None:
@@ -74,7 +80,7 @@ def told_by(report: Report | None) -> Usage:
 def learn(exchange: Exchange, expected: Expected) -> None:
     """Remember what the answer came to, where its provider reported it at its end."""
     usage, target, report = exchange.usage, exchange.target, exchange.report
-    if target is None or report is None or usage.source != "provider":
+    if target is None or report is None or usage.source != "provider" or exchange.mcp is not None:
         return
     expected.learn(target.deployment, usage.output_tokens)
     if usage.reasoning_tokens or expected.thought(target.deployment, exchange.ask.thinking) is not None:

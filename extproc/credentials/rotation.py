@@ -34,12 +34,16 @@ _LONGEST_PAUSE = 60.0  # seconds between two requests that fail
 # --- Envoy's files
 
 
-def secret_name(provider: str) -> str:
-    return f"key-{provider}"
+# `stem` is the name of the file of a provider's secret: the provider's, with an addition for a try that has changed, so
+# that no key reaches the address of an earlier one. See `words.resources.place`.
 
 
-def secret_file(directory: str | Path, provider: str) -> str:
-    return str(Path(directory) / f"{provider}.yaml")
+def secret_name(stem: str) -> str:
+    return f"key-{stem}"
+
+
+def secret_file(directory: str | Path, stem: str) -> str:
+    return str(Path(directory) / f"{stem}.yaml")
 
 
 def private_directory(directory: str | Path) -> Path:
@@ -49,32 +53,49 @@ def private_directory(directory: str | Path) -> Path:
     return place
 
 
-def write_secret(directory: str | Path, provider: str, secret: str) -> None:
+def write_secret(directory: str | Path, stem: str, secret: str) -> None:
     """Write atomically, and never readable by others, not even for a moment."""
-    path = Path(secret_file(directory, provider))
+    _write(Path(secret_file(directory, stem)), _resource(stem, secret))
+
+
+def copy_secret(directory: str | Path, stem: str, secret: str, source: str | None) -> None:
+    """Write a secret, or in place of an empty one that of `source`, another stem."""
+    if not secret and source is not None:
+        with contextlib.suppress(OSError, UnicodeDecodeError, ValueError, LookupError):
+            [resource] = json.loads(Path(secret_file(directory, source)).read_text(encoding="utf-8"))["resources"]
+            secret = resource["generic_secret"]["secret"]["inline_string"]
+    write_secret(private_directory(directory), stem, secret)
+
+
+def forget_secret(directory: str | Path, stem: str) -> None:
+    with contextlib.suppress(OSError):
+        Path(secret_file(directory, stem)).unlink()
+
+
+def _write(path: Path, text: str) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            stream.write(_resource(provider, secret))
+            stream.write(text)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def holds(directory: str | Path, provider: str, secret: str | None) -> bool:
+def holds(directory: str | Path, stem: str, secret: str | None) -> bool:
     """True when Envoy's file exists and holds this secret; None: any secret."""
     try:
-        text = Path(secret_file(directory, provider)).read_text(encoding="utf-8")
+        text = Path(secret_file(directory, stem)).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-    return secret is None or text == _resource(provider, secret)
+    return secret is None or text == _resource(stem, secret)
 
 
-def _resource(provider: str, secret: str) -> str:
+def _resource(stem: str, secret: str) -> str:
     resource = {
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
-        "name": secret_name(provider),
+        "name": secret_name(stem),
         "generic_secret": {"secret": {"inline_string": secret}},
     }
     return json.dumps({"resources": [resource]}) + "\n"
@@ -102,17 +123,21 @@ class _State:
 
 
 class Keeper:
-    """Keeps the files in `directory` up to date. `count` gets (provider, outcome): ok, missing, or a TokenError's."""
+    """Keeps the files in `directory` up to date. `count` gets (provider, outcome): ok, missing, or a TokenError's.
+    `stem` names the file of a provider.
+    """
 
     def __init__(
         self,
         directory: Path,
         count: Callable[[str, str], None],
         *,
+        stem: Callable[[str], str] = str,
         fetch: Callable[[Credentials, str, float], Awaitable[Token]] = fetch,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._directory = directory
+        self._stem = stem
         self._count = count
         self._fetch = fetch
         self._clock = clock
@@ -168,12 +193,12 @@ class Keeper:
     ) -> tuple[Mapping[str, str | None], Collection[str]]:
         """The secrets, and the names of the providers whose files are still as they were written."""
         secrets = {name: provider.read_secret() for name, provider in providers.items()}
-        return secrets, {name for name, secret in wrote.items() if holds(self._directory, name, secret)}
+        return secrets, {name for name, secret in wrote.items() if holds(self._directory, self._stem(name), secret)}
 
     def _write(self, wanted: Mapping[str, str | None]) -> None:
         for name, secret in wanted.items():
-            if not holds(self._directory, name, secret):
-                write_secret(private_directory(self._directory), name, secret or "")
+            if not holds(self._directory, self._stem(name), secret):
+                write_secret(private_directory(self._directory), self._stem(name), secret or "")
                 log.info("provider %s: %s", name, "Envoy has its new secret" if secret else "Envoy has no secret now")
 
     def _wanted(self, name: str, provider: ProviderSettings, secret: str | None) -> str | None:

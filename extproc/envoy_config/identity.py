@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 from urllib.parse import urlsplit
 
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDnsLookupFamily
-from envoy_data_plane.envoy.config.core.v3 import HttpUri
+from envoy_data_plane.envoy.config.core.v3 import ConfigSource, HttpUri, WatchedDirectory
 from envoy_data_plane.envoy.config.route.v3 import RouteMatch
 from envoy_data_plane.envoy.extensions.filters.http.ext_proc.v3 import (
     MetadataOptions,
@@ -27,6 +28,8 @@ from envoy_data_plane.envoy.extensions.transport_sockets.tls.v3 import (
     CertificateValidationContext,
     CommonTlsContext,
     DownstreamTlsContext,
+    SdsSecretConfig,
+    Secret,
     TlsCertificate,
 )
 from envoy_data_plane.google.protobuf import Empty
@@ -37,6 +40,7 @@ from extproc.settings.config import Settings
 from extproc.settings.listener import TLSSettings
 from extproc.words import contract
 
+_CERTIFICATE, _CLIENT_CA = "listener", "client-ca"  # names of secrets
 _FETCH_TIMEOUT = 5.0  # seconds
 _CACHED = 300.0  # seconds that an issuer's keys are kept; after a failure they are fetched again every second
 
@@ -53,11 +57,11 @@ def jwt_filters(settings: Settings) -> Sequence[HttpFilter]:
     rule = RequirementRule(
         match=RouteMatch(prefix="/"), requires=JwtRequirement(requires_any=JwtRequirementOrList(requirements=any_of))
     )
-    providers = {_name(index): _provider(index, issuer) for index, issuer in enumerate(issuers)}
+    providers = {_name(index): _provider(issuer) for index, issuer in enumerate(issuers)}
     return [http_filter("jwt_authn", JwtAuthentication(providers=providers, rules=[rule]))]
 
 
-def _provider(index: int, issuer: JWTSettings) -> JwtProvider:
+def _provider(issuer: JWTSettings) -> JwtProvider:
     bearer = "Bearer " if issuer.header == "authorization" else ""
     provider = JwtProvider(
         issuer=issuer.issuer,
@@ -67,13 +71,13 @@ def _provider(index: int, issuer: JWTSettings) -> JwtProvider:
         # Headers are named, because otherwise a token in the query would be accepted too, and go on to the provider.
         from_headers=[JwtHeader(name=issuer.header, value_prefix=bearer)],
         forward=False,  # a verified token leaves the request
-        payload_in_metadata=contract.claims_key(index),
-        failed_status_in_metadata=contract.failure_key(index),
+        payload_in_metadata=contract.claims_key(issuer.mark),
+        failed_status_in_metadata=contract.failure_key(issuer.mark),
     )
     if issuer.jwks_uri is None:
         provider.local_jwks = file((issuer.jwks or "").removeprefix("file:"))
     else:
-        uri = HttpUri(uri=issuer.jwks_uri, cluster=_cluster_name(index), timeout=seconds(_FETCH_TIMEOUT))
+        uri = HttpUri(uri=issuer.jwks_uri, cluster=_cluster_name(issuer), timeout=seconds(_FETCH_TIMEOUT))
         # Keys are fetched in the background, from the start: no request waits for the issuer, and Envoy starts without
         # it.
         fetch = JwksAsyncFetch(fast_listener=True)
@@ -83,15 +87,11 @@ def _provider(index: int, issuer: JWTSettings) -> JwtProvider:
 
 def jwks_clusters(settings: Settings, ca_file: str) -> Sequence[Cluster]:
     """The clusters from which the keys of issuers are fetched."""
-    return [
-        _cluster(index, issuer, ca_file)
-        for index, issuer in enumerate(settings.auth.jwt)
-        if issuer.jwks_uri is not None
-    ]
+    return [_cluster(issuer, ca_file) for issuer in settings.auth.jwt if issuer.jwks_uri is not None]
 
 
-def _cluster(index: int, issuer: JWTSettings, ca_file: str) -> Cluster:
-    url, name = urlsplit(issuer.jwks_uri or ""), _cluster_name(index)
+def _cluster(issuer: JWTSettings, ca_file: str) -> Cluster:
+    url, name = urlsplit(issuer.jwks_uri or ""), _cluster_name(issuer)
     host, secure = url.hostname or "", url.scheme == "https"
     address = socket_address(host, url.port or (443 if secure else 80))
     return Cluster(
@@ -121,23 +121,60 @@ def attributes(settings: Settings, *, attached: bool = False) -> list[str]:
     return list(contract.PEER_ATTRIBUTES) if verified else []
 
 
-def tls_context(tls: TLSSettings) -> DownstreamTlsContext:
-    """The certificate of the listener, and the certificates that clients must show."""
-    certificate = TlsCertificate(
-        certificate_chain=file(tls.certificate.removeprefix("file:")), private_key=file(tls.key.removeprefix("file:"))
-    )
-    context = CommonTlsContext(tls_certificates=[certificate], alpn_protocols=["h2", "http/1.1"])
+def tls_context(tls: TLSSettings, source: ConfigSource | None = None) -> DownstreamTlsContext:
+    """The certificate of the listener, and the certificates that clients must show. `source` gives `tls_secrets`."""
+    context = CommonTlsContext(alpn_protocols=["h2", "http/1.1"])
+    if source is None:
+        context.tls_certificates = [_certificate(tls)]
+    else:
+        context.tls_certificate_sds_secret_configs = [SdsSecretConfig(name=_CERTIFICATE, sds_config=source)]
     if tls.client_ca is None:
         return DownstreamTlsContext(common_tls_context=context)
-    context.validation_context = CertificateValidationContext(trusted_ca=file(tls.client_ca.removeprefix("file:")))
+    if source is None:
+        context.validation_context = _authorities(tls.client_ca)
+    else:
+        context.validation_context_sds_secret_config = SdsSecretConfig(name=_CLIENT_CA, sds_config=source)
     return DownstreamTlsContext(
         common_tls_context=context, require_client_certificate=tls.require_client_certificate or None
     )
+
+
+def tls_secrets(settings: Settings) -> Sequence[Secret]:
+    """The files of the listener's certificate. Envoy reads them again after a rename in their directory, or a swap of
+    the symlink through which Kubernetes shows a Secret.
+    """
+    tls = settings.listener.tls
+    if tls is None:
+        return []
+    certificate = _certificate(tls)
+    certificate.watched_directory = _directory(tls.certificate)
+    secrets = [Secret(name=_CERTIFICATE, tls_certificate=certificate)]
+    if tls.client_ca is not None:
+        authorities = _authorities(tls.client_ca)
+        authorities.watched_directory = _directory(tls.client_ca)
+        secrets.append(Secret(name=_CLIENT_CA, validation_context=authorities))
+    return secrets
+
+
+def _certificate(tls: TLSSettings) -> TlsCertificate:
+    return TlsCertificate(certificate_chain=file(_path(tls.certificate)), private_key=file(_path(tls.key)))
+
+
+def _authorities(client_ca: str) -> CertificateValidationContext:
+    return CertificateValidationContext(trusted_ca=file(_path(client_ca)))
+
+
+def _path(reference: str) -> str:
+    return reference.removeprefix("file:")
+
+
+def _directory(reference: str) -> WatchedDirectory:
+    return WatchedDirectory(path=str(PurePath(_path(reference)).parent))
 
 
 def _name(index: int) -> str:
     return f"issuer-{index}"
 
 
-def _cluster_name(index: int) -> str:
-    return f"jwks-{index}"
+def _cluster_name(issuer: JWTSettings) -> str:
+    return f"jwks-{issuer.mark}"

@@ -13,7 +13,11 @@ from envoy_data_plane.envoy.config.cluster.v3 import (
 )
 from envoy_data_plane.envoy.config.core.v3 import Address as EnvoyAddress
 from envoy_data_plane.envoy.config.core.v3 import (
+    ApiConfigSource,
+    ApiConfigSourceApiType,
     ApiVersion,
+    BackoffStrategy,
+    ConfigSource,
     GrpcService,
     GrpcServiceEnvoyGrpc,
     HeaderValue,
@@ -136,6 +140,21 @@ def _health_check() -> HealthCheck:
     )
 
 
+def discovered(settings: Settings) -> ConfigSource:
+    """Resources that the processor gives Envoy; of several workers the first does."""
+    # By default Envoy waits for up to 30 s before it asks a processor that was away again.
+    again = RetryPolicy(retry_back_off=BackoffStrategy(base_interval=seconds(0.1), max_interval=seconds(1)))
+    service = _service(f"{CLUSTER}-0" if settings.processor.workers > 1 else CLUSTER, again)
+    source = ApiConfigSource(
+        api_type=ApiConfigSourceApiType.GRPC,
+        transport_api_version=ApiVersion.V3,
+        grpc_services=[service],
+        set_node_on_first_message_only=True,
+    )
+    # Envoy waits for them however long it takes: it has nothing to serve before.
+    return ConfigSource(api_config_source=source, resource_api_version=ApiVersion.V3, initial_fetch_timeout=seconds(0))
+
+
 def service(settings: Settings, attachment: str) -> GrpcService:
     """The processor for an attachment. With several workers, a stream that has no answer yet goes to another one when
     its worker ends: nothing is reserved before the first answer.
@@ -156,8 +175,8 @@ def service(settings: Settings, attachment: str) -> GrpcService:
     return found
 
 
-def _service(cluster: str) -> GrpcService:
-    return GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=cluster))
+def _service(cluster: str, again: RetryPolicy | None = None) -> GrpcService:
+    return GrpcService(envoy_grpc=GrpcServiceEnvoyGrpc(cluster_name=cluster, retry_policy=again))
 
 
 def processing_mode(*, response_headers: bool) -> ProcessingMode:
@@ -195,6 +214,9 @@ def gateway_headers(settings: Settings) -> HeaderForwardingRules:
         prefixes |= dict.fromkeys(rates())
     own = [name for dialect in dialects().values() for name in (dialect.version, dialect.request_id) if name]
     own += settings.attribution.session
+    if settings.mcp is not None:
+        own += [":authority", "origin"]
+        prefixes["mcp-"] = None
     if settings.cache.rules:  # what a provider gets of the client's is part of the key of an answer
         own.append("cache-control")
         for name in (name for provider in settings.providers.values() for name in provider.passed):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import betterproto2
 from envoy_data_plane.envoy.config.cluster.v3 import Cluster, ClusterDiscoveryType
@@ -58,11 +58,13 @@ from envoy_data_plane.envoy.extensions.filters.network.http_connection_manager.v
     HttpConnectionManagerPathWithEscapedSlashesAction,
     HttpConnectionManagerServerHeaderTransformation,
     HttpFilter,
+    Rds,
 )
 from envoy_data_plane.envoy.extensions.http.early_header_mutation.header_mutation.v3 import (
     HeaderMutation as EarlyHeaderMutation,
 )
 from envoy_data_plane.envoy.type.matcher.v3 import RegexMatcher, StringMatcher
+from envoy_data_plane.google.protobuf import Any as Packed
 
 from extproc.dialects import path_regex, served
 from extproc.envoy_config import identity, processor, replies, traces
@@ -77,13 +79,26 @@ NO_ORDER = "no-order"
 
 ENVOY_PREFIX = "x-envoy-"
 
+_MCP_HEADERS = (
+    *("content-type", "accept", "authorization", "x-api-key", "last-event-id"),
+    *("mcp-protocol-version", "mcp-session-id", "mcp-method", "mcp-name"),
+)
+"""Headers of web pages that call profiles."""
+ROUTES = "public"
 
-def listener(settings: Settings) -> Listener:
+
+def listener(settings: Settings, *, dynamic: bool = False) -> Listener:
     door = settings.listener
-    manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(_manager(settings)))
+    made = _manager(settings)
+    if dynamic:
+        made.rds = Rds(config_source=processor.discovered(settings), route_config_name=ROUTES)
+    else:
+        made.route_config = routes(settings)
+    manager = Filter(name="envoy.filters.network.http_connection_manager", typed_config=pack(made))
     tls = None
     if door.tls is not None:
-        context = pack(identity.tls_context(door.tls))
+        source = processor.discovered(settings) if dynamic else None
+        context = pack(identity.tls_context(door.tls, source))
         tls = TransportSocket(name="envoy.transport_sockets.tls", typed_config=context)
     chain = FilterChain(filters=[manager], transport_socket=tls)
     return Listener(
@@ -153,14 +168,18 @@ def _manager(settings: Settings) -> HttpConnectionManager:
         tracing=traces.of_requests(settings),
         http_filters=[
             _internal_headers(),
-            *([http_filter("cors", Cors())] if settings.listener.cors else []),  # answers preflights
+            # answers preflights
+            *(
+                [http_filter("cors", Cors())]
+                if settings.listener.cors or (settings.mcp is not None and settings.mcp.origins)
+                else []
+            ),
             *_compressed_bodies(),
             _body_limit(settings),
             *identity.jwt_filters(settings),
             _gateway(settings),
             http_filter("router", Router()),
         ],
-        route_config=_routes(settings),
     )
 
 
@@ -204,14 +223,15 @@ def _cors(cors: CORSSettings) -> CorsPolicy:
     )
 
 
-def _preflights() -> Route:
+def _preflights(name: str = "preflights", path: str = "/", cors: Mapping[str, Packed] | None = None) -> Route:
     """The filter for cross-origin requests answers these, and looks for its settings on a route to a cluster only."""
     asked = HeaderMatcher(name="access-control-request-method", present_match=True)
     options = HeaderMatcher(name=":method", string_match=StringMatcher(exact="OPTIONS"))
     return Route(
-        name="preflights",
-        match=RouteMatch(prefix="/", headers=[options, asked]),
+        name=name,
+        match=RouteMatch(prefix=path, headers=[options, asked]),
         route=RouteAction(cluster=NO_ORDER),
+        typed_per_filter_config=dict(cors or {}),
     )
 
 
@@ -248,7 +268,7 @@ def _everywhere() -> ExtProcPerRoute:
     return ExtProcPerRoute(overrides=ExtProcOverrides())
 
 
-def _routes(settings: Settings) -> RouteConfiguration:
+def routes(settings: Settings) -> RouteConfiguration:
     elsewhere = Route(match=RouteMatch(prefix="/"), direct_response=DirectResponseAction(status=404))
     filters = {"envoy.filters.http.ext_proc": pack(FilterConfig(config=pack(_everywhere())))}
     preflights = []
@@ -260,9 +280,37 @@ def _routes(settings: Settings) -> RouteConfiguration:
         domains=["*"],
         include_request_attempt_count=True,
         typed_per_filter_config=filters,
-        routes=[*preflights, *(_route(settings, *call) for call in served()), elsewhere],
+        routes=[*_profiles(settings), *preflights, *(_route(settings, *call) for call in served()), elsewhere],
     )
-    return RouteConfiguration(name="public", virtual_hosts=[host])
+    return RouteConfiguration(name=ROUTES, virtual_hosts=[host])
+
+
+def _profiles(settings: Settings) -> Sequence[Route]:
+    """The routes of the MCP gateway. Other methods than POST are answered by the processor, and need none."""
+    if settings.mcp is None:
+        return []
+    asked = HeaderMatcher(name=":method", string_match=StringMatcher(exact="POST"))
+    cors = {}
+    if origins := settings.mcp.origins:
+        asking = CORSSettings.model_construct(origins=origins, headers=_MCP_HEADERS, max_age=600)
+        cors["envoy.filters.http.cors"] = pack(_cors(asking))
+    route = Route(
+        name="mcp",
+        match=RouteMatch(prefix="/mcp/", headers=[asked]),
+        route=RouteAction(
+            inline_cluster_specifier_plugin=_order(),
+            timeout=seconds(0),  # an answer may stream for hours
+            idle_timeout=seconds(_client_idle_timeout(settings)),
+            # A call of a tool is not repeated, unless its connection failed: the processor raises the number.
+            retry_policy=RetryPolicy(
+                num_retries=0,
+                retry_back_off=RetryPolicyRetryBackOff(base_interval=seconds(0.005), max_interval=seconds(0.005)),
+            ),
+        ),
+        request_body_buffer_limit=buffer_bytes(settings),
+        typed_per_filter_config=cors,
+    )
+    return [*([_preflights("mcp-preflights", "/mcp/", cors)] if origins else []), route]
 
 
 def _route(settings: Settings, method: str, path: str) -> Route:
@@ -310,7 +358,7 @@ def _client_idle_timeout(settings: Settings) -> float:
 
     Each try watches its own provider's silence, and reports it when it ends; this limit must not come first.
     """
-    slowest = max(provider.timeout for provider in settings.providers.values())
+    slowest = max(provider.timeout for provider in settings.hops.values())
     retries = [virtual.retry for virtual in settings.virtual_models.values()]
     chains = [
         retry.attempts * max(retry.per_try_timeout or slowest, retry.per_try_timeout_stream or slowest)

@@ -22,7 +22,7 @@ def write_secrets(settings: Settings, directory: str | Path) -> list[str]:
     """
     place = private_directory(directory)
     missing = []
-    for name, provider in settings.providers.items():
+    for name, provider in settings.hops.items():
         if provider.reference is None:
             continue
         secret = provider.read_secret()

@@ -95,31 +95,32 @@ from extproc.envoy_config.typed import (
 from extproc.providers import Credential, ProviderSettings
 from extproc.settings.config import Settings
 from extproc.words import contract
+from extproc.words.resources import stem
 
 # Headers of a request that every provider gets: those of HTTP itself, and of the body.
 _PLAIN_HEADERS = (":*", "host", "content-type", "content-length", "transfer-encoding", "accept")
 USER_AGENT = "llm-extproc"  # some providers refuse requests without one; the client's stays here
 
 
-def provider_cluster(provider: str) -> str:
+def provider_cluster(place: str) -> str:
     """The cluster of the provider itself, behind the hop."""
-    return f"provider-{provider}"
+    return f"provider-{stem(place)}"
 
 
-def listener(settings: Settings, name: str, secrets_dir: str) -> Listener:
-    provider = settings.providers[name]
-    manager = pack(_manager(settings, name, provider, secrets_dir))
+def listener(settings: Settings, name: str, secrets_dir: str, place: str) -> Listener:
+    """The internal listener named `place`, in front of the provider `name`."""
+    provider = settings.hops[name]
+    manager = pack(_manager(settings, name, provider, secrets_dir, place))
     filters = [Filter(name="envoy.filters.network.http_connection_manager", typed_config=manager)]
     return Listener(
-        name=contract.try_cluster(name),
+        name=place,
         internal_listener=ListenerInternalListenerConfig(),
         per_connection_buffer_limit_bytes=settings.limits.answer_buffer,
         filter_chains=[FilterChain(filters=filters)],
     )
 
 
-def hop_cluster(settings: Settings, name: str) -> Cluster:
-    hop = contract.try_cluster(name)
+def hop_cluster(settings: Settings, hop: str) -> Cluster:
     # HTTP/1: with HTTP/2 one client that reads slowly holds up all others in the same connection's window.
     http1 = HttpProtocolOptionsExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
     options = UpstreamProtocolOptions(
@@ -149,7 +150,9 @@ def host_header(url: SplitResult) -> str:
     return host if usual else f"{host}:{url.port}"
 
 
-def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_dir: str) -> HttpConnectionManager:
+def _manager(
+    settings: Settings, name: str, provider: ProviderSettings, secrets_dir: str, place: str
+) -> HttpConnectionManager:
     hop = contract.try_cluster(name)
     filters = [
         _log_metadata(settings),
@@ -158,7 +161,7 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
         _provider_headers(settings, provider),
     ]
     if provider.credential is not None:
-        filters.append(_credential(name, provider.credential, secrets_dir))
+        filters.append(_credential(stem(place), provider.credential, secrets_dir))
     filters.append(http_filter("router", Router(suppress_envoy_headers=True)))
     return HttpConnectionManager(
         stat_prefix=hop,
@@ -179,7 +182,7 @@ def _manager(settings: Settings, name: str, provider: ProviderSettings, secrets_
         access_log_options=_heartbeat(settings) if _follows(settings) else None,
         tracing=traces.of_tries(settings, name),
         http_filters=filters,
-        route_config=_routes(settings, name, provider),
+        route_config=_routes(settings, name, provider, place),
     )
 
 
@@ -280,14 +283,14 @@ def _every(names: RegexMatcher) -> HeaderMutation:
     return HeaderMutation(remove_on_match=HeaderMutationRemoveOnMatch(key_matcher=StringMatcher(safe_regex=names)))
 
 
-def _credential(name: str, credential: Credential, secrets_dir: str) -> HttpFilter:
+def _credential(stem: str, credential: Credential, secrets_dir: str) -> HttpFilter:
     """The provider's secret, from a file that Envoy watches. Without it the hop answers itself and sends nothing on."""
     watched = PathConfigSource(
-        path=secret_file(secrets_dir, name), watched_directory=WatchedDirectory(path=secrets_dir)
+        path=secret_file(secrets_dir, stem), watched_directory=WatchedDirectory(path=secrets_dir)
     )
     source = ConfigSource(path_config_source=watched, resource_api_version=ApiVersion.V3)
     generic = Generic(
-        credential=SdsSecretConfig(name=secret_name(name), sds_config=source),
+        credential=SdsSecretConfig(name=secret_name(stem), sds_config=source),
         header=credential.header,
         header_value_prefix=credential.prefix,
     )
@@ -298,7 +301,7 @@ def _credential(name: str, credential: Credential, secrets_dir: str) -> HttpFilt
     return http_filter("credential_injector", config)
 
 
-def _routes(settings: Settings, name: str, provider: ProviderSettings) -> RouteConfiguration:
+def _routes(settings: Settings, name: str, provider: ProviderSettings, place: str) -> RouteConfiguration:
     def attends(which: str) -> HeaderMatcher:
         return HeaderMatcher(name=contract.ATTEND, string_match=StringMatcher(exact=which))
 
@@ -318,26 +321,27 @@ def _routes(settings: Settings, name: str, provider: ProviderSettings) -> RouteC
         Route(
             name=which,
             match=RouteMatch(prefix="/", headers=headers),
-            route=_action(settings, name, provider),
+            route=_action(settings, provider, place),
             request_body_buffer_limit=buffer_bytes(settings),
             typed_per_filter_config=filters,
         )
         for which, (headers, filters) in kinds.items()
     ]
-    return RouteConfiguration(
-        name=contract.try_cluster(name), virtual_hosts=[VirtualHost(name=name, domains=["*"], routes=routes)]
-    )
+    return RouteConfiguration(name=place, virtual_hosts=[VirtualHost(name=name, domains=["*"], routes=routes)])
 
 
-def _action(settings: Settings, name: str, provider: ProviderSettings) -> RouteAction:
+def _action(settings: Settings, provider: ProviderSettings, place: str) -> RouteAction:
     path = provider.url.path.rstrip("/")
-    rewrite = RegexMatchAndSubstitute(
-        pattern=RegexMatcher(regex="^/v1/"), substitution=path.replace("\\", "\\\\") + "/"
+    substitution = path.replace("\\", "\\\\")
+    rewrite = (
+        RegexMatchAndSubstitute(pattern=RegexMatcher(regex="^/.*$"), substitution=substitution or "/")
+        if provider.one_path
+        else RegexMatchAndSubstitute(pattern=RegexMatcher(regex="^/v1/"), substitution=substitution + "/")
     )
     return RouteAction(
-        cluster=provider_cluster(name),
+        cluster=provider_cluster(place),
         host_rewrite_literal=host_header(provider.url),
-        regex_rewrite=None if path == "/v1" else rewrite,
+        regex_rewrite=None if path == "/v1" and not provider.one_path else rewrite,
         timeout=seconds(0),
         idle_timeout=seconds(_answer_idle_timeout(settings, provider)),
         # No retries here: only the time until an answer begins.

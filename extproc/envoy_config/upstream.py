@@ -51,9 +51,10 @@ _STREAMS = 100
 """Most requests in one HTTP/2 connection to a provider."""
 
 
-def cluster(settings: Settings, name: str, ca_file: str) -> Cluster:
-    provider = settings.providers[name]
-    url, there = provider.url, provider_cluster(name)
+def cluster(settings: Settings, name: str, ca_file: str, place: str) -> Cluster:
+    """The cluster of the provider `name`, behind the try named `place`."""
+    provider = settings.hops[name]
+    url, there = provider.url, provider_cluster(place)
     host, secure = url.hostname or "", url.scheme == "https"
     port = url.port or (443 if secure else 80)
     return Cluster(

@@ -85,10 +85,11 @@ class _Connection(asyncio.Protocol):
 
 class Pool:
     """Requests to the service at `url`, `http(s)://host[:port]`. `ca` is a PEM file of the authorities that verify it,
-    in the place of the system's. An answer has up to `most` bytes.
+    in the place of the system's. An answer has up to `most` bytes. With `socket` it is at that unix socket, whatever
+    the host.
     """
 
-    def __init__(self, url: str, *, ca: str | None = None, most: int = 1 << 20) -> None:
+    def __init__(self, url: str, *, ca: str | None = None, most: int = 1 << 20, socket: str | None = None) -> None:
         parts = urlsplit(url)
         self._host = parts.hostname or ""
         self._secure = parts.scheme == "https"
@@ -96,12 +97,21 @@ class Pool:
         self._name = parts.netloc.rpartition("@")[2].encode("idna" if not parts.netloc.isascii() else "ascii")
         self._ca = ca
         self._most = most
+        self._socket = socket
         self._tls: ssl.SSLContext | None = None
         self._idle: list[_Connection] = []
         self._reaper: asyncio.TimerHandle | None = None
 
     async def post(self, target: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        """The status of the answer, and its body. `target` is path and query. Has no time limit of its own: cancel it.
+        """The status of the answer, and its body. `target` is path and query. Raises as `ask`."""
+        status, _, data = await self.ask(target, body, headers)
+        return status, data
+
+    async def ask(
+        self, target: str, body: bytes, headers: Mapping[str, str], method: str = "POST"
+    ) -> tuple[int, Mapping[str, str], bytes]:
+        """The same with the headers of the answer, by their names in lower case. Has no time limit of its own: cancel
+        it.
 
         Raises OSError when the host cannot be reached, AnswerError for an answer that cannot be read. A request is sent
         twice only where its kept connection ended before any answer.
@@ -109,11 +119,11 @@ class Pool:
         connection = self._kept()
         if connection is not None:
             try:
-                return await self._exchange(connection, target, body, headers)
+                return await self._exchange(connection, method, target, body, headers)
             except _StaleError:
                 pass
         try:
-            return await self._exchange(await self._connect(), target, body, headers)
+            return await self._exchange(await self._connect(), method, target, body, headers)
         except _StaleError:
             raise AnswerError("the connection ended without an answer") from None
 
@@ -133,6 +143,9 @@ class Pool:
 
     async def _connect(self) -> _Connection:
         loop = asyncio.get_running_loop()
+        if self._socket is not None:
+            _, private = await loop.create_unix_connection(_Connection, self._socket)
+            return private
         if self._secure and self._tls is None:  # certificates take some 20 ms to load
             self._tls = await loop.run_in_executor(None, _context, self._ca)
         transport, connection = await loop.create_connection(_Connection, self._host, self._port, ssl=self._tls)
@@ -142,11 +155,11 @@ class Pool:
         return connection
 
     async def _exchange(
-        self, connection: _Connection, target: str, body: bytes, headers: Mapping[str, str]
-    ) -> tuple[int, bytes]:
+        self, connection: _Connection, method: str, target: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, Mapping[str, str], bytes]:
         done = False
         try:
-            found = await self._talk(connection, target, body, headers)
+            found = await self._talk(connection, method, target, body, headers)
             done = True
         except h11.RemoteProtocolError:
             raise AnswerError("the answer is not HTTP") from None
@@ -159,17 +172,18 @@ class Pool:
         return found
 
     async def _talk(
-        self, connection: _Connection, target: str, body: bytes, headers: Mapping[str, str]
-    ) -> tuple[int, bytes]:
+        self, connection: _Connection, method: str, target: str, body: bytes, headers: Mapping[str, str]
+    ) -> tuple[int, Mapping[str, str], bytes]:
         http = connection.http
         fields: list[tuple[bytes, bytes]] = [
             (b"host", self._name),
             (b"content-length", str(len(body)).encode()),
             *((name.encode(), value.encode()) for name, value in headers.items()),
         ]
-        out = (h11.Request(method="POST", target=target.encode(), headers=fields), h11.Data(body), h11.EndOfMessage())
+        out = (h11.Request(method=method, target=target.encode(), headers=fields), h11.Data(body), h11.EndOfMessage())
         connection.transport.write(b"".join(http.send(event) or b"" for event in out))
         status, parts, size, begun = 0, [], 0, False
+        said: dict[str, str] = {}
         while True:
             event = http.next_event()
             if event is h11.NEED_DATA:
@@ -180,13 +194,14 @@ class Pool:
                 http.receive_data(data)
             elif isinstance(event, h11.Response):
                 status = event.status_code
+                said = {name.decode("ascii"): value.decode("latin-1") for name, value in event.headers}
             elif isinstance(event, h11.Data):
                 size += len(event.data)
                 if size > self._most:
                     raise AnswerError("the answer is too large")
                 parts.append(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
-                return status, b"".join(parts)
+                return status, said, b"".join(parts)
             elif isinstance(event, h11.ConnectionClosed):
                 raise AnswerError("the answer ends early")
 

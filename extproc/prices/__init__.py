@@ -210,6 +210,16 @@ def cost(price: Price, usage: Usage) -> int:
     return min(-(-femto // _FEMTO), MOST)
 
 
+def prompt_cache(price: Price, usage: Usage) -> tuple[int, int]:
+    """Nano-USD that tokens read from the provider's prompt cache cost less than plain input, and that tokens written to
+    it cost more. Of text: other kinds have discounts of their own.
+    """
+    rates = at(price, usage.input_tokens)
+    saved = usage.cached_tokens * max(0, rates.input - rates.cached_input)
+    extra = usage.cache_write_tokens * max(0, rates.cache_write - rates.input)
+    return saved // _FEMTO, -(-extra // _FEMTO)
+
+
 def _difference(tokens: Kinds, rates: Price, plain: int, written: int) -> int:
     """What `tokens` cost more than text. `plain` are the tokens of input that no cache read or wrote."""
     kinds = rates.kinds

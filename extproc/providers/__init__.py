@@ -6,7 +6,6 @@ To add one, copy a file here: its module name is the `kind` in the filter YAML, 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from pydantic import (
 )
 
 from extproc.words.dialect import Batch
+from extproc.words.offline import has_package
 from extproc.words.values import Duration, Pattern, PositiveDuration, Secret, SecretRef, Section
 
 
@@ -86,6 +86,7 @@ class Provider:
     more: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)  # headers that every request has to carry
     query: Mapping[str, str] = field(default_factory=dict)  # parameters that every request has to carry
+    cache_keys: tuple[str, ...] = ()  # dialects whose `cache_key` it takes
     client_headers: tuple[str, ...] = ()  # headers of clients that it gets; `x-*` stands for all that begin with x-
     client_query: tuple[str, ...] = ()  # parameters of clients' queries that it gets
     signed_for: str | None = None  # the AWS service that requests are signed for, where there is no key
@@ -147,7 +148,7 @@ def _or_metadata(value: object, reference: ValidatorFunctionWrapHandler) -> Secr
     if value in ("metadata", METADATA):
         return METADATA
     found: Secret = reference(value)
-    if importlib.util.find_spec("cryptography") is None:
+    if not has_package("cryptography"):
         raise ValueError("a service account needs another library: pip install 'llm-extproc[google]'")
     return found
 
@@ -341,6 +342,11 @@ class ProviderSettings(Section):
     @property
     def provider(self) -> Provider:
         return kinds()[self.kind]
+
+    @property
+    def one_path(self) -> bool:
+        """True where the URL is the address of every request, and not the beginning of it."""
+        return False
 
     @property
     def passed(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ PROVIDER = Provider(
     gen_ai_name="azure.ai.openai",
     source="https://learn.microsoft.com/en-us/azure/ai-foundry/openai/api-version-lifecycle",
     base_path="/openai/v1",
+    cache_keys=("openai_chat", "openai_responses"),
     dialects=(
         "openai_chat",
         "openai_responses",

@@ -10,6 +10,7 @@ PROVIDER = Provider(
     gen_ai_name="openai",
     source="https://platform.openai.com/docs/api-reference",
     base_url="https://api.openai.com/v1",
+    cache_keys=("openai_chat", "openai_responses"),
     dialects=(
         "openai_chat",
         "openai_responses",

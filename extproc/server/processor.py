@@ -9,33 +9,42 @@ import random
 import sys
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extproc import admin, pipeline
 from extproc.accounting.alerts import Alerts
 from extproc.accounting.books import Books
+from extproc.accounting.desk import Desk
 from extproc.accounting.reports import Everything, Reporter
+from extproc.accounting.tries import FailedTries
 from extproc.admission import InFlight
+from extproc.auth import IssuedKey
 from extproc.budgets import Exact, Expected, Grants, Tools, compile_budget
 from extproc.cache.answers import Answers, open_answers
 from extproc.cache.stores import CacheError
 from extproc.credentials.rotation import EVERY, Keeper, watch
 from extproc.endpoints.spending import Own
+from extproc.guardrails import Results
 from extproc.ledger import LedgerError, open_ledger
 from extproc.pipeline import Pipeline
-from extproc.providers import CoolDown
 from extproc.routing.history import History
+from extproc.server.reload import Reloads
 from extproc.server.server import Server
-from extproc.settings import config
-from extproc.settings.config import ConfigError, Settings
+from extproc.settings.config import Settings
 from extproc.stores import Counters, CountsLostError, Expired, StoreError, open_counters
+from extproc.taint import Taint
 from extproc.telemetry.lines import WHOLE, Lines
 from extproc.telemetry.metrics import Telemetry
 from extproc.unread.waiting import Waiting
 from extproc.words import workers
+
+if TYPE_CHECKING:
+    from extproc.mcp.servers import Server as MCPServer
+    from extproc.mcp.servers import Servers
 
 log = logging.getLogger(__name__)
 
@@ -45,23 +54,18 @@ measurements of the loop's lag. All of it happens at one wake-up, so that an idl
 """
 _LAST_LINES = 1.0  # seconds for the last lines of the log
 _PRUNE_EVERY = 3600.0
+_KEYS_EVERY = 2.0  # seconds until a key that an operator made or revoked is known everywhere
+_ADD_UP_FIRST, _ADD_UP_EVERY = 30.0, 300.0  # seconds
 _SHARED_FOR = 60.0  # seconds after which a process that ended is forgotten
 _DRAIN_NOTICE = 3.0  # seconds for Envoy's health check to see that this process is leaving
 _DRAIN_GRACE = 600.0  # seconds for streams to end
-
-# Settings that bind when the processor starts. A change of these needs a restart, and a new Envoy configuration with
-# it.
-_FIXED = (
-    *("listener", "status", "admin", "processor", "providers", "stores"),
-    *("attribution", "auth", "usage", "cache", "telemetry"),
-)
 
 
 class Processor:
     """Serves `settings`, and every later version of them in `file`.
 
     With several workers this is one of them. Worker 0 serves the status and admin ports for all, keeps `secrets`, and
-    deletes old rows of the ledger.
+    deletes old rows of the ledger and adds up its hours and days.
     """
 
     def __init__(
@@ -81,53 +85,68 @@ class Processor:
         self._counters: Counters = open_counters(settings.stores.counters, settings.stores.waits)
         self._ledger = open_ledger(settings.stores.ledger)
         self._answers = _open_answers(settings)
+        self._results = Results()
+        self._server: Server | None = None
+        self._servers: Servers | None = None
+        self._taint = Taint(self._counters)
         self._leases: set[str] = set()
         self._history = History()
         self._in_flight = InFlight()
         self._telemetry.body_bytes = lambda: self._in_flight.size
         self._grants = Grants(self._counters)
         self._alerts = Alerts(self._counters, self._telemetry.alert)
-        exact = Exact({name: entry.kind for name, entry in settings.providers.items() if entry.base_url is None})
-        self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), exact)
+        self._exact = Exact({})
+        self._tools = Tools(self._telemetry.budget_used, self._alerts.tell, self._grants, Expected(), self._exact)
         self._books = Books(self._counters, self._ledger, self._report, again=settings.limits.lease)
         self._reporter = Reporter(self._counters, self._ledger, self._grants, time.time)
         self._waiting = Waiting(lambda outcome: self._telemetry.unread(outcome).inc(), self._telemetry.internal_error)
-        self._take(settings)
-        self._content = config.content(file)
-        self._server: Server | None = None
+        self._failed = FailedTries(self._telemetry.internal_error)
+        self._issued: Sequence[IssuedKey] = ()  # gateway keys that operators made
+        self._keys_mark: object = None
+        self._stale = ""  # why the settings in use are not those of the file
+        self._reloads = Reloads(self, file, settings, secrets=secrets, socket=socket, worker=worker)
+        self.take(settings, self._reloads.places)
         self._http = admin.HTTPThread()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen everywhere. Raises OSError, naming the address, when one is not available."""
         settings, telemetry = self._settings, self._telemetry
+        await self._reloads.start()
         self._ledger.start()
         telemetry.watch(self._ledger)
+        telemetry.tasks = partial(_count_tasks, asyncio.get_running_loop())
+        if await self._read_keys():
+            self._rebuild()
         self._open_doors()
         where = settings.processor
         mark = workers.mark(self._worker) if self._several else ""
-        self._server = Server(lambda: self._pipeline, telemetry, self._waiting, mark)
+        discovery = self._reloads.discovery
+        self._server = Server(lambda: self._pipeline, telemetry, self._waiting, mark, discovery)
         path = where.sockets(self._socket)[self._worker]
         await self._server.start(socket=path, address=where.address, transport=where.transport)
         self._http.start()
         for work in (
             self._watch_lag(),
-            self._watch_file(),
+            self._watch_files(),
             self._renew_leases(),
             self._keep_books(),
+            *([] if self._worker else [self._add_up()]),
             self._share(),
+            self._watch_keys(),
             *([self._waiting.run()] if settings.usage.mode == "log" else []),
             self._alerts.run(),
+            *([self._servers.run()] if self._servers is not None else []),
         ):
             self._spawn(work)
         if self._worker:
             if self._secrets is not None:
-                self._spawn(watch(lambda: self._settings.providers, self._rebuild))
+                self._spawn(watch(lambda: self._settings.hops, self._rebuild))
         elif self._secrets is not None:
-            keeper = Keeper(self._secrets, self._count_refresh)
+            keeper = Keeper(self._secrets, self._count_refresh, stem=self._reloads.stem)
             pause = lambda: EVERY - _BEAT + self._until_beat()  # noqa: E731 - at a wake-up of the other work
-            self._spawn(keeper.run(lambda: self._settings.providers, self._rebuild, pause))
-        elif waiting := [name for name, provider in settings.providers.items() if provider.credentials is not None]:
+            self._spawn(keeper.run(lambda: self._settings.hops, self._rebuild, pause))
+        elif waiting := [name for name, provider in settings.hops.items() if provider.credentials is not None]:
             log.warning("no process fetches the tokens of %s: serve was not given --secrets", ", ".join(waiting))
 
     @property
@@ -140,13 +159,14 @@ class Processor:
             self._http.add_private(self._inner, workers.inner_socket(self._socket, self._worker))
             return
         settings = self._settings
-        token = settings.admin.token.read() if settings.admin.token else None
-        if settings.admin.token is not None and token is None:
+        token = settings.admin.token.read if settings.admin.token else None  # for each request: its file may change
+        if token is not None and token() is None:
             raise OSError(f"admin.token: {settings.admin.token} is not set")
         everything = self._everything()
+        desk = Desk(self._ledger.operators, lambda: self._settings, lambda: self._pipeline.catalog)
         doors = (
             ("status", self._status, settings.status),
-            ("admin", lambda: admin.admin_app(everything, token), settings.admin),
+            ("admin", lambda: admin.admin_app(everything, token, desk, settings.admin.oidc), settings.admin),
         )
         for name, make, door in doors:
             try:
@@ -172,6 +192,9 @@ class Processor:
         """Drain: `notice` seconds for Envoy to look elsewhere, up to `grace` seconds for streams to end."""
         if self._server is not None:
             await self._server.drain(notice, grace)
+        self._failed.flush()
+        if self._telemetry.prompts is not None:
+            await self._telemetry.prompts.stop(_LAST_LINES)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -196,6 +219,8 @@ class Processor:
             asyncio.get_running_loop(),
             siblings=self._siblings if self._several else None,
             answers=self._answers,
+            tools=self._tools_of,
+            stale=lambda: self._stale,
         )
 
     def _line_lost(self) -> None:
@@ -218,10 +243,16 @@ class Processor:
         """
         return f"settings are stale: {self._stale}" if self._stale else ""
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], *, ends: bool = False) -> None:
+        """Begin background work. `ends`: it ends by itself when it is done."""
         task = asyncio.create_task(work, name=getattr(work, "__qualname__", "work"))
         self._tasks.add(task)
-        task.add_done_callback(self._log_end)
+        task.add_done_callback(self._done if ends else self._log_end)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._log_end(task)
 
     def _log_end(self, task: asyncio.Task[None]) -> None:
         """Log a background task that ended by itself: leases would never end, and no log line would say so."""
@@ -242,58 +273,38 @@ class Processor:
             self._turned = time.monotonic()
             self._telemetry.loop_lag.set(max(0.0, self._turned - due))
 
-    async def _watch_file(self) -> None:
-        """Compare the file's content once a second, which shows an edit, a rename and the symlink swap of a ConfigMap
-        alike. A new day may begin with other prices. No content of a file ends this loop.
+    async def _watch_files(self) -> None:
+        """Look at the files of settings and secrets once a second, which shows an edit, a rename and the symlink swap
+        of a ConfigMap alike. A new day may begin with other prices. No content of a file ends this loop.
         """
         while True:
             await asyncio.sleep(self._until_beat())
             try:
                 if self._pipeline.catalog.prices.today != datetime.now(UTC).date():
                     self._rebuild()
-                content = await asyncio.to_thread(config.content, self._file)
-                if content != self._content:
-                    self._content = content
-                    await self.reload()
+                await self._reloads.look()
             except Exception as error:
                 self._telemetry.internal_error("reload")
                 log.exception("looking for new settings failed; it is tried again")
-                self._keep_settings(f"{type(error).__name__}: see the log")
+                self.told("refused", f"{type(error).__name__}: see the log")
 
-    async def reload(self) -> None:
-        """Take the settings file's new content, or keep the last good settings and log the error."""
-        try:
-            settings = await asyncio.to_thread(config.load, self._file)
-        except ConfigError as error:
-            self._keep_settings(str(error))
-            return
-        except Exception as error:  # a MemoryError, or a bug in a check: not a reason to stop reloading
-            log.exception("the new settings cannot be read")
-            self._keep_settings(f"they cannot be read: {type(error).__name__}")
-            return
-        changed = [name for name in _FIXED if _bound_at_start(settings, name) != _bound_at_start(self._settings, name)]
-        if changed:
-            self._keep_settings(f"changes of {', '.join(changed)} bind at a restart")
-        elif other := self._changed_units(settings):
-            self._keep_settings(f"the counts of {', '.join(other)} are in another unit: give the budget a new name")
-        else:
-            self._take(settings)
-            self._units |= _units(settings)
-            self._telemetry.reloads.labels("taken").inc()
-            log.info("new settings taken")
+    def told(self, outcome: str, stale: str) -> None:
+        """See `reload.Process`."""
+        self._stale = stale
+        self._telemetry.settings_stale.set(1 if stale else 0)
+        if outcome:
+            self._telemetry.reloads.labels(outcome).inc()
 
-    def _keep_settings(self, reason: str) -> None:
-        """Keep the last good settings, and report that the file differs."""
-        self._stale = reason
-        self._telemetry.settings_stale.set(1)
-        self._telemetry.reloads.labels("refused").inc()
-        log.error("the new settings are refused; the last good ones stay: %s", reason)
+    def refuses(self, settings: Settings) -> str:
+        """See `reload.Process`."""
+        other = self._changed_units(settings)
+        return f"the counts of {', '.join(other)} are in another unit: give the budget a new name" if other else ""
 
     def _changed_units(self, settings: Settings) -> Sequence[str]:
         """Budgets that would read counts of one unit as those of another: tokens as nano-USD."""
         return [name for name, unit in _units(settings).items() if self._units.get(name, unit) != unit]
 
-    def _build(self, settings: Settings) -> Pipeline:
+    def _build(self, settings: Settings, places: Mapping[str, str]) -> Pipeline:
         return pipeline.build(
             settings,
             self._counters,
@@ -304,25 +315,69 @@ class Processor:
             books=self._books,
             own=Own(self._reporter, settings.budgets, settings.limits.reports),
             waiting=self._waiting,
+            failed=self._failed,
             in_flight=self._in_flight,
             answers=self._answers,
+            issued=self._issued,
+            results=self._results,
+            servers=self._servers,
+            taint=self._taint if settings.mcp is not None else None,
+            places=places,
         )
 
-    def _take(self, settings: Settings) -> None:
-        """Use `settings` from the next request on. Raises, and changes nothing, if no pipeline can be built from
-        them.
-        """
-        made = self._build(settings)
+    def take(self, settings: Settings, places: Mapping[str, str]) -> None:
+        """See `reload.Process`."""
+        self._meet(settings)
+        made = self._build(settings, places)
         budgets = {entry.name: compile_budget(entry) for entry in settings.budgets}
         self._telemetry.configure(settings)
+        self._exact.kinds = {name: entry.kind for name, entry in settings.providers.items() if entry.base_url is None}
         self._settings, self._pipeline, self._budgets = settings, made, budgets
         self._teams = {entry.name: entry.team or "" for entry in settings.consumers}
-        self._stale = ""
-        self._telemetry.settings_stale.set(0)
+        self._units |= _units(settings)
+        if self._telemetry.tools is not None:
+            self._telemetry.tools.count = self._count_tools
+
+    def _meet(self, settings: Settings) -> None:
+        """Know the MCP servers of the settings."""
+        if settings.mcp is None:
+            return
+        if self._servers is not None:
+            self._servers.take(settings.mcp)
+            return
+        from extproc.mcp.servers import Servers  # noqa: PLC0415 - most gateways serve models alone
+
+        secret = settings.mcp.key or settings.auth.key_secret
+        socket = workers.servers_socket(self._socket)
+        self._servers = servers = Servers(settings.mcp, socket, None if secret is None else secret.read())
+        servers.changed = self._learn
+        if self._server is not None:
+            self._spawn(servers.run())
+
+    def _learn(self, server: MCPServer) -> None:
+        """Look through the new definitions of an MCP server before clients ask for them."""
+        policy, catalogue = self._pipeline.policy, server.catalogue
+        if policy is not None and catalogue is not None:
+            entries = [entry for kind in catalogue.entries.values() for entry in kind.values()]
+            self._spawn(policy.learn(entries), ends=True)
+
+    def _tools_of(self, definitions: bool) -> Sequence[Mapping[str, Any]]:
+        """The MCP servers and their tools, for operators."""
+        if self._servers is None or self._pipeline.policy is None:
+            raise admin.SourceError(404, "the settings have no MCP servers")
+        from extproc.mcp.report import describe as describe_servers  # noqa: PLC0415
+
+        return describe_servers(self._servers, self._pipeline.policy, definitions=definitions)
+
+    def _count_tools(self) -> Mapping[tuple[str, str], int]:
+        from extproc.mcp.report import count  # noqa: PLC0415
+
+        policy = self._pipeline.policy
+        return {} if self._servers is None or policy is None else count(self._servers, policy)
 
     def _rebuild(self) -> None:
         """Build the pipeline anew, with its inputs outside the settings: the keys that are present."""
-        self._take(self._settings)
+        self.take(self._settings, self._reloads.places)
 
     def _count_refresh(self, provider: str, outcome: str) -> None:
         self._telemetry.credential_refreshes.labels(provider, outcome).inc()
@@ -335,6 +390,8 @@ class Processor:
             with contextlib.suppress(StoreError):  # findings of this process stay here
                 self._history.merge(await self._counters.share("providers", me, self._history.note(), _SHARED_FOR))
                 await self._grants.refresh()
+                if self._settings.mcp is not None:
+                    await self._taint.refresh()
 
     async def _renew_leases(self) -> None:
         while True:
@@ -345,7 +402,7 @@ class Processor:
 
     async def _keep_books(self) -> None:
         """End the leases of dead exchanges, and keep counters and ledger in agreement."""
-        pruned = 0.0
+        pruned = trailed = 0.0
         while True:
             await asyncio.sleep(self._until_beat())
             try:
@@ -360,6 +417,39 @@ class Processor:
                 pruned = time.monotonic()
                 with contextlib.suppress(LedgerError):  # there is no hurry
                     await asyncio.to_thread(self._ledger.prune, time.time() - keep)
+            if not self._worker and time.monotonic() - trailed > _PRUNE_EVERY:
+                trailed = time.monotonic()
+                with contextlib.suppress(LedgerError):
+                    oldest = time.time() - self._settings.admin.audit_keep
+                    await asyncio.to_thread(self._ledger.operators.prune, oldest)
+
+    async def _add_up(self) -> None:
+        """Add up the ledger's past hours and days for reports."""
+        await asyncio.sleep(_ADD_UP_FIRST)
+        while True:
+            with contextlib.suppress(LedgerError):  # reports read the rows meanwhile
+                await asyncio.to_thread(self._ledger.roll_up, time.time())
+            await asyncio.sleep(_ADD_UP_EVERY)
+
+    async def _watch_keys(self) -> None:
+        """Read the gateway keys that operators made. While the ledger does not answer, those that are known stay."""
+        while True:
+            await asyncio.sleep(_KEYS_EVERY)
+            if await self._read_keys():
+                self._rebuild()
+
+    async def _read_keys(self) -> bool:
+        """True when there are others than before."""
+        if self._settings.auth.key_secret is None:
+            return False
+        operators = self._ledger.operators
+        with contextlib.suppress(LedgerError):
+            mark = await asyncio.to_thread(operators.mark)
+            if mark != self._keys_mark:
+                self._issued = await asyncio.to_thread(operators.keys)
+                self._keys_mark = mark
+                return True
+        return False
 
     def _report(self, expired: Expired) -> None:
         self._telemetry.lease_expired(expired.forwarded)
@@ -369,33 +459,18 @@ class Processor:
 def _open_answers(settings: Settings) -> Answers | None:
     """The kept answers. Raises OSError."""
     try:
-        return open_answers(settings.stores.cache, settings.cache)
+        return open_answers(settings.stores.cache, settings.cache, settings.around_guardrails)
     except CacheError as error:
         raise OSError(f"stores.cache: {error}") from None
 
 
+def _count_tasks(loop: asyncio.AbstractEventLoop) -> int:
+    """Tasks of the loop. Called from the thread that serves metrics."""
+    return len(asyncio.all_tasks(loop))
+
+
 def _units(settings: Settings) -> dict[str, str]:
     return {entry.name: entry.unit for entry in settings.budgets}
-
-
-def _bound_at_start(settings: Settings, name: str) -> object:
-    """The part of a section that Envoy or the start depends on: a provider's kill switch binds at once."""
-    if name == "auth":
-        return settings.auth.jwt
-    if name == "cache":
-        kept = settings.cache
-        return bool(kept.rules), kept.key, kept.memory, kept.disk
-    if name == "telemetry":
-        return settings.telemetry.traces
-    if name == "usage":
-        return settings.usage.mode, settings.usage.log_interval
-    if name != "providers":
-        return getattr(settings, name)
-    free = CoolDown()
-    return {
-        name: provider.model_copy(update={"disabled": False, "cool_down": free})
-        for name, provider in settings.providers.items()
-    }
 
 
 async def run(

@@ -15,6 +15,7 @@ from extproc.gateway import GatewayStream
 from extproc.pb import extproc_pb2 as pb
 from extproc.pipeline import Pipeline
 from extproc.server import access_log, answers, wire
+from extproc.server.discovery import Discovery
 from extproc.telemetry.metrics import Telemetry
 from extproc.transport import Calls, Transport
 from extproc.transport.native import NativeServer
@@ -33,12 +34,18 @@ class Server:
     """
 
     def __init__(
-        self, pipeline: Callable[[], Pipeline], telemetry: Telemetry, waiting: Waiting | None = None, mark: str = ""
+        self,
+        pipeline: Callable[[], Pipeline],
+        telemetry: Telemetry,
+        waiting: Waiting | None = None,
+        mark: str = "",
+        discovery: Discovery | None = None,
     ) -> None:
         self._pipeline = pipeline
         self._telemetry = telemetry
         self._waiting = waiting or Waiting()
         self._mark = mark
+        self._discovery = discovery or Discovery()
         self._health = _Health()
         self._transport: Transport | None = None
 
@@ -58,6 +65,7 @@ class Server:
     async def drain(self, notice: float, grace: float) -> None:
         """Report NOT_SERVING, give Envoy `notice` seconds to see it, and streams up to `grace` seconds to end."""
         self._health.leave()
+        self._discovery.leave()
         await asyncio.sleep(notice)
         begun = time.monotonic()
         await self._waiting.drain(grace)
@@ -77,6 +85,7 @@ class Server:
             ),
             f"/{HEALTH}/Check": lambda _metadata: _Check(self._health),
             f"/{HEALTH}/Watch": lambda _metadata: _Watch(self._health),
+            **self._discovery.calls(),
         }
 
     def _process(self, metadata: Mapping[str, str]) -> _Process:
@@ -153,6 +162,7 @@ class _AccessLog:
     """One stream of Envoy's access log."""
 
     done = False
+    lasts = True
 
     def __init__(self, pipeline: Callable[[], Pipeline], telemetry: Telemetry, waiting: Waiting) -> None:
         self._pipeline = pipeline

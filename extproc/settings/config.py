@@ -17,19 +17,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, WithJsonSchema, model_validator
 
 from extproc import guardrails
 from extproc.auth import AttributionSettings, AuthSettings, ConsumerSettings, GroupSettings, TeamSettings
 from extproc.budgets import BudgetSettings
 from extproc.cache.settings import CacheSettings
 from extproc.guardrails import Around
+from extproc.mcp.settings import MCPSettings
 from extproc.prices import DatedPriceSettings
 from extproc.providers import ProviderSettings
 from extproc.routing.catalog import ModelSettings, VirtualModelSettings
 from extproc.settings import checks
 from extproc.settings.limits import LimitsSettings
 from extproc.settings.listener import AttachSettings, ListenerSettings, Port
+from extproc.settings.signon import OIDCSettings
 from extproc.settings.stores import StoresSettings
 from extproc.words import workers
 from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, Section, Size, is_loopback, show_size
@@ -37,7 +39,7 @@ from extproc.words.values import ModelName, Name, PositiveDuration, SecretRef, S
 if TYPE_CHECKING:
     GuardrailEntry = guardrails.GuardrailSettings
 else:
-    GuardrailEntry = guardrails.settings_type()
+    GuardrailEntry = guardrails.OneKind
 
 MAX_FILE = 4 << 20  # bytes
 MAX_NODES = 200_000  # values, aliases counted each time they are used
@@ -80,12 +82,28 @@ class AdminSettings(Section):
         description="Token that each request to the admin API sends as `Authorization: Bearer …`, as `env:NAME` or "
         "`file:/path`. Required when the address is not loopback.",
     )
+    oidc: OIDCSettings | None = Field(
+        None, description="Sign-on of operators with OpenID Connect, with roles. Beside `token`, or in its place."
+    )
+    audit_keep: PositiveDuration = Field(
+        366 * 86400.0,
+        le=3660 * 86400,
+        description="Age at which entries of the operators' audit trail are deleted.",
+    )
 
     @model_validator(mode="after")
     def _guarded(self) -> AdminSettings:
-        if self.token is None and not is_loopback(self.address):
-            raise ValueError("an address other than loopback needs a token: env:NAME or file:/path")
+        if self.token is None and self.oidc is None and not is_loopback(self.address):
+            raise ValueError("an address other than loopback needs a token: env:NAME or file:/path, or oidc")
         return self
+
+
+_Workers = Annotated[
+    int,
+    BeforeValidator(workers.read),
+    Field(ge=1, le=workers.MOST),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": workers.MOST}, {"const": workers.AUTO}]}),
+]
 
 
 class ProcessorSettings(Section):
@@ -109,13 +127,13 @@ class ProcessorSettings(Section):
         "unix socket, at a fraction of the CPU time. `grpcio`: the official library. An `address` is always served by "
         "grpcio.",
     )
-    workers: int = Field(
+    workers: _Workers = Field(
         1,
-        ge=1,
-        le=workers.MOST,
-        description="Processes of the processor. Each uses one core at most and has a socket of its own: "
-        "`extproc.sock` becomes `extproc-0.sock`, `extproc-1.sock` and so on. Envoy sends a request to the worker with "
-        "the fewest in flight. Several workers need a `socket`, and stores that processes share.",
+        description="Processes of the processor, or `auto`: as many as cores that it may use. Each uses one core at "
+        "most and has a socket of its own: `extproc.sock` becomes `extproc-0.sock`, `extproc-1.sock` and so on. Envoy "
+        "sends a request to the worker with the fewest in flight. Several workers need a `socket`, and stores that "
+        "processes share. Default: the environment variable EXTPROC_WORKERS, without it 1; with stores that processes "
+        "cannot share always 1.",
     )
 
     @model_validator(mode="after")
@@ -188,6 +206,29 @@ class TracesSettings(Section):
     )
 
 
+class PromptsSettings(Section):
+    """Prompts as OpenTelemetry events, as they leave for the provider: behind the guardrails that mask. Text that no
+    guardrail masks is sent as it is.
+    """
+
+    otlp: Annotated[str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.\[\]:_-]+:\d{1,5}$")] = Field(
+        description="Address of the collector's OTLP receiver for HTTP, `http://host:4318`; `https` for TLS."
+    )
+    token: SecretRef | None = Field(
+        None, description="Token that the collector gets as `Authorization: Bearer …`, as `env:NAME` or `file:/path`."
+    )
+    sample: float = Field(1.0, ge=0, le=1, description="Share of the requests whose prompt is sent, `0` to `1`.")
+    longest: int = Field(
+        16_384,
+        ge=1,
+        le=262_144,
+        description="Most characters of one prompt that are sent, 1 to 262144. Of a body above 256 KiB none are.",
+    )
+    without: Sequence[Annotated[str, StringConstraints(min_length=1, max_length=512)]] = Field(
+        (), max_length=1000, description="Patterns of consumers whose prompts are never sent, for example `hr-*`."
+    )
+
+
 class TelemetrySettings(Section):
     """Logs and traces."""
 
@@ -203,10 +244,29 @@ class TelemetrySettings(Section):
         "Further lines are dropped and counted.",
     )
     traces: TracesSettings | None = Field(None, description="Traces of requests. Default: none.")
+    prompts: PromptsSettings | None = Field(
+        None, description="Prompts for a collector of OpenTelemetry logs. Default: no prompt is written anywhere."
+    )
+
+
+def _usual_workers(value: Any) -> Any:
+    """The number of workers where the settings give none: one where the processor's address or a store is that of one
+    process.
+    """
+    if not isinstance(value, dict):
+        return value
+    processor, stores = value.get("processor") or {}, value.get("stores") or {}
+    if not isinstance(processor, dict) or not isinstance(stores, dict) or "workers" in processor:
+        return value
+    alone = "address" in processor or "memory:" in (stores.get("counters"), stores.get("ledger"))
+    number = 1 if alone else workers.usual()
+    return value if number == 1 else {**value, "processor": {**processor, "workers": number}}
 
 
 class Settings(Section):
     """The filter YAML, version 1."""
+
+    _workers = model_validator(mode="before")(_usual_workers)
 
     listener: ListenerSettings = ListenerSettings()
     attach: AttachSettings = AttachSettings()
@@ -214,10 +274,12 @@ class Settings(Section):
     admin: AdminSettings = AdminSettings()
     processor: ProcessorSettings = ProcessorSettings()
     providers: Mapping[Name, ProviderSettings] = Field(
-        min_length=1, description="Services that run models, by a name of your choice. Envoy gets one cluster for each."
+        default_factory=dict,
+        description="Services that run models, by a name of your choice. Envoy gets one cluster for each. Required, "
+        "unless the gateway serves `mcp` alone.",
     )
     models: Mapping[ModelName, ModelSettings] = Field(
-        min_length=1,
+        default_factory=dict,
         description="Names that clients use, each with the provider that serves it. A name with `*` stands for "
         "many models: with `openai/*`, the part after `openai/` is the model's name at the provider.",
     )
@@ -254,10 +316,16 @@ class Settings(Section):
     budgets: Sequence[BudgetSettings] = Field((), description="Limits on requests, tokens, USD or concurrency.")
     guardrails: Sequence[GuardrailEntry] = Field((), description="Checks of the text in requests and answers.")
     cache: CacheSettings = CacheSettings()
+    mcp: MCPSettings | None = Field(None, description="The MCP gateway. Default: none.")
     usage: UsageSettings = UsageSettings()
     stores: StoresSettings = StoresSettings()
     limits: LimitsSettings = LimitsSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
+
+    @property
+    def hops(self) -> Mapping[str, ProviderSettings]:
+        """Everything that Envoy has a hop for: the providers, and MCP servers in the form of providers."""
+        return self.providers if self.mcp is None else {**self.providers, **self.mcp.hops}
 
     @property
     def around_guardrails(self) -> Around:
@@ -298,12 +366,12 @@ class ConfigError(ValueError):
 
 def load(path: str | Path) -> Settings:
     """Read the filter YAML. Raises ConfigError with every error in it."""
-    return parse(_read(path), str(path))
+    return parse(text(path), str(path))
 
 
-def parse(text: str, file: str = "gateway.yaml") -> Settings:
-    """The settings in `text`. Raises ConfigError with every error in it."""
-    document = Document(text, file)
+def parse(yaml: str, file: str = "gateway.yaml") -> Settings:
+    """The settings in `yaml`. Raises ConfigError with every error in it."""
+    document = Document(yaml, file)
     if "model_list" in document.tree and "providers" not in document.tree:
         hint = f"this is a configuration of LiteLLM; convert it with: extproc import litellm {shlex.quote(file)}"
         raise ConfigError(file, [document.problem(("model_list",), hint)])
@@ -325,7 +393,7 @@ def lint(path: str | Path) -> Sequence[Problem]:
 
 def locate(path: str | Path, problems: Iterable[tuple[tuple[str | int, ...], str]]) -> Sequence[Problem]:
     """Problems given as (path of the key, message), with their places in the file."""
-    document = Document(_read(path), str(path))
+    document = Document(text(path), str(path))
     return [document.problem(where, message) for where, message in problems]
 
 
@@ -355,7 +423,8 @@ def _bytes(path: str | Path) -> bytes:
         os.close(descriptor)
 
 
-def _read(path: str | Path) -> str:
+def text(path: str | Path) -> str:
+    """The text of a settings file. Raises ConfigError when it cannot be read."""
     try:
         found = _bytes(path)
         if len(found) > MAX_FILE:
@@ -468,10 +537,8 @@ def _check_depth(text: str) -> None:
 
 
 def _path(error: Any) -> Sequence[str | int]:
-    """The keys that lead to an error's setting. Among several kinds of guardrails, pydantic adds the kind."""
+    """The keys that lead to an error's setting."""
     path = list(error["loc"])
-    if path[:1] == ["guardrails"] and len(guardrails.kinds()) > 1:
-        del path[2:3]
     return [*path, "kind"] if error["type"].startswith("union_tag") else path
 
 
@@ -488,6 +555,8 @@ def _sections(path: Sequence[str | int]) -> Sequence[type[Section]]:
 
 
 def _sections_of(type: Any) -> Sequence[type[Section]]:
+    if type is guardrails.OneKind:
+        return list(guardrails.kinds().values())
     if isclass(type) and issubclass(type, Section):
         return [type]
     return [section for each in get_args(type) for section in _sections_of(each)]

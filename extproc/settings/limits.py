@@ -149,6 +149,13 @@ class LimitsSettings(Section):
         description="Most searches of long texts by guardrails at a time in one process. A further one counts as a "
         "failure of its guardrail.",
     )
+    quarantined: Size = Field(
+        32 << 20,
+        ge=64 << 10,
+        le=4 << 30,
+        description="Most memory for results of tools that guardrails of the kind `quarantine` keep behind references, "
+        "in one process, `64KiB` to `4GiB`. The result that was used longest ago leaves first.",
+    )
     first_window: int = Field(
         128,
         ge=0,

@@ -7,11 +7,11 @@ output, `native.py` connects it to asyncio. `grpcio_server.py` is the official l
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from extproc.transport.limits import Limits
 
-__all__ = ["LOOK", "Call", "Calls", "Limits", "Transport", "Watched"]
+__all__ = ["LAST_WORDS", "LOOK", "Call", "Calls", "Limits", "Transport", "Watched", "lasts"]
 
 
 class Call(Protocol):
@@ -56,6 +56,15 @@ class Watched(Call, Protocol):
         ...
 
 
+def lasts(call: Any) -> bool:
+    """True for a call that lasts as long as its connection, which has the attribute `lasts`. A stop does not wait for
+    its end.
+    """
+    return getattr(call, "lasts", False)
+
+
+LAST_WORDS = 0.2
+"""Seconds that a stop gives such calls for their last messages, once all others are over."""
 LOOK = 1.0
 """Seconds between two calls of `on_silence`."""
 
@@ -71,5 +80,7 @@ class Transport(Protocol):
         ...
 
     async def stop(self, grace: float) -> None:
-        """Take no more calls, give those under way up to `grace` seconds, end the rest. Every `on_end` has run then."""
+        """Take no more calls, give those under way up to `grace` seconds to end, and end the rest. It does not wait for
+        those that last. Every `on_end` has run then.
+        """
         ...

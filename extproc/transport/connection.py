@@ -467,9 +467,14 @@ class Connection:
         self._out.append(frames.frame(frames.PING, 0, 0, _DRAINING))
 
     @property
+    def announced(self) -> bool:
+        """True when the peer knows that no more streams are taken."""
+        return self._final != frames.ANY_STREAM
+
+    @property
     def drained(self) -> bool:
-        """True when the peer knows that no more streams are taken, and none is left."""
-        return self._final != frames.ANY_STREAM and not self.streams
+        """True when the peer knows that, and no stream is left."""
+        return self.announced and not self.streams
 
     def _head(self, stream: Stream, flags: int, block: bytes) -> None:
         self._out.append(frames.frame(frames.HEADERS, flags, stream.id, self._table + block))

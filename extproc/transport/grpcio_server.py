@@ -15,11 +15,12 @@ from typing import Any, cast
 import grpc
 import grpc.aio
 
-from extproc.transport import LOOK, Call, Calls, Limits, Watched
+from extproc.transport import LAST_WORDS, LOOK, Call, Calls, Limits, Watched, lasts
 from extproc.transport.unix_socket import private
 
 log = logging.getLogger(__name__)
 
+_LOOK_AGAIN = 0.05  # seconds between looks at the calls that a stop waits for
 _OPTIONS = (
     # Envoy's keepalive pings would otherwise be taken for abuse and end in GOAWAY.
     ("grpc.http2.min_ping_interval_without_data_ms", 1000),
@@ -43,6 +44,7 @@ class GrpcioServer:
         self._path = path
         self._address = address
         self._endings: set[asyncio.Task[None]] = set()
+        self._calls: dict[grpc.aio.ServicerContext, Call] = {}  # under way
         most = (limits or Limits()).message
         sizes = (("grpc.max_receive_message_length", most), ("grpc.max_send_message_length", most))
         self._server = grpc.aio.server(options=(*sizes, *_OPTIONS))
@@ -67,7 +69,14 @@ class GrpcioServer:
             await self._server.start()
 
     async def stop(self, grace: float) -> None:
-        await self._server.stop(grace)
+        stopping = asyncio.ensure_future(self._server.stop(grace))
+        while not stopping.done() and not all(map(lasts, self._calls.values())):
+            await asyncio.wait([stopping], timeout=_LOOK_AGAIN)
+        await asyncio.wait([stopping], timeout=LAST_WORDS)
+        for context in list(self._calls):
+            with contextlib.suppress(grpc.aio.AbortError, asyncio.InvalidStateError):
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops")
+        await stopping
         if self._endings:
             await asyncio.wait(self._endings)
 
@@ -82,6 +91,7 @@ class GrpcioServer:
         watch: asyncio.Task[None] | None = None
         try:
             call = make(dict(context.invocation_metadata() or ()))
+            self._calls[context] = call
             rests, turn = asyncio.Event(), asyncio.Lock()
             if hasattr(call, "on_silence"):
                 watched = cast("Watched", call)
@@ -103,6 +113,7 @@ class GrpcioServer:
             log.exception("a call of %s failed: a bug", name)
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
         finally:
+            self._calls.pop(context, None)
             if watch is not None:
                 watch.cancel()
             if call is not None:

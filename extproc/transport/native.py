@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from extproc.transport import LOOK, Call, Calls, Limits, Watched
+from extproc.transport import LAST_WORDS, LOOK, Call, Calls, Limits, Watched, lasts
 from extproc.transport.connection import Connection, Event, Stream
 from extproc.transport.messages import INTERNAL, UNIMPLEMENTED
 from extproc.transport.steps import Begun
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 1_024  # connections that wait to be accepted
 _UNAVAILABLE = 14  # the gRPC status of calls that a stop ends
+_LOOK_AGAIN = 0.05  # seconds between looks at the calls that a stop waits for
 _CLOSE_TIMEOUT = 1.0  # seconds for a peer to read the last bytes and to close
 _LONGEST_END = 10.0  # seconds for calls to settle their open reservations
 
@@ -68,7 +69,7 @@ class NativeServer:
                 self._path.unlink()
         for peer in self.peers:
             peer.drain()
-        await self._wait_for_peers(grace)
+        await self._wait_for_work(grace)
         for peer in list(self.peers):
             peer.end()
         await self._wait_for_peers(_CLOSE_TIMEOUT)
@@ -77,6 +78,13 @@ class NativeServer:
         await self._wait_for_peers(_CLOSE_TIMEOUT)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_LONGEST_END)
+
+    async def _wait_for_work(self, grace: float) -> None:
+        """Wait until no call is left but those that last, and for their last messages."""
+        deadline = time.monotonic() + grace
+        while time.monotonic() < deadline and any(peer.works for peer in self.peers):
+            await self._wait_for_peers(min(_LOOK_AGAIN, deadline - time.monotonic()))
+        await self._wait_for_peers(max(0.0, min(LAST_WORDS, deadline - time.monotonic())))
 
     async def _wait_for_peers(self, seconds: float) -> None:
         if self.peers:
@@ -191,6 +199,11 @@ class Peer(asyncio.Protocol):
         """Take no more calls; close when the peer knows and the calls under way are over."""
         self._http2.drain()
         self._flush()
+
+    @property
+    def works(self) -> bool:
+        """True while a stop has to wait for this connection."""
+        return not self._http2.announced or any(not lasts(stream.call) for stream in self._http2.streams.values())
 
     def end(self) -> None:
         """End the calls under way."""

@@ -48,6 +48,13 @@ class Store(MemoryCounters):
             raise StoreError("redis://user:secret@host")
 
 
+def servers(*, definitions):
+    """An MCP server with a tool, as `mcp.report` describes it."""
+    tool = {"name": "add", "state": "listed", "digest": "0" * 64, "pinned": None}
+    tool |= {"definition": {"name": "add"}} if definitions else {}
+    return [{"name": "github", "error": "", "read_at": 1.5, "tools": [tool]}]
+
+
 class World:
     """A processor's loop on a thread of its own, as the admin API sees it."""
 
@@ -62,7 +69,10 @@ class World:
         self.grants = Grants(self.counters, clock)
         self.reporter = Reporter(self.counters, self.ledger, self.grants, clock)
         self.budgets, self.entries = BUDGETS, []
-        self.everything = Everything(self.reporter, lambda: self.budgets, self.entries, history.deployments, self.loop)
+        deployments, budgets = history.deployments, lambda: self.budgets
+        self.everything = Everything(
+            self.reporter, budgets, self.entries, deployments, self.loop, tools=lambda texts: servers(definitions=texts)
+        )
         self.http = TestClient(admin_app(self.everything, None), base_url="http://localhost")
 
     def run(self, work):

@@ -115,8 +115,7 @@ def test_each_provider_has_an_internal_listener_and_two_clusters():
     assert clusters == [
         "extproc",
         "no-order",
-        *(contract.try_cluster(name) for name in names),
-        *(f"provider-{name}" for name in names),
+        *(cluster for name in names for cluster in (contract.try_cluster(name), f"provider-{name}")),
     ]
     assert len(set(clusters)) == len(clusters)
 
@@ -377,10 +376,10 @@ def test_an_issuer_is_checked_as_the_settings_say():
     assert (first["clock_skew_seconds"], third["local_jwks"]) == (60, {"filename": "/keys"})
     assert first["remote_jwks"]["http_uri"]["uri"] == "https://idp.example/keys?v=1"
     assert first["remote_jwks"]["async_fetch"] == {"fast_listener": True}
-    secure, plain = cluster(tree, "jwks-0"), cluster(tree, "jwks-1")
+    secure, plain, *others = [each for each in tree["static_resources"]["clusters"] if each["name"].startswith("jwks-")]
     assert secure["transport_socket"]["typed_config"]["sni"] == "idp.example"
     assert "transport_socket" not in plain
-    assert "jwks-2" not in render(tree)
+    assert others == []
 
 
 def test_a_token_header_never_leaves():

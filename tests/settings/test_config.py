@@ -99,6 +99,22 @@ def test_every_setting_can_be_set():
     assert settings.budgets[1].match == {"model": "gpt-4o*"}
 
 
+def test_the_number_of_workers_follows_the_environment_where_stores_are_shared(monkeypatch):
+    monkeypatch.setenv("EXTPROC_WORKERS", "3")
+    for more, wanted in (
+        ("", 3),
+        ("processor: {workers: auto}", 3),
+        ("processor: {workers: 2}", 2),
+        ('stores: {ledger: "memory:"}', 1),
+        ('stores: {counters: "memory:"}', 1),
+        ("processor: {address: '127.0.0.1:9'}", 1),
+    ):
+        assert parse(MINIMAL + more).processor.workers == wanted, more
+    monkeypatch.setenv("EXTPROC_WORKERS", "many")
+    with pytest.raises(ConfigError, match="EXTPROC_WORKERS must be a number"):
+        parse(MINIMAL)
+
+
 def test_workers_without_budgets_may_count_in_memory():
     settings = parse(MINIMAL + 'processor: {workers: 2}\nstores: {counters: "memory:"}\n')
     assert settings.processor.sockets() == ["/run/extproc/extproc-0.sock", "/run/extproc/extproc-1.sock"]
@@ -148,7 +164,7 @@ def test_the_json_schema_has_every_section():
         ("listener: {port: 9091}", "1:1: admin.port: port 9091 is already the port of listener"),
         (
             "admin: {address: 0.0.0.0}",
-            "5:1: admin: an address other than loopback needs a token: env:NAME or file:/path",
+            "5:1: admin: an address other than loopback needs a token: env:NAME or file:/path, or oidc",
         ),
         (
             "admin: {token: sk-canary}",
@@ -218,8 +234,8 @@ def test_the_json_schema_has_every_section():
         (
             "budgets: [{name: b, unit: eur, limit: 1, window: day}]",
             (
-                "5:21: budgets.0.unit: input should be 'requests', 'tokens', 'input_tokens', 'output_tokens', 'usd' or "
-                "'concurrency'"
+                "5:21: budgets.0.unit: input should be 'requests', 'tokens', 'input_tokens', 'output_tokens', 'usd', "
+                "'concurrency' or 'tool_calls'"
             ),
         ),
         (
@@ -257,11 +273,17 @@ def test_the_json_schema_has_every_section():
         ),
         (
             "budgets: [{name: b, unit: tokens, limit: 1, window: day, per: [x]}]",
-            "5:58: budgets.0.per: 'x' is not one of consumer, team, key, model, provider, label.<name>",
+            (
+                "5:58: budgets.0.per: 'x' is not one of consumer, team, key, model, provider, "
+                "profile, mcp_server, tool, label.<name>"
+            ),
         ),
         (
             "budgets: [{name: b, unit: tokens, limit: 1, window: day, per: [label.]}]",
-            "5:58: budgets.0.per: 'label.' is not one of consumer, team, key, model, provider, label.<name>",
+            (
+                "5:58: budgets.0.per: 'label.' is not one of consumer, team, key, model, provider, "
+                "profile, mcp_server, tool, label.<name>"
+            ),
         ),
         (
             "guardrails: [{name: g, kind: regex, patterns: {a: '(b'}}]",
@@ -440,7 +462,7 @@ LONG, MORE = f"{{a: {'x' * 600}}}", f"{{b: {'x' * 600}}}"
         ),
         (
             "v: {strategy: weighted, sticky: {by: ip}, targets: [{model: m}]}",
-            "5:51: virtual_models.v.sticky.by: 'ip' is not one of consumer, team, key, label.<name>",
+            "5:51: virtual_models.v.sticky.by: 'ip' is not one of consumer, team, key, prefix, label.<name>",
         ),
         (
             "v: {strategy: weighted, sticky: {by: key, ttl: 0s}, targets: [{model: m}]}",

@@ -43,6 +43,12 @@ class Echo(Base):
     """Each message is echoed."""
 
 
+class Standing(Base):
+    """Each message is echoed, and no stop waits for its end."""
+
+    lasts = True
+
+
 class Twice(Base):
     """Each message is echoed twice."""
 
@@ -166,7 +172,23 @@ class Metadata(Base):
         return [json.dumps(dict(self.metadata)).encode()]
 
 
-KINDS = (Echo, Twice, Later, Silent, Slow, Stubborn, Sum, Count, Once, Never, Watch, Fail, FailAtTheEnd, Metadata)
+KINDS = (
+    Echo,
+    Standing,
+    Twice,
+    Later,
+    Silent,
+    Slow,
+    Stubborn,
+    Sum,
+    Count,
+    Once,
+    Never,
+    Watch,
+    Fail,
+    FailAtTheEnd,
+    Metadata,
+)
 
 
 class Services:

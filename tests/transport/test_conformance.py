@@ -488,6 +488,21 @@ async def test_a_drain_ends_when_its_grace_is_over(running):
     assert [call.ends for call in running.services.made] == [1, 1, 1]
 
 
+async def test_a_drain_waits_for_the_last_message_of_a_call_that_lasts_and_not_for_its_end(running):
+    async with RawPeer.connect(running.path) as peer:
+        for id, method in ((1, "Standing"), (3, "Echo")):
+            peer.tell(request(id, path=f"/test.Service/{method}"), message(id, b"before"))
+        await peer.until("Data", 3)
+        stopping = asyncio.create_task(running.stop(60.0))
+        await peer.until("GoAway")
+        peer.tell(message(1, b"last"), message(3, b"after", end=True))
+        await peer.until("Data", 3, 2)
+        async with asyncio.timeout(5):
+            await peer.to_the_end()
+            await stopping
+    assert [call.heard for call in running.services.made] == [[b"before", b"last"], [b"before", b"after"]]
+
+
 async def test_a_drain_without_calls_is_quick(running):
     async with RawPeer.connect(running.path) as peer:
         await peer.until("Settings", count=2)

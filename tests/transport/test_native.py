@@ -447,8 +447,12 @@ HAS_ONE = {
     "guardrails/_remote.py": "asks in tasks of its own",
     "credentials/rotation.py": "is a task of its own",
     "accounting/alerts.py": "is a task of its own",
+    "server/reload.py": "is part of a task of its own",
+    "server/discovery.py": "offers in the task of reloads",
+    "mcp/link.py": "asks in tasks of its own, or behind a wait",
+    "mcp/servers.py": "is a task of its own; requests wait before they need one",
     "admin/siblings.py": "runs in the HTTP servers' loop",
-    "admin/api.py": "runs in the HTTP servers' loop",
+    "admin/handling.py": "runs in the HTTP servers' loop",
 }
 
 

@@ -21,13 +21,16 @@ from extproc.routing.parameters import MAX_CHANGES, compile_changes, compose, en
 from extproc.settings.checks import auth as auth_checks
 from extproc.settings.checks import budgets as budget_checks
 from extproc.settings.checks import cache as cache_checks
+from extproc.settings.checks import mcp as mcp_checks
 from extproc.stores import doubt_counters
 from extproc.words.chain import Branch, Chain
 from extproc.words.dialect import ABILITIES
 from extproc.words.exchange import Changes, Target
+from extproc.words.offline import is_offline
 from extproc.words.values import Secret, is_private
 
 if TYPE_CHECKING:
+    from extproc.providers import ProviderSettings
     from extproc.settings.config import Settings
 
 KeyPath = tuple[str | int, ...]
@@ -45,7 +48,11 @@ def contradictions(settings: Settings) -> Iterator[_Doubt]:
             yield ("models", name, "api"), f"provider {model.provider!r} serves {', '.join(known)}"
         if name.count("*") > 1:
             yield ("models", name), "a name has at most one *"
+    for section in ("providers", "models"):
+        if not getattr(settings, section) and (settings.mcp is None or settings.providers):
+            yield (section,), "this setting is required"
     yield from cache_checks.contradictions(settings)
+    yield from mcp_checks.contradictions(settings)
     yield from _worker_contradictions(settings)
     yield from _virtual_contradictions(settings)
     yield from auth_checks.contradictions(settings)
@@ -153,6 +160,8 @@ def doubts(settings: Settings) -> Iterator[_Doubt]:
         for key, value in guardrail:
             if isinstance(value, Secret) and value.read() is None:
                 yield ("guardrails", index, key), f"{value} cannot be read: the guardrail fails"
+        for key, message in guardrail.doubts():
+            yield ("guardrails", index, key), message
         url = urlsplit(getattr(guardrail, "url", None) or "")
         if url.scheme == "http" and not is_private(url.hostname or ""):
             yield ("guardrails", index, "url"), "http:// is not encrypted: others on the network can read the text"
@@ -195,6 +204,7 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
     for doubt in doubt_ledger(settings.stores.ledger):
         yield ("stores", "ledger"), doubt
     yield from cache_checks.doubts(settings)
+    yield from mcp_checks.doubts(settings)
     for doubt in doubt_counters(settings.stores.counters):
         yield ("stores", "counters"), doubt
     for name, provider in settings.providers.items():
@@ -202,7 +212,7 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
             unset = "has neither api_key nor credentials" if provider.provider.tokens else "has no api_key"
             missing = f"{provider.reference} is not set" if provider.reference else unset
             yield ("providers", name), f"{missing}: its models answer 503"
-        elif provider.credentials is not None and (text := problem(provider.credentials, provider.read_secret() or "")):
+        elif text := _credential_problem(provider):
             message = f"{provider.reference} cannot be used ({text}): its models answer 502"
             yield ("providers", name, "credentials"), message
         if provider.url.scheme == "http" and not is_private(provider.url.hostname or ""):
@@ -213,6 +223,12 @@ def _doubts_alone(settings: Settings) -> Iterator[_Doubt]:
         if not any(model.provider == name for model in settings.models.values()):
             yield ("providers", name), "no model uses this provider"
     yield from auth_checks.doubts(settings)
+
+
+def _credential_problem(provider: ProviderSettings) -> str | None:
+    if provider.credentials is None or is_offline():
+        return None
+    return problem(provider.credentials, provider.read_secret() or "")
 
 
 def _grant_doubts(settings: Settings, catalog: Catalog) -> Iterator[_Doubt]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from extproc.auth import ANONYMOUS, hash_key
+from extproc.words.offline import has_file
 from extproc.words.values import is_loopback
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _issuer_doubts(settings: Settings) -> Iterator[_Found]:
                     (*where, "jwks_uri"),
                     "http:// is not encrypted: an attacker on the network can replace the issuer's keys",
                 )
-        elif issuer.jwks is not None and not Path(issuer.jwks.removeprefix("file:")).is_file():
+        elif issuer.jwks is not None and not has_file(issuer.jwks.removeprefix("file:")):
             yield (*where, "jwks"), "this file does not exist here: Envoy does not start without it"
         for field, known in (("team", settings.teams), ("groups", settings.groups)):
             if getattr(issuer, field) is not None and not known:

@@ -57,7 +57,7 @@ def doubts(settings: Settings, catalog: Catalog, consumers: Collection[str] | No
                 f"are capped at {USUAL} tokens: give a `max_output_tokens`"
             )
             yield ("budgets", index, "reserve"), message
-        if budget.unit == USD and (unknown := _unpriced(budget, targets)):
+        if budget.unit == USD and not compile_budget(budget).of_tools and (unknown := _unpriced(budget, targets)):
             then = "its requests count as free" if settings.unknown_price == "warn" else "it is skipped"
             message = f"the price of {', '.join(map(repr, unknown[:3]))} is unknown, so {then}: give a `price`"
             yield ("budgets", index), message

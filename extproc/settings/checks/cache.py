@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from extproc.cache.answers import LEAST_SECRET
 from extproc.cache.stores import doubts as doubt_store
 from extproc.cache.stores import is_memory
+from extproc.words.offline import has_package
+from extproc.words.values import Pattern
 
 if TYPE_CHECKING:
     from extproc.settings.config import Settings
@@ -24,6 +26,23 @@ def contradictions(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
             yield ("stores", "cache"), "memory: keeps the answers of each worker alone: use sqlite: or redis:"
     elif cache.key is None:
         yield ("cache", "key"), "answers in SQLite and Redis are encrypted: give a key, env:NAME or file:/path"
+    if not cache.is_semantic:
+        return
+    if not has_package("numpy"):
+        yield ("cache", "semantic"), "questions are compared with numpy: pip install 'llm-extproc[semantic]'"
+    similar, model = cache.semantic, cache.semantic.embeddings
+    if model is None:
+        return
+    place = ("cache", "semantic", "embeddings")
+    around = settings.around_guardrails
+    if model.consumer not in around.keys:
+        yield (*place, "consumer"), f"there is no consumer {model.consumer!r} with a key in env or file"
+    if not any(Pattern(name)(model.model) for name in around.models):
+        yield (*place, "model"), f"there is no model {model.model!r}"
+    if model.url is None and around.door.startswith("https:"):
+        yield (*place, "url"), "the listener has TLS: give the address with the name of its certificate"
+    if similar.threshold is None and any(rule.semantic == "enforce" for rule in cache.rules):
+        yield ("cache", "semantic", "threshold"), "give the threshold of this model: its samples in shadow mode show it"
 
 
 def doubts(settings: Settings) -> Iterator[tuple[KeyPath, str]]:

@@ -7,13 +7,13 @@ This file reads the address and needs nothing; the client is an extra, imported 
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from extproc.words.offline import has_package
 from extproc.words.values import Secret, is_private, secret
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def parse(url: str) -> RedisURL:
 def check(url: str) -> None:
     """Raise ValueError when `url` cannot work, or the client is not installed."""
     parse(url)
-    if importlib.util.find_spec("redis") is None:
+    if not has_package("redis"):
         raise ValueError("redis: needs a client: pip install 'llm-extproc[redis]'")
 
 

@@ -59,13 +59,14 @@ class _Line:
 
     async def ask(self, *command: str | bytes) -> Any:
         """The answer, or the server's error as a ResponseError."""
-        if self.broken:
+        writer = self._connection._writer  # noqa: SLF001
+        if self.broken or writer.is_closing():  # a connection is closed a turn before its reader knows
             raise ConnectionError
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
         # The client's own way to write waits for a full socket to empty, and a server that hangs never empties it. The
         # calls under way bound what is written here.
-        self._connection._writer.writelines(self._connection.pack_command(*command))  # noqa: SLF001
+        writer.writelines(self._connection.pack_command(*command))
         answer = await self._silence.wait(future)
         if isinstance(answer, Exception):
             raise answer

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from extproc.cache.answers import open_answers
-from extproc.server.processor import _bound_at_start
+from extproc.settings.bound import changes_of_fixed
 from extproc.settings.checks import doubts
 
 KEYED = "cache: {key: env:CACHE_KEY, rules: [{}]}"
@@ -69,9 +69,15 @@ def test_without_its_key_nothing_is_kept_and_traffic_goes_on(settings, monkeypat
 
 
 def test_rules_change_at_once_and_the_first_and_the_last_one_bind_at_a_restart(settings):
-    none, shadow, enforced = [
-        _bound_at_start(settings(text), "cache")
-        for text in ("", "cache: {rules: [{mode: shadow}]}", "cache: {rules: [{ttl: 5s}, {scope: team}], wait: 1s}")
+    none, shadow, enforced, larger = [
+        settings(text)
+        for text in (
+            "",
+            "cache: {rules: [{mode: shadow}]}",
+            "cache: {rules: [{ttl: 5s}, {scope: team}], wait: 1s}",
+            "cache: {rules: [{}], memory: 2MiB}",
+        )
     ]
-    assert none != shadow == enforced
-    assert _bound_at_start(settings("cache: {rules: [{}], memory: 2MiB}"), "cache") != shadow
+    assert changes_of_fixed(enforced, shadow) == []
+    for other in (none, larger):
+        assert changes_of_fixed(other, shadow) == changes_of_fixed(shadow, other) == ["cache"]

@@ -1,0 +1,121 @@
+"""Failed tries of exchanges. Envoy's access log tells of each up to a tenth of a second after its end, in any order, so
+an exchange with failed tries is recorded when the log has told of all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from extproc.words.actions import CONTINUE, Continue
+from extproc.words.exchange import Ending, Exchange
+from extproc.words.tries import FailedTry, Try
+
+PATIENCE = 0.5
+"""Seconds that a record waits for the log: five of the log's flushes."""
+MOST_TRIES = 16
+"""Tries of one exchange in its record; `retry.attempts` allows no more."""
+MOST_EXCHANGES = 10_000
+"""Exchanges whose failed tries are kept until they end. Beyond it the oldest are forgotten, in the records alone."""
+
+_NOT_FAILED = frozenset(("ok", "client_left"))
+_LAST = frozenset(("4xx",))  # never tried again, and its exchange has the same status
+
+log = logging.getLogger(__name__)
+
+_Record = Callable[[Exchange], None]
+
+
+@dataclass(slots=True)
+class _Held:
+    """An exchange that ended. `missing` are the numbers of the tries that the log has not told of."""
+
+    exchange: Exchange
+    record: Sequence[_Record]
+    missing: set[int]
+    timer: asyncio.TimerHandle | None = field(default=None)
+
+
+class FailedTries:
+    """Of one process. `bug` is told where recording failed."""
+
+    def __init__(self, bug: Callable[[str], None] = lambda _where: None) -> None:
+        self._bug = bug
+        self._failed: dict[str, dict[int, FailedTry]] = {}  # by id of the exchange, then by number
+        self._held: dict[str, _Held] = {}
+
+    def tell(self, try_: Try) -> None:
+        """Take an entry of a try's access log."""
+        held = self._held.get(try_.exchange_id)
+        if try_.outcome not in _NOT_FAILED and (held is not None or try_.outcome not in _LAST):
+            self._keep(try_)
+        if held is not None:
+            held.missing.discard(try_.attempt)
+            if not held.missing:
+                self._finish(try_.exchange_id)
+
+    def _keep(self, try_: Try) -> None:
+        tries = self._failed.setdefault(try_.exchange_id, {})
+        if len(tries) < MOST_TRIES:
+            milliseconds = round(try_.seconds * 1000)
+            tries[try_.attempt] = FailedTry(try_.target, try_.provider, try_.status, milliseconds, try_.outcome)
+        while len(self._failed) > MOST_EXCHANGES:
+            del self._failed[next(iter(self._failed))]
+
+    def hold(self, exchange: Exchange, record: Sequence[_Record]) -> bool:
+        """Write the `tries` of an exchange that ended. True: some are unknown yet, and `record` runs later."""
+        missing = set(range(1, min(exchange.attempts, _failed(exchange), MOST_TRIES) + 1))
+        missing.difference_update(self._failed.get(exchange.id, ()))
+        if not missing or exchange.id in self._held:
+            self._write(exchange)
+            return False
+        self._held[exchange.id] = held = _Held(exchange, record, missing)
+        held.timer = asyncio.get_running_loop().call_later(PATIENCE, self._finish, exchange.id)
+        return True
+
+    def flush(self) -> None:
+        """Record what waits: the process ends."""
+        for id in list(self._held):
+            self._finish(id)
+
+    def _finish(self, id: str) -> None:
+        held = self._held.pop(id)
+        if held.timer is not None:
+            held.timer.cancel()
+        self._write(held.exchange)
+        try:
+            for step in held.record:
+                step(held.exchange)
+        except Exception as error:
+            self._bug("FailedTries")
+            log.exception("an exchange could not be recorded", exc_info=error)
+
+    def _write(self, exchange: Exchange) -> None:
+        most = _failed(exchange)
+        tries = self._failed.pop(exchange.id, {})
+        exchange.tries = [tries[number] for number in sorted(tries) if number <= most]
+
+
+def _failed(exchange: Exchange) -> int:
+    """The most tries of an exchange that can have failed. A provider's answer is none of them, whatever its status: the
+    exchange's own status and target tell of it. Of an answer that broke off only the log knows which side was to blame.
+    """
+    if exchange.ending is Ending.CLIENT_LEFT:  # Envoy told of no number
+        return MOST_TRIES
+    answered = exchange.target is not None and exchange.ending is not Ending.INCOMPLETE
+    return exchange.attempts - answered
+
+
+class AwaitTries:
+    """Lets the exchange be recorded at once, or later by `record`, where tries have failed."""
+
+    def __init__(self, failed: FailedTries, record: Sequence[_Record]) -> None:
+        self._failed = failed
+        self._record = record
+
+    def __call__(self, exchange: Exchange) -> Continue | None:
+        if _failed(exchange) <= 0 or exchange.attached:
+            return None
+        return CONTINUE if self._failed.hold(exchange, self._record) else None

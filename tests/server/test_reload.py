@@ -1,0 +1,339 @@
+"""Reloads against an Envoy that is a few lines here: what it gets and when, and what the processor uses meanwhile."""
+
+import asyncio
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from extproc.pb import extproc_pb2 as pb
+from extproc.server import reload
+from extproc.server.discovery import CLUSTERS, KINDS, LISTENERS, Discovery, EnvoyAwayError, EnvoyRefusedError
+from extproc.server.reload import Reloads
+from extproc.settings import bound, config
+from extproc.words import resources
+from extproc.words.resources import Made, place
+
+SETTINGS = """
+providers:
+  a: {{kind: openai, base_url: "http://a.test/{path}", api_key: "file:{folder}/a"}}
+  {providers}
+models:
+  m: {{provider: {m}}}
+consumers:
+  - {{name: one, disabled: {disabled}, keys: [{{file: "{folder}/key"}}]}}
+limits: {{stream_duration: 60s}}
+stores: {{counters: "{counters}"}}
+"""
+B = "b: {kind: mock, base_url: 'http://b.test/v1'}"
+
+
+class Process:
+    """What a reload tells the processor."""
+
+    def __init__(self) -> None:
+        self.settings = self.places = None
+        self.takes = 0
+        self.outcomes: list[str] = []
+        self.stale = ""
+
+    def take(self, settings, places):
+        self.settings, self.places, self.takes = settings, dict(places), self.takes + 1
+
+    def refuses(self, settings):
+        return "never" if "never" in settings.virtual_models else ""
+
+    def told(self, outcome, stale):
+        self.outcomes += [outcome] if outcome else []
+        self.stale = stale
+
+
+class Envoy:
+    """Asks for every kind, and takes what it gets unless a name of it is in `dislikes`."""
+
+    def __init__(self, discovery: Discovery) -> None:
+        self.has: dict[str, list[str]] = {}
+        self.got: list[str] = []  # kinds, in order
+        self.dislikes: set[str] = set()
+        calls = list(discovery.calls().values())
+        self.tasks = [asyncio.create_task(self.follow(kind, call)) for kind, call in zip(KINDS, calls, strict=True)]
+
+    async def follow(self, kind, open_call):
+        call = open_call({})
+        request = pb.DiscoveryRequest()
+        try:
+            while not call.done:
+                for answer in await call.on_message(request.SerializeToString()):
+                    found = pb.DiscoveryResponse.FromString(answer)
+                    names = [each.value.decode() for each in found.resources]
+                    request = pb.DiscoveryRequest(response_nonce=found.nonce)
+                    if bad := self.dislikes.intersection(names):
+                        request.error_detail.message = f"no\n{bad.pop()}"
+                    else:
+                        self.has[kind] = names
+                        self.got.append(kind)
+        finally:
+            await call.on_end()
+
+    async def leave(self):
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+class World:
+    """A settings file, the process that follows it, and its Envoy."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file = folder, folder / "gateway.yaml"
+        self.secrets = folder / "secrets"
+        self.secrets.mkdir()
+        (folder / "a").write_text("sk-a")
+        (folder / "key").write_text("sk-gw-1")
+        self.process = Process()
+        self.write()
+
+    def write(self, *, path="v1", providers="", m="a", disabled="false", counters="memory:", more=""):
+        parts = {"path": path, "providers": providers, "m": m, "disabled": disabled, "counters": counters}
+        self.file.write_text(SETTINGS.format(folder=self.folder, **parts) + more)
+
+    def begin(self, process=None, worker=0) -> Reloads:
+        return Reloads(process or self.process, self.file, config.load(self.file), secrets=self.secrets, worker=worker)
+
+    def prepare(self) -> None:
+        settings = config.load(self.file)
+        resources.write(resources.file(self.secrets), made(settings, self.file.read_text(), None))
+
+    def secret(self, stem: str) -> str:
+        [found] = json.loads((self.secrets / f"{stem}.yaml").read_text())["resources"]
+        return found["generic_secret"]["secret"]["inline_string"]
+
+
+def made(settings, text, before):
+    """As `envoy_config.dynamic.make` does it, with messages that are their own names."""
+    digests = {
+        name: hashlib.blake2b(str(provider.base_url).encode(), digest_size=4).hexdigest()
+        for name, provider in settings.providers.items()
+    }
+    places = {name: place(name, digest, before) for name, digest in digests.items()}
+    tries = {name: name.encode() for name in places.values()}
+    public = {"public": f"public {settings.limits.request_body}".encode()}
+    return Made(
+        bound.digest(settings), text, places, digests, dict(tries), {**public, **tries}, {"public": b"routes"}, {}
+    )
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    async def make(self):
+        return made(self._wanted, self._text, self._before)
+
+    monkeypatch.setattr(Reloads, "_make", make)
+    monkeypatch.setattr(reload, "_WITHIN", 0.2)
+    monkeypatch.setattr(reload, "_WARM", 0.0)
+    monkeypatch.setattr(reload, "_AGAIN", 0.0)
+    return World(tmp_path)
+
+
+@pytest.fixture
+async def running(world):
+    """Reloads of a process with an Envoy that has what was prepared."""
+    world.prepare()
+    reloads = world.begin()
+    await reloads.start()
+    envoy = Envoy(reloads.discovery)
+    await asyncio.sleep(0)
+    await reloads.discovery.offer(LISTENERS, reloads._given[LISTENERS], 1)
+    envoy.got.clear()
+    yield reloads, envoy
+    await envoy.leave()
+
+
+async def test_envoy_gets_clusters_and_then_listeners_before_a_provider_is_used(world, running):
+    reloads, envoy = running
+    world.write(providers=B, m="b", disabled="true")
+    seen = []
+    taking = world.process.take
+    world.process.take = lambda settings, places: (seen.append((settings, len(envoy.got))), taking(settings, places))
+    await reloads.look()
+    assert envoy.got == [CLUSTERS, LISTENERS]
+    (partial, before), (whole, after) = seen
+    assert (before, after) == (0, 2)
+    assert partial.consumers[0].disabled
+    assert partial.models["m"].provider == "a", "it stays where it was until Envoy has the provider"
+    assert whole.models["m"].provider == "b"
+    assert world.process.places == {"a": "try-a", "b": "try-b"}
+    assert (world.process.outcomes, world.process.stale) == (["taken"], "")
+
+
+async def test_a_change_that_envoy_has_nothing_of_is_taken_at_once(world, running):
+    reloads, envoy = running
+    world.write(disabled="true")
+    await reloads.look()
+    assert (world.process.takes, world.process.outcomes, envoy.got) == (1, ["taken"], [])
+    for more, reason in (
+        ("bugets: []", "there is no such setting; did you mean 'budgets'?"),
+        ("virtual_models: {never: {targets: [{model: m}]}}", "never"),
+    ):
+        world.write(more=more)
+        await reloads.look()
+        assert reason in world.process.stale
+    assert (world.process.takes, world.process.outcomes[1:]) == (1, ["refused", "refused"])
+
+
+async def test_a_changed_provider_has_another_name_and_a_secret_of_its_own_until_nothing_needs_the_old_one(
+    world, running
+):
+    reloads, envoy = running
+    resources_before = reloads.places
+    (world.secrets / "a.yaml").write_text('{"resources": [{"generic_secret": {"secret": {"inline_string": "sk-a"}}}]}')
+    (world.folder / "a").write_text("sk-other")
+    world.write(path="v2")
+    await reloads.look()
+    new = world.process.places["a"]
+    assert (resources_before["a"], new.startswith("try-a~")) == ("try-a", True)
+    assert set(envoy.has[LISTENERS]) >= {"try-a", new}
+    assert reloads.stem("a") == new.removeprefix("try-")
+    assert world.secret("a") == "sk-a", "the new key would reach the old address"
+    assert world.secret(reloads.stem("a")) == "sk-other"
+
+    await reloads.look()
+    assert "try-a" in envoy.has[CLUSTERS]
+    reloads._leaving = dict.fromkeys(reloads._leaving, 0.0)  # the longest stream is over
+    envoy.got.clear()
+    await reloads.look()
+    assert envoy.got == [LISTENERS, CLUSTERS]
+    assert "try-a" not in envoy.has[LISTENERS] + envoy.has[CLUSTERS]
+    assert not (world.secrets / "a.yaml").exists()
+
+
+async def test_a_provider_that_comes_back_at_another_address_does_not_replace_the_one_still_there(world, running):
+    reloads, envoy = running
+    for providers in (B, "", B.replace("b.test", "other.test")):
+        world.write(providers=providers)
+        await reloads.look()
+    assert world.process.places["b"].startswith("try-b~")
+    assert set(envoy.has[LISTENERS]) >= {"try-b", world.process.places["b"]}
+
+
+async def test_what_envoy_refuses_is_taken_back_and_the_rest_of_the_change_applies(world, running):
+    reloads, envoy = running
+    envoy.dislikes = {"try-b"}
+    world.write(providers=B, m="b", disabled="true")
+    await reloads.look()
+    assert world.process.stale == "changes of providers.b, models.m wait: Envoy refuses them: no try-b"
+    assert world.process.outcomes == ["partial"]
+    assert world.process.settings.consumers[0].disabled
+    assert world.process.settings.models["m"].provider == "a"
+    assert reloads._given[CLUSTERS].keys() == {"try-a"}
+    assert envoy.has[CLUSTERS] == ["try-a"]
+    await reloads.look()
+    assert world.process.outcomes == ["partial"], "it is not asked again"
+    world.write()
+    await reloads.look()
+    assert (world.process.outcomes, world.process.stale) == (["partial", "taken"], "")
+    envoy.dislikes.clear()
+    world.write(providers=B)
+    await reloads.look()
+    assert world.process.outcomes[-1] == "taken"
+
+
+async def test_without_envoy_everything_else_applies_and_the_rest_follows_when_it_is_back(world):
+    world.prepare()
+    reloads = world.begin()
+    await reloads.start()
+    world.write(providers=B, m="b", disabled="true", counters="sqlite:c.db")
+    await reloads.look()
+    assert world.process.settings.consumers[0].disabled
+    assert world.process.settings.models["m"].provider == "a"
+    fixed, _, waits = world.process.stale.partition("; ")
+    assert fixed == "changes of stores bind at a restart"
+    assert waits.startswith("changes of providers.b, models.m wait: this Envoy has its configuration from a file")
+    good = world.file.read_text()
+    world.file.write_text(good + "bugets: []")
+    await reloads.look()
+    envoy = Envoy(reloads.discovery)
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+        await reloads.look()
+    assert world.process.settings.models["m"].provider == "b"
+    assert ("did you mean" in world.process.stale, fixed in world.process.stale) == (True, True)
+    world.file.write_text(good)
+    await reloads.look()
+    assert (world.process.stale, world.process.outcomes) == (fixed, ["partial", "refused", "partial", "partial"])
+    assert world.process.settings.stores.counters == "memory:"
+    await envoy.leave()
+
+
+async def test_an_envoy_that_asks_and_for_which_nothing_was_prepared_gets_the_settings(world):
+    reloads = world.begin()
+    await reloads.start()
+    envoy = Envoy(reloads.discovery)
+    await asyncio.sleep(0)
+    await reloads.look()
+    await asyncio.sleep(0.01)
+    assert "try-a" in envoy.has[LISTENERS]
+    assert resources.read(resources.file(world.secrets)).places == {"a": "try-a"}
+    await envoy.leave()
+
+
+async def test_a_process_that_starts_with_other_settings_begins_with_what_envoy_has(world):
+    world.prepare()
+    world.write(providers=B, m="b", disabled="true")
+    reloads = world.begin()
+    await reloads.start()
+    assert world.process.settings.models["m"].provider == "a"
+    assert world.process.settings.consumers[0].disabled
+    envoy = Envoy(reloads.discovery)
+    for _ in range(3):
+        await asyncio.sleep(0)
+        await reloads.look()
+    assert (world.process.settings.models["m"].provider, world.process.stale) == ("b", "")
+    assert "try-b" in envoy.has[CLUSTERS]
+    await envoy.leave()
+
+
+async def test_another_worker_follows_when_the_first_has_told_envoy(world, running):
+    first, _ = running
+    process = Process()
+    second = world.begin(process, worker=1)
+    await second.start()
+    world.write(providers=B, m="b")
+    await second.look()
+    assert process.settings.models["m"].provider == "a"
+    assert process.stale == "changes of providers.b, models.m wait: Envoy has not got them yet"
+    await first.look()
+    await second.look()
+    assert (process.settings.models["m"].provider, process.stale, process.places) == ("b", "", world.process.places)
+
+
+async def test_a_changed_or_removed_file_of_a_consumers_key_is_read_again(world, running):
+    reloads, _ = running
+    for change in (
+        lambda key: key.write_text("sk-gw-longer"),
+        lambda key: key.unlink(),
+        lambda key: key.write_text("x"),
+    ):
+        takes = world.process.takes
+        await reloads.look()
+        assert world.process.takes == takes
+        change(world.folder / "key")
+        await reloads.look()
+        assert world.process.takes == takes + 1
+
+
+async def test_a_stream_ends_when_the_process_leaves_and_none_is_connected_then():
+    discovery = Discovery()
+    discovery.set(CLUSTERS, {"x": b"x"})
+    with pytest.raises(EnvoyAwayError):
+        await discovery.offer(CLUSTERS, {"y": b"y"}, 0.01)
+    envoy = Envoy(discovery)
+    await discovery.offer(CLUSTERS, {"y": b"y"}, 1)
+    assert (discovery.connected, envoy.has[CLUSTERS]) == (True, ["y"])
+    envoy.dislikes = {"z"}
+    with pytest.raises(EnvoyRefusedError, match="no z"):
+        await discovery.offer(CLUSTERS, {"z": b"z"}, 1)
+    discovery.leave()
+    await asyncio.wait_for(asyncio.gather(*envoy.tasks), 1)
+    assert not discovery.connected
